@@ -1,0 +1,18 @@
+//! What a TokenRateLimitPolicy means: every decision of Weir, without any I/O.
+//!
+//! Policy → plan, once per configuration; request facts → decision; response bytes → usage → charge. The crate
+//! takes events and returns effects; the filter and the adapter perform them. It knows no host, no clock, no
+//! network, no file and no log.
+
+pub mod cel;
+pub mod config;
+pub mod exchange;
+pub mod facts;
+pub mod identity;
+pub mod meter;
+pub mod mistake;
+pub mod model;
+pub mod outbox;
+pub mod plan;
+pub mod refusal;
+pub mod wire;

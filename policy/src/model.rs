@@ -1,0 +1,110 @@
+//! A TokenRateLimitPolicy as its author wrote it, read from JSON with every mistake told.
+
+use crate::cel::Expression;
+use crate::mistake::Mistake;
+use std::time::Duration;
+
+/// One policy, its expressions compiled.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// `metadata.namespace`, "default" if absent.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// What it applies to.
+    pub target: Target,
+    /// All must hold, for the whole policy.
+    pub when: Vec<Expression>,
+    /// In the order of their names.
+    pub limits: Vec<Limit>,
+    /// What happens when the adapter cannot answer in time.
+    pub failure_mode: FailureMode,
+}
+
+/// `targetRef`. The namespace is the policy's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Gateway or HTTPRoute.
+    pub kind: TargetKind,
+    /// Its name.
+    pub name: String,
+    /// A listener of the gateway or a rule of the route.
+    pub section: Option<String>,
+}
+
+/// What a policy can target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetKind {
+    /// All routes of a gateway.
+    Gateway,
+    /// One route.
+    HttpRoute,
+}
+
+/// What happens when the adapter cannot answer in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailureMode {
+    /// The request goes on, unlimited, and is counted.
+    #[default]
+    Allow,
+    /// The request is answered with 503.
+    Deny,
+}
+
+/// One entry of `limits`.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// Its key.
+    pub name: String,
+    /// All must hold, or the limit does not apply.
+    pub when: Vec<Expression>,
+    /// Whose bucket. None: one bucket for all.
+    pub counters: Vec<Expression>,
+    /// At least one; no two of the same unit and window.
+    pub rates: Vec<Rate>,
+    /// What to hold. `None`: the estimate.
+    pub amount: Option<Expression>,
+    /// How long a hold may live.
+    pub ttl: Duration,
+}
+
+/// A maximum per window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// The most that may be used in a window, in `unit`.
+    pub max: u64,
+    /// How long a window lasts.
+    pub window: Duration,
+    /// What is counted.
+    pub unit: Unit,
+}
+
+/// What a rate counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// One per admitted request.
+    Requests,
+    /// Input and output tokens.
+    #[default]
+    Tokens,
+}
+
+impl Unit {
+    /// As policies, descriptors and metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Requests => "requests",
+            Unit::Tokens => "tokens",
+        }
+    }
+}
+
+/// The longest life of a hold whose policy names none.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
+
+impl Policy {
+    /// Reads one object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`, with every mistake.
+    pub fn read(_document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
+        Err(vec![])
+    }
+}
