@@ -11,6 +11,17 @@ pub enum Phase {
     Response,
 }
 
+/// What an expression's value is for, and so of which type it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// `when`: a bool.
+    Predicate,
+    /// `counters`: a string, number or bool.
+    Counter,
+    /// `reservation.amount`: a number.
+    Amount,
+}
+
 /// A fact that an expression names, as far as its text tells: `["auth", "identity", "userid"]`,
 /// `["request", "headers", "x-tenant"]`.
 pub type FactPath = Vec<String>;
@@ -34,9 +45,9 @@ pub enum EvaluationError {
 
 impl Expression {
     /// Compiles; the error says what is wrong (syntax, an unknown root or function, a fact of another phase, a
-    /// fact that is not built yet). A literal of the wrong type for its use is found where it is used.
-    pub fn compile(source: &str, phase: Phase) -> Result<Self, String> {
-        let _ = phase;
+    /// fact that is not built yet, a type that can be known to be wrong for its use).
+    pub fn compile(source: &str, phase: Phase, purpose: Use) -> Result<Self, String> {
+        let _ = (phase, purpose);
         Ok(Self { source: source.to_owned() })
     }
 
