@@ -1,1 +1,347 @@
-//! Being written.
+//! One request and its response, as a state machine: events in, effects out. It holds no clock and reaches nothing;
+//! the shell performs the effects in their order.
+
+use crate::call::{self, CallFailure, Item};
+use crate::count::{Count, UsageSource};
+use crate::facts::Facts;
+use crate::meter::{Meter, Reading, ResponseHead};
+use crate::model::{FailureMode, Unit};
+use crate::outbox::Settlement;
+use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
+use crate::refusal::{self, Denial, Headers, Standing};
+use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use crate::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
+use prost::Message;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that can happen to one exchange. The shell turns each host callback into one of these.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The request's headers are here.
+    Request {
+        /// What the plan asked for.
+        facts: Facts,
+        /// The request ends with its headers.
+        bodiless: bool,
+    },
+    /// The adapter's answer to the Reserve.
+    Reply(Result<&'a [u8], CallFailure>),
+    /// The response's headers are here.
+    Response(&'a ResponseHead),
+    /// More of the response's body, maybe nothing but its end.
+    Body {
+        /// As the upstream sent it.
+        chunk: &'a [u8],
+        /// Nothing follows.
+        end: bool,
+    },
+    /// The exchange is over, however it ended.
+    Closed,
+}
+
+/// What the shell must do, in order. Nothing else reaches the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Call the adapter's `Reserve` with these bytes and keep the request until [`Effect::Resume`].
+    Reserve(Vec<u8>),
+    /// Let the request go on.
+    Resume,
+    /// Answer the request; it does not go on.
+    Deny(Denial),
+    /// Set these headers of the response.
+    SetHeaders(Headers),
+    /// Tell the adapter, from where nothing waits for it.
+    Commit(Settlement),
+    /// Count it.
+    Count(Count),
+}
+
+/// What is in force.
+#[derive(Clone, Debug)]
+pub enum InForce {
+    /// No plan has come yet.
+    Nothing(FailureMode),
+    /// This plan.
+    Plan(Arc<Plan>),
+}
+
+/// A reservation's name: nobody else's, and not for a client to choose.
+#[derive(Clone, Debug)]
+pub struct ReservationId {
+    /// Of this process and worker.
+    pub prefix: Arc<str>,
+    /// Of this exchange.
+    pub number: u64,
+}
+
+/// One request and its response.
+#[derive(Debug)]
+pub struct Exchange {
+    in_force: InForce,
+    id: ReservationId,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The request has not come.
+    New,
+    /// The adapter has been asked; the request is kept.
+    Waiting(Reservation),
+    /// The request went on.
+    Admitted(Reservation),
+    /// The response is passing.
+    Responding(Box<Responding>),
+    /// Nothing is left to do.
+    Over,
+}
+
+#[derive(Debug)]
+struct Reservation {
+    id: String,
+    holds: Vec<Hold>,
+    estimate: Estimate,
+    /// The call is known to use no tokens.
+    tokenless: bool,
+    /// Beside `holds`; empty if the adapter did not say.
+    statuses: Vec<DescriptorStatus>,
+}
+
+#[derive(Debug)]
+struct Responding {
+    reservation: Reservation,
+    status: u16,
+    meter: Option<Meter>,
+}
+
+impl Exchange {
+    /// Before anything has happened.
+    pub fn new(in_force: InForce, id: ReservationId) -> Self {
+        Self { in_force, id, state: State::New }
+    }
+
+    /// What follows from an event. An event that does not belong to the state changes nothing.
+    pub fn handle(&mut self, event: Event<'_>) -> Vec<Effect> {
+        match (std::mem::replace(&mut self.state, State::Over), event) {
+            (State::New, Event::Request { facts, bodiless }) => self.request(facts, bodiless),
+            (State::Waiting(reservation), Event::Reply(reply)) => self.reply(reservation, reply),
+            (State::Waiting(reservation), Event::Closed) => vec![reservation.release()],
+            (State::Admitted(reservation), Event::Response(head)) => self.response(reservation, head),
+            (State::Admitted(reservation), Event::Closed) => reservation.unanswered(),
+            (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
+            (State::Responding(responding), Event::Closed) => responding.settle(),
+            (State::New, Event::Closed) => Vec::new(),
+            (state, _) => {
+                self.state = state;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether the body of the response makes a difference.
+    pub fn reads_body(&self) -> bool {
+        matches!(&self.state, State::Responding(responding) if responding.meter.is_some())
+    }
+
+    /// Whether something of this exchange is still to come.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    fn request(&mut self, mut facts: Facts, bodiless: bool) -> Vec<Effect> {
+        let judgement = match &self.in_force {
+            InForce::Nothing(FailureMode::Allow) => return vec![Effect::Count(Count::FailedOpen("no_plan"))],
+            InForce::Nothing(FailureMode::Deny) => {
+                let denial = refusal::unavailable(None);
+                return vec![Effect::Count(Count::FailedClosed("no_plan")), Effect::Deny(denial)];
+            }
+            InForce::Plan(plan) => plan.judge(&mut facts, bodiless),
+        };
+        let mut effects = failed_parts(&judgement.failures);
+        if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
+            effects.push(Effect::Deny(refusal::unavailable(Some(&failure.policy))));
+        } else if !judgement.holds.is_empty() {
+            let reservation = Reservation::new(self.id.to_string(), judgement, &facts, bodiless);
+            effects.push(Effect::Reserve(reservation.reserve()));
+            self.state = State::Waiting(reservation);
+        }
+        effects
+    }
+
+    fn reply(&mut self, mut reservation: Reservation, reply: Result<&[u8], CallFailure>) -> Vec<Effect> {
+        let reply = reply
+            .and_then(|bytes| ReserveResponse::decode(bytes).map_err(|_| CallFailure::Malformed))
+            .map(|response| (response.code(), response));
+        match reply {
+            Ok((Code::Ok, response)) => {
+                reservation.answered(response);
+                self.state = State::Admitted(reservation);
+                vec![Effect::Count(Count::Admitted), Effect::Resume]
+            }
+            Ok((Code::OverLimit, response)) => {
+                reservation.answered(response);
+                let denial = refusal::over_limit(&reservation.standings());
+                let count = |rate: &Hold| Effect::Count(Count::refused(rate));
+                let refused = reservation.refusing().map(count);
+                refused.chain([Effect::Deny(denial)]).collect()
+            }
+            Ok((Code::Unknown, response)) => {
+                // A limit the adapter does not know says so in its status; an answer that says nothing is none.
+                let known = response.statuses.iter().any(|status| status.code() == Code::Unknown);
+                let cause = if known { CallFailure::UnknownLimit } else { CallFailure::Malformed };
+                self.unchecked(reservation, cause)
+            }
+            Err(failure) => self.unchecked(reservation, failure),
+        }
+    }
+
+    /// The adapter could not say: the strictest policy of the request decides. What is used is told all the same.
+    fn unchecked(&mut self, reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
+        let cause = failure.name();
+        let strict = reservation.holds.iter().find(|hold| hold.rate.failure_mode == FailureMode::Deny);
+        if let Some(hold) = strict {
+            let denial = refusal::unavailable(Some(&hold.rate.policy));
+            return vec![
+                Effect::Count(Count::FailedClosed(cause)),
+                reservation.release(),
+                Effect::Deny(denial),
+            ];
+        }
+        self.state = State::Admitted(reservation);
+        vec![Effect::Count(Count::FailedOpen(cause)), Effect::Resume]
+    }
+
+    fn response(&mut self, reservation: Reservation, head: &ResponseHead) -> Vec<Effect> {
+        let headers = refusal::headers(&reservation.standings());
+        let counts_tokens = reservation.holds.iter().any(|hold| hold.rate.rate.unit == Unit::Tokens);
+        let meter = counts_tokens.then(|| Meter::new(head));
+        self.state = State::Responding(Box::new(Responding { reservation, status: head.status, meter }));
+        if headers.is_empty() { Vec::new() } else { vec![Effect::SetHeaders(headers)] }
+    }
+
+    fn body(&mut self, mut responding: Box<Responding>, chunk: &[u8], end: bool) -> Vec<Effect> {
+        if let Some(meter) = &mut responding.meter {
+            meter.feed(chunk);
+        }
+        if end {
+            return responding.settle();
+        }
+        self.state = State::Responding(responding);
+        Vec::new()
+    }
+}
+
+impl std::fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{:x}", self.prefix, self.number)
+    }
+}
+
+impl Reservation {
+    fn new(id: String, judgement: Judgement, facts: &Facts, bodiless: bool) -> Self {
+        let Judgement { holds, estimate, .. } = judgement;
+        let tokenless = bodiless || facts.path().is_some_and(uses_no_tokens);
+        Self { id, holds, estimate, tokenless, statuses: Vec::new() }
+    }
+
+    fn reserve(&self) -> Vec<u8> {
+        let items = self.holds.iter();
+        let items =
+            items.map(|hold| Item { entries: &hold.entries, amount: hold.amount, ttl: hold.rate.ttl });
+        call::reserve(&self.id, items)
+    }
+
+    /// A server that chose an id of its own knows no other.
+    fn answered(&mut self, response: ReserveResponse) {
+        if !response.reservation_id.is_empty() {
+            self.id = response.reservation_id;
+        }
+        self.statuses = response.statuses;
+    }
+
+    /// Each hold beside what the adapter said of it, if it did.
+    fn standings(&self) -> Vec<Standing<'_>> {
+        let statuses = self.statuses.iter().map(Some).chain(std::iter::repeat(None));
+        self.holds.iter().zip(statuses).map(|(hold, status)| Standing { hold, status }).collect()
+    }
+
+    /// The holds that were refused; all, if the adapter did not say which.
+    fn refusing(&self) -> impl Iterator<Item = &Hold> {
+        let named = self.statuses.iter().any(|status| status.code() == Code::OverLimit);
+        self.standings()
+            .into_iter()
+            .filter(move |standing| !named || standing.is_over())
+            .map(|standing| standing.hold)
+    }
+
+    /// Ends it with these charges.
+    fn commit(&self, tokens: u64, requests: u64) -> Effect {
+        let charge = |unit| match unit {
+            Unit::Tokens => tokens,
+            Unit::Requests => requests,
+        };
+        let items = self.holds.iter().map(|hold| Item {
+            entries: &hold.entries,
+            amount: charge(hold.rate.rate.unit),
+            ttl: Duration::ZERO,
+        });
+        Effect::Commit(Settlement(call::commit(&self.id, items)))
+    }
+
+    /// The request never went on.
+    fn release(&self) -> Effect {
+        self.commit(0, 0)
+    }
+
+    /// The request went on, and the client left before any answer: the input was sent.
+    fn unanswered(&self) -> Vec<Effect> {
+        let tokens = if self.tokenless { 0 } else { self.estimate.input };
+        self.charge(tokens, UsageSource::Estimated)
+    }
+
+    fn charge(&self, tokens: u64, source: UsageSource) -> Vec<Effect> {
+        let mut effects = vec![self.commit(tokens, 1), Effect::Count(Count::Usage(source))];
+        if tokens > 0 {
+            effects.push(Effect::Count(Count::TokensCharged(tokens)));
+        }
+        effects
+    }
+}
+
+impl Responding {
+    /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
+    /// reports nothing costs its input and what was delivered.
+    fn settle(mut self: Box<Self>) -> Vec<Effect> {
+        let Some(meter) = &mut self.meter else { return vec![self.reservation.commit(0, 1)] };
+        let Reading { usage, delivered, .. } = meter.finish();
+        let reservation = &self.reservation;
+        match usage {
+            Some(usage) => reservation.charge(usage.total, UsageSource::Reported),
+            None if (200..300).contains(&self.status) && !reservation.tokenless => {
+                let tokens = reservation.estimate.input.saturating_add(delivered.div_ceil(4));
+                reservation.charge(tokens, UsageSource::Estimated)
+            }
+            _ => reservation.charge(0, UsageSource::None),
+        }
+    }
+}
+
+/// Operations that use no tokens, by the end of their path.
+fn uses_no_tokens(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or(path).trim_end_matches('/');
+    let last = path.rsplit('/').next().unwrap_or(path);
+    matches!(last, "models" | "count_tokens" | "moderations") || last.ends_with(":countTokens")
+}
+
+/// Each part of a policy that could not be evaluated is counted, by its policy and its part.
+fn failed_parts(failures: &[Failure]) -> Vec<Effect> {
+    let count = |failure: &Failure| {
+        let outcome = match failure.mode {
+            FailureMode::Allow => Count::FailedOpen("evaluation"),
+            FailureMode::Deny => Count::FailedClosed("evaluation"),
+        };
+        [Effect::Count(Count::evaluation(failure)), Effect::Count(outcome)]
+    };
+    failures.iter().flat_map(count).collect()
+}

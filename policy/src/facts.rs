@@ -37,4 +37,22 @@ impl Facts {
 
     /// The estimate's facts, `llm.estimate.*`.
     pub fn estimate(&mut self, _input: u64, _output: u64) {}
+
+    /// Envoy's attribute for the name of the matched route.
+    pub const ROUTE_NAME: [&str; 2] = ["xds", "route_name"];
+
+    /// The name of the matched route, if it was fetched.
+    pub fn route_name(&self) -> Option<&str> {
+        None
+    }
+
+    /// `content-length`, if it was fetched and is a number.
+    pub fn content_length(&self) -> Option<u64> {
+        None
+    }
+
+    /// `:path`, if it was fetched.
+    pub fn path(&self) -> Option<&str> {
+        None
+    }
 }

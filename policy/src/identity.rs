@@ -27,6 +27,10 @@ pub fn from_header(_value: &[u8], _encoding: Encoding) -> Result<Value, Identity
 
 /// The `auth` root from Envoy's `metadata` attribute (a serialised `envoy.config.core.v3.Metadata`). `None`: the
 /// auth filter left nothing there.
-pub fn from_metadata(_message: &[u8], _namespace: &str, _key: Option<&str>) -> Result<Option<Value>, IdentityError> {
+pub fn from_metadata(
+    _message: &[u8],
+    _namespace: &str,
+    _key: Option<&str>,
+) -> Result<Option<Value>, IdentityError> {
     Ok(None)
 }

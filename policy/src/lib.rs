@@ -4,8 +4,10 @@
 //! takes events and returns effects; the filter and the adapter perform them. It knows no host, no clock, no
 //! network, no file and no log.
 
+pub mod call;
 pub mod cel;
 pub mod config;
+pub mod count;
 pub mod exchange;
 pub mod facts;
 pub mod identity;

@@ -99,6 +99,14 @@ impl Unit {
     }
 }
 
+impl Rate {
+    /// The window as descriptors spell it: `86400s`, or `1500ms` where it is no whole number of seconds.
+    pub fn window_text(&self) -> String {
+        let ms = self.window.as_millis();
+        if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
+    }
+}
+
 /// The longest life of a hold whose policy names none.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 

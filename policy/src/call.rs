@@ -1,0 +1,213 @@
+//! The calls to the adapter, as bytes. What a hold counts is encoded once and serves both calls: the `Reserve`
+//! that takes it and the `Commit` that ends it.
+
+use crate::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use std::time::Duration;
+
+/// The `domain` of every call.
+pub const DOMAIN: &str = "weir";
+
+/// The adapter's gRPC service for holds and charges.
+pub const RATE_LIMIT_SERVICE: &str = "kuadrant.service.ratelimit.v1.RateLimitService";
+
+/// The adapter's gRPC service for plans.
+pub const POLICY_SERVICE: &str = "weir.v1.PolicyService";
+
+/// Why the adapter's answer is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFailure {
+    /// It did not come in time.
+    Timeout,
+    /// The adapter cannot be reached.
+    Unavailable,
+    /// It came with this gRPC status.
+    Status(u32),
+    /// It is not the message that was expected.
+    Malformed,
+    /// The adapter does not know a limit of the call.
+    UnknownLimit,
+}
+
+impl From<u32> for CallFailure {
+    /// From a gRPC status code.
+    fn from(status: u32) -> Self {
+        match status {
+            4 => Self::Timeout,
+            14 => Self::Unavailable,
+            other => Self::Status(other),
+        }
+    }
+}
+
+impl CallFailure {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Status(_) => "status",
+            Self::Malformed => "malformed",
+            Self::UnknownLimit => "unknown_limit",
+        }
+    }
+
+    /// Whether the same call can never be answered otherwise: InvalidArgument, NotFound, FailedPrecondition,
+    /// OutOfRange.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Status(3 | 5 | 9 | 11))
+    }
+}
+
+/// The entries of a descriptor, encoded: what is counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entries(Vec<u8>);
+
+impl Entries {
+    /// Adds one entry.
+    pub fn push(&mut self, key: &str, value: &str) {
+        let field = |text: &str| 1 + encoded_len_varint(text.len() as u64) + text.len();
+        encode_key(1, WireType::LengthDelimited, &mut self.0);
+        encode_varint((field(key) + field(value)) as u64, &mut self.0);
+        put_bytes(1, key.as_bytes(), &mut self.0);
+        put_bytes(2, value.as_bytes(), &mut self.0);
+    }
+
+    /// Adds all entries of another.
+    pub fn append(&mut self, other: &Entries) {
+        self.0.extend_from_slice(&other.0);
+    }
+}
+
+/// A descriptor with its amount, and for a hold its longest life.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// What is counted.
+    pub entries: &'a Entries,
+    /// How much.
+    pub amount: u64,
+    /// Zero: none given.
+    pub ttl: Duration,
+}
+
+/// A [`ReserveRequest`].
+pub fn reserve<'a>(id: &str, items: impl Iterator<Item = Item<'a>> + Clone) -> Vec<u8> {
+    let mut call = Vec::with_capacity(256);
+    put_bytes(1, DOMAIN.as_bytes(), &mut call);
+    let (mut amount, mut ttl) = (0, Duration::ZERO);
+    for item in items {
+        put_descriptor(&item, &mut call);
+        amount = amount.max(item.amount);
+        ttl = ttl.max(item.ttl);
+    }
+    let rest = ReserveRequest {
+        amount,
+        ttl: prost_types::Duration::try_from(ttl).ok(),
+        reservation_id: id.to_owned(),
+        ..Default::default()
+    };
+    append(&rest, &mut call);
+    call
+}
+
+/// A [`CommitRequest`], without `further`.
+pub fn commit<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
+    let mut call = Vec::with_capacity(256);
+    put_bytes(1, DOMAIN.as_bytes(), &mut call);
+    let mut amount = 0;
+    for item in items {
+        put_descriptor(&item, &mut call);
+        amount = amount.max(item.amount);
+    }
+    let rest = CommitRequest { actual_amount: amount, reservation_id: id.to_owned(), ..Default::default() };
+    append(&rest, &mut call);
+    call
+}
+
+/// Adds an encoded [`CommitRequest`] to another one's `further`.
+pub fn add_further(call: &mut Vec<u8>, commit: &[u8]) {
+    put_bytes(100, commit, call);
+}
+
+/// A message's fields follow each other in any order, so what is encoded apart can be put together.
+fn append(message: &impl prost::Message, call: &mut Vec<u8>) {
+    call.extend_from_slice(&message.encode_to_vec());
+}
+
+fn put_descriptor(item: &Item<'_>, call: &mut Vec<u8>) {
+    let mut tail = Vec::with_capacity(24);
+    let mut addend = Vec::with_capacity(11);
+    if item.amount > 0 {
+        encode_key(1, WireType::Varint, &mut addend);
+        encode_varint(item.amount, &mut addend);
+    }
+    put_bytes(3, &addend, &mut tail);
+    if !item.ttl.is_zero() {
+        encode_key(100, WireType::Varint, &mut tail);
+        encode_varint(u64::try_from(item.ttl.as_millis()).unwrap_or(u64::MAX), &mut tail);
+    }
+    encode_key(2, WireType::LengthDelimited, call);
+    encode_varint((item.entries.0.len() + tail.len()) as u64, call);
+    call.extend_from_slice(&item.entries.0);
+    call.extend_from_slice(&tail);
+}
+
+fn put_bytes(field: u32, bytes: &[u8], into: &mut Vec<u8>) {
+    encode_key(field, WireType::LengthDelimited, into);
+    encode_varint(bytes.len() as u64, into);
+    into.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    fn entries(pairs: &[(&str, &str)]) -> Entries {
+        let mut entries = Entries::default();
+        for (key, value) in pairs {
+            entries.push(key, value);
+        }
+        entries
+    }
+
+    #[test]
+    fn a_reserve_decodes_to_what_was_put_in() {
+        let long = "x".repeat(300);
+        let mut first = entries(&[("limit", "default/p/free"), ("unit", "tokens")]);
+        first.append(&entries(&[("auth.identity.userid", &long)]));
+        let second = entries(&[("limit", "default/p/gold")]);
+        let items = [
+            Item { entries: &first, amount: u64::MAX, ttl: Duration::from_secs(900) },
+            Item { entries: &second, amount: 1, ttl: Duration::from_millis(1500) },
+        ];
+        let request = ReserveRequest::decode(&*reserve("id-1", items.into_iter())).unwrap();
+        assert_eq!(request.domain, "weir");
+        assert_eq!(request.reservation_id, "id-1");
+        assert_eq!(request.amount, u64::MAX);
+        assert_eq!(request.ttl, Some(prost_types::Duration { seconds: 900, nanos: 0 }));
+        let [one, two] = request.descriptors.as_slice() else { panic!("{request:?}") };
+        let pairs: Vec<_> = one.entries.iter().map(|e| (e.key.as_str(), e.value.as_str())).collect();
+        assert_eq!(
+            pairs,
+            [("limit", "default/p/free"), ("unit", "tokens"), ("auth.identity.userid", long.as_str())]
+        );
+        assert_eq!((one.hits_addend, one.ttl_ms), (Some(u64::MAX), 900_000));
+        assert_eq!((two.hits_addend, two.ttl_ms), (Some(1), 1500));
+    }
+
+    #[test]
+    fn a_commit_carries_others_and_says_zero_explicitly() {
+        let counted = entries(&[("limit", "default/p/free")]);
+        let item = Item { entries: &counted, amount: 0, ttl: Duration::ZERO };
+        let mut call = commit("a", [item].into_iter());
+        add_further(&mut call, &commit("b", [Item { amount: 7, ..item }].into_iter()));
+        let request = CommitRequest::decode(&*call).unwrap();
+        assert_eq!(request.reservation_id, "a");
+        assert_eq!(request.descriptors[0].hits_addend, Some(0));
+        assert_eq!(request.further.len(), 1);
+        assert_eq!(request.further[0].reservation_id, "b");
+        assert_eq!(request.further[0].actual_amount, 7);
+        assert_eq!(request.further[0].descriptors[0].hits_addend, Some(7));
+    }
+}

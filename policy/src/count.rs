@@ -1,0 +1,79 @@
+//! What is counted, and under which name.
+
+use crate::plan::{Failure, Hold};
+use std::borrow::Cow;
+
+/// Something that happened and is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// A request that a limit applies to went on, its tokens held.
+    Admitted,
+    /// A request was refused by this limit.
+    Refused {
+        /// "NAMESPACE/NAME".
+        policy: String,
+        /// The limit's name.
+        limit: String,
+    },
+    /// A request went on unchecked, for this cause.
+    FailedOpen(&'static str),
+    /// A request was refused unchecked, for this cause.
+    FailedClosed(&'static str),
+    /// A part of a policy could not be evaluated.
+    Evaluation {
+        /// "NAMESPACE/NAME".
+        policy: String,
+        /// `predicate`, `counter` or `amount`.
+        part: &'static str,
+    },
+    /// Tokens were charged, in one exchange.
+    TokensCharged(u64),
+    /// An exchange has ended, its usage known from here.
+    Usage(UsageSource),
+}
+
+/// Where a charge comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageSource {
+    /// The provider reported it.
+    Reported,
+    /// From what was sent and delivered.
+    Estimated,
+    /// There was nothing to charge.
+    None,
+}
+
+impl Count {
+    pub(crate) fn refused(hold: &Hold) -> Self {
+        Self::Refused { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone() }
+    }
+
+    pub(crate) fn evaluation(failure: &Failure) -> Self {
+        Self::Evaluation { policy: failure.policy.to_string(), part: failure.part.name() }
+    }
+
+    /// The counter's name: what is counted, then its labels and their values, each after a dot.
+    pub fn name(&self) -> Cow<'static, str> {
+        match self {
+            Self::Admitted => "weir_admitted".into(),
+            Self::Refused { policy, limit } => format!("weir_refused.policy.{policy}.limit.{limit}").into(),
+            Self::FailedOpen(cause) => format!("weir_failed_open.cause.{cause}").into(),
+            Self::FailedClosed(cause) => format!("weir_failed_closed.cause.{cause}").into(),
+            Self::Evaluation { policy, part } => {
+                format!("weir_evaluation_errors.policy.{policy}.part.{part}").into()
+            }
+            Self::TokensCharged(_) => "weir_tokens_charged".into(),
+            Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
+            Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),
+            Self::Usage(UsageSource::None) => "weir_usage.source.none".into(),
+        }
+    }
+
+    /// By how much it grows.
+    pub fn amount(&self) -> u64 {
+        match self {
+            Self::TokensCharged(tokens) => *tokens,
+            _ => 1,
+        }
+    }
+}
