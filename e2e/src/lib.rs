@@ -1,1 +1,17 @@
-//! To be filled.
+//! The tests from the outside: a real Envoy with the real module, the real adapter, and a scripted LLM behind it.
+//!
+//! In: the built artefacts ([`artefacts`]) and Envoy configurations as a person would write them. Out: what a
+//! client saw, what the upstream saw, what the counters say. It knows nothing of Weir's own code.
+//! Nothing here sleeps for a fixed time ([`wait`]), uses a fixed port, or survives the test that started it.
+
+pub mod adapter;
+pub mod artefacts;
+pub mod client;
+pub mod envoy;
+pub mod jwt;
+pub mod llm;
+pub mod process;
+pub mod upstream;
+pub mod wait;
+pub mod wire;
+pub mod world;

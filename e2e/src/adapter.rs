@@ -1,0 +1,197 @@
+//! The real adapter, with its policies in a folder of its own.
+
+use crate::client::{Request, Response};
+use crate::process::{Process, free_port};
+use crate::{artefacts, wait};
+use rustix::process::Signal;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A running (or stopped, or killed) adapter.
+pub struct Adapter {
+    process: Process,
+    folder: TempDir,
+    grpc: u16,
+    http: u16,
+}
+
+/// A bucket, as `/api/counters` tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Counter {
+    /// "NAMESPACE/NAME".
+    pub policy: String,
+    /// The limit's name.
+    pub limit: String,
+    /// What it counts.
+    pub unit: String,
+    /// Whose bucket: expression to value.
+    pub counters: BTreeMap<String, String>,
+    /// The most that may be used.
+    pub max: u64,
+    /// What is charged.
+    pub used: u64,
+    /// What is held.
+    pub held: u64,
+    /// What is left.
+    pub remaining: u64,
+    /// Until the window ends.
+    pub resets_in_seconds: u64,
+}
+
+impl Adapter {
+    /// Starts it with these policies, one file each, and waits until it is ready.
+    pub fn start(policies: &[String]) -> Self {
+        let mut folder = tempfile::tempdir().expect("a temporary folder can be made");
+        std::fs::create_dir(folder.path().join("policies")).expect("a folder can be made");
+        for (index, policy) in policies.iter().enumerate() {
+            let file = folder.path().join(format!("policies/{index}.yaml"));
+            std::fs::write(file, policy).expect("a file can be written");
+        }
+        // A port can be lost between choosing and using it.
+        for _ in 0..3 {
+            let (grpc, http) = (free_port(), free_port());
+            let mut adapter = Self { process: spawn(&folder, grpc, http), folder, grpc, http };
+            if adapter.becomes_ready() {
+                return adapter;
+            }
+            assert!(
+                adapter.process.log().contains("in use"),
+                "the adapter ended:\n{}",
+                adapter.process.log()
+            );
+            folder = adapter.folder;
+        }
+        panic!("no port could be had for the adapter");
+    }
+
+    fn becomes_ready(&mut self) -> bool {
+        let address = self.http();
+        wait::until("the adapter's /readyz", || {
+            if self.process.ended().is_some() {
+                return Some(false);
+            }
+            let answer = Request::get("/readyz").try_send(address).ok()?;
+            (answer.status == 200).then_some(true)
+        })
+    }
+
+    /// Where it serves gRPC.
+    pub fn grpc(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.grpc).into()
+    }
+
+    /// Where it serves HTTP.
+    pub fn http(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.http).into()
+    }
+
+    /// Writes a policy file, whole or not at all, as an editor does.
+    pub fn write(&self, name: &str, policy: &str) {
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, policy).expect("a file can be written");
+        std::fs::rename(new, self.policies_folder().join(name)).expect("a file can be moved");
+    }
+
+    /// Removes a policy file.
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_file(self.policies_folder().join(name)).expect("the file is there");
+    }
+
+    fn policies_folder(&self) -> PathBuf {
+        self.folder.path().join("policies")
+    }
+
+    /// GET of one of its pages.
+    pub fn get(&self, path: &str) -> Response {
+        Request::get(path).send(self.http())
+    }
+
+    /// All buckets.
+    pub fn counters(&self) -> Vec<Counter> {
+        let answer = self.get("/api/counters");
+        serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
+    }
+
+    /// The one bucket of this limit and unit that counts for `who` (any of its counter values); zeros if there is
+    /// none.
+    pub fn bucket(&self, limit: &str, unit: &str, who: &str) -> (u64, u64) {
+        let all = self.counters();
+        let mine = all.iter().filter(|counter| counter.limit == limit && counter.unit == unit);
+        let mut mine =
+            mine.filter(|counter| who.is_empty() || counter.counters.values().any(|value| value == who));
+        let bucket = mine.next().map_or((0, 0), |counter| (counter.used, counter.held));
+        assert!(mine.next().is_none(), "several buckets of {limit} {unit} for {who}: {all:?}");
+        bucket
+    }
+
+    /// Waits until that bucket has so much used and held.
+    pub fn wait_for_bucket(&self, limit: &str, unit: &str, who: &str, used: u64, held: u64) {
+        let reached =
+            wait::within(wait::DEADLINE, || (self.bucket(limit, unit, who) == (used, held)).then_some(()));
+        assert!(reached.is_some(), "wanted used {used} and held {held}: {:#?}", self.counters());
+    }
+
+    /// What it says of its policies.
+    pub fn policies(&self) -> Value {
+        self.get("/api/policies").json()
+    }
+
+    /// The sum of a metric's series whose line holds all these words.
+    pub fn metric(&self, name: &str, words: &[&str]) -> f64 {
+        let text = self.get("/metrics").text();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let mine = lines.filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let mine = mine.filter(|line| words.iter().all(|word| line.contains(word)));
+        mine.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Everything it has printed.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// It goes on existing and answers nobody.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// It goes on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// It is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// It is asked to end, and does.
+    pub fn terminate(&mut self) -> std::process::ExitStatus {
+        self.process.terminate()
+    }
+
+    /// It comes back where it was.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(&self.folder, self.grpc, self.http);
+        assert!(self.becomes_ready(), "the adapter does not come back:\n{}", self.process.log());
+    }
+}
+
+fn spawn(folder: &TempDir, grpc: u16, http: u16) -> Process {
+    let mut command = Command::new(artefacts::adapter());
+    command.arg("serve").arg("--policies").arg(folder.path().join("policies"));
+    command.args([
+        "--grpc-listen",
+        &format!("127.0.0.1:{grpc}"),
+        "--http-listen",
+        &format!("127.0.0.1:{http}"),
+    ]);
+    Process::start("the adapter", command, &folder.path().join("adapter.log"))
+}

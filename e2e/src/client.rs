@@ -1,0 +1,204 @@
+//! A client that can stop anywhere: send a request, read its answer piece by piece, or hang up.
+
+use crate::wait;
+use crate::wire::{Head, Headers, Piece, Wire, header};
+use serde_json::Value;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A request to send.
+#[derive(Clone, Debug)]
+pub struct Request {
+    method: String,
+    path: String,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+}
+
+/// A request on its way.
+pub struct InFlight {
+    wire: Wire,
+    bodiless: bool,
+    head: Option<Head>,
+    body: Vec<u8>,
+}
+
+/// An answer, as far as it came.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Its fields.
+    pub headers: Headers,
+    /// What arrived of the body.
+    pub body: Vec<u8>,
+    /// The fields after the body.
+    pub trailers: Headers,
+    /// Why the body is not whole.
+    pub cut: Option<String>,
+    /// When the last byte arrived.
+    pub finished: Instant,
+}
+
+impl Request {
+    /// A request without a body.
+    pub fn new(method: &str, path: &str) -> Self {
+        Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// GET.
+    pub fn get(path: &str) -> Self {
+        Self::new("GET", path)
+    }
+
+    /// POST of a JSON body.
+    pub fn post(path: &str, json: &Value) -> Self {
+        Self::new("POST", path).header("content-type", "application/json").body(json.to_string())
+    }
+
+    /// A chat completion of at most that many tokens.
+    pub fn chat(max_tokens: u64) -> Self {
+        let messages = serde_json::json!([{ "role": "user", "content": "Hi" }]);
+        let json = serde_json::json!({ "model": "gpt-4o", "messages": messages, "max_tokens": max_tokens });
+        Self::post("/v1/chat/completions", &json)
+    }
+
+    /// With one more header, whatever its bytes.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.push((name.to_owned(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// With a token as its Authorization.
+    pub fn token(self, token: &str) -> Self {
+        self.header("authorization", format!("Bearer {token}"))
+    }
+
+    /// The upstream answers it with the answer of that name.
+    pub fn answered_by(self, name: &str) -> Self {
+        self.header(crate::upstream::ANSWER, name)
+    }
+
+    /// With another body.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// To another path.
+    pub fn path(mut self, path: &str) -> Self {
+        self.path = path.to_owned();
+        self
+    }
+
+    /// Sends it and leaves it on its way.
+    pub fn open(&self, to: SocketAddr) -> InFlight {
+        self.try_open(to).unwrap_or_else(|error| panic!("cannot send a request to {to}: {error}"))
+    }
+
+    /// Sends it and reads the answer.
+    pub fn send(&self, to: SocketAddr) -> Response {
+        self.open(to).finish()
+    }
+
+    /// The same, for one that may not be there.
+    pub fn try_send(&self, to: SocketAddr) -> io::Result<Response> {
+        self.try_open(to)?.try_finish()
+    }
+
+    fn try_open(&self, to: SocketAddr) -> io::Result<InFlight> {
+        let stream = TcpStream::connect(to)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(wait::DEADLINE))?;
+        let mut bytes = format!("{} {} HTTP/1.1\r\nhost: {to}\r\n", self.method, self.path).into_bytes();
+        for (name, value) in &self.headers {
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        if !self.body.is_empty() {
+            bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        (&stream).write_all(&bytes)?;
+        let wire = Wire::new(Arc::new(stream));
+        Ok(InFlight { wire, bodiless: self.method == "HEAD", head: None, body: Vec::new() })
+    }
+}
+
+impl InFlight {
+    /// Waits for the response's head.
+    pub fn head(&mut self) -> &Head {
+        self.try_head().unwrap_or_else(|error| panic!("there was no response: {error}"))
+    }
+
+    /// Reads until the body is at least that long.
+    pub fn body_of(&mut self, length: usize) -> &[u8] {
+        self.head();
+        while self.body.len() < length {
+            match self.wire.piece() {
+                Ok(Piece::Bytes(bytes)) => self.body.extend(bytes),
+                end => panic!("the body ended after {} of {length} bytes: {end:?}", self.body.len()),
+            }
+        }
+        &self.body
+    }
+
+    /// Reads the rest, to its end or to where it was cut.
+    pub fn finish(self) -> Response {
+        self.try_finish().unwrap_or_else(|error| panic!("there was no response: {error}"))
+    }
+
+    /// The client goes away without reading further.
+    pub fn hang_up(self) {}
+
+    fn try_head(&mut self) -> io::Result<&Head> {
+        let head = match self.head.take() {
+            Some(head) => head,
+            None => self.wire.response(self.bodiless)?.ok_or(io::ErrorKind::UnexpectedEof)?,
+        };
+        Ok(self.head.insert(head))
+    }
+
+    fn try_finish(mut self) -> io::Result<Response> {
+        let head = self.try_head()?.clone();
+        let (trailers, cut) = loop {
+            match self.wire.piece() {
+                Ok(Piece::Bytes(bytes)) => self.body.extend(bytes),
+                Ok(Piece::End(trailers)) => break (trailers, None),
+                Err(error) => break (Headers::new(), Some(error.to_string())),
+            }
+        };
+        let status = head.start[1].parse().unwrap_or(0);
+        Ok(Response {
+            status,
+            headers: head.headers,
+            body: self.body,
+            trailers,
+            cut,
+            finished: Instant::now(),
+        })
+    }
+}
+
+impl Response {
+    /// A field's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text()))
+    }
+}

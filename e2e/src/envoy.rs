@@ -1,0 +1,179 @@
+//! The real Envoy, with a configuration as a person wrote it: only addresses and the module's place are changed, so
+//! that many run at once.
+
+use crate::client::Request;
+use crate::process::Process;
+use crate::{artefacts, wait};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A configuration that can be changed before Envoy gets it.
+#[derive(Clone, Debug)]
+pub struct Config(Value);
+
+/// A running Envoy.
+pub struct Envoy {
+    process: Process,
+    admin: SocketAddr,
+    listener: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Config {
+    /// Reads `e2e/envoy.yaml` or an example's, by its path in the repository.
+    pub fn read(path: impl AsRef<Path>) -> Self {
+        let path = artefacts::root().join(path);
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut config =
+            serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        free_ports(&mut config);
+        Self(config)
+    }
+
+    /// Points a cluster at this address.
+    pub fn cluster(&mut self, name: &str, address: SocketAddr) {
+        let clusters = self.0["static_resources"]["clusters"].as_array_mut().expect("clusters are a list");
+        let cluster = clusters.iter_mut().find(|cluster| cluster["name"] == name);
+        let cluster = cluster.unwrap_or_else(|| panic!("the configuration has no cluster {name}"));
+        let endpoint = &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+        endpoint["address"]["socket_address"] =
+            json!({ "address": address.ip().to_string(), "port_value": address.port() });
+    }
+
+    /// Changes the filter's own configuration.
+    pub fn plugin(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.wasm()["config"]["configuration"]["value"]);
+    }
+
+    /// The Wasm filter's typed configuration.
+    pub fn wasm(&mut self) -> &mut Value {
+        typed(&mut self.0, ".wasm.v3.Wasm").expect("the configuration has our filter")
+    }
+
+    /// The HTTP filters in their order.
+    pub fn filters(&mut self) -> &mut Vec<Value> {
+        let manager = typed(&mut self.0, ".HttpConnectionManager").expect("the configuration serves HTTP");
+        manager["http_filters"].as_array_mut().expect("http_filters is a list")
+    }
+
+    /// The filter whose type's name ends like this.
+    pub fn typed(&mut self, suffix: &str) -> &mut Value {
+        typed(&mut self.0, suffix).unwrap_or_else(|| panic!("the configuration has no {suffix}"))
+    }
+
+    /// Everything, for changes that have no name here.
+    pub fn all(&mut self) -> &mut Value {
+        &mut self.0
+    }
+
+    /// Envoy's opinion of it, without running: its complaint if it refuses.
+    pub fn validate(&self) -> Result<(), String> {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let output = self.command(folder.path()).args(["--mode", "validate"]).output().expect("Envoy starts");
+        let text =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        if output.status.success() { Ok(()) } else { Err(text) }
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let mut config = self.clone();
+        if let Some(wasm) = typed(&mut config.0, ".wasm.v3.Wasm") {
+            wasm["config"]["vm_config"]["code"]["local"]["filename"] =
+                artefacts::wasm().display().to_string().into();
+        }
+        let file = folder.join("envoy.json");
+        std::fs::write(&file, config.0.to_string()).expect("a file can be written");
+        let mut command = Command::new(artefacts::envoy());
+        command.arg("-c").arg(file).args(["--disable-hot-restart", "--log-level", "warning"]);
+        command.args(["--component-log-level", "wasm:info"]);
+        command.current_dir(artefacts::root());
+        command
+    }
+
+    /// Starts Envoy and gives its complaint if it ends instead of serving.
+    pub fn try_start(&self, workers: u32) -> Result<Envoy, String> {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let admin_file = folder.path().join("admin");
+        let mut command = self.command(folder.path());
+        command.arg("--admin-address-path").arg(&admin_file).args(["--concurrency", &workers.to_string()]);
+        let mut process = Process::start("Envoy", command, &folder.path().join("envoy.log"));
+        let found = wait::until("Envoy's start", || match process.ended() {
+            Some(_) => Some(Err(process.log())),
+            None => addresses(&admin_file).map(Ok),
+        });
+        let (admin, listener) = found?;
+        Ok(Envoy { process, admin, listener, _folder: folder })
+    }
+
+    /// Starts Envoy and waits until it serves.
+    pub fn start(&self, workers: u32) -> Envoy {
+        self.try_start(workers).unwrap_or_else(|log| panic!("Envoy does not start:\n{log}"))
+    }
+}
+
+/// The admin's and the first listener's address, once Envoy is live.
+fn addresses(admin_file: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
+    let admin: SocketAddr = std::fs::read_to_string(admin_file).ok()?.trim().parse().ok()?;
+    let ready = Request::get("/ready").try_send(admin).ok()?;
+    let listeners = Request::get("/listeners?format=json").try_send(admin).ok()?.json();
+    let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+    let port = address["port_value"].as_u64()? as u16;
+    (ready.status == 200).then_some((admin, ([127, 0, 0, 1], port).into()))
+}
+
+/// Every listener, the admin's included, takes a port of the system's choice.
+fn free_ports(config: &mut Value) {
+    config["admin"]["address"]["socket_address"] = json!({ "address": "127.0.0.1", "port_value": 0 });
+    for listener in config["static_resources"]["listeners"].as_array_mut().into_iter().flatten() {
+        listener["address"]["socket_address"] = json!({ "address": "127.0.0.1", "port_value": 0 });
+    }
+}
+
+fn typed<'a>(value: &'a mut Value, suffix: &str) -> Option<&'a mut Value> {
+    let mine = value.get("@type").and_then(Value::as_str).is_some_and(|name| name.ends_with(suffix));
+    match value {
+        _ if mine => Some(value),
+        Value::Object(fields) => fields.values_mut().find_map(|value| typed(value, suffix)),
+        Value::Array(items) => items.iter_mut().find_map(|value| typed(value, suffix)),
+        _ => None,
+    }
+}
+
+impl Envoy {
+    /// Where it takes requests.
+    pub fn address(&self) -> SocketAddr {
+        self.listener
+    }
+
+    /// The statistic of that full name; 0 if there is none.
+    pub fn stat(&self, name: &str) -> u64 {
+        let text = Request::get("/stats").send(self.admin).text();
+        let values = text.lines().filter_map(|line| line.split_once(": ")).filter(|(key, _)| *key == name);
+        values.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).sum()
+    }
+
+    /// All statistics whose name holds this.
+    pub fn stats(&self, part: &str) -> String {
+        let text = Request::get("/stats").send(self.admin).text();
+        text.lines().filter(|line| line.contains(part)).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Where its administration listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Everything it has printed.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Whether it is still there.
+    pub fn runs(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+}

@@ -1,0 +1,44 @@
+//! Tokens for the people in the tests, signed with a key that every configuration here trusts.
+//!
+//! The key is public: it protects nothing but example data.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use hmac::{Hmac, Mac};
+use serde_json::{Value, json};
+
+/// What `e2e/envoy.yaml` and the examples trust.
+pub const KEY: &[u8] = b"the key of Weir's examples: public, protects nothing";
+
+/// Who issues the tokens.
+pub const ISSUER: &str = "https://weir.example";
+
+/// The key as the JSON Web Key Set that an Envoy configuration holds.
+pub fn keys() -> Value {
+    json!({ "keys": [{ "kty": "oct", "alg": "HS256", "kid": "weir-example", "k": BASE64.encode(KEY) }] })
+}
+
+/// A token with these claims and the issuer. It never expires.
+pub fn token(claims: &Value) -> String {
+    sign(claims, KEY)
+}
+
+/// A token with these claims that nobody trusts.
+pub fn forged(claims: &Value) -> String {
+    sign(claims, b"another key")
+}
+
+fn sign(claims: &Value, key: &[u8]) -> String {
+    let mut claims = claims.clone();
+    claims["iss"] = ISSUER.into();
+    let header = json!({ "alg": "HS256", "typ": "JWT", "kid": "weir-example" });
+    let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(signed.as_bytes());
+    format!("{signed}.{}", BASE64.encode(mac.finalize().into_bytes()))
+}
+
+/// The claims of one of Kuadrant's users: an id and the groups in an annotation.
+pub fn kuadrant_user(id: &str, groups: &str) -> Value {
+    json!({ "sub": id, "userid": id, "metadata": { "annotations": { "kuadrant.io/groups": groups } } })
+}

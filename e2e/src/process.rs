@@ -1,0 +1,89 @@
+//! A program that a test runs: its log in a file, and its end with the test's.
+
+use crate::wait;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashSet;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// A running program.
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it, its output appended to `log`.
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("the log file opens");
+        let also = file.try_clone().expect("a file can be shared");
+        command.stdin(Stdio::null()).stdout(file).stderr(also);
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Self { child, name: name.to_owned(), log: log.to_owned() }
+    }
+
+    /// Its status if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal)
+            .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+    }
+
+    /// Ends it at once and waits until it is gone.
+    pub fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// Asks it to end and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        wait::until(&format!("the end of {}", self.name), || self.ended())
+    }
+
+    /// Everything it has printed.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines.len().saturating_sub(40);
+            eprintln!("--- the end of the log of {}:\n{}\n---", self.name, lines[last..].join("\n"));
+        }
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on and that the system does not hand out by itself, so that it stays free until the
+/// program that is told of it listens there.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let spread = (std::process::id() % 190) as u16 * 100;
+    loop {
+        let port = 12_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 19_000;
+        let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.get_or_insert_default().insert(port) {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A scripted LLM provider: what it answers, in which pieces, when, and how it ends is the test's choice.
+//!
+//! A request picks its answer by the header [`ANSWER`]; without one it gets [`crate::llm::answer`].
+
+use crate::wait;
+use crate::wire::{Head, Headers, Piece, Wire, header, reset};
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+/// The request header that names the answer.
+pub const ANSWER: &str = "x-answer";
+
+/// A provider that listens.
+pub struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    answers: Mutex<HashMap<String, Answer>>,
+    seen: Mutex<Vec<Seen>>,
+    connections: Mutex<Vec<Weak<TcpStream>>>,
+    closing: AtomicBool,
+}
+
+/// A request that reached the provider.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// The path with its query.
+    pub path: String,
+    /// The fields.
+    pub headers: Headers,
+    /// The whole body.
+    pub body: Vec<u8>,
+    /// When the last byte of the answer was written.
+    pub answered: Option<Instant>,
+}
+
+/// Holds an answer back until the test lets it go.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+/// What the provider does with a request: steps in order.
+#[derive(Clone, Default)]
+pub struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone)]
+enum Step {
+    Head,
+    Bytes(Vec<u8>),
+    Wait(Gate),
+    Trailers(Vec<(String, String)>),
+    Reset,
+    Close,
+}
+
+impl Gate {
+    /// Lets everything behind it go on, now and later.
+    pub fn open(&self) {
+        *lock(&self.0.0) = true;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let (open, changed) = &*self.0;
+        drop(changed.wait_timeout_while(lock(open), wait::DEADLINE, |open| !*open));
+    }
+}
+
+impl Answer {
+    /// An answer with that status and, so far, no body.
+    pub fn new(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    /// A JSON answer.
+    pub fn json(status: u16, json: &serde_json::Value) -> Self {
+        Self::new(status).header("content-type", "application/json").bytes(json.to_string())
+    }
+
+    /// A chat completion that used so many tokens, all but one of them output.
+    pub fn used(total: u64) -> Self {
+        Self::json(200, &crate::llm::completion("gpt-4o", "Hello.", 1, total.saturating_sub(1)))
+    }
+
+    /// With one more header. Without a content-length the body is chunked, one chunk per [`Answer::bytes`].
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The head goes out now; else it does with the first byte of the body.
+    pub fn head(self) -> Self {
+        self.step(Step::Head)
+    }
+
+    /// Then these bytes of the body.
+    pub fn bytes(self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.step(Step::Bytes(bytes.into()))
+    }
+
+    /// Then nothing until the gate opens.
+    pub fn wait(self, gate: &Gate) -> Self {
+        self.step(Step::Wait(gate.clone()))
+    }
+
+    /// The same, before anything else.
+    pub fn wait_first(mut self, gate: &Gate) -> Self {
+        self.steps.insert(0, Step::Wait(gate.clone()));
+        self
+    }
+
+    /// The body ends with these trailers.
+    pub fn trailers(self, trailers: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.step(Step::Trailers(trailers.iter().map(own).collect()))
+    }
+
+    /// Then the connection is reset.
+    pub fn reset(self) -> Self {
+        self.step(Step::Reset)
+    }
+
+    /// Then the connection is closed, whatever was promised.
+    pub fn close(self) -> Self {
+        self.step(Step::Close)
+    }
+
+    fn step(mut self, step: Step) -> Self {
+        self.steps.push(step);
+        self
+    }
+
+    fn chunked(&self) -> bool {
+        !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+    }
+
+    fn head_bytes(&self) -> Vec<u8> {
+        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if self.chunked() {
+            head.push_str("transfer-encoding: chunked\r\n");
+        }
+        head.push_str("\r\n");
+        head.into_bytes()
+    }
+
+    /// Writes it; `false` when the connection is over.
+    fn play(&self, stream: &TcpStream) -> io::Result<bool> {
+        let (mut out, mut headed, mut ended) = (stream, false, false);
+        for step in &self.steps {
+            if !headed && matches!(step, Step::Head | Step::Bytes(_) | Step::Trailers(_)) {
+                out.write_all(&self.head_bytes())?;
+                headed = true;
+            }
+            match step {
+                Step::Head => {}
+                Step::Bytes(bytes) if self.chunked() => out.write_all(&chunk(bytes))?,
+                Step::Bytes(bytes) => out.write_all(bytes)?,
+                Step::Wait(gate) => gate.pass(),
+                Step::Trailers(trailers) => {
+                    out.write_all(&last_chunk(trailers))?;
+                    ended = true;
+                }
+                Step::Reset => {
+                    reset(stream);
+                    return Ok(false);
+                }
+                Step::Close => return Ok(false),
+            }
+        }
+        if !headed {
+            out.write_all(&self.head_bytes())?;
+        }
+        if !ended && self.chunked() {
+            out.write_all(&last_chunk(&[]))?;
+        }
+        Ok(true)
+    }
+}
+
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+    chunk.extend_from_slice(bytes);
+    chunk.extend_from_slice(b"\r\n");
+    chunk
+}
+
+fn last_chunk(trailers: &[(String, String)]) -> Vec<u8> {
+    let fields: String = trailers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("0\r\n{fields}\r\n").into_bytes()
+}
+
+impl Upstream {
+    /// Listens on a free port.
+    pub fn start() -> Self {
+        Self::listen("127.0.0.1:0").expect("a free port can be had")
+    }
+
+    /// Listens there.
+    pub fn listen(address: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::default());
+        let upstream = Self { address, shared: Arc::clone(&shared) };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if shared.closing.load(Ordering::SeqCst) {
+                    break;
+                }
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || drop(shared.serve(stream)));
+            }
+        });
+        Ok(upstream)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests that name this answer get it.
+    pub fn on(&self, name: &str, answer: Answer) {
+        lock(&self.shared.answers).insert(name.to_owned(), answer);
+    }
+
+    /// What reached it, in order.
+    pub fn seen(&self) -> Vec<Seen> {
+        lock(&self.shared.seen).clone()
+    }
+
+    /// How many requests reached it.
+    pub fn calls(&self) -> usize {
+        lock(&self.shared.seen).len()
+    }
+
+    /// Waits until so many requests have reached it.
+    pub fn wait_for_calls(&self, count: usize) {
+        wait::until(&format!("{count} requests at the upstream"), || (self.calls() >= count).then_some(()));
+    }
+
+    /// Waits until the last request there is answered whole, and says when that was.
+    pub fn last_answered(&self) -> Instant {
+        wait::until("the upstream's answer", || lock(&self.shared.seen).last().and_then(|seen| seen.answered))
+    }
+}
+
+impl Shared {
+    fn serve(&self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let stream = Arc::new(stream);
+        lock(&self.connections).push(Arc::downgrade(&stream));
+        let mut wire = Wire::new(stream);
+        while let Some(head) = wire.request()? {
+            if header(&head.headers, "expect").is_some() {
+                (&*wire.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            }
+            let body = whole(&mut wire)?;
+            let (index, answer) = self.record(head, body);
+            if !answer.play(&wire.stream)? {
+                break;
+            }
+            lock(&self.seen)[index].answered = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn record(&self, head: Head, body: Vec<u8>) -> (usize, Answer) {
+        let [method, path, _] = head.start;
+        let seen = Seen { method, path, headers: head.headers, body, answered: None };
+        let named = header(&seen.headers, ANSWER).map(|name| {
+            let unknown = Answer::json(500, &serde_json::json!({ "unknown answer": name }));
+            lock(&self.answers).get(name).cloned().unwrap_or(unknown)
+        });
+        let answer = named.unwrap_or_else(|| crate::llm::answer(&seen));
+        let mut all = lock(&self.seen);
+        all.push(seen);
+        (all.len() - 1, answer)
+    }
+}
+
+fn whole(wire: &mut Wire) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Piece::Bytes(bytes) = wire.piece()? {
+        body.extend(bytes);
+    }
+    Ok(body)
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address));
+        for stream in lock(&self.shared.connections).iter().filter_map(Weak::upgrade) {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,191 @@
+//! HTTP/1.1 as bytes on a socket, for both sides: heads, and bodies piece by piece as they arrive.
+//!
+//! Own code on purpose: the tests cut connections at exact bytes, which HTTP libraries are made to prevent.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+/// Header fields in order, names in lower case.
+pub type Headers = Vec<(String, String)>;
+
+/// The value of the first field of that name.
+pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// What stands before a body.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The words of the first line.
+    pub start: [String; 3],
+    /// The fields.
+    pub headers: Headers,
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub enum Piece {
+    /// Some of its bytes.
+    Bytes(Vec<u8>),
+    /// It is complete; what came after it.
+    End(Headers),
+}
+
+/// A socket and what was read from it but not used yet.
+pub struct Wire {
+    /// The socket.
+    pub stream: Arc<TcpStream>,
+    buffer: Vec<u8>,
+    body: Body,
+}
+
+/// Where in a body the reader is.
+enum Body {
+    Length(u64),
+    ChunkSize,
+    Chunk(u64),
+    UntilClose,
+    Done,
+}
+
+impl Wire {
+    /// Reads what comes from this socket.
+    pub fn new(stream: Arc<TcpStream>) -> Self {
+        Self { stream, buffer: Vec::new(), body: Body::Done }
+    }
+
+    /// A request's head; `None` when the peer closed instead.
+    pub fn request(&mut self) -> io::Result<Option<Head>> {
+        let Some(bytes) = self.upto(b"\r\n\r\n")? else { return Ok(None) };
+        let mut fields = [httparse::EMPTY_HEADER; 100];
+        let mut parsed = httparse::Request::new(&mut fields);
+        parsed.parse(&bytes).map_err(io::Error::other)?;
+        let start = [parsed.method.unwrap_or(""), parsed.path.unwrap_or(""), "HTTP/1.1"].map(str::to_owned);
+        let headers = own(parsed.headers);
+        self.body = Body::of(&headers, Body::Length(0));
+        Ok(Some(Head { start, headers }))
+    }
+
+    /// A response's head; `None` when the peer closed instead. `bodiless`: it answers a HEAD request.
+    pub fn response(&mut self, bodiless: bool) -> io::Result<Option<Head>> {
+        let Some(bytes) = self.upto(b"\r\n\r\n")? else { return Ok(None) };
+        let mut fields = [httparse::EMPTY_HEADER; 100];
+        let mut parsed = httparse::Response::new(&mut fields);
+        parsed.parse(&bytes).map_err(io::Error::other)?;
+        let code = parsed.code.unwrap_or(0);
+        let start = ["HTTP/1.1".to_owned(), code.to_string(), parsed.reason.unwrap_or("").to_owned()];
+        let headers = own(parsed.headers);
+        let empty = bodiless || code == 204 || code == 304 || code < 200;
+        self.body = if empty { Body::Length(0) } else { Body::of(&headers, Body::UntilClose) };
+        Ok(Some(Head { start, headers }))
+    }
+
+    /// The next piece of the body whose head was read last. An error when it was cut.
+    pub fn piece(&mut self) -> io::Result<Piece> {
+        loop {
+            match self.body {
+                Body::Done | Body::Length(0) => {
+                    self.body = Body::Done;
+                    return Ok(Piece::End(Vec::new()));
+                }
+                Body::Length(left) => return self.some(left, Body::Length),
+                Body::Chunk(0) => {
+                    self.upto(b"\r\n")?.ok_or(io::ErrorKind::UnexpectedEof)?;
+                    self.body = Body::ChunkSize;
+                }
+                Body::Chunk(left) => return self.some(left, Body::Chunk),
+                Body::ChunkSize => {
+                    let line = self.upto(b"\r\n")?.ok_or(io::ErrorKind::UnexpectedEof)?;
+                    let (_, size) = httparse::parse_chunk_size(&line)
+                        .map_err(|error| io::Error::other(error.to_string()))?
+                        .parsed()?;
+                    if size == 0 {
+                        return self.trailers();
+                    }
+                    self.body = Body::Chunk(size);
+                }
+                Body::UntilClose => {
+                    if self.buffer.is_empty() && self.fill()? == 0 {
+                        self.body = Body::Done;
+                        continue;
+                    }
+                    return Ok(Piece::Bytes(std::mem::take(&mut self.buffer)));
+                }
+            }
+        }
+    }
+
+    fn some(&mut self, left: u64, state: fn(u64) -> Body) -> io::Result<Piece> {
+        if self.buffer.is_empty() && self.fill()? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let count = (left as usize).min(self.buffer.len());
+        self.body = state(left - count as u64);
+        Ok(Piece::Bytes(self.buffer.drain(..count).collect()))
+    }
+
+    fn trailers(&mut self) -> io::Result<Piece> {
+        let mut trailers = Headers::new();
+        loop {
+            let line = self.upto(b"\r\n")?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let line = String::from_utf8_lossy(&line);
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            trailers.push((name.to_lowercase(), value.trim().to_owned()));
+        }
+        self.body = Body::Done;
+        Ok(Piece::End(trailers))
+    }
+
+    /// The bytes up to and including `end`; `None` when the peer closed before any.
+    fn upto(&mut self, end: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+                return Ok(Some(self.buffer.drain(..at + end.len()).collect()));
+            }
+            if self.fill()? == 0 {
+                let clean = self.buffer.is_empty();
+                return if clean { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut bytes = [0; 16 * 1024];
+        let count = (&*self.stream).read(&mut bytes)?;
+        self.buffer.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+}
+
+impl Body {
+    fn of(headers: &Headers, otherwise: Body) -> Body {
+        let chunked = header(headers, "transfer-encoding").is_some_and(|value| value.contains("chunked"));
+        let length = header(headers, "content-length").and_then(|value| value.parse().ok());
+        if chunked { Body::ChunkSize } else { length.map_or(otherwise, Body::Length) }
+    }
+}
+
+trait Parsed {
+    fn parsed(self) -> io::Result<(usize, u64)>;
+}
+
+impl Parsed for httparse::Status<(usize, u64)> {
+    fn parsed(self) -> io::Result<(usize, u64)> {
+        match self {
+            httparse::Status::Complete(size) => Ok(size),
+            httparse::Status::Partial => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+fn own(fields: &[httparse::Header]) -> Headers {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    fields.iter().map(|field| (field.name.to_lowercase(), text(field.value))).collect()
+}
+
+/// The connection will end with a reset instead of a goodbye, once its last owner is gone.
+pub fn reset(stream: &TcpStream) {
+    let linger = rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO));
+    linger.expect("a socket takes SO_LINGER");
+}

@@ -1,0 +1,90 @@
+//! Everything together: an upstream, the adapter with some policies, and Envoy between a client and both.
+
+use crate::adapter::Adapter;
+use crate::client::{InFlight, Request, Response};
+use crate::envoy::{Config, Envoy};
+use crate::upstream::Upstream;
+use serde_json::Value;
+
+/// The configuration that tests use unless they bring their own.
+pub const CONFIG: &str = "e2e/envoy.yaml";
+
+/// What runs. Envoy goes first, so that nothing it needs goes before it.
+pub struct World {
+    /// Envoy with our filter.
+    pub envoy: Envoy,
+    /// The adapter.
+    pub adapter: Adapter,
+    /// The provider.
+    pub upstream: Upstream,
+}
+
+/// What shall run.
+pub struct Builder {
+    policies: Vec<String>,
+    config: Config,
+    workers: u32,
+}
+
+impl World {
+    /// A world with this policy (YAML, several documents allowed).
+    pub fn with(policy: &str) -> World {
+        Self::build().policy(policy).start()
+    }
+
+    /// A world to be described further.
+    pub fn build() -> Builder {
+        Builder { policies: Vec::new(), config: Config::read(CONFIG), workers: 1 }
+    }
+
+    /// Sends a request through Envoy and reads its answer.
+    pub fn send(&self, request: &Request) -> Response {
+        request.send(self.envoy.address())
+    }
+
+    /// Sends a request through Envoy and leaves it on its way.
+    pub fn open(&self, request: &Request) -> InFlight {
+        request.open(self.envoy.address())
+    }
+}
+
+impl Builder {
+    /// One more policy file.
+    pub fn policy(mut self, policy: &str) -> Self {
+        self.policies.push(policy.to_owned());
+        self
+    }
+
+    /// Another Envoy configuration, by its path in the repository.
+    pub fn config(mut self, path: &str) -> Self {
+        self.config = Config::read(path);
+        self
+    }
+
+    /// Changes Envoy's configuration.
+    pub fn change(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Changes the filter's configuration.
+    pub fn plugin(self, change: impl FnOnce(&mut Value)) -> Self {
+        self.change(|config| config.plugin(change))
+    }
+
+    /// How many worker threads Envoy has.
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Starts everything and waits until it is ready.
+    pub fn start(mut self) -> World {
+        let upstream = Upstream::start();
+        let adapter = Adapter::start(&self.policies);
+        self.config.cluster("llm", upstream.address());
+        self.config.cluster("limitador-adapter", adapter.grpc());
+        let envoy = self.config.start(self.workers);
+        World { envoy, adapter, upstream }
+    }
+}
