@@ -1,7 +1,9 @@
 //! The filter's plugin configuration.
 
+use crate::document::{self, Fields, Node, Reported, distinct};
 use crate::mistake::Mistake;
-use crate::model::{FailureMode, Policy};
+use crate::model::reader::{self, FAILURE_MODES};
+use crate::model::{FailureMode, Policy, names};
 use std::time::Duration;
 
 /// What the module is told when it is loaded.
@@ -17,7 +19,7 @@ pub struct Config {
     pub failure_mode: FailureMode,
     /// Where `auth` comes from. `None`: no identity.
     pub identity: Option<IdentitySource>,
-    /// Inline policies; `None`: the adapter's.
+    /// Inline policies, at least one; `None`: the adapter's.
     pub policies: Option<Vec<Policy>>,
 }
 
@@ -50,9 +52,119 @@ pub enum Encoding {
     Base64UrlJson,
 }
 
+/// How long a Reserve may take where nothing is said.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
+/// A request is held while it waits; nobody waits longer than this for a limiter.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+const ENCODINGS: &[(&str, Encoding)] =
+    &[("json", Encoding::Json), ("base64url-json", Encoding::Base64UrlJson)];
+
+const CONFIG: Fields = Fields {
+    known: &["adapter", "gateway", "failureMode", "identity", "requestBody", "policies"],
+    later: &[],
+    ignored: &[],
+};
+const ADAPTER: Fields = Fields { known: &["cluster", "timeout"], later: &[], ignored: &[] };
+const IDENTITY: Fields =
+    Fields { known: &["header", "encoding", "metadata", "key"], later: &[], ignored: &[] };
+const REQUEST_BODY: Fields = Fields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
+
 impl Config {
-    /// Reads the JSON text, with every mistake.
-    pub fn read(_text: &[u8]) -> Result<Self, Vec<Mistake>> {
-        Err(vec![])
+    /// Reads the JSON text, with every mistake. An empty list of `policies` is none: to take it as "no limits
+    /// apply" would let everything pass without a word.
+    pub fn read(text: &[u8]) -> Result<Self, Vec<Mistake>> {
+        let value = document::parse(text).map_err(|mistake| vec![mistake])?;
+        document::read(&value, config)
     }
+}
+
+fn config(node: Node<'_>) -> Result<Config, Reported> {
+    let config = node.object(&CONFIG)?;
+    let adapter = config.required("adapter").and_then(adapter);
+    let gateway = config.optional("gateway").map(|node| gateway(&node)).transpose();
+    let failure_mode = config.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
+    let identity = config.optional("identity").map(identity).transpose();
+    let body = config.optional("requestBody").map(request_body).transpose();
+    let policies = config.optional("policies").map(|node| policies(&node)).transpose();
+    let (cluster, timeout) = adapter?;
+    body?;
+    Ok(Config {
+        cluster,
+        timeout,
+        gateway: gateway?.unwrap_or_else(|| "*".to_owned()),
+        failure_mode: failure_mode?.unwrap_or_default(),
+        identity: identity?,
+        policies: policies?.filter(|policies| !policies.is_empty()),
+    })
+}
+
+fn adapter(node: Node<'_>) -> Result<(String, Duration), Reported> {
+    let adapter = node.object(&ADAPTER)?;
+    let cluster = adapter.required("cluster").and_then(|node| node.text());
+    let timeout = adapter
+        .optional("timeout")
+        .map(|node| node.duration(Duration::from_millis(1), LONGEST_TIMEOUT))
+        .transpose();
+    Ok((cluster?.to_owned(), timeout?.unwrap_or(DEFAULT_TIMEOUT)))
+}
+
+fn gateway(node: &Node<'_>) -> Result<String, Reported> {
+    let text = node.text()?;
+    let named = text
+        .split_once('/')
+        .is_some_and(|(namespace, name)| names::is_namespace(namespace) && names::is_object(name));
+    if named || text == "*" {
+        Ok(text.to_owned())
+    } else {
+        Err(node.refuse("must be `NAMESPACE/NAME` of a Gateway, or `*`: the policies of every gateway"))
+    }
+}
+
+fn identity(node: Node<'_>) -> Result<IdentitySource, Reported> {
+    let identity = node.object(&IDENTITY)?;
+    let header = identity.optional("header").map(|node| header_name(&node)).transpose();
+    let encoding = identity.optional("encoding").map(|node| node.word(ENCODINGS, &[])).transpose();
+    let metadata = identity.optional("metadata").map(|node| node.text()).transpose();
+    let key = identity.optional("key").map(|node| node.text()).transpose();
+    let (header, encoding, metadata, key) = (header?, encoding?, metadata?, key?);
+    let mistake = match (header, metadata) {
+        (Some(name), None) if key.is_none() => {
+            return Ok(IdentitySource::Header { name, encoding: encoding.unwrap_or_default() });
+        }
+        (None, Some(namespace)) if encoding.is_none() => {
+            let (namespace, key) = (namespace.to_owned(), key.map(str::to_owned));
+            return Ok(IdentitySource::Metadata { namespace, key });
+        }
+        (Some(_), None) => "`key` goes with `metadata`, not with `header`",
+        (None, Some(_)) => "`encoding` goes with `header`, not with `metadata`",
+        (Some(_), Some(_)) => "takes `header` or `metadata`, not both",
+        (None, None) => "needs `header` or `metadata`",
+    };
+    Err(identity.node().refuse(mistake))
+}
+
+fn header_name(node: &Node<'_>) -> Result<String, Reported> {
+    let name = node.text()?.to_ascii_lowercase();
+    // RFC 9110, section 5.6.2. This leaves out pseudo-headers, which could not be removed.
+    if name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)) {
+        Ok(name)
+    } else {
+        Err(node.refuse("is not the name of a header"))
+    }
+}
+
+fn request_body(node: Node<'_>) -> Result<(), Reported> {
+    let body = node.object(&REQUEST_BODY)?;
+    let access = body.optional("access").map(|node| node.word(&[("None", ())], &["Buffer"])).transpose();
+    let most = body.optional("maxBytes").map(|node| node.whole_number()).transpose();
+    access.and(most).map(drop)
+}
+
+fn policies(node: &Node<'_>) -> Result<Vec<Policy>, Reported> {
+    distinct(
+        node.items()?.into_iter().map(|item| (item.clone(), reader::policy(item))),
+        |policy, other| (&policy.namespace, &policy.name) == (&other.namespace, &other.name),
+        |policy, first| format!("is `{}/{}` again, as policies[{first}]", policy.namespace, policy.name),
+    )
 }

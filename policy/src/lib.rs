@@ -8,6 +8,8 @@ pub mod call;
 pub mod cel;
 pub mod config;
 pub mod count;
+mod document;
+mod duration;
 pub mod exchange;
 pub mod facts;
 pub mod identity;

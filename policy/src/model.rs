@@ -2,7 +2,11 @@
 
 use crate::cel::Expression;
 use crate::mistake::Mistake;
+use crate::{document, duration};
 use std::time::Duration;
+
+pub(crate) mod names;
+pub(crate) mod reader;
 
 /// One policy, its expressions compiled.
 #[derive(Clone, Debug)]
@@ -79,6 +83,14 @@ pub struct Rate {
     pub unit: Unit,
 }
 
+impl Rate {
+    /// The window as descriptors spell it, whatever the policy's own spelling: `86400s` for 24h and for 1d, `1500ms`
+    /// where it is no whole number of seconds.
+    pub fn window_text(&self) -> String {
+        duration::text(self.window)
+    }
+}
+
 /// What a rate counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
@@ -99,20 +111,12 @@ impl Unit {
     }
 }
 
-impl Rate {
-    /// The window as descriptors spell it: `86400s`, or `1500ms` where it is no whole number of seconds.
-    pub fn window_text(&self) -> String {
-        let ms = self.window.as_millis();
-        if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
-    }
-}
-
 /// The longest life of a hold whose policy names none.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 
 impl Policy {
     /// Reads one object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`, with every mistake.
-    pub fn read(_document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
-        Err(vec![])
+    pub fn read(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
+        document::read(document, reader::policy)
     }
 }

@@ -1,0 +1,232 @@
+//! Document → [`Policy`]. Everything is read before anything is given up, so one pass tells every mistake.
+
+use super::{DEFAULT_TTL, FailureMode, Limit, Policy, Rate, Target, TargetKind, Unit, names};
+use crate::cel::{Expression, Phase, Use};
+use crate::document::{Fields, Node, Reported, all, distinct, shortened};
+use crate::duration;
+use std::time::Duration;
+
+const VERSIONS: &[(&str, ())] = &[("weir.dev/v1alpha1", ()), ("kuadrant.io/v1alpha1", ())];
+const KINDS: &[(&str, ())] = &[("TokenRateLimitPolicy", ())];
+const GROUPS: &[(&str, ())] = &[("gateway.networking.k8s.io", ())];
+const TARGETS: &[(&str, TargetKind)] =
+    &[("Gateway", TargetKind::Gateway), ("HTTPRoute", TargetKind::HttpRoute)];
+const UNITS: &[(&str, Unit)] = &[("tokens", Unit::Tokens), ("requests", Unit::Requests)];
+const LATER_UNITS: &[&str] = &["inputTokens", "outputTokens", "usd", "concurrency"];
+pub(crate) const FAILURE_MODES: &[(&str, FailureMode)] =
+    &[("Allow", FailureMode::Allow), ("Deny", FailureMode::Deny)];
+
+const DOCUMENT: Fields =
+    Fields { known: &["apiVersion", "kind", "metadata", "spec"], later: &[], ignored: &["status"] };
+const METADATA: Fields = Fields {
+    known: &["name", "namespace"],
+    later: &[],
+    ignored: &[
+        "annotations",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "labels",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    ],
+};
+const SPEC: Fields = Fields {
+    known: &["targetRef", "when", "limits", "failureMode"],
+    later: &[
+        ("defaults", Some("limits")),
+        ("overrides", Some("limits")),
+        ("usage", None),
+        ("prices", None),
+        ("onExceeded", None),
+        // Kuadrant's `usage.pointers`.
+        ("dataExtraction", None),
+    ],
+    ignored: &[],
+};
+const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
+const LIMIT: Fields = Fields {
+    known: &["when", "counters", "rates", "reservation"],
+    later: &[("enforceWhen", None), ("outputCap", None)],
+    ignored: &[],
+};
+const RATE: Fields = Fields {
+    known: &["limit", "window", "unit"],
+    later: &[("limitFrom", Some("limit")), ("period", Some("window")), ("cost", None)],
+    ignored: &[],
+};
+const RESERVATION: Fields = Fields { known: &["amount", "ttl"], later: &[], ignored: &[] };
+const PREDICATE: Fields = Fields { known: &["predicate"], later: &[], ignored: &[] };
+const COUNTER: Fields = Fields { known: &["expression"], later: &[], ignored: &[] };
+
+/// One policy.
+pub(crate) fn policy(document: Node<'_>) -> Result<Policy, Reported> {
+    if let Some(kind) = document.peek("kind").filter(|kind| !is_one_of(kind, KINDS))
+        && !document.peek("apiVersion").is_some_and(|version| is_one_of(version, VERSIONS))
+    {
+        // Another kind of object altogether: what else is in it cannot be judged.
+        return Err(document.refuse(format!(
+            "is a `{}`, not a `TokenRateLimitPolicy` of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`",
+            shortened(kind)
+        )));
+    }
+    let document = document.object(&DOCUMENT)?;
+    let version = document.required("apiVersion").and_then(|node| node.word(VERSIONS, &[]));
+    let kind = document.required("kind").and_then(|node| node.word(KINDS, &[]));
+    let metadata = document.required("metadata").and_then(metadata);
+    let spec = document.required("spec").and_then(spec);
+    version.and(kind)?;
+    let (namespace, name) = metadata?;
+    let Spec { target, when, limits, failure_mode } = spec?;
+    Ok(Policy { namespace, name, target, when, limits, failure_mode })
+}
+
+fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
+    let metadata = node.object(&METADATA)?;
+    let name = metadata.required("name").and_then(|node| valid_name(&node, names::is_object, names::OBJECT));
+    let namespace = match metadata.optional("namespace") {
+        Some(node) => valid_name(&node, names::is_namespace, names::NAMESPACE),
+        None => Ok("default".to_owned()),
+    };
+    Ok((namespace?, name?))
+}
+
+struct Spec {
+    target: Target,
+    when: Vec<Expression>,
+    limits: Vec<Limit>,
+    failure_mode: FailureMode,
+}
+
+fn spec(node: Node<'_>) -> Result<Spec, Reported> {
+    let spec = node.object(&SPEC)?;
+    let target = spec.required("targetRef").and_then(target);
+    let when = spec.optional("when").map(when).transpose();
+    let limits = spec.required("limits").and_then(limits);
+    let failure_mode = spec.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
+    Ok(Spec {
+        target: target?,
+        when: when?.unwrap_or_default(),
+        limits: limits?,
+        failure_mode: failure_mode?.unwrap_or_default(),
+    })
+}
+
+fn target(node: Node<'_>) -> Result<Target, Reported> {
+    let target = node.object(&TARGET)?;
+    let group = target.required("group").and_then(|node| node.word(GROUPS, &[]));
+    let kind = target.required("kind").and_then(|node| node.word(TARGETS, &[]));
+    // Without a cluster this is the name of an Envoy route, which may be any text.
+    let name = target.required("name").and_then(|node| node.text());
+    let section = target.optional("sectionName").map(|node| node.text()).transpose();
+    group?;
+    Ok(Target { kind: kind?, name: name?.to_owned(), section: section?.map(str::to_owned) })
+}
+
+fn when(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
+    all(node.items()?.into_iter().map(|item| {
+        item.object(&PREDICATE)?.required("predicate").and_then(|node| expression(&node, Use::Predicate))
+    }))
+}
+
+fn limits(node: Node<'_>) -> Result<Vec<Limit>, Reported> {
+    let limits = node.entries()?;
+    if limits.is_empty() {
+        return Err(node.refuse("must have at least one limit"));
+    }
+    all(limits.into_iter().map(|(name, node)| limit(name, node)))
+}
+
+fn limit(name: &str, node: Node<'_>) -> Result<Limit, Reported> {
+    let named = if names::is_limit(name) { Ok(()) } else { Err(node.refuse(names::LIMIT)) };
+    let limit = node.object(&LIMIT)?;
+    let when = limit.optional("when").map(when).transpose();
+    let counters = limit.optional("counters").map(counters).transpose();
+    let rates = limit.required("rates").and_then(rates);
+    let reservation = limit.optional("reservation").map(reservation).transpose();
+    named?;
+    let (amount, ttl) = reservation?.unwrap_or((None, DEFAULT_TTL));
+    Ok(Limit {
+        name: name.to_owned(),
+        when: when?.unwrap_or_default(),
+        counters: counters?.unwrap_or_default(),
+        rates: rates?,
+        amount,
+        ttl,
+    })
+}
+
+fn counters(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
+    let read = |item: Node<'_>| expression(&item.object(&COUNTER)?.required("expression")?, Use::Counter);
+    distinct(
+        node.items()?.into_iter().map(|item| (item.clone(), read(item))),
+        |counter, other| counter.source() == other.source(),
+        |_, first| format!("is the same as counters[{first}]"),
+    )
+}
+
+fn rates(node: Node<'_>) -> Result<Vec<Rate>, Reported> {
+    let items = node.items()?;
+    if items.is_empty() {
+        return Err(node.refuse("must have at least one rate"));
+    }
+    distinct(
+        items.into_iter().map(|item| (item.clone(), rate(item))),
+        |rate, other| (rate.unit, rate.window) == (other.unit, other.window),
+        |rate, first| {
+            let (unit, window) = (rate.unit.name(), rate.window_text());
+            format!("counts {unit} in a window of {window}, which rates[{first}] does already")
+        },
+    )
+}
+
+fn rate(node: Node<'_>) -> Result<Rate, Reported> {
+    let rate = node.object(&RATE)?;
+    let unit = rate.optional("unit").map(|node| node.word(UNITS, LATER_UNITS)).transpose();
+    if rate.node().peek("unit").is_some_and(|unit| LATER_UNITS.contains(&unit)) {
+        // Such a rate may look otherwise (`concurrency` has no window, `usd` has decimals).
+        unit?;
+    }
+    let max = rate.required("limit").and_then(|node| node.whole_number());
+    let window =
+        rate.required("window").and_then(|node| node.duration(Duration::from_secs(1), Duration::MAX));
+    Ok(Rate { max: max?, window: window?, unit: unit?.unwrap_or_default() })
+}
+
+fn reservation(node: Node<'_>) -> Result<(Option<Expression>, Duration), Reported> {
+    let reservation = node.object(&RESERVATION)?;
+    let amount = reservation.optional("amount").map(|node| expression(&node, Use::Amount)).transpose();
+    let ttl = reservation.optional("ttl").map(|node| ttl(&node)).transpose();
+    Ok((amount?, ttl?.unwrap_or(DEFAULT_TTL)))
+}
+
+fn ttl(node: &Node<'_>) -> Result<Duration, Reported> {
+    let text = node.text()?;
+    if duration::parse(text).is_none() {
+        return Err(node.refuse(format!(
+            "`{}` is not a duration such as `15m`; an expression is not supported here yet",
+            shortened(text)
+        )));
+    }
+    node.duration(Duration::from_millis(1), Duration::MAX)
+}
+
+fn expression(node: &Node<'_>, purpose: Use) -> Result<Expression, Reported> {
+    // YAML's block strings end in a line break, and a counter's text is part of its identity.
+    Expression::compile(node.text()?.trim(), Phase::Request, purpose).map_err(|error| node.refuse(error))
+}
+
+fn valid_name(node: &Node<'_>, is_valid: fn(&str) -> bool, rule: &str) -> Result<String, Reported> {
+    let name = node.text()?;
+    if is_valid(name) { Ok(name.to_owned()) } else { Err(node.refuse(rule)) }
+}
+
+fn is_one_of(word: &str, words: &[(&str, ())]) -> bool {
+    words.iter().any(|(known, ())| *known == word)
+}
