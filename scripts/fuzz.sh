@@ -17,7 +17,7 @@ coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-
 coverage="$coverage -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 host="$(host_triple)"
 RUSTFLAGS="--cfg fuzzing $coverage" \
-  cargo build --manifest-path fuzz/Cargo.toml --release --locked --target "$host" --target-dir "$target/fuzz"
+  cargo build -p fuzz --profile fuzz --locked --target "$host" --target-dir "$target/fuzz"
 
 # What earlier runs found is kept outside the clone, so that each run starts where the last one stopped.
 log="$(mktemp)"
@@ -27,12 +27,12 @@ for name in $targets; do
   artifacts="fuzz/artifacts/$name/"
   mkdir -p "${corpora[0]}" "$artifacts"
   [ ! -d "fuzz/seeds/$name" ] || corpora+=("fuzz/seeds/$name")
-  if "$target/fuzz/$host/release/$name" "${corpora[@]}" -max_total_time="$each" -timeout=10 -rss_limit_mb=2048 \
+  if "$target/fuzz/$host/fuzz/$name" "${corpora[@]}" -max_total_time="$each" -timeout=10 -rss_limit_mb=2048 \
     -print_final_stats=1 -artifact_prefix="$artifacts" >"$log" 2>&1; then
     printf '%-12s %3s s, %s inputs\n' "$name" "$each" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
   else
     tail -n 40 "$log" >&2
-    printf '\nweir: %s failed; on one input: %s PATH\n' "$name" "$target/fuzz/$host/release/$name" >&2
+    printf '\nweir: %s failed; on one input: %s PATH\n' "$name" "$target/fuzz/$host/fuzz/$name" >&2
     failed="$failed $name"
   fi
 done

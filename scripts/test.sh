@@ -5,7 +5,7 @@
 bash scripts/check.sh
 
 say "tests"
-cargo test --workspace --exclude e2e --locked --target-dir "$target"
+cargo test --workspace --exclude e2e --exclude fuzz --locked --target-dir "$target"
 
 bash scripts/build.sh
 need_envoy
