@@ -1,0 +1,244 @@
+//! Where the providers put what we look for: usage, generated text, errors. One table for all dialects, since their
+//! names do not clash; what the names mean together is decided in `tally.rs`.
+
+use super::tally::Field;
+
+/// A place in a document. Arrays are transparent: an element is where its array is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Node {
+    /// The document itself.
+    #[default]
+    Root,
+    /// A place without a meaning to us.
+    Other,
+
+    // Objects with counts.
+    Usage,
+    UsageMetadata,
+    InvocationMetrics,
+    Timings,
+    Meta,
+    /// Cohere's `tokens`.
+    Tokens,
+    /// Cohere's `billed_units`.
+    BilledUnits,
+    InputDetails,
+    OutputDetails,
+    Groq,
+    Predictions,
+    Embeddings,
+    Statistics,
+    Results,
+    /// A count of tokens, in an object that holds counts.
+    Count(Field),
+    /// A count of tokens that is a member of the document itself, or of one of its parts.
+    Own(Field),
+    /// A count in a unit that is not tokens.
+    OtherUnit,
+
+    // Objects with text in them.
+    Choices,
+    ChoiceMessage,
+    Message,
+    Delta,
+    Response,
+    Output,
+    Outputs,
+    Candidates,
+    CandidateContent,
+    Content,
+    /// Anthropic's `content_block`, Nova's `contentBlockDelta`: an object around text.
+    Block,
+    ToolCalls,
+    Function,
+    Audio,
+    /// Generated text.
+    Text,
+    /// Generated reasoning, under its two names that some servers send side by side.
+    Reasoning,
+    ReasoningContent,
+
+    // What a document says about itself.
+    Type,
+    Error,
+    /// The base64 of a document, in Bedrock's `chunk` frames.
+    Bytes,
+}
+
+/// What the scanner hands over of the value at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// Nothing: it is walked past.
+    Nothing,
+    /// Its members, if it is an object (or an array of objects).
+    Object,
+    /// The string, if it is one.
+    Text,
+    /// The string or the members.
+    TextOrObject,
+    /// The number, word or literal.
+    Scalar,
+}
+
+impl Node {
+    /// What to do with the value here.
+    pub(super) fn wants(self) -> Wants {
+        match self {
+            Node::Other => Wants::Nothing,
+            Node::Count(_) | Node::Own(_) | Node::OtherUnit | Node::Type | Node::Error => Wants::Scalar,
+            Node::Text | Node::Reasoning | Node::ReasoningContent | Node::Bytes => Wants::Text,
+            Node::Delta | Node::Response | Node::Output | Node::Content => Wants::TextOrObject,
+            _ => Wants::Object,
+        }
+    }
+
+    /// The place of `key` inside this one. `events`: the document is one of a stream of named events, where usage
+    /// may stand inside what the event is about.
+    pub(super) fn child(self, key: &[u8], events: bool) -> Node {
+        match self {
+            Node::Root => root(key),
+            Node::Usage | Node::UsageMetadata | Node::InvocationMetrics | Node::Timings | Node::Meta => {
+                counts(self, key)
+            }
+            Node::Tokens | Node::BilledUnits | Node::InputDetails | Node::OutputDetails => part(self, key),
+            Node::Groq => one(key, b"usage", Node::Usage),
+            Node::Predictions => one(key, b"embeddings", Node::Embeddings),
+            Node::Embeddings => one(key, b"statistics", Node::Statistics),
+            Node::Statistics => one(key, b"token_count", Node::Own(Field::Predicted)),
+            Node::Message | Node::Delta | Node::Response if events && key == b"usage" => Node::Usage,
+            Node::Response if events && key == b"error" => Node::Error,
+            _ => text(self, key),
+        }
+    }
+
+    /// Whether an object here is one report of usage.
+    pub(super) fn is_report(self) -> bool {
+        matches!(
+            self,
+            Node::Usage | Node::UsageMetadata | Node::InvocationMetrics | Node::Timings | Node::Meta
+        )
+    }
+}
+
+fn one(key: &[u8], name: &[u8], node: Node) -> Node {
+    if key == name { node } else { Node::Other }
+}
+
+fn root(key: &[u8]) -> Node {
+    match key {
+        b"usage" => Node::Usage,
+        b"usageMetadata" => Node::UsageMetadata,
+        b"x_groq" => Node::Groq,
+        b"amazon-bedrock-invocationMetrics" => Node::InvocationMetrics,
+        b"timings" => Node::Timings,
+        b"meta" => Node::Meta,
+        b"predictions" => Node::Predictions,
+        b"results" => Node::Results,
+        b"tokens_evaluated" | b"prompt_eval_count" | b"prompt_token_count" | b"inputTextTokenCount" => {
+            Node::Own(Field::Input)
+        }
+        b"tokens_predicted" | b"eval_count" | b"generation_token_count" | b"totalOutputTextTokenCount" => {
+            Node::Own(Field::Output)
+        }
+        b"choices" => Node::Choices,
+        b"message" => Node::Message,
+        b"delta" => Node::Delta,
+        b"response" => Node::Response,
+        b"output" => Node::Output,
+        b"outputs" => Node::Outputs,
+        b"candidates" => Node::Candidates,
+        b"content" => Node::Content,
+        b"content_block" | b"contentBlockDelta" => Node::Block,
+        b"text" | b"completion" | b"generation" | b"outputText" | b"thinking" => Node::Text,
+        b"type" => Node::Type,
+        b"error" => Node::Error,
+        b"bytes" => Node::Bytes,
+        _ => Node::Other,
+    }
+}
+
+/// The members of an object that holds counts.
+fn counts(node: Node, key: &[u8]) -> Node {
+    let field = match (node, key) {
+        (Node::Usage, b"prompt_tokens") => Field::Input,
+        (Node::Usage, b"input_tokens" | b"inputTokens") => Field::FreshInput,
+        (Node::Usage, b"completion_tokens" | b"output_tokens" | b"outputTokens") => Field::Output,
+        (Node::Usage, b"total_tokens" | b"totalTokens") => Field::Total,
+        (Node::Usage, b"cache_read_input_tokens" | b"cacheReadInputTokens") => Field::CacheRead,
+        (Node::Usage, b"cache_creation_input_tokens" | b"cacheWriteInputTokens") => Field::CacheWrite,
+        (Node::Usage, b"prompt_cache_hit_tokens" | b"cached_tokens") => Field::Cached,
+        (Node::Usage, b"seconds") => return Node::OtherUnit,
+        (Node::Usage, b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details") => {
+            return Node::InputDetails;
+        }
+        (Node::Usage, b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details") => {
+            return Node::OutputDetails;
+        }
+        (Node::Usage | Node::Meta, b"tokens") => return Node::Tokens,
+        (Node::Usage | Node::Meta, b"billed_units") => return Node::BilledUnits,
+        (Node::UsageMetadata, b"promptTokenCount") => Field::Input,
+        (Node::UsageMetadata, b"candidatesTokenCount" | b"responseTokenCount") => Field::Output,
+        (Node::UsageMetadata, b"thoughtsTokenCount") => Field::Thoughts,
+        (Node::UsageMetadata, b"toolUsePromptTokenCount") => Field::ToolUse,
+        (Node::UsageMetadata, b"cachedContentTokenCount") => Field::Cached,
+        (Node::UsageMetadata, b"totalTokenCount") => Field::Total,
+        (Node::InvocationMetrics, b"inputTokenCount") => Field::FreshInput,
+        (Node::InvocationMetrics, b"outputTokenCount") => Field::Output,
+        (Node::InvocationMetrics, b"cacheReadInputTokenCount") => Field::CacheRead,
+        (Node::InvocationMetrics, b"cacheWriteInputTokenCount") => Field::CacheWrite,
+        (Node::Timings, b"prompt_n") => Field::FreshInput,
+        (Node::Timings, b"cache_n") => Field::CacheRead,
+        (Node::Timings, b"predicted_n") => Field::Output,
+        _ => return Node::Other,
+    };
+    Node::Count(field)
+}
+
+/// The members of an object inside one that holds counts.
+fn part(node: Node, key: &[u8]) -> Node {
+    let field = match (node, key) {
+        (Node::InputDetails, b"cached_tokens") => Field::Cached,
+        (Node::OutputDetails, b"reasoning_tokens" | b"thinking_tokens") => Field::Reasoning,
+        (Node::Tokens, b"input_tokens") => Field::Input,
+        (Node::Tokens, b"output_tokens") => Field::Output,
+        (Node::BilledUnits, b"input_tokens") => Field::BilledInput,
+        (Node::BilledUnits, b"image_tokens") => Field::BilledImages,
+        (Node::BilledUnits, b"output_tokens") => Field::BilledOutput,
+        (Node::BilledUnits, b"search_units" | b"classifications" | b"images") => return Node::OtherUnit,
+        _ => return Node::Other,
+    };
+    Node::Count(field)
+}
+
+/// The members of an object with generated text somewhere inside.
+fn text(node: Node, key: &[u8]) -> Node {
+    match (node, key) {
+        (Node::Choices, b"message" | b"delta") => Node::ChoiceMessage,
+        (Node::Choices | Node::Outputs, b"text") => Node::Text,
+        (Node::ChoiceMessage | Node::Message, b"content") => Node::Content,
+        (Node::ChoiceMessage | Node::Message, b"tool_calls") => Node::ToolCalls,
+        (Node::ChoiceMessage, b"reasoning_content") => Node::ReasoningContent,
+        (Node::ChoiceMessage, b"reasoning") => Node::Reasoning,
+        (Node::ChoiceMessage, b"refusal") => Node::Text,
+        (Node::ChoiceMessage, b"audio") => Node::Audio,
+        (Node::Audio, b"transcript") => Node::Text,
+        (Node::ChoiceMessage, b"function_call") | (Node::ToolCalls, b"function") => Node::Function,
+        (Node::Function, b"name" | b"arguments") => Node::Text,
+        (Node::Message, b"thinking" | b"tool_plan") => Node::Text,
+        (Node::Delta, b"text" | b"thinking" | b"partial_json") => Node::Text,
+        (Node::Delta | Node::Output, b"message") => Node::Message,
+        (Node::Delta, b"reasoningContent" | b"toolUse") => Node::Block,
+        (Node::Content, b"text" | b"refusal") => Node::Text,
+        (Node::Content, b"thinking" | b"reasoningContent" | b"reasoningText") => Node::Content,
+        (Node::Block, b"delta") => Node::Delta,
+        (Node::Block, b"text" | b"thinking" | b"input") => Node::Text,
+        (Node::Output, b"content" | b"summary") => Node::Content,
+        (Node::Output, b"text" | b"arguments") => Node::Text,
+        (Node::Output, b"choices") => Node::Choices,
+        (Node::Results, b"outputText") => Node::Text,
+        (Node::Results, b"tokenCount") => Node::Own(Field::Generated),
+        (Node::Candidates, b"content") => Node::CandidateContent,
+        (Node::CandidateContent, b"parts") => Node::Content,
+        _ => Node::Other,
+    }
+}

@@ -1,0 +1,234 @@
+//! What a body has told so far: usage, delivered text, and what was wrong with it. The scanner calls it for every
+//! place that a dialect names; it decides what stays.
+
+use super::Usage;
+use super::dialect::Node;
+use super::tally::{Tally, count};
+
+/// Why a body could not be read, or not to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// A count of tokens was no number of tokens: negative, fractional, text, or above 2^53.
+    Count,
+    /// What should be JSON is none.
+    Malformed,
+    /// The body ended inside a document.
+    Truncated,
+    /// `content-encoding` names something that cannot be decoded here, or several encodings.
+    Encoding,
+    /// The bytes are not what `content-encoding` says.
+    Corrupt,
+    /// The decoded body is out of proportion to what came over the wire.
+    Bomb,
+}
+
+impl Cause {
+    /// As metrics and logs spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Count => "count",
+            Cause::Malformed => "malformed",
+            Cause::Truncated => "truncated",
+            Cause::Encoding => "encoding",
+            Cause::Corrupt => "corrupt",
+            Cause::Bomb => "bomb",
+        }
+    }
+}
+
+/// Where a report of usage stood. A later one is more to be trusted when both are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    #[default]
+    Headers,
+    Timings,
+    /// Members of the document itself.
+    Native,
+    Usage,
+    /// What AWS bills, after whatever the model's own format said.
+    InvocationMetrics,
+}
+
+/// What has been read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    /// The documents are events of a stream.
+    pub(super) events: bool,
+    pub(super) ended_in_error: bool,
+    pub(super) cause: Option<Cause>,
+    reported: Option<(Source, Tally)>,
+    /// Delivered characters, up to the open document.
+    delivered: u64,
+    /// Of them, those that the last report of output covers.
+    covered: u64,
+    /// The report whose object is open.
+    open: Tally,
+    document: Document,
+}
+
+/// The open document.
+#[derive(Clone, Debug, Default)]
+struct Document {
+    /// Counts that are its own members.
+    own: Tally,
+    /// What was reported before it, once it has reported something itself.
+    before: Option<Option<(Source, Tally)>>,
+    tells_output: bool,
+    /// It repeats what other events delivered, or carries no text.
+    mute: bool,
+    text: u64,
+    reasoning: u64,
+    reasoning_content: u64,
+}
+
+impl Document {
+    /// Some servers send their reasoning under two names side by side.
+    fn delivered(&self) -> u64 {
+        let reasoning = self.reasoning.max(self.reasoning_content);
+        if self.mute { 0 } else { self.text.saturating_add(reasoning) }
+    }
+}
+
+impl Report {
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.reported.as_ref().map(|(_, tally)| tally.usage())
+    }
+
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered.saturating_add(self.document.delivered())
+    }
+
+    /// Characters that no report of output covers.
+    pub(super) fn uncovered(&self) -> u64 {
+        let covered = if self.document.tells_output { self.delivered() } else { self.covered };
+        self.delivered().saturating_sub(covered)
+    }
+
+    /// Notes the first thing that was wrong.
+    pub(super) fn broken(&mut self, cause: Cause) {
+        self.cause.get_or_insert(cause);
+    }
+
+    /// Where the key leads.
+    pub(super) fn child(&mut self, parent: Node, key: &[u8]) -> Node {
+        let node = parent.child(key, self.events);
+        if node.is_report() {
+            self.open = Tally::default();
+        }
+        node
+    }
+
+    pub(super) fn open_document(&mut self) {
+        self.document = Document::default();
+    }
+
+    /// An object has been read to its end.
+    pub(super) fn close(&mut self, node: Node) {
+        let source = match node {
+            Node::Root => return self.close_document(),
+            Node::Usage | Node::UsageMetadata | Node::Meta => Source::Usage,
+            Node::InvocationMetrics => Source::InvocationMetrics,
+            Node::Timings => Source::Timings,
+            _ => return,
+        };
+        let tally = std::mem::take(&mut self.open);
+        self.take(source, &tally);
+    }
+
+    /// The open document is over, or will never be.
+    pub(super) fn close_document(&mut self) {
+        let own = self.document.own;
+        self.take(Source::Native, &own);
+        let document = std::mem::take(&mut self.document);
+        self.delivered = self.delivered.saturating_add(document.delivered());
+        if document.tells_output {
+            self.covered = self.delivered;
+        }
+    }
+
+    /// A report is complete. Within one document the last one stands alone, as with any repeated key; over several
+    /// documents it completes the earlier ones.
+    pub(super) fn take(&mut self, source: Source, tally: &Tally) {
+        if tally.is_empty() || self.reported.is_some_and(|(earlier, _)| earlier > source) {
+            return;
+        }
+        let before = *self.document.before.get_or_insert(self.reported);
+        let mut merged = Tally::default();
+        if let Some((_, earlier)) = before.filter(|(earlier, _)| *earlier == source) {
+            merged = earlier;
+        }
+        merged.merge(tally);
+        self.reported = Some((source, merged));
+        self.document.tells_output |= tally.tells_output();
+    }
+
+    /// A number or literal.
+    pub(super) fn scalar(&mut self, node: Node, token: Option<&[u8]>) {
+        let null = token == Some(b"null");
+        match node {
+            Node::Count(_) | Node::Own(_) if null => {}
+            Node::Count(field) => match token.and_then(count) {
+                Some(value) => self.open.set(field, value),
+                None => self.misplaced(node),
+            },
+            Node::Own(field) => match token.and_then(count) {
+                Some(value) => self.document.own.set(field, value),
+                None => self.misplaced(node),
+            },
+            Node::OtherUnit if !null => self.open.other_unit = true,
+            Node::Error if !null => self.ended_in_error = true,
+            _ => {}
+        }
+    }
+
+    /// A short string; `None` if it was a long one.
+    pub(super) fn word(&mut self, node: Node, word: Option<&[u8]>) {
+        match node {
+            Node::Count(_) | Node::Own(_) => self.misplaced(node),
+            Node::Error => self.ended_in_error = true,
+            Node::Type => self.kind(word.unwrap_or_default()),
+            _ => {}
+        }
+    }
+
+    /// A container where a number or word should be.
+    pub(super) fn misplaced(&mut self, node: Node) {
+        match node {
+            Node::Count(field) => {
+                self.open.unset(field);
+                self.broken(Cause::Count);
+            }
+            Node::Own(field) => {
+                self.document.own.unset(field);
+                self.broken(Cause::Count);
+            }
+            Node::Error => self.ended_in_error = true,
+            _ => {}
+        }
+    }
+
+    /// A piece of generated text.
+    pub(super) fn text(&mut self, node: Node, piece: &[u8]) {
+        let count = match node {
+            Node::Reasoning => &mut self.document.reasoning,
+            Node::ReasoningContent => &mut self.document.reasoning_content,
+            _ => &mut self.document.text,
+        };
+        *count = count.saturating_add(characters(piece));
+    }
+
+    /// What the document says it is.
+    fn kind(&mut self, kind: &[u8]) {
+        if matches!(kind, b"error" | b"response.failed") {
+            self.ended_in_error = true;
+        }
+        // Done-events repeat what the deltas delivered; audio is no text.
+        self.document.mute = self.events && (kind.ends_with(b".done") || kind.ends_with(b"audio.delta"));
+    }
+}
+
+/// Characters of UTF-8, counted where they begin, so that a split inside one changes nothing.
+fn characters(piece: &[u8]) -> u64 {
+    let begins = |b: &&u8| (**b as i8) >= -0x40;
+    u64::try_from(piece.iter().filter(begins).count()).unwrap_or(u64::MAX)
+}

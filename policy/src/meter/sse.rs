@@ -1,0 +1,143 @@
+//! Server-sent events: finds the data of each event and hands it on in pieces, without keeping any. An event may be
+//! of any size, its lines may end in CR, LF or CRLF, and the last one need not end at all.
+
+use super::json::Scanner;
+use super::report::Report;
+use memchr::memchr2;
+
+/// The longest field name or event name that matters.
+const NAME: usize = 8;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct EventStream {
+    state: State,
+    name: [u8; NAME],
+    length: usize,
+    /// The last line ended in CR: a LF now belongs to it.
+    after_cr: bool,
+    /// The open event has data already.
+    has_data: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// At the beginning of a line, or in its field name.
+    #[default]
+    Name,
+    /// After the colon: one space does not belong to the value.
+    Data,
+    Event,
+    /// In a value.
+    InData,
+    InEvent,
+    Ignored,
+}
+
+impl EventStream {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], scanner: &mut Scanner, to: &mut Report) {
+        if self.after_cr
+            && let Some((first, rest)) = bytes.split_first()
+        {
+            self.after_cr = false;
+            if *first == b'\n' {
+                bytes = rest;
+            }
+        }
+        while !bytes.is_empty() {
+            let end = memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
+            let (line, rest) = bytes.split_at(end);
+            self.line(line, scanner, to);
+            bytes = match rest {
+                [] => rest,
+                [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] => {
+                    self.end_of_line(scanner, to);
+                    rest
+                }
+                [_, rest @ ..] => {
+                    self.end_of_line(scanner, to);
+                    self.after_cr = rest.is_empty();
+                    rest
+                }
+            };
+        }
+    }
+
+    /// A piece of a line.
+    fn line(&mut self, mut piece: &[u8], scanner: &mut Scanner, to: &mut Report) {
+        if self.state == State::Name {
+            match piece {
+                [b'd', b'a', b't', b'a', b':', rest @ ..] if self.length == 0 => {
+                    self.begin_data(scanner, to);
+                    piece = rest;
+                }
+                _ => piece = self.name(piece, scanner, to),
+            }
+        }
+        if piece.is_empty() {
+            return;
+        }
+        match self.state {
+            State::Data | State::Event => {
+                self.state = if self.state == State::Data { State::InData } else { State::InEvent };
+                let piece = piece.strip_prefix(b" ").unwrap_or(piece);
+                self.value(piece, scanner, to);
+            }
+            _ => self.value(piece, scanner, to),
+        }
+    }
+
+    /// Reads the field name; returns what follows its colon.
+    fn name<'a>(&mut self, piece: &'a [u8], scanner: &mut Scanner, to: &mut Report) -> &'a [u8] {
+        let end = piece.iter().position(|b| *b == b':').unwrap_or(piece.len());
+        let (name, rest) = piece.split_at(end);
+        self.push(name);
+        let Some((_, rest)) = rest.split_first() else { return rest };
+        match self.name.get(..self.length) {
+            Some(b"data") => self.begin_data(scanner, to),
+            Some(b"event") => self.state = State::Event,
+            _ => self.state = State::Ignored,
+        }
+        self.length = 0;
+        rest
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        let end = self.length.saturating_add(piece.len());
+        match self.name.get_mut(self.length..end) {
+            Some(room) => {
+                room.copy_from_slice(piece);
+                self.length = end;
+            }
+            None => self.length = NAME + 1,
+        }
+    }
+
+    fn begin_data(&mut self, scanner: &mut Scanner, to: &mut Report) {
+        self.state = State::Data;
+        if self.has_data {
+            scanner.feed(b"\n", to);
+        }
+        self.has_data = true;
+    }
+
+    fn value(&mut self, piece: &[u8], scanner: &mut Scanner, to: &mut Report) {
+        match self.state {
+            State::InData => scanner.feed(piece, to),
+            State::InEvent => self.push(piece),
+            _ => {}
+        }
+    }
+
+    fn end_of_line(&mut self, scanner: &mut Scanner, to: &mut Report) {
+        let blank = self.state == State::Name && self.length == 0;
+        if blank && self.has_data {
+            self.has_data = false;
+            scanner.end(to);
+        }
+        if self.state == State::InEvent && self.name.get(..self.length) == Some(b"error") {
+            to.ended_in_error = true;
+        }
+        self.state = State::Name;
+        self.length = 0;
+    }
+}
