@@ -120,12 +120,20 @@ impl<'a> Node<'a> {
 
     /// A whole number, at most `i64::MAX`: the largest that Kubernetes and CEL can hold.
     pub fn whole_number(&self) -> Result<u64, Reported> {
+        let beyond = || self.value.as_f64().is_some_and(|number| number >= i64::MAX as f64);
         match (self.value.as_u64(), self.value.as_i64()) {
             (Some(number), Some(_)) => Ok(number),
-            (Some(_), None) => Err(self.refuse(format!("must be at most {}", i64::MAX))),
+            _ if beyond() => Err(self.refuse(format!("must be at most {}", i64::MAX))),
             _ => {
-                let quoted = self.value.as_str().is_some_and(|text| text.parse::<u64>().is_ok());
-                let hint = if quoted { "; leave the quotes out" } else { "" };
+                let hint = match self.value {
+                    Value::String(text) if text.parse::<u64>().is_ok() => "; leave the quotes out",
+                    Value::Number(number)
+                        if number.as_f64().is_some_and(|n| n >= 0.0 && n.fract() == 0.0) =>
+                    {
+                        "; write it in digits alone"
+                    }
+                    _ => "",
+                };
                 Err(self.wrong_type("a whole number, 0 or more", hint))
             }
         }
@@ -133,11 +141,14 @@ impl<'a> Node<'a> {
 
     /// A duration within these bounds.
     pub fn duration(&self, least: Duration, most: Duration) -> Result<Duration, Reported> {
+        if !self.value.is_string() {
+            return Err(self.wrong_type("a duration such as `24h`", ""));
+        }
         let text = self.text()?;
         let duration = duration::parse(text).ok_or_else(|| {
             self.refuse(format!(
                 "`{}` is not a duration: write up to four numbers of up to five digits, each with its unit (ms, s, \
-                 m, h, d or w), such as `24h` or `1h30m`",
+                 m, h, d or w), such as `24h`, `1h30m` or `200ms`",
                 shortened(text)
             ))
         })?;
@@ -169,7 +180,7 @@ impl<'a> Node<'a> {
     fn child(&self, name: &str, value: &'a Value) -> Self {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         let path = if name.is_empty() || !name.chars().all(plain) {
-            format!("{}[{}]", self.path, Value::from(name))
+            format!("{}[{}]", self.path, one_line(&Value::from(name).to_string()))
         } else if self.path.is_empty() {
             name.to_owned()
         } else {
@@ -265,10 +276,20 @@ fn listed<'a>(words: impl Iterator<Item = &'a str>, last: &str) -> String {
 
 /// On one line, and short enough for a message.
 pub(crate) fn shortened(text: &str) -> String {
-    const MOST: usize = 60;
-    let mut short: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MOST).is_some() {
-        short.push_str("...");
+    match text.char_indices().nth(60).and_then(|(end, _)| text.get(..end)) {
+        Some(start) => format!("{}...", one_line(start)),
+        None => one_line(text),
     }
-    short
+}
+
+/// Control characters would break a log line, or a terminal.
+fn one_line(text: &str) -> String {
+    text.chars().fold(String::new(), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_debug())
+        } else {
+            line.push(c)
+        }
+        line
+    })
 }

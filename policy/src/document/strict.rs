@@ -4,15 +4,21 @@
 use crate::document::shortened;
 use crate::mistake::Mistake;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Parses JSON; the mistake says in which line and column it stops being JSON.
+/// Parses JSON; the mistake says in which line and column it goes wrong.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Mistake> {
+    let told = |message| Mistake { path: String::new(), message };
+    if text.trim_ascii().is_empty() {
+        return Err(told("is empty".to_owned()));
+    }
     let parsed: Result<Strict, _> = serde_json::from_slice(text);
-    parsed
-        .map(|Strict(value)| value)
-        .map_err(|error| Mistake { path: String::new(), message: format!("is not JSON: {error}") })
+    parsed.map(|Strict(value)| value).map_err(|error| match error.classify() {
+        Category::Data => told(error.to_string()),
+        Category::Syntax | Category::Eof | Category::Io => told(format!("is not JSON: {error}")),
+    })
 }
 
 struct Strict(Value);

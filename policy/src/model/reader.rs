@@ -89,9 +89,9 @@ pub(crate) fn policy(document: Node<'_>) -> Result<Policy, Reported> {
 
 fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
     let metadata = node.object(&METADATA)?;
-    let name = metadata.required("name").and_then(|node| valid_name(&node, names::is_object, names::OBJECT));
+    let name = metadata.required("name").and_then(|node| names::POLICY.check(node.text()?, &node));
     let namespace = match metadata.optional("namespace") {
-        Some(node) => valid_name(&node, names::is_namespace, names::NAMESPACE),
+        Some(node) => node.text().and_then(|name| names::NAMESPACE.check(name, &node)),
         None => Ok("default".to_owned()),
     };
     Ok((namespace?, name?))
@@ -144,16 +144,15 @@ fn limits(node: Node<'_>) -> Result<Vec<Limit>, Reported> {
 }
 
 fn limit(name: &str, node: Node<'_>) -> Result<Limit, Reported> {
-    let named = if names::is_limit(name) { Ok(()) } else { Err(node.refuse(names::LIMIT)) };
+    let name = names::LIMIT.check(name, &node);
     let limit = node.object(&LIMIT)?;
     let when = limit.optional("when").map(when).transpose();
     let counters = limit.optional("counters").map(counters).transpose();
     let rates = limit.required("rates").and_then(rates);
     let reservation = limit.optional("reservation").map(reservation).transpose();
-    named?;
     let (amount, ttl) = reservation?.unwrap_or((None, DEFAULT_TTL));
     Ok(Limit {
-        name: name.to_owned(),
+        name: name?,
         when: when?.unwrap_or_default(),
         counters: counters?.unwrap_or_default(),
         rates: rates?,
@@ -220,11 +219,6 @@ fn ttl(node: &Node<'_>) -> Result<Duration, Reported> {
 fn expression(node: &Node<'_>, purpose: Use) -> Result<Expression, Reported> {
     // YAML's block strings end in a line break, and a counter's text is part of its identity.
     Expression::compile(node.text()?.trim(), Phase::Request, purpose).map_err(|error| node.refuse(error))
-}
-
-fn valid_name(node: &Node<'_>, is_valid: fn(&str) -> bool, rule: &str) -> Result<String, Reported> {
-    let name = node.text()?;
-    if is_valid(name) { Ok(name.to_owned()) } else { Err(node.refuse(rule)) }
 }
 
 fn is_one_of(word: &str, words: &[(&str, ())]) -> bool {
