@@ -141,14 +141,15 @@ impl<'a> Node<'a> {
 
     /// A duration within these bounds.
     pub fn duration(&self, least: Duration, most: Duration) -> Result<Duration, Reported> {
+        let example = if least < Duration::from_secs(1) { "200ms" } else { "24h" };
         if !self.value.is_string() {
-            return Err(self.wrong_type("a duration such as `24h`", ""));
+            return Err(self.wrong_type(&format!("a duration such as `{example}`"), ""));
         }
         let text = self.text()?;
         let duration = duration::parse(text).ok_or_else(|| {
             self.refuse(format!(
                 "`{}` is not a duration: write up to four numbers of up to five digits, each with its unit (ms, s, \
-                 m, h, d or w), such as `24h`, `1h30m` or `200ms`",
+                 m, h, d or w), such as `{example}` or `1h30m`",
                 shortened(text)
             ))
         })?;
