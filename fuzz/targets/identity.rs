@@ -1,0 +1,19 @@
+//! Any bytes as an identity header or as Envoy's dynamic metadata: an `auth` object, nothing, or an error.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use policy::config::Encoding;
+use policy::identity::{from_header, from_metadata};
+
+fuzz_target!(|bytes: &[u8]| {
+    for encoding in [Encoding::Json, Encoding::Base64UrlJson] {
+        if let Ok(auth) = from_header(bytes, encoding) {
+            assert!(auth["identity"].is_object());
+        }
+    }
+    for key in [None, Some("")] {
+        if let Ok(Some(auth)) = from_metadata(bytes, "", key) {
+            assert!(auth.is_object());
+        }
+    }
+});
