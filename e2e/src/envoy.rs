@@ -34,6 +34,12 @@ impl Config {
         Self(config)
     }
 
+    /// Listens on these ports instead of any.
+    pub fn listen(&mut self, port: u16, admin: u16) {
+        self.0["admin"]["address"]["socket_address"]["port_value"] = admin.into();
+        self.0["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = port.into();
+    }
+
     /// Points a cluster at this address.
     pub fn cluster(&mut self, name: &str, address: SocketAddr) {
         let clusters = self.0["static_resources"]["clusters"].as_array_mut().expect("clusters are a list");
@@ -79,14 +85,19 @@ impl Config {
         if output.status.success() { Ok(()) } else { Err(text) }
     }
 
-    fn command(&self, folder: &Path) -> Command {
+    /// Writes it for Envoy, with the module's real place.
+    pub fn write(&self, file: &Path) {
         let mut config = self.clone();
         if let Some(wasm) = typed(&mut config.0, ".wasm.v3.Wasm") {
-            wasm["config"]["vm_config"]["code"]["local"]["filename"] =
-                artefacts::wasm().display().to_string().into();
+            let place = artefacts::wasm().display().to_string();
+            wasm["config"]["vm_config"]["code"]["local"]["filename"] = place.into();
         }
+        std::fs::write(file, config.0.to_string()).expect("a file can be written");
+    }
+
+    fn command(&self, folder: &Path) -> Command {
         let file = folder.join("envoy.json");
-        std::fs::write(&file, config.0.to_string()).expect("a file can be written");
+        self.write(&file);
         let mut command = Command::new(artefacts::envoy());
         command.arg("-c").arg(file).args(["--disable-hot-restart", "--log-level", "warning"]);
         command.args(["--component-log-level", "wasm:info"]);
@@ -165,6 +176,11 @@ impl Envoy {
     /// Where its administration listens.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Prints the end of its log.
+    pub fn show_log(&self) {
+        self.process.show_log();
     }
 
     /// Everything it has printed.

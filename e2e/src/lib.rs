@@ -11,6 +11,8 @@ pub mod envoy;
 pub mod jwt;
 pub mod llm;
 pub mod process;
+pub mod readme;
+pub mod scenario;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

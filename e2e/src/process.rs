@@ -55,6 +55,14 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// Prints the end of it, for who looks for what went wrong.
+    pub fn show_log(&self) {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        let last = lines.len().saturating_sub(40);
+        eprintln!("--- the end of the log of {}:\n{}\n---", self.name, lines[last..].join("\n"));
+    }
+
     /// Its process id.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
@@ -64,10 +72,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<_> = log.lines().collect();
-            let last = lines.len().saturating_sub(40);
-            eprintln!("--- the end of the log of {}:\n{}\n---", self.name, lines[last..].join("\n"));
+            self.show_log();
         }
         self.kill();
     }

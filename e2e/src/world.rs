@@ -4,10 +4,28 @@ use crate::adapter::Adapter;
 use crate::client::{InFlight, Request, Response};
 use crate::envoy::{Config, Envoy};
 use crate::upstream::Upstream;
-use serde_json::Value;
+use crate::wait;
+use serde_json::{Value, json};
 
 /// The configuration that tests use unless they bring their own.
 pub const CONFIG: &str = "e2e/envoy.yaml";
+
+/// A policy for the gateway, as JSON, which is YAML too. `spec` is all of it but the target.
+pub fn policy(name: &str, mut spec: Value) -> String {
+    spec["targetRef"] = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway" });
+    let kind = "TokenRateLimitPolicy";
+    json!({ "apiVersion": "weir.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
+        .to_string()
+}
+
+/// A limit of so many tokens per hour and user, each request holding 100.
+pub fn per_user(max: u64) -> Value {
+    json!({
+        "counters": [{ "expression": "auth.identity.userid" }],
+        "reservation": { "amount": "100" },
+        "rates": [{ "limit": max, "window": "1h" }]
+    })
+}
 
 /// What runs. Envoy goes first, so that nothing it needs goes before it.
 pub struct World {
@@ -35,6 +53,23 @@ impl World {
     /// A world to be described further.
     pub fn build() -> Builder {
         Builder { policies: Vec::new(), config: Config::read(CONFIG), workers: 1 }
+    }
+
+    /// Edits a policy file and waits until the edit is in force in every worker.
+    pub fn edit(&self, file: &str, policy: &str) {
+        let before = self.plans();
+        self.adapter.write(file, policy);
+        wait::until("the edit's coming into force", || (self.plans() > before).then_some(()));
+    }
+
+    /// How many plans the filters have taken so far.
+    fn plans(&self) -> u64 {
+        self.envoy.stat("wasmcustom.weir_plans")
+    }
+
+    /// The adapter ends and comes back, and Envoy's workers have found it.
+    pub fn restart_adapter(&mut self) {
+        self.adapter.restart();
     }
 
     /// Sends a request through Envoy and reads its answer.

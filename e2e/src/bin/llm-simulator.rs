@@ -1,0 +1,13 @@
+//! An LLM provider that costs nothing: it answers every chat completion and says how many tokens that used, as many
+//! as `max_tokens` allows. `WEIR_LLM_LISTEN` says where it listens; 127.0.0.1:8000 by default.
+
+use e2e::upstream::Upstream;
+
+fn main() -> std::io::Result<()> {
+    let address = std::env::var("WEIR_LLM_LISTEN").unwrap_or_else(|_| "127.0.0.1:8000".to_owned());
+    let upstream = Upstream::listen(&address)?;
+    println!("the LLM simulator listens on {}", upstream.address());
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,68 @@
+//! Documents whose commands are run: `sh` blocks as they stand, `console` blocks with what they must print.
+//!
+//! In a console block a line `$ COMMAND` is run (lines that end in a backslash go on), and the lines below it are
+//! what it prints. There `...` stands for anything within a line, and alone on a line for any number of lines.
+
+use regex::Regex;
+use std::path::Path;
+
+/// A command and what it must print.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// For a shell.
+    pub command: String,
+    /// With `...` for anything.
+    pub prints: String,
+}
+
+/// The contents of all fenced blocks of that language.
+pub fn blocks(path: &Path, language: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(found) = line.strip_prefix("```") else { continue };
+        let block: String =
+            lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+        if found == language {
+            blocks.push(block);
+        }
+    }
+    blocks
+}
+
+/// The commands of a console block.
+pub fn session(block: &str) -> Vec<Command> {
+    let mut commands: Vec<Command> = Vec::new();
+    let mut goes_on = false;
+    for line in block.lines() {
+        let last = commands.last_mut();
+        match (line.strip_prefix("$ "), last) {
+            (Some(command), _) if !goes_on => {
+                commands.push(Command { command: command.to_owned(), prints: String::new() });
+            }
+            (_, Some(last)) if goes_on => last.command += &format!("\n{line}"),
+            (_, Some(last)) => last.prints += &format!("{line}\n"),
+            (_, None) => panic!("the block does not begin with a command: {line}"),
+        }
+        goes_on = commands.last().is_some_and(|last| last.prints.is_empty()) && line.ends_with('\\');
+    }
+    commands
+}
+
+impl Command {
+    /// Whether this is what it must print.
+    pub fn accepts(&self, printed: &str) -> bool {
+        let mut pattern = String::from(r"\A");
+        for line in self.prints.lines() {
+            if line == "..." {
+                pattern += r"(?:[^\n]*\n)*";
+            } else {
+                let parts: Vec<_> = line.split("...").map(regex::escape).collect();
+                pattern += &format!("{}\\n", parts.join(r"[^\n]*"));
+            }
+        }
+        pattern += r"\z";
+        Regex::new(&pattern).expect("an escaped pattern").is_match(printed)
+    }
+}

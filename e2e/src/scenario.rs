@@ -1,0 +1,282 @@
+//! Stories: a policy, what clients ask, what the provider answers, and what must come of it, as YAML.
+//!
+//! A story knows nothing of how it is played. [`run`] plays it with any [`Player`]: through a real Envoy
+//! ([`envoy::ThroughEnvoy`]), or natively against the core and the adapter's ledger. `e2e/scenarios/README.md`
+//! shows the format.
+
+pub mod envoy;
+mod expect;
+mod run;
+
+pub use expect::{Bucket, Expected};
+pub use run::{Player, Seen, run};
+
+use crate::artefacts;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One story.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Story {
+    /// What it shows, for who reads the file.
+    pub about: String,
+    /// In force from the beginning.
+    pub policies: Vec<PolicySource>,
+    /// The claims of each who asks.
+    #[serde(default)]
+    pub people: BTreeMap<String, Value>,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+}
+
+/// Where a policy comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum PolicySource {
+    /// A YAML file, by its path in the repository.
+    File {
+        /// The path.
+        file: PathBuf,
+    },
+    /// Written here.
+    Inline(Value),
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub enum Step {
+    /// A request from its beginning to its end.
+    Request(Box<Request>),
+    /// A request that is left on its way, under a name.
+    Open(Box<Opened>),
+    /// It goes on to its end.
+    Finish(Finished),
+    /// Its client goes away.
+    HangUp(String),
+    /// What is counted by now. Buckets that are not named may hold anything.
+    Counters(Vec<Bucket>),
+    /// Other policies are in force from now on.
+    Policies(Vec<PolicySource>),
+    /// Something happens to the adapter.
+    Adapter(AdapterFate),
+    /// Time passes.
+    #[serde(deserialize_with = "duration")]
+    Pass(Duration),
+}
+
+/// A request, what the provider answers, and what must come of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Request {
+    /// Who asks. Nobody: without a token.
+    #[serde(rename = "as")]
+    pub who: Option<String>,
+    /// POST by default.
+    #[serde(default = "post")]
+    pub method: String,
+    /// With its query.
+    #[serde(default = "chat")]
+    pub path: String,
+    /// Beside those that every request has.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// JSON, or text. By default a chat completion.
+    #[serde(default = "hello")]
+    pub body: Value,
+    /// What the provider does, if the request gets there.
+    #[serde(default)]
+    pub answer: Answer,
+    /// So often, one after another.
+    #[serde(default = "once")]
+    pub times: u32,
+    /// What must come of each.
+    pub expect: Option<Expected>,
+}
+
+/// A request on its way.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// What later steps call it.
+    pub name: String,
+    /// The request. `expect` is what must come of it by now; a request that reaches the provider has no status yet.
+    pub request: Request,
+}
+
+/// The end of a request that was opened.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finished {
+    /// Its name.
+    pub name: String,
+    /// What must come of it.
+    pub expect: Option<Expected>,
+}
+
+/// What the provider does.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Answer {
+    /// 200 by default.
+    pub status: Option<u16>,
+    /// A content-type of JSON is there by default.
+    pub headers: BTreeMap<String, String>,
+    /// A chat completion that used so many tokens.
+    pub usage: Option<u64>,
+    /// JSON, or text. By default a chat completion that used 10 tokens.
+    pub body: Option<Value>,
+    /// The body in exactly these pieces.
+    pub pieces: Vec<String>,
+    /// The body in pieces of so many bytes.
+    pub pieces_of: Option<usize>,
+    /// How many pieces an opened request has got before it is finished; none, not even the head, by default.
+    pub before: usize,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// How an answer ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ending {
+    /// Whole.
+    #[default]
+    Whole,
+    /// Whole, with trailers behind the body.
+    Trailers,
+    /// The provider resets the connection after the last piece.
+    Reset,
+    /// The same, before the head.
+    NoHead,
+}
+
+/// What happens to the adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AdapterFate {
+    /// It answers nobody.
+    Frozen,
+    /// It goes on.
+    Thawed,
+    /// It is gone, with what it counted in memory.
+    Killed,
+    /// It is back.
+    Restarted,
+}
+
+impl Story {
+    /// Reads one file.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+        let value: Value = serde_yaml_ng::from_str(&text).map_err(|error| told(&error))?;
+        serde_json::from_value(value).map_err(|error| told(&error))
+    }
+
+    /// Every story of `e2e/scenarios`, by its name, in their order.
+    pub fn all() -> Vec<(String, PathBuf)> {
+        let folder = artefacts::root().join("e2e/scenarios");
+        let files = std::fs::read_dir(&folder).expect("e2e/scenarios is there");
+        let paths = files.map(|file| file.expect("a folder can be listed").path());
+        let stories = paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+        let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut stories: Vec<_> = stories.map(|path| (name(&path), path)).collect();
+        stories.sort();
+        stories
+    }
+}
+
+impl PolicySource {
+    /// The policies as objects.
+    pub fn objects(&self) -> Vec<Value> {
+        match self {
+            Self::Inline(policy) => vec![policy.clone()],
+            Self::File { file } => {
+                let path = artefacts::root().join(file);
+                let text = std::fs::read_to_string(&path)
+                    .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                let documents = serde_yaml_ng::Deserializer::from_str(&text);
+                let object =
+                    |document| Value::deserialize(document).unwrap_or_else(|error| panic!("{error}"));
+                documents.map(object).collect()
+            }
+        }
+    }
+}
+
+impl Request {
+    /// The body's bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        bytes(&self.body)
+    }
+}
+
+impl Answer {
+    /// 200 unless it says otherwise.
+    pub fn status(&self) -> u16 {
+        self.status.unwrap_or(200)
+    }
+
+    /// With a content-type.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        let mut headers = self.headers.clone();
+        headers.entry("content-type".to_owned()).or_insert_with(|| "application/json".to_owned());
+        headers.into_iter().collect()
+    }
+
+    /// The body in its pieces.
+    pub fn pieces(&self) -> Vec<Vec<u8>> {
+        if !self.pieces.is_empty() {
+            return self.pieces.iter().map(|piece| piece.clone().into_bytes()).collect();
+        }
+        let used = self.usage.unwrap_or(10);
+        let completion = || crate::llm::completion("gpt-4o", "Hello.", 1, used.saturating_sub(1));
+        let body = bytes(&self.body.clone().unwrap_or_else(completion));
+        body.chunks(self.pieces_of.unwrap_or(usize::MAX).max(1)).map(<[u8]>::to_vec).collect()
+    }
+}
+
+fn bytes(body: &Value) -> Vec<u8> {
+    match body {
+        Value::Null => Vec::new(),
+        Value::String(text) => text.clone().into_bytes(),
+        json => json.to_string().into_bytes(),
+    }
+}
+
+fn post() -> String {
+    "POST".into()
+}
+
+fn chat() -> String {
+    "/v1/chat/completions".into()
+}
+
+fn hello() -> Value {
+    json!({ "model": "gpt-4o", "messages": [{ "role": "user", "content": "Hello" }] })
+}
+
+fn once() -> u32 {
+    1
+}
+
+/// `1500ms`, `2s`, `15m`, `24h`.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(serde::de::Error::custom(format!("{text}: wanted a number and ms, s, m or h"))),
+    };
+    let number: u64 = number.parse().map_err(serde::de::Error::custom)?;
+    Ok(Duration::from_millis(number * ms))
+}

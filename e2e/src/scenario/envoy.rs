@@ -1,0 +1,165 @@
+//! Plays stories through a real Envoy.
+
+use super::{AdapterFate, Answer, Ending, Player, Request, Seen};
+use crate::client::{InFlight, Request as HttpRequest, Response};
+use crate::upstream::{self, Answer as Script, Gate};
+use crate::world::World;
+use crate::{jwt, wait};
+use serde_json::Value;
+use std::time::Duration;
+
+/// A world of its own for one story.
+pub struct ThroughEnvoy {
+    world: World,
+    requests: usize,
+    frozen: bool,
+}
+
+/// A request that waits for the provider.
+pub struct Waiting {
+    client: InFlight,
+    gate: Gate,
+    upstream_call: usize,
+    /// What it holds.
+    held: u64,
+}
+
+impl ThroughEnvoy {
+    /// Starts everything, with no policy yet.
+    pub fn start() -> Self {
+        Self { world: World::build().start(), requests: 0, frozen: false }
+    }
+
+    /// Prints the ends of the logs.
+    pub fn show_logs(&self) {
+        self.world.envoy.show_log();
+        self.world.adapter.show_log();
+    }
+
+    fn held(&self) -> u64 {
+        if self.frozen { 0 } else { self.world.adapter.counters().iter().map(|counter| counter.held).sum() }
+    }
+
+    fn seen(&self, answered: Result<Response, std::io::Error>, upstream_call: Option<usize>) -> Seen {
+        let sent = upstream_call.map(|call| self.world.upstream.seen()[call].headers.clone());
+        match answered {
+            Ok(Response { status, headers, body, cut, .. }) => {
+                Seen { status, headers, body, cut: cut.is_some(), sent }
+            }
+            Err(_) => Seen { cut: true, sent, ..Seen::default() },
+        }
+    }
+
+    fn request(&mut self, request: &Request, claims: Option<&Value>) -> HttpRequest {
+        let mut http = HttpRequest::new(&request.method, &request.path).body(request.bytes());
+        if request.body.is_object() && !request.headers.contains_key("content-type") {
+            http = http.header("content-type", "application/json");
+        }
+        for (name, value) in &request.headers {
+            http = http.header(name, value);
+        }
+        if let Some(claims) = claims {
+            http = http.token(&jwt::token(claims));
+        }
+        http
+    }
+}
+
+impl Player for ThroughEnvoy {
+    type Open = Waiting;
+
+    fn apply(&mut self, policies: &[Value]) {
+        let documents: String = policies.iter().map(|policy| format!("---\n{policy}\n")).collect();
+        self.world.edit("0.yaml", &documents);
+    }
+
+    fn open(&mut self, request: &Request, claims: Option<&Value>) -> Result<Waiting, Seen> {
+        self.requests += 1;
+        let (name, gate) = (format!("answer-{}", self.requests), Gate::default());
+        self.world.upstream.on(&name, script(&request.answer, &gate));
+        let (held, calls) = (self.held(), self.world.upstream.calls());
+        let http = self.request(request, claims).answered_by(&name);
+        let mut client = self.world.open(&http);
+        let mine = |seen: &upstream::Seen| {
+            seen.headers.iter().any(|(key, value)| key == upstream::ANSWER && *value == name)
+        };
+        let reached = wait::until("the request at the provider, or its answer", || {
+            if client.answered() {
+                return Some(None);
+            }
+            self.world.upstream.seen()[calls..].iter().position(mine).map(|at| Some(calls + at))
+        });
+        let Some(upstream_call) = reached else {
+            return Err(self.seen(client.try_finish(), None));
+        };
+        let before = request.answer.pieces().iter().take(request.answer.before).map(Vec::len).sum();
+        if before > 0 {
+            client.body_of(before);
+        }
+        Ok(Waiting { client, gate, upstream_call, held: self.held().saturating_sub(held) })
+    }
+
+    fn finish(&mut self, open: Waiting) -> Seen {
+        let held = self.held();
+        open.gate.open();
+        let seen = self.seen(open.client.try_finish(), Some(open.upstream_call));
+        // The next request shall find it settled, as it does when the story is played natively.
+        if open.held > 0 && !self.frozen {
+            wait::until("the settlement", || (self.held() <= held.saturating_sub(open.held)).then_some(()));
+        }
+        seen
+    }
+
+    fn hang_up(&mut self, open: Waiting) {
+        open.client.hang_up();
+        open.gate.open();
+    }
+
+    fn counters(&mut self) -> Vec<Value> {
+        self.world.adapter.get("/api/counters").json().as_array().cloned().unwrap_or_default()
+    }
+
+    fn settles_within(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    fn adapter(&mut self, fate: AdapterFate) {
+        match fate {
+            AdapterFate::Frozen => self.world.adapter.freeze(),
+            AdapterFate::Thawed => self.world.adapter.thaw(),
+            AdapterFate::Killed => self.world.adapter.kill(),
+            AdapterFate::Restarted => self.world.restart_adapter(),
+        }
+        self.frozen = matches!(fate, AdapterFate::Frozen | AdapterFate::Killed);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        // The one place where time itself is what a story waits for.
+        std::thread::sleep(time);
+    }
+}
+
+fn script(answer: &Answer, gate: &Gate) -> Script {
+    let mut script = Script::new(answer.status());
+    for (name, value) in answer.headers() {
+        script = script.header(&name, &value);
+    }
+    if answer.ending == Ending::NoHead {
+        return script.wait(gate).reset();
+    }
+    let pieces = answer.pieces();
+    for (index, piece) in pieces.iter().enumerate() {
+        if index == answer.before {
+            script = script.wait(gate);
+        }
+        script = script.bytes(piece.clone());
+    }
+    if answer.before >= pieces.len() {
+        script = script.wait(gate);
+    }
+    match answer.ending {
+        Ending::Whole | Ending::NoHead => script,
+        Ending::Trailers => script.trailers(&[("x-ending", "trailers")]),
+        Ending::Reset => script.reset(),
+    }
+}

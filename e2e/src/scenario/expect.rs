@@ -1,0 +1,176 @@
+//! What a story expects, compared with what was seen. Only what is written is compared.
+
+use super::Seen;
+use crate::wire::header;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What must come of a request.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Expected {
+    /// The status code.
+    pub status: Option<u16>,
+    /// A pattern for each whole value; null: the header is absent.
+    pub headers: BTreeMap<String, Option<String>>,
+    /// An object: the body is JSON and holds this. A text: the body holds it.
+    pub body: Option<Value>,
+    /// Whether the body is cut.
+    pub cut: Option<bool>,
+    /// Whether the request got to the provider.
+    pub upstream: Option<bool>,
+    /// Headers that the provider saw, as `headers`.
+    pub sent: BTreeMap<String, Option<String>>,
+}
+
+/// What must be counted in a bucket. One that is not there counts and holds 0.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Bucket {
+    /// "NAMESPACE/NAME", if the limit's name alone is not enough.
+    pub policy: Option<String>,
+    /// The limit.
+    pub limit: String,
+    /// Tokens by default.
+    #[serde(default = "tokens")]
+    pub unit: String,
+    /// The value of one of its counters.
+    pub who: Option<String>,
+    /// The maximum.
+    pub max: Option<u64>,
+    /// What is charged.
+    pub used: Option<u64>,
+    /// What is held.
+    pub held: Option<u64>,
+    /// What is left.
+    pub remaining: Option<u64>,
+}
+
+fn tokens() -> String {
+    "tokens".into()
+}
+
+impl Expected {
+    /// Every difference, a line each.
+    pub fn compare(&self, seen: &Seen) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if let Some(status) = self.status
+            && seen.status != status
+        {
+            let body = String::from_utf8_lossy(&seen.body);
+            wrong.push(format!("the status is {}, not {status}: {}", seen.status, body.trim()));
+        }
+        if let Some(upstream) = self.upstream
+            && upstream != seen.sent.is_some()
+        {
+            wrong.push(format!("upstream is {}, not {upstream}", seen.sent.is_some()));
+        }
+        if let Some(cut) = self.cut
+            && cut != seen.cut
+        {
+            wrong.push(format!("cut is {}, not {cut}", seen.cut));
+        }
+        compare_headers("the response's", &self.headers, &seen.headers, &mut wrong);
+        if !self.sent.is_empty() {
+            compare_headers("the sent", &self.sent, seen.sent.as_ref().unwrap_or(&Vec::new()), &mut wrong);
+        }
+        if let Some(body) = &self.body {
+            compare_body(body, &seen.body, &mut wrong);
+        }
+        wrong
+    }
+}
+
+fn compare_headers(
+    whose: &str,
+    expected: &BTreeMap<String, Option<String>>,
+    seen: &Vec<(String, String)>,
+    wrong: &mut Vec<String>,
+) {
+    for (name, pattern) in expected {
+        let (value, pattern) = match (header(seen, name), pattern) {
+            (None, None) => continue,
+            (None, Some(_)) => {
+                wrong.push(format!("{whose} header {name} is absent"));
+                continue;
+            }
+            (Some(value), None) => {
+                wrong.push(format!("{whose} header {name} is there: {value}"));
+                continue;
+            }
+            (Some(value), Some(pattern)) => (value, pattern),
+        };
+        let regex = regex::Regex::new(&format!("^(?:{pattern})$"));
+        let regex = regex.unwrap_or_else(|error| panic!("the pattern of {name}: {error}"));
+        if !regex.is_match(value) {
+            wrong.push(format!("{whose} header {name} is {value:?}, not {pattern:?}"));
+        }
+    }
+}
+
+fn compare_body(expected: &Value, seen: &[u8], wrong: &mut Vec<String>) {
+    let text = String::from_utf8_lossy(seen);
+    match expected {
+        Value::String(part) if text.contains(part) => {}
+        Value::String(part) => wrong.push(format!("the body does not hold {part:?}: {text}")),
+        expected => match serde_json::from_slice::<Value>(seen) {
+            Ok(seen) => difference("body", expected, &seen, wrong),
+            Err(error) => wrong.push(format!("the body is no JSON ({error}): {text}")),
+        },
+    }
+}
+
+/// What `expected` says and `seen` does not.
+fn difference(path: &str, expected: &Value, seen: &Value, wrong: &mut Vec<String>) {
+    match (expected, seen) {
+        (Value::Object(expected), Value::Object(seen)) => {
+            for (key, value) in expected {
+                difference(&format!("{path}.{key}"), value, seen.get(key).unwrap_or(&Value::Null), wrong);
+            }
+        }
+        (expected, seen) if expected == seen => {}
+        (expected, seen) => wrong.push(format!("{path} is {seen}, not {expected}")),
+    }
+}
+
+impl Bucket {
+    /// Every difference, a line each. `all`: as `/api/counters` lists them.
+    pub fn compare(&self, all: &[Value]) -> Vec<String> {
+        let mine: Vec<_> = all.iter().filter(|bucket| self.is(bucket)).collect();
+        if mine.len() > 1 {
+            return vec![format!("{self} may be any of {} buckets", mine.len())];
+        }
+        let wanted =
+            [("max", self.max), ("used", self.used), ("held", self.held), ("remaining", self.remaining)];
+        let mut wrong = Vec::new();
+        for (key, wanted) in wanted {
+            let Some(wanted) = wanted else { continue };
+            let counted = mine.first().map(|bucket| bucket[key].as_u64());
+            let there = counted.unwrap_or_else(|| (key == "used" || key == "held").then_some(0));
+            if there != Some(wanted) {
+                let there = there.map_or("unknown".to_owned(), |there| there.to_string());
+                wrong.push(format!("{self}: {key} is {there}, not {wanted}"));
+            }
+        }
+        wrong
+    }
+
+    fn is(&self, bucket: &Value) -> bool {
+        let whose = |who: &String| {
+            let values = bucket["counters"].as_object();
+            values.is_some_and(|values| values.values().any(|value| value == who))
+        };
+        bucket["limit"] == self.limit.as_str()
+            && bucket["unit"] == self.unit.as_str()
+            && self.policy.as_ref().is_none_or(|policy| bucket["policy"] == policy.as_str())
+            && self.who.as_ref().is_none_or(whose)
+    }
+}
+
+impl std::fmt::Display for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.limit, self.unit)?;
+        self.who.as_ref().map_or(Ok(()), |who| write!(f, " of {who}"))
+    }
+}

@@ -1,0 +1,100 @@
+//! However an exchange ends, its hold ends with it and what was used is charged.
+
+use e2e::client::Request;
+use e2e::jwt;
+use e2e::upstream::{Answer, Gate};
+use e2e::world::{World, per_user, policy};
+use serde_json::json;
+
+fn world() -> (World, Gate) {
+    let world = World::with(&policy("llm", json!({ "limits": { "per-user": per_user(1_000_000) } })));
+    (world, Gate::default())
+}
+
+fn alice() -> Request {
+    Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })))
+}
+
+/// What the body of [`alice`]'s request counts for, when nothing is known of the usage.
+fn input() -> u64 {
+    let messages = json!([{ "role": "user", "content": "Hi" }]);
+    let body = json!({ "model": "gpt-4o", "messages": messages, "max_tokens": 5 }).to_string();
+    body.len() as u64 / 4
+}
+
+#[test]
+fn a_client_that_leaves_before_the_response_leaves_no_hold() {
+    let (world, gate) = world();
+    world.upstream.on("never", Answer::used(50).wait_first(&gate));
+    let request = world.open(&alice().answered_by("never"));
+    world.upstream.wait_for_calls(1);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 100);
+    request.hang_up();
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", input(), 0);
+    gate.open();
+}
+
+#[test]
+fn a_client_that_leaves_amid_the_response_pays_what_it_got() {
+    let (world, gate) = world();
+    world.upstream.on("half", Answer::json(200, &json!("x".repeat(398))).wait(&gate).bytes("more"));
+    let mut request = world.open(&alice().answered_by("half"));
+    request.body_of(400);
+    request.hang_up();
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", input() + 100, 0);
+    gate.open();
+}
+
+#[test]
+fn an_upstream_that_never_answers_costs_no_tokens() {
+    let (world, _) = world();
+    world.upstream.on("reset", Answer::new(200).reset());
+    assert_eq!(world.send(&alice().answered_by("reset")).status, 503);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
+    assert_eq!(world.envoy.stat("wasmcustom.weir_admitted"), 1);
+}
+
+#[test]
+fn an_upstream_that_resets_amid_the_response_costs_what_was_delivered() {
+    let (world, gate) = world();
+    world.upstream.on("reset", Answer::json(200, &json!("x".repeat(398))).wait(&gate).reset());
+    let mut request = world.open(&alice().answered_by("reset"));
+    request.body_of(400);
+    gate.open();
+    assert!(request.finish().cut.is_some());
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", input() + 100, 0);
+}
+
+#[test]
+fn an_end_by_trailers_is_an_end() {
+    let (world, _) = world();
+    world.upstream.on("trailers", Answer::used(42).trailers(&[("x-end", "yes")]));
+    assert_eq!(world.send(&alice().answered_by("trailers")).status, 200);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 42, 0);
+}
+
+#[test]
+fn an_error_without_usage_costs_no_tokens() {
+    let (world, _) = world();
+    world.upstream.on("error", Answer::json(500, &json!({ "error": { "message": "overloaded" } })));
+    assert_eq!(world.send(&alice().answered_by("error")).status, 500);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
+}
+
+#[test]
+fn usage_is_read_wherever_the_body_is_split() {
+    let (world, _) = world();
+    let body = e2e::llm::completion("gpt-4o", "A \"usage\": {\"total_tokens\": 5} in the text.", 3, 4);
+    let bytes = body.to_string().into_bytes();
+    for at in 1..bytes.len() {
+        let gate = Gate::default();
+        let head = Answer::new(200).header("content-type", "application/json");
+        world.upstream.on("split", head.bytes(&bytes[..at]).wait(&gate).bytes(&bytes[at..]));
+        let mut request = world.open(&alice().answered_by("split"));
+        // What the upstream sent first has come through before it sends the rest.
+        assert_eq!(request.body_of(at), &bytes[..at]);
+        gate.open();
+        assert_eq!(request.finish().body, bytes);
+    }
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 7 * (bytes.len() as u64 - 1), 0);
+}

@@ -1,0 +1,151 @@
+//! Every example is started and used with the commands of its README, and prints what the README says.
+
+use e2e::client::Request;
+use e2e::envoy::Config;
+use e2e::process::{Process, free_port};
+use e2e::readme::{blocks, session};
+use e2e::{artefacts, jwt, wait};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[test]
+fn kuadrant() {
+    follow("kuadrant");
+}
+
+#[test]
+fn per_user_requests() {
+    follow("per-user-requests");
+}
+
+#[test]
+fn two_limits() {
+    follow("two-limits");
+}
+
+#[test]
+fn every_example_is_followed() {
+    let folders = std::fs::read_dir(artefacts::root().join("examples")).unwrap();
+    let mut examples: Vec<_> =
+        folders.map(|folder| folder.unwrap().file_name().into_string().unwrap()).collect();
+    examples.sort();
+    assert_eq!(examples, ["kuadrant", "people", "per-user-requests", "two-limits"]);
+}
+
+#[test]
+fn the_tokens_of_the_examples_are_what_their_names_say() {
+    for (who, plan) in [("alice", "free"), ("bob", "gold")] {
+        let file = artefacts::root().join(format!("examples/people/{who}.jwt"));
+        let claims = jwt::claims(std::fs::read_to_string(&file).unwrap().trim());
+        let claims = claims.unwrap_or_else(|| panic!("{} is not signed with the key", file.display()));
+        let expected = jwt::claims(&jwt::token(&jwt::kuadrant_user(who, plan)));
+        assert_eq!(Some(claims), expected, "{}", file.display());
+    }
+}
+
+/// The README's ports, and those that are used instead, so that examples can run beside anything.
+struct Ports(HashMap<&'static str, u16>);
+
+impl Ports {
+    const KNOWN: [&str; 5] = ["10000", "9901", "8081", "8080", "8000"];
+
+    fn choose() -> Self {
+        Self(Self::KNOWN.iter().map(|port| (*port, free_port())).collect())
+    }
+
+    fn at(&self, port: &str) -> String {
+        format!("127.0.0.1:{}", self.0[port])
+    }
+
+    fn moved(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (port, instead) in &self.0 {
+            text = text.replace(&format!("localhost:{port}"), &format!("127.0.0.1:{instead}"));
+        }
+        text
+    }
+}
+
+fn follow(example: &str) {
+    let folder = PathBuf::from("examples").join(example);
+    let readme = artefacts::root().join(&folder).join("README.md");
+    let ports = Ports::choose();
+    let here = tempfile::tempdir().unwrap();
+    let _started = start(&folder, &blocks(&readme, "sh")[0], &ports, here.path());
+    let mut followed = 0;
+    for block in blocks(&readme, "console") {
+        for step in session(&block) {
+            let mut bash = Command::new("bash");
+            bash.args(["-c", &ports.moved(&step.command)]).current_dir(artefacts::root());
+            let output = bash.output().unwrap();
+            let printed = ports_back(&ports, &String::from_utf8_lossy(&output.stdout).replace('\r', ""));
+            let complained = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                step.accepts(&printed),
+                "$ {}\n--- printed:\n{printed}{complained}\n--- the README says:\n{}",
+                step.command,
+                step.prints
+            );
+            settled(&ports);
+            followed += 1;
+        }
+    }
+    assert!(followed > 0, "{} has no console block", readme.display());
+}
+
+fn ports_back(ports: &Ports, text: &str) -> String {
+    let mut text = text.to_owned();
+    for (port, instead) in &ports.0 {
+        text = text.replace(&format!("127.0.0.1:{instead}"), &format!("localhost:{port}"));
+    }
+    text
+}
+
+/// Runs the README's own commands, each in its own process, and waits until Envoy limits.
+fn start(folder: &Path, commands: &str, ports: &Ports, here: &Path) -> Vec<Process> {
+    let config = here.join("envoy.json");
+    let mut envoy = Config::read(folder.join("envoy.yaml"));
+    envoy.listen(ports.0["10000"], ports.0["9901"]);
+    envoy.cluster("llm", ports.at("8000").parse().unwrap());
+    envoy.cluster("limitador-adapter", ports.at("8081").parse().unwrap());
+    envoy.write(&config);
+    let written = folder.join("envoy.yaml").display().to_string();
+    let run = |(index, line): (usize, &str)| {
+        let command = line.trim_end_matches('&').replace(&written, &config.display().to_string());
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("exec {}", with_artefacts(&command))]).current_dir(artefacts::root());
+        bash.env("WEIR_LLM_LISTEN", ports.at("8000")).env("WEIR_GRPC_LISTEN", ports.at("8081"));
+        bash.env("WEIR_HTTP_LISTEN", ports.at("8080"));
+        Process::start(line, bash, &here.join(format!("{index}.log")))
+    };
+    let started = commands.lines().filter(|line| line.ends_with('&')).enumerate().map(run).collect();
+    let admin = ports.at("9901").parse().unwrap();
+    wait::until("Envoy's first plan", || {
+        let stats = Request::get("/stats").try_send(admin).ok()?.text();
+        let plans = stats.lines().find_map(|line| line.strip_prefix("wasmcustom.weir_plans: "))?;
+        (plans.parse::<u64>().ok()? >= 1).then_some(())
+    });
+    started
+}
+
+/// A person types slowly enough for the charge to be counted by the next command.
+fn settled(ports: &Ports) {
+    let adapter = ports.at("8080").parse().unwrap();
+    wait::until("the settlement", || {
+        let counters = Request::get("/api/counters").send(adapter).json();
+        counters.as_array()?.iter().all(|counter| counter["held"] == 0).then_some(())
+    });
+}
+
+/// What the README calls by the names that a person has.
+fn with_artefacts(command: &str) -> String {
+    let simulator = env!("CARGO_BIN_EXE_llm-simulator");
+    command
+        .replace("cargo run -q -p e2e --bin llm-simulator", simulator)
+        .replace("dist/limitador-adapter", &artefacts::adapter().display().to_string())
+        .replace(
+            "envoy -c",
+            &format!("{} --disable-hot-restart --concurrency 1 -c", artefacts::envoy().display()),
+        )
+}
