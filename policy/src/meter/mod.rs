@@ -3,7 +3,9 @@
 //! What arrives decides the format: the content type where it says something, else the first byte. Nothing is
 //! buffered; each layer hands its pieces on. It judges no status and estimates nothing: it tells what was read.
 
+mod base64;
 mod dialect;
+mod frames;
 mod json;
 mod report;
 mod sse;
@@ -11,9 +13,11 @@ mod tally;
 
 pub use report::Cause;
 
+use frames::Frames;
 use json::Scanner;
-use report::Report;
+use report::{Report, Source};
 use sse::EventStream;
+use tally::{Field, Tally, count};
 
 /// What a provider reported, normalised: `input` and `output` include cached and reasoning tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,14 +62,39 @@ pub struct Reading {
     pub broken: Option<Cause>,
 }
 
+/// How many characters of text make a token, where nobody counted.
+pub const CHARACTERS_PER_TOKEN: u64 = 4;
+
+impl Reading {
+    /// What was used if the body was cut, by either side or by an error: what was reported until then, and for the
+    /// text after it an estimate. Anthropic's streams begin with a report that knows one token of output.
+    pub fn usage_if_cut(&self) -> Option<Usage> {
+        let more = self.uncovered.div_ceil(CHARACTERS_PER_TOKEN);
+        let add = |usage: Usage| Usage {
+            output: usage.output.saturating_add(more),
+            total: usage.total.saturating_add(more),
+            ..usage
+        };
+        self.usage.map(add)
+    }
+}
+
 /// Reads one response.
 #[derive(Debug, Default)]
 pub struct Meter {
     framing: Framing,
-    /// The content type says server-sent events.
-    says_events: bool,
+    content: Content,
     scanner: Scanner,
     report: Report,
+}
+
+/// What the content type says, where that decides more than the first byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Content {
+    #[default]
+    Other,
+    ServerSentEvents,
+    Frames,
 }
 
 /// How documents are packed into the body.
@@ -77,6 +106,7 @@ enum Framing {
     /// One document, or several in a row or in an array.
     Documents,
     ServerSentEvents(EventStream),
+    Frames(Frames),
     /// Nothing that we read.
     Foreign,
 }
@@ -84,8 +114,9 @@ enum Framing {
 impl Meter {
     /// A meter for the response with this head.
     pub fn new(head: &ResponseHead) -> Self {
-        let media_type = head.content_type.split(';').next().unwrap_or_default().trim();
-        Self { says_events: media_type.eq_ignore_ascii_case("text/event-stream"), ..Self::default() }
+        let mut meter = Self { content: Content::of(&head.content_type), ..Self::default() };
+        meter.headers(&head.usage_headers);
+        meter
     }
 
     /// The next bytes of the body, as the upstream sent them.
@@ -95,7 +126,8 @@ impl Meter {
 
     /// The body is over: what has been read, with what only the end can tell.
     pub fn finish(&mut self) -> Reading {
-        if self.scanner.is_open() {
+        let in_frame = matches!(&self.framing, Framing::Frames(frames) if frames.is_open());
+        if in_frame || self.scanner.is_open() {
             self.report.broken(Cause::Truncated);
         }
         self.reading()
@@ -112,6 +144,26 @@ impl Meter {
         }
     }
 
+    /// Bedrock tells the usage of a call that does not stream in headers; its input excludes caches.
+    fn headers(&mut self, headers: &[(String, String)]) {
+        let mut tally = Tally::default();
+        for (name, value) in headers {
+            let field =
+                match name.strip_prefix("x-amzn-bedrock-").and_then(|n| n.strip_suffix("-token-count")) {
+                    Some("input") => Field::FreshInput,
+                    Some("output") => Field::Output,
+                    Some("cache-read-input") => Field::CacheRead,
+                    Some("cache-write-input") => Field::CacheWrite,
+                    _ => continue,
+                };
+            match count(value.trim().as_bytes()) {
+                Some(value) => tally.set(field, value),
+                None => self.report.broken(Cause::Count),
+            }
+        }
+        self.report.take(Source::Headers, &tally);
+    }
+
     fn decoded(&mut self, bytes: &[u8]) {
         let bytes = match self.framing {
             Framing::Unknown => self.detect(bytes),
@@ -120,27 +172,42 @@ impl Meter {
         match &mut self.framing {
             Framing::Documents => self.scanner.feed(bytes, &mut self.report),
             Framing::ServerSentEvents(events) => events.feed(bytes, &mut self.scanner, &mut self.report),
+            Framing::Frames(frames) => frames.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Unknown | Framing::Foreign => {}
         }
     }
 
-    /// Looks at the first byte that is no white space and no part of a byte order mark.
+    /// Looks at the first byte that is no white space and no part of a byte order mark. Where it begins a JSON
+    /// document that is what follows, whatever the content type: an error on a stream, mostly.
     fn detect<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf);
         let at = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
         let (_, bytes) = bytes.split_at(at);
-        self.framing = match bytes.first() {
-            None => Framing::Unknown,
-            Some(b'{' | b'[') => Framing::Documents,
-            Some(b'd' | b'e' | b'i' | b'r' | b':') => self.begin_events(),
-            Some(_) if self.says_events => self.begin_events(),
-            Some(_) => Framing::Foreign,
+        self.framing = match (bytes.first(), self.content) {
+            (None, _) => Framing::Unknown,
+            (Some(b'{' | b'['), _) => Framing::Documents,
+            // The first byte of a frame's length, which would have to be 16 MB to be anything else.
+            (Some(0), _) | (_, Content::Frames) => Framing::Frames(Frames::default()),
+            (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
+                Framing::ServerSentEvents(EventStream::default())
+            }
+            _ => Framing::Foreign,
         };
+        self.report.events = matches!(self.framing, Framing::ServerSentEvents(_) | Framing::Frames(_));
+        self.report.unpacks = matches!(self.framing, Framing::Frames(_));
         bytes
     }
+}
 
-    fn begin_events(&mut self) -> Framing {
-        self.report.events = true;
-        Framing::ServerSentEvents(EventStream::default())
+impl Content {
+    fn of(header: &str) -> Self {
+        let media_type = header.split(';').next().unwrap_or_default().trim();
+        if media_type.eq_ignore_ascii_case("text/event-stream") {
+            Content::ServerSentEvents
+        } else if media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
+            Content::Frames
+        } else {
+            Content::Other
+        }
     }
 }

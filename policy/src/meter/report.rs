@@ -2,6 +2,7 @@
 //! place that a dialect names; it decides what stays.
 
 use super::Usage;
+use super::base64::Base64;
 use super::dialect::Node;
 use super::tally::{Tally, count};
 
@@ -56,6 +57,11 @@ pub(super) struct Report {
     pub(super) events: bool,
     pub(super) ended_in_error: bool,
     pub(super) cause: Option<Cause>,
+    /// What the open document holds of another one, in base64, until somebody reads it.
+    pub(super) packed: Vec<u8>,
+    /// Documents may hold others.
+    pub(super) unpacks: bool,
+    base64: Base64,
     reported: Option<(Source, Tally)>,
     /// Delivered characters, up to the open document.
     delivered: u64,
@@ -100,6 +106,9 @@ impl Report {
 
     /// Characters that no report of output covers.
     pub(super) fn uncovered(&self) -> u64 {
+        if self.reported.is_some_and(|(source, _)| source == Source::Headers) {
+            return 0;
+        }
         let covered = if self.document.tells_output { self.delivered() } else { self.covered };
         self.delivered().saturating_sub(covered)
     }
@@ -114,6 +123,9 @@ impl Report {
         let node = parent.child(key, self.events);
         if node.is_report() {
             self.open = Tally::default();
+        }
+        if node == Node::Bytes {
+            self.base64 = Base64::default();
         }
         node
     }
@@ -210,6 +222,8 @@ impl Report {
     /// A piece of generated text.
     pub(super) fn text(&mut self, node: Node, piece: &[u8]) {
         let count = match node {
+            Node::Bytes if self.unpacks => return self.base64.feed(piece, &mut self.packed),
+            Node::Bytes => return,
             Node::Reasoning => &mut self.document.reasoning,
             Node::ReasoningContent => &mut self.document.reasoning_content,
             _ => &mut self.document.text,

@@ -1,6 +1,11 @@
 //! The meter, fed with whatever providers and networks come up with.
 
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod shapes;
+#[cfg(test)]
+mod splits;
 
 use policy::meter::{Meter, Reading, ResponseHead};
 

@@ -1,0 +1,156 @@
+//! `application/vnd.amazon.eventstream`: binary frames around JSON. A payload is handed on as it comes; one that
+//! holds another document in base64 (Bedrock's `chunk`) is unpacked on the way. Lengths are checked, checksums are
+//! not: whoever can forge a frame can forge its checksum.
+
+use super::json::Scanner;
+use super::report::{Cause, Report};
+
+/// Total length, length of the headers, checksum of both.
+const PRELUDE: usize = 12;
+/// The checksum after the payload.
+const TRAILER: u64 = 4;
+/// AWS's own bounds: 128 KiB of headers, 24 MiB of payload.
+const MOST_HEADERS: u64 = 128 << 10;
+const MOST_FRAME: u64 = (24 << 20) + MOST_HEADERS + 16;
+/// How much of the headers is kept. Those that matter come first and are short.
+const KEPT_HEADERS: usize = 1024;
+/// How much of a payload is unpacked at once.
+const PIECE: usize = 4096;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Frames {
+    state: State,
+    /// Bytes of the current part that have not come yet.
+    left: u64,
+    payload: u64,
+    /// The prelude, or the headers.
+    kept: Vec<u8>,
+    /// Reads the documents inside payloads.
+    inner: Scanner,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Between two frames, or in a prelude.
+    #[default]
+    Prelude,
+    Headers,
+    Payload,
+    Trailer,
+    /// What came is no frame.
+    Broken,
+}
+
+impl Frames {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], scanner: &mut Scanner, to: &mut Report) {
+        while !bytes.is_empty() && self.state != State::Broken {
+            if self.state == State::Prelude && self.kept.is_empty() {
+                self.left = PRELUDE as u64;
+            }
+            let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(PIECE);
+            let (piece, rest) = bytes.split_at(most.min(bytes.len()));
+            self.left = self.left.saturating_sub(piece.len() as u64);
+            bytes = rest;
+            match self.state {
+                State::Prelude | State::Headers => self.keep(piece),
+                State::Payload => self.unpack(piece, scanner, to),
+                State::Trailer | State::Broken => {}
+            }
+            while self.left == 0 && self.advance(scanner, to) {}
+        }
+    }
+
+    /// Whether a frame has begun that has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        !(self.state == State::Broken || self.state == State::Prelude && self.kept.is_empty())
+    }
+
+    /// The current part is complete: what comes next. False: the next frame.
+    fn advance(&mut self, scanner: &mut Scanner, to: &mut Report) -> bool {
+        let (state, left) = match self.state {
+            State::Prelude => match lengths(&self.kept) {
+                Some((headers, payload)) => {
+                    self.payload = payload;
+                    (State::Headers, headers)
+                }
+                None => {
+                    to.broken(Cause::Malformed);
+                    (State::Broken, 1)
+                }
+            },
+            State::Headers => {
+                if says_failure(&self.kept) {
+                    to.ended_in_error = true;
+                }
+                (State::Payload, self.payload)
+            }
+            State::Payload => {
+                scanner.end(to);
+                self.inner.end(to);
+                (State::Trailer, TRAILER)
+            }
+            State::Trailer | State::Broken => (State::Prelude, 0),
+        };
+        self.kept.clear();
+        self.state = state;
+        self.left = left;
+        state != State::Prelude
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        let room = KEPT_HEADERS.saturating_sub(self.kept.len());
+        self.kept.extend(piece.iter().take(room));
+    }
+
+    fn unpack(&mut self, piece: &[u8], scanner: &mut Scanner, to: &mut Report) {
+        scanner.feed(piece, to);
+        if !to.packed.is_empty() {
+            let mut packed = std::mem::take(&mut to.packed);
+            self.inner.feed(&packed, to);
+            packed.clear();
+            to.packed = packed;
+        }
+    }
+}
+
+/// The lengths of headers and payload, if they can be.
+fn lengths(prelude: &[u8]) -> Option<(u64, u64)> {
+    let (total, rest) = prelude.split_first_chunk::<4>()?;
+    let total = u64::from(u32::from_be_bytes(*total));
+    let headers = u64::from(u32::from_be_bytes(*rest.first_chunk::<4>()?));
+    let payload = total.checked_sub(PRELUDE as u64 + TRAILER)?.checked_sub(headers)?;
+    (total <= MOST_FRAME && headers <= MOST_HEADERS).then_some((headers, payload))
+}
+
+/// Whether the headers say that this frame is not an event but the end of the stream by a failure.
+fn says_failure(mut headers: &[u8]) -> bool {
+    while let Some((name, value, rest)) = header(headers) {
+        if name == b":message-type" && matches!(value, b"exception" | b"error") {
+            return true;
+        }
+        headers = rest;
+    }
+    false
+}
+
+/// The next header: its name, its value, and what follows.
+fn header(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (length, bytes) = bytes.split_first()?;
+    let (name, bytes) = bytes.split_at_checked(usize::from(*length))?;
+    let (kind, bytes) = bytes.split_first()?;
+    let (length, bytes) = match kind {
+        0 | 1 => (0, bytes),
+        2 => (1, bytes),
+        3 => (2, bytes),
+        4 => (4, bytes),
+        5 | 8 => (8, bytes),
+        9 => (16, bytes),
+        6 | 7 => {
+            let (length, bytes) = bytes.split_first_chunk::<2>()?;
+            (usize::from(u16::from_be_bytes(*length)), bytes)
+        }
+        _ => return None,
+    };
+    let (value, rest) = bytes.split_at_checked(length)?;
+    Some((name, value, rest))
+}
