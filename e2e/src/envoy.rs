@@ -167,6 +167,11 @@ impl Envoy {
         values.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).sum()
     }
 
+    /// How often a worker has brought a plan into force.
+    pub fn plans(&self) -> u64 {
+        self.stat("wasmcustom.weir_plans")
+    }
+
     /// All statistics whose name holds this.
     pub fn stats(&self, part: &str) -> String {
         let text = Request::get("/stats").send(self.admin).text();
