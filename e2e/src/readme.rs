@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn a_session_is_commands_and_what_they_print() {
         let commands = session("$ echo a \\\n    b\na b\n$ true\n$ seq 3\n1\n...\n3\n");
-        let parts: Vec<_> = commands.iter().map(|step| (step.command.as_str(), step.prints.as_str())).collect();
+        let parts: Vec<_> =
+            commands.iter().map(|step| (step.command.as_str(), step.prints.as_str())).collect();
         assert_eq!(parts, [("echo a \\\n    b", "a b\n"), ("true", ""), ("seq 3", "1\n...\n3\n")]);
     }
 

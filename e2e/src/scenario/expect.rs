@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_bucket_that_is_not_there_is_empty() {
-        let all = [json!({ "limit": "a", "unit": "tokens", "counters": { "id": "x" }, "used": 5, "held": 0 })];
+        let all =
+            [json!({ "limit": "a", "unit": "tokens", "counters": { "id": "x" }, "used": 5, "held": 0 })];
         let bucket = |who: &str, used: u64| {
             let bucket = json!({ "limit": "a", "who": who, "used": used });
             serde_json::from_value::<Bucket>(bucket).unwrap().compare(&all)
