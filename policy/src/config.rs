@@ -1,5 +1,6 @@
 //! The filter's plugin configuration.
 
+use crate::cluster;
 use crate::document::{self, Fields, Node, Reported, distinct};
 use crate::mistake::Mistake;
 use crate::model::reader::{self, FAILURE_MODES};
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub struct Config {
     /// Envoy's name for the adapter's cluster.
     pub cluster: String,
+    /// The same, as gRPC calls want it.
+    pub grpc_service: String,
     /// How long a Reserve may take.
     pub timeout: Duration,
     /// Which Gateway this Envoy is, "NAMESPACE/NAME" or "*".
@@ -87,10 +90,11 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
     let identity = config.optional("identity").map(identity).transpose();
     let body = config.optional("requestBody").map(request_body).transpose();
     let policies = config.optional("policies").map(|node| policies(&node)).transpose();
-    let (cluster, timeout) = adapter?;
+    let (cluster, grpc_service, timeout) = adapter?;
     body?;
     Ok(Config {
         cluster,
+        grpc_service,
         timeout,
         gateway: gateway?.unwrap_or_else(|| "*".to_owned()),
         failure_mode: failure_mode?.unwrap_or_default(),
@@ -99,14 +103,22 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
     })
 }
 
-fn adapter(node: Node<'_>) -> Result<(String, Duration), Reported> {
+fn adapter(node: Node<'_>) -> Result<(String, String, Duration), Reported> {
     let adapter = node.object(&ADAPTER)?;
-    let cluster = adapter.required("cluster").and_then(|node| node.text());
+    let cluster = adapter.required("cluster").and_then(|node| cluster(&node));
     let timeout = adapter
         .optional("timeout")
         .map(|node| node.duration(Duration::from_millis(1), LONGEST_TIMEOUT))
         .transpose();
-    Ok((cluster?.to_owned(), timeout?.unwrap_or(DEFAULT_TIMEOUT)))
+    let (cluster, grpc_service) = cluster?;
+    Ok((cluster, grpc_service, timeout?.unwrap_or(DEFAULT_TIMEOUT)))
+}
+
+fn cluster(node: &Node<'_>) -> Result<(String, String), Reported> {
+    let name = node.text()?;
+    let too_long = || node.refuse(format!("must not be longer than {} bytes", cluster::LONGEST));
+    let grpc_service = cluster::grpc_service(name).ok_or_else(too_long)?;
+    Ok((name.to_owned(), grpc_service))
 }
 
 fn gateway(node: &Node<'_>) -> Result<String, Reported> {

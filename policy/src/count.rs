@@ -1,5 +1,7 @@
 //! What is counted, and under which name.
 
+use crate::call::CallFailure;
+use crate::identity::IdentityError;
 use crate::plan::{Failure, Hold};
 use std::borrow::Cow;
 
@@ -25,6 +27,15 @@ pub enum Count {
         policy: String,
         /// `predicate`, `counter` or `amount`.
         part: &'static str,
+    },
+    /// Something was given as the identity, and it is none.
+    Unidentified(IdentityError),
+    /// A call of the adapter's method failed.
+    Call {
+        /// The method's name.
+        method: &'static str,
+        /// Why.
+        failure: CallFailure,
     },
     /// Tokens were charged, in one exchange.
     TokensCharged(u64),
@@ -61,6 +72,10 @@ impl Count {
             Self::FailedClosed(cause) => format!("weir_failed_closed.cause.{cause}").into(),
             Self::Evaluation { policy, part } => {
                 format!("weir_evaluation_errors.policy.{policy}.part.{part}").into()
+            }
+            Self::Unidentified(error) => format!("weir_unidentified.cause.{}", error.name()).into(),
+            Self::Call { method, failure } => {
+                format!("weir_call_errors.method.{method}.cause.{}", failure.name()).into()
             }
             Self::TokensCharged(_) => "weir_tokens_charged".into(),
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),

@@ -3,7 +3,7 @@
 
 use crate::call::{self, CallFailure, Item};
 use crate::count::{Count, UsageSource};
-use crate::facts::Facts;
+use crate::facts::{Facts, Need};
 use crate::meter::{Meter, Reading, ResponseHead};
 use crate::model::{FailureMode, Unit};
 use crate::outbox::Settlement;
@@ -119,6 +119,14 @@ impl Exchange {
     /// Before anything has happened.
     pub fn new(in_force: InForce, id: ReservationId) -> Self {
         Self { in_force, id, state: State::New }
+    }
+
+    /// The facts that the request's event must bring.
+    pub fn needs(&self) -> &[Need] {
+        match &self.in_force {
+            InForce::Nothing(_) => &[],
+            InForce::Plan(plan) => plan.needs(),
+        }
     }
 
     /// What follows from an event. An event that does not belong to the state changes nothing.

@@ -27,6 +27,18 @@ pub enum IdentityError {
     Metadata,
 }
 
+impl IdentityError {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encoding => "encoding",
+            Self::Json => "json",
+            Self::NotAnObject => "not_an_object",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
 /// The `auth` root from an identity header's value.
 pub fn from_header(value: &[u8], encoding: Encoding) -> Result<Value, IdentityError> {
     let identity: Value = match encoding {

@@ -6,6 +6,8 @@
 
 pub mod call;
 pub mod cel;
+pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod count;
 mod document;
@@ -19,4 +21,5 @@ pub mod model;
 pub mod outbox;
 pub mod plan;
 pub mod refusal;
+pub mod watch;
 pub mod wire;
