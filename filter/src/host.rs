@@ -1,0 +1,162 @@
+//! Every call to the host. The SDK panics on a status that it does not expect of a call, and its trait methods on
+//! every error: here is only what Envoy never answers so, from the callbacks in which this crate makes it.
+
+use policy::call::CallFailure;
+use policy::meter::ResponseHead;
+use policy::refusal::Denial;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Milliseconds of the wall clock.
+pub fn wall_clock() -> u64 {
+    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Calls the root context's `on_tick` again and again after this many milliseconds; 0: not any more.
+pub fn tick_every(milliseconds: u64) {
+    let period = Duration::from_millis(milliseconds.min(u64::from(u32::MAX)));
+    told("the timer", hostcalls::set_tick_period(period));
+}
+
+/// A number that nobody can foresee; `None`: the host gives none.
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code)] // The SDK does not offer it, and clocks can show two machines the same time.
+pub fn random() -> Option<u128> {
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        fn random_get(bytes: *mut u8, length: usize) -> i32;
+    }
+    let mut bytes = [0; 16];
+    // SAFETY: the host writes `length` bytes from where `bytes` points, which has that many.
+    let status = unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
+    (status == 0).then_some(u128::from_ne_bytes(bytes))
+}
+
+/// There is no host but where there is WebAssembly.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn random() -> Option<u128> {
+    None
+}
+
+/// The plugin's configuration.
+pub fn configuration(size: usize) -> Vec<u8> {
+    buffer(BufferType::PluginConfiguration, size)
+}
+
+/// This many bytes of the response's body that are just passing.
+pub fn response_body(size: usize) -> Vec<u8> {
+    buffer(BufferType::HttpResponseBody, size)
+}
+
+/// The answer to a gRPC call.
+pub fn reply(size: usize) -> Vec<u8> {
+    buffer(BufferType::GrpcReceiveBuffer, size)
+}
+
+fn buffer(buffer: BufferType, size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(buffer, 0, size).ok().flatten().unwrap_or_default()
+}
+
+/// An attribute of the request; Envoy leaves out an empty one.
+pub fn property(path: Vec<&str>) -> Option<Vec<u8>> {
+    hostcalls::get_property(path).ok().flatten()
+}
+
+/// A request header. One that is repeated is joined with commas, as Envoy's own attributes have it: none of its
+/// values is lost, or taken for the only one.
+pub fn request_header(name: &str) -> Option<Vec<u8>> {
+    let joined = if name.starts_with(':') { None } else { property(vec!["request", "headers", name]) };
+    joined.or_else(|| header(MapType::HttpRequestHeaders, name))
+}
+
+/// All request headers, one pair for each value.
+pub fn request_headers() -> Vec<(String, Vec<u8>)> {
+    hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+}
+
+/// Removes every value of a request header.
+pub fn remove_request_header(name: &str) {
+    told(name, hostcalls::remove_map_value(MapType::HttpRequestHeaders, name));
+}
+
+/// What the meter wants to know of the response.
+pub fn response_head() -> ResponseHead {
+    let value = |name| header(MapType::HttpResponseHeaders, name).unwrap_or_default();
+    let text = |name| String::from_utf8(value(name)).unwrap_or_default();
+    ResponseHead {
+        status: text(":status").parse().unwrap_or_default(),
+        content_type: text("content-type"),
+        content_encoding: text("content-encoding"),
+        usage_headers: Vec::new(),
+    }
+}
+
+/// Sets a response header.
+pub fn set_response_header(name: &str, value: &str) {
+    told(name, hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value)));
+}
+
+fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_map_value_bytes(map, name).ok().flatten()
+}
+
+/// Lets the request go on that a callback of its context has kept back.
+pub fn resume() {
+    told("resuming", hostcalls::resume_http_request());
+}
+
+/// Answers the request.
+pub fn respond(denial: &Denial) {
+    let headers = denial.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    told("refusing", hostcalls::send_http_response(denial.status.into(), headers, Some(&denial.body)));
+}
+
+/// One of the adapter's methods: its service and its name.
+pub type Method = (&'static str, &'static str);
+
+/// Calls the adapter; the answer comes to the calling context's `on_grpc_call_response` with this token.
+pub fn call(to: &str, method: Method, message: &[u8], timeout: Duration) -> Result<u32, CallFailure> {
+    let (service, name) = method;
+    hostcalls::dispatch_grpc_call(to, service, name, Vec::new(), Some(message), timeout)
+        .map_err(|_| CallFailure::Unavailable)
+}
+
+/// Does this in the name of another context. A call that an HTTP context makes as its root context goes on when the
+/// client goes away, and its answer comes to the HTTP context all the same. Its own call Envoy would cancel without
+/// a word; the SDK would keep the token for ever, and panic when Envoy comes to give it out again.
+pub fn as_context<T>(other: u32, own: u32, act: impl FnOnce() -> T) -> T {
+    told("entering a context", hostcalls::set_effective_context(other));
+    let done = act();
+    told("leaving a context", hostcalls::set_effective_context(own));
+    done
+}
+
+/// Tells Envoy that this root context, which had asked for time, can go.
+pub fn done() {
+    told("leaving", hostcalls::done());
+}
+
+/// A counter or gauge by its name. Each time makes a new number in Envoy, for good: ask once.
+pub fn metric(name: &str, kind: MetricType) -> Option<u32> {
+    hostcalls::define_metric(kind, name).ok()
+}
+
+/// Adds to a counter; 0 is an error for Envoy.
+pub fn increment(metric: u32, amount: u64) {
+    told("counting", hostcalls::increment_metric(metric, i64::try_from(amount).unwrap_or(i64::MAX)));
+}
+
+/// Sets a gauge.
+pub fn set(metric: u32, value: u64) {
+    told("gauging", hostcalls::record_metric(metric, value));
+}
+
+/// An error that leaves nothing to do: it must be seen at least.
+fn told(what: &str, outcome: Result<(), Status>) {
+    if let Err(status) = outcome {
+        log::error!("{what}: the host answered {status:?}");
+    }
+}

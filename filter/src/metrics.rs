@@ -1,0 +1,50 @@
+//! Envoy's metrics: each defined once, by its name.
+
+use crate::host;
+use policy::count::Count;
+use proxy_wasm::types::MetricType;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// Commits that could not be delivered and are sent again.
+pub const COMMITS_RETRIED: &str = "weir_commits_retried";
+/// Commits that were given up: the queue was full, or the adapter refused them for good.
+pub const COMMITS_DROPPED: &str = "weir_commits_dropped";
+/// Plans that could not be compiled.
+pub const PLANS_REFUSED: &str = "weir_plans_refused";
+/// How many plans have come into force since the module was loaded.
+pub const PLAN_VERSION: &str = "weir_plan_version";
+
+/// Their numbers in Envoy.
+#[derive(Default)]
+pub struct Metrics(RefCell<HashMap<String, u32>>);
+
+impl Metrics {
+    /// Counts what the core says.
+    pub fn count(&self, count: &Count) {
+        self.add(&count.name(), count.amount());
+    }
+
+    /// Adds to a counter.
+    pub fn add(&self, name: &str, amount: u64) {
+        if let Some(metric) = self.find(name, MetricType::Counter).filter(|_| amount > 0) {
+            host::increment(metric, amount);
+        }
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, name: &str, value: u64) {
+        if let Some(metric) = self.find(name, MetricType::Gauge) {
+            host::set(metric, value);
+        }
+    }
+
+    fn find(&self, name: &str, kind: MetricType) -> Option<u32> {
+        if let Some(metric) = self.0.borrow().get(name) {
+            return Some(*metric);
+        }
+        let metric = host::metric(name, kind)?;
+        self.0.borrow_mut().insert(name.to_owned(), metric);
+        Some(metric)
+    }
+}

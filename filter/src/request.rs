@@ -1,0 +1,57 @@
+//! Fetches what is to be known of a request.
+
+use crate::host;
+use crate::shared::Shared;
+use policy::config::IdentitySource;
+use policy::count::Count;
+use policy::facts::{Facts, Need};
+use policy::identity;
+
+/// Fetches what is needed, and takes the identity's header out of the request.
+pub fn facts(shared: &Shared, needs: &[Need]) -> Facts {
+    let mut facts = Facts::default();
+    for need in needs {
+        match need {
+            Need::Header(name) => {
+                if let Some(value) = host::request_header(name) {
+                    facts.header(name, &value);
+                }
+            }
+            Need::Headers => {
+                for (name, value) in host::request_headers() {
+                    facts.header(&name, &value);
+                }
+            }
+            Need::Property(path) => {
+                if let Some(value) = host::property(path.iter().map(String::as_str).collect()) {
+                    facts.property(path, &value);
+                }
+            }
+            Need::Identity => identify(shared, &mut facts),
+        }
+    }
+    // Last: Envoy forgets the route when a header goes, and finds it again without that header.
+    if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
+        host::remove_request_header(name);
+    }
+    facts
+}
+
+/// Who is asking. One that cannot be read is none, and is counted.
+fn identify(shared: &Shared, facts: &mut Facts) {
+    let found = match &shared.config.identity {
+        None => Ok(None),
+        // A header that is there twice is joined with a comma and so is no identity in either encoding: nobody
+        // could say which of the two the auth filter wrote.
+        Some(IdentitySource::Header { name, encoding }) => {
+            host::request_header(name).map(|value| identity::from_header(&value, *encoding)).transpose()
+        }
+        Some(IdentitySource::Metadata { namespace, key }) => host::property(vec!["metadata"])
+            .map_or(Ok(None), |message| identity::from_metadata(&message, namespace, key.as_deref())),
+    };
+    match found {
+        Ok(Some(auth)) => facts.auth(auth),
+        Ok(None) => {}
+        Err(error) => shared.metrics.count(&Count::Unidentified(error)),
+    }
+}

@@ -1,0 +1,182 @@
+//! The root context: takes the configuration, follows the plan, and tells the adapter what was used, from where no
+//! client waits for it.
+
+use crate::host;
+use crate::http::{Http, Unconfigured};
+use crate::metrics;
+use crate::shared::{COMMIT, GET_PLAN, Shared};
+use policy::call::CallFailure;
+use policy::mistake::Mistake;
+use policy::watch::{self, PATIENCE, Watch};
+use policy::wire::weir::v1::GetPlanResponse;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long a Commit may take. Nobody waits for it.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One plugin on one worker.
+pub struct Root {
+    id: u32,
+    configured: Option<Configured>,
+    /// Envoy wants this context to go.
+    leaving: bool,
+}
+
+struct Configured {
+    shared: Rc<Shared>,
+    /// `None`: the policies are in the configuration.
+    watch: Option<Watch>,
+    /// The token of the GetPlan under way.
+    asking: Option<u32>,
+}
+
+impl Root {
+    /// Before its configuration.
+    pub fn new(id: u32) -> Self {
+        Self { id, configured: None, leaving: false }
+    }
+}
+
+impl Configured {
+    fn new(root: u32, text: &[u8]) -> Result<Self, Vec<Mistake>> {
+        let shared = Shared::new(root, text)?;
+        let watch = (!shared.has_plan()).then(|| Watch::new(&shared.config.gateway, shared.random));
+        Ok(Self { shared: Rc::new(shared), watch, asking: None })
+    }
+
+    /// Sends what is due, and sees to being called again when the next is.
+    fn work(&mut self) {
+        self.send_commits();
+        self.ask_for_plan();
+        let commits = self.shared.outbox.borrow().wake_at();
+        let plan = self.watch.as_ref().and_then(Watch::wake_at);
+        self.shared.wake_at([commits, plan].into_iter().flatten().min());
+    }
+
+    fn send_commits(&mut self) {
+        let message = self.shared.outbox.borrow_mut().send(self.shared.now());
+        let Some(message) = message else { return };
+        if let Err(failure) = host::call(&self.shared.config.grpc_service, COMMIT, &message, COMMIT_PATIENCE)
+        {
+            self.committed(Err(failure));
+        }
+    }
+
+    fn committed(&mut self, reply: Result<&[u8], CallFailure>) {
+        let Shared { outbox, metrics, .. } = &*self.shared;
+        let answer = outbox.borrow_mut().answered(reply, self.shared.now());
+        metrics.add(metrics::COMMITS_RETRIED, answer.retried as u64);
+        metrics.add(metrics::COMMITS_DROPPED, answer.dropped as u64);
+        if let Err(failure) = reply {
+            self.shared.call_failed(COMMIT, failure);
+        }
+    }
+
+    fn ask_for_plan(&mut self) {
+        let now = self.shared.now();
+        let Some(question) = self.watch.as_mut().and_then(|watch| watch.ask(now)) else { return };
+        match host::call(&self.shared.config.grpc_service, GET_PLAN, &question, PATIENCE) {
+            Ok(token) => self.asking = Some(token),
+            Err(failure) => self.answered(Err(failure)),
+        }
+    }
+
+    fn answered(&mut self, reply: Result<&[u8], CallFailure>) {
+        self.asking = None;
+        let Some(watch) = &mut self.watch else { return };
+        match watch.answered(reply, self.shared.now()) {
+            Ok(news) => news.iter().for_each(|plan| self.planned(plan)),
+            Err(failure) => {
+                self.shared.call_failed(GET_PLAN, failure);
+                if watch.failures() == 1 {
+                    let cluster = &self.shared.config.cluster;
+                    log::warn!("no plan from the cluster {cluster} ({}); asking again", failure.name());
+                }
+            }
+        }
+    }
+
+    fn planned(&self, answer: &GetPlanResponse) {
+        let version = &answer.version;
+        match watch::compile(answer) {
+            Ok(plan) => {
+                log::info!("plan {version} is in force: {} policies", answer.policies.len());
+                self.shared.set_plan(plan);
+            }
+            Err(mistakes) => {
+                self.shared.metrics.add(metrics::PLANS_REFUSED, 1);
+                tell(&format!("plan {version} is refused; the last good one stays in force"), &mistakes);
+            }
+        }
+    }
+}
+
+fn tell(what: &str, mistakes: &[Mistake]) {
+    log::error!("{what}");
+    mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
+}
+
+impl Context for Root {
+    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
+        let Some(configured) = &mut self.configured else { return };
+        let body = host::reply(size);
+        let reply = if status == 0 { Ok(&*body) } else { Err(CallFailure::from(status)) };
+        if configured.asking == Some(token) {
+            configured.answered(reply);
+            configured.work();
+        } else {
+            configured.committed(reply);
+            configured.shared.wake();
+        }
+        // Envoy waits for the last commits of a configuration that was replaced, but not for an adapter that is away.
+        if self.leaving && (status != 0 || configured.shared.outbox.borrow().is_empty()) {
+            self.leaving = false;
+            host::done();
+        }
+    }
+
+    fn on_done(&mut self) -> bool {
+        let Some(configured) = &mut self.configured else { return true };
+        configured.watch = None;
+        configured.work();
+        self.leaving = configured.shared.outbox.borrow().wake_at().is_none()
+            && !configured.shared.outbox.borrow().is_empty();
+        !self.leaving
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        match Configured::new(self.id, &host::configuration(size)) {
+            Ok(mut configured) => {
+                configured.work();
+                self.configured = Some(configured);
+                true
+            }
+            Err(mistakes) => {
+                tell("the plugin's configuration is refused", &mistakes);
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(configured) = &mut self.configured {
+            configured.work();
+        }
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(match &self.configured {
+            Some(configured) => Box::new(Http::new(id, &configured.shared)),
+            None => Box::new(Unconfigured),
+        })
+    }
+}

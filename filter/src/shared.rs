@@ -1,0 +1,130 @@
+//! What a root context shares with its HTTP contexts.
+
+use crate::host::{self, Method};
+use crate::metrics::{self, Metrics};
+use policy::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE};
+use policy::clock::Clock;
+use policy::config::Config;
+use policy::count::Count;
+use policy::exchange::{InForce, ReservationId};
+use policy::mistake::Mistake;
+use policy::outbox::{Outbox, Settlement};
+use policy::plan::Plan;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+/// Holds.
+pub const RESERVE: Method = (RATE_LIMIT_SERVICE, "Reserve");
+/// Charges.
+pub const COMMIT: Method = (RATE_LIMIT_SERVICE, "Commit");
+/// Tells the plan.
+pub const GET_PLAN: Method = (POLICY_SERVICE, "GetPlan");
+
+/// The most settlements that wait for an adapter that is away: about 10 MB.
+const OUTBOX_CAPACITY: usize = 32_768;
+/// Between a settlement and the Commit that tells it, in milliseconds. With this pause a busy worker sends a
+/// thousand calls a second at most, whatever it serves.
+const GATHERING: u64 = 1;
+
+/// See the module.
+pub struct Shared {
+    /// The root context's own.
+    pub root: u32,
+    /// The plugin's.
+    pub config: Config,
+    /// Envoy's.
+    pub metrics: Metrics,
+    /// What has to be told to the adapter.
+    pub outbox: RefCell<Outbox>,
+    /// Of this root context, and of no other in the world.
+    pub random: u128,
+    in_force: RefCell<InForce>,
+    plans: Cell<u64>,
+    prefix: Arc<str>,
+    reservations: Cell<u64>,
+    clock: Clock,
+    woken: Cell<bool>,
+}
+
+impl Shared {
+    /// From the plugin's configuration, with every mistake.
+    pub fn new(root: u32, text: &[u8]) -> Result<Self, Vec<Mistake>> {
+        let mut config = Config::read(text)?;
+        let message = "the host must allow random_get: reservations are named with it".to_owned();
+        let random = host::random().ok_or_else(|| vec![Mistake { path: String::new(), message }])?;
+        let in_force = RefCell::new(InForce::Nothing(config.failure_mode));
+        let policies = config.policies.take();
+        let shared = Self {
+            root,
+            config,
+            metrics: Metrics::default(),
+            outbox: RefCell::new(Outbox::new(OUTBOX_CAPACITY)),
+            random,
+            in_force,
+            plans: Cell::default(),
+            prefix: format!("{random:032x}").into(),
+            reservations: Cell::default(),
+            clock: Clock::default(),
+            woken: Cell::default(),
+        };
+        if let Some(policies) = policies {
+            shared.set_plan(Plan::new(policies));
+        }
+        Ok(shared)
+    }
+
+    /// Brings a plan into force for the requests that come from now on.
+    pub fn set_plan(&self, plan: Plan) {
+        self.in_force.replace(InForce::Plan(Arc::new(plan)));
+        self.plans.set(self.plans.get().saturating_add(1));
+        self.metrics.set(metrics::PLAN_VERSION, self.plans.get());
+    }
+
+    /// By what a request that comes now is judged.
+    pub fn in_force(&self) -> InForce {
+        self.in_force.borrow().clone()
+    }
+
+    /// Whether a plan is in force.
+    pub fn has_plan(&self) -> bool {
+        self.plans.get() > 0
+    }
+
+    /// A name for a reservation that has never been given before.
+    pub fn next_reservation(&self) -> ReservationId {
+        let number = self.reservations.get();
+        self.reservations.set(number.wrapping_add(1));
+        ReservationId { prefix: self.prefix.clone(), number }
+    }
+
+    /// Leaves a settlement to the root context.
+    pub fn commit(&self, settlement: Settlement) {
+        let kept = self.outbox.borrow_mut().push(settlement);
+        self.metrics.add(metrics::COMMITS_DROPPED, u64::from(!kept));
+        self.wake();
+    }
+
+    /// Has the root context's `on_tick` called very soon, if there is something to send.
+    pub fn wake(&self) {
+        let waiting = self.outbox.borrow().wake_at().is_some();
+        if waiting && !self.woken.replace(true) {
+            host::tick_every(GATHERING);
+        }
+    }
+
+    /// Has the root context's `on_tick` called at this time, and not before.
+    pub fn wake_at(&self, time: Option<u64>) {
+        self.woken.set(false);
+        host::tick_every(time.map_or(0, |time| time.saturating_sub(self.now()).max(1)));
+    }
+
+    /// Milliseconds of a clock that does not run backwards.
+    pub fn now(&self) -> u64 {
+        self.clock.at(host::wall_clock())
+    }
+
+    /// Counts a call of the adapter that failed.
+    pub fn call_failed(&self, (_, method): Method, failure: CallFailure) {
+        self.metrics.count(&Count::Call { method, failure });
+    }
+}
