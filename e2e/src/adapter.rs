@@ -156,6 +156,11 @@ impl Adapter {
         self.process.show_log();
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.process.pid().as_raw_nonzero().get()
+    }
+
     /// Everything it has printed.
     pub fn log(&self) -> String {
         self.process.log()

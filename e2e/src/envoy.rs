@@ -89,8 +89,10 @@ impl Config {
     pub fn write(&self, file: &Path) {
         let mut config = self.clone();
         if let Some(wasm) = typed(&mut config.0, ".wasm.v3.Wasm") {
-            let place = artefacts::wasm().display().to_string();
-            wasm["config"]["vm_config"]["code"]["local"]["filename"] = place.into();
+            let file = &mut wasm["config"]["vm_config"]["code"]["local"]["filename"];
+            if file.as_str() == Some("dist/weir.wasm") {
+                *file = artefacts::wasm().display().to_string().into();
+            }
         }
         std::fs::write(file, config.0.to_string()).expect("a file can be written");
     }
@@ -171,6 +173,11 @@ impl Envoy {
     pub fn stats(&self, part: &str) -> String {
         let text = Request::get("/stats").send(self.admin).text();
         text.lines().filter(|line| line.contains(part)).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.process.pid().as_raw_nonzero().get()
     }
 
     /// Where its administration listens.
