@@ -1,0 +1,191 @@
+//! The cases: what stands in Envoy between client and upstream.
+
+use anyhow::{Context, Result};
+use e2e::artefacts;
+use e2e::envoy::Config;
+use policy::call::{DOMAIN, Entries, Item, commit, reserve};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a case puts into Envoy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Nothing.
+    None,
+    /// Envoy's rate-limit filter: a check, and maybe a report on stream end.
+    RateLimit { report: bool },
+    /// A Wasm filter that does nothing.
+    Empty,
+    /// A Wasm filter that makes two calls of constant bytes.
+    Floor,
+    /// Weir, with the policies of this gateway; maybe with the request's body.
+    Weir { gateway: &'static str, body: bool },
+}
+
+/// A case with its name in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub name: &'static str,
+    pub filter: Filter,
+}
+
+const fn case(name: &'static str, filter: Filter) -> Case {
+    Case { name, filter }
+}
+
+/// In the order of the table.
+pub const CASES: [Case; 9] = [
+    case("Envoy alone", Filter::None),
+    case("Envoy's rate-limit filter, one call", Filter::RateLimit { report: false }),
+    case("the same, check on request and report on stream end", Filter::RateLimit { report: true }),
+    case("empty Wasm filter", Filter::Empty),
+    case("Wasm floor: two calls of constant bytes", Filter::Floor),
+    case("Weir, no limit matches", Filter::Weir { gateway: "none", body: false }),
+    case("Weir, one limit", Filter::Weir { gateway: "one", body: false }),
+    case("Weir, eight limits", Filter::Weir { gateway: "eight", body: false }),
+    case("Weir, one limit, request body read", Filter::Weir { gateway: "one", body: true }),
+];
+
+/// Where the other ends listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub upstream: SocketAddr,
+    pub adapter: SocketAddr,
+}
+
+impl Case {
+    /// Envoy's whole configuration.
+    pub fn config(&self, ends: Ends) -> Result<Config> {
+        let mut config = Config::read("bench/envoy.yaml");
+        config.cluster("llm", ends.upstream);
+        config.cluster("limitador-adapter", ends.adapter);
+        if let Some(filter) = self.http_filter() {
+            config.filters().insert(0, filter);
+        }
+        if let Filter::RateLimit { report } = self.filter {
+            let route = config.all().pointer_mut(ROUTE).and_then(Value::as_object_mut);
+            let mut limits = vec![json!({ "actions": actions(), "hits_addend": { "number": 1 } })];
+            if report {
+                limits.push(
+                    json!({ "actions": actions(), "hits_addend": { "number": 99 }, "apply_on_stream_done": true }),
+                );
+            }
+            route.context("bench/envoy.yaml has no route")?.insert("rate_limits".into(), limits.into());
+        }
+        Ok(config)
+    }
+
+    /// The module it loads.
+    pub fn module(&self) -> Option<PathBuf> {
+        match self.filter {
+            Filter::None | Filter::RateLimit { .. } => None,
+            Filter::Empty => Some(artefacts::root().join("dist/bench/empty_filter.wasm")),
+            Filter::Floor => Some(artefacts::root().join("dist/bench/floor_filter.wasm")),
+            Filter::Weir { .. } => Some(artefacts::wasm()),
+        }
+    }
+
+    /// Whether an answer shows that the case does what it is for.
+    pub fn is_ready(&self, head: &str) -> bool {
+        match self.filter {
+            Filter::Weir { gateway: "none", .. } => true,
+            Filter::Weir { .. } => head.to_ascii_lowercase().contains("x-ratelimit-remaining-tokens"),
+            _ => true,
+        }
+    }
+
+    fn http_filter(&self) -> Option<Value> {
+        match self.filter {
+            Filter::None => None,
+            Filter::RateLimit { .. } => Some(rate_limit()),
+            Filter::Empty => Some(self.wasm(&"".into(), false)),
+            Filter::Floor => Some(self.wasm(&floor().into(), false)),
+            Filter::Weir { gateway, body } => {
+                let access = if body { "Buffer" } else { "None" };
+                let configuration = json!({
+                    "adapter": { "cluster": "limitador-adapter", "timeout": "1s" },
+                    "gateway": format!("bench/{gateway}"),
+                    "identity": { "header": "x-identity", "encoding": "json" },
+                    "requestBody": { "access": access },
+                });
+                Some(self.wasm(&configuration, body))
+            }
+        }
+    }
+
+    fn wasm(&self, configuration: &Value, stop_iteration: bool) -> Value {
+        let configuration = match configuration {
+            Value::String(text) => {
+                json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text })
+            }
+            value => json!({ "@type": "type.googleapis.com/google.protobuf.Struct", "value": value }),
+        };
+        json!({
+            "name": "wasm",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+                "config": {
+                    "name": "wasm",
+                    "root_id": "wasm",
+                    "allow_on_headers_stop_iteration": stop_iteration,
+                    "vm_config": {
+                        "runtime": "envoy.wasm.runtime.v8",
+                        "code": { "local": { "filename": self.module() } },
+                    },
+                    "configuration": configuration,
+                },
+            },
+        })
+    }
+}
+
+const ROUTE: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config\
+    /virtual_hosts/0/routes/0/route";
+
+/// What "Weir, one limit" counts.
+const ENTRIES: [(&str, &str); 4] = [
+    ("limit", "bench/one/free"),
+    ("unit", "tokens"),
+    ("window", "86400s"),
+    ("auth.identity.userid", "alice"),
+];
+
+fn rate_limit() -> Value {
+    json!({
+        "name": "envoy.filters.http.ratelimit",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+            "domain": DOMAIN,
+            "failure_mode_deny": true,
+            "timeout": "1s",
+            "rate_limit_service": {
+                "transport_api_version": "V3",
+                "grpc_service": { "envoy_grpc": { "cluster_name": "limitador-adapter" } },
+            },
+        },
+    })
+}
+
+fn actions() -> Vec<Value> {
+    let action =
+        |(key, value)| json!({ "generic_key": { "descriptor_key": key, "descriptor_value": value } });
+    ENTRIES.map(action).to_vec()
+}
+
+/// The floor's calls. The hold's own end comes soon, because a constant commit cannot name it.
+fn floor() -> String {
+    let mut entries = Entries::default();
+    for (key, value) in ENTRIES {
+        entries.push(key, value);
+    }
+    let item = |amount, ttl| [Item { entries: &entries, amount, ttl }].into_iter();
+    let reserve = reserve("", item(100, Duration::from_secs(1)));
+    let commit = commit("", item(100, Duration::ZERO));
+    format!("limitador-adapter\n{}\n{}", hex(&reserve), hex(&commit))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

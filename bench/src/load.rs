@@ -1,0 +1,119 @@
+//! The clients: as fast as the answers come, or at a fixed rate.
+
+use crate::message;
+use anyhow::{Context, Result, bail};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Connections in use at once.
+pub const CONNECTIONS: u32 = 16;
+
+/// One connection that sends the same request over and over.
+struct Client {
+    stream: TcpStream,
+    reader: message::Reader,
+    request: Vec<u8>,
+}
+
+impl Client {
+    fn new(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let reader = message::Reader::new(stream.try_clone()?);
+        Ok(Self { stream, reader, request: request() })
+    }
+
+    /// The head of the answer, which must be a success.
+    fn exchange(&mut self) -> Result<String> {
+        self.stream.write_all(&self.request)?;
+        let head = self.reader.next()?.context("Envoy closed the connection")?;
+        if !head.starts_with("HTTP/1.1 200") {
+            bail!("the answer is not 200: {head}");
+        }
+        Ok(head)
+    }
+}
+
+/// A chat completion of 560 bytes, from alice.
+fn request() -> Vec<u8> {
+    let text = "What does a weir do to a river? ".repeat(14);
+    let mut body = serde_json::json!({
+        "model": "gpt-4o",
+        "messages": [{ "role": "user", "content": text }],
+        "max_tokens": 60
+    })
+    .to_string();
+    while body.len() < 560 {
+        body.push(' ');
+    }
+    let headers = [
+        ("host", "llm.example"),
+        ("content-type", "application/json"),
+        ("user-agent", "bench"),
+        ("x-identity", r#"{"userid":"alice","group":"free"}"#),
+    ];
+    message::encode("POST /v1/chat/completions HTTP/1.1", &headers, body.as_bytes())
+}
+
+/// The head of one answer.
+pub fn once(address: SocketAddr) -> Result<String> {
+    Client::new(address)?.exchange()
+}
+
+/// Runs `measure` while every connection sends its next request as soon as it has its answer. Gives what `measure`
+/// gave, and counts the answers in `answers`.
+pub fn closed<T>(address: SocketAddr, measure: impl FnOnce(&AtomicU64) -> Result<T>) -> Result<T> {
+    let (answers, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let run = || -> Result<()> {
+            let mut client = Client::new(address)?;
+            while !stop.load(Ordering::Relaxed) {
+                client.exchange()?;
+                answers.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let clients: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(run)).collect();
+        let measured = measure(&answers);
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().try_for_each(joined)?;
+        measured
+    })
+}
+
+/// How long each answer took, of so many requests per second. A request that could not be sent when its time came,
+/// because its connection still waited, counts from that time on.
+pub fn fixed(address: SocketAddr, rate: u32, time: Duration) -> Result<Vec<Duration>> {
+    let step = Duration::from_secs(1) * CONNECTIONS / rate;
+    let begin = Instant::now() + Duration::from_millis(20);
+    let run = |index: u32| -> Result<Vec<Duration>> {
+        let mut client = Client::new(address)?;
+        let mut taken = Vec::new();
+        let mut due = begin + step * index / CONNECTIONS;
+        while due < begin + time {
+            let now = Instant::now();
+            let start = if now < due {
+                thread::sleep(due - now);
+                Instant::now()
+            } else {
+                due
+            };
+            client.exchange()?;
+            taken.push(start.elapsed());
+            due += step;
+        }
+        Ok(taken)
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CONNECTIONS).map(|index| scope.spawn(move || run(index))).collect();
+        clients.into_iter().map(joined).collect::<Result<Vec<_>>>().map(|taken| taken.concat())
+    })
+}
+
+fn joined<T>(client: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    client.join().unwrap_or_else(|_| bail!("a client panicked"))
+}

@@ -1,0 +1,109 @@
+//! `make bench`: every case on its own Envoy with one worker, in interleaved rounds, against the same adapter and
+//! upstream. Prints a table and writes `bench/RESULTS.md`.
+
+mod case;
+mod cost;
+mod load;
+mod message;
+mod report;
+mod upstream;
+
+use anyhow::{Context, Result};
+use case::{CASES, Case, Ends};
+use e2e::adapter::Adapter;
+use e2e::artefacts;
+use e2e::envoy::Envoy;
+use report::{Round, Row};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+const WARM_UP: Duration = Duration::from_millis(300);
+const CLOSED: Duration = Duration::from_secs(2);
+const FIXED: Duration = Duration::from_secs(2);
+/// Requests per second where latency is measured.
+pub const RATE: u32 = 500;
+
+/// An Envoy that serves one case.
+struct Running {
+    case: Case,
+    envoy: Envoy,
+    ready: Duration,
+    rounds: Vec<Round>,
+}
+
+fn main() -> Result<()> {
+    let count =
+        std::env::var("BENCH_ROUNDS").map_or(Ok(8), |rounds| rounds.parse()).context("BENCH_ROUNDS")?;
+    let wanted = std::env::var("BENCH_CASES").unwrap_or_default();
+    let policies = std::fs::read_to_string(artefacts::root().join("bench/policies.yaml"))?;
+    let adapter = Adapter::start(&[policies]);
+    let ends = Ends { upstream: upstream::start()?, adapter: adapter.grpc() };
+
+    let cases = CASES.iter().filter(|case| case.name.contains(&wanted) || case.filter == case::Filter::None);
+    let mut running = cases.map(|case| start(*case, ends)).collect::<Result<Vec<_>>>()?;
+    for round in 0..count {
+        eprintln!("round {} of {count}", round + 1);
+        for one in &mut running {
+            let measured =
+                measure(one, &adapter).with_context(|| format!("{}\n{}", one.case.name, one.envoy.log()))?;
+            one.rounds.push(measured);
+        }
+    }
+
+    let rows = running.iter().map(row).collect::<Result<Vec<_>>>()?;
+    let adapter_memory = cost::memory(adapter.pid())?;
+    let report = report::render(&rows, count, adapter_memory);
+    println!("{report}");
+    if wanted.is_empty() {
+        std::fs::write(artefacts::root().join("bench/RESULTS.md"), report)?;
+    }
+    Ok(())
+}
+
+/// Starts it, and waits until an answer shows that it is at work.
+fn start(case: Case, ends: Ends) -> Result<Running> {
+    let config = case.config(ends)?;
+    let begin = Instant::now();
+    let envoy = config.start(1);
+    e2e::wait::until(case.name, || load::once(envoy.address()).ok().filter(|head| case.is_ready(head)));
+    let ready = begin.elapsed();
+    eprintln!("{}: ready after {} ms", case.name, ready.as_millis());
+    Ok(Running { case, envoy, ready, rounds: Vec::new() })
+}
+
+fn measure(one: &Running, adapter: &Adapter) -> Result<Round> {
+    let used = || -> Result<_> { Ok((cost::cpu(one.envoy.pid())?, cost::cpu(adapter.pid())?)) };
+    let mut round = load::closed(one.envoy.address(), |answers| {
+        std::thread::sleep(WARM_UP);
+        let (begin, first) = (Instant::now(), answers.load(Ordering::Relaxed));
+        let before = used()?;
+        std::thread::sleep(CLOSED);
+        let after = used()?;
+        let count = answers.load(Ordering::Relaxed) - first;
+        Ok(Round {
+            throughput: count as f64 / begin.elapsed().as_secs_f64(),
+            envoy_cpu: (after.0 - before.0).as_secs_f64() * 1e6 / count as f64,
+            adapter_cpu: (after.1 - before.1).as_secs_f64() * 1e6 / count as f64,
+            ..Round::default()
+        })
+    })?;
+    let before = used()?;
+    let mut taken = load::fixed(one.envoy.address(), RATE, FIXED)?;
+    round.envoy_cpu_fixed = (used()?.0 - before.0).as_secs_f64() * 1e6 / taken.len() as f64;
+    taken.sort();
+    let at =
+        |share: f64| taken.get((taken.len() as f64 * share) as usize).map_or(0.0, |t| t.as_secs_f64() * 1e6);
+    (round.p50, round.p99) = (at(0.5), at(0.99));
+    Ok(round)
+}
+
+fn row(one: &Running) -> Result<Row> {
+    let module = one.case.module().map(std::fs::metadata).transpose()?.map(|file| file.len());
+    Ok(Row {
+        case: one.case,
+        median: Round::median(&one.rounds),
+        memory: cost::memory(one.envoy.pid())?,
+        module,
+        ready: one.ready,
+    })
+}

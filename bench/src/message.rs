@@ -1,0 +1,56 @@
+//! Just enough of HTTP/1.1 for a client and a server that only ever talk to Envoy.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+
+/// A message with its length.
+pub fn encode(start: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut message = format!("{start}\r\n");
+    for (name, value) in headers {
+        message.push_str(&format!("{name}: {value}\r\n"));
+    }
+    message.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+    let mut message = message.into_bytes();
+    message.extend_from_slice(body);
+    message
+}
+
+/// Reads one message after the other.
+pub struct Reader {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    /// From the beginning of a connection.
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::with_capacity(8192) }
+    }
+
+    /// The head of the next message, whose body is read as well; `None` at the connection's end.
+    pub fn next(&mut self) -> io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(self.buffer.get(..end).unwrap_or_default()).into_owned();
+                let whole = end + 4 + content_length(&head)?;
+                if self.buffer.len() >= whole {
+                    self.buffer.drain(..whole);
+                    return Ok(Some(head));
+                }
+            }
+            let mut piece = [0; 4096];
+            let count = self.stream.read(&mut piece)?;
+            if count == 0 {
+                return Ok(None);
+            }
+            self.buffer.extend_from_slice(piece.get(..count).unwrap_or_default());
+        }
+    }
+}
+
+fn content_length(head: &str) -> io::Result<usize> {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let length = fields.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|(_, value)| value.trim().parse().ok());
+    length.ok_or_else(|| io::Error::other(format!("no content-length in {head}")))
+}

@@ -1,0 +1,124 @@
+//! The table, and what it says of the targets.
+
+use crate::case::{Case, Filter};
+use crate::{RATE, load};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// One round of one case; times in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Round {
+    /// Requests per second, closed loop.
+    pub throughput: f64,
+    /// Envoy's CPU time per request, closed loop.
+    pub envoy_cpu: f64,
+    /// The adapter's, closed loop.
+    pub adapter_cpu: f64,
+    /// Envoy's at the fixed rate.
+    pub envoy_cpu_fixed: f64,
+    /// Latency at the fixed rate.
+    pub p50: f64,
+    /// Latency at the fixed rate.
+    pub p99: f64,
+}
+
+/// A case's line.
+pub struct Row {
+    pub case: Case,
+    pub median: Round,
+    pub memory: u64,
+    pub module: Option<u64>,
+    pub ready: Duration,
+}
+
+impl Round {
+    /// Each value's own median.
+    pub fn median(rounds: &[Round]) -> Round {
+        let of = |field: fn(&Round) -> f64| median(rounds.iter().map(field).collect());
+        Round {
+            throughput: of(|round| round.throughput),
+            envoy_cpu: of(|round| round.envoy_cpu),
+            adapter_cpu: of(|round| round.adapter_cpu),
+            envoy_cpu_fixed: of(|round| round.envoy_cpu_fixed),
+            p50: of(|round| round.p50),
+            p99: of(|round| round.p99),
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    if values.len() % 2 == 1 { at(middle) } else { (at(middle.saturating_sub(1)) + at(middle)) / 2.0 }
+}
+
+/// The whole report.
+pub fn render(rows: &[Row], rounds: usize, adapter_memory: u64) -> String {
+    let mut text = format!(
+        "# What Weir costs\n\n`make bench` on {}, {}: {rounds} interleaved rounds, medians. Envoy with one worker; \
+         {} connections, 560-byte request, 1.2 kB answer. CPU times are microseconds per request in a closed loop \
+         (at {RATE}/s in brackets), latencies microseconds at {RATE} requests/s. *Above* is Envoy's CPU time above \
+         Envoy alone.\n\n",
+        std::env::var("BENCH_DATE").unwrap_or_else(|_| "an unknown day".into()),
+        machine(),
+        load::CONNECTIONS,
+    );
+    text.push_str(
+        "| case | requests/s | Envoy CPU | above | adapter CPU | p50 | p99 | memory MB | module kB | ready ms |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let module = row.module.map_or_else(|| "-".into(), |bytes| (bytes / 1000).to_string());
+        let m = &row.median;
+        let _ = writeln!(
+            text,
+            "| {} | {:.0} | {:.0} ({:.0}) | {:.0} | {:.0} | {:.0} | {:.0} | {} | {module} | {} |",
+            row.case.name,
+            m.throughput,
+            m.envoy_cpu,
+            m.envoy_cpu_fixed,
+            above(rows, row),
+            m.adapter_cpu,
+            m.p50,
+            m.p99,
+            row.memory / 1_000_000,
+            row.ready.as_millis(),
+        );
+    }
+    let _ = writeln!(text, "\nThe adapter's memory: {} MB.\n", adapter_memory / 1_000_000);
+    targets(rows, &mut text);
+    text
+}
+
+fn above(rows: &[Row], row: &Row) -> f64 {
+    let alone = rows.iter().find(|row| row.case.filter == Filter::None);
+    row.median.envoy_cpu - alone.map_or(f64::NAN, |alone| alone.median.envoy_cpu)
+}
+
+fn targets(rows: &[Row], text: &mut String) {
+    let weir = |gateway| Filter::Weir { gateway, body: false };
+    let ratios = [
+        ("one limit / the Wasm floor", weir("one"), Filter::Floor, 1.3),
+        ("one limit / Envoy's check and report", weir("one"), Filter::RateLimit { report: true }, 1.0),
+        ("no limit / an empty Wasm filter", weir("none"), Filter::Empty, 1.3),
+        ("eight limits / one limit", weir("eight"), weir("one"), 1.3),
+    ];
+    text.push_str("| Envoy's CPU time above Envoy alone | ratio | wanted | |\n|---|---|---|---|\n");
+    let of = |filter| rows.iter().find(|row| row.case.filter == filter).map(|row| above(rows, row));
+    for (name, mine, theirs, most) in ratios {
+        if let (Some(mine), Some(theirs)) = (of(mine), of(theirs)) {
+            let ratio = mine / theirs;
+            let verdict = if ratio <= most { "met" } else { "missed" };
+            let _ = writeln!(text, "| {name} | {ratio:.2} | at most {most:.1} | {verdict} |");
+        }
+    }
+}
+
+/// In general words.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let information = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    format!("{cores} cores of {}", model.map_or("an unknown processor", |(_, model)| model.trim()))
+}

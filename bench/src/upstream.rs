@@ -1,0 +1,52 @@
+//! The LLM behind Envoy: the same answer to everything, as cheaply as possible, so that Envoy is what is measured.
+
+use crate::message;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+/// Serves until the program ends.
+pub fn start() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let answer = answer();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            thread::spawn(move || serve(stream, &answer));
+        }
+    });
+    Ok(address)
+}
+
+fn serve(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = message::Reader::new(stream.try_clone()?);
+    while reader.next()?.is_some() {
+        stream.write_all(answer)?;
+    }
+    Ok(())
+}
+
+/// A chat completion of 1.2 kB that used 100 tokens.
+fn answer() -> Vec<u8> {
+    let text = "The river is held back by the weir, and what may pass is measured. ".repeat(12);
+    let body = serde_json::json!({
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_790_000_000,
+        "model": "gpt-4o",
+        "choices": [{
+            "index": 0,
+            "message": { "role": "assistant", "content": text, "refusal": null },
+            "finish_reason": "stop"
+        }],
+        "usage": {
+            "prompt_tokens": 40,
+            "completion_tokens": 60,
+            "total_tokens": 100,
+            "prompt_tokens_details": { "cached_tokens": 0 }
+        }
+    });
+    message::encode("HTTP/1.1 200 OK", &[("content-type", "application/json")], body.to_string().as_bytes())
+}

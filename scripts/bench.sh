@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Measures Weir beside Envoy's own filters and bare Wasm filters. BENCH_ROUNDS=8; BENCH_CASES=Weir for some only.
+. "$(dirname "$0")/tools.sh"
+bash scripts/build.sh
+need_envoy
+
+say "building the bench and its filters"
+cargo_wasm build -p empty-filter -p floor-filter --profile wasm --locked
+mkdir -p dist/bench
+cp "$target/$wasm_target"/wasm/{empty,floor}_filter.wasm dist/bench/
+cargo build -p bench --release --locked --target-dir "$target"
+
+say "measuring (a minute per round; a quiet machine gives steadier numbers)"
+BENCH_DATE="$(date -u +%F)" WEIR_WASM="$PWD/dist/weir.wasm" WEIR_ADAPTER="$PWD/dist/limitador-adapter" \
+  "$target/release/bench"
