@@ -29,7 +29,7 @@ impl Config {
         let text =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut config =
-            serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         free_ports(&mut config);
         Self(config)
     }
@@ -167,6 +167,11 @@ impl Envoy {
         let text = Request::get("/stats").send(self.admin).text();
         let values = text.lines().filter_map(|line| line.split_once(": ")).filter(|(key, _)| *key == name);
         values.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).sum()
+    }
+
+    /// How often a worker has brought a plan into force.
+    pub fn plans(&self) -> u64 {
+        self.stat("wasmcustom.weir_plans")
     }
 
     /// All statistics whose name holds this.

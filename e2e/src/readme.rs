@@ -66,3 +66,28 @@ impl Command {
         Regex::new(&pattern).expect("an escaped pattern").is_match(printed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_commands_and_what_they_print() {
+        let commands = session("$ echo a \\\n    b\na b\n$ true\n$ seq 3\n1\n...\n3\n");
+        let parts: Vec<_> =
+            commands.iter().map(|step| (step.command.as_str(), step.prints.as_str())).collect();
+        assert_eq!(parts, [("echo a \\\n    b", "a b\n"), ("true", ""), ("seq 3", "1\n...\n3\n")]);
+    }
+
+    #[test]
+    fn dots_stand_for_anything_within_a_line_or_any_lines() {
+        let accepts = |prints: &str, printed: &str| {
+            Command { command: String::new(), prints: prints.to_owned() }.accepts(printed)
+        };
+        assert!(accepts("a...c\n", "a, b, c\n"));
+        assert!(!accepts("a...c\n", "a\nc\n"));
+        assert!(accepts("a\n...\nc\n", "a\nb\nb\nc\n"));
+        assert!(accepts("a\n...\nc\n", "a\nc\n"));
+        assert!(!accepts("a\n", "a\nb\n") && !accepts("a.c\n", "abc\n"));
+    }
+}

@@ -174,7 +174,7 @@ impl Story {
     pub fn read(path: &Path) -> Result<Self, String> {
         let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
-        let value: Value = serde_yaml_ng::from_str(&text).map_err(|error| told(&error))?;
+        let value: Value = serde_saphyr::from_str(&text).map_err(|error| told(&error))?;
         serde_json::from_value(value).map_err(|error| told(&error))
     }
 
@@ -200,10 +200,8 @@ impl PolicySource {
                 let path = artefacts::root().join(file);
                 let text = std::fs::read_to_string(&path)
                     .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-                let documents = serde_yaml_ng::Deserializer::from_str(&text);
-                let object =
-                    |document| Value::deserialize(document).unwrap_or_else(|error| panic!("{error}"));
-                documents.map(object).collect()
+                let documents = serde_saphyr::from_multiple(&text);
+                documents.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
             }
         }
     }

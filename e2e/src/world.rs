@@ -35,6 +35,7 @@ pub struct World {
     pub adapter: Adapter,
     /// The provider.
     pub upstream: Upstream,
+    workers: u32,
 }
 
 /// What shall run.
@@ -57,19 +58,15 @@ impl World {
 
     /// Edits a policy file and waits until the edit is in force in every worker.
     pub fn edit(&self, file: &str, policy: &str) {
-        let before = self.plans();
+        let before = self.envoy.plans();
         self.adapter.write(file, policy);
-        wait::until("the edit's coming into force", || (self.plans() > before).then_some(()));
+        self.wait_for_plans(before);
     }
 
-    /// How many plans the filters have taken so far.
-    fn plans(&self) -> u64 {
-        self.envoy.stat("wasmcustom.weir_plans")
-    }
-
-    /// The adapter ends and comes back, and Envoy's workers have found it.
-    pub fn restart_adapter(&mut self) {
-        self.adapter.restart();
+    /// Waits until every worker, and Envoy's main thread, has taken another plan since there were so many.
+    fn wait_for_plans(&self, before: u64) {
+        let wanted = before + u64::from(self.workers) + 1;
+        wait::until("the plan in every worker", || (self.envoy.plans() >= wanted).then_some(()));
     }
 
     /// Sends a request through Envoy and reads its answer.
@@ -120,6 +117,8 @@ impl Builder {
         self.config.cluster("llm", upstream.address());
         self.config.cluster("limitador-adapter", adapter.grpc());
         let envoy = self.config.start(self.workers);
-        World { envoy, adapter, upstream }
+        let world = World { envoy, adapter, upstream, workers: self.workers };
+        world.wait_for_plans(0);
+        world
     }
 }

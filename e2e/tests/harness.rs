@@ -103,3 +103,12 @@ fn a_client_that_hangs_up_ends_its_request_upstream() {
     });
     gate.open();
 }
+
+#[test]
+fn every_story_can_be_read() {
+    let stories = e2e::scenario::Story::all();
+    assert!(stories.len() > 20);
+    let wrong: Vec<_> =
+        stories.iter().filter_map(|(_, path)| e2e::scenario::Story::read(path).err()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,1 +1,33 @@
-//! To be filled.
+//! Serves TokenRateLimitPolicies: hands out plans, holds and charges.
+//!
+//! Files → [`sources`] → [`collection`] → [`in_force`], which filters get as plans and the [`limiter`] looks limits
+//! up in. Calls → [`grpc`] → [`limiter`] or [`envoy`] → [`ledger`], which [`memory`] keeps: holds itself, charges
+//! in [`counters`].
+
+pub mod archive;
+pub mod buckets;
+pub mod check;
+pub mod cli;
+pub mod collection;
+pub mod counters;
+pub mod descriptors;
+pub mod documents;
+pub mod envoy;
+pub mod grpc;
+pub mod http;
+pub mod in_force;
+pub mod ledger;
+pub mod limiter;
+pub mod memory;
+pub mod metrics;
+pub mod serve;
+pub mod sources;
+
+/// The gRPC services of `proto/`, on the messages of `policy::wire`.
+#[allow(missing_docs, clippy::all)]
+pub mod services {
+    include!(concat!(env!("OUT_DIR"), "/services.rs"));
+
+    /// The files of `proto/`, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

@@ -128,7 +128,7 @@ impl Player for ThroughEnvoy {
             AdapterFate::Frozen => self.world.adapter.freeze(),
             AdapterFate::Thawed => self.world.adapter.thaw(),
             AdapterFate::Killed => self.world.adapter.kill(),
-            AdapterFate::Restarted => self.world.restart_adapter(),
+            AdapterFate::Restarted => self.world.adapter.restart(),
         }
         self.frozen = matches!(fate, AdapterFate::Frozen | AdapterFate::Killed);
     }

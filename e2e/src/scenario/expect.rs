@@ -174,3 +174,39 @@ impl std::fmt::Display for Bucket {
         self.who.as_ref().map_or(Ok(()), |who| write!(f, " of {who}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_is_written_is_compared() {
+        let expected = json!({ "status": 200, "headers": { "x-a": "[0-9]+", "x-b": null }, "body": { "a": { "b": 1 } } });
+        let expected: Expected = serde_json::from_value(expected).unwrap();
+        let mut seen = Seen { status: 200, headers: vec![("x-a".into(), "42".into())], ..Seen::default() };
+        seen.body = br#"{"a": {"b": 1, "c": 2}, "d": 3}"#.to_vec();
+        assert_eq!(expected.compare(&seen), [""; 0]);
+        seen.headers = vec![("x-a".into(), "4x".into()), ("x-b".into(), "there".into())];
+        seen.body = br#"{"a": {"b": 2}}"#.to_vec();
+        let wrong = [
+            r#"the response's header x-a is "4x", not "[0-9]+""#,
+            "the response's header x-b is there: there",
+            "body.a.b is 2, not 1",
+        ];
+        assert_eq!(expected.compare(&seen), wrong);
+    }
+
+    #[test]
+    fn a_bucket_that_is_not_there_is_empty() {
+        let all =
+            [json!({ "limit": "a", "unit": "tokens", "counters": { "id": "x" }, "used": 5, "held": 0 })];
+        let bucket = |who: &str, used: u64| {
+            let bucket = json!({ "limit": "a", "who": who, "used": used });
+            serde_json::from_value::<Bucket>(bucket).unwrap().compare(&all)
+        };
+        assert!(bucket("x", 5).is_empty() && bucket("y", 0).is_empty());
+        assert_eq!(bucket("x", 6), ["a tokens of x: used is 5, not 6"]);
+        assert_eq!(bucket("y", 6), ["a tokens of y: used is 0, not 6"]);
+    }
+}

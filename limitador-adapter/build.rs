@@ -1,0 +1,26 @@
+//! Turns the services of `proto/` into Rust. Their messages are `policy::wire`'s, so that there is one definition.
+
+use prost::Message;
+use std::path::PathBuf;
+
+const FILES: [&str; 3] = [
+    "envoy/service/ratelimit/v3/rls.proto",
+    "kuadrant/service/ratelimit/v1/ratelimit.proto",
+    "weir/v1/policy.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = "../proto";
+    println!("cargo::rerun-if-changed={root}");
+    let descriptors = protox::compile(FILES, [root])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .extern_path(".envoy", "::policy::wire::envoy")
+        .extern_path(".kuadrant", "::policy::wire::kuadrant")
+        .extern_path(".weir", "::policy::wire::weir")
+        .include_file("services.rs")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

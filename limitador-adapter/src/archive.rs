@@ -1,0 +1,156 @@
+//! Which reservations are over, so that a replayed commit charges nothing and a late reserve holds nothing. Bounded:
+//! two generations, the older dropped whole when the younger has had its time or is full.
+
+use crate::buckets::WindowId;
+use crate::ledger::Key;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An id is remembered for this long at least, unless there are too many.
+pub const REMEMBERED: Duration = Duration::from_secs(30 * 60);
+
+/// Ids of one generation: what a hash table of 2^22 slots takes (36 MB).
+pub const AT_MOST: usize = 3_600_000;
+
+/// A keyed hash of a reservation's id: ids are the callers', of any length.
+pub type Id = u64;
+
+/// What was charged at admission.
+pub type Charged = Vec<Advance>;
+
+/// A charge at admission, which the commit confirms or takes back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// To which bucket.
+    pub key: Arc<Key>,
+    /// How much.
+    pub amount: u64,
+    /// In which window.
+    pub window: WindowId,
+}
+
+/// What is remembered of an id that is no longer held.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Its commit came.
+    Settled,
+    /// Its holds lapsed; the commit may still come.
+    Lapsed(Charged),
+}
+
+#[derive(Default)]
+struct Generation {
+    settled: HashSet<Id>,
+    lapsed: HashMap<Id, Charged>,
+}
+
+impl Generation {
+    fn len(&self) -> usize {
+        self.settled.len() + self.lapsed.len()
+    }
+}
+
+/// The ids of reservations that are over.
+pub struct Archive {
+    young: Generation,
+    old: Generation,
+    since: Instant,
+    at_most: usize,
+    forgotten: u64,
+}
+
+impl Archive {
+    /// Empty; `at_most` ids per generation.
+    pub fn new(at_most: usize, now: Instant) -> Self {
+        Self { young: Generation::default(), old: Generation::default(), since: now, at_most, forgotten: 0 }
+    }
+
+    /// The id's commit came.
+    pub fn settle(&mut self, id: Id, now: Instant) {
+        self.make_room(now);
+        self.young.settled.insert(id);
+    }
+
+    /// The id's holds lapsed.
+    pub fn lapse(&mut self, id: Id, charged: Charged, now: Instant) {
+        self.make_room(now);
+        self.young.lapsed.insert(id, charged);
+    }
+
+    /// Whether the id is over.
+    pub fn knows(&self, id: Id) -> bool {
+        [&self.young, &self.old].iter().any(|g| g.settled.contains(&id) || g.lapsed.contains_key(&id))
+    }
+
+    /// What is remembered of the id, taken out if it lapsed.
+    pub fn take(&mut self, id: Id) -> Option<Past> {
+        if self.young.settled.contains(&id) || self.old.settled.contains(&id) {
+            return Some(Past::Settled);
+        }
+        self.young.lapsed.remove(&id).or_else(|| self.old.lapsed.remove(&id)).map(Past::Lapsed)
+    }
+
+    /// How many ids are remembered.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many ids were dropped before their time.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        let over = now.saturating_duration_since(self.since) >= REMEMBERED;
+        if over || self.young.len() >= self.at_most {
+            if !over {
+                self.forgotten = self.forgotten.saturating_add(self.old.len() as u64);
+            }
+            self.old = std::mem::take(&mut self.young);
+            self.since = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_remembered_for_half_an_hour_and_forgotten_within_two_generations() {
+        let start = Instant::now();
+        let mut archive = Archive::new(10, start);
+        archive.settle(1, start + REMEMBERED - Duration::from_secs(1));
+        archive.settle(2, start + REMEMBERED);
+        archive.settle(3, start + 2 * REMEMBERED - Duration::from_secs(1));
+        assert!(archive.knows(1) && archive.knows(2));
+        archive.settle(4, start + 2 * REMEMBERED);
+        assert!(!archive.knows(1) && archive.knows(3) && archive.knows(4));
+        assert_eq!(archive.forgotten(), 0);
+    }
+
+    #[test]
+    fn too_many_ids_push_out_the_oldest_and_that_is_counted() {
+        let now = Instant::now();
+        let mut archive = Archive::new(2, now);
+        (0..5).for_each(|id| archive.settle(id, now));
+        assert_eq!((archive.len(), archive.forgotten()), (3, 2));
+        assert!(!archive.knows(0) && archive.knows(4));
+    }
+
+    #[test]
+    fn a_lapsed_id_gives_its_charges_once() {
+        let now = Instant::now();
+        let mut archive = Archive::new(2, now);
+        archive.lapse(1, Vec::new(), now);
+        assert!(archive.knows(1));
+        assert_eq!(archive.take(1), Some(Past::Lapsed(Vec::new())));
+        assert_eq!(archive.take(1), None);
+    }
+}

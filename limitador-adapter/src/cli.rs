@@ -1,0 +1,72 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Token rate limits for LLM APIs: serves TokenRateLimitPolicies to Weir's filters and counts for them.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve policies, holds and charges.
+    Serve(Serve),
+    /// Tell every mistake in policies, without serving them.
+    Check(Check),
+}
+
+/// How to serve.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// Files (YAML, several documents allowed, or JSON) or folders of them; watched for changes.
+    #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required = true, value_delimiter = ',')]
+    pub policies: Vec<PathBuf>,
+    /// Where to serve gRPC.
+    #[arg(long, env = "WEIR_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    pub grpc_listen: SocketAddr,
+    /// Where to serve health, metrics and what is in force.
+    #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub http_listen: SocketAddr,
+    /// Where counters are kept: memory (of this process).
+    #[arg(long, env = "WEIR_STORAGE", default_value = "memory")]
+    pub storage: Storage,
+    /// The most counters (one per limit, unit, window and user) that are kept at once. Beyond it, requests that need
+    /// a new one cannot be decided, and the policy's failureMode applies.
+    #[arg(long, env = "WEIR_MAX_COUNTERS", value_name = "NUMBER", default_value_t = 10_000_000)]
+    pub max_counters: usize,
+}
+
+/// What to check.
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// Files or folders.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Where counters are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In this process.
+    Memory,
+}
+
+impl FromStr for Storage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            _ if text.starts_with("redis://") => Err("redis is not supported yet, only memory".to_owned()),
+            _ => Err("is not a storage; memory is".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! YAML (and so JSON) text → documents. The only file that names the YAML crate.
+
+use serde_json::Value;
+
+/// Everything in one file that is no policy, and no policy is near this size.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The documents of a file that are not empty, in order. The error names line and column.
+///
+/// A key that stands twice is an error: one of the two would be ignored. `yes` and `on` are words, not booleans.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Value>, String> {
+    if bytes.len() > MOST_BYTES {
+        return Err(format!("is larger than {MOST_BYTES} bytes"));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| one_line(&error.to_string()))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn several_documents_and_the_types_of_scalars() {
+        let text = b"---\nlimit: 20000\nwindow: 24h\nflag: true\nword: yes\n---\n\n---\n{\"json\": [1, \"a\", null]}\n";
+        let wanted = [
+            json!({"limit": 20000, "window": "24h", "flag": true, "word": "yes"}),
+            json!({"json": [1, "a", null]}),
+        ];
+        assert_eq!(parse(text).unwrap(), wanted);
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_told_with_its_place() {
+        let bad: [(&str, &[u8]); 5] = [
+            ("duplicate key", b"a: 1\nb: 2\na: 3\n"),
+            ("duplicate key in JSON", br#"{"a": 1, "a": 2}"#),
+            ("indentation", b"a:\n  b: 1\n c: 2\n"),
+            ("unclosed", b"a: [1, 2\nb: 3\n"),
+            ("not UTF-8", b"a: \xff\n"),
+        ];
+        let told: Vec<_> =
+            bad.iter().map(|(name, text)| format!("{name}: {}", parse(text).expect_err(name))).collect();
+        insta::assert_snapshot!(told.join("\n"));
+    }
+}

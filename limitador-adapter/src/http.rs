@@ -1,0 +1,143 @@
+//! The HTTP side, for people and probes.
+
+use crate::collection::Entry;
+use crate::in_force::InForce;
+use crate::ledger::{Ledger, Reading, Unavailable};
+use crate::metrics::Metrics;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// Holds and charges.
+    pub ledger: Arc<dyn Ledger>,
+    /// The policies.
+    pub in_force: watch::Receiver<Arc<InForce>>,
+    /// The counts.
+    pub metrics: Arc<Metrics>,
+    /// Whether the process is about to end.
+    pub drain: watch::Receiver<bool>,
+}
+
+impl Pages {
+    /// The pages.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/api/counters", get(counters))
+            .route("/api/policies", get(policies))
+            .with_state(self)
+    }
+}
+
+async fn ready(State(pages): State<Pages>) -> Response {
+    if *pages.drain.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    match pages.ledger.size().await {
+        Ok(_) => "ok\n".into_response(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    match pages.ledger.size().await {
+        Ok(size) => {
+            let exposition = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (exposition, pages.metrics.render(size)).into_response()
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn unavailable(error: &Unavailable) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+}
+
+/// One bucket. Those of rates that are no longer in force are not shown: there is no maximum to show them against.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CounterView {
+    policy: String,
+    limit: String,
+    unit: &'static str,
+    counters: BTreeMap<String, String>,
+    max: u64,
+    used: u64,
+    held: u64,
+    remaining: u64,
+    resets_in_seconds: u64,
+}
+
+impl CounterView {
+    fn new(reading: &Reading, in_force: &InForce) -> Option<Self> {
+        let Reading { key, used, held, reset } = reading;
+        let (max, limit) = (in_force.maximum(key)?, in_force.limit(&key.limit)?);
+        Some(Self {
+            policy: limit.policy.to_string(),
+            limit: limit.name.clone(),
+            unit: key.unit.name(),
+            counters: key.counters.iter().cloned().collect(),
+            max,
+            used: *used,
+            held: *held,
+            remaining: max.saturating_sub(used.saturating_add(*held)),
+            resets_in_seconds: whole_seconds(reset.unwrap_or(key.window)),
+        })
+    }
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
+}
+
+async fn counters(State(pages): State<Pages>) -> Response {
+    let in_force = Arc::clone(&pages.in_force.borrow());
+    match pages.ledger.readings(Instant::now()).await {
+        Ok(mut readings) => {
+            readings.sort_by(|a, b| a.key.cmp(&b.key));
+            let views = readings.iter().filter_map(|reading| CounterView::new(reading, &in_force));
+            Json(views.collect::<Vec<_>>()).into_response()
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// One policy, or a part of a file that is none.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PolicyView<'a> {
+    policy: Option<&'a str>,
+    file: String,
+    document: Option<usize>,
+    in_force: bool,
+    mistakes: Vec<String>,
+}
+
+impl<'a> PolicyView<'a> {
+    fn new(entry: &'a Entry) -> Self {
+        Self {
+            policy: entry.policy.as_deref(),
+            file: entry.file.display().to_string(),
+            document: entry.document,
+            in_force: entry.in_force,
+            mistakes: entry.mistakes.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+async fn policies(State(pages): State<Pages>) -> Response {
+    let in_force = Arc::clone(&pages.in_force.borrow());
+    Json(in_force.entries.iter().map(PolicyView::new).collect::<Vec<_>>()).into_response()
+}

@@ -1,0 +1,162 @@
+//! The policies in force, for those who ask: filters (a plan by gateway) and the limiter (a limit by its name).
+
+use crate::collection::{Collected, Entry, Good};
+use crate::ledger::Key;
+use crate::metrics::Metrics;
+use metrics::Counter;
+use policy::model::{Target, TargetKind, Unit};
+use policy::wire::weir::v1::GetPlanResponse;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is in force.
+#[derive(Default)]
+pub struct InForce {
+    policies: Vec<Good>,
+    limits: HashMap<Arc<str>, KnownLimit>,
+    /// What the sources have, mistakes included.
+    pub entries: Vec<Entry>,
+}
+
+/// A limit that descriptors may name.
+pub struct KnownLimit {
+    /// "NAMESPACE/POLICY/LIMIT".
+    pub key: Arc<str>,
+    /// "NAMESPACE/POLICY".
+    pub policy: Arc<str>,
+    /// Its name in the policy.
+    pub name: String,
+    /// How long a hold may live whose call says nothing.
+    pub ttl: Duration,
+    /// At least one.
+    pub rates: Vec<KnownRate>,
+    /// Counts refusals.
+    pub refused: Counter,
+}
+
+/// A rate that descriptors may name.
+pub struct KnownRate {
+    /// What it counts.
+    pub unit: Unit,
+    /// How long a window lasts.
+    pub window: Duration,
+    /// As descriptors spell it.
+    pub window_text: String,
+    /// What may be used in a window.
+    pub max: u64,
+    /// Counts what is charged.
+    pub charged: Counter,
+}
+
+impl InForce {
+    /// What was collected comes into force.
+    pub fn new(collected: Collected, metrics: &Metrics) -> Self {
+        let Collected { policies, entries } = collected;
+        let limits = policies.iter().flat_map(|good| limits(good, metrics));
+        let limits = limits.map(|limit| (Arc::clone(&limit.key), limit)).collect();
+        Self { policies, limits, entries }
+    }
+
+    /// A limit by "NAMESPACE/POLICY/LIMIT".
+    pub fn limit(&self, key: &str) -> Option<&KnownLimit> {
+        self.limits.get(key)
+    }
+
+    /// A bucket's maximum, if its rate is in force.
+    pub fn maximum(&self, key: &Key) -> Option<u64> {
+        let rates = &self.limit(&key.limit)?.rates;
+        Some(rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window)?.max)
+    }
+
+    /// How many policies are in force.
+    pub fn len(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// How many policies and files have mistakes.
+    pub fn invalid(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.mistakes.is_empty()).count()
+    }
+
+    /// The version of a gateway's plan: the same for the same policies, whenever and wherever they are read.
+    pub fn version(&self, gateway: &Gateway<'_>) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.of(gateway).for_each(|policy| policy.json.hash(&mut hasher));
+        format!("{:016x}", hasher.finish())
+    }
+
+    /// The plan of a gateway.
+    pub fn plan(&self, gateway: &Gateway<'_>) -> GetPlanResponse {
+        let policies = self.of(gateway).map(|policy| policy.json.to_vec()).collect();
+        GetPlanResponse { version: self.version(gateway), policies }
+    }
+
+    fn of(&self, gateway: &Gateway<'_>) -> impl Iterator<Item = &Good> {
+        self.policies.iter().filter(|good| gateway.serves(&good.policy.namespace, &good.policy.target))
+    }
+}
+
+fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {
+    let limits = good.policy.limits.iter().map(|limit| KnownLimit {
+        key: format!("{}/{}", good.name, limit.name).into(),
+        policy: Arc::clone(&good.name),
+        name: limit.name.clone(),
+        ttl: limit.ttl,
+        rates: limit
+            .rates
+            .iter()
+            .map(|rate| KnownRate {
+                unit: rate.unit,
+                window: rate.window,
+                window_text: rate.window_text(),
+                max: rate.max,
+                charged: metrics.charged(&good.name, &limit.name, rate.unit),
+            })
+            .collect(),
+        refused: metrics.refused(&good.name, &limit.name),
+    });
+    limits.collect()
+}
+
+/// Which gateway a filter serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway<'a> {
+    /// Every policy applies.
+    Any,
+    /// This one.
+    Named {
+        /// Its namespace.
+        namespace: &'a str,
+        /// Its name.
+        name: &'a str,
+    },
+}
+
+impl<'a> Gateway<'a> {
+    /// From "NAMESPACE/NAME", "*" or nothing, which is "*".
+    pub fn parse(text: &'a str) -> Option<Self> {
+        if text.is_empty() || text == "*" {
+            return Some(Self::Any);
+        }
+        let (namespace, name) = text.split_once('/')?;
+        let plain = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+        plain.then_some(Self::Named { namespace, name })
+    }
+
+    /// Which route a policy means is for the filter to see, so routes' policies go to every gateway.
+    fn serves(&self, policy_namespace: &str, target: &Target) -> bool {
+        match self {
+            Self::Named { namespace, name } if target.kind == TargetKind::Gateway => {
+                *namespace == policy_namespace && *name == target.name
+            }
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Who may use how much: holds and charges, by bucket. What every storage must do; [`crate::memory`] is the one in
+//! this process.
+//!
+//! Nothing here knows policies: a hold brings its maximum. Time is an argument. All amounts saturate.
+
+use policy::model::Unit;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One bucket: what is counted, for whom. A rate's maximum is no part of it, so changing that keeps the counter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// "NAMESPACE/POLICY/LIMIT".
+    pub limit: Arc<str>,
+    /// What is counted.
+    pub unit: Unit,
+    /// How long a window lasts.
+    pub window: Duration,
+    /// (counter expression's text, value), sorted.
+    pub counters: Arc<[(String, String)]>,
+}
+
+/// An amount wanted before it is used.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    /// From which bucket.
+    pub key: Arc<Key>,
+    /// How much; 0 counts as 1.
+    pub amount: u64,
+    /// What the bucket may hold and have used in all.
+    pub max: u64,
+    /// How long the hold may live.
+    pub ttl: Duration,
+    /// Whether the amount is used by the admission itself.
+    pub take: Take,
+}
+
+/// What admission does with an amount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// Holds it until the commit.
+    Hold,
+    /// Charges it at once. A commit for the same bucket is charged only what it adds.
+    Charge,
+}
+
+/// An amount that was used.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// From which bucket.
+    pub key: Arc<Key>,
+    /// How much.
+    pub amount: u64,
+}
+
+/// A question and a charge in one, for protocols without holds.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// Which bucket.
+    pub key: Arc<Key>,
+    /// The bucket's maximum.
+    pub max: u64,
+    /// The room without which the bucket refuses; 0 counts as 1.
+    pub need: u64,
+    /// What to charge.
+    pub charge: u64,
+    /// When to charge it.
+    pub when: When,
+}
+
+/// When a hit is charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// If no bucket of the call refuses: the use is still to come.
+    Admitted,
+    /// In any case: it has been used.
+    Always,
+}
+
+/// How a bucket stands after a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// This bucket had no room.
+    pub limited: bool,
+    /// Its maximum.
+    pub max: u64,
+    /// What is left, holds taken off; 0 in debt.
+    pub remaining: u64,
+    /// Until the window ends. The whole window if none has begun.
+    pub reset: Duration,
+}
+
+/// The answer to a reserve or a hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Every bucket had room. If not, nothing is held and nothing charged.
+    pub admitted: bool,
+    /// Whether this very call made the difference.
+    pub turn: Turn,
+    /// One per hold or hit, in order.
+    pub statuses: Vec<Status>,
+}
+
+/// What an id means to the ledger when it is reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The first time.
+    First,
+    /// A repetition: what was granted stands.
+    Repeated,
+    /// The commit came first: admitted, nothing held.
+    Late,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Let the holds go, and charged.
+    Released,
+    /// No hold of this id lives: charged alone.
+    Charged,
+    /// Nothing: the id was settled before.
+    AlreadySettled,
+}
+
+/// One bucket as a person sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which.
+    pub key: Arc<Key>,
+    /// Charged in this window.
+    pub used: u64,
+    /// Held now.
+    pub held: u64,
+    /// Until the window ends; `None`: none has begun.
+    pub reset: Option<Duration>,
+}
+
+/// How much the ledger remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Buckets with usage or holds.
+    pub counters: usize,
+    /// Reservations that wait for their commit.
+    pub reservations: usize,
+    /// Their holds.
+    pub holds: usize,
+    /// Settled ids that are remembered so that a replay does nothing.
+    pub settled: usize,
+    /// Settled ids that had to be forgotten before their time.
+    pub forgotten: u64,
+    /// Charges that found no place for their counter.
+    pub dropped: u64,
+}
+
+/// Why the ledger cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// As many counters as allowed.
+    #[error("there are {0} counters already, the most that --max-counters allows")]
+    Full(usize),
+    /// The storage itself.
+    #[error("the counter storage failed: {0}")]
+    Storage(String),
+}
+
+/// Counts and holds. Every call is atomic: no other call sees half of it.
+#[tonic::async_trait]
+pub trait Ledger: Send + Sync {
+    /// Holds every amount, or none. `id` is the caller's; repeating a call holds nothing twice. A refused id is not
+    /// remembered: a repetition asks again.
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Instant) -> Result<Outcome, Unavailable>;
+    /// Ends a reservation: its holds go, `charges` are charged, once. An unknown id is charged as well, and a later
+    /// reserve of it holds nothing. An empty id cannot be remembered.
+    async fn commit(&self, id: &str, charges: Vec<Charge>, now: Instant) -> Result<Settled, Unavailable>;
+    /// Asks and charges without a hold.
+    async fn hit(&self, hits: Vec<Hit>, now: Instant) -> Result<Outcome, Unavailable>;
+    /// Every bucket, in no order.
+    async fn readings(&self, now: Instant) -> Result<Vec<Reading>, Unavailable>;
+    /// How much there is. Fails if the storage does not answer.
+    async fn size(&self) -> Result<Size, Unavailable>;
+    /// Forgets what is over. To be called about once a second; nothing is wrong in between, only larger.
+    async fn sweep(&self, now: Instant) -> Result<(), Unavailable>;
+}

@@ -1,0 +1,316 @@
+//! The ledger in this process. One lock: reserving reads and then writes several buckets, and two that do so at once
+//! would both see the last room.
+//!
+//! A reservation is live (it holds), lapsed (its time ran out; its commit may still come) or settled. Live ones are in
+//! here; [`Archive`] remembers the others.
+
+use crate::archive::{AT_MOST, Advance, Archive, Charged, Id, Past};
+use crate::buckets::{Buckets, after};
+use crate::ledger::{
+    Charge, Hit, Hold, Key, Ledger, Outcome, Reading, Settled, Size, Take, Turn, Unavailable, When,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Windows that a single call may end on its way. Keeps up with any traffic, and no caller waits for long.
+const SWEEP_IN_PASSING: usize = 4;
+
+/// Windows or readings per hold of the lock, when a whole ledger is gone through.
+const BATCH: usize = 512;
+
+/// Holds and charges in this process's memory.
+pub struct MemoryLedger {
+    ids: RandomState,
+    state: Mutex<State>,
+}
+
+struct State {
+    buckets: Buckets,
+    live: HashMap<Id, Reservation>,
+    /// When the next hold of a reservation lapses.
+    lapses: BTreeSet<(Instant, Id)>,
+    archive: Archive,
+    holds: usize,
+    dropped: u64,
+}
+
+/// Room that a call asks for.
+struct Want<'a> {
+    key: &'a Arc<Key>,
+    amount: u64,
+    max: u64,
+}
+
+struct Reservation {
+    holds: Vec<Held>,
+    charged: Charged,
+    lapses: Instant,
+}
+
+struct Held {
+    key: Arc<Key>,
+    amount: u64,
+    until: Instant,
+}
+
+impl MemoryLedger {
+    /// Empty; never more than `counters` buckets.
+    pub fn new(counters: usize, now: Instant) -> Self {
+        let state = State {
+            buckets: Buckets::new(counters),
+            live: HashMap::new(),
+            lapses: BTreeSet::new(),
+            archive: Archive::new(AT_MOST, now),
+            holds: 0,
+            dropped: 0,
+        };
+        Self { ids: RandomState::new(), state: Mutex::new(state) }
+    }
+
+    /// See [`Ledger::reserve`].
+    pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Instant) -> Result<Outcome, Unavailable> {
+        let id = self.ids.hash_one(id);
+        let mut state = self.at(now)?;
+        let turn = match (state.live.contains_key(&id), state.archive.knows(id)) {
+            (true, _) => Turn::Repeated,
+            (false, true) => Turn::Late,
+            (false, false) => Turn::First,
+        };
+        if turn != Turn::First {
+            let statuses = holds.iter().map(|hold| state.buckets.status(&hold.key, hold.max, false, now));
+            return Ok(Outcome { admitted: true, turn, statuses: statuses.collect::<Result<_, _>>()? });
+        }
+        let wants: Vec<_> = holds
+            .iter()
+            .map(|hold| Want { key: &hold.key, amount: hold.amount.max(1), max: hold.max })
+            .collect();
+        let limited = state.take(&wants, now)?;
+        let admitted = !limited.contains(&true);
+        if admitted {
+            state.keep(id, &holds, now)?;
+        }
+        let statuses = holds
+            .iter()
+            .zip(limited)
+            .map(|(hold, limited)| state.buckets.status(&hold.key, hold.max, limited, now));
+        Ok(Outcome { admitted, turn, statuses: statuses.collect::<Result<_, _>>()? })
+    }
+
+    /// See [`Ledger::commit`].
+    pub fn commit(&self, id: &str, charges: &[Charge], now: Instant) -> Result<Settled, Unavailable> {
+        let name = self.ids.hash_one(id);
+        let mut state = self.at(now)?;
+        let (settled, charged) = match state.live.remove(&name) {
+            Some(reservation) => {
+                state.lapses.remove(&(reservation.lapses, name));
+                state.release(reservation.holds);
+                (Settled::Released, reservation.charged)
+            }
+            None => match state.archive.take(name) {
+                Some(Past::Settled) => return Ok(Settled::AlreadySettled),
+                Some(Past::Lapsed(charged)) => (Settled::Charged, charged),
+                None => (Settled::Charged, Vec::new()),
+            },
+        };
+        if !id.is_empty() {
+            state.archive.settle(name, now);
+        }
+        state.charge(charges, charged, now)?;
+        Ok(settled)
+    }
+
+    /// See [`Ledger::hit`].
+    pub fn hit(&self, hits: &[Hit], now: Instant) -> Result<Outcome, Unavailable> {
+        let mut state = self.at(now)?;
+        let wants: Vec<_> =
+            hits.iter().map(|hit| Want { key: &hit.key, amount: hit.need.max(1), max: hit.max }).collect();
+        let limited = state.take(&wants, now)?;
+        let admitted = !limited.contains(&true);
+        for hit in hits {
+            if admitted {
+                state.charge_one(&hit.key, hit.charge, now)?;
+                state.buckets.release(&hit.key, hit.need.max(1));
+            } else if hit.when == When::Always {
+                state.charge_one(&hit.key, hit.charge, now)?;
+            }
+        }
+        let statuses = hits
+            .iter()
+            .zip(limited)
+            .map(|(hit, limited)| state.buckets.status(&hit.key, hit.max, limited, now));
+        Ok(Outcome { admitted, turn: Turn::First, statuses: statuses.collect::<Result<_, _>>()? })
+    }
+
+    /// See [`Ledger::readings`].
+    pub fn readings(&self, now: Instant) -> Result<Vec<Reading>, Unavailable> {
+        let keys = self.at(now)?.buckets.keys();
+        let mut readings = Vec::with_capacity(keys.len());
+        for batch in keys.chunks(BATCH) {
+            let mut state = self.lock();
+            for key in batch {
+                readings.push(state.buckets.reading(key, now)?);
+            }
+        }
+        readings.retain(|reading| reading.used > 0 || reading.held > 0);
+        Ok(readings)
+    }
+
+    /// See [`Ledger::size`].
+    pub fn size(&self) -> Size {
+        let state = self.lock();
+        Size {
+            counters: state.buckets.len(),
+            reservations: state.live.len(),
+            holds: state.holds,
+            settled: state.archive.len(),
+            forgotten: state.archive.forgotten(),
+            dropped: state.dropped,
+        }
+    }
+
+    /// See [`Ledger::sweep`].
+    pub fn sweep(&self, now: Instant) -> Result<(), Unavailable> {
+        while self.at(now)?.buckets.sweep(BATCH, now)? {}
+        Ok(())
+    }
+
+    /// A panic while the lock was held (there is none to be had) must not stop every later call.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state as it is at `now`.
+    fn at(&self, now: Instant) -> Result<MutexGuard<'_, State>, Unavailable> {
+        let mut state = self.lock();
+        state.lapse(now);
+        state.buckets.sweep(SWEEP_IN_PASSING, now)?;
+        Ok(state)
+    }
+}
+
+impl State {
+    /// Takes every amount out of its bucket, or none. Which had no room.
+    ///
+    /// One after the other, so that two wants of one bucket see each other.
+    fn take(&mut self, wants: &[Want<'_>], now: Instant) -> Result<Vec<bool>, Unavailable> {
+        let mut limited = Vec::with_capacity(wants.len());
+        let mut failed = None;
+        for want in wants {
+            let room = self.buckets.has_room(want.key, want.amount, want.max, now);
+            match room.and_then(|room| {
+                if room { self.buckets.hold(want.key, want.amount).map(|()| true) } else { Ok(false) }
+            }) {
+                Ok(taken) => limited.push(!taken),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        if failed.is_some() || limited.contains(&true) {
+            for (want, _) in wants.iter().zip(&limited).filter(|(_, limited)| !**limited) {
+                self.buckets.release(want.key, want.amount);
+            }
+        }
+        failed.map_or(Ok(limited), Err)
+    }
+
+    /// Remembers what was taken under its id, and charges what admission itself uses.
+    fn keep(&mut self, id: Id, holds: &[Hold], now: Instant) -> Result<(), Unavailable> {
+        let mut reservation = Reservation { holds: Vec::new(), charged: Vec::new(), lapses: now };
+        let Some(first) = holds.iter().map(|hold| hold.ttl).min() else { return Ok(()) };
+        for hold in holds {
+            let (key, amount) = (Arc::clone(&hold.key), hold.amount.max(1));
+            match hold.take {
+                Take::Hold => {
+                    reservation.holds.push(Held { key, amount, until: after(now, hold.ttl) });
+                    self.holds += 1;
+                }
+                Take::Charge => {
+                    let window = self.buckets.charge(&key, amount, now)?;
+                    self.buckets.release(&key, amount);
+                    reservation.charged.push(Advance { key, amount, window });
+                }
+            }
+        }
+        reservation.lapses = after(now, first);
+        self.lapses.insert((reservation.lapses, id));
+        self.live.insert(id, reservation);
+        Ok(())
+    }
+
+    fn release(&mut self, holds: Vec<Held>) {
+        self.holds = self.holds.saturating_sub(holds.len());
+        for hold in holds {
+            self.buckets.release(&hold.key, hold.amount);
+        }
+    }
+
+    /// Charges what goes beyond the admission's own charges, and gives back what those had too much. A bucket that
+    /// the commit does not name keeps its advance.
+    fn charge(&mut self, charges: &[Charge], mut advances: Charged, now: Instant) -> Result<(), Unavailable> {
+        for charge in charges {
+            let mut amount = charge.amount;
+            for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
+                let confirmed = amount.min(advance.amount);
+                self.buckets.refund(&advance.key, advance.amount - confirmed, advance.window);
+                advance.amount = 0;
+                amount -= confirmed;
+            }
+            self.charge_one(&charge.key, amount, now)?;
+        }
+        Ok(())
+    }
+
+    /// What was used cannot be refused: with no place left for its bucket, all that is left is to count the loss.
+    fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Instant) -> Result<(), Unavailable> {
+        match self.buckets.charge(key, amount, now) {
+            Err(Unavailable::Full(_)) => self.dropped = self.dropped.saturating_add(1),
+            charged => drop(charged?),
+        }
+        Ok(())
+    }
+
+    /// Lets go of every hold whose time is over.
+    fn lapse(&mut self, now: Instant) {
+        while let Some((_, id)) = self.lapses.first().copied().filter(|(when, _)| *when <= now) {
+            self.lapses.pop_first();
+            let Some(mut reservation) = self.live.remove(&id) else { continue };
+            let (over, left) = reservation.holds.into_iter().partition(|hold| hold.until <= now);
+            reservation.holds = left;
+            self.release(over);
+            match reservation.holds.iter().map(|hold| hold.until).min() {
+                None => self.archive.lapse(id, reservation.charged, now),
+                Some(next) => {
+                    reservation.lapses = next;
+                    self.lapses.insert((next, id));
+                    self.live.insert(id, reservation);
+                }
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Ledger for MemoryLedger {
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Instant) -> Result<Outcome, Unavailable> {
+        self.reserve(id, holds, now)
+    }
+    async fn commit(&self, id: &str, charges: Vec<Charge>, now: Instant) -> Result<Settled, Unavailable> {
+        self.commit(id, &charges, now)
+    }
+    async fn hit(&self, hits: Vec<Hit>, now: Instant) -> Result<Outcome, Unavailable> {
+        self.hit(&hits, now)
+    }
+    async fn readings(&self, now: Instant) -> Result<Vec<Reading>, Unavailable> {
+        self.readings(now)
+    }
+    async fn size(&self) -> Result<Size, Unavailable> {
+        Ok(self.size())
+    }
+    async fn sweep(&self, now: Instant) -> Result<(), Unavailable> {
+        self.sweep(now)
+    }
+}

@@ -1,0 +1,159 @@
+//! What the adapter counts, for Prometheus. The only file that names the exporter. No global recorder: several
+//! adapters in one process keep their own counts.
+
+use crate::ledger::Size;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use policy::model::Unit;
+
+/// Latencies in seconds: from a call that touches nothing but memory to one that is far too slow.
+const BUCKETS: [f64; 12] =
+    [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
+
+const DESCRIPTIONS: [(&str, &str); 17] = [
+    ("weir_reserves_total", "Reserve calls by outcome"),
+    ("weir_refusals_total", "Limits that had no room, by policy and limit"),
+    ("weir_charged_total", "What was charged, by policy, limit and unit"),
+    ("weir_commits_total", "Reservations that a Commit call ended, by outcome"),
+    ("weir_hits_total", "CheckRateLimit, Report and ShouldRateLimit calls by outcome"),
+    ("weir_unknown_limits_total", "Descriptors that name no limit in force, by call"),
+    ("weir_charges_dropped_total", "Charges that found no place for their counter"),
+    ("weir_settled_forgotten_total", "Settled reservations that could not be remembered for half an hour"),
+    ("weir_holds", "Holds that live"),
+    ("weir_reservations", "Reservations that wait for their commit"),
+    ("weir_settled_reservations", "Settled reservations that are remembered"),
+    ("weir_counters", "Counters with usage or holds"),
+    ("weir_policies_loaded", "Policies in force"),
+    ("weir_policies_invalid", "Policies and files with mistakes"),
+    ("weir_plan_changes_total", "How often the policies in force have changed"),
+    ("weir_plan_polls_total", "GetPlan calls by answer"),
+    ("weir_grpc_seconds", "How long a call took"),
+];
+
+/// All of the adapter's counts.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// Reserve: held.
+    pub admitted: Counter,
+    /// Reserve: no room.
+    pub refused: Counter,
+    /// Reserve: names a limit that is not in force.
+    pub unknown: Counter,
+    /// Reserve: the id was held already.
+    pub repeated: Counter,
+    /// Reserve: the id's commit came first.
+    pub late: Counter,
+    /// A call could not be answered.
+    pub unavailable: Counter,
+    /// Commit: let holds go.
+    pub released: Counter,
+    /// Commit: no such hold; charged.
+    pub charged: Counter,
+    /// Commit: a repetition.
+    pub replayed: Counter,
+    /// Hits that were admitted.
+    pub hits_admitted: Counter,
+    /// Hits that were refused.
+    pub hits_refused: Counter,
+    /// GetPlan: something new.
+    pub polls_changed: Counter,
+    /// GetPlan: nothing new.
+    pub polls_unchanged: Counter,
+    /// The policies in force have changed.
+    pub plan_changes: Counter,
+    /// Policies in force.
+    pub loaded: Gauge,
+    /// Policies and files with mistakes.
+    pub invalid: Gauge,
+}
+
+impl Metrics {
+    /// All zero.
+    pub fn new() -> Result<Self, BuildError> {
+        let latency = Matcher::Full("weir_grpc_seconds".to_owned());
+        let recorder = PrometheusBuilder::new().set_buckets_for_metric(latency, &BUCKETS)?.build_recorder();
+        for (name, help) in DESCRIPTIONS {
+            recorder.describe_counter(KeyName::from_const_str(name), None, SharedString::const_str(help));
+        }
+        let count = |name, label, value: &'static str| counter(&recorder, name, &[(label, value)]);
+        Ok(Self {
+            handle: recorder.handle(),
+            admitted: count("weir_reserves_total", "outcome", "admitted"),
+            refused: count("weir_reserves_total", "outcome", "refused"),
+            unknown: count("weir_reserves_total", "outcome", "unknown"),
+            repeated: count("weir_reserves_total", "outcome", "repeated"),
+            late: count("weir_reserves_total", "outcome", "late"),
+            unavailable: count("weir_reserves_total", "outcome", "unavailable"),
+            released: count("weir_commits_total", "outcome", "released"),
+            charged: count("weir_commits_total", "outcome", "unknown"),
+            replayed: count("weir_commits_total", "outcome", "replayed"),
+            hits_admitted: count("weir_hits_total", "outcome", "admitted"),
+            hits_refused: count("weir_hits_total", "outcome", "refused"),
+            polls_changed: count("weir_plan_polls_total", "answer", "changed"),
+            polls_unchanged: count("weir_plan_polls_total", "answer", "unchanged"),
+            plan_changes: counter(&recorder, "weir_plan_changes_total", &[]),
+            loaded: gauge(&recorder, "weir_policies_loaded"),
+            invalid: gauge(&recorder, "weir_policies_invalid"),
+            recorder,
+        })
+    }
+
+    /// Refusals of a limit.
+    pub fn refused(&self, policy: &str, limit: &str) -> Counter {
+        counter(&self.recorder, "weir_refusals_total", &[("policy", policy), ("limit", limit)])
+    }
+
+    /// What a limit was charged.
+    pub fn charged(&self, policy: &str, limit: &str, unit: Unit) -> Counter {
+        let labels = [("policy", policy), ("limit", limit), ("unit", unit.name())];
+        counter(&self.recorder, "weir_charged_total", &labels)
+    }
+
+    /// Descriptors without a limit.
+    pub fn unknown_limits(&self, call: &'static str) -> Counter {
+        counter(&self.recorder, "weir_unknown_limits_total", &[("call", call)])
+    }
+
+    /// How long a call takes.
+    pub fn latency(&self, call: &'static str) -> Histogram {
+        self.recorder.register_histogram(&key("weir_grpc_seconds", &[("call", call)]), &METADATA)
+    }
+
+    /// Empties the buffers of the histograms. To be called every few seconds.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The exposition, with the ledger's size as it is now.
+    pub fn render(&self, size: Size) -> String {
+        for (name, value) in [
+            ("weir_holds", size.holds),
+            ("weir_reservations", size.reservations),
+            ("weir_settled_reservations", size.settled),
+            ("weir_counters", size.counters),
+        ] {
+            gauge(&self.recorder, name).set(value as f64);
+        }
+        counter(&self.recorder, "weir_charges_dropped_total", &[]).absolute(size.dropped);
+        counter(&self.recorder, "weir_settled_forgotten_total", &[]).absolute(size.forgotten);
+        self.handle.render()
+    }
+}
+
+static METADATA: Metadata<'static> = Metadata::new("weir", Level::INFO, None);
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels = labels.iter().map(|(label, value)| Label::new(*label, (*value).to_owned()));
+    Key::from_parts(name, labels.collect::<Vec<_>>())
+}
+
+fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+    recorder.register_counter(&key(name, labels), &METADATA)
+}
+
+fn gauge(recorder: &PrometheusRecorder, name: &'static str) -> Gauge {
+    recorder.register_gauge(&key(name, &[]), &METADATA)
+}
