@@ -4,6 +4,8 @@
 //! buffered; each layer hands its pieces on. It judges no status and estimates nothing: it tells what was read.
 
 mod base64;
+mod body;
+mod decode;
 mod dialect;
 mod frames;
 mod json;
@@ -13,11 +15,8 @@ mod tally;
 
 pub use report::Cause;
 
-use frames::Frames;
-use json::Scanner;
-use report::{Report, Source};
-use sse::EventStream;
-use tally::{Field, Tally, count};
+use body::Body;
+use decode::{Budget, Decoder};
 
 /// What a provider reported, normalised: `input` and `output` include cached and reasoning tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,134 +79,42 @@ impl Reading {
 }
 
 /// Reads one response.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
-    framing: Framing,
-    content: Content,
-    scanner: Scanner,
-    report: Report,
-}
-
-/// What the content type says, where that decides more than the first byte.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Content {
-    #[default]
-    Other,
-    ServerSentEvents,
-    Frames,
-}
-
-/// How documents are packed into the body.
-#[derive(Debug, Default)]
-enum Framing {
-    /// Not known yet: nothing but white space has come.
-    #[default]
-    Unknown,
-    /// One document, or several in a row or in an array.
-    Documents,
-    ServerSentEvents(EventStream),
-    Frames(Frames),
-    /// Nothing that we read.
-    Foreign,
+    decoder: Decoder,
+    budget: Budget,
+    body: Body,
 }
 
 impl Meter {
     /// A meter for the response with this head.
     pub fn new(head: &ResponseHead) -> Self {
-        let mut meter = Self { content: Content::of(&head.content_type), ..Self::default() };
-        meter.headers(&head.usage_headers);
-        meter
+        let mut body = Body::new(head);
+        let decoder = Decoder::new(&head.content_encoding).unwrap_or_else(|cause| {
+            body.broken(cause);
+            Decoder::Over
+        });
+        Self { decoder, budget: Budget::default(), body }
     }
 
     /// The next bytes of the body, as the upstream sent them.
     pub fn feed(&mut self, chunk: &[u8]) {
-        self.decoded(chunk);
+        if let Err(cause) = self.decoder.feed(chunk, &mut self.budget, &mut self.body) {
+            self.body.broken(cause);
+        }
     }
 
     /// The body is over: what has been read, with what only the end can tell.
     pub fn finish(&mut self) -> Reading {
-        let in_frame = matches!(&self.framing, Framing::Frames(frames) if frames.is_open());
-        if in_frame || self.scanner.is_open() {
-            self.report.broken(Cause::Truncated);
+        if let Err(cause) = self.decoder.finish(&mut self.budget, &mut self.body) {
+            self.body.broken(cause);
         }
-        self.reading()
+        self.body.finish();
+        self.body.reading()
     }
 
-    /// What has been read so far.
+    /// What has been read so far. A decoder may hold something back until the end.
     pub fn reading(&self) -> Reading {
-        Reading {
-            usage: self.report.usage(),
-            delivered: self.report.delivered(),
-            uncovered: self.report.uncovered(),
-            ended_in_error: self.report.ended_in_error,
-            broken: self.report.cause,
-        }
-    }
-
-    /// Bedrock tells the usage of a call that does not stream in headers; its input excludes caches.
-    fn headers(&mut self, headers: &[(String, String)]) {
-        let mut tally = Tally::default();
-        for (name, value) in headers {
-            let field =
-                match name.strip_prefix("x-amzn-bedrock-").and_then(|n| n.strip_suffix("-token-count")) {
-                    Some("input") => Field::FreshInput,
-                    Some("output") => Field::Output,
-                    Some("cache-read-input") => Field::CacheRead,
-                    Some("cache-write-input") => Field::CacheWrite,
-                    _ => continue,
-                };
-            match count(value.trim().as_bytes()) {
-                Some(value) => tally.set(field, value),
-                None => self.report.broken(Cause::Count),
-            }
-        }
-        self.report.take(Source::Headers, &tally);
-    }
-
-    fn decoded(&mut self, bytes: &[u8]) {
-        let bytes = match self.framing {
-            Framing::Unknown => self.detect(bytes),
-            _ => bytes,
-        };
-        match &mut self.framing {
-            Framing::Documents => self.scanner.feed(bytes, &mut self.report),
-            Framing::ServerSentEvents(events) => events.feed(bytes, &mut self.scanner, &mut self.report),
-            Framing::Frames(frames) => frames.feed(bytes, &mut self.scanner, &mut self.report),
-            Framing::Unknown | Framing::Foreign => {}
-        }
-    }
-
-    /// Looks at the first byte that is no white space and no part of a byte order mark. Where it begins a JSON
-    /// document that is what follows, whatever the content type: an error on a stream, mostly.
-    fn detect<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf);
-        let at = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
-        let (_, bytes) = bytes.split_at(at);
-        self.framing = match (bytes.first(), self.content) {
-            (None, _) => Framing::Unknown,
-            (Some(b'{' | b'['), _) => Framing::Documents,
-            // The first byte of a frame's length, which would have to be 16 MB to be anything else.
-            (Some(0), _) | (_, Content::Frames) => Framing::Frames(Frames::default()),
-            (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
-                Framing::ServerSentEvents(EventStream::default())
-            }
-            _ => Framing::Foreign,
-        };
-        self.report.events = matches!(self.framing, Framing::ServerSentEvents(_) | Framing::Frames(_));
-        self.report.unpacks = matches!(self.framing, Framing::Frames(_));
-        bytes
-    }
-}
-
-impl Content {
-    fn of(header: &str) -> Self {
-        let media_type = header.split(';').next().unwrap_or_default().trim();
-        if media_type.eq_ignore_ascii_case("text/event-stream") {
-            Content::ServerSentEvents
-        } else if media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
-            Content::Frames
-        } else {
-            Content::Other
-        }
+        self.body.reading()
     }
 }

@@ -1,6 +1,8 @@
 //! The meter, fed with whatever providers and networks come up with.
 
 #[cfg(test)]
+mod compressed;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod shapes;
