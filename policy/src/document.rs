@@ -284,7 +284,7 @@ pub(crate) fn shortened(text: &str) -> String {
 }
 
 /// Control characters would break a log line, or a terminal.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().fold(String::new(), |mut line, c| {
         if c.is_control() {
             line.extend(c.escape_debug())

@@ -50,7 +50,7 @@ fn all_mistakes_are_told_at_once_in_the_order_of_the_reference() {
                         {"limit": 2, "window": "60m"},
                         {"unit": "usd", "limit": "1.00"},
                     ],
-                    "counters": [{}, {"expression": "a"}, {"expression": "a"}],
+                    "counters": [{}, {"expression": "request.path"}, {"expression": "request.path"}],
                     "reservation": {"amount": "", "ttl": "soon"},
                     "outputCap": "None",
                 },

@@ -2,7 +2,7 @@
 
 use super::{DEFAULT_TTL, FailureMode, Limit, Policy, Rate, Target, TargetKind, Unit, names};
 use crate::cel::{Expression, Phase, Use};
-use crate::document::{Fields, Node, Reported, all, distinct, shortened};
+use crate::document::{Fields, Node, Reported, all, distinct, one_line, shortened};
 use crate::duration;
 use std::time::Duration;
 
@@ -218,7 +218,10 @@ fn ttl(node: &Node<'_>) -> Result<Duration, Reported> {
 
 fn expression(node: &Node<'_>, purpose: Use) -> Result<Expression, Reported> {
     // YAML's block strings end in a line break, and a counter's text is part of its identity.
-    Expression::compile(node.text()?.trim(), Phase::Request, purpose).map_err(|error| node.refuse(error))
+    Expression::compile(node.text()?.trim(), Phase::Request, purpose).map_err(|error| {
+        // Parsers draw the place over several lines; a mistake is one line of a log.
+        node.refuse(one_line(&error.lines().map(str::trim).collect::<Vec<_>>().join(" ")))
+    })
 }
 
 fn is_one_of(word: &str, words: &[(&str, ())]) -> bool {
