@@ -249,14 +249,17 @@ impl<'a> Object<'a> {
 }
 
 fn unknown(name: &str, known: &[&'static str]) -> String {
-    let distance = |candidate: &str| strsim::osa_distance(&name.to_lowercase(), &candidate.to_lowercase());
-    let nearest = known.iter().map(|candidate| (distance(candidate), *candidate)).min();
-    match nearest {
-        Some((distance, candidate)) if distance <= candidate.len().div_ceil(4) => {
-            format!("unknown field; did you mean `{candidate}`?")
-        }
-        _ => format!("unknown field; known here: {}", listed(known.iter().copied(), "and")),
+    match nearest(name, known.iter().copied()) {
+        Some(candidate) => format!("unknown field; did you mean `{candidate}`?"),
+        None => format!("unknown field; known here: {}", listed(known.iter().copied(), "and")),
     }
+}
+
+/// The known name that a mistyped one most likely stands for.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |candidate: &str| strsim::osa_distance(&name.to_lowercase(), &candidate.to_lowercase());
+    let (distance, candidate) = known.into_iter().map(|candidate| (distance(candidate), candidate)).min()?;
+    (distance <= candidate.len().div_ceil(4)).then_some(candidate)
 }
 
 /// In the order of the keys, whatever features `serde_json` was built with.

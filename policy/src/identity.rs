@@ -69,6 +69,16 @@ pub fn from_metadata(
     }
 }
 
+/// Envoy's `metadata` attribute as the JSON of every namespace, for the fact of that name.
+pub(crate) fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityError> {
+    let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
+    let decode = |(namespace, fields): (String, Vec<u8>)| {
+        let fields = Struct::decode(fields.as_slice()).map_err(|_| IdentityError::Metadata)?;
+        Ok((namespace, object(fields.fields)?))
+    };
+    metadata.filter_metadata.into_iter().map(decode).collect()
+}
+
 /// Auth filters write it with and without padding.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,

@@ -1,0 +1,169 @@
+//! Where the policy language promises more than CEL: numbers that mix, and an end to every evaluation. The tree is
+//! changed once, when the expression is compiled, so that the crate's evaluator needs no change.
+
+use super::functions::{ADD, CHARGE, DIVIDE, JOIN, MATCHES, MODULO, MULTIPLY, REPLACE, SEARCH, SUBTRACT};
+use super::pattern::Pattern;
+use cel_interpreter::IdedExpr;
+use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
+
+/// The name by which a function gets the evaluation's [`super::budget::Budget`].
+pub(super) const BUDGET: &str = "@budget";
+
+/// The name of the pattern with this index.
+pub(super) const PATTERN: &str = "@pattern";
+
+/// Changes a checked tree; gives the patterns it refers to.
+pub(super) fn rewrite(expr: &mut IdedExpr) -> Result<Vec<Pattern>, String> {
+    let mut rewrite = Rewrite { patterns: Vec::new() };
+    rewrite.visit(expr, false)?;
+    Ok(rewrite.patterns)
+}
+
+struct Rewrite {
+    patterns: Vec<Pattern>,
+}
+
+impl Rewrite {
+    /// `looped`: inside a macro over a list, where what is done once for each element has to be paid for.
+    fn visit(&mut self, expr: &mut IdedExpr, looped: bool) -> Result<(), String> {
+        match &mut expr.expr {
+            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => {}
+            Expr::Select(select) => self.visit(&mut select.operand, looped)?,
+            Expr::Call(call) => self.call(call, looped)?,
+            Expr::List(list) => {
+                for element in &mut list.elements {
+                    self.copied(element, looped)?;
+                }
+            }
+            Expr::Map(map) => {
+                for entry in &mut map.entries {
+                    if let EntryExpr::MapEntry(entry) = &mut entry.expr {
+                        self.visit(&mut entry.key, looped)?;
+                        self.copied(&mut entry.value, looped)?;
+                    }
+                }
+            }
+            Expr::Comprehension(loops) => {
+                self.visit(&mut loops.iter_range, looped)?;
+                charge(&mut loops.iter_range);
+                self.visit(&mut loops.accu_init, looped)?;
+                for inside in [&mut loops.loop_cond, &mut loops.loop_step, &mut loops.result] {
+                    self.visit(inside, true)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An element of a list or map, which gets a copy of it.
+    fn copied(&mut self, element: &mut IdedExpr, looped: bool) -> Result<(), String> {
+        self.visit(element, looped)?;
+        if looped {
+            charge(element);
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &mut CallExpr, looped: bool) -> Result<(), String> {
+        for argument in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
+            self.visit(argument, looped)?;
+        }
+        // The parser's own, in the steps of its macros: `@result + [x]`.
+        let of_macro = call
+            .args
+            .first()
+            .is_some_and(|first| matches!(&first.expr, Expr::Ident(name) if name.starts_with('@')));
+        match call.func_name.as_str() {
+            operators::ADD if !of_macro => {
+                call.func_name = ADD.to_owned();
+                call.args.push(ident(BUDGET));
+            }
+            operators::SUBSTRACT => call.func_name = SUBTRACT.to_owned(),
+            operators::MULTIPLY => call.func_name = MULTIPLY.to_owned(),
+            operators::DIVIDE => call.func_name = DIVIDE.to_owned(),
+            operators::MODULO => call.func_name = MODULO.to_owned(),
+            // The crate's own lists and maps know how to compare with their own kind only, a view of a fact with any.
+            operators::EQUALS | operators::NOT_EQUALS => {
+                if let [left, right] = call.args.as_mut_slice()
+                    && is_path(right)
+                    && !is_path(left)
+                {
+                    std::mem::swap(left, right);
+                }
+            }
+            operators::IN if looped => call.args.iter_mut().skip(1).for_each(charge),
+            "replace" => paid(call, REPLACE),
+            "join" => paid(call, JOIN),
+            "matches" => self.matches(call)?,
+            "indexOf" | "lastIndexOf" => searched(call),
+            name if looped && name.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(charge);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn matches(&mut self, call: &mut CallExpr) -> Result<(), String> {
+        let pattern = match call.args.pop().map(|pattern| pattern.expr) {
+            Some(Expr::Literal(LiteralValue::String(pattern))) => Pattern::compile(pattern.inner())?,
+            _ => return Err("the pattern of `matches` must be written out as a string".to_owned()),
+        };
+        into_global(call, MATCHES);
+        // What a search costs grows with the text.
+        call.args.iter_mut().for_each(charge);
+        call.args.push(ident(&format!("{PATTERN}{}", self.patterns.len())));
+        self.patterns.push(pattern);
+        Ok(())
+    }
+}
+
+/// `x.f(y)` as `@f(x, y, @budget)`.
+fn paid(call: &mut CallExpr, name: &str) {
+    into_global(call, name);
+    call.args.push(ident(BUDGET));
+}
+
+fn into_global(call: &mut CallExpr, name: &str) {
+    call.func_name = name.to_owned();
+    if let Some(target) = call.target.take() {
+        call.args.insert(0, *target);
+    }
+}
+
+/// `x.indexOf(y)` as `@search(x, y, @budget).indexOf(y)`.
+fn searched(call: &mut CallExpr) {
+    if let (Some(target), Some(needle)) = (call.target.as_deref_mut(), call.args.first()) {
+        let text = std::mem::take(target);
+        *target = global(SEARCH, vec![text, needle.clone(), ident(BUDGET)]);
+    }
+}
+
+/// `x` as `@charge(x, @budget)`. What is written out is paid for by its author.
+fn charge(expr: &mut IdedExpr) {
+    if !matches!(expr.expr, Expr::Literal(_)) {
+        let value = std::mem::take(expr);
+        *expr = global(CHARGE, vec![value, ident(BUDGET)]);
+    }
+}
+
+fn global(name: &str, args: Vec<IdedExpr>) -> IdedExpr {
+    node(Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args }))
+}
+
+fn ident(name: &str) -> IdedExpr {
+    node(Expr::Ident(name.to_owned()))
+}
+
+/// Ids tell where a node came from; no one asks after the check.
+fn node(expr: Expr) -> IdedExpr {
+    IdedExpr { id: 0, expr }
+}
+
+fn is_path(expr: &IdedExpr) -> bool {
+    match &expr.expr {
+        Expr::Ident(_) | Expr::Select(_) => true,
+        Expr::Call(call) => call.func_name == operators::INDEX,
+        _ => false,
+    }
+}

@@ -1,0 +1,86 @@
+//! Source text to syntax tree, within limits that keep every later step on a small stack, and the mistakes of it in
+//! words.
+
+use cel_interpreter::IdedExpr;
+use cel_interpreter::parser::pratt_parser::{Lexer, TokenKind};
+use cel_interpreter::parser::{ParseErrors, PrattParser};
+
+/// The longest expression, in bytes.
+const LONGEST: usize = 4096;
+/// Words, numbers, signs and brackets. The parser and the drop of a tree recurse with each in the worst case.
+const MOST_TOKENS: usize = 1024;
+/// Brackets in brackets.
+const DEEPEST: u16 = 32;
+
+/// Parses, with macros expanded.
+pub(super) fn parse(source: &str) -> Result<IdedExpr, String> {
+    if source.len() > LONGEST {
+        return Err(format!("the expression is {} bytes long; at most {LONGEST} are possible", source.len()));
+    }
+    if source.trim().is_empty() {
+        return Err("the expression is empty".to_owned());
+    }
+    count_tokens(source)?;
+    PrattParser::default()
+        .enable_optional_syntax(true)
+        .max_recursion_depth(DEEPEST)
+        .parse(source)
+        .map_err(|errors| describe(source, &errors))
+}
+
+fn count_tokens(source: &str) -> Result<(), String> {
+    let mut lexer = Lexer::new(source);
+    let mut depth = 0_u16;
+    for _ in 0..MOST_TOKENS.saturating_mul(2) {
+        match lexer.lex().kind {
+            // What it is, the parser tells.
+            TokenKind::TokEnd | TokenKind::TokError => return Ok(()),
+            TokenKind::TokLeftParen | TokenKind::TokLeftBracket | TokenKind::TokLeftBrace => {
+                depth = depth.saturating_add(1);
+            }
+            TokenKind::TokRightParen | TokenKind::TokRightBracket | TokenKind::TokRightBrace => {
+                depth = depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Err(too_deep());
+        }
+    }
+    Err(format!("the expression has too many parts; at most {MOST_TOKENS} words and signs are possible"))
+}
+
+pub(super) fn too_deep() -> String {
+    format!("the expression is nested too deeply; at most {DEEPEST} levels are possible")
+}
+
+fn describe(source: &str, errors: &ParseErrors) -> String {
+    let Some(first) = errors.errors.iter().min_by_key(|error| error.pos) else {
+        return "syntax error".to_owned();
+    };
+    let place = match first.pos {
+        (line, _) if line < 1 => String::new(),
+        (1, column) if !source.trim_end().contains('\n') => format!(" at column {column}"),
+        (line, column) => format!(" at line {line}, column {column}"),
+    };
+    format!("syntax error{place}: {}", plainly(&first.msg))
+}
+
+/// The parser's message without its jargon.
+fn plainly(message: &str) -> String {
+    let message = message.trim_start_matches("Syntax error: ");
+    let mismatch = message.strip_prefix("mismatched input ").and_then(|rest| rest.split_once(" expecting "));
+    let Some((found, expected)) = mismatch else { return message.to_owned() };
+    match (found.trim_matches('\''), expected) {
+        ("<EOF>", expected) => format!("it ends where {} is expected", a_word(expected)),
+        ("=", _) => "unexpected '='; values are compared with '=='".to_owned(),
+        ("and", _) => "unexpected 'and'; conditions are joined with '&&'".to_owned(),
+        ("or", _) => "unexpected 'or'; conditions are joined with '||'".to_owned(),
+        (_, "<EOF>") => format!("unexpected {found}"),
+        _ => format!("{found} where {} is expected", a_word(expected)),
+    }
+}
+
+fn a_word(expected: &str) -> &str {
+    if expected == "expression" { "a value" } else { expected }
+}

@@ -1,0 +1,317 @@
+//! Facts as CEL sees them: views that borrow from [`Facts`] and convert nothing until an expression asks for it.
+//!
+//! A key that is missing in `auth` or in the headers is told apart from other missing keys by [`ABSENT`].
+
+use super::time::Timestamp;
+use crate::facts::{self, Attribute, Fact, Facts};
+use cel_interpreter::ExecutionError;
+use cel_interpreter::common::traits::{Container, Indexer, Iterable, Iterator, Sizer};
+use cel_interpreter::common::types::{
+    CelBool, CelDouble, CelInt, CelList, CelNull, CelString, CelUInt, MAP_TYPE, Type,
+};
+use cel_interpreter::common::value::{CowVal, Val};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::OnceLock;
+
+/// Before the key of a [`ExecutionError::NoSuchKey`]: an `auth` or header value that this request does not have.
+/// The evaluator keeps that error's type alone (`has` relies on it), so the difference travels in its text. No
+/// header has this character.
+pub(super) const ABSENT: char = '\0';
+
+/// Something with named fields.
+pub(super) trait Fields: Clone + Debug + Send + Sync {
+    fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
+    where
+        Self: 'v;
+
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Their names, for macros over the keys.
+    fn names<'v>(&self) -> Vec<CelString<'v>>
+    where
+        Self: 'v;
+
+    /// Whether a missing field is an absent `auth` or header value.
+    fn may_be_absent(&self, name: &str) -> bool;
+}
+
+/// A CEL map over [`Fields`].
+#[derive(Debug)]
+pub(super) struct Mapping<F: Fields> {
+    fields: F,
+    /// What [`Iterable`] lends out has to live somewhere.
+    names: OnceLock<Vec<CelString<'static>>>,
+}
+
+impl<F: Fields> Mapping<F> {
+    pub(super) fn new(fields: F) -> Self {
+        Self { fields, names: OnceLock::new() }
+    }
+
+    fn names(&self) -> &[CelString<'static>] {
+        let own = || self.fields.names().into_iter().map(CelString::into_static).collect();
+        self.names.get_or_init(own)
+    }
+}
+
+impl<F: Fields> Val for Mapping<F> {
+    fn get_type(&self) -> &Type {
+        Self::cel_type()
+    }
+
+    fn cel_type() -> &'static Type {
+        static TYPE: Type = MAP_TYPE;
+        &TYPE
+    }
+
+    fn as_container(&self) -> Option<&dyn Container> {
+        Some(self)
+    }
+
+    fn as_indexer<'b, 'v>(&'b self) -> Option<&'b (dyn Indexer + 'v)>
+    where
+        Self: 'v,
+    {
+        Some(self)
+    }
+
+    fn as_iterable<'b, 'v>(&'b self) -> Option<&'b (dyn Iterable + 'v)>
+    where
+        Self: 'v,
+    {
+        Some(self)
+    }
+
+    fn as_sizer(&self) -> Option<&dyn Sizer> {
+        Some(self)
+    }
+
+    fn equals(&self, other: &dyn Val) -> bool {
+        let (Some(sizer), Some(indexer)) = (other.as_sizer(), other.as_indexer()) else { return false };
+        sizer.size() == self.size()
+            && self.names().iter().all(|name| match (self.fields.field(name.inner()), indexer.get(name)) {
+                (Some(here), Ok(there)) => here.equals(there.as_ref()),
+                _ => false,
+            })
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
+    where
+        Self: 'v,
+    {
+        Box::new(Self::new(self.fields.clone()))
+    }
+}
+
+impl<F: Fields> Indexer for Mapping<F> {
+    fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        let Some(name) = key.downcast_ref::<CelString<'_>>() else {
+            return Err(unusable_key(key));
+        };
+        self.fields.field(name.inner()).map(CowVal::Owned).ok_or_else(|| {
+            let absent = self.fields.may_be_absent(name.inner());
+            let mark = if absent { ABSENT.to_string() } else { String::new() };
+            ExecutionError::no_such_key(&(mark + name.inner()))
+        })
+    }
+
+    fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
+    where
+        Self: 'v,
+    {
+        self.get(key).map(CowVal::into_owned)
+    }
+}
+
+impl<F: Fields> Container for Mapping<F> {
+    fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
+        let name = key.downcast_ref::<CelString<'_>>().ok_or_else(|| unusable_key(key))?;
+        Ok(self.fields.field(name.inner()).is_some())
+    }
+}
+
+impl<F: Fields> Iterable for Mapping<F> {
+    fn iter<'b, 'v>(&'b self) -> Box<dyn Iterator<'b, 'v> + 'b>
+    where
+        Self: 'v,
+    {
+        Box::new(Names(self.names().iter()))
+    }
+}
+
+impl<F: Fields> Sizer for Mapping<F> {
+    fn size(&self) -> CelInt {
+        CelInt::from(self.fields.count() as i64)
+    }
+}
+
+struct Names<'b>(std::slice::Iter<'b, CelString<'static>>);
+
+impl<'b, 'v> Iterator<'b, 'v> for Names<'b> {
+    fn next(&mut self) -> Option<&'b (dyn Val + 'v)> {
+        self.0.next().map(|name| name as &dyn Val)
+    }
+}
+
+fn unusable_key(key: &dyn Val) -> ExecutionError {
+    ExecutionError::UnexpectedType { got: key.get_type().name().to_owned(), want: "string".to_owned() }
+}
+
+/// A JSON object. All that is JSON here is `auth` or `metadata`.
+#[derive(Clone, Debug)]
+pub(super) struct Object<'a> {
+    fields: Option<&'a Map<String, Value>>,
+    auth: bool,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn metadata(fields: Option<&'a Map<String, Value>>) -> Self {
+        Self { fields, auth: false }
+    }
+}
+
+impl Fields for Object<'_> {
+    fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
+    where
+        Self: 'v,
+    {
+        self.fields?.get(name).map(|value| json(value, self.auth))
+    }
+
+    fn count(&self) -> usize {
+        self.fields.map_or(0, Map::len)
+    }
+
+    fn names<'v>(&self) -> Vec<CelString<'v>>
+    where
+        Self: 'v,
+    {
+        self.fields.into_iter().flatten().map(|(name, _)| CelString::from(name.as_str())).collect()
+    }
+
+    fn may_be_absent(&self, _name: &str) -> bool {
+        self.auth
+    }
+}
+
+fn json<'v>(value: &'v Value, auth: bool) -> Box<dyn Val + 'v> {
+    match value {
+        Value::Null => Box::new(CelNull),
+        Value::Bool(value) => Box::new(CelBool::from(*value)),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(value), _) => Box::new(CelInt::from(value)),
+            (None, Some(value)) => Box::new(CelUInt::from(value)),
+            (None, None) => Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN))),
+        },
+        Value::String(value) => Box::new(CelString::from(value.as_str())),
+        Value::Array(items) => {
+            Box::new(CelList::from(items.iter().map(|item| json(item, auth)).collect::<Vec<_>>()))
+        }
+        Value::Object(fields) => Box::new(Mapping::new(Object { fields: Some(fields), auth })),
+    }
+}
+
+/// The whole `auth` root; empty without an identity, so that `has(auth.identity)` is false.
+pub(super) fn auth(facts: &Facts) -> Box<dyn Val + '_> {
+    match facts.auth_root() {
+        Some(value) => json(value, true),
+        None => Box::new(Mapping::new(Object { fields: None, auth: true })),
+    }
+}
+
+/// `request.headers`.
+#[derive(Clone, Debug)]
+pub(super) struct Headers<'a>(pub(super) &'a BTreeMap<String, String>);
+
+impl Fields for Headers<'_> {
+    fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
+    where
+        Self: 'v,
+    {
+        let value = self.0.get(facts::lower_case(name).as_ref())?;
+        Some(Box::new(CelString::from(value.as_str())))
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn names<'v>(&self) -> Vec<CelString<'v>>
+    where
+        Self: 'v,
+    {
+        self.0.keys().map(|name| CelString::from(name.as_str())).collect()
+    }
+
+    fn may_be_absent(&self, _name: &str) -> bool {
+        true
+    }
+}
+
+/// A root, or `llm.estimate`, made of attributes.
+#[derive(Clone, Debug)]
+pub(super) struct Attributes<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) root: &'static str,
+}
+
+impl<'a> Attributes<'a> {
+    fn find(&self, name: &str) -> Option<&'static Attribute> {
+        facts::find(self.root, name)
+    }
+
+    fn special<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
+    where
+        'a: 'v,
+    {
+        match (self.root, name) {
+            ("request", "headers") => Some(Box::new(Mapping::new(Headers(self.facts.headers())))),
+            ("request", "auth") => self.facts.auth_root().map(|_| auth(self.facts)),
+            ("llm", "estimate") => {
+                Some(Box::new(Mapping::new(Attributes { facts: self.facts, root: "llm.estimate" })))
+            }
+            ("metadata", "filter_metadata") => {
+                Some(Box::new(Mapping::new(Object::metadata(self.facts.filter_metadata()))))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Fields for Attributes<'_> {
+    fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
+    where
+        Self: 'v,
+    {
+        let Some(attribute) = self.find(name) else { return self.special(name) };
+        Some(match self.facts.attribute(attribute)? {
+            Fact::Text(value) => Box::new(CelString::from(value)),
+            Fact::Number(value) => Box::new(CelInt::from(value)),
+            Fact::Bool(value) => Box::new(CelBool::from(value)),
+            Fact::Time(nanoseconds) => Box::new(Timestamp::from_nanoseconds(nanoseconds)),
+        })
+    }
+
+    // An expression that names such a root without one of its attributes does not compile.
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn names<'v>(&self) -> Vec<CelString<'v>>
+    where
+        Self: 'v,
+    {
+        Vec::new()
+    }
+
+    fn may_be_absent(&self, name: &str) -> bool {
+        (self.root, name) == ("request", "auth")
+            || self.find(name).is_some_and(|attribute| matches!(attribute.origin, facts::Origin::Header(_)))
+    }
+}

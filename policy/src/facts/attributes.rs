@@ -1,0 +1,93 @@
+//! Envoy's attributes that a policy may name, of which type each is, and where it is cheapest to get.
+
+/// Of which type an attribute is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Number,
+    Bool,
+    /// Nanoseconds since the epoch.
+    Time,
+}
+
+/// Where an attribute comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This header; it may be absent.
+    Header(&'static str),
+    /// The part of `:path` before the `?`.
+    UrlPath,
+    /// The part of `:path` after the `?`.
+    Query,
+    /// `content-length`, 0 without one, as Envoy does.
+    Size,
+    /// The property of the attribute's own name.
+    Property,
+    /// The property `source.address`, without the port.
+    Address,
+    /// What the request is expected to use, which comes from `content-length`.
+    Estimate,
+}
+
+/// One attribute.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Attribute {
+    pub(crate) root: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) origin: Origin,
+}
+
+const fn text(root: &'static str, name: &'static str, origin: Origin) -> Attribute {
+    Attribute { root, name, kind: Kind::Text, origin }
+}
+
+const fn property(root: &'static str, name: &'static str, kind: Kind) -> Attribute {
+    Attribute { root, name, kind, origin: Origin::Property }
+}
+
+const fn estimate(name: &'static str) -> Attribute {
+    Attribute { root: "llm.estimate", name, kind: Kind::Number, origin: Origin::Estimate }
+}
+
+/// All of them but `request.headers`, which is a map. From Envoy's documentation, "Attributes".
+pub(crate) static ATTRIBUTES: [Attribute; 33] = [
+    text("request", "path", Origin::Header(":path")),
+    text("request", "url_path", Origin::UrlPath),
+    text("request", "query", Origin::Query),
+    text("request", "method", Origin::Header(":method")),
+    text("request", "host", Origin::Header(":authority")),
+    text("request", "scheme", Origin::Header(":scheme")),
+    text("request", "useragent", Origin::Header("user-agent")),
+    text("request", "referer", Origin::Header("referer")),
+    text("request", "id", Origin::Header("x-request-id")),
+    Attribute { root: "request", name: "size", kind: Kind::Number, origin: Origin::Size },
+    property("request", "time", Kind::Time),
+    property("request", "protocol", Kind::Text),
+    property("source", "address", Kind::Text),
+    property("source", "port", Kind::Number),
+    text("source", "remote_address", Origin::Address),
+    property("destination", "address", Kind::Text),
+    property("destination", "port", Kind::Number),
+    property("connection", "id", Kind::Number),
+    property("connection", "mtls", Kind::Bool),
+    property("connection", "requested_server_name", Kind::Text),
+    property("connection", "tls_version", Kind::Text),
+    property("connection", "subject_local_certificate", Kind::Text),
+    property("connection", "subject_peer_certificate", Kind::Text),
+    property("connection", "dns_san_local_certificate", Kind::Text),
+    property("connection", "dns_san_peer_certificate", Kind::Text),
+    property("connection", "uri_san_local_certificate", Kind::Text),
+    property("connection", "uri_san_peer_certificate", Kind::Text),
+    property("connection", "sha256_peer_certificate_digest", Kind::Text),
+    property("connection", "peer_certificate", Kind::Text),
+    property("connection", "transport_failure_reason", Kind::Text),
+    estimate("input"),
+    estimate("output"),
+    estimate("total"),
+];
+
+/// The attribute of this name.
+pub(crate) fn find(root: &str, name: &str) -> Option<&'static Attribute> {
+    ATTRIBUTES.iter().find(|attribute| attribute.root == root && attribute.name == name)
+}

@@ -1,0 +1,240 @@
+//! What is known of a request, as plain data for CEL. The plan lists what it needs ([`Need`]); the shell fetches
+//! just that and hands the raw values over. What was not handed over is absent.
+//!
+//! Text that is not UTF-8 is kept, with U+FFFD for each bad byte: were it dropped, a client could make a header
+//! vanish for the policy that its upstream still sees.
+
+mod attributes;
+
+pub(crate) use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find};
+
+use crate::cel::FactPath;
+use crate::identity;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Something the shell must fetch before a request can be decided.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// A request header by its lower-case name; `:path` and its kind included. All its values: if it is repeated,
+    /// joined with `,`, as Envoy's `request.headers` does.
+    Header(String),
+    /// All request headers, one call of [`Facts::header`] for each.
+    Headers,
+    /// An Envoy attribute by its path, e.g. `["source", "address"]`.
+    Property(Vec<String>),
+    /// Who is asking (`auth`), from where the plugin configuration says.
+    Identity,
+}
+
+/// The facts of one request.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    headers: BTreeMap<String, String>,
+    properties: Vec<(&'static Attribute, Property)>,
+    route_name: Option<String>,
+    metadata: Option<Map<String, Value>>,
+    auth: Option<Value>,
+    estimate: Option<(u64, u64)>,
+}
+
+#[derive(Clone, Debug)]
+enum Property {
+    Text(String),
+    Number(i64),
+    Bool(bool),
+    Time(i64),
+}
+
+/// The value of one attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fact<'a> {
+    Text(&'a str),
+    Number(i64),
+    Bool(bool),
+    Time(i64),
+}
+
+impl Facts {
+    /// What must be fetched so that expressions that name these facts can be evaluated. Sorted, without repeats.
+    pub fn needs<'a>(references: impl IntoIterator<Item = &'a FactPath>) -> Vec<Need> {
+        let mut needs: BTreeSet<Need> = references.into_iter().filter_map(need).collect();
+        if needs.contains(&Need::Headers) {
+            needs.retain(|need| !matches!(need, Need::Header(_)));
+        }
+        needs.into_iter().collect()
+    }
+
+    /// A request header; `:path`, `:method`, `:authority` and `:scheme` give the `request.*` facts. Repeated, its
+    /// values are joined with `,`, but for the ones that HTTP knows once only.
+    pub fn header(&mut self, name: &str, value: &[u8]) {
+        let name = lower_case(name);
+        let value = String::from_utf8_lossy(value);
+        let once = name.starts_with(':') || name == "content-length";
+        match self.headers.get_mut(name.as_ref()) {
+            Some(known) if once => *known = value.into_owned(),
+            Some(known) => {
+                known.push(',');
+                known.push_str(&value);
+            }
+            None => {
+                self.headers.insert(name.into_owned(), value.into_owned());
+            }
+        }
+    }
+
+    /// An Envoy attribute, as the host returned it: text as it is, numbers and times (nanoseconds) as eight bytes,
+    /// little endian, a bool as one byte, messages serialised. What is of another shape is absent.
+    pub fn property(&mut self, path: &[String], value: &[u8]) {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        match path.as_slice() {
+            path if path == Self::ROUTE_NAME => {
+                self.route_name = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            ["metadata"] => self.metadata = identity::every_namespace(value).ok(),
+            ["request", "headers", name] => self.header(name, value),
+            [root, name] => {
+                if let Some(attribute) = find(root, name).filter(|found| found.origin == Origin::Property) {
+                    self.properties.retain(|(known, _)| *known != attribute);
+                    self.properties.extend(decode(attribute.kind, value).map(|value| (attribute, value)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The whole `auth` root, e.g. `{"identity": {..}}`.
+    pub fn auth(&mut self, value: Value) {
+        self.auth = Some(value);
+    }
+
+    /// The estimate's facts, `llm.estimate.*`.
+    pub fn estimate(&mut self, input: u64, output: u64) {
+        self.estimate = Some((input, output));
+    }
+
+    /// Envoy's attribute for the name of the matched route.
+    pub const ROUTE_NAME: [&str; 2] = ["xds", "route_name"];
+
+    /// The name of the matched route, if it was fetched.
+    pub fn route_name(&self) -> Option<&str> {
+        self.route_name.as_deref()
+    }
+
+    /// `content-length`, if it was fetched and is a number.
+    pub fn content_length(&self) -> Option<u64> {
+        self.headers.get("content-length").and_then(|value| value.trim().parse().ok())
+    }
+
+    /// `:path`, if it was fetched.
+    pub fn path(&self) -> Option<&str> {
+        self.headers.get(":path").map(String::as_str)
+    }
+
+    pub(crate) fn headers(&self) -> &BTreeMap<String, String> {
+        &self.headers
+    }
+
+    pub(crate) fn auth_root(&self) -> Option<&Value> {
+        self.auth.as_ref()
+    }
+
+    pub(crate) fn filter_metadata(&self) -> Option<&Map<String, Value>> {
+        self.metadata.as_ref()
+    }
+
+    /// The value of an attribute, if this request has it.
+    pub(crate) fn attribute(&self, attribute: &Attribute) -> Option<Fact<'_>> {
+        match attribute.origin {
+            Origin::Header(name) => self.headers.get(name).map(|value| Fact::Text(value)),
+            Origin::UrlPath => self.path().map(|path| Fact::Text(split_path(path).0)),
+            Origin::Query => self.path().map(|path| Fact::Text(split_path(path).1)),
+            Origin::Size => Some(Fact::Number(number(self.content_length().unwrap_or(0)))),
+            Origin::Property => self.fetched(attribute.root, attribute.name),
+            Origin::Address => match self.fetched(attribute.root, "address")? {
+                Fact::Text(address) => Some(Fact::Text(without_port(address))),
+                _ => None,
+            },
+            Origin::Estimate => {
+                let (input, output) = self.estimate?;
+                Some(Fact::Number(number(match attribute.name {
+                    "input" => input,
+                    "output" => output,
+                    _ => input.saturating_add(output),
+                })))
+            }
+        }
+    }
+
+    fn fetched(&self, root: &str, name: &str) -> Option<Fact<'_>> {
+        let found = self.properties.iter().find(|(known, _)| known.root == root && known.name == name);
+        found.map(|(_, property)| match property {
+            Property::Text(value) => Fact::Text(value),
+            Property::Number(value) => Fact::Number(*value),
+            Property::Bool(value) => Fact::Bool(*value),
+            Property::Time(value) => Fact::Time(*value),
+        })
+    }
+}
+
+fn need(reference: &FactPath) -> Option<Need> {
+    let path: Vec<&str> = reference.iter().map(String::as_str).collect();
+    match path.as_slice() {
+        ["auth", ..] | ["request", "auth", ..] => Some(Need::Identity),
+        ["request", "headers"] => Some(Need::Headers),
+        ["request", "headers", name, ..] => Some(Need::Header(lower_case(name).into_owned())),
+        ["metadata", ..] => Some(Need::Property(vec!["metadata".to_owned()])),
+        ["llm", "estimate", ..] => Some(Need::Header("content-length".to_owned())),
+        [root, name, ..] => find(root, name).map(|attribute| match attribute.origin {
+            Origin::Header(name) => Need::Header(name.to_owned()),
+            Origin::UrlPath | Origin::Query => Need::Header(":path".to_owned()),
+            Origin::Size | Origin::Estimate => Need::Header("content-length".to_owned()),
+            Origin::Property => Need::Property(vec![attribute.root.to_owned(), attribute.name.to_owned()]),
+            Origin::Address => Need::Property(vec![attribute.root.to_owned(), "address".to_owned()]),
+        }),
+        _ => None,
+    }
+}
+
+fn decode(kind: Kind, value: &[u8]) -> Option<Property> {
+    let eight = || <[u8; 8]>::try_from(value).ok();
+    match kind {
+        Kind::Text => Some(Property::Text(String::from_utf8_lossy(value).into_owned())),
+        // All of Envoy's numbers here are ports, sizes or small ids, so that int and uint read alike.
+        Kind::Number => eight().map(|bytes| Property::Number(number(u64::from_le_bytes(bytes)))),
+        Kind::Time => eight().map(|bytes| Property::Time(i64::from_le_bytes(bytes))),
+        Kind::Bool => match value {
+            [byte] => Some(Property::Bool(*byte != 0)),
+            _ => None,
+        },
+    }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn split_path(path: &str) -> (&str, &str) {
+    path.split_once('?').unwrap_or((path, ""))
+}
+
+/// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets; anything else (a pipe) as it is.
+fn without_port(address: &str) -> &str {
+    if let Some((inside, _)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return inside;
+    }
+    match address.split_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => address,
+    }
+}
+
+/// Header names are case-insensitive; Envoy's are lower case already.
+pub(crate) fn lower_case(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
