@@ -1,0 +1,352 @@
+//! The exchange, driven by events alone.
+
+use policy::call::CallFailure;
+use policy::count::{Count, UsageSource};
+use policy::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use policy::facts::Facts;
+use policy::meter::ResponseHead;
+use policy::model::{FailureMode, Policy};
+use policy::outbox::Outbox;
+use policy::plan::Plan;
+use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use policy::wire::kuadrant::service::ratelimit::v1::{
+    CommitRequest, DescriptorStatus, ReserveRequest, ReserveResponse,
+};
+use proptest::prelude::*;
+use prost::Message;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+fn plan(failure_mode: &str) -> Plan {
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+        "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "failureMode": failure_mode,
+            "limits": {
+                "chat": {
+                    "when": [{"predicate": "request.path == '/v1/chat/completions'"}],
+                    "counters": [{"expression": "auth.identity.userid"}],
+                    "rates": [
+                        {"limit": 1000, "window": "1h"},
+                        {"limit": 5, "window": "1m", "unit": "requests"},
+                    ],
+                },
+            },
+        },
+    });
+    Plan::new(vec![Policy::read(&document).expect("a good policy")])
+}
+
+fn exchange(failure_mode: &str) -> Exchange {
+    Exchange::new(
+        InForce::Plan(Arc::new(plan(failure_mode))),
+        ReservationId { prefix: "w".into(), number: 10 },
+    )
+}
+
+fn facts(path: &str, user: Option<&str>) -> Facts {
+    let mut facts = Facts::default();
+    facts.header(":path", path.as_bytes());
+    facts.header("content-length", b"400");
+    if let Some(user) = user {
+        facts.auth(json!({"identity": {"userid": user}}));
+    }
+    facts
+}
+
+fn request() -> Event<'static> {
+    Event::Request { facts: facts("/v1/chat/completions", Some("alice")), bodiless: false }
+}
+
+fn reserve(effects: &[Effect]) -> ReserveRequest {
+    let [Effect::Reserve(call)] = effects else { panic!("{effects:?}") };
+    ReserveRequest::decode(&**call).unwrap()
+}
+
+fn reply(code: Code, statuses: &[(Code, u64, u64, u64)]) -> Vec<u8> {
+    let status = |&(code, limit, remaining, reset_ms): &(Code, u64, u64, u64)| DescriptorStatus {
+        code: code.into(),
+        limit,
+        remaining,
+        reset_ms,
+    };
+    let statuses = statuses.iter().map(status).collect();
+    ReserveResponse { code: code.into(), reservation_id: String::new(), statuses }.encode_to_vec()
+}
+
+fn admitted() -> Vec<u8> {
+    reply(Code::Ok, &[(Code::Ok, 1000, 650, 3_600_000), (Code::Ok, 5, 4, 60_000)])
+}
+
+fn commit(effects: &[Effect]) -> (String, Vec<u64>) {
+    let settlement = |effect: &Effect| if let Effect::Commit(it) = effect { Some(it.clone()) } else { None };
+    let settlements: Vec<_> = effects.iter().filter_map(settlement).collect();
+    let [settlement] = settlements.as_slice() else { panic!("one commit: {effects:?}") };
+    let mut outbox = Outbox::new(1);
+    outbox.push(settlement.clone());
+    let request = CommitRequest::decode(&*outbox.send(0).unwrap()).unwrap();
+    let charges = request.descriptors.iter().map(|descriptor| descriptor.hits_addend.unwrap()).collect();
+    (request.reservation_id, charges)
+}
+
+fn json_head(status: u16) -> ResponseHead {
+    ResponseHead { status, content_type: "application/json".into(), ..ResponseHead::default() }
+}
+
+fn body(denial: &policy::refusal::Denial) -> String {
+    let body: Value = serde_json::from_slice(&denial.body).unwrap();
+    format!("{body:#}")
+}
+
+const ANSWER: &[u8] = br#"{"choices":[{"message":{"content":"hello"}}],
+    "usage":{"prompt_tokens":20,"completion_tokens":30,"total_tokens":50}}"#;
+
+/// An exchange that the adapter has admitted.
+fn under_way(failure_mode: &str) -> Exchange {
+    let mut exchange = exchange(failure_mode);
+    exchange.handle(request());
+    let effects = exchange.handle(Event::Reply(Ok(&admitted())));
+    assert_eq!(effects, [Effect::Count(Count::Admitted), Effect::Resume]);
+    exchange
+}
+
+#[test]
+fn one_call_holds_for_every_rate_of_every_limit() {
+    let call = reserve(&exchange("Allow").handle(request()));
+    assert_eq!(call.reservation_id, "w-a");
+    let entries = |index: usize| -> Vec<(&str, &str)> {
+        call.descriptors[index]
+            .entries
+            .iter()
+            .map(|entry| (entry.key.as_str(), entry.value.as_str()))
+            .collect()
+    };
+    let expected = |unit, window| {
+        vec![
+            ("limit", "default/p/chat"),
+            ("unit", unit),
+            ("window", window),
+            ("auth.identity.userid", "alice"),
+        ]
+    };
+    assert_eq!(call.descriptors.len(), 2);
+    // 400 bytes are 100 tokens; without a maximum as much may come back, and at least a quarter of the limit.
+    assert_eq!((entries(0), call.descriptors[0].hits_addend), (expected("tokens", "3600s"), Some(350)));
+    assert_eq!((entries(1), call.descriptors[1].hits_addend), (expected("requests", "60s"), Some(1)));
+}
+
+#[test]
+fn a_request_that_no_limit_matches_costs_nothing() {
+    let mut exchange = exchange("Deny");
+    let event = Event::Request { facts: facts("/v1/models", Some("alice")), bodiless: true };
+    assert_eq!(exchange.handle(event), []);
+    assert_eq!(exchange.handle(Event::Response(&json_head(200))), []);
+    assert!(!exchange.reads_body());
+    assert_eq!(exchange.handle(Event::Closed), []);
+}
+
+#[test]
+fn the_usage_of_the_answer_is_charged_once() {
+    let mut exchange = under_way("Allow");
+    let effects = exchange.handle(Event::Response(&json_head(200)));
+    let [Effect::SetHeaders(headers)] = effects.as_slice() else { panic!("{effects:?}") };
+    insta::assert_snapshot!(render(headers));
+    assert!(exchange.reads_body());
+    let (first, second) = ANSWER.split_at(70);
+    assert_eq!(exchange.handle(Event::Body { chunk: first, end: false }), []);
+    let effects = exchange.handle(Event::Body { chunk: second, end: true });
+    assert_eq!(commit(&effects), ("w-a".to_owned(), vec![50, 1]));
+    assert!(effects.contains(&Effect::Count(Count::TokensCharged(50))));
+    assert!(effects.contains(&Effect::Count(Count::Usage(UsageSource::Reported))));
+    assert_eq!(exchange.handle(Event::Closed), [], "once");
+}
+
+fn render(headers: &policy::refusal::Headers) -> String {
+    headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
+}
+
+#[test]
+fn a_failed_call_costs_no_tokens_and_stays_a_request() {
+    for status in [400, 404, 500, 503] {
+        let mut exchange = under_way("Allow");
+        exchange.handle(Event::Response(&json_head(status)));
+        let effects = exchange.handle(Event::Body { chunk: br#"{"error":{"message":"no"}}"#, end: true });
+        assert_eq!(commit(&effects).1, [0, 1], "{status}");
+    }
+}
+
+#[test]
+fn an_answer_without_usage_costs_its_input_and_what_was_delivered() {
+    let mut exchange = under_way("Allow");
+    exchange.handle(Event::Response(&json_head(200)));
+    let body = br#"{"choices":[{"message":{"content":"twelve chars"}}]}"#;
+    let effects = exchange.handle(Event::Body { chunk: body, end: true });
+    assert_eq!(commit(&effects).1, [103, 1]);
+    assert!(effects.contains(&Effect::Count(Count::Usage(UsageSource::Estimated))));
+}
+
+#[test]
+fn an_answer_that_is_cut_is_settled_when_the_exchange_closes() {
+    let mut exchange = under_way("Allow");
+    exchange.handle(Event::Response(&json_head(200)));
+    exchange.handle(Event::Body { chunk: br#"{"choices":[{"message":{"content":"four"#, end: false });
+    assert_eq!(commit(&exchange.handle(Event::Closed)).1, [101, 1]);
+}
+
+#[test]
+fn a_client_that_leaves_before_any_answer_pays_for_its_input() {
+    let mut exchange = under_way("Allow");
+    assert_eq!(commit(&exchange.handle(Event::Closed)).1, [100, 1]);
+}
+
+#[test]
+fn a_client_that_leaves_before_the_adapter_answers_leaves_no_hold() {
+    let mut exchange = exchange("Allow");
+    exchange.handle(request());
+    assert_eq!(commit(&exchange.handle(Event::Closed)), ("w-a".to_owned(), vec![0, 0]));
+}
+
+#[test]
+fn a_refusal_names_the_limit_and_commits_nothing() {
+    let mut exchange = exchange("Allow");
+    exchange.handle(request());
+    let over = reply(Code::OverLimit, &[(Code::OverLimit, 1000, 12, 86_000), (Code::Ok, 5, 5, 60_000)]);
+    let effects = exchange.handle(Event::Reply(Ok(&over)));
+    let [Effect::Count(count), Effect::Deny(denial)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(count.name(), "weir_refused.policy.default/p.limit.chat");
+    assert_eq!(denial.status, 429);
+    insta::assert_snapshot!(render(&denial.headers));
+    insta::assert_snapshot!(body(denial));
+    assert_eq!(
+        exchange.handle(Event::Response(&json_head(429))),
+        [],
+        "its own answer is none of the upstream's"
+    );
+    assert_eq!(exchange.handle(Event::Closed), []);
+}
+
+#[test]
+fn a_request_that_can_never_pass_is_not_told_to_retry() {
+    let mut exchange = exchange("Allow");
+    exchange.handle(request());
+    let over = reply(Code::OverLimit, &[(Code::OverLimit, 300, 300, 3_600_000), (Code::Ok, 5, 5, 60_000)]);
+    let effects = exchange.handle(Event::Reply(Ok(&over)));
+    let Some(Effect::Deny(denial)) = effects.last() else { panic!("{effects:?}") };
+    assert!(denial.headers.contains(&("x-should-retry", "false".into())));
+    assert!(denial.headers.iter().all(|(name, _)| !name.starts_with("retry-after")));
+    insta::assert_snapshot!(body(denial));
+}
+
+#[test]
+fn an_adapter_that_cannot_answer_leaves_it_to_the_failure_mode() {
+    let useless = [
+        Err(CallFailure::Timeout),
+        Err(CallFailure::Unavailable),
+        Err(CallFailure::Status(13)),
+        Ok(b"\xff\xff".as_slice()),
+        Ok(b"".as_slice()),
+    ];
+    for answer in useless {
+        let mut open = exchange("Allow");
+        open.handle(request());
+        let effects = open.handle(Event::Reply(answer));
+        assert!(
+            matches!(effects.as_slice(), [Effect::Count(Count::FailedOpen(_)), Effect::Resume]),
+            "{effects:?}"
+        );
+        open.handle(Event::Response(&json_head(200)));
+        let effects = open.handle(Event::Body { chunk: ANSWER, end: true });
+        assert_eq!(commit(&effects).1, [50, 1], "what was used is told all the same");
+
+        let mut closed = exchange("Deny");
+        closed.handle(request());
+        let effects = closed.handle(Event::Reply(answer));
+        assert_eq!(commit(&effects).1, [0, 0]);
+        let Some(Effect::Deny(denial)) = effects.last() else { panic!("{effects:?}") };
+        assert_eq!(denial.status, 503);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(body(denial));
+        }
+    }
+}
+
+#[test]
+fn a_counter_without_a_value_is_never_unlimited_in_silence() {
+    let nobody = || Event::Request { facts: facts("/v1/chat/completions", None), bodiless: false };
+    let effects = exchange("Allow").handle(nobody());
+    let name = |effect: &Effect| match effect {
+        Effect::Count(count) => count.name().into_owned(),
+        other => panic!("{other:?}"),
+    };
+    let names: Vec<String> = effects.iter().map(name).collect();
+    assert_eq!(
+        names,
+        ["weir_evaluation_errors.policy.default/p.part.counter", "weir_failed_open.cause.evaluation"]
+    );
+    let effects = exchange("Deny").handle(nobody());
+    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
+}
+
+#[test]
+fn before_the_first_plan_the_configuration_decides() {
+    let id = || ReservationId { prefix: "w".into(), number: 1 };
+    let effects = Exchange::new(InForce::Nothing(FailureMode::Allow), id()).handle(request());
+    assert_eq!(effects, [Effect::Count(Count::FailedOpen("no_plan"))]);
+    let effects = Exchange::new(InForce::Nothing(FailureMode::Deny), id()).handle(request());
+    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503));
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Request(bool),
+    Reply(Result<Vec<u8>, u32>),
+    Response(u16),
+    Body(Vec<u8>, bool),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
+    let replies = prop_oneof![
+        Just(Ok(admitted())),
+        Just(Ok(reply(Code::OverLimit, &[]))),
+        bytes().prop_map(Ok),
+        any::<u32>().prop_map(Err),
+    ];
+    prop_oneof![
+        any::<bool>().prop_map(Happening::Request),
+        replies.prop_map(Happening::Reply),
+        any::<u16>().prop_map(Happening::Response),
+        (bytes(), any::<bool>()).prop_map(|(chunk, end)| Happening::Body(chunk, end)),
+    ]
+}
+
+fn play(exchange: &mut Exchange, happening: Happening) -> Vec<Effect> {
+    match happening {
+        Happening::Request(bodiless) => {
+            exchange.handle(Event::Request { facts: facts("/v1/chat/completions", Some("alice")), bodiless })
+        }
+        Happening::Reply(Ok(bytes)) => exchange.handle(Event::Reply(Ok(&bytes))),
+        Happening::Reply(Err(status)) => exchange.handle(Event::Reply(Err(status.into()))),
+        Happening::Response(status) => exchange.handle(Event::Response(&json_head(status))),
+        Happening::Body(chunk, end) => exchange.handle(Event::Body { chunk: &chunk, end }),
+    }
+}
+
+proptest! {
+    /// Whatever happens, in whatever order: what was reserved is either refused or committed, exactly once.
+    #[test]
+    fn every_reservation_ends_once(happenings in proptest::collection::vec(happening(), 0..12)) {
+        let mut exchange = exchange("Allow");
+        let mut effects: Vec<Effect> =
+            happenings.into_iter().flat_map(|happening| play(&mut exchange, happening)).collect();
+        effects.extend(exchange.handle(Event::Closed));
+        let count = |wanted: fn(&Effect) -> bool| effects.iter().filter(|effect| wanted(effect)).count();
+        let reserved = count(|effect| matches!(effect, Effect::Reserve(_)));
+        let ended = count(|effect| matches!(effect, Effect::Commit(_) | Effect::Deny(_)));
+        prop_assert!(reserved <= 1);
+        prop_assert_eq!(ended, reserved);
+        prop_assert!(exchange.is_over());
+    }
+}
