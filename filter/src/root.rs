@@ -17,12 +17,13 @@ use std::time::Duration;
 /// How long a Commit may take. Nobody waits for it.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the last commits of a configuration that was replaced may take, in milliseconds.
+const LAST_PATIENCE: u64 = 60_000;
+
 /// One plugin on one worker.
 pub struct Root {
     id: u32,
     configured: Option<Configured>,
-    /// Envoy wants this context to go.
-    leaving: bool,
 }
 
 struct Configured {
@@ -31,12 +32,14 @@ struct Configured {
     watch: Option<Watch>,
     /// The token of the GetPlan under way.
     asking: Option<u32>,
+    /// Envoy wants this context to go, and gets what it wants at this time.
+    leaving: Option<u64>,
 }
 
 impl Root {
     /// Before its configuration.
     pub fn new(id: u32) -> Self {
-        Self { id, configured: None, leaving: false }
+        Self { id, configured: None }
     }
 }
 
@@ -44,7 +47,7 @@ impl Configured {
     fn new(root: u32, text: &[u8]) -> Result<Self, Vec<Mistake>> {
         let shared = Shared::new(root, text)?;
         let watch = (!shared.has_plan()).then(|| Watch::new(&shared.config.gateway, shared.random));
-        Ok(Self { shared: Rc::new(shared), watch, asking: None })
+        Ok(Self { shared: Rc::new(shared), watch, asking: None, leaving: None })
     }
 
     /// Sends what is due, and sees to being called again when the next is.
@@ -54,6 +57,17 @@ impl Configured {
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
         self.shared.wake_at([commits, plan].into_iter().flatten().min());
+        self.leave();
+    }
+
+    /// Goes when Envoy wants it and nothing is left to tell, or it took too long.
+    fn leave(&mut self) {
+        let left = self.shared.outbox.borrow().len();
+        if self.leaving.is_some_and(|end| left == 0 || end < self.shared.now()) {
+            self.leaving = None;
+            self.shared.metrics.add(metrics::COMMITS_DROPPED, left as u64);
+            host::done();
+        }
     }
 
     fn send_commits(&mut self) {
@@ -130,21 +144,19 @@ impl Context for Root {
         } else {
             configured.committed(reply);
             configured.shared.wake();
-        }
-        // Envoy waits for the last commits of a configuration that was replaced, but not for an adapter that is away.
-        if self.leaving && (status != 0 || configured.shared.outbox.borrow().is_empty()) {
-            self.leaving = false;
-            host::done();
+            configured.leave();
         }
     }
 
     fn on_done(&mut self) -> bool {
         let Some(configured) = &mut self.configured else { return true };
         configured.watch = None;
-        configured.work();
-        self.leaving = configured.shared.outbox.borrow().wake_at().is_none()
-            && !configured.shared.outbox.borrow().is_empty();
-        !self.leaving
+        if configured.shared.outbox.borrow().is_empty() {
+            return true;
+        }
+        configured.leaving = Some(configured.shared.now().saturating_add(LAST_PATIENCE));
+        configured.shared.wake();
+        false
     }
 }
 
