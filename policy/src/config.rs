@@ -5,6 +5,8 @@ use crate::document::{self, Fields, Node, Reported, distinct};
 use crate::mistake::Mistake;
 use crate::model::reader::{self, FAILURE_MODES};
 use crate::model::{FailureMode, Policy, names};
+use crate::structure;
+use serde_json::Value;
 use std::time::Duration;
 
 /// What the module is told when it is loaded.
@@ -74,10 +76,11 @@ const IDENTITY: Fields =
 const REQUEST_BODY: Fields = Fields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
 
 impl Config {
-    /// Reads the JSON text, with every mistake. An empty list of `policies` is none: to take it as "no limits
+    /// Reads JSON, or the `google.protobuf.Struct` that Envoy hands over as it is, with every mistake. An empty list of `policies` is none: to take it as "no limits
     /// apply" would let everything pass without a word.
     pub fn read(text: &[u8]) -> Result<Self, Vec<Mistake>> {
-        let value = document::parse(text).map_err(|mistake| vec![mistake])?;
+        let structure = || structure::decode(text).filter(|fields| !fields.is_empty()).map(Value::Object);
+        let value = document::parse(text).or_else(|mistake| structure().ok_or_else(|| vec![mistake]))?;
         document::read(&value, config)
     }
 }

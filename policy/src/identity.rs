@@ -1,13 +1,12 @@
 //! Who is asking: what the auth filter left for us, as the `auth` root of CEL.
 
 use crate::config::Encoding;
+use crate::structure;
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use prost::Message as _;
-use prost_types::Struct;
-use prost_types::value::Kind;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Why there is no identity although something was given.
@@ -61,9 +60,9 @@ pub fn from_metadata(
 ) -> Result<Option<Value>, IdentityError> {
     let mut metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
     let Some(fields) = metadata.filter_metadata.remove(namespace) else { return Ok(None) };
-    let mut fields = Struct::decode(fields.as_slice()).map_err(|_| IdentityError::Metadata)?.fields;
-    let Some(key) = key else { return object(fields).map(Some) };
-    match fields.remove(key).map(json).transpose()? {
+    let mut fields = structure::decode(&fields).ok_or(IdentityError::Metadata)?;
+    let Some(key) = key else { return Ok(Some(Value::Object(fields))) };
+    match fields.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(identity) => Ok(Some(auth(identity))),
     }
@@ -73,8 +72,8 @@ pub fn from_metadata(
 pub(crate) fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityError> {
     let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
     let decode = |(namespace, fields): (String, Vec<u8>)| {
-        let fields = Struct::decode(fields.as_slice()).map_err(|_| IdentityError::Metadata)?;
-        Ok((namespace, object(fields.fields)?))
+        let fields = structure::decode(&fields).ok_or(IdentityError::Metadata)?;
+        Ok((namespace, Value::Object(fields)))
     };
     metadata.filter_metadata.into_iter().map(decode).collect()
 }
@@ -95,35 +94,4 @@ struct Metadata {
 
 fn auth(identity: Value) -> Value {
     Value::Object(Map::from_iter([("identity".to_owned(), identity)]))
-}
-
-/// As deep as the message, which `prost` bounds.
-fn json(value: prost_types::Value) -> Result<Value, IdentityError> {
-    Ok(match value.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(value)) => Value::Bool(value),
-        Some(Kind::NumberValue(value)) => Value::Number(number(value)?),
-        Some(Kind::StringValue(value)) => Value::String(value),
-        Some(Kind::ListValue(list)) => {
-            Value::Array(list.values.into_iter().map(json).collect::<Result<_, _>>()?)
-        }
-        Some(Kind::StructValue(value)) => object(value.fields)?,
-    })
-}
-
-fn object(fields: BTreeMap<String, prost_types::Value>) -> Result<Value, IdentityError> {
-    let entries = fields.into_iter().map(|(name, value)| Ok((name, json(value)?)));
-    entries.collect::<Result<Map<_, _>, _>>().map(Value::Object)
-}
-
-/// A Struct knows only doubles, yet a policy's author means the integer that the token had. NaN and the infinities
-/// are no JSON, so no auth filter wrote them.
-fn number(value: f64) -> Result<Number, IdentityError> {
-    /// 2^63: every whole double below it is an i64.
-    const END: f64 = 9_223_372_036_854_775_808.0;
-    if value.fract() == 0.0 && (-END..END).contains(&value) {
-        // Whole and in range, so the cast is exact.
-        return Ok(Number::from(value as i64));
-    }
-    Number::from_f64(value).ok_or(IdentityError::Metadata)
 }

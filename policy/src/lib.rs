@@ -21,5 +21,6 @@ pub mod model;
 pub mod outbox;
 pub mod plan;
 pub mod refusal;
+mod structure;
 pub mod watch;
 pub mod wire;

@@ -26,6 +26,30 @@ fn policy(name: &str) -> Value {
     })
 }
 
+/// As a person writes it in Envoy's YAML, with `google.protobuf.Struct` for its type.
+#[test]
+fn a_struct_is_read_as_json_is() {
+    use prost::Message as _;
+    use prost_types::{Struct, Value, value::Kind};
+    let value = |kind| Value { kind: Some(kind) };
+    let of = |fields: Vec<(&str, Value)>| Struct {
+        fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+    };
+    let text = |text: &str| value(Kind::StringValue(text.to_owned()));
+    let adapter = of(vec![("cluster", text("limitador-adapter"))]);
+    let body = of(vec![("maxBytes", value(Kind::NumberValue(1_048_576.0)))]);
+    let config = |adapter| {
+        of(vec![
+            ("adapter", value(Kind::StructValue(adapter))),
+            ("requestBody", value(Kind::StructValue(body.clone()))),
+        ])
+    };
+    let read = |config: Struct| Config::read(&config.encode_to_vec());
+    assert_eq!(read(config(adapter)).expect("a configuration").cluster, "limitador-adapter");
+    let mistakes = read(config(of(vec![("clutser", text("x"))]))).expect_err("a mistake");
+    assert_eq!(mistakes[0].path, "adapter.clutser");
+}
+
 #[test]
 fn only_the_cluster_is_required() {
     let config = read(&json!({"adapter": {"cluster": "limitador-adapter"}})).expect("a configuration");
