@@ -218,10 +218,9 @@ fn ttl(node: &Node<'_>) -> Result<Duration, Reported> {
 
 fn expression(node: &Node<'_>, purpose: Use) -> Result<Expression, Reported> {
     // YAML's block strings end in a line break, and a counter's text is part of its identity.
-    Expression::compile(node.text()?.trim(), Phase::Request, purpose).map_err(|error| {
-        // Parsers draw the place over several lines; a mistake is one line of a log.
-        node.refuse(one_line(&error.lines().map(str::trim).collect::<Vec<_>>().join(" ")))
-    })
+    let compiled = Expression::compile(node.text()?.trim(), Phase::Request, purpose);
+    // The error may quote the expression, with whatever characters are in it.
+    compiled.map_err(|error| node.refuse(one_line(&error)))
 }
 
 fn is_one_of(word: &str, words: &[(&str, ())]) -> bool {
