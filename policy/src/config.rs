@@ -76,8 +76,8 @@ const IDENTITY: Fields =
 const REQUEST_BODY: Fields = Fields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
 
 impl Config {
-    /// Reads JSON, or the `google.protobuf.Struct` that Envoy hands over as it is, with every mistake. An empty list of `policies` is none: to take it as "no limits
-    /// apply" would let everything pass without a word.
+    /// Reads JSON, or the `google.protobuf.Struct` that Envoy hands over as it is, with every mistake. An empty list
+    /// of `policies` is none: to take it as "no limits apply" would let everything pass without a word.
     pub fn read(text: &[u8]) -> Result<Self, Vec<Mistake>> {
         let structure = || structure::decode(text).filter(|fields| !fields.is_empty()).map(Value::Object);
         let value = document::parse(text).or_else(|mistake| structure().ok_or_else(|| vec![mistake]))?;
