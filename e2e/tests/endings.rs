@@ -22,6 +22,17 @@ fn input() -> u64 {
     body.len() as u64 / 4
 }
 
+/// A stream that has delivered this event.
+fn streamed(event: &str) -> Answer {
+    Answer::new(200).header("content-type", "text/event-stream").bytes(event)
+}
+
+/// An event that delivers so many characters.
+fn event(characters: usize) -> String {
+    let event = json!({ "choices": [{ "index": 0, "delta": { "content": "x".repeat(characters) } }] });
+    format!("data: {event}\n\n")
+}
+
 #[test]
 fn a_client_that_leaves_before_the_response_leaves_no_hold() {
     let (world, gate) = world();
@@ -37,9 +48,9 @@ fn a_client_that_leaves_before_the_response_leaves_no_hold() {
 #[test]
 fn a_client_that_leaves_amid_the_response_pays_what_it_got() {
     let (world, gate) = world();
-    world.upstream.on("half", Answer::json(200, &json!("x".repeat(398))).wait(&gate).bytes("more"));
+    world.upstream.on("half", streamed(&event(400)).wait(&gate).bytes("data: [DONE]\n\n"));
     let mut request = world.open(&alice().answered_by("half"));
-    request.body_of(400);
+    request.body_of(event(400).len());
     request.hang_up();
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", input() + 100, 0);
     gate.open();
@@ -57,9 +68,9 @@ fn an_upstream_that_never_answers_costs_no_tokens() {
 #[test]
 fn an_upstream_that_resets_amid_the_response_costs_what_was_delivered() {
     let (world, gate) = world();
-    world.upstream.on("reset", Answer::json(200, &json!("x".repeat(398))).wait(&gate).reset());
+    world.upstream.on("reset", streamed(&event(400)).wait(&gate).reset());
     let mut request = world.open(&alice().answered_by("reset"));
-    request.body_of(400);
+    request.body_of(event(400).len());
     gate.open();
     assert!(request.finish().cut.is_some());
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", input() + 100, 0);
