@@ -12,6 +12,8 @@ pub const COMMITS_RETRIED: &str = "weir_commits_retried";
 pub const COMMITS_DROPPED: &str = "weir_commits_dropped";
 /// Plans that could not be compiled.
 pub const PLANS_REFUSED: &str = "weir_plans_refused";
+/// Plans that have come into force, once for each of Envoy's threads.
+pub const PLANS: &str = "weir_plans";
 /// How many plans have come into force since the module was loaded.
 pub const PLAN_VERSION: &str = "weir_plan_version";
 

@@ -77,6 +77,7 @@ impl Shared {
     pub fn set_plan(&self, plan: Plan) {
         self.in_force.replace(InForce::Plan(Arc::new(plan)));
         self.plans.set(self.plans.get().saturating_add(1));
+        self.metrics.add(metrics::PLANS, 1);
         self.metrics.set(metrics::PLAN_VERSION, self.plans.get());
     }
 
