@@ -116,9 +116,12 @@ impl Builder {
         let adapter = Adapter::start(&self.policies);
         self.config.cluster("llm", upstream.address());
         self.config.cluster("limitador-adapter", adapter.grpc());
+        let has_weir = self.config.filters().iter().any(|filter| filter["name"] == "weir");
         let envoy = self.config.start(self.workers);
         let world = World { envoy, adapter, upstream, workers: self.workers };
-        world.wait_for_plans(0);
+        if has_weir {
+            world.wait_for_plans(0);
+        }
         world
     }
 }

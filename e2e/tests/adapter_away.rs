@@ -13,7 +13,8 @@ fn alice() -> Request {
 
 fn world(failure_mode: &str) -> World {
     let spec = json!({ "failureMode": failure_mode, "limits": { "per-user": per_user(1_000) } });
-    let world = World::with(&policy("llm", spec));
+    let short = |plugin: &mut serde_json::Value| plugin["adapter"]["timeout"] = "200ms".into();
+    let world = World::build().policy(&policy("llm", spec)).plugin(short).start();
     world.upstream.on("100", Answer::used(100));
     world
 }

@@ -101,8 +101,9 @@ fn an_identity_header_may_hold_anything() {
     assert_eq!(world.send(&Request::chat(5).header("x-jwt-payload", good).answered_by("100")).status, 200);
     world.adapter.wait_for_bucket("free", "tokens", "alice", 100, 0);
     assert!(!world.envoy.log().contains("Wasm VM failed"), "{}", world.envoy.log());
-    let counted = world.envoy.stats("weir_identity");
-    assert!(!counted.is_empty(), "bad identities are counted: {}", world.envoy.stats("weir"));
+    let counted = world.envoy.stats("weir_unidentified");
+    let sum: usize = counted.lines().filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum();
+    assert_eq!(sum, count, "each is counted, by its cause: {counted}");
 }
 
 fn is_router(filter: &serde_json::Value) -> bool {

@@ -21,6 +21,7 @@ fn envoys_own(config: &mut Config) {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
             "domain": "weir",
             "failure_mode_deny": true,
+            "timeout": "5s",
             "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
             "rate_limit_service": {
                 "transport_api_version": "V3",
