@@ -5,6 +5,7 @@
 
 mod base64;
 mod body;
+mod bytes;
 mod decode;
 mod dialect;
 mod frames;

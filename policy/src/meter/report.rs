@@ -3,6 +3,7 @@
 
 use super::Usage;
 use super::base64::Base64;
+use super::bytes::characters;
 use super::dialect::Node;
 use super::tally::{Tally, count};
 
@@ -69,16 +70,18 @@ pub(super) struct Report {
     covered: u64,
     /// The report whose object is open.
     open: Tally,
+    /// What was reported before the open document, once that has reported something itself.
+    before: Option<(Source, Tally)>,
+    /// Counts that are members of the open document.
+    own: Tally,
     document: Document,
 }
 
 /// The open document.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Document {
-    /// Counts that are its own members.
-    own: Tally,
-    /// What was reported before it, once it has reported something itself.
-    before: Option<Option<(Source, Tally)>>,
+    /// It has reported something.
+    reports: bool,
     tells_output: bool,
     /// It repeats what other events delivered, or carries no text.
     mute: bool,
@@ -132,6 +135,9 @@ impl Report {
 
     pub(super) fn open_document(&mut self) {
         self.document = Document::default();
+        if !self.own.is_empty() {
+            self.own = Tally::default();
+        }
     }
 
     /// An object has been read to its end.
@@ -149,8 +155,10 @@ impl Report {
 
     /// The open document is over, or will never be.
     pub(super) fn close_document(&mut self) {
-        let own = self.document.own;
-        self.take(Source::Native, &own);
+        if !self.own.is_empty() {
+            let own = std::mem::take(&mut self.own);
+            self.take(Source::Native, &own);
+        }
         let document = std::mem::take(&mut self.document);
         self.delivered = self.delivered.saturating_add(document.delivered());
         if document.tells_output {
@@ -164,9 +172,12 @@ impl Report {
         if tally.is_empty() || self.reported.is_some_and(|(earlier, _)| earlier > source) {
             return;
         }
-        let before = *self.document.before.get_or_insert(self.reported);
+        if !self.document.reports {
+            self.document.reports = true;
+            self.before = self.reported;
+        }
         let mut merged = Tally::default();
-        if let Some((_, earlier)) = before.filter(|(earlier, _)| *earlier == source) {
+        if let Some((_, earlier)) = self.before.filter(|(earlier, _)| *earlier == source) {
             merged = earlier;
         }
         merged.merge(tally);
@@ -184,7 +195,7 @@ impl Report {
                 None => self.misplaced(node),
             },
             Node::Own(field) => match token.and_then(count) {
-                Some(value) => self.document.own.set(field, value),
+                Some(value) => self.own.set(field, value),
                 None => self.misplaced(node),
             },
             Node::OtherUnit if !null => self.open.other_unit = true,
@@ -211,7 +222,7 @@ impl Report {
                 self.broken(Cause::Count);
             }
             Node::Own(field) => {
-                self.document.own.unset(field);
+                self.own.unset(field);
                 self.broken(Cause::Count);
             }
             Node::Error => self.ended_in_error = true,
@@ -221,14 +232,21 @@ impl Report {
 
     /// A piece of generated text.
     pub(super) fn text(&mut self, node: Node, piece: &[u8]) {
+        match node {
+            Node::Bytes if self.unpacks => self.base64.feed(piece, &mut self.packed),
+            Node::Bytes => {}
+            _ => self.characters(node, characters(piece)),
+        }
+    }
+
+    /// So many characters of generated text.
+    pub(super) fn characters(&mut self, node: Node, characters: u64) {
         let count = match node {
-            Node::Bytes if self.unpacks => return self.base64.feed(piece, &mut self.packed),
-            Node::Bytes => return,
             Node::Reasoning => &mut self.document.reasoning,
             Node::ReasoningContent => &mut self.document.reasoning_content,
             _ => &mut self.document.text,
         };
-        *count = count.saturating_add(characters(piece));
+        *count = count.saturating_add(characters);
     }
 
     /// What the document says it is.
@@ -239,10 +257,4 @@ impl Report {
         // Done-events repeat what the deltas delivered; audio is no text.
         self.document.mute = self.events && (kind.ends_with(b".done") || kind.ends_with(b"audio.delta"));
     }
-}
-
-/// Characters of UTF-8, counted where they begin, so that a split inside one changes nothing.
-fn characters(piece: &[u8]) -> u64 {
-    let begins = |b: &&u8| (**b as i8) >= -0x40;
-    u64::try_from(piece.iter().filter(begins).count()).unwrap_or(u64::MAX)
 }

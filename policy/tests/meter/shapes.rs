@@ -2,6 +2,8 @@
 
 use crate::in_pieces;
 use policy::meter::{Cause, Reading, ResponseHead, Usage};
+use proptest::prelude::*;
+use std::fmt::Write;
 
 fn read(body: &str) -> Reading {
     let head = ResponseHead::default();
@@ -36,6 +38,7 @@ fn the_last_usage_at_the_top_level_counts() {
         (r#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":null}"#, usage(1, 1, 2)),
         (r#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":{}}"#, usage(1, 1, 2)),
         (r#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":"none"}"#, usage(1, 1, 2)),
+        ("{\"a\":\n\"b\",\"c\":\t1\n,\n\"usage\"\n:\n{\r\"prompt_tokens\":\n5\n}\n}", usage(5, 0, 5)),
         (r#"{"us\u0061ge":{"prompt\u005ftokens":3}}"#, usage(3, 0, 3)),
         (r#"{"usage":null}"#, None),
         (r#"{"usage":{}}"#, None),
@@ -135,6 +138,42 @@ fn delivered_text_is_counted_in_characters() {
     ];
     for (body, expected) in table {
         assert_eq!(read(body).delivered, expected, "{body}");
+    }
+}
+
+/// As servers write it that send ASCII only.
+fn in_ascii(text: &str) -> String {
+    let mut json = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => json.extend(['\\', character]),
+            ' '..='~' => json.push(character),
+            _ => character
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .for_each(|unit| write!(json, "\\u{unit:04x}").unwrap()),
+        }
+    }
+    json + "\""
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn characters_are_those_of_the_decoded_text(
+        text in r#"([a-z é水😀]{0,70}|[\\"\n\t]{0,5}|.{0,9}|\\u[0-9a-f]{4}){0,8}"#,
+        size in 1..100usize,
+    ) {
+        let head = ResponseHead::default();
+        for json in [serde_json::to_string(&text).unwrap(), in_ascii(&text)] {
+            let body = format!(r#"{{"choices":[{{"message":{{"content":{json}}}}}],"usage":{{"prompt_tokens":1}}}}"#);
+            for size in [size, usize::MAX] {
+                let reading = in_pieces(&head, body.as_bytes(), size);
+                prop_assert_eq!(reading.delivered, text.chars().count() as u64);
+                prop_assert_eq!(reading.usage, usage(1, 0, 1));
+            }
+        }
     }
 }
 

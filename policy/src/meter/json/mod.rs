@@ -4,21 +4,23 @@
 //!
 //! It does not validate: what it walks past may be no JSON at all.
 
-use super::dialect::{Node, Wants};
-use super::report::{Cause, Report};
-use memchr::memchr2;
+mod string;
+
+use crate::meter::bytes::{after_space, closing_quote, find, short_string};
+use crate::meter::dialect::{Node, Wants};
+use crate::meter::report::{Cause, Report};
+use string::{Escape, Token};
 
 /// How many containers that matter may be open at once. The deepest place that a dialect names is 9 deep.
 const DEEPEST: usize = 24;
-/// The longest key, number or word that a dialect could mean; what is longer is none of them.
-const TOKEN: usize = 48;
-
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scanner {
+pub(in crate::meter) struct Scanner {
     state: State,
-    /// The containers that matter, outermost first.
+    /// The containers that matter and are open around `here`, outermost first.
     open: [Frame; DEEPEST],
     depth: usize,
+    /// The innermost container that matters, if there is one.
+    here: Frame,
     /// Containers open inside a value that is walked past. Only this number grows with the depth of the input.
     skipped: u64,
     /// What the value that comes next is.
@@ -66,61 +68,13 @@ enum Use {
     Skip,
 }
 
-/// Where in an escape sequence a string stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Escape {
-    #[default]
-    None,
-    Begun,
-    Hex {
-        left: u8,
-        value: u32,
-    },
-}
-
-/// A key, number or word that may come in pieces.
-#[derive(Clone, Debug)]
-struct Token {
-    bytes: [u8; TOKEN],
-    length: usize,
-}
-
-impl Default for Token {
-    fn default() -> Self {
-        Self { bytes: [0; TOKEN], length: 0 }
-    }
-}
-
-impl Token {
-    fn clear(&mut self) {
-        self.length = 0;
-    }
-
-    /// Adds a piece; one that does not fit makes the whole token too long to be anything.
-    fn push(&mut self, piece: &[u8]) {
-        let end = self.length.saturating_add(piece.len());
-        match self.bytes.get_mut(self.length..end) {
-            Some(room) => {
-                room.copy_from_slice(piece);
-                self.length = end;
-            }
-            None => self.length = TOKEN + 1,
-        }
-    }
-
-    /// `None` if it was too long.
-    fn bytes(&self) -> Option<&[u8]> {
-        self.bytes.get(..self.length)
-    }
-}
-
 impl Scanner {
     /// The next bytes.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], to: &mut Report) {
+    pub(in crate::meter) fn feed(&mut self, mut bytes: &[u8], to: &mut Report) {
         while !bytes.is_empty() {
             bytes = match self.state {
                 State::Value => self.value(bytes, to),
-                State::Key => self.key(bytes, to),
+                State::Key => self.members(bytes, to),
                 State::Colon => self.colon(bytes, to),
                 State::Comma => self.comma(bytes, to),
                 State::String(purpose) => self.string(bytes, purpose, to),
@@ -133,18 +87,19 @@ impl Scanner {
     }
 
     /// Whether a document has begun that has not ended.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::meter) fn is_open(&self) -> bool {
         !matches!(self.state, State::Document | State::Broken)
     }
 
     /// Nothing follows that belongs to what is open: the next byte begins a document.
-    pub(super) fn end(&mut self, to: &mut Report) {
+    pub(in crate::meter) fn end(&mut self, to: &mut Report) {
         if self.is_open() {
             to.broken(Cause::Malformed);
         }
         to.close_document();
         self.state = State::Document;
         self.depth = 0;
+        self.here = Frame::default();
         self.skipped = 0;
         self.node = Node::Root;
         self.escape = Escape::None;
@@ -166,7 +121,7 @@ impl Scanner {
         match first {
             b'"' => return self.begin_string(rest, wants, to),
             b'{' | b'[' => self.begin_container(*first == b'[', wants, to),
-            b']' if self.top().array => self.end_container(true, to),
+            b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
             _ if wants == Wants::Scalar => {
                 self.token.clear();
@@ -184,6 +139,21 @@ impl Scanner {
             Wants::Scalar => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
+        let end = match purpose {
+            Use::Nothing => closing_quote(rest),
+            _ => short_string(rest),
+        };
+        if let Some(end) = end
+            && let (string, [_, rest @ ..]) = rest.split_at(end)
+        {
+            match purpose {
+                Use::Text => to.text(self.node, string),
+                Use::Word => to.word(self.node, Some(string)),
+                _ => {}
+            }
+            self.after_value();
+            return rest;
+        }
         self.token.clear();
         self.state = State::String(purpose);
         self.string(rest, purpose, to)
@@ -196,8 +166,9 @@ impl Scanner {
         let matters = matches!(wants, Wants::Object | Wants::TextOrObject);
         let node = self.node;
         match self.open.get_mut(self.depth) {
-            Some(frame) if matters => {
-                *frame = Frame { node, array };
+            Some(around) if matters => {
+                *around = self.here;
+                self.here = Frame { node, array };
                 self.depth = self.depth.saturating_add(1);
                 if !array && node == Node::Root {
                     to.open_document();
@@ -212,15 +183,35 @@ impl Scanner {
     }
 
     fn end_container(&mut self, array: bool, to: &mut Report) {
-        let frame = self.top();
-        if self.depth == 0 || frame.array != array {
+        let Some(around) = self.depth.checked_sub(1).filter(|_| self.here.array == array) else {
             return self.broken(to);
-        }
-        self.depth = self.depth.saturating_sub(1);
+        };
         if !array {
-            to.close(frame.node);
+            to.close(self.here.node);
         }
+        self.depth = around;
+        self.here = self.open.get(around).copied().unwrap_or_default();
         self.after_value();
+    }
+
+    /// Walks past members that nobody asked for, as long as they are complete and plainly written.
+    fn members<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+        while let Some((key, value)) = plain_key(bytes) {
+            let node = to.child(self.here.node, key);
+            match value_end(node, value) {
+                Some([b',', rest @ ..]) => bytes = rest,
+                Some(rest) => {
+                    self.state = State::Comma;
+                    return rest;
+                }
+                None => {
+                    self.node = node;
+                    self.state = State::Value;
+                    return self.value(value, to);
+                }
+            }
+        }
+        if bytes.is_empty() { bytes } else { self.key(bytes, to) }
     }
 
     fn key<'a>(&mut self, bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
@@ -228,12 +219,6 @@ impl Scanner {
         let Some((first, rest)) = bytes.split_first() else { return bytes };
         match first {
             b'"' => {
-                let end = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-                if let (key, [b'"', rest @ ..]) = rest.split_at(end) {
-                    self.node = to.child(self.top().node, key);
-                    self.state = State::Colon;
-                    return rest;
-                }
                 self.token.clear();
                 self.state = State::String(Use::Key);
             }
@@ -258,22 +243,27 @@ impl Scanner {
         }
     }
 
-    fn comma<'a>(&mut self, bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
-        let stop = |b: &u8| matches!(b, b',' | b'}' | b']' | b'"' | b'{' | b'[' | b':');
-        let Some(at) = bytes.iter().position(stop) else { return &[] };
-        let (_, bytes) = bytes.split_at(at);
-        let Some((first, rest)) = bytes.split_first() else { return bytes };
-        match first {
-            b',' => {
-                let frame = self.top();
-                self.node = frame.node;
-                self.state = if frame.array { State::Value } else { State::Key };
+    fn comma<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+        let stop = |b| matches!(b, b',' | b'}' | b']' | b'"' | b'{' | b'[' | b':');
+        while self.state == State::Comma {
+            let Some(found) = find(bytes, stop).and_then(|at| bytes.get(at..)) else { return &[] };
+            let Some((first, rest)) = found.split_first() else { return found };
+            bytes = rest;
+            match first {
+                b',' if self.here.array => {
+                    self.node = self.here.node;
+                    self.state = State::Value;
+                }
+                b',' => {
+                    self.state = State::Key;
+                    return self.members(rest, to);
+                }
+                b'}' => self.end_container(false, to),
+                b']' => self.end_container(true, to),
+                _ => self.broken(to),
             }
-            b'}' => self.end_container(false, to),
-            b']' => self.end_container(true, to),
-            _ => self.broken(to),
         }
-        rest
+        bytes
     }
 
     fn scalar<'a>(&mut self, bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
@@ -290,13 +280,15 @@ impl Scanner {
     }
 
     fn skip<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
-        while let Some(at) = bytes.iter().position(|b| matches!(b, b'"' | b'{' | b'}' | b'[' | b']')) {
+        // Brackets and braces differ in one bit.
+        let stop = |b| b == b'"' || b | 0x20 == b'{' || b | 0x20 == b'}';
+        while let Some(at) = find(bytes, stop) {
             let (_, found) = bytes.split_at(at);
             let Some((first, rest)) = found.split_first() else { return found };
             bytes = rest;
             match first {
-                b'"' => match string_end(rest) {
-                    Some(rest) => bytes = rest,
+                b'"' => match closing_quote(rest) {
+                    Some(end) => bytes = rest.get(end.saturating_add(1)..).unwrap_or_default(),
                     None => {
                         self.state = State::String(Use::Skip);
                         return rest;
@@ -315,93 +307,6 @@ impl Scanner {
         &[]
     }
 
-    fn string<'a>(&mut self, mut bytes: &'a [u8], purpose: Use, to: &mut Report) -> &'a [u8] {
-        loop {
-            if self.escape != Escape::None {
-                let Some((first, rest)) = bytes.split_first() else { return bytes };
-                self.escape(*first, purpose, to);
-                bytes = rest;
-                continue;
-            }
-            let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
-            let (piece, rest) = bytes.split_at(end);
-            self.piece(piece, purpose, to);
-            match rest.split_first() {
-                None => return rest,
-                Some((b'"', rest)) => {
-                    self.end_string(purpose, to);
-                    return rest;
-                }
-                Some((_, rest)) => {
-                    self.escape = Escape::Begun;
-                    bytes = rest;
-                }
-            }
-        }
-    }
-
-    fn piece(&mut self, piece: &[u8], purpose: Use, to: &mut Report) {
-        match purpose {
-            Use::Text => to.text(self.node, piece),
-            Use::Key | Use::Word => self.token.push(piece),
-            Use::Nothing | Use::Skip => {}
-        }
-    }
-
-    /// One byte of an escape sequence.
-    fn escape(&mut self, byte: u8, purpose: Use, to: &mut Report) {
-        let decoded = match self.escape {
-            Escape::Hex { left, value } => {
-                let digit = char::from(byte).to_digit(16).unwrap_or(0);
-                let value = (value << 4) | digit;
-                if left > 1 {
-                    self.escape = Escape::Hex { left: left.saturating_sub(1), value };
-                    return;
-                }
-                value
-            }
-            _ => match byte {
-                b'u' => {
-                    self.escape = Escape::Hex { left: 4, value: 0 };
-                    return;
-                }
-                b'n' => 0x0a,
-                b't' => 0x09,
-                b'r' => 0x0d,
-                b'b' => 0x08,
-                b'f' => 0x0c,
-                other => u32::from(other),
-            },
-        };
-        self.escape = Escape::None;
-        // The second half of a surrogate pair adds no character to the first.
-        if !(0xdc00..0xe000).contains(&decoded) {
-            let character = char::from_u32(decoded).unwrap_or(char::REPLACEMENT_CHARACTER);
-            self.piece(character.encode_utf8(&mut [0; 4]).as_bytes(), purpose, to);
-        }
-    }
-
-    fn end_string(&mut self, purpose: Use, to: &mut Report) {
-        match purpose {
-            Use::Key => {
-                let parent = self.top().node;
-                self.node = self.token.bytes().map_or(Node::Other, |key| to.child(parent, key));
-                self.state = State::Colon;
-            }
-            Use::Word => {
-                to.word(self.node, self.token.bytes());
-                self.after_value();
-            }
-            Use::Text | Use::Nothing => self.after_value(),
-            Use::Skip => self.state = State::Skip,
-        }
-    }
-
-    /// The container that the next key or element belongs to.
-    fn top(&self) -> Frame {
-        self.depth.checked_sub(1).and_then(|at| self.open.get(at)).copied().unwrap_or_default()
-    }
-
     fn after_value(&mut self) {
         self.state = if self.depth == 0 { State::Document } else { State::Comma };
     }
@@ -412,21 +317,23 @@ impl Scanner {
     }
 }
 
-fn after_space(bytes: &[u8]) -> &[u8] {
-    let space = |b: &u8| !matches!(b, b' ' | b'\t' | b'\n' | b'\r');
-    let at = bytes.iter().position(space).unwrap_or(bytes.len());
-    bytes.get(at..).unwrap_or_default()
+/// A key without escape sequences, its colon right behind it, and what follows.
+fn plain_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [b'"', bytes @ ..] = bytes else { return None };
+    match bytes.split_at_checked(short_string(bytes)?)? {
+        (key, [_, b':', value @ ..]) => Some((key, value)),
+        _ => None,
+    }
 }
 
-/// What follows the string whose opening quote has been read; `None` if its end is not in `bytes`.
-fn string_end(mut bytes: &[u8]) -> Option<&[u8]> {
-    loop {
-        let at = memchr2(b'"', b'\\', bytes)?;
-        let found = bytes.get(at..)?;
-        match found {
-            [b'"', rest @ ..] => return Some(rest),
-            [_, _, rest @ ..] => bytes = rest,
-            _ => return None,
-        }
+/// What follows a value that nobody asked for, if it is no container and its end is here.
+fn value_end(node: Node, bytes: &[u8]) -> Option<&[u8]> {
+    if node != Node::Other {
+        return None;
+    }
+    match bytes {
+        [b'"', string @ ..] => string.get(closing_quote(string)?.checked_add(1)?..),
+        [first, ..] if !first.is_ascii_alphanumeric() && *first != b'-' => None,
+        _ => bytes.get(find(bytes, |b| matches!(b, b',' | b'}' | b']' | b'"' | b'{' | b'[' | b':'))?..),
     }
 }

@@ -1,0 +1,162 @@
+//! Strings that may come in pieces: what is in them, escape sequences decoded.
+
+use super::{Scanner, State, Use};
+use crate::meter::bytes::plain_characters;
+use crate::meter::dialect::Node;
+use crate::meter::report::Report;
+use memchr::memchr2;
+
+/// The longest key, number or word that a dialect could mean; what is longer is none of them.
+const TOKEN: usize = 48;
+
+/// Where in an escape sequence a string stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Escape {
+    #[default]
+    None,
+    Begun,
+    Hex {
+        left: u8,
+        value: u32,
+    },
+}
+
+/// A key, number or word that may come in pieces.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    bytes: [u8; TOKEN],
+    length: usize,
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self { bytes: [0; TOKEN], length: 0 }
+    }
+}
+
+impl Token {
+    pub(super) fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    /// Adds a piece; one that does not fit makes the whole token too long to be anything.
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        let end = self.length.saturating_add(piece.len());
+        match self.bytes.get_mut(self.length..end) {
+            Some(room) => {
+                room.copy_from_slice(piece);
+                self.length = end;
+            }
+            None => self.length = TOKEN + 1,
+        }
+    }
+
+    /// `None` if it was too long.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.length)
+    }
+}
+
+impl Scanner {
+    pub(super) fn string<'a>(&mut self, mut bytes: &'a [u8], purpose: Use, to: &mut Report) -> &'a [u8] {
+        loop {
+            if self.escape != Escape::None {
+                let Some((first, rest)) = bytes.split_first() else { return bytes };
+                self.escape(*first, purpose, to);
+                bytes = rest;
+                continue;
+            }
+            if purpose == Use::Text && self.node != Node::Bytes {
+                bytes = self.text(bytes, to);
+            }
+            let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+            let (piece, rest) = bytes.split_at(end);
+            self.piece(piece, purpose, to);
+            match rest.split_first() {
+                None => return rest,
+                Some((b'"', rest)) => {
+                    self.end_string(purpose, to);
+                    return rest;
+                }
+                Some((_, rest)) => {
+                    self.escape = Escape::Begun;
+                    bytes = rest;
+                }
+            }
+        }
+    }
+
+    /// Counts text as far as that is quickly done.
+    fn text<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+        let mut sum = 0u64;
+        // Servers that write ASCII only give each character of many languages as a sequence of six bytes.
+        while let [b'\\', b'u', high, low, _, _, rest @ ..] = bytes {
+            let is_second_half = matches!((high, low), (b'd' | b'D', b'c'..=b'f' | b'C'..=b'F'));
+            sum = sum.saturating_add(u64::from(!is_second_half));
+            bytes = rest;
+        }
+        let (plain, reach) = plain_characters(bytes);
+        to.characters(self.node, sum.saturating_add(plain));
+        bytes.get(reach..).unwrap_or_default()
+    }
+
+    fn piece(&mut self, piece: &[u8], purpose: Use, to: &mut Report) {
+        match purpose {
+            Use::Text => to.text(self.node, piece),
+            Use::Key | Use::Word => self.token.push(piece),
+            Use::Nothing | Use::Skip => {}
+        }
+    }
+
+    /// One byte of an escape sequence.
+    fn escape(&mut self, byte: u8, purpose: Use, to: &mut Report) {
+        let decoded = match (self.escape, byte) {
+            (Escape::Hex { left, value }, _) => {
+                let digit = char::from(byte).to_digit(16).unwrap_or(0);
+                let value = (value << 4) | digit;
+                if left > 1 {
+                    self.escape = Escape::Hex { left: left.saturating_sub(1), value };
+                    return;
+                }
+                self.escape = Escape::None;
+                return self.code_unit(value, purpose, to);
+            }
+            (_, b'u') => {
+                self.escape = Escape::Hex { left: 4, value: 0 };
+                return;
+            }
+            (_, b'n') => b'\n',
+            (_, b't') => b'\t',
+            (_, b'r') => b'\r',
+            (_, b'b') => 0x08,
+            (_, b'f') => 0x0c,
+            (_, other) => other,
+        };
+        self.escape = Escape::None;
+        self.piece(&[decoded], purpose, to);
+    }
+
+    /// A unit of UTF-16. The second half of a surrogate pair adds no character to the first.
+    fn code_unit(&mut self, unit: u32, purpose: Use, to: &mut Report) {
+        if !(0xdc00..0xe000).contains(&unit) {
+            let character = char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER);
+            self.piece(character.encode_utf8(&mut [0; 4]).as_bytes(), purpose, to);
+        }
+    }
+
+    fn end_string(&mut self, purpose: Use, to: &mut Report) {
+        match purpose {
+            Use::Key => {
+                let parent = self.here.node;
+                self.node = self.token.bytes().map_or(Node::Other, |key| to.child(parent, key));
+                self.state = State::Colon;
+            }
+            Use::Word => {
+                to.word(self.node, self.token.bytes());
+                self.after_value();
+            }
+            Use::Text | Use::Nothing => self.after_value(),
+            Use::Skip => self.state = State::Skip,
+        }
+    }
+}
