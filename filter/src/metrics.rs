@@ -10,11 +10,11 @@ use std::collections::HashMap;
 pub const COMMITS_RETRIED: &str = "weir_commits_retried";
 /// Commits that were given up: the queue was full, or the adapter refused them for good.
 pub const COMMITS_DROPPED: &str = "weir_commits_dropped";
+/// How often a worker, or Envoy's main thread, has brought a plan into force.
+pub const PLANS: &str = "weir_plans";
 /// Plans that could not be compiled.
 pub const PLANS_REFUSED: &str = "weir_plans_refused";
-/// Plans that have come into force, once for each of Envoy's threads.
-pub const PLANS: &str = "weir_plans";
-/// How many plans have come into force since the module was loaded.
+/// The version in force, as a number: in all Envoys the same.
 pub const PLAN_VERSION: &str = "weir_plan_version";
 
 /// Their numbers in Envoy.

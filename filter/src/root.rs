@@ -118,7 +118,7 @@ impl Configured {
         match watch::compile(answer) {
             Ok(plan) => {
                 log::info!("plan {version} is in force: {} policies", answer.policies.len());
-                self.shared.set_plan(plan);
+                self.shared.set_plan(plan, watch::number(version));
             }
             Err(mistakes) => {
                 self.shared.metrics.add(metrics::PLANS_REFUSED, 1);

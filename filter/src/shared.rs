@@ -39,7 +39,6 @@ pub struct Shared {
     /// Of this root context, and of no other in the world.
     pub random: u128,
     in_force: RefCell<InForce>,
-    plans: Cell<u64>,
     prefix: Arc<str>,
     reservations: Cell<u64>,
     clock: Clock,
@@ -61,24 +60,22 @@ impl Shared {
             outbox: RefCell::new(Outbox::new(OUTBOX_CAPACITY)),
             random,
             in_force,
-            plans: Cell::default(),
             prefix: format!("{random:032x}").into(),
             reservations: Cell::default(),
             clock: Clock::default(),
             woken: Cell::default(),
         };
         if let Some(policies) = policies {
-            shared.set_plan(Plan::new(policies));
+            shared.set_plan(Plan::new(policies), 0);
         }
         Ok(shared)
     }
 
     /// Brings a plan into force for the requests that come from now on.
-    pub fn set_plan(&self, plan: Plan) {
+    pub fn set_plan(&self, plan: Plan, version: u64) {
         self.in_force.replace(InForce::Plan(Arc::new(plan)));
-        self.plans.set(self.plans.get().saturating_add(1));
         self.metrics.add(metrics::PLANS, 1);
-        self.metrics.set(metrics::PLAN_VERSION, self.plans.get());
+        self.metrics.set(metrics::PLAN_VERSION, version);
     }
 
     /// By what a request that comes now is judged.
@@ -88,7 +85,7 @@ impl Shared {
 
     /// Whether a plan is in force.
     pub fn has_plan(&self) -> bool {
-        self.plans.get() > 0
+        matches!(*self.in_force.borrow(), InForce::Plan(_))
     }
 
     /// A name for a reservation that has never been given before.

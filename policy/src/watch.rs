@@ -108,6 +108,12 @@ impl Watch {
     }
 }
 
+/// The beginning of a version that is a hexadecimal number, as a number that every metrics system can hold; 0: it is
+/// none.
+pub fn number(version: &str) -> u64 {
+    version.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
+}
+
 /// Compiles the policies of an answer.
 pub fn compile(answer: &GetPlanResponse) -> Result<Plan, Vec<Mistake>> {
     let mut policies = Vec::with_capacity(answer.policies.len());
@@ -187,6 +193,12 @@ mod tests {
             watch.ask(0);
             assert_eq!(watch.answered(Ok(reply), 0), Err(CallFailure::Malformed));
         }
+    }
+
+    #[test]
+    fn a_version_is_a_number_if_it_can_be() {
+        assert_eq!(number("561551cebbd17ab1"), 0x5615_51ce_bbd1);
+        assert_eq!(["", "12", "not a number", "ééééééééé"].map(number), [0; 4]);
     }
 
     #[test]
