@@ -2,6 +2,7 @@
 
 use crate::call::CallFailure;
 use crate::identity::IdentityError;
+use crate::meter::Cause;
 use crate::plan::{Failure, Hold};
 use std::borrow::Cow;
 
@@ -37,6 +38,8 @@ pub enum Count {
         /// Why.
         failure: CallFailure,
     },
+    /// Something of a response's body could not be read; what could be is charged.
+    Unreadable(Cause),
     /// Tokens were charged, in one exchange.
     TokensCharged(u64),
     /// An exchange has ended, its usage known from here.
@@ -77,6 +80,7 @@ impl Count {
             Self::Call { method, failure } => {
                 format!("weir_call_errors.method.{method}.cause.{}", failure.name()).into()
             }
+            Self::Unreadable(cause) => format!("weir_response_errors.cause.{}", cause.name()).into(),
             Self::TokensCharged(_) => "weir_tokens_charged".into(),
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
             Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),

@@ -4,7 +4,7 @@
 use crate::call::{self, CallFailure, Item};
 use crate::count::{Count, UsageSource};
 use crate::facts::{Facts, Need};
-use crate::meter::{Meter, Reading, ResponseHead};
+use crate::meter::{CHARACTERS_PER_TOKEN, Meter, ResponseHead};
 use crate::model::{FailureMode, Unit};
 use crate::outbox::Settlement;
 use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
@@ -138,7 +138,7 @@ impl Exchange {
             (State::Admitted(reservation), Event::Response(head)) => self.response(reservation, head),
             (State::Admitted(reservation), Event::Closed) => reservation.unanswered(),
             (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
-            (State::Responding(responding), Event::Closed) => responding.settle(),
+            (State::Responding(responding), Event::Closed) => responding.settle(Ending::Cut),
             (State::New, Event::Closed) => Vec::new(),
             (state, _) => {
                 self.state = state;
@@ -233,7 +233,7 @@ impl Exchange {
             meter.feed(chunk);
         }
         if end {
-            return responding.settle();
+            return responding.settle(Ending::Complete);
         }
         self.state = State::Responding(responding);
         Vec::new()
@@ -317,21 +317,38 @@ impl Reservation {
     }
 }
 
+/// How a response came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Its last byte has passed.
+    Complete,
+    /// The client or the upstream went away before.
+    Cut,
+}
+
 impl Responding {
     /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
     /// reports nothing costs its input and what was delivered.
-    fn settle(mut self: Box<Self>) -> Vec<Effect> {
+    fn settle(mut self: Box<Self>, ending: Ending) -> Vec<Effect> {
         let Some(meter) = &mut self.meter else { return vec![self.reservation.commit(0, 1)] };
-        let Reading { usage, delivered, .. } = meter.finish();
+        let reading = meter.finish();
         let reservation = &self.reservation;
-        match usage {
+        let whole = ending == Ending::Complete && !reading.ended_in_error;
+        let usage = if whole { reading.usage } else { reading.usage_if_cut() };
+        let mut effects = match usage {
             Some(usage) => reservation.charge(usage.total, UsageSource::Reported),
             None if (200..300).contains(&self.status) && !reservation.tokenless => {
-                let tokens = reservation.estimate.input.saturating_add(delivered.div_ceil(4));
+                let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
+                let tokens = reservation.estimate.input.saturating_add(delivered);
                 reservation.charge(tokens, UsageSource::Estimated)
             }
-            _ => reservation.charge(0, UsageSource::None),
+            None => reservation.charge(0, UsageSource::None),
+        };
+        // Half a document is what a cut leaves; anything else that could not be read should be known.
+        if let Some(cause) = reading.broken.filter(|_| ending == Ending::Complete) {
+            effects.push(Effect::Count(Count::Unreadable(cause)));
         }
+        effects
     }
 }
 

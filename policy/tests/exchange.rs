@@ -6,7 +6,7 @@ use policy::call::CallFailure;
 use policy::count::{Count, UsageSource};
 use policy::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use policy::facts::Facts;
-use policy::meter::ResponseHead;
+use policy::meter::{Cause, ResponseHead};
 use policy::model::{FailureMode, Policy};
 use policy::outbox::Outbox;
 use policy::plan::Plan;
@@ -195,6 +195,29 @@ fn an_answer_that_is_cut_is_settled_when_the_exchange_closes() {
     exchange.handle(Event::Response(&json_head(200)));
     exchange.handle(Event::Body { chunk: br#"{"choices":[{"message":{"content":"four"#, end: false });
     assert_eq!(commit(&exchange.handle(Event::Closed)).1, [101, 1]);
+}
+
+#[test]
+fn a_stream_that_is_cut_costs_what_came_after_its_last_report_too() {
+    let mut exchange = under_way("Allow");
+    let head =
+        ResponseHead { status: 200, content_type: "text/event-stream".into(), ..ResponseHead::default() };
+    exchange.handle(Event::Response(&head));
+    let events = b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":25,\
+        \"output_tokens\":1}}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\
+        \"type\":\"text_delta\",\"text\":\"twelve chars\"}}\n\n";
+    exchange.handle(Event::Body { chunk: events, end: false });
+    assert_eq!(commit(&exchange.handle(Event::Closed)).1, [29, 1]);
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_counted_and_costs_its_input() {
+    let mut exchange = under_way("Allow");
+    let head = ResponseHead { content_encoding: "compress".into(), ..json_head(200) };
+    exchange.handle(Event::Response(&head));
+    let effects = exchange.handle(Event::Body { chunk: ANSWER, end: true });
+    assert_eq!(commit(&effects).1, [100, 1]);
+    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Encoding))));
 }
 
 #[test]
