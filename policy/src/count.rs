@@ -76,7 +76,7 @@ impl Count {
             Self::Evaluation { policy, part } => {
                 format!("weir_evaluation_errors.policy.{policy}.part.{part}").into()
             }
-            Self::Unidentified(error) => format!("weir_identity_errors.cause.{}", error.name()).into(),
+            Self::Unidentified(error) => format!("weir_unidentified.cause.{}", error.name()).into(),
             Self::Call { method, failure } => {
                 format!("weir_call_errors.method.{method}.cause.{}", failure.name()).into()
             }
