@@ -7,9 +7,8 @@ use policy::count::Count;
 use policy::facts::{Facts, Need};
 use policy::identity;
 
-/// Fetches what is needed, and takes the identity's header out of the request.
-pub fn facts(shared: &Shared, needs: &[Need]) -> Facts {
-    let mut facts = Facts::default();
+/// Fetches what is needed.
+pub fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) {
     for need in needs {
         match need {
             Need::Header(name) => {
@@ -27,14 +26,17 @@ pub fn facts(shared: &Shared, needs: &[Need]) -> Facts {
                     facts.property(path, &value);
                 }
             }
-            Need::Identity => identify(shared, &mut facts),
+            Need::Identity => identify(shared, facts),
         }
     }
-    // Last: Envoy forgets the route when a header goes, and finds it again without that header.
+}
+
+/// Takes the identity's header out of the request. To be done last: Envoy forgets the route when a header goes, and
+/// finds it again without that header.
+pub fn remove_identity(shared: &Shared) {
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
         host::remove_request_header(name);
     }
-    facts
 }
 
 /// Who is asking. One that cannot be read is none, and is counted.
