@@ -168,7 +168,7 @@ impl Adapter {
 
     /// It goes on existing and answers nobody.
     pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.stop();
     }
 
     /// It goes on.

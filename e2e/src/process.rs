@@ -1,7 +1,7 @@
 //! A program that a test runs: its log in a file, and its end with the test's.
 
 use crate::wait;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::HashSet;
 use std::fs::File;
 use std::net::TcpListener;
@@ -36,6 +36,13 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal)
             .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+    }
+
+    /// Stops it, and waits until none of its threads runs any more.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let stopped = waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("a child can be waited for");
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()), "{} does not stop", self.name);
     }
 
     /// Ends it at once and waits until it is gone.

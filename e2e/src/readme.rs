@@ -63,7 +63,8 @@ impl Command {
             }
         }
         pattern += r"\z";
-        Regex::new(&pattern).expect("an escaped pattern").is_match(printed)
+        let end = if printed.is_empty() || printed.ends_with('\n') { "" } else { "\n" };
+        Regex::new(&pattern).expect("an escaped pattern").is_match(&format!("{printed}{end}"))
     }
 }
 
@@ -88,6 +89,7 @@ mod tests {
         assert!(!accepts("a...c\n", "a\nc\n"));
         assert!(accepts("a\n...\nc\n", "a\nb\nb\nc\n"));
         assert!(accepts("a\n...\nc\n", "a\nc\n"));
+        assert!(accepts("a\n", "a"), "the last line may lack its end");
         assert!(!accepts("a\n", "a\nb\n") && !accepts("a.c\n", "abc\n"));
     }
 }

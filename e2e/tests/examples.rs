@@ -146,6 +146,6 @@ fn with_artefacts(command: &str) -> String {
         .replace("dist/limitador-adapter", &artefacts::adapter().display().to_string())
         .replace(
             "envoy -c",
-            &format!("{} --disable-hot-restart --concurrency 1 -c", artefacts::envoy().display()),
+            &format!("{} --disable-hot-restart --concurrency 1 -l warning -c", artefacts::envoy().display()),
         )
 }

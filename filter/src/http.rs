@@ -5,7 +5,6 @@ use crate::request;
 use crate::shared::{RESERVE, Shared};
 use policy::call::CallFailure;
 use policy::exchange::{Effect, Event, Exchange};
-use policy::facts::Facts;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -111,12 +110,7 @@ impl Context for Http {
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
-        let mut facts = Facts::default();
-        request::fetch(&self.shared, self.exchange.gate_needs(), &mut facts);
-        if let Some(needs) = self.exchange.further_needs(&facts) {
-            request::fetch(&self.shared, needs, &mut facts);
-        }
-        request::remove_identity(&self.shared);
+        let facts = request::facts(&self.shared, self.exchange.needs());
         self.handle(Event::Request { facts, bodiless: end });
         self.action()
     }

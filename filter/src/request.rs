@@ -7,8 +7,9 @@ use policy::count::Count;
 use policy::facts::{Facts, Need};
 use policy::identity;
 
-/// Fetches what is needed.
-pub fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) {
+/// Fetches what is needed, and takes the identity's header out of the request.
+pub fn facts(shared: &Shared, needs: &[Need]) -> Facts {
+    let mut facts = Facts::default();
     for need in needs {
         match need {
             Need::Header(name) => {
@@ -26,17 +27,14 @@ pub fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) {
                     facts.property(path, &value);
                 }
             }
-            Need::Identity => identify(shared, facts),
+            Need::Identity => identify(shared, &mut facts),
         }
     }
-}
-
-/// Takes the identity's header out of the request. To be done last: Envoy forgets the route when a header goes, and
-/// finds it again without that header.
-pub fn remove_identity(shared: &Shared) {
+    // Last: Envoy forgets the route when a header goes, and finds it again without that header.
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
         host::remove_request_header(name);
     }
+    facts
 }
 
 /// Who is asking. One that cannot be read is none, and is counted.

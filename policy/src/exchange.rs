@@ -121,24 +121,11 @@ impl Exchange {
         Self { in_force, id, state: State::New }
     }
 
-    /// The facts to fetch first.
-    pub fn gate_needs(&self) -> &[Need] {
+    /// The facts that the request's event must bring.
+    pub fn needs(&self) -> &[Need] {
         match &self.in_force {
             InForce::Nothing(_) => &[],
-            InForce::Plan(plan) => plan.gate_needs(),
-        }
-    }
-
-    /// The facts that the request's event must bring beside those of [`Exchange::gate_needs`]. `None`: no limit can apply,
-    /// and the exchange is over.
-    pub fn further_needs(&mut self, facts: &Facts) -> Option<&[Need]> {
-        match &self.in_force {
-            InForce::Nothing(_) => Some(&[]),
-            InForce::Plan(plan) if plan.may_concern(facts) => Some(plan.further_needs()),
-            InForce::Plan(_) => {
-                self.state = State::Over;
-                None
-            }
+            InForce::Plan(plan) => plan.needs(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Policies, arranged for deciding requests: which facts to fetch, and what a request would hold.
 
 use crate::call::Entries;
-use crate::cel::{EvaluationError, Expression, FactPath};
+use crate::cel::{EvaluationError, Expression};
 use crate::facts::{Facts, Need};
 use crate::model::{FailureMode, Limit, Policy, Rate, TargetKind, Unit};
 use std::sync::Arc;
@@ -12,8 +12,6 @@ use std::time::Duration;
 pub struct Plan {
     policies: Vec<Planned>,
     needs: Vec<Need>,
-    gate_needs: Vec<Need>,
-    further_needs: Vec<Need>,
 }
 
 #[derive(Debug)]
@@ -22,10 +20,6 @@ struct Planned {
     policy: Policy,
     /// Beside `policy.limits`.
     rates: Vec<Vec<Arc<PlannedRate>>>,
-    /// Of the policy's predicates, those that cost little to know.
-    gate: Vec<Expression>,
-    /// The same of each limit's.
-    gates: Vec<Vec<Expression>>,
 }
 
 /// One rate of one limit of one policy.
@@ -133,32 +127,12 @@ impl Plan {
     /// Arranges policies. Those that come first are named first where two refuse alike.
     pub fn new(policies: Vec<Policy>) -> Self {
         let needs = needs(&policies);
-        let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
-        let mut of_gates = Facts::needs(policies.iter().flat_map(Planned::gate_references));
-        of_gates.push(route_name());
-        let (gate_needs, further_needs) = needs.iter().cloned().partition(|need| of_gates.contains(need));
-        Self { policies, needs, gate_needs, further_needs }
+        Self { policies: policies.into_iter().map(Planned::new).collect(), needs }
     }
 
-    /// What must be fetched to judge a request.
+    /// What must be fetched before a request can be judged.
     pub fn needs(&self) -> &[Need] {
         &self.needs
-    }
-
-    /// Of [`Plan::needs`], what must be fetched to know whether the request may concern any limit.
-    pub fn gate_needs(&self) -> &[Need] {
-        &self.gate_needs
-    }
-
-    /// Of [`Plan::needs`], the others.
-    pub fn further_needs(&self) -> &[Need] {
-        &self.further_needs
-    }
-
-    /// Whether a limit may apply, by what costs little to know: most requests of a gateway are no policy's business,
-    /// and then nobody needs to know who is asking.
-    pub fn may_concern(&self, facts: &Facts) -> bool {
-        self.policies.iter().any(|policy| policy.may_concern(facts))
     }
 
     /// Which limits apply, and what they would hold. `bodiless`: the request ends with its headers.
@@ -239,62 +213,18 @@ fn needs(policies: &[Policy]) -> Vec<Need> {
         needs.extend([Need::Header("content-length".into()), Need::Header(":path".into())]);
     }
     if policies.iter().any(|policy| policy.target.kind == TargetKind::HttpRoute) {
-        needs.push(route_name());
+        needs.push(Need::Property(Facts::ROUTE_NAME.map(str::to_owned).to_vec()));
     }
     needs.sort();
     needs.dedup();
     needs
 }
 
-fn route_name() -> Need {
-    Need::Property(Facts::ROUTE_NAME.map(str::to_owned).to_vec())
-}
-
-/// The predicates that need single headers and attributes only.
-fn gate(when: &[Expression]) -> Vec<Expression> {
-    let cheap = |need: &Need| match need {
-        Need::Header(_) => true,
-        Need::Property(path) => path.len() > 1,
-        Need::Headers | Need::Identity => false,
-    };
-    let estimates = |expression: &Expression| {
-        expression.references().iter().any(|path| path.first().is_some_and(|root| root == "llm"))
-    };
-    let early = |expression: &&Expression| {
-        !estimates(expression) && Facts::needs(expression.references()).iter().all(cheap)
-    };
-    when.iter().filter(early).cloned().collect()
-}
-
-/// Whether none of them is known to be false. One that cannot be evaluated decides when its turn comes.
-fn may_hold(gate: &[Expression], facts: &Facts) -> bool {
-    !gate
-        .iter()
-        .any(|predicate| matches!(predicate.predicate(facts), Ok(false) | Err(EvaluationError::Absent(_))))
-}
-
 impl Planned {
     fn new(policy: Policy) -> Self {
         let name: Arc<str> = format!("{}/{}", policy.namespace, policy.name).into();
         let rates = policy.limits.iter().map(|limit| planned_rates(&name, &policy, limit)).collect();
-        let gates = policy.limits.iter().map(|limit| gate(&limit.when)).collect();
-        Self { name, rates, gate: gate(&policy.when), gates, policy }
-    }
-
-    fn gate_references(&self) -> impl Iterator<Item = &FactPath> {
-        self.gate.iter().chain(self.gates.iter().flatten()).flat_map(Expression::references)
-    }
-
-    fn may_concern(&self, facts: &Facts) -> bool {
-        self.is_here(facts)
-            && may_hold(&self.gate, facts)
-            && self.gates.iter().any(|gate| may_hold(gate, facts))
-    }
-
-    /// Whether the policy's target is where the request is.
-    fn is_here(&self, facts: &Facts) -> bool {
-        let target = &self.policy.target;
-        target.kind == TargetKind::Gateway || facts.route_name() == Some(&target.name)
+        Self { name, policy, rates }
     }
 
     fn matching<'p>(

@@ -5,7 +5,7 @@
 use policy::call::CallFailure;
 use policy::count::{Count, UsageSource};
 use policy::exchange::{Effect, Event, Exchange, InForce, ReservationId};
-use policy::facts::{Facts, Need};
+use policy::facts::Facts;
 use policy::meter::{Cause, ResponseHead};
 use policy::model::{FailureMode, Policy};
 use policy::outbox::Outbox;
@@ -147,16 +147,6 @@ fn a_request_that_no_limit_matches_costs_nothing() {
     assert_eq!(exchange.handle(Event::Response(&json_head(200))), []);
     assert!(!exchange.reads_body());
     assert_eq!(exchange.handle(Event::Closed), []);
-}
-
-#[test]
-fn nobody_is_asked_who_they_are_where_no_limit_can_apply() {
-    let mut elsewhere = exchange("Deny");
-    assert_eq!(elsewhere.gate_needs(), [Need::Header(":path".into())]);
-    assert_eq!(elsewhere.further_needs(&facts("/v1/models", None)), None);
-    assert!(elsewhere.is_over());
-    let here = [Need::Header("content-length".into()), Need::Identity];
-    assert_eq!(exchange("Deny").further_needs(&facts("/v1/chat/completions", None)), Some(here.as_slice()));
 }
 
 #[test]

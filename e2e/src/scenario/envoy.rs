@@ -84,10 +84,10 @@ impl Player for ThroughEnvoy {
             seen.headers.iter().any(|(key, value)| key == upstream::ANSWER && *value == name)
         };
         let reached = wait::until("the request at the provider, or its answer", || {
-            if client.answered() {
-                return Some(None);
-            }
-            self.world.upstream.seen()[calls..].iter().position(mine).map(|at| Some(calls + at))
+            // In this order: what is answered by the provider has got there before.
+            let answered = client.answered();
+            let call = self.world.upstream.seen()[calls..].iter().position(mine).map(|at| calls + at);
+            (answered || call.is_some()).then_some(call)
         });
         let Some(upstream_call) = reached else {
             return Err(self.seen(client.try_finish(), None));

@@ -1,0 +1,286 @@
+//! Every story of `e2e/scenarios`, played natively: the core decides, the limiter and its ledger count. The same
+//! ones are played through a real Envoy by `e2e/tests/scenarios.rs`.
+// Clippy knows a test by its attribute, and so misses the functions that tests share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use e2e::scenario::{AdapterFate, Answer, Ending, Player, Request, Seen, Story, run};
+use limitador_adapter::collection::Collection;
+use limitador_adapter::in_force::InForce;
+use limitador_adapter::ledger::Ledger;
+use limitador_adapter::limiter::Limiter;
+use limitador_adapter::memory::MemoryLedger;
+use limitador_adapter::metrics::Metrics;
+use policy::call::CallFailure;
+use policy::config::Encoding;
+use policy::exchange::{Effect, Event, Exchange, InForce as FilterPlan, ReservationId};
+use policy::facts::{Facts, Need};
+use policy::identity;
+use policy::meter::ResponseHead;
+use policy::model::{FailureMode, Policy};
+use policy::outbox::Outbox;
+use policy::plan::Plan;
+use prost::Message;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+#[test]
+fn every_story_goes_as_it_is_told() {
+    let mut wrong = Vec::new();
+    for (name, path) in Story::all() {
+        let played = Story::read(&path).and_then(|story| run(&story, &mut Native::new()));
+        wrong.extend(played.err().map(|error| format!("{name}: {error}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// A filter and an adapter without a network between them, at a time of their own.
+struct Native {
+    runtime: Runtime,
+    ledger: Arc<MemoryLedger>,
+    limiter: Limiter,
+    in_force: watch::Sender<Arc<InForce>>,
+    metrics: Arc<Metrics>,
+    plan: FilterPlan,
+    outbox: Outbox,
+    begun: Instant,
+    now: Instant,
+    away: bool,
+    requests: u64,
+}
+
+/// A request that waits for the provider.
+struct Open {
+    exchange: Exchange,
+    answer: Answer,
+    seen: Seen,
+    /// How many pieces have been delivered; `None`: not even the head.
+    delivered: Option<usize>,
+}
+
+impl Native {
+    fn new() -> Self {
+        let begun = Instant::now();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (in_force, known) = watch::channel(Arc::new(InForce::default()));
+        let ledger = Arc::new(MemoryLedger::new(10_000, begun));
+        let limiter = Limiter::new(Arc::clone(&ledger) as Arc<dyn Ledger>, known, Arc::clone(&metrics));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (plan, outbox) = (FilterPlan::Nothing(FailureMode::Allow), Outbox::new(100));
+        let (now, away, requests) = (begun, false, 0);
+        Self { runtime, ledger, limiter, in_force, metrics, plan, outbox, begun, now, away, requests }
+    }
+
+    /// Performs what follows from an event, and what follows from that.
+    fn handle(&mut self, exchange: &mut Exchange, seen: &mut Seen, event: Event<'_>) {
+        for effect in exchange.handle(event) {
+            match effect {
+                Effect::Reserve(call) => {
+                    let reply = self.reserve(&call);
+                    self.handle(exchange, seen, Event::Reply(reply.as_deref().map_err(|failure| *failure)));
+                }
+                Effect::Deny(denial) => {
+                    seen.status = denial.status;
+                    seen.body = denial.body;
+                    set(seen, &denial.headers);
+                }
+                Effect::SetHeaders(headers) => set(seen, &headers),
+                Effect::Commit(settlement) => assert!(self.outbox.push(settlement), "the queue is full"),
+                Effect::Resume | Effect::Count(_) => {}
+            }
+        }
+        self.tell();
+    }
+
+    fn reserve(&self, call: &[u8]) -> Result<Vec<u8>, CallFailure> {
+        if self.away {
+            return Err(CallFailure::Timeout);
+        }
+        let answer = self.runtime.block_on(self.limiter.reserve(Message::decode(call).unwrap(), self.now));
+        Ok(answer.unwrap().encode_to_vec())
+    }
+
+    /// Tells the adapter what it has not heard, if it is there.
+    fn tell(&mut self) {
+        let ms = u64::try_from((self.now - self.begun).as_millis()).unwrap();
+        while let Some(call) = self.outbox.send(ms) {
+            if self.away {
+                self.outbox.answered(Err(CallFailure::Timeout), ms);
+                return;
+            }
+            let answer =
+                self.runtime.block_on(self.limiter.commit(Message::decode(&*call).unwrap(), self.now));
+            self.outbox.answered(Ok(&answer.unwrap().encode_to_vec()), ms);
+        }
+    }
+
+    fn facts(request: &Request, claims: Option<&Value>, needs: &[Need]) -> Facts {
+        let headers = headers(request);
+        let mut facts = Facts::default();
+        for need in needs {
+            match need {
+                Need::Header(name) => {
+                    for (_, value) in headers.iter().filter(|(key, _)| key == name) {
+                        facts.header(name, value.as_bytes());
+                    }
+                }
+                Need::Headers => {
+                    headers.iter().for_each(|(name, value)| facts.header(name, value.as_bytes()))
+                }
+                Need::Property(path) => panic!("no story knows the attribute {}", path.join(".")),
+                Need::Identity => {
+                    if let Some(claims) = claims {
+                        facts.auth(
+                            identity::from_header(claims.to_string().as_bytes(), Encoding::Json).unwrap(),
+                        );
+                    }
+                }
+            }
+        }
+        facts
+    }
+
+    /// Delivers the answer's head and its pieces up to this one.
+    fn deliver(&mut self, open: &mut Open, pieces: usize) {
+        let from = open.delivered.unwrap_or_else(|| {
+            let (status, headers) = (open.answer.status(), open.answer.headers());
+            self.head(open, status, headers);
+            0
+        });
+        for piece in open.answer.pieces().iter().take(pieces).skip(from) {
+            self.handle(&mut open.exchange, &mut open.seen, Event::Body { chunk: piece, end: false });
+            open.seen.body.extend_from_slice(piece);
+        }
+        open.delivered = Some(pieces);
+    }
+
+    fn head(&mut self, open: &mut Open, status: u16, headers: Vec<(String, String)>) {
+        open.seen.status = status;
+        let value = |name: &str| e2e::wire::header(&headers, name).unwrap_or_default().to_owned();
+        let (content_type, content_encoding) = (value("content-type"), value("content-encoding"));
+        let head = ResponseHead { status, content_type, content_encoding, usage_headers: Vec::new() };
+        open.seen.headers = headers;
+        self.handle(&mut open.exchange, &mut open.seen, Event::Response(&head));
+    }
+}
+
+impl Player for Native {
+    type Open = Open;
+
+    fn apply(&mut self, policies: &[Value]) {
+        let mut collection = Collection::default();
+        let documents: String = policies.iter().map(|policy| format!("---\n{policy}\n")).collect();
+        collection.update(Path::new("story.yaml"), Ok(documents.as_bytes()));
+        let collected = collection.collect();
+        let mistakes: Vec<_> = collected.entries.iter().flat_map(|entry| entry.messages()).collect();
+        assert!(mistakes.is_empty(), "{mistakes:#?}");
+        let read: Vec<_> = collected.policies.iter().map(|good| Policy::clone(&good.policy)).collect();
+        self.plan = FilterPlan::Plan(Arc::new(Plan::new(read)));
+        self.in_force.send_replace(Arc::new(InForce::new(collected, &self.metrics)));
+    }
+
+    fn open(&mut self, request: &Request, claims: Option<&Value>) -> Result<Open, Seen> {
+        self.requests += 1;
+        let id = ReservationId { prefix: "story".into(), number: self.requests };
+        let mut exchange = Exchange::new(self.plan.clone(), id);
+        let facts = Self::facts(request, claims, exchange.needs());
+        let mut seen = Seen::default();
+        self.handle(&mut exchange, &mut seen, Event::Request { facts, bodiless: request.bytes().is_empty() });
+        if seen.status != 0 {
+            return Err(seen);
+        }
+        // The identity's header is the auth filter's, and taken out.
+        let sent = headers(request).into_iter().filter(|(name, _)| name != "x-jwt-payload");
+        seen.sent = Some(sent.collect());
+        let mut open = Open { exchange, answer: request.answer.clone(), seen, delivered: None };
+        if request.answer.before > 0 {
+            self.deliver(&mut open, request.answer.before);
+        }
+        Ok(open)
+    }
+
+    fn finish(&mut self, mut open: Open) -> Seen {
+        let ending = open.answer.ending;
+        if ending == Ending::NoHead {
+            // What Envoy says itself.
+            self.head(&mut open, 503, vec![("content-type".into(), "text/plain".into())]);
+            self.handle(&mut open.exchange, &mut open.seen, Event::Body { chunk: b"reset", end: true });
+        } else {
+            let all = open.answer.pieces().len();
+            self.deliver(&mut open, all);
+            if ending == Ending::Reset {
+                open.seen.cut = true;
+            } else {
+                self.handle(&mut open.exchange, &mut open.seen, Event::Body { chunk: b"", end: true });
+            }
+        }
+        self.handle(&mut open.exchange, &mut open.seen, Event::Closed);
+        assert!(open.exchange.is_over());
+        open.seen
+    }
+
+    fn hang_up(&mut self, mut open: Open) {
+        self.handle(&mut open.exchange, &mut open.seen, Event::Closed);
+    }
+
+    fn counters(&mut self) -> Vec<Value> {
+        self.tell();
+        let in_force = Arc::clone(&self.in_force.borrow());
+        let readings = self.ledger.readings(self.now).unwrap();
+        let bucket = |reading: limitador_adapter::ledger::Reading| {
+            let (key, limit) = (&reading.key, in_force.limit(&reading.key.limit)?);
+            let counters: serde_json::Map<_, _> =
+                key.counters.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+            let max = in_force.maximum(key)?;
+            Some(json!({
+                "policy": *limit.policy, "limit": limit.name, "unit": key.unit.name(), "counters": counters,
+                "max": max, "used": reading.used, "held": reading.held,
+                "remaining": max.saturating_sub(reading.used.saturating_add(reading.held)),
+            }))
+        };
+        readings.into_iter().filter_map(bucket).collect()
+    }
+
+    fn settles_within(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn adapter(&mut self, fate: AdapterFate) {
+        self.away = matches!(fate, AdapterFate::Frozen | AdapterFate::Killed);
+        assert_ne!(fate, AdapterFate::Killed, "what the memory held is not forgotten here");
+        if !self.away {
+            // The longest that the filter waits before it tells again.
+            self.now += Duration::from_secs(5);
+            self.tell();
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+}
+
+fn headers(request: &Request) -> Vec<(String, String)> {
+    let mut headers = vec![
+        (":method".to_owned(), request.method.clone()),
+        (":path".to_owned(), request.path.clone()),
+        (":authority".to_owned(), "llm.example".to_owned()),
+        (":scheme".to_owned(), "http".to_owned()),
+    ];
+    let length = request.bytes().len();
+    if length > 0 {
+        headers.push(("content-length".to_owned(), length.to_string()));
+    }
+    headers.extend(request.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone())));
+    headers
+}
+
+fn set(seen: &mut Seen, headers: &[(&'static str, String)]) {
+    for (name, value) in headers {
+        seen.headers.retain(|(key, _)| key != name);
+        seen.headers.push(((*name).to_owned(), value.clone()));
+    }
+}
