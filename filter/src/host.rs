@@ -66,9 +66,11 @@ pub fn property(path: Vec<&str>) -> Option<Vec<u8>> {
 }
 
 /// A request header. One that is repeated is joined with commas, as Envoy's own attributes have it: none of its
-/// values is lost, or taken for the only one.
+/// values is lost, or taken for the only one. Of the headers that HTTP knows once only, Envoy lets no second through,
+/// and asking for them is cheaper without.
 pub fn request_header(name: &str) -> Option<Vec<u8>> {
-    let joined = if name.starts_with(':') { None } else { property(vec!["request", "headers", name]) };
+    let once = name.starts_with(':') || name == "content-length";
+    let joined = if once { None } else { property(vec!["request", "headers", name]) };
     joined.or_else(|| header(MapType::HttpRequestHeaders, name))
 }
 

@@ -18,10 +18,18 @@ pub const PLANS_REFUSED: &str = "weir_plans_refused";
 pub const PLAN_VERSION: &str = "weir_plan_version";
 
 /// Their numbers in Envoy.
-#[derive(Default)]
 pub struct Metrics(RefCell<HashMap<String, u32>>);
 
 impl Metrics {
+    /// With these, so that they can be seen before anything has happened.
+    pub fn new() -> Self {
+        let metrics = Self(RefCell::default());
+        for name in [COMMITS_RETRIED, COMMITS_DROPPED, PLANS, PLANS_REFUSED] {
+            metrics.find(name, MetricType::Counter);
+        }
+        metrics
+    }
+
     /// Counts what the core says.
     pub fn count(&self, count: &Count) {
         self.add(&count.name(), count.amount());
@@ -29,7 +37,9 @@ impl Metrics {
 
     /// Adds to a counter.
     pub fn add(&self, name: &str, amount: u64) {
-        if let Some(metric) = self.find(name, MetricType::Counter).filter(|_| amount > 0) {
+        if amount > 0
+            && let Some(metric) = self.find(name, MetricType::Counter)
+        {
             host::increment(metric, amount);
         }
     }

@@ -56,7 +56,7 @@ impl Shared {
         let shared = Self {
             root,
             config,
-            metrics: Metrics::default(),
+            metrics: Metrics::new(),
             outbox: RefCell::new(Outbox::new(OUTBOX_CAPACITY)),
             random,
             in_force,
