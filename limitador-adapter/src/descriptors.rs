@@ -117,10 +117,14 @@ impl<'a> Call<'a> {
 
     /// Counts the refusals of an outcome, once per limit.
     pub fn count_refusals(&self, outcome: &Outcome) {
+        let mut refusing: Vec<&KnownLimit> = Vec::new();
         for (named, status) in self.descriptors.iter().zip(self.statuses(outcome)) {
-            if let (Some(named), Some((_, Status { limited: true, .. }))) = (named, status) {
-                named.limit.refused.increment(1);
+            if let (Some(named), Some((_, Status { limited: true, .. }))) = (named, status)
+                && !refusing.iter().any(|limit| limit.key == named.limit.key)
+            {
+                refusing.push(named.limit);
             }
         }
+        refusing.iter().for_each(|limit| limit.refused.increment(1));
     }
 }

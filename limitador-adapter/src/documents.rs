@@ -1,6 +1,7 @@
 //! YAML (and so JSON) text → documents. The only file that names the YAML crate.
 
 use serde_json::Value;
+use serde_saphyr::UserMessageFormatter;
 
 /// Everything in one file that is no policy, and no policy is near this size.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
@@ -14,11 +15,10 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Value>, String> {
     }
     let text = std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| one_line(&error.to_string()))
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        let told = error.render_with_formatter(&UserMessageFormatter);
+        format!("is not valid YAML: {}", told.split_whitespace().collect::<Vec<_>>().join(" "))
+    })
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Check(cli::Check { paths }) => {
             let checked = check(&paths)?;
             for mistake in &checked.mistakes {
-                eprintln!("{mistake}");
+                println!("{mistake}");
             }
-            println!("{} good, {} mistakes", checked.policies, checked.mistakes.len());
+            eprintln!("{} good, {} mistakes", checked.policies, checked.mistakes.len());
             Ok(if checked.mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
@@ -30,11 +30,13 @@ async fn serve(config: &cli::Serve) -> anyhow::Result<ExitCode> {
         EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn,limitador_adapter=info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(colours).init();
+    // Both before anything serves: a signal that comes right after must not find the default, which is to die.
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut serving = Serving::start(config).await?;
     tokio::select! {
         _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+        _ = interrupt.recv() => {}
         failed = serving.failed() => return Err(failed.into()),
     }
     serving.drain().await;

@@ -46,7 +46,7 @@ pub struct Serving {
 pub enum ServeError {
     /// Policies are not where they should be.
     #[error("--policies {0}")]
-    Policies(#[from] Missing),
+    Policies(Missing),
     /// An address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -64,7 +64,7 @@ pub enum ServeError {
 impl Serving {
     /// Starts everything.
     pub async fn start(config: &Serve) -> Result<Self, ServeError> {
-        let sources = Sources::open(&config.policies)?;
+        let sources = Sources::open(&config.policies).map_err(ServeError::Policies)?;
         let metrics = Metrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
         let metrics = Arc::new(metrics);
         let ledger: Arc<dyn Ledger> = match config.storage {

@@ -1,0 +1,224 @@
+//! Reserve and Commit over a real connection.
+
+use crate::server::{POLICY, Server, commit, descriptor, reserve, whole};
+use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use std::time::Duration;
+use tonic::Code as Grpc;
+
+async fn started() -> Server {
+    Server::start(&[("llm.yaml", POLICY)]).await
+}
+
+#[tokio::test]
+async fn a_reserve_holds_and_its_commit_charges_once() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    let answer = client.reserve(reserve("a-1", whole(400, 1))).await.unwrap().into_inner();
+    assert_eq!((answer.code(), answer.reservation_id.as_str()), (Code::Ok, "a-1"));
+    let told: Vec<_> = answer.statuses.iter().map(|s| (s.code(), s.limit, s.remaining, s.reset_ms)).collect();
+    let wanted =
+        [(Code::Ok, 1000, 600, 3_600_000), (Code::Ok, 3, 2, 60_000), (Code::Ok, 100_000, 99_600, 86_400_000)];
+    assert_eq!(told, wanted);
+    assert_eq!(server.books("free", "tokens").await, [(0, 400)]);
+
+    for (replay, released) in [(0, true), (1, false), (2, false)] {
+        let answer = client.commit(commit("a-1", whole(150, 1))).await.unwrap().into_inner();
+        assert_eq!((answer.reservation_released, answer.settled), (released, 1), "replay {replay}");
+    }
+    assert_eq!(server.books("free", "tokens").await, [(150, 0)]);
+    assert_eq!(server.books("free", "requests").await, [(1, 0)]);
+    assert_eq!(server.books("all", "tokens").await, [(150, 0)]);
+    assert_eq!(server.metric(r#"weir_commits_total{outcome="replayed"}"#).await, 2.0);
+    assert_eq!(
+        server.metric(r#"weir_charged_total{policy="default/llm",limit="free",unit="tokens"}"#).await,
+        150.0
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_limits_without_room_and_holds_nothing() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    for id in ["1", "2", "3"] {
+        assert_eq!(client.reserve(reserve(id, whole(300, 1))).await.unwrap().into_inner().code(), Code::Ok);
+    }
+    let answer = client.reserve(reserve("4", whole(300, 1))).await.unwrap().into_inner();
+    assert_eq!(answer.code(), Code::OverLimit);
+    let told: Vec<_> = answer.statuses.iter().map(|status| (status.code(), status.remaining)).collect();
+    assert_eq!(told, [(Code::OverLimit, 100), (Code::OverLimit, 0), (Code::Ok, 99_100)]);
+    assert_eq!(server.books("all", "tokens").await, [(0, 900)]);
+    // Once per limit, however many of its rates refuse.
+    assert_eq!(server.metric(r#"weir_refusals_total{policy="default/llm",limit="free"}"#).await, 1.0);
+    assert_eq!(server.metric(r#"weir_reserves_total{outcome="refused"}"#).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_late_reserve_is_admitted_and_holds_nothing() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    let answer = client.commit(commit("late", whole(70, 1))).await.unwrap().into_inner();
+    assert_eq!((answer.reservation_released, answer.settled), (false, 1));
+    let answer = client.reserve(reserve("late", whole(400, 1))).await.unwrap().into_inner();
+    assert_eq!(answer.code(), Code::Ok);
+    assert_eq!(server.books("free", "tokens").await, [(70, 0)]);
+    assert_eq!(server.books("free", "requests").await, [(1, 0)]);
+    assert_eq!(server.metric(r#"weir_reserves_total{outcome="late"}"#).await, 1.0);
+    assert_eq!(server.metric(r#"weir_commits_total{outcome="unknown"}"#).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_request_that_never_went_on_costs_nothing() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    client.reserve(reserve("1", whole(400, 1))).await.unwrap();
+    client.commit(commit("1", whole(0, 0))).await.unwrap();
+    assert_eq!(server.json("/api/counters").await, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn one_call_settles_many() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    client.reserve(reserve("1", whole(100, 1))).await.unwrap();
+    client.reserve(reserve("2", whole(100, 1))).await.unwrap();
+    let further = vec![commit("2", whole(20, 1)), commit("1", whole(10, 1)), commit("3", whole(40, 1))];
+    let batch = CommitRequest { further, ..commit("1", whole(10, 1)) };
+    let answer = client.commit(batch).await.unwrap().into_inner();
+    assert_eq!((answer.reservation_released, answer.settled), (true, 4));
+    assert_eq!(server.books("free", "tokens").await, [(70, 0)]);
+}
+
+#[tokio::test]
+async fn a_limit_that_nobody_knows_is_told_and_holds_nothing() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    for unknown in [
+        descriptor("default/llm/gold", Some(("tokens", "3600s")), Some(1)),
+        descriptor("default/llm/free", Some(("tokens", "60s")), Some(1)),
+        descriptor("default/llm/free", Some(("bananas", "3600s")), Some(1)),
+        Default::default(),
+    ] {
+        let mut descriptors = whole(100, 1);
+        descriptors.insert(1, unknown);
+        let answer = client.reserve(reserve("1", descriptors.clone())).await.unwrap().into_inner();
+        assert_eq!(answer.code(), Code::Unknown);
+        let told: Vec<_> = answer.statuses.iter().map(|status| status.code()).collect();
+        assert_eq!(told, [Code::Ok, Code::Unknown, Code::Ok, Code::Ok]);
+        assert_eq!(server.json("/api/counters").await, serde_json::json!([]));
+    }
+    assert_eq!(server.metric(r#"weir_unknown_limits_total{call="Reserve"}"#).await, 4.0);
+
+    // The charges of the others are not lost for it.
+    let mut descriptors = whole(100, 1);
+    descriptors.insert(0, descriptor("default/llm/gold", None, Some(5)));
+    assert_eq!(client.commit(commit("1", descriptors)).await.unwrap().into_inner().settled, 1);
+    assert_eq!(server.books("free", "tokens").await, [(100, 0)]);
+    assert_eq!(server.metric(r#"weir_unknown_limits_total{call="Commit"}"#).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_stock_client_needs_neither_ids_nor_rates_nor_amounts_of_its_own() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    let descriptors = vec![descriptor("default/llm/free", None, None)];
+    let request = ReserveRequest { amount: 90, ..reserve("", descriptors.clone()) };
+    let answer = client.reserve(request).await.unwrap().into_inner();
+    assert_eq!(answer.code(), Code::Ok);
+    assert!(!answer.reservation_id.is_empty());
+    assert_eq!(
+        (answer.statuses.len(), answer.statuses[0].limit),
+        (1, 3),
+        "the strictest of the limit's rates"
+    );
+    assert_eq!(server.books("free", "tokens").await, [(0, 90)]);
+    let request = CommitRequest { actual_amount: 60, ..commit(&answer.reservation_id, descriptors.clone()) };
+    assert!(client.commit(request).await.unwrap().into_inner().reservation_released);
+    assert_eq!(server.books("free", "tokens").await, [(60, 0)]);
+    assert_eq!(server.books("free", "requests").await, [(1, 0)]);
+    // Without an id nothing can be told to be a repetition.
+    for used in [61, 62] {
+        client.commit(CommitRequest { actual_amount: 1, ..commit("", descriptors.clone()) }).await.unwrap();
+        assert_eq!(server.books("free", "tokens").await, [(used, 0)]);
+    }
+}
+
+#[tokio::test]
+async fn absurd_amounts_and_times_are_answered() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    let mut descriptors = whole(u64::MAX, u64::MAX);
+    descriptors.iter_mut().for_each(|descriptor| descriptor.ttl_ms = u64::MAX);
+    let ttl = Some(prost_types::Duration { seconds: i64::MIN, nanos: i32::MAX });
+    let request = ReserveRequest { amount: u64::MAX, ttl, ..reserve("1", descriptors.clone()) };
+    assert_eq!(client.reserve(request).await.unwrap().into_inner().code(), Code::OverLimit);
+    for id in ["1", "2"] {
+        assert_eq!(client.commit(commit(id, descriptors.clone())).await.unwrap().into_inner().settled, 1);
+    }
+    assert_eq!(server.books("free", "tokens").await, [(u64::MAX, 0)]);
+    assert_eq!(client.reserve(reserve("3", whole(0, 0))).await.unwrap().into_inner().code(), Code::OverLimit);
+}
+
+#[tokio::test]
+async fn too_much_in_one_call_is_an_error_that_says_so() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    let many = vec![descriptor("default/llm/all", None, None); 257];
+    let error = client.reserve(reserve("1", many)).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.message()),
+        (Grpc::InvalidArgument, "a call names 256 descriptors at most")
+    );
+    let further = vec![commit("1", vec![]); 4096];
+    let error = client.commit(CommitRequest { further, ..commit("2", vec![]) }).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.message()),
+        (Grpc::InvalidArgument, "a commit ends 4096 reservations at most")
+    );
+}
+
+#[tokio::test]
+async fn a_hold_lapses_with_its_ttl() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    let mut descriptors = whole(900, 1);
+    descriptors.iter_mut().for_each(|descriptor| descriptor.ttl_ms = 50);
+    client.reserve(reserve("1", descriptors)).await.unwrap();
+    let start = std::time::Instant::now();
+    loop {
+        let answer = client.reserve(reserve("2", whole(900, 1))).await.unwrap().into_inner();
+        if answer.code() == Code::Ok {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+    assert!(start.elapsed() >= Duration::from_millis(30));
+}
+
+#[tokio::test]
+async fn no_place_for_another_counter_is_an_error_that_names_the_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("llm.yaml"), POLICY).unwrap();
+    let server = Server::with(vec![folder.path().to_owned()], folder, 2).await;
+    let error = server.kuadrant().reserve(reserve("1", whole(10, 1))).await.unwrap_err();
+    assert_eq!(error.code(), Grpc::ResourceExhausted);
+    assert_eq!(error.message(), "there are 2 counters already, the most that --max-counters allows");
+    assert_eq!(server.json("/api/counters").await, serde_json::json!([]));
+    assert_eq!(server.metric(r#"weir_reserves_total{outcome="unavailable"}"#).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sixty_four_at_once_are_ten() {
+    let server = started().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for id in 0..64 {
+        let mut client = server.kuadrant();
+        let descriptors = vec![descriptor("default/llm/free", Some(("tokens", "3600s")), Some(100))];
+        calls.spawn(async move {
+            client.reserve(reserve(&id.to_string(), descriptors)).await.unwrap().into_inner()
+        });
+    }
+    let admitted = calls.join_all().await.iter().filter(|answer| answer.code() == Code::Ok).count();
+    assert_eq!(admitted, 10);
+    assert_eq!(server.books("free", "tokens").await, [(0, 1000)]);
+}

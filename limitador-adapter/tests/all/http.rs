@@ -1,0 +1,77 @@
+//! The pages, and the gRPC services around the main ones.
+
+use crate::server::{POLICY, Server, reserve, whole};
+use serde_json::json;
+use tokio_stream::StreamExt;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, ServiceResponse};
+
+#[tokio::test]
+async fn the_counters_are_those_of_the_contract() {
+    let server = Server::start(&[("llm.yaml", POLICY)]).await;
+    server.kuadrant().reserve(reserve("1", whole(400, 1))).await.unwrap();
+    let told = server.json("/api/counters").await;
+    let alice = json!({"auth.identity.userid": "alice"});
+    let resets = told[1]["resetsInSeconds"].as_u64().unwrap();
+    assert!((50..=60).contains(&resets));
+    let wanted = json!([
+        {"policy": "default/llm", "limit": "all", "unit": "tokens", "counters": {}, "max": 100_000, "used": 0,
+         "held": 400, "remaining": 99_600, "resetsInSeconds": 86_400},
+        {"policy": "default/llm", "limit": "free", "unit": "requests", "counters": alice, "max": 3, "used": 1,
+         "held": 0, "remaining": 2, "resetsInSeconds": resets},
+        {"policy": "default/llm", "limit": "free", "unit": "tokens", "counters": alice, "max": 1000, "used": 0,
+         "held": 400, "remaining": 600, "resetsInSeconds": 3600},
+    ]);
+    assert_eq!(told, wanted);
+    assert_eq!(server.metric("weir_holds").await, 2.0);
+    assert_eq!(server.metric("weir_counters").await, 3.0);
+    assert_eq!(server.metric("weir_reservations").await, 1.0);
+}
+
+#[tokio::test]
+async fn health_and_what_is_not_there() {
+    let server = Server::start(&[]).await;
+    for (path, status, body) in [
+        ("/healthz", 200, "ok\n"),
+        ("/readyz", 200, "ok\n"),
+        ("/api/counters", 200, "[]"),
+        ("/api/policies", 200, "[]"),
+        ("/nothing", 404, ""),
+    ] {
+        assert_eq!(server.get(path).await, (status, body.to_owned()), "{path}");
+    }
+    let mut health = HealthClient::new(server.channel());
+    for service in ["", "kuadrant.service.ratelimit.v1.RateLimitService", "weir.v1.PolicyService"] {
+        let request = HealthCheckRequest { service: service.into() };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services() {
+    let server = Server::start(&[]).await;
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(server.channel());
+    let mut answers = client.server_reflection_info(tokio_stream::iter([ask])).await.unwrap().into_inner();
+    let answer = answers.next().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+    let mut names: Vec<_> = list.service.into_iter().map(|ServiceResponse { name }| name).collect();
+    names.sort();
+    let wanted = [
+        "envoy.service.ratelimit.v3.RateLimitService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "kuadrant.service.ratelimit.v1.RateLimitService",
+        "weir.v1.PolicyService",
+    ];
+    assert_eq!(names, wanted);
+}

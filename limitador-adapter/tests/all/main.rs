@@ -1,0 +1,12 @@
+//! The adapter from its public side: the ledger, and servers over real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod binary;
+mod envoy;
+mod grpc;
+mod http;
+mod ledger;
+mod ledger_model;
+mod plans;
+mod server;
+mod watching;

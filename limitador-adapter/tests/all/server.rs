@@ -1,0 +1,162 @@
+//! An adapter that serves on free ports in this process, with policies in a folder of its own.
+
+use limitador_adapter::cli::{Serve, Storage};
+use limitador_adapter::serve::Serving;
+use limitador_adapter::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
+use limitador_adapter::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
+use limitador_adapter::services::weir::v1::policy_service_client::PolicyServiceClient;
+use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use policy::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use policy::wire::envoy::service::ratelimit::v3::RateLimitRequest;
+use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+pub struct Server {
+    pub serving: Serving,
+    pub folder: TempDir,
+}
+
+/// A policy of three rates: `free` has tokens and requests per user, `all` has tokens together.
+pub const POLICY: &str = r#"
+apiVersion: weir.dev/v1alpha1
+kind: TokenRateLimitPolicy
+metadata: {name: llm}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: Gateway, name: gateway}
+  limits:
+    free:
+      counters: [{expression: auth.identity.userid}]
+      rates:
+      - {limit: 1000, window: 1h}
+      - {limit: 3, window: 60s, unit: requests}
+    all:
+      rates: [{limit: 100000, window: 24h}]
+"#;
+
+impl Server {
+    pub async fn start(policies: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, text) in policies {
+            std::fs::write(folder.path().join(file), text).unwrap();
+        }
+        Self::with(vec![folder.path().to_owned()], folder, 10_000).await
+    }
+
+    pub async fn with(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize) -> Self {
+        let config = Serve {
+            policies,
+            grpc_listen: ([127, 0, 0, 1], 0).into(),
+            http_listen: ([127, 0, 0, 1], 0).into(),
+            storage: Storage::Memory,
+            max_counters,
+        };
+        Self { serving: Serving::start(&config).await.unwrap(), folder }
+    }
+
+    pub fn channel(&self) -> Channel {
+        Endpoint::try_from(format!("http://{}", self.serving.grpc)).unwrap().connect_lazy()
+    }
+
+    pub fn kuadrant(&self) -> KuadrantClient<Channel> {
+        KuadrantClient::new(self.channel())
+    }
+
+    pub fn envoy(&self) -> EnvoyClient<Channel> {
+        EnvoyClient::new(self.channel())
+    }
+
+    pub fn plans(&self) -> PolicyServiceClient<Channel> {
+        PolicyServiceClient::new(self.channel())
+    }
+
+    /// Status and body of a GET.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.serving.http).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: adapter\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    pub async fn json(&self, path: &str) -> Value {
+        serde_json::from_str(&self.get(path).await.1).unwrap()
+    }
+
+    /// (used, held) of the buckets of a limit and unit.
+    pub async fn books(&self, limit: &str, unit: &str) -> Vec<(u64, u64)> {
+        let counters = self.json("/api/counters").await;
+        let mine = counters.as_array().unwrap().iter();
+        let mine = mine.filter(|counter| counter["limit"] == limit && counter["unit"] == unit);
+        mine.map(|counter| (counter["used"].as_u64().unwrap(), counter["held"].as_u64().unwrap())).collect()
+    }
+
+    /// A metric's value by the start of its line.
+    pub async fn metric(&self, start: &str) -> f64 {
+        let text = self.get("/metrics").await.1;
+        let line = text.lines().find(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("no {start} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Writes a file as editors do: whole or not at all.
+    pub fn replace(&self, file: &str, text: &str) {
+        let new = self.folder.path().join(".new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.folder.path().join(file)).unwrap();
+    }
+
+    /// Waits until a look at `/api/policies` satisfies a condition, and says how long that took.
+    pub async fn policies_until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Duration {
+        let start = Instant::now();
+        loop {
+            let policies = self.json("/api/policies").await;
+            if condition(&policies) {
+                return start.elapsed();
+            }
+            assert!(start.elapsed() < DEADLINE, "{what}: {policies:#}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A descriptor of alice's, or of nobody's for limits that count together.
+pub fn descriptor(limit: &str, rate: Option<(&str, &str)>, amount: Option<u64>) -> RateLimitDescriptor {
+    let entry = |key: &str, value: &str| Entry { key: key.to_owned(), value: value.to_owned() };
+    let mut entries = vec![entry("limit", limit)];
+    entries
+        .extend(rate.into_iter().flat_map(|(unit, window)| [entry("unit", unit), entry("window", window)]));
+    if limit.ends_with("/free") {
+        entries.push(entry("auth.identity.userid", "alice"));
+    }
+    RateLimitDescriptor { entries, hits_addend: amount, ..Default::default() }
+}
+
+/// What the filter sends for alice: tokens and one request of `free`, tokens of `all`.
+pub fn whole(amount: u64, requests: u64) -> Vec<RateLimitDescriptor> {
+    vec![
+        descriptor("default/llm/free", Some(("tokens", "3600s")), Some(amount)),
+        descriptor("default/llm/free", Some(("requests", "60s")), Some(requests)),
+        descriptor("default/llm/all", Some(("tokens", "86400s")), Some(amount)),
+    ]
+}
+
+pub fn reserve(id: &str, descriptors: Vec<RateLimitDescriptor>) -> ReserveRequest {
+    ReserveRequest { domain: "weir".into(), descriptors, reservation_id: id.into(), ..Default::default() }
+}
+
+pub fn commit(id: &str, descriptors: Vec<RateLimitDescriptor>) -> CommitRequest {
+    CommitRequest { domain: "weir".into(), descriptors, reservation_id: id.into(), ..Default::default() }
+}
+
+pub fn hits(descriptors: Vec<RateLimitDescriptor>, hits_addend: u32) -> RateLimitRequest {
+    RateLimitRequest { domain: "weir".into(), descriptors, hits_addend }
+}
