@@ -106,7 +106,6 @@ impl Body {
             _ => Framing::Foreign,
         };
         self.report.events = matches!(self.framing, Framing::ServerSentEvents(_) | Framing::Frames(_));
-        self.report.unpacks = matches!(self.framing, Framing::Frames(_));
         bytes
     }
 }

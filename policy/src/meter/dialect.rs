@@ -61,7 +61,9 @@ pub(super) enum Node {
     // What a document says about itself.
     Type,
     Error,
-    /// The base64 of a document, in Bedrock's `chunk` frames.
+    /// Bedrock's document around another one, in `chunk` frames.
+    Wrapper,
+    /// The base64 of the document inside.
     Bytes,
 }
 
@@ -101,6 +103,7 @@ impl Node {
                 counts(self, key)
             }
             Node::Tokens | Node::BilledUnits | Node::InputDetails | Node::OutputDetails => part(self, key),
+            Node::Wrapper => one(key, b"bytes", Node::Bytes),
             Node::Groq => one(key, b"usage", Node::Usage),
             Node::Predictions => one(key, b"embeddings", Node::Embeddings),
             Node::Embeddings => one(key, b"statistics", Node::Statistics),
@@ -152,7 +155,6 @@ fn root(key: &[u8]) -> Node {
         b"text" | b"completion" | b"generation" | b"outputText" | b"thinking" => Node::Text,
         b"type" => Node::Type,
         b"error" => Node::Error,
-        b"bytes" => Node::Bytes,
         _ => Node::Other,
     }
 }

@@ -2,6 +2,7 @@
 //! holds another document in base64 (Bedrock's `chunk`) is unpacked on the way. Lengths are checked, checksums are
 //! not: whoever can forge a frame can forge its checksum.
 
+use super::dialect::Node;
 use super::json::Scanner;
 use super::report::{Cause, Report};
 
@@ -79,9 +80,9 @@ impl Frames {
                 }
             },
             State::Headers => {
-                if says_failure(&self.kept) {
-                    to.ended_in_error = true;
-                }
+                let kind = Kind::of(&self.kept);
+                to.ended_in_error |= kind == Kind::Failure;
+                scanner.expect(if kind == Kind::Chunk { Node::Wrapper } else { Node::Root });
                 (State::Payload, self.payload)
             }
             State::Payload => {
@@ -122,15 +123,30 @@ fn lengths(prelude: &[u8]) -> Option<(u64, u64)> {
     (total <= MOST_FRAME && headers <= MOST_HEADERS).then_some((headers, payload))
 }
 
-/// Whether the headers say that this frame is not an event but the end of the stream by a failure.
-fn says_failure(mut headers: &[u8]) -> bool {
-    while let Some((name, value, rest)) = header(headers) {
-        if name == b":message-type" && matches!(value, b"exception" | b"error") {
-            return true;
+/// What a frame is, by its headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A document.
+    Event,
+    /// A document around another one, in base64.
+    Chunk,
+    /// The end of the stream, by something that went wrong.
+    Failure,
+}
+
+impl Kind {
+    fn of(mut headers: &[u8]) -> Self {
+        let mut kind = Kind::Event;
+        while let Some((name, value, rest)) = header(headers) {
+            kind = match (name, value) {
+                (b":message-type", b"exception" | b"error") => return Kind::Failure,
+                (b":event-type", b"chunk") => Kind::Chunk,
+                _ => kind,
+            };
+            headers = rest;
         }
-        headers = rest;
+        kind
     }
-    false
 }
 
 /// The next header: its name, its value, and what follows.

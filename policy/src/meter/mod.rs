@@ -58,7 +58,7 @@ pub struct Reading {
     pub uncovered: u64,
     /// The provider said in the body that the call failed, whatever the status.
     pub ended_in_error: bool,
-    /// The first thing that was wrong with the body.
+    /// The worst thing that was wrong with the body.
     pub broken: Option<Cause>,
 }
 

@@ -7,15 +7,15 @@ use super::bytes::characters;
 use super::dialect::Node;
 use super::tally::{Tally, count};
 
-/// Why a body could not be read, or not to its end.
+/// Why a body could not be read, or not to its end; the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
+    /// The body ended inside a document.
+    Truncated,
     /// A count of tokens was no number of tokens: negative, fractional, text, or above 2^53.
     Count,
     /// What should be JSON is none.
     Malformed,
-    /// The body ended inside a document.
-    Truncated,
     /// `content-encoding` names something that cannot be decoded here, or several encodings.
     Encoding,
     /// The bytes are not what `content-encoding` says.
@@ -60,8 +60,6 @@ pub(super) struct Report {
     pub(super) cause: Option<Cause>,
     /// What the open document holds of another one, in base64, until somebody reads it.
     pub(super) packed: Vec<u8>,
-    /// Documents may hold others.
-    pub(super) unpacks: bool,
     base64: Base64,
     reported: Option<(Source, Tally)>,
     /// Delivered characters, up to the open document.
@@ -116,9 +114,9 @@ impl Report {
         self.delivered().saturating_sub(covered)
     }
 
-    /// Notes the first thing that was wrong.
+    /// Notes what was wrong, if it is worse than what was wrong before.
     pub(super) fn broken(&mut self, cause: Cause) {
-        self.cause.get_or_insert(cause);
+        self.cause = self.cause.max(Some(cause));
     }
 
     /// Where the key leads.
@@ -233,8 +231,7 @@ impl Report {
     /// A piece of generated text.
     pub(super) fn text(&mut self, node: Node, piece: &[u8]) {
         match node {
-            Node::Bytes if self.unpacks => self.base64.feed(piece, &mut self.packed),
-            Node::Bytes => {}
+            Node::Bytes => self.base64.feed(piece, &mut self.packed),
             _ => self.characters(node, characters(piece)),
         }
     }

@@ -39,6 +39,7 @@ fn the_last_usage_at_the_top_level_counts() {
         (r#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":{}}"#, usage(1, 1, 2)),
         (r#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":"none"}"#, usage(1, 1, 2)),
         ("{\"a\":\n\"b\",\"c\":\t1\n,\n\"usage\"\n:\n{\r\"prompt_tokens\":\n5\n}\n}", usage(5, 0, 5)),
+        (r#"{"a":"\u12","b":"\u","usage":{"prompt_tokens":5}}"#, usage(5, 0, 5)),
         (r#"{"us\u0061ge":{"prompt\u005ftokens":3}}"#, usage(3, 0, 3)),
         (r#"{"usage":null}"#, None),
         (r#"{"usage":{}}"#, None),

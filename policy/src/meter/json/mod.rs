@@ -23,6 +23,8 @@ pub(in crate::meter) struct Scanner {
     here: Frame,
     /// Containers open inside a value that is walked past. Only this number grows with the depth of the input.
     skipped: u64,
+    /// What a document is.
+    root: Node,
     /// What the value that comes next is.
     node: Node,
     escape: Escape,
@@ -86,6 +88,11 @@ impl Scanner {
         }
     }
 
+    /// What the documents are that come next.
+    pub(in crate::meter) fn expect(&mut self, root: Node) {
+        self.root = root;
+    }
+
     /// Whether a document has begun that has not ended.
     pub(in crate::meter) fn is_open(&self) -> bool {
         !matches!(self.state, State::Document | State::Broken)
@@ -110,7 +117,7 @@ impl Scanner {
         if bytes.is_empty() {
             return bytes;
         }
-        self.node = Node::Root;
+        self.node = self.root;
         self.value(bytes, to)
     }
 

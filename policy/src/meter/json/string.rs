@@ -62,8 +62,9 @@ impl Scanner {
         loop {
             if self.escape != Escape::None {
                 let Some((first, rest)) = bytes.split_first() else { return bytes };
-                self.escape(*first, purpose, to);
-                bytes = rest;
+                if self.escape(*first, purpose, to) {
+                    bytes = rest;
+                }
                 continue;
             }
             if purpose == Use::Text && self.node != Node::Bytes {
@@ -90,7 +91,10 @@ impl Scanner {
     fn text<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
         let mut sum = 0u64;
         // Servers that write ASCII only give each character of many languages as a sequence of six bytes.
-        while let [b'\\', b'u', high, low, _, _, rest @ ..] = bytes {
+        while let [b'\\', b'u', digits @ ..] = bytes
+            && let Some((digits @ [high, low, ..], rest)) = digits.split_first_chunk::<4>()
+            && digits.iter().all(u8::is_ascii_hexdigit)
+        {
             let is_second_half = matches!((high, low), (b'd' | b'D', b'c'..=b'f' | b'C'..=b'F'));
             sum = sum.saturating_add(u64::from(!is_second_half));
             bytes = rest;
@@ -108,32 +112,37 @@ impl Scanner {
         }
     }
 
-    /// One byte of an escape sequence.
-    fn escape(&mut self, byte: u8, purpose: Use, to: &mut Report) {
-        let decoded = match (self.escape, byte) {
-            (Escape::Hex { left, value }, _) => {
-                let digit = char::from(byte).to_digit(16).unwrap_or(0);
+    /// One byte of an escape sequence. False: it is not part of it, since what should be a digit is none.
+    fn escape(&mut self, byte: u8, purpose: Use, to: &mut Report) -> bool {
+        match (self.escape, char::from(byte).to_digit(16)) {
+            (Escape::Hex { left, value }, Some(digit)) => {
                 let value = (value << 4) | digit;
                 if left > 1 {
                     self.escape = Escape::Hex { left: left.saturating_sub(1), value };
-                    return;
+                } else {
+                    self.escape = Escape::None;
+                    self.code_unit(value, purpose, to);
                 }
+            }
+            (Escape::Hex { .. }, None) => {
                 self.escape = Escape::None;
-                return self.code_unit(value, purpose, to);
+                return false;
             }
-            (_, b'u') => {
-                self.escape = Escape::Hex { left: 4, value: 0 };
-                return;
+            _ if byte == b'u' => self.escape = Escape::Hex { left: 4, value: 0 },
+            _ => {
+                self.escape = Escape::None;
+                let decoded = match byte {
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    b'b' => 0x08,
+                    b'f' => 0x0c,
+                    other => other,
+                };
+                self.piece(&[decoded], purpose, to);
             }
-            (_, b'n') => b'\n',
-            (_, b't') => b'\t',
-            (_, b'r') => b'\r',
-            (_, b'b') => 0x08,
-            (_, b'f') => 0x0c,
-            (_, other) => other,
-        };
-        self.escape = Escape::None;
-        self.piece(&[decoded], purpose, to);
+        }
+        true
     }
 
     /// A unit of UTF-16. The second half of a surrogate pair adds no character to the first.

@@ -1,0 +1,30 @@
+//! Any response: the meter gives a reading, and how the body was cut into pieces changes nothing of it, unless it
+//! was damaged while it was compressed.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use policy::meter::{Meter, Reading, ResponseHead};
+
+fuzz_target!(|input: &[u8]| {
+    let [content_type, encoding, size, body @ ..] = input else { return };
+    let types = ["", "text/event-stream", "application/vnd.amazon.eventstream", "application/json"];
+    let encodings = ["", "gzip", "deflate", "br", "zstd"];
+    let pick = |names: &[&str], at: &u8| names[usize::from(*at) % names.len()].to_owned();
+    let head = ResponseHead {
+        content_type: pick(&types, content_type),
+        content_encoding: pick(&encodings, encoding),
+        ..ResponseHead::default()
+    };
+    let whole = read(&head, body, usize::MAX);
+    let pieces = read(&head, body, usize::from(*size) + 1);
+    let damaged = !head.content_encoding.is_empty() && whole.broken.is_some() && pieces.broken.is_some();
+    assert!(whole == pieces || damaged, "{whole:?} {pieces:?}");
+});
+
+fn read(head: &ResponseHead, body: &[u8], size: usize) -> Reading {
+    let mut meter = Meter::new(head);
+    for piece in body.chunks(size) {
+        meter.feed(piece);
+    }
+    meter.finish()
+}
