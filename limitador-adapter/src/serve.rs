@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 
 /// Calls that are under way when a drain begins have this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -164,10 +164,11 @@ async fn serve_grpc(
     routes: Routes,
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let connections = TcpListenerStream::new(listener);
+    // The server's own `tcp_nodelay` is for listeners it opens itself: without this an answer waits for the
+    // acknowledgement of the one before.
+    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
     let drained = async move { drop(draining.wait_for(|draining| *draining).await) };
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_routes(routes)
