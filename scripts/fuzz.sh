@@ -29,9 +29,9 @@ for name in $targets; do
   [ ! -d "fuzz/seeds/$name" ] || corpora+=("fuzz/seeds/$name")
   if "$target/fuzz/$host/fuzz/$name" "${corpora[@]}" -max_total_time="$each" -timeout=10 -rss_limit_mb=2048 \
     -print_final_stats=1 -artifact_prefix="$artifacts" >"$log" 2>&1; then
-    printf '%-12s %3s s, %s inputs\n' "$name" "$each" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
+    printf '%-20s %3s s, %s inputs\n' "$name" "$each" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
   else
-    tail -n 40 "$log" >&2
+    sed -n '/panicked\|ERROR/,$p' "$log" | head -n 40 >&2
     printf '\nweir: %s failed; on one input: %s PATH\n' "$name" "$target/fuzz/$host/fuzz/$name" >&2
     failed="$failed $name"
   fi

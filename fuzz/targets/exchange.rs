@@ -1,0 +1,54 @@
+//! Any events in any order: one Reserve, one end of the waiting, one Commit at most, and the exchange is over.
+#![no_main]
+
+use fuzz::Pieces;
+use libfuzzer_sys::fuzz_target;
+use policy::call::CallFailure;
+use policy::exchange::{Effect, Event};
+use policy::meter::ResponseHead;
+
+#[derive(Debug, Default)]
+struct Done {
+    reserves: u32,
+    resumes: u32,
+    denials: u32,
+    commits: u32,
+}
+
+impl Done {
+    fn perform(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::Reserve(_) => self.reserves += 1,
+                Effect::Resume => self.resumes += 1,
+                Effect::Deny(_) => self.denials += 1,
+                Effect::Commit(_) => self.commits += 1,
+                Effect::SetHeaders(_) | Effect::Count(_) => {}
+            }
+        }
+        assert!(self.reserves <= 1 && self.commits <= 1 && self.resumes + self.denials <= 1, "{self:?}");
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut exchange = fuzz::exchange();
+    let mut done = Done::default();
+    for piece in Pieces(bytes) {
+        let Some((kind, rest)) = piece.split_first() else { continue };
+        let head = ResponseHead {
+            status: 200 + u16::from(*kind),
+            content_type: String::from_utf8_lossy(rest).into_owned(),
+            ..ResponseHead::default()
+        };
+        done.perform(&exchange.handle(match kind % 7 {
+            0 | 1 => Event::Request { facts: fuzz::facts(), bodiless: kind % 7 == 1 },
+            2 => Event::Reply(Ok(rest)),
+            3 => Event::Reply(Err(CallFailure::from(u32::from(*kind)))),
+            4 => Event::Response(&head),
+            _ => Event::Body { chunk: rest, end: kind % 7 == 6 },
+        }));
+    }
+    done.perform(&exchange.handle(Event::Closed));
+    assert!(exchange.is_over());
+    assert!(done.reserves == 0 || done.commits + done.denials >= 1, "a hold is left behind: {done:?}");
+});

@@ -1,0 +1,28 @@
+//! Any text as a CEL expression: refused with a reason, or evaluated to a value or an error, in bounded time.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use policy::cel::{Expression, Phase, Use};
+use policy::facts::Facts;
+
+fuzz_target!(|source: &str| {
+    for phase in [Phase::Request, Phase::Response] {
+        for purpose in [Use::Predicate, Use::Counter, Use::Amount] {
+            match Expression::compile(source, phase, purpose) {
+                Ok(expression) => evaluate(&expression, purpose),
+                Err(message) => assert!(!message.is_empty()),
+            }
+        }
+    }
+});
+
+fn evaluate(expression: &Expression, purpose: Use) {
+    for facts in [fuzz::facts(), Facts::default()] {
+        let error = match purpose {
+            Use::Predicate => expression.predicate(&facts).err(),
+            Use::Counter => expression.text(&facts).err(),
+            Use::Amount => expression.amount(&facts).err(),
+        };
+        assert!(error.is_none_or(|error| !error.to_string().is_empty()));
+    }
+}
