@@ -1,11 +1,12 @@
-//! Any bytes as the filter's plugin configuration: read, or every mistake told.
+//! Any bytes as the filter's plugin configuration: refused with what is wrong, or a configuration.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use policy::config::Config;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Err(mistakes) = Config::read(bytes) {
-        assert!(!mistakes.is_empty());
+    match Config::read(bytes) {
+        Ok(config) => assert!(!config.cluster.is_empty() && !config.timeout.is_zero()),
+        Err(mistakes) => assert!(!mistakes.is_empty()),
     }
 });

@@ -1,16 +1,19 @@
-//! Any bytes as what the auth filter left: an identity that is an object, or none and why.
+//! Any bytes as an identity header or as Envoy's dynamic metadata: an `auth` object, nothing, or an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use policy::config::Encoding;
-use policy::identity;
+use policy::identity::{from_header, from_metadata};
 
 fuzz_target!(|bytes: &[u8]| {
-    let found = [
-        identity::from_header(bytes, Encoding::Json).ok(),
-        identity::from_header(bytes, Encoding::Base64UrlJson).ok(),
-        identity::from_metadata(bytes, "a", None).ok().flatten(),
-        identity::from_metadata(bytes, "a", Some("b")).ok().flatten(),
-    ];
-    assert!(found.iter().flatten().all(|auth| auth.is_object()));
+    for encoding in [Encoding::Json, Encoding::Base64UrlJson] {
+        if let Ok(auth) = from_header(bytes, encoding) {
+            assert!(auth["identity"].is_object());
+        }
+    }
+    for key in [None, Some("")] {
+        if let Ok(Some(auth)) = from_metadata(bytes, "", key) {
+            assert!(auth.is_object());
+        }
+    }
 });

@@ -1,12 +1,21 @@
-//! Any JSON as a policy: read, or every mistake told.
+//! Any JSON as a policy: refused with what is wrong and where, or a plan that judges.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{Corpus, fuzz_target};
 use policy::model::Policy;
+use policy::plan::Plan;
 
-fuzz_target!(|bytes: &[u8]| {
-    let Ok(document) = serde_json::from_slice(bytes) else { return };
-    if let Err(mistakes) = Policy::read(&document) {
-        assert!(!mistakes.is_empty());
+fuzz_target!(|bytes: &[u8]| -> Corpus {
+    let Ok(document) = serde_json::from_slice(bytes) else { return Corpus::Reject };
+    match Policy::read(&document) {
+        Ok(policy) => {
+            for hold in Plan::new(vec![policy]).judge(&mut fuzz::facts(), false).holds {
+                assert!(hold.amount >= 1);
+            }
+        }
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty() && mistakes.iter().all(|mistake| !mistake.message.is_empty()));
+        }
     }
+    Corpus::Keep
 });
