@@ -1,9 +1,9 @@
 //! However an exchange ends, its hold ends with it and what was used is charged.
 
 use e2e::client::Request;
-use e2e::jwt;
 use e2e::upstream::{Answer, Gate};
 use e2e::world::{World, per_user, policy};
+use e2e::{jwt, wait};
 use serde_json::json;
 
 fn world() -> (World, Gate) {
@@ -108,4 +108,34 @@ fn usage_is_read_wherever_the_body_is_split() {
         assert_eq!(request.finish().body, bytes);
     }
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", 7 * (bytes.len() as u64 - 1), 0);
+}
+
+/// Whatever the provider says: it comes through as it was sent, the exchange ends, and no trap ends the module.
+#[test]
+fn a_response_may_hold_anything() {
+    let (world, _) = world();
+    let deep = "[".repeat(50_000);
+    let bodies: Vec<(&str, Vec<u8>)> = vec![
+        ("application/json", b"\xff\xfe\x00{\"usage\":".to_vec()),
+        ("application/json", deep.clone().into_bytes()),
+        ("application/json", format!("{{\"usage\":{deep}").into_bytes()),
+        ("application/json", br#"{"usage":{"total_tokens":99999999999999999999999999}}"#.to_vec()),
+        ("application/json", br#"{"usage":{"total_tokens":-5,"prompt_tokens":1e400}}"#.to_vec()),
+        ("application/json", br#"{"usage":"none","usage":[1],"usage":null}"#.to_vec()),
+        ("text/event-stream", b"data: \xff\n\ndata: {\n\n:\n\r\rdata:data:data:".to_vec()),
+        ("text/event-stream", vec![b'd'; 300_000]),
+        ("application/vnd.amazon.eventstream", vec![0xff; 10_000]),
+        ("\u{fc}", (0..=255).collect()),
+    ];
+    for (at, (content_type, body)) in bodies.into_iter().enumerate() {
+        world.upstream.on("odd", Answer::new(200).header("content-type", content_type).bytes(body.clone()));
+        let answer = world.send(&alice().answered_by("odd"));
+        assert_eq!((answer.status, answer.body == body), (200, true), "body {at}");
+    }
+    wait::until("every settlement", || {
+        world.adapter.counters().iter().all(|counter| counter.held == 0).then_some(())
+    });
+    let log = world.envoy.log();
+    assert!(!log.contains("Wasm VM failed") && !log.contains("panicked"), "{log}");
+    assert_eq!(world.send(&alice()).status, 200);
 }
