@@ -17,12 +17,13 @@ const EXAMPLE: &str = "examples/kuadrant";
 const MAX_TOKENS: u64 = 4_900;
 
 fn main() {
+    let once = std::env::args().any(|argument| argument == "--once");
+    let world = start();
+    // Until here a signal ends everything at once; from here on what runs is ended in order.
     let over = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&over)).expect("a signal can be listened to");
     }
-    let once = std::env::args().any(|argument| argument == "--once");
-    let world = start();
     introduce(&world);
     tell(&world, "alice", "free");
     tell(&world, "bob", "gold");
