@@ -113,3 +113,16 @@ fn before_the_first_plan_the_plugin_configuration_decides() {
         assert_eq!(alice().send(envoy.address()).status, status, "{failure_mode}");
     }
 }
+
+#[test]
+fn an_adapter_told_to_end_answers_who_waits_and_ends_well() {
+    let mut world = world("Allow");
+    assert_eq!(world.send(&alice().answered_by("100")).status, 200);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 100, 0);
+    let told = std::time::Instant::now();
+    // Envoy's threads are waiting for a plan meanwhile, up to 30 s.
+    let status = world.adapter.terminate();
+    println!("ended after {:?}", told.elapsed());
+    assert!(status.success(), "{status}: {}", world.adapter.log());
+    assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
+}
