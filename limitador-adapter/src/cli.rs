@@ -21,6 +21,8 @@ pub enum Command {
     Serve(Serve),
     /// Tell every mistake in policies, without serving them.
     Check(Check),
+    /// Say which limits match a request and why the others do not, what is held and what is charged.
+    Explain(Explain),
 }
 
 /// How to serve.
@@ -50,6 +52,26 @@ pub struct Check {
     /// Files or folders.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+}
+
+/// What to explain.
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// Files or folders.
+    #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required = true, value_delimiter = ',')]
+    pub policies: Vec<PathBuf>,
+    /// The raw request: start line, headers, empty line, body.
+    #[arg(long, value_name = "FILE")]
+    pub request: PathBuf,
+    /// The raw response: start line, headers, empty line, body.
+    #[arg(long, value_name = "FILE")]
+    pub response: Option<PathBuf>,
+    /// Who is asking: the JSON object that the auth filter hands on; it is auth.identity.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// The name of Envoy's route for the request, for policies that target an HTTPRoute.
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
 }
 
 /// Where counters are kept.

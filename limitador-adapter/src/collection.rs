@@ -79,6 +79,13 @@ pub struct Collected {
     pub entries: Vec<Entry>,
 }
 
+impl Collected {
+    /// Every mistake as `FILE: document N: path: what is wrong`.
+    pub fn mistakes(&self) -> Vec<String> {
+        self.entries.iter().flat_map(Entry::messages).collect()
+    }
+}
+
 impl Collection {
     /// A file is new or has changed. `Err`: why it cannot be read.
     pub fn update(&mut self, path: &Path, content: Result<&[u8], String>) {

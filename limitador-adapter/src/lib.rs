@@ -6,20 +6,22 @@
 
 pub mod archive;
 pub mod buckets;
-pub mod check;
 pub mod cli;
 pub mod collection;
 pub mod counters;
 pub mod descriptors;
 pub mod documents;
 pub mod envoy;
+pub mod explain;
 pub mod grpc;
 pub mod http;
 pub mod in_force;
 pub mod ledger;
 pub mod limiter;
 pub mod memory;
+pub mod message;
 pub mod metrics;
+pub mod question;
 pub mod serve;
 pub mod sources;
 

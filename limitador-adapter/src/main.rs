@@ -2,9 +2,11 @@
 
 use anyhow::Context;
 use clap::Parser;
-use limitador_adapter::check::check;
 use limitador_adapter::cli::{self, Cli, Command};
+use limitador_adapter::explain::explain;
+use limitador_adapter::question::Question;
 use limitador_adapter::serve::Serving;
+use limitador_adapter::sources::Sources;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,14 +16,24 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Serve(config) => serve(&config),
         Command::Check(cli::Check { paths }) => {
-            let checked = check(&paths)?;
-            for mistake in &checked.mistakes {
-                println!("{mistake}");
-            }
-            eprintln!("{} good, {} mistakes", checked.policies, checked.mistakes.len());
-            Ok(if checked.mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let collected = Sources::open(&paths)?.collection.collect();
+            let mistakes = collected.mistakes();
+            mistakes.iter().for_each(|mistake| println!("{mistake}"));
+            eprintln!("{} good, {} mistakes", collected.policies.len(), mistakes.len());
+            Ok(if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Explain(asked) => explained(&asked),
     }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn explained(asked: &cli::Explain) -> anyhow::Result<ExitCode> {
+    let question = Question::read(asked)?;
+    for mistake in question.collected.mistakes() {
+        eprintln!("{mistake}");
+    }
+    print!("{}", explain(question).await?);
+    Ok(ExitCode::SUCCESS)
 }
 
 #[tokio::main]

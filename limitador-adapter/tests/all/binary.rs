@@ -8,13 +8,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
 
-fn adapter() -> Command {
+pub fn adapter() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_limitador-adapter"));
     command.env_clear();
     command
 }
 
-fn folder(files: &[(&str, &str)]) -> TempDir {
+pub fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (file, text) in files {
         std::fs::write(folder.path().join(file), text).unwrap();
@@ -23,7 +23,7 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
 }
 
 /// Exit code, output and errors, without the folder's path.
-fn told(output: &Output, folder: &Path) -> String {
+pub fn told(output: &Output, folder: &Path) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&folder.display().to_string(), "FOLDER");
     let code = output.status.code();
     format!("exit {code:?}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))

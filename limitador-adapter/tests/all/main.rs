@@ -3,6 +3,7 @@
 
 mod binary;
 mod envoy;
+mod explain;
 mod grpc;
 mod http;
 mod ledger;

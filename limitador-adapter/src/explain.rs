@@ -1,0 +1,194 @@
+//! `explain`: what the policies mean for one request, with the very functions of the filter and of the limiter, on
+//! counters of which nothing is used.
+
+use crate::collection::Collected;
+use crate::in_force::InForce;
+use crate::limiter::Limiter;
+use crate::memory::MemoryLedger;
+use crate::metrics::Metrics;
+use crate::question::{Question, Unexplained};
+use policy::call::CallFailure;
+use policy::count::{Count, UsageSource};
+use policy::exchange::{Effect, Event, Exchange, InForce as Plans, ReservationId};
+use policy::facts::Facts;
+use policy::meter::ResponseHead;
+use policy::model::{FailureMode, Policy};
+use policy::outbox::Outbox;
+use policy::plan::{Failure, Judgement, Miss, Plan};
+use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use prost::Message as _;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// The answer, for people.
+pub async fn explain(question: Question) -> Result<String, Unexplained> {
+    let policies: Vec<Policy> =
+        question.collected.policies.iter().map(|good| (*good.policy).clone()).collect();
+    let plan = Arc::new(Plan::new(policies.clone()));
+    let bodiless = question.request.body.is_empty();
+    let (facts, unknown) = question.facts(plan.needs());
+    let mut told = String::new();
+    let method_and_path: Vec<_> =
+        question.request.pseudo.iter().take(2).map(|(_, value)| value.as_str()).collect();
+    line(&mut told, format!("{}, {} bytes of body", method_and_path.join(" "), question.request.body.len()));
+    if !unknown.is_empty() {
+        line(&mut told, format!("only Envoy knows, so absent here: {}", unknown.join(", ")));
+    }
+    tell_judgement(&mut told, &plan, &policies, facts.clone(), bodiless);
+    let mut exchange =
+        Exchange::new(Plans::Plan(plan), ReservationId { prefix: "explain".into(), number: 1 });
+    let mut effects = exchange.handle(Event::Request { facts, bodiless });
+    let call = effects.iter().find_map(|effect| match effect {
+        Effect::Reserve(call) => Some(call.as_slice()),
+        _ => None,
+    });
+    if let Some(call) = call {
+        let reply = reserve(question.collected, call).await?;
+        effects = exchange.handle(Event::Reply(reply.as_deref().map_err(|failure| *failure)));
+    }
+    line(&mut told, String::new());
+    line(&mut told, decision(&effects));
+    if let (Some(response), false) = (question.response, exchange.is_over()) {
+        let head = ResponseHead {
+            status: response.status,
+            content_type: response.header("content-type"),
+            content_encoding: response.header("content-encoding"),
+            usage_headers: Vec::new(),
+        };
+        exchange.handle(Event::Response(&head));
+        let mut effects = exchange.handle(Event::Body { chunk: &response.body, end: true });
+        effects.extend(exchange.handle(Event::Closed));
+        tell_charges(&mut told, &policies, response.status, effects)?;
+    }
+    Ok(told)
+}
+
+fn line(told: &mut String, text: String) {
+    told.push_str(text.trim_end());
+    told.push('\n');
+}
+
+/// Says of every limit whether it applies, and what it would hold or why not.
+fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts: Facts, bodiless: bool) {
+    let mut limits: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    let judgement = plan.judge_with(&mut facts, bodiless, |policy, limit, why| {
+        limits.entry((policy.to_owned(), limit.to_owned())).or_default().push(reason(&why));
+    });
+    let Judgement { holds, estimate, .. } = &judgement;
+    for hold in holds {
+        let rate = &hold.rate;
+        let texts = limits.entry((rate.policy.to_string(), rate.limit.clone())).or_default();
+        if texts.is_empty() {
+            texts.push("applies".to_owned());
+            texts.extend(hold.counters.iter().map(|(what, value)| format!("counts for {what} = {value}")));
+        }
+        let (max, unit, window) = (rate.rate.max, rate.rate.unit.name(), per(rate.rate.window));
+        texts.push(format!("holds {} of {max} {unit} per {window}", hold.amount));
+    }
+    line(told, format!("estimate: {} tokens in, {} out", estimate.input, estimate.output));
+    for policy in policies {
+        let name = format!("{}/{}", policy.namespace, policy.name);
+        line(told, format!("\n{name}"));
+        for limit in &policy.limits {
+            let texts = limits.remove(&(name.clone(), limit.name.clone())).unwrap_or_default();
+            line(told, format!("  {}: {}", limit.name, texts.join("\n    ")));
+        }
+    }
+}
+
+fn reason(why: &Miss) -> String {
+    match why {
+        Miss::OtherRoute => "does not apply: the policy targets another route".to_owned(),
+        Miss::False(predicate) => format!("does not apply: this is false: {}", predicate.trim()),
+        Miss::Absent(predicate, what) => {
+            format!("does not apply: {what} is absent, so this is false: {}", predicate.trim())
+        }
+        Miss::Failed(Failure { part, cause, mode, .. }) => {
+            let consequence = match mode {
+                FailureMode::Allow => "the limit does not count this request (failureMode: Allow)",
+                FailureMode::Deny => "the request is refused (failureMode: Deny)",
+            };
+            format!("cannot be evaluated: its {}: {cause}; {consequence}", part.name())
+        }
+    }
+}
+
+/// In the largest unit that leaves no rest.
+fn per(window: Duration) -> String {
+    let ms = window.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let unit = units.iter().find(|(length, _)| ms.is_multiple_of(*length));
+    unit.map_or_else(|| format!("{ms}ms"), |(length, name)| format!("{}{name}", ms / length))
+}
+
+/// What an adapter with these policies, just started, would answer.
+async fn reserve(collected: Collected, call: &[u8]) -> Result<Result<Vec<u8>, CallFailure>, Unexplained> {
+    let metrics = Metrics::new().map_err(|error| Unexplained(error.to_string()))?;
+    let (_publish, in_force) = watch::channel(Arc::new(InForce::new(collected, &metrics)));
+    let now = Instant::now();
+    let ledger = Arc::new(MemoryLedger::new(usize::MAX, now));
+    let limiter = Limiter::new(ledger, in_force, Arc::new(metrics));
+    let request = ReserveRequest::decode(call).map_err(|error| Unexplained(error.to_string()))?;
+    let answer = limiter.reserve(request, now).await.map_err(|error| Unexplained(error.to_string()))?;
+    Ok(Ok(answer.encode_to_vec()))
+}
+
+fn decision(effects: &[Effect]) -> String {
+    let denial = effects.iter().find_map(|effect| match effect {
+        Effect::Deny(denial) => Some(denial),
+        _ => None,
+    });
+    match denial {
+        Some(denial) => {
+            let body: Value = serde_json::from_slice(&denial.body).unwrap_or_default();
+            let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or_default();
+            format!("the request is refused, even with nothing used: {}: {message}", denial.status)
+        }
+        None if effects.contains(&Effect::Resume) => {
+            "the request goes on while all of them have room".to_owned()
+        }
+        None => "the request goes on; no limit counts it".to_owned(),
+    }
+}
+
+/// Says what a response is charged, by the call that the filter would make.
+fn tell_charges(
+    told: &mut String,
+    policies: &[Policy],
+    status: u16,
+    effects: Vec<Effect>,
+) -> Result<(), Unexplained> {
+    let mut outbox = Outbox::new(1);
+    let mut source = "";
+    let mut trouble = String::new();
+    for effect in effects {
+        match effect {
+            Effect::Commit(settlement) => drop(outbox.push(settlement)),
+            Effect::Count(Count::Usage(UsageSource::Reported)) => source = " as its usage says",
+            Effect::Count(Count::Usage(UsageSource::Estimated)) => {
+                source = " by estimate, since it reports no usage"
+            }
+            Effect::Count(Count::Usage(UsageSource::None)) => source = ": it used nothing",
+            Effect::Count(Count::Unreadable(cause)) => trouble = format!(" (unreadable: {})", cause.name()),
+            _ => {}
+        }
+    }
+    let Some(call) = outbox.send(0) else { return Ok(()) };
+    let commit = CommitRequest::decode(call.as_slice()).map_err(|error| Unexplained(error.to_string()))?;
+    line(told, format!("\nthe response ({status}) is charged{source}{trouble}"));
+    for descriptor in commit.descriptors {
+        let value = |wanted: &str| {
+            let entry = descriptor.entries.iter().find(|entry| entry.key == wanted);
+            entry.map(|entry| entry.value.as_str()).unwrap_or_default()
+        };
+        let amount = descriptor.hits_addend.unwrap_or_default();
+        let mut rates = policies.iter().flat_map(|policy| &policy.limits).flat_map(|limit| &limit.rates);
+        let rate = rates.find(|rate| rate.window_text() == value("window"));
+        let window = rate.map_or_else(|| value("window").to_owned(), |rate| per(rate.window));
+        line(told, format!("  {}: {amount} {} per {window}", value("limit"), value("unit")));
+    }
+    Ok(())
+}
