@@ -44,6 +44,11 @@ impl EventStream {
             }
         }
         while !bytes.is_empty() {
+            if let [b'\n', rest @ ..] = bytes {
+                self.end_of_line(scanner, to);
+                bytes = rest;
+                continue;
+            }
             let end = memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
             let (line, rest) = bytes.split_at(end);
             self.line(line, scanner, to);

@@ -1,7 +1,7 @@
 //! Strings that may come in pieces: what is in them, escape sequences decoded.
 
 use super::{Scanner, State, Use};
-use crate::meter::bytes::plain_characters;
+use crate::meter::bytes::{characters, plain_characters};
 use crate::meter::dialect::Node;
 use crate::meter::report::Report;
 use memchr::memchr2;
@@ -87,21 +87,34 @@ impl Scanner {
         }
     }
 
-    /// Counts text as far as that is quickly done.
+    /// Counts text up to its closing quote, or to an escape sequence that is not all there.
     fn text<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
         let mut sum = 0u64;
-        // Servers that write ASCII only give each character of many languages as a sequence of six bytes.
-        while let [b'\\', b'u', digits @ ..] = bytes
-            && let Some((digits @ [high, low, ..], rest)) = digits.split_first_chunk::<4>()
-            && digits.iter().all(u8::is_ascii_hexdigit)
-        {
-            let is_second_half = matches!((high, low), (b'd' | b'D', b'c'..=b'f' | b'C'..=b'F'));
-            sum = sum.saturating_add(u64::from(!is_second_half));
-            bytes = rest;
+        // How much of what comes next has been looked at as a block, and needs a closer look.
+        let mut close = 0usize;
+        loop {
+            if close == 0 {
+                let (plain, reach) = plain_characters(bytes);
+                sum = sum.saturating_add(plain);
+                bytes = bytes.get(reach..).unwrap_or_default();
+                close = 64;
+            }
+            let (characters, reach) = match escape_sequence(bytes) {
+                Some(escape) => escape,
+                None => {
+                    let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+                    (characters(bytes.get(..end).unwrap_or_default()), end)
+                }
+            };
+            if reach == 0 {
+                break;
+            }
+            sum = sum.saturating_add(characters);
+            bytes = bytes.get(reach..).unwrap_or_default();
+            close = close.saturating_sub(reach);
         }
-        let (plain, reach) = plain_characters(bytes);
-        to.characters(self.node, sum.saturating_add(plain));
-        bytes.get(reach..).unwrap_or_default()
+        to.characters(self.node, sum);
+        bytes
     }
 
     fn piece(&mut self, piece: &[u8], purpose: Use, to: &mut Report) {
@@ -167,5 +180,20 @@ impl Scanner {
             Use::Text | Use::Nothing => self.after_value(),
             Use::Skip => self.state = State::Skip,
         }
+    }
+}
+
+/// The complete escape sequence at the beginning: how many characters it adds, and how long it is. The second half
+/// of a surrogate pair adds none to the first.
+fn escape_sequence(bytes: &[u8]) -> Option<(u64, usize)> {
+    match bytes {
+        [b'\\', b'u', digits @ ..] => {
+            let digits @ [high, low, ..] = digits.first_chunk::<4>()?;
+            let is_second_half = matches!((high, low), (b'd' | b'D', b'c'..=b'f' | b'C'..=b'F'));
+            digits.iter().all(u8::is_ascii_hexdigit).then_some((u64::from(!is_second_half), 6))
+        }
+        // A byte inside a character of UTF-8 begins none.
+        [b'\\', other, ..] => Some((characters(&[*other]), 2)),
+        _ => None,
     }
 }
