@@ -20,8 +20,8 @@ pub enum Filter {
     Empty,
     /// A Wasm filter that makes two calls of constant bytes.
     Floor,
-    /// Weir, with the policies of this gateway; maybe with the request's body.
-    Weir { gateway: &'static str, body: bool },
+    /// Weir, with the policies of this gateway.
+    Weir { gateway: &'static str },
 }
 
 /// A case with its name in the table.
@@ -36,15 +36,16 @@ const fn case(name: &'static str, filter: Filter) -> Case {
 }
 
 /// In the order of the table.
-pub const CASES: [Case; 8] = [
+pub const CASES: [Case; 9] = [
     case("Envoy alone", Filter::None),
     case("Envoy's rate-limit filter, one call", Filter::RateLimit { report: false }),
     case("the same, check on request and report on stream end", Filter::RateLimit { report: true }),
     case("empty Wasm filter", Filter::Empty),
     case("Wasm floor: two calls of constant bytes", Filter::Floor),
-    case("Weir, no limit matches", Filter::Weir { gateway: "none", body: false }),
-    case("Weir, one limit", Filter::Weir { gateway: "one", body: false }),
-    case("Weir, eight limits", Filter::Weir { gateway: "eight", body: false }),
+    case("Weir, no limit for the path", Filter::Weir { gateway: "elsewhere" }),
+    case("Weir, no limit for who is asking", Filter::Weir { gateway: "none" }),
+    case("Weir, one limit", Filter::Weir { gateway: "one" }),
+    case("Weir, eight limits", Filter::Weir { gateway: "eight" }),
 ];
 
 /// Where the other ends listen.
@@ -89,7 +90,7 @@ impl Case {
     /// Whether an answer shows that the case does what it is for.
     pub fn is_ready(&self, head: &str) -> bool {
         match self.filter {
-            Filter::Weir { gateway: "none", .. } => true,
+            Filter::Weir { gateway: "none" | "elsewhere" } => true,
             Filter::Weir { .. } => head.to_ascii_lowercase().contains("x-ratelimit-remaining-tokens"),
             _ => true,
         }
@@ -99,22 +100,20 @@ impl Case {
         match self.filter {
             Filter::None => None,
             Filter::RateLimit { .. } => Some(rate_limit()),
-            Filter::Empty => Some(self.wasm(&"".into(), false)),
-            Filter::Floor => Some(self.wasm(&floor().into(), false)),
-            Filter::Weir { gateway, body } => {
-                let access = if body { "Buffer" } else { "None" };
+            Filter::Empty => Some(self.wasm(&"".into())),
+            Filter::Floor => Some(self.wasm(&floor().into())),
+            Filter::Weir { gateway } => {
                 let configuration = json!({
                     "adapter": { "cluster": "limitador-adapter", "timeout": "1s" },
                     "gateway": format!("bench/{gateway}"),
                     "identity": { "header": "x-identity", "encoding": "json" },
-                    "requestBody": { "access": access },
                 });
-                Some(self.wasm(&configuration, body))
+                Some(self.wasm(&configuration))
             }
         }
     }
 
-    fn wasm(&self, configuration: &Value, stop_iteration: bool) -> Value {
+    fn wasm(&self, configuration: &Value) -> Value {
         let configuration = match configuration {
             Value::String(text) => {
                 json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text })
@@ -128,7 +127,6 @@ impl Case {
                 "config": {
                     "name": "wasm",
                     "root_id": "wasm",
-                    "allow_on_headers_stop_iteration": stop_iteration,
                     "vm_config": {
                         "runtime": "envoy.wasm.runtime.v8",
                         "code": { "local": { "filename": self.module() } },

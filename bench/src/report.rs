@@ -97,11 +97,12 @@ fn above(rows: &[Row], row: &Row) -> f64 {
 }
 
 fn targets(rows: &[Row], text: &mut String) {
-    let weir = |gateway| Filter::Weir { gateway, body: false };
+    let weir = |gateway| Filter::Weir { gateway };
     let ratios = [
         ("one limit / the Wasm floor", weir("one"), Filter::Floor, 1.3),
         ("one limit / Envoy's check and report", weir("one"), Filter::RateLimit { report: true }, 1.0),
-        ("no limit / an empty Wasm filter", weir("none"), Filter::Empty, 1.3),
+        ("no limit for the path / an empty Wasm filter", weir("elsewhere"), Filter::Empty, 1.3),
+        ("no limit for who is asking / an empty Wasm filter", weir("none"), Filter::Empty, 1.3),
         ("eight limits / one limit", weir("eight"), weir("one"), 1.3),
     ];
     text.push_str("| Envoy's CPU time above Envoy alone | ratio | wanted | |\n|---|---|---|---|\n");
