@@ -28,13 +28,10 @@ impl Budget {
     pub(super) fn spend(&self, units: u64) -> Result<(), ExecutionError> {
         // One evaluation runs on one thread; the atomic is there because CEL values must be `Sync`.
         let left = self.0.load(Ordering::Relaxed);
-        match u32::try_from(units).ok().and_then(|units| left.checked_sub(units)) {
-            Some(left) => {
-                self.0.store(left, Ordering::Relaxed);
-                Ok(())
-            }
-            None => Err(ExecutionError::function_error(EXHAUSTED, "")),
-        }
+        let after = u32::try_from(units).ok().and_then(|units| left.checked_sub(units));
+        // Once it is spent nothing more is free: `exists` goes on after an error, looking for a true.
+        self.0.store(after.unwrap_or(0), Ordering::Relaxed);
+        after.map(drop).ok_or_else(|| ExecutionError::function_error(EXHAUSTED, ""))
     }
 }
 

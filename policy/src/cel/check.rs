@@ -8,8 +8,8 @@ use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
 use std::collections::BTreeSet;
 
-/// Of the tree that is evaluated recursively.
-const DEEPEST: usize = 64;
+/// Of the tree that is evaluated recursively, with a frame of up to two kilobytes for each level.
+const DEEPEST: usize = super::syntax::DEEPEST as usize;
 /// Macros over lists. The values they build nest as deep as there are macros.
 const MOST_MACROS: usize = 8;
 
@@ -51,6 +51,10 @@ impl<'e> Check<'e> {
             return;
         }
         if let Some((root, steps)) = self.fact(expr) {
+            if depth.saturating_add(steps.len()) > DEEPEST {
+                self.mistakes.push(too_deep());
+                return;
+            }
             for dynamic in steps.iter().filter_map(|step| step.err()) {
                 self.visit(dynamic, depth + 1);
             }

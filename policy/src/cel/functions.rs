@@ -11,7 +11,8 @@ use cel_interpreter::{DeclarationError, Env, ExecutionError, extensions};
 use std::sync::{Arc, LazyLock};
 
 pub(super) const CHARGE: &str = "@charge";
-pub(super) const SEARCH: &str = "@search";
+pub(super) const INDEX_OF: &str = "@index_of";
+pub(super) const LAST_INDEX_OF: &str = "@last_index_of";
 pub(super) const ADD: &str = "@add";
 pub(super) const SUBTRACT: &str = "@subtract";
 pub(super) const MULTIPLY: &str = "@multiply";
@@ -35,9 +36,12 @@ fn declare() -> Result<Env, DeclarationError> {
     let mut env = Env::stdlib();
     env.add_extension(extensions::strings)?;
     time::declare(&mut env)?;
-    let global: [(&str, &str, usize, Function); 12] = [
+    let global: [(&str, &str, usize, Function); 15] = [
         (CHARGE, "@charge", 2, charge),
-        (SEARCH, "@search", 3, search),
+        (INDEX_OF, "@index_of", 2, index_of),
+        (INDEX_OF, "@index_of_from", 3, index_of),
+        (LAST_INDEX_OF, "@last_index_of", 2, last_index_of),
+        (LAST_INDEX_OF, "@last_index_of_from", 3, last_index_of),
         (ADD, "@add", 3, add),
         (SUBTRACT, "@subtract", 2, |args| arithmetic("-", &args, subtract)),
         (MULTIPLY, "@multiply", 2, |args| arithmetic("*", &args, multiply)),
@@ -61,19 +65,6 @@ fn charge<'b, 'v>(mut args: Args<'b, 'v>) -> Outcome<'b, 'v> {
         budget::of(Some(budget))?.spend(budget::weight(value.as_ref()))?;
     }
     args.pop();
-    args.pop().ok_or_else(ExecutionError::missing_argument_or_target)
-}
-
-/// `@search(text, needle, @budget)`: the text, once a search that tries the needle at each place is paid for.
-fn search<'b, 'v>(mut args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    if let [text, needle, budget] = args.as_slice()
-        && let (Some(text), Some(needle)) = (text.downcast_ref::<CelString<'_>>(), needle.downcast_ref())
-    {
-        let needle: &CelString<'_> = needle;
-        let comparisons = text.inner().len().saturating_mul(needle.inner().len());
-        budget::of(Some(budget))?.spend(budget::bytes(comparisons / budget::BYTES_PER_UNIT))?;
-    }
-    args.truncate(1);
     args.pop().ok_or_else(ExecutionError::missing_argument_or_target)
 }
 
@@ -235,6 +226,63 @@ fn matches<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
         (Some(text), Some(pattern)) => Ok(CowVal::owned(CelBool::from(pattern.matches(text.inner())))),
         _ => Err(refused("matches", std::slice::from_ref(text))),
     }
+}
+
+/// `@index_of(text, needle[, from])`, in characters. The crate's own tries the needle at each place, which a client
+/// that chooses both can make slow.
+fn index_of<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    let Search { text, needle, from } = Search::of("indexOf", &args)?;
+    let start = from.unwrap_or(0);
+    let found = text.get(start..).and_then(|rest| rest.find(needle)).map(|at| start.saturating_add(at));
+    Ok(position(text, found))
+}
+
+/// `@last_index_of(text, needle[, from])`: the last that starts at `from` or before.
+fn last_index_of<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    let Search { text, needle, from } = Search::of("lastIndexOf", &args)?;
+    let mut end = from.map_or(text.len(), |from| from.saturating_add(needle.len()).min(text.len()));
+    // A needle that starts at `from` ends between characters; if nothing does, an earlier one ends before.
+    while !text.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    Ok(position(text, text.get(..end).and_then(|before| before.rfind(needle))))
+}
+
+struct Search<'a> {
+    text: &'a str,
+    needle: &'a str,
+    /// In bytes.
+    from: Option<usize>,
+}
+
+impl<'a> Search<'a> {
+    fn of(function: &str, args: &'a [CowVal<'_, '_>]) -> Result<Self, ExecutionError> {
+        let mut texts = args.iter().map_while(|value| value.downcast_ref::<CelString<'_>>());
+        let (Some(text), Some(needle)) = (texts.next(), texts.next()) else {
+            return Err(refused(function, args));
+        };
+        let (text, needle) = (text.inner(), needle.inner());
+        let from = match args.get(2) {
+            None => None,
+            Some(from) => {
+                let from = from.downcast_ref::<CelInt>().ok_or_else(|| refused(function, args))?;
+                let out = || ExecutionError::function_error(function, "the offset is out of range");
+                let from = usize::try_from(*from.inner()).map_err(|_| out())?;
+                match text.char_indices().nth(from) {
+                    Some((at, _)) => Some(at),
+                    None if needle.is_empty() => Some(text.len()),
+                    None => return Err(out()),
+                }
+            }
+        };
+        Ok(Self { text, needle, from })
+    }
+}
+
+/// A place in bytes as CEL counts, in characters; -1 for none.
+fn position<'b, 'v>(text: &str, place: Option<usize>) -> CowVal<'b, 'v> {
+    let characters = place.and_then(|place| text.get(..place)).map(|before| before.chars().count());
+    CowVal::owned(CelInt::from(characters.and_then(|count| i64::try_from(count).ok()).unwrap_or(-1)))
 }
 
 fn refused(function: &str, args: &[CowVal<'_, '_>]) -> ExecutionError {

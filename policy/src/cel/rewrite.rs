@@ -1,7 +1,9 @@
 //! Where the policy language promises more than CEL: numbers that mix, and an end to every evaluation. The tree is
 //! changed once, when the expression is compiled, so that the crate's evaluator needs no change.
 
-use super::functions::{ADD, CHARGE, DIVIDE, JOIN, MATCHES, MODULO, MULTIPLY, REPLACE, SEARCH, SUBTRACT};
+use super::functions::{
+    ADD, CHARGE, DIVIDE, INDEX_OF, JOIN, LAST_INDEX_OF, MATCHES, MODULO, MULTIPLY, REPLACE, SUBTRACT,
+};
 use super::pattern::Pattern;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
@@ -95,7 +97,8 @@ impl Rewrite {
             "replace" => paid(call, REPLACE),
             "join" => paid(call, JOIN),
             "matches" => self.matches(call)?,
-            "indexOf" | "lastIndexOf" => searched(call),
+            "indexOf" => searched(call, INDEX_OF, looped),
+            "lastIndexOf" => searched(call, LAST_INDEX_OF, looped),
             name if looped && name.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                 call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(charge);
             }
@@ -124,6 +127,14 @@ fn paid(call: &mut CallExpr, name: &str) {
     call.args.push(ident(BUDGET));
 }
 
+/// `x.f(y)` as `@f(x, y)`.
+fn searched(call: &mut CallExpr, name: &str, looped: bool) {
+    into_global(call, name);
+    if looped {
+        call.args.iter_mut().for_each(charge);
+    }
+}
+
 fn into_global(call: &mut CallExpr, name: &str) {
     call.func_name = name.to_owned();
     if let Some(target) = call.target.take() {
@@ -131,17 +142,15 @@ fn into_global(call: &mut CallExpr, name: &str) {
     }
 }
 
-/// `x.indexOf(y)` as `@search(x, y, @budget).indexOf(y)`.
-fn searched(call: &mut CallExpr) {
-    if let (Some(target), Some(needle)) = (call.target.as_deref_mut(), call.args.first()) {
-        let text = std::mem::take(target);
-        *target = global(SEARCH, vec![text, needle.clone(), ident(BUDGET)]);
-    }
-}
-
-/// `x` as `@charge(x, @budget)`. What is written out is paid for by its author.
+/// `x` as `@charge(x, @budget)`. What is written out is paid for by its author; `optional` in `optional.of(x)` is no
+/// value.
 fn charge(expr: &mut IdedExpr) {
-    if !matches!(expr.expr, Expr::Literal(_)) {
+    let free = match &expr.expr {
+        Expr::Literal(_) => true,
+        Expr::Ident(name) => name == "optional",
+        _ => false,
+    };
+    if !free {
         let value = std::mem::take(expr);
         *expr = global(CHARGE, vec![value, ident(BUDGET)]);
     }

@@ -9,8 +9,8 @@ use cel_interpreter::parser::{ParseErrors, PrattParser};
 const LONGEST: usize = 4096;
 /// Words, numbers, signs and brackets. The parser and the drop of a tree recurse with each in the worst case.
 const MOST_TOKENS: usize = 1024;
-/// Brackets in brackets.
-const DEEPEST: u16 = 32;
+/// Brackets in brackets, operators in operators.
+pub(super) const DEEPEST: u16 = 32;
 
 /// Parses, with macros expanded.
 pub(super) fn parse(source: &str) -> Result<IdedExpr, String> {
@@ -30,11 +30,12 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, String> {
 
 fn count_tokens(source: &str) -> Result<(), String> {
     let mut lexer = Lexer::new(source);
-    let mut depth = 0_u16;
-    for _ in 0..MOST_TOKENS.saturating_mul(2) {
+    let (mut depth, mut tokens) = (0_u16, 0_usize);
+    while tokens <= MOST_TOKENS {
         match lexer.lex().kind {
             // What it is, the parser tells.
             TokenKind::TokEnd | TokenKind::TokError => return Ok(()),
+            TokenKind::TokWhitespace | TokenKind::TokComment => continue,
             TokenKind::TokLeftParen | TokenKind::TokLeftBracket | TokenKind::TokLeftBrace => {
                 depth = depth.saturating_add(1);
             }
@@ -43,6 +44,7 @@ fn count_tokens(source: &str) -> Result<(), String> {
             }
             _ => {}
         }
+        tokens = tokens.saturating_add(1);
         if depth > DEEPEST {
             return Err(too_deep());
         }
@@ -51,7 +53,9 @@ fn count_tokens(source: &str) -> Result<(), String> {
 }
 
 pub(super) fn too_deep() -> String {
-    format!("the expression is nested too deeply; at most {DEEPEST} levels are possible")
+    format!(
+        "the expression is nested too deeply; at most {DEEPEST} levels of brackets and operators are possible"
+    )
 }
 
 fn describe(source: &str, errors: &ParseErrors) -> String {

@@ -116,7 +116,10 @@ fn called(name: &str, member: bool, args: &[IdedExpr]) -> Type {
             (_, known @ (Type::Number | Type::Text | Type::List)) => known,
             _ => Type::Any,
         },
-        (operators::CONDITIONAL, [_, yes, no]) if of(yes) == of(no) => of(yes),
+        (operators::CONDITIONAL, [_, yes, no]) => match (of(yes), of(no)) {
+            (yes, no) if yes == no => yes,
+            _ => Type::Any,
+        },
         _ => match signatures::find(name, member, args.len()) {
             Ok(function) => function.gives,
             Err(_) => Type::Any,
