@@ -7,6 +7,7 @@
 mod budget;
 mod check;
 mod functions;
+mod lookup;
 mod names;
 mod pattern;
 mod rewrite;
@@ -23,10 +24,10 @@ use cel_interpreter::common::value::{CowVal, Val};
 use cel_interpreter::context::VariableResolver;
 use cel_interpreter::{Context, Env, ExecutionError, IdedExpr, Value};
 use functions::Number;
-use pattern::Pattern;
+use rewrite::Variables;
 use std::fmt;
 use std::sync::Arc;
-use values::{ABSENT, Attributes, Mapping};
+use values::ABSENT;
 
 /// When an expression is evaluated, and so which facts it may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub struct Expression {
 struct Compiled {
     source: String,
     tree: IdedExpr,
-    patterns: Vec<Pattern>,
+    variables: Variables,
     references: Vec<FactPath>,
     environment: Arc<Env>,
 }
@@ -84,10 +85,10 @@ impl Expression {
         let mut tree = syntax::parse(source)?;
         let references = check::check(&tree, phase)?;
         types::fits(&tree, purpose)?;
-        let patterns = rewrite::rewrite(&mut tree)?;
+        let variables = rewrite::rewrite(&mut tree)?;
         let environment = functions::environment()?;
         let source = source.to_owned();
-        Ok(Self { compiled: Arc::new(Compiled { source, tree, patterns, references, environment }) })
+        Ok(Self { compiled: Arc::new(Compiled { source, tree, variables, references, environment }) })
     }
 
     /// As the policy has it.
@@ -145,24 +146,30 @@ impl Expression {
         facts: &Facts,
         read: impl FnOnce(&dyn Val) -> Result<T, EvaluationError>,
     ) -> Result<T, EvaluationError> {
-        let roots = Roots { facts, patterns: &self.compiled.patterns, budget: Budget::new() };
+        let names = Names { facts, variables: &self.compiled.variables, budget: Budget::new() };
         let mut context = Context::with_env(self.compiled.environment.clone());
-        context.set_variable_resolver(&roots);
+        context.set_variable_resolver(&names);
         match Value::resolve_val(&self.compiled.tree, &context) {
             Ok(value) => read(value.as_ref()),
-            Err(error) => Err(self.explain(&error)),
+            Err(error) => Err(self.explain(&error, facts)),
         }
     }
 
     /// The crate's error in our words. Its own may show values.
-    fn explain(&self, error: &ExecutionError) -> EvaluationError {
+    fn explain(&self, error: &ExecutionError, facts: &Facts) -> EvaluationError {
         EvaluationError::Failed(match error {
+            ExecutionError::UndeclaredReference(name) => match self.compiled.variables.fact(name) {
+                Some(fact) => return fact.missing(facts),
+                None => format!("there is no `{name}`"),
+            },
             ExecutionError::NoSuchKey(key) => match key.strip_prefix(ABSENT) {
                 Some(name) => return EvaluationError::Absent(self.place(name)),
                 None => format!("there is no `{}`", self.place(key)),
             },
             ExecutionError::NoSuchOverload(call) => no_overload(call.function(), call.argument_types()),
-            ExecutionError::UnexpectedType { got, want } => format!("{want} is needed where there is {got}"),
+            ExecutionError::UnexpectedType { got, want } => {
+                format!("a value of type {} is needed, not {}", plain_type(want), plain_type(got))
+            }
             ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
                 "division by zero".to_owned()
             }
@@ -197,7 +204,7 @@ impl fmt::Debug for Expression {
 
 /// `function` as the crate spells it: `_<_`, `@in`, `trim`.
 fn no_overload(function: &str, types: &[String]) -> String {
-    let types = types.iter().map(|name| name.trim_start_matches("google.protobuf.").to_lowercase());
+    let types = types.iter().map(|name| plain_type(name).to_owned());
     let types: Vec<String> = types.collect();
     match (function, types.as_slice()) {
         ("_._" | "_?._" | "_[_]" | "_[?_]", [container, key]) => {
@@ -208,7 +215,21 @@ fn no_overload(function: &str, types: &[String]) -> String {
 }
 
 fn unsuitable(value: &dyn Val, needed: &str) -> EvaluationError {
-    EvaluationError::Failed(format!("the value is {}, and must be {needed}", value.get_type().name()))
+    EvaluationError::Failed(format!(
+        "the value is of type {}, and must be {needed}",
+        plain_type(value.get_type().name())
+    ))
+}
+
+/// A type as CEL's literals and conversions name it.
+fn plain_type(name: &str) -> &str {
+    match name {
+        "google.protobuf.Timestamp" => "timestamp",
+        "google.protobuf.Duration" => "duration",
+        "null_type" => "null",
+        "optional_type" => "optional",
+        other => other,
+    }
 }
 
 /// Shortest, and alike for a whole number whether it came as an integer or not.
@@ -219,29 +240,21 @@ fn double_text(value: f64) -> String {
     if value.abs() < 1e21 { value.to_string() } else { format!("{value:e}") }
 }
 
-/// What an expression's names stand for.
-struct Roots<'f> {
+/// What the names in a changed tree stand for, in one evaluation.
+struct Names<'f> {
     facts: &'f Facts,
-    patterns: &'f [Pattern],
+    variables: &'f Variables,
     budget: Budget,
 }
 
-impl VariableResolver for Roots<'_> {
+impl VariableResolver for Names<'_> {
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
-        let attributes = |root| Some(CowVal::owned(Mapping::new(Attributes { facts: self.facts, root })));
-        match name {
-            "request" => attributes("request"),
-            "auth" => Some(CowVal::Owned(values::auth(self.facts))),
-            "source" => attributes("source"),
-            "destination" => attributes("destination"),
-            "connection" => attributes("connection"),
-            "llm" => attributes("llm"),
-            "metadata" => attributes("metadata"),
-            rewrite::BUDGET => Some(CowVal::Borrowed(&self.budget)),
-            _ => {
-                let index: usize = name.strip_prefix(rewrite::PATTERN)?.parse().ok()?;
-                self.patterns.get(index).map(|pattern| CowVal::Borrowed(pattern as &dyn Val))
-            }
+        if let Some(fact) = self.variables.fact(name) {
+            return fact.find(self.facts);
         }
+        if name == rewrite::BUDGET {
+            return Some(CowVal::Borrowed(&self.budget));
+        }
+        self.variables.pattern(name).map(|pattern| CowVal::Borrowed(pattern as &dyn Val))
     }
 }

@@ -1,9 +1,11 @@
 //! Where the policy language promises more than CEL: numbers that mix, and an end to every evaluation. The tree is
 //! changed once, when the expression is compiled, so that the crate's evaluator needs no change.
 
+use super::FactPath;
 use super::functions::{
     ADD, CHARGE, DIVIDE, INDEX_OF, JOIN, LAST_INDEX_OF, MATCHES, MODULO, MULTIPLY, REPLACE, SUBTRACT,
 };
+use super::lookup::Lookup;
 use super::pattern::Pattern;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
@@ -12,22 +14,41 @@ use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, oper
 pub(super) const BUDGET: &str = "@budget";
 
 /// The name of the pattern with this index.
-pub(super) const PATTERN: &str = "@pattern";
+const PATTERN: &str = "@pattern";
 
-/// Changes a checked tree; gives the patterns it refers to.
-pub(super) fn rewrite(expr: &mut IdedExpr) -> Result<Vec<Pattern>, String> {
-    let mut rewrite = Rewrite { patterns: Vec::new() };
-    rewrite.visit(expr, false)?;
-    Ok(rewrite.patterns)
-}
+/// The name of the fact with this index.
+const FACT: &str = "@fact";
 
-struct Rewrite {
+/// What the variables of a changed tree stand for, by the index in their names.
+#[derive(Default)]
+pub(super) struct Variables {
+    facts: Vec<Lookup>,
     patterns: Vec<Pattern>,
 }
 
-impl Rewrite {
+/// Changes a checked tree; gives what its variables stand for.
+pub(super) fn rewrite(expr: &mut IdedExpr) -> Result<Variables, String> {
+    let mut variables = Variables::default();
+    variables.visit(expr, false)?;
+    Ok(variables)
+}
+
+impl Variables {
+    pub(super) fn fact(&self, name: &str) -> Option<&Lookup> {
+        self.facts.get(name.strip_prefix(FACT)?.parse::<usize>().ok()?)
+    }
+
+    pub(super) fn pattern(&self, name: &str) -> Option<&Pattern> {
+        self.patterns.get(name.strip_prefix(PATTERN)?.parse::<usize>().ok()?)
+    }
+
     /// `looped`: inside a macro over a list, where what is done once for each element has to be paid for.
     fn visit(&mut self, expr: &mut IdedExpr, looped: bool) -> Result<(), String> {
+        if let Some(lookup) = fact(expr).and_then(Lookup::new) {
+            *expr = ident(&format!("{FACT}{}", self.facts.len()));
+            self.facts.push(lookup);
+            return Ok(());
+        }
         match &mut expr.expr {
             Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => {}
             Expr::Select(select) => self.visit(&mut select.operand, looped)?,
@@ -71,10 +92,8 @@ impl Rewrite {
             self.visit(argument, looped)?;
         }
         // The parser's own, in the steps of its macros: `@result + [x]`.
-        let of_macro = call
-            .args
-            .first()
-            .is_some_and(|first| matches!(&first.expr, Expr::Ident(name) if name.starts_with('@')));
+        let of_macro = |first: &IdedExpr| matches!(&first.expr, Expr::Ident(name) if name == "@result");
+        let of_macro = call.args.first().is_some_and(of_macro);
         match call.func_name.as_str() {
             operators::ADD if !of_macro => {
                 call.func_name = ADD.to_owned();
@@ -167,6 +186,33 @@ fn ident(name: &str) -> IdedExpr {
 /// Ids tell where a node came from; no one asks after the check.
 fn node(expr: Expr) -> IdedExpr {
     IdedExpr { id: 0, expr }
+}
+
+/// The whole name of a fact. A macro's variable has no root's name: the check saw to that.
+fn fact(mut expr: &IdedExpr) -> Option<FactPath> {
+    let mut names = FactPath::new();
+    loop {
+        expr = match &expr.expr {
+            Expr::Ident(root) => {
+                names.push(root.clone());
+                break;
+            }
+            Expr::Select(select) if !select.test => {
+                names.push(select.field.clone());
+                &select.operand
+            }
+            Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+                [operand, IdedExpr { expr: Expr::Literal(LiteralValue::String(name)), .. }] => {
+                    names.push(name.inner().to_owned());
+                    operand
+                }
+                _ => return None,
+            },
+            _ => return None,
+        }
+    }
+    names.reverse();
+    Some(names)
 }
 
 fn is_path(expr: &IdedExpr) -> bool {

@@ -200,7 +200,7 @@ impl Fields for Object<'_> {
     }
 }
 
-fn json<'v>(value: &'v Value, auth: bool) -> Box<dyn Val + 'v> {
+pub(super) fn json<'v>(value: &'v Value, auth: bool) -> Box<dyn Val + 'v> {
     match value {
         Value::Null => Box::new(CelNull),
         Value::Bool(value) => Box::new(CelBool::from(*value)),
@@ -289,13 +289,8 @@ impl Fields for Attributes<'_> {
     where
         Self: 'v,
     {
-        let Some(attribute) = self.find(name) else { return self.special(name) };
-        Some(match self.facts.attribute(attribute)? {
-            Fact::Text(value) => Box::new(CelString::from(value)),
-            Fact::Number(value) => Box::new(CelInt::from(value)),
-            Fact::Bool(value) => Box::new(CelBool::from(value)),
-            Fact::Time(nanoseconds) => Box::new(Timestamp::from_nanoseconds(nanoseconds)),
-        })
+        let Some(found) = self.find(name) else { return self.special(name) };
+        self.facts.attribute(found).map(attribute)
     }
 
     // An expression that names such a root without one of its attributes does not compile.
@@ -313,5 +308,15 @@ impl Fields for Attributes<'_> {
     fn may_be_absent(&self, name: &str) -> bool {
         (self.root, name) == ("request", "auth")
             || self.find(name).is_some_and(|attribute| matches!(attribute.origin, facts::Origin::Header(_)))
+    }
+}
+
+/// An attribute's value.
+pub(super) fn attribute<'v>(fact: Fact<'v>) -> Box<dyn Val + 'v> {
+    match fact {
+        Fact::Text(value) => Box::new(CelString::from(value)),
+        Fact::Number(value) => Box::new(CelInt::from(value)),
+        Fact::Bool(value) => Box::new(CelBool::from(value)),
+        Fact::Time(nanoseconds) => Box::new(Timestamp::from_nanoseconds(nanoseconds)),
     }
 }

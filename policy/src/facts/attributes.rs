@@ -91,3 +91,11 @@ pub(crate) static ATTRIBUTES: [Attribute; 33] = [
 pub(crate) fn find(root: &str, name: &str) -> Option<&'static Attribute> {
     ATTRIBUTES.iter().find(|attribute| attribute.root == root && attribute.name == name)
 }
+
+/// The roots that are made of attributes.
+static ROOTS: [&str; 6] = ["request", "source", "destination", "connection", "llm", "metadata"];
+
+/// The root of this name.
+pub(crate) fn root(name: &str) -> Option<&'static str> {
+    ROOTS.iter().find(|root| **root == name).copied()
+}

@@ -6,7 +6,7 @@
 
 mod attributes;
 
-pub(crate) use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find};
+pub(crate) use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
 
 use crate::cel::FactPath;
 use crate::identity;

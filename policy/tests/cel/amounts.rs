@@ -31,5 +31,5 @@ fn an_amount_is_rounded_up_and_saturates() {
 #[test]
 fn an_amount_that_is_no_number_has_failed() {
     let error = compile("auth.identity.userid", Use::Amount).unwrap().amount(&facts()).unwrap_err();
-    assert_eq!(error.to_string(), "the value is string, and must be a number");
+    assert_eq!(error.to_string(), "the value is of type string, and must be a number");
 }

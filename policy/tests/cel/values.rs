@@ -112,7 +112,7 @@ fn a_missing_auth_or_header_value_is_absent_and_named() {
             r#"auth.identity.roles.exists(r, r == "a")"#,
             "auth.identity.roles is absent",
         ),
-        ("no header", &facts, r#"request.headers["X-Plan"] == "a""#, "request.headers.x-plan is absent"),
+        ("no header", &facts, r#"request.headers["X-Plan"] == "a""#, "request.headers.X-Plan is absent"),
         ("no header", &facts, r#"!request.headers.xplan.startsWith("a")"#, "request.headers.xplan is absent"),
         ("no header by another name", &facts, r#"request.referer == "a""#, "request.referer is absent"),
         ("what decides comes first", &facts, r#"request.referer == "a" || true"#, "true"),
@@ -132,6 +132,7 @@ fn whatever_else_goes_wrong_has_failed_and_shows_no_value() {
         r#"{"a": 1}["b"] == 1"#,
         r#"auth.identity.userid.first == "a""#,
         "auth.identity.nothing.x == 1",
+        "auth.identity.nothing[request.method] == 1",
         "auth.identity.groups[7] == 'a'",
         "auth.identity.userid",
         "auth.identity.groups.exists(g, g > 1)",
@@ -162,7 +163,12 @@ fn whatever_else_goes_wrong_has_failed_and_shows_no_value() {
         "request.time + request.time == request.time",
         "{'a': 1, 'a': 2}.a == 1",
         "optional.none().value() == 1",
-        "auth.identity in [1] in [2]",
+        "auth.identity.nothing + 1 == 1",
+        "[1, 2].exists(x, x)",
+        "auth.identity.userid ? true : false",
+        "auth.identity.groups == 1 || auth.identity.userid.exists(x, true)",
+        "optional.of(1) + 1 == 1",
+        "{null: 1} == {}",
         "metadata.filter_metadata.ns.key == 1",
     ] {
         told.push_str(&format!("{source}\n    {}\n", predicate(source, &facts)));
@@ -187,10 +193,14 @@ fn a_counter_is_text() {
         (
             "null",
             "auth.identity.nothing",
-            "error: the value is null_type, and must be a string, number or bool",
+            "error: the value is of type null, and must be a string, number or bool",
         ),
-        ("a list", "auth.identity.groups", "error: the value is list, and must be a string, number or bool"),
-        ("a map", "auth.identity", "error: the value is map, and must be a string, number or bool"),
+        (
+            "a list",
+            "auth.identity.groups",
+            "error: the value is of type list, and must be a string, number or bool",
+        ),
+        ("a map", "auth.identity", "error: the value is of type map, and must be a string, number or bool"),
         ("not a number", "0.0 / 0.0", "error: the value is not a finite number"),
         ("absent", "auth.identity.email", "error: auth.identity.email is absent"),
     ];

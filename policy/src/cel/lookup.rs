@@ -1,0 +1,134 @@
+//! A fact by its whole name. The tree that is evaluated has one variable for each, so that `auth.identity.userid` is
+//! one step and not three: looking up facts is most of what a predicate does.
+
+use super::values::{self, Attributes, Headers, Mapping, Object};
+use super::{EvaluationError, FactPath};
+use crate::facts::{self, Attribute, Facts, Origin};
+use cel_interpreter::common::types::CelString;
+use cel_interpreter::common::value::CowVal;
+use serde_json::Value;
+
+/// Where a fact is.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    path: FactPath,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Attribute(&'static Attribute),
+    /// A part of `llm` or another root without an own value, for `has`.
+    Root(&'static str),
+    Headers,
+    /// Lower case.
+    Header(String),
+    /// The whole `auth`.
+    Auth,
+    /// From this part of the path on, below the `auth` root.
+    OfAuth(usize),
+    /// From this part of the path on, below the dynamic metadata.
+    OfMetadata(usize),
+}
+
+/// Why a path ends early.
+enum Stop {
+    /// There is no such part.
+    Missing(usize),
+    /// The part before this one has none.
+    NoObject(usize, &'static str),
+}
+
+impl Lookup {
+    /// `None`: no fact, which a checked expression does not have.
+    pub(super) fn new(path: FactPath) -> Option<Self> {
+        let names: Vec<&str> = path.iter().map(String::as_str).collect();
+        let place = match names.as_slice() {
+            ["auth"] => Place::Auth,
+            ["auth", ..] => Place::OfAuth(1),
+            ["request", "auth", ..] => Place::OfAuth(2),
+            ["request", "headers"] => Place::Headers,
+            ["request", "headers", name] => Place::Header(facts::lower_case(name).into_owned()),
+            ["metadata", "filter_metadata", ..] => Place::OfMetadata(2),
+            ["llm", "estimate"] => Place::Root("llm.estimate"),
+            ["llm", "estimate", name] => Place::Attribute(facts::find("llm.estimate", name)?),
+            [root] => Place::Root(facts::root(root)?),
+            [root, name] => Place::Attribute(facts::find(root, name)?),
+            _ => return None,
+        };
+        Some(Self { path, place })
+    }
+
+    /// The value, if the request has it.
+    pub(super) fn find<'f>(&self, facts: &'f Facts) -> Option<CowVal<'f, 'f>> {
+        Some(match &self.place {
+            Place::Attribute(attribute) => CowVal::Owned(values::attribute(facts.attribute(attribute)?)),
+            Place::Root(root) => CowVal::owned(Mapping::new(Attributes { facts, root })),
+            Place::Headers => CowVal::owned(Mapping::new(Headers(facts.headers()))),
+            Place::Header(name) => CowVal::owned(CelString::from(facts.headers().get(name)?.as_str())),
+            Place::Auth => CowVal::Owned(values::auth(facts)),
+            Place::OfAuth(from) => CowVal::Owned(values::json(self.auth(*from, facts).ok()?, true)),
+            Place::OfMetadata(from) => match self.path.get(*from) {
+                None => CowVal::owned(Mapping::new(Object::metadata(facts.filter_metadata()))),
+                Some(_) => CowVal::Owned(values::json(self.metadata(*from, facts).ok()?, false)),
+            },
+        })
+    }
+
+    /// Why there is no value.
+    pub(super) fn missing(&self, facts: &Facts) -> EvaluationError {
+        let whole = self.path.len();
+        let (stop, may_be_absent) = match &self.place {
+            Place::OfAuth(from) => (self.auth(*from, facts).err(), true),
+            Place::OfMetadata(from) => (self.metadata(*from, facts).err(), false),
+            Place::Header(_) => (Some(Stop::Missing(whole)), true),
+            Place::Attribute(attribute) => {
+                (Some(Stop::Missing(whole)), matches!(attribute.origin, Origin::Header(_)))
+            }
+            _ => (Some(Stop::Missing(whole)), false),
+        };
+        match stop {
+            Some(Stop::NoObject(end, found)) => {
+                EvaluationError::Failed(format!("`{}` is {found} and has no parts", self.named(end)))
+            }
+            Some(Stop::Missing(end)) if may_be_absent => EvaluationError::Absent(self.named(end)),
+            Some(Stop::Missing(end)) => EvaluationError::Failed(format!("there is no `{}`", self.named(end))),
+            None => EvaluationError::Failed(format!("there is no `{}`", self.named(whole))),
+        }
+    }
+
+    fn auth<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, Stop> {
+        // Without an identity, `auth` is an empty map, and `request.auth` is absent.
+        let root = facts.auth_root().ok_or(Stop::Missing(2))?;
+        self.descend(root, from)
+    }
+
+    fn metadata<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, Stop> {
+        let namespace = self.path.get(from).zip(facts.filter_metadata());
+        let below = from.saturating_add(1);
+        let root = namespace.and_then(|(name, fields)| fields.get(name)).ok_or(Stop::Missing(below))?;
+        self.descend(root, below)
+    }
+
+    fn descend<'f>(&self, root: &'f Value, from: usize) -> Result<&'f Value, Stop> {
+        self.path.iter().enumerate().skip(from).try_fold(root, |value, (index, name)| match value {
+            Value::Object(fields) => fields.get(name).ok_or(Stop::Missing(index.saturating_add(1))),
+            other => Err(Stop::NoObject(index, type_name(other))),
+        })
+    }
+
+    fn named(&self, parts: usize) -> String {
+        self.path.get(..parts).unwrap_or(&self.path).join(".")
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a bool",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a map",
+    }
+}
