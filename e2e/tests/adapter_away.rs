@@ -79,7 +79,9 @@ fn an_adapter_that_answers_nobody_costs_a_request_its_timeout_and_no_more() {
     let waited = refused.finished - asked;
     println!("refused after {waited:?}");
     assert_eq!(refused.status, 503);
-    assert!(waited >= Duration::from_millis(200) && waited < Duration::from_secs(2), "{waited:?}");
+    // It did wait, and not for ever. Envoy's timers count from when its loop last woke, so a little less than 200 ms
+    // is its timeout too.
+    assert!(waited >= Duration::from_millis(150) && waited < Duration::from_secs(2), "{waited:?}");
     world.adapter.thaw();
     // The hold that the adapter took after all is let go.
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
