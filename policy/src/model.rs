@@ -32,8 +32,6 @@ pub struct Target {
     pub kind: TargetKind,
     /// Its name.
     pub name: String,
-    /// A listener of the gateway or a rule of the route.
-    pub section: Option<String>,
 }
 
 /// What a policy can target.

@@ -10,7 +10,7 @@ fn the_announced_policy_is_read_as_it_is() {
 
     assert_eq!((policy.namespace.as_str(), policy.name.as_str()), ("default", "llm-token-limits"));
     assert_eq!((policy.target.kind, policy.target.name.as_str()), (TargetKind::Gateway, "api-gateway"));
-    assert_eq!((policy.target.section, policy.when.len()), (None, 0));
+    assert_eq!(policy.when.len(), 0);
     assert_eq!(policy.failure_mode, FailureMode::Allow);
     let names: Vec<_> = policy.limits.iter().map(|limit| limit.name.as_str()).collect();
     assert_eq!(names, ["free", "gold"]);

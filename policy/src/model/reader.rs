@@ -50,7 +50,9 @@ const SPEC: Fields = Fields {
     ],
     ignored: &[],
 };
-const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
+// A section is a listener or a rule, which only a cluster's Gateway or HTTPRoute could tell.
+const TARGET: Fields =
+    Fields { known: &["group", "kind", "name"], later: &[("sectionName", None)], ignored: &[] };
 const LIMIT: Fields = Fields {
     known: &["when", "counters", "rates", "reservation"],
     later: &[("enforceWhen", None), ("outputCap", None)],
@@ -124,9 +126,8 @@ fn target(node: Node<'_>) -> Result<Target, Reported> {
     let kind = target.required("kind").and_then(|node| node.word(TARGETS, &[]));
     // Without a cluster this is the name of an Envoy route, which may be any text.
     let name = target.required("name").and_then(|node| node.text());
-    let section = target.optional("sectionName").map(|node| node.text()).transpose();
     group?;
-    Ok(Target { kind: kind?, name: name?.to_owned(), section: section?.map(str::to_owned) })
+    Ok(Target { kind: kind?, name: name?.to_owned() })
 }
 
 fn when(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
