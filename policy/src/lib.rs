@@ -15,6 +15,7 @@ mod duration;
 pub mod exchange;
 pub mod facts;
 pub mod identity;
+mod json;
 pub mod meter;
 pub mod mistake;
 pub mod model;

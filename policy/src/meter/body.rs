@@ -1,8 +1,8 @@
 //! The decoded body: which format it is, and who reads it.
 
+use super::Scanner;
 use super::decode::Sink;
 use super::frames::Frames;
-use super::json::Scanner;
 use super::report::{Cause, Report, Source};
 use super::sse::EventStream;
 use super::tally::{Field, Tally, count};

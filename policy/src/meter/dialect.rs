@@ -2,6 +2,7 @@
 //! names do not clash; what the names mean together is decided in `tally.rs`.
 
 use super::tally::Field;
+use crate::json::{Place, Wants};
 
 /// A place in a document. Arrays are transparent: an element is where its array is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,24 +68,8 @@ pub(super) enum Node {
     Bytes,
 }
 
-/// What the scanner hands over of the value at a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wants {
-    /// Nothing: it is walked past.
-    Nothing,
-    /// Its members, if it is an object (or an array of objects).
-    Object,
-    /// The string, if it is one.
-    Text,
-    /// The string or the members.
-    TextOrObject,
-    /// The number, word or literal.
-    Scalar,
-}
-
-impl Node {
-    /// What to do with the value here.
-    pub(super) fn wants(self) -> Wants {
+impl Place for Node {
+    fn wants(self) -> Wants {
         match self {
             Node::Other => Wants::Nothing,
             Node::Count(_) | Node::Own(_) | Node::OtherUnit | Node::Type | Node::Error => Wants::Scalar,
@@ -94,6 +79,12 @@ impl Node {
         }
     }
 
+    fn only_counts(self) -> bool {
+        self != Node::Bytes
+    }
+}
+
+impl Node {
     /// The place of `key` inside this one. `events`: the document is one of a stream of named events, where usage
     /// may stand inside what the event is about.
     pub(super) fn child(self, key: &[u8], events: bool) -> Node {

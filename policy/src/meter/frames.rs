@@ -2,8 +2,8 @@
 //! holds another document in base64 (Bedrock's `chunk`) is unpacked on the way. Lengths are checked, checksums are
 //! not: whoever can forge a frame can forge its checksum.
 
+use super::Scanner;
 use super::dialect::Node;
-use super::json::Scanner;
 use super::report::{Cause, Report};
 
 /// Total length, length of the headers, checksum of both.

@@ -5,19 +5,20 @@
 
 mod base64;
 mod body;
-mod bytes;
-mod decode;
+pub(crate) mod decode;
 mod dialect;
 mod frames;
-mod json;
 mod report;
 mod sse;
 mod tally;
 
 pub use report::Cause;
+pub(crate) use tally::count;
 
 use body::Body;
 use decode::{Budget, Decoder};
+
+type Scanner = crate::json::Scanner<dialect::Node>;
 
 /// What a provider reported, normalised: `input` and `output` include cached and reasoning tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 
 use super::Usage;
 use super::base64::Base64;
-use super::bytes::characters;
 use super::dialect::Node;
 use super::tally::{Tally, count};
+use crate::json::{Reader, characters};
 
 /// Why a body could not be read, or not to its end; the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,51 +119,6 @@ impl Report {
         self.cause = self.cause.max(Some(cause));
     }
 
-    /// Where the key leads.
-    pub(super) fn child(&mut self, parent: Node, key: &[u8]) -> Node {
-        let node = parent.child(key, self.events);
-        if node.is_report() {
-            self.open = Tally::default();
-        }
-        if node == Node::Bytes {
-            self.base64 = Base64::default();
-        }
-        node
-    }
-
-    pub(super) fn open_document(&mut self) {
-        self.document = Document::default();
-        if !self.own.is_empty() {
-            self.own = Tally::default();
-        }
-    }
-
-    /// An object has been read to its end.
-    pub(super) fn close(&mut self, node: Node) {
-        let source = match node {
-            Node::Root => return self.close_document(),
-            Node::Usage | Node::UsageMetadata | Node::Meta => Source::Usage,
-            Node::InvocationMetrics => Source::InvocationMetrics,
-            Node::Timings => Source::Timings,
-            _ => return,
-        };
-        let tally = std::mem::take(&mut self.open);
-        self.take(source, &tally);
-    }
-
-    /// The open document is over, or will never be.
-    pub(super) fn close_document(&mut self) {
-        if !self.own.is_empty() {
-            let own = std::mem::take(&mut self.own);
-            self.take(Source::Native, &own);
-        }
-        let document = std::mem::take(&mut self.document);
-        self.delivered = self.delivered.saturating_add(document.delivered());
-        if document.tells_output {
-            self.covered = self.delivered;
-        }
-    }
-
     /// A report is complete. Within one document the last one stands alone, as with any repeated key; over several
     /// documents it completes the earlier ones.
     pub(super) fn take(&mut self, source: Source, tally: &Tally) {
@@ -182,9 +137,54 @@ impl Report {
         self.reported = Some((source, merged));
         self.document.tells_output |= tally.tells_output();
     }
+}
 
-    /// A number or literal.
-    pub(super) fn scalar(&mut self, node: Node, token: Option<&[u8]>) {
+impl Reader for Report {
+    type Place = Node;
+
+    fn child(&mut self, parent: Node, key: &[u8]) -> Node {
+        let node = parent.child(key, self.events);
+        if node.is_report() {
+            self.open = Tally::default();
+        }
+        if node == Node::Bytes {
+            self.base64 = Base64::default();
+        }
+        node
+    }
+
+    fn open_document(&mut self) {
+        self.document = Document::default();
+        if !self.own.is_empty() {
+            self.own = Tally::default();
+        }
+    }
+
+    fn close(&mut self, node: Node) {
+        let source = match node {
+            Node::Root => return self.close_document(),
+            Node::Usage | Node::UsageMetadata | Node::Meta => Source::Usage,
+            Node::InvocationMetrics => Source::InvocationMetrics,
+            Node::Timings => Source::Timings,
+            _ => return,
+        };
+        let tally = std::mem::take(&mut self.open);
+        self.take(source, &tally);
+    }
+
+    fn close_document(&mut self) {
+        if !self.own.is_empty() {
+            let own = std::mem::take(&mut self.own);
+            self.take(Source::Native, &own);
+        }
+        let document = std::mem::take(&mut self.document);
+        self.delivered = self.delivered.saturating_add(document.delivered());
+        if document.tells_output {
+            self.covered = self.delivered;
+        }
+    }
+
+    fn scalar(&mut self, node: Node, token: Option<&[u8]>) {
         let null = token == Some(b"null");
         match node {
             Node::Count(_) | Node::Own(_) if null => {}
@@ -202,8 +202,7 @@ impl Report {
         }
     }
 
-    /// A short string; `None` if it was a long one.
-    pub(super) fn word(&mut self, node: Node, word: Option<&[u8]>) {
+    fn word(&mut self, node: Node, word: Option<&[u8]>) {
         match node {
             Node::Count(_) | Node::Own(_) => self.misplaced(node),
             Node::Error => self.ended_in_error = true,
@@ -212,8 +211,7 @@ impl Report {
         }
     }
 
-    /// A container where a number or word should be.
-    pub(super) fn misplaced(&mut self, node: Node) {
+    fn misplaced(&mut self, node: Node) {
         match node {
             Node::Count(field) => {
                 self.open.unset(field);
@@ -228,16 +226,14 @@ impl Report {
         }
     }
 
-    /// A piece of generated text.
-    pub(super) fn text(&mut self, node: Node, piece: &[u8]) {
+    fn text(&mut self, node: Node, piece: &[u8]) {
         match node {
             Node::Bytes => self.base64.feed(piece, &mut self.packed),
             _ => self.characters(node, characters(piece)),
         }
     }
 
-    /// So many characters of generated text.
-    pub(super) fn characters(&mut self, node: Node, characters: u64) {
+    fn characters(&mut self, node: Node, characters: u64) {
         let count = match node {
             Node::Reasoning => &mut self.document.reasoning,
             Node::ReasoningContent => &mut self.document.reasoning_content,
@@ -246,6 +242,12 @@ impl Report {
         *count = count.saturating_add(characters);
     }
 
+    fn malformed(&mut self) {
+        self.broken(Cause::Malformed);
+    }
+}
+
+impl Report {
     /// What the document says it is.
     fn kind(&mut self, kind: &[u8]) {
         if matches!(kind, b"error" | b"response.failed") {

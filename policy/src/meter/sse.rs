@@ -1,7 +1,7 @@
 //! Server-sent events: finds the data of each event and hands it on in pieces, without keeping any. An event may be
 //! of any size, its lines may end in CR, LF or CRLF, and the last one need not end at all.
 
-use super::json::Scanner;
+use super::Scanner;
 use super::report::Report;
 use memchr::memchr2;
 

@@ -166,7 +166,7 @@ fn bit(field: Field) -> u16 {
 }
 
 /// A JSON number that is a count of tokens: a whole one from 0 to 2^53, in whatever notation.
-pub(super) fn count(token: &[u8]) -> Option<u64> {
+pub(crate) fn count(token: &[u8]) -> Option<u64> {
     let (mantissa, exponent) = match token.iter().position(|b| matches!(b, b'e' | b'E')) {
         Some(at) => (token.get(..at)?, exponent(token.get(at.checked_add(1)?..)?)?),
         None => (token, 0),

@@ -74,7 +74,7 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Characters of UTF-8, counted where they begin, so that a split inside one changes nothing.
-pub(super) fn characters(bytes: &[u8]) -> u64 {
+pub(crate) fn characters(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<64>();
     let whole: u64 = blocks.iter().map(|block| u64::from(count(block, begins_character))).sum();
     whole.saturating_add(u64::from(count(rest, begins_character)))

@@ -1,39 +1,45 @@
-//! A scanner for JSON that arrives in pieces: it walks past everything that no dialect names, builds no values,
-//! and keeps a few hundred bytes whatever the document. In: bytes, in any pieces. Out: calls of [`Report`] for the
-//! places that [`Node`] names. Documents may follow each other (NDJSON) or stand in an array (Gemini's stream).
+//! A scanner for JSON that arrives in pieces: it walks past everything that nobody asked for, builds no values,
+//! and keeps a few hundred bytes whatever the document. In: bytes, in any pieces. Out: calls of a [`Reader`] for
+//! the places that it names. Documents may follow each other (NDJSON) or stand in an array (Gemini's stream).
 //!
 //! It does not validate: what it walks past may be no JSON at all.
 
+mod bytes;
+mod reader;
 mod string;
 
-use crate::meter::bytes::{after_space, closing_quote, find, short_string};
-use crate::meter::dialect::{Node, Wants};
-use crate::meter::report::{Cause, Report};
+pub(crate) use bytes::characters;
+pub(crate) use reader::{Place, Reader, Wants};
+
+use bytes::{after_space, closing_quote, find, short_string};
 use string::{Escape, Token};
 
-/// How many containers that matter may be open at once. The deepest place that a dialect names is 9 deep.
+/// How many containers that matter may be open at once. The deepest place that anybody names is 9 deep.
 const DEEPEST: usize = 24;
+
 #[derive(Clone, Debug, Default)]
-pub(in crate::meter) struct Scanner {
+pub(crate) struct Scanner<P> {
     state: State,
     /// The containers that matter and are open around `here`, outermost first.
-    open: [Frame; DEEPEST],
+    open: [Frame<P>; DEEPEST],
     depth: usize,
     /// The innermost container that matters, if there is one.
-    here: Frame,
+    here: Frame<P>,
     /// Containers open inside a value that is walked past. Only this number grows with the depth of the input.
     skipped: u64,
     /// What a document is.
-    root: Node,
-    /// What the value that comes next is.
-    node: Node,
+    root: P,
+    /// Where the value that comes next is.
+    place: P,
     escape: Escape,
+    /// The first half of a surrogate pair, whose second half may follow.
+    half: Option<u32>,
     token: Token,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Frame {
-    node: Node,
+struct Frame<P> {
+    place: P,
     array: bool,
 }
 
@@ -70,9 +76,9 @@ enum Use {
     Skip,
 }
 
-impl Scanner {
+impl<P: Place> Scanner<P> {
     /// The next bytes.
-    pub(in crate::meter) fn feed(&mut self, mut bytes: &[u8], to: &mut Report) {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], to: &mut impl Reader<Place = P>) {
         while !bytes.is_empty() {
             bytes = match self.state {
                 State::Value => self.value(bytes, to),
@@ -89,48 +95,49 @@ impl Scanner {
     }
 
     /// What the documents are that come next.
-    pub(in crate::meter) fn expect(&mut self, root: Node) {
+    pub(crate) fn expect(&mut self, root: P) {
         self.root = root;
     }
 
     /// Whether a document has begun that has not ended.
-    pub(in crate::meter) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, State::Document | State::Broken)
     }
 
     /// Nothing follows that belongs to what is open: the next byte begins a document.
-    pub(in crate::meter) fn end(&mut self, to: &mut Report) {
+    pub(crate) fn end(&mut self, to: &mut impl Reader<Place = P>) {
         if self.is_open() {
-            to.broken(Cause::Malformed);
+            to.malformed();
         }
         to.close_document();
         self.state = State::Document;
         self.depth = 0;
         self.here = Frame::default();
         self.skipped = 0;
-        self.node = Node::Root;
+        self.place = P::default();
         self.escape = Escape::None;
+        self.half = None;
     }
 
-    fn document<'a>(&mut self, bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+    fn document<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let bytes = after_space(bytes);
         if bytes.is_empty() {
             return bytes;
         }
-        self.node = self.root;
+        self.place = self.root;
         self.value(bytes, to)
     }
 
-    fn value<'a>(&mut self, bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+    fn value<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let bytes = after_space(bytes);
         let Some((first, rest)) = bytes.split_first() else { return bytes };
-        let wants = self.node.wants();
+        let wants = self.place.wants();
         match first {
             b'"' => return self.begin_string(rest, wants, to),
             b'{' | b'[' => self.begin_container(*first == b'[', wants, to),
             b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
-            _ if wants == Wants::Scalar => {
+            _ if matches!(wants, Wants::Scalar | Wants::Anything) => {
                 self.token.clear();
                 self.state = State::Scalar;
                 return bytes;
@@ -140,12 +147,20 @@ impl Scanner {
         rest
     }
 
-    fn begin_string<'a>(&mut self, rest: &'a [u8], wants: Wants, to: &mut Report) -> &'a [u8] {
+    fn begin_string<'a>(
+        &mut self,
+        rest: &'a [u8],
+        wants: Wants,
+        to: &mut impl Reader<Place = P>,
+    ) -> &'a [u8] {
         let purpose = match wants {
-            Wants::Text | Wants::TextOrObject => Use::Text,
+            Wants::Text | Wants::TextOrObject | Wants::Anything => Use::Text,
             Wants::Scalar => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
+        if purpose == Use::Text {
+            to.open_text(self.place);
+        }
         let end = match purpose {
             Use::Nothing => closing_quote(rest),
             _ => short_string(rest),
@@ -154,8 +169,8 @@ impl Scanner {
             && let (string, [_, rest @ ..]) = rest.split_at(end)
         {
             match purpose {
-                Use::Text => to.text(self.node, string),
-                Use::Word => to.word(self.node, Some(string)),
+                Use::Text => to.text(self.place, string),
+                Use::Word => to.word(self.place, Some(string)),
                 _ => {}
             }
             self.after_value();
@@ -166,18 +181,18 @@ impl Scanner {
         self.string(rest, purpose, to)
     }
 
-    fn begin_container(&mut self, array: bool, wants: Wants, to: &mut Report) {
+    fn begin_container(&mut self, array: bool, wants: Wants, to: &mut impl Reader<Place = P>) {
         if wants == Wants::Scalar {
-            to.misplaced(self.node);
+            to.misplaced(self.place);
         }
-        let matters = matches!(wants, Wants::Object | Wants::TextOrObject);
-        let node = self.node;
+        let matters = matches!(wants, Wants::Object | Wants::TextOrObject | Wants::Anything);
+        let place = self.place;
         match self.open.get_mut(self.depth) {
             Some(around) if matters => {
                 *around = self.here;
-                self.here = Frame { node, array };
+                self.here = Frame { place, array };
                 self.depth = self.depth.saturating_add(1);
-                if !array && node == Node::Root {
+                if !array && place == P::default() {
                     to.open_document();
                 }
                 self.state = if array { State::Value } else { State::Key };
@@ -189,12 +204,12 @@ impl Scanner {
         }
     }
 
-    fn end_container(&mut self, array: bool, to: &mut Report) {
+    fn end_container(&mut self, array: bool, to: &mut impl Reader<Place = P>) {
         let Some(around) = self.depth.checked_sub(1).filter(|_| self.here.array == array) else {
             return self.broken(to);
         };
         if !array {
-            to.close(self.here.node);
+            to.close(self.here.place);
         }
         self.depth = around;
         self.here = self.open.get(around).copied().unwrap_or_default();
@@ -202,17 +217,17 @@ impl Scanner {
     }
 
     /// Walks past members that nobody asked for, as long as they are complete and plainly written.
-    fn members<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+    fn members<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         while let Some((key, value)) = plain_key(bytes) {
-            let node = to.child(self.here.node, key);
-            match value_end(node, value) {
+            let place = to.child(self.here.place, key);
+            match value_end(place, value) {
                 Some([b',', rest @ ..]) => bytes = rest,
                 Some(rest) => {
                     self.state = State::Comma;
                     return rest;
                 }
                 None => {
-                    self.node = node;
+                    self.place = place;
                     self.state = State::Value;
                     return self.value(value, to);
                 }
@@ -221,7 +236,7 @@ impl Scanner {
         if bytes.is_empty() { bytes } else { self.key(bytes, to) }
     }
 
-    fn key<'a>(&mut self, bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+    fn key<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let bytes = after_space(bytes);
         let Some((first, rest)) = bytes.split_first() else { return bytes };
         match first {
@@ -235,7 +250,7 @@ impl Scanner {
         rest
     }
 
-    fn colon<'a>(&mut self, bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+    fn colon<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let bytes = after_space(bytes);
         match bytes.split_first() {
             Some((b':', rest)) => {
@@ -250,7 +265,7 @@ impl Scanner {
         }
     }
 
-    fn comma<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+    fn comma<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let stop = |b| matches!(b, b',' | b'}' | b']' | b'"' | b'{' | b'[' | b':');
         while self.state == State::Comma {
             let Some(found) = find(bytes, stop).and_then(|at| bytes.get(at..)) else { return &[] };
@@ -258,7 +273,7 @@ impl Scanner {
             bytes = rest;
             match first {
                 b',' if self.here.array => {
-                    self.node = self.here.node;
+                    self.place = self.here.place;
                     self.state = State::Value;
                 }
                 b',' => {
@@ -273,14 +288,14 @@ impl Scanner {
         bytes
     }
 
-    fn scalar<'a>(&mut self, bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+    fn scalar<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let over =
             |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'{' | b'[');
         let end = bytes.iter().position(over).unwrap_or(bytes.len());
         let (piece, rest) = bytes.split_at(end);
         self.token.push(piece);
         if !rest.is_empty() {
-            to.scalar(self.node, self.token.bytes());
+            to.scalar(self.place, self.token.bytes());
             self.after_value();
         }
         rest
@@ -318,8 +333,8 @@ impl Scanner {
         self.state = if self.depth == 0 { State::Document } else { State::Comma };
     }
 
-    fn broken(&mut self, to: &mut Report) {
-        to.broken(Cause::Malformed);
+    fn broken(&mut self, to: &mut impl Reader<Place = P>) {
+        to.malformed();
         self.state = State::Broken;
     }
 }
@@ -334,8 +349,8 @@ fn plain_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// What follows a value that nobody asked for, if it is no container and its end is here.
-fn value_end(node: Node, bytes: &[u8]) -> Option<&[u8]> {
-    if node != Node::Other {
+fn value_end(place: impl Place, bytes: &[u8]) -> Option<&[u8]> {
+    if place.wants() != Wants::Nothing {
         return None;
     }
     match bytes {

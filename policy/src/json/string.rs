@@ -1,12 +1,10 @@
 //! Strings that may come in pieces: what is in them, escape sequences decoded.
 
-use super::{Scanner, State, Use};
-use crate::meter::bytes::{characters, plain_characters};
-use crate::meter::dialect::Node;
-use crate::meter::report::Report;
+use super::bytes::{characters, plain_characters};
+use super::{Place, Reader, Scanner, State, Use};
 use memchr::memchr2;
 
-/// The longest key, number or word that a dialect could mean; what is longer is none of them.
+/// The longest key, number or word that anybody could mean; what is longer is none of them.
 const TOKEN: usize = 48;
 
 /// Where in an escape sequence a string stands.
@@ -57,8 +55,13 @@ impl Token {
     }
 }
 
-impl Scanner {
-    pub(super) fn string<'a>(&mut self, mut bytes: &'a [u8], purpose: Use, to: &mut Report) -> &'a [u8] {
+impl<P: Place> Scanner<P> {
+    pub(super) fn string<'a>(
+        &mut self,
+        mut bytes: &'a [u8],
+        purpose: Use,
+        to: &mut impl Reader<Place = P>,
+    ) -> &'a [u8] {
         loop {
             if self.escape != Escape::None {
                 let Some((first, rest)) = bytes.split_first() else { return bytes };
@@ -67,7 +70,7 @@ impl Scanner {
                 }
                 continue;
             }
-            if purpose == Use::Text && self.node != Node::Bytes {
+            if self.only_counts(purpose) {
                 bytes = self.text(bytes, to);
             }
             let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
@@ -88,7 +91,7 @@ impl Scanner {
     }
 
     /// Counts text up to its closing quote, or to an escape sequence that is not all there.
-    fn text<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
+    fn text<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let mut sum = 0u64;
         // How much of what comes next has been looked at as a block, and needs a closer look.
         let mut close = 0usize;
@@ -113,20 +116,28 @@ impl Scanner {
             bytes = bytes.get(reach..).unwrap_or_default();
             close = close.saturating_sub(reach);
         }
-        to.characters(self.node, sum);
+        to.characters(self.place, sum);
         bytes
     }
 
-    fn piece(&mut self, piece: &[u8], purpose: Use, to: &mut Report) {
+    /// Whether nobody wants more of the string than how many characters it has.
+    fn only_counts(&self, purpose: Use) -> bool {
+        purpose == Use::Text && self.place.only_counts()
+    }
+
+    fn piece(&mut self, piece: &[u8], purpose: Use, to: &mut impl Reader<Place = P>) {
+        if !piece.is_empty() && self.half.take().is_some() {
+            self.character(u32::MAX, purpose, to);
+        }
         match purpose {
-            Use::Text => to.text(self.node, piece),
+            Use::Text => to.text(self.place, piece),
             Use::Key | Use::Word => self.token.push(piece),
             Use::Nothing | Use::Skip => {}
         }
     }
 
     /// One byte of an escape sequence. False: it is not part of it, since what should be a digit is none.
-    fn escape(&mut self, byte: u8, purpose: Use, to: &mut Report) -> bool {
+    fn escape(&mut self, byte: u8, purpose: Use, to: &mut impl Reader<Place = P>) -> bool {
         match (self.escape, char::from(byte).to_digit(16)) {
             (Escape::Hex { left, value }, Some(digit)) => {
                 let value = (value << 4) | digit;
@@ -158,23 +169,44 @@ impl Scanner {
         true
     }
 
-    /// A unit of UTF-16. The second half of a surrogate pair adds no character to the first.
-    fn code_unit(&mut self, unit: u32, purpose: Use, to: &mut Report) {
-        if !(0xdc00..0xe000).contains(&unit) {
-            let character = char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER);
-            self.piece(character.encode_utf8(&mut [0; 4]).as_bytes(), purpose, to);
+    /// A unit of UTF-16. Where characters are only counted, the second half of a surrogate pair adds none.
+    fn code_unit(&mut self, unit: u32, purpose: Use, to: &mut impl Reader<Place = P>) {
+        match (self.half.take(), unit) {
+            (Some(first), 0xdc00..0xe000) => {
+                let offset = ((first & 0x3ff) << 10) | (unit & 0x3ff);
+                self.character(offset.saturating_add(0x10000), purpose, to);
+            }
+            (half, unit) => {
+                if half.is_some() {
+                    self.character(u32::MAX, purpose, to);
+                }
+                match unit {
+                    0xd800..0xdc00 if !self.only_counts(purpose) => self.half = Some(unit),
+                    0xdc00..0xe000 if self.only_counts(purpose) => {}
+                    _ => self.character(unit, purpose, to),
+                }
+            }
         }
     }
 
-    fn end_string(&mut self, purpose: Use, to: &mut Report) {
+    /// What is no character, such as half a surrogate pair, is replaced.
+    fn character(&mut self, code: u32, purpose: Use, to: &mut impl Reader<Place = P>) {
+        let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+        self.piece(character.encode_utf8(&mut [0; 4]).as_bytes(), purpose, to);
+    }
+
+    fn end_string(&mut self, purpose: Use, to: &mut impl Reader<Place = P>) {
+        if self.half.take().is_some() {
+            self.character(u32::MAX, purpose, to);
+        }
         match purpose {
             Use::Key => {
-                let parent = self.here.node;
-                self.node = self.token.bytes().map_or(Node::Other, |key| to.child(parent, key));
+                let parent = self.here.place;
+                self.place = to.child(parent, self.token.bytes().unwrap_or_default());
                 self.state = State::Colon;
             }
             Use::Word => {
-                to.word(self.node, self.token.bytes());
+                to.word(self.place, self.token.bytes());
                 self.after_value();
             }
             Use::Text | Use::Nothing => self.after_value(),

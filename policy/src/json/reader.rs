@@ -1,0 +1,58 @@
+//! What the scanner and whoever reads with it say to each other: places in a document, what is wanted of the value
+//! at each, and what was found there.
+
+/// A place in a document. Arrays are transparent: an element is where its array is. The default one is the document
+/// itself.
+pub(crate) trait Place: Copy + Default + Eq {
+    /// What to do with the value here.
+    fn wants(self) -> Wants;
+
+    /// Whether of a text here nothing matters but how many characters it has.
+    fn only_counts(self) -> bool;
+}
+
+/// What the scanner hands over of the value at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// Nothing: it is walked past.
+    Nothing,
+    /// Its members, if it is an object (or an array of objects).
+    Object,
+    /// The string, if it is one.
+    Text,
+    /// The string or the members.
+    TextOrObject,
+    /// The number, word or literal.
+    Scalar,
+    /// The string, the members, the number or the literal.
+    Anything,
+}
+
+/// Who is told what a document holds.
+pub(crate) trait Reader {
+    /// The places it knows.
+    type Place: Place;
+
+    /// Where the key of an object at `parent` leads. A key that is longer than all names may come as an empty one.
+    fn child(&mut self, parent: Self::Place, key: &[u8]) -> Self::Place;
+    /// A document begins that is an object.
+    fn open_document(&mut self) {}
+    /// The open document is over, or will never be.
+    fn close_document(&mut self) {}
+    /// An object has been read to its end.
+    fn close(&mut self, _place: Self::Place) {}
+    /// A string that was asked for begins.
+    fn open_text(&mut self, _place: Self::Place) {}
+    /// A piece of it, decoded.
+    fn text(&mut self, place: Self::Place, piece: &[u8]);
+    /// So many characters of it, where only that matters.
+    fn characters(&mut self, place: Self::Place, characters: u64);
+    /// A number or literal; `None` if it was a long one.
+    fn scalar(&mut self, place: Self::Place, token: Option<&[u8]>);
+    /// A short string where a scalar was asked for; `None` if it was a long one.
+    fn word(&mut self, place: Self::Place, word: Option<&[u8]>);
+    /// A container where a scalar was asked for.
+    fn misplaced(&mut self, _place: Self::Place) {}
+    /// What should be JSON is none.
+    fn malformed(&mut self);
+}
