@@ -22,6 +22,7 @@ pub mod model;
 pub mod outbox;
 pub mod plan;
 pub mod refusal;
+pub mod request;
 mod structure;
 pub mod watch;
 pub mod wire;

@@ -12,7 +12,7 @@ use super::report::Cause;
 
 /// Decodes one body.
 #[derive(Default)]
-pub(super) enum Decoder {
+pub(crate) enum Decoder {
     /// The bytes are what they are.
     #[default]
     Identity,
@@ -26,15 +26,22 @@ pub(super) enum Decoder {
 }
 
 /// Where decoded bytes go.
-pub(super) trait Sink {
+pub(crate) trait Sink {
     fn take(&mut self, bytes: &[u8]);
 }
 
 /// How much may come out for what went in.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Budget {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
     input: u64,
     output: u64,
+    most: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::of(Self::MOST)
+    }
 }
 
 impl Budget {
@@ -45,20 +52,25 @@ impl Budget {
     /// What a body may decode to in all.
     const MOST: u64 = 1 << 30;
 
+    /// For a body of which no more than this is wanted.
+    pub(crate) fn of(most: u64) -> Self {
+        Self { input: 0, output: 0, most }
+    }
+
     fn received(&mut self, bytes: usize) {
         self.input = self.input.saturating_add(bytes as u64);
     }
 
     fn decoded(&mut self, bytes: usize) -> Result<(), Cause> {
         self.output = self.output.saturating_add(bytes as u64);
-        let most = self.input.saturating_mul(Self::RATIO).saturating_add(Self::FREE).min(Self::MOST);
+        let most = self.input.saturating_mul(Self::RATIO).saturating_add(Self::FREE).min(self.most);
         if self.output > most { Err(Cause::Bomb) } else { Ok(()) }
     }
 }
 
 impl Decoder {
     /// The decoder for this header; an error if it names several encodings or one we do not know.
-    pub(super) fn new(content_encoding: &str) -> Result<Self, Cause> {
+    pub(crate) fn new(content_encoding: &str) -> Result<Self, Cause> {
         let mut encodings = content_encoding
             .split(',')
             .map(str::trim)
@@ -79,7 +91,7 @@ impl Decoder {
     }
 
     /// The next bytes from the wire. After an error nothing more is decoded.
-    pub(super) fn feed(
+    pub(crate) fn feed(
         &mut self,
         bytes: &[u8],
         budget: &mut Budget,
@@ -106,7 +118,7 @@ impl Decoder {
 
     /// Nothing more comes: hands over what was held back. An error if the body is not complete.
     #[cfg_attr(not(feature = "zstd"), allow(unused_variables))]
-    pub(super) fn finish(&mut self, budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
+    pub(crate) fn finish(&mut self, budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
         let complete = match self {
             Decoder::Identity | Decoder::Over => true,
             _ if budget.input == 0 => true,

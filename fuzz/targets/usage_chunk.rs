@@ -1,0 +1,27 @@
+//! Any stream, in pieces as the first byte says: what comes out does not depend on them, and is the stream without
+//! some of it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use policy::request::UsageChunkFilter;
+
+fn filtered(stream: &[u8], size: usize) -> Vec<u8> {
+    let mut filter = UsageChunkFilter::default();
+    let mut out = Vec::new();
+    for piece in stream.chunks(size) {
+        out.extend(filter.feed(piece, false).unwrap_or_else(|| piece.to_vec()));
+    }
+    out.extend(filter.feed(&[], true).unwrap_or_default());
+    out
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((size, stream)) = bytes.split_first() else { return };
+    let out = filtered(stream, usize::from(*size).max(1));
+    let mut rest = stream.iter();
+    assert!(out.iter().all(|byte| rest.any(|sent| sent == byte)));
+    // An event beyond what is kept back may be decided by what has come of it.
+    if stream.len() < 16 << 10 {
+        assert_eq!(out, filtered(stream, stream.len().max(1)));
+    }
+});
