@@ -32,16 +32,25 @@ pub struct Counter {
     pub unit: String,
     /// Whose bucket: expression to value.
     pub counters: BTreeMap<String, String>,
-    /// The most that may be used.
+    /// The most that may be used; 0: its rate is no longer in force.
+    #[serde(default)]
     pub max: u64,
     /// What is charged.
     pub used: u64,
     /// What is held.
     pub held: u64,
     /// What is left.
+    #[serde(default)]
     pub remaining: u64,
     /// Until the window ends.
     pub resets_in_seconds: u64,
+    /// Told only where it is not.
+    #[serde(default = "yes")]
+    pub in_force: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Adapter {

@@ -65,7 +65,8 @@ fn unavailable(error: &Unavailable) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
 }
 
-/// One bucket. Those of rates that are no longer in force are not shown: there is no maximum to show them against.
+/// One bucket. That of a rate which is no longer in force has no maximum to show it against: it lasts until its window
+/// ends, and counts on if the rate comes back.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CounterView {
@@ -73,28 +74,40 @@ struct CounterView {
     limit: String,
     unit: &'static str,
     counters: BTreeMap<String, String>,
-    max: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<u64>,
     used: u64,
     held: u64,
-    remaining: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining: Option<u64>,
     resets_in_seconds: u64,
+    /// Told only where it is not.
+    #[serde(skip_serializing_if = "is_true")]
+    in_force: bool,
+}
+
+/// As serde wants it.
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl CounterView {
-    fn new(reading: &Reading, in_force: &InForce) -> Option<Self> {
+    fn new(reading: &Reading, in_force: &InForce) -> Self {
         let Reading { key, used, held, reset } = reading;
-        let (max, limit) = (in_force.maximum(key)?, in_force.limit(&key.limit)?);
-        Some(Self {
-            policy: limit.policy.to_string(),
-            limit: limit.name.clone(),
+        let max = in_force.maximum(key);
+        let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
+        Self {
+            policy: policy.to_owned(),
+            limit: limit.to_owned(),
             unit: key.unit.name(),
             counters: key.counters.iter().cloned().collect(),
             max,
             used: *used,
             held: *held,
-            remaining: max.saturating_sub(used.saturating_add(*held)),
+            remaining: max.map(|max| max.saturating_sub(used.saturating_add(*held))),
             resets_in_seconds: whole_seconds(reset.unwrap_or(key.window)),
-        })
+            in_force: max.is_some(),
+        }
     }
 }
 
@@ -107,7 +120,7 @@ async fn counters(State(pages): State<Pages>) -> Response {
     match pages.ledger.readings(Instant::now()).await {
         Ok(mut readings) => {
             readings.sort_by(|a, b| a.key.cmp(&b.key));
-            let views = readings.iter().filter_map(|reading| CounterView::new(reading, &in_force));
+            let views = readings.iter().map(|reading| CounterView::new(reading, &in_force));
             Json(views.collect::<Vec<_>>()).into_response()
         }
         Err(error) => unavailable(&error),

@@ -6,7 +6,7 @@ use crate::metrics::Metrics;
 use metrics::Counter;
 use policy::model::{Target, TargetKind, Unit};
 use policy::wire::weir::v1::GetPlanResponse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +96,13 @@ impl InForce {
     pub fn plan(&self, gateway: &Gateway<'_>) -> GetPlanResponse {
         let policies = self.of(gateway).map(|policy| policy.json.to_vec()).collect();
         GetPlanResponse { version: self.version(gateway), policies }
+    }
+
+    /// Every gateway that a policy names, as NAMESPACE/NAME.
+    pub fn gateways(&self) -> BTreeSet<String> {
+        let targets = self.policies.iter().map(|good| (&good.policy.namespace, &good.policy.target));
+        let gateways = targets.filter(|(_, target)| target.kind == TargetKind::Gateway);
+        gateways.map(|(namespace, target)| format!("{namespace}/{}", target.name)).collect()
     }
 
     fn of(&self, gateway: &Gateway<'_>) -> impl Iterator<Item = &Good> {

@@ -12,7 +12,7 @@ use policy::model::Unit;
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
-const DESCRIPTIONS: [(&str, &str); 17] = [
+const DESCRIPTIONS: [(&str, &str); 19] = [
     ("weir_reserves_total", "Reserve calls by outcome"),
     ("weir_refusals_total", "Limits that had no room, by policy and limit"),
     ("weir_charged_total", "What was charged, by policy, limit and unit"),
@@ -27,6 +27,11 @@ const DESCRIPTIONS: [(&str, &str); 17] = [
     ("weir_counters", "Counters with usage or holds"),
     ("weir_policies_loaded", "Policies in force"),
     ("weir_policies_invalid", "Policies and files with mistakes"),
+    ("weir_policy_watch_failures_total", "How often the watch of the policies has failed and begun anew"),
+    (
+        "weir_plan_version",
+        "The plan of a gateway (* for all policies) as the number that its filters export too",
+    ),
     ("weir_plan_changes_total", "How often the policies in force have changed"),
     ("weir_plan_polls_total", "GetPlan calls by answer"),
     ("weir_grpc_seconds", "How long a call took"),
@@ -64,6 +69,8 @@ pub struct Metrics {
     pub polls_unchanged: Counter,
     /// The policies in force have changed.
     pub plan_changes: Counter,
+    /// The watch of the policies has failed.
+    pub watch_failures: Counter,
     /// Policies in force.
     pub loaded: Gauge,
     /// Policies and files with mistakes.
@@ -95,8 +102,9 @@ impl Metrics {
             polls_changed: count("weir_plan_polls_total", "answer", "changed"),
             polls_unchanged: count("weir_plan_polls_total", "answer", "unchanged"),
             plan_changes: counter(&recorder, "weir_plan_changes_total", &[]),
-            loaded: gauge(&recorder, "weir_policies_loaded"),
-            invalid: gauge(&recorder, "weir_policies_invalid"),
+            watch_failures: counter(&recorder, "weir_policy_watch_failures_total", &[]),
+            loaded: gauge(&recorder, "weir_policies_loaded", &[]),
+            invalid: gauge(&recorder, "weir_policies_invalid", &[]),
             recorder,
         })
     }
@@ -117,6 +125,11 @@ impl Metrics {
         counter(&self.recorder, "weir_unknown_limits_total", &[("call", call)])
     }
 
+    /// The version of a gateway's plan.
+    pub fn plan_version(&self, gateway: &str) -> Gauge {
+        gauge(&self.recorder, "weir_plan_version", &[("gateway", gateway)])
+    }
+
     /// How long a call takes.
     pub fn latency(&self, call: &'static str) -> Histogram {
         self.recorder.register_histogram(&key("weir_grpc_seconds", &[("call", call)]), &METADATA)
@@ -135,7 +148,7 @@ impl Metrics {
             ("weir_settled_reservations", size.settled),
             ("weir_counters", size.counters),
         ] {
-            gauge(&self.recorder, name).set(value as f64);
+            gauge(&self.recorder, name, &[]).set(value as f64);
         }
         counter(&self.recorder, "weir_charges_dropped_total", &[]).absolute(size.dropped);
         counter(&self.recorder, "weir_settled_forgotten_total", &[]).absolute(size.forgotten);
@@ -154,6 +167,6 @@ fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'stati
     recorder.register_counter(&key(name, labels), &METADATA)
 }
 
-fn gauge(recorder: &PrometheusRecorder, name: &'static str) -> Gauge {
-    recorder.register_gauge(&key(name, &[]), &METADATA)
+fn gauge(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
+    recorder.register_gauge(&key(name, labels), &METADATA)
 }

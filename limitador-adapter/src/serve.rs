@@ -13,8 +13,10 @@ use crate::services::envoy::service::ratelimit::v3::rate_limit_service_server::R
 use crate::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitServiceServer as KuadrantServer;
 use crate::services::weir::v1::policy_service_server::PolicyServiceServer;
 use crate::sources::{LOOK_EVERY, Missing, Sources};
+use policy::watch::number;
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -25,6 +27,9 @@ use tonic::transport::server::TcpIncoming;
 
 /// Calls that are under way when a drain begins have this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// After a watch of the policies that failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Streams of one connection: Envoy has one connection per worker, and long polls stay open.
 const STREAMS: u32 = 4096;
@@ -87,7 +92,7 @@ impl Serving {
         servers.spawn(serve_grpc(grpc_listener, routes, draining.clone()));
         servers.spawn(serve_http(http_listener, pages, draining));
         let upkeep = vec![
-            tokio::spawn(watch_sources(sources, publish, Arc::clone(&metrics))),
+            tokio::spawn(watch_sources(sources, config.policies.clone(), publish, Arc::clone(&metrics))),
             tokio::spawn(sweep(ledger, metrics)),
         ];
         tracing::info!(%grpc, %http, "serving");
@@ -189,24 +194,50 @@ async fn serve_http(
         .map_err(|error| ServeError::Ended("the HTTP server", error.to_string()))
 }
 
-/// Looks for changes for ever. Files are read where they may block.
-async fn watch_sources(mut sources: Sources, publish: watch::Sender<Arc<InForce>>, metrics: Arc<Metrics>) {
+/// Looks for changes for ever. Files are read where they may block. A look that dies takes what it had read with it;
+/// then everything is read anew, and until that succeeds the policies stay as they are.
+async fn watch_sources(
+    sources: Sources,
+    paths: Vec<PathBuf>,
+    publish: watch::Sender<Arc<InForce>>,
+    metrics: Arc<Metrics>,
+) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut kept = Some(sources);
     loop {
         look.tick().await;
-        let looked = tokio::task::spawn_blocking(move || {
-            let changed = sources.look();
-            let collected = changed.then(|| sources.collection.collect());
-            (sources, collected)
-        });
-        let Ok((back, collected)) = looked.await else { return };
-        sources = back;
-        if let Some(collected) = collected {
-            let current = Arc::clone(&publish.borrow());
-            publish.send_replace(comes_into_force(collected, &current, &metrics));
-        }
+        let (before, paths) = (kept.take(), paths.clone());
+        let looked = tokio::task::spawn_blocking(move || look_once(before, &paths));
+        let failure = match looked.await {
+            Ok(Ok((sources, collected))) => {
+                kept = Some(sources);
+                if let Some(collected) = collected {
+                    let current = Arc::clone(&publish.borrow());
+                    publish.send_replace(comes_into_force(collected, &current, &metrics));
+                }
+                continue;
+            }
+            Ok(Err(missing)) => missing.to_string(),
+            Err(died) => died.to_string(),
+        };
+        metrics.watch_failures.increment(1);
+        tracing::error!(failure, "the policies could not be looked at; those in force stay");
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// What there is now, and what it comes to if that is new.
+fn look_once(before: Option<Sources>, paths: &[PathBuf]) -> Result<(Sources, Option<Collected>), Missing> {
+    let (sources, changed) = match before {
+        Some(mut sources) => {
+            let changed = sources.look();
+            (sources, changed)
+        }
+        None => (Sources::open(paths)?, true),
+    };
+    let collected = changed.then(|| sources.collection.collect());
+    Ok((sources, collected))
 }
 
 /// Tells people what has changed, in the log and in numbers.
@@ -224,6 +255,13 @@ fn comes_into_force(collected: Collected, before: &InForce, metrics: &Metrics) -
         metrics.plan_changes.increment(1);
         tracing::info!(policies = now.len(), invalid = now.invalid(), version, "policies in force");
     }
+    // A gateway that no policy names any more has a plan still.
+    for gateway in now.gateways().union(&before.gateways()) {
+        if let Some(named) = Gateway::parse(gateway) {
+            metrics.plan_version(gateway).set(number(&now.version(&named)) as f64);
+        }
+    }
+    metrics.plan_version("*").set(number(&version) as f64);
     metrics.loaded.set(now.len() as f64);
     metrics.invalid.set(now.invalid() as f64);
     Arc::new(now)

@@ -1,6 +1,7 @@
 //! The pages, and the gRPC services around the main ones.
 
 use crate::server::{POLICY, Server, reserve, whole};
+use policy::wire::weir::v1::GetPlanRequest;
 use serde_json::json;
 use tokio_stream::StreamExt;
 use tonic_health::pb::HealthCheckRequest;
@@ -31,6 +32,38 @@ async fn the_counters_are_those_of_the_contract() {
     assert_eq!(server.metric("weir_holds").await, 2.0);
     assert_eq!(server.metric("weir_counters").await, 3.0);
     assert_eq!(server.metric("weir_reservations").await, 1.0);
+}
+
+#[tokio::test]
+async fn counters_of_limits_that_are_gone_are_told_until_their_window_ends() {
+    let server = Server::start(&[("llm.yaml", POLICY)]).await;
+    server.kuadrant().reserve(reserve("1", whole(400, 1))).await.unwrap();
+    server.replace("llm.yaml", &POLICY.replace("    all:\n", "    everyone:\n"));
+    let gone = |told: &serde_json::Value| told[0]["inForce"] == false;
+    let told = loop {
+        let told = server.json("/api/counters").await;
+        if gone(&told) {
+            break told;
+        }
+        tokio::task::yield_now().await;
+    };
+    let wanted = json!({"policy": "default/llm", "limit": "all", "unit": "tokens", "counters": {}, "used": 0,
+        "held": 400, "resetsInSeconds": 86_400, "inForce": false});
+    assert_eq!(told[0], wanted);
+    assert_eq!(told.as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_version_of_each_plan_is_exported_as_its_filters_export_it() {
+    let server = Server::start(&[("llm.yaml", POLICY)]).await;
+    for gateway in ["*", "default/gateway"] {
+        let request = GetPlanRequest { gateway: gateway.into(), version: String::new() };
+        let plan = server.plans().get_plan(request).await.unwrap().into_inner();
+        let told = server.metric(&format!("weir_plan_version{{gateway=\"{gateway}\"}}")).await;
+        assert_eq!(told, policy::watch::number(&plan.version) as f64, "{gateway}");
+        assert_ne!(told, 0.0);
+    }
+    assert_eq!(server.metric("weir_policy_watch_failures_total").await, 0.0);
 }
 
 #[tokio::test]
