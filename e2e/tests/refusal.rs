@@ -57,7 +57,7 @@ fn a_refusal_says_why_and_when_to_come_back() {
     assert_eq!((&error["type"], &error["code"]), (&json!("tokens"), &json!("rate_limit_exceeded")));
     assert!(error["param"].is_null() && error.as_object().unwrap().contains_key("param"));
     let message = error["message"].as_str().unwrap();
-    let wanted = "^Rate limit exceeded for limit per-user of policy default/llm: 150 tokens per 1h0m0s, 90 \
+    let wanted = "^Rate limit exceeded for limit per-user of policy default/llm: 150 tokens per 1h, 90 \
                   remaining, 100 needed\\. Please try again in (59m\\d+s|1h0m0s)\\.$";
     assert!(Regex::new(wanted).unwrap().is_match(message), "{message}");
     let details = &error["rate_limit"];

@@ -4,7 +4,7 @@
 
 use limitador_adapter::ledger::{Charge, Hold, Key, Take};
 use limitador_adapter::memory::MemoryLedger;
-use policy::model::Unit;
+use policy::model::{Unit, Window};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ fn holds(user: usize, limits: usize) -> Vec<Hold> {
     let counters: Arc<[_]> = Arc::from([("auth.identity.userid".to_owned(), format!("user-{user:08}"))]);
     let hold = |limit| {
         let limit = format!("default/llm-token-limits/limit-{limit}").into();
-        let key = Key { limit, unit: Unit::Tokens, window: HOUR, counters: Arc::clone(&counters) };
+        let key =
+            Key { limit, unit: Unit::Tokens, window: Window::Fixed(HOUR), counters: Arc::clone(&counters) };
         Hold { key: Arc::new(key), amount: 500, max: u64::MAX, ttl: HOUR / 4, take: Take::Hold }
     };
     (0..limits).map(hold).collect()

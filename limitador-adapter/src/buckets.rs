@@ -131,7 +131,7 @@ impl Buckets {
         now: Instant,
     ) -> Result<Status, Unavailable> {
         let taken = self.used(key, now)?.saturating_add(self.held(key));
-        let reset = self.reset(key, now).unwrap_or(key.window);
+        let reset = self.reset(key, now).unwrap_or(key.window.length().unwrap_or_default());
         Ok(Status { limited, max, remaining: max.saturating_sub(taken), reset })
     }
 
@@ -177,7 +177,7 @@ impl Buckets {
     fn start_window(&mut self, key: &Arc<Key>, now: Instant) -> Result<(), Unavailable> {
         let usage = self.counters.start()?;
         self.windows = self.windows.wrapping_add(1);
-        let (end, serial) = (after(now, key.window), self.windows);
+        let (end, serial) = (after(now, key.window.length().unwrap_or(FAR)), self.windows);
         self.bucket(key)?.window = Some(Window { usage, refunded: 0, end, serial });
         self.ends.insert((end, serial), Arc::clone(key));
         Ok(())

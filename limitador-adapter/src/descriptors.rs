@@ -24,6 +24,10 @@ pub struct Named<'a> {
     pub amount: Option<u64>,
     /// Its own ttl.
     pub ttl: Option<Duration>,
+    /// Its own maximum, for rates that have none.
+    pub max: Option<u64>,
+    /// Counted, and never refused.
+    pub unenforced: bool,
 }
 
 impl<'a> Named<'a> {
@@ -31,13 +35,15 @@ impl<'a> Named<'a> {
     pub fn find(descriptor: RateLimitDescriptor, in_force: &'a InForce) -> Option<Self> {
         let amount = descriptor.hits_addend;
         let ttl = (descriptor.ttl_ms > 0).then(|| Duration::from_millis(descriptor.ttl_ms));
-        let (mut limit, mut unit, mut window) = (None, None, None);
+        let (max, unenforced) = (descriptor.max, descriptor.unenforced);
+        let (mut limit, mut unit, mut window, mut period) = (None, None, None, None);
         let mut counters = Vec::with_capacity(descriptor.entries.len());
         for Entry { key, value } in descriptor.entries {
             let named = match key.as_str() {
                 "limit" => &mut limit,
                 "unit" => &mut unit,
                 "window" => &mut window,
+                "period" => &mut period,
                 _ => {
                     counters.push((key, value));
                     continue;
@@ -51,8 +57,13 @@ impl<'a> Named<'a> {
         let limit = in_force.limit(&limit?)?;
         let counters: Arc<[_]> = counters.into();
         let wanted = |rate: &&KnownRate| {
+            let is = |key, value: &Option<String>| {
+                let own = rate.window_entry.as_ref().filter(|(own, _)| *own == key);
+                value.as_ref().is_none_or(|value| own.is_some_and(|(_, own)| own == value))
+            };
             unit.as_ref().is_none_or(|unit| unit == rate.unit.name())
-                && window.as_ref().is_none_or(|window| *window == rate.window_text)
+                && is("window", &window)
+                && is("period", &period)
         };
         let key = |rate: &KnownRate| Key {
             limit: Arc::clone(&limit.key),
@@ -63,12 +74,21 @@ impl<'a> Named<'a> {
         let rates: Vec<_> =
             limit.rates.iter().filter(wanted).map(|rate| (rate, Arc::new(key(rate)))).collect();
         let unit_given = unit.is_some();
-        (!rates.is_empty()).then_some(Self { limit, rates, unit_given, amount, ttl })
+        (!rates.is_empty()).then_some(Self { limit, rates, unit_given, amount, ttl, max, unenforced })
     }
 
     /// What an amount comes to in a rate. For a whole limit, an amount is in tokens, and any tokens are one request.
     pub fn amount_in(&self, rate: &KnownRate, amount: u64) -> u64 {
-        if rate.unit == Unit::Requests && !self.unit_given { amount.min(1) } else { amount }
+        match rate.unit {
+            Unit::Requests if !self.unit_given => amount.min(1),
+            Unit::Concurrency => 0,
+            _ => amount,
+        }
+    }
+
+    /// What may be used in a window of a rate.
+    pub fn max_of(&self, rate: &KnownRate) -> u64 {
+        rate.max.or(self.max).unwrap_or(0)
     }
 }
 

@@ -13,13 +13,13 @@ use crate::descriptors::{Call, Named};
 use crate::in_force::KnownRate;
 use crate::ledger::{Hit, Key, Outcome, Status, When};
 use crate::limiter::{CallError, Limiter, find};
-use policy::model::Unit;
+use policy::model::{Period, Unit, Window};
 use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as Span;
 use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
 use policy::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use prost_types::Duration as WireDuration;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +44,16 @@ impl Ask {
     fn hit(self, amounts: &Amounts, named: &Named<'_>, rate: &KnownRate, key: &Arc<Key>) -> Hit {
         let given = named.amount.or(amounts.of_request).map(|amount| named.amount_in(rate, amount));
         let amount = given.unwrap_or(amounts.by_default);
-        let measured = rate.unit == Unit::Tokens && given.is_some();
+        let measured = rate.unit.is_of_usage() && given.is_some();
         let (need, charge, when) = match self {
+            // What is under way has an end, which these calls have no way to tell.
+            _ if rate.unit == Unit::Concurrency => (1, 0, When::Admitted),
             Self::Check => (amount, 0, When::Admitted),
             Self::Report => (1, amount, When::Always),
             Self::Should if measured => (1, amount, When::Always),
             Self::Should => (amount, amount, When::Admitted),
         };
-        Hit { key: Arc::clone(key), max: rate.max, need, charge, when }
+        Hit { key: Arc::clone(key), max: named.max_of(rate), need, charge, when }
     }
 }
 
@@ -126,9 +128,14 @@ fn clamp(amount: u64) -> u32 {
 }
 
 /// Windows that Envoy has a word for.
-fn span(window: Duration) -> Span {
-    match window.as_secs() {
-        _ if window.subsec_nanos() > 0 => Span::Unknown,
+fn span(window: Window) -> Span {
+    let length = match window {
+        Window::Fixed(length) => length,
+        Window::Period(Period::Month) => return Span::Month,
+        _ => window.length().unwrap_or_default(),
+    };
+    match length.as_secs() {
+        _ if length.subsec_nanos() > 0 => Span::Unknown,
         1 => Span::Second,
         60 => Span::Minute,
         3_600 => Span::Hour,

@@ -12,7 +12,7 @@ use policy::count::{Count, UsageSource};
 use policy::exchange::{Effect, Event, Exchange, InForce as Plans, ReservationId};
 use policy::facts::Facts;
 use policy::meter::ResponseHead;
-use policy::model::{FailureMode, Policy};
+use policy::model::{FailureMode, Policy, Window};
 use policy::outbox::Outbox;
 use policy::plan::{Failure, Judgement, Miss, Plan};
 use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
@@ -20,7 +20,7 @@ use prost::Message as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// The answer, for people.
@@ -85,8 +85,8 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
             texts.push("applies".to_owned());
             texts.extend(hold.counters.iter().map(|(what, value)| format!("counts for {what} = {value}")));
         }
-        let (max, unit, window) = (rate.rate.max, rate.rate.unit.name(), per(rate.rate.window));
-        texts.push(format!("holds {} of {max} {unit} per {window}", hold.amount));
+        let (max, unit) = (rate.rate.max.fixed().unwrap_or_default(), rate.rate.unit.name());
+        texts.push(format!("holds {} of {max} {unit}{}", hold.amount, per(rate.rate.window)));
     }
     line(told, format!("estimate: {} tokens in, {} out", estimate.input, estimate.output));
     for policy in policies {
@@ -116,12 +116,8 @@ fn reason(why: &Miss) -> String {
     }
 }
 
-/// In the largest unit that leaves no rest.
-fn per(window: Duration) -> String {
-    let ms = window.as_millis();
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    let unit = units.iter().find(|(length, _)| ms.is_multiple_of(*length));
-    unit.map_or_else(|| format!("{ms}ms"), |(length, name)| format!("{}{name}", ms / length))
+fn per(window: Window) -> String {
+    if window == Window::Now { " at a time".to_owned() } else { format!(" per {window}") }
 }
 
 /// What an adapter with these policies, just started, would answer.
@@ -186,9 +182,15 @@ fn tell_charges(
         };
         let amount = descriptor.hits_addend.unwrap_or_default();
         let mut rates = policies.iter().flat_map(|policy| &policy.limits).flat_map(|limit| &limit.rates);
-        let rate = rates.find(|rate| rate.window_text() == value("window"));
-        let window = rate.map_or_else(|| value("window").to_owned(), |rate| per(rate.window));
-        line(told, format!("  {}: {amount} {} per {window}", value("limit"), value("unit")));
+        let rate = rates.find(|rate| {
+            let entry = rate.window.entry();
+            rate.unit.name() == value("unit")
+                && ["window", "period"].iter().all(|key| {
+                    entry.as_ref().map_or("", |(own, text)| if own == key { text } else { "" }) == value(key)
+                })
+        });
+        let window = rate.map(|rate| per(rate.window)).unwrap_or_default();
+        line(told, format!("  {}: {amount} {}{window}", value("limit"), value("unit")));
     }
     Ok(())
 }

@@ -105,7 +105,7 @@ impl CounterView {
             used: *used,
             held: *held,
             remaining: max.map(|max| max.saturating_sub(used.saturating_add(*held))),
-            resets_in_seconds: whole_seconds(reset.unwrap_or(key.window)),
+            resets_in_seconds: whole_seconds(reset.or(key.window.length()).unwrap_or_default()),
             in_force: max.is_some(),
         }
     }

@@ -4,7 +4,7 @@ use crate::collection::{Collected, Entry, Good};
 use crate::ledger::Key;
 use crate::metrics::Metrics;
 use metrics::Counter;
-use policy::model::{Target, TargetKind, Unit};
+use policy::model::{Target, TargetKind, Unit, Window};
 use policy::wire::weir::v1::GetPlanResponse;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -40,12 +40,12 @@ pub struct KnownLimit {
 pub struct KnownRate {
     /// What it counts.
     pub unit: Unit,
-    /// How long a window lasts.
-    pub window: Duration,
-    /// As descriptors spell it.
-    pub window_text: String,
-    /// What may be used in a window.
-    pub max: u64,
+    /// Over which time.
+    pub window: Window,
+    /// How descriptors tell it: `window` or `period`, and its value. Neither for `concurrency`.
+    pub window_entry: Option<(&'static str, String)>,
+    /// What may be used in a window. `None`: each call says it (`limitFrom`).
+    pub max: Option<u64>,
     /// Counts what is charged.
     pub charged: Counter,
 }
@@ -64,10 +64,10 @@ impl InForce {
         self.limits.get(key)
     }
 
-    /// A bucket's maximum, if its rate is in force.
+    /// A bucket's maximum, if its rate is in force and has one of its own.
     pub fn maximum(&self, key: &Key) -> Option<u64> {
         let rates = &self.limit(&key.limit)?.rates;
-        Some(rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window)?.max)
+        rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window)?.max
     }
 
     /// How many policies are in force.
@@ -122,8 +122,8 @@ fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {
             .map(|rate| KnownRate {
                 unit: rate.unit,
                 window: rate.window,
-                window_text: rate.window_text(),
-                max: rate.max,
+                window_entry: rate.window.entry(),
+                max: rate.max.fixed(),
                 charged: metrics.charged(&good.name, &limit.name, rate.unit),
             })
             .collect(),

@@ -3,7 +3,7 @@
 //!
 //! Nothing here knows policies: a hold brings its maximum. Time is an argument. All amounts saturate.
 
-use policy::model::Unit;
+use policy::model::{Unit, Window};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ pub struct Key {
     pub limit: Arc<str>,
     /// What is counted.
     pub unit: Unit,
-    /// How long a window lasts.
-    pub window: Duration,
+    /// Over which time.
+    pub window: Window,
     /// (counter expression's text, value), sorted.
     pub counters: Arc<[(String, String)]>,
 }

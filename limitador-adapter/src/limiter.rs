@@ -74,10 +74,10 @@ impl Limiter {
         let holds = call.rates().map(|(named, rate, key)| Hold {
             key: Arc::clone(key),
             amount: match rate.unit {
-                Unit::Requests => 1,
-                Unit::Tokens => named.amount.unwrap_or(request.amount).max(1),
+                Unit::Requests | Unit::Concurrency => 1,
+                _ => named.amount.unwrap_or(request.amount).max(1),
             },
-            max: rate.max,
+            max: named.max_of(rate),
             ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
             take: if rate.unit == Unit::Requests { Take::Charge } else { Take::Hold },
         });

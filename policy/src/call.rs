@@ -88,6 +88,10 @@ pub struct Item<'a> {
     pub amount: u64,
     /// Zero: none given.
     pub ttl: Duration,
+    /// The most that may be used, where the adapter cannot know it.
+    pub max: Option<u64>,
+    /// Counted like any other, and never refused.
+    pub unenforced: bool,
 }
 
 /// A [`ReserveRequest`].
@@ -146,6 +150,14 @@ fn put_descriptor(item: &Item<'_>, call: &mut Vec<u8>) {
         encode_key(100, WireType::Varint, &mut tail);
         encode_varint(u64::try_from(item.ttl.as_millis()).unwrap_or(u64::MAX), &mut tail);
     }
+    if let Some(max) = item.max {
+        encode_key(101, WireType::Varint, &mut tail);
+        encode_varint(max, &mut tail);
+    }
+    if item.unenforced {
+        encode_key(102, WireType::Varint, &mut tail);
+        encode_varint(1, &mut tail);
+    }
     encode_key(2, WireType::LengthDelimited, call);
     encode_varint((item.entries.0.len() + tail.len()) as u64, call);
     call.extend_from_slice(&item.entries.0);
@@ -178,8 +190,20 @@ mod tests {
         first.append(&entries(&[("auth.identity.userid", &long)]));
         let second = entries(&[("limit", "default/p/gold")]);
         let items = [
-            Item { entries: &first, amount: u64::MAX, ttl: Duration::from_secs(900) },
-            Item { entries: &second, amount: 1, ttl: Duration::from_millis(1500) },
+            Item {
+                entries: &first,
+                amount: u64::MAX,
+                ttl: Duration::from_secs(900),
+                max: None,
+                unenforced: false,
+            },
+            Item {
+                entries: &second,
+                amount: 1,
+                ttl: Duration::from_millis(1500),
+                max: Some(0),
+                unenforced: true,
+            },
         ];
         let request = ReserveRequest::decode(&*reserve("id-1", items.into_iter())).unwrap();
         assert_eq!(request.domain, "weir");
@@ -194,12 +218,13 @@ mod tests {
         );
         assert_eq!((one.hits_addend, one.ttl_ms), (Some(u64::MAX), 900_000));
         assert_eq!((two.hits_addend, two.ttl_ms), (Some(1), 1500));
+        assert_eq!(((one.max, one.unenforced), (two.max, two.unenforced)), ((None, false), (Some(0), true)));
     }
 
     #[test]
     fn a_commit_carries_others_and_says_zero_explicitly() {
         let counted = entries(&[("limit", "default/p/free")]);
-        let item = Item { entries: &counted, amount: 0, ttl: Duration::ZERO };
+        let item = Item { entries: &counted, amount: 0, ttl: Duration::ZERO, max: None, unenforced: false };
         let mut call = commit("a", [item].into_iter());
         add_further(&mut call, &commit("b", [Item { amount: 7, ..item }].into_iter()));
         let request = CommitRequest::decode(&*call).unwrap();

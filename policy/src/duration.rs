@@ -29,6 +29,19 @@ pub(crate) fn text(duration: Duration) -> String {
     }
 }
 
+/// As people write it, in the largest unit that leaves no rest: `24h`, `90s`, `2d`.
+pub(crate) fn short(duration: Duration) -> String {
+    const HOUR: u128 = 3_600_000;
+    let ms = duration.as_millis();
+    let units = [(24 * HOUR, "d"), (HOUR, "h"), (60_000, "m"), (1000, "s")];
+    // A day is 24h, as policies have it.
+    let fits = |length: u128| ms.is_multiple_of(length) && ms > 0 && (length < 24 * HOUR || ms > length);
+    match units.iter().find(|(length, _)| fits(*length)) {
+        Some((length, unit)) => format!("{}{unit}", ms / length),
+        None => format!("{ms}ms"),
+    }
+}
+
 fn milliseconds(unit: &str) -> Option<u64> {
     const SECOND: u64 = 1000;
     Some(match unit {
@@ -82,6 +95,23 @@ mod tests {
         ];
         for (text, milliseconds) in cases {
             assert_eq!(parse(text), milliseconds.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn people_read_the_largest_unit_without_a_rest() {
+        let table = [
+            (86_400_000, "24h"),
+            (172_800_000, "2d"),
+            (604_800_000, "7d"),
+            (90_000, "90s"),
+            (60_000, "1m"),
+            (5_400_000, "90m"),
+            (1_500, "1500ms"),
+            (0, "0ms"),
+        ];
+        for (ms, text) in table {
+            assert_eq!(short(Duration::from_millis(ms)), text);
         }
     }
 

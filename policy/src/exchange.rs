@@ -4,7 +4,7 @@
 use crate::call::{self, CallFailure, Item};
 use crate::count::{Count, UsageSource};
 use crate::facts::{Facts, Need};
-use crate::meter::{CHARACTERS_PER_TOKEN, Meter, ResponseHead};
+use crate::meter::{CHARACTERS_PER_TOKEN, Meter, ResponseHead, Usage};
 use crate::model::{FailureMode, Unit};
 use crate::outbox::Settlement;
 use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
@@ -222,7 +222,7 @@ impl Exchange {
 
     fn response(&mut self, reservation: Reservation, head: &ResponseHead) -> Vec<Effect> {
         let headers = refusal::headers(&reservation.standings());
-        let counts_tokens = reservation.holds.iter().any(|hold| hold.rate.rate.unit == Unit::Tokens);
+        let counts_tokens = reservation.holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage());
         let meter = counts_tokens.then(|| Meter::new(head));
         self.state = State::Responding(Box::new(Responding { reservation, status: head.status, meter }));
         if headers.is_empty() { Vec::new() } else { vec![Effect::SetHeaders(headers)] }
@@ -255,8 +255,13 @@ impl Reservation {
 
     fn reserve(&self) -> Vec<u8> {
         let items = self.holds.iter();
-        let items =
-            items.map(|hold| Item { entries: &hold.entries, amount: hold.amount, ttl: hold.rate.ttl });
+        let items = items.map(|hold| Item {
+            entries: &hold.entries,
+            amount: hold.amount,
+            ttl: hold.rate.ttl,
+            max: None,
+            unenforced: false,
+        });
         call::reserve(&self.id, items)
     }
 
@@ -284,34 +289,40 @@ impl Reservation {
     }
 
     /// Ends it with these charges.
-    fn commit(&self, tokens: u64, requests: u64) -> Effect {
+    fn commit(&self, usage: &Usage, requests: u64) -> Effect {
         let charge = |unit| match unit {
-            Unit::Tokens => tokens,
+            Unit::Tokens => usage.total,
+            Unit::InputTokens => usage.input,
+            Unit::OutputTokens => usage.output,
             Unit::Requests => requests,
+            // What it held goes with the reservation.
+            Unit::Usd | Unit::Concurrency => 0,
         };
         let items = self.holds.iter().map(|hold| Item {
             entries: &hold.entries,
             amount: charge(hold.rate.rate.unit),
             ttl: Duration::ZERO,
+            max: None,
+            unenforced: false,
         });
         Effect::Commit(Settlement(call::commit(&self.id, items)))
     }
 
     /// The request never went on.
     fn release(&self) -> Effect {
-        self.commit(0, 0)
+        self.commit(&Usage::default(), 0)
     }
 
     /// The request went on, and the client left before any answer: the input was sent.
     fn unanswered(&self) -> Vec<Effect> {
-        let tokens = if self.tokenless { 0 } else { self.estimate.input };
-        self.charge(tokens, UsageSource::Estimated)
+        let usage = if self.tokenless { Usage::default() } else { estimated(self.estimate.input, 0) };
+        self.charge(&usage, UsageSource::Estimated)
     }
 
-    fn charge(&self, tokens: u64, source: UsageSource) -> Vec<Effect> {
-        let mut effects = vec![self.commit(tokens, 1), Effect::Count(Count::Usage(source))];
-        if tokens > 0 {
-            effects.push(Effect::Count(Count::TokensCharged(tokens)));
+    fn charge(&self, usage: &Usage, source: UsageSource) -> Vec<Effect> {
+        let mut effects = vec![self.commit(usage, 1), Effect::Count(Count::Usage(source))];
+        if usage.total > 0 {
+            effects.push(Effect::Count(Count::TokensCharged(usage.total)));
         }
         effects
     }
@@ -330,19 +341,19 @@ impl Responding {
     /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
     /// reports nothing costs its input and what was delivered.
     fn settle(mut self: Box<Self>, ending: Ending) -> Vec<Effect> {
-        let Some(meter) = &mut self.meter else { return vec![self.reservation.commit(0, 1)] };
+        let Some(meter) = &mut self.meter else { return vec![self.reservation.commit(&Usage::default(), 1)] };
         let reading = meter.finish();
         let reservation = &self.reservation;
         let whole = ending == Ending::Complete && !reading.ended_in_error;
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
         let mut effects = match usage {
-            Some(usage) => reservation.charge(usage.total, UsageSource::Reported),
+            Some(usage) => reservation.charge(&usage, UsageSource::Reported),
             None if (200..300).contains(&self.status) && !reservation.tokenless => {
                 let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
-                let tokens = reservation.estimate.input.saturating_add(delivered);
-                reservation.charge(tokens, UsageSource::Estimated)
+                let usage = estimated(reservation.estimate.input, delivered);
+                reservation.charge(&usage, UsageSource::Estimated)
             }
-            None => reservation.charge(0, UsageSource::None),
+            None => reservation.charge(&Usage::default(), UsageSource::None),
         };
         // Half a document is what a cut leaves; anything else that could not be read should be known.
         if let Some(cause) = reading.broken.filter(|_| ending == Ending::Complete) {
@@ -350,6 +361,11 @@ impl Responding {
         }
         effects
     }
+}
+
+/// The usage of an exchange whose provider told none.
+fn estimated(input: u64, output: u64) -> Usage {
+    Usage { input, output, total: input.saturating_add(output), ..Usage::default() }
 }
 
 /// Operations that use no tokens, by the end of their path.

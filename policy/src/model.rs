@@ -1,12 +1,15 @@
 //! A TokenRateLimitPolicy as its author wrote it, read from JSON with every mistake told.
 
 use crate::cel::Expression;
+use crate::document;
 use crate::mistake::Mistake;
-use crate::{document, duration};
 use std::time::Duration;
 
 pub(crate) mod names;
 pub(crate) mod reader;
+mod unit;
+
+pub use unit::{Period, Unit, Window};
 
 /// One policy, its expressions compiled.
 #[derive(Clone, Debug)]
@@ -71,40 +74,31 @@ pub struct Limit {
 }
 
 /// A maximum per window.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Rate {
     /// The most that may be used in a window, in `unit`.
-    pub max: u64,
-    /// How long a window lasts.
-    pub window: Duration,
+    pub max: Maximum,
+    /// Over which time.
+    pub window: Window,
     /// What is counted.
     pub unit: Unit,
 }
 
-impl Rate {
-    /// The window as descriptors spell it, whatever the policy's own spelling: `86400s` for 24h and for 1d, `1500ms`
-    /// where it is no whole number of seconds.
-    pub fn window_text(&self) -> String {
-        duration::text(self.window)
-    }
+/// How much a rate lets pass.
+#[derive(Clone, Debug)]
+pub enum Maximum {
+    /// `limit`: this much; money in micro-USD.
+    Fixed(u64),
+    /// `limitFrom`: as each request's own facts say.
+    From(Expression),
 }
 
-/// What a rate counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unit {
-    /// One per admitted request.
-    Requests,
-    /// Input and output tokens.
-    #[default]
-    Tokens,
-}
-
-impl Unit {
-    /// As policies, descriptors and metrics spell it.
-    pub fn name(self) -> &'static str {
+impl Maximum {
+    /// The policy's own number, if it has one.
+    pub fn fixed(&self) -> Option<u64> {
         match self {
-            Unit::Requests => "requests",
-            Unit::Tokens => "tokens",
+            Self::Fixed(max) => Some(*max),
+            Self::From(_) => None,
         }
     }
 }

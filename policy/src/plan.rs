@@ -209,7 +209,7 @@ fn needs(policies: &[Policy]) -> Vec<Need> {
     let of_policies = policies.iter().flat_map(|policy| &policy.when);
     let mut needs = Facts::needs(of_policies.chain(of_limits).flat_map(Expression::references));
     // The estimate, and which calls use no tokens.
-    if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit == Unit::Tokens) {
+    if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit.is_of_usage()) {
         needs.extend([Need::Header("content-length".into()), Need::Header(":path".into())]);
     }
     if policies.iter().any(|policy| policy.target.kind == TargetKind::HttpRoute) {
@@ -288,15 +288,18 @@ impl Planned {
 
 fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit) -> Vec<Arc<PlannedRate>> {
     let planned = |rate: &Rate| {
-        let window = rate.window_text();
         let unit = rate.unit.name();
         let mut entries = Entries::default();
         entries.push("limit", &format!("{name}/{}", limit.name));
         entries.push("unit", unit);
-        entries.push("window", &window);
-        let label = match limit.rates.len() {
-            1 => limit.name.clone(),
-            _ => format!("{}-{unit}-{window}", limit.name),
+        let window = rate.window.entry();
+        if let Some((key, value)) = &window {
+            entries.push(key, value);
+        }
+        let label = match (limit.rates.len(), window) {
+            (1, _) => limit.name.clone(),
+            (_, Some((_, window))) => format!("{}-{unit}-{window}", limit.name),
+            (_, None) => format!("{}-{unit}", limit.name),
         };
         Arc::new(PlannedRate {
             policy: name.clone(),
@@ -321,16 +324,17 @@ struct Matching<'p> {
 
 impl Matching<'_> {
     fn smallest_token_limit(&self) -> Option<u64> {
-        self.limit.rates.iter().filter(|rate| rate.unit == Unit::Tokens).map(|rate| rate.max).min()
+        self.limit
+            .rates
+            .iter()
+            .filter(|rate| rate.unit == Unit::Tokens)
+            .filter_map(|rate| rate.max.fixed())
+            .min()
     }
 
     fn hold(&self, facts: &Facts, estimate: Estimate, holds: &mut Vec<Hold>) -> Result<(), Failure> {
-        let tokens = match &self.limit.amount {
-            None => estimate.total(),
-            Some(amount) => amount
-                .amount(facts)
-                .map_err(|error| self.planned.failure(Some(self.limit), Part::Amount, &error))?,
-        };
+        let given = self.limit.amount.as_ref().map(|amount| amount.amount(facts)).transpose();
+        let given = given.map_err(|error| self.planned.failure(Some(self.limit), Part::Amount, &error))?;
         let mut whose = Entries::default();
         for (expression, value) in self.counters.iter() {
             whose.push(expression, value);
@@ -339,8 +343,10 @@ impl Matching<'_> {
             let mut entries = rate.entries.clone();
             entries.append(&whose);
             let amount = match rate.rate.unit {
-                Unit::Requests => 1,
-                Unit::Tokens => tokens.max(1),
+                Unit::Requests | Unit::Concurrency => 1,
+                Unit::InputTokens => given.unwrap_or(estimate.input).max(1),
+                Unit::OutputTokens => given.unwrap_or(estimate.output).max(1),
+                Unit::Tokens | Unit::Usd => given.unwrap_or(estimate.total()).max(1),
             };
             holds.push(Hold { rate: rate.clone(), counters: self.counters.clone(), entries, amount });
         }

@@ -1,7 +1,7 @@
 //! What the client is told: the rate-limit headers of every answer, and the refusal in OpenAI's form, as
 //! `openai-python` and its kin read it. A counter's value never leaves here.
 
-use crate::model::Unit;
+use crate::model::{Unit, Window};
 use crate::plan::Hold;
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::DescriptorStatus;
@@ -40,7 +40,7 @@ impl Standing<'_> {
     }
 
     fn max(&self) -> u64 {
-        self.status.map_or(self.hold.rate.rate.max, |status| status.limit)
+        self.status.map_or_else(|| self.hold.rate.rate.max.fixed().unwrap_or(0), |status| status.limit)
     }
 
     fn remaining(&self) -> u64 {
@@ -69,7 +69,11 @@ pub(crate) fn headers(standings: &[Standing<'_>]) -> Headers {
     if !known.is_empty() {
         let policy = |standing: &&Standing<'_>| {
             let rate = &standing.hold.rate;
-            format!("\"{}\";q={};w={}", rate.label, standing.max(), rate.rate.window.as_secs().max(1))
+            let quota = format!("\"{}\";q={}", rate.label, standing.max());
+            match rate.rate.window.length() {
+                Some(length) => format!("{quota};w={}", length.as_secs().max(1)),
+                None => quota,
+            }
         };
         let left = |standing: &&Standing<'_>| {
             let rate = &standing.hold.rate;
@@ -107,16 +111,19 @@ pub(crate) fn over_limit(standings: &[Standing<'_>]) -> Denial {
     let unit = rate.rate.unit.name();
     let (limit, policy, max) = (&rate.limit, &rate.policy, named.max());
     let (remaining, asked) = (named.remaining(), named.hold.amount);
-    let window = go_duration(u64::try_from(rate.rate.window.as_millis()).unwrap_or(u64::MAX));
+    let allowed = match rate.rate.window {
+        Window::Now => format!("{max} requests at a time"),
+        window => format!("{max} {unit} per {window}"),
+    };
     let message = if never {
         format!(
-            "Request too large for limit {limit} of policy {policy}: {max} {unit} per {window}, {asked} needed. \
+            "Request too large for limit {limit} of policy {policy}: {allowed}, {asked} needed. \
              Retrying does not help: shorten the input or lower the maximum output."
         )
     } else {
         let reset = go_duration(named.reset_ms());
         format!(
-            "Rate limit exceeded for limit {limit} of policy {policy}: {max} {unit} per {window}, {remaining} \
+            "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {remaining} \
              remaining, {asked} needed. Please try again in {reset}."
         )
     };

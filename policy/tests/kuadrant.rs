@@ -1,6 +1,6 @@
 //! A policy that was written for Kuadrant means here what its authors meant.
 
-use policy::model::{DEFAULT_TTL, FailureMode, Policy, TargetKind, Unit};
+use policy::model::{DEFAULT_TTL, FailureMode, Policy, TargetKind, Unit, Window};
 use std::time::Duration;
 
 #[test]
@@ -16,10 +16,10 @@ fn the_announced_policy_is_read_as_it_is() {
     assert_eq!(names, ["free", "gold"]);
     for (limit, max) in policy.limits.iter().zip([20_000, 200_000]) {
         assert_eq!(limit.rates.len(), 1);
-        assert_eq!(limit.rates[0].max, max);
+        assert_eq!(limit.rates[0].max.fixed(), Some(max));
         assert_eq!(limit.rates[0].unit, Unit::Tokens);
-        assert_eq!(limit.rates[0].window, Duration::from_secs(24 * 60 * 60));
-        assert_eq!(limit.rates[0].window_text(), "86400s");
+        assert_eq!(limit.rates[0].window, Window::Fixed(Duration::from_secs(24 * 60 * 60)));
+        assert_eq!(limit.rates[0].window.entry(), Some(("window", "86400s".into())));
         let sources: Vec<_> = limit.when.iter().map(|predicate| predicate.source()).collect();
         assert_eq!(sources[0], r#"request.path == "/v1/chat/completions""#);
         assert!(sources[1].ends_with(&format!(r#".exists(g, g == "{}")"#, limit.name)), "{}", sources[1]);

@@ -2,7 +2,7 @@
 
 use limitador_adapter::ledger::{Charge, Hit, Hold, Key, Settled, Status, Take, Turn, Unavailable, When};
 use limitador_adapter::memory::MemoryLedger;
-use policy::model::Unit;
+use policy::model::{Unit, Window};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 
 pub fn key(who: &str, unit: Unit) -> Arc<Key> {
     let counters = Arc::from([("auth.identity.userid".to_owned(), who.to_owned())]);
-    Arc::new(Key { limit: "default/llm/free".into(), unit, window: MINUTE, counters })
+    Arc::new(Key { limit: "default/llm/free".into(), unit, window: Window::Fixed(MINUTE), counters })
 }
 
 fn tokens(who: &str, amount: u64, max: u64) -> Hold {

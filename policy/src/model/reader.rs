@@ -1,8 +1,10 @@
 //! Document → [`Policy`]. Everything is read before anything is given up, so one pass tells every mistake.
 
-use super::{DEFAULT_TTL, FailureMode, Limit, Policy, Rate, Target, TargetKind, Unit, names};
+use super::{
+    DEFAULT_TTL, FailureMode, Limit, Maximum, Period, Policy, Rate, Target, TargetKind, Unit, Window, names,
+};
 use crate::cel::{Expression, Phase, Use};
-use crate::document::{Fields, Node, Reported, all, distinct, one_line, shortened};
+use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
 use crate::duration;
 use std::time::Duration;
 
@@ -11,8 +13,15 @@ const KINDS: &[(&str, ())] = &[("TokenRateLimitPolicy", ())];
 const GROUPS: &[(&str, ())] = &[("gateway.networking.k8s.io", ())];
 const TARGETS: &[(&str, TargetKind)] =
     &[("Gateway", TargetKind::Gateway), ("HTTPRoute", TargetKind::HttpRoute)];
-const UNITS: &[(&str, Unit)] = &[("tokens", Unit::Tokens), ("requests", Unit::Requests)];
-const LATER_UNITS: &[&str] = &["inputTokens", "outputTokens", "usd", "concurrency"];
+const UNITS: &[(&str, Unit)] = &[
+    ("tokens", Unit::Tokens),
+    ("requests", Unit::Requests),
+    ("inputTokens", Unit::InputTokens),
+    ("outputTokens", Unit::OutputTokens),
+    ("concurrency", Unit::Concurrency),
+];
+const LATER_UNITS: &[&str] = &["usd"];
+const PERIODS: &[(&str, Period)] = &[("Day", Period::Day), ("Week", Period::Week), ("Month", Period::Month)];
 pub(crate) const FAILURE_MODES: &[(&str, FailureMode)] =
     &[("Allow", FailureMode::Allow), ("Deny", FailureMode::Deny)];
 
@@ -59,8 +68,8 @@ const LIMIT: Fields = Fields {
     ignored: &[],
 };
 const RATE: Fields = Fields {
-    known: &["limit", "window", "unit"],
-    later: &[("limitFrom", Some("limit")), ("period", Some("window")), ("cost", None)],
+    known: &["limit", "window", "period", "unit"],
+    later: &[("limitFrom", Some("limit")), ("cost", None)],
     ignored: &[],
 };
 const RESERVATION: Fields = Fields { known: &["amount", "ttl"], later: &[], ignored: &[] };
@@ -180,8 +189,14 @@ fn rates(node: Node<'_>) -> Result<Vec<Rate>, Reported> {
         items.into_iter().map(|item| (item.clone(), rate(item))),
         |rate, other| (rate.unit, rate.window) == (other.unit, other.window),
         |rate, first| {
-            let (unit, window) = (rate.unit.name(), rate.window_text());
-            format!("counts {unit} in a window of {window}, which rates[{first}] does already")
+            let (unit, window) = (rate.unit.name(), rate.window);
+            match window {
+                Window::Fixed(_) => {
+                    format!("counts {unit} in a window of {window}, which rates[{first}] does already")
+                }
+                Window::Period(_) => format!("counts {unit} per {window}, which rates[{first}] does already"),
+                Window::Now => format!("counts {unit}, which rates[{first}] does already"),
+            }
         },
     )
 }
@@ -194,9 +209,30 @@ fn rate(node: Node<'_>) -> Result<Rate, Reported> {
         unit?;
     }
     let max = rate.required("limit").and_then(|node| node.whole_number());
-    let window =
-        rate.required("window").and_then(|node| node.duration(Duration::from_secs(1), Duration::MAX));
-    Ok(Rate { max: max?, window: window?, unit: unit?.unwrap_or_default() })
+    // Whoever mistyped the unit may have meant one without a window.
+    let window = match unit {
+        Ok(unit) => window(&rate, unit.unwrap_or_default()),
+        Err(reported) => Err(reported),
+    };
+    Ok(Rate { max: Maximum::Fixed(max?), window: window?, unit: unit?.unwrap_or_default() })
+}
+
+fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
+    let (window, period) = (rate.optional("window"), rate.optional("period"));
+    if unit == Unit::Concurrency {
+        return match window.or(period) {
+            Some(node) => Err(node.refuse("`concurrency` counts what is under way, which has no window")),
+            None => Ok(Window::Now),
+        };
+    }
+    match (window, period) {
+        (Some(_), Some(period)) => Err(period.refuse("stands beside `window`; a rate has one of them")),
+        (_, Some(period)) => Ok(Window::Period(period.word(PERIODS, &[])?)),
+        _ => {
+            let node = rate.required("window")?;
+            Ok(Window::Fixed(node.duration(Duration::from_secs(1), Duration::MAX)?))
+        }
+    }
 }
 
 fn reservation(node: Node<'_>) -> Result<(Option<Expression>, Duration), Reported> {
