@@ -4,6 +4,7 @@
 
 use limitador_adapter::ledger::{Charge, Hold, Key, Take};
 use limitador_adapter::memory::MemoryLedger;
+use limitador_adapter::moment::Moment;
 use policy::model::{Unit, Window};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +18,21 @@ fn holds(user: usize, limits: usize) -> Vec<Hold> {
         let limit = format!("default/llm-token-limits/limit-{limit}").into();
         let key =
             Key { limit, unit: Unit::Tokens, window: Window::Fixed(HOUR), counters: Arc::clone(&counters) };
-        Hold { key: Arc::new(key), amount: 500, max: u64::MAX, ttl: HOUR / 4, take: Take::Hold }
+        Hold {
+            key: Arc::new(key),
+            amount: 500,
+            max: u64::MAX,
+            ttl: HOUR / 4,
+            take: Take::Hold,
+            enforced: true,
+        }
     };
     (0..limits).map(hold).collect()
 }
 
 /// Pairs per second, all threads together. Each call makes its keys anew, as a call over the wire does.
 fn pairs(users: usize, limits: usize, threads: usize) -> f64 {
-    let ledger = MemoryLedger::new(10_000_000, Instant::now());
+    let ledger = MemoryLedger::new(10_000_000, Moment::now());
     let start = Instant::now();
     let done: usize = std::thread::scope(|scope| {
         let work = |thread: usize| {
@@ -36,7 +44,7 @@ fn pairs(users: usize, limits: usize, threads: usize) -> f64 {
                     let id = format!("gateway-1a2b3c4d-{thread}-{done:x}");
                     let charge = |hold: &Hold| Charge { key: Arc::clone(&hold.key), amount: 100 };
                     let charges: Vec<_> = holds.iter().map(charge).collect();
-                    let now = Instant::now();
+                    let now = Moment::now();
                     let admitted = ledger.reserve(&id, holds, now).is_ok_and(|outcome| outcome.admitted);
                     let settled = ledger.commit(&id, &charges, now).is_ok();
                     done += usize::from(admitted && settled);

@@ -3,6 +3,8 @@
 
 use crate::counters::{Counters, Usage};
 use crate::ledger::{Key, Reading, Status, Unavailable};
+use crate::moment::Moment;
+use policy::model::Window;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,17 +13,28 @@ use std::time::{Duration, Instant};
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// `now` and then some.
-pub fn after(now: Instant, duration: Duration) -> Instant {
-    now.checked_add(duration).unwrap_or(now + FAR)
+pub fn after(now: Moment, duration: Duration) -> Instant {
+    now.instant.checked_add(duration).unwrap_or(now.instant + FAR)
+}
+
+/// Whether a bucket has room for what a call wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Yes.
+    Enough,
+    /// No, so the call is refused.
+    None,
+    /// No, which stops nobody.
+    Excused,
 }
 
 struct Bucket {
     held: u64,
     holds: u32,
-    window: Option<Window>,
+    window: Option<Running>,
 }
 
-struct Window {
+struct Running {
     usage: Usage,
     /// Of the usage: given back. Limitador counts up only.
     refunded: u64,
@@ -59,9 +72,9 @@ impl Buckets {
     }
 
     /// What the window of `now` has used.
-    fn used(&mut self, key: &Key, now: Instant) -> Result<u64, Unavailable> {
+    fn used(&mut self, key: &Key, now: Moment) -> Result<u64, Unavailable> {
         match self.buckets.get_mut(key).and_then(|bucket| bucket.window.as_mut()) {
-            Some(window) if window.end > now => {
+            Some(window) if window.end > now.instant => {
                 Ok(self.counters.used(&mut window.usage)?.saturating_sub(window.refunded))
             }
             _ => Ok(0),
@@ -73,7 +86,7 @@ impl Buckets {
     }
 
     /// Whether `amount` more fits under `max`.
-    pub fn has_room(&mut self, key: &Key, amount: u64, max: u64, now: Instant) -> Result<bool, Unavailable> {
+    pub fn has_room(&mut self, key: &Key, amount: u64, max: u64, now: Moment) -> Result<bool, Unavailable> {
         let taken = self.used(key, now)?.checked_add(self.held(key));
         Ok(taken.and_then(|taken| taken.checked_add(amount)).is_some_and(|wanted| wanted <= max))
     }
@@ -98,8 +111,8 @@ impl Buckets {
     }
 
     /// Charges the window of `now`, which starts here if none is running. Which window that is.
-    pub fn charge(&mut self, key: &Arc<Key>, amount: u64, now: Instant) -> Result<WindowId, Unavailable> {
-        if amount == 0 {
+    pub fn charge(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
+        if amount == 0 || key.window == Window::Now {
             return Ok(0);
         }
         self.end_window(key, now)?;
@@ -123,20 +136,15 @@ impl Buckets {
     }
 
     /// How a bucket stands.
-    pub fn status(
-        &mut self,
-        key: &Key,
-        max: u64,
-        limited: bool,
-        now: Instant,
-    ) -> Result<Status, Unavailable> {
+    pub fn status(&mut self, key: &Key, max: u64, room: Room, now: Moment) -> Result<Status, Unavailable> {
         let taken = self.used(key, now)?.saturating_add(self.held(key));
-        let reset = self.reset(key, now).unwrap_or(key.window.length().unwrap_or_default());
-        Ok(Status { limited, max, remaining: max.saturating_sub(taken), reset })
+        let reset = self.reset(key, now).unwrap_or_else(|| now.until_end_of(key.window));
+        let (limited, excused) = (room == Room::None, room == Room::Excused);
+        Ok(Status { limited, excused, max, remaining: max.saturating_sub(taken), reset })
     }
 
     /// How a bucket stands, for a person.
-    pub fn reading(&mut self, key: &Arc<Key>, now: Instant) -> Result<Reading, Unavailable> {
+    pub fn reading(&mut self, key: &Arc<Key>, now: Moment) -> Result<Reading, Unavailable> {
         let (used, held) = (self.used(key, now)?, self.held(key));
         Ok(Reading { key: Arc::clone(key), used, held, reset: self.reset(key, now) })
     }
@@ -147,9 +155,9 @@ impl Buckets {
     }
 
     /// Ends windows that are over, a bounded number. Whether there may be more.
-    pub fn sweep(&mut self, at_most: usize, now: Instant) -> Result<bool, Unavailable> {
+    pub fn sweep(&mut self, at_most: usize, now: Moment) -> Result<bool, Unavailable> {
         for _ in 0..at_most {
-            let Some(entry) = self.ends.first_entry().filter(|entry| entry.key().0 <= now) else {
+            let Some(entry) = self.ends.first_entry().filter(|entry| entry.key().0 <= now.instant) else {
                 return Ok(false);
             };
             let key = Arc::clone(entry.get());
@@ -169,24 +177,26 @@ impl Buckets {
         Ok(self.buckets.entry(Arc::clone(key)).or_insert(empty))
     }
 
-    fn reset(&self, key: &Key, now: Instant) -> Option<Duration> {
+    fn reset(&self, key: &Key, now: Moment) -> Option<Duration> {
         let window = self.buckets.get(key)?.window.as_ref()?;
-        Some(window.end.saturating_duration_since(now)).filter(|left| !left.is_zero())
+        Some(window.end.saturating_duration_since(now.instant)).filter(|left| !left.is_zero())
     }
 
-    fn start_window(&mut self, key: &Arc<Key>, now: Instant) -> Result<(), Unavailable> {
+    fn start_window(&mut self, key: &Arc<Key>, now: Moment) -> Result<(), Unavailable> {
         let usage = self.counters.start()?;
         self.windows = self.windows.wrapping_add(1);
-        let (end, serial) = (after(now, key.window.length().unwrap_or(FAR)), self.windows);
-        self.bucket(key)?.window = Some(Window { usage, refunded: 0, end, serial });
+        let (end, serial) = (after(now, now.until_end_of(key.window)), self.windows);
+        self.bucket(key)?.window = Some(Running { usage, refunded: 0, end, serial });
         self.ends.insert((end, serial), Arc::clone(key));
         Ok(())
     }
 
     /// Drops the bucket's window if it is over.
-    fn end_window(&mut self, key: &Arc<Key>, now: Instant) -> Result<(), Unavailable> {
-        let window =
-            self.buckets.get_mut(key).and_then(|bucket| bucket.window.take_if(|window| window.end <= now));
+    fn end_window(&mut self, key: &Arc<Key>, now: Moment) -> Result<(), Unavailable> {
+        let window = self
+            .buckets
+            .get_mut(key)
+            .and_then(|bucket| bucket.window.take_if(|window| window.end <= now.instant));
         let Some(window) = window else { return Ok(()) };
         self.ends.remove(&(window.end, window.serial));
         self.counters.end(window.usage)

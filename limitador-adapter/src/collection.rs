@@ -2,7 +2,6 @@
 //! of a file that cannot be read or parsed. Pure: [`crate::sources`] reads the files.
 
 use crate::documents;
-use crate::lacking::lacking;
 use policy::mistake::Mistake;
 use policy::model::Policy;
 use serde_json::Value;
@@ -140,11 +139,7 @@ impl File {
         let earlier = std::mem::take(&mut self.good);
         self.bad.clear();
         for (index, document) in documents.iter().enumerate() {
-            let read = Policy::read(document).and_then(|policy| match lacking(&policy) {
-                mistakes if mistakes.is_empty() => Ok(policy),
-                mistakes => Err(mistakes),
-            });
-            match read {
+            match Policy::read(document) {
                 Ok(policy) => self.good.push(Good::new(index + 1, policy, document)),
                 Err(mistakes) => {
                     self.bad.push(Bad { document: Some(index + 1), name: name(document), mistakes })

@@ -2,6 +2,7 @@
 
 use crate::in_force::{InForce, KnownLimit, KnownRate};
 use crate::ledger::{Key, Outcome, Status};
+use metrics::Counter;
 use policy::model::Unit;
 use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use policy::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
@@ -135,16 +136,28 @@ impl<'a> Call<'a> {
         self.descriptors.iter().zip(&self.ranges).map(strictest).collect()
     }
 
-    /// Counts the refusals of an outcome, once per limit.
+    /// Counts the refusals of an outcome, made and left out, once per limit each.
     pub fn count_refusals(&self, outcome: &Outcome) {
-        let mut refusing: Vec<&KnownLimit> = Vec::new();
-        for (named, status) in self.descriptors.iter().zip(self.statuses(outcome)) {
-            if let (Some(named), Some((_, Status { limited: true, .. }))) = (named, status)
-                && !refusing.iter().any(|limit| limit.key == named.limit.key)
+        self.count_once(outcome, |status| status.limited, |limit| &limit.refused);
+        self.count_once(outcome, |status| status.excused, |limit| &limit.excused);
+    }
+
+    fn count_once(
+        &self,
+        outcome: &Outcome,
+        concerned: impl Fn(&Status) -> bool,
+        counter: impl Fn(&KnownLimit) -> &Counter,
+    ) {
+        let mut limits: Vec<&KnownLimit> = Vec::new();
+        for (named, range) in self.descriptors.iter().zip(&self.ranges) {
+            let statuses = outcome.statuses.get(range.clone()).unwrap_or_default();
+            if let Some(named) = named
+                && statuses.iter().any(&concerned)
+                && !limits.iter().any(|limit| limit.key == named.limit.key)
             {
-                refusing.push(named.limit);
+                limits.push(named.limit);
             }
         }
-        refusing.iter().for_each(|limit| limit.refused.increment(1));
+        limits.iter().for_each(|limit| counter(limit).increment(1));
     }
 }

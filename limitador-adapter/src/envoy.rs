@@ -13,13 +13,13 @@ use crate::descriptors::{Call, Named};
 use crate::in_force::KnownRate;
 use crate::ledger::{Hit, Key, Outcome, Status, When};
 use crate::limiter::{CallError, Limiter, find};
+use crate::moment::Moment;
 use policy::model::{Period, Unit, Window};
 use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as Span;
 use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
 use policy::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use prost_types::Duration as WireDuration;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub async fn answer(
     limiter: &Limiter,
     ask: Ask,
     request: RateLimitRequest,
-    now: Instant,
+    now: Moment,
 ) -> Result<RateLimitResponse, CallError> {
     let in_force = limiter.now_in_force();
     let call = find(request.descriptors, &in_force)?;

@@ -6,6 +6,7 @@ use crate::in_force::InForce;
 use crate::limiter::Limiter;
 use crate::memory::MemoryLedger;
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use crate::question::{Question, Unexplained};
 use policy::call::CallFailure;
 use policy::count::{Count, UsageSource};
@@ -20,7 +21,6 @@ use prost::Message as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::watch;
 
 /// The answer, for people.
@@ -124,7 +124,7 @@ fn per(window: Window) -> String {
 async fn reserve(collected: Collected, call: &[u8]) -> Result<Result<Vec<u8>, CallFailure>, Unexplained> {
     let metrics = Metrics::new().map_err(|error| Unexplained(error.to_string()))?;
     let (_publish, in_force) = watch::channel(Arc::new(InForce::new(collected, &metrics)));
-    let now = Instant::now();
+    let now = Moment::now();
     let ledger = Arc::new(MemoryLedger::new(usize::MAX, now));
     let limiter = Limiter::new(ledger, in_force, Arc::new(metrics));
     let request = ReserveRequest::decode(call).map_err(|error| Unexplained(error.to_string()))?;

@@ -4,6 +4,7 @@ use crate::envoy::{Ask, answer};
 use crate::in_force::{Gateway, InForce};
 use crate::limiter::{CallError, Limiter};
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use crate::services::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService as EnvoyService;
 use crate::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitService as KuadrantService;
 use crate::services::weir::v1::policy_service_server::PolicyService;
@@ -14,7 +15,7 @@ use policy::wire::kuadrant::service::ratelimit::v1::{
 };
 use policy::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -44,14 +45,14 @@ impl RateLimits {
     }
 
     async fn ask(&self, ask: Ask, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
-        let now = Instant::now();
+        let now = Moment::now();
         let answered = answer(&self.limiter, ask, request.into_inner(), now).await;
         let latency = match ask {
             Ask::Should => &self.should,
             Ask::Check => &self.check,
             Ask::Report => &self.report,
         };
-        latency.record(now.elapsed());
+        latency.record(now.instant.elapsed());
         Ok(Response::new(answered?))
     }
 }
@@ -67,16 +68,16 @@ impl KuadrantService for RateLimits {
     }
 
     async fn reserve(&self, request: Request<ReserveRequest>) -> Answer<ReserveResponse> {
-        let now = Instant::now();
+        let now = Moment::now();
         let answered = self.limiter.reserve(request.into_inner(), now).await;
-        self.reserve.record(now.elapsed());
+        self.reserve.record(now.instant.elapsed());
         Ok(Response::new(answered?))
     }
 
     async fn commit(&self, request: Request<CommitRequest>) -> Answer<CommitResponse> {
-        let now = Instant::now();
+        let now = Moment::now();
         let answered = self.limiter.commit(request.into_inner(), now).await;
-        self.commit.record(now.elapsed());
+        self.commit.record(now.instant.elapsed());
         Ok(Response::new(answered?))
     }
 }

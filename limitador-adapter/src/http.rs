@@ -4,6 +4,7 @@ use crate::collection::Entry;
 use crate::in_force::InForce;
 use crate::ledger::{Ledger, Reading, Unavailable};
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +13,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What the pages show.
@@ -92,7 +93,7 @@ fn is_true(value: &bool) -> bool {
 }
 
 impl CounterView {
-    fn new(reading: &Reading, in_force: &InForce) -> Self {
+    fn new(reading: &Reading, in_force: &InForce, now: Moment) -> Self {
         let Reading { key, used, held, reset } = reading;
         let max = in_force.maximum(key);
         let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
@@ -105,8 +106,8 @@ impl CounterView {
             used: *used,
             held: *held,
             remaining: max.map(|max| max.saturating_sub(used.saturating_add(*held))),
-            resets_in_seconds: whole_seconds(reset.or(key.window.length()).unwrap_or_default()),
-            in_force: max.is_some(),
+            resets_in_seconds: whole_seconds(reset.unwrap_or_else(|| now.until_end_of(key.window))),
+            in_force: in_force.has(key),
         }
     }
 }
@@ -117,10 +118,11 @@ fn whole_seconds(duration: Duration) -> u64 {
 
 async fn counters(State(pages): State<Pages>) -> Response {
     let in_force = Arc::clone(&pages.in_force.borrow());
-    match pages.ledger.readings(Instant::now()).await {
+    let now = Moment::now();
+    match pages.ledger.readings(now).await {
         Ok(mut readings) => {
             readings.sort_by(|a, b| a.key.cmp(&b.key));
-            let views = readings.iter().map(|reading| CounterView::new(reading, &in_force));
+            let views = readings.iter().map(|reading| CounterView::new(reading, &in_force, now));
             Json(views.collect::<Vec<_>>()).into_response()
         }
         Err(error) => unavailable(&error),

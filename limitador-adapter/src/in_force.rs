@@ -34,6 +34,8 @@ pub struct KnownLimit {
     pub rates: Vec<KnownRate>,
     /// Counts refusals.
     pub refused: Counter,
+    /// Counts refusals that were left out.
+    pub excused: Counter,
 }
 
 /// A rate that descriptors may name.
@@ -66,8 +68,17 @@ impl InForce {
 
     /// A bucket's maximum, if its rate is in force and has one of its own.
     pub fn maximum(&self, key: &Key) -> Option<u64> {
+        self.rate(key)?.max
+    }
+
+    /// Whether a bucket's rate is in force.
+    pub fn has(&self, key: &Key) -> bool {
+        self.rate(key).is_some()
+    }
+
+    fn rate(&self, key: &Key) -> Option<&KnownRate> {
         let rates = &self.limit(&key.limit)?.rates;
-        rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window)?.max
+        rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window)
     }
 
     /// How many policies are in force.
@@ -128,6 +139,7 @@ fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {
             })
             .collect(),
         refused: metrics.refused(&good.name, &limit.name),
+        excused: metrics.excused(&good.name, &limit.name),
     });
     limits.collect()
 }

@@ -1,11 +1,13 @@
 //! Who may use how much: holds and charges, by bucket. What every storage must do; [`crate::memory`] is the one in
 //! this process.
 //!
-//! Nothing here knows policies: a hold brings its maximum. Time is an argument. All amounts saturate.
+//! Nothing here knows policies: a hold brings its maximum. Time is an argument, which a storage with a clock of its own
+//! leaves aside. All amounts saturate. A bucket of [`Window::Now`] is a gauge: only held, never charged.
 
+use crate::moment::Moment;
 use policy::model::{Unit, Window};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One bucket: what is counted, for whom. A rate's maximum is no part of it, so changing that keeps the counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +35,8 @@ pub struct Hold {
     pub ttl: Duration,
     /// Whether the amount is used by the admission itself.
     pub take: Take,
+    /// Whether it is refused for want of room. If not, it is held and charged all the same.
+    pub enforced: bool,
 }
 
 /// What admission does with an amount.
@@ -80,20 +84,22 @@ pub enum When {
 /// How a bucket stands after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// This bucket had no room.
+    /// This bucket had no room, and refuses.
     pub limited: bool,
+    /// It had no room, and lets pass all the same: it is not enforced.
+    pub excused: bool,
     /// Its maximum.
     pub max: u64,
     /// What is left, holds taken off; 0 in debt.
     pub remaining: u64,
-    /// Until the window ends. The whole window if none has begun.
+    /// Until the window ends, or one that would begin now. A second for what is no matter of time.
     pub reset: Duration,
 }
 
 /// The answer to a reserve or a hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Every bucket had room. If not, nothing is held and nothing charged.
+    /// Every bucket that is enforced had room. If not, nothing is held and nothing charged.
     pub admitted: bool,
     /// Whether this very call made the difference.
     pub turn: Turn,
@@ -145,8 +151,8 @@ pub struct Size {
     pub reservations: usize,
     /// Their holds.
     pub holds: usize,
-    /// Settled ids that are remembered so that a replay does nothing.
-    pub settled: usize,
+    /// Settled ids that are remembered so that a replay does nothing. `None`: the storage does not count them.
+    pub settled: Option<usize>,
     /// Settled ids that had to be forgotten before their time.
     pub forgotten: u64,
     /// Charges that found no place for their counter.
@@ -169,16 +175,16 @@ pub enum Unavailable {
 pub trait Ledger: Send + Sync {
     /// Holds every amount, or none. `id` is the caller's; repeating a call holds nothing twice. A refused id is not
     /// remembered: a repetition asks again.
-    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Instant) -> Result<Outcome, Unavailable>;
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable>;
     /// Ends a reservation: its holds go, `charges` are charged, once. An unknown id is charged as well, and a later
     /// reserve of it holds nothing. An empty id cannot be remembered.
-    async fn commit(&self, id: &str, charges: Vec<Charge>, now: Instant) -> Result<Settled, Unavailable>;
+    async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable>;
     /// Asks and charges without a hold.
-    async fn hit(&self, hits: Vec<Hit>, now: Instant) -> Result<Outcome, Unavailable>;
+    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable>;
     /// Every bucket, in no order.
-    async fn readings(&self, now: Instant) -> Result<Vec<Reading>, Unavailable>;
+    async fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable>;
     /// How much there is. Fails if the storage does not answer.
     async fn size(&self) -> Result<Size, Unavailable>;
     /// Forgets what is over. To be called about once a second; nothing is wrong in between, only larger.
-    async fn sweep(&self, now: Instant) -> Result<(), Unavailable>;
+    async fn sweep(&self, now: Moment) -> Result<(), Unavailable>;
 }

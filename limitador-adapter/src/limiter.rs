@@ -4,6 +4,7 @@ use crate::descriptors::{Call, MOST_DESCRIPTORS};
 use crate::in_force::InForce;
 use crate::ledger::{Charge, Hit, Hold, Ledger, Outcome, Settled, Status, Take, Turn, Unavailable, When};
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use policy::model::Unit;
 use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -53,7 +54,7 @@ impl Limiter {
     }
 
     /// Holds what every descriptor asks for, or nothing.
-    pub async fn reserve(&self, request: ReserveRequest, now: Instant) -> Result<ReserveResponse, CallError> {
+    pub async fn reserve(&self, request: ReserveRequest, now: Moment) -> Result<ReserveResponse, CallError> {
         let in_force = self.now_in_force();
         let call = find(request.descriptors, &in_force)?;
         let id = match request.reservation_id {
@@ -80,6 +81,7 @@ impl Limiter {
             max: named.max_of(rate),
             ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
             take: if rate.unit == Unit::Requests { Take::Charge } else { Take::Hold },
+            enforced: !named.unenforced,
         });
         let outcome = self.counted(self.ledger.reserve(&id, holds.collect(), now).await)?;
         self.count_reserve(&call, &outcome);
@@ -90,11 +92,7 @@ impl Limiter {
     }
 
     /// Settles reservations in their order; at the first that fails, the rest is left to be sent again.
-    pub async fn commit(
-        &self,
-        mut request: CommitRequest,
-        now: Instant,
-    ) -> Result<CommitResponse, CallError> {
+    pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
         let further = std::mem::take(&mut request.further);
         if further.len() >= MOST_COMMITS {
             return Err(CallError::Invalid(format!("a commit ends {MOST_COMMITS} reservations at most")));
@@ -116,7 +114,7 @@ impl Limiter {
         &self,
         request: CommitRequest,
         in_force: &InForce,
-        now: Instant,
+        now: Moment,
     ) -> Result<Settled, CallError> {
         let call = find(request.descriptors, in_force)?;
         if call.unknown() > 0 {
@@ -147,7 +145,7 @@ impl Limiter {
         call: &Call<'a>,
         name: &'static str,
         hits: Vec<Hit>,
-        now: Instant,
+        now: Moment,
     ) -> Result<Outcome, CallError> {
         if call.unknown() > 0 {
             self.tell_unknown(name, call.unknown(), now);
@@ -190,11 +188,11 @@ impl Limiter {
         result
     }
 
-    fn tell_unknown(&self, call: &'static str, unknown: usize, now: Instant) {
+    fn tell_unknown(&self, call: &'static str, unknown: usize, now: Moment) {
         self.metrics.unknown_limits(call).increment(unknown as u64);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|last| now.saturating_duration_since(last) >= TELL_EVERY) {
-            *told = Some(now);
+        if told.is_none_or(|last| now.instant.saturating_duration_since(last) >= TELL_EVERY) {
+            *told = Some(now.instant);
             tracing::warn!(
                 call,
                 "a call names a limit that no policy in force has; weir_unknown_limits_total counts them"

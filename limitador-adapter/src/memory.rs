@@ -5,10 +5,11 @@
 //! here; [`Archive`] remembers the others.
 
 use crate::archive::{AT_MOST, Advance, Archive, Charged, Id, Past};
-use crate::buckets::{Buckets, after};
+use crate::buckets::{Buckets, Room, after};
 use crate::ledger::{
     Charge, Hit, Hold, Key, Ledger, Outcome, Reading, Settled, Size, Take, Turn, Unavailable, When,
 };
+use crate::moment::Moment;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,7 @@ struct Want<'a> {
     key: &'a Arc<Key>,
     amount: u64,
     max: u64,
+    enforced: bool,
 }
 
 struct Reservation {
@@ -57,12 +59,12 @@ struct Held {
 
 impl MemoryLedger {
     /// Empty; never more than `counters` buckets.
-    pub fn new(counters: usize, now: Instant) -> Self {
+    pub fn new(counters: usize, now: Moment) -> Self {
         let state = State {
             buckets: Buckets::new(counters),
             live: HashMap::new(),
             lapses: BTreeSet::new(),
-            archive: Archive::new(AT_MOST, now),
+            archive: Archive::new(AT_MOST, now.instant),
             holds: 0,
             dropped: 0,
         };
@@ -70,7 +72,7 @@ impl MemoryLedger {
     }
 
     /// See [`Ledger::reserve`].
-    pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Instant) -> Result<Outcome, Unavailable> {
+    pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
         let id = self.ids.hash_one(id);
         let mut state = self.at(now)?;
         let turn = match (state.live.contains_key(&id), state.archive.knows(id)) {
@@ -79,27 +81,31 @@ impl MemoryLedger {
             (false, false) => Turn::First,
         };
         if turn != Turn::First {
-            let statuses = holds.iter().map(|hold| state.buckets.status(&hold.key, hold.max, false, now));
+            let statuses =
+                holds.iter().map(|hold| state.buckets.status(&hold.key, hold.max, Room::Enough, now));
             return Ok(Outcome { admitted: true, turn, statuses: statuses.collect::<Result<_, _>>()? });
         }
         let wants: Vec<_> = holds
             .iter()
-            .map(|hold| Want { key: &hold.key, amount: hold.amount.max(1), max: hold.max })
+            .map(|hold| Want {
+                key: &hold.key,
+                amount: hold.amount.max(1),
+                max: hold.max,
+                enforced: hold.enforced,
+            })
             .collect();
-        let limited = state.take(&wants, now)?;
-        let admitted = !limited.contains(&true);
+        let rooms = state.take(&wants, now)?;
+        let admitted = !rooms.contains(&Room::None);
         if admitted {
             state.keep(id, &holds, now)?;
         }
-        let statuses = holds
-            .iter()
-            .zip(limited)
-            .map(|(hold, limited)| state.buckets.status(&hold.key, hold.max, limited, now));
+        let statuses =
+            holds.iter().zip(rooms).map(|(hold, room)| state.buckets.status(&hold.key, hold.max, room, now));
         Ok(Outcome { admitted, turn, statuses: statuses.collect::<Result<_, _>>()? })
     }
 
     /// See [`Ledger::commit`].
-    pub fn commit(&self, id: &str, charges: &[Charge], now: Instant) -> Result<Settled, Unavailable> {
+    pub fn commit(&self, id: &str, charges: &[Charge], now: Moment) -> Result<Settled, Unavailable> {
         let name = self.ids.hash_one(id);
         let mut state = self.at(now)?;
         let (settled, charged) = match state.live.remove(&name) {
@@ -115,19 +121,21 @@ impl MemoryLedger {
             },
         };
         if !id.is_empty() {
-            state.archive.settle(name, now);
+            state.archive.settle(name, now.instant);
         }
         state.charge(charges, charged, now)?;
         Ok(settled)
     }
 
     /// See [`Ledger::hit`].
-    pub fn hit(&self, hits: &[Hit], now: Instant) -> Result<Outcome, Unavailable> {
+    pub fn hit(&self, hits: &[Hit], now: Moment) -> Result<Outcome, Unavailable> {
         let mut state = self.at(now)?;
-        let wants: Vec<_> =
-            hits.iter().map(|hit| Want { key: &hit.key, amount: hit.need.max(1), max: hit.max }).collect();
-        let limited = state.take(&wants, now)?;
-        let admitted = !limited.contains(&true);
+        let wants: Vec<_> = hits
+            .iter()
+            .map(|hit| Want { key: &hit.key, amount: hit.need.max(1), max: hit.max, enforced: true })
+            .collect();
+        let rooms = state.take(&wants, now)?;
+        let admitted = !rooms.contains(&Room::None);
         for hit in hits {
             if admitted {
                 state.charge_one(&hit.key, hit.charge, now)?;
@@ -136,15 +144,13 @@ impl MemoryLedger {
                 state.charge_one(&hit.key, hit.charge, now)?;
             }
         }
-        let statuses = hits
-            .iter()
-            .zip(limited)
-            .map(|(hit, limited)| state.buckets.status(&hit.key, hit.max, limited, now));
+        let statuses =
+            hits.iter().zip(rooms).map(|(hit, room)| state.buckets.status(&hit.key, hit.max, room, now));
         Ok(Outcome { admitted, turn: Turn::First, statuses: statuses.collect::<Result<_, _>>()? })
     }
 
     /// See [`Ledger::readings`].
-    pub fn readings(&self, now: Instant) -> Result<Vec<Reading>, Unavailable> {
+    pub fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
         let keys = self.at(now)?.buckets.keys();
         let mut readings = Vec::with_capacity(keys.len());
         for batch in keys.chunks(BATCH) {
@@ -164,14 +170,14 @@ impl MemoryLedger {
             counters: state.buckets.len(),
             reservations: state.live.len(),
             holds: state.holds,
-            settled: state.archive.len(),
+            settled: Some(state.archive.len()),
             forgotten: state.archive.forgotten(),
             dropped: state.dropped,
         }
     }
 
     /// See [`Ledger::sweep`].
-    pub fn sweep(&self, now: Instant) -> Result<(), Unavailable> {
+    pub fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
         while self.at(now)?.buckets.sweep(BATCH, now)? {}
         Ok(())
     }
@@ -182,7 +188,7 @@ impl MemoryLedger {
     }
 
     /// The state as it is at `now`.
-    fn at(&self, now: Instant) -> Result<MutexGuard<'_, State>, Unavailable> {
+    fn at(&self, now: Moment) -> Result<MutexGuard<'_, State>, Unavailable> {
         let mut state = self.lock();
         state.lapse(now);
         state.buckets.sweep(SWEEP_IN_PASSING, now)?;
@@ -191,35 +197,42 @@ impl MemoryLedger {
 }
 
 impl State {
-    /// Takes every amount out of its bucket, or none. Which had no room.
+    /// Takes every amount out of its bucket, or none, if one that is enforced has no room.
     ///
     /// One after the other, so that two wants of one bucket see each other.
-    fn take(&mut self, wants: &[Want<'_>], now: Instant) -> Result<Vec<bool>, Unavailable> {
-        let mut limited = Vec::with_capacity(wants.len());
+    fn take(&mut self, wants: &[Want<'_>], now: Moment) -> Result<Vec<Room>, Unavailable> {
+        let mut rooms = Vec::with_capacity(wants.len());
         let mut failed = None;
         for want in wants {
-            let room = self.buckets.has_room(want.key, want.amount, want.max, now);
-            match room.and_then(|room| {
-                if room { self.buckets.hold(want.key, want.amount).map(|()| true) } else { Ok(false) }
-            }) {
-                Ok(taken) => limited.push(!taken),
+            match self.take_one(want, now) {
+                Ok(room) => rooms.push(room),
                 Err(error) => {
                     failed = Some(error);
                     break;
                 }
             }
         }
-        if failed.is_some() || limited.contains(&true) {
-            for (want, _) in wants.iter().zip(&limited).filter(|(_, limited)| !**limited) {
+        if failed.is_some() || rooms.contains(&Room::None) {
+            for (want, _) in wants.iter().zip(&rooms).filter(|(_, room)| **room != Room::None) {
                 self.buckets.release(want.key, want.amount);
             }
         }
-        failed.map_or(Ok(limited), Err)
+        failed.map_or(Ok(rooms), Err)
+    }
+
+    fn take_one(&mut self, want: &Want<'_>, now: Moment) -> Result<Room, Unavailable> {
+        let room = match self.buckets.has_room(want.key, want.amount, want.max, now)? {
+            true => Room::Enough,
+            false if want.enforced => return Ok(Room::None),
+            false => Room::Excused,
+        };
+        self.buckets.hold(want.key, want.amount)?;
+        Ok(room)
     }
 
     /// Remembers what was taken under its id, and charges what admission itself uses.
-    fn keep(&mut self, id: Id, holds: &[Hold], now: Instant) -> Result<(), Unavailable> {
-        let mut reservation = Reservation { holds: Vec::new(), charged: Vec::new(), lapses: now };
+    fn keep(&mut self, id: Id, holds: &[Hold], now: Moment) -> Result<(), Unavailable> {
+        let mut reservation = Reservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant };
         let Some(first) = holds.iter().map(|hold| hold.ttl).min() else { return Ok(()) };
         for hold in holds {
             let (key, amount) = (Arc::clone(&hold.key), hold.amount.max(1));
@@ -250,7 +263,7 @@ impl State {
 
     /// Charges what goes beyond the admission's own charges, and gives back what those had too much. A bucket that
     /// the commit does not name keeps its advance.
-    fn charge(&mut self, charges: &[Charge], mut advances: Charged, now: Instant) -> Result<(), Unavailable> {
+    fn charge(&mut self, charges: &[Charge], mut advances: Charged, now: Moment) -> Result<(), Unavailable> {
         for charge in charges {
             let mut amount = charge.amount;
             for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
@@ -265,7 +278,7 @@ impl State {
     }
 
     /// What was used cannot be refused: with no place left for its bucket, all that is left is to count the loss.
-    fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Instant) -> Result<(), Unavailable> {
+    fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<(), Unavailable> {
         match self.buckets.charge(key, amount, now) {
             Err(Unavailable::Full(_)) => self.dropped = self.dropped.saturating_add(1),
             charged => drop(charged?),
@@ -274,15 +287,15 @@ impl State {
     }
 
     /// Lets go of every hold whose time is over.
-    fn lapse(&mut self, now: Instant) {
-        while let Some((_, id)) = self.lapses.first().copied().filter(|(when, _)| *when <= now) {
+    fn lapse(&mut self, now: Moment) {
+        while let Some((_, id)) = self.lapses.first().copied().filter(|(when, _)| *when <= now.instant) {
             self.lapses.pop_first();
             let Some(mut reservation) = self.live.remove(&id) else { continue };
-            let (over, left) = reservation.holds.into_iter().partition(|hold| hold.until <= now);
+            let (over, left) = reservation.holds.into_iter().partition(|hold| hold.until <= now.instant);
             reservation.holds = left;
             self.release(over);
             match reservation.holds.iter().map(|hold| hold.until).min() {
-                None => self.archive.lapse(id, reservation.charged, now),
+                None => self.archive.lapse(id, reservation.charged, now.instant),
                 Some(next) => {
                     reservation.lapses = next;
                     self.lapses.insert((next, id));
@@ -295,22 +308,22 @@ impl State {
 
 #[tonic::async_trait]
 impl Ledger for MemoryLedger {
-    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Instant) -> Result<Outcome, Unavailable> {
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
         self.reserve(id, holds, now)
     }
-    async fn commit(&self, id: &str, charges: Vec<Charge>, now: Instant) -> Result<Settled, Unavailable> {
+    async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
         self.commit(id, &charges, now)
     }
-    async fn hit(&self, hits: Vec<Hit>, now: Instant) -> Result<Outcome, Unavailable> {
+    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable> {
         self.hit(&hits, now)
     }
-    async fn readings(&self, now: Instant) -> Result<Vec<Reading>, Unavailable> {
+    async fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
         self.readings(now)
     }
     async fn size(&self) -> Result<Size, Unavailable> {
         Ok(self.size())
     }
-    async fn sweep(&self, now: Instant) -> Result<(), Unavailable> {
+    async fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
         self.sweep(now)
     }
 }

@@ -12,9 +12,10 @@ use policy::model::Unit;
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
-const DESCRIPTIONS: [(&str, &str); 19] = [
+const DESCRIPTIONS: [(&str, &str); 20] = [
     ("weir_reserves_total", "Reserve calls by outcome"),
     ("weir_refusals_total", "Limits that had no room, by policy and limit"),
+    ("weir_excused_total", "Limits that had no room and are not enforced (enforceWhen), by policy and limit"),
     ("weir_charged_total", "What was charged, by policy, limit and unit"),
     ("weir_commits_total", "Reservations that a Commit call ended, by outcome"),
     ("weir_hits_total", "CheckRateLimit, Report and ShouldRateLimit calls by outcome"),
@@ -23,7 +24,7 @@ const DESCRIPTIONS: [(&str, &str); 19] = [
     ("weir_settled_forgotten_total", "Settled reservations that could not be remembered for half an hour"),
     ("weir_holds", "Holds that live"),
     ("weir_reservations", "Reservations that wait for their commit"),
-    ("weir_settled_reservations", "Settled reservations that are remembered"),
+    ("weir_settled_reservations", "Settled reservations that are remembered; in memory only"),
     ("weir_counters", "Counters with usage or holds"),
     ("weir_policies_loaded", "Policies in force"),
     ("weir_policies_invalid", "Policies and files with mistakes"),
@@ -114,6 +115,11 @@ impl Metrics {
         counter(&self.recorder, "weir_refusals_total", &[("policy", policy), ("limit", limit)])
     }
 
+    /// Refusals that a limit which is not enforced has left out.
+    pub fn excused(&self, policy: &str, limit: &str) -> Counter {
+        counter(&self.recorder, "weir_excused_total", &[("policy", policy), ("limit", limit)])
+    }
+
     /// What a limit was charged.
     pub fn charged(&self, policy: &str, limit: &str, unit: Unit) -> Counter {
         let labels = [("policy", policy), ("limit", limit), ("unit", unit.name())];
@@ -145,10 +151,12 @@ impl Metrics {
         for (name, value) in [
             ("weir_holds", size.holds),
             ("weir_reservations", size.reservations),
-            ("weir_settled_reservations", size.settled),
             ("weir_counters", size.counters),
         ] {
             gauge(&self.recorder, name, &[]).set(value as f64);
+        }
+        if let Some(settled) = size.settled {
+            gauge(&self.recorder, "weir_settled_reservations", &[]).set(settled as f64);
         }
         counter(&self.recorder, "weir_charges_dropped_total", &[]).absolute(size.dropped);
         counter(&self.recorder, "weir_settled_forgotten_total", &[]).absolute(size.forgotten);

@@ -9,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::limiter::Limiter;
 use crate::memory::MemoryLedger;
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use crate::services::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer as EnvoyServer;
 use crate::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitServiceServer as KuadrantServer;
 use crate::services::weir::v1::policy_service_server::PolicyServiceServer;
@@ -18,7 +19,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -73,7 +74,7 @@ impl Serving {
         let metrics = Metrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
         let metrics = Arc::new(metrics);
         let ledger: Arc<dyn Ledger> = match config.storage {
-            Storage::Memory => Arc::new(MemoryLedger::new(config.max_counters, Instant::now())),
+            Storage::Memory => Arc::new(MemoryLedger::new(config.max_counters, Moment::now())),
         };
         let first = comes_into_force(sources.collection.collect(), &InForce::default(), &metrics);
         let (publish, in_force) = watch::channel(first);
@@ -274,7 +275,7 @@ async fn sweep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) {
     loop {
         every_second.tick().await;
         metrics.upkeep();
-        if let Err(error) = ledger.sweep(Instant::now()).await {
+        if let Err(error) = ledger.sweep(Moment::now()).await {
             tracing::warn!(%error, "the ledger could not be swept");
         }
     }

@@ -10,6 +10,7 @@ use limitador_adapter::ledger::Ledger;
 use limitador_adapter::limiter::Limiter;
 use limitador_adapter::memory::MemoryLedger;
 use limitador_adapter::metrics::Metrics;
+use limitador_adapter::moment::Moment;
 use policy::call::CallFailure;
 use policy::config::Encoding;
 use policy::exchange::{Effect, Event, Exchange, InForce as FilterPlan, ReservationId};
@@ -23,7 +24,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -46,8 +47,8 @@ struct Native {
     metrics: Arc<Metrics>,
     plan: FilterPlan,
     outbox: Outbox,
-    begun: Instant,
-    now: Instant,
+    begun: Moment,
+    now: Moment,
     away: bool,
     requests: u64,
 }
@@ -63,7 +64,7 @@ struct Open {
 
 impl Native {
     fn new() -> Self {
-        let begun = Instant::now();
+        let begun = Moment::now();
         let metrics = Arc::new(Metrics::new().unwrap());
         let (in_force, known) = watch::channel(Arc::new(InForce::default()));
         let ledger = Arc::new(MemoryLedger::new(10_000, begun));
@@ -105,7 +106,7 @@ impl Native {
 
     /// Tells the adapter what it has not heard, if it is there.
     fn tell(&mut self) {
-        let ms = u64::try_from((self.now - self.begun).as_millis()).unwrap();
+        let ms = u64::try_from((self.now.instant - self.begun.instant).as_millis()).unwrap();
         while let Some(call) = self.outbox.send(ms) {
             if self.away {
                 self.outbox.answered(Err(CallFailure::Timeout), ms);
@@ -253,13 +254,13 @@ impl Player for Native {
         assert_ne!(fate, AdapterFate::Killed, "what the memory held is not forgotten here");
         if !self.away {
             // The longest that the filter waits before it tells again.
-            self.now += Duration::from_secs(5);
+            self.now = self.now + Duration::from_secs(5);
             self.tell();
         }
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now += time;
+        self.now = self.now + time;
     }
 }
 

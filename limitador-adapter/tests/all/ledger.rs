@@ -1,61 +1,99 @@
-//! What a ledger promises, case by case.
+//! What a ledger promises, case by case, whatever keeps it.
 
-use limitador_adapter::ledger::{Charge, Hit, Hold, Key, Settled, Status, Take, Turn, Unavailable, When};
-use limitador_adapter::memory::MemoryLedger;
-use policy::model::{Unit, Window};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use crate::storages::{Storage, on_every_storage};
+use limitador_adapter::ledger::{
+    Charge, Hit, Hold, Key, Ledger, Settled, Status, Take, Turn, Unavailable, When,
+};
+use limitador_adapter::moment::Moment;
+use policy::model::{Period, Unit, Window};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 pub fn key(who: &str, unit: Unit) -> Arc<Key> {
+    let window = if unit == Unit::Concurrency { Window::Now } else { Window::Fixed(MINUTE) };
+    key_of(who, unit, window)
+}
+
+pub fn key_of(who: &str, unit: Unit, window: Window) -> Arc<Key> {
     let counters = Arc::from([("auth.identity.userid".to_owned(), who.to_owned())]);
-    Arc::new(Key { limit: "default/llm/free".into(), unit, window: Window::Fixed(MINUTE), counters })
+    Arc::new(Key { limit: "default/llm/free".into(), unit, window, counters })
+}
+
+fn hold(key: Arc<Key>, amount: u64, max: u64) -> Hold {
+    Hold { key, amount, max, ttl: MINUTE * 15, take: Take::Hold, enforced: true }
 }
 
 fn tokens(who: &str, amount: u64, max: u64) -> Hold {
-    Hold { key: key(who, Unit::Tokens), amount, max, ttl: MINUTE * 15, take: Take::Hold }
+    hold(key(who, Unit::Tokens), amount, max)
 }
 
 fn request(who: &str, max: u64) -> Hold {
-    Hold { key: key(who, Unit::Requests), amount: 1, max, ttl: MINUTE * 15, take: Take::Charge }
+    Hold { take: Take::Charge, ..hold(key(who, Unit::Requests), 1, max) }
 }
 
 fn charge(hold: &Hold, amount: u64) -> Charge {
     Charge { key: Arc::clone(&hold.key), amount }
 }
 
-fn ledger() -> (MemoryLedger, Instant) {
-    let now = Instant::now();
-    (MemoryLedger::new(100, now), now)
+/// How a bucket of a minute stands that nothing is wrong with.
+fn good(max: u64, remaining: u64) -> Status {
+    Status { limited: false, excused: false, max, remaining, reset: MINUTE }
 }
 
 /// (used, held) of each bucket that has any, in the order of the keys.
-fn books(ledger: &MemoryLedger, now: Instant) -> Vec<(u64, u64)> {
-    let mut readings = ledger.readings(now).unwrap();
+async fn books(ledger: &Arc<dyn Ledger>, now: Moment) -> Vec<(u64, u64)> {
+    let mut readings = ledger.readings(now).await.unwrap();
     readings.sort_by(|a, b| a.key.cmp(&b.key));
     readings.iter().map(|reading| (reading.used, reading.held)).collect()
 }
 
-#[test]
-fn a_hold_counts_like_usage_until_the_commit_replaces_it_by_the_charge() {
-    let (ledger, now) = ledger();
+on_every_storage![
+    a_hold_counts_like_usage_until_the_commit_replaces_it_by_the_charge,
+    exactly_the_limit_fits_and_a_hold_is_at_least_one,
+    all_or_nothing_and_every_status_is_told,
+    two_holds_on_one_bucket_see_each_other,
+    a_repeated_reserve_holds_nothing_twice,
+    a_commit_is_charged_once_however_often_it_comes,
+    a_commit_before_its_reserve_charges_and_the_late_reserve_holds_nothing,
+    a_debt_stands_until_the_window_ends,
+    a_window_starts_at_its_first_charge_and_not_with_a_hold,
+    a_hold_outlives_a_window_but_not_its_ttl,
+    a_lapsed_reservation_cannot_be_taken_again,
+    a_request_is_charged_at_admission_and_the_commit_confirms_or_takes_it_back,
+    a_request_is_not_taken_back_from_a_window_that_never_had_it,
+    a_changed_maximum_keeps_the_counter,
+    hits_to_come_are_all_or_nothing_and_measured_ones_always_count,
+    sums_saturate,
+    with_no_place_for_a_counter_a_reserve_fails_and_a_charge_is_counted_as_lost,
+    what_is_over_leaves_memory,
+    sixty_four_that_hold_100_of_1000_at_once_are_ten,
+    a_gauge_is_held_and_never_charged_and_no_window_empties_it,
+    a_refused_request_takes_no_slot,
+    what_is_not_enforced_is_held_and_charged_and_refuses_nothing,
+    periods_end_with_the_calendar_s,
+    a_commit_credits_no_other_window,
+];
+
+async fn a_hold_counts_like_usage_until_the_commit_replaces_it_by_the_charge(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = tokens("alice", 600, 1000);
-    let first = ledger.reserve("1", vec![hold.clone()], now).unwrap();
+    let first = ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
     assert!(first.admitted);
-    assert_eq!(first.statuses, [Status { limited: false, max: 1000, remaining: 400, reset: MINUTE }]);
-    let second = ledger.reserve("2", vec![hold.clone()], now).unwrap();
+    assert_eq!(first.statuses, [good(1000, 400)]);
+    let second = ledger.reserve("2", vec![hold.clone()], now).await.unwrap();
     assert!(!second.admitted);
-    assert_eq!(second.statuses, [Status { limited: true, max: 1000, remaining: 400, reset: MINUTE }]);
-    assert_eq!(books(&ledger, now), [(0, 600)]);
-    assert_eq!(ledger.commit("1", &[charge(&hold, 100)], now).unwrap(), Settled::Released);
-    assert_eq!(books(&ledger, now), [(100, 0)]);
-    assert!(ledger.reserve("2", vec![hold], now).unwrap().admitted);
+    assert_eq!(second.statuses, [Status { limited: true, ..good(1000, 400) }]);
+    assert_eq!(books(&ledger, now).await, [(0, 600)]);
+    assert_eq!(ledger.commit("1", vec![charge(&hold, 100)], now).await.unwrap(), Settled::Released);
+    assert_eq!(books(&ledger, now).await, [(100, 0)]);
+    assert!(ledger.reserve("2", vec![hold], now).await.unwrap().admitted);
 }
 
-#[test]
-fn exactly_the_limit_fits_and_a_hold_is_at_least_one() {
+async fn exactly_the_limit_fits_and_a_hold_is_at_least_one(storage: Storage) {
     for (used, amount, max, fits) in [
         (0, 1000, 1000, true),
         (0, 1001, 1000, false),
@@ -69,231 +107,308 @@ fn exactly_the_limit_fits_and_a_hold_is_at_least_one() {
         (0, u64::MAX, u64::MAX, true),
         (u64::MAX, 1, u64::MAX, false),
     ] {
-        let (ledger, now) = ledger();
+        let (ledger, now) = storage.ledger(100).await;
         let hold = tokens("alice", amount, max);
-        ledger.commit("before", &[charge(&hold, used)], now).unwrap();
-        let outcome = ledger.reserve("1", vec![hold], now).unwrap();
+        ledger.commit("before", vec![charge(&hold, used)], now).await.unwrap();
+        let outcome = ledger.reserve("1", vec![hold], now).await.unwrap();
         assert_eq!(outcome.admitted, fits, "{used} used, {amount} wanted, {max} at most");
     }
 }
 
-#[test]
-fn all_or_nothing_and_every_status_is_told() {
-    let (ledger, now) = ledger();
+async fn all_or_nothing_and_every_status_is_told(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let wants =
         vec![tokens("alice", 10, 100), tokens("bob", 200, 100), request("carol", 5), tokens("dave", 7, 6)];
-    let outcome = ledger.reserve("1", wants, now).unwrap();
+    let outcome = ledger.reserve("1", wants, now).await.unwrap();
     assert!(!outcome.admitted);
     let told: Vec<_> = outcome.statuses.iter().map(|status| (status.limited, status.remaining)).collect();
     assert_eq!(told, [(false, 100), (true, 100), (false, 5), (true, 6)]);
-    assert_eq!(books(&ledger, now), []);
-    assert_eq!(ledger.size().counters, 0);
+    assert_eq!(books(&ledger, now).await, []);
+    assert_eq!(ledger.size().await.unwrap().counters, 0);
 }
 
-#[test]
-fn two_holds_on_one_bucket_see_each_other() {
-    let (ledger, now) = ledger();
-    let outcome = ledger.reserve("1", vec![tokens("alice", 60, 100), tokens("alice", 60, 100)], now).unwrap();
+async fn two_holds_on_one_bucket_see_each_other(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let outcome =
+        ledger.reserve("1", vec![tokens("alice", 60, 100), tokens("alice", 60, 100)], now).await.unwrap();
     assert_eq!(outcome.statuses.iter().map(|status| status.limited).collect::<Vec<_>>(), [false, true]);
     assert!(
-        ledger.reserve("1", vec![tokens("alice", 50, 100), tokens("alice", 50, 100)], now).unwrap().admitted
+        ledger
+            .reserve("1", vec![tokens("alice", 50, 100), tokens("alice", 50, 100)], now)
+            .await
+            .unwrap()
+            .admitted
     );
-    assert_eq!(books(&ledger, now), [(0, 100)]);
+    assert_eq!(books(&ledger, now).await, [(0, 100)]);
 }
 
-#[test]
-fn a_repeated_reserve_holds_nothing_twice() {
-    let (ledger, now) = ledger();
+async fn a_repeated_reserve_holds_nothing_twice(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let holds = vec![tokens("alice", 60, 100), request("alice", 1)];
-    assert_eq!(ledger.reserve("1", holds.clone(), now).unwrap().turn, Turn::First);
-    let repeated = ledger.reserve("1", holds, now).unwrap();
+    assert_eq!(ledger.reserve("1", holds.clone(), now).await.unwrap().turn, Turn::First);
+    let repeated = ledger.reserve("1", holds, now).await.unwrap();
     assert_eq!((repeated.admitted, repeated.turn), (true, Turn::Repeated));
     assert_eq!(repeated.statuses.iter().map(|status| status.remaining).collect::<Vec<_>>(), [40, 0]);
-    assert_eq!(books(&ledger, now), [(1, 0), (0, 60)]);
+    assert_eq!(books(&ledger, now).await, [(1, 0), (0, 60)]);
 }
 
-#[test]
-fn a_commit_is_charged_once_however_often_it_comes() {
-    let (ledger, now) = ledger();
+async fn a_commit_is_charged_once_however_often_it_comes(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = tokens("alice", 60, 100);
-    ledger.reserve("1", vec![hold.clone()], now).unwrap();
-    let told: Vec<_> =
-        (0..3).map(|_| ledger.commit("1", &[charge(&hold, 50)], now + MINUTE / 4).unwrap()).collect();
-    assert_eq!(told, [Settled::Released, Settled::AlreadySettled, Settled::AlreadySettled]);
-    assert_eq!(books(&ledger, now + MINUTE / 2), [(50, 0)]);
+    ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
+    for told in [Settled::Released, Settled::AlreadySettled, Settled::AlreadySettled] {
+        let settled = ledger.commit("1", vec![charge(&hold, 50)], now + MINUTE / 4).await.unwrap();
+        assert_eq!(settled, told);
+    }
+    assert_eq!(books(&ledger, now + MINUTE / 2).await, [(50, 0)]);
 }
 
-#[test]
-fn a_commit_before_its_reserve_charges_and_the_late_reserve_holds_nothing() {
-    let (ledger, now) = ledger();
+async fn a_commit_before_its_reserve_charges_and_the_late_reserve_holds_nothing(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = tokens("alice", 60, 100);
-    assert_eq!(ledger.commit("1", &[charge(&hold, 100)], now).unwrap(), Settled::Charged);
-    let late = ledger.reserve("1", vec![hold], now).unwrap();
+    assert_eq!(ledger.commit("1", vec![charge(&hold, 100)], now).await.unwrap(), Settled::Charged);
+    let late = ledger.reserve("1", vec![hold], now).await.unwrap();
     assert_eq!((late.admitted, late.turn), (true, Turn::Late));
-    assert_eq!(books(&ledger, now), [(100, 0)]);
+    assert_eq!(books(&ledger, now).await, [(100, 0)]);
 }
 
-#[test]
-fn a_debt_stands_until_the_window_ends() {
-    let (ledger, now) = ledger();
+async fn a_debt_stands_until_the_window_ends(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = tokens("alice", 1, 100);
-    ledger.commit("1", &[charge(&hold, 250)], now).unwrap();
-    let in_debt = ledger.reserve("2", vec![hold.clone()], now + MINUTE - Duration::from_millis(1)).unwrap();
-    let reset = Duration::from_millis(1);
-    assert_eq!(in_debt.statuses, [Status { limited: true, max: 100, remaining: 0, reset }]);
-    let after = ledger.reserve("2", vec![hold], now + MINUTE).unwrap();
-    assert_eq!(after.statuses, [Status { limited: false, max: 100, remaining: 99, reset: MINUTE }]);
+    ledger.commit("1", vec![charge(&hold, 250)], now).await.unwrap();
+    let in_debt = ledger.reserve("2", vec![hold.clone()], now + (MINUTE - MILLISECOND)).await.unwrap();
+    let reset = MILLISECOND;
+    assert_eq!(in_debt.statuses, [Status { limited: true, reset, ..good(100, 0) }]);
+    let after = ledger.reserve("2", vec![hold], now + MINUTE).await.unwrap();
+    assert_eq!(after.statuses, [good(100, 99)]);
 }
 
-#[test]
-fn a_window_starts_at_its_first_charge_and_not_with_a_hold() {
-    let (ledger, now) = ledger();
+async fn a_window_starts_at_its_first_charge_and_not_with_a_hold(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = tokens("alice", 10, 100);
-    ledger.reserve("1", vec![hold.clone()], now).unwrap();
+    ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
     let later = now + MINUTE * 5;
-    ledger.commit("1", &[charge(&hold, 10)], later).unwrap();
-    assert_eq!(books(&ledger, later + MINUTE - Duration::from_nanos(1)), [(10, 0)]);
-    assert_eq!(books(&ledger, later + MINUTE), []);
+    ledger.commit("1", vec![charge(&hold, 10)], later).await.unwrap();
+    assert_eq!(books(&ledger, later + (MINUTE - MILLISECOND)).await, [(10, 0)]);
+    assert_eq!(books(&ledger, later + MINUTE).await, []);
 }
 
-#[test]
-fn a_hold_outlives_a_window_but_not_its_ttl() {
-    let (ledger, now) = ledger();
+async fn a_hold_outlives_a_window_but_not_its_ttl(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let mut hold = tokens("alice", 60, 100);
     hold.ttl = MINUTE * 2;
-    ledger.reserve("1", vec![hold.clone()], now).unwrap();
-    let before = now + MINUTE * 2 - Duration::from_nanos(1);
-    assert!(!ledger.reserve("2", vec![hold.clone()], before).unwrap().admitted);
-    assert!(ledger.reserve("3", vec![hold.clone()], now + MINUTE * 2).unwrap().admitted);
-    assert_eq!(ledger.commit("1", &[charge(&hold, 30)], now + MINUTE * 2).unwrap(), Settled::Charged);
-    assert_eq!(books(&ledger, now + MINUTE * 2), [(30, 60)]);
+    ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
+    let before = now + (MINUTE * 2 - MILLISECOND);
+    assert!(!ledger.reserve("2", vec![hold.clone()], before).await.unwrap().admitted);
+    assert!(ledger.reserve("3", vec![hold.clone()], now + MINUTE * 2).await.unwrap().admitted);
+    assert_eq!(
+        ledger.commit("1", vec![charge(&hold, 30)], now + MINUTE * 2).await.unwrap(),
+        Settled::Charged
+    );
+    assert_eq!(books(&ledger, now + MINUTE * 2).await, [(30, 60)]);
 }
 
-#[test]
-fn a_lapsed_reservation_cannot_be_taken_again() {
-    let (ledger, now) = ledger();
+async fn a_lapsed_reservation_cannot_be_taken_again(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = tokens("alice", 60, 100);
-    ledger.reserve("1", vec![hold.clone()], now).unwrap();
+    ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
     let later = now + hold.ttl;
-    assert_eq!(ledger.reserve("1", vec![hold.clone()], later).unwrap().turn, Turn::Late);
-    assert_eq!(books(&ledger, later), []);
-    assert_eq!(ledger.commit("1", &[charge(&hold, 5)], later).unwrap(), Settled::Charged);
-    assert_eq!(ledger.commit("1", &[charge(&hold, 5)], later).unwrap(), Settled::AlreadySettled);
-    assert_eq!(books(&ledger, later), [(5, 0)]);
+    assert_eq!(ledger.reserve("1", vec![hold.clone()], later).await.unwrap().turn, Turn::Late);
+    assert_eq!(books(&ledger, later).await, []);
+    assert_eq!(ledger.commit("1", vec![charge(&hold, 5)], later).await.unwrap(), Settled::Charged);
+    assert_eq!(ledger.commit("1", vec![charge(&hold, 5)], later).await.unwrap(), Settled::AlreadySettled);
+    assert_eq!(books(&ledger, later).await, [(5, 0)]);
 }
 
-#[test]
-fn a_request_is_charged_at_admission_and_the_commit_confirms_or_takes_it_back() {
+async fn a_request_is_charged_at_admission_and_the_commit_confirms_or_takes_it_back(storage: Storage) {
     for (committed, wanted) in [(Some(1), 1), (Some(0), 0), (Some(3), 3), (None, 1)] {
-        let (ledger, now) = ledger();
+        let (ledger, now) = storage.ledger(100).await;
         let hold = request("alice", 5);
-        ledger.reserve("1", vec![hold.clone()], now).unwrap();
-        assert_eq!(books(&ledger, now), [(1, 0)]);
+        ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
+        assert_eq!(books(&ledger, now).await, [(1, 0)]);
         let charges: Vec<_> = committed.map(|amount| charge(&hold, amount)).into_iter().collect();
-        ledger.commit("1", &charges, now).unwrap();
-        let left = ledger.readings(now).unwrap().first().map_or(0, |reading| reading.used);
+        ledger.commit("1", charges, now).await.unwrap();
+        let left = ledger.readings(now).await.unwrap().first().map_or(0, |reading| reading.used);
         assert_eq!(left, wanted, "the commit names {committed:?}");
     }
 }
 
-#[test]
-fn a_request_is_not_taken_back_from_a_window_that_never_had_it() {
-    let (ledger, now) = ledger();
+async fn a_request_is_not_taken_back_from_a_window_that_never_had_it(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = request("alice", 5);
-    ledger.reserve("1", vec![hold.clone()], now).unwrap();
-    ledger.reserve("2", vec![hold.clone()], now + MINUTE).unwrap();
-    ledger.commit("1", &[charge(&hold, 0)], now + MINUTE).unwrap();
-    assert_eq!(books(&ledger, now + MINUTE), [(1, 0)]);
+    ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
+    ledger.reserve("2", vec![hold.clone()], now + MINUTE).await.unwrap();
+    ledger.commit("1", vec![charge(&hold, 0)], now + MINUTE).await.unwrap();
+    assert_eq!(books(&ledger, now + MINUTE).await, [(1, 0)]);
 }
 
-#[test]
-fn a_changed_maximum_keeps_the_counter() {
-    let (ledger, now) = ledger();
+async fn a_changed_maximum_keeps_the_counter(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = tokens("alice", 60, 100);
-    ledger.commit("1", &[charge(&hold, 60)], now).unwrap();
-    assert!(!ledger.reserve("2", vec![hold.clone()], now).unwrap().admitted);
-    assert!(ledger.reserve("2", vec![Hold { max: 120, ..hold.clone() }], now).unwrap().admitted);
-    assert!(!ledger.reserve("3", vec![Hold { max: 50, amount: 1, ..hold }], now).unwrap().admitted);
+    ledger.commit("1", vec![charge(&hold, 60)], now).await.unwrap();
+    assert!(!ledger.reserve("2", vec![hold.clone()], now).await.unwrap().admitted);
+    assert!(ledger.reserve("2", vec![Hold { max: 120, ..hold.clone() }], now).await.unwrap().admitted);
+    assert!(!ledger.reserve("3", vec![Hold { max: 50, amount: 1, ..hold }], now).await.unwrap().admitted);
 }
 
-#[test]
-fn hits_to_come_are_all_or_nothing_and_measured_ones_always_count() {
+async fn hits_to_come_are_all_or_nothing_and_measured_ones_always_count(storage: Storage) {
     let hit = |who, need, charge, when| Hit { key: key(who, Unit::Tokens), max: 10, need, charge, when };
-    let (ledger, now) = ledger();
-    assert!(ledger.hit(&[hit("alice", 10, 10, When::Admitted)], now).unwrap().admitted);
-    let calls = [hit("alice", 1, 1, When::Admitted), hit("bob", 1, 1, When::Admitted)];
-    assert!(!ledger.hit(&calls, now).unwrap().admitted);
-    assert_eq!(books(&ledger, now), [(10, 0)]);
-    assert!(!ledger.hit(&[hit("alice", 1, 7, When::Always)], now).unwrap().admitted);
-    assert_eq!(books(&ledger, now), [(17, 0)]);
-    assert!(ledger.hit(&[hit("carol", 0, 0, When::Admitted)], now).unwrap().admitted);
-    assert_eq!(ledger.size().counters, 1);
+    let (ledger, now) = storage.ledger(100).await;
+    assert!(ledger.hit(vec![hit("alice", 10, 10, When::Admitted)], now).await.unwrap().admitted);
+    let calls = vec![hit("alice", 1, 1, When::Admitted), hit("bob", 1, 1, When::Admitted)];
+    assert!(!ledger.hit(calls, now).await.unwrap().admitted);
+    assert_eq!(books(&ledger, now).await, [(10, 0)]);
+    assert!(!ledger.hit(vec![hit("alice", 1, 7, When::Always)], now).await.unwrap().admitted);
+    assert_eq!(books(&ledger, now).await, [(17, 0)]);
+    assert!(ledger.hit(vec![hit("carol", 0, 0, When::Admitted)], now).await.unwrap().admitted);
+    assert_eq!(ledger.size().await.unwrap().counters, 1);
 }
 
-#[test]
-fn sums_saturate() {
-    let (ledger, now) = ledger();
+async fn sums_saturate(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
     let hold = tokens("alice", 1, u64::MAX);
     for id in ["1", "2", "3"] {
-        ledger.commit(id, &[charge(&hold, u64::MAX - 1)], now).unwrap();
+        ledger.commit(id, vec![charge(&hold, u64::MAX - 1)], now).await.unwrap();
     }
-    assert_eq!(books(&ledger, now), [(u64::MAX, 0)]);
+    assert_eq!(books(&ledger, now).await, [(storage.most(), 0)]);
     let absurd = Hold { ttl: Duration::MAX, ..tokens("bob", 1, 1) };
-    assert!(ledger.reserve("4", vec![absurd], now).unwrap().admitted);
+    assert!(ledger.reserve("4", vec![absurd], now).await.unwrap().admitted);
 }
 
-#[test]
-fn with_no_place_for_a_counter_a_reserve_fails_and_a_charge_is_counted_as_lost() {
-    let now = Instant::now();
-    let ledger = MemoryLedger::new(2, now);
+async fn with_no_place_for_a_counter_a_reserve_fails_and_a_charge_is_counted_as_lost(storage: Storage) {
+    let (ledger, now) = storage.ledger(2).await;
     let (alice, bob, carol) = (tokens("alice", 1, 5), tokens("bob", 1, 5), tokens("carol", 1, 5));
-    ledger.reserve("1", vec![alice.clone()], now).unwrap();
-    assert_eq!(ledger.reserve("2", vec![bob.clone(), carol.clone()], now), Err(Unavailable::Full(2)));
-    assert_eq!(books(&ledger, now), [(0, 1)]);
-    ledger.reserve("3", vec![bob], now).unwrap();
-    assert_eq!(ledger.commit("4", &[charge(&carol, 3), charge(&alice, 2)], now).unwrap(), Settled::Charged);
-    assert_eq!(books(&ledger, now), [(2, 1), (0, 1)]);
-    assert_eq!(ledger.size().dropped, 1);
+    ledger.reserve("1", vec![alice.clone()], now).await.unwrap();
+    assert_eq!(ledger.reserve("2", vec![bob.clone(), carol.clone()], now).await, Err(Unavailable::Full(2)));
+    assert_eq!(books(&ledger, now).await, [(0, 1)]);
+    ledger.reserve("3", vec![bob], now).await.unwrap();
+    assert_eq!(
+        ledger.commit("4", vec![charge(&carol, 3), charge(&alice, 2)], now).await.unwrap(),
+        Settled::Charged
+    );
+    assert_eq!(books(&ledger, now).await, [(2, 1), (0, 1)]);
+    assert_eq!(ledger.size().await.unwrap().dropped, 1);
 }
 
-#[test]
-fn what_is_over_leaves_memory() {
-    let now = Instant::now();
-    let ledger = MemoryLedger::new(10_000, now);
+async fn what_is_over_leaves_memory(storage: Storage) {
+    let (ledger, now) = storage.ledger(10_000).await;
     for user in 0..5_000 {
         let (id, who) = (user.to_string(), format!("user-{user}"));
         let hold = tokens(&who, 5, 10);
-        ledger.reserve(&id, vec![hold.clone(), request(&who, 3)], now).unwrap();
+        ledger.reserve(&id, vec![hold.clone(), request(&who, 3)], now).await.unwrap();
         if user % 2 == 0 {
-            ledger.commit(&id, &[charge(&hold, 3)], now).unwrap();
+            ledger.commit(&id, vec![charge(&hold, 3)], now).await.unwrap();
         }
     }
-    let size = ledger.size();
+    let size = ledger.size().await.unwrap();
     assert_eq!((size.counters, size.holds, size.reservations), (10_000, 2_500, 2_500));
-    ledger.sweep(now + MINUTE).unwrap();
-    let size = ledger.size();
+    ledger.sweep(now + MINUTE).await.unwrap();
+    let size = ledger.size().await.unwrap();
     assert_eq!((size.counters, size.holds), (2_500, 2_500));
-    ledger.sweep(now + MINUTE * 15).unwrap();
-    let size = ledger.size();
-    assert_eq!((size.counters, size.holds, size.reservations, size.settled), (0, 0, 0, 5_000));
+    ledger.sweep(now + MINUTE * 15).await.unwrap();
+    let size = ledger.size().await.unwrap();
+    assert_eq!((size.counters, size.holds, size.reservations), (0, 0, 0));
+    assert_eq!(size.settled.unwrap_or(5_000), 5_000);
 }
 
-#[test]
-fn sixty_four_threads_that_hold_100_of_1000_at_once_are_ten() {
+async fn sixty_four_that_hold_100_of_1000_at_once_are_ten(storage: Storage) {
     for _ in 0..20 {
-        let (ledger, now) = ledger();
-        let (admitted, start) = (AtomicUsize::new(0), Barrier::new(64));
-        std::thread::scope(|scope| {
-            for id in 0..64 {
-                let (ledger, admitted, start) = (&ledger, &admitted, &start);
-                scope.spawn(move || {
-                    start.wait();
-                    let outcome = ledger.reserve(&id.to_string(), vec![tokens("alice", 100, 1000)], now);
-                    admitted.fetch_add(usize::from(outcome.unwrap().admitted), Ordering::Relaxed);
-                });
-            }
-        });
-        assert_eq!(admitted.into_inner(), 10);
-        assert_eq!(books(&ledger, now), [(0, 1000)]);
+        let (ledger, now) = storage.ledger(100).await;
+        let mut calls = JoinSet::new();
+        for id in 0..64 {
+            let ledger = Arc::clone(&ledger);
+            calls.spawn(async move {
+                ledger.reserve(&id.to_string(), vec![tokens("alice", 100, 1000)], now).await.unwrap()
+            });
+        }
+        let outcomes = calls.join_all().await;
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.admitted).count(), 10);
+        assert_eq!(books(&ledger, now).await, [(0, 1000)]);
     }
+}
+
+async fn a_gauge_is_held_and_never_charged_and_no_window_empties_it(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let slot = || hold(key("alice", Unit::Concurrency), 1, 2);
+    let first = ledger.reserve("1", vec![slot()], now).await.unwrap();
+    let second = Duration::from_secs(1);
+    assert_eq!(first.statuses, [Status { reset: second, ..good(2, 1) }]);
+    assert!(ledger.reserve("2", vec![slot()], now).await.unwrap().admitted);
+    let later = now + MINUTE * 14;
+    let third = ledger.reserve("3", vec![slot()], later).await.unwrap();
+    assert_eq!(third.statuses, [Status { limited: true, reset: second, ..good(2, 0) }]);
+    assert_eq!(books(&ledger, later).await, [(0, 2)]);
+    // However it ends, and whatever its commit says.
+    for (id, charged) in [("1", Some(0)), ("2", None)] {
+        let charges = charged.map(|amount| charge(&slot(), amount)).into_iter().collect();
+        assert_eq!(ledger.commit(id, charges, later).await.unwrap(), Settled::Released);
+    }
+    ledger.commit("4", vec![charge(&slot(), 7)], later).await.unwrap();
+    assert_eq!(books(&ledger, later).await, []);
+    assert_eq!(ledger.size().await.unwrap().counters, 0);
+    // A crashed worker's slot comes back with its ttl.
+    ledger.reserve("5", vec![slot()], later).await.unwrap();
+    assert_eq!(books(&ledger, later + (MINUTE * 15 - MILLISECOND)).await, [(0, 1)]);
+    assert_eq!(books(&ledger, later + MINUTE * 15).await, []);
+}
+
+async fn a_refused_request_takes_no_slot(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let slot = || hold(key("alice", Unit::Concurrency), 1, 2);
+    for _ in 0..3 {
+        let outcome = ledger.reserve("1", vec![slot(), tokens("alice", 5, 4)], now).await.unwrap();
+        assert!(!outcome.admitted);
+    }
+    assert_eq!(books(&ledger, now).await, []);
+}
+
+async fn what_is_not_enforced_is_held_and_charged_and_refuses_nothing(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let dry = |amount| Hold { enforced: false, ..tokens("alice", amount, 100) };
+    assert_eq!(ledger.reserve("1", vec![dry(60)], now).await.unwrap().statuses, [good(100, 40)]);
+    let over = ledger.reserve("2", vec![dry(60), request("bob", 5)], now).await.unwrap();
+    assert!(over.admitted);
+    assert_eq!(over.statuses[0], Status { excused: true, ..good(100, 0) });
+    assert_eq!(books(&ledger, now).await, [(1, 0), (0, 120)]);
+    // The same bucket enforced, and one that is beside an enforced one without room.
+    assert!(!ledger.reserve("3", vec![tokens("alice", 1, 100)], now).await.unwrap().admitted);
+    assert!(!ledger.reserve("4", vec![dry(60), request("bob", 1)], now).await.unwrap().admitted);
+    assert_eq!(books(&ledger, now).await, [(1, 0), (0, 120)]);
+    for id in ["1", "2"] {
+        ledger.commit(id, vec![charge(&dry(0), 70)], now).await.unwrap();
+    }
+    assert_eq!(books(&ledger, now).await, [(1, 0), (140, 0)]);
+}
+
+/// A day on whose end a week and a month end, too: 2027-01-31 is a Sunday.
+const LAST_OF_JANUARY: Duration = Duration::from_secs(1_801_353_600);
+
+async fn periods_end_with_the_calendar_s(storage: Storage) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    for (period, before) in [(Period::Day, 0), (Period::Week, 6), (Period::Month, 30)] {
+        let (ledger, now) = storage.ledger(100).await;
+        let end = LAST_OF_JANUARY + DAY;
+        let length = DAY * (before + 1);
+        let at = |unix: Duration| Moment { unix, instant: now.instant + (unix + length).saturating_sub(end) };
+        let hold = hold(key_of("alice", Unit::Tokens, Window::Period(period)), 60, 100);
+        let first = at(end - length);
+        ledger.commit("1", vec![charge(&hold, 50)], first).await.unwrap();
+        let last = at(end - MILLISECOND);
+        assert_eq!(books(&ledger, last).await, [(50, 0)], "{period:?}");
+        let refused = ledger.reserve("2", vec![hold.clone()], last).await.unwrap();
+        assert_eq!(refused.statuses, [Status { limited: true, reset: MILLISECOND, ..good(100, 50) }]);
+        let next = ledger.reserve("3", vec![hold.clone()], at(end)).await.unwrap();
+        let following = [DAY, DAY * 7, DAY * 28][usize::from(before > 0) + usize::from(before > 6)];
+        assert_eq!(next.statuses, [Status { reset: following, ..good(100, 40) }], "{period:?}");
+        assert_eq!(books(&ledger, at(end)).await, [(0, 60)]);
+    }
+}
+
+async fn a_commit_credits_no_other_window(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let (hold, slot) = (tokens("alice", 60, 100), request("alice", 5));
+    ledger.reserve("1", vec![hold.clone(), slot.clone()], now).await.unwrap();
+    ledger.commit("2", vec![charge(&hold, 30)], now + MINUTE).await.unwrap();
+    ledger.commit("1", vec![charge(&hold, 10), charge(&slot, 0)], now + MINUTE).await.unwrap();
+    assert_eq!(books(&ledger, now + MINUTE).await, [(40, 0)]);
 }

@@ -3,11 +3,12 @@
 use crate::ledger::key;
 use limitador_adapter::ledger::{Charge, Hold, Key, Settled, Take, Turn};
 use limitador_adapter::memory::MemoryLedger;
+use limitador_adapter::moment::Moment;
 use policy::model::Unit;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const WINDOW: u64 = 60;
 
@@ -176,7 +177,7 @@ impl Model {
 
 /// Plays steps on both, and compares all that can be seen after each.
 fn play(steps: &[Step], check: impl Fn(&Model)) {
-    let start = Instant::now();
+    let start = Moment::now();
     let (ledger, mut model) = (MemoryLedger::new(1000, start), Model::default());
     for step in steps {
         let now = start + Duration::from_secs(model.now);
@@ -188,6 +189,7 @@ fn play(steps: &[Step], check: impl Fn(&Model)) {
                     max: want.max,
                     ttl: Duration::from_secs(want.ttl),
                     take: if want.bucket == REQUESTS { Take::Charge } else { Take::Hold },
+                    enforced: true,
                 });
                 let outcome = ledger.reserve(&id.to_string(), wants.collect(), now).unwrap();
                 assert_eq!((outcome.admitted, outcome.turn), model.reserve(*id, holds), "{step:?}");

@@ -10,4 +10,5 @@ mod ledger;
 mod ledger_model;
 mod plans;
 mod server;
+mod storages;
 mod watching;
