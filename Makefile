@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fuzz bench
+.PHONY: help build demo test test-k8s crds check fuzz bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -13,6 +13,12 @@ build: ## dist/weir.wasm and dist/limitador-adapter
 
 test: ## every check and test that needs no container engine
 	@bash scripts/test.sh
+
+test-k8s: ## the tests against a real API server and etcd, without containers
+	@bash scripts/test-k8s.sh
+
+crds: ## manifests/crds/ anew, from the Rust types
+	@bash scripts/crds.sh
 
 check: ## formatting, lints, the purity of the core
 	@bash scripts/check.sh

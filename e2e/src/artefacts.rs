@@ -25,6 +25,32 @@ pub fn envoy() -> PathBuf {
     find("WEIR_ENVOY", cache().join(format!("envoy-{pin}/envoy")))
 }
 
+/// `etcd`, `kube-apiserver` or `kubectl`: of `$KUBEBUILDER_ASSETS`, of what `make test-k8s` has built, or whatever
+/// the PATH has.
+pub fn kubernetes(program: &str) -> PathBuf {
+    let module =
+        std::fs::read_to_string(root().join("scripts/k8s/go.mod")).expect("scripts/k8s/go.mod is there");
+    let pin = module.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"));
+    let pin =
+        pin.and_then(|line| line.split_whitespace().next()).expect("scripts/k8s/go.mod pins Kubernetes");
+    let built = cache().join(format!("kubernetes-{pin}"));
+    let folders = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from).into_iter().chain([built]);
+    let found = folders.map(|folder| folder.join(program)).find(|path| path.exists());
+    let in_path =
+        || std::env::split_paths(&std::env::var_os("PATH")?).map(|p| p.join(program)).find(|p| p.exists());
+    found
+        .or_else(in_path)
+        .unwrap_or_else(|| panic!("{program} is missing: run `make test-k8s`, which builds it"))
+}
+
+/// Gateway API's CustomResourceDefinitions.
+pub fn gateway_api() -> PathBuf {
+    let script = std::fs::read_to_string(root().join("scripts/kubernetes.sh"))
+        .expect("scripts/kubernetes.sh is there");
+    let pin = script.lines().find_map(|line| line.strip_prefix("gateway_api_pin="));
+    cache().join(format!("gateway-api-{}", pin.expect("scripts/kubernetes.sh pins Gateway API")))
+}
+
 /// Where the project keeps what it has downloaded.
 pub fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");

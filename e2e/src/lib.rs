@@ -6,7 +6,9 @@
 
 pub mod adapter;
 pub mod artefacts;
+pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod envoy;
 pub mod jwt;
 pub mod llm;

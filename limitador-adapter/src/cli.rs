@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::kubernetes::crd::Group;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,16 @@ pub enum Command {
     Check(Check),
     /// Say which limits match a request and why the others do not, what is held and what is charged.
     Explain(Explain),
+    /// Print the CustomResourceDefinition of policies, as YAML.
+    Crd(Crd),
+}
+
+/// Which definition to print.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Crd {
+    /// The API group of the policies.
+    #[arg(long, value_enum, default_value_t)]
+    pub group: Group,
 }
 
 /// How to serve.

@@ -1,4 +1,4 @@
-//! YAML (and so JSON) text → documents. The only file that names the YAML crate.
+//! YAML (and so JSON) text → documents, and back. The only file that names the YAML crate.
 
 use serde_json::Value;
 use serde_saphyr::UserMessageFormatter;
@@ -19,6 +19,11 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Value>, String> {
         let told = error.render_with_formatter(&UserMessageFormatter);
         format!("is not valid YAML: {}", told.split_whitespace().collect::<Vec<_>>().join(" "))
     })
+}
+
+/// A document as YAML.
+pub fn render(document: &Value) -> Result<String, serde_saphyr::ser::Error> {
+    serde_saphyr::to_string(document)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod grpc;
 pub mod http;
 pub mod in_force;
+pub mod kubernetes;
 pub mod ledger;
 pub mod limiter;
 pub mod memory;

@@ -3,7 +3,9 @@
 use anyhow::Context;
 use clap::Parser;
 use limitador_adapter::cli::{self, Cli, Command};
+use limitador_adapter::documents;
 use limitador_adapter::explain::explain;
+use limitador_adapter::kubernetes::crd;
 use limitador_adapter::question::Question;
 use limitador_adapter::serve::Serving;
 use limitador_adapter::sources::Sources;
@@ -23,6 +25,10 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Explain(asked) => explained(&asked),
+        Command::Crd(cli::Crd { group }) => {
+            print!("{}", documents::render(&crd::definition(group)?)?);
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

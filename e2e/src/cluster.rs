@@ -1,0 +1,190 @@
+//! A real kube-apiserver with a real etcd on this machine, without containers: everything of a cluster but the nodes
+//! and the controllers. Kubernetes' own clients and RBAC see no difference.
+
+use crate::certificates::Authority;
+use crate::process::{Process, free_port};
+use crate::{artefacts, wait};
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// A running cluster.
+pub struct Cluster {
+    apiserver: Process,
+    _etcd: Process,
+    folder: TempDir,
+    etcd: u16,
+    port: u16,
+}
+
+const ADMIN: &str = "test-admin-token";
+
+impl Cluster {
+    /// Starts it and waits until it serves. Nothing is in it but Kubernetes' own namespaces.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let (etcd, peers, port) = (free_port(), free_port(), free_port());
+        keys(folder.path());
+        let process = start_etcd(folder.path(), etcd, peers);
+        let apiserver = start_api_server(folder.path(), etcd, port);
+        let mut cluster = Self { apiserver, _etcd: process, folder, etcd, port };
+        cluster.write_kubeconfig("kubeconfig", ADMIN);
+        cluster.becomes_ready();
+        cluster
+    }
+
+    fn becomes_ready(&mut self) {
+        wait::until("the API server", || {
+            assert!(self.apiserver.ended().is_none(), "the API server ended:\n{}", self.apiserver.log());
+            let ready = self.kubectl(&["get", "--raw", "/readyz"]);
+            // Its own namespace for everybody's objects comes a moment later.
+            (ready.status.success() && self.kubectl(&["get", "namespace", "default"]).status.success())
+                .then_some(())
+        });
+    }
+
+    /// For clients that may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    /// For clients that may do what this service account may.
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
+        let token = self.run(&["-n", namespace, "create", "token", account]);
+        self.write_kubeconfig(&format!("kubeconfig-{namespace}-{account}"), token.trim())
+    }
+
+    fn write_kubeconfig(&self, name: &str, token: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        let server = format!("https://127.0.0.1:{}", self.port);
+        let authority = self.folder.path().join("ca.crt").display().to_string();
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "test", "cluster": { "server": server, "certificate-authority": authority } }],
+            "users": [{ "name": "test", "user": { "token": token } }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+            "current-context": "test",
+        });
+        std::fs::write(&path, config.to_string()).expect("a file can be written");
+        path
+    }
+
+    /// kubectl, whatever it says.
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_with(arguments, "")
+    }
+
+    fn kubectl_with(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new(artefacts::kubernetes("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).current_dir(artefacts::root());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Its caches of what an API server has are no other test's.
+        command.env("HOME", self.folder.path());
+        let mut child = command.spawn().expect("kubectl starts");
+        let mut stdin = child.stdin.take().expect("its input is ours");
+        stdin.write_all(input.as_bytes()).expect("kubectl reads");
+        drop(stdin);
+        child.wait_with_output().expect("kubectl ends")
+    }
+
+    /// kubectl, which must succeed. What it printed.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        succeeded(arguments, self.kubectl(arguments)).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// `kubectl apply` of a manifest, which the API server may refuse.
+    pub fn try_apply(&self, manifest: &str) -> Result<String, String> {
+        succeeded(&["apply"], self.kubectl_with(&["apply", "-f", "-"], manifest))
+    }
+
+    /// `kubectl apply` of a manifest.
+    pub fn apply(&self, manifest: &str) {
+        self.try_apply(manifest).unwrap_or_else(|error| panic!("{error}\n{manifest}"));
+    }
+
+    /// An object, or `null`.
+    pub fn get(&self, arguments: &[&str]) -> Value {
+        let output = self.kubectl(&[&["get", "-o", "json", "--ignore-not-found"], arguments].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// Applies Weir's CustomResourceDefinitions and Gateway API's, and waits until they are served.
+    pub fn define(&self) {
+        let gateway_api = artefacts::gateway_api().display().to_string();
+        let folders =
+            ["manifests/crds", "manifests/crds/kuadrant", &gateway_api].map(|folder| ["-f", folder]);
+        self.run(&[["apply", "--server-side"].as_slice(), &folders.concat()].concat());
+        self.run(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
+    }
+
+    /// The API server is gone at once; etcd keeps what it knew.
+    pub fn kill_api_server(&mut self) {
+        self.apiserver.kill();
+    }
+
+    /// It comes back where it was.
+    pub fn restart_api_server(&mut self) {
+        self.apiserver.kill();
+        self.apiserver = start_api_server(self.folder.path(), self.etcd, self.port);
+        self.becomes_ready();
+    }
+}
+
+fn succeeded(arguments: &[&str], output: Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(format!("kubectl {}: {}", arguments.join(" "), text(&output.stderr)))
+    }
+}
+
+fn keys(folder: &Path) {
+    let authority = Authority::new("test cluster");
+    authority.write(folder, &["127.0.0.1", "localhost", "kubernetes.default.svc"]);
+    let (certificate, key) = authority.sign(&["accounts"]);
+    std::fs::write(folder.join("accounts.crt"), certificate).expect("a file can be written");
+    std::fs::write(folder.join("accounts.key"), key).expect("a file can be written");
+    std::fs::write(folder.join("tokens"), format!("{ADMIN},admin,admin,system:masters\n"))
+        .expect("a file can be written");
+}
+
+fn start_etcd(folder: &Path, port: u16, peers: u16) -> Process {
+    let (url, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
+    let mut command = Command::new(artefacts::kubernetes("etcd"));
+    command.arg("--data-dir").arg(folder.join("etcd")).args(["--unsafe-no-fsync", "--log-level", "error"]);
+    command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+    command.args(["--initial-cluster", &format!("default={peer}")]);
+    Process::start("etcd", command, &folder.join("etcd.log"))
+}
+
+fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Process {
+    let mut command = Command::new(artefacts::kubernetes("kube-apiserver"));
+    let file = |name: &str| folder.join(name).display().to_string();
+    for (flag, value) in [
+        ("etcd-servers", format!("http://127.0.0.1:{etcd}")),
+        ("bind-address", "127.0.0.1".to_owned()),
+        // Nobody asks for it; the loopback address would be refused.
+        ("advertise-address", "192.0.2.1".to_owned()),
+        ("secure-port", port.to_string()),
+        ("tls-cert-file", file("tls.crt")),
+        ("tls-private-key-file", file("tls.key")),
+        ("token-auth-file", file("tokens")),
+        ("authorization-mode", "RBAC".to_owned()),
+        ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
+        ("service-account-key-file", file("accounts.crt")),
+        ("service-account-signing-key-file", file("accounts.key")),
+        ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
+        // There is no controller that would make the default service accounts it asks for.
+        ("disable-admission-plugins", "ServiceAccount".to_owned()),
+        // As fast as a test's patience: deleted and restarted servers must not be waited for.
+        ("shutdown-delay-duration", "0s".to_owned()),
+    ] {
+        command.arg(format!("--{flag}={value}"));
+    }
+    Process::start("the API server", command, &folder.join("apiserver.log"))
+}

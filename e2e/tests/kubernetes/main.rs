@@ -1,0 +1,3 @@
+//! Against a real API server, and through a real Envoy.
+
+mod schema;

@@ -1,0 +1,167 @@
+//! What the API server itself refuses, and that it tells the mistake's place.
+
+use e2e::artefacts;
+use e2e::cluster::Cluster;
+use serde_json::{Value, json};
+
+fn policy(spec: Value) -> Value {
+    json!({
+        "apiVersion": "weir.dev/v1alpha1",
+        "kind": "TokenRateLimitPolicy",
+        "metadata": { "name": "tested", "namespace": "default" },
+        "spec": spec,
+    })
+}
+
+fn good() -> Value {
+    json!({
+        "targetRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "llm" },
+        "limits": { "free": { "rates": [{ "limit": 100, "window": "1h" }] } },
+    })
+}
+
+/// A rate in place of the good one.
+fn rate(rate: Value) -> Value {
+    rates(json!([rate]))
+}
+
+fn rates(rates: Value) -> Value {
+    let mut spec = good();
+    spec["limits"]["free"]["rates"] = rates;
+    spec
+}
+
+/// The good policy with one field set.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut spec = good();
+    let (parent, field) = pointer.rsplit_once('/').expect("a pointer has a slash");
+    spec.pointer_mut(parent).expect("the parent is there")[field] = value;
+    spec
+}
+
+fn without(field: &str) -> Value {
+    let mut spec = good();
+    spec.as_object_mut().expect("an object").remove(field);
+    spec
+}
+
+/// One example for each thing that the schema refuses, and what it says.
+fn bad() -> Vec<(Value, &'static str)> {
+    let limits = good()["limits"].clone();
+    vec![
+        (without("limits"), "takes exactly one of limits, defaults and overrides"),
+        (
+            with("/defaults", json!({ "limits": limits })),
+            "takes exactly one of limits, defaults and overrides",
+        ),
+        (
+            json!({ "targetRef": good()["targetRef"], "when": [{ "predicate": "true" }], "overrides": { "limits": limits } }),
+            "when goes with limits",
+        ),
+        (with("/limits", json!({})), "spec.limits in body should have at least 1 properties"),
+        (with("/limits/a b", limits["free"].clone()), "the name of a limit has"),
+        (with("/limits/-a", limits["free"].clone()), "the name of a limit has"),
+        (rates(json!([])), "spec.limits.free.rates in body should have at least 1 items"),
+        (rate(json!({ "window": "1h" })), "takes exactly one of limit and limitFrom"),
+        (
+            rate(json!({ "limit": 1, "limitFrom": "1", "window": "1h" })),
+            "takes exactly one of limit and limitFrom",
+        ),
+        (rate(json!({ "limit": 1 })), "takes exactly one of window and period"),
+        (
+            rate(json!({ "limit": 1, "window": "1h", "period": "Day" })),
+            "takes exactly one of window and period",
+        ),
+        (rate(json!({ "limit": 1, "window": "1h", "unit": "concurrency" })), "concurrency takes neither"),
+        (rate(json!({ "limit": 1, "unit": "concurrency", "cost": "1" })), "concurrency has no cost"),
+        (rate(json!({ "limit": -1, "window": "1h" })), "spec.limits.free.rates[0].limit"),
+        (rate(json!({ "limit": 1.5, "window": "1h" })), "spec.limits.free.rates[0].limit"),
+        (rate(json!({ "limit": "5.00", "window": "1h" })), "only usd may be written as a text"),
+        (rate(json!({ "limit": "five", "unit": "usd", "period": "Day" })), "spec.limits.free.rates[0].limit"),
+        (
+            rate(json!({ "limit": "0.0000001", "unit": "usd", "period": "Day" })),
+            "spec.limits.free.rates[0].limit",
+        ),
+        (rate(json!({ "limit": 1, "window": "1y" })), "spec.limits.free.rates[0].window"),
+        (rate(json!({ "limit": 1, "window": "" })), "spec.limits.free.rates[0].window"),
+        (rate(json!({ "limit": 1, "window": "0h0m" })), "must be at least 1s"),
+        (rate(json!({ "limit": 1, "period": "Year" })), "spec.limits.free.rates[0].period"),
+        (rate(json!({ "limit": 1, "window": "1h", "unit": "words" })), "spec.limits.free.rates[0].unit"),
+        (rate(json!({ "limit": 1, "window": "1h", "until": "later" })), "unknown field"),
+        (
+            rates(json!([{ "limit": 1, "window": "1h" }, { "limit": 2, "window": "1h", "unit": "tokens" }])),
+            "two rates count the same thing",
+        ),
+        (with("/limits/free/outputCap", json!("Maybe")), "outputCap"),
+        (with("/limits/free/enforceWhen", json!("")), "enforceWhen"),
+        (with("/limits/free/counters", json!([{}])), "spec.limits.free.counters[0].expression"),
+        (with("/limits/free/when", json!([{ "predicate": "" }])), "spec.limits.free.when[0].predicate"),
+        (with("/failureMode", json!("Maybe")), "spec.failureMode"),
+        (with("/targetRef/kind", json!("Service")), "spec.targetRef.kind"),
+        (with("/targetRef/group", json!("")), "spec.targetRef.group"),
+        (with("/targetRef/name", json!("")), "spec.targetRef.name"),
+        (with("/targetRef/namespace", json!("other")), "unknown field"),
+        (without("targetRef"), "spec.targetRef"),
+        (with("/usage", json!({ "onMissing": "Guess" })), "spec.usage.onMissing"),
+        (with("/usage", json!({ "streamUsage": "Guess" })), "spec.usage.streamUsage"),
+        (with("/usage", json!({ "pointers": { "input": "a" } })), "spec.usage.pointers.input"),
+        (with("/prices", json!([{ "model": "*", "input": "2,50", "output": "1" }])), "spec.prices[0].input"),
+        (with("/onExceeded", json!({ "status": 200 })), "spec.onExceeded.status"),
+        (with("/limts", json!({})), "unknown field"),
+    ]
+}
+
+/// What uses every field is no mistake, whether or not it is built.
+fn every_field() -> Value {
+    json!({
+        "targetRef": { "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "llm", "sectionName": "chat" },
+        "when": [{ "predicate": "true" }],
+        "failureMode": "Deny",
+        "usage": { "onMissing": "Hold", "streamUsage": "Leave", "pointers": { "input": "/a/b", "total": "/c" } },
+        "prices": [{ "model": "gpt-4o*", "input": "2.50", "cachedInput": "1.25", "output": "10.00" }],
+        "onExceeded": { "status": 429, "headers": { "x-a": "b" }, "body": "'no'" },
+        "limits": {
+            "per_user": {
+                "when": [{ "predicate": "true" }],
+                "counters": [{ "expression": "auth.identity.userid" }],
+                "reservation": { "amount": "1", "ttl": "15m" },
+                "enforceWhen": "true",
+                "outputCap": "Inject",
+                "rates": [
+                    { "limit": 60, "window": "1m", "unit": "requests" },
+                    { "limit": "5.00", "period": "Day", "unit": "usd" },
+                    { "limit": 50, "period": "Month", "unit": "usd" },
+                    { "limit": 3, "unit": "concurrency" },
+                    { "limitFrom": "auth.identity.tpm", "window": "1m", "cost": "usage.total - usage.cached" },
+                    { "limit": 5, "window": "1m", "unit": "inputTokens" },
+                ],
+            },
+        },
+    })
+}
+
+#[test]
+fn the_schema_takes_what_is_good_and_refuses_each_mistake_with_its_path() {
+    let cluster = Cluster::start();
+    cluster.define();
+    for spec in [
+        good(),
+        every_field(),
+        json!({ "targetRef": good()["targetRef"], "defaults": { "limits": good()["limits"] } }),
+    ] {
+        cluster.apply(&policy(spec).to_string());
+    }
+    let stored = cluster.get(&["trlp.weir.dev", "tested"]);
+    assert_eq!(stored["spec"]["failureMode"], "Allow", "the default is written down");
+    assert_eq!(stored["spec"]["defaults"]["limits"]["free"]["rates"][0]["unit"], "tokens");
+    for (spec, told) in bad() {
+        match cluster.try_apply(&policy(spec.clone()).to_string()) {
+            Ok(_) => panic!("accepted: {spec}"),
+            Err(error) => assert!(error.contains(told), "wanted {told:?} of {spec}: {error}"),
+        }
+    }
+    let table = cluster.run(&["get", "trlp.weir.dev"]);
+    assert!(table.contains("TARGET") && table.contains("ACCEPTED"), "{table}");
+    let announcement = artefacts::root().join("examples/kuadrant/policy.yaml").display().to_string();
+    cluster.run(&["apply", "-f", &announcement]);
+}

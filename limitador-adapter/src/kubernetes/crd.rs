@@ -1,0 +1,56 @@
+//! The CustomResourceDefinitions, as `kubectl apply` takes them.
+
+use super::schema::TokenRateLimitPolicy;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+/// Whose policies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Group {
+    /// Weir's own.
+    #[default]
+    #[value(name = "weir.dev")]
+    Weir,
+    /// Kuadrant's, for clusters without Kuadrant: its policies apply as they are.
+    #[value(name = "kuadrant.io")]
+    Kuadrant,
+}
+
+impl Group {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weir => "weir.dev",
+            Self::Kuadrant => "kuadrant.io",
+        }
+    }
+}
+
+/// The definition of this group's TokenRateLimitPolicy.
+pub fn definition(group: Group) -> Result<Value, serde_json::Error> {
+    let mut definition = TokenRateLimitPolicy::crd();
+    definition.metadata.name = Some(format!("{}.{}", definition.spec.names.plural, group.name()));
+    definition.spec.group = group.name().to_owned();
+    let mut definition = serde_json::to_value(definition)?;
+    tidy(&mut definition);
+    Ok(definition)
+}
+
+/// Takes out what the generator says too much of: no field may be null (a null that means "not set" would be
+/// another way to say nothing), and words have no format.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("nullable");
+            if fields.get("type").is_some_and(|kind| kind == "string") {
+                fields.retain(|name, value| name != "format" || value == "date-time");
+            }
+            if let Some(words) = fields.get_mut("enum").and_then(Value::as_array_mut) {
+                words.retain(|word| !word.is_null());
+            }
+            fields.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}

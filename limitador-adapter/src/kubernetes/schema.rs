@@ -1,0 +1,340 @@
+//! The fields of a TokenRateLimitPolicy as the API server checks them. A schema only: what a policy means is read
+//! from the object itself by `policy`, which checks again all that is said here, and the rest.
+
+use super::status::PolicyStatus;
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A CEL expression; `policy` bounds it at the same length.
+type Cel = String;
+
+/// How many tokens, requests or dollars may be used, by whom, in which time.
+#[derive(Clone, Debug, CustomResource, KubeSchema, Serialize, Deserialize)]
+#[kube(
+    group = "weir.dev",
+    version = "v1alpha1",
+    kind = "TokenRateLimitPolicy",
+    plural = "tokenratelimitpolicies",
+    singular = "tokenratelimitpolicy",
+    shortname = "trlp",
+    category = "gateway-api",
+    namespaced,
+    status = "PolicyStatus",
+    doc = "Limits what may be used of LLM APIs behind a Gateway or an HTTPRoute.",
+    label("gateway.networking.k8s.io/policy", "Inherited"),
+    label("app.kubernetes.io/part-of", "weir"),
+    printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRef.kind"}"#,
+    printcolumn = r#"{"name": "Name of target", "type": "string", "jsonPath": ".spec.targetRef.name"}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Enforced", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Enforced\")].reason"}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "priority": 1, "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].message"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("(has(self.limits) ? 1 : 0) + (has(self.defaults) ? 1 : 0) + (has(self.overrides) ? 1 : 0) == 1", "takes exactly one of limits, defaults and overrides"),
+    validation = ("!has(self.when) || has(self.limits)", "when goes with limits; defaults and overrides have their own")
+)]
+pub struct TokenRateLimitPolicySpec {
+    /// What the policy applies to: a Gateway with all its routes, or one HTTPRoute, in the policy's namespace.
+    pub target_ref: TargetReference,
+    /// All must hold, or no limit of this policy applies.
+    #[schemars(length(max = 32))]
+    pub when: Option<Vec<Predicate>>,
+    /// The limits by their names.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 64))]
+    #[x_kube(validation = LIMIT_NAMES)]
+    pub limits: Option<BTreeMap<String, Limit>>,
+    /// Limits that a policy closer to the route may replace.
+    pub defaults: Option<MergedLimits>,
+    /// Limits that no policy closer to the route can change.
+    pub overrides: Option<MergedLimits>,
+    /// What happens to a request if the adapter cannot answer in time.
+    #[schemars(extend("default" = "Allow"))]
+    pub failure_mode: Option<FailureMode>,
+    /// How responses are read.
+    pub usage: Option<Usage>,
+    /// USD per million tokens; the first whose model matches counts.
+    #[schemars(length(max = 256))]
+    pub prices: Option<Vec<Price>>,
+    /// What a refused request is answered, in place of the caller's own dialect.
+    pub on_exceeded: Option<OnExceeded>,
+}
+
+const LIMIT_NAMES: (&str, &str) = (
+    "self.all(name, name.matches('^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$'))",
+    "the name of a limit has at most 63 letters, digits, - and _, with a letter or digit at both ends",
+);
+
+/// A Gateway or an HTTPRoute.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetReference {
+    /// The API group of the target.
+    pub group: TargetGroup,
+    /// The kind of the target.
+    pub kind: TargetKind,
+    /// The name of the target.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// A listener of the Gateway, or a named rule of the HTTPRoute.
+    #[schemars(length(min = 1, max = 253))]
+    pub section_name: Option<String>,
+}
+
+/// The API group of the target.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+pub enum TargetGroup {
+    /// Gateway API.
+    #[serde(rename = "gateway.networking.k8s.io")]
+    GatewayApi,
+}
+
+/// The kind of the target.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+pub enum TargetKind {
+    /// All its routes.
+    Gateway,
+    /// One route.
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute,
+}
+
+/// A condition.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+pub struct Predicate {
+    /// A CEL expression that gives a bool.
+    #[schemars(length(min = 1, max = 4096))]
+    pub predicate: Cel,
+}
+
+/// One limit.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limit {
+    /// All must hold, or the limit does not apply.
+    #[schemars(length(max = 32))]
+    pub when: Option<Vec<Predicate>>,
+    /// Whose bucket; without any there is one bucket for all.
+    #[schemars(length(max = 16))]
+    pub counters: Option<Vec<Counter>>,
+    /// How much may be used in which time. All must have room.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = DISTINCT_RATES)]
+    pub rates: Vec<Rate>,
+    /// What is held for a request under way; by default an estimate.
+    pub reservation: Option<Reservation>,
+    /// A CEL bool: false counts and never refuses.
+    #[schemars(length(min = 1, max = 4096))]
+    pub enforce_when: Option<Cel>,
+    /// Whether the output of a request without a maximum of its own is capped to what was held.
+    pub output_cap: Option<OutputCap>,
+}
+
+const DISTINCT_RATES: (&str, &str) = (
+    // Those with costs of their own are left to the adapter: comparing long texts is more than the server allows.
+    "self.all(a, has(a.cost) || self.exists_one(b, !has(b.cost) && a.unit == b.unit \
+     && (has(a.window) ? a.window : '') == (has(b.window) ? b.window : '') \
+     && (has(a.period) ? a.period : '') == (has(b.period) ? b.period : '')))",
+    "two rates count the same thing in the same window",
+);
+
+/// Whose bucket.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+pub struct Counter {
+    /// A CEL expression that gives a string, number or bool.
+    #[schemars(length(min = 1, max = 4096))]
+    pub expression: Cel,
+}
+
+/// A maximum per window.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("has(self.limit) != has(self.limitFrom)", "takes exactly one of limit and limitFrom"),
+    validation = ("self.unit != 'concurrency' || (!has(self.window) && !has(self.period))", "concurrency takes neither window nor period"),
+    validation = ("self.unit == 'concurrency' || has(self.window) != has(self.period)", "takes exactly one of window and period"),
+    validation = ("!has(self.limit) || type(self.limit) == int || self.unit == 'usd'", "limit is a whole number; only usd may be written as a text such as \"5.00\""),
+    validation = ("!has(self.cost) || self.unit != 'concurrency'", "concurrency has no cost")
+)]
+pub struct Rate {
+    /// The most that may be used in a window: a whole number, or for usd also a text with up to six decimals.
+    #[schemars(schema_with = "amount")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<serde_json::Value>,
+    /// A CEL int: the maximum for this request; null: the rate is absent.
+    #[schemars(length(min = 1, max = 4096))]
+    pub limit_from: Option<Cel>,
+    /// How long a window lasts, such as 24h, 1h30m or 7d.
+    #[schemars(length(max = 28), regex(pattern = "^([0-9]{1,5}(ms|s|m|h|d|w)){1,4}$"))]
+    #[x_kube(validation = ("!self.matches('^(0+(ms|s|m|h|d|w))+$')", "must be at least 1s"))]
+    pub window: Option<String>,
+    /// A window of the UTC calendar; weeks begin on Monday.
+    pub period: Option<Period>,
+    /// What is counted.
+    #[schemars(extend("default" = "tokens"))]
+    pub unit: Option<Unit>,
+    /// A CEL number: what a response costs, where the unit's own count is not wanted.
+    #[schemars(length(min = 1, max = 4096))]
+    pub cost: Option<Cel>,
+}
+
+fn amount(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "minimum": 0,
+        "maxLength": 19,
+        "pattern": "^[0-9]{1,12}([.][0-9]{1,6})?$",
+    })
+}
+
+/// A window of the UTC calendar.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Period {
+    Day,
+    Week,
+    Month,
+}
+
+/// What a rate counts.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub enum Unit {
+    Requests,
+    Tokens,
+    InputTokens,
+    OutputTokens,
+    Usd,
+    Concurrency,
+}
+
+/// What is held for a request under way.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+pub struct Reservation {
+    /// A CEL number.
+    #[schemars(length(min = 1, max = 4096))]
+    pub amount: Option<Cel>,
+    /// How long a hold may live: a duration such as 15m, or a CEL expression.
+    #[schemars(length(min = 1, max = 4096))]
+    pub ttl: Option<String>,
+}
+
+/// Whether outputs are capped.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum OutputCap {
+    None,
+    Inject,
+}
+
+/// Limits that merge with those of other policies.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+pub struct MergedLimits {
+    /// Whether all limits are replaced together, or each by its name.
+    #[schemars(extend("default" = "atomic"))]
+    pub strategy: Option<Strategy>,
+    /// All must hold, or none of these limits applies.
+    #[schemars(length(max = 32))]
+    pub when: Option<Vec<Predicate>>,
+    /// The limits by their names.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 64))]
+    #[x_kube(validation = LIMIT_NAMES)]
+    pub limits: BTreeMap<String, Limit>,
+}
+
+/// Whether all limits are replaced together, or each by its name.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub enum Strategy {
+    Atomic,
+    Merge,
+}
+
+/// What happens to a request if the adapter cannot answer in time.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum FailureMode {
+    Allow,
+    Deny,
+}
+
+/// How responses are read.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// What a successful response without usage is charged; by default an estimate.
+    pub on_missing: Option<OnMissing>,
+    /// Whether the provider is asked for usage in streams; by default it is.
+    pub stream_usage: Option<StreamUsage>,
+    /// Where usage stands in a format of your own.
+    pub pointers: Option<Pointers>,
+}
+
+/// What a successful response without usage is charged.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum OnMissing {
+    Estimate,
+    Hold,
+    Zero,
+}
+
+/// Whether the provider is asked for usage in streams.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum StreamUsage {
+    Request,
+    Leave,
+}
+
+/// JSON pointers into a response.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+pub struct Pointers {
+    /// The tokens that came in.
+    #[schemars(length(max = 256), regex(pattern = "^/"))]
+    pub input: Option<String>,
+    /// The tokens that went out.
+    #[schemars(length(max = 256), regex(pattern = "^/"))]
+    pub output: Option<String>,
+    /// Both.
+    #[schemars(length(max = 256), regex(pattern = "^/"))]
+    pub total: Option<String>,
+}
+
+/// What a model's tokens cost, in USD per million.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Price {
+    /// The model's name; `*` stands for any text.
+    #[schemars(length(min = 1, max = 256))]
+    pub model: String,
+    /// Of tokens that come in.
+    #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
+    pub input: String,
+    /// Of those among them that the provider had cached.
+    #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
+    pub cached_input: Option<String>,
+    /// Of tokens that go out.
+    #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
+    pub output: String,
+}
+
+/// What a refused request is answered.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+pub struct OnExceeded {
+    /// The status code.
+    #[schemars(range(min = 400, max = 599))]
+    pub status: Option<u16>,
+    /// Further headers.
+    #[schemars(extend("maxProperties" = 32))]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// A CEL string.
+    #[schemars(length(min = 1, max = 4096))]
+    pub body: Option<Cel>,
+}

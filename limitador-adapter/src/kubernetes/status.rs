@@ -1,0 +1,62 @@
+//! What is told about a policy in its status, by Gateway API's conventions for policies.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What has become of a policy.
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// Which generation of the policy this is about.
+    pub observed_generation: Option<i64>,
+    /// Of the policy as a whole: Accepted, and Enforced.
+    #[serde(default)]
+    #[schemars(length(max = 8), schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+    /// For each Gateway that the policy's target belongs to.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// A Gateway that the policy's target belongs to.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ancestor {
+    /// Which one.
+    pub ancestor_ref: AncestorReference,
+    /// Who says so.
+    pub controller_name: String,
+    /// Accepted, and Enforced.
+    #[schemars(length(max = 8), schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorReference {
+    /// gateway.networking.k8s.io.
+    pub group: String,
+    /// Gateway.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The listener, if the policy is for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<String>,
+}
+
+/// One of each type: so that an apply of one condition leaves the others.
+fn conditions(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let item = generator.subschema_for::<Condition>();
+    schemars::json_schema!({
+        "type": "array",
+        "items": item,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+    })
+}

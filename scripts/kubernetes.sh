@@ -1,0 +1,59 @@
+# Sourced: a kube-apiserver, an etcd and a kubectl for tests that need no containers, and Gateway API's definitions.
+# KUBEBUILDER_ASSETS, envtest's convention, is used if it is set; else they are built from Go modules, once.
+. "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
+
+kubernetes_pin="$(sed -n 's/^\tk8s.io\/kubernetes v\([0-9.]*\).*/\1/p' scripts/k8s/go.mod)"
+gateway_api_pin=1.4.1
+
+need_kubernetes() {
+  local place="$cache/kubernetes-$kubernetes_pin"
+  if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+    [ -x "$KUBEBUILDER_ASSETS/kube-apiserver" ] || die "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS has no kube-apiserver"
+  elif [ ! -x "$place/kube-apiserver" ]; then
+    build_kubernetes "$place"
+  fi
+  command -v kubectl >/dev/null || [ -x "${KUBEBUILDER_ASSETS:-$place}/kubectl" ] || build_kubectl "$place"
+  need_gateway_api "$cache/gateway-api-$gateway_api_pin"
+}
+
+# Go downloads the toolchain that a module asks for by itself, if there is any Go since 1.21.
+need_go() {
+  command -v go >/dev/null || PATH="$PATH:/usr/local/go/bin"
+  command -v go >/dev/null || die "Go is missing (https://go.dev/dl); or KUBEBUILDER_ASSETS=FOLDER names a folder with kube-apiserver and etcd"
+}
+
+go_build() { quietly env -C scripts/k8s go build -trimpath -ldflags "$3" -o "$1" "$2" || die "$2 could not be built"; }
+
+build_kubernetes() {
+  local work version=k8s.io/component-base/version
+  need_go
+  mkdir -p "$cache"
+  work="$(mktemp -d "$cache/kubernetes.XXXXXX")"
+  say "building kube-apiserver $kubernetes_pin and etcd from their Go modules, once (5 to 10 minutes)"
+  go_build "$work/etcd" go.etcd.io/etcd/server/v3 "-s -w"
+  go_build "$work/kube-apiserver" k8s.io/kubernetes/cmd/kube-apiserver \
+    "-s -w -X $version.gitVersion=v$kubernetes_pin -X $version.gitMajor=${kubernetes_pin%%.*} -X $version.gitMinor=$(cut -d. -f2 <<<"$kubernetes_pin")"
+  rm -rf "$1"
+  mv "$work" "$1"
+}
+
+build_kubectl() {
+  need_go
+  mkdir -p "$1"
+  say "building kubectl $kubernetes_pin, once"
+  go_build "$1/.kubectl" k8s.io/kubernetes/cmd/kubectl "-s -w"
+  mv "$1/.kubectl" "$1/kubectl"
+}
+
+need_gateway_api() {
+  local module work
+  [ ! -d "$1" ] || return 0
+  need_go
+  module="$(go mod download -json "sigs.k8s.io/gateway-api@v$gateway_api_pin" | sed -n 's/^\t"Dir": "\(.*\)",/\1/p')"
+  [ -n "$module" ] || die "Gateway API's definitions could not be downloaded"
+  mkdir -p "$cache"
+  work="$(mktemp -d "$cache/gateway-api.XXXXXX")"
+  cp "$module"/config/crd/standard/gateway.networking.k8s.io_{gatewayclasses,gateways,httproutes}.yaml "$work"
+  chmod -R u+w "$work"
+  mv "$work" "$1"
+}
