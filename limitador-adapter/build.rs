@@ -3,10 +3,11 @@
 use prost::Message;
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "envoy/service/ratelimit/v3/rls.proto",
     "kuadrant/service/ratelimit/v1/ratelimit.proto",
     "weir/v1/policy.proto",
+    "weir/v1/reservation.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

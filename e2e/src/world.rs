@@ -33,6 +33,8 @@ pub struct World {
     pub envoy: Envoy,
     /// The adapter.
     pub adapter: Adapter,
+    /// What stands between the two, if the test wants it.
+    pub between: Option<Envoy>,
     /// The provider.
     pub upstream: Upstream,
     workers: u32,
@@ -42,6 +44,7 @@ pub struct World {
 pub struct Builder {
     policies: Vec<String>,
     config: Config,
+    between: Option<Config>,
     workers: u32,
 }
 
@@ -53,7 +56,7 @@ impl World {
 
     /// A world to be described further.
     pub fn build() -> Builder {
-        Builder { policies: Vec::new(), config: Config::read(CONFIG), workers: 1 }
+        Builder { policies: Vec::new(), config: Config::read(CONFIG), between: None, workers: 1 }
     }
 
     /// Edits a policy file and waits until the edit is in force in every worker.
@@ -104,6 +107,12 @@ impl Builder {
         self.change(|config| config.plugin(change))
     }
 
+    /// Puts another Envoy between Envoy and the adapter.
+    pub fn between(mut self, config: Config) -> Self {
+        self.between = Some(config);
+        self
+    }
+
     /// How many worker threads Envoy has.
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
@@ -115,10 +124,14 @@ impl Builder {
         let upstream = Upstream::start();
         let adapter = Adapter::start(&self.policies);
         self.config.cluster("llm", upstream.address());
-        self.config.cluster("limitador-adapter", adapter.grpc());
+        let between = self.between.map(|mut config| {
+            config.cluster("limitador-adapter", adapter.grpc());
+            config.start(1)
+        });
+        self.config.cluster("limitador-adapter", between.as_ref().map_or(adapter.grpc(), Envoy::address));
         let has_weir = self.config.filters().iter().any(|filter| filter["name"] == "weir");
         let envoy = self.config.start(self.workers);
-        let world = World { envoy, adapter, upstream, workers: self.workers };
+        let world = World { envoy, adapter, between, upstream, workers: self.workers };
         if has_weir {
             world.wait_for_plans(0);
         }

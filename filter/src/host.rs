@@ -51,7 +51,7 @@ pub fn response_body(size: usize) -> Vec<u8> {
     buffer(BufferType::HttpResponseBody, size)
 }
 
-/// The answer to a gRPC call.
+/// The answer to a gRPC call, or a message of a gRPC stream.
 pub fn reply(size: usize) -> Vec<u8> {
     buffer(BufferType::GrpcReceiveBuffer, size)
 }
@@ -124,6 +124,22 @@ pub fn call(to: &str, method: Method, message: &[u8], timeout: Duration) -> Resu
     let (service, name) = method;
     hostcalls::dispatch_grpc_call(to, service, name, Vec::new(), Some(message), timeout)
         .map_err(|_| CallFailure::Unavailable)
+}
+
+/// Opens a stream to the adapter; what it sends comes to the calling context's `on_grpc_stream_message`.
+pub fn open_stream(to: &str, method: Method) -> Result<u32, CallFailure> {
+    let (service, name) = method;
+    hostcalls::open_grpc_stream(to, service, name, Vec::new()).map_err(|_| CallFailure::Unavailable)
+}
+
+/// Sends a message in a stream of the context that is in effect.
+pub fn send(stream: u32, message: &[u8]) {
+    told("the stream to the adapter", hostcalls::send_grpc_stream_message(stream, Some(message), false));
+}
+
+/// Ends a stream without a further word from the adapter.
+pub fn cancel_stream(stream: u32) {
+    told("cancelling the stream", hostcalls::cancel_grpc_stream(stream));
 }
 
 /// Does this in the name of another context. A call that an HTTP context makes as its root context goes on when the

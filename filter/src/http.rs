@@ -3,20 +3,28 @@
 use crate::host;
 use crate::request;
 use crate::shared::{RESERVE, Shared};
-use policy::call::CallFailure;
+use crate::stream::Caller;
+use policy::call::{self, CallFailure};
 use policy::exchange::{Effect, Event, Exchange};
+use policy::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 
 /// The context of a request while the plugin is configured.
-pub struct Http {
+pub struct Http(Rc<RefCell<Request>>);
+
+/// What it is about. The root context brings it the answers of the stream.
+pub struct Request {
     id: u32,
+    /// Itself.
+    caller: Caller,
     shared: Rc<Shared>,
     exchange: Exchange,
     /// The request is kept back.
     kept: bool,
-    /// When the adapter was asked.
+    /// When the adapter was asked by a call of its own.
     asked_at: u64,
 }
 
@@ -30,13 +38,26 @@ impl Http {
     /// For a request that is about to come.
     pub fn new(id: u32, shared: &Rc<Shared>) -> Self {
         let exchange = Exchange::new(shared.in_force(), shared.next_reservation());
-        Self { id, shared: shared.clone(), exchange, kept: false, asked_at: 0 }
+        Self(Rc::new_cyclic(|caller| {
+            let (caller, shared) = (Weak::clone(caller), shared.clone());
+            RefCell::new(Request { id, caller, shared, exchange, kept: false, asked_at: 0 })
+        }))
     }
+}
 
+/// Brings an answer of the stream to a request, from the root context.
+pub fn reply(caller: &Caller, root: u32, reply: Result<ReserveResponse, CallFailure>) {
+    if let Some(request) = caller.upgrade() {
+        let mut request = request.borrow_mut();
+        host::as_context(request.id, root, || request.replied(reply));
+    }
+}
+
+impl Request {
     fn handle(&mut self, event: Event<'_>) {
         for effect in self.exchange.handle(event) {
             match effect {
-                Effect::Reserve(call) => self.reserve(&call),
+                Effect::Reserve(call) => self.reserve(call),
                 Effect::Resume => self.resume(),
                 Effect::Deny(denial) => {
                     self.kept = true;
@@ -51,9 +72,14 @@ impl Http {
         }
     }
 
-    fn reserve(&mut self, message: &[u8]) {
-        let Shared { root, config, .. } = &*self.shared;
-        let call = || host::call(&config.grpc_service, RESERVE, message, config.timeout);
+    fn reserve(&mut self, message: Vec<u8>) {
+        let Shared { root, config, stream, .. } = &*self.shared;
+        if stream.is_open() {
+            self.kept = true;
+            let caller = Weak::clone(&self.caller);
+            return host::as_context(*root, self.id, || stream.reserve(&self.shared, message, caller));
+        }
+        let call = || host::call(&config.grpc_service, RESERVE, &message, config.timeout);
         match host::as_context(*root, self.id, call) {
             Ok(_) => {
                 self.kept = true;
@@ -63,11 +89,24 @@ impl Http {
         }
     }
 
-    fn replied(&mut self, reply: Result<&[u8], CallFailure>) {
+    fn replied(&mut self, reply: Result<ReserveResponse, CallFailure>) {
         if let Err(failure) = reply {
             self.shared.call_failed(RESERVE, failure);
         }
         self.handle(Event::Reply(reply));
+    }
+
+    fn requested(&mut self, end: bool) -> Action {
+        let facts = request::facts(&self.shared, self.exchange.needs());
+        self.handle(Event::Request { facts, bodiless: end });
+        self.action()
+    }
+
+    fn responded(&mut self, end: bool) {
+        if !self.exchange.is_over() {
+            self.handle(Event::Response(&host::response_head()));
+            self.body(0, end);
+        }
     }
 
     fn resume(&mut self) {
@@ -103,45 +142,42 @@ impl Http {
 
 impl Context for Http {
     fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
+        let mut request = self.0.borrow_mut();
         let body = host::reply(size);
-        self.replied(if status == 0 { Ok(&body) } else { Err(self.failure(status)) });
+        let reply = if status == 0 { Ok(&*body) } else { Err(request.failure(status)) };
+        request.replied(call::reply(reply));
     }
 }
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
-        let facts = request::facts(&self.shared, self.exchange.needs());
-        self.handle(Event::Request { facts, bodiless: end });
-        self.action()
+        self.0.borrow_mut().requested(end)
     }
 
     fn on_http_request_body(&mut self, _size: usize, _end: bool) -> Action {
-        self.action()
+        self.0.borrow().action()
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.action()
+        self.0.borrow().action()
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
-        if !self.exchange.is_over() {
-            self.handle(Event::Response(&host::response_head()));
-            self.body(0, end);
-        }
+        self.0.borrow_mut().responded(end);
         Action::Continue
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        self.body(size, end);
+        self.0.borrow_mut().body(size, end);
         Action::Continue
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        self.body(0, true);
+        self.0.borrow_mut().body(0, true);
         Action::Continue
     }
 
     fn on_log(&mut self) {
-        self.handle(Event::Closed);
+        self.0.borrow_mut().handle(Event::Closed);
     }
 }

@@ -14,6 +14,7 @@ mod metrics;
 mod request;
 mod root;
 mod shared;
+mod stream;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);

@@ -2,15 +2,19 @@
 //! client waits for it.
 
 use crate::host;
-use crate::http::{Http, Unconfigured};
+use crate::http::{self, Http, Unconfigured};
 use crate::metrics;
-use crate::shared::{COMMIT, GET_PLAN, Shared};
-use policy::call::CallFailure;
+use crate::shared::{COMMIT, GET_PLAN, RESERVE, RESERVE_AND_COMMIT, Shared};
+use crate::stream::Caller;
+use policy::call::{self, CallFailure};
 use policy::mistake::Mistake;
+use policy::stream::{Left, Unanswered};
 use policy::watch::{self, PATIENCE, Watch};
+use policy::wire::kuadrant::service::ratelimit::v1::CommitResponse;
 use policy::wire::weir::v1::GetPlanResponse;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,6 +36,8 @@ struct Configured {
     watch: Option<Watch>,
     /// The token of the GetPlan under way.
     asking: Option<u32>,
+    /// Reserves that the stream has left, by the tokens of their own calls.
+    left: HashMap<u32, Caller>,
     /// Envoy wants this context to go, and gets what it wants at this time.
     leaving: Option<u64>,
 }
@@ -47,16 +53,18 @@ impl Configured {
     fn new(root: u32, text: &[u8]) -> Result<Self, Vec<Mistake>> {
         let shared = Shared::new(root, text)?;
         let watch = (!shared.has_plan()).then(|| Watch::new(&shared.config.gateway, shared.random));
-        Ok(Self { shared: Rc::new(shared), watch, asking: None, leaving: None })
+        Ok(Self { shared: Rc::new(shared), watch, asking: None, left: HashMap::new(), leaving: None })
     }
 
     /// Sends what is due, and sees to being called again when the next is.
     fn work(&mut self) {
+        self.tend_stream();
         self.send_commits();
         self.ask_for_plan();
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
-        self.shared.wake_at([commits, plan].into_iter().flatten().min());
+        let stream = self.shared.stream.wake_at();
+        self.shared.wake_at([commits, plan, stream].into_iter().flatten().min());
         self.leave();
     }
 
@@ -66,27 +74,82 @@ impl Configured {
         if self.leaving.is_some_and(|end| left == 0 || end < self.shared.now()) {
             self.leaving = None;
             self.shared.metrics.add(metrics::COMMITS_DROPPED, left as u64);
+            self.shared.stream.cancel(self.shared.now());
             host::done();
         }
     }
 
+    /// Ends what takes too long, and opens a stream where there is none.
+    fn tend_stream(&mut self) {
+        let (shared, now) = (Rc::clone(&self.shared), self.shared.now());
+        let (overdue, stuck) = shared.stream.overdue(now);
+        overdue.iter().for_each(|caller| http::reply(caller, shared.root, Err(CallFailure::Timeout)));
+        if stuck {
+            self.stream_failed(CallFailure::Timeout);
+        }
+        if let Err(failure) = shared.stream.open(&shared, now) {
+            self.stream_failed(failure);
+        }
+    }
+
+    fn stream_failed(&mut self, failure: CallFailure) {
+        self.shared.call_failed(RESERVE_AND_COMMIT, failure);
+        let left = self.shared.stream.cancel(self.shared.now());
+        self.stream_left(left);
+    }
+
+    /// What a stream has not answered is sent again by calls of its own.
+    fn stream_left(&mut self, left: Left<Caller>) {
+        let Shared { root, config, .. } = &*self.shared;
+        for Unanswered { caller, message, patience } in left.reserves {
+            let patience = Duration::from_millis(patience.max(1));
+            match host::call(&config.grpc_service, RESERVE, &message, patience) {
+                Ok(token) => drop(self.left.insert(token, caller)),
+                Err(failure) => http::reply(&caller, *root, Err(failure)),
+            }
+        }
+        if left.commit {
+            self.committed(Err(CallFailure::Unavailable));
+        }
+    }
+
+    fn stream_heard(&mut self, message: &[u8]) {
+        match self.shared.stream.heard(message, self.shared.now()) {
+            Ok(heard) => {
+                if let Some((caller, reply)) = heard.reserve {
+                    http::reply(&caller, self.shared.root, reply);
+                }
+                if let Some(reply) = heard.commit {
+                    self.committed(reply);
+                    self.shared.wake();
+                    self.leave();
+                }
+            }
+            Err(failure) => self.stream_failed(failure),
+        }
+    }
+
     fn send_commits(&mut self) {
-        let message = self.shared.outbox.borrow_mut().send(self.shared.now());
+        let now = self.shared.now();
+        let message = self.shared.outbox.borrow_mut().send(now);
         let Some(message) = message else { return };
-        if let Err(failure) = host::call(&self.shared.config.grpc_service, COMMIT, &message, COMMIT_PATIENCE)
+        if self.shared.stream.is_open() {
+            self.shared.stream.commit(&message, now);
+        } else if let Err(failure) =
+            host::call(&self.shared.config.grpc_service, COMMIT, &message, COMMIT_PATIENCE)
         {
             self.committed(Err(failure));
         }
     }
 
-    fn committed(&mut self, reply: Result<&[u8], CallFailure>) {
+    fn committed(&mut self, reply: Result<CommitResponse, CallFailure>) {
         let Shared { outbox, metrics, .. } = &*self.shared;
-        let answer = outbox.borrow_mut().answered(reply, self.shared.now());
-        metrics.add(metrics::COMMITS_RETRIED, answer.retried as u64);
-        metrics.add(metrics::COMMITS_DROPPED, answer.dropped as u64);
         if let Err(failure) = reply {
             self.shared.call_failed(COMMIT, failure);
         }
+        let answer = outbox.borrow_mut().answered(reply, self.shared.now());
+        metrics.add(metrics::COMMITS_RETRIED, answer.retried as u64);
+        metrics.add(metrics::COMMITS_DROPPED, answer.dropped as u64);
     }
 
     fn ask_for_plan(&mut self) {
@@ -141,17 +204,41 @@ impl Context for Root {
         if configured.asking == Some(token) {
             configured.answered(reply);
             configured.work();
+        } else if let Some(caller) = configured.left.remove(&token) {
+            http::reply(&caller, configured.shared.root, call::reply(reply));
         } else {
-            configured.committed(reply);
+            configured.committed(call::reply(reply));
             configured.shared.wake();
             configured.leave();
         }
+    }
+
+    fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
+        if let Some(configured) = &mut self.configured
+            && configured.shared.stream.is(token)
+        {
+            configured.stream_heard(&host::reply(size));
+        }
+    }
+
+    fn on_grpc_stream_close(&mut self, token: u32, status: u32) {
+        let Some(configured) = &mut self.configured else { return };
+        if !configured.shared.stream.is(token) {
+            return;
+        }
+        if status != 0 {
+            configured.shared.call_failed(RESERVE_AND_COMMIT, status.into());
+        }
+        let left = configured.shared.stream.ended(configured.shared.now());
+        configured.stream_left(left);
+        configured.work();
     }
 
     fn on_done(&mut self) -> bool {
         let Some(configured) = &mut self.configured else { return true };
         configured.watch = None;
         if configured.shared.outbox.borrow().is_empty() {
+            configured.shared.stream.cancel(configured.shared.now());
             return true;
         }
         configured.leaving = Some(configured.shared.now().saturating_add(LAST_PATIENCE));

@@ -2,7 +2,8 @@
 
 use crate::host::{self, Method};
 use crate::metrics::{self, Metrics};
-use policy::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE};
+use crate::stream::Stream;
+use policy::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE};
 use policy::clock::Clock;
 use policy::config::Config;
 use policy::count::Count;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub const RESERVE: Method = (RATE_LIMIT_SERVICE, "Reserve");
 /// Charges.
 pub const COMMIT: Method = (RATE_LIMIT_SERVICE, "Commit");
+/// Both, in one stream.
+pub const RESERVE_AND_COMMIT: Method = (RESERVATION_SERVICE, "ReserveAndCommit");
 /// Tells the plan.
 pub const GET_PLAN: Method = (POLICY_SERVICE, "GetPlan");
 
@@ -36,13 +39,16 @@ pub struct Shared {
     pub metrics: Metrics,
     /// What has to be told to the adapter.
     pub outbox: RefCell<Outbox>,
+    /// The way to the adapter while it is open.
+    pub stream: Stream,
     /// Of this root context, and of no other in the world.
     pub random: u128,
     in_force: RefCell<InForce>,
     prefix: Arc<str>,
     reservations: Cell<u64>,
     clock: Clock,
-    woken: Cell<bool>,
+    /// When `on_tick` is called next.
+    awake_at: Cell<Option<u64>>,
 }
 
 impl Shared {
@@ -53,17 +59,19 @@ impl Shared {
         let random = host::random().ok_or_else(|| vec![Mistake { path: String::new(), message }])?;
         let in_force = RefCell::new(InForce::Nothing(config.failure_mode));
         let policies = config.policies.take();
+        let stream = Stream::new(config.timeout);
         let shared = Self {
             root,
             config,
             metrics: Metrics::new(),
             outbox: RefCell::new(Outbox::new(OUTBOX_CAPACITY)),
+            stream,
             random,
             in_force,
             prefix: format!("{random:032x}").into(),
             reservations: Cell::default(),
             clock: Clock::default(),
-            woken: Cell::default(),
+            awake_at: Cell::default(),
         };
         if let Some(policies) = policies {
             shared.set_plan(Plan::new(policies), 0);
@@ -102,17 +110,23 @@ impl Shared {
         self.wake();
     }
 
-    /// Has the root context's `on_tick` called very soon, if there is something to send.
+    /// Has the root context's `on_tick` called soon, if there is something to send.
     pub fn wake(&self) {
-        let waiting = self.outbox.borrow().wake_at().is_some();
-        if waiting && !self.woken.replace(true) {
-            host::tick_every(GATHERING);
+        if let Some(time) = self.outbox.borrow().wake_at() {
+            self.wake_by(time.max(self.now().saturating_add(GATHERING)));
+        }
+    }
+
+    /// Has the root context's `on_tick` called at this time, or before.
+    pub fn wake_by(&self, time: u64) {
+        if self.awake_at.get().is_none_or(|awake| time < awake) {
+            self.wake_at(Some(time));
         }
     }
 
     /// Has the root context's `on_tick` called at this time, and not before.
     pub fn wake_at(&self, time: Option<u64>) {
-        self.woken.set(false);
+        self.awake_at.set(time);
         host::tick_every(time.map_or(0, |time| time.saturating_sub(self.now()).max(1)));
     }
 

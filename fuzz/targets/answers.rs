@@ -1,16 +1,18 @@
-//! Any bytes as the adapter's answers to GetPlan and Commit: nothing is lost, nothing is settled that was not sent,
-//! and there is always a next time.
+//! Any bytes as the adapter's answers to GetPlan and Commit, and in its stream: nothing is lost, nothing is settled
+//! that was not sent, and there is always a next time.
 #![no_main]
 
 use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
-use policy::call::CallFailure;
+use policy::call::{self, CallFailure};
 use policy::outbox::Outbox;
+use policy::stream::CallStream;
 use policy::watch::{Watch, compile};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut now = 0;
     let (mut outbox, mut watch) = (Outbox::new(8), Watch::new("*", 7));
+    let mut stream = CallStream::new(200);
     for reply in Pieces(bytes) {
         let reply = match reply {
             [] => Err(CallFailure::Unavailable),
@@ -22,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         if outbox.send(now).is_some() {
             let before = outbox.len();
-            let answer = outbox.answered(reply, now);
+            let answer = outbox.answered(call::reply(reply), now);
             assert_eq!(before - answer.settled - answer.dropped, outbox.len());
         }
         if watch.ask(now).is_some() {
@@ -30,6 +32,16 @@ fuzz_target!(|bytes: &[u8]| {
             if let Ok(Some(answer)) = watch.answered(reply, now) {
                 let _ = compile(&answer);
             }
+        }
+        if stream.open(now) || stream.is_open() {
+            let waits = stream.is_open();
+            if waits {
+                stream.reserve(Vec::new(), None, (), now);
+            }
+            let heard = stream.heard(reply.unwrap_or_default(), now);
+            let answered = heard.is_ok_and(|heard| heard.reserve.is_some());
+            let left = if reply.is_err() { stream.closed(now).reserves.len() } else { 0 };
+            assert!(!waits || answered || left > 0 || stream.wake_at().is_some(), "a reserve is forgotten");
         }
         let due = [outbox.wake_at(), watch.wake_at()];
         now = due.into_iter().flatten().max().expect("something is always due");

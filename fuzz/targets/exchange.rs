@@ -3,7 +3,7 @@
 
 use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
-use policy::call::CallFailure;
+use policy::call::{self, CallFailure};
 use policy::exchange::{Effect, Event};
 use policy::meter::ResponseHead;
 
@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         done.perform(&exchange.handle(match kind % 7 {
             0 | 1 => Event::Request { facts: fuzz::facts(), bodiless: kind % 7 == 1 },
-            2 => Event::Reply(Ok(rest)),
+            2 => Event::Reply(call::reply(Ok(rest))),
             3 => Event::Reply(Err(CallFailure::from(u32::from(*kind)))),
             4 => Event::Response(&head),
             _ => Event::Body { chunk: rest, end: kind % 7 == 6 },

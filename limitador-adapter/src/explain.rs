@@ -8,7 +8,6 @@ use crate::memory::MemoryLedger;
 use crate::metrics::Metrics;
 use crate::moment::Moment;
 use crate::question::{Question, Unexplained};
-use policy::call::CallFailure;
 use policy::count::{Count, UsageSource};
 use policy::exchange::{Effect, Event, Exchange, InForce as Plans, ReservationId};
 use policy::facts::Facts;
@@ -16,7 +15,7 @@ use policy::meter::ResponseHead;
 use policy::model::{FailureMode, Policy, Window};
 use policy::outbox::Outbox;
 use policy::plan::{Failure, Judgement, Miss, Plan};
-use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
 use prost::Message as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -47,7 +46,7 @@ pub async fn explain(question: Question) -> Result<String, Unexplained> {
     });
     if let Some(call) = call {
         let reply = reserve(question.collected, call).await?;
-        effects = exchange.handle(Event::Reply(reply.as_deref().map_err(|failure| *failure)));
+        effects = exchange.handle(Event::Reply(Ok(reply)));
     }
     line(&mut told, String::new());
     line(&mut told, decision(&effects));
@@ -121,15 +120,14 @@ fn per(window: Window) -> String {
 }
 
 /// What an adapter with these policies, just started, would answer.
-async fn reserve(collected: Collected, call: &[u8]) -> Result<Result<Vec<u8>, CallFailure>, Unexplained> {
+async fn reserve(collected: Collected, call: &[u8]) -> Result<ReserveResponse, Unexplained> {
     let metrics = Metrics::new().map_err(|error| Unexplained(error.to_string()))?;
     let (_publish, in_force) = watch::channel(Arc::new(InForce::new(collected, &metrics)));
     let now = Moment::now();
     let ledger = Arc::new(MemoryLedger::new(usize::MAX, now));
     let limiter = Limiter::new(ledger, in_force, Arc::new(metrics));
     let request = ReserveRequest::decode(call).map_err(|error| Unexplained(error.to_string()))?;
-    let answer = limiter.reserve(request, now).await.map_err(|error| Unexplained(error.to_string()))?;
-    Ok(Ok(answer.encode_to_vec()))
+    limiter.reserve(request, now).await.map_err(|error| Unexplained(error.to_string()))
 }
 
 fn decision(effects: &[Effect]) -> String {

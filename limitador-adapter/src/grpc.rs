@@ -44,6 +44,22 @@ impl RateLimits {
         Self { limiter, reserve, commit, check, report, should }
     }
 
+    /// Holds, and counts its time.
+    pub async fn reserve_timed(&self, request: ReserveRequest) -> Result<ReserveResponse, Status> {
+        let now = Moment::now();
+        let answered = self.limiter.reserve(request, now).await;
+        self.reserve.record(now.instant.elapsed());
+        Ok(answered?)
+    }
+
+    /// Charges, and counts its time.
+    pub async fn commit_timed(&self, request: CommitRequest) -> Result<CommitResponse, Status> {
+        let now = Moment::now();
+        let answered = self.limiter.commit(request, now).await;
+        self.commit.record(now.instant.elapsed());
+        Ok(answered?)
+    }
+
     async fn ask(&self, ask: Ask, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
         let now = Moment::now();
         let answered = answer(&self.limiter, ask, request.into_inner(), now).await;
@@ -68,17 +84,11 @@ impl KuadrantService for RateLimits {
     }
 
     async fn reserve(&self, request: Request<ReserveRequest>) -> Answer<ReserveResponse> {
-        let now = Moment::now();
-        let answered = self.limiter.reserve(request.into_inner(), now).await;
-        self.reserve.record(now.instant.elapsed());
-        Ok(Response::new(answered?))
+        self.reserve_timed(request.into_inner()).await.map(Response::new)
     }
 
     async fn commit(&self, request: Request<CommitRequest>) -> Answer<CommitResponse> {
-        let now = Moment::now();
-        let answered = self.limiter.commit(request.into_inner(), now).await;
-        self.commit.record(now.instant.elapsed());
-        Ok(Response::new(answered?))
+        self.commit_timed(request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -26,6 +26,7 @@ pub mod moment;
 pub mod question;
 pub mod serve;
 pub mod sources;
+pub mod stream;
 
 /// The gRPC services of `proto/`, on the messages of `policy::wire`.
 #[allow(missing_docs, clippy::all)]

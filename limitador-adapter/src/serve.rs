@@ -13,7 +13,9 @@ use crate::moment::Moment;
 use crate::services::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer as EnvoyServer;
 use crate::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitServiceServer as KuadrantServer;
 use crate::services::weir::v1::policy_service_server::PolicyServiceServer;
+use crate::services::weir::v1::reservation_service_server::ReservationServiceServer;
 use crate::sources::{LOOK_EVERY, Missing, Sources};
+use crate::stream::Reservations;
 use policy::watch::number;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -142,9 +144,11 @@ async fn routes(
     let limiter = Limiter::new(Arc::clone(ledger), in_force.clone(), Arc::clone(metrics));
     let limits = Arc::new(RateLimits::new(Arc::new(limiter)));
     let plans = Plans::new(in_force.clone(), draining.clone(), Arc::clone(metrics));
+    let reservations = Reservations::new(Arc::clone(&limits), draining.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<KuadrantServer<RateLimits>>().await;
     health.set_serving::<EnvoyServer<RateLimits>>().await;
+    health.set_serving::<ReservationServiceServer<Reservations>>().await;
     health.set_serving::<PolicyServiceServer<Plans>>().await;
     let mut draining = draining.clone();
     tokio::spawn(async move {
@@ -159,6 +163,7 @@ async fn routes(
         .map_err(|error| ServeError::Reflection(error.to_string()))?;
     Ok(Routes::new(KuadrantServer::from_arc(Arc::clone(&limits)))
         .add_service(EnvoyServer::from_arc(limits))
+        .add_service(ReservationServiceServer::new(reservations))
         .add_service(PolicyServiceServer::new(plans))
         .add_service(health_service)
         .add_service(reflection)

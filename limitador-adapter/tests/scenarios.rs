@@ -20,6 +20,7 @@ use policy::meter::ResponseHead;
 use policy::model::{FailureMode, Policy};
 use policy::outbox::Outbox;
 use policy::plan::Plan;
+use policy::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use prost::Message;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -81,7 +82,7 @@ impl Native {
             match effect {
                 Effect::Reserve(call) => {
                     let reply = self.reserve(&call);
-                    self.handle(exchange, seen, Event::Reply(reply.as_deref().map_err(|failure| *failure)));
+                    self.handle(exchange, seen, Event::Reply(reply));
                 }
                 Effect::Deny(denial) => {
                     seen.status = denial.status;
@@ -96,12 +97,12 @@ impl Native {
         self.tell();
     }
 
-    fn reserve(&self, call: &[u8]) -> Result<Vec<u8>, CallFailure> {
+    fn reserve(&self, call: &[u8]) -> Result<ReserveResponse, CallFailure> {
         if self.away {
             return Err(CallFailure::Timeout);
         }
         let answer = self.runtime.block_on(self.limiter.reserve(Message::decode(call).unwrap(), self.now));
-        Ok(answer.unwrap().encode_to_vec())
+        Ok(answer.unwrap())
     }
 
     /// Tells the adapter what it has not heard, if it is there.
@@ -114,7 +115,7 @@ impl Native {
             }
             let answer =
                 self.runtime.block_on(self.limiter.commit(Message::decode(&*call).unwrap(), self.now));
-            self.outbox.answered(Ok(&answer.unwrap().encode_to_vec()), ms);
+            self.outbox.answered(Ok(answer.unwrap()), ms);
         }
     }
 

@@ -2,6 +2,7 @@
 //! that takes it and the `Commit` that ends it.
 
 use crate::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ pub const DOMAIN: &str = "weir";
 
 /// The adapter's gRPC service for holds and charges.
 pub const RATE_LIMIT_SERVICE: &str = "kuadrant.service.ratelimit.v1.RateLimitService";
+
+/// The adapter's gRPC service for many holds and charges in one stream.
+pub const RESERVATION_SERVICE: &str = "weir.v1.ReservationService";
 
 /// The adapter's gRPC service for plans.
 pub const POLICY_SERVICE: &str = "weir.v1.PolicyService";
@@ -133,8 +137,26 @@ pub fn add_further(call: &mut Vec<u8>, commit: &[u8]) {
     put_bytes(100, commit, call);
 }
 
+/// A `ReserveAndCommitRequest` of encoded messages.
+pub fn streamed(number: u64, reserve: Option<&[u8]>, commit: Option<&[u8]>) -> Vec<u8> {
+    let length = |message: Option<&[u8]>| message.map_or(0, <[u8]>::len);
+    let mut call = Vec::with_capacity(length(reserve).saturating_add(length(commit)).saturating_add(32));
+    if number > 0 {
+        encode_key(1, WireType::Varint, &mut call);
+        encode_varint(number, &mut call);
+    }
+    reserve.into_iter().for_each(|message| put_bytes(2, message, &mut call));
+    commit.into_iter().for_each(|message| put_bytes(3, message, &mut call));
+    call
+}
+
+/// The message of an answer.
+pub fn reply<T: Message + Default>(reply: Result<&[u8], CallFailure>) -> Result<T, CallFailure> {
+    reply.and_then(|bytes| T::decode(bytes).map_err(|_| CallFailure::Malformed))
+}
+
 /// A message's fields follow each other in any order, so what is encoded apart can be put together.
-fn append(message: &impl prost::Message, call: &mut Vec<u8>) {
+fn append(message: &impl Message, call: &mut Vec<u8>) {
     call.extend_from_slice(&message.encode_to_vec());
 }
 
@@ -173,7 +195,6 @@ fn put_bytes(field: u32, bytes: &[u8], into: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost::Message;
 
     fn entries(pairs: &[(&str, &str)]) -> Entries {
         let mut entries = Entries::default();

@@ -11,7 +11,6 @@ use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
 use crate::refusal::{self, Denial, Headers, Standing};
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
-use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ pub enum Event<'a> {
         bodiless: bool,
     },
     /// The adapter's answer to the Reserve.
-    Reply(Result<&'a [u8], CallFailure>),
+    Reply(Result<ReserveResponse, CallFailure>),
     /// The response's headers are here.
     Response(&'a ResponseHead),
     /// More of the response's body, maybe nothing but its end.
@@ -177,11 +176,12 @@ impl Exchange {
         effects
     }
 
-    fn reply(&mut self, mut reservation: Reservation, reply: Result<&[u8], CallFailure>) -> Vec<Effect> {
-        let reply = reply
-            .and_then(|bytes| ReserveResponse::decode(bytes).map_err(|_| CallFailure::Malformed))
-            .map(|response| (response.code(), response));
-        match reply {
+    fn reply(
+        &mut self,
+        mut reservation: Reservation,
+        reply: Result<ReserveResponse, CallFailure>,
+    ) -> Vec<Effect> {
+        match reply.map(|response| (response.code(), response)) {
             Ok((Code::Ok, response)) => {
                 reservation.answered(response);
                 self.state = State::Admitted(reservation);

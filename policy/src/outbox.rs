@@ -4,7 +4,6 @@
 
 use crate::call::{self, CallFailure};
 use crate::wire::kuadrant::service::ratelimit::v1::CommitResponse;
-use prost::Message;
 use std::collections::VecDeque;
 
 /// An encoded `CommitRequest`: the end of one reservation.
@@ -78,9 +77,8 @@ impl Outbox {
     }
 
     /// The call under way has been answered, or has failed.
-    pub fn answered(&mut self, reply: Result<&[u8], CallFailure>, now: u64) -> Answer {
+    pub fn answered(&mut self, reply: Result<CommitResponse, CallFailure>, now: u64) -> Answer {
         let sent = std::mem::take(&mut self.under_way);
-        let reply = reply.and_then(|bytes| CommitResponse::decode(bytes).map_err(|_| CallFailure::Malformed));
         match reply {
             Ok(response) => {
                 // A server that does not know `settled` leaves 0 and has settled the first alone.
@@ -129,6 +127,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::wire::kuadrant::service::ratelimit::v1::CommitRequest;
+    use prost::Message;
 
     fn settlement(id: &str) -> Settlement {
         Settlement(call::commit(id, std::iter::empty()))
@@ -141,8 +140,8 @@ mod tests {
         std::iter::once(request.reservation_id).chain(further).collect()
     }
 
-    fn reply(settled: u64) -> Vec<u8> {
-        CommitResponse { reservation_released: true, settled }.encode_to_vec()
+    fn reply(settled: u64) -> Result<CommitResponse, CallFailure> {
+        Ok(CommitResponse { reservation_released: true, settled })
     }
 
     #[test]
@@ -153,9 +152,9 @@ mod tests {
         outbox.push(settlement("b"));
         outbox.push(settlement("c"));
         assert_eq!(outbox.send(0), None, "one call at a time");
-        assert_eq!(outbox.answered(Ok(&reply(1)), 1).settled, 1);
+        assert_eq!(outbox.answered(reply(1), 1).settled, 1);
         assert_eq!(ids(outbox.send(1)), ["b", "c"]);
-        assert_eq!(outbox.answered(Ok(&reply(2)), 2).settled, 2);
+        assert_eq!(outbox.answered(reply(2), 2).settled, 2);
         assert!(outbox.is_empty() && outbox.wake_at().is_none());
     }
 
@@ -175,7 +174,7 @@ mod tests {
         }
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(ids(outbox.send(now)), ["a"]);
-        outbox.answered(Ok(&reply(1)), now);
+        outbox.answered(reply(1), now);
         assert!(outbox.is_empty());
     }
 
@@ -187,7 +186,7 @@ mod tests {
         outbox.push(settlement("b"));
         outbox.push(settlement("c"));
         assert!(!outbox.push(settlement("d")));
-        outbox.answered(Ok(&reply(1)), 0);
+        outbox.answered(reply(1), 0);
         assert_eq!(ids(outbox.send(0)), ["c", "d"]);
     }
 
@@ -198,9 +197,9 @@ mod tests {
             outbox.push(settlement(id));
         }
         assert_eq!(ids(outbox.send(0)), ["a", "b", "c"]);
-        assert_eq!(outbox.answered(Ok(&[]), 0).settled, 1);
+        assert_eq!(outbox.answered(Ok(CommitResponse::default()), 0).settled, 1);
         assert_eq!(ids(outbox.send(0)), ["b", "c"]);
-        assert_eq!(outbox.answered(Ok(&reply(u64::MAX)), 0).settled, 2, "never more than were sent");
+        assert_eq!(outbox.answered(reply(u64::MAX), 0).settled, 2, "never more than were sent");
     }
 
     #[test]
@@ -222,7 +221,7 @@ mod tests {
         let mut outbox = Outbox::new(10);
         outbox.push(settlement("a"));
         outbox.send(0);
-        assert_eq!(outbox.answered(Ok(&[0xff]), 0).retried, 1);
+        assert_eq!(outbox.answered(call::reply(Ok(&[0xff])), 0).retried, 1);
         assert_eq!(outbox.len(), 1);
     }
 }

@@ -2,7 +2,7 @@
 // Clippy knows a test by its attribute, and so misses the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use policy::call::CallFailure;
+use policy::call::{self, CallFailure};
 use policy::count::{Count, UsageSource};
 use policy::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use policy::facts::Facts;
@@ -109,7 +109,7 @@ const ANSWER: &[u8] = br#"{"choices":[{"message":{"content":"hello"}}],
 fn under_way(failure_mode: &str) -> Exchange {
     let mut exchange = exchange(failure_mode);
     exchange.handle(request());
-    let effects = exchange.handle(Event::Reply(Ok(&admitted())));
+    let effects = exchange.handle(Event::Reply(call::reply(Ok(&admitted()))));
     assert_eq!(effects, [Effect::Count(Count::Admitted), Effect::Resume]);
     exchange
 }
@@ -238,7 +238,7 @@ fn a_refusal_names_the_limit_and_commits_nothing() {
     let mut exchange = exchange("Allow");
     exchange.handle(request());
     let over = reply(Code::OverLimit, &[(Code::OverLimit, 1000, 12, 86_000), (Code::Ok, 5, 5, 60_000)]);
-    let effects = exchange.handle(Event::Reply(Ok(&over)));
+    let effects = exchange.handle(Event::Reply(call::reply(Ok(&over))));
     let [Effect::Count(count), Effect::Deny(denial)] = effects.as_slice() else { panic!("{effects:?}") };
     assert_eq!(count.name(), "weir_refused.policy.default/p.limit.chat");
     assert_eq!(denial.status, 429);
@@ -257,7 +257,7 @@ fn a_request_that_can_never_pass_is_not_told_to_retry() {
     let mut exchange = exchange("Allow");
     exchange.handle(request());
     let over = reply(Code::OverLimit, &[(Code::OverLimit, 300, 300, 3_600_000), (Code::Ok, 5, 5, 60_000)]);
-    let effects = exchange.handle(Event::Reply(Ok(&over)));
+    let effects = exchange.handle(Event::Reply(call::reply(Ok(&over))));
     let Some(Effect::Deny(denial)) = effects.last() else { panic!("{effects:?}") };
     assert!(denial.headers.contains(&("x-should-retry", "false".into())));
     assert!(denial.headers.iter().all(|(name, _)| !name.starts_with("retry-after")));
@@ -276,7 +276,7 @@ fn an_adapter_that_cannot_answer_leaves_it_to_the_failure_mode() {
     for answer in useless {
         let mut open = exchange("Allow");
         open.handle(request());
-        let effects = open.handle(Event::Reply(answer));
+        let effects = open.handle(Event::Reply(call::reply(answer)));
         assert!(
             matches!(effects.as_slice(), [Effect::Count(Count::FailedOpen(_)), Effect::Resume]),
             "{effects:?}"
@@ -287,7 +287,7 @@ fn an_adapter_that_cannot_answer_leaves_it_to_the_failure_mode() {
 
         let mut closed = exchange("Deny");
         closed.handle(request());
-        let effects = closed.handle(Event::Reply(answer));
+        let effects = closed.handle(Event::Reply(call::reply(answer)));
         assert_eq!(commit(&effects).1, [0, 0]);
         let Some(Effect::Deny(denial)) = effects.last() else { panic!("{effects:?}") };
         assert_eq!(denial.status, 503);
@@ -352,7 +352,7 @@ fn play(exchange: &mut Exchange, happening: Happening) -> Vec<Effect> {
         Happening::Request(bodiless) => {
             exchange.handle(Event::Request { facts: facts("/v1/chat/completions", Some("alice")), bodiless })
         }
-        Happening::Reply(Ok(bytes)) => exchange.handle(Event::Reply(Ok(&bytes))),
+        Happening::Reply(Ok(bytes)) => exchange.handle(Event::Reply(call::reply(Ok(&bytes)))),
         Happening::Reply(Err(status)) => exchange.handle(Event::Reply(Err(status.into()))),
         Happening::Response(status) => exchange.handle(Event::Response(&json_head(status))),
         Happening::Body(chunk, end) => exchange.handle(Event::Body { chunk: &chunk, end }),

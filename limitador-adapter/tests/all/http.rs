@@ -105,6 +105,7 @@ async fn reflection_lists_the_services() {
         "grpc.reflection.v1.ServerReflection",
         "kuadrant.service.ratelimit.v1.RateLimitService",
         "weir.v1.PolicyService",
+        "weir.v1.ReservationService",
     ];
     assert_eq!(names, wanted);
 }

@@ -12,4 +12,5 @@ mod ledger_model;
 mod plans;
 mod server;
 mod storages;
+mod stream;
 mod watching;

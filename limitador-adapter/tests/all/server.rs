@@ -5,6 +5,7 @@ use limitador_adapter::serve::Serving;
 use limitador_adapter::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
 use limitador_adapter::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
 use limitador_adapter::services::weir::v1::policy_service_client::PolicyServiceClient;
+use limitador_adapter::services::weir::v1::reservation_service_client::ReservationServiceClient;
 use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use policy::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use policy::wire::envoy::service::ratelimit::v3::RateLimitRequest;
@@ -71,6 +72,10 @@ impl Server {
 
     pub fn envoy(&self) -> EnvoyClient<Channel> {
         EnvoyClient::new(self.channel())
+    }
+
+    pub fn reservations(&self) -> ReservationServiceClient<Channel> {
+        ReservationServiceClient::new(self.channel())
     }
 
     pub fn plans(&self) -> PolicyServiceClient<Channel> {

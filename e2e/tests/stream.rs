@@ -1,0 +1,111 @@
+//! The stream that carries Reserves and Commits to the adapter, and what is done without it.
+
+use e2e::client::Request;
+use e2e::envoy::Config;
+use e2e::upstream::Answer;
+use e2e::world::{Builder, World, per_user, policy};
+use e2e::{jwt, wait};
+use serde_json::{Value, json};
+
+const CALLS: &str = "cluster.limitador-adapter.upstream_rq_total";
+
+fn alice() -> Request {
+    Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" }))).answered_by("100")
+}
+
+fn build() -> Builder {
+    let spec = json!({ "failureMode": "Deny", "limits": { "per-user": per_user(1_000_000) } });
+    World::build().policy(&policy("llm", spec))
+}
+
+fn start(build: Builder) -> World {
+    let world = build.start();
+    world.upstream.on("100", Answer::used(100));
+    world
+}
+
+/// A proxy before the adapter, with the stream's route changed.
+fn proxy(change: impl FnOnce(&mut Value)) -> Config {
+    let mut config = Config::read("e2e/adapter-proxy.yaml");
+    let manager = config.typed(".HttpConnectionManager");
+    change(&mut manager["route_config"]["virtual_hosts"][0]["routes"][0]);
+    config
+}
+
+/// Sends requests one after the other; all must pass.
+fn pass(world: &World, count: usize) {
+    for _ in 0..count {
+        let answer = world.send(&alice());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[test]
+fn many_requests_share_one_stream() {
+    let world = start(build());
+    wait::until("the stream", || {
+        let before = world.envoy.stat(CALLS);
+        pass(&world, 1);
+        (world.envoy.stat(CALLS) == before).then_some(())
+    });
+    let (before, passed) = (world.envoy.stat(CALLS), world.upstream.calls());
+    pass(&world, 50);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", (passed as u64 + 50) * 100, 0);
+    let calls = world.envoy.stat(CALLS) - before;
+    assert!(calls <= 2, "{calls} calls for 50 requests: they did not go through the stream");
+}
+
+#[test]
+fn an_adapter_without_streams_is_asked_call_by_call() {
+    let unknown = |route: &mut Value| {
+        route.as_object_mut().unwrap().remove("route");
+        route["direct_response"] = json!({ "status": 404 });
+    };
+    let world = start(build().between(proxy(unknown)));
+    let before = world.envoy.stat(CALLS);
+    pass(&world, 20);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 2_000, 0);
+    assert!(world.envoy.stat(CALLS) - before >= 20);
+    let told = world.envoy.stats("weir_call_errors.method.ReserveAndCommit");
+    assert!(!told.is_empty(), "that there is no stream is counted");
+}
+
+#[test]
+fn a_stream_that_ends_again_and_again_loses_nothing() {
+    let short = |route: &mut Value| {
+        route["route"]["max_stream_duration"] = json!({ "max_stream_duration": "0.05s" });
+    };
+    let world = start(build().between(proxy(short)));
+    let ends = || world.between.as_ref().unwrap().stat("http.adapter.downstream_rq_max_duration_reached");
+    // Many at once, so that the end of a stream meets some that wait.
+    let client = || {
+        wait::until("twenty streams", || {
+            pass(&world, 20);
+            (ends() >= 20).then_some(())
+        });
+    };
+    std::thread::scope(|threads| {
+        (0..8).for_each(|_| drop(threads.spawn(client)));
+    });
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", world.upstream.calls() as u64 * 100, 0);
+    assert_eq!(
+        world.envoy.stats("weir_failed_closed").lines().filter(|line| !line.ends_with(": 0")).count(),
+        0
+    );
+}
+
+#[test]
+fn a_request_that_waits_when_the_stream_breaks_is_decided_and_counted() {
+    let mut world = start(build());
+    pass(&world, 1);
+    world.adapter.freeze();
+    let waiting = world.open(&alice());
+    wait::until("the reserve under way", || {
+        (world.envoy.stat("http.gateway.downstream_rq_active") == 1).then_some(())
+    });
+    world.adapter.kill();
+    let refused = waiting.finish();
+    assert_eq!(refused.status, 503);
+    let counted = world.envoy.stats("weir_failed_closed");
+    assert!(counted.lines().any(|line| line.ends_with(": 1")), "{counted}");
+}

@@ -1,0 +1,99 @@
+//! The stream to the adapter, as the root context holds it: Reserves and Commits go through it while it is open. A
+//! call of its own costs Envoy more than all else that a limit needs.
+
+use crate::host;
+use crate::http::Request;
+use crate::shared::{RESERVE_AND_COMMIT, Shared};
+use policy::call::CallFailure;
+use policy::stream::{CallStream, Heard, Left};
+use std::cell::{Cell, RefCell};
+use std::rc::Weak;
+use std::time::Duration;
+
+/// Who waits for an answer, unless Envoy has ended it.
+pub type Caller = Weak<RefCell<Request>>;
+
+/// See the module.
+pub struct Stream {
+    calls: RefCell<CallStream<Caller>>,
+    /// Of the stream that there is, open or opening.
+    token: Cell<Option<u32>>,
+}
+
+impl Stream {
+    /// To be opened by [`Stream::tend`].
+    pub fn new(patience: Duration) -> Self {
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        Self { calls: RefCell::new(CallStream::new(patience)), token: Cell::default() }
+    }
+
+    /// Whether it takes calls.
+    pub fn is_open(&self) -> bool {
+        self.calls.borrow().is_open()
+    }
+
+    /// Whether this is the stream that there is.
+    pub fn is(&self, token: u32) -> bool {
+        self.token.get() == Some(token)
+    }
+
+    /// Sends a Reserve, and what is to be committed with it. Called in the root context's name.
+    pub fn reserve(&self, shared: &Shared, message: Vec<u8>, caller: Caller) {
+        let now = shared.now();
+        let commit = shared.outbox.borrow_mut().send(now);
+        let message = self.calls.borrow_mut().reserve(message, commit.as_deref(), caller, now);
+        self.send(&message);
+        shared.wake_by(self.wake_at().unwrap_or(now));
+    }
+
+    /// Sends a Commit. Called in the root context's name.
+    pub fn commit(&self, message: &[u8], now: u64) {
+        let message = self.calls.borrow_mut().commit(message, now);
+        self.send(&message);
+    }
+
+    fn send(&self, message: &[u8]) {
+        if let Some(token) = self.token.get() {
+            host::send(token, message);
+        }
+    }
+
+    /// A message has come.
+    pub fn heard(&self, message: &[u8], now: u64) -> Result<Heard<Caller>, CallFailure> {
+        self.calls.borrow_mut().heard(message, now)
+    }
+
+    /// Opens the stream if it is time to.
+    pub fn open(&self, shared: &Shared, now: u64) -> Result<(), CallFailure> {
+        if self.calls.borrow_mut().open(now) {
+            self.token.set(Some(host::open_stream(&shared.config.grpc_service, RESERVE_AND_COMMIT)?));
+        }
+        Ok(())
+    }
+
+    /// Those whose time is over, and whether the stream is of no more use.
+    pub fn overdue(&self, now: u64) -> (Vec<Caller>, bool) {
+        let mut calls = self.calls.borrow_mut();
+        let stuck = calls.is_stuck(now);
+        (calls.overdue(now), stuck)
+    }
+
+    /// The adapter has ended the stream.
+    pub fn ended(&self, now: u64) -> Left<Caller> {
+        self.token.set(None);
+        self.calls.borrow_mut().closed(now)
+    }
+
+    /// Ends the stream.
+    pub fn cancel(&self, now: u64) -> Left<Caller> {
+        if let Some(token) = self.token.take() {
+            host::cancel_stream(token);
+        }
+        self.ended(now)
+    }
+
+    /// When it is to be looked after, even if nothing comes.
+    pub fn wake_at(&self) -> Option<u64> {
+        self.calls.borrow().wake_at()
+    }
+}
