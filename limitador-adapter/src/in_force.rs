@@ -106,7 +106,7 @@ impl InForce {
     /// The plan of a gateway.
     pub fn plan(&self, gateway: &Gateway<'_>) -> GetPlanResponse {
         let policies = self.of(gateway).map(|policy| policy.json.to_vec()).collect();
-        GetPlanResponse { version: self.version(gateway), policies }
+        GetPlanResponse { version: self.version(gateway), policies, placement: None }
     }
 
     /// Every gateway that a policy names, as NAMESPACE/NAME.

@@ -91,6 +91,12 @@ impl<'a> Node<'a> {
         self.value.get(field).and_then(Value::as_str)
     }
 
+    /// What stands there, if anything does. Refuses nothing.
+    pub fn at(&self, fields: &[&'static str]) -> Option<Node<'a>> {
+        let step = |node: Self, field: &&str| node.value.get(*field).map(|value| node.child(field, value));
+        fields.iter().try_fold(self.clone(), step)
+    }
+
     /// An object with these fields and no others.
     pub fn object(self, fields: &'static Fields) -> Result<Object<'a>, Reported> {
         let object = Object { map: self.map()?, node: self, fields };

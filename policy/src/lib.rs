@@ -23,6 +23,7 @@ pub mod outbox;
 pub mod plan;
 pub mod refusal;
 pub mod request;
+pub mod routes;
 pub mod stream;
 mod structure;
 pub mod watch;

@@ -35,6 +35,8 @@ pub struct Target {
     pub kind: TargetKind,
     /// Its name.
     pub name: String,
+    /// A listener of the Gateway, or a rule of the HTTPRoute.
+    pub section: Option<String>,
 }
 
 /// What a policy can target.
@@ -107,8 +109,14 @@ impl Maximum {
 pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 
 impl Policy {
-    /// Reads one object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`, with every mistake.
+    /// Reads one object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`, with every mistake. It may not name a section
+    /// of its target: without a cluster nobody knows them.
     pub fn read(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
         document::read(document, reader::policy)
+    }
+
+    /// The same, of a cluster.
+    pub fn read_in_cluster(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
+        document::read(document, reader::policy_in_cluster)
     }
 }

@@ -4,6 +4,7 @@ use crate::call::Entries;
 use crate::cel::{EvaluationError, Expression};
 use crate::facts::{Facts, Need};
 use crate::model::{FailureMode, Limit, Policy, Rate, TargetKind, Unit};
+use crate::routes::Routes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Plan {
     policies: Vec<Planned>,
+    /// `None`: no cluster tells, so a policy on an HTTPRoute means the Envoy route of that name.
+    routes: Option<Routes>,
     needs: Vec<Need>,
 }
 
@@ -126,8 +129,24 @@ pub struct Judgement {
 impl Plan {
     /// Arranges policies. Those that come first are named first where two refuse alike.
     pub fn new(policies: Vec<Policy>) -> Self {
-        let needs = needs(&policies);
-        Self { policies: policies.into_iter().map(Planned::new).collect(), needs }
+        let mut needs = needs(&policies);
+        if policies.iter().any(|policy| policy.target.kind == TargetKind::HttpRoute) {
+            needs.push(Need::Property(Facts::ROUTE_NAME.map(str::to_owned).to_vec()));
+        }
+        Self::arranged(policies, None, needs)
+    }
+
+    /// The same, of a gateway whose listeners and routes are known.
+    pub fn placed(policies: Vec<Policy>, routes: Routes) -> Self {
+        let mut needs = needs(&policies);
+        needs.extend_from_slice(routes.needs());
+        Self::arranged(policies, Some(routes), needs)
+    }
+
+    fn arranged(policies: Vec<Policy>, routes: Option<Routes>, mut needs: Vec<Need>) -> Self {
+        needs.sort();
+        needs.dedup();
+        Self { policies: policies.into_iter().map(Planned::new).collect(), routes, needs }
     }
 
     /// What must be fetched before a request can be judged.
@@ -152,7 +171,7 @@ impl Plan {
         facts.estimate(preliminary.input, preliminary.output);
         let mut failures = Vec::new();
         let mut matching = Vec::new();
-        for planned in &self.policies {
+        for planned in self.targeted(facts, &mut miss) {
             planned.matching(facts, &mut matching, |limit, why| {
                 if let Miss::Failed(failure) = &why
                     && !failures.contains(failure)
@@ -175,6 +194,23 @@ impl Plan {
             }
         }
         Judgement { holds, failures, estimate }
+    }
+}
+
+impl Plan {
+    /// The policies whose target the request is on its way to.
+    fn targeted(&self, facts: &Facts, miss: &mut impl FnMut(&str, &str, Miss)) -> Vec<&Planned> {
+        if let Some(routes) = &self.routes {
+            return routes.find(facts).into_iter().filter_map(|place| self.policies.get(place)).collect();
+        }
+        let (here, elsewhere): (Vec<_>, Vec<_>) = self.policies.iter().partition(|planned| {
+            let target = &planned.policy.target;
+            target.kind == TargetKind::Gateway || facts.route_name() == Some(&target.name)
+        });
+        for planned in elsewhere {
+            planned.policy.limits.iter().for_each(|limit| miss(&planned.name, &limit.name, Miss::OtherRoute));
+        }
+        here
     }
 }
 
@@ -212,11 +248,6 @@ fn needs(policies: &[Policy]) -> Vec<Need> {
     if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit.is_of_usage()) {
         needs.extend([Need::Header("content-length".into()), Need::Header(":path".into())]);
     }
-    if policies.iter().any(|policy| policy.target.kind == TargetKind::HttpRoute) {
-        needs.push(Need::Property(Facts::ROUTE_NAME.map(str::to_owned).to_vec()));
-    }
-    needs.sort();
-    needs.dedup();
     needs
 }
 
@@ -233,11 +264,7 @@ impl Planned {
         matching: &mut Vec<Matching<'p>>,
         mut miss: impl FnMut(&str, Miss),
     ) {
-        let target = &self.policy.target;
-        let here = target.kind == TargetKind::Gateway || facts.route_name() == Some(&target.name);
-        let policy =
-            if here { self.holds_true(&self.policy.when, None, facts) } else { Err(Miss::OtherRoute) };
-        if let Err(why) = policy {
+        if let Err(why) = self.holds_true(&self.policy.when, None, facts) {
             self.policy.limits.iter().for_each(|limit| miss(&limit.name, why.clone()));
             return;
         }

@@ -5,6 +5,7 @@ use crate::call::CallFailure;
 use crate::mistake::Mistake;
 use crate::model::Policy;
 use crate::plan::Plan;
+use crate::routes::Routes;
 use crate::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use prost::Message;
 use std::time::Duration;
@@ -121,7 +122,10 @@ pub fn compile(answer: &GetPlanResponse) -> Result<Plan, Vec<Mistake>> {
     for (index, text) in answer.policies.iter().enumerate() {
         let read = serde_json::from_slice(text)
             .map_err(|error| vec![Mistake { path: String::new(), message: format!("no JSON: {error}") }])
-            .and_then(|document| Policy::read(&document));
+            .and_then(|document| match &answer.placement {
+                Some(_) => Policy::read_in_cluster(&document),
+                None => Policy::read(&document),
+            });
         match read {
             Ok(policy) => policies.push(policy),
             Err(found) => mistakes.extend(found.into_iter().map(|mistake| Mistake {
@@ -130,7 +134,14 @@ pub fn compile(answer: &GetPlanResponse) -> Result<Plan, Vec<Mistake>> {
             })),
         }
     }
-    if mistakes.is_empty() { Ok(Plan::new(policies)) } else { Err(mistakes) }
+    match &answer.placement {
+        _ if !mistakes.is_empty() => Err(mistakes),
+        None => Ok(Plan::new(policies)),
+        Some(placement) => {
+            let routes = Routes::compile(placement, policies.len())?;
+            Ok(Plan::placed(policies, routes))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +153,7 @@ mod tests {
     }
 
     fn plan(version: &str) -> Vec<u8> {
-        GetPlanResponse { version: version.to_owned(), policies: Vec::new() }.encode_to_vec()
+        GetPlanResponse { version: version.to_owned(), ..GetPlanResponse::default() }.encode_to_vec()
     }
 
     fn asked(question: Option<Vec<u8>>) -> Option<String> {
@@ -203,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_cannot_be_read_is_named_by_its_place() {
-        let answer = GetPlanResponse { version: "a".into(), policies: vec![b"{".to_vec()] };
+        let answer = GetPlanResponse { version: "a".into(), policies: vec![b"{".to_vec()], placement: None };
         let mistakes = compile(&answer).unwrap_err();
         assert_eq!(mistakes[0].path, "policies[0]");
         assert!(mistakes[0].message.starts_with("no JSON: "), "{}", mistakes[0]);

@@ -17,6 +17,8 @@ mod time;
 mod types;
 mod values;
 
+pub(crate) use pattern::Pattern;
+
 use crate::facts::Facts;
 use budget::Budget;
 use cel_interpreter::common::types::{CelBool, CelString};

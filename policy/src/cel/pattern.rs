@@ -1,5 +1,5 @@
-//! The regular expressions of `matches`, compiled with the expression. They must be written out: a pattern from a
-//! fact would be compiled for each request, and a client could choose what that costs.
+//! The regular expressions of `matches`, compiled with the expression, and those of routes. The former must be written
+//! out: a pattern from a fact would be compiled for each request, and a client could choose what that costs.
 
 use cel_interpreter::common::types::Type;
 use cel_interpreter::common::value::{StaticVal, Val};
@@ -10,7 +10,7 @@ use std::any::Any;
 const SIZE_LIMIT: usize = 64 * 1024;
 
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(Regex);
+pub(crate) struct Pattern(Regex);
 
 impl Pattern {
     pub(super) fn compile(source: &str) -> Result<Self, String> {
@@ -21,7 +21,16 @@ impl Pattern {
             .map_err(|error| format!("the pattern of `matches` is wrong: {error}"))
     }
 
-    pub(super) fn matches(&self, text: &str) -> bool {
+    /// A pattern that only a whole text matches, as routes have them.
+    pub(crate) fn whole(source: &str) -> Result<Self, String> {
+        RegexBuilder::new(&format!("^(?:{source})$"))
+            .size_limit(SIZE_LIMIT)
+            .build()
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn matches(&self, text: &str) -> bool {
         self.0.is_match(text)
     }
 }

@@ -132,6 +132,19 @@ impl Facts {
         self.headers.get(":path").map(String::as_str)
     }
 
+    /// `:authority`, if it was fetched.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.headers.get(":authority").map(String::as_str)
+    }
+
+    /// A number among the attributes.
+    pub(crate) fn number(&self, attribute: &Attribute) -> Option<i64> {
+        match self.attribute(attribute)? {
+            Fact::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+
     pub(crate) fn headers(&self) -> &BTreeMap<String, String> {
         &self.headers
     }
@@ -220,7 +233,7 @@ fn split_path(path: &str) -> (&str, &str) {
 }
 
 /// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets; anything else (a pipe) as it is.
-fn without_port(address: &str) -> &str {
+pub(crate) fn without_port(address: &str) -> &str {
     if let Some((inside, _)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return inside;
     }

@@ -59,9 +59,7 @@ const SPEC: Fields = Fields {
     ],
     ignored: &[],
 };
-// A section is a listener or a rule, which only a cluster's Gateway or HTTPRoute could tell.
-const TARGET: Fields =
-    Fields { known: &["group", "kind", "name"], later: &[("sectionName", None)], ignored: &[] };
+const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
 const LIMIT: Fields = Fields {
     known: &["when", "counters", "rates", "reservation"],
     later: &[("enforceWhen", None), ("outputCap", None)],
@@ -76,8 +74,17 @@ const RESERVATION: Fields = Fields { known: &["amount", "ttl"], later: &[], igno
 const PREDICATE: Fields = Fields { known: &["predicate"], later: &[], ignored: &[] };
 const COUNTER: Fields = Fields { known: &["expression"], later: &[], ignored: &[] };
 
-/// One policy.
+/// One policy, of no cluster: a section is a listener or a rule, which only a cluster's Gateway or HTTPRoute can tell.
 pub(crate) fn policy(document: Node<'_>) -> Result<Policy, Reported> {
+    let policy = policy_in_cluster(document.clone());
+    match document.at(&["spec", "targetRef", "sectionName"]) {
+        Some(section) => Err(section.refuse("only a cluster knows the sections of a target")),
+        None => policy,
+    }
+}
+
+/// One policy.
+pub(crate) fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> {
     if let Some(kind) = document.peek("kind").filter(|kind| !is_one_of(kind, KINDS))
         && !document.peek("apiVersion").is_some_and(|version| is_one_of(version, VERSIONS))
     {
@@ -135,8 +142,9 @@ fn target(node: Node<'_>) -> Result<Target, Reported> {
     let kind = target.required("kind").and_then(|node| node.word(TARGETS, &[]));
     // Without a cluster this is the name of an Envoy route, which may be any text.
     let name = target.required("name").and_then(|node| node.text());
+    let section = target.optional("sectionName").map(|node| node.text()).transpose();
     group?;
-    Ok(Target { kind: kind?, name: name?.to_owned() })
+    Ok(Target { kind: kind?, name: name?.to_owned(), section: section?.map(str::to_owned) })
 }
 
 fn when(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
