@@ -85,14 +85,18 @@ pub fn remove_request_header(name: &str) {
 }
 
 /// What the meter wants to know of the response.
-pub fn response_head() -> ResponseHead {
+pub fn response_head(further: &[String]) -> ResponseHead {
     let value = |name| header(MapType::HttpResponseHeaders, name).unwrap_or_default();
     let text = |name| String::from_utf8(value(name)).unwrap_or_default();
     ResponseHead {
         status: text(":status").parse().unwrap_or_default(),
         content_type: text("content-type"),
         content_encoding: text("content-encoding"),
-        usage_headers: Vec::new(),
+        usage_headers: further
+            .iter()
+            .map(|name| (name.clone(), text(name)))
+            .filter(|(_, value)| !value.is_empty())
+            .collect(),
     }
 }
 

@@ -67,6 +67,9 @@ impl Request {
                     headers.iter().for_each(|(name, value)| host::set_response_header(name, value));
                 }
                 Effect::Commit(settlement) => self.shared.commit(settlement),
+                Effect::UpstreamFailed(model) => {
+                    self.shared.health.borrow_mut().failed(&model, self.shared.now());
+                }
                 Effect::Count(count) => self.shared.metrics.count(&count),
             }
         }
@@ -104,7 +107,8 @@ impl Request {
 
     fn responded(&mut self, end: bool) {
         if !self.exchange.is_over() {
-            self.handle(Event::Response(&host::response_head()));
+            let head = host::response_head(self.exchange.answer_headers());
+            self.handle(Event::Response(&head));
             self.body(0, end);
         }
     }

@@ -28,6 +28,7 @@ pub fn facts(shared: &Shared, needs: &[Need]) -> Facts {
                 }
             }
             Need::Identity => identify(shared, &mut facts),
+            Need::Failures => facts.failures(shared.health.borrow_mut().counts(shared.now())),
         }
     }
     // Last: Envoy forgets the route when a header goes, and finds it again without that header.

@@ -8,6 +8,7 @@ use policy::clock::Clock;
 use policy::config::Config;
 use policy::count::Count;
 use policy::exchange::{InForce, ReservationId};
+use policy::health::Health;
 use policy::mistake::Mistake;
 use policy::outbox::{Outbox, Settlement};
 use policy::plan::Plan;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub outbox: RefCell<Outbox>,
     /// The way to the adapter while it is open.
     pub stream: Stream,
+    /// How this worker's upstreams do.
+    pub health: RefCell<Health>,
     /// Of this root context, and of no other in the world.
     pub random: u128,
     in_force: RefCell<InForce>,
@@ -66,6 +69,7 @@ impl Shared {
             metrics: Metrics::new(),
             outbox: RefCell::new(Outbox::new(OUTBOX_CAPACITY)),
             stream,
+            health: RefCell::default(),
             random,
             in_force,
             prefix: format!("{random:032x}").into(),

@@ -23,7 +23,7 @@ impl Done {
                 Effect::Resume => self.resumes += 1,
                 Effect::Deny(_) => self.denials += 1,
                 Effect::Commit(_) => self.commits += 1,
-                Effect::SetHeaders(_) | Effect::Count(_) => {}
+                Effect::SetHeaders(_) | Effect::UpstreamFailed(_) | Effect::Count(_) => {}
             }
         }
         assert!(self.reserves <= 1 && self.commits <= 1 && self.resumes + self.denials <= 1, "{self:?}");

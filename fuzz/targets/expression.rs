@@ -7,7 +7,7 @@ use policy::facts::Facts;
 
 fuzz_target!(|source: &str| {
     for phase in [Phase::Request, Phase::Response] {
-        for purpose in [Use::Predicate, Use::Counter, Use::Amount] {
+        for purpose in [Use::Predicate, Use::Counter, Use::Amount, Use::Maximum, Use::Life, Use::Text] {
             match Expression::compile(source, phase, purpose) {
                 Ok(expression) => evaluate(&expression, purpose),
                 Err(message) => assert!(!message.is_empty()),
@@ -21,7 +21,10 @@ fn evaluate(expression: &Expression, purpose: Use) {
         let error = match purpose {
             Use::Predicate => expression.predicate(&facts).err(),
             Use::Counter => expression.text(&facts).err(),
-            Use::Amount => expression.amount(&facts).err(),
+            Use::Amount | Use::Cost => expression.amount(&facts).err(),
+            Use::Maximum => expression.maximum(&facts).err(),
+            Use::Life => expression.life(&facts).err(),
+            Use::Text => expression.words(&facts).err(),
         };
         assert!(error.is_none_or(|error| !error.to_string().is_empty()));
     }

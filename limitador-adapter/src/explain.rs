@@ -12,7 +12,7 @@ use policy::count::{Count, UsageSource};
 use policy::exchange::{Effect, Event, Exchange, InForce as Plans, ReservationId};
 use policy::facts::Facts;
 use policy::meter::ResponseHead;
-use policy::model::{FailureMode, Policy, Window};
+use policy::model::{FailureMode, Policy, Unit, Window};
 use policy::outbox::Outbox;
 use policy::plan::{Failure, Judgement, Miss, Plan};
 use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
@@ -84,8 +84,12 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
             texts.push("applies".to_owned());
             texts.extend(hold.counters.iter().map(|(what, value)| format!("counts for {what} = {value}")));
         }
-        let (max, unit) = (rate.rate.max.fixed().unwrap_or_default(), rate.rate.unit.name());
-        texts.push(format!("holds {} of {max} {unit}{}", hold.amount, per(rate.rate.window)));
+        let (max, unit) = (hold.max, rate.rate.unit);
+        let amount = match unit {
+            Unit::Usd => unit.quantity(hold.amount),
+            _ => hold.amount.to_string(),
+        };
+        texts.push(format!("holds {amount} of {}{}", unit.quantity(max), per(rate.rate.window)));
     }
     line(told, format!("estimate: {} tokens in, {} out", estimate.input, estimate.output));
     for policy in policies {
@@ -104,6 +108,9 @@ fn reason(why: &Miss) -> String {
         Miss::False(predicate) => format!("does not apply: this is false: {}", predicate.trim()),
         Miss::Absent(predicate, what) => {
             format!("does not apply: {what} is absent, so this is false: {}", predicate.trim())
+        }
+        Miss::NoMaximum => {
+            "does not apply: it has no maximum for this request (limitFrom is null)".to_owned()
         }
         Miss::Failed(Failure { part, cause, mode, .. }) => {
             let consequence = match mode {
@@ -188,7 +195,9 @@ fn tell_charges(
                 })
         });
         let window = rate.map(|rate| per(rate.window)).unwrap_or_default();
-        line(told, format!("  {}: {amount} {}{window}", value("limit"), value("unit")));
+        let charged = Unit::ALL.into_iter().find(|unit| unit.name() == value("unit"));
+        let charged = charged.map_or_else(|| amount.to_string(), |unit| unit.quantity(amount));
+        line(told, format!("  {}: {charged}{window}", value("limit")));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::collection::{Collected, Entry, Good};
 use crate::ledger::Key;
 use crate::metrics::Metrics;
 use metrics::Counter;
-use policy::model::{Target, TargetKind, Unit, Window};
+use policy::model::{DEFAULT_TTL, Target, TargetKind, Ttl, Unit, Window};
 use policy::wire::weir::v1::GetPlanResponse;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -126,7 +126,10 @@ fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {
         key: format!("{}/{}", good.name, limit.name).into(),
         policy: Arc::clone(&good.name),
         name: limit.name.clone(),
-        ttl: limit.ttl,
+        ttl: match limit.ttl {
+            Ttl::Fixed(ttl) => ttl,
+            Ttl::From(_) => DEFAULT_TTL,
+        },
         rates: limit
             .rates
             .iter()

@@ -64,7 +64,8 @@ impl Question {
         }
         for need in needs {
             match need {
-                Need::Header(_) | Need::Headers => {}
+                // Of a file, no upstream has failed.
+                Need::Header(_) | Need::Headers | Need::Failures => {}
                 Need::Identity => match &self.auth {
                     Some(auth) => facts.auth(auth.clone()),
                     None => unknown.push("auth (see --identity)".to_owned()),

@@ -15,6 +15,7 @@ use policy::call::CallFailure;
 use policy::config::Encoding;
 use policy::exchange::{Effect, Event, Exchange, InForce as FilterPlan, ReservationId};
 use policy::facts::{Facts, Need};
+use policy::health::Health;
 use policy::identity;
 use policy::meter::ResponseHead;
 use policy::model::{FailureMode, Policy};
@@ -52,6 +53,7 @@ struct Native {
     now: Moment,
     away: bool,
     requests: u64,
+    health: Health,
 }
 
 /// A request that waits for the provider.
@@ -73,7 +75,20 @@ impl Native {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (plan, outbox) = (FilterPlan::Nothing(FailureMode::Allow), Outbox::new(100));
         let (now, away, requests) = (begun, false, 0);
-        Self { runtime, ledger, limiter, in_force, metrics, plan, outbox, begun, now, away, requests }
+        Self {
+            runtime,
+            ledger,
+            limiter,
+            in_force,
+            metrics,
+            plan,
+            outbox,
+            begun,
+            now,
+            away,
+            requests,
+            health: Health::default(),
+        }
     }
 
     /// Performs what follows from an event, and what follows from that.
@@ -91,6 +106,7 @@ impl Native {
                 }
                 Effect::SetHeaders(headers) => set(seen, &headers),
                 Effect::Commit(settlement) => assert!(self.outbox.push(settlement), "the queue is full"),
+                Effect::UpstreamFailed(model) => self.health.failed(&model, self.milliseconds()),
                 Effect::Resume | Effect::Count(_) => {}
             }
         }
@@ -105,9 +121,13 @@ impl Native {
         Ok(answer.unwrap())
     }
 
+    fn milliseconds(&self) -> u64 {
+        u64::try_from((self.now.instant - self.begun.instant).as_millis()).unwrap()
+    }
+
     /// Tells the adapter what it has not heard, if it is there.
     fn tell(&mut self) {
-        let ms = u64::try_from((self.now.instant - self.begun.instant).as_millis()).unwrap();
+        let ms = self.milliseconds();
         while let Some(call) = self.outbox.send(ms) {
             if self.away {
                 self.outbox.answered(Err(CallFailure::Timeout), ms);
@@ -119,7 +139,7 @@ impl Native {
         }
     }
 
-    fn facts(request: &Request, claims: Option<&Value>, needs: &[Need]) -> Facts {
+    fn facts(&mut self, request: &Request, claims: Option<&Value>, needs: &[Need]) -> Facts {
         let headers = headers(request);
         let mut facts = Facts::default();
         for need in needs {
@@ -132,6 +152,7 @@ impl Native {
                 Need::Headers => {
                     headers.iter().for_each(|(name, value)| facts.header(name, value.as_bytes()))
                 }
+                Need::Failures => facts.failures(self.health.counts(self.milliseconds())),
                 Need::Property(path) => panic!("no story knows the attribute {}", path.join(".")),
                 Need::Identity => {
                     if let Some(claims) = claims {
@@ -163,7 +184,9 @@ impl Native {
         open.seen.status = status;
         let value = |name: &str| e2e::wire::header(&headers, name).unwrap_or_default().to_owned();
         let (content_type, content_encoding) = (value("content-type"), value("content-encoding"));
-        let head = ResponseHead { status, content_type, content_encoding, usage_headers: Vec::new() };
+        let named = open.exchange.answer_headers().iter().map(|name| (name.clone(), value(name)));
+        let usage_headers = named.filter(|(_, value)| !value.is_empty()).collect();
+        let head = ResponseHead { status, content_type, content_encoding, usage_headers };
         open.seen.headers = headers;
         self.handle(&mut open.exchange, &mut open.seen, Event::Response(&head));
     }
@@ -188,7 +211,7 @@ impl Player for Native {
         self.requests += 1;
         let id = ReservationId { prefix: "story".into(), number: self.requests };
         let mut exchange = Exchange::new(self.plan.clone(), id);
-        let facts = Self::facts(request, claims, exchange.needs());
+        let facts = self.facts(request, claims, exchange.needs());
         let mut seen = Seen::default();
         self.handle(&mut exchange, &mut seen, Event::Request { facts, bodiless: request.bytes().is_empty() });
         if seen.status != 0 {
@@ -236,11 +259,11 @@ impl Player for Native {
             let (key, limit) = (&reading.key, in_force.limit(&reading.key.limit)?);
             let counters: serde_json::Map<_, _> =
                 key.counters.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-            let max = in_force.maximum(key)?;
+            let max = in_force.maximum(key);
             Some(json!({
                 "policy": *limit.policy, "limit": limit.name, "unit": key.unit.name(), "counters": counters,
                 "max": max, "used": reading.used, "held": reading.held,
-                "remaining": max.saturating_sub(reading.used.saturating_add(reading.held)),
+                "remaining": max.map(|max| max.saturating_sub(reading.used.saturating_add(reading.held))),
             }))
         };
         readings.into_iter().filter_map(bucket).collect()

@@ -124,6 +124,11 @@ impl<'a> Node<'a> {
         if text.trim().is_empty() { Err(self.refuse("must not be empty")) } else { Ok(text) }
     }
 
+    /// Whether it is a whole number, negative or not.
+    pub fn is_whole(&self) -> bool {
+        self.value.is_i64() || self.value.is_u64()
+    }
+
     /// A whole number, at most `i64::MAX`: the largest that Kubernetes and CEL can hold.
     pub fn whole_number(&self) -> Result<u64, Reported> {
         let beyond = || self.value.as_f64().is_some_and(|number| number >= i64::MAX as f64);

@@ -1,16 +1,21 @@
 //! One request and its response, as a state machine: events in, effects out. It holds no clock and reaches nothing;
 //! the shell performs the effects in their order.
 
+mod spent;
+
 use crate::call::{self, CallFailure, Item};
 use crate::count::{Count, UsageSource};
-use crate::facts::{Facts, Need};
+use crate::facts::{Answer, Facts, Need};
+use crate::health;
 use crate::meter::{CHARACTERS_PER_TOKEN, Meter, ResponseHead, Usage};
-use crate::model::{FailureMode, Unit};
+use crate::model::FailureMode;
 use crate::outbox::Settlement;
 use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
 use crate::refusal::{self, Denial, Headers, Standing};
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
+use spent::Spent;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +57,8 @@ pub enum Effect {
     SetHeaders(Headers),
     /// Tell the adapter, from where nothing waits for it.
     Commit(Settlement),
+    /// An upstream of this model failed; [`crate::health::Health`] is to know.
+    UpstreamFailed(String),
     /// Count it.
     Count(Count),
 }
@@ -103,6 +110,10 @@ struct Reservation {
     estimate: Estimate,
     /// The call is known to use no tokens.
     tokenless: bool,
+    /// For a `cost`, if there is one.
+    facts: Option<Box<Facts>>,
+    /// For `upstream.failuresLastMinute`, if a policy asks for it; empty where the model is not known.
+    model: Option<String>,
     /// Beside `holds`; empty if the adapter did not say.
     statuses: Vec<DescriptorStatus>,
 }
@@ -111,6 +122,8 @@ struct Reservation {
 struct Responding {
     reservation: Reservation,
     status: u16,
+    /// Those that a `cost` names.
+    headers: BTreeMap<String, String>,
     meter: Option<Meter>,
 }
 
@@ -125,6 +138,16 @@ impl Exchange {
         match &self.in_force {
             InForce::Nothing(_) => &[],
             InForce::Plan(plan) => plan.needs(),
+        }
+    }
+
+    /// The response's headers, in lower case, that its event should bring if it has them.
+    pub fn answer_headers(&self) -> &[String] {
+        match (&self.in_force, &self.state) {
+            (InForce::Plan(plan), State::Admitted(reservation)) if reservation.facts.is_some() => {
+                plan.answer_headers()
+            }
+            _ => &[],
         }
     }
 
@@ -157,19 +180,21 @@ impl Exchange {
     }
 
     fn request(&mut self, mut facts: Facts, bodiless: bool) -> Vec<Effect> {
-        let judgement = match &self.in_force {
+        let plan = match &self.in_force {
             InForce::Nothing(FailureMode::Allow) => return vec![Effect::Count(Count::FailedOpen("no_plan"))],
             InForce::Nothing(FailureMode::Deny) => {
                 let denial = refusal::unavailable(None);
                 return vec![Effect::Count(Count::FailedClosed("no_plan")), Effect::Deny(denial)];
             }
-            InForce::Plan(plan) => plan.judge(&mut facts, bodiless),
+            InForce::Plan(plan) => plan,
         };
+        let judgement = plan.judge(&mut facts, bodiless);
         let mut effects = failed_parts(&judgement.failures);
+        effects.extend(judgement.enforced.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
         if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
             effects.push(Effect::Deny(refusal::unavailable(Some(&failure.policy))));
         } else if !judgement.holds.is_empty() {
-            let reservation = Reservation::new(self.id.to_string(), judgement, &facts, bodiless);
+            let reservation = Reservation::new(self.id.to_string(), plan, judgement, facts, bodiless);
             effects.push(Effect::Reserve(reservation.reserve()));
             self.state = State::Waiting(reservation);
         }
@@ -220,12 +245,20 @@ impl Exchange {
         vec![Effect::Count(Count::FailedOpen(cause)), Effect::Resume]
     }
 
-    fn response(&mut self, reservation: Reservation, head: &ResponseHead) -> Vec<Effect> {
-        let headers = refusal::headers(&reservation.standings());
+    fn response(&mut self, mut reservation: Reservation, head: &ResponseHead) -> Vec<Effect> {
+        let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
+        let told = refusal::headers(&reservation.standings());
         let counts_tokens = reservation.holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage());
         let meter = counts_tokens.then(|| Meter::new(head));
-        self.state = State::Responding(Box::new(Responding { reservation, status: head.status, meter }));
-        if headers.is_empty() { Vec::new() } else { vec![Effect::SetHeaders(headers)] }
+        let headers = if reservation.facts.is_some() {
+            head.usage_headers.iter().cloned().collect()
+        } else {
+            BTreeMap::new()
+        };
+        let status = head.status;
+        self.state = State::Responding(Box::new(Responding { reservation, status, headers, meter }));
+        let told = (!told.is_empty()).then_some(Effect::SetHeaders(told));
+        told.into_iter().chain(failed.map(Effect::UpstreamFailed)).collect()
     }
 
     fn body(&mut self, mut responding: Box<Responding>, chunk: &[u8], end: bool) -> Vec<Effect> {
@@ -247,10 +280,13 @@ impl std::fmt::Display for ReservationId {
 }
 
 impl Reservation {
-    fn new(id: String, judgement: Judgement, facts: &Facts, bodiless: bool) -> Self {
+    fn new(id: String, plan: &Plan, judgement: Judgement, facts: Facts, bodiless: bool) -> Self {
         let Judgement { holds, estimate, .. } = judgement;
         let tokenless = bodiless || facts.path().is_some_and(uses_no_tokens);
-        Self { id, holds, estimate, tokenless, statuses: Vec::new() }
+        let has_cost = holds.iter().any(|hold| hold.rate.rate.cost.is_some());
+        let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
+        let facts = has_cost.then(|| Box::new(facts));
+        Self { id, holds, estimate, tokenless, facts, model, statuses: Vec::new() }
     }
 
     fn reserve(&self) -> Vec<u8> {
@@ -258,9 +294,9 @@ impl Reservation {
         let items = items.map(|hold| Item {
             entries: &hold.entries,
             amount: hold.amount,
-            ttl: hold.rate.ttl,
-            max: None,
-            unenforced: false,
+            ttl: hold.ttl,
+            max: hold.rate.rate.max.fixed().is_none().then_some(hold.max),
+            unenforced: !hold.enforced,
         });
         call::reserve(&self.id, items)
     }
@@ -288,43 +324,46 @@ impl Reservation {
             .map(|standing| standing.hold)
     }
 
-    /// Ends it with these charges.
-    fn commit(&self, usage: &Usage, requests: u64) -> Effect {
-        let charge = |unit| match unit {
-            Unit::Tokens => usage.total,
-            Unit::InputTokens => usage.input,
-            Unit::OutputTokens => usage.output,
-            Unit::Requests => requests,
-            // What it held goes with the reservation.
-            Unit::Usd | Unit::Concurrency => 0,
-        };
-        let items = self.holds.iter().map(|hold| Item {
+    /// The request never went on.
+    fn release(&self) -> Effect {
+        self.commit(self.holds.iter().map(|_| 0))
+    }
+
+    /// The request went on, and the client left before any answer: the input was sent.
+    fn unanswered(mut self) -> Vec<Effect> {
+        let usage = if self.tokenless { Usage::default() } else { estimated(self.estimate.input, 0) };
+        self.charge(Answer { usage, ..Answer::default() }, UsageSource::Estimated)
+    }
+
+    /// Ends it with what the answer costs.
+    fn charge(&mut self, answer: Answer, source: UsageSource) -> Vec<Effect> {
+        let usage = answer.usage;
+        if let Some(facts) = &mut self.facts {
+            facts.answer(answer);
+        }
+        let spent = Spent { usage: &usage, used: source != UsageSource::None, facts: self.facts.as_deref() };
+        let (charges, failures): (Vec<_>, Vec<_>) = self.holds.iter().map(|hold| spent.of(hold)).unzip();
+        let mut effects = vec![self.commit(charges.into_iter())];
+        effects.extend(failures.into_iter().flatten().map(Effect::Count));
+        if self.holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage()) {
+            effects.push(Effect::Count(Count::Usage(source)));
+        }
+        if usage.total > 0 {
+            effects.push(Effect::Count(Count::TokensCharged(usage.total)));
+        }
+        effects
+    }
+
+    /// Ends it with these charges, one for each hold.
+    fn commit(&self, charges: impl Iterator<Item = u64>) -> Effect {
+        let items = self.holds.iter().zip(charges).map(|(hold, amount)| Item {
             entries: &hold.entries,
-            amount: charge(hold.rate.rate.unit),
+            amount,
             ttl: Duration::ZERO,
             max: None,
             unenforced: false,
         });
         Effect::Commit(Settlement(call::commit(&self.id, items)))
-    }
-
-    /// The request never went on.
-    fn release(&self) -> Effect {
-        self.commit(&Usage::default(), 0)
-    }
-
-    /// The request went on, and the client left before any answer: the input was sent.
-    fn unanswered(&self) -> Vec<Effect> {
-        let usage = if self.tokenless { Usage::default() } else { estimated(self.estimate.input, 0) };
-        self.charge(&usage, UsageSource::Estimated)
-    }
-
-    fn charge(&self, usage: &Usage, source: UsageSource) -> Vec<Effect> {
-        let mut effects = vec![self.commit(usage, 1), Effect::Count(Count::Usage(source))];
-        if usage.total > 0 {
-            effects.push(Effect::Count(Count::TokensCharged(usage.total)));
-        }
-        effects
     }
 }
 
@@ -341,22 +380,27 @@ impl Responding {
     /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
     /// reports nothing costs its input and what was delivered.
     fn settle(mut self: Box<Self>, ending: Ending) -> Vec<Effect> {
-        let Some(meter) = &mut self.meter else { return vec![self.reservation.commit(&Usage::default(), 1)] };
+        let finished = ending == Ending::Complete;
+        let headers = std::mem::take(&mut self.headers);
+        let answer = |usage| Answer { usage, code: self.status, finished, headers };
+        let Some(meter) = &mut self.meter else {
+            return self.reservation.charge(answer(Usage::default()), UsageSource::None);
+        };
         let reading = meter.finish();
-        let reservation = &self.reservation;
-        let whole = ending == Ending::Complete && !reading.ended_in_error;
+        let reservation = &mut self.reservation;
+        let whole = finished && !reading.ended_in_error;
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
         let mut effects = match usage {
-            Some(usage) => reservation.charge(&usage, UsageSource::Reported),
+            Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),
             None if (200..300).contains(&self.status) && !reservation.tokenless => {
                 let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
                 let usage = estimated(reservation.estimate.input, delivered);
-                reservation.charge(&usage, UsageSource::Estimated)
+                reservation.charge(answer(usage), UsageSource::Estimated)
             }
-            None => reservation.charge(&Usage::default(), UsageSource::None),
+            None => reservation.charge(answer(Usage::default()), UsageSource::None),
         };
         // Half a document is what a cut leaves; anything else that could not be read should be known.
-        if let Some(cause) = reading.broken.filter(|_| ending == Ending::Complete) {
+        if let Some(cause) = reading.broken.filter(|_| finished) {
             effects.push(Effect::Count(Count::Unreadable(cause)));
         }
         effects

@@ -6,9 +6,12 @@ use crate::mistake::Mistake;
 use std::time::Duration;
 
 pub(crate) mod names;
+mod price;
 pub(crate) mod reader;
 mod unit;
 
+pub(crate) use price::micro_usd;
+pub use price::{Price, Tariff, usd_text};
 pub use unit::{Period, Unit, Window};
 
 /// One policy, its expressions compiled.
@@ -26,6 +29,8 @@ pub struct Policy {
     pub limits: Vec<Limit>,
     /// What happens when the adapter cannot answer in time.
     pub failure_mode: FailureMode,
+    /// The first that is for a model is its own.
+    pub prices: Vec<Price>,
 }
 
 /// `targetRef`. The namespace is the policy's own.
@@ -69,10 +74,40 @@ pub struct Limit {
     pub counters: Vec<Expression>,
     /// At least one; no two of the same unit and window.
     pub rates: Vec<Rate>,
-    /// What to hold. `None`: the estimate.
+    /// What to hold, in each rate's own unit. `None`: the estimate.
     pub amount: Option<Expression>,
     /// How long a hold may live.
-    pub ttl: Duration,
+    pub ttl: Ttl,
+    /// Where it is false, the limit counts and refuses nothing. `None`: it is true.
+    pub enforce_when: Option<Expression>,
+}
+
+impl Limit {
+    /// Whatever is evaluated for it, at whatever time.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let of_rates = self.rates.iter().flat_map(|rate| {
+            let max = match &rate.max {
+                Maximum::From(max) => Some(max),
+                Maximum::Fixed(_) => None,
+            };
+            max.into_iter().chain(&rate.cost)
+        });
+        let ttl = match &self.ttl {
+            Ttl::From(ttl) => Some(ttl),
+            Ttl::Fixed(_) => None,
+        };
+        let own = self.when.iter().chain(&self.counters).chain(&self.amount).chain(&self.enforce_when);
+        own.chain(ttl).chain(of_rates)
+    }
+}
+
+/// How long a hold may live.
+#[derive(Clone, Debug)]
+pub enum Ttl {
+    /// This long.
+    Fixed(Duration),
+    /// As long as each request's own facts say.
+    From(Expression),
 }
 
 /// A maximum per window.
@@ -84,6 +119,8 @@ pub struct Rate {
     pub window: Window,
     /// What is counted.
     pub unit: Unit,
+    /// What a response costs, in `unit` (micro-USD for money). `None`: what its usage says.
+    pub cost: Option<Expression>,
 }
 
 /// How much a rate lets pass.

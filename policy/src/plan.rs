@@ -1,10 +1,14 @@
 //! Policies, arranged for deciding requests: which facts to fetch, and what a request would hold.
 
+mod holding;
+
 use crate::call::Entries;
 use crate::cel::{EvaluationError, Expression};
-use crate::facts::{Facts, Need};
-use crate::model::{FailureMode, Limit, Policy, Rate, TargetKind, Unit};
+use crate::facts::{Answer, Facts, Need};
+use crate::meter::Usage;
+use crate::model::{FailureMode, Limit, Policy, Rate, TargetKind, Tariff};
 use crate::routes::Routes;
+use holding::Matching;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +19,7 @@ pub struct Plan {
     /// `None`: no cluster tells, so a policy on an HTTPRoute means the Envoy route of that name.
     routes: Option<Routes>,
     needs: Vec<Need>,
+    answer_headers: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -36,8 +41,6 @@ pub struct PlannedRate {
     pub rate: Rate,
     /// The policy's.
     pub failure_mode: FailureMode,
-    /// The limit's `reservation.ttl`.
-    pub ttl: Duration,
     /// The limit's name, or with its unit and window if the limit has several rates.
     pub label: String,
     entries: Entries,
@@ -63,6 +66,14 @@ pub struct Hold {
     pub entries: Entries,
     /// At least 1.
     pub amount: u64,
+    /// What may be used in all.
+    pub max: u64,
+    /// How long it may live.
+    pub ttl: Duration,
+    /// Whether it can refuse.
+    pub enforced: bool,
+    /// What the model's tokens cost, where money is counted.
+    pub tariff: Option<Tariff>,
 }
 
 /// Something of a policy that could not be evaluated for this request. Its `failureMode` decides.
@@ -89,6 +100,16 @@ pub enum Part {
     Counter,
     /// `reservation.amount`.
     Amount,
+    /// `reservation.ttl`.
+    Ttl,
+    /// `limitFrom`.
+    Maximum,
+    /// `enforceWhen`.
+    Enforcement,
+    /// `prices`.
+    Price,
+    /// `cost`.
+    Cost,
 }
 
 impl Part {
@@ -98,6 +119,11 @@ impl Part {
             Self::Predicate => "predicate",
             Self::Counter => "counter",
             Self::Amount => "amount",
+            Self::Ttl => "ttl",
+            Self::Maximum => "limitFrom",
+            Self::Enforcement => "enforceWhen",
+            Self::Price => "price",
+            Self::Cost => "cost",
         }
     }
 }
@@ -111,6 +137,8 @@ pub enum Miss {
     False(String),
     /// This predicate is false because an `auth` or header value is absent.
     Absent(String, String),
+    /// The `limitFrom` of each of its rates is null, or names an absent value.
+    NoMaximum,
     /// Something could not be evaluated.
     Failed(Failure),
 }
@@ -122,6 +150,8 @@ pub struct Judgement {
     pub holds: Vec<Hold>,
     /// What could not be evaluated.
     pub failures: Vec<Failure>,
+    /// Limits whose `enforceWhen` could not be evaluated. They are enforced.
+    pub enforced: Vec<Failure>,
     /// What the request is expected to use.
     pub estimate: Estimate,
 }
@@ -146,7 +176,14 @@ impl Plan {
     fn arranged(policies: Vec<Policy>, routes: Option<Routes>, mut needs: Vec<Need>) -> Self {
         needs.sort();
         needs.dedup();
-        Self { policies: policies.into_iter().map(Planned::new).collect(), routes, needs }
+        let answer_headers = answer_headers(&policies);
+        let policies = policies.into_iter().map(Planned::new).collect();
+        Self { policies, routes, needs, answer_headers }
+    }
+
+    /// The response's headers, in lower case, that a `cost` names.
+    pub fn answer_headers(&self) -> &[String] {
+        &self.answer_headers
     }
 
     /// What must be fetched before a request can be judged.
@@ -181,19 +218,24 @@ impl Plan {
                 miss(&planned.name, limit, why);
             });
         }
-        let smallest = matching.iter().flat_map(|limit: &Matching<'_>| limit.smallest_token_limit()).min();
+        let smallest = matching.iter().filter_map(Matching::smallest_output_limit).min();
         let estimate = Estimate { input, output: estimate_output(input, bodiless, smallest) };
         if estimate != preliminary {
             facts.estimate(estimate.input, estimate.output);
         }
-        let mut holds = Vec::with_capacity(matching.len());
+        // A `cost` says what to hold, too: what the estimate would cost.
+        facts.answer(Answer { usage: estimate.usage(), code: 200, finished: true, ..Answer::default() });
+        let mut judgement = Judgement { estimate, failures, ..Judgement::default() };
         for limit in &matching {
-            if let Err(failure) = limit.hold(facts, estimate, &mut holds) {
-                miss(&failure.policy, &limit.limit.name, Miss::Failed(failure.clone()));
-                failures.push(failure);
+            match limit.holds(facts, estimate, &mut judgement.enforced) {
+                Ok(mut holds) => judgement.holds.append(&mut holds),
+                Err(failure) => {
+                    miss(&failure.policy, &limit.limit.name, Miss::Failed(failure.clone()));
+                    judgement.failures.push(failure);
+                }
             }
         }
-        Judgement { holds, failures, estimate }
+        judgement
     }
 }
 
@@ -219,6 +261,11 @@ impl Estimate {
     pub fn total(self) -> u64 {
         self.input.saturating_add(self.output)
     }
+
+    /// As if it had been used.
+    pub fn usage(self) -> Usage {
+        Usage { input: self.input, output: self.output, total: self.total(), ..Usage::default() }
+    }
 }
 
 /// Without the body, each byte of it counts as a character of text.
@@ -241,7 +288,7 @@ fn estimate_output(input: u64, bodiless: bool, smallest_limit: Option<u64>) -> u
 
 fn needs(policies: &[Policy]) -> Vec<Need> {
     let limits = policies.iter().flat_map(|policy| &policy.limits);
-    let of_limits = limits.flat_map(|limit| limit.when.iter().chain(&limit.counters).chain(&limit.amount));
+    let of_limits = limits.flat_map(Limit::expressions);
     let of_policies = policies.iter().flat_map(|policy| &policy.when);
     let mut needs = Facts::needs(of_policies.chain(of_limits).flat_map(Expression::references));
     // The estimate, and which calls use no tokens.
@@ -249,6 +296,20 @@ fn needs(policies: &[Policy]) -> Vec<Need> {
         needs.extend([Need::Header("content-length".into()), Need::Header(":path".into())]);
     }
     needs
+}
+
+fn answer_headers(policies: &[Policy]) -> Vec<String> {
+    let expressions = policies.iter().flat_map(|policy| &policy.limits).flat_map(Limit::expressions);
+    let mut names: Vec<String> = expressions
+        .flat_map(Expression::references)
+        .filter_map(|path| match path.as_slice() {
+            [root, headers, name] if root == "response" && headers == "headers" => Some(name.clone()),
+            _ => None,
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 impl Planned {
@@ -269,11 +330,8 @@ impl Planned {
             return;
         }
         for (limit, rates) in self.policy.limits.iter().zip(&self.rates) {
-            let counters = self
-                .holds_true(&limit.when, Some(limit), facts)
-                .and_then(|()| self.counters(limit, facts).map_err(Miss::Failed));
-            match counters {
-                Ok(counters) => matching.push(Matching { planned: self, limit, rates, counters }),
+            match Matching::of(self, limit, rates, facts) {
+                Ok(matched) => matching.push(matched),
                 Err(why) => miss(&limit.name, why),
             }
         }
@@ -333,50 +391,9 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit) -> Vec<Arc<Pla
             limit: limit.name.clone(),
             rate: rate.clone(),
             failure_mode: policy.failure_mode,
-            ttl: limit.ttl,
             label,
             entries,
         })
     };
     limit.rates.iter().map(planned).collect()
-}
-
-/// A limit that applies, and whose bucket.
-struct Matching<'p> {
-    planned: &'p Planned,
-    limit: &'p Limit,
-    rates: &'p [Arc<PlannedRate>],
-    counters: Arc<[(String, String)]>,
-}
-
-impl Matching<'_> {
-    fn smallest_token_limit(&self) -> Option<u64> {
-        self.limit
-            .rates
-            .iter()
-            .filter(|rate| rate.unit == Unit::Tokens)
-            .filter_map(|rate| rate.max.fixed())
-            .min()
-    }
-
-    fn hold(&self, facts: &Facts, estimate: Estimate, holds: &mut Vec<Hold>) -> Result<(), Failure> {
-        let given = self.limit.amount.as_ref().map(|amount| amount.amount(facts)).transpose();
-        let given = given.map_err(|error| self.planned.failure(Some(self.limit), Part::Amount, &error))?;
-        let mut whose = Entries::default();
-        for (expression, value) in self.counters.iter() {
-            whose.push(expression, value);
-        }
-        for rate in self.rates {
-            let mut entries = rate.entries.clone();
-            entries.append(&whose);
-            let amount = match rate.rate.unit {
-                Unit::Requests | Unit::Concurrency => 1,
-                Unit::InputTokens => given.unwrap_or(estimate.input).max(1),
-                Unit::OutputTokens => given.unwrap_or(estimate.output).max(1),
-                Unit::Tokens | Unit::Usd => given.unwrap_or(estimate.total()).max(1),
-            };
-            holds.push(Hold { rate: rate.clone(), counters: self.counters.clone(), entries, amount });
-        }
-        Ok(())
-    }
 }

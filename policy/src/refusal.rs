@@ -40,7 +40,7 @@ impl Standing<'_> {
     }
 
     fn max(&self) -> u64 {
-        self.status.map_or_else(|| self.hold.rate.rate.max.fixed().unwrap_or(0), |status| status.limit)
+        self.status.map_or(self.hold.max, |status| status.limit)
     }
 
     fn remaining(&self) -> u64 {
@@ -111,20 +111,25 @@ pub(crate) fn over_limit(standings: &[Standing<'_>]) -> Denial {
     let unit = rate.rate.unit.name();
     let (limit, policy, max) = (&rate.limit, &rate.policy, named.max());
     let (remaining, asked) = (named.remaining(), named.hold.amount);
+    let kind = rate.rate.unit;
     let allowed = match rate.rate.window {
         Window::Now => format!("{max} requests at a time"),
-        window => format!("{max} {unit} per {window}"),
+        window => format!("{} per {window}", kind.quantity(max)),
+    };
+    let (left, needed) = match kind {
+        Unit::Usd => (kind.quantity(remaining), kind.quantity(asked)),
+        _ => (remaining.to_string(), asked.to_string()),
     };
     let message = if never {
         format!(
-            "Request too large for limit {limit} of policy {policy}: {allowed}, {asked} needed. \
+            "Request too large for limit {limit} of policy {policy}: {allowed}, {needed} needed. \
              Retrying does not help: shorten the input or lower the maximum output."
         )
     } else {
         let reset = go_duration(named.reset_ms());
         format!(
-            "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {remaining} \
-             remaining, {asked} needed. Please try again in {reset}."
+            "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {left} \
+             remaining, {needed} needed. Please try again in {reset}."
         )
     };
     let rate_limit = json!({

@@ -1,6 +1,6 @@
 //! A policy that was written for Kuadrant means here what its authors meant.
 
-use policy::model::{DEFAULT_TTL, FailureMode, Policy, TargetKind, Unit, Window};
+use policy::model::{DEFAULT_TTL, FailureMode, Policy, TargetKind, Ttl, Unit, Window};
 use std::time::Duration;
 
 #[test]
@@ -26,6 +26,6 @@ fn the_announced_policy_is_read_as_it_is() {
         let counters: Vec<_> = limit.counters.iter().map(|counter| counter.source()).collect();
         assert_eq!(counters, ["auth.identity.userid"]);
         assert!(limit.amount.is_none());
-        assert_eq!(limit.ttl, DEFAULT_TTL);
+        assert!(matches!(limit.ttl, Ttl::Fixed(DEFAULT_TTL)));
     }
 }

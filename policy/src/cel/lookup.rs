@@ -23,6 +23,8 @@ enum Place {
     Headers,
     /// Lower case.
     Header(String),
+    /// Of the response, lower case.
+    AnswerHeader(String),
     /// The whole `auth`.
     Auth,
     /// From this part of the path on, below the `auth` root.
@@ -49,6 +51,7 @@ impl Lookup {
             ["request", "auth", ..] => Place::OfAuth(2),
             ["request", "headers"] => Place::Headers,
             ["request", "headers", name] => Place::Header(facts::lower_case(name).into_owned()),
+            ["response", "headers", name] => Place::AnswerHeader(facts::lower_case(name).into_owned()),
             ["metadata", "filter_metadata", ..] => Place::OfMetadata(2),
             ["llm", "estimate"] => Place::Root("llm.estimate"),
             ["llm", "estimate", name] => Place::Attribute(facts::find("llm.estimate", name)?),
@@ -66,6 +69,9 @@ impl Lookup {
             Place::Root(root) => CowVal::owned(Mapping::new(Attributes { facts, root })),
             Place::Headers => CowVal::owned(Mapping::new(Headers(facts.headers()))),
             Place::Header(name) => CowVal::owned(CelString::from(facts.headers().get(name)?.as_str())),
+            Place::AnswerHeader(name) => {
+                CowVal::owned(CelString::from(facts.answer_headers().get(name)?.as_str()))
+            }
             Place::Auth => CowVal::Owned(values::auth(facts)),
             Place::OfAuth(from) => CowVal::Owned(values::json(self.auth(*from, facts).ok()?, true)),
             Place::OfMetadata(from) => match self.path.get(*from) {
@@ -81,7 +87,7 @@ impl Lookup {
         let (stop, may_be_absent) = match &self.place {
             Place::OfAuth(from) => (self.auth(*from, facts).err(), true),
             Place::OfMetadata(from) => (self.metadata(*from, facts).err(), false),
-            Place::Header(_) => (Some(Stop::Missing(whole)), true),
+            Place::Header(_) | Place::AnswerHeader(_) => (Some(Stop::Missing(whole)), true),
             Place::Attribute(attribute) => {
                 (Some(Stop::Missing(whole)), matches!(attribute.origin, Origin::Header(_)))
             }

@@ -21,7 +21,7 @@ pub(crate) use pattern::Pattern;
 
 use crate::facts::Facts;
 use budget::Budget;
-use cel_interpreter::common::types::{CelBool, CelString};
+use cel_interpreter::common::types::{CelBool, CelNull, CelString};
 use cel_interpreter::common::value::{CowVal, Val};
 use cel_interpreter::context::VariableResolver;
 use cel_interpreter::{Context, Env, ExecutionError, IdedExpr, Value};
@@ -29,6 +29,7 @@ use functions::Number;
 use rewrite::Variables;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use values::ABSENT;
 
 /// When an expression is evaluated, and so which facts it may name.
@@ -49,6 +50,27 @@ pub enum Use {
     Counter,
     /// `reservation.amount`: a number.
     Amount,
+    /// `cost`: a number.
+    Cost,
+    /// `limitFrom`: a number, or null; money may be a decimal text.
+    Maximum,
+    /// `reservation.ttl`: a duration, or a number of seconds.
+    Life,
+    /// `onExceeded.body`: a string.
+    Text,
+}
+
+/// What `limitFrom` comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Given {
+    /// Null: there is no limit.
+    Nothing,
+    /// A number.
+    Number(f64),
+    /// A whole number; a negative one is 0.
+    Whole(u64),
+    /// A text.
+    Text(String),
 }
 
 /// A fact that an expression names, as far as its text tells: `["auth", "identity", "userid"]`,
@@ -137,9 +159,58 @@ impl Expression {
         self.evaluate(facts, |value| match Number::of(value) {
             Some(Number::Int(value)) => Ok(u64::try_from(value).unwrap_or(0)),
             Some(Number::Uint(value)) => Ok(value),
-            // A cast saturates, and takes what is not a number as 0.
+            Some(Number::Double(value)) if value.is_nan() => {
+                Err(EvaluationError::Failed("the value is not a number".into()))
+            }
+            // A cast saturates.
             Some(Number::Double(value)) => Ok(value.ceil() as u64),
             None => Err(unsuitable(value, "a number")),
+        })
+    }
+
+    /// The value as a maximum.
+    pub fn maximum(&self, facts: &Facts) -> Result<Given, EvaluationError> {
+        self.evaluate(facts, |value| {
+            if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+                return Ok(Given::Text(text.inner().to_owned()));
+            }
+            if value.downcast_ref::<CelNull>().is_some() {
+                return Ok(Given::Nothing);
+            }
+            match Number::of(value) {
+                Some(Number::Int(value)) => Ok(Given::Whole(u64::try_from(value).unwrap_or(0))),
+                Some(Number::Uint(value)) => Ok(Given::Whole(value)),
+                Some(Number::Double(value)) if !value.is_nan() => Ok(Given::Number(value)),
+                Some(Number::Double(_)) => Err(EvaluationError::Failed("the value is not a number".into())),
+                None => Err(unsuitable(value, "a number, or null")),
+            }
+        })
+    }
+
+    /// The value as a length of time: a duration, or a number of seconds.
+    pub fn life(&self, facts: &Facts) -> Result<Duration, EvaluationError> {
+        self.evaluate(facts, |value| {
+            if let Some(duration) = value.downcast_ref::<time::Duration>() {
+                return Ok(duration.length());
+            }
+            let seconds = match Number::of(value) {
+                Some(Number::Int(value)) => {
+                    return Ok(Duration::from_secs(u64::try_from(value).unwrap_or(0)));
+                }
+                Some(Number::Uint(value)) => return Ok(Duration::from_secs(value)),
+                Some(Number::Double(value)) => value,
+                None => return Err(unsuitable(value, "a duration, or a number of seconds")),
+            };
+            let wrong = |_| EvaluationError::Failed("the value is no length of time".into());
+            Duration::try_from_secs_f64(seconds).map_err(wrong)
+        })
+    }
+
+    /// The value as a text for people: a string, nothing else.
+    pub fn words(&self, facts: &Facts) -> Result<String, EvaluationError> {
+        self.evaluate(facts, |value| match value.downcast_ref::<CelString<'_>>() {
+            Some(text) => Ok(text.inner().to_owned()),
+            None => Err(unsuitable(value, "a string")),
         })
     }
 

@@ -9,7 +9,8 @@ use cel_interpreter::IdedExpr;
 pub(super) type Steps<'e> = Vec<Result<&'e str, &'e IdedExpr>>;
 
 /// In the order in which an error lists them.
-const ROOTS: [&str; 7] = ["auth", "connection", "destination", "llm", "metadata", "request", "source"];
+const ROOTS: [&str; 8] =
+    ["auth", "connection", "destination", "llm", "metadata", "request", "source", "upstream"];
 
 /// Known after the response; only `cost` may name them.
 const AFTER: [&str; 2] = ["response", "usage"];
@@ -19,7 +20,7 @@ const OF_BODY: [&str; 7] = ["maxOutput", "metadata", "model", "operation", "sess
 
 /// Whether this names a fact, whenever it is known.
 pub(super) fn is_root(name: &str) -> bool {
-    ROOTS.contains(&name) || AFTER.contains(&name) || matches!(name, "upstream" | "filter_state" | "optional")
+    ROOTS.contains(&name) || AFTER.contains(&name) || matches!(name, "filter_state" | "optional")
 }
 
 /// The fact that `root` and the steps after it name.
@@ -43,13 +44,21 @@ pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<F
             ["headers"] => Ok(path(&["request", "headers"], &[])),
             _ => attribute("request", &names, steps.len()),
         },
-        "connection" | "destination" | "source" => attribute(root, &names, steps.len()),
+        "connection" | "destination" | "source" | "upstream" => attribute(root, &names, steps.len()),
         "llm" => llm(&names, steps.len(), phase),
         "filter_state" => {
             Err("`filter_state` is not supported: what it holds has no type that a filter can see".into())
         }
-        "upstream" => Err("`upstream` is not supported yet".into()),
-        _ if AFTER.contains(&root) => Err(after(root, phase)),
+        _ if AFTER.contains(&root) && phase == Phase::Request => Err(after(root)),
+        "usage" => attribute("usage", &names, steps.len()),
+        "response" => match names.as_slice() {
+            ["headers", name, rest @ ..] => {
+                plain("response.headers", name, rest.len() + steps.len() - names.len())?;
+                Ok(path(&["response", "headers"], &[facts::lower_case(name).as_ref()]))
+            }
+            ["headers"] => Err("name one header: `response.headers[\"x-cost\"]`".into()),
+            _ => attribute("response", &names, steps.len()),
+        },
         _ => Err(match nearest(root, ROOTS) {
             Some(candidate) => format!("unknown fact `{root}`; did you mean `{candidate}`?"),
             None => format!("unknown fact `{root}`; known: {}", ROOTS.join(", ")),
@@ -60,7 +69,8 @@ pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<F
 fn llm(names: &[&str], steps: usize, phase: Phase) -> Result<FactPath, String> {
     match names {
         ["estimate", rest @ ..] => attribute("llm.estimate", rest, steps.saturating_sub(1)),
-        ["finished", ..] => Err(after("llm.finished", phase)),
+        ["finished", ..] if phase == Phase::Request => Err(after("llm.finished")),
+        ["finished", ..] => attribute("llm", names, steps),
         [name, ..] if OF_BODY.contains(name) => {
             Err(format!("`llm.{name}` needs requestBody access, which is not supported yet"))
         }
@@ -69,13 +79,8 @@ fn llm(names: &[&str], steps: usize, phase: Phase) -> Result<FactPath, String> {
     }
 }
 
-fn after(name: &str, phase: Phase) -> String {
-    match phase {
-        Phase::Request => {
-            format!("`{name}` is known after the response only, and this is evaluated before it")
-        }
-        Phase::Response => format!("`{name}` is not supported yet"),
-    }
+fn after(name: &str) -> String {
+    format!("`{name}` is known after the response only, and this is evaluated before it")
 }
 
 /// `root.name`, where the root has attributes and nothing else.
@@ -106,6 +111,7 @@ fn all(root: &str) -> Vec<&'static str> {
     match root {
         "request" => names.extend(["auth", "headers"]),
         "llm" => names.push("estimate"),
+        "response" => names.push("headers"),
         _ => {}
     }
     names.sort_unstable();

@@ -39,6 +39,11 @@ impl Duration {
     fn new(nanoseconds: i128) -> Result<Self, ExecutionError> {
         if nanoseconds.abs() <= MOST { Ok(Self(nanoseconds)) } else { Err(out_of_range("duration")) }
     }
+
+    /// Nothing, if it is negative.
+    pub(super) fn length(self) -> std::time::Duration {
+        u64::try_from(self.0.max(0)).map_or(std::time::Duration::MAX, std::time::Duration::from_nanos)
+    }
 }
 
 fn out_of_range(function: &str) -> ExecutionError {

@@ -43,6 +43,13 @@ pub(super) fn fits(expr: &IdedExpr, purpose: Use) -> Result<(), String> {
             ("a counter must be a string, number or bool", fits)
         }
         Use::Amount => ("an amount must be a number", found == Type::Number),
+        Use::Cost => ("a cost must be a number", found == Type::Number),
+        Use::Maximum => {
+            let fits = matches!(found, Type::Number | Type::Text | Type::Null);
+            ("a maximum must be a number, or null for none", fits)
+        }
+        Use::Life => ("a life must be a duration, or a number of seconds", found == Type::Number),
+        Use::Text => ("this must be a string", found == Type::Text),
     };
     if fits || found == Type::Any { Ok(()) } else { Err(format!("{needed}, and this is {}", found.name())) }
 }
@@ -81,7 +88,7 @@ fn attribute(operand: &IdedExpr, name: &str) -> Type {
             }
         }
         Expr::Select(headers) if !headers.test && headers.field == "headers" => match &headers.operand.expr {
-            Expr::Ident(root) if root == "request" => return Type::Text,
+            Expr::Ident(root) if root == "request" || root == "response" => return Type::Text,
             _ => None,
         },
         _ => None,

@@ -272,6 +272,7 @@ impl<'a> Attributes<'a> {
     {
         match (self.root, name) {
             ("request", "headers") => Some(Box::new(Mapping::new(Headers(self.facts.headers())))),
+            ("response", "headers") => Some(Box::new(Mapping::new(Headers(self.facts.answer_headers())))),
             ("request", "auth") => self.facts.auth_root().map(|_| auth(self.facts)),
             ("llm", "estimate") => {
                 Some(Box::new(Mapping::new(Attributes { facts: self.facts, root: "llm.estimate" })))

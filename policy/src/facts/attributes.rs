@@ -27,6 +27,14 @@ pub(crate) enum Origin {
     Address,
     /// What the request is expected to use, which comes from `content-length`.
     Estimate,
+    /// What the upstreams of the request's model did lately.
+    Failures,
+    /// The response's usage, in an answer's facts.
+    Usage,
+    /// The response's status code.
+    Code,
+    /// Whether the response came to its own end.
+    Finished,
 }
 
 /// One attribute.
@@ -46,12 +54,16 @@ const fn property(root: &'static str, name: &'static str, kind: Kind) -> Attribu
     Attribute { root, name, kind, origin: Origin::Property }
 }
 
+const fn usage(name: &'static str) -> Attribute {
+    Attribute { root: "usage", name, kind: Kind::Number, origin: Origin::Usage }
+}
+
 const fn estimate(name: &'static str) -> Attribute {
     Attribute { root: "llm.estimate", name, kind: Kind::Number, origin: Origin::Estimate }
 }
 
 /// All of them but `request.headers`, which is a map. From Envoy's documentation, "Attributes".
-pub(crate) static ATTRIBUTES: [Attribute; 33] = [
+pub(crate) static ATTRIBUTES: [Attribute; 41] = [
     text("request", "path", Origin::Header(":path")),
     text("request", "url_path", Origin::UrlPath),
     text("request", "query", Origin::Query),
@@ -85,6 +97,14 @@ pub(crate) static ATTRIBUTES: [Attribute; 33] = [
     estimate("input"),
     estimate("output"),
     estimate("total"),
+    Attribute { root: "upstream", name: "failuresLastMinute", kind: Kind::Number, origin: Origin::Failures },
+    usage("input"),
+    usage("output"),
+    usage("total"),
+    usage("cached"),
+    usage("reasoning"),
+    Attribute { root: "response", name: "code", kind: Kind::Number, origin: Origin::Code },
+    Attribute { root: "llm", name: "finished", kind: Kind::Bool, origin: Origin::Finished },
 ];
 
 /// The attribute of this name.
@@ -93,7 +113,8 @@ pub(crate) fn find(root: &str, name: &str) -> Option<&'static Attribute> {
 }
 
 /// The roots that are made of attributes.
-static ROOTS: [&str; 6] = ["request", "source", "destination", "connection", "llm", "metadata"];
+static ROOTS: [&str; 9] =
+    ["request", "source", "destination", "connection", "llm", "metadata", "upstream", "usage", "response"];
 
 /// The root of this name.
 pub(crate) fn root(name: &str) -> Option<&'static str> {

@@ -10,6 +10,8 @@ pub(crate) use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
 
 use crate::cel::FactPath;
 use crate::identity;
+use crate::meter::Usage;
+use crate::request::Route;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,8 @@ pub enum Need {
     Property(Vec<String>),
     /// Who is asking (`auth`), from where the plugin configuration says.
     Identity,
+    /// How often upstreams failed lately, see [`Facts::failures`].
+    Failures,
 }
 
 /// The facts of one request.
@@ -37,6 +41,21 @@ pub struct Facts {
     metadata: Option<Map<String, Value>>,
     auth: Option<Value>,
     estimate: Option<(u64, u64)>,
+    failures: BTreeMap<String, u64>,
+    answer: Option<Box<Answer>>,
+}
+
+/// What is known of a response at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// What it used, as far as it is known; an estimate if need be.
+    pub usage: Usage,
+    /// Its status code; 0 if there was none.
+    pub code: u16,
+    /// Whether it came to its own end.
+    pub finished: bool,
+    /// Those that the plan asked for, by lower-case name.
+    pub headers: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -114,6 +133,21 @@ impl Facts {
         self.estimate = Some((input, output));
     }
 
+    /// How many of each model's upstreams' responses of the last minute were failures.
+    pub fn failures(&mut self, by_model: BTreeMap<String, u64>) {
+        self.failures = by_model;
+    }
+
+    /// The response's facts.
+    pub fn answer(&mut self, answer: Answer) {
+        self.answer = Some(Box::new(answer));
+    }
+
+    /// The model that is asked for, as far as it is known.
+    pub fn model(&self) -> Option<String> {
+        self.path().and_then(|path| Route::of(path).model)
+    }
+
     /// Envoy's attribute for the name of the matched route.
     pub const ROUTE_NAME: [&str; 2] = ["xds", "route_name"];
 
@@ -149,6 +183,11 @@ impl Facts {
         &self.headers
     }
 
+    pub(crate) fn answer_headers(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.answer.as_ref().map_or(&NONE, |answer| &answer.headers)
+    }
+
     pub(crate) fn auth_root(&self) -> Option<&Value> {
         self.auth.as_ref()
     }
@@ -169,6 +208,22 @@ impl Facts {
                 Fact::Text(address) => Some(Fact::Text(without_port(address))),
                 _ => None,
             },
+            Origin::Failures => {
+                let model = self.model().unwrap_or_default();
+                Some(Fact::Number(number(self.failures.get(&model).copied().unwrap_or(0))))
+            }
+            Origin::Usage => self.answer.as_ref().map(|answer| {
+                let usage = &answer.usage;
+                Fact::Number(number(match attribute.name {
+                    "input" => usage.input,
+                    "output" => usage.output,
+                    "cached" => usage.cached,
+                    "reasoning" => usage.reasoning,
+                    _ => usage.total,
+                }))
+            }),
+            Origin::Code => self.answer.as_ref().map(|answer| Fact::Number(answer.code.into())),
+            Origin::Finished => self.answer.as_ref().map(|answer| Fact::Bool(answer.finished)),
             Origin::Estimate => {
                 let (input, output) = self.estimate?;
                 Some(Fact::Number(number(match attribute.name {
@@ -199,13 +254,20 @@ fn need(reference: &FactPath) -> Option<Need> {
         ["request", "headers", name, ..] => Some(Need::Header(lower_case(name).into_owned())),
         ["metadata", ..] => Some(Need::Property(vec!["metadata".to_owned()])),
         ["llm", "estimate", ..] => Some(Need::Header("content-length".to_owned())),
-        [root, name, ..] => find(root, name).map(|attribute| match attribute.origin {
-            Origin::Header(name) => Need::Header(name.to_owned()),
-            Origin::UrlPath | Origin::Query => Need::Header(":path".to_owned()),
-            Origin::Size | Origin::Estimate => Need::Header("content-length".to_owned()),
-            Origin::Property => Need::Property(vec![attribute.root.to_owned(), attribute.name.to_owned()]),
-            Origin::Address => Need::Property(vec![attribute.root.to_owned(), "address".to_owned()]),
-        }),
+        [root, name, ..] => {
+            let attribute = find(root, name)?;
+            Some(match attribute.origin {
+                Origin::Header(name) => Need::Header(name.to_owned()),
+                Origin::UrlPath | Origin::Query => Need::Header(":path".to_owned()),
+                Origin::Size | Origin::Estimate => Need::Header("content-length".to_owned()),
+                Origin::Property => {
+                    Need::Property(vec![attribute.root.to_owned(), attribute.name.to_owned()])
+                }
+                Origin::Address => Need::Property(vec![attribute.root.to_owned(), "address".to_owned()]),
+                Origin::Failures => Need::Failures,
+                Origin::Usage | Origin::Code | Origin::Finished => return None,
+            })
+        }
         _ => None,
     }
 }

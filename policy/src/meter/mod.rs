@@ -44,7 +44,7 @@ pub struct ResponseHead {
     pub content_type: String,
     /// `content-encoding`, as it came.
     pub content_encoding: String,
-    /// Other headers that carry usage (`x-amzn-bedrock-*-token-count`), lower-case names.
+    /// Other headers that carry usage (`x-amzn-bedrock-*-token-count`) or that a `cost` names, lower-case names.
     pub usage_headers: Vec<(String, String)>,
 }
 

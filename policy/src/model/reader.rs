@@ -1,7 +1,8 @@
 //! Document → [`Policy`]. Everything is read before anything is given up, so one pass tells every mistake.
 
 use super::{
-    DEFAULT_TTL, FailureMode, Limit, Maximum, Period, Policy, Rate, Target, TargetKind, Unit, Window, names,
+    DEFAULT_TTL, FailureMode, Limit, Maximum, Period, Policy, Price, Rate, Target, TargetKind, Tariff, Ttl,
+    Unit, Window, names, price,
 };
 use crate::cel::{Expression, Phase, Use};
 use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
@@ -18,9 +19,9 @@ const UNITS: &[(&str, Unit)] = &[
     ("requests", Unit::Requests),
     ("inputTokens", Unit::InputTokens),
     ("outputTokens", Unit::OutputTokens),
+    ("usd", Unit::Usd),
     ("concurrency", Unit::Concurrency),
 ];
-const LATER_UNITS: &[&str] = &["usd"];
 const PERIODS: &[(&str, Period)] = &[("Day", Period::Day), ("Week", Period::Week), ("Month", Period::Month)];
 pub(crate) const FAILURE_MODES: &[(&str, FailureMode)] =
     &[("Allow", FailureMode::Allow), ("Deny", FailureMode::Deny)];
@@ -47,12 +48,11 @@ const METADATA: Fields = Fields {
     ],
 };
 const SPEC: Fields = Fields {
-    known: &["targetRef", "when", "limits", "failureMode"],
+    known: &["targetRef", "when", "limits", "failureMode", "prices"],
     later: &[
         ("defaults", Some("limits")),
         ("overrides", Some("limits")),
         ("usage", None),
-        ("prices", None),
         ("onExceeded", None),
         // Kuadrant's `usage.pointers`.
         ("dataExtraction", None),
@@ -61,15 +61,14 @@ const SPEC: Fields = Fields {
 };
 const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
 const LIMIT: Fields = Fields {
-    known: &["when", "counters", "rates", "reservation"],
-    later: &[("enforceWhen", None), ("outputCap", None)],
+    known: &["when", "counters", "rates", "reservation", "enforceWhen"],
+    later: &[("outputCap", None)],
     ignored: &[],
 };
-const RATE: Fields = Fields {
-    known: &["limit", "window", "period", "unit"],
-    later: &[("limitFrom", Some("limit")), ("cost", None)],
-    ignored: &[],
-};
+const RATE: Fields =
+    Fields { known: &["limit", "limitFrom", "window", "period", "unit", "cost"], later: &[], ignored: &[] };
+const PRICE: Fields =
+    Fields { known: &["model", "input", "cachedInput", "output"], later: &[], ignored: &[] };
 const RESERVATION: Fields = Fields { known: &["amount", "ttl"], later: &[], ignored: &[] };
 const PREDICATE: Fields = Fields { known: &["predicate"], later: &[], ignored: &[] };
 const COUNTER: Fields = Fields { known: &["expression"], later: &[], ignored: &[] };
@@ -101,8 +100,8 @@ pub(crate) fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> 
     let spec = document.required("spec").and_then(spec);
     version.and(kind)?;
     let (namespace, name) = metadata?;
-    let Spec { target, when, limits, failure_mode } = spec?;
-    Ok(Policy { namespace, name, target, when, limits, failure_mode })
+    let Spec { target, when, limits, failure_mode, prices } = spec?;
+    Ok(Policy { namespace, name, target, when, limits, failure_mode, prices })
 }
 
 fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
@@ -120,19 +119,23 @@ struct Spec {
     when: Vec<Expression>,
     limits: Vec<Limit>,
     failure_mode: FailureMode,
+    prices: Vec<Price>,
 }
 
 fn spec(node: Node<'_>) -> Result<Spec, Reported> {
     let spec = node.object(&SPEC)?;
     let target = spec.required("targetRef").and_then(target);
     let when = spec.optional("when").map(when).transpose();
-    let limits = spec.required("limits").and_then(limits);
+    let priced = spec.optional("prices").is_some();
+    let limits = spec.required("limits").and_then(|node| limits(&node, priced));
     let failure_mode = spec.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
+    let prices = spec.optional("prices").map(|node| prices(&node)).transpose();
     Ok(Spec {
         target: target?,
         when: when?.unwrap_or_default(),
         limits: limits?,
         failure_mode: failure_mode?.unwrap_or_default(),
+        prices: prices?.unwrap_or_default(),
     })
 }
 
@@ -153,22 +156,25 @@ fn when(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
     }))
 }
 
-fn limits(node: Node<'_>) -> Result<Vec<Limit>, Reported> {
+/// `priced`: the policy says what tokens cost.
+fn limits(node: &Node<'_>, priced: bool) -> Result<Vec<Limit>, Reported> {
     let limits = node.entries()?;
     if limits.is_empty() {
         return Err(node.refuse("must have at least one limit"));
     }
-    all(limits.into_iter().map(|(name, node)| limit(name, node)))
+    all(limits.into_iter().map(|(name, node)| limit(name, node, priced)))
 }
 
-fn limit(name: &str, node: Node<'_>) -> Result<Limit, Reported> {
+fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
     let name = names::LIMIT.check(name, &node);
     let limit = node.object(&LIMIT)?;
     let when = limit.optional("when").map(when).transpose();
     let counters = limit.optional("counters").map(counters).transpose();
-    let rates = limit.required("rates").and_then(rates);
+    let rates = limit.required("rates").and_then(|node| rates(&node, priced));
     let reservation = limit.optional("reservation").map(reservation).transpose();
-    let (amount, ttl) = reservation?.unwrap_or((None, DEFAULT_TTL));
+    let enforce_when =
+        limit.optional("enforceWhen").map(|node| expression(&node, Use::Predicate)).transpose();
+    let (amount, ttl) = reservation?.unwrap_or((None, Ttl::Fixed(DEFAULT_TTL)));
     Ok(Limit {
         name: name?,
         when: when?.unwrap_or_default(),
@@ -176,6 +182,7 @@ fn limit(name: &str, node: Node<'_>) -> Result<Limit, Reported> {
         rates: rates?,
         amount,
         ttl,
+        enforce_when: enforce_when?,
     })
 }
 
@@ -188,13 +195,13 @@ fn counters(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
     )
 }
 
-fn rates(node: Node<'_>) -> Result<Vec<Rate>, Reported> {
+fn rates(node: &Node<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
     let items = node.items()?;
     if items.is_empty() {
         return Err(node.refuse("must have at least one rate"));
     }
     distinct(
-        items.into_iter().map(|item| (item.clone(), rate(item))),
+        items.into_iter().map(|item| (item.clone(), rate(item, priced))),
         |rate, other| (rate.unit, rate.window) == (other.unit, other.window),
         |rate, first| {
             let (unit, window) = (rate.unit.name(), rate.window);
@@ -209,20 +216,72 @@ fn rates(node: Node<'_>) -> Result<Vec<Rate>, Reported> {
     )
 }
 
-fn rate(node: Node<'_>) -> Result<Rate, Reported> {
+fn rate(node: Node<'_>, priced: bool) -> Result<Rate, Reported> {
     let rate = node.object(&RATE)?;
-    let unit = rate.optional("unit").map(|node| node.word(UNITS, LATER_UNITS)).transpose();
-    if rate.node().peek("unit").is_some_and(|unit| LATER_UNITS.contains(&unit)) {
-        // Such a rate may look otherwise (`concurrency` has no window, `usd` has decimals).
-        unit?;
+    let unit = rate.optional("unit").map(|node| node.word(UNITS, &[])).transpose();
+    // Whoever mistyped the unit may have meant one whose limit and window look otherwise.
+    let unit = unit?.unwrap_or_default();
+    let max = maximum(&rate, unit);
+    let window = window(&rate, unit);
+    let cost = rate.optional("cost").map(|node| cost(&node, unit)).transpose();
+    if unit == Unit::Usd && !priced && rate.optional("cost").is_none() {
+        let node = rate.optional("unit").unwrap_or_else(|| rate.node().clone());
+        return Err(node.refuse("`usd` needs `spec.prices`, or a `cost` of its own"));
     }
-    let max = rate.required("limit").and_then(|node| node.whole_number());
-    // Whoever mistyped the unit may have meant one without a window.
-    let window = match unit {
-        Ok(unit) => window(&rate, unit.unwrap_or_default()),
-        Err(reported) => Err(reported),
-    };
-    Ok(Rate { max: Maximum::Fixed(max?), window: window?, unit: unit?.unwrap_or_default() })
+    Ok(Rate { max: max?, window: window?, unit, cost: cost? })
+}
+
+fn maximum(rate: &Object<'_>, unit: Unit) -> Result<Maximum, Reported> {
+    if let Some(node) = rate.optional("limitFrom") {
+        if rate.optional("limit").is_some() {
+            return Err(node.refuse("stands beside `limit`; a rate has one of them"));
+        }
+        return Ok(Maximum::From(expression(&node, Use::Maximum)?));
+    }
+    let node = rate.required("limit")?;
+    Ok(Maximum::Fixed(if unit == Unit::Usd { money(&node)? } else { node.whole_number()? }))
+}
+
+/// USD: whole, or a decimal text.
+fn money(node: &Node<'_>) -> Result<u64, Reported> {
+    if node.is_whole() {
+        let usd = node.whole_number()?;
+        return usd
+            .checked_mul(1_000_000)
+            .filter(|micro| i64::try_from(*micro).is_ok())
+            .ok_or_else(|| node.refuse("is more money than can be counted"));
+    }
+    let text = node.text()?;
+    price::micro_usd(text).ok_or_else(|| {
+        let told = shortened(text);
+        node.refuse(format!("`{told}` is not an amount of USD with up to six places, such as `5.00`"))
+    })
+}
+
+fn cost(node: &Node<'_>, unit: Unit) -> Result<Expression, Reported> {
+    if unit == Unit::Concurrency {
+        return Err(node.refuse("`concurrency` counts what is under way, which costs nothing"));
+    }
+    expression_in(node, Phase::Response, Use::Cost)
+}
+
+fn prices(node: &Node<'_>) -> Result<Vec<Price>, Reported> {
+    distinct(
+        node.items()?.into_iter().map(|item| (item.clone(), price(item))),
+        |price, other| price.model == other.model,
+        |_, first| format!("is for the same model as prices[{first}]"),
+    )
+}
+
+fn price(node: Node<'_>) -> Result<Price, Reported> {
+    let price = node.object(&PRICE)?;
+    let model = price.required("model").and_then(|node| node.text());
+    let input = price.required("input").and_then(|node| money(&node));
+    let cached = price.optional("cachedInput").map(|node| money(&node)).transpose();
+    let output = price.required("output").and_then(|node| money(&node));
+    let (input, cached) = (input?, cached?);
+    let tariff = Tariff { input, cached: cached.unwrap_or(input), output: output? };
+    Ok(Price { model: model?.to_owned(), tariff })
 }
 
 fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
@@ -243,27 +302,34 @@ fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
     }
 }
 
-fn reservation(node: Node<'_>) -> Result<(Option<Expression>, Duration), Reported> {
+fn reservation(node: Node<'_>) -> Result<(Option<Expression>, Ttl), Reported> {
     let reservation = node.object(&RESERVATION)?;
     let amount = reservation.optional("amount").map(|node| expression(&node, Use::Amount)).transpose();
     let ttl = reservation.optional("ttl").map(|node| ttl(&node)).transpose();
-    Ok((amount?, ttl?.unwrap_or(DEFAULT_TTL)))
+    Ok((amount?, ttl?.unwrap_or(Ttl::Fixed(DEFAULT_TTL))))
 }
 
-fn ttl(node: &Node<'_>) -> Result<Duration, Reported> {
+fn ttl(node: &Node<'_>) -> Result<Ttl, Reported> {
     let text = node.text()?;
-    if duration::parse(text).is_none() {
-        return Err(node.refuse(format!(
-            "`{}` is not a duration such as `15m`; an expression is not supported here yet",
-            shortened(text)
-        )));
+    if duration::parse(text).is_some() {
+        return node.duration(Duration::from_millis(1), Duration::MAX).map(Ttl::Fixed);
     }
-    node.duration(Duration::from_millis(1), Duration::MAX)
+    let compiled = Expression::compile(text.trim(), Phase::Request, Use::Life);
+    compiled.map(Ttl::From).map_err(|error| {
+        let told = shortened(text);
+        node.refuse(one_line(&format!(
+            "`{told}` is neither a duration such as `15m` nor an expression: {error}"
+        )))
+    })
 }
 
 fn expression(node: &Node<'_>, purpose: Use) -> Result<Expression, Reported> {
+    expression_in(node, Phase::Request, purpose)
+}
+
+fn expression_in(node: &Node<'_>, phase: Phase, purpose: Use) -> Result<Expression, Reported> {
     // YAML's block strings end in a line break, and a counter's text is part of its identity.
-    let compiled = Expression::compile(node.text()?.trim(), Phase::Request, purpose);
+    let compiled = Expression::compile(node.text()?.trim(), phase, purpose);
     // The error may quote the expression, with whatever characters are in it.
     compiled.map_err(|error| node.refuse(one_line(&error)))
 }

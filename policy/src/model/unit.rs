@@ -1,5 +1,6 @@
 //! What a rate counts, and over which time.
 
+use super::price::usd_text;
 use crate::duration;
 use std::fmt;
 use std::time::Duration;
@@ -36,6 +37,17 @@ impl Unit {
             Self::OutputTokens => "outputTokens",
             Self::Usd => "usd",
             Self::Concurrency => "concurrency",
+        }
+    }
+
+    /// So much of it, for people. Of concurrency, these are requests.
+    pub fn quantity(self, amount: u64) -> String {
+        match self {
+            Self::Usd => format!("{} USD", usd_text(amount)),
+            Self::Requests | Self::Concurrency => format!("{amount} requests"),
+            Self::Tokens => format!("{amount} tokens"),
+            Self::InputTokens => format!("{amount} input tokens"),
+            Self::OutputTokens => format!("{amount} output tokens"),
         }
     }
 

@@ -1,0 +1,158 @@
+//! What a limit that applies would hold of each of its rates: how much, of which maximum, for how long.
+
+use super::{Estimate, Failure, Hold, Miss, Part, Planned, PlannedRate};
+use crate::call::Entries;
+use crate::cel::{EvaluationError, Expression, Given};
+use crate::facts::Facts;
+use crate::model::{Limit, Maximum, Rate, Tariff, Ttl, Unit, micro_usd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A hold that lives shorter than this would be none.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// A limit that applies, and whose bucket.
+pub(super) struct Matching<'p> {
+    planned: &'p Planned,
+    pub limit: &'p Limit,
+    /// With their maxima. Those that have none here are left out.
+    rates: Vec<(&'p Arc<PlannedRate>, u64)>,
+    counters: Arc<[(String, String)]>,
+}
+
+impl<'p> Matching<'p> {
+    /// Whether the limit applies, and to whom.
+    pub fn of(
+        planned: &'p Planned,
+        limit: &'p Limit,
+        rates: &'p [Arc<PlannedRate>],
+        facts: &Facts,
+    ) -> Result<Self, Miss> {
+        planned.holds_true(&limit.when, Some(limit), facts)?;
+        let failed = |error| Miss::Failed(planned.failure(Some(limit), Part::Maximum, &error));
+        let with_maximum = |rate: &'p Arc<PlannedRate>| match maximum(&rate.rate, facts) {
+            Ok(max) => max.map(|max| Ok((rate, max))),
+            Err(error) => Some(Err(failed(error))),
+        };
+        let rates = rates.iter().filter_map(with_maximum).collect::<Result<Vec<_>, _>>()?;
+        if rates.is_empty() {
+            return Err(Miss::NoMaximum);
+        }
+        let counters = planned.counters(limit, facts).map_err(Miss::Failed)?;
+        Ok(Self { planned, limit, rates, counters })
+    }
+
+    /// The smallest maximum that bounds what the response may say.
+    pub fn smallest_output_limit(&self) -> Option<u64> {
+        let bounds = |unit| matches!(unit, Unit::Tokens | Unit::OutputTokens);
+        self.rates.iter().filter(|(rate, _)| bounds(rate.rate.unit)).map(|(_, max)| *max).min()
+    }
+
+    /// One hold for each rate. What cannot be evaluated of `enforceWhen` is added to `enforced`.
+    pub fn holds(
+        &self,
+        facts: &Facts,
+        estimate: Estimate,
+        enforced: &mut Vec<Failure>,
+    ) -> Result<Vec<Hold>, Failure> {
+        let failure = |part, error: &EvaluationError| self.planned.failure(Some(self.limit), part, error);
+        let given = self.limit.amount.as_ref().map(|amount| amount.amount(facts)).transpose();
+        let given = given.map_err(|error| failure(Part::Amount, &error))?;
+        let ttl = match &self.limit.ttl {
+            Ttl::Fixed(ttl) => *ttl,
+            Ttl::From(ttl) => ttl.life(facts).map_err(|error| failure(Part::Ttl, &error))?.max(SHORTEST),
+        };
+        let mut whose = Entries::default();
+        for (expression, value) in self.counters.iter() {
+            whose.push(expression, value);
+        }
+        let is_enforced = self.is_enforced(facts, enforced);
+        let hold = |(rate, max): &(&'p Arc<PlannedRate>, u64)| {
+            let tariff = self.tariff(&rate.rate, facts)?;
+            let mut entries = rate.entries.clone();
+            entries.append(&whose);
+            Ok(Hold {
+                rate: Arc::clone(rate),
+                counters: Arc::clone(&self.counters),
+                entries,
+                amount: amount(&rate.rate, given, tariff, estimate, facts),
+                max: *max,
+                ttl,
+                enforced: is_enforced,
+                tariff,
+            })
+        };
+        self.rates.iter().map(hold).collect()
+    }
+
+    /// An absent value cannot lift a limit, and neither can what has no value at all.
+    fn is_enforced(&self, facts: &Facts, enforced: &mut Vec<Failure>) -> bool {
+        match self.limit.enforce_when.as_ref().map(|when| when.predicate(facts)) {
+            None | Some(Ok(true) | Err(EvaluationError::Absent(_))) => true,
+            Some(Ok(false)) => false,
+            Some(Err(error)) => {
+                enforced.push(self.planned.failure(Some(self.limit), Part::Enforcement, &error));
+                true
+            }
+        }
+    }
+
+    /// What the model's tokens cost, where that is needed.
+    fn tariff(&self, rate: &Rate, facts: &Facts) -> Result<Option<Tariff>, Failure> {
+        if rate.unit != Unit::Usd || rate.cost.is_some() {
+            return Ok(None);
+        }
+        let model = facts.model().unwrap_or_default();
+        let price = self.planned.policy.prices.iter().find(|price| price.is_for(&model));
+        let missing = || {
+            let error = EvaluationError::Failed("there is none for this model".to_owned());
+            self.planned.failure(Some(self.limit), Part::Price, &error)
+        };
+        price.map(|price| Some(price.tariff)).ok_or_else(missing)
+    }
+}
+
+/// What may be used of a rate in all; `None`: it is not limited. An absent `auth` or header value says so, too.
+fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
+    let expression = match &rate.max {
+        Maximum::Fixed(max) => return Ok(Some(*max)),
+        Maximum::From(expression) => expression,
+    };
+    let given = match expression.maximum(facts) {
+        Err(EvaluationError::Absent(_)) => return Ok(None),
+        given => given?,
+    };
+    // As in `limit`, money is in USD.
+    let usd = rate.unit == Unit::Usd;
+    let unsuitable =
+        |needed: &str| Err(EvaluationError::Failed(format!("the value is a string, and must be {needed}")));
+    match given {
+        Given::Nothing => Ok(None),
+        Given::Whole(max) => Ok(Some(if usd { max.saturating_mul(1_000_000) } else { max })),
+        // A cast saturates.
+        Given::Number(max) => Ok(Some(if usd { (max * 1e6).round() as u64 } else { max as u64 })),
+        Given::Text(max) if usd => match micro_usd(&max) {
+            Some(max) => Ok(Some(max)),
+            None => unsuitable("an amount of USD such as `5.00`"),
+        },
+        Given::Text(_) => unsuitable("a number, or null"),
+    }
+}
+
+/// What to hold: what is given, or what the estimate would be charged.
+fn amount(rate: &Rate, given: Option<u64>, tariff: Option<Tariff>, estimate: Estimate, facts: &Facts) -> u64 {
+    let own = || match (rate.unit, tariff) {
+        (Unit::Requests | Unit::Concurrency, _) => 1,
+        (Unit::InputTokens, _) => estimate.input,
+        (Unit::OutputTokens, _) => estimate.output,
+        (Unit::Usd, Some(tariff)) => tariff.cost(&estimate.usage()),
+        (Unit::Usd, None) => 1,
+        (Unit::Tokens, _) => estimate.total(),
+    };
+    if !rate.unit.is_of_usage() {
+        return 1;
+    }
+    // A cost that needs the response itself, such as a header, says nothing yet.
+    let cost = |cost: &Expression| cost.amount(facts).ok();
+    given.or_else(|| rate.cost.as_ref().and_then(cost)).unwrap_or_else(own).max(1)
+}
