@@ -4,6 +4,7 @@
 
 bash scripts/check.sh
 
+need_redis
 say "tests"
 cargo test --workspace --exclude e2e --exclude fuzz --locked --target-dir "$target"
 

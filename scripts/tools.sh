@@ -94,6 +94,19 @@ need_envoy() {
   export WEIR_ENVOY
 }
 
+# A Redis for the tests: the one that WEIR_REDIS names, the one in the PATH, or Debian's. Its package redis-tools has the
+# server under another name; redis-server would start one on this machine as well.
+need_redis() {
+  local redis="${WEIR_REDIS:-$(command -v redis-server || echo "$cache/redis-server")}"
+  if [ ! -x "$(command -v "$redis")" ]; then
+    [ -z "${WEIR_REDIS:-}" ] || die "WEIR_REDIS=$WEIR_REDIS is no program"
+    need redis-check-rdb redis-tools
+    mkdir -p "$cache"
+    ln -sf "$(command -v redis-check-rdb)" "$redis"
+  fi
+  "$redis" --version | grep -qE ' v=([7-9]|[1-9][0-9])\.' || die "$redis is older than Redis 7: WEIR_REDIS names another"
+}
+
 # Into a folder beside its place first, so that an interrupted download leaves nothing that looks whole.
 install_envoy() {
   local place="$1" pin="$2" work

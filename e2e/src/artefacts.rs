@@ -51,6 +51,14 @@ pub fn gateway_api() -> PathBuf {
     cache().join(format!("gateway-api-{}", pin.expect("scripts/kubernetes.sh pins Gateway API")))
 }
 
+/// Redis: `$WEIR_REDIS`, the one in the PATH, or the one that `make` has found a name for.
+pub fn redis() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut installed = std::env::split_paths(&path).map(|folder| folder.join("redis-server"));
+    let installed = installed.find(|program| program.exists());
+    find("WEIR_REDIS", installed.unwrap_or_else(|| cache().join("redis-server")))
+}
+
 /// Where the project keeps what it has downloaded.
 pub fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");

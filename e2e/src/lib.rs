@@ -14,6 +14,7 @@ pub mod jwt;
 pub mod llm;
 pub mod process;
 pub mod readme;
+pub mod redis;
 pub mod scenario;
 pub mod upstream;
 pub mod wait;

@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::kubernetes::crd::Group;
+use crate::redis::place::{Place, PlaceError};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -48,8 +49,16 @@ pub struct Serve {
     /// Where to serve health, metrics and what is in force.
     #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
-    /// Where counters are kept: memory (of this process).
-    #[arg(long, env = "WEIR_STORAGE", default_value = "memory")]
+    /// Where counters are kept: memory (of this process), or a Redis that several adapters share:
+    /// redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+cluster://HOST:PORT,HOST:PORT or
+    /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DATABASE]; rediss for TLS.
+    #[arg(
+        long,
+        env = "WEIR_STORAGE",
+        hide_env_values = true,
+        value_name = "STORAGE",
+        default_value = "memory"
+    )]
     pub storage: Storage,
     /// The most counters (one per limit, unit, window and user) that are kept at once. Beyond it, requests that need
     /// a new one cannot be decided, and the policy's failureMode applies.
@@ -86,20 +95,24 @@ pub struct Explain {
 }
 
 /// Where counters are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Storage {
     /// In this process.
     Memory,
+    /// In a Redis, which several adapters may share.
+    Redis(Place),
 }
 
 impl FromStr for Storage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "memory" => Ok(Self::Memory),
-            _ if text.starts_with("redis://") => Err("redis is not supported yet, only memory".to_owned()),
-            _ => Err("is not a storage; memory is".to_owned()),
+        if text == "memory" {
+            return Ok(Self::Memory);
         }
+        if !text.starts_with("redis") {
+            return Err("is not a storage: memory, or redis://HOST".to_owned());
+        }
+        text.parse().map(Self::Redis).map_err(|error: PlaceError| error.to_string())
     }
 }

@@ -1,8 +1,8 @@
 //! Serves TokenRateLimitPolicies: hands out plans, holds and charges.
 //!
 //! Files → [`sources`] → [`collection`] → [`in_force`], which filters get as plans and the [`limiter`] looks limits
-//! up in. Calls → [`grpc`] → [`limiter`] or [`envoy`] → [`ledger`], which [`memory`] keeps: holds itself, charges
-//! in [`counters`].
+//! up in. Calls → [`grpc`] → [`limiter`] or [`envoy`] → [`ledger`], which [`memory`] keeps (holds itself, charges
+//! in [`counters`]), or [`redis`] for several adapters.
 
 pub mod archive;
 pub mod buckets;
@@ -24,6 +24,7 @@ pub mod message;
 pub mod metrics;
 pub mod moment;
 pub mod question;
+pub mod redis;
 pub mod serve;
 pub mod sources;
 pub mod stream;

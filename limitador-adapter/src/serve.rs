@@ -10,6 +10,7 @@ use crate::limiter::Limiter;
 use crate::memory::MemoryLedger;
 use crate::metrics::Metrics;
 use crate::moment::Moment;
+use crate::redis::RedisLedger;
 use crate::services::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer as EnvoyServer;
 use crate::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitServiceServer as KuadrantServer;
 use crate::services::weir::v1::policy_service_server::PolicyServiceServer;
@@ -64,6 +65,9 @@ pub enum ServeError {
     /// The reflection service does not accept our descriptors.
     #[error("gRPC reflection: {0}")]
     Reflection(String),
+    /// The storage can never be reached.
+    #[error("--storage {0}")]
+    Storage(String),
     /// A server ended on its own.
     #[error("{0} ended: {1}")]
     Ended(&'static str, String),
@@ -75,9 +79,7 @@ impl Serving {
         let sources = Sources::open(&config.policies).map_err(ServeError::Policies)?;
         let metrics = Metrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
         let metrics = Arc::new(metrics);
-        let ledger: Arc<dyn Ledger> = match config.storage {
-            Storage::Memory => Arc::new(MemoryLedger::new(config.max_counters, Moment::now())),
-        };
+        let ledger = ledger(config)?;
         let first = comes_into_force(sources.collection.collect(), &InForce::default(), &metrics);
         let (publish, in_force) = watch::channel(first);
         let (drain, draining) = watch::channel(false);
@@ -122,6 +124,17 @@ impl Serving {
         self.upkeep.iter().for_each(JoinHandle::abort);
         tracing::info!("drained");
     }
+}
+
+/// What counts. A Redis need not be there yet: until it is, calls fail and `/readyz` says so.
+fn ledger(config: &Serve) -> Result<Arc<dyn Ledger>, ServeError> {
+    Ok(match &config.storage {
+        Storage::Memory => Arc::new(MemoryLedger::new(config.max_counters, Moment::now())),
+        Storage::Redis(place) => {
+            let ledger = RedisLedger::new(place.clone(), config.max_counters);
+            Arc::new(ledger.map_err(ServeError::Storage)?)
+        }
+    })
 }
 
 fn flatten(ended: Result<Result<(), ServeError>, JoinError>) -> Result<(), ServeError> {

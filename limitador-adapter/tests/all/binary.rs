@@ -59,7 +59,7 @@ fn what_cannot_be_served_is_told() {
     };
     let all = [
         run(&["--policies", "none.yaml"]),
-        run(&["--policies", "a.yaml", "--storage", "redis://localhost:6379"]),
+        run(&["--policies", "a.yaml", "--storage", "redis://one,another"]),
         run(&["--policies", "a.yaml", "--storage", "memori"]),
         run(&["--policies", "a.yaml", "--grpc-listen", &address, "--http-listen", "127.0.0.1:0"]),
     ];

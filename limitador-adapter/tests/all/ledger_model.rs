@@ -1,132 +1,210 @@
-//! Any order of calls and times: the ledger agrees with a model that is too simple to be wrong.
+//! Any policy, any order of calls and times: every storage agrees with a model that is too simple to be wrong.
 
-use crate::ledger::key;
-use limitador_adapter::ledger::{Charge, Hold, Key, Settled, Take, Turn};
+use crate::storages::in_redis;
+use e2e::redis::Redis;
+use limitador_adapter::ledger::{Charge, Hold, Key, Ledger, Settled, Take, Turn};
 use limitador_adapter::memory::MemoryLedger;
 use limitador_adapter::moment::Moment;
-use policy::model::Unit;
+use policy::model::{Period, Unit, Window};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
-const WINDOW: u64 = 60;
+/// One rate of a policy.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    unit: Unit,
+    window: Window,
+    max: u64,
+}
 
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve { id: u8, holds: Vec<Want> },
-    Commit { id: u8, charges: Vec<(u8, u64)> },
+    Reserve { id: u8, wants: Vec<Want> },
+    Commit { id: u8, charges: Vec<(Bucket, u64)> },
     Wait(u64),
     Sweep,
 }
 
+/// A rate's number, and a user's.
+type Bucket = (usize, u8);
+
 #[derive(Clone, Debug)]
 struct Want {
-    bucket: u8,
+    bucket: Bucket,
     amount: u64,
-    max: u64,
+    /// The call's own maximum.
+    max: Option<u64>,
     ttl: u64,
+    enforced: bool,
 }
 
-/// Buckets 0 to 2 count tokens, 3 counts requests.
-const REQUESTS: u8 = 3;
-
-fn bucket(bucket: u8) -> Arc<Key> {
-    key(&bucket.to_string(), if bucket == REQUESTS { Unit::Requests } else { Unit::Tokens })
+/// A policy, and what happens under it.
+#[derive(Clone, Debug)]
+struct Story {
+    policy: Vec<Rate>,
+    steps: Vec<Step>,
 }
 
-fn step(max: impl Strategy<Value = u64> + Clone) -> impl Strategy<Value = Step> {
-    let want = (0..4u8, 0..40u64, max, 1..100u64).prop_map(|(bucket, amount, max, ttl)| {
-        let amount = if bucket == REQUESTS { 1 } else { amount };
-        Want { bucket, amount, max, ttl }
-    });
+fn rate() -> impl Strategy<Value = Rate> {
+    let unit =
+        prop::sample::select(vec![Unit::Tokens, Unit::Tokens, Unit::Usd, Unit::Requests, Unit::Concurrency]);
+    let window = prop_oneof![
+        3 => (1..90u64).prop_map(|seconds| Window::Fixed(Duration::from_secs(seconds))),
+        1 => prop::sample::select(vec![Period::Day, Period::Week, Period::Month]).prop_map(Window::Period),
+    ];
+    (unit, window, 0..120u64).prop_map(|(unit, window, max)| {
+        let window = if unit == Unit::Concurrency { Window::Now } else { window };
+        let max = if unit == Unit::Concurrency { max % 5 } else { max };
+        Rate { unit, window, max }
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let bucket = (0..4usize, 0..2u8);
+    let want = (
+        bucket.clone(),
+        0..40u64,
+        prop::option::weighted(0.3, 0..100u64),
+        1..100u64,
+        prop::bool::weighted(0.8),
+    );
+    let want =
+        want.prop_map(|(bucket, amount, max, ttl, enforced)| Want { bucket, amount, max, ttl, enforced });
     prop_oneof![
-        4 => (0..8u8, prop::collection::vec(want, 0..4)).prop_map(|(id, holds)| Step::Reserve { id, holds }),
-        3 => (0..8u8, prop::collection::vec((0..4u8, 0..60u64), 0..4))
+        8 => (0..8u8, prop::collection::vec(want, 0..4)).prop_map(|(id, wants)| Step::Reserve { id, wants }),
+        6 => (0..8u8, prop::collection::vec((bucket, 0..60u64), 0..4))
             .prop_map(|(id, charges)| Step::Commit { id, charges }),
-        2 => (0..40u64).prop_map(Step::Wait),
-        1 => Just(Step::Sweep),
+        4 => (0..40u64).prop_map(Step::Wait),
+        1 => (1..40 * 24 * 3600u64).prop_map(Step::Wait),
+        2 => Just(Step::Sweep),
     ]
 }
 
-#[derive(Default)]
-struct Model {
-    now: u64,
-    /// Bucket → (end, used), by the number of the window.
-    windows: BTreeMap<u8, (u64, u64, usize)>,
-    made: usize,
-    live: BTreeMap<u8, Reservation>,
-    past: BTreeMap<u8, Past>,
+fn story() -> impl Strategy<Value = Story> {
+    (prop::collection::vec(rate(), 1..5), prop::collection::vec(step(), 1..60)).prop_map(
+        |(mut policy, mut steps)| {
+            // Two rates of one limit that count the same in the same window are no policy.
+            let mut known = Vec::new();
+            policy.retain(|rate| {
+                let new = !known.contains(&(rate.unit, rate.window));
+                known.push((rate.unit, rate.window));
+                new
+            });
+            let rates = policy.len();
+            for step in &mut steps {
+                match step {
+                    Step::Reserve { wants, .. } => wants.iter_mut().for_each(|want| {
+                        want.bucket.0 %= rates;
+                        if matches!(policy[want.bucket.0].unit, Unit::Requests | Unit::Concurrency) {
+                            want.amount = 1;
+                        }
+                    }),
+                    Step::Commit { charges, .. } => {
+                        charges.iter_mut().for_each(|((rate, _), _)| *rate %= rates)
+                    }
+                    Step::Wait(_) | Step::Sweep => {}
+                }
+            }
+            Story { policy, steps }
+        },
+    )
 }
 
+fn key(policy: &[Rate], (rate, user): Bucket) -> Arc<Key> {
+    let counters = Arc::from([("auth.identity.userid".to_owned(), user.to_string())]);
+    let Rate { unit, window, .. } = policy[rate];
+    Arc::new(Key { limit: "default/llm/free".into(), unit, window, counters })
+}
+
+/// A call's id: those that were long ago may be forgotten, and are not used again.
+type Id = (u32, u8);
+
+#[derive(Default)]
+struct Model {
+    /// Since 1970.
+    now: u64,
+    age: u32,
+    /// Bucket → (end, used, number of the window).
+    windows: BTreeMap<Bucket, (u64, u64, usize)>,
+    made: usize,
+    live: BTreeMap<Id, Reservation>,
+    past: BTreeMap<Id, Past>,
+}
+
+/// Bucket, amount, and when it lapses or in which window it was charged.
 #[derive(Clone, Default)]
 struct Reservation {
-    holds: Vec<(u8, u64, u64)>,
-    /// Bucket, amount, window, for as long as the reservation is not lapsed itself.
-    advances: Vec<(u8, u64, usize)>,
+    holds: Vec<(Bucket, u64, u64)>,
+    advances: Vec<(Bucket, u64, usize)>,
     until: u64,
 }
 
 #[derive(Clone)]
 enum Past {
     Settled,
-    Lapsed(Vec<(u8, u64, usize)>),
+    Lapsed(Vec<(Bucket, u64, usize)>),
 }
 
 impl Model {
     fn pass(&mut self, seconds: u64) {
         self.now += seconds;
+        self.age += u32::from(seconds > 100);
         let now = self.now;
         self.windows.retain(|_, (end, ..)| *end > now);
         for reservation in self.live.values_mut() {
             reservation.holds.retain(|(.., until)| *until > now);
         }
-        let lapsed: Vec<u8> = self
-            .live
-            .iter()
-            .filter(|(_, reservation)| reservation.holds.is_empty() && reservation.until <= now)
-            .map(|(id, _)| *id)
-            .collect();
+        let over = |reservation: &Reservation| reservation.holds.is_empty() && reservation.until <= now;
+        let lapsed: Vec<Id> = self.live.iter().filter(|(_, it)| over(it)).map(|(id, _)| *id).collect();
         for id in lapsed {
             let reservation = self.live.remove(&id).unwrap();
             self.past.insert(id, Past::Lapsed(reservation.advances));
         }
     }
 
-    fn used(&self, bucket: u8) -> u64 {
+    fn used(&self, bucket: Bucket) -> u64 {
         self.windows.get(&bucket).map_or(0, |(_, used, _)| *used)
     }
 
-    fn held(&self, bucket: u8) -> u64 {
+    fn held(&self, bucket: Bucket) -> u64 {
         let holds = self.live.values().flat_map(|reservation| &reservation.holds);
         holds.filter(|(of, ..)| *of == bucket).map(|(_, amount, _)| amount).sum()
     }
 
-    fn charge(&mut self, bucket: u8, amount: u64) -> usize {
+    fn charge(&mut self, policy: &[Rate], bucket: Bucket, amount: u64) -> usize {
+        let end = match policy[bucket.0].window {
+            Window::Fixed(length) => self.now + length.as_secs(),
+            Window::Period(period) => naive_end(period, self.now),
+            Window::Now => return 0,
+        };
         if amount == 0 {
             return 0;
         }
         self.made += 1;
-        let fresh = (self.now + WINDOW, 0, self.made);
-        let window = self.windows.entry(bucket).or_insert(fresh);
+        let window = self.windows.entry(bucket).or_insert((end, 0, self.made));
         window.1 += amount;
         window.2
     }
 
-    fn reserve(&mut self, id: u8, wants: &[Want]) -> (bool, Turn) {
+    fn reserve(&mut self, policy: &[Rate], id: u8, wants: &[Want]) -> (bool, Turn) {
+        let id = (self.age, id);
         if self.live.contains_key(&id) {
             return (true, Turn::Repeated);
         }
         if self.past.contains_key(&id) {
             return (true, Turn::Late);
         }
-        let mut taken = BTreeMap::<u8, u64>::new();
+        let mut taken = BTreeMap::<Bucket, u64>::new();
         let mut admitted = true;
         for want in wants {
-            let amount = want.amount.max(1);
+            let (amount, max) = (want.amount.max(1), want.max.unwrap_or(policy[want.bucket.0].max));
             let before =
                 self.used(want.bucket) + self.held(want.bucket) + taken.get(&want.bucket).unwrap_or(&0);
-            if before + amount <= want.max {
+            if before + amount <= max || !want.enforced {
                 *taken.entry(want.bucket).or_default() += amount;
             } else {
                 admitted = false;
@@ -136,9 +214,9 @@ impl Model {
             let mut reservation = Reservation::default();
             for want in wants {
                 let (amount, until) = (want.amount.max(1), self.now + want.ttl);
-                if want.bucket == REQUESTS {
-                    let window = self.charge(REQUESTS, amount);
-                    reservation.advances.push((REQUESTS, amount, window));
+                if policy[want.bucket.0].unit == Unit::Requests {
+                    let window = self.charge(policy, want.bucket, amount);
+                    reservation.advances.push((want.bucket, amount, window));
                 } else {
                     reservation.holds.push((want.bucket, amount, until));
                 }
@@ -149,7 +227,8 @@ impl Model {
         (admitted, Turn::First)
     }
 
-    fn commit(&mut self, id: u8, charges: &[(u8, u64)]) -> Settled {
+    fn commit(&mut self, policy: &[Rate], id: u8, charges: &[(Bucket, u64)]) -> Settled {
+        let id = (self.age, id);
         let (settled, mut advances) = match (self.live.remove(&id), self.past.get(&id).cloned()) {
             (Some(reservation), _) => (Settled::Released, reservation.advances),
             (None, Some(Past::Settled)) => return Settled::AlreadySettled,
@@ -169,114 +248,180 @@ impl Model {
                 amount -= confirmed;
                 *advance = 0;
             }
-            self.charge(*bucket, amount);
+            self.charge(policy, *bucket, amount);
         }
         settled
     }
 }
 
-/// Plays steps on both, and compares all that can be seen after each.
-fn play(steps: &[Step], check: impl Fn(&Model)) {
-    let start = Moment::now();
-    let (ledger, mut model) = (MemoryLedger::new(1000, start), Model::default());
-    for step in steps {
-        let now = start + Duration::from_secs(model.now);
+/// Day by day from the first of January 1970, a Thursday.
+fn naive_end(period: Period, now: u64) -> u64 {
+    const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let (mut year, mut month, mut day_of_month, mut day) = (1970u64, 0, 1, 0u64);
+    loop {
+        let leap =
+            month == 1 && year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        day += 1;
+        day_of_month += 1;
+        if day_of_month > LENGTHS[month] + u64::from(leap) {
+            (month, day_of_month) = (month + 1, 1);
+        }
+        if month == 12 {
+            (year, month) = (year + 1, 0);
+        }
+        let begins = match period {
+            Period::Day => true,
+            Period::Week => day % 7 == 4,
+            Period::Month => day_of_month == 1,
+        };
+        if begins && day * 86_400 > now {
+            return day * 86_400;
+        }
+    }
+}
+
+/// Plays a story on adapters that share a storage, each call at another one, and compares all that can be seen after
+/// each.
+async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model)) {
+    let Story { policy, steps } = story;
+    let begun = Moment::now();
+    // A whole second, as the steps are.
+    let begun = Moment { unix: Duration::from_secs(begun.unix.as_secs() + 1), ..begun };
+    let at = |model: &Model| begun + Duration::from_secs(model.now - begun.unix.as_secs());
+    let mut model = Model { now: begun.unix.as_secs(), ..Model::default() };
+    for (turn, step) in steps.iter().enumerate() {
+        let (ledger, now) = (&adapters[turn % adapters.len()], at(&model));
         match step {
-            Step::Reserve { id, holds } => {
-                let wants = holds.iter().map(|want| Hold {
-                    key: bucket(want.bucket),
+            Step::Reserve { id, wants } => {
+                let holds = wants.iter().map(|want| Hold {
+                    key: key(policy, want.bucket),
                     amount: want.amount,
-                    max: want.max,
+                    max: want.max.unwrap_or(policy[want.bucket.0].max),
                     ttl: Duration::from_secs(want.ttl),
-                    take: if want.bucket == REQUESTS { Take::Charge } else { Take::Hold },
-                    enforced: true,
+                    take: if policy[want.bucket.0].unit == Unit::Requests {
+                        Take::Charge
+                    } else {
+                        Take::Hold
+                    },
+                    enforced: want.enforced,
                 });
-                let outcome = ledger.reserve(&id.to_string(), wants.collect(), now).unwrap();
-                assert_eq!((outcome.admitted, outcome.turn), model.reserve(*id, holds), "{step:?}");
-                for (status, want) in outcome.statuses.iter().zip(holds) {
+                let named = format!("{}-{id}", model.age);
+                let outcome = ledger.reserve(&named, holds.collect(), now).await.unwrap();
+                assert_eq!((outcome.admitted, outcome.turn), model.reserve(policy, *id, wants), "{step:?}");
+                for (status, want) in outcome.statuses.iter().zip(wants) {
                     let taken = model.used(want.bucket) + model.held(want.bucket);
-                    assert_eq!(status.remaining, want.max.saturating_sub(taken), "{step:?}");
+                    assert_eq!(status.remaining, status.max.saturating_sub(taken), "{step:?}");
+                    if let Some((end, ..)) = model.windows.get(&want.bucket) {
+                        assert_eq!(status.reset.as_secs(), end - model.now, "{step:?}");
+                    }
                 }
             }
             Step::Commit { id, charges } => {
-                let wire = charges.iter().map(|(of, amount)| Charge { key: bucket(*of), amount: *amount });
-                let settled = ledger.commit(&id.to_string(), &wire.collect::<Vec<_>>(), now).unwrap();
-                assert_eq!(settled, model.commit(*id, charges), "{step:?}");
+                let wire =
+                    charges.iter().map(|(of, amount)| Charge { key: key(policy, *of), amount: *amount });
+                let named = format!("{}-{id}", model.age);
+                let settled = ledger.commit(&named, wire.collect(), now).await.unwrap();
+                assert_eq!(settled, model.commit(policy, *id, charges), "{step:?}");
             }
             Step::Wait(seconds) => model.pass(*seconds),
-            Step::Sweep => ledger.sweep(now).unwrap(),
+            Step::Sweep => ledger.sweep(now).await.unwrap(),
         }
-        let now = start + Duration::from_secs(model.now);
-        let mut books: Vec<_> =
-            ledger.readings(now).unwrap().into_iter().map(|r| (r.key.clone(), r.used, r.held)).collect();
+        let readings = ledger.readings(at(&model)).await.unwrap();
+        let mut books: Vec<_> = readings.into_iter().map(|r| (r.key.clone(), r.used, r.held)).collect();
         books.sort();
-        let mut wanted: Vec<_> = (0..4).map(|of| (bucket(of), model.used(of), model.held(of))).collect();
+        let buckets = (0..policy.len()).flat_map(|rate| (0..2).map(move |user| (rate, user)));
+        let mut wanted: Vec<_> =
+            buckets.map(|of| (key(policy, of), model.used(of), model.held(of))).collect();
         wanted.retain(|(_, used, held)| used + held > 0);
         wanted.sort();
         assert_eq!(books, wanted, "after {step:?}");
         check(&model);
     }
-    let end = start + Duration::from_secs(model.now + 200_000);
-    ledger.sweep(end).unwrap();
-    let size = ledger.size();
-    assert_eq!((size.counters, size.holds, size.reservations), (0, 0, 0), "something is left behind");
+    let end = at(&model) + Duration::from_secs(100 * 24 * 3600);
+    for ledger in adapters {
+        ledger.sweep(end).await.unwrap();
+        let size = ledger.size().await.unwrap();
+        assert_eq!((size.counters, size.holds, size.reservations), (0, 0, 0), "something is left behind");
+    }
 }
 
-/// Commits that charge no more than was held, of ids that were reserved: the estimate was never too low.
-fn exact(steps: Vec<Step>) -> Vec<Step> {
-    let mut held: BTreeMap<u8, Vec<(u8, u64)>> = BTreeMap::new();
-    let exact = steps.into_iter().filter_map(|step| match step {
-        Step::Reserve { id, mut holds } if !held.contains_key(&id) => {
+/// What is left of a story if every commit ends an admitted reservation and charges no more than it holds: the estimates
+/// were never too low, and every limit is enforced.
+fn exact(Story { policy, mut steps }: Story) -> Story {
+    let mut model = Model { now: Moment::now().unix.as_secs() + 1, ..Model::default() };
+    let mut held: BTreeMap<Id, BTreeMap<Bucket, u64>> = BTreeMap::new();
+    steps.retain_mut(|step| match step {
+        Step::Reserve { id, wants } => {
             // One exchange holds one bucket once, and for long enough.
-            holds.sort_by_key(|want| want.bucket);
-            holds.dedup_by_key(|want| want.bucket);
-            holds.iter_mut().for_each(|want| want.ttl = 100_000);
-            held.insert(id, holds.iter().map(|want| (want.bucket, want.amount.max(1))).collect());
-            Some(Step::Reserve { id, holds })
+            wants.sort_by_key(|want| want.bucket);
+            wants.dedup_by_key(|want| want.bucket);
+            for want in wants.iter_mut() {
+                (want.ttl, want.max, want.enforced) = (90 * 24 * 3600, None, true);
+            }
+            let (name, new) = ((model.age, *id), model.reserve(&policy, *id, wants));
+            if new == (true, Turn::First) {
+                held.insert(name, wants.iter().map(|want| (want.bucket, want.amount.max(1))).collect());
+            }
+            new.1 == Turn::First
         }
-        Step::Reserve { .. } => None,
         Step::Commit { id, charges } => {
-            let mut charges: Vec<_> = charges;
-            charges.dedup_by_key(|(of, _)| *of);
-            let within = held.get(&id)?.iter().map(|(of, most)| {
-                let wanted =
-                    charges.iter().find(|(charged, _)| charged == of).map_or(*most, |(_, amount)| *amount);
-                (*of, wanted.min(*most))
-            });
-            Some(Step::Commit { id, charges: within.collect() })
+            let Some(most) = held.remove(&(model.age, *id)) else { return false };
+            let asked: BTreeMap<Bucket, u64> = charges.drain(..).collect();
+            let within =
+                most.iter().map(|(of, most)| (*of, asked.get(of).map_or(*most, |asked| *asked.min(most))));
+            *charges = within.collect();
+            model.commit(&policy, *id, charges);
+            true
         }
-        other => Some(other),
+        Step::Wait(seconds) => {
+            *seconds %= 100;
+            model.pass(*seconds);
+            true
+        }
+        Step::Sweep => true,
     });
-    exact.collect()
+    Story { policy, steps }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_order_of_calls_agrees_with_the_model(steps in prop::collection::vec(step(0..100u64), 1..60)) {
-        play(&steps, |_| {});
-    }
-
-    #[test]
-    fn with_exact_charges_no_limit_is_ever_exceeded(steps in prop::collection::vec(step(Just(50)), 1..60)) {
-        // A refused reservation that is committed all the same would be charged: those are no exact charges.
-        let mut admitted = Model::default();
-        let mut steps = exact(steps);
-        steps.retain(|step| match step {
-            Step::Reserve { id, holds } => { admitted.reserve(*id, holds); true }
-            Step::Commit { id, charges } => {
-                let live = admitted.live.contains_key(id);
-                if live { admitted.commit(*id, charges); }
-                live
+fn within_every_limit(policy: &[Rate]) -> impl Fn(&Model) {
+    move |model| {
+        for (number, rate) in policy.iter().enumerate() {
+            for user in 0..2 {
+                let taken = model.used((number, user)) + model.held((number, user));
+                assert!(taken <= rate.max, "{taken} of {rate:?}");
             }
-            Step::Wait(seconds) => { admitted.pass(*seconds); true }
-            Step::Sweep => true,
-        });
-        play(&steps, |model| {
-            for of in 0..4 {
-                assert!(model.used(of) + model.held(of) <= 50);
-            }
-        });
+        }
     }
+}
+
+/// Plays so many stories, each on new adapters.
+fn every_story(cases: u32, adapters: impl Fn() -> Vec<Arc<dyn Ledger>>) {
+    let runtime = Runtime::new().unwrap();
+    let config = || ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config())
+        .run(&story(), |story| {
+            runtime.block_on(play(&adapters(), &story, |_| {}));
+            Ok(())
+        })
+        .unwrap();
+    TestRunner::new(config())
+        .run(&story().prop_map(exact), |story| {
+            runtime.block_on(play(&adapters(), &story, within_every_limit(&story.policy)));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn any_story_in_memory_agrees_with_the_model() {
+    every_story(500, || vec![Arc::new(MemoryLedger::new(1000, Moment::now()))]);
+}
+
+#[test]
+fn any_story_of_two_adapters_on_one_redis_agrees_with_the_model() {
+    let redis = Redis::start();
+    every_story(60, || {
+        redis.command(&["FLUSHALL"]);
+        (0..2).map(|_| in_redis(&redis, 0, 1000)).collect()
+    });
 }

@@ -10,6 +10,7 @@ mod http;
 mod ledger;
 mod ledger_model;
 mod plans;
+mod redis;
 mod server;
 mod storages;
 mod stream;

@@ -1,5 +1,6 @@
 //! An adapter that serves on free ports in this process, with policies in a folder of its own.
 
+use e2e::redis::Redis;
 use limitador_adapter::cli::{Serve, Storage};
 use limitador_adapter::serve::Serving;
 use limitador_adapter::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
@@ -52,11 +53,23 @@ impl Server {
     }
 
     pub async fn with(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize) -> Self {
+        Self::serving(policies, folder, max_counters, Storage::Memory).await
+    }
+
+    /// With the usual policy, and a Redis that others may share.
+    pub async fn on(redis: &Redis) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("llm.yaml"), POLICY).unwrap();
+        let storage = redis.url(0).parse().unwrap();
+        Self::serving(vec![folder.path().to_owned()], folder, 10_000, storage).await
+    }
+
+    async fn serving(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize, storage: Storage) -> Self {
         let config = Serve {
             policies,
             grpc_listen: ([127, 0, 0, 1], 0).into(),
             http_listen: ([127, 0, 0, 1], 0).into(),
-            storage: Storage::Memory,
+            storage,
             max_counters,
         };
         Self { serving: Serving::start(&config).await.unwrap(), folder }

@@ -1,31 +1,49 @@
 //! The storages that every test of a ledger goes through.
 
+use e2e::redis::Redis;
 use limitador_adapter::ledger::Ledger;
 use limitador_adapter::memory::MemoryLedger;
 use limitador_adapter::moment::Moment;
+use limitador_adapter::redis::{MOST, RedisLedger};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// One of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
     Memory,
+    /// A Redis, and the next of its databases that is empty.
+    Redis(Redis, AtomicU16),
 }
 
 impl Storage {
+    pub fn redis() -> Self {
+        Self::Redis(Redis::start(), AtomicU16::new(0))
+    }
+
     /// An empty ledger for so many counters, at a time that it takes for now.
-    pub async fn ledger(self, at_most: usize) -> (Arc<dyn Ledger>, Moment) {
+    pub async fn ledger(&self, at_most: usize) -> (Arc<dyn Ledger>, Moment) {
         let now = Moment::now();
         match self {
             Self::Memory => (Arc::new(MemoryLedger::new(at_most, now)), now),
+            Self::Redis(redis, database) => {
+                (in_redis(redis, database.fetch_add(1, Ordering::Relaxed), at_most), now)
+            }
         }
     }
 
     /// The most that it can count to.
-    pub fn most(self) -> u64 {
+    pub fn most(&self) -> u64 {
         match self {
             Self::Memory => u64::MAX,
+            Self::Redis(..) => MOST,
         }
     }
+}
+
+/// One adapter's ledger in a Redis, at its callers' time.
+pub fn in_redis(redis: &Redis, database: u16, at_most: usize) -> Arc<dyn Ledger> {
+    let place = redis.url(database).parse().unwrap();
+    Arc::new(RedisLedger::new(place, at_most).unwrap().with_the_callers_time())
 }
 
 /// Makes each of these functions a test for each storage.
@@ -35,6 +53,13 @@ macro_rules! on_every_storage {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 super::$name(crate::storages::Storage::Memory).await;
+            })*
+        }
+
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(crate::storages::Storage::redis()).await;
             })*
         }
     };

@@ -1,0 +1,146 @@
+//! A real Redis, in a folder and on a port of its own.
+
+use crate::process::{Process, free_port};
+use crate::{artefacts, wait};
+use rustix::process::Signal;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A file that sentinels write, too.
+const CONFIGURATION: &str = "redis.conf";
+
+/// A running (or stopped, or killed) Redis.
+pub struct Redis {
+    process: Process,
+    folder: TempDir,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+impl Redis {
+    /// One that keeps nothing on disk.
+    pub fn start() -> Self {
+        Self::start_with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// With these arguments, too. `PORT` and `FOLDER` in them stand for its own.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        Self::configured("", arguments)
+    }
+
+    /// A sentinel that watches another Redis as the master of that name.
+    pub fn sentinel(name: &str, master: &Redis) -> Self {
+        let watch = format!("sentinel monitor {name} 127.0.0.1 {} 1\n", master.port);
+        Self::configured(&watch, &["--sentinel"])
+    }
+
+    fn configured(configuration: &str, arguments: &[&str]) -> Self {
+        // A port can be lost between choosing and using it.
+        for _ in 0..3 {
+            let folder = tempfile::tempdir().expect("a temporary folder can be made");
+            let port = free_port();
+            std::fs::write(folder.path().join(CONFIGURATION), configuration).expect("a file can be written");
+            let (own_port, own_folder) = (port.to_string(), folder.path().display().to_string());
+            let arguments: Vec<_> = arguments
+                .iter()
+                .map(|argument| argument.replace("PORT", &own_port).replace("FOLDER", &own_folder))
+                .collect();
+            let process = spawn(&folder, port, &arguments);
+            let mut redis = Self { process, folder, port, arguments };
+            if redis.becomes_ready() {
+                return redis;
+            }
+            assert!(redis.log().contains("in use"), "Redis ended:\n{}", redis.log());
+        }
+        panic!("no port could be had for Redis");
+    }
+
+    fn becomes_ready(&mut self) -> bool {
+        wait::until("Redis", || match self.process.ended() {
+            Some(_) => Some(false),
+            // One that wants a password is there, too.
+            None => {
+                self.try_command(&["PING"]).ok().filter(|answer| !answer.contains("LOADING")).map(|_| true)
+            }
+        })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// As `--storage` has it.
+    pub fn url(&self, database: u16) -> String {
+        format!("redis://127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The answer to a command, as Redis writes it.
+    pub fn command(&self, words: &[&str]) -> String {
+        self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}\n{}", self.log()))
+    }
+
+    /// One reply: a line, or the text that the line announces.
+    fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(wait::DEADLINE))?;
+        let mut call = format!("*{}\r\n", words.len());
+        words.iter().for_each(|word| call += &format!("${}\r\n{word}\r\n", word.len()));
+        (&stream).write_all(call.as_bytes())?;
+        let (mut reader, mut line) = (BufReader::new(&stream), String::new());
+        reader.read_line(&mut line)?;
+        let length = line.strip_prefix('$').and_then(|length| length.trim().parse::<usize>().ok());
+        let Some(length) = length else { return Ok(line.trim_end().to_owned()) };
+        let mut text = vec![0; length];
+        reader.read_exact(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// A number of its INFO.
+    pub fn info(&self, name: &str) -> u64 {
+        let info = self.command(&["INFO", "everything"]);
+        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in {info}"))
+    }
+
+    /// It goes on existing and answers nobody.
+    pub fn freeze(&self) {
+        self.process.stop();
+    }
+
+    /// It goes on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// It is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// It comes back where it was, with what it has kept on disk.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(&self.folder, self.port, &self.arguments);
+        assert!(self.becomes_ready(), "Redis does not come back:\n{}", self.log());
+    }
+
+    /// Everything it has printed.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Process {
+    let mut command = Command::new(artefacts::redis());
+    command.current_dir(folder.path()).arg(CONFIGURATION).args([
+        "--port",
+        &port.to_string(),
+        "--bind",
+        "127.0.0.1",
+    ]);
+    command.args(["--databases", "1024", "--dir"]).arg(folder.path()).args(arguments);
+    Process::start("Redis", command, &folder.path().join("redis.log"))
+}

@@ -1,0 +1,183 @@
+-- What every script here begins with: time, and the records that they read and write.
+--
+-- KEYS[1] reservations by the time of their next lapse, KEYS[2] buckets by the time to look at them again,
+-- KEYS[3] how many holds live; what follows is each script's own. ARGV[1] is the time in ms, empty for the server's.
+--
+-- A bucket is a text "USED END HELD HOLDS UNTIL": what the window that ends at END has used (END 0: there is none), what
+-- HOLDS holds hold, and when the last of them lapses. A reservation is "settled", or a packed table:
+-- live (its holds may lapse) or not, its holds {bucket, amount, until} and its advances {bucket, amount, END}: what
+-- admission itself charged.
+--
+-- Apart from what lapses, nothing is written before everything is decided: a script that refuses changes nothing.
+
+local LAPSES, BUCKETS, HOLDS = KEYS[1], KEYS[2], KEYS[3]
+local PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
+-- The largest whole number that Lua counts exactly. Sums stop there.
+local MOST = 9007199254740991
+local REMEMBERED = 30 * 60 * 1000
+local DAY = 24 * 60 * 60 * 1000
+-- Redis drops a record by itself this long after it can matter: only if no adapter is there to do it in time.
+local SPARE = 60 * 60 * 1000
+
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+-- When a period of the calendar ends that `now` is in.
+local function period_end(period)
+  local day = math.floor(now / DAY)
+  if period == 'Day' then
+    return (day + 1) * DAY
+  elseif period == 'Week' then
+    -- 1970-01-01 was a Thursday, three days after a Monday.
+    return (day + 7 - (day + 3) % 7) * DAY
+  end
+  -- Months in years that begin with March, so that the odd day of February is the last: 400 of them have 146097 days.
+  local since = day + 719468
+  local era = math.floor(since / 146097)
+  local in_era = since - era * 146097
+  local year = math.floor((in_era - math.floor(in_era / 1460) + math.floor(in_era / 36524)
+    - math.floor(in_era / 146096)) / 365)
+  local function start(of_year)
+    return 365 * of_year + math.floor(of_year / 4) - math.floor(of_year / 100) + math.floor(of_year / 400)
+  end
+  local month = math.floor((5 * (in_era - start(year)) + 2) / 153)
+  local next_month = month == 11 and start(year + 1) or start(year) + math.floor((153 * (month + 1) + 2) / 5)
+  return (era * 146097 + next_month - 719468) * DAY
+end
+
+-- When a window ends that starts now: `window` is a length in ms, a period's name, or "Now" for a gauge.
+local function window_end(window)
+  local length = tonumber(window)
+  return length and now + length or period_end(window)
+end
+
+local buckets, order = {}, {}
+
+-- The bucket of that name as it is now; what is changed in it is written by save().
+local function bucket(name)
+  local known = buckets[name]
+  if known then return known end
+  known = { used = 0, ends = 0, held = 0, holds = 0, untils = 0 }
+  local record = redis.call('GET', name)
+  if record then
+    local used, ends, held, holds, untils = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+    known.used, known.ends, known.there = tonumber(used), tonumber(ends), true
+    known.held, known.holds, known.untils = tonumber(held), tonumber(holds), tonumber(untils)
+    if known.ends <= now then known.used, known.ends = 0, 0 end
+  end
+  buckets[name] = known
+  order[#order + 1] = name
+  return known
+end
+
+local function save_one(name, it)
+  it.changed = false
+  if it.holds == 0 and it.ends == 0 then
+    if it.there then
+      redis.call('DEL', name)
+      redis.call('ZREM', BUCKETS, name)
+      it.there = false
+    end
+    return
+  end
+  local record = text(it.used) .. ' ' .. text(it.ends) .. ' ' .. text(it.held) .. ' ' .. text(it.holds) .. ' '
+    .. text(it.untils)
+  redis.call('SET', name, record, 'PXAT', text(math.max(it.ends, it.untils) + SPARE))
+  if not it.there or it.begun then
+    redis.call('ZADD', BUCKETS, text(it.ends > 0 and it.ends or it.untils), name)
+    it.there, it.begun = true, false
+  end
+end
+
+-- Writes every bucket that was changed.
+local function save()
+  for _, name in ipairs(order) do
+    local it = buckets[name]
+    if it.changed then save_one(name, it) end
+  end
+end
+
+local function hold(it, amount, untils)
+  it.held, it.holds = math.min(it.held + amount, MOST), it.holds + 1
+  it.untils = math.max(it.untils, untils)
+  it.changed = true
+end
+
+local function release(it, amount)
+  it.held, it.holds = math.max(it.held - amount, 0), math.max(it.holds - 1, 0)
+  -- A maximum may have made the sum stop short.
+  if it.holds == 0 then it.held, it.untils = 0, 0 end
+  it.changed = true
+end
+
+-- Whether there is a place for one more bucket, where this one is new. `most` is the most that there may be.
+local created = 0
+local function has_place(it, most)
+  if it.there or it.counted then return true end
+  if redis.call('ZCARD', BUCKETS) + created >= most then return false end
+  created, it.counted = created + 1, true
+  return true
+end
+
+-- Charges the window of now, which starts here if none is running. When that ends.
+local function charge(it, window, amount)
+  if amount == 0 or window == 'Now' then return 0 end
+  if it.ends == 0 then
+    it.ends, it.begun = window_end(window), true
+  end
+  it.used, it.changed = math.min(it.used + amount, MOST), true
+  return it.ends
+end
+
+-- What a caller is told of a bucket: whether it had no room, what is left, ms until its window ends.
+local function status(told, it, window, max, limited)
+  told[#told + 1] = limited and 1 or 0
+  told[#told + 1] = math.max(max - it.used - it.held, 0)
+  if window == 'Now' then
+    told[#told + 1] = 1000
+  else
+    told[#told + 1] = (it.ends > 0 and it.ends or window_end(window)) - now
+  end
+end
+
+-- Lets go of every hold whose time is over.
+local function lapse_one(id)
+  local name = PREFIX .. 'r:' .. id
+  local record = redis.call('GET', name)
+  redis.call('ZREM', LAPSES, id)
+  if not record or record == 'settled' then return end
+  local reservation = cmsgpack.unpack(record)
+  local left, over, next_lapse = {}, 0, nil
+  for _, held in ipairs(reservation.holds) do
+    if held[3] <= now then
+      release(bucket(held[1]), held[2])
+      over = over + 1
+    else
+      left[#left + 1] = held
+      next_lapse = math.min(next_lapse or held[3], held[3])
+    end
+  end
+  if over > 0 then redis.call('DECRBY', HOLDS, over) end
+  reservation.holds = left
+  if next_lapse then
+    redis.call('ZADD', LAPSES, text(next_lapse), id)
+    redis.call('SET', name, cmsgpack.pack(reservation), 'KEEPTTL')
+  else
+    reservation.live = false
+    redis.call('SET', name, cmsgpack.pack(reservation), 'PXAT', text(now + REMEMBERED))
+  end
+end
+
+-- Everything that lapses by now does so before anything else is looked at.
+repeat
+  local due = redis.call('ZRANGEBYSCORE', LAPSES, '-inf', text(now), 'LIMIT', 0, 200)
+  for _, id in ipairs(due) do lapse_one(id) end
+until #due < 200
+save()

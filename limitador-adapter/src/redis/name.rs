@@ -1,0 +1,67 @@
+//! A bucket's name in Redis: `{weir}:b:` and its key as a JSON list, which people can read and nothing can forge.
+//!
+//! All of Weir's names have the hash tag `{weir}`: in a cluster they are in one slot, since one script has to see all
+//! limits of a request.
+
+use crate::ledger::Key;
+use policy::model::{Period, Unit, Window};
+use std::time::Duration;
+
+/// What all names begin with.
+pub const PREFIX: &str = "{weir}:";
+
+/// A bucket's name.
+pub fn of(key: &Key) -> String {
+    let window = serde_json::Value::String(window(key.window));
+    let list = serde_json::json!([*key.limit, key.unit.name(), window, *key.counters]);
+    format!("{PREFIX}b:{list}")
+}
+
+/// The bucket of a name; `None`: it is none of ours.
+pub fn key(name: &str) -> Option<Key> {
+    let list = name.strip_prefix(PREFIX)?.strip_prefix("b:")?;
+    let (limit, unit, window, counters): (String, String, String, Vec<(String, String)>) =
+        serde_json::from_str(list).ok()?;
+    let unit = Unit::ALL.into_iter().find(|known| known.name() == unit)?;
+    let periods = [Period::Day, Period::Week, Period::Month];
+    let window = match periods.into_iter().find(|period| period.name() == window) {
+        Some(period) => Window::Period(period),
+        None if window == NOW => Window::Now,
+        None => Window::Fixed(Duration::from_millis(window.parse().ok()?)),
+    };
+    Some(Key { limit: limit.into(), unit, window, counters: counters.into() })
+}
+
+const NOW: &str = "Now";
+
+/// A window as the scripts know it: its length in ms, its period, or "Now".
+pub fn window(window: Window) -> String {
+    match window {
+        Window::Fixed(length) => length.as_millis().to_string(),
+        Window::Period(period) => period.name().to_owned(),
+        Window::Now => NOW.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_name_is_its_key() {
+        let counters: [&[(&str, &str)]; 2] =
+            [&[], &[("a", "\"},[{weir}:b:"), ("auth.identity.userid", "ä\n")]];
+        for window in [Window::Fixed(Duration::from_millis(1500)), Window::Period(Period::Week), Window::Now]
+        {
+            for counters in counters {
+                let counters = counters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+                let counters: Arc<[_]> = counters.collect::<Vec<_>>().into();
+                let bucket = Key { limit: "default/llm/free".into(), unit: Unit::Usd, window, counters };
+                assert_eq!(key(&of(&bucket)), Some(bucket));
+            }
+        }
+        assert_eq!(key("{weir}:b:[]"), None);
+        assert_eq!(key("another"), None);
+    }
+}

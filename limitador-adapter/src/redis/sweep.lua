@@ -1,0 +1,19 @@
+-- Forgets what is over. ARGV[2] how many buckets to look at, at most.
+-- Tells: the time in ms, whether there may be more to do, how many buckets, reservations and holds there are.
+
+local at_most = tonumber(ARGV[2])
+local due = at_most > 0 and redis.call('ZRANGEBYSCORE', BUCKETS, '-inf', text(now), 'LIMIT', 0, at_most) or {}
+for _, name in ipairs(due) do
+  local it = bucket(name)
+  if it.there and (it.holds > 0 or it.ends > 0) then
+    redis.call('ZADD', BUCKETS, text(it.ends > 0 and it.ends or it.untils), name)
+  else
+    redis.call('DEL', name)
+    redis.call('ZREM', BUCKETS, name)
+  end
+end
+local more = at_most > 0 and #due == at_most
+return {
+  now, more and 1 or 0, redis.call('ZCARD', BUCKETS), redis.call('ZCARD', LAPSES),
+  tonumber(redis.call('GET', HOLDS) or '0'),
+}

@@ -1,0 +1,286 @@
+//! What only a Redis has: several adapters, a network, a clock of its own, a disk.
+
+use crate::binary::{adapter, folder};
+use crate::ledger::{MINUTE, key};
+use crate::server::{DEADLINE, POLICY, Server, commit, reserve, whole};
+use crate::storages::in_redis;
+use e2e::client::Request;
+use e2e::process::{Process, free_port};
+use e2e::redis::Redis;
+use e2e::wait;
+use limitador_adapter::ledger::{Charge, Hold, Ledger, Settled, Take, Unavailable};
+use limitador_adapter::moment::Moment;
+use limitador_adapter::redis::RedisLedger;
+use policy::model::{Unit, Window};
+use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// A ledger as it is served: at the server's time.
+fn served(place: &str) -> Arc<dyn Ledger> {
+    Arc::new(RedisLedger::new(place.parse().unwrap(), 1000).unwrap())
+}
+
+fn tokens(who: &str, amount: u64) -> Hold {
+    let (key, ttl) = (key(who, Unit::Tokens), MINUTE * 15);
+    Hold { key, amount, max: 1000, ttl, take: Take::Hold, enforced: true }
+}
+
+fn charge(who: &str, amount: u64) -> Vec<Charge> {
+    vec![Charge { key: key(who, Unit::Tokens), amount }]
+}
+
+async fn books(ledger: &dyn Ledger) -> Vec<(u64, u64)> {
+    let readings = ledger.readings(Moment::now()).await.unwrap();
+    readings.iter().map(|reading| (reading.used, reading.held)).collect()
+}
+
+/// Asks until it works, as sweeps and requests do.
+async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) -> T {
+    let start = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(start.elapsed() < DEADLINE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Reserves at one adapter, commits at another: the least that a place has to offer.
+async fn is_a_place(place: &str) {
+    let (one, other) = (served(place), served(place));
+    let hold = || vec![tokens("alice", 100), Hold { key: key("bob", Unit::Usd), ..tokens("bob", 5) }];
+    assert!(one.reserve("1", hold(), Moment::now()).await.unwrap().admitted, "{place}");
+    let settled = other.commit("1", charge("alice", 30), Moment::now()).await.unwrap();
+    assert_eq!(settled, Settled::Released);
+    let settled = one.commit("1", charge("alice", 30), Moment::now()).await.unwrap();
+    assert_eq!(settled, Settled::AlreadySettled);
+    assert_eq!(books(&*other).await, [(30, 0)]);
+}
+
+#[tokio::test]
+async fn a_password_a_user_and_a_database() {
+    let redis = Redis::start_with(&["--requirepass", "not:so@secret"]);
+    let (port, password) = (redis.port(), "not%3Aso%40secret");
+    is_a_place(&format!("redis://:{password}@127.0.0.1:{port}/7")).await;
+    is_a_place(&format!("redis://default:{password}@127.0.0.1:{port}")).await;
+    for wrong in ["", ":wrong@"] {
+        let place = format!("redis://{wrong}127.0.0.1:{port}");
+        let error = served(&place).size().await.unwrap_err().to_string();
+        assert!(error.starts_with("the counter storage failed") && !error.contains("wrong@"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster() {
+    let cluster = Redis::start_with(&["--cluster-enabled", "yes", "--databases", "1", "--save", ""]);
+    assert_eq!(cluster.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "+OK");
+    wait::until("the cluster", || {
+        cluster.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(())
+    });
+    is_a_place(&format!("redis+cluster://127.0.0.1:{}", cluster.port())).await;
+}
+
+#[tokio::test]
+async fn the_master_that_sentinels_know() {
+    let (other, master) = (Redis::start(), Redis::start());
+    let sentinel = Redis::sentinel("main", &master);
+    // The first one named does not answer, which is what several are for.
+    let nodes = format!("127.0.0.1:{},127.0.0.1:{}", free_port(), sentinel.port());
+    is_a_place(&format!("redis+sentinel://{nodes}/main")).await;
+    assert_eq!(other.info("total_connections_received"), 2);
+    assert!(master.command(&["DBSIZE"]) != ":0");
+}
+
+#[test]
+fn tls_with_a_certificate_of_one_s_own_authority() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (certificate, private) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let folder = folder(&[("cert.pem", &certificate), ("key.pem", &private), ("a.yaml", POLICY)]);
+    let path = |file: &str| folder.path().join(file).display().to_string();
+    let port = free_port().to_string();
+    let tls = ["--tls-port", &port, "--tls-cert-file", &path("cert.pem"), "--tls-key-file", &path("key.pem")];
+    let _redis = Redis::start_with(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
+    let (http, grpc) = (free_port(), free_port());
+    let mut command = adapter();
+    command.args([
+        "serve",
+        "--storage",
+        &format!("rediss://127.0.0.1:{port}"),
+        "--policies",
+        &path("a.yaml"),
+    ]);
+    command.args([
+        "--http-listen",
+        &format!("127.0.0.1:{http}"),
+        "--grpc-listen",
+        &format!("127.0.0.1:{grpc}"),
+    ]);
+    command.env("SSL_CERT_FILE", path("cert.pem"));
+    let _adapter = Process::start("the adapter", command, &folder.path().join("log"));
+    wait::until("readiness over TLS", || {
+        let answer = Request::get("/readyz").try_send(([127, 0, 0, 1], http).into()).ok()?;
+        (answer.status == 200).then_some(())
+    });
+}
+
+#[tokio::test]
+async fn a_call_is_one_round_trip_however_many_limits_it_has() {
+    let redis = Redis::start();
+    let ledger = served(&redis.url(0));
+    let users: Vec<_> = (0..8).map(|user| user.to_string()).collect();
+    let pair = async |id: &str| {
+        let holds = users.iter().map(|user| tokens(user, 1)).collect();
+        assert!(ledger.reserve(id, holds, Moment::now()).await.unwrap().admitted);
+        let charges = users.iter().flat_map(|user| charge(user, 1)).collect();
+        assert_eq!(ledger.commit(id, charges, Moment::now()).await.unwrap(), Settled::Released);
+    };
+    // The server has to see a script once.
+    pair("first").await;
+    let before = redis.info("total_reads_processed");
+    for id in 0..50 {
+        pair(&id.to_string()).await;
+    }
+    // The question is one as well, and the end of the one before it may be.
+    let reads = redis.info("total_reads_processed") - before;
+    assert!((2 * 50 + 1..=2 * 50 + 2).contains(&reads), "{reads}");
+    // A server that has forgotten the scripts is taught again.
+    redis.command(&["SCRIPT", "FLUSH"]);
+    pair("after").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_adapters_together_let_ten_of_sixty_four_pass() {
+    let redis = Redis::start();
+    let adapters = [served(&redis.url(0)), served(&redis.url(0))];
+    let mut calls = JoinSet::new();
+    for id in 0..64 {
+        let ledger = Arc::clone(&adapters[id % 2]);
+        calls.spawn(async move {
+            ledger.reserve(&id.to_string(), vec![tokens("alice", 100)], Moment::now()).await.unwrap()
+        });
+    }
+    assert_eq!(calls.join_all().await.iter().filter(|outcome| outcome.admitted).count(), 10);
+    assert_eq!(books(&*adapters[0]).await, [(0, 1000)]);
+}
+
+#[tokio::test]
+async fn the_time_is_the_server_s() {
+    let redis = Redis::start();
+    let ledger = served(&redis.url(0));
+    let second = Duration::from_secs(1);
+    let mut hold = tokens("alice", 1000);
+    let mut short = (*hold.key).clone();
+    short.window = Window::Fixed(second);
+    hold.key = Arc::new(short);
+    let charges = vec![Charge { key: Arc::clone(&hold.key), amount: 1 }];
+    // Whatever the caller's clock says.
+    let wrong = Moment { unix: Duration::ZERO, ..Moment::now() };
+    ledger.commit("1", charges, wrong).await.unwrap();
+    let start = Instant::now();
+    let mut tries = 0;
+    while !ledger.reserve("2", vec![hold.clone()], wrong).await.unwrap().admitted {
+        tries += 1;
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(tries > 0 && start.elapsed() > second / 2, "{tries} {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_with_its_disk_has_lost_nothing_and_charged_nothing_twice() {
+    let mut redis = Redis::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+    let (one, other) = (served(&redis.url(0)), served(&redis.url(0)));
+    let now = Moment::now;
+    for id in ["1", "2"] {
+        assert!(one.reserve(id, vec![tokens("alice", 100)], now()).await.unwrap().admitted);
+    }
+    assert_eq!(one.commit("1", charge("alice", 30), now()).await.unwrap(), Settled::Released);
+    redis.kill();
+    for ledger in [&one, &other] {
+        let refused = ledger.reserve("3", vec![tokens("alice", 1)], now()).await;
+        assert!(matches!(refused, Err(Unavailable::Storage(_))), "{refused:?}");
+        assert!(ledger.commit("2", charge("alice", 40), now()).await.is_err());
+        assert!(ledger.size().await.is_err());
+    }
+    redis.restart();
+    let settled = once_it_works(async || other.commit("2", charge("alice", 40), now()).await).await;
+    assert_eq!(settled, Settled::Released);
+    for id in ["1", "2"] {
+        let again = once_it_works(async || one.commit(id, charge("alice", 40), now()).await).await;
+        assert_eq!(again, Settled::AlreadySettled);
+    }
+    assert_eq!(books(&*one).await, [(70, 0)]);
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_charged_once() {
+    let redis = Redis::start();
+    let ledger = served(&redis.url(0));
+    assert!(ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
+    redis.freeze();
+    let asked = Instant::now();
+    // It reaches the server, which does it when it goes on.
+    assert!(ledger.commit("1", charge("alice", 30), Moment::now()).await.is_err());
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    redis.thaw();
+    once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
+    assert_eq!(books(&*ledger).await, [(30, 0)]);
+}
+
+#[tokio::test]
+async fn adapters_share_everything_and_say_when_their_redis_is_gone() {
+    let mut redis = Redis::start();
+    let (one, other) = (Server::on(&redis).await, Server::on(&redis).await);
+    let code = one.kuadrant().reserve(reserve("1", whole(600, 1))).await.unwrap().into_inner().code();
+    assert_eq!(code, Code::Ok);
+    let code = other.kuadrant().reserve(reserve("2", whole(600, 1))).await.unwrap().into_inner().code();
+    assert_eq!(code, Code::OverLimit);
+    other.kuadrant().commit(commit("1", whole(50, 1))).await.unwrap();
+    assert_eq!(one.json("/api/counters").await, other.json("/api/counters").await);
+    assert_eq!(one.books("free", "tokens").await, [(50, 0)]);
+    assert_eq!(one.metric("weir_counters").await, 3.0);
+
+    assert_eq!(one.get("/readyz").await.0, 200);
+    redis.kill();
+    for path in ["/readyz", "/api/counters", "/metrics"] {
+        let (status, told) = one.get(path).await;
+        assert_eq!((status, told.starts_with("the counter storage failed: ")), (503, true), "{path}: {told}");
+    }
+    let refused = one.kuadrant().reserve(reserve("3", whole(1, 1))).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    // Nobody asks, and it finds back by itself.
+    redis.restart();
+    let start = Instant::now();
+    while one.get("/readyz").await.0 != 200 {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_yet_is_waited_for() {
+    let mut redis = Redis::start();
+    redis.kill();
+    let ledger = served(&redis.url(0));
+    assert!(matches!(ledger.size().await, Err(Unavailable::Storage(_))));
+    redis.restart();
+    once_it_works(async || ledger.size().await).await;
+}
+
+#[tokio::test]
+async fn records_that_should_have_been_over_leave_by_themselves() {
+    let redis = Redis::start();
+    let ledger = in_redis(&redis, 0, 1000);
+    let long_ago = Moment { unix: Duration::from_secs(1_000_000_000), ..Moment::now() };
+    ledger.reserve("1", vec![tokens("alice", 100)], long_ago).await.unwrap();
+    wait::until("an empty Redis", || {
+        let left = [
+            "{weir}:r:1",
+            r#"{weir}:b:["default/llm/free","tokens","60000",[["auth.identity.userid","alice"]]]"#,
+        ];
+        left.iter().all(|name| redis.command(&["EXISTS", name]) == ":0").then_some(())
+    });
+}
