@@ -18,6 +18,7 @@ pub struct Adapter {
     folder: TempDir,
     grpc: u16,
     http: u16,
+    storage: String,
 }
 
 /// A bucket, as `/api/counters` tells it.
@@ -56,6 +57,11 @@ fn yes() -> bool {
 impl Adapter {
     /// Starts it with these policies, one file each, and waits until it is ready.
     pub fn start(policies: &[String]) -> Self {
+        Self::start_on("memory", policies)
+    }
+
+    /// The same, with its counters there.
+    pub fn start_on(storage: &str, policies: &[String]) -> Self {
         let mut folder = tempfile::tempdir().expect("a temporary folder can be made");
         std::fs::create_dir(folder.path().join("policies")).expect("a folder can be made");
         for (index, policy) in policies.iter().enumerate() {
@@ -65,7 +71,8 @@ impl Adapter {
         // A port can be lost between choosing and using it.
         for _ in 0..3 {
             let (grpc, http) = (free_port(), free_port());
-            let mut adapter = Self { process: spawn(&folder, grpc, http), folder, grpc, http };
+            let process = spawn(&folder, storage, grpc, http);
+            let mut adapter = Self { process, folder, grpc, http, storage: storage.to_owned() };
             if adapter.becomes_ready() {
                 return adapter;
             }
@@ -198,14 +205,15 @@ impl Adapter {
     /// It comes back where it was.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(&self.folder, self.grpc, self.http);
+        self.process = spawn(&self.folder, &self.storage, self.grpc, self.http);
         assert!(self.becomes_ready(), "the adapter does not come back:\n{}", self.process.log());
     }
 }
 
-fn spawn(folder: &TempDir, grpc: u16, http: u16) -> Process {
+fn spawn(folder: &TempDir, storage: &str, grpc: u16, http: u16) -> Process {
     let mut command = Command::new(artefacts::adapter());
     command.arg("serve").arg("--policies").arg(folder.path().join("policies"));
+    command.args(["--storage", storage]);
     command.args([
         "--grpc-listen",
         &format!("127.0.0.1:{grpc}"),

@@ -42,12 +42,23 @@ impl Config {
 
     /// Points a cluster at this address.
     pub fn cluster(&mut self, name: &str, address: SocketAddr) {
-        let clusters = self.0["static_resources"]["clusters"].as_array_mut().expect("clusters are a list");
-        let cluster = clusters.iter_mut().find(|cluster| cluster["name"] == name);
-        let cluster = cluster.unwrap_or_else(|| panic!("the configuration has no cluster {name}"));
-        let endpoint = &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+        let endpoint = &mut self.endpoints(name)[0]["endpoint"];
         endpoint["address"]["socket_address"] =
             json!({ "address": address.ip().to_string(), "port_value": address.port() });
+    }
+
+    /// Gives a cluster one more address.
+    pub fn also(&mut self, name: &str, address: SocketAddr) {
+        let address = json!({ "address": address.ip().to_string(), "port_value": address.port() });
+        self.endpoints(name).push(json!({ "endpoint": { "address": { "socket_address": address } } }));
+    }
+
+    fn endpoints(&mut self, cluster: &str) -> &mut Vec<Value> {
+        let clusters = self.0["static_resources"]["clusters"].as_array_mut().expect("clusters are a list");
+        let named = clusters.iter_mut().find(|named| named["name"] == cluster);
+        let named = named.unwrap_or_else(|| panic!("the configuration has no cluster {cluster}"));
+        let endpoints = &mut named["load_assignment"]["endpoints"][0]["lb_endpoints"];
+        endpoints.as_array_mut().expect("endpoints are a list")
     }
 
     /// Changes the filter's own configuration.

@@ -6,6 +6,7 @@ use crate::envoy::{Config, Envoy};
 use crate::upstream::Upstream;
 use crate::wait;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 /// The configuration that tests use unless they bring their own.
 pub const CONFIG: &str = "e2e/envoy.yaml";
@@ -46,6 +47,8 @@ pub struct Builder {
     config: Config,
     between: Option<Config>,
     workers: u32,
+    storage: String,
+    others: Vec<SocketAddr>,
 }
 
 impl World {
@@ -56,7 +59,15 @@ impl World {
 
     /// A world to be described further.
     pub fn build() -> Builder {
-        Builder { policies: Vec::new(), config: Config::read(CONFIG), between: None, workers: 1 }
+        let (storage, others) = ("memory".to_owned(), Vec::new());
+        Builder {
+            policies: Vec::new(),
+            config: Config::read(CONFIG),
+            between: None,
+            workers: 1,
+            storage,
+            others,
+        }
     }
 
     /// Edits a policy file and waits until the edit is in force in every worker.
@@ -119,16 +130,31 @@ impl Builder {
         self
     }
 
+    /// Where the adapter keeps its counters.
+    pub fn storage(mut self, storage: &str) -> Self {
+        self.storage = storage.to_owned();
+        self
+    }
+
+    /// Another adapter that Envoy may ask, too.
+    pub fn also_asks(mut self, adapter: &Adapter) -> Self {
+        self.others.push(adapter.grpc());
+        self
+    }
+
     /// Starts everything and waits until it is ready.
     pub fn start(mut self) -> World {
         let upstream = Upstream::start();
-        let adapter = Adapter::start(&self.policies);
+        let adapter = Adapter::start_on(&self.storage, &self.policies);
         self.config.cluster("llm", upstream.address());
         let between = self.between.map(|mut config| {
             config.cluster("limitador-adapter", adapter.grpc());
             config.start(1)
         });
         self.config.cluster("limitador-adapter", between.as_ref().map_or(adapter.grpc(), Envoy::address));
+        for other in self.others {
+            self.config.also("limitador-adapter", other);
+        }
         let has_weir = self.config.filters().iter().any(|filter| filter["name"] == "weir");
         let envoy = self.config.start(self.workers);
         let world = World { envoy, adapter, between, upstream, workers: self.workers };

@@ -1,0 +1,107 @@
+//! Several adapters on one Redis: one limit over all of them, and what happens when the Redis is gone.
+
+use e2e::adapter::Adapter;
+use e2e::client::Request;
+use e2e::redis::Redis;
+use e2e::upstream::{Answer, Gate};
+use e2e::world::{World, per_user, policy};
+use e2e::{jwt, wait};
+use serde_json::json;
+
+fn alice() -> Request {
+    Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })))
+}
+
+fn limited(failure_mode: &str) -> String {
+    policy("llm", json!({ "failureMode": failure_mode, "limits": { "per-user": per_user(1_000) } }))
+}
+
+fn world(redis: &Redis, failure_mode: &str) -> World {
+    let world = World::build().policy(&limited(failure_mode)).storage(&redis.url(0)).start();
+    world.upstream.on("100", Answer::used(100));
+    world
+}
+
+#[test]
+fn of_sixty_four_at_once_over_two_gateways_exactly_ten_pass() {
+    let redis = Redis::start();
+    let worlds = [world(&redis, "Deny"), world(&redis, "Deny")];
+    let gate = Gate::default();
+    for world in &worlds {
+        world.upstream.on("slow", Answer::used(100).wait_first(&gate));
+    }
+    let on_their_way: Vec<_> = (0..64).map(|n| worlds[n % 2].open(&alice().answered_by("slow"))).collect();
+    let passed = || worlds.iter().map(|world| world.upstream.calls()).sum::<usize>();
+    wait::until("54 refusals", || {
+        let answered = on_their_way.iter().filter(|request| request.answered()).count();
+        (answered >= 54 && passed() >= 10).then_some(())
+    });
+    for world in &worlds {
+        world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 1_000);
+    }
+    assert_eq!(passed(), 10);
+    gate.open();
+    let statuses: Vec<_> = on_their_way.into_iter().map(|request| request.finish().status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 10, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 54, "{statuses:?}");
+    worlds[0].adapter.wait_for_bucket("per-user", "tokens", "alice", 1_000, 0);
+    assert_eq!(worlds[1].send(&alice()).status, 429, "the other gateway knows");
+}
+
+#[test]
+fn a_request_whose_adapter_dies_is_settled_by_the_other() {
+    let redis = Redis::start();
+    let policies = [limited("Deny")];
+    let other = Adapter::start_on(&redis.url(0), &policies);
+    let building = World::build().policy(&policies[0]).storage(&redis.url(0)).also_asks(&other);
+    let mut world = building.start();
+    let gate = Gate::default();
+    world.upstream.on("slow", Answer::used(100).wait_first(&gate));
+    let under_way: Vec<_> = (0..4).map(|_| world.open(&alice().answered_by("slow"))).collect();
+    world.upstream.wait_for_calls(4);
+    other.wait_for_bucket("per-user", "tokens", "alice", 0, 400);
+    world.adapter.kill();
+    gate.open();
+    for request in under_way {
+        assert_eq!(request.finish().status, 200);
+    }
+    other.wait_for_bucket("per-user", "tokens", "alice", 400, 0);
+}
+
+#[test]
+fn without_its_redis_an_adapter_lets_pass_where_the_policy_allows_and_hears_of_it_later() {
+    let mut redis = Redis::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+    let world = world(&redis, "Allow");
+    assert_eq!(world.send(&alice().answered_by("100")).status, 200);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 100, 0);
+    let gate = Gate::default();
+    world.upstream.on("slow", Answer::used(100).wait_first(&gate));
+    let under_way = world.open(&alice().answered_by("slow"));
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 100, 100);
+    redis.kill();
+    gate.open();
+    assert_eq!(under_way.finish().status, 200, "an answer waits for no Redis");
+    assert_eq!(world.send(&alice().answered_by("100")).status, 200);
+    assert!(world.envoy.stats("weir_failed_open").lines().any(|line| line.ends_with(": 1")));
+    assert_eq!(world.adapter.get("/readyz").status, 503);
+    redis.restart();
+    wait::until("the adapter", || (world.adapter.get("/readyz").status == 200).then_some(()));
+    // The hold of before became its charge, and what was let pass is charged, each once.
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 300, 0);
+}
+
+#[test]
+fn without_its_redis_an_adapter_refuses_where_the_policy_denies_until_it_is_back() {
+    let mut redis = Redis::start();
+    let world = world(&redis, "Deny");
+    assert_eq!(world.send(&alice().answered_by("100")).status, 200);
+    redis.kill();
+    let refused = world.send(&alice().answered_by("100"));
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.json()["error"]["code"], "rate_limiter_unavailable");
+    assert_eq!(world.upstream.calls(), 1);
+    redis.restart();
+    wait::until("a request that passes", || {
+        (world.send(&alice().answered_by("100")).status == 200).then_some(())
+    });
+}
