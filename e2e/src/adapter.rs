@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -16,9 +16,16 @@ use tempfile::TempDir;
 pub struct Adapter {
     process: Process,
     folder: TempDir,
+    place: Place,
+}
+
+/// Where it serves, and of which cluster if of any.
+#[derive(Clone)]
+struct Place {
     grpc: u16,
     http: u16,
-    storage: String,
+    kubeconfig: Option<PathBuf>,
+    further: Vec<String>,
 }
 
 /// A bucket, as `/api/counters` tells it.
@@ -62,17 +69,28 @@ impl Adapter {
 
     /// The same, with its counters there.
     pub fn start_on(storage: &str, policies: &[String]) -> Self {
-        let mut folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
         std::fs::create_dir(folder.path().join("policies")).expect("a folder can be made");
         for (index, policy) in policies.iter().enumerate() {
             let file = folder.path().join(format!("policies/{index}.yaml"));
             std::fs::write(file, policy).expect("a file can be written");
         }
+        Self::start_in(folder, None, &["--storage", storage])
+    }
+
+    /// Starts it with the policies of a cluster, as whoever this kubeconfig is for, and waits until it is ready.
+    pub fn start_in_cluster(kubeconfig: &Path, further: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Self::start_in(folder, Some(kubeconfig.to_owned()), further)
+    }
+
+    fn start_in(mut folder: TempDir, kubeconfig: Option<PathBuf>, further: &[&str]) -> Self {
+        let further: Vec<_> = further.iter().map(|&word| word.to_owned()).collect();
         // A port can be lost between choosing and using it.
         for _ in 0..3 {
-            let (grpc, http) = (free_port(), free_port());
-            let process = spawn(&folder, storage, grpc, http);
-            let mut adapter = Self { process, folder, grpc, http, storage: storage.to_owned() };
+            let (kubeconfig, further) = (kubeconfig.clone(), further.clone());
+            let place = Place { grpc: free_port(), http: free_port(), kubeconfig, further };
+            let mut adapter = Self { process: spawn(&folder, &place), folder, place };
             if adapter.becomes_ready() {
                 return adapter;
             }
@@ -99,12 +117,12 @@ impl Adapter {
 
     /// Where it serves gRPC.
     pub fn grpc(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.grpc).into()
+        ([127, 0, 0, 1], self.place.grpc).into()
     }
 
     /// Where it serves HTTP.
     pub fn http(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.http).into()
+        ([127, 0, 0, 1], self.place.http).into()
     }
 
     /// Writes a policy file, whole or not at all, as an editor does.
@@ -205,20 +223,20 @@ impl Adapter {
     /// It comes back where it was.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(&self.folder, &self.storage, self.grpc, self.http);
+        self.process = spawn(&self.folder, &self.place);
         assert!(self.becomes_ready(), "the adapter does not come back:\n{}", self.process.log());
     }
 }
 
-fn spawn(folder: &TempDir, storage: &str, grpc: u16, http: u16) -> Process {
+fn spawn(folder: &TempDir, place: &Place) -> Process {
     let mut command = Command::new(artefacts::adapter());
-    command.arg("serve").arg("--policies").arg(folder.path().join("policies"));
-    command.args(["--storage", storage]);
-    command.args([
-        "--grpc-listen",
-        &format!("127.0.0.1:{grpc}"),
-        "--http-listen",
-        &format!("127.0.0.1:{http}"),
-    ]);
+    command.arg("serve");
+    match &place.kubeconfig {
+        Some(kubeconfig) => command.arg("--kubernetes").env("KUBECONFIG", kubeconfig),
+        None => command.arg("--policies").arg(folder.path().join("policies")),
+    };
+    let address = |port| format!("127.0.0.1:{port}");
+    command.args(["--grpc-listen", &address(place.grpc), "--http-listen", &address(place.http)]);
+    command.args(&place.further);
     Process::start("the adapter", command, &folder.path().join("adapter.log"))
 }

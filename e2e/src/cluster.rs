@@ -30,7 +30,7 @@ impl Cluster {
         let process = start_etcd(folder.path(), etcd, peers);
         let apiserver = start_api_server(folder.path(), etcd, port);
         let mut cluster = Self { apiserver, _etcd: process, folder, etcd, port };
-        cluster.write_kubeconfig("kubeconfig", ADMIN);
+        cluster.write_kubeconfig("kubeconfig", ADMIN, "default");
         cluster.becomes_ready();
         cluster
     }
@@ -53,10 +53,10 @@ impl Cluster {
     /// For clients that may do what this service account may.
     pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
         let token = self.run(&["-n", namespace, "create", "token", account]);
-        self.write_kubeconfig(&format!("kubeconfig-{namespace}-{account}"), token.trim())
+        self.write_kubeconfig(&format!("kubeconfig-{namespace}-{account}"), token.trim(), namespace)
     }
 
-    fn write_kubeconfig(&self, name: &str, token: &str) -> PathBuf {
+    fn write_kubeconfig(&self, name: &str, token: &str, namespace: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         let server = format!("https://127.0.0.1:{}", self.port);
         let authority = self.folder.path().join("ca.crt").display().to_string();
@@ -65,7 +65,7 @@ impl Cluster {
             "kind": "Config",
             "clusters": [{ "name": "test", "cluster": { "server": server, "certificate-authority": authority } }],
             "users": [{ "name": "test", "user": { "token": token } }],
-            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test", "namespace": namespace } }],
             "current-context": "test",
         });
         std::fs::write(&path, config.to_string()).expect("a file can be written");
@@ -118,6 +118,27 @@ impl Cluster {
             ["manifests/crds", "manifests/crds/kuadrant", &gateway_api].map(|folder| ["-f", folder]);
         self.run(&[["apply", "--server-side"].as_slice(), &folders.concat()].concat());
         self.run(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
+    }
+
+    /// Installs Weir as a cluster would, and gives the adapter's own rights.
+    pub fn install(&self) -> PathBuf {
+        self.define();
+        self.run(&["apply", "-k", "manifests/adapter"]);
+        self.kubeconfig_of("weir-system", "limitador-adapter")
+    }
+
+    /// Waits until a policy's condition of this type has this reason, and gives the condition.
+    pub fn wait_for_reason(&self, policy: &[&str], kind: &str, reason: &str) -> Value {
+        let mut last = Value::Null;
+        let found = wait::within(wait::DEADLINE, || {
+            last = self.get(policy);
+            let conditions = last["status"]["conditions"].as_array()?;
+            conditions
+                .iter()
+                .find(|condition| condition["type"] == kind && condition["reason"] == reason)
+                .cloned()
+        });
+        found.unwrap_or_else(|| panic!("wanted {kind} with the reason {reason}: {last:#}"))
     }
 
     /// The API server is gone at once; etcd keeps what it knew.

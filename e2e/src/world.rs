@@ -143,9 +143,14 @@ impl Builder {
     }
 
     /// Starts everything and waits until it is ready.
-    pub fn start(mut self) -> World {
-        let upstream = Upstream::start();
+    pub fn start(self) -> World {
         let adapter = Adapter::start_on(&self.storage, &self.policies);
+        self.start_with(adapter)
+    }
+
+    /// The same, with an adapter that runs already.
+    pub fn start_with(mut self, adapter: Adapter) -> World {
+        let upstream = Upstream::start();
         self.config.cluster("llm", upstream.address());
         let between = self.between.map(|mut config| {
             config.cluster("limitador-adapter", adapter.grpc());

@@ -41,8 +41,13 @@ pub struct Crd {
 #[derive(Clone, Debug, Args)]
 pub struct Serve {
     /// Files (YAML, several documents allowed, or JSON) or folders of them; watched for changes.
-    #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required = true, value_delimiter = ',')]
+    #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required_unless_present = "kubernetes",
+        conflicts_with = "kubernetes", value_delimiter = ',')]
     pub policies: Vec<PathBuf>,
+    /// Take the policies from the Kubernetes cluster that this runs in, or that KUBECONFIG names, and follow its
+    /// Gateways and HTTPRoutes.
+    #[arg(long, env = "WEIR_KUBERNETES")]
+    pub kubernetes: bool,
     /// Where to serve gRPC.
     #[arg(long, env = "WEIR_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub grpc_listen: SocketAddr,

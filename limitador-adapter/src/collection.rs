@@ -2,6 +2,7 @@
 //! of a file that cannot be read or parsed. Pure: [`crate::sources`] reads the files.
 
 use crate::documents;
+use crate::kubernetes::index::Planned;
 use policy::mistake::Mistake;
 use policy::model::Policy;
 use serde_json::Value;
@@ -77,6 +78,9 @@ pub struct Collected {
     pub policies: Vec<Good>,
     /// By file and document.
     pub entries: Vec<Entry>,
+    /// The plan of each gateway, "NAMESPACE/NAME". `None`: of no cluster, so that each policy says by itself which
+    /// gateway it is for.
+    pub plans: Option<HashMap<String, Planned>>,
 }
 
 impl Collected {

@@ -1,6 +1,7 @@
 //! The gRPC services: each method hands its message on and counts its time.
 
 use crate::envoy::{Ask, answer};
+use crate::filters::Filters;
 use crate::in_force::{Gateway, InForce};
 use crate::limiter::{CallError, Limiter};
 use crate::metrics::Metrics;
@@ -116,6 +117,7 @@ pub struct Plans {
     in_force: watch::Receiver<Arc<InForce>>,
     drain: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
+    filters: Arc<Filters>,
 }
 
 impl Plans {
@@ -124,8 +126,9 @@ impl Plans {
         in_force: watch::Receiver<Arc<InForce>>,
         drain: watch::Receiver<bool>,
         metrics: Arc<Metrics>,
+        filters: Arc<Filters>,
     ) -> Self {
-        Self { in_force, drain, metrics }
+        Self { in_force, drain, metrics, filters }
     }
 }
 
@@ -133,11 +136,13 @@ impl Plans {
 impl PolicyService for Plans {
     async fn get_plan(&self, request: Request<GetPlanRequest>) -> Answer<GetPlanResponse> {
         let GetPlanRequest { gateway, version } = request.into_inner();
-        let Some(gateway) = Gateway::parse(&gateway) else {
+        let Some(named) = Gateway::parse(&gateway) else {
             return Err(Status::invalid_argument(format!(
                 "gateway: {gateway:?} is neither NAMESPACE/NAME nor *"
             )));
         };
+        self.filters.ask(if named == Gateway::Any { "*" } else { &gateway });
+        let gateway = named;
         let (mut in_force, mut drain) = (self.in_force.clone(), self.drain.clone());
         let deadline = tokio::time::Instant::now() + POLL;
         loop {

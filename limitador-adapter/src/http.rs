@@ -27,6 +27,8 @@ pub struct Pages {
     pub metrics: Arc<Metrics>,
     /// Whether the process is about to end.
     pub drain: watch::Receiver<bool>,
+    /// Whether the policies are known.
+    pub known: watch::Receiver<bool>,
 }
 
 impl Pages {
@@ -45,6 +47,9 @@ impl Pages {
 async fn ready(State(pages): State<Pages>) -> Response {
     if *pages.drain.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    if !*pages.known.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the policies are not known yet\n").into_response();
     }
     match pages.ledger.size().await {
         Ok(_) => "ok\n".into_response(),

@@ -1,11 +1,13 @@
 //! The policies in force, for those who ask: filters (a plan by gateway) and the limiter (a limit by its name).
 
 use crate::collection::{Collected, Entry, Good};
+use crate::kubernetes::index::Planned;
 use crate::ledger::Key;
 use crate::metrics::Metrics;
 use metrics::Counter;
 use policy::model::{DEFAULT_TTL, Target, TargetKind, Ttl, Unit, Window};
-use policy::wire::weir::v1::GetPlanResponse;
+use policy::wire::weir::v1::{GetPlanResponse, Placement};
+use prost::Message;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use std::time::Duration;
 pub struct InForce {
     policies: Vec<Good>,
     limits: HashMap<Arc<str>, KnownLimit>,
+    plans: Option<HashMap<String, Planned>>,
     /// What the sources have, mistakes included.
     pub entries: Vec<Entry>,
 }
@@ -55,10 +58,10 @@ pub struct KnownRate {
 impl InForce {
     /// What was collected comes into force.
     pub fn new(collected: Collected, metrics: &Metrics) -> Self {
-        let Collected { policies, entries } = collected;
+        let Collected { policies, entries, plans } = collected;
         let limits = policies.iter().flat_map(|good| limits(good, metrics));
         let limits = limits.map(|limit| (Arc::clone(&limit.key), limit)).collect();
-        Self { policies, limits, entries }
+        Self { policies, limits, entries, plans }
     }
 
     /// A limit by "NAMESPACE/POLICY/LIMIT".
@@ -98,15 +101,34 @@ impl InForce {
 
     /// The version of a gateway's plan: the same for the same policies, whenever and wherever they are read.
     pub fn version(&self, gateway: &Gateway<'_>) -> String {
+        self.version_of(&self.planned(gateway))
+    }
+
+    fn version_of(&self, (policies, placement): &(Vec<&Good>, Option<Placement>)) -> String {
         let mut hasher = DefaultHasher::new();
-        self.of(gateway).for_each(|policy| policy.json.hash(&mut hasher));
+        policies.iter().for_each(|policy| policy.json.hash(&mut hasher));
+        placement.iter().for_each(|placement| placement.encode_to_vec().hash(&mut hasher));
         format!("{:016x}", hasher.finish())
     }
 
     /// The plan of a gateway.
     pub fn plan(&self, gateway: &Gateway<'_>) -> GetPlanResponse {
-        let policies = self.of(gateway).map(|policy| policy.json.to_vec()).collect();
-        GetPlanResponse { version: self.version(gateway), policies, placement: None }
+        let planned = self.planned(gateway);
+        let version = self.version_of(&planned);
+        let policies = planned.0.iter().map(|policy| policy.json.to_vec()).collect();
+        GetPlanResponse { version, policies, placement: planned.1 }
+    }
+
+    fn planned(&self, gateway: &Gateway<'_>) -> (Vec<&Good>, Option<Placement>) {
+        let Some(plans) = &self.plans else { return (self.of(gateway).collect(), None) };
+        match gateway {
+            Gateway::Named { namespace, name } => {
+                let Planned { policies, placement } =
+                    plans.get(&format!("{namespace}/{name}")).cloned().unwrap_or_default();
+                (policies.iter().filter_map(|place| self.policies.get(*place)).collect(), Some(placement))
+            }
+            Gateway::Any => (self.policies.iter().collect(), Some(together(plans))),
+        }
     }
 
     /// Every gateway that a policy names, as NAMESPACE/NAME.
@@ -119,6 +141,29 @@ impl InForce {
     fn of(&self, gateway: &Gateway<'_>) -> impl Iterator<Item = &Good> {
         self.policies.iter().filter(|good| gateway.serves(&good.policy.namespace, &good.policy.target))
     }
+}
+
+/// Where all policies apply, each named by its place among all.
+fn together(plans: &HashMap<String, Planned>) -> Placement {
+    let mut all = Placement::default();
+    let mut names: Vec<_> = plans.keys().collect();
+    names.sort();
+    for Planned { policies, placement } in names.into_iter().filter_map(|name| plans.get(name)) {
+        let places = |local: &mut Vec<u32>| {
+            let global = |place: u32| {
+                policies.get(usize::try_from(place).ok()?).and_then(|place| u32::try_from(*place).ok())
+            };
+            *local = local.iter().filter_map(|place| global(*place)).collect();
+        };
+        let mut placement = placement.clone();
+        places(&mut placement.everywhere);
+        placement.listeners.iter_mut().for_each(|listener| places(&mut listener.policies));
+        placement.rules.iter_mut().for_each(|rule| places(&mut rule.policies));
+        all.everywhere.extend(placement.everywhere);
+        all.listeners.extend(placement.listeners);
+        all.rules.extend(placement.rules);
+    }
+    all
 }
 
 fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {

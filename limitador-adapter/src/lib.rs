@@ -13,6 +13,8 @@ pub mod descriptors;
 pub mod documents;
 pub mod envoy;
 pub mod explain;
+pub mod filters;
+pub mod follow;
 pub mod grpc;
 pub mod http;
 pub mod in_force;

@@ -1,10 +1,11 @@
 //! Everything that serves, started and drained together.
 
 use crate::cli::{Serve, Storage};
-use crate::collection::Collected;
+use crate::filters::Filters;
+use crate::follow::{Policies, Publish};
 use crate::grpc::{Plans, RateLimits};
 use crate::http::Pages;
-use crate::in_force::{Gateway, InForce};
+use crate::in_force::InForce;
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
 use crate::memory::MemoryLedger;
@@ -15,12 +16,9 @@ use crate::services::envoy::service::ratelimit::v3::rate_limit_service_server::R
 use crate::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitServiceServer as KuadrantServer;
 use crate::services::weir::v1::policy_service_server::PolicyServiceServer;
 use crate::services::weir::v1::reservation_service_server::ReservationServiceServer;
-use crate::sources::{LOOK_EVERY, Missing, Sources};
+use crate::sources::Missing;
 use crate::stream::Reservations;
-use policy::watch::number;
-use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -31,9 +29,6 @@ use tonic::transport::server::TcpIncoming;
 
 /// Calls that are under way when a drain begins have this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
-
-/// After a watch of the policies that failed.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Streams of one connection: Envoy has one connection per worker, and long polls stay open.
 const STREAMS: u32 = 4096;
@@ -56,6 +51,9 @@ pub enum ServeError {
     /// Policies are not where they should be.
     #[error("--policies {0}")]
     Policies(Missing),
+    /// There is no cluster.
+    #[error("--kubernetes: {0}")]
+    Kubernetes(String),
     /// An address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -76,30 +74,31 @@ pub enum ServeError {
 impl Serving {
     /// Starts everything.
     pub async fn start(config: &Serve) -> Result<Self, ServeError> {
-        let sources = Sources::open(&config.policies).map_err(ServeError::Policies)?;
+        let policies = Policies::open(config).await?;
         let metrics = Metrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
         let metrics = Arc::new(metrics);
         let ledger = ledger(config)?;
-        let first = comes_into_force(sources.collection.collect(), &InForce::default(), &metrics);
-        let (publish, in_force) = watch::channel(first);
+        let (publish, in_force) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
         let (grpc_listener, grpc) = listen(config.grpc_listen).await?;
         let (http_listener, http) = listen(config.http_listen).await?;
 
-        let routes = routes(&ledger, &in_force, &draining, &metrics).await?;
+        let filters = Arc::new(Filters::default());
+        let (known, are_known) = watch::channel(false);
+        let routes = routes(&ledger, &in_force, &draining, &metrics, Arc::clone(&filters)).await?;
         let pages = Pages {
             ledger: Arc::clone(&ledger),
             in_force,
             metrics: Arc::clone(&metrics),
             drain: draining.clone(),
+            known: are_known.clone(),
         };
         let mut servers = JoinSet::new();
-        servers.spawn(serve_grpc(grpc_listener, routes, draining.clone()));
+        let publish = Publish { to: publish, known, metrics: Arc::clone(&metrics) };
+        let following = policies.follow(publish, &filters, &draining, &mut servers);
+        servers.spawn(serve_grpc(grpc_listener, routes, draining.clone(), are_known));
         servers.spawn(serve_http(http_listener, pages, draining));
-        let upkeep = vec![
-            tokio::spawn(watch_sources(sources, config.policies.clone(), publish, Arc::clone(&metrics))),
-            tokio::spawn(sweep(ledger, metrics)),
-        ];
+        let upkeep = vec![following, tokio::spawn(sweep(ledger, metrics))];
         tracing::info!(%grpc, %http, "serving");
         Ok(Self { grpc, http, drain, servers, upkeep })
     }
@@ -153,10 +152,11 @@ async fn routes(
     in_force: &watch::Receiver<Arc<InForce>>,
     draining: &watch::Receiver<bool>,
     metrics: &Arc<Metrics>,
+    filters: Arc<Filters>,
 ) -> Result<Routes, ServeError> {
     let limiter = Limiter::new(Arc::clone(ledger), in_force.clone(), Arc::clone(metrics));
     let limits = Arc::new(RateLimits::new(Arc::new(limiter)));
-    let plans = Plans::new(in_force.clone(), draining.clone(), Arc::clone(metrics));
+    let plans = Plans::new(in_force.clone(), draining.clone(), Arc::clone(metrics), filters);
     let reservations = Reservations::new(Arc::clone(&limits), draining.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<KuadrantServer<RateLimits>>().await;
@@ -187,7 +187,14 @@ async fn serve_grpc(
     listener: TcpListener,
     routes: Routes,
     mut draining: watch::Receiver<bool>,
+    mut known: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
+    // Before the policies are known, everything would be let through as if there were none.
+    let mut ended = draining.clone();
+    tokio::select! {
+        _ = known.wait_for(|known| *known) => {}
+        _ = ended.wait_for(|draining| *draining) => return Ok(()),
+    }
     // The server's own `tcp_nodelay` is for listeners it opens itself: without this an answer waits for the
     // acknowledgement of the one before.
     let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -211,79 +218,6 @@ async fn serve_http(
         .with_graceful_shutdown(drained)
         .await
         .map_err(|error| ServeError::Ended("the HTTP server", error.to_string()))
-}
-
-/// Looks for changes for ever. Files are read where they may block. A look that dies takes what it had read with it;
-/// then everything is read anew, and until that succeeds the policies stay as they are.
-async fn watch_sources(
-    sources: Sources,
-    paths: Vec<PathBuf>,
-    publish: watch::Sender<Arc<InForce>>,
-    metrics: Arc<Metrics>,
-) {
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut kept = Some(sources);
-    loop {
-        look.tick().await;
-        let (before, paths) = (kept.take(), paths.clone());
-        let looked = tokio::task::spawn_blocking(move || look_once(before, &paths));
-        let failure = match looked.await {
-            Ok(Ok((sources, collected))) => {
-                kept = Some(sources);
-                if let Some(collected) = collected {
-                    let current = Arc::clone(&publish.borrow());
-                    publish.send_replace(comes_into_force(collected, &current, &metrics));
-                }
-                continue;
-            }
-            Ok(Err(missing)) => missing.to_string(),
-            Err(died) => died.to_string(),
-        };
-        metrics.watch_failures.increment(1);
-        tracing::error!(failure, "the policies could not be looked at; those in force stay");
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-/// What there is now, and what it comes to if that is new.
-fn look_once(before: Option<Sources>, paths: &[PathBuf]) -> Result<(Sources, Option<Collected>), Missing> {
-    let (sources, changed) = match before {
-        Some(mut sources) => {
-            let changed = sources.look();
-            (sources, changed)
-        }
-        None => (Sources::open(paths)?, true),
-    };
-    let collected = changed.then(|| sources.collection.collect());
-    Ok((sources, collected))
-}
-
-/// Tells people what has changed, in the log and in numbers.
-fn comes_into_force(collected: Collected, before: &InForce, metrics: &Metrics) -> Arc<InForce> {
-    let now = InForce::new(collected, metrics);
-    let told: HashSet<_> =
-        before.entries.iter().flat_map(|entry| entry.messages().collect::<Vec<_>>()).collect();
-    for message in now.entries.iter().flat_map(|entry| entry.messages().collect::<Vec<_>>()) {
-        if !told.contains(&message) {
-            tracing::error!("{message}");
-        }
-    }
-    let version = now.version(&Gateway::Any);
-    if before.version(&Gateway::Any) != version {
-        metrics.plan_changes.increment(1);
-        tracing::info!(policies = now.len(), invalid = now.invalid(), version, "policies in force");
-    }
-    // A gateway that no policy names any more has a plan still.
-    for gateway in now.gateways().union(&before.gateways()) {
-        if let Some(named) = Gateway::parse(gateway) {
-            metrics.plan_version(gateway).set(number(&now.version(&named)) as f64);
-        }
-    }
-    metrics.plan_version("*").set(number(&version) as f64);
-    metrics.loaded.set(now.len() as f64);
-    metrics.invalid.set(now.invalid() as f64);
-    Arc::new(now)
 }
 
 /// Forgets what is over, for ever.

@@ -5,7 +5,7 @@ use kube::CustomResourceExt;
 use serde_json::Value;
 
 /// Whose policies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum Group {
     /// Weir's own.
     #[default]

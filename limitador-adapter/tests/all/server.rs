@@ -66,6 +66,7 @@ impl Server {
 
     async fn serving(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize, storage: Storage) -> Self {
         let config = Serve {
+            kubernetes: false,
             policies,
             grpc_listen: ([127, 0, 0, 1], 0).into(),
             http_listen: ([127, 0, 0, 1], 0).into(),

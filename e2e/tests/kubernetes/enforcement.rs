@@ -1,0 +1,88 @@
+//! A policy that is applied is enforced, and its status says so.
+
+use super::{alice, gateway, route};
+use e2e::adapter::Adapter;
+use e2e::cluster::Cluster;
+use e2e::upstream::Answer;
+use e2e::wait;
+use e2e::world::World;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const POLICY: [&str; 2] = ["trlp.kuadrant.io", "llm-token-limits"];
+
+/// How long after it began the first request of three in a row that a check is content with.
+fn takes_effect(world: &World, what: &str, done: impl Fn(&e2e::client::Response) -> bool) -> Duration {
+    let begun = Instant::now();
+    let took = wait::until(what, || {
+        let answer = world.send(&alice());
+        done(&answer).then(|| begun.elapsed())
+    });
+    println!("{what}: {took:?} after kubectl");
+    took
+}
+
+fn limited_to(answer: &e2e::client::Response) -> Option<&str> {
+    answer.header("x-ratelimit-limit-tokens")
+}
+
+#[test]
+fn the_announced_policy_is_accepted_and_enforced_within_a_second_and_edited_and_deleted() {
+    let cluster = Cluster::start();
+    let adapter = Adapter::start_in_cluster(&cluster.install(), &[]);
+    cluster.apply(&gateway("api-gateway"));
+    cluster.apply(&route("llm", "api-gateway", json!([{}])));
+    let world =
+        World::build().plugin(|plugin| plugin["gateway"] = json!("default/api-gateway")).start_with(adapter);
+    world.upstream.on("much", Answer::used(20_000));
+    assert_eq!(limited_to(&world.send(&alice())), None);
+    let machines = || world.envoy.stats("wasm.envoy.wasm.runtime.v8.created");
+    let before = (machines(), world.envoy.stats("listener_manager.listener_"));
+
+    cluster.run(&["apply", "-f", "examples/kuadrant/policy.yaml"]);
+    let took = takes_effect(&world, "the policy", |answer| limited_to(answer) == Some("20000"));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(world.send(&alice().answered_by("much")).status, 200);
+    let refused =
+        wait::until("the refusal", || Some(world.send(&alice())).filter(|answer| answer.status == 429));
+    assert!(refused.text().contains("default/llm-token-limits"), "{}", refused.text());
+
+    cluster.wait_for_reason(&POLICY, "Accepted", "Accepted");
+    cluster.wait_for_reason(&POLICY, "Enforced", "Enforced");
+    let status = cluster.get(&POLICY)["status"].clone();
+    assert_eq!(status["observedGeneration"], 1);
+    assert_eq!(status["ancestors"][0]["ancestorRef"]["name"], "api-gateway");
+    assert_eq!(status["ancestors"][0]["controllerName"], "weir.dev/limitador-adapter");
+    assert_eq!(status["ancestors"][0]["conditions"][1]["status"], "True");
+    cluster.run(&["wait", "--for=condition=Enforced", "trlp.kuadrant.io/llm-token-limits"]);
+    let events = || cluster.get(&["events.events.k8s.io"])["items"].to_string();
+    wait::until("an event", || events().contains("\"Enforced\"").then_some(()));
+
+    let edit =
+        |patch: Value| cluster.run(&["patch", POLICY[0], POLICY[1], "--type=json", "-p", &patch.to_string()]);
+    edit(json!([{ "op": "replace", "path": "/spec/limits/free/rates/0/limit", "value": 50_000 }]));
+    let took = takes_effect(&world, "the edit", |answer| limited_to(answer) == Some("50000"));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+
+    edit(json!([
+        { "op": "replace", "path": "/spec/limits/free/rates/0/limit", "value": 70_000 },
+        { "op": "replace", "path": "/spec/limits/free/when/0/predicate", "value": "request.path ==" },
+        { "op": "replace", "path": "/spec/limits/gold/counters/0/expression", "value": "nobody.knows" },
+    ]));
+    let told = cluster.wait_for_reason(&POLICY, "Accepted", "Invalid");
+    for path in ["spec.limits.free.when[0].predicate: ", "spec.limits.gold.counters[0].expression: "] {
+        assert!(told["message"].to_string().contains(path), "{told:#}");
+    }
+    assert_eq!(told["observedGeneration"], 3);
+    cluster.wait_for_reason(&POLICY, "Enforced", "Stale");
+    assert_eq!(limited_to(&world.send(&alice())), Some("50000"), "the last good version stays");
+
+    cluster.run(&["delete", POLICY[0], POLICY[1]]);
+    let took = takes_effect(&world, "the deletion", |answer| limited_to(answer).is_none());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(
+        (machines(), world.envoy.stats("listener_manager.listener_")),
+        before,
+        "neither a VM nor a listener is new"
+    );
+}

@@ -1,0 +1,109 @@
+//! Which policies a request meets by its route, and what is told of policies that meet none.
+
+use super::{alice, gateway, policy, route};
+use e2e::adapter::Adapter;
+use e2e::client::Request;
+use e2e::cluster::Cluster;
+use e2e::wait;
+use e2e::world::World;
+use serde_json::{Value, json};
+
+fn requests(limit: &str, max: u64) -> Value {
+    json!({ "limits": { limit: { "rates": [{ "limit": max, "window": "1h", "unit": "requests" }] } } })
+}
+
+fn to(path: &str, headers: &[(&str, &str)]) -> Request {
+    headers.iter().fold(Request::post(path, &json!({})), |request, (name, value)| request.header(name, value))
+}
+
+/// The smallest maximum of requests that this one met.
+fn met(world: &World, request: &Request) -> String {
+    let answer = world.send(request);
+    answer.header("x-ratelimit-limit-requests").unwrap_or("none").to_owned()
+}
+
+#[test]
+fn a_request_meets_the_policies_of_its_gateway_route_and_rule() {
+    let cluster = Cluster::start();
+    let adapter = Adapter::start_in_cluster(&cluster.install(), &[]);
+    cluster.apply(&gateway("llm"));
+    let path = |kind: &str, value: &str| json!({ "path": { "type": kind, "value": value } });
+    let beta = json!({ "path": { "type": "PathPrefix", "value": "/v1/chat" }, "headers": [{ "name": "x-beta", "value": "on" }] });
+    cluster.apply(&route(
+        "chat",
+        "llm",
+        json!([{ "matches": [path("PathPrefix", "/v1/chat")] }, { "name": "beta", "matches": [beta] }]),
+    ));
+    cluster.apply(&route("models", "llm", json!([{ "matches": [path("Exact", "/v1/models")] }])));
+    cluster.apply(&route(
+        "versions",
+        "llm",
+        json!([{ "matches": [path("RegularExpression", "/v[0-9]+/files/.*")] }]),
+    ));
+    cluster.apply(&policy("everything", "Gateway", "llm", requests("all", 10_000)));
+    cluster.apply(&policy("chat", "HTTPRoute", "chat", requests("chat", 900)));
+    let mut beta = requests("beta", 50);
+    beta["targetRef"]["sectionName"] = json!("beta");
+    cluster.apply(&policy("beta", "HTTPRoute", "chat", beta));
+    cluster.apply(&policy("files", "HTTPRoute", "versions", requests("files", 70)));
+    let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(adapter);
+    wait::until("the plan", || (met(&world, &to("/v7/files/x", &[])) == "70").then_some(()));
+    for (path, headers, wanted) in [
+        ("/v1/chat/completions", [].as_slice(), "900"),
+        ("/v1/chat?a=b", &[], "900"),
+        ("/v1/chatter", &[], "10000"),
+        ("/v1/chat/completions", &[("x-beta", "on")], "50"),
+        ("/v1/chat/completions", &[("x-beta", "off")], "900"),
+        ("/v1/models", &[], "10000"),
+        ("/v1/files/a/b", &[], "70"),
+        ("/v1/files", &[], "10000"),
+    ] {
+        assert_eq!(met(&world, &to(path, headers)), wanted, "{path} {headers:?}");
+    }
+    let all = world.upstream.calls() as u64;
+    world.adapter.wait_for_bucket("all", "requests", "", all, 0);
+
+    // An edit of a route moves its policy along, and an edit of nothing that matters changes nothing.
+    cluster.apply(&route(
+        "models",
+        "llm",
+        json!([{ "matches": [path("PathPrefix", "/v1/chat/completions")] }]),
+    ));
+    wait::until("the other route", || {
+        (met(&world, &to("/v1/chat/completions", &[])) == "10000").then_some(())
+    });
+    assert_eq!(met(&world, &to("/v1/chat/other", &[])), "900");
+}
+
+#[test]
+fn what_can_never_match_is_told() {
+    let cluster = Cluster::start();
+    let kubeconfig = cluster.install();
+    cluster.apply(&policy("early", "Gateway", "llm", requests("a", 1)));
+    let adapter = Adapter::start_in_cluster(&kubeconfig, &[]);
+    let early = ["trlp.weir.dev", "early"];
+    let told = cluster.wait_for_reason(&early, "Accepted", "TargetNotFound");
+    assert!(told["message"].to_string().contains("there is no Gateway default/llm"), "{told:#}");
+    cluster.apply(&gateway("llm"));
+    cluster.wait_for_reason(&early, "Accepted", "Accepted");
+    cluster.wait_for_reason(&early, "Enforced", "NeverMatches");
+    cluster.apply(&route("chat", "llm", json!([{}])));
+    cluster.wait_for_reason(&early, "Enforced", "NoFilter");
+    let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(adapter);
+    cluster.wait_for_reason(&early, "Enforced", "Enforced");
+
+    let mut section = requests("a", 1);
+    section["targetRef"]["sectionName"] = json!("nowhere");
+    cluster.apply(&policy("section", "Gateway", "llm", section));
+    cluster.wait_for_reason(&["trlp.weir.dev", "section"], "Accepted", "TargetNotFound");
+    cluster.apply(&route("lonely", "other", json!([{}])));
+    cluster.apply(&policy("lonely", "HTTPRoute", "lonely", requests("a", 1)));
+    let told = cluster.wait_for_reason(&["trlp.weir.dev", "lonely"], "Enforced", "NeverMatches");
+    assert!(told["message"].to_string().contains("attached to no Gateway"), "{told:#}");
+    let twin = policy("early", "Gateway", "llm", requests("a", 5)).replace("weir.dev", "kuadrant.io");
+    cluster.apply(&twin);
+    cluster.wait_for_reason(&["trlp.kuadrant.io", "early"], "Accepted", "Conflicted");
+    cluster.wait_for_reason(&["trlp.kuadrant.io", "early"], "Enforced", "Overridden");
+    assert_eq!(world.send(&alice()).status, 200, "the first of one");
+    assert_eq!(world.send(&alice()).status, 429, "the second of one");
+}

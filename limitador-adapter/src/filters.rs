@@ -1,0 +1,45 @@
+//! Which gateways' filters follow their plans here.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// A filter asks again at the latest when its last question was answered: after this long it has gone.
+const GONE: Duration = Duration::from_secs(45);
+
+/// The gateways that are asked for, and when last.
+pub struct Filters {
+    asked: Mutex<HashMap<String, Instant>>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Filters {
+    fn default() -> Self {
+        Self { asked: Mutex::default(), changes: watch::channel(()).0 }
+    }
+}
+
+impl Filters {
+    /// A filter asks for the plan of this gateway, "NAMESPACE/NAME" or "*".
+    pub fn ask(&self, gateway: &str) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = asked.insert(gateway.to_owned(), Instant::now());
+        drop(asked);
+        if before.is_none() {
+            self.changes.send_replace(());
+        }
+    }
+
+    /// Hears when a gateway is asked for that was not.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// The gateways that somebody follows.
+    pub fn following(&self) -> BTreeSet<String> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.retain(|_, last| last.elapsed() < GONE);
+        asked.keys().cloned().collect()
+    }
+}

@@ -1,0 +1,175 @@
+//! One replica at a time writes statuses: the holder of a Lease. And each replica has a Lease of its own that says
+//! which gateways' filters follow it, since a filter speaks to one replica only.
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// The Lease that the writer holds.
+pub const NAME: &str = "limitador-adapter";
+/// How long a holder that says nothing is still the holder.
+pub const DURATION: Duration = Duration::from_secs(15);
+/// Between two looks.
+pub const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Nobody writes who has not renewed for so long: before another may take over.
+const TRUST: Duration = Duration::from_secs(10);
+
+const PRESENCE: &str = "weir.dev/presence";
+const GATEWAYS: &str = "weir.dev/gateways";
+
+/// One replica's view of the Lease.
+pub struct Election {
+    api: Api<Lease>,
+    identity: String,
+    /// The Lease's version, and when it was first seen: clocks of other machines are not compared.
+    seen: Option<(String, Instant)>,
+    renewed: Option<Instant>,
+}
+
+/// What follows from how the Lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is ours, or nobody's.
+    Hold,
+    /// It is somebody else's.
+    Wait,
+}
+
+/// Whether to take the Lease: pure. `unchanged`: how long the Lease has looked as it looks now.
+pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> Step {
+    let duration = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map_or(DURATION, Duration::from_secs);
+    match spec.holder_identity.as_deref() {
+        None | Some("") => Step::Hold,
+        Some(holder) if holder == me => Step::Hold,
+        Some(_) if unchanged >= duration => Step::Hold,
+        Some(_) => Step::Wait,
+    }
+}
+
+impl Election {
+    /// In the namespace in which the adapter runs.
+    pub fn new(client: Client, identity: &str) -> Self {
+        let api = Api::default_namespaced(client);
+        Self { api, identity: identity.to_owned(), seen: None, renewed: None }
+    }
+
+    /// Whether this replica may write.
+    pub fn leads(&self) -> bool {
+        self.renewed.is_some_and(|renewed| renewed.elapsed() < TRUST)
+    }
+
+    /// Looks at the Lease, and takes or renews it if it may.
+    pub async fn look(&mut self) -> Result<(), kube::Error> {
+        let Some(mut lease) = self.api.get_opt(NAME).await? else {
+            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(self.held(&LeaseSpec::default())) };
+            return self.written(self.api.create(&PostParams::default(), &lease).await);
+        };
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let since = match &self.seen {
+            Some((seen, since)) if *seen == version => *since,
+            _ => Instant::now(),
+        };
+        self.seen = Some((version, since));
+        let spec = lease.spec.take().unwrap_or_default();
+        if decide(&spec, &self.identity, since.elapsed()) == Step::Wait {
+            self.renewed = None;
+            return Ok(());
+        }
+        lease.spec = Some(self.held(&spec));
+        // With the version that was read, so of two that take it at once one gets it.
+        self.written(self.api.replace(NAME, &PostParams::default(), &lease).await)
+    }
+
+    fn written(&mut self, written: Result<Lease, kube::Error>) -> Result<(), kube::Error> {
+        match written {
+            Ok(_) => {
+                if !self.leads() {
+                    tracing::info!(identity = self.identity, "this replica writes statuses now");
+                }
+                self.renewed = Some(Instant::now());
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                self.renewed = None;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn held(&self, before: &LeaseSpec) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let mine = before.holder_identity.as_deref() == Some(&self.identity);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: if mine { before.acquire_time.clone() } else { Some(now.clone()) },
+            renew_time: Some(now),
+            lease_transitions: Some(
+                before.lease_transitions.unwrap_or_default().saturating_add(i32::from(!mine)),
+            ),
+            ..LeaseSpec::default()
+        }
+    }
+
+    /// Gives the Lease back, so that the next need not wait.
+    pub async fn leave(&mut self) -> Result<(), kube::Error> {
+        if self.leads()
+            && let Some(mut lease) = self.api.get_opt(NAME).await?
+            && let Some(spec) =
+                lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity))
+        {
+            spec.holder_identity = Some(String::new());
+            self.api.replace(NAME, &PostParams::default(), &lease).await?;
+        }
+        self.renewed = None;
+        let own = self.own();
+        self.api.delete(&own, &Default::default()).await.map(drop)
+    }
+
+    fn own(&self) -> String {
+        format!("{NAME}-{}", self.identity)
+    }
+
+    /// Tells which gateways' filters follow this replica.
+    pub async fn tell(&self, gateways: &BTreeSet<String>) -> Result<(), kube::Error> {
+        let gateways: Vec<_> = gateways.iter().map(String::as_str).collect();
+        let own = self.own();
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": { "name": own, "labels": { PRESENCE: "" }, "annotations": { GATEWAYS: gateways.join(" ") } },
+            "spec": { "holderIdentity": self.identity, "renewTime": MicroTime(Timestamp::now()), "leaseDurationSeconds": DURATION.as_secs() },
+        });
+        let parameters = PatchParams::apply("limitador-adapter").force();
+        self.api.patch(&own, &parameters, &Patch::Apply(lease)).await.map(drop)
+    }
+
+    /// The gateways whose filters follow any replica. Those of replicas that are long gone are taken out.
+    pub async fn told(&self) -> Result<BTreeSet<String>, kube::Error> {
+        let mut gateways = BTreeSet::new();
+        for lease in self.api.list(&ListParams::default().labels(PRESENCE)).await?.items {
+            let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+            let age = renewed.map_or(i64::MAX, |renewed| {
+                Timestamp::now().as_second().saturating_sub(renewed.0.as_second())
+            });
+            if age < 2 * i64::try_from(DURATION.as_secs()).unwrap_or(i64::MAX) {
+                let told =
+                    lease.metadata.annotations.unwrap_or_default().remove(GATEWAYS).unwrap_or_default();
+                gateways.extend(told.split_whitespace().map(str::to_owned));
+            } else if let (Some(name), true) = (lease.metadata.name, age > 3600) {
+                self.api.delete(&name, &Default::default()).await?;
+            }
+        }
+        Ok(gateways)
+    }
+}

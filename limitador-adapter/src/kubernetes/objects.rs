@@ -1,0 +1,278 @@
+//! What is read of a cluster's objects, and how. Fields that mean nothing here are not looked at.
+
+use super::crd::Group;
+use kube::core::{DynamicObject, ResourceExt};
+use policy::wire::weir::v1::{Field, Match, field, r#match::Path};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// "NAMESPACE/NAME" of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Name {
+    /// Of an object that is in a namespace.
+    pub fn of(object: &DynamicObject) -> Self {
+        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+}
+
+/// A policy, by whose CustomResourceDefinition it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its group.
+    pub group: Group,
+    /// Its name.
+    pub name: Name,
+    /// Kubernetes' own name of it.
+    pub uid: String,
+    /// Counts changes of its spec.
+    pub generation: i64,
+    /// As its author wrote it: without what the server adds, which changes when nothing has.
+    pub document: Value,
+    /// As it is told now.
+    pub status: Value,
+}
+
+impl Written {
+    /// As the API server gives it.
+    pub fn new(group: Group, object: &DynamicObject) -> Self {
+        let name = Name::of(object);
+        let document = json!({
+            "apiVersion": format!("{}/v1alpha1", group.name()),
+            "kind": "TokenRateLimitPolicy",
+            "metadata": { "name": name.name, "namespace": name.namespace },
+            "spec": object.data.get("spec").cloned().unwrap_or_default(),
+        });
+        Self {
+            group,
+            name,
+            uid: object.uid().unwrap_or_default(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            document,
+            status: object.data.get("status").cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// A Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its listeners for HTTP.
+    pub listeners: Vec<Listener>,
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Empty: any.
+    pub hostname: String,
+    /// As the Gateway says it; the proxy may listen elsewhere.
+    pub port: u32,
+    /// HTTP, HTTPS or something else.
+    pub protocol: String,
+    /// Which routes may attach.
+    pub allowed_routes: AllowedRoutes,
+}
+
+/// Which routes may attach to a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AllowedRoutes {
+    /// From which namespaces.
+    pub namespaces: AllowedNamespaces,
+}
+
+/// From which namespaces routes may attach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AllowedNamespaces {
+    /// `Same` (the default), `All`, `Selector` or `None`.
+    pub from: String,
+}
+
+impl Gateway {
+    /// As the API server gives it.
+    pub fn new(object: &DynamicObject) -> Self {
+        let listeners: Vec<Listener> = read(&object.data, "/spec/listeners");
+        let is_http =
+            |listener: &Listener| matches!(listener.protocol.as_str(), "HTTP" | "HTTPS" | "TLS" | "");
+        Self { listeners: listeners.into_iter().filter(is_http).collect() }
+    }
+}
+
+/// An HTTPRoute.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Route {
+    /// Seconds; the older of two equals wins.
+    pub created: i64,
+    /// What it wants to attach to.
+    pub parents: Vec<Parent>,
+    /// Empty: any.
+    pub hostnames: Vec<String>,
+    /// In their order.
+    pub rules: Vec<Rule>,
+    /// The Gateways that would not have it, as their controllers say.
+    pub refused_by: Vec<Parent>,
+}
+
+/// Something that a route attaches to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Parent {
+    /// `None`: Gateway.
+    pub kind: Option<String>,
+    /// `None`: the route's own.
+    pub namespace: Option<String>,
+    /// Of the Gateway.
+    pub name: String,
+    /// Of one listener.
+    pub section_name: Option<String>,
+    /// Of all listeners with this port.
+    pub port: Option<u32>,
+}
+
+/// A rule of a route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rule {
+    /// If it has one.
+    pub name: Option<String>,
+    /// At least one.
+    pub matches: Vec<Match>,
+    /// Why matches that it has besides are left out.
+    pub left_out: Vec<String>,
+}
+
+impl Route {
+    /// As the API server gives it.
+    pub fn new(object: &DynamicObject) -> Self {
+        let statuses: Vec<ParentStatus> = read(&object.data, "/status/parents");
+        let refused = |status: &ParentStatus| {
+            status.conditions.iter().any(|c| c.kind == "Accepted" && c.status == "False")
+        };
+        let rules: Vec<WrittenRule> = read(&object.data, "/spec/rules");
+        Self {
+            created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
+            parents: read(&object.data, "/spec/parentRefs"),
+            hostnames: read(&object.data, "/spec/hostnames"),
+            rules: rules.into_iter().map(Rule::new).collect(),
+            refused_by: statuses.into_iter().filter(refused).map(|status| status.parent_ref).collect(),
+        }
+    }
+}
+
+/// What the API server has checked is of the right shape; anything else is as good as absent.
+fn read<T: serde::de::DeserializeOwned + Default>(data: &Value, pointer: &str) -> T {
+    data.pointer(pointer).and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ParentStatus {
+    parent_ref: Parent,
+    conditions: Vec<ParentCondition>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ParentCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WrittenRule {
+    name: Option<String>,
+    matches: Vec<WrittenMatch>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenMatch {
+    path: Option<WrittenValue>,
+    headers: Vec<WrittenValue>,
+    query_params: Vec<WrittenValue>,
+    method: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WrittenValue {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    value: String,
+}
+
+impl Rule {
+    fn new(rule: WrittenRule) -> Self {
+        let (mut matches, mut left_out) = (Vec::new(), Vec::new());
+        if rule.matches.is_empty() {
+            matches.push(Match::default());
+        }
+        for written in rule.matches {
+            match written.read() {
+                Ok(found) => matches.push(found),
+                Err(why) => left_out.push(why),
+            }
+        }
+        Self { name: rule.name, matches, left_out }
+    }
+}
+
+impl WrittenMatch {
+    fn read(self) -> Result<Match, String> {
+        let path = match self.path {
+            None => None,
+            Some(path) => Some(match path.kind.as_str() {
+                "Exact" => Path::Exact(path.value),
+                "RegularExpression" => Path::Regex(checked(path.value)?),
+                _ => Path::Prefix(path.value),
+            }),
+        };
+        let fields = |written: Vec<WrittenValue>| {
+            written.into_iter().map(WrittenValue::field).collect::<Result<_, _>>()
+        };
+        Ok(Match {
+            path,
+            method: self.method,
+            headers: fields(self.headers)?,
+            query: fields(self.query_params)?,
+        })
+    }
+}
+
+impl WrittenValue {
+    fn field(self) -> Result<Field, String> {
+        let value = match self.kind.as_str() {
+            "RegularExpression" => field::Value::Regex(checked(self.value)?),
+            _ => field::Value::Exact(self.value),
+        };
+        Ok(Field { name: self.name, value: Some(value) })
+    }
+}
+
+/// The filter's regular expressions are not all of Envoy's: one that it cannot compile must not cost it its plan.
+fn checked(pattern: String) -> Result<String, String> {
+    match policy::routes::check_pattern(&pattern) {
+        Ok(()) => Ok(pattern),
+        Err(error) => Err(format!("the regular expression `{pattern}` cannot be matched: {error}")),
+    }
+}

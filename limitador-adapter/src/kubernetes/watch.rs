@@ -1,0 +1,186 @@
+//! Follows the cluster: every change goes into the [`Index`], and what follows is published.
+//!
+//! Nothing is published before all kinds were listed once. While the API server is away everything stays as it is.
+
+use super::crd::Group;
+use super::index::{Change, Index, View};
+use super::objects::{Gateway, Name, Route, Written};
+use futures::stream::{BoxStream, SelectAll};
+use futures::{FutureExt, StreamExt};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What comes together is worked on together.
+const GATHERING: Duration = Duration::from_millis(10);
+/// Between two attempts to reach an API server that is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Policy(Group),
+    Gateway,
+    Route,
+}
+
+const KINDS: [Kind; 4] =
+    [Kind::Policy(Group::Weir), Kind::Policy(Group::Kuadrant), Kind::Gateway, Kind::Route];
+
+impl Kind {
+    fn resource(self) -> ApiResource {
+        let of = |group: &str, version, kind, plural| {
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+        };
+        match self {
+            Self::Policy(group) => {
+                of(group.name(), "v1alpha1", "TokenRateLimitPolicy", "tokenratelimitpolicies")
+            }
+            Self::Gateway => of("gateway.networking.k8s.io", "v1", "Gateway", "gateways"),
+            Self::Route => of("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+        }
+    }
+
+    /// All there are of it.
+    fn all(self, objects: &[DynamicObject]) -> Change {
+        match self {
+            Self::Policy(group) => {
+                Change::Policies(group, objects.iter().map(|object| Written::new(group, object)).collect())
+            }
+            Self::Gateway => Change::Gateways(
+                objects.iter().map(|object| (Name::of(object), Gateway::new(object))).collect(),
+            ),
+            Self::Route => {
+                Change::Routes(objects.iter().map(|object| (Name::of(object), Route::new(object))).collect())
+            }
+        }
+    }
+
+    /// One, as it is now, or that it is gone.
+    fn one(self, object: &DynamicObject, there: bool) -> Change {
+        let name = Name::of(object);
+        match self {
+            Self::Policy(group) if there => Change::Policy(Written::new(group, object)),
+            Self::Policy(group) => Change::NoPolicy(group, name),
+            Self::Gateway => Change::Gateway(name, there.then(|| Gateway::new(object))),
+            Self::Route => Change::Route(name, there.then(|| Route::new(object))),
+        }
+    }
+}
+
+type Heard = (Kind, Result<Event<DynamicObject>, watcher::Error>);
+
+/// Follows the cluster for ever.
+pub async fn follow(client: Client, mut publish: impl FnMut(View)) {
+    let mut streams: SelectAll<BoxStream<'static, Heard>> = KINDS
+        .map(|kind| {
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
+            watcher(api, watcher::Config::default())
+                .backoff(Pauses::default())
+                .map(move |heard| (kind, heard))
+                .boxed()
+        })
+        .into_iter()
+        .collect();
+    let mut following = Following::default();
+    while let Some(heard) = streams.next().await {
+        let mut changed = following.hear(heard);
+        let gathered = tokio::time::Instant::now() + GATHERING;
+        while let Ok(Some(heard)) = tokio::time::timeout_at(gathered, streams.next()).await {
+            changed |= following.hear(heard);
+        }
+        // A flood of changes must not keep the first of them back: what is there by now is taken, the rest is next.
+        while let Some(Some(heard)) = streams.next().now_or_never() {
+            changed |= following.hear(heard);
+            if tokio::time::Instant::now() > gathered + 10 * GATHERING {
+                break;
+            }
+        }
+        if changed && following.listed.len() == KINDS.len() {
+            publish(following.index.view());
+        }
+    }
+}
+
+#[derive(Default)]
+struct Following {
+    index: Index,
+    /// Lists that are being told.
+    lists: Vec<(Kind, Vec<DynamicObject>)>,
+    listed: BTreeSet<Kind>,
+}
+
+impl Following {
+    /// Whether anything follows from it.
+    fn hear(&mut self, (kind, heard): Heard) -> bool {
+        match heard {
+            Ok(Event::Init) => {
+                self.lists.retain(|(other, _)| *other != kind);
+                self.lists.push((kind, Vec::new()));
+                false
+            }
+            Ok(Event::InitApply(object)) => {
+                self.lists
+                    .iter_mut()
+                    .filter(|(other, _)| *other == kind)
+                    .for_each(|(_, list)| list.push(object.clone()));
+                false
+            }
+            Ok(Event::InitDone) => {
+                let list =
+                    self.lists.iter().position(|(other, _)| *other == kind).map(|at| self.lists.remove(at).1);
+                self.change(kind, kind.all(&list.unwrap_or_default()))
+            }
+            Ok(Event::Apply(object)) => self.change(kind, kind.one(&object, true)),
+            Ok(Event::Delete(object)) => self.change(kind, kind.one(&object, false)),
+            Err(error) if is_undefined(&error) => {
+                // A cluster may do without Kuadrant's policies, or have no Gateway API yet.
+                let news = !self.listed.contains(&kind);
+                news && self.change(kind, kind.all(&[]))
+            }
+            Err(error) => {
+                tracing::warn!(kind = kind.resource().plural, %error, "the cluster cannot be watched; what is in force stays");
+                false
+            }
+        }
+    }
+
+    fn change(&mut self, kind: Kind, change: Change) -> bool {
+        self.index.apply(change);
+        self.listed.insert(kind);
+        true
+    }
+}
+
+/// The API server does not know this kind.
+fn is_undefined(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
+
+/// Pauses that double.
+#[derive(Default)]
+struct Pauses(u32);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.0)).min(LONGEST_PAUSE);
+        self.0 = self.0.saturating_add(1);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
