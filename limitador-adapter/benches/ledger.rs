@@ -1,69 +1,82 @@
-//! How many reserve and commit pairs the ledger in memory takes per second: on one core, and from several threads.
+//! What counting costs, in memory and on a real Redis: pairs of a reserve and its commit per second and their latency;
+//! and by how much limits are overshot. Writes its section of `bench/RESULTS.md`.
 //!
-//! `cargo bench -p limitador-adapter`
+//! `cargo bench -p limitador-adapter --bench ledger`; after `--`, some of: memory redis overshoot (for which nothing is
+//! written).
+// What goes wrong ends it, as it ends a test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod ledger {
+    pub mod memory;
+    pub mod overshoot;
+    pub mod redis;
+}
 
 use limitador_adapter::ledger::{Charge, Hold, Key, Take};
-use limitador_adapter::memory::MemoryLedger;
-use limitador_adapter::moment::Moment;
 use policy::model::{Unit, Window};
+use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const RUN: Duration = Duration::from_secs(2);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// Where the section begins; it is the last one.
+const HEADING: &str = "## What counting costs";
+
+/// What a request holds: one amount for each limit, of one user.
 fn holds(user: usize, limits: usize) -> Vec<Hold> {
     let counters: Arc<[_]> = Arc::from([("auth.identity.userid".to_owned(), format!("user-{user:08}"))]);
     let hold = |limit| {
         let limit = format!("default/llm-token-limits/limit-{limit}").into();
         let key =
             Key { limit, unit: Unit::Tokens, window: Window::Fixed(HOUR), counters: Arc::clone(&counters) };
-        Hold {
-            key: Arc::new(key),
-            amount: 500,
-            max: u64::MAX,
-            ttl: HOUR / 4,
-            take: Take::Hold,
-            enforced: true,
-        }
+        let key = Arc::new(key);
+        Hold { key, amount: 500, max: u64::MAX, ttl: HOUR / 4, take: Take::Hold, enforced: true }
     };
     (0..limits).map(hold).collect()
 }
 
-/// Pairs per second, all threads together. Each call makes its keys anew, as a call over the wire does.
-fn pairs(users: usize, limits: usize, threads: usize) -> f64 {
-    let ledger = MemoryLedger::new(10_000_000, Moment::now());
-    let start = Instant::now();
-    let done: usize = std::thread::scope(|scope| {
-        let work = |thread: usize| {
-            let ledger = &ledger;
-            move || {
-                let mut done = 0;
-                while start.elapsed() < RUN {
-                    let holds = holds((done * threads + thread) % users, limits);
-                    let id = format!("gateway-1a2b3c4d-{thread}-{done:x}");
-                    let charge = |hold: &Hold| Charge { key: Arc::clone(&hold.key), amount: 100 };
-                    let charges: Vec<_> = holds.iter().map(charge).collect();
-                    let now = Moment::now();
-                    let admitted = ledger.reserve(&id, holds, now).is_ok_and(|outcome| outcome.admitted);
-                    let settled = ledger.commit(&id, &charges, now).is_ok();
-                    done += usize::from(admitted && settled);
-                }
-                done
-            }
-        };
-        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(work(thread))).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).sum()
-    });
-    done as f64 / start.elapsed().as_secs_f64()
+/// What it used of each.
+fn charges(holds: &[Hold], amount: u64) -> Vec<Charge> {
+    holds.iter().map(|hold| Charge { key: Arc::clone(&hold.key), amount }).collect()
 }
 
+/// The user of a pair: far from those before, so that no cache helps more than it would.
+fn user(number: usize, users: usize) -> usize {
+    number.wrapping_mul(7_919) % users
+}
+
+/// The p50 and the p99 in microseconds.
+fn percentiles(mut taken: Vec<Duration>) -> (f64, f64) {
+    taken.sort();
+    let at = |share: usize| taken.get(taken.len() * share / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6);
+    (at(50), at(99))
+}
+
+/// Counters and limits per request.
+const CASES: [(usize, usize); 6] = [(1, 1), (10_000, 1), (1_000_000, 1), (1, 8), (10_000, 8), (1_000_000, 8)];
+
 fn main() {
-    println!("{:>9} {:>6} {:>7} {:>12} {:>10}", "users", "limits", "threads", "pairs/s", "us/pair");
-    for (users, limits, threads) in
-        [(1, 1, 1), (1_000, 1, 1), (1_000_000, 1, 1), (1_000, 8, 1), (1_000, 1, 2)]
-    {
-        let rate = pairs(users, limits, threads);
-        println!("{users:>9} {limits:>6} {threads:>7} {rate:>12.0} {:>10.2}", 1e6 / rate);
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let mut section = format!(
+        "{HEADING}\n\n`cargo bench -p limitador-adapter --bench ledger`, keys made anew for each call as for one over the wire.\n"
+    );
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
+    if wants("memory") {
+        write!(section, "\n{}", ledger::memory::table()).expect("a text grows");
+    }
+    if wants("redis") {
+        write!(section, "\n{}", runtime.block_on(ledger::redis::table())).expect("a text grows");
+    }
+    if wants("overshoot") {
+        write!(section, "\n{}", runtime.block_on(ledger::overshoot::table())).expect("a text grows");
+    }
+    println!("{section}");
+    if wanted.is_empty() {
+        let file = e2e::artefacts::root().join("bench/RESULTS.md");
+        let results = std::fs::read_to_string(&file).expect("the results are there");
+        let others = results.split(HEADING).next().unwrap_or_default().trim_end();
+        std::fs::write(file, format!("{others}\n\n{section}")).expect("the results can be written");
     }
 }

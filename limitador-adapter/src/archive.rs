@@ -4,6 +4,7 @@
 use crate::buckets::WindowId;
 use crate::ledger::Key;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,10 +40,31 @@ pub enum Past {
     Lapsed(Charged),
 }
 
+/// An id is a keyed hash already.
+#[derive(Clone, Copy, Default)]
+pub struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id;
+    }
+}
+
+/// A table of ids.
+pub type Ids<T> = HashMap<Id, T, BuildHasherDefault<AsItIs>>;
+
 #[derive(Default)]
 struct Generation {
-    settled: HashSet<Id>,
-    lapsed: HashMap<Id, Charged>,
+    settled: HashSet<Id, BuildHasherDefault<AsItIs>>,
+    lapsed: Ids<Charged>,
 }
 
 impl Generation {

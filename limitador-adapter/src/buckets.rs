@@ -1,10 +1,14 @@
 //! The buckets of a ledger in memory: what is held, what is used in the current window, and when that is over. No
 //! reservations here, no locks; [`crate::memory`] has both.
+//!
+//! A bucket is looked up once per call, by its key; from then on it is known by its place. A place stays as it is for
+//! as long as something is held in it or its window runs.
 
 use crate::counters::{Counters, Usage};
 use crate::ledger::{Key, Reading, Status, Unavailable};
 use crate::moment::Moment;
 use policy::model::Window;
+use slab::Slab;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +32,11 @@ pub enum Room {
     Excused,
 }
 
+/// Where a bucket is.
+pub type Place = usize;
+
 struct Bucket {
+    key: Arc<Key>,
     held: u64,
     holds: u32,
     window: Option<Running>,
@@ -48,17 +56,37 @@ pub type WindowId = u64;
 /// All buckets that hold or have used something.
 pub struct Buckets {
     counters: Counters,
-    buckets: HashMap<Arc<Key>, Bucket>,
-    ends: BTreeMap<(Instant, WindowId), Arc<Key>>,
+    places: HashMap<Arc<Key>, Place>,
+    buckets: Slab<Bucket>,
+    ends: BTreeMap<(Instant, WindowId), Place>,
     windows: WindowId,
     at_most: usize,
+}
+
+impl Bucket {
+    /// What the window of `now` has used.
+    fn used(&self, now: Moment) -> u64 {
+        let running = self.window.as_ref().filter(|window| window.end > now.instant);
+        running.map_or(0, |window| window.usage.used().saturating_sub(window.refunded))
+    }
+
+    fn reset(&self, now: Moment) -> Option<Duration> {
+        let left = self.window.as_ref()?.end.saturating_duration_since(now.instant);
+        (!left.is_zero()).then_some(left)
+    }
 }
 
 impl Buckets {
     /// None yet, and never more than `at_most`.
     pub fn new(at_most: usize) -> Self {
-        let (counters, buckets, ends) = (Counters::default(), HashMap::new(), BTreeMap::new());
-        Self { counters, buckets, ends, windows: 0, at_most }
+        Self {
+            counters: Counters::default(),
+            places: HashMap::new(),
+            buckets: Slab::new(),
+            ends: BTreeMap::new(),
+            windows: 0,
+            at_most,
+        }
     }
 
     /// How many there are.
@@ -71,64 +99,72 @@ impl Buckets {
         self.buckets.is_empty()
     }
 
-    /// What the window of `now` has used.
-    fn used(&mut self, key: &Key, now: Moment) -> Result<u64, Unavailable> {
-        match self.buckets.get_mut(key).and_then(|bucket| bucket.window.as_mut()) {
-            Some(window) if window.end > now.instant => {
-                Ok(self.counters.used(&mut window.usage)?.saturating_sub(window.refunded))
-            }
-            _ => Ok(0),
+    /// Where a bucket is, if there is one.
+    pub fn find(&self, key: &Key) -> Option<Place> {
+        self.places.get(key).copied()
+    }
+
+    /// Where a bucket is that was not found: it is made.
+    pub fn make(&mut self, key: &Arc<Key>) -> Result<Place, Unavailable> {
+        if self.buckets.len() >= self.at_most {
+            return Err(Unavailable::Full(self.at_most));
         }
+        let place = self.buckets.insert(Bucket { key: Arc::clone(key), held: 0, holds: 0, window: None });
+        self.places.insert(Arc::clone(key), place);
+        Ok(place)
     }
 
-    fn held(&self, key: &Key) -> u64 {
-        self.buckets.get(key).map_or(0, |bucket| bucket.held)
-    }
-
-    /// Whether `amount` more fits under `max`.
-    pub fn has_room(&mut self, key: &Key, amount: u64, max: u64, now: Moment) -> Result<bool, Unavailable> {
-        let taken = self.used(key, now)?.checked_add(self.held(key));
-        Ok(taken.and_then(|taken| taken.checked_add(amount)).is_some_and(|wanted| wanted <= max))
+    /// Whether `amount` more fits under `max`. A bucket that there is not is empty.
+    pub fn has_room(&self, place: Option<Place>, amount: u64, max: u64, now: Moment) -> bool {
+        let bucket = place.and_then(|place| self.buckets.get(place));
+        let taken = bucket.map_or(Some(0), |bucket| bucket.used(now).checked_add(bucket.held));
+        taken.and_then(|taken| taken.checked_add(amount)).is_some_and(|wanted| wanted <= max)
     }
 
     /// Takes an amount out of a bucket's room. The caller has asked whether there is any.
-    pub fn hold(&mut self, key: &Arc<Key>, amount: u64) -> Result<(), Unavailable> {
-        let bucket = self.bucket(key)?;
-        bucket.held = bucket.held.saturating_add(amount);
-        bucket.holds = bucket.holds.saturating_add(1);
-        Ok(())
+    pub fn hold(&mut self, place: Place, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(place) {
+            bucket.held = bucket.held.saturating_add(amount);
+            bucket.holds = bucket.holds.saturating_add(1);
+        }
     }
 
-    /// Lets a hold go.
-    pub fn release(&mut self, key: &Arc<Key>, amount: u64) {
-        if let Some(bucket) = self.buckets.get_mut(key) {
+    /// Lets a hold go, and forgets the bucket if it was all there was.
+    pub fn release(&mut self, place: Place, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(place) {
             bucket.held = bucket.held.saturating_sub(amount);
             bucket.holds = bucket.holds.saturating_sub(1);
-            if bucket.holds == 0 && bucket.window.is_none() {
-                self.buckets.remove(key);
-            }
+            self.forget_if_empty(place);
         }
     }
 
     /// Charges the window of `now`, which starts here if none is running. Which window that is.
-    pub fn charge(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
-        if amount == 0 || key.window == Window::Now {
+    pub fn charge(&mut self, place: Place, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
+        if amount == 0 {
             return Ok(0);
         }
-        self.end_window(key, now)?;
-        if self.buckets.get(key).is_none_or(|bucket| bucket.window.is_none()) {
-            self.start_window(key, now)?;
-        }
-        let Some(window) = self.buckets.get_mut(key).and_then(|bucket| bucket.window.as_mut()) else {
+        self.end_window(place, now)?;
+        let Some(bucket) = self.buckets.get_mut(place) else { return Ok(0) };
+        if bucket.key.window == Window::Now {
             return Ok(0);
+        }
+        let window = match &mut bucket.window {
+            Some(window) => window,
+            none => {
+                let usage = self.counters.start()?;
+                self.windows = self.windows.wrapping_add(1);
+                let (end, serial) = (after(now, now.until_end_of(bucket.key.window)), self.windows);
+                self.ends.insert((end, serial), place);
+                none.insert(Running { usage, refunded: 0, end, serial })
+            }
         };
         self.counters.charge(&mut window.usage, amount)?;
         Ok(window.serial)
     }
 
     /// Gives a charge back, if its window is still running: another window never had it.
-    pub fn refund(&mut self, key: &Key, amount: u64, charged_in: WindowId) {
-        if let Some(window) = self.buckets.get_mut(key).and_then(|bucket| bucket.window.as_mut())
+    pub fn refund(&mut self, place: Place, amount: u64, charged_in: WindowId) {
+        if let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut())
             && window.serial == charged_in
         {
             window.refunded = window.refunded.saturating_add(amount);
@@ -136,22 +172,29 @@ impl Buckets {
     }
 
     /// How a bucket stands.
-    pub fn status(&mut self, key: &Key, max: u64, room: Room, now: Moment) -> Result<Status, Unavailable> {
-        let taken = self.used(key, now)?.saturating_add(self.held(key));
-        let reset = self.reset(key, now).unwrap_or_else(|| now.until_end_of(key.window));
+    pub fn status(&self, place: Option<Place>, window: Window, max: u64, room: Room, now: Moment) -> Status {
+        let bucket = place.and_then(|place| self.buckets.get(place));
+        let taken = bucket.map_or(0, |bucket| bucket.used(now).saturating_add(bucket.held));
+        let reset = bucket.and_then(|bucket| bucket.reset(now)).unwrap_or_else(|| now.until_end_of(window));
         let (limited, excused) = (room == Room::None, room == Room::Excused);
-        Ok(Status { limited, excused, max, remaining: max.saturating_sub(taken), reset })
+        Status { limited, excused, max, remaining: max.saturating_sub(taken), reset }
     }
 
-    /// How a bucket stands, for a person.
-    pub fn reading(&mut self, key: &Arc<Key>, now: Moment) -> Result<Reading, Unavailable> {
-        let (used, held) = (self.used(key, now)?, self.held(key));
-        Ok(Reading { key: Arc::clone(key), used, held, reset: self.reset(key, now) })
+    /// How the buckets at some places stand, for a person.
+    pub fn readings(&self, places: &[Place], now: Moment) -> Vec<Reading> {
+        let buckets = places.iter().filter_map(|place| self.buckets.get(*place));
+        let reading = |bucket: &Bucket| Reading {
+            key: Arc::clone(&bucket.key),
+            used: bucket.used(now),
+            held: bucket.held,
+            reset: bucket.reset(now),
+        };
+        buckets.map(reading).collect()
     }
 
-    /// Which there are.
-    pub fn keys(&self) -> Vec<Arc<Key>> {
-        self.buckets.keys().cloned().collect()
+    /// Where there are any now.
+    pub fn places(&self) -> Vec<Place> {
+        self.buckets.iter().map(|(place, _)| place).collect()
     }
 
     /// Ends windows that are over, a bounded number. Whether there may be more.
@@ -160,45 +203,29 @@ impl Buckets {
             let Some(entry) = self.ends.first_entry().filter(|entry| entry.key().0 <= now.instant) else {
                 return Ok(false);
             };
-            let key = Arc::clone(entry.get());
-            self.end_window(&key, now)?;
-            if self.buckets.get(&key).is_some_and(|bucket| bucket.holds == 0) {
-                self.buckets.remove(&key);
-            }
+            let place = *entry.get();
+            self.end_window(place, now)?;
+            self.forget_if_empty(place);
         }
         Ok(true)
     }
 
-    fn bucket(&mut self, key: &Arc<Key>) -> Result<&mut Bucket, Unavailable> {
-        if !self.buckets.contains_key(key) && self.buckets.len() >= self.at_most {
-            return Err(Unavailable::Full(self.at_most));
-        }
-        let empty = Bucket { held: 0, holds: 0, window: None };
-        Ok(self.buckets.entry(Arc::clone(key)).or_insert(empty))
-    }
-
-    fn reset(&self, key: &Key, now: Moment) -> Option<Duration> {
-        let window = self.buckets.get(key)?.window.as_ref()?;
-        Some(window.end.saturating_duration_since(now.instant)).filter(|left| !left.is_zero())
-    }
-
-    fn start_window(&mut self, key: &Arc<Key>, now: Moment) -> Result<(), Unavailable> {
-        let usage = self.counters.start()?;
-        self.windows = self.windows.wrapping_add(1);
-        let (end, serial) = (after(now, now.until_end_of(key.window)), self.windows);
-        self.bucket(key)?.window = Some(Running { usage, refunded: 0, end, serial });
-        self.ends.insert((end, serial), Arc::clone(key));
-        Ok(())
-    }
-
     /// Drops the bucket's window if it is over.
-    fn end_window(&mut self, key: &Arc<Key>, now: Moment) -> Result<(), Unavailable> {
+    fn end_window(&mut self, place: Place, now: Moment) -> Result<(), Unavailable> {
         let window = self
             .buckets
-            .get_mut(key)
+            .get_mut(place)
             .and_then(|bucket| bucket.window.take_if(|window| window.end <= now.instant));
         let Some(window) = window else { return Ok(()) };
         self.ends.remove(&(window.end, window.serial));
         self.counters.end(window.usage)
+    }
+
+    /// A bucket without holds and without a window is none.
+    fn forget_if_empty(&mut self, place: Place) {
+        if self.buckets.get(place).is_some_and(|bucket| bucket.holds == 0 && bucket.window.is_none()) {
+            let bucket = self.buckets.remove(place);
+            self.places.remove(&bucket.key);
+        }
     }
 }

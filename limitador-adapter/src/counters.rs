@@ -27,6 +27,15 @@ pub struct Usage {
     limit: Arc<Limit>,
     /// Always one: limitador reads a whole `Vec` at a time.
     counter: Vec<Counter>,
+    /// As limitador told it last. Nobody else writes there, so it is read after each charge and not for each question.
+    used: u64,
+}
+
+impl Usage {
+    /// What has been charged.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
 }
 
 impl Default for Counters {
@@ -45,23 +54,19 @@ impl Counters {
         let counter = Counter::new(Arc::clone(&limit), &Context::default())
             .map_err(|error| Unavailable::Storage(error.to_string()))?
             .ok_or_else(|| Unavailable::Storage("no counter for a limit without variables".to_owned()))?;
-        Ok(Usage { limit, counter: vec![counter] })
-    }
-
-    /// What has been charged.
-    pub fn used(&self, usage: &mut Usage) -> Result<u64, Unavailable> {
-        self.storage.check(&mut usage.counter, 0).map_err(failed)?;
-        let remaining = usage.counter.first().and_then(Counter::remaining);
-        Ok(remaining.map_or(0, |remaining| u64::MAX - remaining))
+        Ok(Usage { limit, counter: vec![counter], used: 0 })
     }
 
     /// Charges; saturates, where limitador would wrap around.
     pub fn charge(&self, usage: &mut Usage, amount: u64) -> Result<(), Unavailable> {
-        let room = u64::MAX - self.used(usage)?;
-        usage
-            .counter
-            .iter()
-            .try_for_each(|counter| self.storage.update_counter(counter, amount.min(room)).map_err(failed))
+        let amount = amount.min(u64::MAX - usage.used);
+        for counter in &usage.counter {
+            self.storage.update_counter(counter, amount).map_err(failed)?;
+        }
+        self.storage.check(&mut usage.counter, 0).map_err(failed)?;
+        let remaining = usage.counter.first().and_then(Counter::remaining);
+        usage.used = remaining.map_or(0, |remaining| u64::MAX - remaining);
+        Ok(())
     }
 
     /// Forgets a window.
@@ -86,8 +91,8 @@ mod tests {
         counters.charge(&mut a, u64::MAX).unwrap();
         counters.charge(&mut a, 1).unwrap();
         counters.charge(&mut b, 3).unwrap();
-        assert_eq!((counters.used(&mut a).unwrap(), counters.used(&mut b).unwrap()), (u64::MAX, 3));
+        assert_eq!((a.used(), b.used()), (u64::MAX, 3));
         counters.end(a).unwrap();
-        assert_eq!(counters.used(&mut b).unwrap(), 3);
+        assert_eq!(b.used(), 3);
     }
 }

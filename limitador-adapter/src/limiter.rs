@@ -5,12 +5,14 @@ use crate::in_force::InForce;
 use crate::ledger::{Charge, Hit, Hold, Ledger, Outcome, Settled, Status, Take, Turn, Unavailable, When};
 use crate::metrics::Metrics;
 use crate::moment::Moment;
+use futures::stream::{self, StreamExt};
 use policy::model::Unit;
 use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use policy::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, DescriptorStatus, ReserveRequest, ReserveResponse,
 };
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -20,6 +22,9 @@ const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reservations that one Commit may end.
 const MOST_COMMITS: usize = 4096;
+
+/// Of these, as many are under way at once.
+const COMMITS_AT_ONCE: usize = 64;
 
 /// Between two lines of the log about limits that nobody knows.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -91,7 +96,8 @@ impl Limiter {
         Ok(ReserveResponse { code: code.into(), reservation_id: id, statuses: statuses.collect() })
     }
 
-    /// Settles reservations in their order; at the first that fails, the rest is left to be sent again.
+    /// Settles reservations, several at once where the ledger is far away; from the first that fails on, they are left to
+    /// be sent again, which changes nothing for those that were settled all the same.
     pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
         let further = std::mem::take(&mut request.further);
         if further.len() >= MOST_COMMITS {
@@ -100,8 +106,10 @@ impl Limiter {
         let in_force = self.now_in_force();
         let released = self.commit_one(request, &in_force, now).await?;
         let mut settled = 1;
-        for request in further {
-            if let Err(error) = self.commit_one(request, &in_force, now).await {
+        let further = stream::iter(further).map(|request| self.commit_one(request, &in_force, now));
+        let mut further = pin!(further.buffered(COMMITS_AT_ONCE));
+        while let Some(result) = further.next().await {
+            if let Err(error) = result {
                 tracing::warn!(%error, settled, "a batch of commits was settled in part");
                 break;
             }

@@ -4,13 +4,14 @@
 //! A reservation is live (it holds), lapsed (its time ran out; its commit may still come) or settled. Live ones are in
 //! here; [`Archive`] remembers the others.
 
-use crate::archive::{AT_MOST, Advance, Archive, Charged, Id, Past};
-use crate::buckets::{Buckets, Room, after};
+use crate::archive::{AT_MOST, Advance, Archive, Charged, Id, Ids, Past};
+use crate::buckets::{Buckets, Place, Room, after};
 use crate::ledger::{
     Charge, Hit, Hold, Key, Ledger, Outcome, Reading, Settled, Size, Take, Turn, Unavailable, When,
 };
 use crate::moment::Moment;
-use std::collections::{BTreeSet, HashMap};
+use policy::model::Window;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -29,7 +30,7 @@ pub struct MemoryLedger {
 
 struct State {
     buckets: Buckets,
-    live: HashMap<Id, Reservation>,
+    live: Ids<Reservation>,
     /// When the next hold of a reservation lapses.
     lapses: BTreeSet<(Instant, Id)>,
     archive: Archive,
@@ -45,6 +46,13 @@ struct Want<'a> {
     enforced: bool,
 }
 
+/// What became of a want, and where its bucket is, if there is one.
+type Taken = (Room, Option<Place>);
+
+fn all_admitted(taken: &[Taken]) -> bool {
+    taken.iter().all(|(room, _)| *room != Room::None)
+}
+
 struct Reservation {
     holds: Vec<Held>,
     charged: Charged,
@@ -52,7 +60,7 @@ struct Reservation {
 }
 
 struct Held {
-    key: Arc<Key>,
+    place: Place,
     amount: u64,
     until: Instant,
 }
@@ -62,7 +70,7 @@ impl MemoryLedger {
     pub fn new(counters: usize, now: Moment) -> Self {
         let state = State {
             buckets: Buckets::new(counters),
-            live: HashMap::new(),
+            live: Ids::default(),
             lapses: BTreeSet::new(),
             archive: Archive::new(AT_MOST, now.instant),
             holds: 0,
@@ -80,28 +88,26 @@ impl MemoryLedger {
             (false, true) => Turn::Late,
             (false, false) => Turn::First,
         };
-        if turn != Turn::First {
-            let statuses =
-                holds.iter().map(|hold| state.buckets.status(&hold.key, hold.max, Room::Enough, now));
-            return Ok(Outcome { admitted: true, turn, statuses: statuses.collect::<Result<_, _>>()? });
-        }
-        let wants: Vec<_> = holds
-            .iter()
-            .map(|hold| Want {
+        let taken = if turn == Turn::First {
+            let wants = holds.iter().map(|hold| Want {
                 key: &hold.key,
                 amount: hold.amount.max(1),
                 max: hold.max,
                 enforced: hold.enforced,
-            })
-            .collect();
-        let rooms = state.take(&wants, now)?;
-        let admitted = !rooms.contains(&Room::None);
-        if admitted {
-            state.keep(id, &holds, now)?;
+            });
+            state.take(wants, now)?
+        } else {
+            holds.iter().map(|hold| (Room::Enough, state.buckets.find(&hold.key))).collect()
+        };
+        let admitted = all_admitted(&taken);
+        if admitted && turn == Turn::First {
+            state.keep(id, &holds, &taken, now)?;
         }
-        let statuses =
-            holds.iter().zip(rooms).map(|(hold, room)| state.buckets.status(&hold.key, hold.max, room, now));
-        Ok(Outcome { admitted, turn, statuses: statuses.collect::<Result<_, _>>()? })
+        let statuses = holds
+            .iter()
+            .zip(taken)
+            .map(|(hold, (room, place))| state.buckets.status(place, hold.key.window, hold.max, room, now));
+        Ok(Outcome { admitted, turn, statuses: statuses.collect() })
     }
 
     /// See [`Ledger::commit`].
@@ -130,34 +136,35 @@ impl MemoryLedger {
     /// See [`Ledger::hit`].
     pub fn hit(&self, hits: &[Hit], now: Moment) -> Result<Outcome, Unavailable> {
         let mut state = self.at(now)?;
-        let wants: Vec<_> = hits
-            .iter()
-            .map(|hit| Want { key: &hit.key, amount: hit.need.max(1), max: hit.max, enforced: true })
-            .collect();
-        let rooms = state.take(&wants, now)?;
-        let admitted = !rooms.contains(&Room::None);
-        for hit in hits {
-            if admitted {
-                state.charge_one(&hit.key, hit.charge, now)?;
-                state.buckets.release(&hit.key, hit.need.max(1));
-            } else if hit.when == When::Always {
+        let wants = hits.iter().map(|hit| Want {
+            key: &hit.key,
+            amount: hit.need.max(1),
+            max: hit.max,
+            enforced: true,
+        });
+        let taken = state.take(wants, now)?;
+        let admitted = all_admitted(&taken);
+        for (hit, (_, place)) in hits.iter().zip(&taken) {
+            if admitted || hit.when == When::Always {
                 state.charge_one(&hit.key, hit.charge, now)?;
             }
+            if let Some(place) = place.filter(|_| admitted) {
+                state.buckets.release(place, hit.need.max(1));
+            }
         }
-        let statuses =
-            hits.iter().zip(rooms).map(|(hit, room)| state.buckets.status(&hit.key, hit.max, room, now));
-        Ok(Outcome { admitted, turn: Turn::First, statuses: statuses.collect::<Result<_, _>>()? })
+        let statuses = hits.iter().zip(taken).map(|(hit, (room, _))| {
+            let place = state.buckets.find(&hit.key);
+            state.buckets.status(place, hit.key.window, hit.max, room, now)
+        });
+        Ok(Outcome { admitted, turn: Turn::First, statuses: statuses.collect() })
     }
 
     /// See [`Ledger::readings`].
     pub fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
-        let keys = self.at(now)?.buckets.keys();
-        let mut readings = Vec::with_capacity(keys.len());
-        for batch in keys.chunks(BATCH) {
-            let mut state = self.lock();
-            for key in batch {
-                readings.push(state.buckets.reading(key, now)?);
-            }
+        let places = self.at(now)?.buckets.places();
+        let mut readings = Vec::with_capacity(places.len());
+        for batch in places.chunks(BATCH) {
+            readings.extend(self.lock().buckets.readings(batch, now));
         }
         readings.retain(|reading| reading.used > 0 || reading.held > 0);
         Ok(readings)
@@ -200,51 +207,59 @@ impl State {
     /// Takes every amount out of its bucket, or none, if one that is enforced has no room.
     ///
     /// One after the other, so that two wants of one bucket see each other.
-    fn take(&mut self, wants: &[Want<'_>], now: Moment) -> Result<Vec<Room>, Unavailable> {
-        let mut rooms = Vec::with_capacity(wants.len());
+    fn take<'a>(
+        &mut self,
+        wants: impl ExactSizeIterator<Item = Want<'a>> + Clone,
+        now: Moment,
+    ) -> Result<Vec<Taken>, Unavailable> {
+        let mut taken = Vec::with_capacity(wants.len());
         let mut failed = None;
-        for want in wants {
-            match self.take_one(want, now) {
-                Ok(room) => rooms.push(room),
+        for want in wants.clone() {
+            match self.take_one(&want, now) {
+                Ok(one) => taken.push(one),
                 Err(error) => {
                     failed = Some(error);
                     break;
                 }
             }
         }
-        if failed.is_some() || rooms.contains(&Room::None) {
-            for (want, _) in wants.iter().zip(&rooms).filter(|(_, room)| **room != Room::None) {
-                self.buckets.release(want.key, want.amount);
+        if failed.is_some() || !all_admitted(&taken) {
+            for (want, (room, place)) in wants.zip(&taken) {
+                if let Some(place) = place.filter(|_| *room != Room::None) {
+                    self.buckets.release(place, want.amount);
+                }
             }
         }
-        failed.map_or(Ok(rooms), Err)
+        failed.map_or(Ok(taken), Err)
     }
 
-    fn take_one(&mut self, want: &Want<'_>, now: Moment) -> Result<Room, Unavailable> {
-        let room = match self.buckets.has_room(want.key, want.amount, want.max, now)? {
+    fn take_one(&mut self, want: &Want<'_>, now: Moment) -> Result<Taken, Unavailable> {
+        let found = self.buckets.find(want.key);
+        let room = match self.buckets.has_room(found, want.amount, want.max, now) {
             true => Room::Enough,
-            false if want.enforced => return Ok(Room::None),
+            false if want.enforced => return Ok((Room::None, found)),
             false => Room::Excused,
         };
-        self.buckets.hold(want.key, want.amount)?;
-        Ok(room)
+        let place = found.map_or_else(|| self.buckets.make(want.key), Ok)?;
+        self.buckets.hold(place, want.amount);
+        Ok((room, Some(place)))
     }
 
     /// Remembers what was taken under its id, and charges what admission itself uses.
-    fn keep(&mut self, id: Id, holds: &[Hold], now: Moment) -> Result<(), Unavailable> {
+    fn keep(&mut self, id: Id, holds: &[Hold], taken: &[Taken], now: Moment) -> Result<(), Unavailable> {
         let mut reservation = Reservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant };
         let Some(first) = holds.iter().map(|hold| hold.ttl).min() else { return Ok(()) };
-        for hold in holds {
-            let (key, amount) = (Arc::clone(&hold.key), hold.amount.max(1));
+        for (hold, (_, place)) in holds.iter().zip(taken) {
+            let (Some(place), amount) = (*place, hold.amount.max(1)) else { continue };
             match hold.take {
                 Take::Hold => {
-                    reservation.holds.push(Held { key, amount, until: after(now, hold.ttl) });
+                    reservation.holds.push(Held { place, amount, until: after(now, hold.ttl) });
                     self.holds += 1;
                 }
                 Take::Charge => {
-                    let window = self.buckets.charge(&key, amount, now)?;
-                    self.buckets.release(&key, amount);
-                    reservation.charged.push(Advance { key, amount, window });
+                    let window = self.buckets.charge(place, amount, now)?;
+                    self.buckets.release(place, amount);
+                    reservation.charged.push(Advance { key: Arc::clone(&hold.key), amount, window });
                 }
             }
         }
@@ -257,7 +272,7 @@ impl State {
     fn release(&mut self, holds: Vec<Held>) {
         self.holds = self.holds.saturating_sub(holds.len());
         for hold in holds {
-            self.buckets.release(&hold.key, hold.amount);
+            self.buckets.release(hold.place, hold.amount);
         }
     }
 
@@ -268,7 +283,9 @@ impl State {
             let mut amount = charge.amount;
             for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
                 let confirmed = amount.min(advance.amount);
-                self.buckets.refund(&advance.key, advance.amount - confirmed, advance.window);
+                if let Some(place) = self.buckets.find(&advance.key) {
+                    self.buckets.refund(place, advance.amount - confirmed, advance.window);
+                }
                 advance.amount = 0;
                 amount -= confirmed;
             }
@@ -279,11 +296,16 @@ impl State {
 
     /// What was used cannot be refused: with no place left for its bucket, all that is left is to count the loss.
     fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<(), Unavailable> {
-        match self.buckets.charge(key, amount, now) {
-            Err(Unavailable::Full(_)) => self.dropped = self.dropped.saturating_add(1),
-            charged => drop(charged?),
+        if amount == 0 || key.window == Window::Now {
+            return Ok(());
         }
-        Ok(())
+        match self.buckets.find(key).map_or_else(|| self.buckets.make(key), Ok) {
+            Ok(place) => self.buckets.charge(place, amount, now).map(drop),
+            Err(_) => {
+                self.dropped = self.dropped.saturating_add(1);
+                Ok(())
+            }
+        }
     }
 
     /// Lets go of every hold whose time is over.

@@ -1,0 +1,51 @@
+//! In memory: inside the process, on one core, and over two threads.
+
+use crate::{CASES, charges, holds, percentiles, user};
+use limitador_adapter::memory::MemoryLedger;
+use limitador_adapter::moment::Moment;
+use rustix::time::{ClockId, clock_gettime};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+const PAIRS: usize = 200_000;
+
+/// The section's first table.
+pub fn table() -> String {
+    let mut table = "In memory, one thread. A core's second is CPU time, whatever else the machine does; p50 and p99 are of a reserve and its commit together.\n\n\
+        | limits | counters | pairs per core's second | p50 us | p99 us |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for (users, limits) in CASES {
+        // Of eight limits, each user has eight counters.
+        let (cpu, (p50, p99)) = measure((users / limits).max(1), limits);
+        writeln!(table, "| {limits} | {users} | {:.0} | {p50:.1} | {p99:.1} |", 1.0 / cpu)
+            .expect("a text grows");
+    }
+    table
+}
+
+/// CPU seconds per pair, and latencies, every user having used something before.
+fn measure(users: usize, limits: usize) -> (f64, (f64, f64)) {
+    let ledger = MemoryLedger::new(10_000_000, Moment::now());
+    let pair = |user, number: usize| {
+        let holds = holds(user, limits);
+        let id = format!("gateway-1a2b3c4d-{number:x}");
+        let (charges, now) = (charges(&holds, 100), Moment::now());
+        let admitted = ledger.reserve(&id, holds, now).is_ok_and(|outcome| outcome.admitted);
+        assert!(admitted && ledger.commit(&id, &charges, now).is_ok());
+    };
+    (0..users).for_each(|user| pair(user, user));
+    let mut taken = Vec::with_capacity(PAIRS);
+    let before = cpu();
+    for number in 0..PAIRS {
+        let start = Instant::now();
+        pair(user(number, users), users + number);
+        taken.push(start.elapsed());
+    }
+    ((cpu() - before).as_secs_f64() / PAIRS as f64, percentiles(taken))
+}
+
+/// What this thread has had of the CPU.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}
