@@ -123,7 +123,7 @@ impl Cluster {
     /// Installs Weir as a cluster would, and gives the adapter's own rights.
     pub fn install(&self) -> PathBuf {
         self.define();
-        self.run(&["apply", "-k", "manifests/adapter"]);
+        self.run(&["apply", "--server-side", "-k", "manifests/adapter"]);
         self.kubeconfig_of("weir-system", "limitador-adapter")
     }
 

@@ -7,6 +7,7 @@ use crate::metrics;
 use crate::shared::{COMMIT, GET_PLAN, RESERVE, RESERVE_AND_COMMIT, Shared};
 use crate::stream::Caller;
 use policy::call::{self, CallFailure};
+use policy::gateway;
 use policy::mistake::Mistake;
 use policy::stream::{Left, Unanswered};
 use policy::watch::{self, PATIENCE, Watch};
@@ -52,7 +53,8 @@ impl Root {
 impl Configured {
     fn new(root: u32, text: &[u8]) -> Result<Self, Vec<Mistake>> {
         let shared = Shared::new(root, text)?;
-        let watch = (!shared.has_plan()).then(|| Watch::new(&shared.config.gateway, shared.random));
+        let gateway = gateway::find(shared.config.gateway.as_deref(), |path| host::property(path.to_vec()));
+        let watch = (!shared.has_plan()).then(|| Watch::new(&gateway, shared.random));
         Ok(Self { shared: Rc::new(shared), watch, asking: None, left: HashMap::new(), leaving: None })
     }
 

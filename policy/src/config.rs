@@ -2,9 +2,10 @@
 
 use crate::cluster;
 use crate::document::{self, Fields, Node, Reported, distinct};
+use crate::gateway::is_gateway;
 use crate::mistake::Mistake;
 use crate::model::reader::{self, FAILURE_MODES};
-use crate::model::{FailureMode, Policy, names};
+use crate::model::{FailureMode, Policy};
 use crate::structure;
 use serde_json::Value;
 use std::time::Duration;
@@ -18,8 +19,8 @@ pub struct Config {
     pub grpc_service: String,
     /// How long a Reserve may take.
     pub timeout: Duration,
-    /// Which Gateway this Envoy is, "NAMESPACE/NAME" or "*".
-    pub gateway: String,
+    /// Which Gateway this Envoy is, "NAMESPACE/NAME" or "*". `None`: its node tells.
+    pub gateway: Option<String>,
     /// Until the first plan is there.
     pub failure_mode: FailureMode,
     /// Where `auth` comes from. `None`: no identity.
@@ -99,7 +100,7 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
         cluster,
         grpc_service,
         timeout,
-        gateway: gateway?.unwrap_or_else(|| "*".to_owned()),
+        gateway: gateway?,
         failure_mode: failure_mode?.unwrap_or_default(),
         identity: identity?,
         policies: policies?.filter(|policies| !policies.is_empty()),
@@ -126,10 +127,7 @@ fn cluster(node: &Node<'_>) -> Result<(String, String), Reported> {
 
 fn gateway(node: &Node<'_>) -> Result<String, Reported> {
     let text = node.text()?;
-    let named = text
-        .split_once('/')
-        .is_some_and(|(namespace, name)| names::is_namespace(namespace) && names::is_object(name));
-    if named || text == "*" {
+    if is_gateway(text) || text == "*" {
         Ok(text.to_owned())
     } else {
         Err(node.refuse("must be `NAMESPACE/NAME` of a Gateway, or `*`: the policies of every gateway"))

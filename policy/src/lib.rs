@@ -14,6 +14,7 @@ mod document;
 mod duration;
 pub mod exchange;
 pub mod facts;
+pub mod gateway;
 pub mod health;
 pub mod identity;
 mod json;

@@ -55,7 +55,7 @@ fn only_the_cluster_is_required() {
     let config = read(&json!({"adapter": {"cluster": "limitador-adapter"}})).expect("a configuration");
     assert_eq!(config.cluster, "limitador-adapter");
     assert_eq!(config.timeout, Duration::from_millis(200));
-    assert_eq!(config.gateway, "*");
+    assert_eq!(config.gateway, None);
     assert_eq!(config.failure_mode, FailureMode::Allow);
     assert_eq!(config.identity, None);
     assert!(config.policies.is_none());
@@ -73,7 +73,7 @@ fn everything_that_is_said_is_taken() {
     }))
     .expect("a configuration");
     assert_eq!((config.cluster.as_str(), config.timeout), ("weir", Duration::from_millis(1500)));
-    assert_eq!(config.gateway, "default/llm-gateway.eu");
+    assert_eq!(config.gateway.as_deref(), Some("default/llm-gateway.eu"));
     assert_eq!(config.failure_mode, FailureMode::Deny);
     let header = IdentitySource::Header { name: "x-jwt-payload".into(), encoding: Encoding::Base64UrlJson };
     assert_eq!(config.identity, Some(header));
