@@ -69,13 +69,18 @@ impl Adapter {
 
     /// The same, with its counters there.
     pub fn start_on(storage: &str, policies: &[String]) -> Self {
+        Self::start_as(policies, &["--storage", storage])
+    }
+
+    /// The same, with further arguments of its command line.
+    pub fn start_as(policies: &[String], further: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         std::fs::create_dir(folder.path().join("policies")).expect("a folder can be made");
         for (index, policy) in policies.iter().enumerate() {
             let file = folder.path().join(format!("policies/{index}.yaml"));
             std::fs::write(file, policy).expect("a file can be written");
         }
-        Self::start_in(folder, None, &["--storage", storage])
+        Self::start_in(folder, None, further)
     }
 
     /// Starts it with the policies of a cluster, as whoever this kubeconfig is for, and waits until it is ready.

@@ -100,8 +100,8 @@ impl Config {
     pub fn write(&self, file: &Path) {
         let mut config = self.clone();
         if let Some(wasm) = typed(&mut config.0, ".wasm.v3.Wasm") {
-            let file = &mut wasm["config"]["vm_config"]["code"]["local"]["filename"];
-            if file.as_str() == Some("dist/weir.wasm") {
+            let file = wasm.pointer_mut("/config/vm_config/code/local/filename");
+            if let Some(file) = file.filter(|file| file.as_str() == Some("dist/weir.wasm")) {
                 *file = artefacts::wasm().display().to_string().into();
             }
         }

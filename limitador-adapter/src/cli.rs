@@ -51,6 +51,19 @@ pub struct Serve {
     /// Where to serve gRPC.
     #[arg(long, env = "WEIR_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub grpc_listen: SocketAddr,
+    /// The certificate (and those between it and its authority) to serve gRPC with, as PEM. Files that change are read
+    /// again.
+    #[arg(long, env = "WEIR_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, as PEM.
+    #[arg(long, env = "WEIR_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The authorities whose certificates callers must have, as PEM. Without it anybody may call.
+    #[arg(long, env = "WEIR_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// The filter's module, to be served as /weir.wasm, its digest as /weir.wasm.sha256.
+    #[arg(long, env = "WEIR_WASM", value_name = "FILE")]
+    pub wasm: Option<PathBuf>,
     /// Where to serve health, metrics and what is in force.
     #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,

@@ -5,6 +5,7 @@ use crate::in_force::InForce;
 use crate::ledger::{Ledger, Reading, Unavailable};
 use crate::metrics::Metrics;
 use crate::moment::Moment;
+use crate::wasm::Module;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +30,8 @@ pub struct Pages {
     pub drain: watch::Receiver<bool>,
     /// Whether the policies are known.
     pub known: watch::Receiver<bool>,
+    /// The filter's module, if it is served.
+    pub module: Option<Module>,
 }
 
 impl Pages {
@@ -40,8 +43,25 @@ impl Pages {
             .route("/metrics", get(metrics))
             .route("/api/counters", get(counters))
             .route("/api/policies", get(policies))
+            .route("/weir.wasm", get(module))
+            .route("/weir.wasm.sha256", get(digest))
             .with_state(self)
     }
+}
+
+async fn module(State(pages): State<Pages>) -> Response {
+    match pages.module {
+        Some(module) => ([(header::CONTENT_TYPE, "application/wasm")], module.bytes).into_response(),
+        None => no_module(),
+    }
+}
+
+async fn digest(State(pages): State<Pages>) -> Response {
+    pages.module.map_or_else(no_module, |module| format!("{}\n", module.sha256).into_response())
+}
+
+fn no_module() -> Response {
+    (StatusCode::NOT_FOUND, "no module is served here: --wasm FILE names one\n").into_response()
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {

@@ -30,6 +30,8 @@ pub mod redis;
 pub mod serve;
 pub mod sources;
 pub mod stream;
+pub mod tls;
+pub mod wasm;
 
 /// The gRPC services of `proto/`, on the messages of `policy::wire`.
 #[allow(missing_docs, clippy::all)]

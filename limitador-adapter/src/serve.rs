@@ -18,6 +18,8 @@ use crate::services::weir::v1::policy_service_server::PolicyServiceServer;
 use crate::services::weir::v1::reservation_service_server::ReservationServiceServer;
 use crate::sources::Missing;
 use crate::stream::Reservations;
+use crate::tls::{self, TlsAcceptor};
+use crate::wasm::Module;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,12 @@ pub enum ServeError {
     /// There is no cluster.
     #[error("--kubernetes: {0}")]
     Kubernetes(String),
+    /// Certificates or keys are not what they should be.
+    #[error("TLS: {0}")]
+    Tls(tls::Unusable),
+    /// The filter's module cannot be read.
+    #[error("--wasm {0}")]
+    Module(String),
     /// An address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -74,6 +82,8 @@ pub enum ServeError {
 impl Serving {
     /// Starts everything.
     pub async fn start(config: &Serve) -> Result<Self, ServeError> {
+        let tls = tls::Files::new(config).map(tls::Files::open).transpose().map_err(ServeError::Tls)?;
+        let module = config.wasm.as_deref().map(Module::read).transpose().map_err(ServeError::Module)?;
         let policies = Policies::open(config).await?;
         let metrics = Metrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
         let metrics = Arc::new(metrics);
@@ -92,11 +102,12 @@ impl Serving {
             metrics: Arc::clone(&metrics),
             drain: draining.clone(),
             known: are_known.clone(),
+            module,
         };
         let mut servers = JoinSet::new();
         let publish = Publish { to: publish, known, metrics: Arc::clone(&metrics) };
         let following = policies.follow(publish, &filters, &draining, &mut servers);
-        servers.spawn(serve_grpc(grpc_listener, routes, draining.clone(), are_known));
+        servers.spawn(serve_grpc(grpc_listener, tls, routes, draining.clone(), are_known));
         servers.spawn(serve_http(http_listener, pages, draining));
         let upkeep = vec![following, tokio::spawn(sweep(ledger, metrics))];
         tracing::info!(%grpc, %http, "serving");
@@ -185,6 +196,7 @@ async fn routes(
 
 async fn serve_grpc(
     listener: TcpListener,
+    tls: Option<watch::Receiver<TlsAcceptor>>,
     routes: Routes,
     mut draining: watch::Receiver<bool>,
     mut known: watch::Receiver<bool>,
@@ -195,17 +207,21 @@ async fn serve_grpc(
         _ = known.wait_for(|known| *known) => {}
         _ = ended.wait_for(|draining| *draining) => return Ok(()),
     }
-    // The server's own `tcp_nodelay` is for listeners it opens itself: without this an answer waits for the
-    // acknowledgement of the one before.
-    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
     let drained = async move { drop(draining.wait_for(|draining| *draining).await) };
-    tonic::transport::Server::builder()
+    let server = tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections, drained)
-        .await
-        .map_err(|error| ServeError::Ended("the gRPC server", error.to_string()))
+        .add_routes(routes);
+    let ended = match tls {
+        Some(tls) => server.serve_with_incoming_shutdown(tls::incoming(listener, tls), drained).await,
+        None => {
+            // The server's own `tcp_nodelay` is for listeners it opens itself: without this an answer waits for the
+            // acknowledgement of the one before.
+            let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(connections, drained).await
+        }
+    };
+    ended.map_err(|error| ServeError::Ended("the gRPC server", error.to_string()))
 }
 
 async fn serve_http(

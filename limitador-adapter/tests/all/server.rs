@@ -67,6 +67,10 @@ impl Server {
     async fn serving(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize, storage: Storage) -> Self {
         let config = Serve {
             kubernetes: false,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            wasm: None,
             policies,
             grpc_listen: ([127, 0, 0, 1], 0).into(),
             http_listen: ([127, 0, 0, 1], 0).into(),
