@@ -24,6 +24,8 @@ use std::time::Duration;
 pub struct Story {
     /// What it shows, for who reads the file.
     pub about: String,
+    /// The filter waits for request bodies, and reads so many bytes of each.
+    pub reads_bodies: Option<usize>,
     /// In force from the beginning.
     pub policies: Vec<PolicySource>,
     /// The claims of each who asks.

@@ -124,6 +124,14 @@ impl Builder {
         self
     }
 
+    /// The filter waits for request bodies, and reads so many bytes of each.
+    pub fn reading_bodies(self, most: usize) -> Self {
+        let reading = self.plugin(|plugin| {
+            plugin["requestBody"] = json!({ "access": "Buffer", "maxBytes": most });
+        });
+        reading.change(|config| config.wasm()["config"]["allow_on_headers_stop_iteration"] = true.into())
+    }
+
     /// How many worker threads Envoy has.
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;

@@ -8,7 +8,7 @@ fn main() {
     let trial = |(name, path): (String, std::path::PathBuf)| {
         Trial::test(name, move || {
             let story = Story::read(&path)?;
-            let mut player = ThroughEnvoy::start();
+            let mut player = ThroughEnvoy::start(&story);
             run(&story, &mut player).map_err(|wrong| {
                 player.show_logs();
                 wrong.into()

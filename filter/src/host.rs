@@ -2,6 +2,7 @@
 //! every error: here is only what Envoy never answers so, from the callbacks in which this crate makes it.
 
 use policy::call::CallFailure;
+use policy::exchange::RequestEdit;
 use policy::meter::ResponseHead;
 use policy::refusal::Denial;
 use proxy_wasm::hostcalls;
@@ -44,6 +45,20 @@ pub fn random() -> Option<u128> {
 /// The plugin's configuration.
 pub fn configuration(size: usize) -> Vec<u8> {
     buffer(BufferType::PluginConfiguration, size)
+}
+
+/// So much of the request's body, which Envoy keeps.
+pub fn request_body(size: usize) -> Vec<u8> {
+    buffer(BufferType::HttpRequestBody, size)
+}
+
+/// Sends this on in the place of the body that Envoy keeps, and of the headers, which it keeps too.
+pub fn edit_request(edit: &RequestEdit) {
+    let whole = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, &edit.body);
+    told("editing the request", whole);
+    for (name, value) in &edit.headers {
+        told(name, hostcalls::set_map_value(MapType::HttpRequestHeaders, name, value.as_deref()));
+    }
 }
 
 /// This many bytes of the response's body that are just passing.

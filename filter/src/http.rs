@@ -24,6 +24,10 @@ pub struct Request {
     exchange: Exchange,
     /// The request is kept back.
     kept: bool,
+    /// How much of its body is awaited.
+    awaited: Option<usize>,
+    /// How much of it is there.
+    gathered: usize,
     /// When the adapter was asked by a call of its own.
     asked_at: u64,
 }
@@ -40,7 +44,8 @@ impl Http {
         let exchange = Exchange::new(shared.in_force(), shared.next_reservation());
         Self(Rc::new_cyclic(|caller| {
             let (caller, shared) = (Weak::clone(caller), shared.clone());
-            RefCell::new(Request { id, caller, shared, exchange, kept: false, asked_at: 0 })
+            let (kept, awaited, gathered, asked_at) = (false, None, 0, 0);
+            RefCell::new(Request { id, caller, shared, exchange, kept, awaited, gathered, asked_at })
         }))
     }
 }
@@ -57,6 +62,11 @@ impl Request {
     fn handle(&mut self, event: Event<'_>) {
         for effect in self.exchange.handle(event) {
             match effect {
+                Effect::AwaitBody(most) => {
+                    self.kept = true;
+                    self.awaited = Some(most);
+                }
+                Effect::Edit(edit) => host::edit_request(&edit),
                 Effect::Reserve(call) => self.reserve(call),
                 Effect::Resume => self.resume(),
                 Effect::Deny(denial) => {
@@ -130,6 +140,23 @@ impl Request {
         }
     }
 
+    /// So much of the request's body is gathered by now.
+    fn gathered(&mut self, size: usize, end: bool) -> Action {
+        if self.awaited.is_some_and(|most| end || size >= most) {
+            self.awaited = None;
+            self.kept = false;
+            let body = if size > 0 { host::request_body(size) } else { Vec::new() };
+            self.handle(Event::RequestBody { body: &body, end });
+        }
+        self.gathered = size;
+        self.action()
+    }
+
+    /// What is gathered is all of it.
+    fn all_gathered(&mut self) -> Action {
+        self.gathered(self.gathered, true)
+    }
+
     /// The bytes are copied only if they are read.
     fn body(&mut self, size: usize, end: bool) {
         let read = size > 0 && self.exchange.reads_body();
@@ -158,12 +185,12 @@ impl HttpContext for Http {
         self.0.borrow_mut().requested(end)
     }
 
-    fn on_http_request_body(&mut self, _size: usize, _end: bool) -> Action {
-        self.0.borrow().action()
+    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        self.0.borrow_mut().gathered(size, end)
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.0.borrow().action()
+        self.0.borrow_mut().all_gathered()
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {

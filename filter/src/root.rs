@@ -180,7 +180,7 @@ impl Configured {
 
     fn planned(&self, answer: &GetPlanResponse) {
         let version = &answer.version;
-        match watch::compile(answer) {
+        match watch::compile(answer, self.shared.config.request_body) {
             Ok(plan) => {
                 log::info!("plan {version} is in force: {} policies", answer.policies.len());
                 self.shared.set_plan(plan, watch::number(version));

@@ -78,7 +78,8 @@ impl Shared {
             awake_at: Cell::default(),
         };
         if let Some(policies) = policies {
-            shared.set_plan(Plan::new(policies), 0);
+            let plan = Plan::new(policies).with_body(shared.config.request_body);
+            shared.set_plan(plan, 0);
         }
         Ok(shared)
     }

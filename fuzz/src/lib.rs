@@ -1,5 +1,6 @@
 //! What several targets need: a request to judge, and bytes in pieces.
 
+use policy::config::BodyAccess;
 use policy::exchange::{Event, Exchange, InForce, ReservationId};
 use policy::facts::Facts;
 use policy::model::Policy;
@@ -49,7 +50,7 @@ impl<'a> Iterator for Pieces<'a> {
 }
 
 thread_local! {
-    static PLAN: Arc<Plan> = Arc::new(Plan::new(vec![policy()]));
+    static PLAN: Arc<Plan> = Arc::new(Plan::new(vec![policy()]).with_body(BodyAccess::Buffer(1 << 16)));
 }
 
 /// A limit of each unit, which applies to [`facts`].
@@ -83,5 +84,6 @@ pub fn exchange() -> Exchange {
 pub fn waiting() -> Exchange {
     let mut exchange = exchange();
     exchange.handle(Event::Request { facts: facts(), bodiless: false });
+    exchange.handle(Event::RequestBody { body: b"{}", end: true });
     exchange
 }

@@ -5,6 +5,7 @@
 use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
 use policy::call::{self, CallFailure};
+use policy::config::BodyAccess;
 use policy::outbox::Outbox;
 use policy::stream::CallStream;
 use policy::watch::{Watch, compile};
@@ -30,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
         if watch.ask(now).is_some() {
             assert!(watch.ask(now).is_none());
             if let Ok(Some(answer)) = watch.answered(reply, now) {
-                let _ = compile(&answer);
+                let _ = compile(&answer, BodyAccess::None);
             }
         }
         if stream.open(now) || stream.is_open() {

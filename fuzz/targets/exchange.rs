@@ -9,6 +9,7 @@ use policy::meter::ResponseHead;
 
 #[derive(Debug, Default)]
 struct Done {
+    waits: u32,
     reserves: u32,
     resumes: u32,
     denials: u32,
@@ -23,10 +24,17 @@ impl Done {
                 Effect::Resume => self.resumes += 1,
                 Effect::Deny(_) => self.denials += 1,
                 Effect::Commit(_) => self.commits += 1,
+                Effect::AwaitBody(_) => self.waits += 1,
+                Effect::Edit(edit) => {
+                    assert!(serde_json::from_slice::<serde_json::Value>(&edit.body).is_ok())
+                }
                 Effect::SetHeaders(_) | Effect::UpstreamFailed(_) | Effect::Count(_) => {}
             }
         }
-        assert!(self.reserves <= 1 && self.commits <= 1 && self.resumes + self.denials <= 1, "{self:?}");
+        assert!(
+            self.waits <= 1 && self.reserves <= 1 && self.commits <= 1 && self.resumes + self.denials <= 1,
+            "{self:?}"
+        );
     }
 }
 
@@ -40,12 +48,13 @@ fuzz_target!(|bytes: &[u8]| {
             content_type: String::from_utf8_lossy(rest).into_owned(),
             ..ResponseHead::default()
         };
-        done.perform(&exchange.handle(match kind % 7 {
-            0 | 1 => Event::Request { facts: fuzz::facts(), bodiless: kind % 7 == 1 },
+        done.perform(&exchange.handle(match kind % 8 {
+            0 | 1 => Event::Request { facts: fuzz::facts(), bodiless: kind % 8 == 1 },
+            7 => Event::RequestBody { body: rest, end: kind & 64 == 0 },
             2 => Event::Reply(call::reply(Ok(rest))),
             3 => Event::Reply(Err(CallFailure::from(u32::from(*kind)))),
             4 => Event::Response(&head),
-            _ => Event::Body { chunk: rest, end: kind % 7 == 6 },
+            _ => Event::Body { chunk: rest, end: kind % 8 == 6 },
         }));
     }
     done.perform(&exchange.handle(Event::Closed));

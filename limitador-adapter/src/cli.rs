@@ -110,6 +110,10 @@ pub struct Explain {
     /// The name of Envoy's route for the request, for policies that target an HTTPRoute.
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
+    /// The filter is configured to read request bodies (requestBody.access: Buffer). Policies that need that say so
+    /// themselves.
+    #[arg(long)]
+    pub reads_bodies: bool,
 }
 
 /// Where counters are kept.

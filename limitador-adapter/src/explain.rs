@@ -8,8 +8,9 @@ use crate::memory::MemoryLedger;
 use crate::metrics::Metrics;
 use crate::moment::Moment;
 use crate::question::{Question, Unexplained};
+use policy::config::BodyAccess;
 use policy::count::{Count, UsageSource};
-use policy::exchange::{Effect, Event, Exchange, InForce as Plans, ReservationId};
+use policy::exchange::{self, Effect, Event, Exchange, InForce as Plans, ReservationId};
 use policy::facts::Facts;
 use policy::meter::ResponseHead;
 use policy::model::{FailureMode, Policy, Unit, Window};
@@ -26,7 +27,12 @@ use tokio::sync::watch;
 pub async fn explain(question: Question) -> Result<String, Unexplained> {
     let policies: Vec<Policy> =
         question.collected.policies.iter().map(|good| (*good.policy).clone()).collect();
-    let plan = Arc::new(Plan::new(policies.clone()));
+    let reads_bodies = question.reads_bodies || policies.iter().any(|policy| !policy.needs_body.is_empty());
+    let access = match reads_bodies {
+        true => BodyAccess::Buffer(question.request.body.len().max(1)),
+        false => BodyAccess::None,
+    };
+    let plan = Arc::new(Plan::new(policies.clone()).with_body(access));
     let bodiless = question.request.body.is_empty();
     let (facts, unknown) = question.facts(plan.needs());
     let mut told = String::new();
@@ -36,10 +42,15 @@ pub async fn explain(question: Question) -> Result<String, Unexplained> {
     if !unknown.is_empty() {
         line(&mut told, format!("only Envoy knows, so absent here: {}", unknown.join(", ")));
     }
-    tell_judgement(&mut told, &plan, &policies, facts.clone(), bodiless);
+    let mut with_body = facts.clone();
+    exchange::read_body(&plan, &mut with_body, &question.request.body);
+    tell_judgement(&mut told, &plan, &policies, with_body, bodiless);
     let mut exchange =
         Exchange::new(Plans::Plan(plan), ReservationId { prefix: "explain".into(), number: 1 });
     let mut effects = exchange.handle(Event::Request { facts, bodiless });
+    if matches!(effects.as_slice(), [Effect::AwaitBody(_)]) {
+        effects = exchange.handle(Event::RequestBody { body: &question.request.body, end: true });
+    }
     let call = effects.iter().find_map(|effect| match effect {
         Effect::Reserve(call) => Some(call.as_slice()),
         _ => None,

@@ -25,6 +25,8 @@ pub struct Question {
     pub auth: Option<Value>,
     /// The name of Envoy's route for it.
     pub route: Option<String>,
+    /// The filter reads request bodies.
+    pub reads_bodies: bool,
 }
 
 /// Why nothing can be explained.
@@ -51,6 +53,7 @@ impl Question {
             response: asked.response.as_ref().map(|path| parsed(path, Message::response)).transpose()?,
             auth: asked.identity.as_ref().map(auth).transpose()?,
             route: asked.route.clone(),
+            reads_bodies: asked.reads_bodies,
         })
     }
 

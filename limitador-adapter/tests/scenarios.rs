@@ -12,7 +12,7 @@ use limitador_adapter::memory::MemoryLedger;
 use limitador_adapter::metrics::Metrics;
 use limitador_adapter::moment::Moment;
 use policy::call::CallFailure;
-use policy::config::Encoding;
+use policy::config::{BodyAccess, Encoding};
 use policy::exchange::{Effect, Event, Exchange, InForce as FilterPlan, ReservationId};
 use policy::facts::{Facts, Need};
 use policy::health::Health;
@@ -34,7 +34,7 @@ use tokio::sync::watch;
 fn every_story_goes_as_it_is_told() {
     let mut wrong = Vec::new();
     for (name, path) in Story::all() {
-        let played = Story::read(&path).and_then(|story| run(&story, &mut Native::new()));
+        let played = Story::read(&path).and_then(|story| run(&story, &mut Native::new(&story)));
         wrong.extend(played.err().map(|error| format!("{name}: {error}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
@@ -54,6 +54,7 @@ struct Native {
     away: bool,
     requests: u64,
     health: Health,
+    access: BodyAccess,
 }
 
 /// A request that waits for the provider.
@@ -66,7 +67,8 @@ struct Open {
 }
 
 impl Native {
-    fn new() -> Self {
+    fn new(story: &Story) -> Self {
+        let access = story.reads_bodies.map_or(BodyAccess::None, BodyAccess::Buffer);
         let begun = Moment::now();
         let metrics = Arc::new(Metrics::new().unwrap());
         let (in_force, known) = watch::channel(Arc::new(InForce::default()));
@@ -88,6 +90,7 @@ impl Native {
             away,
             requests,
             health: Health::default(),
+            access,
         }
     }
 
@@ -95,6 +98,23 @@ impl Native {
     fn handle(&mut self, exchange: &mut Exchange, seen: &mut Seen, event: Event<'_>) {
         for effect in exchange.handle(event) {
             match effect {
+                Effect::AwaitBody(most) => {
+                    let body = seen.sent_body.clone().unwrap_or_default();
+                    let end = body.len() <= most;
+                    let body = body.get(..most).unwrap_or(&body);
+                    self.handle(exchange, seen, Event::RequestBody { body, end });
+                }
+                Effect::Edit(edit) => {
+                    for (name, value) in edit.headers {
+                        seen.sent.iter_mut().flatten().filter(|(key, _)| key == name).for_each(|header| {
+                            header.1.clone_from(&value.clone().unwrap_or_default());
+                        });
+                        seen.sent.iter_mut().for_each(|sent| {
+                            sent.retain(|(key, _)| key != name || value.is_some());
+                        });
+                    }
+                    seen.sent_body = Some(edit.body);
+                }
                 Effect::Reserve(call) => {
                     let reply = self.reserve(&call);
                     self.handle(exchange, seen, Event::Reply(reply));
@@ -203,7 +223,7 @@ impl Player for Native {
         let mistakes: Vec<_> = collected.entries.iter().flat_map(|entry| entry.messages()).collect();
         assert!(mistakes.is_empty(), "{mistakes:#?}");
         let read: Vec<_> = collected.policies.iter().map(|good| Policy::clone(&good.policy)).collect();
-        self.plan = FilterPlan::Plan(Arc::new(Plan::new(read)));
+        self.plan = FilterPlan::Plan(Arc::new(Plan::new(read).with_body(self.access)));
         self.in_force.send_replace(Arc::new(InForce::new(collected, &self.metrics)));
     }
 
@@ -212,14 +232,13 @@ impl Player for Native {
         let id = ReservationId { prefix: "story".into(), number: self.requests };
         let mut exchange = Exchange::new(self.plan.clone(), id);
         let facts = self.facts(request, claims, exchange.needs());
-        let mut seen = Seen::default();
+        // The identity's header is the auth filter's, and taken out.
+        let sent = headers(request).into_iter().filter(|(name, _)| name != "x-jwt-payload").collect();
+        let mut seen = Seen { sent: Some(sent), sent_body: Some(request.bytes()), ..Seen::default() };
         self.handle(&mut exchange, &mut seen, Event::Request { facts, bodiless: request.bytes().is_empty() });
         if seen.status != 0 {
-            return Err(seen);
+            return Err(Seen { sent: None, sent_body: None, ..seen });
         }
-        // The identity's header is the auth filter's, and taken out.
-        let sent = headers(request).into_iter().filter(|(name, _)| name != "x-jwt-payload");
-        seen.sent = Some(sent.collect());
         let mut open = Open { exchange, answer: request.answer.clone(), seen, delivered: None };
         if request.answer.before > 0 {
             self.deliver(&mut open, request.answer.before);

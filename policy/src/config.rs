@@ -25,8 +25,20 @@ pub struct Config {
     pub failure_mode: FailureMode,
     /// Where `auth` comes from. `None`: no identity.
     pub identity: Option<IdentitySource>,
+    /// Whether request bodies are read.
+    pub request_body: BodyAccess,
     /// Inline policies, at least one; `None`: the adapter's.
     pub policies: Option<Vec<Policy>>,
+}
+
+/// Whether request bodies are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyAccess {
+    /// The check happens on the request's headers.
+    #[default]
+    None,
+    /// Where a limit needs the body, the request waits until it is there, or so many bytes of it.
+    Buffer(usize),
 }
 
 /// Where `auth` comes from.
@@ -63,6 +75,11 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
 /// A request is held while it waits; nobody waits longer than this for a limiter.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How much of a body is read where nothing is said: as much as Envoy keeps by default.
+const DEFAULT_BODY: usize = 1 << 20;
+/// More than this of a body is in the worker's memory, and in the module's, twice.
+const LARGEST_BODY: u64 = 64 << 20;
+
 const ENCODINGS: &[(&str, Encoding)] =
     &[("json", Encoding::Json), ("base64url-json", Encoding::Base64UrlJson)];
 
@@ -82,7 +99,11 @@ impl Config {
     pub fn read(text: &[u8]) -> Result<Self, Vec<Mistake>> {
         let structure = || structure::decode(text).filter(|fields| !fields.is_empty()).map(Value::Object);
         let value = document::parse(text).or_else(|mistake| structure().ok_or_else(|| vec![mistake]))?;
-        document::read(&value, config)
+        let (config, needs_body) = document::read(&value, config)?;
+        match config.request_body {
+            BodyAccess::None if !needs_body.is_empty() => Err(needs_body),
+            _ => Ok(config),
+        }
     }
 }
 
@@ -95,7 +116,6 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
     let body = config.optional("requestBody").map(request_body).transpose();
     let policies = config.optional("policies").map(|node| policies(&node)).transpose();
     let (cluster, grpc_service, timeout) = adapter?;
-    body?;
     Ok(Config {
         cluster,
         grpc_service,
@@ -103,6 +123,7 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
         gateway: gateway?,
         failure_mode: failure_mode?.unwrap_or_default(),
         identity: identity?,
+        request_body: body?.unwrap_or_default(),
         policies: policies?.filter(|policies| !policies.is_empty()),
     })
 }
@@ -167,11 +188,20 @@ fn header_name(node: &Node<'_>) -> Result<String, Reported> {
     }
 }
 
-fn request_body(node: Node<'_>) -> Result<(), Reported> {
+fn request_body(node: Node<'_>) -> Result<BodyAccess, Reported> {
     let body = node.object(&REQUEST_BODY)?;
-    let access = body.optional("access").map(|node| node.word(&[("None", ())], &["Buffer"])).transpose();
-    let most = body.optional("maxBytes").map(|node| node.whole_number()).transpose();
-    access.and(most).map(drop)
+    let words = [("None", false), ("Buffer", true)];
+    let buffers = body.optional("access").map(|node| node.word(&words, &[])).transpose();
+    let most = body.optional("maxBytes").map(|node| most_of_body(&node)).transpose();
+    let (buffers, most) = (buffers?, most?);
+    let most = most.unwrap_or(DEFAULT_BODY);
+    Ok(if buffers == Some(true) { BodyAccess::Buffer(most) } else { BodyAccess::None })
+}
+
+fn most_of_body(node: &Node<'_>) -> Result<usize, Reported> {
+    let most = node.whole_number()?;
+    let beyond = || node.refuse(format!("must be from 1 to {LARGEST_BODY}"));
+    usize::try_from(most).ok().filter(|_| (1..=LARGEST_BODY).contains(&most)).ok_or_else(beyond)
 }
 
 fn policies(node: &Node<'_>) -> Result<Vec<Policy>, Reported> {

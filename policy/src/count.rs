@@ -38,6 +38,10 @@ pub enum Count {
         /// Why.
         failure: CallFailure,
     },
+    /// Something of a request's body could not be read; it is judged by what could be.
+    UnreadRequest(&'static str),
+    /// A request was changed, so that its provider tells the usage of its stream.
+    UsageAsked,
     /// Something of a response's body could not be read; what could be is charged.
     Unreadable(Cause),
     /// Tokens were charged, in one exchange.
@@ -80,6 +84,8 @@ impl Count {
             Self::Call { method, failure } => {
                 format!("weir_call_errors.method.{method}.cause.{}", failure.name()).into()
             }
+            Self::UnreadRequest(cause) => format!("weir_request_errors.cause.{cause}").into(),
+            Self::UsageAsked => "weir_usage_asked".into(),
             Self::Unreadable(cause) => format!("weir_response_errors.cause.{}", cause.name()).into(),
             Self::TokensCharged(_) => "weir_tokens_charged".into(),
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),

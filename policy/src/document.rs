@@ -14,15 +14,15 @@ mod strict;
 
 pub(crate) use strict::parse;
 
-/// Reads `value` with `reader`: what it gave, or all mistakes.
+/// Reads `value` with `reader`: what it gave and what was noted, or all mistakes.
 pub(crate) fn read<T>(
     value: &Value,
     reader: impl FnOnce(Node<'_>) -> Result<T, Reported>,
-) -> Result<T, Vec<Mistake>> {
-    let mistakes = Mistakes::default();
-    let read = reader(Node { value, path: String::new(), mistakes: &mistakes });
+) -> Result<(T, Vec<Mistake>), Vec<Mistake>> {
+    let (mistakes, notes) = (Mistakes::default(), Mistakes::default());
+    let read = reader(Node { value, path: String::new(), mistakes: &mistakes, notes: &notes });
     match (read, mistakes.0.into_inner()) {
-        (Ok(read), mistakes) if mistakes.is_empty() => Ok(read),
+        (Ok(read), mistakes) if mistakes.is_empty() => Ok((read, notes.0.into_inner())),
         (_, mistakes) => Err(mistakes),
     }
 }
@@ -59,6 +59,14 @@ pub(crate) struct Reported(());
 #[derive(Default)]
 struct Mistakes(Cell<Vec<Mistake>>);
 
+impl Mistakes {
+    fn push(&self, path: &str, message: impl Into<String>) {
+        let mut mistakes = self.0.take();
+        mistakes.push(Mistake { path: path.to_owned(), message: message.into() });
+        self.0.set(mistakes);
+    }
+}
+
 /// The fields that an object may have.
 pub(crate) struct Fields {
     /// Read.
@@ -75,15 +83,20 @@ pub(crate) struct Node<'a> {
     value: &'a Value,
     path: String,
     mistakes: &'a Mistakes,
+    /// What is no mistake here, and may be one where the policy is to be used.
+    notes: &'a Mistakes,
 }
 
 impl<'a> Node<'a> {
     /// Writes down what is wrong with it.
     pub fn refuse(&self, message: impl Into<String>) -> Reported {
-        let mut mistakes = self.mistakes.0.take();
-        mistakes.push(Mistake { path: self.path.clone(), message: message.into() });
-        self.mistakes.0.set(mistakes);
+        self.mistakes.push(&self.path, message);
         Reported(())
+    }
+
+    /// Writes down what would be wrong with it in another place than this one.
+    pub fn note(&self, message: impl Into<String>) {
+        self.notes.push(&self.path, message);
     }
 
     /// The string in this field, if it is one. Refuses nothing.
@@ -112,7 +125,7 @@ impl<'a> Node<'a> {
     /// A list.
     pub fn items(&self) -> Result<Vec<Node<'a>>, Reported> {
         let items = self.value.as_array().ok_or_else(|| self.wrong_type("a list", ""))?;
-        let item = |(i, value)| Node { value, path: format!("{}[{i}]", self.path), mistakes: self.mistakes };
+        let item = |(i, value)| Node { value, path: format!("{}[{i}]", self.path), ..self.clone() };
         Ok(items.iter().enumerate().map(item).collect())
     }
 
@@ -198,7 +211,7 @@ impl<'a> Node<'a> {
         } else {
             format!("{}.{name}", self.path)
         };
-        Node { value, path, mistakes: self.mistakes }
+        Node { value, path, mistakes: self.mistakes, notes: self.notes }
     }
 
     fn wrong_type(&self, wanted: &str, hint: &str) -> Reported {

@@ -1,7 +1,10 @@
 //! One request and its response, as a state machine: events in, effects out. It holds no clock and reaches nothing;
 //! the shell performs the effects in their order.
 
+mod intake;
 mod spent;
+
+pub use intake::RequestEdit;
 
 use crate::call::{self, CallFailure, Item};
 use crate::count::{Count, UsageSource};
@@ -14,6 +17,7 @@ use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
 use crate::refusal::{self, Denial, Headers, Standing};
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
+use intake::Intake;
 use spent::Spent;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +32,13 @@ pub enum Event<'a> {
         facts: Facts,
         /// The request ends with its headers.
         bodiless: bool,
+    },
+    /// The request's body, gathered as [`Effect::AwaitBody`] said.
+    RequestBody {
+        /// From its beginning.
+        body: &'a [u8],
+        /// Nothing follows.
+        end: bool,
     },
     /// The adapter's answer to the Reserve.
     Reply(Result<ReserveResponse, CallFailure>),
@@ -47,6 +58,10 @@ pub enum Event<'a> {
 /// What the shell must do, in order. Nothing else reaches the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
+    /// Keep the request until so many bytes of its body are here, or all of it, and hand them over.
+    AwaitBody(usize),
+    /// Send this on in the place of the request's body.
+    Edit(RequestEdit),
     /// Call the adapter's `Reserve` with these bytes and keep the request until [`Effect::Resume`].
     Reserve(Vec<u8>),
     /// Let the request go on.
@@ -93,6 +108,8 @@ pub struct Exchange {
 enum State {
     /// The request has not come.
     New,
+    /// Its body is awaited, of which so much may be read.
+    Reading(Box<Facts>, usize),
     /// The adapter has been asked; the request is kept.
     Waiting(Reservation),
     /// The request went on.
@@ -114,6 +131,8 @@ struct Reservation {
     facts: Option<Box<Facts>>,
     /// For `upstream.failuresLastMinute`, if a policy asks for it; empty where the model is not known.
     model: Option<String>,
+    /// The provider is asked for the stream's usage, and the client did not do that.
+    usage_unasked: bool,
     /// Beside `holds`; empty if the adapter did not say.
     statuses: Vec<DescriptorStatus>,
 }
@@ -155,13 +174,16 @@ impl Exchange {
     pub fn handle(&mut self, event: Event<'_>) -> Vec<Effect> {
         match (std::mem::replace(&mut self.state, State::Over), event) {
             (State::New, Event::Request { facts, bodiless }) => self.request(facts, bodiless),
+            (State::Reading(facts, most), Event::RequestBody { body, end }) => {
+                self.request_body(*facts, most, body, end)
+            }
             (State::Waiting(reservation), Event::Reply(reply)) => self.reply(reservation, reply),
             (State::Waiting(reservation), Event::Closed) => vec![reservation.release()],
             (State::Admitted(reservation), Event::Response(head)) => self.response(reservation, head),
             (State::Admitted(reservation), Event::Closed) => reservation.unanswered(),
             (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
             (State::Responding(responding), Event::Closed) => responding.settle(Ending::Cut),
-            (State::New, Event::Closed) => Vec::new(),
+            (State::New | State::Reading(..), Event::Closed) => Vec::new(),
             (state, _) => {
                 self.state = state;
                 Vec::new()
@@ -188,13 +210,53 @@ impl Exchange {
             }
             InForce::Plan(plan) => plan,
         };
+        if let Some(most) = plan.body_wanted(&facts) {
+            if bodiless {
+                Intake::new(&mut facts, plan.pointers(), &[], true, most);
+            } else {
+                let wanted = intake::wanted(&facts, most);
+                self.state = State::Reading(Box::new(facts), wanted);
+                return vec![Effect::AwaitBody(wanted)];
+            }
+        }
+        let plan = Arc::clone(plan);
+        self.judged(&plan, facts, bodiless, None)
+    }
+
+    fn request_body(&mut self, mut facts: Facts, most: usize, body: &[u8], end: bool) -> Vec<Effect> {
+        let InForce::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
+        let plan = Arc::clone(plan);
+        let intake = Intake::new(&mut facts, plan.pointers(), body, end, most);
+        let mut effects: Vec<Effect> = intake.trouble(&facts).into_iter().collect();
+        effects.extend(self.judged(&plan, facts, false, Some(&intake)));
+        if matches!(self.state, State::Over)
+            && !effects.iter().any(|effect| matches!(effect, Effect::Deny(_)))
+        {
+            effects.push(Effect::Resume);
+        }
+        effects
+    }
+
+    fn judged(
+        &mut self,
+        plan: &Plan,
+        mut facts: Facts,
+        bodiless: bool,
+        intake: Option<&Intake<'_>>,
+    ) -> Vec<Effect> {
         let judgement = plan.judge(&mut facts, bodiless);
         let mut effects = failed_parts(&judgement.failures);
         effects.extend(judgement.enforced.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
         if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
             effects.push(Effect::Deny(refusal::unavailable(Some(&failure.policy))));
         } else if !judgement.holds.is_empty() {
-            let reservation = Reservation::new(self.id.to_string(), plan, judgement, facts, bodiless);
+            let mut reservation = Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless);
+            let asks = reservation.counts_tokens().then(|| intake?.ask_for_usage(&facts)).flatten();
+            if let Some((edit, unasked)) = asks {
+                reservation.usage_unasked = unasked;
+                effects.extend([Effect::Count(Count::UsageAsked), Effect::Edit(edit)]);
+            }
+            reservation.keep(facts);
             effects.push(Effect::Reserve(reservation.reserve()));
             self.state = State::Waiting(reservation);
         }
@@ -248,8 +310,7 @@ impl Exchange {
     fn response(&mut self, mut reservation: Reservation, head: &ResponseHead) -> Vec<Effect> {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         let told = refusal::headers(&reservation.standings());
-        let counts_tokens = reservation.holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage());
-        let meter = counts_tokens.then(|| Meter::new(head));
+        let meter = reservation.counts_tokens().then(|| Meter::new(head));
         let headers = if reservation.facts.is_some() {
             head.usage_headers.iter().cloned().collect()
         } else {
@@ -273,6 +334,13 @@ impl Exchange {
     }
 }
 
+/// Adds to the facts what the body tells, as an exchange does when it is all there.
+pub fn read_body(plan: &Plan, facts: &mut Facts, body: &[u8]) {
+    if let Some(most) = plan.body_wanted(facts) {
+        Intake::new(facts, plan.pointers(), body, true, most);
+    }
+}
+
 impl std::fmt::Display for ReservationId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{:x}", self.prefix, self.number)
@@ -280,13 +348,22 @@ impl std::fmt::Display for ReservationId {
 }
 
 impl Reservation {
-    fn new(id: String, plan: &Plan, judgement: Judgement, facts: Facts, bodiless: bool) -> Self {
+    fn new(id: String, plan: &Plan, judgement: Judgement, facts: &Facts, bodiless: bool) -> Self {
         let Judgement { holds, estimate, .. } = judgement;
         let tokenless = bodiless || facts.path().is_some_and(uses_no_tokens);
-        let has_cost = holds.iter().any(|hold| hold.rate.rate.cost.is_some());
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
-        let facts = has_cost.then(|| Box::new(facts));
-        Self { id, holds, estimate, tokenless, facts, model, statuses: Vec::new() }
+        let (facts, usage_unasked, statuses) = (None, false, Vec::new());
+        Self { id, holds, estimate, tokenless, facts, model, usage_unasked, statuses }
+    }
+
+    /// Keeps what a `cost` may ask for.
+    fn keep(&mut self, facts: Facts) {
+        let has_cost = self.holds.iter().any(|hold| hold.rate.rate.cost.is_some());
+        self.facts = has_cost.then(|| Box::new(facts));
+    }
+
+    fn counts_tokens(&self) -> bool {
+        self.holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage())
     }
 
     fn reserve(&self) -> Vec<u8> {

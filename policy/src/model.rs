@@ -31,6 +31,8 @@ pub struct Policy {
     pub failure_mode: FailureMode,
     /// The first that is for a model is its own.
     pub prices: Vec<Price>,
+    /// What is wrong with it where request bodies are not read: each fact that only a body tells.
+    pub needs_body: Vec<Mistake>,
 }
 
 /// `targetRef`. The namespace is the policy's own.
@@ -149,11 +151,15 @@ impl Policy {
     /// Reads one object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`, with every mistake. It may not name a section
     /// of its target: without a cluster nobody knows them.
     pub fn read(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
-        document::read(document, reader::policy)
+        document::read(document, reader::policy).map(Self::noted)
     }
 
     /// The same, of a cluster.
     pub fn read_in_cluster(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
-        document::read(document, reader::policy_in_cluster)
+        document::read(document, reader::policy_in_cluster).map(Self::noted)
+    }
+
+    fn noted((policy, needs_body): (Self, Vec<Mistake>)) -> Self {
+        Self { needs_body, ..policy }
     }
 }

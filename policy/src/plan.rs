@@ -4,7 +4,8 @@ mod holding;
 
 use crate::call::Entries;
 use crate::cel::{EvaluationError, Expression};
-use crate::facts::{Answer, Facts, Need};
+use crate::config::BodyAccess;
+use crate::facts::{self, Answer, Facts, Need};
 use crate::meter::Usage;
 use crate::model::{FailureMode, Limit, Policy, Rate, TargetKind, Tariff};
 use crate::routes::Routes;
@@ -20,6 +21,9 @@ pub struct Plan {
     routes: Option<Routes>,
     needs: Vec<Need>,
     answer_headers: Vec<String>,
+    body: BodyAccess,
+    /// The JSON pointers of all expressions.
+    pointers: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -28,6 +32,8 @@ struct Planned {
     policy: Policy,
     /// Beside `policy.limits`.
     rates: Vec<Vec<Arc<PlannedRate>>>,
+    /// Beside `policy.limits`: where bodies are read, this limit has a use for one.
+    reads_body: Vec<bool>,
 }
 
 /// One rate of one limit of one policy.
@@ -177,13 +183,42 @@ impl Plan {
         needs.sort();
         needs.dedup();
         let answer_headers = answer_headers(&policies);
+        let pointers = pointers(&policies);
         let policies = policies.into_iter().map(Planned::new).collect();
-        Self { policies, routes, needs, answer_headers }
+        Self { policies, routes, needs, answer_headers, body: BodyAccess::None, pointers }
     }
 
     /// The response's headers, in lower case, that a `cost` names.
     pub fn answer_headers(&self) -> &[String] {
         &self.answer_headers
+    }
+
+    /// Says whether requests' bodies are read. Without that, no expression may name a fact of theirs.
+    pub fn with_body(mut self, access: BodyAccess) -> Self {
+        self.body = access;
+        let reads = self.policies.iter().any(|planned| planned.reads_body.contains(&true));
+        if access != BodyAccess::None && reads {
+            self.needs.extend(BODY_HEADERS.map(|name| Need::Header(name.to_owned())));
+            self.needs.sort();
+            self.needs.dedup();
+            if self.needs.contains(&Need::Headers) {
+                self.needs.retain(|need| !matches!(need, Need::Header(_)));
+            }
+        }
+        self
+    }
+
+    /// How much of its body is read of a request that must wait for it: one that has a body, and that a limit with a
+    /// use for it may apply to.
+    pub fn body_wanted(&self, facts: &Facts) -> Option<usize> {
+        let BodyAccess::Buffer(most) = self.body else { return None };
+        let policies = self.targeted(facts, &mut |_, _, _| {});
+        policies.into_iter().any(|planned| planned.wants_body(facts)).then_some(most)
+    }
+
+    /// What expressions ask of a body beside its facts, as JSON pointers.
+    pub fn pointers(&self) -> &[String] {
+        &self.pointers
     }
 
     /// What must be fetched before a request can be judged.
@@ -203,8 +238,7 @@ impl Plan {
         bodiless: bool,
         mut miss: impl FnMut(&str, &str, Miss),
     ) -> Judgement {
-        let input = estimate_input(facts, bodiless);
-        let preliminary = Estimate { input, output: estimate_output(input, bodiless, None) };
+        let preliminary = Estimate::of(facts, bodiless, None);
         facts.estimate(preliminary.input, preliminary.output);
         let mut failures = Vec::new();
         let mut matching = Vec::new();
@@ -219,7 +253,7 @@ impl Plan {
             });
         }
         let smallest = matching.iter().filter_map(Matching::smallest_output_limit).min();
-        let estimate = Estimate { input, output: estimate_output(input, bodiless, smallest) };
+        let estimate = Estimate::of(facts, bodiless, smallest);
         if estimate != preliminary {
             facts.estimate(estimate.input, estimate.output);
         }
@@ -257,6 +291,17 @@ impl Plan {
 }
 
 impl Estimate {
+    /// From the body, or without it from `content-length`.
+    fn of(facts: &Facts, bodiless: bool, smallest_limit: Option<u64>) -> Self {
+        let floor = smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024));
+        if let Some(body) = facts.read_body() {
+            return Self { input: body.input, output: body.output(floor) };
+        }
+        let input = estimate_input(facts, bodiless);
+        // When the client names no maximum, as much as went in, and at least the floor.
+        Self { input, output: if bodiless { 0 } else { input.max(floor) } }
+    }
+
     /// Input and output.
     pub fn total(self) -> u64 {
         self.input.saturating_add(self.output)
@@ -276,21 +321,33 @@ fn estimate_input(facts: &Facts, bodiless: bool) -> u64 {
     }
 }
 
-/// What comes back when the client names no maximum: as much as went in, and at least a quarter of the smallest
-/// limit, but no more than 1024 for that.
-fn estimate_output(input: u64, bodiless: bool, smallest_limit: Option<u64>) -> u64 {
-    if bodiless {
-        return 0;
+/// What is asked for to read a body, and to send another one on.
+const BODY_HEADERS: [&str; 5] =
+    [":path", "accept-encoding", "content-encoding", "content-length", "content-type"];
+
+fn all_expressions(policies: &[Policy]) -> impl Iterator<Item = &Expression> {
+    let of_limits = policies.iter().flat_map(|policy| &policy.limits).flat_map(Limit::expressions);
+    policies.iter().flat_map(|policy| &policy.when).chain(of_limits)
+}
+
+/// The predicates that need the body, or those that do not.
+fn by_source(when: &[Expression], of_body: bool) -> impl Iterator<Item = &Expression> {
+    when.iter().filter(move |predicate| predicate.is_of_body() == of_body)
+}
+
+fn pointers(policies: &[Policy]) -> Vec<String> {
+    let paths = all_expressions(policies).flat_map(Expression::references);
+    let mut pointers: Vec<String> = Vec::new();
+    for pointer in paths.filter_map(facts::pointer) {
+        if !pointers.iter().any(|known| known == pointer) {
+            pointers.push(pointer.to_owned());
+        }
     }
-    let floor = smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024));
-    input.max(floor)
+    pointers
 }
 
 fn needs(policies: &[Policy]) -> Vec<Need> {
-    let limits = policies.iter().flat_map(|policy| &policy.limits);
-    let of_limits = limits.flat_map(Limit::expressions);
-    let of_policies = policies.iter().flat_map(|policy| &policy.when);
-    let mut needs = Facts::needs(of_policies.chain(of_limits).flat_map(Expression::references));
+    let mut needs = Facts::needs(all_expressions(policies).flat_map(Expression::references));
     // The estimate, and which calls use no tokens.
     if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit.is_of_usage()) {
         needs.extend([Need::Header("content-length".into()), Need::Header(":path".into())]);
@@ -316,7 +373,26 @@ impl Planned {
     fn new(policy: Policy) -> Self {
         let name: Arc<str> = format!("{}/{}", policy.namespace, policy.name).into();
         let rates = policy.limits.iter().map(|limit| planned_rates(&name, &policy, limit)).collect();
-        Self { name, policy, rates }
+        let of_body = policy.when.iter().any(Expression::is_of_body);
+        let reads_body = |limit: &Limit| {
+            let named = limit.expressions().any(Expression::is_of_body);
+            of_body || named || limit.rates.iter().any(|rate| rate.unit.is_of_usage())
+        };
+        let reads_body = policy.limits.iter().map(reads_body).collect();
+        Self { name, policy, rates, reads_body }
+    }
+
+    /// Whether one of its limits has a use for the body, as far as the headers tell.
+    fn wants_body(&self, facts: &Facts) -> bool {
+        let may_hold = |when: &[Expression]| {
+            let mut told = by_source(when, false);
+            !told.any(|predicate| {
+                matches!(predicate.predicate(facts), Ok(false) | Err(EvaluationError::Absent(_)))
+            })
+        };
+        let mut limits =
+            self.policy.limits.iter().zip(&self.reads_body).filter(|(_, reads_body)| **reads_body);
+        may_hold(&self.policy.when) && limits.any(|(limit, _)| may_hold(&limit.when))
     }
 
     fn matching<'p>(
@@ -325,12 +401,24 @@ impl Planned {
         matching: &mut Vec<Matching<'p>>,
         mut miss: impl FnMut(&str, Miss),
     ) {
-        if let Err(why) = self.holds_true(&self.policy.when, None, facts) {
+        if let Err(why) = self.holds_true(by_source(&self.policy.when, false), None, facts) {
             self.policy.limits.iter().for_each(|limit| miss(&limit.name, why.clone()));
             return;
         }
+        // The body may not have been read because the headers rule out whatever has a use for it.
+        let mut by_body = None;
+        let mut policy_by_body = || {
+            by_body
+                .get_or_insert_with(|| self.holds_true(by_source(&self.policy.when, true), None, facts))
+                .clone()
+        };
         for (limit, rates) in self.policy.limits.iter().zip(&self.rates) {
-            match Matching::of(self, limit, rates, facts) {
+            let applies = self
+                .holds_true(by_source(&limit.when, false), Some(limit), facts)
+                .and_then(|()| policy_by_body())
+                .and_then(|()| self.holds_true(by_source(&limit.when, true), Some(limit), facts))
+                .and_then(|()| Matching::of(self, limit, rates, facts));
+            match applies {
                 Ok(matched) => matching.push(matched),
                 Err(why) => miss(&limit.name, why),
             }
@@ -338,7 +426,12 @@ impl Planned {
     }
 
     /// Whether all predicates hold.
-    fn holds_true(&self, when: &[Expression], limit: Option<&Limit>, facts: &Facts) -> Result<(), Miss> {
+    fn holds_true<'e>(
+        &self,
+        when: impl Iterator<Item = &'e Expression>,
+        limit: Option<&Limit>,
+        facts: &Facts,
+    ) -> Result<(), Miss> {
         for predicate in when {
             match predicate.predicate(facts) {
                 Ok(true) => {}

@@ -2,6 +2,7 @@
 //! that does not run backwards.
 
 use crate::call::CallFailure;
+use crate::config::BodyAccess;
 use crate::mistake::Mistake;
 use crate::model::Policy;
 use crate::plan::Plan;
@@ -116,7 +117,7 @@ pub fn number(version: &str) -> u64 {
 }
 
 /// Compiles the policies of an answer.
-pub fn compile(answer: &GetPlanResponse) -> Result<Plan, Vec<Mistake>> {
+pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec<Mistake>> {
     let mut policies = Vec::with_capacity(answer.policies.len());
     let mut mistakes = Vec::new();
     for (index, text) in answer.policies.iter().enumerate() {
@@ -125,6 +126,10 @@ pub fn compile(answer: &GetPlanResponse) -> Result<Plan, Vec<Mistake>> {
             .and_then(|document| match &answer.placement {
                 Some(_) => Policy::read_in_cluster(&document),
                 None => Policy::read(&document),
+            })
+            .and_then(|policy| match access {
+                BodyAccess::None if !policy.needs_body.is_empty() => Err(policy.needs_body),
+                _ => Ok(policy),
             });
         match read {
             Ok(policy) => policies.push(policy),
@@ -136,10 +141,10 @@ pub fn compile(answer: &GetPlanResponse) -> Result<Plan, Vec<Mistake>> {
     }
     match &answer.placement {
         _ if !mistakes.is_empty() => Err(mistakes),
-        None => Ok(Plan::new(policies)),
+        None => Ok(Plan::new(policies).with_body(access)),
         Some(placement) => {
             let routes = Routes::compile(placement, policies.len())?;
-            Ok(Plan::placed(policies, routes))
+            Ok(Plan::placed(policies, routes).with_body(access))
         }
     }
 }
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn a_policy_that_cannot_be_read_is_named_by_its_place() {
         let answer = GetPlanResponse { version: "a".into(), policies: vec![b"{".to_vec()], placement: None };
-        let mistakes = compile(&answer).unwrap_err();
+        let mistakes = compile(&answer, BodyAccess::None).unwrap_err();
         assert_eq!(mistakes[0].path, "policies[0]");
         assert!(mistakes[0].message.starts_with("no JSON: "), "{}", mistakes[0]);
     }

@@ -1,6 +1,6 @@
 //! The filter's plugin configuration: what is taken, and what is told when it is not.
 
-use policy::config::{Config, Encoding, IdentitySource};
+use policy::config::{BodyAccess, Config, Encoding, IdentitySource};
 use policy::model::FailureMode;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -68,11 +68,12 @@ fn everything_that_is_said_is_taken() {
         "gateway": "default/llm-gateway.eu",
         "failureMode": "Deny",
         "identity": {"header": "X-JWT-Payload", "encoding": "base64url-json"},
-        "requestBody": {"access": "None", "maxBytes": 1048576},
+        "requestBody": {"access": "Buffer", "maxBytes": 1000},
         "policies": [policy("one"), policy("two")],
     }))
     .expect("a configuration");
     assert_eq!((config.cluster.as_str(), config.timeout), ("weir", Duration::from_millis(1500)));
+    assert_eq!(config.request_body, BodyAccess::Buffer(1000));
     assert_eq!(config.gateway.as_deref(), Some("default/llm-gateway.eu"));
     assert_eq!(config.failure_mode, FailureMode::Deny);
     let header = IdentitySource::Header { name: "x-jwt-payload".into(), encoding: Encoding::Base64UrlJson };
@@ -111,6 +112,9 @@ fn each_mistake_is_told_with_its_path() {
     twice["metadata"]["namespace"] = json!("default");
     let mut broken = policy("broken");
     broken["spec"]["limits"]["free"]["rates"][0]["window"] = json!("24");
+    let mut of_body = policy("other");
+    of_body["spec"]["when"] = json!([{"predicate": "llm.model == 'a'"}]);
+    of_body["spec"]["limits"]["free"]["counters"] = json!([{"expression": "requestBodyJSON('/team')"}]);
     let with = |field: &str, value: Value| json!({"adapter": {"cluster": "weir"}, field: value});
     let cases = [
         json!({}),
@@ -136,10 +140,12 @@ fn each_mistake_is_told_with_its_path() {
         with("identity", json!({"header": ":path"})),
         with("identity", json!({"header": "x id"})),
         with("identity", json!({"header": "x-id", "encoding": "base64"})),
-        with("requestBody", json!({"access": "Buffer"})),
         with("requestBody", json!({"access": "Stream"})),
+        with("requestBody", json!({"access": "Buffer", "maxBytes": 0})),
+        with("requestBody", json!({"access": "Buffer", "maxBytes": 1_000_000_000})),
         with("requestBody", json!({"access": "None", "maxBytes": "1Mi"})),
         with("policies", json!(policy("llm"))),
+        with("policies", json!([policy("llm"), of_body])),
         with("policies", json!([policy("llm"), 5])),
         with("policies", json!([policy("llm"), broken])),
         with("policies", json!([policy("llm"), twice])),

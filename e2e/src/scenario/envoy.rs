@@ -1,6 +1,6 @@
 //! Plays stories through a real Envoy.
 
-use super::{AdapterFate, Answer, Ending, Player, Request, Seen};
+use super::{AdapterFate, Answer, Ending, Player, Request, Seen, Story};
 use crate::client::{InFlight, Request as HttpRequest, Response};
 use crate::upstream::{self, Answer as Script, Gate};
 use crate::world::World;
@@ -26,8 +26,12 @@ pub struct Waiting {
 
 impl ThroughEnvoy {
     /// Starts everything, with no policy yet.
-    pub fn start() -> Self {
-        Self { world: World::build().start(), requests: 0, frozen: false }
+    pub fn start(story: &Story) -> Self {
+        let mut world = World::build();
+        if let Some(most) = story.reads_bodies {
+            world = world.reading_bodies(most);
+        }
+        Self { world: world.start(), requests: 0, frozen: false }
     }
 
     /// Prints the ends of the logs.
@@ -41,12 +45,13 @@ impl ThroughEnvoy {
     }
 
     fn seen(&self, answered: Result<Response, std::io::Error>, upstream_call: Option<usize>) -> Seen {
-        let sent = upstream_call.map(|call| self.world.upstream.seen()[call].headers.clone());
+        let reached = upstream_call.map(|call| self.world.upstream.seen()[call].clone());
+        let (sent, sent_body) = reached.map(|seen| (seen.headers, seen.body)).unzip();
         match answered {
             Ok(Response { status, headers, body, cut, .. }) => {
-                Seen { status, headers, body, cut: cut.is_some(), sent }
+                Seen { status, headers, body, cut: cut.is_some(), sent, sent_body }
             }
-            Err(_) => Seen { cut: true, sent, ..Seen::default() },
+            Err(_) => Seen { cut: true, sent, sent_body, ..Seen::default() },
         }
     }
 

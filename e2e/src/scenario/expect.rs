@@ -20,6 +20,8 @@ pub struct Expected {
     pub cut: Option<bool>,
     /// Whether the request got to the provider.
     pub upstream: Option<bool>,
+    /// Exactly the body that the provider saw.
+    pub sent_body: Option<String>,
     /// Headers that the provider saw, as `headers`.
     pub sent: BTreeMap<String, Option<String>>,
 }
@@ -74,6 +76,12 @@ impl Expected {
         compare_headers("the response's", &self.headers, &seen.headers, &mut wrong);
         if !self.sent.is_empty() {
             compare_headers("the sent", &self.sent, seen.sent.as_ref().unwrap_or(&Vec::new()), &mut wrong);
+        }
+        if let Some(body) = &self.sent_body {
+            let sent = seen.sent_body.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            if sent != body.as_str() {
+                wrong.push(format!("the sent body is {sent}, not {body}"));
+            }
         }
         if let Some(body) = &self.body {
             compare_body(body, &seen.body, &mut wrong);

@@ -44,6 +44,8 @@ pub struct Seen {
     pub cut: bool,
     /// The headers with which the request got to the provider.
     pub sent: Option<Headers>,
+    /// The body with which it did.
+    pub sent_body: Option<Vec<u8>>,
 }
 
 /// Plays the story. An error: the step, and every expectation that it broke.

@@ -101,6 +101,7 @@ impl<'e> Check<'e> {
             };
             match signatures::find(&name, member, call.args.len()) {
                 Ok(function) if function.name == "matches" => self.pattern(call),
+                Ok(function) if function.name == signatures::REQUEST_BODY => self.pointer(call),
                 Ok(_) => {}
                 Err(mistake) => self.mistakes.push(mistake),
             }
@@ -119,6 +120,22 @@ impl<'e> Check<'e> {
                 }
             }
             _ => self.mistakes.push("the pattern of `matches` must be written out as a string".to_owned()),
+        }
+    }
+
+    fn pointer(&mut self, call: &CallExpr) {
+        match call.args.first().map(|pointer| &pointer.expr) {
+            Some(Expr::Literal(LiteralValue::String(pointer))) => {
+                let pointer = pointer.inner();
+                if !pointer.is_empty() && !pointer.starts_with('/') {
+                    self.mistakes.push(format!("a JSON pointer begins with `/`: `/{pointer}`"));
+                }
+                self.references.insert(vec![signatures::REQUEST_BODY.to_owned(), pointer.to_owned()]);
+            }
+            _ => self.mistakes.push(format!(
+                "the pointer of `{}` must be written out as a string",
+                signatures::REQUEST_BODY
+            )),
         }
     }
 

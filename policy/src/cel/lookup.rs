@@ -31,6 +31,10 @@ enum Place {
     OfAuth(usize),
     /// From this part of the path on, below the dynamic metadata.
     OfMetadata(usize),
+    /// From this part of the path on, below `llm.metadata`.
+    OfLlmMetadata(usize),
+    /// In the body, at the pointer that is the path's other part.
+    Pointed,
 }
 
 /// Why a path ends early.
@@ -53,6 +57,8 @@ impl Lookup {
             ["request", "headers", name] => Place::Header(facts::lower_case(name).into_owned()),
             ["response", "headers", name] => Place::AnswerHeader(facts::lower_case(name).into_owned()),
             ["metadata", "filter_metadata", ..] => Place::OfMetadata(2),
+            ["llm", "metadata", ..] => Place::OfLlmMetadata(2),
+            [facts::POINTED, _] => Place::Pointed,
             ["llm", "estimate"] => Place::Root("llm.estimate"),
             ["llm", "estimate", name] => Place::Attribute(facts::find("llm.estimate", name)?),
             [root] => Place::Root(facts::root(root)?),
@@ -78,6 +84,12 @@ impl Lookup {
                 None => CowVal::owned(Mapping::new(Object::metadata(facts.filter_metadata()))),
                 Some(_) => CowVal::Owned(values::json(self.metadata(*from, facts).ok()?, false)),
             },
+            // Without any, it is an empty map, so that `has` can ask for its parts.
+            Place::OfLlmMetadata(from) => match self.path.get(*from) {
+                None => CowVal::owned(Mapping::new(Object::metadata(facts.llm_metadata()))),
+                Some(_) => CowVal::Owned(values::json(self.llm_metadata(*from, facts).ok()?, false)),
+            },
+            Place::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?, false)),
         })
     }
 
@@ -87,6 +99,7 @@ impl Lookup {
         let (stop, may_be_absent) = match &self.place {
             Place::OfAuth(from) => (self.auth(*from, facts).err(), true),
             Place::OfMetadata(from) => (self.metadata(*from, facts).err(), false),
+            Place::OfLlmMetadata(from) => (self.llm_metadata(*from, facts).err(), false),
             Place::Header(_) | Place::AnswerHeader(_) => (Some(Stop::Missing(whole)), true),
             Place::Attribute(attribute) => {
                 (Some(Stop::Missing(whole)), matches!(attribute.origin, Origin::Header(_)))
@@ -116,6 +129,13 @@ impl Lookup {
         self.descend(root, below)
     }
 
+    fn llm_metadata<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, Stop> {
+        let below = from.saturating_add(1);
+        let first = self.path.get(from).zip(facts.llm_metadata());
+        let root = first.and_then(|(name, fields)| fields.get(name)).ok_or(Stop::Missing(below))?;
+        self.descend(root, below)
+    }
+
     fn descend<'f>(&self, root: &'f Value, from: usize) -> Result<&'f Value, Stop> {
         self.path.iter().enumerate().skip(from).try_fold(root, |value, (index, name)| match value {
             Value::Object(fields) => fields.get(name).ok_or(Stop::Missing(index.saturating_add(1))),
@@ -124,7 +144,10 @@ impl Lookup {
     }
 
     fn named(&self, parts: usize) -> String {
-        self.path.get(..parts).unwrap_or(&self.path).join(".")
+        match &self.place {
+            Place::Pointed => facts::written(&self.path),
+            _ => self.path.get(..parts).unwrap_or(&self.path).join("."),
+        }
     }
 }
 

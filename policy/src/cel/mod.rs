@@ -19,7 +19,7 @@ mod values;
 
 pub(crate) use pattern::Pattern;
 
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use budget::Budget;
 use cel_interpreter::common::types::{CelBool, CelNull, CelString};
 use cel_interpreter::common::value::{CowVal, Val};
@@ -88,6 +88,7 @@ struct Compiled {
     tree: IdedExpr,
     variables: Variables,
     references: Vec<FactPath>,
+    of_body: bool,
     environment: Arc<Env>,
 }
 
@@ -112,7 +113,9 @@ impl Expression {
         let variables = rewrite::rewrite(&mut tree)?;
         let environment = functions::environment()?;
         let source = source.to_owned();
-        Ok(Self { compiled: Arc::new(Compiled { source, tree, variables, references, environment }) })
+        let of_body = references.iter().any(facts::is_of_body);
+        let compiled = Compiled { source, tree, variables, references, of_body, environment };
+        Ok(Self { compiled: Arc::new(compiled) })
     }
 
     /// As the policy has it.
@@ -123,6 +126,16 @@ impl Expression {
     /// The facts it may read. A macro's own variable is none.
     pub fn references(&self) -> &[FactPath] {
         &self.compiled.references
+    }
+
+    /// Whether it names a fact that only the request's body tells.
+    pub fn is_of_body(&self) -> bool {
+        self.compiled.of_body
+    }
+
+    /// Such a fact, as its author wrote it.
+    pub fn fact_of_body(&self) -> Option<String> {
+        self.references().iter().find(|path| facts::is_of_body(path)).map(facts::written)
     }
 
     /// The value as a predicate.

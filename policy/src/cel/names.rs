@@ -15,9 +15,6 @@ const ROOTS: [&str; 8] =
 /// Known after the response; only `cost` may name them.
 const AFTER: [&str; 2] = ["response", "usage"];
 
-/// What the request body tells.
-const OF_BODY: [&str; 7] = ["maxOutput", "metadata", "model", "operation", "session", "stream", "user"];
-
 /// Whether this names a fact, whenever it is known.
 pub(super) fn is_root(name: &str) -> bool {
     ROOTS.contains(&name) || AFTER.contains(&name) || matches!(name, "filter_state" | "optional")
@@ -70,12 +67,8 @@ fn llm(names: &[&str], steps: usize, phase: Phase) -> Result<FactPath, String> {
     match names {
         ["estimate", rest @ ..] => attribute("llm.estimate", rest, steps.saturating_sub(1)),
         ["finished", ..] if phase == Phase::Request => Err(after("llm.finished")),
-        ["finished", ..] => attribute("llm", names, steps),
-        [name, ..] if OF_BODY.contains(name) => {
-            Err(format!("`llm.{name}` needs requestBody access, which is not supported yet"))
-        }
-        [name, ..] => Err(format!("unknown fact `llm.{name}`; `llm` has: estimate")),
-        [] => Err(alone("llm")),
+        ["metadata", rest @ ..] => Ok(path(&["llm", "metadata"], rest)),
+        _ => attribute("llm", names, steps),
     }
 }
 
@@ -110,7 +103,7 @@ fn all(root: &str) -> Vec<&'static str> {
     let mut names: Vec<&'static str> = ATTRIBUTES.iter().filter(|a| a.root == root).map(|a| a.name).collect();
     match root {
         "request" => names.extend(["auth", "headers"]),
-        "llm" => names.push("estimate"),
+        "llm" => names.extend(["estimate", "metadata"]),
         "response" => names.push("headers"),
         _ => {}
     }

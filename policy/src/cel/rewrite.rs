@@ -7,6 +7,7 @@ use super::functions::{
 };
 use super::lookup::Lookup;
 use super::pattern::Pattern;
+use super::signatures;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 
@@ -190,6 +191,12 @@ fn node(expr: Expr) -> IdedExpr {
 
 /// The whole name of a fact. A macro's variable has no root's name: the check saw to that.
 fn fact(mut expr: &IdedExpr) -> Option<FactPath> {
+    if let Expr::Call(call) = &expr.expr
+        && call.func_name == signatures::REQUEST_BODY
+        && let [IdedExpr { expr: Expr::Literal(LiteralValue::String(pointer)), .. }] = call.args.as_slice()
+    {
+        return Some(vec![call.func_name.clone(), pointer.inner().to_owned()]);
+    }
     let mut names = FactPath::new();
     loop {
         expr = match &expr.expr {

@@ -277,6 +277,10 @@ impl<'a> Attributes<'a> {
             ("llm", "estimate") => {
                 Some(Box::new(Mapping::new(Attributes { facts: self.facts, root: "llm.estimate" })))
             }
+            ("llm", "metadata") => {
+                let fields = self.facts.llm_metadata()?;
+                Some(Box::new(Mapping::new(Object::metadata(Some(fields)))))
+            }
             ("metadata", "filter_metadata") => {
                 Some(Box::new(Mapping::new(Object::metadata(self.facts.filter_metadata()))))
             }

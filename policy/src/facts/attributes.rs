@@ -25,7 +25,7 @@ pub(crate) enum Origin {
     Property,
     /// The property `source.address`, without the port.
     Address,
-    /// What the request is expected to use, which comes from `content-length`.
+    /// What the request is expected to use, which comes from `content-length` or the body.
     Estimate,
     /// What the upstreams of the request's model did lately.
     Failures,
@@ -35,6 +35,8 @@ pub(crate) enum Origin {
     Code,
     /// Whether the response came to its own end.
     Finished,
+    /// The request's body.
+    Body,
 }
 
 /// One attribute.
@@ -62,8 +64,12 @@ const fn estimate(name: &'static str) -> Attribute {
     Attribute { root: "llm.estimate", name, kind: Kind::Number, origin: Origin::Estimate }
 }
 
-/// All of them but `request.headers`, which is a map. From Envoy's documentation, "Attributes".
-pub(crate) static ATTRIBUTES: [Attribute; 41] = [
+const fn body(name: &'static str, kind: Kind) -> Attribute {
+    Attribute { root: "llm", name, kind, origin: Origin::Body }
+}
+
+/// All of them but `request.headers` and `llm.metadata`, which are maps. From Envoy's documentation, "Attributes".
+pub(crate) static ATTRIBUTES: [Attribute; 47] = [
     text("request", "path", Origin::Header(":path")),
     text("request", "url_path", Origin::UrlPath),
     text("request", "query", Origin::Query),
@@ -105,6 +111,12 @@ pub(crate) static ATTRIBUTES: [Attribute; 41] = [
     usage("reasoning"),
     Attribute { root: "response", name: "code", kind: Kind::Number, origin: Origin::Code },
     Attribute { root: "llm", name: "finished", kind: Kind::Bool, origin: Origin::Finished },
+    body("model", Kind::Text),
+    body("stream", Kind::Bool),
+    body("maxOutput", Kind::Number),
+    body("user", Kind::Text),
+    body("session", Kind::Text),
+    body("operation", Kind::Text),
 ];
 
 /// The attribute of this name.

@@ -5,13 +5,16 @@
 //! vanish for the policy that its upstream still sees.
 
 mod attributes;
+mod body;
 
 pub(crate) use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
+pub(crate) use body::{POINTED, is_of_body, pointer, written};
 
 use crate::cel::FactPath;
 use crate::identity;
 use crate::meter::Usage;
-use crate::request::Route;
+use crate::request::{RequestBody, Route};
+use body::BodyFacts;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +46,7 @@ pub struct Facts {
     estimate: Option<(u64, u64)>,
     failures: BTreeMap<String, u64>,
     answer: Option<Box<Answer>>,
+    body: Option<Box<BodyFacts>>,
 }
 
 /// What is known of a response at its end.
@@ -145,7 +149,25 @@ impl Facts {
 
     /// The model that is asked for, as far as it is known.
     pub fn model(&self) -> Option<String> {
-        self.path().and_then(|path| Route::of(path).model)
+        match self.read_body() {
+            Some(body) => body.model.clone(),
+            None => self.path().and_then(|path| Route::of(path).model),
+        }
+    }
+
+    /// What the request's body tells. `text`: as it was read; `pointers`: what is wanted of it beside that.
+    pub fn body(&mut self, body: RequestBody, text: &[u8], pointers: &[String]) {
+        self.body = Some(Box::new(BodyFacts::new(body, text, pointers)));
+    }
+
+    /// What the request's body told, if it was read.
+    pub fn read_body(&self) -> Option<&RequestBody> {
+        self.body.as_ref().map(|body| body.body())
+    }
+
+    /// A header, if it was fetched; empty if not.
+    pub fn fetched_header(&self, name: &str) -> &str {
+        self.headers.get(name).map(String::as_str).unwrap_or_default()
     }
 
     /// Envoy's attribute for the name of the matched route.
@@ -196,6 +218,14 @@ impl Facts {
         self.metadata.as_ref()
     }
 
+    pub(crate) fn llm_metadata(&self) -> Option<&Map<String, Value>> {
+        self.body.as_ref().and_then(|body| body.metadata())
+    }
+
+    pub(crate) fn pointed(&self, pointer: &str) -> Option<&Value> {
+        self.body.as_ref().and_then(|body| body.pointed(pointer))
+    }
+
     /// The value of an attribute, if this request has it.
     pub(crate) fn attribute(&self, attribute: &Attribute) -> Option<Fact<'_>> {
         match attribute.origin {
@@ -224,6 +254,7 @@ impl Facts {
             }),
             Origin::Code => self.answer.as_ref().map(|answer| Fact::Number(answer.code.into())),
             Origin::Finished => self.answer.as_ref().map(|answer| Fact::Bool(answer.finished)),
+            Origin::Body => self.body.as_ref()?.attribute(attribute.name),
             Origin::Estimate => {
                 let (input, output) = self.estimate?;
                 Some(Fact::Number(number(match attribute.name {
@@ -265,7 +296,7 @@ fn need(reference: &FactPath) -> Option<Need> {
                 }
                 Origin::Address => Need::Property(vec![attribute.root.to_owned(), "address".to_owned()]),
                 Origin::Failures => Need::Failures,
-                Origin::Usage | Origin::Code | Origin::Finished => return None,
+                Origin::Body | Origin::Usage | Origin::Code | Origin::Finished => return None,
             })
         }
         _ => None,

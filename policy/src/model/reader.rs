@@ -101,7 +101,8 @@ pub(crate) fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> 
     version.and(kind)?;
     let (namespace, name) = metadata?;
     let Spec { target, when, limits, failure_mode, prices } = spec?;
-    Ok(Policy { namespace, name, target, when, limits, failure_mode, prices })
+    let needs_body = Vec::new();
+    Ok(Policy { namespace, name, target, when, limits, failure_mode, prices, needs_body })
 }
 
 fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
@@ -331,7 +332,15 @@ fn expression_in(node: &Node<'_>, phase: Phase, purpose: Use) -> Result<Expressi
     // YAML's block strings end in a line break, and a counter's text is part of its identity.
     let compiled = Expression::compile(node.text()?.trim(), phase, purpose);
     // The error may quote the expression, with whatever characters are in it.
-    compiled.map_err(|error| node.refuse(one_line(&error)))
+    let compiled = compiled.map_err(|error| node.refuse(one_line(&error)))?;
+    if let Some(fact) = compiled.fact_of_body() {
+        node.note(format!(
+            "`{}` is in the request's body: the filter's configuration must say `requestBody: {{\"access\": \
+             \"Buffer\"}}`",
+            one_line(&fact)
+        ));
+    }
+    Ok(compiled)
 }
 
 fn is_one_of(word: &str, words: &[(&str, ())]) -> bool {

@@ -21,14 +21,13 @@ pub(super) struct Matching<'p> {
 }
 
 impl<'p> Matching<'p> {
-    /// Whether the limit applies, and to whom.
+    /// Of a limit whose predicates hold: to whom it applies.
     pub fn of(
         planned: &'p Planned,
         limit: &'p Limit,
         rates: &'p [Arc<PlannedRate>],
         facts: &Facts,
     ) -> Result<Self, Miss> {
-        planned.holds_true(&limit.when, Some(limit), facts)?;
         let failed = |error| Miss::Failed(planned.failure(Some(limit), Part::Maximum, &error));
         let with_maximum = |rate: &'p Arc<PlannedRate>| match maximum(&rate.rate, facts) {
             Ok(max) => max.map(|max| Ok((rate, max))),

@@ -3,7 +3,7 @@
 //! which judges validity, and does not recurse into what nobody wants.
 
 use serde::Deserializer as _;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -22,6 +22,35 @@ pub(super) fn members<'a>(object: &'a str, wanted: &[&str]) -> Option<Members<'a
     let members = deserializer.deserialize_map(Object(wanted)).ok()?;
     deserializer.end().ok()?;
     Some(members)
+}
+
+/// The text of the element with this index.
+pub(super) fn element(array: &str, index: usize) -> Option<&str> {
+    let mut deserializer = serde_json::Deserializer::from_str(array);
+    let element = deserializer.deserialize_seq(Array(index)).ok()?;
+    deserializer.end().ok()?;
+    element
+}
+
+struct Array(usize);
+
+impl<'de> Visitor<'de> for Array {
+    type Value = Option<&'de str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Option<&'de str>, A::Error> {
+        for _ in 0..self.0 {
+            if array.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(None);
+            }
+        }
+        let element = array.next_element::<&'de RawValue>()?.map(RawValue::get);
+        while array.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(element)
+    }
 }
 
 struct Object<'w>(&'w [&'w str]);

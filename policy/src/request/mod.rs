@@ -13,11 +13,13 @@ mod gather;
 mod maximum;
 mod members;
 mod place;
+mod pointer;
 mod route;
 mod unicode;
 mod usage_chunk;
 
 pub use decode::{Decoded, decode};
+pub(crate) use pointer::pointed;
 pub use route::Route;
 pub use usage_chunk::UsageChunkFilter;
 

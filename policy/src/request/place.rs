@@ -114,73 +114,170 @@ impl Place {
     /// The place of `key` inside this one.
     pub(super) fn child(self, key: &[u8]) -> Place {
         match self {
-            Place::Root => root(key),
+            Place::Root => find(ROOT, key),
             Place::Metadata if key == b"session_id" => Place::Session(SessionSource::Metadata),
             Place::Metadata if key == b"user_id" => Place::MetadataUser,
             Place::LitellmMetadata if key == b"session_id" => Place::Session(SessionSource::LitellmMetadata),
             Place::Settings(settings) => setting(settings, key),
-            Place::Content => content(key),
-            Place::Calls => call(key),
+            Place::Content => find(CONTENT, key),
+            Place::Calls => find(CALL, key),
             Place::Tool => Place::Tool,
-            Place::File => file(key),
+            Place::File => find(FILE, key),
             _ => Place::Nowhere,
         }
     }
 }
 
-fn root(key: &[u8]) -> Place {
-    match key {
-        b"model" | b"modelId" => Place::Model,
-        b"user" => Place::User,
-        b"stream" => Place::Stream,
-        b"litellm_session_id" => Place::Session(SessionSource::LitellmSessionId),
-        b"metadata" => Place::Metadata,
-        b"litellm_metadata" => Place::LitellmMetadata,
-        b"max_tokens" => Place::Maximum(Kind::MaxTokens),
-        b"max_completion_tokens" => Place::Maximum(Kind::MaxCompletionTokens),
-        b"max_output_tokens" => Place::Maximum(Kind::MaxOutputTokens),
-        b"max_tokens_to_sample" => Place::Maximum(Kind::MaxTokensToSample),
-        b"maxOutputTokens" | b"maxTokens" | b"max_new_tokens" | b"max_gen_len" | b"n_predict"
-        | b"num_predict" => Place::Maximum(Kind::Other),
-        b"n" | b"best_of" | b"candidateCount" | b"candidate_count" | b"num_generations" | b"numResults" => {
-            Place::Completions
-        }
-        b"generationConfig" | b"generation_config" => Place::Settings(Settings::Generation),
-        b"inferenceConfig" => Place::Settings(Settings::Inference),
-        b"options" => Place::Settings(Settings::Options),
-        b"textGenerationConfig" => Place::Settings(Settings::TextGeneration),
-        b"parameters" => Place::Settings(Settings::Parameters),
-        b"messages"
-        | b"contents"
-        | b"chat_history"
-        | b"prompt"
-        | b"suffix"
-        | b"input"
-        | b"inputs"
-        | b"inputText"
-        | b"texts"
-        | b"message"
-        | b"content"
-        | b"text"
-        | b"query"
-        | b"documents"
-        | b"instances"
-        | b"requests"
-        | b"input_prefix"
-        | b"input_suffix"
-        | b"system"
-        | b"systemInstruction"
-        | b"system_instruction"
-        | b"instructions"
-        | b"preamble" => Place::Content,
-        b"images" | b"image" => Place::Image,
-        b"anthropic_version" => Place::Sign(Sign::AnthropicVersion),
-        b"previous_response_id" | b"reasoning" | b"store" | b"background" | b"truncation" => {
-            Place::Sign(Sign::Response)
-        }
-        _ => Place::Nowhere,
-    }
+/// Names and the places they lead to: data, since the code for so many comparisons is many times as large.
+type Names = &'static [(&'static [u8], Place)];
+
+fn find(names: Names, key: &[u8]) -> Place {
+    names.iter().find(|(name, _)| *name == key).map_or(Place::Nowhere, |(_, place)| *place)
 }
+
+/// The members of a body.
+static ROOT: Names = &[
+    (b"model", Place::Model),
+    (b"modelId", Place::Model),
+    (b"user", Place::User),
+    (b"stream", Place::Stream),
+    (b"litellm_session_id", Place::Session(SessionSource::LitellmSessionId)),
+    (b"metadata", Place::Metadata),
+    (b"litellm_metadata", Place::LitellmMetadata),
+    (b"max_tokens", Place::Maximum(Kind::MaxTokens)),
+    (b"max_completion_tokens", Place::Maximum(Kind::MaxCompletionTokens)),
+    (b"max_output_tokens", Place::Maximum(Kind::MaxOutputTokens)),
+    (b"max_tokens_to_sample", Place::Maximum(Kind::MaxTokensToSample)),
+    (b"maxOutputTokens", Place::Maximum(Kind::Other)),
+    (b"maxTokens", Place::Maximum(Kind::Other)),
+    (b"max_new_tokens", Place::Maximum(Kind::Other)),
+    (b"max_gen_len", Place::Maximum(Kind::Other)),
+    (b"n_predict", Place::Maximum(Kind::Other)),
+    (b"num_predict", Place::Maximum(Kind::Other)),
+    (b"n", Place::Completions),
+    (b"best_of", Place::Completions),
+    (b"candidateCount", Place::Completions),
+    (b"candidate_count", Place::Completions),
+    (b"num_generations", Place::Completions),
+    (b"numResults", Place::Completions),
+    (b"generationConfig", Place::Settings(Settings::Generation)),
+    (b"generation_config", Place::Settings(Settings::Generation)),
+    (b"inferenceConfig", Place::Settings(Settings::Inference)),
+    (b"options", Place::Settings(Settings::Options)),
+    (b"textGenerationConfig", Place::Settings(Settings::TextGeneration)),
+    (b"parameters", Place::Settings(Settings::Parameters)),
+    (b"messages", Place::Content),
+    (b"contents", Place::Content),
+    (b"chat_history", Place::Content),
+    (b"prompt", Place::Content),
+    (b"suffix", Place::Content),
+    (b"input", Place::Content),
+    (b"inputs", Place::Content),
+    (b"inputText", Place::Content),
+    (b"texts", Place::Content),
+    (b"message", Place::Content),
+    (b"content", Place::Content),
+    (b"text", Place::Content),
+    (b"query", Place::Content),
+    (b"documents", Place::Content),
+    (b"instances", Place::Content),
+    (b"requests", Place::Content),
+    (b"input_prefix", Place::Content),
+    (b"input_suffix", Place::Content),
+    (b"system", Place::Content),
+    (b"systemInstruction", Place::Content),
+    (b"system_instruction", Place::Content),
+    (b"instructions", Place::Content),
+    (b"preamble", Place::Content),
+    (b"images", Place::Image),
+    (b"image", Place::Image),
+    (b"anthropic_version", Place::Sign(Sign::AnthropicVersion)),
+    (b"previous_response_id", Place::Sign(Sign::Response)),
+    (b"reasoning", Place::Sign(Sign::Response)),
+    (b"store", Place::Sign(Sign::Response)),
+    (b"background", Place::Sign(Sign::Response)),
+    (b"truncation", Place::Sign(Sign::Response)),
+];
+
+/// The members of a message, of a part of one, or of an element of an input.
+static CONTENT: Names = &[
+    (b"text", Place::Text),
+    (b"thinking", Place::Text),
+    (b"reasoning_content", Place::Text),
+    (b"refusal", Place::Text),
+    (b"transcript", Place::Text),
+    (b"query", Place::Text),
+    (b"title", Place::Text),
+    (b"prompt", Place::Text),
+    (b"snippet", Place::Text),
+    (b"content", Place::Content),
+    (b"parts", Place::Content),
+    (b"message", Place::Content),
+    (b"output", Place::Content),
+    (b"summary", Place::Content),
+    (b"toolResult", Place::Content),
+    (b"tool_results", Place::Content),
+    (b"reasoningContent", Place::Content),
+    (b"reasoningText", Place::Content),
+    (b"instances", Place::Content),
+    (b"tool_calls", Place::Calls),
+    (b"function_call", Place::Calls),
+    (b"toolUse", Place::Calls),
+    (b"functionCall", Place::Calls),
+    (b"functionResponse", Place::Calls),
+    (b"arguments", Place::Tool),
+    (b"input", Place::Tool),
+    (b"json", Place::Tool),
+    (b"outputs", Place::Tool),
+    (b"data", Place::Tool),
+    (b"type", Place::PartType),
+    (b"image", Place::Image),
+    (b"images", Place::Image),
+    (b"inlineData", Place::File),
+    (b"inline_data", Place::File),
+    (b"fileData", Place::File),
+    (b"input_audio", Place::File),
+    (b"file", Place::File),
+    (b"source", Place::File),
+    (b"document", Place::File),
+    (b"video", Place::File),
+    (b"audio", Place::File),
+    (b"file_data", Place::FileData),
+    (b"file_id", Place::FileReference),
+    (b"file_url", Place::FileReference),
+];
+
+/// Of a call of a tool.
+static CALL: Names = &[
+    (b"function", Place::Calls),
+    (b"name", Place::Tool),
+    (b"arguments", Place::Tool),
+    (b"args", Place::Tool),
+    (b"input", Place::Tool),
+    (b"response", Place::Tool),
+    (b"parameters", Place::Tool),
+];
+
+/// Of a file.
+static FILE: Names = &[
+    (b"mimeType", Place::FileType),
+    (b"mime_type", Place::FileType),
+    (b"media_type", Place::FileType),
+    (b"format", Place::FileType),
+    (b"type", Place::FileType),
+    (b"data", Place::FileData),
+    (b"file_data", Place::FileData),
+    (b"bytes", Place::FileData),
+    (b"text", Place::FileData),
+    (b"fileUri", Place::FileReference),
+    (b"file_uri", Place::FileReference),
+    (b"url", Place::FileReference),
+    (b"file_id", Place::FileReference),
+    (b"uri", Place::FileReference),
+    (b"s3Location", Place::FileReference),
+    (b"source", Place::File),
+    (b"content", Place::Content),
+];
 
 fn setting(settings: Settings, key: &[u8]) -> Place {
     match (settings, key) {
@@ -193,44 +290,6 @@ fn setting(settings: Settings, key: &[u8]) -> Place {
             Place::Completions
         }
         (Settings::Parameters, b"sampleCount" | b"best_of" | b"num_return_sequences") => Place::Completions,
-        _ => Place::Nowhere,
-    }
-}
-
-/// The members of a message, of a part of one, or of an element of an input.
-fn content(key: &[u8]) -> Place {
-    match key {
-        b"text" | b"thinking" | b"reasoning_content" | b"refusal" | b"transcript" | b"query" | b"title"
-        | b"prompt" | b"snippet" => Place::Text,
-        b"content" | b"parts" | b"message" | b"output" | b"summary" | b"toolResult" | b"tool_results"
-        | b"reasoningContent" | b"reasoningText" | b"instances" => Place::Content,
-        b"tool_calls" | b"function_call" | b"toolUse" | b"functionCall" | b"functionResponse" => Place::Calls,
-        b"arguments" | b"input" | b"json" | b"outputs" | b"data" => Place::Tool,
-        b"type" => Place::PartType,
-        b"image" | b"images" => Place::Image,
-        b"inlineData" | b"inline_data" | b"fileData" | b"input_audio" | b"file" | b"source" | b"document"
-        | b"video" | b"audio" => Place::File,
-        b"file_data" => Place::FileData,
-        b"file_id" | b"file_url" => Place::FileReference,
-        _ => Place::Nowhere,
-    }
-}
-
-fn call(key: &[u8]) -> Place {
-    match key {
-        b"function" => Place::Calls,
-        b"name" | b"arguments" | b"args" | b"input" | b"response" | b"parameters" => Place::Tool,
-        _ => Place::Nowhere,
-    }
-}
-
-fn file(key: &[u8]) -> Place {
-    match key {
-        b"mimeType" | b"mime_type" | b"media_type" | b"format" | b"type" => Place::FileType,
-        b"data" | b"file_data" | b"bytes" | b"text" => Place::FileData,
-        b"fileUri" | b"file_uri" | b"url" | b"file_id" | b"uri" | b"s3Location" => Place::FileReference,
-        b"source" => Place::File,
-        b"content" => Place::Content,
         _ => Place::Nowhere,
     }
 }

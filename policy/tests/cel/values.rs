@@ -235,3 +235,53 @@ fn metadata_is_that_of_the_filters_before_us() {
     let missing = predicate("metadata.filter_metadata.other.plan == 'gold'", &facts);
     assert_eq!(missing, "there is no `metadata.filter_metadata.other`");
 }
+
+/// What a body tells, and what it does not.
+#[test]
+fn a_body_s_facts_are_what_it_says() {
+    let body = |text: &str| {
+        let mut facts = facts();
+        let read = policy::request::read(
+            "/v1/chat/completions",
+            "application/json",
+            text.as_bytes(),
+            policy::request::Extent::Whole,
+        );
+        facts.body(read, text.as_bytes(), &["/tools/1/name".to_owned(), "/n".to_owned(), String::new()]);
+        facts
+    };
+    let told = body(
+        r#"{"model":"m","stream":true,"max_tokens":7,"user":"u","litellm_session_id":"s","n":2,
+            "metadata":{"team":"red","seats":3},"tools":[{"name":"a"},{"name":"b"}],"messages":"hi"}"#,
+    );
+    for (source, expected) in [
+        ("llm.model", "m"),
+        ("llm.stream", "true"),
+        ("llm.maxOutput + 1", "8"),
+        ("llm.user", "u"),
+        ("llm.session", "s"),
+        ("llm.operation", "chat"),
+        ("llm.metadata.team", "red"),
+        ("llm.metadata['seats'] * 0.5", "1.5"),
+        ("llm.metadata.exists(key, key == 'team')", "true"),
+        ("has(llm.metadata.team) && has(llm.metadata) && has(llm.user)", "true"),
+        ("requestBodyJSON('/tools/1/name')", "b"),
+        ("requestBodyJSON('/n') + 1", "3"),
+        ("requestBodyJSON('').model", "m"),
+        ("llm.metadata.nobody", "error: there is no `llm.metadata.nobody`"),
+        ("llm.metadata.team.x", "error: `llm.metadata.team` is a string and has no parts"),
+    ] {
+        assert_eq!(text(source, &told), expected, "{source}");
+    }
+    let untold = body(r#"{"messages":[]}"#);
+    for (source, expected) in [
+        ("llm.model", "error: there is no `llm.model`"),
+        ("llm.stream", "false"),
+        ("llm.maxOutput", "error: there is no `llm.maxOutput`"),
+        ("has(llm.user) || has(llm.metadata) || has(llm.metadata.team)", "false"),
+        ("llm.metadata[?'team'].orValue('none')", "none"),
+        ("requestBodyJSON('/n')", "error: there is no `requestBodyJSON('/n')`"),
+    ] {
+        assert_eq!(text(source, &untold), expected, "{source}");
+    }
+}
