@@ -101,23 +101,24 @@ pub fn remove_request_header(name: &str) {
 
 /// What the meter wants to know of the response.
 pub fn response_head(further: &[String]) -> ResponseHead {
-    let value = |name| header(MapType::HttpResponseHeaders, name).unwrap_or_default();
-    let text = |name| String::from_utf8(value(name)).unwrap_or_default();
-    ResponseHead {
-        status: text(":status").parse().unwrap_or_default(),
-        content_type: text("content-type"),
-        content_encoding: text("content-encoding"),
-        usage_headers: further
-            .iter()
-            .map(|name| (name.clone(), text(name)))
-            .filter(|(_, value)| !value.is_empty())
-            .collect(),
-    }
+    let text = |name: &str| String::from_utf8(header(MapType::HttpResponseHeaders, name)?).ok();
+    let status = text(":status").and_then(|status| status.parse().ok()).unwrap_or_default();
+    ResponseHead::from_headers(status, further, text)
 }
 
 /// Sets a response header.
 pub fn set_response_header(name: &str, value: &str) {
     told(name, hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value)));
+}
+
+/// Removes every value of a response header.
+pub fn remove_response_header(name: &str) {
+    told(name, hostcalls::remove_map_value(MapType::HttpResponseHeaders, name));
+}
+
+/// Sends this on in the place of the bytes that are just passing.
+pub fn replace_response_body(bytes: &[u8]) {
+    told("a chunk", hostcalls::set_buffer(BufferType::HttpResponseBody, 0, usize::MAX, bytes));
 }
 
 fn header(map: MapType, name: &str) -> Option<Vec<u8>> {

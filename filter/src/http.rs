@@ -76,6 +76,8 @@ impl Request {
                 Effect::SetHeaders(headers) => {
                     headers.iter().for_each(|(name, value)| host::set_response_header(name, value));
                 }
+                Effect::RemoveHeader(name) => host::remove_response_header(name),
+                Effect::ReplaceChunk(bytes) => host::replace_response_body(&bytes),
                 Effect::Commit(settlement) => self.shared.commit(settlement),
                 Effect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());

@@ -28,7 +28,11 @@ impl Done {
                 Effect::Edit(edit) => {
                     assert!(serde_json::from_slice::<serde_json::Value>(&edit.body).is_ok())
                 }
-                Effect::SetHeaders(_) | Effect::UpstreamFailed(_) | Effect::Count(_) => {}
+                Effect::SetHeaders(_)
+                | Effect::RemoveHeader(_)
+                | Effect::ReplaceChunk(_)
+                | Effect::UpstreamFailed(_)
+                | Effect::Count(_) => {}
             }
         }
         assert!(

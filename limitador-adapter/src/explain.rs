@@ -62,12 +62,8 @@ pub async fn explain(question: Question) -> Result<String, Unexplained> {
     line(&mut told, String::new());
     line(&mut told, decision(&effects));
     if let (Some(response), false) = (question.response, exchange.is_over()) {
-        let head = ResponseHead {
-            status: response.status,
-            content_type: response.header("content-type"),
-            content_encoding: response.header("content-encoding"),
-            usage_headers: Vec::new(),
-        };
+        let header = |name: &str| Some(response.header(name)).filter(|value| !value.is_empty());
+        let head = ResponseHead::from_headers(response.status, exchange.answer_headers(), header);
         exchange.handle(Event::Response(&head));
         let mut effects = exchange.handle(Event::Body { chunk: &response.body, end: true });
         effects.extend(exchange.handle(Event::Closed));

@@ -55,6 +55,8 @@ struct Native {
     requests: u64,
     health: Health,
     access: BodyAccess,
+    /// What the client gets in the place of the piece that is just passing.
+    replaced: Option<Vec<u8>>,
 }
 
 /// A request that waits for the provider.
@@ -91,6 +93,7 @@ impl Native {
             requests,
             health: Health::default(),
             access,
+            replaced: None,
         }
     }
 
@@ -125,6 +128,8 @@ impl Native {
                     set(seen, &denial.headers);
                 }
                 Effect::SetHeaders(headers) => set(seen, &headers),
+                Effect::RemoveHeader(name) => seen.headers.retain(|(key, _)| key != name),
+                Effect::ReplaceChunk(bytes) => self.replaced = Some(bytes),
                 Effect::Commit(settlement) => assert!(self.outbox.push(settlement), "the queue is full"),
                 Effect::UpstreamFailed(model) => self.health.failed(&model, self.milliseconds()),
                 Effect::Resume | Effect::Count(_) => {}
@@ -195,18 +200,15 @@ impl Native {
         });
         for piece in open.answer.pieces().iter().take(pieces).skip(from) {
             self.handle(&mut open.exchange, &mut open.seen, Event::Body { chunk: piece, end: false });
-            open.seen.body.extend_from_slice(piece);
+            open.seen.body.extend_from_slice(self.replaced.take().as_deref().unwrap_or(piece));
         }
         open.delivered = Some(pieces);
     }
 
     fn head(&mut self, open: &mut Open, status: u16, headers: Vec<(String, String)>) {
         open.seen.status = status;
-        let value = |name: &str| e2e::wire::header(&headers, name).unwrap_or_default().to_owned();
-        let (content_type, content_encoding) = (value("content-type"), value("content-encoding"));
-        let named = open.exchange.answer_headers().iter().map(|name| (name.clone(), value(name)));
-        let usage_headers = named.filter(|(_, value)| !value.is_empty()).collect();
-        let head = ResponseHead { status, content_type, content_encoding, usage_headers };
+        let value = |name: &str| e2e::wire::header(&headers, name).map(str::to_owned);
+        let head = ResponseHead::from_headers(status, open.exchange.answer_headers(), value);
         open.seen.headers = headers;
         self.handle(&mut open.exchange, &mut open.seen, Event::Response(&head));
     }
@@ -259,6 +261,7 @@ impl Player for Native {
                 open.seen.cut = true;
             } else {
                 self.handle(&mut open.exchange, &mut open.seen, Event::Body { chunk: b"", end: true });
+                open.seen.body.extend(self.replaced.take().unwrap_or_default());
             }
         }
         self.handle(&mut open.exchange, &mut open.seen, Event::Closed);

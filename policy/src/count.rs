@@ -42,6 +42,8 @@ pub enum Count {
     UnreadRequest(&'static str),
     /// A request was changed, so that its provider tells the usage of its stream.
     UsageAsked,
+    /// The chunk that tells the usage went to a client that had not asked for it: the stream was compressed.
+    UsageChunkKept,
     /// Something of a response's body could not be read; what could be is charged.
     Unreadable(Cause),
     /// Tokens were charged, in one exchange.
@@ -86,6 +88,7 @@ impl Count {
             }
             Self::UnreadRequest(cause) => format!("weir_request_errors.cause.{cause}").into(),
             Self::UsageAsked => "weir_usage_asked".into(),
+            Self::UsageChunkKept => "weir_usage_chunks_kept".into(),
             Self::Unreadable(cause) => format!("weir_response_errors.cause.{}", cause.name()).into(),
             Self::TokensCharged(_) => "weir_tokens_charged".into(),
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),

@@ -15,6 +15,7 @@ use crate::model::FailureMode;
 use crate::outbox::Settlement;
 use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
 use crate::refusal::{self, Denial, Headers, Standing};
+use crate::request::UsageChunkFilter;
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
 use intake::Intake;
@@ -70,6 +71,10 @@ pub enum Effect {
     Deny(Denial),
     /// Set these headers of the response.
     SetHeaders(Headers),
+    /// Remove this header of the response.
+    RemoveHeader(&'static str),
+    /// Send this on in the place of the piece of the response's body that is just passing.
+    ReplaceChunk(Vec<u8>),
     /// Tell the adapter, from where nothing waits for it.
     Commit(Settlement),
     /// An upstream of this model failed; [`crate::health::Health`] is to know.
@@ -144,6 +149,8 @@ struct Responding {
     /// Those that a `cost` names.
     headers: BTreeMap<String, String>,
     meter: Option<Meter>,
+    /// Takes out what the client has not asked for.
+    usage_chunk: Option<UsageChunkFilter>,
 }
 
 impl Exchange {
@@ -316,21 +323,34 @@ impl Exchange {
         } else {
             BTreeMap::new()
         };
+        let unasked = reservation.usage_unasked && head.is_event_stream();
+        let usage_chunk = (unasked && !head.is_encoded()).then(UsageChunkFilter::default);
+        let mut effects: Vec<Effect> = failed.map(Effect::UpstreamFailed).into_iter().collect();
+        effects.extend((!told.is_empty()).then_some(Effect::SetHeaders(told)));
+        if usage_chunk.is_some() {
+            // There will be less than the provider said.
+            effects.push(Effect::RemoveHeader("content-length"));
+        } else if unasked {
+            effects.push(Effect::Count(Count::UsageChunkKept));
+        }
         let status = head.status;
-        self.state = State::Responding(Box::new(Responding { reservation, status, headers, meter }));
-        let told = (!told.is_empty()).then_some(Effect::SetHeaders(told));
-        told.into_iter().chain(failed.map(Effect::UpstreamFailed)).collect()
+        self.state =
+            State::Responding(Box::new(Responding { reservation, status, headers, meter, usage_chunk }));
+        effects
     }
 
     fn body(&mut self, mut responding: Box<Responding>, chunk: &[u8], end: bool) -> Vec<Effect> {
         if let Some(meter) = &mut responding.meter {
             meter.feed(chunk);
         }
+        let replaced = responding.usage_chunk.as_mut().and_then(|filter| filter.feed(chunk, end));
+        let mut effects: Vec<Effect> = replaced.map(Effect::ReplaceChunk).into_iter().collect();
         if end {
-            return responding.settle(Ending::Complete);
+            effects.extend(responding.settle(Ending::Complete));
+        } else {
+            self.state = State::Responding(responding);
         }
-        self.state = State::Responding(responding);
-        Vec::new()
+        effects
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Expected {
     pub headers: BTreeMap<String, Option<String>>,
     /// An object: the body is JSON and holds this. A text: the body holds it.
     pub body: Option<Value>,
+    /// Exactly the body.
+    pub exact_body: Option<String>,
     /// Whether the body is cut.
     pub cut: Option<bool>,
     /// Whether the request got to the provider.
@@ -82,6 +84,11 @@ impl Expected {
             if sent != body.as_str() {
                 wrong.push(format!("the sent body is {sent}, not {body}"));
             }
+        }
+        if let Some(body) = &self.exact_body
+            && seen.body != body.as_bytes()
+        {
+            wrong.push(format!("the body is {:?}, not {body:?}", String::from_utf8_lossy(&seen.body)));
         }
         if let Some(body) = &self.body {
             compare_body(body, &seen.body, &mut wrong);

@@ -18,7 +18,7 @@ pub(super) struct Body {
 
 /// What the content type says, where that decides more than the first byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Content {
+pub(super) enum Content {
     #[default]
     Other,
     ServerSentEvents,
@@ -126,7 +126,7 @@ impl Sink for Body {
 }
 
 impl Content {
-    fn of(header: &str) -> Self {
+    pub(super) fn of(header: &str) -> Self {
         let media_type = header.split(';').next().unwrap_or_default().trim();
         if media_type.eq_ignore_ascii_case("text/event-stream") {
             Content::ServerSentEvents

@@ -15,7 +15,7 @@ mod tally;
 pub use report::Cause;
 pub(crate) use tally::count;
 
-use body::Body;
+use body::{Body, Content};
 use decode::{Budget, Decoder};
 
 type Scanner = crate::json::Scanner<dialect::Node>;
@@ -46,6 +46,47 @@ pub struct ResponseHead {
     pub content_encoding: String,
     /// Other headers that carry usage (`x-amzn-bedrock-*-token-count`) or that a `cost` names, lower-case names.
     pub usage_headers: Vec<(String, String)>,
+}
+
+/// The headers that carry usage: Bedrock's `InvokeModel` tells it there. All four come together, or the first two.
+pub const USAGE_HEADERS: [&str; 4] = [
+    "x-amzn-bedrock-input-token-count",
+    "x-amzn-bedrock-output-token-count",
+    "x-amzn-bedrock-cache-read-input-token-count",
+    "x-amzn-bedrock-cache-write-input-token-count",
+];
+
+impl ResponseHead {
+    /// From the headers, each looked up by its lower-case name. `further`: those that are wanted beside ours.
+    pub fn from_headers(
+        status: u16,
+        further: &[String],
+        mut header: impl FnMut(&str) -> Option<String>,
+    ) -> Self {
+        let content_type = header("content-type").unwrap_or_default();
+        let content_encoding = header("content-encoding").unwrap_or_default();
+        let mut usage_headers = Vec::new();
+        for (index, name) in USAGE_HEADERS.into_iter().enumerate() {
+            // Nearly all responses have none, and are not asked further.
+            if index < 2 || !usage_headers.is_empty() {
+                usage_headers.extend(header(name).map(|value| (name.to_owned(), value)));
+            }
+        }
+        for name in further {
+            usage_headers.extend(header(name).map(|value| (name.clone(), value)));
+        }
+        Self { status, content_type, content_encoding, usage_headers }
+    }
+
+    /// Whether the body is a stream of server-sent events.
+    pub(crate) fn is_event_stream(&self) -> bool {
+        Content::of(&self.content_type) == Content::ServerSentEvents
+    }
+
+    /// Whether the body is compressed.
+    pub(crate) fn is_encoded(&self) -> bool {
+        !matches!(Decoder::new(&self.content_encoding), Ok(Decoder::Identity))
+    }
 }
 
 /// What was read, at any moment.
