@@ -4,6 +4,8 @@
 
 kubernetes_pin="$(sed -n 's/^\tk8s.io\/kubernetes v\([0-9.]*\).*/\1/p' scripts/k8s/go.mod)"
 gateway_api_pin=1.4.1
+envoy_gateway_pin=1.6.0
+istio_pin=1.28.0
 
 need_kubernetes() {
   local place="$cache/kubernetes-$kubernetes_pin"
@@ -13,7 +15,11 @@ need_kubernetes() {
     build_kubernetes "$place"
   fi
   command -v kubectl >/dev/null || [ -x "${KUBEBUILDER_ASSETS:-$place}/kubectl" ] || build_kubectl "$place"
-  need_gateway_api "$cache/gateway-api-$gateway_api_pin"
+  need_definitions "$cache/gateway-api-$gateway_api_pin" "sigs.k8s.io/gateway-api@v$gateway_api_pin" \
+    config/crd/standard/gateway.networking.k8s.io_{gatewayclasses,gateways,httproutes}.yaml
+  need_definitions "$cache/envoy-gateway-$envoy_gateway_pin" "github.com/envoyproxy/gateway@v$envoy_gateway_pin" \
+    charts/gateway-helm/crds/generated/gateway.envoyproxy.io_{envoyextensionpolicies,envoypatchpolicies,envoyproxies}.yaml
+  need_definitions "$cache/istio-$istio_pin" "istio.io/api@v$istio_pin" kubernetes/customresourcedefinitions.gen.yaml
 }
 
 # Go downloads the toolchain that a module asks for by itself, if there is any Go since 1.21.
@@ -45,15 +51,17 @@ build_kubectl() {
   mv "$1/.kubectl" "$1/kubectl"
 }
 
-need_gateway_api() {
-  local module work
-  [ ! -d "$1" ] || return 0
+# need_definitions PLACE MODULE@VERSION FILE...: definitions that a Go module carries.
+need_definitions() {
+  local place="$1" module="$2" work folder
+  shift 2
+  [ ! -d "$place" ] || return 0
   need_go
-  module="$(go mod download -json "sigs.k8s.io/gateway-api@v$gateway_api_pin" | sed -n 's/^\t"Dir": "\(.*\)",/\1/p')"
-  [ -n "$module" ] || die "Gateway API's definitions could not be downloaded"
+  folder="$(go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",/\1/p')"
+  [ -n "$folder" ] || die "$module could not be downloaded"
   mkdir -p "$cache"
-  work="$(mktemp -d "$cache/gateway-api.XXXXXX")"
-  cp "$module"/config/crd/standard/gateway.networking.k8s.io_{gatewayclasses,gateways,httproutes}.yaml "$work"
+  work="$(mktemp -d "$cache/definitions.XXXXXX")"
+  (cd "$folder" && cp "$@" "$work")
   chmod -R u+w "$work"
-  mv "$work" "$1"
+  mv "$work" "$place"
 }

@@ -43,12 +43,13 @@ pub fn kubernetes(program: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{program} is missing: run `make test-k8s`, which builds it"))
 }
 
-/// Gateway API's CustomResourceDefinitions.
-pub fn gateway_api() -> PathBuf {
+/// The CustomResourceDefinitions of `gateway-api`, `envoy-gateway` or `istio`.
+pub fn definitions(whose: &str) -> PathBuf {
     let script = std::fs::read_to_string(root().join("scripts/kubernetes.sh"))
         .expect("scripts/kubernetes.sh is there");
-    let pin = script.lines().find_map(|line| line.strip_prefix("gateway_api_pin="));
-    cache().join(format!("gateway-api-{}", pin.expect("scripts/kubernetes.sh pins Gateway API")))
+    let variable = format!("{}_pin=", whose.replace('-', "_"));
+    let pin = script.lines().find_map(|line| line.strip_prefix(&variable));
+    cache().join(format!("{whose}-{}", pin.expect("scripts/kubernetes.sh pins it")))
 }
 
 /// Redis: `$WEIR_REDIS`, the one in the PATH, or the one that `make` has found a name for.

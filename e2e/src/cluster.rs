@@ -113,9 +113,9 @@ impl Cluster {
 
     /// Applies Weir's CustomResourceDefinitions and Gateway API's, and waits until they are served.
     pub fn define(&self) {
-        let gateway_api = artefacts::gateway_api().display().to_string();
-        let folders =
-            ["manifests/crds", "manifests/crds/kuadrant", &gateway_api].map(|folder| ["-f", folder]);
+        let gateway_api = artefacts::definitions("gateway-api").display().to_string();
+        let folders = ["manifests/crds/tokenratelimitpolicies.yaml", "manifests/crds/kuadrant", &gateway_api]
+            .map(|folder| ["-f", folder]);
         self.run(&[["apply", "--server-side"].as_slice(), &folders.concat()].concat());
         self.run(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
     }

@@ -1,6 +1,7 @@
 //! Against a real API server, and through a real Envoy.
 
 mod enforcement;
+mod manifests;
 mod replicas;
 mod routes;
 mod schema;

@@ -1,0 +1,64 @@
+//! What we say to apply can be applied, and gives the adapter no more rights than it needs.
+
+use e2e::artefacts;
+use e2e::cluster::Cluster;
+
+#[test]
+fn every_manifest_is_taken_by_the_api_server_as_it_is() {
+    let cluster = Cluster::start();
+    cluster.install();
+    for whose in ["envoy-gateway", "istio"] {
+        let folder = artefacts::definitions(whose).display().to_string();
+        cluster.run(&["apply", "--server-side", "-f", &folder]);
+    }
+    cluster.run(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
+    cluster.run(&["create", "namespace", "istio-system"]);
+    let strict = ["apply", "--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server"];
+    for what in [
+        ["-k", "manifests/adapter"],
+        ["-k", "manifests/overlays/redis"],
+        ["-f", "manifests/istio"],
+        ["-f", "manifests/envoy-gateway"],
+    ] {
+        let told = cluster.run(&[strict.as_slice(), &what].concat());
+        println!("{what:?}:\n{told}");
+    }
+    let replicas = cluster.run(&["kustomize", "manifests/overlays/redis"]);
+    assert!(replicas.contains("replicas: 2") && replicas.contains("redis://redis:6379"), "{replicas}");
+}
+
+#[test]
+fn the_adapter_may_do_what_it_must_and_nothing_else() {
+    let cluster = Cluster::start();
+    cluster.install();
+    let may = |verb: &str, what: &str, namespace: &str| {
+        let who = "system:serviceaccount:weir-system:limitador-adapter";
+        let (what, part) = what.split_once('/').unwrap_or((what, ""));
+        let part = format!("--subresource={part}");
+        let asked = cluster.kubectl(&["auth", "can-i", verb, what, &part, "--as", who, "-n", namespace]);
+        String::from_utf8_lossy(&asked.stdout).trim() == "yes"
+    };
+    for (verb, what, namespace) in [
+        ("list", "tokenratelimitpolicies.weir.dev", "default"),
+        ("watch", "tokenratelimitpolicies.kuadrant.io", "default"),
+        ("patch", "tokenratelimitpolicies.weir.dev/status", "default"),
+        ("watch", "httproutes.gateway.networking.k8s.io", "default"),
+        ("update", "leases.coordination.k8s.io", "weir-system"),
+    ] {
+        assert!(may(verb, what, namespace), "must {verb} {what}");
+    }
+    for (verb, what, namespace) in [
+        ("get", "secrets", "weir-system"),
+        ("list", "secrets", "default"),
+        ("list", "pods", "weir-system"),
+        ("update", "tokenratelimitpolicies.weir.dev", "default"),
+        ("patch", "tokenratelimitpolicies.weir.dev", "default"),
+        ("delete", "tokenratelimitpolicies.weir.dev", "default"),
+        ("patch", "httproutes.gateway.networking.k8s.io", "default"),
+        ("update", "gateways.gateway.networking.k8s.io", "default"),
+        ("update", "leases.coordination.k8s.io", "kube-system"),
+        ("create", "clusterrolebindings.rbac.authorization.k8s.io", "default"),
+    ] {
+        assert!(!may(verb, what, namespace), "must not {verb} {what}");
+    }
+}
