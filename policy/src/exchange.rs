@@ -11,7 +11,7 @@ use crate::count::{Count, UsageSource};
 use crate::facts::{Answer, Facts, Need};
 use crate::health;
 use crate::meter::{CHARACTERS_PER_TOKEN, Meter, ResponseHead, Usage};
-use crate::model::FailureMode;
+use crate::model::{FailureMode, StreamUsage};
 use crate::outbox::Settlement;
 use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
 use crate::refusal::{self, Denial, Headers, Standing};
@@ -258,7 +258,7 @@ impl Exchange {
             effects.push(Effect::Deny(refusal::unavailable(Some(&failure.policy))));
         } else if !judgement.holds.is_empty() {
             let mut reservation = Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless);
-            let asks = reservation.counts_tokens().then(|| intake?.ask_for_usage(&facts)).flatten();
+            let asks = reservation.asks_for_usage().then(|| intake?.ask_for_usage(&facts)).flatten();
             if let Some((edit, unasked)) = asks {
                 reservation.usage_unasked = unasked;
                 effects.extend([Effect::Count(Count::UsageAsked), Effect::Edit(edit)]);
@@ -382,6 +382,13 @@ impl Reservation {
         self.facts = has_cost.then(|| Box::new(facts));
     }
 
+    /// Whether somebody wants the provider to tell the usage of a stream.
+    fn asks_for_usage(&self) -> bool {
+        let rates = self.holds.iter().map(|hold| &hold.rate);
+        let mut of_usage = rates.filter(|rate| rate.rate.unit.is_of_usage());
+        of_usage.any(|rate| rate.usage.stream_usage == StreamUsage::Request)
+    }
+
     fn counts_tokens(&self) -> bool {
         self.holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage())
     }
@@ -434,11 +441,11 @@ impl Reservation {
 
     /// Ends it with what the answer costs.
     fn charge(&mut self, answer: Answer, source: UsageSource) -> Vec<Effect> {
-        let usage = answer.usage;
+        let (usage, finished) = (answer.usage, answer.finished);
         if let Some(facts) = &mut self.facts {
             facts.answer(answer);
         }
-        let spent = Spent { usage: &usage, used: source != UsageSource::None, facts: self.facts.as_deref() };
+        let spent = Spent { usage: &usage, source, finished, facts: self.facts.as_deref() };
         let (charges, failures): (Vec<_>, Vec<_>) = self.holds.iter().map(|hold| spent.of(hold)).unzip();
         let mut effects = vec![self.commit(charges.into_iter())];
         effects.extend(failures.into_iter().flatten().map(Effect::Count));

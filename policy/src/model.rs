@@ -9,10 +9,12 @@ pub(crate) mod names;
 mod price;
 pub(crate) mod reader;
 mod unit;
+mod usage;
 
 pub(crate) use price::micro_usd;
 pub use price::{Price, Tariff, usd_text};
 pub use unit::{Period, Unit, Window};
+pub use usage::{OnMissing, StreamUsage, UsageRules};
 
 /// One policy, its expressions compiled.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct Policy {
     pub limits: Vec<Limit>,
     /// What happens when the adapter cannot answer in time.
     pub failure_mode: FailureMode,
+    /// How responses are read.
+    pub usage: UsageRules,
     /// The first that is for a model is its own.
     pub prices: Vec<Price>,
     /// What is wrong with it where request bodies are not read: each fact that only a body tells.

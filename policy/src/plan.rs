@@ -7,7 +7,7 @@ use crate::cel::{EvaluationError, Expression};
 use crate::config::BodyAccess;
 use crate::facts::{self, Answer, Facts, Need};
 use crate::meter::Usage;
-use crate::model::{FailureMode, Limit, Policy, Rate, TargetKind, Tariff};
+use crate::model::{FailureMode, Limit, Policy, Rate, TargetKind, Tariff, UsageRules};
 use crate::routes::Routes;
 use holding::Matching;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct PlannedRate {
     pub rate: Rate,
     /// The policy's.
     pub failure_mode: FailureMode,
+    /// The policy's.
+    pub usage: UsageRules,
     /// The limit's name, or with its unit and window if the limit has several rates.
     pub label: String,
     entries: Entries,
@@ -484,6 +486,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit) -> Vec<Arc<Pla
             limit: limit.name.clone(),
             rate: rate.clone(),
             failure_mode: policy.failure_mode,
+            usage: policy.usage,
             label,
             entries,
         })

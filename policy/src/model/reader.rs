@@ -1,5 +1,6 @@
 //! Document → [`Policy`]. Everything is read before anything is given up, so one pass tells every mistake.
 
+use super::usage::{UsageRules, usage};
 use super::{
     DEFAULT_TTL, FailureMode, Limit, Maximum, Period, Policy, Price, Rate, Target, TargetKind, Tariff, Ttl,
     Unit, Window, names, price,
@@ -48,11 +49,10 @@ const METADATA: Fields = Fields {
     ],
 };
 const SPEC: Fields = Fields {
-    known: &["targetRef", "when", "limits", "failureMode", "prices"],
+    known: &["targetRef", "when", "limits", "failureMode", "usage", "prices"],
     later: &[
         ("defaults", Some("limits")),
         ("overrides", Some("limits")),
-        ("usage", None),
         ("onExceeded", None),
         // Kuadrant's `usage.pointers`.
         ("dataExtraction", None),
@@ -100,9 +100,9 @@ pub(crate) fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> 
     let spec = document.required("spec").and_then(spec);
     version.and(kind)?;
     let (namespace, name) = metadata?;
-    let Spec { target, when, limits, failure_mode, prices } = spec?;
+    let Spec { target, when, limits, failure_mode, usage, prices } = spec?;
     let needs_body = Vec::new();
-    Ok(Policy { namespace, name, target, when, limits, failure_mode, prices, needs_body })
+    Ok(Policy { namespace, name, target, when, limits, failure_mode, usage, prices, needs_body })
 }
 
 fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
@@ -120,6 +120,7 @@ struct Spec {
     when: Vec<Expression>,
     limits: Vec<Limit>,
     failure_mode: FailureMode,
+    usage: UsageRules,
     prices: Vec<Price>,
 }
 
@@ -130,12 +131,14 @@ fn spec(node: Node<'_>) -> Result<Spec, Reported> {
     let priced = spec.optional("prices").is_some();
     let limits = spec.required("limits").and_then(|node| limits(&node, priced));
     let failure_mode = spec.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
+    let usage = spec.optional("usage").map(usage).transpose();
     let prices = spec.optional("prices").map(|node| prices(&node)).transpose();
     Ok(Spec {
         target: target?,
         when: when?.unwrap_or_default(),
         limits: limits?,
         failure_mode: failure_mode?.unwrap_or_default(),
+        usage: usage?.unwrap_or_default(),
         prices: prices?.unwrap_or_default(),
     })
 }
