@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-k8s crds check fuzz bench
+.PHONY: help build demo test test-k8s k8s-up k8s-down kind-up kind-test kind-down crds check fuzz bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -16,6 +16,21 @@ test: ## every check and test that needs no container engine
 
 test-k8s: ## the tests against a real API server and etcd, without containers
 	@bash scripts/test-k8s.sh
+
+k8s-up: ## a real API server and etcd on this machine, for .k8s/kubeconfig
+	@bash scripts/k8s.sh up
+
+k8s-down: ## its end
+	@bash scripts/k8s.sh down
+
+kind-up: ## a kind cluster with Envoy Gateway, Weir and an LLM simulator; needs docker
+	@bash scripts/kind.sh up
+
+kind-test: ## the announced policy, through that cluster's gateway
+	@bash scripts/kind.sh test
+
+kind-down: ## its end
+	@bash scripts/kind.sh down
 
 crds: ## manifests/crds/ anew, from the Rust types
 	@bash scripts/crds.sh

@@ -18,7 +18,7 @@ need_kubernetes() {
   need_definitions "$cache/gateway-api-$gateway_api_pin" "sigs.k8s.io/gateway-api@v$gateway_api_pin" \
     config/crd/standard/gateway.networking.k8s.io_{gatewayclasses,gateways,httproutes}.yaml
   need_definitions "$cache/envoy-gateway-$envoy_gateway_pin" "github.com/envoyproxy/gateway@v$envoy_gateway_pin" \
-    charts/gateway-helm/crds/generated/gateway.envoyproxy.io_{envoyextensionpolicies,envoypatchpolicies,envoyproxies}.yaml
+    charts/gateway-helm/crds/generated/gateway.envoyproxy.io_{envoyextensionpolicies,envoypatchpolicies,envoyproxies,securitypolicies}.yaml
   need_definitions "$cache/istio-$istio_pin" "istio.io/api@v$istio_pin" kubernetes/customresourcedefinitions.gen.yaml
 }
 
@@ -55,7 +55,7 @@ build_kubectl() {
 need_definitions() {
   local place="$1" module="$2" work folder
   shift 2
-  [ ! -d "$place" ] || return 0
+  [ "$(ls "$place" 2>/dev/null | wc -l)" != $# ] || return 0
   need_go
   folder="$(go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",/\1/p')"
   [ -n "$folder" ] || die "$module could not be downloaded"
@@ -63,5 +63,6 @@ need_definitions() {
   work="$(mktemp -d "$cache/definitions.XXXXXX")"
   (cd "$folder" && cp "$@" "$work")
   chmod -R u+w "$work"
+  rm -rf "$place"
   mv "$work" "$place"
 }

@@ -19,6 +19,7 @@ fn every_manifest_is_taken_by_the_api_server_as_it_is() {
         ["-k", "manifests/overlays/redis"],
         ["-f", "manifests/istio"],
         ["-f", "manifests/envoy-gateway"],
+        ["-f", "manifests/kind"],
     ] {
         let told = cluster.run(&[strict.as_slice(), &what].concat());
         println!("{what:?}:\n{told}");

@@ -1,0 +1,21 @@
+# docker build --target filter -t weir/filter .              the module alone, as Istio's WasmPlugin wants it
+# docker build --target adapter -t weir/limitador-adapter .  the adapter, which serves the module, too
+FROM rust:1.95-bookworm AS build
+RUN rustup target add wasm32-unknown-unknown
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build -p filter --profile wasm --locked --target wasm32-unknown-unknown \
+ && cargo build -p limitador-adapter --release --locked \
+ && mkdir /out \
+ && cp target/wasm32-unknown-unknown/wasm/filter.wasm /out/weir.wasm \
+ && cp target/release/limitador-adapter /out/
+
+FROM scratch AS filter
+COPY --from=build /out/weir.wasm /plugin.wasm
+
+FROM gcr.io/distroless/cc-debian12:nonroot AS adapter
+COPY --from=build /out/limitador-adapter /limitador-adapter
+COPY --from=build /out/weir.wasm /weir.wasm
+ENTRYPOINT ["/limitador-adapter"]
+CMD ["serve"]
