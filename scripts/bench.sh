@@ -13,3 +13,7 @@ cargo build -p bench --release --locked --target-dir "$target"
 say "measuring (a minute per round; a quiet machine gives steadier numbers)"
 BENCH_DATE="$(date -u +%F)" WEIR_WASM="$PWD/dist/weir.wasm" WEIR_ADAPTER="$PWD/dist/limitador-adapter" \
   "$target/release/bench"
+
+say "measuring what counting costs"
+need_redis
+BENCH_DATE="$(date -u +%F)" cargo bench -p limitador-adapter --bench ledger --locked --target-dir "$target"

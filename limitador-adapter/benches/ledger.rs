@@ -59,8 +59,9 @@ const CASES: [(usize, usize); 6] = [(1, 1), (10_000, 1), (1_000_000, 1), (1, 8),
 fn main() {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let date = std::env::var("BENCH_DATE").map(|date| format!(" on {date}")).unwrap_or_default();
     let mut section = format!(
-        "{HEADING}\n\n`cargo bench -p limitador-adapter --bench ledger`, keys made anew for each call as for one over the wire.\n"
+        "{HEADING}\n\n`cargo bench -p limitador-adapter --bench ledger`{date}; keys made anew for each call as for one over the wire.\n"
     );
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
     if wants("memory") {

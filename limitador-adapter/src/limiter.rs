@@ -20,6 +20,10 @@ use tokio::sync::watch;
 /// The longest life of a hold, whatever a call asks for: an exchange that takes a day is not coming back.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The most that one call holds where no maximum stops it. Sums of holds end at what a storage can count, and letting go of
+/// one that reached that would free what others hold.
+const MOST_UNENFORCED: u64 = 1 << 40;
+
 /// Reservations that one Commit may end.
 const MOST_COMMITS: usize = 4096;
 
@@ -81,7 +85,10 @@ impl Limiter {
             key: Arc::clone(key),
             amount: match rate.unit {
                 Unit::Requests | Unit::Concurrency => 1,
-                _ => named.amount.unwrap_or(request.amount).max(1),
+                _ => {
+                    let most = if named.unenforced { MOST_UNENFORCED } else { u64::MAX };
+                    named.amount.unwrap_or(request.amount).clamp(1, most)
+                }
             },
             max: named.max_of(rate),
             ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),

@@ -1,6 +1,7 @@
 //! Reserve and Commit over a real connection.
 
 use crate::server::{POLICY, Server, commit, descriptor, reserve, whole};
+use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
 use std::time::Duration;
@@ -157,6 +158,26 @@ async fn absurd_amounts_and_times_are_answered() {
     }
     assert_eq!(server.books("free", "tokens").await, [(u64::MAX, 0)]);
     assert_eq!(client.reserve(reserve("3", whole(0, 0))).await.unwrap().into_inner().code(), Code::OverLimit);
+}
+
+#[tokio::test]
+async fn absurd_holds_that_nothing_refuses_free_nobody_else_s() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    client.reserve(reserve("1", whole(900, 1))).await.unwrap();
+    let dry = |amount| {
+        let tokens = descriptor("default/llm/free", Some(("tokens", "3600s")), Some(amount));
+        vec![RateLimitDescriptor { unenforced: true, ..tokens }]
+    };
+    for id in ["2", "3"] {
+        let answer = client.reserve(reserve(id, dry(u64::MAX))).await.unwrap().into_inner();
+        assert_eq!((answer.code(), answer.statuses[0].code()), (Code::Ok, Code::Ok));
+    }
+    assert_eq!(server.metric(r#"weir_excused_total{policy="default/llm",limit="free"}"#).await, 2.0);
+    for id in ["2", "3"] {
+        client.commit(commit(id, dry(0))).await.unwrap();
+    }
+    assert_eq!(server.books("free", "tokens").await, [(0, 900)]);
 }
 
 #[tokio::test]
