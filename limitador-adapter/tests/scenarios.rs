@@ -3,6 +3,7 @@
 // Clippy knows a test by its attribute, and so misses the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use e2e::redis::Redis;
 use e2e::scenario::{AdapterFate, Answer, Ending, Player, Request, Seen, Story, run};
 use limitador_adapter::collection::Collection;
 use limitador_adapter::in_force::InForce;
@@ -11,6 +12,7 @@ use limitador_adapter::limiter::Limiter;
 use limitador_adapter::memory::MemoryLedger;
 use limitador_adapter::metrics::Metrics;
 use limitador_adapter::moment::Moment;
+use limitador_adapter::redis::RedisLedger;
 use policy::call::CallFailure;
 use policy::config::{BodyAccess, Encoding};
 use policy::exchange::{Effect, Event, Exchange, InForce as FilterPlan, ReservationId};
@@ -32,9 +34,24 @@ use tokio::sync::watch;
 
 #[test]
 fn every_story_goes_as_it_is_told() {
+    every_story(|| Arc::new(MemoryLedger::new(10_000, Moment::now())));
+}
+
+#[test]
+fn every_story_goes_as_it_is_told_on_a_redis() {
+    let (redis, mut database) = (Redis::start(), 0);
+    every_story(|| {
+        database += 1;
+        let place = redis.url(database).parse().unwrap();
+        Arc::new(RedisLedger::new(place, 10_000).unwrap().with_the_callers_time())
+    });
+}
+
+/// Plays all of them, each with a ledger of its own.
+fn every_story(mut ledger: impl FnMut() -> Arc<dyn Ledger>) {
     let mut wrong = Vec::new();
     for (name, path) in Story::all() {
-        let played = Story::read(&path).and_then(|story| run(&story, &mut Native::new(&story)));
+        let played = Story::read(&path).and_then(|story| run(&story, &mut Native::new(&story, ledger())));
         wrong.extend(played.err().map(|error| format!("{name}: {error}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
@@ -43,7 +60,7 @@ fn every_story_goes_as_it_is_told() {
 /// A filter and an adapter without a network between them, at a time of their own.
 struct Native {
     runtime: Runtime,
-    ledger: Arc<MemoryLedger>,
+    ledger: Arc<dyn Ledger>,
     limiter: Limiter,
     in_force: watch::Sender<Arc<InForce>>,
     metrics: Arc<Metrics>,
@@ -69,14 +86,13 @@ struct Open {
 }
 
 impl Native {
-    fn new(story: &Story) -> Self {
+    fn new(story: &Story, ledger: Arc<dyn Ledger>) -> Self {
         let access = story.reads_bodies.map_or(BodyAccess::None, BodyAccess::Buffer);
         let begun = Moment::now();
         let metrics = Arc::new(Metrics::new().unwrap());
         let (in_force, known) = watch::channel(Arc::new(InForce::default()));
-        let ledger = Arc::new(MemoryLedger::new(10_000, begun));
-        let limiter = Limiter::new(Arc::clone(&ledger) as Arc<dyn Ledger>, known, Arc::clone(&metrics));
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let limiter = Limiter::new(Arc::clone(&ledger), known, Arc::clone(&metrics));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (plan, outbox) = (FilterPlan::Nothing(FailureMode::Allow), Outbox::new(100));
         let (now, away, requests) = (begun, false, 0);
         Self {
@@ -276,7 +292,7 @@ impl Player for Native {
     fn counters(&mut self) -> Vec<Value> {
         self.tell();
         let in_force = Arc::clone(&self.in_force.borrow());
-        let readings = self.ledger.readings(self.now).unwrap();
+        let readings = self.runtime.block_on(self.ledger.readings(self.now)).unwrap();
         let bucket = |reading: limitador_adapter::ledger::Reading| {
             let (key, limit) = (&reading.key, in_force.limit(&reading.key.limit)?);
             let counters: serde_json::Map<_, _> =
