@@ -1,0 +1,168 @@
+//! What providers send, through a real Envoy: the client gets the provider's bytes, whatever they are, and is
+//! charged what they say. The bodies are the core's corpus, and some that were made to hurt.
+
+use e2e::client::{Request, Response};
+use e2e::upstream::Answer;
+use e2e::wait;
+use e2e::world::{World, policy};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// A limit with a bucket for each case.
+fn world() -> World {
+    let limit = json!({
+        "counters": [{ "expression": "request.headers['x-case']" }],
+        "reservation": { "amount": "1" },
+        "rates": [{ "limit": 1_000_000_000, "window": "1h" }]
+    });
+    World::with(&policy("llm", json!({ "limits": { "all": limit } })))
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn ask(world: &World, case: &str, answer: Answer) -> Response {
+    world.upstream.on(case, answer);
+    world.send(&Request::chat(5).header("x-case", case).answered_by(case))
+}
+
+struct Case {
+    name: String,
+    body: Vec<u8>,
+    expected: Value,
+}
+
+/// The bodies of the core's corpus but for the binary ones, which are kept there as text.
+fn corpus() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/responses");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let of_text = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| ["json", "sse", "ndjson"].iter().any(|it| extension == *it))
+    };
+    let case = |path: PathBuf| {
+        let expected = std::fs::read(format!("{}.expected", path.display())).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        Case {
+            name,
+            body: std::fs::read(path).unwrap(),
+            expected: serde_json::from_slice(&expected).unwrap(),
+        }
+    };
+    files.into_iter().filter(of_text).map(case).collect()
+}
+
+#[test]
+fn the_client_gets_the_provider_s_bytes_and_is_charged_what_they_say() {
+    let world = world();
+    let cases = corpus();
+    assert!(cases.len() > 50, "the corpus is not where it should be");
+    for Case { name, body, expected } in cases {
+        for compressed in [false, true] {
+            let case = format!("{name}-{compressed}");
+            let sent = if compressed { gzip(&body) } else { body.clone() };
+            let mut answer = Answer::new(expected["status"].as_u64().unwrap() as u16);
+            for (key, value) in expected["headers"].as_object().unwrap() {
+                answer = answer.header(key, value.as_str().unwrap());
+            }
+            if compressed {
+                answer = answer.header("content-encoding", "gzip");
+            }
+            for piece in sent.chunks(97) {
+                answer = answer.bytes(piece);
+            }
+            let got = ask(&world, &case, answer);
+            assert_eq!(got.cut, None, "{case}");
+            assert!(got.body == sent, "{case}: the bytes are not the provider's");
+            let delivered = expected["delivered"].as_u64().unwrap();
+            let uncovered = expected["uncovered"].as_u64().unwrap();
+            let in_error = expected["endedInError"].as_bool().unwrap();
+            let input = input();
+            let used = match (&expected["usage"]["total"], expected["status"].as_u64().unwrap()) {
+                (Value::Number(total), _) if in_error => total.as_u64().unwrap() + uncovered.div_ceil(4),
+                (Value::Number(total), _) => total.as_u64().unwrap(),
+                (_, 200..300) => input + delivered.div_ceil(4),
+                _ => 0,
+            };
+            world.adapter.wait_for_bucket("all", "tokens", &case, used, 0);
+        }
+    }
+    assert_eq!(world.envoy.stats("weir_response_errors"), "");
+}
+
+/// What the body of the request counts for without being read.
+fn input() -> u64 {
+    let messages = json!([{ "role": "user", "content": "Hi" }]);
+    let body = json!({ "model": "gpt-4o", "messages": messages, "max_tokens": 5 }).to_string();
+    body.len() as u64 / 4
+}
+
+/// In kilobytes, what a process has had in memory at most.
+fn peak(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
+    let world = world();
+    let json_type = "application/json";
+    let stream = "text/event-stream";
+    let usage =
+        |tokens: &str| format!(r#"{{"choices":[],"usage":{{"total_tokens":{tokens}}}}}"#).into_bytes();
+    let mib = 1 << 20;
+    let cases: Vec<(&str, &str, Option<&str>, Vec<u8>, Option<&str>)> = vec![
+        ("bomb", json_type, Some("gzip"), gzip(&gzip_bomb_text(400 * mib)), Some("bomb")),
+        ("no-gzip", json_type, Some("gzip"), b"{\"usage\":{}}".to_vec(), Some("corrupt")),
+        ("unknown-encoding", json_type, Some("snappy"), b"{}".to_vec(), Some("encoding")),
+        ("deep", json_type, None, vec![b'['; 4 * mib], Some("truncated")),
+        ("endless-event", stream, None, [b"data: {\"a\":\"".to_vec(), vec![b'x'; 20 * mib]].concat(), None),
+        ("endless-number", json_type, None, [b"{\"usage\":".to_vec(), vec![b'9'; 4 * mib]].concat(), None),
+        ("1e308", json_type, None, usage("1e308"), Some("count")),
+        ("negative", json_type, None, usage("-5"), Some("count")),
+        ("text", json_type, None, usage("\"many\""), Some("count")),
+    ];
+    for (case, content_type, encoding, body, cause) in cases {
+        let name = |cause: &str| format!("wasmcustom.weir_response_errors.cause.{cause}");
+        let before = cause.map(|cause| world.envoy.stat(&name(cause)));
+        let mut answer = Answer::new(200).header("content-type", content_type);
+        if let Some(encoding) = encoding {
+            answer = answer.header("content-encoding", encoding);
+        }
+        let got = ask(&world, case, answer.bytes(body.clone()));
+        assert!(
+            got.status == 200 && got.cut.is_none() && got.body == body,
+            "{case}: not the provider's bytes"
+        );
+        if let (Some(cause), Some(before)) = (cause, before) {
+            wait::until(case, || (world.envoy.stat(&name(cause)) > before).then_some(()));
+        }
+        wait::until(case, || {
+            let (used, held) = world.adapter.bucket("all", "tokens", case);
+            // Whatever the body claims, no more than could have been delivered is charged.
+            (held == 0 && used >= input() && used <= input() + 25 * mib as u64).then_some(())
+        });
+    }
+    // The last of repeated keys counts, as for most parsers.
+    let twice = br#"{"usage":{"total_tokens":5},"usage":{"total_tokens":7}}"#;
+    ask(&world, "twice", Answer::new(200).header("content-type", json_type).bytes(twice.as_slice()));
+    world.adapter.wait_for_bucket("all", "tokens", "twice", 7, 0);
+    let peak = peak(world.envoy.pid());
+    println!("Envoy had {peak} kB in memory at most");
+    assert!(peak < 600_000, "{peak} kB");
+}
+
+/// JSON that is nothing but a long text of one letter.
+fn gzip_bomb_text(length: usize) -> Vec<u8> {
+    let mut text = b"{\"a\":\"".to_vec();
+    text.resize(length, b'x');
+    text
+}
