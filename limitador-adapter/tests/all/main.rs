@@ -7,6 +7,7 @@ mod envoy;
 mod explain;
 mod grpc;
 mod http;
+mod kubernetes;
 mod ledger;
 mod ledger_model;
 mod plans;

@@ -1,0 +1,191 @@
+//! The cluster's objects → plans and verdicts, without a cluster.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DynamicObject;
+use limitador_adapter::in_force::{Gateway as Asked, InForce};
+use limitador_adapter::kubernetes::crd::Group;
+use limitador_adapter::kubernetes::index::{Change, Index};
+use limitador_adapter::kubernetes::lease::{Step, decide};
+use limitador_adapter::kubernetes::objects::{Gateway, Name, Route, Written};
+use limitador_adapter::metrics::Metrics;
+use policy::wire::weir::v1::{Placement, r#match::Path};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+fn object(name: &str, spec: Value) -> DynamicObject {
+    let metadata = json!({ "name": name, "namespace": "default", "uid": name, "generation": 1 });
+    serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
+}
+
+fn name(name: &str) -> Name {
+    Name { namespace: "default".into(), name: name.into() }
+}
+
+fn gateway(of: &str, listeners: Value) -> Change {
+    Change::Gateway(name(of), Some(Gateway::new(&object(of, json!({ "listeners": listeners })))))
+}
+
+fn route(of: &str, spec: Value) -> Change {
+    Change::Route(name(of), Some(Route::new(&object(of, spec))))
+}
+
+fn policy(of: &str, target: Value) -> Change {
+    let mut target = target;
+    target["group"] = "gateway.networking.k8s.io".into();
+    let limits = json!({ "all": { "rates": [{ "limit": 5, "window": "1h" }] } });
+    Change::Policy(Written::new(Group::Weir, &object(of, json!({ "targetRef": target, "limits": limits }))))
+}
+
+fn index(changes: Vec<Change>) -> Index {
+    let mut index = Index::default();
+    changes.into_iter().for_each(|change| index.apply(change));
+    index
+}
+
+/// The plan of a gateway, as lines.
+fn plan(index: &Index, gateway: &str) -> String {
+    let in_force = InForce::new(index.view().collected, &Metrics::new().unwrap());
+    let answer = in_force.plan(&Asked::parse(gateway).unwrap());
+    let names: Vec<String> = answer
+        .policies
+        .iter()
+        .map(|policy| {
+            serde_json::from_slice::<Value>(policy).unwrap()["metadata"]["name"].as_str().unwrap().into()
+        })
+        .collect();
+    told(&answer.placement.unwrap(), &names)
+}
+
+fn told(placement: &Placement, names: &[String]) -> String {
+    let of = |places: &[u32]| {
+        places.iter().map(|place| names[*place as usize].as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let mut text = format!("everywhere: {}\n", of(&placement.everywhere));
+    for listener in &placement.listeners {
+        writeln!(text, "at `{}` {:?}: {}", listener.hostname, listener.ports, of(&listener.policies))
+            .unwrap();
+    }
+    for rule in &placement.rules {
+        let paths: Vec<_> = rule
+            .matches
+            .iter()
+            .map(|found| match &found.path {
+                Some(Path::Exact(path)) => format!("={path}"),
+                Some(Path::Prefix(path)) => format!("{path}*"),
+                Some(Path::Regex(path)) => format!("~{path}"),
+                None => "*".to_owned(),
+            })
+            .collect();
+        writeln!(text, "{:?} {:?} {}: {}", rule.hostnames, rule.ports, paths.join(" "), of(&rule.policies))
+            .unwrap();
+    }
+    text
+}
+
+fn verdicts(index: &Index, filters: &[&str]) -> String {
+    let filters: BTreeSet<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
+    let now = Time(Timestamp::UNIX_EPOCH);
+    let mut text = String::new();
+    for verdict in index.view().verdicts {
+        let status = verdict.status(&filters, &now).unwrap();
+        for condition in status.conditions {
+            let (kind, reason, message) = (condition.type_, condition.reason, condition.message);
+            writeln!(text, "{}: {kind}={} {reason}: {message}", verdict.written.name.name, condition.status)
+                .unwrap();
+        }
+    }
+    text
+}
+
+fn http() -> Value {
+    json!([{ "name": "http", "protocol": "HTTP", "port": 80 }])
+}
+
+fn at(gateway: &str, path: &str) -> Value {
+    json!({ "parentRefs": [{ "name": gateway }], "rules": [{ "matches": [{ "path": { "type": "PathPrefix", "value": path } }] }] })
+}
+
+#[test]
+fn a_plan_holds_what_applies_at_its_gateway_and_the_routes_that_could_take_its_requests() {
+    let index = index(vec![
+        gateway("one", http()),
+        gateway("two", http()),
+        route("chat", at("one", "/chat")),
+        route("other", at("one", "/")),
+        route("elsewhere", at("two", "/chat")),
+        policy("for-one", json!({ "kind": "Gateway", "name": "one" })),
+        policy("for-two", json!({ "kind": "Gateway", "name": "two" })),
+        policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    insta::assert_snapshot!(plan(&index, "default/one"));
+    insta::assert_snapshot!(plan(&index, "default/two"));
+    insta::assert_snapshot!(plan(&index, "*"));
+}
+
+#[test]
+fn hosts_and_ports_are_those_that_listener_and_route_share() {
+    let listeners = json!([
+        { "name": "http", "protocol": "HTTP", "port": 80, "hostname": "*.example.com" },
+        { "name": "inner", "protocol": "HTTPS", "port": 8443, "allowedRoutes": { "namespaces": { "from": "All" } } },
+        { "name": "raw", "protocol": "TCP", "port": 9000 },
+    ]);
+    let mut both = at("one", "/both");
+    both["hostnames"] = json!(["llm.example.com", "example.org"]);
+    let mut inner = at("one", "/inner");
+    inner["parentRefs"][0]["sectionName"] = json!("inner");
+    let mut none = at("one", "/none");
+    none["hostnames"] = json!(["example.org"]);
+    none["parentRefs"][0]["sectionName"] = json!("http");
+    let index = index(vec![
+        gateway("one", listeners),
+        route("both", both),
+        route("inner", inner),
+        route("none", none),
+        policy("for-inner", json!({ "kind": "Gateway", "name": "one", "sectionName": "inner" })),
+        policy("for-both", json!({ "kind": "HTTPRoute", "name": "both" })),
+        policy("for-none", json!({ "kind": "HTTPRoute", "name": "none" })),
+    ]);
+    insta::assert_snapshot!(plan(&index, "default/one"));
+    insta::assert_snapshot!(verdicts(&index, &["default/one"]));
+}
+
+#[test]
+fn a_mistake_keeps_the_version_before_and_what_came_anew_does_not_inherit() {
+    let mut index = index(vec![gateway("one", http()), route("all", at("one", "/"))]);
+    index.apply(policy("p", json!({ "kind": "Gateway", "name": "one" })));
+    let broken = |uid: &str| {
+        let mut written = object(
+            "p",
+            json!({ "targetRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "one" }, "limits": {} }),
+        );
+        written.metadata.generation = Some(2);
+        written.metadata.uid = Some(uid.to_owned());
+        Change::Policy(Written::new(Group::Weir, &written))
+    };
+    index.apply(broken("p"));
+    assert_eq!(plan(&index, "default/one"), "everywhere: p\n");
+    insta::assert_snapshot!(verdicts(&index, &["*"]));
+    index.apply(broken("another"));
+    assert_eq!(plan(&index, "default/one"), "everywhere: \n");
+    index.apply(Change::Policies(Group::Weir, Vec::new()));
+    assert_eq!(verdicts(&index, &["*"]), "");
+}
+
+#[test]
+fn a_lease_is_taken_from_nobody_who_renews_it() {
+    let spec = |holder: &str| {
+        serde_json::from_value(json!({ "holderIdentity": holder, "leaseDurationSeconds": 15 })).unwrap()
+    };
+    for (holder, unchanged, wanted) in
+        [("me", 0, Step::Hold), ("", 0, Step::Hold), ("other", 14, Step::Wait), ("other", 15, Step::Hold)]
+    {
+        assert_eq!(
+            decide(&spec(holder), "me", Duration::from_secs(unchanged)),
+            wanted,
+            "{holder} {unchanged}"
+        );
+    }
+}
