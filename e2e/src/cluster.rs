@@ -95,6 +95,11 @@ impl Cluster {
         succeeded(arguments, self.kubectl(arguments)).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// The same, and this is what it reads.
+    pub fn run_with(&self, arguments: &[&str], input: &str) -> String {
+        succeeded(arguments, self.kubectl_with(arguments, input)).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// `kubectl apply` of a manifest, which the API server may refuse.
     pub fn try_apply(&self, manifest: &str) -> Result<String, String> {
         succeeded(&["apply"], self.kubectl_with(&["apply", "-f", "-"], manifest))

@@ -4,6 +4,7 @@ mod enforcement;
 mod manifests;
 mod replicas;
 mod routes;
+mod scale;
 mod schema;
 
 use e2e::client::Request;
