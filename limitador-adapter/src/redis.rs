@@ -29,7 +29,21 @@ const BATCH: usize = 500;
 
 macro_rules! script {
     ($name:literal) => {
-        Script::new(concat!(include_str!("redis/common.lua"), include_str!(concat!("redis/", $name, ".lua"))))
+        script!("", $name)
+    };
+    ($first:literal, $name:literal) => {
+        Script::new(concat!(
+            $first,
+            include_str!("redis/common.lua"),
+            include_str!(concat!("redis/", $name, ".lua"))
+        ))
+    };
+}
+
+/// What lets go or has been used is done by a Redis whose memory is full as well: refusing it would keep it full.
+macro_rules! script_when_full {
+    ($name:literal) => {
+        script!("#!lua flags=allow-oom\n", $name)
     };
 }
 
@@ -61,9 +75,9 @@ impl RedisLedger {
             clock: Clock::Server,
             dropped: AtomicU64::new(0),
             reserve: script!("reserve"),
-            commit: script!("commit"),
+            commit: script_when_full!("commit"),
             hit: script!("hit"),
-            sweep: script!("sweep"),
+            sweep: script_when_full!("sweep"),
         })
     }
 

@@ -15,5 +15,5 @@ end
 local more = at_most > 0 and #due == at_most
 return {
   now, more and 1 or 0, redis.call('ZCARD', BUCKETS), redis.call('ZCARD', LAPSES),
-  tonumber(redis.call('GET', HOLDS) or '0'),
+  math.max(tonumber(redis.call('GET', HOLDS) or '0'), 0),
 }

@@ -216,6 +216,22 @@ async fn a_redis_that_comes_back_with_its_disk_has_lost_nothing_and_charged_noth
 }
 
 #[tokio::test]
+async fn a_full_redis_grants_nothing_and_settles_everything() {
+    let redis = Redis::start();
+    let ledger = served(&redis.url(0));
+    assert!(ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    let refused = ledger.reserve("2", vec![tokens("alice", 100)], Moment::now()).await;
+    assert!(matches!(refused, Err(Unavailable::Storage(_))), "{refused:?}");
+    let settled = ledger.commit("1", charge("alice", 30), Moment::now()).await.unwrap();
+    assert_eq!(settled, Settled::Released);
+    ledger.sweep(Moment::now()).await.unwrap();
+    assert_eq!(books(&*ledger).await, [(30, 0)]);
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert!(ledger.reserve("2", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
+}
+
+#[tokio::test]
 async fn a_commit_whose_answer_was_lost_is_charged_once() {
     let redis = Redis::start();
     let ledger = served(&redis.url(0));
