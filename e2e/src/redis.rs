@@ -30,9 +30,20 @@ impl Redis {
         Self::configured("", arguments)
     }
 
+    /// One that follows another.
+    pub fn replica_of(master: &Redis) -> Self {
+        let replica = Self::start_with(&["--save", "", "--replicaof", &format!("127.0.0.1 {}", master.port)]);
+        wait::until("the replica", || (replica.command(&["INFO"]).contains("master_link_status:up")).then_some(()));
+        replica
+    }
+
     /// A sentinel that watches another Redis as the master of that name.
     pub fn sentinel(name: &str, master: &Redis) -> Self {
-        let watch = format!("sentinel monitor {name} 127.0.0.1 {} 1\n", master.port);
+        let watch = format!(
+            "sentinel monitor {name} 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n",
+            master.port
+        );
         Self::configured(&watch, &["--sentinel"])
     }
 

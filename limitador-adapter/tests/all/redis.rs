@@ -42,7 +42,7 @@ async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) 
     loop {
         match ask().await {
             Ok(answer) => return answer,
-            Err(error) => assert!(start.elapsed() < DEADLINE, "{error}"),
+            Err(error) => assert!(start.elapsed() < wait::DEADLINE, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -92,6 +92,26 @@ async fn the_master_that_sentinels_know() {
     is_a_place(&format!("redis+sentinel://{nodes}/main")).await;
     assert_eq!(other.info("total_connections_received"), 2);
     assert!(master.command(&["DBSIZE"]) != ":0");
+}
+
+#[tokio::test]
+async fn a_replica_that_becomes_the_master_goes_on_where_the_master_was() {
+    let mut master = Redis::start();
+    let replica = Redis::replica_of(&master);
+    let sentinel = Redis::sentinel("main", &master);
+    wait::until("the sentinel to know the replica", || {
+        (sentinel.command(&["INFO"]).contains("slaves=1")).then_some(())
+    });
+    let ledger = served(&format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port()));
+    assert!(ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
+    wait::until("the reservation at the replica", || {
+        (replica.command(&["EXISTS", "{weir}:r:1"]) == ":1").then_some(())
+    });
+    master.kill();
+    let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
+    assert_eq!(settled, Settled::Released);
+    assert_eq!(books(&*ledger).await, [(30, 0)]);
+    assert!(replica.command(&["INFO"]).contains("role:master"));
 }
 
 #[test]
