@@ -48,6 +48,9 @@ pub struct Serve {
     /// Gateways and HTTPRoutes.
     #[arg(long, env = "WEIR_KUBERNETES")]
     pub kubernetes: bool,
+    /// Leave policies of kuadrant.io alone, where Kuadrant itself runs.
+    #[arg(long, env = "WEIR_IGNORE_KUADRANT", requires = "kubernetes")]
+    pub ignore_kuadrant: bool,
     /// Where to serve gRPC.
     #[arg(long, env = "WEIR_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub grpc_listen: SocketAddr,

@@ -24,7 +24,12 @@ pub enum Policies {
     /// These files and folders.
     Files(Sources, Vec<PathBuf>),
     /// A cluster.
-    Cluster(kube::Client),
+    Cluster {
+        /// Its API server.
+        client: kube::Client,
+        /// Whether Kuadrant's policies are followed, too.
+        kuadrant: bool,
+    },
 }
 
 impl Policies {
@@ -32,7 +37,10 @@ impl Policies {
     pub async fn open(config: &Serve) -> Result<Self, ServeError> {
         if config.kubernetes {
             let client = kube::Client::try_default().await;
-            return client.map(Self::Cluster).map_err(|error| ServeError::Kubernetes(error.to_string()));
+            let kuadrant = !config.ignore_kuadrant;
+            return client
+                .map(|client| Self::Cluster { client, kuadrant })
+                .map_err(|error| ServeError::Kubernetes(error.to_string()));
         }
         let sources = Sources::open(&config.policies).map_err(ServeError::Policies)?;
         Ok(Self::Files(sources, config.policies.clone()))
@@ -51,12 +59,12 @@ impl Policies {
                 publish.publish(sources.collection.collect());
                 tokio::spawn(watch_sources(sources, paths, publish))
             }
-            Self::Cluster(client) => {
+            Self::Cluster { client, kuadrant } => {
                 let (tell_of, verdicts) = watch::channel(Arc::default());
                 let identity = std::env::var("POD_NAME").unwrap_or_else(|_| uuid::Uuid::new_v4().to_string());
                 let telling =
                     tell::tell(client.clone(), identity, verdicts, Arc::clone(filters), drain.clone());
-                let following = cluster::follow(client, move |view| {
+                let following = cluster::follow(client, kuadrant, move |view| {
                     publish.publish(view.collected);
                     tell_of.send_replace(Arc::new(view.verdicts));
                 });

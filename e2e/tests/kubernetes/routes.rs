@@ -104,6 +104,13 @@ fn what_can_never_match_is_told() {
     cluster.apply(&twin);
     cluster.wait_for_reason(&["trlp.kuadrant.io", "early"], "Accepted", "Conflicted");
     cluster.wait_for_reason(&["trlp.kuadrant.io", "early"], "Enforced", "Overridden");
+    // Where Kuadrant itself runs, its policies are left alone.
+    cluster.run(&["delete", "trlp.kuadrant.io", "early"]);
+    drop(world);
+    let adapter = Adapter::start_in_cluster(&kubeconfig, &["--ignore-kuadrant"]);
+    cluster.apply(&twin);
+    let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(adapter);
     assert_eq!(world.send(&alice()).status, 200, "the first of one");
     assert_eq!(world.send(&alice()).status, 429, "the second of one");
+    assert_eq!(cluster.get(&["trlp.kuadrant.io", "early"])["status"], Value::Null);
 }

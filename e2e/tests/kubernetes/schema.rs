@@ -1,7 +1,9 @@
 //! What the API server itself refuses, and that it tells the mistake's place.
 
+use e2e::adapter::Adapter;
 use e2e::artefacts;
 use e2e::cluster::Cluster;
+use e2e::wait;
 use serde_json::{Value, json};
 
 fn policy(spec: Value) -> Value {
@@ -164,4 +166,53 @@ fn the_schema_takes_what_is_good_and_refuses_each_mistake_with_its_path() {
     assert!(table.contains("TARGET") && table.contains("ACCEPTED"), "{table}");
     let announcement = artefacts::root().join("examples/kuadrant/policy.yaml").display().to_string();
     cluster.run(&["apply", "-f", &announcement]);
+}
+
+/// The corpus of bad policies, each under the name of its file.
+fn corpus() -> Vec<(String, Value)> {
+    let folder = artefacts::root().join("policy/tests/bad");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let read = |path: std::path::PathBuf| {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut document: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let named = document.pointer_mut("/metadata/name").filter(|value| value.is_string())?;
+        if !name.starts_with("metadata") {
+            *named = name.clone().into();
+        }
+        (document["kind"] == "TokenRateLimitPolicy").then_some((name, document))
+    };
+    files.filter_map(read).collect()
+}
+
+#[test]
+fn every_bad_policy_is_refused_or_marked_with_its_mistakes() {
+    let cluster = Cluster::start();
+    let adapter = Adapter::start_in_cluster(&cluster.install(), &[]);
+    let corpus = corpus();
+    assert!(corpus.len() > 80, "{}", corpus.len());
+    let mut taken = Vec::new();
+    for (name, document) in &corpus {
+        if cluster.try_apply(&document.to_string()).is_ok() {
+            taken.push((name, document));
+        }
+    }
+    println!("{} of {} are refused by the API server", corpus.len() - taken.len(), corpus.len());
+    for (name, document) in taken {
+        let object = document["metadata"]["name"].as_str().unwrap();
+        let group = document["apiVersion"].as_str().unwrap().split('/').next().unwrap();
+        let namespace = document["metadata"]["namespace"].as_str().unwrap_or("default");
+        let resource = format!("trlp.{group}");
+        let at = ["-n", namespace, &resource, object];
+        let told = wait::within(wait::DEADLINE, || {
+            let conditions = cluster.get(&at)["status"]["conditions"].clone();
+            let accepted =
+                conditions.as_array()?.iter().find(|condition| condition["type"] == "Accepted")?.clone();
+            (accepted["status"] == "False").then_some(accepted)
+        });
+        let told = told.unwrap_or_else(|| panic!("{name} is not told its mistake: {:#}", cluster.get(&at)));
+        let (reason, message) = (&told["reason"], told["message"].to_string());
+        let is_told = reason == "Invalid" && message.contains("spec") || reason == "TargetNotFound";
+        assert!(is_told, "{name}: {told:#}");
+    }
+    drop(adapter);
 }

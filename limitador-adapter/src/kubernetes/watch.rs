@@ -29,8 +29,11 @@ enum Kind {
     Route,
 }
 
-const KINDS: [Kind; 4] =
-    [Kind::Policy(Group::Weir), Kind::Policy(Group::Kuadrant), Kind::Gateway, Kind::Route];
+/// The kinds to watch. Where Kuadrant itself runs, its policies are its own business.
+fn kinds(kuadrant: bool) -> Vec<Kind> {
+    let policies = kuadrant.then_some(Kind::Policy(Group::Kuadrant));
+    [Kind::Policy(Group::Weir), Kind::Gateway, Kind::Route].into_iter().chain(policies).collect()
+}
 
 impl Kind {
     fn resource(self) -> ApiResource {
@@ -76,8 +79,11 @@ impl Kind {
 type Heard = (Kind, Result<Event<DynamicObject>, watcher::Error>);
 
 /// Follows the cluster for ever.
-pub async fn follow(client: Client, mut publish: impl FnMut(View)) {
-    let mut streams: SelectAll<BoxStream<'static, Heard>> = KINDS
+pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View)) {
+    let kinds = kinds(kuadrant);
+    let mut streams: SelectAll<BoxStream<'static, Heard>> = kinds
+        .iter()
+        .copied()
         .map(|kind| {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
             watcher(api, watcher::Config::default())
@@ -85,7 +91,6 @@ pub async fn follow(client: Client, mut publish: impl FnMut(View)) {
                 .map(move |heard| (kind, heard))
                 .boxed()
         })
-        .into_iter()
         .collect();
     let mut following = Following::default();
     while let Some(heard) = streams.next().await {
@@ -101,7 +106,7 @@ pub async fn follow(client: Client, mut publish: impl FnMut(View)) {
                 break;
             }
         }
-        if changed && following.listed.len() == KINDS.len() {
+        if changed && following.listed.len() == kinds.len() {
             publish(following.index.view());
         }
     }

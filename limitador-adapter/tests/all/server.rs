@@ -67,6 +67,7 @@ impl Server {
     async fn serving(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize, storage: Storage) -> Self {
         let config = Serve {
             kubernetes: false,
+            ignore_kuadrant: false,
             tls_cert: None,
             tls_key: None,
             tls_client_ca: None,
