@@ -33,7 +33,9 @@ impl Redis {
     /// One that follows another.
     pub fn replica_of(master: &Redis) -> Self {
         let replica = Self::start_with(&["--save", "", "--replicaof", &format!("127.0.0.1 {}", master.port)]);
-        wait::until("the replica", || (replica.command(&["INFO"]).contains("master_link_status:up")).then_some(()));
+        wait::until("the replica", || {
+            (replica.command(&["INFO"]).contains("master_link_status:up")).then_some(())
+        });
         replica
     }
 

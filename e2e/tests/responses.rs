@@ -119,7 +119,8 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
     let usage =
         |tokens: &str| format!(r#"{{"choices":[],"usage":{{"total_tokens":{tokens}}}}}"#).into_bytes();
     let mib = 1 << 20;
-    let cases: Vec<(&str, &str, Option<&str>, Vec<u8>, Option<&str>)> = vec![
+    type Case<'a> = (&'a str, &'a str, Option<&'a str>, Vec<u8>, Option<&'a str>);
+    let cases: Vec<Case<'_>> = vec![
         ("bomb", json_type, Some("gzip"), gzip(&gzip_bomb_text(400 * mib)), Some("bomb")),
         ("no-gzip", json_type, Some("gzip"), b"{\"usage\":{}}".to_vec(), Some("corrupt")),
         ("unknown-encoding", json_type, Some("snappy"), b"{}".to_vec(), Some("encoding")),
