@@ -101,6 +101,8 @@ impl Node {
             Node::Statistics => one(key, b"token_count", Node::Own(Field::Predicted)),
             Node::Message | Node::Delta | Node::Response if events && key == b"usage" => Node::Usage,
             Node::Response if events && key == b"error" => Node::Error,
+            // The end of Cohere's first kind of stream.
+            Node::Response if key == b"meta" => Node::Meta,
             _ => text(self, key),
         }
     }
