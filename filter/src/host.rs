@@ -132,7 +132,7 @@ pub fn resume() {
 
 /// Answers the request.
 pub fn respond(denial: &Denial) {
-    let headers = denial.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers = denial.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
     told("refusing", hostcalls::send_http_response(denial.status.into(), headers, Some(&denial.body)));
 }
 

@@ -112,6 +112,7 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
 fn reason(why: &Miss) -> String {
     match why {
         Miss::OtherRoute => "does not apply: the policy targets another route".to_owned(),
+        Miss::Replaced(policy) => format!("does not apply: {policy} takes its place here"),
         Miss::False(predicate) => format!("does not apply: this is false: {}", predicate.trim()),
         Miss::Absent(predicate, what) => {
             format!("does not apply: {what} is absent, so this is false: {}", predicate.trim())
@@ -152,7 +153,11 @@ fn decision(effects: &[Effect]) -> String {
     match denial {
         Some(denial) => {
             let body: Value = serde_json::from_slice(&denial.body).unwrap_or_default();
-            let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or_default();
+            let message = body
+                .pointer("/error/message")
+                .or(body.get("message"))
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             format!("the request is refused, even with nothing used: {}: {message}", denial.status)
         }
         None if effects.contains(&Effect::Resume) => {

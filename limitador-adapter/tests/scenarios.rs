@@ -23,6 +23,7 @@ use policy::meter::ResponseHead;
 use policy::model::{FailureMode, Policy};
 use policy::outbox::Outbox;
 use policy::plan::Plan;
+use policy::refusal::Headers;
 use policy::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use prost::Message;
 use serde_json::{Value, json};
@@ -341,9 +342,9 @@ fn headers(request: &Request) -> Vec<(String, String)> {
     headers
 }
 
-fn set(seen: &mut Seen, headers: &[(&'static str, String)]) {
+fn set(seen: &mut Seen, headers: &Headers) {
     for (name, value) in headers {
         seen.headers.retain(|(key, _)| key != name);
-        seen.headers.push(((*name).to_owned(), value.clone()));
+        seen.headers.push((name.to_string(), value.clone()));
     }
 }

@@ -15,7 +15,7 @@ use crate::model::{FailureMode, StreamUsage};
 use crate::outbox::Settlement;
 use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
 use crate::refusal::{self, Denial, Headers, Standing};
-use crate::request::UsageChunkFilter;
+use crate::request::{Dialect, UsageChunkFilter};
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
 use intake::Intake;
@@ -132,7 +132,9 @@ struct Reservation {
     estimate: Estimate,
     /// The call is known to use no tokens.
     tokenless: bool,
-    /// For a `cost`, if there is one.
+    /// In which a refusal is told.
+    dialect: Dialect,
+    /// For a `cost` or the body of `onExceeded`, if there is one.
     facts: Option<Box<Facts>>,
     /// For `upstream.failuresLastMinute`, if a policy asks for it; empty where the model is not known.
     model: Option<String>,
@@ -212,7 +214,7 @@ impl Exchange {
         let plan = match &self.in_force {
             InForce::Nothing(FailureMode::Allow) => return vec![Effect::Count(Count::FailedOpen("no_plan"))],
             InForce::Nothing(FailureMode::Deny) => {
-                let denial = refusal::unavailable(None);
+                let denial = refusal::unavailable(None, facts.dialect());
                 return vec![Effect::Count(Count::FailedClosed("no_plan")), Effect::Deny(denial)];
             }
             InForce::Plan(plan) => plan,
@@ -255,7 +257,8 @@ impl Exchange {
         let mut effects = failed_parts(&judgement.failures);
         effects.extend(judgement.enforced.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
         if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
-            effects.push(Effect::Deny(refusal::unavailable(Some(&failure.policy))));
+            let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
+            effects.push(Effect::Deny(denial));
         } else if !judgement.holds.is_empty() {
             let mut reservation = Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless);
             let asks = reservation.asks_for_usage().then(|| intake?.ask_for_usage(&facts)).flatten();
@@ -283,10 +286,12 @@ impl Exchange {
             }
             Ok((Code::OverLimit, response)) => {
                 reservation.answered(response);
-                let denial = refusal::over_limit(&reservation.standings());
-                let count = |rate: &Hold| Effect::Count(Count::refused(rate));
-                let refused = reservation.refusing().map(count);
-                refused.chain([Effect::Deny(denial)]).collect()
+                let facts = reservation.facts.as_deref();
+                let (denial, failed) =
+                    refusal::over_limit(&reservation.standings(), reservation.dialect, facts);
+                let refused = reservation.refusing().map(Count::refused);
+                let counts = refused.chain(failed).map(Effect::Count);
+                counts.chain([Effect::Deny(denial)]).collect()
             }
             Ok((Code::Unknown, response)) => {
                 // A limit the adapter does not know says so in its status; an answer that says nothing is none.
@@ -303,7 +308,7 @@ impl Exchange {
         let cause = failure.name();
         let strict = reservation.holds.iter().find(|hold| hold.rate.failure_mode == FailureMode::Deny);
         if let Some(hold) = strict {
-            let denial = refusal::unavailable(Some(&hold.rate.policy));
+            let denial = refusal::unavailable(Some(&hold.rate.policy), reservation.dialect);
             return vec![
                 Effect::Count(Count::FailedClosed(cause)),
                 reservation.release(),
@@ -372,14 +377,15 @@ impl Reservation {
         let Judgement { holds, estimate, .. } = judgement;
         let tokenless = bodiless || facts.path().is_some_and(uses_no_tokens);
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
+        let dialect = facts.dialect();
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
-        Self { id, holds, estimate, tokenless, facts, model, usage_unasked, statuses }
+        Self { id, holds, estimate, tokenless, dialect, facts, model, usage_unasked, statuses }
     }
 
-    /// Keeps what a `cost` may ask for.
+    /// Keeps what a `cost` or the body of `onExceeded` may ask for.
     fn keep(&mut self, facts: Facts) {
-        let has_cost = self.holds.iter().any(|hold| hold.rate.rate.cost.is_some());
-        self.facts = has_cost.then(|| Box::new(facts));
+        let asks = |hold: &Hold| hold.rate.rate.cost.is_some() || hold.rate.on_exceeded.is_some();
+        self.facts = self.holds.iter().any(asks).then(|| Box::new(facts));
     }
 
     /// Whether somebody wants the provider to tell the usage of a stream.

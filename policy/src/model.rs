@@ -3,6 +3,7 @@
 use crate::cel::Expression;
 use crate::document;
 use crate::mistake::Mistake;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) mod names;
@@ -29,14 +30,29 @@ pub struct Policy {
     pub when: Vec<Expression>,
     /// In the order of their names.
     pub limits: Vec<Limit>,
+    /// How its rules stand to those of a more specific policy.
+    pub precedence: Precedence,
     /// What happens when the adapter cannot answer in time.
     pub failure_mode: FailureMode,
     /// How responses are read.
     pub usage: UsageRules,
     /// The first that is for a model is its own.
     pub prices: Vec<Price>,
+    /// How its refusals differ from what the caller's dialect says.
+    pub on_exceeded: Option<Arc<OnExceeded>>,
     /// What is wrong with it where request bodies are not read: each fact that only a body tells.
     pub needs_body: Vec<Mistake>,
+}
+
+/// A policy's own refusal. What it does not say is as without it.
+#[derive(Clone, Debug)]
+pub struct OnExceeded {
+    /// Instead of 429.
+    pub status: Option<u16>,
+    /// Set on it, by lower-case name.
+    pub headers: Vec<(String, String)>,
+    /// Its whole body.
+    pub body: Option<Expression>,
 }
 
 /// `targetRef`. The namespace is the policy's own.
@@ -57,6 +73,28 @@ pub enum TargetKind {
     Gateway,
     /// One route.
     HttpRoute,
+}
+
+/// How a policy's rules stand to those of a more specific policy, as a route's is to its gateway's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precedence {
+    /// `limits`: both apply.
+    #[default]
+    Own,
+    /// `defaults`: the more specific one's prevail.
+    Defaults(Strategy),
+    /// `overrides`: these prevail.
+    Overrides(Strategy),
+}
+
+/// What prevailing replaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// All of the other policy's rules.
+    #[default]
+    Atomic,
+    /// Its limits of the same names, and its `when`.
+    Merge,
 }
 
 /// What happens when the adapter cannot answer in time.

@@ -1,15 +1,17 @@
 //! Policies, arranged for deciding requests: which facts to fetch, and what a request would hold.
 
 mod holding;
+mod precedence;
 
 use crate::call::Entries;
 use crate::cel::{EvaluationError, Expression};
 use crate::config::BodyAccess;
 use crate::facts::{self, Answer, Facts, Need};
 use crate::meter::Usage;
-use crate::model::{FailureMode, Limit, Policy, Rate, TargetKind, Tariff, UsageRules};
+use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, TargetKind, Tariff, UsageRules};
 use crate::routes::Routes;
 use holding::Matching;
+use precedence::Effective;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +51,8 @@ pub struct PlannedRate {
     pub failure_mode: FailureMode,
     /// The policy's.
     pub usage: UsageRules,
+    /// The policy's.
+    pub on_exceeded: Option<Arc<OnExceeded>>,
     /// The limit's name, or with its unit and window if the limit has several rates.
     pub label: String,
     entries: Entries,
@@ -118,6 +122,8 @@ pub enum Part {
     Price,
     /// `cost`.
     Cost,
+    /// `onExceeded.body`.
+    OnExceeded,
 }
 
 impl Part {
@@ -132,6 +138,7 @@ impl Part {
             Self::Enforcement => "enforceWhen",
             Self::Price => "price",
             Self::Cost => "cost",
+            Self::OnExceeded => "onExceeded",
         }
     }
 }
@@ -141,6 +148,8 @@ impl Part {
 pub enum Miss {
     /// The policy targets another route.
     OtherRoute,
+    /// This policy's `defaults` or `overrides` stand in its place.
+    Replaced(String),
     /// This predicate is false.
     False(String),
     /// This predicate is false because an `auth` or header value is absent.
@@ -244,8 +253,9 @@ impl Plan {
         facts.estimate(preliminary.input, preliminary.output);
         let mut failures = Vec::new();
         let mut matching = Vec::new();
-        for planned in self.targeted(facts, &mut miss) {
-            planned.matching(facts, &mut matching, |limit, why| {
+        for effective in precedence::effective(self.targeted(facts, &mut miss)) {
+            let planned = effective.planned;
+            planned.matching(&effective, facts, &mut matching, |limit, why| {
                 if let Miss::Failed(failure) = &why
                     && !failures.contains(failure)
                 {
@@ -329,7 +339,11 @@ const BODY_HEADERS: [&str; 5] =
 
 fn all_expressions(policies: &[Policy]) -> impl Iterator<Item = &Expression> {
     let of_limits = policies.iter().flat_map(|policy| &policy.limits).flat_map(Limit::expressions);
-    policies.iter().flat_map(|policy| &policy.when).chain(of_limits)
+    let of_policies = policies.iter().flat_map(|policy| {
+        let body = policy.on_exceeded.as_ref().and_then(|own| own.body.as_ref());
+        policy.when.iter().chain(body)
+    });
+    of_policies.chain(of_limits)
 }
 
 /// The predicates that need the body, or those that do not.
@@ -350,9 +364,12 @@ fn pointers(policies: &[Policy]) -> Vec<String> {
 
 fn needs(policies: &[Policy]) -> Vec<Need> {
     let mut needs = Facts::needs(all_expressions(policies).flat_map(Expression::references));
-    // The estimate, and which calls use no tokens.
+    if !policies.is_empty() {
+        // Whose dialect it is, and which calls use no tokens.
+        needs.push(Need::Header(":path".into()));
+    }
     if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit.is_of_usage()) {
-        needs.extend([Need::Header("content-length".into()), Need::Header(":path".into())]);
+        needs.push(Need::Header("content-length".into()));
     }
     needs
 }
@@ -399,24 +416,22 @@ impl Planned {
 
     fn matching<'p>(
         &'p self,
+        effective: &Effective<'p>,
         facts: &Facts,
         matching: &mut Vec<Matching<'p>>,
         mut miss: impl FnMut(&str, Miss),
     ) {
-        if let Err(why) = self.holds_true(by_source(&self.policy.when, false), None, facts) {
-            self.policy.limits.iter().for_each(|limit| miss(&limit.name, why.clone()));
-            return;
-        }
+        let when = &effective.when.policy.when;
+        let by_headers = self.holds_true(by_source(when, false), None, facts);
         // The body may not have been read because the headers rule out whatever has a use for it.
         let mut by_body = None;
-        let mut policy_by_body = || {
-            by_body
-                .get_or_insert_with(|| self.holds_true(by_source(&self.policy.when, true), None, facts))
-                .clone()
-        };
+        let mut policy_by_body =
+            || by_body.get_or_insert_with(|| self.holds_true(by_source(when, true), None, facts)).clone();
         for (limit, rates) in self.policy.limits.iter().zip(&self.rates) {
-            let applies = self
-                .holds_true(by_source(&limit.when, false), Some(limit), facts)
+            let replaced = effective.instead(&limit.name).map_or(Ok(()), Err);
+            let applies = replaced
+                .and_then(|()| by_headers.clone())
+                .and_then(|()| self.holds_true(by_source(&limit.when, false), Some(limit), facts))
                 .and_then(|()| policy_by_body())
                 .and_then(|()| self.holds_true(by_source(&limit.when, true), Some(limit), facts))
                 .and_then(|()| Matching::of(self, limit, rates, facts));
@@ -487,6 +502,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit) -> Vec<Arc<Pla
             rate: rate.clone(),
             failure_mode: policy.failure_mode,
             usage: policy.usage,
+            on_exceeded: policy.on_exceeded.clone(),
             label,
             entries,
         })

@@ -1,14 +1,20 @@
-//! What the client is told: the rate-limit headers of every answer, and the refusal in OpenAI's form, as
-//! `openai-python` and its kin read it. A counter's value never leaves here.
+//! What the client is told: the rate-limit headers of every answer, and the refusal in the caller's own dialect, or as
+//! the policy's `onExceeded` has it. A counter's value never leaves here.
 
+mod body;
+
+use crate::count::Count;
+use crate::facts::Facts;
 use crate::model::{Unit, Window};
-use crate::plan::Hold;
+use crate::plan::{Hold, Part};
+use crate::request::Dialect;
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::DescriptorStatus;
-use serde_json::json;
+use body::Told;
+use std::borrow::Cow;
 
 /// Response headers.
-pub type Headers = Vec<(&'static str, String)>;
+pub type Headers = Vec<(Cow<'static, str>, String)>;
 
 /// The answer to a request that does not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +23,7 @@ pub struct Denial {
     pub status: u16,
     /// `content-type` included.
     pub headers: Headers,
-    /// JSON.
+    /// JSON, unless the policy has it otherwise.
     pub body: Vec<u8>,
 }
 
@@ -54,16 +60,18 @@ impl Standing<'_> {
 
 /// The headers of an answer, admitted or refused: per unit the most constrained rate, and the IETF draft's two.
 pub(crate) fn headers(standings: &[Standing<'_>]) -> Headers {
-    let known: Vec<&Standing<'_>> = standings.iter().filter(|standing| standing.status.is_some()).collect();
+    // What cannot refuse is no limit to the client.
+    let binds = |standing: &&Standing<'_>| standing.status.is_some() && standing.hold.enforced;
+    let known: Vec<&Standing<'_>> = standings.iter().filter(binds).collect();
     let mut headers = Headers::new();
     for (unit, [limit, remaining, reset]) in UNIT_HEADERS {
         let of_unit = known.iter().filter(|standing| standing.hold.rate.rate.unit == unit);
         let tightest =
             of_unit.min_by_key(|standing| (standing.remaining(), !standing.is_over(), standing.max()));
         if let Some(standing) = tightest {
-            headers.push((limit, standing.max().to_string()));
-            headers.push((remaining, standing.remaining().to_string()));
-            headers.push((reset, go_duration(standing.reset_ms())));
+            headers.push((limit.into(), standing.max().to_string()));
+            headers.push((remaining.into(), standing.remaining().to_string()));
+            headers.push((reset.into(), go_duration(standing.reset_ms())));
         }
     }
     if !known.is_empty() {
@@ -77,10 +85,14 @@ pub(crate) fn headers(standings: &[Standing<'_>]) -> Headers {
         };
         let left = |standing: &&Standing<'_>| {
             let rate = &standing.hold.rate;
-            format!("\"{}\";r={};t={}", rate.label, standing.remaining(), seconds(standing.reset_ms()))
+            let left = format!("\"{}\";r={}", rate.label, standing.remaining());
+            match rate.rate.window {
+                Window::Now => left,
+                _ => format!("{left};t={}", seconds(standing.reset_ms())),
+            }
         };
-        headers.push(("ratelimit-policy", join(known.iter().map(policy))));
-        headers.push(("ratelimit", join(known.iter().map(left))));
+        headers.push(("ratelimit-policy".into(), join(known.iter().map(policy))));
+        headers.push(("ratelimit".into(), join(known.iter().map(left))));
     }
     headers
 }
@@ -93,75 +105,104 @@ const UNIT_HEADERS: [(Unit, [&str; 3]); 2] = [
     (Unit::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
 ];
 
-/// The 429. Of several rates that refused it names the one that can never pass, or else the last to have room.
-pub(crate) fn over_limit(standings: &[Standing<'_>]) -> Denial {
+/// The 429, and what is to be counted if the policy's own body has no value. Of several rates that refused it names
+/// the one that can never pass, or else the last to have room. `facts`: of the request, if a policy needs them.
+pub(crate) fn over_limit(
+    standings: &[Standing<'_>],
+    dialect: Dialect,
+    facts: Option<&Facts>,
+) -> (Denial, Option<Count>) {
     let mut headers = headers(standings);
-    headers.push(("content-type", "application/json".into()));
     let refused = standings.iter().filter(|standing| standing.is_over());
     let named = refused.max_by_key(|standing| (standing.never_fits(), standing.reset_ms()));
-    let Some(named) = named else { return unexplained(headers) };
-    let never = named.never_fits();
-    if never {
-        headers.push(("x-should-retry", "false".into()));
-    } else {
-        headers.push(("retry-after", seconds(named.reset_ms()).to_string()));
-        headers.push(("retry-after-ms", named.reset_ms().max(1).to_string()));
+    let Some(named) = named else {
+        // A server that does not say which rate refused.
+        let told = Told { message: "Rate limit exceeded.".into(), kind: "tokens", ..Told::over() };
+        return (told.denial(dialect, headers), None);
+    };
+    let retry_ms = (!named.never_fits()).then(|| named.reset_ms().max(1));
+    match retry_ms {
+        None => headers.push(("x-should-retry".into(), "false".into())),
+        Some(ms) => {
+            headers.push(("retry-after".into(), seconds(ms).to_string()));
+            headers.push(("retry-after-ms".into(), ms.to_string()));
+        }
     }
-    let rate = &named.hold.rate;
-    let unit = rate.rate.unit.name();
-    let (limit, policy, max) = (&rate.limit, &rate.policy, named.max());
-    let (remaining, asked) = (named.remaining(), named.hold.amount);
-    let kind = rate.rate.unit;
-    let allowed = match rate.rate.window {
-        Window::Now => format!("{max} requests at a time"),
-        window => format!("{} per {window}", kind.quantity(max)),
+    let told = Told {
+        message: message(named, retry_ms),
+        kind: named.hold.rate.rate.unit.name(),
+        retry_ms,
+        rate_limit: Some(named),
+        ..Told::over()
     };
-    let (left, needed) = match kind {
-        Unit::Usd => (kind.quantity(remaining), kind.quantity(asked)),
-        _ => (remaining.to_string(), asked.to_string()),
-    };
-    let message = if never {
-        format!(
-            "Request too large for limit {limit} of policy {policy}: {allowed}, {needed} needed. \
-             Retrying does not help: shorten the input or lower the maximum output."
-        )
-    } else {
-        let reset = go_duration(named.reset_ms());
-        format!(
-            "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {left} \
-             remaining, {needed} needed. Please try again in {reset}."
-        )
-    };
-    let rate_limit = json!({
-        "policy": **policy, "limit": limit, "unit": unit, "max": max, "remaining": remaining, "needed": asked,
-        "resets_in_seconds": seconds(named.reset_ms()),
-    });
-    let body = error(&message, unit, "rate_limit_exceeded", Some(rate_limit));
-    Denial { status: 429, headers, body }
+    overridden(told.denial(dialect, headers), named.hold, facts)
 }
 
-/// A server that does not say which rate refused.
-fn unexplained(headers: Headers) -> Denial {
-    let body = error("Rate limit exceeded.", "tokens", "rate_limit_exceeded", None);
-    Denial { status: 429, headers, body }
+fn message(named: &Standing<'_>, retry_ms: Option<u64>) -> String {
+    let rate = &named.hold.rate;
+    let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);
+    let allowed = match rate.rate.window {
+        Window::Now => format!("{} requests at a time", named.max()),
+        window => format!("{} per {window}", unit.quantity(named.max())),
+    };
+    let bare = |amount: u64| match unit {
+        Unit::Usd => unit.quantity(amount),
+        _ => amount.to_string(),
+    };
+    let (left, needed) = (bare(named.remaining()), bare(named.hold.amount));
+    match retry_ms {
+        None => {
+            let hint = match unit {
+                Unit::Requests | Unit::Concurrency => "nothing passes this limit",
+                _ => "shorten the input or lower the maximum output",
+            };
+            format!(
+                "Request too large for limit {limit} of policy {policy}: {allowed}, {needed} needed. \
+                 Retrying does not help: {hint}."
+            )
+        }
+        Some(ms) => format!(
+            "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {left} remaining, {needed} \
+             needed. Please try again in {}.",
+            go_duration(ms)
+        ),
+    }
+}
+
+/// As the refusing policy's `onExceeded` has it.
+fn overridden(mut denial: Denial, hold: &Hold, facts: Option<&Facts>) -> (Denial, Option<Count>) {
+    let Some(own) = &hold.rate.on_exceeded else { return (denial, None) };
+    denial.status = own.status.unwrap_or(denial.status);
+    let mut failed = None;
+    match own.body.as_ref().zip(facts).map(|(body, facts)| body.words(facts)) {
+        Some(Ok(body)) => {
+            let json = serde_json::from_str::<serde::de::IgnoredAny>(&body).is_ok();
+            let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
+            set(&mut denial.headers, "content-type", kind);
+            denial.body = body.into_bytes();
+        }
+        Some(Err(_)) => {
+            let policy = hold.rate.policy.to_string();
+            failed = Some(Count::Evaluation { policy, part: Part::OnExceeded.name() });
+        }
+        None => {}
+    }
+    own.headers.iter().for_each(|(name, value)| set(&mut denial.headers, name, value));
+    (denial, failed)
+}
+
+fn set(headers: &mut Headers, name: &str, value: &str) {
+    headers.retain(|(known, _)| known != name);
+    headers.push((name.to_owned().into(), value.to_owned()));
 }
 
 /// The 503 of `failureMode: Deny`; `policy`: whose, or the plugin configuration's.
-pub(crate) fn unavailable(policy: Option<&str>) -> Denial {
+pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
     let whose = policy.map_or_else(|| "the gateway".to_owned(), |policy| format!("policy {policy}"));
     let message = format!(
         "The rate limit could not be checked, and {whose} lets no request pass unchecked. Please try again."
     );
-    let headers = vec![("content-type", "application/json".to_owned()), ("retry-after", "1".to_owned())];
-    Denial { status: 503, headers, body: error(&message, "server_error", "rate_limiter_unavailable", None) }
-}
-
-fn error(message: &str, kind: &str, code: &str, rate_limit: Option<serde_json::Value>) -> Vec<u8> {
-    let mut error = json!({ "message": message, "type": kind, "param": null, "code": code });
-    if let (Some(rate_limit), Some(fields)) = (rate_limit, error.as_object_mut()) {
-        fields.insert("rate_limit".into(), rate_limit);
-    }
-    json!({ "error": error }).to_string().into_bytes()
+    Told { message, ..Told::unavailable() }.denial(dialect, vec![("retry-after".into(), "1".into())])
 }
 
 fn join(items: impl Iterator<Item = String>) -> String {

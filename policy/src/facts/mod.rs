@@ -13,7 +13,7 @@ pub(crate) use body::{POINTED, is_of_body, pointer, written};
 use crate::cel::FactPath;
 use crate::identity;
 use crate::meter::Usage;
-use crate::request::{RequestBody, Route};
+use crate::request::{Dialect, RequestBody, Route};
 use body::BodyFacts;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -168,6 +168,11 @@ impl Facts {
     /// A header, if it was fetched; empty if not.
     pub fn fetched_header(&self, name: &str) -> &str {
         self.headers.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Whose API the caller speaks, as far as it is known.
+    pub fn dialect(&self) -> Dialect {
+        self.path().map(|path| Route::of(path).dialect).unwrap_or_default()
     }
 
     /// Envoy's attribute for the name of the matched route.

@@ -1,29 +1,22 @@
 //! Document → [`Policy`]. Everything is read before anything is given up, so one pass tells every mistake.
 
+mod limits;
+
 use super::usage::{UsageRules, usage};
 use super::{
-    DEFAULT_TTL, FailureMode, Limit, Maximum, Period, Policy, Price, Rate, Target, TargetKind, Tariff, Ttl,
-    Unit, Window, names, price,
+    FailureMode, Limit, OnExceeded, Policy, Precedence, Price, Strategy, Target, TargetKind, Tariff, names,
+    price,
 };
 use crate::cel::{Expression, Phase, Use};
 use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
-use crate::duration;
-use std::time::Duration;
+use limits::limits;
+use std::sync::Arc;
 
 const VERSIONS: &[(&str, ())] = &[("weir.dev/v1alpha1", ()), ("kuadrant.io/v1alpha1", ())];
 const KINDS: &[(&str, ())] = &[("TokenRateLimitPolicy", ())];
 const GROUPS: &[(&str, ())] = &[("gateway.networking.k8s.io", ())];
 const TARGETS: &[(&str, TargetKind)] =
     &[("Gateway", TargetKind::Gateway), ("HTTPRoute", TargetKind::HttpRoute)];
-const UNITS: &[(&str, Unit)] = &[
-    ("tokens", Unit::Tokens),
-    ("requests", Unit::Requests),
-    ("inputTokens", Unit::InputTokens),
-    ("outputTokens", Unit::OutputTokens),
-    ("usd", Unit::Usd),
-    ("concurrency", Unit::Concurrency),
-];
-const PERIODS: &[(&str, Period)] = &[("Day", Period::Day), ("Week", Period::Week), ("Month", Period::Month)];
 pub(crate) const FAILURE_MODES: &[(&str, FailureMode)] =
     &[("Allow", FailureMode::Allow), ("Deny", FailureMode::Deny)];
 
@@ -49,29 +42,30 @@ const METADATA: Fields = Fields {
     ],
 };
 const SPEC: Fields = Fields {
-    known: &["targetRef", "when", "limits", "failureMode", "usage", "prices"],
+    known: &[
+        "targetRef",
+        "when",
+        "limits",
+        "defaults",
+        "overrides",
+        "failureMode",
+        "usage",
+        "prices",
+        "onExceeded",
+    ],
     later: &[
-        ("defaults", Some("limits")),
-        ("overrides", Some("limits")),
-        ("onExceeded", None),
         // Kuadrant's `usage.pointers`.
         ("dataExtraction", None),
     ],
     ignored: &[],
 };
 const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
-const LIMIT: Fields = Fields {
-    known: &["when", "counters", "rates", "reservation", "enforceWhen"],
-    later: &[("outputCap", None)],
-    ignored: &[],
-};
-const RATE: Fields =
-    Fields { known: &["limit", "limitFrom", "window", "period", "unit", "cost"], later: &[], ignored: &[] };
+const BLOCK: Fields = Fields { known: &["strategy", "when", "limits"], later: &[], ignored: &[] };
+const STRATEGIES: &[(&str, Strategy)] = &[("atomic", Strategy::Atomic), ("merge", Strategy::Merge)];
 const PRICE: Fields =
     Fields { known: &["model", "input", "cachedInput", "output"], later: &[], ignored: &[] };
-const RESERVATION: Fields = Fields { known: &["amount", "ttl"], later: &[], ignored: &[] };
+const ON_EXCEEDED: Fields = Fields { known: &["status", "headers", "body"], later: &[], ignored: &[] };
 const PREDICATE: Fields = Fields { known: &["predicate"], later: &[], ignored: &[] };
-const COUNTER: Fields = Fields { known: &["expression"], later: &[], ignored: &[] };
 
 /// One policy, of no cluster: a section is a listener or a rule, which only a cluster's Gateway or HTTPRoute can tell.
 pub(crate) fn policy(document: Node<'_>) -> Result<Policy, Reported> {
@@ -100,9 +94,22 @@ pub(crate) fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> 
     let spec = document.required("spec").and_then(spec);
     version.and(kind)?;
     let (namespace, name) = metadata?;
-    let Spec { target, when, limits, failure_mode, usage, prices } = spec?;
-    let needs_body = Vec::new();
-    Ok(Policy { namespace, name, target, when, limits, failure_mode, usage, prices, needs_body })
+    let Spec { target, rules, failure_mode, usage, prices, on_exceeded } = spec?;
+    let Rules { precedence, when, limits } = rules;
+    let (on_exceeded, needs_body) = (on_exceeded.map(Arc::new), Vec::new());
+    Ok(Policy {
+        namespace,
+        name,
+        target,
+        when,
+        limits,
+        precedence,
+        failure_mode,
+        usage,
+        prices,
+        on_exceeded,
+        needs_body,
+    })
 }
 
 fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
@@ -117,29 +124,69 @@ fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
 
 struct Spec {
     target: Target,
-    when: Vec<Expression>,
-    limits: Vec<Limit>,
+    rules: Rules,
     failure_mode: FailureMode,
     usage: UsageRules,
     prices: Vec<Price>,
+    on_exceeded: Option<OnExceeded>,
+}
+
+struct Rules {
+    precedence: Precedence,
+    when: Vec<Expression>,
+    limits: Vec<Limit>,
 }
 
 fn spec(node: Node<'_>) -> Result<Spec, Reported> {
     let spec = node.object(&SPEC)?;
     let target = spec.required("targetRef").and_then(target);
-    let when = spec.optional("when").map(when).transpose();
-    let priced = spec.optional("prices").is_some();
-    let limits = spec.required("limits").and_then(|node| limits(&node, priced));
+    let rules = rules(&spec);
     let failure_mode = spec.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
     let usage = spec.optional("usage").map(usage).transpose();
     let prices = spec.optional("prices").map(|node| prices(&node)).transpose();
+    let on_exceeded = spec.optional("onExceeded").map(on_exceeded).transpose();
     Ok(Spec {
         target: target?,
-        when: when?.unwrap_or_default(),
-        limits: limits?,
+        rules: rules?,
         failure_mode: failure_mode?.unwrap_or_default(),
         usage: usage?.unwrap_or_default(),
         prices: prices?.unwrap_or_default(),
+        on_exceeded: on_exceeded?,
+    })
+}
+
+/// From `limits`, `defaults` or `overrides`: one of them.
+fn rules(spec: &Object<'_>) -> Result<Rules, Reported> {
+    let priced = spec.optional("prices").is_some();
+    let (own, defaults, overrides) =
+        (spec.optional("limits"), spec.optional("defaults"), spec.optional("overrides"));
+    let (block, precedence): (_, fn(Strategy) -> Precedence) = match (&own, defaults, overrides) {
+        (_, Some(_), Some(node)) => {
+            return Err(node.refuse("stands beside `defaults`; a policy has one of them"));
+        }
+        (Some(_), Some(node), _) | (Some(_), _, Some(node)) => {
+            return Err(node.refuse("stands beside `limits`; a policy has one of them"));
+        }
+        (None, Some(node), None) => (node, Precedence::Defaults),
+        (None, None, Some(node)) => (node, Precedence::Overrides),
+        (_, None, None) => {
+            let when = spec.optional("when").map(when).transpose();
+            let limits = spec.required("limits").and_then(|node| limits(&node, priced));
+            let (when, limits) = (when?.unwrap_or_default(), limits?);
+            return Ok(Rules { precedence: Precedence::Own, when, limits });
+        }
+    };
+    let block = block.object(&BLOCK)?;
+    let strategy = block.optional("strategy").map(|node| node.word(STRATEGIES, &[])).transpose();
+    let own_when = block.optional("when").map(when).transpose();
+    let limits = block.required("limits").and_then(|node| limits(&node, priced));
+    if let Some(node) = spec.optional("when") {
+        return Err(node.refuse("must stand inside `defaults` or `overrides`, beside the limits it is for"));
+    }
+    Ok(Rules {
+        precedence: precedence(strategy?.unwrap_or_default()),
+        when: own_when?.unwrap_or_default(),
+        limits: limits?,
     })
 }
 
@@ -160,92 +207,6 @@ fn when(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
     }))
 }
 
-/// `priced`: the policy says what tokens cost.
-fn limits(node: &Node<'_>, priced: bool) -> Result<Vec<Limit>, Reported> {
-    let limits = node.entries()?;
-    if limits.is_empty() {
-        return Err(node.refuse("must have at least one limit"));
-    }
-    all(limits.into_iter().map(|(name, node)| limit(name, node, priced)))
-}
-
-fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
-    let name = names::LIMIT.check(name, &node);
-    let limit = node.object(&LIMIT)?;
-    let when = limit.optional("when").map(when).transpose();
-    let counters = limit.optional("counters").map(counters).transpose();
-    let rates = limit.required("rates").and_then(|node| rates(&node, priced));
-    let reservation = limit.optional("reservation").map(reservation).transpose();
-    let enforce_when =
-        limit.optional("enforceWhen").map(|node| expression(&node, Use::Predicate)).transpose();
-    let (amount, ttl) = reservation?.unwrap_or((None, Ttl::Fixed(DEFAULT_TTL)));
-    Ok(Limit {
-        name: name?,
-        when: when?.unwrap_or_default(),
-        counters: counters?.unwrap_or_default(),
-        rates: rates?,
-        amount,
-        ttl,
-        enforce_when: enforce_when?,
-    })
-}
-
-fn counters(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
-    let read = |item: Node<'_>| expression(&item.object(&COUNTER)?.required("expression")?, Use::Counter);
-    distinct(
-        node.items()?.into_iter().map(|item| (item.clone(), read(item))),
-        |counter, other| counter.source() == other.source(),
-        |_, first| format!("is the same as counters[{first}]"),
-    )
-}
-
-fn rates(node: &Node<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
-    let items = node.items()?;
-    if items.is_empty() {
-        return Err(node.refuse("must have at least one rate"));
-    }
-    distinct(
-        items.into_iter().map(|item| (item.clone(), rate(item, priced))),
-        |rate, other| (rate.unit, rate.window) == (other.unit, other.window),
-        |rate, first| {
-            let (unit, window) = (rate.unit.name(), rate.window);
-            match window {
-                Window::Fixed(_) => {
-                    format!("counts {unit} in a window of {window}, which rates[{first}] does already")
-                }
-                Window::Period(_) => format!("counts {unit} per {window}, which rates[{first}] does already"),
-                Window::Now => format!("counts {unit}, which rates[{first}] does already"),
-            }
-        },
-    )
-}
-
-fn rate(node: Node<'_>, priced: bool) -> Result<Rate, Reported> {
-    let rate = node.object(&RATE)?;
-    let unit = rate.optional("unit").map(|node| node.word(UNITS, &[])).transpose();
-    // Whoever mistyped the unit may have meant one whose limit and window look otherwise.
-    let unit = unit?.unwrap_or_default();
-    let max = maximum(&rate, unit);
-    let window = window(&rate, unit);
-    let cost = rate.optional("cost").map(|node| cost(&node, unit)).transpose();
-    if unit == Unit::Usd && !priced && rate.optional("cost").is_none() {
-        let node = rate.optional("unit").unwrap_or_else(|| rate.node().clone());
-        return Err(node.refuse("`usd` needs `spec.prices`, or a `cost` of its own"));
-    }
-    Ok(Rate { max: max?, window: window?, unit, cost: cost? })
-}
-
-fn maximum(rate: &Object<'_>, unit: Unit) -> Result<Maximum, Reported> {
-    if let Some(node) = rate.optional("limitFrom") {
-        if rate.optional("limit").is_some() {
-            return Err(node.refuse("stands beside `limit`; a rate has one of them"));
-        }
-        return Ok(Maximum::From(expression(&node, Use::Maximum)?));
-    }
-    let node = rate.required("limit")?;
-    Ok(Maximum::Fixed(if unit == Unit::Usd { money(&node)? } else { node.whole_number()? }))
-}
-
 /// USD: whole, or a decimal text.
 fn money(node: &Node<'_>) -> Result<u64, Reported> {
     if node.is_whole() {
@@ -260,13 +221,6 @@ fn money(node: &Node<'_>) -> Result<u64, Reported> {
         let told = shortened(text);
         node.refuse(format!("`{told}` is not an amount of USD with up to six places, such as `5.00`"))
     })
-}
-
-fn cost(node: &Node<'_>, unit: Unit) -> Result<Expression, Reported> {
-    if unit == Unit::Concurrency {
-        return Err(node.refuse("`concurrency` counts what is under way, which costs nothing"));
-    }
-    expression_in(node, Phase::Response, Use::Cost)
 }
 
 fn prices(node: &Node<'_>) -> Result<Vec<Price>, Reported> {
@@ -288,43 +242,47 @@ fn price(node: Node<'_>) -> Result<Price, Reported> {
     Ok(Price { model: model?.to_owned(), tariff })
 }
 
-fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
-    let (window, period) = (rate.optional("window"), rate.optional("period"));
-    if unit == Unit::Concurrency {
-        return match window.or(period) {
-            Some(node) => Err(node.refuse("`concurrency` counts what is under way, which has no window")),
-            None => Ok(Window::Now),
-        };
-    }
-    match (window, period) {
-        (Some(_), Some(period)) => Err(period.refuse("stands beside `window`; a rate has one of them")),
-        (_, Some(period)) => Ok(Window::Period(period.word(PERIODS, &[])?)),
-        _ => {
-            let node = rate.required("window")?;
-            Ok(Window::Fixed(node.duration(Duration::from_secs(1), Duration::MAX)?))
-        }
-    }
+fn on_exceeded(node: Node<'_>) -> Result<OnExceeded, Reported> {
+    let own = node.object(&ON_EXCEEDED)?;
+    let status = own.optional("status").map(|node| status(&node)).transpose();
+    let headers = own.optional("headers").map(|node| {
+        all(node
+            .entries()?
+            .into_iter()
+            .map(|(name, node)| Ok((header_name(name, &node)?, header_value(&node)?))))
+    });
+    let headers = headers.transpose();
+    let body = own.optional("body").map(|node| expression(&node, Use::Text)).transpose();
+    Ok(OnExceeded { status: status?, headers: headers?.unwrap_or_default(), body: body? })
 }
 
-fn reservation(node: Node<'_>) -> Result<(Option<Expression>, Ttl), Reported> {
-    let reservation = node.object(&RESERVATION)?;
-    let amount = reservation.optional("amount").map(|node| expression(&node, Use::Amount)).transpose();
-    let ttl = reservation.optional("ttl").map(|node| ttl(&node)).transpose();
-    Ok((amount?, ttl?.unwrap_or(Ttl::Fixed(DEFAULT_TTL))))
+fn status(node: &Node<'_>) -> Result<u16, Reported> {
+    let status = node.whole_number()?;
+    u16::try_from(status)
+        .ok()
+        .filter(|status| (400..600).contains(status))
+        .ok_or_else(|| node.refuse("must be a status of an error: 400 to 599"))
 }
 
-fn ttl(node: &Node<'_>) -> Result<Ttl, Reported> {
-    let text = node.text()?;
-    if duration::parse(text).is_some() {
-        return node.duration(Duration::from_millis(1), Duration::MAX).map(Ttl::Fixed);
+fn header_name(name: &str, node: &Node<'_>) -> Result<String, Reported> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Err(node.refuse("is no name of a header"));
     }
-    let compiled = Expression::compile(text.trim(), Phase::Request, Use::Life);
-    compiled.map(Ttl::From).map_err(|error| {
-        let told = shortened(text);
-        node.refuse(one_line(&format!(
-            "`{told}` is neither a duration such as `15m` nor an expression: {error}"
-        )))
-    })
+    let name = name.to_ascii_lowercase();
+    if ["connection", "content-length", "transfer-encoding", "upgrade"].contains(&name.as_str()) {
+        return Err(node.refuse("is set by Envoy itself"));
+    }
+    Ok(name)
+}
+
+fn header_value(node: &Node<'_>) -> Result<String, Reported> {
+    let value = node.text()?;
+    if value.chars().any(char::is_control) {
+        Err(node.refuse("must be on one line"))
+    } else {
+        Ok(value.to_owned())
+    }
 }
 
 fn expression(node: &Node<'_>, purpose: Use) -> Result<Expression, Reported> {
