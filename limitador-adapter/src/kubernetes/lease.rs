@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 /// The Lease that the writer holds.
 pub const NAME: &str = "limitador-adapter";
 /// How long a holder that says nothing is still the holder.
-pub const DURATION: Duration = Duration::from_secs(15);
+pub const DURATION: Duration = Duration::from_secs(10);
 /// Between two looks.
-pub const LOOK_EVERY: Duration = Duration::from_secs(3);
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Nobody writes who has not renewed for so long: before another may take over.
-const TRUST: Duration = Duration::from_secs(10);
+const TRUST: Duration = Duration::from_secs(7);
 
 const PRESENCE: &str = "weir.dev/presence";
 const GATEWAYS: &str = "weir.dev/gateways";
