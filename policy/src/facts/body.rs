@@ -51,7 +51,7 @@ impl BodyFacts {
 /// Whether only a body can tell this fact.
 pub(crate) fn is_of_body(path: &FactPath) -> bool {
     match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["llm", "estimate", ..] => false,
+        ["llm", "estimate" | "finished", ..] => false,
         ["llm", ..] | [POINTED, _] => true,
         _ => false,
     }
