@@ -1,5 +1,7 @@
 //! The stream that carries Reserves and Commits to the adapter, and what is done without it.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use e2e::client::Request;
 use e2e::envoy::Config;
 use e2e::upstream::Answer;
@@ -108,4 +110,38 @@ fn a_request_that_waits_when_the_stream_breaks_is_decided_and_counted() {
     assert_eq!(refused.status, 503);
     let counted = world.envoy.stats("weir_failed_closed");
     assert!(counted.lines().any(|line| line.ends_with(": 1")), "{counted}");
+}
+
+#[test]
+fn garbage_from_the_adapter_is_counted_and_stops_nothing() {
+    let long = vec![0xff; 300];
+    for message in [&b""[..], b"\xff\xff\xff", b"\x08\x01\x12\x7f", &long] {
+        let mut framed = vec![0, 0, 0];
+        framed.extend(u16::try_from(message.len()).unwrap().to_be_bytes());
+        framed.extend(message);
+        let mut config = proxy(|route| {
+            route.as_object_mut().unwrap().remove("route");
+            let body = json!({ "inline_bytes": STANDARD.encode(&framed) });
+            route["direct_response"] = json!({ "status": 200, "body": body });
+            let header = json!({ "key": "content-type", "value": "application/grpc" });
+            route["response_headers_to_add"] =
+                json!([{ "header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD" }]);
+        });
+        // Reserve answers alike, so that no way is left.
+        let routes =
+            &mut config.typed(".HttpConnectionManager")["route_config"]["virtual_hosts"][0]["routes"];
+        let mut reserve = routes[0].clone();
+        reserve["match"]["prefix"] = "/kuadrant.service.ratelimit.v1.RateLimitService/Reserve".into();
+        routes.as_array_mut().unwrap().insert(1, reserve);
+        let world = start(build().between(config));
+        for _ in 0..5 {
+            let refused = world.send(&alice());
+            assert_eq!(refused.status, 503, "{}", refused.text());
+        }
+        assert_eq!(world.envoy.stat("server.live"), 1);
+        let failed = world.envoy.stats("weir_failed_closed");
+        assert!(failed.lines().any(|line| line.ends_with(": 5")), "{message:?}: {failed}");
+        assert_eq!(world.upstream.calls(), 0);
+        world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
+    }
 }
