@@ -89,6 +89,11 @@ pub fn request_header(name: &str) -> Option<Vec<u8>> {
     joined.or_else(|| header(MapType::HttpRequestHeaders, name))
 }
 
+/// Whether there is such a request header.
+pub fn has_request_header(name: &str) -> bool {
+    header(MapType::HttpRequestHeaders, name).is_some()
+}
+
 /// All request headers, one pair for each value.
 pub fn request_headers() -> Vec<(String, Vec<u8>)> {
     hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()

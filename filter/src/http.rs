@@ -112,8 +112,9 @@ impl Request {
     }
 
     fn requested(&mut self, end: bool) -> Action {
-        let facts = request::facts(&self.shared, self.exchange.needs());
-        self.handle(Event::Request { facts, bodiless: end });
+        if let Some(facts) = request::facts(&self.shared, &mut self.exchange) {
+            self.handle(Event::Request { facts, bodiless: end });
+        }
         self.action()
     }
 

@@ -4,12 +4,28 @@ use crate::host;
 use crate::shared::Shared;
 use policy::config::IdentitySource;
 use policy::count::Count;
+use policy::exchange::Exchange;
 use policy::facts::{Facts, Need};
 use policy::identity;
 
-/// Fetches what is needed, and takes the identity's header out of the request.
-pub fn facts(shared: &Shared, needs: &[Need]) -> Facts {
+/// Fetches what is needed, and takes the identity's header out of the request. `None`: no limit applies to it.
+pub fn facts(shared: &Shared, exchange: &mut Exchange) -> Option<Facts> {
     let mut facts = Facts::default();
+    fetch(shared, exchange.first_needs(), &mut facts);
+    let further = exchange.further_needs(&facts);
+    let concerned = further.is_some();
+    fetch(shared, further.unwrap_or_default(), &mut facts);
+    // Last: Envoy forgets the route when a header goes, and finds it again without that header. It does so even if
+    // there was no such header.
+    if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity
+        && host::has_request_header(name)
+    {
+        host::remove_request_header(name);
+    }
+    concerned.then_some(facts)
+}
+
+fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) {
     for need in needs {
         match need {
             Need::Header(name) => {
@@ -27,15 +43,10 @@ pub fn facts(shared: &Shared, needs: &[Need]) -> Facts {
                     facts.property(path, &value);
                 }
             }
-            Need::Identity => identify(shared, &mut facts),
+            Need::Identity => identify(shared, facts),
             Need::Failures => facts.failures(shared.health.borrow_mut().counts(shared.now())),
         }
     }
-    // Last: Envoy forgets the route when a header goes, and finds it again without that header.
-    if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
-        host::remove_request_header(name);
-    }
-    facts
 }
 
 /// Who is asking. One that cannot be read is none, and is counted.

@@ -250,11 +250,17 @@ impl Player for Native {
         self.requests += 1;
         let id = ReservationId { prefix: "story".into(), number: self.requests };
         let mut exchange = Exchange::new(self.plan.clone(), id);
-        let facts = self.facts(request, claims, exchange.needs());
         // The identity's header is the auth filter's, and taken out.
         let sent = headers(request).into_iter().filter(|(name, _)| name != "x-jwt-payload").collect();
         let mut seen = Seen { sent: Some(sent), sent_body: Some(request.bytes()), ..Seen::default() };
-        self.handle(&mut exchange, &mut seen, Event::Request { facts, bodiless: request.bytes().is_empty() });
+        let mut needs = exchange.first_needs().to_vec();
+        let first = self.facts(request, claims, &needs);
+        if let Some(further) = exchange.further_needs(&first) {
+            needs.extend_from_slice(further);
+            let facts = self.facts(request, claims, &needs);
+            let bodiless = request.bytes().is_empty();
+            self.handle(&mut exchange, &mut seen, Event::Request { facts, bodiless });
+        }
         if seen.status != 0 {
             return Err(Seen { sent: None, sent_body: None, ..seen });
         }

@@ -64,6 +64,9 @@ fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     let mut exchange = Exchange::new(InForce::Plan(plan.clone()), id);
     let mut facts = Facts::default();
     facts.header(":path", b"/v1/chat/completions");
+    if exchange.further_needs(&facts).is_none() {
+        return;
+    }
     facts.header("content-length", b"560");
     facts.auth(identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap());
     black_box(exchange.handle(Event::Request { facts, bodiless: false }));

@@ -161,11 +161,24 @@ impl Exchange {
         Self { in_force, id, state: State::New }
     }
 
-    /// The facts that the request's event must bring.
-    pub fn needs(&self) -> &[Need] {
+    /// The facts that tell whether the request concerns a policy at all.
+    pub fn first_needs(&self) -> &[Need] {
         match &self.in_force {
             InForce::Nothing(_) => &[],
-            InForce::Plan(plan) => plan.needs(),
+            InForce::Plan(plan) => plan.first_needs(),
+        }
+    }
+
+    /// What the request's event must bring beside the first facts. `None`: by those, no limit applies, and the exchange
+    /// is over.
+    pub fn further_needs(&mut self, first: &Facts) -> Option<&[Need]> {
+        match &self.in_force {
+            InForce::Nothing(_) => Some(&[]),
+            InForce::Plan(plan) if plan.may_concern(first) => Some(plan.further_needs()),
+            InForce::Plan(_) => {
+                self.state = State::Over;
+                None
+            }
         }
     }
 

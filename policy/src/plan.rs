@@ -1,5 +1,6 @@
 //! Policies, arranged for deciding requests: which facts to fetch, and what a request would hold.
 
+mod gate;
 mod holding;
 mod precedence;
 
@@ -10,6 +11,7 @@ use crate::facts::{self, Answer, Facts, Need};
 use crate::meter::Usage;
 use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, TargetKind, Tariff, UsageRules};
 use crate::routes::Routes;
+use gate::Gate;
 use holding::Matching;
 use precedence::Effective;
 use std::sync::Arc;
@@ -22,6 +24,9 @@ pub struct Plan {
     /// `None`: no cluster tells, so a policy on an HTTPRoute means the Envoy route of that name.
     routes: Option<Routes>,
     needs: Vec<Need>,
+    gate: Gate,
+    /// Of the needs, those that are not the gate's.
+    further_needs: Vec<Need>,
     answer_headers: Vec<String>,
     body: BodyAccess,
     /// The JSON pointers of all expressions.
@@ -195,8 +200,9 @@ impl Plan {
         needs.dedup();
         let answer_headers = answer_headers(&policies);
         let pointers = pointers(&policies);
-        let policies = policies.into_iter().map(Planned::new).collect();
-        Self { policies, routes, needs, answer_headers, body: BodyAccess::None, pointers }
+        let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
+        let (gate, further_needs, body) = (Gate::default(), Vec::new(), BodyAccess::None);
+        Self { policies, routes, needs, gate, further_needs, answer_headers, body, pointers }.gated()
     }
 
     /// The response's headers, in lower case, that a `cost` names.
@@ -216,6 +222,15 @@ impl Plan {
                 self.needs.retain(|need| !matches!(need, Need::Header(_)));
             }
         }
+        self.gated()
+    }
+
+    /// Divides the needs. All headers at once are cheaper than some of them twice.
+    fn gated(mut self) -> Self {
+        let all_headers = self.needs.contains(&Need::Headers);
+        self.gate = if all_headers { Gate::default() } else { Gate::new(&self.policies) };
+        let is_further = |need: &&Need| !self.gate.needs().contains(need);
+        self.further_needs = self.needs.iter().filter(is_further).cloned().collect();
         self
     }
 
@@ -235,6 +250,21 @@ impl Plan {
     /// What must be fetched before a request can be judged.
     pub fn needs(&self) -> &[Need] {
         &self.needs
+    }
+
+    /// Of the needs, those that tell whether the others are needed at all.
+    pub fn first_needs(&self) -> &[Need] {
+        self.gate.needs()
+    }
+
+    /// The other needs.
+    pub fn further_needs(&self) -> &[Need] {
+        &self.further_needs
+    }
+
+    /// Whether a limit may apply, as far as the first needs tell.
+    pub fn may_concern(&self, facts: &Facts) -> bool {
+        self.gate.is_open(facts)
     }
 
     /// Which limits apply, and what they would hold. `bodiless`: the request ends with its headers.
@@ -442,13 +472,14 @@ impl Planned {
         }
     }
 
-    /// Whether all predicates hold.
+    /// Whether all predicates hold. As in CEL's own `&&`, one that is false settles it, whatever fails beside it.
     fn holds_true<'e>(
         &self,
         when: impl Iterator<Item = &'e Expression>,
         limit: Option<&Limit>,
         facts: &Facts,
     ) -> Result<(), Miss> {
+        let mut failed = None;
         for predicate in when {
             match predicate.predicate(facts) {
                 Ok(true) => {}
@@ -456,10 +487,10 @@ impl Planned {
                 Err(EvaluationError::Absent(what)) => {
                     return Err(Miss::Absent(predicate.source().to_owned(), what));
                 }
-                Err(error) => return Err(Miss::Failed(self.failure(limit, Part::Predicate, &error))),
+                Err(error) => failed = failed.or_else(|| Some(self.failure(limit, Part::Predicate, &error))),
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), |failure| Err(Miss::Failed(failure)))
     }
 
     fn counters(&self, limit: &Limit, facts: &Facts) -> Result<Arc<[(String, String)]>, Failure> {

@@ -375,3 +375,52 @@ proptest! {
         prop_assert!(exchange.is_over());
     }
 }
+
+/// A plan whose limit `when` gives, and what must be fetched of a request to `path`.
+fn gated(when: Value, path: &str) -> (Exchange, bool) {
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+        "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "failureMode": "Deny",
+            "limits": {"chat": {"when": when, "rates": [{"limit": 1000, "window": "1h"}]}},
+        },
+    });
+    let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
+    let mut exchange =
+        Exchange::new(InForce::Plan(Arc::new(plan)), ReservationId { prefix: "w".into(), number: 1 });
+    let concerned = exchange.further_needs(&facts(path, None)).is_some();
+    (exchange, concerned)
+}
+
+#[test]
+fn a_request_that_no_limit_is_for_is_let_go_by_its_headers() {
+    let chat = json!([
+        {"predicate": "auth.identity.group == 'free'"},
+        {"predicate": "request.path == '/v1/chat/completions'"},
+    ]);
+    let (exchange, concerned) = gated(chat.clone(), "/v1/models");
+    assert!(!concerned && exchange.is_over());
+    let (exchange, concerned) = gated(chat, "/v1/chat/completions");
+    assert!(concerned && !exchange.is_over());
+    assert!(gated(json!([{"predicate": "auth.identity.group == 'free'"}]), "/v1/models").1, "who knows");
+    assert!(gated(json!([]), "/v1/models").1, "every request is meant");
+}
+
+#[test]
+fn a_predicate_that_fails_beside_a_false_one_fails_nothing() {
+    let failing = json!({"predicate": "request.headers['content-length'] == 400 || int(request.path) > 1"});
+    let elsewhere = json!({"predicate": "request.path == '/v1/models' && auth.identity.userid != ''"});
+    let user = json!({"predicate": "auth.identity.userid == 'bob'"});
+    for when in [json!([failing, user]), json!([user, failing])] {
+        let (mut exchange, _) = gated(when, "/v1/chat/completions");
+        let facts = facts("/v1/chat/completions", Some("alice"));
+        assert_eq!(exchange.handle(Event::Request { facts, bodiless: false }), []);
+    }
+    let (mut exchange, concerned) = gated(json!([failing, elsewhere]), "/v1/models");
+    assert!(concerned, "a predicate that fails is not false");
+    let facts = facts("/v1/models", Some("alice"));
+    let effects = exchange.handle(Event::Request { facts, bodiless: false });
+    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
+}
