@@ -20,8 +20,8 @@ pub enum Filter {
     Empty,
     /// A Wasm filter that makes two calls of constant bytes.
     Floor,
-    /// Weir, with the policies of this gateway.
-    Weir { gateway: &'static str },
+    /// Weir, with the policies of this gateway. `header`: the identity comes in a header, which it takes out.
+    Weir { gateway: &'static str, header: bool },
 }
 
 /// A case with its name in the table.
@@ -35,17 +35,26 @@ const fn case(name: &'static str, filter: Filter) -> Case {
     Case { name, filter }
 }
 
+/// With the identity in a header.
+pub const fn weir(gateway: &'static str) -> Filter {
+    Filter::Weir { gateway, header: true }
+}
+
 /// In the order of the table.
-pub const CASES: [Case; 9] = [
+pub const CASES: [Case; 10] = [
     case("Envoy alone", Filter::None),
     case("Envoy's rate-limit filter, one call", Filter::RateLimit { report: false }),
     case("the same, check on request and report on stream end", Filter::RateLimit { report: true }),
     case("empty Wasm filter", Filter::Empty),
     case("Wasm floor: two calls of constant bytes", Filter::Floor),
-    case("Weir, no limit for the path", Filter::Weir { gateway: "elsewhere" }),
-    case("Weir, no limit for who is asking", Filter::Weir { gateway: "none" }),
-    case("Weir, one limit", Filter::Weir { gateway: "one" }),
-    case("Weir, eight limits", Filter::Weir { gateway: "eight" }),
+    case(
+        "Weir, no limit for the path, no header to take out",
+        Filter::Weir { gateway: "elsewhere", header: false },
+    ),
+    case("Weir, no limit for the path", weir("elsewhere")),
+    case("Weir, no limit for who is asking", weir("none")),
+    case("Weir, one limit", weir("one")),
+    case("Weir, eight limits", weir("eight")),
 ];
 
 /// Where the other ends listen.
@@ -90,7 +99,7 @@ impl Case {
     /// Whether an answer shows that the case does what it is for.
     pub fn is_ready(&self, head: &str) -> bool {
         match self.filter {
-            Filter::Weir { gateway: "none" | "elsewhere" } => true,
+            Filter::Weir { gateway: "none" | "elsewhere", .. } => true,
             Filter::Weir { .. } => head.to_ascii_lowercase().contains("x-ratelimit-remaining-tokens"),
             _ => true,
         }
@@ -102,12 +111,15 @@ impl Case {
             Filter::RateLimit { .. } => Some(rate_limit()),
             Filter::Empty => Some(self.wasm(&"".into())),
             Filter::Floor => Some(self.wasm(&floor().into())),
-            Filter::Weir { gateway } => {
-                let configuration = json!({
+            Filter::Weir { gateway, header } => {
+                let mut configuration = json!({
                     "adapter": { "cluster": "limitador-adapter", "timeout": "1s" },
                     "gateway": format!("bench/{gateway}"),
-                    "identity": { "header": "x-identity", "encoding": "json" },
                 });
+                let identity = json!({ "header": "x-identity", "encoding": "json" });
+                if let Some(fields) = configuration.as_object_mut().filter(|_| header) {
+                    fields.insert("identity".into(), identity);
+                }
                 Some(self.wasm(&configuration))
             }
         }

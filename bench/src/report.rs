@@ -1,6 +1,6 @@
 //! The table, and what it says of the targets.
 
-use crate::case::{Case, Filter};
+use crate::case::{Case, Filter, weir};
 use crate::{RATE, load};
 use std::fmt::Write;
 use std::time::Duration;
@@ -97,10 +97,11 @@ fn above(rows: &[Row], row: &Row) -> f64 {
 }
 
 fn targets(rows: &[Row], text: &mut String) {
-    let weir = |gateway| Filter::Weir { gateway };
+    let nobody = Filter::Weir { gateway: "elsewhere", header: false };
     let ratios = [
         ("one limit / the Wasm floor", weir("one"), Filter::Floor, 1.3),
         ("one limit / Envoy's check and report", weir("one"), Filter::RateLimit { report: true }, 1.0),
+        ("no limit for the path, no header to take out / an empty Wasm filter", nobody, Filter::Empty, 1.3),
         ("no limit for the path / an empty Wasm filter", weir("elsewhere"), Filter::Empty, 1.3),
         ("no limit for who is asking / an empty Wasm filter", weir("none"), Filter::Empty, 1.3),
         ("eight limits / one limit", weir("eight"), weir("one"), 1.3),
