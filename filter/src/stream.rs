@@ -21,7 +21,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// To be opened by [`Stream::tend`].
+    /// To be opened by [`Stream::open`].
     pub fn new(patience: Duration) -> Self {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         Self { calls: RefCell::new(CallStream::new(patience)), token: Cell::default() }

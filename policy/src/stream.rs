@@ -160,7 +160,8 @@ impl<Caller> CallStream<Caller> {
         }
     }
 
-    /// The stream has ended, by whomever: what it leaves. Another is opened at once if this one worked.
+    /// The stream has ended, by whomever: what it leaves. Another is opened after a short pause if this one worked, and
+    /// else after one that grows.
     pub fn closed(&mut self, now: u64) -> Left<Caller> {
         let worked = self.is_open();
         self.failures = if worked { 0 } else { self.failures.saturating_add(1) };
