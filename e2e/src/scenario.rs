@@ -15,6 +15,7 @@ use crate::artefacts;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -210,9 +211,15 @@ impl PolicySource {
 }
 
 impl Request {
-    /// The body's bytes.
+    /// The body's bytes, compressed if a header says so.
     pub fn bytes(&self) -> Vec<u8> {
-        bytes(&self.body)
+        let body = bytes(&self.body);
+        if self.headers.get("content-encoding").is_none_or(|encoding| encoding != "gzip") {
+            return body;
+        }
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(&body).expect("memory takes bytes");
+        encoder.finish().expect("memory takes bytes")
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Count {
     UnreadRequest(&'static str),
     /// A request was changed, so that its provider tells the usage of its stream.
     UsageAsked,
+    /// A request without a maximum of its output was given one.
+    OutputCapped,
     /// The chunk that tells the usage went to a client that had not asked for it: the stream was compressed.
     UsageChunkKept,
     /// Something of a response's body could not be read; what could be is charged.
@@ -88,6 +90,7 @@ impl Count {
             }
             Self::UnreadRequest(cause) => format!("weir_request_errors.cause.{cause}").into(),
             Self::UsageAsked => "weir_usage_asked".into(),
+            Self::OutputCapped => "weir_outputs_capped".into(),
             Self::UsageChunkKept => "weir_usage_chunks_kept".into(),
             Self::Unreadable(cause) => format!("weir_response_errors.cause.{}", cause.name()).into(),
             Self::TokensCharged(_) => "weir_tokens_charged".into(),

@@ -273,11 +273,12 @@ impl Exchange {
             let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
             effects.push(Effect::Deny(denial));
         } else if !judgement.holds.is_empty() {
+            let cap = judgement.output_cap;
             let mut reservation = Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless);
-            let asks = reservation.asks_for_usage().then(|| intake?.ask_for_usage(&facts)).flatten();
-            if let Some((edit, unasked)) = asks {
+            if let Some(intake) = intake {
+                let (changes, unasked) = intake.change(&mut facts, reservation.asks_for_usage(), cap);
                 reservation.usage_unasked = unasked;
-                effects.extend([Effect::Count(Count::UsageAsked), Effect::Edit(edit)]);
+                effects.extend(changes);
             }
             reservation.keep(facts);
             effects.push(Effect::Reserve(reservation.reserve()));

@@ -124,6 +124,8 @@ pub struct Limit {
     pub ttl: Ttl,
     /// Where it is false, the limit counts and refuses nothing. `None`: it is true.
     pub enforce_when: Option<Expression>,
+    /// A request without a maximum of its own gets one: the output that was held for.
+    pub caps_output: bool,
 }
 
 impl Limit {

@@ -1,5 +1,6 @@
 //! Policies, arranged for deciding requests: which facts to fetch, and what a request would hold.
 
+mod cap;
 mod gate;
 mod holding;
 mod precedence;
@@ -58,6 +59,8 @@ pub struct PlannedRate {
     pub usage: UsageRules,
     /// The policy's.
     pub on_exceeded: Option<Arc<OnExceeded>>,
+    /// The limit's.
+    pub caps_output: bool,
     /// The limit's name, or with its unit and window if the limit has several rates.
     pub label: String,
     entries: Entries,
@@ -176,6 +179,8 @@ pub struct Judgement {
     pub enforced: Vec<Failure>,
     /// What the request is expected to use.
     pub estimate: Estimate,
+    /// The most output, in tokens, if the request names no maximum.
+    pub output_cap: Option<u64>,
 }
 
 impl Plan {
@@ -311,6 +316,7 @@ impl Plan {
                 }
             }
         }
+        judgement.output_cap = cap::of(&judgement.holds, estimate);
         judgement
     }
 }
@@ -534,6 +540,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit) -> Vec<Arc<Pla
             failure_mode: policy.failure_mode,
             usage: policy.usage,
             on_exceeded: policy.on_exceeded.clone(),
+            caps_output: limit.caps_output,
             label,
             entries,
         })

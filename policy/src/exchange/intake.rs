@@ -5,7 +5,8 @@ use super::Effect;
 use crate::count::Count;
 use crate::facts::Facts;
 use crate::meter::Cause;
-use crate::request::{self, Condition, Decoded, Extent, edit};
+use crate::request::edit::{self, UsageRequest};
+use crate::request::{self, Condition, Decoded, Extent};
 
 /// Another body to send on, and the headers that go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +67,30 @@ impl<'a> Intake<'a> {
         Some(Effect::Count(Count::UnreadRequest(cause)))
     }
 
-    /// The body that asks for usage, if the client's does not, and whether the client has not asked itself.
-    pub(super) fn ask_for_usage(&self, facts: &Facts) -> Option<(RequestEdit, bool)> {
-        let asked = edit::ask_for_usage(facts.read_body()?, &self.decoded.body);
-        let body = asked.body?;
+    /// Changes the body so that it asks for usage (`asks`) and for no more output than `cap`, if the client's does
+    /// neither; and whether the client has not asked for usage itself.
+    pub(super) fn change(&self, facts: &mut Facts, asks: bool, cap: Option<u64>) -> (Vec<Effect>, bool) {
+        let mut effects = Vec::new();
+        let Some(read) = facts.read_body() else { return (effects, false) };
+        let asked =
+            if asks { edit::ask_for_usage(read, &self.decoded.body) } else { UsageRequest::default() };
+        let so_far = asked.body.as_deref().unwrap_or(&self.decoded.body);
+        let capped = cap.and_then(|cap| Some((cap, edit::cap_output(read, so_far, cap)?)));
+        effects.extend(asked.body.is_some().then_some(Effect::Count(Count::UsageAsked)));
+        let body = match capped {
+            Some((cap, body)) => {
+                facts.cap_output(cap);
+                effects.push(Effect::Count(Count::OutputCapped));
+                Some(body)
+            }
+            None => asked.body,
+        };
+        effects.extend(body.map(|body| Effect::Edit(self.edit(body, facts, asked.unasked))));
+        (effects, asked.unasked)
+    }
+
+    /// The body to send on, and its headers.
+    fn edit(&self, body: Vec<u8>, facts: &Facts, unasked: bool) -> RequestEdit {
         let mut headers = Vec::new();
         if facts.content_length().is_some() {
             headers.push(("content-length", Some(body.len().to_string())));
@@ -78,10 +99,10 @@ impl<'a> Intake<'a> {
             headers.push(("content-encoding", None));
         }
         // What answers has to be taken out of the stream, which is not possible in the middle of a compressed one.
-        if asked.unasked && takes_identity(facts.fetched_header("accept-encoding")) {
+        if unasked && takes_identity(facts.fetched_header("accept-encoding")) {
             headers.push(("accept-encoding", Some("identity".to_owned())));
         }
-        Some((RequestEdit { body, headers }, asked.unasked))
+        RequestEdit { body, headers }
     }
 }
 

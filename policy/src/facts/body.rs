@@ -43,6 +43,11 @@ impl BodyFacts {
         self.pointed.iter().find(|(known, _)| known == pointer).map(|(_, value)| value)
     }
 
+    /// The body that is sent on asks for so much output of each completion.
+    pub(super) fn capped(&mut self, each: u64) {
+        self.body.max_output = Some(each);
+    }
+
     pub(super) fn body(&self) -> &RequestBody {
         &self.body
     }

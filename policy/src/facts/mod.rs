@@ -165,6 +165,15 @@ impl Facts {
         self.body.as_ref().map(|body| body.body())
     }
 
+    /// The body that is sent on asks for so much output in all, and not for any.
+    pub(crate) fn cap_output(&mut self, cap: u64) {
+        if let Some(facts) = &mut self.body {
+            facts.capped(facts.body().share(cap));
+            let (input, output) = (facts.body().input, facts.body().output(cap));
+            self.estimate(input, output);
+        }
+    }
+
     /// A header, if it was fetched; empty if not.
     pub fn fetched_header(&self, name: &str) -> &str {
         self.headers.get(name).map(String::as_str).unwrap_or_default()

@@ -65,6 +65,8 @@ const STRATEGIES: &[(&str, Strategy)] = &[("atomic", Strategy::Atomic), ("merge"
 const PRICE: Fields =
     Fields { known: &["model", "input", "cachedInput", "output"], later: &[], ignored: &[] };
 const ON_EXCEEDED: Fields = Fields { known: &["status", "headers", "body"], later: &[], ignored: &[] };
+/// What to do about a policy that needs request bodies.
+const BUFFER: &str = "the filter's configuration must say `requestBody: {\"access\": \"Buffer\"}`";
 const PREDICATE: Fields = Fields { known: &["predicate"], later: &[], ignored: &[] };
 
 /// One policy, of no cluster: a section is a listener or a rule, which only a cluster's Gateway or HTTPRoute can tell.
@@ -296,8 +298,7 @@ fn expression_in(node: &Node<'_>, phase: Phase, purpose: Use) -> Result<Expressi
     let compiled = compiled.map_err(|error| node.refuse(one_line(&error)))?;
     if let Some(fact) = compiled.fact_of_body() {
         node.note(format!(
-            "`{}` is in the request's body: the filter's configuration must say `requestBody: {{\"access\": \
-             \"Buffer\"}}`",
+            "`{}` is in the request's body: {BUFFER}",
             one_line(&fact)
         ));
     }

@@ -54,7 +54,7 @@ pub fn cap_output(request: &RequestBody, body: &[u8], cap: u64) -> Option<Vec<u8
         model: request.model.as_deref().unwrap_or_default(),
         shape: request.shape,
     })?;
-    let each = cap.checked_div(request.completions).unwrap_or(cap).max(1);
+    let each = request.share(cap);
     let text = text(request, body)?;
     let is_maximum = |value: &str| count(value.as_bytes()).is_some_and(|value| value > 0);
     let root = members(text, path.first()?)?;

@@ -188,6 +188,11 @@ impl RequestBody {
             None => self.input.max(floor),
         }
     }
+
+    /// Of so much output, what each completion gets: at least 1.
+    pub(crate) fn share(&self, output: u64) -> u64 {
+        output.checked_div(self.completions).unwrap_or(output).max(1)
+    }
 }
 
 /// Reads a body that is not compressed, or no longer.

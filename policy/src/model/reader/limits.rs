@@ -1,6 +1,6 @@
 //! `limits` → [`Limit`]s.
 
-use super::{expression, expression_in, money, when};
+use super::{BUFFER, expression, expression_in, money, when};
 use crate::cel::{Expression, Phase, Use};
 use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
 use crate::duration;
@@ -16,9 +16,10 @@ const UNITS: &[(&str, Unit)] = &[
     ("concurrency", Unit::Concurrency),
 ];
 const PERIODS: &[(&str, Period)] = &[("Day", Period::Day), ("Week", Period::Week), ("Month", Period::Month)];
+const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
 const LIMIT: Fields = Fields {
-    known: &["when", "counters", "rates", "reservation", "enforceWhen"],
-    later: &[("outputCap", None)],
+    known: &["when", "counters", "rates", "reservation", "enforceWhen", "outputCap"],
+    later: &[],
     ignored: &[],
 };
 const RATE: Fields =
@@ -44,6 +45,8 @@ fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
     let reservation = limit.optional("reservation").map(reservation).transpose();
     let enforce_when =
         limit.optional("enforceWhen").map(|node| expression(&node, Use::Predicate)).transpose();
+    let caps_output =
+        limit.optional("outputCap").map(|node| caps_output(&node, rates.as_deref())).transpose();
     let (amount, ttl) = reservation?.unwrap_or((None, Ttl::Fixed(DEFAULT_TTL)));
     Ok(Limit {
         name: name?,
@@ -53,7 +56,22 @@ fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
         amount,
         ttl,
         enforce_when: enforce_when?,
+        caps_output: caps_output?.unwrap_or_default(),
     })
+}
+
+/// A cap comes from what is held, and goes into the request's body.
+fn caps_output(node: &Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<bool, Reported> {
+    if !node.word(OUTPUT_CAPS, &[])? {
+        return Ok(false);
+    }
+    let of_output = |rate: &Rate| matches!(rate.unit, Unit::Tokens | Unit::OutputTokens | Unit::Usd);
+    if rates.is_ok_and(|rates| !rates.iter().any(of_output)) {
+        return Err(node
+            .refuse("`Inject` needs a rate of `tokens`, `outputTokens` or `usd`: what it holds is the cap"));
+    }
+    node.note(format!("`Inject` changes the request's body: {BUFFER}"));
+    Ok(true)
 }
 
 fn counters(node: Node<'_>) -> Result<Vec<Expression>, Reported> {

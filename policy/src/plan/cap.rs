@@ -1,0 +1,31 @@
+//! `outputCap: Inject`: how much output what a request holds is enough for.
+
+use super::{Estimate, Hold};
+use crate::model::{Tariff, Unit};
+
+/// The most output, in tokens, for which all limits that cap it hold enough, at least 1. `None`: none of them caps it.
+pub(super) fn of(holds: &[Hold], estimate: Estimate) -> Option<u64> {
+    // A dry run changes nothing.
+    let capping = holds.iter().filter(|hold| hold.rate.caps_output && hold.enforced);
+    capping.filter_map(|hold| enough_for(hold, estimate)).min().map(|cap| cap.max(1))
+}
+
+fn enough_for(hold: &Hold, estimate: Estimate) -> Option<u64> {
+    let rate = &hold.rate.rate;
+    match (rate.unit, hold.tariff) {
+        (Unit::Tokens | Unit::OutputTokens | Unit::Usd, _) if rate.cost.is_some() => Some(estimate.output),
+        (Unit::Tokens, _) => Some(hold.amount.saturating_sub(estimate.input)),
+        (Unit::OutputTokens, _) => Some(hold.amount),
+        (Unit::Usd, Some(tariff)) => bought(hold.amount, tariff, estimate.input),
+        _ => None,
+    }
+}
+
+/// `None`: output is free.
+fn bought(micro_usd: u64, tariff: Tariff, input: u64) -> Option<u64> {
+    // Prices are for a million tokens.
+    let all = u128::from(micro_usd).saturating_mul(1_000_000);
+    let of_input = u128::from(input).saturating_mul(u128::from(tariff.input));
+    let output = all.saturating_sub(of_input).checked_div(u128::from(tariff.output))?;
+    Some(u64::try_from(output).unwrap_or(u64::MAX))
+}
