@@ -195,6 +195,10 @@ impl Native {
                     headers.iter().for_each(|(name, value)| facts.header(name, value.as_bytes()))
                 }
                 Need::Failures => facts.failures(self.health.counts(self.milliseconds())),
+                Need::Property(path) if *path == Facts::ROUTE_NAME => {
+                    let elsewhere = request.path.starts_with("/elsewhere/");
+                    facts.property(path, if elsewhere { b"elsewhere" } else { b"llm" });
+                }
                 Need::Property(path) => panic!("no story knows the attribute {}", path.join(".")),
                 Need::Identity => {
                     if let Some(claims) = claims {

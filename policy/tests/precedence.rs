@@ -97,3 +97,79 @@ fn a_merged_when_is_for_both() {
     ];
     insta::assert_snapshot!(told.map(|(case, told)| format!("{case}:\n{told}")).join("\n"));
 }
+
+/// Which limits apply where a gateway, a route and a part of the route have policies of their own.
+fn of_three(gateway: Value, route: Value, rule: Value) -> String {
+    let read = |name: &str, kind: &str, section: Option<&str>, rules: &Value| {
+        let mut policy = policy(name, kind, "chat", rules.clone());
+        policy.target.section = section.map(str::to_owned);
+        policy
+    };
+    let policies = [
+        read("gateway", "Gateway", None, &gateway),
+        read("route", "HTTPRoute", None, &route),
+        read("rule", "HTTPRoute", Some("r"), &rule),
+    ];
+    let applying = |order: [usize; 3]| {
+        let plan = Plan::new(order.map(|at| policies[at].clone()).to_vec());
+        let mut facts = Facts::default();
+        facts.property(&Facts::ROUTE_NAME.map(str::to_owned), b"chat");
+        let holds = plan.judge(&mut facts, true).holds;
+        let mut names: Vec<_> =
+            holds.iter().map(|hold| format!("{}/{}", &hold.rate.policy[8..], hold.rate.limit)).collect();
+        names.sort();
+        names.join(" ")
+    };
+    let told = applying([0, 1, 2]);
+    assert_eq!(applying([2, 1, 0]), told, "in whatever order they are written");
+    assert_eq!(applying([1, 2, 0]), told, "in whatever order they are written");
+    told
+}
+
+#[test]
+fn what_has_given_way_has_no_say_any_more() {
+    let (a, b, ab) = (|| limits(&["a"]), || limits(&["b"]), || limits(&["a", "b"]));
+    let atomic = |limits: Value| json!({ "defaults": { "limits": limits } });
+    let merged = |limits: Value| json!({ "defaults": { "strategy": "merge", "limits": limits } });
+    let over = |limits: Value| json!({ "overrides": { "limits": limits } });
+    let merged_over = |limits: Value| json!({ "overrides": { "strategy": "merge", "limits": limits } });
+    let plain = |limits: Value| json!({ "limits": limits });
+    let table = [
+        // The route's `a` has given way to the rule, so that the gateway's is not replaced by it.
+        (merged(ab()), atomic(a()), plain(b()), "gateway/a rule/b"),
+        (merged(ab()), merged(a()), plain(b()), "route/a rule/b"),
+        (atomic(ab()), atomic(a()), plain(b()), "rule/b"),
+        (over(a()), over(b()), plain(ab()), "gateway/a"),
+        (merged_over(a()), over(ab()), plain(b()), "gateway/a route/b"),
+        (merged_over(a()), merged_over(ab()), plain(ab()), "gateway/a route/b"),
+        (plain(a()), over(b()), plain(ab()), "gateway/a route/b"),
+    ];
+    for (at, (gateway, route, rule, applying)) in table.into_iter().enumerate() {
+        assert_eq!(of_three(gateway, route, rule), applying, "case {at}");
+    }
+}
+
+/// Kuadrant's own plain limits are implicit defaults: its gateway's give way to its route's, all at once.
+#[test]
+fn plain_limits_of_kuadrant_s_are_defaults() {
+    let read = |version: &str, name: &str, kind: &str, names: &[&str]| {
+        let target = json!({ "group": "gateway.networking.k8s.io", "kind": kind, "name": "chat" });
+        let document = json!({
+            "apiVersion": version, "kind": "TokenRateLimitPolicy", "metadata": { "name": name },
+            "spec": { "targetRef": target, "limits": limits(names) },
+        });
+        Policy::read(&document).unwrap()
+    };
+    let applying = |gateway: &str, route: &str| {
+        let policies =
+            [read(gateway, "gateway", "Gateway", &["a", "b"]), read(route, "route", "HTTPRoute", &["b"])];
+        let mut facts = Facts::default();
+        facts.property(&Facts::ROUTE_NAME.map(str::to_owned), b"chat");
+        let holds = Plan::new(policies.to_vec()).judge(&mut facts, true).holds;
+        holds.iter().map(|hold| format!("{}/{}", &hold.rate.policy[8..], hold.rate.limit)).collect::<Vec<_>>()
+    };
+    let (kuadrant, weir) = ("kuadrant.io/v1alpha1", "weir.dev/v1alpha1");
+    assert_eq!(applying(kuadrant, kuadrant), ["route/b"]);
+    assert_eq!(applying(kuadrant, weir), ["route/b"]);
+    assert_eq!(applying(weir, kuadrant), ["gateway/a", "gateway/b", "route/b"]);
+}

@@ -27,7 +27,14 @@ pub struct Waiting {
 impl ThroughEnvoy {
     /// Starts everything, with no policy yet.
     pub fn start(story: &Story) -> Self {
-        let mut world = World::build();
+        let mut world = World::build().change(|config| {
+            let manager = config.typed(".HttpConnectionManager");
+            let routes = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
+            let mut elsewhere = routes[0].clone();
+            elsewhere["name"] = "elsewhere".into();
+            elsewhere["match"]["prefix"] = "/elsewhere/".into();
+            routes.as_array_mut().expect("a list of routes").insert(0, elsewhere);
+        });
         if let Some(most) = story.reads_bodies {
             world = world.reading_bodies(most);
         }

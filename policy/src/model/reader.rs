@@ -12,7 +12,11 @@ use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, s
 use limits::limits;
 use std::sync::Arc;
 
-const VERSIONS: &[(&str, ())] = &[("weir.dev/v1alpha1", ()), ("kuadrant.io/v1alpha1", ())];
+/// And how plain `limits` stand to a more specific policy's. Kuadrant calls its own implicit defaults.
+const VERSIONS: &[(&str, Precedence)] = &[
+    ("weir.dev/v1alpha1", Precedence::Own),
+    ("kuadrant.io/v1alpha1", Precedence::Defaults(Strategy::Atomic)),
+];
 const KINDS: &[(&str, ())] = &[("TokenRateLimitPolicy", ())];
 const GROUPS: &[(&str, ())] = &[("gateway.networking.k8s.io", ())];
 const TARGETS: &[(&str, TargetKind)] =
@@ -94,10 +98,11 @@ pub(crate) fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> 
     let kind = document.required("kind").and_then(|node| node.word(KINDS, &[]));
     let metadata = document.required("metadata").and_then(metadata);
     let spec = document.required("spec").and_then(spec);
-    version.and(kind)?;
+    let (plain, _) = (version?, kind?);
     let (namespace, name) = metadata?;
     let Spec { target, rules, failure_mode, usage, prices, on_exceeded } = spec?;
     let Rules { precedence, when, limits } = rules;
+    let precedence = if precedence == Precedence::Own { plain } else { precedence };
     let (on_exceeded, needs_body) = (on_exceeded.map(Arc::new), Vec::new());
     Ok(Policy {
         namespace,
@@ -297,14 +302,11 @@ fn expression_in(node: &Node<'_>, phase: Phase, purpose: Use) -> Result<Expressi
     // The error may quote the expression, with whatever characters are in it.
     let compiled = compiled.map_err(|error| node.refuse(one_line(&error)))?;
     if let Some(fact) = compiled.fact_of_body() {
-        node.note(format!(
-            "`{}` is in the request's body: {BUFFER}",
-            one_line(&fact)
-        ));
+        node.note(format!("`{}` is in the request's body: {BUFFER}", one_line(&fact)));
     }
     Ok(compiled)
 }
 
-fn is_one_of(word: &str, words: &[(&str, ())]) -> bool {
-    words.iter().any(|(known, ())| *known == word)
+fn is_one_of<T>(word: &str, words: &[(&str, T)]) -> bool {
+    words.iter().any(|(known, _)| *known == word)
 }

@@ -1,5 +1,7 @@
 //! Which rules of a request's policies stand: `defaults` give way to what is more specific, `overrides` prevail over it,
-//! whole (atomic) or limit by limit (merge), as in Kuadrant. Plain `limits` stand beside all others.
+//! whole (atomic) or rule by rule (merge). As in Kuadrant, what is most specific is merged with the next, what comes of
+//! that with the one above, and so on: a policy that has given way has no say any more. Plain `limits` stand beside all
+//! others, and so do policies on the same target.
 
 use super::{Miss, Planned};
 use crate::model::{Precedence, Strategy, Target, TargetKind};
@@ -18,8 +20,17 @@ pub(super) struct Effective<'p> {
 impl<'p> Effective<'p> {
     /// What stands in the place of one of its limits.
     pub fn instead(&self, limit: &str) -> Option<Miss> {
-        let by = self.by.or_else(|| self.replaced.iter().find(|(name, _)| *name == limit).map(|(_, by)| *by));
-        by.map(|by| Miss::Replaced(by.name.to_string()))
+        self.replacing(limit).map(|by| Miss::Replaced(by.name.to_string()))
+    }
+
+    fn replacing(&self, limit: &str) -> Option<&'p Planned> {
+        self.by.or_else(|| self.replaced.iter().find(|(name, _)| *name == limit).map(|(_, by)| *by))
+    }
+
+    /// Its limits that stand.
+    fn names(&self) -> impl Iterator<Item = (&'p str, &'p Planned)> {
+        let limits = self.planned.policy.limits.iter().map(|limit| limit.name.as_str());
+        limits.filter(|limit| self.replacing(limit).is_none()).map(|limit| (limit, self.planned))
     }
 }
 
@@ -27,38 +38,57 @@ impl<'p> Effective<'p> {
 pub(super) fn effective<'p>(policies: Vec<&'p Planned>) -> Vec<Effective<'p>> {
     let alone = |planned| Effective { planned, when: planned, replaced: Vec::new(), by: None };
     let mut all: Vec<Effective<'p>> = policies.iter().copied().map(alone).collect();
-    for general in policies.iter().copied().filter(|general| general.policy.precedence != Precedence::Own) {
-        let is_below = |other: &&&'p Planned| specificity(other) > specificity(general);
-        for specific in policies.iter().filter(is_below).copied() {
-            let (winner, loser, strategy) = match general.policy.precedence {
-                Precedence::Defaults(strategy) => (specific, general, strategy),
-                Precedence::Overrides(strategy) => (general, specific, strategy),
-                Precedence::Own => continue,
-            };
-            apply(&mut all, winner, loser, strategy);
+    for level in FROM_MOST_SPECIFIC {
+        let merges =
+            |one: &&&'p Planned| one.policy.precedence != Precedence::Own && specificity(one) == level;
+        for general in policies.iter().filter(merges) {
+            let (mut at, mut below) = (None, Vec::new());
+            for one in &mut all {
+                if std::ptr::eq(one.planned, *general) {
+                    at = Some(one);
+                } else if one.by.is_none() && specificity(one.planned) > level {
+                    below.push(one);
+                }
+            }
+            if let (Some(general), false) = (at, below.is_empty()) {
+                merge(general, below);
+            }
         }
     }
     all
 }
 
-fn apply<'p>(all: &mut [Effective<'p>], winner: &'p Planned, loser: &'p Planned, strategy: Strategy) {
-    // A `when` is a rule like any other: the winner's own, or else the loser's, is for both.
-    let when = if winner.policy.when.is_empty() { loser } else { winner };
-    for effective in all.iter_mut() {
-        let is = |planned: &Planned| std::ptr::eq(effective.planned, planned);
-        match strategy {
-            Strategy::Atomic if is(loser) => effective.by = Some(winner),
-            Strategy::Atomic => {}
-            Strategy::Merge if is(loser) => {
-                effective.when = when;
-                let names = winner.policy.limits.iter().map(|limit| (limit.name.as_str(), winner));
-                effective.replaced.extend(names);
+/// A policy with what is more specific.
+fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
+    let planned = general.planned;
+    // A `when` is a rule like any other: one of them is for both.
+    let is_there = |when: &&Planned| !when.policy.when.is_empty();
+    let (own, theirs) = (Some(planned).filter(is_there), below.iter().map(|one| one.when).find(is_there));
+    match planned.policy.precedence {
+        Precedence::Own => {}
+        Precedence::Defaults(Strategy::Atomic) => general.by = below.first().map(|one| one.planned),
+        Precedence::Overrides(Strategy::Atomic) => {
+            below.iter_mut().for_each(|one| one.by = Some(planned));
+        }
+        Precedence::Defaults(Strategy::Merge) => {
+            general.replaced.extend(below.iter().flat_map(|one| one.names()));
+            general.when = theirs.unwrap_or(planned);
+            let without = below.iter_mut().filter(|one| one.when.policy.when.is_empty());
+            without.for_each(|one| one.when = planned);
+        }
+        Precedence::Overrides(Strategy::Merge) => {
+            let names: Vec<_> = general.names().collect();
+            general.when = own.or(theirs).unwrap_or(planned);
+            for one in below {
+                one.replaced.extend_from_slice(&names);
+                one.when = own.unwrap_or(one.when);
             }
-            Strategy::Merge if is(winner) => effective.when = when,
-            Strategy::Merge => {}
         }
     }
 }
+
+/// As [`specificity`] has it.
+const FROM_MOST_SPECIFIC: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 
 /// A route is more specific than its gateway, and a section than the whole.
 fn specificity(planned: &Planned) -> (bool, bool) {
