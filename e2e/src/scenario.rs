@@ -4,10 +4,12 @@
 //! ([`envoy::ThroughEnvoy`]), or natively against the core and the adapter's ledger. `e2e/scenarios/README.md`
 //! shows the format.
 
+mod date;
 pub mod envoy;
 mod expect;
 mod run;
 
+pub use date::Date;
 pub use expect::{Bucket, Expected};
 pub use run::{Player, Seen, run};
 
@@ -25,6 +27,16 @@ use std::time::Duration;
 pub struct Story {
     /// What it shows, for who reads the file.
     pub about: String,
+    /// The sentences of `e2e/scenarios/SEEDS.md` that it shows, by their ids.
+    #[serde(default)]
+    pub shows: Vec<String>,
+    /// Why it is not played through a real Envoy.
+    pub natively: Option<String>,
+    /// When it begins, by the calendar: `2026-01-31T23:00Z`. Only natively.
+    pub begins: Option<Date>,
+    /// The Envoy configuration that it is played with, by its path in the repository; `e2e/envoy.yaml` by default.
+    /// `readsBodies` repeats what that says.
+    pub gateway: Option<PathBuf>,
     /// The filter waits for request bodies, and reads so many bytes of each.
     pub reads_bodies: Option<usize>,
     /// In force from the beginning.
@@ -181,17 +193,26 @@ impl Story {
         serde_json::from_value(value).map_err(|error| told(&error))
     }
 
-    /// Every story of `e2e/scenarios`, by its name, in their order.
+    /// Every story of `e2e/scenarios` and of the examples, by its name, in their order.
     pub fn all() -> Vec<(String, PathBuf)> {
-        let folder = artefacts::root().join("e2e/scenarios");
-        let files = std::fs::read_dir(&folder).expect("e2e/scenarios is there");
-        let paths = files.map(|file| file.expect("a folder can be listed").path());
-        let stories = paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
-        let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let mut stories: Vec<_> = stories.map(|path| (name(&path), path)).collect();
-        stories.sort();
-        stories
+        let own = listed("e2e/scenarios").into_iter().filter_map(|path| {
+            let is_story = path.extension().is_some_and(|extension| extension == "yaml");
+            is_story.then(|| (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path))
+        });
+        let examples = listed("examples").into_iter().filter_map(|folder| {
+            let name = format!("examples/{}", folder.file_name().unwrap_or_default().to_string_lossy());
+            Some((name, folder.join("story.yaml"))).filter(|(_, story)| story.exists())
+        });
+        own.chain(examples).collect()
     }
+}
+
+/// What is in a folder of the repository, in order.
+fn listed(folder: &str) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(artefacts::root().join(folder)).expect("the folder is there");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a folder can be listed").path()).collect();
+    paths.sort();
+    paths
 }
 
 impl PolicySource {

@@ -13,7 +13,7 @@ use policy::count::{Count, UsageSource};
 use policy::exchange::{self, Effect, Event, Exchange, InForce as Plans, ReservationId};
 use policy::facts::Facts;
 use policy::meter::ResponseHead;
-use policy::model::{FailureMode, Policy, Unit, Window};
+use policy::model::{FailureMode, Policy, Rate, Unit, Window};
 use policy::outbox::Outbox;
 use policy::plan::{Failure, Judgement, Miss, Plan};
 use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
@@ -89,14 +89,19 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
         let texts = limits.entry((rate.policy.to_string(), rate.limit.clone())).or_default();
         if texts.is_empty() {
             texts.push("applies".to_owned());
+            texts.extend(predicates(policies, &rate.policy, &rate.limit));
             texts.extend(hold.counters.iter().map(|(what, value)| format!("counts for {what} = {value}")));
+            if !hold.enforced {
+                texts.push("counts, but refuses nothing: its enforceWhen is false".to_owned());
+            }
         }
         let (max, unit) = (hold.max, rate.rate.unit);
         let amount = match unit {
             Unit::Usd => unit.quantity(hold.amount),
             _ => hold.amount.to_string(),
         };
-        texts.push(format!("holds {amount} of {}{}", unit.quantity(max), per(rate.rate.window)));
+        let (window, charge) = (per(rate.rate.window), will_charge(&rate.rate));
+        texts.push(format!("holds {amount} of {}{window}, {charge}", unit.quantity(max)));
     }
     line(told, format!("estimate: {} tokens in, {} out", estimate.input, estimate.output));
     for policy in policies {
@@ -106,6 +111,32 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
             let texts = limits.remove(&(name.clone(), limit.name.clone())).unwrap_or_default();
             line(told, format!("  {}: {}", limit.name, texts.join("\n    ")));
         }
+    }
+}
+
+/// Why a limit applies: the predicates that were true, the policy's first.
+fn predicates<'p>(
+    policies: &'p [Policy],
+    name: &'p str,
+    limit: &'p str,
+) -> impl Iterator<Item = String> + use<'p> {
+    let is_named = move |policy: &&Policy| format!("{}/{}", policy.namespace, policy.name) == name;
+    policies.iter().filter(is_named).flat_map(move |policy| {
+        let own = policy.limits.iter().filter(move |known| known.name == limit).flat_map(|known| &known.when);
+        policy.when.iter().chain(own).map(|true_one| format!("this is true: {}", true_one.source().trim()))
+    })
+}
+
+/// What the response will be charged.
+fn will_charge(rate: &Rate) -> String {
+    match (&rate.cost, rate.unit) {
+        (Some(cost), _) => format!("will charge {}", cost.source().trim()),
+        (None, Unit::Requests) => "will charge 1".to_owned(),
+        (None, Unit::Concurrency) => "will charge nothing".to_owned(),
+        (None, Unit::Tokens) => "will charge usage.total".to_owned(),
+        (None, Unit::InputTokens) => "will charge usage.input".to_owned(),
+        (None, Unit::OutputTokens) => "will charge usage.output".to_owned(),
+        (None, Unit::Usd) => "will charge the price of its usage".to_owned(),
     }
 }
 

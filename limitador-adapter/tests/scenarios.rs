@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use e2e::redis::Redis;
-use e2e::scenario::{AdapterFate, Answer, Ending, Player, Request, Seen, Story, run};
+use e2e::scenario::{AdapterFate, Answer, Date, Ending, Player, Request, Seen, Story, run};
 use limitador_adapter::collection::Collection;
 use limitador_adapter::in_force::InForce;
 use limitador_adapter::ledger::Ledger;
@@ -89,7 +89,8 @@ struct Open {
 impl Native {
     fn new(story: &Story, ledger: Arc<dyn Ledger>) -> Self {
         let access = story.reads_bodies.map_or(BodyAccess::None, BodyAccess::Buffer);
-        let begun = Moment::now();
+        let mut begun = Moment::now();
+        begun.unix = story.begins.map_or(begun.unix, Date::since_1970);
         let metrics = Arc::new(Metrics::new().unwrap());
         let (in_force, known) = watch::channel(Arc::new(InForce::default()));
         let limiter = Limiter::new(Arc::clone(&ledger), known, Arc::clone(&metrics));
@@ -195,11 +196,7 @@ impl Native {
                     headers.iter().for_each(|(name, value)| facts.header(name, value.as_bytes()))
                 }
                 Need::Failures => facts.failures(self.health.counts(self.milliseconds())),
-                Need::Property(path) if *path == Facts::ROUTE_NAME => {
-                    let elsewhere = request.path.starts_with("/elsewhere/");
-                    facts.property(path, if elsewhere { b"elsewhere" } else { b"llm" });
-                }
-                Need::Property(path) => panic!("no story knows the attribute {}", path.join(".")),
+                Need::Property(path) => facts.property(path, attribute(path, request)),
                 Need::Identity => {
                     if let Some(claims) = claims {
                         facts.auth(
@@ -334,6 +331,16 @@ impl Player for Native {
 
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
+    }
+}
+
+/// What Envoy knows itself: with the routes of `scenario::envoy`, and a client on the same machine.
+fn attribute(path: &[String], request: &Request) -> &'static [u8] {
+    match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        name if name == Facts::ROUTE_NAME && request.path.starts_with("/elsewhere/") => b"elsewhere",
+        name if name == Facts::ROUTE_NAME => b"llm",
+        ["source", "address"] => b"127.0.0.1:40000",
+        other => panic!("no story knows the attribute {}", other.join(".")),
     }
 }
 

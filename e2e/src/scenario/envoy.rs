@@ -3,7 +3,7 @@
 use super::{AdapterFate, Answer, Ending, Player, Request, Seen, Story};
 use crate::client::{InFlight, Request as HttpRequest, Response};
 use crate::upstream::{self, Answer as Script, Gate};
-use crate::world::World;
+use crate::world::{Builder, World};
 use crate::{jwt, wait};
 use serde_json::Value;
 use std::time::Duration;
@@ -27,16 +27,15 @@ pub struct Waiting {
 impl ThroughEnvoy {
     /// Starts everything, with no policy yet.
     pub fn start(story: &Story) -> Self {
-        let mut world = World::build().change(|config| {
-            let manager = config.typed(".HttpConnectionManager");
-            let routes = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
-            let mut elsewhere = routes[0].clone();
-            elsewhere["name"] = "elsewhere".into();
-            elsewhere["match"]["prefix"] = "/elsewhere/".into();
-            routes.as_array_mut().expect("a list of routes").insert(0, elsewhere);
-        });
-        if let Some(most) = story.reads_bodies {
-            world = world.reading_bodies(most);
+        let mut world = World::build();
+        match (&story.gateway, story.reads_bodies) {
+            // A busy machine shall change no outcome.
+            (Some(file), _) => {
+                world = world.config(&file.to_string_lossy());
+                world = world.plugin(|plugin| plugin["adapter"]["timeout"] = "2s".into());
+            }
+            (None, Some(most)) => world = with_another_route(world).reading_bodies(most),
+            (None, None) => world = with_another_route(world),
         }
         Self { world: world.start(), requests: 0, frozen: false }
     }
@@ -149,6 +148,18 @@ impl Player for ThroughEnvoy {
         // The one place where time itself is what a story waits for.
         std::thread::sleep(time);
     }
+}
+
+/// A second route, for policies of one.
+fn with_another_route(world: Builder) -> Builder {
+    world.change(|config| {
+        let manager = config.typed(".HttpConnectionManager");
+        let routes = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
+        let mut elsewhere = routes[0].clone();
+        elsewhere["name"] = "elsewhere".into();
+        elsewhere["match"]["prefix"] = "/elsewhere/".into();
+        routes.as_array_mut().expect("a list of routes").insert(0, elsewhere);
+    })
 }
 
 fn script(answer: &Answer, gate: &Gate) -> Script {

@@ -4,6 +4,7 @@
 mod binary;
 mod crd;
 mod envoy;
+mod examples;
 mod explain;
 mod grpc;
 mod http;
