@@ -19,7 +19,8 @@ impl Date {
         let (year, month, day) = (date.next()??, date.next()??, date.next()??);
         let (hour, minute) = time.split_once(':')?;
         let (hour, minute): (u64, u64) = (hour.parse().ok()?, minute.parse().ok()?);
-        let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        let is_leap =
+            |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         let length = |month: u64| match month {
             2 => 28 + u64::from(is_leap(year)),
             4 | 6 | 9 | 11 => 30,
