@@ -137,6 +137,7 @@ impl Native {
                     seen.sent_body = Some(edit.body);
                 }
                 Effect::Reserve(call) => {
+                    seen.asked = Some(true);
                     let reply = self.reserve(&call);
                     self.handle(exchange, seen, Event::Reply(reply));
                 }
@@ -253,7 +254,12 @@ impl Player for Native {
         let mut exchange = Exchange::new(self.plan.clone(), id);
         // The identity's header is the auth filter's, and taken out.
         let sent = headers(request).into_iter().filter(|(name, _)| name != "x-jwt-payload").collect();
-        let mut seen = Seen { sent: Some(sent), sent_body: Some(request.bytes()), ..Seen::default() };
+        let mut seen = Seen {
+            sent: Some(sent),
+            sent_body: Some(request.bytes()),
+            asked: Some(false),
+            ..Seen::default()
+        };
         let mut needs = exchange.first_needs().to_vec();
         let first = self.facts(request, claims, &needs);
         if let Some(further) = exchange.further_needs(&first) {

@@ -13,6 +13,7 @@ pub struct ThroughEnvoy {
     world: World,
     requests: usize,
     frozen: bool,
+    in_force: String,
 }
 
 /// A request that waits for the provider.
@@ -37,7 +38,7 @@ impl ThroughEnvoy {
             (None, Some(most)) => world = with_another_route(world).reading_bodies(most),
             (None, None) => world = with_another_route(world),
         }
-        Self { world: world.start(), requests: 0, frozen: false }
+        Self { world: world.start(), requests: 0, frozen: false, in_force: String::new() }
     }
 
     /// Prints the ends of the logs.
@@ -55,7 +56,7 @@ impl ThroughEnvoy {
         let (sent, sent_body) = reached.map(|seen| (seen.headers, seen.body)).unzip();
         match answered {
             Ok(Response { status, headers, body, cut, .. }) => {
-                Seen { status, headers, body, cut: cut.is_some(), sent, sent_body }
+                Seen { status, headers, body, cut: cut.is_some(), sent, sent_body, asked: None }
             }
             Err(_) => Seen { cut: true, sent, sent_body, ..Seen::default() },
         }
@@ -81,7 +82,11 @@ impl Player for ThroughEnvoy {
 
     fn apply(&mut self, policies: &[Value]) {
         let documents: String = policies.iter().map(|policy| format!("---\n{policy}\n")).collect();
-        self.world.edit("0.yaml", &documents);
+        // What changes nothing makes no other plan to wait for.
+        if documents != self.in_force {
+            self.world.edit("0.yaml", &documents);
+            self.in_force = documents;
+        }
     }
 
     fn open(&mut self, request: &Request, claims: Option<&Value>) -> Result<Waiting, Seen> {

@@ -22,6 +22,8 @@ pub struct Expected {
     pub cut: Option<bool>,
     /// Whether the request got to the provider.
     pub upstream: Option<bool>,
+    /// Whether the adapter was asked. Compared natively only.
+    pub asked: Option<bool>,
     /// Exactly the body that the provider saw.
     pub sent_body: Option<String>,
     /// Headers that the provider saw, as `headers`.
@@ -69,6 +71,11 @@ impl Expected {
             && upstream != seen.sent.is_some()
         {
             wrong.push(format!("upstream is {}, not {upstream}", seen.sent.is_some()));
+        }
+        if let (Some(expected), Some(asked)) = (self.asked, seen.asked)
+            && expected != asked
+        {
+            wrong.push(format!("asked is {asked}, not {expected}"));
         }
         if let Some(cut) = self.cut
             && cut != seen.cut
