@@ -1,11 +1,12 @@
 //! `make bench`: every case on its own Envoy with one worker, in interleaved rounds, against the same adapter and
-//! upstream. Prints a table and writes `bench/RESULTS.md`.
+//! upstream. Prints tables and writes them into `bench/RESULTS.md`.
 
 mod case;
 mod cost;
 mod load;
 mod message;
 mod report;
+mod responses;
 mod upstream;
 
 use anyhow::{Context, Result};
@@ -39,33 +40,33 @@ fn main() -> Result<()> {
     let adapter = Adapter::start(&[policies]);
     let ends = Ends { upstream: upstream::start()?, adapter: adapter.grpc() };
 
-    let is_wanted = |case: &&Case| {
-        case.filter == case::Filter::None || wanted.split(';').any(|part| case.name.contains(part))
-    };
-    let cases = CASES.iter().filter(is_wanted);
+    let is_wanted = |name: &str| wanted.split(';').any(|part| name.contains(part));
+    if CASES.iter().any(|case| case.filter != case::Filter::None && is_wanted(case.name)) {
+        let text = requests(&adapter, ends, count, is_wanted)?;
+        println!("{text}");
+        if wanted.is_empty() {
+            report::keep("# What Weir costs", &text)?;
+        }
+    }
+    responses::run(&adapter, count, is_wanted)
+}
+
+/// What a request costs, by what stands in Envoy.
+fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str) -> bool) -> Result<String> {
+    let cases = CASES.iter().filter(|case| case.filter == case::Filter::None || is_wanted(case.name));
     let mut running = cases.map(|case| start(*case, ends)).collect::<Result<Vec<_>>>()?;
     for round in 0..count {
         eprintln!("round {} of {count}", round + 1);
         for one in &mut running {
             let measured =
-                measure(one, &adapter).with_context(|| format!("{}\n{}", one.case.name, one.envoy.log()))?;
+                measure(one, adapter).with_context(|| format!("{}\n{}", one.case.name, one.envoy.log()))?;
             one.rounds.push(measured);
         }
     }
 
     let rows = running.iter().map(row).collect::<Result<Vec<_>>>()?;
     let adapter_memory = cost::memory(adapter.pid())?;
-    let report = report::render(&rows, count, adapter_memory);
-    println!("{report}");
-    if wanted.is_empty() {
-        // The last section is another's: `cargo bench -p limitador-adapter --bench ledger`.
-        let file = artefacts::root().join("bench/RESULTS.md");
-        let before = std::fs::read_to_string(&file).unwrap_or_default();
-        let others =
-            before.find("## What counting costs").and_then(|at| before.get(at..)).unwrap_or_default();
-        std::fs::write(file, format!("{}\n\n{others}", report.trim_end()).trim_end().to_owned() + "\n")?;
-    }
-    Ok(())
+    Ok(report::render(&rows, count, adapter_memory))
 }
 
 /// Starts it, and waits until an answer shows that it is at work.

@@ -2,6 +2,8 @@
 
 use crate::case::{Case, Filter, weir};
 use crate::{RATE, load};
+use anyhow::Result;
+use e2e::artefacts;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -46,7 +48,8 @@ impl Round {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The one in the middle.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
@@ -117,8 +120,28 @@ fn targets(rows: &[Row], text: &mut String) {
     }
 }
 
+/// Puts a section, which begins with this line, into `bench/RESULTS.md`: in its old place, or before what counting
+/// costs, which is another's (`cargo bench -p limitador-adapter --bench ledger`).
+pub fn keep(heading: &str, section: &str) -> Result<()> {
+    let file = artefacts::root().join("bench/RESULTS.md");
+    let before = std::fs::read_to_string(&file).unwrap_or_default();
+    let mut sections: Vec<String> = Vec::new();
+    for line in before.lines() {
+        match sections.last_mut() {
+            Some(open) if !line.starts_with("## ") => *open = format!("{open}\n{line}"),
+            _ => sections.push(line.to_owned()),
+        }
+    }
+    let section = section.trim_end().to_owned() + "\n";
+    match sections.iter().position(|other| other.starts_with(heading)) {
+        Some(at) => sections.splice(at..=at, [section]).for_each(drop),
+        None => sections.insert(sections.len().saturating_sub(1), section),
+    }
+    Ok(std::fs::write(file, sections.join("\n").trim_end().to_owned() + "\n")?)
+}
+
 /// In general words.
-fn machine() -> String {
+pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let information = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

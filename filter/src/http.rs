@@ -1,6 +1,7 @@
 //! One request and its response: each callback is an event of its exchange, and what follows is performed.
 
 use crate::host;
+use crate::late;
 use crate::request;
 use crate::shared::{RESERVE, Shared};
 use crate::stream::Caller;
@@ -30,6 +31,17 @@ pub struct Request {
     gathered: usize,
     /// When the adapter was asked by a call of its own.
     asked_at: u64,
+    /// What of the response has passed and is not read yet.
+    passed: Option<Passed>,
+}
+
+/// A part of a response.
+struct Passed {
+    bytes: Vec<u8>,
+    /// Nothing of the response follows.
+    end: bool,
+    /// Nothing of the exchange does.
+    closed: bool,
 }
 
 /// The context of a request while it is not: Envoy then lets everything pass, or nothing.
@@ -44,8 +56,8 @@ impl Http {
         let exchange = Exchange::new(shared.in_force(), shared.next_reservation());
         Self(Rc::new_cyclic(|caller| {
             let (caller, shared) = (Weak::clone(caller), shared.clone());
-            let (kept, awaited, gathered, asked_at) = (false, None, 0, 0);
-            RefCell::new(Request { id, caller, shared, exchange, kept, awaited, gathered, asked_at })
+            let (kept, awaited, gathered, asked_at, passed) = (false, None, 0, 0, None);
+            RefCell::new(Request { id, caller, shared, exchange, kept, awaited, gathered, asked_at, passed })
         }))
     }
 }
@@ -160,12 +172,50 @@ impl Request {
         self.gathered(self.gathered, true)
     }
 
-    /// The bytes are copied only if they are read.
+    /// The bytes are copied only if they are read, and read when they have passed if that takes time.
     fn body(&mut self, size: usize, end: bool) {
         let read = size > 0 && self.exchange.reads_body();
-        if read || end {
-            let chunk = if read { host::response_body(size) } else { Vec::new() };
+        if self.exchange.is_over() || !(read || end) {
+            return;
+        }
+        let chunk = if read { host::response_body(size) } else { Vec::new() };
+        let takes_time = end || size > late::SMALL || self.passed.is_some();
+        if takes_time && !self.exchange.edits_body() && self.shared.late.has_room(size) {
+            self.read_later(chunk, end);
+        } else {
+            self.read_passed();
             self.handle(Event::Body { chunk: &chunk, end });
+        }
+    }
+
+    fn read_later(&mut self, chunk: Vec<u8>, end: bool) {
+        self.shared.late.add(chunk.len());
+        match &mut self.passed {
+            Some(passed) => {
+                passed.bytes.extend_from_slice(&chunk);
+                passed.end = end;
+            }
+            None => {
+                self.passed = Some(Passed { bytes: chunk, end, closed: false });
+                self.shared.late.push(&self.caller);
+                self.shared.wake_soon();
+            }
+        }
+    }
+
+    /// Reads what has passed.
+    pub fn read_passed(&mut self) {
+        let Some(Passed { bytes, end, closed }) = self.passed.take() else { return };
+        self.handle(Event::Body { chunk: &bytes, end });
+        if closed {
+            self.handle(Event::Closed);
+        }
+    }
+
+    fn closed(&mut self) {
+        match &mut self.passed {
+            Some(passed) => passed.closed = true,
+            None => self.handle(Event::Closed),
         }
     }
 
@@ -212,6 +262,6 @@ impl HttpContext for Http {
     }
 
     fn on_log(&mut self) {
-        self.0.borrow_mut().handle(Event::Closed);
+        self.0.borrow_mut().closed();
     }
 }

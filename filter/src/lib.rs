@@ -10,6 +10,7 @@
 
 mod host;
 mod http;
+mod late;
 mod metrics;
 mod request;
 mod root;

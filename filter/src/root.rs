@@ -63,6 +63,8 @@ impl Configured {
         self.tend_stream();
         self.send_commits();
         self.ask_for_plan();
+        // The next reserve takes along what is settled now, or the next call of this.
+        self.shared.late.read();
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
         let stream = self.shared.stream.wake_at();
@@ -73,7 +75,8 @@ impl Configured {
     /// Goes when Envoy wants it and nothing is left to tell, or it took too long.
     fn leave(&mut self) {
         let left = self.shared.outbox.borrow().len();
-        if self.leaving.is_some_and(|end| left == 0 || end < self.shared.now()) {
+        let told = left == 0 && self.shared.late.is_empty();
+        if self.leaving.is_some_and(|end| told || end < self.shared.now()) {
             self.leaving = None;
             self.shared.metrics.add(metrics::COMMITS_DROPPED, left as u64);
             self.shared.stream.cancel(self.shared.now());
@@ -239,6 +242,7 @@ impl Context for Root {
     fn on_done(&mut self) -> bool {
         let Some(configured) = &mut self.configured else { return true };
         configured.watch = None;
+        configured.shared.late.read();
         if configured.shared.outbox.borrow().is_empty() {
             configured.shared.stream.cancel(configured.shared.now());
             return true;

@@ -1,6 +1,7 @@
 //! What a root context shares with its HTTP contexts.
 
 use crate::host::{self, Method};
+use crate::late::Late;
 use crate::metrics::{self, Metrics};
 use crate::stream::Stream;
 use policy::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE};
@@ -40,6 +41,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// What has to be told to the adapter.
     pub outbox: RefCell<Outbox>,
+    /// What is still to be read of responses.
+    pub late: Late,
     /// The way to the adapter while it is open.
     pub stream: Stream,
     /// How this worker's upstreams do.
@@ -68,6 +71,7 @@ impl Shared {
             config,
             metrics: Metrics::new(),
             outbox: RefCell::new(Outbox::new(OUTBOX_CAPACITY)),
+            late: Late::default(),
             stream,
             health: RefCell::default(),
             random,
@@ -120,6 +124,11 @@ impl Shared {
         if let Some(time) = self.outbox.borrow().wake_at() {
             self.wake_by(time.max(self.now().saturating_add(GATHERING)));
         }
+    }
+
+    /// Has the root context's `on_tick` called as soon as what is under way has passed.
+    pub fn wake_soon(&self) {
+        self.wake_by(self.now().saturating_add(GATHERING));
     }
 
     /// Has the root context's `on_tick` called at this time, or before.

@@ -218,6 +218,11 @@ impl Exchange {
         matches!(&self.state, State::Responding(responding) if responding.meter.is_some())
     }
 
+    /// Whether the response's body may have to be changed as it passes.
+    pub fn edits_body(&self) -> bool {
+        matches!(&self.state, State::Responding(responding) if responding.usage_chunk.is_some())
+    }
+
     /// Whether something of this exchange is still to come.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)

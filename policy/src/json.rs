@@ -5,13 +5,15 @@
 //! It does not validate: what it walks past may be no JSON at all.
 
 mod bytes;
+mod lanes;
 mod reader;
 mod string;
 
 pub(crate) use bytes::characters;
 pub(crate) use reader::{Place, Reader, Wants};
 
-use bytes::{after_space, closing_quote, find, short_string};
+use bytes::{after_space, closing_quote, short_string};
+use lanes::{Nesting, Structure, find};
 use string::{Escape, Token};
 
 /// How many containers that matter may be open at once. The deepest place that anybody names is 9 deep.
@@ -266,9 +268,8 @@ impl<P: Place> Scanner<P> {
     }
 
     fn comma<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
-        let stop = |b| matches!(b, b',' | b'}' | b']' | b'"' | b'{' | b'[' | b':');
         while self.state == State::Comma {
-            let Some(found) = find(bytes, stop).and_then(|at| bytes.get(at..)) else { return &[] };
+            let Some(found) = find::<Structure>(bytes).and_then(|at| bytes.get(at..)) else { return &[] };
             let Some((first, rest)) = found.split_first() else { return found };
             bytes = rest;
             match first {
@@ -302,9 +303,7 @@ impl<P: Place> Scanner<P> {
     }
 
     fn skip<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
-        // Brackets and braces differ in one bit.
-        let stop = |b| b == b'"' || b | 0x20 == b'{' || b | 0x20 == b'}';
-        while let Some(at) = find(bytes, stop) {
+        while let Some(at) = find::<Nesting>(bytes) {
             let (_, found) = bytes.split_at(at);
             let Some((first, rest)) = found.split_first() else { return found };
             bytes = rest;
@@ -356,6 +355,6 @@ fn value_end(place: impl Place, bytes: &[u8]) -> Option<&[u8]> {
     match bytes {
         [b'"', string @ ..] => string.get(closing_quote(string)?.checked_add(1)?..),
         [first, ..] if !first.is_ascii_alphanumeric() && *first != b'-' => None,
-        _ => bytes.get(find(bytes, |b| matches!(b, b',' | b'}' | b']' | b'"' | b'{' | b'[' | b':'))?..),
+        _ => bytes.get(find::<Structure>(bytes)?..),
     }
 }

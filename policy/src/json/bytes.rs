@@ -1,28 +1,7 @@
-//! The inner loops: finding the end of things, counting characters. Written over blocks, so that the compiler makes
-//! vector instructions of them, here and in wasm.
+//! The inner loops: finding the end of things, counting characters.
 
+use super::lanes::{BLOCK, Block, Sum};
 use memchr::memchr;
-
-/// Bytes that are looked at together.
-const BLOCK: usize = 32;
-
-/// Where the first byte is that `hit` wants. Looks byte by byte at first, since it is mostly near.
-pub(super) fn find(bytes: &[u8], hit: impl Fn(u8) -> bool + Copy) -> Option<usize> {
-    let (near, far) = bytes.split_at(bytes.len().min(BLOCK));
-    if let Some(at) = near.iter().position(|b| hit(*b)) {
-        return Some(at);
-    }
-    let (blocks, _) = far.as_chunks::<BLOCK>();
-    let block = blocks.iter().take_while(|block| count(*block, hit) == 0).count();
-    let begin = block.saturating_mul(BLOCK);
-    let at = far.get(begin..)?.iter().position(|b| hit(*b))?;
-    Some(near.len().saturating_add(begin).saturating_add(at))
-}
-
-/// How many bytes of at most 255 are hits.
-fn count(bytes: &[u8], hit: impl Fn(u8) -> bool) -> u8 {
-    bytes.iter().fold(0, |sum: u8, b| sum.wrapping_add(u8::from(hit(*b))))
-}
 
 /// What follows the first white space.
 pub(super) fn after_space(bytes: &[u8]) -> &[u8] {
@@ -75,47 +54,39 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
 
 /// Characters of UTF-8, counted where they begin, so that a split inside one changes nothing.
 pub(crate) fn characters(bytes: &[u8]) -> u64 {
-    let (blocks, rest) = bytes.as_chunks::<64>();
-    let whole: u64 = blocks.iter().map(|block| u64::from(count(block, begins_character))).sum();
-    whole.saturating_add(u64::from(count(rest, begins_character)))
-}
-
-fn begins_character(byte: u8) -> bool {
-    byte & 0xc0 != 0x80
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let mut inside = Sum::default();
+    blocks.iter().for_each(|block| inside.inside_character(&Block::new(block)));
+    let begun = rest.iter().filter(|byte| *byte & 0xc0 != 0x80).count() as u64;
+    (blocks.as_flattened().len() as u64).saturating_sub(inside.total()).saturating_add(begun)
 }
 
 /// Decoded characters of a JSON string up to the first block that needs a closer look: the string ends in it, or it
 /// holds an escape sequence that is not two bytes for one character, or that may not be complete. Returns the
 /// characters and how far they reach. The first byte is outside an escape sequence.
 pub(super) fn plain_characters(bytes: &[u8]) -> (u64, usize) {
-    let mut sum = 0u64;
+    // What is no character: the bytes inside one, and of an escape sequence the backslash.
+    let mut none = Sum::default();
     let mut reach = 0usize;
-    for block in bytes.as_chunks::<64>().0 {
-        let special = block.iter().fold(0u8, |any, b| any | u8::from(*b == b'\\') | u8::from(*b == b'"'));
-        if special != 0 && !is_plain(block) {
-            break;
+    for bytes in bytes.as_chunks::<BLOCK>().0 {
+        let block = Block::new(bytes);
+        if block.any(b'"', b'\\') {
+            if !is_plain(&block) {
+                break;
+            }
+            none.equal(&block, b'\\');
         }
-        let escapes = if special == 0 { 0 } else { count(block, |b| b == b'\\') };
-        let begun = count(block, begins_character);
-        sum = sum.saturating_add(u64::from(begun.wrapping_sub(escapes)));
-        reach = reach.saturating_add(block.len());
+        none.inside_character(&block);
+        reach = reach.saturating_add(bytes.len());
     }
-    (sum, reach)
+    ((reach as u64).saturating_sub(none.total()), reach)
 }
 
 /// Whether each backslash begins a sequence of two bytes, all of which are in the block, and each quote ends one.
-fn is_plain(block: &[u8; 64]) -> bool {
-    // Two windows that overlap, since 63 pairs do not fill vectors.
-    let pairs = [(block.get(..32), block.get(1..33)), (block.get(31..63), block.get(32..))];
-    let mut odd = 0u8;
-    for (one, other) in pairs {
-        for (one, other) in one.unwrap_or_default().iter().zip(other.unwrap_or_default()) {
-            let long = u8::from(*other == b'\\') | u8::from(*other == b'u');
-            let begins = u8::from(*one == b'\\');
-            odd |= begins & long | (begins ^ 1) & u8::from(*other == b'"');
-        }
-    }
-    odd == 0 && block.first() != Some(&b'"') && block.last() != Some(&b'\\')
+fn is_plain(block: &Block) -> bool {
+    let (quotes, escapes) = (block.equal(b'"'), block.equal(b'\\'));
+    let escaped = escapes << 1;
+    escapes >> 63 == 0 && escaped & (escapes | block.equal(b'u')) == 0 && quotes & !escaped == 0
 }
 
 #[cfg(test)]
@@ -135,17 +106,6 @@ mod tests {
             }
             assert_eq!(closing_quote(padding.as_bytes()), None);
             assert_eq!(closing_quote(format!("{padding}\\\"").as_bytes()), None);
-        }
-    }
-
-    #[test]
-    fn what_is_looked_for_is_found_wherever_it_is() {
-        for at in 0..200 {
-            let mut bytes = vec![b'.'; 200];
-            assert_eq!(find(&bytes, |b| b == b'x'), None);
-            bytes[at] = b'x';
-            bytes[199] = b'x';
-            assert_eq!(find(&bytes, |b| b == b'x'), Some(at));
         }
     }
 

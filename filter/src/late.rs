@@ -1,0 +1,49 @@
+//! Responses that have passed and are still to be read. Envoy sends what a callback lets go only after it: reading a
+//! long piece there, or settling at the end, would delay just those bytes.
+
+use crate::http::Request;
+use crate::stream::Caller;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// A piece this small is read at once: being called again for it takes longer.
+pub const SMALL: usize = 1 << 10;
+/// What waits at most in a worker. Beyond that is read at once, whoever waits for it.
+const MOST: usize = 4 << 20;
+
+/// See the module.
+#[derive(Default)]
+pub struct Late {
+    /// They are kept from their end until then.
+    requests: RefCell<Vec<Rc<RefCell<Request>>>>,
+    bytes: Cell<usize>,
+}
+
+impl Late {
+    /// Whether so many bytes more may wait.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.bytes.get().saturating_add(bytes) <= MOST
+    }
+
+    /// So many more wait.
+    pub fn add(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get().saturating_add(bytes));
+    }
+
+    /// This request has something to read.
+    pub fn push(&self, request: &Caller) {
+        self.requests.borrow_mut().extend(request.upgrade());
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.requests.borrow().is_empty()
+    }
+
+    /// Reads all of it, in the root context.
+    pub fn read(&self) {
+        let requests = self.requests.take();
+        self.bytes.set(0);
+        requests.iter().for_each(|request| request.borrow_mut().read_passed());
+    }
+}

@@ -1,0 +1,190 @@
+//! Many bytes at once, with vector instructions here and in wasm: which of them are something, as bits. The lowest bit
+//! is the first byte. The only file that knows the crate `wide`.
+
+use wide::u8x16;
+
+/// What is looked at together.
+pub(super) const BLOCK: usize = 64;
+
+/// So many bytes.
+pub(super) struct Block([u8x16; 4]);
+
+impl Block {
+    #[inline(always)]
+    pub(super) fn new(bytes: &[u8; BLOCK]) -> Self {
+        let mut lanes = [u8x16::splat(0); 4];
+        for (lane, bytes) in lanes.iter_mut().zip(bytes.as_chunks::<16>().0) {
+            *lane = u8x16::new(*bytes);
+        }
+        Self(lanes)
+    }
+
+    /// Which are this byte.
+    #[inline(always)]
+    pub(super) fn equal(&self, byte: u8) -> u64 {
+        let byte = u8x16::splat(byte);
+        self.bits(|lane| lane.simd_eq(byte))
+    }
+
+    /// Whether any is one of these two.
+    #[inline(always)]
+    pub(super) fn any(&self, one: u8, other: u8) -> bool {
+        let (one, other) = (u8x16::splat(one), u8x16::splat(other));
+        let [a, b, c, d] = self.0.map(|lane| lane.simd_eq(one) | lane.simd_eq(other));
+        (a | b | c | d).to_bitmask() != 0
+    }
+
+    #[inline(always)]
+    fn bits(&self, of: impl Fn(u8x16) -> u8x16) -> u64 {
+        let [a, b, c, d] = self.0.map(|lane| u64::from(of(lane).to_bitmask()));
+        a | b << 16 | c << 32 | d << 48
+    }
+}
+
+/// Adds up how many bytes of blocks are something, without looking at single ones.
+#[derive(Default)]
+pub(super) struct Sum {
+    lanes: u8x16,
+    blocks: u8,
+    total: u64,
+}
+
+impl Sum {
+    /// Those that are this byte.
+    #[inline(always)]
+    pub(super) fn equal(&mut self, block: &Block, byte: u8) {
+        let byte = u8x16::splat(byte);
+        self.add(block, |lane| lane.simd_eq(byte));
+    }
+
+    /// Those that are inside a character of UTF-8, behind its first byte.
+    #[inline(always)]
+    pub(super) fn inside_character(&mut self, block: &Block) {
+        let (two, inside) = (u8x16::splat(0xc0), u8x16::splat(0x80));
+        self.add(block, |lane| (lane & two).simd_eq(inside));
+    }
+
+    #[inline(always)]
+    fn add(&mut self, block: &Block, hits: impl Fn(u8x16) -> u8x16) {
+        // A hit is 255, which is one less than nothing.
+        for lane in block.0 {
+            self.lanes -= hits(lane);
+        }
+        self.blocks = self.blocks.wrapping_add(1);
+        // Four more would not fit.
+        if self.blocks == 63 {
+            self.total = self.total();
+            (self.lanes, self.blocks) = (u8x16::default(), 0);
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        let open = self.lanes.to_array().iter().map(|count| u64::from(*count)).sum::<u64>();
+        self.total.saturating_add(open)
+    }
+}
+
+/// Bytes that a scanner stops at.
+pub(super) trait Stop {
+    fn is(byte: u8) -> bool;
+    fn are(lane: u8x16) -> u8x16;
+}
+
+/// What may follow a number or literal: `,` `:` `"` and containers' ends and beginnings. Brackets and braces differ in
+/// one bit.
+pub(super) struct Structure;
+
+impl Stop for Structure {
+    #[inline(always)]
+    fn is(byte: u8) -> bool {
+        matches!(byte, b',' | b':') || Nesting::is(byte)
+    }
+
+    #[inline(always)]
+    fn are(lane: u8x16) -> u8x16 {
+        let equal = |byte| lane.simd_eq(u8x16::splat(byte));
+        equal(b',') | equal(b':') | Nesting::are(lane)
+    }
+}
+
+/// Quotes, and containers' ends and beginnings.
+pub(super) struct Nesting;
+
+impl Stop for Nesting {
+    #[inline(always)]
+    fn is(byte: u8) -> bool {
+        byte == b'"' || matches!(byte | 0x20, b'{' | b'}')
+    }
+
+    #[inline(always)]
+    fn are(lane: u8x16) -> u8x16 {
+        let folded = lane | u8x16::splat(0x20);
+        let equal = |lane: u8x16, byte| lane.simd_eq(u8x16::splat(byte));
+        equal(lane, b'"') | equal(folded, b'{') | equal(folded, b'}')
+    }
+}
+
+/// Where the first of them is.
+#[inline]
+pub(super) fn find<S: Stop>(bytes: &[u8]) -> Option<usize> {
+    if bytes.first().is_some_and(|byte| S::is(*byte)) {
+        return Some(0);
+    }
+    let (lanes, rest) = bytes.as_chunks::<16>();
+    for (index, lane) in lanes.iter().enumerate() {
+        let hits = S::are(u8x16::new(*lane)).to_bitmask();
+        if hits != 0 {
+            return Some(index.saturating_mul(16).saturating_add(hits.trailing_zeros() as usize));
+        }
+    }
+    let at = rest.iter().position(|byte| S::is(*byte))?;
+    Some(lanes.len().saturating_mul(16).saturating_add(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_is_what_it_is_alone_wherever_it_stands() {
+        for byte in 0..=255u8 {
+            assert_eq!(Structure::is(byte), b",:\"{}[]".contains(&byte), "{byte}");
+            assert_eq!(Nesting::is(byte), b"\"{}[]".contains(&byte), "{byte}");
+            for at in 0..BLOCK {
+                let mut bytes = [b'.'; BLOCK];
+                bytes[at] = byte;
+                assert_eq!(find::<Structure>(&bytes), Structure::is(byte).then_some(at));
+                assert_eq!(find::<Nesting>(&bytes), Nesting::is(byte).then_some(at));
+                let block = Block::new(&bytes);
+                assert_eq!(block.equal(byte) >> at & 1, 1);
+                assert!(block.any(byte, b'x') && block.any(b'x', byte));
+                assert_eq!(block.any(b'x', b'y'), byte == b'x' || byte == b'y');
+                let mut sum = Sum::default();
+                (0..200).for_each(|_| sum.inside_character(&block));
+                assert_eq!(sum.total(), if byte & 0xc0 == 0x80 { 200 } else { 0 });
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_many_blocks_do_not_overflow() {
+        let mut sum = Sum::default();
+        for blocks in 1..300 {
+            sum.equal(&Block::new(&[b'x'; BLOCK]), b'x');
+            assert_eq!(sum.total(), blocks * BLOCK as u64);
+        }
+    }
+
+    #[test]
+    fn the_first_one_is_found_at_any_length() {
+        for length in 1..200 {
+            for at in 0..length {
+                let mut bytes = vec![b'.'; length];
+                bytes[at] = b'}';
+                bytes[length - 1] = b'}';
+                assert_eq!(find::<Nesting>(&bytes), Some(at));
+            }
+            assert_eq!(find::<Nesting>(&vec![b'.'; length]), None);
+        }
+    }
+}
