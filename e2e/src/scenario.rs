@@ -27,7 +27,7 @@ use std::time::Duration;
 pub struct Story {
     /// What it shows, for who reads the file.
     pub about: String,
-    /// The sentences of `e2e/scenarios/SEEDS.md` that it shows, by their ids.
+    /// The sentences of `e2e/scenarios/SENTENCES.md` that it shows, by their ids.
     #[serde(default)]
     pub shows: Vec<String>,
     /// Why it is not played through a real Envoy.

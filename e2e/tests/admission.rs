@@ -125,3 +125,48 @@ fn of_two_limits_the_stricter_holds_and_is_named() {
     assert_eq!(world.send(&ask("bob")).status, 200);
     world.adapter.wait_for_bucket("everyone", "tokens", "", 300, 0);
 }
+
+/// Authorisation before us, a guardrail behind us: S9, KT1, L61.
+#[test]
+fn who_is_turned_away_before_or_behind_the_limits_has_used_nothing() {
+    let rbac = |name: &str, header: &str| {
+        let refused = json!({ "header": { "name": header, "present_match": true } });
+        json!({ "name": name, "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": { "action": "DENY", "policies": { "refused": {
+                "permissions": [refused], "principals": [{ "any": true }],
+            } } },
+        } })
+    };
+    let limit = json!({
+        "counters": [{ "expression": "auth.identity.userid" }],
+        "reservation": { "amount": "100" },
+        "rates": [
+            { "limit": 1000, "window": "1h" },
+            { "limit": 10, "window": "1h", "unit": "requests" },
+            { "limit": 2, "unit": "concurrency" },
+        ],
+    });
+    let builder = World::build().policy(&policy("llm", json!({ "limits": { "per-user": limit } })));
+    let world = builder
+        .change(|config| {
+            let filters = config.filters();
+            filters.insert(0, rbac("authorisation", "x-readonly"));
+            filters.insert(filters.len() - 1, rbac("guardrail", "x-harmful"));
+        })
+        .start();
+    let alice = || Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })));
+    let refused = world.send(&alice().header("x-readonly", "1"));
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.header("x-ratelimit-limit-tokens"), None, "refused before any limit");
+    let forged = Request::chat(5).token(&jwt::forged(&json!({ "userid": "alice" })));
+    assert_eq!(world.send(&forged).status, 401);
+    assert_eq!(world.adapter.counters().len(), 0, "{:#?}", world.adapter.counters());
+    for _ in 0..3 {
+        assert_eq!(world.send(&alice().header("x-harmful", "1")).status, 403);
+    }
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
+    world.adapter.wait_for_bucket("per-user", "concurrency", "alice", 0, 0);
+    assert_eq!(world.adapter.bucket("per-user", "requests", "alice"), (3, 0), "admitted, so counted");
+    assert_eq!(world.upstream.calls(), 0);
+}
