@@ -1,7 +1,7 @@
 //! A client that can stop anywhere: send a request, read its answer piece by piece, or hang up.
 
 use crate::wait;
-use crate::wire::{Head, Headers, Piece, Wire, header};
+use crate::wire::{self, Head, Headers, Piece, Wire, header};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,6 +15,7 @@ pub struct Request {
     path: String,
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
+    trailers: Vec<(String, String)>,
 }
 
 /// A request on its way.
@@ -45,7 +46,8 @@ pub struct Response {
 impl Request {
     /// A request without a body.
     pub fn new(method: &str, path: &str) -> Self {
-        Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+        let (method, path) = (method.to_owned(), path.to_owned());
+        Self { method, path, headers: Vec::new(), body: Vec::new(), trailers: Vec::new() }
     }
 
     /// GET.
@@ -87,6 +89,12 @@ impl Request {
         self
     }
 
+    /// With a trailer, so chunked, in pieces of a hundred bytes.
+    pub fn trailer(mut self, name: &str, value: &str) -> Self {
+        self.trailers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// To another path.
     pub fn path(mut self, path: &str) -> Self {
         self.path = path.to_owned();
@@ -119,11 +127,17 @@ impl Request {
             bytes.extend_from_slice(value);
             bytes.extend_from_slice(b"\r\n");
         }
-        if !self.body.is_empty() {
-            bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
+        if !self.trailers.is_empty() {
+            bytes.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+            self.body.chunks(100).for_each(|piece| bytes.extend(wire::chunk(piece)));
+            bytes.extend(wire::last_chunk(&self.trailers));
+        } else {
+            if !self.body.is_empty() {
+                bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
+            }
+            bytes.extend_from_slice(b"\r\n");
+            bytes.extend_from_slice(&self.body);
         }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(&self.body);
         (&stream).write_all(&bytes)?;
         let wire = Wire::new(Arc::new(stream));
         Ok(InFlight { wire, bodiless: self.method == "HEAD", head: None, body: Vec::new() })

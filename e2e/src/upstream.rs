@@ -3,7 +3,7 @@
 //! A request picks its answer by the header [`ANSWER`]; without one it gets [`crate::llm::answer`].
 
 use crate::wait;
-use crate::wire::{Head, Headers, Piece, Wire, header, reset};
+use crate::wire::{Head, Headers, Piece, Wire, chunk, header, last_chunk, reset};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -39,6 +39,8 @@ pub struct Seen {
     pub headers: Headers,
     /// The whole body.
     pub body: Vec<u8>,
+    /// The fields after the body.
+    pub trailers: Headers,
     /// When the last byte of the answer was written.
     pub answered: Option<Instant>,
 }
@@ -192,18 +194,6 @@ impl Answer {
     }
 }
 
-fn chunk(bytes: &[u8]) -> Vec<u8> {
-    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-    chunk.extend_from_slice(bytes);
-    chunk.extend_from_slice(b"\r\n");
-    chunk
-}
-
-fn last_chunk(trailers: &[(String, String)]) -> Vec<u8> {
-    let fields: String = trailers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    format!("0\r\n{fields}\r\n").into_bytes()
-}
-
 impl Upstream {
     /// Listens on a free port.
     pub fn start() -> Self {
@@ -269,8 +259,8 @@ impl Shared {
             if header(&head.headers, "expect").is_some() {
                 (&*wire.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
-            let body = whole(&mut wire)?;
-            let (index, answer) = self.record(head, body);
+            let (body, trailers) = whole(&mut wire)?;
+            let (index, answer) = self.record(head, body, trailers);
             if !answer.play(&wire.stream)? {
                 break;
             }
@@ -279,9 +269,9 @@ impl Shared {
         Ok(())
     }
 
-    fn record(&self, head: Head, body: Vec<u8>) -> (usize, Answer) {
+    fn record(&self, head: Head, body: Vec<u8>, trailers: Headers) -> (usize, Answer) {
         let [method, path, _] = head.start;
-        let seen = Seen { method, path, headers: head.headers, body, answered: None };
+        let seen = Seen { method, path, headers: head.headers, body, trailers, answered: None };
         let named = header(&seen.headers, ANSWER).map(|name| {
             let unknown = Answer::json(500, &serde_json::json!({ "unknown answer": name }));
             lock(&self.answers).get(name).cloned().unwrap_or(unknown)
@@ -293,12 +283,14 @@ impl Shared {
     }
 }
 
-fn whole(wire: &mut Wire) -> io::Result<Vec<u8>> {
+fn whole(wire: &mut Wire) -> io::Result<(Vec<u8>, Headers)> {
     let mut body = Vec::new();
-    while let Piece::Bytes(bytes) = wire.piece()? {
-        body.extend(bytes);
+    loop {
+        match wire.piece()? {
+            Piece::Bytes(bytes) => body.extend(bytes),
+            Piece::End(trailers) => return Ok((body, trailers)),
+        }
     }
-    Ok(body)
 }
 
 impl Drop for Upstream {

@@ -189,3 +189,17 @@ pub fn reset(stream: &TcpStream) {
     let linger = rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO));
     linger.expect("a socket takes SO_LINGER");
 }
+
+/// A piece of a chunked body.
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
+    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+    chunk.extend_from_slice(bytes);
+    chunk.extend_from_slice(b"\r\n");
+    chunk
+}
+
+/// The end of a chunked body.
+pub fn last_chunk(trailers: &[(String, String)]) -> Vec<u8> {
+    let fields: String = trailers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("0\r\n{fields}\r\n").into_bytes()
+}

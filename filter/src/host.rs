@@ -61,9 +61,9 @@ pub fn edit_request(edit: &RequestEdit) {
     }
 }
 
-/// This many bytes of the response's body that are just passing.
-pub fn response_body(size: usize) -> Vec<u8> {
-    buffer(BufferType::HttpResponseBody, size)
+/// This many bytes of the response's body that are just passing, behind those that Envoy keeps.
+pub fn response_body(kept: usize, size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpResponseBody, kept, size).ok().flatten().unwrap_or_default()
 }
 
 /// The answer to a gRPC call, or a message of a gRPC stream.
@@ -121,7 +121,7 @@ pub fn remove_response_header(name: &str) {
     told(name, hostcalls::remove_map_value(MapType::HttpResponseHeaders, name));
 }
 
-/// Sends this on in the place of the bytes that are just passing.
+/// Puts this in the place of the bytes that are just passing, or that Envoy keeps. With neither the SDK panics.
 pub fn replace_response_body(bytes: &[u8]) {
     told("a chunk", hostcalls::set_buffer(BufferType::HttpResponseBody, 0, usize::MAX, bytes));
 }

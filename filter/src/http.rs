@@ -2,6 +2,7 @@
 
 use crate::host;
 use crate::late;
+use crate::metrics;
 use crate::request;
 use crate::shared::{RESERVE, Shared};
 use crate::stream::Caller;
@@ -33,6 +34,10 @@ pub struct Request {
     asked_at: u64,
     /// What of the response has passed and is not read yet.
     passed: Option<Passed>,
+    /// How much of the response's body Envoy keeps.
+    kept_back: usize,
+    /// The response's trailers are here: no piece of its body is passing.
+    trailers: bool,
 }
 
 /// A part of a response.
@@ -56,8 +61,19 @@ impl Http {
         let exchange = Exchange::new(shared.in_force(), shared.next_reservation());
         Self(Rc::new_cyclic(|caller| {
             let (caller, shared) = (Weak::clone(caller), shared.clone());
-            let (kept, awaited, gathered, asked_at, passed) = (false, None, 0, 0, None);
-            RefCell::new(Request { id, caller, shared, exchange, kept, awaited, gathered, asked_at, passed })
+            RefCell::new(Request {
+                id,
+                caller,
+                shared,
+                exchange,
+                kept: false,
+                awaited: None,
+                gathered: 0,
+                asked_at: 0,
+                passed: None,
+                kept_back: 0,
+                trailers: false,
+            })
         }))
     }
 }
@@ -89,7 +105,8 @@ impl Request {
                     headers.iter().for_each(|(name, value)| host::set_response_header(name, value));
                 }
                 Effect::RemoveHeader(name) => host::remove_response_header(name),
-                Effect::ReplaceChunk(bytes) => host::replace_response_body(&bytes),
+                Effect::ReplaceChunk(bytes) => self.replace(&bytes, 0),
+                Effect::KeepChunk(bytes) => self.replace(&bytes, bytes.len()),
                 Effect::Commit(settlement) => self.shared.commit(settlement),
                 Effect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
@@ -172,13 +189,24 @@ impl Request {
         self.gathered(self.gathered, true)
     }
 
+    /// Puts this in the place of what is passing and of what Envoy keeps; of that, Envoy keeps so much.
+    fn replace(&mut self, bytes: &[u8], kept_back: usize) {
+        if self.trailers && self.kept_back == 0 {
+            // The beginning of an event that came together with the end of another one: there is no way back for it.
+            return self.shared.metrics.add(metrics::BYTES_LOST, bytes.len() as u64);
+        }
+        host::replace_response_body(bytes);
+        self.kept_back = kept_back;
+    }
+
     /// The bytes are copied only if they are read, and read when they have passed if that takes time.
     fn body(&mut self, size: usize, end: bool) {
+        let size = size.saturating_sub(self.kept_back);
         let read = size > 0 && self.exchange.reads_body();
         if self.exchange.is_over() || !(read || end) {
             return;
         }
-        let chunk = if read { host::response_body(size) } else { Vec::new() };
+        let chunk = if read { host::response_body(self.kept_back, size) } else { Vec::new() };
         let takes_time = end || size > late::SMALL || self.passed.is_some();
         if takes_time && !self.exchange.edits_body() && self.shared.late.has_room(size) {
             self.read_later(chunk, end);
@@ -252,12 +280,15 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        self.0.borrow_mut().body(size, end);
-        Action::Continue
+        let mut request = self.0.borrow_mut();
+        request.body(size, end);
+        if request.kept_back > 0 { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        self.0.borrow_mut().body(0, true);
+        let mut request = self.0.borrow_mut();
+        request.trailers = true;
+        request.body(0, true);
         Action::Continue
     }
 

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub const COMMITS_RETRIED: &str = "weir_commits_retried";
 /// Commits that were given up: the queue was full, or the adapter refused them for good.
 pub const COMMITS_DROPPED: &str = "weir_commits_dropped";
+/// Bytes of responses that trailers have overtaken.
+pub const BYTES_LOST: &str = "weir_response_bytes_lost";
 /// How often a worker, or Envoy's main thread, has brought a plan into force.
 pub const PLANS: &str = "weir_plans";
 /// Plans that could not be compiled.
@@ -24,7 +26,7 @@ impl Metrics {
     /// With these, so that they can be seen before anything has happened.
     pub fn new() -> Self {
         let metrics = Self(RefCell::default());
-        for name in [COMMITS_RETRIED, COMMITS_DROPPED, PLANS, PLANS_REFUSED] {
+        for name in [COMMITS_RETRIED, COMMITS_DROPPED, PLANS, PLANS_REFUSED, BYTES_LOST] {
             metrics.find(name, MetricType::Counter);
         }
         metrics

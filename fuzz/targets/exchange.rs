@@ -31,6 +31,7 @@ impl Done {
                 Effect::SetHeaders(_)
                 | Effect::RemoveHeader(_)
                 | Effect::ReplaceChunk(_)
+                | Effect::KeepChunk(_)
                 | Effect::UpstreamFailed(_)
                 | Effect::Count(_) => {}
             }

@@ -149,6 +149,7 @@ impl Native {
                 Effect::SetHeaders(headers) => set(seen, &headers),
                 Effect::RemoveHeader(name) => seen.headers.retain(|(key, _)| key != name),
                 Effect::ReplaceChunk(bytes) => self.replaced = Some(bytes),
+                Effect::KeepChunk(_) => self.replaced = Some(Vec::new()),
                 Effect::Commit(settlement) => assert!(self.outbox.push(settlement), "the queue is full"),
                 Effect::UpstreamFailed(model) => self.health.failed(&model, self.milliseconds()),
                 Effect::Resume | Effect::Count(_) => {}

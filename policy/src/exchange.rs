@@ -75,6 +75,9 @@ pub enum Effect {
     RemoveHeader(&'static str),
     /// Send this on in the place of the piece of the response's body that is just passing.
     ReplaceChunk(Vec<u8>),
+    /// Keep this in the place of that piece, and let nothing pass: some of it may have to be taken out. It is kept by
+    /// the proxy, which can still send it on behind the body's last piece, and is replaced with the next piece.
+    KeepChunk(Vec<u8>),
     /// Tell the adapter, from where nothing waits for it.
     Commit(Settlement),
     /// An upstream of this model failed; [`crate::health::Health`] is to know.
@@ -367,8 +370,8 @@ impl Exchange {
         if let Some(meter) = &mut responding.meter {
             meter.feed(chunk);
         }
-        let replaced = responding.usage_chunk.as_mut().and_then(|filter| filter.feed(chunk, end));
-        let mut effects: Vec<Effect> = replaced.map(Effect::ReplaceChunk).into_iter().collect();
+        let edited = responding.usage_chunk.as_mut().and_then(|filter| filter.edit(chunk, end));
+        let mut effects: Vec<Effect> = edited.into_iter().collect();
         if end {
             effects.extend(responding.settle(Ending::Complete));
         } else {

@@ -6,6 +6,7 @@
 //! begins; and never longer than to its own end.
 
 use super::members::members;
+use crate::exchange::Effect;
 use memchr::{memchr2, memmem};
 use std::borrow::Cow;
 
@@ -24,6 +25,8 @@ pub struct UsageChunkFilter {
     after_cr: bool,
     /// The last line belonged to an event that was taken out.
     taken_out: bool,
+    /// The proxy keeps what is kept back.
+    kept: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +43,24 @@ enum Mode {
 
 impl Default for UsageChunkFilter {
     fn default() -> Self {
-        Self { mode: Mode::Between, held: Vec::new(), blank: true, after_cr: false, taken_out: false }
+        let (blank, after_cr, taken_out, kept) = (true, false, false, false);
+        Self { mode: Mode::Between, held: Vec::new(), blank, after_cr, taken_out, kept }
     }
 }
 
 impl UsageChunkFilter {
+    /// What to do with `chunk`; `None`: nothing. `end`: nothing follows.
+    pub(crate) fn edit(&mut self, chunk: &[u8], end: bool) -> Option<Effect> {
+        let kept = std::mem::take(&mut self.kept);
+        let out = self.feed(chunk, end);
+        if !self.held.is_empty() && out.as_ref().is_some_and(Vec::is_empty) {
+            self.kept = true;
+            return Some(Effect::KeepChunk(self.held.clone()));
+        }
+        // What was kept would pass with the piece.
+        out.or_else(|| kept.then(|| chunk.to_vec())).map(Effect::ReplaceChunk)
+    }
+
     /// What to send in the place of `chunk`; `None` if just that. `end`: nothing follows.
     pub fn feed(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.held.len().saturating_add(chunk.len()));
@@ -147,7 +163,9 @@ fn data(event: &[u8]) -> Cow<'_, [u8]> {
 /// Whether the beginning of the data leaves it open. Quotes inside a string are escaped, so what looks like the key
 /// is one.
 fn may_be_usage_chunk(data: &[u8]) -> bool {
-    if data.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+    let data = data.trim_ascii_start();
+    let Some(inside) = data.strip_prefix(b"{") else { return data.is_empty() };
+    if inside.trim_ascii_start().starts_with(b"\"error\"") {
         return false;
     }
     let key = b"\"choices\"";

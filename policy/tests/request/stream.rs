@@ -141,6 +141,11 @@ fn what_is_decided_early_is_sent_early() {
         "a choice"
     );
     assert_eq!(out(&["dat", "a: [", "DONE]"]), ["", "data: [", "DONE]"], "no object");
+    assert_eq!(
+        out(&["data: {\"err", "or\": {\"mess", "age"]),
+        ["", "data: {\"error\": {\"mess", "age"],
+        "an error"
+    );
     assert_eq!(out(&[": wai", "ting\n", "\n"]), [": wai", "ting\n", "\n"], "a comment");
     assert_eq!(out(&["data: {}\n", "\n"]), ["", "data: {}\n\n"], "an end");
     let long = "x".repeat(20_000);
