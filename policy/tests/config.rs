@@ -115,6 +115,9 @@ fn each_mistake_is_told_with_its_path() {
     let mut of_body = policy("other");
     of_body["spec"]["when"] = json!([{"predicate": "llm.model == 'a'"}]);
     of_body["spec"]["limits"]["free"]["counters"] = json!([{"expression": "requestBodyJSON('/team')"}]);
+    of_body["spec"]["prices"] = json!([
+        {"model": "gpt-4o*", "input": "2.50", "output": "10"}, {"model": "*", "input": 1, "output": 1},
+    ]);
     let with = |field: &str, value: Value| json!({"adapter": {"cluster": "weir"}, field: value});
     let cases = [
         json!({}),

@@ -240,13 +240,19 @@ fn prices(node: &Node<'_>) -> Result<Vec<Price>, Reported> {
 
 fn price(node: Node<'_>) -> Result<Price, Reported> {
     let price = node.object(&PRICE)?;
-    let model = price.required("model").and_then(|node| node.text());
+    let model = price.required("model").and_then(|node| Ok((node.text()?, node)));
+    if let Ok((glob, node)) = &model
+        && *glob != "*"
+    {
+        // Unknown, every model would cost what the last `*` does.
+        node.note(format!("the model is in the request's body: {BUFFER}"));
+    }
     let input = price.required("input").and_then(|node| money(&node));
     let cached = price.optional("cachedInput").map(|node| money(&node)).transpose();
     let output = price.required("output").and_then(|node| money(&node));
     let (input, cached) = (input?, cached?);
     let tariff = Tariff { input, cached: cached.unwrap_or(input), output: output? };
-    Ok(Price { model: model?.to_owned(), tariff })
+    Ok(Price { model: model?.0.to_owned(), tariff })
 }
 
 fn on_exceeded(node: Node<'_>) -> Result<OnExceeded, Reported> {
