@@ -38,11 +38,15 @@ fn measure<T>(name: &str, mut what: impl FnMut() -> T) {
 
 /// So many limits that are alike, for this path and group.
 fn plan(limits: usize, path: &str, group: &str) -> Arc<Plan> {
+    Arc::new(Plan::new(vec![policy(limits, path, group)]))
+}
+
+/// Without a path: for every one.
+fn policy(limits: usize, path: &str, group: &str) -> Policy {
+    let path = (!path.is_empty()).then(|| json!({"predicate": format!("request.path == {path:?}")}));
+    let group = json!({"predicate": format!("auth.identity.group == {group:?}")});
     let limit = json!({
-        "when": [
-            {"predicate": format!("request.path == {path:?}")},
-            {"predicate": format!("auth.identity.group == {group:?}")},
-        ],
+        "when": path.into_iter().chain([group]).collect::<Vec<_>>(),
         "counters": [{"expression": "auth.identity.userid"}],
         "rates": [{"limit": 1_000_000, "window": "24h"}],
     });
@@ -55,7 +59,17 @@ fn plan(limits: usize, path: &str, group: &str) -> Arc<Plan> {
             "limits": limits,
         },
     });
-    Arc::new(Plan::new(vec![Policy::read(&policy).unwrap()]))
+    Policy::read(&policy).unwrap()
+}
+
+/// One limit for the path, and a thousand policies beside it for others' paths, or for whoever is of another group.
+fn among_others(by_path: bool, own: &str) -> Arc<Plan> {
+    let others = (0..1_000).map(|number| match by_path {
+        true => policy(1, &format!("/team-{number}/v1/chat/completions"), "free"),
+        false => policy(1, "", &format!("team-{number}")),
+    });
+    let own = policy(1, own, "free");
+    Arc::new(Plan::new(others.chain([own]).collect()))
 }
 
 /// As the filter drives it.
@@ -104,6 +118,9 @@ fn main() {
         ("no limit for who is asking", plan(1, "/v1/chat/completions", "gold")),
         ("one limit", plan(1, "/v1/chat/completions", "free")),
         ("eight limits", plan(8, "/v1/chat/completions", "free")),
+        ("one limit, and a thousand for other paths", among_others(true, "/v1/chat/completions")),
+        ("one limit, and a thousand for other groups", among_others(false, "/v1/chat/completions")),
+        ("a thousand limits for other paths", among_others(true, "/elsewhere")),
     ];
     measure("the identity alone", || identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap());
     for (name, plan) in cases {

@@ -6,6 +6,7 @@
 
 use crate::duration;
 use crate::mistake::Mistake;
+use crate::order;
 use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::time::Duration;
@@ -289,7 +290,7 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 /// In the order of the keys, whatever features `serde_json` was built with.
 fn sorted(map: &Map<String, Value>) -> Vec<(&str, &Value)> {
     let mut entries: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value)).collect();
-    entries.sort_unstable_by_key(|(name, _)| *name);
+    order::sort_by(&mut entries, |(one, _), (other, _)| one.cmp(other));
     entries
 }
 

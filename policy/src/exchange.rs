@@ -345,11 +345,10 @@ impl Exchange {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         let told = refusal::headers(&reservation.standings());
         let meter = reservation.counts_tokens().then(|| Meter::new(head));
-        let headers = if reservation.facts.is_some() {
-            head.usage_headers.iter().cloned().collect()
-        } else {
-            BTreeMap::new()
-        };
+        let mut headers = BTreeMap::new();
+        if reservation.facts.is_some() {
+            headers.extend(head.usage_headers.iter().cloned());
+        }
         let unasked = reservation.usage_unasked && head.is_event_stream();
         let usage_chunk = (unasked && !head.is_encoded()).then(UsageChunkFilter::default);
         let mut effects: Vec<Effect> = failed.map(Effect::UpstreamFailed).into_iter().collect();

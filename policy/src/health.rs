@@ -42,7 +42,9 @@ impl Health {
         self.forget(now_ms / 1000);
         let sum =
             |model: &Model| model.failures.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
-        self.models.iter().map(|(name, model)| (name.clone(), sum(model))).collect()
+        let mut counts = BTreeMap::new();
+        counts.extend(self.models.iter().map(|(name, model)| (name.clone(), sum(model))));
+        counts
     }
 
     fn forget(&mut self, second: u64) {

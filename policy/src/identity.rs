@@ -71,11 +71,12 @@ pub fn from_metadata(
 /// Envoy's `metadata` attribute as the JSON of every namespace, for the fact of that name.
 pub(crate) fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityError> {
     let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
-    let decode = |(namespace, fields): (String, Vec<u8>)| {
+    let mut namespaces = Map::new();
+    for (namespace, fields) in metadata.filter_metadata {
         let fields = structure::decode(&fields).ok_or(IdentityError::Metadata)?;
-        Ok((namespace, Value::Object(fields)))
-    };
-    metadata.filter_metadata.into_iter().map(decode).collect()
+        namespaces.insert(namespace, Value::Object(fields));
+    }
+    Ok(namespaces)
 }
 
 /// Auth filters write it with and without padding.
@@ -93,5 +94,7 @@ struct Metadata {
 }
 
 fn auth(identity: Value) -> Value {
-    Value::Object(Map::from_iter([("identity".to_owned(), identity)]))
+    let mut auth = Map::new();
+    auth.insert("identity".to_owned(), identity);
+    Value::Object(auth)
 }

@@ -21,6 +21,7 @@ mod json;
 pub mod meter;
 pub mod mistake;
 pub mod model;
+mod order;
 pub mod outbox;
 pub mod plan;
 pub mod refusal;

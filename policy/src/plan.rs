@@ -3,6 +3,7 @@
 mod cap;
 mod gate;
 mod holding;
+mod index;
 mod precedence;
 
 use crate::call::Entries;
@@ -11,9 +12,11 @@ use crate::config::BodyAccess;
 use crate::facts::{self, Answer, Facts, Need};
 use crate::meter::Usage;
 use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, TargetKind, Tariff, UsageRules};
+use crate::order;
 use crate::routes::Routes;
 use gate::Gate;
 use holding::Matching;
+use index::Index;
 use precedence::Effective;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +27,8 @@ pub struct Plan {
     policies: Vec<Planned>,
     /// `None`: no cluster tells, so a policy on an HTTPRoute means the Envoy route of that name.
     routes: Option<Routes>,
+    /// Of the policies that apply on every route.
+    index: Index,
     needs: Vec<Need>,
     gate: Gate,
     /// Of the needs, those that are not the gate's.
@@ -201,13 +206,21 @@ impl Plan {
     }
 
     fn arranged(policies: Vec<Policy>, routes: Option<Routes>, mut needs: Vec<Need>) -> Self {
-        needs.sort();
+        order::sort(&mut needs);
         needs.dedup();
         let answer_headers = answer_headers(&policies);
         let pointers = pointers(&policies);
         let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
+        let on_every_route = |planned: &Planned| planned.policy.target.kind == TargetKind::Gateway;
+        let places = match &routes {
+            Some(routes) => routes.everywhere().to_vec(),
+            None => {
+                policies.iter().enumerate().filter(|(_, p)| on_every_route(p)).map(|(at, _)| at).collect()
+            }
+        };
+        let index = Index::new(&policies, &places, |_| true);
         let (gate, further_needs, body) = (Gate::default(), Vec::new(), BodyAccess::None);
-        Self { policies, routes, needs, gate, further_needs, answer_headers, body, pointers }.gated()
+        Self { policies, routes, index, needs, gate, further_needs, answer_headers, body, pointers }.gated()
     }
 
     /// The response's headers, in lower case, that a `cost` names.
@@ -221,7 +234,7 @@ impl Plan {
         let reads = self.policies.iter().any(|planned| planned.reads_body.contains(&true));
         if access != BodyAccess::None && reads {
             self.needs.extend(BODY_HEADERS.map(|name| Need::Header(name.to_owned())));
-            self.needs.sort();
+            order::sort(&mut self.needs);
             self.needs.dedup();
             if self.needs.contains(&Need::Headers) {
                 self.needs.retain(|need| !matches!(need, Need::Header(_)));
@@ -243,8 +256,7 @@ impl Plan {
     /// use for it may apply to.
     pub fn body_wanted(&self, facts: &Facts) -> Option<usize> {
         let BodyAccess::Buffer(most) = self.body else { return None };
-        let policies = self.targeted(facts, &mut |_, _, _| {});
-        policies.into_iter().any(|planned| planned.wants_body(facts)).then_some(most)
+        self.concerned(facts).into_iter().any(|planned| planned.wants_body(facts)).then_some(most)
     }
 
     /// What expressions ask of a body beside its facts, as JSON pointers.
@@ -274,7 +286,8 @@ impl Plan {
 
     /// Which limits apply, and what they would hold. `bodiless`: the request ends with its headers.
     pub fn judge(&self, facts: &mut Facts, bodiless: bool) -> Judgement {
-        self.judge_with(facts, bodiless, |_, _, _| {})
+        let policies = self.concerned(facts);
+        Self::judged(policies, facts, bodiless, |_, _, _| {})
     }
 
     /// The same; `miss` hears for each limit that does not apply: policy, limit, and why.
@@ -284,11 +297,22 @@ impl Plan {
         bodiless: bool,
         mut miss: impl FnMut(&str, &str, Miss),
     ) -> Judgement {
+        let policies = self.targeted(facts, &mut miss);
+        Self::judged(policies, facts, bodiless, miss)
+    }
+
+    /// Which limits of these policies apply, and what they would hold.
+    fn judged(
+        policies: Vec<&Planned>,
+        facts: &mut Facts,
+        bodiless: bool,
+        mut miss: impl FnMut(&str, &str, Miss),
+    ) -> Judgement {
         let preliminary = Estimate::of(facts, bodiless, None);
         facts.estimate(preliminary.input, preliminary.output);
         let mut failures = Vec::new();
         let mut matching = Vec::new();
-        for effective in precedence::effective(self.targeted(facts, &mut miss)) {
+        for effective in precedence::effective(policies) {
             let planned = effective.planned;
             planned.matching(&effective, facts, &mut matching, |limit, why| {
                 if let Miss::Failed(failure) = &why
@@ -322,6 +346,27 @@ impl Plan {
 }
 
 impl Plan {
+    /// The policies that the request may concern: those whose target it is on its way to, without those that its facts
+    /// rule out.
+    fn concerned(&self, facts: &Facts) -> Vec<&Planned> {
+        let mut places = self.index.find(facts);
+        match (&self.routes, facts.route_name()) {
+            (Some(routes), _) => places.extend(routes.find_here(facts)),
+            (None, Some(name)) => places.extend(self.on_route(name)),
+            (None, None) => {}
+        }
+        order::sort(&mut places);
+        places.into_iter().filter_map(|place| self.policies.get(place)).collect()
+    }
+
+    fn on_route<'p>(&'p self, name: &'p str) -> impl Iterator<Item = usize> + 'p {
+        let is_for = move |(_, planned): &(usize, &Planned)| {
+            let target = &planned.policy.target;
+            target.kind == TargetKind::HttpRoute && target.name == name
+        };
+        self.policies.iter().enumerate().filter(is_for).map(|(place, _)| place)
+    }
+
     /// The policies whose target the request is on its way to.
     fn targeted(&self, facts: &Facts, miss: &mut impl FnMut(&str, &str, Miss)) -> Vec<&Planned> {
         if let Some(routes) = &self.routes {
@@ -419,7 +464,7 @@ fn answer_headers(policies: &[Policy]) -> Vec<String> {
             _ => None,
         })
         .collect();
-    names.sort();
+    order::sort(&mut names);
     names.dedup();
     names
 }

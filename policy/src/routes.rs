@@ -7,6 +7,7 @@ mod rule;
 
 use crate::facts::{Facts, Need, find, without_port};
 use crate::mistake::Mistake;
+use crate::order;
 use crate::wire::weir::v1::{Listener, Placement};
 use rule::{Entry, Kind};
 use std::sync::Arc;
@@ -50,9 +51,13 @@ impl Routes {
                 Err(message) => mistakes.push(Mistake { path, message }),
             }
         }
-        entries.sort_by(Entry::compare);
-        let mut listeners: Vec<_> = placement.listeners.iter().map(Place::new).collect();
-        listeners.sort_by_key(|place| std::cmp::Reverse(rule::specificity(&place.hostname)));
+        order::sort_by(&mut entries, Entry::compare);
+        let mut listeners: Vec<_> = placement.listeners.iter().map(Place::new).enumerate().collect();
+        order::sort_by(&mut listeners, |(first, one), (second, other)| {
+            let specificity = |place: &Place| rule::specificity(&place.hostname);
+            specificity(other).cmp(&specificity(one)).then(first.cmp(second))
+        });
+        let listeners: Vec<Place> = listeners.into_iter().map(|(_, place)| place).collect();
         let everywhere = rule::places(&placement.everywhere);
         let named = entries.iter().flat_map(|entry| entry.policies.iter());
         let named =
@@ -77,7 +82,7 @@ impl Routes {
         let ports =
             entries.iter().map(|entry| &entry.ports).chain(listeners.iter().map(|place| &place.ports));
         let mut ports: Vec<u32> = ports.flat_map(|ports| ports.iter().copied()).collect();
-        ports.sort_unstable();
+        order::sort(&mut ports);
         ports.dedup();
         let needs = needs(&listeners, &entries, !ports.is_empty());
         Self { everywhere, listeners, entries, deepest_host, deepest_path, ports, needs }
@@ -88,9 +93,22 @@ impl Routes {
         &self.needs
     }
 
+    /// The places of the policies that apply to every request.
+    pub fn everywhere(&self) -> &[usize] {
+        &self.everywhere
+    }
+
     /// The places of the policies that apply, in their order.
     pub fn find(&self, facts: &Facts) -> Vec<usize> {
-        let mut found = self.everywhere.clone();
+        let mut found = self.find_here(facts);
+        found.extend_from_slice(&self.everywhere);
+        order::sort(&mut found);
+        found
+    }
+
+    /// The same, without those that apply to every request.
+    pub(crate) fn find_here(&self, facts: &Facts) -> Vec<usize> {
+        let mut found = Vec::new();
         if !self.listeners.is_empty() || !self.entries.is_empty() {
             let host = facts.host().map(|host| without_port(host).to_ascii_lowercase()).unwrap_or_default();
             let port = self.port(facts);
@@ -101,7 +119,7 @@ impl Routes {
             );
             let matched = self.entry(&host, facts, &open);
             found.extend(matched.into_iter().flat_map(|entry| entry.policies.iter()));
-            found.sort_unstable();
+            order::sort(&mut found);
         }
         found
     }
@@ -161,7 +179,7 @@ fn needs(listeners: &[Place], entries: &[Entry], ports: bool) -> Vec<Need> {
     for entry in entries {
         needs.extend(entry.needs());
     }
-    needs.sort();
+    order::sort(&mut needs);
     needs.dedup();
     needs
 }

@@ -26,7 +26,11 @@ fn json(value: prost_types::Value) -> Option<Value> {
 }
 
 fn object(fields: BTreeMap<String, prost_types::Value>) -> Option<Map<String, Value>> {
-    fields.into_iter().map(|(name, value)| Some((name, json(value)?))).collect()
+    let mut read = Map::new();
+    for (name, value) in fields {
+        read.insert(name, json(value)?);
+    }
+    Some(read)
 }
 
 /// A Struct knows only doubles, yet its author means the integer that was written. NaN and the infinities are no

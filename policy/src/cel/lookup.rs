@@ -68,6 +68,11 @@ impl Lookup {
         Some(Self { path, place })
     }
 
+    /// Its whole name.
+    pub(super) fn path(&self) -> &FactPath {
+        &self.path
+    }
+
     /// The value, if the request has it.
     pub(super) fn find<'f>(&self, facts: &'f Facts) -> Option<CowVal<'f, 'f>> {
         Some(match &self.place {

@@ -7,6 +7,7 @@
 mod budget;
 mod check;
 mod functions;
+mod guard;
 mod lookup;
 mod names;
 mod pattern;
@@ -17,6 +18,7 @@ mod time;
 mod types;
 mod values;
 
+pub(crate) use guard::{Guard, Probe, Reading, Test};
 pub(crate) use pattern::Pattern;
 
 use crate::facts::{self, Facts};

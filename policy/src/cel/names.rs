@@ -3,6 +3,7 @@
 use super::{FactPath, Phase};
 use crate::document::nearest;
 use crate::facts::{self, ATTRIBUTES};
+use crate::order;
 use cel_interpreter::IdedExpr;
 
 /// What comes after a root: names, or expressions whose value is known when they are evaluated.
@@ -107,7 +108,7 @@ fn all(root: &str) -> Vec<&'static str> {
         "response" => names.push("headers"),
         _ => {}
     }
-    names.sort_unstable();
+    order::sort(&mut names);
     names
 }
 

@@ -13,11 +13,12 @@ pub(crate) use body::{POINTED, is_of_body, pointer, written};
 use crate::cel::FactPath;
 use crate::identity;
 use crate::meter::Usage;
+use crate::order;
 use crate::request::{Dialect, RequestBody, Route};
 use body::BodyFacts;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Something the shell must fetch before a request can be decided.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,11 +83,13 @@ pub(crate) enum Fact<'a> {
 impl Facts {
     /// What must be fetched so that expressions that name these facts can be evaluated. Sorted, without repeats.
     pub fn needs<'a>(references: impl IntoIterator<Item = &'a FactPath>) -> Vec<Need> {
-        let mut needs: BTreeSet<Need> = references.into_iter().filter_map(need).collect();
+        let mut needs: Vec<Need> = references.into_iter().filter_map(need).collect();
+        order::sort(&mut needs);
+        needs.dedup();
         if needs.contains(&Need::Headers) {
             needs.retain(|need| !matches!(need, Need::Header(_)));
         }
-        needs.into_iter().collect()
+        needs
     }
 
     /// A request header; `:path`, `:method`, `:authority` and `:scheme` give the `request.*` facts. Repeated, its

@@ -4,7 +4,8 @@
 //! A predicate that is false settles its limit, whatever is to be said of the others. So the gate never lets a request
 //! go to which a limit applies, and nothing else is decided here.
 
-use super::Planned;
+use super::index::Index;
+use super::{Planned, precedence};
 use crate::cel::{EvaluationError, Expression, FactPath};
 use crate::facts::{Facts, Need};
 
@@ -14,6 +15,7 @@ pub(super) struct Gate {
     needs: Vec<Need>,
     /// Beside the plan's policies.
     policies: Vec<Conditions>,
+    index: Index,
 }
 
 /// What must not be false.
@@ -26,13 +28,17 @@ struct Conditions {
 impl Gate {
     /// Open for everything if some limit's predicates name other facts only.
     pub fn new(policies: &[Planned]) -> Self {
-        let policies: Vec<Conditions> = policies.iter().map(Conditions::new).collect();
+        let all: Vec<usize> = (0..policies.len()).collect();
+        let index = Index::new(policies, &all, |fact| is_of_headers(std::slice::from_ref(fact)));
+        let alone = precedence::stand_alone(policies);
+        let policies = policies.iter().zip(alone).map(|(planned, alone)| Conditions::new(planned, alone));
+        let policies: Vec<Conditions> = policies.collect();
         if policies.iter().any(Conditions::are_none) {
             return Self::default();
         }
         let all = policies.iter().flat_map(|one| one.of_policy.iter().chain(one.of_limits.iter().flatten()));
         let needs = Facts::needs(all.flat_map(Expression::references));
-        Self { needs, policies }
+        Self { needs, policies, index }
     }
 
     /// What must be known to ask. Nothing: the gate is open.
@@ -51,13 +57,15 @@ impl Gate {
         let concerns = |policy: &Conditions| {
             may_hold(&policy.of_policy) && policy.of_limits.iter().any(|limit| may_hold(limit))
         };
-        self.needs.is_empty() || self.policies.iter().any(concerns)
+        let concerns = |place: usize| self.policies.get(place).is_some_and(concerns);
+        self.needs.is_empty() || self.index.any(facts, concerns)
     }
 }
 
 impl Conditions {
-    fn new(planned: &Planned) -> Self {
-        let cheap = |when: &[Expression]| when.iter().filter(|one| is_cheap(one)).cloned().collect();
+    /// `alone`: no other policy's `when` stands in the place of its own.
+    fn new(planned: &Planned, alone: bool) -> Self {
+        let cheap = |when: &[Expression]| when.iter().filter(|one| alone && is_cheap(one)).cloned().collect();
         let policy = &planned.policy;
         let of_limits = policy.limits.iter().map(|limit| cheap(&limit.when)).collect();
         Self { of_policy: cheap(&policy.when), of_limits }
@@ -71,9 +79,11 @@ impl Conditions {
 
 /// Whether it names single headers and what is made of them, and nothing else.
 fn is_cheap(condition: &Expression) -> bool {
+    !condition.is_of_body() && is_of_headers(condition.references())
+}
+
+fn is_of_headers(references: &[FactPath]) -> bool {
     let of_request = |path: &FactPath| path.first().is_some_and(|root| root == "request");
-    let references = condition.references();
     references.iter().all(of_request)
-        && !condition.is_of_body()
         && Facts::needs(references).iter().all(|need| matches!(need, Need::Header(_)))
 }

@@ -58,6 +58,15 @@ pub(super) fn effective<'p>(policies: Vec<&'p Planned>) -> Vec<Effective<'p>> {
     all
 }
 
+/// Beside each policy, whether its rules stand as they are written, whatever else a request meets.
+pub(super) fn stand_alone(policies: &[Planned]) -> Vec<bool> {
+    let general = policies.iter().filter(|planned| planned.policy.precedence != Precedence::Own);
+    let most_general = general.map(specificity).min();
+    let own = |planned: &Planned| planned.policy.precedence == Precedence::Own;
+    let alone = |planned| own(planned) && most_general.is_none_or(|least| specificity(planned) <= least);
+    policies.iter().map(alone).collect()
+}
+
 /// A policy with what is more specific.
 fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
     let planned = general.planned;
