@@ -6,6 +6,7 @@ use e2e::redis::Redis;
 use e2e::upstream::{Answer, Gate};
 use e2e::world::{World, per_user, policy};
 use e2e::{jwt, wait};
+use rustix::process::Signal;
 use serde_json::json;
 
 fn alice() -> Request {
@@ -104,4 +105,42 @@ fn without_its_redis_an_adapter_refuses_where_the_policy_denies_until_it_is_back
     wait::until("a request that passes", || {
         (world.send(&alice().answered_by("100")).status == 200).then_some(())
     });
+}
+
+#[test]
+fn while_one_of_two_adapters_is_killed_nobody_is_refused_wrongly_or_goes_free() {
+    let redis = Redis::start();
+    let policies =
+        [policy("llm", json!({ "failureMode": "Deny", "limits": { "per-user": per_user(20_000) } }))];
+    let other = Adapter::start_on(&redis.url(0), &policies);
+    let building = World::build().policy(&policies[0]).storage(&redis.url(0)).also_asks(&other).workers(2);
+    let mut world = building.start();
+    world.upstream.on("100", Answer::used(100));
+    let ask = |world: &World| world.send(&alice().answered_by("100")).status;
+    let mut statuses: Vec<u16> = (0..20).map(|_| ask(&world)).collect();
+    let more = |world: &World, count: usize| -> Vec<u16> {
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..4)
+                .map(|_| scope.spawn(move || (0..count / 4).map(|_| ask(world)).collect::<Vec<_>>()))
+                .collect();
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+        })
+    };
+    let killed = world.adapter.pid();
+    let during = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            wait::until("some requests", || (world.upstream.calls() > 60).then_some(()));
+            rustix::process::kill_process(rustix::process::Pid::from_raw(killed).unwrap(), Signal::KILL)
+        });
+        let during = more(&world, 160);
+        killer.join().unwrap().unwrap();
+        during
+    });
+    world.adapter.kill();
+    statuses.extend(during);
+    let count = |statuses: &[u16], wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
+    assert_eq!(count(&statuses, 200), statuses.len(), "within the limit: {statuses:?}");
+    let after = more(&world, 40);
+    assert_eq!((count(&after, 200), count(&after, 429)), (20, 20), "{after:?}");
+    other.wait_for_bucket("per-user", "tokens", "alice", 20_000, 0);
 }

@@ -35,8 +35,10 @@ fn another_replica_writes_statuses_when_the_leader_is_killed() {
     let killed = Instant::now();
     cluster.apply(&policy("two", "Gateway", "llm", limited(500)));
     cluster.wait_for_reason(&named("two"), "Enforced", "Enforced");
-    println!("the status was right {:?} after the leader was killed", killed.elapsed());
-    assert!(killed.elapsed() < Duration::from_secs(20), "{:?}", killed.elapsed());
+    let took = killed.elapsed();
+    let promised = Duration::from_secs(lease()["leaseDurationSeconds"].as_u64().unwrap());
+    println!("the status was right {took:?} after the leader was killed, its Lease lasts {promised:?}");
+    assert!(took < promised, "{took:?}");
     assert_ne!(lease()["holderIdentity"], leader);
     assert_eq!(world.send(&alice()).header("x-ratelimit-limit-requests"), Some("500"));
 }

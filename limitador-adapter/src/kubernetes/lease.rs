@@ -12,12 +12,17 @@ use std::time::{Duration, Instant};
 
 /// The Lease that the writer holds.
 pub const NAME: &str = "limitador-adapter";
-/// How long a holder that says nothing is still the holder.
+/// What a Lease says of itself: so long after its holder has died, another has taken over and statuses are right again.
 pub const DURATION: Duration = Duration::from_secs(10);
 /// Between two looks.
-pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two renewals.
+const RENEW_EVERY: Duration = Duration::from_millis(1_900);
 /// Nobody writes who has not renewed for so long: before another may take over.
-const TRUST: Duration = Duration::from_secs(7);
+const TRUST: Duration = Duration::from_secs(5);
+
+/// Between two messages of a replica that say the same.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 const PRESENCE: &str = "weir.dev/presence";
 const GATEWAYS: &str = "weir.dev/gateways";
@@ -29,6 +34,8 @@ pub struct Election {
     /// The Lease's version, and when it was first seen: clocks of other machines are not compared.
     seen: Option<(String, Instant)>,
     renewed: Option<Instant>,
+    /// What was told last of this replica's filters, and when.
+    told: Option<(BTreeSet<String>, Instant)>,
 }
 
 /// What follows from how the Lease stands.
@@ -40,7 +47,8 @@ pub enum Step {
     Wait,
 }
 
-/// Whether to take the Lease: pure. `unchanged`: how long the Lease has looked as it looks now.
+/// Whether to take the Lease: pure. `unchanged`: how long the Lease has looked as it looks now. It is taken after two
+/// thirds of its time: a renewal is seen up to a look late, and statuses have to be written.
 pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> Step {
     let duration = spec
         .lease_duration_seconds
@@ -49,7 +57,7 @@ pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> Step {
     match spec.holder_identity.as_deref() {
         None | Some("") => Step::Hold,
         Some(holder) if holder == me => Step::Hold,
-        Some(_) if unchanged >= duration => Step::Hold,
+        Some(_) if unchanged >= duration * 2 / 3 => Step::Hold,
         Some(_) => Step::Wait,
     }
 }
@@ -58,7 +66,7 @@ impl Election {
     /// In the namespace in which the adapter runs.
     pub fn new(client: Client, identity: &str) -> Self {
         let api = Api::default_namespaced(client);
-        Self { api, identity: identity.to_owned(), seen: None, renewed: None }
+        Self { api, identity: identity.to_owned(), seen: None, renewed: None, told: None }
     }
 
     /// Whether this replica may write.
@@ -68,10 +76,14 @@ impl Election {
 
     /// Looks at the Lease, and takes or renews it if it may.
     pub async fn look(&mut self) -> Result<(), kube::Error> {
+        if self.renewed.is_some_and(|renewed| renewed.elapsed() < RENEW_EVERY) {
+            return Ok(());
+        }
+        let asked = Instant::now();
         let Some(mut lease) = self.api.get_opt(NAME).await? else {
             let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.held(&LeaseSpec::default())) };
-            return self.written(self.api.create(&PostParams::default(), &lease).await);
+            return self.written(self.api.create(&PostParams::default(), &lease).await, asked);
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let since = match &self.seen {
@@ -86,16 +98,17 @@ impl Election {
         }
         lease.spec = Some(self.held(&spec));
         // With the version that was read, so of two that take it at once one gets it.
-        self.written(self.api.replace(NAME, &PostParams::default(), &lease).await)
+        self.written(self.api.replace(NAME, &PostParams::default(), &lease).await, asked)
     }
 
-    fn written(&mut self, written: Result<Lease, kube::Error>) -> Result<(), kube::Error> {
+    /// `asked`: before the server can have taken it, so that nobody trusts a renewal longer than others do.
+    fn written(&mut self, written: Result<Lease, kube::Error>, asked: Instant) -> Result<(), kube::Error> {
         match written {
             Ok(_) => {
                 if !self.leads() {
                     tracing::info!(identity = self.identity, "this replica writes statuses now");
                 }
-                self.renewed = Some(Instant::now());
+                self.renewed = Some(asked);
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -140,9 +153,14 @@ impl Election {
         format!("{NAME}-{}", self.identity)
     }
 
-    /// Tells which gateways' filters follow this replica.
-    pub async fn tell(&self, gateways: &BTreeSet<String>) -> Result<(), kube::Error> {
-        let gateways: Vec<_> = gateways.iter().map(String::as_str).collect();
+    /// Tells which gateways' filters follow this replica, unless that was told lately.
+    pub async fn tell(&mut self, following: &BTreeSet<String>) -> Result<(), kube::Error> {
+        let lately =
+            |(told, when): &(BTreeSet<String>, Instant)| told == following && when.elapsed() < TELL_EVERY;
+        if self.told.as_ref().is_some_and(lately) {
+            return Ok(());
+        }
+        let gateways: Vec<_> = following.iter().map(String::as_str).collect();
         let own = self.own();
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
@@ -151,7 +169,9 @@ impl Election {
             "spec": { "holderIdentity": self.identity, "renewTime": MicroTime(Timestamp::now()), "leaseDurationSeconds": DURATION.as_secs() },
         });
         let parameters = PatchParams::apply("limitador-adapter").force();
-        self.api.patch(&own, &parameters, &Patch::Apply(lease)).await.map(drop)
+        self.api.patch(&own, &parameters, &Patch::Apply(lease)).await?;
+        self.told = Some((following.clone(), Instant::now()));
+        Ok(())
     }
 
     /// The gateways whose filters follow any replica. Those of replicas that are long gone are taken out.

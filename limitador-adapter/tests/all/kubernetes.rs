@@ -180,7 +180,7 @@ fn a_lease_is_taken_from_nobody_who_renews_it() {
         serde_json::from_value(json!({ "holderIdentity": holder, "leaseDurationSeconds": 15 })).unwrap()
     };
     for (holder, unchanged, wanted) in
-        [("me", 0, Step::Hold), ("", 0, Step::Hold), ("other", 14, Step::Wait), ("other", 15, Step::Hold)]
+        [("me", 0, Step::Hold), ("", 0, Step::Hold), ("other", 9, Step::Wait), ("other", 10, Step::Hold)]
     {
         assert_eq!(
             decide(&spec(holder), "me", Duration::from_secs(unchanged)),
