@@ -51,6 +51,7 @@ pub async fn explain(question: Question) -> Result<String, Unexplained> {
     if matches!(effects.as_slice(), [Effect::AwaitBody(_)]) {
         effects = exchange.handle(Event::RequestBody { body: &question.request.body, end: true });
     }
+    let changes = changes(&effects);
     let call = effects.iter().find_map(|effect| match effect {
         Effect::Reserve(call) => Some(call.as_slice()),
         _ => None,
@@ -61,6 +62,9 @@ pub async fn explain(question: Question) -> Result<String, Unexplained> {
     }
     line(&mut told, String::new());
     line(&mut told, decision(&effects));
+    if !exchange.is_over() {
+        told.push_str(&changes);
+    }
     if let (Some(response), false) = (question.response, exchange.is_over()) {
         let header = |name: &str| Some(response.header(name)).filter(|value| !value.is_empty());
         let head = ResponseHead::from_headers(response.status, exchange.answer_headers(), header);
@@ -70,6 +74,18 @@ pub async fn explain(question: Question) -> Result<String, Unexplained> {
         tell_charges(&mut told, &policies, response.status, effects)?;
     }
     Ok(told)
+}
+
+/// How the request is changed on its way.
+fn changes(effects: &[Effect]) -> String {
+    let change = |effect: &Effect| match effect {
+        Effect::Count(Count::OutputCapped) => {
+            Some("it is given a maximum for its output: what is held for that\n")
+        }
+        Effect::Count(Count::UsageAsked) => Some("it is made to ask for the usage of its stream\n"),
+        _ => None,
+    };
+    effects.iter().filter_map(change).collect()
 }
 
 fn line(told: &mut String, text: String) {
@@ -239,6 +255,10 @@ fn tell_charges(
         });
         let window = rate.map(|rate| per(rate.window)).unwrap_or_default();
         let charged = Unit::ALL.into_iter().find(|unit| unit.name() == value("unit"));
+        if charged == Some(Unit::Concurrency) {
+            line(told, format!("  {}: its slot is free again", value("limit")));
+            continue;
+        }
         let charged = charged.map_or_else(|| amount.to_string(), |unit| unit.quantity(amount));
         line(told, format!("  {}: {charged}{window}", value("limit")));
     }

@@ -97,6 +97,15 @@ fn a_request_that_can_never_pass() {
 }
 
 #[test]
+fn a_request_that_is_changed() {
+    let capping = KUADRANT.replace("counters:", "outputCap: Inject\n      counters:");
+    let stream = CHAT.replace("\"model\"", "\"stream\": true, \"model\"");
+    let files = [("policy.yaml", capping.as_str()), ("request", &stream), ("alice.json", ALICE)];
+    let basic = ["--policies", "policy.yaml", "--request", "request", "--identity", "alice.json"];
+    insta::assert_snapshot!(explained(&files, &basic));
+}
+
+#[test]
 fn a_policy_of_a_route_whose_counter_cannot_be_evaluated() {
     let files = [("strict.yaml", STRICT), ("request", CHAT)];
     let basic = ["--policies", "strict.yaml", "--request", "request"];
