@@ -19,7 +19,6 @@ use crate::request::{Dialect, UsageChunkFilter};
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
 use intake::Intake;
-use spent::Spent;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,6 +153,8 @@ struct Responding {
     /// Those that a `cost` names.
     headers: BTreeMap<String, String>,
     meter: Option<Meter>,
+    /// Finds what policies want of the body beside its usage.
+    finder: Option<Meter>,
     /// Takes out what the client has not asked for.
     usage_chunk: Option<UsageChunkFilter>,
 }
@@ -218,7 +219,8 @@ impl Exchange {
 
     /// Whether the body of the response makes a difference.
     pub fn reads_body(&self) -> bool {
-        matches!(&self.state, State::Responding(responding) if responding.meter.is_some())
+        matches!(&self.state, State::Responding(responding)
+            if responding.meter.is_some() || responding.finder.is_some())
     }
 
     /// Whether the response's body may have to be changed as it passes.
@@ -345,6 +347,10 @@ impl Exchange {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         let told = refusal::headers(&reservation.standings());
         let meter = reservation.counts_tokens().then(|| Meter::new(head));
+        let finder = match &self.in_force {
+            InForce::Plan(plan) => reservation.finder(plan, head),
+            InForce::Nothing(_) => None,
+        };
         let mut headers = BTreeMap::new();
         if reservation.facts.is_some() {
             headers.extend(head.usage_headers.iter().cloned());
@@ -360,15 +366,19 @@ impl Exchange {
             effects.push(Effect::Count(Count::UsageChunkKept));
         }
         let status = head.status;
-        self.state =
-            State::Responding(Box::new(Responding { reservation, status, headers, meter, usage_chunk }));
+        self.state = State::Responding(Box::new(Responding {
+            reservation,
+            status,
+            headers,
+            meter,
+            finder,
+            usage_chunk,
+        }));
         effects
     }
 
     fn body(&mut self, mut responding: Box<Responding>, chunk: &[u8], end: bool) -> Vec<Effect> {
-        if let Some(meter) = &mut responding.meter {
-            meter.feed(chunk);
-        }
+        responding.meter.iter_mut().chain(&mut responding.finder).for_each(|meter| meter.feed(chunk));
         let edited = responding.usage_chunk.as_mut().and_then(|filter| filter.edit(chunk, end));
         let mut effects: Vec<Effect> = edited.into_iter().collect();
         if end {
@@ -466,25 +476,6 @@ impl Reservation {
         self.charge(Answer { usage, ..Answer::default() }, UsageSource::Estimated)
     }
 
-    /// Ends it with what the answer costs.
-    fn charge(&mut self, answer: Answer, source: UsageSource) -> Vec<Effect> {
-        let (usage, finished) = (answer.usage, answer.finished);
-        if let Some(facts) = &mut self.facts {
-            facts.answer(answer);
-        }
-        let spent = Spent { usage: &usage, source, finished, facts: self.facts.as_deref() };
-        let (charges, failures): (Vec<_>, Vec<_>) = self.holds.iter().map(|hold| spent.of(hold)).unzip();
-        let mut effects = vec![self.commit(charges.into_iter())];
-        effects.extend(failures.into_iter().flatten().map(Effect::Count));
-        if self.holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage()) {
-            effects.push(Effect::Count(Count::Usage(source)));
-        }
-        if usage.total > 0 {
-            effects.push(Effect::Count(Count::TokensCharged(usage.total)));
-        }
-        effects
-    }
-
     /// Ends it with these charges, one for each hold.
     fn commit(&self, charges: impl Iterator<Item = u64>) -> Effect {
         let items = self.holds.iter().zip(charges).map(|(hold, amount)| Item {
@@ -513,7 +504,8 @@ impl Responding {
     fn settle(mut self: Box<Self>, ending: Ending) -> Vec<Effect> {
         let finished = ending == Ending::Complete;
         let headers = std::mem::take(&mut self.headers);
-        let answer = |usage| Answer { usage, code: self.status, finished, headers };
+        let pointed = self.finder.as_mut().map(Meter::found).unwrap_or_default();
+        let answer = |usage| Answer { usage, code: self.status, finished, headers, pointed };
         let Some(meter) = &mut self.meter else {
             return self.reservation.charge(answer(Usage::default()), UsageSource::None);
         };

@@ -43,6 +43,8 @@ pub(crate) struct Scanner<P> {
 struct Frame<P> {
     place: P,
     array: bool,
+    /// Of its elements, how many have begun before the last one.
+    index: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,12 +194,15 @@ impl<P: Place> Scanner<P> {
         match self.open.get_mut(self.depth) {
             Some(around) if matters => {
                 *around = self.here;
-                self.here = Frame { place, array };
+                self.here = Frame { place, array, index: 0 };
                 self.depth = self.depth.saturating_add(1);
                 if !array && place == P::default() {
                     to.open_document();
                 }
                 self.state = if array { State::Value } else { State::Key };
+                if array {
+                    self.place = to.element(place, 0);
+                }
             }
             _ => {
                 self.skipped = 1;
@@ -274,7 +279,8 @@ impl<P: Place> Scanner<P> {
             bytes = rest;
             match first {
                 b',' if self.here.array => {
-                    self.place = self.here.place;
+                    self.here.index = self.here.index.saturating_add(1);
+                    self.place = to.element(self.here.place, self.here.index);
                     self.state = State::Value;
                 }
                 b',' => {

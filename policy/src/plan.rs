@@ -10,7 +10,7 @@ use crate::call::Entries;
 use crate::cel::{EvaluationError, Expression};
 use crate::config::BodyAccess;
 use crate::facts::{self, Answer, Facts, Need};
-use crate::meter::Usage;
+use crate::meter::{Pointers, Usage};
 use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, TargetKind, Tariff, UsageRules};
 use crate::order;
 use crate::routes::Routes;
@@ -37,6 +37,8 @@ pub struct Plan {
     body: BodyAccess,
     /// The JSON pointers of all expressions.
     pointers: Vec<String>,
+    /// Those into responses, and where else policies find usage there.
+    answered: Arc<Pointers>,
 }
 
 #[derive(Debug)]
@@ -209,7 +211,7 @@ impl Plan {
         order::sort(&mut needs);
         needs.dedup();
         let answer_headers = answer_headers(&policies);
-        let pointers = pointers(&policies);
+        let (pointers, answered) = (pointers(&policies), answered(&policies));
         let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
         let on_every_route = |planned: &Planned| planned.policy.target.kind == TargetKind::Gateway;
         let places = match &routes {
@@ -220,12 +222,18 @@ impl Plan {
         };
         let index = Index::new(&policies, &places, |_| true);
         let (gate, further_needs, body) = (Gate::default(), Vec::new(), BodyAccess::None);
-        Self { policies, routes, index, needs, gate, further_needs, answer_headers, body, pointers }.gated()
+        Self { policies, routes, index, needs, gate, further_needs, answer_headers, body, pointers, answered }
+            .gated()
     }
 
     /// The response's headers, in lower case, that a `cost` names.
     pub fn answer_headers(&self) -> &[String] {
         &self.answer_headers
+    }
+
+    /// What is to be found in the response's body beside its usage.
+    pub(crate) fn answered(&self) -> &Arc<Pointers> {
+        &self.answered
     }
 
     /// Says whether requests' bodies are read. Without that, no expression may name a fact of theirs.
@@ -433,14 +441,21 @@ fn by_source(when: &[Expression], of_body: bool) -> impl Iterator<Item = &Expres
 }
 
 fn pointers(policies: &[Policy]) -> Vec<String> {
+    distinct(pointers_into(facts::POINTED, policies).map(str::to_owned))
+}
+
+fn pointers_into<'p>(body: &'static str, policies: &'p [Policy]) -> impl Iterator<Item = &'p str> {
     let paths = all_expressions(policies).flat_map(Expression::references);
-    let mut pointers: Vec<String> = Vec::new();
-    for pointer in paths.filter_map(facts::pointer) {
-        if !pointers.iter().any(|known| known == pointer) {
-            pointers.push(pointer.to_owned());
-        }
-    }
-    pointers
+    paths.filter_map(move |path| facts::pointer(body, path))
+}
+
+/// What is to be found in responses.
+fn answered(policies: &[Policy]) -> Arc<Pointers> {
+    let of_usage = policies.iter().filter_map(|policy| policy.usage.pointers.as_deref());
+    let of_usage = of_usage.flat_map(|own| own.pointers().map(String::as_str));
+    Arc::new(Pointers::new(distinct(
+        of_usage.chain(pointers_into(facts::ANSWERED, policies)).map(str::to_owned),
+    )))
 }
 
 fn needs(policies: &[Policy]) -> Vec<Need> {
@@ -455,18 +470,20 @@ fn needs(policies: &[Policy]) -> Vec<Need> {
     needs
 }
 
+/// In their order, each once.
+fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut all: Vec<String> = all.collect();
+    order::sort(&mut all);
+    all.dedup();
+    all
+}
+
 fn answer_headers(policies: &[Policy]) -> Vec<String> {
     let expressions = policies.iter().flat_map(|policy| &policy.limits).flat_map(Limit::expressions);
-    let mut names: Vec<String> = expressions
-        .flat_map(Expression::references)
-        .filter_map(|path| match path.as_slice() {
-            [root, headers, name] if root == "response" && headers == "headers" => Some(name.clone()),
-            _ => None,
-        })
-        .collect();
-    order::sort(&mut names);
-    names.dedup();
-    names
+    distinct(expressions.flat_map(Expression::references).filter_map(|path| match path.as_slice() {
+        [root, headers, name] if root == "response" && headers == "headers" => Some(name.clone()),
+        _ => None,
+    }))
 }
 
 impl Planned {
@@ -583,7 +600,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit) -> Vec<Arc<Pla
             limit: limit.name.clone(),
             rate: rate.clone(),
             failure_mode: policy.failure_mode,
-            usage: policy.usage,
+            usage: policy.usage.clone(),
             on_exceeded: policy.on_exceeded.clone(),
             caps_output: limit.caps_output,
             label,

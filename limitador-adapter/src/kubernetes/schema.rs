@@ -56,6 +56,8 @@ pub struct TokenRateLimitPolicySpec {
     pub failure_mode: Option<FailureMode>,
     /// How responses are read.
     pub usage: Option<Usage>,
+    /// Kuadrant's way to say where a response tells its total.
+    pub data_extraction: Option<DataExtraction>,
     /// USD per million tokens; the first whose model matches counts.
     #[schemars(length(max = 256))]
     pub prices: Option<Vec<Price>>,
@@ -234,6 +236,7 @@ pub enum OutputCap {
 
 /// Limits that merge with those of other policies.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MergedLimits {
     /// Whether all limits are replaced together, or each by its name.
     #[schemars(extend("default" = "atomic"))]
@@ -245,6 +248,39 @@ pub struct MergedLimits {
     #[schemars(extend("minProperties" = 1, "maxProperties" = 64))]
     #[x_kube(validation = LIMIT_NAMES)]
     pub limits: BTreeMap<String, Limit>,
+    /// Kuadrant's way to say where a response tells its total.
+    pub data_extraction: Option<DataExtraction>,
+}
+
+/// Where a response tells its total.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataExtraction {
+    /// Of the response's body.
+    pub response: Option<ResponseDataExtraction>,
+}
+
+/// Of the response's body.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResponseDataExtraction {
+    /// JSON pointers to the total; the first that leads to a number counts.
+    #[schemars(length(min = 1, max = 8))]
+    pub total_tokens: Option<Vec<Pointer>>,
+}
+
+/// A JSON pointer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pointer(String);
+
+impl JsonSchema for Pointer {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pointer".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "maxLength": 256, "pattern": "^(/([^/~]|~[01])+)+$" })
+    }
 }
 
 /// Whether all limits are replaced together, or each by its name.
@@ -295,16 +331,18 @@ pub enum StreamUsage {
 
 /// JSON pointers into a response.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[x_kube(validation = ("has(self.total) || has(self.input) || has(self.output)", "takes total, or input and output"))]
 pub struct Pointers {
     /// The tokens that came in.
-    #[schemars(length(max = 256), regex(pattern = "^/"))]
-    pub input: Option<String>,
+    pub input: Option<Pointer>,
     /// The tokens that went out.
-    #[schemars(length(max = 256), regex(pattern = "^/"))]
-    pub output: Option<String>,
+    pub output: Option<Pointer>,
     /// Both.
-    #[schemars(length(max = 256), regex(pattern = "^/"))]
-    pub total: Option<String>,
+    pub total: Option<Pointer>,
+    /// Of those that came in, the cached ones.
+    pub cached: Option<Pointer>,
+    /// Of those that went out, the reasoning.
+    pub reasoning: Option<Pointer>,
 }
 
 /// What a model's tokens cost, in USD per million.

@@ -4,6 +4,7 @@ use super::names::{self, Steps};
 use super::signatures;
 use super::syntax::too_deep;
 use super::{FactPath, Phase};
+use crate::meter::pointer_mistake;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
 use std::collections::BTreeSet;
@@ -102,6 +103,12 @@ impl<'e> Check<'e> {
             match signatures::find(&name, member, call.args.len()) {
                 Ok(function) if function.name == "matches" => self.pattern(call),
                 Ok(function) if function.name == signatures::REQUEST_BODY => self.pointer(call),
+                Ok(function) if function.name == signatures::RESPONSE_BODY => {
+                    if self.phase == Phase::Request {
+                        self.mistakes.push(names::after(function.name));
+                    }
+                    self.pointer(call);
+                }
                 Ok(_) => {}
                 Err(mistake) => self.mistakes.push(mistake),
             }
@@ -127,15 +134,16 @@ impl<'e> Check<'e> {
         match call.args.first().map(|pointer| &pointer.expr) {
             Some(Expr::Literal(LiteralValue::String(pointer))) => {
                 let pointer = pointer.inner();
-                if !pointer.is_empty() && !pointer.starts_with('/') {
+                if call.func_name == signatures::RESPONSE_BODY {
+                    self.mistakes.extend(pointer_mistake(pointer).map(str::to_owned));
+                } else if !pointer.is_empty() && !pointer.starts_with('/') {
                     self.mistakes.push(format!("a JSON pointer begins with `/`: `/{pointer}`"));
                 }
-                self.references.insert(vec![signatures::REQUEST_BODY.to_owned(), pointer.to_owned()]);
+                self.references.insert(vec![call.func_name.clone(), pointer.to_owned()]);
             }
-            _ => self.mistakes.push(format!(
-                "the pointer of `{}` must be written out as a string",
-                signatures::REQUEST_BODY
-            )),
+            _ => self
+                .mistakes
+                .push(format!("the pointer of `{}` must be written out as a string", call.func_name)),
         }
     }
 

@@ -35,6 +35,8 @@ enum Place {
     OfLlmMetadata(usize),
     /// In the body, at the pointer that is the path's other part.
     Pointed,
+    /// The same of the response's.
+    Answered,
 }
 
 /// Why a path ends early.
@@ -59,6 +61,7 @@ impl Lookup {
             ["metadata", "filter_metadata", ..] => Place::OfMetadata(2),
             ["llm", "metadata", ..] => Place::OfLlmMetadata(2),
             [facts::POINTED, _] => Place::Pointed,
+            [facts::ANSWERED, _] => Place::Answered,
             ["llm", "estimate"] => Place::Root("llm.estimate"),
             ["llm", "estimate", name] => Place::Attribute(facts::find("llm.estimate", name)?),
             [root] => Place::Root(facts::root(root)?),
@@ -95,6 +98,7 @@ impl Lookup {
                 Some(_) => CowVal::Owned(values::json(self.llm_metadata(*from, facts).ok()?, false)),
             },
             Place::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?, false)),
+            Place::Answered => CowVal::Owned(values::json(facts.answered(self.path.get(1)?)?, false)),
         })
     }
 
@@ -150,7 +154,7 @@ impl Lookup {
 
     fn named(&self, parts: usize) -> String {
         match &self.place {
-            Place::Pointed => facts::written(&self.path),
+            Place::Pointed | Place::Answered => facts::written(&self.path),
             _ => self.path.get(..parts).unwrap_or(&self.path).join("."),
         }
     }

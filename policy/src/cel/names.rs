@@ -73,7 +73,7 @@ fn llm(names: &[&str], steps: usize, phase: Phase) -> Result<FactPath, String> {
     }
 }
 
-fn after(name: &str) -> String {
+pub(super) fn after(name: &str) -> String {
     format!("`{name}` is known after the response only, and this is evaluated before it")
 }
 

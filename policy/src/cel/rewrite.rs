@@ -192,7 +192,7 @@ fn node(expr: Expr) -> IdedExpr {
 /// The whole name of a fact. A macro's variable has no root's name: the check saw to that.
 fn fact(mut expr: &IdedExpr) -> Option<FactPath> {
     if let Expr::Call(call) = &expr.expr
-        && call.func_name == signatures::REQUEST_BODY
+        && [signatures::REQUEST_BODY, signatures::RESPONSE_BODY].contains(&call.func_name.as_str())
         && let [IdedExpr { expr: Expr::Literal(LiteralValue::String(pointer)), .. }] = call.args.as_slice()
     {
         return Some(vec![call.func_name.clone(), pointer.inner().to_owned()]);

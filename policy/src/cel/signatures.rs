@@ -31,7 +31,7 @@ const fn function(name: &'static str, style: Style, least: usize, most: usize, g
 }
 
 /// In the order in which an error lists them.
-pub(super) static FUNCTIONS: [Signature; 44] = [
+pub(super) static FUNCTIONS: [Signature; 45] = [
     function("bool", Global, 1, 1, Bool),
     function("bytes", Global, 1, 1, Any),
     function("charAt", Member, 1, 1, Text),
@@ -64,6 +64,7 @@ pub(super) static FUNCTIONS: [Signature; 44] = [
     function("orValue", Member, 1, 1, Any),
     function("replace", Member, 2, 3, Text),
     function(REQUEST_BODY, Global, 1, 1, Any),
+    function(RESPONSE_BODY, Global, 1, 1, Any),
     function("reverse", Member, 0, 0, Text),
     function("size", Both, 0, 0, Number),
     function("split", Member, 1, 2, List),
@@ -91,14 +92,11 @@ static MACROS: [(&str, &str); 7] = [
 
 /// The function that looks into the request's body. It is a fact with another name, and looked up like one.
 pub(super) const REQUEST_BODY: &str = facts::POINTED;
-/// The function that would look into the response's.
-const RESPONSE_BODY: &str = "responseBodyJSON";
+/// The function that looks into the response's.
+pub(super) const RESPONSE_BODY: &str = facts::ANSWERED;
 
 /// The function of a call, or what is wrong with it.
 pub(super) fn find(name: &str, member: bool, args: usize) -> Result<&'static Signature, String> {
-    if name == RESPONSE_BODY {
-        return Err(format!("`{name}` is not supported yet"));
-    }
     if let Some((_, right)) = MACROS.iter().find(|(known, _)| *known == name) {
         return Err(format!("`{name}` is written `{right}`"));
     }

@@ -1,27 +1,72 @@
-//! What a rate is charged for an exchange, in its own unit.
+//! What a rate is charged for an exchange, in its own unit, by the usage that its policy sees.
 
+use super::{Effect, Reservation};
 use crate::count::{Count, UsageSource};
-use crate::facts::Facts;
-use crate::meter::Usage;
+use crate::facts::{Answer, Facts};
+use crate::meter::{Meter, ResponseHead, Usage};
 use crate::model::{OnMissing, Unit};
-use crate::plan::{Hold, Part};
+use crate::plan::{Hold, Part, Plan};
+
+impl Reservation {
+    /// Looks for what policies want of the response's body beside its usage.
+    pub(super) fn finder(&self, plan: &Plan, head: &ResponseHead) -> Option<Meter> {
+        let pointers = plan.answered();
+        let wanted = self.facts.is_some() || self.holds.iter().any(|hold| hold.rate.usage.pointers.is_some());
+        (wanted && !pointers.is_empty()).then(|| Meter::looking_for(pointers, head))
+    }
+
+    /// Ends it with what the answer costs.
+    pub(super) fn charge(&mut self, answer: Answer, source: UsageSource) -> Vec<Effect> {
+        let (known, finished, pointed) = (answer.usage, answer.finished, answer.pointed.clone());
+        if let Some(facts) = &mut self.facts {
+            facts.answer(answer);
+        }
+        let reported = (source == UsageSource::Reported).then_some(known);
+        let mut told = (known, source);
+        let (mut charges, mut counts) = (Vec::with_capacity(self.holds.len()), Vec::new());
+        for hold in &self.holds {
+            // A format of one's own is read as its policy says, which is nothing to the other policies.
+            let own = hold.rate.usage.pointers.as_ref().and_then(|own| own.usage(&pointed, reported));
+            let (usage, source) = own.map_or((known, source), |own| (own, UsageSource::Reported));
+            if let Some(facts) = &mut self.facts {
+                facts.usage(usage);
+            }
+            if own.is_some() {
+                told = (usage, source);
+            }
+            let spent = Spent { usage: &usage, source, finished, facts: self.facts.as_deref() };
+            let (charge, failed) = spent.of(hold);
+            charges.push(charge);
+            counts.extend(failed.map(Effect::Count));
+        }
+        let mut effects = vec![self.commit(charges.into_iter())];
+        effects.append(&mut counts);
+        if self.counts_tokens() {
+            effects.push(Effect::Count(Count::Usage(told.1)));
+        }
+        if told.0.total > 0 {
+            effects.push(Effect::Count(Count::TokensCharged(told.0.total)));
+        }
+        effects
+    }
+}
 
 /// What an exchange that went on came to.
 #[derive(Clone, Copy)]
-pub(super) struct Spent<'a> {
+struct Spent<'a> {
     /// Reported or estimated.
-    pub usage: &'a Usage,
+    usage: &'a Usage,
     /// Where that comes from. A call that failed uses nothing, whatever a `cost` says of usage.
-    pub source: UsageSource,
+    source: UsageSource,
     /// The response came to its own end.
-    pub finished: bool,
+    finished: bool,
     /// With the answer's, where there is a `cost`.
-    pub facts: Option<&'a Facts>,
+    facts: Option<&'a Facts>,
 }
 
 impl Spent<'_> {
     /// The charge of one rate, and what is to be counted if its `cost` has no value: then it is charged without it.
-    pub fn of(&self, hold: &Hold) -> (u64, Option<Count>) {
+    fn of(&self, hold: &Hold) -> (u64, Option<Count>) {
         let rate = &hold.rate.rate;
         if rate.unit.is_of_usage() {
             // What was cut is charged for what came, whatever is said of answers without usage.

@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 /// The name of Kuadrant's function, as the root of a fact's path; its pointer is the other part.
 pub(crate) const POINTED: &str = "requestBodyJSON";
 
+/// The same of the response's body.
+pub(crate) const ANSWERED: &str = "responseBodyJSON";
+
 /// The facts of a body.
 #[derive(Clone, Debug)]
 pub(super) struct BodyFacts {
@@ -62,10 +65,10 @@ pub(crate) fn is_of_body(path: &FactPath) -> bool {
     }
 }
 
-/// The pointer, if that is what the fact asks for.
-pub(crate) fn pointer(path: &FactPath) -> Option<&str> {
+/// The pointer into this body ([`POINTED`] or [`ANSWERED`]), if that is what the fact asks for.
+pub(crate) fn pointer<'p>(body: &str, path: &'p FactPath) -> Option<&'p str> {
     match path.as_slice() {
-        [root, pointer] if root == POINTED => Some(pointer),
+        [root, pointer] if root == body => Some(pointer),
         _ => None,
     }
 }
@@ -73,7 +76,7 @@ pub(crate) fn pointer(path: &FactPath) -> Option<&str> {
 /// The fact as its author wrote it.
 pub(crate) fn written(path: &FactPath) -> String {
     match path.as_slice() {
-        [root, pointer] if root == POINTED => format!("{POINTED}('{pointer}')"),
+        [root, pointer] if root == POINTED || root == ANSWERED => format!("{root}('{pointer}')"),
         path => path.join("."),
     }
 }

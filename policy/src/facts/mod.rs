@@ -8,7 +8,7 @@ mod attributes;
 mod body;
 
 pub(crate) use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
-pub(crate) use body::{POINTED, is_of_body, pointer, written};
+pub(crate) use body::{ANSWERED, POINTED, is_of_body, pointer, written};
 
 use crate::cel::FactPath;
 use crate::identity;
@@ -61,6 +61,8 @@ pub struct Answer {
     pub finished: bool,
     /// Those that the plan asked for, by lower-case name.
     pub headers: BTreeMap<String, String>,
+    /// What its body has at the pointers that the plan asked for.
+    pub pointed: Vec<(String, Value)>,
 }
 
 #[derive(Clone, Debug)]
@@ -148,6 +150,13 @@ impl Facts {
     /// The response's facts.
     pub fn answer(&mut self, answer: Answer) {
         self.answer = Some(Box::new(answer));
+    }
+
+    /// What the response used, where a policy knows better.
+    pub(crate) fn usage(&mut self, usage: Usage) {
+        if let Some(answer) = &mut self.answer {
+            answer.usage = usage;
+        }
     }
 
     /// The model that is asked for, as far as it is known.
@@ -241,6 +250,11 @@ impl Facts {
 
     pub(crate) fn pointed(&self, pointer: &str) -> Option<&Value> {
         self.body.as_ref().and_then(|body| body.pointed(pointer))
+    }
+
+    pub(crate) fn answered(&self, pointer: &str) -> Option<&Value> {
+        let pointed = &self.answer.as_ref()?.pointed;
+        pointed.iter().find(|(known, _)| known == pointer).map(|(_, value)| value)
     }
 
     /// The value of an attribute, if this request has it.

@@ -1,7 +1,7 @@
 //! What the scanner and whoever reads with it say to each other: places in a document, what is wanted of the value
 //! at each, and what was found there.
 
-/// A place in a document. Arrays are transparent: an element is where its array is. The default one is the document
+/// A place in a document. An element of an array is where its array is, unless the reader says otherwise. The default one is the document
 /// itself.
 pub(crate) trait Place: Copy + Default + Eq {
     /// What to do with the value here.
@@ -35,6 +35,10 @@ pub(crate) trait Reader {
 
     /// Where the key of an object at `parent` leads. A key that is longer than all names may come as an empty one.
     fn child(&mut self, parent: Self::Place, key: &[u8]) -> Self::Place;
+    /// Where an element of an array at `array` is.
+    fn element(&mut self, array: Self::Place, _index: u32) -> Self::Place {
+        array
+    }
     /// A document begins that is an object.
     fn open_document(&mut self) {}
     /// The open document is over, or will never be.

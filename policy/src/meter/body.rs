@@ -3,10 +3,12 @@
 use super::Scanner;
 use super::decode::Sink;
 use super::frames::Frames;
+use super::pointed::{Found, Pointers};
 use super::report::{Cause, Report, Source};
 use super::sse::EventStream;
 use super::tally::{Field, Tally, count};
 use super::{Reading, ResponseHead};
+use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Body {
@@ -34,7 +36,7 @@ enum Framing {
     /// One document, or several in a row or in an array.
     Documents,
     ServerSentEvents(EventStream),
-    Frames(Frames),
+    Frames(Box<Frames>),
     /// Nothing that we read.
     Foreign,
 }
@@ -44,6 +46,14 @@ impl Body {
         let mut body = Self { content: Content::of(&head.content_type), ..Self::default() };
         body.headers(&head.usage_headers);
         body
+    }
+
+    pub(super) fn look_for(&mut self, pointers: Arc<Pointers>) {
+        self.report.look_for(pointers);
+    }
+
+    pub(super) fn found(&self) -> Found {
+        self.report.found()
     }
 
     pub(super) fn broken(&mut self, cause: Cause) {
@@ -99,7 +109,7 @@ impl Body {
             (None, _) => Framing::Unknown,
             (Some(b'{' | b'['), _) => Framing::Documents,
             // The first byte of a frame's length, which would have to be 16 MB to be anything else.
-            (Some(0), _) | (_, Content::Frames) => Framing::Frames(Frames::default()),
+            (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
                 Framing::ServerSentEvents(EventStream::default())
             }

@@ -37,6 +37,12 @@ pub(super) enum Node {
     /// A count in a unit that is not tokens.
     OtherUnit,
 
+    // Where a policy's own pointers lead ([`super::pointed`]).
+    /// On the way, by the number of the step.
+    Way(u16),
+    /// A value, by its pointer.
+    Pointed(u16),
+
     // Objects with text in them.
     Choices,
     ChoiceMessage,
@@ -72,7 +78,9 @@ impl Place for Node {
     fn wants(self) -> Wants {
         match self {
             Node::Other => Wants::Nothing,
-            Node::Count(_) | Node::Own(_) | Node::OtherUnit | Node::Type | Node::Error => Wants::Scalar,
+            Node::Count(_) | Node::Own(_) | Node::OtherUnit | Node::Pointed(_) | Node::Type | Node::Error => {
+                Wants::Scalar
+            }
             Node::Text | Node::Reasoning | Node::ReasoningContent | Node::Bytes => Wants::Text,
             Node::Delta | Node::Response | Node::Output | Node::Content => Wants::TextOrObject,
             _ => Wants::Object,

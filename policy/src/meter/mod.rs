@@ -8,15 +8,19 @@ mod body;
 pub(crate) mod decode;
 mod dialect;
 mod frames;
+mod pointed;
 mod report;
 mod sse;
 mod tally;
 
+pub(crate) use pointed::{COUNTS, mistake as pointer_mistake};
+pub use pointed::{Found, Pointers, UsagePointers};
 pub use report::Cause;
 pub(crate) use tally::count;
 
 use body::{Body, Content};
 use decode::{Budget, Decoder};
+use std::sync::Arc;
 
 type Scanner = crate::json::Scanner<dialect::Node>;
 
@@ -138,6 +142,19 @@ impl Meter {
             Decoder::Over
         });
         Self { decoder, budget: Budget::default(), body }
+    }
+
+    /// One that looks for single values instead.
+    pub fn looking_for(pointers: &Arc<Pointers>, head: &ResponseHead) -> Self {
+        let mut meter = Self::new(head);
+        meter.body.look_for(Arc::clone(pointers));
+        meter
+    }
+
+    /// What it has found of them.
+    pub fn found(&mut self) -> Found {
+        self.finish();
+        self.body.found()
     }
 
     /// The next bytes of the body, as the upstream sent them.

@@ -4,8 +4,11 @@
 use super::Usage;
 use super::base64::Base64;
 use super::dialect::Node;
+use super::pointed::{Found, Pointers};
 use super::tally::{Tally, count};
 use crate::json::{Reader, characters};
+use serde_json::Value;
+use std::sync::Arc;
 
 /// Why a body could not be read, or not to its end; the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +76,9 @@ pub(super) struct Report {
     /// Counts that are members of the open document.
     own: Tally,
     document: Document,
+    /// If set, nothing else is looked for.
+    looking_for: Option<Arc<Pointers>>,
+    found: Vec<Option<Value>>,
 }
 
 /// The open document.
@@ -97,6 +103,24 @@ impl Document {
 }
 
 impl Report {
+    pub(super) fn look_for(&mut self, pointers: Arc<Pointers>) {
+        self.found = vec![None; pointers.len()];
+        self.looking_for = Some(pointers);
+    }
+
+    pub(super) fn found(&self) -> Found {
+        self.looking_for.as_ref().map(|pointers| pointers.found(&self.found)).unwrap_or_default()
+    }
+
+    /// Null is no value.
+    fn find(&mut self, pointer: u16, value: Option<Value>) {
+        if let Some(place) = self.found.get_mut(usize::from(pointer))
+            && let Some(value) = value.filter(|value| !value.is_null())
+        {
+            *place = Some(value);
+        }
+    }
+
     pub(super) fn usage(&self) -> Option<Usage> {
         self.reported.as_ref().map(|(_, tally)| tally.usage())
     }
@@ -143,7 +167,10 @@ impl Reader for Report {
     type Place = Node;
 
     fn child(&mut self, parent: Node, key: &[u8]) -> Node {
-        let node = parent.child(key, self.events);
+        let node = match &self.looking_for {
+            Some(pointers) if parent != Node::Wrapper => return pointers.child(parent, key),
+            _ => parent.child(key, self.events),
+        };
         if node.is_report() {
             self.open = Tally::default();
         }
@@ -151,6 +178,10 @@ impl Reader for Report {
             self.base64 = Base64::default();
         }
         node
+    }
+
+    fn element(&mut self, array: Node, index: u32) -> Node {
+        self.looking_for.as_ref().map_or(array, |pointers| pointers.element(array, index))
     }
 
     fn open_document(&mut self) {
@@ -197,6 +228,10 @@ impl Reader for Report {
                 None => self.misplaced(node),
             },
             Node::OtherUnit if !null => self.open.other_unit = true,
+            Node::Pointed(pointer) => {
+                let text = token.and_then(|token| std::str::from_utf8(token).ok());
+                self.find(pointer, text.and_then(|text| serde_json::from_str(text).ok()));
+            }
             Node::Error if !null => self.ended_in_error = true,
             _ => {}
         }
@@ -205,6 +240,9 @@ impl Reader for Report {
     fn word(&mut self, node: Node, word: Option<&[u8]>) {
         match node {
             Node::Count(_) | Node::Own(_) => self.misplaced(node),
+            Node::Pointed(pointer) => {
+                self.find(pointer, word.map(|word| String::from_utf8_lossy(word).into()));
+            }
             Node::Error => self.ended_in_error = true,
             Node::Type => self.kind(word.unwrap_or_default()),
             _ => {}

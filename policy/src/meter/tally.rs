@@ -77,6 +77,11 @@ impl Tally {
         self.known & output != 0
     }
 
+    /// Whether anything tells more than the total.
+    pub(super) fn tells_parts(&self) -> bool {
+        self.known & !bit(Field::Total) != 0
+    }
+
     /// Takes over what a later report says. Its counts win; what it is silent about stays, but an earlier total is
     /// not one of later counts.
     pub(super) fn merge(&mut self, later: &Tally) {

@@ -2,13 +2,14 @@
 
 mod limits;
 
-use super::usage::{UsageRules, usage};
+use super::usage::{UsageRules, data_extraction, usage};
 use super::{
     FailureMode, Limit, OnExceeded, Policy, Precedence, Price, Strategy, Target, TargetKind, Tariff, names,
     price,
 };
 use crate::cel::{Expression, Phase, Use};
 use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
+use crate::meter::UsagePointers;
 use limits::limits;
 use std::sync::Arc;
 
@@ -56,15 +57,14 @@ const SPEC: Fields = Fields {
         "usage",
         "prices",
         "onExceeded",
+        "dataExtraction",
     ],
-    later: &[
-        // Kuadrant's `usage.pointers`.
-        ("dataExtraction", None),
-    ],
+    later: &[],
     ignored: &[],
 };
 const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
-const BLOCK: Fields = Fields { known: &["strategy", "when", "limits"], later: &[], ignored: &[] };
+const BLOCK: Fields =
+    Fields { known: &["strategy", "when", "limits", "dataExtraction"], later: &[], ignored: &[] };
 const STRATEGIES: &[(&str, Strategy)] = &[("atomic", Strategy::Atomic), ("merge", Strategy::Merge)];
 const PRICE: Fields =
     Fields { known: &["model", "input", "cachedInput", "output"], later: &[], ignored: &[] };
@@ -101,7 +101,8 @@ pub(crate) fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> 
     let (plain, _) = (version?, kind?);
     let (namespace, name) = metadata?;
     let Spec { target, rules, failure_mode, usage, prices, on_exceeded } = spec?;
-    let Rules { precedence, when, limits } = rules;
+    let Rules { precedence, when, limits, pointers } = rules;
+    let usage = UsageRules { pointers: usage.pointers.or(pointers.map(Arc::new)), ..usage };
     let precedence = if precedence == Precedence::Own { plain } else { precedence };
     let (on_exceeded, needs_body) = (on_exceeded.map(Arc::new), Vec::new());
     Ok(Policy {
@@ -142,6 +143,7 @@ struct Rules {
     precedence: Precedence,
     when: Vec<Expression>,
     limits: Vec<Limit>,
+    pointers: Option<UsagePointers>,
 }
 
 fn spec(node: Node<'_>) -> Result<Spec, Reported> {
@@ -152,11 +154,17 @@ fn spec(node: Node<'_>) -> Result<Spec, Reported> {
     let usage = spec.optional("usage").map(usage).transpose();
     let prices = spec.optional("prices").map(|node| prices(&node)).transpose();
     let on_exceeded = spec.optional("onExceeded").map(on_exceeded).transpose();
+    let (rules, usage) = (rules?, usage?.unwrap_or_default());
+    if rules.pointers.is_some() && usage.pointers.is_some() {
+        return Err(spec
+            .node()
+            .refuse("`usage.pointers` and `dataExtraction` say the same; a policy has one of them"));
+    }
     Ok(Spec {
         target: target?,
-        rules: rules?,
+        rules,
         failure_mode: failure_mode?.unwrap_or_default(),
-        usage: usage?.unwrap_or_default(),
+        usage,
         prices: prices?.unwrap_or_default(),
         on_exceeded: on_exceeded?,
     })
@@ -179,21 +187,24 @@ fn rules(spec: &Object<'_>) -> Result<Rules, Reported> {
         (_, None, None) => {
             let when = spec.optional("when").map(when).transpose();
             let limits = spec.required("limits").and_then(|node| limits(&node, priced));
+            let pointers = data_extraction(spec)?;
             let (when, limits) = (when?.unwrap_or_default(), limits?);
-            return Ok(Rules { precedence: Precedence::Own, when, limits });
+            return Ok(Rules { precedence: Precedence::Own, when, limits, pointers });
         }
     };
     let block = block.object(&BLOCK)?;
     let strategy = block.optional("strategy").map(|node| node.word(STRATEGIES, &[])).transpose();
     let own_when = block.optional("when").map(when).transpose();
     let limits = block.required("limits").and_then(|node| limits(&node, priced));
-    if let Some(node) = spec.optional("when") {
+    let pointers = data_extraction(&block);
+    if let Some(node) = spec.optional("when").or_else(|| spec.optional("dataExtraction")) {
         return Err(node.refuse("must stand inside `defaults` or `overrides`, beside the limits it is for"));
     }
     Ok(Rules {
         precedence: precedence(strategy?.unwrap_or_default()),
         when: own_when?.unwrap_or_default(),
         limits: limits?,
+        pointers: pointers?,
     })
 }
 

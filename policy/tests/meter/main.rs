@@ -7,6 +7,8 @@ mod corpus;
 #[cfg(test)]
 mod nasty;
 #[cfg(test)]
+mod pointers;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod splits;
