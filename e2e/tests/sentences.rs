@@ -7,8 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// How many sentences each source has.
-const SOURCES: [(&str, usize); 9] =
-    [("J", 26), ("K", 15), ("KT", 7), ("S", 14), ("T", 15), ("L", 72), ("A", 25), ("B", 7), ("M", 11)];
+const SOURCES: [(&str, usize); 13] = [
+    ("J", 26),
+    ("K", 15),
+    ("KT", 7),
+    ("S", 14),
+    ("T", 15),
+    ("L", 72),
+    ("A", 25),
+    ("B", 7),
+    ("M", 11),
+    ("G", 5),
+    ("F", 11),
+    ("P", 17),
+    ("R", 7),
+];
 
 /// One line of a table.
 struct Sentence {

@@ -58,16 +58,27 @@ pub struct Entry {
     pub in_force: bool,
     /// What is wrong with it as it is written now.
     pub mistakes: Vec<Mistake>,
+    /// What is not wrong, and may not be meant.
+    pub warnings: Vec<Mistake>,
 }
 
 impl Entry {
     /// Each mistake as `FILE: document N: path: what is wrong`.
     pub fn messages(&self) -> impl Iterator<Item = String> {
+        self.mistakes.iter().map(|mistake| self.at(mistake))
+    }
+
+    /// Each warning likewise.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().map(|warning| self.at(warning))
+    }
+
+    fn at(&self, told: &Mistake) -> String {
         let file = self.file.display();
-        self.mistakes.iter().map(move |mistake| match self.document {
-            Some(document) => format!("{file}: document {document}: {mistake}"),
-            None => format!("{file}: {mistake}"),
-        })
+        match self.document {
+            Some(document) => format!("{file}: document {document}: {told}"),
+            None => format!("{file}: {told}"),
+        }
     }
 }
 
@@ -169,6 +180,7 @@ impl File {
             document: Some(good.document),
             in_force: true,
             mistakes: Vec::new(),
+            warnings: good.policy.warnings(),
         });
         let bad = self.bad.iter().map(|bad| Entry {
             policy: bad.name.clone(),
@@ -176,6 +188,7 @@ impl File {
             document: bad.document,
             in_force: self.good.iter().any(|good| Some(&good.name) == bad.name.as_ref()),
             mistakes: bad.mistakes.clone(),
+            warnings: Vec::new(),
         });
         let mut entries: Vec<_> = good.chain(bad).collect();
         entries.sort_by_key(|entry| entry.document);

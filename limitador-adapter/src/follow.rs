@@ -1,7 +1,7 @@
 //! Policies, wherever they come from, followed and brought into force.
 
 use crate::cli::Serve;
-use crate::collection::Collected;
+use crate::collection::{Collected, Entry};
 use crate::filters::Filters;
 use crate::in_force::{Gateway, InForce};
 use crate::kubernetes::{tell, watch as cluster};
@@ -147,6 +147,9 @@ fn comes_into_force(collected: Collected, before: &InForce, metrics: &Metrics) -
             tracing::error!("{message}");
         }
     }
+    let warned: HashSet<_> = before.entries.iter().flat_map(Entry::warnings).collect();
+    let warnings = now.entries.iter().flat_map(Entry::warnings);
+    warnings.filter(|warning| !warned.contains(warning)).for_each(|warning| tracing::warn!("{warning}"));
     let version = now.version(&Gateway::Any);
     if before.version(&Gateway::Any) != version {
         metrics.plan_changes.increment(1);

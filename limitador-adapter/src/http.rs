@@ -163,6 +163,8 @@ struct PolicyView<'a> {
     document: Option<usize>,
     in_force: bool,
     mistakes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 impl<'a> PolicyView<'a> {
@@ -173,6 +175,7 @@ impl<'a> PolicyView<'a> {
             document: entry.document,
             in_force: entry.in_force,
             mistakes: entry.mistakes.iter().map(ToString::to_string).collect(),
+            warnings: entry.warnings.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::Parser;
 use limitador_adapter::cli::{self, Cli, Command};
+use limitador_adapter::collection::Entry;
 use limitador_adapter::documents;
 use limitador_adapter::explain::explain;
 use limitador_adapter::kubernetes::crd;
@@ -21,6 +22,8 @@ fn main() -> anyhow::Result<ExitCode> {
             let collected = Sources::open(&paths)?.collection.collect();
             let mistakes = collected.mistakes();
             mistakes.iter().for_each(|mistake| println!("{mistake}"));
+            let warnings = collected.entries.iter().flat_map(Entry::warnings);
+            warnings.for_each(|warning| eprintln!("warning: {warning}"));
             eprintln!("{} good, {} mistakes", collected.policies.len(), mistakes.len());
             Ok(if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }

@@ -203,6 +203,19 @@ impl Policy {
         document::read(document, reader::policy_in_cluster).map(Self::noted)
     }
 
+    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone.
+    pub fn warnings(&self) -> Vec<Mistake> {
+        let chosen = |limit: &&Limit| {
+            !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
+        };
+        let warning = |limit: &Limit| Mistake {
+            path: format!("limits.{}.counters", limit.name),
+            message: "only the request's body says whose bucket it is, so each client chooses its own"
+                .to_owned(),
+        };
+        self.limits.iter().filter(chosen).map(warning).collect()
+    }
+
     fn noted((policy, needs_body): (Self, Vec<Mistake>)) -> Self {
         Self { needs_body, ..policy }
     }

@@ -146,7 +146,9 @@ impl Index {
         }
         let in_force = known.good.is_some() && self.conflict(known).is_none();
         let file = PathBuf::from(format!("tokenratelimitpolicies.{}/{name}", group.name()));
-        Entry { policy: Some(name.to_string().into()), file, document: None, in_force, mistakes }
+        let policy = Some(name.to_string().into());
+        let warnings = known.good.as_ref().map(|(_, good)| good.policy.warnings()).unwrap_or_default();
+        Entry { policy, file, document: None, in_force, mistakes, warnings }
     }
 
     fn verdict(&self, known: &Known, attached: &BTreeMap<&Name, Vec<Attached<'_>>>) -> Verdict {

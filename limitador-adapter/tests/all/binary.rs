@@ -49,6 +49,15 @@ fn check_of_good_policies_and_of_nothing() {
 }
 
 #[test]
+fn check_warns_of_buckets_that_a_client_chooses() {
+    let by_body = POLICY.replace("auth.identity.userid", "llm.user");
+    assert_ne!(by_body, POLICY);
+    let folder = folder(&[("a.yaml", POLICY), ("b.yaml", &by_body.replace("name: llm", "name: by-body"))]);
+    let output = adapter().arg("check").arg(folder.path()).output().unwrap();
+    insta::assert_snapshot!(told(&output, folder.path()));
+}
+
+#[test]
 fn what_cannot_be_served_is_told() {
     let folder = folder(&[("a.yaml", POLICY)]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

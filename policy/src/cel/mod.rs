@@ -135,6 +135,11 @@ impl Expression {
         self.compiled.of_body
     }
 
+    /// Whether it names such facts and no others.
+    pub fn is_of_body_alone(&self) -> bool {
+        self.is_of_body() && self.references().iter().all(facts::is_of_body)
+    }
+
     /// Such a fact, as its author wrote it.
     pub fn fact_of_body(&self) -> Option<String> {
         self.references().iter().find(|path| facts::is_of_body(path)).map(facts::written)
