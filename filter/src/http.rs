@@ -6,6 +6,7 @@ use crate::metrics;
 use crate::request;
 use crate::shared::{RESERVE, Shared};
 use crate::stream::Caller;
+use policy::attempts::Attempts;
 use policy::call::{self, CallFailure};
 use policy::exchange::{Effect, Event, Exchange};
 use policy::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
@@ -30,8 +31,8 @@ pub struct Request {
     awaited: Option<usize>,
     /// How much of it is there.
     gathered: usize,
-    /// When the adapter was asked by a call of its own.
-    asked_at: u64,
+    /// A Reserve under way by a call of its own.
+    attempts: Option<Attempts>,
     /// What of the response has passed and is not read yet.
     passed: Option<Passed>,
     /// How much of the response's body Envoy keeps.
@@ -69,7 +70,7 @@ impl Http {
                 kept: false,
                 awaited: None,
                 gathered: 0,
-                asked_at: 0,
+                attempts: None,
                 passed: None,
                 kept_back: 0,
                 trailers: false,
@@ -84,6 +85,21 @@ pub fn reply(caller: &Caller, root: u32, reply: Result<ReserveResponse, CallFail
         let mut request = request.borrow_mut();
         host::as_context(request.id, root, || request.replied(reply));
     }
+}
+
+/// Makes the call that the stream has left to the request; gives its token. Called by the root context.
+pub fn call(caller: &Caller, root: u32, message: Vec<u8>, patience: u64) -> Option<u32> {
+    let request = caller.upgrade()?;
+    let mut request = request.borrow_mut();
+    let attempts = Attempts::new(message, request.shared.now(), patience);
+    host::as_context(request.id, root, || request.call(attempts))
+}
+
+/// Brings such a call's answer; gives the token of the next if it is made again.
+pub fn answered(caller: &Caller, root: u32, reply: Result<&[u8], CallFailure>) -> Option<u32> {
+    let request = caller.upgrade()?;
+    let mut request = request.borrow_mut();
+    host::as_context(request.id, root, || request.answered(reply))
 }
 
 impl Request {
@@ -123,14 +139,38 @@ impl Request {
             let caller = Weak::clone(&self.caller);
             return host::as_context(*root, self.id, || stream.reserve(&self.shared, message, caller));
         }
-        let call = || host::call(&config.grpc_service, RESERVE, &message, config.timeout);
-        match host::as_context(*root, self.id, call) {
-            Ok(_) => {
+        let patience = u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX);
+        self.call(Attempts::new(message, self.shared.now(), patience));
+    }
+
+    /// The token of the call, if it could be made.
+    fn call(&mut self, attempts: Attempts) -> Option<u32> {
+        let (service, patience) = (&self.shared.config.grpc_service, attempts.patience(self.shared.now()));
+        let call = || host::call(service, RESERVE, attempts.message(), patience);
+        match host::as_context(self.shared.root, self.id, call) {
+            Ok(token) => {
                 self.kept = true;
-                self.asked_at = self.shared.now();
+                self.attempts = Some(attempts);
+                Some(token)
             }
-            Err(failure) => self.replied(Err(failure)),
+            Err(failure) => {
+                self.replied(Err(failure));
+                None
+            }
         }
+    }
+
+    fn answered(&mut self, reply: Result<&[u8], CallFailure>) -> Option<u32> {
+        let failed = |failure| match self.attempts.take() {
+            Some(attempts) => attempts.failed(failure, self.shared.now()),
+            None => Err(failure),
+        };
+        match reply.map_err(failed) {
+            Err(Ok(attempts)) => return self.call(attempts),
+            Err(Err(failure)) => self.replied(Err(failure)),
+            Ok(message) => self.replied(call::reply(Ok(message))),
+        }
+        None
     }
 
     fn replied(&mut self, reply: Result<ReserveResponse, CallFailure>) {
@@ -158,17 +198,6 @@ impl Request {
     fn resume(&mut self) {
         if std::mem::take(&mut self.kept) {
             host::resume();
-        }
-    }
-
-    /// Of a call that took too long, Envoy says that the adapter is unavailable.
-    fn failure(&self, status: u32) -> CallFailure {
-        let took = self.shared.now().saturating_sub(self.asked_at);
-        match CallFailure::from(status) {
-            CallFailure::Unavailable if u128::from(took) >= self.shared.config.timeout.as_millis() => {
-                CallFailure::Timeout
-            }
-            failure => failure,
         }
     }
 
@@ -254,10 +283,8 @@ impl Request {
 
 impl Context for Http {
     fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
-        let mut request = self.0.borrow_mut();
         let body = host::reply(size);
-        let reply = if status == 0 { Ok(&*body) } else { Err(request.failure(status)) };
-        request.replied(call::reply(reply));
+        self.0.borrow_mut().answered(if status == 0 { Ok(&*body) } else { Err(status.into()) });
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::host;
 use crate::http::{self, Http, Unconfigured};
 use crate::metrics;
-use crate::shared::{COMMIT, GET_PLAN, RESERVE, RESERVE_AND_COMMIT, Shared};
+use crate::shared::{COMMIT, GET_PLAN, RESERVE_AND_COMMIT, Shared};
 use crate::stream::Caller;
 use policy::call::{self, CallFailure};
 use policy::gateway;
@@ -105,12 +105,9 @@ impl Configured {
 
     /// What a stream has not answered is sent again by calls of its own.
     fn stream_left(&mut self, left: Left<Caller>) {
-        let Shared { root, config, .. } = &*self.shared;
         for Unanswered { caller, message, patience } in left.reserves {
-            let patience = Duration::from_millis(patience.max(1));
-            match host::call(&config.grpc_service, RESERVE, &message, patience) {
-                Ok(token) => drop(self.left.insert(token, caller)),
-                Err(failure) => http::reply(&caller, *root, Err(failure)),
+            if let Some(token) = http::call(&caller, self.shared.root, message, patience) {
+                self.left.insert(token, caller);
             }
         }
         if left.commit {
@@ -210,7 +207,9 @@ impl Context for Root {
             configured.answered(reply);
             configured.work();
         } else if let Some(caller) = configured.left.remove(&token) {
-            http::reply(&caller, configured.shared.root, call::reply(reply));
+            if let Some(token) = http::answered(&caller, configured.shared.root, reply) {
+                configured.left.insert(token, caller);
+            }
         } else {
             configured.committed(call::reply(reply));
             configured.shared.wake();

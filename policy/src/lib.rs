@@ -4,6 +4,7 @@
 //! takes events and returns effects; the filter and the adapter perform them. It knows no host, no clock, no
 //! network, no file and no log.
 
+pub mod attempts;
 pub mod call;
 pub mod cel;
 pub mod clock;
