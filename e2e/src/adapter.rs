@@ -50,6 +50,10 @@ pub struct Counter {
     /// What is left.
     #[serde(default)]
     pub remaining: u64,
+    /// How long a window lasts.
+    pub window: Option<String>,
+    /// Which part of the calendar it is.
+    pub period: Option<String>,
     /// Until the window ends.
     pub resets_in_seconds: u64,
     /// Told only where it is not.

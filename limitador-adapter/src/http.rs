@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use policy::model::Window;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,6 +107,11 @@ struct CounterView {
     held: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
+    /// Or `period`; neither, where it counts what is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period: Option<&'static str>,
     resets_in_seconds: u64,
     /// Told only where it is not.
     #[serde(skip_serializing_if = "is_true")]
@@ -126,6 +132,11 @@ impl CounterView {
             policy: policy.to_owned(),
             limit: limit.to_owned(),
             unit: key.unit.name(),
+            window: matches!(key.window, Window::Fixed(_)).then(|| key.window.to_string()),
+            period: match key.window {
+                Window::Period(period) => Some(period.name()),
+                _ => None,
+            },
             counters: key.counters.iter().cloned().collect(),
             max,
             used: *used,

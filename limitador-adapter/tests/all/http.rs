@@ -21,11 +21,11 @@ async fn the_counters_are_those_of_the_contract() {
     let resets = told[1]["resetsInSeconds"].as_u64().unwrap();
     assert!((50..=60).contains(&resets));
     let wanted = json!([
-        {"policy": "default/llm", "limit": "all", "unit": "tokens", "counters": {}, "max": 100_000, "used": 0,
+        {"policy": "default/llm", "limit": "all", "unit": "tokens", "window": "24h", "counters": {}, "max": 100_000, "used": 0,
          "held": 400, "remaining": 99_600, "resetsInSeconds": 86_400},
-        {"policy": "default/llm", "limit": "free", "unit": "requests", "counters": alice, "max": 3, "used": 1,
+        {"policy": "default/llm", "limit": "free", "unit": "requests", "window": "1m", "counters": alice, "max": 3, "used": 1,
          "held": 0, "remaining": 2, "resetsInSeconds": resets},
-        {"policy": "default/llm", "limit": "free", "unit": "tokens", "counters": alice, "max": 1000, "used": 0,
+        {"policy": "default/llm", "limit": "free", "unit": "tokens", "window": "1h", "counters": alice, "max": 1000, "used": 0,
          "held": 400, "remaining": 600, "resetsInSeconds": 3600},
     ]);
     assert_eq!(told, wanted);
@@ -47,7 +47,7 @@ async fn counters_of_limits_that_are_gone_are_told_until_their_window_ends() {
         }
         tokio::task::yield_now().await;
     };
-    let wanted = json!({"policy": "default/llm", "limit": "all", "unit": "tokens", "counters": {}, "used": 0,
+    let wanted = json!({"policy": "default/llm", "limit": "all", "unit": "tokens", "window": "24h", "counters": {}, "used": 0,
         "held": 400, "resetsInSeconds": 86_400, "inForce": false});
     assert_eq!(told[0], wanted);
     assert_eq!(told.as_array().unwrap().len(), 3);
