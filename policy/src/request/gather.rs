@@ -274,6 +274,8 @@ impl Reader for Gather {
     fn word(&mut self, place: Place, word: Option<&[u8]>) {
         match place {
             Place::Stream => self.stream = Some(is_true(word.unwrap_or_default())),
+            // Lenient servers take a number in quotes.
+            Place::Completions => self.add_completions(word.unwrap_or_default().trim_ascii()),
             Place::PartType => self.part_type(word.unwrap_or_default()),
             Place::FileType => self.file_type(word.unwrap_or_default()),
             Place::FileReference => self.file.named = true,
