@@ -31,6 +31,8 @@ enum Place {
     OfAuth(usize),
     /// From this part of the path on, below the dynamic metadata.
     OfMetadata(usize),
+    /// In Envoy's filter state, under the path's other part.
+    FilterState,
     /// From this part of the path on, below `llm.metadata`.
     OfLlmMetadata(usize),
     /// In the body, at the pointer that is the path's other part.
@@ -59,6 +61,7 @@ impl Lookup {
             ["request", "headers", name] => Place::Header(facts::lower_case(name).into_owned()),
             ["response", "headers", name] => Place::AnswerHeader(facts::lower_case(name).into_owned()),
             ["metadata", "filter_metadata", ..] => Place::OfMetadata(2),
+            ["filter_state"] | ["filter_state", _] => Place::FilterState,
             ["llm", "metadata", ..] => Place::OfLlmMetadata(2),
             [facts::POINTED, _] => Place::Pointed,
             [facts::ANSWERED, _] => Place::Answered,
@@ -91,6 +94,10 @@ impl Lookup {
             Place::OfMetadata(from) => match self.path.get(*from) {
                 None => CowVal::owned(Mapping::new(Object::metadata(facts.filter_metadata()))),
                 Some(_) => CowVal::Owned(values::json(self.metadata(*from, facts).ok()?, false)),
+            },
+            Place::FilterState => match self.path.get(1) {
+                None => CowVal::owned(Mapping::new(Object::metadata(Some(facts.filter_state())))),
+                Some(name) => CowVal::Owned(values::json(facts.filter_state().get(name)?, false)),
             },
             // Without any, it is an empty map, so that `has` can ask for its parts.
             Place::OfLlmMetadata(from) => match self.path.get(*from) {

@@ -10,15 +10,15 @@ use cel_interpreter::IdedExpr;
 pub(super) type Steps<'e> = Vec<Result<&'e str, &'e IdedExpr>>;
 
 /// In the order in which an error lists them.
-const ROOTS: [&str; 8] =
-    ["auth", "connection", "destination", "llm", "metadata", "request", "source", "upstream"];
+const ROOTS: [&str; 9] =
+    ["auth", "connection", "destination", "filter_state", "llm", "metadata", "request", "source", "upstream"];
 
 /// Known after the response; only `cost` may name them.
 const AFTER: [&str; 2] = ["response", "usage"];
 
 /// Whether this names a fact, whenever it is known.
 pub(super) fn is_root(name: &str) -> bool {
-    ROOTS.contains(&name) || AFTER.contains(&name) || matches!(name, "filter_state" | "optional")
+    ROOTS.contains(&name) || AFTER.contains(&name) || name == "optional"
 }
 
 /// The fact that `root` and the steps after it name.
@@ -44,9 +44,10 @@ pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<F
         },
         "connection" | "destination" | "source" | "upstream" => attribute(root, &names, steps.len()),
         "llm" => llm(&names, steps.len(), phase),
-        "filter_state" => {
-            Err("`filter_state` is not supported: what it holds has no type that a filter can see".into())
-        }
+        "filter_state" => match names.as_slice() {
+            [name] if steps.len() == 1 => Ok(path(&["filter_state"], &[name])),
+            _ => Err("`filter_state` holds texts: name one, `filter_state[\"NAME\"]`".into()),
+        },
         _ if AFTER.contains(&root) && phase == Phase::Request => Err(after(root)),
         "usage" => attribute("usage", &names, steps.len()),
         "response" => match names.as_slice() {

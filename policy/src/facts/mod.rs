@@ -43,6 +43,8 @@ pub struct Facts {
     properties: Vec<(&'static Attribute, Property)>,
     route_name: Option<String>,
     metadata: Option<Map<String, Value>>,
+    /// Texts.
+    filter_state: Map<String, Value>,
     auth: Option<Value>,
     estimate: Option<(u64, u64)>,
     failures: BTreeMap<String, u64>,
@@ -121,6 +123,10 @@ impl Facts {
                 self.route_name = Some(String::from_utf8_lossy(value).into_owned());
             }
             ["metadata"] => self.metadata = identity::every_namespace(value).ok(),
+            ["filter_state", name] => {
+                let text = String::from_utf8_lossy(value).into_owned();
+                self.filter_state.insert((*name).to_owned(), text.into());
+            }
             ["request", "headers", name] => self.header(name, value),
             [root, name] => {
                 if let Some(attribute) = find(root, name).filter(|found| found.origin == Origin::Property) {
@@ -244,6 +250,10 @@ impl Facts {
         self.metadata.as_ref()
     }
 
+    pub(crate) fn filter_state(&self) -> &Map<String, Value> {
+        &self.filter_state
+    }
+
     pub(crate) fn llm_metadata(&self) -> Option<&Map<String, Value>> {
         self.body.as_ref().and_then(|body| body.metadata())
     }
@@ -315,6 +325,7 @@ fn need(reference: &FactPath) -> Option<Need> {
         ["request", "headers"] => Some(Need::Headers),
         ["request", "headers", name, ..] => Some(Need::Header(lower_case(name).into_owned())),
         ["metadata", ..] => Some(Need::Property(vec!["metadata".to_owned()])),
+        ["filter_state", _] => Some(Need::Property(reference.clone())),
         ["llm", "estimate", ..] => Some(Need::Header("content-length".to_owned())),
         [root, name, ..] => {
             let attribute = find(root, name)?;

@@ -121,7 +121,9 @@ fn what_is_not_known_in_a_phase_or_not_built_is_refused_by_name() {
         "llm.model.x == 'a'",
         "responseBodyJSON('/usage') == 1",
         "upstream.failuresLastMinute > 1",
-        "filter_state['a'] == 'a'",
+        "filter_state == 'a'",
+        "filter_state[request.path] == 'a'",
+        "filter_state.a.b == 'a'",
     ];
     let before = told(&sources, Phase::Request, Use::Predicate);
     let after = told(&sources[..3], Phase::Response, Use::Predicate);
