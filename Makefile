@@ -1,9 +1,12 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-k8s k8s-up k8s-down kind-up kind-test kind-down crds check fuzz bench
+.PHONY: help build manifests demo test test-k8s k8s-up k8s-down kind-up kind-test kind-down crds check fuzz bench
 
 help: ## what there is
 	@bash scripts/help.sh
+
+manifests: ## dist/manifests: manifests/ for the module that was built, with its digest
+	@bash scripts/manifests.sh
 
 demo: ## the main job on this machine: a policy, a real Envoy, tokens used up; Ctrl-C ends it
 	@bash scripts/demo.sh

@@ -6,6 +6,7 @@ kubernetes_pin="$(sed -n 's/^\tk8s.io\/kubernetes v\([0-9.]*\).*/\1/p' scripts/k
 gateway_api_pin=1.4.1
 envoy_gateway_pin=1.6.0
 istio_pin=1.28.0
+prometheus_operator_pin=0.85.0
 
 need_kubernetes() {
   local place="$cache/kubernetes-$kubernetes_pin"
@@ -20,6 +21,9 @@ need_kubernetes() {
   need_definitions "$cache/envoy-gateway-$envoy_gateway_pin" "github.com/envoyproxy/gateway@v$envoy_gateway_pin" \
     charts/gateway-helm/crds/generated/gateway.envoyproxy.io_{envoyextensionpolicies,envoypatchpolicies,envoyproxies,securitypolicies}.yaml
   need_definitions "$cache/istio-$istio_pin" "istio.io/api@v$istio_pin" kubernetes/customresourcedefinitions.gen.yaml
+  need_definitions "$cache/prometheus-operator-$prometheus_operator_pin" \
+    "github.com/prometheus-operator/prometheus-operator@v$prometheus_operator_pin" \
+    example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml
 }
 
 # Go downloads the toolchain that a module asks for by itself, if there is any Go since 1.21.

@@ -2,6 +2,7 @@
 //! upstream. Prints tables and writes them into `bench/RESULTS.md`.
 
 mod case;
+mod clusters;
 mod cost;
 mod load;
 mod message;
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
             report::keep("# What Weir costs", &text)?;
         }
     }
+    clusters::run(count, is_wanted, wanted.is_empty(), ends)?;
     responses::run(&adapter, count, is_wanted)
 }
 

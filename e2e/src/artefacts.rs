@@ -43,7 +43,16 @@ pub fn kubernetes(program: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{program} is missing: run `make test-k8s`, which builds it"))
 }
 
-/// The CustomResourceDefinitions of `gateway-api`, `envoy-gateway` or `istio`.
+/// Whether there is an API server to run: envtest's, or the one that `make test-k8s` has built.
+pub fn has_kubernetes() -> bool {
+    std::env::var_os("KUBEBUILDER_ASSETS").is_some()
+        || std::fs::read_dir(cache()).into_iter().flatten().flatten().any(|entry| {
+            entry.file_name().to_string_lossy().starts_with("kubernetes-")
+                && entry.path().join("kube-apiserver").exists()
+        })
+}
+
+/// The CustomResourceDefinitions of `gateway-api`, `envoy-gateway`, `istio` or `prometheus-operator`.
 pub fn definitions(whose: &str) -> PathBuf {
     let script = std::fs::read_to_string(root().join("scripts/kubernetes.sh"))
         .expect("scripts/kubernetes.sh is there");

@@ -15,6 +15,7 @@ use policy::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
 };
 use policy::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
+use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -141,7 +142,8 @@ impl PolicyService for Plans {
                 "gateway: {gateway:?} is neither NAMESPACE/NAME nor *"
             )));
         };
-        self.filters.ask(if named == Gateway::Any { "*" } else { &gateway });
+        let asked = if named == Gateway::Any { "*".to_owned() } else { gateway.clone() };
+        self.filters.ask(&asked);
         let gateway = named;
         let (mut in_force, mut drain) = (self.in_force.clone(), self.drain.clone());
         let deadline = tokio::time::Instant::now() + POLL;
@@ -149,7 +151,11 @@ impl PolicyService for Plans {
             let current = Arc::clone(&in_force.borrow_and_update());
             if current.version(&gateway) != version {
                 self.metrics.polls_changed.increment(1);
-                return Ok(Response::new(current.plan(&gateway)));
+                let plan = current.plan(&gateway);
+                if !plan.policies.is_empty() {
+                    self.metrics.plan_bytes(&asked).set(plan.encoded_len() as f64);
+                }
+                return Ok(Response::new(plan));
             }
             // A sender that is gone is a drain, too.
             let over = tokio::select! {

@@ -131,6 +131,11 @@ impl Metrics {
         counter(&self.recorder, "weir_unknown_limits_total", &[("call", call)])
     }
 
+    /// The size of a gateway's plan, as it was sent last.
+    pub fn plan_bytes(&self, gateway: &str) -> Gauge {
+        gauge(&self.recorder, "weir_plan_bytes", &[("gateway", gateway)])
+    }
+
     /// The version of a gateway's plan.
     pub fn plan_version(&self, gateway: &str) -> Gauge {
         gauge(&self.recorder, "weir_plan_version", &[("gateway", gateway)])

@@ -7,7 +7,7 @@ use e2e::cluster::Cluster;
 fn every_manifest_is_taken_by_the_api_server_as_it_is() {
     let cluster = Cluster::start();
     cluster.install();
-    for whose in ["envoy-gateway", "istio"] {
+    for whose in ["envoy-gateway", "istio", "prometheus-operator"] {
         let folder = artefacts::definitions(whose).display().to_string();
         cluster.run(&["apply", "--server-side", "-f", &folder]);
     }
@@ -17,6 +17,7 @@ fn every_manifest_is_taken_by_the_api_server_as_it_is() {
     for what in [
         ["-k", "manifests/adapter"],
         ["-k", "manifests/overlays/redis"],
+        ["-k", "manifests/overlays/monitoring"],
         ["-f", "manifests/istio"],
         ["-f", "manifests/envoy-gateway"],
         ["-f", "manifests/kind"],
@@ -24,6 +25,17 @@ fn every_manifest_is_taken_by_the_api_server_as_it_is() {
         let told = cluster.run(&[strict.as_slice(), &what].concat());
         println!("{what:?}:\n{told}");
     }
+    // What is scraped is what the Service of the adapter has.
+    let monitor = cluster.run(&["kustomize", "manifests/overlays/monitoring"]);
+    let adapter = cluster.run(&["kustomize", "manifests/adapter"]);
+    assert!(
+        monitor.contains("app.kubernetes.io/part-of: weir") && monitor.contains("port: http"),
+        "{monitor}"
+    );
+    assert!(
+        adapter.contains("app.kubernetes.io/part-of: weir") && adapter.contains("name: http"),
+        "{adapter}"
+    );
     let replicas = cluster.run(&["kustomize", "manifests/overlays/redis"]);
     assert!(replicas.contains("replicas: 2") && replicas.contains("redis://redis:6379"), "{replicas}");
 }
