@@ -190,7 +190,13 @@ impl Story {
         let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
         let value: Value = serde_saphyr::from_str(&text).map_err(|error| told(&error))?;
-        serde_json::from_value(value).map_err(|error| told(&error))
+        let story: Self = serde_json::from_value(value).map_err(|error| told(&error))?;
+        if story.begins.is_some() && story.natively.is_none() {
+            return Err(told(
+                &"begins at a time of its own, which only the native player has: say `natively`",
+            ));
+        }
+        Ok(story)
     }
 
     /// Every story of `e2e/scenarios` and of the examples, by its name, in their order.

@@ -95,13 +95,14 @@ fn follow(example: &str) {
     for block in blocks(&readme, "console") {
         for step in session(&block) {
             let mut bash = Command::new("bash");
-            bash.args(["-c", &with_artefacts(&ports.moved(&step.command))]).current_dir(artefacts::root());
+            // As on a terminal, errors are among the rest.
+            let command = with_artefacts(&ports.moved(&step.command));
+            bash.args(["-c", &format!("exec 2>&1\n{command}")]).current_dir(artefacts::root());
             let output = bash.output().unwrap();
             let printed = ports_back(&ports, &String::from_utf8_lossy(&output.stdout).replace('\r', ""));
-            let complained = String::from_utf8_lossy(&output.stderr);
             assert!(
                 step.accepts(&printed),
-                "$ {}\n--- printed:\n{printed}{complained}\n--- the README says:\n{}",
+                "$ {}\n--- printed:\n{printed}\n--- the README says:\n{}",
                 step.command,
                 step.prints
             );
