@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use policy::meter::{Meter, Reading, ResponseHead};
+use policy::meter::{Found, Meter, Pointers, Reading, ResponseHead};
+use std::sync::Arc;
 
 fuzz_target!(|input: &[u8]| {
     let [content_type, encoding, size, body @ ..] = input else { return };
@@ -19,7 +20,19 @@ fuzz_target!(|input: &[u8]| {
     let pieces = read(&head, body, usize::from(*size) + 1);
     let damaged = !head.content_encoding.is_empty() && whole.broken.is_some() && pieces.broken.is_some();
     assert!(whole == pieces || damaged, "{whole:?} {pieces:?}");
+    let (whole, pieces) = (found(&head, body, usize::MAX), found(&head, body, usize::from(*size) + 1));
+    assert!(whole == pieces || damaged, "{whole:?} {pieces:?}");
 });
+
+fn found(head: &ResponseHead, body: &[u8], size: usize) -> Found {
+    let pointers = ["/usage/total_tokens", "/usage", "/choices/0/text", "/choices/1", "/a/0/b"];
+    let pointers = Arc::new(Pointers::new(pointers.map(str::to_owned).to_vec()));
+    let mut meter = Meter::looking_for(&pointers, head);
+    for piece in body.chunks(size) {
+        meter.feed(piece);
+    }
+    meter.found()
+}
 
 fn read(head: &ResponseHead, body: &[u8], size: usize) -> Reading {
     let mut meter = Meter::new(head);

@@ -218,12 +218,23 @@ pub enum Unit {
 /// What is held for a request under way.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 pub struct Reservation {
-    /// A CEL number.
-    #[schemars(length(min = 1, max = 4096))]
-    pub amount: Option<Cel>,
+    /// A number, or a CEL expression that gives one.
+    #[schemars(schema_with = "number")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<serde_json::Value>,
     /// How long a hold may live: a duration such as 15m, or a CEL expression.
     #[schemars(length(min = 1, max = 4096))]
     pub ttl: Option<String>,
+}
+
+fn number(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "minimum": 0,
+        "minLength": 1,
+        "maxLength": 4096,
+    })
 }
 
 /// Whether outputs are capped.

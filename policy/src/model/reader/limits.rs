@@ -157,9 +157,18 @@ fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
 
 fn reservation(node: Node<'_>) -> Result<(Option<Expression>, Ttl), Reported> {
     let reservation = node.object(&RESERVATION)?;
-    let amount = reservation.optional("amount").map(|node| expression(&node, Use::Amount)).transpose();
+    let amount = reservation.optional("amount").map(|node| amount(&node)).transpose();
     let ttl = reservation.optional("ttl").map(|node| ttl(&node)).transpose();
     Ok((amount?, ttl?.unwrap_or(Ttl::Fixed(DEFAULT_TTL))))
+}
+
+/// Kuadrant takes a number, too.
+fn amount(node: &Node<'_>) -> Result<Expression, Reported> {
+    if !node.is_whole() {
+        return expression(node, Use::Amount);
+    }
+    let compiled = Expression::compile(&node.whole_number()?.to_string(), Phase::Request, Use::Amount);
+    compiled.map_err(|error| node.refuse(error))
 }
 
 fn ttl(node: &Node<'_>) -> Result<Ttl, Reported> {
