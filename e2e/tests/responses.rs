@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+#[path = "../../policy/tests/meter/frames.rs"]
+#[allow(dead_code)] // The core's tests make frames of their own, too.
+mod frames;
+
 /// A limit with a bucket for each case.
 fn world() -> World {
     let limit = json!({
@@ -27,6 +31,27 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+const ENCODINGS: [&str; 5] = ["", "gzip", "deflate", "br", "zstd"];
+
+/// A body as a server sends it, flushed where it likes to.
+fn encode(encoding: &str, body: &[u8]) -> Vec<u8> {
+    match encoding {
+        "gzip" => gzip(body),
+        "deflate" => {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), Compression::default());
+            encoder.write_all(body).unwrap();
+            encoder.finish().unwrap()
+        }
+        "br" => {
+            let mut encoder = brotli_encoder::CompressorWriter::new(Vec::new(), 4096, 5, 22);
+            encoder.write_all(body).unwrap();
+            encoder.into_inner()
+        }
+        "zstd" => libzstd::encode_all(body, 3).unwrap(),
+        _ => body.to_owned(),
+    }
+}
+
 fn ask(world: &World, case: &str, answer: Answer) -> Response {
     world.upstream.on(case, answer);
     world.send(&Request::chat(5).header("x-case", case).answered_by(case))
@@ -38,63 +63,69 @@ struct Case {
     expected: Value,
 }
 
-/// The bodies of the core's corpus but for the binary ones, which are kept there as text.
+/// The bodies of the core's corpus.
 fn corpus() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/responses");
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
-    let of_text = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| ["json", "sse", "ndjson"].iter().any(|it| extension == *it))
-    };
     let case = |path: PathBuf| {
         let expected = std::fs::read(format!("{}.expected", path.display())).unwrap();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        Case {
-            name,
-            body: std::fs::read(path).unwrap(),
-            expected: serde_json::from_slice(&expected).unwrap(),
-        }
+        let body = std::fs::read(path).unwrap();
+        let body = if name.ends_with(".frames") { frames::encode(&body).0 } else { body };
+        Case { name, body, expected: serde_json::from_slice(&expected).unwrap() }
     };
-    files.into_iter().filter(of_text).map(case).collect()
+    let is_body = |path: &PathBuf| path.extension().is_some_and(|extension| extension != "expected");
+    files.into_iter().filter(is_body).map(case).collect()
 }
 
 #[test]
 fn the_client_gets_the_provider_s_bytes_and_is_charged_what_they_say() {
     let world = world();
     let cases = corpus();
-    assert!(cases.len() > 50, "the corpus is not where it should be");
-    for Case { name, body, expected } in cases {
-        for compressed in [false, true] {
-            let case = format!("{name}-{compressed}");
-            let sent = if compressed { gzip(&body) } else { body.clone() };
-            let mut answer = Answer::new(expected["status"].as_u64().unwrap() as u16);
-            for (key, value) in expected["headers"].as_object().unwrap() {
-                answer = answer.header(key, value.as_str().unwrap());
-            }
-            if compressed {
-                answer = answer.header("content-encoding", "gzip");
-            }
-            for piece in sent.chunks(97) {
-                answer = answer.bytes(piece);
-            }
-            let got = ask(&world, &case, answer);
-            assert_eq!(got.cut, None, "{case}");
-            assert!(got.body == sent, "{case}: the bytes are not the provider's");
-            let delivered = expected["delivered"].as_u64().unwrap();
-            let uncovered = expected["uncovered"].as_u64().unwrap();
-            let in_error = expected["endedInError"].as_bool().unwrap();
-            let input = input();
-            let used = match (&expected["usage"]["total"], expected["status"].as_u64().unwrap()) {
-                (Value::Number(total), _) if in_error => total.as_u64().unwrap() + uncovered.div_ceil(4),
-                (Value::Number(total), _) => total.as_u64().unwrap(),
-                (_, 200..300) => input + delivered.div_ceil(4),
-                _ => 0,
-            };
-            world.adapter.wait_for_bucket("all", "tokens", &case, used, 0);
+    assert!(cases.len() > 80, "the corpus is not where it should be");
+    for case in &cases {
+        for encoding in ENCODINGS {
+            let name = format!("{}-{encoding}", case.name);
+            let sent = encode(encoding, &case.body);
+            let answer = case.answer(encoding);
+            let got = ask(&world, &name, sent.chunks(97).fold(answer, |answer, piece| answer.bytes(piece)));
+            assert_eq!(got.cut, None, "{name}");
+            assert!(got.body == sent, "{name}: the bytes are not the provider's");
+        }
+    }
+    for case in &cases {
+        for encoding in ENCODINGS {
+            let name = format!("{}-{encoding}", case.name);
+            world.adapter.wait_for_bucket("all", "tokens", &name, case.charge(), 0);
         }
     }
     assert_eq!(world.envoy.stats("weir_response_errors"), "");
+}
+
+impl Case {
+    fn answer(&self, encoding: &str) -> Answer {
+        let mut answer = Answer::new(self.expected["status"].as_u64().unwrap() as u16);
+        for (key, value) in self.expected["headers"].as_object().unwrap() {
+            answer = answer.header(key, value.as_str().unwrap());
+        }
+        if encoding.is_empty() { answer } else { answer.header("content-encoding", encoding) }
+    }
+
+    /// The golden usage; where a stream ends in an error, what came after the last report is estimated.
+    fn charge(&self) -> u64 {
+        let number = |key: &str| self.expected[key].as_u64().unwrap();
+        let in_error = self.expected["endedInError"].as_bool().unwrap();
+        match (&self.expected["usage"]["total"], number("status")) {
+            (Value::Number(total), _) if in_error => {
+                total.as_u64().unwrap() + number("uncovered").div_ceil(4)
+            }
+            (Value::Number(total), _) => total.as_u64().unwrap(),
+            (_, 200..300) => input() + number("delivered").div_ceil(4),
+            _ => 0,
+        }
+    }
 }
 
 /// What the body of the request counts for without being read.

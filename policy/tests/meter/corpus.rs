@@ -1,5 +1,6 @@
 //! Bodies as providers send them (`tests/responses/`), each with what it used in a file beside it.
 
+use crate::frames;
 use policy::meter::{Reading, ResponseHead, Usage};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -38,13 +39,6 @@ struct Counts {
     reasoning: u64,
 }
 
-/// One frame of an event stream, readable.
-#[derive(Deserialize)]
-struct Frame {
-    headers: Vec<(String, String)>,
-    payload: serde_json::Value,
-}
-
 pub fn cases() -> &'static [Case] {
     static CASES: LazyLock<Vec<Case>> = LazyLock::new(load);
     &CASES
@@ -67,7 +61,7 @@ fn case(folder: &Path, name: String) -> Case {
     let expected = std::fs::read(folder.join(format!("{name}.expected"))).unwrap();
     let expected: Expected = serde_json::from_slice(&expected).unwrap_or_else(|e| panic!("{name}: {e}"));
     let (body, ends) = match name.rsplit('.').next() {
-        Some("frames") => encode(&serde_json::from_slice::<Vec<Frame>>(&body).unwrap()),
+        Some("frames") => frames::encode(&body),
         Some("sse") => (body.clone(), after_each(&body, is_event_end)),
         Some("ndjson") => (body.clone(), after_each(&body, |before| before.ends_with(b"\n"))),
         _ => (body, Vec::new()),
@@ -103,47 +97,4 @@ fn after_each(body: &[u8], ends: impl Fn(&[u8]) -> bool) -> Vec<usize> {
 
 fn is_event_end(before: &[u8]) -> bool {
     [&b"\n\n"[..], b"\r\r", b"\r\n\r\n"].iter().any(|end| before.ends_with(end))
-}
-
-/// The frames as they go over the wire, and where each ends.
-fn encode(frames: &[Frame]) -> (Vec<u8>, Vec<usize>) {
-    let mut body = Vec::new();
-    let mut ends = Vec::new();
-    for frame in frames {
-        let headers = frame.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        body.extend(encode_frame(headers, frame.payload.to_string().as_bytes()));
-        ends.push(body.len());
-    }
-    (body, ends)
-}
-
-pub fn encode_frame<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>, payload: &[u8]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in headers {
-        block.push(name.len() as u8);
-        block.extend(name.as_bytes());
-        block.push(7);
-        block.extend((value.len() as u16).to_be_bytes());
-        block.extend(value.as_bytes());
-    }
-    let total = (12 + block.len() + payload.len() + 4) as u32;
-    let mut frame = Vec::new();
-    frame.extend(total.to_be_bytes());
-    frame.extend((block.len() as u32).to_be_bytes());
-    frame.extend(crc32(&frame).to_be_bytes());
-    frame.extend(block);
-    frame.extend(payload);
-    frame.extend(crc32(&frame).to_be_bytes());
-    frame
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0xedb8_8320 & (0u32.wrapping_sub(crc & 1)));
-        }
-    }
-    !crc
 }

@@ -5,6 +5,8 @@ mod compressed;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod frames;
+#[cfg(test)]
 mod nasty;
 #[cfg(test)]
 mod pointers;

@@ -1,6 +1,6 @@
 //! Bodies that somebody made to hurt: parts without an end, lengths that lie.
 
-use crate::corpus::encode_frame;
+use crate::frames::encode_frame;
 use crate::in_pieces;
 use policy::meter::{Cause, Reading, ResponseHead};
 
