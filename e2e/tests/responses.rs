@@ -147,6 +147,7 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
     let world = world();
     let json_type = "application/json";
     let stream = "text/event-stream";
+    let frames = "application/vnd.amazon.eventstream";
     let usage =
         |tokens: &str| format!(r#"{{"choices":[],"usage":{{"total_tokens":{tokens}}}}}"#).into_bytes();
     let mib = 1 << 20;
@@ -156,8 +157,28 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
         ("no-gzip", json_type, Some("gzip"), b"{\"usage\":{}}".to_vec(), Some("corrupt")),
         ("unknown-encoding", json_type, Some("snappy"), b"{}".to_vec(), Some("encoding")),
         ("deep", json_type, None, vec![b'['; 4 * mib], Some("truncated")),
-        ("endless-event", stream, None, [b"data: {\"a\":\"".to_vec(), vec![b'x'; 20 * mib]].concat(), None),
-        ("endless-number", json_type, None, [b"{\"usage\":".to_vec(), vec![b'9'; 4 * mib]].concat(), None),
+        (
+            "endless-event",
+            stream,
+            None,
+            [b"data: {\"a\":\"".to_vec(), vec![b'x'; 20 * mib]].concat(),
+            Some("truncated"),
+        ),
+        (
+            "endless-number",
+            json_type,
+            None,
+            [b"{\"usage\":".to_vec(), vec![b'9'; 4 * mib]].concat(),
+            Some("truncated"),
+        ),
+        (
+            "deep-frames",
+            frames,
+            None,
+            frames::encode_frame([].into_iter(), &vec![b'['; mib]),
+            Some("malformed"),
+        ),
+        ("lying-frame", frames, None, vec![0xff; 100], Some("malformed")),
         ("1e308", json_type, None, usage("1e308"), Some("count")),
         ("negative", json_type, None, usage("-5"), Some("count")),
         ("text", json_type, None, usage("\"many\""), Some("count")),
@@ -184,9 +205,12 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
         });
     }
     // The last of repeated keys counts, as for most parsers.
+    let reported = "wasmcustom.weir_usage.source.reported";
+    let before = world.envoy.stat(reported);
     let twice = br#"{"usage":{"total_tokens":5},"usage":{"total_tokens":7}}"#;
     ask(&world, "twice", Answer::new(200).header("content-type", json_type).bytes(twice.as_slice()));
     world.adapter.wait_for_bucket("all", "tokens", "twice", 7, 0);
+    assert_eq!(world.envoy.stat(reported), before + 1);
     let peak = peak(world.envoy.pid());
     println!("Envoy had {peak} kB in memory at most");
     assert!(peak < 600_000, "{peak} kB");

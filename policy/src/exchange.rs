@@ -10,7 +10,7 @@ use crate::call::{self, CallFailure, Item};
 use crate::count::{Count, UsageSource};
 use crate::facts::{Answer, Facts, Need};
 use crate::health;
-use crate::meter::{CHARACTERS_PER_TOKEN, Meter, ResponseHead, Usage};
+use crate::meter::{CHARACTERS_PER_TOKEN, Cause, Meter, ResponseHead, Usage};
 use crate::model::{FailureMode, StreamUsage};
 use crate::outbox::Settlement;
 use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
@@ -511,7 +511,8 @@ impl Responding {
         };
         let reading = meter.finish();
         let reservation = &mut self.reservation;
-        let whole = finished && !reading.ended_in_error;
+        // A count that is none is no report: what was delivered and is in no other is estimated.
+        let whole = finished && !reading.ended_in_error && reading.broken != Some(Cause::Count);
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
         let mut effects = match usage {
             Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),

@@ -84,6 +84,8 @@ impl<P: Place> Scanner<P> {
     /// The next bytes.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], to: &mut impl Reader<Place = P>) {
         while !bytes.is_empty() {
+            let before = bytes;
+            let measured = self.is_measured();
             bytes = match self.state {
                 State::Value => self.value(bytes, to),
                 State::Key => self.members(bytes, to),
@@ -95,7 +97,23 @@ impl<P: Place> Scanner<P> {
                 State::Document => self.document(bytes, to),
                 State::Broken => &[],
             };
+            if measured {
+                self.measure(before, bytes.len(), to);
+            }
         }
+    }
+
+    /// Whether the container that is walked past matters by its length.
+    fn is_measured(&self) -> bool {
+        matches!(self.state, State::Skip | State::String(Use::Skip))
+            && self.place.wants() == Wants::TextOrLength
+    }
+
+    /// Counts the characters up to where so many bytes are left, without the container's own end.
+    fn measure(&self, bytes: &[u8], left: usize, to: &mut impl Reader<Place = P>) {
+        let end = usize::from(self.skipped == 0).saturating_add(left);
+        let passed = bytes.get(..bytes.len().saturating_sub(end)).unwrap_or_default();
+        to.characters(self.place, characters(passed));
     }
 
     /// What the documents are that come next.
@@ -158,7 +176,7 @@ impl<P: Place> Scanner<P> {
         to: &mut impl Reader<Place = P>,
     ) -> &'a [u8] {
         let purpose = match wants {
-            Wants::Text | Wants::TextOrObject | Wants::Anything => Use::Text,
+            Wants::Text | Wants::TextOrObject | Wants::TextOrLength | Wants::Anything => Use::Text,
             Wants::Scalar => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };

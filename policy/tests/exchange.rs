@@ -211,6 +211,38 @@ fn a_stream_that_is_cut_costs_what_came_after_its_last_report_too() {
 }
 
 #[test]
+fn what_a_tool_is_called_with_is_delivered_as_an_object_too() {
+    let mut exchange = under_way("Allow");
+    let head =
+        ResponseHead { status: 200, content_type: "text/event-stream".into(), ..ResponseHead::default() };
+    exchange.handle(Event::Response(&head));
+    let event =
+        b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"name\":\"four\",\"args\":{\
+        \"city\":\"Bern\",\"days\":3}}}]}}]}\n\n";
+    exchange.handle(Event::Body { chunk: event, end: false });
+    // The name's 4 characters, and 22 between the braces.
+    assert_eq!(commit(&exchange.handle(Event::Closed)).1, [100 + 7, 1]);
+}
+
+#[test]
+fn an_output_that_is_no_count_costs_what_was_delivered() {
+    let answer = |usage: &str| {
+        let mut exchange = under_way("Allow");
+        exchange.handle(Event::Response(&json_head(200)));
+        let body =
+            format!(r#"{{"choices":[{{"message":{{"content":"twelve chars"}}}}],"usage":{{{usage}}}}}"#);
+        let effects = exchange.handle(Event::Body { chunk: body.as_bytes(), end: true });
+        assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Count))), "{usage}");
+        commit(&effects).1
+    };
+    assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":-5"#), [20 + 3, 1]);
+    assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":1e308"#), [20 + 3, 1]);
+    assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":-5,"total_tokens":50"#), [50, 1]);
+    assert_eq!(answer(r#""prompt_tokens":-20,"completion_tokens":5"#), [5, 1]);
+    assert_eq!(answer(r#""total_tokens":-50"#), [100 + 3, 1]);
+}
+
+#[test]
 fn a_body_that_cannot_be_read_is_counted_and_costs_its_input() {
     let mut exchange = under_way("Allow");
     let head = ResponseHead { content_encoding: "compress".into(), ..json_head(200) };

@@ -22,6 +22,8 @@ pub(crate) enum Wants {
     Text,
     /// The string or the members.
     TextOrObject,
+    /// The string, or how many characters the container has that stands in its place.
+    TextOrLength,
     /// The number, word or literal.
     Scalar,
     /// The string, the members, the number or the literal.

@@ -61,6 +61,8 @@ pub(super) enum Node {
     Audio,
     /// Generated text.
     Text,
+    /// What a tool is called with: text, or an object.
+    Arguments,
     /// Generated reasoning, under its two names that some servers send side by side.
     Reasoning,
     ReasoningContent,
@@ -83,6 +85,7 @@ impl Place for Node {
             }
             Node::Text | Node::Reasoning | Node::ReasoningContent | Node::Bytes => Wants::Text,
             Node::Delta | Node::Response | Node::Output | Node::Content => Wants::TextOrObject,
+            Node::Arguments => Wants::TextOrLength,
             _ => Wants::Object,
         }
     }
@@ -226,7 +229,8 @@ fn text(node: Node, key: &[u8]) -> Node {
         (Node::ChoiceMessage, b"audio") => Node::Audio,
         (Node::Audio, b"transcript") => Node::Text,
         (Node::ChoiceMessage, b"function_call") | (Node::ToolCalls, b"function") => Node::Function,
-        (Node::Function, b"name" | b"arguments") => Node::Text,
+        (Node::Function, b"name") => Node::Text,
+        (Node::Function, b"arguments" | b"args") | (Node::Block | Node::Content, b"input") => Node::Arguments,
         (Node::Message, b"thinking" | b"tool_plan") => Node::Text,
         (Node::Delta, b"text" | b"thinking" | b"partial_json") => Node::Text,
         (Node::Delta | Node::Output, b"message") => Node::Message,
@@ -234,7 +238,9 @@ fn text(node: Node, key: &[u8]) -> Node {
         (Node::Content, b"text" | b"refusal") => Node::Text,
         (Node::Content, b"thinking" | b"reasoningContent" | b"reasoningText") => Node::Content,
         (Node::Block, b"delta") => Node::Delta,
-        (Node::Block, b"text" | b"thinking" | b"input") => Node::Text,
+        (Node::Block, b"text" | b"thinking") => Node::Text,
+        (Node::Content, b"functionCall") => Node::Function,
+        (Node::Content, b"toolUse") => Node::Block,
         (Node::Output, b"content" | b"summary") => Node::Content,
         (Node::Output, b"text" | b"arguments") => Node::Text,
         (Node::Output, b"choices") => Node::Choices,

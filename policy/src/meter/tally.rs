@@ -74,7 +74,8 @@ impl Tally {
             .map(bit)
             .iter()
             .sum::<u16>();
-        self.known & output != 0
+        let rest = self.input().zip(self.get(Field::Total));
+        self.known & output != 0 || rest.is_some_and(|(input, total)| total > input)
     }
 
     /// Whether anything tells more than the total.

@@ -134,6 +134,12 @@ fn delivered_text_is_counted_in_characters() {
         (r#"{"candidates":[{"content":{"parts":[{"text":"abc"},{"text":"d"}]}}]}"#, 4),
         (r#"{"output":[{"content":[{"type":"output_text","text":"abc"}]},{"summary":[{"text":"d"}]}]}"#, 4),
         (r#"{"output":{"message":{"content":[{"text":"abc"}]}}}"#, 3),
+        (r#"{"message":{"tool_calls":[{"function":{"name":"f","arguments":{"a":"bc"}}}]}}"#, 9),
+        (r#"{"message":{"tool_calls":[{"function":{"arguments":{"a":{"b":["\"}é"]}}}}]}}"#, 18),
+        (r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"a":1}}}]}}]}"#, 6),
+        (r#"{"content":[{"type":"tool_use","name":"f","input":{"a":{}}}]}"#, 6),
+        (r#"{"type":"content_block_start","content_block":{"type":"tool_use","input":{}}}"#, 0),
+        (r#"{"output":{"message":{"content":[{"toolUse":{"name":"f","input":{"a":1}}}]}}}"#, 5),
         (r#"{"object":"list","data":[{"id":"gpt"}]}"#, 0),
         (r#"{"message":"Forbidden"}"#, 0),
     ];
