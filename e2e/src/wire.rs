@@ -152,7 +152,12 @@ impl Wire {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut bytes = [0; 16 * 1024];
-        let count = (&*self.stream).read(&mut bytes)?;
+        let count = loop {
+            match (&*self.stream).read(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                count => break count?,
+            }
+        };
         self.buffer.extend_from_slice(&bytes[..count]);
         Ok(count)
     }

@@ -152,7 +152,7 @@ fn root(key: &[u8]) -> Node {
         b"delta" => Node::Delta,
         b"response" => Node::Response,
         b"output" => Node::Output,
-        b"outputs" => Node::Outputs,
+        b"outputs" | b"generations" => Node::Outputs,
         b"candidates" => Node::Candidates,
         b"content" => Node::Content,
         b"content_block" | b"contentBlockDelta" => Node::Block,

@@ -7,6 +7,8 @@ mod corpus;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod list;
+#[cfg(test)]
 mod nasty;
 #[cfg(test)]
 mod pointers;
