@@ -190,6 +190,12 @@ pub struct Judgement {
     pub output_cap: Option<u64>,
 }
 
+/// Beside each of the policies that meet on a route, the names of those that take its place, if no limit of it stands there.
+pub fn overridden(policies: impl IntoIterator<Item = Policy>) -> Vec<Vec<Arc<str>>> {
+    let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
+    precedence::overridden(&policies)
+}
+
 impl Plan {
     /// Arranges policies. Those that come first are named first where two refuse alike.
     pub fn new(policies: Vec<Policy>) -> Self {

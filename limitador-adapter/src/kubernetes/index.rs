@@ -4,6 +4,7 @@
 use super::attach::{Attached, Targeted, attached, placement};
 use super::crd::Group;
 use super::objects::{Gateway, Name, Route, Written};
+use super::overridden;
 use super::verdict::{Acceptance, Verdict};
 use crate::collection::{Collected, Entry, Good};
 use policy::mistake::Mistake;
@@ -119,8 +120,12 @@ impl Index {
                 plans.insert(name.to_string(), targets.plan(name, gateway, routes));
             }
         }
+        let overridden = overridden::find(&view.collected.policies, &plans);
         view.collected.plans = Some(plans);
         view.verdicts = self.policies.values().map(|known| self.verdict(known, &attached)).collect();
+        for verdict in &mut view.verdicts {
+            verdict.overridden = overridden.of(verdict);
+        }
         view.collected.entries = self.policies.values().map(|known| self.entry(known)).collect();
         view
     }

@@ -9,6 +9,7 @@ pub mod crd;
 pub mod index;
 pub mod lease;
 pub mod objects;
+pub mod overridden;
 pub mod schema;
 pub mod status;
 pub mod tell;

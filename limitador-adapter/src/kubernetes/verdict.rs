@@ -29,6 +29,8 @@ pub struct Verdict {
     pub enforced_generation: Option<i64>,
     /// Why no request can match, if none can.
     pub never: Option<String>,
+    /// The Gateways at which others stand in its place on every route, and those others.
+    pub overridden: Vec<(Name, String)>,
 }
 
 /// Whether a policy can be used as it is.
@@ -53,6 +55,7 @@ impl Verdict {
             gateways: Vec::new(),
             enforced_generation: None,
             never: None,
+            overridden: Vec::new(),
         }
     }
 
@@ -117,6 +120,11 @@ impl Verdict {
         }
     }
 
+    fn is_overridden(&self, gateways: &[Name]) -> bool {
+        let at = |gateway: &Name| self.overridden.iter().any(|(known, _)| known == gateway);
+        !gateways.is_empty() && gateways.iter().all(at)
+    }
+
     /// At these Gateways.
     fn enforced(&self, gateways: &[Name], filters: &BTreeSet<String>) -> Told {
         let unfiltered =
@@ -130,6 +138,12 @@ impl Verdict {
             }
             (_, None) => (false, "Invalid", "the policy was never without mistakes".to_owned()),
             _ if self.never.is_some() => (false, "NeverMatches", self.never.clone().unwrap_or_default()),
+            _ if self.is_overridden(gateways) => {
+                let at = self.overridden.iter().filter(|(gateway, _)| gateways.contains(gateway));
+                let by: BTreeSet<&str> = at.map(|(_, by)| by.as_str()).collect();
+                let by: Vec<&str> = by.into_iter().collect();
+                (false, "Overridden", format!("by {}, on every route", by.join("; ")))
+            }
             _ if unfiltered.is_some() => {
                 let gateway = unfiltered.map(ToString::to_string).unwrap_or_default();
                 (false, "NoFilter", format!("no filter of the Gateway {gateway} has asked for its plan"))

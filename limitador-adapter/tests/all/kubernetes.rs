@@ -175,6 +175,34 @@ fn a_mistake_keeps_the_version_before_and_what_came_anew_does_not_inherit() {
 }
 
 #[test]
+fn a_policy_that_has_no_say_on_any_route_is_overridden_and_by_whom_is_told() {
+    let rules = |of: &str, target: (&str, &str), rules: &str, strategy: Option<&str>| {
+        let limits = json!({ "all": { "rates": [{ "limit": 5, "window": "1h" }] } });
+        let (kind, name) = target;
+        let target = json!({ "group": "gateway.networking.k8s.io", "kind": kind, "name": name });
+        let mut spec = json!({ "targetRef": target });
+        match strategy {
+            Some(strategy) => spec[rules] = json!({ "strategy": strategy, "limits": limits }),
+            None => spec[rules] = limits,
+        }
+        Change::Policy(Written::new(Group::Weir, &object(of, spec)))
+    };
+    let mut index = index(vec![
+        gateway("one", http()),
+        route("chat", at("one", "/chat")),
+        route("other", at("one", "/other")),
+        rules("defaults", ("Gateway", "one"), "defaults", Some("atomic")),
+        rules("for-chat", ("HTTPRoute", "chat"), "limits", None),
+    ]);
+    let mut told = format!("one route without a policy of its own:\n{}", verdicts(&index, &["*"]));
+    index.apply(rules("for-other", ("HTTPRoute", "other"), "limits", None));
+    write!(told, "\nnone:\n{}", verdicts(&index, &["*"])).unwrap();
+    index.apply(rules("defaults", ("Gateway", "one"), "overrides", Some("merge")));
+    write!(told, "\nits limits prevail over those of their names:\n{}", verdicts(&index, &["*"])).unwrap();
+    insta::assert_snapshot!(told);
+}
+
+#[test]
 fn a_lease_is_taken_from_nobody_who_renews_it() {
     let spec = |holder: &str| {
         serde_json::from_value(json!({ "holderIdentity": holder, "leaseDurationSeconds": 15 })).unwrap()

@@ -5,6 +5,8 @@
 
 use super::{Miss, Planned};
 use crate::model::{Precedence, Strategy, Target, TargetKind};
+use crate::order;
+use std::sync::Arc;
 
 /// A policy, as far as it stands.
 pub(super) struct Effective<'p> {
@@ -56,6 +58,20 @@ pub(super) fn effective<'p>(policies: Vec<&'p Planned>) -> Vec<Effective<'p>> {
         }
     }
     all
+}
+
+/// Beside each of the policies that meet on a route, those that take its place, if no limit of it stands.
+pub(super) fn overridden(policies: &[Planned]) -> Vec<Vec<Arc<str>>> {
+    let by = |one: Effective<'_>| {
+        let limits = one.planned.policy.limits.iter();
+        let by: Option<Vec<Arc<str>>> =
+            limits.map(|limit| one.replacing(&limit.name).map(|by| by.name.clone())).collect();
+        let mut by = by.unwrap_or_default();
+        order::sort(&mut by);
+        by.dedup();
+        by
+    };
+    effective(policies.iter().collect()).into_iter().map(by).collect()
 }
 
 /// Beside each policy, whether its rules stand as they are written, whatever else a request meets.

@@ -1,0 +1,83 @@
+//! Which policies have no say at a Gateway, because `defaults` give way to others, or others' `overrides` prevail, on every
+//! route that they are for. Pure; what stands where others meet it, the core says.
+
+use super::index::Planned;
+use super::objects::Name;
+use super::verdict::{Acceptance, Verdict};
+use crate::collection::Good;
+use policy::model::{Precedence, TargetKind};
+use policy::plan;
+use policy::wire::weir::v1::Placement;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// By policy and Gateway, NAMESPACE/NAME both: who stands in its place; `None`: it stands somewhere.
+#[derive(Default)]
+pub struct Overridden(BTreeMap<(String, String), Option<BTreeSet<String>>>);
+
+/// At every Gateway.
+pub fn find(policies: &[Good], plans: &HashMap<String, Planned>) -> Overridden {
+    let mut found = Overridden::default();
+    if policies.iter().all(|good| good.policy.precedence == Precedence::Own) {
+        return found;
+    }
+    for (gateway, planned) in plans {
+        let of_plan: Vec<&Good> = planned.policies.iter().filter_map(|at| policies.get(*at)).collect();
+        for meeting in meetings(&planned.placement, &of_plan) {
+            let met: Vec<&Good> = meeting.iter().filter_map(|at| of_plan.get(*at).copied()).collect();
+            let by = plan::overridden(met.iter().map(|good| (*good.policy).clone()));
+            met.into_iter().zip(by).for_each(|(good, by)| found.note(&good.name, gateway, &by));
+        }
+    }
+    found
+}
+
+/// The policies that meet on each of the routes, where some can stand in others' place.
+fn meetings(placement: &Placement, policies: &[&Good]) -> BTreeSet<Vec<usize>> {
+    let takes_part = |at: &usize| {
+        policies.get(*at).is_some_and(|good| {
+            let (policy, target) = (&good.policy, &good.policy.target);
+            policy.precedence != Precedence::Own
+                || target.kind == TargetKind::HttpRoute
+                || target.section.is_some()
+        })
+    };
+    let none = (Vec::new(), Vec::new());
+    let listeners = placement.listeners.iter().map(|at| (at.ports.clone(), at.policies.clone()));
+    let listeners: Vec<(Vec<u32>, Vec<u32>)> = listeners.chain([none]).collect();
+    let mut meetings = BTreeSet::new();
+    for rule in &placement.rules {
+        for (ports, of_listener) in &listeners {
+            let reached = ports.is_empty() || rule.ports.is_empty();
+            if reached || ports.iter().any(|port| rule.ports.contains(port)) {
+                let all = placement.everywhere.iter().chain(of_listener).chain(&rule.policies);
+                let all: BTreeSet<usize> = all.filter_map(|at| usize::try_from(*at).ok()).collect();
+                meetings.insert(all.into_iter().filter(takes_part).collect());
+            }
+        }
+    }
+    meetings
+}
+
+impl Overridden {
+    fn note(&mut self, policy: &str, gateway: &str, by: &[std::sync::Arc<str>]) {
+        let key = (policy.to_owned(), gateway.to_owned());
+        let known = self.0.entry(key).or_insert_with(|| Some(BTreeSet::new()));
+        match known {
+            Some(names) if !by.is_empty() => names.extend(by.iter().map(|name| name.to_string())),
+            known => *known = None,
+        }
+    }
+
+    /// The Gateways at which this policy has no say, and who has it instead.
+    pub fn of(&self, verdict: &Verdict) -> Vec<(Name, String)> {
+        if matches!(verdict.acceptance, Acceptance::Conflicted(_)) {
+            return Vec::new();
+        }
+        let by = |gateway: &Name| {
+            let key = (verdict.written.name.to_string(), gateway.to_string());
+            let names: Vec<_> = self.0.get(&key)?.as_ref()?.iter().cloned().collect();
+            Some((gateway.clone(), names.join(", ")))
+        };
+        verdict.gateways.iter().filter_map(by).collect()
+    }
+}
