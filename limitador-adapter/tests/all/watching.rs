@@ -95,6 +95,16 @@ async fn a_policy_that_was_never_good_is_not_in_force_and_the_others_are() {
 }
 
 #[tokio::test]
+async fn a_policy_whose_clients_choose_their_buckets_is_in_force_and_warned_of() {
+    let by_body = POLICY.replace("auth.identity.userid", "llm.user");
+    let server = Server::start(&[("a.yaml", &by_body)]).await;
+    let told = server.json("/api/policies").await;
+    assert!(in_force(&told, "default/llm") && mistakes(&told).is_empty(), "{told:#}");
+    let warning = told[0]["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("limits.free.counters: only the request's body"), "{warning}");
+}
+
+#[tokio::test]
 async fn of_two_policies_of_one_name_the_first_is_in_force() {
     let server = Server::start(&[("a.yaml", POLICY), ("b.yaml", POLICY)]).await;
     let told = server.json("/api/policies").await;
