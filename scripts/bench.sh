@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures Weir beside Envoy's own filters and bare Wasm filters. BENCH_ROUNDS=8; BENCH_CASES='one limit;empty' for some only.
+# Measures Weir beside Envoy's own filters and bare Wasm filters. BENCH_ROUNDS=8; BENCH_CASES='one limit;empty' for some only, 'JSON;chunks' for the responses.
 . "$(dirname "$0")/tools.sh"
 bash scripts/build.sh
 need_envoy

@@ -43,7 +43,7 @@ pub struct Request {
 
 /// A part of a response.
 struct Passed {
-    bytes: Vec<u8>,
+    pieces: Vec<Vec<u8>>,
     /// Nothing of the response follows.
     end: bool,
     /// Nothing of the exchange does.
@@ -249,11 +249,11 @@ impl Request {
         self.shared.late.add(chunk.len());
         match &mut self.passed {
             Some(passed) => {
-                passed.bytes.extend_from_slice(&chunk);
+                passed.pieces.push(chunk);
                 passed.end = end;
             }
             None => {
-                self.passed = Some(Passed { bytes: chunk, end, closed: false });
+                self.passed = Some(Passed { pieces: vec![chunk], end, closed: false });
                 self.shared.late.push(&self.caller);
                 self.shared.wake_soon();
             }
@@ -262,8 +262,13 @@ impl Request {
 
     /// Reads what has passed.
     pub fn read_passed(&mut self) {
-        let Some(Passed { bytes, end, closed }) = self.passed.take() else { return };
-        self.handle(Event::Body { chunk: &bytes, end });
+        let Some(Passed { pieces, end, closed }) = self.passed.take() else { return };
+        for piece in pieces {
+            self.handle(Event::Body { chunk: &piece, end: false });
+        }
+        if end {
+            self.handle(Event::Body { chunk: &[], end });
+        }
         if closed {
             self.handle(Event::Closed);
         }
