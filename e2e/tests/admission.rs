@@ -164,9 +164,9 @@ fn who_is_turned_away_before_or_behind_the_limits_has_used_nothing() {
     assert_eq!(world.adapter.counters().len(), 0, "{:#?}", world.adapter.counters());
     for _ in 0..3 {
         assert_eq!(world.send(&alice().header("x-harmful", "1")).status, 403);
+        world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
+        world.adapter.wait_for_bucket("per-user", "concurrency", "alice", 0, 0);
     }
-    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
-    world.adapter.wait_for_bucket("per-user", "concurrency", "alice", 0, 0);
     assert_eq!(world.adapter.bucket("per-user", "requests", "alice"), (3, 0), "admitted, so counted");
     assert_eq!(world.upstream.calls(), 0);
 }
