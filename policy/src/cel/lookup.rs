@@ -3,7 +3,7 @@
 
 use super::values::{self, Attributes, Headers, Mapping, Object};
 use super::{EvaluationError, FactPath};
-use crate::facts::{self, Attribute, Facts, Origin};
+use crate::facts::{self, Attribute, Fact, Facts, Origin};
 use cel_interpreter::common::types::CelString;
 use cel_interpreter::common::value::CowVal;
 use serde_json::Value;
@@ -107,6 +107,24 @@ impl Lookup {
             Place::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?, false)),
             Place::Answered => CowVal::Owned(values::json(facts.answered(self.path.get(1)?)?, false)),
         })
+    }
+
+    /// The value, if the request has it and it is a text.
+    pub(super) fn text<'f>(&self, facts: &'f Facts) -> Option<&'f str> {
+        let text = |value: Option<&'f Value>| value?.as_str();
+        match &self.place {
+            Place::Attribute(attribute) => match facts.attribute(attribute)? {
+                Fact::Text(text) => Some(text),
+                _ => None,
+            },
+            Place::Header(name) => facts.headers().get(name).map(String::as_str),
+            Place::AnswerHeader(name) => facts.answer_headers().get(name).map(String::as_str),
+            Place::OfAuth(from) => text(self.auth(*from, facts).ok()),
+            Place::OfMetadata(from) => text(self.metadata(*from, facts).ok()),
+            Place::OfLlmMetadata(from) => text(self.llm_metadata(*from, facts).ok()),
+            Place::Pointed => text(facts.pointed(self.path.get(1)?)),
+            _ => None,
+        }
     }
 
     /// Why there is no value.

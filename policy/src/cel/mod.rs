@@ -2,7 +2,7 @@
 //!
 //! Source → tree ([`syntax`]) → what it names, or what is wrong ([`check`], [`types`]) → a tree the crate can evaluate
 //! as the policy language promises ([`rewrite`]) → a value, from facts that are looked up as they are asked for
-//! ([`values`]), within a [`budget`].
+//! ([`values`]), within a [`budget`]; or, if it is [`short`], without an interpreter.
 
 mod budget;
 mod check;
@@ -12,6 +12,7 @@ mod lookup;
 mod names;
 mod pattern;
 mod rewrite;
+mod short;
 mod signatures;
 mod syntax;
 mod time;
@@ -29,6 +30,7 @@ use cel_interpreter::context::VariableResolver;
 use cel_interpreter::{Context, Env, ExecutionError, IdedExpr, Value};
 use functions::Number;
 use rewrite::Variables;
+use short::Short;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +91,8 @@ struct Compiled {
     source: String,
     tree: IdedExpr,
     variables: Variables,
+    /// If it is.
+    short: Option<Short>,
     references: Vec<FactPath>,
     of_body: bool,
     environment: Arc<Env>,
@@ -113,10 +117,11 @@ impl Expression {
         let references = check::check(&tree, phase)?;
         types::fits(&tree, purpose)?;
         let variables = rewrite::rewrite(&mut tree)?;
+        let short = Short::of(&tree, &variables);
         let environment = functions::environment()?;
         let source = source.to_owned();
         let of_body = references.iter().any(facts::is_of_body);
-        let compiled = Compiled { source, tree, variables, references, of_body, environment };
+        let compiled = Compiled { source, tree, variables, short, references, of_body, environment };
         Ok(Self { compiled: Arc::new(compiled) })
     }
 
@@ -147,6 +152,10 @@ impl Expression {
 
     /// The value as a predicate.
     pub fn predicate(&self, facts: &Facts) -> Result<bool, EvaluationError> {
+        let Compiled { short, variables, .. } = &*self.compiled;
+        if let Some(holds) = short.as_ref().and_then(|short| short.holds(variables, facts)) {
+            return Ok(holds);
+        }
         self.evaluate(facts, |value| match value.downcast_ref::<CelBool>() {
             Some(value) => Ok(*value.inner()),
             None => Err(unsuitable(value, "a bool")),
@@ -155,6 +164,10 @@ impl Expression {
 
     /// The value as a counter's key: a string, number or bool. Numbers that are equal give the same key.
     pub fn text(&self, facts: &Facts) -> Result<String, EvaluationError> {
+        let Compiled { short, variables, .. } = &*self.compiled;
+        if let Some(text) = short.as_ref().and_then(|short| short.text(variables, facts)) {
+            return Ok(text.to_owned());
+        }
         self.evaluate(facts, |value| {
             if let Some(text) = value.downcast_ref::<CelString<'_>>() {
                 return Ok(text.inner().to_owned());

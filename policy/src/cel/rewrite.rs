@@ -39,6 +39,11 @@ impl Variables {
         self.facts.get(name.strip_prefix(FACT)?.parse::<usize>().ok()?)
     }
 
+    /// The one that is named first.
+    pub(super) fn first_fact(&self) -> Option<&Lookup> {
+        self.facts.first()
+    }
+
     pub(super) fn pattern(&self, name: &str) -> Option<&Pattern> {
         self.patterns.get(name.strip_prefix(PATTERN)?.parse::<usize>().ok()?)
     }

@@ -3,6 +3,7 @@
 mod amounts;
 mod mistakes;
 mod properties;
+mod short;
 mod values;
 
 use policy::cel::{Expression, Phase, Use};

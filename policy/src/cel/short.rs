@@ -1,0 +1,68 @@
+//! The shortest expressions, which most are: a fact, and a fact beside a text that is written out. They take no
+//! interpreter, and only where they come to what it would say: whatever is absent or no text is left to it.
+
+use super::rewrite::Variables;
+use crate::facts::Facts;
+use cel_interpreter::IdedExpr;
+use cel_interpreter::common::ast::{CallExpr, Expr, LiteralValue, operators};
+
+/// What is done with the fact.
+pub(super) enum Short {
+    /// `fact`.
+    Fact,
+    /// `fact == text`.
+    Equals(String),
+    /// `fact != text`.
+    Differs(String),
+    /// `fact.startsWith(text)`.
+    Begins(String),
+}
+
+impl Short {
+    /// Of a changed tree, if it is that short.
+    pub(super) fn of(tree: &IdedExpr, variables: &Variables) -> Option<Self> {
+        match &tree.expr {
+            Expr::Ident(_) => is_fact(tree, variables).then_some(Self::Fact),
+            Expr::Call(call) => Self::of_call(call, variables),
+            _ => None,
+        }
+    }
+
+    fn of_call(call: &CallExpr, variables: &Variables) -> Option<Self> {
+        let (fact, other) = match (call.target.as_deref(), call.args.as_slice()) {
+            (None, [fact, other]) | (Some(fact), [other]) => (fact, other),
+            _ => return None,
+        };
+        let Expr::Literal(LiteralValue::String(text)) = &other.expr else { return None };
+        let text = is_fact(fact, variables).then(|| text.inner().to_owned())?;
+        match (call.func_name.as_str(), call.target.is_some()) {
+            (operators::EQUALS, false) => Some(Self::Equals(text)),
+            (operators::NOT_EQUALS, false) => Some(Self::Differs(text)),
+            ("startsWith", true) => Some(Self::Begins(text)),
+            _ => None,
+        }
+    }
+
+    /// The value as a predicate.
+    pub(super) fn holds(&self, variables: &Variables, facts: &Facts) -> Option<bool> {
+        let value = || variables.first_fact()?.text(facts);
+        match self {
+            Self::Fact => None,
+            Self::Equals(text) => Some(value()? == text),
+            Self::Differs(text) => Some(value()? != text),
+            Self::Begins(text) => Some(value()?.starts_with(text.as_str())),
+        }
+    }
+
+    /// The value, if it is a text.
+    pub(super) fn text<'f>(&self, variables: &Variables, facts: &'f Facts) -> Option<&'f str> {
+        match self {
+            Self::Fact => variables.first_fact()?.text(facts),
+            _ => None,
+        }
+    }
+}
+
+fn is_fact(expr: &IdedExpr, variables: &Variables) -> bool {
+    matches!(&expr.expr, Expr::Ident(name) if variables.fact(name).is_some())
+}
