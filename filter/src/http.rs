@@ -8,7 +8,8 @@ use crate::shared::{RESERVE, Shared};
 use crate::stream::Caller;
 use policy::attempts::Attempts;
 use policy::call::{self, CallFailure};
-use policy::exchange::{Effect, Event, Exchange};
+use policy::exchange::{Effect, Event, Exchange, InForce};
+use policy::facts::Facts;
 use policy::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -16,9 +17,14 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 /// The context of a request while the plugin is configured.
-pub struct Http(Rc<RefCell<Request>>);
+pub struct Http {
+    id: u32,
+    shared: Rc<Shared>,
+    /// `None` until it has come, and for good if no limit is for it: most requests of a gateway may be such.
+    request: Option<Rc<RefCell<Request>>>,
+}
 
-/// What it is about. The root context brings it the answers of the stream.
+/// A request that a limit may be for. The root context brings it the answers of the stream.
 pub struct Request {
     id: u32,
     /// Itself.
@@ -59,23 +65,11 @@ impl HttpContext for Unconfigured {}
 impl Http {
     /// For a request that is about to come.
     pub fn new(id: u32, shared: &Rc<Shared>) -> Self {
-        let exchange = Exchange::new(shared.in_force(), shared.next_reservation());
-        Self(Rc::new_cyclic(|caller| {
-            let (caller, shared) = (Weak::clone(caller), shared.clone());
-            RefCell::new(Request {
-                id,
-                caller,
-                shared,
-                exchange,
-                kept: false,
-                awaited: None,
-                gathered: 0,
-                attempts: None,
-                passed: None,
-                kept_back: 0,
-                trailers: false,
-            })
-        }))
+        Self { id, shared: shared.clone(), request: None }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Request) -> T) -> Option<T> {
+        self.request.as_ref().map(|request| act(&mut request.borrow_mut()))
     }
 }
 
@@ -103,6 +97,26 @@ pub fn answered(caller: &Caller, root: u32, reply: Result<&[u8], CallFailure>) -
 }
 
 impl Request {
+    fn new(id: u32, shared: &Rc<Shared>, in_force: InForce) -> Rc<RefCell<Self>> {
+        let exchange = Exchange::new(in_force, shared.next_reservation());
+        Rc::new_cyclic(|caller| {
+            let (caller, shared) = (Weak::clone(caller), shared.clone());
+            RefCell::new(Self {
+                id,
+                caller,
+                shared,
+                exchange,
+                kept: false,
+                awaited: None,
+                gathered: 0,
+                attempts: None,
+                passed: None,
+                kept_back: 0,
+                trailers: false,
+            })
+        })
+    }
+
     fn handle(&mut self, event: Event<'_>) {
         for effect in self.exchange.handle(event) {
             match effect {
@@ -180,10 +194,8 @@ impl Request {
         self.handle(Event::Reply(reply));
     }
 
-    fn requested(&mut self, end: bool) -> Action {
-        if let Some(facts) = request::facts(&self.shared, &mut self.exchange) {
-            self.handle(Event::Request { facts, bodiless: end });
-        }
+    fn requested(&mut self, facts: Facts, end: bool) -> Action {
+        self.handle(Event::Request { facts, bodiless: end });
         self.action()
     }
 
@@ -288,43 +300,51 @@ impl Request {
 
 impl Context for Http {
     fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
-        let body = host::reply(size);
-        self.0.borrow_mut().answered(if status == 0 { Ok(&*body) } else { Err(status.into()) });
+        self.with(|request| {
+            let body = host::reply(size);
+            request.answered(if status == 0 { Ok(&*body) } else { Err(status.into()) });
+        });
     }
 }
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
-        self.0.borrow_mut().requested(end)
+        let in_force = self.shared.in_force();
+        let Some(facts) = request::facts(&self.shared, &in_force) else { return Action::Continue };
+        self.request = Some(Request::new(self.id, &self.shared, in_force));
+        self.with(|request| request.requested(facts, end)).unwrap_or(Action::Continue)
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
-        self.0.borrow_mut().gathered(size, end)
+        self.with(|request| request.gathered(size, end)).unwrap_or(Action::Continue)
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.0.borrow_mut().all_gathered()
+        self.with(Request::all_gathered).unwrap_or(Action::Continue)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
-        self.0.borrow_mut().responded(end);
+        self.with(|request| request.responded(end));
         Action::Continue
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        let mut request = self.0.borrow_mut();
-        request.body(size, end);
-        if request.kept_back > 0 { Action::Pause } else { Action::Continue }
+        let keeps_back = self.with(|request| {
+            request.body(size, end);
+            request.kept_back > 0
+        });
+        if keeps_back == Some(true) { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        let mut request = self.0.borrow_mut();
-        request.trailers = true;
-        request.body(0, true);
+        self.with(|request| {
+            request.trailers = true;
+            request.body(0, true);
+        });
         Action::Continue
     }
 
     fn on_log(&mut self) {
-        self.0.borrow_mut().closed();
+        self.with(Request::closed);
     }
 }

@@ -4,15 +4,15 @@ use crate::host;
 use crate::shared::Shared;
 use policy::config::IdentitySource;
 use policy::count::Count;
-use policy::exchange::Exchange;
+use policy::exchange::InForce;
 use policy::facts::{Facts, Need};
 use policy::identity;
 
 /// Fetches what is needed, and takes the identity's header out of the request. `None`: no limit applies to it.
-pub fn facts(shared: &Shared, exchange: &mut Exchange) -> Option<Facts> {
+pub fn facts(shared: &Shared, in_force: &InForce) -> Option<Facts> {
     let mut facts = Facts::default();
-    fetch(shared, exchange.first_needs(), &mut facts);
-    let further = exchange.further_needs(&facts);
+    fetch(shared, in_force.first_needs(), &mut facts);
+    let further = in_force.further_needs(&facts);
     let concerned = further.is_some();
     fetch(shared, further.unwrap_or_default(), &mut facts);
     // Last: Envoy forgets the route when a header goes, and finds it again without that header. It does so even if

@@ -261,9 +261,9 @@ impl Player for Native {
             asked: Some(false),
             ..Seen::default()
         };
-        let mut needs = exchange.first_needs().to_vec();
+        let mut needs = self.plan.first_needs().to_vec();
         let first = self.facts(request, claims, &needs);
-        if let Some(further) = exchange.further_needs(&first) {
+        if let Some(further) = self.plan.further_needs(&first) {
             needs.extend_from_slice(further);
             let facts = self.facts(request, claims, &needs);
             let bodiless = request.bytes().is_empty();

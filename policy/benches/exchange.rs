@@ -75,12 +75,13 @@ fn among_others(by_path: bool, own: &str) -> Arc<Plan> {
 /// As the filter drives it.
 fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     let id = ReservationId { prefix: prefix.clone(), number: 10 };
-    let mut exchange = Exchange::new(InForce::Plan(plan.clone()), id);
+    let in_force = InForce::Plan(plan.clone());
     let mut facts = Facts::default();
     facts.header(":path", b"/v1/chat/completions");
-    if exchange.further_needs(&facts).is_none() {
+    if in_force.further_needs(&facts).is_none() {
         return;
     }
+    let mut exchange = Exchange::new(in_force, id);
     facts.header("content-length", b"560");
     facts.auth(identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap());
     black_box(exchange.handle(Event::Request { facts, bodiless: false }));

@@ -94,6 +94,25 @@ pub enum InForce {
     Plan(Arc<Plan>),
 }
 
+impl InForce {
+    /// The facts that tell whether a request concerns a policy at all.
+    pub fn first_needs(&self) -> &[Need] {
+        match self {
+            Self::Nothing(_) => &[],
+            Self::Plan(plan) => plan.first_needs(),
+        }
+    }
+
+    /// What [`Event::Request`] must bring beside the first facts. `None`: by those no limit applies, and there is no
+    /// exchange.
+    pub fn further_needs(&self, first: &Facts) -> Option<&[Need]> {
+        match self {
+            Self::Nothing(_) => Some(&[]),
+            Self::Plan(plan) => plan.may_concern(first).then(|| plan.further_needs()),
+        }
+    }
+}
+
 /// A reservation's name: nobody else's, and not for a client to choose.
 #[derive(Clone, Debug)]
 pub struct ReservationId {
@@ -163,27 +182,6 @@ impl Exchange {
     /// Before anything has happened.
     pub fn new(in_force: InForce, id: ReservationId) -> Self {
         Self { in_force, id, state: State::New }
-    }
-
-    /// The facts that tell whether the request concerns a policy at all.
-    pub fn first_needs(&self) -> &[Need] {
-        match &self.in_force {
-            InForce::Nothing(_) => &[],
-            InForce::Plan(plan) => plan.first_needs(),
-        }
-    }
-
-    /// What the request's event must bring beside the first facts. `None`: by those, no limit applies, and the exchange
-    /// is over.
-    pub fn further_needs(&mut self, first: &Facts) -> Option<&[Need]> {
-        match &self.in_force {
-            InForce::Nothing(_) => Some(&[]),
-            InForce::Plan(plan) if plan.may_concern(first) => Some(plan.further_needs()),
-            InForce::Plan(_) => {
-                self.state = State::Over;
-                None
-            }
-        }
     }
 
     /// The response's headers, in lower case, that its event should bring if it has them.

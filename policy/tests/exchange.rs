@@ -409,7 +409,8 @@ proptest! {
 }
 
 /// A plan whose limit `when` gives, and what must be fetched of a request to `path`.
-fn gated(when: Value, path: &str) -> (Exchange, bool) {
+/// Of a request of this path, if it may concern a limit with these predicates.
+fn gated(when: Value, path: &str) -> Option<Exchange> {
     let document = json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
         "metadata": {"name": "p"},
@@ -420,10 +421,9 @@ fn gated(when: Value, path: &str) -> (Exchange, bool) {
         },
     });
     let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
-    let mut exchange =
-        Exchange::new(InForce::Plan(Arc::new(plan)), ReservationId { prefix: "w".into(), number: 1 });
-    let concerned = exchange.further_needs(&facts(path, None)).is_some();
-    (exchange, concerned)
+    let in_force = InForce::Plan(Arc::new(plan));
+    in_force.further_needs(&facts(path, None))?;
+    Some(Exchange::new(in_force, ReservationId { prefix: "w".into(), number: 1 }))
 }
 
 #[test]
@@ -432,12 +432,11 @@ fn a_request_that_no_limit_is_for_is_let_go_by_its_headers() {
         {"predicate": "auth.identity.group == 'free'"},
         {"predicate": "request.path == '/v1/chat/completions'"},
     ]);
-    let (exchange, concerned) = gated(chat.clone(), "/v1/models");
-    assert!(!concerned && exchange.is_over());
-    let (exchange, concerned) = gated(chat, "/v1/chat/completions");
-    assert!(concerned && !exchange.is_over());
-    assert!(gated(json!([{"predicate": "auth.identity.group == 'free'"}]), "/v1/models").1, "who knows");
-    assert!(gated(json!([]), "/v1/models").1, "every request is meant");
+    assert!(gated(chat.clone(), "/v1/models").is_none());
+    assert!(gated(chat, "/v1/chat/completions").is_some());
+    let of_others = json!([{"predicate": "auth.identity.group == 'free'"}]);
+    assert!(gated(of_others, "/v1/models").is_some(), "who knows");
+    assert!(gated(json!([]), "/v1/models").is_some(), "every request is meant");
 }
 
 #[test]
@@ -446,12 +445,12 @@ fn a_predicate_that_fails_beside_a_false_one_fails_nothing() {
     let elsewhere = json!({"predicate": "request.path == '/v1/models' && auth.identity.userid != ''"});
     let user = json!({"predicate": "auth.identity.userid == 'bob'"});
     for when in [json!([failing, user]), json!([user, failing])] {
-        let (mut exchange, _) = gated(when, "/v1/chat/completions");
+        let mut exchange = gated(when, "/v1/chat/completions").expect("who is not known yet");
         let facts = facts("/v1/chat/completions", Some("alice"));
         assert_eq!(exchange.handle(Event::Request { facts, bodiless: false }), []);
     }
-    let (mut exchange, concerned) = gated(json!([failing, elsewhere]), "/v1/models");
-    assert!(concerned, "a predicate that fails is not false");
+    let mut exchange =
+        gated(json!([failing, elsewhere]), "/v1/models").expect("a predicate that fails is not false");
     let facts = facts("/v1/models", Some("alice"));
     let effects = exchange.handle(Event::Request { facts, bodiless: false });
     assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
