@@ -77,9 +77,9 @@ impl Entries {
         put_bytes(2, value.as_bytes(), &mut self.0);
     }
 
-    /// Adds all entries of another.
-    pub fn append(&mut self, other: &Entries) {
-        self.0.extend_from_slice(&other.0);
+    /// These, and then all entries of another.
+    pub fn with(&self, other: &Entries) -> Self {
+        Self([self.0.as_slice(), other.0.as_slice()].concat())
     }
 }
 
@@ -100,7 +100,7 @@ pub struct Item<'a> {
 
 /// A [`ReserveRequest`].
 pub fn reserve<'a>(id: &str, items: impl Iterator<Item = Item<'a>> + Clone) -> Vec<u8> {
-    let mut call = Vec::with_capacity(256);
+    let mut call = Vec::with_capacity(capacity(&items));
     put_bytes(1, DOMAIN.as_bytes(), &mut call);
     let (mut amount, mut ttl) = (0, Duration::ZERO);
     for item in items {
@@ -120,7 +120,7 @@ pub fn reserve<'a>(id: &str, items: impl Iterator<Item = Item<'a>> + Clone) -> V
 
 /// A [`CommitRequest`], without `further`.
 pub fn commit<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
-    let mut call = Vec::with_capacity(256);
+    let mut call = Vec::with_capacity(capacity(&items));
     put_bytes(1, DOMAIN.as_bytes(), &mut call);
     let mut amount = 0;
     for item in items {
@@ -142,8 +142,7 @@ pub fn streamed(number: u64, reserve: Option<&[u8]>, commit: Option<&[u8]>) -> V
     let length = |message: Option<&[u8]>| message.map_or(0, <[u8]>::len);
     let mut call = Vec::with_capacity(length(reserve).saturating_add(length(commit)).saturating_add(32));
     if number > 0 {
-        encode_key(1, WireType::Varint, &mut call);
-        encode_varint(number, &mut call);
+        put_varint(1, number, &mut call);
     }
     reserve.into_iter().for_each(|message| put_bytes(2, message, &mut call));
     commit.into_iter().for_each(|message| put_bytes(3, message, &mut call));
@@ -160,30 +159,35 @@ fn append(message: &impl Message, call: &mut Vec<u8>) {
     call.extend_from_slice(&message.encode_to_vec());
 }
 
+/// About what so many items come to.
+fn capacity<T>(items: &impl Iterator<Item = T>) -> usize {
+    items.size_hint().0.saturating_mul(128).saturating_add(96)
+}
+
 fn put_descriptor(item: &Item<'_>, call: &mut Vec<u8>) {
-    let mut tail = Vec::with_capacity(24);
-    let mut addend = Vec::with_capacity(11);
-    if item.amount > 0 {
-        encode_key(1, WireType::Varint, &mut addend);
-        encode_varint(item.amount, &mut addend);
-    }
-    put_bytes(3, &addend, &mut tail);
-    if !item.ttl.is_zero() {
-        encode_key(100, WireType::Varint, &mut tail);
-        encode_varint(u64::try_from(item.ttl.as_millis()).unwrap_or(u64::MAX), &mut tail);
-    }
-    if let Some(max) = item.max {
-        encode_key(101, WireType::Varint, &mut tail);
-        encode_varint(max, &mut tail);
-    }
-    if item.unenforced {
-        encode_key(102, WireType::Varint, &mut tail);
-        encode_varint(1, &mut tail);
-    }
+    let ttl = (!item.ttl.is_zero()).then(|| u64::try_from(item.ttl.as_millis()).unwrap_or(u64::MAX));
+    let addend = (item.amount > 0).then_some(item.amount);
+    let numbers = [(100, ttl), (101, item.max), (102, item.unenforced.then_some(1))];
+    let known = || numbers.iter().filter_map(|(field, number)| Some((*field, (*number)?)));
+    let addend_length = addend.map_or(0, |amount| varint_field_len(1, amount));
+    let tail: usize = known().map(|(field, number)| varint_field_len(field, number)).sum();
     encode_key(2, WireType::LengthDelimited, call);
-    encode_varint((item.entries.0.len() + tail.len()) as u64, call);
+    // An addend is shorter than 128 bytes: one byte says its length, as one says its key.
+    encode_varint((item.entries.0.len() + 2 + addend_length + tail) as u64, call);
     call.extend_from_slice(&item.entries.0);
-    call.extend_from_slice(&tail);
+    encode_key(3, WireType::LengthDelimited, call);
+    encode_varint(addend_length as u64, call);
+    addend.into_iter().for_each(|amount| put_varint(1, amount, call));
+    known().for_each(|(field, number)| put_varint(field, number, call));
+}
+
+fn varint_field_len(field: u32, number: u64) -> usize {
+    encoded_len_varint(u64::from(field) << 3) + encoded_len_varint(number)
+}
+
+fn put_varint(field: u32, number: u64, into: &mut Vec<u8>) {
+    encode_key(field, WireType::Varint, into);
+    encode_varint(number, into);
 }
 
 fn put_bytes(field: u32, bytes: &[u8], into: &mut Vec<u8>) {
@@ -208,7 +212,7 @@ mod tests {
     fn a_reserve_decodes_to_what_was_put_in() {
         let long = "x".repeat(300);
         let mut first = entries(&[("limit", "default/p/free"), ("unit", "tokens")]);
-        first.append(&entries(&[("auth.identity.userid", &long)]));
+        first = first.with(&entries(&[("auth.identity.userid", &long)]));
         let second = entries(&[("limit", "default/p/gold")]);
         let items = [
             Item {

@@ -15,7 +15,7 @@ use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, TargetKind, Tar
 use crate::order;
 use crate::routes::Routes;
 use gate::Gate;
-use holding::Matching;
+use holding::{Buckets, Matching};
 use index::Index;
 use precedence::Effective;
 use std::sync::Arc;
@@ -325,10 +325,10 @@ impl Plan {
         let preliminary = Estimate::of(facts, bodiless, None);
         facts.estimate(preliminary.input, preliminary.output);
         let mut failures = Vec::new();
-        let mut matching = Vec::new();
+        let (mut matching, mut buckets) = (Vec::new(), Buckets::default());
         for effective in precedence::effective(policies) {
             let planned = effective.planned;
-            planned.matching(&effective, facts, &mut matching, |limit, why| {
+            planned.matching(&effective, facts, &mut matching, &mut buckets, |limit, why| {
                 if let Miss::Failed(failure) = &why
                     && !failures.contains(failure)
                 {
@@ -345,13 +345,11 @@ impl Plan {
         // A `cost` says what to hold, too: what the estimate would cost.
         facts.answer(Answer { usage: estimate.usage(), code: 200, finished: true, ..Answer::default() });
         let mut judgement = Judgement { estimate, failures, ..Judgement::default() };
+        judgement.holds.reserve(matching.len());
         for limit in &matching {
-            match limit.holds(facts, estimate, &mut judgement.enforced) {
-                Ok(mut holds) => judgement.holds.append(&mut holds),
-                Err(failure) => {
-                    miss(&failure.policy, &limit.limit.name, Miss::Failed(failure.clone()));
-                    judgement.failures.push(failure);
-                }
+            if let Err(failure) = limit.hold(facts, estimate, &mut judgement) {
+                miss(&failure.policy, &limit.limit.name, Miss::Failed(failure.clone()));
+                judgement.failures.push(failure);
             }
         }
         judgement.output_cap = cap::of(&judgement.holds, estimate);
@@ -523,6 +521,7 @@ impl Planned {
         effective: &Effective<'p>,
         facts: &Facts,
         matching: &mut Vec<Matching<'p>>,
+        buckets: &mut Buckets<'p>,
         mut miss: impl FnMut(&str, Miss),
     ) {
         let when = &effective.when.policy.when;
@@ -538,7 +537,7 @@ impl Planned {
                 .and_then(|()| self.holds_true(by_source(&limit.when, false), Some(limit), facts))
                 .and_then(|()| policy_by_body())
                 .and_then(|()| self.holds_true(by_source(&limit.when, true), Some(limit), facts))
-                .and_then(|()| Matching::of(self, limit, rates, facts));
+                .and_then(|()| Matching::of(self, limit, rates, facts, buckets));
             match applies {
                 Ok(matched) => matching.push(matched),
                 Err(why) => miss(&limit.name, why),
@@ -565,14 +564,6 @@ impl Planned {
             }
         }
         failed.map_or(Ok(()), |failure| Err(Miss::Failed(failure)))
-    }
-
-    fn counters(&self, limit: &Limit, facts: &Facts) -> Result<Arc<[(String, String)]>, Failure> {
-        let value = |counter: &Expression| match counter.text(facts) {
-            Ok(value) => Ok((counter.source().to_owned(), value)),
-            Err(error) => Err(self.failure(Some(limit), Part::Counter, &error)),
-        };
-        limit.counters.iter().map(value).collect()
     }
 
     fn failure(&self, limit: Option<&Limit>, part: Part, error: &EvaluationError) -> Failure {

@@ -75,26 +75,40 @@ pub(crate) fn headers(standings: &[Standing<'_>]) -> Headers {
         }
     }
     if !known.is_empty() {
-        let policy = |standing: &&Standing<'_>| {
-            let rate = &standing.hold.rate;
-            let quota = format!("\"{}\";q={}", rate.label, standing.max());
-            match rate.rate.window.length() {
-                Some(length) => format!("{quota};w={}", length.as_secs().max(1)),
-                None => quota,
-            }
-        };
-        let left = |standing: &&Standing<'_>| {
-            let rate = &standing.hold.rate;
-            let left = format!("\"{}\";r={}", rate.label, standing.remaining());
-            match rate.rate.window {
-                Window::Now => left,
-                _ => format!("{left};t={}", seconds(standing.reset_ms())),
-            }
-        };
-        headers.push(("ratelimit-policy".into(), join(known.iter().map(policy))));
-        headers.push(("ratelimit".into(), join(known.iter().map(left))));
+        headers.push(("ratelimit-policy".into(), list(&known, put_quota)));
+        headers.push(("ratelimit".into(), list(&known, put_left)));
     }
     headers
+}
+
+fn put_quota(text: &mut String, standing: &Standing<'_>) {
+    let rate = &standing.hold.rate;
+    put_item(text, &rate.label, "q", standing.max());
+    if let Some(length) = rate.rate.window.length() {
+        put_parameter(text, "w", length.as_secs().max(1));
+    }
+}
+
+fn put_left(text: &mut String, standing: &Standing<'_>) {
+    let rate = &standing.hold.rate;
+    put_item(text, &rate.label, "r", standing.remaining());
+    if rate.rate.window != Window::Now {
+        put_parameter(text, "t", seconds(standing.reset_ms()));
+    }
+}
+
+fn put_item(text: &mut String, label: &str, key: &str, number: u64) {
+    text.push('"');
+    text.push_str(label);
+    text.push('"');
+    put_parameter(text, key, number);
+}
+
+fn put_parameter(text: &mut String, key: &str, number: u64) {
+    text.push(';');
+    text.push_str(key);
+    text.push('=');
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 const UNIT_HEADERS: [(Unit, [&str; 3]); 2] = [
@@ -205,8 +219,14 @@ pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
     Told { message, ..Told::unavailable() }.denial(dialect, vec![("retry-after".into(), "1".into())])
 }
 
-fn join(items: impl Iterator<Item = String>) -> String {
-    items.collect::<Vec<_>>().join(", ")
+/// The items of a header, each written by `put`.
+fn list(known: &[&Standing<'_>], put: fn(&mut String, &Standing<'_>)) -> String {
+    let mut text = String::with_capacity(known.len().saturating_mul(48));
+    for (place, standing) in known.iter().enumerate() {
+        text.push_str(if place > 0 { ", " } else { "" });
+        put(&mut text, standing);
+    }
+    text
 }
 
 /// Whole seconds, rounded up, at least 1.

@@ -1,6 +1,6 @@
 //! What a limit that applies would hold of each of its rates: how much, of which maximum, for how long.
 
-use super::{Estimate, Failure, Hold, Miss, Part, Planned, PlannedRate};
+use super::{Estimate, Failure, Hold, Judgement, Miss, Part, Planned, PlannedRate};
 use crate::call::Entries;
 use crate::cel::{EvaluationError, Expression, Given};
 use crate::facts::Facts;
@@ -17,7 +17,41 @@ pub(super) struct Matching<'p> {
     pub limit: &'p Limit,
     /// With their maxima. Those that have none here are left out.
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
+    bucket: Arc<Bucket>,
+}
+
+/// Whose it is: counter expressions and their values. Limits with the same counters share one.
+pub(super) struct Bucket {
     counters: Arc<[(String, String)]>,
+    entries: Entries,
+}
+
+/// The buckets of a request, as far as they are known.
+#[derive(Default)]
+pub(super) struct Buckets<'p>(Vec<(&'p [Expression], Arc<Bucket>)>);
+
+impl<'p> Buckets<'p> {
+    fn find(&mut self, planned: &Planned, limit: &'p Limit, facts: &Facts) -> Result<Arc<Bucket>, Failure> {
+        let same = |(counters, _): &&(&[Expression], _)| {
+            let sources = |all: &'p [Expression]| all.iter().map(Expression::source);
+            sources(&limit.counters).eq(counters.iter().map(Expression::source))
+        };
+        if let Some((_, bucket)) = self.0.iter().find(same) {
+            return Ok(bucket.clone());
+        }
+        let mut entries = Entries::default();
+        let value = |counter: &Expression| match counter.text(facts) {
+            Ok(value) => {
+                entries.push(counter.source(), &value);
+                Ok((counter.source().to_owned(), value))
+            }
+            Err(error) => Err(planned.failure(Some(limit), Part::Counter, &error)),
+        };
+        let counters = limit.counters.iter().map(value).collect::<Result<_, _>>()?;
+        let bucket = Arc::new(Bucket { counters, entries });
+        self.0.push((&limit.counters, bucket.clone()));
+        Ok(bucket)
+    }
 }
 
 impl<'p> Matching<'p> {
@@ -27,6 +61,7 @@ impl<'p> Matching<'p> {
         limit: &'p Limit,
         rates: &'p [Arc<PlannedRate>],
         facts: &Facts,
+        buckets: &mut Buckets<'p>,
     ) -> Result<Self, Miss> {
         let failed = |error| Miss::Failed(planned.failure(Some(limit), Part::Maximum, &error));
         let with_maximum = |rate: &'p Arc<PlannedRate>| match maximum(&rate.rate, facts) {
@@ -37,8 +72,8 @@ impl<'p> Matching<'p> {
         if rates.is_empty() {
             return Err(Miss::NoMaximum);
         }
-        let counters = planned.counters(limit, facts).map_err(Miss::Failed)?;
-        Ok(Self { planned, limit, rates, counters })
+        let bucket = buckets.find(planned, limit, facts).map_err(Miss::Failed)?;
+        Ok(Self { planned, limit, rates, bucket })
     }
 
     /// The smallest maximum that bounds what the response may say.
@@ -47,13 +82,8 @@ impl<'p> Matching<'p> {
         self.rates.iter().filter(|(rate, _)| bounds(rate.rate.unit)).map(|(_, max)| *max).min()
     }
 
-    /// One hold for each rate. What cannot be evaluated of `enforceWhen` is added to `enforced`.
-    pub fn holds(
-        &self,
-        facts: &Facts,
-        estimate: Estimate,
-        enforced: &mut Vec<Failure>,
-    ) -> Result<Vec<Hold>, Failure> {
+    /// Adds one hold for each rate, or none, and what cannot be evaluated of `enforceWhen`.
+    pub fn hold(&self, facts: &Facts, estimate: Estimate, judgement: &mut Judgement) -> Result<(), Failure> {
         let failure = |part, error: &EvaluationError| self.planned.failure(Some(self.limit), part, error);
         let given = self.limit.amount.as_ref().map(|amount| amount.amount(facts)).transpose();
         let given = given.map_err(|error| failure(Part::Amount, &error))?;
@@ -61,27 +91,22 @@ impl<'p> Matching<'p> {
             Ttl::Fixed(ttl) => *ttl,
             Ttl::From(ttl) => ttl.life(facts).map_err(|error| failure(Part::Ttl, &error))?.max(SHORTEST),
         };
-        let mut whose = Entries::default();
-        for (expression, value) in self.counters.iter() {
-            whose.push(expression, value);
-        }
-        let is_enforced = self.is_enforced(facts, enforced);
-        let hold = |(rate, max): &(&'p Arc<PlannedRate>, u64)| {
-            let tariff = self.tariff(&rate.rate, facts)?;
-            let mut entries = rate.entries.clone();
-            entries.append(&whose);
-            Ok(Hold {
+        let is_enforced = self.is_enforced(facts, &mut judgement.enforced);
+        let before = judgement.holds.len();
+        for (rate, max) in &self.rates {
+            let tariff = self.tariff(&rate.rate, facts).inspect_err(|_| judgement.holds.truncate(before))?;
+            judgement.holds.push(Hold {
                 rate: Arc::clone(rate),
-                counters: Arc::clone(&self.counters),
-                entries,
+                counters: Arc::clone(&self.bucket.counters),
+                entries: rate.entries.with(&self.bucket.entries),
                 amount: amount(&rate.rate, given, tariff, estimate, facts),
                 max: *max,
                 ttl,
                 enforced: is_enforced,
                 tariff,
-            })
-        };
-        self.rates.iter().map(hold).collect()
+            });
+        }
+        Ok(())
     }
 
     /// An absent value cannot lift a limit, and neither can what has no value at all.
