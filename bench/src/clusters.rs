@@ -144,7 +144,7 @@ fn table(rounds: usize, sizes: &[Size]) -> String {
         "{HEADING}\n\n`BENCH_CASES='{NAME}' make bench` on {}, {}: {rounds} rounds, medians. Policies and routes of a real \
          API server; the first policy's limit applies to the requests, half of the others are on other routes and half on \
          the gateway for other groups. *Request* is Envoy's whole CPU time in a closed loop, in microseconds, Envoy's own \
-         share included, with the one limit and without it. *Taking a plan* is Envoy's CPU time for each VM when one policy \
+         share included, with the one limit and without its policy, in the first row so without any. *Taking a plan* is Envoy's CPU time for each VM when one policy \
          is edited: to read and to compile the whole plan. Envoy has one worker, and so two VMs.\n\n\
          | policies | routes | plan kB | taking a plan ms | adapter MB | Envoy MB | request, limited us | no limit us |\n\
          |---|---|---|---|---|---|---|---|\n",
