@@ -18,6 +18,8 @@ pub enum Filter {
     RateLimit { report: bool },
     /// A Wasm filter that does nothing.
     Empty,
+    /// A Wasm filter that asks for one header.
+    Header,
     /// A Wasm filter that makes two calls of constant bytes.
     Floor,
     /// Weir, with the policies of this gateway. `header`: the identity comes in a header, which it takes out.
@@ -41,11 +43,12 @@ pub const fn weir(gateway: &'static str) -> Filter {
 }
 
 /// In the order of the table.
-pub const CASES: [Case; 10] = [
+pub const CASES: [Case; 11] = [
     case("Envoy alone", Filter::None),
     case("Envoy's rate-limit filter, one call", Filter::RateLimit { report: false }),
     case("the same, check on request and report on stream end", Filter::RateLimit { report: true }),
     case("empty Wasm filter", Filter::Empty),
+    case("Wasm filter that asks for the path", Filter::Header),
     case("Wasm floor: two calls of constant bytes", Filter::Floor),
     case(
         "Weir, no limit for the path, no header to take out",
@@ -90,7 +93,7 @@ impl Case {
     pub fn module(&self) -> Option<PathBuf> {
         match self.filter {
             Filter::None | Filter::RateLimit { .. } => None,
-            Filter::Empty => Some(artefacts::root().join("dist/bench/empty_filter.wasm")),
+            Filter::Empty | Filter::Header => Some(artefacts::root().join("dist/bench/empty_filter.wasm")),
             Filter::Floor => Some(artefacts::root().join("dist/bench/floor_filter.wasm")),
             Filter::Weir { .. } => Some(artefacts::wasm()),
         }
@@ -110,6 +113,7 @@ impl Case {
             Filter::None => None,
             Filter::RateLimit { .. } => Some(rate_limit()),
             Filter::Empty => Some(self.wasm(&"".into())),
+            Filter::Header => Some(self.wasm(&":path".into())),
             Filter::Floor => Some(self.wasm(&floor().into())),
             Filter::Weir { gateway, header } => {
                 let mut configuration = json!({

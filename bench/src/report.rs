@@ -105,6 +105,7 @@ fn targets(rows: &[Row], text: &mut String) {
         ("one limit / the Wasm floor", weir("one"), Filter::Floor, 1.3),
         ("one limit / Envoy's check and report", weir("one"), Filter::RateLimit { report: true }, 1.0),
         ("no limit for the path, no header to take out / an empty Wasm filter", nobody, Filter::Empty, 1.3),
+        ("the same / a Wasm filter that asks for the path", nobody, Filter::Header, 1.3),
         ("no limit for the path / an empty Wasm filter", weir("elsewhere"), Filter::Empty, 1.3),
         ("no limit for who is asking / an empty Wasm filter", weir("none"), Filter::Empty, 1.3),
         ("eight limits / one limit", weir("eight"), weir("one"), 1.3),
