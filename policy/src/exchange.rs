@@ -276,7 +276,7 @@ impl Exchange {
     ) -> Vec<Effect> {
         let judgement = plan.judge(&mut facts, bodiless);
         let mut effects = failed_parts(&judgement.failures);
-        effects.extend(judgement.enforced.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
+        effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
         if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
             let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
             effects.push(Effect::Deny(denial));

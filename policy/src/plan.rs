@@ -182,8 +182,8 @@ pub struct Judgement {
     pub holds: Vec<Hold>,
     /// What could not be evaluated.
     pub failures: Vec<Failure>,
-    /// Limits whose `enforceWhen` could not be evaluated. They are enforced.
-    pub enforced: Vec<Failure>,
+    /// What could not be evaluated and has a value that is safe: limits are enforced, the estimate is held.
+    pub assumed: Vec<Failure>,
     /// What the request is expected to use.
     pub estimate: Estimate,
     /// The most output, in tokens, if the request names no maximum.

@@ -4,7 +4,7 @@ use super::{Estimate, Failure, Hold, Judgement, Miss, Part, Planned, PlannedRate
 use crate::call::Entries;
 use crate::cel::{EvaluationError, Expression, Given};
 use crate::facts::Facts;
-use crate::model::{Limit, Maximum, Rate, Tariff, Ttl, Unit, micro_usd};
+use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Tariff, Ttl, Unit, micro_usd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,16 +82,24 @@ impl<'p> Matching<'p> {
         self.rates.iter().filter(|(rate, _)| bounds(rate.rate.unit)).map(|(_, max)| *max).min()
     }
 
-    /// Adds one hold for each rate, or none, and what cannot be evaluated of `enforceWhen`.
+    /// Adds one hold for each rate, or none, and what cannot be evaluated and is assumed.
     pub fn hold(&self, facts: &Facts, estimate: Estimate, judgement: &mut Judgement) -> Result<(), Failure> {
-        let failure = |part, error: &EvaluationError| self.planned.failure(Some(self.limit), part, error);
-        let given = self.limit.amount.as_ref().map(|amount| amount.amount(facts)).transpose();
-        let given = given.map_err(|error| failure(Part::Amount, &error))?;
+        let mut assumed = |part, error: &EvaluationError| {
+            judgement.assumed.push(self.planned.failure(Some(self.limit), part, error));
+        };
+        // What a client's numbers may make fail is held as if the policy had said nothing of it.
+        let given =
+            self.limit.amount.as_ref().and_then(|amount| {
+                amount.amount(facts).inspect_err(|error| assumed(Part::Amount, error)).ok()
+            });
         let ttl = match &self.limit.ttl {
             Ttl::Fixed(ttl) => *ttl,
-            Ttl::From(ttl) => ttl.life(facts).map_err(|error| failure(Part::Ttl, &error))?.max(SHORTEST),
+            Ttl::From(ttl) => {
+                let life = ttl.life(facts).inspect_err(|error| assumed(Part::Ttl, error));
+                life.unwrap_or(DEFAULT_TTL).max(SHORTEST)
+            }
         };
-        let is_enforced = self.is_enforced(facts, &mut judgement.enforced);
+        let is_enforced = self.is_enforced(facts, &mut judgement.assumed);
         let before = judgement.holds.len();
         for (rate, max) in &self.rates {
             let tariff = self.tariff(&rate.rate, facts).inspect_err(|_| judgement.holds.truncate(before))?;
@@ -110,12 +118,12 @@ impl<'p> Matching<'p> {
     }
 
     /// An absent value cannot lift a limit, and neither can what has no value at all.
-    fn is_enforced(&self, facts: &Facts, enforced: &mut Vec<Failure>) -> bool {
+    fn is_enforced(&self, facts: &Facts, assumed: &mut Vec<Failure>) -> bool {
         match self.limit.enforce_when.as_ref().map(|when| when.predicate(facts)) {
             None | Some(Ok(true) | Err(EvaluationError::Absent(_))) => true,
             Some(Ok(false)) => false,
             Some(Err(error)) => {
-                enforced.push(self.planned.failure(Some(self.limit), Part::Enforcement, &error));
+                assumed.push(self.planned.failure(Some(self.limit), Part::Enforcement, &error));
                 true
             }
         }
