@@ -14,18 +14,20 @@ pub fn facts(shared: &Shared, in_force: &InForce) -> Option<Facts> {
     fetch(shared, in_force.first_needs(), &mut facts);
     let further = in_force.further_needs(&facts);
     let concerned = further.is_some();
-    fetch(shared, further.unwrap_or_default(), &mut facts);
+    let came = fetch(shared, further.unwrap_or_default(), &mut facts);
     // Last: Envoy forgets the route when a header goes, and finds it again without that header. It does so even if
     // there was no such header.
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity
-        && host::has_request_header(name)
+        && came.unwrap_or_else(|| host::has_request_header(name))
     {
         host::remove_request_header(name);
     }
     concerned.then_some(facts)
 }
 
-fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) {
+/// Whether there is an identity, if it was asked for.
+fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) -> Option<bool> {
+    let mut came = None;
     for need in needs {
         match need {
             Need::Header(name) => {
@@ -43,20 +45,24 @@ fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) {
                     facts.property(path, &value);
                 }
             }
-            Need::Identity => identify(shared, facts),
+            Need::Identity => came = Some(identify(shared, facts)),
             Need::Failures => facts.failures(shared.health.borrow_mut().counts(shared.now())),
         }
     }
+    came
 }
 
-/// Who is asking. One that cannot be read is none, and is counted.
-fn identify(shared: &Shared, facts: &mut Facts) {
+/// Who is asking, and whether anything said so. What cannot be read is nobody, and is counted.
+fn identify(shared: &Shared, facts: &mut Facts) -> bool {
+    let mut came = false;
     let found = match &shared.config.identity {
         None => Ok(None),
         // A header that is there twice is joined with a comma and so is no identity in either encoding: nobody
         // could say which of the two the auth filter wrote.
         Some(IdentitySource::Header { name, encoding }) => {
-            host::request_header(name).map(|value| identity::from_header(&value, *encoding)).transpose()
+            let value = host::request_header(name);
+            came = value.is_some();
+            value.map(|value| identity::from_header(&value, *encoding)).transpose()
         }
         Some(IdentitySource::Metadata { namespace, key }) => host::property(vec!["metadata"])
             .map_or(Ok(None), |message| identity::from_metadata(&message, namespace, key.as_deref())),
@@ -66,4 +72,5 @@ fn identify(shared: &Shared, facts: &mut Facts) {
         Ok(None) => {}
         Err(error) => shared.metrics.count(&Count::Unidentified(error)),
     }
+    came
 }
