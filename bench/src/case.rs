@@ -43,13 +43,14 @@ pub const fn weir(gateway: &'static str) -> Filter {
 }
 
 /// In the order of the table.
-pub const CASES: [Case; 11] = [
+pub const CASES: [Case; 12] = [
     case("Envoy alone", Filter::None),
     case("Envoy's rate-limit filter, one call", Filter::RateLimit { report: false }),
     case("the same, check on request and report on stream end", Filter::RateLimit { report: true }),
     case("empty Wasm filter", Filter::Empty),
     case("Wasm filter that asks for the path", Filter::Header),
     case("Wasm floor: two calls of constant bytes", Filter::Floor),
+    case("Weir, no policy", Filter::Weir { gateway: "nothing", header: false }),
     case(
         "Weir, no limit for the path, no header to take out",
         Filter::Weir { gateway: "elsewhere", header: false },
@@ -102,7 +103,7 @@ impl Case {
     /// Whether an answer shows that the case does what it is for.
     pub fn is_ready(&self, head: &str) -> bool {
         match self.filter {
-            Filter::Weir { gateway: "none" | "elsewhere", .. } => true,
+            Filter::Weir { gateway: "none" | "elsewhere" | "nothing", .. } => true,
             Filter::Weir { .. } => head.to_ascii_lowercase().contains("x-ratelimit-remaining-tokens"),
             _ => true,
         }

@@ -100,10 +100,12 @@ fn above(rows: &[Row], row: &Row) -> f64 {
 }
 
 fn targets(rows: &[Row], text: &mut String) {
+    let nothing = Filter::Weir { gateway: "nothing", header: false };
     let nobody = Filter::Weir { gateway: "elsewhere", header: false };
     let ratios = [
         ("one limit / the Wasm floor", weir("one"), Filter::Floor, 1.3),
         ("one limit / Envoy's check and report", weir("one"), Filter::RateLimit { report: true }, 1.0),
+        ("no policy / an empty Wasm filter", nothing, Filter::Empty, 1.3),
         ("no limit for the path, no header to take out / an empty Wasm filter", nobody, Filter::Empty, 1.3),
         ("the same / a Wasm filter that asks for the path", nobody, Filter::Header, 1.3),
         ("no limit for the path / an empty Wasm filter", weir("elsewhere"), Filter::Empty, 1.3),

@@ -295,7 +295,7 @@ impl Plan {
 
     /// Whether a limit may apply, as far as the first needs tell.
     pub fn may_concern(&self, facts: &Facts) -> bool {
-        self.gate.is_open(facts)
+        !self.policies.is_empty() && self.gate.is_open(facts)
     }
 
     /// Which limits apply, and what they would hold. `bodiless`: the request ends with its headers.

@@ -437,6 +437,9 @@ fn a_request_that_no_limit_is_for_is_let_go_by_its_headers() {
     let of_others = json!([{"predicate": "auth.identity.group == 'free'"}]);
     assert!(gated(of_others, "/v1/models").is_some(), "who knows");
     assert!(gated(json!([]), "/v1/models").is_some(), "every request is meant");
+    let nothing = InForce::Plan(Arc::new(Plan::new(Vec::new())));
+    assert!(nothing.first_needs().is_empty());
+    assert!(nothing.further_needs(&Facts::default()).is_none(), "there is no policy at all");
 }
 
 #[test]
