@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-k8s k8s-up k8s-down kind-up kind-test kind-down crds check fuzz bench
+.PHONY: help build manifests demo test test-k8s test-envoy-gateway k8s-up k8s-down kind-up kind-test kind-down crds check fuzz bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -19,6 +19,9 @@ test: ## every check and test that needs no container engine
 
 test-k8s: ## the tests against a real API server and etcd, without containers
 	@bash scripts/test-k8s.sh
+
+test-envoy-gateway: ## the manifests of Envoy Gateway, with its own control plane (built once: some ten minutes)
+	@bash scripts/test-envoy-gateway.sh
 
 k8s-up: ## a real API server and etcd on this machine, for .k8s/kubeconfig
 	@bash scripts/k8s.sh up

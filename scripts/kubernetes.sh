@@ -55,14 +55,41 @@ build_kubectl() {
   mv "$1/.kubectl" "$1/kubectl"
 }
 
+# Envoy Gateway's control plane, for Linux as its own image has it, and all definitions that it comes with. Its module cannot
+# be installed by its version alone, so it is built where it was downloaded to.
+need_envoy_gateway() {
+  local place="$cache/envoy-gateway-server-$envoy_gateway_pin" work folder
+  [ ! -x "$place/envoy-gateway" ] || return 0
+  need_go
+  folder="$(module_folder "github.com/envoyproxy/gateway@v$envoy_gateway_pin")"
+  mkdir -p "$cache"
+  work="$(mktemp -d "$cache/envoy-gateway.XXXXXX")"
+  cp -r "$folder" "$work/module"
+  chmod -R u+w "$work"
+  say "building Envoy Gateway $envoy_gateway_pin from its Go module, once (5 to 15 minutes)"
+  quietly env -C "$work/module" CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$work/place/envoy-gateway" ./cmd/envoy-gateway \
+    || die "Envoy Gateway could not be built"
+  cp -r "$work/module/charts/gateway-helm/crds" "$work/place/crds"
+  rm -rf "$place"
+  mv "$work/place" "$place"
+  rm -rf "$work"
+}
+
+# Where a Go module's files are, downloaded if need be.
+module_folder() {
+  local folder
+  folder="$(go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",/\1/p')"
+  [ -n "$folder" ] || die "$1 could not be downloaded"
+  echo "$folder"
+}
+
 # need_definitions PLACE MODULE@VERSION FILE...: definitions that a Go module carries.
 need_definitions() {
   local place="$1" module="$2" work folder
   shift 2
   [ "$(ls "$place" 2>/dev/null | wc -l)" != $# ] || return 0
   need_go
-  folder="$(go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",/\1/p')"
-  [ -n "$folder" ] || die "$module could not be downloaded"
+  folder="$(module_folder "$module")"
   mkdir -p "$cache"
   work="$(mktemp -d "$cache/definitions.XXXXXX")"
   (cd "$folder" && cp "$@" "$work")

@@ -52,13 +52,23 @@ pub fn has_kubernetes() -> bool {
         })
 }
 
+/// Envoy Gateway's control plane, which `make test-envoy-gateway` has built.
+pub fn envoy_gateway() -> PathBuf {
+    cache().join(format!("envoy-gateway-server-{}", pin("envoy-gateway"))).join("envoy-gateway")
+}
+
 /// The CustomResourceDefinitions of `gateway-api`, `envoy-gateway`, `istio` or `prometheus-operator`.
 pub fn definitions(whose: &str) -> PathBuf {
+    cache().join(format!("{whose}-{}", pin(whose)))
+}
+
+/// The version of somebody else's that the scripts take.
+fn pin(whose: &str) -> String {
     let script = std::fs::read_to_string(root().join("scripts/kubernetes.sh"))
         .expect("scripts/kubernetes.sh is there");
     let variable = format!("{}_pin=", whose.replace('-', "_"));
     let pin = script.lines().find_map(|line| line.strip_prefix(&variable));
-    cache().join(format!("{whose}-{}", pin.expect("scripts/kubernetes.sh pins it")))
+    pin.expect("scripts/kubernetes.sh pins it").to_owned()
 }
 
 /// Redis: `$WEIR_REDIS`, the one in the PATH, or the one that `make` has found a name for.

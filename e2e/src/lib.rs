@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod envoy;
 pub mod jwt;
 pub mod llm;
+pub mod pod;
 pub mod process;
 pub mod readme;
 pub mod redis;

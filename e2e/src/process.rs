@@ -85,6 +85,9 @@ impl Drop for Process {
     }
 }
 
+/// Where Envoy Gateway and its proxies listen, come what may.
+const FIXED: std::ops::Range<u16> = 18_000..20_000;
+
 /// A port that nobody listens on and that the system does not hand out by itself, so that it stays free until the
 /// program that is told of it listens there.
 pub fn free_port() -> u16 {
@@ -94,6 +97,9 @@ pub fn free_port() -> u16 {
     loop {
         let port = 12_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 19_000;
         let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if FIXED.contains(&port) {
+            continue;
+        }
         if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.get_or_insert_default().insert(port) {
             return port;
         }
