@@ -65,6 +65,27 @@ fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
     cluster.wait_for_reason(&POLICY, "Accepted", "Accepted");
     cluster.wait_for_reason(&POLICY, "Enforced", "Enforced");
     cluster.wait_for_reason(&["trlp.weir.dev", "other"], "Enforced", "NoFilter");
+    reads_bodies(&cluster, address);
+}
+
+/// Limits may name what the body says once Envoy lets the filter wait for it.
+fn reads_bodies(cluster: &Cluster, address: SocketAddr) {
+    let bodies = manifest("bodies/envoypatchpolicy.yaml");
+    cluster.apply(&bodies.replace("llm-gateway", "api-gateway"));
+    holds(cluster, "envoypatchpolicy", "weir-bodies", "Programmed");
+    let path = "/spec/wasm/0/config/requestBody";
+    let edit = json!([{ "op": "add", "path": path, "value": { "access": "Buffer" } }]).to_string();
+    cluster.run(&["patch", "envoyextensionpolicy", "weir", "--type=json", "-p", &edit]);
+    let target = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "api-gateway" });
+    let when = json!([{ "predicate": "llm.model == 'gpt-4o'" }]);
+    let rates = json!([{ "limit": 0, "window": "1h", "unit": "requests" }]);
+    let spec = json!({ "targetRef": target, "limits": { "none": { "when": when, "rates": rates } } });
+    cluster.apply(&named("weir.dev/v1alpha1", "TokenRateLimitPolicy", "model", spec));
+    let carol = jwt::token(&jwt::kuadrant_user("carol", "gold"));
+    let chat = Request::chat(5).token(&carol);
+    wait::until("the model's refusal", || (chat.send(address).status == 429).then_some(()));
+    let other = chat.body(json!({ "model": "another", "messages": [], "max_tokens": 5 }).to_string());
+    assert!(is_admitted(&other.send(address)));
 }
 
 fn is_admitted(answer: &Response) -> bool {
@@ -73,21 +94,19 @@ fn is_admitted(answer: &Response) -> bool {
 
 /// Another Gateway with all requests refused, which is none of this proxy's business.
 fn others(cluster: &Cluster) {
-    let named = |version: &str, kind: &str, spec: Value| {
-        let metadata = json!({ "name": "other", "namespace": "default" });
-        json!({ "apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec }).to_string()
-    };
     let (gateway_api, listeners) =
         ("gateway.networking.k8s.io/v1", json!([{ "name": "http", "protocol": "HTTP", "port": 80 }]));
     cluster.apply(&named(
         gateway_api,
         "Gateway",
+        "other",
         json!({ "gatewayClassName": "another", "listeners": listeners }),
     ));
     let rules = json!([{ "backendRefs": [{ "name": "llm", "port": 8000 }] }]);
     cluster.apply(&named(
         gateway_api,
         "HTTPRoute",
+        "other",
         json!({ "parentRefs": [{ "name": "other" }], "rules": rules }),
     ));
     let target = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "other" });
@@ -95,6 +114,7 @@ fn others(cluster: &Cluster) {
     cluster.apply(&named(
         "weir.dev/v1alpha1",
         "TokenRateLimitPolicy",
+        "other",
         json!({ "targetRef": target, "limits": limits }),
     ));
 }
@@ -182,9 +202,8 @@ fn adapter(cluster: &Cluster, kubeconfig: &Path, folder: &Path) -> Adapter {
 fn install(cluster: &Cluster, adapter: &Adapter, llm: SocketAddr) {
     cluster.run(&["apply", "-f", "manifests/kind"]);
     endpoint(cluster, &cluster.get(&["service", "llm"]), llm.port());
-    let manifest = artefacts::root().join("manifests/envoy-gateway/envoyextensionpolicy.yaml");
     let digest = adapter.get("/weir.wasm.sha256").text();
-    let ours = std::fs::read_to_string(manifest).unwrap();
+    let ours = manifest("envoyextensionpolicy.yaml");
     let ours = [
         ("0".repeat(64), digest.trim().to_owned()),
         ("name: llm-gateway".to_owned(), "name: api-gateway".to_owned()),
@@ -247,4 +266,13 @@ fn proxy(cluster: &Cluster, folder: &Path) -> Process {
     let arguments = spec["containers"][0]["args"].as_array_mut().unwrap();
     arguments.push("--disable-hot-restart".into());
     pod::start(cluster, ("envoy", ITS, &spec), &artefacts::envoy(), folder)
+}
+
+fn manifest(path: &str) -> String {
+    std::fs::read_to_string(artefacts::root().join("manifests/envoy-gateway").join(path)).unwrap()
+}
+
+fn named(version: &str, kind: &str, name: &str, spec: Value) -> String {
+    let metadata = json!({ "name": name, "namespace": "default" });
+    json!({ "apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec }).to_string()
 }
