@@ -2,6 +2,7 @@
 
 mod enforcement;
 mod manifests;
+mod merging;
 mod replicas;
 mod routes;
 mod scale;

@@ -8,16 +8,16 @@ use e2e::wait;
 use e2e::world::World;
 use serde_json::{Value, json};
 
-fn requests(limit: &str, max: u64) -> Value {
+pub fn requests(limit: &str, max: u64) -> Value {
     json!({ "limits": { limit: { "rates": [{ "limit": max, "window": "1h", "unit": "requests" }] } } })
 }
 
-fn to(path: &str, headers: &[(&str, &str)]) -> Request {
+pub fn to(path: &str, headers: &[(&str, &str)]) -> Request {
     headers.iter().fold(Request::post(path, &json!({})), |request, (name, value)| request.header(name, value))
 }
 
 /// The smallest maximum of requests that this one met.
-fn met(world: &World, request: &Request) -> String {
+pub fn met(world: &World, request: &Request) -> String {
     let answer = world.send(request);
     answer.header("x-ratelimit-limit-requests").unwrap_or("none").to_owned()
 }
