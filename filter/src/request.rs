@@ -10,11 +10,11 @@ use policy::identity;
 
 /// Fetches what is needed, and takes the identity's header out of the request. `None`: no limit applies to it.
 pub fn facts(shared: &Shared, in_force: &InForce) -> Option<Facts> {
-    let mut facts = Facts::default();
-    fetch(shared, in_force.first_needs(), &mut facts);
-    let further = in_force.further_needs(&facts);
-    let concerned = further.is_some();
-    let came = fetch(shared, further.unwrap_or_default(), &mut facts);
+    let (mut facts, mut came) = (Facts::default(), None);
+    let concerned = in_force.rounds().iter().all(|round| {
+        came = fetch(shared, round.needs(), &mut facts).or(came);
+        round.is_open(&facts)
+    });
     // Last: Envoy forgets the route when a header goes, and finds it again without that header. It does so even if
     // there was no such header.
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity

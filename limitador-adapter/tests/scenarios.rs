@@ -261,11 +261,14 @@ impl Player for Native {
             asked: Some(false),
             ..Seen::default()
         };
-        let mut needs = self.plan.first_needs().to_vec();
-        let first = self.facts(request, claims, &needs);
-        if let Some(further) = self.plan.further_needs(&first) {
-            needs.extend_from_slice(further);
-            let facts = self.facts(request, claims, &needs);
+        let (mut needs, mut facts) = (Vec::new(), Facts::default());
+        let plan = self.plan.clone();
+        let concerned = plan.rounds().iter().all(|round| {
+            needs.extend_from_slice(round.needs());
+            facts = self.facts(request, claims, &needs);
+            round.is_open(&facts)
+        });
+        if concerned {
             let bodiless = request.bytes().is_empty();
             self.handle(&mut exchange, &mut seen, Event::Request { facts, bodiless });
         }

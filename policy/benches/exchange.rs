@@ -4,7 +4,7 @@
 
 use policy::config::Encoding;
 use policy::exchange::{Effect, Event, Exchange, InForce, ReservationId};
-use policy::facts::Facts;
+use policy::facts::{Facts, Need};
 use policy::identity;
 use policy::meter::ResponseHead;
 use policy::model::Policy;
@@ -77,13 +77,20 @@ fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     let id = ReservationId { prefix: prefix.clone(), number: 10 };
     let in_force = InForce::Plan(plan.clone());
     let mut facts = Facts::default();
-    facts.header(":path", b"/v1/chat/completions");
-    if in_force.further_needs(&facts).is_none() {
+    let concerned = in_force.rounds().iter().all(|round| {
+        for need in round.needs() {
+            match need {
+                Need::Header(name) if name == ":path" => facts.header(name, b"/v1/chat/completions"),
+                Need::Header(name) => facts.header(name, b"560"),
+                _ => facts.auth(identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap()),
+            }
+        }
+        round.is_open(&facts)
+    });
+    if !concerned {
         return;
     }
     let mut exchange = Exchange::new(in_force, id);
-    facts.header("content-length", b"560");
-    facts.auth(identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap());
     black_box(exchange.handle(Event::Request { facts, bodiless: false }));
     if exchange.is_over() {
         return;

@@ -13,7 +13,7 @@ use crate::health;
 use crate::meter::{CHARACTERS_PER_TOKEN, Cause, Meter, ResponseHead, Usage};
 use crate::model::{FailureMode, StreamUsage};
 use crate::outbox::Settlement;
-use crate::plan::{Estimate, Failure, Hold, Judgement, Plan};
+use crate::plan::{Estimate, Failure, Hold, Judgement, Plan, Round};
 use crate::refusal::{self, Denial, Headers, Standing};
 use crate::request::{Dialect, UsageChunkFilter};
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -95,20 +95,12 @@ pub enum InForce {
 }
 
 impl InForce {
-    /// The facts that tell whether a request concerns a policy at all.
-    pub fn first_needs(&self) -> &[Need] {
+    /// In which order the facts of [`Event::Request`] are fetched. If a round ends the fetching, no limit applies and
+    /// there is no exchange.
+    pub fn rounds(&self) -> &[Round] {
         match self {
             Self::Nothing(_) => &[],
-            Self::Plan(plan) => plan.first_needs(),
-        }
-    }
-
-    /// What [`Event::Request`] must bring beside the first facts. `None`: by those no limit applies, and there is no
-    /// exchange.
-    pub fn further_needs(&self, first: &Facts) -> Option<&[Need]> {
-        match self {
-            Self::Nothing(_) => Some(&[]),
-            Self::Plan(plan) => plan.may_concern(first).then(|| plan.further_needs()),
+            Self::Plan(plan) => plan.rounds(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::meter::{Pointers, Usage};
 use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, TargetKind, Tariff, UsageRules};
 use crate::order;
 use crate::routes::Routes;
-use gate::Gate;
+pub use gate::Round;
 use holding::{Buckets, Matching};
 use index::Index;
 use precedence::Effective;
@@ -30,9 +30,8 @@ pub struct Plan {
     /// Of the policies that apply on every route.
     index: Index,
     needs: Vec<Need>,
-    gate: Gate,
-    /// Of the needs, those that are not the gate's.
-    further_needs: Vec<Need>,
+    /// In which the needs are fetched.
+    rounds: Vec<Round>,
     answer_headers: Vec<String>,
     body: BodyAccess,
     /// The JSON pointers of all expressions.
@@ -227,9 +226,8 @@ impl Plan {
             }
         };
         let index = Index::new(&policies, &places, |_| true);
-        let (gate, further_needs, body) = (Gate::default(), Vec::new(), BodyAccess::None);
-        Self { policies, routes, index, needs, gate, further_needs, answer_headers, body, pointers, answered }
-            .gated()
+        let (rounds, body) = (gate::rounds(&policies, &needs), BodyAccess::None);
+        Self { policies, routes, index, needs, rounds, answer_headers, body, pointers, answered }
     }
 
     /// The response's headers, in lower case, that a `cost` names.
@@ -254,15 +252,7 @@ impl Plan {
                 self.needs.retain(|need| !matches!(need, Need::Header(_)));
             }
         }
-        self.gated()
-    }
-
-    /// Divides the needs. All headers at once are cheaper than some of them twice.
-    fn gated(mut self) -> Self {
-        let all_headers = self.needs.contains(&Need::Headers);
-        self.gate = if all_headers { Gate::default() } else { Gate::new(&self.policies) };
-        let is_further = |need: &&Need| !self.gate.needs().contains(need);
-        self.further_needs = self.needs.iter().filter(is_further).cloned().collect();
+        self.rounds = gate::rounds(&self.policies, &self.needs);
         self
     }
 
@@ -283,19 +273,9 @@ impl Plan {
         &self.needs
     }
 
-    /// Of the needs, those that tell whether the others are needed at all.
-    pub fn first_needs(&self) -> &[Need] {
-        self.gate.needs()
-    }
-
-    /// The other needs.
-    pub fn further_needs(&self) -> &[Need] {
-        &self.further_needs
-    }
-
-    /// Whether a limit may apply, as far as the first needs tell.
-    pub fn may_concern(&self, facts: &Facts) -> bool {
-        !self.policies.is_empty() && self.gate.is_open(facts)
+    /// In which order they are fetched, for as long as a limit may apply.
+    pub fn rounds(&self) -> &[Round] {
+        &self.rounds
     }
 
     /// Which limits apply, and what they would hold. `bodiless`: the request ends with its headers.

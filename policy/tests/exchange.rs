@@ -408,9 +408,9 @@ proptest! {
     }
 }
 
-/// A plan whose limit `when` gives, and what must be fetched of a request to `path`.
-/// Of a request of this path, if it may concern a limit with these predicates.
-fn gated(when: Value, path: &str) -> Option<Exchange> {
+/// How many rounds of facts are fetched of a request with them, and its exchange if it may concern a limit with these
+/// predicates.
+fn gated(when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
     let document = json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
         "metadata": {"name": "p"},
@@ -422,8 +422,10 @@ fn gated(when: Value, path: &str) -> Option<Exchange> {
     });
     let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
     let in_force = InForce::Plan(Arc::new(plan));
-    in_force.further_needs(&facts(path, None))?;
-    Some(Exchange::new(in_force, ReservationId { prefix: "w".into(), number: 1 }))
+    let asked = in_force.rounds().iter().take_while(|round| round.is_open(facts)).count();
+    let (asked, concerned) = (in_force.rounds().len().min(asked + 1), asked == in_force.rounds().len());
+    let id = ReservationId { prefix: "w".into(), number: 1 };
+    (asked, concerned.then(|| Exchange::new(in_force, id)))
 }
 
 #[test]
@@ -432,14 +434,26 @@ fn a_request_that_no_limit_is_for_is_let_go_by_its_headers() {
         {"predicate": "auth.identity.group == 'free'"},
         {"predicate": "request.path == '/v1/chat/completions'"},
     ]);
-    assert!(gated(chat.clone(), "/v1/models").is_none());
-    assert!(gated(chat, "/v1/chat/completions").is_some());
+    let rounds = |when: &Value, path, identity: Option<Value>| {
+        let mut facts = facts(path, None);
+        identity.into_iter().for_each(|identity| facts.auth(json!({ "identity": identity })));
+        let (rounds, exchange) = gated(when.clone(), &facts);
+        (rounds, exchange.is_some())
+    };
+    let (free, gold) = (Some(json!({"group": "free"})), Some(json!({"group": "gold"})));
+    assert_eq!(rounds(&chat, "/v1/models", free.clone()), (1, false));
+    assert_eq!(rounds(&chat, "/v1/chat/completions", gold.clone()), (2, false), "by who is asking");
+    assert_eq!(rounds(&chat, "/v1/chat/completions", None), (2, false));
+    assert_eq!(rounds(&chat, "/v1/chat/completions", free.clone()), (3, true));
     let of_others = json!([{"predicate": "auth.identity.group == 'free'"}]);
-    assert!(gated(of_others, "/v1/models").is_some(), "who knows");
-    assert!(gated(json!([]), "/v1/models").is_some(), "every request is meant");
-    let nothing = InForce::Plan(Arc::new(Plan::new(Vec::new())));
-    assert!(nothing.first_needs().is_empty());
-    assert!(nothing.further_needs(&Facts::default()).is_none(), "there is no policy at all");
+    assert_eq!(rounds(&of_others, "/v1/models", gold.clone()), (1, false));
+    assert_eq!(rounds(&of_others, "/v1/models", free.clone()), (2, true));
+    let estimated = json!([{"predicate": "llm.estimate.total > 100 && auth.identity.group == 'free'"}]);
+    assert_eq!(rounds(&estimated, "/v1/models", gold), (1, true), "who knows yet");
+    assert_eq!(rounds(&json!([]), "/v1/models", free), (1, true), "every request is meant");
+    let nothing = Plan::new(Vec::new());
+    assert!(nothing.rounds()[0].needs().is_empty());
+    assert!(!nothing.rounds()[0].is_open(&Facts::default()), "there is no policy at all");
 }
 
 #[test]
@@ -448,13 +462,11 @@ fn a_predicate_that_fails_beside_a_false_one_fails_nothing() {
     let elsewhere = json!({"predicate": "request.path == '/v1/models' && auth.identity.userid != ''"});
     let user = json!({"predicate": "auth.identity.userid == 'bob'"});
     for when in [json!([failing, user]), json!([user, failing])] {
-        let mut exchange = gated(when, "/v1/chat/completions").expect("who is not known yet");
-        let facts = facts("/v1/chat/completions", Some("alice"));
-        assert_eq!(exchange.handle(Event::Request { facts, bodiless: false }), []);
+        assert!(gated(when, &facts("/v1/chat/completions", Some("alice"))).1.is_none());
     }
-    let mut exchange =
-        gated(json!([failing, elsewhere]), "/v1/models").expect("a predicate that fails is not false");
     let facts = facts("/v1/models", Some("alice"));
+    let (_, exchange) = gated(json!([failing, elsewhere]), &facts);
+    let mut exchange = exchange.expect("a predicate that fails is not false");
     let effects = exchange.handle(Event::Request { facts, bodiless: false });
     assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
 }
