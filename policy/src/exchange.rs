@@ -2,26 +2,29 @@
 //! the shell performs the effects in their order.
 
 mod intake;
+mod reservation;
+mod responding;
 mod spent;
 
 pub use intake::RequestEdit;
 
-use crate::call::{self, CallFailure, Item};
-use crate::count::{Count, UsageSource};
-use crate::facts::{Answer, Facts, Need};
+use crate::call::CallFailure;
+use crate::count::Count;
+use crate::facts::Facts;
 use crate::health;
-use crate::meter::{CHARACTERS_PER_TOKEN, Cause, Meter, ResponseHead, Usage};
-use crate::model::{FailureMode, StreamUsage};
+use crate::meter::{Meter, ResponseHead};
+use crate::model::FailureMode;
 use crate::outbox::Settlement;
-use crate::plan::{Estimate, Failure, Hold, Judgement, Plan, Round};
-use crate::refusal::{self, Denial, Headers, Standing};
-use crate::request::{Dialect, UsageChunkFilter};
+use crate::plan::{Failure, Plan, Round};
+use crate::refusal::{self, Denial, Headers};
+use crate::request::UsageChunkFilter;
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
-use crate::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
+use crate::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use intake::Intake;
+use reservation::Reservation;
+use responding::{Ending, Responding};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Everything that can happen to one exchange. The shell turns each host callback into one of these.
 #[derive(Debug)]
@@ -136,38 +139,6 @@ enum State {
     Responding(Box<Responding>),
     /// Nothing is left to do.
     Over,
-}
-
-#[derive(Debug)]
-struct Reservation {
-    id: String,
-    holds: Vec<Hold>,
-    estimate: Estimate,
-    /// The call is known to use no tokens.
-    tokenless: bool,
-    /// In which a refusal is told.
-    dialect: Dialect,
-    /// For a `cost` or the body of `onExceeded`, if there is one.
-    facts: Option<Box<Facts>>,
-    /// For `upstream.failuresLastMinute`, if a policy asks for it; empty where the model is not known.
-    model: Option<String>,
-    /// The provider is asked for the stream's usage, and the client did not do that.
-    usage_unasked: bool,
-    /// Beside `holds`; empty if the adapter did not say.
-    statuses: Vec<DescriptorStatus>,
-}
-
-#[derive(Debug)]
-struct Responding {
-    reservation: Reservation,
-    status: u16,
-    /// Those that a `cost` names.
-    headers: BTreeMap<String, String>,
-    meter: Option<Meter>,
-    /// Finds what policies want of the body beside its usage.
-    finder: Option<Meter>,
-    /// Takes out what the client has not asked for.
-    usage_chunk: Option<UsageChunkFilter>,
 }
 
 impl Exchange {
@@ -391,146 +362,6 @@ impl std::fmt::Display for ReservationId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{:x}", self.prefix, self.number)
     }
-}
-
-impl Reservation {
-    fn new(id: String, plan: &Plan, judgement: Judgement, facts: &Facts, bodiless: bool) -> Self {
-        let Judgement { holds, estimate, .. } = judgement;
-        let tokenless = bodiless || facts.path().is_some_and(uses_no_tokens);
-        let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
-        let dialect = facts.dialect();
-        let (facts, usage_unasked, statuses) = (None, false, Vec::new());
-        Self { id, holds, estimate, tokenless, dialect, facts, model, usage_unasked, statuses }
-    }
-
-    /// Keeps what a `cost` or the body of `onExceeded` may ask for.
-    fn keep(&mut self, facts: Facts) {
-        let asks = |hold: &Hold| hold.rate.rate.cost.is_some() || hold.rate.on_exceeded.is_some();
-        self.facts = self.holds.iter().any(asks).then(|| Box::new(facts));
-    }
-
-    /// Whether somebody wants the provider to tell the usage of a stream.
-    fn asks_for_usage(&self) -> bool {
-        let rates = self.holds.iter().map(|hold| &hold.rate);
-        let mut of_usage = rates.filter(|rate| rate.rate.unit.is_of_usage());
-        of_usage.any(|rate| rate.usage.stream_usage == StreamUsage::Request)
-    }
-
-    fn counts_tokens(&self) -> bool {
-        self.holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage())
-    }
-
-    fn reserve(&self) -> Vec<u8> {
-        let items = self.holds.iter();
-        let items = items.map(|hold| Item {
-            entries: &hold.entries,
-            amount: hold.amount,
-            ttl: hold.ttl,
-            max: hold.rate.rate.max.fixed().is_none().then_some(hold.max),
-            unenforced: !hold.enforced,
-        });
-        call::reserve(&self.id, items)
-    }
-
-    /// A server that chose an id of its own knows no other.
-    fn answered(&mut self, response: ReserveResponse) {
-        if !response.reservation_id.is_empty() {
-            self.id = response.reservation_id;
-        }
-        self.statuses = response.statuses;
-    }
-
-    /// Each hold beside what the adapter said of it, if it did.
-    fn standings(&self) -> Vec<Standing<'_>> {
-        let statuses = self.statuses.iter().map(Some).chain(std::iter::repeat(None));
-        self.holds.iter().zip(statuses).map(|(hold, status)| Standing { hold, status }).collect()
-    }
-
-    /// The holds that were refused; all, if the adapter did not say which.
-    fn refusing(&self) -> impl Iterator<Item = &Hold> {
-        let named = self.statuses.iter().any(|status| status.code() == Code::OverLimit);
-        self.standings()
-            .into_iter()
-            .filter(move |standing| !named || standing.is_over())
-            .map(|standing| standing.hold)
-    }
-
-    /// The request never went on.
-    fn release(&self) -> Effect {
-        self.commit(self.holds.iter().map(|_| 0))
-    }
-
-    /// The request went on, and the client left before any answer: the input was sent.
-    fn unanswered(mut self) -> Vec<Effect> {
-        let usage = if self.tokenless { Usage::default() } else { estimated(self.estimate.input, 0) };
-        self.charge(Answer { usage, ..Answer::default() }, UsageSource::Estimated)
-    }
-
-    /// Ends it with these charges, one for each hold.
-    fn commit(&self, charges: impl Iterator<Item = u64>) -> Effect {
-        let items = self.holds.iter().zip(charges).map(|(hold, amount)| Item {
-            entries: &hold.entries,
-            amount,
-            ttl: Duration::ZERO,
-            max: None,
-            unenforced: false,
-        });
-        Effect::Commit(Settlement(call::commit(&self.id, items)))
-    }
-}
-
-/// How a response came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// Its last byte has passed.
-    Complete,
-    /// The client or the upstream went away before.
-    Cut,
-}
-
-impl Responding {
-    /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
-    /// reports nothing costs its input and what was delivered.
-    fn settle(mut self: Box<Self>, ending: Ending) -> Vec<Effect> {
-        let finished = ending == Ending::Complete;
-        let headers = std::mem::take(&mut self.headers);
-        let pointed = self.finder.as_mut().map(Meter::found).unwrap_or_default();
-        let answer = |usage| Answer { usage, code: self.status, finished, headers, pointed };
-        let Some(meter) = &mut self.meter else {
-            return self.reservation.charge(answer(Usage::default()), UsageSource::None);
-        };
-        let reading = meter.finish();
-        let reservation = &mut self.reservation;
-        // A count that is none is no report: what was delivered and is in no other is estimated.
-        let whole = finished && !reading.ended_in_error && reading.broken != Some(Cause::Count);
-        let usage = if whole { reading.usage } else { reading.usage_if_cut() };
-        let mut effects = match usage {
-            Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),
-            None if (200..300).contains(&self.status) && !reservation.tokenless => {
-                let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
-                let usage = estimated(reservation.estimate.input, delivered);
-                reservation.charge(answer(usage), UsageSource::Estimated)
-            }
-            None => reservation.charge(answer(Usage::default()), UsageSource::None),
-        };
-        // Half a document is what a cut leaves; anything else that could not be read should be known.
-        if let Some(cause) = reading.broken.filter(|_| finished) {
-            effects.push(Effect::Count(Count::Unreadable(cause)));
-        }
-        effects
-    }
-}
-
-/// The usage of an exchange whose provider told none.
-fn estimated(input: u64, output: u64) -> Usage {
-    Usage { input, output, total: input.saturating_add(output), ..Usage::default() }
-}
-
-/// Operations that use no tokens, by the end of their path.
-fn uses_no_tokens(path: &str) -> bool {
-    let path = path.split('?').next().unwrap_or(path).trim_end_matches('/');
-    let last = path.rsplit('/').next().unwrap_or(path);
-    matches!(last, "models" | "count_tokens" | "moderations") || last.ends_with(":countTokens")
 }
 
 /// Each part of a policy that could not be evaluated is counted, by its policy and its part.

@@ -1,6 +1,7 @@
 //! What a rate is charged for an exchange, in its own unit, by the usage that its policy sees.
 
-use super::{Effect, Reservation};
+use super::Effect;
+use super::reservation::Reservation;
 use crate::count::{Count, UsageSource};
 use crate::facts::{Answer, Facts};
 use crate::meter::{Meter, ResponseHead, Usage};
