@@ -1,5 +1,6 @@
-//! Just enough of HTTP/1.1 for a client and a server that only ever talk to Envoy.
+//! Just enough of HTTP/1.1 for a client and a server that only ever talk to Envoy, and what they say.
 
+use serde_json::json;
 use std::io::{self, Read};
 use std::net::TcpStream;
 
@@ -53,4 +54,26 @@ fn content_length(head: &str) -> io::Result<usize> {
     let length = fields.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|(_, value)| value.trim().parse().ok());
     length.ok_or_else(|| io::Error::other(format!("no content-length in {head}")))
+}
+
+/// A chat completion that says this and used 100 tokens.
+pub fn completion(text: &str) -> String {
+    let body = json!({
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_790_000_000,
+        "model": "gpt-4o",
+        "choices": [{
+            "index": 0,
+            "message": { "role": "assistant", "content": text, "refusal": null },
+            "finish_reason": "stop"
+        }],
+        "usage": {
+            "prompt_tokens": 40,
+            "completion_tokens": 60,
+            "total_tokens": 100,
+            "prompt_tokens_details": { "cached_tokens": 0 }
+        }
+    });
+    body.to_string()
 }

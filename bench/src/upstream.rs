@@ -31,22 +31,6 @@ fn serve(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
 /// A chat completion of 1.2 kB that used 100 tokens.
 fn answer() -> Vec<u8> {
     let text = "The river is held back by the weir, and what may pass is measured. ".repeat(12);
-    let body = serde_json::json!({
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1_790_000_000,
-        "model": "gpt-4o",
-        "choices": [{
-            "index": 0,
-            "message": { "role": "assistant", "content": text, "refusal": null },
-            "finish_reason": "stop"
-        }],
-        "usage": {
-            "prompt_tokens": 40,
-            "completion_tokens": 60,
-            "total_tokens": 100,
-            "prompt_tokens_details": { "cached_tokens": 0 }
-        }
-    });
-    message::encode("HTTP/1.1 200 OK", &[("content-type", "application/json")], body.to_string().as_bytes())
+    let body = message::completion(&text);
+    message::encode("HTTP/1.1 200 OK", &[("content-type", "application/json")], body.as_bytes())
 }

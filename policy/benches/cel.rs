@@ -1,15 +1,13 @@
 //! What expressions cost, in nanoseconds: the best of some rounds. `cargo bench -p policy --bench cel`.
 
+mod timer;
+
 use policy::cel::{EvaluationError, Expression, Phase, Use};
 use policy::facts::Facts;
 use serde_json::{Value, json};
-use std::hint::black_box;
-use std::time::Instant;
 
 const PATH: &str = r#"request.path == "/v1/chat/completions""#;
 const USER: &str = "auth.identity.userid";
-const ROUNDS: u32 = 2000;
-const TIMES: u32 = 200;
 
 fn in_group(group: &str) -> String {
     format!(
@@ -33,15 +31,8 @@ fn facts(identity: Value) -> Facts {
     facts
 }
 
-fn measure<T>(name: &str, mut what: impl FnMut() -> T) {
-    let round = |_| {
-        let start = Instant::now();
-        for _ in 0..TIMES {
-            black_box(what());
-        }
-        start.elapsed().as_nanos() / u128::from(TIMES)
-    };
-    println!("{:>8} ns  {name}", (0..ROUNDS).map(round).min().unwrap_or_default());
+fn measure<T>(name: &str, what: impl FnMut() -> T) {
+    println!("{:>8.0} ns  {name}", timer::best(200, what));
 }
 
 /// One limit as the announcement writes it: two predicates and a counter.

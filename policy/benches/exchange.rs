@@ -2,6 +2,8 @@
 //! rounds. `cargo bench -p policy --bench exchange`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod timer;
+
 use policy::config::Encoding;
 use policy::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use policy::facts::{Facts, Need};
@@ -14,10 +16,7 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
-const ROUNDS: u32 = 500;
-const TIMES: u32 = 200;
 const IDENTITY: &str =
     r#"{"iss":"https://idp.example","userid":"alice","group":"free","exp":1900000000,"aud":["llm"]}"#;
 const ANSWER: &[u8] =
@@ -25,15 +24,8 @@ const ANSWER: &[u8] =
     {"role":"assistant","content":"A weir is a low wall across a river."},"finish_reason":"stop"}],
     "usage":{"prompt_tokens":20,"completion_tokens":30,"total_tokens":50}}"#;
 
-fn measure<T>(name: &str, mut what: impl FnMut() -> T) {
-    let round = |_| {
-        let start = Instant::now();
-        for _ in 0..TIMES {
-            black_box(what());
-        }
-        start.elapsed().as_nanos() / u128::from(TIMES)
-    };
-    println!("{:>8} ns  {name}", (0..ROUNDS).map(round).min().unwrap_or_default());
+fn measure<T>(name: &str, what: impl FnMut() -> T) {
+    println!("{:>8.0} ns  {name}", timer::best(200, what));
 }
 
 /// So many limits that are alike, for this path and group.

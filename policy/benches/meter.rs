@@ -1,12 +1,13 @@
 //! How fast the meter reads, per format, beside `serde_json` parsing the same bytes to a value. The best of several
 //! rounds; run with `cargo bench -p policy --bench meter`.
 
+mod timer;
+
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use policy::meter::{Meter, ResponseHead};
 use std::hint::black_box;
 use std::io::Write;
-use std::time::{Duration, Instant};
 
 /// What Envoy hands over at once.
 const CHUNK: usize = 16 << 10;
@@ -51,14 +52,7 @@ fn parse(documents: &[Vec<u8>]) {
 
 /// Decoded GB/s of the best of many rounds.
 fn speed(bytes: usize, work: impl Fn()) -> f64 {
-    let mut best = Duration::MAX;
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_millis(700) {
-        let round = Instant::now();
-        work();
-        best = best.min(round.elapsed());
-    }
-    bytes as f64 / best.as_nanos() as f64
+    bytes as f64 / timer::best(1, work)
 }
 
 fn bodies() -> std::io::Result<Vec<Body>> {

@@ -1,9 +1,10 @@
 //! How long a request is read and edited, beside `serde_json` parsing it to a value. The best of several rounds; run
 //! with `cargo bench -p policy --bench request`.
 
+mod timer;
+
 use policy::request::{self, Extent, UsageChunkFilter, edit};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -51,12 +52,5 @@ fn event(text: &str) -> String {
 
 /// Of the best of many rounds.
 fn micros(work: impl Fn()) -> f64 {
-    let mut best = Duration::MAX;
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_millis(700) {
-        let round = Instant::now();
-        work();
-        best = best.min(round.elapsed());
-    }
-    best.as_secs_f64() * 1e6
+    timer::best(1, work) / 1000.0
 }

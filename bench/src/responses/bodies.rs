@@ -48,8 +48,8 @@ pub fn all() -> Result<Vec<Body>> {
     let mut bodies = Vec::new();
     for encoding in ["", "gzip"] {
         for (name, events, is_stream) in [
-            ("responses: 1.2 kB JSON", vec![completion(8)], false),
-            ("responses: 1 MB JSON", vec![completion(9_600)], false),
+            ("responses: 1.2 kB JSON", vec![message::completion(&PROSE.repeat(8))], false),
+            ("responses: 1 MB JSON", vec![message::completion(&PROSE.repeat(9_600))], false),
             ("responses: stream of 200 chunks", events(), true),
         ] {
             bodies.push(Body::new(name, encoding, &events, is_stream)?);
@@ -75,27 +75,6 @@ impl Body {
         let pieces = if is_stream { chunked(bytes) } else { bytes };
         Ok(Self { name, encoding, is_stream, plain, head: head.into_bytes(), pieces })
     }
-}
-
-fn completion(times: usize) -> String {
-    serde_json::json!({
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1_790_000_000,
-        "model": "gpt-4o",
-        "choices": [{
-            "index": 0,
-            "message": { "role": "assistant", "content": PROSE.repeat(times), "refusal": null },
-            "finish_reason": "stop"
-        }],
-        "usage": {
-            "prompt_tokens": 40,
-            "completion_tokens": 60,
-            "total_tokens": 100,
-            "prompt_tokens_details": { "cached_tokens": 0 }
-        }
-    })
-    .to_string()
 }
 
 fn events() -> Vec<String> {
