@@ -22,10 +22,11 @@ pub struct Routes {
     listeners: Vec<Place>,
     /// By host, kind and text of the path, then the most specific first.
     entries: Vec<Entry>,
-    /// The most dots in a wildcard, and the most slashes in a prefix, that any entry has: what a client adds beyond
-    /// costs nothing.
+    /// The most dots in a wildcard, and the most slashes in a prefix or in what a regular expression begins with, that any
+    /// entry has: what a client adds beyond costs nothing.
     deepest_host: usize,
     deepest_path: usize,
+    has_regexes: bool,
     /// Every port that is named.
     ports: Vec<u32>,
     needs: Vec<Need>,
@@ -77,15 +78,16 @@ impl Routes {
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or_default();
         let wildcards = entries.iter().filter(|entry| entry.host.starts_with('*'));
         let deepest_host = most(&mut wildcards.map(|entry| entry.host.matches('.').count()));
-        let prefixes = entries.iter().filter(|entry| entry.kind == Kind::Prefix);
+        let prefixes = entries.iter().filter(|entry| entry.kind != Kind::Exact);
         let deepest_path = most(&mut prefixes.map(|entry| entry.path.matches('/').count()));
+        let has_regexes = entries.iter().any(|entry| entry.kind == Kind::Regex);
         let ports =
             entries.iter().map(|entry| &entry.ports).chain(listeners.iter().map(|place| &place.ports));
         let mut ports: Vec<u32> = ports.flat_map(|ports| ports.iter().copied()).collect();
         order::sort(&mut ports);
         ports.dedup();
         let needs = needs(&listeners, &entries, !ports.is_empty());
-        Self { everywhere, listeners, entries, deepest_host, deepest_path, ports, needs }
+        Self { everywhere, listeners, entries, deepest_host, deepest_path, has_regexes, ports, needs }
     }
 
     /// What must be fetched of a request.
@@ -136,11 +138,16 @@ impl Routes {
         let (path, query) =
             facts.path().map(|path| path.split_once('?').unwrap_or((path, ""))).unwrap_or_default();
         let takes = |entry: &&Entry| open(&entry.ports) && entry.takes(path, query, facts);
-        let first = |host: &str, kind, text: &str| self.range(host, kind, text).iter().find(takes);
+        let beginnings = || prefixes(path, self.deepest_path);
         let in_host = |host: &str| {
-            let prefix =
-                || prefixes(path, self.deepest_path).find_map(|prefix| first(host, Kind::Prefix, prefix));
-            first(host, Kind::Exact, path).or_else(|| first(host, Kind::Regex, "")).or_else(prefix)
+            let entries = self.of_host(host);
+            let first = |kind, text: &str| range(entries, kind, text).find(takes);
+            let of_regexes = || beginnings().filter(|beginning| !beginning.is_empty()).chain([""]);
+            let regex = || of_regexes().filter_map(|beginning| first(Kind::Regex, beginning));
+            let regex = || self.has_regexes.then(|| regex().min_by_key(|entry| entry.rank())).flatten();
+            let prefix = || beginnings().find_map(|prefix| first(Kind::Prefix, prefix));
+            let any = || first(Kind::Exact, path).or_else(regex).or_else(prefix);
+            if entries.is_empty() { None } else { any() }
         };
         // Found by their order, since only the end of a host is asked for: nothing of it is copied.
         let exact = in_host(host);
@@ -149,13 +156,21 @@ impl Routes {
             .or_else(|| in_host(""))
     }
 
-    fn range(&self, host: &str, kind: Kind, path: &str) -> &[Entry] {
-        let key = (host, kind, path);
-        let from = self.entries.partition_point(|entry| entry.key() < key);
+    fn of_host(&self, host: &str) -> &[Entry] {
+        let from = self.entries.partition_point(|entry| entry.host.as_str() < host);
         let rest = self.entries.get(from..).unwrap_or_default();
-        let length = rest.partition_point(|entry| entry.key() <= key);
+        let length = rest.partition_point(|entry| entry.host == host);
         rest.get(..length).unwrap_or_default()
     }
+}
+
+/// Those of a host's entries that are found by this.
+fn range<'e>(entries: &'e [Entry], kind: Kind, path: &str) -> std::slice::Iter<'e, Entry> {
+    let key = (kind, path);
+    let of = |entry: &Entry| (entry.kind, entry.path.as_str()).cmp(&key);
+    let from = entries.partition_point(|entry| of(entry).is_lt());
+    let rest = entries.get(from..).unwrap_or_default();
+    rest.get(..rest.partition_point(|entry| of(entry).is_eq())).unwrap_or_default().iter()
 }
 
 impl Place {

@@ -109,6 +109,67 @@ fn the_most_specific_path_takes_the_request() {
     }
 }
 
+/// However it begins, and whatever is found by its beginning: the longest that matches takes the request.
+#[test]
+fn a_regular_expression_takes_what_it_matches_whatever_it_begins_with() {
+    let all = [
+        "/team/a/.*",
+        "/team/a/(x|y)/[0-9]+",
+        "/team/a|/other",
+        "/team/b*/c",
+        "/tea.*",
+        "/team/(c|d)",
+        r"/team/[|(]/e|/f",
+        "(?i)/TEAM/H",
+        "/team/i/?",
+        "/team/j//+",
+        "/.*/k",
+        r"\*",
+        "/team/l{0}m",
+        "",
+        "/team/n",
+    ];
+    let routes = rules(all.iter().map(|source| (&[] as &[&str], vec![regex(source)])).collect());
+    let paths = [
+        "/team/a/x",
+        "/team/a/x/7",
+        "/team/a",
+        "/other",
+        "/team/c",
+        "/team/bb/c",
+        "/team//c",
+        "/teal",
+        "/team/d",
+        "/team/(/e",
+        "/team/|/e",
+        "/f",
+        "/team/h",
+        "/team/i",
+        "/team/i/",
+        "/team/j/",
+        "/team/j//",
+        "/team/j///",
+        "/x/y/k",
+        "/k",
+        "/team/m",
+        "",
+        "/",
+        "/team/n",
+        "/team/n/",
+        "/team//a/",
+        "//team/a/x",
+        "*",
+    ];
+    for path in paths {
+        let matches =
+            |source: &&&str| regex_lite::Regex::new(&format!("^(?:{source})$")).unwrap().is_match(path);
+        // The longest first, then the first.
+        let longest = all.iter().filter(matches).rev().max_by_key(|source| source.len());
+        let wanted = longest.map(|longest| all.iter().position(|source| source == longest).unwrap());
+        assert_eq!(found(&routes, "any", path), Vec::from_iter(wanted), "{path}");
+    }
+}
+
 #[test]
 fn the_most_specific_host_takes_the_request_and_leaves_the_rest() {
     let routes = rules(vec![

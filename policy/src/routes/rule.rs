@@ -20,13 +20,15 @@ pub(super) struct Entry {
     /// Lower case; `*.` and a suffix; or empty: any.
     pub(super) host: String,
     pub(super) kind: Kind,
-    /// Of a prefix: without the slash at its end. Of a regular expression: nothing.
+    /// Of a prefix: without the slash at its end. Of a regular expression: its beginning, up to a slash and without it, so
+    /// that it is found as a prefix is.
     pub(super) path: String,
     pub(super) ports: Arc<[u32]>,
     pub(super) policies: Arc<[usize]>,
     /// The length of the regular expression, to ask the longest first.
     length: usize,
-    regex: Option<Pattern>,
+    /// With what every path that it matches begins.
+    regex: Option<(String, Pattern)>,
     method: String,
     headers: Vec<(String, Value)>,
     query: Vec<(String, Value)>,
@@ -84,7 +86,12 @@ impl Entry {
             None => (Kind::Prefix, "", None),
             Some(Path::Exact(path)) => (Kind::Exact, path.as_str(), None),
             Some(Path::Prefix(path)) => (Kind::Prefix, path.strip_suffix('/').unwrap_or(path), None),
-            Some(Path::Regex(source)) => (Kind::Regex, "", Some(Pattern::whole(source)?)),
+            Some(Path::Regex(source)) => {
+                let beginning = beginning(source);
+                let upto_slash = beginning.rsplit_once('/').map_or("", |(parent, _)| parent);
+                let regex = (beginning.to_owned(), Pattern::whole(source)?);
+                (Kind::Regex, upto_slash.trim_end_matches('/'), Some(regex))
+            }
         };
         let length = if let Some(Path::Regex(source)) = &found.path { source.len() } else { 0 };
         Ok(Self {
@@ -107,18 +114,21 @@ impl Entry {
     }
 
     pub(super) fn compare(&self, other: &Self) -> Ordering {
-        let rest = |entry: &Self| {
-            let counts = (entry.length, !entry.method.is_empty(), entry.headers.len(), entry.query.len());
-            (Reverse(counts), entry.order)
-        };
-        self.key().cmp(&other.key()).then_with(|| rest(self).cmp(&rest(other)))
+        self.key().cmp(&other.key()).then_with(|| self.rank().cmp(&other.rank()))
+    }
+
+    /// Among those of one host and kind that take a request: the lowest does.
+    pub(super) fn rank(&self) -> impl Ord {
+        let counts = (self.length, !self.method.is_empty(), self.headers.len(), self.query.len());
+        (Reverse(counts), self.order)
     }
 
     /// Whether all but host and port match; of the path, what its key does not say.
     pub(super) fn takes(&self, path: &str, query: &str, facts: &Facts) -> bool {
         let header = |name: &str| facts.headers().get(name).map(String::as_str);
         (self.method.is_empty() || header(":method") == Some(&self.method))
-            && self.regex.as_ref().is_none_or(|regex| regex.matches(path))
+            && (self.regex.as_ref())
+                .is_none_or(|(beginning, regex)| path.starts_with(beginning) && regex.matches(path))
             && self.headers.iter().all(|(name, value)| header(name).is_some_and(|found| value.is(found)))
             && self
                 .query
@@ -131,6 +141,31 @@ impl Entry {
         let headers = self.headers.iter().map(|(name, _)| name.as_str());
         [":path"].into_iter().chain(method).chain(headers).map(|name| Need::Header(name.to_owned()))
     }
+}
+
+/// What every path that a regular expression matches begins with; nothing where that cannot be told at a glance.
+fn beginning(source: &str) -> &str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_~%:@".contains(c);
+    let (literal, rest) = source.split_at(source.find(|c| !plain(c)).unwrap_or(source.len()));
+    // Where one thing or another will do, neither has to be there.
+    if rest.contains('|') && !alternatives_are_enclosed(rest) {
+        return "";
+    }
+    let repeated = rest.starts_with(['*', '?', '{', '+']);
+    literal.get(..literal.len().saturating_sub(usize::from(repeated))).unwrap_or_default()
+}
+
+/// Whether each `|` is in parentheses, and nothing is there that could hide a parenthesis.
+fn alternatives_are_enclosed(source: &str) -> bool {
+    let mut depth = 0_usize;
+    source.chars().all(|c| {
+        match c {
+            '(' => depth = depth.saturating_add(1),
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        !matches!(c, '\\' | '[' | '#') && (c != '|' || depth > 0)
+    })
 }
 
 impl Value {
