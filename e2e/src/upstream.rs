@@ -53,7 +53,7 @@ pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 #[derive(Clone, Default)]
 pub struct Answer {
     status: u16,
-    headers: Vec<(String, String)>,
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
     steps: Vec<Step>,
 }
 
@@ -97,8 +97,8 @@ impl Answer {
     }
 
     /// With one more header. Without a content-length the body is chunked, one chunk per [`Answer::bytes`].
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
+    pub fn header(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
+        self.headers.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -145,19 +145,19 @@ impl Answer {
     }
 
     fn chunked(&self) -> bool {
-        !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))
     }
 
     fn head_bytes(&self) -> Vec<u8> {
-        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
+        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status).into_bytes();
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([name, b": ".as_slice(), value, b"\r\n"].concat());
         }
         if self.chunked() {
-            head.push_str("transfer-encoding: chunked\r\n");
+            head.extend(b"transfer-encoding: chunked\r\n");
         }
-        head.push_str("\r\n");
-        head.into_bytes()
+        head.extend(b"\r\n");
+        head
     }
 
     /// Writes it; `false` when the connection is over.

@@ -222,3 +222,47 @@ fn gzip_bomb_text(length: usize) -> Vec<u8> {
     text.resize(length, b'x');
     text
 }
+
+/// The SDK takes the names of headers for text: Envoy must not let others through, in either direction.
+#[test]
+fn headers_that_are_no_text_trap_nothing() {
+    let limit = json!({
+        "when": [{ "predicate": "request.headers.exists(name, name == 'x-case')" }],
+        "counters": [{ "expression": "request.headers['x-case']" }],
+        "rates": [{ "limit": 1_000_000_000, "window": "1h" }]
+    });
+    let world = World::with(&policy("llm", json!({ "limits": { "all": limit } })));
+    let many: Vec<(Vec<u8>, Vec<u8>)> = (0..80).map(|at| (format!("x-{at}").into(), b"1".to_vec())).collect();
+    let one = |name: &[u8], value: &[u8]| vec![(name.to_vec(), value.to_vec())];
+    let nasty = [
+        one(b"x-\xff", b"1"),
+        one("x-é".as_bytes(), b"1"),
+        one(b"x-bytes", b"\xff\xfe"),
+        one(b"content-type", b"\xff"),
+        one(b"content-encoding", b"\xff"),
+        one(b"x-amzn-bedrock-input-token-count", b"\xff"),
+        one(b"x-long", &[b'a'; 50_000]),
+        many,
+    ];
+    for (at, headers) in nasty.into_iter().enumerate() {
+        let ask = || Request::chat(10).header("x-case", "nasty");
+        let mut answer = Answer::used(5);
+        let mut asked = ask();
+        for (name, value) in headers {
+            answer = answer.header(&name, &value);
+            if let Ok(name) = std::str::from_utf8(&name) {
+                asked = asked.header(name, value);
+            }
+        }
+        let name = format!("nasty-{at}");
+        world.upstream.on(&name, answer);
+        let statuses = [world.send(&ask().answered_by(&name)).status, world.send(&asked).status];
+        assert!(
+            statuses.iter().all(|status| [200, 400, 431, 502, 503].contains(status)),
+            "{at}: {statuses:?}"
+        );
+        let after = world.send(&ask());
+        let told = after.header("x-ratelimit-limit-tokens");
+        assert_eq!((after.status, told), (200, Some("1000000000")), "the module lives after {at}");
+    }
+}
