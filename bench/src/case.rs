@@ -20,6 +20,8 @@ pub enum Filter {
     Empty,
     /// A Wasm filter that asks for one header.
     Header,
+    /// A Wasm filter that sets the response headers which Weir sets.
+    Told,
     /// A Wasm filter that makes two calls of constant bytes.
     Floor,
     /// Weir, with the policies of this gateway. `header`: the identity comes in a header, which it takes out.
@@ -94,7 +96,9 @@ impl Case {
     pub fn module(&self) -> Option<PathBuf> {
         match self.filter {
             Filter::None | Filter::RateLimit { .. } => None,
-            Filter::Empty | Filter::Header => Some(artefacts::root().join("dist/bench/empty_filter.wasm")),
+            Filter::Empty | Filter::Header | Filter::Told => {
+                Some(artefacts::root().join("dist/bench/empty_filter.wasm"))
+            }
             Filter::Floor => Some(artefacts::root().join("dist/bench/floor_filter.wasm")),
             Filter::Weir { .. } => Some(artefacts::wasm()),
         }
@@ -115,6 +119,7 @@ impl Case {
             Filter::RateLimit { .. } => Some(rate_limit()),
             Filter::Empty => Some(self.wasm(&"".into())),
             Filter::Header => Some(self.wasm(&":path".into())),
+            Filter::Told => Some(self.wasm(&TOLD.into())),
             Filter::Floor => Some(self.wasm(&floor().into())),
             Filter::Weir { gateway, header } => {
                 let mut configuration = json!({
@@ -165,6 +170,13 @@ const ENTRIES: [(&str, &str); 4] = [
     ("window", "86400s"),
     ("auth.identity.userid", "alice"),
 ];
+
+/// What it tells the client.
+const TOLD: &str = "x-ratelimit-limit-tokens: 1000000000000
+x-ratelimit-remaining-tokens: 999999999900
+x-ratelimit-reset-tokens: 23h59m50s
+ratelimit-policy: \"bench/one/free\";q=1000000000000;w=86400
+ratelimit: \"bench/one/free\";r=999999999900;t=86390";
 
 fn rate_limit() -> Value {
     json!({

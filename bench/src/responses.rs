@@ -35,13 +35,15 @@ enum Side {
     Alone,
     /// A Wasm filter that does nothing.
     Empty,
+    /// One that sets the headers which Weir sets, and nothing else.
+    Told,
     /// One limit; Weir reads the response.
     Weir,
     /// Weir reads the request too, asks for the stream's usage, and takes the chunk that tells it out.
     Asking,
 }
 
-const SIDES: [Side; 4] = [Side::Alone, Side::Empty, Side::Weir, Side::Asking];
+const SIDES: [Side; 5] = [Side::Alone, Side::Empty, Side::Told, Side::Weir, Side::Asking];
 
 struct Running {
     side: Side,
@@ -112,6 +114,7 @@ fn start(side: Side, adapter: &Adapter, stage: &Arc<Stage>) -> Result<Running> {
     let filter = match side {
         Side::Alone => case::Filter::None,
         Side::Empty => case::Filter::Empty,
+        Side::Told => case::Filter::Told,
         Side::Weir | Side::Asking => case::weir("one"),
     };
     let case = Case { name: "responses", filter };

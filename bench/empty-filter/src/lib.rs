@@ -1,5 +1,6 @@
 //! A filter that sees every header and body and does nothing: what Wasm itself costs. If its configuration names a
-//! request header, it asks for it, and no more: the least that a filter pays to know which requests are its own.
+//! request header, it asks for it, and no more: the least that a filter pays to know which requests are its own. If it
+//! has lines of `NAME: VALUE`, it sets these response headers: the least for one that tells a client how it stands.
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
@@ -10,14 +11,13 @@ proxy_wasm::main! {{
     proxy_wasm::set_root_context(|_| Box::<Root>::default());
 }}
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Root {
     header: Option<Rc<str>>,
+    told: Rc<[(String, String)]>,
 }
 
-struct Empty {
-    header: Option<Rc<str>>,
-}
+struct Empty(Root);
 
 impl Context for Root {}
 
@@ -25,13 +25,16 @@ impl Context for Empty {}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
-        let name = self.get_plugin_configuration().and_then(|name| String::from_utf8(name).ok());
-        self.header = name.filter(|name| !name.is_empty()).map(Rc::from);
+        let text = self.get_plugin_configuration().and_then(|text| String::from_utf8(text).ok());
+        let text = text.unwrap_or_default();
+        let told = text.lines().filter_map(|line| line.split_once(": "));
+        self.told = told.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        self.header = (!text.is_empty() && self.told.is_empty()).then(|| text.into());
         true
     }
 
     fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Empty { header: self.header.clone() }))
+        Some(Box::new(Empty(self.clone())))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -41,13 +44,16 @@ impl RootContext for Root {
 
 impl HttpContext for Empty {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        if let Some(name) = &self.header {
+        if let Some(name) = &self.0.header {
             black_box(self.get_http_request_header(name));
         }
         Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        for (name, value) in self.0.told.iter() {
+            self.set_http_response_header(name, Some(value));
+        }
         Action::Continue
     }
 

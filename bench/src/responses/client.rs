@@ -8,6 +8,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Between the first requests of two clients: about a quarter of a stream.
+const STAGGER: Duration = Duration::from_millis(53);
+
 /// One answer's times.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
@@ -138,6 +141,10 @@ pub fn ask(
     let run = |number: usize| -> Result<Vec<Sample>> {
         let mut client = Client::new(address, body, number, !rest.is_zero())?;
         let mut samples = Vec::new();
+        if !rest.is_zero() {
+            // Streams in step would wait for each other, most of all where they were admitted together.
+            thread::sleep(STAGGER.saturating_mul(number as u32));
+        }
         while Instant::now() < until {
             samples.push(client.exchange(stage)?);
             thread::sleep(rest);

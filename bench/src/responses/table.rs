@@ -24,7 +24,11 @@ pub fn render(bodies: &[&Body], running: &[Running], count: usize, is_stream: bo
         machine(),
     );
     let _ = if is_stream {
-        writeln!(text, " {EVENTS} events, one each {} ms; {STREAMS} streams at a time.\n", PAUSE.as_millis())
+        writeln!(
+            text,
+            " {EVENTS} events, one each {} ms; {STREAMS} streams at a time, out of step.\n",
+            PAUSE.as_millis()
+        )
     } else {
         writeln!(
             text,
@@ -60,6 +64,7 @@ fn name_of(side: Side) -> &'static str {
     match side {
         Side::Alone => "Envoy alone",
         Side::Empty => "an empty Wasm filter",
+        Side::Told => "a Wasm filter that sets Weir's headers",
         Side::Weir => "Weir",
         Side::Asking => "Weir, which asks for usage",
     }
