@@ -48,8 +48,13 @@ pub struct Request {
 }
 
 /// A part of a response.
+#[derive(Default)]
 struct Passed {
     pieces: Vec<Vec<u8>>,
+    /// Of them together.
+    size: usize,
+    /// It is about to be read.
+    soon: bool,
     /// Nothing of the response follows.
     end: bool,
     /// Nothing of the exchange does.
@@ -202,7 +207,7 @@ impl Request {
     fn responded(&mut self, end: bool) {
         if !self.exchange.is_over() {
             let head = host::response_head(self.exchange.answer_headers());
-            self.handle(Event::Response(&head));
+            self.handle(Event::Response(head));
             self.body(0, end);
         }
     }
@@ -240,7 +245,7 @@ impl Request {
         self.kept_back = kept_back;
     }
 
-    /// The bytes are copied only if they are read, and read when they have passed if that takes time.
+    /// The bytes are copied only if they are read, and read when they have passed.
     fn body(&mut self, size: usize, end: bool) {
         let size = size.saturating_sub(self.kept_back);
         let read = size > 0 && self.exchange.reads_body();
@@ -248,8 +253,10 @@ impl Request {
             return;
         }
         let chunk = if read { host::response_body(self.kept_back, size) } else { Vec::new() };
-        let takes_time = end || size > late::SMALL || self.passed.is_some();
-        if takes_time && !self.exchange.edits_body() && self.shared.late.has_room(size) {
+        if self.exchange.edits_body() {
+            self.handle(Event::Passing { chunk: &chunk, end });
+        }
+        if self.shared.late.has_room(chunk.len()) {
             self.read_later(chunk, end);
         } else {
             self.read_passed();
@@ -259,22 +266,27 @@ impl Request {
 
     fn read_later(&mut self, chunk: Vec<u8>, end: bool) {
         self.shared.late.add(chunk.len());
-        match &mut self.passed {
-            Some(passed) => {
-                passed.pieces.push(chunk);
-                passed.end = end;
-            }
-            None => {
-                self.passed = Some(Passed { pieces: vec![chunk], end, closed: false });
-                self.shared.late.push(&self.caller);
-                self.shared.wake_soon();
-            }
+        let passed = self.passed.get_or_insert_default();
+        passed.size = passed.size.saturating_add(chunk.len());
+        passed.pieces.push(chunk);
+        passed.end = end;
+        if end || passed.size > late::SMALL {
+            self.read_soon();
+        }
+    }
+
+    fn read_soon(&mut self) {
+        if let Some(passed) = self.passed.as_mut().filter(|passed| !passed.soon) {
+            passed.soon = true;
+            self.shared.late.push(&self.caller);
+            self.shared.wake_soon();
         }
     }
 
     /// Reads what has passed.
     pub fn read_passed(&mut self) {
-        let Some(Passed { pieces, end, closed }) = self.passed.take() else { return };
+        let Some(Passed { pieces, size, end, closed, .. }) = self.passed.take() else { return };
+        self.shared.late.remove(size);
         for piece in pieces {
             self.handle(Event::Body { chunk: &piece, end: false });
         }
@@ -289,8 +301,9 @@ impl Request {
     fn closed(&mut self) {
         match &mut self.passed {
             Some(passed) => passed.closed = true,
-            None => self.handle(Event::Closed),
+            None => return self.handle(Event::Closed),
         }
+        self.read_soon();
     }
 
     fn action(&self) -> Action {

@@ -1,13 +1,13 @@
-//! Responses that have passed and are still to be read. Envoy sends what a callback lets go only after it: reading a
-//! long piece there, or settling at the end, would delay just those bytes.
+//! Responses that have passed and are still to be read. Envoy sends what a callback lets go only after it: reading
+//! there, or settling at the end, would delay just those bytes. And several small pieces are read faster at once.
 
 use crate::http::Request;
 use crate::stream::Caller;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// A piece this small is read at once: being called again for it takes longer.
-pub const SMALL: usize = 1 << 10;
+/// As long as no more of a response has passed, it waits for what follows.
+pub const SMALL: usize = 4 << 10;
 /// What waits at most in a worker. Beyond that is read at once, whoever waits for it.
 const MOST: usize = 4 << 20;
 
@@ -30,6 +30,11 @@ impl Late {
         self.bytes.set(self.bytes.get().saturating_add(bytes));
     }
 
+    /// So many are not waiting any more.
+    pub fn remove(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get().saturating_sub(bytes));
+    }
+
     /// This request has something to read.
     pub fn push(&self, request: &Caller) {
         self.requests.borrow_mut().extend(request.upgrade());
@@ -43,7 +48,6 @@ impl Late {
     /// Reads all of it, in the root context.
     pub fn read(&self) {
         let requests = self.requests.take();
-        self.bytes.set(0);
         requests.iter().for_each(|request| request.borrow_mut().read_passed());
     }
 }

@@ -128,7 +128,10 @@ impl Shared {
 
     /// Has the root context's `on_tick` called as soon as what is under way has passed.
     pub fn wake_soon(&self) {
-        self.wake_by(self.now().saturating_add(GATHERING));
+        // Without asking for the time: nothing is sooner.
+        if self.awake_at.replace(Some(0)) != Some(0) {
+            host::tick_every(GATHERING);
+        }
     }
 
     /// Has the root context's `on_tick` called at this time, or before.

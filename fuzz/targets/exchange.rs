@@ -58,7 +58,8 @@ fuzz_target!(|bytes: &[u8]| {
             7 => Event::RequestBody { body: rest, end: kind & 64 == 0 },
             2 => Event::Reply(call::reply(Ok(rest))),
             3 => Event::Reply(Err(CallFailure::from(u32::from(*kind)))),
-            4 => Event::Response(&head),
+            4 => Event::Response(head),
+            _ if kind & 64 == 0 => Event::Passing { chunk: rest, end: kind % 8 == 6 },
             _ => Event::Body { chunk: rest, end: kind % 8 == 6 },
         }));
     }

@@ -68,7 +68,7 @@ pub async fn explain(question: Question) -> Result<String, Unexplained> {
     if let (Some(response), false) = (question.response, exchange.is_over()) {
         let header = |name: &str| Some(response.header(name)).filter(|value| !value.is_empty());
         let head = ResponseHead::from_headers(response.status, exchange.answer_headers(), header);
-        exchange.handle(Event::Response(&head));
+        exchange.handle(Event::Response(head));
         let mut effects = exchange.handle(Event::Body { chunk: &response.body, end: true });
         effects.extend(exchange.handle(Event::Closed));
         tell_charges(&mut told, &policies, response.status, effects)?;

@@ -219,10 +219,18 @@ impl Native {
             0
         });
         for piece in open.answer.pieces().iter().take(pieces).skip(from) {
-            self.handle(&mut open.exchange, &mut open.seen, Event::Body { chunk: piece, end: false });
+            self.body(&mut open.exchange, &mut open.seen, piece, false);
             open.seen.body.extend_from_slice(self.replaced.take().as_deref().unwrap_or(piece));
         }
         open.delivered = Some(pieces);
+    }
+
+    /// A piece passes, and is read.
+    fn body(&mut self, exchange: &mut Exchange, seen: &mut Seen, chunk: &[u8], end: bool) {
+        if exchange.edits_body() {
+            self.handle(exchange, seen, Event::Passing { chunk, end });
+        }
+        self.handle(exchange, seen, Event::Body { chunk, end });
     }
 
     fn head(&mut self, open: &mut Open, status: u16, headers: Vec<(String, String)>) {
@@ -230,7 +238,7 @@ impl Native {
         let value = |name: &str| e2e::wire::header(&headers, name).map(str::to_owned);
         let head = ResponseHead::from_headers(status, open.exchange.answer_headers(), value);
         open.seen.headers = headers;
-        self.handle(&mut open.exchange, &mut open.seen, Event::Response(&head));
+        self.handle(&mut open.exchange, &mut open.seen, Event::Response(head));
     }
 }
 
@@ -287,14 +295,14 @@ impl Player for Native {
         if ending == Ending::NoHead {
             // What Envoy says itself.
             self.head(&mut open, 503, vec![("content-type".into(), "text/plain".into())]);
-            self.handle(&mut open.exchange, &mut open.seen, Event::Body { chunk: b"reset", end: true });
+            self.body(&mut open.exchange, &mut open.seen, b"reset", true);
         } else {
             let all = open.answer.pieces().len();
             self.deliver(&mut open, all);
             if ending == Ending::Reset {
                 open.seen.cut = true;
             } else {
-                self.handle(&mut open.exchange, &mut open.seen, Event::Body { chunk: b"", end: true });
+                self.body(&mut open.exchange, &mut open.seen, b"", true);
                 open.seen.body.extend(self.replaced.take().unwrap_or_default());
             }
         }

@@ -90,7 +90,7 @@ fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     black_box(exchange.handle(Event::Reply(Ok(reply.clone()))));
     let head =
         ResponseHead { status: 200, content_type: "application/json".into(), ..ResponseHead::default() };
-    black_box(exchange.handle(Event::Response(&head)));
+    black_box(exchange.handle(Event::Response(head)));
     black_box(exchange.handle(Event::Body { chunk: ANSWER, end: true }));
 }
 

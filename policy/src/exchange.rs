@@ -12,7 +12,7 @@ use crate::call::CallFailure;
 use crate::count::Count;
 use crate::facts::Facts;
 use crate::health;
-use crate::meter::{Meter, ResponseHead};
+use crate::meter::ResponseHead;
 use crate::model::FailureMode;
 use crate::outbox::Settlement;
 use crate::plan::{Failure, Plan, Round};
@@ -23,7 +23,6 @@ use crate::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use intake::Intake;
 use reservation::Reservation;
 use responding::{Ending, Responding};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything that can happen to one exchange. The shell turns each host callback into one of these.
@@ -46,8 +45,15 @@ pub enum Event<'a> {
     /// The adapter's answer to the Reserve.
     Reply(Result<ReserveResponse, CallFailure>),
     /// The response's headers are here.
-    Response(&'a ResponseHead),
-    /// More of the response's body, maybe nothing but its end.
+    Response(ResponseHead),
+    /// More of the response's body is passing. Of interest only if [`Exchange::edits_body`].
+    Passing {
+        /// As the upstream sent it.
+        chunk: &'a [u8],
+        /// Nothing follows.
+        end: bool,
+    },
+    /// What has passed of the response's body, maybe nothing but its end: this can wait.
     Body {
         /// As the upstream sent it.
         chunk: &'a [u8],
@@ -168,8 +174,13 @@ impl Exchange {
             (State::Waiting(reservation), Event::Closed) => vec![reservation.release()],
             (State::Admitted(reservation), Event::Response(head)) => self.response(reservation, head),
             (State::Admitted(reservation), Event::Closed) => reservation.unanswered(),
+            (State::Responding(mut responding), Event::Passing { chunk, end }) => {
+                let edited = responding.usage_chunk.as_mut().and_then(|filter| filter.edit(chunk, end));
+                self.state = State::Responding(responding);
+                edited.into_iter().collect()
+            }
             (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
-            (State::Responding(responding), Event::Closed) => responding.settle(Ending::Cut),
+            (State::Responding(responding), Event::Closed) => responding.settle(&self.in_force, Ending::Cut),
             (State::New | State::Reading(..), Event::Closed) => Vec::new(),
             (state, _) => {
                 self.state = state;
@@ -180,8 +191,7 @@ impl Exchange {
 
     /// Whether the body of the response makes a difference.
     pub fn reads_body(&self) -> bool {
-        matches!(&self.state, State::Responding(responding)
-            if responding.meter.is_some() || responding.finder.is_some())
+        matches!(&self.state, State::Responding(responding) if responding.reservation.reads(&self.in_force))
     }
 
     /// Whether the response's body may have to be changed as it passes.
@@ -304,18 +314,9 @@ impl Exchange {
         vec![Effect::Count(Count::FailedOpen(cause)), Effect::Resume]
     }
 
-    fn response(&mut self, mut reservation: Reservation, head: &ResponseHead) -> Vec<Effect> {
+    fn response(&mut self, mut reservation: Reservation, head: ResponseHead) -> Vec<Effect> {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         let told = refusal::headers(&reservation.standings());
-        let meter = reservation.counts_tokens().then(|| Meter::new(head));
-        let finder = match &self.in_force {
-            InForce::Plan(plan) => reservation.finder(plan, head),
-            InForce::Nothing(_) => None,
-        };
-        let mut headers = BTreeMap::new();
-        if reservation.facts.is_some() {
-            headers.extend(head.usage_headers.iter().cloned());
-        }
         let unasked = reservation.usage_unasked && head.is_event_stream();
         let usage_chunk = (unasked && !head.is_encoded()).then(UsageChunkFilter::default);
         let mut effects: Vec<Effect> = failed.map(Effect::UpstreamFailed).into_iter().collect();
@@ -326,28 +327,18 @@ impl Exchange {
         } else if unasked {
             effects.push(Effect::Count(Count::UsageChunkKept));
         }
-        let status = head.status;
-        self.state = State::Responding(Box::new(Responding {
-            reservation,
-            status,
-            headers,
-            meter,
-            finder,
-            usage_chunk,
-        }));
+        self.state =
+            State::Responding(Box::new(Responding { reservation, head, readers: None, usage_chunk }));
         effects
     }
 
     fn body(&mut self, mut responding: Box<Responding>, chunk: &[u8], end: bool) -> Vec<Effect> {
-        responding.meter.iter_mut().chain(&mut responding.finder).for_each(|meter| meter.feed(chunk));
-        let edited = responding.usage_chunk.as_mut().and_then(|filter| filter.edit(chunk, end));
-        let mut effects: Vec<Effect> = edited.into_iter().collect();
+        responding.read(chunk, &self.in_force);
         if end {
-            effects.extend(responding.settle(Ending::Complete));
-        } else {
-            self.state = State::Responding(responding);
+            return responding.settle(&self.in_force, Ending::Complete);
         }
-        effects
+        self.state = State::Responding(responding);
+        Vec::new()
     }
 }
 

@@ -144,7 +144,7 @@ fn a_request_that_no_limit_matches_costs_nothing() {
     let mut exchange = exchange("Deny");
     let event = Event::Request { facts: facts("/v1/models", Some("alice")), bodiless: true };
     assert_eq!(exchange.handle(event), []);
-    assert_eq!(exchange.handle(Event::Response(&json_head(200))), []);
+    assert_eq!(exchange.handle(Event::Response(json_head(200))), []);
     assert!(!exchange.reads_body());
     assert_eq!(exchange.handle(Event::Closed), []);
 }
@@ -152,7 +152,7 @@ fn a_request_that_no_limit_matches_costs_nothing() {
 #[test]
 fn the_usage_of_the_answer_is_charged_once() {
     let mut exchange = under_way("Allow");
-    let effects = exchange.handle(Event::Response(&json_head(200)));
+    let effects = exchange.handle(Event::Response(json_head(200)));
     let [Effect::SetHeaders(headers)] = effects.as_slice() else { panic!("{effects:?}") };
     insta::assert_snapshot!(render(headers));
     assert!(exchange.reads_body());
@@ -173,7 +173,7 @@ fn render(headers: &policy::refusal::Headers) -> String {
 fn a_failed_call_costs_no_tokens_and_stays_a_request() {
     for status in [400, 404, 500, 503] {
         let mut exchange = under_way("Allow");
-        exchange.handle(Event::Response(&json_head(status)));
+        exchange.handle(Event::Response(json_head(status)));
         let effects = exchange.handle(Event::Body { chunk: br#"{"error":{"message":"no"}}"#, end: true });
         assert_eq!(commit(&effects).1, [0, 1], "{status}");
     }
@@ -182,7 +182,7 @@ fn a_failed_call_costs_no_tokens_and_stays_a_request() {
 #[test]
 fn an_answer_without_usage_costs_its_input_and_what_was_delivered() {
     let mut exchange = under_way("Allow");
-    exchange.handle(Event::Response(&json_head(200)));
+    exchange.handle(Event::Response(json_head(200)));
     let body = br#"{"choices":[{"message":{"content":"twelve chars"}}]}"#;
     let effects = exchange.handle(Event::Body { chunk: body, end: true });
     assert_eq!(commit(&effects).1, [103, 1]);
@@ -192,7 +192,7 @@ fn an_answer_without_usage_costs_its_input_and_what_was_delivered() {
 #[test]
 fn an_answer_that_is_cut_is_settled_when_the_exchange_closes() {
     let mut exchange = under_way("Allow");
-    exchange.handle(Event::Response(&json_head(200)));
+    exchange.handle(Event::Response(json_head(200)));
     exchange.handle(Event::Body { chunk: br#"{"choices":[{"message":{"content":"four"#, end: false });
     assert_eq!(commit(&exchange.handle(Event::Closed)).1, [101, 1]);
 }
@@ -202,7 +202,7 @@ fn a_stream_that_is_cut_costs_what_came_after_its_last_report_too() {
     let mut exchange = under_way("Allow");
     let head =
         ResponseHead { status: 200, content_type: "text/event-stream".into(), ..ResponseHead::default() };
-    exchange.handle(Event::Response(&head));
+    exchange.handle(Event::Response(head));
     let events = b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":25,\
         \"output_tokens\":1}}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\
         \"type\":\"text_delta\",\"text\":\"twelve chars\"}}\n\n";
@@ -215,7 +215,7 @@ fn what_a_tool_is_called_with_is_delivered_as_an_object_too() {
     let mut exchange = under_way("Allow");
     let head =
         ResponseHead { status: 200, content_type: "text/event-stream".into(), ..ResponseHead::default() };
-    exchange.handle(Event::Response(&head));
+    exchange.handle(Event::Response(head));
     let event =
         b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"name\":\"four\",\"args\":{\
         \"city\":\"Bern\",\"days\":3}}}]}}]}\n\n";
@@ -228,7 +228,7 @@ fn what_a_tool_is_called_with_is_delivered_as_an_object_too() {
 fn an_output_that_is_no_count_costs_what_was_delivered() {
     let answer = |usage: &str| {
         let mut exchange = under_way("Allow");
-        exchange.handle(Event::Response(&json_head(200)));
+        exchange.handle(Event::Response(json_head(200)));
         let body =
             format!(r#"{{"choices":[{{"message":{{"content":"twelve chars"}}}}],"usage":{{{usage}}}}}"#);
         let effects = exchange.handle(Event::Body { chunk: body.as_bytes(), end: true });
@@ -246,7 +246,7 @@ fn an_output_that_is_no_count_costs_what_was_delivered() {
 fn a_body_that_cannot_be_read_is_counted_and_costs_its_input() {
     let mut exchange = under_way("Allow");
     let head = ResponseHead { content_encoding: "compress".into(), ..json_head(200) };
-    exchange.handle(Event::Response(&head));
+    exchange.handle(Event::Response(head));
     let effects = exchange.handle(Event::Body { chunk: ANSWER, end: true });
     assert_eq!(commit(&effects).1, [100, 1]);
     assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Encoding))));
@@ -277,7 +277,7 @@ fn a_refusal_names_the_limit_and_commits_nothing() {
     insta::assert_snapshot!(render(&denial.headers));
     insta::assert_snapshot!(body(denial));
     assert_eq!(
-        exchange.handle(Event::Response(&json_head(429))),
+        exchange.handle(Event::Response(json_head(429))),
         [],
         "its own answer is none of the upstream's"
     );
@@ -313,7 +313,7 @@ fn an_adapter_that_cannot_answer_leaves_it_to_the_failure_mode() {
             matches!(effects.as_slice(), [Effect::Count(Count::FailedOpen(_)), Effect::Resume]),
             "{effects:?}"
         );
-        open.handle(Event::Response(&json_head(200)));
+        open.handle(Event::Response(json_head(200)));
         let effects = open.handle(Event::Body { chunk: ANSWER, end: true });
         assert_eq!(commit(&effects).1, [50, 1], "what was used is told all the same");
 
@@ -360,6 +360,7 @@ enum Happening {
     Request(bool),
     Reply(Result<Vec<u8>, u32>),
     Response(u16),
+    Passing(Vec<u8>, bool),
     Body(Vec<u8>, bool),
 }
 
@@ -375,6 +376,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         any::<bool>().prop_map(Happening::Request),
         replies.prop_map(Happening::Reply),
         any::<u16>().prop_map(Happening::Response),
+        (bytes(), any::<bool>()).prop_map(|(chunk, end)| Happening::Passing(chunk, end)),
         (bytes(), any::<bool>()).prop_map(|(chunk, end)| Happening::Body(chunk, end)),
     ]
 }
@@ -386,7 +388,8 @@ fn play(exchange: &mut Exchange, happening: Happening) -> Vec<Effect> {
         }
         Happening::Reply(Ok(bytes)) => exchange.handle(Event::Reply(call::reply(Ok(&bytes)))),
         Happening::Reply(Err(status)) => exchange.handle(Event::Reply(Err(status.into()))),
-        Happening::Response(status) => exchange.handle(Event::Response(&json_head(status))),
+        Happening::Response(status) => exchange.handle(Event::Response(json_head(status))),
+        Happening::Passing(chunk, end) => exchange.handle(Event::Passing { chunk: &chunk, end }),
         Happening::Body(chunk, end) => exchange.handle(Event::Body { chunk: &chunk, end }),
     }
 }

@@ -114,7 +114,7 @@ fn play(body: &Body) -> (Vec<Effect>, usize) {
     let mut left = body.middle.len() * body.times;
     let before = NOW.get();
     PEAK.set(before);
-    exchange.handle(Event::Response(&head));
+    exchange.handle(Event::Response(head));
     let mut effects = exchange.handle(Event::Body { chunk: &body.begin, end: false });
     while left > 0 {
         let length = left.min(piece.len());

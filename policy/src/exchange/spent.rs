@@ -1,19 +1,25 @@
 //! What a rate is charged for an exchange, in its own unit, by the usage that its policy sees.
 
-use super::Effect;
 use super::reservation::Reservation;
+use super::{Effect, InForce};
 use crate::count::{Count, UsageSource};
 use crate::facts::{Answer, Facts};
-use crate::meter::{Meter, ResponseHead, Usage};
+use crate::meter::{Pointers, Usage};
 use crate::model::{OnMissing, Unit};
-use crate::plan::{Hold, Part, Plan};
+use crate::plan::{Hold, Part};
+use std::sync::Arc;
 
 impl Reservation {
-    /// Looks for what policies want of the response's body beside its usage.
-    pub(super) fn finder(&self, plan: &Plan, head: &ResponseHead) -> Option<Meter> {
-        let pointers = plan.answered();
+    /// What policies want of the response's body beside its usage.
+    pub(super) fn pointers<'p>(&self, in_force: &'p InForce) -> Option<&'p Arc<Pointers>> {
+        let InForce::Plan(plan) = in_force else { return None };
         let wanted = self.facts.is_some() || self.holds.iter().any(|hold| hold.rate.usage.pointers.is_some());
-        (wanted && !pointers.is_empty()).then(|| Meter::looking_for(pointers, head))
+        Some(plan.answered()).filter(|pointers| wanted && !pointers.is_empty())
+    }
+
+    /// Whether the response's body is to be read.
+    pub(super) fn reads(&self, in_force: &InForce) -> bool {
+        self.counts_tokens() || self.pointers(in_force).is_some()
     }
 
     /// Ends it with what the answer costs.
