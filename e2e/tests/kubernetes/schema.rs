@@ -51,7 +51,14 @@ fn without(field: &str) -> Value {
 
 /// One example for each thing that the schema refuses, and what it says.
 fn bad() -> Vec<(Value, &'static str)> {
-    let limits = good()["limits"].clone();
+    let (target, limits) = (good()["targetRef"].clone(), good()["limits"].clone());
+    let extraction = json!({ "response": { "totalTokens": ["/a"] } });
+    let beside = |mut spec: Value| {
+        (spec["targetRef"], spec["usage"]) = (target.clone(), json!({ "pointers": { "total": "/b" } }));
+        spec
+    };
+    let usd = json!({ "limit": "5.00", "period": "Day", "unit": "usd" });
+    let price = json!({ "model": "gpt-4o*", "input": "2.50", "output": "10.00" });
     vec![
         (without("limits"), "takes exactly one of limits, defaults and overrides"),
         (
@@ -109,10 +116,60 @@ fn bad() -> Vec<(Value, &'static str)> {
         (with("/usage", json!({ "onMissing": "Guess" })), "spec.usage.onMissing"),
         (with("/usage", json!({ "streamUsage": "Guess" })), "spec.usage.streamUsage"),
         (with("/usage", json!({ "pointers": { "input": "a" } })), "spec.usage.pointers.input"),
+        (with("/usage", json!({ "pointers": { "cached": "/a" } })), "takes total, or input and output"),
+        (
+            beside(json!({ "limits": limits, "dataExtraction": extraction })),
+            "usage.pointers and dataExtraction",
+        ),
+        (
+            beside(json!({ "defaults": { "limits": limits, "dataExtraction": extraction } })),
+            "usage.pointers and dataExtraction",
+        ),
+        (
+            json!({ "targetRef": target, "defaults": { "limits": limits }, "dataExtraction": extraction }),
+            "dataExtraction goes with limits",
+        ),
+        (rate(usd.clone()), "a rate in usd needs prices, or a cost"),
+        (
+            json!({ "targetRef": target, "overrides": { "limits": { "free": { "rates": [usd] } } } }),
+            "a rate in usd needs prices, or a cost",
+        ),
+        (with("/prices", json!([price, price])), "two prices are for the same model"),
+        (
+            json!({ "targetRef": target, "limits": { "free": {
+                "outputCap": "Inject", "rates": [{ "limit": 1, "window": "1h", "unit": "requests" }],
+            } } }),
+            "outputCap needs a rate of tokens",
+        ),
+        (with("/onExceeded", json!({ "headers": { "x a": "b" } })), "is no name of a header"),
+        (with("/onExceeded", json!({ "headers": { "Content-Length": "0" } })), "is no name of a header"),
+        (
+            with("/onExceeded", json!({ "headers": { "x-a": "a\nb" } })),
+            "the value of a header is on one line",
+        ),
         (with("/prices", json!([{ "model": "*", "input": "2,50", "output": "1" }])), "spec.prices[0].input"),
         (with("/onExceeded", json!({ "status": 200 })), "spec.onExceeded.status"),
         (with("/limts", json!({})), "unknown field"),
     ]
+}
+
+/// What each rule in CEL of the definition says when it is broken.
+fn rules() -> Vec<String> {
+    fn collect(value: &Value, found: &mut Vec<String>) {
+        let rules = value["x-kubernetes-validations"].as_array().into_iter().flatten();
+        found.extend(rules.filter_map(|rule| Some(rule["message"].as_str()?.to_owned())));
+        match value {
+            Value::Object(fields) => fields.values().for_each(|value| collect(value, found)),
+            Value::Array(items) => items.iter().for_each(|value| collect(value, found)),
+            _ => {}
+        }
+    }
+    let file = artefacts::root().join("manifests/crds/tokenratelimitpolicies.yaml");
+    let definition: Value = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let mut found = Vec::new();
+    collect(&definition, &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    found
 }
 
 /// What uses every field is no mistake, whether or not it is built.
@@ -158,16 +215,27 @@ fn the_schema_takes_what_is_good_and_refuses_each_mistake_with_its_path() {
     let stored = cluster.get(&["trlp.weir.dev", "tested"]);
     assert_eq!(stored["spec"]["failureMode"], "Allow", "the default is written down");
     assert_eq!(stored["spec"]["defaults"]["limits"]["free"]["rates"][0]["unit"], "tokens");
+    let mut told_rules = Vec::new();
     for (spec, told) in bad() {
         match cluster.try_apply(&policy(spec.clone()).to_string()) {
             Ok(_) => panic!("accepted: {spec}"),
-            Err(error) => assert!(error.contains(told), "wanted {told:?} of {spec}: {error}"),
+            Err(error) => {
+                assert!(error.contains(told), "wanted {told:?} of {spec}: {error}");
+                told_rules.push(error);
+            }
         }
+    }
+    for rule in rules() {
+        assert!(told_rules.iter().any(|told| told.contains(&rule)), "no example breaks the rule: {rule}");
     }
     let table = cluster.run(&["get", "trlp.weir.dev"]);
     assert!(table.contains("TARGET") && table.contains("ACCEPTED"), "{table}");
-    let announcement = artefacts::root().join("examples/kuadrant/policy.yaml").display().to_string();
-    cluster.run(&["apply", "-f", &announcement]);
+    let examples = artefacts::root().join("examples");
+    let policies =
+        std::fs::read_dir(examples).unwrap().map(|example| example.unwrap().path().join("policy.yaml"));
+    for policy in policies.filter(|policy| policy.exists()) {
+        cluster.run(&["apply", "-f", &policy.display().to_string()]);
+    }
 }
 
 /// The paths of all mistakes that `check` finds.

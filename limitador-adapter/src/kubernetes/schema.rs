@@ -1,8 +1,11 @@
 //! The fields of a TokenRateLimitPolicy as the API server checks them. A schema only: what a policy means is read
 //! from the object itself by `policy`, which checks again all that is said here, and the rest.
 
+mod rules;
+
 use super::status::PolicyStatus;
 use kube::{CustomResource, KubeSchema};
+use rules::{DISTINCT_RATES, EXTRACTED_ONCE, HEADER_NAMES, HEADER_VALUES, LIMIT_NAMES, PRICED};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,7 +38,10 @@ type Cel = String;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("(has(self.limits) ? 1 : 0) + (has(self.defaults) ? 1 : 0) + (has(self.overrides) ? 1 : 0) == 1", "takes exactly one of limits, defaults and overrides"),
-    validation = ("!has(self.when) || has(self.limits)", "when goes with limits; defaults and overrides have their own")
+    validation = ("!has(self.when) || has(self.limits)", "when goes with limits; defaults and overrides have their own"),
+    validation = ("!has(self.dataExtraction) || has(self.limits)", "dataExtraction goes with limits; defaults and overrides have their own"),
+    validation = EXTRACTED_ONCE,
+    validation = PRICED,
 )]
 pub struct TokenRateLimitPolicySpec {
     /// What the policy applies to: a Gateway with all its routes, or one HTTPRoute, in the policy's namespace.
@@ -60,15 +66,11 @@ pub struct TokenRateLimitPolicySpec {
     pub data_extraction: Option<DataExtraction>,
     /// USD per million tokens; the first whose model matches counts.
     #[schemars(length(max = 256))]
+    #[x_kube(validation = ("self.all(a, self.exists_one(b, a.model == b.model))", "two prices are for the same model"))]
     pub prices: Option<Vec<Price>>,
     /// What a refused request is answered, in place of the caller's own dialect.
     pub on_exceeded: Option<OnExceeded>,
 }
-
-const LIMIT_NAMES: (&str, &str) = (
-    "self.all(name, name.matches('^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$'))",
-    "the name of a limit has at most 63 letters, digits, - and _, with a letter or digit at both ends",
-);
 
 /// A Gateway or an HTTPRoute.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
@@ -115,6 +117,10 @@ pub struct Predicate {
 /// One limit.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "!has(self.outputCap) || self.outputCap == 'None' || self.rates.exists(rate, rate.unit in ['tokens', 'outputTokens', 'usd'])",
+    "outputCap needs a rate of tokens, outputTokens or usd: what it holds is the cap"
+))]
 pub struct Limit {
     /// All must hold, or the limit does not apply.
     #[schemars(length(max = 32))]
@@ -134,14 +140,6 @@ pub struct Limit {
     /// Whether the output of a request without a maximum of its own is capped to what was held.
     pub output_cap: Option<OutputCap>,
 }
-
-const DISTINCT_RATES: (&str, &str) = (
-    // Those with costs of their own are left to the adapter: comparing long texts is more than the server allows.
-    "self.all(a, has(a.cost) || self.exists_one(b, !has(b.cost) && a.unit == b.unit \
-     && (has(a.window) ? a.window : '') == (has(b.window) ? b.window : '') \
-     && (has(a.period) ? a.period : '') == (has(b.period) ? b.period : '')))",
-    "two rates count the same thing in the same window",
-);
 
 /// Whose bucket.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
@@ -381,7 +379,8 @@ pub struct OnExceeded {
     #[schemars(range(min = 400, max = 599))]
     pub status: Option<u16>,
     /// Further headers.
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    #[x_kube(validation = HEADER_NAMES, validation = HEADER_VALUES)]
     pub headers: Option<BTreeMap<String, String>>,
     /// A CEL string.
     #[schemars(length(min = 1, max = 4096))]

@@ -1,0 +1,40 @@
+//! Rules in CEL that the API server checks, and what it says where one is broken.
+
+pub(super) const EXTRACTED_ONCE: (&str, &str) = (
+    "!has(self.usage) || !has(self.usage.pointers) || !(has(self.dataExtraction) \
+     || has(self.defaults) && has(self.defaults.dataExtraction) \
+     || has(self.overrides) && has(self.overrides.dataExtraction))",
+    "usage.pointers and dataExtraction say the same; a policy has one of them",
+);
+
+pub(super) const PRICED: (&str, &str) = (
+    "has(self.prices) || ( \
+     (!has(self.limits) || self.limits.all(name, self.limits[name].rates.all(rate, rate.unit != 'usd' || has(rate.cost)))) \
+     && (!has(self.defaults) || self.defaults.limits.all(name, self.defaults.limits[name].rates.all(rate, \
+     rate.unit != 'usd' || has(rate.cost)))) \
+     && (!has(self.overrides) || self.overrides.limits.all(name, self.overrides.limits[name].rates.all(rate, \
+     rate.unit != 'usd' || has(rate.cost)))))",
+    "a rate in usd needs prices, or a cost",
+);
+
+pub(super) const LIMIT_NAMES: (&str, &str) = (
+    "self.all(name, name.matches('^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$'))",
+    "the name of a limit has at most 63 letters, digits, - and _, with a letter or digit at both ends",
+);
+
+pub(super) const DISTINCT_RATES: (&str, &str) = (
+    // Those with costs of their own are left to the adapter: comparing long texts is more than the server allows.
+    "self.all(a, has(a.cost) || self.exists_one(b, !has(b.cost) && a.unit == b.unit \
+     && (has(a.window) ? a.window : '') == (has(b.window) ? b.window : '') \
+     && (has(a.period) ? a.period : '') == (has(b.period) ? b.period : '')))",
+    "two rates count the same thing in the same window",
+);
+
+pub(super) const HEADER_NAMES: (&str, &str) = (
+    "self.all(name, name.matches('^[A-Za-z0-9!#$%&\\'*+.^_`|~-]+$') \
+     && !(name.lowerAscii() in ['connection', 'content-length', 'transfer-encoding', 'upgrade']))",
+    "is no name of a header, or of one that Envoy sets itself",
+);
+
+pub(super) const HEADER_VALUES: (&str, &str) =
+    ("self.all(name, !self[name].matches('[[:cntrl:]]'))", "the value of a header is on one line");
