@@ -191,7 +191,8 @@ impl Exchange {
 
     /// Whether the body of the response makes a difference.
     pub fn reads_body(&self) -> bool {
-        matches!(&self.state, State::Responding(responding) if responding.reservation.reads(&self.in_force))
+        matches!(&self.state, State::Responding(responding)
+            if !responding.head.switches_protocols() && responding.reservation.reads(&self.in_force))
     }
 
     /// Whether the response's body may have to be changed as it passes.
@@ -214,7 +215,8 @@ impl Exchange {
             InForce::Plan(plan) => plan,
         };
         if let Some(most) = plan.body_wanted(&facts) {
-            if bodiless {
+            // A WebSocket begins with a GET that does not end before it is answered.
+            if bodiless || facts.is_get() {
                 Intake::new(&mut facts, plan.pointers(), &[], true, most);
             } else {
                 let wanted = intake::wanted(&facts, most);

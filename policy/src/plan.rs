@@ -407,8 +407,8 @@ fn estimate_input(facts: &Facts, bodiless: bool) -> u64 {
 }
 
 /// What is asked for to read a body, and to send another one on.
-const BODY_HEADERS: [&str; 5] =
-    [":path", "accept-encoding", "content-encoding", "content-length", "content-type"];
+const BODY_HEADERS: [&str; 6] =
+    [":method", ":path", "accept-encoding", "content-encoding", "content-length", "content-type"];
 
 fn all_expressions(policies: &[Policy]) -> impl Iterator<Item = &Expression> {
     let of_limits = policies.iter().flat_map(|policy| &policy.limits).flat_map(Limit::expressions);

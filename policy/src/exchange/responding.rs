@@ -52,7 +52,8 @@ impl Responding {
     /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
     /// reports nothing costs its input and what was delivered.
     pub(super) fn settle(mut self: Box<Self>, in_force: &InForce, ending: Ending) -> Vec<Effect> {
-        let finished = ending == Ending::Complete;
+        let finished = ending == Ending::Complete || self.head.switches_protocols();
+        let succeeded = self.head.is_success();
         let Readers { meter, finder } = self.readers(in_force);
         let pointed = finder.as_mut().map(Meter::found).unwrap_or_default();
         let reading = meter.as_mut().map(Meter::finish);
@@ -68,7 +69,7 @@ impl Responding {
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
         let mut effects = match usage {
             Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),
-            None if (200..300).contains(&code) && !reservation.tokenless => {
+            None if succeeded && !reservation.tokenless => {
                 let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
                 let usage = estimated(reservation.estimate.input, delivered);
                 reservation.charge(answer(usage), UsageSource::Estimated)

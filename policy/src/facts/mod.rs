@@ -220,6 +220,11 @@ impl Facts {
         self.headers.get(":path").map(String::as_str)
     }
 
+    /// Whether the method is GET, if it was fetched. Such a request has no body, whatever follows it.
+    pub(crate) fn is_get(&self) -> bool {
+        self.headers.get(":method").is_some_and(|method| method == "GET")
+    }
+
     /// `:authority`, if it was fetched.
     pub(crate) fn host(&self) -> Option<&str> {
         self.headers.get(":authority").map(String::as_str)

@@ -87,6 +87,16 @@ impl ResponseHead {
         Content::of(&self.content_type) == Content::ServerSentEvents
     }
 
+    /// Whether a WebSocket or another protocol goes on from here: what follows is not read, and has no end of its own.
+    pub(crate) fn switches_protocols(&self) -> bool {
+        self.status == 101
+    }
+
+    /// Whether it tells of success.
+    pub(crate) fn is_success(&self) -> bool {
+        self.switches_protocols() || (200..300).contains(&self.status)
+    }
+
     /// Whether the body is compressed.
     pub(crate) fn is_encoded(&self) -> bool {
         !matches!(Decoder::new(&self.content_encoding), Ok(Decoder::Identity))
