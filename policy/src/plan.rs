@@ -260,7 +260,8 @@ impl Plan {
     /// use for it may apply to.
     pub fn body_wanted(&self, facts: &Facts) -> Option<usize> {
         let BodyAccess::Buffer(most) = self.body else { return None };
-        self.concerned(facts).into_iter().any(|planned| planned.wants_body(facts)).then_some(most)
+        let effective = precedence::effective(self.concerned(facts));
+        effective.iter().any(|one| one.planned.wants_body(one, facts)).then_some(most)
     }
 
     /// What expressions ask of a body beside its facts, as JSON pointers.
@@ -484,16 +485,20 @@ impl Planned {
     }
 
     /// Whether one of its limits has a use for the body, as far as the headers tell.
-    fn wants_body(&self, facts: &Facts) -> bool {
+    fn wants_body(&self, effective: &Effective<'_>, facts: &Facts) -> bool {
         let may_hold = |when: &[Expression]| {
             let mut told = by_source(when, false);
             !told.any(|predicate| {
                 matches!(predicate.predicate(facts), Ok(false) | Err(EvaluationError::Absent(_)))
             })
         };
-        let mut limits =
-            self.policy.limits.iter().zip(&self.reads_body).filter(|(_, reads_body)| **reads_body);
-        may_hold(&self.policy.when) && limits.any(|(limit, _)| may_hold(&limit.when))
+        let when = &effective.when.policy.when;
+        let of_body = when.iter().any(Expression::is_of_body);
+        let stands = |limit: &Limit| effective.instead(&limit.name).is_none();
+        let mut limits = self.policy.limits.iter().zip(&self.reads_body);
+        may_hold(when)
+            && limits
+                .any(|(limit, reads_body)| (of_body || *reads_body) && stands(limit) && may_hold(&limit.when))
     }
 
     fn matching<'p>(
@@ -512,11 +517,13 @@ impl Planned {
             || by_body.get_or_insert_with(|| self.holds_true(by_source(when, true), None, facts)).clone();
         for (limit, rates) in self.policy.limits.iter().zip(&self.rates) {
             let replaced = effective.instead(&limit.name).map_or(Ok(()), Err);
+            let own = |of_body| self.holds_true(by_source(&limit.when, of_body), Some(limit), facts);
+            let mut predicates = || {
+                let by_headers = and(by_headers.clone(), || own(false));
+                and(and(by_headers, &mut policy_by_body), || own(true))
+            };
             let applies = replaced
-                .and_then(|()| by_headers.clone())
-                .and_then(|()| self.holds_true(by_source(&limit.when, false), Some(limit), facts))
-                .and_then(|()| policy_by_body())
-                .and_then(|()| self.holds_true(by_source(&limit.when, true), Some(limit), facts))
+                .and_then(|()| predicates())
                 .and_then(|()| Matching::of(self, limit, rates, facts, buckets));
             match applies {
                 Ok(matched) => matching.push(matched),
@@ -554,6 +561,18 @@ impl Planned {
             cause: error.to_string(),
             mode: self.policy.failure_mode,
         }
+    }
+}
+
+/// Both, as in [`Planned::holds_true`].
+fn and(first: Result<(), Miss>, second: impl FnOnce() -> Result<(), Miss>) -> Result<(), Miss> {
+    match first {
+        Ok(()) => second(),
+        Err(Miss::Failed(failure)) => match second() {
+            Ok(()) | Err(Miss::Failed(_)) => Err(Miss::Failed(failure)),
+            settled => settled,
+        },
+        settled => settled,
     }
 }
 

@@ -414,12 +414,18 @@ proptest! {
 /// How many rounds of facts are fetched of a request with them, and its exchange if it may concern a limit with these
 /// predicates.
 fn gated(when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
+    gated_by(json!([]), when, facts)
+}
+
+/// The same; `of_policy` are its policy's.
+fn gated_by(of_policy: Value, when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
     let document = json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
         "metadata": {"name": "p"},
         "spec": {
             "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
             "failureMode": "Deny",
+            "when": of_policy,
             "limits": {"chat": {"when": when, "rates": [{"limit": 1000, "window": "1h"}]}},
         },
     });
@@ -472,4 +478,38 @@ fn a_predicate_that_fails_beside_a_false_one_fails_nothing() {
     let mut exchange = exchange.expect("a predicate that fails is not false");
     let effects = exchange.handle(Event::Request { facts, bodiless: false });
     assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
+}
+
+#[test]
+fn a_limit_s_false_predicate_settles_it_whatever_fails_in_its_policy() {
+    let fails = "int(request.path) > 1 || auth.identity.userid == 'bob'";
+    let (passes, isnt) = ("auth.identity.userid == 'alice'", "auth.identity.userid == 'bob'");
+    let absent = "auth.identity.plan == 'free'";
+    // What is not told before the request is judged.
+    let (late_fails, late_isnt) = ("int(request.path) > llm.estimate.input", "llm.estimate.input > 1000000");
+    let cases = [
+        (late_fails, isnt, None),
+        (late_fails, late_isnt, None),
+        (late_isnt, late_fails, None),
+        (late_fails, passes, Some(503)),
+        (fails, isnt, None),
+        (isnt, fails, None),
+        (fails, absent, None),
+        (absent, fails, None),
+        (fails, passes, Some(503)),
+        (passes, fails, Some(503)),
+        (fails, fails, Some(503)),
+    ];
+    for (of_policy, own, expected) in cases {
+        let one = |predicate| json!([{ "predicate": predicate }]);
+        let facts = facts("/v1/chat/completions", Some("alice"));
+        let (_, exchange) = gated_by(one(of_policy), one(own), &facts);
+        let request = Event::Request { facts, bodiless: false };
+        let effects = exchange.map(|mut exchange| exchange.handle(request)).unwrap_or_default();
+        let status = effects.iter().find_map(|effect| match effect {
+            Effect::Deny(denial) => Some(denial.status),
+            _ => None,
+        });
+        assert_eq!(status, expected, "{of_policy} and {own}: {effects:?}");
+    }
 }

@@ -2,6 +2,7 @@
 // Clippy knows a test by its attribute, and so misses the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use policy::config::BodyAccess;
 use policy::facts::Facts;
 use policy::model::Policy;
 use policy::plan::Plan;
@@ -172,4 +173,30 @@ fn plain_limits_of_kuadrant_s_are_defaults() {
     assert_eq!(applying(kuadrant, kuadrant), ["route/b"]);
     assert_eq!(applying(kuadrant, weir), ["route/b"]);
     assert_eq!(applying(weir, kuadrant), ["gateway/a", "gateway/b", "route/b"]);
+}
+
+/// A `when` that stands over another policy's limit is one that this limit needs the body for.
+#[test]
+fn the_body_is_read_for_a_when_that_has_come_from_another_policy() {
+    let gateway = json!({ "defaults": {
+        "strategy": "merge",
+        "when": [{ "predicate": "llm.model == 'gpt-4o'" }],
+        "limits": { "a": {
+            "when": [{ "predicate": "request.path == '/elsewhere'" }],
+            "rates": [{ "unit": "requests", "limit": 1, "window": "1m" }],
+        } },
+    } });
+    let policies = vec![
+        policy("chat", "HTTPRoute", "chat", json!({ "limits": limits(&["b"]) })),
+        policy("gateway", "Gateway", "g", gateway),
+    ];
+    let plan = Plan::new(policies).with_body(BodyAccess::Buffer(1000));
+    let wanted_on = |route: &str| {
+        let mut facts = Facts::default();
+        facts.header(":path", b"/v1/chat/completions");
+        facts.property(&Facts::ROUTE_NAME.map(str::to_owned), route.as_bytes());
+        plan.body_wanted(&facts)
+    };
+    assert_eq!(wanted_on("chat"), Some(1000), "b is under the gateway's `when`");
+    assert_eq!(wanted_on("another"), None, "its own limit is for another path");
 }

@@ -141,8 +141,7 @@ fn of_test(test: &Test) -> String {
     key(&test.fact, &test.text, test.prefix)
 }
 
-/// Of the whole policy, or of each of its limits: what all have to say, each in one way or another. A `when` that nothing
-/// can be told of may fail before a limit's own is asked, and then the limit's says nothing.
+/// Of the whole policy, or of each of its limits: what all have to say, each in one way or another.
 fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guard>>> {
     let plain = |guard: &Guard| !guard.tests.is_empty() && guard.tests.iter().all(|test| usable(&test.fact));
     let of = |when: &[Expression]| {
@@ -150,10 +149,10 @@ fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guar
         let said: Vec<Guard> = said.flat_map(Expression::guards).filter(plain).collect();
         (!said.is_empty()).then_some(said)
     };
-    if !policy.when.is_empty() {
-        return of(&policy.when).map(|guards| vec![guards]);
+    match of(&policy.when) {
+        Some(guards) => Some(vec![guards]),
+        None => policy.limits.iter().map(|limit| of(&limit.when)).collect(),
     }
-    policy.limits.iter().map(|limit| of(&limit.when)).collect()
 }
 
 /// The one that the fewest policies have in common, by the keys of all.
