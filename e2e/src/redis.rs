@@ -11,6 +11,9 @@ use tempfile::TempDir;
 /// A file that sentinels write, too.
 const CONFIGURATION: &str = "redis.conf";
 
+/// Of every Redis cluster.
+const SLOTS: u16 = 16_384;
+
 /// A running (or stopped, or killed) Redis.
 pub struct Redis {
     process: Process,
@@ -47,6 +50,44 @@ impl Redis {
             master.port
         );
         Self::configured(&watch, &["--sentinel"])
+    }
+
+    /// A cluster of so many masters, each with its share of the slots.
+    pub fn cluster(masters: u16) -> Vec<Self> {
+        let nodes: Vec<_> = (0..masters).map(|_| Self::cluster_node()).collect();
+        let share = SLOTS.div_ceil(masters);
+        for (node, first) in nodes.iter().zip((0..SLOTS).step_by(share.into())) {
+            let last = (first + share).min(SLOTS) - 1;
+            let slots = ["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()];
+            assert_eq!(node.command(&slots), "+OK");
+            node.meet(&nodes[0]);
+        }
+        wait_for_cluster(&nodes);
+        nodes
+    }
+
+    /// One that follows a master of a cluster, and takes its place when that is gone.
+    pub fn cluster_replica_of(master: &Redis) -> Self {
+        let replica = Self::cluster_node();
+        replica.meet(master);
+        let id = master.command(&["CLUSTER", "MYID"]);
+        // It knows the master when their messages have been exchanged.
+        wait::until("the replica to know its master", || {
+            (replica.command(&["CLUSTER", "REPLICATE", &id]) == "+OK").then_some(())
+        });
+        wait::until("the replica", || {
+            replica.command(&["INFO"]).contains("master_link_status:up").then_some(())
+        });
+        replica
+    }
+
+    fn cluster_node() -> Self {
+        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        Self::start_with(&[&arguments[..], &["--databases", "1", "--save", ""]].concat())
+    }
+
+    fn meet(&self, other: &Redis) {
+        self.command(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]);
     }
 
     fn configured(configuration: &str, arguments: &[&str]) -> Self {
@@ -144,6 +185,18 @@ impl Redis {
     pub fn log(&self) -> String {
         self.process.log()
     }
+}
+
+/// Every node knows all the others and has the cluster's consent to answer.
+fn wait_for_cluster(nodes: &[Redis]) {
+    let all = format!("cluster_known_nodes:{}\r", nodes.len());
+    wait::until("the cluster", || {
+        let is_ready = |node: &Redis| {
+            let info = node.command(&["CLUSTER", "INFO"]);
+            info.contains("cluster_state:ok") && info.contains(&all)
+        };
+        nodes.iter().all(is_ready).then_some(())
+    });
 }
 
 fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Process {

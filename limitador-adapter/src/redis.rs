@@ -86,6 +86,11 @@ impl RedisLedger {
         Self { clock: Clock::Caller, ..self }
     }
 
+    /// Waits so long for an answer of Redis, and for a connection: for tests on machines that are busy otherwise.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { link: self.link.with_patience(patience), ..self }
+    }
+
     /// The first argument of each script.
     fn time(&self, now: Moment) -> String {
         match self.clock {

@@ -5,6 +5,7 @@
 
 use e2e::redis::Redis;
 use e2e::scenario::{AdapterFate, Answer, Date, Ending, Player, Request, Seen, Story, run};
+use e2e::wait;
 use limitador_adapter::collection::Collection;
 use limitador_adapter::in_force::InForce;
 use limitador_adapter::ledger::Ledger;
@@ -44,7 +45,8 @@ fn every_story_goes_as_it_is_told_on_a_redis() {
     every_story(|| {
         database += 1;
         let place = redis.url(database).parse().unwrap();
-        Arc::new(RedisLedger::new(place, 10_000).unwrap().with_the_callers_time())
+        let ledger = RedisLedger::new(place, 10_000).unwrap();
+        Arc::new(ledger.with_the_callers_time().with_patience(wait::DEADLINE))
     });
 }
 

@@ -52,6 +52,7 @@ pub enum Failure {
 /// A connection that comes back.
 pub struct Link {
     place: Place,
+    patience: Duration,
     state: Mutex<State>,
     connecting: tokio::sync::Mutex<()>,
 }
@@ -80,7 +81,13 @@ impl Link {
     /// To there; connects when it is used. Fails if no connection could ever be made.
     pub fn new(place: Place) -> Result<Self, String> {
         let checked = nodes(&place).map(drop).map_err(|error| error.to_string());
-        checked.map(|()| Self { place, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
+        let connecting = tokio::sync::Mutex::default();
+        checked.map(|()| Self { place, patience: PATIENCE, state: Mutex::default(), connecting })
+    }
+
+    /// Waits so long for an answer, and for a connection.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Runs a script: one round trip, unless the server has never seen it.
@@ -104,7 +111,7 @@ impl Link {
         };
         answered.map_err(|error| match error.code() {
             Some(FULL) => Failure::Full,
-            _ => Failure::Unavailable(self.failed(open.number, &error)),
+            _ => Failure::Unavailable(self.failed(&open, &error)),
         })
     }
 
@@ -120,20 +127,26 @@ impl Link {
             Connection::One(connection) => asked.query_async(connection).await,
             Connection::Cluster(connection) => asked.query_async(connection).await,
         };
-        answered.map_err(|error| self.failed(open.number, &error))
+        answered.map_err(|error| self.failed(&open, &error))
     }
 
     /// What a failure means. A connection that is broken, silent, or one to a Redis that is no master any more, is not
     /// used again; a connection that was opened since stays.
-    fn failed(&self, number: u64, error: &RedisError) -> Unavailable {
+    fn failed(&self, used: &Open, error: &RedisError) -> Unavailable {
         let replaced = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
         if replaced || error.is_io_error() || error.is_unrecoverable_error() {
             let mut state = self.state();
-            if state.open.take_if(|open| open.number == number).is_some() {
+            if state.open.take_if(|open| open.number == used.number).is_some() {
                 tracing::error!(%error, place = ?self.place, "the connection to Redis is lost");
             }
         }
-        Unavailable::Storage(error.to_string())
+        let is_alone = matches!(used.connection, Connection::One(_));
+        let hint = if is_alone && matches!(error.code(), Some("MOVED" | "ASK" | "CLUSTERDOWN")) {
+            ": this Redis is a node of a cluster, which is named as redis+cluster://HOST:PORT"
+        } else {
+            ""
+        };
+        Unavailable::Storage(format!("{error}{hint}"))
     }
 
     async fn open(&self) -> Result<Open, Unavailable> {
@@ -151,10 +164,11 @@ impl Link {
                 return Err(Unavailable::Storage(why.clone()));
             }
         }
-        let connected = match tokio::time::timeout(2 * PATIENCE, connect(&self.place)).await {
-            Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(_) => Err("connecting to Redis takes too long".to_owned()),
-        };
+        let connected =
+            match tokio::time::timeout(2 * self.patience, connect(&self.place, self.patience)).await {
+                Ok(connected) => connected.map_err(|error| error.to_string()),
+                Err(_) => Err("connecting to Redis takes too long".to_owned()),
+            };
         let evicts = match &connected {
             Ok(connection) => evicts(connection.clone()).await,
             Err(_) => None,
@@ -191,14 +205,14 @@ impl Link {
     }
 }
 
-async fn connect(place: &Place) -> RedisResult<Connection> {
+async fn connect(place: &Place, patience: Duration) -> RedisResult<Connection> {
     // Whoever else uses TLS in this process may have chosen before; the choice is the same.
     drop(rustls::crypto::ring::default_provider().install_default());
     let nodes = nodes(place)?;
     if place.kind == Kind::Cluster {
         let client = ClusterClient::builder(nodes)
-            .connection_timeout(PATIENCE)
-            .response_timeout(PATIENCE)
+            .connection_timeout(patience)
+            .response_timeout(patience)
             .connection_concurrency_limit(AT_ONCE)
             .retries(2);
         return client.build()?.get_async_connection().await.map(Connection::Cluster);
@@ -208,8 +222,8 @@ async fn connect(place: &Place) -> RedisResult<Connection> {
         _ => nodes.into_iter().next().map(Client::open).transpose()?.ok_or_else(no_node)?,
     };
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE))
+        .set_connection_timeout(Some(patience))
+        .set_response_timeout(Some(patience))
         .set_pipeline_buffer_size(AT_ONCE);
     client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
 }

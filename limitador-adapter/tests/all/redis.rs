@@ -50,14 +50,15 @@ async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) 
 
 /// Reserves at one adapter, commits at another: the least that a place has to offer.
 async fn is_a_place(place: &str) {
-    let (one, other) = (served(place), served(place));
+    let patient = || RedisLedger::new(place.parse().unwrap(), 1000).unwrap().with_patience(wait::DEADLINE);
+    let (one, other) = (patient(), patient());
     let hold = || vec![tokens("alice", 100), Hold { key: key("bob", Unit::Usd), ..tokens("bob", 5) }];
     assert!(one.reserve("1", hold(), Moment::now()).await.unwrap().admitted, "{place}");
     let settled = other.commit("1", charge("alice", 30), Moment::now()).await.unwrap();
     assert_eq!(settled, Settled::Released);
     let settled = one.commit("1", charge("alice", 30), Moment::now()).await.unwrap();
     assert_eq!(settled, Settled::AlreadySettled);
-    assert_eq!(books(&*other).await, [(30, 0)]);
+    assert_eq!(books(&other).await, [(30, 0)]);
 }
 
 #[tokio::test]
@@ -73,14 +74,81 @@ async fn a_password_a_user_and_a_database() {
     }
 }
 
+/// Where Weir's keys are in a cluster: one slot, since a script has to see all limits of a request.
+fn place_of_weir(nodes: &mut Vec<Redis>) -> Redis {
+    let is_here = |node: &Redis| !node.command(&["EXISTS", "{weir}:buckets"]).contains("MOVED");
+    let owner = nodes.iter().position(is_here).unwrap();
+    nodes.remove(owner)
+}
+
 #[tokio::test]
-async fn a_cluster() {
-    let cluster = Redis::start_with(&["--cluster-enabled", "yes", "--databases", "1", "--save", ""]);
-    assert_eq!(cluster.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "+OK");
-    wait::until("the cluster", || {
-        cluster.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(())
+async fn a_cluster_whichever_of_its_nodes_is_named() {
+    let mut others = Redis::cluster(3);
+    let owner = place_of_weir(&mut others);
+    for node in others.iter().chain([&owner]) {
+        is_a_place(&format!("redis+cluster://127.0.0.1:{}", node.port())).await;
+        owner.command(&["FLUSHALL"]);
+    }
+    // The first one named does not answer.
+    is_a_place(&format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", free_port(), others[0].port())).await;
+    assert_eq!([&others[0], &others[1]].map(|node| node.command(&["DBSIZE"])), [":0", ":0"]);
+    assert_ne!(owner.command(&["DBSIZE"]), ":0");
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_that_is_named_as_if_it_were_alone() {
+    let mut others = Redis::cluster(2);
+    place_of_weir(&mut others);
+    let error = served(&others[0].url(0)).size().await.unwrap_err().to_string();
+    assert!(error.ends_with("which is named as redis+cluster://HOST:PORT"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cluster_whose_slot_moves_to_another_node() {
+    let mut others = Redis::cluster(3);
+    let owner = place_of_weir(&mut others);
+    let ledger = served(&format!("redis+cluster://127.0.0.1:{}", others[0].port()));
+    let reserve = async || ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await;
+    assert!(once_it_works(reserve).await.admitted);
+
+    let slot = owner.command(&["CLUSTER", "KEYSLOT", "{weir}"]).replace(':', "");
+    let (from, to) = (owner.command(&["CLUSTER", "MYID"]), others[1].command(&["CLUSTER", "MYID"]));
+    let set = |node: &Redis, what: &str, id: &str| {
+        assert_eq!(node.command(&["CLUSTER", "SETSLOT", &slot, what, id]), "+OK");
+    };
+    set(&others[1], "IMPORTING", &from);
+    set(&owner, "MIGRATING", &to);
+    let bucket = "return redis.call('ZRANGE', KEYS[1], 0, 0)[1]";
+    let bucket = owner.command(&["EVAL", bucket, "1", "{weir}:buckets"]);
+    let target = others[1].port().to_string();
+    for key in ["{weir}:lapses", "{weir}:buckets", "{weir}:holds", "{weir}:r:1", &bucket] {
+        assert_eq!(owner.command(&["MIGRATE", "127.0.0.1", &target, key, "0", "5000"]), "+OK", "{key}");
+    }
+    // The keys are at the new node while the old one is still asked: it sends one on.
+    let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
+    assert_eq!(settled, Settled::Released);
+    [&others[1], &owner, &others[0]].iter().for_each(|node| set(node, "NODE", &to));
+    let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
+    assert_eq!(settled, Settled::AlreadySettled);
+    assert_eq!(books(&*ledger).await, [(30, 0)]);
+    assert_eq!(owner.command(&["DBSIZE"]), ":0");
+}
+
+#[tokio::test]
+async fn a_cluster_that_loses_a_node() {
+    let mut others = Redis::cluster(3);
+    let mut owner = place_of_weir(&mut others);
+    let replica = Redis::cluster_replica_of(&owner);
+    let ledger = served(&format!("redis+cluster://127.0.0.1:{}", others[0].port()));
+    let reserve = async || ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await;
+    assert!(once_it_works(reserve).await.admitted);
+    wait::until("the reservation at the replica", || {
+        (replica.command(&["INFO", "keyspace"]).contains("keys=5")).then_some(())
     });
-    is_a_place(&format!("redis+cluster://127.0.0.1:{}", cluster.port())).await;
+    owner.kill();
+    let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
+    assert_eq!(settled, Settled::Released);
+    assert_eq!(books(&*ledger).await, [(30, 0)]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The storages that every test of a ledger goes through.
 
 use e2e::redis::Redis;
+use e2e::wait;
 use limitador_adapter::ledger::Ledger;
 use limitador_adapter::memory::MemoryLedger;
 use limitador_adapter::moment::Moment;
@@ -43,7 +44,8 @@ impl Storage {
 /// One adapter's ledger in a Redis, at its callers' time.
 pub fn in_redis(redis: &Redis, database: u16, at_most: usize) -> Arc<dyn Ledger> {
     let place = redis.url(database).parse().unwrap();
-    Arc::new(RedisLedger::new(place, at_most).unwrap().with_the_callers_time())
+    let ledger = RedisLedger::new(place, at_most).unwrap();
+    Arc::new(ledger.with_the_callers_time().with_patience(wait::DEADLINE))
 }
 
 /// Makes each of these functions a test for each storage.
