@@ -2,13 +2,12 @@
 
 use crate::wait;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use std::collections::HashSet;
 use std::fs::File;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// A running program.
 pub struct Process {
@@ -86,22 +85,35 @@ impl Drop for Process {
 }
 
 /// Where Envoy Gateway and its proxies listen, come what may.
-const FIXED: std::ops::Range<u16> = 18_000..20_000;
+const FIXED: Range<u16> = 18_000..20_000;
 
-/// A port that nobody listens on and that the system does not hand out by itself, so that it stays free until the
-/// program that is told of it listens there.
+/// So many ports belong to one process at a time, which listens on the first of them to say so.
+const BLOCK: u16 = 100;
+
+/// A port that nobody listens on, that the system does not hand out by itself and no other test process chooses: it stays
+/// free until the program that is told of it listens there.
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
-    let spread = (std::process::id() % 190) as u16 * 100;
+    static OURS: Mutex<Vec<(TcpListener, Range<u16>)>> = Mutex::new(Vec::new());
+    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let port = 12_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 19_000;
-        let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if FIXED.contains(&port) {
-            continue;
-        }
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.get_or_insert_default().insert(port) {
-            return port;
+        let left = ours.last_mut().and_then(|(_, left)| left.next());
+        match left {
+            Some(port) if listen(port).is_some() => return port,
+            Some(_) => {}
+            None => ours.push(block()),
         }
     }
+}
+
+/// One that is nobody's, and who is to listen on its first port.
+fn block() -> (TcpListener, Range<u16>) {
+    let all = (12_000..31_000).step_by(BLOCK.into()).filter(|first| !FIXED.contains(first));
+    let somewhere = usize::try_from(std::process::id()).unwrap_or_default() % all.clone().count();
+    let mut all = all.clone().skip(somewhere).chain(all.take(somewhere));
+    let taken = all.find_map(|first| Some((listen(first)?, first + 1..first + BLOCK)));
+    taken.expect("there are ports that no other test has")
+}
+
+fn listen(port: u16) -> Option<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port)).ok()
 }

@@ -111,9 +111,13 @@ impl Redis {
         panic!("no port could be had for Redis");
     }
 
+    /// It says so itself: what answers at its port may be another's.
     fn becomes_ready(&mut self) -> bool {
+        let is_up =
+            |log: String| ["Ready to accept connections", "Sentinel ID"].iter().any(|up| log.contains(up));
         wait::until("Redis", || match self.process.ended() {
             Some(_) => Some(false),
+            None if !is_up(self.log()) => None,
             // One that wants a password is there, too.
             None => {
                 self.try_command(&["PING"]).ok().filter(|answer| !answer.contains("LOADING")).map(|_| true)

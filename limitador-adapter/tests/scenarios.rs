@@ -46,7 +46,7 @@ fn every_story_goes_as_it_is_told_on_a_redis() {
         database += 1;
         let place = redis.url(database).parse().unwrap();
         let ledger = RedisLedger::new(place, 10_000).unwrap();
-        Arc::new(ledger.with_the_callers_time().with_patience(wait::DEADLINE))
+        Arc::new(ledger.with_the_callers_time().with_patience(10 * wait::DEADLINE))
     });
 }
 

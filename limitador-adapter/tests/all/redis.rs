@@ -50,7 +50,8 @@ async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) 
 
 /// Reserves at one adapter, commits at another: the least that a place has to offer.
 async fn is_a_place(place: &str) {
-    let patient = || RedisLedger::new(place.parse().unwrap(), 1000).unwrap().with_patience(wait::DEADLINE);
+    let patient =
+        || RedisLedger::new(place.parse().unwrap(), 1000).unwrap().with_patience(10 * wait::DEADLINE);
     let (one, other) = (patient(), patient());
     let hold = || vec![tokens("alice", 100), Hold { key: key("bob", Unit::Usd), ..tokens("bob", 5) }];
     assert!(one.reserve("1", hold(), Moment::now()).await.unwrap().admitted, "{place}");

@@ -45,7 +45,7 @@ impl Storage {
 pub fn in_redis(redis: &Redis, database: u16, at_most: usize) -> Arc<dyn Ledger> {
     let place = redis.url(database).parse().unwrap();
     let ledger = RedisLedger::new(place, at_most).unwrap();
-    Arc::new(ledger.with_the_callers_time().with_patience(wait::DEADLINE))
+    Arc::new(ledger.with_the_callers_time().with_patience(10 * wait::DEADLINE))
 }
 
 /// Makes each of these functions a test for each storage.
