@@ -128,6 +128,10 @@ impl<P: Place> Scanner<P> {
 
     /// Nothing follows that belongs to what is open: the next byte begins a document.
     pub(crate) fn end(&mut self, to: &mut impl Reader<Place = P>) {
+        if self.state == State::Document {
+            // Documents close themselves.
+            return;
+        }
         if self.is_open() {
             to.malformed();
         }
