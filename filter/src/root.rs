@@ -54,7 +54,8 @@ impl Configured {
     fn new(root: u32, text: &[u8]) -> Result<Self, Vec<Mistake>> {
         let shared = Shared::new(root, text)?;
         let gateway = gateway::find(shared.config.gateway.as_deref(), |path| host::property(path.to_vec()));
-        let watch = (!shared.has_plan()).then(|| Watch::new(&gateway, shared.random));
+        let watch = (!shared.has_plan())
+            .then(|| Watch::new(&gateway, shared.random).with_body(shared.config.request_body));
         Ok(Self { shared: Rc::new(shared), watch, asking: None, left: HashMap::new(), leaving: None })
     }
 

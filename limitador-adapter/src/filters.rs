@@ -22,11 +22,12 @@ impl Default for Filters {
 
 impl Filters {
     /// A filter asks for the plan of this gateway, "NAMESPACE/NAME" or "*".
-    pub fn ask(&self, gateway: &str) {
+    pub fn ask(&self, gateway: &str, headers_alone: bool) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = asked.insert(gateway.to_owned(), Instant::now());
+        let names = std::iter::once(gateway.to_owned()).chain(headers_alone.then(|| without_bodies(gateway)));
+        let news = names.filter(|name| asked.insert(name.clone(), Instant::now()).is_none()).count();
         drop(asked);
-        if before.is_none() {
+        if news > 0 {
             self.changes.send_replace(());
         }
     }
@@ -36,10 +37,15 @@ impl Filters {
         self.changes.subscribe()
     }
 
-    /// The gateways that somebody follows.
+    /// The gateways that somebody follows, and what [`without_bodies`] makes of those with a filter that reads none.
     pub fn following(&self) -> BTreeSet<String> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.retain(|_, last| last.elapsed() < GONE);
         asked.keys().cloned().collect()
     }
+}
+
+/// How it is said that a filter of this gateway reads no bodies of requests.
+pub fn without_bodies(gateway: &str) -> String {
+    format!("{gateway}:headers")
 }

@@ -150,15 +150,15 @@ fn comes_into_force(collected: Collected, before: &InForce, metrics: &Metrics) -
     let warned: HashSet<_> = before.entries.iter().flat_map(Entry::warnings).collect();
     let warnings = now.entries.iter().flat_map(Entry::warnings);
     warnings.filter(|warning| !warned.contains(warning)).for_each(|warning| tracing::warn!("{warning}"));
-    let version = now.version(&Gateway::Any);
-    if before.version(&Gateway::Any) != version {
+    let version = now.version(&Gateway::Any, false);
+    if before.version(&Gateway::Any, false) != version {
         metrics.plan_changes.increment(1);
         tracing::info!(policies = now.len(), invalid = now.invalid(), version, "policies in force");
     }
     // A gateway that no policy names any more has a plan still.
     for gateway in now.gateways().union(&before.gateways()) {
         if let Some(named) = Gateway::parse(gateway) {
-            metrics.plan_version(gateway).set(number(&now.version(&named)) as f64);
+            metrics.plan_version(gateway).set(number(&now.version(&named, false)) as f64);
         }
     }
     metrics.plan_version("*").set(number(&version) as f64);

@@ -136,22 +136,22 @@ impl Plans {
 #[tonic::async_trait]
 impl PolicyService for Plans {
     async fn get_plan(&self, request: Request<GetPlanRequest>) -> Answer<GetPlanResponse> {
-        let GetPlanRequest { gateway, version } = request.into_inner();
+        let GetPlanRequest { gateway, version, headers_alone } = request.into_inner();
         let Some(named) = Gateway::parse(&gateway) else {
             return Err(Status::invalid_argument(format!(
                 "gateway: {gateway:?} is neither NAMESPACE/NAME nor *"
             )));
         };
         let asked = if named == Gateway::Any { "*".to_owned() } else { gateway.clone() };
-        self.filters.ask(&asked);
+        self.filters.ask(&asked, headers_alone);
         let gateway = named;
         let (mut in_force, mut drain) = (self.in_force.clone(), self.drain.clone());
         let deadline = tokio::time::Instant::now() + POLL;
         loop {
             let current = Arc::clone(&in_force.borrow_and_update());
-            if current.version(&gateway) != version {
+            if current.version(&gateway, headers_alone) != version {
                 self.metrics.polls_changed.increment(1);
-                let plan = current.plan(&gateway);
+                let plan = current.plan(&gateway, headers_alone);
                 if !plan.policies.is_empty() {
                     self.metrics.plan_bytes(&asked).set(plan.encoded_len() as f64);
                 }
@@ -165,7 +165,7 @@ impl PolicyService for Plans {
             };
             if over {
                 self.metrics.polls_unchanged.increment(1);
-                return Ok(Response::new(current.plan(&gateway)));
+                return Ok(Response::new(current.plan(&gateway, headers_alone)));
             }
         }
     }

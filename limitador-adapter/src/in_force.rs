@@ -100,8 +100,8 @@ impl InForce {
     }
 
     /// The version of a gateway's plan: the same for the same policies, whenever and wherever they are read.
-    pub fn version(&self, gateway: &Gateway<'_>) -> String {
-        self.version_of(&self.planned(gateway))
+    pub fn version(&self, gateway: &Gateway<'_>, headers_alone: bool) -> String {
+        self.version_of(&self.planned(gateway, headers_alone))
     }
 
     fn version_of(&self, (policies, placement): &(Vec<&Good>, Option<Placement>)) -> String {
@@ -111,24 +111,35 @@ impl InForce {
         format!("{:016x}", hasher.finish())
     }
 
-    /// The plan of a gateway.
-    pub fn plan(&self, gateway: &Gateway<'_>) -> GetPlanResponse {
-        let planned = self.planned(gateway);
+    /// The plan of a gateway. In a cluster, a filter that reads headers alone gets none of the policies that need bodies:
+    /// it would have to refuse the whole plan, and statuses tell of them.
+    pub fn plan(&self, gateway: &Gateway<'_>, headers_alone: bool) -> GetPlanResponse {
+        let planned = self.planned(gateway, headers_alone);
         let version = self.version_of(&planned);
         let policies = planned.0.iter().map(|policy| policy.json.to_vec()).collect();
         GetPlanResponse { version, policies, placement: planned.1 }
     }
 
-    fn planned(&self, gateway: &Gateway<'_>) -> (Vec<&Good>, Option<Placement>) {
+    fn planned(&self, gateway: &Gateway<'_>, headers_alone: bool) -> (Vec<&Good>, Option<Placement>) {
         let Some(plans) = &self.plans else { return (self.of(gateway).collect(), None) };
-        match gateway {
+        let (mut policies, mut placement): (Vec<&Good>, _) = match gateway {
             Gateway::Named { namespace, name } => {
                 let Planned { policies, placement } =
                     plans.get(&format!("{namespace}/{name}")).cloned().unwrap_or_default();
-                (policies.iter().filter_map(|place| self.policies.get(*place)).collect(), Some(placement))
+                (policies.iter().filter_map(|place| self.policies.get(*place)).collect(), placement)
             }
-            Gateway::Any => (self.policies.iter().collect(), Some(together(plans))),
+            Gateway::Any => (self.policies.iter().collect(), together(plans)),
+        };
+        let stays = |good: &&Good| !headers_alone || good.policy.needs_body.is_empty();
+        if !policies.iter().all(stays) {
+            let mut left = 0;
+            let places = policies.iter().map(|good| stays(good).then_some(left).inspect(|_| left += 1));
+            let places: Vec<Option<u32>> = places.collect();
+            let place = |at: u32| places.get(usize::try_from(at).ok()?).copied().flatten();
+            renamed(&mut placement, place);
+            policies.retain(stays);
         }
+        (policies, Some(placement))
     }
 
     /// Every gateway that a policy names, as NAMESPACE/NAME.
@@ -149,21 +160,24 @@ fn together(plans: &HashMap<String, Planned>) -> Placement {
     let mut names: Vec<_> = plans.keys().collect();
     names.sort();
     for Planned { policies, placement } in names.into_iter().filter_map(|name| plans.get(name)) {
-        let places = |local: &mut Vec<u32>| {
-            let global = |place: u32| {
-                policies.get(usize::try_from(place).ok()?).and_then(|place| u32::try_from(*place).ok())
-            };
-            *local = local.iter().filter_map(|place| global(*place)).collect();
-        };
         let mut placement = placement.clone();
-        places(&mut placement.everywhere);
-        placement.listeners.iter_mut().for_each(|listener| places(&mut listener.policies));
-        placement.rules.iter_mut().for_each(|rule| places(&mut rule.policies));
+        renamed(&mut placement, |place| {
+            policies.get(usize::try_from(place).ok()?).and_then(|place| u32::try_from(*place).ok())
+        });
         all.everywhere.extend(placement.everywhere);
         all.listeners.extend(placement.listeners);
         all.rules.extend(placement.rules);
     }
     all
+}
+
+/// Each policy gets another place, or none.
+fn renamed(placement: &mut Placement, place: impl Fn(u32) -> Option<u32>) {
+    let of_listeners = placement.listeners.iter_mut().map(|listener| &mut listener.policies);
+    let of_rules = placement.rules.iter_mut().map(|rule| &mut rule.policies);
+    for places in std::iter::once(&mut placement.everywhere).chain(of_listeners).chain(of_rules) {
+        *places = places.iter().filter_map(|at| place(*at)).collect();
+    }
 }
 
 fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {

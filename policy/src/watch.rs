@@ -28,6 +28,7 @@ pub struct Watch {
     gateway: String,
     /// The last one seen, whether or not it could be compiled: only another is news.
     version: String,
+    headers_alone: bool,
     state: State,
     failures: u32,
     jitter: u64,
@@ -43,14 +44,21 @@ impl Watch {
     /// To ask at once. `seed`: different in each VM, so that they do not all come back together.
     pub fn new(gateway: &str, seed: u128) -> Self {
         let gateway = gateway.to_owned();
-        Self { gateway, version: String::new(), state: State::Due(0), failures: 0, jitter: seed as u64 }
+        let (version, state, jitter) = (String::new(), State::Due(0), seed as u64);
+        Self { gateway, version, headers_alone: false, state, failures: 0, jitter }
+    }
+
+    /// What may be read of requests.
+    pub fn with_body(self, access: BodyAccess) -> Self {
+        Self { headers_alone: matches!(access, BodyAccess::None), ..self }
     }
 
     /// The question, if it is due.
     pub fn ask(&mut self, now: u64) -> Option<Vec<u8>> {
         self.wake_at().filter(|due| *due <= now)?;
         self.state = State::AskedAt(now);
-        let question = GetPlanRequest { gateway: self.gateway.clone(), version: self.version.clone() };
+        let (gateway, version) = (self.gateway.clone(), self.version.clone());
+        let question = GetPlanRequest { gateway, version, headers_alone: self.headers_alone };
         Some(question.encode_to_vec())
     }
 

@@ -1,6 +1,7 @@
 //! A policy that is applied is enforced, and its status says so.
 
-use super::{alice, gateway, route};
+use super::routes::requests;
+use super::{alice, gateway, policy, route};
 use e2e::adapter::Adapter;
 use e2e::cluster::Cluster;
 use e2e::upstream::Answer;
@@ -85,4 +86,37 @@ fn the_announced_policy_is_accepted_and_enforced_within_a_second_and_edited_and_
         before,
         "neither a VM nor a listener is new"
     );
+}
+
+#[test]
+fn a_policy_of_bodies_is_no_obstacle_to_others_where_filters_read_none_and_its_status_says_so() {
+    let cluster = Cluster::start();
+    let adapter = Adapter::start_in_cluster(&cluster.install(), &[]);
+    cluster.apply(&gateway("llm"));
+    cluster.apply(&route("chat", "llm", json!([{}])));
+    let mut of_bodies = requests("model", 3);
+    of_bodies["limits"]["model"]["when"] = json!([{ "predicate": "llm.model == 'gpt-4o'" }]);
+    cluster.apply(&policy("bodies", "Gateway", "llm", of_bodies));
+    let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(adapter);
+    cluster.apply(&policy("plain", "Gateway", "llm", requests("plain", 700)));
+    let limit =
+        |answer: &e2e::client::Response| answer.header("x-ratelimit-limit-requests").map(str::to_owned);
+    takes_effect(&world, "the other policy", |answer| limit(answer).as_deref() == Some("700"));
+    cluster.wait_for_reason(&["trlp.weir.dev", "plain"], "Enforced", "Enforced");
+    let told = cluster.wait_for_reason(&["trlp.weir.dev", "bodies"], "Enforced", "NoBodyAccess");
+    let message = told["message"].as_str().unwrap();
+    assert!(
+        message.contains("spec.limits.model.when[0].predicate: `llm.model` is in the request's body"),
+        "{message}"
+    );
+    let accepted = cluster.get(&["trlp.weir.dev", "bodies"])["status"]["conditions"][0]["reason"].clone();
+    assert_eq!(accepted, "Accepted", "it may be right for other Gateways");
+    drop(world);
+
+    let adapter = Adapter::start_in_cluster(&cluster.kubeconfig_of("weir-system", "limitador-adapter"), &[]);
+    let reading =
+        World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).reading_bodies(65_536);
+    let world = reading.start_with(adapter);
+    takes_effect(&world, "both", |answer| limit(answer).as_deref() == Some("3"));
+    cluster.wait_for_reason(&["trlp.weir.dev", "bodies"], "Enforced", "Enforced");
 }

@@ -168,6 +168,7 @@ impl Index {
             verdict.acceptance = Acceptance::Invalid(known.mistakes.clone());
         }
         let Some((_, good)) = &known.good else { return verdict };
+        verdict.needs_body = good.policy.needs_body.clone();
         let target = &good.policy.target;
         let name = Name { namespace: good.policy.namespace.clone(), name: target.name.clone() };
         match target.kind {

@@ -3,6 +3,7 @@
 use super::crd::Group;
 use super::objects::{Name, Written};
 use super::status::{Ancestor, AncestorReference, PolicyStatus};
+use crate::filters::without_bodies;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use policy::mistake::Mistake;
 use serde::Deserialize;
@@ -29,6 +30,8 @@ pub struct Verdict {
     pub enforced_generation: Option<i64>,
     /// Why no request can match, if none can.
     pub never: Option<String>,
+    /// What of it filters that read no bodies cannot evaluate.
+    pub needs_body: Vec<Mistake>,
     /// The Gateways at which others stand in its place on every route, and those others.
     pub overridden: Vec<(Name, String)>,
 }
@@ -55,6 +58,7 @@ impl Verdict {
             gateways: Vec::new(),
             enforced_generation: None,
             never: None,
+            needs_body: Vec::new(),
             overridden: Vec::new(),
         }
     }
@@ -67,7 +71,7 @@ impl Verdict {
     }
 
     /// The status to write; `None`: it is written already. `filters`: the Gateways whose filters follow their plan,
-    /// and `"*"` for one that follows all.
+    /// `"*"` for one that follows all, and those [`without_bodies`].
     pub fn status(&self, filters: &BTreeSet<String>, now: &Time) -> Option<PolicyStatus> {
         let before = PolicyStatus::deserialize(&self.written.status).unwrap_or_default();
         let generation = self.written.generation;
@@ -129,6 +133,10 @@ impl Verdict {
     fn enforced(&self, gateways: &[Name], filters: &BTreeSet<String>) -> Told {
         let unfiltered =
             gateways.iter().find(|gateway| !filters.contains(&gateway.to_string()) && !filters.contains("*"));
+        let is_blind = |gateway: &&Name| {
+            [gateway.to_string(), "*".to_owned()].iter().any(|name| filters.contains(&without_bodies(name)))
+        };
+        let blind = gateways.iter().filter(|_| !self.needs_body.is_empty()).find(is_blind);
         match (&self.acceptance, self.enforced_generation) {
             (Acceptance::Conflicted(group), _) => {
                 (false, "Overridden", format!("by the policy {} of {}", self.written.name, group.name()))
@@ -147,6 +155,15 @@ impl Verdict {
             _ if unfiltered.is_some() => {
                 let gateway = unfiltered.map(ToString::to_string).unwrap_or_default();
                 (false, "NoFilter", format!("no filter of the Gateway {gateway} has asked for its plan"))
+            }
+            _ if blind.is_some() => {
+                let gateway = blind.map(ToString::to_string).unwrap_or_default();
+                let lines: Vec<_> = self.needs_body.iter().map(ToString::to_string).collect();
+                let message = format!(
+                    "a filter of the Gateway {gateway} reads no bodies of requests:\n{}",
+                    lines.join("\n")
+                );
+                (false, "NoBodyAccess", message)
             }
             (_, Some(generation)) if generation != self.written.generation => (
                 false,

@@ -47,8 +47,12 @@ fn index(changes: Vec<Change>) -> Index {
 
 /// The plan of a gateway, as lines.
 fn plan(index: &Index, gateway: &str) -> String {
+    plan_for(index, gateway, false)
+}
+
+fn plan_for(index: &Index, gateway: &str, headers_alone: bool) -> String {
     let in_force = InForce::new(index.view().collected, &Metrics::new().unwrap());
-    let answer = in_force.plan(&Asked::parse(gateway).unwrap());
+    let answer = in_force.plan(&Asked::parse(gateway).unwrap(), headers_alone);
     let names: Vec<String> = answer
         .policies
         .iter()
@@ -199,6 +203,33 @@ fn a_policy_that_has_no_say_on_any_route_is_overridden_and_by_whom_is_told() {
     write!(told, "\nnone:\n{}", verdicts(&index, &["*"])).unwrap();
     index.apply(rules("defaults", ("Gateway", "one"), "overrides", Some("merge")));
     write!(told, "\nits limits prevail over those of their names:\n{}", verdicts(&index, &["*"])).unwrap();
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn a_filter_that_reads_headers_alone_gets_no_policy_of_bodies_and_its_status_tells() {
+    let of_bodies = |of: &str, kind: &str, target: &str| {
+        let target = json!({ "group": "gateway.networking.k8s.io", "kind": kind, "name": target });
+        let when = json!([{ "predicate": "llm.model == 'gpt-4o'" }]);
+        let limits = json!({ "all": { "when": when, "rates": [{ "limit": 5, "window": "1h" }] } });
+        let spec = json!({ "targetRef": target, "limits": limits });
+        Change::Policy(Written::new(Group::Weir, &object(of, spec)))
+    };
+    let index = index(vec![
+        gateway("one", http()),
+        route("chat", at("one", "/chat")),
+        of_bodies("a", "Gateway", "one"),
+        policy("b", json!({ "kind": "Gateway", "name": "one" })),
+        of_bodies("c", "HTTPRoute", "chat"),
+        policy("d", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    let told = format!(
+        "with bodies:\n{}\nheaders alone:\n{}\nthe same, asked for all:\n{}\n{}",
+        plan_for(&index, "default/one", false),
+        plan_for(&index, "default/one", true),
+        plan_for(&index, "*", true),
+        verdicts(&index, &["default/one", "default/one:headers"])
+    );
     insta::assert_snapshot!(told);
 }
 
