@@ -29,7 +29,7 @@ k8s-up: ## a real API server and etcd on this machine, for .k8s/kubeconfig
 k8s-down: ## its end
 	@bash scripts/k8s.sh down
 
-kind-up: ## a kind cluster with Envoy Gateway, Weir and an LLM simulator; needs docker
+kind-up: ## a kind cluster with Envoy Gateway (or WEIR_GATEWAY=istio), Weir and an LLM simulator; needs docker
 	@bash scripts/kind.sh up
 
 kind-test: ## the announced policy, through that cluster's gateway

@@ -1,14 +1,35 @@
 #!/usr/bin/env bash
-# up: a kind cluster with Envoy Gateway, Weir and an LLM simulator. test: the announced policy, through the gateway.
-# down: its end. Needs docker, kind and kubectl. Everything it applies is what make test-k8s applies, too.
+# up: a kind cluster with Envoy Gateway, or with Istio (WEIR_GATEWAY=istio), Weir and an LLM simulator. test: the announced
+# policy, through the gateway. down: its end. Needs docker, kind and kubectl (and istioctl). Everything it applies is what
+# make test-k8s and make test-envoy-gateway apply, too.
 . "$(dirname "$0")/kubernetes.sh"
 name=weir
 system=weir-system
+gateway="${WEIR_GATEWAY:-envoy-gateway}"
+case "$gateway" in
+  envoy-gateway) proxies=envoy-gateway-system label=gateway.envoyproxy.io/owning-gateway-name ;;
+  istio) proxies=default label=gateway.networking.k8s.io/gateway-name ;;
+  *) die "WEIR_GATEWAY is neither envoy-gateway nor istio" ;;
+esac
 
-need_kind() {
-  for program in docker kind kubectl openssl curl; do
+need_programs() {
+  local program
+  for program in "$@"; do
     command -v "$program" >/dev/null || die "$program is missing"
   done
+}
+
+install_gateway() {
+  local releases=https://github.com
+  if [ "$gateway" = istio ]; then
+    kubectl apply --server-side -f "$releases/kubernetes-sigs/gateway-api/releases/download/v$gateway_api_pin/standard-install.yaml"
+    istioctl install -y --set profile=minimal
+    return
+  fi
+  kubectl apply --server-side -f "$releases/envoyproxy/gateway/releases/download/v$envoy_gateway_pin/install.yaml"
+  kubectl -n envoy-gateway-system get configmap envoy-gateway-config -o yaml |
+    sed 's/extensionApis: {}/extensionApis: {enableEnvoyPatchPolicy: true}/' | kubectl apply -f -
+  kubectl -n envoy-gateway-system rollout restart deployment/envoy-gateway
 }
 
 # An authority, the adapter's certificate and the proxies'.
@@ -24,7 +45,7 @@ certificates() {
       -extfile <(echo "subjectAltName=DNS:$who.$system.svc") -out "$work/$who.crt" 2>/dev/null
   done
   secret "$system" limitador-adapter-tls "$work/limitador-adapter" "$work"
-  secret envoy-gateway-system weir-proxy-tls "$work/weir-proxy" "$work"
+  secret "$proxies" weir-proxy-tls "$work/weir-proxy" "$work"
   rm -rf "$work"
 }
 
@@ -34,12 +55,10 @@ secret() {
 }
 
 up() {
-  need_kind
+  need_programs docker kind kubectl openssl curl
+  [ "$gateway" != istio ] || need_programs istioctl
   kind create cluster --name "$name"
-  kubectl apply --server-side -f "https://github.com/envoyproxy/gateway/releases/download/v$envoy_gateway_pin/install.yaml"
-  kubectl -n envoy-gateway-system get configmap envoy-gateway-config -o yaml |
-    sed 's/extensionApis: {}/extensionApis: {enableEnvoyPatchPolicy: true}/' | kubectl apply -f -
-  kubectl -n envoy-gateway-system rollout restart deployment/envoy-gateway
+  install_gateway
   docker build --target adapter -t weir/limitador-adapter:latest .
   kind load docker-image --name "$name" weir/limitador-adapter:latest
   kubectl apply -f manifests/adapter/namespace.yaml
@@ -49,13 +68,17 @@ up() {
   kubectl -n "$system" patch deployment limitador-adapter --type=json \
     -p '[{"op":"add","path":"/spec/template/spec/containers/0/imagePullPolicy","value":"Never"}]'
   kubectl -n "$system" rollout status deployment/limitador-adapter --timeout=180s
-  kubectl apply -f manifests/kind
+  kubectl apply -f manifests/kind -f "manifests/kind/$gateway"
   # The module's digest, as the adapter that was just built serves it.
   kubectl -n "$system" port-forward service/limitador-adapter 18080:8080 >/dev/null &
   forward=$!
   digest="$(curl -sS --retry 20 --retry-connrefused http://127.0.0.1:18080/weir.wasm.sha256)"
   kill "$forward"
-  sed "s/0\{64\}/$digest/; s/name: llm-gateway/name: api-gateway/" manifests/envoy-gateway/envoyextensionpolicy.yaml | kubectl apply -f -
+  case "$gateway" in
+    envoy-gateway) filter=manifests/envoy-gateway/envoyextensionpolicy.yaml ;;
+    istio) filter=manifests/istio/envoyfilter.yaml ;;
+  esac
+  sed "s/0\{64\}/$digest/; s/name: llm-gateway/name: api-gateway/" "$filter" | kubectl apply -f -
 }
 
 run_test() {
@@ -63,16 +86,19 @@ run_test() {
   kubectl apply -f examples/kuadrant/policy.yaml
   kubectl wait --for=condition=Accepted --timeout=60s tokenratelimitpolicies.kuadrant.io/llm-token-limits
   kubectl wait --for=condition=Enforced --timeout=180s tokenratelimitpolicies.kuadrant.io/llm-token-limits
-  service="$(kubectl -n envoy-gateway-system get service -o name -l gateway.envoyproxy.io/owning-gateway-name=api-gateway)"
-  kubectl -n envoy-gateway-system port-forward "$service" 18000:80 >/dev/null &
+  kubectl rollout status deployment/llm --timeout=180s
+  service="$(kubectl -n "$proxies" get service -o name -l "$label=api-gateway")"
+  kubectl -n "$proxies" port-forward "$service" 18000:80 >/dev/null &
   forward=$!
   trap 'kill $forward' EXIT
-  # More than alice's 20,000 tokens, at 15,000 a request.
-  codes="$(for _ in 1 2 3; do
-    curl -sS -o /dev/null -w '%{http_code} ' --retry 20 --retry-connrefused http://127.0.0.1:18000/v1/chat/completions \
+  until curl -s -o /dev/null http://127.0.0.1:18000/; do sleep 1; done
+  # Until alice's 20,000 tokens are used up. No --retry: curl would wait for as long as a 429 says.
+  codes=
+  while [[ "$codes" != *429* ]] && [ "${#codes}" -lt 2000 ]; do
+    codes+="$(curl -sS -o /dev/null -w '%{http_code} ' http://127.0.0.1:18000/v1/chat/completions \
       -H "authorization: Bearer $(cat examples/people/alice.jwt)" -H 'content-type: application/json' \
-      -d '{"model": "simulated", "max_tokens": 15000, "messages": [{"role": "user", "content": "Hi"}]}'
-  done)"
+      -d '{"model": "simulated", "max_tokens": 15000, "messages": [{"role": "user", "content": "Hi"}]}')"
+  done
   case "$codes" in
     200*429*) say "alice: $codes" ;;
     *) die "alice was answered $codes" ;;

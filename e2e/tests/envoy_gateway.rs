@@ -200,7 +200,7 @@ fn adapter(cluster: &Cluster, kubeconfig: &Path, folder: &Path) -> Adapter {
 
 /// What `make kind-up` applies, with the ports of this machine's adapter; no controller makes the LLM's endpoints.
 fn install(cluster: &Cluster, adapter: &Adapter, llm: SocketAddr) {
-    cluster.run(&["apply", "-f", "manifests/kind"]);
+    cluster.run(&["apply", "-f", "manifests/kind", "-f", "manifests/kind/envoy-gateway"]);
     endpoint(cluster, &cluster.get(&["service", "llm"]), llm.port());
     let digest = adapter.get("/weir.wasm.sha256").text();
     let ours = manifest("envoyextensionpolicy.yaml");

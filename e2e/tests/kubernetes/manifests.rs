@@ -22,6 +22,8 @@ fn every_manifest_is_taken_by_the_api_server_as_it_is() {
         ["-f", "manifests/envoy-gateway"],
         ["-f", "manifests/envoy-gateway/bodies"],
         ["-f", "manifests/kind"],
+        ["-f", "manifests/kind/envoy-gateway"],
+        ["-f", "manifests/kind/istio"],
     ] {
         let told = cluster.run(&[strict.as_slice(), &what].concat());
         println!("{what:?}:\n{told}");
