@@ -139,7 +139,7 @@ impl Native {
                     seen.sent_body = Some(edit.body);
                 }
                 Effect::Reserve(call) => {
-                    seen.asked = Some(true);
+                    seen.asked = seen.asked.map(|asked| asked + 1);
                     let reply = self.reserve(&call);
                     self.handle(exchange, seen, Event::Reply(reply));
                 }
@@ -265,12 +265,8 @@ impl Player for Native {
         let mut exchange = Exchange::new(self.plan.clone(), id);
         // The identity's header is the auth filter's, and taken out.
         let sent = headers(request).into_iter().filter(|(name, _)| name != "x-jwt-payload").collect();
-        let mut seen = Seen {
-            sent: Some(sent),
-            sent_body: Some(request.bytes()),
-            asked: Some(false),
-            ..Seen::default()
-        };
+        let mut seen =
+            Seen { sent: Some(sent), sent_body: Some(request.bytes()), asked: Some(0), ..Seen::default() };
         let (mut needs, mut facts) = (Vec::new(), Facts::default());
         let plan = self.plan.clone();
         let concerned = plan.rounds().iter().all(|round| {

@@ -21,6 +21,7 @@ pub struct Waiting {
     client: InFlight,
     gate: Gate,
     upstream_call: usize,
+    asked: Option<u64>,
     /// What it holds.
     held: u64,
 }
@@ -51,14 +52,24 @@ impl ThroughEnvoy {
         if self.frozen { 0 } else { self.world.adapter.counters().iter().map(|counter| counter.held).sum() }
     }
 
-    fn seen(&self, answered: Result<Response, std::io::Error>, upstream_call: Option<usize>) -> Seen {
+    /// How often the adapter was asked for room until now, if it can be asked for that.
+    fn reserves(&self) -> Option<u64> {
+        (!self.frozen).then(|| self.world.adapter.metric("weir_reserves_total", &[]) as u64)
+    }
+
+    fn seen(
+        &self,
+        answered: Result<Response, std::io::Error>,
+        upstream_call: Option<usize>,
+        asked: Option<u64>,
+    ) -> Seen {
         let reached = upstream_call.map(|call| self.world.upstream.seen()[call].clone());
         let (sent, sent_body) = reached.map(|seen| (seen.headers, seen.body)).unzip();
         match answered {
             Ok(Response { status, headers, body, cut, .. }) => {
-                Seen { status, headers, body, cut: cut.is_some(), sent, sent_body, asked: None }
+                Seen { status, headers, body, cut: cut.is_some(), sent, sent_body, asked }
             }
-            Err(_) => Seen { cut: true, sent, sent_body, ..Seen::default() },
+            Err(_) => Seen { cut: true, sent, sent_body, asked, ..Seen::default() },
         }
     }
 
@@ -93,7 +104,7 @@ impl Player for ThroughEnvoy {
         self.requests += 1;
         let (name, gate) = (format!("answer-{}", self.requests), Gate::default());
         self.world.upstream.on(&name, script(&request.answer, &gate));
-        let (held, calls) = (self.held(), self.world.upstream.calls());
+        let (held, calls, reserves) = (self.held(), self.world.upstream.calls(), self.reserves());
         let http = self.request(request, claims).answered_by(&name);
         let mut client = self.world.open(&http);
         let mine = |seen: &upstream::Seen| {
@@ -105,20 +116,21 @@ impl Player for ThroughEnvoy {
             let call = self.world.upstream.seen()[calls..].iter().position(mine).map(|at| calls + at);
             (answered || call.is_some()).then_some(call)
         });
+        let asked = self.reserves().zip(reserves).map(|(now, before)| now - before);
         let Some(upstream_call) = reached else {
-            return Err(self.seen(client.try_finish(), None));
+            return Err(self.seen(client.try_finish(), None, asked));
         };
         let before = request.answer.pieces().iter().take(request.answer.before).map(Vec::len).sum();
         if before > 0 {
             client.body_of(before);
         }
-        Ok(Waiting { client, gate, upstream_call, held: self.held().saturating_sub(held) })
+        Ok(Waiting { client, gate, upstream_call, asked, held: self.held().saturating_sub(held) })
     }
 
     fn finish(&mut self, open: Waiting) -> Seen {
         let held = self.held();
         open.gate.open();
-        let seen = self.seen(open.client.try_finish(), Some(open.upstream_call));
+        let seen = self.seen(open.client.try_finish(), Some(open.upstream_call), open.asked);
         // The next request shall find it settled, as it does when the story is played natively.
         if open.held > 0 && !self.frozen {
             wait::until("the settlement", || (self.held() <= held.saturating_sub(open.held)).then_some(()));

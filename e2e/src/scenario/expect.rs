@@ -22,8 +22,8 @@ pub struct Expected {
     pub cut: Option<bool>,
     /// Whether the request got to the provider.
     pub upstream: Option<bool>,
-    /// Whether the adapter was asked. Compared natively only.
-    pub asked: Option<bool>,
+    /// How often the adapter was asked for room.
+    pub asked: Option<u64>,
     /// Exactly the body that the provider saw.
     pub sent_body: Option<String>,
     /// Headers that the provider saw, as `headers`.

@@ -46,8 +46,8 @@ pub struct Seen {
     pub sent: Option<Headers>,
     /// The body with which it did.
     pub sent_body: Option<Vec<u8>>,
-    /// Whether the adapter was asked; `None`: the player cannot see that.
-    pub asked: Option<bool>,
+    /// How often the adapter was asked for room; `None`: the player cannot see that.
+    pub asked: Option<u64>,
 }
 
 /// Plays the story. An error: the step, and every expectation that it broke.
