@@ -15,7 +15,7 @@ mod ledger {
 use limitador_adapter::ledger::{Charge, Hold, Key, Take};
 use policy::model::{Unit, Window};
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,17 +23,20 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Where the section begins; it is the last one.
 const HEADING: &str = "## What counting costs";
 
-/// What a request holds: one amount for each limit, of one user.
+/// What a request holds: one amount for each limit, of one user. The names of limits are those of the policies in force.
 fn holds(user: usize, limits: usize) -> Vec<Hold> {
+    static IN_FORCE: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
+        (0..8).map(|limit| format!("default/llm-token-limits/limit-{limit}").into()).collect()
+    });
     let counters: Arc<[_]> = Arc::from([("auth.identity.userid".to_owned(), format!("user-{user:08}"))]);
-    let hold = |limit| {
-        let limit = format!("default/llm-token-limits/limit-{limit}").into();
+    let hold = |limit: &Arc<str>| {
+        let limit = Arc::clone(limit);
         let key =
             Key { limit, unit: Unit::Tokens, window: Window::Fixed(HOUR), counters: Arc::clone(&counters) };
         let key = Arc::new(key);
         Hold { key, amount: 500, max: u64::MAX, ttl: HOUR / 4, take: Take::Hold, enforced: true }
     };
-    (0..limits).map(hold).collect()
+    IN_FORCE[..limits].iter().map(hold).collect()
 }
 
 /// What it used of each.
@@ -61,7 +64,7 @@ fn main() {
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     let date = std::env::var("BENCH_DATE").map(|date| format!(" on {date}")).unwrap_or_default();
     let mut section = format!(
-        "{HEADING}\n\n`cargo bench -p limitador-adapter --bench ledger`{date}; keys made anew for each call as for one over the wire.\n"
+        "{HEADING}\n\n`cargo bench -p limitador-adapter --bench ledger`{date}; keys made anew for each call as for one over the wire, the names of limits being those of the policies in force.\n"
     );
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
     if wants("memory") {

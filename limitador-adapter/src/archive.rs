@@ -1,7 +1,7 @@
 //! Which reservations are over, so that a replayed commit charges nothing and a late reserve holds nothing. Bounded:
 //! two generations, the older dropped whole when the younger has had its time or is full.
 
-use crate::buckets::WindowId;
+use crate::buckets::{Place, WindowId};
 use crate::ledger::Key;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -25,6 +25,8 @@ pub type Charged = Vec<Advance>;
 pub struct Advance {
     /// To which bucket.
     pub key: Arc<Key>,
+    /// Where that was. Another may be there by now, but never with the same window.
+    pub place: Place,
     /// How much.
     pub amount: u64,
     /// In which window.

@@ -104,6 +104,11 @@ impl Buckets {
         self.places.get(key).copied()
     }
 
+    /// Whether this bucket is there: quicker than to find it.
+    pub fn is_at(&self, place: Place, key: &Key) -> bool {
+        self.buckets.get(place).is_some_and(|bucket| *bucket.key == *key)
+    }
+
     /// Where a bucket is that was not found: it is made.
     pub fn make(&mut self, key: &Arc<Key>) -> Result<Place, Unavailable> {
         if self.buckets.len() >= self.at_most {

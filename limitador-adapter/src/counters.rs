@@ -24,7 +24,6 @@ pub struct Counters {
 
 /// One window's usage. End it with [`Counters::end`], or it stays in memory.
 pub struct Usage {
-    limit: Arc<Limit>,
     /// Always one: limitador reads a whole `Vec` at a time.
     counter: Vec<Counter>,
     /// As limitador told it last. Nobody else writes there, so it is read after each charge and not for each question.
@@ -50,28 +49,27 @@ impl Counters {
     pub fn start(&mut self) -> Result<Usage, Unavailable> {
         self.made = self.made.wrapping_add(1);
         let namespace = format!("{:x}", self.made);
-        let limit = Arc::new(Limit::new(namespace, u64::MAX, NEVER, [], Vec::<Expression>::new()));
-        let counter = Counter::new(Arc::clone(&limit), &Context::default())
+        let limit = Limit::new(namespace, u64::MAX, NEVER, [], Vec::<Expression>::new());
+        let counter = Counter::new(limit, &Context::default())
             .map_err(|error| Unavailable::Storage(error.to_string()))?
             .ok_or_else(|| Unavailable::Storage("no counter for a limit without variables".to_owned()))?;
-        Ok(Usage { limit, counter: vec![counter], used: 0 })
+        Ok(Usage { counter: vec![counter], used: 0 })
     }
 
     /// Charges; saturates, where limitador would wrap around.
     pub fn charge(&self, usage: &mut Usage, amount: u64) -> Result<(), Unavailable> {
         let amount = amount.min(u64::MAX - usage.used);
-        for counter in &usage.counter {
-            self.storage.update_counter(counter, amount).map_err(failed)?;
-        }
-        self.storage.check(&mut usage.counter, 0).map_err(failed)?;
+        // One look-up in limitador's tree, where an update and a question after it are two. It tells what there was before.
+        self.storage.check_and_update(&mut usage.counter, amount).map_err(failed)?;
         let remaining = usage.counter.first().and_then(Counter::remaining);
-        usage.used = remaining.map_or(0, |remaining| u64::MAX - remaining);
+        usage.used = remaining.map_or(0, |remaining| u64::MAX - remaining).saturating_add(amount);
         Ok(())
     }
 
     /// Forgets a window.
     pub fn end(&self, usage: Usage) -> Result<(), Unavailable> {
-        self.storage.delete_counters(&HashSet::from([usage.limit])).map_err(failed)
+        let limits = usage.counter.iter().map(|counter| Arc::new(counter.limit().clone()));
+        self.storage.delete_counters(&limits.collect::<HashSet<_>>()).map_err(failed)
     }
 }
 

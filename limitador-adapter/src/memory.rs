@@ -114,22 +114,21 @@ impl MemoryLedger {
     pub fn commit(&self, id: &str, charges: &[Charge], now: Moment) -> Result<Settled, Unavailable> {
         let name = self.ids.hash_one(id);
         let mut state = self.at(now)?;
-        let (settled, charged) = match state.live.remove(&name) {
+        let (settled, holds, charged) = match state.live.remove(&name) {
             Some(reservation) => {
                 state.lapses.remove(&(reservation.lapses, name));
-                state.release(reservation.holds);
-                (Settled::Released, reservation.charged)
+                (Settled::Released, reservation.holds, reservation.charged)
             }
             None => match state.archive.take(name) {
                 Some(Past::Settled) => return Ok(Settled::AlreadySettled),
-                Some(Past::Lapsed(charged)) => (Settled::Charged, charged),
-                None => (Settled::Charged, Vec::new()),
+                Some(Past::Lapsed(charged)) => (Settled::Charged, Vec::new(), charged),
+                None => (Settled::Charged, Vec::new(), Vec::new()),
             },
         };
         if !id.is_empty() {
             state.archive.settle(name, now.instant);
         }
-        state.charge(charges, charged, now)?;
+        state.settle(holds, charges, charged, now)?;
         Ok(settled)
     }
 
@@ -259,7 +258,7 @@ impl State {
                 Take::Charge => {
                     let window = self.buckets.charge(place, amount, now)?;
                     self.buckets.release(place, amount);
-                    reservation.charged.push(Advance { key: Arc::clone(&hold.key), amount, window });
+                    reservation.charged.push(Advance { key: Arc::clone(&hold.key), place, amount, window });
                 }
             }
         }
@@ -276,22 +275,47 @@ impl State {
         }
     }
 
-    /// Charges what goes beyond the admission's own charges, and gives back what those had too much. A bucket that
-    /// the commit does not name keeps its advance.
-    fn charge(&mut self, charges: &[Charge], mut advances: Charged, now: Moment) -> Result<(), Unavailable> {
-        for charge in charges {
-            let mut amount = charge.amount;
-            for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
-                let confirmed = amount.min(advance.amount);
-                if let Some(place) = self.buckets.find(&advance.key) {
-                    self.buckets.refund(place, advance.amount - confirmed, advance.window);
-                }
-                advance.amount = 0;
-                amount -= confirmed;
+    /// Lets the holds go. Charges what goes beyond the admission's own charges, and gives back what those had too much.
+    /// A bucket that the commit does not name keeps its advance.
+    fn settle(
+        &mut self,
+        holds: Vec<Held>,
+        charges: &[Charge],
+        mut advances: Charged,
+        now: Moment,
+    ) -> Result<(), Unavailable> {
+        // What is charged was held, mostly, and in the same order: its bucket is known.
+        let (mut known, mut others) = (holds.iter().cycle(), Vec::new());
+        let charged = charges.iter().try_for_each(|charge| {
+            let amount = self.beyond_advances(charge, &mut advances);
+            if amount == 0 || charge.key.window == Window::Now {
+                return Ok(());
             }
-            self.charge_one(&charge.key, amount, now)?;
+            let is_there = |held: &&Held| self.buckets.is_at(held.place, &charge.key);
+            match known.by_ref().take(holds.len()).find(is_there) {
+                Some(held) => self.buckets.charge(held.place, amount, now).map(drop),
+                None => {
+                    others.push((charge, amount));
+                    Ok(())
+                }
+            }
+        });
+        // It may make room for the buckets of what was not held.
+        self.release(holds);
+        charged?;
+        others.into_iter().try_for_each(|(charge, amount)| self.charge_one(&charge.key, amount, now))
+    }
+
+    /// What a charge adds to what was charged at admission.
+    fn beyond_advances(&mut self, charge: &Charge, advances: &mut Charged) -> u64 {
+        let mut amount = charge.amount;
+        for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
+            let confirmed = amount.min(advance.amount);
+            self.buckets.refund(advance.place, advance.amount - confirmed, advance.window);
+            advance.amount = 0;
+            amount -= confirmed;
         }
-        Ok(())
+        amount
     }
 
     /// What was used cannot be refused: with no place left for its bucket, all that is left is to count the loss.
