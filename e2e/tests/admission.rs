@@ -170,3 +170,21 @@ fn who_is_turned_away_before_or_behind_the_limits_has_used_nothing() {
     assert_eq!(world.adapter.bucket("per-user", "requests", "alice"), (3, 0), "admitted, so counted");
     assert_eq!(world.upstream.calls(), 0);
 }
+
+/// What is told to the adapter does not grow with it, so no client can make a call that is too long to be answered.
+#[test]
+fn a_counter_whose_value_is_endless_is_a_bucket_like_any() {
+    let windows = (1..90).map(|minutes| json!({ "limit": 1_000_000, "window": format!("{minutes}m") }));
+    let requests = json!({ "limit": 1, "window": "1h", "unit": "requests" });
+    let limits = json!({ "all": {
+        "counters": [{ "expression": "request.headers['x-thread']" }],
+        "rates": windows.chain([requests]).collect::<Vec<_>>(),
+    } });
+    let world = World::with(&policy("llm", json!({ "limits": limits, "failureMode": "Allow" })));
+    let ask = |thread: &str| world.send(&Request::chat(5).header("x-thread", thread)).status;
+    let endless = "x".repeat(50_000);
+    assert_eq!([ask(&endless), ask(&endless)], [200, 429]);
+    assert_eq!(ask(&format!("{endless}2")), 200, "another one");
+    let counters = world.adapter.counters();
+    assert!(counters.iter().all(|one| one.counters.values().all(|value| value.len() < 200)), "{counters:#?}");
+}

@@ -25,8 +25,8 @@ pub const RESERVE_AND_COMMIT: Method = (RESERVATION_SERVICE, "ReserveAndCommit")
 /// Tells the plan.
 pub const GET_PLAN: Method = (POLICY_SERVICE, "GetPlan");
 
-/// The most settlements that wait for an adapter that is away: about 10 MB.
-const OUTBOX_CAPACITY: usize = 32_768;
+/// The most that waits for an adapter that is away, in bytes: some ten thousands of settlements.
+const OUTBOX_CAPACITY: usize = 10 << 20;
 /// Between a settlement and the Commit that tells it, in milliseconds. With this pause a busy worker sends a
 /// thousand calls a second at most, whatever it serves.
 const GATHERING: u64 = 1;
@@ -114,8 +114,8 @@ impl Shared {
 
     /// Leaves a settlement to the root context.
     pub fn commit(&self, settlement: Settlement) {
-        let kept = self.outbox.borrow_mut().push(settlement);
-        self.metrics.add(metrics::COMMITS_DROPPED, u64::from(!kept));
+        let dropped = self.outbox.borrow_mut().push(settlement);
+        self.metrics.add(metrics::COMMITS_DROPPED, dropped as u64);
         self.wake();
     }
 

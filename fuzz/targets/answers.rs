@@ -12,7 +12,7 @@ use policy::watch::{Watch, compile};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut now = 0;
-    let (mut outbox, mut watch) = (Outbox::new(8), Watch::new("*", 7));
+    let (mut outbox, mut watch) = (Outbox::new(100), Watch::new("*", 7));
     let mut stream = CallStream::new(200);
     for reply in Pieces(bytes) {
         let reply = match reply {

@@ -97,7 +97,7 @@ impl Native {
         let (in_force, known) = watch::channel(Arc::new(InForce::default()));
         let limiter = Limiter::new(Arc::clone(&ledger), known, Arc::clone(&metrics));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (plan, outbox) = (FilterPlan::Nothing(FailureMode::Allow), Outbox::new(100));
+        let (plan, outbox) = (FilterPlan::Nothing(FailureMode::Allow), Outbox::new(1 << 20));
         let (now, away, requests) = (begun, false, 0);
         Self {
             runtime,
@@ -152,7 +152,9 @@ impl Native {
                 Effect::RemoveHeader(name) => seen.headers.retain(|(key, _)| key != name),
                 Effect::ReplaceChunk(bytes) => self.replaced = Some(bytes),
                 Effect::KeepChunk(_) => self.replaced = Some(Vec::new()),
-                Effect::Commit(settlement) => assert!(self.outbox.push(settlement), "the queue is full"),
+                Effect::Commit(settlement) => {
+                    assert_eq!(self.outbox.push(settlement), 0, "the queue is full")
+                }
                 Effect::UpstreamFailed(model) => self.health.failed(&model, self.milliseconds()),
                 Effect::Resume | Effect::Count(_) => {}
             }

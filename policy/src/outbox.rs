@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement(pub(crate) Vec<u8>);
 
-/// The most that one call carries.
+/// The most that one call carries, in settlements and in bytes: gRPC servers take 4 MB.
 const BATCH: usize = 256;
+const LONGEST: usize = 1 << 20;
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: u64 = 100;
 /// The longest pause.
@@ -21,6 +22,8 @@ const LONGEST_PAUSE: u64 = 5_000;
 #[derive(Debug)]
 pub struct Outbox {
     queue: VecDeque<Settlement>,
+    /// How many bytes the settlements have together, and may have.
+    size: usize,
     capacity: usize,
     /// How many at the front the call under way carries.
     under_way: usize,
@@ -42,22 +45,24 @@ pub struct Answer {
 }
 
 impl Outbox {
-    /// An empty queue for at most `capacity` settlements.
+    /// An empty queue for at most `capacity` bytes of settlements, beside those under way, and always for one.
     pub fn new(capacity: usize) -> Self {
         let queue = VecDeque::new();
-        Self { queue, capacity: capacity.max(1), under_way: 0, failures: 0, single: false, not_before: 0 }
+        Self { queue, size: 0, capacity, under_way: 0, failures: 0, single: false, not_before: 0 }
     }
 
-    /// Queues a settlement. `false`: the queue was full and its oldest waiting one has been dropped for it.
-    pub fn push(&mut self, settlement: Settlement) -> bool {
-        let full = self.queue.len() >= self.capacity;
-        if full {
-            let oldest_waiting = self.under_way.min(self.queue.len().saturating_sub(1));
-            self.queue.remove(oldest_waiting);
-            self.under_way = self.under_way.min(self.queue.len());
+    /// Queues a settlement. How many of the oldest waiting ones had to be dropped for it.
+    pub fn push(&mut self, settlement: Settlement) -> usize {
+        self.size = self.size.saturating_add(settlement.0.len());
+        let mut dropped = 0_usize;
+        while self.size > self.capacity
+            && let Some(oldest) = self.queue.remove(self.under_way)
+        {
+            self.size = self.size.saturating_sub(oldest.0.len());
+            dropped = dropped.saturating_add(1);
         }
         self.queue.push_back(settlement);
-        !full
+        dropped
     }
 
     /// The next Commit call, if there is something to send, none is under way, and no pause is on.
@@ -70,6 +75,9 @@ impl Outbox {
         let mut call = waiting.next()?.0.clone();
         self.under_way = 1;
         for further in waiting {
+            if call.len().saturating_add(further.0.len()) > LONGEST {
+                break;
+            }
             call::add_further(&mut call, &further.0);
             self.under_way = self.under_way.saturating_add(1);
         }
@@ -119,7 +127,8 @@ impl Outbox {
     }
 
     fn forget(&mut self, count: usize) {
-        self.queue.drain(..count.min(self.queue.len()));
+        let forgotten = self.queue.drain(..count.min(self.queue.len()));
+        self.size = self.size.saturating_sub(forgotten.map(|settlement| settlement.0.len()).sum());
     }
 }
 
@@ -146,8 +155,8 @@ mod tests {
 
     #[test]
     fn what_settles_during_a_call_goes_together_in_the_next() {
-        let mut outbox = Outbox::new(10);
-        assert!(outbox.push(settlement("a")));
+        let mut outbox = Outbox::new(1000);
+        assert_eq!(outbox.push(settlement("a")), 0);
         assert_eq!(ids(outbox.send(0)), ["a"]);
         outbox.push(settlement("b"));
         outbox.push(settlement("c"));
@@ -160,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_failed_call_is_sent_again_whole_after_a_growing_pause() {
-        let mut outbox = Outbox::new(10);
+        let mut outbox = Outbox::new(1000);
         outbox.push(settlement("a"));
         let mut now = 0;
         let mut pauses = Vec::new();
@@ -180,19 +189,39 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_the_oldest_that_is_not_under_way() {
-        let mut outbox = Outbox::new(3);
+        let mut outbox = Outbox::new(3 * settlement("a").0.len());
         outbox.push(settlement("a"));
         outbox.send(0);
         outbox.push(settlement("b"));
         outbox.push(settlement("c"));
-        assert!(!outbox.push(settlement("d")));
+        assert_eq!(outbox.push(settlement("d")), 1);
         outbox.answered(reply(1), 0);
         assert_eq!(ids(outbox.send(0)), ["c", "d"]);
+        assert_eq!(outbox.push(settlement(&"e".repeat(100))), 0, "but for what is under way");
+        outbox.answered(reply(2), 0);
+        assert_eq!(outbox.push(settlement("f")), 1);
+        assert_eq!(ids(outbox.send(0)), ["f"]);
+    }
+
+    #[test]
+    fn a_call_is_no_longer_than_servers_take() {
+        let mut outbox = Outbox::new(usize::MAX);
+        for number in 0..10 {
+            outbox.push(settlement(&format!("{number}{}", "x".repeat(300_000))));
+        }
+        let mut sent = Vec::new();
+        while let Some(call) = outbox.send(0) {
+            assert!(call.len() <= LONGEST);
+            let count = ids(Some(call)).len();
+            sent.push(count);
+            outbox.answered(reply(count as u64), 0);
+        }
+        assert_eq!(sent, [3, 3, 3, 1]);
     }
 
     #[test]
     fn a_server_that_settles_only_the_first_gets_the_rest_again() {
-        let mut outbox = Outbox::new(10);
+        let mut outbox = Outbox::new(1000);
         for id in ["a", "b", "c"] {
             outbox.push(settlement(id));
         }
@@ -204,7 +233,7 @@ mod tests {
 
     #[test]
     fn one_that_the_adapter_will_never_take_does_not_stop_the_others() {
-        let mut outbox = Outbox::new(10);
+        let mut outbox = Outbox::new(1000);
         outbox.push(settlement("bad"));
         outbox.push(settlement("good"));
         let mut now = 0;
@@ -218,7 +247,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_cannot_be_read_is_a_failure() {
-        let mut outbox = Outbox::new(10);
+        let mut outbox = Outbox::new(1000);
         outbox.push(settlement("a"));
         outbox.send(0);
         assert_eq!(outbox.answered(call::reply(Ok(&[0xff])), 0).retried, 1);

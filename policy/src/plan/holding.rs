@@ -5,9 +5,14 @@ use crate::call::Entries;
 use crate::cel::{EvaluationError, Expression, Given};
 use crate::facts::Facts;
 use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Tariff, Ttl, Unit, micro_usd};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The longest value of a counter that is told as it is, in bytes.
+const LONGEST_VALUE: usize = 512;
+/// How many characters of a longer one are shown.
+const SHOWN: usize = 64;
 /// A hold that lives shorter than this would be none.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -42,6 +47,7 @@ impl<'p> Buckets<'p> {
         let mut entries = Entries::default();
         let value = |counter: &Expression| match counter.text(facts) {
             Ok(value) => {
+                let value = short(value);
                 entries.push(counter.source(), &value);
                 Ok((counter.source().to_owned(), value))
             }
@@ -52,6 +58,16 @@ impl<'p> Buckets<'p> {
         self.0.push((&limit.counters, bucket.clone()));
         Ok(bucket)
     }
+}
+
+/// A value that is longer than any name is the bucket of its digest: a client could otherwise make the call to the adapter
+/// too long, and with it the adapter's memory.
+fn short(value: String) -> String {
+    if value.len() <= LONGEST_VALUE {
+        return value;
+    }
+    let beginning: String = value.chars().take(SHOWN).collect();
+    format!("{beginning}...sha256:{:x}", Sha256::digest(&value))
 }
 
 impl<'p> Matching<'p> {
