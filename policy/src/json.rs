@@ -245,11 +245,12 @@ impl<P: Place> Scanner<P> {
         self.after_value();
     }
 
-    /// Walks past members that nobody asked for, as long as they are complete and plainly written.
+    /// Walks past members that nobody asked for, and hands over short strings, as long as they are complete and
+    /// plainly written.
     fn members<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         while let Some((key, value)) = plain_key(bytes) {
             let place = to.child(self.here.place, key);
-            match value_end(place, value) {
+            match value_end(place, value).or_else(|| short_value(place, value, to)) {
                 Some([b',', rest @ ..]) => bytes = rest,
                 Some(rest) => {
                     self.state = State::Comma;
@@ -258,7 +259,11 @@ impl<P: Place> Scanner<P> {
                 None => {
                     self.place = place;
                     self.state = State::Value;
-                    return self.value(value, to);
+                    let rest = self.value(value, to);
+                    if self.state != State::Key {
+                        return rest;
+                    }
+                    bytes = rest;
                 }
             }
         }
@@ -373,6 +378,21 @@ fn plain_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         (key, [_, b':', value @ ..]) => Some((key, value)),
         _ => None,
     }
+}
+
+/// Hands over a short string that was asked for, if its end is here; what follows it.
+fn short_value<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> Option<&'a [u8]> {
+    let [b'"', string @ ..] = bytes else { return None };
+    let (text, rest) = string.split_at_checked(short_string(string)?)?;
+    match place.wants() {
+        Wants::Text | Wants::TextOrObject | Wants::TextOrLength | Wants::Anything => {
+            to.open_text(place);
+            to.text(place, text);
+        }
+        Wants::Scalar => to.word(place, Some(text)),
+        Wants::Object | Wants::Nothing => {}
+    }
+    rest.get(1..)
 }
 
 /// What follows a value that nobody asked for, if it is no container and its end is here.
