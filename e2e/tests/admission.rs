@@ -188,3 +188,27 @@ fn a_counter_whose_value_is_endless_is_a_bucket_like_any() {
     let counters = world.adapter.counters();
     assert!(counters.iter().all(|one| one.counters.values().all(|value| value.len() < 200)), "{counters:#?}");
 }
+
+/// As the manifests' Envoy has it: a path has one spelling for predicates, whatever the client's.
+#[test]
+fn a_path_s_other_spellings_evade_nothing() {
+    let limit = json!({
+        "when": [{ "predicate": "request.url_path == '/v1/chat/completions'" }],
+        "rates": [{ "limit": 1, "window": "1h", "unit": "requests" }],
+    });
+    let policy = policy("llm", json!({ "limits": { "all": limit } }));
+    let world = World::build().policy(&policy).config("manifests/envoy/envoy.yaml").start();
+    let ask = |path: &str| {
+        let alice = jwt::token(&json!({ "userid": "alice" }));
+        world.send(&Request::chat(5).path(path).token(&alice)).status
+    };
+    assert_eq!(ask("/v1/chat/completions"), 200);
+    let spellings = [
+        "/v1/chat/completions?a",
+        "//v1/chat/completions",
+        "/v1/./chat/completions",
+        "/v1/a/../chat/completions",
+    ];
+    assert_eq!(spellings.map(ask), [429; 4]);
+    assert_eq!(ask("/v1/chat%2Fcompletions"), 307, "is to be asked for as it is");
+}

@@ -203,20 +203,44 @@ impl Policy {
         document::read(document, reader::policy_in_cluster).map(Self::noted)
     }
 
-    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone.
+    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone, and a path that
+    /// a query is no part of.
     pub fn warnings(&self) -> Vec<Mistake> {
         let chosen = |limit: &&Limit| {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
         };
-        let warning = |limit: &Limit| Mistake {
+        let bucket = |limit: &Limit| Mistake {
             path: format!("limits.{}.counters", limit.name),
             message: "only the request's body says whose bucket it is, so each client chooses its own"
                 .to_owned(),
         };
-        self.limits.iter().filter(chosen).map(warning).collect()
+        let mut warnings = evaded("when", &self.when);
+        for limit in &self.limits {
+            warnings.extend(evaded(&format!("limits.{}.when", limit.name), &limit.when));
+        }
+        warnings.extend(self.limits.iter().filter(chosen).map(bucket));
+        warnings
     }
 
     fn noted((policy, needs_body): (Self, Vec<Mistake>)) -> Self {
         Self { needs_body, ..policy }
     }
+}
+
+/// Predicates that a client makes false by a query, which most upstreams do not mind.
+fn evaded(path: &str, when: &[Expression]) -> Vec<Mistake> {
+    let names_path = |predicate: &Expression| {
+        let tests = predicate.guards().into_iter().flat_map(|guard| guard.tests);
+        tests
+            .into_iter()
+            .any(|test| test.fact == ["request", "path"] && !test.prefix && !test.text.contains('?'))
+    };
+    let evaded = when.iter().enumerate().filter(|(_, predicate)| names_path(predicate));
+    let warning = |(index, _)| Mistake {
+        path: format!("{path}[{index}].predicate"),
+        message:
+            "`request.path` has the query in it, so a `?` at its end evades this; `request.url_path` has not"
+                .to_owned(),
+    };
+    evaded.map(warning).collect()
 }

@@ -58,6 +58,24 @@ fn check_warns_of_buckets_that_a_client_chooses() {
 }
 
 #[test]
+fn check_warns_of_a_path_that_a_query_evades() {
+    let one = |predicate: &str| {
+        let limit = format!("{{when: [{{predicate: {predicate:?}}}], rates: [{{limit: 1, window: 1m}}]}}");
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: TokenRateLimitPolicy\nmetadata: {{name: p}}\nspec:\n  \
+             targetRef: {{group: gateway.networking.k8s.io, kind: Gateway, name: g}}\n  limits: {{a: {limit}}}\n"
+        )
+    };
+    let evaded =
+        one("request.path in ['/v1/chat/completions', '/v1/responses'] && auth.identity.plan == 'free'");
+    let meant = "request.url_path == '/a' || request.path.startsWith('/b') || request.path == '/c?d=e'";
+    let folder =
+        folder(&[("evaded.yaml", &evaded), ("meant.yaml", &one(meant).replace("name: p", "name: q"))]);
+    let output = adapter().arg("check").arg(folder.path()).output().unwrap();
+    insta::assert_snapshot!(told(&output, folder.path()));
+}
+
+#[test]
 fn what_cannot_be_served_is_told() {
     let folder = folder(&[("a.yaml", POLICY)]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
