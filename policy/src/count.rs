@@ -4,6 +4,7 @@ use crate::call::CallFailure;
 use crate::identity::IdentityError;
 use crate::meter::Cause;
 use crate::plan::{Failure, Hold};
+use crate::request::Condition;
 use std::borrow::Cow;
 
 /// Something that happened and is counted.
@@ -28,6 +29,15 @@ pub enum Count {
         policy: String,
         /// `predicate`, `counter` or `amount`.
         part: &'static str,
+    },
+    /// A limit applied to a request although something about the request could not be known.
+    InDoubt {
+        /// "NAMESPACE/NAME".
+        policy: String,
+        /// The limit's name.
+        limit: String,
+        /// What could not be known.
+        cause: DoubtCause,
     },
     /// Something was given as the identity, and it is none.
     Unidentified(IdentityError),
@@ -54,6 +64,37 @@ pub enum Count {
     Usage(UsageSource),
 }
 
+/// What could not be known about a request, so that a limit applied by assumption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DoubtCause {
+    /// A predicate failed and counted as true.
+    Predicate,
+    /// A counter's value was absent: the request counted in the limit's `null` bucket.
+    CounterAbsent,
+    /// A counter failed: the request counted in the limit's `null` bucket.
+    CounterFailed,
+    /// Lists in the counters named more buckets than one request may use.
+    CounterTooLong,
+    /// No price is for the model: the dearest price applied.
+    Price,
+    /// The body could not be read, or not all of it.
+    Body(Condition),
+}
+
+impl DoubtCause {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Predicate => "predicate",
+            Self::CounterAbsent => "counter_absent",
+            Self::CounterFailed => "counter_failed",
+            Self::CounterTooLong => "counter_too_long",
+            Self::Price => "price",
+            Self::Body(condition) => condition.name(),
+        }
+    }
+}
+
 /// Where a charge comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageSource {
@@ -70,6 +111,10 @@ impl Count {
         Self::Refused { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone() }
     }
 
+    pub(crate) fn in_doubt(hold: &Hold, cause: DoubtCause) -> Self {
+        Self::InDoubt { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone(), cause }
+    }
+
     pub(crate) fn evaluation(failure: &Failure) -> Self {
         Self::Evaluation { policy: failure.policy.to_string(), part: failure.part.name() }
     }
@@ -83,6 +128,9 @@ impl Count {
             Self::FailedClosed(cause) => format!("weir_failed_closed.cause.{cause}").into(),
             Self::Evaluation { policy, part } => {
                 format!("weir_evaluation_errors.policy.{policy}.part.{part}").into()
+            }
+            Self::InDoubt { policy, limit, cause } => {
+                format!("weir_in_doubt.policy.{policy}.limit.{limit}.cause.{}", cause.name()).into()
             }
             Self::Unidentified(error) => format!("weir_unidentified.cause.{}", error.name()).into(),
             Self::Call { method, failure } => {

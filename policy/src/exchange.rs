@@ -9,15 +9,15 @@ mod spent;
 pub use intake::RequestEdit;
 
 use crate::call::CallFailure;
-use crate::count::Count;
+use crate::count::{Count, DoubtCause};
 use crate::facts::Facts;
 use crate::health;
 use crate::meter::ResponseHead;
 use crate::model::FailureMode;
 use crate::outbox::Settlement;
-use crate::plan::{Failure, Plan, Round};
+use crate::plan::{Failure, Hold, Plan, Round};
 use crate::refusal::{self, Denial, Headers};
-use crate::request::UsageChunkFilter;
+use crate::request::{Condition, UsageChunkFilter};
 use crate::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use crate::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use intake::Intake;
@@ -252,6 +252,7 @@ impl Exchange {
         let judgement = plan.judge(&mut facts, bodiless);
         let mut effects = failed_parts(&judgement.failures);
         effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
+        effects.extend(body_in_doubt(&judgement.holds, &facts));
         if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
             let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
             effects.push(Effect::Deny(denial));
@@ -355,6 +356,20 @@ impl std::fmt::Display for ReservationId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{:x}", self.prefix, self.number)
     }
+}
+
+/// A body that could not be read is counted for each limit that applies and has a use for it.
+fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Effect> {
+    let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
+    let mut counts: Vec<Effect> = Vec::new();
+    for hold in holds.iter().filter(|hold| hold.rate.reads_body && condition != Condition::Read) {
+        let count = Effect::Count(Count::in_doubt(hold, DoubtCause::Body(condition)));
+        // The rates of one limit come one after the other.
+        if counts.last() != Some(&count) {
+            counts.push(count);
+        }
+    }
+    counts
 }
 
 /// Each part of a policy that could not be evaluated is counted, by its policy and its part.

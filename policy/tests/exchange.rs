@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use policy::call::{self, CallFailure};
+use policy::config::BodyAccess;
 use policy::count::{Count, UsageSource};
 use policy::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use policy::facts::Facts;
@@ -511,5 +512,50 @@ fn a_limit_s_false_predicate_settles_it_whatever_fails_in_its_policy() {
             _ => None,
         });
         assert_eq!(status, expected, "{of_policy} and {own}: {effects:?}");
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_counted_for_each_limit_that_wants_it() {
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+        "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "limits": {
+                "tokens": {"rates": [{"limit": 1000, "window": "1h"}, {"limit": 1000, "window": "1m"}]},
+                "requests": {"rates": [{"limit": 1000, "window": "1h", "unit": "requests"}]},
+                "users": {
+                    "counters": [{"expression": "llm.user"}],
+                    "rates": [{"limit": 1000, "window": "1h", "unit": "requests"}],
+                },
+                "elsewhere": {
+                    "when": [{"predicate": "request.path == '/elsewhere'"}],
+                    "rates": [{"limit": 1000, "window": "1h"}],
+                },
+            },
+        },
+    });
+    let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
+    let plan = Arc::new(plan.with_body(BodyAccess::Buffer(1 << 20)));
+    let doubts = |body: &[u8], end: bool| -> Vec<String> {
+        let id = ReservationId { prefix: "w".into(), number: 1 };
+        let mut exchange = Exchange::new(InForce::Plan(plan.clone()), id);
+        let mut facts = facts("/v1/chat/completions", None);
+        facts.header("content-type", b"application/json");
+        exchange.handle(Event::Request { facts, bodiless: false });
+        let effects = exchange.handle(Event::RequestBody { body, end });
+        let name = |effect: &Effect| match effect {
+            Effect::Count(count @ Count::InDoubt { .. }) => Some(count.name().into_owned()),
+            _ => None,
+        };
+        effects.iter().filter_map(name).collect()
+    };
+    let whole = br#"{"user":"u","messages":"hi"}"#;
+    assert_eq!(doubts(whole, true), Vec::<String>::new());
+    for (body, end, cause) in [(&whole[..27], true, "malformed"), (whole, false, "cut")] {
+        let expected = ["tokens", "users"]
+            .map(|limit| format!("weir_in_doubt.policy.default/p.limit.{limit}.cause.{cause}"));
+        assert_eq!(doubts(body, end), expected);
     }
 }

@@ -36,6 +36,8 @@ pub struct PlannedRate {
     pub on_exceeded: Option<Arc<OnExceeded>>,
     /// The limit's.
     pub caps_output: bool,
+    /// Where bodies are read, the limit has a use for one.
+    pub reads_body: bool,
     /// The limit's name, or with its unit and window if the limit has several rates.
     pub label: String,
     pub(super) entries: Entries,
@@ -44,13 +46,14 @@ pub struct PlannedRate {
 impl Planned {
     pub fn new(policy: Policy) -> Self {
         let name: Arc<str> = format!("{}/{}", policy.namespace, policy.name).into();
-        let rates = policy.limits.iter().map(|limit| planned_rates(&name, &policy, limit)).collect();
         let of_body = policy.when.iter().any(Expression::is_of_body);
         let reads_body = |limit: &Limit| {
             let named = limit.expressions().any(Expression::is_of_body);
             of_body || named || limit.rates.iter().any(|rate| rate.unit.is_of_usage())
         };
-        let reads_body = policy.limits.iter().map(reads_body).collect();
+        let reads_body: Vec<bool> = policy.limits.iter().map(reads_body).collect();
+        let limits = policy.limits.iter().zip(&reads_body);
+        let rates = limits.map(|(limit, reads)| planned_rates(&name, &policy, limit, *reads)).collect();
         Self { name, policy, rates, reads_body }
     }
 
@@ -146,7 +149,7 @@ fn and(first: Result<(), Miss>, second: impl FnOnce() -> Result<(), Miss>) -> Re
     }
 }
 
-fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit) -> Vec<Arc<PlannedRate>> {
+fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bool) -> Vec<Arc<PlannedRate>> {
     let planned = |rate: &Rate| {
         let unit = rate.unit.name();
         let mut entries = Entries::default();
@@ -169,6 +172,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit) -> Vec<Arc<Pla
             usage: policy.usage.clone(),
             on_exceeded: policy.on_exceeded.clone(),
             caps_output: limit.caps_output,
+            reads_body,
             label,
             entries,
         })
