@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod health;
 pub mod identity;
 mod json;
+pub mod memory;
 pub mod meter;
 pub mod mistake;
 pub mod model;

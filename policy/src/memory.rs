@@ -1,0 +1,226 @@
+//! How many bytes the exchanges of one VM may keep. A WebAssembly module that cannot allocate traps, and takes every
+//! stream of its worker with it, so memory is counted before it is allocated: whoever keeps something holds a
+//! [`Lease`] for it, and whoever gets none has to do with less.
+//!
+//! A lease ends with its owner, so nothing leaks however an exchange ends. Taking one allocates nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a VM's exchanges may keep unless the configuration says otherwise, in bytes. Envoy runs one VM per worker and
+/// ends it at 1 GiB; a gateway with eight workers has to fit into a container, too. An exchange keeps 10 kB as a rule.
+pub const DEFAULT: usize = 128 << 20;
+
+/// A budget of bytes, shared by all who hold it. The default has no bound.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryBudget(Option<Arc<Shared>>);
+
+/// What bytes are for, which decides how much of the budget they may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What an exchange cannot do without: its holds, so that they end. May use the whole budget.
+    Record,
+    /// Copies that are gone when the callback returns. May use seven eighths of the budget.
+    Work,
+    /// What is kept from one callback to the next so that an exchange is judged better: facts, windows, bytes to be
+    /// read later. May use half of the budget, and each lease an eighth of what is left of that: a few that want
+    /// much cannot starve the many that want little.
+    Keep,
+}
+
+/// The right to keep some bytes, until it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    budget: MemoryBudget,
+    purpose: Purpose,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    max: usize,
+    used: Mutex<Used>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    all: usize,
+    /// Of `all`: [`Purpose::Keep`].
+    kept: usize,
+    peak: usize,
+}
+
+impl MemoryBudget {
+    /// A budget of this many bytes.
+    pub fn new(max: usize) -> Self {
+        Self(Some(Arc::new(Shared { max, used: Mutex::default() })))
+    }
+
+    /// How many bytes are leased.
+    pub fn used(&self) -> usize {
+        self.now().all
+    }
+
+    /// The most that was ever leased.
+    pub fn peak(&self) -> usize {
+        self.now().peak
+    }
+
+    /// The right to keep this many bytes, if there is room.
+    pub fn lease(&self, purpose: Purpose, bytes: usize) -> Option<Lease> {
+        let mut lease = self.empty(purpose);
+        lease.resize(bytes).then_some(lease)
+    }
+
+    /// A lease of nothing, to be resized.
+    pub fn empty(&self, purpose: Purpose) -> Lease {
+        Lease { budget: self.clone(), purpose, bytes: 0 }
+    }
+
+    fn now(&self) -> Used {
+        self.0.as_ref().map(|shared| *lock(shared)).unwrap_or_default()
+    }
+}
+
+impl Lease {
+    /// How many bytes it is for.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes it a lease of this many bytes. If there is no room it stays as it is, and the answer is false; there is
+    /// always room for less.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        if let Some(shared) = &self.budget.0 {
+            let mut used = lock(shared);
+            if bytes > self.bytes && !shared.has_room(*used, self, bytes) {
+                return false;
+            }
+            used.all = used.all.saturating_sub(self.bytes).saturating_add(bytes);
+            if self.purpose == Purpose::Keep {
+                used.kept = used.kept.saturating_sub(self.bytes).saturating_add(bytes);
+            }
+            used.peak = used.peak.max(used.all);
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    /// Makes it a lease of at most this many bytes.
+    pub fn shrink(&mut self, bytes: usize) {
+        let smaller = self.bytes.min(bytes);
+        // There is always room for less.
+        let _shrunk = self.resize(smaller);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+impl Shared {
+    /// Whether a lease may grow to this.
+    fn has_room(&self, used: Used, lease: &Lease, bytes: usize) -> bool {
+        let of_others = used.all.saturating_sub(lease.bytes);
+        let fits = |share: usize| of_others.checked_add(bytes).is_some_and(|sum| sum <= share);
+        let without = |part: usize| self.max.saturating_sub(part);
+        match lease.purpose {
+            Purpose::Record => fits(self.max),
+            Purpose::Work => fits(without(self.max / 8)),
+            Purpose::Keep => {
+                let kept_by_others = used.kept.saturating_sub(lease.bytes);
+                let left = (self.max / 2).saturating_sub(kept_by_others);
+                bytes <= left / 8 && fits(without(self.max / 8))
+            }
+        }
+    }
+}
+
+fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, Used> {
+    shared.used.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_lease_that_ends_gives_its_bytes_back() {
+        let budget = MemoryBudget::new(1000);
+        let lease = budget.lease(Purpose::Record, 600).unwrap();
+        assert_eq!((budget.used(), lease.bytes()), (600, 600));
+        assert!(budget.lease(Purpose::Record, 401).is_none(), "beyond the budget");
+        drop(lease);
+        assert_eq!((budget.used(), budget.peak()), (0, 600));
+    }
+
+    #[test]
+    fn a_lease_that_cannot_grow_stays_as_it_is() {
+        let budget = MemoryBudget::new(1000);
+        let mut lease = budget.lease(Purpose::Record, 600).unwrap();
+        assert!(lease.resize(1000) && !lease.resize(1001));
+        assert_eq!(budget.used(), 1000);
+        lease.shrink(2000);
+        assert_eq!(lease.bytes(), 1000);
+        assert!(lease.resize(1));
+        assert_eq!(budget.used(), 1);
+    }
+
+    #[test]
+    fn what_is_needed_has_room_when_what_is_useful_has_none() {
+        let budget = MemoryBudget::new(800);
+        let _work = budget.lease(Purpose::Work, 700).unwrap();
+        assert!(budget.lease(Purpose::Work, 1).is_none() && budget.lease(Purpose::Keep, 1).is_none());
+        assert!(budget.lease(Purpose::Record, 100).is_some());
+    }
+
+    #[test]
+    fn those_who_want_much_leave_room_for_those_who_want_little() {
+        let budget = MemoryBudget::new(128 << 20);
+        let mut large = Vec::new();
+        while let Some(lease) = budget.lease(Purpose::Keep, 1 << 20) {
+            large.push(lease);
+        }
+        assert_eq!(large.len(), 57, "an eighth of the last eight is less than one");
+        let small: Vec<_> = (0..150).map_while(|_| budget.lease(Purpose::Keep, 43 << 10)).collect();
+        assert_eq!(small.len(), 150);
+    }
+
+    #[test]
+    fn without_a_bound_there_is_always_room() {
+        let budget = MemoryBudget::default();
+        let mut lease = budget.lease(Purpose::Keep, usize::MAX).unwrap();
+        assert!(lease.resize(1) && budget.lease(Purpose::Record, usize::MAX).is_some());
+        assert_eq!(budget.used(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_is_never_exceeded_and_all_of_it_comes_back(
+            max in 0..10_000_usize,
+            story in proptest::collection::vec((0..8_usize, 0..3_u8, 0..3000_usize), 0..100),
+        ) {
+            let budget = MemoryBudget::new(max);
+            let mut leases: Vec<Lease> = Vec::new();
+            for (at, purpose, bytes) in story {
+                let purpose = [Purpose::Record, Purpose::Work, Purpose::Keep][usize::from(purpose)];
+                match leases.get_mut(at) {
+                    Some(_) if bytes % 3 == 0 => drop(leases.remove(at)),
+                    Some(lease) => {
+                        let (before, grown) = (lease.bytes(), lease.resize(bytes));
+                        prop_assert!(grown || bytes > before);
+                        prop_assert_eq!(lease.bytes(), if grown { bytes } else { before });
+                    }
+                    None => leases.extend(budget.lease(purpose, bytes)),
+                }
+                prop_assert!(budget.used() <= max);
+                prop_assert_eq!(budget.used(), leases.iter().map(Lease::bytes).sum::<usize>());
+            }
+            drop(leases);
+            prop_assert_eq!(budget.used(), 0);
+        }
+    }
+}
