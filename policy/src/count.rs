@@ -50,6 +50,9 @@ pub enum Count {
     },
     /// Something of a request's body could not be read; it is judged by what could be.
     UnreadRequest(&'static str),
+    /// A request was refused with 400, for this cause: its body cannot be understood in one way only, or has to be
+    /// changed and cannot be.
+    InvalidRequest(&'static str),
     /// A request was changed, so that its provider tells the usage of its stream.
     UsageAsked,
     /// A request without a maximum of its output was given one.
@@ -137,6 +140,7 @@ impl Count {
                 format!("weir_call_errors.method.{method}.cause.{}", failure.name()).into()
             }
             Self::UnreadRequest(cause) => format!("weir_request_errors.cause.{cause}").into(),
+            Self::InvalidRequest(cause) => format!("weir_invalid_requests.cause.{cause}").into(),
             Self::UsageAsked => "weir_usage_asked".into(),
             Self::OutputCapped => "weir_outputs_capped".into(),
             Self::UsageChunkKept => "weir_usage_chunks_kept".into(),

@@ -19,7 +19,7 @@ pub type Headers = Vec<(Cow<'static, str>, String)>;
 /// The answer to a request that does not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// 429 or 503.
+    /// 400, 429 or 503, or what the policy's `onExceeded` says.
     pub status: u16,
     /// `content-type` included.
     pub headers: Headers,
@@ -217,6 +217,13 @@ pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
         "The rate limit could not be checked, and {whose} lets no request pass unchecked. Please try again."
     );
     Told { message, ..Told::unavailable() }.denial(dialect, vec![("retry-after".into(), "1".into())])
+}
+
+/// The 400 for a request whose body no server may read as Weir does: keys that contradict each other, or a body that has
+/// to be changed and cannot be. A retry does not help.
+pub fn invalid_request(dialect: Dialect, message: &str) -> Denial {
+    let told = Told { message: message.to_owned(), ..Told::invalid() };
+    told.denial(dialect, vec![("x-should-retry".into(), "false".into())])
 }
 
 /// The items of a header, each written by `put`.

@@ -43,6 +43,18 @@ impl Told<'_> {
         }
     }
 
+    /// The request cannot be served as it is.
+    pub fn invalid() -> Self {
+        Self {
+            status: 400,
+            message: String::new(),
+            kind: "invalid_request_error",
+            code: "invalid_request",
+            retry_ms: None,
+            rate_limit: None,
+        }
+    }
+
     /// The whole answer.
     pub fn denial(&self, dialect: Dialect, mut headers: Headers) -> Denial {
         headers.push(("content-type".into(), "application/json".into()));
@@ -53,7 +65,9 @@ impl Told<'_> {
                 headers.push(("x-amzn-errortype".into(), self.exception().into()));
                 self.with_details(json!({ "message": self.message }))
             }
-            _ => self.openai(),
+            Dialect::Cohere if self.status == 400 => json!({ "message": self.message }),
+            Dialect::Ollama if self.status == 400 => json!({ "error": self.message }),
+            Dialect::Cohere | Dialect::Ollama | Dialect::OpenAi | Dialect::Unknown => self.openai(),
         };
         Denial { status: self.status, headers, body: body.to_string().into_bytes() }
     }
@@ -64,13 +78,18 @@ impl Told<'_> {
     }
 
     fn anthropic(&self) -> Value {
-        let kind = if self.status == 503 { "api_error" } else { "rate_limit_error" };
+        let kind = match self.status {
+            400 => "invalid_request_error",
+            503 => "api_error",
+            _ => "rate_limit_error",
+        };
         json!({ "type": "error", "error": self.with_details(json!({ "type": kind, "message": self.message })) })
     }
 
     /// `google.rpc.Status`. A client waits as long as `RetryInfo` says.
     fn gemini(&self) -> Value {
         let (status, reason) = match self.status {
+            400 => ("INVALID_ARGUMENT", "INVALID_REQUEST"),
             503 => ("UNAVAILABLE", "RATE_LIMITER_UNAVAILABLE"),
             _ => ("RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"),
         };
@@ -97,6 +116,7 @@ impl Told<'_> {
     /// What botocore looks for: it repeats a call that is throttled, and none that is beyond a quota.
     fn exception(&self) -> &'static str {
         match (self.status, self.retry_ms) {
+            (400, _) => "ValidationException",
             (503, _) => "ServiceUnavailableException",
             (_, None) if self.rate_limit.is_some() => "ServiceQuotaExceededException",
             _ => "ThrottlingException",
