@@ -1,4 +1,4 @@
-//! Turns the services of `proto/` into Rust. Their messages are `policy::wire`'s, so that there is one definition.
+//! Turns the services of `proto/` into Rust. Their messages are `protocol::wire`'s, so that there is one definition.
 
 use prost::Message;
 use std::path::PathBuf;
@@ -18,9 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_transport(false)
-        .extern_path(".envoy", "::policy::wire::envoy")
-        .extern_path(".kuadrant", "::policy::wire::kuadrant")
-        .extern_path(".weir", "::policy::wire::weir")
+        .extern_path(".envoy", "::protocol::wire::envoy")
+        .extern_path(".kuadrant", "::protocol::wire::kuadrant")
+        .extern_path(".weir", "::protocol::wire::weir")
         .include_file("services.rs")
         .compile_fds(descriptors)?;
     Ok(())

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use e2e::artefacts;
 use e2e::envoy::Config;
-use policy::call::{DOMAIN, Entries, Item, commit, reserve};
+use protocol::call::{DOMAIN, Entries, Item, commit, reserve};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;

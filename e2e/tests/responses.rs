@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-#[path = "../../policy/tests/meter/frames.rs"]
+#[path = "../../crates/llm/tests/meter/frames.rs"]
 #[allow(dead_code)] // The core's tests make frames of their own, too.
 mod frames;
 
@@ -65,7 +65,7 @@ struct Case {
 
 /// The bodies of the core's corpus.
 fn corpus() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/responses");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/llm/tests/responses");
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();

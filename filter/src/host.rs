@@ -1,10 +1,10 @@
 //! Every call to the host. The SDK panics on a status that it does not expect of a call, and its trait methods on
 //! every error: here is only what Envoy never answers so, from the callbacks in which this crate makes it.
 
-use policy::call::CallFailure;
-use policy::exchange::RequestEdit;
-use policy::meter::ResponseHead;
-use policy::refusal::Denial;
+use engine::exchange::RequestEdit;
+use engine::refusal::Denial;
+use llm::meter::ResponseHead;
+use protocol::call::CallFailure;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
 use std::time::{Duration, UNIX_EPOCH};

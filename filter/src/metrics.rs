@@ -1,7 +1,7 @@
 //! Envoy's metrics: each defined once, by its name.
 
 use crate::host;
-use policy::count::Count;
+use engine::count::Count;
 use proxy_wasm::types::MetricType;
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -2,11 +2,11 @@
 
 use crate::host;
 use crate::shared::Shared;
-use policy::config::IdentitySource;
-use policy::count::Count;
-use policy::exchange::InForce;
-use policy::facts::{Facts, Need};
-use policy::identity;
+use engine::config::IdentitySource;
+use engine::count::Count;
+use engine::exchange::InForce;
+use expression::facts::{Facts, Need};
+use expression::identity;
 
 /// Fetches what is needed, and takes the identity's header out of the request. `None`: no limit applies to it.
 pub fn facts(shared: &Shared, in_force: &InForce) -> Option<Facts> {

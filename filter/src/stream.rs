@@ -4,8 +4,8 @@
 use crate::host;
 use crate::http::Request;
 use crate::shared::{RESERVE_AND_COMMIT, Shared};
-use policy::call::CallFailure;
-use policy::stream::{CallStream, Heard, Left};
+use engine::stream::{CallStream, Heard, Left};
+use protocol::call::CallFailure;
 use std::cell::{Cell, RefCell};
 use std::rc::Weak;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! What several targets need: a request to judge, and bytes in pieces.
 
-use policy::config::BodyAccess;
-use policy::exchange::{Event, Exchange, InForce, ReservationId};
-use policy::facts::Facts;
+use engine::exchange::{Event, Exchange, InForce, ReservationId};
+use expression::facts::Facts;
 use policy::model::Policy;
+use policy::plan::BodyAccess;
 use policy::plan::Plan;
 use serde_json::json;
 use std::sync::Arc;

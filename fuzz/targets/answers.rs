@@ -2,13 +2,13 @@
 //! that was not sent, and there is always a next time.
 #![no_main]
 
+use engine::outbox::Outbox;
+use engine::stream::CallStream;
+use engine::watch::{Watch, compile};
 use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
-use policy::call::{self, CallFailure};
-use policy::config::BodyAccess;
-use policy::outbox::Outbox;
-use policy::stream::CallStream;
-use policy::watch::{Watch, compile};
+use policy::plan::BodyAccess;
+use protocol::call::{self, CallFailure};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut now = 0;
@@ -50,10 +50,10 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 /// As an exchange makes them.
-fn settlements() -> Vec<policy::outbox::Settlement> {
-    let effects = fuzz::waiting().handle(policy::exchange::Event::Closed);
+fn settlements() -> Vec<engine::outbox::Settlement> {
+    let effects = fuzz::waiting().handle(engine::exchange::Event::Closed);
     let settlement = |effect| match effect {
-        policy::exchange::Effect::Commit(settlement) => Some(settlement),
+        engine::exchange::Effect::Commit(settlement) => Some(settlement),
         _ => None,
     };
     effects.into_iter().filter_map(settlement).collect()

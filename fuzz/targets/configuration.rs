@@ -1,8 +1,8 @@
 //! Any bytes as the filter's plugin configuration: refused with what is wrong, or a configuration.
 #![no_main]
 
+use engine::config::Config;
 use libfuzzer_sys::fuzz_target;
-use policy::config::Config;
 
 fuzz_target!(|bytes: &[u8]| {
     match Config::read(bytes) {

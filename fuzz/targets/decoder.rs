@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use policy::meter::{Meter, Reading, ResponseHead};
-use policy::request::{self, Extent};
+use llm::meter::{Meter, Reading, ResponseHead};
+use llm::request::{self, Extent};
 
 const MOST: usize = 1 << 16;
 

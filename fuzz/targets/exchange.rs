@@ -1,11 +1,11 @@
 //! Any events in any order: one Reserve, one end of the waiting, one Commit at most, and the exchange is over.
 #![no_main]
 
+use engine::exchange::{Effect, Event};
 use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
-use policy::call::{self, CallFailure};
-use policy::exchange::{Effect, Event};
-use policy::meter::ResponseHead;
+use llm::meter::ResponseHead;
+use protocol::call::{self, CallFailure};
 
 #[derive(Debug, Default)]
 struct Done {

@@ -1,9 +1,9 @@
 //! Any text as a CEL expression: refused with a reason, or evaluated to a value or an error, in bounded time.
 #![no_main]
 
+use expression::cel::{Expression, Phase, Use};
+use expression::facts::Facts;
 use libfuzzer_sys::fuzz_target;
-use policy::cel::{Expression, Phase, Use};
-use policy::facts::Facts;
 
 fuzz_target!(|source: &str| {
     for phase in [Phase::Request, Phase::Response] {

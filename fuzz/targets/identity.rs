@@ -1,9 +1,9 @@
 //! Any bytes as an identity header or as Envoy's dynamic metadata: an `auth` object, nothing, or an error.
 #![no_main]
 
+use expression::identity::Encoding;
+use expression::identity::{from_header, from_metadata};
 use libfuzzer_sys::fuzz_target;
-use policy::config::Encoding;
-use policy::identity::{from_header, from_metadata};
 
 fuzz_target!(|bytes: &[u8]| {
     for encoding in [Encoding::Json, Encoding::Base64UrlJson] {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use policy::meter::{Found, Meter, Pointers, Reading, ResponseHead};
+use llm::meter::{Found, Meter, Pointers, Reading, ResponseHead};
 use std::sync::Arc;
 
 fuzz_target!(|input: &[u8]| {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use policy::request::{self, Extent, edit};
+use llm::request::{self, Extent, edit};
 use serde_json::value::RawValue;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use policy::request::UsageChunkFilter;
+use llm::request::UsageChunkFilter;
 
 fn filtered(stream: &[u8], size: usize) -> Vec<u8> {
     let mut filter = UsageChunkFilter::default();

@@ -15,10 +15,10 @@ use crate::ledger::{Hit, Key, Outcome, Status, When};
 use crate::limiter::{CallError, Limiter, find};
 use crate::moment::Moment;
 use policy::model::{Period, Unit, Window};
-use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as Span;
-use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
-use policy::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use prost_types::Duration as WireDuration;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as Span;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
+use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use std::sync::Arc;
 
 /// What a call does.

@@ -8,7 +8,7 @@ use crate::kubernetes::{tell, watch as cluster};
 use crate::metrics::Metrics;
 use crate::serve::ServeError;
 use crate::sources::{LOOK_EVERY, Missing, Sources};
-use policy::watch::number;
+use engine::watch::number;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,12 +10,12 @@ use crate::services::envoy::service::ratelimit::v3::rate_limit_service_server::R
 use crate::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitService as KuadrantService;
 use crate::services::weir::v1::policy_service_server::PolicyService;
 use metrics::Histogram;
-use policy::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
-use policy::wire::kuadrant::service::ratelimit::v1::{
+use prost::Message as _;
+use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use protocol::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
 };
-use policy::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
-use prost::Message as _;
+use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;

@@ -33,7 +33,7 @@ pub mod stream;
 pub mod tls;
 pub mod wasm;
 
-/// The gRPC services of `proto/`, on the messages of `policy::wire`.
+/// The gRPC services of `proto/`, on the messages of `protocol::wire`.
 #[allow(missing_docs, clippy::all)]
 pub mod services {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));

@@ -7,9 +7,9 @@ use crate::metrics::Metrics;
 use crate::moment::Moment;
 use futures::stream::{self, StreamExt};
 use policy::model::Unit;
-use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
-use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
-use policy::wire::kuadrant::service::ratelimit::v1::{
+use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, DescriptorStatus, ReserveRequest, ReserveResponse,
 };
 use std::pin::pin;

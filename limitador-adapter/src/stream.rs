@@ -3,7 +3,7 @@
 use crate::grpc::RateLimits;
 use crate::services::weir::v1::reservation_service_server::ReservationService;
 use futures::stream::{Stream, StreamExt, once};
-use policy::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
+use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -251,7 +251,7 @@ fn checked(document: &Value) -> Vec<String> {
 
 /// The corpus of bad policies, each under the name of its file.
 fn corpus() -> Vec<(String, Value)> {
-    let folder = artefacts::root().join("policy/tests/bad");
+    let folder = artefacts::root().join("crates/policy/tests/bad");
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let read = |path: std::path::PathBuf| {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();

@@ -1,7 +1,7 @@
 //! Which routes are attached to which Gateway, and so what each policy applies to.
 
 use super::objects::{Gateway, Listener, Name, Parent, Route};
-use policy::wire::weir::v1;
+use protocol::wire::weir::v1;
 use std::collections::BTreeMap;
 
 /// A route at a Gateway, with the hosts and ports at which it is.

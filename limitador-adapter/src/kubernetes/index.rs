@@ -9,7 +9,7 @@ use super::verdict::{Acceptance, Verdict};
 use crate::collection::{Collected, Entry, Good};
 use policy::mistake::Mistake;
 use policy::model::{Policy, TargetKind};
-use policy::wire::weir::v1::Placement;
+use protocol::wire::weir::v1::Placement;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;

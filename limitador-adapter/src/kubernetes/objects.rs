@@ -2,7 +2,7 @@
 
 use super::crd::Group;
 use kube::core::{DynamicObject, ResourceExt};
-use policy::wire::weir::v1::{Field, Match, field, r#match::Path};
+use protocol::wire::weir::v1::{Field, Match, field, r#match::Path};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt;

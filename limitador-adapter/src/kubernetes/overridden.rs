@@ -7,7 +7,7 @@ use super::verdict::{Acceptance, Verdict};
 use crate::collection::Good;
 use policy::model::{Precedence, TargetKind};
 use policy::plan;
-use policy::wire::weir::v1::Placement;
+use protocol::wire::weir::v1::Placement;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// By policy and Gateway, NAMESPACE/NAME both: who stands in its place; `None`: it stands somewhere.

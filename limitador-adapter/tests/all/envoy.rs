@@ -1,8 +1,8 @@
 //! Envoy's protocol without holds, as its own rate-limit filter speaks it, and Kuadrant's halves of it.
 
 use crate::server::{POLICY, Server, descriptor, hits};
-use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as Span;
-use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::{Code, RateLimit};
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as Span;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::{Code, RateLimit};
 
 const REQUESTS: Option<(&str, &str)> = Some(("requests", "60s"));
 const TOKENS: Option<(&str, &str)> = Some(("tokens", "3600s"));

@@ -1,9 +1,9 @@
 //! Reserve and Commit over a real connection.
 
 use crate::server::{POLICY, Server, commit, descriptor, reserve, whole};
-use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
-use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
-use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
 use std::time::Duration;
 use tonic::Code as Grpc;
 

@@ -1,7 +1,7 @@
 //! The pages, and the gRPC services around the main ones.
 
 use crate::server::{POLICY, Server, reserve, whole};
-use policy::wire::weir::v1::GetPlanRequest;
+use protocol::wire::weir::v1::GetPlanRequest;
 use serde_json::json;
 use tokio_stream::StreamExt;
 use tonic_health::pb::HealthCheckRequest;
@@ -61,7 +61,7 @@ async fn the_version_of_each_plan_is_exported_as_its_filters_export_it() {
             GetPlanRequest { gateway: gateway.into(), version: String::new(), headers_alone: false };
         let plan = server.plans().get_plan(request).await.unwrap().into_inner();
         let told = server.metric(&format!("weir_plan_version{{gateway=\"{gateway}\"}}")).await;
-        assert_eq!(told, policy::watch::number(&plan.version) as f64, "{gateway}");
+        assert_eq!(told, engine::watch::number(&plan.version) as f64, "{gateway}");
         assert_ne!(told, 0.0);
     }
     assert_eq!(server.metric("weir_policy_watch_failures_total").await, 0.0);

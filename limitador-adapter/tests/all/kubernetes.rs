@@ -9,7 +9,7 @@ use limitador_adapter::kubernetes::index::{Change, Index};
 use limitador_adapter::kubernetes::lease::{Step, decide};
 use limitador_adapter::kubernetes::objects::{Gateway, Name, Route, Written};
 use limitador_adapter::metrics::Metrics;
-use policy::wire::weir::v1::{Placement, r#match::Path};
+use protocol::wire::weir::v1::{Placement, r#match::Path};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

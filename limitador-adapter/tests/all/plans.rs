@@ -1,7 +1,7 @@
 //! GetPlan: a long poll that hears of every change.
 
 use crate::server::{POLICY, Server};
-use policy::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
+use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;

@@ -12,7 +12,7 @@ use limitador_adapter::ledger::{Charge, Hold, Ledger, Settled, Take, Unavailable
 use limitador_adapter::moment::Moment;
 use limitador_adapter::redis::RedisLedger;
 use policy::model::{Unit, Window};
-use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;

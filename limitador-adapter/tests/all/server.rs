@@ -7,10 +7,10 @@ use limitador_adapter::services::envoy::service::ratelimit::v3::rate_limit_servi
 use limitador_adapter::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
 use limitador_adapter::services::weir::v1::policy_service_client::PolicyServiceClient;
 use limitador_adapter::services::weir::v1::reservation_service_client::ReservationServiceClient;
-use policy::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
-use policy::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
-use policy::wire::envoy::service::ratelimit::v3::RateLimitRequest;
-use policy::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use protocol::wire::envoy::service::ratelimit::v3::RateLimitRequest;
+use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

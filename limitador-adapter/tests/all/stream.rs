@@ -1,8 +1,8 @@
 //! Reserves and commits in one stream.
 
 use crate::server::{POLICY, Server, commit, reserve, whole};
-use policy::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
-use policy::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code as Grpc, Status, Streaming};

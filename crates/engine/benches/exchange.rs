@@ -1,0 +1,131 @@
+//! What one exchange costs the core, from the request's facts to the settlement, in nanoseconds: the best of some
+//! rounds. `cargo bench -p engine --bench exchange`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../../llm/benches/timer/mod.rs"]
+mod timer;
+
+use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use expression::facts::{Facts, Need};
+use expression::identity;
+use expression::identity::Encoding;
+use llm::meter::ResponseHead;
+use policy::model::Policy;
+use policy::plan::Plan;
+use prost::Message;
+use protocol::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveRequest, ReserveResponse};
+use serde_json::{Map, Value, json};
+use std::hint::black_box;
+use std::sync::Arc;
+
+const IDENTITY: &str =
+    r#"{"iss":"https://idp.example","userid":"alice","group":"free","exp":1900000000,"aud":["llm"]}"#;
+const ANSWER: &[u8] =
+    br#"{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o","choices":[{"index":0,"message":
+    {"role":"assistant","content":"A weir is a low wall across a river."},"finish_reason":"stop"}],
+    "usage":{"prompt_tokens":20,"completion_tokens":30,"total_tokens":50}}"#;
+
+fn measure<T>(name: &str, what: impl FnMut() -> T) {
+    println!("{:>8.0} ns  {name}", timer::best(200, what));
+}
+
+/// So many limits that are alike, for this path and group.
+fn plan(limits: usize, path: &str, group: &str) -> Arc<Plan> {
+    Arc::new(Plan::new(vec![policy(limits, path, group)]))
+}
+
+/// Without a path: for every one.
+fn policy(limits: usize, path: &str, group: &str) -> Policy {
+    let path = (!path.is_empty()).then(|| json!({"predicate": format!("request.path == {path:?}")}));
+    let group = json!({"predicate": format!("auth.identity.group == {group:?}")});
+    let limit = json!({
+        "when": path.into_iter().chain([group]).collect::<Vec<_>>(),
+        "counters": [{"expression": "auth.identity.userid"}],
+        "rates": [{"limit": 1_000_000, "window": "24h"}],
+    });
+    let limits: Map<String, Value> =
+        (0..limits).map(|number| (format!("free-{number}"), limit.clone())).collect();
+    let policy = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy", "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "limits": limits,
+        },
+    });
+    Policy::read(&policy).unwrap()
+}
+
+/// One limit for the path, and a thousand policies beside it for others' paths, or for whoever is of another group.
+fn among_others(by_path: bool, own: &str) -> Arc<Plan> {
+    let others = (0..1_000).map(|number| match by_path {
+        true => policy(1, &format!("/team-{number}/v1/chat/completions"), "free"),
+        false => policy(1, "", &format!("team-{number}")),
+    });
+    let own = policy(1, own, "free");
+    Arc::new(Plan::new(others.chain([own]).collect()))
+}
+
+/// As the filter drives it.
+fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
+    let id = ReservationId { prefix: prefix.clone(), number: 10 };
+    let in_force = InForce::Plan(plan.clone());
+    let mut facts = Facts::default();
+    let concerned = in_force.rounds().iter().all(|round| {
+        for need in round.needs() {
+            match need {
+                Need::Header(name) if name == ":path" => facts.header(name, b"/v1/chat/completions"),
+                Need::Header(name) => facts.header(name, b"560"),
+                _ => facts.auth(identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap()),
+            }
+        }
+        round.is_open(&facts)
+    });
+    if !concerned {
+        return;
+    }
+    let mut exchange = Exchange::new(in_force, id);
+    black_box(exchange.handle(Event::Request { facts, bodiless: false }));
+    if exchange.is_over() {
+        return;
+    }
+    black_box(exchange.handle(Event::Reply(Ok(reply.clone()))));
+    let head =
+        ResponseHead { status: 200, content_type: "application/json".into(), ..ResponseHead::default() };
+    black_box(exchange.handle(Event::Response(head)));
+    black_box(exchange.handle(Event::Body { chunk: ANSWER, end: true }));
+}
+
+/// What an adapter with room would answer.
+fn reply(plan: &Arc<Plan>) -> ReserveResponse {
+    let mut exchange =
+        Exchange::new(InForce::Plan(plan.clone()), ReservationId { prefix: "w".into(), number: 1 });
+    let mut facts = Facts::default();
+    facts.header(":path", b"/v1/chat/completions");
+    facts.auth(identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap());
+    let effects = exchange.handle(Event::Request { facts, bodiless: false });
+    let reserve = effects.iter().find_map(|effect| match effect {
+        Effect::Reserve(call) => Some(ReserveRequest::decode(&**call).unwrap()),
+        _ => None,
+    });
+    let status = DescriptorStatus { code: 1, limit: 1_000_000, remaining: 900_000, reset_ms: 80_000_000 };
+    let statuses = vec![status; reserve.map_or(0, |reserve| reserve.descriptors.len())];
+    ReserveResponse { code: 1, reservation_id: "0123456789abcdef0123456789abcdef-1".into(), statuses }
+}
+
+fn main() {
+    let prefix: Arc<str> = "0123456789abcdef0123456789abcdef".into();
+    let cases = [
+        ("no limit for the path", plan(1, "/v1/embeddings", "free")),
+        ("no limit for who is asking", plan(1, "/v1/chat/completions", "gold")),
+        ("one limit", plan(1, "/v1/chat/completions", "free")),
+        ("eight limits", plan(8, "/v1/chat/completions", "free")),
+        ("one limit, and a thousand for other paths", among_others(true, "/v1/chat/completions")),
+        ("one limit, and a thousand for other groups", among_others(false, "/v1/chat/completions")),
+        ("a thousand limits for other paths", among_others(true, "/elsewhere")),
+    ];
+    measure("the identity alone", || identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap());
+    for (name, plan) in cases {
+        let reply = reply(&plan);
+        measure(name, || exchange(&plan, &reply, &prefix));
+    }
+}

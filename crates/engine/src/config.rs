@@ -1,0 +1,195 @@
+//! The filter's plugin configuration.
+
+use crate::cluster;
+use expression::identity::Encoding;
+use policy::document::{self, Fields, Node, Reported, distinct};
+use policy::gateway::is_gateway;
+use policy::mistake::Mistake;
+use policy::model::reader::{self, FAILURE_MODES};
+use policy::model::{FailureMode, Policy};
+use policy::plan::BodyAccess;
+use protocol::structure;
+use serde_json::Value;
+use std::time::Duration;
+
+/// What the module is told when it is loaded.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Envoy's name for the adapter's cluster.
+    pub cluster: String,
+    /// The same, as gRPC calls want it.
+    pub grpc_service: String,
+    /// How long a Reserve may take.
+    pub timeout: Duration,
+    /// Which Gateway this Envoy is, "NAMESPACE/NAME" or "*". `None`: its node tells.
+    pub gateway: Option<String>,
+    /// Until the first plan is there.
+    pub failure_mode: FailureMode,
+    /// Where `auth` comes from. `None`: no identity.
+    pub identity: Option<IdentitySource>,
+    /// Whether request bodies are read.
+    pub request_body: BodyAccess,
+    /// Inline policies, at least one; `None`: the adapter's.
+    pub policies: Option<Vec<Policy>>,
+}
+
+/// Where `auth` comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A header that the auth filter before us writes and sanitises; it does not go upstream. Gives `auth.identity`.
+    Header {
+        /// Lower case.
+        name: String,
+        /// How the JSON is written.
+        encoding: Encoding,
+    },
+    /// Dynamic metadata of the auth filter before us.
+    Metadata {
+        /// e.g. `envoy.filters.http.ext_authz`. Its struct is `auth`, so `auth.identity` is its key `identity`.
+        namespace: String,
+        /// If given, `auth.identity` is this key's value.
+        key: Option<String>,
+    },
+}
+
+/// How long a Reserve may take where nothing is said.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
+/// A request is held while it waits; nobody waits longer than this for a limiter.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much of a body is read where nothing is said: as much as Envoy keeps by default.
+const DEFAULT_BODY: usize = 1 << 20;
+/// More than this of a body is in the worker's memory, and in the module's, twice.
+const LARGEST_BODY: u64 = 64 << 20;
+
+const ENCODINGS: &[(&str, Encoding)] =
+    &[("json", Encoding::Json), ("base64url-json", Encoding::Base64UrlJson)];
+
+const CONFIG: Fields = Fields {
+    known: &["adapter", "gateway", "failureMode", "identity", "requestBody", "policies"],
+    later: &[],
+    ignored: &[],
+};
+const ADAPTER: Fields = Fields { known: &["cluster", "timeout"], later: &[], ignored: &[] };
+const IDENTITY: Fields =
+    Fields { known: &["header", "encoding", "metadata", "key"], later: &[], ignored: &[] };
+const REQUEST_BODY: Fields = Fields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
+
+impl Config {
+    /// Reads JSON, or the `google.protobuf.Struct` that Envoy hands over as it is, with every mistake. An empty list
+    /// of `policies` is none: to take it as "no limits apply" would let everything pass without a word.
+    pub fn read(text: &[u8]) -> Result<Self, Vec<Mistake>> {
+        let structure = || structure::decode(text).filter(|fields| !fields.is_empty()).map(Value::Object);
+        let value = document::parse(text).or_else(|mistake| structure().ok_or_else(|| vec![mistake]))?;
+        let (config, needs_body) = document::read(&value, config)?;
+        match config.request_body {
+            BodyAccess::None if !needs_body.is_empty() => Err(needs_body),
+            _ => Ok(config),
+        }
+    }
+}
+
+fn config(node: Node<'_>) -> Result<Config, Reported> {
+    let config = node.object(&CONFIG)?;
+    let adapter = config.required("adapter").and_then(adapter);
+    let gateway = config.optional("gateway").map(|node| gateway(&node)).transpose();
+    let failure_mode = config.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
+    let identity = config.optional("identity").map(identity).transpose();
+    let body = config.optional("requestBody").map(request_body).transpose();
+    let policies = config.optional("policies").map(|node| policies(&node)).transpose();
+    let (cluster, grpc_service, timeout) = adapter?;
+    Ok(Config {
+        cluster,
+        grpc_service,
+        timeout,
+        gateway: gateway?,
+        failure_mode: failure_mode?.unwrap_or_default(),
+        identity: identity?,
+        request_body: body?.unwrap_or_default(),
+        policies: policies?.filter(|policies| !policies.is_empty()),
+    })
+}
+
+fn adapter(node: Node<'_>) -> Result<(String, String, Duration), Reported> {
+    let adapter = node.object(&ADAPTER)?;
+    let cluster = adapter.required("cluster").and_then(|node| cluster(&node));
+    let timeout = adapter
+        .optional("timeout")
+        .map(|node| node.duration(Duration::from_millis(1), LONGEST_TIMEOUT))
+        .transpose();
+    let (cluster, grpc_service) = cluster?;
+    Ok((cluster, grpc_service, timeout?.unwrap_or(DEFAULT_TIMEOUT)))
+}
+
+fn cluster(node: &Node<'_>) -> Result<(String, String), Reported> {
+    let name = node.text()?;
+    let too_long = || node.refuse(format!("must not be longer than {} bytes", cluster::LONGEST));
+    let grpc_service = cluster::grpc_service(name).ok_or_else(too_long)?;
+    Ok((name.to_owned(), grpc_service))
+}
+
+fn gateway(node: &Node<'_>) -> Result<String, Reported> {
+    let text = node.text()?;
+    if is_gateway(text) || text == "*" {
+        Ok(text.to_owned())
+    } else {
+        Err(node.refuse("must be `NAMESPACE/NAME` of a Gateway, or `*`: the policies of every gateway"))
+    }
+}
+
+fn identity(node: Node<'_>) -> Result<IdentitySource, Reported> {
+    let identity = node.object(&IDENTITY)?;
+    let header = identity.optional("header").map(|node| header_name(&node)).transpose();
+    let encoding = identity.optional("encoding").map(|node| node.word(ENCODINGS, &[])).transpose();
+    let metadata = identity.optional("metadata").map(|node| node.text()).transpose();
+    let key = identity.optional("key").map(|node| node.text()).transpose();
+    let (header, encoding, metadata, key) = (header?, encoding?, metadata?, key?);
+    let mistake = match (header, metadata) {
+        (Some(name), None) if key.is_none() => {
+            return Ok(IdentitySource::Header { name, encoding: encoding.unwrap_or_default() });
+        }
+        (None, Some(namespace)) if encoding.is_none() => {
+            let (namespace, key) = (namespace.to_owned(), key.map(str::to_owned));
+            return Ok(IdentitySource::Metadata { namespace, key });
+        }
+        (Some(_), None) => "`key` goes with `metadata`, not with `header`",
+        (None, Some(_)) => "`encoding` goes with `header`, not with `metadata`",
+        (Some(_), Some(_)) => "takes `header` or `metadata`, not both",
+        (None, None) => "needs `header` or `metadata`",
+    };
+    Err(identity.node().refuse(mistake))
+}
+
+fn header_name(node: &Node<'_>) -> Result<String, Reported> {
+    let name = node.text()?.to_ascii_lowercase();
+    // RFC 9110, section 5.6.2. This leaves out pseudo-headers, which could not be removed.
+    if name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)) {
+        Ok(name)
+    } else {
+        Err(node.refuse("is not the name of a header"))
+    }
+}
+
+fn request_body(node: Node<'_>) -> Result<BodyAccess, Reported> {
+    let body = node.object(&REQUEST_BODY)?;
+    let words = [("None", false), ("Buffer", true)];
+    let buffers = body.optional("access").map(|node| node.word(&words, &[])).transpose();
+    let most = body.optional("maxBytes").map(|node| most_of_body(&node)).transpose();
+    let (buffers, most) = (buffers?, most?);
+    let most = most.unwrap_or(DEFAULT_BODY);
+    Ok(if buffers == Some(true) { BodyAccess::Buffer(most) } else { BodyAccess::None })
+}
+
+fn most_of_body(node: &Node<'_>) -> Result<usize, Reported> {
+    let most = node.whole_number()?;
+    let beyond = || node.refuse(format!("must be from 1 to {LARGEST_BODY}"));
+    usize::try_from(most).ok().filter(|_| (1..=LARGEST_BODY).contains(&most)).ok_or_else(beyond)
+}
+
+fn policies(node: &Node<'_>) -> Result<Vec<Policy>, Reported> {
+    distinct(
+        node.items()?.into_iter().map(|item| (item.clone(), reader::policy(item))),
+        |policy, other| (&policy.namespace, &policy.name) == (&other.namespace, &other.name),
+        |policy, first| format!("is `{}/{}` again, as policies[{first}]", policy.namespace, policy.name),
+    )
+}

@@ -1,0 +1,162 @@
+//! What is counted, and under which name.
+
+use expression::identity::IdentityError;
+use llm::meter::Cause;
+use llm::request::Condition;
+use policy::plan::{Failure, Hold};
+use protocol::call::CallFailure;
+use std::borrow::Cow;
+
+/// Something that happened and is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// A request that a limit applies to went on, its tokens held.
+    Admitted,
+    /// A request was refused by this limit.
+    Refused {
+        /// "NAMESPACE/NAME".
+        policy: String,
+        /// The limit's name.
+        limit: String,
+    },
+    /// A request went on unchecked, for this cause.
+    FailedOpen(&'static str),
+    /// A request was refused unchecked, for this cause.
+    FailedClosed(&'static str),
+    /// A part of a policy could not be evaluated.
+    Evaluation {
+        /// "NAMESPACE/NAME".
+        policy: String,
+        /// `predicate`, `counter` or `amount`.
+        part: &'static str,
+    },
+    /// A limit applied to a request although something about the request could not be known.
+    InDoubt {
+        /// "NAMESPACE/NAME".
+        policy: String,
+        /// The limit's name.
+        limit: String,
+        /// What could not be known.
+        cause: DoubtCause,
+    },
+    /// Something was given as the identity, and it is none.
+    Unidentified(IdentityError),
+    /// A call of the adapter's method failed.
+    Call {
+        /// The method's name.
+        method: &'static str,
+        /// Why.
+        failure: CallFailure,
+    },
+    /// Something of a request's body could not be read; it is judged by what could be.
+    UnreadRequest(&'static str),
+    /// A request was refused with 400, for this cause: its body cannot be understood in one way only, or has to be
+    /// changed and cannot be.
+    InvalidRequest(&'static str),
+    /// A request was changed, so that its provider tells the usage of its stream.
+    UsageAsked,
+    /// A request without a maximum of its output was given one.
+    OutputCapped,
+    /// The chunk that tells the usage went to a client that had not asked for it: the stream was compressed.
+    UsageChunkKept,
+    /// Something of a response's body could not be read; what could be is charged.
+    Unreadable(Cause),
+    /// Tokens were charged, in one exchange.
+    TokensCharged(u64),
+    /// An exchange has ended, its usage known from here.
+    Usage(UsageSource),
+}
+
+/// What could not be known about a request, so that a limit applied by assumption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DoubtCause {
+    /// A predicate failed and counted as true.
+    Predicate,
+    /// A counter's value was absent: the request counted in the limit's `null` bucket.
+    CounterAbsent,
+    /// A counter failed: the request counted in the limit's `null` bucket.
+    CounterFailed,
+    /// Lists in the counters named more buckets than one request may use.
+    CounterTooLong,
+    /// No price is for the model: the dearest price applied.
+    Price,
+    /// The body could not be read, or not all of it.
+    Body(Condition),
+}
+
+impl DoubtCause {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Predicate => "predicate",
+            Self::CounterAbsent => "counter_absent",
+            Self::CounterFailed => "counter_failed",
+            Self::CounterTooLong => "counter_too_long",
+            Self::Price => "price",
+            Self::Body(condition) => condition.name(),
+        }
+    }
+}
+
+/// Where a charge comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageSource {
+    /// The provider reported it.
+    Reported,
+    /// From what was sent and delivered.
+    Estimated,
+    /// There was nothing to charge.
+    None,
+}
+
+impl Count {
+    pub(crate) fn refused(hold: &Hold) -> Self {
+        Self::Refused { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone() }
+    }
+
+    pub(crate) fn in_doubt(hold: &Hold, cause: DoubtCause) -> Self {
+        Self::InDoubt { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone(), cause }
+    }
+
+    pub(crate) fn evaluation(failure: &Failure) -> Self {
+        Self::Evaluation { policy: failure.policy.to_string(), part: failure.part.name() }
+    }
+
+    /// The counter's name: what is counted, then its labels and their values, each after a dot.
+    pub fn name(&self) -> Cow<'static, str> {
+        match self {
+            Self::Admitted => "weir_admitted".into(),
+            Self::Refused { policy, limit } => format!("weir_refused.policy.{policy}.limit.{limit}").into(),
+            Self::FailedOpen(cause) => format!("weir_failed_open.cause.{cause}").into(),
+            Self::FailedClosed(cause) => format!("weir_failed_closed.cause.{cause}").into(),
+            Self::Evaluation { policy, part } => {
+                format!("weir_evaluation_errors.policy.{policy}.part.{part}").into()
+            }
+            Self::InDoubt { policy, limit, cause } => {
+                format!("weir_in_doubt.policy.{policy}.limit.{limit}.cause.{}", cause.name()).into()
+            }
+            Self::Unidentified(error) => format!("weir_unidentified.cause.{}", error.name()).into(),
+            Self::Call { method, failure } => {
+                format!("weir_call_errors.method.{method}.cause.{}", failure.name()).into()
+            }
+            Self::UnreadRequest(cause) => format!("weir_request_errors.cause.{cause}").into(),
+            Self::InvalidRequest(cause) => format!("weir_invalid_requests.cause.{cause}").into(),
+            Self::UsageAsked => "weir_usage_asked".into(),
+            Self::OutputCapped => "weir_outputs_capped".into(),
+            Self::UsageChunkKept => "weir_usage_chunks_kept".into(),
+            Self::Unreadable(cause) => format!("weir_response_errors.cause.{}", cause.name()).into(),
+            Self::TokensCharged(_) => "weir_tokens_charged".into(),
+            Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
+            Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),
+            Self::Usage(UsageSource::None) => "weir_usage.source.none".into(),
+        }
+    }
+
+    /// By how much it grows.
+    pub fn amount(&self) -> u64 {
+        match self {
+            Self::TokensCharged(tokens) => *tokens,
+            _ => 1,
+        }
+    }
+}

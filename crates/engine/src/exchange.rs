@@ -1,0 +1,389 @@
+//! One request and its response, as a state machine: events in, effects out. It holds no clock and reaches nothing;
+//! the shell performs the effects in their order.
+
+mod intake;
+mod reservation;
+mod responding;
+mod spent;
+
+pub use intake::RequestEdit;
+
+use crate::count::{Count, DoubtCause};
+use crate::health;
+use crate::outbox::Settlement;
+use crate::refusal::{self, Denial, Headers};
+use expression::facts::Facts;
+use intake::Intake;
+use llm::meter::ResponseHead;
+use llm::request::{ChunkEdit, Condition, UsageChunkFilter};
+use policy::model::FailureMode;
+use policy::plan::{Failure, Hold, Plan, Round};
+use protocol::call::CallFailure;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
+use reservation::Reservation;
+use responding::{Ending, Responding};
+use std::sync::Arc;
+
+/// Everything that can happen to one exchange. The shell turns each host callback into one of these.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The request's headers are here.
+    Request {
+        /// What the plan asked for.
+        facts: Facts,
+        /// The request ends with its headers.
+        bodiless: bool,
+    },
+    /// The request's body, gathered as [`Effect::AwaitBody`] said.
+    RequestBody {
+        /// From its beginning.
+        body: &'a [u8],
+        /// Nothing follows.
+        end: bool,
+    },
+    /// The adapter's answer to the Reserve.
+    Reply(Result<ReserveResponse, CallFailure>),
+    /// The response's headers are here.
+    Response(ResponseHead),
+    /// More of the response's body is passing. Of interest only if [`Exchange::edits_body`].
+    Passing {
+        /// As the upstream sent it.
+        chunk: &'a [u8],
+        /// Nothing follows.
+        end: bool,
+    },
+    /// What has passed of the response's body, maybe nothing but its end: this can wait.
+    Body {
+        /// As the upstream sent it.
+        chunk: &'a [u8],
+        /// Nothing follows.
+        end: bool,
+    },
+    /// The exchange is over, however it ended.
+    Closed,
+}
+
+/// What the shell must do, in order. Nothing else reaches the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Keep the request until so many bytes of its body are here, or all of it, and hand them over.
+    AwaitBody(usize),
+    /// Send this on in the place of the request's body.
+    Edit(RequestEdit),
+    /// Call the adapter's `Reserve` with these bytes and keep the request until [`Effect::Resume`].
+    Reserve(Vec<u8>),
+    /// Let the request go on.
+    Resume,
+    /// Answer the request; it does not go on.
+    Deny(Denial),
+    /// Set these headers of the response.
+    SetHeaders(Headers),
+    /// Remove this header of the response.
+    RemoveHeader(&'static str),
+    /// Send this on in the place of the piece of the response's body that is just passing.
+    ReplaceChunk(Vec<u8>),
+    /// Keep this in the place of that piece, and let nothing pass: some of it may have to be taken out. It is kept by
+    /// the proxy, which can still send it on behind the body's last piece, and is replaced with the next piece.
+    KeepChunk(Vec<u8>),
+    /// Tell the adapter, from where nothing waits for it.
+    Commit(Settlement),
+    /// An upstream of this model failed; [`crate::health::Health`] is to know.
+    UpstreamFailed(String),
+    /// Count it.
+    Count(Count),
+}
+
+/// What is in force.
+#[derive(Clone, Debug)]
+pub enum InForce {
+    /// No plan has come yet.
+    Nothing(FailureMode),
+    /// This plan.
+    Plan(Arc<Plan>),
+}
+
+impl InForce {
+    /// In which order the facts of [`Event::Request`] are fetched. If a round ends the fetching, no limit applies and
+    /// there is no exchange.
+    pub fn rounds(&self) -> &[Round] {
+        match self {
+            Self::Nothing(_) => &[],
+            Self::Plan(plan) => plan.rounds(),
+        }
+    }
+}
+
+/// A reservation's name: nobody else's, and not for a client to choose.
+#[derive(Clone, Debug)]
+pub struct ReservationId {
+    /// Of this process and worker.
+    pub prefix: Arc<str>,
+    /// Of this exchange.
+    pub number: u64,
+}
+
+/// One request and its response.
+#[derive(Debug)]
+pub struct Exchange {
+    in_force: InForce,
+    id: ReservationId,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The request has not come.
+    New,
+    /// Its body is awaited, of which so much may be read.
+    Reading(Box<Facts>, usize),
+    /// The adapter has been asked; the request is kept.
+    Waiting(Reservation),
+    /// The request went on.
+    Admitted(Reservation),
+    /// The response is passing.
+    Responding(Box<Responding>),
+    /// Nothing is left to do.
+    Over,
+}
+
+impl Exchange {
+    /// Before anything has happened.
+    pub fn new(in_force: InForce, id: ReservationId) -> Self {
+        Self { in_force, id, state: State::New }
+    }
+
+    /// The response's headers, in lower case, that its event should bring if it has them.
+    pub fn answer_headers(&self) -> &[String] {
+        match (&self.in_force, &self.state) {
+            (InForce::Plan(plan), State::Admitted(reservation)) if reservation.facts.is_some() => {
+                plan.answer_headers()
+            }
+            _ => &[],
+        }
+    }
+
+    /// What follows from an event. An event that does not belong to the state changes nothing.
+    pub fn handle(&mut self, event: Event<'_>) -> Vec<Effect> {
+        match (std::mem::replace(&mut self.state, State::Over), event) {
+            (State::New, Event::Request { facts, bodiless }) => self.request(facts, bodiless),
+            (State::Reading(facts, most), Event::RequestBody { body, end }) => {
+                self.request_body(*facts, most, body, end)
+            }
+            (State::Waiting(reservation), Event::Reply(reply)) => self.reply(reservation, reply),
+            (State::Waiting(reservation), Event::Closed) => vec![reservation.release()],
+            (State::Admitted(reservation), Event::Response(head)) => self.response(reservation, head),
+            (State::Admitted(reservation), Event::Closed) => reservation.unanswered(),
+            (State::Responding(mut responding), Event::Passing { chunk, end }) => {
+                let edited = responding.usage_chunk.as_mut().and_then(|filter| filter.edit(chunk, end));
+                self.state = State::Responding(responding);
+                let effect = |edit| match edit {
+                    ChunkEdit::Replace(bytes) => Effect::ReplaceChunk(bytes),
+                    ChunkEdit::Keep(bytes) => Effect::KeepChunk(bytes),
+                };
+                edited.map(effect).into_iter().collect()
+            }
+            (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
+            (State::Responding(responding), Event::Closed) => responding.settle(&self.in_force, Ending::Cut),
+            (State::New | State::Reading(..), Event::Closed) => Vec::new(),
+            (state, _) => {
+                self.state = state;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether the body of the response makes a difference.
+    pub fn reads_body(&self) -> bool {
+        matches!(&self.state, State::Responding(responding)
+            if !responding.head.switches_protocols() && responding.reservation.reads(&self.in_force))
+    }
+
+    /// Whether the response's body may have to be changed as it passes.
+    pub fn edits_body(&self) -> bool {
+        matches!(&self.state, State::Responding(responding) if responding.usage_chunk.is_some())
+    }
+
+    /// Whether something of this exchange is still to come.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    fn request(&mut self, mut facts: Facts, bodiless: bool) -> Vec<Effect> {
+        let plan = match &self.in_force {
+            InForce::Nothing(FailureMode::Allow) => return vec![Effect::Count(Count::FailedOpen("no_plan"))],
+            InForce::Nothing(FailureMode::Deny) => {
+                let denial = refusal::unavailable(None, facts.dialect());
+                return vec![Effect::Count(Count::FailedClosed("no_plan")), Effect::Deny(denial)];
+            }
+            InForce::Plan(plan) => plan,
+        };
+        if let Some(most) = plan.body_wanted(&facts) {
+            // A WebSocket begins with a GET that does not end before it is answered.
+            if bodiless || facts.is_get() {
+                Intake::new(&mut facts, plan.pointers(), &[], true, most);
+            } else {
+                let wanted = intake::wanted(&facts, most);
+                self.state = State::Reading(Box::new(facts), wanted);
+                return vec![Effect::AwaitBody(wanted)];
+            }
+        }
+        let plan = Arc::clone(plan);
+        self.judged(&plan, facts, bodiless, None)
+    }
+
+    fn request_body(&mut self, mut facts: Facts, most: usize, body: &[u8], end: bool) -> Vec<Effect> {
+        let InForce::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
+        let plan = Arc::clone(plan);
+        let intake = Intake::new(&mut facts, plan.pointers(), body, end, most);
+        let mut effects: Vec<Effect> = intake.trouble(&facts).into_iter().collect();
+        effects.extend(self.judged(&plan, facts, false, Some(&intake)));
+        if matches!(self.state, State::Over)
+            && !effects.iter().any(|effect| matches!(effect, Effect::Deny(_)))
+        {
+            effects.push(Effect::Resume);
+        }
+        effects
+    }
+
+    fn judged(
+        &mut self,
+        plan: &Plan,
+        mut facts: Facts,
+        bodiless: bool,
+        intake: Option<&Intake<'_>>,
+    ) -> Vec<Effect> {
+        let judgement = plan.judge(&mut facts, bodiless);
+        let mut effects = failed_parts(&judgement.failures);
+        effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
+        effects.extend(body_in_doubt(&judgement.holds, &facts));
+        if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
+            let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
+            effects.push(Effect::Deny(denial));
+        } else if !judgement.holds.is_empty() {
+            let cap = judgement.output_cap;
+            let mut reservation = Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless);
+            if let Some(intake) = intake {
+                let (changes, unasked) = intake.change(&mut facts, reservation.asks_for_usage(), cap);
+                reservation.usage_unasked = unasked;
+                effects.extend(changes);
+            }
+            reservation.keep(facts);
+            effects.push(Effect::Reserve(reservation.reserve()));
+            self.state = State::Waiting(reservation);
+        }
+        effects
+    }
+
+    fn reply(
+        &mut self,
+        mut reservation: Reservation,
+        reply: Result<ReserveResponse, CallFailure>,
+    ) -> Vec<Effect> {
+        match reply.map(|response| (response.code(), response)) {
+            Ok((Code::Ok, response)) => {
+                reservation.answered(response);
+                self.state = State::Admitted(reservation);
+                vec![Effect::Count(Count::Admitted), Effect::Resume]
+            }
+            Ok((Code::OverLimit, response)) => {
+                reservation.answered(response);
+                let facts = reservation.facts.as_deref();
+                let (denial, failed) =
+                    refusal::over_limit(&reservation.standings(), reservation.dialect, facts);
+                let refused = reservation.refusing().map(Count::refused);
+                let counts = refused.chain(failed).map(Effect::Count);
+                counts.chain([Effect::Deny(denial)]).collect()
+            }
+            Ok((Code::Unknown, response)) => {
+                // A limit the adapter does not know says so in its status; an answer that says nothing is none.
+                let known = response.statuses.iter().any(|status| status.code() == Code::Unknown);
+                let cause = if known { CallFailure::UnknownLimit } else { CallFailure::Malformed };
+                self.unchecked(reservation, cause)
+            }
+            Err(failure) => self.unchecked(reservation, failure),
+        }
+    }
+
+    /// The adapter could not say: the strictest policy of the request decides. What is used is told all the same.
+    fn unchecked(&mut self, reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
+        let cause = failure.name();
+        let strict = reservation.holds.iter().find(|hold| hold.rate.failure_mode == FailureMode::Deny);
+        if let Some(hold) = strict {
+            let denial = refusal::unavailable(Some(&hold.rate.policy), reservation.dialect);
+            return vec![
+                Effect::Count(Count::FailedClosed(cause)),
+                reservation.release(),
+                Effect::Deny(denial),
+            ];
+        }
+        self.state = State::Admitted(reservation);
+        vec![Effect::Count(Count::FailedOpen(cause)), Effect::Resume]
+    }
+
+    fn response(&mut self, mut reservation: Reservation, head: ResponseHead) -> Vec<Effect> {
+        let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
+        let told = refusal::headers(&reservation.standings());
+        let unasked = reservation.usage_unasked && head.is_event_stream();
+        let usage_chunk = (unasked && !head.is_encoded()).then(UsageChunkFilter::default);
+        let mut effects: Vec<Effect> = failed.map(Effect::UpstreamFailed).into_iter().collect();
+        effects.extend((!told.is_empty()).then_some(Effect::SetHeaders(told)));
+        if usage_chunk.is_some() {
+            // There will be less than the provider said.
+            effects.push(Effect::RemoveHeader("content-length"));
+        } else if unasked {
+            effects.push(Effect::Count(Count::UsageChunkKept));
+        }
+        self.state =
+            State::Responding(Box::new(Responding { reservation, head, readers: None, usage_chunk }));
+        effects
+    }
+
+    fn body(&mut self, mut responding: Box<Responding>, chunk: &[u8], end: bool) -> Vec<Effect> {
+        responding.read(chunk, &self.in_force);
+        if end {
+            return responding.settle(&self.in_force, Ending::Complete);
+        }
+        self.state = State::Responding(responding);
+        Vec::new()
+    }
+}
+
+/// Adds to the facts what the body tells, as an exchange does when it is all there.
+pub fn read_body(plan: &Plan, facts: &mut Facts, body: &[u8]) {
+    if let Some(most) = plan.body_wanted(facts) {
+        Intake::new(facts, plan.pointers(), body, true, most);
+    }
+}
+
+impl std::fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{:x}", self.prefix, self.number)
+    }
+}
+
+/// A body that could not be read is counted for each limit that applies and has a use for it.
+fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Effect> {
+    let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
+    let mut counts: Vec<Effect> = Vec::new();
+    for hold in holds.iter().filter(|hold| hold.rate.reads_body && condition != Condition::Read) {
+        let count = Effect::Count(Count::in_doubt(hold, DoubtCause::Body(condition)));
+        // The rates of one limit come one after the other.
+        if counts.last() != Some(&count) {
+            counts.push(count);
+        }
+    }
+    counts
+}
+
+/// Each part of a policy that could not be evaluated is counted, by its policy and its part.
+fn failed_parts(failures: &[Failure]) -> Vec<Effect> {
+    let count = |failure: &Failure| {
+        let outcome = match failure.mode {
+            FailureMode::Allow => Count::FailedOpen("evaluation"),
+            FailureMode::Deny => Count::FailedClosed("evaluation"),
+        };
+        [Effect::Count(Count::evaluation(failure)), Effect::Count(outcome)]
+    };
+    failures.iter().flat_map(count).collect()
+}

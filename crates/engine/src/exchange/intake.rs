@@ -1,0 +1,153 @@
+//! A request's body, where a limit has a use for it: read for its facts, and changed where it has to ask for its
+//! usage. In: what the shell has gathered. Out: facts, and what to send on in its place.
+
+use super::Effect;
+use crate::count::Count;
+use expression::facts::Facts;
+use llm::meter::Cause;
+use llm::request::edit::{self, UsageRequest};
+use llm::request::{self, Condition, Decoded, Extent};
+
+/// Another body to send on, and the headers that go with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestEdit {
+    /// All of it.
+    pub body: Vec<u8>,
+    /// Headers to set, or to remove.
+    pub headers: Vec<(&'static str, Option<String>)>,
+}
+
+/// Of a body that is known to be too long, only this much is waited for: whoever names the model first is understood,
+/// and the rest need not fit into the proxy's buffer.
+const BEGINNING: usize = 64 << 10;
+
+/// How much of its body a request has to wait for.
+pub(super) fn wanted(facts: &Facts, most: usize) -> usize {
+    let length = facts.content_length().and_then(|length| usize::try_from(length).ok());
+    if length.is_some_and(|length| length > most) { most.min(BEGINNING) } else { most }
+}
+
+/// A body that has been read.
+pub(super) struct Intake<'a> {
+    decoded: Decoded<'a>,
+    encoded: bool,
+}
+
+impl<'a> Intake<'a> {
+    /// Reads a body, or its beginning, and adds what it tells to the facts.
+    pub(super) fn new(
+        facts: &mut Facts,
+        pointers: &[String],
+        body: &'a [u8],
+        end: bool,
+        most: usize,
+    ) -> Self {
+        let kept = body.get(..most).unwrap_or(body);
+        let extent =
+            if end && kept.len() == body.len() { Extent::Whole } else { Extent::Cut(facts.content_length()) };
+        let encoding = facts.fetched_header("content-encoding");
+        let encoded = !encoding.is_empty();
+        let decoded = request::decode(encoding, kept, extent, most);
+        let path = facts.path().unwrap_or_default();
+        let read = request::read(path, facts.fetched_header("content-type"), &decoded.body, decoded.extent);
+        facts.body(read, &decoded.body, pointers);
+        Self { decoded, encoded }
+    }
+
+    /// What could not be read.
+    pub(super) fn trouble(&self, facts: &Facts) -> Option<Effect> {
+        let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
+        let cause = match (self.decoded.cause, condition) {
+            // One that is more than may be read, packed or not, is not read to its end.
+            (Some(Cause::Bomb), _) => Condition::Cut.name(),
+            (Some(cause), _) => cause.name(),
+            (None, Condition::Read) => return None,
+            (None, condition) => condition.name(),
+        };
+        Some(Effect::Count(Count::UnreadRequest(cause)))
+    }
+
+    /// Changes the body so that it asks for usage (`asks`) and for no more output than `cap`, if the client's does
+    /// neither; and whether the client has not asked for usage itself.
+    pub(super) fn change(&self, facts: &mut Facts, asks: bool, cap: Option<u64>) -> (Vec<Effect>, bool) {
+        let mut effects = Vec::new();
+        let Some(read) = facts.read_body() else { return (effects, false) };
+        let asked =
+            if asks { edit::ask_for_usage(read, &self.decoded.body) } else { UsageRequest::default() };
+        let so_far = asked.body.as_deref().unwrap_or(&self.decoded.body);
+        let capped = cap.and_then(|cap| Some((cap, edit::cap_output(read, so_far, cap)?)));
+        effects.extend(asked.body.is_some().then_some(Effect::Count(Count::UsageAsked)));
+        let body = match capped {
+            Some((cap, body)) => {
+                facts.cap_output(cap);
+                effects.push(Effect::Count(Count::OutputCapped));
+                Some(body)
+            }
+            None => asked.body,
+        };
+        effects.extend(body.map(|body| Effect::Edit(self.edit(body, facts, asked.unasked))));
+        (effects, asked.unasked)
+    }
+
+    /// The body to send on, and its headers.
+    fn edit(&self, body: Vec<u8>, facts: &Facts, unasked: bool) -> RequestEdit {
+        let mut headers = Vec::new();
+        if facts.content_length().is_some() {
+            headers.push(("content-length", Some(body.len().to_string())));
+        }
+        if self.encoded {
+            headers.push(("content-encoding", None));
+        }
+        // What answers has to be taken out of the stream, which is not possible in the middle of a compressed one.
+        if unasked && takes_identity(facts.fetched_header("accept-encoding")) {
+            headers.push(("accept-encoding", Some("identity".to_owned())));
+        }
+        RequestEdit { body, headers }
+    }
+}
+
+/// Whether a client that says so of the encodings it takes can be sent another one than these: none at all.
+fn takes_identity(accept_encoding: &str) -> bool {
+    let refused = |name: &str| {
+        accept_encoding.split(',').any(|item| {
+            let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
+            let quality = parameters.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f64>().ok());
+            coding.trim().eq_ignore_ascii_case(name) && quality == Some(0.0)
+        })
+    };
+    let named = accept_encoding.to_ascii_lowercase().contains("identity");
+    !accept_encoding.is_empty() && !refused("identity") && (named || !refused("*"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_plain_bytes_who_refuses_them() {
+        for (accept, takes) in [
+            ("", false),
+            ("gzip, deflate, br, zstd", true),
+            ("gzip;q=1.0, *;q=0", false),
+            ("gzip, identity;q=0", false),
+            ("identity;q=0.5, *;q=0", true),
+            ("*", true),
+        ] {
+            assert_eq!(takes_identity(accept), takes, "{accept}");
+        }
+    }
+
+    #[test]
+    fn of_a_body_that_is_too_long_the_beginning_is_enough() {
+        let facts = |length: &str| {
+            let mut facts = Facts::default();
+            facts.header("content-length", length.as_bytes());
+            facts
+        };
+        let table = [("1000", 1 << 20), ("1048576", 1 << 20), ("1048577", BEGINNING), ("none", 1 << 20)];
+        for (length, waited_for) in table {
+            assert_eq!(wanted(&facts(length), 1 << 20), waited_for, "{length}");
+        }
+        assert_eq!(wanted(&facts("1000"), 10), 10);
+    }
+}

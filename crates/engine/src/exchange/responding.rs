@@ -1,0 +1,85 @@
+//! A response as it passes, and what it has used at its end.
+
+use super::reservation::{Reservation, estimated};
+use super::{Effect, InForce};
+use crate::count::{Count, UsageSource};
+use expression::facts::Answer;
+use llm::meter::{CHARACTERS_PER_TOKEN, Cause, Meter, ResponseHead, Usage};
+use llm::request::UsageChunkFilter;
+
+#[derive(Debug)]
+pub(super) struct Responding {
+    pub(super) reservation: Reservation,
+    pub(super) head: ResponseHead,
+    /// Takes out what the client has not asked for.
+    pub(super) usage_chunk: Option<UsageChunkFilter>,
+    /// Made when something is read, which may be after it has passed: nothing of it waits for that.
+    pub(super) readers: Option<Readers>,
+}
+
+/// Who reads the body of a response.
+#[derive(Debug)]
+pub(super) struct Readers {
+    meter: Option<Meter>,
+    /// Finds what policies want of the body beside its usage.
+    finder: Option<Meter>,
+}
+
+/// How a response came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its last byte has passed.
+    Complete,
+    /// The client or the upstream went away before.
+    Cut,
+}
+
+impl Responding {
+    /// Reads what has passed.
+    pub(super) fn read(&mut self, chunk: &[u8], in_force: &InForce) {
+        let Readers { meter, finder } = self.readers(in_force);
+        meter.iter_mut().chain(finder).for_each(|meter| meter.feed(chunk));
+    }
+
+    fn readers(&mut self, in_force: &InForce) -> &mut Readers {
+        let Self { reservation, head, readers, .. } = self;
+        readers.get_or_insert_with(|| Readers {
+            meter: reservation.counts_tokens().then(|| Meter::new(head)),
+            finder: reservation.pointers(in_force).map(|pointers| Meter::looking_for(pointers, head)),
+        })
+    }
+
+    /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
+    /// reports nothing costs its input and what was delivered.
+    pub(super) fn settle(mut self: Box<Self>, in_force: &InForce, ending: Ending) -> Vec<Effect> {
+        let finished = ending == Ending::Complete || self.head.switches_protocols();
+        let succeeded = self.head.is_success();
+        let Readers { meter, finder } = self.readers(in_force);
+        let pointed = finder.as_mut().map(Meter::found).unwrap_or_default();
+        let reading = meter.as_mut().map(Meter::finish);
+        let Self { mut reservation, head: ResponseHead { status: code, usage_headers, .. }, .. } = *self;
+        let headers = if reservation.facts.is_some() { usage_headers } else { Vec::new() };
+        let headers = headers.into_iter().collect();
+        let answer = |usage| Answer { usage, code, finished, headers, pointed };
+        let Some(reading) = reading else {
+            return reservation.charge(answer(Usage::default()), UsageSource::None);
+        };
+        // A count that is none is no report: what was delivered and is in no other is estimated.
+        let whole = finished && !reading.ended_in_error && reading.broken != Some(Cause::Count);
+        let usage = if whole { reading.usage } else { reading.usage_if_cut() };
+        let mut effects = match usage {
+            Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),
+            None if succeeded && !reservation.tokenless => {
+                let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
+                let usage = estimated(reservation.estimate.input, delivered);
+                reservation.charge(answer(usage), UsageSource::Estimated)
+            }
+            None => reservation.charge(answer(Usage::default()), UsageSource::None),
+        };
+        // Half a document is what a cut leaves; anything else that could not be read should be known.
+        if let Some(cause) = reading.broken.filter(|_| finished) {
+            effects.push(Effect::Count(Count::Unreadable(cause)));
+        }
+        effects
+    }
+}

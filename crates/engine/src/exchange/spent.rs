@@ -1,0 +1,111 @@
+//! What a rate is charged for an exchange, in its own unit, by the usage that its policy sees.
+
+use super::reservation::Reservation;
+use super::{Effect, InForce};
+use crate::count::{Count, UsageSource};
+use expression::facts::{Answer, Facts};
+use llm::meter::{Pointers, Usage};
+use policy::model::{OnMissing, Unit};
+use policy::plan::{Hold, Part};
+use std::sync::Arc;
+
+impl Reservation {
+    /// What policies want of the response's body beside its usage.
+    pub(super) fn pointers<'p>(&self, in_force: &'p InForce) -> Option<&'p Arc<Pointers>> {
+        let InForce::Plan(plan) = in_force else { return None };
+        let wanted = self.facts.is_some() || self.holds.iter().any(|hold| hold.rate.usage.pointers.is_some());
+        Some(plan.answered()).filter(|pointers| wanted && !pointers.is_empty())
+    }
+
+    /// Whether the response's body is to be read.
+    pub(super) fn reads(&self, in_force: &InForce) -> bool {
+        self.counts_tokens() || self.pointers(in_force).is_some()
+    }
+
+    /// Ends it with what the answer costs.
+    pub(super) fn charge(&mut self, answer: Answer, source: UsageSource) -> Vec<Effect> {
+        let (known, finished, pointed) = (answer.usage, answer.finished, answer.pointed.clone());
+        if let Some(facts) = &mut self.facts {
+            facts.answer(answer);
+        }
+        let reported = (source == UsageSource::Reported).then_some(known);
+        let mut told = (known, source);
+        let (mut charges, mut counts) = (Vec::with_capacity(self.holds.len()), Vec::new());
+        for hold in &self.holds {
+            // A format of one's own is read as its policy says, which is nothing to the other policies.
+            let own = hold.rate.usage.pointers.as_ref().and_then(|own| own.usage(&pointed, reported));
+            let (usage, source) = own.map_or((known, source), |own| (own, UsageSource::Reported));
+            if let Some(facts) = &mut self.facts {
+                facts.usage(usage);
+            }
+            if own.is_some() {
+                told = (usage, source);
+            }
+            let spent = Spent { usage: &usage, source, finished, facts: self.facts.as_deref() };
+            let (charge, failed) = spent.of(hold);
+            charges.push(charge);
+            counts.extend(failed.map(Effect::Count));
+        }
+        let mut effects = vec![self.commit(charges.into_iter())];
+        effects.append(&mut counts);
+        if self.counts_tokens() {
+            effects.push(Effect::Count(Count::Usage(told.1)));
+        }
+        if told.0.total > 0 {
+            effects.push(Effect::Count(Count::TokensCharged(told.0.total)));
+        }
+        effects
+    }
+}
+
+/// What an exchange that went on came to.
+#[derive(Clone, Copy)]
+struct Spent<'a> {
+    /// Reported or estimated.
+    usage: &'a Usage,
+    /// Where that comes from. A call that failed uses nothing, whatever a `cost` says of usage.
+    source: UsageSource,
+    /// The response came to its own end.
+    finished: bool,
+    /// With the answer's, where there is a `cost`.
+    facts: Option<&'a Facts>,
+}
+
+impl Spent<'_> {
+    /// The charge of one rate, and what is to be counted if its `cost` has no value: then it is charged without it.
+    fn of(&self, hold: &Hold) -> (u64, Option<Count>) {
+        let rate = &hold.rate.rate;
+        if rate.unit.is_of_usage() {
+            // What was cut is charged for what came, whatever is said of answers without usage.
+            let missing = self.source == UsageSource::Estimated && self.finished;
+            match hold.rate.usage.on_missing {
+                _ if self.source == UsageSource::None => return (0, None),
+                OnMissing::Zero if missing => return (0, None),
+                OnMissing::Hold if missing => return (hold.amount, None),
+                _ => {}
+            }
+        }
+        match rate.cost.as_ref().zip(self.facts).map(|(cost, facts)| cost.amount(facts)) {
+            Some(Ok(amount)) => (amount, None),
+            Some(Err(_)) => {
+                let policy = hold.rate.policy.to_string();
+                (self.own(hold), Some(Count::Evaluation { policy, part: Part::Cost.name() }))
+            }
+            None => (self.own(hold), None),
+        }
+    }
+
+    fn own(&self, hold: &Hold) -> u64 {
+        match (hold.rate.rate.unit, hold.tariff) {
+            (Unit::Requests, _) => 1,
+            (Unit::Tokens, _) => self.usage.total,
+            (Unit::InputTokens, _) => self.usage.input,
+            (Unit::OutputTokens, _) => self.usage.output,
+            (Unit::Usd, Some(tariff)) => tariff.cost(self.usage),
+            // Only a `cost` knows the price: what was held is the best that is known.
+            (Unit::Usd, None) => hold.amount,
+            // What it held goes with the reservation.
+            (Unit::Concurrency, _) => 0,
+        }
+    }
+}

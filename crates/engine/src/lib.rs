@@ -1,0 +1,14 @@
+//! One request and its response as a state machine: events in, effects out. Beside it, the client side of the adapter:
+//! retries, the outbox, the stream and the plan's long poll. The shells perform the effects.
+
+pub mod attempts;
+pub mod clock;
+pub mod cluster;
+pub mod config;
+pub mod count;
+pub mod exchange;
+pub mod health;
+pub mod outbox;
+pub mod refusal;
+pub mod stream;
+pub mod watch;

@@ -1,0 +1,279 @@
+//! What the client is told: the rate-limit headers of every answer, and the refusal in the caller's own dialect, or as
+//! the policy's `onExceeded` has it. A counter's value never leaves here.
+
+mod body;
+
+use crate::count::Count;
+use body::Told;
+use expression::facts::Facts;
+use llm::request::Dialect;
+use policy::model::{Unit, Window};
+use policy::plan::{Hold, Part};
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::DescriptorStatus;
+use std::borrow::Cow;
+
+/// Response headers.
+pub type Headers = Vec<(Cow<'static, str>, String)>;
+
+/// The answer to a request that does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// 400, 429 or 503, or what the policy's `onExceeded` says.
+    pub status: u16,
+    /// `content-type` included.
+    pub headers: Headers,
+    /// JSON, unless the policy has it otherwise.
+    pub body: Vec<u8>,
+}
+
+/// What was asked of one rate, and what the adapter said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing<'a> {
+    pub hold: &'a Hold,
+    pub status: Option<&'a DescriptorStatus>,
+}
+
+impl Standing<'_> {
+    /// Whether this rate refused.
+    pub fn is_over(&self) -> bool {
+        self.status.is_some_and(|status| status.code() == Code::OverLimit)
+    }
+
+    /// Whether it would refuse even if nothing were used.
+    fn never_fits(&self) -> bool {
+        self.is_over() && self.hold.amount > self.max()
+    }
+
+    fn max(&self) -> u64 {
+        self.status.map_or(self.hold.max, |status| status.limit)
+    }
+
+    fn remaining(&self) -> u64 {
+        self.status.map_or(0, |status| status.remaining)
+    }
+
+    fn reset_ms(&self) -> u64 {
+        self.status.map_or(0, |status| status.reset_ms)
+    }
+}
+
+/// The headers of an answer, admitted or refused: per unit the most constrained rate, and the IETF draft's two.
+pub(crate) fn headers(standings: &[Standing<'_>]) -> Headers {
+    // What cannot refuse is no limit to the client.
+    let binds = |standing: &&Standing<'_>| standing.status.is_some() && standing.hold.enforced;
+    let known: Vec<&Standing<'_>> = standings.iter().filter(binds).collect();
+    let mut headers = Headers::new();
+    for (unit, [limit, remaining, reset]) in UNIT_HEADERS {
+        let of_unit = known.iter().filter(|standing| standing.hold.rate.rate.unit == unit);
+        let tightest =
+            of_unit.min_by_key(|standing| (standing.remaining(), !standing.is_over(), standing.max()));
+        if let Some(standing) = tightest {
+            headers.push((limit.into(), standing.max().to_string()));
+            headers.push((remaining.into(), standing.remaining().to_string()));
+            headers.push((reset.into(), go_duration(standing.reset_ms())));
+        }
+    }
+    if !known.is_empty() {
+        headers.push(("ratelimit-policy".into(), list(&known, put_quota)));
+        headers.push(("ratelimit".into(), list(&known, put_left)));
+    }
+    headers
+}
+
+fn put_quota(text: &mut String, standing: &Standing<'_>) {
+    let rate = &standing.hold.rate;
+    put_item(text, &rate.label, "q", standing.max());
+    if let Some(length) = rate.rate.window.length() {
+        put_parameter(text, "w", length.as_secs().max(1));
+    }
+}
+
+fn put_left(text: &mut String, standing: &Standing<'_>) {
+    let rate = &standing.hold.rate;
+    put_item(text, &rate.label, "r", standing.remaining());
+    if rate.rate.window != Window::Now {
+        put_parameter(text, "t", seconds(standing.reset_ms()));
+    }
+}
+
+fn put_item(text: &mut String, label: &str, key: &str, number: u64) {
+    text.push('"');
+    text.push_str(label);
+    text.push('"');
+    put_parameter(text, key, number);
+}
+
+fn put_parameter(text: &mut String, key: &str, number: u64) {
+    text.push(';');
+    text.push_str(key);
+    text.push('=');
+    text.push_str(itoa::Buffer::new().format(number));
+}
+
+const UNIT_HEADERS: [(Unit, [&str; 3]); 2] = [
+    (
+        Unit::Requests,
+        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+    ),
+    (Unit::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
+];
+
+/// The 429, and what is to be counted if the policy's own body has no value. Of several rates that refused it names
+/// the one that can never pass, or else the last to have room. `facts`: of the request, if a policy needs them.
+pub(crate) fn over_limit(
+    standings: &[Standing<'_>],
+    dialect: Dialect,
+    facts: Option<&Facts>,
+) -> (Denial, Option<Count>) {
+    let mut headers = headers(standings);
+    let refused = standings.iter().filter(|standing| standing.is_over());
+    let named = refused.max_by_key(|standing| (standing.never_fits(), standing.reset_ms()));
+    let Some(named) = named else {
+        // A server that does not say which rate refused.
+        let told = Told { message: "Rate limit exceeded.".into(), kind: "tokens", ..Told::over() };
+        return (told.denial(dialect, headers), None);
+    };
+    let retry_ms = (!named.never_fits()).then(|| named.reset_ms().max(1));
+    match retry_ms {
+        None => headers.push(("x-should-retry".into(), "false".into())),
+        Some(ms) => {
+            headers.push(("retry-after".into(), seconds(ms).to_string()));
+            headers.push(("retry-after-ms".into(), ms.to_string()));
+        }
+    }
+    let told = Told {
+        message: message(named, retry_ms),
+        kind: named.hold.rate.rate.unit.name(),
+        retry_ms,
+        rate_limit: Some(named),
+        ..Told::over()
+    };
+    overridden(told.denial(dialect, headers), named.hold, facts)
+}
+
+fn message(named: &Standing<'_>, retry_ms: Option<u64>) -> String {
+    let rate = &named.hold.rate;
+    let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);
+    let allowed = match rate.rate.window {
+        Window::Now => format!("{} requests at a time", named.max()),
+        window => format!("{} per {window}", unit.quantity(named.max())),
+    };
+    let bare = |amount: u64| match unit {
+        Unit::Usd => unit.quantity(amount),
+        _ => amount.to_string(),
+    };
+    let (left, needed) = (bare(named.remaining()), bare(named.hold.amount));
+    match retry_ms {
+        None => {
+            let hint = match unit {
+                Unit::Requests | Unit::Concurrency => "nothing passes this limit",
+                _ => "shorten the input or lower the maximum output",
+            };
+            format!(
+                "Request too large for limit {limit} of policy {policy}: {allowed}, {needed} needed. \
+                 Retrying does not help: {hint}."
+            )
+        }
+        Some(ms) => format!(
+            "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {left} remaining, {needed} \
+             needed. Please try again in {}.",
+            go_duration(ms)
+        ),
+    }
+}
+
+/// As the refusing policy's `onExceeded` has it.
+fn overridden(mut denial: Denial, hold: &Hold, facts: Option<&Facts>) -> (Denial, Option<Count>) {
+    let Some(own) = &hold.rate.on_exceeded else { return (denial, None) };
+    denial.status = own.status.unwrap_or(denial.status);
+    let mut failed = None;
+    match own.body.as_ref().zip(facts).map(|(body, facts)| body.words(facts)) {
+        Some(Ok(body)) => {
+            let json = serde_json::from_str::<serde::de::IgnoredAny>(&body).is_ok();
+            let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
+            set(&mut denial.headers, "content-type", kind);
+            denial.body = body.into_bytes();
+        }
+        Some(Err(_)) => {
+            let policy = hold.rate.policy.to_string();
+            failed = Some(Count::Evaluation { policy, part: Part::OnExceeded.name() });
+        }
+        None => {}
+    }
+    own.headers.iter().for_each(|(name, value)| set(&mut denial.headers, name, value));
+    (denial, failed)
+}
+
+fn set(headers: &mut Headers, name: &str, value: &str) {
+    headers.retain(|(known, _)| known != name);
+    headers.push((name.to_owned().into(), value.to_owned()));
+}
+
+/// The 503 of `failureMode: Deny`; `policy`: whose, or the plugin configuration's.
+pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
+    let whose = policy.map_or_else(|| "the gateway".to_owned(), |policy| format!("policy {policy}"));
+    let message = format!(
+        "The rate limit could not be checked, and {whose} lets no request pass unchecked. Please try again."
+    );
+    Told { message, ..Told::unavailable() }.denial(dialect, vec![("retry-after".into(), "1".into())])
+}
+
+/// The 400 for a request whose body no server may read as Weir does: keys that contradict each other, or a body that has
+/// to be changed and cannot be. A retry does not help.
+pub fn invalid_request(dialect: Dialect, message: &str) -> Denial {
+    let told = Told { message: message.to_owned(), ..Told::invalid() };
+    told.denial(dialect, vec![("x-should-retry".into(), "false".into())])
+}
+
+/// The items of a header, each written by `put`.
+fn list(known: &[&Standing<'_>], put: fn(&mut String, &Standing<'_>)) -> String {
+    let mut text = String::with_capacity(known.len().saturating_mul(48));
+    for (place, standing) in known.iter().enumerate() {
+        text.push_str(if place > 0 { ", " } else { "" });
+        put(&mut text, standing);
+    }
+    text
+}
+
+/// Whole seconds, rounded up, at least 1.
+fn seconds(ms: u64) -> u64 {
+    ms.div_ceil(1000).max(1)
+}
+
+/// As Go prints a duration, rounded up to whole seconds from one second on: `250ms`, `1s`, `6m0s`, `23h59m50s`.
+fn go_duration(ms: u64) -> String {
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
+    let seconds = seconds(ms);
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_go_prints_them() {
+        let table = [
+            (0, "0ms"),
+            (12, "12ms"),
+            (999, "999ms"),
+            (1000, "1s"),
+            (1001, "2s"),
+            (59_999, "1m0s"),
+            (360_000, "6m0s"),
+        ];
+        for (ms, text) in table {
+            assert_eq!(go_duration(ms), text, "{ms}");
+        }
+        assert_eq!(go_duration(86_390_000), "23h59m50s");
+        assert_eq!(go_duration(86_400_000), "24h0m0s");
+    }
+}

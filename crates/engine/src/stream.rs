@@ -1,0 +1,369 @@
+//! The stream of calls to the adapter: which are under way, what an answer belongs to, which have taken too long, and
+//! when to open another stream. It reaches nothing; times are milliseconds of any clock that does not run backwards.
+//!
+//! A call is answered, or its time is over, or the stream ends and hands it back to be made in another way. So none
+//! is forgotten, whatever the adapter does. `Caller` is whoever waits, known to the shell alone.
+
+use prost::Message;
+use protocol::call::{self, CallFailure};
+use protocol::wire::kuadrant::service::ratelimit::v1::{CommitResponse, ReserveResponse};
+use protocol::wire::weir::v1::ReserveAndCommitResponse;
+use std::collections::BTreeMap;
+
+/// How long a commit may go without an answer. Nobody waits for it.
+const COMMIT_PATIENCE: u64 = 5_000;
+/// How long a stream may take to say hello.
+const HELLO_PATIENCE: u64 = 5_000;
+/// The first pause before another stream; each further one is twice as long.
+const FIRST_PAUSE: u64 = 100;
+/// The longest pause.
+const LONGEST_PAUSE: u64 = 5_000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct CallStream<Caller> {
+    /// How long a reserve may go without an answer.
+    patience: u64,
+    state: State,
+    /// In the order in which they were sent, which is the order in which their time is over.
+    reserves: BTreeMap<u64, Waiting<Caller>>,
+    /// When the commit under way was sent.
+    commit: Option<u64>,
+    number: u64,
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There is none; one is to be opened at this time.
+    Closed(u64),
+    /// It was opened at this time and has not said hello.
+    Opening(u64),
+    /// It was last heard of at this time.
+    Open(u64),
+}
+
+#[derive(Debug)]
+struct Waiting<Caller> {
+    sent: u64,
+    message: Vec<u8>,
+    caller: Caller,
+}
+
+/// What an answer of the stream says.
+#[derive(Debug, PartialEq)]
+pub struct Heard<Caller> {
+    /// To a reserve that still waits.
+    pub reserve: Option<(Caller, Result<ReserveResponse, CallFailure>)>,
+    /// To the commit under way.
+    pub commit: Option<Result<CommitResponse, CallFailure>>,
+}
+
+/// What a stream that has ended leaves to be done in another way.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Left<Caller> {
+    /// Reserves without an answer.
+    pub reserves: Vec<Unanswered<Caller>>,
+    /// A commit had no answer.
+    pub commit: bool,
+}
+
+/// A reserve to be sent again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unanswered<Caller> {
+    /// Who waits.
+    pub caller: Caller,
+    /// As it was given.
+    pub message: Vec<u8>,
+    /// How much longer the answer may take, in milliseconds.
+    pub patience: u64,
+}
+
+impl<Caller> CallStream<Caller> {
+    /// To be opened at once. `patience`: how long a reserve may take, in milliseconds.
+    pub fn new(patience: u64) -> Self {
+        let (state, reserves) = (State::Closed(0), BTreeMap::new());
+        Self { patience, state, reserves, commit: None, number: 0, failures: 0 }
+    }
+
+    /// Whether to open a stream now. It then counts as opening.
+    pub fn open(&mut self, now: u64) -> bool {
+        let due = matches!(self.state, State::Closed(at) if at <= now);
+        if due {
+            self.state = State::Opening(now);
+        }
+        due
+    }
+
+    /// Whether calls can be sent.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// The message that sends a reserve, and a commit with it.
+    pub fn reserve(&mut self, message: Vec<u8>, commit: Option<&[u8]>, caller: Caller, now: u64) -> Vec<u8> {
+        self.number = self.number.wrapping_add(1);
+        let sent = call::streamed(self.number, Some(&message), commit);
+        self.reserves.insert(self.number, Waiting { sent: now, message, caller });
+        self.committing(commit, now);
+        sent
+    }
+
+    /// The message that sends a commit alone.
+    pub fn commit(&mut self, commit: &[u8], now: u64) -> Vec<u8> {
+        self.committing(Some(commit), now);
+        call::streamed(0, None, Some(commit))
+    }
+
+    fn committing(&mut self, commit: Option<&[u8]>, now: u64) {
+        if commit.is_some() {
+            self.commit = Some(now);
+        }
+    }
+
+    /// An answer has come. An error: it cannot be read, and the stream is of no use.
+    pub fn heard(&mut self, answer: &[u8], now: u64) -> Result<Heard<Caller>, CallFailure> {
+        let answer = ReserveAndCommitResponse::decode(answer).map_err(|_| CallFailure::Malformed)?;
+        self.state = State::Open(now);
+        self.failures = 0;
+        let waiting = self.reserves.remove(&answer.number);
+        let reserve = waiting.map(|waiting| (waiting.caller, said(answer.reserve, answer.reserve_status)));
+        // An answer without a commit leaves the one under way as it is.
+        let commit = (answer.commit.is_some() || answer.commit_status != 0)
+            .then(|| said(answer.commit, answer.commit_status))
+            .filter(|_| self.commit.take().is_some());
+        Ok(Heard { reserve, commit })
+    }
+
+    /// The reserves whose time is over.
+    pub fn overdue(&mut self, now: u64) -> Vec<Caller> {
+        let mut overdue = Vec::new();
+        while let Some(first) = self.reserves.first_entry() {
+            if now < first.get().sent.saturating_add(self.patience) {
+                break;
+            }
+            overdue.push(first.remove().caller);
+        }
+        overdue
+    }
+
+    /// Whether to cancel the stream: nothing has come for as long as a call may take, although one waits.
+    pub fn is_stuck(&self, now: u64) -> bool {
+        match self.state {
+            State::Closed(_) => false,
+            State::Opening(since) => now >= since.saturating_add(HELLO_PATIENCE),
+            State::Open(heard) => {
+                let over = |sent: u64, patience: u64| now >= sent.max(heard).saturating_add(patience);
+                self.reserves.values().next().is_some_and(|first| over(first.sent, self.patience))
+                    || self.commit.is_some_and(|sent| over(sent, COMMIT_PATIENCE))
+            }
+        }
+    }
+
+    /// The stream has ended, by whomever: what it leaves. Another is opened after a short pause if this one worked, and
+    /// else after one that grows.
+    pub fn closed(&mut self, now: u64) -> Left<Caller> {
+        let worked = self.is_open();
+        self.failures = if worked { 0 } else { self.failures.saturating_add(1) };
+        let pause = if worked { FIRST_PAUSE } else { FIRST_PAUSE << self.failures.min(16) };
+        self.state = State::Closed(now.saturating_add(pause.min(LONGEST_PAUSE)));
+        let unanswered = |Waiting { sent, message, caller }| {
+            let patience = self.patience.saturating_sub(now.saturating_sub(sent));
+            Unanswered { caller, message, patience }
+        };
+        let reserves = std::mem::take(&mut self.reserves).into_values().map(unanswered).collect();
+        Left { reserves, commit: self.commit.take().is_some() }
+    }
+
+    /// When there is something to do, even if nothing comes.
+    pub fn wake_at(&self) -> Option<u64> {
+        let reserve = self.reserves.values().next().map(|first| first.sent.saturating_add(self.patience));
+        let commit = self.commit.map(|sent| sent.saturating_add(COMMIT_PATIENCE));
+        let state = match self.state {
+            State::Closed(at) => Some(at),
+            State::Opening(since) => Some(since.saturating_add(HELLO_PATIENCE)),
+            State::Open(_) => None,
+        };
+        [reserve, commit, state].into_iter().flatten().min()
+    }
+}
+
+/// An answer without a response and without a status says nothing.
+fn said<T>(response: Option<T>, status: u32) -> Result<T, CallFailure> {
+    match (response, status) {
+        (Some(response), _) => Ok(response),
+        (None, 0) => Err(CallFailure::Malformed),
+        (None, status) => Err(status.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use protocol::wire::weir::v1::ReserveAndCommitRequest;
+
+    fn open() -> CallStream<u32> {
+        let mut stream = CallStream::new(200);
+        assert!(stream.open(0));
+        hello(&mut stream, 0);
+        stream
+    }
+
+    fn hello(stream: &mut CallStream<u32>, now: u64) {
+        assert_eq!(stream.heard(&[], now), Ok(Heard { reserve: None, commit: None }));
+        assert!(stream.is_open());
+    }
+
+    fn answer(number: u64, commit: bool) -> Vec<u8> {
+        let reserve = Some(ReserveResponse::default());
+        let commit = commit.then(CommitResponse::default);
+        ReserveAndCommitResponse { number, reserve, commit, ..Default::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn it_takes_calls_when_the_adapter_has_said_hello() {
+        let mut stream = CallStream::<u32>::new(200);
+        assert!(stream.open(0) && !stream.open(0), "one at a time");
+        assert!(!stream.is_open());
+        hello(&mut stream, 3);
+        assert_eq!(stream.wake_at(), None);
+    }
+
+    #[test]
+    fn a_reserve_carries_a_commit_and_each_is_answered() {
+        let mut stream = open();
+        let sent = stream.reserve(call::reserve("a", std::iter::empty()), Some(b""), 7, 10);
+        let sent = ReserveAndCommitRequest::decode(&*sent).unwrap();
+        assert_eq!((sent.number, sent.reserve.unwrap().reservation_id.as_str()), (1, "a"));
+        assert!(sent.commit.is_some());
+        let heard = stream.heard(&answer(1, true), 11).unwrap();
+        assert_eq!(heard.reserve, Some((7, Ok(ReserveResponse::default()))));
+        assert_eq!(heard.commit, Some(Ok(CommitResponse::default())));
+        let again = stream.heard(&answer(1, true), 12).unwrap();
+        assert_eq!(again, Heard { reserve: None, commit: None }, "nobody is answered twice");
+    }
+
+    #[test]
+    fn a_status_is_a_failure_and_silence_is_none() {
+        let mut stream = open();
+        stream.reserve(Vec::new(), None, 7, 0);
+        stream.commit(b"", 0);
+        let failed = |number, reserve_status, commit_status| {
+            ReserveAndCommitResponse { number, reserve_status, commit_status, ..Default::default() }
+                .encode_to_vec()
+        };
+        let heard = stream.heard(&failed(1, 14, 3), 1).unwrap();
+        assert_eq!(heard.reserve, Some((7, Err(CallFailure::Unavailable))));
+        assert_eq!(heard.commit, Some(Err(CallFailure::Status(3))));
+        stream.reserve(Vec::new(), None, 8, 0);
+        let heard = stream.heard(&failed(2, 0, 0), 1).unwrap();
+        assert_eq!(heard.reserve, Some((8, Err(CallFailure::Malformed))));
+        assert_eq!(stream.heard(&[0xff], 2), Err(CallFailure::Malformed));
+    }
+
+    #[test]
+    fn one_late_answer_is_a_timeout_and_a_silent_stream_is_stuck() {
+        let mut stream = open();
+        stream.reserve(Vec::new(), None, 1, 0);
+        stream.reserve(Vec::new(), None, 2, 50);
+        stream.heard(&answer(2, false), 60).unwrap();
+        assert_eq!(stream.wake_at(), Some(200));
+        assert!(!stream.is_stuck(200), "others are answered");
+        assert_eq!((stream.overdue(199), stream.overdue(200)), (vec![], vec![1]));
+        stream.reserve(Vec::new(), None, 3, 300);
+        assert!(!stream.is_stuck(499) && stream.is_stuck(500));
+    }
+
+    #[test]
+    fn what_a_stream_leaves_has_the_rest_of_its_time() {
+        let mut stream = open();
+        stream.reserve(b"one".to_vec(), Some(b""), 1, 0);
+        stream.reserve(b"two".to_vec(), None, 2, 150);
+        let left = stream.closed(160);
+        let unanswered =
+            |caller, message: &[u8], patience| Unanswered { caller, message: message.to_vec(), patience };
+        assert_eq!(left.reserves, [unanswered(1, b"one", 40), unanswered(2, b"two", 190)]);
+        assert!(left.commit);
+        assert_eq!(stream.wake_at(), Some(260));
+        assert!(!stream.open(259) && stream.open(260));
+    }
+
+    #[test]
+    fn a_server_without_streams_is_asked_less_and_less_often() {
+        let mut stream = CallStream::<u32>::new(200);
+        let mut now = 0;
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            assert!(stream.open(now));
+            stream.closed(now);
+            let wake = stream.wake_at().unwrap();
+            pauses.push(wake - now);
+            now = wake;
+        }
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+        assert!(stream.open(now));
+        assert!(!stream.is_stuck(now + HELLO_PATIENCE - 1) && stream.is_stuck(now + HELLO_PATIENCE));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Happening {
+        Reserve(bool),
+        Answer(u64, bool),
+        Pass(u64),
+        End,
+    }
+
+    fn happening() -> impl Strategy<Value = Happening> {
+        prop_oneof![
+            3 => any::<bool>().prop_map(Happening::Reserve),
+            3 => (0..20u64, any::<bool>()).prop_map(|(number, commit)| Happening::Answer(number, commit)),
+            2 => (0..120u64).prop_map(Happening::Pass),
+            1 => Just(Happening::End),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_caller_hears_once_and_in_time(story in proptest::collection::vec(happening(), 0..60)) {
+            let (mut stream, mut now) = (open(), 0);
+            let (mut asked, mut heard) = (Vec::new(), Vec::new());
+            for happening in story {
+                match happening {
+                    Happening::Reserve(commit) if stream.is_open() => {
+                        let caller = asked.len() as u32;
+                        asked.push(now);
+                        stream.reserve(Vec::new(), commit.then_some(b""), caller, now);
+                    }
+                    Happening::Answer(number, commit) if stream.is_open() => {
+                        let told = stream.heard(&answer(number, commit), now).unwrap();
+                        heard.extend(told.reserve.map(|(caller, _)| caller));
+                    }
+                    Happening::Pass(time) => {
+                        now += time;
+                        if stream.open(now) {
+                            hello(&mut stream, now);
+                        }
+                        let stuck = stream.is_stuck(now);
+                        heard.extend(stream.overdue(now));
+                        if stuck {
+                            heard.extend(stream.closed(now).reserves.into_iter().map(|one| one.caller));
+                        }
+                    }
+                    Happening::End if stream.is_open() => {
+                        heard.extend(stream.closed(now).reserves.into_iter().map(|one| one.caller));
+                    }
+                    _ => {}
+                }
+                let waiting: Vec<_> = (0..asked.len() as u32).filter(|caller| !heard.contains(caller)).collect();
+                for caller in waiting {
+                    let over = asked[caller as usize] + 200;
+                    prop_assert!(stream.wake_at().is_some_and(|wake| wake <= over), "{caller} is forgotten");
+                }
+            }
+            heard.extend(stream.closed(now).reserves.into_iter().map(|one| one.caller));
+            heard.sort_unstable();
+            prop_assert_eq!(heard, (0..asked.len() as u32).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! When to ask the adapter for its plan, and what an answer is worth. Time is given in milliseconds of any clock
+//! that does not run backwards.
+
+use policy::mistake::Mistake;
+use policy::model::Policy;
+use policy::plan::BodyAccess;
+use policy::plan::Plan;
+use policy::routes::Routes;
+use prost::Message;
+use protocol::call::CallFailure;
+use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
+use std::time::Duration;
+
+/// How long the adapter may take to answer: it keeps an answer without news back for 30 s.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Between two questions that were both answered with news.
+const BETWEEN_NEWS: u64 = 50;
+/// Between two questions when the first brought none: an adapter that keeps no answer back is not flooded.
+const BETWEEN_OLDS: u64 = 1_000;
+/// The first pause after a failure; each further one is twice as long.
+const FIRST_PAUSE: u64 = 100;
+const LONGEST_PAUSE: u64 = 5_000;
+
+/// The long poll.
+#[derive(Debug)]
+pub struct Watch {
+    gateway: String,
+    /// The last one seen, whether or not it could be compiled: only another is news.
+    version: String,
+    headers_alone: bool,
+    state: State,
+    failures: u32,
+    jitter: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Due(u64),
+    AskedAt(u64),
+}
+
+impl Watch {
+    /// To ask at once. `seed`: different in each VM, so that they do not all come back together.
+    pub fn new(gateway: &str, seed: u128) -> Self {
+        let gateway = gateway.to_owned();
+        let (version, state, jitter) = (String::new(), State::Due(0), seed as u64);
+        Self { gateway, version, headers_alone: false, state, failures: 0, jitter }
+    }
+
+    /// What may be read of requests.
+    pub fn with_body(self, access: BodyAccess) -> Self {
+        Self { headers_alone: matches!(access, BodyAccess::None), ..self }
+    }
+
+    /// The question, if it is due.
+    pub fn ask(&mut self, now: u64) -> Option<Vec<u8>> {
+        self.wake_at().filter(|due| *due <= now)?;
+        self.state = State::AskedAt(now);
+        let (gateway, version) = (self.gateway.clone(), self.version.clone());
+        let question = GetPlanRequest { gateway, version, headers_alone: self.headers_alone };
+        Some(question.encode_to_vec())
+    }
+
+    /// When to ask, if nothing is asked.
+    pub fn wake_at(&self) -> Option<u64> {
+        match self.state {
+            State::Due(at) => Some(at),
+            State::AskedAt(_) => None,
+        }
+    }
+
+    /// How many questions have failed since the last answer.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The question has been answered, or has failed. `Some`: the policies of another version.
+    pub fn answered(
+        &mut self,
+        reply: Result<&[u8], CallFailure>,
+        now: u64,
+    ) -> Result<Option<GetPlanResponse>, CallFailure> {
+        let asked = match self.state {
+            State::AskedAt(at) => at,
+            State::Due(_) => now,
+        };
+        let answer = reply.and_then(|bytes| {
+            // No bytes at all are a valid message too, but no adapter's.
+            let answer = GetPlanResponse::decode(bytes).ok().filter(|answer| !answer.version.is_empty());
+            answer.ok_or(CallFailure::Malformed)
+        });
+        match answer {
+            Ok(answer) => {
+                let news = answer.version != self.version;
+                let pause = if news { BETWEEN_NEWS } else { BETWEEN_OLDS };
+                self.state = State::Due(now.max(asked.saturating_add(pause)));
+                self.failures = 0;
+                self.version.clone_from(&answer.version);
+                Ok(news.then_some(answer))
+            }
+            Err(failure) => {
+                self.state = State::Due(now.saturating_add(self.pause()));
+                self.failures = self.failures.saturating_add(1);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Between half and the whole of a pause that doubles.
+    fn pause(&mut self) -> u64 {
+        let whole = (FIRST_PAUSE << self.failures.min(16)).min(LONGEST_PAUSE);
+        // Knuth's linear congruential generator; its high bits are the good ones.
+        self.jitter =
+            self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let half = whole / 2;
+        half.saturating_add((self.jitter >> 33) % half.max(1))
+    }
+}
+
+/// The beginning of a version that is a hexadecimal number, as a number that every metrics system can hold; 0: it is
+/// none.
+pub fn number(version: &str) -> u64 {
+    version.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
+}
+
+/// Compiles the policies of an answer.
+pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec<Mistake>> {
+    let mut policies = Vec::with_capacity(answer.policies.len());
+    let mut mistakes = Vec::new();
+    for (index, text) in answer.policies.iter().enumerate() {
+        let read = serde_json::from_slice(text)
+            .map_err(|error| vec![Mistake { path: String::new(), message: format!("no JSON: {error}") }])
+            .and_then(|document| match &answer.placement {
+                Some(_) => Policy::read_in_cluster(&document),
+                None => Policy::read(&document),
+            })
+            .and_then(|policy| match access {
+                BodyAccess::None if !policy.needs_body.is_empty() => Err(policy.needs_body),
+                _ => Ok(policy),
+            });
+        match read {
+            Ok(policy) => policies.push(policy),
+            Err(found) => mistakes.extend(found.into_iter().map(|mistake| Mistake {
+                path: format!("policies[{index}].{}", mistake.path).trim_end_matches('.').to_owned(),
+                message: mistake.message,
+            })),
+        }
+    }
+    match &answer.placement {
+        _ if !mistakes.is_empty() => Err(mistakes),
+        None => Ok(Plan::new(policies).with_body(access)),
+        Some(placement) => {
+            let routes = Routes::compile(placement, policies.len())?;
+            Ok(Plan::placed(policies, routes).with_body(access))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> Watch {
+        Watch::new("default/llm", 7)
+    }
+
+    fn plan(version: &str) -> Vec<u8> {
+        GetPlanResponse { version: version.to_owned(), ..GetPlanResponse::default() }.encode_to_vec()
+    }
+
+    fn asked(question: Option<Vec<u8>>) -> Option<String> {
+        question.map(|bytes| GetPlanRequest::decode(&*bytes).unwrap().version)
+    }
+
+    #[test]
+    fn the_next_question_names_the_version_that_was_seen() {
+        let mut watch = watch();
+        assert_eq!(asked(watch.ask(0)).as_deref(), Some(""));
+        assert_eq!(asked(watch.ask(0)), None, "one at a time");
+        assert_eq!(watch.answered(Ok(&plan("a")), 5).unwrap().unwrap().version, "a");
+        let due = watch.wake_at().unwrap();
+        assert_eq!(asked(watch.ask(due)).as_deref(), Some("a"));
+        assert!(watch.answered(Ok(&plan("b")), 20_000).unwrap().is_some());
+        assert_eq!(watch.wake_at(), Some(20_000), "news after a long wait is asked after at once");
+    }
+
+    #[test]
+    fn an_adapter_that_answers_at_once_without_news_is_asked_once_a_second() {
+        let mut watch = watch();
+        for second in 0..3 {
+            assert!(watch.ask(second * 1_000).is_some());
+            let news = watch.answered(Ok(&plan("a")), second * 1_000).unwrap();
+            assert_eq!(news.is_some(), second == 0);
+        }
+        assert_eq!(watch.wake_at(), Some(3_000));
+    }
+
+    #[test]
+    fn failures_are_asked_after_with_growing_pauses() {
+        let mut watch = watch();
+        for longest in [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+            assert!(watch.ask(0).is_some() || watch.ask(100_000).is_some());
+            assert!(watch.answered(Err(CallFailure::Unavailable), 0).is_err());
+            let pause = watch.wake_at().unwrap();
+            assert!((longest / 2..longest).contains(&pause), "{pause} of {longest}");
+        }
+        assert!(watch.ask(100_000).is_some());
+        assert!(watch.answered(Ok(&plan("a")), 100_000).is_ok());
+        assert_eq!(watch.failures(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_says_nothing_is_no_plan() {
+        for reply in [&[] as &[u8], &[0xff]] {
+            let mut watch = watch();
+            watch.ask(0);
+            assert_eq!(watch.answered(Ok(reply), 0), Err(CallFailure::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_version_is_a_number_if_it_can_be() {
+        assert_eq!(number("561551cebbd17ab1"), 0x5615_51ce_bbd1);
+        assert_eq!(["", "12", "not a number", "ééééééééé"].map(number), [0; 4]);
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_read_is_named_by_its_place() {
+        let answer = GetPlanResponse { version: "a".into(), policies: vec![b"{".to_vec()], placement: None };
+        let mistakes = compile(&answer, BodyAccess::None).unwrap_err();
+        assert_eq!(mistakes[0].path, "policies[0]");
+        assert!(mistakes[0].message.starts_with("no JSON: "), "{}", mistakes[0]);
+    }
+}

@@ -1,0 +1,561 @@
+//! The exchange, driven by events alone.
+// Clippy knows a test by its attribute, and so misses the functions that tests share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use engine::count::{Count, UsageSource};
+use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use engine::outbox::Outbox;
+use expression::facts::Facts;
+use llm::meter::{Cause, ResponseHead};
+use policy::model::{FailureMode, Policy};
+use policy::plan::BodyAccess;
+use policy::plan::Plan;
+use proptest::prelude::*;
+use prost::Message;
+use protocol::call::{self, CallFailure};
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::{
+    CommitRequest, DescriptorStatus, ReserveRequest, ReserveResponse,
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+fn plan(failure_mode: &str) -> Plan {
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+        "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "failureMode": failure_mode,
+            "limits": {
+                "chat": {
+                    "when": [{"predicate": "request.path == '/v1/chat/completions'"}],
+                    "counters": [{"expression": "auth.identity.userid"}],
+                    "rates": [
+                        {"limit": 1000, "window": "1h"},
+                        {"limit": 5, "window": "1m", "unit": "requests"},
+                    ],
+                },
+            },
+        },
+    });
+    Plan::new(vec![Policy::read(&document).expect("a good policy")])
+}
+
+fn exchange(failure_mode: &str) -> Exchange {
+    Exchange::new(
+        InForce::Plan(Arc::new(plan(failure_mode))),
+        ReservationId { prefix: "w".into(), number: 10 },
+    )
+}
+
+fn facts(path: &str, user: Option<&str>) -> Facts {
+    let mut facts = Facts::default();
+    facts.header(":path", path.as_bytes());
+    facts.header("content-length", b"400");
+    if let Some(user) = user {
+        facts.auth(json!({"identity": {"userid": user}}));
+    }
+    facts
+}
+
+fn request() -> Event<'static> {
+    Event::Request { facts: facts("/v1/chat/completions", Some("alice")), bodiless: false }
+}
+
+fn reserve(effects: &[Effect]) -> ReserveRequest {
+    let [Effect::Reserve(call)] = effects else { panic!("{effects:?}") };
+    ReserveRequest::decode(&**call).unwrap()
+}
+
+fn reply(code: Code, statuses: &[(Code, u64, u64, u64)]) -> Vec<u8> {
+    let status = |&(code, limit, remaining, reset_ms): &(Code, u64, u64, u64)| DescriptorStatus {
+        code: code.into(),
+        limit,
+        remaining,
+        reset_ms,
+    };
+    let statuses = statuses.iter().map(status).collect();
+    ReserveResponse { code: code.into(), reservation_id: String::new(), statuses }.encode_to_vec()
+}
+
+fn admitted() -> Vec<u8> {
+    reply(Code::Ok, &[(Code::Ok, 1000, 650, 3_600_000), (Code::Ok, 5, 4, 60_000)])
+}
+
+fn commit(effects: &[Effect]) -> (String, Vec<u64>) {
+    let settlement = |effect: &Effect| if let Effect::Commit(it) = effect { Some(it.clone()) } else { None };
+    let settlements: Vec<_> = effects.iter().filter_map(settlement).collect();
+    let [settlement] = settlements.as_slice() else { panic!("one commit: {effects:?}") };
+    let mut outbox = Outbox::new(1);
+    outbox.push(settlement.clone());
+    let request = CommitRequest::decode(&*outbox.send(0).unwrap()).unwrap();
+    let charges = request.descriptors.iter().map(|descriptor| descriptor.hits_addend.unwrap()).collect();
+    (request.reservation_id, charges)
+}
+
+fn json_head(status: u16) -> ResponseHead {
+    ResponseHead { status, content_type: "application/json".into(), ..ResponseHead::default() }
+}
+
+fn body(denial: &engine::refusal::Denial) -> String {
+    let body: Value = serde_json::from_slice(&denial.body).unwrap();
+    format!("{body:#}")
+}
+
+const ANSWER: &[u8] = br#"{"choices":[{"message":{"content":"hello"}}],
+    "usage":{"prompt_tokens":20,"completion_tokens":30,"total_tokens":50}}"#;
+
+/// An exchange that the adapter has admitted.
+fn under_way(failure_mode: &str) -> Exchange {
+    let mut exchange = exchange(failure_mode);
+    exchange.handle(request());
+    let effects = exchange.handle(Event::Reply(call::reply(Ok(&admitted()))));
+    assert_eq!(effects, [Effect::Count(Count::Admitted), Effect::Resume]);
+    exchange
+}
+
+#[test]
+fn one_call_holds_for_every_rate_of_every_limit() {
+    let call = reserve(&exchange("Allow").handle(request()));
+    assert_eq!(call.reservation_id, "w-a");
+    let entries = |index: usize| -> Vec<(&str, &str)> {
+        call.descriptors[index]
+            .entries
+            .iter()
+            .map(|entry| (entry.key.as_str(), entry.value.as_str()))
+            .collect()
+    };
+    let expected = |unit, window| {
+        vec![
+            ("limit", "default/p/chat"),
+            ("unit", unit),
+            ("window", window),
+            ("auth.identity.userid", "alice"),
+        ]
+    };
+    assert_eq!(call.descriptors.len(), 2);
+    // 400 bytes are 100 tokens; without a maximum as much may come back, and at least a quarter of the limit.
+    assert_eq!((entries(0), call.descriptors[0].hits_addend), (expected("tokens", "3600s"), Some(350)));
+    assert_eq!((entries(1), call.descriptors[1].hits_addend), (expected("requests", "60s"), Some(1)));
+}
+
+#[test]
+fn a_request_that_no_limit_matches_costs_nothing() {
+    let mut exchange = exchange("Deny");
+    let event = Event::Request { facts: facts("/v1/models", Some("alice")), bodiless: true };
+    assert_eq!(exchange.handle(event), []);
+    assert_eq!(exchange.handle(Event::Response(json_head(200))), []);
+    assert!(!exchange.reads_body());
+    assert_eq!(exchange.handle(Event::Closed), []);
+}
+
+#[test]
+fn the_usage_of_the_answer_is_charged_once() {
+    let mut exchange = under_way("Allow");
+    let effects = exchange.handle(Event::Response(json_head(200)));
+    let [Effect::SetHeaders(headers)] = effects.as_slice() else { panic!("{effects:?}") };
+    insta::assert_snapshot!(render(headers));
+    assert!(exchange.reads_body());
+    let (first, second) = ANSWER.split_at(70);
+    assert_eq!(exchange.handle(Event::Body { chunk: first, end: false }), []);
+    let effects = exchange.handle(Event::Body { chunk: second, end: true });
+    assert_eq!(commit(&effects), ("w-a".to_owned(), vec![50, 1]));
+    assert!(effects.contains(&Effect::Count(Count::TokensCharged(50))));
+    assert!(effects.contains(&Effect::Count(Count::Usage(UsageSource::Reported))));
+    assert_eq!(exchange.handle(Event::Closed), [], "once");
+}
+
+fn render(headers: &engine::refusal::Headers) -> String {
+    headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
+}
+
+#[test]
+fn a_failed_call_costs_no_tokens_and_stays_a_request() {
+    for status in [400, 404, 500, 503] {
+        let mut exchange = under_way("Allow");
+        exchange.handle(Event::Response(json_head(status)));
+        let effects = exchange.handle(Event::Body { chunk: br#"{"error":{"message":"no"}}"#, end: true });
+        assert_eq!(commit(&effects).1, [0, 1], "{status}");
+    }
+}
+
+#[test]
+fn an_answer_without_usage_costs_its_input_and_what_was_delivered() {
+    let mut exchange = under_way("Allow");
+    exchange.handle(Event::Response(json_head(200)));
+    let body = br#"{"choices":[{"message":{"content":"twelve chars"}}]}"#;
+    let effects = exchange.handle(Event::Body { chunk: body, end: true });
+    assert_eq!(commit(&effects).1, [103, 1]);
+    assert!(effects.contains(&Effect::Count(Count::Usage(UsageSource::Estimated))));
+}
+
+#[test]
+fn an_answer_that_is_cut_is_settled_when_the_exchange_closes() {
+    let mut exchange = under_way("Allow");
+    exchange.handle(Event::Response(json_head(200)));
+    exchange.handle(Event::Body { chunk: br#"{"choices":[{"message":{"content":"four"#, end: false });
+    assert_eq!(commit(&exchange.handle(Event::Closed)).1, [101, 1]);
+}
+
+#[test]
+fn a_stream_that_is_cut_costs_what_came_after_its_last_report_too() {
+    let mut exchange = under_way("Allow");
+    let head =
+        ResponseHead { status: 200, content_type: "text/event-stream".into(), ..ResponseHead::default() };
+    exchange.handle(Event::Response(head));
+    let events = b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":25,\
+        \"output_tokens\":1}}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\
+        \"type\":\"text_delta\",\"text\":\"twelve chars\"}}\n\n";
+    exchange.handle(Event::Body { chunk: events, end: false });
+    assert_eq!(commit(&exchange.handle(Event::Closed)).1, [29, 1]);
+}
+
+#[test]
+fn what_a_tool_is_called_with_is_delivered_as_an_object_too() {
+    let mut exchange = under_way("Allow");
+    let head =
+        ResponseHead { status: 200, content_type: "text/event-stream".into(), ..ResponseHead::default() };
+    exchange.handle(Event::Response(head));
+    let event =
+        b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"name\":\"four\",\"args\":{\
+        \"city\":\"Bern\",\"days\":3}}}]}}]}\n\n";
+    exchange.handle(Event::Body { chunk: event, end: false });
+    // The name's 4 characters, and 22 between the braces.
+    assert_eq!(commit(&exchange.handle(Event::Closed)).1, [100 + 7, 1]);
+}
+
+#[test]
+fn an_output_that_is_no_count_costs_what_was_delivered() {
+    let answer = |usage: &str| {
+        let mut exchange = under_way("Allow");
+        exchange.handle(Event::Response(json_head(200)));
+        let body =
+            format!(r#"{{"choices":[{{"message":{{"content":"twelve chars"}}}}],"usage":{{{usage}}}}}"#);
+        let effects = exchange.handle(Event::Body { chunk: body.as_bytes(), end: true });
+        assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Count))), "{usage}");
+        commit(&effects).1
+    };
+    assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":-5"#), [20 + 3, 1]);
+    assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":1e308"#), [20 + 3, 1]);
+    assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":-5,"total_tokens":50"#), [50, 1]);
+    assert_eq!(answer(r#""prompt_tokens":-20,"completion_tokens":5"#), [5, 1]);
+    assert_eq!(answer(r#""total_tokens":-50"#), [100 + 3, 1]);
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_counted_and_costs_its_input() {
+    let mut exchange = under_way("Allow");
+    let head = ResponseHead { content_encoding: "compress".into(), ..json_head(200) };
+    exchange.handle(Event::Response(head));
+    let effects = exchange.handle(Event::Body { chunk: ANSWER, end: true });
+    assert_eq!(commit(&effects).1, [100, 1]);
+    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Encoding))));
+}
+
+#[test]
+fn a_client_that_leaves_before_any_answer_pays_for_its_input() {
+    let mut exchange = under_way("Allow");
+    assert_eq!(commit(&exchange.handle(Event::Closed)).1, [100, 1]);
+}
+
+#[test]
+fn a_client_that_leaves_before_the_adapter_answers_leaves_no_hold() {
+    let mut exchange = exchange("Allow");
+    exchange.handle(request());
+    assert_eq!(commit(&exchange.handle(Event::Closed)), ("w-a".to_owned(), vec![0, 0]));
+}
+
+#[test]
+fn a_refusal_names_the_limit_and_commits_nothing() {
+    let mut exchange = exchange("Allow");
+    exchange.handle(request());
+    let over = reply(Code::OverLimit, &[(Code::OverLimit, 1000, 12, 86_000), (Code::Ok, 5, 5, 60_000)]);
+    let effects = exchange.handle(Event::Reply(call::reply(Ok(&over))));
+    let [Effect::Count(count), Effect::Deny(denial)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(count.name(), "weir_refused.policy.default/p.limit.chat");
+    assert_eq!(denial.status, 429);
+    insta::assert_snapshot!(render(&denial.headers));
+    insta::assert_snapshot!(body(denial));
+    assert_eq!(
+        exchange.handle(Event::Response(json_head(429))),
+        [],
+        "its own answer is none of the upstream's"
+    );
+    assert_eq!(exchange.handle(Event::Closed), []);
+}
+
+#[test]
+fn a_request_that_can_never_pass_is_not_told_to_retry() {
+    let mut exchange = exchange("Allow");
+    exchange.handle(request());
+    let over = reply(Code::OverLimit, &[(Code::OverLimit, 300, 300, 3_600_000), (Code::Ok, 5, 5, 60_000)]);
+    let effects = exchange.handle(Event::Reply(call::reply(Ok(&over))));
+    let Some(Effect::Deny(denial)) = effects.last() else { panic!("{effects:?}") };
+    assert!(denial.headers.contains(&("x-should-retry".into(), "false".into())));
+    assert!(denial.headers.iter().all(|(name, _)| !name.starts_with("retry-after")));
+    insta::assert_snapshot!(body(denial));
+}
+
+#[test]
+fn an_adapter_that_cannot_answer_leaves_it_to_the_failure_mode() {
+    let useless = [
+        Err(CallFailure::Timeout),
+        Err(CallFailure::Unavailable),
+        Err(CallFailure::Status(13)),
+        Ok(b"\xff\xff".as_slice()),
+        Ok(b"".as_slice()),
+    ];
+    for answer in useless {
+        let mut open = exchange("Allow");
+        open.handle(request());
+        let effects = open.handle(Event::Reply(call::reply(answer)));
+        assert!(
+            matches!(effects.as_slice(), [Effect::Count(Count::FailedOpen(_)), Effect::Resume]),
+            "{effects:?}"
+        );
+        open.handle(Event::Response(json_head(200)));
+        let effects = open.handle(Event::Body { chunk: ANSWER, end: true });
+        assert_eq!(commit(&effects).1, [50, 1], "what was used is told all the same");
+
+        let mut closed = exchange("Deny");
+        closed.handle(request());
+        let effects = closed.handle(Event::Reply(call::reply(answer)));
+        assert_eq!(commit(&effects).1, [0, 0]);
+        let Some(Effect::Deny(denial)) = effects.last() else { panic!("{effects:?}") };
+        assert_eq!(denial.status, 503);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(body(denial));
+        }
+    }
+}
+
+#[test]
+fn a_counter_without_a_value_is_never_unlimited_in_silence() {
+    let nobody = || Event::Request { facts: facts("/v1/chat/completions", None), bodiless: false };
+    let effects = exchange("Allow").handle(nobody());
+    let name = |effect: &Effect| match effect {
+        Effect::Count(count) => count.name().into_owned(),
+        other => panic!("{other:?}"),
+    };
+    let names: Vec<String> = effects.iter().map(name).collect();
+    assert_eq!(
+        names,
+        ["weir_evaluation_errors.policy.default/p.part.counter", "weir_failed_open.cause.evaluation"]
+    );
+    let effects = exchange("Deny").handle(nobody());
+    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
+}
+
+#[test]
+fn before_the_first_plan_the_configuration_decides() {
+    let id = || ReservationId { prefix: "w".into(), number: 1 };
+    let effects = Exchange::new(InForce::Nothing(FailureMode::Allow), id()).handle(request());
+    assert_eq!(effects, [Effect::Count(Count::FailedOpen("no_plan"))]);
+    let effects = Exchange::new(InForce::Nothing(FailureMode::Deny), id()).handle(request());
+    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503));
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Request(bool),
+    Reply(Result<Vec<u8>, u32>),
+    Response(u16),
+    Passing(Vec<u8>, bool),
+    Body(Vec<u8>, bool),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
+    let replies = prop_oneof![
+        Just(Ok(admitted())),
+        Just(Ok(reply(Code::OverLimit, &[]))),
+        bytes().prop_map(Ok),
+        any::<u32>().prop_map(Err),
+    ];
+    prop_oneof![
+        any::<bool>().prop_map(Happening::Request),
+        replies.prop_map(Happening::Reply),
+        any::<u16>().prop_map(Happening::Response),
+        (bytes(), any::<bool>()).prop_map(|(chunk, end)| Happening::Passing(chunk, end)),
+        (bytes(), any::<bool>()).prop_map(|(chunk, end)| Happening::Body(chunk, end)),
+    ]
+}
+
+fn play(exchange: &mut Exchange, happening: Happening) -> Vec<Effect> {
+    match happening {
+        Happening::Request(bodiless) => {
+            exchange.handle(Event::Request { facts: facts("/v1/chat/completions", Some("alice")), bodiless })
+        }
+        Happening::Reply(Ok(bytes)) => exchange.handle(Event::Reply(call::reply(Ok(&bytes)))),
+        Happening::Reply(Err(status)) => exchange.handle(Event::Reply(Err(status.into()))),
+        Happening::Response(status) => exchange.handle(Event::Response(json_head(status))),
+        Happening::Passing(chunk, end) => exchange.handle(Event::Passing { chunk: &chunk, end }),
+        Happening::Body(chunk, end) => exchange.handle(Event::Body { chunk: &chunk, end }),
+    }
+}
+
+proptest! {
+    /// Whatever happens, in whatever order: what was reserved is either refused or committed, exactly once.
+    #[test]
+    fn every_reservation_ends_once(happenings in proptest::collection::vec(happening(), 0..12)) {
+        let mut exchange = exchange("Allow");
+        let mut effects: Vec<Effect> =
+            happenings.into_iter().flat_map(|happening| play(&mut exchange, happening)).collect();
+        effects.extend(exchange.handle(Event::Closed));
+        let count = |wanted: fn(&Effect) -> bool| effects.iter().filter(|effect| wanted(effect)).count();
+        let reserved = count(|effect| matches!(effect, Effect::Reserve(_)));
+        let ended = count(|effect| matches!(effect, Effect::Commit(_) | Effect::Deny(_)));
+        prop_assert!(reserved <= 1);
+        prop_assert_eq!(ended, reserved);
+        prop_assert!(exchange.is_over());
+    }
+}
+
+/// How many rounds of facts are fetched of a request with them, and its exchange if it may concern a limit with these
+/// predicates.
+fn gated(when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
+    gated_by(json!([]), when, facts)
+}
+
+/// The same; `of_policy` are its policy's.
+fn gated_by(of_policy: Value, when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+        "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "failureMode": "Deny",
+            "when": of_policy,
+            "limits": {"chat": {"when": when, "rates": [{"limit": 1000, "window": "1h"}]}},
+        },
+    });
+    let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
+    let in_force = InForce::Plan(Arc::new(plan));
+    let asked = in_force.rounds().iter().take_while(|round| round.is_open(facts)).count();
+    let (asked, concerned) = (in_force.rounds().len().min(asked + 1), asked == in_force.rounds().len());
+    let id = ReservationId { prefix: "w".into(), number: 1 };
+    (asked, concerned.then(|| Exchange::new(in_force, id)))
+}
+
+#[test]
+fn a_request_that_no_limit_is_for_is_let_go_by_its_headers() {
+    let chat = json!([
+        {"predicate": "auth.identity.group == 'free'"},
+        {"predicate": "request.path == '/v1/chat/completions'"},
+    ]);
+    let rounds = |when: &Value, path, identity: Option<Value>| {
+        let mut facts = facts(path, None);
+        identity.into_iter().for_each(|identity| facts.auth(json!({ "identity": identity })));
+        let (rounds, exchange) = gated(when.clone(), &facts);
+        (rounds, exchange.is_some())
+    };
+    let (free, gold) = (Some(json!({"group": "free"})), Some(json!({"group": "gold"})));
+    assert_eq!(rounds(&chat, "/v1/models", free.clone()), (1, false));
+    assert_eq!(rounds(&chat, "/v1/chat/completions", gold.clone()), (2, false), "by who is asking");
+    assert_eq!(rounds(&chat, "/v1/chat/completions", None), (2, false));
+    assert_eq!(rounds(&chat, "/v1/chat/completions", free.clone()), (3, true));
+    let of_others = json!([{"predicate": "auth.identity.group == 'free'"}]);
+    assert_eq!(rounds(&of_others, "/v1/models", gold.clone()), (1, false));
+    assert_eq!(rounds(&of_others, "/v1/models", free.clone()), (2, true));
+    let estimated = json!([{"predicate": "llm.estimate.total > 100 && auth.identity.group == 'free'"}]);
+    assert_eq!(rounds(&estimated, "/v1/models", gold), (1, true), "who knows yet");
+    assert_eq!(rounds(&json!([]), "/v1/models", free), (1, true), "every request is meant");
+    let nothing = Plan::new(Vec::new());
+    assert!(nothing.rounds()[0].needs().is_empty());
+    assert!(!nothing.rounds()[0].is_open(&Facts::default()), "there is no policy at all");
+}
+
+#[test]
+fn a_predicate_that_fails_beside_a_false_one_fails_nothing() {
+    let failing = json!({"predicate": "request.headers['content-length'] == 400 || int(request.path) > 1"});
+    let elsewhere = json!({"predicate": "request.path == '/v1/models' && auth.identity.userid != ''"});
+    let user = json!({"predicate": "auth.identity.userid == 'bob'"});
+    for when in [json!([failing, user]), json!([user, failing])] {
+        assert!(gated(when, &facts("/v1/chat/completions", Some("alice"))).1.is_none());
+    }
+    let facts = facts("/v1/models", Some("alice"));
+    let (_, exchange) = gated(json!([failing, elsewhere]), &facts);
+    let mut exchange = exchange.expect("a predicate that fails is not false");
+    let effects = exchange.handle(Event::Request { facts, bodiless: false });
+    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
+}
+
+#[test]
+fn a_limit_s_false_predicate_settles_it_whatever_fails_in_its_policy() {
+    let fails = "int(request.path) > 1 || auth.identity.userid == 'bob'";
+    let (passes, isnt) = ("auth.identity.userid == 'alice'", "auth.identity.userid == 'bob'");
+    let absent = "auth.identity.plan == 'free'";
+    // What is not told before the request is judged.
+    let (late_fails, late_isnt) = ("int(request.path) > llm.estimate.input", "llm.estimate.input > 1000000");
+    let cases = [
+        (late_fails, isnt, None),
+        (late_fails, late_isnt, None),
+        (late_isnt, late_fails, None),
+        (late_fails, passes, Some(503)),
+        (fails, isnt, None),
+        (isnt, fails, None),
+        (fails, absent, None),
+        (absent, fails, None),
+        (fails, passes, Some(503)),
+        (passes, fails, Some(503)),
+        (fails, fails, Some(503)),
+    ];
+    for (of_policy, own, expected) in cases {
+        let one = |predicate| json!([{ "predicate": predicate }]);
+        let facts = facts("/v1/chat/completions", Some("alice"));
+        let (_, exchange) = gated_by(one(of_policy), one(own), &facts);
+        let request = Event::Request { facts, bodiless: false };
+        let effects = exchange.map(|mut exchange| exchange.handle(request)).unwrap_or_default();
+        let status = effects.iter().find_map(|effect| match effect {
+            Effect::Deny(denial) => Some(denial.status),
+            _ => None,
+        });
+        assert_eq!(status, expected, "{of_policy} and {own}: {effects:?}");
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_counted_for_each_limit_that_wants_it() {
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+        "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "limits": {
+                "tokens": {"rates": [{"limit": 1000, "window": "1h"}, {"limit": 1000, "window": "1m"}]},
+                "requests": {"rates": [{"limit": 1000, "window": "1h", "unit": "requests"}]},
+                "users": {
+                    "counters": [{"expression": "llm.user"}],
+                    "rates": [{"limit": 1000, "window": "1h", "unit": "requests"}],
+                },
+                "elsewhere": {
+                    "when": [{"predicate": "request.path == '/elsewhere'"}],
+                    "rates": [{"limit": 1000, "window": "1h"}],
+                },
+            },
+        },
+    });
+    let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
+    let plan = Arc::new(plan.with_body(BodyAccess::Buffer(1 << 20)));
+    let doubts = |body: &[u8], end: bool| -> Vec<String> {
+        let id = ReservationId { prefix: "w".into(), number: 1 };
+        let mut exchange = Exchange::new(InForce::Plan(plan.clone()), id);
+        let mut facts = facts("/v1/chat/completions", None);
+        facts.header("content-type", b"application/json");
+        exchange.handle(Event::Request { facts, bodiless: false });
+        let effects = exchange.handle(Event::RequestBody { body, end });
+        let name = |effect: &Effect| match effect {
+            Effect::Count(count @ Count::InDoubt { .. }) => Some(count.name().into_owned()),
+            _ => None,
+        };
+        effects.iter().filter_map(name).collect()
+    };
+    let whole = br#"{"user":"u","messages":"hi"}"#;
+    assert_eq!(doubts(whole, true), Vec::<String>::new());
+    for (body, end, cause) in [(&whole[..27], true, "malformed"), (whole, false, "cut")] {
+        let expected = ["tokens", "users"]
+            .map(|limit| format!("weir_in_doubt.policy.default/p.limit.{limit}.cause.{cause}"));
+        assert_eq!(doubts(body, end), expected);
+    }
+}

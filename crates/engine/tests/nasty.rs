@@ -1,0 +1,234 @@
+//! Bodies that somebody made to hurt, as an exchange meets them: they cost bounded memory and time, stop nothing, and
+//! are counted. Each is 20 MB or more, and none is ever in memory whole.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use engine::count::{Count, UsageSource};
+use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use expression::facts::Facts;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use llm::meter::{Cause, ResponseHead};
+use policy::model::Policy;
+use policy::plan::Plan;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
+use serde_json::json;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Counts what is allocated, by thread.
+struct Counting;
+
+thread_local! {
+    static NOW: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: all is left to the system's allocator.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.get().wrapping_add(layout.size());
+        NOW.set(now);
+        PEAK.set(PEAK.get().max(now));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        NOW.set(NOW.get().wrapping_sub(layout.size()));
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const MIB: usize = 1 << 20;
+/// What the meter may take: the largest window is zstd's, 8 MiB, doubled while it grows.
+const MOST: usize = 20 * MIB;
+/// What it may take of a body that is not compressed.
+const MOST_PLAIN: usize = 256 << 10;
+
+/// One that begins like this, goes on like this so many times, and ends like this.
+struct Body {
+    name: &'static str,
+    content_type: &'static str,
+    encoding: &'static str,
+    begin: Vec<u8>,
+    middle: Vec<u8>,
+    times: usize,
+    end: &'static str,
+    /// What is counted.
+    cause: Option<Cause>,
+    /// What is reported.
+    total: Option<u64>,
+}
+
+fn body(name: &'static str, begin: &str, middle: &str, end: &'static str, cause: Option<Cause>) -> Body {
+    let times = (20 * MIB).checked_div(middle.len()).unwrap_or(0);
+    let (begin, middle) = (begin.into(), middle.into());
+    Body {
+        name,
+        content_type: "application/json",
+        encoding: "",
+        begin,
+        middle,
+        times,
+        end,
+        cause,
+        total: None,
+    }
+}
+
+fn exchange() -> Exchange {
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy", "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "limits": {"all": {"rates": [{"limit": 1_000_000_000, "window": "1h"}]}},
+        },
+    });
+    let plan = Plan::new(vec![Policy::read(&document).unwrap()]);
+    let id = ReservationId { prefix: "w".into(), number: 1 };
+    let mut exchange = Exchange::new(InForce::Plan(Arc::new(plan)), id);
+    let mut facts = Facts::default();
+    facts.header(":path", b"/v1/chat/completions");
+    facts.header("content-length", b"400");
+    exchange.handle(Event::Request { facts, bodiless: false });
+    let code = Code::Ok.into();
+    exchange.handle(Event::Reply(Ok(ReserveResponse { code, ..ReserveResponse::default() })));
+    exchange
+}
+
+/// What follows from it all, and the most memory that it took beside the body's pieces.
+fn play(body: &Body) -> (Vec<Effect>, usize) {
+    let mut exchange = exchange();
+    let (content_type, content_encoding) = (body.content_type.to_owned(), body.encoding.to_owned());
+    let head = ResponseHead { status: 200, content_type, content_encoding, ..ResponseHead::default() };
+    let piece = body.middle.repeat((16 << 10) / body.middle.len().max(1) + 1);
+    let mut left = body.middle.len() * body.times;
+    let before = NOW.get();
+    PEAK.set(before);
+    exchange.handle(Event::Response(head));
+    let mut effects = exchange.handle(Event::Body { chunk: &body.begin, end: false });
+    while left > 0 {
+        let length = left.min(piece.len());
+        effects.extend(exchange.handle(Event::Body { chunk: &piece[..length], end: false }));
+        left -= length;
+    }
+    effects.extend(exchange.handle(Event::Body { chunk: body.end.as_bytes(), end: true }));
+    (effects, PEAK.get() - before)
+}
+
+fn check(body: &Body) {
+    let begun = Instant::now();
+    let (effects, peak) = play(body);
+    let took = begun.elapsed();
+    let name = body.name;
+    let most = if body.encoding.is_empty() { MOST_PLAIN } else { MOST };
+    assert!(peak < most, "{name}: {peak} bytes");
+    // A debug build on a busy machine takes a second; what is not linear takes minutes.
+    assert!(took < Duration::from_secs(60), "{name}: {took:?}");
+    let unreadable: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Count(Count::Unreadable(cause)) => Some(*cause),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(unreadable, body.cause.into_iter().collect::<Vec<_>>(), "{name}");
+    let commits = effects.iter().filter(|effect| matches!(effect, Effect::Commit(_))).count();
+    assert_eq!(commits, 1, "{name}: settled once");
+    let source = if body.total.is_some() { UsageSource::Reported } else { UsageSource::Estimated };
+    assert!(effects.contains(&Effect::Count(Count::Usage(source))), "{name}: {effects:?}");
+    if let Some(total) = body.total {
+        assert!(effects.contains(&Effect::Count(Count::TokensCharged(total))), "{name}: {effects:?}");
+    }
+}
+
+const USAGE: &str = r#""usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+
+#[test]
+fn what_has_no_end_is_walked_past_and_counted() {
+    let cut = Some(Cause::Truncated);
+    let mut bodies = vec![
+        body("a text", r#"{"choices":[{"message":{"content":""#, "x", "", cut),
+        body("a text that nobody asked for", r#"{"a":""#, "\\\\", "", cut),
+        body("a number", r#"{"a":"#, "9", "", cut),
+        body("a count", r#"{"usage":{"prompt_tokens":"#, "9", "", cut),
+        body("a key", r#"{""#, "k", "", cut),
+        body("arrays", "", "[", "", cut),
+        body("objects", "", r#"{"a":"#, "", cut),
+        body("objects with usage", "", r#"{"usage":"#, "", cut),
+        body("white space", "{", " ", "", cut),
+    ];
+    let mut event = body("an event", "data: {\"a\":\"", "x", "", cut);
+    let mut lines = body("an event of lines", "data: {\n", "data:\n", "", cut);
+    let mut name = body("a field's name", "", "data", "", None);
+    for stream in [&mut event, &mut lines, &mut name] {
+        stream.content_type = "text/event-stream";
+    }
+    bodies.extend([event, lines, name]);
+    bodies.iter().for_each(check);
+}
+
+#[test]
+fn usage_behind_what_hurts_is_read_all_the_same() {
+    let whole = |name, begin: &str, middle: &str, end: &'static str, cause| {
+        let mut body = body(name, begin, middle, end, cause);
+        body.total = Some(7);
+        body
+    };
+    let end = r#"0],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+    let bodies = [
+        whole("an array", r#"{"a":["#, "0,", end, None),
+        whole("empty objects", r#"{"a":["#, "{},", end, None),
+        whole("repeated usage", "{", r#""usage":{"prompt_tokens":9},"#, USAGE, None),
+        whole(
+            "repeated counts",
+            r#"{"usage":{"#,
+            r#""prompt_tokens":9,"#,
+            r#""prompt_tokens":3,"completion_tokens":4}}"#,
+            None,
+        ),
+        whole("absurd usage before", "{", r#""usage":{"prompt_tokens":1e308},"#, USAGE, Some(Cause::Count)),
+        whole("negative usage before", "{", r#""usage":{"prompt_tokens":-1},"#, USAGE, Some(Cause::Count)),
+    ];
+    bodies.iter().for_each(check);
+}
+
+#[test]
+fn numbers_that_are_no_counts_are_counted_and_charge_nothing_absurd() {
+    for number in ["1e308", "-5", "1e-5", "99999999999999999999", "\"7\"", "[7]", "{}", "true"] {
+        let mut one = body(
+            "a count that is none",
+            &format!(r#"{{"usage":{{"total_tokens":{number}}},"a":""#),
+            "x",
+            "\"}",
+            Some(Cause::Count),
+        );
+        one.times = 1;
+        check(&one);
+    }
+}
+
+#[test]
+fn bombs_are_given_up_and_counted() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    (0..100).for_each(|_| encoder.write_all(&[b' '; MIB]).unwrap());
+    let gzip = encoder.finish().unwrap();
+    let mut brotli = brotli_encoder::CompressorWriter::new(Vec::new(), 4096, 5, 22);
+    (0..100).for_each(|_| brotli.write_all(&[b' '; MIB]).unwrap());
+    let brotli = brotli.into_inner();
+    let zstd = libzstd::encode_all(&vec![b' '; 100 * MIB][..], 3).unwrap();
+    for (encoding, bytes) in [("gzip", gzip), ("br", brotli), ("zstd", zstd)] {
+        let mut bomb = body("a bomb", "", "", "", Some(Cause::Bomb));
+        (bomb.encoding, bomb.begin) = (encoding, bytes);
+        check(&bomb);
+    }
+}

@@ -1,0 +1,89 @@
+//! What expressions cost, in nanoseconds: the best of some rounds. `cargo bench -p expression --bench cel`.
+
+#[path = "../../llm/benches/timer/mod.rs"]
+mod timer;
+
+use expression::cel::{EvaluationError, Expression, Phase, Use};
+use expression::facts::Facts;
+use serde_json::{Value, json};
+
+const PATH: &str = r#"request.path == "/v1/chat/completions""#;
+const USER: &str = "auth.identity.userid";
+
+fn in_group(group: &str) -> String {
+    format!(
+        r#"request.auth.identity.metadata.annotations["kuadrant.io/groups"].split(",").exists(g, g == "{group}")"#
+    )
+}
+
+fn identity() -> Value {
+    json!({"identity": {
+        "userid": "alice", "iss": "https://idp.example.com", "exp": 1_800_000_000, "aud": ["llm"], "email": "a@example.com",
+        "metadata": {"annotations": {"kuadrant.io/groups": "free,beta", "secret.kuadrant.io/user-id": "alice"}},
+    }})
+}
+
+fn facts(identity: Value) -> Facts {
+    let mut facts = Facts::default();
+    facts.header(":path", b"/v1/chat/completions");
+    facts.header("content-length", b"560");
+    facts.auth(identity);
+    facts.estimate(140, 1024);
+    facts
+}
+
+fn measure<T>(name: &str, what: impl FnMut() -> T) {
+    println!("{:>8.0} ns  {name}", timer::best(200, what));
+}
+
+/// One limit as the announcement writes it: two predicates and a counter.
+struct Limit {
+    when: [Expression; 2],
+    counter: Expression,
+}
+
+impl Limit {
+    fn new(group: &str) -> Result<Self, String> {
+        Ok(Self {
+            when: [
+                Expression::compile(PATH, Phase::Request, Use::Predicate)?,
+                Expression::compile(&in_group(group), Phase::Request, Use::Predicate)?,
+            ],
+            counter: Expression::compile(USER, Phase::Request, Use::Counter)?,
+        })
+    }
+
+    fn bucket(&self, facts: &Facts) -> Result<Option<String>, EvaluationError> {
+        for predicate in &self.when {
+            if !predicate.predicate(facts)? {
+                return Ok(None);
+            }
+        }
+        self.counter.text(facts).map(Some)
+    }
+}
+
+fn main() -> Result<(), String> {
+    let sample = facts(identity());
+    for source in
+        [PATH, &in_group("free"), &in_group("gold"), USER, "request.method.startsWith('P')", "1 + 1 == 2"]
+    {
+        let purpose = if source == USER { Use::Counter } else { Use::Predicate };
+        let expression = Expression::compile(source, Phase::Request, purpose)?;
+        match purpose {
+            Use::Counter => measure(source, || expression.text(&sample)),
+            _ => measure(source, || expression.predicate(&sample)),
+        }
+    }
+    let one = Limit::new("free")?;
+    measure("one limit of the announcement", || one.bucket(&sample));
+    let eight = (0..8).map(|_| Limit::new("free")).collect::<Result<Vec<_>, _>>()?;
+    measure("eight such limits", || {
+        eight.iter().map(|limit| limit.bucket(&sample).is_ok()).filter(|ok| *ok).count()
+    });
+    measure("building the facts, the identity's JSON not counted", || facts(Value::Null));
+    measure("compiling the longest of these expressions", || {
+        Expression::compile(&in_group("free"), Phase::Request, Use::Predicate).is_ok()
+    });
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! What an expression names, and whether it may: facts by phase, functions, and the limits of evaluation.
+
+use super::names::{self, Steps};
+use super::signatures;
+use super::syntax::too_deep;
+use super::{FactPath, Phase};
+use cel_interpreter::IdedExpr;
+use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
+use llm::meter::pointer_mistake;
+use std::collections::BTreeSet;
+
+/// Of the tree that is evaluated recursively, with a frame of up to two kilobytes for each level.
+const DEEPEST: usize = super::syntax::DEEPEST as usize;
+/// Macros over lists. The values they build nest as deep as there are macros.
+const MOST_MACROS: usize = 8;
+
+/// The types that CEL knows by name, as `type(x) == int` needs.
+const TYPE_NAMES: [&str; 9] =
+    ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
+
+/// The facts an expression may read, or everything that is wrong with it.
+pub(super) fn check(expr: &IdedExpr, phase: Phase) -> Result<Vec<FactPath>, String> {
+    let mut check =
+        Check { phase, scope: Vec::new(), references: BTreeSet::new(), mistakes: Vec::new(), macros: 0 };
+    check.visit(expr, 0);
+    if check.macros > MOST_MACROS {
+        check
+            .mistakes
+            .push(format!("{} macros over lists; at most {MOST_MACROS} are possible", check.macros));
+    }
+    if check.mistakes.is_empty() {
+        return Ok(check.references.into_iter().collect());
+    }
+    let mut told = BTreeSet::new();
+    check.mistakes.retain(|mistake| told.insert(mistake.clone()));
+    Err(check.mistakes.join("; "))
+}
+
+struct Check<'e> {
+    phase: Phase,
+    /// The variables of the macros we are in.
+    scope: Vec<&'e str>,
+    references: BTreeSet<FactPath>,
+    mistakes: Vec<String>,
+    macros: usize,
+}
+
+impl<'e> Check<'e> {
+    fn visit(&mut self, expr: &'e IdedExpr, depth: usize) {
+        if depth > DEEPEST {
+            self.mistakes.push(too_deep());
+            return;
+        }
+        if let Some((root, steps)) = self.fact(expr) {
+            if depth.saturating_add(steps.len()) > DEEPEST {
+                self.mistakes.push(too_deep());
+                return;
+            }
+            for dynamic in steps.iter().filter_map(|step| step.err()) {
+                self.visit(dynamic, depth + 1);
+            }
+            match names::reference(root, &steps, self.phase) {
+                Ok(reference) => drop(self.references.insert(reference)),
+                Err(mistake) => self.mistakes.push(mistake),
+            }
+            return;
+        }
+        match &expr.expr {
+            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+            Expr::Select(select) => self.visit(&select.operand, depth + 1),
+            Expr::Call(call) => self.call(call, depth),
+            Expr::List(list) => list.elements.iter().for_each(|element| self.visit(element, depth + 1)),
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    if let EntryExpr::MapEntry(entry) = &entry.expr {
+                        self.visit(&entry.key, depth + 1);
+                        self.visit(&entry.value, depth + 1);
+                    }
+                }
+            }
+            Expr::Struct(message) => {
+                self.mistakes
+                    .push(format!("`{}{{..}}` makes a message, and there are none here", message.type_name));
+            }
+            Expr::Comprehension(loops) => self.comprehension(loops, depth),
+        }
+    }
+
+    fn call(&mut self, call: &'e CallExpr, depth: usize) {
+        let operator =
+            call.target.is_none() && !call.func_name.starts_with(|c: char| c.is_ascii_alphabetic());
+        let member = match call.target.as_deref().map(|target| &target.expr) {
+            Some(Expr::Ident(namespace)) if namespace == "optional" && !self.scope.contains(&"optional") => {
+                None
+            }
+            other => Some(other.is_some()),
+        };
+        if !operator {
+            let (name, member) = match member {
+                Some(member) => (call.func_name.clone(), member),
+                None => (format!("optional.{}", call.func_name), false),
+            };
+            match signatures::find(&name, member, call.args.len()) {
+                Ok(function) if function.name == "matches" => self.pattern(call),
+                Ok(function) if function.name == signatures::REQUEST_BODY => self.pointer(call),
+                Ok(function) if function.name == signatures::RESPONSE_BODY => {
+                    if self.phase == Phase::Request {
+                        self.mistakes.push(names::after(function.name));
+                    }
+                    self.pointer(call);
+                }
+                Ok(_) => {}
+                Err(mistake) => self.mistakes.push(mistake),
+            }
+        }
+        if let (Some(_), Some(target)) = (member, &call.target) {
+            self.visit(target, depth + 1);
+        }
+        call.args.iter().for_each(|argument| self.visit(argument, depth + 1));
+    }
+
+    fn pattern(&mut self, call: &CallExpr) {
+        match call.args.last().map(|pattern| &pattern.expr) {
+            Some(Expr::Literal(LiteralValue::String(pattern))) => {
+                if let Err(mistake) = super::pattern::Pattern::compile(pattern.inner()) {
+                    self.mistakes.push(mistake);
+                }
+            }
+            _ => self.mistakes.push("the pattern of `matches` must be written out as a string".to_owned()),
+        }
+    }
+
+    fn pointer(&mut self, call: &CallExpr) {
+        match call.args.first().map(|pointer| &pointer.expr) {
+            Some(Expr::Literal(LiteralValue::String(pointer))) => {
+                let pointer = pointer.inner();
+                if call.func_name == signatures::RESPONSE_BODY {
+                    self.mistakes.extend(pointer_mistake(pointer).map(str::to_owned));
+                } else if !pointer.is_empty() && !pointer.starts_with('/') {
+                    self.mistakes.push(format!("a JSON pointer begins with `/`: `/{pointer}`"));
+                }
+                self.references.insert(vec![call.func_name.clone(), pointer.to_owned()]);
+            }
+            _ => self
+                .mistakes
+                .push(format!("the pointer of `{}` must be written out as a string", call.func_name)),
+        }
+    }
+
+    fn comprehension(&mut self, loops: &'e ComprehensionExpr, depth: usize) {
+        self.macros = self.macros.saturating_add(1);
+        if names::is_root(&loops.iter_var) {
+            self.mistakes.push(format!("`{}` is a fact; give the variable another name", loops.iter_var));
+        }
+        self.visit(&loops.iter_range, depth + 1);
+        self.visit(&loops.accu_init, depth + 1);
+        let before = self.scope.len();
+        self.scope.extend([loops.iter_var.as_str(), loops.accu_var.as_str()]);
+        self.scope.extend(loops.iter_var2.as_deref());
+        for inside in [&loops.loop_cond, &loops.loop_step, &loops.result] {
+            self.visit(inside, depth + 1);
+        }
+        self.scope.truncate(before);
+    }
+
+    /// The root and the steps of `root.a["b"][c]`, if the root is no variable of ours.
+    fn fact(&self, expr: &'e IdedExpr) -> Option<(&'e str, Steps<'e>)> {
+        let mut steps = Steps::new();
+        let mut expr = expr;
+        let root = loop {
+            expr = match &expr.expr {
+                Expr::Ident(root) => break root.as_str(),
+                Expr::Select(select) => {
+                    steps.push(Ok(select.field.as_str()));
+                    &select.operand
+                }
+                Expr::Call(call) => {
+                    let indexes = [operators::INDEX, operators::OPT_INDEX, operators::OPT_SELECT];
+                    let [operand, index] = call.args.as_slice() else { return None };
+                    if !indexes.contains(&call.func_name.as_str()) {
+                        return None;
+                    }
+                    steps.push(match &index.expr {
+                        Expr::Literal(LiteralValue::String(name)) => Ok(name.inner()),
+                        _ => Err(index),
+                    });
+                    operand
+                }
+                _ => return None,
+            };
+        };
+        let type_name = steps.is_empty() && TYPE_NAMES.contains(&root);
+        if self.scope.contains(&root) || type_name {
+            return None;
+        }
+        steps.reverse();
+        Some((root, steps))
+    }
+}

@@ -1,0 +1,127 @@
+//! What a predicate asks of single facts, as far as its tree shows it plainly: `request.path == "/v1/chat"`,
+//! `request.path.startsWith("/team-7/")`, `auth.identity.plan in ["free", "gold"]`, and such with `||` between them. By
+//! that the policies of a request can be found instead of asked one after the other.
+
+use super::lookup::Lookup;
+use super::rewrite::Variables;
+use super::{EvaluationError, Expression, FactPath};
+use crate::facts::{self, Facts};
+use cel_interpreter::IdedExpr;
+use cel_interpreter::common::ast::{CallExpr, Expr, LiteralValue, operators};
+use cel_interpreter::common::types::CelString;
+
+/// One of the tests passes, or the predicate does not hold.
+#[derive(Debug)]
+pub struct Guard {
+    pub tests: Vec<Test>,
+    /// So it is, too, where a fact of them is absent. Before an `&&` that is not said: what comes after it may fail.
+    pub settled_if_absent: bool,
+}
+
+/// What is asked of one fact that is a text.
+#[derive(Debug)]
+pub struct Test {
+    pub fact: FactPath,
+    pub text: String,
+    /// The fact begins with the text, or is the text.
+    pub prefix: bool,
+}
+
+/// A fact that can be read by itself.
+#[derive(Debug)]
+pub struct Probe(Lookup);
+
+/// What a request has of it.
+#[derive(Debug)]
+pub enum Reading {
+    Text(String),
+    Absent,
+    /// Another type, or a failure: an expression has to say what that means.
+    Other,
+}
+
+impl Expression {
+    /// What must be so for the predicate to hold; several if they are joined with `&&`.
+    pub fn guards(&self) -> Vec<Guard> {
+        let mut guards = Vec::new();
+        let compiled = &*self.compiled;
+        gather(&compiled.tree, &compiled.variables, true, &mut guards);
+        guards
+    }
+}
+
+impl Probe {
+    pub fn new(fact: &FactPath) -> Option<Self> {
+        Lookup::new(fact.clone()).map(Self)
+    }
+
+    pub fn read(&self, facts: &Facts) -> Reading {
+        match self.0.find(facts) {
+            Some(value) => match value.as_ref().downcast_ref::<CelString<'_>>() {
+                Some(text) => Reading::Text(text.inner().to_owned()),
+                None => Reading::Other,
+            },
+            None => match self.0.missing(facts) {
+                EvaluationError::Absent(_) => Reading::Absent,
+                EvaluationError::Failed(_) => Reading::Other,
+            },
+        }
+    }
+}
+
+/// `false && x` and `x && false` are false, whatever x is; `absent && x` may be x's own error.
+fn gather(expr: &IdedExpr, variables: &Variables, last: bool, guards: &mut Vec<Guard>) {
+    if let Some((left, right)) = operands(expr, operators::LOGICAL_AND) {
+        gather(left, variables, false, guards);
+        gather(right, variables, last, guards);
+        return;
+    }
+    let mut tests = Vec::new();
+    if either(expr, variables, &mut tests).is_some() {
+        guards.push(Guard { tests, settled_if_absent: last });
+    }
+}
+
+fn either(expr: &IdedExpr, variables: &Variables, tests: &mut Vec<Test>) -> Option<()> {
+    if let Some((left, right)) = operands(expr, operators::LOGICAL_OR) {
+        either(left, variables, tests)?;
+        return either(right, variables, tests);
+    }
+    let Expr::Call(call) = &expr.expr else { return None };
+    let (fact, texts, prefix) = asked(call)?;
+    let Expr::Ident(name) = &fact.expr else { return None };
+    let fact = variables.fact(name)?.path().clone();
+    if facts::is_of_body(&fact) {
+        return None;
+    }
+    for text in texts {
+        let Expr::Literal(LiteralValue::String(text)) = &text.expr else { return None };
+        tests.push(Test { fact: fact.clone(), text: text.inner().to_owned(), prefix });
+    }
+    Some(())
+}
+
+/// What is asked for which texts, and whether it may only begin with them.
+fn asked(call: &CallExpr) -> Option<(&IdedExpr, &[IdedExpr], bool)> {
+    match (call.func_name.as_str(), call.target.as_deref(), call.args.as_slice()) {
+        (operators::EQUALS, None, [left, right]) => Some(match &left.expr {
+            Expr::Literal(_) => (right, std::slice::from_ref(left), false),
+            _ => (left, std::slice::from_ref(right), false),
+        }),
+        (operators::IN, None, [left, IdedExpr { expr: Expr::List(list), .. }]) => {
+            Some((left, &list.elements, false))
+        }
+        ("startsWith", Some(target), prefix) => Some((target, prefix, true)),
+        _ => None,
+    }
+}
+
+fn operands<'e>(expr: &'e IdedExpr, operator: &str) -> Option<(&'e IdedExpr, &'e IdedExpr)> {
+    match &expr.expr {
+        Expr::Call(call) if call.func_name == operator => match call.args.as_slice() {
+            [left, right] => Some((left, right)),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,366 @@
+//! CEL, compiled once and evaluated often. The only module that names the CEL crate.
+//!
+//! Source → tree ([`syntax`]) → what it names, or what is wrong ([`check`], [`types`]) → a tree the crate can evaluate
+//! as the policy language promises ([`rewrite`]) → a value, from facts that are looked up as they are asked for
+//! ([`values`]), within a [`budget`]; or, if it is [`short`], without an interpreter.
+
+mod budget;
+mod check;
+mod functions;
+mod guard;
+mod lookup;
+mod names;
+mod pattern;
+mod rewrite;
+mod short;
+mod signatures;
+mod syntax;
+mod time;
+mod types;
+mod values;
+
+pub use guard::{Guard, Probe, Reading, Test};
+pub use pattern::Pattern;
+
+use crate::facts::{self, Facts};
+use budget::Budget;
+use cel_interpreter::common::types::{CelBool, CelNull, CelString};
+use cel_interpreter::common::value::{CowVal, Val};
+use cel_interpreter::context::VariableResolver;
+use cel_interpreter::{Context, Env, ExecutionError, IdedExpr, Value};
+use functions::Number;
+use rewrite::Variables;
+use short::Short;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use values::ABSENT;
+
+/// When an expression is evaluated, and so which facts it may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before the request goes on.
+    Request,
+    /// After the response has passed.
+    Response,
+}
+
+/// What an expression's value is for, and so of which type it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// `when`: a bool.
+    Predicate,
+    /// `counters`: a string, number or bool.
+    Counter,
+    /// `reservation.amount`: a number.
+    Amount,
+    /// `cost`: a number.
+    Cost,
+    /// `limitFrom`: a number, or null; money may be a decimal text.
+    Maximum,
+    /// `reservation.ttl`: a duration, or a number of seconds.
+    Life,
+    /// `onExceeded.body`: a string.
+    Text,
+}
+
+/// What `limitFrom` comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Given {
+    /// Null: there is no limit.
+    Nothing,
+    /// A number.
+    Number(f64),
+    /// A whole number; a negative one is 0.
+    Whole(u64),
+    /// A text.
+    Text(String),
+}
+
+/// A fact that an expression names, as far as its text tells: `["auth", "identity", "userid"]`,
+/// `["request", "headers", "x-tenant"]`.
+pub type FactPath = Vec<String>;
+
+/// One compiled expression.
+#[derive(Clone)]
+pub struct Expression {
+    compiled: Arc<Compiled>,
+}
+
+struct Compiled {
+    source: String,
+    tree: IdedExpr,
+    variables: Variables,
+    /// If it is.
+    short: Option<Short>,
+    references: Vec<FactPath>,
+    of_body: bool,
+    environment: Arc<Env>,
+}
+
+/// Why an evaluation gave no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    /// An `auth` or header value that this request does not have.
+    #[error("{0} is absent")]
+    Absent(String),
+    /// Anything else. Names types and facts, never a value: it goes to logs.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Expression {
+    /// Compiles; the error says all that is wrong (syntax, an unknown root or function, a fact of another phase, a
+    /// fact that is not built yet, a type that can be known to be wrong for its use).
+    pub fn compile(source: &str, phase: Phase, purpose: Use) -> Result<Self, String> {
+        let mut tree = syntax::parse(source)?;
+        let references = check::check(&tree, phase)?;
+        types::fits(&tree, purpose)?;
+        let variables = rewrite::rewrite(&mut tree)?;
+        let short = Short::of(&tree, &variables);
+        let environment = functions::environment()?;
+        let source = source.to_owned();
+        let of_body = references.iter().any(facts::is_of_body);
+        let compiled = Compiled { source, tree, variables, short, references, of_body, environment };
+        Ok(Self { compiled: Arc::new(compiled) })
+    }
+
+    /// As the policy has it.
+    pub fn source(&self) -> &str {
+        &self.compiled.source
+    }
+
+    /// The facts it may read. A macro's own variable is none.
+    pub fn references(&self) -> &[FactPath] {
+        &self.compiled.references
+    }
+
+    /// Whether it names a fact that only the request's body tells.
+    pub fn is_of_body(&self) -> bool {
+        self.compiled.of_body
+    }
+
+    /// Whether it names such facts and no others.
+    pub fn is_of_body_alone(&self) -> bool {
+        self.is_of_body() && self.references().iter().all(facts::is_of_body)
+    }
+
+    /// Such a fact, as its author wrote it.
+    pub fn fact_of_body(&self) -> Option<String> {
+        self.references().iter().find(|path| facts::is_of_body(path)).map(facts::written)
+    }
+
+    /// The value as a predicate.
+    pub fn predicate(&self, facts: &Facts) -> Result<bool, EvaluationError> {
+        let Compiled { short, variables, .. } = &*self.compiled;
+        if let Some(holds) = short.as_ref().and_then(|short| short.holds(variables, facts)) {
+            return Ok(holds);
+        }
+        self.evaluate(facts, |value| match value.downcast_ref::<CelBool>() {
+            Some(value) => Ok(*value.inner()),
+            None => Err(unsuitable(value, "a bool")),
+        })
+    }
+
+    /// The value as a counter's key: a string, number or bool. Numbers that are equal give the same key.
+    pub fn text(&self, facts: &Facts) -> Result<String, EvaluationError> {
+        let Compiled { short, variables, .. } = &*self.compiled;
+        if let Some(text) = short.as_ref().and_then(|short| short.text(variables, facts)) {
+            return Ok(text.to_owned());
+        }
+        self.evaluate(facts, |value| {
+            if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+                return Ok(text.inner().to_owned());
+            }
+            if let Some(value) = value.downcast_ref::<CelBool>() {
+                return Ok(value.inner().to_string());
+            }
+            match Number::of(value) {
+                Some(Number::Int(value)) => Ok(value.to_string()),
+                Some(Number::Uint(value)) => Ok(value.to_string()),
+                Some(Number::Double(value)) if value.is_finite() => Ok(double_text(value)),
+                Some(Number::Double(_)) => {
+                    Err(EvaluationError::Failed("the value is not a finite number".into()))
+                }
+                None => Err(unsuitable(value, "a string, number or bool")),
+            }
+        })
+    }
+
+    /// The value as an amount: a number, rounded up, negative as 0, saturating.
+    pub fn amount(&self, facts: &Facts) -> Result<u64, EvaluationError> {
+        self.evaluate(facts, |value| match Number::of(value) {
+            Some(Number::Int(value)) => Ok(u64::try_from(value).unwrap_or(0)),
+            Some(Number::Uint(value)) => Ok(value),
+            Some(Number::Double(value)) if value.is_nan() => {
+                Err(EvaluationError::Failed("the value is not a number".into()))
+            }
+            // A cast saturates.
+            Some(Number::Double(value)) => Ok(value.ceil() as u64),
+            None => Err(unsuitable(value, "a number")),
+        })
+    }
+
+    /// The value as a maximum.
+    pub fn maximum(&self, facts: &Facts) -> Result<Given, EvaluationError> {
+        self.evaluate(facts, |value| {
+            if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+                return Ok(Given::Text(text.inner().to_owned()));
+            }
+            if value.downcast_ref::<CelNull>().is_some() {
+                return Ok(Given::Nothing);
+            }
+            match Number::of(value) {
+                Some(Number::Int(value)) => Ok(Given::Whole(u64::try_from(value).unwrap_or(0))),
+                Some(Number::Uint(value)) => Ok(Given::Whole(value)),
+                Some(Number::Double(value)) if !value.is_nan() => Ok(Given::Number(value)),
+                Some(Number::Double(_)) => Err(EvaluationError::Failed("the value is not a number".into())),
+                None => Err(unsuitable(value, "a number, or null")),
+            }
+        })
+    }
+
+    /// The value as a length of time: a duration, or a number of seconds.
+    pub fn life(&self, facts: &Facts) -> Result<Duration, EvaluationError> {
+        self.evaluate(facts, |value| {
+            if let Some(duration) = value.downcast_ref::<time::Duration>() {
+                return Ok(duration.length());
+            }
+            let seconds = match Number::of(value) {
+                Some(Number::Int(value)) => {
+                    return Ok(Duration::from_secs(u64::try_from(value).unwrap_or(0)));
+                }
+                Some(Number::Uint(value)) => return Ok(Duration::from_secs(value)),
+                Some(Number::Double(value)) => value,
+                None => return Err(unsuitable(value, "a duration, or a number of seconds")),
+            };
+            let wrong = |_| EvaluationError::Failed("the value is no length of time".into());
+            Duration::try_from_secs_f64(seconds).map_err(wrong)
+        })
+    }
+
+    /// The value as a text for people: a string, nothing else.
+    pub fn words(&self, facts: &Facts) -> Result<String, EvaluationError> {
+        self.evaluate(facts, |value| match value.downcast_ref::<CelString<'_>>() {
+            Some(text) => Ok(text.inner().to_owned()),
+            None => Err(unsuitable(value, "a string")),
+        })
+    }
+
+    fn evaluate<T>(
+        &self,
+        facts: &Facts,
+        read: impl FnOnce(&dyn Val) -> Result<T, EvaluationError>,
+    ) -> Result<T, EvaluationError> {
+        let names = Names { facts, variables: &self.compiled.variables, budget: Budget::new() };
+        let mut context = Context::with_env(self.compiled.environment.clone());
+        context.set_variable_resolver(&names);
+        match Value::resolve_val(&self.compiled.tree, &context) {
+            Ok(value) => read(value.as_ref()),
+            Err(error) => Err(self.explain(&error, facts)),
+        }
+    }
+
+    /// The crate's error in our words. Its own may show values.
+    fn explain(&self, error: &ExecutionError, facts: &Facts) -> EvaluationError {
+        EvaluationError::Failed(match error {
+            ExecutionError::UndeclaredReference(name) => match self.compiled.variables.fact(name) {
+                Some(fact) => return fact.missing(facts),
+                None => format!("there is no `{name}`"),
+            },
+            ExecutionError::NoSuchKey(key) => match key.strip_prefix(ABSENT) {
+                Some(name) => return EvaluationError::Absent(self.place(name)),
+                None => format!("there is no `{}`", self.place(key)),
+            },
+            ExecutionError::NoSuchOverload(call) => no_overload(call.function(), call.argument_types()),
+            ExecutionError::UnexpectedType { got, want } => {
+                format!("a value of type {} is needed, not {}", plain_type(want), plain_type(got))
+            }
+            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+                "division by zero".to_owned()
+            }
+            ExecutionError::Overflow(..) => "the number is too large".to_owned(),
+            ExecutionError::IndexOutOfBounds(_) => "the list has no such element".to_owned(),
+            ExecutionError::DuplicateKey(_) => "a map has the same key twice".to_owned(),
+            ExecutionError::FunctionError { function, .. } if function == budget::EXHAUSTED => {
+                "the expression does too much: its lists or texts are too long".to_owned()
+            }
+            ExecutionError::FunctionError { function, .. } => {
+                format!("`{function}` cannot use its arguments")
+            }
+            _ => "the expression cannot be evaluated with these values".to_owned(),
+        })
+    }
+
+    /// The whole name of a fact whose last part is `name`, if the expression says it.
+    fn place(&self, name: &str) -> String {
+        let ending_in = |path: &FactPath| {
+            let last = path.iter().rposition(|part| part.eq_ignore_ascii_case(name))?;
+            path.get(..=last).map(|path| path.join("."))
+        };
+        self.references().iter().find_map(ending_in).unwrap_or_else(|| name.to_owned())
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({:?})", self.source())
+    }
+}
+
+/// `function` as the crate spells it: `_<_`, `@in`, `trim`.
+fn no_overload(function: &str, types: &[String]) -> String {
+    let types = types.iter().map(|name| plain_type(name).to_owned());
+    let types: Vec<String> = types.collect();
+    match (function, types.as_slice()) {
+        ("_._" | "_?._" | "_[_]" | "_[?_]", [container, key]) => {
+            format!("a {container} has no parts that a {key} could name")
+        }
+        _ => format!("`{}` does not work on ({})", function.trim_matches(['_', '@']), types.join(", ")),
+    }
+}
+
+fn unsuitable(value: &dyn Val, needed: &str) -> EvaluationError {
+    EvaluationError::Failed(format!(
+        "the value is of type {}, and must be {needed}",
+        plain_type(value.get_type().name())
+    ))
+}
+
+/// A type as CEL's literals and conversions name it.
+fn plain_type(name: &str) -> &str {
+    match name {
+        "google.protobuf.Timestamp" => "timestamp",
+        "google.protobuf.Duration" => "duration",
+        "null_type" => "null",
+        "optional_type" => "optional",
+        other => other,
+    }
+}
+
+/// Shortest, and alike for a whole number whether it came as an integer or not.
+fn double_text(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    if value.abs() < 1e21 { value.to_string() } else { format!("{value:e}") }
+}
+
+/// What the names in a changed tree stand for, in one evaluation.
+struct Names<'f> {
+    facts: &'f Facts,
+    variables: &'f Variables,
+    budget: Budget,
+}
+
+impl VariableResolver for Names<'_> {
+    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
+        if let Some(fact) = self.variables.fact(name) {
+            return fact.find(self.facts);
+        }
+        if name == rewrite::BUDGET {
+            return Some(CowVal::Borrowed(&self.budget));
+        }
+        self.variables.pattern(name).map(|pattern| CowVal::Borrowed(pattern as &dyn Val))
+    }
+}

@@ -1,0 +1,118 @@
+//! The facts by name: which exist, in which phase, and which are not built yet.
+
+use super::{FactPath, Phase};
+use crate::facts::{self, ATTRIBUTES};
+use crate::order;
+use crate::suggest::nearest;
+use cel_interpreter::IdedExpr;
+
+/// What comes after a root: names, or expressions whose value is known when they are evaluated.
+pub(super) type Steps<'e> = Vec<Result<&'e str, &'e IdedExpr>>;
+
+/// In the order in which an error lists them.
+const ROOTS: [&str; 9] =
+    ["auth", "connection", "destination", "filter_state", "llm", "metadata", "request", "source", "upstream"];
+
+/// Known after the response; only `cost` may name them.
+const AFTER: [&str; 2] = ["response", "usage"];
+
+/// Whether this names a fact, whenever it is known.
+pub(super) fn is_root(name: &str) -> bool {
+    ROOTS.contains(&name) || AFTER.contains(&name) || name == "optional"
+}
+
+/// The fact that `root` and the steps after it name.
+pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<FactPath, String> {
+    let names: Vec<&str> = steps.iter().map_while(|step| step.ok()).collect();
+    match root {
+        "auth" => Ok(path(&["auth"], &names)),
+        "metadata" => match names.as_slice() {
+            ["filter_metadata", ..] => Ok(path(&["metadata"], &names)),
+            _ => {
+                Err("`metadata` has `filter_metadata` alone: `metadata.filter_metadata[\"NAMESPACE\"].NAME`"
+                    .into())
+            }
+        },
+        "request" => match names.as_slice() {
+            ["auth", rest @ ..] => Ok(path(&["request", "auth"], rest)),
+            ["headers", name, rest @ ..] => {
+                plain("request.headers", name, rest.len() + steps.len() - names.len())?;
+                Ok(path(&["request", "headers"], &[facts::lower_case(name).as_ref()]))
+            }
+            ["headers"] => Ok(path(&["request", "headers"], &[])),
+            _ => attribute("request", &names, steps.len()),
+        },
+        "connection" | "destination" | "source" | "upstream" => attribute(root, &names, steps.len()),
+        "llm" => llm(&names, steps.len(), phase),
+        "filter_state" => match names.as_slice() {
+            [name] if steps.len() == 1 => Ok(path(&["filter_state"], &[name])),
+            _ => Err("`filter_state` holds texts: name one, `filter_state[\"NAME\"]`".into()),
+        },
+        _ if AFTER.contains(&root) && phase == Phase::Request => Err(after(root)),
+        "usage" => attribute("usage", &names, steps.len()),
+        "response" => match names.as_slice() {
+            ["headers", name, rest @ ..] => {
+                plain("response.headers", name, rest.len() + steps.len() - names.len())?;
+                Ok(path(&["response", "headers"], &[facts::lower_case(name).as_ref()]))
+            }
+            ["headers"] => Err("name one header: `response.headers[\"x-cost\"]`".into()),
+            _ => attribute("response", &names, steps.len()),
+        },
+        _ => Err(match nearest(root, ROOTS) {
+            Some(candidate) => format!("unknown fact `{root}`; did you mean `{candidate}`?"),
+            None => format!("unknown fact `{root}`; known: {}", ROOTS.join(", ")),
+        }),
+    }
+}
+
+fn llm(names: &[&str], steps: usize, phase: Phase) -> Result<FactPath, String> {
+    match names {
+        ["estimate", rest @ ..] => attribute("llm.estimate", rest, steps.saturating_sub(1)),
+        ["finished", ..] if phase == Phase::Request => Err(after("llm.finished")),
+        ["metadata", rest @ ..] => Ok(path(&["llm", "metadata"], rest)),
+        _ => attribute("llm", names, steps),
+    }
+}
+
+pub(super) fn after(name: &str) -> String {
+    format!("`{name}` is known after the response only, and this is evaluated before it")
+}
+
+/// `root.name`, where the root has attributes and nothing else.
+fn attribute(root: &str, names: &[&str], steps: usize) -> Result<FactPath, String> {
+    let Some(name) = names.first() else { return Err(alone(root)) };
+    if facts::find(root, name).is_none() {
+        return Err(match nearest(name, all(root)) {
+            Some(candidate) => format!("unknown fact `{root}.{name}`; did you mean `{root}.{candidate}`?"),
+            None => format!("unknown fact `{root}.{name}`; `{root}` has: {}", all(root).join(", ")),
+        });
+    }
+    plain(root, name, steps.saturating_sub(1))?;
+    let roots: Vec<&str> = root.split('.').collect();
+    Ok(path(&roots, &[name]))
+}
+
+/// An error if something is looked up in what is a plain value.
+fn plain(root: &str, name: &str, further: usize) -> Result<(), String> {
+    if further == 0 { Ok(()) } else { Err(format!("`{root}.{name}` is a plain value and has no parts")) }
+}
+
+fn alone(root: &str) -> String {
+    format!("`{root}` alone is no value; it has: {}", all(root).join(", "))
+}
+
+fn all(root: &str) -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = ATTRIBUTES.iter().filter(|a| a.root == root).map(|a| a.name).collect();
+    match root {
+        "request" => names.extend(["auth", "headers"]),
+        "llm" => names.extend(["estimate", "metadata"]),
+        "response" => names.push("headers"),
+        _ => {}
+    }
+    order::sort(&mut names);
+    names
+}
+
+fn path(roots: &[&str], names: &[&str]) -> FactPath {
+    roots.iter().chain(names).map(|name| (*name).to_owned()).collect()
+}

@@ -1,0 +1,57 @@
+//! The regular expressions of `matches`, compiled with the expression, and those of routes. The former must be written
+//! out: a pattern from a fact would be compiled for each request, and a client could choose what that costs.
+
+use cel_interpreter::common::types::Type;
+use cel_interpreter::common::value::{StaticVal, Val};
+use regex_lite::{Regex, RegexBuilder};
+use std::any::Any;
+
+/// Of a compiled pattern, in bytes. What a search costs grows with it.
+const SIZE_LIMIT: usize = 64 * 1024;
+
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    pub(super) fn compile(source: &str) -> Result<Self, String> {
+        RegexBuilder::new(source)
+            .size_limit(SIZE_LIMIT)
+            .build()
+            .map(Self)
+            .map_err(|error| format!("the pattern of `matches` is wrong: {error}"))
+    }
+
+    /// A pattern that only a whole text matches, as routes have them.
+    pub fn whole(source: &str) -> Result<Self, String> {
+        RegexBuilder::new(&format!("^(?:{source})$"))
+            .size_limit(SIZE_LIMIT)
+            .build()
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+impl Val for Pattern {
+    fn get_type(&self) -> &Type {
+        Self::cel_type()
+    }
+
+    fn cel_type() -> &'static Type {
+        static TYPE: Type = Type::new_unspecified_type("@pattern");
+        &TYPE
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for Pattern {}

@@ -1,0 +1,134 @@
+//! Envoy's attributes that a policy may name, of which type each is, and where it is cheapest to get.
+
+/// Of which type an attribute is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Number,
+    Bool,
+    /// Nanoseconds since the epoch.
+    Time,
+}
+
+/// Where an attribute comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This header; it may be absent.
+    Header(&'static str),
+    /// The part of `:path` before the `?`.
+    UrlPath,
+    /// The part of `:path` after the `?`.
+    Query,
+    /// `content-length`, 0 without one, as Envoy does.
+    Size,
+    /// The property of the attribute's own name.
+    Property,
+    /// The property `source.address`, without the port.
+    Address,
+    /// What the request is expected to use, which comes from `content-length` or the body.
+    Estimate,
+    /// What the upstreams of the request's model did lately.
+    Failures,
+    /// The response's usage, in an answer's facts.
+    Usage,
+    /// The response's status code.
+    Code,
+    /// Whether the response came to its own end.
+    Finished,
+    /// The request's body.
+    Body,
+}
+
+/// One attribute.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Attribute {
+    pub root: &'static str,
+    pub name: &'static str,
+    pub kind: Kind,
+    pub origin: Origin,
+}
+
+const fn text(root: &'static str, name: &'static str, origin: Origin) -> Attribute {
+    Attribute { root, name, kind: Kind::Text, origin }
+}
+
+const fn property(root: &'static str, name: &'static str, kind: Kind) -> Attribute {
+    Attribute { root, name, kind, origin: Origin::Property }
+}
+
+const fn usage(name: &'static str) -> Attribute {
+    Attribute { root: "usage", name, kind: Kind::Number, origin: Origin::Usage }
+}
+
+const fn estimate(name: &'static str) -> Attribute {
+    Attribute { root: "llm.estimate", name, kind: Kind::Number, origin: Origin::Estimate }
+}
+
+const fn body(name: &'static str, kind: Kind) -> Attribute {
+    Attribute { root: "llm", name, kind, origin: Origin::Body }
+}
+
+/// All of them but `request.headers` and `llm.metadata`, which are maps. From Envoy's documentation, "Attributes".
+pub static ATTRIBUTES: [Attribute; 47] = [
+    text("request", "path", Origin::Header(":path")),
+    text("request", "url_path", Origin::UrlPath),
+    text("request", "query", Origin::Query),
+    text("request", "method", Origin::Header(":method")),
+    text("request", "host", Origin::Header(":authority")),
+    text("request", "scheme", Origin::Header(":scheme")),
+    text("request", "useragent", Origin::Header("user-agent")),
+    text("request", "referer", Origin::Header("referer")),
+    text("request", "id", Origin::Header("x-request-id")),
+    Attribute { root: "request", name: "size", kind: Kind::Number, origin: Origin::Size },
+    property("request", "time", Kind::Time),
+    property("request", "protocol", Kind::Text),
+    property("source", "address", Kind::Text),
+    property("source", "port", Kind::Number),
+    text("source", "remote_address", Origin::Address),
+    property("destination", "address", Kind::Text),
+    property("destination", "port", Kind::Number),
+    property("connection", "id", Kind::Number),
+    property("connection", "mtls", Kind::Bool),
+    property("connection", "requested_server_name", Kind::Text),
+    property("connection", "tls_version", Kind::Text),
+    property("connection", "subject_local_certificate", Kind::Text),
+    property("connection", "subject_peer_certificate", Kind::Text),
+    property("connection", "dns_san_local_certificate", Kind::Text),
+    property("connection", "dns_san_peer_certificate", Kind::Text),
+    property("connection", "uri_san_local_certificate", Kind::Text),
+    property("connection", "uri_san_peer_certificate", Kind::Text),
+    property("connection", "sha256_peer_certificate_digest", Kind::Text),
+    property("connection", "peer_certificate", Kind::Text),
+    property("connection", "transport_failure_reason", Kind::Text),
+    estimate("input"),
+    estimate("output"),
+    estimate("total"),
+    Attribute { root: "upstream", name: "failuresLastMinute", kind: Kind::Number, origin: Origin::Failures },
+    usage("input"),
+    usage("output"),
+    usage("total"),
+    usage("cached"),
+    usage("reasoning"),
+    Attribute { root: "response", name: "code", kind: Kind::Number, origin: Origin::Code },
+    Attribute { root: "llm", name: "finished", kind: Kind::Bool, origin: Origin::Finished },
+    body("model", Kind::Text),
+    body("stream", Kind::Bool),
+    body("maxOutput", Kind::Number),
+    body("user", Kind::Text),
+    body("session", Kind::Text),
+    body("operation", Kind::Text),
+];
+
+/// The attribute of this name.
+pub fn find(root: &str, name: &str) -> Option<&'static Attribute> {
+    ATTRIBUTES.iter().find(|attribute| attribute.root == root && attribute.name == name)
+}
+
+/// The roots that are made of attributes.
+static ROOTS: [&str; 9] =
+    ["request", "source", "destination", "connection", "llm", "metadata", "upstream", "usage", "response"];
+
+/// The root of this name.
+pub fn root(name: &str) -> Option<&'static str> {
+    ROOTS.iter().find(|root| **root == name).copied()
+}

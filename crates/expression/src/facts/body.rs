@@ -1,0 +1,82 @@
+//! What a request's body tells, for expressions: `llm.*` and `requestBodyJSON`.
+
+use super::{Fact, number};
+use crate::cel::FactPath;
+use llm::request::{self, RequestBody};
+use serde_json::{Map, Value};
+
+/// The name of Kuadrant's function, as the root of a fact's path; its pointer is the other part.
+pub const POINTED: &str = "requestBodyJSON";
+
+/// The same of the response's body.
+pub const ANSWERED: &str = "responseBodyJSON";
+
+/// The facts of a body.
+#[derive(Clone, Debug)]
+pub(super) struct BodyFacts {
+    body: RequestBody,
+    /// What was asked for with [`POINTED`], by pointer.
+    pointed: Vec<(String, Value)>,
+}
+
+impl BodyFacts {
+    /// Takes what is wanted out of a decoded body that has been read.
+    pub(super) fn new(body: RequestBody, text: &[u8], pointers: &[String]) -> Self {
+        let found = |pointer: &String| Some((pointer.clone(), request::pointed(text, pointer)?));
+        Self { body, pointed: pointers.iter().filter_map(found).collect() }
+    }
+
+    pub(super) fn attribute(&self, name: &str) -> Option<Fact<'_>> {
+        match name {
+            "model" => self.body.model.as_deref().map(Fact::Text),
+            "stream" => Some(Fact::Bool(self.body.stream)),
+            "maxOutput" => self.body.max_output.map(|most| Fact::Number(number(most))),
+            "user" => self.body.user.as_deref().map(Fact::Text),
+            "session" => self.body.session.as_deref().map(Fact::Text),
+            "operation" => Some(Fact::Text(self.body.operation.name())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn metadata(&self) -> Option<&Map<String, Value>> {
+        self.body.metadata.as_ref().and_then(Value::as_object)
+    }
+
+    pub(super) fn pointed(&self, pointer: &str) -> Option<&Value> {
+        self.pointed.iter().find(|(known, _)| known == pointer).map(|(_, value)| value)
+    }
+
+    /// The body that is sent on asks for so much output of each completion.
+    pub(super) fn capped(&mut self, each: u64) {
+        self.body.max_output = Some(each);
+    }
+
+    pub(super) fn body(&self) -> &RequestBody {
+        &self.body
+    }
+}
+
+/// Whether only a body can tell this fact.
+pub fn is_of_body(path: &FactPath) -> bool {
+    match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["llm", "estimate" | "finished", ..] => false,
+        ["llm", ..] | [POINTED, _] => true,
+        _ => false,
+    }
+}
+
+/// The pointer into this body ([`POINTED`] or [`ANSWERED`]), if that is what the fact asks for.
+pub fn pointer<'p>(body: &str, path: &'p FactPath) -> Option<&'p str> {
+    match path.as_slice() {
+        [root, pointer] if root == body => Some(pointer),
+        _ => None,
+    }
+}
+
+/// The fact as its author wrote it.
+pub fn written(path: &FactPath) -> String {
+    match path.as_slice() {
+        [root, pointer] if root == POINTED || root == ANSWERED => format!("{root}('{pointer}')"),
+        path => path.join("."),
+    }
+}

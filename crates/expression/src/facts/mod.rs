@@ -1,0 +1,393 @@
+//! What is known of a request, as plain data for CEL. The plan lists what it needs ([`Need`]); the shell fetches
+//! just that and hands the raw values over. What was not handed over is absent.
+//!
+//! Text that is not UTF-8 is kept, with U+FFFD for each bad byte: were it dropped, a client could make a header
+//! vanish for the policy that its upstream still sees.
+
+mod attributes;
+mod body;
+
+pub use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
+pub use body::{ANSWERED, POINTED, is_of_body, pointer, written};
+
+use crate::cel::FactPath;
+use crate::identity;
+use crate::order;
+use body::BodyFacts;
+use llm::meter::Usage;
+use llm::request::{Dialect, RequestBody, Route};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Something the shell must fetch before a request can be decided.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// A request header by its lower-case name; `:path` and its kind included. All its values: if it is repeated,
+    /// joined with `,`, as Envoy's `request.headers` does.
+    Header(String),
+    /// All request headers, one call of [`Facts::header`] for each.
+    Headers,
+    /// An Envoy attribute by its path, e.g. `["source", "address"]`.
+    Property(Vec<String>),
+    /// Who is asking (`auth`), from where the plugin configuration says.
+    Identity,
+    /// How often upstreams failed lately, see [`Facts::failures`].
+    Failures,
+}
+
+/// The facts of one request.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    headers: BTreeMap<String, String>,
+    properties: Vec<(&'static Attribute, Property)>,
+    route_name: Option<String>,
+    metadata: Option<Map<String, Value>>,
+    /// Texts.
+    filter_state: Map<String, Value>,
+    auth: Option<Value>,
+    estimate: Option<(u64, u64)>,
+    failures: BTreeMap<String, u64>,
+    answer: Option<Box<Answer>>,
+    body: Option<Box<BodyFacts>>,
+}
+
+/// What is known of a response at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// What it used, as far as it is known; an estimate if need be.
+    pub usage: Usage,
+    /// Its status code; 0 if there was none.
+    pub code: u16,
+    /// Whether it came to its own end.
+    pub finished: bool,
+    /// Those that the plan asked for, by lower-case name.
+    pub headers: BTreeMap<String, String>,
+    /// What its body has at the pointers that the plan asked for.
+    pub pointed: Vec<(String, Value)>,
+}
+
+#[derive(Clone, Debug)]
+enum Property {
+    Text(String),
+    Number(i64),
+    Bool(bool),
+    Time(i64),
+}
+
+/// The value of one attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact<'a> {
+    Text(&'a str),
+    Number(i64),
+    Bool(bool),
+    Time(i64),
+}
+
+impl Facts {
+    /// What must be fetched so that expressions that name these facts can be evaluated. Sorted, without repeats.
+    pub fn needs<'a>(references: impl IntoIterator<Item = &'a FactPath>) -> Vec<Need> {
+        let mut needs: Vec<Need> = references.into_iter().filter_map(need).collect();
+        order::sort(&mut needs);
+        needs.dedup();
+        if needs.contains(&Need::Headers) {
+            needs.retain(|need| !matches!(need, Need::Header(_)));
+        }
+        needs
+    }
+
+    /// A request header; `:path`, `:method`, `:authority` and `:scheme` give the `request.*` facts. Repeated, its
+    /// values are joined with `,`, but for the ones that HTTP knows once only.
+    pub fn header(&mut self, name: &str, value: &[u8]) {
+        let name = lower_case(name);
+        let value = String::from_utf8_lossy(value);
+        let once = name.starts_with(':') || name == "content-length";
+        match self.headers.get_mut(name.as_ref()) {
+            Some(known) if once => *known = value.into_owned(),
+            Some(known) => {
+                known.push(',');
+                known.push_str(&value);
+            }
+            None => {
+                self.headers.insert(name.into_owned(), value.into_owned());
+            }
+        }
+    }
+
+    /// An Envoy attribute, as the host returned it: text as it is, numbers and times (nanoseconds) as eight bytes,
+    /// little endian, a bool as one byte, messages serialised. What is of another shape is absent.
+    pub fn property(&mut self, path: &[String], value: &[u8]) {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        match path.as_slice() {
+            path if path == Self::ROUTE_NAME => {
+                self.route_name = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            ["metadata"] => self.metadata = identity::every_namespace(value).ok(),
+            ["filter_state", name] => {
+                let text = String::from_utf8_lossy(value).into_owned();
+                self.filter_state.insert((*name).to_owned(), text.into());
+            }
+            ["request", "headers", name] => self.header(name, value),
+            [root, name] => {
+                if let Some(attribute) = find(root, name).filter(|found| found.origin == Origin::Property) {
+                    self.properties.retain(|(known, _)| *known != attribute);
+                    self.properties.extend(decode(attribute.kind, value).map(|value| (attribute, value)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The whole `auth` root, e.g. `{"identity": {..}}`.
+    pub fn auth(&mut self, value: Value) {
+        self.auth = Some(value);
+    }
+
+    /// The estimate's facts, `llm.estimate.*`.
+    pub fn estimate(&mut self, input: u64, output: u64) {
+        self.estimate = Some((input, output));
+    }
+
+    /// How many of each model's upstreams' responses of the last minute were failures.
+    pub fn failures(&mut self, by_model: BTreeMap<String, u64>) {
+        self.failures = by_model;
+    }
+
+    /// The response's facts.
+    pub fn answer(&mut self, answer: Answer) {
+        self.answer = Some(Box::new(answer));
+    }
+
+    /// What the response used, where a policy knows better.
+    pub fn usage(&mut self, usage: Usage) {
+        if let Some(answer) = &mut self.answer {
+            answer.usage = usage;
+        }
+    }
+
+    /// The model that is asked for, as far as it is known.
+    pub fn model(&self) -> Option<String> {
+        match self.read_body() {
+            Some(body) => body.model.clone(),
+            None => self.path().and_then(|path| Route::of(path).model),
+        }
+    }
+
+    /// What the request's body tells. `text`: as it was read; `pointers`: what is wanted of it beside that.
+    pub fn body(&mut self, body: RequestBody, text: &[u8], pointers: &[String]) {
+        self.body = Some(Box::new(BodyFacts::new(body, text, pointers)));
+    }
+
+    /// What the request's body told, if it was read.
+    pub fn read_body(&self) -> Option<&RequestBody> {
+        self.body.as_ref().map(|body| body.body())
+    }
+
+    /// The body that is sent on asks for so much output in all, and not for any.
+    pub fn cap_output(&mut self, cap: u64) {
+        if let Some(facts) = &mut self.body {
+            facts.capped(facts.body().share(cap));
+            let (input, output) = (facts.body().input, facts.body().output(cap));
+            self.estimate(input, output);
+        }
+    }
+
+    /// A header, if it was fetched; empty if not.
+    pub fn fetched_header(&self, name: &str) -> &str {
+        self.headers.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Whose API the caller speaks, as far as it is known.
+    pub fn dialect(&self) -> Dialect {
+        self.path().map(|path| Route::of(path).dialect).unwrap_or_default()
+    }
+
+    /// Envoy's attribute for the name of the matched route.
+    pub const ROUTE_NAME: [&str; 2] = ["xds", "route_name"];
+
+    /// The name of the matched route, if it was fetched.
+    pub fn route_name(&self) -> Option<&str> {
+        self.route_name.as_deref()
+    }
+
+    /// `content-length`, if it was fetched and is a number.
+    pub fn content_length(&self) -> Option<u64> {
+        self.headers.get("content-length").and_then(|value| value.trim().parse().ok())
+    }
+
+    /// `:path`, if it was fetched.
+    pub fn path(&self) -> Option<&str> {
+        self.headers.get(":path").map(String::as_str)
+    }
+
+    /// Whether the method is GET, if it was fetched. Such a request has no body, whatever follows it.
+    pub fn is_get(&self) -> bool {
+        self.headers.get(":method").is_some_and(|method| method == "GET")
+    }
+
+    /// `:authority`, if it was fetched.
+    pub fn host(&self) -> Option<&str> {
+        self.headers.get(":authority").map(String::as_str)
+    }
+
+    /// A number among the attributes.
+    pub fn number(&self, attribute: &Attribute) -> Option<i64> {
+        match self.attribute(attribute)? {
+            Fact::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    pub fn headers(&self) -> &BTreeMap<String, String> {
+        &self.headers
+    }
+
+    pub fn answer_headers(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.answer.as_ref().map_or(&NONE, |answer| &answer.headers)
+    }
+
+    pub fn auth_root(&self) -> Option<&Value> {
+        self.auth.as_ref()
+    }
+
+    pub fn filter_metadata(&self) -> Option<&Map<String, Value>> {
+        self.metadata.as_ref()
+    }
+
+    pub fn filter_state(&self) -> &Map<String, Value> {
+        &self.filter_state
+    }
+
+    pub fn llm_metadata(&self) -> Option<&Map<String, Value>> {
+        self.body.as_ref().and_then(|body| body.metadata())
+    }
+
+    pub fn pointed(&self, pointer: &str) -> Option<&Value> {
+        self.body.as_ref().and_then(|body| body.pointed(pointer))
+    }
+
+    pub fn answered(&self, pointer: &str) -> Option<&Value> {
+        let pointed = &self.answer.as_ref()?.pointed;
+        pointed.iter().find(|(known, _)| known == pointer).map(|(_, value)| value)
+    }
+
+    /// The value of an attribute, if this request has it.
+    pub fn attribute(&self, attribute: &Attribute) -> Option<Fact<'_>> {
+        match attribute.origin {
+            Origin::Header(name) => self.headers.get(name).map(|value| Fact::Text(value)),
+            Origin::UrlPath => self.path().map(|path| Fact::Text(split_path(path).0)),
+            Origin::Query => self.path().map(|path| Fact::Text(split_path(path).1)),
+            Origin::Size => Some(Fact::Number(number(self.content_length().unwrap_or(0)))),
+            Origin::Property => self.fetched(attribute.root, attribute.name),
+            Origin::Address => match self.fetched(attribute.root, "address")? {
+                Fact::Text(address) => Some(Fact::Text(without_port(address))),
+                _ => None,
+            },
+            Origin::Failures => {
+                let model = self.model().unwrap_or_default();
+                Some(Fact::Number(number(self.failures.get(&model).copied().unwrap_or(0))))
+            }
+            Origin::Usage => self.answer.as_ref().map(|answer| {
+                let usage = &answer.usage;
+                Fact::Number(number(match attribute.name {
+                    "input" => usage.input,
+                    "output" => usage.output,
+                    "cached" => usage.cached,
+                    "reasoning" => usage.reasoning,
+                    _ => usage.total,
+                }))
+            }),
+            Origin::Code => self.answer.as_ref().map(|answer| Fact::Number(answer.code.into())),
+            Origin::Finished => self.answer.as_ref().map(|answer| Fact::Bool(answer.finished)),
+            Origin::Body => self.body.as_ref()?.attribute(attribute.name),
+            Origin::Estimate => {
+                let (input, output) = self.estimate?;
+                Some(Fact::Number(number(match attribute.name {
+                    "input" => input,
+                    "output" => output,
+                    _ => input.saturating_add(output),
+                })))
+            }
+        }
+    }
+
+    fn fetched(&self, root: &str, name: &str) -> Option<Fact<'_>> {
+        let found = self.properties.iter().find(|(known, _)| known.root == root && known.name == name);
+        found.map(|(_, property)| match property {
+            Property::Text(value) => Fact::Text(value),
+            Property::Number(value) => Fact::Number(*value),
+            Property::Bool(value) => Fact::Bool(*value),
+            Property::Time(value) => Fact::Time(*value),
+        })
+    }
+}
+
+fn need(reference: &FactPath) -> Option<Need> {
+    let path: Vec<&str> = reference.iter().map(String::as_str).collect();
+    match path.as_slice() {
+        ["auth", ..] | ["request", "auth", ..] => Some(Need::Identity),
+        ["request", "headers"] => Some(Need::Headers),
+        ["request", "headers", name, ..] => Some(Need::Header(lower_case(name).into_owned())),
+        ["metadata", ..] => Some(Need::Property(vec!["metadata".to_owned()])),
+        ["filter_state", _] => Some(Need::Property(reference.clone())),
+        ["llm", "estimate", ..] => Some(Need::Header("content-length".to_owned())),
+        [root, name, ..] => {
+            let attribute = find(root, name)?;
+            Some(match attribute.origin {
+                Origin::Header(name) => Need::Header(name.to_owned()),
+                Origin::UrlPath | Origin::Query => Need::Header(":path".to_owned()),
+                Origin::Size | Origin::Estimate => Need::Header("content-length".to_owned()),
+                Origin::Property => {
+                    Need::Property(vec![attribute.root.to_owned(), attribute.name.to_owned()])
+                }
+                Origin::Address => Need::Property(vec![attribute.root.to_owned(), "address".to_owned()]),
+                Origin::Failures => Need::Failures,
+                Origin::Body | Origin::Usage | Origin::Code | Origin::Finished => return None,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn decode(kind: Kind, value: &[u8]) -> Option<Property> {
+    let eight = || <[u8; 8]>::try_from(value).ok();
+    match kind {
+        Kind::Text => Some(Property::Text(String::from_utf8_lossy(value).into_owned())),
+        // All of Envoy's numbers here are ports, sizes or small ids, so that int and uint read alike.
+        Kind::Number => eight().map(|bytes| Property::Number(number(u64::from_le_bytes(bytes)))),
+        Kind::Time => eight().map(|bytes| Property::Time(i64::from_le_bytes(bytes))),
+        Kind::Bool => match value {
+            [byte] => Some(Property::Bool(*byte != 0)),
+            _ => None,
+        },
+    }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn split_path(path: &str) -> (&str, &str) {
+    path.split_once('?').unwrap_or((path, ""))
+}
+
+/// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets; anything else (a pipe) as it is.
+pub fn without_port(address: &str) -> &str {
+    if let Some((inside, _)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return inside;
+    }
+    match address.split_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => address,
+    }
+}
+
+/// Header names are case-insensitive; Envoy's are lower case already.
+pub fn lower_case(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}

@@ -1,0 +1,109 @@
+//! Who is asking: what the auth filter left for us, as the `auth` root of CEL.
+
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use prost::Message as _;
+use protocol::structure;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// How an identity header writes its JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// Plain JSON.
+    #[default]
+    Json,
+    /// base64url (padded or not) of JSON.
+    Base64UrlJson,
+}
+
+/// Why there is no identity although something was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// Not base64url.
+    #[error("the identity header is not base64url")]
+    Encoding,
+    /// Not JSON.
+    #[error("the identity is not JSON")]
+    Json,
+    /// JSON, but no object.
+    #[error("the identity is not a JSON object")]
+    NotAnObject,
+    /// Not Envoy's Metadata message.
+    #[error("the metadata cannot be decoded")]
+    Metadata,
+}
+
+impl IdentityError {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encoding => "encoding",
+            Self::Json => "json",
+            Self::NotAnObject => "not_an_object",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
+/// The `auth` root from an identity header's value.
+pub fn from_header(value: &[u8], encoding: Encoding) -> Result<Value, IdentityError> {
+    let identity: Value = match encoding {
+        Encoding::Json => serde_json::from_slice(value),
+        Encoding::Base64UrlJson => {
+            let json = BASE64URL.decode(value).map_err(|_| IdentityError::Encoding)?;
+            serde_json::from_slice(&json)
+        }
+    }
+    .map_err(|_| IdentityError::Json)?;
+    if identity.is_object() { Ok(auth(identity)) } else { Err(IdentityError::NotAnObject) }
+}
+
+/// The `auth` root from Envoy's `metadata` attribute (a serialised `envoy.config.core.v3.Metadata`). `None`: the
+/// auth filter left nothing there.
+pub fn from_metadata(
+    message: &[u8],
+    namespace: &str,
+    key: Option<&str>,
+) -> Result<Option<Value>, IdentityError> {
+    let mut metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
+    let Some(fields) = metadata.filter_metadata.remove(namespace) else { return Ok(None) };
+    let mut fields = structure::decode(&fields).ok_or(IdentityError::Metadata)?;
+    let Some(key) = key else { return Ok(Some(Value::Object(fields))) };
+    match fields.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(identity) => Ok(Some(auth(identity))),
+    }
+}
+
+/// Envoy's `metadata` attribute as the JSON of every namespace, for the fact of that name.
+pub fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityError> {
+    let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
+    let mut namespaces = Map::new();
+    for (namespace, fields) in metadata.filter_metadata {
+        let fields = structure::decode(&fields).ok_or(IdentityError::Metadata)?;
+        namespaces.insert(namespace, Value::Object(fields));
+    }
+    Ok(namespaces)
+}
+
+/// Auth filters write it with and without padding.
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// `envoy.config.core.v3.Metadata`, as far as it is read. On the wire a message is bytes with their length: so the
+/// structs of all the other filters need not be decoded.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Metadata {
+    #[prost(btree_map = "string, bytes", tag = "1")]
+    filter_metadata: BTreeMap<String, Vec<u8>>,
+}
+
+fn auth(identity: Value) -> Value {
+    let mut auth = Map::new();
+    auth.insert("identity".to_owned(), identity);
+    Value::Object(auth)
+}

@@ -1,0 +1,54 @@
+//! Sorting with little code: in WebAssembly the standard library's sorts are five kilobytes for each type that is sorted,
+//! and so is collecting into its ordered maps. What is sorted here is sorted once per plan, or short.
+
+use std::cmp::Ordering;
+
+/// Sorts by the items' own order.
+pub fn sort<T: Ord>(items: &mut [T]) {
+    sort_by(items, T::cmp);
+}
+
+/// Sorts, in n log n steps. What compares equal may change places.
+pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
+    for root in (0..items.len() / 2).rev() {
+        sift(items, root, items.len(), &compare);
+    }
+    for end in (1..items.len()).rev() {
+        items.swap(0, end);
+        sift(items, 0, end, &compare);
+    }
+}
+
+/// Makes what is below `root` a heap again, the largest first.
+fn sift<T>(items: &mut [T], mut root: usize, end: usize, compare: &impl Fn(&T, &T) -> Ordering) {
+    let less = |items: &[T], a: usize, b: usize| {
+        let both = items.get(a).zip(items.get(b).filter(|_| b < end));
+        both.is_some_and(|(a, b)| compare(a, b) == Ordering::Less)
+    };
+    loop {
+        let left = root.saturating_mul(2).saturating_add(1);
+        let right = left.saturating_add(1);
+        let largest = if less(items, left, right) { right } else { left };
+        if !less(items, root, largest) {
+            return;
+        }
+        items.swap(root, largest);
+        root = largest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn everything_comes_into_its_order(mut items in prop::collection::vec(any::<u8>(), 0..80)) {
+            let mut wanted = items.clone();
+            wanted.sort_unstable();
+            sort(&mut items);
+            prop_assert_eq!(items, wanted);
+        }
+    }
+}

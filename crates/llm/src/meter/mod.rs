@@ -1,0 +1,190 @@
+//! Response bytes → usage, whatever the format, the encoding and the chunking, in bounded memory.
+//!
+//! What arrives decides the format: the content type where it says something, else the first byte. Nothing is
+//! buffered; each layer hands its pieces on. It judges no status and estimates nothing: it tells what was read.
+
+mod base64;
+mod body;
+pub(crate) mod decode;
+mod dialect;
+mod frames;
+mod pointed;
+mod report;
+mod sse;
+mod tally;
+
+pub use pointed::{COUNTS, mistake as pointer_mistake};
+pub use pointed::{Found, Pointers, UsagePointers};
+pub use report::Cause;
+pub use tally::count;
+
+use body::{Body, Content};
+use decode::{Budget, Decoder};
+use std::sync::Arc;
+
+type Scanner = crate::json::Scanner<dialect::Node>;
+
+/// What a provider reported, normalised: `input` and `output` include cached and reasoning tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Prompt tokens, cached ones included.
+    pub input: u64,
+    /// Completion tokens, reasoning included.
+    pub output: u64,
+    /// `input + output`, or what the provider says the total is, if that is more.
+    pub total: u64,
+    /// Of `input`: read from a cache.
+    pub cached: u64,
+    /// Of `output`: reasoning.
+    pub reasoning: u64,
+}
+
+/// What the meter needs to know of the response before its body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status code.
+    pub status: u16,
+    /// `content-type`, as it came.
+    pub content_type: String,
+    /// `content-encoding`, as it came.
+    pub content_encoding: String,
+    /// Other headers that carry usage (`x-amzn-bedrock-*-token-count`) or that a `cost` names, lower-case names.
+    pub usage_headers: Vec<(String, String)>,
+}
+
+/// The headers that carry usage: Bedrock's `InvokeModel` tells it there. All four come together, or the first two.
+pub const USAGE_HEADERS: [&str; 4] = [
+    "x-amzn-bedrock-input-token-count",
+    "x-amzn-bedrock-output-token-count",
+    "x-amzn-bedrock-cache-read-input-token-count",
+    "x-amzn-bedrock-cache-write-input-token-count",
+];
+
+impl ResponseHead {
+    /// From the headers, each looked up by its lower-case name. `further`: those that are wanted beside ours.
+    pub fn from_headers(
+        status: u16,
+        further: &[String],
+        mut header: impl FnMut(&str) -> Option<String>,
+    ) -> Self {
+        let content_type = header("content-type").unwrap_or_default();
+        let content_encoding = header("content-encoding").unwrap_or_default();
+        let mut usage_headers = Vec::new();
+        for (index, name) in USAGE_HEADERS.into_iter().enumerate() {
+            // Nearly all responses have none, and are not asked further.
+            if index < 2 || !usage_headers.is_empty() {
+                usage_headers.extend(header(name).map(|value| (name.to_owned(), value)));
+            }
+        }
+        for name in further {
+            usage_headers.extend(header(name).map(|value| (name.clone(), value)));
+        }
+        Self { status, content_type, content_encoding, usage_headers }
+    }
+
+    /// Whether the body is a stream of server-sent events.
+    pub fn is_event_stream(&self) -> bool {
+        Content::of(&self.content_type) == Content::ServerSentEvents
+    }
+
+    /// Whether a WebSocket or another protocol goes on from here: what follows is not read, and has no end of its own.
+    pub fn switches_protocols(&self) -> bool {
+        self.status == 101
+    }
+
+    /// Whether it tells of success.
+    pub fn is_success(&self) -> bool {
+        self.switches_protocols() || (200..300).contains(&self.status)
+    }
+
+    /// Whether the body is compressed.
+    pub fn is_encoded(&self) -> bool {
+        !matches!(Decoder::new(&self.content_encoding), Ok(Decoder::Identity))
+    }
+}
+
+/// What was read, at any moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The last usage that was reported. All zero: the call is metered in a unit that is not tokens.
+    pub usage: Option<Usage>,
+    /// Characters of generated text that were delivered, reasoning and tool calls included.
+    pub delivered: u64,
+    /// Of `delivered`: what came after the last report of output. Where a stream is cut, this is not in `usage`.
+    pub uncovered: u64,
+    /// The provider said in the body that the call failed, whatever the status.
+    pub ended_in_error: bool,
+    /// The worst thing that was wrong with the body.
+    pub broken: Option<Cause>,
+}
+
+/// How many characters of text make a token, where nobody counted.
+pub const CHARACTERS_PER_TOKEN: u64 = 4;
+
+impl Reading {
+    /// What was used if the body was cut, by either side or by an error: what was reported until then, and for the
+    /// text after it an estimate. Anthropic's streams begin with a report that knows one token of output.
+    pub fn usage_if_cut(&self) -> Option<Usage> {
+        let more = self.uncovered.div_ceil(CHARACTERS_PER_TOKEN);
+        let add = |usage: Usage| Usage {
+            output: usage.output.saturating_add(more),
+            total: usage.total.saturating_add(more),
+            ..usage
+        };
+        self.usage.map(add)
+    }
+}
+
+/// Reads one response.
+#[derive(Debug)]
+pub struct Meter {
+    decoder: Decoder,
+    budget: Budget,
+    body: Body,
+}
+
+impl Meter {
+    /// A meter for the response with this head.
+    pub fn new(head: &ResponseHead) -> Self {
+        let mut body = Body::new(head);
+        let decoder = Decoder::new(&head.content_encoding).unwrap_or_else(|cause| {
+            body.broken(cause);
+            Decoder::Over
+        });
+        Self { decoder, budget: Budget::default(), body }
+    }
+
+    /// One that looks for single values instead.
+    pub fn looking_for(pointers: &Arc<Pointers>, head: &ResponseHead) -> Self {
+        let mut meter = Self::new(head);
+        meter.body.look_for(Arc::clone(pointers));
+        meter
+    }
+
+    /// What it has found of them.
+    pub fn found(&mut self) -> Found {
+        self.finish();
+        self.body.found()
+    }
+
+    /// The next bytes of the body, as the upstream sent them.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        if let Err(cause) = self.decoder.feed(chunk, &mut self.budget, &mut self.body) {
+            self.body.broken(cause);
+        }
+    }
+
+    /// The body is over: what has been read, with what only the end can tell.
+    pub fn finish(&mut self) -> Reading {
+        if let Err(cause) = self.decoder.finish(&mut self.budget, &mut self.body) {
+            self.body.broken(cause);
+        }
+        self.body.finish();
+        self.body.reading()
+    }
+
+    /// What has been read so far. A decoder may hold something back until the end.
+    pub fn reading(&self) -> Reading {
+        self.body.reading()
+    }
+}

@@ -1,0 +1,157 @@
+//! Single values of a response by JSON pointers (RFC 6901): usage in a format that no dialect knows, and
+//! `responseBodyJSON`. In: the places of a scanner. Out: numbers, bools and short strings, each as it came last; over
+//! a stream, the last event that has it tells. A document that is an array is a series of documents, as in streams, so
+//! no pointer begins with its index.
+
+use super::Usage;
+use super::dialect::Node;
+use super::tally::{Field, Tally, count};
+use serde_json::Value;
+
+/// The longest name on the way, in bytes: the scanner keeps no longer ones.
+const LONGEST: usize = 48;
+
+/// Where some pointers lead, as one tree.
+#[derive(Debug, Default)]
+pub struct Pointers {
+    pointers: Vec<String>,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    /// The step before it, by its number from 1 on.
+    parent: u16,
+    name: String,
+    node: Node,
+}
+
+/// What was found, beside its pointers.
+pub type Found = Vec<(String, Value)>;
+
+impl Pointers {
+    /// Of pointers that are all [`valid`], each once.
+    pub fn new(pointers: Vec<String>) -> Self {
+        let mut tree = Self { pointers, steps: Vec::new() };
+        for index in 0..tree.pointers.len() {
+            let parts: Vec<String> =
+                tree.pointers.get(index).map(|pointer| parts(pointer).collect()).unwrap_or_default();
+            tree.add(parts, index);
+        }
+        tree
+    }
+
+    /// Nobody asks for anything.
+    pub fn is_empty(&self) -> bool {
+        self.pointers.is_empty()
+    }
+
+    fn add(&mut self, parts: Vec<String>, index: usize) {
+        let (mut parent, count) = (0, parts.len());
+        for (at, name) in parts.into_iter().enumerate() {
+            let is_last = at.saturating_add(1) == count;
+            let known = self.steps.iter().position(|step| step.parent == parent && step.name == name);
+            let place = known.unwrap_or(self.steps.len());
+            // More than a plan can have.
+            let (Ok(number), Ok(index)) = (u16::try_from(place.saturating_add(1)), u16::try_from(index))
+            else {
+                return;
+            };
+            match self.steps.get_mut(place) {
+                // A value with parts is no single one.
+                Some(step) if !is_last => step.node = Node::Way(number),
+                Some(_) => {}
+                None => {
+                    let node = if is_last { Node::Pointed(index) } else { Node::Way(number) };
+                    self.steps.push(Step { parent, name, node });
+                }
+            }
+            parent = number;
+        }
+    }
+
+    /// The place of `key` inside an object.
+    pub(super) fn child(&self, parent: Node, key: &[u8]) -> Node {
+        let parent = match parent {
+            Node::Root => 0,
+            Node::Way(number) => number,
+            _ => return Node::Other,
+        };
+        let step = self.steps.iter().find(|step| step.parent == parent && step.name.as_bytes() == key);
+        step.map_or(Node::Other, |step| step.node)
+    }
+
+    /// The place of an element of an array.
+    pub(super) fn element(&self, array: Node, index: u32) -> Node {
+        match array {
+            Node::Way(_) => self.child(array, index.to_string().as_bytes()),
+            _ => array,
+        }
+    }
+
+    /// What was found of them.
+    pub(super) fn found(&self, values: &[Option<Value>]) -> Found {
+        let found = self.pointers.iter().zip(values);
+        found.filter_map(|(pointer, value)| Some((pointer.clone(), value.clone()?))).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pointers.len()
+    }
+}
+
+/// What is wrong with a pointer to a single value of a response.
+pub fn mistake(pointer: &str) -> Option<&'static str> {
+    let named = |part: &str| !part.is_empty() && part.len() <= LONGEST;
+    let escaped = |part: &str| part.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    let mut raw = pointer.split('/').skip(1);
+    match () {
+        () if !pointer.starts_with('/') => {
+            Some("a JSON pointer to a value begins with `/`, such as `/usage/total`")
+        }
+        () if !raw.all(escaped) => Some("in a JSON pointer, `~` is written `~0`, and a `/` in a name `~1`"),
+        () if !parts(pointer).all(|part| named(&part)) => Some("each name of the pointer has 1 to 48 bytes"),
+        () => None,
+    }
+}
+
+fn parts(pointer: &str) -> impl Iterator<Item = String> {
+    pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"))
+}
+
+/// A policy's own places of usage: for each count the pointers to it, the first that leads to one telling.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsagePointers(Vec<(Field, String)>);
+
+/// The counts that have pointers.
+pub const COUNTS: [&str; 5] = ["input", "output", "total", "cached", "reasoning"];
+
+impl UsagePointers {
+    /// One more, for one of [`COUNTS`].
+    pub fn add(&mut self, name: &str, pointer: &str) {
+        let fields = [Field::Input, Field::Output, Field::Total, Field::Cached, Field::Reasoning];
+        let field = COUNTS.iter().zip(fields).find(|(known, _)| **known == name);
+        self.0.extend(field.map(|(_, field)| (field, pointer.to_owned())));
+    }
+
+    /// All of them.
+    pub fn pointers(&self) -> impl Iterator<Item = &String> {
+        self.0.iter().map(|(_, pointer)| pointer)
+    }
+
+    /// What they lead to; for what they say nothing of, `otherwise` stands. `None`: they lead to no count.
+    pub fn usage(&self, found: &Found, otherwise: Option<Usage>) -> Option<Usage> {
+        let mut tally = Tally::default();
+        for (field, pointer) in self.0.iter().rev() {
+            let value = found.iter().find(|(known, _)| known == pointer);
+            let value = value.and_then(|(_, value)| count(value.to_string().as_bytes()));
+            value.into_iter().for_each(|value| tally.set(*field, value));
+        }
+        let usage = tally.usage();
+        match otherwise {
+            _ if tally.is_empty() => None,
+            Some(known) if !tally.tells_parts() => Some(Usage { total: usage.total, ..known }),
+            _ => Some(usage),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a JSON pointer (RFC 6901) names in a body: `/messages/0/content`. In: text and pointer. Out: the value. Only
+//! the parts on the way are looked at, and of repeated keys the last counts, as for most parsers.
+
+use super::METADATA;
+use super::members::{element, members};
+use serde_json::Value;
+use std::borrow::Cow;
+
+/// The value, if it is there and has at most [`METADATA`] bytes.
+pub fn pointed(body: &[u8], pointer: &str) -> Option<Value> {
+    let mut value = std::str::from_utf8(body).ok()?.trim_start_matches('\u{feff}').trim();
+    for part in pointer.split('/').skip(1) {
+        value = step(value, &unescaped(part))?;
+    }
+    let short = value.len() <= METADATA;
+    short.then(|| serde_json::from_str(value).ok()).flatten()
+}
+
+fn step<'a>(value: &'a str, name: &str) -> Option<&'a str> {
+    if value.starts_with('[') {
+        // An index has no leading zero, and no sign.
+        let plain = name == "0" || !name.starts_with('0') && name.bytes().all(|b| b.is_ascii_digit());
+        return element(value, name.parse().ok().filter(|_| plain)?);
+    }
+    members(value, &[name])?.found.last().map(|(_, value)| *value)
+}
+
+fn unescaped(part: &str) -> Cow<'_, str> {
+    if part.contains('~') { Cow::Owned(part.replace("~1", "/").replace("~0", "~")) } else { part.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pointer_names_what_serde_json_says_it_names() {
+        let document = json!({
+            "model": "m", "": 1, "a/b": 2, "m~n": 3, "0": 4,
+            "messages": [{"content": "one"}, {"content": [null, true, 1.5]}],
+        });
+        let text = document.to_string();
+        for pointer in [
+            "",
+            "/model",
+            "/",
+            "/a~1b",
+            "/m~0n",
+            "/0",
+            "/messages/0/content",
+            "/messages/1/content/2",
+            "/messages/1",
+            "/messages/01",
+            "/messages/-",
+            "/messages/+1",
+            "/messages/2",
+            "/model/x",
+            "/nobody",
+        ] {
+            assert_eq!(pointed(text.as_bytes(), pointer).as_ref(), document.pointer(pointer), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_has_no_parts() {
+        for text in ["", "{", "[1,", "{\"a\":1}x", "nul"] {
+            assert_eq!(pointed(text.as_bytes(), "/a"), None, "{text}");
+        }
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(pointed(deep.as_bytes(), "/0/1"), None);
+        let long = format!("{{\"a\":\"{}\",\"b\":1}}", "x".repeat(METADATA));
+        assert_eq!((pointed(long.as_bytes(), "/a"), pointed(long.as_bytes(), "/b")), (None, Some(json!(1))));
+        assert_eq!(pointed(br#"{"a":1,"a":2}"#, "/a"), Some(json!(2)));
+    }
+}

@@ -1,0 +1,204 @@
+//! Takes the chunk that answers `include_usage` out of a stream of server-sent events, for a client that did not
+//! ask for it: `"choices":[]` with a `usage` breaks those who expect a choice in every chunk. In: the body in any
+//! pieces, not compressed. Out: the same bytes without that one event.
+//!
+//! An event is kept back only as long as it could still be that chunk, which most are not once their first choice
+//! begins; and never longer than to its own end.
+
+use super::members::members;
+use memchr::{memchr2, memmem};
+use std::borrow::Cow;
+
+/// The longest event that is kept back, in bytes. The chunk with usage has a tenth of that.
+const KEPT_BACK: usize = 16 << 10;
+
+/// What becomes of a piece of the response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChunkEdit {
+    /// Send this on in its place.
+    Replace(Vec<u8>),
+    /// Keep this in its place: some of it may have to be taken out.
+    Keep(Vec<u8>),
+}
+
+/// The filter for one response.
+#[derive(Clone, Debug)]
+pub struct UsageChunkFilter {
+    mode: Mode,
+    /// What is kept back: the beginning of an event.
+    held: Vec<u8>,
+    /// The current line has no text yet.
+    blank: bool,
+    /// The last line ended in CR: a LF now belongs to it.
+    after_cr: bool,
+    /// The last line belonged to an event that was taken out.
+    taken_out: bool,
+    /// The proxy keeps what is kept back.
+    kept: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Between two events.
+    Between,
+    /// In a comment between two events, which keeps the connection alive and passes at once.
+    Comment,
+    /// In an event that may be the one.
+    Holding,
+    /// In an event that is another one.
+    Passing,
+}
+
+impl Default for UsageChunkFilter {
+    fn default() -> Self {
+        let (blank, after_cr, taken_out, kept) = (true, false, false, false);
+        Self { mode: Mode::Between, held: Vec::new(), blank, after_cr, taken_out, kept }
+    }
+}
+
+impl UsageChunkFilter {
+    /// What to do with `chunk`; `None`: nothing. `end`: nothing follows.
+    pub fn edit(&mut self, chunk: &[u8], end: bool) -> Option<ChunkEdit> {
+        let kept = std::mem::take(&mut self.kept);
+        let out = self.feed(chunk, end);
+        if !self.held.is_empty() && out.as_ref().is_some_and(Vec::is_empty) {
+            self.kept = true;
+            return Some(ChunkEdit::Keep(self.held.clone()));
+        }
+        // What was kept would pass with the piece.
+        out.or_else(|| kept.then(|| chunk.to_vec())).map(ChunkEdit::Replace)
+    }
+
+    /// What to send in the place of `chunk`; `None` if just that. `end`: nothing follows.
+    pub fn feed(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(self.held.len().saturating_add(chunk.len()));
+        let mut rest = self.after_cr(chunk, &mut out);
+        while !rest.is_empty() {
+            let at = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+            let (text, tail) = rest.split_at(at);
+            if !text.is_empty() {
+                self.text(text, &mut out);
+            }
+            let length = if tail.starts_with(b"\r\n") { 2 } else { tail.len().min(1) };
+            let (line_end, next) = tail.split_at_checked(length).unwrap_or((tail, &[]));
+            if !line_end.is_empty() {
+                self.end_of_line(line_end, &mut out);
+                self.after_cr = next.is_empty() && line_end == b"\r";
+            }
+            rest = next;
+        }
+        if self.mode == Mode::Holding && end {
+            self.end_event(&mut out);
+        } else if self.mode == Mode::Holding && !may_be_usage_chunk(&data(&self.held)) {
+            self.mode = Mode::Passing;
+            out.append(&mut self.held);
+        }
+        (out != chunk).then_some(out)
+    }
+
+    /// The second half of a line end that was split.
+    fn after_cr<'a>(&mut self, chunk: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        let split = self.after_cr;
+        self.after_cr &= chunk.is_empty();
+        match chunk.split_first() {
+            Some((b'\n', rest)) if split => {
+                if !self.taken_out {
+                    self.target(out).push(b'\n');
+                }
+                rest
+            }
+            _ => chunk,
+        }
+    }
+
+    fn target<'o>(&'o mut self, out: &'o mut Vec<u8>) -> &'o mut Vec<u8> {
+        if self.mode == Mode::Holding { &mut self.held } else { out }
+    }
+
+    /// A piece of a line.
+    fn text(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        if self.mode == Mode::Between {
+            self.mode = if text.starts_with(b":") { Mode::Comment } else { Mode::Holding };
+        }
+        self.blank = false;
+        if self.mode == Mode::Holding && self.held.len().saturating_add(text.len()) > KEPT_BACK {
+            self.mode = Mode::Passing;
+            out.append(&mut self.held);
+        }
+        self.target(out).extend_from_slice(text);
+    }
+
+    fn end_of_line(&mut self, line_end: &[u8], out: &mut Vec<u8>) {
+        self.taken_out = false;
+        let ends_event = std::mem::replace(&mut self.blank, true);
+        match self.mode {
+            Mode::Holding if ends_event => self.taken_out = self.end_event(out),
+            Mode::Comment => self.mode = Mode::Between,
+            Mode::Passing if ends_event => self.mode = Mode::Between,
+            _ => {}
+        }
+        if !self.taken_out {
+            self.target(out).extend_from_slice(line_end);
+        }
+    }
+
+    /// The event that is kept back is complete; whether it was taken out.
+    fn end_event(&mut self, out: &mut Vec<u8>) -> bool {
+        self.mode = Mode::Between;
+        if is_usage_chunk(&data(&self.held)) {
+            self.held.clear();
+            return true;
+        }
+        out.append(&mut self.held);
+        false
+    }
+}
+
+/// An event's data: the values of its `data` fields.
+fn data(event: &[u8]) -> Cow<'_, [u8]> {
+    let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
+    let values =
+        event.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| line.strip_prefix(b"data:"));
+    let mut values = values.map(|value| value.strip_prefix(b" ").unwrap_or(value));
+    let first = values.next().unwrap_or_default();
+    values.fold(Cow::Borrowed(first), |mut data, value| {
+        data.to_mut().push(b'\n');
+        data.to_mut().extend_from_slice(value);
+        data
+    })
+}
+
+/// Whether the beginning of the data leaves it open. Quotes inside a string are escaped, so what looks like the key
+/// is one.
+fn may_be_usage_chunk(data: &[u8]) -> bool {
+    let data = data.trim_ascii_start();
+    let Some(inside) = data.strip_prefix(b"{") else { return data.is_empty() };
+    if inside.trim_ascii_start().starts_with(b"\"error\"") {
+        return false;
+    }
+    let key = b"\"choices\"";
+    let Some(value) = memmem::find(data, key).and_then(|at| data.get(at.checked_add(key.len())?..)) else {
+        return true;
+    };
+    let mut value = value.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let expected = [b':', b'[', b']'];
+    !expected.iter().any(|expected| value.next().is_some_and(|byte| byte != expected))
+}
+
+/// `"choices":[]` and a `usage` that says something.
+fn is_usage_chunk(data: &[u8]) -> bool {
+    if memmem::find(data, b"\"usage\"").is_none() || !may_be_usage_chunk(data) {
+        return false;
+    }
+    let Some(members) = std::str::from_utf8(data).ok().and_then(|data| members(data, &["choices", "usage"]))
+    else {
+        return false;
+    };
+    let value = |name| members.found.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value);
+    let inside = |value: Option<&str>, open, close| {
+        value
+            .and_then(|value| value.strip_prefix(open)?.strip_suffix(close))
+            .map(|inside| inside.trim().is_empty())
+    };
+    inside(value(0), '[', ']') == Some(true) && inside(value(1), '{', '}') == Some(false)
+}

@@ -1,0 +1,195 @@
+//! The estimate: the seeds' worked values, and which facts and numbers count.
+
+use crate::{CHAT, chat, read};
+use llm::request::Dialect;
+use serde_json::{Value, json};
+
+/// L45 to L49, L: the floor is what `policy.md` derives from the smallest limit.
+#[test]
+fn the_worked_values_of_the_estimate() {
+    let floor = |limit: u64| (limit / 4).clamp(1, 1024);
+    let message = |text: &str| json!({"messages": [{"role": "user", "content": text}]});
+    let with = |mut body: Value, field: &str, value: Value| {
+        body[field] = value;
+        body
+    };
+    let sixteen = "Hello, how are y";
+    let test = "Hello, this is a test message for concurrent bypass testing.";
+    let table = [
+        ("hi, maximum 5", CHAT, with(message("hi"), "max_tokens", json!(5)), 1024, 6),
+        ("16 characters, maximum 25", CHAT, with(message(sixteen), "max_tokens", json!(25)), 1024, 29),
+        ("an embedding", "/v1/embeddings", json!({"input": "hello world"}), 1024, 2),
+        ("no maximum", CHAT, message("hello"), 1024, 1025),
+        ("no maximum, a limit of 1000", CHAT, message("hi"), floor(1000), 251),
+        ("5000 characters, no maximum", CHAT, message(&"x".repeat(5000)), 1024, 2500),
+        ("B1", CHAT, with(message(test), "max_tokens", json!(50)), 1024, 65),
+        ("B2", CHAT, with(message(&"x".repeat(200)), "max_tokens", json!(200)), 1024, 250),
+        ("B6", CHAT, with(message("hi"), "max_tokens", json!(10)), 1024, 11),
+        ("an empty request", CHAT, json!({"messages": []}), 1024, 0),
+        (
+            "the larger maximum",
+            CHAT,
+            json!({"messages": [{"content": "hi"}], "max_tokens": 1,
+            "max_completion_tokens": 900}),
+            1024,
+            901,
+        ),
+        (
+            "several completions",
+            CHAT,
+            json!({"messages": [{"content": "hi"}], "max_tokens": 10, "n": 3}),
+            1024,
+            31,
+        ),
+        ("several completions, no maximum", CHAT, json!({"messages": [{"content": "hi"}], "n": 3}), 9, 10),
+        (
+            "parts",
+            CHAT,
+            json!({"messages": [{"content": [{"type": "text", "text": "hell"},
+            {"type": "text", "text": "o wor"}]}], "max_tokens": 1}),
+            1024,
+            3,
+        ),
+        ("a prompt", "/v1/completions", json!({"prompt": "12345678", "max_tokens": 1}), 1024, 3),
+        (
+            "a list of prompts",
+            "/v1/completions",
+            json!({"prompt": ["1234", "5678"], "max_tokens": 1}),
+            1024,
+            3,
+        ),
+        ("characters, not bytes", CHAT, with(message("ääääääää"), "max_tokens", json!(1)), 1024, 3),
+    ];
+    for (name, path, body, floor, expected) in table {
+        let body = read(path, body.to_string());
+        assert_eq!(body.input + body.output(floor), expected, "{name}");
+    }
+}
+
+#[test]
+fn no_number_works_to_its_senders_advantage() {
+    let absent = [
+        "-1",
+        "-0",
+        "0",
+        "null",
+        "\"\"",
+        "true",
+        "1e308",
+        "-1e308",
+        "1e999999",
+        "NaN",
+        "Infinity",
+        "9007199254740993",
+        "18446744073709551616",
+        "1.5",
+        "0.0",
+        "[]",
+        "[5]",
+        "{}",
+        "{\"max_tokens\":5}",
+        &"9".repeat(400),
+    ];
+    for value in absent {
+        for field in ["max_tokens", "max_completion_tokens", "n", "best_of"] {
+            let body = read(CHAT, format!(r#"{{"{field}":{value},"messages":[{{"content":"hi"}}]}}"#));
+            assert_eq!((body.max_output, body.completions), (None, 1), "{field}: {value}");
+            assert_eq!((body.input, body.output(250)), (1, 250), "{field}: {value}");
+        }
+    }
+    // Quoted, it is no maximum; but a lenient server may make so many completions of it.
+    let quoted = |field: &str| read(CHAT, format!(r#"{{"{field}":"5","messages":"hi"}}"#));
+    assert_eq!((quoted("max_tokens").max_output, quoted("max_completion_tokens").max_output), (None, None));
+    assert_eq!((quoted("n").completions, quoted("best_of").completions), (5, 5));
+    let huge = 1u64 << 53;
+    let body = read(CHAT, format!(r#"{{"max_tokens":{huge},"n":{huge},"messages":"hi"}}"#));
+    assert_eq!(body.output(1), u64::MAX, "a product saturates");
+    assert_eq!(
+        read(CHAT, r#"{"max_tokens":1.20e2}"#).max_output,
+        Some(120),
+        "a whole number, however written"
+    );
+}
+
+#[test]
+fn a_maximum_that_the_server_ignores_is_none() {
+    let fields = [
+        ("max_tokens", json!({"max_tokens": 5})),
+        ("max_completion_tokens", json!({"max_completion_tokens": 5})),
+        ("max_output_tokens", json!({"max_output_tokens": 5})),
+        ("max_tokens_to_sample", json!({"max_tokens_to_sample": 5})),
+        ("generationConfig", json!({"generationConfig": {"maxOutputTokens": 5}})),
+        ("inferenceConfig", json!({"inferenceConfig": {"maxTokens": 5}})),
+        ("options", json!({"options": {"num_predict": 5}})),
+    ];
+    let heeded: &[(&str, &[&str])] = &[
+        (CHAT, &["max_tokens", "max_completion_tokens"]),
+        ("/v1/completions", &["max_tokens"]),
+        ("/v1/responses", &["max_output_tokens"]),
+        ("/v1/messages", &["max_tokens", "max_tokens_to_sample"]),
+        ("/v1beta/models/g:generateContent", &["generationConfig"]),
+        ("/model/m/converse", &["inferenceConfig"]),
+        ("/api/chat", &["options"]),
+        ("/v2/chat", &["max_tokens"]),
+    ];
+    for (path, heeded) in heeded {
+        for (name, body) in &fields {
+            let expected = heeded.contains(name).then_some(5);
+            assert_eq!(read(path, body.to_string()).max_output, expected, "{path} {name}");
+        }
+    }
+    for (name, body) in &fields {
+        assert_eq!(read("/somewhere", body.to_string()).max_output, Some(5), "{name}");
+    }
+}
+
+#[test]
+fn repeated_keys_bypass_nothing() {
+    let body =
+        read(CHAT, r#"{"model":"a","max_tokens":1,"model":"b","max_tokens":9,"n":4,"max_tokens":2,"n":1}"#);
+    assert_eq!((body.model.as_deref(), body.max_output, body.completions), (Some("b"), Some(9), 4));
+    let body = read(
+        CHAT,
+        r#"{"metadata":{"a":1},"messages":[{"content":"1234"}],"metadata":{"a":2},"messages":"1234"}"#,
+    );
+    assert_eq!((body.metadata, body.input), (Some(json!({"a": 2})), 2));
+}
+
+#[test]
+fn a_session_is_the_first_of_its_three_names() {
+    let all = json!({"litellm_session_id": "a", "metadata": {"session_id": "b"},
+        "litellm_metadata": {"session_id": "c"}});
+    let mut table = vec![(all.clone(), Some("a"))];
+    let mut without = all;
+    without["litellm_session_id"] = json!("");
+    table.push((without.clone(), Some("b")));
+    without["metadata"] = json!({"session_id": 7});
+    table.push((without.clone(), Some("c")));
+    without["litellm_metadata"] = json!({"deeper": {"session_id": "d"}});
+    table.push((without, None));
+    for (body, expected) in table {
+        assert_eq!(chat(&body).session.as_deref(), expected, "{body}");
+    }
+}
+
+#[test]
+fn what_is_too_long_to_be_a_name_is_none() {
+    let body = chat(&json!({"model": "m".repeat(600), "user": "u".repeat(512)}));
+    assert_eq!((body.model, body.user.map(|user| user.len())), (None, Some(512)));
+    let big: serde_json::Map<String, Value> = (0..9000).map(|n| (format!("key-{n}"), json!(n))).collect();
+    assert_eq!(chat(&json!({"metadata": big})).metadata, None);
+    assert_eq!(chat(&json!({"metadata": ["a"]})).metadata, None);
+}
+
+#[test]
+fn calls_that_use_no_tokens_are_estimated_at_none() {
+    for path in ["/v1/messages/count_tokens", "/v1/moderations", "/v1/models", "/v1beta/models/g:countTokens"]
+    {
+        let body =
+            read(path, if path == "/v1/models" { "" } else { r#"{"input":"hello","messages":["hello"]}"# });
+        assert!(!body.operation.uses_tokens(), "{path}");
+        assert_eq!((body.input, body.output(1024)), (0, 0), "{path}");
+    }
+    let body = read("/models/gpt2", r#"{"inputs":"hello world"}"#);
+    assert_eq!((body.dialect, body.input), (Dialect::Unknown, 2), "a body under /models is a call");
+}

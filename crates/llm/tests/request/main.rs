@@ -1,0 +1,32 @@
+//! Requests, read and edited: the corpus in `requests/`, the seeds' worked values, and everything a client might try.
+// Clippy knows a test by its attribute, and so misses the functions that tests share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod compressed;
+mod corpus;
+mod edits;
+mod estimate;
+mod nasty;
+mod properties;
+mod stream;
+
+use llm::request::{self, Extent, RequestBody};
+use serde_json::Value;
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn read(path: &str, body: impl AsRef<[u8]>) -> RequestBody {
+    request::read(path, "application/json", body.as_ref(), Extent::Whole)
+}
+
+fn chat(body: &Value) -> RequestBody {
+    read(CHAT, body.to_string())
+}
+
+/// The one place in which two texts differ: where, what stood there, and what stands there.
+fn difference<'a>(old: &'a [u8], new: &'a [u8]) -> (usize, &'a [u8], &'a [u8]) {
+    let prefix = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[prefix..], &new[prefix..]);
+    let suffix = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    (prefix, &old[..old.len() - suffix], &new[..new.len() - suffix])
+}

@@ -1,0 +1,58 @@
+//! Bodies that are deep, cut, or written in a way of their own.
+
+use crate::corpus::corpus;
+use crate::{CHAT, read};
+use llm::request::{self, Condition, Extent, edit};
+
+#[test]
+fn depth_costs_nothing() {
+    let depth = 100_000;
+    let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let objects = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+    for deep in [&nested, &objects] {
+        for field in ["messages", "metadata", "x", "stream_options", "max_tokens", "model"] {
+            let text = format!(r#"{{"{field}":{deep},"model":"m","stream":true,"prompt":"12345678"}}"#);
+            let body = read(CHAT, text.as_bytes());
+            assert_eq!((body.model.as_deref(), body.input), (Some("m"), 2), "{field}");
+            let usage = edit::ask_for_usage(&body, text.as_bytes());
+            assert!(usage.body.is_some() && usage.unasked, "{field}");
+            edit::cap_output(&body, text.as_bytes(), 9).unwrap();
+        }
+    }
+    for open in ["[", "{\"messages\":[", "{\"a\":", "[{\"content\":"] {
+        assert_eq!(read(CHAT, open.repeat(depth).as_bytes()).condition, Condition::Malformed, "{open}");
+    }
+}
+
+#[test]
+fn a_body_that_is_cut_is_judged_by_what_is_known() {
+    for sample in corpus() {
+        let whole = sample.read();
+        for length in 0..sample.body.len() {
+            let cut = Extent::Cut(Some(sample.body.len() as u64));
+            let body = request::read(&sample.path, &sample.content_type, &sample.body[..length], cut);
+            assert_eq!(body.condition, Condition::Cut);
+            if whole.operation == body.operation && whole.operation.uses_tokens() {
+                assert!(body.input >= sample.body.len() as u64 / 4, "{} at {length}", sample.name);
+            }
+        }
+    }
+    let body = request::read(
+        CHAT,
+        "",
+        br#"{"model":"m","max_tokens":7,"messages":[{"content":"hi"#,
+        Extent::Cut(None),
+    );
+    assert_eq!((body.model.as_deref(), body.max_output, body.input), (Some("m"), Some(7), 13));
+    let body = request::read(CHAT, "", br#"{"model":"m","messages":"#, Extent::Cut(Some(4_000_000)));
+    assert_eq!((body.input, body.output(1)), (1_000_000, 1_000_000));
+}
+
+#[test]
+fn utf_16_is_no_way_around() {
+    let text = r#"{"model":"dear","messages":[{"content":"12345678"}],"max_tokens":90}"#;
+    let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let body = request::read(CHAT, "application/json", &utf16, Extent::Whole);
+    assert_eq!((body.model.as_deref(), body.input, body.max_output), (Some("dear"), 2, Some(90)));
+    assert_eq!(body.condition, Condition::Read);
+}

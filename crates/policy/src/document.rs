@@ -1,0 +1,318 @@
+//! Reads what a person wrote, and finds everything that is wrong with it.
+//!
+//! A [`Node`] is a value with its path. Whatever reads it either gives something or a [`Reported`], which exists
+//! only where a mistake was written down: so nothing can be refused without a message, and nothing wrong can be
+//! taken. It knows JSON values, not what policies mean.
+
+use crate::duration;
+use crate::mistake::Mistake;
+use expression::order;
+use expression::suggest::nearest;
+use serde_json::{Map, Value};
+use std::cell::Cell;
+use std::time::Duration;
+
+mod strict;
+
+pub use strict::parse;
+
+/// Reads `value` with `reader`: what it gave and what was noted, or all mistakes.
+pub fn read<T>(
+    value: &Value,
+    reader: impl FnOnce(Node<'_>) -> Result<T, Reported>,
+) -> Result<(T, Vec<Mistake>), Vec<Mistake>> {
+    let (mistakes, notes) = (Mistakes::default(), Mistakes::default());
+    let read = reader(Node { value, path: String::new(), mistakes: &mistakes, notes: &notes });
+    match (read, mistakes.0.into_inner()) {
+        (Ok(read), mistakes) if mistakes.is_empty() => Ok((read, notes.0.into_inner())),
+        (_, mistakes) => Err(mistakes),
+    }
+}
+
+/// Every result before the first error is looked at, so that the mistakes of all are found.
+pub fn all<T>(results: impl Iterator<Item = Result<T, Reported>>) -> Result<Vec<T>, Reported> {
+    results.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// As [`all`], and no two that are the `same`: `complaint` says so about the second, given the first one's index.
+pub fn distinct<'a, T>(
+    read: impl Iterator<Item = (Node<'a>, Result<T, Reported>)>,
+    same: impl Fn(&T, &T) -> bool,
+    complaint: impl Fn(&T, usize) -> String,
+) -> Result<Vec<T>, Reported> {
+    let mut results: Vec<Result<T, Reported>> = Vec::new();
+    for (node, result) in read {
+        let result = result.and_then(|item| {
+            let is_same = |other: &Result<T, _>| other.as_ref().is_ok_and(|other| same(&item, other));
+            match results.iter().position(is_same) {
+                Some(first) => Err(node.refuse(complaint(&item, first))),
+                None => Ok(item),
+            }
+        });
+        results.push(result);
+    }
+    results.into_iter().collect()
+}
+
+/// Witness that a mistake has been written down.
+#[derive(Clone, Copy, Debug)]
+pub struct Reported(());
+
+#[derive(Default)]
+struct Mistakes(Cell<Vec<Mistake>>);
+
+impl Mistakes {
+    fn push(&self, path: &str, message: impl Into<String>) {
+        let mut mistakes = self.0.take();
+        mistakes.push(Mistake { path: path.to_owned(), message: message.into() });
+        self.0.set(mistakes);
+    }
+}
+
+/// The fields that an object may have.
+pub struct Fields {
+    /// Read.
+    pub known: &'static [&'static str],
+    /// Part of the language, but not built yet: refused by name. With the field in whose place it may stand.
+    pub later: &'static [(&'static str, Option<&'static str>)],
+    /// Not ours: any value will do.
+    pub ignored: &'static [&'static str],
+}
+
+/// A value and where it stands.
+#[derive(Clone)]
+pub struct Node<'a> {
+    value: &'a Value,
+    path: String,
+    mistakes: &'a Mistakes,
+    /// What is no mistake here, and may be one where the policy is to be used.
+    notes: &'a Mistakes,
+}
+
+impl<'a> Node<'a> {
+    /// Writes down what is wrong with it.
+    pub fn refuse(&self, message: impl Into<String>) -> Reported {
+        self.mistakes.push(&self.path, message);
+        Reported(())
+    }
+
+    /// Writes down what would be wrong with it in another place than this one.
+    pub fn note(&self, message: impl Into<String>) {
+        self.notes.push(&self.path, message);
+    }
+
+    /// The string in this field, if it is one. Refuses nothing.
+    pub fn peek(&self, field: &str) -> Option<&'a str> {
+        self.value.get(field).and_then(Value::as_str)
+    }
+
+    /// What stands there, if anything does. Refuses nothing.
+    pub fn at(&self, fields: &[&'static str]) -> Option<Node<'a>> {
+        let step = |node: Self, field: &&str| node.value.get(*field).map(|value| node.child(field, value));
+        fields.iter().try_fold(self.clone(), step)
+    }
+
+    /// An object with these fields and no others.
+    pub fn object(self, fields: &'static Fields) -> Result<Object<'a>, Reported> {
+        let object = Object { map: self.map()?, node: self, fields };
+        object.check_names();
+        Ok(object)
+    }
+
+    /// An object whose keys its author chose, in their order.
+    pub fn entries(&self) -> Result<Vec<(&'a str, Node<'a>)>, Reported> {
+        Ok(sorted(self.map()?).into_iter().map(|(name, value)| (name, self.child(name, value))).collect())
+    }
+
+    /// A list.
+    pub fn items(&self) -> Result<Vec<Node<'a>>, Reported> {
+        let items = self.value.as_array().ok_or_else(|| self.wrong_type("a list", ""))?;
+        let item = |(i, value)| Node { value, path: format!("{}[{i}]", self.path), ..self.clone() };
+        Ok(items.iter().enumerate().map(item).collect())
+    }
+
+    /// A string that is not blank.
+    pub fn text(&self) -> Result<&'a str, Reported> {
+        let unquoted = self.value.is_number() || self.value.is_boolean();
+        let hint = if unquoted { "; put it in quotes" } else { "" };
+        let text = self.value.as_str().ok_or_else(|| self.wrong_type("a string", hint))?;
+        if text.trim().is_empty() { Err(self.refuse("must not be empty")) } else { Ok(text) }
+    }
+
+    /// Whether it is a whole number, negative or not.
+    pub fn is_whole(&self) -> bool {
+        self.value.is_i64() || self.value.is_u64()
+    }
+
+    /// A whole number, at most `i64::MAX`: the largest that Kubernetes and CEL can hold.
+    pub fn whole_number(&self) -> Result<u64, Reported> {
+        let beyond = || self.value.as_f64().is_some_and(|number| number >= i64::MAX as f64);
+        match (self.value.as_u64(), self.value.as_i64()) {
+            (Some(number), Some(_)) => Ok(number),
+            _ if beyond() => Err(self.refuse(format!("must be at most {}", i64::MAX))),
+            _ => {
+                let hint = match self.value {
+                    Value::String(text) if text.parse::<u64>().is_ok() => "; leave the quotes out",
+                    Value::Number(number)
+                        if number.as_f64().is_some_and(|n| n >= 0.0 && n.fract() == 0.0) =>
+                    {
+                        "; write it in digits alone"
+                    }
+                    _ => "",
+                };
+                Err(self.wrong_type("a whole number, 0 or more", hint))
+            }
+        }
+    }
+
+    /// A duration within these bounds.
+    pub fn duration(&self, least: Duration, most: Duration) -> Result<Duration, Reported> {
+        let example = if least < Duration::from_secs(1) { "200ms" } else { "24h" };
+        if !self.value.is_string() {
+            return Err(self.wrong_type(&format!("a duration such as `{example}`"), ""));
+        }
+        let text = self.text()?;
+        let duration = duration::parse(text).ok_or_else(|| {
+            self.refuse(format!(
+                "`{}` is not a duration: write up to four numbers of up to five digits, each with its unit (ms, s, \
+                 m, h, d or w), such as `{example}` or `1h30m`",
+                shortened(text)
+            ))
+        })?;
+        if duration < least {
+            return Err(self.refuse(format!("must be at least {}", duration::text(least))));
+        }
+        if duration > most {
+            return Err(self.refuse(format!("must be at most {}", duration::text(most))));
+        }
+        Ok(duration)
+    }
+
+    /// One of these words; `later` are words of the language that are not built yet.
+    pub fn word<T: Copy>(&self, words: &[(&str, T)], later: &[&str]) -> Result<T, Reported> {
+        let text = self.value.as_str();
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| text == Some(word)) {
+            return Ok(*meaning);
+        }
+        Err(match later.iter().find(|word| text == Some(word)) {
+            Some(word) => self.refuse(format!("`{word}` is not supported yet")),
+            None => self.wrong_type(&listed(words.iter().map(|(word, _)| *word), "or"), ""),
+        })
+    }
+
+    fn map(&self) -> Result<&'a Map<String, Value>, Reported> {
+        self.value.as_object().ok_or_else(|| self.wrong_type("an object", ""))
+    }
+
+    fn child(&self, name: &str, value: &'a Value) -> Self {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let path = if name.is_empty() || !name.chars().all(plain) {
+            format!("{}[{}]", self.path, one_line(&Value::from(name).to_string()))
+        } else if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        };
+        Node { value, path, mistakes: self.mistakes, notes: self.notes }
+    }
+
+    fn wrong_type(&self, wanted: &str, hint: &str) -> Reported {
+        let found = match self.value {
+            Value::Null => "null".to_owned(),
+            Value::Bool(value) => format!("the boolean {value}"),
+            Value::Number(value) => format!("the number {value}"),
+            Value::String(value) if value.trim().is_empty() => "an empty string".to_owned(),
+            Value::String(value) => format!("the string `{}`", shortened(value)),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+        };
+        self.refuse(format!("must be {wanted}, but is {found}{hint}"))
+    }
+}
+
+/// An object whose field names have been checked.
+pub struct Object<'a> {
+    node: Node<'a>,
+    map: &'a Map<String, Value>,
+    fields: &'static Fields,
+}
+
+impl<'a> Object<'a> {
+    /// The object itself.
+    pub fn node(&self) -> &Node<'a> {
+        &self.node
+    }
+
+    /// A field that may be left out.
+    pub fn optional(&self, name: &str) -> Option<Node<'a>> {
+        self.map.get(name).map(|value| self.node.child(name, value))
+    }
+
+    /// A field that must be there.
+    pub fn required(&self, name: &str) -> Result<Node<'a>, Reported> {
+        if let Some(field) = self.optional(name) {
+            return Ok(field);
+        }
+        // Whoever wrote the field that stands in its place was told that that one is not supported; "is required"
+        // on top would send them the wrong way.
+        let replaced = |(later, place): &(&str, _)| *place == Some(name) && self.map.contains_key(*later);
+        if self.fields.later.iter().any(replaced) {
+            return Err(Reported(()));
+        }
+        Err(self.node.child(name, &Value::Null).refuse("is required"))
+    }
+
+    fn check_names(&self) {
+        for (name, value) in sorted(self.map) {
+            let field = self.node.child(name, value);
+            if self.fields.later.iter().any(|(later, _)| *later == name) {
+                field.refuse(format!("`{name}` is not supported yet"));
+            } else if !self.fields.known.contains(&name) && !self.fields.ignored.contains(&name) {
+                field.refuse(unknown(name, self.fields.known));
+            }
+        }
+    }
+}
+
+fn unknown(name: &str, known: &[&'static str]) -> String {
+    match nearest(name, known.iter().copied()) {
+        Some(candidate) => format!("unknown field; did you mean `{candidate}`?"),
+        None => format!("unknown field; known here: {}", listed(known.iter().copied(), "and")),
+    }
+}
+
+/// In the order of the keys, whatever features `serde_json` was built with.
+fn sorted(map: &Map<String, Value>) -> Vec<(&str, &Value)> {
+    let mut entries: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    order::sort_by(&mut entries, |(one, _), (other, _)| one.cmp(other));
+    entries
+}
+
+fn listed<'a>(words: impl Iterator<Item = &'a str>, last: &str) -> String {
+    let mut words: Vec<_> = words.map(|word| format!("`{word}`")).collect();
+    match (words.pop(), words.is_empty()) {
+        (Some(only), true) => only,
+        (Some(end), false) => format!("{} {last} {end}", words.join(", ")),
+        (None, _) => String::new(),
+    }
+}
+
+/// On one line, and short enough for a message.
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60).and_then(|(end, _)| text.get(..end)) {
+        Some(start) => format!("{}...", one_line(start)),
+        None => one_line(text),
+    }
+}
+
+/// Control characters would break a log line, or a terminal.
+pub fn one_line(text: &str) -> String {
+    text.chars().fold(String::new(), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_debug())
+        } else {
+            line.push(c)
+        }
+        line
+    })
+}

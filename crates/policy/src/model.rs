@@ -1,0 +1,246 @@
+//! A TokenRateLimitPolicy as its author wrote it, read from JSON with every mistake told.
+
+use crate::document;
+use crate::mistake::Mistake;
+use expression::cel::Expression;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub mod names;
+mod price;
+pub mod reader;
+mod unit;
+mod usage;
+
+pub use price::micro_usd;
+pub use price::{Price, Tariff, usd_text};
+pub use unit::{Period, Unit, Window};
+pub use usage::{OnMissing, StreamUsage, UsageRules};
+
+/// One policy, its expressions compiled.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// `metadata.namespace`, "default" if absent.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// What it applies to.
+    pub target: Target,
+    /// All must hold, for the whole policy.
+    pub when: Vec<Expression>,
+    /// In the order of their names.
+    pub limits: Vec<Limit>,
+    /// How its rules stand to those of a more specific policy.
+    pub precedence: Precedence,
+    /// What happens when the adapter cannot answer in time.
+    pub failure_mode: FailureMode,
+    /// How responses are read.
+    pub usage: UsageRules,
+    /// The first that is for a model is its own.
+    pub prices: Vec<Price>,
+    /// How its refusals differ from what the caller's dialect says.
+    pub on_exceeded: Option<Arc<OnExceeded>>,
+    /// What is wrong with it where request bodies are not read: each fact that only a body tells.
+    pub needs_body: Vec<Mistake>,
+}
+
+/// A policy's own refusal. What it does not say is as without it.
+#[derive(Clone, Debug)]
+pub struct OnExceeded {
+    /// Instead of 429.
+    pub status: Option<u16>,
+    /// Set on it, by lower-case name.
+    pub headers: Vec<(String, String)>,
+    /// Its whole body.
+    pub body: Option<Expression>,
+}
+
+/// `targetRef`. The namespace is the policy's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Gateway or HTTPRoute.
+    pub kind: TargetKind,
+    /// Its name.
+    pub name: String,
+    /// A listener of the Gateway, or a rule of the HTTPRoute.
+    pub section: Option<String>,
+}
+
+/// What a policy can target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetKind {
+    /// All routes of a gateway.
+    Gateway,
+    /// One route.
+    HttpRoute,
+}
+
+/// How a policy's rules stand to those of a more specific policy, as a route's is to its gateway's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precedence {
+    /// `limits`: both apply.
+    #[default]
+    Own,
+    /// `defaults`: the more specific one's prevail.
+    Defaults(Strategy),
+    /// `overrides`: these prevail.
+    Overrides(Strategy),
+}
+
+/// What prevailing replaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// All of the other policy's rules.
+    #[default]
+    Atomic,
+    /// Its limits of the same names, and its `when`.
+    Merge,
+}
+
+/// What happens when the adapter cannot answer in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailureMode {
+    /// The request goes on, unlimited, and is counted.
+    #[default]
+    Allow,
+    /// The request is answered with 503.
+    Deny,
+}
+
+/// One entry of `limits`.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// Its key.
+    pub name: String,
+    /// All must hold, or the limit does not apply.
+    pub when: Vec<Expression>,
+    /// Whose bucket. None: one bucket for all.
+    pub counters: Vec<Expression>,
+    /// At least one; no two of the same unit and window.
+    pub rates: Vec<Rate>,
+    /// What to hold, in each rate's own unit. `None`: the estimate.
+    pub amount: Option<Expression>,
+    /// How long a hold may live.
+    pub ttl: Ttl,
+    /// Where it is false, the limit counts and refuses nothing. `None`: it is true.
+    pub enforce_when: Option<Expression>,
+    /// A request without a maximum of its own gets one: the output that was held for.
+    pub caps_output: bool,
+}
+
+impl Limit {
+    /// Whatever is evaluated for it, at whatever time.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let of_rates = self.rates.iter().flat_map(|rate| {
+            let max = match &rate.max {
+                Maximum::From(max) => Some(max),
+                Maximum::Fixed(_) => None,
+            };
+            max.into_iter().chain(&rate.cost)
+        });
+        let ttl = match &self.ttl {
+            Ttl::From(ttl) => Some(ttl),
+            Ttl::Fixed(_) => None,
+        };
+        let own = self.when.iter().chain(&self.counters).chain(&self.amount).chain(&self.enforce_when);
+        own.chain(ttl).chain(of_rates)
+    }
+}
+
+/// How long a hold may live.
+#[derive(Clone, Debug)]
+pub enum Ttl {
+    /// This long.
+    Fixed(Duration),
+    /// As long as each request's own facts say.
+    From(Expression),
+}
+
+/// A maximum per window.
+#[derive(Clone, Debug)]
+pub struct Rate {
+    /// The most that may be used in a window, in `unit`.
+    pub max: Maximum,
+    /// Over which time.
+    pub window: Window,
+    /// What is counted.
+    pub unit: Unit,
+    /// What a response costs, in `unit` (micro-USD for money). `None`: what its usage says.
+    pub cost: Option<Expression>,
+}
+
+/// How much a rate lets pass.
+#[derive(Clone, Debug)]
+pub enum Maximum {
+    /// `limit`: this much; money in micro-USD.
+    Fixed(u64),
+    /// `limitFrom`: as each request's own facts say.
+    From(Expression),
+}
+
+impl Maximum {
+    /// The policy's own number, if it has one.
+    pub fn fixed(&self) -> Option<u64> {
+        match self {
+            Self::Fixed(max) => Some(*max),
+            Self::From(_) => None,
+        }
+    }
+}
+
+/// The longest life of a hold whose policy names none.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
+
+impl Policy {
+    /// Reads one object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`, with every mistake. It may not name a section
+    /// of its target: without a cluster nobody knows them.
+    pub fn read(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
+        document::read(document, reader::policy).map(Self::noted)
+    }
+
+    /// The same, of a cluster.
+    pub fn read_in_cluster(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
+        document::read(document, reader::policy_in_cluster).map(Self::noted)
+    }
+
+    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone, and a path that
+    /// a query is no part of.
+    pub fn warnings(&self) -> Vec<Mistake> {
+        let chosen = |limit: &&Limit| {
+            !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
+        };
+        let bucket = |limit: &Limit| Mistake {
+            path: format!("limits.{}.counters", limit.name),
+            message: "only the request's body says whose bucket it is, so each client chooses its own"
+                .to_owned(),
+        };
+        let mut warnings = evaded("when", &self.when);
+        for limit in &self.limits {
+            warnings.extend(evaded(&format!("limits.{}.when", limit.name), &limit.when));
+        }
+        warnings.extend(self.limits.iter().filter(chosen).map(bucket));
+        warnings
+    }
+
+    fn noted((policy, needs_body): (Self, Vec<Mistake>)) -> Self {
+        Self { needs_body, ..policy }
+    }
+}
+
+/// Predicates that a client makes false by a query, which most upstreams do not mind.
+fn evaded(path: &str, when: &[Expression]) -> Vec<Mistake> {
+    let names_path = |predicate: &Expression| {
+        let tests = predicate.guards().into_iter().flat_map(|guard| guard.tests);
+        tests
+            .into_iter()
+            .any(|test| test.fact == ["request", "path"] && !test.prefix && !test.text.contains('?'))
+    };
+    let evaded = when.iter().enumerate().filter(|(_, predicate)| names_path(predicate));
+    let warning = |(index, _)| Mistake {
+        path: format!("{path}[{index}].predicate"),
+        message:
+            "`request.path` has the query in it, so a `?` at its end evades this; `request.url_path` has not"
+                .to_owned(),
+    };
+    evaded.map(warning).collect()
+}

@@ -1,0 +1,55 @@
+//! The names that identify a policy and a limit. Descriptors join them with `/`, so none may hold one.
+
+use crate::document::{Node, Reported, shortened};
+
+/// What is named, and so which names there are.
+pub struct Rule {
+    what: &'static str,
+    is: fn(&str) -> bool,
+    alphabet: &'static str,
+}
+
+/// A Kubernetes namespace.
+pub const NAMESPACE: Rule = Rule {
+    what: "a namespace",
+    is: is_namespace,
+    alphabet: "at most 63 lower-case letters, digits and `-`, with a letter or digit at both ends",
+};
+/// A Kubernetes object.
+pub const POLICY: Rule = Rule {
+    what: "the name of a policy",
+    is: is_object,
+    alphabet: "at most 253 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends",
+};
+/// A limit. Kuadrant leaves these to the author; what people write there is `free`, `api_key`, `perUser`.
+pub const LIMIT: Rule = Rule {
+    what: "the name of a limit",
+    is: |name| is_name(name, 63, |c| c.is_ascii_alphanumeric(), "-_"),
+    alphabet: "at most 63 letters, digits, `-` and `_`, with a letter or digit at both ends",
+};
+
+impl Rule {
+    /// Whether `name`, which stands at `node`, follows the rule.
+    pub fn check(&self, name: &str, node: &Node<'_>) -> Result<String, Reported> {
+        if (self.is)(name) {
+            return Ok(name.to_owned());
+        }
+        let Self { what, alphabet, .. } = self;
+        Err(node.refuse(format!("`{}` is not {what}: use {alphabet}", shortened(name))))
+    }
+}
+
+pub fn is_namespace(name: &str) -> bool {
+    is_name(name, 63, |c| c.is_ascii_lowercase() || c.is_ascii_digit(), "-")
+}
+
+pub fn is_object(name: &str) -> bool {
+    is_name(name, 253, |c| c.is_ascii_lowercase() || c.is_ascii_digit(), "-.")
+}
+
+fn is_name(name: &str, most: usize, outer: impl Fn(char) -> bool, inner: &str) -> bool {
+    name.len() <= most
+        && name.starts_with(&outer)
+        && name.ends_with(&outer)
+        && name.chars().all(|c| outer(c) || inner.contains(c))
+}

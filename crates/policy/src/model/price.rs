@@ -1,0 +1,164 @@
+//! Money: prices by model, and what tokens cost. All amounts are whole micro-USD, so nothing is lost in fractions.
+
+use llm::meter::Usage;
+
+/// Micro-USD in a USD, and tokens in the unit of a price.
+const MILLION: u128 = 1_000_000;
+
+/// What a model's tokens cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// The model's name; `*` stands for any run of characters.
+    pub model: String,
+    /// What its tokens cost.
+    pub tariff: Tariff,
+}
+
+/// Micro-USD for a million tokens each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tariff {
+    /// Prompt tokens.
+    pub input: u64,
+    /// Of those, the ones that came from a cache.
+    pub cached: u64,
+    /// Completion tokens.
+    pub output: u64,
+}
+
+impl Price {
+    /// Whether it is this model's. A model that is not known has no name.
+    pub fn is_for(&self, model: &str) -> bool {
+        glob(&self.model, model)
+    }
+}
+
+impl Tariff {
+    /// What a response costs in micro-USD, rounded up; saturates.
+    pub fn cost(&self, usage: &Usage) -> u64 {
+        let cached = usage.cached.min(usage.input);
+        // What a total has beyond its parts is of no kind that has a price of its own: it costs what output does.
+        let output = usage.total.saturating_sub(usage.input).max(usage.output);
+        let parts =
+            [(usage.input.saturating_sub(cached), self.input), (cached, self.cached), (output, self.output)];
+        let sum = parts
+            .iter()
+            .map(|(tokens, price)| u128::from(*tokens).saturating_mul(u128::from(*price)))
+            .fold(0_u128, u128::saturating_add);
+        u64::try_from(sum.div_ceil(MILLION)).unwrap_or(u64::MAX)
+    }
+}
+
+/// USD as a decimal with up to six places, in micro-USD.
+pub fn micro_usd(text: &str) -> Option<u64> {
+    let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(places) || places.len() > 6 {
+        return None;
+    }
+    let whole: u64 = whole.parse().ok()?;
+    let places: u64 = format!("{places:0<6}").parse().ok()?;
+    let micro = whole.checked_mul(1_000_000)?.checked_add(places)?;
+    i64::try_from(micro).is_ok().then_some(micro)
+}
+
+/// Micro-USD as people read it: `5.00`, `0.000125`.
+pub fn usd_text(micro: u64) -> String {
+    let places = format!("{:06}", micro % 1_000_000);
+    let kept = places.trim_end_matches('0');
+    format!("{}.{kept:0<2}", micro / 1_000_000)
+}
+
+/// Whether a name is of a pattern's form. In time proportional to the product of their lengths, whatever the pattern.
+fn glob(pattern: &str, name: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(last) = pieces.next_back() else { return rest.is_empty() };
+    for piece in pieces {
+        match rest.find(piece).and_then(|at| rest.get(at.saturating_add(piece.len())..)) {
+            Some(after) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(input: u64, cached: u64, output: u64) -> Usage {
+        Usage { input, cached, output, total: input.saturating_add(output), ..Usage::default() }
+    }
+
+    #[test]
+    fn money_is_rounded_up_to_a_whole_micro_usd() {
+        let tariff = Tariff { input: 2_500_000, cached: 1_250_000, output: 10_000_000 };
+        let table = [
+            (usage(0, 0, 0), 0),
+            (usage(1, 0, 0), 3),
+            (usage(2, 0, 0), 5),
+            (usage(1000, 0, 500), 7500),
+            (usage(1000, 400, 500), 7000),
+            // More cached than there is input counts as all of it.
+            (usage(10, u64::MAX, 0), 13),
+            (usage(u64::MAX, 0, u64::MAX), u64::MAX),
+            (Usage { input: 10, output: 5, total: 20, ..Usage::default() }, 125),
+        ];
+        for (usage, micro) in table {
+            assert_eq!(tariff.cost(&usage), micro, "{usage:?}");
+        }
+        let cheap = Tariff { input: 1, cached: 0, output: 0 };
+        assert_eq!((cheap.cost(&usage(1, 0, 0)), cheap.cost(&usage(1, 1, 0))), (1, 0));
+    }
+
+    #[test]
+    fn usd_have_up_to_six_places() {
+        let table = [
+            ("5", Some(5_000_000)),
+            ("5.00", Some(5_000_000)),
+            ("0.000001", Some(1)),
+            ("2.5", Some(2_500_000)),
+            ("9223372036854.775807", Some(i64::MAX as u64)),
+            ("9223372036854.775808", None),
+            ("99999999999999999999", None),
+            ("0.0000001", None),
+            (".5", None),
+            ("5.", None),
+            ("-1", None),
+            ("+1", None),
+            ("1e3", None),
+            ("1,5", None),
+            ("", None),
+        ];
+        for (text, micro) in table {
+            assert_eq!(micro_usd(text), micro, "{text:?}");
+        }
+        let told: Vec<_> = [5_000_000, 1, 125_000, 0, 1_234_560].map(usd_text).into();
+        assert_eq!(told, ["5.00", "0.000001", "0.125", "0.00", "1.23456"]);
+    }
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        let matching = [
+            ("*", ""),
+            ("*", "gpt-4o"),
+            ("gpt-4o", "gpt-4o"),
+            ("gpt-4o*", "gpt-4o-mini"),
+            ("gpt-4o*", "gpt-4o"),
+            ("*/gpt-*-mini", "openai/gpt-4o-mini"),
+            ("a*b*c", "a-b-b-c"),
+            ("**", "x"),
+        ];
+        let other = [
+            ("gpt-4o", "gpt-4o-mini"),
+            ("gpt-4o*", "GPT-4o"),
+            ("a*b*c", "acb"),
+            ("a*a", "a"),
+            ("", "x"),
+            ("x*", ""),
+        ];
+        assert!(matching.iter().all(|(pattern, name)| glob(pattern, name)));
+        assert!(!other.iter().any(|(pattern, name)| glob(pattern, name)));
+    }
+}

@@ -1,0 +1,329 @@
+//! Document → [`Policy`]. Everything is read before anything is given up, so one pass tells every mistake.
+
+mod limits;
+
+use super::usage::{UsageRules, data_extraction, usage};
+use super::{
+    FailureMode, Limit, OnExceeded, Policy, Precedence, Price, Strategy, Target, TargetKind, Tariff, names,
+    price,
+};
+use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
+use expression::cel::{Expression, Phase, Use};
+use limits::limits;
+use llm::meter::UsagePointers;
+use std::sync::Arc;
+
+/// And how plain `limits` stand to a more specific policy's. Kuadrant calls its own implicit defaults.
+const VERSIONS: &[(&str, Precedence)] = &[
+    ("weir.dev/v1alpha1", Precedence::Own),
+    ("kuadrant.io/v1alpha1", Precedence::Defaults(Strategy::Atomic)),
+];
+const KINDS: &[(&str, ())] = &[("TokenRateLimitPolicy", ())];
+const GROUPS: &[(&str, ())] = &[("gateway.networking.k8s.io", ())];
+const TARGETS: &[(&str, TargetKind)] =
+    &[("Gateway", TargetKind::Gateway), ("HTTPRoute", TargetKind::HttpRoute)];
+pub const FAILURE_MODES: &[(&str, FailureMode)] =
+    &[("Allow", FailureMode::Allow), ("Deny", FailureMode::Deny)];
+
+const DOCUMENT: Fields =
+    Fields { known: &["apiVersion", "kind", "metadata", "spec"], later: &[], ignored: &["status"] };
+const METADATA: Fields = Fields {
+    known: &["name", "namespace"],
+    later: &[],
+    ignored: &[
+        "annotations",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "labels",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    ],
+};
+const SPEC: Fields = Fields {
+    known: &[
+        "targetRef",
+        "when",
+        "limits",
+        "defaults",
+        "overrides",
+        "failureMode",
+        "usage",
+        "prices",
+        "onExceeded",
+        "dataExtraction",
+    ],
+    later: &[],
+    ignored: &[],
+};
+const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
+const BLOCK: Fields =
+    Fields { known: &["strategy", "when", "limits", "dataExtraction"], later: &[], ignored: &[] };
+const STRATEGIES: &[(&str, Strategy)] = &[("atomic", Strategy::Atomic), ("merge", Strategy::Merge)];
+const PRICE: Fields =
+    Fields { known: &["model", "input", "cachedInput", "output"], later: &[], ignored: &[] };
+const ON_EXCEEDED: Fields = Fields { known: &["status", "headers", "body"], later: &[], ignored: &[] };
+/// What to do about a policy that needs request bodies.
+const BUFFER: &str = "the filter's configuration must say `requestBody: {\"access\": \"Buffer\"}`";
+const PREDICATE: Fields = Fields { known: &["predicate"], later: &[], ignored: &[] };
+
+/// One policy, of no cluster: a section is a listener or a rule, which only a cluster's Gateway or HTTPRoute can tell.
+pub fn policy(document: Node<'_>) -> Result<Policy, Reported> {
+    let policy = policy_in_cluster(document.clone());
+    match document.at(&["spec", "targetRef", "sectionName"]) {
+        Some(section) => Err(section.refuse("only a cluster knows the sections of a target")),
+        None => policy,
+    }
+}
+
+/// One policy.
+pub fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> {
+    if let Some(kind) = document.peek("kind").filter(|kind| !is_one_of(kind, KINDS))
+        && !document.peek("apiVersion").is_some_and(|version| is_one_of(version, VERSIONS))
+    {
+        // Another kind of object altogether: what else is in it cannot be judged.
+        return Err(document.refuse(format!(
+            "is a `{}`, not a `TokenRateLimitPolicy` of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`",
+            shortened(kind)
+        )));
+    }
+    let document = document.object(&DOCUMENT)?;
+    let version = document.required("apiVersion").and_then(|node| node.word(VERSIONS, &[]));
+    let kind = document.required("kind").and_then(|node| node.word(KINDS, &[]));
+    let metadata = document.required("metadata").and_then(metadata);
+    let spec = document.required("spec").and_then(spec);
+    let (plain, _) = (version?, kind?);
+    let (namespace, name) = metadata?;
+    let Spec { target, rules, failure_mode, usage, prices, on_exceeded } = spec?;
+    let Rules { precedence, when, limits, pointers } = rules;
+    let usage = UsageRules { pointers: usage.pointers.or(pointers.map(Arc::new)), ..usage };
+    let precedence = if precedence == Precedence::Own { plain } else { precedence };
+    let (on_exceeded, needs_body) = (on_exceeded.map(Arc::new), Vec::new());
+    Ok(Policy {
+        namespace,
+        name,
+        target,
+        when,
+        limits,
+        precedence,
+        failure_mode,
+        usage,
+        prices,
+        on_exceeded,
+        needs_body,
+    })
+}
+
+fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
+    let metadata = node.object(&METADATA)?;
+    let name = metadata.required("name").and_then(|node| names::POLICY.check(node.text()?, &node));
+    let namespace = match metadata.optional("namespace") {
+        Some(node) => node.text().and_then(|name| names::NAMESPACE.check(name, &node)),
+        None => Ok("default".to_owned()),
+    };
+    Ok((namespace?, name?))
+}
+
+struct Spec {
+    target: Target,
+    rules: Rules,
+    failure_mode: FailureMode,
+    usage: UsageRules,
+    prices: Vec<Price>,
+    on_exceeded: Option<OnExceeded>,
+}
+
+struct Rules {
+    precedence: Precedence,
+    when: Vec<Expression>,
+    limits: Vec<Limit>,
+    pointers: Option<UsagePointers>,
+}
+
+fn spec(node: Node<'_>) -> Result<Spec, Reported> {
+    let spec = node.object(&SPEC)?;
+    let target = spec.required("targetRef").and_then(target);
+    let rules = rules(&spec);
+    let failure_mode = spec.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
+    let usage = spec.optional("usage").map(usage).transpose();
+    let prices = spec.optional("prices").map(|node| prices(&node)).transpose();
+    let on_exceeded = spec.optional("onExceeded").map(on_exceeded).transpose();
+    let (rules, usage) = (rules?, usage?.unwrap_or_default());
+    if rules.pointers.is_some() && usage.pointers.is_some() {
+        return Err(spec
+            .node()
+            .refuse("`usage.pointers` and `dataExtraction` say the same; a policy has one of them"));
+    }
+    Ok(Spec {
+        target: target?,
+        rules,
+        failure_mode: failure_mode?.unwrap_or_default(),
+        usage,
+        prices: prices?.unwrap_or_default(),
+        on_exceeded: on_exceeded?,
+    })
+}
+
+/// From `limits`, `defaults` or `overrides`: one of them.
+fn rules(spec: &Object<'_>) -> Result<Rules, Reported> {
+    let priced = spec.optional("prices").is_some();
+    let (own, defaults, overrides) =
+        (spec.optional("limits"), spec.optional("defaults"), spec.optional("overrides"));
+    let (block, precedence): (_, fn(Strategy) -> Precedence) = match (&own, defaults, overrides) {
+        (_, Some(_), Some(node)) => {
+            return Err(node.refuse("stands beside `defaults`; a policy has one of them"));
+        }
+        (Some(_), Some(node), _) | (Some(_), _, Some(node)) => {
+            return Err(node.refuse("stands beside `limits`; a policy has one of them"));
+        }
+        (None, Some(node), None) => (node, Precedence::Defaults),
+        (None, None, Some(node)) => (node, Precedence::Overrides),
+        (_, None, None) => {
+            let when = spec.optional("when").map(when).transpose();
+            let limits = spec.required("limits").and_then(|node| limits(&node, priced));
+            let pointers = data_extraction(spec)?;
+            let (when, limits) = (when?.unwrap_or_default(), limits?);
+            return Ok(Rules { precedence: Precedence::Own, when, limits, pointers });
+        }
+    };
+    let block = block.object(&BLOCK)?;
+    let strategy = block.optional("strategy").map(|node| node.word(STRATEGIES, &[])).transpose();
+    let own_when = block.optional("when").map(when).transpose();
+    let limits = block.required("limits").and_then(|node| limits(&node, priced));
+    let pointers = data_extraction(&block);
+    if let Some(node) = spec.optional("when").or_else(|| spec.optional("dataExtraction")) {
+        return Err(node.refuse("must stand inside `defaults` or `overrides`, beside the limits it is for"));
+    }
+    Ok(Rules {
+        precedence: precedence(strategy?.unwrap_or_default()),
+        when: own_when?.unwrap_or_default(),
+        limits: limits?,
+        pointers: pointers?,
+    })
+}
+
+fn target(node: Node<'_>) -> Result<Target, Reported> {
+    let target = node.object(&TARGET)?;
+    let group = target.required("group").and_then(|node| node.word(GROUPS, &[]));
+    let kind = target.required("kind").and_then(|node| node.word(TARGETS, &[]));
+    // Without a cluster this is the name of an Envoy route, which may be any text.
+    let name = target.required("name").and_then(|node| node.text());
+    let section = target.optional("sectionName").map(|node| node.text()).transpose();
+    group?;
+    Ok(Target { kind: kind?, name: name?.to_owned(), section: section?.map(str::to_owned) })
+}
+
+fn when(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
+    all(node.items()?.into_iter().map(|item| {
+        item.object(&PREDICATE)?.required("predicate").and_then(|node| expression(&node, Use::Predicate))
+    }))
+}
+
+/// USD: whole, or a decimal text.
+fn money(node: &Node<'_>) -> Result<u64, Reported> {
+    if node.is_whole() {
+        let usd = node.whole_number()?;
+        return usd
+            .checked_mul(1_000_000)
+            .filter(|micro| i64::try_from(*micro).is_ok())
+            .ok_or_else(|| node.refuse("is more money than can be counted"));
+    }
+    let text = node.text()?;
+    price::micro_usd(text).ok_or_else(|| {
+        let told = shortened(text);
+        node.refuse(format!("`{told}` is not an amount of USD with up to six places, such as `5.00`"))
+    })
+}
+
+fn prices(node: &Node<'_>) -> Result<Vec<Price>, Reported> {
+    distinct(
+        node.items()?.into_iter().map(|item| (item.clone(), price(item))),
+        |price, other| price.model == other.model,
+        |_, first| format!("is for the same model as prices[{first}]"),
+    )
+}
+
+fn price(node: Node<'_>) -> Result<Price, Reported> {
+    let price = node.object(&PRICE)?;
+    let model = price.required("model").and_then(|node| Ok((node.text()?, node)));
+    if let Ok((glob, node)) = &model
+        && *glob != "*"
+    {
+        // Unknown, every model would cost what the last `*` does.
+        node.note(format!("the model is in the request's body: {BUFFER}"));
+    }
+    let input = price.required("input").and_then(|node| money(&node));
+    let cached = price.optional("cachedInput").map(|node| money(&node)).transpose();
+    let output = price.required("output").and_then(|node| money(&node));
+    let (input, cached) = (input?, cached?);
+    let tariff = Tariff { input, cached: cached.unwrap_or(input), output: output? };
+    Ok(Price { model: model?.0.to_owned(), tariff })
+}
+
+fn on_exceeded(node: Node<'_>) -> Result<OnExceeded, Reported> {
+    let own = node.object(&ON_EXCEEDED)?;
+    let status = own.optional("status").map(|node| status(&node)).transpose();
+    let headers = own.optional("headers").map(|node| {
+        all(node
+            .entries()?
+            .into_iter()
+            .map(|(name, node)| Ok((header_name(name, &node)?, header_value(&node)?))))
+    });
+    let headers = headers.transpose();
+    let body = own.optional("body").map(|node| expression(&node, Use::Text)).transpose();
+    Ok(OnExceeded { status: status?, headers: headers?.unwrap_or_default(), body: body? })
+}
+
+fn status(node: &Node<'_>) -> Result<u16, Reported> {
+    let status = node.whole_number()?;
+    u16::try_from(status)
+        .ok()
+        .filter(|status| (400..600).contains(status))
+        .ok_or_else(|| node.refuse("must be a status of an error: 400 to 599"))
+}
+
+fn header_name(name: &str, node: &Node<'_>) -> Result<String, Reported> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Err(node.refuse("is no name of a header"));
+    }
+    let name = name.to_ascii_lowercase();
+    if ["connection", "content-length", "transfer-encoding", "upgrade"].contains(&name.as_str()) {
+        return Err(node.refuse("is set by Envoy itself"));
+    }
+    Ok(name)
+}
+
+fn header_value(node: &Node<'_>) -> Result<String, Reported> {
+    let value = node.text()?;
+    if value.chars().any(char::is_control) {
+        Err(node.refuse("must be on one line"))
+    } else {
+        Ok(value.to_owned())
+    }
+}
+
+fn expression(node: &Node<'_>, purpose: Use) -> Result<Expression, Reported> {
+    expression_in(node, Phase::Request, purpose)
+}
+
+fn expression_in(node: &Node<'_>, phase: Phase, purpose: Use) -> Result<Expression, Reported> {
+    // YAML's block strings end in a line break, and a counter's text is part of its identity.
+    let compiled = Expression::compile(node.text()?.trim(), phase, purpose);
+    // The error may quote the expression, with whatever characters are in it.
+    let compiled = compiled.map_err(|error| node.refuse(one_line(&error)))?;
+    if let Some(fact) = compiled.fact_of_body() {
+        node.note(format!("`{}` is in the request's body: {BUFFER}", one_line(&fact)));
+    }
+    Ok(compiled)
+}
+
+fn is_one_of<T>(word: &str, words: &[(&str, T)]) -> bool {
+    words.iter().any(|(known, _)| *known == word)
+}

@@ -1,0 +1,186 @@
+//! `limits` → [`Limit`]s.
+
+use super::{BUFFER, expression, expression_in, money, when};
+use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
+use crate::duration;
+use crate::model::{DEFAULT_TTL, Limit, Maximum, Period, Rate, Ttl, Unit, Window, names};
+use expression::cel::{Expression, Phase, Use};
+use std::time::Duration;
+
+const UNITS: &[(&str, Unit)] = &[
+    ("tokens", Unit::Tokens),
+    ("requests", Unit::Requests),
+    ("inputTokens", Unit::InputTokens),
+    ("outputTokens", Unit::OutputTokens),
+    ("usd", Unit::Usd),
+    ("concurrency", Unit::Concurrency),
+];
+const PERIODS: &[(&str, Period)] = &[("Day", Period::Day), ("Week", Period::Week), ("Month", Period::Month)];
+const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
+const LIMIT: Fields = Fields {
+    known: &["when", "counters", "rates", "reservation", "enforceWhen", "outputCap"],
+    later: &[],
+    ignored: &[],
+};
+const RATE: Fields =
+    Fields { known: &["limit", "limitFrom", "window", "period", "unit", "cost"], later: &[], ignored: &[] };
+const RESERVATION: Fields = Fields { known: &["amount", "ttl"], later: &[], ignored: &[] };
+const COUNTER: Fields = Fields { known: &["expression"], later: &[], ignored: &[] };
+
+/// `priced`: the policy says what tokens cost.
+pub(super) fn limits(node: &Node<'_>, priced: bool) -> Result<Vec<Limit>, Reported> {
+    let limits = node.entries()?;
+    if limits.is_empty() {
+        return Err(node.refuse("must have at least one limit"));
+    }
+    all(limits.into_iter().map(|(name, node)| limit(name, node, priced)))
+}
+
+fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
+    let name = names::LIMIT.check(name, &node);
+    let limit = node.object(&LIMIT)?;
+    let when = limit.optional("when").map(when).transpose();
+    let counters = limit.optional("counters").map(counters).transpose();
+    let rates = limit.required("rates").and_then(|node| rates(&node, priced));
+    let reservation = limit.optional("reservation").map(reservation).transpose();
+    let enforce_when =
+        limit.optional("enforceWhen").map(|node| expression(&node, Use::Predicate)).transpose();
+    let caps_output =
+        limit.optional("outputCap").map(|node| caps_output(&node, rates.as_deref())).transpose();
+    let (amount, ttl) = reservation?.unwrap_or((None, Ttl::Fixed(DEFAULT_TTL)));
+    Ok(Limit {
+        name: name?,
+        when: when?.unwrap_or_default(),
+        counters: counters?.unwrap_or_default(),
+        rates: rates?,
+        amount,
+        ttl,
+        enforce_when: enforce_when?,
+        caps_output: caps_output?.unwrap_or_default(),
+    })
+}
+
+/// A cap comes from what is held, and goes into the request's body.
+fn caps_output(node: &Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<bool, Reported> {
+    if !node.word(OUTPUT_CAPS, &[])? {
+        return Ok(false);
+    }
+    let of_output = |rate: &Rate| matches!(rate.unit, Unit::Tokens | Unit::OutputTokens | Unit::Usd);
+    if rates.is_ok_and(|rates| !rates.iter().any(of_output)) {
+        return Err(node
+            .refuse("`Inject` needs a rate of `tokens`, `outputTokens` or `usd`: what it holds is the cap"));
+    }
+    node.note(format!("`Inject` changes the request's body: {BUFFER}"));
+    Ok(true)
+}
+
+fn counters(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
+    let read = |item: Node<'_>| expression(&item.object(&COUNTER)?.required("expression")?, Use::Counter);
+    distinct(
+        node.items()?.into_iter().map(|item| (item.clone(), read(item))),
+        |counter, other| counter.source() == other.source(),
+        |_, first| format!("is the same as counters[{first}]"),
+    )
+}
+
+fn rates(node: &Node<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
+    let items = node.items()?;
+    if items.is_empty() {
+        return Err(node.refuse("must have at least one rate"));
+    }
+    distinct(
+        items.into_iter().map(|item| (item.clone(), rate(item, priced))),
+        |rate, other| (rate.unit, rate.window) == (other.unit, other.window),
+        |rate, first| {
+            let (unit, window) = (rate.unit.name(), rate.window);
+            match window {
+                Window::Fixed(_) => {
+                    format!("counts {unit} in a window of {window}, which rates[{first}] does already")
+                }
+                Window::Period(_) => format!("counts {unit} per {window}, which rates[{first}] does already"),
+                Window::Now => format!("counts {unit}, which rates[{first}] does already"),
+            }
+        },
+    )
+}
+
+fn rate(node: Node<'_>, priced: bool) -> Result<Rate, Reported> {
+    let rate = node.object(&RATE)?;
+    let unit = rate.optional("unit").map(|node| node.word(UNITS, &[])).transpose();
+    // Whoever mistyped the unit may have meant one whose limit and window look otherwise.
+    let unit = unit?.unwrap_or_default();
+    let max = maximum(&rate, unit);
+    let window = window(&rate, unit);
+    let cost = rate.optional("cost").map(|node| cost(&node, unit)).transpose();
+    if unit == Unit::Usd && !priced && rate.optional("cost").is_none() {
+        let node = rate.optional("unit").unwrap_or_else(|| rate.node().clone());
+        return Err(node.refuse("`usd` needs `spec.prices`, or a `cost` of its own"));
+    }
+    Ok(Rate { max: max?, window: window?, unit, cost: cost? })
+}
+
+fn maximum(rate: &Object<'_>, unit: Unit) -> Result<Maximum, Reported> {
+    if let Some(node) = rate.optional("limitFrom") {
+        if rate.optional("limit").is_some() {
+            return Err(node.refuse("stands beside `limit`; a rate has one of them"));
+        }
+        return Ok(Maximum::From(expression(&node, Use::Maximum)?));
+    }
+    let node = rate.required("limit")?;
+    Ok(Maximum::Fixed(if unit == Unit::Usd { money(&node)? } else { node.whole_number()? }))
+}
+
+fn cost(node: &Node<'_>, unit: Unit) -> Result<Expression, Reported> {
+    if unit == Unit::Concurrency {
+        return Err(node.refuse("`concurrency` counts what is under way, which costs nothing"));
+    }
+    expression_in(node, Phase::Response, Use::Cost)
+}
+
+fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
+    let (window, period) = (rate.optional("window"), rate.optional("period"));
+    if unit == Unit::Concurrency {
+        return match window.or(period) {
+            Some(node) => Err(node.refuse("`concurrency` counts what is under way, which has no window")),
+            None => Ok(Window::Now),
+        };
+    }
+    match (window, period) {
+        (Some(_), Some(period)) => Err(period.refuse("stands beside `window`; a rate has one of them")),
+        (_, Some(period)) => Ok(Window::Period(period.word(PERIODS, &[])?)),
+        _ => {
+            let node = rate.required("window")?;
+            Ok(Window::Fixed(node.duration(Duration::from_secs(1), Duration::MAX)?))
+        }
+    }
+}
+
+fn reservation(node: Node<'_>) -> Result<(Option<Expression>, Ttl), Reported> {
+    let reservation = node.object(&RESERVATION)?;
+    let amount = reservation.optional("amount").map(|node| amount(&node)).transpose();
+    let ttl = reservation.optional("ttl").map(|node| ttl(&node)).transpose();
+    Ok((amount?, ttl?.unwrap_or(Ttl::Fixed(DEFAULT_TTL))))
+}
+
+/// Kuadrant takes a number, too.
+fn amount(node: &Node<'_>) -> Result<Expression, Reported> {
+    if !node.is_whole() {
+        return expression(node, Use::Amount);
+    }
+    let compiled = Expression::compile(&node.whole_number()?.to_string(), Phase::Request, Use::Amount);
+    compiled.map_err(|error| node.refuse(error))
+}
+
+fn ttl(node: &Node<'_>) -> Result<Ttl, Reported> {
+    let text = node.text()?;
+    if duration::parse(text).is_some() {
+        return node.duration(Duration::from_millis(1), Duration::MAX).map(Ttl::Fixed);
+    }
+    let compiled = Expression::compile(text.trim(), Phase::Request, Use::Life);
+    compiled.map(Ttl::From).map_err(|error| {
+        let told = shortened(text);
+        node.refuse(one_line(&format!(
+            "`{told}` is neither a duration such as `15m` nor an expression: {error}"
+        )))
+    })
+}

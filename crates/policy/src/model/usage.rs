@@ -1,0 +1,95 @@
+//! A policy's `usage`: how responses are read, and what is charged where they report nothing.
+
+use crate::document::{Fields, Node, Object, Reported};
+use llm::meter::{COUNTS, UsagePointers, pointer_mistake};
+use std::sync::Arc;
+
+/// `usage`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageRules {
+    /// What a successful response without usage is charged.
+    pub on_missing: OnMissing,
+    /// Whether providers are asked for the usage of streams.
+    pub stream_usage: StreamUsage,
+    /// Where responses of a format of one's own tell their usage.
+    pub pointers: Option<Arc<UsagePointers>>,
+}
+
+/// What a successful response without usage is charged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnMissing {
+    /// The estimate of its input, and what was delivered.
+    #[default]
+    Estimate,
+    /// What was held for it.
+    Hold,
+    /// Nothing.
+    Zero,
+}
+
+/// Whether providers are asked for the usage of streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamUsage {
+    /// Where the request's body is read, it is changed to ask.
+    #[default]
+    Request,
+    /// The request goes on as it came.
+    Leave,
+}
+
+const USAGE: Fields = Fields { known: &["onMissing", "streamUsage", "pointers"], later: &[], ignored: &[] };
+const POINTERS: Fields = Fields { known: &COUNTS, later: &[], ignored: &[] };
+const DATA_EXTRACTION: Fields = Fields { known: &["response"], later: &[], ignored: &[] };
+const RESPONSE: Fields = Fields { known: &["totalTokens"], later: &[], ignored: &[] };
+const ON_MISSING: &[(&str, OnMissing)] =
+    &[("Estimate", OnMissing::Estimate), ("Hold", OnMissing::Hold), ("Zero", OnMissing::Zero)];
+const STREAM_USAGE: &[(&str, StreamUsage)] =
+    &[("Request", StreamUsage::Request), ("Leave", StreamUsage::Leave)];
+
+pub(super) fn usage(node: Node<'_>) -> Result<UsageRules, Reported> {
+    let usage = node.object(&USAGE)?;
+    let on_missing = usage.optional("onMissing").map(|node| node.word(ON_MISSING, &[])).transpose();
+    let stream_usage = usage.optional("streamUsage").map(|node| node.word(STREAM_USAGE, &[])).transpose();
+    let pointers = usage.optional("pointers").map(pointers).transpose();
+    Ok(UsageRules {
+        on_missing: on_missing?.unwrap_or_default(),
+        stream_usage: stream_usage?.unwrap_or_default(),
+        pointers: pointers?.map(Arc::new),
+    })
+}
+
+fn pointers(node: Node<'_>) -> Result<UsagePointers, Reported> {
+    let object = node.clone().object(&POINTERS)?;
+    let mut pointers = UsagePointers::default();
+    for name in COUNTS {
+        if let Some(node) = object.optional(name) {
+            pointers.add(name, pointer(&node)?);
+        }
+    }
+    if ["input", "output", "total"].iter().all(|name| object.optional(name).is_none()) {
+        return Err(node.refuse("needs `total`, or `input` and `output`"));
+    }
+    Ok(pointers)
+}
+
+fn pointer<'a>(node: &Node<'a>) -> Result<&'a str, Reported> {
+    let pointer = node.text()?;
+    pointer_mistake(pointer).map_or(Ok(pointer), |mistake| Err(node.refuse(mistake)))
+}
+
+/// Kuadrant's `dataExtraction`: several pointers to the total, the first that leads to one telling. It stands beside
+/// the limits.
+pub(super) fn data_extraction(beside: &Object<'_>) -> Result<Option<UsagePointers>, Reported> {
+    let Some(node) = beside.optional("dataExtraction") else { return Ok(None) };
+    let Some(response) = node.object(&DATA_EXTRACTION)?.optional("response") else { return Ok(None) };
+    let Some(total) = response.object(&RESPONSE)?.optional("totalTokens") else { return Ok(None) };
+    let items = total.items()?;
+    if items.is_empty() {
+        return Err(total.refuse("must have at least one pointer"));
+    }
+    let mut pointers = UsagePointers::default();
+    for item in &items {
+        pointers.add("total", pointer(item)?);
+    }
+    Ok(Some(pointers))
+}

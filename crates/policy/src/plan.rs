@@ -1,0 +1,233 @@
+//! Policies, arranged for deciding requests: which facts to fetch, and what a request would hold.
+
+mod body;
+mod cap;
+mod estimate;
+mod gate;
+mod holding;
+mod index;
+mod judgement;
+mod planned;
+mod precedence;
+mod wanted;
+
+use crate::model::{Policy, TargetKind};
+use crate::routes::Routes;
+pub use body::BodyAccess;
+pub use estimate::Estimate;
+use expression::facts::{Answer, Facts, Need};
+use expression::order;
+pub use gate::Round;
+use holding::{Buckets, Matching};
+use index::Index;
+pub use judgement::{Failure, Hold, Judgement, Miss, Part};
+use llm::meter::Pointers;
+use planned::Planned;
+pub use planned::PlannedRate;
+use std::sync::Arc;
+
+/// All policies in force.
+#[derive(Debug, Default)]
+pub struct Plan {
+    policies: Vec<Planned>,
+    /// `None`: no cluster tells, so a policy on an HTTPRoute means the Envoy route of that name.
+    routes: Option<Routes>,
+    /// Of the policies that apply on every route.
+    index: Index,
+    needs: Vec<Need>,
+    /// In which the needs are fetched.
+    rounds: Vec<Round>,
+    answer_headers: Vec<String>,
+    body: BodyAccess,
+    /// The JSON pointers of all expressions.
+    pointers: Vec<String>,
+    /// Those into responses, and where else policies find usage there.
+    answered: Arc<Pointers>,
+}
+
+/// Beside each of the policies that meet on a route, the names of those that take its place, if no limit of it stands there.
+pub fn overridden(policies: impl IntoIterator<Item = Policy>) -> Vec<Vec<Arc<str>>> {
+    let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
+    precedence::overridden(&policies)
+}
+
+impl Plan {
+    /// Arranges policies. Those that come first are named first where two refuse alike.
+    pub fn new(policies: Vec<Policy>) -> Self {
+        let mut needs = wanted::needs(&policies);
+        if policies.iter().any(|policy| policy.target.kind == TargetKind::HttpRoute) {
+            needs.push(Need::Property(Facts::ROUTE_NAME.map(str::to_owned).to_vec()));
+        }
+        Self::arranged(policies, None, needs)
+    }
+
+    /// The same, of a gateway whose listeners and routes are known.
+    pub fn placed(policies: Vec<Policy>, routes: Routes) -> Self {
+        let mut needs = wanted::needs(&policies);
+        needs.extend_from_slice(routes.needs());
+        Self::arranged(policies, Some(routes), needs)
+    }
+
+    fn arranged(policies: Vec<Policy>, routes: Option<Routes>, mut needs: Vec<Need>) -> Self {
+        order::sort(&mut needs);
+        needs.dedup();
+        let answer_headers = wanted::answer_headers(&policies);
+        let (pointers, answered) = (wanted::pointers(&policies), wanted::answered(&policies));
+        let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
+        let on_every_route = |planned: &Planned| planned.policy.target.kind == TargetKind::Gateway;
+        let places = match &routes {
+            Some(routes) => routes.everywhere().to_vec(),
+            None => {
+                policies.iter().enumerate().filter(|(_, p)| on_every_route(p)).map(|(at, _)| at).collect()
+            }
+        };
+        let index = Index::new(&policies, &places, |_| true);
+        let (rounds, body) = (gate::rounds(&policies, &needs), BodyAccess::None);
+        Self { policies, routes, index, needs, rounds, answer_headers, body, pointers, answered }
+    }
+
+    /// The response's headers, in lower case, that a `cost` names.
+    pub fn answer_headers(&self) -> &[String] {
+        &self.answer_headers
+    }
+
+    /// What is to be found in the response's body beside its usage.
+    pub fn answered(&self) -> &Arc<Pointers> {
+        &self.answered
+    }
+
+    /// Says whether requests' bodies are read. Without that, no expression may name a fact of theirs.
+    pub fn with_body(mut self, access: BodyAccess) -> Self {
+        self.body = access;
+        let reads = self.policies.iter().any(|planned| planned.reads_body.contains(&true));
+        if access != BodyAccess::None && reads {
+            self.needs.extend(wanted::BODY_HEADERS.map(|name| Need::Header(name.to_owned())));
+            order::sort(&mut self.needs);
+            self.needs.dedup();
+            if self.needs.contains(&Need::Headers) {
+                self.needs.retain(|need| !matches!(need, Need::Header(_)));
+            }
+        }
+        self.rounds = gate::rounds(&self.policies, &self.needs);
+        self
+    }
+
+    /// How much of its body is read of a request that must wait for it: one that has a body, and that a limit with a
+    /// use for it may apply to.
+    pub fn body_wanted(&self, facts: &Facts) -> Option<usize> {
+        let BodyAccess::Buffer(most) = self.body else { return None };
+        let effective = precedence::effective(self.concerned(facts));
+        effective.iter().any(|one| one.planned.wants_body(one, facts)).then_some(most)
+    }
+
+    /// What expressions ask of a body beside its facts, as JSON pointers.
+    pub fn pointers(&self) -> &[String] {
+        &self.pointers
+    }
+
+    /// What must be fetched before a request can be judged.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
+    }
+
+    /// In which order they are fetched, for as long as a limit may apply.
+    pub fn rounds(&self) -> &[Round] {
+        &self.rounds
+    }
+
+    /// Which limits apply, and what they would hold. `bodiless`: the request ends with its headers.
+    pub fn judge(&self, facts: &mut Facts, bodiless: bool) -> Judgement {
+        let policies = self.concerned(facts);
+        Self::judged(policies, facts, bodiless, |_, _, _| {})
+    }
+
+    /// The same; `miss` hears for each limit that does not apply: policy, limit, and why.
+    pub fn judge_with(
+        &self,
+        facts: &mut Facts,
+        bodiless: bool,
+        mut miss: impl FnMut(&str, &str, Miss),
+    ) -> Judgement {
+        let policies = self.targeted(facts, &mut miss);
+        Self::judged(policies, facts, bodiless, miss)
+    }
+
+    /// Which limits of these policies apply, and what they would hold.
+    fn judged(
+        policies: Vec<&Planned>,
+        facts: &mut Facts,
+        bodiless: bool,
+        mut miss: impl FnMut(&str, &str, Miss),
+    ) -> Judgement {
+        let preliminary = Estimate::of(facts, bodiless, None);
+        facts.estimate(preliminary.input, preliminary.output);
+        let mut failures = Vec::new();
+        let (mut matching, mut buckets) = (Vec::new(), Buckets::default());
+        for effective in precedence::effective(policies) {
+            let planned = effective.planned;
+            planned.matching(&effective, facts, &mut matching, &mut buckets, |limit, why| {
+                if let Miss::Failed(failure) = &why
+                    && !failures.contains(failure)
+                {
+                    failures.push(failure.clone());
+                }
+                miss(&planned.name, limit, why);
+            });
+        }
+        let smallest = matching.iter().filter_map(Matching::smallest_output_limit).min();
+        let estimate = Estimate::of(facts, bodiless, smallest);
+        if estimate != preliminary {
+            facts.estimate(estimate.input, estimate.output);
+        }
+        // A `cost` says what to hold, too: what the estimate would cost.
+        facts.answer(Answer { usage: estimate.usage(), code: 200, finished: true, ..Answer::default() });
+        let mut judgement = Judgement { estimate, failures, ..Judgement::default() };
+        judgement.holds.reserve(matching.len());
+        for limit in &matching {
+            if let Err(failure) = limit.hold(facts, estimate, &mut judgement) {
+                miss(&failure.policy, &limit.limit.name, Miss::Failed(failure.clone()));
+                judgement.failures.push(failure);
+            }
+        }
+        judgement.output_cap = cap::of(&judgement.holds, estimate);
+        judgement
+    }
+}
+
+impl Plan {
+    /// The policies that the request may concern: those whose target it is on its way to, without those that its facts
+    /// rule out.
+    fn concerned(&self, facts: &Facts) -> Vec<&Planned> {
+        let mut places = self.index.find(facts);
+        match (&self.routes, facts.route_name()) {
+            (Some(routes), _) => places.extend(routes.find_here(facts)),
+            (None, Some(name)) => places.extend(self.on_route(name)),
+            (None, None) => {}
+        }
+        order::sort(&mut places);
+        places.into_iter().filter_map(|place| self.policies.get(place)).collect()
+    }
+
+    fn on_route<'p>(&'p self, name: &'p str) -> impl Iterator<Item = usize> + 'p {
+        let is_for = move |(_, planned): &(usize, &Planned)| {
+            let target = &planned.policy.target;
+            target.kind == TargetKind::HttpRoute && target.name == name
+        };
+        self.policies.iter().enumerate().filter(is_for).map(|(place, _)| place)
+    }
+
+    /// The policies whose target the request is on its way to.
+    fn targeted(&self, facts: &Facts, miss: &mut impl FnMut(&str, &str, Miss)) -> Vec<&Planned> {
+        if let Some(routes) = &self.routes {
+            return routes.find(facts).into_iter().filter_map(|place| self.policies.get(place)).collect();
+        }
+        let (here, elsewhere): (Vec<_>, Vec<_>) = self.policies.iter().partition(|planned| {
+            let target = &planned.policy.target;
+            target.kind == TargetKind::Gateway || facts.route_name() == Some(&target.name)
+        });
+        for planned in elsewhere {
+            planned.policy.limits.iter().for_each(|limit| miss(&planned.name, &limit.name, Miss::OtherRoute));
+        }
+        here
+    }
+}

@@ -1,0 +1,44 @@
+//! How many tokens a request is expected to use.
+
+use expression::facts::Facts;
+use llm::meter::Usage;
+
+/// What a request is expected to use, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Prompt tokens.
+    pub input: u64,
+    /// Completion tokens.
+    pub output: u64,
+}
+
+impl Estimate {
+    /// From the body, or without it from `content-length`.
+    pub(super) fn of(facts: &Facts, bodiless: bool, smallest_limit: Option<u64>) -> Self {
+        let floor = smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024));
+        if let Some(body) = facts.read_body() {
+            return Self { input: body.input, output: body.output(floor) };
+        }
+        let input = estimate_input(facts, bodiless);
+        // When the client names no maximum, as much as went in, and at least the floor.
+        Self { input, output: if bodiless { 0 } else { input.max(floor) } }
+    }
+
+    /// Input and output.
+    pub fn total(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+
+    /// As if it had been used.
+    pub fn usage(self) -> Usage {
+        Usage { input: self.input, output: self.output, total: self.total(), ..Usage::default() }
+    }
+}
+
+/// Without the body, each byte of it counts as a character of text.
+fn estimate_input(facts: &Facts, bodiless: bool) -> u64 {
+    match facts.content_length() {
+        Some(length) if !bodiless && length > 0 => (length / 4).max(1),
+        _ => 0,
+    }
+}

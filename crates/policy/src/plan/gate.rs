@@ -1,0 +1,130 @@
+//! In which order a request's facts are fetched, and whether any limit can apply to it by those that are there. Most
+//! requests that no policy is for are let go before the identity is read, or anything else that costs more.
+//!
+//! A predicate that is false settles its limit, whatever is to be said of the others. So a gate never lets a request
+//! go to which a limit applies, and nothing else is decided here.
+
+use super::index::Index;
+use super::{Planned, precedence};
+use expression::cel::{EvaluationError, Expression, FactPath};
+use expression::facts::{Facts, Need};
+
+/// Facts that are fetched together, and what they tell.
+#[derive(Debug)]
+pub struct Round {
+    needs: Vec<Need>,
+    /// `None`: nothing is told.
+    gate: Option<Gate>,
+}
+
+impl Round {
+    /// What is fetched, beside that of the rounds before.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
+    }
+
+    /// Whether a limit may apply, as far as it is known by now. Only then is there another round.
+    pub fn is_open(&self, facts: &Facts) -> bool {
+        self.gate.as_ref().is_none_or(|gate| gate.is_open(facts))
+    }
+}
+
+/// Divides what must be fetched. All headers at once are cheaper than some of them twice.
+pub(super) fn rounds(policies: &[Planned], needs: &[Need]) -> Vec<Round> {
+    let asked: &[fn(&FactPath) -> bool] =
+        if needs.contains(&Need::Headers) { &[] } else { &[is_of_header, is_of_headers_or_identity] };
+    let mut rounds: Vec<Round> = Vec::new();
+    for usable in asked {
+        let Some(gate) = Gate::new(policies, *usable) else { continue };
+        let needs = others(&gate.needs(), &rounds);
+        if rounds.is_empty() || !needs.is_empty() {
+            rounds.push(Round { needs, gate: Some(gate) });
+        }
+    }
+    let needs = others(needs, &rounds);
+    rounds.push(Round { needs, gate: None });
+    rounds
+}
+
+/// Those that no round has.
+fn others(needs: &[Need], rounds: &[Round]) -> Vec<Need> {
+    needs.iter().filter(|need| !rounds.iter().any(|round| round.needs.contains(need))).cloned().collect()
+}
+
+/// See the module.
+#[derive(Debug)]
+struct Gate {
+    /// Beside the plan's policies.
+    policies: Vec<Conditions>,
+    index: Index,
+}
+
+/// What must not be false.
+#[derive(Debug)]
+struct Conditions {
+    of_policy: Vec<Expression>,
+    of_limits: Vec<Vec<Expression>>,
+}
+
+impl Gate {
+    /// By the predicates that name usable facts only. `None`: it would be open for everything.
+    fn new(policies: &[Planned], usable: fn(&FactPath) -> bool) -> Option<Self> {
+        let all: Vec<usize> = (0..policies.len()).collect();
+        let index = Index::new(policies, &all, usable);
+        let alone = precedence::stand_alone(policies);
+        let conditions = |(planned, alone)| Conditions::new(planned, alone, usable);
+        let policies: Vec<Conditions> = policies.iter().zip(alone).map(conditions).collect();
+        (!policies.iter().any(Conditions::are_none)).then_some(Self { policies, index })
+    }
+
+    /// What must be known to ask.
+    fn needs(&self) -> Vec<Need> {
+        let all =
+            self.policies.iter().flat_map(|one| one.of_policy.iter().chain(one.of_limits.iter().flatten()));
+        Facts::needs(all.flat_map(Expression::references))
+    }
+
+    /// Whether a limit may apply.
+    fn is_open(&self, facts: &Facts) -> bool {
+        let may_hold = |conditions: &[Expression]| {
+            let is_false = |condition: &Expression| {
+                matches!(condition.predicate(facts), Ok(false) | Err(EvaluationError::Absent(_)))
+            };
+            !conditions.iter().any(is_false)
+        };
+        let concerns = |policy: &Conditions| {
+            may_hold(&policy.of_policy) && policy.of_limits.iter().any(|limit| may_hold(limit))
+        };
+        self.index.any(facts, |place| self.policies.get(place).is_some_and(concerns))
+    }
+}
+
+impl Conditions {
+    /// `alone`: no other policy's `when` stands in the place of its own.
+    fn new(planned: &Planned, alone: bool, usable: fn(&FactPath) -> bool) -> Self {
+        let is_told = |one: &&Expression| alone && !one.is_of_body() && one.references().iter().all(usable);
+        let told = |when: &[Expression]| when.iter().filter(is_told).cloned().collect();
+        let policy = &planned.policy;
+        let of_limits = policy.limits.iter().map(|limit| told(&limit.when)).collect();
+        Self { of_policy: told(&policy.when), of_limits }
+    }
+
+    /// Nothing can be told of one of its limits.
+    fn are_none(&self) -> bool {
+        self.of_policy.is_empty() && self.of_limits.iter().any(Vec::is_empty)
+    }
+}
+
+/// Whether it is a single header, or made of one.
+fn is_of_header(path: &FactPath) -> bool {
+    path.first().is_some_and(|root| root == "request") && asks(path, |need| matches!(need, Need::Header(_)))
+}
+
+fn is_of_headers_or_identity(path: &FactPath) -> bool {
+    is_of_header(path) || asks(path, |need| *need == Need::Identity)
+}
+
+fn asks(path: &FactPath, is: fn(&Need) -> bool) -> bool {
+    let needs = Facts::needs([path]);
+    !needs.is_empty() && needs.iter().all(is)
+}

@@ -1,0 +1,169 @@
+//! Which policies a request can concern, found by its facts: what it costs does not grow with the policies for other
+//! paths, hosts or people. A policy that is left out would have said of each of its limits that it does not apply.
+
+use super::{Planned, precedence};
+use crate::model::Policy;
+use expression::cel::{Expression, FactPath, Guard, Probe, Reading, Test};
+use expression::facts::Facts;
+use expression::order;
+
+/// Fewer than these are asked one after the other, which is faster.
+const WORTH_IT: usize = 16;
+
+/// Some policies of a plan, by their places in it.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Those that nothing plain is asked for.
+    always: Vec<usize>,
+    facts: Vec<Indexed>,
+    /// In their order, each once: see [`key`].
+    keys: Vec<String>,
+    /// Beside the keys.
+    places: Vec<Vec<usize>>,
+}
+
+/// A fact that policies are found by.
+#[derive(Debug)]
+struct Indexed {
+    fact: FactPath,
+    probe: Probe,
+    /// Of the beginnings that are asked for, in bytes, each once.
+    lengths: Vec<usize>,
+    /// The policies that ask for it.
+    all: Vec<usize>,
+    /// Those of them that a request without it may concern.
+    without: Vec<usize>,
+}
+
+impl Index {
+    /// Of the policies at these places, by the facts that are `usable`.
+    pub fn new(policies: &[Planned], places: &[usize], usable: fn(&FactPath) -> bool) -> Self {
+        let alone = precedence::stand_alone(policies);
+        let is_alone = |place: usize| places.len() >= WORTH_IT && alone.get(place) == Some(&true);
+        let asked = |place: usize| {
+            let planned = policies.get(place).filter(|_| is_alone(place))?;
+            guards(&planned.policy, usable)
+        };
+        let asked: Vec<_> = places.iter().map(|place| (*place, asked(*place))).collect();
+        let guards = asked.iter().flat_map(|(_, guards)| guards).flatten().flatten();
+        let mut keys: Vec<String> = guards.flat_map(|guard| &guard.tests).map(of_test).collect();
+        order::sort(&mut keys);
+        let mut index = Self::default();
+        let mut chosen: Vec<(usize, Guard)> = Vec::new();
+        for (place, guards) in asked {
+            match guards {
+                Some(guards) => {
+                    let rarest = guards.into_iter().filter_map(|guards| rarest(guards, &keys));
+                    chosen.extend(rarest.map(|guard| (place, guard)));
+                }
+                None => index.always.push(place),
+            }
+        }
+        keys.dedup();
+        index.places = vec![Vec::new(); keys.len()];
+        index.keys = keys;
+        chosen.into_iter().for_each(|(place, guard)| index.add(place, guard));
+        index
+    }
+
+    fn add(&mut self, place: usize, guard: Guard) {
+        for test in guard.tests {
+            let key = of_test(&test);
+            let places = self.keys.binary_search(&key).ok().and_then(|at| self.places.get_mut(at));
+            places.into_iter().for_each(|places| places.push(place));
+            let Some(known) = self.fact(test.fact) else { return self.always.push(place) };
+            known.all.push(place);
+            if !guard.settled_if_absent {
+                known.without.push(place);
+            }
+            if test.prefix && !known.lengths.contains(&test.text.len()) {
+                known.lengths.push(test.text.len());
+            }
+        }
+    }
+
+    fn fact(&mut self, fact: FactPath) -> Option<&mut Indexed> {
+        if let Some(known) = self.facts.iter().position(|known| known.fact == fact) {
+            return self.facts.get_mut(known);
+        }
+        let probe = Probe::new(&fact)?;
+        let (lengths, all, without) = (Vec::new(), Vec::new(), Vec::new());
+        self.facts.push(Indexed { fact, probe, lengths, all, without });
+        self.facts.last_mut()
+    }
+
+    /// Whether any policy that may concern this request is as it is asked.
+    pub fn any(&self, facts: &Facts, is: impl FnMut(usize) -> bool) -> bool {
+        let mut found = Vec::new();
+        self.by_facts(facts, &mut found);
+        self.always.iter().copied().chain(found).any(is)
+    }
+
+    /// The policies that may concern this request, in their order, none twice.
+    pub fn find(&self, facts: &Facts) -> Vec<usize> {
+        let mut found = self.always.clone();
+        self.by_facts(facts, &mut found);
+        order::sort(&mut found);
+        found.dedup();
+        found
+    }
+
+    fn by_facts(&self, facts: &Facts, found: &mut Vec<usize>) {
+        for known in &self.facts {
+            match known.probe.read(facts) {
+                Reading::Text(text) => {
+                    found.extend_from_slice(self.at(&key(&known.fact, &text, false)));
+                    for beginning in known.lengths.iter().filter_map(|length| text.get(..*length)) {
+                        found.extend_from_slice(self.at(&key(&known.fact, beginning, true)));
+                    }
+                }
+                Reading::Absent => found.extend_from_slice(&known.without),
+                Reading::Other => found.extend_from_slice(&known.all),
+            }
+        }
+    }
+
+    fn at(&self, key: &String) -> &[usize] {
+        let at = self.keys.binary_search(key).ok();
+        at.and_then(|at| self.places.get(at)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What has to be found: the fact, that it is the text or begins with it, and the text.
+fn key(fact: &FactPath, text: &str, prefix: bool) -> String {
+    let mut key = fact.join("\0");
+    key.push_str(if prefix { "\0^" } else { "\0=" });
+    key.push_str(text);
+    key
+}
+
+fn of_test(test: &Test) -> String {
+    key(&test.fact, &test.text, test.prefix)
+}
+
+/// Of the whole policy, or of each of its limits: what all have to say, each in one way or another.
+fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guard>>> {
+    let plain = |guard: &Guard| !guard.tests.is_empty() && guard.tests.iter().all(|test| usable(&test.fact));
+    let of = |when: &[Expression]| {
+        let said = when.iter().filter(|predicate| !predicate.is_of_body());
+        let said: Vec<Guard> = said.flat_map(Expression::guards).filter(plain).collect();
+        (!said.is_empty()).then_some(said)
+    };
+    match of(&policy.when) {
+        Some(guards) => Some(vec![guards]),
+        None => policy.limits.iter().map(|limit| of(&limit.when)).collect(),
+    }
+}
+
+/// The one that the fewest policies have in common, by the keys of all.
+fn rarest(guards: Vec<Guard>, keys: &[String]) -> Option<Guard> {
+    let common = |test: &Test| {
+        let key = of_test(test);
+        let upto = keys.partition_point(|known| *known <= key);
+        upto.saturating_sub(keys.partition_point(|known| *known < key))
+    };
+    guards.into_iter().min_by_key(|guard| {
+        let common = guard.tests.iter().map(common).fold(0, usize::saturating_add);
+        (common, !guard.settled_if_absent)
+    })
+}

@@ -1,0 +1,115 @@
+//! What a plan says of a request.
+
+use super::{Estimate, PlannedRate};
+use crate::model::{FailureMode, Tariff};
+use protocol::call::Entries;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one rate is asked to hold.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    /// Of which rate.
+    pub rate: Arc<PlannedRate>,
+    /// Which bucket: counter expressions and their values.
+    pub counters: Arc<[(String, String)]>,
+    /// The descriptor's entries.
+    pub entries: Entries,
+    /// At least 1.
+    pub amount: u64,
+    /// What may be used in all.
+    pub max: u64,
+    /// How long it may live.
+    pub ttl: Duration,
+    /// Whether it can refuse.
+    pub enforced: bool,
+    /// What the model's tokens cost, where money is counted.
+    pub tariff: Option<Tariff>,
+}
+
+/// Something of a policy that could not be evaluated for this request. Its `failureMode` decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// "NAMESPACE/NAME".
+    pub policy: Arc<str>,
+    /// The limit, if it is one limit's.
+    pub limit: Option<String>,
+    /// What was being evaluated.
+    pub part: Part,
+    /// The evaluation's own words.
+    pub cause: String,
+    /// The policy's.
+    pub mode: FailureMode,
+}
+
+/// A part of a policy that is evaluated for each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `when`.
+    Predicate,
+    /// `counters`.
+    Counter,
+    /// `reservation.amount`.
+    Amount,
+    /// `reservation.ttl`.
+    Ttl,
+    /// `limitFrom`.
+    Maximum,
+    /// `enforceWhen`.
+    Enforcement,
+    /// `prices`.
+    Price,
+    /// `cost`.
+    Cost,
+    /// `onExceeded.body`.
+    OnExceeded,
+}
+
+impl Part {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Predicate => "predicate",
+            Self::Counter => "counter",
+            Self::Amount => "amount",
+            Self::Ttl => "ttl",
+            Self::Maximum => "limitFrom",
+            Self::Enforcement => "enforceWhen",
+            Self::Price => "price",
+            Self::Cost => "cost",
+            Self::OnExceeded => "onExceeded",
+        }
+    }
+}
+
+/// Why a limit does not apply to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// The policy targets another route.
+    OtherRoute,
+    /// This policy's `defaults` or `overrides` stand in its place.
+    Replaced(String),
+    /// This predicate is false.
+    False(String),
+    /// This predicate is false because an `auth` or header value is absent.
+    Absent(String, String),
+    /// The `limitFrom` of each of its rates is null, or names an absent value.
+    NoMaximum,
+    /// Something could not be evaluated.
+    Failed(Failure),
+}
+
+/// What a plan says of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Judgement {
+    /// What to hold, one per rate of every limit that applies.
+    pub holds: Vec<Hold>,
+    /// What could not be evaluated.
+    pub failures: Vec<Failure>,
+    /// What could not be evaluated and has a value that is safe: limits are enforced, the estimate is held.
+    pub assumed: Vec<Failure>,
+    /// What the request is expected to use.
+    pub estimate: Estimate,
+    /// The most output, in tokens, if the request names no maximum.
+    pub output_cap: Option<u64>,
+}

@@ -1,0 +1,122 @@
+//! Which rules of a request's policies stand: `defaults` give way to what is more specific, `overrides` prevail over it,
+//! whole (atomic) or rule by rule (merge). As in Kuadrant, what is most specific is merged with the next, what comes of
+//! that with the one above, and so on: a policy that has given way has no say any more. Plain `limits` stand beside all
+//! others, and so do policies on the same target.
+
+use super::{Miss, Planned};
+use crate::model::{Precedence, Strategy, Target, TargetKind};
+use expression::order;
+use std::sync::Arc;
+
+/// A policy, as far as it stands.
+pub(super) struct Effective<'p> {
+    pub planned: &'p Planned,
+    /// Whose `when` it is under.
+    pub when: &'p Planned,
+    /// The policies that stand in the place of this one's limits of these names.
+    replaced: Vec<(&'p str, &'p Planned)>,
+    /// The policy that stands in the place of all of it.
+    by: Option<&'p Planned>,
+}
+
+impl<'p> Effective<'p> {
+    /// What stands in the place of one of its limits.
+    pub fn instead(&self, limit: &str) -> Option<Miss> {
+        self.replacing(limit).map(|by| Miss::Replaced(by.name.to_string()))
+    }
+
+    fn replacing(&self, limit: &str) -> Option<&'p Planned> {
+        self.by.or_else(|| self.replaced.iter().find(|(name, _)| *name == limit).map(|(_, by)| *by))
+    }
+
+    /// Its limits that stand.
+    fn names(&self) -> impl Iterator<Item = (&'p str, &'p Planned)> {
+        let limits = self.planned.policy.limits.iter().map(|limit| limit.name.as_str());
+        limits.filter(|limit| self.replacing(limit).is_none()).map(|limit| (limit, self.planned))
+    }
+}
+
+/// The policies of a request, each as far as it stands.
+pub(super) fn effective<'p>(policies: Vec<&'p Planned>) -> Vec<Effective<'p>> {
+    let alone = |planned| Effective { planned, when: planned, replaced: Vec::new(), by: None };
+    let mut all: Vec<Effective<'p>> = policies.iter().copied().map(alone).collect();
+    for level in FROM_MOST_SPECIFIC {
+        let merges =
+            |one: &&&'p Planned| one.policy.precedence != Precedence::Own && specificity(one) == level;
+        for general in policies.iter().filter(merges) {
+            let (mut at, mut below) = (None, Vec::new());
+            for one in &mut all {
+                if std::ptr::eq(one.planned, *general) {
+                    at = Some(one);
+                } else if one.by.is_none() && specificity(one.planned) > level {
+                    below.push(one);
+                }
+            }
+            if let (Some(general), false) = (at, below.is_empty()) {
+                merge(general, below);
+            }
+        }
+    }
+    all
+}
+
+/// Beside each of the policies that meet on a route, those that take its place, if no limit of it stands.
+pub(super) fn overridden(policies: &[Planned]) -> Vec<Vec<Arc<str>>> {
+    let by = |one: Effective<'_>| {
+        let limits = one.planned.policy.limits.iter();
+        let by: Option<Vec<Arc<str>>> =
+            limits.map(|limit| one.replacing(&limit.name).map(|by| by.name.clone())).collect();
+        let mut by = by.unwrap_or_default();
+        order::sort(&mut by);
+        by.dedup();
+        by
+    };
+    effective(policies.iter().collect()).into_iter().map(by).collect()
+}
+
+/// Beside each policy, whether its rules stand as they are written, whatever else a request meets.
+pub(super) fn stand_alone(policies: &[Planned]) -> Vec<bool> {
+    let general = policies.iter().filter(|planned| planned.policy.precedence != Precedence::Own);
+    let most_general = general.map(specificity).min();
+    let own = |planned: &Planned| planned.policy.precedence == Precedence::Own;
+    let alone = |planned| own(planned) && most_general.is_none_or(|least| specificity(planned) <= least);
+    policies.iter().map(alone).collect()
+}
+
+/// A policy with what is more specific.
+fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
+    let planned = general.planned;
+    // A `when` is a rule like any other: one of them is for both.
+    let is_there = |when: &&Planned| !when.policy.when.is_empty();
+    let (own, theirs) = (Some(planned).filter(is_there), below.iter().map(|one| one.when).find(is_there));
+    match planned.policy.precedence {
+        Precedence::Own => {}
+        Precedence::Defaults(Strategy::Atomic) => general.by = below.first().map(|one| one.planned),
+        Precedence::Overrides(Strategy::Atomic) => {
+            below.iter_mut().for_each(|one| one.by = Some(planned));
+        }
+        Precedence::Defaults(Strategy::Merge) => {
+            general.replaced.extend(below.iter().flat_map(|one| one.names()));
+            general.when = theirs.unwrap_or(planned);
+            let without = below.iter_mut().filter(|one| one.when.policy.when.is_empty());
+            without.for_each(|one| one.when = planned);
+        }
+        Precedence::Overrides(Strategy::Merge) => {
+            let names: Vec<_> = general.names().collect();
+            general.when = own.or(theirs).unwrap_or(planned);
+            for one in below {
+                one.replaced.extend_from_slice(&names);
+                one.when = own.unwrap_or(one.when);
+            }
+        }
+    }
+}
+
+/// As [`specificity`] has it.
+const FROM_MOST_SPECIFIC: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
+
+/// A route is more specific than its gateway, and a section than the whole.
+fn specificity(planned: &Planned) -> (bool, bool) {
+    let Target { kind, section, .. } = &planned.policy.target;
+    (*kind == TargetKind::HttpRoute, section.is_some())
+}

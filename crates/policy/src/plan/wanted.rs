@@ -1,0 +1,67 @@
+//! What policies want to know of requests and responses, by what their expressions name.
+
+use crate::model::{Limit, Policy};
+use expression::cel::Expression;
+use expression::facts::{self, Facts, Need};
+use expression::order;
+use llm::meter::Pointers;
+use std::sync::Arc;
+
+/// What is asked for to read a body, and to send another one on.
+pub(super) const BODY_HEADERS: [&str; 6] =
+    [":method", ":path", "accept-encoding", "content-encoding", "content-length", "content-type"];
+
+fn all_expressions(policies: &[Policy]) -> impl Iterator<Item = &Expression> {
+    let of_limits = policies.iter().flat_map(|policy| &policy.limits).flat_map(Limit::expressions);
+    let of_policies = policies.iter().flat_map(|policy| {
+        let body = policy.on_exceeded.as_ref().and_then(|own| own.body.as_ref());
+        policy.when.iter().chain(body)
+    });
+    of_policies.chain(of_limits)
+}
+
+pub(super) fn pointers(policies: &[Policy]) -> Vec<String> {
+    distinct(pointers_into(facts::POINTED, policies).map(str::to_owned))
+}
+
+fn pointers_into<'p>(body: &'static str, policies: &'p [Policy]) -> impl Iterator<Item = &'p str> {
+    let paths = all_expressions(policies).flat_map(Expression::references);
+    paths.filter_map(move |path| facts::pointer(body, path))
+}
+
+/// What is to be found in responses.
+pub(super) fn answered(policies: &[Policy]) -> Arc<Pointers> {
+    let of_usage = policies.iter().filter_map(|policy| policy.usage.pointers.as_deref());
+    let of_usage = of_usage.flat_map(|own| own.pointers().map(String::as_str));
+    Arc::new(Pointers::new(distinct(
+        of_usage.chain(pointers_into(facts::ANSWERED, policies)).map(str::to_owned),
+    )))
+}
+
+pub(super) fn needs(policies: &[Policy]) -> Vec<Need> {
+    let mut needs = Facts::needs(all_expressions(policies).flat_map(Expression::references));
+    if !policies.is_empty() {
+        // Whose dialect it is, and which calls use no tokens.
+        needs.push(Need::Header(":path".into()));
+    }
+    if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit.is_of_usage()) {
+        needs.push(Need::Header("content-length".into()));
+    }
+    needs
+}
+
+/// In their order, each once.
+fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut all: Vec<String> = all.collect();
+    order::sort(&mut all);
+    all.dedup();
+    all
+}
+
+pub(super) fn answer_headers(policies: &[Policy]) -> Vec<String> {
+    let expressions = policies.iter().flat_map(|policy| &policy.limits).flat_map(Limit::expressions);
+    distinct(expressions.flat_map(Expression::references).filter_map(|path| match path.as_slice() {
+        [root, headers, name] if root == "response" && headers == "headers" => Some(name.clone()),
+        _ => None,
+    }))
+}

@@ -1,0 +1,201 @@
+//! One match of one rule of a route, for one host.
+
+use expression::cel::Pattern;
+use expression::facts::{Facts, Need, lower_case};
+use protocol::wire::weir::v1::{Field, Match, Rule, field, r#match::Path};
+use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
+
+/// In the order in which they are asked. Gateway API leaves the place of regular expressions open; Envoy Gateway asks
+/// them between the two others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Exact,
+    Regex,
+    Prefix,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Lower case; `*.` and a suffix; or empty: any.
+    pub(super) host: String,
+    pub(super) kind: Kind,
+    /// Of a prefix: without the slash at its end. Of a regular expression: its beginning, up to a slash and without it, so
+    /// that it is found as a prefix is.
+    pub(super) path: String,
+    pub(super) ports: Arc<[u32]>,
+    pub(super) policies: Arc<[usize]>,
+    /// The length of the regular expression, to ask the longest first.
+    length: usize,
+    /// With what every path that it matches begins.
+    regex: Option<(String, Pattern)>,
+    method: String,
+    headers: Vec<(String, Value)>,
+    query: Vec<(String, Value)>,
+    order: (usize, usize),
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Exact(String),
+    Regex(Pattern),
+}
+
+/// Every match of a rule, for each of its hosts.
+pub(super) fn entries(rule: &Rule, order: usize) -> Result<Vec<Entry>, String> {
+    let (ports, policies): (Arc<[u32]>, _) = (rule.ports.clone().into(), places(&rule.policies));
+    let any = [String::new()];
+    let hosts = if rule.hostnames.is_empty() { &any[..] } else { &rule.hostnames };
+    let mut entries = Vec::new();
+    for host in hosts {
+        for (index, found) in rule.matches.iter().enumerate() {
+            let mut entry = Entry::new(found, (order, index))?;
+            entry.host = host.to_ascii_lowercase();
+            (entry.ports, entry.policies) = (ports.clone(), policies.clone());
+            entries.push(entry);
+        }
+    }
+    Ok(entries)
+}
+
+pub(super) fn places(places: &[u32]) -> Arc<[usize]> {
+    places.iter().map(|place| usize::try_from(*place).unwrap_or(usize::MAX)).collect()
+}
+
+/// Whether a route's regular expression can be compiled here, and if not why.
+pub fn check_pattern(source: &str) -> Result<(), String> {
+    Pattern::whole(source).map(drop)
+}
+
+/// Hostnames compare by what they are most specific in.
+pub(super) fn specificity(hostname: &str) -> (bool, usize) {
+    (!hostname.is_empty() && !hostname.starts_with('*'), hostname.len())
+}
+
+/// Whether a hostname, perhaps with a wildcard or empty, is that of this host.
+pub(super) fn covers(hostname: &str, host: &str) -> bool {
+    match hostname.strip_prefix('*') {
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        None => hostname.is_empty() || hostname == host,
+    }
+}
+
+impl Entry {
+    fn new(found: &Match, order: (usize, usize)) -> Result<Self, String> {
+        let (kind, path, regex) = match &found.path {
+            None => (Kind::Prefix, "", None),
+            Some(Path::Exact(path)) => (Kind::Exact, path.as_str(), None),
+            Some(Path::Prefix(path)) => (Kind::Prefix, path.strip_suffix('/').unwrap_or(path), None),
+            Some(Path::Regex(source)) => {
+                let beginning = beginning(source);
+                let upto_slash = beginning.rsplit_once('/').map_or("", |(parent, _)| parent);
+                let regex = (beginning.to_owned(), Pattern::whole(source)?);
+                (Kind::Regex, upto_slash.trim_end_matches('/'), Some(regex))
+            }
+        };
+        let length = if let Some(Path::Regex(source)) = &found.path { source.len() } else { 0 };
+        Ok(Self {
+            host: String::new(),
+            kind,
+            path: path.to_owned(),
+            ports: Arc::default(),
+            policies: Arc::default(),
+            length,
+            regex,
+            method: found.method.clone(),
+            headers: values(&found.headers, |name| lower_case(name).into_owned())?,
+            query: values(&found.query, str::to_owned)?,
+            order,
+        })
+    }
+
+    pub(super) fn key(&self) -> (&str, Kind, &str) {
+        (&self.host, self.kind, &self.path)
+    }
+
+    pub(super) fn compare(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key()).then_with(|| self.rank().cmp(&other.rank()))
+    }
+
+    /// Among those of one host and kind that take a request: the lowest does.
+    pub(super) fn rank(&self) -> impl Ord {
+        let counts = (self.length, !self.method.is_empty(), self.headers.len(), self.query.len());
+        (Reverse(counts), self.order)
+    }
+
+    /// Whether all but host and port match; of the path, what its key does not say.
+    pub(super) fn takes(&self, path: &str, query: &str, facts: &Facts) -> bool {
+        let header = |name: &str| facts.headers().get(name).map(String::as_str);
+        (self.method.is_empty() || header(":method") == Some(&self.method))
+            && (self.regex.as_ref())
+                .is_none_or(|(beginning, regex)| path.starts_with(beginning) && regex.matches(path))
+            && self.headers.iter().all(|(name, value)| header(name).is_some_and(|found| value.is(found)))
+            && self
+                .query
+                .iter()
+                .all(|(name, value)| parameter(query, name).is_some_and(|found| value.is(found)))
+    }
+
+    pub(super) fn needs(&self) -> impl Iterator<Item = Need> {
+        let method = (!self.method.is_empty()).then_some(":method");
+        let headers = self.headers.iter().map(|(name, _)| name.as_str());
+        [":path"].into_iter().chain(method).chain(headers).map(|name| Need::Header(name.to_owned()))
+    }
+}
+
+/// What every path that a regular expression matches begins with; nothing where that cannot be told at a glance.
+fn beginning(source: &str) -> &str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_~%:@".contains(c);
+    let (literal, rest) = source.split_at(source.find(|c| !plain(c)).unwrap_or(source.len()));
+    // Where one thing or another will do, neither has to be there.
+    if rest.contains('|') && !alternatives_are_enclosed(rest) {
+        return "";
+    }
+    let repeated = rest.starts_with(['*', '?', '{', '+']);
+    literal.get(..literal.len().saturating_sub(usize::from(repeated))).unwrap_or_default()
+}
+
+/// Whether each `|` is in parentheses, and nothing is there that could hide a parenthesis.
+fn alternatives_are_enclosed(source: &str) -> bool {
+    let mut depth = 0_usize;
+    source.chars().all(|c| {
+        match c {
+            '(' => depth = depth.saturating_add(1),
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        !matches!(c, '\\' | '[' | '#') && (c != '|' || depth > 0)
+    })
+}
+
+impl Value {
+    fn is(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(value) => value == text,
+            Self::Regex(pattern) => pattern.matches(text),
+        }
+    }
+}
+
+/// Of several with one name, only the first counts, as Gateway API says.
+fn values(fields: &[Field], name: impl Fn(&str) -> String) -> Result<Vec<(String, Value)>, String> {
+    let mut values: Vec<(String, Value)> = Vec::with_capacity(fields.len());
+    for field in fields {
+        let name = name(&field.name);
+        let value = match &field.value {
+            Some(field::Value::Regex(source)) => Value::Regex(Pattern::whole(source)?),
+            Some(field::Value::Exact(value)) => Value::Exact(value.clone()),
+            None => Value::Exact(String::new()),
+        };
+        if !values.iter().any(|(known, _)| *known == name) {
+            values.push((name, value));
+        }
+    }
+    Ok(values)
+}
+
+/// The first of that name, as it is written.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+}

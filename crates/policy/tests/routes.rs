@@ -1,0 +1,290 @@
+//! Which route takes a request: Gateway API's rules, one table.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use expression::facts::{Facts, Need};
+use policy::routes::Routes;
+use proptest::prelude::*;
+use protocol::wire::weir::v1::{Field, Listener, Match, Placement, Rule, field, r#match::Path};
+
+fn exact(path: &str) -> Match {
+    Match { path: Some(Path::Exact(path.into())), ..Match::default() }
+}
+
+fn prefix(path: &str) -> Match {
+    Match { path: Some(Path::Prefix(path.into())), ..Match::default() }
+}
+
+fn regex(path: &str) -> Match {
+    Match { path: Some(Path::Regex(path.into())), ..Match::default() }
+}
+
+fn with_method(found: Match, method: &str) -> Match {
+    Match { method: method.into(), ..found }
+}
+
+fn is(name: &str, value: &str) -> Field {
+    Field { name: name.into(), value: Some(field::Value::Exact(value.into())) }
+}
+
+fn like(name: &str, value: &str) -> Field {
+    Field { name: name.into(), value: Some(field::Value::Regex(value.into())) }
+}
+
+fn headers(found: Match, headers: Vec<Field>) -> Match {
+    Match { headers, ..found }
+}
+
+fn query(found: Match, query: Vec<Field>) -> Match {
+    Match { query, ..found }
+}
+
+/// Each rule has the policy of its own place.
+fn rules(rules: Vec<(&[&str], Vec<Match>)>) -> Routes {
+    let count = rules.len();
+    let rule = |(place, (hostnames, matches)): (usize, (&[&str], Vec<Match>))| Rule {
+        hostnames: hostnames.iter().map(|host| (*host).to_owned()).collect(),
+        matches,
+        policies: vec![place as u32],
+        ports: Vec::new(),
+    };
+    let rules = rules.into_iter().enumerate().map(rule).collect();
+    Routes::compile(&Placement { rules, ..Placement::default() }, count).unwrap()
+}
+
+fn facts(method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> Facts {
+    let mut facts = Facts::default();
+    for (name, value) in [(":method", method), (":authority", host), (":path", path)].iter().chain(headers) {
+        facts.header(name, value.as_bytes());
+    }
+    facts
+}
+
+fn found(routes: &Routes, host: &str, path: &str) -> Vec<usize> {
+    routes.find(&facts("GET", host, path, &[]))
+}
+
+#[test]
+fn a_prefix_is_one_of_whole_segments() {
+    let routes = rules(vec![(&[], vec![prefix("/foo")]), (&[], vec![prefix("/bar/")])]);
+    for (path, wanted) in [
+        ("/foo", Some(0)),
+        ("/foo/", Some(0)),
+        ("/foo/bar?a=b", Some(0)),
+        ("/foo?a=/x", Some(0)),
+        ("/foobar", None),
+        ("/fo", None),
+        ("/", None),
+        ("", None),
+        ("/bar", Some(1)),
+        ("/bar/baz", Some(1)),
+        ("/x/foo", None),
+        ("/foo//////////////", Some(0)),
+    ] {
+        assert_eq!(found(&routes, "any", path), Vec::from_iter(wanted), "{path}");
+    }
+}
+
+#[test]
+fn the_most_specific_path_takes_the_request() {
+    let routes = rules(vec![
+        (&[], vec![prefix("/")]),
+        (&[], vec![prefix("/v1")]),
+        (&[], vec![exact("/v1/models")]),
+        (&[], vec![prefix("/v1/chat")]),
+        (&[], vec![regex("/v1/chat/.*")]),
+        (&[], vec![regex("/v[0-9]")]),
+    ]);
+    for (path, wanted) in [
+        ("/", 0),
+        ("/v1/embeddings", 1),
+        ("/v1/models", 2),
+        ("/v1/models/", 1),
+        ("/v1/chat", 3),
+        ("/v1/chat/completions", 4),
+        ("/v2", 5),
+        ("/v22", 0),
+        ("/v2/x", 0),
+    ] {
+        assert_eq!(found(&routes, "any", path), [wanted], "{path}");
+    }
+}
+
+/// However it begins, and whatever is found by its beginning: the longest that matches takes the request.
+#[test]
+fn a_regular_expression_takes_what_it_matches_whatever_it_begins_with() {
+    let all = [
+        "/team/a/.*",
+        "/team/a/(x|y)/[0-9]+",
+        "/team/a|/other",
+        "/team/b*/c",
+        "/tea.*",
+        "/team/(c|d)",
+        r"/team/[|(]/e|/f",
+        "(?i)/TEAM/H",
+        "/team/i/?",
+        "/team/j//+",
+        "/.*/k",
+        r"\*",
+        "/team/l{0}m",
+        "",
+        "/team/n",
+    ];
+    let routes = rules(all.iter().map(|source| (&[] as &[&str], vec![regex(source)])).collect());
+    let paths = [
+        "/team/a/x",
+        "/team/a/x/7",
+        "/team/a",
+        "/other",
+        "/team/c",
+        "/team/bb/c",
+        "/team//c",
+        "/teal",
+        "/team/d",
+        "/team/(/e",
+        "/team/|/e",
+        "/f",
+        "/team/h",
+        "/team/i",
+        "/team/i/",
+        "/team/j/",
+        "/team/j//",
+        "/team/j///",
+        "/x/y/k",
+        "/k",
+        "/team/m",
+        "",
+        "/",
+        "/team/n",
+        "/team/n/",
+        "/team//a/",
+        "//team/a/x",
+        "*",
+    ];
+    for path in paths {
+        let matches =
+            |source: &&&str| regex_lite::Regex::new(&format!("^(?:{source})$")).unwrap().is_match(path);
+        // The longest first, then the first.
+        let longest = all.iter().filter(matches).rev().max_by_key(|source| source.len());
+        let wanted = longest.map(|longest| all.iter().position(|source| source == longest).unwrap());
+        assert_eq!(found(&routes, "any", path), Vec::from_iter(wanted), "{path}");
+    }
+}
+
+#[test]
+fn the_most_specific_host_takes_the_request_and_leaves_the_rest() {
+    let routes = rules(vec![
+        (&[], vec![prefix("/")]),
+        (&["*.example.com"], vec![prefix("/")]),
+        (&["*.llm.example.com", "other.example.com"], vec![prefix("/")]),
+        (&["api.llm.example.com"], vec![exact("/only")]),
+    ]);
+    for (host, path, wanted) in [
+        ("elsewhere", "/", 0),
+        ("example.com", "/", 0),
+        ("a.example.com", "/", 1),
+        ("a.b.example.com:8080", "/", 1),
+        ("x.llm.example.com", "/", 2),
+        ("OTHER.example.com", "/", 2),
+        ("api.llm.example.com", "/only", 3),
+        ("api.llm.example.com", "/else", 2),
+        ("[2001:db8::1]:80", "/", 0),
+        ("", "/", 0),
+    ] {
+        assert_eq!(found(&routes, host, path), [wanted], "{host}{path}");
+    }
+}
+
+#[test]
+fn method_headers_and_query_must_all_match_and_more_of_them_win() {
+    let chat = || prefix("/v1");
+    let routes = rules(vec![
+        (&[], vec![chat()]),
+        (&[], vec![headers(chat(), vec![is("X-Tier", "gold")])]),
+        (&[], vec![headers(chat(), vec![is("x-tier", "gold"), like("x-team", "a|b")])]),
+        (&[], vec![with_method(chat(), "POST")]),
+        (&[], vec![query(chat(), vec![is("beta", "1")])]),
+        (&[], vec![query(headers(chat(), vec![is("x-tier", "gold")]), vec![is("beta", "1")])]),
+    ]);
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], usize);
+    let cases: [Case<'_>; 9] = [
+        ("GET", "/v1", &[], 0),
+        ("GET", "/v1", &[("x-tier", "gold")], 1),
+        ("GET", "/v1", &[("x-tier", "gold"), ("x-team", "b")], 2),
+        ("GET", "/v1", &[("x-tier", "gold"), ("x-team", "ab")], 1),
+        ("POST", "/v1", &[("x-tier", "gold"), ("x-team", "b")], 3),
+        ("GET", "/v1?beta=1", &[], 4),
+        ("GET", "/v1?a&beta=1&beta=2", &[("x-tier", "gold")], 5),
+        ("GET", "/v1?beta=2&beta=1", &[("x-tier", "gold")], 1),
+        ("GET", "/v1", &[("x-tier", "silver")], 0),
+    ];
+    for (method, path, headers, wanted) in cases {
+        assert_eq!(routes.find(&facts(method, "h", path, headers)), [wanted], "{method} {path} {headers:?}");
+    }
+    let names: Vec<_> = routes.needs().iter().map(|need| format!("{need:?}")).collect();
+    assert_eq!(names.len(), 5, "the path, host, method and two headers: {names:?}");
+}
+
+#[test]
+fn the_first_of_equals_takes_the_request() {
+    let routes = rules(vec![(&[], vec![exact("/other"), prefix("/a")]), (&[], vec![prefix("/a/")])]);
+    assert_eq!(found(&routes, "h", "/a/b"), [0]);
+}
+
+#[test]
+fn listeners_are_told_apart_by_host_and_by_port_where_the_port_is_known() {
+    let listener = |hostname: &str, ports: &[u32], policies: &[u32]| Listener {
+        hostname: hostname.into(),
+        ports: ports.to_vec(),
+        policies: policies.to_vec(),
+    };
+    let listeners = vec![
+        listener("", &[80, 10080], &[1]),
+        listener("", &[8443], &[2]),
+        listener("*.a", &[80, 10080], &[3]),
+    ];
+    let placement = Placement { everywhere: vec![0], listeners, rules: Vec::new() };
+    let routes = Routes::compile(&placement, 4).unwrap();
+    for (host, port, wanted) in
+        [("x", 80, 1), ("x", 10080, 1), ("x", 8443, 2), ("x.a", 80, 3), ("x.a", 8443, 2), ("x.a", 15006, 3)]
+    {
+        let mut facts = facts("GET", host, "/", &[]);
+        facts.property(&["destination".into(), "port".into()], &u64::to_le_bytes(port));
+        assert_eq!(routes.find(&facts), [0, wanted], "{host}:{port}");
+    }
+    assert!(routes.needs().contains(&Need::Property(vec!["destination".into(), "port".into()])));
+}
+
+#[test]
+fn what_cannot_be_placed_is_told() {
+    let rule = Rule { matches: vec![regex("(")], ..Rule::default() };
+    let placement = Placement { everywhere: vec![1], rules: vec![rule], ..Placement::default() };
+    let told: Vec<_> = Routes::compile(&placement, 1).unwrap_err().iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(told.join("\n"), @r"
+    placement.rules[0]: found open group without closing ')'
+    placement: names a policy that the plan does not have
+    ");
+}
+
+proptest! {
+    /// Whatever a client sends; and a path of nothing but slashes costs no more than another.
+    #[test]
+    fn no_request_brings_it_down(host in ".{0,40}", path in "[/a.?&=é]{0,60}") {
+        let routes = rules(vec![
+            (&["*.a"], vec![prefix("/a"), exact("/a/a")]),
+            (&[], vec![query(regex("/[a/]*"), vec![is("a", "")])]),
+        ]);
+        prop_assert!(found(&routes, &host, &path).len() <= 1);
+    }
+
+    /// The order in which rules without a difference in rank are written is all that may matter.
+    #[test]
+    fn a_longer_prefix_wins_wherever_it_is_written(order in Just([0usize, 1, 2, 3]).prop_shuffle()) {
+        let paths = ["/", "/a", "/a/b", "/a/b/c"];
+        let shuffled = order.iter().map(|index| (&[] as &[&str], vec![prefix(paths[*index])])).collect();
+        let routes = rules(shuffled);
+        for (index, path) in paths.iter().enumerate() {
+            let place = order.iter().position(|at| *at == index).unwrap();
+            prop_assert_eq!(found(&routes, "h", path), [place]);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Turns the messages of `proto/` into Rust. The services are generated where they are served.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = "../../proto";
+    let files = [
+        "kuadrant/service/ratelimit/v1/ratelimit.proto",
+        "weir/v1/policy.proto",
+        "weir/v1/reservation.proto",
+    ];
+    println!("cargo::rerun-if-changed={root}");
+    prost_build::Config::new().include_file("wire.rs").compile_fds(protox::compile(files, [root])?)?;
+    Ok(())
+}
