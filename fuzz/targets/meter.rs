@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use llm::memory::MemoryBudget;
 use llm::meter::{Found, Meter, Pointers, Reading, ResponseHead};
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
 fn found(head: &ResponseHead, body: &[u8], size: usize) -> Found {
     let pointers = ["/usage/total_tokens", "/usage", "/choices/0/text", "/choices/1", "/a/0/b"];
     let pointers = Arc::new(Pointers::new(pointers.map(str::to_owned).to_vec()));
-    let mut meter = Meter::looking_for(&pointers, head);
+    let mut meter = Meter::looking_for(&pointers, head, &MemoryBudget::default());
     for piece in body.chunks(size) {
         meter.feed(piece);
     }

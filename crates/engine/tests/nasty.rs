@@ -7,7 +7,8 @@ use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use expression::facts::Facts;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use llm::meter::{Cause, ResponseHead};
+use llm::memory::MemoryBudget;
+use llm::meter::{Cause, Meter, ResponseHead};
 use policy::model::Policy;
 use policy::plan::Plan;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -230,5 +231,88 @@ fn bombs_are_given_up_and_counted() {
         let mut bomb = body("a bomb", "", "", "", Some(Cause::Bomb));
         (bomb.encoding, bomb.begin) = (encoding, bytes);
         check(&bomb);
+    }
+}
+
+/// Bodies that announce or need as much memory as their encoding allows, on few bytes.
+fn greedy() -> Vec<(&'static str, Vec<u8>)> {
+    let zstd = |header: &[u8], blocks: &[u8], times: usize| {
+        [b"\x28\xb5\x2f\xfd", header, &blocks.repeat(times)].concat()
+    };
+    // The length of a block and its kind, 1 for a byte that repeats itself and 2 for a compressed one.
+    let block = |length: u32, kind: u32| (length << 3 | kind << 1).to_le_bytes()[..3].to_vec();
+    let run = [block(128 << 10, 1), vec![b' ']].concat();
+    let small_frame = zstd(b"\0\x00", &[block(1 << 10, 1), vec![b' ']].concat(), 3);
+    let frames = |count: usize| {
+        let last = zstd(b"\0\x68", &[&block(128 << 10, 1)[..], b" \x03\0\0 "].concat(), 1);
+        [small_frame.clone(), last].concat().repeat(count)
+    };
+    let mut many_tables = brotli_encoder::CompressorWriter::new(Vec::new(), 4096, 11, 24);
+    let noise = (0..400_000u32).map(|at| (at.wrapping_mul(at) >> 7) as u8 & (at >> 12) as u8);
+    many_tables.write_all(&noise.collect::<Vec<_>>()).unwrap();
+    let mut long = brotli_encoder::CompressorWriter::new(Vec::new(), 4096, 5, 24);
+    (0..24).for_each(|_| long.write_all(&[b' '; MIB]).unwrap());
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&[b' '; MIB]).unwrap();
+    vec![
+        // Windows of 8 MiB: filled, announced by a size, and left empty.
+        ("zstd", zstd(b"\0\x68", &run, 100)),
+        ("zstd", zstd(b"\xa0\0\0\x80\0", &run, 64)),
+        ("zstd", zstd(b"\0\x68", &[], 0)),
+        // A block that is kept as long as its end is missing.
+        ("zstd", [zstd(b"\0\x68", &block(128 << 10, 2), 1), vec![b'x'; 100 << 10]].concat()),
+        // Literals and sequences that are announced and missing.
+        (
+            "zstd",
+            [zstd(b"\0\x68", &block(10, 2), 1), b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec()]
+                .concat(),
+        ),
+        ("zstd", [zstd(b"\0\x68", &block(9, 2), 1), b"\x0d\0\x20a\xff\xff\xff\xa8x".to_vec()].concat()),
+        // A window of 1 GiB, and many frames.
+        ("zstd", zstd(b"\0\xa0", &run, 1)),
+        ("zstd", frames(20)),
+        ("br", many_tables.into_inner()),
+        ("br", long.into_inner()),
+        ("br", b"\x11\x1e\0\0\0".to_vec()),
+        ("gzip", gzip.finish().unwrap()),
+        ("deflate", vec![0x78, 0x9c]),
+    ]
+}
+
+#[test]
+fn many_greedy_bodies_never_take_more_than_the_budget() {
+    const MAX: usize = 24 * MIB;
+    const STREAMS: usize = 130;
+    let bodies = greedy();
+    let heads: Vec<_> = bodies
+        .iter()
+        .map(|(encoding, _)| ResponseHead { content_encoding: (*encoding).into(), ..ResponseHead::default() })
+        .collect();
+    for only in [None].into_iter().chain((0..bodies.len()).map(Some)) {
+        let memory = MemoryBudget::new(MAX);
+        let mut meters = Vec::with_capacity(STREAMS);
+        let before = NOW.get();
+        PEAK.set(before);
+        // All of them are open at the same time, and each gets a piece in turn.
+        for at in 0..STREAMS {
+            meters.push(Meter::within(&heads[only.unwrap_or(at) % heads.len()], &memory));
+        }
+        for piece in 0..6 {
+            for (at, meter) in meters.iter_mut().enumerate() {
+                let (_, body) = &bodies[only.unwrap_or(at) % bodies.len()];
+                let size = body.len().div_ceil(6);
+                meter.feed(body.chunks(size).nth(piece).unwrap_or_default());
+            }
+            let (taken, leased) = (NOW.get() - before, memory.used());
+            assert!(taken <= leased + STREAMS * 2048, "{only:?}: {taken} bytes beside {leased} leased");
+        }
+        assert!(
+            memory.peak() <= MAX && (only.is_some() || memory.peak() > MAX / 4),
+            "{} leased",
+            memory.peak()
+        );
+        assert!(PEAK.get() - before <= MAX + STREAMS * 2048, "{only:?}: {} bytes", PEAK.get() - before);
+        drop(meters);
+        assert_eq!((memory.used(), NOW.get() <= before), (0, true), "{only:?}");
     }
 }

@@ -4,6 +4,7 @@ use super::reservation::{Reservation, estimated};
 use super::{Effect, InForce};
 use crate::count::{Count, UsageSource};
 use expression::facts::Answer;
+use llm::memory::MemoryBudget;
 use llm::meter::{CHARACTERS_PER_TOKEN, Cause, Meter, ResponseHead, Usage};
 use llm::request::UsageChunkFilter;
 
@@ -45,7 +46,9 @@ impl Responding {
         let Self { reservation, head, readers, .. } = self;
         readers.get_or_insert_with(|| Readers {
             meter: reservation.counts_tokens().then(|| Meter::new(head)),
-            finder: reservation.pointers(in_force).map(|pointers| Meter::looking_for(pointers, head)),
+            finder: reservation
+                .pointers(in_force)
+                .map(|pointers| Meter::looking_for(pointers, head, &MemoryBudget::default())),
         })
     }
 

@@ -18,8 +18,9 @@ pub use pointed::{Found, Pointers, UsagePointers};
 pub use report::Cause;
 pub use tally::count;
 
+use crate::memory::MemoryBudget;
 use body::{Body, Content};
-use decode::{Budget, Decoder};
+use decode::{Budget, Decoder, Encoding};
 use std::sync::Arc;
 
 type Scanner = crate::json::Scanner<dialect::Node>;
@@ -99,7 +100,7 @@ impl ResponseHead {
 
     /// Whether the body is compressed.
     pub fn is_encoded(&self) -> bool {
-        !matches!(Decoder::new(&self.content_encoding), Ok(Decoder::Identity))
+        Encoding::of(&self.content_encoding) != Ok(Encoding::Identity)
     }
 }
 
@@ -144,10 +145,17 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for the response with this head.
+    /// A meter for the response with this head, with as much memory as its decoder may ever want.
     pub fn new(head: &ResponseHead) -> Self {
+        Self::within(head, &MemoryBudget::default())
+    }
+
+    /// A meter for the response with this head. Its decoder asks for memory before it allocates any; if it is refused,
+    /// the rest of the body goes unread.
+    pub fn within(head: &ResponseHead, memory: &MemoryBudget) -> Self {
         let mut body = Body::new(head);
-        let decoder = Decoder::new(&head.content_encoding).unwrap_or_else(|cause| {
+        let encoding = Encoding::of(&head.content_encoding);
+        let decoder = encoding.and_then(|encoding| Decoder::of(encoding, memory)).unwrap_or_else(|cause| {
             body.broken(cause);
             Decoder::Over
         });
@@ -155,8 +163,8 @@ impl Meter {
     }
 
     /// One that looks for single values instead.
-    pub fn looking_for(pointers: &Arc<Pointers>, head: &ResponseHead) -> Self {
-        let mut meter = Self::new(head);
+    pub fn looking_for(pointers: &Arc<Pointers>, head: &ResponseHead, memory: &MemoryBudget) -> Self {
+        let mut meter = Self::within(head, memory);
         meter.body.look_for(Arc::clone(pointers));
         meter
     }
@@ -176,7 +184,7 @@ impl Meter {
 
     /// The body is over: what has been read, with what only the end can tell.
     pub fn finish(&mut self) -> Reading {
-        if let Err(cause) = self.decoder.finish(&mut self.budget, &mut self.body) {
+        if let Err(cause) = self.decoder.finish(&self.budget) {
             self.body.broken(cause);
         }
         self.body.finish();

@@ -21,6 +21,10 @@ pub enum Cause {
     Malformed,
     /// `content-encoding` names something that cannot be decoded here, or several encodings.
     Encoding,
+    /// The encoding announces a window that is larger than its decoder may have: 8 MiB for zstd, as in browsers.
+    Window,
+    /// There was no memory for the decoder.
+    Memory,
     /// The bytes are not what `content-encoding` says.
     Corrupt,
     /// The decoded body is out of proportion to what came over the wire.
@@ -35,6 +39,8 @@ impl Cause {
             Cause::Malformed => "malformed",
             Cause::Truncated => "truncated",
             Cause::Encoding => "encoding",
+            Cause::Window => "window",
+            Cause::Memory => "memory",
             Cause::Corrupt => "corrupt",
             Cause::Bomb => "bomb",
         }

@@ -31,7 +31,7 @@ pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: 
     let mut decoded = Collected { bytes: Vec::new(), most };
     let mut outcome = decoder.feed(body, &mut budget, &mut decoded);
     if extent == Extent::Whole && outcome.is_ok() {
-        outcome = decoder.finish(&mut budget, &mut decoded);
+        outcome = decoder.finish(&budget);
     }
     let extent = if outcome.is_ok() { extent } else { Extent::Cut(None) };
     Decoded { body: Cow::Owned(decoded.bytes), extent, cause: outcome.err() }

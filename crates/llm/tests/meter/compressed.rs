@@ -169,7 +169,7 @@ fn a_window_larger_than_the_encoding_allows_is_refused() {
     // A frame with a window of 16 MiB, and one whose only segment has 1 GiB.
     for frame in [&b"\x28\xb5\x2f\xfd\x00\x70\x01\0\0"[..], b"\x28\xb5\x2f\xfd\xa0\0\0\0\x40\x01\0\0"] {
         let head = ResponseHead { content_encoding: "zstd".to_owned(), ..ResponseHead::default() };
-        assert_eq!(in_pieces(&head, frame, 1).broken, Some(Cause::Encoding));
+        assert_eq!(in_pieces(&head, frame, 1).broken, Some(Cause::Window));
     }
     // Brotli's extension for windows above 16 MB.
     let head = ResponseHead { content_encoding: "br".to_owned(), ..ResponseHead::default() };

@@ -16,6 +16,8 @@ mod pointers;
 mod shapes;
 #[cfg(test)]
 mod splits;
+#[cfg(test)]
+mod zstd;
 
 use llm::meter::{Meter, Reading, ResponseHead};
 

@@ -1,5 +1,6 @@
 //! Single values of a response, by pointers.
 
+use llm::memory::MemoryBudget;
 use llm::meter::{Meter, Pointers, ResponseHead};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 fn found(pointers: &[&str], content_type: &str, body: &str, split: usize) -> Value {
     let pointers = Arc::new(Pointers::new(pointers.iter().map(|pointer| (*pointer).to_owned()).collect()));
     let head = ResponseHead { status: 200, content_type: content_type.into(), ..ResponseHead::default() };
-    let mut meter = Meter::looking_for(&pointers, &head);
+    let mut meter = Meter::looking_for(&pointers, &head, &MemoryBudget::default());
     let (one, other) = body.as_bytes().split_at(split);
     meter.feed(one);
     meter.feed(other);

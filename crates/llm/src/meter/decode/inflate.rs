@@ -1,6 +1,8 @@
 //! `gzip` (any number of members) and `deflate` (with zlib's header, or bare, as some servers send it).
 
+use super::leased;
 use super::{Budget, Sink};
+use crate::memory::{Lease, MemoryBudget};
 use crate::meter::report::Cause;
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
@@ -17,6 +19,8 @@ pub(crate) struct Inflate {
     wrapper: Wrapper,
     /// A member has been read.
     later: bool,
+    // Last: it outlives what it allows.
+    _lease: Lease,
 }
 
 /// What is around the compressed data.
@@ -74,16 +78,20 @@ const COMMENT: u8 = 16;
 const CHECKSUM: u8 = 2;
 
 impl Inflate {
-    pub(crate) fn gzip() -> Self {
-        Self::new(Part::Fixed { read: 0, flags: 0 }, Wrapper::Gzip)
+    pub(crate) fn gzip(memory: &MemoryBudget) -> Option<Box<Self>> {
+        Self::new(Part::Fixed { read: 0, flags: 0 }, Wrapper::Gzip, memory)
     }
 
-    pub(crate) fn deflate() -> Self {
-        Self::new(Part::Zlib, Wrapper::Zlib)
+    pub(crate) fn deflate(memory: &MemoryBudget) -> Option<Box<Self>> {
+        Self::new(Part::Zlib, Wrapper::Zlib, memory)
     }
 
-    fn new(part: Part, wrapper: Wrapper) -> Self {
-        Self { part, core: DecompressorOxide::new(), window: [0; WINDOW], at: 0, wrapper, later: false }
+    /// All that it will ever need, whatever comes.
+    fn new(part: Part, wrapper: Wrapper, memory: &MemoryBudget) -> Option<Box<Self>> {
+        let lease = leased::lease(size_of::<Self>(), memory)?;
+        let core = DecompressorOxide::new();
+        let window = [0; WINDOW];
+        Some(Box::new(Self { part, core, window, at: 0, wrapper, later: false, _lease: lease }))
     }
 
     pub(crate) fn feed(

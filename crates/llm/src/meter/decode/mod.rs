@@ -1,14 +1,16 @@
 //! `content-encoding`: compressed bytes in, in any pieces; decoded bytes out, as soon as they are known. Memory is
-//! bounded by the windows of the formats, work by what came over the wire ([`Budget`]). Checksums are not verified:
-//! the client does that, and we only count.
+//! asked for before it is allocated ([`MemoryBudget`]) and bounded by the largest window of each format, work by what came
+//! over the wire ([`Budget`]). Checksums are not verified: the client does that, and we only count.
 
 #[cfg(feature = "brotli")]
 mod brotli;
 mod inflate;
+mod leased;
 #[cfg(feature = "zstd")]
 mod zstd;
 
 use super::report::Cause;
+use crate::memory::MemoryBudget;
 
 /// Decodes one body.
 #[derive(Default)]
@@ -68,26 +70,59 @@ impl Budget {
     }
 }
 
-impl Decoder {
-    /// The decoder for this header; an error if it names several encodings or one we do not know.
-    pub(crate) fn new(content_encoding: &str) -> Result<Self, Cause> {
+/// What `content-encoding` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+    #[cfg(feature = "brotli")]
+    Brotli,
+    #[cfg(feature = "zstd")]
+    Zstd,
+}
+
+impl Encoding {
+    /// By this header; an error if it names several encodings or one we do not know.
+    pub(crate) fn of(content_encoding: &str) -> Result<Self, Cause> {
         let mut encodings = content_encoding
             .split(',')
             .map(str::trim)
             .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
-        let Some(encoding) = encodings.next() else { return Ok(Decoder::Identity) };
+        let Some(encoding) = encodings.next() else { return Ok(Encoding::Identity) };
         if encodings.next().is_some() {
             return Err(Cause::Encoding);
         }
         match encoding.to_ascii_lowercase().as_str() {
-            "gzip" | "x-gzip" => Ok(Decoder::Inflate(Box::new(inflate::Inflate::gzip()))),
-            "deflate" => Ok(Decoder::Inflate(Box::new(inflate::Inflate::deflate()))),
+            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+            "deflate" => Ok(Encoding::Deflate),
             #[cfg(feature = "brotli")]
-            "br" => Ok(Decoder::Brotli(Box::default())),
+            "br" => Ok(Encoding::Brotli),
             #[cfg(feature = "zstd")]
-            "zstd" => Ok(Decoder::Zstd(Box::default())),
+            "zstd" => Ok(Encoding::Zstd),
             _ => Err(Cause::Encoding),
         }
+    }
+}
+
+impl Decoder {
+    /// The decoder for this header; an error if it names several encodings or one we do not know.
+    pub(crate) fn new(content_encoding: &str) -> Result<Self, Cause> {
+        Self::of(Encoding::of(content_encoding)?, &MemoryBudget::default())
+    }
+
+    /// The decoder for an encoding, which asks for its memory here. An error if it is refused.
+    pub(crate) fn of(encoding: Encoding, memory: &MemoryBudget) -> Result<Self, Cause> {
+        let decoder = match encoding {
+            Encoding::Identity => Some(Decoder::Identity),
+            Encoding::Gzip => inflate::Inflate::gzip(memory).map(Decoder::Inflate),
+            Encoding::Deflate => inflate::Inflate::deflate(memory).map(Decoder::Inflate),
+            #[cfg(feature = "brotli")]
+            Encoding::Brotli => brotli::Brotli::new(memory).map(Decoder::Brotli),
+            #[cfg(feature = "zstd")]
+            Encoding::Zstd => zstd::Zstd::new(memory).map(Decoder::Zstd),
+        };
+        decoder.ok_or(Cause::Memory)
     }
 
     /// The next bytes from the wire. After an error nothing more is decoded.
@@ -116,9 +151,8 @@ impl Decoder {
         result
     }
 
-    /// Nothing more comes: hands over what was held back. An error if the body is not complete.
-    #[cfg_attr(not(feature = "zstd"), allow(unused_variables))]
-    pub(crate) fn finish(&mut self, budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
+    /// Nothing more comes: an error if the body is not complete.
+    pub(crate) fn finish(&mut self, budget: &Budget) -> Result<(), Cause> {
         let complete = match self {
             Decoder::Identity | Decoder::Over => true,
             _ if budget.input == 0 => true,
@@ -126,7 +160,7 @@ impl Decoder {
             #[cfg(feature = "brotli")]
             Decoder::Brotli(brotli) => brotli.is_complete(),
             #[cfg(feature = "zstd")]
-            Decoder::Zstd(zstd) => zstd.finish(budget, to)?,
+            Decoder::Zstd(zstd) => zstd.is_complete(),
         };
         *self = Decoder::Over;
         if complete { Ok(()) } else { Err(Cause::Truncated) }
