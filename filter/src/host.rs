@@ -80,6 +80,12 @@ pub fn property(path: Vec<&str>) -> Option<Vec<u8>> {
     hostcalls::get_property(path).ok().flatten()
 }
 
+/// How much of the request has come so far, its headers included, whether the filter has seen it or not.
+pub fn request_size() -> Option<u64> {
+    let size = property(vec!["request", "total_size"])?;
+    <[u8; 8]>::try_from(size.as_slice()).ok().map(u64::from_le_bytes)
+}
+
 /// A request header. One that is repeated is joined with commas, as Envoy's own attributes have it: none of its
 /// values is lost, or taken for the only one. Of the headers that HTTP knows once only, Envoy lets no second through,
 /// and asking for them is cheaper without.

@@ -1,5 +1,6 @@
 //! One request and its response: each callback is an event of its exchange, and what follows is performed.
 
+use crate::bodies::{self, Watched};
 use crate::host;
 use crate::late;
 use crate::metrics;
@@ -37,6 +38,8 @@ pub struct Request {
     awaited: Option<usize>,
     /// How much of it is there.
     gathered: usize,
+    /// How much of it has gone on.
+    passed: u64,
     /// A Reserve under way by a call of its own.
     attempts: Option<Attempts>,
     /// What of the response has passed and is not read yet.
@@ -78,6 +81,21 @@ impl Http {
     }
 }
 
+/// How much of this request has come so far, by Envoy's count; `None`: it is gone.
+pub fn size(caller: &Caller, root: u32) -> Option<u64> {
+    let request = caller.upgrade()?;
+    let id = request.borrow().id;
+    host::as_context(id, root, host::request_size)
+}
+
+/// Tells a request that its body will not come.
+pub fn body_missing(caller: &Caller, root: u32) {
+    if let Some(request) = caller.upgrade() {
+        let mut request = request.borrow_mut();
+        host::as_context(request.id, root, || request.body_missing());
+    }
+}
+
 /// Brings an answer of the stream to a request, from the root context.
 pub fn reply(caller: &Caller, root: u32, reply: Result<ReserveResponse, CallFailure>) {
     if let Some(request) = caller.upgrade() {
@@ -114,6 +132,7 @@ impl Request {
                 kept: false,
                 awaited: None,
                 gathered: 0,
+                passed: 0,
                 attempts: None,
                 passed: None,
                 kept_back: 0,
@@ -125,10 +144,7 @@ impl Request {
     fn handle(&mut self, event: Event<'_>) {
         for effect in self.exchange.handle(event) {
             match effect {
-                Effect::AwaitBody(most) => {
-                    self.kept = true;
-                    self.awaited = Some(most);
-                }
+                Effect::AwaitBody(most) => self.await_body(most),
                 Effect::Edit(edit) => host::edit_request(&edit),
                 Effect::Reserve(call) => self.reserve(call),
                 Effect::Resume => self.resume(),
@@ -148,6 +164,28 @@ impl Request {
                 }
                 Effect::Count(count) => self.shared.metrics.count(&count),
             }
+        }
+    }
+
+    fn await_body(&mut self, most: usize) {
+        if self.shared.bodies.are_missing() {
+            return self.handle(Event::NoRequestBody);
+        }
+        self.kept = true;
+        self.awaited = Some(most);
+        if self.shared.bodies.are_untried()
+            && let Some(size) = host::request_size()
+        {
+            let (caller, since) = (Weak::clone(&self.caller), self.shared.now());
+            self.shared.bodies.watch(Watched { caller, size, since });
+            self.shared.wake_by(since.saturating_add(bodies::INTERVAL));
+        }
+    }
+
+    /// The body that is awaited will not come.
+    fn body_missing(&mut self) {
+        if self.awaited.take().is_some() {
+            self.handle(Event::NoRequestBody);
         }
     }
 
@@ -214,20 +252,34 @@ impl Request {
 
     fn resume(&mut self) {
         if std::mem::take(&mut self.kept) {
+            self.passed = self.passed.saturating_add(self.gathered as u64);
+            self.gathered = 0;
             host::resume();
         }
     }
 
     /// So much of the request's body is gathered by now.
     fn gathered(&mut self, size: usize, end: bool) -> Action {
+        if self.awaited.is_some() {
+            self.shared.bodies.came();
+        }
+        // While Envoy keeps the body, this is all that it keeps; otherwise it is what is just passing.
+        self.gathered = size;
         if self.awaited.is_some_and(|most| end || size >= most) {
             self.awaited = None;
             self.kept = false;
             let body = if size > 0 { host::request_body(size) } else { Vec::new() };
             self.handle(Event::RequestBody { body: &body, end });
         }
-        self.gathered = size;
-        self.action()
+        if self.exchange.counts_request_body() {
+            let so_far = self.passed.saturating_add(self.gathered as u64);
+            self.handle(Event::RequestPassed(so_far));
+        }
+        let action = self.action();
+        if action == Action::Continue {
+            self.passed = self.passed.saturating_add(std::mem::take(&mut self.gathered) as u64);
+        }
+        action
     }
 
     /// What is gathered is all of it.
@@ -323,7 +375,11 @@ impl Context for Http {
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
         let in_force = self.shared.in_force();
-        let Some(facts) = request::facts(&self.shared, &in_force) else { return Action::Continue };
+        let Some(mut facts) = request::facts(&self.shared, &in_force) else { return Action::Continue };
+        if !end && facts.is_get() {
+            // Hardly any GET has a body, and a WebSocket is none of those.
+            host::request_header("upgrade").iter().for_each(|value| facts.header("upgrade", value));
+        }
         self.request = Some(Request::new(self.id, &self.shared, in_force));
         self.with(|request| request.requested(facts, end)).unwrap_or(Action::Continue)
     }

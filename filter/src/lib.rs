@@ -8,6 +8,7 @@
 // What the SDK's macro makes is the module's entry, for Envoy alone.
 #![allow(missing_docs)]
 
+mod bodies;
 mod host;
 mod http;
 mod late;

@@ -12,6 +12,8 @@ pub const COMMITS_RETRIED: &str = "weir_commits_retried";
 pub const COMMITS_DROPPED: &str = "weir_commits_dropped";
 /// Bytes of responses that trailers have overtaken.
 pub const BYTES_LOST: &str = "weir_response_bytes_lost";
+/// Workers that have found out that request bodies do not come to the filter.
+pub const BODIES_MISSING: &str = "weir_request_bodies_missing";
 /// How often a worker, or Envoy's main thread, has brought a plan into force.
 pub const PLANS: &str = "weir_plans";
 /// Plans that could not be compiled.
@@ -26,7 +28,7 @@ impl Metrics {
     /// With these, so that they can be seen before anything has happened.
     pub fn new() -> Self {
         let metrics = Self(RefCell::default());
-        for name in [COMMITS_RETRIED, COMMITS_DROPPED, PLANS, PLANS_REFUSED, BYTES_LOST] {
+        for name in [COMMITS_RETRIED, COMMITS_DROPPED, PLANS, PLANS_REFUSED, BYTES_LOST, BODIES_MISSING] {
             metrics.find(name, MetricType::Counter);
         }
         metrics

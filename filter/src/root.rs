@@ -1,6 +1,7 @@
 //! The root context: takes the configuration, follows the plan, and tells the adapter what was used, from where no
 //! client waits for it.
 
+use crate::bodies::{self, Watched};
 use crate::host;
 use crate::http::{self, Http, Unconfigured};
 use crate::metrics;
@@ -62,6 +63,7 @@ impl Configured {
     /// Sends what is due, and sees to being called again when the next is.
     fn work(&mut self) {
         self.tend_stream();
+        self.look_for_bodies();
         self.send_commits();
         self.ask_for_plan();
         // The next reserve takes along what is settled now, or the next call of this.
@@ -69,7 +71,9 @@ impl Configured {
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
         let stream = self.shared.stream.wake_at();
-        self.shared.wake_at([commits, plan, stream].into_iter().flatten().min());
+        let bodies =
+            self.shared.bodies.are_watched().then(|| self.shared.now().saturating_add(bodies::INTERVAL));
+        self.shared.wake_at([commits, plan, stream, bodies].into_iter().flatten().min());
         self.leave();
     }
 
@@ -95,6 +99,29 @@ impl Configured {
         }
         if let Err(failure) = shared.stream.open(&shared, now) {
             self.stream_failed(failure);
+        }
+    }
+
+    /// Requests that wait for bodies which Envoy has and does not hand over go on without.
+    fn look_for_bodies(&self) {
+        let Shared { root, bodies, metrics, .. } = &*self.shared;
+        let watched = bodies.take();
+        let has_grown =
+            |watched: &Watched| http::size(&watched.caller, *root).is_some_and(|size| size > watched.size);
+        let missing = watched.iter().any(has_grown);
+        if missing {
+            log::error!(
+                "request bodies do not reach the filter: set `allow_on_headers_stop_iteration: true` beside its                  `root_id` (Envoy 1.36 or later); until then requests are judged by their headers"
+            );
+            metrics.add(metrics::BODIES_MISSING, 1);
+            bodies.are_found_missing();
+        }
+        for watched in watched {
+            if missing || watched.is_late(self.shared.now()) {
+                http::body_missing(&watched.caller, *root);
+            } else if watched.caller.strong_count() > 0 {
+                bodies.watch(watched);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a root context shares with its HTTP contexts.
 
+use crate::bodies::Bodies;
 use crate::host::{self, Method};
 use crate::late::Late;
 use crate::metrics::{self, Metrics};
@@ -43,6 +44,8 @@ pub struct Shared {
     pub outbox: RefCell<Outbox>,
     /// What is still to be read of responses.
     pub late: Late,
+    /// Whether request bodies come.
+    pub bodies: Bodies,
     /// The way to the adapter while it is open.
     pub stream: Stream,
     /// How this worker's upstreams do.
@@ -72,6 +75,7 @@ impl Shared {
             metrics: Metrics::new(),
             outbox: RefCell::new(Outbox::new(OUTBOX_CAPACITY)),
             late: Late::default(),
+            bodies: Bodies::default(),
             stream,
             health: RefCell::default(),
             random,

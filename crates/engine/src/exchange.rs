@@ -42,6 +42,11 @@ pub enum Event<'a> {
         /// Nothing follows.
         end: bool,
     },
+    /// That body cannot be awaited: the proxy does not hand it over while the request is kept.
+    NoRequestBody,
+    /// So many bytes of the request's body have come so far, awaited or not. Of interest only if
+    /// [`Exchange::counts_request_body`].
+    RequestPassed(u64),
     /// The adapter's answer to the Reserve.
     Reply(Result<ReserveResponse, CallFailure>),
     /// The response's headers are here.
@@ -147,6 +152,16 @@ enum State {
     Over,
 }
 
+impl State {
+    fn reservation(&mut self) -> Option<&mut Reservation> {
+        match self {
+            State::Waiting(reservation) | State::Admitted(reservation) => Some(reservation),
+            State::Responding(responding) => Some(&mut responding.reservation),
+            State::New | State::Reading(..) | State::Over => None,
+        }
+    }
+}
+
 impl Exchange {
     /// Before anything has happened.
     pub fn new(in_force: InForce, id: ReservationId) -> Self {
@@ -169,6 +184,14 @@ impl Exchange {
             (State::New, Event::Request { facts, bodiless }) => self.request(facts, bodiless),
             (State::Reading(facts, most), Event::RequestBody { body, end }) => {
                 self.request_body(*facts, most, body, end)
+            }
+            (State::Reading(facts, _), Event::NoRequestBody) => self.unread(*facts),
+            (mut state, Event::RequestPassed(bytes)) => {
+                if let Some(reservation) = state.reservation() {
+                    reservation.passed = bytes;
+                }
+                self.state = state;
+                Vec::new()
             }
             (State::Waiting(reservation), Event::Reply(reply)) => self.reply(reservation, reply),
             (State::Waiting(reservation), Event::Closed) => vec![reservation.release()],
@@ -204,6 +227,16 @@ impl Exchange {
         matches!(&self.state, State::Responding(responding) if responding.usage_chunk.is_some())
     }
 
+    /// Whether the length of the request's body makes a difference, since nobody has read it.
+    pub fn counts_request_body(&self) -> bool {
+        let reservation = match &self.state {
+            State::Waiting(reservation) | State::Admitted(reservation) => reservation,
+            State::Responding(responding) => &responding.reservation,
+            State::New | State::Reading(..) | State::Over => return false,
+        };
+        reservation.unread
+    }
+
     /// Whether something of this exchange is still to come.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
@@ -219,9 +252,12 @@ impl Exchange {
             InForce::Plan(plan) => plan,
         };
         if let Some(most) = plan.body_wanted(&facts) {
-            // A WebSocket begins with a GET that does not end before it is answered.
-            if bodiless || facts.is_get() {
+            let announced = facts.content_length().is_some_and(|length| length > 0);
+            if bodiless || facts.is_upgrade() && !announced {
                 Intake::new(&mut facts, plan.pointers(), &[], true, most);
+            } else if facts.is_upgrade() {
+                // It goes on until it is answered, so nobody waits for it, whatever it says of a body.
+                facts.unread_body();
             } else {
                 let wanted = intake::wanted(&facts, most);
                 self.state = State::Reading(Box::new(facts), wanted);
@@ -238,6 +274,21 @@ impl Exchange {
         let intake = Intake::new(&mut facts, plan.pointers(), body, end, most);
         let mut effects: Vec<Effect> = intake.trouble(&facts).into_iter().collect();
         effects.extend(self.judged(&plan, facts, false, Some(&intake)));
+        self.kept(effects)
+    }
+
+    /// The request is judged without its body.
+    fn unread(&mut self, mut facts: Facts) -> Vec<Effect> {
+        let InForce::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
+        let plan = Arc::clone(plan);
+        facts.unread_body();
+        let mut effects = vec![Effect::Count(Count::UnreadRequest(Condition::Unread.name()))];
+        effects.extend(self.judged(&plan, facts, false, None));
+        self.kept(effects)
+    }
+
+    /// A request that was kept for its body, and that nothing keeps any longer, goes on.
+    fn kept(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
         if matches!(self.state, State::Over)
             && !effects.iter().any(|effect| matches!(effect, Effect::Deny(_)))
         {
@@ -264,9 +315,20 @@ impl Exchange {
             let cap = judgement.output_cap;
             let mut reservation = Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless);
             if let Some(intake) = intake {
-                let (changes, unasked) = intake.change(&mut facts, reservation.asks_for_usage(), cap);
-                reservation.usage_unasked = unasked;
-                effects.extend(changes);
+                match intake.change(&mut facts, reservation.asks_for_usage(), cap) {
+                    Ok((changes, unasked)) => {
+                        reservation.usage_unasked = unasked;
+                        effects.extend(changes);
+                    }
+                    // A dry run refuses nothing.
+                    Err(_) if !reservation.holds.iter().any(|hold| hold.enforced) => {}
+                    Err(why) => {
+                        effects.push(Effect::Count(Count::InvalidRequest(why.name())));
+                        let denial = refusal::invalid_request(facts.dialect(), why.message());
+                        effects.push(Effect::Deny(denial));
+                        return effects;
+                    }
+                }
             }
             reservation.keep(facts);
             effects.push(Effect::Reserve(reservation.reserve()));

@@ -5,8 +5,9 @@ use super::Effect;
 use crate::count::Count;
 use expression::facts::Facts;
 use llm::meter::Cause;
-use llm::request::edit::{self, UsageRequest};
-use llm::request::{self, Condition, Decoded, Extent};
+use llm::request::edit::{self, Unchangeable, UsageRequest};
+use llm::request::{Condition, Extent, Reading, Wire};
+use std::borrow::Cow;
 
 /// Another body to send on, and the headers that go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,11 @@ pub(super) fn wanted(facts: &Facts, most: usize) -> usize {
 
 /// A body that has been read.
 pub(super) struct Intake<'a> {
-    decoded: Decoded<'a>,
+    /// What was read of it, and what an edit changes.
+    text: Cow<'a, [u8]>,
+    /// Why it could not be decoded.
+    cause: Option<Cause>,
+    /// It has a `content-encoding`, or was decoded without one.
     encoded: bool,
 }
 
@@ -45,19 +50,26 @@ impl<'a> Intake<'a> {
         let kept = body.get(..most).unwrap_or(body);
         let extent =
             if end && kept.len() == body.len() { Extent::Whole } else { Extent::Cut(facts.content_length()) };
-        let encoding = facts.fetched_header("content-encoding");
-        let encoded = !encoding.is_empty();
-        let decoded = request::decode(encoding, kept, extent, most);
-        let path = facts.path().unwrap_or_default();
-        let read = request::read(path, facts.fetched_header("content-type"), &decoded.body, decoded.extent);
-        facts.body(read, &decoded.body, pointers);
-        Self { decoded, encoded }
+        let encoded = !facts.fetched_header("content-encoding").is_empty();
+        let wire = Wire {
+            path: facts.path().unwrap_or_default(),
+            content_type: facts.fetched_header("content-type"),
+            content_encoding: facts.fetched_header("content-encoding"),
+            body: kept,
+            extent,
+            most,
+        };
+        let Reading { body, text, cause } = wire.read();
+        // Of a body that can be read in two ways, nothing is known that is not the same in both.
+        let pointers = if body.condition == Condition::Ambiguous { &[] } else { pointers };
+        facts.body(body, &text, pointers);
+        Self { text, cause, encoded }
     }
 
     /// What could not be read.
     pub(super) fn trouble(&self, facts: &Facts) -> Option<Effect> {
         let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
-        let cause = match (self.decoded.cause, condition) {
+        let cause = match (self.cause, condition) {
             // One that is more than may be read, packed or not, is not read to its end.
             (Some(Cause::Bomb), _) => Condition::Cut.name(),
             (Some(cause), _) => cause.name(),
@@ -68,14 +80,22 @@ impl<'a> Intake<'a> {
     }
 
     /// Changes the body so that it asks for usage (`asks`) and for no more output than `cap`, if the client's does
-    /// neither; and whether the client has not asked for usage itself.
-    pub(super) fn change(&self, facts: &mut Facts, asks: bool, cap: Option<u64>) -> (Vec<Effect>, bool) {
+    /// neither; and whether the client has not asked for usage itself. An error if a limit depends on a change that cannot
+    /// be made: a body that nobody here can change would go around it.
+    pub(super) fn change(
+        &self,
+        facts: &mut Facts,
+        asks: bool,
+        cap: Option<u64>,
+    ) -> Result<(Vec<Effect>, bool), Unchangeable> {
         let mut effects = Vec::new();
-        let Some(read) = facts.read_body() else { return (effects, false) };
-        let asked =
-            if asks { edit::ask_for_usage(read, &self.decoded.body) } else { UsageRequest::default() };
-        let so_far = asked.body.as_deref().unwrap_or(&self.decoded.body);
-        let capped = cap.and_then(|cap| Some((cap, edit::cap_output(read, so_far, cap)?)));
+        let Some(read) = facts.read_body() else { return Ok((effects, false)) };
+        let asked = if asks { edit::ask_for_usage(read, &self.text)? } else { UsageRequest::default() };
+        let so_far = asked.body.as_deref().unwrap_or(&self.text);
+        let capped = match cap {
+            Some(cap) => edit::cap_output(read, so_far, cap)?.map(|body| (cap, body)),
+            None => None,
+        };
         effects.extend(asked.body.is_some().then_some(Effect::Count(Count::UsageAsked)));
         let body = match capped {
             Some((cap, body)) => {
@@ -86,7 +106,7 @@ impl<'a> Intake<'a> {
             None => asked.body,
         };
         effects.extend(body.map(|body| Effect::Edit(self.edit(body, facts, asked.unasked))));
-        (effects, asked.unasked)
+        Ok((effects, asked.unasked))
     }
 
     /// The body to send on, and its headers.

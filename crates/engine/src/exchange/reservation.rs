@@ -5,7 +5,7 @@ use crate::count::UsageSource;
 use crate::outbox::Settlement;
 use crate::refusal::Standing;
 use expression::facts::{Answer, Facts, Need};
-use llm::meter::Usage;
+use llm::meter::{CHARACTERS_PER_TOKEN, Usage};
 use llm::request::Dialect;
 use policy::model::StreamUsage;
 use policy::plan::{Estimate, Hold, Judgement, Plan};
@@ -21,6 +21,10 @@ pub(super) struct Reservation {
     pub(super) estimate: Estimate,
     /// The call is known to use no tokens.
     pub(super) tokenless: bool,
+    /// Nobody has read the request's body, or not to its end.
+    pub(super) unread: bool,
+    /// How much of that body has passed, in bytes.
+    pub(super) passed: u64,
     /// In which a refusal is told.
     pub(super) dialect: Dialect,
     /// For a `cost` or the body of `onExceeded`, if there is one.
@@ -38,9 +42,22 @@ impl Reservation {
         let Judgement { holds, estimate, .. } = judgement;
         let tokenless = bodiless || facts.path().is_some_and(uses_no_tokens);
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
+        let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
         let dialect = facts.dialect();
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
-        Self { id, holds, estimate, tokenless, dialect, facts, model, usage_unasked, statuses }
+        Self {
+            id,
+            holds,
+            estimate,
+            tokenless,
+            unread,
+            passed: 0,
+            dialect,
+            facts,
+            model,
+            usage_unasked,
+            statuses,
+        }
     }
 
     /// Keeps what a `cost` or the body of `onExceeded` may ask for.
@@ -102,8 +119,14 @@ impl Reservation {
 
     /// The request went on, and the client left before any answer: the input was sent.
     pub(super) fn unanswered(mut self) -> Vec<Effect> {
-        let usage = if self.tokenless { Usage::default() } else { estimated(self.estimate.input, 0) };
+        let usage = if self.tokenless { Usage::default() } else { estimated(self.input(), 0) };
         self.charge(Answer { usage, ..Answer::default() }, UsageSource::Estimated)
+    }
+
+    /// What the provider was sent, in tokens, as far as anybody knows: of a body that was not read, what has passed.
+    pub(super) fn input(&self) -> u64 {
+        let passed = if self.unread { self.passed / CHARACTERS_PER_TOKEN } else { 0 };
+        self.estimate.input.max(passed)
     }
 
     /// Ends it with these charges, one for each hold.

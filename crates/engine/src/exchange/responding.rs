@@ -74,7 +74,7 @@ impl Responding {
             Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),
             None if succeeded && !reservation.tokenless => {
                 let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
-                let usage = estimated(reservation.estimate.input, delivered);
+                let usage = estimated(reservation.input(), delivered);
                 reservation.charge(answer(usage), UsageSource::Estimated)
             }
             None => reservation.charge(answer(Usage::default()), UsageSource::None),

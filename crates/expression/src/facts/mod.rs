@@ -220,9 +220,25 @@ impl Facts {
         self.headers.get(":path").map(String::as_str)
     }
 
-    /// Whether the method is GET, if it was fetched. Such a request has no body, whatever follows it.
+    /// Whether the method is GET, if it was fetched.
     pub fn is_get(&self) -> bool {
-        self.headers.get(":method").is_some_and(|method| method == "GET")
+        self.method() == Some("GET")
+    }
+
+    /// Whether the request goes on until it is answered, as a WebSocket's does, which is a GET. Envoy leaves the header
+    /// `upgrade` to those alone.
+    pub fn is_upgrade(&self) -> bool {
+        self.method() == Some("CONNECT") || self.is_get() && self.headers.contains_key("upgrade")
+    }
+
+    fn method(&self) -> Option<&str> {
+        self.headers.get(":method").map(String::as_str)
+    }
+
+    /// Nobody waits for the request's body: only its length is known, if that is announced.
+    pub fn unread_body(&mut self) {
+        let body = RequestBody::unread(self.path().unwrap_or_default(), self.content_length());
+        self.body(body, &[], &[]);
     }
 
     /// `:authority`, if it was fetched.

@@ -1,10 +1,15 @@
-//! `content-encoding` of requests: the body as it is to be read, and as it is sent on if it has to be edited. Some
-//! clients compress by default. What needs no edit goes on as it came.
+//! `content-encoding` of requests: the body as it is to be read, and as it is sent on if it has to be edited. Some clients
+//! compress by default. Others name an encoding that is none of the body's: a server that ignores the header reads it all
+//! the same, and one that looks at the bytes needs no header. So the bytes decide first, and the header second.
 
-use super::{Extent, length};
+use super::lenient::{self, reads_as_text};
+use super::{Extent, length, unicode};
 use crate::meter::Cause;
 use crate::meter::decode::{Budget, Decoder, Sink};
 use std::borrow::Cow;
+
+/// How many encodings around each other are taken off. Nobody needs more than one.
+const LAYERS: usize = 3;
 
 /// A body without its `content-encoding`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,26 +20,148 @@ pub struct Decoded<'a> {
     pub extent: Extent,
     /// Why that is not all, though all of it was here.
     pub cause: Option<Cause>,
+    /// What the header is worth.
+    pub label: Label,
+    /// What a server reads that trusts the header, if that is something else and both can be read.
+    pub trusting: Option<Cow<'a, [u8]>>,
 }
 
-/// Decodes a body, but no more than `most` bytes of it. A body in an encoding that is not known stays as it is.
-pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: usize) -> Decoded<'a> {
-    let mut decoder = match Decoder::new(content_encoding) {
-        Ok(Decoder::Identity) => return Decoded { body: Cow::Borrowed(body), extent, cause: None },
-        Ok(decoder) => decoder,
-        Err(cause) => {
-            let extent = Extent::Cut(Some(length(body)));
-            return Decoded { body: Cow::Borrowed(body), extent, cause: Some(cause) };
+/// What a `content-encoding` is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// The body is encoded as it says.
+    True,
+    /// It is encoded in another way, or not at all.
+    False,
+    /// Nothing that is known decodes it.
+    Undecoded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+    Unknown,
+}
+
+impl Coding {
+    fn of(name: &str) -> Option<Self> {
+        let name = name.trim();
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        match name {
+            _ if name.is_empty() || is("identity") => None,
+            _ if is("gzip") || is("x-gzip") => Some(Self::Gzip),
+            _ if is("deflate") => Some(Self::Deflate),
+            _ if is("br") => Some(Self::Brotli),
+            _ if is("zstd") => Some(Self::Zstd),
+            _ => Some(Self::Unknown),
         }
-    };
+    }
+
+    /// What the first bytes say. Brotli and bare deflate have no sign.
+    fn of_bytes(body: &[u8]) -> Option<Self> {
+        let divides = |head: [u8; 2]| u16::from_be_bytes(head).checked_rem(31) == Some(0);
+        match body {
+            [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
+            [0x78, second, ..] if divides([0x78, *second]) => Some(Self::Deflate),
+            _ => None,
+        }
+    }
+
+    /// Whether something that begins like text may be encoded so.
+    fn may_look_like_text(self) -> bool {
+        matches!(self, Self::Deflate | Self::Brotli)
+    }
+
+    fn decoder(self) -> Result<Decoder, Cause> {
+        Decoder::new(match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+            Self::Unknown => return Err(Cause::Encoding),
+        })
+    }
+}
+
+/// Decodes a body, but no more than `most` bytes of it. What cannot be decoded stays as it is.
+pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: usize) -> Decoded<'a> {
+    let (cause, label, trusting) = (None, Label::True, None);
+    let mut decoded = Decoded { body: Cow::Borrowed(body), extent, cause, label, trusting };
+    // What was put on last comes off first. More than are taken off need not be known.
+    let names = content_encoding.split(',').rev().filter_map(Coding::of);
+    let mut labels = names.take(LAYERS.saturating_add(1)).peekable();
+    if body.is_empty() {
+        return decoded;
+    }
+    let mut failure = None;
+    for _ in 0..LAYERS {
+        let text = reads_as_text(&decoded.body);
+        let label = labels.peek().copied();
+        let sign = Coding::of_bytes(&decoded.body).filter(|_| !text);
+        let by_label = label.filter(|label| !text || label.may_look_like_text());
+        let mut codings = sign.into_iter().chain(by_label.filter(|label| Some(*label) != sign));
+        let unpacked = codings.find_map(|coding| {
+            let layer = unpack(coding, &decoded.body, decoded.extent, most);
+            let layer = layer.map_err(|cause| failure = Some(cause)).ok()?;
+            (!text || reads_as_text(&layer.bytes)).then_some((coding, layer))
+        });
+        let Some((coding, layer)) = unpacked else { break };
+        if text && lenient::is_document(&unicode::to_utf8(&decoded.body)) {
+            // A body made to be read in both ways.
+            decoded.trusting = Some(Cow::Owned(layer.bytes));
+            break;
+        }
+        if labels.next_if_eq(&coding).is_none() {
+            decoded.label = Label::False;
+        }
+        (decoded.body, decoded.extent, decoded.cause) = (Cow::Owned(layer.bytes), layer.extent, layer.cause);
+        if decoded.cause.is_some() {
+            return decoded;
+        }
+    }
+    if let Some(label) = labels.peek() {
+        decoded.label = Label::False;
+        if !reads_as_text(&decoded.body) {
+            decoded.label = Label::Undecoded;
+            decoded.extent = Extent::Cut(Some(length(body)));
+            decoded.cause = Some(failure.filter(|_| *label != Coding::Unknown).unwrap_or(Cause::Encoding));
+        }
+    }
+    decoded
+}
+
+/// What one decoder makes of a body.
+struct Layer {
+    bytes: Vec<u8>,
+    extent: Extent,
+    cause: Option<Cause>,
+}
+
+/// An error if nothing that a server would read comes out.
+fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Layer, Cause> {
+    let mut decoder = coding.decoder()?;
     let mut budget = Budget::of(u64::try_from(most).unwrap_or(u64::MAX));
     let mut decoded = Collected { bytes: Vec::new(), most };
     let mut outcome = decoder.feed(body, &mut budget, &mut decoded);
     if extent == Extent::Whole && outcome.is_ok() {
         outcome = decoder.finish(&budget);
     }
-    let extent = if outcome.is_ok() { extent } else { Extent::Cut(None) };
-    Decoded { body: Cow::Owned(decoded.bytes), extent, cause: outcome.err() }
+    let bytes = decoded.bytes;
+    match outcome {
+        Ok(()) => Ok(Layer { bytes, extent, cause: None }),
+        // Some decoders do not mind a missing end.
+        Err(Cause::Truncated) if lenient::is_document(&unicode::to_utf8(&bytes)) => {
+            Ok(Layer { bytes, extent, cause: None })
+        }
+        Err(cause) if cause == Cause::Bomb || reads_as_text(&bytes) => {
+            Ok(Layer { bytes, extent: Extent::Cut(None), cause: Some(cause) })
+        }
+        Err(cause) => Err(cause),
+    }
 }
 
 struct Collected {

@@ -1,5 +1,6 @@
 //! What Weir adds to a request, put into the client's own bytes: everything else stays as it came, byte for byte. A
-//! body that needs no change, and one that is no valid JSON, is not touched.
+//! body that needs no change is not touched, and neither is one that no server would take. One that a server might take and
+//! that cannot be changed here says so ([`Unchangeable`]).
 
 use super::maximum::{self, FieldPath, Target};
 use super::members::{Members, members};
@@ -18,65 +19,120 @@ pub struct UsageRequest {
     pub unasked: bool,
 }
 
+/// Why a body that has to be changed cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unchangeable {
+    /// It is UTF-16 or UTF-32.
+    NotUtf8,
+    /// Only its beginning was read.
+    Incomplete,
+    /// Two servers would read two different requests in it.
+    Ambiguous,
+    /// It is in an encoding that is not known.
+    Encoded,
+}
+
+impl Unchangeable {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotUtf8 => "not_utf8",
+            Self::Incomplete => "incomplete",
+            Self::Ambiguous => "ambiguous",
+            Self::Encoded => "encoding",
+        }
+    }
+
+    /// For the client.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::NotUtf8 => "The request body must be UTF-8.",
+            Self::Incomplete => {
+                "The request body is too long: the gateway has to set its maximum output and cannot."
+            }
+            Self::Ambiguous => "The request body does not match its content-type and content-encoding.",
+            Self::Encoded => "The content-encoding of the request body is not supported.",
+        }
+    }
+}
+
 /// Sets `stream_options.include_usage` in a streaming request for OpenAI-style chats and completions, whatever the
-/// client made of it. Only where the path says that it is one: another server may refuse what it does not know.
-pub fn ask_for_usage(request: &RequestBody, body: &[u8]) -> UsageRequest {
+/// client made of it. Only where the path says that it is one: another server may refuse what it does not know. A body of
+/// which only the beginning is here goes on as it is: without its usage it is charged for its whole length.
+pub fn ask_for_usage(request: &RequestBody, body: &[u8]) -> Result<UsageRequest, Unchangeable> {
     let asks = request.stream
         && request.route.dialect == Dialect::OpenAi
         && matches!(request.route.operation, Some(Operation::Chat | Operation::Completion));
     if !asks {
-        return UsageRequest::default();
+        return Ok(UsageRequest::default());
     }
-    edited_to_ask(request, body).unwrap_or_default()
+    match changeable(request) {
+        Ok(()) => Ok(edited_to_ask(body).unwrap_or_default()),
+        Err(Unchangeable::Incomplete) => Ok(UsageRequest::default()),
+        Err(why) => Err(why),
+    }
 }
 
-fn edited_to_ask(request: &RequestBody, body: &[u8]) -> Option<UsageRequest> {
-    let text = text(request, body)?;
-    let root = members(text, INCLUDE_USAGE.first()?)?;
-    let unasked = !asked(&root);
-    let edits = set(text, root, INCLUDE_USAGE, "true", |value| value == "true")?;
+fn edited_to_ask(body: &[u8]) -> Option<UsageRequest> {
+    let root = members(body, beginning(body), INCLUDE_USAGE.first()?)?;
+    let unasked = !asked(body, &root);
+    let edits = set(body, root, INCLUDE_USAGE, "true", |value| value == b"true")?;
     if edits.is_empty() {
         return None;
     }
-    Some(UsageRequest { body: Some(apply(body, text, edits)?), unasked })
+    Some(UsageRequest { body: Some(apply(body, edits)?), unasked })
 }
 
 /// Caps the output of a request without a maximum of its own at `cap` tokens in all; `None` if it has one, or
-/// nobody knows its server's field.
-pub fn cap_output(request: &RequestBody, body: &[u8], cap: u64) -> Option<Vec<u8>> {
+/// nobody knows its server's field, or no server would take it.
+pub fn cap_output(request: &RequestBody, body: &[u8], cap: u64) -> Result<Option<Vec<u8>>, Unchangeable> {
     if request.max_output.is_some() {
-        return None;
+        return Ok(None);
     }
-    let path = maximum::field(Target {
+    let field = maximum::field(Target {
         dialect: request.dialect,
         operation: request.operation,
         route: &request.route,
         model: request.model.as_deref().unwrap_or_default(),
         shape: request.shape,
-    })?;
-    let each = request.share(cap);
-    let text = text(request, body)?;
-    let is_maximum = |value: &str| count(value.as_bytes()).is_some_and(|value| value > 0);
-    let root = members(text, path.first()?)?;
-    let edits = set(text, root, path, &each.to_string(), is_maximum)?;
-    if edits.is_empty() { None } else { apply(body, text, edits) }
+    });
+    let Some(path) = field else { return Ok(None) };
+    changeable(request)?;
+    Ok(edited_to_cap(body, path, request.share(cap)))
 }
 
-/// The body as text, without a byte order mark. Half a body cannot be edited.
-fn text<'a>(request: &RequestBody, body: &'a [u8]) -> Option<&'a str> {
-    if request.condition == Condition::Cut {
-        return None;
+fn edited_to_cap(body: &[u8], path: FieldPath, each: u64) -> Option<Vec<u8>> {
+    let is_maximum = |value: &[u8]| count(value).is_some_and(|value| value > 0);
+    let root = members(body, beginning(body), path.first()?)?;
+    let edits = set(body, root, path, &each.to_string(), is_maximum)?;
+    if edits.is_empty() { None } else { apply(body, edits) }
+}
+
+fn changeable(request: &RequestBody) -> Result<(), Unchangeable> {
+    match request.condition {
+        Condition::Cut => Err(Unchangeable::Incomplete),
+        Condition::Ambiguous => Err(Unchangeable::Ambiguous),
+        Condition::Undecoded => Err(Unchangeable::Encoded),
+        _ if request.wide => Err(Unchangeable::NotUtf8),
+        _ => Ok(()),
     }
-    let text = std::str::from_utf8(body).ok()?;
-    Some(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// Where the text begins, behind a byte order mark.
+fn beginning(body: &[u8]) -> usize {
+    if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
 }
 
 /// Whether the last `include_usage` of the last `stream_options` is true, as lenient servers see it.
-fn asked(root: &Members<'_>) -> bool {
-    let last =
-        |members: &Members<'_>| members.found.last().map(|(_, value)| value.trim_matches('"').to_owned());
-    let usage = last(root).and_then(|options| last(&members(&options, &["include_usage"])?));
-    usage.is_some_and(|value| super::gather::is_true(value.as_bytes()))
+fn asked(text: &[u8], root: &Members) -> bool {
+    let last = |members: &Members| {
+        members.found.iter().rfind(|member| member.exact).map(|member| member.value.clone())
+    };
+    let usage = last(root).and_then(|options| last(&members(text, options.start, &["include_usage"])?));
+    let value = usage.and_then(|value| text.get(value)).unwrap_or_default();
+    super::gather::is_true(
+        value.trim_ascii_start().strip_prefix(b"\"").unwrap_or(value).strip_suffix(b"\"").unwrap_or(value),
+    )
 }
 
 /// Replaces a range of a text.
@@ -86,36 +142,39 @@ struct Edit {
 }
 
 /// What it takes to have `value` at `path` in a JSON object, in every place where the path leads if keys are
-/// repeated, since which of them the server takes is not for us to know. Values that `keep` accepts stay. `root`:
-/// the members of the text that the path begins with. `None` if something inside is no valid JSON.
-fn set<'a>(
-    text: &'a str,
-    root: Members<'a>,
+/// repeated or written in another case, since which of them the server takes is not for us to know. Values that `keep`
+/// accepts stay. `root`: the members of the text that the path begins with. `None` if no parser would take what is inside.
+fn set(
+    text: &[u8],
+    root: Members,
     path: FieldPath,
     value: &str,
-    keep: impl Fn(&str) -> bool,
+    keep: impl Fn(&[u8]) -> bool,
 ) -> Option<Vec<Edit>> {
     let mut edits = Vec::new();
-    let mut objects = vec![(text, root)];
+    let mut objects = vec![root];
     let mut path = path;
     while let Some((_, below)) = path.split_first() {
         let mut inner = Vec::new();
-        for (object, members_of_it) in objects {
+        for Members { found, inside, empty } in objects {
             let mut there = false;
-            for (name, raw) in members_of_it.found {
+            for member in found {
+                let raw = text.get(member.value.clone())?;
                 // Null under a name that we would not choose is as good as absent.
-                if name != 0 && raw == "null" {
+                if member.key != 0 && raw == b"null" {
                     continue;
                 }
-                there = true;
+                there |= member.exact;
                 match below.first() {
                     None if keep(raw) => {}
-                    Some(names) if raw.starts_with('{') => inner.push((raw, members(raw, names)?)),
-                    _ => edits.push(Edit { at: range(text, raw)?, with: nested(below, value) }),
+                    Some(names) if raw.starts_with(b"{") => {
+                        inner.push(members(text, member.value.start, names)?)
+                    }
+                    _ => edits.push(Edit { at: member.value, with: nested(below, value) }),
                 }
             }
             if !there {
-                edits.push(insertion(text, object, members_of_it.empty, &nested(path, value))?);
+                edits.push(insertion(inside, empty, &nested(path, value))?);
             }
         }
         objects = inner;
@@ -125,13 +184,11 @@ fn set<'a>(
     Some(edits)
 }
 
-/// Puts the member of `wrapped`, an object, at the beginning of `object`.
-fn insertion(text: &str, object: &str, empty: bool, wrapped: &str) -> Option<Edit> {
-    let start = range(text, object)?.start;
-    let after_brace = start.checked_add(object.find('{')?)?.checked_add(1)?;
+/// Puts the member of `wrapped`, an object, at the beginning of another one.
+fn insertion(inside: usize, empty: bool, wrapped: &str) -> Option<Edit> {
     let member = wrapped.strip_prefix('{')?.strip_suffix('}')?;
     let comma = if empty { "" } else { "," };
-    Some(Edit { at: after_brace..after_brace, with: format!("{member}{comma}") })
+    Some(Edit { at: inside..inside, with: format!("{member}{comma}") })
 }
 
 /// An object with the value at the path.
@@ -140,25 +197,15 @@ fn nested(path: FieldPath, value: &str) -> String {
     names.fold(value.to_owned(), |inner, name| format!("{{\"{name}\":{inner}}}"))
 }
 
-/// Where `part` stands in `text`, of which it is a part.
-fn range(text: &str, part: &str) -> Option<Range<usize>> {
-    let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
-    let range = start..start.checked_add(part.len())?;
-    text.get(range.clone()).map(|_| range)
-}
-
-/// `text` is the end of `body`.
-fn apply(body: &[u8], text: &str, edits: Vec<Edit>) -> Option<Vec<u8>> {
-    let mark = body.len().checked_sub(text.len())?;
+fn apply(body: &[u8], edits: Vec<Edit>) -> Option<Vec<u8>> {
     let added: usize = edits.iter().map(|edit| edit.with.len()).sum();
     let mut edited = Vec::with_capacity(body.len().checked_add(added)?);
-    edited.extend_from_slice(body.get(..mark)?);
     let mut from = 0;
     for edit in edits {
-        edited.extend_from_slice(text.get(from..edit.at.start)?.as_bytes());
+        edited.extend_from_slice(body.get(from..edit.at.start)?);
         edited.extend_from_slice(edit.with.as_bytes());
         from = edit.at.end;
     }
-    edited.extend_from_slice(text.get(from..)?.as_bytes());
+    edited.extend_from_slice(body.get(from..)?);
     Some(edited)
 }

@@ -1,31 +1,51 @@
 //! `multipart/form-data`, in which audio and images are uploaded: its short fields and the size of its files. In:
-//! the content type and the body, whole or cut. It takes any bytes; what it does not know it walks past.
+//! the content type and the body, whole or cut. It takes any bytes; what it does not know is text, or a file.
 
 use super::gather::{Gather, is_true};
 use memchr::memmem;
 
-/// Reads the parts; `false` if the content type is another or names no boundary.
-pub(super) fn read(content_type: &str, body: &[u8], to: &mut Gather) -> bool {
-    let Some(boundary) = boundary(content_type) else { return false };
-    let delimiter = format!("--{boundary}");
-    let finder = memmem::Finder::new(delimiter.as_bytes());
+/// The longest boundary, in bytes. RFC 2046 allows 70.
+const LONGEST: usize = 256;
+
+/// Whether the content type says that the body is a form.
+pub(super) fn is_said_by(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
+}
+
+/// What is between the parts, if the body has parts: as the content type says, or else as it begins.
+pub(super) fn boundary(content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let said =
+        is_said_by(content_type).then(|| parameter(content_type.split(';').skip(1), "boundary")).flatten();
+    let said = said.filter(|boundary| !boundary.is_empty()).map(|boundary| delimiter(boundary.as_bytes()));
+    if let Some(said) = said.filter(|said| memmem::find(body, said).is_some()) {
+        return Some(said);
+    }
+    let first_line = body.trim_ascii_start().strip_prefix(b"--")?;
+    let line = first_line
+        .get(..LONGEST.min(first_line.len()))?
+        .split(|byte| *byte == b'\n')
+        .next()?
+        .trim_ascii_end();
+    (!line.is_empty()).then(|| delimiter(line))
+}
+
+fn delimiter(boundary: &[u8]) -> Vec<u8> {
+    [b"--", boundary].concat()
+}
+
+/// Reads the parts that this delimiter is before.
+pub(super) fn read(delimiter: &[u8], body: &[u8]) -> Gather {
+    let mut to = Gather::default();
+    let finder = memmem::Finder::new(delimiter);
     let mut rest = finder.find(body).and_then(|at| body.get(at..)).unwrap_or_default();
     while let Some(after) = rest.get(delimiter.len()..) {
         let end = finder.find(after).unwrap_or(after.len());
         let (part, next) = after.split_at(end);
-        read_part(part, to);
+        read_part(part, &mut to);
         rest = next;
     }
-    true
-}
-
-fn boundary(content_type: &str) -> Option<&str> {
-    let mut parameters = content_type.split(';');
-    let media_type = parameters.next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("multipart/form-data") {
-        return None;
-    }
-    parameter(parameters, "boundary").filter(|boundary| !boundary.is_empty())
+    to
 }
 
 fn parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, wanted: &str) -> Option<&'a str> {
@@ -37,27 +57,69 @@ fn parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, wanted: &str) ->
 
 /// One part: headers, a blank line, its content, and the line end that belongs to the next delimiter.
 fn read_part(part: &[u8], to: &mut Gather) {
-    let Some(at) = memmem::find(part, b"\r\n\r\n") else { return };
+    // Servers in Go take lines without a carriage return.
+    let blank = [&b"\r\n\r\n"[..], b"\n\n"].into_iter();
+    let blank = blank.filter_map(|blank| Some((memmem::find(part, blank)?, blank.len()))).min();
+    let Some((at, length)) = blank else { return };
     let (head, content) = part.split_at(at);
-    let content = content.strip_prefix(b"\r\n\r\n").unwrap_or(content);
-    let content = content.strip_suffix(b"\r\n").unwrap_or(content);
+    let content = content.get(length..).unwrap_or_default();
+    let content = content.strip_suffix(b"\n").unwrap_or(content);
+    let content = content.strip_suffix(b"\r").unwrap_or(content);
     let head = String::from_utf8_lossy(head);
-    let disposition = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.trim().eq_ignore_ascii_case("content-disposition").then_some(value)
-    });
-    let name = parameter(disposition.unwrap_or_default().split(';'), "name").unwrap_or_default();
+    let header = |wanted: &str| {
+        head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.trim().eq_ignore_ascii_case(wanted).then_some(value.trim())
+        })
+    };
+    if header("content-transfer-encoding").is_some_and(is_transformed) {
+        // Some servers decode it, and others do not.
+        to.malformed = true;
+    }
+    let disposition = header("content-disposition").unwrap_or_default();
+    let parameter = |name| parameter(disposition.split(';'), name);
+    let name = parameter("name").or_else(|| parameter("name*")?.rsplit('\'').next()).unwrap_or_default();
+    let is_file = parameter("filename").or_else(|| parameter("filename*")).is_some();
     match name.trim_end_matches("[]") {
         "model" => to.model.set(content),
         "user" => to.user.set(content),
         "litellm_session_id" => to.sessions.iter_mut().take(1).for_each(|session| session.set(content)),
         "stream" => to.stream = Some(is_true(content)),
         "n" => to.add_completions(content),
-        "prompt" => to.read(content),
         "image" | "mask" => to.images = to.images.saturating_add(1),
         "file" => to.add_file(u64::try_from(content.len()).unwrap_or(u64::MAX)),
-        _ => {}
+        _ if is_file => to.add_file(u64::try_from(content.len()).unwrap_or(u64::MAX)),
+        name if is_setting(name) => {}
+        _ => to.read(content),
     }
+}
+
+/// What the model does not read.
+fn is_setting(name: &str) -> bool {
+    const SETTINGS: [&str; 17] = [
+        "background",
+        "chunking_strategy",
+        "include",
+        "input_fidelity",
+        "language",
+        "moderation",
+        "output_compression",
+        "output_format",
+        "partial_images",
+        "purpose",
+        "quality",
+        "response_format",
+        "seconds",
+        "size",
+        "style",
+        "temperature",
+        "timestamp_granularities",
+    ];
+    SETTINGS.contains(&name)
+}
+
+fn is_transformed(encoding: &str) -> bool {
+    !["7bit", "8bit", "binary"].iter().any(|known| encoding.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]
@@ -65,9 +127,8 @@ mod tests {
     use super::*;
 
     fn gathered(body: &str) -> Gather {
-        let mut to = Gather::default();
-        assert!(read("Multipart/Form-Data; charset=utf-8; boundary=\"x y\"", body.as_bytes(), &mut to));
-        to
+        let boundary = boundary("Multipart/Form-Data; charset=utf-8; boundary=\"x y\"", body.as_bytes());
+        read(&boundary.unwrap(), body.as_bytes())
     }
 
     #[test]
@@ -91,7 +152,20 @@ mod tests {
             "preamble --x y\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--x y\r\nCon",
         );
         assert_eq!(to.model.text().as_deref(), Some("m"));
-        assert!(!read("application/json", b"{}", &mut Gather::default()));
-        assert!(!read("multipart/form-data", b"{}", &mut Gather::default()));
+        for content_type in ["application/json", "multipart/form-data", "multipart/form-data; boundary=x"] {
+            assert_eq!(boundary(content_type, b"{}"), None);
+            assert_eq!(boundary(content_type, b"\r\n--y z\nContent").as_deref(), Some(&b"--y z"[..]));
+        }
+    }
+
+    #[test]
+    fn a_field_that_nobody_knows_is_text_and_one_with_a_name_of_a_file_is_a_file() {
+        let to = gathered(
+            "--x y\nContent-Disposition: form-data; name=instruction\n\n1234\n--x y\ncontent-disposition: \
+             form-data; name*=UTF-8''model\n\nm\n--x y\r\nContent-Disposition: form-data; name=\"a\"; \
+             filename=\"b\"\r\n\r\n0123456789\r\n--x y\r\nContent-Disposition: form-data; name=size\r\n\r\n\
+             1024x1024\r\n--x y--",
+        );
+        assert_eq!((to.characters, to.tokens, to.model.text().as_deref()), (4, 1, Some("m")));
     }
 }

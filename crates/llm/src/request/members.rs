@@ -1,89 +1,157 @@
-//! Members of a JSON object as they stand in its text, so that they can be read or replaced where they are. In:
-//! text. Out: the values of the wanted keys, or nothing if the text is no valid JSON object. Built on `serde_json`,
-//! which judges validity, and does not recurse into what nobody wants.
+//! Members of a JSON object where they stand in its text, so that they can be read or replaced there. In: text, which
+//! may be no strict JSON ([`super::lenient`]). Out: where the values of the wanted keys are, or nothing if no parser would
+//! take the object. It does not recurse, and does not look into what nobody wants.
 
-use serde::Deserializer as _;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-use std::fmt;
+use super::lenient::{Kind, Token, Tokens, is_value};
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// What was found in an object.
-#[derive(Debug, Default)]
-pub(super) struct Members<'a> {
-    /// Index of the wanted key, and the text of its value; repeated keys in their order.
-    pub(super) found: Vec<(usize, &'a str)>,
+#[derive(Debug)]
+pub(super) struct Members {
+    /// In their order.
+    pub(super) found: Vec<Member>,
+    /// Where the first member begins, or would begin.
+    pub(super) inside: usize,
     /// The object has no members at all.
     pub(super) empty: bool,
 }
 
-/// Looks for the members with these keys, however the keys are escaped.
-pub(super) fn members<'a>(object: &'a str, wanted: &[&str]) -> Option<Members<'a>> {
-    let mut deserializer = serde_json::Deserializer::from_str(object);
-    let members = deserializer.deserialize_map(Object(wanted)).ok()?;
-    deserializer.end().ok()?;
-    Some(members)
+/// A member with a wanted key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    /// Index of the key among the wanted ones.
+    pub(super) key: usize,
+    /// The key is written just so. Servers in Go take any case.
+    pub(super) exact: bool,
+    /// Where its value is.
+    pub(super) value: Range<usize>,
 }
 
-/// The text of the element with this index.
-pub(super) fn element(array: &str, index: usize) -> Option<&str> {
-    let mut deserializer = serde_json::Deserializer::from_str(array);
-    let element = deserializer.deserialize_seq(Array(index)).ok()?;
-    deserializer.end().ok()?;
-    element
-}
-
-struct Array(usize);
-
-impl<'de> Visitor<'de> for Array {
-    type Value = Option<&'de str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Option<&'de str>, A::Error> {
-        for _ in 0..self.0 {
-            if array.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(None);
-            }
+/// Looks in the object that begins at `from` for the members with these keys, however they are escaped.
+pub(super) fn members(text: &[u8], from: usize, wanted: &[&str]) -> Option<Members> {
+    let mut tokens = Tokens::new(text, from);
+    let open = tokens.next().filter(|token| token.kind == Kind::Open { array: false })?;
+    let mut members = Members { found: Vec::new(), inside: open.at.end, empty: true };
+    loop {
+        let key = tokens.next()?;
+        match key.kind {
+            Kind::Close { array: false } => return Some(members),
+            Kind::Text | Kind::Word => {}
+            _ => return None,
         }
-        let element = array.next_element::<&'de RawValue>()?.map(RawValue::get);
-        while array.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(element)
+        members.empty = false;
+        tokens.next().filter(|token| token.kind == Kind::Colon)?;
+        let value = value(text, &mut tokens)?;
+        if let Some((key, exact)) = index(text.get(key.at)?, wanted) {
+            members.found.push(Member { key, exact, value });
+        }
+        match tokens.next()?.kind {
+            Kind::Comma => {}
+            Kind::Close { array: false } => return Some(members),
+            _ => return None,
+        }
     }
 }
 
-struct Object<'w>(&'w [&'w str]);
-
-impl<'de> Visitor<'de> for Object<'_> {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+/// Where the element with this index is, of the array that begins at `from`.
+pub(super) fn element(text: &[u8], from: usize, index: usize) -> Option<Range<usize>> {
+    let mut tokens = Tokens::new(text, from);
+    tokens.next().filter(|token| token.kind == Kind::Open { array: true })?;
+    for _ in 0..index {
+        value(text, &mut tokens)?;
+        tokens.next().filter(|token| token.kind == Kind::Comma)?;
     }
+    value(text, &mut tokens)
+}
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-        let mut members = Members { found: Vec::new(), empty: true };
-        while let Some(key) = map.next_key::<&'de RawValue>()? {
-            members.empty = false;
-            match index(key, self.0) {
-                Some(key) => members.found.push((key, map.next_value::<&'de RawValue>()?.get())),
-                None => {
-                    map.next_value::<IgnoredAny>()?;
+/// Where the value is that comes next.
+pub(super) fn value(text: &[u8], tokens: &mut Tokens<'_>) -> Option<Range<usize>> {
+    let Token { kind, at } = tokens.next()?;
+    match kind {
+        Kind::Text => Some(at),
+        Kind::Word => is_value(text.get(at.clone())?).then_some(at),
+        Kind::Open { .. } => {
+            let mut depth = 1u64;
+            loop {
+                let token = tokens.next()?;
+                match token.kind {
+                    Kind::Open { .. } => depth = depth.saturating_add(1),
+                    Kind::Close { .. } if depth == 1 => return Some(at.start..token.at.end),
+                    Kind::Close { .. } => depth = depth.saturating_sub(1),
+                    _ => {}
                 }
             }
         }
-        Ok(members)
+        Kind::Close { .. } | Kind::Comma | Kind::Colon => None,
     }
 }
 
-/// Which of the wanted keys this one is. Half a surrogate pair is no text, and no key of ours, and still valid.
-fn index(key: &RawValue, wanted: &[&str]) -> Option<usize> {
-    let key = key.get();
-    if key.contains('\\') {
-        let key = serde_json::from_str::<String>(key).ok()?;
-        return wanted.iter().position(|wanted| *wanted == key);
+/// Which of the wanted keys this one is, and whether exactly.
+fn index(key: &[u8], wanted: &[&str]) -> Option<(usize, bool)> {
+    let inside = match key {
+        [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
+        word => word,
+    };
+    let longest = wanted.iter().map(|wanted| wanted.len()).max()?;
+    // Each character may be written as `\u0000`.
+    if inside.len() > longest.saturating_mul(6) {
+        return None;
     }
-    let key = key.strip_prefix('"')?.strip_suffix('"')?;
-    wanted.iter().position(|wanted| *wanted == key)
+    let key = if inside.contains(&b'\\') {
+        let strict = super::lenient::to_strict(key)?;
+        Cow::Owned(serde_json::from_str::<String>(&strict).ok()?)
+    } else {
+        String::from_utf8_lossy(inside)
+    };
+    let exact = wanted.iter().position(|wanted| *wanted == key).map(|at| (at, true));
+    exact.or_else(|| wanted.iter().position(|wanted| same_in_go(wanted, &key)).map(|at| (at, false)))
+}
+
+/// Whether a server in Go takes this key for the wanted one, which is ASCII.
+fn same_in_go(wanted: &str, key: &str) -> bool {
+    let folded = key.chars().map(|c| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    });
+    folded.eq(wanted.chars().map(|c| c.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Option<Vec<(bool, &str)>> {
+        let members = members(text.as_bytes(), 0, &["stream"])?;
+        Some(members.found.iter().map(|member| (member.exact, &text[member.value.clone()])).collect())
+    }
+
+    #[test]
+    fn members_are_found_however_their_keys_are_written() {
+        let table: &[(&str, &[(bool, &str)])] = &[
+            (
+                r#" {"stream" : true, "x":[{"stream":1}],"stream":[{}, "}"] }"#,
+                &[(true, "true"), (true, r#"[{}, "}"]"#)],
+            ),
+            (r#"{"\u0073tream":NaN,stream:0,'stream':'a',}"#, &[(true, "NaN"), (true, "0"), (true, "'a'")]),
+            ("{\"STREAM\":1,\"\u{17f}tream\":2}", &[(false, "1"), (false, "2")]),
+            (r#"{"streams":1,"\ud800":2,"":3} rest"#, &[]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(found(text).as_deref(), Some(*expected), "{text}");
+        }
+        for text in [
+            "",
+            "[]",
+            "{",
+            "{\"stream\":true",
+            "{\"stream\" true}",
+            "{\"stream\":}",
+            "{\"a\":1 \"stream\":2}",
+            "{\"a\":x}",
+        ] {
+            assert_eq!(found(text), None, "{text}");
+        }
+    }
 }

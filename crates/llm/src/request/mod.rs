@@ -1,8 +1,9 @@
 //! Request bytes → the facts that a body tells (`llm.*`), and the same bytes with what Weir adds to them.
 //!
-//! In: path, content type, and the body, decoded ([`decode()`]), whole or cut. Out: [`RequestBody`]; for the way on, an
-//! edited body that differs only where meant ([`edit`]); for the way back, [`UsageChunkFilter`]. Reading takes what
-//! any server might take, so that none is asked for more than was held; editing takes only valid JSON.
+//! In: path, headers, and the body as it came, whole or cut ([`Wire`]). Out: [`Reading`]; for the way on, an
+//! edited body that differs only where meant ([`edit`]); for the way back, [`UsageChunkFilter`]. Reading and editing take
+//! what any server might take, so that none is asked for more than was held: the bytes decide what a body is, and its labels
+//! (`content-type`, `content-encoding`) only where the bytes do not.
 //!
 //! It decides nothing: limits and refusals are elsewhere.
 
@@ -10,24 +11,25 @@ mod decode;
 pub mod edit;
 mod form;
 mod gather;
+mod lenient;
 mod maximum;
 mod members;
 mod place;
 mod pointer;
+mod reading;
 mod route;
 mod unicode;
 mod usage_chunk;
 
-pub use decode::{Decoded, decode};
+pub use decode::{Decoded, Label, decode};
 pub use pointer::pointed;
+pub use reading::{Reading, Wire, read};
 pub use route::Route;
 pub use usage_chunk::{ChunkEdit, UsageChunkFilter};
 
-use crate::json::Scanner;
 use crate::meter::CHARACTERS_PER_TOKEN;
 use gather::{Gather, Seen};
 use maximum::Shape;
-use std::borrow::Cow;
 
 /// Whose API a request speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -115,12 +117,22 @@ pub enum Condition {
     /// To its end.
     #[default]
     Read,
+    /// To its end, though a header says that it is something else.
+    Mislabeled,
     /// It was longer than the filter's cap, and is known to the cap.
     Cut,
-    /// It is no JSON, and is known up to where that shows.
+    /// It is no JSON that all servers take, and is known as far as a lenient one would take it.
     Malformed,
-    /// It is neither JSON nor a form, or says nothing that a dialect names.
+    /// It is neither JSON nor a form.
     Foreign,
+    /// To its end, and it says nothing that a dialect names.
+    Silent,
+    /// Two servers would read two different requests in it; only what is the same in both is known.
+    Ambiguous,
+    /// It is in an encoding that is not known, or not the one that its header says.
+    Undecoded,
+    /// It has not come, or nobody waits for it.
+    Unread,
 }
 
 impl Condition {
@@ -128,9 +140,28 @@ impl Condition {
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Mislabeled => "mislabeled",
             Self::Cut => "cut",
             Self::Malformed => "malformed",
             Self::Foreign => "foreign",
+            Self::Silent => "silent",
+            Self::Ambiguous => "ambiguous",
+            Self::Undecoded => "encoding",
+            Self::Unread => "unread",
+        }
+    }
+
+    /// Whether a server may find something in the body that was not found here: a fact that is absent is then not known to
+    /// be absent.
+    pub fn hides_facts(self) -> bool {
+        match self {
+            Self::Read | Self::Mislabeled | Self::Silent => false,
+            Self::Cut
+            | Self::Malformed
+            | Self::Foreign
+            | Self::Ambiguous
+            | Self::Undecoded
+            | Self::Unread => true,
         }
     }
 }
@@ -173,6 +204,8 @@ pub struct RequestBody {
     /// How well it could be read.
     pub condition: Condition,
     shape: Shape,
+    /// It is UTF-16 or UTF-32, which Python's servers read and nobody else.
+    wide: bool,
 }
 
 /// The most of `metadata` that is read, in bytes. OpenAI allows 16 pairs of 64 and 512 characters.
@@ -184,7 +217,7 @@ impl RequestBody {
         match self.max_output {
             _ if !self.operation.generates() => 0,
             Some(max) => max.saturating_mul(self.completions),
-            None if self.input == 0 => 0,
+            None if self.input == 0 && !self.condition.hides_facts() => 0,
             None => self.input.max(floor),
         }
     }
@@ -193,42 +226,6 @@ impl RequestBody {
     pub fn share(&self, output: u64) -> u64 {
         output.checked_div(self.completions).unwrap_or(output).max(1)
     }
-}
-
-/// Reads a body that is not compressed, or no longer.
-pub fn read(path: &str, content_type: &str, body: &[u8], extent: Extent) -> RequestBody {
-    let mut route = Route::of(path);
-    if route.operation == Some(Operation::Models) && !body.is_empty() {
-        // Nobody posts a body to a list of models: it is some server's way of naming the model.
-        route = Route::default();
-    }
-    let mut gathered = Gather::default();
-    let mut condition = Condition::Read;
-    let mut utf8 = Cow::Borrowed(body);
-    if !form::read(content_type, body, &mut gathered) {
-        utf8 = unicode::to_utf8(body);
-        condition = scan(&utf8, &mut gathered);
-    }
-    let length = match extent {
-        Extent::Whole => length(body),
-        Extent::Cut(length_of_all) => {
-            condition = Condition::Cut;
-            length_of_all.unwrap_or_default().max(length(body))
-        }
-    };
-    conclude(route, gathered, condition, length, &utf8)
-}
-
-/// Walks through a JSON body.
-fn scan(body: &[u8], gathered: &mut Gather) -> Condition {
-    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        None => return Condition::Read,
-        Some(b'{' | b'[') => {}
-        Some(_) => return Condition::Foreign,
-    }
-    let mut scanner = Scanner::default();
-    scanner.feed(body, gathered);
-    if gathered.malformed || scanner.is_open() { Condition::Malformed } else { Condition::Read }
 }
 
 fn conclude(
@@ -241,10 +238,10 @@ fn conclude(
     let (dialect, operation) = by_shape(&route, gathered.seen);
     let mut characters = gathered.characters;
     let nothing = characters == 0 && gathered.tokens == 0 && gathered.images == 0;
-    if nothing && operation == Operation::Other && length > 0 && condition == Condition::Read {
-        condition = Condition::Foreign;
+    if nothing && operation == Operation::Other && length > 0 && !condition.hides_facts() {
+        condition = Condition::Silent;
     }
-    if condition != Condition::Read {
+    if condition.hides_facts() || condition == Condition::Silent {
         // As without the body: each byte may be a character of text.
         characters = characters.max(length);
     }
@@ -266,6 +263,7 @@ fn conclude(
         input: if operation.uses_tokens() { input } else { 0 },
         condition,
         shape: gathered.seen.shape(),
+        wide: false,
         route,
         dialect,
         operation,
@@ -274,11 +272,9 @@ fn conclude(
 
 /// The last `metadata`, as any parser that takes a repeated key would have it.
 fn metadata(body: &[u8]) -> Option<serde_json::Value> {
-    let members = members::members(std::str::from_utf8(body).ok()?, &["metadata"])?;
-    let (_, raw) = members.found.last()?;
-    let short = raw.len() <= METADATA;
-    let value = short.then(|| serde_json::from_str::<serde_json::Value>(raw).ok()).flatten();
-    value.filter(serde_json::Value::is_object)
+    let members = members::members(body, 0, &["metadata"])?;
+    let raw = &members.found.iter().rfind(|member| member.exact)?.value;
+    lenient::parsed(body.get(raw.clone())?).filter(serde_json::Value::is_object)
 }
 
 /// What the path did not tell.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// The body as UTF-8, told from its first bytes, since JSON begins with two ASCII characters. Without a byte order
-/// mark. What is no Unicode at all stays as it is.
+/// mark. What is no Unicode at all stays as it is. Owned: it was no UTF-8.
 pub(super) fn to_utf8(body: &[u8]) -> Cow<'_, [u8]> {
     match body {
         [0xef, 0xbb, 0xbf, rest @ ..] => Cow::Borrowed(rest),

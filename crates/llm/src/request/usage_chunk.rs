@@ -190,15 +190,14 @@ fn is_usage_chunk(data: &[u8]) -> bool {
     if memmem::find(data, b"\"usage\"").is_none() || !may_be_usage_chunk(data) {
         return false;
     }
-    let Some(members) = std::str::from_utf8(data).ok().and_then(|data| members(data, &["choices", "usage"]))
-    else {
-        return false;
+    let Some(members) = members(data, 0, &["choices", "usage"]) else { return false };
+    let value = |key| {
+        let member = members.found.iter().rfind(|member| member.exact && member.key == key)?;
+        data.get(member.value.clone())
     };
-    let value = |name| members.found.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value);
-    let inside = |value: Option<&str>, open, close| {
-        value
-            .and_then(|value| value.strip_prefix(open)?.strip_suffix(close))
-            .map(|inside| inside.trim().is_empty())
+    let inside = |value: Option<&[u8]>, open, close| {
+        let inside = value?.strip_prefix(&[open])?.strip_suffix(&[close])?;
+        Some(inside.trim_ascii().is_empty())
     };
-    inside(value(0), '[', ']') == Some(true) && inside(value(1), '{', '}') == Some(false)
+    inside(value(0), b'[', b']') == Some(true) && inside(value(1), b'{', b'}') == Some(false)
 }

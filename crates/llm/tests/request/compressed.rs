@@ -3,11 +3,11 @@
 use crate::CHAT;
 use crate::corpus::corpus;
 use llm::meter::Cause;
-use llm::request::{self, Extent, edit};
+use llm::request::{self, Extent, Label, edit};
 use serde_json::json;
 use std::io::Write as _;
 
-fn compressed(encoding: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn compressed(encoding: &str, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     match encoding {
         "gzip" => {
@@ -62,18 +62,20 @@ fn a_compressed_body_that_is_a_bomb_or_broken_is_judged_by_what_is_known() {
             let whole = request::decode(encoding, &wire[..length], Extent::Whole, MOST);
             assert!(whole.body.len() < MOST);
             let read = request::read(CHAT, "", &whole.body, whole.extent);
-            assert_eq!(edit::ask_for_usage(&read, &whole.body).body.is_some(), whole.extent == Extent::Whole);
+            let asked = edit::ask_for_usage(&read, &whole.body).unwrap();
+            assert_eq!(asked.body.is_some(), whole.extent == Extent::Whole, "{encoding} {length}");
             let cut = request::decode(encoding, &wire[..length], Extent::Cut(None), MOST);
             assert_eq!((cut.extent, cut.cause), (Extent::Cut(None), None), "{encoding}");
         }
-        let garbage = request::decode(encoding, b"{\"model\":\"m\"}", Extent::Whole, MOST);
+        let garbage = request::decode(encoding, b"model=m", Extent::Whole, MOST);
         assert!(garbage.cause.is_some() && garbage.extent != Extent::Whole, "{encoding}");
+        assert_eq!(garbage.label, Label::Undecoded, "{encoding}");
     }
-    for encoding in ["compress", "gzip, br"] {
-        let decoded = request::decode(encoding, b"{\"stream\":true}", Extent::Whole, MOST);
+    for encoding in ["compress", "br, compress"] {
+        let decoded = request::decode(encoding, b"what this is nob", Extent::Whole, MOST);
         assert_eq!(
             (decoded.extent, decoded.cause),
-            (Extent::Cut(Some(15)), Some(Cause::Encoding)),
+            (Extent::Cut(Some(16)), Some(Cause::Encoding)),
             "{encoding}"
         );
     }

@@ -76,8 +76,8 @@ fn what_weir_adds_to_each_dialect() {
     let mut told = String::new();
     for sample in corpus() {
         let body = sample.read();
-        let usage = edit::ask_for_usage(&body, &sample.body);
-        let capped = edit::cap_output(&body, &sample.body, 250);
+        let usage = edit::ask_for_usage(&body, &sample.body).unwrap();
+        let capped = edit::cap_output(&body, &sample.body, 250).unwrap();
         for (what, edited) in [("usage", usage.body), ("cap", capped)] {
             let Some(edited) = edited else { continue };
             let (at, old, new) = difference(&sample.body, &edited);

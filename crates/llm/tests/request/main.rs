@@ -6,6 +6,7 @@ mod compressed;
 mod corpus;
 mod edits;
 mod estimate;
+mod labels;
 mod nasty;
 mod properties;
 mod stream;

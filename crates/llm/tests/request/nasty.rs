@@ -14,9 +14,9 @@ fn depth_costs_nothing() {
             let text = format!(r#"{{"{field}":{deep},"model":"m","stream":true,"prompt":"12345678"}}"#);
             let body = read(CHAT, text.as_bytes());
             assert_eq!((body.model.as_deref(), body.input), (Some("m"), 2), "{field}");
-            let usage = edit::ask_for_usage(&body, text.as_bytes());
+            let usage = edit::ask_for_usage(&body, text.as_bytes()).unwrap();
             assert!(usage.body.is_some() && usage.unasked, "{field}");
-            edit::cap_output(&body, text.as_bytes(), 9).unwrap();
+            edit::cap_output(&body, text.as_bytes(), 9).unwrap().unwrap();
         }
     }
     for open in ["[", "{\"messages\":[", "{\"a\":", "[{\"content\":"] {

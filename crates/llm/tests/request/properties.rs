@@ -158,8 +158,8 @@ proptest! {
     #[test]
     fn any_bytes_are_read_and_left_alone(bytes in prop::collection::vec(any::<u8>(), 0..200), path in path()) {
         let request = read(path, &bytes);
-        prop_assert_eq!(edit::ask_for_usage(&request, &bytes), edit::UsageRequest::default());
-        prop_assert_eq!(edit::cap_output(&request, &bytes, 9), None);
+        prop_assert_eq!(edit::ask_for_usage(&request, &bytes), Ok(edit::UsageRequest::default()));
+        prop_assert_eq!(edit::cap_output(&request, &bytes, 9), Ok(None));
         prop_assert!(request.completions >= 1 && request.max_output != Some(0));
     }
 
@@ -172,18 +172,19 @@ proptest! {
         bytes[at] = byte;
         let request = read(path, &bytes);
         let valid = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok();
-        let usage = edit::ask_for_usage(&request, &bytes);
-        let capped = edit::cap_output(&request, &bytes, 9);
+        let usage = edit::ask_for_usage(&request, &bytes).unwrap_or_default();
+        let capped = edit::cap_output(&request, &bytes, 9).unwrap_or_default();
         for edited in [usage.body, capped].into_iter().flatten() {
-            prop_assert!(valid);
-            prop_assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&edited).is_ok());
+            // What some parser takes, it takes afterwards, too.
+            let still_valid = serde_json::from_slice::<serde::de::IgnoredAny>(&edited).is_ok();
+            prop_assert!(still_valid || !valid);
         }
     }
 
     #[test]
     fn usage_is_asked_for_and_nothing_else_changes((body, text) in text(), path in path()) {
         let request = read(path, text.as_bytes());
-        let usage = edit::ask_for_usage(&request, text.as_bytes());
+        let usage = edit::ask_for_usage(&request, text.as_bytes()).unwrap();
         let applies = request.stream && [CHAT, "/v1/completions"].contains(&path);
         let asked = body["stream_options"]["include_usage"] == true;
         prop_assert_eq!(usage.body.is_some(), applies && !asked);
@@ -199,7 +200,7 @@ proptest! {
     #[test]
     fn an_output_is_capped_and_nothing_else_changes((body, text) in text(), cap in 1u64..100_000) {
         let request = read("/v1/responses", text.as_bytes());
-        let capped = edit::cap_output(&request, text.as_bytes(), cap);
+        let capped = edit::cap_output(&request, text.as_bytes(), cap).unwrap();
         prop_assert_eq!(capped.is_some(), request.max_output.is_none());
         let Some(edited) = capped else { return Ok(()) };
         let value: Value = serde_json::from_slice(&edited).unwrap();
@@ -212,7 +213,7 @@ proptest! {
     fn a_nested_field_is_set_and_nothing_else_changes((body, text) in text(), cap in 1u64..100_000) {
         let path = "/v1beta/models/g:generateContent";
         let request = read(path, text.as_bytes());
-        let Some(edited) = edit::cap_output(&request, text.as_bytes(), cap) else { return Ok(()) };
+        let Some(edited) = edit::cap_output(&request, text.as_bytes(), cap).unwrap() else { return Ok(()) };
         let value: Value = serde_json::from_slice(&edited).unwrap();
         let each = (cap / request.completions).max(1);
         prop_assert_eq!(value, put(&body, &["generationConfig", "maxOutputTokens"], each.into()));
@@ -222,7 +223,7 @@ proptest! {
     fn the_facts_do_not_depend_on_how_json_is_written((body, text) in text(), path in path()) {
         let plain = read(path, body.to_string().as_bytes());
         let mut written = read(path, text.as_bytes());
-        if plain.condition == Condition::Foreign {
+        if plain.condition == Condition::Silent {
             written.input = plain.input;
         }
         prop_assert_eq!(plain, written);

@@ -1,0 +1,350 @@
+//! JSON as lenient parsers take it: `NaN` and `Infinity`, raw control characters, bytes that are no UTF-8, trailing commas,
+//! comments, single quotes, keys without quotes, and anything behind the first document. In: text. Out: its tokens,
+//! or the same document as strict JSON. A server may be as lenient as this, so that what it understands is read and edited.
+
+use super::METADATA;
+use std::ops::Range;
+
+/// One token, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    pub(super) at: Range<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `{`, or `[` if it is an array.
+    Open {
+        array: bool,
+    },
+    Close {
+        array: bool,
+    },
+    Comma,
+    Colon,
+    /// In double or single quotes, which are part of it.
+    Text,
+    /// A number, a literal, or a key without quotes.
+    Word,
+}
+
+/// Walks through text, token by token.
+#[derive(Clone, Debug)]
+pub(super) struct Tokens<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    /// From this byte of the text on.
+    pub(super) fn new(text: &'a [u8], at: usize) -> Self {
+        Self { text, at }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    /// Moves behind white space and comments; `None` if a comment does not end.
+    fn skip_space(&mut self) -> Option<()> {
+        loop {
+            let rest = self.rest();
+            let space = rest.iter().take_while(|b| is_space(**b)).count();
+            let comment = match rest.get(space..)? {
+                [b'/', b'*', comment @ ..] => memchr::memmem::find(comment, b"*/")?.saturating_add(4),
+                [b'/', b'/', ..] | [b'#', ..] => {
+                    let line = rest.get(space..)?;
+                    memchr::memchr2(b'\n', b'\r', line).unwrap_or(line.len())
+                }
+                _ => 0,
+            };
+            self.at = self.at.saturating_add(space).saturating_add(comment);
+            if comment == 0 {
+                return Some(());
+            }
+        }
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Token;
+
+    /// `None` at the end, and where no parser would go on.
+    fn next(&mut self) -> Option<Token> {
+        self.skip_space()?;
+        let rest = self.rest();
+        let (kind, length) = match rest.first()? {
+            b'{' => (Kind::Open { array: false }, 1),
+            b'[' => (Kind::Open { array: true }, 1),
+            b'}' => (Kind::Close { array: false }, 1),
+            b']' => (Kind::Close { array: true }, 1),
+            b',' => (Kind::Comma, 1),
+            b':' => (Kind::Colon, 1),
+            quote @ (b'"' | b'\'') => (Kind::Text, text_length(rest, *quote)?),
+            _ => {
+                let is_part =
+                    |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.' | b'_' | b'$');
+                (Kind::Word, rest.iter().take_while(is_part).count())
+            }
+        };
+        if length == 0 {
+            return None;
+        }
+        let from = self.at;
+        self.at = from.saturating_add(length);
+        Some(Token { kind, at: from..self.at })
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+/// How long a string is, both quotes included.
+fn text_length(text: &[u8], quote: u8) -> Option<usize> {
+    let mut at = 1usize;
+    loop {
+        at = at.saturating_add(memchr::memchr2(quote, b'\\', text.get(at..)?)?);
+        if text.get(at) == Some(&quote) {
+            return at.checked_add(1);
+        }
+        at = at.saturating_add(2);
+    }
+}
+
+/// Whether a JSON document may begin here, or a form.
+pub(super) fn reads_as_text(body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = body.strip_prefix(b"\xff\xfe").or(body.strip_prefix(b"\xfe\xff")).unwrap_or(body);
+    // In UTF-16 and UTF-32 there are zeros between.
+    let begins = body.iter().position(|b| !is_space(*b) && *b != 0);
+    match begins.and_then(|at| body.get(at..)).unwrap_or_default() {
+        [b'{' | b'[' | b'#', ..] | [b'/', b'/' | b'*', ..] | [b'-', b'-', ..] => true,
+        _ => false,
+    }
+}
+
+/// Whether the text begins with an object or array that some parser might take.
+pub(super) fn is_document(text: &[u8]) -> bool {
+    let mut tokens = Tokens::new(text, 0);
+    let opens = tokens.clone().next().is_some_and(|token| matches!(token.kind, Kind::Open { .. }));
+    opens && super::members::value(text, &mut tokens).is_some()
+}
+
+/// Whether some parser takes this word for a value.
+pub(super) fn is_value(word: &[u8]) -> bool {
+    let literals = ["true", "false", "null", "nan", "infinity", "inf", "undefined", "none"];
+    word.first().is_some_and(|first| first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.'))
+        || literals.iter().any(|literal| word.eq_ignore_ascii_case(literal.as_bytes()))
+}
+
+/// The deepest document that is rewritten. Parsers refuse deeper ones, or overflow.
+const DEEPEST: usize = 128;
+
+/// The first document of the text as strict JSON: numbers that JSON does not know become null. `None` if no parser would
+/// take it.
+pub(super) fn to_strict(text: &[u8]) -> Option<String> {
+    let mut strict = String::with_capacity(text.len());
+    let mut open: Vec<bool> = Vec::new();
+    // What may come next: a key or value, and whether a comma has to go before it.
+    let (mut comma, mut key) = (false, false);
+    let mut tokens = Tokens::new(text, 0);
+    loop {
+        let token = tokens.next()?;
+        let source = text.get(token.at.clone())?;
+        match token.kind {
+            Kind::Comma if comma => {
+                comma = false;
+                strict.push(',');
+                key = open.last() == Some(&false);
+                continue;
+            }
+            Kind::Close { array } if open.last() == Some(&array) => {
+                if strict.ends_with(',') {
+                    strict.pop();
+                }
+                strict.push(if array { ']' } else { '}' });
+                open.pop();
+            }
+            // Two values without a comma, or what belongs nowhere.
+            _ if comma => return None,
+            Kind::Text | Kind::Word if key => {
+                put_text(&mut strict, source);
+                if tokens.next()?.kind != Kind::Colon {
+                    return None;
+                }
+                strict.push(':');
+                key = false;
+                continue;
+            }
+            _ if key => return None,
+            Kind::Open { array } if open.len() < DEEPEST => {
+                strict.push(if array { '[' } else { '{' });
+                open.push(array);
+                key = !array;
+                continue;
+            }
+            Kind::Text => put_text(&mut strict, source),
+            Kind::Word if is_value(source) => put_word(&mut strict, source),
+            _ => return None,
+        }
+        if open.is_empty() {
+            return Some(strict);
+        }
+        (comma, key) = (true, false);
+    }
+}
+
+/// A value of at most [`METADATA`] bytes, wherever it is from.
+pub(super) fn parsed(value: &[u8]) -> Option<serde_json::Value> {
+    if value.len() > METADATA {
+        return None;
+    }
+    let strict = serde_json::from_slice(value).ok();
+    strict.or_else(|| serde_json::from_str(&to_strict(value)?).ok())
+}
+
+fn put_word(strict: &mut String, word: &[u8]) {
+    let word = String::from_utf8_lossy(word);
+    let lower = word.to_ascii_lowercase();
+    let known = matches!(lower.as_str(), "true" | "false")
+        || serde_json::from_str::<serde_json::Number>(&word).is_ok();
+    strict.push_str(match known {
+        true if lower.starts_with(['t', 'f']) => &lower,
+        true => &word,
+        false => "null",
+    });
+}
+
+/// A string, its escape sequences decoded as far as they are any, in quotes of JSON.
+fn put_text(strict: &mut String, source: &[u8]) {
+    let inside = match source {
+        [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
+        word => word,
+    };
+    let text = String::from_utf8_lossy(inside);
+    let mut characters = text.chars();
+    strict.push('"');
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => strict.push_str("\\\""),
+            '\\' => match characters.next() {
+                Some(escape @ ('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't')) => {
+                    strict.extend(['\\', escape])
+                }
+                Some('u') => put_unit(strict, &mut characters),
+                // What no parser knows stands for itself.
+                Some(other) => put_plain(strict, other),
+                None => {}
+            },
+            other => put_plain(strict, other),
+        }
+    }
+    strict.push('"');
+}
+
+fn put_plain(strict: &mut String, character: char) {
+    match character {
+        '"' => strict.push_str("\\\""),
+        '\0'..='\u{1f}' => {
+            let code = u32::from(character);
+            strict.push_str(&format!("\\u{code:04x}"));
+        }
+        other => strict.push(other),
+    }
+}
+
+/// The digits behind `\u`; half a surrogate pair that stands alone is replaced.
+fn put_unit(strict: &mut String, characters: &mut std::str::Chars<'_>) {
+    let unit = |text: &str| text.get(..4).and_then(|digits| u16::from_str_radix(digits, 16).ok());
+    let Some(first) = unit(characters.as_str()) else { return strict.push('\u{fffd}') };
+    skip(characters, 4);
+    let second = characters.as_str().strip_prefix("\\u").and_then(unit);
+    let pair = [Some(first), second].into_iter().flatten();
+    match char::decode_utf16(pair).next() {
+        Some(Ok(character)) => {
+            if character.len_utf16() == 2 {
+                skip(characters, 6);
+            }
+            put_escaped(strict, character);
+        }
+        _ => strict.push('\u{fffd}'),
+    }
+}
+
+fn put_escaped(strict: &mut String, character: char) {
+    match character {
+        '\\' => strict.push_str("\\\\"),
+        other => put_plain(strict, other),
+    }
+}
+
+fn skip(characters: &mut std::str::Chars<'_>, count: usize) {
+    for _ in 0..count {
+        characters.next();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    #[test]
+    fn what_a_lenient_parser_takes_becomes_strict_json() {
+        let table = [
+            (
+                r#"{"a":NaN,"b":-Infinity,"c":01,"d":1e3,"e":.5}"#,
+                r#"{"a":null,"b":null,"c":null,"d":1e3,"e":null}"#,
+            ),
+            (r#"{"a":[1,2,],"b":{"c":True,},}"#, r#"{"a":[1,2],"b":{"c":true}}"#),
+            ("{/* \" */\"a\"// }\n:# ]\n1}", r#"{"a":1}"#),
+            (r#"{'a"b':'it\'s "so"',c:"d"}"#, r#"{"a\"b":"it's \"so\"","c":"d"}"#),
+            (
+                "{\"a\":\"x\ny\\q\\ud800\\uD83D\\uDE00\\u0022\"}",
+                "{\"a\":\"x\\u000ayq\u{fffd}\u{1f600}\\\"\"}",
+            ),
+            (r#"{"a":"\u005c"} and then"#, r#"{"a":"\\"}"#),
+            (r#" [ ] "#, "[]"),
+        ];
+        for (text, strict) in table {
+            assert_eq!(to_strict(text.as_bytes()).as_deref(), Some(strict), "{text}");
+            serde_json::from_str::<Value>(strict).unwrap();
+        }
+        assert_eq!(to_strict(b"{\"a\":\"\xff\"}").as_deref(), Some("{\"a\":\"\u{fffd}\"}"));
+        let deep = "[".repeat(200);
+        for text in [
+            "",
+            "{",
+            "{\"a\"}",
+            "{\"a\":1 \"b\":2}",
+            "[,]",
+            "[1,,2]",
+            "{\"a\":x}",
+            "[}",
+            "{:1}",
+            "[1:2]",
+            &deep,
+        ] {
+            assert_eq!(to_strict(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strict_json_stays_what_it_is(value in any::<Vec<(String, i64)>>()) {
+            let value = serde_json::to_value(value).unwrap();
+            let text = value.to_string();
+            prop_assert_eq!(serde_json::from_str::<Value>(&to_strict(text.as_bytes()).unwrap()).unwrap(), value);
+        }
+
+        #[test]
+        fn any_bytes_become_strict_json_or_nothing(text in "[\\[\\]{}:,\"'\\\\/*#a1N \\n]{0,40}") {
+            if let Some(strict) = to_strict(text.as_bytes()) {
+                serde_json::from_str::<Value>(&strict).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A body as it came, read. What it is, its bytes say first and its labels second. Where two servers would read two
+//! requests, both are read, the larger is held, and what differs is not known.
+
+use super::gather::Gather;
+use super::{Condition, Decoded, Extent, Label, Operation, RequestBody, Route};
+use super::{conclude, decode, form, length, lenient, unicode};
+use crate::json::Scanner;
+use crate::meter::{CHARACTERS_PER_TOKEN, Cause};
+use std::borrow::Cow;
+
+/// A body as it came over the wire, and what came with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wire<'h, 'b> {
+    /// `:path`.
+    pub path: &'h str,
+    /// The header; empty if there is none.
+    pub content_type: &'h str,
+    /// The header, its values joined with commas; empty if there is none.
+    pub content_encoding: &'h str,
+    /// All of it, or its beginning.
+    pub body: &'b [u8],
+    /// Which of the two.
+    pub extent: Extent,
+    /// More than this is not decoded.
+    pub most: usize,
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Reading<'a> {
+    /// The facts.
+    pub body: RequestBody,
+    /// The text that they are from, without `content-encoding`: UTF-8 as far as it is any text.
+    pub text: Cow<'a, [u8]>,
+    /// Why the body could not be decoded, or not to its end.
+    pub cause: Option<Cause>,
+}
+
+impl<'b> Wire<'_, 'b> {
+    /// Reads it.
+    pub fn read(self) -> Reading<'b> {
+        let Decoded { body: text, extent, cause, label, trusting } =
+            decode(self.content_encoding, self.body, self.extent, self.most);
+        let wire = length(self.body);
+        let mut body = read_text(self.path, self.content_type, &text, extent, wire);
+        match label {
+            Label::False if body.condition == Condition::Read => body.condition = Condition::Mislabeled,
+            Label::Undecoded => body.condition = Condition::Undecoded,
+            Label::True | Label::False => {}
+        }
+        if let Some(other) = trusting {
+            body = body.or(read_text(self.path, self.content_type, &other, extent, wire));
+        }
+        // In UTF-16, only what is read of it is of use.
+        let text = if body.wide { Cow::Owned(unicode::to_utf8(&text).into_owned()) } else { text };
+        Reading { body, text, cause }
+    }
+}
+
+/// Reads a body that is not compressed, or no longer.
+pub fn read(path: &str, content_type: &str, body: &[u8], extent: Extent) -> RequestBody {
+    read_text(path, content_type, body, extent, 0)
+}
+
+/// `wire`: how long it was when it came.
+fn read_text(path: &str, content_type: &str, body: &[u8], extent: Extent, wire: u64) -> RequestBody {
+    let mut route = Route::of(path);
+    if route.operation == Some(Operation::Models) && !body.is_empty() {
+        // Nobody posts a body to a list of models: it is some server's way of naming the model.
+        route = Route::default();
+    }
+    let length = length(body).max(wire);
+    let cut = match extent {
+        Extent::Whole => None,
+        Extent::Cut(length_of_all) => Some(length_of_all.unwrap_or_default().max(length)),
+    };
+    let concluded = |gathered: Gather, condition: Condition, text: &[u8]| match cut {
+        Some(length) => conclude(route.clone(), gathered, Condition::Cut, length, text),
+        None if gathered.malformed => conclude(route.clone(), gathered, Condition::Malformed, length, text),
+        None => conclude(route.clone(), gathered, condition, length, text),
+    };
+    let utf8 = unicode::to_utf8(body);
+    let (gathered, condition) = scan(&utf8);
+    let is_form = form::is_said_by(content_type);
+    let form = form::boundary(content_type, body);
+    let mut read = match (condition, &form) {
+        (Condition::Foreign, Some(boundary)) => {
+            let condition = if is_form { Condition::Read } else { Condition::Mislabeled };
+            concluded(form::read(boundary, body), condition, &[])
+        }
+        // JSON with a form behind it, or in it.
+        (_, Some(boundary)) => {
+            let of_form = concluded(form::read(boundary, body), Condition::Read, &[]);
+            concluded(gathered, condition, &utf8).or(of_form)
+        }
+        (Condition::Read, None) if is_form && length > 0 => concluded(gathered, Condition::Mislabeled, &utf8),
+        (_, None) => concluded(gathered, condition, &utf8),
+    };
+    read.wide = matches!(utf8, Cow::Owned(_)) && condition != Condition::Foreign;
+    if is_in_doubt(content_type) {
+        read.forget(length);
+    }
+    read
+}
+
+/// Walks through a JSON body. What only a lenient server takes is put into strict JSON before it is believed.
+fn scan(body: &[u8]) -> (Gather, Condition) {
+    let mut gathered = Gather::default();
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => return (gathered, Condition::Read),
+        Some(b'{' | b'[') => {
+            let mut scanner = Scanner::default();
+            scanner.feed(body, &mut gathered);
+            if !gathered.malformed && !scanner.is_open() {
+                return (gathered, Condition::Read);
+            }
+        }
+        // A comment.
+        Some(b'/' | b'#') => {}
+        Some(_) => return (gathered, Condition::Foreign),
+    }
+    if let Some(strict) = lenient::to_strict(body) {
+        gathered = Gather::default();
+        Scanner::default().feed(strict.as_bytes(), &mut gathered);
+    } else if !matches!(body.trim_ascii_start(), [b'{' | b'[', ..]) {
+        return (gathered, Condition::Foreign);
+    }
+    (gathered, Condition::Malformed)
+}
+
+/// Whether the type names a charset in which the same bytes may be another text: UTF-7, or one of those whose characters
+/// have quotes and braces as their second bytes.
+fn is_in_doubt(content_type: &str) -> bool {
+    const KNOWN: [&str; 8] =
+        ["utf8", "utf16", "utf32", "usascii", "ascii", "iso8859", "windows125", "latin1"];
+    let names = content_type.split(';').skip(1).filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| {
+            let name = value.chars().filter(char::is_ascii_alphanumeric);
+            name.map(|c| c.to_ascii_lowercase()).collect::<String>()
+        })
+    });
+    names.into_iter().any(|name| !name.is_empty() && !KNOWN.iter().any(|known| name.starts_with(known)))
+}
+
+impl RequestBody {
+    /// Both, where nobody knows which of the two a server reads: the larger estimate, and of what they say only what they
+    /// agree on.
+    fn or(mut self, other: Self) -> Self {
+        let same = |one: &mut Option<String>, other: Option<String>| {
+            one.take_if(|one| Some(&*one) != other.as_ref());
+        };
+        same(&mut self.model, other.model);
+        same(&mut self.user, other.user);
+        same(&mut self.session, other.session);
+        self.metadata.take_if(|metadata| Some(&*metadata) != other.metadata.as_ref());
+        self.stream |= other.stream;
+        self.wide |= other.wide;
+        self.completions = self.completions.max(other.completions);
+        self.input = self.input.max(other.input);
+        // Without a maximum the output is estimated by the input, or by the largest floor.
+        let without = self.input.max(1024);
+        self.max_output = match (self.max_output, other.max_output) {
+            (None, None) => None,
+            (one, other) => Some(one.unwrap_or(without).max(other.unwrap_or(without))),
+        };
+        if !self.operation.generates() {
+            self.operation = other.operation;
+        }
+        self.condition = Condition::Ambiguous;
+        self
+    }
+
+    /// Who it is from and for is not known after all.
+    fn forget(&mut self, length: u64) {
+        if self.operation.uses_tokens() {
+            self.input = self.input.max(length / CHARACTERS_PER_TOKEN);
+        }
+        self.model = self.route.model.clone();
+        (self.user, self.session, self.metadata) = (None, None, None);
+        self.condition = Condition::Ambiguous;
+    }
+
+    /// A body that nobody waits for: it is as long as is announced.
+    pub fn unread(path: &str, announced: Option<u64>) -> Self {
+        read_text(path, "", &[], Extent::Cut(announced), 0).with(Condition::Unread)
+    }
+
+    fn with(mut self, condition: Condition) -> Self {
+        self.condition = condition;
+        self
+    }
+}
