@@ -78,7 +78,8 @@ fn bodies_made_to_hurt_are_counted_and_passed_on_as_they_came() {
     let cases = [
         (bomb, Some("gzip"), "cut"),
         (b"no gzip".to_vec(), Some("gzip"), "corrupt"),
-        (b"{}".to_vec(), Some("snappy"), "encoding"),
+        (b"no snappy".to_vec(), Some("snappy"), "encoding"),
+        (b"{}".to_vec(), Some("snappy"), "mislabeled"),
         (deep, None, "malformed"),
         (long, None, "cut"),
         (half, None, "malformed"),

@@ -1,6 +1,9 @@
 //! One request and its response: each callback is an event of its exchange, and what follows is performed.
 
-use crate::bodies::{self, Watched};
+mod body;
+
+pub use body::{body_missing, size};
+
 use crate::host;
 use crate::late;
 use crate::metrics;
@@ -39,7 +42,7 @@ pub struct Request {
     /// How much of it is there.
     gathered: usize,
     /// How much of it has gone on.
-    passed: u64,
+    sent: u64,
     /// A Reserve under way by a call of its own.
     attempts: Option<Attempts>,
     /// What of the response has passed and is not read yet.
@@ -81,21 +84,6 @@ impl Http {
     }
 }
 
-/// How much of this request has come so far, by Envoy's count; `None`: it is gone.
-pub fn size(caller: &Caller, root: u32) -> Option<u64> {
-    let request = caller.upgrade()?;
-    let id = request.borrow().id;
-    host::as_context(id, root, host::request_size)
-}
-
-/// Tells a request that its body will not come.
-pub fn body_missing(caller: &Caller, root: u32) {
-    if let Some(request) = caller.upgrade() {
-        let mut request = request.borrow_mut();
-        host::as_context(request.id, root, || request.body_missing());
-    }
-}
-
 /// Brings an answer of the stream to a request, from the root context.
 pub fn reply(caller: &Caller, root: u32, reply: Result<ReserveResponse, CallFailure>) {
     if let Some(request) = caller.upgrade() {
@@ -132,7 +120,7 @@ impl Request {
                 kept: false,
                 awaited: None,
                 gathered: 0,
-                passed: 0,
+                sent: 0,
                 attempts: None,
                 passed: None,
                 kept_back: 0,
@@ -164,28 +152,6 @@ impl Request {
                 }
                 Effect::Count(count) => self.shared.metrics.count(&count),
             }
-        }
-    }
-
-    fn await_body(&mut self, most: usize) {
-        if self.shared.bodies.are_missing() {
-            return self.handle(Event::NoRequestBody);
-        }
-        self.kept = true;
-        self.awaited = Some(most);
-        if self.shared.bodies.are_untried()
-            && let Some(size) = host::request_size()
-        {
-            let (caller, since) = (Weak::clone(&self.caller), self.shared.now());
-            self.shared.bodies.watch(Watched { caller, size, since });
-            self.shared.wake_by(since.saturating_add(bodies::INTERVAL));
-        }
-    }
-
-    /// The body that is awaited will not come.
-    fn body_missing(&mut self) {
-        if self.awaited.take().is_some() {
-            self.handle(Event::NoRequestBody);
         }
     }
 
@@ -252,39 +218,10 @@ impl Request {
 
     fn resume(&mut self) {
         if std::mem::take(&mut self.kept) {
-            self.passed = self.passed.saturating_add(self.gathered as u64);
+            self.sent = self.sent.saturating_add(self.gathered as u64);
             self.gathered = 0;
             host::resume();
         }
-    }
-
-    /// So much of the request's body is gathered by now.
-    fn gathered(&mut self, size: usize, end: bool) -> Action {
-        if self.awaited.is_some() {
-            self.shared.bodies.came();
-        }
-        // While Envoy keeps the body, this is all that it keeps; otherwise it is what is just passing.
-        self.gathered = size;
-        if self.awaited.is_some_and(|most| end || size >= most) {
-            self.awaited = None;
-            self.kept = false;
-            let body = if size > 0 { host::request_body(size) } else { Vec::new() };
-            self.handle(Event::RequestBody { body: &body, end });
-        }
-        if self.exchange.counts_request_body() {
-            let so_far = self.passed.saturating_add(self.gathered as u64);
-            self.handle(Event::RequestPassed(so_far));
-        }
-        let action = self.action();
-        if action == Action::Continue {
-            self.passed = self.passed.saturating_add(std::mem::take(&mut self.gathered) as u64);
-        }
-        action
-    }
-
-    /// What is gathered is all of it.
-    fn all_gathered(&mut self) -> Action {
-        self.gathered(self.gathered, true)
     }
 
     /// Puts this in the place of what is passing and of what Envoy keeps; of that, Envoy keeps so much.

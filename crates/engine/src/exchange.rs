@@ -5,6 +5,7 @@ mod intake;
 mod reservation;
 mod responding;
 mod spent;
+mod unread;
 
 pub use intake::RequestEdit;
 
@@ -152,16 +153,6 @@ enum State {
     Over,
 }
 
-impl State {
-    fn reservation(&mut self) -> Option<&mut Reservation> {
-        match self {
-            State::Waiting(reservation) | State::Admitted(reservation) => Some(reservation),
-            State::Responding(responding) => Some(&mut responding.reservation),
-            State::New | State::Reading(..) | State::Over => None,
-        }
-    }
-}
-
 impl Exchange {
     /// Before anything has happened.
     pub fn new(in_force: InForce, id: ReservationId) -> Self {
@@ -185,7 +176,7 @@ impl Exchange {
             (State::Reading(facts, most), Event::RequestBody { body, end }) => {
                 self.request_body(*facts, most, body, end)
             }
-            (State::Reading(facts, _), Event::NoRequestBody) => self.unread(*facts),
+            (State::Reading(facts, _), Event::NoRequestBody) => self.without_body(*facts),
             (mut state, Event::RequestPassed(bytes)) => {
                 if let Some(reservation) = state.reservation() {
                     reservation.passed = bytes;
@@ -227,16 +218,6 @@ impl Exchange {
         matches!(&self.state, State::Responding(responding) if responding.usage_chunk.is_some())
     }
 
-    /// Whether the length of the request's body makes a difference, since nobody has read it.
-    pub fn counts_request_body(&self) -> bool {
-        let reservation = match &self.state {
-            State::Waiting(reservation) | State::Admitted(reservation) => reservation,
-            State::Responding(responding) => &responding.reservation,
-            State::New | State::Reading(..) | State::Over => return false,
-        };
-        reservation.unread
-    }
-
     /// Whether something of this exchange is still to come.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
@@ -275,26 +256,6 @@ impl Exchange {
         let mut effects: Vec<Effect> = intake.trouble(&facts).into_iter().collect();
         effects.extend(self.judged(&plan, facts, false, Some(&intake)));
         self.kept(effects)
-    }
-
-    /// The request is judged without its body.
-    fn unread(&mut self, mut facts: Facts) -> Vec<Effect> {
-        let InForce::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
-        let plan = Arc::clone(plan);
-        facts.unread_body();
-        let mut effects = vec![Effect::Count(Count::UnreadRequest(Condition::Unread.name()))];
-        effects.extend(self.judged(&plan, facts, false, None));
-        self.kept(effects)
-    }
-
-    /// A request that was kept for its body, and that nothing keeps any longer, goes on.
-    fn kept(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
-        if matches!(self.state, State::Over)
-            && !effects.iter().any(|effect| matches!(effect, Effect::Deny(_)))
-        {
-            effects.push(Effect::Resume);
-        }
-        effects
     }
 
     fn judged(

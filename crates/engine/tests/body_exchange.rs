@@ -2,21 +2,24 @@
 // Clippy knows a test by its attribute, and so misses the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use policy::plan::BodyAccess;
 use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use engine::outbox::Outbox;
+use engine::refusal::Denial;
 use expression::facts::Facts;
 use llm::meter::ResponseHead;
 use policy::model::Policy;
-use engine::outbox::Outbox;
+use policy::plan::BodyAccess;
 use policy::plan::Plan;
-use engine::refusal::Denial;
+use prost::Message;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
-use prost::Message;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 const MOST: usize = 1000;
+
+type Header = (&'static str, &'static str);
+
 const CHAT: &str = "/v1/chat/completions";
 
 fn exchange(access: BodyAccess, limit: &Value) -> Exchange {
@@ -59,20 +62,25 @@ fn denial(effects: &[Effect]) -> Option<&Denial> {
 }
 
 fn held(effects: &[Effect]) -> u64 {
-    let call = effects.iter().find_map(|effect| if let Effect::Reserve(call) = effect { Some(call) } else { None });
+    let call =
+        effects.iter().find_map(|effect| if let Effect::Reserve(call) = effect { Some(call) } else { None });
     let call = ReserveRequest::decode(&**call.unwrap_or_else(|| panic!("{effects:?}"))).unwrap();
     call.descriptors[0].hits_addend.unwrap()
 }
 
 fn charged(effects: &[Effect]) -> u64 {
-    let commit = effects.iter().find_map(|effect| if let Effect::Commit(it) = effect { Some(it.clone()) } else { None });
+    let commit = effects
+        .iter()
+        .find_map(|effect| if let Effect::Commit(it) = effect { Some(it.clone()) } else { None });
     let mut outbox = Outbox::new(1);
     outbox.push(commit.unwrap_or_else(|| panic!("{effects:?}")));
     CommitRequest::decode(&*outbox.send(0).unwrap()).unwrap().descriptors[0].hits_addend.unwrap()
 }
 
 fn counts(effects: &[Effect]) -> Vec<String> {
-    let name = |effect: &Effect| if let Effect::Count(count) = effect { Some(count.name().into_owned()) } else { None };
+    let name = |effect: &Effect| {
+        if let Effect::Count(count) = effect { Some(count.name().into_owned()) } else { None }
+    };
     effects.iter().filter_map(name).collect()
 }
 
@@ -89,9 +97,11 @@ fn utf16(text: &str) -> Vec<u8> {
 fn a_body_that_has_to_be_changed_and_cannot_be_is_refused() {
     let long = format!(r#"{{"messages":"{}"}}"#, "x".repeat(2 * MOST)).into_bytes();
     let short = utf16(r#"{"messages":"hi"}"#);
-    let twice = b"{\"messages\":\"hi\"}\r\n--b\r\nContent-Disposition: form-data; name=prompt\r\n\r\nx\r\n--b--".to_vec();
+    let twice =
+        b"{\"messages\":\"hi\"}\r\n--b\r\nContent-Disposition: form-data; name=prompt\r\n\r\nx\r\n--b--"
+            .to_vec();
     let form = ("content-type", "multipart/form-data; boundary=b");
-    let cases: [(&[(&str, &str)], &[u8], &str); 4] = [
+    let cases: [(&[Header], &[u8], &str); 4] = [
         (&[], &long, "incomplete"),
         (&[], &short, "not_utf8"),
         (&[form], &twice, "ambiguous"),
@@ -105,7 +115,10 @@ fn a_body_that_has_to_be_changed_and_cannot_be_is_refused() {
         let body: Value = serde_json::from_slice(&denial.body).unwrap();
         assert_eq!(body["error"]["type"], "invalid_request_error", "{cause}");
         assert!(counts(&effects).contains(&format!("weir_invalid_requests.cause.{cause}")), "{effects:?}");
-        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reserve(_) | Effect::Resume)), "{effects:?}");
+        assert!(
+            !effects.iter().any(|effect| matches!(effect, Effect::Reserve(_) | Effect::Resume)),
+            "{effects:?}"
+        );
         assert!(exchange.is_over());
     }
 }
@@ -149,7 +162,8 @@ fn a_stream_in_utf_16_is_refused_and_half_of_one_goes_on_without_its_usage() {
 fn a_get_has_its_body_read_unless_it_is_a_web_socket() {
     let body = json!({ "model": "m", "messages": "x".repeat(400), "max_tokens": 50 }).to_string();
     for method in ["GET", "DELETE", "HEAD", "OPTIONS", "POST"] {
-        let effects = sent(&mut tokens(BodyAccess::Buffer(MOST)), &[(":method", method)], body.as_bytes(), true);
+        let effects =
+            sent(&mut tokens(BodyAccess::Buffer(MOST)), &[(":method", method)], body.as_bytes(), true);
         assert_eq!(held(&effects), 150, "{method}");
     }
     let length = body.len().to_string();
@@ -181,7 +195,8 @@ fn a_body_that_nobody_reads_is_charged_by_what_has_passed() {
         assert_eq!(exchange.handle(Event::RequestPassed(passed / 2)), []);
         admit(&mut exchange);
         assert_eq!(exchange.handle(Event::RequestPassed(passed)), []);
-        let head = ResponseHead { status: 200, content_type: "application/json".into(), ..ResponseHead::default() };
+        let head =
+            ResponseHead { status: 200, content_type: "application/json".into(), ..ResponseHead::default() };
         exchange.handle(Event::Response(head));
         let answer = br#"{"choices":[{"message":{"content":"twelve chars"}}]}"#;
         assert_eq!(charged(&exchange.handle(Event::Body { chunk: answer, end: true })), expected);

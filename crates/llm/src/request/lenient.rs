@@ -119,10 +119,10 @@ pub(super) fn reads_as_text(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xff\xfe").or(body.strip_prefix(b"\xfe\xff")).unwrap_or(body);
     // In UTF-16 and UTF-32 there are zeros between.
     let begins = body.iter().position(|b| !is_space(*b) && *b != 0);
-    match begins.and_then(|at| body.get(at..)).unwrap_or_default() {
-        [b'{' | b'[' | b'#', ..] | [b'/', b'/' | b'*', ..] | [b'-', b'-', ..] => true,
-        _ => false,
-    }
+    matches!(
+        begins.and_then(|at| body.get(at..)).unwrap_or_default(),
+        [b'{' | b'[' | b'#', ..] | [b'/', b'/' | b'*', ..] | [b'-', b'-', ..]
+    )
 }
 
 /// Whether the text begins with an object or array that some parser might take.

@@ -1,0 +1,77 @@
+//! The body of a request, as it comes: awaited, if the exchange wants it, and counted.
+
+use super::Request;
+use crate::bodies::{self, Watched};
+use crate::host;
+use crate::stream::Caller;
+use engine::exchange::Event;
+use proxy_wasm::types::Action;
+use std::rc::Weak;
+
+/// How much of this request has come so far, by Envoy's count; `None`: it is gone.
+pub fn size(caller: &Caller, root: u32) -> Option<u64> {
+    let request = caller.upgrade()?;
+    let id = request.borrow().id;
+    host::as_context(id, root, host::request_size)
+}
+
+/// Tells a request that its body will not come.
+pub fn body_missing(caller: &Caller, root: u32) {
+    if let Some(request) = caller.upgrade() {
+        let mut request = request.borrow_mut();
+        host::as_context(request.id, root, || request.body_missing());
+    }
+}
+
+impl Request {
+    pub(super) fn await_body(&mut self, most: usize) {
+        if self.shared.bodies.are_missing() {
+            return self.handle(Event::NoRequestBody);
+        }
+        self.kept = true;
+        self.awaited = Some(most);
+        if self.shared.bodies.are_untried()
+            && let Some(size) = host::request_size()
+        {
+            let (caller, since) = (Weak::clone(&self.caller), self.shared.now());
+            self.shared.bodies.watch(Watched { caller, size, since });
+            self.shared.wake_by(since.saturating_add(bodies::INTERVAL));
+        }
+    }
+
+    /// The body that is awaited will not come.
+    fn body_missing(&mut self) {
+        if self.awaited.take().is_some() {
+            self.handle(Event::NoRequestBody);
+        }
+    }
+
+    /// So much of the request's body is gathered by now.
+    pub(super) fn gathered(&mut self, size: usize, end: bool) -> Action {
+        if self.awaited.is_some() {
+            self.shared.bodies.came();
+        }
+        // While Envoy keeps the body, this is all that it keeps; otherwise it is what is just passing.
+        self.gathered = size;
+        if self.awaited.is_some_and(|most| end || size >= most) {
+            self.awaited = None;
+            self.kept = false;
+            let body = if size > 0 { host::request_body(size) } else { Vec::new() };
+            self.handle(Event::RequestBody { body: &body, end });
+        }
+        if self.exchange.counts_request_body() {
+            let so_far = self.sent.saturating_add(self.gathered as u64);
+            self.handle(Event::RequestPassed(so_far));
+        }
+        let action = self.action();
+        if action == Action::Continue {
+            self.sent = self.sent.saturating_add(std::mem::take(&mut self.gathered) as u64);
+        }
+        action
+    }
+
+    /// What is gathered is all of it.
+    pub(super) fn all_gathered(&mut self) -> Action {
+        self.gathered(self.gathered, true)
+    }
+}
