@@ -154,8 +154,16 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
     type Case<'a> = (&'a str, &'a str, Option<&'a str>, Vec<u8>, Option<&'a str>);
     let cases: Vec<Case<'_>> = vec![
         ("bomb", json_type, Some("gzip"), gzip(&gzip_bomb_text(400 * mib)), Some("bomb")),
-        ("no-gzip", json_type, Some("gzip"), b"{\"usage\":{}}".to_vec(), Some("corrupt")),
-        ("unknown-encoding", json_type, Some("snappy"), b"{}".to_vec(), Some("encoding")),
+        ("no-gzip", json_type, Some("gzip"), b"{\"usage\":{}}".to_vec(), Some("mislabeled")),
+        (
+            "half-gzip",
+            json_type,
+            Some("gzip"),
+            b"\x1f\x8b\x08\0\0\0\0\0\0\0\xff\xff".to_vec(),
+            Some("corrupt"),
+        ),
+        ("unknown-encoding", json_type, Some("snappy"), b"\x02\x04{}".to_vec(), Some("encoding")),
+        ("large-window", json_type, Some("zstd"), b"\x28\xb5\x2f\xfd\0\x70\x01\0\0".to_vec(), Some("window")),
         ("deep", json_type, None, vec![b'['; 4 * mib], Some("truncated")),
         (
             "endless-event",
@@ -214,6 +222,39 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
     let peak = peak(world.envoy.pid());
     println!("Envoy had {peak} kB in memory at most");
     assert!(peak < 600_000, "{peak} kB");
+}
+
+/// What has no format that anybody listed is charged by the text in it, and where that cannot be read, by its bytes.
+#[test]
+fn what_was_delivered_in_unknown_formats_is_charged() {
+    let world = world();
+    let text = "A weir holds the flow back. ".repeat(100);
+    let document = json!({ "id": "x", "verses": [{ "line": text }] }).to_string();
+    let event = format!("data: {document}\n\n");
+    let usage = format!(r#"{{"a":"{text}","usage":{{"prompt_tokens":3,"completion_tokens":4}}}}"#);
+    let estimate = input() + text.trim_end().len() as u64 / 4;
+    let cases: [(&str, &str, &str, Vec<u8>, u64); 8] = [
+        ("json", "application/json", "", document.clone().into(), estimate),
+        ("stream", "text/event-stream", "", event.into(), estimate),
+        ("lines", "application/x-ndjson", "", format!("{document}\n").into(), estimate),
+        ("plain", "text/plain", "", text.clone().into(), estimate),
+        ("plain-events", "text/event-stream", "", format!("data: {text}\n\n").into(), estimate),
+        ("zstd", "application/json", "zstd", encode("zstd", document.as_bytes()), estimate),
+        ("false-label", "application/json", "br", usage.clone().into(), 7),
+        ("no-label", "application/json", "", gzip(usage.as_bytes()), 7),
+    ];
+    for (case, content_type, encoding, body, expected) in cases {
+        let mut answer = Answer::new(200).header("content-type", content_type);
+        if !encoding.is_empty() {
+            answer = answer.header("content-encoding", encoding);
+        }
+        let got = ask(&world, case, body.chunks(97).fold(answer, |answer, piece| answer.bytes(piece)));
+        assert!(got.status == 200 && got.body == body, "{case}: not the provider's bytes");
+        wait::until(case, || {
+            let (used, held) = world.adapter.bucket("all", "tokens", case);
+            (held == 0 && used.abs_diff(expected) <= 1).then_some(())
+        });
+    }
 }
 
 /// JSON that is nothing but a long text of one letter.

@@ -244,13 +244,32 @@ fn an_output_that_is_no_count_costs_what_was_delivered() {
 }
 
 #[test]
-fn a_body_that_cannot_be_read_is_counted_and_costs_its_input() {
+fn a_body_that_cannot_be_read_is_counted_and_costs_its_input_and_its_bytes() {
     let mut exchange = under_way("Allow");
     let head = ResponseHead { content_encoding: "compress".into(), ..json_head(200) };
+    exchange.handle(Event::Response(head.clone()));
+    let effects = exchange.handle(Event::Body { chunk: &[0x80; 40], end: true });
+    assert_eq!(commit(&effects).1, [100 + 40 / 4, 1]);
+    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Encoding))));
+    // A label that is wrong makes nothing unreadable.
+    let mut exchange = under_way("Allow");
     exchange.handle(Event::Response(head));
     let effects = exchange.handle(Event::Body { chunk: ANSWER, end: true });
-    assert_eq!(commit(&effects).1, [100, 1]);
-    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Encoding))));
+    assert_eq!(commit(&effects).1, [50, 1]);
+    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Mislabeled))));
+}
+
+#[test]
+fn usage_that_is_followed_by_what_cannot_be_read_is_not_all() {
+    let mut exchange = under_way("Allow");
+    exchange.handle(Event::Response(ResponseHead { content_encoding: "zstd".into(), ..json_head(200) }));
+    // A frame with the answer, uncompressed, and one with a window that is too large.
+    let length = (ANSWER.len() as u32) << 3 | 1;
+    let frame = [b"\x28\xb5\x2f\xfd\0\x38", &length.to_le_bytes()[..3], ANSWER].concat();
+    exchange.handle(Event::Body { chunk: &frame, end: false });
+    let effects = exchange.handle(Event::Body { chunk: b"\x28\xb5\x2f\xfd\0\x700123456789", end: true });
+    assert_eq!(commit(&effects).1, [50 + 16 / 4, 1]);
+    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Window))));
 }
 
 #[test]

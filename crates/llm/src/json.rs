@@ -10,7 +10,7 @@ mod reader;
 mod string;
 
 pub(crate) use bytes::characters;
-pub(crate) use reader::{Place, Reader, Wants};
+pub(crate) use reader::{LABEL, Place, Reader, Wants};
 
 use bytes::{after_space, closing_quote, short_string};
 use lanes::{Nesting, Structure, find};
@@ -37,6 +37,8 @@ pub(crate) struct Scanner<P> {
     /// The first half of a surrogate pair, whose second half may follow.
     half: Option<u32>,
     token: Token,
+    /// How much of a string that nobody asked for has been walked past.
+    passed: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +67,8 @@ enum State {
     String(Use),
     /// In a container that nobody asked for.
     Skip,
+    /// In what is no document.
+    Stray,
     /// What came is no JSON. Only a reset helps.
     Broken,
 }
@@ -86,6 +90,7 @@ impl<P: Place> Scanner<P> {
         while !bytes.is_empty() {
             let before = bytes;
             let measured = self.is_measured();
+            let passing = matches!(self.state, State::String(Use::Nothing | Use::Word));
             bytes = match self.state {
                 State::Value => self.value(bytes, to),
                 State::Key => self.members(bytes, to),
@@ -95,10 +100,16 @@ impl<P: Place> Scanner<P> {
                 State::Skip => self.skip(bytes),
                 State::Scalar => self.scalar(bytes, to),
                 State::Document => self.document(bytes, to),
-                State::Broken => &[],
+                State::Stray => self.stray(bytes, to),
+                State::Broken => {
+                    to.unread(bytes);
+                    &[]
+                }
             };
             if measured {
                 self.measure(before, bytes.len(), to);
+            } else if passing {
+                self.pass(before, bytes.len(), to);
             }
         }
     }
@@ -106,7 +117,16 @@ impl<P: Place> Scanner<P> {
     /// Whether the container that is walked past matters by its length.
     fn is_measured(&self) -> bool {
         matches!(self.state, State::Skip | State::String(Use::Skip))
-            && self.place.wants() == Wants::TextOrLength
+            && matches!(self.place.wants(), Wants::TextOrLength | Wants::Strings)
+    }
+
+    /// A piece of a string that nobody asked for has been walked past, up to where so many bytes are left.
+    fn pass(&mut self, bytes: &[u8], left: usize, to: &mut impl Reader<Place = P>) {
+        let quote = usize::from(!matches!(self.state, State::String(_)));
+        let end = bytes.len().saturating_sub(left.saturating_add(quote));
+        let piece = bytes.get(..end).unwrap_or_default();
+        to.passed(self.place, self.passed, piece);
+        self.passed = self.passed.saturating_add(piece.len());
     }
 
     /// Counts the characters up to where so many bytes are left, without the container's own end.
@@ -123,12 +143,13 @@ impl<P: Place> Scanner<P> {
 
     /// Whether a document has begun that has not ended.
     pub(crate) fn is_open(&self) -> bool {
-        !matches!(self.state, State::Document | State::Broken)
+        !matches!(self.state, State::Document | State::Stray | State::Broken)
     }
 
     /// Nothing follows that belongs to what is open: the next byte begins a document.
     pub(crate) fn end(&mut self, to: &mut impl Reader<Place = P>) {
-        if self.state == State::Document {
+        if matches!(self.state, State::Document | State::Stray) {
+            self.state = State::Document;
             // Documents close themselves.
             return;
         }
@@ -151,7 +172,25 @@ impl<P: Place> Scanner<P> {
             return bytes;
         }
         self.place = self.root;
-        self.value(bytes, to)
+        if matches!(bytes.first(), Some(b'{' | b'[' | b'"' | b'}' | b']' | b',' | b':'))
+            || self.place.wants() == Wants::Anything
+        {
+            return self.value(bytes, to);
+        }
+        self.state = State::Stray;
+        bytes
+    }
+
+    /// What is no document, up to the end of the line or the beginning of one.
+    fn stray<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
+        let over = |b: &u8| matches!(b, b'{' | b'[' | b'"' | b'\n');
+        let end = bytes.iter().position(over).unwrap_or(bytes.len());
+        let (stray, rest) = bytes.split_at(end);
+        to.unread(stray);
+        if !rest.is_empty() {
+            self.state = State::Document;
+        }
+        rest
     }
 
     fn value<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
@@ -181,6 +220,7 @@ impl<P: Place> Scanner<P> {
     ) -> &'a [u8] {
         let purpose = match wants {
             Wants::Text | Wants::TextOrObject | Wants::TextOrLength | Wants::Anything => Use::Text,
+            Wants::Strings => Use::Text,
             Wants::Scalar => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
@@ -197,21 +237,27 @@ impl<P: Place> Scanner<P> {
             match purpose {
                 Use::Text => to.text(self.place, string),
                 Use::Word => to.word(self.place, Some(string)),
+                _ if end > LABEL => to.passed(self.place, 0, string),
                 _ => {}
             }
             self.after_value();
             return rest;
         }
         self.token.clear();
+        self.passed = 0;
         self.state = State::String(purpose);
-        self.string(rest, purpose, to)
+        match purpose {
+            Use::Text => self.string(rest, purpose, to),
+            _ => rest,
+        }
     }
 
     fn begin_container(&mut self, array: bool, wants: Wants, to: &mut impl Reader<Place = P>) {
         if wants == Wants::Scalar {
             to.misplaced(self.place);
         }
-        let matters = matches!(wants, Wants::Object | Wants::TextOrObject | Wants::Anything);
+        let matters =
+            matches!(wants, Wants::Object | Wants::TextOrObject | Wants::Anything) || wants == Wants::Strings;
         let place = self.place;
         match self.open.get_mut(self.depth) {
             Some(around) if matters => {
@@ -250,7 +296,7 @@ impl<P: Place> Scanner<P> {
     fn members<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         while let Some((key, value)) = plain_key(bytes) {
             let place = to.child(self.here.place, key);
-            match value_end(place, value).or_else(|| short_value(place, value, to)) {
+            match value_end(place, value, to).or_else(|| short_value(place, value, to)) {
                 Some([b',', rest @ ..]) => bytes = rest,
                 Some(rest) => {
                     self.state = State::Comma;
@@ -389,6 +435,7 @@ fn short_value<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Pla
             to.open_text(place);
             to.text(place, text);
         }
+        Wants::Strings => to.text(place, text),
         Wants::Scalar => to.word(place, Some(text)),
         Wants::Object | Wants::Nothing => {}
     }
@@ -396,12 +443,18 @@ fn short_value<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Pla
 }
 
 /// What follows a value that nobody asked for, if it is no container and its end is here.
-fn value_end(place: impl Place, bytes: &[u8]) -> Option<&[u8]> {
+fn value_end<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> Option<&'a [u8]> {
     if place.wants() != Wants::Nothing {
         return None;
     }
     match bytes {
-        [b'"', string @ ..] => string.get(closing_quote(string)?.checked_add(1)?..),
+        [b'"', string @ ..] => {
+            let end = closing_quote(string)?;
+            if end > LABEL {
+                to.passed(place, 0, string.get(..end)?);
+            }
+            string.get(end.checked_add(1)?..)
+        }
         [first, ..] if !first.is_ascii_alphanumeric() && *first != b'-' => None,
         _ => bytes.get(find::<Structure>(bytes)?..),
     }

@@ -67,8 +67,10 @@ impl Responding {
         let Some(reading) = reading else {
             return reservation.charge(answer(Usage::default()), UsageSource::None);
         };
-        // A count that is none is no report: what was delivered and is in no other is estimated.
-        let whole = finished && !reading.ended_in_error && reading.broken != Some(Cause::Count);
+        // A count that is none is no report, and what was not read may have been more text: what was delivered and is in
+        // no report is estimated.
+        let read = matches!(reading.broken, None | Some(Cause::Mislabeled));
+        let whole = finished && !reading.ended_in_error && read;
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
         let mut effects = match usage {
             Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),

@@ -24,11 +24,16 @@ pub(crate) enum Wants {
     TextOrObject,
     /// The string, or how many characters the container has that stands in its place.
     TextOrLength,
+    /// All strings in it, whatever it is. Where it is deeper than anybody looks, all its characters.
+    Strings,
     /// The number, word or literal.
     Scalar,
     /// The string, the members, the number or the literal.
     Anything,
 }
+
+/// The longest string, in bytes, that can be an id or another label. Longer ones are text to somebody.
+pub(crate) const LABEL: usize = 256;
 
 /// Who is told what a document holds.
 pub(crate) trait Reader {
@@ -59,6 +64,11 @@ pub(crate) trait Reader {
     fn word(&mut self, place: Self::Place, word: Option<&[u8]>);
     /// A container where a scalar was asked for.
     fn misplaced(&mut self, _place: Self::Place) {}
+    /// A piece of a string that nobody asked for, as it is written, after so many bytes of it. Strings that are
+    /// complete and no longer than [`LABEL`] may be left out.
+    fn passed(&mut self, _place: Self::Place, _before: usize, _piece: &[u8]) {}
+    /// Bytes that stand outside of all documents, or in one after something that is no JSON.
+    fn unread(&mut self, _bytes: &[u8]) {}
     /// What should be JSON is none.
     fn malformed(&mut self);
 }

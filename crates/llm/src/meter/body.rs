@@ -8,6 +8,7 @@ use super::report::{Cause, Report, Source};
 use super::sse::EventStream;
 use super::tally::{Field, Tally, count};
 use super::{Reading, ResponseHead};
+use crate::json::Reader;
 use std::sync::Arc;
 
 #[derive(Debug, Default)]
@@ -44,6 +45,8 @@ enum Framing {
 impl Body {
     pub(super) fn new(head: &ResponseHead) -> Self {
         let mut body = Self { content: Content::of(&head.content_type), ..Self::default() };
+        body.report.failed = head.status >= 400;
+        body.report.raw.media_type = is_media(&head.content_type);
         body.headers(&head.usage_headers);
         body
     }
@@ -58,6 +61,11 @@ impl Body {
 
     pub(super) fn broken(&mut self, cause: Cause) {
         self.report.broken(cause);
+    }
+
+    /// Bytes that cannot be decoded.
+    pub(super) fn undecoded(&mut self, bytes: &[u8]) {
+        self.report.raw.undecoded(bytes.len());
     }
 
     /// Nothing more comes.
@@ -107,7 +115,7 @@ impl Body {
         let (_, bytes) = bytes.split_at(at);
         self.framing = match (bytes.first(), self.content) {
             (None, _) => Framing::Unknown,
-            (Some(b'{' | b'['), _) => Framing::Documents,
+            (Some(b'{' | b'[' | b'"'), _) => Framing::Documents,
             // The first byte of a frame's length, which would have to be 16 MB to be anything else.
             (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
@@ -130,9 +138,15 @@ impl Sink for Body {
             Framing::Documents => self.scanner.feed(bytes, &mut self.report),
             Framing::ServerSentEvents(events) => events.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Frames(frames) => frames.feed(bytes, &mut self.scanner, &mut self.report),
-            Framing::Unknown | Framing::Foreign => {}
+            Framing::Foreign => self.report.unread(bytes),
+            Framing::Unknown => {}
         }
     }
+}
+
+fn is_media(content_type: &str) -> bool {
+    let kind = content_type.split('/').next().unwrap_or_default().trim();
+    ["audio", "image", "video"].iter().any(|known| kind.eq_ignore_ascii_case(known))
 }
 
 impl Content {

@@ -1,6 +1,8 @@
 //! Where the providers put what we look for: usage, generated text, errors. One table for all dialects, since their
-//! names do not clash; what the names mean together is decided in `tally.rs`.
+//! names do not clash; what the names mean together is decided in `tally.rs`. Every string that is delivered counts as
+//! generated text, unless `labels.rs` knows that its place holds something else.
 
+use super::labels::{known, whole};
 use super::tally::Field;
 use crate::json::{Place, Wants};
 
@@ -10,8 +12,12 @@ pub(super) enum Node {
     /// The document itself.
     #[default]
     Root,
-    /// A place without a meaning to us.
+    /// A place whose text nobody generated, however long it is.
     Other,
+    /// A name, id or the like. What is too long for one counts as text.
+    Label,
+    /// A place that we do not know: all strings in it count as text.
+    Unknown,
 
     // Objects with counts.
     Usage,
@@ -59,13 +65,24 @@ pub(super) enum Node {
     ToolCalls,
     Function,
     Audio,
-    /// Generated text.
+    /// The list in which OpenAI's form packs images and embeddings.
+    Data,
+    /// TGI's piece of a stream, and the details of a whole text.
+    Token,
+    Details,
+    /// Generated text, or an object around it.
     Text,
+    /// All of the text, after its pieces if it was streamed.
+    Whole,
     /// What a tool is called with: text, or an object.
     Arguments,
     /// Generated reasoning, under its two names that some servers send side by side.
     Reasoning,
     ReasoningContent,
+    /// The same again, in parts.
+    ReasoningDetails,
+    /// How the Responses API was to think; what was thought, where somebody puts it there.
+    Thinking,
 
     // What a document says about itself.
     Type,
@@ -79,14 +96,27 @@ pub(super) enum Node {
 impl Place for Node {
     fn wants(self) -> Wants {
         match self {
-            Node::Other => Wants::Nothing,
+            Node::Other | Node::Label => Wants::Nothing,
             Node::Count(_) | Node::Own(_) | Node::OtherUnit | Node::Pointed(_) | Node::Type | Node::Error => {
                 Wants::Scalar
             }
-            Node::Text | Node::Reasoning | Node::ReasoningContent | Node::Bytes => Wants::Text,
-            Node::Delta | Node::Response | Node::Output | Node::Content => Wants::TextOrObject,
+            Node::Bytes => Wants::Text,
             Node::Arguments => Wants::TextOrLength,
-            _ => Wants::Object,
+            Node::Usage
+            | Node::UsageMetadata
+            | Node::InvocationMetrics
+            | Node::Timings
+            | Node::Meta
+            | Node::Tokens
+            | Node::BilledUnits
+            | Node::InputDetails
+            | Node::OutputDetails
+            | Node::Groq
+            | Node::Embeddings
+            | Node::Statistics
+            | Node::Wrapper
+            | Node::Way(_) => Wants::Object,
+            _ => Wants::Strings,
         }
     }
 
@@ -107,13 +137,18 @@ impl Node {
             Node::Tokens | Node::BilledUnits | Node::InputDetails | Node::OutputDetails => part(self, key),
             Node::Wrapper => one(key, b"bytes", Node::Bytes),
             Node::Groq => one(key, b"usage", Node::Usage),
-            Node::Predictions => one(key, b"embeddings", Node::Embeddings),
             Node::Embeddings => one(key, b"statistics", Node::Statistics),
             Node::Statistics => one(key, b"token_count", Node::Own(Field::Predicted)),
             Node::Message | Node::Delta | Node::Response if events && key == b"usage" => Node::Usage,
             Node::Response if events && key == b"error" => Node::Error,
             // The end of Cohere's first kind of stream.
             Node::Response if key == b"meta" => Node::Meta,
+            Node::Response => match root(key) {
+                // Only the document itself has these.
+                Node::Own(_) | Node::Type | Node::Usage | Node::Error => Node::Other,
+                node => node,
+            },
+            Node::Unknown => Node::Unknown,
             _ => text(self, key),
         }
     }
@@ -155,11 +190,19 @@ fn root(key: &[u8]) -> Node {
         b"outputs" | b"generations" => Node::Outputs,
         b"candidates" => Node::Candidates,
         b"content" => Node::Content,
-        b"content_block" | b"contentBlockDelta" => Node::Block,
+        b"content_block" | b"contentBlockDelta" | b"contentBlockStart" | b"start" | b"messageStart"
+        | b"messageStop" => Node::Block,
         b"text" | b"completion" | b"generation" | b"outputText" | b"thinking" => Node::Text,
-        b"type" => Node::Type,
+        b"tool_calls" => Node::ToolCalls,
+        b"item" | b"part" => Node::Output,
+        b"data" => Node::Data,
+        b"token" => Node::Token,
+        b"generated_text" | b"segments" => Node::Whole,
+        b"reasoning" => Node::Thinking,
+        b"details" => Node::Details,
+        b"type" | b"event_type" => Node::Type,
         b"error" => Node::Error,
-        _ => Node::Other,
+        _ => whole(key),
     }
 }
 
@@ -225,20 +268,27 @@ fn text(node: Node, key: &[u8]) -> Node {
         (Node::ChoiceMessage | Node::Message, b"tool_calls") => Node::ToolCalls,
         (Node::ChoiceMessage, b"reasoning_content") => Node::ReasoningContent,
         (Node::ChoiceMessage, b"reasoning") => Node::Reasoning,
+        (Node::ChoiceMessage, b"reasoning_details" | b"thinking_blocks") => Node::ReasoningDetails,
         (Node::ChoiceMessage, b"refusal") => Node::Text,
         (Node::ChoiceMessage, b"audio") => Node::Audio,
         (Node::Audio, b"transcript") => Node::Text,
         (Node::ChoiceMessage, b"function_call") | (Node::ToolCalls, b"function") => Node::Function,
         (Node::Function, b"name") => Node::Text,
-        (Node::Function, b"arguments" | b"args") | (Node::Block | Node::Content, b"input") => Node::Arguments,
+        (Node::Function, b"arguments" | b"args" | b"input") | (Node::Block | Node::Content, b"input") => {
+            Node::Arguments
+        }
+        (Node::ToolCalls, b"custom") => Node::Function,
+        (Node::ToolCalls, b"parameters" | b"arguments" | b"args" | b"input") => Node::Arguments,
         (Node::Message, b"thinking" | b"tool_plan") => Node::Text,
         (Node::Delta, b"text" | b"thinking" | b"partial_json") => Node::Text,
         (Node::Delta | Node::Output, b"message") => Node::Message,
         (Node::Delta, b"reasoningContent" | b"toolUse") => Node::Block,
         (Node::Content, b"text" | b"refusal") => Node::Text,
-        (Node::Content, b"thinking" | b"reasoningContent" | b"reasoningText") => Node::Content,
+        (Node::Content, b"thinking" | b"reasoningContent" | b"reasoningText" | b"content") => Node::Content,
         (Node::Block, b"delta") => Node::Delta,
+        (Node::Block, b"start" | b"toolUse") => Node::Block,
         (Node::Block, b"text" | b"thinking") => Node::Text,
+        (Node::Block, b"content") => Node::Content,
         (Node::Content, b"functionCall") => Node::Function,
         (Node::Content, b"toolUse") => Node::Block,
         (Node::Output, b"content" | b"summary") => Node::Content,
@@ -248,6 +298,14 @@ fn text(node: Node, key: &[u8]) -> Node {
         (Node::Results, b"tokenCount") => Node::Own(Field::Generated),
         (Node::Candidates, b"content") => Node::CandidateContent,
         (Node::CandidateContent, b"parts") => Node::Content,
-        _ => Node::Other,
+        (Node::Predictions, b"embeddings") => Node::Embeddings,
+        (Node::Text | Node::Whole | Node::Reasoning | Node::ReasoningContent | Node::ReasoningDetails, _) => {
+            match known(node, key) {
+                // Where text is an object, its members are of the same kind.
+                Node::Unknown => node,
+                known => known,
+            }
+        }
+        _ => known(node, key),
     }
 }

@@ -5,6 +5,7 @@
 use super::Scanner;
 use super::dialect::Node;
 use super::report::{Cause, Report};
+use crate::json::Reader;
 
 /// Total length, length of the headers, checksum of both.
 const PRELUDE: usize = 12;
@@ -59,6 +60,9 @@ impl Frames {
             }
             while self.left == 0 && self.advance(scanner, to) {}
         }
+        if self.state == State::Broken {
+            to.unread(bytes);
+        }
     }
 
     /// Whether a frame has begun that has not ended.
@@ -76,13 +80,19 @@ impl Frames {
                 }
                 None => {
                     to.broken(Cause::Malformed);
+                    to.unread(&self.kept);
                     (State::Broken, 1)
                 }
             },
             State::Headers => {
                 let kind = Kind::of(&self.kept);
                 to.ended_in_error |= kind == Kind::Failure;
-                scanner.expect(if kind == Kind::Chunk { Node::Wrapper } else { Node::Root });
+                scanner.expect(match kind {
+                    Kind::Event => Node::Root,
+                    Kind::Chunk => Node::Wrapper,
+                    // What it says was not generated.
+                    Kind::Failure => Node::Other,
+                });
                 (State::Payload, self.payload)
             }
             State::Payload => {

@@ -8,7 +8,9 @@ mod body;
 pub(crate) mod decode;
 mod dialect;
 mod frames;
+mod labels;
 mod pointed;
+mod raw;
 mod report;
 mod sse;
 mod tally;
@@ -20,7 +22,7 @@ pub use tally::count;
 
 use crate::memory::MemoryBudget;
 use body::{Body, Content};
-use decode::{Budget, Decoder, Encoding};
+use decode::{Budget, Decoder, Encoding, sniff};
 use std::sync::Arc;
 
 type Scanner = crate::json::Scanner<dialect::Node>;
@@ -139,7 +141,13 @@ impl Reading {
 /// Reads one response.
 #[derive(Debug)]
 pub struct Meter {
-    decoder: Decoder,
+    /// What `content-encoding` says.
+    label: Result<Encoding, Cause>,
+    /// The first bytes, as long as they are too few to judge it.
+    head: [u8; sniff::HEAD],
+    length: usize,
+    decoder: Option<Decoder>,
+    memory: MemoryBudget,
     budget: Budget,
     body: Body,
 }
@@ -151,15 +159,17 @@ impl Meter {
     }
 
     /// A meter for the response with this head. Its decoder asks for memory before it allocates any; if it is refused,
-    /// the rest of the body goes unread.
+    /// the rest of the body goes unread, and counts by its bytes.
     pub fn within(head: &ResponseHead, memory: &MemoryBudget) -> Self {
-        let mut body = Body::new(head);
-        let encoding = Encoding::of(&head.content_encoding);
-        let decoder = encoding.and_then(|encoding| Decoder::of(encoding, memory)).unwrap_or_else(|cause| {
-            body.broken(cause);
-            Decoder::Over
-        });
-        Self { decoder, budget: Budget::default(), body }
+        Self {
+            label: Encoding::of(&head.content_encoding),
+            head: [0; sniff::HEAD],
+            length: 0,
+            decoder: None,
+            memory: memory.clone(),
+            budget: Budget::default(),
+            body: Body::new(head),
+        }
     }
 
     /// One that looks for single values instead.
@@ -177,14 +187,30 @@ impl Meter {
 
     /// The next bytes of the body, as the upstream sent them.
     pub fn feed(&mut self, chunk: &[u8]) {
-        if let Err(cause) = self.decoder.feed(chunk, &mut self.budget, &mut self.body) {
-            self.body.broken(cause);
+        if self.decoder.is_some() {
+            return self.decode(chunk);
+        }
+        let begun = chunk.get(..sniff::HEAD).unwrap_or(chunk);
+        if self.length == 0 && sniff::is_enough(self.label, begun) {
+            self.begin(begun);
+            return self.decode(chunk);
+        }
+        let free = self.head.get_mut(self.length..).unwrap_or_default();
+        let (first, rest) = chunk.split_at(chunk.len().min(free.len()));
+        free.iter_mut().zip(first).for_each(|(place, byte)| *place = *byte);
+        self.length = self.length.saturating_add(first.len());
+        if self.length == sniff::HEAD {
+            self.begin_with_head();
+            self.decode(rest);
         }
     }
 
     /// The body is over: what has been read, with what only the end can tell.
     pub fn finish(&mut self) -> Reading {
-        if let Err(cause) = self.decoder.finish(&self.budget) {
+        if self.decoder.is_none() {
+            self.begin_with_head();
+        }
+        if let Some(Err(cause)) = self.decoder.as_mut().map(|decoder| decoder.finish(&self.budget)) {
             self.body.broken(cause);
         }
         self.body.finish();
@@ -194,5 +220,38 @@ impl Meter {
     /// What has been read so far. A decoder may hold something back until the end.
     pub fn reading(&self) -> Reading {
         self.body.reading()
+    }
+
+    /// Decides how the body is encoded that begins like this.
+    fn begin(&mut self, begun: &[u8]) {
+        let encoding =
+            if begun.is_empty() { Ok(Encoding::Identity) } else { sniff::encoding(self.label, begun) };
+        if !begun.is_empty() && encoding != self.label {
+            self.body.broken(Cause::Mislabeled);
+        }
+        let decoder = encoding.and_then(|encoding| Decoder::of(encoding, &self.memory));
+        self.decoder = Some(decoder.unwrap_or_else(|cause| {
+            self.body.broken(cause);
+            Decoder::Over
+        }));
+    }
+
+    fn begin_with_head(&mut self) {
+        let head = self.head;
+        let begun = head.get(..self.length).unwrap_or_default();
+        self.begin(begun);
+        self.decode(begun);
+    }
+
+    fn decode(&mut self, bytes: &[u8]) {
+        let Some(decoder) = &mut self.decoder else { return };
+        if matches!(decoder, Decoder::Over) {
+            return self.body.undecoded(bytes);
+        }
+        if let Err(cause) = decoder.feed(bytes, &mut self.budget, &mut self.body) {
+            self.body.broken(cause);
+            // How much of it was read before cannot be told.
+            self.body.undecoded(bytes);
+        }
     }
 }

@@ -5,14 +5,17 @@ use super::Usage;
 use super::base64::Base64;
 use super::dialect::Node;
 use super::pointed::{Found, Pointers};
+use super::raw::Raw;
 use super::tally::{Tally, count};
-use crate::json::{Reader, characters};
+use crate::json::{LABEL, Reader, characters};
 use serde_json::Value;
 use std::sync::Arc;
 
 /// Why a body could not be read, or not to its end; the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
+    /// The body was not encoded as `content-encoding` says, and was read as what it is.
+    Mislabeled,
     /// The body ended inside a document.
     Truncated,
     /// A count of tokens was no number of tokens: negative, fractional, text, or above 2^53.
@@ -35,6 +38,7 @@ impl Cause {
     /// As metrics and logs spell it.
     pub fn name(self) -> &'static str {
         match self {
+            Cause::Mislabeled => "mislabeled",
             Cause::Count => "count",
             Cause::Malformed => "malformed",
             Cause::Truncated => "truncated",
@@ -66,6 +70,8 @@ pub(super) struct Report {
     /// The documents are events of a stream.
     pub(super) events: bool,
     pub(super) ended_in_error: bool,
+    /// The status says that nothing was generated.
+    pub(super) failed: bool,
     pub(super) cause: Option<Cause>,
     /// What the open document holds of another one, in base64, until somebody reads it.
     pub(super) packed: Vec<u8>,
@@ -73,6 +79,12 @@ pub(super) struct Report {
     reported: Option<(Source, Tally)>,
     /// Delivered characters, up to the open document.
     delivered: u64,
+    /// The most that one event repeated of what others had delivered.
+    repeated: u64,
+    /// Characters of whole texts whose pieces may have been delivered before.
+    whole: u64,
+    /// What stands in no document.
+    pub(super) raw: Raw,
     /// Of them, those that the last report of output covers.
     covered: u64,
     /// The report whose object is open.
@@ -93,18 +105,29 @@ struct Document {
     /// It has reported something.
     reports: bool,
     tells_output: bool,
-    /// It repeats what other events delivered, or carries no text.
+    /// It carries no text.
     mute: bool,
+    /// It repeats what other events delivered.
+    repeats: bool,
     text: u64,
     reasoning: u64,
     reasoning_content: u64,
+    reasoning_details: u64,
 }
 
 impl Document {
-    /// Some servers send their reasoning under two names side by side.
-    fn delivered(&self) -> u64 {
-        let reasoning = self.reasoning.max(self.reasoning_content);
+    /// Some servers send their reasoning under several names side by side.
+    fn characters(&self) -> u64 {
+        let reasoning = self.reasoning.max(self.reasoning_content).max(self.reasoning_details);
         if self.mute { 0 } else { self.text.saturating_add(reasoning) }
+    }
+
+    fn delivered(&self) -> u64 {
+        if self.repeats { 0 } else { self.characters() }
+    }
+
+    fn repeated(&self) -> u64 {
+        if self.repeats { self.characters() } else { 0 }
     }
 }
 
@@ -131,8 +154,17 @@ impl Report {
         self.reported.as_ref().map(|(_, tally)| tally.usage())
     }
 
+    /// Characters of generated text. What is repeated counts if it was not delivered before, and nobody counted it.
     pub(super) fn delivered(&self) -> u64 {
-        self.delivered.saturating_add(self.document.delivered())
+        if self.failed {
+            return 0;
+        }
+        let pieces = self.delivered.saturating_add(self.document.delivered());
+        let repeated = match self.reported {
+            Some(_) => 0,
+            None => self.repeated.max(self.document.repeated()),
+        };
+        pieces.max(repeated).max(self.whole).saturating_add(self.raw.characters())
     }
 
     /// Characters that no report of output covers.
@@ -216,8 +248,9 @@ impl Reader for Report {
         }
         let document = std::mem::take(&mut self.document);
         self.delivered = self.delivered.saturating_add(document.delivered());
+        self.repeated = self.repeated.max(document.repeated());
         if document.tells_output {
-            self.covered = self.delivered;
+            self.covered = self.delivered();
         }
     }
 
@@ -279,11 +312,26 @@ impl Reader for Report {
 
     fn characters(&mut self, node: Node, characters: u64) {
         let count = match node {
+            // No document is open around it.
+            Node::Root => &mut self.delivered,
+            Node::Whole => &mut self.whole,
             Node::Reasoning => &mut self.document.reasoning,
             Node::ReasoningContent => &mut self.document.reasoning_content,
+            Node::ReasoningDetails => &mut self.document.reasoning_details,
             _ => &mut self.document.text,
         };
         *count = count.saturating_add(characters);
+    }
+
+    fn passed(&mut self, node: Node, before: usize, piece: &[u8]) {
+        if node != Node::Other {
+            let beyond = piece.get(LABEL.saturating_sub(before)..).unwrap_or_default();
+            self.document.text = self.document.text.saturating_add(characters(beyond));
+        }
+    }
+
+    fn unread(&mut self, bytes: &[u8]) {
+        self.raw.take(bytes);
     }
 
     fn malformed(&mut self) {
@@ -297,7 +345,20 @@ impl Report {
         if matches!(kind, b"error" | b"response.failed") {
             self.ended_in_error = true;
         }
-        // Done-events repeat what the deltas delivered; audio is no text.
-        self.document.mute = self.events && (kind.ends_with(b".done") || kind.ends_with(b"audio.delta"));
+        self.document.mute |= kind == b"error" || self.events && kind.ends_with(b"audio.delta");
+        // Cohere's first kind of stream ends in a document that repeats it.
+        self.document.repeats |= kind == b"stream-end" || self.events && repeats(kind);
     }
+}
+
+/// Whether events of this kind repeat what others of their stream delivered.
+fn repeats(kind: &[u8]) -> bool {
+    let ends: &[&[u8]] = match kind.split(|byte| *byte == b'.').next() {
+        Some(b"response") => {
+            &[b".done", b".created", b".queued", b".in_progress", b".completed", b".incomplete", b".failed"]
+        }
+        Some(b"transcript" | b"speech") => &[b".done"],
+        _ => &[],
+    };
+    ends.iter().any(|end| kind.ends_with(end))
 }

@@ -3,6 +3,7 @@
 
 use super::Scanner;
 use super::report::Report;
+use crate::json::{LABEL, Reader};
 use memchr::memchr2;
 
 /// The longest field name or event name that matters.
@@ -17,6 +18,8 @@ pub(super) struct EventStream {
     after_cr: bool,
     /// The open event has data already.
     has_data: bool,
+    /// How much of the open line's value has been walked past.
+    passed: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +33,10 @@ enum State {
     /// In a value.
     InData,
     InEvent,
+    /// In a comment, or a value that means nothing to us.
     Ignored,
+    /// In a line that is no field.
+    Stray,
 }
 
 impl EventStream {
@@ -95,15 +101,30 @@ impl EventStream {
     fn name<'a>(&mut self, piece: &'a [u8], scanner: &mut Scanner, to: &mut Report) -> &'a [u8] {
         let end = piece.iter().position(|b| *b == b':').unwrap_or(piece.len());
         let (name, rest) = piece.split_at(end);
+        if self.length.saturating_add(name.len()) > NAME {
+            self.stray(to);
+            return piece;
+        }
         self.push(name);
-        let Some((_, rest)) = rest.split_first() else { return rest };
+        let Some((_, value)) = rest.split_first() else { return rest };
         match self.name.get(..self.length) {
             Some(b"data") => self.begin_data(scanner, to),
             Some(b"event") => self.state = State::Event,
-            _ => self.state = State::Ignored,
+            Some(b"" | b"id" | b"retry") => self.state = State::Ignored,
+            _ => {
+                self.stray(to);
+                return rest;
+            }
         }
         self.length = 0;
-        rest
+        value
+    }
+
+    /// What came of the line is no field, so it may be text.
+    fn stray(&mut self, to: &mut Report) {
+        to.unread(self.name.get(..self.length).unwrap_or_default());
+        self.length = 0;
+        self.state = State::Stray;
     }
 
     fn push(&mut self, piece: &[u8]) {
@@ -128,9 +149,19 @@ impl EventStream {
     fn value(&mut self, piece: &[u8], scanner: &mut Scanner, to: &mut Report) {
         match self.state {
             State::InData => scanner.feed(piece, to),
-            State::InEvent => self.push(piece),
-            _ => {}
+            State::Stray => to.unread(piece),
+            State::InEvent => {
+                self.push(piece);
+                self.pass(piece, to);
+            }
+            _ => self.pass(piece, to),
         }
+    }
+
+    /// Nobody needs names and comments that are longer than this.
+    fn pass(&mut self, piece: &[u8], to: &mut Report) {
+        to.unread(piece.get(LABEL.saturating_sub(self.passed)..).unwrap_or_default());
+        self.passed = self.passed.saturating_add(piece.len());
     }
 
     fn end_of_line(&mut self, scanner: &mut Scanner, to: &mut Report) {
@@ -142,7 +173,13 @@ impl EventStream {
         if self.state == State::InEvent && self.name.get(..self.length) == Some(b"error") {
             to.ended_in_error = true;
         }
+        if self.state == State::Name
+            && !matches!(self.name.get(..self.length), Some(b"" | b"data" | b"event" | b"id"))
+        {
+            self.stray(to);
+        }
         self.state = State::Name;
         self.length = 0;
+        self.passed = 0;
     }
 }

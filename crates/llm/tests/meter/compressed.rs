@@ -117,8 +117,9 @@ fn a_compressed_stream_that_is_cut_tells_what_was_reported_until_then() {
 #[test]
 fn several_encodings_or_unknown_ones_are_told_and_not_read() {
     let case = cases().iter().find(|case| case.name == "openai-chat.json").unwrap();
+    let body: Vec<u8> = case.body.iter().map(|byte| byte ^ 0x80).collect();
     for encoding in ["gzip, br", "gzip,gzip", "compress", "dcb", "*", "gzip;q=1"] {
-        let read = in_pieces(&encoded(case, encoding), &case.body, usize::MAX);
+        let read = in_pieces(&encoded(case, encoding), &body, usize::MAX);
         assert_eq!((read.usage, read.broken), (None, Some(Cause::Encoding)), "{encoding}");
     }
     for encoding in ["", "identity", " Identity , ", ","] {
@@ -130,8 +131,10 @@ fn several_encodings_or_unknown_ones_are_told_and_not_read() {
 #[test]
 fn what_is_not_compressed_as_announced_is_told() {
     let case = cases().iter().find(|case| case.name == "openai-chat.json").unwrap();
+    // What can be read all the same is in `exclusion.rs`.
+    let body: Vec<u8> = case.body.iter().map(|byte| byte ^ 0x80).collect();
     for encoding in ["gzip", "zstd", "deflate"] {
-        let read = in_pieces(&encoded(case, encoding), &case.body, usize::MAX);
+        let read = in_pieces(&encoded(case, encoding), &body, usize::MAX);
         assert_eq!((read.usage, read.broken), (None, Some(Cause::Corrupt)), "{encoding}");
     }
     for (_, encoding, _) in WAYS {

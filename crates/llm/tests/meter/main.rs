@@ -5,6 +5,8 @@ mod compressed;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod exclusion;
+#[cfg(test)]
 mod frames;
 #[cfg(test)]
 mod list;

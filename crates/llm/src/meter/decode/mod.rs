@@ -6,6 +6,7 @@
 mod brotli;
 mod inflate;
 mod leased;
+pub(crate) mod sniff;
 #[cfg(feature = "zstd")]
 mod zstd;
 
