@@ -6,3 +6,4 @@ mod json;
 pub mod memory;
 pub mod meter;
 pub mod request;
+pub mod spelling;

@@ -6,6 +6,7 @@ use expression::cel::Expression;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod evaded;
 pub mod names;
 mod price;
 pub mod reader;
@@ -203,8 +204,8 @@ impl Policy {
         document::read(document, reader::policy_in_cluster).map(Self::noted)
     }
 
-    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone, and a path that
-    /// a query is no part of.
+    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone, and facts of
+    /// a client's choice that are compared exactly.
     pub fn warnings(&self) -> Vec<Mistake> {
         let chosen = |limit: &&Limit| {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
@@ -214,9 +215,12 @@ impl Policy {
             message: "only the request's body says whose bucket it is, so each client chooses its own"
                 .to_owned(),
         };
-        let mut warnings = evaded("when", &self.when);
+        let mut warnings = evaded::all("when", &self.when);
         for limit in &self.limits {
-            warnings.extend(evaded(&format!("limits.{}.when", limit.name), &limit.when));
+            warnings.extend(evaded::all(&format!("limits.{}.when", limit.name), &limit.when));
+            let enforced = limit.enforce_when.as_ref();
+            let path = format!("limits.{}.enforceWhen", limit.name);
+            warnings.extend(enforced.and_then(|predicate| evaded::one(path, predicate)));
         }
         warnings.extend(self.limits.iter().filter(chosen).map(bucket));
         warnings
@@ -225,22 +229,4 @@ impl Policy {
     fn noted((policy, needs_body): (Self, Vec<Mistake>)) -> Self {
         Self { needs_body, ..policy }
     }
-}
-
-/// Predicates that a client makes false by a query, which most upstreams do not mind.
-fn evaded(path: &str, when: &[Expression]) -> Vec<Mistake> {
-    let names_path = |predicate: &Expression| {
-        let tests = predicate.guards().into_iter().flat_map(|guard| guard.tests);
-        tests
-            .into_iter()
-            .any(|test| test.fact == ["request", "path"] && !test.prefix && !test.text.contains('?'))
-    };
-    let evaded = when.iter().enumerate().filter(|(_, predicate)| names_path(predicate));
-    let warning = |(index, _)| Mistake {
-        path: format!("{path}[{index}].predicate"),
-        message:
-            "`request.path` has the query in it, so a `?` at its end evades this; `request.url_path` has not"
-                .to_owned(),
-    };
-    evaded.map(warning).collect()
 }

@@ -29,6 +29,15 @@ pub fn told(output: &Output, folder: &Path) -> String {
     format!("exit {code:?}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }
 
+/// The whole answer, if there is one.
+pub fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
 #[test]
 fn check_tells_every_mistake() {
     let twice = "apiVersion: weir.dev/v1alpha1\nkind: TokenRateLimitPolicy\nkind: again\n";
@@ -58,7 +67,7 @@ fn check_warns_of_buckets_that_a_client_chooses() {
 }
 
 #[test]
-fn check_warns_of_a_path_that_a_query_evades() {
+fn check_warns_of_exact_comparisons_of_what_a_client_chooses() {
     let one = |predicate: &str| {
         let limit = format!("{{when: [{{predicate: {predicate:?}}}], rates: [{{limit: 1, window: 1m}}]}}");
         format!(
@@ -68,9 +77,13 @@ fn check_warns_of_a_path_that_a_query_evades() {
     };
     let evaded =
         one("request.path in ['/v1/chat/completions', '/v1/responses'] && auth.identity.plan == 'free'");
-    let meant = "request.url_path == '/a' || request.path.startsWith('/b') || request.path == '/c?d=e'";
-    let folder =
-        folder(&[("evaded.yaml", &evaded), ("meant.yaml", &one(meant).replace("name: p", "name: q"))]);
+    let others = "request.url_path == '/a' || request.host == 'gw' || request.path == '/c?d=e'";
+    let meant = "request.url_path.startsWith('/a') && request.host != 'gw' && !(request.path in ['/c'])";
+    let folder = folder(&[
+        ("evaded.yaml", &evaded),
+        ("meant.yaml", &one(meant).replace("name: p", "name: q")),
+        ("others.yaml", &one(others).replace("name: p", "name: r")),
+    ]);
     let output = adapter().arg("check").arg(folder.path()).output().unwrap();
     insta::assert_snapshot!(told(&output, folder.path()));
 }
@@ -129,14 +142,7 @@ impl Running {
     }
 
     fn is_ready(&self) -> bool {
-        let ask = || {
-            let mut stream = TcpStream::connect(self.http)?;
-            stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            std::io::Result::Ok(answer)
-        };
-        ask().is_ok_and(|answer| answer.contains(" 200 "))
+        get(self.http, "/readyz").is_some_and(|answer| answer.contains(" 200 "))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::values::{self, Attributes, Headers, Mapping, Object};
 use super::{EvaluationError, FactPath};
-use crate::facts::{self, Attribute, Fact, Facts, Origin};
+use crate::facts::{self, Attribute, Fact, Facts, Origin, Spelling};
 use cel_interpreter::common::types::CelString;
 use cel_interpreter::common::value::CowVal;
 use serde_json::Value;
@@ -79,6 +79,23 @@ impl Lookup {
         &self.path
     }
 
+    /// In which spelling its values are.
+    pub(super) fn spelling(&self) -> Option<Spelling> {
+        match self.place {
+            Place::Attribute(attribute) => attribute.spelling(),
+            _ => None,
+        }
+    }
+
+    /// Of a path, if it is one.
+    pub(super) fn leave_query_out(&mut self) {
+        if matches!(self.place, Place::Attribute(attribute) if attribute.origin == Origin::Path)
+            && let Some(lookup) = Self::new(vec!["request".to_owned(), "url_path".to_owned()])
+        {
+            *self = lookup;
+        }
+    }
+
     /// The value, if the request has it.
     pub(super) fn find<'f>(&self, facts: &'f Facts) -> Option<CowVal<'f, 'f>> {
         Some(match &self.place {
@@ -135,9 +152,10 @@ impl Lookup {
             Place::OfMetadata(from) => (self.metadata(*from, facts).err(), false),
             Place::OfLlmMetadata(from) => (self.llm_metadata(*from, facts).err(), false),
             Place::Header(_) | Place::AnswerHeader(_) => (Some(Stop::Missing(whole)), true),
-            Place::Attribute(attribute) => {
-                (Some(Stop::Missing(whole)), matches!(attribute.origin, Origin::Header(_)))
+            Place::Attribute(attribute) if attribute.origin == Origin::Host && facts.host().is_some() => {
+                return EvaluationError::Failed("the request names several hosts".to_owned());
             }
+            Place::Attribute(attribute) => (Some(Stop::Missing(whole)), attribute.origin.is_of_header()),
             _ => (Some(Stop::Missing(whole)), false),
         };
         match stop {

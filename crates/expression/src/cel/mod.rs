@@ -6,6 +6,7 @@
 
 mod budget;
 mod check;
+mod exact;
 mod functions;
 mod guard;
 mod lookup;
@@ -19,6 +20,7 @@ mod time;
 mod types;
 mod values;
 
+pub use exact::Exact;
 pub use guard::{Guard, Probe, Reading, Test};
 pub use pattern::Pattern;
 
@@ -94,6 +96,7 @@ struct Compiled {
     /// If it is.
     short: Option<Short>,
     references: Vec<FactPath>,
+    exact: Vec<Exact>,
     of_body: bool,
     environment: Arc<Env>,
 }
@@ -116,12 +119,15 @@ impl Expression {
         let mut tree = syntax::parse(source)?;
         let references = check::check(&tree, phase)?;
         types::fits(&tree, purpose)?;
+        let mut exact = exact::comparisons(&tree);
+        // The others are variables of macros.
+        exact.retain(|exact| references.contains(&exact.fact));
         let variables = rewrite::rewrite(&mut tree)?;
         let short = Short::of(&tree, &variables);
         let environment = functions::environment()?;
         let source = source.to_owned();
         let of_body = references.iter().any(facts::is_of_body);
-        let compiled = Compiled { source, tree, variables, short, references, of_body, environment };
+        let compiled = Compiled { source, tree, variables, short, references, exact, of_body, environment };
         Ok(Self { compiled: Arc::new(compiled) })
     }
 
@@ -133,6 +139,11 @@ impl Expression {
     /// The facts it may read. A macro's own variable is none.
     pub fn references(&self) -> &[FactPath] {
         &self.compiled.references
+    }
+
+    /// The facts that it compares exactly, so that a client gains by spelling them otherwise.
+    pub fn exact_comparisons(&self) -> &[Exact] {
+        &self.compiled.exact
     }
 
     /// Whether it names a fact that only the request's body tells.

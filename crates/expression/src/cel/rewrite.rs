@@ -10,6 +10,7 @@ use super::pattern::Pattern;
 use super::signatures;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
+use cel_interpreter::common::types::CelString;
 
 /// The name by which a function gets the evaluation's [`super::budget::Budget`].
 pub(super) const BUDGET: &str = "@budget";
@@ -97,6 +98,7 @@ impl Variables {
         for argument in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
             self.visit(argument, looped)?;
         }
+        self.spell(call);
         // The parser's own, in the steps of its macros: `@result + [x]`.
         let of_macro = |first: &IdedExpr| matches!(&first.expr, Expr::Ident(name) if name == "@result");
         let of_macro = call.args.first().is_some_and(of_macro);
@@ -130,6 +132,45 @@ impl Variables {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Texts that a path or a host is compared with are spelled as the fact is. A path is compared with texts without
+    /// a query as if it had none: no query that a client adds makes it another.
+    fn spell(&mut self, call: &mut CallExpr) {
+        let [left, right] = call.args.as_mut_slice() else { return };
+        match call.func_name.as_str() {
+            operators::EQUALS | operators::NOT_EQUALS => {
+                self.spell_beside(left, std::slice::from_mut(right));
+                self.spell_beside(right, std::slice::from_mut(left));
+            }
+            operators::IN => {
+                if let Expr::List(list) = &mut right.expr {
+                    self.spell_beside(left, &mut list.elements);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn spell_beside(&mut self, named: &IdedExpr, others: &mut [IdedExpr]) {
+        let Expr::Ident(name) = &named.expr else { return };
+        let index = name.strip_prefix(FACT).and_then(|index| index.parse::<usize>().ok());
+        let Some(lookup) = index.and_then(|index| self.facts.get_mut(index)) else { return };
+        let Some(spelling) = lookup.spelling() else { return };
+        let mut has_query = false;
+        for other in others {
+            let Expr::Literal(LiteralValue::String(text)) = &mut other.expr else {
+                has_query = true;
+                continue;
+            };
+            has_query |= text.inner().contains('?');
+            if let Some(spelled) = spelling.of_literal(text.inner()) {
+                *text = CelString::from(spelled);
+            }
+        }
+        if !has_query {
+            lookup.leave_query_out();
+        }
     }
 
     fn matches(&mut self, call: &mut CallExpr) -> Result<(), String> {
@@ -195,7 +236,7 @@ fn node(expr: Expr) -> IdedExpr {
 }
 
 /// The whole name of a fact. A macro's variable has no root's name: the check saw to that.
-fn fact(mut expr: &IdedExpr) -> Option<FactPath> {
+pub(super) fn fact(mut expr: &IdedExpr) -> Option<FactPath> {
     if let Expr::Call(call) = &expr.expr
         && [signatures::REQUEST_BODY, signatures::RESPONSE_BODY].contains(&call.func_name.as_str())
         && let [IdedExpr { expr: Expr::Literal(LiteralValue::String(pointer)), .. }] = call.args.as_slice()

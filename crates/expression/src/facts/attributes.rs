@@ -1,5 +1,7 @@
 //! Envoy's attributes that a policy may name, of which type each is, and where it is cheapest to get.
 
+use llm::spelling;
+
 /// Of which type an attribute is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -15,7 +17,11 @@ pub enum Kind {
 pub enum Origin {
     /// This header; it may be absent.
     Header(&'static str),
-    /// The part of `:path` before the `?`.
+    /// `:path`, in one spelling.
+    Path,
+    /// `:authority`, in one spelling.
+    Host,
+    /// The part of the path before the `?`.
     UrlPath,
     /// The part of `:path` after the `?`.
     Query,
@@ -48,6 +54,41 @@ pub struct Attribute {
     pub origin: Origin,
 }
 
+/// A way to write values, of which a fact has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spelling {
+    Path,
+    Host,
+}
+
+impl Spelling {
+    /// A text that the fact is compared with, in the fact's spelling; `None`: as it is.
+    pub(crate) fn of_literal(self, text: &str) -> Option<String> {
+        match self {
+            Self::Path => spelling::path(text).map(|(spelled, _)| spelled),
+            Self::Host => spelling::host(text),
+        }
+    }
+}
+
+impl Origin {
+    /// Whether it is a header that a request may be without, or made of one.
+    pub(crate) fn is_of_header(self) -> bool {
+        matches!(self, Self::Header(_) | Self::Path | Self::UrlPath | Self::Query | Self::Host)
+    }
+}
+
+impl Attribute {
+    /// If its values have one.
+    pub(crate) fn spelling(&self) -> Option<Spelling> {
+        match self.origin {
+            Origin::Path | Origin::UrlPath => Some(Spelling::Path),
+            Origin::Host => Some(Spelling::Host),
+            _ => None,
+        }
+    }
+}
+
 const fn text(root: &'static str, name: &'static str, origin: Origin) -> Attribute {
     Attribute { root, name, kind: Kind::Text, origin }
 }
@@ -70,11 +111,11 @@ const fn body(name: &'static str, kind: Kind) -> Attribute {
 
 /// All of them but `request.headers` and `llm.metadata`, which are maps. From Envoy's documentation, "Attributes".
 pub static ATTRIBUTES: [Attribute; 47] = [
-    text("request", "path", Origin::Header(":path")),
+    text("request", "path", Origin::Path),
     text("request", "url_path", Origin::UrlPath),
     text("request", "query", Origin::Query),
     text("request", "method", Origin::Header(":method")),
-    text("request", "host", Origin::Header(":authority")),
+    text("request", "host", Origin::Host),
     text("request", "scheme", Origin::Header(":scheme")),
     text("request", "useragent", Origin::Header("user-agent")),
     text("request", "referer", Origin::Header("referer")),

@@ -7,6 +7,7 @@
 mod attributes;
 mod body;
 
+pub(crate) use attributes::Spelling;
 pub use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
 pub use body::{ANSWERED, POINTED, is_of_body, pointer, written};
 
@@ -16,6 +17,7 @@ use crate::order;
 use body::BodyFacts;
 use llm::meter::Usage;
 use llm::request::{Dialect, RequestBody, Route};
+use llm::spelling;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -40,6 +42,8 @@ pub enum Need {
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     headers: BTreeMap<String, String>,
+    /// What the client spelled otherwise.
+    spelled: Option<Box<Spelled>>,
     properties: Vec<(&'static Attribute, Property)>,
     route_name: Option<String>,
     metadata: Option<Map<String, Value>>,
@@ -50,6 +54,14 @@ pub struct Facts {
     failures: BTreeMap<String, u64>,
     answer: Option<Box<Answer>>,
     body: Option<Box<BodyFacts>>,
+}
+
+/// A path and a host in the spelling that facts have, where the client's is another.
+#[derive(Clone, Debug, Default)]
+struct Spelled {
+    /// And the length of its part before the `?`.
+    path: Option<(String, usize)>,
+    host: Option<String>,
 }
 
 /// What is known of a response at its end.
@@ -101,6 +113,11 @@ impl Facts {
     pub fn header(&mut self, name: &str, value: &[u8]) {
         let name = lower_case(name);
         let value = String::from_utf8_lossy(value);
+        match name.as_ref() {
+            ":path" => self.spell(spelling::path(&value), |spelled| &mut spelled.path),
+            ":authority" => self.spell(spelling::host(&value), |spelled| &mut spelled.host),
+            _ => {}
+        }
         let once = name.starts_with(':') || name == "content-length";
         match self.headers.get_mut(name.as_ref()) {
             Some(known) if once => *known = value.into_owned(),
@@ -241,7 +258,21 @@ impl Facts {
         self.body(body, &[], &[]);
     }
 
-    /// `:authority`, if it was fetched.
+    fn spell<T>(&mut self, value: Option<T>, place: fn(&mut Spelled) -> &mut Option<T>) {
+        if value.is_some() || self.spelled.is_some() {
+            *place(self.spelled.get_or_insert_default()) = value;
+        }
+    }
+
+    /// The path in one spelling, and the length of its part before the `?`.
+    fn spelled_path(&self) -> Option<(&str, usize)> {
+        match self.spelled.as_ref().and_then(|spelled| spelled.path.as_ref()) {
+            Some((path, length)) => Some((path, *length)),
+            None => self.path().map(|path| (path, path.find('?').unwrap_or(path.len()))),
+        }
+    }
+
+    /// `:authority` as it came, if it was fetched.
     pub fn host(&self) -> Option<&str> {
         self.headers.get(":authority").map(String::as_str)
     }
@@ -292,8 +323,21 @@ impl Facts {
     pub fn attribute(&self, attribute: &Attribute) -> Option<Fact<'_>> {
         match attribute.origin {
             Origin::Header(name) => self.headers.get(name).map(|value| Fact::Text(value)),
-            Origin::UrlPath => self.path().map(|path| Fact::Text(split_path(path).0)),
-            Origin::Query => self.path().map(|path| Fact::Text(split_path(path).1)),
+            Origin::Path => self.spelled_path().map(|(path, _)| Fact::Text(path)),
+            Origin::UrlPath => {
+                let (path, length) = self.spelled_path()?;
+                path.get(..length).map(Fact::Text)
+            }
+            Origin::Query => {
+                let (path, length) = self.spelled_path()?;
+                path.get(length..).map(|query| Fact::Text(query.strip_prefix('?').unwrap_or(query)))
+            }
+            // Nobody knows which of several hosts the upstream takes.
+            Origin::Host => {
+                let spelled = self.spelled.as_ref().and_then(|spelled| spelled.host.as_deref());
+                let host = spelled.or(self.host())?;
+                (!host.contains(',')).then_some(Fact::Text(host))
+            }
             Origin::Size => Some(Fact::Number(number(self.content_length().unwrap_or(0)))),
             Origin::Property => self.fetched(attribute.root, attribute.name),
             Origin::Address => match self.fetched(attribute.root, "address")? {
@@ -352,7 +396,8 @@ fn need(reference: &FactPath) -> Option<Need> {
             let attribute = find(root, name)?;
             Some(match attribute.origin {
                 Origin::Header(name) => Need::Header(name.to_owned()),
-                Origin::UrlPath | Origin::Query => Need::Header(":path".to_owned()),
+                Origin::Path | Origin::UrlPath | Origin::Query => Need::Header(":path".to_owned()),
+                Origin::Host => Need::Header(":authority".to_owned()),
                 Origin::Size | Origin::Estimate => Need::Header("content-length".to_owned()),
                 Origin::Property => {
                     Need::Property(vec![attribute.root.to_owned(), attribute.name.to_owned()])
@@ -382,10 +427,6 @@ fn decode(kind: Kind, value: &[u8]) -> Option<Property> {
 
 fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn split_path(path: &str) -> (&str, &str) {
-    path.split_once('?').unwrap_or((path, ""))
 }
 
 /// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets; anything else (a pipe) as it is.

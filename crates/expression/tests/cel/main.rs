@@ -4,6 +4,7 @@ mod amounts;
 mod mistakes;
 mod properties;
 mod short;
+mod spelling;
 mod values;
 
 use expression::cel::{Expression, Phase, Use};

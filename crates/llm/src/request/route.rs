@@ -2,6 +2,7 @@
 //! came. It judges no body: where the path is nobody's, the body's shape decides (`shape.rs`).
 
 use super::{Dialect, Operation};
+use crate::spelling::{before_semicolon, percent_decoded};
 use std::borrow::Cow;
 
 /// What a path tells.
@@ -21,8 +22,8 @@ impl Route {
     /// Reads a path, with or without its query.
     pub fn of(path: &str) -> Self {
         let path = path.split(['?', '#']).next().unwrap_or_default();
-        let segments: Vec<Cow<'_, str>> =
-            path.split('/').filter(|segment| !segment.is_empty()).map(percent_decoded).collect();
+        let segments = path.split('/').map(before_semicolon).filter(|segment| !segment.is_empty());
+        let segments: Vec<Cow<'_, str>> = segments.map(percent_decoded).collect();
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
         let Some((last, before)) = segments.split_last() else { return Self::default() };
         bedrock(last, before).or_else(|| gemini(last, before)).unwrap_or_else(|| by_name(last, before))
@@ -126,33 +127,6 @@ fn azure_deployment(before: &[&str]) -> Option<String> {
     segments.nth(1).map(|deployment| (*deployment).to_owned())
 }
 
-/// An escape that is none stays as it is.
-fn percent_decoded(segment: &str) -> Cow<'_, str> {
-    if !segment.contains('%') {
-        return Cow::Borrowed(segment);
-    }
-    let mut bytes = segment.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    while let Some((first, rest)) = bytes.split_first() {
-        bytes = rest;
-        match (first, hex_pair(rest)) {
-            (b'%', Some((byte, rest))) => {
-                decoded.push(byte);
-                bytes = rest;
-            }
-            _ => decoded.push(*first),
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
-}
-
-fn hex_pair(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let (pair, rest) = bytes.split_at_checked(2)?;
-    let digits = pair.iter().map(|digit| char::from(*digit).to_digit(16));
-    let value = digits.reduce(|high, low| high?.checked_mul(16)?.checked_add(low?)).flatten()?;
-    Some((u8::try_from(value).ok()?, rest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +159,7 @@ mod tests {
             ("/api/embed", D::Ollama, Some(O::Embedding)),
             ("/tokenize", D::Unknown, Some(O::CountTokens)),
             ("/completion", D::Unknown, Some(O::Completion)),
+            ("/v1/chat/completions;x=y/;z", D::OpenAi, Some(O::Chat)),
             ("/api/ai/triage", D::Unknown, None),
             ("/", D::Unknown, None),
             ("", D::Unknown, None),

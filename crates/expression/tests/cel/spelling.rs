@@ -1,0 +1,126 @@
+//! What a client writes in another way is the same path, and the same host.
+
+use crate::{compile, predicate};
+use expression::cel::Use;
+use expression::facts::Facts;
+
+fn judged(source: &str, path: &str, host: &str) -> String {
+    let mut facts = Facts::default();
+    facts.header(":path", path.as_bytes());
+    facts.header(":authority", host.as_bytes());
+    predicate(source, &facts)
+}
+
+#[test]
+fn every_spelling_of_a_path_is_the_same_path() {
+    for predicate in [
+        "request.url_path == '/v1/chat/completions'",
+        "'/v1/chat/completions' == request.url_path",
+        "request.url_path in ['/v1/responses', '/v1/chat/completions']",
+        "request.url_path == '/v1//chat/completions/'",
+        "!(request.url_path != '/v1/chat/completions/')",
+        "request.path == '/v1/chat/completions'",
+        "request.path in ['/v1/responses', '/v1/chat/completions']",
+        "request.path == '/v1/chat/completions' && auth.identity.userid == 'nobody' || request.path == '/v1/chat/completions'",
+        "request.url_path.startsWith('/v1/chat/')",
+        "request.path.startsWith('/v1/chat/')",
+        "request.url_path.matches('^/v1/chat/completions$')",
+        "request.url_path.endsWith('/completions')",
+    ] {
+        for path in [
+            "/v1/chat/completions",
+            "/v1/chat/completions?",
+            "/v1/chat/completions?x=/y",
+            "/v1/chat/completions/",
+            "/v1/chat/completions;x",
+            "/v1/chat/completions;x=y/?z",
+            "//v1/chat//completions",
+            "/v1/./chat/completions/.",
+            "/v1/models/../chat/completions",
+            "/v1/%2e/chat/completions",
+            "/v1%2Fchat%2fcompletions",
+            "/v1/chat/completion%73",
+            "/v1\\chat\\completions",
+        ] {
+            assert_eq!(judged(predicate, path, "gw"), "true", "{predicate}: {path}");
+        }
+        for path in ["/v1/chat", "/v1/models", "/", "/v1/chat/completions/../../models"] {
+            assert_eq!(judged(predicate, path, "gw"), "false", "{predicate}: {path}");
+        }
+    }
+}
+
+#[test]
+fn a_query_counts_where_it_is_asked_for() {
+    for (predicate, path, wanted) in [
+        ("request.path == '/a?b=c'", "/a?b=c", true),
+        ("request.path == '/a?b=c'", "//a/?b=c", true),
+        ("request.path == '/a?b=c'", "/a", false),
+        ("request.path in ['/a', '/b?c']", "/a", true),
+        ("request.path in ['/a', '/b?c']", "/b?c", true),
+        ("request.path == '/a'", "/b?/a", false),
+        ("request.path != '/a'", "/a?b", false),
+        ("request.query == 'b=%20;//'", "//a;x?b=%20;//", true),
+        ("request.query == ''", "/a/", true),
+        ("request.url_path + '?' + request.query == request.path", "/a%2F%2Fb?c?d", true),
+        ("request.url_path == '/a?b'", "/a%3Fb?c", true),
+    ] {
+        assert_eq!(judged(predicate, path, "gw"), wanted.to_string(), "{predicate}: {path}");
+    }
+}
+
+#[test]
+fn every_spelling_of_a_host_is_the_same_host() {
+    for predicate in [
+        "request.host == 'gw.example'",
+        "request.host == 'GW.example:8080'",
+        "request.host in ['gw.example.']",
+        "request.host.endsWith('.example')",
+        "!(request.host != 'gw.example:443')",
+    ] {
+        for host in [
+            "gw.example",
+            "GW.Example",
+            "gw.example:80",
+            "gw.example:",
+            "gw.example.",
+            "gw.example.:8443",
+            "user@gw.example",
+            "gw%2eexample",
+        ] {
+            assert_eq!(judged(predicate, "/", host), "true", "{predicate}: {host}");
+        }
+        assert_eq!(judged(predicate, "/", "other"), "false", "{predicate}");
+    }
+}
+
+/// Envoy joins them with a comma, and nobody knows which of them the upstream takes.
+#[test]
+fn a_request_with_two_hosts_fails_the_predicate() {
+    let mut facts = Facts::default();
+    facts.header(":authority", b"gw,other");
+    let expression = compile("request.host == 'gw'", Use::Predicate).unwrap();
+    let told = expression.predicate(&facts).unwrap_err().to_string();
+    assert_eq!(told, "the request names several hosts");
+}
+
+#[test]
+fn exact_comparisons_of_what_a_client_chooses_are_found() {
+    for (source, wanted) in [
+        ("request.path == '/a'", "request.path [/a]"),
+        ("'/a' == request['url_path']", "request.url_path [/a]"),
+        ("request.host in ['a', 'b'] && true", "request.host [a b]"),
+        ("request.host == request.headers['x-host']", "request.host [] request.headers.x-host []"),
+        ("!(request.url_path != '/a')", "request.url_path [/a]"),
+        ("['/a'].exists(path, path == request.path)", "request.path []"),
+        ("request.path == '/a' ? request.host == 'b' : false", "request.path [/a] request.host [b]"),
+        ("!(request.path == '/a')", ""),
+        ("request.path != '/a'", ""),
+        ("request.url_path.startsWith('/a') || request.path.matches('b')", ""),
+    ] {
+        let expression = compile(source, Use::Predicate).unwrap();
+        let found = expression.exact_comparisons().iter();
+        let found = found.map(|exact| format!("{} [{}]", exact.fact.join("."), exact.texts.join(" ")));
+        assert_eq!(found.collect::<Vec<_>>().join(" "), wanted, "{source}");
+    }
+}

@@ -1,0 +1,203 @@
+//! One spelling of a path and of a host. A client can write either in many ways that its server reads alike: with a
+//! slash or `;x` at the end, percent-encoded, with a port or in capitals. Predicates that compare them must not depend
+//! on the client's choice, and not every proxy can be told to normalise all of it.
+
+use std::borrow::Cow;
+
+/// `:path` in one spelling, as lenient servers read it: percent-decoded once, without `.`, `..`, empty segments, `;x`
+/// and a slash at the end. What begins with `?` stays as it is. Gives the whole and the length of the part before the
+/// `?`; `None`: it is spelled like that already.
+pub fn path(path: &str) -> Option<(String, usize)> {
+    let end = path.find(['?', '#']).unwrap_or(path.len());
+    let (before, after) = path.split_at_checked(end)?;
+    if is_plain(before) && !after.starts_with('#') {
+        return None;
+    }
+    let mut spelled = resolved(before);
+    let length = spelled.len();
+    // A fragment belongs to the client alone.
+    spelled.push_str(after.split('#').next().unwrap_or_default());
+    Some((spelled, length))
+}
+
+/// `:authority` in one spelling: lower case, percent-decoded, without a port, user information and a dot at the end.
+/// `None`: it is spelled like that already.
+pub fn host(host: &str) -> Option<String> {
+    let odd = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b':' | b'@' | b'%');
+    if !host.bytes().any(odd) && !host.ends_with('.') {
+        return None;
+    }
+    let spelled = percent_decoded(host).to_ascii_lowercase();
+    let spelled = spelled.rsplit('@').next().unwrap_or_default();
+    Some(without_port(spelled).trim_end_matches('.').to_owned())
+}
+
+/// `[::1]:80` is `[::1]`; an IPv6 address without brackets has no port.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            if name.contains(':') && !name.ends_with(']') { host } else { name }
+        }
+        _ => host,
+    }
+}
+
+/// Most paths: there is nothing to do. `*` and what else is no path stays as it is.
+fn is_plain(path: &str) -> bool {
+    if !path.starts_with('/') || path == "/" {
+        return true;
+    }
+    let mut previous = 0;
+    for byte in path.bytes() {
+        let odd = matches!(byte, b'%' | b';' | b'\\') || (previous == b'/' && matches!(byte, b'/' | b'.'));
+        if odd {
+            return false;
+        }
+        previous = byte;
+    }
+    previous != b'/'
+}
+
+fn resolved(path: &str) -> String {
+    let mut spelled = String::with_capacity(path.len());
+    for segment in path.split(['/', '\\']) {
+        let decoded = percent_decoded(before_semicolon(segment));
+        // An encoded slash divides, too.
+        for segment in decoded.split(['/', '\\']) {
+            match before_semicolon(segment) {
+                "" | "." => {}
+                ".." => spelled.truncate(spelled.rfind('/').unwrap_or(0)),
+                segment => {
+                    spelled.push('/');
+                    spelled.push_str(segment);
+                }
+            }
+        }
+    }
+    if spelled.is_empty() {
+        spelled.push('/');
+    }
+    spelled
+}
+
+/// A segment of a path without its parameters.
+pub fn before_semicolon(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or_default()
+}
+
+/// An escape that is none stays as it is.
+pub fn percent_decoded(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
+    let mut bytes = segment.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    while let Some((first, rest)) = bytes.split_first() {
+        bytes = rest;
+        match (first, hex_pair(rest)) {
+            (b'%', Some((byte, rest))) => {
+                decoded.push(byte);
+                bytes = rest;
+            }
+            _ => decoded.push(*first),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+fn hex_pair(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (pair, rest) = bytes.split_at_checked(2)?;
+    let digits = pair.iter().map(|digit| char::from(*digit).to_digit(16));
+    let value = digits.reduce(|high, low| high?.checked_mul(16)?.checked_add(low?)).flatten()?;
+    Some((u8::try_from(value).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spelled(text: &str) -> String {
+        path(text).map_or_else(|| text.to_owned(), |(spelled, _)| spelled)
+    }
+
+    #[test]
+    fn a_path_has_one_spelling() {
+        for written in [
+            "/v1/chat",
+            "/v1/chat/",
+            "/v1/chat//",
+            "//v1//chat",
+            "/v1/./chat",
+            "/./v1/chat/.",
+            "/v1/x/../chat",
+            "/v1/%2e/chat",
+            "/v1/%2E%2e/v1/chat",
+            "/v1%2Fchat",
+            "/v1%2fchat%2F",
+            "/v1/ch%61t",
+            "/v1/chat;x",
+            "/v1;a=b/chat;c;d",
+            "/v1/chat%3Bx",
+            "/v1/chat;x%2Fy",
+            "/v1\\chat",
+            "/v1%5Cchat",
+            "/../v1/chat",
+            "/v1/x/..;/chat",
+            "/v1/chat/#",
+            "/v1/chat#f?g",
+            "/%76%31/%63%68%61%74",
+        ] {
+            assert_eq!(spelled(written), "/v1/chat", "{written}");
+        }
+    }
+
+    #[test]
+    fn what_is_another_path_stays_another() {
+        for (written, wanted) in [
+            ("/", "/"),
+            ("", ""),
+            ("*", "*"),
+            ("//", "/"),
+            ("/..", "/"),
+            ("/a?b=%20;//", "/a?b=%20;//"),
+            ("/a/?b/", "/a?b/"),
+            ("/a%3Fb?c", "/a?b?c"),
+            ("/a%2", "/a%2"),
+            ("/a%zz%41", "/a%zzA"),
+            ("/V1/Chat", "/V1/Chat"),
+            ("/a%252Fb", "/a%2Fb"),
+            ("/a.b/.c", "/a.b/.c"),
+            ("/%ff", "/\u{fffd}"),
+            ("/models/gemini:generate", "/models/gemini:generate"),
+        ] {
+            assert_eq!(spelled(written), wanted, "{written}");
+        }
+        assert_eq!(path("/a%3Fb?c"), Some(("/a?b?c".to_owned(), 4)));
+    }
+
+    #[test]
+    fn a_path_in_one_spelling_is_not_changed_again() {
+        for written in ["/a//b;c/%2e%2e/d/", "/%61%2F%2e", "/a%3Bb", "/;/;", "/a/b/../../.."] {
+            let once = spelled(written);
+            assert_eq!(spelled(&once), once, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_one_spelling() {
+        for written in ["gw", "GW", "gw:80", "gw:", "Gw:65535", "gw.", "gw.:80", "u@gw", "u:p@GW.:1", "%67w"]
+        {
+            assert_eq!(host(written).unwrap_or_else(|| written.to_owned()), "gw", "{written}");
+        }
+        for (written, wanted) in [
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+            ("gw:http", "gw:http"),
+            ("10.0.0.1:8080", "10.0.0.1"),
+            ("", ""),
+        ] {
+            assert_eq!(host(written).unwrap_or_else(|| written.to_owned()), wanted, "{written}");
+        }
+    }
+}
