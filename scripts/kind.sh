@@ -78,7 +78,7 @@ up() {
     envoy-gateway) filter=manifests/envoy-gateway/envoyextensionpolicy.yaml ;;
     istio) filter=manifests/istio/envoyfilter.yaml ;;
   esac
-  sed "s/0\{64\}/$digest/; s/name: llm-gateway/name: api-gateway/" "$filter" | kubectl apply -f -
+  sed "s/0\{64\}/$digest/; s/llm-gateway/api-gateway/g" "$filter" | kubectl apply -f -
 }
 
 run_test() {

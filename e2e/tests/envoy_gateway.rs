@@ -37,6 +37,8 @@ fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
         ("envoyextensionpolicy", "weir", "Accepted"),
         ("envoypatchpolicy", "weir", "Accepted"),
         ("envoypatchpolicy", "weir", "Programmed"),
+        ("clienttrafficpolicy", "weir", "Accepted"),
+        ("envoypatchpolicy", "weir-bodies", "Programmed"),
     ] {
         holds(&cluster, kind, name, condition);
     }
@@ -68,14 +70,8 @@ fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
     reads_bodies(&cluster, address);
 }
 
-/// Limits may name what the body says once Envoy lets the filter wait for it.
+/// Limits may name what the body says, and a body of more than Envoy's own bound of 1 MiB is read.
 fn reads_bodies(cluster: &Cluster, address: SocketAddr) {
-    let bodies = manifest("bodies/envoypatchpolicy.yaml");
-    cluster.apply(&bodies.replace("llm-gateway", "api-gateway"));
-    holds(cluster, "envoypatchpolicy", "weir-bodies", "Programmed");
-    let path = "/spec/wasm/0/config/requestBody";
-    let edit = json!([{ "op": "add", "path": path, "value": { "access": "Buffer" } }]).to_string();
-    cluster.run(&["patch", "envoyextensionpolicy", "weir", "--type=json", "-p", &edit]);
     let target = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "api-gateway" });
     let when = json!([{ "predicate": "llm.model == 'gpt-4o'" }]);
     let rates = json!([{ "limit": 0, "window": "1h", "unit": "requests" }]);
@@ -86,6 +82,9 @@ fn reads_bodies(cluster: &Cluster, address: SocketAddr) {
     wait::until("the model's refusal", || (chat.send(address).status == 429).then_some(()));
     let other = chat.body(json!({ "model": "another", "messages": [], "max_tokens": 5 }).to_string());
     assert!(is_admitted(&other.send(address)));
+    let padding = " ".repeat(2 << 20);
+    let long = json!({ "padding": padding, "model": "gpt-4o", "messages": [], "max_tokens": 5 }).to_string();
+    assert_eq!(chat.body(long).send(address).status, 429);
 }
 
 fn is_admitted(answer: &Response) -> bool {
@@ -206,7 +205,7 @@ fn install(cluster: &Cluster, adapter: &Adapter, llm: SocketAddr) {
     let ours = manifest("envoyextensionpolicy.yaml");
     let ours = [
         ("0".repeat(64), digest.trim().to_owned()),
-        ("name: llm-gateway".to_owned(), "name: api-gateway".to_owned()),
+        ("llm-gateway".to_owned(), "api-gateway".to_owned()),
         (":8080/".to_owned(), format!(":{}/", adapter.http().port())),
         ("port_value: 8081".to_owned(), format!("port_value: {}", adapter.grpc().port())),
     ]

@@ -20,7 +20,6 @@ fn every_manifest_is_taken_by_the_api_server_as_it_is() {
         ["-k", "manifests/overlays/monitoring"],
         ["-f", "manifests/istio"],
         ["-f", "manifests/envoy-gateway"],
-        ["-f", "manifests/envoy-gateway/bodies"],
         ["-f", "manifests/kind"],
         ["-f", "manifests/kind/envoy-gateway"],
         ["-f", "manifests/kind/istio"],
