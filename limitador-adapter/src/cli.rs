@@ -2,7 +2,11 @@
 
 use crate::kubernetes::crd::Group;
 use crate::redis::place::{Place, PlaceError};
+use crate::secret::without;
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use std::convert::Infallible;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -67,9 +71,14 @@ pub struct Serve {
     /// The filter's module, to be served as /weir.wasm, its digest as /weir.wasm.sha256.
     #[arg(long, env = "WEIR_WASM", value_name = "FILE")]
     pub wasm: Option<PathBuf>,
-    /// Where to serve health, metrics and what is in force.
+    /// Where to serve health, metrics and what is in force. On an address that is not loopback, /api/* needs the admin
+    /// token.
     #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
+    /// The file with the token that callers of /api/* must send as `Authorization: Bearer TOKEN`. It is read for each
+    /// call. Without it, /api/* is answered on a loopback address only.
+    #[arg(long, env = "WEIR_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Where counters are kept: memory (of this process), or a Redis that several adapters share:
     /// redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+cluster://HOST:PORT,HOST:PORT or
     /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DATABASE]; rediss for TLS.
@@ -78,9 +87,10 @@ pub struct Serve {
         env = "WEIR_STORAGE",
         hide_env_values = true,
         value_name = "STORAGE",
-        default_value = "memory"
+        default_value = "memory",
+        value_parser = storage
     )]
-    pub storage: Storage,
+    pub storage: Result<Storage, StorageError>,
     /// The most counters (one per limit, unit, window and user) that are kept at once. Beyond it, requests that need
     /// a new one cannot be decided, and the policy's failureMode applies.
     #[arg(long, env = "WEIR_MAX_COUNTERS", value_name = "NUMBER", default_value_t = 10_000_000)]
@@ -128,16 +138,76 @@ pub enum Storage {
     Redis(Place),
 }
 
-impl FromStr for Storage {
-    type Err = String;
+/// What is wrong with a storage. Nothing of it is repeated: it may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// Neither of them.
+    #[error("is not a storage: memory, or redis://HOST")]
+    Unknown,
+    /// A Redis that is not named right.
+    #[error("{0}")]
+    Redis(PlaceError),
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "memory" {
-            return Ok(Self::Memory);
+impl FromStr for Storage {
+    type Err = StorageError;
+
+    fn from_str(text: &str) -> Result<Self, StorageError> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            _ if text.starts_with("redis") => text.parse().map(Self::Redis).map_err(StorageError::Redis),
+            _ => Err(StorageError::Unknown),
         }
-        if !text.starts_with("redis") {
-            return Err("is not a storage: memory, or redis://HOST".to_owned());
-        }
-        text.parse().map(Self::Redis).map_err(|error: PlaceError| error.to_string())
     }
+}
+
+/// clap repeats a value that its parser refuses, so this one refuses none.
+fn storage(text: &str) -> Result<Result<Storage, StorageError>, Infallible> {
+    Ok(text.parse())
+}
+
+impl Cli {
+    /// As [`Parser::parse`], but nothing that may hold a password is repeated.
+    pub fn read() -> Self {
+        match Self::try_parse().and_then(Self::checked) {
+            Ok(cli) => cli,
+            Err(error) if error.use_stderr() => {
+                eprint!("{}", cleared(&error.to_string()));
+                std::process::exit(error.exit_code())
+            }
+            Err(help) => help.exit(),
+        }
+    }
+
+    fn checked(self) -> Result<Self, clap::Error> {
+        match &self.command {
+            Command::Serve(Serve { storage: Err(error), .. }) => {
+                let message = format!("invalid value for '--storage <STORAGE>' (or WEIR_STORAGE): {error}");
+                Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+/// A message without any word of the command line, or value of our environment, that may hold a password: one in the
+/// wrong place is repeated by whoever does not find a file of that name.
+pub fn cleared(message: &str) -> String {
+    let words = std::env::args_os().skip(1);
+    let ours = |(name, value): (OsString, OsString)| {
+        name.to_str().is_some_and(|name| name.starts_with("WEIR_")).then_some(value)
+    };
+    let values = std::env::vars_os().filter_map(ours);
+    let words: Vec<String> = words.chain(values).filter_map(|word| word.into_string().ok()).collect();
+    // `--flag=VALUE` and lists are repeated in parts, the longest first.
+    let parts = words.iter().flat_map(|word| {
+        let value = word.split_once('=').map_or("", |(_, value)| value);
+        [word.as_str(), value].into_iter().chain(word.split(','))
+    });
+    without(message, parts.filter(|part| may_be_secret(part))).into_owned()
+}
+
+/// Whether it is a URL, or looks as if it was meant to be one.
+fn may_be_secret(word: &str) -> bool {
+    word.contains("://") || word.contains('@') || word.starts_with("redis")
 }

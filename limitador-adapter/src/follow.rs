@@ -19,6 +19,16 @@ use tokio::task::{JoinHandle, JoinSet};
 /// After a watch of the policies that failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Without what a kubeconfig that is no YAML says: tokens and keys are in it.
+fn told(error: &kube::Error) -> String {
+    const PARSED: &str = "failed to parse kubeconfig YAML";
+    let text = error.to_string();
+    match text.split_once(PARSED) {
+        Some((before, _)) => format!("{before}{PARSED}"),
+        None => text,
+    }
+}
+
 /// Where policies come from.
 pub enum Policies {
     /// These files and folders.
@@ -40,7 +50,7 @@ impl Policies {
             let kuadrant = !config.ignore_kuadrant;
             return client
                 .map(|client| Self::Cluster { client, kuadrant })
-                .map_err(|error| ServeError::Kubernetes(error.to_string()));
+                .map_err(|error| ServeError::Kubernetes(told(&error)));
         }
         let sources = Sources::open(&config.policies).map_err(ServeError::Policies)?;
         Ok(Self::Files(sources, config.policies.clone()))

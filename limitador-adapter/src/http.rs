@@ -1,5 +1,6 @@
 //! The HTTP side, for people and probes.
 
+use crate::admin::{Access, guard};
 use crate::collection::Entry;
 use crate::in_force::InForce;
 use crate::ledger::{Ledger, Reading, Unavailable};
@@ -33,17 +34,24 @@ pub struct Pages {
     pub known: watch::Receiver<bool>,
     /// The filter's module, if it is served.
     pub module: Option<Module>,
+    /// Who may call `/api/*`.
+    pub access: Access,
 }
 
 impl Pages {
     /// The pages.
     pub fn router(self) -> Router {
+        // A path that is not there is refused like one that is.
+        let api = Router::new()
+            .route("/counters", get(counters))
+            .route("/policies", get(policies))
+            .fallback(|| async { StatusCode::NOT_FOUND })
+            .layer(axum::middleware::from_fn_with_state(self.access.clone(), guard));
         Router::new()
+            .nest("/api", api)
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
-            .route("/api/counters", get(counters))
-            .route("/api/policies", get(policies))
             .route("/weir.wasm", get(module))
             .route("/weir.wasm.sha256", get(digest))
             .with_state(self)

@@ -4,6 +4,7 @@
 //! up in. Calls → [`grpc`] → [`limiter`] or [`envoy`] → [`ledger`], which [`memory`] keeps (holds itself, charges
 //! in [`counters`]), or [`redis`] for several adapters.
 
+pub mod admin;
 pub mod archive;
 pub mod buckets;
 pub mod cli;
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod moment;
 pub mod question;
 pub mod redis;
+pub mod secret;
 pub mod serve;
 pub mod sources;
 pub mod stream;

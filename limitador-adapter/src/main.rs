@@ -1,7 +1,6 @@
 //! The command `limitador-adapter`.
 
 use anyhow::Context;
-use clap::Parser;
 use limitador_adapter::cli::{self, Cli, Command};
 use limitador_adapter::collection::Entry;
 use limitador_adapter::documents;
@@ -15,8 +14,15 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("Error: {}", cli::cleared(&format!("{error:?}")));
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    match Cli::read().command {
         Command::Serve(config) => serve(&config),
         Command::Check(cli::Check { paths }) => {
             let collected = Sources::open(&paths)?.collection.collect();

@@ -1,5 +1,6 @@
 //! Everything that serves, started and drained together.
 
+use crate::admin::Access;
 use crate::cli::{Serve, Storage};
 use crate::filters::Filters;
 use crate::follow::{Policies, Publish};
@@ -103,7 +104,9 @@ impl Serving {
             drain: draining.clone(),
             known: are_known.clone(),
             module,
+            access: Access::new(http, config.admin_token_file.clone()),
         };
+        pages.access.log();
         let mut servers = JoinSet::new();
         let publish = Publish { to: publish, known, metrics: Arc::clone(&metrics) };
         let following = policies.follow(publish, &filters, &draining, &mut servers);
@@ -138,7 +141,8 @@ impl Serving {
 
 /// What counts. A Redis need not be there yet: until it is, calls fail and `/readyz` says so.
 fn ledger(config: &Serve) -> Result<Arc<dyn Ledger>, ServeError> {
-    Ok(match &config.storage {
+    let storage = config.storage.as_ref().map_err(|error| ServeError::Storage(error.to_string()))?;
+    Ok(match storage {
         Storage::Memory => Arc::new(MemoryLedger::new(config.max_counters, Moment::now())),
         Storage::Redis(place) => {
             let ledger = RedisLedger::new(place.clone(), config.max_counters);

@@ -47,9 +47,9 @@ pub enum Unusable {
     /// A file cannot be read.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
-    /// A file is no PEM.
+    /// A file is no PEM. The parser's own error would repeat lines of the file, which may be a key's.
     #[error("{0}: {1}")]
-    Pem(PathBuf, PemError),
+    Pem(PathBuf, &'static str),
     /// Key and certificate do not go together, or are of a kind that is not known.
     #[error("{0}")]
     Tls(String),
@@ -74,11 +74,11 @@ impl Files {
     fn server(&self, contents: &Contents) -> Result<TlsAcceptor, Unusable> {
         let certificates = |path: &PathBuf, pem: &[u8]| {
             let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-            all.map_err(|error| Unusable::Pem(path.clone(), error))
+            all.map_err(|error| Unusable::Pem(path.clone(), problem(&error)))
         };
         let chain = certificates(&self.certificate, &contents.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&contents.key)
-            .map_err(|error| Unusable::Pem(self.key.clone(), error))?;
+            .map_err(|error| Unusable::Pem(self.key.clone(), problem(&error)))?;
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
@@ -125,6 +125,16 @@ impl Files {
             }
         });
         Ok(acceptor)
+    }
+}
+
+fn problem(error: &PemError) -> &'static str {
+    match error {
+        PemError::MissingSectionEnd { .. } => "a PEM section has no end line",
+        PemError::IllegalSectionStart { .. } => "a PEM section does not begin with a line of its own",
+        PemError::Base64Decode(_) => "a PEM section is not base64",
+        PemError::NoItemsFound => "has no PEM section of the kind that is needed",
+        _ => "is not PEM",
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::place::{Kind, Place};
 use crate::ledger::Unavailable;
+use crate::secret::without;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -80,7 +81,7 @@ enum Connection {
 impl Link {
     /// To there; connects when it is used. Fails if no connection could ever be made.
     pub fn new(place: Place) -> Result<Self, String> {
-        let checked = nodes(&place).map(drop).map_err(|error| error.to_string());
+        let checked = nodes(&place).map(drop).map_err(|error| told(&place, &error));
         let connecting = tokio::sync::Mutex::default();
         checked.map(|()| Self { place, patience: PATIENCE, state: Mutex::default(), connecting })
     }
@@ -137,7 +138,8 @@ impl Link {
         if replaced || error.is_io_error() || error.is_unrecoverable_error() {
             let mut state = self.state();
             if state.open.take_if(|open| open.number == used.number).is_some() {
-                tracing::error!(%error, place = ?self.place, "the connection to Redis is lost");
+                let error = told(&self.place, error);
+                tracing::error!(error, place = ?self.place, "the connection to Redis is lost");
             }
         }
         let is_alone = matches!(used.connection, Connection::One(_));
@@ -146,7 +148,7 @@ impl Link {
         } else {
             ""
         };
-        Unavailable::Storage(format!("{error}{hint}"))
+        Unavailable::Storage(format!("{}{hint}", told(&self.place, error)))
     }
 
     async fn open(&self) -> Result<Open, Unavailable> {
@@ -166,7 +168,7 @@ impl Link {
         }
         let connected =
             match tokio::time::timeout(2 * self.patience, connect(&self.place, self.patience)).await {
-                Ok(connected) => connected.map_err(|error| error.to_string()),
+                Ok(connected) => connected.map_err(|error| told(&self.place, &error)),
                 Err(_) => Err("connecting to Redis takes too long".to_owned()),
             };
         let evicts = match &connected {
@@ -203,6 +205,13 @@ impl Link {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An error, fit to be shown: a server may repeat the arguments of a command that it refuses, AUTH's too.
+fn told(place: &Place, error: &RedisError) -> String {
+    let error = error.to_string();
+    let (message, _) = error.split_once("with args beginning with").unwrap_or((&error, ""));
+    without(message.trim_end_matches([' ', ',']), place.secrets()).into_owned()
 }
 
 async fn connect(place: &Place, patience: Duration) -> RedisResult<Connection> {
@@ -260,7 +269,7 @@ async fn master_of(place: &Place, nodes: Vec<ConnectionInfo>, name: &str) -> Red
 /// Each node as the crate wants it.
 fn nodes(place: &Place) -> RedisResult<Vec<ConnectionInfo>> {
     let scheme = if place.tls { "rediss" } else { "redis" };
-    let credentials = place.credentials.as_ref().map(|who| format!("{who}@")).unwrap_or_default();
+    let credentials = place.credentials.as_ref().map(|who| format!("{}@", who.expose())).unwrap_or_default();
     let nodes = place.nodes.iter().map(|node| {
         let url = format!("{scheme}://{credentials}{node}/{}", place.database);
         let info = url.into_connection_info()?;

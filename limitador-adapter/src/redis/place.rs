@@ -1,6 +1,12 @@
 //! Where a Redis is, as `--storage` spells it. Pure; [`super::link`] goes there.
+//!
+//! Any part of a URL may be a password that its author put into the wrong place, so no error and no `Debug` repeats any of
+//! it.
 
+use crate::secret::Secret;
+use llm::spelling::percent_decoded;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// One Redis, a cluster, or one that sentinels watch.
@@ -13,7 +19,7 @@ pub struct Place {
     /// "HOST:PORT", at least one.
     pub nodes: Vec<String>,
     /// "USER:PASSWORD" or ":PASSWORD", as in a URL.
-    pub credentials: Option<String>,
+    pub credentials: Option<Secret>,
     /// The database's number.
     pub database: u16,
 }
@@ -41,9 +47,12 @@ pub enum PlaceError {
     /// No host.
     #[error("names no host")]
     NoHost,
+    /// What stands for a host.
+    #[error("has something else where HOST[:PORT] must be")]
+    Node,
     /// What comes after the hosts.
-    #[error("{0:?} is no database number")]
-    Database(String),
+    #[error("has something else where the number of the database must be")]
+    Database,
     /// Sentinels need to know which.
     #[error("names no master: redis+sentinel://HOST:PORT/MASTER")]
     NoMaster,
@@ -73,7 +82,7 @@ impl FromStr for Place {
             return Err(PlaceError::Options);
         }
         let (credentials, rest) =
-            rest.rsplit_once('@').map_or((None, rest), |(who, rest)| (Some(who.to_owned()), rest));
+            rest.rsplit_once('@').map_or((None, rest), |(who, rest)| (Some(Secret::new(who)), rest));
         let mut path = rest.split('/');
         let nodes: Vec<_> = path.next().unwrap_or_default().split(',').map(str::to_owned).collect();
         let kind = match kind {
@@ -90,8 +99,8 @@ impl FromStr for Place {
         let database = match path.as_slice() {
             [] | [""] => 0,
             _ if kind == Kind::Cluster => return Err(PlaceError::NoDatabases),
-            [number] => number.parse().map_err(|_| PlaceError::Database((*number).to_owned()))?,
-            more => return Err(PlaceError::Database(more.join("/"))),
+            [number] => number.parse().map_err(|_| PlaceError::Database)?,
+            _ => return Err(PlaceError::Database),
         };
         let port = if matches!(kind, Kind::Sentinel(_)) { 26379 } else { 6379 };
         let nodes = nodes.into_iter().map(|node| with_port(node, port)).collect::<Result<_, _>>()?;
@@ -100,21 +109,53 @@ impl FromStr for Place {
 }
 
 fn with_port(node: String, port: u16) -> Result<String, PlaceError> {
-    let host = node.rsplit_once(':').filter(|_| !node.ends_with(']'));
-    match host {
-        _ if node.is_empty() => Err(PlaceError::NoHost),
-        Some(("", _)) => Err(PlaceError::NoHost),
+    let (host, written) = match node.rsplit_once(':').filter(|_| !node.ends_with(']')) {
+        Some((host, port)) => (host, Some(port)),
+        None => (node.as_str(), None),
+    };
+    if host.is_empty() {
+        return Err(PlaceError::NoHost);
+    }
+    let is_port = written.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    match written {
+        _ if !is_host(host) || !is_port => Err(PlaceError::Node),
         Some(_) => Ok(node),
         None => Ok(format!("{node}:{port}")),
     }
 }
 
+fn is_host(host: &str) -> bool {
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.bytes().all(of_name),
+    }
+}
+
+impl Place {
+    /// What must not be shown: the user and the password, as written and as meant.
+    pub fn secrets(&self) -> Vec<String> {
+        let written = self.credentials.as_ref().map(Secret::expose).unwrap_or_default();
+        let (user, password) = written.split_once(':').unwrap_or((written, ""));
+        let mut secrets: Vec<String> = vec![written.to_owned(), password.to_owned(), user.to_owned()];
+        let meant: Vec<String> = secrets.iter().map(|secret| percent_decoded(secret).into_owned()).collect();
+        secrets.extend(meant);
+        // What is shorter is in every other message, and hides nothing.
+        secrets.retain(|secret| secret.len() >= 3);
+        secrets
+    }
+}
+
 impl fmt::Debug for Place {
-    /// Without the password: configurations are logged.
+    /// Configurations are logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, tls, nodes, credentials, database } = self;
-        let known = credentials.as_ref().map(|_| "...");
-        write!(f, "Place({kind:?}, tls {tls}, {}, {known:?}, {database})", nodes.join(","))
+        let Self { kind, tls, nodes, .. } = self;
+        let tls = if *tls { " over TLS" } else { "" };
+        match kind {
+            Kind::One => write!(f, "a Redis{tls}"),
+            Kind::Cluster => write!(f, "a Redis cluster by {} nodes{tls}", nodes.len()),
+            Kind::Sentinel(_) => write!(f, "a Redis by {} sentinels{tls}", nodes.len()),
+        }
     }
 }
 
@@ -125,7 +166,11 @@ mod tests {
     fn told(text: &str) -> String {
         match text.parse::<Place>() {
             Ok(Place { kind, tls, nodes, credentials, database }) => {
-                format!("{kind:?} {tls} {} {} {database}", nodes.join(","), credentials.unwrap_or_default())
+                format!(
+                    "{kind:?} {tls} {} {} {database}",
+                    nodes.join(","),
+                    credentials.as_ref().map(Secret::expose).unwrap_or_default()
+                )
             }
             Err(error) => error.to_string(),
         }
@@ -152,8 +197,13 @@ mod tests {
             ("redis://", "names no host"),
             ("redis://:6379", "names no host"),
             ("redis://a,b", "names several hosts, which only redis+cluster and redis+sentinel have"),
-            ("redis://a/b", "\"b\" is no database number"),
-            ("redis://a/1/2", "\"1/2\" is no database number"),
+            ("redis://a/b", "has something else where the number of the database must be"),
+            ("redis://a/1/2", "has something else where the number of the database must be"),
+            ("redis://user:password", "has something else where HOST[:PORT] must be"),
+            ("redis://a:0", "has something else where HOST[:PORT] must be"),
+            ("redis://a:65536", "has something else where HOST[:PORT] must be"),
+            ("redis://[::g]", "has something else where HOST[:PORT] must be"),
+            ("redis://a b", "has something else where HOST[:PORT] must be"),
             ("redis+cluster://a/1", "names a database, which a cluster has not"),
             ("redis+sentinel://a", "names no master: redis+sentinel://HOST:PORT/MASTER"),
             ("redis://a?b=c", "has options after `?`, of which there are none"),
@@ -166,8 +216,25 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_shown() {
-        let place: Place = "redis://user:secret@host".parse().unwrap();
-        assert!(!format!("{place:?}").contains("secret"));
+    fn nothing_of_a_place_is_shown() {
+        for text in [
+            "redis://hunter2@host",
+            "redis://user:hunter2@hunter2:1/7",
+            "redis+cluster://:hunter2@hunter2,b",
+            "rediss+sentinel://a/hunter2",
+        ] {
+            let shown = format!("{:?}", text.parse::<Place>().unwrap());
+            assert!(!shown.contains("hunter2") && !shown.contains("host"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_must_not_be_shown_is_known_as_written_and_as_meant() {
+        let place: Place = "redis://weir:hunter%322@host".parse().unwrap();
+        for secret in ["weir:hunter%322", "hunter%322", "hunter22", "weir"] {
+            assert!(place.secrets().iter().any(|known| known == secret), "{secret}");
+        }
+        let place: Place = "redis://host".parse().unwrap();
+        assert!(place.secrets().is_empty());
     }
 }

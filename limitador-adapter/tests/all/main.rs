@@ -1,6 +1,7 @@
 //! The adapter from its public side: the ledger, and servers over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admin;
 mod binary;
 mod crd;
 mod envoy;
@@ -13,6 +14,7 @@ mod ledger;
 mod ledger_model;
 mod plans;
 mod redis;
+mod secrets;
 mod server;
 mod storages;
 mod stream;

@@ -12,6 +12,7 @@ use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descrip
 use protocol::wire::envoy::service::ratelimit::v3::RateLimitRequest;
 use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -65,7 +66,16 @@ impl Server {
     }
 
     async fn serving(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize, storage: Storage) -> Self {
-        let config = Serve {
+        Self::configured(folder, Self::config(policies, max_counters, storage)).await
+    }
+
+    /// As the command line would say.
+    pub async fn configured(folder: TempDir, config: Serve) -> Self {
+        Self { serving: Serving::start(&config).await.unwrap(), folder }
+    }
+
+    pub fn config(policies: Vec<PathBuf>, max_counters: usize, storage: Storage) -> Serve {
+        Serve {
             kubernetes: false,
             ignore_kuadrant: false,
             tls_cert: None,
@@ -75,10 +85,10 @@ impl Server {
             policies,
             grpc_listen: ([127, 0, 0, 1], 0).into(),
             http_listen: ([127, 0, 0, 1], 0).into(),
-            storage,
+            admin_token_file: None,
+            storage: Ok(storage),
             max_counters,
-        };
-        Self { serving: Serving::start(&config).await.unwrap(), folder }
+        }
     }
 
     pub fn channel(&self) -> Channel {
@@ -103,13 +113,20 @@ impl Server {
 
     /// Status and body of a GET.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.serving.http).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: adapter\r\nconnection: close\r\n\r\n");
+        let (head, body) = self.get_with(path, "host: adapter\r\n").await;
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    /// Head and body of a GET with these headers.
+    pub async fn get_with(&self, path: &str, headers: &str) -> (String, String) {
+        let to = SocketAddr::from(([127, 0, 0, 1], self.serving.http.port()));
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.to_owned(), body.to_owned())
     }
 
     pub async fn json(&self, path: &str) -> Value {
