@@ -16,6 +16,7 @@ pub struct Request {
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
     trailers: Vec<(String, String)>,
+    chunked: bool,
 }
 
 /// A request on its way.
@@ -47,7 +48,7 @@ impl Request {
     /// A request without a body.
     pub fn new(method: &str, path: &str) -> Self {
         let (method, path) = (method.to_owned(), path.to_owned());
-        Self { method, path, headers: Vec::new(), body: Vec::new(), trailers: Vec::new() }
+        Self { method, path, headers: Vec::new(), body: Vec::new(), trailers: Vec::new(), chunked: false }
     }
 
     /// GET.
@@ -89,9 +90,15 @@ impl Request {
         self
     }
 
-    /// With a trailer, so chunked, in pieces of a hundred bytes.
+    /// With a trailer, so chunked.
     pub fn trailer(mut self, name: &str, value: &str) -> Self {
         self.trailers.push((name.to_owned(), value.to_owned()));
+        self.chunked()
+    }
+
+    /// Without a content-length, in pieces of a hundred bytes.
+    pub fn chunked(mut self) -> Self {
+        self.chunked = true;
         self
     }
 
@@ -127,7 +134,7 @@ impl Request {
             bytes.extend_from_slice(value);
             bytes.extend_from_slice(b"\r\n");
         }
-        if !self.trailers.is_empty() {
+        if self.chunked {
             bytes.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
             self.body.chunks(100).for_each(|piece| bytes.extend(wire::chunk(piece)));
             bytes.extend(wire::last_chunk(&self.trailers));

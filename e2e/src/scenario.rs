@@ -6,11 +6,14 @@
 
 mod date;
 pub mod envoy;
+mod evasion;
 mod expect;
+mod recipe;
 mod run;
 
 pub use date::Date;
-pub use expect::{Bucket, Expected};
+pub use evasion::Evasion;
+pub use expect::{Amount, Bucket, Expected};
 pub use run::{Player, Seen, run};
 
 use crate::artefacts;
@@ -103,6 +106,9 @@ pub struct Request {
     /// JSON, or text. By default a chat completion.
     #[serde(default = "hello")]
     pub body: Value,
+    /// All of it, in the place of `headers` and `body`.
+    #[serde(skip)]
+    pub exact: Option<Exact>,
     /// What the provider does, if the request gets there.
     #[serde(default)]
     pub answer: Answer,
@@ -111,6 +117,17 @@ pub struct Request {
     pub times: u32,
     /// What must come of each.
     pub expect: Option<Expected>,
+}
+
+/// A request's headers in their lines, and its body to the last byte.
+#[derive(Clone, Debug)]
+pub struct Exact {
+    /// Beside those that every request has.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Sent without a content-length.
+    pub chunked: bool,
 }
 
 /// A request on its way.
@@ -240,6 +257,9 @@ impl PolicySource {
 impl Request {
     /// The body's bytes, compressed if a header says so.
     pub fn bytes(&self) -> Vec<u8> {
+        if let Some(exact) = &self.exact {
+            return exact.body.clone();
+        }
         let body = bytes(&self.body);
         if self.headers.get("content-encoding").is_none_or(|encoding| encoding != "gzip") {
             return body;
@@ -247,6 +267,21 @@ impl Request {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(&body).expect("memory takes bytes");
         encoder.finish().expect("memory takes bytes")
+    }
+}
+
+impl Request {
+    /// The headers beside those that every request has.
+    pub fn lines(&self) -> Vec<(String, String)> {
+        if let Some(exact) = &self.exact {
+            return exact.headers.clone();
+        }
+        self.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// Whether the length of the body is not announced.
+    pub fn is_chunked(&self) -> bool {
+        self.exact.as_ref().is_some_and(|exact| exact.chunked)
     }
 }
 

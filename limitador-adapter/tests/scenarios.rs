@@ -1,10 +1,10 @@
-//! Every story of `e2e/scenarios`, played natively: the core decides, the limiter and its ledger count. The same
-//! ones are played through a real Envoy by `e2e/tests/scenarios.rs`.
+//! Every story of `e2e/scenarios` and every evasion of `e2e/evasions`, played natively: the core decides, the limiter
+//! and its ledger count. The same ones are played through a real Envoy by `e2e/tests/scenarios.rs` and `corpus.rs`.
 // Clippy knows a test by its attribute, and so misses the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use e2e::redis::Redis;
-use e2e::scenario::{AdapterFate, Answer, Date, Ending, Player, Request, Seen, Story, run};
+use e2e::scenario::{AdapterFate, Answer, Date, Ending, Evasion, Player, Request, Seen, Story, run};
 use e2e::wait;
 use engine::exchange::{Effect, Event, Exchange, InForce as FilterPlan, ReservationId};
 use engine::health::Health;
@@ -13,6 +13,7 @@ use engine::refusal::Headers;
 use expression::facts::{Facts, Need};
 use expression::identity;
 use expression::identity::Encoding;
+use libtest_mimic::{Arguments, Failed, Trial};
 use limitador_adapter::collection::Collection;
 use limitador_adapter::in_force::InForce;
 use limitador_adapter::ledger::Ledger;
@@ -30,35 +31,40 @@ use protocol::call::CallFailure;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-#[test]
-fn every_story_goes_as_it_is_told() {
-    every_story(|| Arc::new(MemoryLedger::new(10_000, Moment::now())));
-}
-
-#[test]
-fn every_story_goes_as_it_is_told_on_a_redis() {
-    let (redis, mut database) = (Redis::start(), 0);
-    every_story(|| {
-        database += 1;
-        let place = redis.url(database).parse().unwrap();
-        let ledger = RedisLedger::new(place, 10_000).unwrap();
-        Arc::new(ledger.with_the_callers_time().with_patience(10 * wait::DEADLINE))
-    });
-}
-
-/// Plays all of them, each with a ledger of its own.
-fn every_story(mut ledger: impl FnMut() -> Arc<dyn Ledger>) {
-    let mut wrong = Vec::new();
-    for (name, path) in Story::all() {
-        let played = Story::read(&path).and_then(|story| run(&story, &mut Native::new(&story, ledger())));
-        wrong.extend(played.err().map(|error| format!("{name}: {error}")));
+fn main() {
+    let arguments = Arguments::from_args();
+    let redis = Arc::new(LazyLock::new(Redis::start as fn() -> Redis));
+    let memory = || -> Arc<dyn Ledger> { Arc::new(MemoryLedger::new(10_000, Moment::now())) };
+    let mut trials = Vec::new();
+    for (database, (name, path)) in (1..).zip(Story::all()) {
+        let (own, redis) = (path.clone(), Arc::clone(&redis));
+        trials.push(Trial::test(format!("memory/{name}"), move || play(Story::read(&path), memory)));
+        let on_redis = move || -> Arc<dyn Ledger> {
+            let place = redis.url(database).parse().unwrap();
+            let ledger = RedisLedger::new(place, 10_000).unwrap();
+            Arc::new(ledger.with_the_callers_time().with_patience(10 * wait::DEADLINE))
+        };
+        trials.push(Trial::test(format!("redis/{name}"), move || play(Story::read(&own), on_redis)));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    for (name, path) in Evasion::all() {
+        let story = Evasion::read(&path).map(|evasion| evasion.story(&name));
+        trials.push(Trial::test(format!("evasion/{name}"), move || play(story, memory)));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Nothing is dropped behind `exit`, and a process would go on.
+    drop(redis);
+    conclusion.exit();
+}
+
+/// Plays a story with a ledger of its own.
+fn play(story: Result<Story, String>, ledger: impl FnOnce() -> Arc<dyn Ledger>) -> Result<(), Failed> {
+    let story = story?;
+    Ok(run(&story, &mut Native::new(&story, ledger()))?)
 }
 
 /// A filter and an adapter without a network between them, at a time of their own.
@@ -281,6 +287,10 @@ impl Player for Native {
             let bodiless = request.bytes().is_empty();
             self.handle(&mut exchange, &mut seen, Event::Request { facts, bodiless });
         }
+        if exchange.counts_request_body() {
+            let passed = u64::try_from(request.bytes().len()).unwrap();
+            self.handle(&mut exchange, &mut seen, Event::RequestPassed(passed));
+        }
         if seen.status != 0 {
             return Err(Seen { sent: None, sent_body: None, ..seen });
         }
@@ -371,10 +381,10 @@ fn headers(request: &Request) -> Vec<(String, String)> {
         (":scheme".to_owned(), "http".to_owned()),
     ];
     let length = request.bytes().len();
-    if length > 0 {
+    if length > 0 && !request.is_chunked() {
         headers.push(("content-length".to_owned(), length.to_string()));
     }
-    headers.extend(request.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone())));
+    headers.extend(request.lines().into_iter().map(|(name, value)| (name.to_lowercase(), value)));
     headers
 }
 

@@ -8,7 +8,10 @@ use crate::{jwt, wait};
 use serde_json::Value;
 use std::time::Duration;
 
-/// A world of its own for one story.
+/// How much Envoy keeps of a body.
+const BUFFER: usize = 4 << 20;
+
+/// A world for stories that read the same of bodies; they are played one after another.
 pub struct ThroughEnvoy {
     world: World,
     requests: usize,
@@ -39,6 +42,11 @@ impl ThroughEnvoy {
             (None, Some(most)) => world = with_another_route(world).reading_bodies(most),
             (None, None) => world = with_another_route(world),
         }
+        // Envoy keeps more of a body than a story lets the filter read.
+        world = world.change(|config| {
+            config.all()["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] =
+                BUFFER.into();
+        });
         Self { world: world.start(), requests: 0, frozen: false, in_force: String::new() }
     }
 
@@ -75,11 +83,14 @@ impl ThroughEnvoy {
 
     fn request(&mut self, request: &Request, claims: Option<&Value>) -> HttpRequest {
         let mut http = HttpRequest::new(&request.method, &request.path).body(request.bytes());
+        if request.is_chunked() {
+            http = http.chunked();
+        }
         if request.body.is_object() && !request.headers.contains_key("content-type") {
             http = http.header("content-type", "application/json");
         }
-        for (name, value) in &request.headers {
-            http = http.header(name, value);
+        for (name, value) in request.lines() {
+            http = http.header(&name, value);
         }
         if let Some(claims) = claims {
             http = http.token(&jwt::token(claims));

@@ -31,7 +31,7 @@ pub struct Expected {
 }
 
 /// What must be counted in a bucket. One that is not there counts and holds 0.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Bucket {
     /// "NAMESPACE/NAME", if the limit's name alone is not enough.
@@ -46,11 +46,49 @@ pub struct Bucket {
     /// The maximum.
     pub max: Option<u64>,
     /// What is charged.
-    pub used: Option<u64>,
+    pub used: Option<Amount>,
     /// What is held.
-    pub held: Option<u64>,
+    pub held: Option<Amount>,
     /// What is left.
-    pub remaining: Option<u64>,
+    pub remaining: Option<Amount>,
+}
+
+/// How much: `5`, or `">= 5"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub enum Amount {
+    /// This much.
+    Exactly(u64),
+    /// This much, or more.
+    AtLeast(u64),
+}
+
+impl Amount {
+    fn is(self, seen: u64) -> bool {
+        match self {
+            Self::Exactly(amount) => seen == amount,
+            Self::AtLeast(amount) => seen >= amount,
+        }
+    }
+}
+
+impl TryFrom<Value> for Amount {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let at_least = || value.as_str()?.strip_prefix(">= ")?.parse().ok().map(Self::AtLeast);
+        let amount = value.as_u64().map(Self::Exactly).or_else(at_least);
+        amount.ok_or_else(|| format!("{value}: wanted a number, or \">= 5\""))
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exactly(amount) => write!(f, "{amount}"),
+            Self::AtLeast(amount) => write!(f, "at least {amount}"),
+        }
+    }
 }
 
 fn tokens() -> String {
@@ -167,14 +205,14 @@ impl Bucket {
         if mine.len() > 1 {
             return vec![format!("{self} may be any of {} buckets", mine.len())];
         }
-        let wanted =
-            [("max", self.max), ("used", self.used), ("held", self.held), ("remaining", self.remaining)];
+        let max = self.max.map(Amount::Exactly);
+        let wanted = [("max", max), ("used", self.used), ("held", self.held), ("remaining", self.remaining)];
         let mut wrong = Vec::new();
         for (key, wanted) in wanted {
             let Some(wanted) = wanted else { continue };
             let counted = mine.first().map(|bucket| bucket[key].as_u64());
             let there = counted.unwrap_or_else(|| (key == "used" || key == "held").then_some(0));
-            if there != Some(wanted) {
+            if !there.is_some_and(|there| wanted.is(there)) {
                 let there = there.map_or("unknown".to_owned(), |there| there.to_string());
                 wrong.push(format!("{self}: {key} is {there}, not {wanted}"));
             }

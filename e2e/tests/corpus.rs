@@ -1,0 +1,40 @@
+//! Every evasion of `e2e/evasions`, through a real Envoy: one for those whose bodies are read, one for the others. The
+//! adapter's tests play the same ones natively.
+
+use e2e::scenario::envoy::ThroughEnvoy;
+use e2e::scenario::{Evasion, Story, run};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// By whether bodies are read.
+type Worlds = Arc<[Mutex<Option<ThroughEnvoy>>; 2]>;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // They share an Envoy. In the order of their policies, since each other policy has to be waited for.
+    arguments.test_threads = Some(1);
+    let worlds = Worlds::default();
+    let read =
+        |(name, path): (String, PathBuf)| (Evasion::read(&path).map(|evasion| evasion.story(&name)), name);
+    let mut stories: Vec<_> = Evasion::all().into_iter().map(read).collect();
+    stories.sort_by_key(|(story, _)| story.as_ref().ok().map(|story| format!("{:?}", story.policies)));
+    let trials = stories.into_iter().map(|(story, name)| {
+        let worlds = Arc::clone(&worlds);
+        Trial::test(name, move || play(&worlds, &story?))
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    // Nothing is dropped behind `exit`, and the processes would go on.
+    worlds.iter().for_each(|world| drop(lock(world).take()));
+    conclusion.exit();
+}
+
+fn play(worlds: &Worlds, story: &Story) -> Result<(), Failed> {
+    let mut world = lock(&worlds[usize::from(story.reads_bodies.is_some())]);
+    let player = world.get_or_insert_with(|| ThroughEnvoy::start(story));
+    Ok(run(story, player)?)
+}
+
+fn lock(world: &Mutex<Option<ThroughEnvoy>>) -> std::sync::MutexGuard<'_, Option<ThroughEnvoy>> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
