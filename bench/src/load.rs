@@ -19,12 +19,12 @@ struct Client {
 }
 
 impl Client {
-    fn new(address: SocketAddr) -> Result<Self> {
+    fn new(address: SocketAddr, request: &[u8]) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let reader = message::Reader::new(stream.try_clone()?);
-        Ok(Self { stream, reader, request: request() })
+        Ok(Self { stream, reader, request: request.to_vec() })
     }
 
     /// The head of the answer, which must be a success.
@@ -50,27 +50,41 @@ fn request() -> Vec<u8> {
     while body.len() < 560 {
         body.push(' ');
     }
+    with_headers(body.as_bytes())
+}
+
+/// The request with this body, from alice.
+pub fn with_headers(body: &[u8]) -> Vec<u8> {
     let headers = [
         ("host", "llm.example"),
         ("content-type", "application/json"),
         ("user-agent", "bench"),
         ("x-identity", r#"{"userid":"alice","group":"free"}"#),
     ];
-    message::encode("POST /v1/chat/completions HTTP/1.1", &headers, body.as_bytes())
+    message::encode("POST /v1/chat/completions HTTP/1.1", &headers, body)
 }
 
 /// The head of one answer.
 pub fn once(address: SocketAddr) -> Result<String> {
-    Client::new(address)?.exchange()
+    Client::new(address, &request())?.exchange()
 }
 
 /// Runs `measure` while every connection sends its next request as soon as it has its answer. Gives what `measure`
 /// gave, and counts the answers in `answers`.
 pub fn closed<T>(address: SocketAddr, measure: impl FnOnce(&AtomicU64) -> Result<T>) -> Result<T> {
+    closed_with(address, &request(), measure)
+}
+
+/// The same with another request.
+pub fn closed_with<T>(
+    address: SocketAddr,
+    request: &[u8],
+    measure: impl FnOnce(&AtomicU64) -> Result<T>,
+) -> Result<T> {
     let (answers, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let run = || -> Result<()> {
-            let mut client = Client::new(address)?;
+            let mut client = Client::new(address, request)?;
             while !stop.load(Ordering::Relaxed) {
                 client.exchange()?;
                 answers.fetch_add(1, Ordering::Relaxed);
@@ -91,7 +105,7 @@ pub fn fixed(address: SocketAddr, rate: u32, time: Duration) -> Result<Vec<Durat
     let step = Duration::from_secs(1) * CONNECTIONS / rate;
     let begin = Instant::now() + Duration::from_millis(20);
     let run = |index: u32| -> Result<Vec<Duration>> {
-        let mut client = Client::new(address)?;
+        let mut client = Client::new(address, &request())?;
         let mut taken = Vec::new();
         let mut due = begin + step * index / CONNECTIONS;
         while due < begin + time {

@@ -7,6 +7,7 @@ mod cost;
 mod load;
 mod message;
 mod report;
+mod requests;
 mod responses;
 mod upstream;
 
@@ -49,6 +50,7 @@ fn main() -> Result<()> {
             report::keep("# What Weir costs", &text)?;
         }
     }
+    requests::run(count, is_wanted, wanted.is_empty(), ends)?;
     clusters::run(count, is_wanted, wanted.is_empty(), ends)?;
     responses::run(&adapter, count, is_wanted)
 }
