@@ -1,6 +1,7 @@
-//! How long a request is read and edited, beside `serde_json` parsing it to a value. The best of several rounds; run
-//! with `cargo bench -p llm --bench request`.
+//! How long a request is read and edited, beside `serde_json` parsing it to a value; and how fast honest and hostile
+//! bodies are read. The best of several rounds; run with `cargo bench -p llm --bench request`.
 
+mod bodies;
 mod timer;
 
 use llm::request::{self, Extent, UsageChunkFilter, edit};
@@ -34,6 +35,22 @@ fn main() {
         }
     });
     println!("{:28} {:9} {filter:10.2}", "usage chunk of 200 events", stream.len());
+    speeds();
+}
+
+/// How fast bodies are read. Wanted: 1 GB/s of the honest ones, and a tenth of that of the hostile ones.
+fn speeds() {
+    println!("\n{:40} {:>9} {:>8}", "GB/s", "bytes", "read");
+    for (kind, wanted, bodies) in [("honest", 1.0, bodies::honest()), ("hostile", 0.1, bodies::hostile())] {
+        for (name, path, body) in bodies {
+            let body = body.as_bytes();
+            let read = || request::read(path, "application/json", black_box(body), Extent::Whole);
+            let nanoseconds = timer::best(1, || drop(black_box(read())));
+            let speed = body.len() as f64 / nanoseconds;
+            let verdict = if speed < wanted { " slow" } else { "" };
+            println!("{:40} {:9} {speed:8.2}{verdict}", format!("{kind}, {name}"), body.len());
+        }
+    }
 }
 
 fn chat(turns: usize) -> String {
