@@ -9,9 +9,11 @@ use std::cell::{Cell, RefCell};
 /// How often the requests that wait are looked at, in milliseconds.
 pub const INTERVAL: u64 = 20;
 /// As long as nothing is known, a request waits no longer than this for the beginning of its body, in milliseconds.
-const TIMEOUT: u64 = 5000;
-/// So many are watched at once; one is enough.
-const MAX_WATCHED: usize = 16;
+pub const TIMEOUT: u64 = 5000;
+/// Nor does one that hardly has a body: a GET that has not ended, and announces none.
+pub const GET_TIMEOUT: u64 = 1000;
+/// So many are watched at once.
+const MAX_WATCHED: usize = 1000;
 
 /// See the module.
 #[derive(Default)]
@@ -31,22 +33,14 @@ enum Access {
     Missing,
 }
 
-/// A request that waits for its body.
-#[derive(Clone)]
+/// A request that waits for the beginning of its body.
 pub struct Watched {
     /// Whose it is.
     pub caller: Caller,
     /// How much of the request had come when it began to wait, by Envoy's count.
     pub size: u64,
-    /// When it began.
-    pub since: u64,
-}
-
-impl Watched {
-    /// Whether it has waited long enough.
-    pub fn is_late(&self, now: u64) -> bool {
-        now.saturating_sub(self.since) >= TIMEOUT
-    }
+    /// Until when it waits.
+    pub until: u64,
 }
 
 impl Bodies {
@@ -55,26 +49,27 @@ impl Bodies {
         self.access.get() == Access::Missing
     }
 
-    /// Whether the next one that waits should be watched.
+    /// Whether nobody knows yet if they come.
     pub fn are_untried(&self) -> bool {
-        self.access.get() == Access::Untried && self.watched.borrow().len() < MAX_WATCHED
-    }
-
-    /// Watches a request.
-    pub fn watch(&self, request: Watched) {
-        self.watched.borrow_mut().push(request);
-    }
-
-    /// A body has come to a request that waits for it.
-    pub fn came(&self) {
-        if self.access.replace(Access::Given) == Access::Untried {
-            self.watched.take();
-        }
+        self.access.get() == Access::Untried
     }
 
     /// Bodies do not come.
     pub fn are_found_missing(&self) {
         self.access.set(Access::Missing);
+    }
+
+    /// A body has come to a request that waits for it.
+    pub fn came(&self) {
+        self.access.set(Access::Given);
+    }
+
+    /// Watches a request, unless there are too many.
+    pub fn watch(&self, request: Watched) {
+        let mut watched = self.watched.borrow_mut();
+        if watched.len() < MAX_WATCHED {
+            watched.push(request);
+        }
     }
 
     /// Takes out those that are watched, to be put back.

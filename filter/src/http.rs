@@ -39,6 +39,8 @@ pub struct Request {
     kept: bool,
     /// How much of its body is awaited.
     awaited: Option<usize>,
+    /// It may go on until it is answered: a GET that has not ended and announces no body.
+    may_be_endless: bool,
     /// How much of it is there.
     gathered: usize,
     /// How much of it has gone on.
@@ -119,6 +121,7 @@ impl Request {
                 exchange,
                 kept: false,
                 awaited: None,
+                may_be_endless: false,
                 gathered: 0,
                 sent: 0,
                 attempts: None,
@@ -204,6 +207,7 @@ impl Request {
     }
 
     fn requested(&mut self, facts: Facts, end: bool) -> Action {
+        self.may_be_endless = !end && facts.is_get() && facts.content_length().is_none();
         self.handle(Event::Request { facts, bodiless: end });
         self.action()
     }

@@ -105,21 +105,26 @@ impl Configured {
     /// Requests that wait for bodies which Envoy has and does not hand over go on without.
     fn look_for_bodies(&self) {
         let Shared { root, bodies, metrics, .. } = &*self.shared;
-        let watched = bodies.take();
-        let has_grown =
-            |watched: &Watched| http::size(&watched.caller, *root).is_some_and(|size| size > watched.size);
-        let missing = watched.iter().any(has_grown);
-        if missing {
+        let mut grown = false;
+        let still_waits = |watched: &Watched| {
+            let size = http::size(&watched.caller, *root);
+            grown |= size.is_some_and(|size| size > watched.size);
+            size.is_some()
+        };
+        let mut watched = bodies.take();
+        watched.retain(still_waits);
+        if grown && bodies.are_untried() {
             log::error!(
-                "request bodies do not reach the filter: set `allow_on_headers_stop_iteration: true` beside its                  `root_id` (Envoy 1.36 or later); until then requests are judged by their headers"
+                "request bodies do not reach the filter: set `allow_on_headers_stop_iteration: true` beside its \
+                 `root_id` (Envoy 1.36 or later); until then requests are judged by their headers"
             );
             metrics.add(metrics::BODIES_MISSING, 1);
             bodies.are_found_missing();
         }
         for watched in watched {
-            if missing || watched.is_late(self.shared.now()) {
+            if bodies.are_missing() || watched.until <= self.shared.now() {
                 http::body_missing(&watched.caller, *root);
-            } else if watched.caller.strong_count() > 0 {
+            } else {
                 bodies.watch(watched);
             }
         }

@@ -8,11 +8,14 @@ use engine::exchange::Event;
 use proxy_wasm::types::Action;
 use std::rc::Weak;
 
-/// How much of this request has come so far, by Envoy's count; `None`: it is gone.
+/// How much of this request has come so far, by Envoy's count; `None`: it waits for no body, or not any more.
 pub fn size(caller: &Caller, root: u32) -> Option<u64> {
     let request = caller.upgrade()?;
-    let id = request.borrow().id;
-    host::as_context(id, root, host::request_size)
+    let request = request.borrow();
+    if !request.awaits_body() {
+        return None;
+    }
+    host::as_context(request.id, root, host::request_size)
 }
 
 /// Tells a request that its body will not come.
@@ -30,18 +33,28 @@ impl Request {
         }
         self.kept = true;
         self.awaited = Some(most);
-        if self.shared.bodies.are_untried()
-            && let Some(size) = host::request_size()
-        {
-            let (caller, since) = (Weak::clone(&self.caller), self.shared.now());
-            self.shared.bodies.watch(Watched { caller, size, since });
-            self.shared.wake_by(since.saturating_add(bodies::INTERVAL));
+        let timeout = match self.may_be_endless {
+            true => bodies::GET_TIMEOUT,
+            false if self.shared.bodies.are_untried() => bodies::TIMEOUT,
+            false => return,
+        };
+        if let Some(size) = host::request_size() {
+            let (caller, now) = (Weak::clone(&self.caller), self.shared.now());
+            let until = now.saturating_add(timeout);
+            self.shared.bodies.watch(Watched { caller, size, until });
+            self.shared.wake_by(now.saturating_add(bodies::INTERVAL));
         }
+    }
+
+    /// Whether nothing of the body that is awaited is here.
+    fn awaits_body(&self) -> bool {
+        self.awaited.is_some() && self.gathered == 0
     }
 
     /// The body that is awaited will not come.
     fn body_missing(&mut self) {
-        if self.awaited.take().is_some() {
+        if self.awaits_body() {
+            self.awaited = None;
             self.handle(Event::NoRequestBody);
         }
     }
