@@ -145,8 +145,9 @@ fn the_rest_of_a_body_that_is_too_long_is_charged_by_its_bytes() {
 
 #[test]
 fn a_filter_that_gets_no_bodies_says_so_and_goes_on_by_the_headers() {
+    let limits = json!({ "all": { "rates": [{ "limit": 4000, "window": "1h" }] } });
     let world = World::build()
-        .policy(&policy_text("None"))
+        .policy(&policy("llm", json!({ "limits": limits })))
         .reading_bodies(MOST)
         .change(|config| {
             config.wasm()["config"].as_object_mut().unwrap().remove("allow_on_headers_stop_iteration");
@@ -161,7 +162,7 @@ fn a_filter_that_gets_no_bodies_says_so_and_goes_on_by_the_headers() {
     assert_eq!(world.envoy.stat("wasmcustom.weir_request_bodies_missing"), 1);
     assert_eq!(world.envoy.stat("wasmcustom.weir_request_errors.cause.unread"), 3);
     assert!(world.envoy.log().contains("allow_on_headers_stop_iteration"), "{}", world.envoy.log());
-    // Without its body, a limit that may be for it applies.
+    // What its length says is held: 2000 tokens of input, and as much output.
     let length = "x".repeat(8000);
     let response = world.send(&post(format!("{{\"model\":\"m\",\"messages\":\"{length}\"}}").as_bytes()));
     assert_eq!(response.status, 429, "{}", response.text());

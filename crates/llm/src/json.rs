@@ -97,7 +97,7 @@ impl<P: Place> Scanner<P> {
                 State::Colon => self.colon(bytes, to),
                 State::Comma => self.comma(bytes, to),
                 State::String(purpose) => self.string(bytes, purpose, to),
-                State::Skip => self.skip(bytes),
+                State::Skip => self.skip(bytes, to),
                 State::Scalar => self.scalar(bytes, to),
                 State::Document => self.document(bytes, to),
                 State::Stray => self.stray(bytes, to),
@@ -202,6 +202,7 @@ impl<P: Place> Scanner<P> {
             b'{' | b'[' => self.begin_container(*first == b'[', wants, to),
             b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
+            b'#' | b'\'' | b'/' if self.depth > 0 => self.broken(to),
             _ if matches!(wants, Wants::Scalar | Wants::Anything) => {
                 self.token.clear();
                 self.state = State::Scalar;
@@ -369,8 +370,12 @@ impl<P: Place> Scanner<P> {
     }
 
     fn scalar<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
-        let over =
-            |b: &u8| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'{' | b'[');
+        let over = |b: &u8| {
+            matches!(
+                b,
+                b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'{' | b'[' | b'\'' | b'/' | b'#'
+            )
+        };
         let end = bytes.iter().position(over).unwrap_or(bytes.len());
         let (piece, rest) = bytes.split_at(end);
         self.token.push(piece);
@@ -381,7 +386,7 @@ impl<P: Place> Scanner<P> {
         rest
     }
 
-    fn skip<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+    fn skip<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         while let Some(at) = find::<Nesting>(bytes) {
             let (_, found) = bytes.split_at(at);
             let Some((first, rest)) = found.split_first() else { return found };
@@ -395,6 +400,11 @@ impl<P: Place> Scanner<P> {
                     }
                 },
                 b'{' | b'[' => self.skipped = self.skipped.saturating_add(1),
+                // What lenient parsers take for a comment or a quote: what seems to follow may be inside.
+                b'#' | b'&' | b'\'' | b'/' => {
+                    self.broken(to);
+                    return rest;
+                }
                 _ => {
                     self.skipped = self.skipped.saturating_sub(1);
                     if self.skipped == 0 {

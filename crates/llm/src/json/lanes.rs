@@ -107,20 +107,21 @@ impl Stop for Structure {
     }
 }
 
-/// Quotes, and containers' ends and beginnings.
+/// Quotes, and containers' ends and beginnings; and what begins a comment or another kind of string for lenient parsers, which
+/// valid JSON has in strings only. Of those, all but the slash differ from a quote in two bits at most.
 pub(super) struct Nesting;
 
 impl Stop for Nesting {
     #[inline(always)]
     fn is(byte: u8) -> bool {
-        byte == b'"' || matches!(byte | 0x20, b'{' | b'}')
+        matches!(byte, b'"' | b'#' | b'&' | b'\'' | b'/') || matches!(byte | 0x20, b'{' | b'}')
     }
 
     #[inline(always)]
     fn are(lane: u8x16) -> u8x16 {
-        let folded = lane | u8x16::splat(0x20);
+        let (folded, quotes) = (lane | u8x16::splat(0x20), lane | u8x16::splat(0x05));
         let equal = |lane: u8x16, byte| lane.simd_eq(u8x16::splat(byte));
-        equal(lane, b'"') | equal(folded, b'{') | equal(folded, b'}')
+        equal(quotes, b'\'') | equal(lane, b'/') | equal(folded, b'{') | equal(folded, b'}')
     }
 }
 
@@ -148,8 +149,8 @@ mod tests {
     #[test]
     fn each_byte_is_what_it_is_alone_wherever_it_stands() {
         for byte in 0..=255u8 {
-            assert_eq!(Structure::is(byte), b",:\"{}[]".contains(&byte), "{byte}");
-            assert_eq!(Nesting::is(byte), b"\"{}[]".contains(&byte), "{byte}");
+            assert_eq!(Structure::is(byte), b",:\"#&'/{}[]".contains(&byte), "{byte}");
+            assert_eq!(Nesting::is(byte), b"\"#&'/{}[]".contains(&byte), "{byte}");
             for at in 0..BLOCK {
                 let mut bytes = [b'.'; BLOCK];
                 bytes[at] = byte;

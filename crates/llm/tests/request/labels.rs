@@ -259,6 +259,22 @@ fn half_a_body_goes_on_without_its_usage_and_not_without_its_cap() {
     assert_eq!(edit::cap_output(&body, capped, 9), Ok(None));
 }
 
+#[test]
+fn a_comment_or_another_quote_hides_nothing_behind_it() {
+    for text in [
+        r#"{"model":"cheap","id":[1/*"*/],"model":"dear","id":[/*"*/]}"#,
+        r#"{"model":"cheap","id":['"'],"model":"dear","id":['"']}"#,
+        "{\"model\":\"cheap\",\"id\":[1#\"\n],\"model\":\"dear\",\"id\":[1#\"\n]}",
+        r#"{"model":"cheap","id":1/*"*/,"model":"dear","id":2/*"*/}"#,
+        r#"{"model":"cheap","seed":1/*"*/,"model":"dear","seed":2/*"*/}"#,
+        r#"{"model":"cheap","id":'"',"model":"dear","id":'"'}"#,
+        r#"{"model":"cheap","id":/*,"model":"cheap","id":*/1,"model":"dear"}"#,
+    ] {
+        let read = crate::read("/elsewhere", text);
+        assert_eq!((read.model.as_deref(), read.condition), (Some("dear"), Condition::Malformed), "{text}");
+    }
+}
+
 fn label() -> impl Strategy<Value = String> {
     let names = ["", "gzip", "br", "zstd", "deflate", "identity", "snappy", "GZIP", " ", "x-gzip", ";"];
     prop::collection::vec(prop::sample::select(names.to_vec()), 0..5).prop_map(|names| names.join(","))
