@@ -59,6 +59,9 @@ pub struct Counter {
     /// Told only where it is not.
     #[serde(default = "yes")]
     pub in_force: bool,
+    /// Told only where it is: all those are counted here together for whom the limit had no room.
+    #[serde(default)]
+    pub overflow: bool,
 }
 
 fn yes() -> bool {

@@ -12,6 +12,7 @@ use crate::shared::{RESERVE, Shared};
 use crate::stream::Caller;
 use engine::attempts::Attempts;
 use engine::exchange::{Effect, Event, Exchange, InForce};
+use engine::outbox::Route;
 use expression::facts::Facts;
 use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
@@ -159,7 +160,8 @@ impl Request {
     }
 
     fn reserve(&mut self, message: Vec<u8>) {
-        let Shared { root, config, stream, .. } = &*self.shared;
+        let Shared { root, config, stream, late, .. } = &*self.shared;
+        late.read_ended();
         if stream.is_open() {
             self.kept = true;
             let caller = Weak::clone(&self.caller);
@@ -171,8 +173,12 @@ impl Request {
 
     /// The token of the call, if it could be made.
     fn call(&mut self, attempts: Attempts) -> Option<u32> {
-        let (service, patience) = (&self.shared.config.grpc_service, attempts.patience(self.shared.now()));
-        let call = || host::call(service, RESERVE, attempts.message(), patience);
+        let now = self.shared.now();
+        let (service, patience) = (&self.shared.config.grpc_service, attempts.patience(now));
+        // Nothing keeps calls of their own in order, so the reserve carries what is to be settled before it.
+        let message =
+            call::with_commits(attempts.message(), &self.shared.outbox.borrow().copies(Route::Unary, now));
+        let call = || host::call(service, RESERVE, &message, patience);
         match host::as_context(self.shared.root, self.id, call) {
             Ok(token) => {
                 self.kept = true;
@@ -274,6 +280,11 @@ impl Request {
             self.shared.late.push(&self.caller);
             self.shared.wake_soon();
         }
+    }
+
+    /// Whether nothing of the response follows what has passed.
+    pub fn has_ended(&self) -> bool {
+        self.passed.as_ref().is_none_or(|passed| passed.end || passed.closed)
     }
 
     /// Reads what has passed.

@@ -50,4 +50,18 @@ impl Late {
         let requests = self.requests.take();
         requests.iter().for_each(|request| request.borrow_mut().read_passed());
     }
+
+    /// Reads what has come to its end, so that it is settled before the next reserve: a client that has its answer may
+    /// ask again at once. What is still passing is left for later, since another client waits for this.
+    pub fn read_ended(&self) {
+        if self.is_empty() {
+            return;
+        }
+        // The request that is about to reserve has no response yet, so it is none of these, borrowed as it is.
+        let has_ended = |request: &Rc<RefCell<Request>>| request.try_borrow().is_ok_and(|it| it.has_ended());
+        let (ended, passing) = self.requests.take().into_iter().partition(has_ended);
+        self.requests.replace(passing);
+        let ended: Vec<_> = ended;
+        ended.iter().for_each(|request| request.borrow_mut().read_passed());
+    }
 }

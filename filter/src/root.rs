@@ -7,6 +7,7 @@ use crate::http::{self, Http, Unconfigured};
 use crate::metrics;
 use crate::shared::{COMMIT, GET_PLAN, RESERVE_AND_COMMIT, Shared};
 use crate::stream::Caller;
+use engine::outbox::{Answer, CallNumber, Route};
 use engine::stream::{Left, Unanswered};
 use engine::watch::{self, PATIENCE, Watch};
 use policy::gateway;
@@ -38,6 +39,8 @@ struct Configured {
     watch: Option<Watch>,
     /// The token of the GetPlan under way.
     asking: Option<u32>,
+    /// The token of the Commit under way as a call of its own, and what the outbox calls it.
+    committing: Option<(u32, CallNumber)>,
     /// Reserves that the stream has left, by the tokens of their own calls.
     left: HashMap<u32, Caller>,
     /// Envoy wants this context to go, and gets what it wants at this time.
@@ -57,7 +60,14 @@ impl Configured {
         let gateway = gateway::find(shared.config.gateway.as_deref(), |path| host::property(path.to_vec()));
         let watch = (!shared.has_plan())
             .then(|| Watch::new(&gateway, shared.random).with_body(shared.config.request_body));
-        Ok(Self { shared: Rc::new(shared), watch, asking: None, left: HashMap::new(), leaving: None })
+        Ok(Self {
+            shared: Rc::new(shared),
+            watch,
+            asking: None,
+            committing: None,
+            left: HashMap::new(),
+            leaving: None,
+        })
     }
 
     /// Sends what is due, and sees to being called again when the next is.
@@ -138,13 +148,13 @@ impl Configured {
 
     /// What a stream has not answered is sent again by calls of its own.
     fn stream_left(&mut self, left: Left<Caller>) {
+        // Before the reserves, which carry copies of it.
+        let returned = self.shared.outbox.borrow_mut().returned(left.commits.into_iter());
+        self.count(returned);
         for Unanswered { caller, message, patience } in left.reserves {
             if let Some(token) = http::call(&caller, self.shared.root, message, patience) {
                 self.left.insert(token, caller);
             }
-        }
-        if left.commit {
-            self.committed(Err(CallFailure::Unavailable));
         }
     }
 
@@ -154,8 +164,8 @@ impl Configured {
                 if let Some((caller, reply)) = heard.reserve {
                     http::reply(&caller, self.shared.root, reply);
                 }
-                if let Some(reply) = heard.commit {
-                    self.committed(reply);
+                if let Some((number, reply)) = heard.commit {
+                    self.committed(number, reply);
                     self.shared.wake();
                     self.leave();
                 }
@@ -166,25 +176,30 @@ impl Configured {
 
     fn send_commits(&mut self) {
         let now = self.shared.now();
-        let message = self.shared.outbox.borrow_mut().send(now);
-        let Some(message) = message else { return };
-        if self.shared.stream.is_open() {
-            self.shared.stream.commit(&message, now);
-        } else if let Err(failure) =
-            host::call(&self.shared.config.grpc_service, COMMIT, &message, COMMIT_PATIENCE)
-        {
-            self.committed(Err(failure));
+        let is_open = self.shared.stream.is_open();
+        let route = if is_open { Route::Stream } else { Route::Unary };
+        let commit = self.shared.outbox.borrow_mut().send(route, now);
+        let Some(commit) = commit else { return };
+        if is_open {
+            return self.shared.stream.commit(&commit, now);
+        }
+        match host::call(&self.shared.config.grpc_service, COMMIT, &commit.message, COMMIT_PATIENCE) {
+            Ok(token) => self.committing = Some((token, commit.number)),
+            Err(failure) => self.committed(commit.number, Err(failure)),
         }
     }
 
-    fn committed(&mut self, reply: Result<CommitResponse, CallFailure>) {
-        let Shared { outbox, metrics, .. } = &*self.shared;
+    fn committed(&mut self, number: CallNumber, reply: Result<CommitResponse, CallFailure>) {
         if let Err(failure) = reply {
             self.shared.call_failed(COMMIT, failure);
         }
-        let answer = outbox.borrow_mut().answered(reply, self.shared.now());
-        metrics.add(metrics::COMMITS_RETRIED, answer.retried as u64);
-        metrics.add(metrics::COMMITS_DROPPED, answer.dropped as u64);
+        let answer = self.shared.outbox.borrow_mut().answered(number, reply, self.shared.now());
+        self.count(answer);
+    }
+
+    fn count(&self, answer: Answer) {
+        self.shared.metrics.add(metrics::COMMITS_RETRIED, answer.retried as u64);
+        self.shared.metrics.add(metrics::COMMITS_DROPPED, answer.dropped as u64);
     }
 
     fn ask_for_plan(&mut self) {
@@ -243,8 +258,8 @@ impl Context for Root {
             if let Some(token) = http::answered(&caller, configured.shared.root, reply) {
                 configured.left.insert(token, caller);
             }
-        } else {
-            configured.committed(call::reply(reply));
+        } else if let Some((_, number)) = configured.committing.take_if(|(commit, _)| *commit == token) {
+            configured.committed(number, call::reply(reply));
             configured.shared.wake();
             configured.leave();
         }

@@ -109,6 +109,11 @@ impl Shared {
         matches!(*self.in_force.borrow(), InForce::Plan(_))
     }
 
+    /// What the ids of this worker's reservations begin with.
+    pub fn worker(&self) -> &str {
+        &self.prefix
+    }
+
     /// A name for a reservation that has never been given before.
     pub fn next_reservation(&self) -> ReservationId {
         let number = self.reservations.get();

@@ -4,11 +4,15 @@
 use crate::host;
 use crate::http::Request;
 use crate::shared::{RESERVE_AND_COMMIT, Shared};
+use engine::outbox::{Commit, Route};
 use engine::stream::{CallStream, Heard, Left};
-use protocol::call::CallFailure;
+use protocol::call::{self, CallFailure};
 use std::cell::{Cell, RefCell};
 use std::rc::Weak;
 use std::time::Duration;
+
+/// Messages of commits that may go before one reserve: only after an outage are there more than the reserve's own takes.
+const COMMITS_BEFORE: usize = 4;
 
 /// Who waits for an answer, unless Envoy has ended it.
 pub type Caller = Weak<RefCell<Request>>;
@@ -37,18 +41,30 @@ impl Stream {
         self.token.get() == Some(token)
     }
 
-    /// Sends a Reserve, and what is to be committed with it. Called in the root context's name.
+    /// Sends a Reserve behind everything that has settled. Called in the root context's name.
     pub fn reserve(&self, shared: &Shared, message: Vec<u8>, caller: Caller) {
         let now = shared.now();
-        let commit = shared.outbox.borrow_mut().send(now);
-        let message = self.calls.borrow_mut().reserve(message, commit.as_deref(), caller, now);
+        for _ in 0..COMMITS_BEFORE {
+            let mut outbox = shared.outbox.borrow_mut();
+            if !outbox.exceeds_a_call() {
+                break;
+            }
+            let Some(commit) = outbox.send_before_reserve(now) else { break };
+            drop(outbox);
+            self.commit(&commit, now);
+        }
+        let mut outbox = shared.outbox.borrow_mut();
+        let commit = outbox.send_before_reserve(now);
+        let copies = outbox.copies(Route::Stream, now);
+        let message = self.calls.borrow_mut().reserve(message, &copies, commit.as_ref(), caller, now);
+        drop(outbox);
         self.send(&message);
         shared.wake_by(self.wake_at().unwrap_or(now));
     }
 
     /// Sends a Commit. Called in the root context's name.
-    pub fn commit(&self, message: &[u8], now: u64) {
-        let message = self.calls.borrow_mut().commit(message, now);
+    pub fn commit(&self, commit: &Commit, now: u64) {
+        let message = self.calls.borrow_mut().commit(commit, now);
         self.send(&message);
     }
 
@@ -66,7 +82,9 @@ impl Stream {
     /// Opens the stream if it is time to.
     pub fn open(&self, shared: &Shared, now: u64) -> Result<(), CallFailure> {
         if self.calls.borrow_mut().open(now) {
-            self.token.set(Some(host::open_stream(&shared.config.grpc_service, RESERVE_AND_COMMIT)?));
+            let token = host::open_stream(&shared.config.grpc_service, RESERVE_AND_COMMIT)?;
+            self.token.set(Some(token));
+            host::send(token, &call::introduction(shared.worker()));
         }
         Ok(())
     }

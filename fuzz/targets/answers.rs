@@ -2,7 +2,7 @@
 //! that was not sent, and there is always a next time.
 #![no_main]
 
-use engine::outbox::Outbox;
+use engine::outbox::{Outbox, Route};
 use engine::stream::CallStream;
 use engine::watch::{Watch, compile};
 use fuzz::Pieces;
@@ -23,9 +23,9 @@ fuzz_target!(|bytes: &[u8]| {
         for settlement in settlements() {
             outbox.push(settlement);
         }
-        if outbox.send(now).is_some() {
+        if let Some(commit) = outbox.send(Route::Unary, now) {
             let before = outbox.len();
-            let answer = outbox.answered(call::reply(reply), now);
+            let answer = outbox.answered(commit.number, call::reply(reply), now);
             assert_eq!(before - answer.settled - answer.dropped, outbox.len());
         }
         if watch.ask(now).is_some() {
@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
         if stream.open(now) || stream.is_open() {
             let waits = stream.is_open();
             if waits {
-                stream.reserve(Vec::new(), None, (), now);
+                stream.reserve(Vec::new(), &[], None, (), now);
             }
             let heard = stream.heard(reply.unwrap_or_default(), now);
             let answered = heard.is_ok_and(|heard| heard.reserve.is_some());

@@ -7,6 +7,7 @@
 use crate::counters::{Counters, Usage};
 use crate::ledger::{Key, Reading, Status, Unavailable};
 use crate::moment::Moment;
+use crate::shares::{Capacity, Shares};
 use policy::model::Window;
 use slab::Slab;
 use std::collections::{BTreeMap, HashMap};
@@ -35,8 +36,24 @@ pub enum Room {
 /// Where a bucket is.
 pub type Place = usize;
 
+/// What a bucket takes beside the texts of its counters, in bytes, as measured with its window running.
+const BUCKET_BYTES: u64 = 1_200;
+/// And for each of its counters.
+const COUNTER_BYTES: u64 = 80;
+
+/// Where a key is counted: in a bucket of its own, or in the overflow bucket of its limit where there is no room for one.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Where that bucket is; `None`: it is not there yet.
+    pub place: Option<Place>,
+    /// The key of the overflow bucket, if it is that.
+    pub overflow: Option<Arc<Key>>,
+}
+
 struct Bucket {
     key: Arc<Key>,
+    /// What it takes of its limit's share.
+    cost: u64,
     held: u64,
     holds: u32,
     window: Option<Running>,
@@ -60,7 +77,7 @@ pub struct Buckets {
     buckets: Slab<Bucket>,
     ends: BTreeMap<(Instant, WindowId), Place>,
     windows: WindowId,
-    at_most: usize,
+    shares: Shares,
 }
 
 impl Bucket {
@@ -77,15 +94,15 @@ impl Bucket {
 }
 
 impl Buckets {
-    /// None yet, and never more than `at_most`.
-    pub fn new(at_most: usize) -> Self {
+    /// None yet, and never more than there is room for.
+    pub fn new(capacity: Capacity) -> Self {
         Self {
             counters: Counters::default(),
             places: HashMap::new(),
             buckets: Slab::new(),
             ends: BTreeMap::new(),
             windows: 0,
-            at_most,
+            shares: Shares::new(capacity),
         }
     }
 
@@ -109,14 +126,41 @@ impl Buckets {
         self.buckets.get(place).is_some_and(|bucket| *bucket.key == *key)
     }
 
-    /// Where a bucket is that was not found: it is made.
-    pub fn make(&mut self, key: &Arc<Key>) -> Result<Place, Unavailable> {
-        if self.buckets.len() >= self.at_most {
-            return Err(Unavailable::Full(self.at_most));
+    /// Who has how much room.
+    pub fn shares(&mut self) -> &mut Shares {
+        &mut self.shares
+    }
+
+    /// Where a key is counted now.
+    pub fn seat(&self, key: &Key) -> Seat {
+        let place = self.find(key);
+        if place.is_some() || self.shares.has_room(&key.limit, self.cost(key)) {
+            return Seat { place, overflow: None };
         }
-        let place = self.buckets.insert(Bucket { key: Arc::clone(key), held: 0, holds: 0, window: None });
+        let overflow = Arc::new(key.overflow());
+        Seat { place: self.find(&overflow), overflow: Some(overflow) }
+    }
+
+    /// The bucket of a seat, made if it is not there.
+    pub fn sit(&mut self, key: &Arc<Key>, seat: &Seat) -> Place {
+        let key = seat.overflow.as_ref().unwrap_or(key);
+        // It may have been made for the same call.
+        if let Some(place) = seat.place.or_else(|| self.find(key)) {
+            return place;
+        }
+        // Those are few, and what has no other room counts there.
+        let cost = if key.is_overflow() { 0 } else { self.cost(key) };
+        self.shares.take(&key.limit, cost);
+        let bucket = Bucket { key: Arc::clone(key), cost, held: 0, holds: 0, window: None };
+        let place = self.buckets.insert(bucket);
         self.places.insert(Arc::clone(key), place);
-        Ok(place)
+        place
+    }
+
+    fn cost(&self, key: &Key) -> u64 {
+        let counters = COUNTER_BYTES.saturating_mul(key.counters.len() as u64);
+        let texts = counters.saturating_add(key.text_len() as u64);
+        self.shares.capacity().cost(BUCKET_BYTES.saturating_add(texts))
     }
 
     /// Whether `amount` more fits under `max`. A bucket that there is not is empty.
@@ -177,12 +221,13 @@ impl Buckets {
     }
 
     /// How a bucket stands.
-    pub fn status(&self, place: Option<Place>, window: Window, max: u64, room: Room, now: Moment) -> Status {
-        let bucket = place.and_then(|place| self.buckets.get(place));
-        let taken = bucket.map_or(0, |bucket| bucket.used(now).saturating_add(bucket.held));
+    pub fn status(&self, seat: &Seat, window: Window, max: u64, room: Room, now: Moment) -> Status {
+        let bucket = seat.place.and_then(|place| self.buckets.get(place));
+        let (used, held) = bucket.map_or((0, 0), |bucket| (bucket.used(now), bucket.held));
         let reset = bucket.and_then(|bucket| bucket.reset(now)).unwrap_or_else(|| now.until_end_of(window));
         let (limited, excused) = (room == Room::None, room == Room::Excused);
-        Status { limited, excused, max, remaining: max.saturating_sub(taken), reset }
+        let remaining = max.saturating_sub(used.saturating_add(held));
+        Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some() }
     }
 
     /// How the buckets at some places stand, for a person.
@@ -231,6 +276,7 @@ impl Buckets {
         if self.buckets.get(place).is_some_and(|bucket| bucket.holds == 0 && bucket.window.is_none()) {
             let bucket = self.buckets.remove(place);
             self.places.remove(&bucket.key);
+            self.shares.give_back(&bucket.key.limit, bucket.cost);
         }
     }
 }

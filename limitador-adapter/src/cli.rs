@@ -2,6 +2,8 @@
 
 use crate::kubernetes::crd::Group;
 use crate::redis::place::{Place, PlaceError};
+use crate::room;
+use crate::shares::Capacity;
 use crate::secret::without;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -10,6 +12,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Token rate limits for LLM APIs: serves TokenRateLimitPolicies to Weir's filters and counts for them.
 #[derive(Debug, Parser)]
@@ -91,11 +94,34 @@ pub struct Serve {
         value_parser = storage
     )]
     pub storage: Result<Storage, StorageError>,
-    /// The most counters (one per limit, unit, window and user) that are kept at once. Beyond it, requests that need
-    /// a new one cannot be decided, and the policy's failureMode applies.
-    #[arg(long, env = "WEIR_MAX_COUNTERS", value_name = "NUMBER", default_value_t = 10_000_000)]
-    pub max_counters: usize,
+    /// How much memory counters (one per limit, unit, window and user) may take, such as 256Mi. By default a third of what
+    /// the container or the machine has; in Redis half of its maxmemory. Half of the room is divided evenly among the
+    /// limits. A limit that finds no room for another counter counts its further users together, in one overflow counter.
+    #[arg(long, env = "WEIR_COUNTER_MEMORY", value_name = "BYTES", value_parser = room::parse)]
+    pub counter_memory: Option<u64>,
+    /// The same as a number of counters.
+    #[arg(long, env = "WEIR_MAX_COUNTERS", value_name = "NUMBER", conflicts_with = "counter_memory")]
+    pub max_counters: Option<usize>,
+    /// How long a proxy's worker may be without a connection before it is taken to be gone, and its holds end.
+    #[arg(long, env = "WEIR_WORKER_GRACE", value_name = "DURATION", default_value = "35s", value_parser = grace)]
+    pub worker_grace: Duration,
 }
+
+impl Serve {
+    /// How much room for counters was asked for.
+    pub fn capacity(&self) -> Option<Capacity> {
+        let counters = self.max_counters.map(Capacity::from);
+        counters.or(self.counter_memory.map(Capacity::Bytes))
+    }
+}
+
+/// Long enough for a worker to find another adapter.
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace = policy::duration::parse(text).filter(|grace| *grace >= SHORTEST_GRACE);
+    grace.ok_or_else(|| "must be a duration of at least 1s, such as 35s".to_owned())
+}
+
+const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
 /// What to check.
 #[derive(Clone, Debug, Args)]

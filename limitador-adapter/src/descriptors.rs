@@ -45,6 +45,8 @@ impl<'a> Named<'a> {
                 "unit" => &mut unit,
                 "window" => &mut window,
                 "period" => &mut period,
+                // No expression is empty: that is how an overflow bucket is told from a caller's.
+                "" => return None,
                 _ => {
                     counters.push((key, value));
                     continue;
@@ -140,6 +142,13 @@ impl<'a> Call<'a> {
     pub fn count_refusals(&self, outcome: &Outcome) {
         self.count_once(outcome, |status| status.limited, |limit| &limit.refused);
         self.count_once(outcome, |status| status.excused, |limit| &limit.excused);
+    }
+
+    /// Counts that limits had no room for further counters, once per limit.
+    pub fn count_overflows(&self, outcome: &Outcome) {
+        if outcome.statuses.iter().any(|status| status.overflowed) {
+            self.count_once(outcome, |status| status.overflowed, |limit| &limit.overflowed);
+        }
     }
 
     fn count_once(

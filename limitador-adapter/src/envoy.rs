@@ -78,6 +78,7 @@ pub async fn answer(
     };
     let hits = call.rates().map(|(named, rate, key)| ask.hit(&amounts, named, rate, key)).collect();
     let outcome = limiter.hit(&call, ask.name(), hits, now).await?;
+    call.count_overflows(&outcome);
     let refused = !outcome.admitted && ask != Ask::Report;
     if refused {
         limiter.metrics().hits_refused.increment(1);

@@ -10,7 +10,7 @@ use crate::moment::Moment;
 use crate::question::{Question, Unexplained};
 use engine::count::{Count, UsageSource};
 use engine::exchange::{self, Effect, Event, Exchange, InForce as Plans, ReservationId};
-use engine::outbox::Outbox;
+use engine::outbox::{Outbox, Route};
 use expression::facts::Facts;
 use llm::meter::ResponseHead;
 use policy::model::{FailureMode, Policy, Rate, Unit, Window};
@@ -236,8 +236,9 @@ fn tell_charges(
             _ => {}
         }
     }
-    let Some(call) = outbox.send(0) else { return Ok(()) };
-    let commit = CommitRequest::decode(call.as_slice()).map_err(|error| Unexplained(error.to_string()))?;
+    let Some(call) = outbox.send(Route::Unary, 0) else { return Ok(()) };
+    let commit =
+        CommitRequest::decode(call.message.as_slice()).map_err(|error| Unexplained(error.to_string()))?;
     line(told, format!("\nthe response ({status}) is charged{source}{trouble}"));
     for descriptor in commit.descriptors {
         let value = |wanted: &str| {

@@ -5,6 +5,7 @@ use crate::collection::{Collected, Entry};
 use crate::filters::Filters;
 use crate::in_force::{Gateway, InForce};
 use crate::kubernetes::{tell, watch as cluster};
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::serve::ServeError;
 use crate::sources::{LOOK_EVERY, Missing, Sources};
@@ -96,13 +97,17 @@ pub struct Publish {
     pub known: watch::Sender<bool>,
     /// The counts.
     pub metrics: Arc<Metrics>,
+    /// What counts: each limit has its share of it.
+    pub ledger: Arc<dyn Ledger>,
 }
 
 impl Publish {
     /// It comes into force.
     pub fn publish(&self, collected: Collected) {
         let current = Arc::clone(&self.to.borrow());
-        self.to.send_replace(comes_into_force(collected, &current, &self.metrics));
+        let next = comes_into_force(collected, &current, &self.metrics);
+        self.ledger.share_among(next.counting_limits());
+        self.to.send_replace(next);
         self.known.send_replace(true);
     }
 }

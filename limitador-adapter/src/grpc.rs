@@ -3,6 +3,7 @@
 use crate::envoy::{Ask, answer};
 use crate::filters::Filters;
 use crate::in_force::{Gateway, InForce};
+use crate::ledger::Unavailable;
 use crate::limiter::{CallError, Limiter};
 use crate::metrics::Metrics;
 use crate::moment::Moment;
@@ -46,8 +47,17 @@ impl RateLimits {
         Self { limiter, reserve, commit, check, report, should }
     }
 
-    /// Holds, and counts its time.
-    pub async fn reserve_timed(&self, request: ReserveRequest) -> Result<ReserveResponse, Status> {
+    /// Holds, after what the caller has seen end is settled, and counts its time.
+    pub async fn reserve_timed(&self, mut request: ReserveRequest) -> Result<ReserveResponse, Status> {
+        let mut commits = std::mem::take(&mut request.commits).into_iter();
+        if let Some(first) = commits.next() {
+            // They are copies: what fails here is sent again, and the reserve is judged without it.
+            if let Err(status) =
+                self.commit_timed(CommitRequest { further: commits.collect(), ..first }).await
+            {
+                tracing::warn!(%status, "a reserve is judged before the commits that it carries");
+            }
+        }
         let now = Moment::now();
         let answered = self.limiter.reserve(request, now).await;
         self.reserve.record(now.instant.elapsed());
@@ -105,7 +115,7 @@ impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Invalid(message) => Self::invalid_argument(message),
-            CallError::Unavailable(error @ crate::ledger::Unavailable::Full(_)) => {
+            CallError::Unavailable(error @ Unavailable::Full(_)) => {
                 Self::resource_exhausted(error.to_string())
             }
             CallError::Unavailable(error) => Self::unavailable(error.to_string()),

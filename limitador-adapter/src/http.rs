@@ -80,8 +80,8 @@ async fn ready(State(pages): State<Pages>) -> Response {
     if !*pages.known.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the policies are not known yet\n").into_response();
     }
-    match pages.ledger.size().await {
-        Ok(_) => "ok\n".into_response(),
+    match pages.ledger.ready().await {
+        Ok(()) => "ok\n".into_response(),
         Err(error) => unavailable(&error),
     }
 }
@@ -89,8 +89,9 @@ async fn ready(State(pages): State<Pages>) -> Response {
 async fn metrics(State(pages): State<Pages>) -> Response {
     match pages.ledger.size().await {
         Ok(size) => {
+            let is_full = matches!(pages.ledger.ready().await, Err(Unavailable::Full(_)));
             let exposition = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-            (exposition, pages.metrics.render(size)).into_response()
+            (exposition, pages.metrics.render(size, is_full)).into_response()
         }
         Err(error) => unavailable(&error),
     }
@@ -124,11 +125,19 @@ struct CounterView {
     /// Told only where it is not.
     #[serde(skip_serializing_if = "is_true")]
     in_force: bool,
+    /// Told only where it is: in this bucket all those are counted together for which the limit had no room. It has no
+    /// counters' values.
+    #[serde(skip_serializing_if = "is_false")]
+    overflow: bool,
 }
 
 /// As serde wants it.
 fn is_true(value: &bool) -> bool {
     *value
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl CounterView {
@@ -145,13 +154,17 @@ impl CounterView {
                 Window::Period(period) => Some(period.name()),
                 _ => None,
             },
-            counters: key.counters.iter().cloned().collect(),
+            counters: match key.is_overflow() {
+                true => BTreeMap::new(),
+                false => key.counters.iter().cloned().collect(),
+            },
             max,
             used: *used,
             held: *held,
             remaining: max.map(|max| max.saturating_sub(used.saturating_add(*held))),
             resets_in_seconds: whole_seconds(reset.unwrap_or_else(|| now.until_end_of(key.window))),
             in_force: in_force.has(key),
+            overflow: key.is_overflow(),
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct KnownLimit {
     pub refused: Counter,
     /// Counts refusals that were left out.
     pub excused: Counter,
+    /// Counts calls that were counted in its overflow bucket.
+    pub overflowed: Counter,
 }
 
 /// A rate that descriptors may name.
@@ -87,6 +89,12 @@ impl InForce {
     /// How many policies are in force.
     pub fn len(&self) -> usize {
         self.policies.len()
+    }
+
+    /// How many limits have a bucket for each of some values, and so need a share of the counters.
+    pub fn counting_limits(&self) -> usize {
+        let limits = self.policies.iter().flat_map(|good| &good.policy.limits);
+        limits.filter(|limit| !limit.counters.is_empty()).count()
     }
 
     /// Whether none is.
@@ -202,6 +210,7 @@ fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {
             .collect(),
         refused: metrics.refused(&good.name, &limit.name),
         excused: metrics.excused(&good.name, &limit.name),
+        overflowed: metrics.overflowed(&good.name, &limit.name),
     });
     limits.collect()
 }

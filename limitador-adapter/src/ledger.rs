@@ -6,7 +6,7 @@
 
 use crate::moment::Moment;
 use policy::model::{Unit, Window};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// One bucket: what is counted, for whom. A rate's maximum is no part of it, so changing that keeps the counter.
@@ -20,6 +20,28 @@ pub struct Key {
     pub window: Window,
     /// (counter expression's text, value), sorted.
     pub counters: Arc<[(String, String)]>,
+}
+
+/// The counters of an overflow bucket. No expression is empty, and the limiter takes no descriptor whose entry is, so no
+/// caller's value is the same.
+static OVERFLOW: LazyLock<Arc<[(String, String)]>> =
+    LazyLock::new(|| Arc::from([(String::new(), "overflow".to_owned())]));
+
+impl Key {
+    /// The bucket in which all those of this rate are counted together for which there is no room.
+    pub fn overflow(&self) -> Self {
+        Self { counters: Arc::clone(&OVERFLOW), ..self.clone() }
+    }
+
+    /// Whether it is such a bucket.
+    pub fn is_overflow(&self) -> bool {
+        *self.counters == **OVERFLOW
+    }
+
+    /// How many bytes its texts have.
+    pub fn text_len(&self) -> usize {
+        self.counters.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum()
+    }
 }
 
 /// An amount wanted before it is used.
@@ -94,6 +116,10 @@ pub struct Status {
     pub remaining: u64,
     /// Until the window ends, or one that would begin now. A second for what is no matter of time.
     pub reset: Duration,
+    /// What is charged; whatever else is not left is held, by this call and others.
+    pub used: u64,
+    /// The bucket is the overflow bucket of its limit, since there is no room for one of its own.
+    pub overflowed: bool,
 }
 
 /// The answer to a reserve or a hit.
@@ -147,6 +173,9 @@ pub struct Reading {
 pub struct Size {
     /// Buckets with usage or holds.
     pub counters: usize,
+    /// What the storage has of room: taken and in all, in bytes. In memory, what counters take; in Redis, all that it has
+    /// stored. `None`: it sets no limit.
+    pub bytes: Option<Bytes>,
     /// Reservations that wait for their commit.
     pub reservations: usize,
     /// Their holds.
@@ -155,19 +184,44 @@ pub struct Size {
     pub settled: Option<usize>,
     /// Settled ids that had to be forgotten before their time.
     pub forgotten: u64,
-    /// Charges that found no place for their counter.
-    pub dropped: u64,
+}
+
+/// How full a storage is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// So many are taken.
+    pub used: u64,
+    /// So many may be.
+    pub most: u64,
 }
 
 /// Why the ledger cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// As many counters as allowed.
-    #[error("there are {0} counters already, the most that --max-counters allows")]
-    Full(usize),
-    /// The storage itself.
+    /// It has no memory left to hold anything.
+    #[error("the counter storage is full: {0}")]
+    Full(String),
+    /// It failed.
     #[error("the counter storage failed: {0}")]
     Storage(String),
+}
+
+/// A settlement without charges is remembered for so long: until no reserve can come any more that was sent before.
+pub const REMEMBERED_BRIEFLY: Duration = Duration::from_secs(10);
+
+/// Whether repeating a commit would charge nothing.
+pub fn is_empty(charges: &[Charge]) -> bool {
+    charges.iter().all(|charge| charge.amount == 0 || charge.key.window == Window::Now)
+}
+
+/// The worker that a reservation is of, by its id; `None`: the caller is no worker of ours.
+pub fn worker_of(id: &str) -> Option<&str> {
+    id.split_once('-').map(|(worker, _)| worker).filter(|worker| is_worker(worker))
+}
+
+/// Whether this can be the name of a worker: 128 bits in hexadecimal digits.
+pub fn is_worker(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Counts and holds. Every call is atomic: no other call sees half of it.
@@ -177,7 +231,8 @@ pub trait Ledger: Send + Sync {
     /// remembered: a repetition asks again.
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable>;
     /// Ends a reservation: its holds go, `charges` are charged, once. An unknown id is charged as well, and a later
-    /// reserve of it holds nothing. An empty id cannot be remembered.
+    /// reserve of it holds nothing. An empty id cannot be remembered; one without charges is remembered only for as long as
+    /// its reserve may still come, since repeating it changes nothing.
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable>;
     /// Asks and charges without a hold.
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable>;
@@ -187,4 +242,13 @@ pub trait Ledger: Send + Sync {
     async fn size(&self) -> Result<Size, Unavailable>;
     /// Forgets what is over. To be called about once a second; nothing is wrong in between, only larger.
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable>;
+    /// Fails if no hold can be taken now.
+    async fn ready(&self) -> Result<(), Unavailable>;
+    /// So many limits are in force: each has a part of the room for counters.
+    fn share_among(&self, limits: usize);
+    /// These workers live, and will for so long. A worker is named by what the ids of its reservations begin with.
+    async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable>;
+    /// Ends the holds of the workers whose time is over: they are gone. What they charged stays, and a commit of theirs that
+    /// comes after all is charged. How many reservations ended.
+    async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable>;
 }

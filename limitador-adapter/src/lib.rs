@@ -28,12 +28,15 @@ pub mod metrics;
 pub mod moment;
 pub mod question;
 pub mod redis;
+pub mod room;
 pub mod secret;
 pub mod serve;
+pub mod shares;
 pub mod sources;
 pub mod stream;
 pub mod tls;
 pub mod wasm;
+pub mod workers;
 
 /// The gRPC services of `proto/`, on the messages of `protocol::wire`.
 #[allow(missing_docs, clippy::all)]

@@ -194,6 +194,7 @@ impl Limiter {
         }
         .increment(1);
         call.count_refusals(outcome);
+        call.count_overflows(outcome);
     }
 
     fn counted<T>(&self, result: Result<T, Unavailable>) -> Result<T, Unavailable> {
@@ -231,5 +232,6 @@ fn descriptor_status(status: Option<Status>) -> DescriptorStatus {
         limit: status.max,
         remaining: status.remaining,
         reset_ms: u64::try_from(status.reset.as_millis()).unwrap_or(u64::MAX),
+        used: Some(status.used),
     }
 }

@@ -4,86 +4,52 @@
 //! A reservation is live (it holds), lapsed (its time ran out; its commit may still come) or settled. Live ones are in
 //! here; [`Archive`] remembers the others.
 
-use crate::archive::{AT_MOST, Advance, Archive, Charged, Id, Ids, Past};
-use crate::buckets::{Buckets, Place, Room, after};
+mod state;
+
+use crate::archive::Past;
+use crate::buckets::Room;
 use crate::ledger::{
-    Charge, Hit, Hold, Key, Ledger, Outcome, Reading, Settled, Size, Take, Turn, Unavailable, When,
+    Bytes, Charge, Hit, Hold, Ledger, Outcome, Reading, Settled, Size, Turn, Unavailable, When, is_empty,
+    is_worker, worker_of,
 };
 use crate::moment::Moment;
-use policy::model::Window;
-use std::collections::BTreeSet;
+use crate::shares::Capacity;
+use state::{State, Taken, Want, all_admitted};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Windows that a single call may end on its way. Keeps up with any traffic, and no caller waits for long.
 const SWEEP_IN_PASSING: usize = 4;
 
-/// Windows or readings per hold of the lock, when a whole ledger is gone through.
+/// Workers that are told from each other, at most: thousands of gateways.
+const MOST_WORKERS: usize = 1 << 16;
+
+/// Windows, readings or reservations per hold of the lock, when a whole ledger is gone through.
 const BATCH: usize = 512;
 
 /// Holds and charges in this process's memory.
 pub struct MemoryLedger {
     ids: RandomState,
     state: Mutex<State>,
-}
-
-struct State {
-    buckets: Buckets,
-    live: Ids<Reservation>,
-    /// When the next hold of a reservation lapses.
-    lapses: BTreeSet<(Instant, Id)>,
-    archive: Archive,
-    holds: usize,
-    dropped: u64,
-}
-
-/// Room that a call asks for.
-struct Want<'a> {
-    key: &'a Arc<Key>,
-    amount: u64,
-    max: u64,
-    enforced: bool,
-}
-
-/// What became of a want, and where its bucket is, if there is one.
-type Taken = (Room, Option<Place>);
-
-fn all_admitted(taken: &[Taken]) -> bool {
-    taken.iter().all(|(room, _)| *room != Room::None)
-}
-
-struct Reservation {
-    holds: Vec<Held>,
-    charged: Charged,
-    lapses: Instant,
-}
-
-struct Held {
-    place: Place,
-    amount: u64,
-    until: Instant,
+    /// Until when each worker is taken to live.
+    workers: Mutex<HashMap<u64, Instant>>,
 }
 
 impl MemoryLedger {
-    /// Empty; never more than `counters` buckets.
-    pub fn new(counters: usize, now: Moment) -> Self {
-        let state = State {
-            buckets: Buckets::new(counters),
-            live: Ids::default(),
-            lapses: BTreeSet::new(),
-            archive: Archive::new(AT_MOST, now.instant),
-            holds: 0,
-            dropped: 0,
-        };
-        Self { ids: RandomState::new(), state: Mutex::new(state) }
+    /// Empty, with so much room.
+    pub fn new(capacity: impl Into<Capacity>, now: Moment) -> Self {
+        let state = State::new(capacity.into(), now);
+        Self { ids: RandomState::new(), state: Mutex::new(state), workers: Mutex::default() }
     }
 
     /// See [`Ledger::reserve`].
     pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
+        let worker = self.worker(worker_of(id));
         let id = self.ids.hash_one(id);
         let mut state = self.at(now)?;
-        let turn = match (state.live.contains_key(&id), state.archive.knows(id)) {
+        let turn = match (state.live.contains_key(&id), state.archive.knows(id, now.instant)) {
             (true, _) => Turn::Repeated,
             (false, true) => Turn::Late,
             (false, false) => Turn::First,
@@ -95,18 +61,18 @@ impl MemoryLedger {
                 max: hold.max,
                 enforced: hold.enforced,
             });
-            state.take(wants, now)?
+            state.take(wants, now)
         } else {
-            holds.iter().map(|hold| (Room::Enough, state.buckets.find(&hold.key))).collect()
+            let seat = |hold: &Hold| Taken { room: Room::Enough, seat: state.buckets.seat(&hold.key) };
+            holds.iter().map(seat).collect()
         };
         let admitted = all_admitted(&taken);
         if admitted && turn == Turn::First {
-            state.keep(id, &holds, &taken, now)?;
+            state.keep(id, worker, &holds, &taken, now)?;
         }
-        let statuses = holds
-            .iter()
-            .zip(taken)
-            .map(|(hold, (room, place))| state.buckets.status(place, hold.key.window, hold.max, room, now));
+        let statuses = holds.iter().zip(taken).map(|(hold, Taken { room, seat })| {
+            state.buckets.status(&seat, hold.key.window, hold.max, room, now)
+        });
         Ok(Outcome { admitted, turn, statuses: statuses.collect() })
     }
 
@@ -119,14 +85,16 @@ impl MemoryLedger {
                 state.lapses.remove(&(reservation.lapses, name));
                 (Settled::Released, reservation.holds, reservation.charged)
             }
-            None => match state.archive.take(name) {
+            None => match state.archive.take(name, now.instant) {
                 Some(Past::Settled) => return Ok(Settled::AlreadySettled),
                 Some(Past::Lapsed(charged)) => (Settled::Charged, Vec::new(), charged),
                 None => (Settled::Charged, Vec::new(), Vec::new()),
             },
         };
-        if !id.is_empty() {
-            state.archive.settle(name, now.instant);
+        match (id.is_empty(), is_empty(charges)) {
+            (true, _) => {}
+            (false, true) => state.archive.settle_briefly(name, now.instant),
+            (false, false) => state.archive.settle(name, now.instant),
         }
         state.settle(holds, charges, charged, now)?;
         Ok(settled)
@@ -141,19 +109,19 @@ impl MemoryLedger {
             max: hit.max,
             enforced: true,
         });
-        let taken = state.take(wants, now)?;
+        let taken = state.take(wants, now);
         let admitted = all_admitted(&taken);
-        for (hit, (_, place)) in hits.iter().zip(&taken) {
+        for (hit, Taken { seat, .. }) in hits.iter().zip(&taken) {
             if admitted || hit.when == When::Always {
                 state.charge_one(&hit.key, hit.charge, now)?;
             }
-            if let Some(place) = place.filter(|_| admitted) {
+            if let Some(place) = seat.place.filter(|_| admitted) {
                 state.buckets.release(place, hit.need.max(1));
             }
         }
-        let statuses = hits.iter().zip(taken).map(|(hit, (room, _))| {
-            let place = state.buckets.find(&hit.key);
-            state.buckets.status(place, hit.key.window, hit.max, room, now)
+        let statuses = hits.iter().zip(taken).map(|(hit, Taken { room, .. })| {
+            let seat = state.buckets.seat(&hit.key);
+            state.buckets.status(&seat, hit.key.window, hit.max, room, now)
         });
         Ok(Outcome { admitted, turn: Turn::First, statuses: statuses.collect() })
     }
@@ -171,14 +139,19 @@ impl MemoryLedger {
 
     /// See [`Ledger::size`].
     pub fn size(&self) -> Size {
-        let state = self.lock();
+        let mut state = self.lock();
+        let shares = state.buckets.shares();
+        let bytes = match shares.capacity() {
+            Capacity::Bytes(most) => Some(Bytes { used: shares.sum(), most }),
+            Capacity::Counters(_) => None,
+        };
         Size {
+            bytes,
             counters: state.buckets.len(),
             reservations: state.live.len(),
             holds: state.holds,
             settled: Some(state.archive.len()),
             forgotten: state.archive.forgotten(),
-            dropped: state.dropped,
         }
     }
 
@@ -186,6 +159,45 @@ impl MemoryLedger {
     pub fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
         while self.at(now)?.buckets.sweep(BATCH, now)? {}
         Ok(())
+    }
+
+    /// See [`Ledger::attend`].
+    pub fn attend(&self, workers: &[String], lives: Duration, now: Moment) {
+        let until = now.instant.checked_add(lives).unwrap_or(now.instant);
+        let mut known = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in workers.iter().filter(|worker| is_worker(worker)) {
+            let name = self.worker(Some(worker));
+            if known.len() < MOST_WORKERS || known.contains_key(&name) {
+                known.insert(name, until);
+            }
+        }
+    }
+
+    /// See [`Ledger::release_gone`].
+    pub fn release_gone(&self, now: Moment) -> usize {
+        let mut gone = HashSet::new();
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).retain(|worker, until| {
+            let lives = *until > now.instant;
+            if !lives {
+                gone.insert(*worker);
+            }
+            lives
+        });
+        let (mut released, mut last) = (0, None);
+        while !gone.is_empty() {
+            let (of_batch, next) = self.lock().release_of(&gone, last, BATCH, now);
+            released += of_batch;
+            if next.is_none() {
+                break;
+            }
+            last = next;
+        }
+        released
+    }
+
+    /// A worker's number; 0: none of ours.
+    fn worker(&self, name: Option<&str>) -> u64 {
+        name.map_or(0, |name| self.ids.hash_one(name).max(1))
     }
 
     /// A panic while the lock was held (there is none to be had) must not stop every later call.
@@ -199,156 +211,6 @@ impl MemoryLedger {
         state.lapse(now);
         state.buckets.sweep(SWEEP_IN_PASSING, now)?;
         Ok(state)
-    }
-}
-
-impl State {
-    /// Takes every amount out of its bucket, or none, if one that is enforced has no room.
-    ///
-    /// One after the other, so that two wants of one bucket see each other.
-    fn take<'a>(
-        &mut self,
-        wants: impl ExactSizeIterator<Item = Want<'a>> + Clone,
-        now: Moment,
-    ) -> Result<Vec<Taken>, Unavailable> {
-        let mut taken = Vec::with_capacity(wants.len());
-        let mut failed = None;
-        for want in wants.clone() {
-            match self.take_one(&want, now) {
-                Ok(one) => taken.push(one),
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
-        if failed.is_some() || !all_admitted(&taken) {
-            for (want, (room, place)) in wants.zip(&taken) {
-                if let Some(place) = place.filter(|_| *room != Room::None) {
-                    self.buckets.release(place, want.amount);
-                }
-            }
-        }
-        failed.map_or(Ok(taken), Err)
-    }
-
-    fn take_one(&mut self, want: &Want<'_>, now: Moment) -> Result<Taken, Unavailable> {
-        let found = self.buckets.find(want.key);
-        let room = match self.buckets.has_room(found, want.amount, want.max, now) {
-            true => Room::Enough,
-            false if want.enforced => return Ok((Room::None, found)),
-            false => Room::Excused,
-        };
-        let place = found.map_or_else(|| self.buckets.make(want.key), Ok)?;
-        self.buckets.hold(place, want.amount);
-        Ok((room, Some(place)))
-    }
-
-    /// Remembers what was taken under its id, and charges what admission itself uses.
-    fn keep(&mut self, id: Id, holds: &[Hold], taken: &[Taken], now: Moment) -> Result<(), Unavailable> {
-        let mut reservation = Reservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant };
-        let Some(first) = holds.iter().map(|hold| hold.ttl).min() else { return Ok(()) };
-        for (hold, (_, place)) in holds.iter().zip(taken) {
-            let (Some(place), amount) = (*place, hold.amount.max(1)) else { continue };
-            match hold.take {
-                Take::Hold => {
-                    reservation.holds.push(Held { place, amount, until: after(now, hold.ttl) });
-                    self.holds += 1;
-                }
-                Take::Charge => {
-                    let window = self.buckets.charge(place, amount, now)?;
-                    self.buckets.release(place, amount);
-                    reservation.charged.push(Advance { key: Arc::clone(&hold.key), place, amount, window });
-                }
-            }
-        }
-        reservation.lapses = after(now, first);
-        self.lapses.insert((reservation.lapses, id));
-        self.live.insert(id, reservation);
-        Ok(())
-    }
-
-    fn release(&mut self, holds: Vec<Held>) {
-        self.holds = self.holds.saturating_sub(holds.len());
-        for hold in holds {
-            self.buckets.release(hold.place, hold.amount);
-        }
-    }
-
-    /// Lets the holds go. Charges what goes beyond the admission's own charges, and gives back what those had too much.
-    /// A bucket that the commit does not name keeps its advance.
-    fn settle(
-        &mut self,
-        holds: Vec<Held>,
-        charges: &[Charge],
-        mut advances: Charged,
-        now: Moment,
-    ) -> Result<(), Unavailable> {
-        // What is charged was held, mostly, and in the same order: its bucket is known.
-        let (mut known, mut others) = (holds.iter().cycle(), Vec::new());
-        let charged = charges.iter().try_for_each(|charge| {
-            let amount = self.beyond_advances(charge, &mut advances);
-            if amount == 0 || charge.key.window == Window::Now {
-                return Ok(());
-            }
-            let is_there = |held: &&Held| self.buckets.is_at(held.place, &charge.key);
-            match known.by_ref().take(holds.len()).find(is_there) {
-                Some(held) => self.buckets.charge(held.place, amount, now).map(drop),
-                None => {
-                    others.push((charge, amount));
-                    Ok(())
-                }
-            }
-        });
-        // It may make room for the buckets of what was not held.
-        self.release(holds);
-        charged?;
-        others.into_iter().try_for_each(|(charge, amount)| self.charge_one(&charge.key, amount, now))
-    }
-
-    /// What a charge adds to what was charged at admission.
-    fn beyond_advances(&mut self, charge: &Charge, advances: &mut Charged) -> u64 {
-        let mut amount = charge.amount;
-        for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
-            let confirmed = amount.min(advance.amount);
-            self.buckets.refund(advance.place, advance.amount - confirmed, advance.window);
-            advance.amount = 0;
-            amount -= confirmed;
-        }
-        amount
-    }
-
-    /// What was used cannot be refused: with no place left for its bucket, all that is left is to count the loss.
-    fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<(), Unavailable> {
-        if amount == 0 || key.window == Window::Now {
-            return Ok(());
-        }
-        match self.buckets.find(key).map_or_else(|| self.buckets.make(key), Ok) {
-            Ok(place) => self.buckets.charge(place, amount, now).map(drop),
-            Err(_) => {
-                self.dropped = self.dropped.saturating_add(1);
-                Ok(())
-            }
-        }
-    }
-
-    /// Lets go of every hold whose time is over.
-    fn lapse(&mut self, now: Moment) {
-        while let Some((_, id)) = self.lapses.first().copied().filter(|(when, _)| *when <= now.instant) {
-            self.lapses.pop_first();
-            let Some(mut reservation) = self.live.remove(&id) else { continue };
-            let (over, left) = reservation.holds.into_iter().partition(|hold| hold.until <= now.instant);
-            reservation.holds = left;
-            self.release(over);
-            match reservation.holds.iter().map(|hold| hold.until).min() {
-                None => self.archive.lapse(id, reservation.charged, now.instant),
-                Some(next) => {
-                    reservation.lapses = next;
-                    self.lapses.insert((next, id));
-                    self.live.insert(id, reservation);
-                }
-            }
-        }
     }
 }
 
@@ -371,5 +233,18 @@ impl Ledger for MemoryLedger {
     }
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
         self.sweep(now)
+    }
+    async fn ready(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+    fn share_among(&self, limits: usize) {
+        self.lock().buckets.shares().know(limits);
+    }
+    async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable> {
+        self.attend(workers, lives, now);
+        Ok(())
+    }
+    async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
+        Ok(self.release_gone(now))
     }
 }

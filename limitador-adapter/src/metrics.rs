@@ -12,7 +12,7 @@ use policy::model::Unit;
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
-const DESCRIPTIONS: [(&str, &str); 20] = [
+const DESCRIPTIONS: [(&str, &str); 24] = [
     ("weir_reserves_total", "Reserve calls by outcome"),
     ("weir_refusals_total", "Limits that had no room, by policy and limit"),
     ("weir_excused_total", "Limits that had no room and are not enforced (enforceWhen), by policy and limit"),
@@ -20,7 +20,14 @@ const DESCRIPTIONS: [(&str, &str); 20] = [
     ("weir_commits_total", "Reservations that a Commit call ended, by outcome"),
     ("weir_hits_total", "CheckRateLimit, Report and ShouldRateLimit calls by outcome"),
     ("weir_unknown_limits_total", "Descriptors that name no limit in force, by call"),
-    ("weir_charges_dropped_total", "Charges that found no place for their counter"),
+    (
+        "weir_overflowed_total",
+        "Calls that were counted in a limit's overflow bucket, for want of room for a counter, by policy and limit",
+    ),
+    ("weir_gone_reservations_total", "Reservations that ended because their worker was gone"),
+    ("weir_storage_used_bytes", "In memory, what counters take; in Redis, what it has stored"),
+    ("weir_storage_max_bytes", "What they may take; what it may store"),
+    ("weir_storage_full", "1: the storage takes no further holds"),
     ("weir_settled_forgotten_total", "Settled reservations that could not be remembered for half an hour"),
     ("weir_holds", "Holds that live"),
     ("weir_reservations", "Reservations that wait for their commit"),
@@ -64,6 +71,8 @@ pub struct Metrics {
     pub hits_admitted: Counter,
     /// Hits that were refused.
     pub hits_refused: Counter,
+    /// Reservations of workers that are gone.
+    pub released_of_gone: Counter,
     /// GetPlan: something new.
     pub polls_changed: Counter,
     /// GetPlan: nothing new.
@@ -100,6 +109,7 @@ impl Metrics {
             replayed: count("weir_commits_total", "outcome", "replayed"),
             hits_admitted: count("weir_hits_total", "outcome", "admitted"),
             hits_refused: count("weir_hits_total", "outcome", "refused"),
+            released_of_gone: counter(&recorder, "weir_gone_reservations_total", &[]),
             polls_changed: count("weir_plan_polls_total", "answer", "changed"),
             polls_unchanged: count("weir_plan_polls_total", "answer", "unchanged"),
             plan_changes: counter(&recorder, "weir_plan_changes_total", &[]),
@@ -118,6 +128,11 @@ impl Metrics {
     /// Refusals that a limit which is not enforced has left out.
     pub fn excused(&self, policy: &str, limit: &str) -> Counter {
         counter(&self.recorder, "weir_excused_total", &[("policy", policy), ("limit", limit)])
+    }
+
+    /// Calls that were counted in a limit's overflow bucket.
+    pub fn overflowed(&self, policy: &str, limit: &str) -> Counter {
+        counter(&self.recorder, "weir_overflowed_total", &[("policy", policy), ("limit", limit)])
     }
 
     /// What a limit was charged.
@@ -152,7 +167,7 @@ impl Metrics {
     }
 
     /// The exposition, with the ledger's size as it is now.
-    pub fn render(&self, size: Size) -> String {
+    pub fn render(&self, size: Size, is_full: bool) -> String {
         for (name, value) in [
             ("weir_holds", size.holds),
             ("weir_reservations", size.reservations),
@@ -163,7 +178,11 @@ impl Metrics {
         if let Some(settled) = size.settled {
             gauge(&self.recorder, "weir_settled_reservations", &[]).set(settled as f64);
         }
-        counter(&self.recorder, "weir_charges_dropped_total", &[]).absolute(size.dropped);
+        if let Some(bytes) = size.bytes {
+            gauge(&self.recorder, "weir_storage_used_bytes", &[]).set(bytes.used as f64);
+            gauge(&self.recorder, "weir_storage_max_bytes", &[]).set(bytes.most as f64);
+        }
+        gauge(&self.recorder, "weir_storage_full", &[]).set(f64::from(u8::from(is_full)));
         counter(&self.recorder, "weir_settled_forgotten_total", &[]).absolute(size.forgotten);
         self.handle.render()
     }

@@ -9,13 +9,15 @@ mod name;
 pub mod place;
 
 use crate::ledger::{
-    Charge, Hit, Hold, Key, Ledger, Outcome, Reading, Settled, Size, Status, Take, Turn, Unavailable, When,
+    Bytes, Charge, Hit, Hold, Key, Ledger, Outcome, Reading, Settled, Size, Status, Take, Turn, Unavailable,
+    When, is_worker,
 };
 use crate::moment::Moment;
-use link::{Failure, Link, Script};
+use crate::shares::Capacity;
+use link::{Link, Script};
 use place::Place;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The largest number that the scripts count exactly; larger ones stand for it.
@@ -26,6 +28,12 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Buckets that one script looks at, when all are gone through: a millisecond or two for everyone else.
 const BATCH: usize = 500;
+
+/// Reservations that one script looks at, when those of a gone worker are looked for.
+const RESERVATIONS: usize = 1000;
+
+/// The room for counters in a Redis that does not say what memory it has, in bytes.
+const UNKNOWN_ROOM: u64 = 4 << 30;
 
 macro_rules! script {
     ($name:literal) => {
@@ -50,13 +58,20 @@ macro_rules! script_when_full {
 /// Holds and charges in a Redis.
 pub struct RedisLedger {
     link: Link,
-    most: usize,
+    /// `None`: a part of what the server has.
+    capacity: Option<Capacity>,
+    /// Of what it has, in bytes, as it said last.
+    room: AtomicU64,
+    limits: AtomicUsize,
     clock: Clock,
-    dropped: AtomicU64,
     reserve: Script,
     commit: Script,
     hit: Script,
     sweep: Script,
+    attend: Script,
+    gone: Script,
+    probe: Script,
+    memory: Script,
 }
 
 /// Whose time counts.
@@ -67,17 +82,22 @@ enum Clock {
 }
 
 impl RedisLedger {
-    /// In that Redis, which need not be there yet; never more than `most` buckets.
-    pub fn new(place: Place, most: usize) -> Result<Self, String> {
+    /// In that Redis, which need not be there yet, with so much room for counters.
+    pub fn new(place: Place, capacity: Option<Capacity>) -> Result<Self, String> {
         Ok(Self {
             link: Link::new(place)?,
-            most,
+            capacity,
+            room: AtomicU64::new(UNKNOWN_ROOM),
+            limits: AtomicUsize::new(1),
             clock: Clock::Server,
-            dropped: AtomicU64::new(0),
             reserve: script!("reserve"),
             commit: script_when_full!("commit"),
             hit: script!("hit"),
             sweep: script_when_full!("sweep"),
+            attend: script_when_full!("attend"),
+            gone: script_when_full!("gone"),
+            probe: Script::new(concat!("#!lua\n", include_str!("redis/probe.lua"))),
+            memory: Script::new(concat!("#!lua flags=allow-oom\n", include_str!("redis/memory.lua"))),
         })
     }
 
@@ -105,21 +125,54 @@ impl RedisLedger {
         keys: &[String],
         arguments: &[String],
     ) -> Result<Answer, Unavailable> {
-        let answer = self.link.run(script, keys, arguments).await.map_err(|failure| match failure {
-            Failure::Full => Unavailable::Full(self.most),
-            Failure::Unavailable(unavailable) => unavailable,
-        })?;
-        Ok(Answer(answer.into_iter()))
+        Ok(Answer(self.link.run(script, keys, arguments).await?.into_iter()))
+    }
+
+    /// The keys of a script: those that all have, its own, and the buckets.
+    fn keys<'a>(
+        &self,
+        own: impl IntoIterator<Item = String>,
+        buckets: impl IntoIterator<Item = &'a Arc<Key>>,
+    ) -> Vec<String> {
+        // What is counted in one way says nothing in the other.
+        let limits = match self.capacity {
+            Some(Capacity::Counters(_)) => "limits",
+            _ => "limit-bytes",
+        };
+        let common = ["lapses", "buckets", "holds", limits].map(|own| format!("{}{own}", name::PREFIX));
+        common.into_iter().chain(own).chain(buckets.into_iter().map(|key| name::of(key))).collect()
+    }
+
+    /// The room for counters, as the scripts know it.
+    fn room(&self) -> String {
+        let (total, each) = match self.capacity {
+            Some(Capacity::Counters(total)) => (total, 1),
+            Some(Capacity::Bytes(total)) => (total, 0),
+            None => (self.room.load(Ordering::Relaxed), 0),
+        };
+        format!("{} {each} {}", total.min(MOST), self.limits.load(Ordering::Relaxed).max(1))
+    }
+
+    /// What the server has stored, and what it may store, if that is limited.
+    async fn memory(&self) -> Result<Option<Bytes>, Unavailable> {
+        let mut answer = self.run(&self.memory, &self.keys([], []), &[]).await?;
+        let (used, most, machine) = (answer.next()?, answer.next()?, answer.next()?);
+        let room = match (most, machine) {
+            (0, 0) => UNKNOWN_ROOM,
+            (0, machine) => machine / 4,
+            (most, _) => most / 2,
+        };
+        self.room.store(room, Ordering::Relaxed);
+        Ok((most > 0).then_some(Bytes { used, most }))
     }
 
     /// Forgets what is over, of so many buckets, and tells the size.
     async fn sweep_some(&self, at_most: usize, now: Moment) -> Result<Swept, Unavailable> {
-        let arguments = [self.time(now), at_most.to_string()];
-        let mut answer = self.run(&self.sweep, &keys([], []), &arguments).await?;
+        let arguments = [self.time(now), self.room(), at_most.to_string()];
+        let mut answer = self.run(&self.sweep, &self.keys([], []), &arguments).await?;
         let (now, more) = (Duration::from_millis(answer.next()?), answer.next()? > 0);
         let (counters, reservations, holds) = (answer.size()?, answer.size()?, answer.size()?);
-        let dropped = self.dropped.load(Ordering::Relaxed);
-        let size = Size { counters, reservations, holds, settled: None, forgotten: 0, dropped };
+        let size = Size { counters, bytes: None, reservations, holds, settled: None, forgotten: 0 };
         Ok(Swept { now, more, size })
     }
 }
@@ -149,23 +202,20 @@ impl Answer {
             let full = self.next()? > 0;
             let (limited, excused) = (full && enforced, full && !enforced);
             let (remaining, reset) = (self.next()?, Duration::from_millis(self.next()?));
-            Ok(Status { limited, excused, max, remaining, reset })
+            let (used, overflowed) = (self.next()?, self.next()? > 0);
+            Ok(Status { limited, excused, max, remaining, reset, used, overflowed })
         };
         buckets.map(status).collect()
     }
 }
 
-/// The keys of a script: those that all have, its own, and the buckets.
-fn keys<'a>(
-    own: impl IntoIterator<Item = String>,
-    buckets: impl IntoIterator<Item = &'a Arc<Key>>,
-) -> Vec<String> {
-    let common = ["lapses", "buckets", "holds"].map(|own| format!("{}{own}", name::PREFIX));
-    common.into_iter().chain(own).chain(buckets.into_iter().map(|key| name::of(key))).collect()
-}
-
 fn reservation(id: &str) -> String {
     format!("{}r:{id}", name::PREFIX)
+}
+
+/// Workers by the time until which they are taken to live.
+fn workers_key() -> String {
+    format!("{}workers", name::PREFIX)
 }
 
 fn flag(flag: bool) -> String {
@@ -179,8 +229,8 @@ fn amount(amount: u64) -> String {
 #[tonic::async_trait]
 impl Ledger for RedisLedger {
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
-        let keys = keys([reservation(id)], holds.iter().map(|hold| &hold.key));
-        let mut arguments = vec![self.time(now), id.to_owned(), self.most.to_string()];
+        let keys = self.keys([reservation(id)], holds.iter().map(|hold| &hold.key));
+        let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
         for hold in &holds {
             arguments.extend([
                 name::window(hold.key.window),
@@ -203,24 +253,22 @@ impl Ledger for RedisLedger {
     }
 
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
-        let keys = keys([reservation(id)], charges.iter().map(|charge| &charge.key));
-        let mut arguments = vec![self.time(now), id.to_owned(), self.most.to_string()];
+        let keys = self.keys([reservation(id)], charges.iter().map(|charge| &charge.key));
+        let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
         for charge in &charges {
             arguments.extend([name::window(charge.key.window), amount(charge.amount)]);
         }
         let mut answer = self.run(&self.commit, &keys, &arguments).await?;
-        let settled = match answer.next()? {
+        Ok(match answer.next()? {
             0 => Settled::Released,
             1 => Settled::Charged,
             _ => Settled::AlreadySettled,
-        };
-        self.dropped.fetch_add(answer.next()?, Ordering::Relaxed);
-        Ok(settled)
+        })
     }
 
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable> {
-        let keys = keys([], hits.iter().map(|hit| &hit.key));
-        let mut arguments = vec![self.time(now), self.most.to_string()];
+        let keys = self.keys([], hits.iter().map(|hit| &hit.key));
+        let mut arguments = vec![self.time(now), self.room()];
         for hit in &hits {
             arguments.extend([
                 name::window(hit.key.window),
@@ -232,7 +280,6 @@ impl Ledger for RedisLedger {
         }
         let mut answer = self.run(&self.hit, &keys, &arguments).await?;
         let admitted = answer.next()? > 0;
-        self.dropped.fetch_add(answer.next()?, Ordering::Relaxed);
         let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, true)))?;
         Ok(Outcome { admitted, turn: Turn::First, statuses })
     }
@@ -264,12 +311,45 @@ impl Ledger for RedisLedger {
     }
 
     async fn size(&self) -> Result<Size, Unavailable> {
-        Ok(self.sweep_some(0, Moment::now()).await?.size)
+        let size = self.sweep_some(0, Moment::now()).await?.size;
+        Ok(Size { bytes: self.memory().await?, ..size })
     }
 
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
         while self.sweep_some(BATCH, now).await?.more {}
+        if self.capacity.is_none() {
+            self.memory().await?;
+        }
         Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), Unavailable> {
+        self.run(&self.probe, &self.keys([], []), &[]).await.map(drop)
+    }
+
+    fn share_among(&self, limits: usize) {
+        self.limits.store(limits, Ordering::Relaxed);
+    }
+
+    async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable> {
+        let mut arguments = vec![self.time(now), lives.as_millis().to_string()];
+        arguments.extend(workers.iter().filter(|worker| is_worker(worker)).cloned());
+        self.run(&self.attend, &self.keys([workers_key()], []), &arguments).await.map(drop)
+    }
+
+    async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
+        let keys = self.keys([workers_key()], []);
+        let (mut decides, mut cursor, mut released) = (0, 0, 0_usize);
+        loop {
+            let position = [decides, cursor, RESERVATIONS as u64].map(|number| number.to_string());
+            let arguments: Vec<_> = std::iter::once(self.time(now)).chain(position).collect();
+            let mut answer = self.run(&self.gone, &keys, &arguments).await?;
+            (decides, cursor) = (answer.next()?, answer.next()?);
+            released = released.saturating_add(answer.size()?);
+            if cursor == 0 {
+                return Ok(released);
+            }
+        }
     }
 }
 

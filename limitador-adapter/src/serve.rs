@@ -13,14 +13,17 @@ use crate::memory::MemoryLedger;
 use crate::metrics::Metrics;
 use crate::moment::Moment;
 use crate::redis::RedisLedger;
+use crate::room;
 use crate::services::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer as EnvoyServer;
 use crate::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitServiceServer as KuadrantServer;
 use crate::services::weir::v1::policy_service_server::PolicyServiceServer;
 use crate::services::weir::v1::reservation_service_server::ReservationServiceServer;
+use crate::shares::Capacity;
 use crate::sources::Missing;
 use crate::stream::Reservations;
 use crate::tls::{self, TlsAcceptor};
 use crate::wasm::Module;
+use crate::workers::Workers;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +35,11 @@ use tonic::transport::server::TcpIncoming;
 
 /// Calls that are under way when a drain begins have this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// A connection whose other side has vanished without a word is known to be dead after these two: the holds of a worker
+/// that died with its machine end within a minute, too.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Streams of one connection: Envoy has one connection per worker, and long polls stay open.
 const STREAMS: u32 = 4096;
@@ -96,7 +104,8 @@ impl Serving {
 
         let filters = Arc::new(Filters::default());
         let (known, are_known) = watch::channel(false);
-        let routes = routes(&ledger, &in_force, &draining, &metrics, Arc::clone(&filters)).await?;
+        let workers = Workers::new(Arc::clone(&ledger), config.worker_grace);
+        let routes = routes(&ledger, &workers, &in_force, &draining, &metrics, Arc::clone(&filters)).await?;
         let pages = Pages {
             ledger: Arc::clone(&ledger),
             in_force,
@@ -108,11 +117,13 @@ impl Serving {
         };
         pages.access.log();
         let mut servers = JoinSet::new();
-        let publish = Publish { to: publish, known, metrics: Arc::clone(&metrics) };
+        let publish =
+            Publish { to: publish, known, metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger) };
         let following = policies.follow(publish, &filters, &draining, &mut servers);
         servers.spawn(serve_grpc(grpc_listener, tls, routes, draining.clone(), are_known));
         servers.spawn(serve_http(http_listener, pages, draining));
-        let upkeep = vec![following, tokio::spawn(sweep(ledger, metrics))];
+        let looking_after = tokio::spawn(workers.look_after(Arc::clone(&metrics)));
+        let upkeep = vec![following, looking_after, tokio::spawn(sweep(ledger, metrics))];
         tracing::info!(%grpc, %http, "serving");
         Ok(Self { grpc, http, drain, servers, upkeep })
     }
@@ -143,9 +154,12 @@ impl Serving {
 fn ledger(config: &Serve) -> Result<Arc<dyn Ledger>, ServeError> {
     let storage = config.storage.as_ref().map_err(|error| ServeError::Storage(error.to_string()))?;
     Ok(match storage {
-        Storage::Memory => Arc::new(MemoryLedger::new(config.max_counters, Moment::now())),
+        Storage::Memory => {
+            let capacity = config.capacity().unwrap_or_else(|| Capacity::Bytes(room::of_this_machine()));
+            Arc::new(MemoryLedger::new(capacity, Moment::now()))
+        }
         Storage::Redis(place) => {
-            let ledger = RedisLedger::new(place.clone(), config.max_counters);
+            let ledger = RedisLedger::new(place.clone(), config.capacity());
             Arc::new(ledger.map_err(ServeError::Storage)?)
         }
     })
@@ -164,6 +178,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeE
 
 async fn routes(
     ledger: &Arc<dyn Ledger>,
+    workers: &Arc<Workers>,
     in_force: &watch::Receiver<Arc<InForce>>,
     draining: &watch::Receiver<bool>,
     metrics: &Arc<Metrics>,
@@ -172,7 +187,7 @@ async fn routes(
     let limiter = Limiter::new(Arc::clone(ledger), in_force.clone(), Arc::clone(metrics));
     let limits = Arc::new(RateLimits::new(Arc::new(limiter)));
     let plans = Plans::new(in_force.clone(), draining.clone(), Arc::clone(metrics), filters);
-    let reservations = Reservations::new(Arc::clone(&limits), draining.clone());
+    let reservations = Reservations::new(Arc::clone(&limits), Arc::clone(workers), draining.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<KuadrantServer<RateLimits>>().await;
     health.set_serving::<EnvoyServer<RateLimits>>().await;
@@ -214,7 +229,8 @@ async fn serve_grpc(
     let drained = async move { drop(draining.wait_for(|draining| *draining).await) };
     let server = tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_PATIENCE))
         .add_routes(routes);
     let ended = match tls {
         Some(tls) => server.serve_with_incoming_shutdown(tls::incoming(listener, tls), drained).await,

@@ -1,14 +1,17 @@
-//! Reserves and commits in one stream: each request is answered by itself, as soon as the ledger has.
+//! Reserves and commits in one stream: each request is answered by itself, as soon as the ledger has. Reserves wait for the
+//! commits that came before them, and for nothing else.
 
 use crate::grpc::RateLimits;
 use crate::services::weir::v1::reservation_service_server::ReservationService;
+use crate::workers::{Presence, Workers};
+use futures::future::{FutureExt, Shared};
 use futures::stream::{Stream, StreamExt, once};
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 /// A stream that is older is ended, so that replicas that come later get their share.
@@ -20,13 +23,14 @@ const AT_ONCE: usize = 1024;
 /// See the module.
 pub struct Reservations {
     limits: Arc<RateLimits>,
+    workers: Arc<Workers>,
     drain: watch::Receiver<bool>,
 }
 
 impl Reservations {
     /// Answered by these services. A drain ends every stream when what was read of it is answered.
-    pub fn new(limits: Arc<RateLimits>, drain: watch::Receiver<bool>) -> Self {
-        Self { limits, drain }
+    pub fn new(limits: Arc<RateLimits>, workers: Arc<Workers>, drain: watch::Receiver<bool>) -> Self {
+        Self { limits, workers, drain }
     }
 }
 
@@ -39,7 +43,8 @@ impl ReservationService for Reservations {
         &self,
         requests: Request<Streaming<ReserveAndCommitRequest>>,
     ) -> Result<Response<Self::ReserveAndCommitStream>, Status> {
-        let (limits, mut drain) = (Arc::clone(&self.limits), self.drain.clone());
+        let (limits, workers, mut drain) =
+            (Arc::clone(&self.limits), Arc::clone(&self.workers), self.drain.clone());
         let over = async move {
             let draining = async { drop(drain.wait_for(|draining| *draining).await) };
             drop(tokio::time::timeout(LONGEST, draining).await);
@@ -47,10 +52,29 @@ impl ReservationService for Reservations {
         // A request that cannot be read, or a caller that is gone, is the end of the stream.
         let requests = requests.into_inner().take_while(|request| ready(request.is_ok()));
         let answers = requests.take_until(Box::pin(over)).filter_map(|request| ready(request.ok()));
+        let mut settled: Option<Settled> = None;
+        // Dropped with the stream.
+        let mut presence: Option<Presence> = None;
         let answers = answers
             .map(move |request| {
-                let limits = Arc::clone(&limits);
-                async move { Ok(answer(&limits, request).await) }
+                let (limits, workers) = (Arc::clone(&limits), Arc::clone(&workers));
+                let mut entered = None;
+                if presence.is_none() && !request.worker.is_empty() {
+                    presence = workers.enter(&request.worker);
+                    entered = presence.as_ref().map(|presence| presence.worker().to_owned());
+                }
+                // Nobody is refused because of a commit that was sent before: every reserve waits for those in front of it.
+                let before = settled.clone();
+                let done = request.commit.is_some().then(oneshot::channel::<()>).map(|(done, is_done)| {
+                    settled = Some(is_done.shared());
+                    done
+                });
+                async move {
+                    if let Some(worker) = entered {
+                        workers.attend(&worker).await;
+                    }
+                    Ok(answer(&limits, request, before, done).await)
+                }
             })
             .buffer_unordered(AT_ONCE);
         let hello = once(ready(Ok(ReserveAndCommitResponse::default())));
@@ -58,23 +82,32 @@ impl ReservationService for Reservations {
     }
 }
 
-async fn answer(limits: &RateLimits, request: ReserveAndCommitRequest) -> ReserveAndCommitResponse {
-    let ReserveAndCommitRequest { number, reserve, commit } = request;
-    let reserve = async {
-        match reserve {
-            Some(request) => Some(limits.reserve_timed(request).await),
-            None => None,
-        }
-    };
-    let commit = async {
-        match commit {
-            Some(request) => Some(limits.commit_timed(request).await),
-            None => None,
-        }
-    };
-    let (reserve, commit) = tokio::join!(reserve, commit);
-    let (reserve, reserve_status) = split(reserve);
-    let (commit, commit_status) = split(commit);
+/// Resolves when every commit up to one message of the stream has been carried out.
+type Settled = Shared<oneshot::Receiver<()>>;
+
+async fn answer(
+    limits: &RateLimits,
+    request: ReserveAndCommitRequest,
+    before: Option<Settled>,
+    done: Option<oneshot::Sender<()>>,
+) -> ReserveAndCommitResponse {
+    let ReserveAndCommitRequest { number, reserve, commit, .. } = request;
+    let (commit, commit_status) = split(match commit {
+        Some(request) => Some(limits.commit_timed(request).await),
+        None => None,
+    });
+    // Where those before were dropped unanswered, nobody waits for this any more.
+    if let Some(before) = before {
+        drop(before.await);
+    }
+    if let Some(done) = done {
+        // Nobody may be waiting.
+        done.send(()).unwrap_or_default();
+    }
+    let (reserve, reserve_status) = split(match reserve {
+        Some(request) => Some(limits.reserve_timed(request).await),
+        None => None,
+    });
     ReserveAndCommitResponse { number, reserve, commit, reserve_status, commit_status }
 }
 

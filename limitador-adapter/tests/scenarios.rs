@@ -8,7 +8,7 @@ use e2e::scenario::{AdapterFate, Answer, Date, Ending, Evasion, Player, Request,
 use e2e::wait;
 use engine::exchange::{Effect, Event, Exchange, InForce as FilterPlan, ReservationId};
 use engine::health::Health;
-use engine::outbox::Outbox;
+use engine::outbox::{Outbox, Route};
 use engine::refusal::Headers;
 use expression::facts::{Facts, Need};
 use expression::identity;
@@ -39,14 +39,14 @@ use tokio::sync::watch;
 fn main() {
     let arguments = Arguments::from_args();
     let redis = Arc::new(LazyLock::new(Redis::start as fn() -> Redis));
-    let memory = || -> Arc<dyn Ledger> { Arc::new(MemoryLedger::new(10_000, Moment::now())) };
+    let memory = || -> Arc<dyn Ledger> { Arc::new(MemoryLedger::new(10_000_usize, Moment::now())) };
     let mut trials = Vec::new();
     for (database, (name, path)) in (1..).zip(Story::all()) {
         let (own, redis) = (path.clone(), Arc::clone(&redis));
         trials.push(Trial::test(format!("memory/{name}"), move || play(Story::read(&path), memory)));
         let on_redis = move || -> Arc<dyn Ledger> {
             let place = redis.url(database).parse().unwrap();
-            let ledger = RedisLedger::new(place, 10_000).unwrap();
+            let ledger = RedisLedger::new(place, Some(10_000_usize.into())).unwrap();
             Arc::new(ledger.with_the_callers_time().with_patience(10 * wait::DEADLINE))
         };
         trials.push(Trial::test(format!("redis/{name}"), move || play(Story::read(&own), on_redis)));
@@ -184,14 +184,15 @@ impl Native {
     /// Tells the adapter what it has not heard, if it is there.
     fn tell(&mut self) {
         let ms = self.milliseconds();
-        while let Some(call) = self.outbox.send(ms) {
+        while let Some(call) = self.outbox.send(Route::Unary, ms) {
             if self.away {
-                self.outbox.answered(Err(CallFailure::Timeout), ms);
+                self.outbox.answered(call.number, Err(CallFailure::Timeout), ms);
                 return;
             }
-            let answer =
-                self.runtime.block_on(self.limiter.commit(Message::decode(&*call).unwrap(), self.now));
-            self.outbox.answered(Ok(answer.unwrap()), ms);
+            let answer = self
+                .runtime
+                .block_on(self.limiter.commit(Message::decode(&*call.message).unwrap(), self.now));
+            self.outbox.answered(call.number, Ok(answer.unwrap()), ms);
         }
     }
 

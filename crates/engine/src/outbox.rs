@@ -1,10 +1,11 @@
-//! What has to be told to the adapter after an exchange: a bounded queue of settlements, of which at most one call
-//! is under way. What settles meanwhile goes in the next call, so an idle gateway waits for nothing and a busy one
-//! sends few calls. Time is given in milliseconds of any clock that does not run backwards.
+//! What has to be told to the adapter after an exchange: a bounded queue of settlements. The timer sends one call at a
+//! time, and what settles meanwhile goes in the next one, so an idle gateway waits for nothing and a busy one sends few
+//! calls. A reserve waits for none of them: what has settled before it is sent before it, so that no client is refused
+//! because of its own finished request. Time is given in milliseconds of any clock that does not run backwards.
 
 use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::CommitResponse;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// An encoded `CommitRequest`: the end of one reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,9 @@ pub struct Settlement(pub(crate) Vec<u8>);
 /// The most that one call carries, in settlements and in bytes: gRPC servers take 4 MB.
 const BATCH: usize = 256;
 const LONGEST: usize = 1 << 20;
+/// The most that a reserve carries as copies, in bytes; less while the adapter fails.
+const COPIED: usize = 64 << 10;
+const COPIED_AFTER_FAILURE: usize = 8 << 10;
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: u64 = 100;
 /// The longest pause.
@@ -21,16 +25,46 @@ const LONGEST_PAUSE: u64 = 5_000;
 /// The queue.
 #[derive(Debug)]
 pub struct Outbox {
-    queue: VecDeque<Settlement>,
+    waiting: VecDeque<Settlement>,
+    /// Calls without an answer.
+    calls: BTreeMap<CallNumber, Call>,
+    number: CallNumber,
     /// How many bytes the settlements have together, and may have.
     size: usize,
     capacity: usize,
-    /// How many at the front the call under way carries.
-    under_way: usize,
     failures: u32,
     /// One at a time, after the adapter refused a call for good: one of them is at fault.
     single: bool,
     not_before: u64,
+}
+
+/// Tells the calls of an outbox apart.
+pub type CallNumber = u64;
+
+#[derive(Debug)]
+struct Call {
+    settlements: Vec<Settlement>,
+    route: Route,
+    /// The timer has one such call at a time, and pauses when it fails.
+    is_timed: bool,
+}
+
+/// How a commit travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// In the stream, in which a later reserve cannot overtake it.
+    Stream,
+    /// As a call of its own, which the adapter may see after a later reserve.
+    Unary,
+}
+
+/// A commit to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Names it when its answer comes.
+    pub number: CallNumber,
+    /// An encoded `CommitRequest`.
+    pub message: Vec<u8>,
 }
 
 /// What an answer meant.
@@ -47,8 +81,16 @@ pub struct Answer {
 impl Outbox {
     /// An empty queue for at most `capacity` bytes of settlements, beside those under way, and always for one.
     pub fn new(capacity: usize) -> Self {
-        let queue = VecDeque::new();
-        Self { queue, size: 0, capacity, under_way: 0, failures: 0, single: false, not_before: 0 }
+        Self {
+            waiting: VecDeque::new(),
+            calls: BTreeMap::new(),
+            number: 0,
+            size: 0,
+            capacity,
+            failures: 0,
+            single: false,
+            not_before: 0,
+        }
     }
 
     /// Queues a settlement. How many of the oldest waiting ones had to be dropped for it.
@@ -56,79 +98,153 @@ impl Outbox {
         self.size = self.size.saturating_add(settlement.0.len());
         let mut dropped = 0_usize;
         while self.size > self.capacity
-            && let Some(oldest) = self.queue.remove(self.under_way)
+            && let Some(oldest) = self.waiting.pop_front()
         {
             self.size = self.size.saturating_sub(oldest.0.len());
             dropped = dropped.saturating_add(1);
         }
-        self.queue.push_back(settlement);
+        self.waiting.push_back(settlement);
         dropped
     }
 
-    /// The next Commit call, if there is something to send, none is under way, and no pause is on.
-    pub fn send(&mut self, now: u64) -> Option<Vec<u8>> {
-        if self.under_way > 0 || now < self.not_before {
+    /// The timer's next call, if there is something to send, its last call is answered, and no pause is on.
+    pub fn send(&mut self, route: Route, now: u64) -> Option<Commit> {
+        if self.is_timed_under_way() || self.is_paused(now) {
             return None;
         }
-        let batch = if self.single { 1 } else { BATCH };
-        let mut waiting = self.queue.iter().take(batch);
-        let mut call = waiting.next()?.0.clone();
-        self.under_way = 1;
-        for further in waiting {
-            if call.len().saturating_add(further.0.len()) > LONGEST {
-                break;
-            }
-            call::add_further(&mut call, &further.0);
-            self.under_way = self.under_way.saturating_add(1);
-        }
-        Some(call)
+        self.take(if self.single { 1 } else { BATCH }, route, true)
     }
 
-    /// The call under way has been answered, or has failed.
-    pub fn answered(&mut self, reply: Result<CommitResponse, CallFailure>, now: u64) -> Answer {
-        let sent = std::mem::take(&mut self.under_way);
+    /// A call to be sent in the stream right before a reserve, whatever else is under way.
+    pub fn send_before_reserve(&mut self, now: u64) -> Option<Commit> {
+        if self.single || self.is_paused(now) {
+            return None;
+        }
+        self.take(BATCH, Route::Stream, false)
+    }
+
+    /// Whether more waits than one call carries.
+    pub fn exceeds_a_call(&self) -> bool {
+        self.waiting.len() > BATCH
+    }
+
+    /// What a reserve that travels like this carries itself, because it could be judged before it otherwise: copies, since
+    /// settling twice changes nothing. The newest: those are the ones that a caller may just have seen end.
+    pub fn copies(&self, route: Route, now: u64) -> Vec<&[u8]> {
+        let may_be_late = |call: &&Call| route == Route::Unary || call.route == Route::Unary;
+        let overtaken = self.calls.values().rev().filter(may_be_late);
+        let sent = overtaken.flat_map(|call| call.settlements.iter().rev());
+        let most = if self.is_paused(now) { COPIED_AFTER_FAILURE } else { COPIED };
+        let mut size = 0_usize;
+        let newest = self.waiting.iter().rev().chain(sent).map(|settlement| settlement.0.as_slice());
+        let fits = |settlement: &&[u8]| {
+            size = size.saturating_add(settlement.len());
+            size <= most
+        };
+        newest.take(BATCH).take_while(fits).collect()
+    }
+
+    /// A call has been answered, or has failed.
+    pub fn answered(
+        &mut self,
+        number: CallNumber,
+        reply: Result<CommitResponse, CallFailure>,
+        now: u64,
+    ) -> Answer {
+        let Some(call) = self.calls.remove(&number) else { return Answer::default() };
+        let sent = call.settlements.len();
         match reply {
             Ok(response) => {
                 // A server that does not know `settled` leaves 0 and has settled the first alone.
                 let settled =
                     usize::try_from(response.settled).unwrap_or(sent).clamp(1, sent.max(1)).min(sent);
-                self.forget(settled);
-                self.failures = 0;
-                self.single = false;
+                self.put_back(call.settlements, settled);
+                if call.is_timed {
+                    self.failures = 0;
+                    self.single = false;
+                }
                 Answer { settled, ..Answer::default() }
             }
             Err(failure) if failure.is_final() && sent == 1 => {
-                self.forget(1);
+                self.put_back(call.settlements, 1);
                 Answer { dropped: 1, ..Answer::default() }
             }
             Err(failure) => {
-                self.single = failure.is_final();
-                let pause = FIRST_PAUSE << self.failures.min(16);
-                self.not_before = now.saturating_add(pause.min(LONGEST_PAUSE));
-                self.failures = self.failures.saturating_add(1);
+                self.put_back(call.settlements, 0);
+                if call.is_timed {
+                    self.single = failure.is_final();
+                    let pause = FIRST_PAUSE << self.failures.min(16);
+                    self.not_before = now.saturating_add(pause.min(LONGEST_PAUSE));
+                    self.failures = self.failures.saturating_add(1);
+                }
                 Answer { retried: sent, ..Answer::default() }
             }
         }
     }
 
+    /// The stream in which these calls were sent has ended before their answers: the adapter may be well, and what they
+    /// carried is sent again at once.
+    pub fn returned(&mut self, numbers: impl DoubleEndedIterator<Item = CallNumber>) -> Answer {
+        let mut retried = 0_usize;
+        for number in numbers.rev() {
+            if let Some(call) = self.calls.remove(&number) {
+                retried = retried.saturating_add(call.settlements.len());
+                self.put_back(call.settlements, 0);
+            }
+        }
+        Answer { retried, ..Answer::default() }
+    }
+
     /// When something waits and only the time keeps it: when to send again.
     pub fn wake_at(&self) -> Option<u64> {
-        (self.under_way == 0 && !self.queue.is_empty()).then_some(self.not_before)
+        (!self.waiting.is_empty() && !self.is_timed_under_way()).then_some(self.not_before)
     }
 
     /// How many have not been acknowledged.
     pub fn len(&self) -> usize {
-        self.queue.len()
+        let sent = self.calls.values().map(|call| call.settlements.len());
+        sent.fold(self.waiting.len(), usize::saturating_add)
     }
 
     /// Whether all has been acknowledged.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.waiting.is_empty() && self.calls.is_empty()
     }
 
-    fn forget(&mut self, count: usize) {
-        let forgotten = self.queue.drain(..count.min(self.queue.len()));
-        self.size = self.size.saturating_sub(forgotten.map(|settlement| settlement.0.len()).sum());
+    fn is_timed_under_way(&self) -> bool {
+        self.calls.values().any(|call| call.is_timed)
+    }
+
+    fn is_paused(&self, now: u64) -> bool {
+        now < self.not_before
+    }
+
+    fn take(&mut self, most: usize, route: Route, is_timed: bool) -> Option<Commit> {
+        let first = self.waiting.pop_front()?;
+        let mut message = first.0.clone();
+        let mut settlements = vec![first];
+        let fits = |size: usize, next: &Settlement| size.saturating_add(next.0.len()) <= LONGEST;
+        while settlements.len() < most
+            && self.waiting.front().is_some_and(|next| fits(message.len(), next))
+            && let Some(further) = self.waiting.pop_front()
+        {
+            call::add_further(&mut message, &further.0);
+            settlements.push(further);
+        }
+        self.number = self.number.wrapping_add(1);
+        self.calls.insert(self.number, Call { settlements, route, is_timed });
+        Some(Commit { number: self.number, message })
+    }
+
+    /// The first `settled` of them are done with; the others wait again, where they were.
+    fn put_back(&mut self, settlements: Vec<Settlement>, settled: usize) {
+        let done = settlements.iter().take(settled).map(|settlement| settlement.0.len()).sum();
+        self.size = self.size.saturating_sub(done);
+        settlements
+            .into_iter()
+            .skip(settled)
+            .rev()
+            .for_each(|settlement| self.waiting.push_front(settlement));
     }
 }
 
@@ -142,9 +258,18 @@ mod tests {
         Settlement(call::commit(id, std::iter::empty()))
     }
 
-    fn ids(call: Option<Vec<u8>>) -> Vec<String> {
-        let Some(call) = call else { return Vec::new() };
-        let request = CommitRequest::decode(&*call).unwrap();
+    fn send(outbox: &mut Outbox, now: u64) -> Option<Commit> {
+        outbox.send(Route::Stream, now)
+    }
+
+    /// The last call that was sent is answered.
+    fn answered(outbox: &mut Outbox, reply: Result<CommitResponse, CallFailure>, now: u64) -> Answer {
+        outbox.answered(outbox.number, reply, now)
+    }
+
+    fn ids(commit: Option<Commit>) -> Vec<String> {
+        let Some(commit) = commit else { return Vec::new() };
+        let request = CommitRequest::decode(&*commit.message).unwrap();
         let further = request.further.into_iter().map(|commit| commit.reservation_id);
         std::iter::once(request.reservation_id).chain(further).collect()
     }
@@ -157,13 +282,13 @@ mod tests {
     fn what_settles_during_a_call_goes_together_in_the_next() {
         let mut outbox = Outbox::new(1000);
         assert_eq!(outbox.push(settlement("a")), 0);
-        assert_eq!(ids(outbox.send(0)), ["a"]);
+        assert_eq!(ids(send(&mut outbox, 0)), ["a"]);
         outbox.push(settlement("b"));
         outbox.push(settlement("c"));
-        assert_eq!(outbox.send(0), None, "one call at a time");
-        assert_eq!(outbox.answered(reply(1), 1).settled, 1);
-        assert_eq!(ids(outbox.send(1)), ["b", "c"]);
-        assert_eq!(outbox.answered(reply(2), 2).settled, 2);
+        assert_eq!(send(&mut outbox, 0), None, "one call at a time");
+        assert_eq!(answered(&mut outbox, reply(1), 1).settled, 1);
+        assert_eq!(ids(send(&mut outbox, 1)), ["b", "c"]);
+        assert_eq!(answered(&mut outbox, reply(2), 2).settled, 2);
         assert!(outbox.is_empty() && outbox.wake_at().is_none());
     }
 
@@ -174,16 +299,16 @@ mod tests {
         let mut now = 0;
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            assert_eq!(ids(outbox.send(now)), ["a"]);
-            assert_eq!(outbox.answered(Err(CallFailure::Unavailable), now).retried, 1);
+            assert_eq!(ids(send(&mut outbox, now)), ["a"]);
+            assert_eq!(answered(&mut outbox, Err(CallFailure::Unavailable), now).retried, 1);
             let wake = outbox.wake_at().unwrap();
-            assert_eq!(outbox.send(wake - 1), None);
+            assert_eq!(send(&mut outbox, wake - 1), None);
             pauses.push(wake - now);
             now = wake;
         }
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        assert_eq!(ids(outbox.send(now)), ["a"]);
-        outbox.answered(reply(1), now);
+        assert_eq!(ids(send(&mut outbox, now)), ["a"]);
+        answered(&mut outbox, reply(1), now);
         assert!(outbox.is_empty());
     }
 
@@ -191,16 +316,16 @@ mod tests {
     fn a_full_queue_drops_the_oldest_that_is_not_under_way() {
         let mut outbox = Outbox::new(3 * settlement("a").0.len());
         outbox.push(settlement("a"));
-        outbox.send(0);
+        send(&mut outbox, 0);
         outbox.push(settlement("b"));
         outbox.push(settlement("c"));
         assert_eq!(outbox.push(settlement("d")), 1);
-        outbox.answered(reply(1), 0);
-        assert_eq!(ids(outbox.send(0)), ["c", "d"]);
+        answered(&mut outbox, reply(1), 0);
+        assert_eq!(ids(send(&mut outbox, 0)), ["c", "d"]);
         assert_eq!(outbox.push(settlement(&"e".repeat(100))), 0, "but for what is under way");
-        outbox.answered(reply(2), 0);
+        answered(&mut outbox, reply(2), 0);
         assert_eq!(outbox.push(settlement("f")), 1);
-        assert_eq!(ids(outbox.send(0)), ["f"]);
+        assert_eq!(ids(send(&mut outbox, 0)), ["f"]);
     }
 
     #[test]
@@ -210,11 +335,11 @@ mod tests {
             outbox.push(settlement(&format!("{number}{}", "x".repeat(300_000))));
         }
         let mut sent = Vec::new();
-        while let Some(call) = outbox.send(0) {
-            assert!(call.len() <= LONGEST);
-            let count = ids(Some(call)).len();
+        while let Some(commit) = send(&mut outbox, 0) {
+            assert!(commit.message.len() <= LONGEST);
+            let count = ids(Some(commit)).len();
             sent.push(count);
-            outbox.answered(reply(count as u64), 0);
+            answered(&mut outbox, reply(count as u64), 0);
         }
         assert_eq!(sent, [3, 3, 3, 1]);
     }
@@ -225,10 +350,10 @@ mod tests {
         for id in ["a", "b", "c"] {
             outbox.push(settlement(id));
         }
-        assert_eq!(ids(outbox.send(0)), ["a", "b", "c"]);
-        assert_eq!(outbox.answered(Ok(CommitResponse::default()), 0).settled, 1);
-        assert_eq!(ids(outbox.send(0)), ["b", "c"]);
-        assert_eq!(outbox.answered(reply(u64::MAX), 0).settled, 2, "never more than were sent");
+        assert_eq!(ids(send(&mut outbox, 0)), ["a", "b", "c"]);
+        assert_eq!(answered(&mut outbox, Ok(CommitResponse::default()), 0).settled, 1);
+        assert_eq!(ids(send(&mut outbox, 0)), ["b", "c"]);
+        assert_eq!(answered(&mut outbox, reply(u64::MAX), 0).settled, 2, "never more than were sent");
     }
 
     #[test]
@@ -237,20 +362,83 @@ mod tests {
         outbox.push(settlement("bad"));
         outbox.push(settlement("good"));
         let mut now = 0;
-        assert_eq!(ids(outbox.send(now)).len(), 2);
-        assert_eq!(outbox.answered(Err(CallFailure::Status(3)), now).retried, 2);
+        assert_eq!(ids(send(&mut outbox, now)).len(), 2);
+        assert_eq!(answered(&mut outbox, Err(CallFailure::Status(3)), now).retried, 2);
         now = outbox.wake_at().unwrap();
-        assert_eq!(ids(outbox.send(now)), ["bad"]);
-        assert_eq!(outbox.answered(Err(CallFailure::Status(3)), now).dropped, 1);
-        assert_eq!(ids(outbox.send(now)), ["good"]);
+        assert_eq!(ids(send(&mut outbox, now)), ["bad"]);
+        assert_eq!(answered(&mut outbox, Err(CallFailure::Status(3)), now).dropped, 1);
+        assert_eq!(ids(send(&mut outbox, now)), ["good"]);
     }
 
     #[test]
     fn an_answer_that_cannot_be_read_is_a_failure() {
         let mut outbox = Outbox::new(1000);
         outbox.push(settlement("a"));
-        outbox.send(0);
-        assert_eq!(outbox.answered(call::reply(Ok(&[0xff])), 0).retried, 1);
+        send(&mut outbox, 0);
+        assert_eq!(answered(&mut outbox, call::reply(Ok(&[0xff])), 0).retried, 1);
         assert_eq!(outbox.len(), 1);
+    }
+
+    fn copied(outbox: &Outbox, route: Route, now: u64) -> Vec<String> {
+        let copies = outbox.copies(route, now).into_iter();
+        copies.map(|copy| CommitRequest::decode(copy).unwrap().reservation_id).collect()
+    }
+
+    #[test]
+    fn what_has_settled_goes_with_a_reserve_whatever_else_is_under_way() {
+        let mut outbox = Outbox::new(1000);
+        outbox.push(settlement("a"));
+        let first = send(&mut outbox, 0).unwrap();
+        outbox.push(settlement("b"));
+        let second = outbox.send_before_reserve(0).unwrap();
+        outbox.push(settlement("c"));
+        assert_eq!(send(&mut outbox, 0), None, "the timer waits for its own call");
+        let third = outbox.send_before_reserve(0).unwrap();
+        assert_eq!(outbox.send_before_reserve(0), None);
+        assert_eq!(copied(&outbox, Route::Stream, 0), Vec::<String>::new(), "the stream keeps the order");
+        assert_eq!(copied(&outbox, Route::Unary, 0), ["c", "b", "a"]);
+        assert_eq!(outbox.answered(third.number, reply(1), 1).settled, 1);
+        assert_eq!(outbox.answered(third.number, reply(1), 1), Answer::default(), "an answer counts once");
+        assert_eq!(outbox.answered(first.number, reply(1), 1).settled, 1);
+        assert_eq!(outbox.answered(second.number, Err(CallFailure::Unavailable), 1).retried, 1);
+        assert_eq!(ids(send(&mut outbox, 1)), ["b"], "only the timer's own failures make it wait");
+    }
+
+    #[test]
+    fn a_reserve_carries_copies_of_what_might_come_after_it() {
+        let mut outbox = Outbox::new(usize::MAX);
+        outbox.push(settlement("a"));
+        let unary = outbox.send(Route::Unary, 0).unwrap();
+        outbox.push(settlement("b"));
+        let streamed = outbox.send_before_reserve(0).unwrap();
+        assert_eq!(ids(Some(streamed)), ["b"]);
+        assert_eq!(copied(&outbox, Route::Stream, 0), ["a"]);
+        outbox.answered(unary.number, Err(CallFailure::Unavailable), 0);
+        assert_eq!(outbox.send_before_reserve(0), None, "an adapter that fails gets no further calls");
+        assert_eq!(copied(&outbox, Route::Stream, 0), ["a"], "but what a reserve depends on");
+        for number in 0..1000 {
+            outbox.push(settlement(&format!("{number}{}", "x".repeat(1000))));
+        }
+        let sizes = [0, outbox.not_before].map(|now| {
+            let copies = outbox.copies(Route::Unary, now);
+            assert!(
+                copies.first().is_some_and(|copy| *copy == settlement(&format!("999{}", "x".repeat(1000))).0)
+            );
+            copies.iter().map(|copy| copy.len()).sum::<usize>()
+        });
+        assert!(sizes[0] <= COPIED_AFTER_FAILURE && sizes[1] <= COPIED && sizes[1] > COPIED / 2, "{sizes:?}");
+    }
+
+    #[test]
+    fn what_a_stream_leaves_is_sent_again_at_once_and_in_order() {
+        let mut outbox = Outbox::new(1000);
+        outbox.push(settlement("a"));
+        let first = send(&mut outbox, 0).unwrap();
+        outbox.push(settlement("b"));
+        let second = outbox.send_before_reserve(0).unwrap();
+        outbox.push(settlement("c"));
+        assert_eq!(outbox.returned([first.number, second.number].into_iter()).retried, 2);
+        assert_eq!(outbox.wake_at(), Some(0));
+        assert_eq!(ids(outbox.send_before_reserve(0)), ["a", "b", "c"]);
     }
 }

@@ -27,6 +27,9 @@ pub struct Denial {
     pub body: Vec<u8>,
 }
 
+/// Where only holds are in the way, it is worth asking again after this many milliseconds.
+const HELD_UP_MS: u64 = 2_000;
+
 /// What was asked of one rate, and what the adapter said.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing<'a> {
@@ -43,6 +46,17 @@ impl Standing<'_> {
     /// Whether it would refuse even if nothing were used.
     fn never_fits(&self) -> bool {
         self.is_over() && self.hold.amount > self.max()
+    }
+
+    /// Whether only holds are in the way: what was charged leaves room, and so may the end of any request under way.
+    fn is_held_up(&self) -> bool {
+        let used = self.status.and_then(|status| status.used);
+        self.is_over() && used.is_some_and(|used| used.saturating_add(self.hold.amount) <= self.max())
+    }
+
+    /// When there may be room for it.
+    fn retry_ms(&self) -> u64 {
+        if self.is_held_up() { self.reset_ms().clamp(1, HELD_UP_MS) } else { self.reset_ms().max(1) }
     }
 
     fn max(&self) -> u64 {
@@ -128,13 +142,13 @@ pub(crate) fn over_limit(
 ) -> (Denial, Option<Count>) {
     let mut headers = headers(standings);
     let refused = standings.iter().filter(|standing| standing.is_over());
-    let named = refused.max_by_key(|standing| (standing.never_fits(), standing.reset_ms()));
+    let named = refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms()));
     let Some(named) = named else {
         // A server that does not say which rate refused.
         let told = Told { message: "Rate limit exceeded.".into(), kind: "tokens", ..Told::over() };
         return (told.denial(dialect, headers), None);
     };
-    let retry_ms = (!named.never_fits()).then(|| named.reset_ms().max(1));
+    let retry_ms = (!named.never_fits()).then(|| named.retry_ms());
     match retry_ms {
         None => headers.push(("x-should-retry".into(), "false".into())),
         Some(ms) => {
@@ -175,11 +189,15 @@ fn message(named: &Standing<'_>, retry_ms: Option<u64>) -> String {
                  Retrying does not help: {hint}."
             )
         }
-        Some(ms) => format!(
-            "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {left} remaining, {needed} \
-             needed. Please try again in {}.",
-            go_duration(ms)
-        ),
+        Some(ms) => {
+            let held_up = named.is_held_up() && rate.rate.window != Window::Now;
+            let others = if held_up { "; other requests in flight hold the rest" } else { "" };
+            format!(
+                "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {left} remaining, {needed} \
+                 needed{others}. Please try again in {}.",
+                go_duration(ms)
+            )
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! A call is answered, or its time is over, or the stream ends and hands it back to be made in another way. So none
 //! is forgotten, whatever the adapter does. `Caller` is whoever waits, known to the shell alone.
 
+use crate::outbox::{CallNumber, Commit};
 use prost::Message;
 use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::{CommitResponse, ReserveResponse};
@@ -27,8 +28,9 @@ pub struct CallStream<Caller> {
     state: State,
     /// In the order in which they were sent, which is the order in which their time is over.
     reserves: BTreeMap<u64, Waiting<Caller>>,
-    /// When the commit under way was sent.
-    commit: Option<u64>,
+    /// Commits without an answer, by the numbers of their messages: when they were sent, and what the outbox calls them.
+    commits: BTreeMap<u64, (u64, CallNumber)>,
+    /// Of the last message.
     number: u64,
     failures: u32,
 }
@@ -55,8 +57,8 @@ struct Waiting<Caller> {
 pub struct Heard<Caller> {
     /// To a reserve that still waits.
     pub reserve: Option<(Caller, Result<ReserveResponse, CallFailure>)>,
-    /// To the commit under way.
-    pub commit: Option<Result<CommitResponse, CallFailure>>,
+    /// To a commit that is under way.
+    pub commit: Option<(CallNumber, Result<CommitResponse, CallFailure>)>,
 }
 
 /// What a stream that has ended leaves to be done in another way.
@@ -64,8 +66,8 @@ pub struct Heard<Caller> {
 pub struct Left<Caller> {
     /// Reserves without an answer.
     pub reserves: Vec<Unanswered<Caller>>,
-    /// A commit had no answer.
-    pub commit: bool,
+    /// Commits without an answer, in order.
+    pub commits: Vec<CallNumber>,
 }
 
 /// A reserve to be sent again.
@@ -82,8 +84,8 @@ pub struct Unanswered<Caller> {
 impl<Caller> CallStream<Caller> {
     /// To be opened at once. `patience`: how long a reserve may take, in milliseconds.
     pub fn new(patience: u64) -> Self {
-        let (state, reserves) = (State::Closed(0), BTreeMap::new());
-        Self { patience, state, reserves, commit: None, number: 0, failures: 0 }
+        let (state, reserves, commits) = (State::Closed(0), BTreeMap::new(), BTreeMap::new());
+        Self { patience, state, reserves, commits, number: 0, failures: 0 }
     }
 
     /// Whether to open a stream now. It then counts as opening.
@@ -100,25 +102,37 @@ impl<Caller> CallStream<Caller> {
         matches!(self.state, State::Open(_))
     }
 
-    /// The message that sends a reserve, and a commit with it.
-    pub fn reserve(&mut self, message: Vec<u8>, commit: Option<&[u8]>, caller: Caller, now: u64) -> Vec<u8> {
-        self.number = self.number.wrapping_add(1);
-        let sent = call::streamed(self.number, Some(&message), commit);
-        self.reserves.insert(self.number, Waiting { sent: now, message, caller });
-        self.committing(commit, now);
+    /// The message that sends a reserve, and with it a commit that the adapter carries out before. `copies` are further
+    /// settlements that the reserve itself carries.
+    pub fn reserve(
+        &mut self,
+        message: Vec<u8>,
+        copies: &[&[u8]],
+        commit: Option<&Commit>,
+        caller: Caller,
+        now: u64,
+    ) -> Vec<u8> {
+        let number = self.next(commit, now);
+        let commit = commit.map(|commit| commit.message.as_slice());
+        let sent = match copies {
+            [] => call::streamed(number, Some(&message), commit),
+            copies => call::streamed(number, Some(&call::with_commits(&message, copies)), commit),
+        };
+        self.reserves.insert(number, Waiting { sent: now, message, caller });
         sent
     }
 
     /// The message that sends a commit alone.
-    pub fn commit(&mut self, commit: &[u8], now: u64) -> Vec<u8> {
-        self.committing(Some(commit), now);
-        call::streamed(0, None, Some(commit))
+    pub fn commit(&mut self, commit: &Commit, now: u64) -> Vec<u8> {
+        call::streamed(self.next(Some(commit), now), None, Some(&commit.message))
     }
 
-    fn committing(&mut self, commit: Option<&[u8]>, now: u64) {
-        if commit.is_some() {
-            self.commit = Some(now);
+    fn next(&mut self, commit: Option<&Commit>, now: u64) -> u64 {
+        self.number = self.number.wrapping_add(1);
+        if let Some(commit) = commit {
+            self.commits.insert(self.number, (now, commit.number));
         }
+        self.number
     }
 
     /// An answer has come. An error: it cannot be read, and the stream is of no use.
@@ -128,10 +142,10 @@ impl<Caller> CallStream<Caller> {
         self.failures = 0;
         let waiting = self.reserves.remove(&answer.number);
         let reserve = waiting.map(|waiting| (waiting.caller, said(answer.reserve, answer.reserve_status)));
-        // An answer without a commit leaves the one under way as it is.
-        let commit = (answer.commit.is_some() || answer.commit_status != 0)
-            .then(|| said(answer.commit, answer.commit_status))
-            .filter(|_| self.commit.take().is_some());
+        // An answer without a commit leaves those under way as they are.
+        let of_commit = answer.commit.is_some() || answer.commit_status != 0;
+        let committed = of_commit.then(|| self.commits.remove(&answer.number)).flatten();
+        let commit = committed.map(|(_, number)| (number, said(answer.commit, answer.commit_status)));
         Ok(Heard { reserve, commit })
     }
 
@@ -155,7 +169,7 @@ impl<Caller> CallStream<Caller> {
             State::Open(heard) => {
                 let over = |sent: u64, patience: u64| now >= sent.max(heard).saturating_add(patience);
                 self.reserves.values().next().is_some_and(|first| over(first.sent, self.patience))
-                    || self.commit.is_some_and(|sent| over(sent, COMMIT_PATIENCE))
+                    || self.commits.values().next().is_some_and(|(sent, _)| over(*sent, COMMIT_PATIENCE))
             }
         }
     }
@@ -172,13 +186,14 @@ impl<Caller> CallStream<Caller> {
             Unanswered { caller, message, patience }
         };
         let reserves = std::mem::take(&mut self.reserves).into_values().map(unanswered).collect();
-        Left { reserves, commit: self.commit.take().is_some() }
+        let commits = std::mem::take(&mut self.commits).into_values().map(|(_, number)| number).collect();
+        Left { reserves, commits }
     }
 
     /// When there is something to do, even if nothing comes.
     pub fn wake_at(&self) -> Option<u64> {
         let reserve = self.reserves.values().next().map(|first| first.sent.saturating_add(self.patience));
-        let commit = self.commit.map(|sent| sent.saturating_add(COMMIT_PATIENCE));
+        let commit = self.commits.values().next().map(|(sent, _)| sent.saturating_add(COMMIT_PATIENCE));
         let state = match self.state {
             State::Closed(at) => Some(at),
             State::Opening(since) => Some(since.saturating_add(HELLO_PATIENCE)),
@@ -215,6 +230,10 @@ mod tests {
         assert!(stream.is_open());
     }
 
+    fn commit(number: CallNumber) -> Commit {
+        Commit { number, message: Vec::new() }
+    }
+
     fn answer(number: u64, commit: bool) -> Vec<u8> {
         let reserve = Some(ReserveResponse::default());
         let commit = commit.then(CommitResponse::default);
@@ -233,30 +252,55 @@ mod tests {
     #[test]
     fn a_reserve_carries_a_commit_and_each_is_answered() {
         let mut stream = open();
-        let sent = stream.reserve(call::reserve("a", std::iter::empty()), Some(b""), 7, 10);
+        let sent = stream.reserve(call::reserve("a", std::iter::empty()), &[], Some(&commit(5)), 7, 10);
         let sent = ReserveAndCommitRequest::decode(&*sent).unwrap();
         assert_eq!((sent.number, sent.reserve.unwrap().reservation_id.as_str()), (1, "a"));
         assert!(sent.commit.is_some());
         let heard = stream.heard(&answer(1, true), 11).unwrap();
         assert_eq!(heard.reserve, Some((7, Ok(ReserveResponse::default()))));
-        assert_eq!(heard.commit, Some(Ok(CommitResponse::default())));
+        assert_eq!(heard.commit, Some((5, Ok(CommitResponse::default()))));
         let again = stream.heard(&answer(1, true), 12).unwrap();
         assert_eq!(again, Heard { reserve: None, commit: None }, "nobody is answered twice");
     }
 
     #[test]
+    fn several_commits_may_be_under_way_and_each_is_told_from_the_others() {
+        let mut stream = open();
+        for number in [5, 6, 7] {
+            let sent = stream.commit(&commit(number), number);
+            assert_eq!(ReserveAndCommitRequest::decode(&*sent).unwrap().number, number - 4);
+        }
+        assert_eq!(stream.heard(&answer(2, true), 10).unwrap().commit.unwrap().0, 6);
+        assert_eq!(stream.heard(&answer(2, true), 10).unwrap().commit, None);
+        assert_eq!(stream.heard(&answer(9, true), 10).unwrap().commit, None);
+        assert_eq!(stream.wake_at(), Some(5 + COMMIT_PATIENCE));
+        assert_eq!(stream.closed(11).commits, [5, 7]);
+    }
+
+    #[test]
+    fn a_reserve_carries_what_might_come_after_it_and_is_left_without() {
+        let mut stream = open();
+        let before = call::commit("b", std::iter::empty());
+        let message = call::reserve("a", std::iter::empty());
+        let sent = stream.reserve(message.clone(), &[&before], None, 7, 0);
+        let reserve = ReserveAndCommitRequest::decode(&*sent).unwrap().reserve.unwrap();
+        assert_eq!((reserve.reservation_id.as_str(), reserve.commits.len()), ("a", 1));
+        assert_eq!(reserve.commits[0].reservation_id, "b");
+        assert_eq!(stream.closed(1).reserves[0].message, message);
+    }
+
+    #[test]
     fn a_status_is_a_failure_and_silence_is_none() {
         let mut stream = open();
-        stream.reserve(Vec::new(), None, 7, 0);
-        stream.commit(b"", 0);
+        stream.reserve(Vec::new(), &[], Some(&commit(3)), 7, 0);
         let failed = |number, reserve_status, commit_status| {
             ReserveAndCommitResponse { number, reserve_status, commit_status, ..Default::default() }
                 .encode_to_vec()
         };
         let heard = stream.heard(&failed(1, 14, 3), 1).unwrap();
         assert_eq!(heard.reserve, Some((7, Err(CallFailure::Unavailable))));
-        assert_eq!(heard.commit, Some(Err(CallFailure::Status(3))));
-        stream.reserve(Vec::new(), None, 8, 0);
+        assert_eq!(heard.commit, Some((3, Err(CallFailure::Status(3)))));
+        stream.reserve(Vec::new(), &[], None, 8, 0);
         let heard = stream.heard(&failed(2, 0, 0), 1).unwrap();
         assert_eq!(heard.reserve, Some((8, Err(CallFailure::Malformed))));
         assert_eq!(stream.heard(&[0xff], 2), Err(CallFailure::Malformed));
@@ -265,26 +309,26 @@ mod tests {
     #[test]
     fn one_late_answer_is_a_timeout_and_a_silent_stream_is_stuck() {
         let mut stream = open();
-        stream.reserve(Vec::new(), None, 1, 0);
-        stream.reserve(Vec::new(), None, 2, 50);
+        stream.reserve(Vec::new(), &[], None, 1, 0);
+        stream.reserve(Vec::new(), &[], None, 2, 50);
         stream.heard(&answer(2, false), 60).unwrap();
         assert_eq!(stream.wake_at(), Some(200));
         assert!(!stream.is_stuck(200), "others are answered");
         assert_eq!((stream.overdue(199), stream.overdue(200)), (vec![], vec![1]));
-        stream.reserve(Vec::new(), None, 3, 300);
+        stream.reserve(Vec::new(), &[], None, 3, 300);
         assert!(!stream.is_stuck(499) && stream.is_stuck(500));
     }
 
     #[test]
     fn what_a_stream_leaves_has_the_rest_of_its_time() {
         let mut stream = open();
-        stream.reserve(b"one".to_vec(), Some(b""), 1, 0);
-        stream.reserve(b"two".to_vec(), None, 2, 150);
+        stream.reserve(b"one".to_vec(), &[], Some(&commit(9)), 1, 0);
+        stream.reserve(b"two".to_vec(), &[], None, 2, 150);
         let left = stream.closed(160);
         let unanswered =
             |caller, message: &[u8], patience| Unanswered { caller, message: message.to_vec(), patience };
         assert_eq!(left.reserves, [unanswered(1, b"one", 40), unanswered(2, b"two", 190)]);
-        assert!(left.commit);
+        assert_eq!(left.commits, [9]);
         assert_eq!(stream.wake_at(), Some(260));
         assert!(!stream.open(259) && stream.open(260));
     }
@@ -333,7 +377,8 @@ mod tests {
                     Happening::Reserve(commit) if stream.is_open() => {
                         let caller = asked.len() as u32;
                         asked.push(now);
-                        stream.reserve(Vec::new(), commit.then_some(b""), caller, now);
+                        let commit = commit.then(|| super::tests::commit(now));
+                        stream.reserve(Vec::new(), &[], commit.as_ref(), caller, now);
                     }
                     Happening::Answer(number, commit) if stream.is_open() => {
                         let told = stream.heard(&answer(number, commit), now).unwrap();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
-use engine::outbox::Outbox;
+use engine::outbox::{Outbox, Route};
 use engine::refusal::Denial;
 use expression::facts::Facts;
 use llm::meter::ResponseHead;
@@ -74,7 +74,9 @@ fn charged(effects: &[Effect]) -> u64 {
         .find_map(|effect| if let Effect::Commit(it) = effect { Some(it.clone()) } else { None });
     let mut outbox = Outbox::new(1);
     outbox.push(commit.unwrap_or_else(|| panic!("{effects:?}")));
-    CommitRequest::decode(&*outbox.send(0).unwrap()).unwrap().descriptors[0].hits_addend.unwrap()
+    CommitRequest::decode(&*outbox.send(Route::Unary, 0).unwrap().message).unwrap().descriptors[0]
+        .hits_addend
+        .unwrap()
 }
 
 fn counts(effects: &[Effect]) -> Vec<String> {

@@ -4,7 +4,7 @@
 
 use engine::count::{Count, UsageSource};
 use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
-use engine::outbox::Outbox;
+use engine::outbox::{Outbox, Route};
 use expression::facts::Facts;
 use llm::meter::{Cause, ResponseHead};
 use policy::model::{FailureMode, Policy};
@@ -74,6 +74,7 @@ fn reply(code: Code, statuses: &[(Code, u64, u64, u64)]) -> Vec<u8> {
         limit,
         remaining,
         reset_ms,
+        used: None,
     };
     let statuses = statuses.iter().map(status).collect();
     ReserveResponse { code: code.into(), reservation_id: String::new(), statuses }.encode_to_vec()
@@ -89,7 +90,7 @@ fn commit(effects: &[Effect]) -> (String, Vec<u64>) {
     let [settlement] = settlements.as_slice() else { panic!("one commit: {effects:?}") };
     let mut outbox = Outbox::new(1);
     outbox.push(settlement.clone());
-    let request = CommitRequest::decode(&*outbox.send(0).unwrap()).unwrap();
+    let request = CommitRequest::decode(&*outbox.send(Route::Unary, 0).unwrap().message).unwrap();
     let charges = request.descriptors.iter().map(|descriptor| descriptor.hits_addend.unwrap()).collect();
     (request.reservation_id, charges)
 }

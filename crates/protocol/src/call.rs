@@ -137,6 +137,13 @@ pub fn add_further(call: &mut Vec<u8>, commit: &[u8]) {
     put_bytes(100, commit, call);
 }
 
+/// An encoded [`ReserveRequest`] and the encoded [`CommitRequest`]s that the adapter carries out before it.
+pub fn with_commits(reserve: &[u8], commits: &[&[u8]]) -> Vec<u8> {
+    let mut call = reserve.to_vec();
+    commits.iter().for_each(|commit| put_bytes(101, commit, &mut call));
+    call
+}
+
 /// A `ReserveAndCommitRequest` of encoded messages.
 pub fn streamed(number: u64, reserve: Option<&[u8]>, commit: Option<&[u8]>) -> Vec<u8> {
     let length = |message: Option<&[u8]>| message.map_or(0, <[u8]>::len);
@@ -146,6 +153,13 @@ pub fn streamed(number: u64, reserve: Option<&[u8]>, commit: Option<&[u8]>) -> V
     }
     reserve.into_iter().for_each(|message| put_bytes(2, message, &mut call));
     commit.into_iter().for_each(|message| put_bytes(3, message, &mut call));
+    call
+}
+
+/// The first `ReserveAndCommitRequest` of a stream: it says whose the ids are that begin with this.
+pub fn introduction(worker: &str) -> Vec<u8> {
+    let mut call = Vec::new();
+    put_bytes(4, worker.as_bytes(), &mut call);
     call
 }
 

@@ -25,7 +25,7 @@ pub fn table() -> String {
 
 /// CPU seconds per pair, and latencies, every user having used something before.
 fn measure(users: usize, limits: usize) -> (f64, (f64, f64)) {
-    let ledger = MemoryLedger::new(10_000_000, Moment::now());
+    let ledger = MemoryLedger::new(10_000_000_usize, Moment::now());
     let pair = |user, number: usize| {
         let holds = holds(user, limits);
         let id = format!("gateway-1a2b3c4d-{number:x}");

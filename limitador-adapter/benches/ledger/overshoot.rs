@@ -30,7 +30,7 @@ pub async fn table() -> String {
             for at_once in AT_ONCE {
                 redis.command(&["FLUSHALL"]);
                 let ledgers = match adapters {
-                    0 => vec![Arc::new(MemoryLedger::new(100, Moment::now())) as Arc<dyn Ledger>],
+                    0 => vec![Arc::new(MemoryLedger::new(100_usize, Moment::now())) as Arc<dyn Ledger>],
                     many => (0..many).map(|_| in_redis(&redis)).collect(),
                 };
                 let beyond = overshoot(&ledgers, at_once, used).await;
@@ -44,7 +44,7 @@ pub async fn table() -> String {
 
 fn in_redis(redis: &Redis) -> Arc<dyn Ledger> {
     let place = redis.url(0).parse().expect("its address is a place");
-    Arc::new(RedisLedger::new(place, 100).expect("it is one that can be reached"))
+    Arc::new(RedisLedger::new(place, Some(100_usize.into())).expect("it is one that can be reached"))
 }
 
 /// Everyone asks, and whoever may uses it, all at the same time, until nobody may.

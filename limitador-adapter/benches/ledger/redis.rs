@@ -34,7 +34,9 @@ pub async fn table() -> String {
 async fn measure(users: usize, limits: usize) -> (f64, (f64, f64), f64) {
     let redis = Redis::start();
     let place = redis.url(0).parse().expect("its address is a place");
-    let ledger = Arc::new(RedisLedger::new(place, 10_000_000).expect("it is one that can be reached"));
+    let ledger = Arc::new(
+        RedisLedger::new(place, Some(10_000_000_usize.into())).expect("it is one that can be reached"),
+    );
     let empty = redis.info("used_memory");
     fill(&ledger, users, limits).await;
     let bytes = (redis.info("used_memory") - empty) as f64 / (users * limits) as f64;

@@ -1,20 +1,26 @@
 -- What every script here begins with: time, and the records that they read and write.
 --
 -- KEYS[1] reservations by the time of their next lapse, KEYS[2] buckets by the time to look at them again,
--- KEYS[3] how many holds live; what follows is each script's own. ARGV[1] is the time in ms, empty for the server's.
+-- KEYS[3] how many holds live, KEYS[4] what the buckets of each limit take of the room for counters; what follows is each
+-- script's own. ARGV[1] is the time in ms, empty for the server's.
 --
 -- A bucket is a text "USED END HELD HOLDS UNTIL": what the window that ends at END has used (END 0: there is none), what
--- HOLDS holds hold, and when the last of them lapses. A reservation is "settled", or a packed table:
--- live (its holds may lapse) or not, its holds {bucket, amount, until} and its advances {bucket, amount, END}: what
--- admission itself charged.
+-- HOLDS holds hold, and when the last of them lapses. A reservation is "settled", "over UNTIL" (settled without a charge,
+-- which is remembered until then), or a packed table: live (its holds may lapse) or not, its holds {bucket, amount, until,
+-- asked} and its advances {asked, amount, END, bucket}: what admission itself charged. What was asked of one bucket is in
+-- another only if there was no room for it: in its limit's overflow bucket.
 --
 -- Apart from what lapses, nothing is written before everything is decided: a script that refuses changes nothing.
 
-local LAPSES, BUCKETS, HOLDS = KEYS[1], KEYS[2], KEYS[3]
+local LAPSES, BUCKETS, HOLDS, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
 -- The largest whole number that Lua counts exactly. Sums stop there.
 local MOST = 9007199254740991
 local REMEMBERED = 30 * 60 * 1000
+-- As REMEMBERED_BRIEFLY in ledger.rs.
+local BRIEFLY = 10 * 1000
+-- What a bucket takes beside its name, which is kept twice, in bytes.
+local BUCKET_BYTES = 250
 local DAY = 24 * 60 * 60 * 1000
 -- Redis drops a record by itself this long after it can matter: only if no adapter is there to do it in time.
 local SPARE = 60 * 60 * 1000
@@ -58,6 +64,36 @@ local function window_end(window)
   return length and now + length or period_end(window)
 end
 
+-- How much room there is for counters, what one takes (0: by its size), and how many limits are in force.
+local total, each, in_force = 0, 0, 1
+
+local function set_room(text)
+  local of_total, of_each, limits = string.match(text, '^(%d+) (%d+) (%d+)$')
+  total, each, in_force = tonumber(of_total), tonumber(of_each), tonumber(limits)
+end
+
+-- A bucket's name is a list: its limit, its unit, its window (of which none has a quote), and its counters.
+local OVERFLOW = '[["","overflow"]]]'
+
+local function limit_of(name)
+  return string.match(name, '"([^"]*)"')
+end
+
+local function overflow_of(name)
+  return string.match(name, '^[^"]*"[^"]*","[^"]*","[^"]*",') .. OVERFLOW
+end
+
+local function cost_of(name)
+  if string.sub(name, -string.len(OVERFLOW)) == OVERFLOW then return 0 end
+  return each > 0 and each or BUCKET_BYTES + 2 * string.len(name)
+end
+
+-- Gives back what a bucket took that is no longer there.
+local function give_back(name)
+  local cost, limit = cost_of(name), limit_of(name)
+  if cost > 0 and redis.call('HINCRBY', LIMITS, limit, -cost) <= 0 then redis.call('HDEL', LIMITS, limit) end
+end
+
 local buckets, order = {}, {}
 
 -- The bucket of that name as it is now; what is changed in it is written by save().
@@ -82,7 +118,7 @@ local function save_one(name, it)
   if it.holds == 0 and it.ends == 0 then
     if it.there then
       redis.call('DEL', name)
-      redis.call('ZREM', BUCKETS, name)
+      if redis.call('ZREM', BUCKETS, name) == 1 then give_back(name) end
       it.there = false
     end
     return
@@ -91,7 +127,8 @@ local function save_one(name, it)
     .. text(it.untils)
   redis.call('SET', name, record, 'PXAT', text(math.max(it.ends, it.untils) + SPARE))
   if not it.there or it.begun then
-    redis.call('ZADD', BUCKETS, text(it.ends > 0 and it.ends or it.untils), name)
+    local is_new = redis.call('ZADD', BUCKETS, text(it.ends > 0 and it.ends or it.untils), name) == 1
+    if is_new and cost_of(name) > 0 then redis.call('HINCRBY', LIMITS, limit_of(name), text(cost_of(name))) end
     it.there, it.begun = true, false
   end
 end
@@ -117,13 +154,40 @@ local function release(it, amount)
   it.changed = true
 end
 
--- Whether there is a place for one more bucket, where this one is new. `most` is the most that there may be.
-local created = 0
-local function has_place(it, most)
-  if it.there or it.counted then return true end
-  if redis.call('ZCARD', BUCKETS) + created >= most then return false end
-  created, it.counted = created + 1, true
-  return true
+-- As in shares.rs: whether there is room for one more bucket of a limit, those of this call included.
+local created = {}
+local function has_room(name)
+  local limit, cost = limit_of(name), cost_of(name)
+  local taken, is_new = {}, true
+  local known = redis.call('HGETALL', LIMITS)
+  for at = 1, #known, 2 do taken[known[at]] = tonumber(known[at + 1]) end
+  for of, more in pairs(created) do taken[of] = (taken[of] or 0) + more end
+  local limits, before = 0, taken[limit] or 0
+  taken[limit] = before
+  for _ in pairs(taken) do limits = limits + 1 end
+  limits = math.max(limits, in_force)
+  local guaranteed = math.floor(math.floor(total / 2) / limits)
+  local more = math.max(before + cost - math.max(before, guaranteed), 0)
+  if more == 0 then return true end
+  local beyond = 0
+  for _, of_limit in pairs(taken) do beyond = beyond + math.max(of_limit - guaranteed, 0) end
+  return beyond + more <= total - guaranteed * limits
+end
+
+-- Where a key is counted: its own bucket, if there is one or room for one, else the overflow bucket of its limit.
+local function seat(name)
+  local it = bucket(name)
+  if it.there or it.counted or has_room(name) then return it, name end
+  local overflow = overflow_of(name)
+  return bucket(overflow), overflow
+end
+
+-- Takes the room of a bucket that is about to be made.
+local function sit(it, name)
+  if it.there or it.counted then return end
+  it.counted = true
+  local limit = limit_of(name)
+  created[limit] = (created[limit] or 0) + cost_of(name)
 end
 
 -- Charges the window of now, which starts here if none is running. When that ends.
@@ -136,8 +200,9 @@ local function charge(it, window, amount)
   return it.ends
 end
 
--- What a caller is told of a bucket: whether it had no room, what is left, ms until its window ends.
-local function status(told, it, window, max, limited)
+-- What a caller is told of a bucket: whether it had no room, what is left, ms until its window ends, what is charged, and
+-- whether it is the overflow bucket.
+local function status(told, it, window, max, limited, overflows)
   told[#told + 1] = limited and 1 or 0
   told[#told + 1] = math.max(max - it.used - it.held, 0)
   if window == 'Now' then
@@ -145,18 +210,28 @@ local function status(told, it, window, max, limited)
   else
     told[#told + 1] = (it.ends > 0 and it.ends or window_end(window)) - now
   end
+  told[#told + 1] = it.used
+  told[#told + 1] = overflows and 1 or 0
 end
 
--- Lets go of every hold whose time is over.
-local function lapse_one(id)
-  local name = PREFIX .. 'r:' .. id
+-- What is known of a reservation: a table, "settled", or nothing.
+local function known_of(name)
   local record = redis.call('GET', name)
+  if not record or record == 'settled' then return record end
+  local untils = string.match(record, '^over (%d+)$')
+  if untils then return tonumber(untils) > now and 'settled' or nil end
+  return cmsgpack.unpack(record)
+end
+
+-- Lets go of every hold whose time is over, or of all. Whether something was let go.
+local function lapse_one(id, all)
+  local name = PREFIX .. 'r:' .. id
+  local reservation = known_of(name)
   redis.call('ZREM', LAPSES, id)
-  if not record or record == 'settled' then return end
-  local reservation = cmsgpack.unpack(record)
+  if not reservation or reservation == 'settled' then return end
   local left, over, next_lapse = {}, 0, nil
   for _, held in ipairs(reservation.holds) do
-    if held[3] <= now then
+    if all or held[3] <= now then
       release(bucket(held[1]), held[2])
       over = over + 1
     else

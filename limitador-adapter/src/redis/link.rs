@@ -28,8 +28,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Calls that may be on their way at once before others wait.
 const AT_ONCE: usize = 1024;
 
-/// What a script answers where there is no place for a counter.
-const FULL: &str = "WEIRFULL";
+/// What a Redis answers whose memory is full.
+const FULL: &str = "OOM";
 
 /// A script of ours.
 pub struct Script(redis::Script);
@@ -39,15 +39,6 @@ impl Script {
     pub fn new(source: &str) -> Self {
         Self(redis::Script::new(source))
     }
-}
-
-/// Why a script has no answer.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// There are as many counters as allowed.
-    Full,
-    /// Anything else.
-    Unavailable(Unavailable),
 }
 
 /// A connection that comes back.
@@ -97,8 +88,8 @@ impl Link {
         script: &Script,
         keys: &[String],
         arguments: &[String],
-    ) -> Result<Vec<i64>, Failure> {
-        let mut open = self.open().await.map_err(Failure::Unavailable)?;
+    ) -> Result<Vec<i64>, Unavailable> {
+        let mut open = self.open().await?;
         let mut invocation = script.0.prepare_invoke();
         for key in keys {
             invocation.key(key);
@@ -111,8 +102,8 @@ impl Link {
             Connection::Cluster(connection) => invocation.invoke_async(connection).await,
         };
         answered.map_err(|error| match error.code() {
-            Some(FULL) => Failure::Full,
-            _ => Failure::Unavailable(self.failed(&open, &error)),
+            Some(FULL) => Unavailable::Full(error.to_string()),
+            _ => self.failed(&open, &error),
         })
     }
 

@@ -1,7 +1,8 @@
--- Forgets what is over. ARGV[2] how many buckets to look at, at most.
+-- Forgets what is over. ARGV[2] the room for counters, [3] how many buckets to look at, at most.
 -- Tells: the time in ms, whether there may be more to do, how many buckets, reservations and holds there are.
 
-local at_most = tonumber(ARGV[2])
+set_room(ARGV[2])
+local at_most = tonumber(ARGV[3])
 local due = at_most > 0 and redis.call('ZRANGEBYSCORE', BUCKETS, '-inf', text(now), 'LIMIT', 0, at_most) or {}
 for _, name in ipairs(due) do
   local it = bucket(name)
@@ -10,8 +11,11 @@ for _, name in ipairs(due) do
   else
     redis.call('DEL', name)
     redis.call('ZREM', BUCKETS, name)
+    give_back(name)
   end
 end
+-- Whatever adapters of another version have left uncounted.
+if redis.call('ZCARD', BUCKETS) == 0 then redis.call('DEL', LIMITS) end
 local more = at_most > 0 and #due == at_most
 return {
   now, more and 1 or 0, redis.call('ZCARD', BUCKETS), redis.call('ZCARD', LAPSES),

@@ -217,15 +217,39 @@ async fn a_hold_lapses_with_its_ttl() {
 }
 
 #[tokio::test]
-async fn no_place_for_another_counter_is_an_error_that_names_the_flag() {
+async fn users_for_whom_there_is_no_room_share_an_overflow_bucket_that_is_shown_as_such() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("llm.yaml"), POLICY).unwrap();
-    let server = Server::with(vec![folder.path().to_owned()], folder, 2).await;
-    let error = server.kuadrant().reserve(reserve("1", whole(10, 1))).await.unwrap_err();
-    assert_eq!(error.code(), Grpc::ResourceExhausted);
-    assert_eq!(error.message(), "there are 2 counters already, the most that --max-counters allows");
-    assert_eq!(server.json("/api/counters").await, serde_json::json!([]));
-    assert_eq!(server.metric(r#"weir_reserves_total{outcome="unavailable"}"#).await, 1.0);
+    let server = Server::with(vec![folder.path().to_owned()], folder, 1).await;
+    let mut client = server.kuadrant();
+    let of = |user: &str, amount| {
+        let mut descriptor = descriptor("default/llm/free", Some(("tokens", "3600s")), Some(amount));
+        descriptor.entries.last_mut().unwrap().value = user.to_owned();
+        vec![descriptor]
+    };
+    let mut codes = Vec::new();
+    for (user, amount) in [("a", 10), ("b", 600), ("overflow", 300), ("c", 200), ("a", 990)] {
+        let id = format!("{user}-{amount}");
+        codes.push(client.reserve(reserve(&id, of(user, amount))).await.unwrap().into_inner().code());
+    }
+    // 1000 for each user, and for all those together that have no counter of their own.
+    assert_eq!(codes, [Code::Ok, Code::Ok, Code::Ok, Code::OverLimit, Code::Ok]);
+    let counters = server.json("/api/counters").await;
+    let told: Vec<_> = counters
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|counter| (counter["counters"].clone(), counter["overflow"].clone(), counter["held"].clone()))
+        .collect();
+    let (nobody, alone) = (serde_json::json!({}), serde_json::json!({ "auth.identity.userid": "a" }));
+    assert_eq!(told, [(nobody, true.into(), 900.into()), (alone, serde_json::Value::Null, 1000.into())]);
+    let overflowed = server.metric(r#"weir_overflowed_total{policy="default/llm",limit="free"}"#).await;
+    assert_eq!(overflowed, 3.0);
+    // Nobody can name that bucket.
+    let mut forged = of("overflow", 1);
+    forged[0].entries.last_mut().unwrap().key = String::new();
+    let answer = client.reserve(reserve("forged", forged)).await.unwrap().into_inner();
+    assert_eq!(answer.code(), Code::Unknown);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -2,7 +2,7 @@
 
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::{
-    Charge, Hit, Hold, Key, Ledger, Settled, Status, Take, Turn, Unavailable, When,
+    Charge, Hit, Hold, Key, Ledger, REMEMBERED_BRIEFLY, Settled, Status, Take, Turn, When,
 };
 use limitador_adapter::moment::Moment;
 use policy::model::{Period, Unit, Window};
@@ -40,8 +40,8 @@ fn charge(hold: &Hold, amount: u64) -> Charge {
 }
 
 /// How a bucket of a minute stands that nothing is wrong with.
-fn good(max: u64, remaining: u64) -> Status {
-    Status { limited: false, excused: false, max, remaining, reset: MINUTE }
+fn good(max: u64, remaining: u64, used: u64) -> Status {
+    Status { limited: false, excused: false, max, remaining, reset: MINUTE, used, overflowed: false }
 }
 
 /// (used, held) of each bucket that has any, in the order of the keys.
@@ -68,7 +68,12 @@ on_every_storage![
     a_changed_maximum_keeps_the_counter,
     hits_to_come_are_all_or_nothing_and_measured_ones_always_count,
     sums_saturate,
-    with_no_place_for_a_counter_a_reserve_fails_and_a_charge_is_counted_as_lost,
+    a_limit_beyond_its_share_counts_its_further_users_together_and_takes_no_one_else_s,
+    what_was_held_in_an_overflow_bucket_is_charged_there,
+    a_request_charged_to_an_overflow_bucket_is_taken_back_from_there,
+    every_charge_counts_however_many_users_there_are,
+    the_holds_of_a_worker_that_is_gone_end,
+    what_cost_nothing_is_remembered_for_seconds_alone,
     what_is_over_leaves_memory,
     sixty_four_that_hold_100_of_1000_at_once_are_ten,
     a_gauge_is_held_and_never_charged_and_no_window_empties_it,
@@ -83,10 +88,10 @@ async fn a_hold_counts_like_usage_until_the_commit_replaces_it_by_the_charge(sto
     let hold = tokens("alice", 600, 1000);
     let first = ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
     assert!(first.admitted);
-    assert_eq!(first.statuses, [good(1000, 400)]);
+    assert_eq!(first.statuses, [good(1000, 400, 0)]);
     let second = ledger.reserve("2", vec![hold.clone()], now).await.unwrap();
     assert!(!second.admitted);
-    assert_eq!(second.statuses, [Status { limited: true, ..good(1000, 400) }]);
+    assert_eq!(second.statuses, [Status { limited: true, ..good(1000, 400, 0) }]);
     assert_eq!(books(&ledger, now).await, [(0, 600)]);
     assert_eq!(ledger.commit("1", vec![charge(&hold, 100)], now).await.unwrap(), Settled::Released);
     assert_eq!(books(&ledger, now).await, [(100, 0)]);
@@ -178,9 +183,9 @@ async fn a_debt_stands_until_the_window_ends(storage: Storage) {
     ledger.commit("1", vec![charge(&hold, 250)], now).await.unwrap();
     let in_debt = ledger.reserve("2", vec![hold.clone()], now + (MINUTE - MILLISECOND)).await.unwrap();
     let reset = MILLISECOND;
-    assert_eq!(in_debt.statuses, [Status { limited: true, reset, ..good(100, 0) }]);
+    assert_eq!(in_debt.statuses, [Status { limited: true, reset, ..good(100, 0, 250) }]);
     let after = ledger.reserve("2", vec![hold], now + MINUTE).await.unwrap();
-    assert_eq!(after.statuses, [good(100, 99)]);
+    assert_eq!(after.statuses, [good(100, 99, 0)]);
 }
 
 async fn a_window_starts_at_its_first_charge_and_not_with_a_hold(storage: Storage) {
@@ -275,19 +280,159 @@ async fn sums_saturate(storage: Storage) {
     assert!(ledger.reserve("4", vec![absurd], now).await.unwrap().admitted);
 }
 
-async fn with_no_place_for_a_counter_a_reserve_fails_and_a_charge_is_counted_as_lost(storage: Storage) {
+/// A bucket of another limit.
+fn other(who: &str, amount: u64, max: u64) -> Hold {
+    let key = Key { limit: "default/llm/gold".into(), ..(*key(who, Unit::Tokens)).clone() };
+    hold(Arc::new(key), amount, max)
+}
+
+/// What the overflow buckets of a limit have.
+async fn overflow(ledger: &Arc<dyn Ledger>, limit: &str, now: Moment) -> Vec<(u64, u64)> {
+    let readings = ledger.readings(now).await.unwrap();
+    let overflow =
+        readings.iter().filter(|reading| reading.key.is_overflow() && *reading.key.limit == *limit);
+    overflow.map(|reading| (reading.used, reading.held)).collect()
+}
+
+async fn a_limit_beyond_its_share_counts_its_further_users_together_and_takes_no_one_else_s(
+    storage: Storage,
+) {
+    let (ledger, now) = storage.ledger(20).await;
+    ledger.share_among(2);
+    // Anybody may claim to be somebody new. 15 of them fit: a guaranteed quarter, and what nobody is guaranteed.
+    for user in 0..40 {
+        let hold = tokens(&format!("new-{user}"), 10, 100);
+        let outcome = ledger.reserve(&format!("r{user}"), vec![hold.clone()], now).await.unwrap();
+        let overflowed = outcome.statuses[0].overflowed;
+        assert_eq!((outcome.admitted, overflowed), (user < 25, user >= 15), "{user}");
+        if outcome.admitted {
+            ledger.commit(&format!("r{user}"), vec![charge(&hold, 10)], now).await.unwrap();
+        }
+    }
+    assert_eq!(overflow(&ledger, "default/llm/free", now).await, [(100, 0)]);
+    // Whoever was there before is counted as before, to the last token.
+    let known = ledger.reserve("known", vec![tokens("new-0", 90, 100)], now).await.unwrap();
+    assert!(known.admitted && !known.statuses[0].overflowed);
+    assert!(!ledger.reserve("more", vec![tokens("new-0", 1, 100)], now).await.unwrap().admitted);
+    // The other limit has its part.
+    for user in 0..5 {
+        let outcome =
+            ledger.reserve(&format!("o{user}"), vec![other(&user.to_string(), 100, 100)], now).await;
+        let outcome = outcome.unwrap();
+        assert!(outcome.admitted && !outcome.statuses[0].overflowed, "{user}");
+    }
+    assert_eq!(overflow(&ledger, "default/llm/gold", now).await, []);
+    // What is over makes room.
+    ledger.sweep(now + MINUTE).await.unwrap();
+    let again = ledger.reserve("again", vec![tokens("new-39", 100, 100)], now + MINUTE).await.unwrap();
+    assert!(again.admitted && !again.statuses[0].overflowed);
+}
+
+async fn what_was_held_in_an_overflow_bucket_is_charged_there(storage: Storage) {
     let (ledger, now) = storage.ledger(2).await;
-    let (alice, bob, carol) = (tokens("alice", 1, 5), tokens("bob", 1, 5), tokens("carol", 1, 5));
-    ledger.reserve("1", vec![alice.clone()], now).await.unwrap();
-    assert_eq!(ledger.reserve("2", vec![bob.clone(), carol.clone()], now).await, Err(Unavailable::Full(2)));
-    assert_eq!(books(&ledger, now).await, [(0, 1)]);
-    ledger.reserve("3", vec![bob], now).await.unwrap();
+    let (alice, bob) = (tokens("alice", 10, 100), tokens("bob", 10, 100));
+    ledger.commit("a", vec![charge(&alice, 1), charge(&bob, 1)], now).await.unwrap();
+    let (carol, asked) = (tokens("carol", 60, 100), request("carol", 5));
+    let outcome = ledger.reserve("1", vec![carol.clone(), asked.clone()], now).await.unwrap();
+    assert!(outcome.admitted && outcome.statuses.iter().all(|status| status.overflowed));
+    let dave = ledger.reserve("2", vec![tokens("dave", 60, 100)], now).await.unwrap();
+    assert_eq!(dave.statuses, [Status { limited: true, overflowed: true, ..good(100, 40, 0) }]);
+    // There is room for carol's own by now, but nothing was held in it.
+    let at = now + MINUTE;
+    ledger.sweep(at).await.unwrap();
     assert_eq!(
-        ledger.commit("4", vec![charge(&carol, 3), charge(&alice, 2)], now).await.unwrap(),
-        Settled::Charged
+        ledger.commit("1", vec![charge(&carol, 30), charge(&asked, 0)], at).await.unwrap(),
+        Settled::Released
     );
-    assert_eq!(books(&ledger, now).await, [(2, 1), (0, 1)]);
-    assert_eq!(ledger.size().await.unwrap().dropped, 1);
+    assert_eq!(overflow(&ledger, "default/llm/free", at).await, [(30, 0)]);
+    assert_eq!(books(&ledger, at).await, [(30, 0)]);
+    // Whose holds are gone is charged wherever there is room, once.
+    for told in [Settled::Charged, Settled::AlreadySettled] {
+        assert_eq!(ledger.commit("3", vec![charge(&carol, 5)], at).await.unwrap(), told);
+    }
+    assert_eq!(books(&ledger, at).await, [(30, 0), (5, 0)]);
+}
+
+async fn a_request_charged_to_an_overflow_bucket_is_taken_back_from_there(storage: Storage) {
+    let (ledger, now) = storage.ledger(1).await;
+    ledger.commit("a", vec![charge(&tokens("alice", 1, 10), 1)], now).await.unwrap();
+    let (bob, carol) = (request("bob", 2), request("carol", 2));
+    ledger.reserve("1", vec![bob.clone()], now).await.unwrap();
+    ledger.reserve("2", vec![carol.clone()], now).await.unwrap();
+    assert!(!ledger.reserve("3", vec![carol.clone()], now).await.unwrap().admitted);
+    ledger.commit("1", vec![charge(&bob, 0)], now).await.unwrap();
+    ledger.commit("2", vec![charge(&carol, 1)], now).await.unwrap();
+    assert_eq!(overflow(&ledger, "default/llm/free", now).await, [(1, 0)]);
+}
+
+async fn every_charge_counts_however_many_users_there_are(storage: Storage) {
+    let (ledger, now) = storage.ledger(10).await;
+    for user in 0..100_u64 {
+        let hit =
+            Hit { key: key(&user.to_string(), Unit::Tokens), max: 1, need: 1, charge: 3, when: When::Always };
+        ledger.hit(vec![hit], now).await.unwrap();
+        let hold = tokens(&format!("other-{user}"), 1, 10);
+        ledger.commit(&format!("{user}"), vec![charge(&hold, 2)], now).await.unwrap();
+    }
+    let books = books(&ledger, now).await;
+    assert_eq!(books.iter().map(|(used, _)| used).sum::<u64>(), 500);
+    assert_eq!(books.len(), 11);
+}
+
+/// A reservation's id, of that worker.
+fn of(worker: u8, number: u32) -> String {
+    format!("{worker:032x}-{number:x}")
+}
+
+async fn the_holds_of_a_worker_that_is_gone_end(storage: Storage) {
+    let (ledger, now) = storage.ledger(10_000).await;
+    let slot = |who: &str| hold(key(who, Unit::Concurrency), 1, 5_000);
+    let ids: Vec<_> = (0..1500).flat_map(|number| [of(1, number), of(2, number)]).collect();
+    for id in ids.iter().map(String::as_str).chain(["a-1", ""]) {
+        let holds = vec![tokens("alice", 10, 100_000), slot("alice"), request("alice", 10_000)];
+        assert!(ledger.reserve(id, holds, now).await.unwrap().admitted);
+    }
+    let workers = [1_u8, 2].map(|worker| format!("{worker:032x}"));
+    ledger.attend(&workers, MINUTE / 2, now).await.unwrap();
+    assert_eq!(ledger.release_gone(now + (MINUTE / 2 - MILLISECOND)).await.unwrap(), 0);
+    // The second one is heard of again.
+    ledger.attend(&workers[1..], MINUTE, now + MINUTE / 4).await.unwrap();
+    assert_eq!(ledger.release_gone(now + MINUTE / 2).await.unwrap(), 1500);
+    assert_eq!(ledger.release_gone(now + MINUTE / 2).await.unwrap(), 0);
+    let at = now + MINUTE / 2;
+    assert_eq!(books(&ledger, at).await, [(3002, 0), (0, 15_020), (0, 1502)]);
+    let size = ledger.size().await.unwrap();
+    assert_eq!((size.reservations, size.holds), (1502, 3004));
+    // It was alive after all: what it used is charged, once.
+    let used = vec![charge(&tokens("alice", 10, 0), 7), charge(&request("alice", 0), 1)];
+    for told in [Settled::Charged, Settled::AlreadySettled] {
+        assert_eq!(ledger.commit(&of(1, 7), used.clone(), at).await.unwrap(), told);
+    }
+    assert_eq!(books(&ledger, at).await[..2], [(3002, 0), (7, 15_020)]);
+    // A late repetition of its reserve holds nothing.
+    let late = ledger.reserve(&of(1, 8), vec![slot("alice")], at).await.unwrap();
+    assert_eq!((late.turn, books(&ledger, at).await[2]), (Turn::Late, (0, 1502)));
+}
+
+async fn what_cost_nothing_is_remembered_for_seconds_alone(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let (hold, slot) = (tokens("alice", 60, 100), hold(key("alice", Unit::Concurrency), 1, 5));
+    ledger.reserve("1", vec![hold.clone(), slot.clone(), request("alice", 5)], now).await.unwrap();
+    let nothing = vec![charge(&hold, 0), charge(&slot, 1), charge(&request("alice", 5), 0)];
+    for told in [Settled::Released, Settled::AlreadySettled] {
+        assert_eq!(ledger.commit("1", nothing.clone(), now).await.unwrap(), told);
+    }
+    let before = now + (REMEMBERED_BRIEFLY - MILLISECOND);
+    assert_eq!(ledger.reserve("1", vec![hold.clone()], before).await.unwrap().turn, Turn::Late);
+    // Repeating it does nothing, whether or not it is known.
+    let after = now + REMEMBERED_BRIEFLY;
+    assert_eq!(ledger.commit("1", nothing, after).await.unwrap(), Settled::Charged);
+    assert_eq!(books(&ledger, after).await, []);
+    for id in 2..100_u32 {
+        ledger.commit(&id.to_string(), vec![charge(&hold, 0)], after).await.unwrap();
+    }
+    ledger.commit("one", Vec::new(), after + REMEMBERED_BRIEFLY).await.unwrap();
+    assert!(ledger.size().await.unwrap().settled.unwrap_or(1) <= 1);
 }
 
 async fn what_is_over_leaves_memory(storage: Storage) {
@@ -332,11 +477,11 @@ async fn a_gauge_is_held_and_never_charged_and_no_window_empties_it(storage: Sto
     let slot = || hold(key("alice", Unit::Concurrency), 1, 2);
     let first = ledger.reserve("1", vec![slot()], now).await.unwrap();
     let second = Duration::from_secs(1);
-    assert_eq!(first.statuses, [Status { reset: second, ..good(2, 1) }]);
+    assert_eq!(first.statuses, [Status { reset: second, ..good(2, 1, 0) }]);
     assert!(ledger.reserve("2", vec![slot()], now).await.unwrap().admitted);
     let later = now + MINUTE * 14;
     let third = ledger.reserve("3", vec![slot()], later).await.unwrap();
-    assert_eq!(third.statuses, [Status { limited: true, reset: second, ..good(2, 0) }]);
+    assert_eq!(third.statuses, [Status { limited: true, reset: second, ..good(2, 0, 0) }]);
     assert_eq!(books(&ledger, later).await, [(0, 2)]);
     // However it ends, and whatever its commit says.
     for (id, charged) in [("1", Some(0)), ("2", None)] {
@@ -365,10 +510,10 @@ async fn a_refused_request_takes_no_slot(storage: Storage) {
 async fn what_is_not_enforced_is_held_and_charged_and_refuses_nothing(storage: Storage) {
     let (ledger, now) = storage.ledger(100).await;
     let dry = |amount| Hold { enforced: false, ..tokens("alice", amount, 100) };
-    assert_eq!(ledger.reserve("1", vec![dry(60)], now).await.unwrap().statuses, [good(100, 40)]);
+    assert_eq!(ledger.reserve("1", vec![dry(60)], now).await.unwrap().statuses, [good(100, 40, 0)]);
     let over = ledger.reserve("2", vec![dry(60), request("bob", 5)], now).await.unwrap();
     assert!(over.admitted);
-    assert_eq!(over.statuses[0], Status { excused: true, ..good(100, 0) });
+    assert_eq!(over.statuses[0], Status { excused: true, ..good(100, 0, 0) });
     assert_eq!(books(&ledger, now).await, [(1, 0), (0, 120)]);
     // The same bucket enforced, and one that is beside an enforced one without room.
     assert!(!ledger.reserve("3", vec![tokens("alice", 1, 100)], now).await.unwrap().admitted);
@@ -397,10 +542,10 @@ async fn periods_end_with_the_calendar_s(storage: Storage) {
         let last = at(end - MILLISECOND);
         assert_eq!(books(&ledger, last).await, [(50, 0)], "{period:?}");
         let refused = ledger.reserve("2", vec![hold.clone()], last).await.unwrap();
-        assert_eq!(refused.statuses, [Status { limited: true, reset: MILLISECOND, ..good(100, 50) }]);
+        assert_eq!(refused.statuses, [Status { limited: true, reset: MILLISECOND, ..good(100, 50, 50) }]);
         let next = ledger.reserve("3", vec![hold.clone()], at(end)).await.unwrap();
         let following = [DAY, DAY * 7, DAY * 28][usize::from(before > 0) + usize::from(before > 6)];
-        assert_eq!(next.statuses, [Status { reset: following, ..good(100, 40) }], "{period:?}");
+        assert_eq!(next.statuses, [Status { reset: following, ..good(100, 40, 0) }], "{period:?}");
         assert_eq!(books(&ledger, at(end)).await, [(0, 60)]);
     }
 }

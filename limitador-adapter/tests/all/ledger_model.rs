@@ -2,7 +2,7 @@
 
 use crate::storages::in_redis;
 use e2e::redis::Redis;
-use limitador_adapter::ledger::{Charge, Hold, Key, Ledger, Settled, Take, Turn};
+use limitador_adapter::ledger::{Charge, Hold, Key, Ledger, REMEMBERED_BRIEFLY, Settled, Take, Turn};
 use limitador_adapter::memory::MemoryLedger;
 use limitador_adapter::moment::Moment;
 use policy::model::{Period, Unit, Window};
@@ -23,10 +23,18 @@ struct Rate {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve { id: u8, wants: Vec<Want> },
-    Commit { id: u8, charges: Vec<(Bucket, u64)> },
+    Reserve {
+        id: u8,
+        wants: Vec<Want>,
+    },
+    Commit {
+        id: u8,
+        charges: Vec<(Bucket, u64)>,
+    },
     Wait(u64),
     Sweep,
+    /// A worker is gone: the one of all even ids, or of all odd ones.
+    Die(u8),
 }
 
 /// A rate's number, and a user's.
@@ -86,6 +94,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..40u64).prop_map(Step::Wait),
         1 => (1..40 * 24 * 3600u64).prop_map(Step::Wait),
         2 => Just(Step::Sweep),
+        1 => (0..2u8).prop_map(Step::Die),
     ]
 }
 
@@ -115,7 +124,7 @@ fn story() -> impl Strategy<Value = Story> {
                             *amount %= 3;
                         }
                     }),
-                    Step::Wait(_) | Step::Sweep => {}
+                    Step::Wait(_) | Step::Sweep | Step::Die(_) => {}
                 }
             }
             Story { policy, steps }
@@ -155,6 +164,8 @@ struct Reservation {
 #[derive(Clone)]
 enum Past {
     Settled,
+    /// Settled without a charge, and remembered until then.
+    Over(u64),
     Lapsed(Vec<(Bucket, u64, usize)>),
 }
 
@@ -173,6 +184,19 @@ impl Model {
             let reservation = self.live.remove(&id).unwrap();
             self.past.insert(id, Past::Lapsed(reservation.advances));
         }
+    }
+
+    fn die(&mut self, worker: u8) {
+        let gone: Vec<Id> = self.live.keys().filter(|(_, id)| id % 2 == worker).copied().collect();
+        for id in gone {
+            let reservation = self.live.remove(&id).unwrap();
+            self.past.insert(id, Past::Lapsed(reservation.advances));
+        }
+    }
+
+    fn past(&self, id: Id) -> Option<Past> {
+        let over = |past: &&Past| matches!(past, Past::Over(until) if *until <= self.now);
+        self.past.get(&id).filter(|past| !over(past)).cloned()
     }
 
     fn used(&self, bucket: Bucket) -> u64 {
@@ -204,7 +228,7 @@ impl Model {
         if self.live.contains_key(&id) {
             return (true, Turn::Repeated);
         }
-        if self.past.contains_key(&id) {
+        if self.past(id).is_some() {
             return (true, Turn::Late);
         }
         let mut taken = BTreeMap::<Bucket, u64>::new();
@@ -238,13 +262,16 @@ impl Model {
 
     fn commit(&mut self, policy: &[Rate], id: u8, charges: &[(Bucket, u64)]) -> Settled {
         let id = (self.age, id);
-        let (settled, mut advances) = match (self.live.remove(&id), self.past.get(&id).cloned()) {
+        let (settled, mut advances) = match (self.live.remove(&id), self.past(id)) {
             (Some(reservation), _) => (Settled::Released, reservation.advances),
-            (None, Some(Past::Settled)) => return Settled::AlreadySettled,
+            (None, Some(Past::Settled | Past::Over(_))) => return Settled::AlreadySettled,
             (None, Some(Past::Lapsed(advances))) => (Settled::Charged, advances),
             (None, None) => (Settled::Charged, Vec::new()),
         };
-        self.past.insert(id, Past::Settled);
+        let costs = |(of, amount): &(Bucket, u64)| *amount > 0 && policy[of.0].unit != Unit::Concurrency;
+        let brief = REMEMBERED_BRIEFLY.as_secs();
+        let past = if charges.iter().any(costs) { Past::Settled } else { Past::Over(self.now + brief) };
+        self.past.insert(id, past);
         for (bucket, amount) in charges {
             let mut amount = *amount;
             for (of, advance, window) in advances.iter_mut().filter(|(of, ..)| of == bucket) {
@@ -289,6 +316,14 @@ fn naive_end(period: Period, now: u64) -> u64 {
     }
 }
 
+fn worker_name(worker: u8) -> String {
+    format!("{worker:032x}")
+}
+
+fn named(age: u32, id: u8) -> String {
+    format!("{}-{age}-{id}", worker_name(id % 2))
+}
+
 /// Plays a story on adapters that share a storage, each call at another one, and compares all that can be seen after
 /// each.
 async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model)) {
@@ -314,7 +349,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                     },
                     enforced: want.enforced,
                 });
-                let named = format!("{}-{id}", model.age);
+                let named = named(model.age, *id);
                 let outcome = ledger.reserve(&named, holds.collect(), now).await.unwrap();
                 assert_eq!((outcome.admitted, outcome.turn), model.reserve(policy, *id, wants), "{step:?}");
                 for (status, want) in outcome.statuses.iter().zip(wants) {
@@ -328,12 +363,18 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
             Step::Commit { id, charges } => {
                 let wire =
                     charges.iter().map(|(of, amount)| Charge { key: key(policy, *of), amount: *amount });
-                let named = format!("{}-{id}", model.age);
+                let named = named(model.age, *id);
                 let settled = ledger.commit(&named, wire.collect(), now).await.unwrap();
                 assert_eq!(settled, model.commit(policy, *id, charges), "{step:?}");
             }
             Step::Wait(seconds) => model.pass(*seconds),
             Step::Sweep => ledger.sweep(now).await.unwrap(),
+            Step::Die(worker) => {
+                // Its time is over as soon as one adapter has heard of it, and another sees that.
+                ledger.attend(&[worker_name(*worker)], Duration::ZERO, now).await.unwrap();
+                adapters[(turn + 1) % adapters.len()].release_gone(now).await.unwrap();
+                model.die(*worker);
+            }
         }
         let readings = ledger.readings(at(&model)).await.unwrap();
         let mut books: Vec<_> = readings.into_iter().map(|r| (r.key.clone(), r.used, r.held)).collect();
@@ -388,6 +429,8 @@ fn exact(Story { policy, mut steps }: Story) -> Story {
             true
         }
         Step::Sweep => true,
+        // What it held would be missing when it is charged.
+        Step::Die(_) => false,
     });
     Story { policy, steps }
 }
@@ -423,7 +466,7 @@ fn every_story(cases: u32, adapters: impl Fn() -> Vec<Arc<dyn Ledger>>) {
 
 #[test]
 fn any_story_in_memory_agrees_with_the_model() {
-    every_story(500, || vec![Arc::new(MemoryLedger::new(1000, Moment::now()))]);
+    every_story(500, || vec![Arc::new(MemoryLedger::new(1000_usize, Moment::now()))]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 /// A ledger as it is served: at the server's time.
 fn served(place: &str) -> Arc<dyn Ledger> {
-    Arc::new(RedisLedger::new(place.parse().unwrap(), 1000).unwrap())
+    Arc::new(RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into())).unwrap())
 }
 
 fn tokens(who: &str, amount: u64) -> Hold {
@@ -50,8 +50,11 @@ async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) 
 
 /// Reserves at one adapter, commits at another: the least that a place has to offer.
 async fn is_a_place(place: &str) {
-    let patient =
-        || RedisLedger::new(place.parse().unwrap(), 1000).unwrap().with_patience(10 * wait::DEADLINE);
+    let patient = || {
+        RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into()))
+            .unwrap()
+            .with_patience(10 * wait::DEADLINE)
+    };
     let (one, other) = (patient(), patient());
     let hold = || vec![tokens("alice", 100), Hold { key: key("bob", Unit::Usd), ..tokens("bob", 5) }];
     assert!(one.reserve("1", hold(), Moment::now()).await.unwrap().admitted, "{place}");
@@ -122,7 +125,7 @@ async fn a_cluster_whose_slot_moves_to_another_node() {
     let bucket = "return redis.call('ZRANGE', KEYS[1], 0, 0)[1]";
     let bucket = owner.command(&["EVAL", bucket, "1", "{weir}:buckets"]);
     let target = others[1].port().to_string();
-    for key in ["{weir}:lapses", "{weir}:buckets", "{weir}:holds", "{weir}:r:1", &bucket] {
+    for key in ["{weir}:lapses", "{weir}:buckets", "{weir}:holds", "{weir}:limits", "{weir}:r:1", &bucket] {
         assert_eq!(owner.command(&["MIGRATE", "127.0.0.1", &target, key, "0", "5000"]), "+OK", "{key}");
     }
     // The keys are at the new node while the old one is still asked: it sends one on.
@@ -144,7 +147,7 @@ async fn a_cluster_that_loses_a_node() {
     let reserve = async || ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await;
     assert!(once_it_works(reserve).await.admitted);
     wait::until("the reservation at the replica", || {
-        (replica.command(&["INFO", "keyspace"]).contains("keys=5")).then_some(())
+        (replica.command(&["INFO", "keyspace"]).contains("keys=6")).then_some(())
     });
     owner.kill();
     let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
@@ -311,12 +314,14 @@ async fn a_full_redis_grants_nothing_and_settles_everything() {
     assert!(ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
     redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
     let refused = ledger.reserve("2", vec![tokens("alice", 100)], Moment::now()).await;
-    assert!(matches!(refused, Err(Unavailable::Storage(_))), "{refused:?}");
+    assert!(matches!(refused, Err(Unavailable::Full(_))), "{refused:?}");
+    assert!(matches!(ledger.ready().await, Err(Unavailable::Full(_))));
     let settled = ledger.commit("1", charge("alice", 30), Moment::now()).await.unwrap();
     assert_eq!(settled, Settled::Released);
     ledger.sweep(Moment::now()).await.unwrap();
     assert_eq!(books(&*ledger).await, [(30, 0)]);
     redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(ledger.ready().await, Ok(()));
     assert!(ledger.reserve("2", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
 }
 

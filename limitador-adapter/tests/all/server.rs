@@ -22,6 +22,9 @@ use tonic::transport::{Channel, Endpoint};
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// As served by default.
+const GRACE: Duration = Duration::from_secs(35);
+
 pub struct Server {
     pub serving: Serving,
     pub folder: TempDir,
@@ -59,10 +62,15 @@ impl Server {
 
     /// With the usual policy, and a Redis that others may share.
     pub async fn on(redis: &Redis) -> Self {
+        Self::patient(redis.url(0).parse().unwrap(), GRACE).await
+    }
+
+    /// One whose workers are gone after so long without a stream.
+    pub async fn patient(storage: Storage, worker_grace: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("llm.yaml"), POLICY).unwrap();
-        let storage = redis.url(0).parse().unwrap();
-        Self::serving(vec![folder.path().to_owned()], folder, 10_000, storage).await
+        let config = Self::config(vec![folder.path().to_owned()], 10_000, storage);
+        Self::configured(folder, Serve { worker_grace, ..config }).await
     }
 
     async fn serving(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize, storage: Storage) -> Self {
@@ -87,7 +95,9 @@ impl Server {
             http_listen: ([127, 0, 0, 1], 0).into(),
             admin_token_file: None,
             storage: Ok(storage),
-            max_counters,
+            max_counters: Some(max_counters),
+            counter_memory: None,
+            worker_grace: GRACE,
         }
     }
 

@@ -44,7 +44,7 @@ impl Storage {
 /// One adapter's ledger in a Redis, at its callers' time.
 pub fn in_redis(redis: &Redis, database: u16, at_most: usize) -> Arc<dyn Ledger> {
     let place = redis.url(database).parse().unwrap();
-    let ledger = RedisLedger::new(place, at_most).unwrap();
+    let ledger = RedisLedger::new(place, Some(at_most.into())).unwrap();
     Arc::new(ledger.with_the_callers_time().with_patience(10 * wait::DEADLINE))
 }
 

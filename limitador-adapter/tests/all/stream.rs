@@ -1,8 +1,12 @@
 //! Reserves and commits in one stream.
 
-use crate::server::{POLICY, Server, commit, reserve, whole};
+use crate::server::{DEADLINE, POLICY, Server, commit, reserve, whole};
+use e2e::redis::Redis;
+use limitador_adapter::cli::Storage;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::ReserveRequest;
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code as Grpc, Status, Streaming};
@@ -28,7 +32,7 @@ impl Stream {
 }
 
 fn holding(number: u64, id: &str) -> ReserveAndCommitRequest {
-    ReserveAndCommitRequest { number, reserve: Some(reserve(id, whole(400, 1))), commit: None }
+    ReserveAndCommitRequest { number, reserve: Some(reserve(id, whole(400, 1))), ..Default::default() }
 }
 
 #[tokio::test]
@@ -70,4 +74,115 @@ async fn a_drain_ends_a_stream_well() {
     let ended: Result<Option<_>, Status> = stream.answers.message().await;
     assert_eq!(ended.unwrap(), None);
     draining.await.unwrap();
+}
+
+/// Asks again and again as soon as it has settled, where there is room for one at a time.
+async fn is_never_refused_by_its_own_last_request(server: &Server, together: bool) {
+    let mut stream = Stream::open(server).await;
+    let whole_limit = |number: u64| ReserveAndCommitRequest {
+        number,
+        reserve: Some(reserve(&number.to_string(), whole(1000, 0))),
+        ..Default::default()
+    };
+    stream.requests.send(whole_limit(1)).unwrap();
+    assert_eq!(stream.hear().await.unwrap().reserve.unwrap().code(), Code::Ok);
+    for number in 2..100 {
+        let before = Some(commit(&(number - 1).to_string(), whole(0, 0)));
+        let mut next = whole_limit(number);
+        if together {
+            next.commit = before;
+        } else {
+            let alone =
+                ReserveAndCommitRequest { number: number + 1000, commit: before, ..Default::default() };
+            stream.requests.send(alone).unwrap();
+        }
+        stream.requests.send(next).unwrap();
+        loop {
+            let answer = stream.hear().await.unwrap();
+            if let Some(reserve) = answer.reserve {
+                assert_eq!((reserve.code(), answer.number), (Code::Ok, number), "together: {together}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reserve_is_judged_after_the_commits_that_were_sent_before_it() {
+    let server = Server::start(&[("llm.yaml", POLICY)]).await;
+    is_never_refused_by_its_own_last_request(&server, true).await;
+    let server = Server::start(&[("llm.yaml", POLICY)]).await;
+    is_never_refused_by_its_own_last_request(&server, false).await;
+    let redis = Redis::start();
+    is_never_refused_by_its_own_last_request(&Server::on(&redis).await, false).await;
+    redis.command(&["FLUSHALL"]);
+    is_never_refused_by_its_own_last_request(&Server::on(&redis).await, true).await;
+}
+
+#[tokio::test]
+async fn a_reserve_of_its_own_brings_what_is_to_be_settled_before_it() {
+    let server = Server::start(&[("llm.yaml", POLICY)]).await;
+    let mut client = server.kuadrant();
+    let hold = |id: &str| reserve(id, whole(1000, 0));
+    assert_eq!(client.reserve(hold("1")).await.unwrap().into_inner().code(), Code::Ok);
+    assert_eq!(client.reserve(hold("2")).await.unwrap().into_inner().code(), Code::OverLimit);
+    let commits = vec![commit("1", whole(0, 0)), commit("0", whole(0, 0))];
+    let carrying = ReserveRequest { commits: commits.clone(), ..hold("3") };
+    assert_eq!(client.reserve(carrying).await.unwrap().into_inner().code(), Code::Ok);
+    // They were copies: the commits themselves still come.
+    client.commit(commits[0].clone()).await.unwrap();
+    assert_eq!(server.books("free", "tokens").await, [(0, 1000)]);
+}
+
+/// A worker says who it is, holds, and is gone.
+async fn its_holds_end(server: &Server) {
+    let workers = [1_u8, 2].map(|worker| format!("{worker:032x}"));
+    let (mut dying, mut living) = (Stream::open(server).await, Stream::open(server).await);
+    for (number, (worker, stream)) in workers.iter().zip([&mut dying, &mut living]).enumerate() {
+        let hello = ReserveAndCommitRequest { worker: worker.clone(), ..Default::default() };
+        stream.requests.send(hello).unwrap();
+        assert_eq!(stream.hear().await, Some(ReserveAndCommitResponse::default()));
+        stream.requests.send(holding(number as u64 + 1, &format!("{worker}-1"))).unwrap();
+        assert_eq!(stream.hear().await.unwrap().reserve.unwrap().code(), Code::Ok);
+    }
+    assert_eq!(server.books("free", "tokens").await, [(0, 800)]);
+    drop(dying);
+    let start = Instant::now();
+    while server.books("free", "tokens").await != [(0, 400)] {
+        assert!(start.elapsed() < DEADLINE, "{:?}", server.books("free", "tokens").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(server.metric("weir_gone_reservations_total").await, 1.0);
+    // It comes back after all, and what it used is charged.
+    server.kuadrant().commit(commit(&format!("{}-1", workers[0]), whole(150, 1))).await.unwrap();
+    tokio::time::sleep(GRACE * 2).await;
+    assert_eq!(server.books("free", "tokens").await, [(150, 400)]);
+    drop(living);
+}
+
+const GRACE: Duration = Duration::from_millis(400);
+
+#[tokio::test]
+async fn the_holds_of_a_worker_that_has_gone_end_long_before_they_lapse() {
+    its_holds_end(&Server::patient(Storage::Memory, GRACE).await).await;
+    let redis = Redis::start();
+    its_holds_end(&Server::patient(redis.url(0).parse().unwrap(), GRACE).await).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_finds_another_adapter_keeps_its_holds() {
+    let redis = Redis::start();
+    let place = || redis.url(0).parse().unwrap();
+    let (one, other) = (Server::patient(place(), GRACE).await, Server::patient(place(), GRACE).await);
+    let worker = format!("{:032x}", 7);
+    let hello = || ReserveAndCommitRequest { worker: worker.clone(), ..Default::default() };
+    let mut first = Stream::open(&one).await;
+    first.requests.send(hello()).unwrap();
+    first.requests.send(holding(1, &format!("{worker}-1"))).unwrap();
+    while first.hear().await.unwrap().reserve.is_none() {}
+    let second = Stream::open(&other).await;
+    second.requests.send(hello()).unwrap();
+    drop(first);
+    tokio::time::sleep(GRACE * 4).await;
+    assert_eq!(other.books("free", "tokens").await, [(0, 400)]);
 }
