@@ -3,8 +3,8 @@
 use crate::kubernetes::crd::Group;
 use crate::redis::place::{Place, PlaceError};
 use crate::room;
-use crate::shares::Capacity;
 use crate::secret::without;
+use crate::shares::Capacity;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::convert::Infallible;

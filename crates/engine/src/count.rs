@@ -19,6 +19,13 @@ pub enum Count {
         /// The limit's name.
         limit: String,
     },
+    /// A request was refused because it would have held more than the limit's `maxShare`.
+    OverShare {
+        /// "NAMESPACE/NAME".
+        policy: String,
+        /// The limit's name.
+        limit: String,
+    },
     /// A request went on unchecked, for this cause.
     FailedOpen(&'static str),
     /// A request was refused unchecked, for this cause.
@@ -127,6 +134,9 @@ impl Count {
         match self {
             Self::Admitted => "weir_admitted".into(),
             Self::Refused { policy, limit } => format!("weir_refused.policy.{policy}.limit.{limit}").into(),
+            Self::OverShare { policy, limit } => {
+                format!("weir_refused_by_max_share.policy.{policy}.limit.{limit}").into()
+            }
             Self::FailedOpen(cause) => format!("weir_failed_open.cause.{cause}").into(),
             Self::FailedClosed(cause) => format!("weir_failed_closed.cause.{cause}").into(),
             Self::Evaluation { policy, part } => {

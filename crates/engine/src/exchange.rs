@@ -272,6 +272,8 @@ impl Exchange {
         if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
             let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
             effects.push(Effect::Deny(denial));
+        } else if let Some(hold) = judgement.holds.iter().find(|hold| hold.exceeds_share()) {
+            effects.extend(over_share(hold, &facts));
         } else if !judgement.holds.is_empty() {
             let cap = judgement.output_cap;
             let mut reservation = Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless);
@@ -370,6 +372,14 @@ impl Exchange {
         self.state = State::Responding(responding);
         Vec::new()
     }
+}
+
+/// The request asks for more of a limit than one request may hold. The adapter need not be asked.
+fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
+    let (policy, limit) = (hold.rate.policy.to_string(), hold.rate.limit.clone());
+    let (denial, failed) = refusal::over_share(hold, facts);
+    let counts = [Count::refused(hold), Count::OverShare { policy, limit }].into_iter().chain(failed);
+    counts.map(Effect::Count).chain([Effect::Deny(denial)]).collect()
 }
 
 /// Adds to the facts what the body tells, as an exchange does when it is all there.

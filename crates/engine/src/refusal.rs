@@ -166,6 +166,30 @@ pub(crate) fn over_limit(
     overridden(told.denial(dialect, headers), named.hold, facts)
 }
 
+/// The refusal of a request that would hold more than its share of a limit, as of one that can never pass: whatever others
+/// use, it is too large. And what is to be counted if the policy's own body has no value.
+pub(crate) fn over_share(hold: &Hold, facts: &Facts) -> (Denial, Option<Count>) {
+    let rate = &hold.rate;
+    let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);
+    let (most, share) =
+        hold.most.map_or((hold.max, String::new()), |(most, share)| (most, share.to_string()));
+    let needed = match unit {
+        Unit::Usd => unit.quantity(hold.amount),
+        _ => hold.amount.to_string(),
+    };
+    let message = format!(
+        "Request too large for limit {limit} of policy {policy}: one request may hold {} ({share} of {} per {}), {needed} \
+         needed. Retrying does not help: shorten the input or lower the maximum output.",
+        unit.quantity(most),
+        unit.quantity(hold.max),
+        rate.rate.window,
+    );
+    let standing = Standing { hold, status: None };
+    let told = Told { message, kind: unit.name(), rate_limit: Some(&standing), ..Told::over() };
+    let headers = vec![("x-should-retry".into(), "false".into())];
+    overridden(told.denial(facts.dialect(), headers), hold, Some(facts))
+}
+
 fn message(named: &Standing<'_>, retry_ms: Option<u64>) -> String {
     let rate = &named.hold.rate;
     let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);

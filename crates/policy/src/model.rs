@@ -10,11 +10,13 @@ mod evaded;
 pub mod names;
 mod price;
 pub mod reader;
+mod share;
 mod unit;
 mod usage;
 
 pub use price::micro_usd;
 pub use price::{Price, Tariff, usd_text};
+pub use share::Share;
 pub use unit::{Period, Unit, Window};
 pub use usage::{OnMissing, StreamUsage, UsageRules};
 
@@ -123,6 +125,8 @@ pub struct Limit {
     pub amount: Option<Expression>,
     /// How long a hold may live.
     pub ttl: Ttl,
+    /// The most of the limit that one request may hold. `None`: all of it.
+    pub max_share: Option<Share>,
     /// Where it is false, the limit counts and refuses nothing. `None`: it is true.
     pub enforce_when: Option<Expression>,
     /// A request without a maximum of its own gets one: the output that was held for.

@@ -117,10 +117,16 @@ pub struct Predicate {
 /// One limit.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = (
-    "!has(self.outputCap) || self.outputCap == 'None' || self.rates.exists(rate, rate.unit in ['tokens', 'outputTokens', 'usd'])",
-    "outputCap needs a rate of tokens, outputTokens or usd: what it holds is the cap"
-))]
+#[x_kube(
+    validation = (
+        "!has(self.outputCap) || self.outputCap == 'None' || self.rates.exists(rate, rate.unit in ['tokens', 'outputTokens', 'usd'])",
+        "outputCap needs a rate of tokens, outputTokens or usd: what it holds is the cap"
+    ),
+    validation = (
+        "!has(self.reservation) || !has(self.reservation.maxShare) || self.rates.exists(rate, rate.unit in ['tokens', 'inputTokens', 'outputTokens', 'usd'])",
+        "reservation.maxShare needs a rate of tokens, inputTokens, outputTokens or usd"
+    )
+)]
 pub struct Limit {
     /// All must hold, or the limit does not apply.
     #[schemars(length(max = 32))]
@@ -215,6 +221,7 @@ pub enum Unit {
 
 /// What is held for a request under way.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Reservation {
     /// A number, or a CEL expression that gives one.
     #[schemars(schema_with = "number")]
@@ -223,6 +230,10 @@ pub struct Reservation {
     /// How long a hold may live: a duration such as 15m, or a CEL expression.
     #[schemars(length(min = 1, max = 4096))]
     pub ttl: Option<String>,
+    /// The most of the limit that one request may hold, such as 20%; by default all of it.
+    #[schemars(length(max = 7), regex(pattern = "^[0-9]{1,3}([.][0-9]{1,2})?%$"))]
+    #[x_kube(validation = ("self.matches('^(100([.]0{1,2})?|0{0,1}[0-9]{1,2}([.][0-9]{1,2})?)%$') && !self.matches('^0+([.]0+)?%$')", "must be above 0% and at most 100%"))]
+    pub max_share: Option<String>,
 }
 
 fn number(_: &mut SchemaGenerator) -> Schema {

@@ -134,6 +134,13 @@ impl Told<'_> {
 /// The names and numbers of what refused.
 fn details(standing: &Standing<'_>) -> Value {
     let rate = &standing.hold.rate;
+    if let (None, Some((most, _))) = (standing.status, standing.hold.most) {
+        // The adapter was not asked: the request would hold more than its share.
+        return json!({
+            "policy": *rate.policy, "limit": rate.limit, "unit": rate.rate.unit.name(), "max": standing.max(),
+            "reason": "maxShare", "max_per_request": most, "needed": standing.hold.amount,
+        });
+    }
     json!({
         "policy": *rate.policy, "limit": rate.limit, "unit": rate.rate.unit.name(), "max": standing.max(),
         "remaining": standing.remaining(), "needed": standing.hold.amount,

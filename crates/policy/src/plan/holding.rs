@@ -1,7 +1,7 @@
 //! What a limit that applies would hold of each of its rates: how much, of which maximum, for how long.
 
 use super::{Estimate, Failure, Hold, Judgement, Miss, Part, Planned, PlannedRate};
-use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Tariff, Ttl, Unit, micro_usd};
+use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Share, Tariff, Ttl, Unit, micro_usd};
 use expression::cel::{EvaluationError, Expression, Given};
 use expression::facts::Facts;
 use protocol::call::Entries;
@@ -125,12 +125,19 @@ impl<'p> Matching<'p> {
                 entries: rate.entries.with(&self.bucket.entries),
                 amount: amount(&rate.rate, given, tariff, estimate, facts),
                 max: *max,
+                most: self.most(&rate.rate, *max),
                 ttl,
                 enforced: is_enforced,
                 tariff,
             });
         }
         Ok(())
+    }
+
+    /// What one request may hold of a rate, if it may not hold all.
+    fn most(&self, rate: &Rate, max: u64) -> Option<(u64, Share)> {
+        let share = self.limit.max_share.filter(|_| rate.unit.is_of_usage())?;
+        Some((share.of(max), share))
     }
 
     /// An absent value cannot lift a limit, and neither can what has no value at all.

@@ -1,7 +1,7 @@
 //! What a plan says of a request.
 
 use super::{Estimate, PlannedRate};
-use crate::model::{FailureMode, Tariff};
+use crate::model::{FailureMode, Share, Tariff};
 use protocol::call::Entries;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,19 @@ pub struct Hold {
     pub max: u64,
     /// How long it may live.
     pub ttl: Duration,
+    /// The most that one request may hold, and the share of the maximum that this is.
+    pub most: Option<(u64, Share)>,
     /// Whether it can refuse.
     pub enforced: bool,
     /// What the model's tokens cost, where money is counted.
     pub tariff: Option<Tariff>,
+}
+
+impl Hold {
+    /// Whether a request is refused because it would hold more than its share.
+    pub fn exceeds_share(&self) -> bool {
+        self.enforced && self.most.is_some_and(|(most, _)| self.amount > most)
+    }
 }
 
 /// Something of a policy that could not be evaluated for this request. Its `failureMode` decides.

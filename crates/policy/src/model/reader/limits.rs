@@ -3,7 +3,7 @@
 use super::{BUFFER, expression, expression_in, money, when};
 use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
 use crate::duration;
-use crate::model::{DEFAULT_TTL, Limit, Maximum, Period, Rate, Ttl, Unit, Window, names};
+use crate::model::{DEFAULT_TTL, Limit, Maximum, Period, Rate, Share, Ttl, Unit, Window, names};
 use expression::cel::{Expression, Phase, Use};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const LIMIT: Fields = Fields {
 };
 const RATE: Fields =
     Fields { known: &["limit", "limitFrom", "window", "period", "unit", "cost"], later: &[], ignored: &[] };
-const RESERVATION: Fields = Fields { known: &["amount", "ttl"], later: &[], ignored: &[] };
+const RESERVATION: Fields = Fields { known: &["amount", "ttl", "maxShare"], later: &[], ignored: &[] };
 const COUNTER: Fields = Fields { known: &["expression"], later: &[], ignored: &[] };
 
 /// `priced`: the policy says what tokens cost.
@@ -42,12 +42,13 @@ fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
     let when = limit.optional("when").map(when).transpose();
     let counters = limit.optional("counters").map(counters).transpose();
     let rates = limit.required("rates").and_then(|node| rates(&node, priced));
-    let reservation = limit.optional("reservation").map(reservation).transpose();
+    let reservation =
+        limit.optional("reservation").map(|node| reservation(node, rates.as_deref())).transpose();
     let enforce_when =
         limit.optional("enforceWhen").map(|node| expression(&node, Use::Predicate)).transpose();
     let caps_output =
         limit.optional("outputCap").map(|node| caps_output(&node, rates.as_deref())).transpose();
-    let (amount, ttl) = reservation?.unwrap_or((None, Ttl::Fixed(DEFAULT_TTL)));
+    let Reservation { amount, ttl, max_share } = reservation?.unwrap_or_default();
     Ok(Limit {
         name: name?,
         when: when?.unwrap_or_default(),
@@ -55,6 +56,7 @@ fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
         rates: rates?,
         amount,
         ttl,
+        max_share,
         enforce_when: enforce_when?,
         caps_output: caps_output?.unwrap_or_default(),
     })
@@ -155,11 +157,40 @@ fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
     }
 }
 
-fn reservation(node: Node<'_>) -> Result<(Option<Expression>, Ttl), Reported> {
+struct Reservation {
+    amount: Option<Expression>,
+    ttl: Ttl,
+    max_share: Option<Share>,
+}
+
+impl Default for Reservation {
+    fn default() -> Self {
+        Self { amount: None, ttl: Ttl::Fixed(DEFAULT_TTL), max_share: None }
+    }
+}
+
+fn reservation(node: Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<Reservation, Reported> {
     let reservation = node.object(&RESERVATION)?;
     let amount = reservation.optional("amount").map(|node| amount(&node)).transpose();
     let ttl = reservation.optional("ttl").map(|node| ttl(&node)).transpose();
-    Ok((amount?, ttl?.unwrap_or(Ttl::Fixed(DEFAULT_TTL))))
+    let max_share = reservation.optional("maxShare").map(|node| max_share(&node, rates)).transpose();
+    let ttl = ttl?.unwrap_or(Ttl::Fixed(DEFAULT_TTL));
+    Ok(Reservation { amount: amount?, ttl, max_share: max_share? })
+}
+
+/// A request of `requests` or `concurrency` holds one, whatever it is like: there a share says nothing.
+fn max_share(node: &Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<Share, Reported> {
+    let text = node.text()?;
+    let share = Share::parse(text).ok_or_else(|| {
+        let told = shortened(text);
+        node.refuse(format!(
+            "`{told}` is not a percentage of the limit such as `20%`: above 0% and at most 100%"
+        ))
+    })?;
+    if rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.is_of_usage())) {
+        return Err(node.refuse("needs a rate of `tokens`, `inputTokens`, `outputTokens` or `usd`"));
+    }
+    Ok(share)
 }
 
 /// Kuadrant takes a number, too.
