@@ -129,6 +129,9 @@ impl Node {
     /// The place of `key` inside this one. `events`: the document is one of a stream of named events, where usage
     /// may stand inside what the event is about.
     pub(super) fn child(self, key: &[u8], events: bool) -> Node {
+        if let Some(node) = self.everyday(key) {
+            return node;
+        }
         match self {
             Node::Root => root(key),
             Node::Usage | Node::UsageMetadata | Node::InvocationMetrics | Node::Timings | Node::Meta => {
@@ -151,6 +154,30 @@ impl Node {
             Node::Unknown => Node::Unknown,
             _ => text(self, key),
         }
+    }
+
+    /// Members that nearly every event repeats, before all others are looked through: they are half of a stream's keys.
+    #[inline(always)]
+    fn everyday(self, key: &[u8]) -> Option<Node> {
+        let label = match key.len() {
+            2 => key == b"id",
+            4 if self == Node::Delta && key == b"text" => return Some(Node::Text),
+            4 if self == Node::Root && key == b"type" => return Some(Node::Type),
+            4 => key == b"role" || key == b"type",
+            5 if self == Node::Root && key == b"delta" => return Some(Node::Delta),
+            5 if self == Node::Choices && key == b"delta" => return Some(Node::ChoiceMessage),
+            5 => key == b"index" || key == b"model",
+            6 => key == b"object",
+            7 if self == Node::Root && key == b"choices" => return Some(Node::Choices),
+            7 if self == Node::ChoiceMessage && key == b"content" => return Some(Node::Content),
+            7 => key == b"created",
+            8 if self != Node::Unknown && key == b"logprobs" => return Some(Node::Other),
+            12 => key == b"service_tier",
+            13 => key == b"finish_reason",
+            18 => key == b"system_fingerprint",
+            _ => false,
+        };
+        (label && self != Node::Unknown).then_some(Node::Label)
     }
 
     /// Whether an object here is one report of usage.
