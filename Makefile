@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-k8s test-envoy-gateway k8s-up k8s-down kind-up kind-test kind-down crds check fuzz bench
+.PHONY: help build manifests demo test test-k8s test-envoy-gateway k8s-up k8s-down kind-up kind-test kind-down crds check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -46,6 +46,9 @@ check: ## formatting, lints, the purity of the core
 
 fuzz: ## a minute of fuzzing; FUZZ_SECONDS=600 for more
 	@bash scripts/fuzz.sh
+
+storm: ## a minute of requests and answers that are made to take memory, beside honest ones
+	@bash scripts/storm.sh
 
 bench: ## the cost beside Envoy's own filters, into bench/RESULTS.md
 	@bash scripts/bench.sh

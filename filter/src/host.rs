@@ -203,6 +203,11 @@ pub fn increment(metric: u32, amount: u64) {
     told("counting", hostcalls::increment_metric(metric, i64::try_from(amount).unwrap_or(i64::MAX)));
 }
 
+/// Adds to a gauge, or takes away from it; 0 is an error for Envoy.
+pub fn change(metric: u32, difference: i64) {
+    told("gauging", hostcalls::increment_metric(metric, difference));
+}
+
 /// Sets a gauge.
 pub fn set(metric: u32, value: u64) {
     told("gauging", hostcalls::record_metric(metric, value));

@@ -14,12 +14,16 @@ use engine::attempts::Attempts;
 use engine::exchange::{Effect, Event, Exchange, InForce};
 use engine::outbox::Route;
 use expression::facts::Facts;
+use llm::memory::{Lease, Purpose};
 use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
+
+/// How much of a response is read at once where there is no memory for all that has come, in bytes.
+const PIECE: usize = 16 << 10;
 
 /// The context of a request while the plugin is configured.
 pub struct Http {
@@ -59,7 +63,7 @@ pub struct Request {
 /// A part of a response.
 #[derive(Default)]
 struct Passed {
-    pieces: Vec<Vec<u8>>,
+    pieces: Vec<(Vec<u8>, Lease)>,
     /// Of them together.
     size: usize,
     /// It is about to be read.
@@ -112,7 +116,7 @@ pub fn answered(caller: &Caller, root: u32, reply: Result<&[u8], CallFailure>) -
 
 impl Request {
     fn new(id: u32, shared: &Rc<Shared>, in_force: InForce) -> Rc<RefCell<Self>> {
-        let exchange = Exchange::new(in_force, shared.next_reservation());
+        let exchange = Exchange::new(in_force, shared.next_reservation()).within(&shared.memory);
         Rc::new_cyclic(|caller| {
             let (caller, shared) = (Weak::clone(caller), shared.clone());
             RefCell::new(Self {
@@ -251,23 +255,37 @@ impl Request {
         if self.exchange.is_over() || !(read || end) {
             return;
         }
+        let size = if read { size } else { 0 };
+        let Some(lease) = self.shared.memory.lease(Purpose::Keep, size) else {
+            return self.read_now(size, end);
+        };
         let chunk = if read { host::response_body(self.kept_back, size) } else { Vec::new() };
         if self.exchange.edits_body() {
             self.handle(Event::Passing { chunk: &chunk, end });
         }
-        if self.shared.late.has_room(chunk.len()) {
-            self.read_later(chunk, end);
-        } else {
-            self.read_passed();
-            self.handle(Event::Body { chunk: &chunk, end });
+        self.read_later(chunk, lease, end);
+    }
+
+    /// Reads what there is no memory for at once, a little at a time.
+    fn read_now(&mut self, size: usize, end: bool) {
+        self.read_passed();
+        self.handle(Event::PassingUnread);
+        let mut at = std::mem::take(&mut self.kept_back);
+        let all = at.saturating_add(size);
+        while at < all {
+            let piece = host::response_body(at, PIECE.min(all.saturating_sub(at)));
+            self.handle(Event::Body { chunk: &piece, end: false });
+            at = at.saturating_add(PIECE);
+        }
+        if end {
+            self.handle(Event::Body { chunk: &[], end });
         }
     }
 
-    fn read_later(&mut self, chunk: Vec<u8>, end: bool) {
-        self.shared.late.add(chunk.len());
+    fn read_later(&mut self, chunk: Vec<u8>, lease: Lease, end: bool) {
         let passed = self.passed.get_or_insert_default();
         passed.size = passed.size.saturating_add(chunk.len());
-        passed.pieces.push(chunk);
+        passed.pieces.push((chunk, lease));
         passed.end = end;
         if end || passed.size > late::SMALL {
             self.read_soon();
@@ -289,9 +307,8 @@ impl Request {
 
     /// Reads what has passed.
     pub fn read_passed(&mut self) {
-        let Some(Passed { pieces, size, end, closed, .. }) = self.passed.take() else { return };
-        self.shared.late.remove(size);
-        for piece in pieces {
+        let Some(Passed { pieces, end, closed, .. }) = self.passed.take() else { return };
+        for (piece, _lease) in pieces {
             self.handle(Event::Body { chunk: &piece, end: false });
         }
         if end {

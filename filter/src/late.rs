@@ -3,38 +3,19 @@
 
 use crate::http::Request;
 use crate::stream::Caller;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// As long as no more of a response has passed, it waits for what follows.
 pub const SMALL: usize = 4 << 10;
-/// What waits at most in a worker. Beyond that is read at once, whoever waits for it.
-const MOST: usize = 4 << 20;
-
 /// See the module.
 #[derive(Default)]
 pub struct Late {
     /// They are kept from their end until then.
     requests: RefCell<Vec<Rc<RefCell<Request>>>>,
-    bytes: Cell<usize>,
 }
 
 impl Late {
-    /// Whether so many bytes more may wait.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.bytes.get().saturating_add(bytes) <= MOST
-    }
-
-    /// So many more wait.
-    pub fn add(&self, bytes: usize) {
-        self.bytes.set(self.bytes.get().saturating_add(bytes));
-    }
-
-    /// So many are not waiting any more.
-    pub fn remove(&self, bytes: usize) {
-        self.bytes.set(self.bytes.get().saturating_sub(bytes));
-    }
-
     /// This request has something to read.
     pub fn push(&self, request: &Caller) {
         self.requests.borrow_mut().extend(request.upgrade());

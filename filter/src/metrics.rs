@@ -21,6 +21,9 @@ pub const PLANS_REFUSED: &str = "weir_plans_refused";
 /// The version in force, as a number: in all Envoys the same.
 pub const PLAN_VERSION: &str = "weir_plan_version";
 
+/// The bytes that the exchanges of all workers keep.
+pub const MEMORY: &str = "weir_memory_bytes";
+
 /// Their numbers in Envoy.
 pub struct Metrics(RefCell<HashMap<String, u32>>);
 
@@ -52,6 +55,17 @@ impl Metrics {
     pub fn set(&self, name: &str, value: u64) {
         if let Some(metric) = self.find(name, MetricType::Gauge) {
             host::set(metric, value);
+        }
+    }
+
+    /// Adds the difference to a gauge that several workers have a part in.
+    pub fn change(&self, name: &str, now: u64, before: u64) {
+        let part = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let difference = part(now).saturating_sub(part(before));
+        if difference != 0
+            && let Some(metric) = self.find(name, MetricType::Gauge)
+        {
+            host::change(metric, difference);
         }
     }
 

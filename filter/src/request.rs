@@ -6,7 +6,7 @@ use engine::config::IdentitySource;
 use engine::count::Count;
 use engine::exchange::InForce;
 use expression::facts::{Facts, Need};
-use expression::identity;
+use expression::identity::{self, IdentityError};
 
 /// Fetches what is needed, and takes the identity's header out of the request. `None`: no limit applies to it.
 pub fn facts(shared: &Shared, in_force: &InForce) -> Option<Facts> {
@@ -70,7 +70,12 @@ fn identify(shared: &Shared, facts: &mut Facts) -> bool {
     match found {
         Ok(Some(auth)) => facts.auth(auth),
         Ok(None) => {}
-        Err(error) => shared.metrics.count(&Count::Unidentified(error)),
+        Err(error) => {
+            if error == IdentityError::TooLarge {
+                facts.auth_too_large();
+            }
+            shared.metrics.count(&Count::Unidentified(error));
+        }
     }
     came
 }

@@ -81,6 +81,7 @@ impl Configured {
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
         let stream = self.shared.stream.wake_at();
+        self.shared.show_memory();
         let bodies =
             self.shared.bodies.are_watched().then(|| self.shared.now().saturating_add(bodies::INTERVAL));
         self.shared.wake_at([commits, plan, stream, bodies].into_iter().flatten().min());
@@ -200,6 +201,7 @@ impl Configured {
     fn count(&self, answer: Answer) {
         self.shared.metrics.add(metrics::COMMITS_RETRIED, answer.retried as u64);
         self.shared.metrics.add(metrics::COMMITS_DROPPED, answer.dropped as u64);
+        self.shared.show_memory();
     }
 
     fn ask_for_plan(&mut self) {

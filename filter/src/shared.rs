@@ -11,6 +11,7 @@ use engine::count::Count;
 use engine::exchange::{InForce, ReservationId};
 use engine::health::Health;
 use engine::outbox::{Outbox, Settlement};
+use llm::memory::MemoryBudget;
 use policy::mistake::Mistake;
 use policy::plan::Plan;
 use protocol::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE};
@@ -26,8 +27,9 @@ pub const RESERVE_AND_COMMIT: Method = (RESERVATION_SERVICE, "ReserveAndCommit")
 /// Tells the plan.
 pub const GET_PLAN: Method = (POLICY_SERVICE, "GetPlan");
 
-/// The most that waits for an adapter that is away, in bytes: some ten thousands of settlements.
-const OUTBOX_CAPACITY: usize = 10 << 20;
+/// The part of the memory for what waits for an adapter that is away: of 128 MiB, some ten thousands of settlements. It
+/// is theirs alone, so that nothing that clients send takes the place of what is to be charged.
+const OUTBOX_SHARE: usize = 12;
 /// Between a settlement and the Commit that tells it, in milliseconds. With this pause a busy worker sends a
 /// thousand calls a second at most, whatever it serves.
 const GATHERING: u64 = 1;
@@ -40,6 +42,8 @@ pub struct Shared {
     pub config: Config,
     /// Envoy's.
     pub metrics: Metrics,
+    /// What this VM's exchanges may keep.
+    pub memory: MemoryBudget,
     /// What has to be told to the adapter.
     pub outbox: RefCell<Outbox>,
     /// What is still to be read of responses.
@@ -55,6 +59,8 @@ pub struct Shared {
     in_force: RefCell<InForce>,
     prefix: Arc<str>,
     reservations: Cell<u64>,
+    /// What this VM adds to the gauge.
+    memory_shown: Cell<u64>,
     clock: Clock,
     /// When `on_tick` is called next.
     awake_at: Cell<Option<u64>>,
@@ -69,11 +75,14 @@ impl Shared {
         let in_force = RefCell::new(InForce::Nothing(config.failure_mode));
         let policies = config.policies.take();
         let stream = Stream::new(config.timeout);
+        let outbox_capacity = config.memory / OUTBOX_SHARE;
         let shared = Self {
             root,
+            memory: MemoryBudget::new(config.memory.saturating_sub(outbox_capacity)),
             config,
             metrics: Metrics::new(),
-            outbox: RefCell::new(Outbox::new(OUTBOX_CAPACITY)),
+            outbox: RefCell::new(Outbox::new(outbox_capacity)),
+            memory_shown: Cell::default(),
             late: Late::default(),
             bodies: Bodies::default(),
             stream,
@@ -119,6 +128,14 @@ impl Shared {
         let number = self.reservations.get();
         self.reservations.set(number.wrapping_add(1));
         ReservationId { prefix: self.prefix.clone(), number }
+    }
+
+    /// Shows how much memory is in use, in a gauge that all workers add to.
+    pub fn show_memory(&self) {
+        let used = self.memory.used().saturating_add(self.outbox.borrow().size());
+        let used = u64::try_from(used).unwrap_or(u64::MAX);
+        let before = self.memory_shown.replace(used);
+        self.metrics.change(metrics::MEMORY, used, before);
     }
 
     /// Leaves a settlement to the root context.

@@ -2,13 +2,15 @@
 
 use crate::cluster;
 use expression::identity::Encoding;
+use expression::structure;
+use llm::memory;
+use llm::tree::Allowance;
 use policy::document::{self, Fields, Node, Reported, distinct};
 use policy::gateway::is_gateway;
 use policy::mistake::Mistake;
 use policy::model::reader::{self, FAILURE_MODES};
 use policy::model::{FailureMode, Policy};
 use policy::plan::BodyAccess;
-use protocol::structure;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub identity: Option<IdentitySource>,
     /// Whether request bodies are read.
     pub request_body: BodyAccess,
+    /// What exchanges may keep, in bytes.
+    pub memory: usize,
     /// Inline policies, at least one; `None`: the adapter's.
     pub policies: Option<Vec<Policy>>,
 }
@@ -62,24 +66,33 @@ const DEFAULT_BODY: usize = 1 << 20;
 /// More than this of a body is in the worker's memory, and in the module's, twice.
 const LARGEST_BODY: u64 = 64 << 20;
 
+/// The least that is of use, and the most that leaves room below the 1 GiB at which Envoy ends a VM.
+const LEAST_MEMORY: usize = 16 << 20;
+const MOST_MEMORY: usize = 768 << 20;
+/// A request's body is read in several copies: see `exchange::intake`.
+const MEMORY_PER_BODY: usize = 8;
+
 const ENCODINGS: &[(&str, Encoding)] =
     &[("json", Encoding::Json), ("base64url-json", Encoding::Base64UrlJson)];
 
 const CONFIG: Fields = Fields {
-    known: &["adapter", "gateway", "failureMode", "identity", "requestBody", "policies"],
+    known: &["adapter", "gateway", "failureMode", "identity", "requestBody", "memory", "policies"],
     later: &[],
     ignored: &[],
 };
 const ADAPTER: Fields = Fields { known: &["cluster", "timeout"], later: &[], ignored: &[] };
 const IDENTITY: Fields =
     Fields { known: &["header", "encoding", "metadata", "key"], later: &[], ignored: &[] };
+const MEMORY: Fields = Fields { known: &["maxBytes"], later: &[], ignored: &[] };
 const REQUEST_BODY: Fields = Fields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
 
 impl Config {
     /// Reads JSON, or the `google.protobuf.Struct` that Envoy hands over as it is, with every mistake. An empty list
     /// of `policies` is none: to take it as "no limits apply" would let everything pass without a word.
     pub fn read(text: &[u8]) -> Result<Self, Vec<Mistake>> {
-        let structure = || structure::decode(text).filter(|fields| !fields.is_empty()).map(Value::Object);
+        let all = Allowance::new(usize::MAX);
+        let structure =
+            || structure::decode(text, &all).ok().filter(|fields| !fields.is_empty()).map(Value::Object);
         let value = document::parse(text).or_else(|mistake| structure().ok_or_else(|| vec![mistake]))?;
         let (config, needs_body) = document::read(&value, config)?;
         match config.request_body {
@@ -96,6 +109,11 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
     let failure_mode = config.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
     let identity = config.optional("identity").map(identity).transpose();
     let body = config.optional("requestBody").map(request_body).transpose();
+    let least = match body.as_ref().ok().copied().flatten() {
+        Some(BodyAccess::Buffer(most)) => most.saturating_mul(MEMORY_PER_BODY).max(LEAST_MEMORY),
+        Some(BodyAccess::None) | None => LEAST_MEMORY,
+    };
+    let memory = config.optional("memory").map(|node| memory(node, least)).transpose();
     let policies = config.optional("policies").map(|node| policies(&node)).transpose();
     let (cluster, grpc_service, timeout) = adapter?;
     Ok(Config {
@@ -106,6 +124,7 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
         failure_mode: failure_mode?.unwrap_or_default(),
         identity: identity?,
         request_body: body?.unwrap_or_default(),
+        memory: memory?.flatten().unwrap_or(memory::DEFAULT.max(least)),
         policies: policies?.filter(|policies| !policies.is_empty()),
     })
 }
@@ -178,6 +197,18 @@ fn request_body(node: Node<'_>) -> Result<BodyAccess, Reported> {
     let (buffers, most) = (buffers?, most?);
     let most = most.unwrap_or(DEFAULT_BODY);
     Ok(if buffers == Some(true) { BodyAccess::Buffer(most) } else { BodyAccess::None })
+}
+
+/// `least`: as much as reading one body takes.
+fn memory(node: Node<'_>, least: usize) -> Result<Option<usize>, Reported> {
+    let memory = node.object(&MEMORY)?;
+    let bytes = |node: Node<'_>| {
+        let beyond =
+            format!("must be from {least}, eight times `requestBody.maxBytes` or 16 MiB, to {MOST_MEMORY}");
+        let bytes = usize::try_from(node.whole_number()?).ok();
+        bytes.filter(|bytes| (least..=MOST_MEMORY).contains(bytes)).ok_or_else(|| node.refuse(beyond))
+    };
+    memory.optional("maxBytes").map(bytes).transpose()
 }
 
 fn most_of_body(node: &Node<'_>) -> Result<usize, Reported> {

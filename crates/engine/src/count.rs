@@ -72,6 +72,36 @@ pub enum Count {
     TokensCharged(u64),
     /// An exchange has ended, its usage known from here.
     Usage(UsageSource),
+    /// The memory budget had no room for this.
+    MemoryRefused(MemoryUse),
+}
+
+/// What an exchange wanted memory for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemoryUse {
+    /// The facts that are kept until the body is here, or for a `cost` or the body of a refusal.
+    Facts,
+    /// To read the request's body.
+    RequestBody,
+    /// The holds. The request was refused.
+    Holds,
+    /// To read the response's body.
+    ResponseBody,
+    /// To take the chunk about usage out of the response.
+    UsageChunk,
+}
+
+impl MemoryUse {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Facts => "facts",
+            Self::RequestBody => "request_body",
+            Self::Holds => "holds",
+            Self::ResponseBody => "response_body",
+            Self::UsageChunk => "usage_chunk",
+        }
+    }
 }
 
 /// What could not be known about a request, so that a limit applied by assumption.
@@ -159,6 +189,7 @@ impl Count {
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
             Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),
             Self::Usage(UsageSource::None) => "weir_usage.source.none".into(),
+            Self::MemoryRefused(what) => format!("weir_memory_refused.for.{}", what.name()).into(),
         }
     }
 

@@ -9,12 +9,13 @@ mod unread;
 
 pub use intake::RequestEdit;
 
-use crate::count::{Count, DoubtCause};
+use crate::count::{Count, DoubtCause, MemoryUse};
 use crate::health;
 use crate::outbox::Settlement;
 use crate::refusal::{self, Denial, Headers};
 use expression::facts::Facts;
 use intake::Intake;
+use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::meter::ResponseHead;
 use llm::request::{ChunkEdit, Condition, UsageChunkFilter};
 use policy::model::FailureMode;
@@ -48,6 +49,12 @@ pub enum Event<'a> {
     /// So many bytes of the request's body have come so far, awaited or not. Of interest only if
     /// [`Exchange::counts_request_body`].
     RequestPassed(u64),
+    /// The request's body is there, as [`Effect::AwaitBody`] said, and there is no memory to read it: see
+    /// [`Exchange::room_for_body`].
+    UnreadBody {
+        /// How much of it has come, in bytes.
+        size: usize,
+    },
     /// The adapter's answer to the Reserve.
     Reply(Result<ReserveResponse, CallFailure>),
     /// The response's headers are here.
@@ -59,6 +66,8 @@ pub enum Event<'a> {
         /// Nothing follows.
         end: bool,
     },
+    /// More of the response's body is passing, and there is no memory to look at it. What was to be taken out stays.
+    PassingUnread,
     /// What has passed of the response's body, maybe nothing but its end: this can wait.
     Body {
         /// As the upstream sent it.
@@ -134,6 +143,7 @@ pub struct ReservationId {
 pub struct Exchange {
     in_force: InForce,
     id: ReservationId,
+    memory: MemoryBudget,
     state: State,
 }
 
@@ -142,7 +152,7 @@ enum State {
     /// The request has not come.
     New,
     /// Its body is awaited, of which so much may be read.
-    Reading(Box<Facts>, usize),
+    Reading { facts: Box<Facts>, most: usize, _lease: Lease },
     /// The adapter has been asked; the request is kept.
     Waiting(Reservation),
     /// The request went on.
@@ -156,7 +166,23 @@ enum State {
 impl Exchange {
     /// Before anything has happened.
     pub fn new(in_force: InForce, id: ReservationId) -> Self {
-        Self { in_force, id, state: State::New }
+        Self { in_force, id, memory: MemoryBudget::default(), state: State::New }
+    }
+
+    /// The same, which keeps no more than this allows.
+    pub fn within(mut self, memory: &MemoryBudget) -> Self {
+        self.memory = memory.clone();
+        self
+    }
+
+    /// The memory that it takes to read so much of the request's body, if there is room for it. To be kept until
+    /// [`Event::RequestBody`] has been handled.
+    pub fn room_for_body(&self, size: usize) -> Option<Lease> {
+        let needed = match &self.state {
+            State::Reading { facts, most, .. } => intake::memory(facts, size, *most),
+            _ => 0,
+        };
+        self.memory.lease(Purpose::Work, needed)
     }
 
     /// The response's headers, in lower case, that its event should bring if it has them.
@@ -173,10 +199,10 @@ impl Exchange {
     pub fn handle(&mut self, event: Event<'_>) -> Vec<Effect> {
         match (std::mem::replace(&mut self.state, State::Over), event) {
             (State::New, Event::Request { facts, bodiless }) => self.request(facts, bodiless),
-            (State::Reading(facts, most), Event::RequestBody { body, end }) => {
+            (State::Reading { facts, most, .. }, Event::RequestBody { body, end }) => {
                 self.request_body(*facts, most, body, end)
             }
-            (State::Reading(facts, _), Event::NoRequestBody) => self.without_body(*facts),
+            (State::Reading { facts, .. }, Event::NoRequestBody) => self.without_body(*facts, 0),
             (mut state, Event::RequestPassed(bytes)) => {
                 if let Some(reservation) = state.reservation() {
                     reservation.passed = bytes;
@@ -184,6 +210,7 @@ impl Exchange {
                 self.state = state;
                 Vec::new()
             }
+            (State::Reading { facts, .. }, Event::UnreadBody { size }) => self.unread_body(*facts, size),
             (State::Waiting(reservation), Event::Reply(reply)) => self.reply(reservation, reply),
             (State::Waiting(reservation), Event::Closed) => vec![reservation.release()],
             (State::Admitted(reservation), Event::Response(head)) => self.response(reservation, head),
@@ -197,9 +224,14 @@ impl Exchange {
                 };
                 edited.map(effect).into_iter().collect()
             }
+            (State::Responding(mut responding), Event::PassingUnread) => {
+                let given_up = responding.usage_chunk.take().is_some();
+                self.state = State::Responding(responding);
+                given_up.then(|| refused_memory(MemoryUse::UsageChunk)).into_iter().collect()
+            }
             (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
             (State::Responding(responding), Event::Closed) => responding.settle(&self.in_force, Ending::Cut),
-            (State::New | State::Reading(..), Event::Closed) => Vec::new(),
+            (State::New | State::Reading { .. }, Event::Closed) => Vec::new(),
             (state, _) => {
                 self.state = state;
                 Vec::new()
@@ -238,11 +270,18 @@ impl Exchange {
                 Intake::new(&mut facts, plan.pointers(), &[], true, most);
             } else if facts.is_upgrade() {
                 // It goes on until it is answered, so nobody waits for it, whatever it says of a body.
-                facts.unread_body();
+                facts.unread_body(0);
             } else {
                 let wanted = intake::wanted(&facts, most);
-                self.state = State::Reading(Box::new(facts), wanted);
-                return vec![Effect::AwaitBody(wanted)];
+                if let Some(_lease) = self.memory.lease(Purpose::Keep, facts.size()) {
+                    self.state = State::Reading { facts: Box::new(facts), most: wanted, _lease };
+                    return vec![Effect::AwaitBody(wanted)];
+                }
+                let plan = Arc::clone(plan);
+                facts.unread_body(0);
+                let mut effects = vec![refused_memory(MemoryUse::Facts)];
+                effects.extend(self.judged(&plan, facts, false, None));
+                return effects;
             }
         }
         let plan = Arc::clone(plan);
@@ -256,6 +295,12 @@ impl Exchange {
         let mut effects: Vec<Effect> = intake.trouble(&facts).into_iter().collect();
         effects.extend(self.judged(&plan, facts, false, Some(&intake)));
         self.kept(effects)
+    }
+
+    fn unread_body(&mut self, facts: Facts, size: usize) -> Vec<Effect> {
+        let mut effects = vec![refused_memory(MemoryUse::RequestBody)];
+        effects.extend(self.without_body(facts, u64::try_from(size).unwrap_or(u64::MAX)));
+        effects
     }
 
     fn judged(
@@ -276,7 +321,13 @@ impl Exchange {
             effects.extend(over_share(hold, &facts));
         } else if !judgement.holds.is_empty() {
             let cap = judgement.output_cap;
-            let mut reservation = Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless);
+            let mut reservation =
+                Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless, &self.memory);
+            if !reservation.has_room_for(0) {
+                let denial = refusal::overloaded(reservation.dialect);
+                effects.extend([refused_memory(MemoryUse::Holds), Effect::Deny(denial)]);
+                return effects;
+            }
             if let Some(intake) = intake {
                 match intake.change(&mut facts, reservation.asks_for_usage(), cap) {
                     Ok((changes, unasked)) => {
@@ -293,7 +344,9 @@ impl Exchange {
                     }
                 }
             }
-            reservation.keep(facts);
+            if !reservation.keep(facts, &self.memory) {
+                effects.push(refused_memory(MemoryUse::Facts));
+            }
             effects.push(Effect::Reserve(reservation.reserve()));
             self.state = State::Waiting(reservation);
         }
@@ -308,6 +361,10 @@ impl Exchange {
         match reply.map(|response| (response.code(), response)) {
             Ok((Code::Ok, response)) => {
                 reservation.answered(response);
+                if !reservation.has_room_for(0) {
+                    reservation.forget_statuses();
+                }
+                reservation.admitted();
                 self.state = State::Admitted(reservation);
                 vec![Effect::Count(Count::Admitted), Effect::Resume]
             }
@@ -331,7 +388,7 @@ impl Exchange {
     }
 
     /// The adapter could not say: the strictest policy of the request decides. What is used is told all the same.
-    fn unchecked(&mut self, reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
+    fn unchecked(&mut self, mut reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
         let cause = failure.name();
         let strict = reservation.holds.iter().find(|hold| hold.rate.failure_mode == FailureMode::Deny);
         if let Some(hold) = strict {
@@ -342,15 +399,21 @@ impl Exchange {
                 Effect::Deny(denial),
             ];
         }
+        reservation.admitted();
         self.state = State::Admitted(reservation);
         vec![Effect::Count(Count::FailedOpen(cause)), Effect::Resume]
     }
 
-    fn response(&mut self, mut reservation: Reservation, head: ResponseHead) -> Vec<Effect> {
+    fn response(&mut self, mut reservation: Reservation, mut head: ResponseHead) -> Vec<Effect> {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         let told = refusal::headers(&reservation.standings());
+        reservation.forget_statuses();
+        head.shorten();
+        if !reservation.has_room_for(head.size()) {
+            head.usage_headers = Vec::new();
+        }
         let unasked = reservation.usage_unasked && head.is_event_stream();
-        let usage_chunk = (unasked && !head.is_encoded()).then(UsageChunkFilter::default);
+        let usage_chunk = (unasked && !head.is_encoded()).then(|| UsageChunkFilter::within(&self.memory));
         let mut effects: Vec<Effect> = failed.map(Effect::UpstreamFailed).into_iter().collect();
         effects.extend((!told.is_empty()).then_some(Effect::SetHeaders(told)));
         if usage_chunk.is_some() {
@@ -359,8 +422,9 @@ impl Exchange {
         } else if unasked {
             effects.push(Effect::Count(Count::UsageChunkKept));
         }
-        self.state =
-            State::Responding(Box::new(Responding { reservation, head, readers: None, usage_chunk }));
+        let memory = self.memory.clone();
+        let responding = Responding { reservation, head, memory, readers: None, usage_chunk };
+        self.state = State::Responding(Box::new(responding));
         effects
     }
 
@@ -407,6 +471,10 @@ fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Effect> {
         }
     }
     counts
+}
+
+fn refused_memory(what: MemoryUse) -> Effect {
+    Effect::Count(Count::MemoryRefused(what))
 }
 
 /// Each part of a policy that could not be evaluated is counted, by its policy and its part.

@@ -93,6 +93,11 @@ impl Outbox {
         }
     }
 
+    /// How many bytes wait, or are under way.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// Queues a settlement. How many of the oldest waiting ones had to be dropped for it.
     pub fn push(&mut self, settlement: Settlement) -> usize {
         self.size = self.size.saturating_add(settlement.0.len());

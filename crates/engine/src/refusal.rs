@@ -268,6 +268,12 @@ pub fn invalid_request(dialect: Dialect, message: &str) -> Denial {
     told.denial(dialect, vec![("x-should-retry".into(), "false".into())])
 }
 
+/// The 503 of a worker that has no memory for what the request would hold.
+pub(crate) fn overloaded(dialect: Dialect) -> Denial {
+    let message = "The gateway has too many requests in flight. Please try again.".to_owned();
+    Told { message, ..Told::unavailable() }.denial(dialect, vec![("retry-after".into(), "1".into())])
+}
+
 /// The items of a header, each written by `put`.
 fn list(known: &[&Standing<'_>], put: fn(&mut String, &Standing<'_>)) -> String {
     let mut text = String::with_capacity(known.len().saturating_mul(48));

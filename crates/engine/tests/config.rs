@@ -61,6 +61,25 @@ fn only_the_cluster_is_required() {
     assert_eq!(config.failure_mode, FailureMode::Allow);
     assert_eq!(config.identity, None);
     assert!(config.policies.is_none());
+    assert_eq!(config.memory, 128 << 20);
+}
+
+#[test]
+fn the_memory_is_enough_to_read_a_body() {
+    let with = |memory: Value, most: u64| {
+        read(&json!({
+            "adapter": {"cluster": "weir"}, "memory": memory,
+            "requestBody": {"access": "Buffer", "maxBytes": most},
+        }))
+        .map(|config| config.memory)
+    };
+    assert_eq!(with(json!({}), 16 << 20), Ok(128 << 20));
+    assert_eq!(with(json!({}), 64 << 20), Ok(512 << 20), "eight times the body");
+    assert_eq!(with(json!({"maxBytes": 16 << 20}), 2 << 20), Ok(16 << 20));
+    for (memory, most) in [((16 << 20) - 1, 1000), (64 << 20, 9 << 20), (1 << 30, 1000)] {
+        let told = with(json!({"maxBytes": memory}), most).expect_err("a mistake");
+        assert!(told.starts_with("memory.maxBytes: must be from "), "{told}");
+    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Who is asking: what the auth filter left for us, as the `auth` root of CEL.
 
+use crate::structure;
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use llm::tree::{self, Allowance, TreeError};
 use prost::Message as _;
-use protocol::structure;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -33,6 +34,9 @@ pub enum IdentityError {
     /// Not Envoy's Metadata message.
     #[error("the metadata cannot be decoded")]
     Metadata,
+    /// It has more parts than fit into a megabyte. What names it cannot be evaluated.
+    #[error("the identity has too many parts")]
+    TooLarge,
 }
 
 impl IdentityError {
@@ -43,6 +47,7 @@ impl IdentityError {
             Self::Json => "json",
             Self::NotAnObject => "not_an_object",
             Self::Metadata => "metadata",
+            Self::TooLarge => "too_large",
         }
     }
 }
@@ -50,13 +55,13 @@ impl IdentityError {
 /// The `auth` root from an identity header's value.
 pub fn from_header(value: &[u8], encoding: Encoding) -> Result<Value, IdentityError> {
     let identity: Value = match encoding {
-        Encoding::Json => serde_json::from_slice(value),
+        Encoding::Json => tree::parse(value, tree::MOST),
         Encoding::Base64UrlJson => {
             let json = BASE64URL.decode(value).map_err(|_| IdentityError::Encoding)?;
-            serde_json::from_slice(&json)
+            tree::parse(&json, tree::MOST)
         }
     }
-    .map_err(|_| IdentityError::Json)?;
+    .map_err(|error| unreadable(error, IdentityError::Json))?;
     if identity.is_object() { Ok(auth(identity)) } else { Err(IdentityError::NotAnObject) }
 }
 
@@ -69,7 +74,9 @@ pub fn from_metadata(
 ) -> Result<Option<Value>, IdentityError> {
     let mut metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
     let Some(fields) = metadata.filter_metadata.remove(namespace) else { return Ok(None) };
-    let mut fields = structure::decode(&fields).ok_or(IdentityError::Metadata)?;
+    let allowance = Allowance::new(tree::MOST);
+    let fields = structure::decode(&fields, &allowance);
+    let mut fields = fields.map_err(|error| unreadable(error, IdentityError::Metadata))?;
     let Some(key) = key else { return Ok(Some(Value::Object(fields))) };
     match fields.remove(key) {
         None | Some(Value::Null) => Ok(None),
@@ -80,9 +87,10 @@ pub fn from_metadata(
 /// Envoy's `metadata` attribute as the JSON of every namespace, for the fact of that name.
 pub fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityError> {
     let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
-    let mut namespaces = Map::new();
+    let (mut namespaces, allowance) = (Map::new(), Allowance::new(tree::MOST));
     for (namespace, fields) in metadata.filter_metadata {
-        let fields = structure::decode(&fields).ok_or(IdentityError::Metadata)?;
+        let fields = structure::decode(&fields, &allowance);
+        let fields = fields.map_err(|error| unreadable(error, IdentityError::Metadata))?;
         namespaces.insert(namespace, Value::Object(fields));
     }
     Ok(namespaces)
@@ -100,6 +108,13 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 struct Metadata {
     #[prost(btree_map = "string, bytes", tag = "1")]
     filter_metadata: BTreeMap<String, Vec<u8>>,
+}
+
+fn unreadable(error: TreeError, invalid: IdentityError) -> IdentityError {
+    match error {
+        TreeError::Invalid => invalid,
+        TreeError::TooLarge => IdentityError::TooLarge,
+    }
 }
 
 fn auth(identity: Value) -> Value {

@@ -4,4 +4,5 @@ pub mod cel;
 pub mod facts;
 pub mod identity;
 pub mod order;
+pub mod structure;
 pub mod suggest;

@@ -8,6 +8,7 @@ mod bytes;
 mod lanes;
 mod reader;
 mod string;
+pub mod tree;
 
 pub(crate) use bytes::characters;
 pub(crate) use reader::{LABEL, Place, Reader, Wants};

@@ -7,3 +7,5 @@ pub mod memory;
 pub mod meter;
 pub mod request;
 pub mod spelling;
+
+pub use json::tree;

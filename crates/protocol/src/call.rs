@@ -68,6 +68,11 @@ impl CallFailure {
 pub struct Entries(Vec<u8>);
 
 impl Entries {
+    /// How many bytes they have.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+
     /// Adds one entry.
     pub fn push(&mut self, key: &str, value: &str) {
         let field = |text: &str| 1 + encoded_len_varint(text.len() as u64) + text.len();

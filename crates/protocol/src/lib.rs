@@ -1,5 +1,4 @@
 //! The messages between filter and adapter as `proto/` defines them, and the calls that carry them.
 
 pub mod call;
-pub mod structure;
 pub mod wire;

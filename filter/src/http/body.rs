@@ -69,8 +69,13 @@ impl Request {
         if self.awaited.is_some_and(|most| end || size >= most) {
             self.awaited = None;
             self.kept = false;
-            let body = if size > 0 { host::request_body(size) } else { Vec::new() };
-            self.handle(Event::RequestBody { body: &body, end });
+            match self.exchange.room_for_body(size) {
+                None => self.handle(Event::UnreadBody { size }),
+                Some(_room) => {
+                    let body = if size > 0 { host::request_body(size) } else { Vec::new() };
+                    self.handle(Event::RequestBody { body: &body, end });
+                }
+            }
         }
         if self.exchange.counts_request_body() {
             let so_far = self.sent.saturating_add(self.gathered as u64);

@@ -28,6 +28,14 @@ pub(super) fn wanted(facts: &Facts, most: usize) -> usize {
     if length.is_some_and(|length| length > most) { most.min(BEGINNING) } else { most }
 }
 
+/// How much memory it takes to read a body of this size: its copy, its text in UTF-8, and the one to send on; decoded,
+/// in a buffer that grows.
+pub(super) fn memory(facts: &Facts, size: usize, most: usize) -> usize {
+    let decoded =
+        if facts.fetched_header("content-encoding").is_empty() { 0 } else { most.saturating_mul(3) };
+    size.saturating_mul(3).saturating_add(decoded)
+}
+
 /// A body that has been read.
 pub(super) struct Intake<'a> {
     /// What was read of it, and what an edit changes.

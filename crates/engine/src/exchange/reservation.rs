@@ -4,7 +4,9 @@ use super::Effect;
 use crate::count::UsageSource;
 use crate::outbox::Settlement;
 use crate::refusal::Standing;
+use expression::cel::{Expression, FactPath};
 use expression::facts::{Answer, Facts, Need};
+use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::meter::{CHARACTERS_PER_TOKEN, Usage};
 use llm::request::Dialect;
 use policy::model::StreamUsage;
@@ -35,16 +37,33 @@ pub(super) struct Reservation {
     pub(super) usage_unasked: bool,
     /// Beside `holds`; empty if the adapter did not say.
     statuses: Vec<DescriptorStatus>,
+    /// For all this but the facts.
+    pub(super) lease: Lease,
+    /// For the facts.
+    facts_lease: Lease,
 }
 
+/// What the shell keeps for an exchange, and the exchange itself, in bytes.
+const EXCHANGE: usize = 2 << 10;
+/// What one of the adapter's statuses takes, in bytes.
+const STATUS: usize = 256;
+
 impl Reservation {
-    pub(super) fn new(id: String, plan: &Plan, judgement: Judgement, facts: &Facts, bodiless: bool) -> Self {
+    pub(super) fn new(
+        id: String,
+        plan: &Plan,
+        judgement: Judgement,
+        facts: &Facts,
+        bodiless: bool,
+        memory: &MemoryBudget,
+    ) -> Self {
         let Judgement { holds, estimate, .. } = judgement;
         let tokenless = bodiless || facts.path().is_some_and(uses_no_tokens);
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
         let dialect = facts.dialect();
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
+        let (lease, facts_lease) = (memory.empty(Purpose::Record), memory.empty(Purpose::Keep));
         Self {
             id,
             holds,
@@ -57,13 +76,62 @@ impl Reservation {
             model,
             usage_unasked,
             statuses,
+            lease,
+            facts_lease,
         }
     }
 
-    /// Keeps what a `cost` or the body of `onExceeded` may ask for.
-    pub(super) fn keep(&mut self, facts: Facts) {
-        let asks = |hold: &Hold| hold.rate.rate.cost.is_some() || hold.rate.on_exceeded.is_some();
-        self.facts = self.holds.iter().any(asks).then(|| Box::new(facts));
+    /// Takes the memory that it cannot do without, and so much more. False: there is none.
+    pub(super) fn has_room_for(&mut self, more: usize) -> bool {
+        let size = self.size().saturating_add(more);
+        self.lease.resize(size)
+    }
+
+    fn size(&self) -> usize {
+        let sizes = self.holds.iter().map(|hold| {
+            let counters = hold.counters.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+            // They are in the call to the adapter, too.
+            let entries = hold.entries.size().saturating_mul(2);
+            let texts = counters.map(|text| text.saturating_add(64)).chain([entries]);
+            texts.fold(size_of::<Hold>().saturating_add(64), usize::saturating_add)
+        });
+        let model = self.model.as_ref().map_or(0, String::len);
+        let statuses = self.statuses.len().saturating_mul(STATUS);
+        sizes.chain([model, statuses, self.id.len(), size_of::<Self>()]).fold(EXCHANGE, usize::saturating_add)
+    }
+
+    fn costs(&self) -> impl Iterator<Item = &Expression> {
+        self.holds.iter().filter_map(|hold| hold.rate.rate.cost.as_ref())
+    }
+
+    /// Keeps what a `cost` or the body of `onExceeded` asks for. False: there is no memory for it.
+    pub(super) fn keep(&mut self, mut facts: Facts, memory: &MemoryBudget) -> bool {
+        let refusals = self.holds.iter().filter_map(|hold| hold.rate.on_exceeded.as_ref()?.body.as_ref());
+        let mut asking = self.costs().chain(refusals).peekable();
+        if asking.peek().is_none() {
+            return true;
+        }
+        let named: Vec<&FactPath> = asking.flat_map(Expression::references).collect();
+        facts.keep(&named);
+        drop(named);
+        let Some(lease) = memory.lease(Purpose::Keep, facts.size()) else { return false };
+        self.facts_lease = lease;
+        self.facts = Some(Box::new(facts));
+        true
+    }
+
+    /// The request goes on: it will not be refused any more.
+    pub(super) fn admitted(&mut self) {
+        let Some(mut facts) = self.facts.take() else { return };
+        let named: Vec<&FactPath> = self.costs().flat_map(Expression::references).collect();
+        if self.costs().next().is_some() {
+            facts.keep(&named);
+            let size = facts.size();
+            self.facts = Some(facts);
+            self.facts_lease.shrink(size);
+        } else {
+            self.facts_lease.shrink(0);
+        }
     }
 
     /// Whether somebody wants the provider to tell the usage of a stream.
@@ -95,6 +163,11 @@ impl Reservation {
             self.id = response.reservation_id;
         }
         self.statuses = response.statuses;
+    }
+
+    /// What the adapter said has been told.
+    pub(super) fn forget_statuses(&mut self) {
+        self.statuses = Vec::new();
     }
 
     /// Each hold beside what the adapter said of it, if it did.

@@ -2,16 +2,17 @@
 
 use super::reservation::{Reservation, estimated};
 use super::{Effect, InForce};
-use crate::count::{Count, UsageSource};
+use crate::count::{Count, MemoryUse, UsageSource};
 use expression::facts::Answer;
-use llm::memory::MemoryBudget;
-use llm::meter::{CHARACTERS_PER_TOKEN, Cause, Meter, ResponseHead, Usage};
+use llm::memory::{Lease, MemoryBudget, Purpose};
+use llm::meter::{CHARACTERS_PER_TOKEN, Cause, Meter, Reading, ResponseHead, Usage};
 use llm::request::UsageChunkFilter;
 
 #[derive(Debug)]
 pub(super) struct Responding {
     pub(super) reservation: Reservation,
     pub(super) head: ResponseHead,
+    pub(super) memory: MemoryBudget,
     /// Takes out what the client has not asked for.
     pub(super) usage_chunk: Option<UsageChunkFilter>,
     /// Made when something is read, which may be after it has passed: nothing of it waits for that.
@@ -24,6 +25,10 @@ pub(super) struct Readers {
     meter: Option<Meter>,
     /// Finds what policies want of the body beside its usage.
     finder: Option<Meter>,
+    /// For both of them; `None`: there is no memory for them.
+    lease: Option<Lease>,
+    /// What has passed, in bytes.
+    passed: u64,
 }
 
 /// How a response came to its end.
@@ -38,28 +43,48 @@ pub(super) enum Ending {
 impl Responding {
     /// Reads what has passed.
     pub(super) fn read(&mut self, chunk: &[u8], in_force: &InForce) {
-        let Readers { meter, finder } = self.readers(in_force);
+        let Readers { meter, finder, passed, .. } = self.readers(in_force);
+        *passed = passed.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         meter.iter_mut().chain(finder).for_each(|meter| meter.feed(chunk));
     }
 
     fn readers(&mut self, in_force: &InForce) -> &mut Readers {
-        let Self { reservation, head, readers, .. } = self;
-        readers.get_or_insert_with(|| Readers {
-            meter: reservation.counts_tokens().then(|| Meter::new(head)),
-            finder: reservation
-                .pointers(in_force)
-                .map(|pointers| Meter::looking_for(pointers, head, &MemoryBudget::default())),
+        let Self { reservation, head, readers, memory, .. } = self;
+        readers.get_or_insert_with(|| {
+            let pointers = reservation.pointers(in_force);
+            let counts = reservation.counts_tokens();
+            let count = usize::from(counts).saturating_add(usize::from(pointers.is_some()));
+            let lease = memory.lease(Purpose::Record, count.saturating_mul(Meter::SIZE));
+            let has_room = lease.is_some();
+            Readers {
+                meter: (counts && has_room).then(|| Meter::within(head, memory)),
+                finder: pointers
+                    .filter(|_| has_room)
+                    .map(|pointers| Meter::looking_for(pointers, head, memory)),
+                lease,
+                passed: 0,
+            }
         })
     }
 
     /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
     /// reports nothing costs its input and what was delivered.
     pub(super) fn settle(mut self: Box<Self>, in_force: &InForce, ending: Ending) -> Vec<Effect> {
-        let finished = ending == Ending::Complete || self.head.switches_protocols();
+        let mut finished = ending == Ending::Complete || self.head.switches_protocols();
         let succeeded = self.head.is_success();
-        let Readers { meter, finder } = self.readers(in_force);
+        let Readers { meter, finder, lease, passed } = self.readers(in_force);
         let pointed = finder.as_mut().map(Meter::found).unwrap_or_default();
-        let reading = meter.as_mut().map(Meter::finish);
+        let mut reading = meter.as_mut().map(Meter::finish);
+        let (passed, has_readers) = (*passed, lease.is_some());
+        let gave_up = reading.is_some_and(|reading| reading.broken == Some(Cause::Memory));
+        let unread = passed > 0 && (gave_up || !has_readers);
+        if unread && self.reservation.counts_tokens() {
+            // Charged by what was delivered, as what is cut.
+            finished = false;
+            let read = reading.unwrap_or_default();
+            let (delivered, uncovered) = (read.delivered.max(passed), read.uncovered.max(passed));
+            reading = Some(Reading { delivered, uncovered, ..read });
+        }
         let Self { mut reservation, head: ResponseHead { status: code, usage_headers, .. }, .. } = *self;
         let headers = if reservation.facts.is_some() { usage_headers } else { Vec::new() };
         let headers = headers.into_iter().collect();
@@ -84,6 +109,9 @@ impl Responding {
         // Half a document is what a cut leaves; anything else that could not be read should be known.
         if let Some(cause) = reading.broken.filter(|_| finished) {
             effects.push(Effect::Count(Count::Unreadable(cause)));
+        }
+        if unread {
+            effects.push(Effect::Count(Count::MemoryRefused(MemoryUse::ResponseBody)));
         }
         effects
     }

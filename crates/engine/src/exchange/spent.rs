@@ -85,13 +85,15 @@ impl Spent<'_> {
                 _ => {}
             }
         }
-        match rate.cost.as_ref().zip(self.facts).map(|(cost, facts)| cost.amount(facts)) {
+        let Some(cost) = &rate.cost else { return (self.own(hold), None) };
+        match self.facts.map(|facts| cost.amount(facts)) {
             Some(Ok(amount)) => (amount, None),
             Some(Err(_)) => {
                 let policy = hold.rate.policy.to_string();
                 (self.own(hold), Some(Count::Evaluation { policy, part: Part::Cost.name() }))
             }
-            None => (self.own(hold), None),
+            // There was no memory for what it asks for. What was held is what it comes to for the estimate.
+            None => (self.own(hold).max(hold.amount), None),
         }
     }
 

@@ -12,7 +12,7 @@ impl State {
         match self {
             State::Waiting(reservation) | State::Admitted(reservation) => Some(reservation),
             State::Responding(responding) => Some(&mut responding.reservation),
-            State::New | State::Reading(..) | State::Over => None,
+            State::New | State::Reading { .. } | State::Over => None,
         }
     }
 }
@@ -23,16 +23,16 @@ impl Exchange {
         let reservation = match &self.state {
             State::Waiting(reservation) | State::Admitted(reservation) => reservation,
             State::Responding(responding) => &responding.reservation,
-            State::New | State::Reading(..) | State::Over => return false,
+            State::New | State::Reading { .. } | State::Over => return false,
         };
         reservation.unread
     }
 
-    /// The request is judged without its body.
-    pub(super) fn without_body(&mut self, mut facts: Facts) -> Vec<Effect> {
+    /// The request is judged without its body, of which so many bytes are known to have come.
+    pub(super) fn without_body(&mut self, mut facts: Facts, come: u64) -> Vec<Effect> {
         let InForce::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
         let plan = Arc::clone(plan);
-        facts.unread_body();
+        facts.unread_body(come);
         let mut effects = vec![Effect::Count(Count::UnreadRequest(Condition::Unread.name()))];
         effects.extend(self.judged(&plan, facts, false, None));
         self.kept(effects)

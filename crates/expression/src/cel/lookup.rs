@@ -98,6 +98,9 @@ impl Lookup {
 
     /// The value, if the request has it.
     pub(super) fn find<'f>(&self, facts: &'f Facts) -> Option<CowVal<'f, 'f>> {
+        if facts.is_too_large(&self.path) {
+            return None;
+        }
         Some(match &self.place {
             Place::Attribute(attribute) => CowVal::Owned(values::attribute(facts.attribute(attribute)?)),
             Place::Root(root) => CowVal::owned(Mapping::new(Attributes { facts, root })),
@@ -146,6 +149,12 @@ impl Lookup {
 
     /// Why there is no value.
     pub(super) fn missing(&self, facts: &Facts) -> EvaluationError {
+        if facts.is_too_large(&self.path) {
+            let name = self.named(self.path.len());
+            return EvaluationError::Failed(format!(
+                "`{name}` is, or is a part of, what is too large to be read"
+            ));
+        }
         let whole = self.path.len();
         let (stop, may_be_absent) = match &self.place {
             Place::OfAuth(from) => (self.auth(*from, facts).err(), true),

@@ -2,7 +2,7 @@
 
 use super::{Fact, number};
 use crate::cel::FactPath;
-use llm::request::{self, RequestBody};
+use llm::request::{self, Pointed, RequestBody};
 use serde_json::{Map, Value};
 
 /// The name of Kuadrant's function, as the root of a fact's path; its pointer is the other part.
@@ -11,18 +11,25 @@ pub const POINTED: &str = "requestBodyJSON";
 /// The same of the response's body.
 pub const ANSWERED: &str = "responseBodyJSON";
 
+/// Where `llm.metadata` is in a body.
+const METADATA: &str = "/metadata";
+
 /// The facts of a body.
 #[derive(Clone, Debug)]
 pub(super) struct BodyFacts {
     body: RequestBody,
-    /// What was asked for with [`POINTED`], by pointer.
-    pointed: Vec<(String, Value)>,
+    /// What was asked for with [`POINTED`], by pointer; `None`: it is too large.
+    pub(super) pointed: Vec<(String, Option<Value>)>,
 }
 
 impl BodyFacts {
     /// Takes what is wanted out of a decoded body that has been read.
     pub(super) fn new(body: RequestBody, text: &[u8], pointers: &[String]) -> Self {
-        let found = |pointer: &String| Some((pointer.clone(), request::pointed(text, pointer)?));
+        let found = |pointer: &String| match request::pointed(text, pointer) {
+            Pointed::Absent => None,
+            Pointed::Value(value) => Some((pointer.clone(), Some(value))),
+            Pointed::TooLarge => Some((pointer.clone(), None)),
+        };
         Self { body, pointed: pointers.iter().filter_map(found).collect() }
     }
 
@@ -39,11 +46,16 @@ impl BodyFacts {
     }
 
     pub(super) fn metadata(&self) -> Option<&Map<String, Value>> {
-        self.body.metadata.as_ref().and_then(Value::as_object)
+        self.pointed(METADATA).and_then(Value::as_object)
     }
 
     pub(super) fn pointed(&self, pointer: &str) -> Option<&Value> {
-        self.pointed.iter().find(|(known, _)| known == pointer).map(|(_, value)| value)
+        self.pointed.iter().find(|(known, _)| known == pointer).and_then(|(_, value)| value.as_ref())
+    }
+
+    /// Whether it is there, and too large to be read.
+    pub(super) fn is_too_large(&self, pointer: &str) -> bool {
+        self.pointed.iter().any(|(known, value)| known == pointer && value.is_none())
     }
 
     /// The body that is sent on asks for so much output of each completion.
@@ -65,10 +77,11 @@ pub fn is_of_body(path: &FactPath) -> bool {
     }
 }
 
-/// The pointer into this body ([`POINTED`] or [`ANSWERED`]), if that is what the fact asks for.
+/// The pointer into this body ([`POINTED`] or [`ANSWERED`]) to what the fact asks for, if it is read by pointer.
 pub fn pointer<'p>(body: &str, path: &'p FactPath) -> Option<&'p str> {
     match path.as_slice() {
         [root, pointer] if root == body => Some(pointer),
+        [root, name, ..] if body == POINTED && root == "llm" && name == "metadata" => Some(METADATA),
         _ => None,
     }
 }

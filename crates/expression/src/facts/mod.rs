@@ -6,13 +6,14 @@
 
 mod attributes;
 mod body;
+mod kept;
 
 pub(crate) use attributes::Spelling;
 pub use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
 pub use body::{ANSWERED, POINTED, is_of_body, pointer, written};
 
 use crate::cel::FactPath;
-use crate::identity;
+use crate::identity::{self, IdentityError};
 use crate::order;
 use body::BodyFacts;
 use llm::meter::Usage;
@@ -50,6 +51,8 @@ pub struct Facts {
     /// Texts.
     filter_state: Map<String, Value>,
     auth: Option<Value>,
+    /// What is there and too large to be read.
+    too_large: TooLarge,
     estimate: Option<(u64, u64)>,
     failures: BTreeMap<String, u64>,
     answer: Option<Box<Answer>>,
@@ -62,6 +65,15 @@ struct Spelled {
     /// And the length of its part before the `?`.
     path: Option<(String, usize)>,
     host: Option<String>,
+}
+
+/// Parts of the facts that are there and too large to be read: what names them cannot be evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct TooLarge {
+    auth: bool,
+    metadata: bool,
+    /// A part of the request's body.
+    body: bool,
 }
 
 /// What is known of a response at its end.
@@ -139,7 +151,10 @@ impl Facts {
             path if path == Self::ROUTE_NAME => {
                 self.route_name = Some(String::from_utf8_lossy(value).into_owned());
             }
-            ["metadata"] => self.metadata = identity::every_namespace(value).ok(),
+            ["metadata"] => match identity::every_namespace(value) {
+                Ok(metadata) => self.metadata = Some(metadata),
+                Err(error) => self.too_large.metadata = error == IdentityError::TooLarge,
+            },
             ["filter_state", name] => {
                 let text = String::from_utf8_lossy(value).into_owned();
                 self.filter_state.insert((*name).to_owned(), text.into());
@@ -158,6 +173,27 @@ impl Facts {
     /// The whole `auth` root, e.g. `{"identity": {..}}`.
     pub fn auth(&mut self, value: Value) {
         self.auth = Some(value);
+    }
+
+    /// There is an identity, too large to be read: expressions that name `auth` fail instead of finding nobody.
+    pub fn auth_too_large(&mut self) {
+        self.too_large.auth = true;
+    }
+
+    /// Whether this fact is there and too large to be read.
+    pub(crate) fn is_too_large(&self, path: &FactPath) -> bool {
+        let TooLarge { auth, metadata, body } = self.too_large;
+        if !(auth || metadata || body) {
+            return false;
+        }
+        match path.first().map(String::as_str) {
+            Some("auth") => auth,
+            Some("request") => auth && path.get(1).is_some_and(|name| name == "auth"),
+            Some("metadata") => metadata,
+            _ => pointer(POINTED, path)
+                .zip(self.body.as_ref())
+                .is_some_and(|(pointer, body)| body.is_too_large(pointer)),
+        }
     }
 
     /// The estimate's facts, `llm.estimate.*`.
@@ -192,7 +228,9 @@ impl Facts {
 
     /// What the request's body tells. `text`: as it was read; `pointers`: what is wanted of it beside that.
     pub fn body(&mut self, body: RequestBody, text: &[u8], pointers: &[String]) {
-        self.body = Some(Box::new(BodyFacts::new(body, text, pointers)));
+        let facts = BodyFacts::new(body, text, pointers);
+        self.too_large.body = facts.pointed.iter().any(|(_, value)| value.is_none());
+        self.body = Some(Box::new(facts));
     }
 
     /// What the request's body told, if it was read.
@@ -252,9 +290,10 @@ impl Facts {
         self.headers.get(":method").map(String::as_str)
     }
 
-    /// Nobody waits for the request's body: only its length is known, if that is announced.
-    pub fn unread_body(&mut self) {
-        let body = RequestBody::unread(self.path().unwrap_or_default(), self.content_length());
+    /// Nobody reads the request's body: only its length is known, if that is announced, or how much has come.
+    pub fn unread_body(&mut self, come: u64) {
+        let length = self.content_length().max((come > 0).then_some(come));
+        let body = RequestBody::unread(self.path().unwrap_or_default(), length);
         self.body(body, &[], &[]);
     }
 

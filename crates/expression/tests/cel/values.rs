@@ -247,7 +247,7 @@ fn a_body_s_facts_are_what_it_says() {
             text.as_bytes(),
             llm::request::Extent::Whole,
         );
-        facts.body(read, text.as_bytes(), &["/tools/1/name".to_owned(), "/n".to_owned(), String::new()]);
+        facts.body(read, text.as_bytes(), &["/metadata", "/tools/1/name", "/n", ""].map(str::to_owned));
         facts
     };
     let told = body(

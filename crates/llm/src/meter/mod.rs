@@ -63,6 +63,9 @@ pub const USAGE_HEADERS: [&str; 4] = [
     "x-amzn-bedrock-cache-write-input-token-count",
 ];
 
+/// The longest content type or encoding that is kept, in bytes.
+const LONGEST_TYPE: usize = 256;
+
 impl ResponseHead {
     /// From the headers, each looked up by its lower-case name. `further`: those that are wanted beside ours.
     pub fn from_headers(
@@ -83,6 +86,23 @@ impl ResponseHead {
             usage_headers.extend(header(name).map(|value| (name.clone(), value)));
         }
         Self { status, content_type, content_encoding, usage_headers }
+    }
+
+    /// How many bytes it takes, beside its own place.
+    pub fn size(&self) -> usize {
+        let headers = self.usage_headers.iter().map(|(name, value)| {
+            size_of::<(String, String)>().saturating_add(name.len()).saturating_add(value.len())
+        });
+        let types = [self.content_type.len(), self.content_encoding.len()];
+        headers.chain(types).fold(0, usize::saturating_add)
+    }
+
+    /// Forgets what is too long to be a content type or an encoding.
+    pub fn shorten(&mut self) {
+        for text in [&mut self.content_type, &mut self.content_encoding] {
+            text.truncate(text.floor_char_boundary(LONGEST_TYPE));
+            text.shrink_to_fit();
+        }
     }
 
     /// Whether the body is a stream of server-sent events.
@@ -153,6 +173,9 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// What one takes, in bytes, without its decoder: its own place and the little that it keeps.
+    pub const SIZE: usize = size_of::<Self>() + (4 << 10);
+
     /// A meter for the response with this head, with as much memory as its decoder may ever want.
     pub fn new(head: &ResponseHead) -> Self {
         Self::within(head, &MemoryBudget::default())

@@ -26,7 +26,7 @@ pub enum Cause {
     Encoding,
     /// The encoding announces a window that is larger than its decoder may have: 8 MiB for zstd, as in browsers.
     Window,
-    /// There was no memory for the decoder.
+    /// There was no memory to read it.
     Memory,
     /// The bytes are not what `content-encoding` says.
     Corrupt,

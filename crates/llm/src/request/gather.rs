@@ -60,7 +60,6 @@ pub(super) struct Seen {
     pub(super) anthropic_version: bool,
     pub(super) inference_config: bool,
     pub(super) response: bool,
-    pub(super) metadata: bool,
 }
 
 impl Seen {
@@ -75,7 +74,6 @@ impl Seen {
             b"system" => self.system = true,
             b"inferenceConfig" => self.inference_config = true,
             b"instructions" | b"max_output_tokens" => self.response = true,
-            b"metadata" => self.metadata = true,
             _ => {}
         }
     }

@@ -2,7 +2,8 @@
 //! comments, single quotes, keys without quotes, and anything behind the first document. In: text. Out: its tokens,
 //! or the same document as strict JSON. A server may be as lenient as this, so that what it understands is read and edited.
 
-use super::METADATA;
+use super::Pointed;
+use crate::json::tree::{self, TreeError};
 use std::ops::Range;
 
 /// One token, and where it is.
@@ -196,13 +197,17 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
     }
 }
 
-/// A value of at most [`METADATA`] bytes, wherever it is from.
-pub(super) fn parsed(value: &[u8]) -> Option<serde_json::Value> {
-    if value.len() > METADATA {
-        return None;
+/// A value, wherever it is from, as long as its tree is not too large.
+pub(super) fn parsed(value: &[u8]) -> Pointed {
+    let strict = match tree::parse(value, tree::MOST) {
+        Err(TreeError::Invalid) => to_strict(value).map(|strict| tree::parse(strict.as_bytes(), tree::MOST)),
+        parsed => Some(parsed),
+    };
+    match strict {
+        Some(Ok(value)) => Pointed::Value(value),
+        Some(Err(TreeError::TooLarge)) => Pointed::TooLarge,
+        Some(Err(TreeError::Invalid)) | None => Pointed::Absent,
     }
-    let strict = serde_json::from_slice(value).ok();
-    strict.or_else(|| serde_json::from_str(&to_strict(value)?).ok())
 }
 
 fn put_word(strict: &mut String, word: &[u8]) {

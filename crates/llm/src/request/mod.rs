@@ -22,7 +22,7 @@ mod unicode;
 mod usage_chunk;
 
 pub use decode::{Decoded, Label, decode};
-pub use pointer::pointed;
+pub use pointer::{Pointed, pointed};
 pub use reading::{Reading, Wire, read};
 pub use route::Route;
 pub use usage_chunk::{ChunkEdit, UsageChunkFilter};
@@ -197,8 +197,6 @@ pub struct RequestBody {
     pub user: Option<String>,
     /// The session, as the client names it.
     pub session: Option<String>,
-    /// `metadata`, if it is an object of at most [`METADATA`] bytes.
-    pub metadata: Option<serde_json::Value>,
     /// The estimate of the input, in tokens: characters of text / 4, and images and files by constants.
     pub input: u64,
     /// How well it could be read.
@@ -208,7 +206,8 @@ pub struct RequestBody {
     wide: bool,
 }
 
-/// The most of `metadata` that is read, in bytes. OpenAI allows 16 pairs of 64 and 512 characters.
+/// The most of `metadata`, or of another value that is read by pointer, in bytes. OpenAI allows 16 pairs of 64 and 512
+/// characters.
 pub const METADATA: usize = 64 << 10;
 
 impl RequestBody {
@@ -228,13 +227,7 @@ impl RequestBody {
     }
 }
 
-fn conclude(
-    route: Route,
-    gathered: Gather,
-    mut condition: Condition,
-    length: u64,
-    body: &[u8],
-) -> RequestBody {
+fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u64) -> RequestBody {
     let (dialect, operation) = by_shape(&route, gathered.seen);
     let mut characters = gathered.characters;
     let nothing = characters == 0 && gathered.tokens == 0 && gathered.images == 0;
@@ -259,7 +252,6 @@ fn conclude(
         completions: gathered.completions.unwrap_or(1),
         user: gathered.user.text().or_else(metadata_user),
         session: gathered.sessions.iter().find_map(gather::Kept::text),
-        metadata: gathered.seen.metadata.then(|| metadata(body)).flatten(),
         input: if operation.uses_tokens() { input } else { 0 },
         condition,
         shape: gathered.seen.shape(),
@@ -268,13 +260,6 @@ fn conclude(
         dialect,
         operation,
     }
-}
-
-/// The last `metadata`, as any parser that takes a repeated key would have it.
-fn metadata(body: &[u8]) -> Option<serde_json::Value> {
-    let members = members::members(body, 0, &["metadata"])?;
-    let raw = &members.found.iter().rfind(|member| member.exact)?.value;
-    lenient::parsed(body.get(raw.clone())?).filter(serde_json::Value::is_object)
 }
 
 /// What the path did not tell.

@@ -1,20 +1,39 @@
 //! What a JSON pointer (RFC 6901) names in a body: `/messages/0/content`. In: text and pointer. Out: the value. Only
 //! the parts on the way are looked at, and of repeated keys the last counts, as for most parsers.
 
-use super::lenient;
 use super::members::{element, members};
+use super::{METADATA, lenient};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The value, if it is there and has at most [`super::METADATA`] bytes.
-pub fn pointed(body: &[u8], pointer: &str) -> Option<Value> {
+/// What a pointer leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pointed {
+    /// Nothing.
+    Absent,
+    /// A value.
+    Value(Value),
+    /// A value of more than [`METADATA`] bytes, or of more parts than fit into a megabyte.
+    TooLarge,
+}
+
+/// What is there.
+pub fn pointed(body: &[u8], pointer: &str) -> Pointed {
+    match find(body, pointer).and_then(|value| body.get(value)) {
+        None => Pointed::Absent,
+        Some(text) if text.len() > METADATA => Pointed::TooLarge,
+        Some(text) => lenient::parsed(text),
+    }
+}
+
+fn find(body: &[u8], pointer: &str) -> Option<Range<usize>> {
     let start = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let mut value = start..body.len();
     for part in pointer.split('/').skip(1) {
         value = step(body, value, &unescaped(part))?;
     }
-    lenient::parsed(body.get(value)?)
+    Some(value)
 }
 
 fn step(body: &[u8], value: Range<usize>, name: &str) -> Option<Range<usize>> {
@@ -61,19 +80,28 @@ mod tests {
             "/model/x",
             "/nobody",
         ] {
-            assert_eq!(pointed(text.as_bytes(), pointer).as_ref(), document.pointer(pointer), "{pointer}");
+            let expected = document.pointer(pointer).cloned().map_or(Pointed::Absent, Pointed::Value);
+            assert_eq!(pointed(text.as_bytes(), pointer), expected, "{pointer}");
         }
     }
 
     #[test]
     fn what_is_no_json_has_no_parts() {
         for text in ["", "{", "[1,", "nul"] {
-            assert_eq!(pointed(text.as_bytes(), "/a"), None, "{text}");
+            assert_eq!(pointed(text.as_bytes(), "/a"), Pointed::Absent, "{text}");
         }
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(pointed(deep.as_bytes(), "/0/1"), None);
+        assert_eq!(pointed(deep.as_bytes(), "/0/1"), Pointed::Absent);
+        assert_eq!(pointed(br#"{"a":1,"a":2}"#, "/a"), Pointed::Value(json!(2)));
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_absent() {
         let long = format!("{{\"a\":\"{}\",\"b\":1}}", "x".repeat(METADATA));
-        assert_eq!((pointed(long.as_bytes(), "/a"), pointed(long.as_bytes(), "/b")), (None, Some(json!(1))));
-        assert_eq!(pointed(br#"{"a":1,"a":2}"#, "/a"), Some(json!(2)));
+        assert_eq!(pointed(long.as_bytes(), "/a"), Pointed::TooLarge);
+        assert_eq!(pointed(long.as_bytes(), "/b"), Pointed::Value(json!(1)));
+        let nodes = format!("{{\"a\":[{}0]}}", "{\"\":0},".repeat(9000));
+        assert!(nodes.len() < METADATA);
+        assert_eq!(pointed(nodes.as_bytes(), "/a"), Pointed::TooLarge);
     }
 }

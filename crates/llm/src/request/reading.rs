@@ -74,10 +74,10 @@ fn read_text(path: &str, content_type: &str, body: &[u8], extent: Extent, wire: 
         Extent::Whole => None,
         Extent::Cut(length_of_all) => Some(length_of_all.unwrap_or_default().max(length)),
     };
-    let concluded = |gathered: Gather, condition: Condition, text: &[u8]| match cut {
-        Some(length) => conclude(route.clone(), gathered, Condition::Cut, length, text),
-        None if gathered.malformed => conclude(route.clone(), gathered, Condition::Malformed, length, text),
-        None => conclude(route.clone(), gathered, condition, length, text),
+    let concluded = |gathered: Gather, condition: Condition| match cut {
+        Some(length) => conclude(route.clone(), gathered, Condition::Cut, length),
+        None if gathered.malformed => conclude(route.clone(), gathered, Condition::Malformed, length),
+        None => conclude(route.clone(), gathered, condition, length),
     };
     let utf8 = unicode::to_utf8(body);
     let (gathered, condition) = scan(&utf8);
@@ -86,15 +86,15 @@ fn read_text(path: &str, content_type: &str, body: &[u8], extent: Extent, wire: 
     let mut read = match (condition, &form) {
         (Condition::Foreign, Some(boundary)) => {
             let condition = if is_form { Condition::Read } else { Condition::Mislabeled };
-            concluded(form::read(boundary, body), condition, &[])
+            concluded(form::read(boundary, body), condition)
         }
         // JSON with a form behind it, or in it.
         (_, Some(boundary)) => {
-            let of_form = concluded(form::read(boundary, body), Condition::Read, &[]);
-            concluded(gathered, condition, &utf8).or(of_form)
+            let of_form = concluded(form::read(boundary, body), Condition::Read);
+            concluded(gathered, condition).or(of_form)
         }
-        (Condition::Read, None) if is_form && length > 0 => concluded(gathered, Condition::Mislabeled, &utf8),
-        (_, None) => concluded(gathered, condition, &utf8),
+        (Condition::Read, None) if is_form && length > 0 => concluded(gathered, Condition::Mislabeled),
+        (_, None) => concluded(gathered, condition),
     };
     read.wide = matches!(utf8, Cow::Owned(_)) && condition != Condition::Foreign;
     if is_in_doubt(content_type) {
@@ -153,7 +153,6 @@ impl RequestBody {
         same(&mut self.model, other.model);
         same(&mut self.user, other.user);
         same(&mut self.session, other.session);
-        self.metadata.take_if(|metadata| Some(&*metadata) != other.metadata.as_ref());
         self.stream |= other.stream;
         self.wide |= other.wide;
         self.completions = self.completions.max(other.completions);
@@ -177,7 +176,7 @@ impl RequestBody {
             self.input = self.input.max(length / CHARACTERS_PER_TOKEN);
         }
         self.model = self.route.model.clone();
-        (self.user, self.session, self.metadata) = (None, None, None);
+        (self.user, self.session) = (None, None);
         self.condition = Condition::Ambiguous;
     }
 

@@ -6,6 +6,7 @@
 //! begins; and never longer than to its own end.
 
 use super::members::members;
+use crate::memory::{Lease, MemoryBudget, Purpose};
 use memchr::{memchr2, memmem};
 use std::borrow::Cow;
 
@@ -22,8 +23,10 @@ pub enum ChunkEdit {
 }
 
 /// The filter for one response.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct UsageChunkFilter {
+    /// For what is kept back.
+    lease: Lease,
     mode: Mode,
     /// What is kept back: the beginning of an event.
     held: Vec<u8>,
@@ -51,12 +54,18 @@ enum Mode {
 
 impl Default for UsageChunkFilter {
     fn default() -> Self {
-        let (blank, after_cr, taken_out, kept) = (true, false, false, false);
-        Self { mode: Mode::Between, held: Vec::new(), blank, after_cr, taken_out, kept }
+        Self::within(&MemoryBudget::default())
     }
 }
 
 impl UsageChunkFilter {
+    /// One that keeps back no more than this allows: an event for which there is no memory passes.
+    pub fn within(memory: &MemoryBudget) -> Self {
+        let (blank, after_cr, taken_out, kept) = (true, false, false, false);
+        let lease = memory.empty(Purpose::Keep);
+        Self { lease, mode: Mode::Between, held: Vec::new(), blank, after_cr, taken_out, kept }
+    }
+
     /// What to do with `chunk`; `None`: nothing. `end`: nothing follows.
     pub fn edit(&mut self, chunk: &[u8], end: bool) -> Option<ChunkEdit> {
         let kept = std::mem::take(&mut self.kept);
@@ -121,11 +130,18 @@ impl UsageChunkFilter {
             self.mode = if text.starts_with(b":") { Mode::Comment } else { Mode::Holding };
         }
         self.blank = false;
-        if self.mode == Mode::Holding && self.held.len().saturating_add(text.len()) > KEPT_BACK {
+        if self.mode == Mode::Holding && !self.has_room(text.len()) {
             self.mode = Mode::Passing;
             out.append(&mut self.held);
         }
         self.target(out).extend_from_slice(text);
+    }
+
+    /// Whether so much more of the event may be kept back. A buffer that grows may double.
+    fn has_room(&mut self, more: usize) -> bool {
+        let length = self.held.len().saturating_add(more);
+        let room = length.saturating_mul(2).max(self.lease.bytes());
+        length <= KEPT_BACK && self.lease.resize(room)
     }
 
     fn end_of_line(&mut self, line_end: &[u8], out: &mut Vec<u8>) {

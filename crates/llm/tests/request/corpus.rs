@@ -1,8 +1,7 @@
 //! Real-shaped requests of every dialect, and what is told of each.
 
 use crate::difference;
-use llm::request::{self, Condition, Extent, RequestBody, edit};
-use serde_json::Value;
+use llm::request::{self, Condition, Extent, Pointed, RequestBody, edit};
 use std::fmt::Write as _;
 
 /// A file of the corpus: path, content type, body.
@@ -58,13 +57,14 @@ fn every_dialect_is_read() {
             body.completions,
         )
         .unwrap();
-        if let (None, None, None, Condition::Read) =
-            (&body.user, &body.session, &body.metadata, body.condition)
-        {
+        let metadata = match request::pointed(&sample.body, "/metadata") {
+            Pointed::Value(metadata) if metadata.is_object() => Some(metadata.to_string()),
+            _ => None,
+        };
+        if let (None, None, None, Condition::Read) = (&body.user, &body.session, &metadata, body.condition) {
             continue;
         }
-        let RequestBody { user, session, metadata, condition, .. } = &body;
-        let metadata = metadata.as_ref().map(Value::to_string);
+        let RequestBody { user, session, condition, .. } = &body;
         writeln!(told, "    user {user:?} session {session:?} metadata {metadata:?} {}", condition.name())
             .unwrap();
     }

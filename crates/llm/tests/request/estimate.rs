@@ -152,7 +152,7 @@ fn repeated_keys_bypass_nothing() {
         CHAT,
         r#"{"metadata":{"a":1},"messages":[{"content":"1234"}],"metadata":{"a":2},"messages":"1234"}"#,
     );
-    assert_eq!((body.metadata, body.input), (Some(json!({"a": 2})), 2));
+    assert_eq!(body.input, 2);
 }
 
 #[test]
@@ -176,9 +176,6 @@ fn a_session_is_the_first_of_its_three_names() {
 fn what_is_too_long_to_be_a_name_is_none() {
     let body = chat(&json!({"model": "m".repeat(600), "user": "u".repeat(512)}));
     assert_eq!((body.model, body.user.map(|user| user.len())), (None, Some(512)));
-    let big: serde_json::Map<String, Value> = (0..9000).map(|n| (format!("key-{n}"), json!(n))).collect();
-    assert_eq!(chat(&json!({"metadata": big})).metadata, None);
-    assert_eq!(chat(&json!({"metadata": ["a"]})).metadata, None);
 }
 
 #[test]

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Requests and answers that are made to take memory, through a real Envoy with two workers, beside honest ones: for
+# WEIR_STORM_SECONDS (60), on this machine alone.
+. "$(dirname "$0")/tools.sh"
+bash scripts/build.sh
+need_envoy
+
+say "a storm, through $("$WEIR_ENVOY" --version | sed -n 's|.*/\([0-9.]*\)/.*|Envoy \1|p')"
+WEIR_WASM="$PWD/dist/weir.wasm" WEIR_ADAPTER="$PWD/dist/limitador-adapter" \
+  cargo test -p e2e --features storm --test storm --locked --target-dir "$target" -- --nocapture
