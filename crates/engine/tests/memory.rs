@@ -10,6 +10,7 @@ use llm::meter::ResponseHead;
 use policy::model::Policy;
 use policy::plan::BodyAccess;
 use policy::plan::Plan;
+use proptest::prelude::*;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use serde_json::json;
@@ -19,6 +20,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 thread_local! {
+    static PLAN: InForce = plan();
     static HEAP: Cell<i64> = const { Cell::new(0) };
     static PEAK: Cell<i64> = const { Cell::new(0) };
 }
@@ -241,6 +243,82 @@ fn thousands_of_hostile_exchanges_stay_within_the_budget() {
     println!("at most {} leased, {} on the heap", memory.peak(), PEAK.get() - before);
     assert!(PEAK.get() - before < 2 * BUDGET as i64, "{} bytes at most", PEAK.get() - before);
     assert!(seen.refused.contains(&MemoryUse::Facts) || seen.refused.contains(&MemoryUse::RequestBody));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Request { identity: usize },
+    Body { bytes: usize, gzip: bool },
+    Reply(bool),
+    Response { encoding: usize },
+    Chunk { answer: usize, end: bool },
+    Closed,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..3_usize).prop_map(|identity| Step::Request { identity }),
+        (0..2000_usize, any::<bool>()).prop_map(|(bytes, gzip)| Step::Body { bytes, gzip }),
+        any::<bool>().prop_map(Step::Reply),
+        (0..5_usize).prop_map(|encoding| Step::Response { encoding }),
+        (0..5_usize, any::<bool>()).prop_map(|(answer, end)| Step::Chunk { answer, end }),
+        Just(Step::Closed),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever happens to several exchanges in whatever order.
+    #[test]
+    fn no_order_of_events_exceeds_the_budget_or_leaves_a_lease(
+        max in 0..200_000_usize,
+        story in proptest::collection::vec((0..4_usize, step()), 0..40),
+    ) {
+        let (plan, memory) = (PLAN.with(Clone::clone), MemoryBudget::new(max));
+        let chunks: [&[u8]; 5] =
+            [b"data: {\"x\":{\"y\":7", b"\0\0\x40\0\0\0\0\xc8xx", b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"\x28\xb5\x2f\xfd\0\x68\x02\0\x10 ", b"{}"];
+        let new = |number| {
+            Exchange::new(plan.clone(), ReservationId { prefix: "w".into(), number }).within(&memory)
+        };
+        let mut exchanges: Vec<Exchange> = (0..4).map(new).collect();
+        let (mut reserved, mut ended) = (0, 0);
+        for (at, step) in story {
+            let exchange = &mut exchanges[at];
+            let identity = ["{}", "{\"userid\":\"bob\"}", "{\"a\":[{\"\":0},{\"\":0}],\"userid\":\"eve\"}"];
+            let effects = match step {
+                Step::Request { identity: kind } => {
+                    exchange.handle(Event::Request { facts: facts(identity[kind], 10 * kind, ""), bodiless: false })
+                }
+                Step::Body { bytes, gzip } => {
+                    let body = format!("{{\"messages\":[],\"metadata\":{}}}", nodes(bytes, ""));
+                    match exchange.room_for_body(body.len()).filter(|_| !gzip) {
+                        Some(_room) => exchange.handle(Event::RequestBody { body: body.as_bytes(), end: true }),
+                        None => exchange.handle(Event::UnreadBody { size: body.len() }),
+                    }
+                }
+                Step::Reply(true) => {
+                    let reply = ReserveResponse { code: Code::Ok.into(), ..ReserveResponse::default() };
+                    exchange.handle(Event::Reply(Ok(reply)))
+                }
+                Step::Reply(false) => exchange.handle(Event::Reply(Err(protocol::call::CallFailure::Timeout))),
+                Step::Response { encoding } => exchange.handle(Event::Response(ResponseHead {
+                    status: 200,
+                    content_encoding: ["", "gzip", "br", "zstd", "deflate"][encoding].to_owned(),
+                    ..ResponseHead::default()
+                })),
+                Step::Chunk { answer, end } => exchange.handle(Event::Body { chunk: chunks[answer], end }),
+                Step::Closed => exchange.handle(Event::Closed),
+            };
+            reserved += effects.iter().filter(|effect| matches!(effect, Effect::Reserve(_))).count();
+            ended += effects.iter().filter(|effect| matches!(effect, Effect::Commit(_))).count();
+            prop_assert!(memory.used() <= max, "{} of {max}", memory.used());
+        }
+        for exchange in &mut exchanges {
+            let effects = exchange.handle(Event::Closed);
+            ended += effects.iter().filter(|effect| matches!(effect, Effect::Commit(_))).count();
+        }
+        prop_assert_eq!((memory.used(), ended), (0, reserved), "each reservation ends once");
+    }
 }
 
 #[test]
