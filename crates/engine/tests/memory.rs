@@ -116,8 +116,7 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
     (0..8).for_each(|_| zstd.extend([0x02, 0x00, 0x10, b' ']));
     let events = [b"data: {\"x\":{\"y\":\"", "z".repeat(20_000).as_bytes()].concat();
     let frames = [&[0, 0, 64, 0, 0, 0, 0, 200][..], &[7; 300]].concat();
-    let _encoded = [("gzip", gzip.finish().unwrap()), ("br", brotli), ("zstd", zstd)];
-    vec![("", events), ("", frames)]
+    vec![("gzip", gzip.finish().unwrap()), ("br", brotli), ("zstd", zstd), ("", events), ("", frames)]
 }
 
 #[derive(Default)]
