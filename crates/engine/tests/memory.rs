@@ -211,7 +211,7 @@ fn thousands_of_hostile_exchanges_stay_within_the_budget() {
             open.push(play(&plan, &memory, number, &answers, &mut seen));
             assert!(memory.used() <= BUDGET);
         }
-        let heap = (HEAP.get() - before);
+        let heap = HEAP.get() - before;
         // An exchange that is over, or whose request was refused, is an empty one.
         let own = (open.capacity() * size_of::<Exchange>()) as i64;
         println!(
