@@ -322,7 +322,10 @@ impl Request {
     fn closed(&mut self) {
         match &mut self.passed {
             Some(passed) => passed.closed = true,
-            None => return self.handle(Event::Closed),
+            None => {
+                self.handle(Event::Closed);
+                return self.shared.show_memory_soon();
+            }
         }
         self.read_soon();
     }

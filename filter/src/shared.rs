@@ -33,6 +33,8 @@ const OUTBOX_SHARE: usize = 12;
 /// Between a settlement and the Commit that tells it, in milliseconds. With this pause a busy worker sends a
 /// thousand calls a second at most, whatever it serves.
 const GATHERING: u64 = 1;
+/// After a request that leaves nothing to do, how long the gauge of the memory may be wrong, in milliseconds.
+const SHOWING: u64 = 1000;
 
 /// See the module.
 pub struct Shared {
@@ -132,10 +134,21 @@ impl Shared {
 
     /// Shows how much memory is in use, in a gauge that all workers add to.
     pub fn show_memory(&self) {
-        let used = self.memory.used().saturating_add(self.outbox.borrow().size());
-        let used = u64::try_from(used).unwrap_or(u64::MAX);
+        let used = self.memory_in_use();
         let before = self.memory_shown.replace(used);
         self.metrics.change(metrics::MEMORY, used, before);
+    }
+
+    /// Shows it soon, if nothing else has `on_tick` called.
+    pub fn show_memory_soon(&self) {
+        if self.awake_at.get().is_none() && self.memory_in_use() != self.memory_shown.get() {
+            self.wake_by(self.now().saturating_add(SHOWING));
+        }
+    }
+
+    fn memory_in_use(&self) -> u64 {
+        let used = self.memory.used().saturating_add(self.outbox.borrow().size());
+        u64::try_from(used).unwrap_or(u64::MAX)
     }
 
     /// Leaves a settlement to the root context.
