@@ -24,6 +24,7 @@ impl Facts {
         let all = texts.chain(properties).chain(failures).chain(headers);
         let trees = [
             self.route_name.as_ref().map_or(0, String::len),
+            self.spelled.as_ref().map_or(0, |spelled| spelled.size()),
             self.metadata.as_ref().map_or(0, tree::map_size),
             tree::map_size(&self.filter_state),
             self.auth.as_ref().map_or(0, tree::size),
@@ -45,6 +46,11 @@ impl Facts {
         let all_headers = needs.contains(&Need::Headers);
         let is_needed = |name: &String| needs.iter().any(|need| matches!(need, Need::Header(n) if n == name));
         self.headers.retain(|name, _| all_headers || is_needed(name));
+        if let Some(spelled) = &mut self.spelled {
+            // Without the header that was spelled otherwise, there is nothing of it.
+            spelled.path.take_if(|_| !self.headers.contains_key(":path"));
+            spelled.host.take_if(|_| !self.headers.contains_key(":authority"));
+        }
         self.properties.retain(|(attribute, _)| {
             let is_this = |path: &Vec<String>| path.iter().eq([attribute.root, attribute.name]);
             needs.iter().any(|need| matches!(need, Need::Property(path) if is_this(path)))
@@ -68,6 +74,14 @@ impl Facts {
         if let Some(body) = &mut self.body {
             body.keep(named);
         }
+    }
+}
+
+impl super::Spelled {
+    fn size(&self) -> usize {
+        let path = self.path.as_ref().map_or(0, |(path, _)| path.len());
+        let host = self.host.as_ref().map_or(0, String::len);
+        size_of::<Self>().saturating_add(path).saturating_add(host)
     }
 }
 
@@ -143,7 +157,8 @@ mod tests {
     fn facts() -> Facts {
         let mut facts = Facts::default();
         for (name, value) in [
-            (":path", "/v1/chat/completions?a"),
+            (":path", "/v1//chat/completions/?a"),
+            (":authority", "LLM.example:80"),
             ("x-tenant", "blue"),
             ("x-long", &"x".repeat(10_000)),
             ("content-length", "7"),
@@ -167,6 +182,7 @@ mod tests {
         for source in [
             "request.headers['x-tenant']",
             "request.url_path + request.query",
+            "request.host",
             "size(request.headers) > 1 ? 'many' : 'few'",
             "auth.identity.userid",
             "request.auth.identity.userid",
