@@ -5,15 +5,18 @@
 //! It does not validate: what it walks past may be no JSON at all.
 
 mod bytes;
+mod count;
 mod lanes;
 mod reader;
 mod string;
 pub mod tree;
 
 pub(crate) use bytes::characters;
+pub(crate) use count::Counted;
 pub(crate) use reader::{LABEL, Place, Reader, Wants};
 
 use bytes::{after_space, closing_quote, short_string};
+use count::Counter;
 use lanes::{Nesting, Structure, find};
 use string::{Escape, Token};
 
@@ -40,6 +43,8 @@ pub(crate) struct Scanner<P> {
     token: Token,
     /// How much of a string that nobody asked for has been walked past.
     passed: usize,
+    /// Of a container that is only counted.
+    counter: Counter,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,6 +75,8 @@ enum State {
     Skip,
     /// In what is no document.
     Stray,
+    /// In a container that is only counted.
+    Count,
     /// What came is no JSON. Only a reset helps.
     Broken,
 }
@@ -99,6 +106,7 @@ impl<P: Place> Scanner<P> {
                 State::Comma => self.comma(bytes, to),
                 State::String(purpose) => self.string(bytes, purpose, to),
                 State::Skip => self.skip(bytes, to),
+                State::Count => self.count(bytes, to),
                 State::Scalar => self.scalar(bytes, to),
                 State::Document => self.document(bytes, to),
                 State::Stray => self.stray(bytes, to),
@@ -204,7 +212,7 @@ impl<P: Place> Scanner<P> {
             b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
             b'#' | b'\'' | b'/' if self.depth > 0 => self.broken(to),
-            _ if matches!(wants, Wants::Scalar | Wants::Anything) => {
+            _ if matches!(wants, Wants::Scalar | Wants::Anything | Wants::Count) => {
                 self.token.clear();
                 self.state = State::Scalar;
                 return bytes;
@@ -221,8 +229,12 @@ impl<P: Place> Scanner<P> {
         to: &mut impl Reader<Place = P>,
     ) -> &'a [u8] {
         let purpose = match wants {
-            Wants::Text | Wants::TextOrObject | Wants::TextOrLength | Wants::Anything => Use::Text,
-            Wants::Strings => Use::Text,
+            Wants::Text
+            | Wants::TextOrObject
+            | Wants::TextOrLength
+            | Wants::Anything
+            | Wants::Count
+            | Wants::Strings => Use::Text,
             Wants::Scalar => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
@@ -237,7 +249,10 @@ impl<P: Place> Scanner<P> {
             && let (string, [_, rest @ ..]) = rest.split_at(end)
         {
             match purpose {
-                Use::Text => to.text(self.place, string),
+                Use::Text => {
+                    to.text(self.place, string);
+                    to.close_text(self.place);
+                }
                 Use::Word => to.word(self.place, Some(string)),
                 _ if end > LABEL => to.passed(self.place, 0, string),
                 _ => {}
@@ -274,10 +289,31 @@ impl<P: Place> Scanner<P> {
                     self.place = to.element(place, 0);
                 }
             }
+            // Deeper than anybody looks, what counts is still counted.
+            _ if matches!(wants, Wants::Count | Wants::Anything) => {
+                self.counter.begin();
+                self.state = State::Count;
+            }
             _ => {
                 self.skipped = 1;
                 self.state = State::Skip;
             }
+        }
+    }
+
+    fn count<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
+        let rest = self.counter.feed(bytes);
+        to.counted(self.place, self.counter.found());
+        match rest {
+            Some(rest) if self.counter.is_stray() => {
+                self.broken(to);
+                rest
+            }
+            Some(rest) => {
+                self.after_value();
+                rest
+            }
+            None => &[],
         }
     }
 
@@ -381,6 +417,9 @@ impl<P: Place> Scanner<P> {
         let (piece, rest) = bytes.split_at(end);
         self.token.push(piece);
         if !rest.is_empty() {
+            if let Some(length) = self.token.too_long() {
+                to.long_scalar(self.place, length);
+            }
             to.scalar(self.place, self.token.bytes());
             self.after_value();
         }
@@ -442,9 +481,10 @@ fn short_value<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Pla
     let [b'"', string @ ..] = bytes else { return None };
     let (text, rest) = string.split_at_checked(short_string(string)?)?;
     match place.wants() {
-        Wants::Text | Wants::TextOrObject | Wants::TextOrLength | Wants::Anything => {
+        Wants::Text | Wants::TextOrObject | Wants::TextOrLength | Wants::Anything | Wants::Count => {
             to.open_text(place);
             to.text(place, text);
+            to.close_text(place);
         }
         Wants::Strings => to.text(place, text),
         Wants::Scalar => to.word(place, Some(text)),

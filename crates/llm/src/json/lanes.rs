@@ -34,6 +34,39 @@ impl Block {
         (a | b | c | d).to_bitmask() != 0
     }
 
+    /// Which open a container.
+    #[inline(always)]
+    pub(super) fn opening(&self) -> u64 {
+        self.folded(b'{')
+    }
+
+    /// Which close one.
+    #[inline(always)]
+    pub(super) fn closing(&self) -> u64 {
+        self.folded(b'}')
+    }
+
+    /// Which are inside a character of UTF-8, behind its first byte.
+    #[inline(always)]
+    pub(super) fn inside_character(&self) -> u64 {
+        let (two, inside) = (u8x16::splat(0xc0), u8x16::splat(0x80));
+        self.bits(|lane| (lane & two).simd_eq(inside))
+    }
+
+    /// Which stand between numbers and literals: white space, control characters, commas and colons.
+    #[inline(always)]
+    pub(super) fn between(&self) -> u64 {
+        let (space, comma, colon) = (u8x16::splat(b' '), u8x16::splat(b','), u8x16::splat(b':'));
+        self.bits(|lane| lane.min(space).simd_eq(lane) | lane.simd_eq(comma) | lane.simd_eq(colon))
+    }
+
+    /// Which are this brace, or the bracket beside it in ASCII.
+    #[inline(always)]
+    fn folded(&self, brace: u8) -> u64 {
+        let (bit, brace) = (u8x16::splat(0x20), u8x16::splat(brace));
+        self.bits(|lane| (lane | bit).simd_eq(brace))
+    }
+
     #[inline(always)]
     fn bits(&self, of: impl Fn(u8x16) -> u8x16) -> u64 {
         let [a, b, c, d] = self.0.map(|lane| u64::from(of(lane).to_bitmask()));

@@ -1,6 +1,8 @@
 //! What the scanner and whoever reads with it say to each other: places in a document, what is wanted of the value
 //! at each, and what was found there.
 
+use super::Counted;
+
 /// A place in a document. An element of an array is where its array is, unless the reader says otherwise. The default one is the document
 /// itself.
 pub(crate) trait Place: Copy + Default + Eq {
@@ -30,6 +32,8 @@ pub(crate) enum Wants {
     Scalar,
     /// The string, the members, the number or the literal.
     Anything,
+    /// The string, the number or the literal; of a container how much text is in it.
+    Count,
 }
 
 /// The longest string, in bytes, that can be an id or another label. Longer ones are text to somebody.
@@ -54,6 +58,14 @@ pub(crate) trait Reader {
     fn close(&mut self, _place: Self::Place) {}
     /// A string that was asked for begins.
     fn open_text(&mut self, _place: Self::Place) {}
+    /// It has ended.
+    fn close_text(&mut self, _place: Self::Place) {}
+    /// How much text there was in a container, or in a part of it, into which nobody looked.
+    fn counted(&mut self, _place: Self::Place, _found: Counted) {}
+    /// The key that comes next is longer than all names: so many bytes.
+    fn long_key(&mut self, _parent: Self::Place, _length: u64) {}
+    /// The number or literal that comes next is a long one: so many bytes.
+    fn long_scalar(&mut self, _place: Self::Place, _length: u64) {}
     /// A piece of it, decoded.
     fn text(&mut self, place: Self::Place, piece: &[u8]);
     /// So many characters of it, where only that matters.

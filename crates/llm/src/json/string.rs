@@ -40,13 +40,15 @@ impl Token {
     /// Adds a piece; one that does not fit makes the whole token too long to be anything.
     pub(super) fn push(&mut self, piece: &[u8]) {
         let end = self.length.saturating_add(piece.len());
-        match self.bytes.get_mut(self.length..end) {
-            Some(room) => {
-                room.copy_from_slice(piece);
-                self.length = end;
-            }
-            None => self.length = TOKEN + 1,
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(piece);
         }
+        self.length = end;
+    }
+
+    /// Its length in bytes, if it was too long.
+    pub(super) fn too_long(&self) -> Option<u64> {
+        (self.length > TOKEN).then(|| u64::try_from(self.length).unwrap_or(u64::MAX))
     }
 
     /// `None` if it was too long.
@@ -202,6 +204,9 @@ impl<P: Place> Scanner<P> {
         match purpose {
             Use::Key => {
                 let parent = self.here.place;
+                if let Some(length) = self.token.too_long() {
+                    to.long_key(parent, length);
+                }
                 self.place = to.child(parent, self.token.bytes().unwrap_or_default());
                 self.state = State::Colon;
             }
@@ -209,7 +214,11 @@ impl<P: Place> Scanner<P> {
                 to.word(self.place, self.token.bytes());
                 self.after_value();
             }
-            Use::Text | Use::Nothing => self.after_value(),
+            Use::Text => {
+                to.close_text(self.place);
+                self.after_value();
+            }
+            Use::Nothing => self.after_value(),
             Use::Skip => self.state = State::Skip,
         }
     }
