@@ -60,10 +60,7 @@ impl Unchangeable {
 /// client made of it. Only where the path says that it is one: another server may refuse what it does not know. A body of
 /// which only the beginning is here goes on as it is: without its usage it is charged for its whole length.
 pub fn ask_for_usage(request: &RequestBody, body: &[u8]) -> Result<UsageRequest, Unchangeable> {
-    let asks = request.stream
-        && request.route.dialect == Dialect::OpenAi
-        && matches!(request.route.operation, Some(Operation::Chat | Operation::Completion));
-    if !asks {
+    if !request.stream || !may_ask_for_usage(request) {
         return Ok(UsageRequest::default());
     }
     match changeable(request) {
@@ -71,6 +68,12 @@ pub fn ask_for_usage(request: &RequestBody, body: &[u8]) -> Result<UsageRequest,
         Err(Unchangeable::Incomplete) => Ok(UsageRequest::default()),
         Err(why) => Err(why),
     }
+}
+
+/// Whether a stream of this request has to be asked for its usage.
+pub fn may_ask_for_usage(request: &RequestBody) -> bool {
+    request.route.dialect == Dialect::OpenAi
+        && matches!(request.route.operation, Some(Operation::Chat | Operation::Completion))
 }
 
 fn edited_to_ask(body: &[u8]) -> Option<UsageRequest> {

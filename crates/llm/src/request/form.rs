@@ -84,7 +84,7 @@ fn read_part(part: &[u8], to: &mut Gather) {
         "model" => to.model.set(content),
         "user" => to.user.set(content),
         "litellm_session_id" => to.sessions.iter_mut().take(1).for_each(|session| session.set(content)),
-        "stream" => to.stream = Some(is_true(content)),
+        "stream" => to.stream.set(is_true(content)),
         "n" => to.add_completions(content),
         "image" | "mask" => to.images = to.images.saturating_add(1),
         "file" => to.add_file(u64::try_from(content.len()).unwrap_or(u64::MAX)),
@@ -143,7 +143,8 @@ mod tests {
              --x y\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n2\r\n--x y--\r\n"
         ));
         assert_eq!(to.model.text().as_deref(), Some("whisper-1"));
-        assert_eq!((to.characters, to.tokens, to.stream, to.completions), (7, 10, Some(true), Some(2)));
+        let stream = to.stream.value();
+        assert_eq!((to.tally.text, to.tokens, stream, to.completions), (7, 10, Some(true), Some(2)));
     }
 
     #[test]
@@ -166,6 +167,6 @@ mod tests {
              filename=\"b\"\r\n\r\n0123456789\r\n--x y\r\nContent-Disposition: form-data; name=size\r\n\r\n\
              1024x1024\r\n--x y--",
         );
-        assert_eq!((to.characters, to.tokens, to.model.text().as_deref()), (4, 1, Some("m")));
+        assert_eq!((to.tally.text, to.tokens, to.model.text().as_deref()), (4, 1, Some("m")));
     }
 }

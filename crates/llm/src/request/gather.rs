@@ -1,139 +1,72 @@
-//! What the scanner tells of a request's body, kept: a few short values, and counts of everything the model reads.
+//! What the scanner tells of a request's body, kept: a few short values, and counts of everything that a model may
+//! read.
 
-use super::maximum::{Maxima, Shape};
-use super::place::{Place, SessionSource, Sign};
-use crate::json::{Reader, characters};
+mod files;
+
+use super::given::{GivenBool, GivenText, Kept};
+use super::maximum::Maxima;
+use super::media::{Files, LONGEST_REFERENCE, Type, foreign, tokens_of_file};
+use super::open::Open;
+use super::place::{KeyIs, Media, Place, SessionSource, Sign};
+use super::seen::Seen;
+use super::tally::Tally;
+use crate::json::{Counted, Reader, characters};
 use crate::meter::count;
+use files::Part;
 
-/// The longest model, user or session that counts as one, in bytes. No provider takes longer ones.
-const KEPT: usize = 512;
-/// The size of a file per token: audio at 128 kbit/s (16,000 bytes a second) and 32 tokens a second, which is what
-/// Gemini counts; OpenAI counts 10. Pages of a PDF come out at about the same.
-const BYTES_PER_TOKEN: u64 = 500;
-/// A file that is only named: as much as one minute of audio.
-const REFERENCE_TOKENS: u64 = 32 * 60;
-
-/// A short string that may come in pieces, and again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Kept {
-    bytes: Vec<u8>,
-    too_long: bool,
-}
-
-impl Kept {
-    /// The whole of it at once.
-    pub(super) fn set(&mut self, text: &[u8]) {
-        self.clear();
-        self.push(text);
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.too_long = false;
-    }
-
-    fn push(&mut self, piece: &[u8]) {
-        if self.bytes.len().saturating_add(piece.len()) > KEPT {
-            self.too_long = true;
-        } else {
-            self.bytes.extend_from_slice(piece);
-        }
-    }
-
-    /// `None` if it was absent, empty or too long.
-    pub(super) fn text(&self) -> Option<String> {
-        let there = !self.bytes.is_empty() && !self.too_long;
-        there.then(|| String::from_utf8_lossy(&self.bytes).into_owned())
-    }
-}
-
-/// Which of the fields that tell a dialect were there.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
-    pub(super) messages: bool,
-    pub(super) contents: bool,
-    pub(super) prompt: bool,
-    pub(super) input: bool,
-    pub(super) input_text: bool,
-    pub(super) inputs: bool,
-    pub(super) system: bool,
-    pub(super) anthropic_version: bool,
-    pub(super) inference_config: bool,
-    pub(super) response: bool,
-}
-
-impl Seen {
-    fn key(&mut self, key: &[u8]) {
-        match key {
-            b"messages" => self.messages = true,
-            b"contents" => self.contents = true,
-            b"prompt" => self.prompt = true,
-            b"input" => self.input = true,
-            b"inputText" => self.input_text = true,
-            b"inputs" => self.inputs = true,
-            b"system" => self.system = true,
-            b"inferenceConfig" => self.inference_config = true,
-            b"instructions" | b"max_output_tokens" => self.response = true,
-            _ => {}
-        }
-    }
-
-    pub(super) fn shape(self) -> Shape {
-        match self {
-            Seen { anthropic_version: true, .. } => Shape::Anthropic,
-            Seen { input_text: true, .. } => Shape::Titan,
-            Seen { inputs: true, .. } => Shape::TextGenerationInference,
-            _ => Shape::Plain,
-        }
-    }
-}
-
-/// What a file is, as far as it decides what it costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Content {
-    #[default]
-    Binary,
-    Image,
-    Text,
-}
-
-#[derive(Clone, Debug, Default)]
-struct File {
-    content: Content,
-    /// Bytes, as they stand in the body: base64, mostly.
-    data: u64,
-    named: bool,
-}
+/// The longest tag, in characters: there are types of more than 40.
+const TAG: u64 = 64;
+/// The longest name.
+const NAME: u64 = 512;
+/// What the server adds to the prompt that the body only names: a conversation so far, a cached content, a kept prompt,
+/// a store of files. As much as Gemini caches at least.
+const CONTEXT_TOKENS: u64 = 4096;
+/// So many bytes of a number or literal are one token, as token ids are; what is longer counts as text.
+const SCALAR: u64 = 8;
 
 /// What has been read of a body.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gather {
-    pub(super) model: Kept,
+    pub(super) model: GivenText,
+    pub(super) model_variant: GivenText,
+    pub(super) model_id: GivenText,
     pub(super) user: Kept,
     pub(super) metadata_user: Kept,
     /// In the order in which they count.
     pub(super) sessions: [Kept; 3],
-    pub(super) stream: Option<bool>,
+    pub(super) stream: GivenBool,
+    pub(super) stream_variant: GivenBool,
+    /// `stream_options` under a key in another case.
+    pub(super) stream_options_variant: bool,
+    pub(super) background: bool,
     pub(super) maxima: Maxima,
     pub(super) completions: Option<u64>,
+    /// How many prompts there are, if they are a list.
+    pub(super) prompts: u64,
     pub(super) seen: Seen,
-    /// Characters of text that the model reads.
-    pub(super) characters: u64,
-    /// Tokens that the client has counted out itself, and those of files.
+    /// Characters.
+    pub(super) tally: Tally,
+    /// Tokens that the client has counted out itself, and those of files and contexts.
     pub(super) tokens: u64,
     pub(super) images: u64,
+    /// Bytes of the body that were images and files, and have been counted as such.
+    pub(super) media: u64,
     pub(super) malformed: bool,
+    /// Something was there that a model reads, even if there is no text in it.
+    pub(super) has_parts: bool,
     /// The first document is over: what follows is not read by anybody.
     over: bool,
-    part_is_image: bool,
-    file: File,
+    /// The body is a list of documents.
+    list: bool,
+    open: Open,
+    part: Part,
+    file: Files,
 }
 
 impl Gather {
     fn kept(&mut self, place: Place) -> Option<&mut Kept> {
         let [first, second, third] = &mut self.sessions;
         Some(match place {
-            Place::Model => &mut self.model,
             Place::User => &mut self.user,
             Place::MetadataUser => &mut self.metadata_user,
             Place::Session(SessionSource::LitellmSessionId) => first,
@@ -143,14 +76,33 @@ impl Gather {
         })
     }
 
+    fn model_at(&mut self, place: Place) -> Option<&mut GivenText> {
+        match place {
+            Place::Model => Some(&mut self.model),
+            Place::ModelVariant => Some(&mut self.model_variant),
+            Place::ModelId => Some(&mut self.model_id),
+            _ => None,
+        }
+    }
+
     /// Text that is read.
     pub(super) fn read(&mut self, text: &[u8]) {
-        self.characters = self.characters.saturating_add(characters(text));
+        self.seen.content = true;
+        self.tally.add_text(characters(text));
     }
 
     /// Adds a file of this many bytes.
     pub(super) fn add_file(&mut self, bytes: u64) {
-        self.tokens = self.tokens.saturating_add(bytes.div_ceil(BYTES_PER_TOKEN));
+        self.add_tokens(tokens_of_file(bytes));
+    }
+
+    fn add_tokens(&mut self, tokens: u64) {
+        self.tokens = self.tokens.saturating_add(tokens);
+    }
+
+    fn add_image(&mut self) {
+        self.images = self.images.saturating_add(1);
+        self.part.has_image = true;
     }
 
     /// Adds to how many completions are asked for. `best_of` generates as many as it says, whatever `n` says.
@@ -158,33 +110,36 @@ impl Gather {
         self.completions = self.completions.max(count(token).filter(|completions| *completions > 0));
     }
 
-    /// The open file is over.
-    fn end_file(&mut self) {
-        let file = std::mem::take(&mut self.file);
-        // An image in a part that says so has been counted there.
-        if self.part_is_image {
-            return;
+    /// A value that is no string where a name should be, if it is none.
+    fn set_other(&mut self, place: Place) {
+        if let Some(model) = self.model_at(place) {
+            model.set_other();
         }
-        match file.content {
-            Content::Image if file.data > 0 || file.named => self.images = self.images.saturating_add(1),
-            Content::Text => self.characters = self.characters.saturating_add(file.data),
-            _ if file.named => self.tokens = self.tokens.saturating_add(REFERENCE_TOKENS),
-            _ => self.add_file(file.data.saturating_mul(3) / 4),
-        }
-    }
-
-    fn file_type(&mut self, word: &[u8]) {
-        if word.starts_with(b"image/") {
-            self.file.content = Content::Image;
-        } else if word.starts_with(b"text") || matches!(word, b"txt" | b"md" | b"csv" | b"html") {
-            self.file.content = Content::Text;
+        match place {
+            Place::Maximum(kind) => self.maxima.add(kind, None),
+            Place::MaximumVariant(kind) => self.maxima.add_variant(kind, None),
+            Place::StreamOptionsVariant => self.stream_options_variant = true,
+            Place::Sign(sign) => self.seen.sign(sign),
+            _ => {}
         }
     }
 
-    fn part_type(&mut self, word: &[u8]) {
-        self.part_is_image = matches!(word, b"image" | b"image_url" | b"input_image");
-        if self.part_is_image {
-            self.images = self.images.saturating_add(1);
+    /// A number, or a word that might be one.
+    fn set_number(&mut self, place: Place, token: &[u8], quoted: bool) {
+        let value = count(token).filter(|value| *value > 0);
+        match place {
+            // Quoted, it is none, but to a lenient server.
+            Place::Maximum(kind) if quoted => {
+                self.maxima.add(kind, None);
+                self.maxima.add_possible(kind, value);
+            }
+            Place::Maximum(kind) => self.maxima.add(kind, value),
+            Place::MaximumVariant(kind) => self.maxima.add_variant(kind, value),
+            Place::PossibleMaximum(kind) => self.maxima.add_possible(kind, value),
+            Place::Completions => self.add_completions(token),
+            Place::Stream => self.stream.set(is_true(token)),
+            Place::StreamVariant => self.stream_variant.set(is_true(token)),
+            _ => {}
         }
     }
 }
@@ -199,7 +154,63 @@ impl Reader for Gather {
         if parent == Place::Root {
             self.seen.key(key);
         }
-        parent.child(key)
+        let (place, key_is) = parent.child(key);
+        if parent == Place::Root && matches!(place, Place::Content | Place::Prompt) {
+            self.seen.content = true;
+        }
+        match key_is {
+            KeyIs::Known => self.tally.add_key(u64::try_from(key.len()).unwrap_or(u64::MAX)),
+            KeyIs::Label => self.tally.add_label(characters(key), NAME),
+            KeyIs::Text => self.tally.add_text(characters(key)),
+        }
+        place
+    }
+
+    fn long_key(&mut self, parent: Place, length: u64) {
+        match parent {
+            _ if self.over => {}
+            Place::Metadata | Place::LitellmMetadata | Place::Label => self.tally.add_label(length, NAME),
+            _ => self.tally.add_text(length),
+        }
+    }
+
+    fn element(&mut self, array: Place, index: u32) -> Place {
+        match array {
+            Place::Root => {
+                self.list = true;
+                Place::Root
+            }
+            Place::Prompt => Place::PromptItem,
+            Place::PromptItem => {
+                if index == 0 {
+                    self.prompts = self.prompts.saturating_add(1);
+                }
+                Place::Content
+            }
+            Place::Sign(_)
+            | Place::StreamOptionsVariant
+            | Place::Model
+            | Place::ModelVariant
+            | Place::ModelId
+            | Place::User
+            | Place::MetadataUser
+            | Place::Session(_)
+            | Place::Stream
+            | Place::StreamVariant
+            | Place::Maximum(_)
+            | Place::MaximumVariant(_)
+            | Place::PossibleMaximum(_)
+            | Place::Completions
+            | Place::PartType
+            | Place::FileType
+            | Place::FileName => {
+                if index == 0 {
+                    self.set_other(array);
+                }
+                array.element()
+            }
+            other => other,
+        }
     }
 
     fn open_document(&mut self) {
@@ -209,86 +220,167 @@ impl Reader for Gather {
 
     fn close(&mut self, place: Place) {
         match place {
-            Place::Root => self.over = true,
-            Place::File => self.end_file(),
-            Place::Content => {
-                if self.file.data > 0 || self.file.named {
-                    self.end_file();
-                }
-                self.part_is_image = false;
+            Place::Root => self.over = !self.list,
+            Place::Media(_) => self.end_file(),
+            Place::Content | Place::Prompt | Place::PromptItem => {
+                self.prompts = self.prompts.saturating_add(u64::from(place == Place::PromptItem));
+                self.has_parts = true;
+                self.end_file();
+                self.end_part();
             }
-            Place::Image => self.images = self.images.saturating_add(1),
-            _ => {}
+            other => self.set_other(other),
         }
     }
 
     fn open_text(&mut self, place: Place) {
-        if place == Place::Image {
-            self.images = self.images.saturating_add(1);
-        }
+        self.open.begin(place);
         if let Some(kept) = self.kept(place) {
             kept.clear();
         }
+        if let Some(model) = self.model_at(place) {
+            model.open();
+        }
     }
 
-    fn characters(&mut self, _place: Place, characters: u64) {
-        self.characters = self.characters.saturating_add(characters);
+    fn characters(&mut self, place: Place, characters: u64) {
+        match place {
+            Place::Text | Place::Content | Place::Prompt | Place::PromptItem => {
+                self.tally.add_text(characters);
+            }
+            _ => {}
+        }
+        self.open.characters = self.open.characters.saturating_add(characters);
     }
 
     fn text(&mut self, place: Place, piece: &[u8]) {
+        let characters = characters(piece);
         match place {
-            Place::Content | Place::Tool | Place::Text => self.read(piece),
-            Place::FileData => {
-                let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-                self.file.data = self.file.data.saturating_add(length);
+            Place::Text | Place::Content | Place::Prompt | Place::PromptItem => {
+                self.tally.add_text(characters);
+                return;
             }
-            _ => {
-                if let Some(kept) = self.kept(place) {
-                    kept.push(piece);
+            Place::Data(_) | Place::Media(_) | Place::Source(_) => {
+                self.open.foreign = self.open.foreign.saturating_add(foreign(piece));
+            }
+            _ => {}
+        }
+        self.open.add(piece, characters);
+        if let Some(kept) = self.kept(place) {
+            kept.push(piece);
+        }
+        if let Some(model) = self.model_at(place) {
+            model.push(piece);
+        }
+    }
+
+    fn close_text(&mut self, place: Place) {
+        self.open.place = None;
+        let characters = self.open.characters;
+        match place {
+            Place::Text | Place::Content => {}
+            Place::Prompt => {}
+            Place::PromptItem => self.prompts = self.prompts.saturating_add(1),
+            Place::Nowhere => {}
+            Place::Tag | Place::Settings(_) | Place::StreamOptionsVariant | Place::Format => {
+                self.tally.add_name(characters, TAG);
+            }
+            Place::Name | Place::Model | Place::ModelVariant | Place::ModelId | Place::User => {
+                self.tally.add_name(characters, NAME)
+            }
+            Place::Session(SessionSource::LitellmSessionId) => self.tally.add_name(characters, NAME),
+            Place::Session(_)
+            | Place::MetadataUser
+            | Place::Metadata
+            | Place::LitellmMetadata
+            | Place::Label => self.tally.add_label(characters, NAME),
+            Place::Stream
+            | Place::StreamVariant
+            | Place::Maximum(_)
+            | Place::MaximumVariant(_)
+            | Place::PossibleMaximum(_)
+            | Place::Completions => {
+                let open = std::mem::take(&mut self.open);
+                self.set_number(place, open.word().trim_ascii(), true);
+                self.tally.add_name(characters, TAG);
+            }
+            Place::PartType => self.part_type(),
+            Place::FileType => {
+                let of = Type::of(self.open.beginning());
+                self.file.say(of);
+                self.tally.add_name(characters, NAME);
+            }
+            Place::FileName => {
+                let of = Type::of_name(self.open.beginning());
+                // Nothing else may say what it is; what does is believed rather.
+                if of != Some(Type::Text) {
+                    self.part.files.say(of);
+                }
+                self.tally.add_name(characters, NAME);
+            }
+            Place::Media(media @ (Media::Image | Media::Audio))
+            | Place::Source(media @ (Media::Image | Media::Audio))
+            | Place::Data(media) => self.media(media),
+            Place::Reference(media) => {
+                if characters > LONGEST_REFERENCE {
+                    self.tally.add_text(characters);
+                }
+                if characters > 0 {
+                    self.reference(media);
                 }
             }
+            Place::Context => {
+                self.tally.add_name(characters, NAME);
+                if characters > 0 {
+                    self.add_tokens(CONTEXT_TOKENS);
+                }
+            }
+            Place::Sign(sign) => {
+                self.seen.sign(sign);
+                self.tally.add_name(characters, TAG);
+            }
+            // Text where there should be an object.
+            Place::Root
+            | Place::Calls
+            | Place::Tools
+            | Place::ToolConfig
+            | Place::Media(Media::File)
+            | Place::Source(Media::File) => self.tally.add_text(characters),
         }
+    }
+
+    fn counted(&mut self, _place: Place, found: Counted) {
+        let Counted { characters, scalars, scalar_bytes } = found;
+        self.tally.add_text(characters);
+        self.tally.add_text(scalar_bytes.saturating_sub(scalars.saturating_mul(SCALAR)));
+        self.add_tokens(scalars);
+    }
+
+    fn long_scalar(&mut self, _place: Place, length: u64) {
+        self.tally.add_name(length, NAME);
     }
 
     fn scalar(&mut self, place: Place, token: Option<&[u8]>) {
         let token = token.unwrap_or_default();
         match place {
-            Place::Maximum(kind) => {
-                if let Some(value) = count(token).filter(|value| *value > 0) {
-                    self.maxima.add(kind, value);
+            // A prompt may be given as the ids of its tokens.
+            Place::Content | Place::Prompt | Place::PromptItem
+                if token.first().is_some_and(|first| first.is_ascii_digit() || *first == b'-') =>
+            {
+                self.add_tokens(1);
+            }
+            Place::Model | Place::ModelVariant | Place::ModelId => {
+                if let Some(model) = self.model_at(place) {
+                    if token == b"null" { model.set_null() } else { model.set_other() }
                 }
             }
-            Place::Completions => self.add_completions(token),
-            Place::Stream => self.stream = Some(is_true(token)),
-            Place::Tool if token != b"null" => self.read(token),
-            // A prompt may be given as the ids of its tokens.
-            Place::Content | Place::Text if token.first().is_some_and(u8::is_ascii_digit) => {
-                self.tokens = self.tokens.saturating_add(1);
-            }
-            _ => {}
+            Place::StreamOptionsVariant => self.stream_options_variant = true,
+            Place::Sign(Sign::Background) => self.background |= is_true(token),
+            _ => self.set_number(place, token, false),
         }
     }
 
-    fn word(&mut self, place: Place, word: Option<&[u8]>) {
-        match place {
-            Place::Stream => self.stream = Some(is_true(word.unwrap_or_default())),
-            // Lenient servers take a number in quotes.
-            Place::Completions => self.add_completions(word.unwrap_or_default().trim_ascii()),
-            Place::PartType => self.part_type(word.unwrap_or_default()),
-            Place::FileType => self.file_type(word.unwrap_or_default()),
-            Place::FileReference => self.file.named = true,
-            Place::Sign(Sign::AnthropicVersion) => self.seen.anthropic_version = true,
-            Place::Sign(Sign::Response) => self.seen.response = true,
-            _ => {}
-        }
-    }
-
-    fn misplaced(&mut self, place: Place) {
-        match place {
-            Place::FileReference => self.file.named = true,
-            Place::Sign(Sign::Response) => self.seen.response = true,
-            _ => {}
-        }
+    fn word(&mut self, _place: Place, _word: Option<&[u8]>) {
+        // No place wants numbers only.
     }
 
     fn malformed(&mut self) {

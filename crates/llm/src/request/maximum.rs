@@ -11,21 +11,47 @@ pub(super) enum Kind {
     MaxCompletionTokens,
     MaxOutputTokens,
     MaxTokensToSample,
-    /// A field of the body itself that only one kind of server knows.
-    Other,
+    /// A field of the body itself that only one kind of server knows, by number.
+    Other(u8),
     Setting(Settings),
 }
 
-/// The largest valid value of each field, in the order of [`KINDS`].
-#[derive(Clone, Debug, Default)]
-pub(super) struct Maxima([Option<u64>; KINDS.len()]);
+/// What is known of each field, in the order of [`KINDS`].
+///
+/// A whole number of 1 to 2^53 is a maximum, however it is written (`5.0`, `0.5e1`). Anything else is absent:
+/// negative and larger numbers, fractions, texts and what is no number. What only some servers heed (a number in
+/// quotes, a key in another case) makes a hold larger, never smaller.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Maxima([Given; KINDS.len()]);
 
-const KINDS: [Kind; 10] = [
+/// One field.
+#[derive(Clone, Copy, Debug, Default)]
+struct Given {
+    /// A repeated key counts with its largest value: which one the server takes is not for us to know.
+    largest: Option<u64>,
+    /// The first value, if there is any.
+    first: Option<Option<u64>>,
+    /// Another value than the first.
+    differs: bool,
+    /// One that is absent, or as good as that.
+    is_absent: bool,
+    /// What some servers may heed.
+    possible: Option<u64>,
+    /// Given under a key in another case.
+    variant: Option<Option<u64>>,
+}
+
+const KINDS: [Kind; 15] = [
     Kind::MaxTokens,
     Kind::MaxCompletionTokens,
     Kind::MaxOutputTokens,
     Kind::MaxTokensToSample,
-    Kind::Other,
+    Kind::Other(0),
+    Kind::Other(1),
+    Kind::Other(2),
+    Kind::Other(3),
+    Kind::Other(4),
+    Kind::Other(5),
     Kind::Setting(Settings::Generation),
     Kind::Setting(Settings::Inference),
     Kind::Setting(Settings::Options),
@@ -34,19 +60,61 @@ const KINDS: [Kind; 10] = [
 ];
 
 impl Maxima {
-    /// A repeated key counts with its largest value: which one the server takes is not for us to know.
-    pub(super) fn add(&mut self, kind: Kind, value: u64) {
-        for (slot, of) in self.0.iter_mut().zip(KINDS) {
-            if of == kind {
-                *slot = (*slot).max(Some(value));
-            }
+    fn at(&mut self, kind: Kind) -> Option<&mut Given> {
+        self.0.iter_mut().zip(KINDS).find_map(|(given, of)| (of == kind).then_some(given))
+    }
+
+    /// A value, or what is none.
+    pub(super) fn add(&mut self, kind: Kind, value: Option<u64>) {
+        let Some(given) = self.at(kind) else { return };
+        given.differs |= given.first.is_some_and(|first| first != value);
+        given.first.get_or_insert(value);
+        given.largest = given.largest.max(value);
+        given.is_absent |= value.is_none();
+    }
+
+    /// A value that some servers heed.
+    pub(super) fn add_possible(&mut self, kind: Kind, value: Option<u64>) {
+        if let Some(given) = self.at(kind) {
+            given.possible = given.possible.max(value);
         }
     }
 
-    /// The largest of those that the server heeds. One that it ignores must not make the hold small.
+    /// A value under a key in another case.
+    pub(super) fn add_variant(&mut self, kind: Kind, value: Option<u64>) {
+        let Some(given) = self.at(kind) else { return };
+        given.possible = given.possible.max(value);
+        given.differs |= given.variant.is_some_and(|variant| variant != value);
+        given.variant.get_or_insert(value);
+    }
+
+    /// Those that the server heeds. One that it ignores must not make the hold small.
+    fn heeded(&self, route: &Route) -> impl Iterator<Item = &Given> {
+        self.0.iter().zip(KINDS).filter(|(_, kind)| heeds(route, *kind)).map(|(given, _)| given)
+    }
+
+    /// The largest of those that the server heeds.
     pub(super) fn largest(&self, route: &Route) -> Option<u64> {
-        let heeded = self.0.iter().zip(KINDS).filter(|(_, kind)| heeds(route, *kind));
-        heeded.filter_map(|(value, _)| *value).max()
+        self.heeded(route).filter_map(|given| given.largest).max()
+    }
+
+    /// The largest of those that it may heed.
+    pub(super) fn possible(&self, route: &Route) -> Option<u64> {
+        self.heeded(route).filter_map(|given| given.possible).max()
+    }
+
+    /// One that it heeds is given twice, with values that differ.
+    pub(super) fn conflict(&self, route: &Route) -> bool {
+        let conflicts = |given: &Given| {
+            let exact = given.first.flatten();
+            given.differs || given.variant.is_some_and(|variant| variant != exact)
+        };
+        self.heeded(route).any(conflicts)
+    }
+
+    /// A maximum is given, and beside it that there is none: which of them the server takes is not for us to know.
+    pub(super) fn is_unsure(&self, route: &Route) -> bool {
+        self.heeded(route).any(|given| given.largest.is_some() && given.is_absent)
     }
 }
 

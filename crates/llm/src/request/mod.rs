@@ -11,25 +11,34 @@ mod decode;
 pub mod edit;
 mod form;
 mod gather;
+mod given;
 mod lenient;
 mod maximum;
+mod media;
 mod members;
+mod names;
+mod open;
 mod place;
 mod pointer;
 mod reading;
 mod route;
+mod seen;
+mod tally;
+mod tokenless;
 mod unicode;
 mod usage_chunk;
 
 pub use decode::{Decoded, Label, decode};
+pub use given::Conflicts;
 pub use pointer::{Pointed, pointed};
 pub use reading::{Reading, Wire, read};
-pub use route::Route;
+pub use route::{Route, uses_no_tokens};
 pub use usage_chunk::{ChunkEdit, UsageChunkFilter};
 
 use crate::meter::CHARACTERS_PER_TOKEN;
-use gather::{Gather, Seen};
+use gather::Gather;
 use maximum::Shape;
+use seen::Seen;
 
 /// Whose API a request speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -76,6 +85,8 @@ pub enum Operation {
     CountTokens,
     /// Which models there are.
     Models,
+    /// What the provider keeps (files, batches, stored results) is listed, read, created or deleted.
+    Manage,
     /// Anything else.
     #[default]
     Other,
@@ -96,13 +107,19 @@ impl Operation {
             Self::Moderation => "moderation",
             Self::CountTokens => "count_tokens",
             Self::Models => "models",
+            Self::Manage => "manage",
             Self::Other => "other",
         }
     }
 
     /// Whether a call of this kind may cost tokens at all.
     pub fn uses_tokens(self) -> bool {
-        !matches!(self, Self::Moderation | Self::CountTokens | Self::Models)
+        !matches!(self, Self::Moderation | Self::CountTokens | Self::Models | Self::Manage)
+    }
+
+    /// Whether a list of prompts is as many requests.
+    fn is_of_prompts(self) -> bool {
+        matches!(self, Self::Completion | Self::Other)
     }
 
     /// Whether text is generated, so that a maximum of output means something.
@@ -186,12 +203,14 @@ pub struct RequestBody {
     pub operation: Operation,
     /// The model, from the path if that names it.
     pub model: Option<String>,
+    /// A model is given that is no text, or one too long for a name.
+    pub model_is_unreadable: bool,
     /// Whether the answer is to come as a stream.
     pub stream: bool,
     /// The client's own maximum of output per completion, in tokens, at least 1: the largest of those that the
     /// server heeds.
     pub max_output: Option<u64>,
-    /// How many completions are asked for, at least 1.
+    /// How many completions are asked for, of all prompts, at least 1.
     pub completions: u64,
     /// The end user, as the client names it.
     pub user: Option<String>,
@@ -201,9 +220,17 @@ pub struct RequestBody {
     pub input: u64,
     /// How well it could be read.
     pub condition: Condition,
+    /// The answer comes later, and only its name now: OpenAI's `background`.
+    pub background: bool,
+    /// What is given twice, with values that differ.
+    pub conflicts: Conflicts,
     shape: Shape,
     /// It is UTF-16 or UTF-32, which Python's servers read and nobody else.
     wide: bool,
+    /// A maximum that the server may heed: it makes the estimate larger only.
+    possible_max_output: u64,
+    /// The server may take [`RequestBody::max_output`] for absent.
+    unsure_max_output: bool,
 }
 
 /// The most of `metadata`, or of another value that is read by pointer, in bytes. OpenAI allows 16 pairs of 64 and 512
@@ -213,12 +240,16 @@ pub const METADATA: usize = 64 << 10;
 impl RequestBody {
     /// The estimate of the output, in tokens; `floor` is that of the limits which apply.
     pub fn output(&self, floor: u64) -> u64 {
-        match self.max_output {
-            _ if !self.operation.generates() => 0,
-            Some(max) => max.saturating_mul(self.completions),
-            None if self.input == 0 && !self.condition.hides_facts() => 0,
-            None => self.input.max(floor),
+        if !self.operation.generates() {
+            return 0;
         }
+        let without = if self.input == 0 && !self.condition.hides_facts() { 0 } else { self.input.max(floor) };
+        let own = match self.max_output {
+            Some(max) if self.unsure_max_output => max.saturating_mul(self.completions).max(without),
+            Some(max) => max.saturating_mul(self.completions),
+            None => without,
+        };
+        own.max(self.possible_max_output.saturating_mul(self.completions))
     }
 
     /// Of so much output, what each completion gets: at least 1.
@@ -229,36 +260,85 @@ impl RequestBody {
 
 fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u64) -> RequestBody {
     let (dialect, operation) = by_shape(&route, gathered.seen);
-    let mut characters = gathered.characters;
-    let nothing = characters == 0 && gathered.tokens == 0 && gathered.images == 0;
+    let mut characters = gathered.tally.characters();
+    let text = gathered.seen.content && gathered.tally.text > 0;
+    let nothing = !text && gathered.tokens == 0 && gathered.images == 0;
     if nothing && operation == Operation::Other && length > 0 && !condition.hides_facts() {
         condition = Condition::Silent;
     }
     if condition.hides_facts() || condition == Condition::Silent {
-        // As without the body: each byte may be a character of text.
-        characters = characters.max(length);
+        // As without the body: each byte may be a character of text, but for what was read and is an image or a file.
+        characters = characters.max(length.saturating_sub(gathered.media));
     }
-    let images = gathered.images.saturating_mul(tokens_per_image(dialect));
-    let text = if characters == 0 { 0 } else { (characters / CHARACTERS_PER_TOKEN).max(1) };
+    let images = gathered.images.saturating_mul(media::tokens_per_image(dialect));
+    let counted = images.saturating_add(gathered.tokens);
+    let nothing = characters == 0 && (counted > 0 || !gathered.has_parts);
+    let text = if nothing { 0 } else { (characters / CHARACTERS_PER_TOKEN).max(1) };
     let metadata_user = || gathered.metadata_user.text().filter(|_| dialect == Dialect::Anthropic);
-    let input = text.saturating_add(images).saturating_add(gathered.tokens);
+    let input = text.saturating_add(counted);
+    let completions = gathered.completions.unwrap_or(1).max(1);
+    let prompts = if operation.is_of_prompts() { gathered.prompts.max(1) } else { 1 };
+    let (model, model_is_unreadable) = model(&route, &gathered);
     RequestBody {
-        model: route.model.clone().or_else(|| gathered.model.text()),
+        model,
+        model_is_unreadable,
         stream: route
             .stream
-            .or(gathered.stream)
+            .or(gathered.stream.value())
+            .or(gathered.stream_variant.value())
             .unwrap_or(dialect == Dialect::Ollama && operation.generates()),
         max_output: gathered.maxima.largest(&route),
-        completions: gathered.completions.unwrap_or(1),
+        possible_max_output: gathered.maxima.possible(&route).unwrap_or_default(),
+        unsure_max_output: gathered.maxima.is_unsure(&route),
+        completions: completions.saturating_mul(prompts),
         user: gathered.user.text().or_else(metadata_user),
-        session: gathered.sessions.iter().find_map(gather::Kept::text),
+        session: gathered.sessions.iter().find_map(given::Kept::text),
         input: if operation.uses_tokens() { input } else { 0 },
         condition,
+        background: gathered.background,
+        conflicts: conflicts(&route, &gathered),
         shape: gathered.seen.shape(),
         wide: false,
         route,
         dialect,
         operation,
+    }
+}
+
+/// The model, and whether one is given that is no text. Where the path names it, what the body says is ignored.
+fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
+    if route.model.is_some() {
+        return (route.model.clone(), false);
+    }
+    let alias = &gathered.model_id;
+    let given =
+        [Some(&gathered.model), Some(&gathered.model_variant), reads_model_id(route).then_some(alias)];
+    let given = || given.iter().copied().flatten();
+    let model = given().find_map(given::GivenText::text);
+    let is_unreadable = model.is_none() && given().any(given::GivenText::is_unreadable);
+    (model, is_unreadable)
+}
+
+/// Whether `modelId` may be the model.
+fn reads_model_id(route: &Route) -> bool {
+    matches!(route.dialect, Dialect::Bedrock | Dialect::Unknown)
+}
+
+fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
+    let (model, variant) = (&gathered.model, &gathered.model_variant);
+    let model = model.differs() || variant.differs() || model.contradicts(variant);
+    // Nobody but such servers reads it, and they read nothing else.
+    let alias = reads_model_id(route)
+        && (gathered.model_id.differs()
+            || !gathered.seen.messages && gathered.model.contradicts(&gathered.model_id));
+    let (stream, variant) = (gathered.stream, gathered.stream_variant);
+    let streams = [stream, variant].iter().any(|stream| stream.value() == Some(true));
+    let options = streams && gathered.stream_options_variant;
+    let stream = stream.differs() || variant.differs() || stream.contradicts(variant);
+    Conflicts {
+        model: route.model.is_none() && (model || alias),
+        stream: route.stream.is_none() && stream || options,
+        max_output: gathered.maxima.conflict(route),
     }
 }
 
@@ -285,16 +365,6 @@ fn by_shape(route: &Route, seen: Seen) -> (Dialect, Operation) {
             (path, operation)
         }
         (path, Some(operation)) => (path, operation),
-    }
-}
-
-/// What an image costs where its size is not known: OpenAI for 1024 x 1024 at high detail, Anthropic's and Bedrock's
-/// most, one tile of Gemini.
-fn tokens_per_image(dialect: Dialect) -> u64 {
-    match dialect {
-        Dialect::Anthropic | Dialect::Bedrock => 1600,
-        Dialect::Gemini => 258,
-        Dialect::OpenAi | Dialect::Cohere | Dialect::Ollama | Dialect::Unknown => 765,
     }
 }
 

@@ -1,51 +1,93 @@
-//! Where requests put what we look for: model, maxima, and everything that the model will read. One table for all
-//! dialects; which maxima count in which dialect is decided in `maximum.rs`.
+//! Where requests put what we look for. One table for all dialects (`names.rs`); which maxima count in which dialect
+//! is decided in `maximum.rs`.
+//!
+//! Text counts by exclusion: a place that nobody here knows holds text that a model may read, whatever is in it. These
+//! are the exclusions, and their bounds; what goes beyond a bound is text.
+//!
+//! | place | what is there | bound |
+//! |---|---|---|
+//! | [`Place::Tag`] | roles, types, states, settings of the generation, `tool_choice` | 64 characters each |
+//! | [`Place::Name`], [`Place::Model`], [`Place::User`], sessions | names, ids, stop sequences, signatures | 512 characters each |
+//! | the keys that are named in `names.rs` | `messages`, `role`, `content`, ... | none, as they are what they are |
+//! | [`Place::Metadata`] | keys and strings in `metadata`, `litellm_metadata`, `labels`, `requestMetadata` | 512 characters each, 16 Ki in all |
+//! | [`Place::Data`], [`Place::Reference`] | images and files, which count constants (`media.rs`) | base64, or 4096 characters of a URL |
+//!
+//! Tags, names and known keys are free only as long as they are less than the text itself, but for the first 4096
+//! characters ([`super::tally`]): thousands of roles or ids are text, too.
 
 use super::maximum::Kind;
+use super::names::{self, ANY_CASE, CALL, CONTENT, FILE, PROMPT, ROOT, SETTINGS, TOOL_CONFIG};
 use crate::json;
 use crate::json::Wants;
 
-/// A place in a request. Arrays are transparent: an element is where its array is.
+/// A place in a request. An element of an array is where its array is, unless `gather.rs` says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Place {
     /// The body itself.
     #[default]
     Root,
-    /// A place without a meaning to us.
+    /// In a document that nobody reads.
     Nowhere,
 
     Model,
+    /// `MODEL`, which is the same to servers that ignore case.
+    ModelVariant,
+    /// `modelId`, which is the model to some.
+    ModelId,
     User,
     /// Anthropic's `metadata.user_id`.
     MetadataUser,
     Stream,
+    StreamVariant,
+    StreamOptionsVariant,
     /// A session's name; the first of the three that is given counts.
     Session(SessionSource),
     Metadata,
     LitellmMetadata,
+    /// Something else in an object of metadata.
+    Label,
     Maximum(Kind),
+    MaximumVariant(Kind),
+    /// A maximum that a server may heed and that makes a hold larger, never smaller.
+    PossibleMaximum(Kind),
     /// How many completions are asked for.
     Completions,
     /// An object with settings of the generation.
     Settings(Settings),
 
+    /// What nobody here knows: all strings and keys in it are text.
+    Text,
     /// What the model reads: text, token ids, or objects with them inside.
     Content,
+    /// A prompt, or several.
+    Prompt,
+    /// One of several prompts.
+    PromptItem,
     /// Calls of tools: their names and arguments are read.
     Calls,
-    /// Any string inside is read: the arguments and results of tools.
-    Tool,
-    /// One text or token id of it.
-    Text,
+    /// Definitions of tools.
+    Tools,
+    ToolConfig,
+    /// The format of the answer: its name, or a schema.
+    Format,
+    /// Something short from a list of few.
+    Tag,
+    /// Something short that is a name to somebody.
+    Name,
     /// What a part says it is.
     PartType,
-    /// An image, in a place that holds nothing else.
-    Image,
-    /// A file, inline or by reference.
-    File,
+    /// An image or a file, in a place that holds nothing else.
+    Media(Media),
+    /// What is inside of one.
+    Source(Media),
+    /// Its content, or where that is.
+    Data(Media),
+    /// Where it is.
+    Reference(Media),
     FileType,
-    FileData,
-    FileReference,
+    FileName,
+    /// The name of something that the server has, and that the model will read.
+    Context,
 
     /// Told by its presence alone.
     Sign(Sign),
@@ -70,6 +112,18 @@ pub(super) enum Settings {
     TextGeneration,
     /// `parameters` of Vertex and TGI.
     Parameters,
+    /// Bedrock Converse's `additionalModelRequestFields`: the vendors' own.
+    Additional,
+}
+
+/// What an image or a file is, by the place where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Media {
+    Image,
+    /// Sound, or a film.
+    Audio,
+    /// What its type says.
+    File,
 }
 
 /// A field that tells the dialect of a body whose path does not.
@@ -78,218 +132,171 @@ pub(super) enum Sign {
     AnthropicVersion,
     /// A field of OpenAI's Responses API that no embedding has.
     Response,
+    /// One of them that says that the answer comes later.
+    Background,
+}
+
+/// How the key counts that leads to a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyIs {
+    /// A name that we know.
+    Known,
+    /// A key of metadata.
+    Label,
+    /// Text, since we do not know it, or since the model reads the keys, too.
+    Text,
 }
 
 impl json::Place for Place {
     fn wants(self) -> Wants {
         match self {
             Place::Nowhere => Wants::Nothing,
-            Place::Root
-            | Place::Metadata
-            | Place::LitellmMetadata
-            | Place::Settings(_)
-            | Place::Calls
-            | Place::File => Wants::Object,
-            Place::Model | Place::User | Place::MetadataUser | Place::Session(_) | Place::FileData => {
-                Wants::Text
-            }
-            Place::Content | Place::Tool | Place::Text => Wants::Anything,
-            Place::Image => Wants::TextOrObject,
-            Place::Stream
-            | Place::Maximum(_)
-            | Place::Completions
-            | Place::PartType
-            | Place::FileType
-            | Place::FileReference
-            | Place::Sign(_) => Wants::Scalar,
+            Place::Text => Wants::Count,
+            _ => Wants::Anything,
         }
     }
 
     fn only_counts(self) -> bool {
-        matches!(self, Place::Content | Place::Tool | Place::Text)
+        match self {
+            Place::Root
+            | Place::Nowhere
+            | Place::Metadata
+            | Place::LitellmMetadata
+            | Place::Label
+            | Place::Settings(_)
+            | Place::StreamOptionsVariant
+            | Place::Text
+            | Place::Content
+            | Place::Prompt
+            | Place::PromptItem
+            | Place::Calls
+            | Place::Tools
+            | Place::ToolConfig
+            | Place::Format
+            | Place::Tag
+            | Place::Name
+            | Place::Reference(_)
+            | Place::Context
+            | Place::Media(Media::File)
+            | Place::Source(Media::File) => true,
+            Place::Model
+            | Place::ModelVariant
+            | Place::ModelId
+            | Place::User
+            | Place::MetadataUser
+            | Place::Stream
+            | Place::StreamVariant
+            | Place::Session(_)
+            | Place::Maximum(_)
+            | Place::MaximumVariant(_)
+            | Place::PossibleMaximum(_)
+            | Place::Completions
+            | Place::PartType
+            | Place::Media(Media::Image | Media::Audio)
+            | Place::Source(Media::Image | Media::Audio)
+            | Place::Data(_)
+            | Place::FileType
+            | Place::FileName
+            | Place::Sign(_) => false,
+        }
     }
 }
 
 impl Place {
-    /// The place of `key` inside this one.
-    pub(super) fn child(self, key: &[u8]) -> Place {
+    /// Where an element of an array is that stands here, where a single value should be.
+    pub(super) fn element(self) -> Place {
+        self.child(b"").0
+    }
+
+    /// The place of `key` inside this one, and how the key counts.
+    pub(super) fn child(self, key: &[u8]) -> (Place, KeyIs) {
+        let known = match self {
+            Place::Root => ROOT.find(key).or_else(|| SETTINGS.find(key)).or_else(|| in_any_case(key)),
+            Place::Metadata
+            | Place::LitellmMetadata
+            | Place::Label
+            | Place::Session(_)
+            | Place::MetadataUser => {
+                return (self.label(key), KeyIs::Label);
+            }
+            Place::Settings(settings) => names::setting(settings, key).or_else(|| SETTINGS.find(key)),
+            Place::Content => CONTENT.find(key),
+            Place::Prompt | Place::PromptItem => PROMPT.find(key).or_else(|| CONTENT.find(key)),
+            Place::Calls => CALL.find(key),
+            Place::Tools => return (tool(key), KeyIs::Text),
+            Place::ToolConfig => TOOL_CONFIG.find(key),
+            Place::Format => format(key),
+            Place::Tag
+            | Place::StreamOptionsVariant
+            | Place::Sign(_)
+            | Place::Stream
+            | Place::StreamVariant
+            | Place::Maximum(_)
+            | Place::MaximumVariant(_)
+            | Place::PossibleMaximum(_)
+            | Place::Completions
+            | Place::PartType => Some(Place::Tag),
+            Place::Name
+            | Place::Model
+            | Place::ModelVariant
+            | Place::ModelId
+            | Place::User
+            | Place::FileType
+            | Place::FileName => Some(Place::Name),
+            Place::Media(media) | Place::Source(media) | Place::Data(media) => {
+                FILE.find(key).map(|place| place.of(media))
+            }
+            Place::Reference(_) if key == b"uri" => Some(self),
+            Place::Reference(_) => Some(Place::Name),
+            Place::Context if is_context(key) => Some(Place::Context),
+            Place::Context => Some(Place::Tag),
+            Place::Nowhere | Place::Text => None,
+        };
+        match known {
+            Some(place) => (place, KeyIs::Known),
+            None => (Place::Text, KeyIs::Text),
+        }
+    }
+
+    fn label(self, key: &[u8]) -> Place {
+        match (self, key) {
+            (Place::Metadata, b"session_id") => Place::Session(SessionSource::Metadata),
+            (Place::Metadata, b"user_id") => Place::MetadataUser,
+            (Place::LitellmMetadata, b"session_id") => Place::Session(SessionSource::LitellmMetadata),
+            _ => Place::Label,
+        }
+    }
+
+    /// In [`FILE`], what is a file's is this media's.
+    fn of(self, media: Media) -> Place {
         match self {
-            Place::Root => find(ROOT, key),
-            Place::Metadata if key == b"session_id" => Place::Session(SessionSource::Metadata),
-            Place::Metadata if key == b"user_id" => Place::MetadataUser,
-            Place::LitellmMetadata if key == b"session_id" => Place::Session(SessionSource::LitellmMetadata),
-            Place::Settings(settings) => setting(settings, key),
-            Place::Content => find(CONTENT, key),
-            Place::Calls => find(CALL, key),
-            Place::Tool => Place::Tool,
-            Place::File => find(FILE, key),
-            _ => Place::Nowhere,
+            Place::Source(_) => Place::Source(media),
+            Place::Data(_) => Place::Data(media),
+            Place::Reference(_) => Place::Reference(media),
+            other => other,
         }
     }
 }
 
-/// Names and the places they lead to: data, since the code for so many comparisons is many times as large.
-type Names = &'static [(&'static [u8], Place)];
-
-fn find(names: Names, key: &[u8]) -> Place {
-    names.iter().find(|(name, _)| *name == key).map_or(Place::Nowhere, |(_, place)| *place)
+fn in_any_case(key: &[u8]) -> Option<Place> {
+    ANY_CASE.find(names::folded(key, &mut [0; names::LONGEST])?)
 }
 
-/// The members of a body.
-static ROOT: Names = &[
-    (b"model", Place::Model),
-    (b"modelId", Place::Model),
-    (b"user", Place::User),
-    (b"stream", Place::Stream),
-    (b"litellm_session_id", Place::Session(SessionSource::LitellmSessionId)),
-    (b"metadata", Place::Metadata),
-    (b"litellm_metadata", Place::LitellmMetadata),
-    (b"max_tokens", Place::Maximum(Kind::MaxTokens)),
-    (b"max_completion_tokens", Place::Maximum(Kind::MaxCompletionTokens)),
-    (b"max_output_tokens", Place::Maximum(Kind::MaxOutputTokens)),
-    (b"max_tokens_to_sample", Place::Maximum(Kind::MaxTokensToSample)),
-    (b"maxOutputTokens", Place::Maximum(Kind::Other)),
-    (b"maxTokens", Place::Maximum(Kind::Other)),
-    (b"max_new_tokens", Place::Maximum(Kind::Other)),
-    (b"max_gen_len", Place::Maximum(Kind::Other)),
-    (b"n_predict", Place::Maximum(Kind::Other)),
-    (b"num_predict", Place::Maximum(Kind::Other)),
-    (b"n", Place::Completions),
-    (b"best_of", Place::Completions),
-    (b"candidateCount", Place::Completions),
-    (b"candidate_count", Place::Completions),
-    (b"num_generations", Place::Completions),
-    (b"numResults", Place::Completions),
-    (b"generationConfig", Place::Settings(Settings::Generation)),
-    (b"generation_config", Place::Settings(Settings::Generation)),
-    (b"inferenceConfig", Place::Settings(Settings::Inference)),
-    (b"options", Place::Settings(Settings::Options)),
-    (b"textGenerationConfig", Place::Settings(Settings::TextGeneration)),
-    (b"parameters", Place::Settings(Settings::Parameters)),
-    (b"messages", Place::Content),
-    (b"contents", Place::Content),
-    (b"chat_history", Place::Content),
-    (b"prompt", Place::Content),
-    (b"suffix", Place::Content),
-    (b"input", Place::Content),
-    (b"inputs", Place::Content),
-    (b"inputText", Place::Content),
-    (b"texts", Place::Content),
-    (b"message", Place::Content),
-    (b"content", Place::Content),
-    (b"text", Place::Content),
-    (b"query", Place::Content),
-    (b"documents", Place::Content),
-    (b"instances", Place::Content),
-    (b"requests", Place::Content),
-    (b"input_prefix", Place::Content),
-    (b"input_suffix", Place::Content),
-    (b"system", Place::Content),
-    (b"systemInstruction", Place::Content),
-    (b"system_instruction", Place::Content),
-    (b"instructions", Place::Content),
-    (b"preamble", Place::Content),
-    (b"images", Place::Image),
-    (b"image", Place::Image),
-    (b"anthropic_version", Place::Sign(Sign::AnthropicVersion)),
-    (b"previous_response_id", Place::Sign(Sign::Response)),
-    (b"reasoning", Place::Sign(Sign::Response)),
-    (b"store", Place::Sign(Sign::Response)),
-    (b"background", Place::Sign(Sign::Response)),
-    (b"truncation", Place::Sign(Sign::Response)),
-];
-
-/// The members of a message, of a part of one, or of an element of an input.
-static CONTENT: Names = &[
-    (b"text", Place::Text),
-    (b"thinking", Place::Text),
-    (b"reasoning_content", Place::Text),
-    (b"refusal", Place::Text),
-    (b"transcript", Place::Text),
-    (b"query", Place::Text),
-    (b"title", Place::Text),
-    (b"prompt", Place::Text),
-    (b"snippet", Place::Text),
-    (b"content", Place::Content),
-    (b"parts", Place::Content),
-    (b"message", Place::Content),
-    (b"output", Place::Content),
-    (b"summary", Place::Content),
-    (b"toolResult", Place::Content),
-    (b"tool_results", Place::Content),
-    (b"reasoningContent", Place::Content),
-    (b"reasoningText", Place::Content),
-    (b"instances", Place::Content),
-    (b"tool_calls", Place::Calls),
-    (b"function_call", Place::Calls),
-    (b"toolUse", Place::Calls),
-    (b"functionCall", Place::Calls),
-    (b"functionResponse", Place::Calls),
-    (b"arguments", Place::Tool),
-    (b"input", Place::Tool),
-    (b"json", Place::Tool),
-    (b"outputs", Place::Tool),
-    (b"data", Place::Tool),
-    (b"type", Place::PartType),
-    (b"image", Place::Image),
-    (b"images", Place::Image),
-    (b"inlineData", Place::File),
-    (b"inline_data", Place::File),
-    (b"fileData", Place::File),
-    (b"input_audio", Place::File),
-    (b"file", Place::File),
-    (b"source", Place::File),
-    (b"document", Place::File),
-    (b"video", Place::File),
-    (b"audio", Place::File),
-    (b"file_data", Place::FileData),
-    (b"file_id", Place::FileReference),
-    (b"file_url", Place::FileReference),
-];
-
-/// Of a call of a tool.
-static CALL: Names = &[
-    (b"function", Place::Calls),
-    (b"name", Place::Tool),
-    (b"arguments", Place::Tool),
-    (b"args", Place::Tool),
-    (b"input", Place::Tool),
-    (b"response", Place::Tool),
-    (b"parameters", Place::Tool),
-];
-
-/// Of a file.
-static FILE: Names = &[
-    (b"mimeType", Place::FileType),
-    (b"mime_type", Place::FileType),
-    (b"media_type", Place::FileType),
-    (b"format", Place::FileType),
-    (b"type", Place::FileType),
-    (b"data", Place::FileData),
-    (b"file_data", Place::FileData),
-    (b"bytes", Place::FileData),
-    (b"text", Place::FileData),
-    (b"fileUri", Place::FileReference),
-    (b"file_uri", Place::FileReference),
-    (b"url", Place::FileReference),
-    (b"file_id", Place::FileReference),
-    (b"uri", Place::FileReference),
-    (b"s3Location", Place::FileReference),
-    (b"source", Place::File),
-    (b"content", Place::Content),
-];
-
-fn setting(settings: Settings, key: &[u8]) -> Place {
-    match (settings, key) {
-        (Settings::Generation | Settings::Parameters, b"maxOutputTokens" | b"max_output_tokens")
-        | (Settings::Inference, b"maxTokens" | b"max_new_tokens")
-        | (Settings::Options, b"num_predict")
-        | (Settings::TextGeneration, b"maxTokenCount")
-        | (Settings::Parameters, b"max_new_tokens") => Place::Maximum(Kind::Setting(settings)),
-        (Settings::Generation | Settings::Parameters, b"candidateCount" | b"candidate_count") => {
-            Place::Completions
-        }
-        (Settings::Parameters, b"sampleCount" | b"best_of" | b"num_return_sequences") => Place::Completions,
-        _ => Place::Nowhere,
+fn tool(key: &[u8]) -> Place {
+    match key {
+        b"vector_store_ids" | b"container" => Place::Context,
+        _ => Place::Text,
     }
+}
+
+fn format(key: &[u8]) -> Option<Place> {
+    match key {
+        b"type" | b"effort" | b"verbosity" => Some(Place::Tag),
+        b"format" => Some(Place::Format),
+        _ => None,
+    }
+}
+
+fn is_context(key: &[u8]) -> bool {
+    matches!(key, b"id" | b"file_ids" | b"skills" | b"skill_id")
 }

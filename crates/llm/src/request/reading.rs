@@ -2,7 +2,7 @@
 //! requests, both are read, the larger is held, and what differs is not known.
 
 use super::gather::Gather;
-use super::{Condition, Decoded, Extent, Label, Operation, RequestBody, Route};
+use super::{Condition, Decoded, Extent, Label, RequestBody, Route};
 use super::{conclude, decode, form, length, lenient, unicode};
 use crate::json::Scanner;
 use crate::meter::{CHARACTERS_PER_TOKEN, Cause};
@@ -11,6 +11,8 @@ use std::borrow::Cow;
 /// A body as it came over the wire, and what came with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Wire<'h, 'b> {
+    /// `:method`; empty if it is not known: then the body tells it.
+    pub method: &'h str,
     /// `:path`.
     pub path: &'h str,
     /// The header; empty if there is none.
@@ -42,14 +44,15 @@ impl<'b> Wire<'_, 'b> {
         let Decoded { body: text, extent, cause, label, trusting } =
             decode(self.content_encoding, self.body, self.extent, self.most);
         let wire = length(self.body);
-        let mut body = read_text(self.path, self.content_type, &text, extent, wire);
+        let route = Route::of_request(self.method, self.path, wire > 0);
+        let mut body = read_text(&route, self.content_type, &text, extent, wire);
         match label {
             Label::False if body.condition == Condition::Read => body.condition = Condition::Mislabeled,
             Label::Undecoded => body.condition = Condition::Undecoded,
             Label::True | Label::False => {}
         }
         if let Some(other) = trusting {
-            body = body.or(read_text(self.path, self.content_type, &other, extent, wire));
+            body = body.or(read_text(&route, self.content_type, &other, extent, wire));
         }
         // In UTF-16, only what is read of it is of use.
         let text = if body.wide { Cow::Owned(unicode::to_utf8(&text).into_owned()) } else { text };
@@ -59,16 +62,11 @@ impl<'b> Wire<'_, 'b> {
 
 /// Reads a body that is not compressed, or no longer.
 pub fn read(path: &str, content_type: &str, body: &[u8], extent: Extent) -> RequestBody {
-    read_text(path, content_type, body, extent, 0)
+    read_text(&Route::of_request("", path, !body.is_empty()), content_type, body, extent, 0)
 }
 
 /// `wire`: how long it was when it came.
-fn read_text(path: &str, content_type: &str, body: &[u8], extent: Extent, wire: u64) -> RequestBody {
-    let mut route = Route::of(path);
-    if route.operation == Some(Operation::Models) && !body.is_empty() {
-        // Nobody posts a body to a list of models: it is some server's way of naming the model.
-        route = Route::default();
-    }
+fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wire: u64) -> RequestBody {
     let length = length(body).max(wire);
     let cut = match extent {
         Extent::Whole => None,
@@ -111,6 +109,7 @@ fn scan(body: &[u8]) -> (Gather, Condition) {
         Some(b'{' | b'[') => {
             let mut scanner = Scanner::default();
             scanner.feed(body, &mut gathered);
+            gathered.finish();
             if !gathered.malformed && !scanner.is_open() {
                 return (gathered, Condition::Read);
             }
@@ -122,6 +121,7 @@ fn scan(body: &[u8]) -> (Gather, Condition) {
     if let Some(strict) = lenient::to_strict(body) {
         gathered = Gather::default();
         Scanner::default().feed(strict.as_bytes(), &mut gathered);
+        gathered.finish();
     } else if !matches!(body.trim_ascii_start(), [b'{' | b'[', ..]) {
         return (gathered, Condition::Foreign);
     }
@@ -157,6 +157,11 @@ impl RequestBody {
         self.wide |= other.wide;
         self.completions = self.completions.max(other.completions);
         self.input = self.input.max(other.input);
+        self.background |= other.background;
+        self.model_is_unreadable |= other.model_is_unreadable;
+        self.conflicts = self.conflicts.or(other.conflicts);
+        self.possible_max_output = self.possible_max_output.max(other.possible_max_output);
+        self.unsure_max_output |= other.unsure_max_output;
         // Without a maximum the output is estimated by the input, or by the largest floor.
         let without = self.input.max(1024);
         self.max_output = match (self.max_output, other.max_output) {
@@ -182,7 +187,8 @@ impl RequestBody {
 
     /// A body that nobody waits for: it is as long as is announced.
     pub fn unread(path: &str, announced: Option<u64>) -> Self {
-        read_text(path, "", &[], Extent::Cut(announced), 0).with(Condition::Unread)
+        let route = Route::of_request("", path, announced.is_none_or(|length| length > 0));
+        read_text(&route, "", &[], Extent::Cut(announced), 0).with(Condition::Unread)
     }
 
     fn with(mut self, condition: Condition) -> Self {

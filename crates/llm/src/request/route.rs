@@ -1,7 +1,7 @@
 //! What a path tells of a call: whose API, which operation, and for some providers the model. In: the path as it
 //! came. It judges no body: where the path is nobody's, the body's shape decides (`shape.rs`).
 
-use super::{Dialect, Operation};
+use super::{Dialect, Operation, tokenless};
 use crate::spelling::{before_semicolon, percent_decoded};
 use std::borrow::Cow;
 
@@ -19,8 +19,29 @@ pub struct Route {
 }
 
 impl Route {
-    /// Reads a path, with or without its query.
+    /// Reads a path, with or without its query, whatever the method.
     pub fn of(path: &str) -> Self {
+        Self::known(None, path, false)
+    }
+
+    /// Reads the path of a request. `method`: an empty one is that of a request with a body, or without.
+    pub fn of_request(method: &str, path: &str, has_body: bool) -> Self {
+        Self::known(Some(method_or(method, has_body)), path, has_body)
+    }
+
+    fn known(method: Option<&str>, path: &str, has_body: bool) -> Self {
+        let route = Self::that_generates(path);
+        let generates = route.operation.is_some_and(Operation::uses_tokens);
+        match tokenless::find(method, path, has_body) {
+            Some(_) if method.is_none() && generates => route,
+            Some((dialect, operation)) => Self { dialect, operation: Some(operation), ..route },
+            // In doubt it is none of those that use no tokens: the body tells what it is.
+            None if route.operation.is_some_and(|operation| !operation.uses_tokens()) => Self::default(),
+            None => route,
+        }
+    }
+
+    fn that_generates(path: &str) -> Self {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let segments = path.split('/').map(before_semicolon).filter(|segment| !segment.is_empty());
         let segments: Vec<Cow<'_, str>> = segments.map(percent_decoded).collect();
@@ -32,6 +53,20 @@ impl Route {
     fn new(dialect: Dialect, operation: Operation) -> Self {
         Self { dialect, operation: Some(operation), ..Self::default() }
     }
+}
+
+/// The method, if it was not fetched the one that the body tells.
+fn method_or(method: &str, has_body: bool) -> &str {
+    match method {
+        "" if has_body => "POST",
+        "" => "GET",
+        method => method,
+    }
+}
+
+/// Whether a call is known to use no tokens: reading, listing, keeping and deleting, and what only counts or judges.
+pub fn uses_no_tokens(method: &str, path: &str, has_body: bool) -> bool {
+    tokenless::find(Some(method_or(method, has_body)), path, has_body).is_some()
 }
 
 /// `/model/{id}/converse`; the id may be an ARN with slashes, escaped or not.
@@ -82,37 +117,40 @@ fn gemini(last: &str, before: &[&str]) -> Option<Route> {
     Some(Route { dialect, operation: Some(operation), model, stream: Some(stream) })
 }
 
+/// Segments of paths whose calls generate text.
+const GENERATING: [&str; 5] = ["chat", "completions", "messages", "responses", "generate"];
+
 /// Paths that end in a name of their own.
 fn by_name(last: &str, before: &[&str]) -> Route {
-    let parent = before.last().copied().unwrap_or_default();
-    let mut route = match (parent, last) {
+    // Some servers read a path in any case.
+    let name = |segment: &str| segment.to_ascii_lowercase();
+    let (last, parent) = (name(last), name(before.last().copied().unwrap_or_default()));
+    // Behind what generates text there is no embedding.
+    let generates = before.iter().any(|segment| GENERATING.contains(&name(segment).as_str()));
+    let mut route = match (parent.as_str(), last.as_str()) {
         ("images", "generations" | "edits" | "variations") => Route::new(Dialect::OpenAi, Operation::Image),
         ("audio", "transcriptions" | "translations" | "speech") => {
             Route::new(Dialect::OpenAi, Operation::Audio)
         }
-        ("models", _) | (_, "models") => Route::new(Dialect::OpenAi, Operation::Models),
         ("chat", "completions") => Route::new(Dialect::OpenAi, Operation::Chat),
-        ("responses", "input_tokens") => Route::new(Dialect::OpenAi, Operation::CountTokens),
         ("api", "chat") => Route::new(Dialect::Ollama, Operation::Chat),
         ("api", "generate") => Route::new(Dialect::Ollama, Operation::Completion),
         ("api", "embed" | "embeddings") => Route::new(Dialect::Ollama, Operation::Embedding),
-        ("api", "tags" | "ps" | "version" | "show") => Route::new(Dialect::Ollama, Operation::Models),
         ("v1" | "v2", "chat") => Route::new(Dialect::Cohere, Operation::Chat),
         ("v1", "generate" | "summarize") => Route::new(Dialect::Cohere, Operation::Completion),
         ("v1" | "v2", "embed") => Route::new(Dialect::Cohere, Operation::Embedding),
-        (_, "rerank") => Route::new(Dialect::Cohere, Operation::Rerank),
+        (_, "rerank") if !generates => Route::new(Dialect::Cohere, Operation::Rerank),
         (_, "completions") => Route::new(Dialect::OpenAi, Operation::Completion),
-        (_, "embeddings") => Route::new(Dialect::OpenAi, Operation::Embedding),
+        (_, "embeddings") if !generates => Route::new(Dialect::OpenAi, Operation::Embedding),
         (_, "responses") => Route::new(Dialect::OpenAi, Operation::Response),
-        (_, "moderations") => Route::new(Dialect::OpenAi, Operation::Moderation),
         (_, "messages") if !before.contains(&"threads") => Route::new(Dialect::Anthropic, Operation::Message),
-        (_, "count_tokens") => Route::new(Dialect::Anthropic, Operation::CountTokens),
         (_, "complete") => Route::new(Dialect::Anthropic, Operation::Completion),
-        (_, "tokenize" | "detokenize") => Route::new(Dialect::Unknown, Operation::CountTokens),
         (_, "completion" | "infill" | "generate") => Route::new(Dialect::Unknown, Operation::Completion),
         (_, "generate_stream") => {
             Route { stream: Some(true), ..Route::new(Dialect::Unknown, Operation::Completion) }
         }
+        // Escaped slashes.
+        (_, last) if last.ends_with("/responses") => Route::new(Dialect::OpenAi, Operation::Response),
         _ => return Route::default(),
     };
     if route.dialect == Dialect::OpenAi {
@@ -140,6 +178,12 @@ mod tests {
             ("/v1/chat/completions/?a=/v1/messages", D::OpenAi, Some(O::Chat)),
             ("/openai//v1/chat/completions", D::OpenAi, Some(O::Chat)),
             ("/v1/chat%2Fcompletions", D::Unknown, None),
+            ("/V1/Chat/Completions;x=1", D::OpenAi, Some(O::Chat)),
+            ("/v1/Responses", D::OpenAi, Some(O::Response)),
+            ("/v1%2fresponses", D::OpenAi, Some(O::Response)),
+            ("/v1/chat/completions/embeddings", D::Unknown, None),
+            ("/v1/chat/completions/rerank", D::Unknown, None),
+            ("/v1/chat/completions/models", D::Unknown, None),
             ("/v1/completions", D::OpenAi, Some(O::Completion)),
             ("/v1/embeddings", D::OpenAi, Some(O::Embedding)),
             ("/v1/responses", D::OpenAi, Some(O::Response)),

@@ -51,12 +51,13 @@ fn the_worked_values_of_the_estimate() {
             3,
         ),
         ("a prompt", "/v1/completions", json!({"prompt": "12345678", "max_tokens": 1}), 1024, 3),
+        // Each prompt has an output of its own.
         (
             "a list of prompts",
             "/v1/completions",
             json!({"prompt": ["1234", "5678"], "max_tokens": 1}),
             1024,
-            3,
+            4,
         ),
         ("characters, not bytes", CHAT, with(message("ääääääää"), "max_tokens", json!(1)), 1024, 3),
     ];

@@ -6,6 +6,8 @@ mod compressed;
 mod corpus;
 mod edits;
 mod estimate;
+mod exclusion;
+mod generous;
 mod labels;
 mod nasty;
 mod properties;

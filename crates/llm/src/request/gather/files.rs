@@ -1,0 +1,105 @@
+//! Images and files in a body, counted when it is known what they are: the keys of a part may come in any order.
+
+use super::super::media::{Files, Found, REFERENCE_TOKENS, Type, judge};
+use super::super::open::Open;
+use super::super::place::Media;
+use super::{CONTEXT_TOKENS, Gather, TAG};
+use crate::json::Reader as _;
+
+/// A part of a message, as far as it decides what its files are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Part {
+    /// It says that it is an image.
+    pub(super) image: bool,
+    /// An image was in it.
+    pub(super) has_image: bool,
+    /// Files of which nothing else says what they are.
+    pub(super) files: Files,
+}
+
+impl Gather {
+    /// The body is over, or what is here of it: what is open counts as if it ended.
+    pub(in super::super) fn finish(&mut self) {
+        if let Some(place) = self.open.place {
+            self.close_text(place);
+        }
+        self.end_file();
+        self.end_part();
+    }
+
+    /// The open file is over.
+    pub(super) fn end_file(&mut self) {
+        let file = std::mem::take(&mut self.file);
+        if file.is_typed() {
+            self.part.has_image |= self.add_files(file);
+        } else {
+            self.part.files.add(file);
+        }
+    }
+
+    /// The open part is over.
+    pub(super) fn end_part(&mut self) {
+        let mut part = std::mem::take(&mut self.part);
+        if part.image && part.files.is_empty() && !part.has_image {
+            self.images = self.images.saturating_add(1);
+        }
+        if part.image {
+            part.files.say(Some(Type::Image));
+        }
+        self.add_files(part.files);
+    }
+
+    /// Whether one is an image.
+    pub(super) fn add_files(&mut self, files: Files) -> bool {
+        let cost = files.cost();
+        self.images = self.images.saturating_add(cost.images);
+        self.add_tokens(cost.tokens);
+        self.tally.add_text(cost.characters);
+        cost.images > 0
+    }
+
+    pub(super) fn part_type(&mut self) {
+        match self.open.word() {
+            b"image" | b"image_url" | b"input_image" => self.part.image = true,
+            b"input_audio" | b"audio" | b"audio_url" | b"video" | b"video_url" => {
+                self.part.files.say(Some(Type::Binary));
+            }
+            b"item_reference" => self.add_tokens(CONTEXT_TOKENS),
+            _ => {}
+        }
+        self.tally.add_name(self.open.characters, TAG);
+    }
+
+    /// A string in a place for images and files.
+    pub(super) fn media(&mut self, media: Media) {
+        let Open { characters, bytes, foreign, .. } = self.open;
+        let found = judge(self.open.beginning(), characters, foreign);
+        if matches!(found, Found::Inline(_) | Found::Reference) {
+            self.media = self.media.saturating_add(bytes);
+        }
+        match (found, media.kind()) {
+            (Found::Nothing, _) => {}
+            (Found::Text, _) => self.tally.add_text(characters),
+            (Found::Inline(of), kind) => match of.or(kind) {
+                Some(Type::Image) if media == Media::Image => self.add_image(),
+                Some(Type::Binary) if media == Media::Audio => {
+                    self.add_file(bytes.saturating_mul(3) / 4);
+                }
+                of => {
+                    self.file.say(of);
+                    self.file.add_inline(bytes);
+                }
+            },
+            (Found::Reference, _) => self.reference(media),
+        }
+    }
+
+    /// The name of an image or a file that is elsewhere.
+    pub(super) fn reference(&mut self, media: Media) {
+        match media {
+            Media::Image => self.add_image(),
+            Media::Audio => self.add_tokens(REFERENCE_TOKENS),
+            Media::File => self.file.add_reference(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Images and files: what they cost, and what is one.
+//!
+//! | what | tokens |
+//! |---|---|
+//! | an image, inline or by a URL | 765, in Anthropic's and Bedrock's dialects 1600, in Gemini's 258 |
+//! | sound, film or a document, inline | 1 for each 500 bytes of it |
+//! | the same, by a URL or an id | 1920, as much as one minute of sound |
+//! | a text as a file | its characters / 4 |
+//!
+//! Only what is in a place for media is one, and only if it is base64 or a short URL: anything else is text, whatever
+//! it begins with. A file whose type is none of those that we know is a text.
+
+use super::Dialect;
+use super::place::Media;
+
+/// The size of a file per token: audio at 128 kbit/s (16,000 bytes a second) and 32 tokens a second, which is what
+/// Gemini counts; OpenAI counts 10. Pages of a PDF come out at about the same.
+const BYTES_PER_TOKEN: u64 = 500;
+/// A file that is only named: as much as one minute of audio.
+pub(super) const REFERENCE_TOKENS: u64 = 32 * 60;
+/// The longest URL or id, in characters.
+pub(super) const LONGEST_REFERENCE: u64 = 4096;
+/// How many bytes of base64 may be something else: those of `data:image/png;base64,`, and a few line ends.
+const FOREIGN: u64 = 16;
+
+/// What an image costs where its size is not known: OpenAI for 1024 x 1024 at high detail, Anthropic's and Bedrock's
+/// most, one tile of Gemini.
+pub(super) fn tokens_per_image(dialect: Dialect) -> u64 {
+    match dialect {
+        Dialect::Anthropic | Dialect::Bedrock => 1600,
+        Dialect::Gemini => 258,
+        Dialect::OpenAi | Dialect::Cohere | Dialect::Ollama | Dialect::Unknown => 765,
+    }
+}
+
+/// Of a file of so many bytes.
+pub(super) fn tokens_of_file(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
+/// How many bytes are none of base64 in any of its alphabets.
+pub(super) fn foreign(bytes: &[u8]) -> u64 {
+    let is_foreign = |byte: &u8| {
+        let letter = (*byte | 0x20).wrapping_sub(b'a') < 26;
+        let digit_or_slash = byte.wrapping_sub(b'/') < 11;
+        let other = (*byte == b'+') | (*byte == b'-') | (*byte == b'_') | (*byte == b'=');
+        let line_end = (*byte == b'\r') | (*byte == b'\n');
+        u8::from(!(letter | digit_or_slash | other | line_end))
+    };
+    // Of so few the sum fits.
+    bytes.chunks(128).map(|some| u64::from(some.iter().map(is_foreign).sum::<u8>())).sum()
+}
+
+/// What a string in a place for media is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    /// The bytes themselves, of a type that it says itself, or not.
+    Inline(Option<Type>),
+    /// Where they are.
+    Reference,
+    Text,
+}
+
+/// What a file's type says, as far as it decides what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Image,
+    Binary,
+    Text,
+}
+
+/// Judges a string by its beginning, its length, and how much of it is not base64.
+pub(super) fn judge(beginning: &[u8], characters: u64, foreign: u64) -> Found {
+    if characters == 0 {
+        return Found::Nothing;
+    }
+    if let Some(data) = strip_prefix(beginning, b"data:") {
+        let base64 = memchr::memmem::find(data, b";base64,").is_some() && foreign <= FOREIGN;
+        let mime = data.split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default();
+        return if base64 { Found::Inline(Type::of(mime)) } else { Found::Text };
+    }
+    let scheme = beginning.get(..16).unwrap_or(beginning);
+    if memchr::memmem::find(scheme, b"://").is_some() {
+        return if characters <= LONGEST_REFERENCE { Found::Reference } else { Found::Text };
+    }
+    if foreign <= FOREIGN { Found::Inline(sniffed(beginning)) } else { Found::Text }
+}
+
+fn strip_prefix<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = bytes.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// What the first bytes of a file say in base64: PDF, and what sound begins with.
+fn sniffed(beginning: &[u8]) -> Option<Type> {
+    let begins = |with: &[u8]| beginning.starts_with(with);
+    if begins(b"iVBORw0KGgo") || begins(b"/9j/") || begins(b"R0lGOD") {
+        return Some(Type::Image);
+    }
+    (begins(b"JVBERi0") || begins(b"SUQz") || begins(b"UklGR")).then_some(Type::Binary)
+}
+
+impl Type {
+    /// Of a media type, or the name of a format. `None`: it says nothing of that.
+    pub(super) fn of(word: &[u8]) -> Option<Type> {
+        let word = word.trim_ascii().to_ascii_lowercase();
+        let begins = |with: &[u8]| word.starts_with(with);
+        match word.as_slice() {
+            // How it is given, in Anthropic's `source.type`.
+            b"" | b"base64" | b"url" | b"file" | b"content" => None,
+            b"png" | b"jpeg" | b"jpg" | b"gif" | b"webp" | b"bmp" | b"tiff" | b"heic" | b"heif" | b"avif" => {
+                Some(Type::Image)
+            }
+            b"application/pdf" | b"pdf" | b"doc" | b"docx" | b"xls" | b"xlsx" | b"application/msword" => {
+                Some(Type::Binary)
+            }
+            b"wav" | b"mp3" | b"flac" | b"opus" | b"ogg" | b"pcm16" | b"m4a" | b"aac" | b"aiff" | b"mp4"
+            | b"mov" | b"mkv" | b"webm" | b"flv" | b"mpeg" | b"mpg" | b"mpga" | b"wmv" | b"avi"
+            | b"three_gp" | b"3gpp" | b"g711_ulaw" | b"g711_alaw" => Some(Type::Binary),
+            _ if begins(b"image/") && !begins(b"image/svg") => Some(Type::Image),
+            _ if begins(b"audio/") || begins(b"video/") => Some(Type::Binary),
+            _ if begins(b"application/vnd.openxmlformats") || begins(b"application/vnd.ms-") => {
+                Some(Type::Binary)
+            }
+            _ => Some(Type::Text),
+        }
+    }
+
+    /// Of a file's name.
+    pub(super) fn of_name(name: &[u8]) -> Option<Type> {
+        let dot = memchr::memrchr(b'.', name)?;
+        Type::of(name.get(dot.checked_add(1)?..)?)
+    }
+}
+
+/// A file under way, or a part with files: everything that was found, until it is known what they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Files {
+    image: bool,
+    binary: bool,
+    text: bool,
+    /// How many are inline, and their bytes in base64.
+    inline: u64,
+    bytes: u64,
+    references: u64,
+}
+
+/// What files come to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cost {
+    pub(super) images: u64,
+    pub(super) tokens: u64,
+    pub(super) characters: u64,
+}
+
+impl Files {
+    /// It says that it is of this type.
+    pub(super) fn say(&mut self, of: Option<Type>) {
+        match of {
+            Some(Type::Image) => self.image = true,
+            Some(Type::Binary) => self.binary = true,
+            Some(Type::Text) => self.text = true,
+            None => {}
+        }
+    }
+
+    pub(super) fn add_inline(&mut self, bytes: u64) {
+        self.inline = self.inline.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    pub(super) fn add_reference(&mut self) {
+        self.references = self.references.saturating_add(1);
+    }
+
+    pub(super) fn is_typed(&self) -> bool {
+        self.image || self.binary || self.text
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.inline == 0 && self.references == 0
+    }
+
+    /// Adds those of which nothing says what they are.
+    pub(super) fn add(&mut self, other: Files) {
+        self.inline = self.inline.saturating_add(other.inline);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.references = self.references.saturating_add(other.references);
+    }
+
+    /// Who says several things pays for all of them, since a server may take any.
+    pub(super) fn cost(&self) -> Cost {
+        let bytes = self.bytes.saturating_mul(3) / 4;
+        let mut cost = Cost::default();
+        if self.image {
+            cost.images = self.inline.saturating_add(self.references);
+        }
+        if self.text || !self.is_typed() {
+            cost.characters = self.bytes;
+        }
+        if self.binary {
+            cost.tokens = tokens_of_file(bytes);
+        }
+        if !self.image {
+            cost.tokens = cost.tokens.saturating_add(self.references.saturating_mul(REFERENCE_TOKENS));
+        }
+        cost
+    }
+}
+
+impl Media {
+    /// What the place says.
+    pub(super) fn kind(self) -> Option<Type> {
+        match self {
+            Media::Image => Some(Type::Image),
+            Media::Audio => Some(Type::Binary),
+            Media::File => None,
+        }
+    }
+}

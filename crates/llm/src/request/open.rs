@@ -1,0 +1,55 @@
+//! The string that is being read, as far as it matters where what it says means something.
+
+use super::place::Place;
+
+/// The string that is open.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) place: Option<Place>,
+    pub(super) characters: u64,
+    pub(super) bytes: u64,
+    /// How many of them are no base64.
+    pub(super) foreign: u64,
+    beginning: [u8; BEGINNING],
+    length: usize,
+}
+
+/// How much of a string is kept that means something.
+const BEGINNING: usize = 96;
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { place: None, characters: 0, bytes: 0, foreign: 0, beginning: [0; BEGINNING], length: 0 }
+    }
+}
+
+impl Open {
+    /// Another string begins.
+    pub(super) fn begin(&mut self, place: Place) {
+        (self.place, self.characters, self.bytes) = (Some(place), 0, 0);
+        (self.foreign, self.length) = (0, 0);
+    }
+
+    /// The next piece, decoded.
+    pub(super) fn add(&mut self, piece: &[u8], characters: u64) {
+        self.characters = self.characters.saturating_add(characters);
+        self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        self.push(piece);
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        let room = self.beginning.get_mut(self.length..).unwrap_or_default();
+        let some = piece.get(..room.len()).unwrap_or(piece);
+        room.iter_mut().zip(some).for_each(|(to, from)| *to = *from);
+        self.length = self.length.saturating_add(some.len());
+    }
+
+    pub(super) fn beginning(&self) -> &[u8] {
+        self.beginning.get(..self.length).unwrap_or_default()
+    }
+
+    /// All of it, if it is short.
+    pub(super) fn word(&self) -> &[u8] {
+        if self.bytes <= 48 { self.beginning() } else { &[] }
+    }
+}

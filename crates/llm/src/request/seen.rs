@@ -1,0 +1,61 @@
+//! Which fields were there that tell the dialect of a body whose path does not.
+
+use super::maximum::Shape;
+use super::place::Sign;
+
+/// Which of the fields that tell a dialect were there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) messages: bool,
+    pub(super) contents: bool,
+    pub(super) prompt: bool,
+    pub(super) input: bool,
+    pub(super) input_text: bool,
+    pub(super) inputs: bool,
+    pub(super) system: bool,
+    pub(super) anthropic_version: bool,
+    pub(super) inference_config: bool,
+    pub(super) response: bool,
+    /// Any of those that hold what the model reads.
+    pub(super) content: bool,
+}
+
+impl Seen {
+    pub(super) fn key(&mut self, key: &[u8]) {
+        match key {
+            b"messages" => self.messages = true,
+            b"contents" => self.contents = true,
+            b"prompt" => self.prompt = true,
+            b"input" => self.input = true,
+            b"inputText" => self.input_text = true,
+            b"inputs" => self.inputs = true,
+            b"system" => self.system = true,
+            b"inferenceConfig" => self.inference_config = true,
+            // No embedding has one.
+            b"instructions"
+            | b"max_output_tokens"
+            | b"previous_response_id"
+            | b"stream"
+            | b"tools"
+            | b"temperature"
+            | b"conversation" => self.response = true,
+            _ => {}
+        }
+    }
+
+    pub(super) fn sign(&mut self, sign: Sign) {
+        match sign {
+            Sign::AnthropicVersion => self.anthropic_version = true,
+            Sign::Response | Sign::Background => self.response = true,
+        }
+    }
+
+    pub(super) fn shape(self) -> Shape {
+        match self {
+            Seen { anthropic_version: true, .. } => Shape::Anthropic,
+            Seen { input_text: true, .. } => Shape::Titan,
+            Seen { inputs: true, .. } => Shape::TextGenerationInference,
+            _ => Shape::Plain,
+        }
+    }
+}

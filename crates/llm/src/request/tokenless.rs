@@ -1,0 +1,367 @@
+//! Calls that use no tokens: reading, listing, keeping and deleting, and what only counts or judges. One table by
+//! method and path; what is not in it may use tokens.
+//!
+//! A path is in it if it has exactly one of the shapes of a known API, spelled as its provider spells it: the name of the
+//! API's version, with whatever the gateway puts before it, and then the segments of the row. So `/v1/models` and
+//! `/team/v1/models` list models, and `/v1/chat/completions/models`, `/V1/models`, `/v1//models`, `/v1/models;x` and
+//! `/v1%2Fmodels` may be anything. What is read or deleted has no body.
+
+use super::{Dialect, Operation};
+use Dialect::{Anthropic, Bedrock, Cohere, Gemini, Ollama, OpenAi, Unknown};
+use Operation::{CountTokens, Manage, Models, Moderation};
+
+/// The methods of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    /// Reading, without a body.
+    Get,
+    /// Deleting, without a body.
+    Delete,
+    /// `POST`, `PUT` or `PATCH`.
+    Post,
+}
+
+/// What comes before the segments of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Base {
+    /// A version of the API, and a prefix of the gateway's own before it.
+    Version,
+    /// `api`, in the same way.
+    Api,
+    /// Nothing.
+    Root,
+}
+
+/// Segments; `*` is any one segment.
+type Row = (Method, Base, &'static [&'static str], Dialect, Operation);
+
+use Base::{Api, Root, Version};
+use Method::{Delete, Get, Post};
+
+#[rustfmt::skip]
+static ROWS: &[Row] = &[
+    // Models.
+    (Get, Version, &["models"], OpenAi, Models),
+    (Get, Version, &["models", "*"], OpenAi, Models),
+    (Delete, Version, &["models", "*"], OpenAi, Models),
+    (Get, Root, &["models"], OpenAi, Models),
+    (Get, Api, &["models"], OpenAi, Models),
+    (Get, Api, &["tags"], Ollama, Models),
+    (Get, Api, &["ps"], Ollama, Models),
+    (Get, Api, &["version"], Ollama, Models),
+    (Post, Api, &["show"], Ollama, Models),
+    (Post, Api, &["pull"], Ollama, Models),
+    (Post, Api, &["push"], Ollama, Models),
+    (Post, Api, &["copy"], Ollama, Models),
+    (Post, Api, &["create"], Ollama, Models),
+    (Post, Api, &["blobs", "*"], Ollama, Models),
+    (Get, Api, &["blobs", "*"], Ollama, Models),
+    // What only counts or judges.
+    (Post, Version, &["moderations"], OpenAi, Moderation),
+    (Post, Version, &["chat", "moderations"], OpenAi, Moderation),
+    (Post, Version, &["responses", "input_tokens"], OpenAi, CountTokens),
+    (Post, Version, &["messages", "count_tokens"], Anthropic, CountTokens),
+    (Post, Version, &["tokenize"], Cohere, CountTokens),
+    (Post, Version, &["detokenize"], Cohere, CountTokens),
+    (Post, Root, &["tokenize"], Unknown, CountTokens),
+    (Post, Root, &["detokenize"], Unknown, CountTokens),
+    (Post, Version, &["publishers", "anthropic", "models", "count-tokens:rawPredict"], Anthropic, CountTokens),
+    // Files and uploads.
+    (Get, Version, &["files"], OpenAi, Manage),
+    (Post, Version, &["files"], OpenAi, Manage),
+    (Get, Version, &["files", "*"], OpenAi, Manage),
+    (Delete, Version, &["files", "*"], OpenAi, Manage),
+    (Get, Version, &["files", "*", "content"], OpenAi, Manage),
+    (Post, Version, &["uploads"], OpenAi, Manage),
+    (Post, Version, &["uploads", "*", "parts"], OpenAi, Manage),
+    (Post, Version, &["uploads", "*", "complete"], OpenAi, Manage),
+    (Post, Version, &["uploads", "*", "cancel"], OpenAi, Manage),
+    // Batches. What a batch uses is another matter than its creation.
+    (Get, Version, &["batches"], OpenAi, Manage),
+    (Post, Version, &["batches"], OpenAi, Manage),
+    (Get, Version, &["batches", "*"], OpenAi, Manage),
+    (Post, Version, &["batches", "*", "cancel"], OpenAi, Manage),
+    (Get, Version, &["messages", "batches"], Anthropic, Manage),
+    (Post, Version, &["messages", "batches"], Anthropic, Manage),
+    (Get, Version, &["messages", "batches", "*"], Anthropic, Manage),
+    (Delete, Version, &["messages", "batches", "*"], Anthropic, Manage),
+    (Get, Version, &["messages", "batches", "*", "results"], Anthropic, Manage),
+    (Post, Version, &["messages", "batches", "*", "cancel"], Anthropic, Manage),
+    // Vector stores.
+    (Get, Version, &["vector_stores"], OpenAi, Manage),
+    (Post, Version, &["vector_stores"], OpenAi, Manage),
+    (Get, Version, &["vector_stores", "*"], OpenAi, Manage),
+    (Post, Version, &["vector_stores", "*"], OpenAi, Manage),
+    (Delete, Version, &["vector_stores", "*"], OpenAi, Manage),
+    (Get, Version, &["vector_stores", "*", "files"], OpenAi, Manage),
+    (Post, Version, &["vector_stores", "*", "files"], OpenAi, Manage),
+    (Get, Version, &["vector_stores", "*", "files", "*"], OpenAi, Manage),
+    (Post, Version, &["vector_stores", "*", "files", "*"], OpenAi, Manage),
+    (Delete, Version, &["vector_stores", "*", "files", "*"], OpenAi, Manage),
+    (Get, Version, &["vector_stores", "*", "files", "*", "content"], OpenAi, Manage),
+    (Post, Version, &["vector_stores", "*", "file_batches"], OpenAi, Manage),
+    (Get, Version, &["vector_stores", "*", "file_batches", "*"], OpenAi, Manage),
+    (Get, Version, &["vector_stores", "*", "file_batches", "*", "files"], OpenAi, Manage),
+    (Post, Version, &["vector_stores", "*", "file_batches", "*", "cancel"], OpenAi, Manage),
+    (Post, Version, &["vector_stores", "*", "search"], OpenAi, Manage),
+    // Fine-tuning jobs.
+    (Get, Version, &["fine_tuning", "jobs"], OpenAi, Manage),
+    (Post, Version, &["fine_tuning", "jobs"], OpenAi, Manage),
+    (Get, Version, &["fine_tuning", "jobs", "*"], OpenAi, Manage),
+    (Get, Version, &["fine_tuning", "jobs", "*", "events"], OpenAi, Manage),
+    (Get, Version, &["fine_tuning", "jobs", "*", "checkpoints"], OpenAi, Manage),
+    (Post, Version, &["fine_tuning", "jobs", "*", "cancel"], OpenAi, Manage),
+    (Post, Version, &["fine_tuning", "jobs", "*", "pause"], OpenAi, Manage),
+    (Post, Version, &["fine_tuning", "jobs", "*", "resume"], OpenAi, Manage),
+    // Conversations.
+    (Post, Version, &["conversations"], OpenAi, Manage),
+    (Get, Version, &["conversations", "*"], OpenAi, Manage),
+    (Post, Version, &["conversations", "*"], OpenAi, Manage),
+    (Delete, Version, &["conversations", "*"], OpenAi, Manage),
+    (Get, Version, &["conversations", "*", "items"], OpenAi, Manage),
+    (Post, Version, &["conversations", "*", "items"], OpenAi, Manage),
+    (Get, Version, &["conversations", "*", "items", "*"], OpenAi, Manage),
+    (Delete, Version, &["conversations", "*", "items", "*"], OpenAi, Manage),
+    // Stored results.
+    (Get, Version, &["responses", "*"], OpenAi, Manage),
+    (Delete, Version, &["responses", "*"], OpenAi, Manage),
+    (Get, Version, &["responses", "*", "input_items"], OpenAi, Manage),
+    (Post, Version, &["responses", "*", "cancel"], OpenAi, Manage),
+    (Get, Version, &["chat", "completions"], OpenAi, Manage),
+    (Get, Version, &["chat", "completions", "*"], OpenAi, Manage),
+    (Delete, Version, &["chat", "completions", "*"], OpenAi, Manage),
+    (Get, Version, &["chat", "completions", "*", "messages"], OpenAi, Manage),
+    // Gemini's caches.
+    (Get, Version, &["cachedContents"], Gemini, Manage),
+    (Get, Version, &["cachedContents", "*"], Gemini, Manage),
+    (Delete, Version, &["cachedContents", "*"], Gemini, Manage),
+];
+
+/// Segments that are part of an API.
+const OF_APIS: [&str; 17] = [
+    "api",
+    "openai",
+    "chat",
+    "complete",
+    "completion",
+    "completions",
+    "converse",
+    "embeddings",
+    "generate",
+    "inference",
+    "invoke",
+    "messages",
+    "model",
+    "models",
+    "predict",
+    "rerank",
+    "responses",
+];
+
+/// The most segments that a gateway puts before a version.
+const PREFIX: usize = 4;
+
+/// Whose call it is, and what it is, if it uses no tokens. `method`: `None` if it does not matter; `has_body`: it may
+/// have one.
+pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<(Dialect, Operation)> {
+    let method = match method {
+        None => None,
+        Some("GET" | "HEAD" | "OPTIONS") if !has_body => Some(Method::Get),
+        Some("DELETE") if !has_body => Some(Method::Delete),
+        Some("POST" | "PUT" | "PATCH") => Some(Method::Post),
+        Some(_) => return None,
+    };
+    let is_it = |row: Method| method.is_none_or(|method| method == row);
+    let path = path.split('?').next().unwrap_or_default();
+    let (mut segments, mut length) = ([""; 16], 0usize);
+    for segment in path.strip_prefix('/')?.split('/') {
+        *segments.get_mut(length)? = segment;
+        length = length.saturating_add(1);
+    }
+    // One slash at the end changes nothing.
+    let segments = segments.get(..length)?;
+    let segments = segments.strip_suffix(&[""]).unwrap_or(segments);
+    if is_it(Method::Post)
+        && let Some(found) = counted(segments)
+    {
+        return Some(found);
+    }
+    if !segments.iter().all(|segment| is_plain(segment)) {
+        return None;
+    }
+    let row = ROWS.iter().find(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape));
+    row.map(|(.., dialect, operation)| (*dialect, *operation))
+}
+
+/// Gemini's and Bedrock's counts, whose paths have the model in them.
+fn counted(segments: &[&str]) -> Option<(Dialect, Operation)> {
+    let (last, before) = segments.split_last()?;
+    if let ("count-tokens", ["model", model]) = (*last, before) {
+        // An ARN has escaped colons and slashes.
+        let plain = model.replace("%3A", ":").replace("%2F", ":").replace("%3a", ":").replace("%2f", ":");
+        return is_plain(&plain).then_some((Bedrock, CountTokens));
+    }
+    let (model, method) = last.rsplit_once(':').or_else(|| last.rsplit_once("%3A"))?;
+    let is_count = matches!(method, "countTokens" | "computeTokens");
+    let (parent, version) = before.split_last()?;
+    let is_model =
+        matches!(*parent, "models" | "tunedModels" | "endpoints") && is_plain(&model.replace("%2D", "-"));
+    let version = version.iter().all(|segment| is_plain(segment)) && version.iter().any(|it| is_version(it));
+    (is_count && is_model && version).then_some((Gemini, CountTokens))
+}
+
+fn is_shape(segments: &[&str], base: Base, shape: &[&str]) -> bool {
+    let before = segments.len().checked_sub(shape.len());
+    let Some((before, row)) = before.and_then(|at| segments.split_at_checked(at)) else { return false };
+    let fits = |(segment, name): (&&str, &&str)| match *name {
+        "*" => !is_of_api(segment),
+        name => *segment == name,
+    };
+    row.iter().zip(shape).all(fits) && is_base(before, base)
+}
+
+fn is_base(before: &[&str], base: Base) -> bool {
+    let own = |prefix: &[&str]| prefix.len() <= PREFIX && !prefix.iter().any(|segment| is_of_api(segment));
+    match (base, before) {
+        (Base::Root, before) => before.is_empty(),
+        (Base::Api, [prefix @ .., "api"]) => own(prefix),
+        (Base::Version, [prefix @ .., "openai" | "api", version]) if is_version(version) => own(prefix),
+        (Base::Version, [prefix @ .., "openai"]) => own(prefix),
+        // Vertex.
+        (Base::Version, [prefix @ .., version, "projects", _, "locations", _]) if is_version(version) => {
+            own(prefix)
+        }
+        (Base::Version, [prefix @ .., version]) => is_version(version) && own(prefix),
+        _ => false,
+    }
+}
+
+/// A path with such a segment before its version has another meaning.
+fn is_of_api(segment: &str) -> bool {
+    is_version(segment) || OF_APIS.contains(&segment)
+}
+
+fn is_version(segment: &str) -> bool {
+    matches!(segment, "v1" | "v2" | "v3" | "v4" | "v1beta" | "v1beta1" | "v1beta2" | "v1beta3" | "v1alpha")
+}
+
+/// Nothing in it that a server might read otherwise: no escape, parameter, dot segment or empty segment.
+fn is_plain(segment: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'@' | b'~');
+    !segment.is_empty() && segment.bytes().all(plain) && !segment.bytes().all(|byte| byte == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_free(method: &str, path: &str, has_body: bool) -> bool {
+        find(Some(method), path, has_body).is_some()
+    }
+
+    #[test]
+    fn what_uses_no_tokens_is_known_by_method_and_path() {
+        for (method, path) in [
+            ("GET", "/v1/models"),
+            ("HEAD", "/v1/models"),
+            ("GET", "/v1/models?limit=1000"),
+            ("GET", "/v1/models/"),
+            ("GET", "/v1/models/gpt-4o"),
+            ("GET", "/v1beta/models/gemini-2.5-pro"),
+            ("GET", "/openai/v1/models"),
+            ("GET", "/openai/models?api-version=1"),
+            ("GET", "/api/v1/models"),
+            ("GET", "/team-a/v1/models"),
+            ("GET", "/models"),
+            ("GET", "/api/tags"),
+            ("POST", "/api/show"),
+            ("POST", "/v1/moderations"),
+            ("POST", "/v1/messages/count_tokens?beta=true"),
+            ("POST", "/anthropic/v1/messages/count_tokens"),
+            ("POST", "/v1/responses/input_tokens"),
+            ("POST", "/v1beta/models/gemini-2.5-pro:countTokens"),
+            ("POST", "/v1/projects/p/locations/us/publishers/google/models/gemini-2.5-pro:countTokens"),
+            ("POST", "/v1/projects/p/locations/us/publishers/anthropic/models/count-tokens:rawPredict"),
+            ("POST", "/model/anthropic.claude-3-haiku-20240307-v1%3A0/count-tokens"),
+            ("POST", "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.x/count-tokens"),
+            ("POST", "/tokenize"),
+            ("POST", "/v1/tokenize"),
+            ("POST", "/v1/files"),
+            ("DELETE", "/v1/files/file-1"),
+            ("GET", "/v1/files/file-1/content"),
+            ("POST", "/v1/uploads/upload_1/parts"),
+            ("POST", "/v1/batches"),
+            ("POST", "/v1/batches/batch_1/cancel"),
+            ("GET", "/v1/messages/batches/msgbatch_1/results"),
+            ("POST", "/v1/vector_stores/vs_1/search"),
+            ("POST", "/v1/fine_tuning/jobs"),
+            ("GET", "/v1/fine_tuning/jobs/ftjob-1/events?limit=2"),
+            ("POST", "/v1/conversations"),
+            ("GET", "/v1/responses/resp_1?stream=true"),
+            ("DELETE", "/v1/responses/resp_1"),
+            ("GET", "/v1/chat/completions"),
+        ] {
+            assert!(is_free(method, path, method == "POST"), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn in_doubt_a_call_may_use_tokens() {
+        for (method, path) in [
+            ("POST", "/v1/chat/completions"),
+            ("POST", "/v1/models"),
+            ("POST", "/v1/models/gpt2"),
+            ("POST", "/custom/models"),
+            ("GET", "/tell/me/a/story/models"),
+            ("GET", "/custom/models"),
+            ("GET", "/v1/chat/completions/models"),
+            ("GET", "/v1/chat/v1/models"),
+            ("GET", "/generate/v1/models"),
+            ("GET", "/a/b/c/d/e/v1/models"),
+            ("GET", "/V1/models"),
+            ("GET", "/v1/Models"),
+            ("get", "/v1/models"),
+            ("GET", "/v1//models"),
+            ("GET", "//v1/models"),
+            ("GET", "/v1/models//"),
+            ("GET", "/v1/models;x"),
+            ("GET", "/v1/models/..%2Fchat"),
+            ("GET", "/v1/models/.."),
+            ("GET", "/v1/./models"),
+            ("GET", "/v1%2Fmodels"),
+            ("GET", "/v1/mode%6Cs"),
+            ("GET", "/v1/models#/x"),
+            ("GET", "/v1\\models"),
+            ("GET", "v1/models"),
+            ("GET", ""),
+            ("GET", "/"),
+            ("GET", "/v1/responses"),
+            ("GET", "/v1/realtime"),
+            ("POST", "/v1/responses"),
+            ("POST", "/v1/responses/compact"),
+            ("POST", "/v1/responses/resp_1"),
+            ("POST", "/v1/chat/completions/moderations"),
+            ("POST", "/v1/chat/completions/v1/moderations"),
+            ("POST", "/v1/chat/completions:countTokens"),
+            ("POST", "/v1/moderations/x"),
+            ("POST", "/custom/tokenize"),
+            ("POST", "/model/m/invoke/count-tokens"),
+            ("POST", "/model/m%3Fx/count-tokens"),
+            ("POST", "/v1/chat/model/m/count-tokens"),
+            ("POST", "/models/m:countTokens"),
+            ("POST", "/v1/messages/count_tokens/x"),
+            ("POST", "/messages/count_tokens"),
+            ("POST", "/v1/threads/t/runs"),
+            ("CONNECT", "/v1/models"),
+            ("PROPFIND", "/v1/models"),
+        ] {
+            assert!(!is_free(method, path, method == "POST"), "{method} {path}");
+        }
+        for (method, path) in
+            [("GET", "/v1/models"), ("DELETE", "/v1/files/f"), ("GET", "/v1/chat/completions")]
+        {
+            assert!(!is_free(method, path, true), "{method} {path} with a body");
+        }
+    }
+}
