@@ -317,6 +317,12 @@ impl Exchange {
         if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
             let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
             effects.push(Effect::Deny(denial));
+        } else if let Some(what) = judgement.conflicts.first() {
+            let message = format!(
+                "The request gives its {what} twice, with values that differ. Please give it once, in lower case."
+            );
+            effects.push(Effect::Count(Count::InvalidRequest("conflict")));
+            effects.push(Effect::Deny(refusal::invalid_request(facts.dialect(), &message)));
         } else if let Some(hold) = judgement.holds.iter().find(|hold| hold.exceeds_share()) {
             effects.extend(over_share(hold, &facts));
         } else if !judgement.holds.is_empty() {

@@ -229,12 +229,7 @@ impl<P: Place> Scanner<P> {
         to: &mut impl Reader<Place = P>,
     ) -> &'a [u8] {
         let purpose = match wants {
-            Wants::Text
-            | Wants::TextOrObject
-            | Wants::TextOrLength
-            | Wants::Anything
-            | Wants::Count
-            | Wants::Strings => Use::Text,
+            Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Strings => Use::Text,
             Wants::Scalar => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
@@ -273,8 +268,7 @@ impl<P: Place> Scanner<P> {
         if wants == Wants::Scalar {
             to.misplaced(self.place);
         }
-        let matters =
-            matches!(wants, Wants::Object | Wants::TextOrObject | Wants::Anything) || wants == Wants::Strings;
+        let matters = matches!(wants, Wants::Object | Wants::Anything) || wants == Wants::Strings;
         let place = self.place;
         match self.open.get_mut(self.depth) {
             Some(around) if matters => {
@@ -481,7 +475,7 @@ fn short_value<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Pla
     let [b'"', string @ ..] = bytes else { return None };
     let (text, rest) = string.split_at_checked(short_string(string)?)?;
     match place.wants() {
-        Wants::Text | Wants::TextOrObject | Wants::TextOrLength | Wants::Anything | Wants::Count => {
+        Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count => {
             to.open_text(place);
             to.text(place, text);
             to.close_text(place);

@@ -2,6 +2,7 @@
 
 mod body;
 mod cap;
+mod conflict;
 mod estimate;
 mod gate;
 mod holding;
@@ -22,6 +23,7 @@ use holding::{Buckets, Matching};
 use index::Index;
 pub use judgement::{Failure, Hold, Judgement, Miss, Part};
 use llm::meter::Pointers;
+use llm::request::Conflicts;
 use planned::Planned;
 pub use planned::PlannedRate;
 use std::sync::Arc;
@@ -163,9 +165,10 @@ impl Plan {
         facts.estimate(preliminary.input, preliminary.output);
         let mut failures = Vec::new();
         let (mut matching, mut buckets) = (Vec::new(), Buckets::default());
+        let mut conflicts = Conflicts::default();
         for effective in precedence::effective(policies) {
             let planned = effective.planned;
-            planned.matching(&effective, facts, &mut matching, &mut buckets, |limit, why| {
+            planned.matching(&effective, facts, &mut matching, &mut buckets, &mut conflicts, |limit, why| {
                 if let Miss::Failed(failure) = &why
                     && !failures.contains(failure)
                 {
@@ -181,10 +184,11 @@ impl Plan {
         }
         // A `cost` says what to hold, too: what the estimate would cost.
         facts.answer(Answer { usage: estimate.usage(), code: 200, finished: true, ..Answer::default() });
-        let mut judgement = Judgement { estimate, failures, ..Judgement::default() };
+        let mut judgement = Judgement { estimate, failures, conflicts, ..Judgement::default() };
         judgement.holds.reserve(matching.len());
+        let is_free = facts.uses_no_tokens(bodiless);
         for limit in &matching {
-            if let Err(failure) = limit.hold(facts, estimate, &mut judgement) {
+            if let Err(failure) = limit.hold(facts, estimate, is_free, &mut judgement) {
                 miss(&failure.policy, &limit.limit.name, Miss::Failed(failure.clone()));
                 judgement.failures.push(failure);
             }

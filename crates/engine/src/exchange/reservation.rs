@@ -27,6 +27,8 @@ pub(super) struct Reservation {
     pub(super) unread: bool,
     /// How much of that body has passed, in bytes.
     pub(super) passed: u64,
+    /// The answer to the call comes later, if it does not tell what it used.
+    pub(super) background: bool,
     /// In which a refusal is told.
     pub(super) dialect: Dialect,
     /// For a `cost` or the body of `onExceeded`, if there is one.
@@ -58,7 +60,8 @@ impl Reservation {
         memory: &MemoryBudget,
     ) -> Self {
         let Judgement { holds, estimate, .. } = judgement;
-        let tokenless = bodiless || facts.path().is_some_and(uses_no_tokens);
+        let tokenless = bodiless || facts.uses_no_tokens(bodiless);
+        let background = facts.read_body().is_some_and(|body| body.background);
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
         let dialect = facts.dialect();
@@ -70,6 +73,7 @@ impl Reservation {
             estimate,
             tokenless,
             unread,
+            background,
             passed: 0,
             dialect,
             facts,
@@ -218,11 +222,4 @@ impl Reservation {
 /// The usage of an exchange whose provider told none.
 pub(super) fn estimated(input: u64, output: u64) -> Usage {
     Usage { input, output, total: input.saturating_add(output), ..Usage::default() }
-}
-
-/// Operations that use no tokens, by the end of their path.
-fn uses_no_tokens(path: &str) -> bool {
-    let path = path.split('?').next().unwrap_or(path).trim_end_matches('/');
-    let last = path.rsplit('/').next().unwrap_or(path);
-    matches!(last, "models" | "count_tokens" | "moderations") || last.ends_with(":countTokens")
 }

@@ -100,7 +100,11 @@ impl Responding {
         let mut effects = match usage {
             Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),
             None if succeeded && !reservation.tokenless => {
-                let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
+                let mut delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
+                if reservation.background {
+                    // What is made later is read for nothing, so it costs what was held for it.
+                    delivered = delivered.max(reservation.estimate.output);
+                }
                 let usage = estimated(reservation.input(), delivered);
                 reservation.charge(answer(usage), UsageSource::Estimated)
             }

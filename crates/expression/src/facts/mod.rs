@@ -17,7 +17,7 @@ use crate::identity::{self, IdentityError};
 use crate::order;
 use body::BodyFacts;
 use llm::meter::Usage;
-use llm::request::{Dialect, RequestBody, Route};
+use llm::request::{self, Dialect, RequestBody, Route};
 use llm::spelling;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -309,6 +309,12 @@ impl Facts {
             Some((path, length)) => Some((path, *length)),
             None => self.path().map(|path| (path, path.find('?').unwrap_or(path.len()))),
         }
+    }
+
+    /// Whether the call is known to use no tokens. `bodiless`: it ends with its headers.
+    pub fn uses_no_tokens(&self, bodiless: bool) -> bool {
+        let method = self.fetched_header(":method");
+        self.path().is_some_and(|path| request::uses_no_tokens(method, path, !bodiless))
     }
 
     /// `:authority` as it came, if it was fetched.

@@ -157,8 +157,8 @@ impl Counter {
         if outside != 0 {
             let (opening, closing) = (block.opening() & outside, block.closing() & outside);
             scalars = outside & !(opening | closing | block.between());
-            let is_stray = scalars != 0
-                && scalars & (block.equal(b'#') | block.equal(b'\'') | block.equal(b'/')) != 0;
+            let is_stray =
+                scalars != 0 && scalars & (block.equal(b'#') | block.equal(b'\'') | block.equal(b'/')) != 0;
             if is_stray || u64::from(closing.count_ones()) >= self.depth {
                 return false;
             }

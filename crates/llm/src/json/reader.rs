@@ -22,8 +22,6 @@ pub(crate) enum Wants {
     Object,
     /// The string, if it is one.
     Text,
-    /// The string or the members.
-    TextOrObject,
     /// The string, or how many characters the container has that stands in its place.
     TextOrLength,
     /// All strings in it, whatever it is. Where it is deeper than anybody looks, all its characters.

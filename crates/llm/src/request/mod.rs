@@ -243,7 +243,8 @@ impl RequestBody {
         if !self.operation.generates() {
             return 0;
         }
-        let without = if self.input == 0 && !self.condition.hides_facts() { 0 } else { self.input.max(floor) };
+        let without =
+            if self.input == 0 && !self.condition.hides_facts() { 0 } else { self.input.max(floor) };
         let own = match self.max_output {
             Some(max) if self.unsure_max_output => max.saturating_mul(self.completions).max(without),
             Some(max) => max.saturating_mul(self.completions),

@@ -9,7 +9,7 @@ use serde_json::json;
 const MOST: usize = 1 << 20;
 
 fn wire<'a>(content_type: &'a str, content_encoding: &'a str, body: &'a [u8]) -> Wire<'a, 'a> {
-    Wire { path: CHAT, content_type, content_encoding, body, extent: Extent::Whole, most: MOST }
+    Wire { method: "", path: CHAT, content_type, content_encoding, body, extent: Extent::Whole, most: MOST }
 }
 
 fn chat() -> String {
@@ -300,7 +300,7 @@ proptest! {
         most in 1usize..500, whole in any::<bool>(),
     ) {
         let extent = if whole { Extent::Whole } else { Extent::Cut(None) };
-        let wire = Wire { path: CHAT, content_type, content_encoding: &label, body: &bytes, extent, most };
+        let wire = Wire { method: "", path: CHAT, content_type, content_encoding: &label, body: &bytes, extent, most };
         let read = wire.read();
         if read.body.condition.hides_facts() {
             prop_assert!(read.body.input >= bytes.len() as u64 / 4);
@@ -323,7 +323,7 @@ proptest! {
             0 => value.to_string().into_bytes(),
             1 => value.to_string().encode_utf16().flat_map(u16::to_be_bytes).collect(),
             2 => format!("\u{feff}{value}").into_bytes(),
-            _ => value.to_string().replacen('{', "{\"x\":NaN,", 1).into_bytes(),
+            _ => value.to_string().replacen('{', "{\"temperature\":NaN,", 1).into_bytes(),
         };
         for layer in &layers {
             body = compressed(layer, &body);

@@ -19,6 +19,9 @@ impl Estimate {
         if let Some(body) = facts.read_body() {
             return Self { input: body.input, output: body.output(floor) };
         }
+        if facts.uses_no_tokens(bodiless) {
+            return Self::default();
+        }
         let input = estimate_input(facts, bodiless);
         // When the client names no maximum, as much as went in, and at least the floor.
         Self { input, output: if bodiless { 0 } else { input.max(floor) } }

@@ -98,8 +98,15 @@ impl<'p> Matching<'p> {
         self.rates.iter().filter(|(rate, _)| bounds(rate.rate.unit)).map(|(_, max)| *max).min()
     }
 
-    /// Adds one hold for each rate, or none, and what cannot be evaluated and is assumed.
-    pub fn hold(&self, facts: &Facts, estimate: Estimate, judgement: &mut Judgement) -> Result<(), Failure> {
+    /// Adds one hold for each rate, or none, and what cannot be evaluated and is assumed. A call that `is_free` uses
+    /// no tokens, and holds none: only a `cost` charges it.
+    pub fn hold(
+        &self,
+        facts: &Facts,
+        estimate: Estimate,
+        is_free: bool,
+        judgement: &mut Judgement,
+    ) -> Result<(), Failure> {
         let mut assumed = |part, error: &EvaluationError| {
             judgement.assumed.push(self.planned.failure(Some(self.limit), part, error));
         };
@@ -118,6 +125,9 @@ impl<'p> Matching<'p> {
         let is_enforced = self.is_enforced(facts, &mut judgement.assumed);
         let before = judgement.holds.len();
         for (rate, max) in &self.rates {
+            if is_free && rate.rate.unit.is_of_usage() && rate.rate.cost.is_none() {
+                continue;
+            }
             let tariff = self.tariff(&rate.rate, facts).inspect_err(|_| judgement.holds.truncate(before))?;
             judgement.holds.push(Hold {
                 rate: Arc::clone(rate),

@@ -2,6 +2,7 @@
 
 use super::{Estimate, PlannedRate};
 use crate::model::{FailureMode, Share, Tariff};
+use llm::request::Conflicts;
 use protocol::call::Entries;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,4 +122,6 @@ pub struct Judgement {
     pub estimate: Estimate,
     /// The most output, in tokens, if the request names no maximum.
     pub output_cap: Option<u64>,
+    /// What the request's body gives twice, and a limit that applies depends on: it has to be refused.
+    pub conflicts: Conflicts,
 }

@@ -2,10 +2,11 @@
 
 use super::holding::{Buckets, Matching};
 use super::precedence::Effective;
-use super::{Failure, Miss, Part};
+use super::{Failure, Miss, Part, conflict};
 use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, UsageRules};
 use expression::cel::{EvaluationError, Expression};
 use expression::facts::Facts;
+use llm::request::Conflicts;
 use protocol::call::Entries;
 use std::sync::Arc;
 
@@ -80,8 +81,10 @@ impl Planned {
         facts: &Facts,
         matching: &mut Vec<Matching<'p>>,
         buckets: &mut Buckets<'p>,
+        conflicts: &mut Conflicts,
         mut miss: impl FnMut(&str, Miss),
     ) {
+        let given = conflict::of(facts);
         let when = &effective.when.policy.when;
         let by_headers = self.holds_true(by_source(when, false), None, facts);
         // The body may not have been read because the headers rule out whatever has a use for it.
@@ -97,6 +100,10 @@ impl Planned {
             };
             let applies = replaced
                 .and_then(|()| predicates())
+                .inspect(|()| {
+                    let when = when.iter();
+                    *conflicts = conflicts.or(conflict::matters(given, &self.policy, when, limit, facts));
+                })
                 .and_then(|()| Matching::of(self, limit, rates, facts, buckets));
             match applies {
                 Ok(matched) => matching.push(matched),
@@ -113,7 +120,12 @@ impl Planned {
         facts: &Facts,
     ) -> Result<(), Miss> {
         let mut failed = None;
+        let conflicts = conflict::of(facts);
         for predicate in when {
+            // Given twice, one of its values may make it true: then the request is refused.
+            if conflict::names(predicate, conflicts) {
+                continue;
+            }
             match predicate.predicate(facts) {
                 Ok(true) => {}
                 Ok(false) => return Err(Miss::False(predicate.source().to_owned())),

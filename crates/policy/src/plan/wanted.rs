@@ -45,7 +45,9 @@ pub(super) fn needs(policies: &[Policy]) -> Vec<Need> {
         needs.push(Need::Header(":path".into()));
     }
     if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit.is_of_usage()) {
+        // What the estimate needs, and which calls use no tokens.
         needs.push(Need::Header("content-length".into()));
+        needs.push(Need::Header(":method".into()));
     }
     needs
 }

@@ -1,0 +1,262 @@
+//! Bodies that give a thing twice, and calls that use no tokens, from the request to what is held.
+// Clippy knows a test by its attribute, and so misses the functions that tests share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use expression::facts::Facts;
+use policy::model::Policy;
+use policy::plan::{BodyAccess, Plan};
+use prost::Message;
+use protocol::wire::kuadrant::service::ratelimit::v1::ReserveRequest;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn plan(limits: &Value, more: &Value, access: BodyAccess) -> Plan {
+    let mut document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy", "metadata": {"name": "p"},
+        "spec": {"targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"}},
+    });
+    document["spec"]["limits"] = limits.clone();
+    for (key, value) in more.as_object().unwrap() {
+        document["spec"][key] = value.clone();
+    }
+    Plan::new(vec![Policy::read(&document).expect("a good policy")]).with_body(access)
+}
+
+/// What becomes of a request: what it holds of each rate, or the status with which it is refused.
+fn outcome(plan: Plan, method: &str, path: &str, body: &str) -> Result<Vec<u64>, u16> {
+    let mut facts = Facts::default();
+    facts.header(":path", path.as_bytes());
+    facts.header(":method", method.as_bytes());
+    facts.header("content-type", b"application/json");
+    if !body.is_empty() {
+        facts.header("content-length", body.len().to_string().as_bytes());
+    }
+    let id = ReservationId { prefix: "w".into(), number: 1 };
+    let mut exchange = Exchange::new(InForce::Plan(Arc::new(plan)), id);
+    let mut effects = exchange.handle(Event::Request { facts, bodiless: body.is_empty() });
+    if let [Effect::AwaitBody(_)] = effects.as_slice() {
+        effects = exchange.handle(Event::RequestBody { body: body.as_bytes(), end: true });
+    }
+    let reserved = effects.iter().find_map(|effect| match effect {
+        Effect::Reserve(call) => Some(ReserveRequest::decode(&**call).unwrap()),
+        _ => None,
+    });
+    let refused = effects.iter().find_map(|effect| match effect {
+        Effect::Deny(denial) => Some(denial.status),
+        _ => None,
+    });
+    match (reserved, refused) {
+        (None, Some(status)) => Err(status),
+        (Some(call), None) => Ok(call.descriptors.iter().map(|one| one.hits_addend.unwrap()).collect()),
+        (None, None) => Ok(Vec::new()),
+        (Some(_), Some(_)) => panic!("{effects:?}"),
+    }
+}
+
+fn tokens() -> Value {
+    json!([{"limit": 100_000, "window": "1h"}])
+}
+
+#[test]
+fn a_model_given_twice_is_refused_where_a_limit_depends_on_it() {
+    let message = r#""messages":[{"role":"user","content":"hi"}],"max_tokens":5"#;
+    let of = |model: &str| format!("{{{model},{message}}}");
+    let conflicts = [
+        r#""model":"cheap","model":"dear""#,
+        r#""model":"dear","model":"cheap""#,
+        r#""model":"cheap","MODEL":"dear""#,
+        r#""MODEL":"dear","model":"cheap""#,
+        r#""Model":"cheap","mOdel":"dear""#,
+        r#""model":"cheap","mod\u0065l":"dear""#,
+        r#""model":"cheap","model":null"#,
+        r#""model":"","model":"dear""#,
+        r#""model":"cheap","model":["dear"]"#,
+        r#""model":"cheap","model":7,"model":"cheap""#,
+    ];
+    let depending = [
+        json!({"l": {"when": [{"predicate": "llm.model == 'dear'"}], "rates": tokens()}}),
+        json!({"l": {"when": [{"predicate": "llm.model != 'dear'"}], "rates": tokens()}}),
+        json!({"l": {"when": [{"predicate": "requestBodyJSON('/model') == 'dear'"}], "rates": tokens()}}),
+        json!({"l": {"counters": [{"expression": "llm.model"}], "rates": tokens()}}),
+        json!({"l": {"rates": [{"limitFrom": "llm.model == 'dear' ? 5 : 50", "window": "1h"}]}}),
+        json!({"l": {"rates": [{"limitFrom": "llm.model == 'dear' ? 5 : null", "window": "1h"}]}}),
+        json!({"l": {"rates": [{"limit": "5.00", "window": "1h", "unit": "usd"}]}}),
+    ];
+    let prices = json!({"prices": [{"model": "*", "input": "3.00", "output": "15.00"}]});
+    let buffer = BodyAccess::Buffer(1 << 20);
+    for model in conflicts {
+        for limits in &depending {
+            assert_eq!(
+                outcome(plan(limits, &prices, buffer), "POST", CHAT, &of(model)),
+                Err(400),
+                "{model} {limits}"
+            );
+        }
+        let free = json!({"l": {"rates": tokens()}});
+        let held = outcome(plan(&free, &json!({}), buffer), "POST", CHAT, &of(model));
+        assert!(held.is_ok(), "{model}: nothing depends on it");
+        let elsewhere = json!({"l": {"when": [{"predicate": "request.path == '/x'"}, {"predicate": "llm.model == 'dear'"}],
+            "rates": tokens()}});
+        assert_eq!(
+            outcome(plan(&elsewhere, &json!({}), buffer), "POST", CHAT, &of(model)),
+            Ok(vec![]),
+            "{model}"
+        );
+        let named = "/openai/deployments/gpt/chat/completions";
+        assert!(
+            outcome(plan(&depending[1], &json!({}), buffer), "POST", named, &of(model)).is_ok(),
+            "{model}: by path"
+        );
+    }
+    for model in [
+        r#""model":"dear""#,
+        r#""model":"dear","model":"dear""#,
+        r#""model":"dear","MODEL":"dear""#,
+        r#""model":"dear","modelId":"cheap""#,
+        r#""modelId":"cheap","model":"dear""#,
+        r#""model":"dear","modelId":"""#,
+        r#""MODEL":"dear""#,
+        r#""model":"dear","models":["cheap"]"#,
+        r#""model":"dear","metadata":{"model":"cheap"}"#,
+    ] {
+        let held = outcome(plan(&depending[0], &json!({}), buffer), "POST", CHAT, &of(model));
+        assert_eq!(held, Ok(vec![6]), "{model}");
+    }
+}
+
+#[test]
+fn a_stream_given_twice_is_refused_where_it_is_asked_for_its_usage() {
+    let buffer = BodyAccess::Buffer(1 << 20);
+    let of = |stream: &str| format!(r#"{{{stream},"model":"m","messages":[{{"content":"hi"}}]}}"#);
+    let limits = json!({"l": {"rates": tokens()}});
+    let leave = json!({"usage": {"streamUsage": "Leave"}});
+    for stream in [
+        r#""stream":false,"stream":true"#,
+        r#""stream":true,"stream":null"#,
+        r#""stream":true,"STREAM":false"#,
+        r#""stream":true,"ſtream":false"#,
+        r#""stream":true,"Stream_Options":{"include_usage":false}"#,
+    ] {
+        assert_eq!(
+            outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, &of(stream)),
+            Err(400),
+            "{stream}"
+        );
+        assert!(outcome(plan(&limits, &leave, buffer), "POST", CHAT, &of(stream)).is_ok(), "{stream}");
+        assert!(
+            outcome(plan(&limits, &json!({}), buffer), "POST", "/v1/messages", &of(stream)).is_ok(),
+            "{stream}"
+        );
+        let requests = json!({"l": {"rates": [{"limit": 5, "window": "1h", "unit": "requests"}]}});
+        assert!(outcome(plan(&requests, &json!({}), buffer), "POST", CHAT, &of(stream)).is_ok(), "{stream}");
+    }
+    let named = json!({"l": {"when": [{"predicate": "llm.stream"}], "rates": tokens()}});
+    let twice = of(r#""stream":true,"stream":false"#);
+    assert_eq!(outcome(plan(&named, &leave, buffer), "POST", "/v1/messages", &twice), Err(400));
+    assert!(
+        outcome(plan(&named, &leave, buffer), "POST", CHAT, &of(r#""stream":true,"stream":true"#)).is_ok()
+    );
+}
+
+#[test]
+fn a_maximum_given_twice_holds_the_largest_and_is_refused_where_it_is_needed() {
+    let buffer = BodyAccess::Buffer(1 << 20);
+    let of = |maxima: &str| format!(r#"{{{maxima},"model":"m","messages":[{{"content":"hi"}}]}}"#);
+    let limits = json!({"l": {"rates": tokens()}});
+    let capped = json!({"l": {"rates": tokens(), "outputCap": "Inject"}});
+    let named = json!({"l": {"when": [{"predicate": "llm.maxOutput < 100"}], "rates": tokens()}});
+    for (maxima, held) in [
+        (r#""max_tokens":5,"max_tokens":9000"#, 9001),
+        (r#""max_tokens":9000,"max_tokens":5"#, 9001),
+        (r#""max_tokens":5,"MAX_TOKENS":9000"#, 9001),
+        (r#""max_tokens":5,"max_toKens":9000"#, 9001),
+        (r#""max_tokens":5,"max_tokens":null"#, 1025),
+        (r#""max_tokens":5,"max_tokens":-1"#, 1025),
+        (r#""max_tokens":5,"max_tokens":"9000""#, 9001),
+        (r#""MAX_TOKENS":5"#, 1025),
+    ] {
+        assert_eq!(
+            outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, &of(maxima)),
+            Ok(vec![held]),
+            "{maxima}"
+        );
+        assert_eq!(
+            outcome(plan(&capped, &json!({}), buffer), "POST", CHAT, &of(maxima)),
+            Err(400),
+            "{maxima}"
+        );
+        assert_eq!(
+            outcome(plan(&named, &json!({}), buffer), "POST", CHAT, &of(maxima)),
+            Err(400),
+            "{maxima}"
+        );
+    }
+    for (maxima, held) in [
+        (r#""max_tokens":5,"max_tokens":5.0"#, 6),
+        (r#""max_tokens":5,"max_completion_tokens":9"#, 10),
+        (r#""max_tokens":5,"maxTokens":9"#, 6),
+        (r#""max_tokens":"9000""#, 9001),
+        (r#""max_tokens":"5""#, 1025),
+    ] {
+        assert_eq!(
+            outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, &of(maxima)),
+            Ok(vec![held]),
+            "{maxima}"
+        );
+        assert!(outcome(plan(&capped, &json!({}), buffer), "POST", CHAT, &of(maxima)).is_ok(), "{maxima}");
+    }
+}
+
+#[test]
+fn what_uses_no_tokens_holds_none_in_every_access_mode() {
+    let limits = json!({"l": {"reservation": {"amount": "100"}, "rates": [
+        {"limit": 1000, "window": "1h"},
+        {"limit": 1000, "window": "1h", "unit": "outputTokens"},
+        {"limit": 5, "window": "1h", "unit": "requests"},
+    ]}});
+    let long = json!({"model": "m", "input": "x".repeat(4000), "messages": [{"content": "x".repeat(4000)}]})
+        .to_string();
+    for access in [BodyAccess::None, BodyAccess::Buffer(1 << 20)] {
+        for (method, path, body) in [
+            ("GET", "/v1/models", ""),
+            ("GET", "/v1/responses/resp_1", ""),
+            ("DELETE", "/v1/files/file-1", ""),
+            ("POST", "/v1/responses/input_tokens", &long),
+            ("POST", "/v1/messages/count_tokens", &long),
+            ("POST", "/model/m/count-tokens", &long),
+            ("POST", "/v1beta/models/g:countTokens", &long),
+            ("POST", "/tokenize", &long),
+            ("POST", "/api/show", &long),
+            ("POST", "/v1/moderations", &long),
+            ("POST", "/v1/files", &long),
+            ("POST", "/v1/batches", &long),
+            ("POST", "/v1/conversations", &long),
+        ] {
+            let held = outcome(plan(&limits, &json!({}), access), method, path, body);
+            assert_eq!(held, Ok(vec![1]), "{access:?} {method} {path}");
+        }
+        for (method, path) in [
+            ("POST", "/v1/models"),
+            ("POST", "/custom/models"),
+            ("POST", "/v1/chat/completions/models"),
+            ("POST", "/v1/moderations;x"),
+            ("POST", "/v1//moderations"),
+            ("POST", "/v1/Moderations"),
+            ("POST", "/v1%2Fmoderations"),
+            ("GET", "/v1/chat/completions"),
+        ] {
+            let held = outcome(plan(&limits, &json!({}), access), method, path, &long);
+            assert_eq!(held, Ok(vec![100, 100, 1]), "{access:?} {method} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_cost_is_charged_for_what_uses_no_tokens_too() {
+    let limits = json!({"l": {"rates": [{"limit": 1000, "window": "1h", "cost": "7"}]}});
+    let held = outcome(plan(&limits, &json!({}), BodyAccess::None), "GET", "/v1/models", "");
+    assert_eq!(held, Ok(vec![7]));
+}
