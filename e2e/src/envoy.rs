@@ -211,6 +211,11 @@ impl Envoy {
         self.process.log()
     }
 
+    /// It is gone, from one moment to the next.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Whether it is still there.
     pub fn runs(&mut self) -> bool {
         self.process.ended().is_none()

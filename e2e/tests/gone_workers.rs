@@ -1,0 +1,56 @@
+//! An Envoy that dies takes its workers with it: what they held is free again long before it would lapse.
+
+use e2e::adapter::Adapter;
+use e2e::client::Request;
+use e2e::redis::Redis;
+use e2e::upstream::{Answer, Gate};
+use e2e::world::{World, policy};
+use e2e::{jwt, wait};
+use serde_json::json;
+
+/// One that is killed with requests under way, whose adapter keeps its counters there.
+fn its_holds_end(storage: &str) {
+    let counters = json!([{ "expression": "auth.identity.userid" }]);
+    let slots = json!({ "counters": counters, "rates": [{ "limit": 2, "unit": "concurrency" }] });
+    let tokens = json!({
+        "counters": counters,
+        "reservation": { "amount": "400" },
+        "rates": [{ "limit": 1_000, "window": "1h" }]
+    });
+    let policy = policy("llm", json!({ "limits": { "slots": slots, "tokens": tokens } }));
+    let adapter = Adapter::start_as(&[policy], &["--storage", storage, "--worker-grace", "2s"]);
+    let mut world = World::build().workers(2).start_with(adapter);
+    let gate = Gate::default();
+    world.upstream.on("slow", Answer::used(3).wait_first(&gate));
+    world.upstream.on("quick", Answer::used(3));
+    let alice = Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })));
+    assert_eq!(world.send(&alice.clone().answered_by("quick")).status, 200);
+    let slow = alice.answered_by("slow");
+    let open = [world.open(&slow), world.open(&slow)];
+    world.upstream.wait_for_calls(3);
+    world.adapter.wait_for_bucket("slots", "concurrency", "alice", 0, 2);
+    world.adapter.wait_for_bucket("tokens", "tokens", "alice", 3, 800);
+    // As long as it lives, they stay.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(world.adapter.bucket("tokens", "tokens", "alice"), (3, 800));
+    world.envoy.kill();
+    drop(open);
+    wait::until("the holds to end", || {
+        let held = world.adapter.counters().iter().map(|counter| counter.held).sum::<u64>();
+        (held == 0).then_some(())
+    });
+    assert_eq!(world.adapter.bucket("tokens", "tokens", "alice"), (3, 0));
+    assert_eq!(world.adapter.metric("weir_gone_reservations_total", &[]), 2.0);
+    gate.open();
+}
+
+#[test]
+fn the_holds_of_an_envoy_that_was_killed_end() {
+    its_holds_end("memory");
+}
+
+#[test]
+fn and_so_they_do_in_a_redis() {
+    let redis = Redis::start();
+    its_holds_end(&redis.url(0));
+}
