@@ -1,10 +1,11 @@
-//! When something happens, by two clocks: one that only goes forward, for how long things last, and the calendar's.
+//! A point in time by two clocks: the monotonic clock, which measures how long things last, and the calendar.
 
+use jiff::Timestamp;
+use jiff::civil::Weekday;
+use jiff::tz::TimeZone;
 use policy::model::{Period, Window};
 use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-const DAY: u64 = 24 * 60 * 60;
 
 /// How long after a refusal for want of a free slot it is worth asking again: nobody knows when one is free.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -46,31 +47,22 @@ impl Add<Duration> for Moment {
     }
 }
 
-/// When the period ends that this second is in.
+/// When the period ends that contains this second, in time since 1970 began in UTC. A second beyond the calendar's last
+/// year ends its own period.
 fn end(period: Period, second: u64) -> Duration {
-    let day = second / DAY;
-    let end = match period {
-        Period::Day => day.saturating_add(1),
-        // 1970-01-01 was a Thursday, three days after a Monday.
-        Period::Week => day.saturating_add(7 - (day.saturating_add(3)) % 7),
-        Period::Month => first_of_next_month(day),
-    };
-    Duration::from_secs(end.saturating_mul(DAY))
+    first_day_after(period, second).unwrap_or(Duration::from_secs(second))
 }
 
-/// In days since 1970. Months are counted in years that begin with March, so that February's odd day is the last one:
-/// 400 of them have 146,097 days, and the month with number `m` begins `(153 * m + 2) / 5` days after March's first.
-fn first_of_next_month(day: u64) -> u64 {
-    const ERA: u64 = 146_097;
-    /// From the first of March of the year 0.
-    const TO_1970: u64 = 719_468;
-    let start = |year: u64| 365 * year + year / 4 - year / 100 + year / 400;
-    let since = day.saturating_add(TO_1970);
-    let (era, in_era) = (since / ERA, since % ERA);
-    let year = (in_era - in_era / 1_460 + in_era / 36_524 - in_era / 146_096) / 365;
-    let month = (5 * (in_era - start(year)) + 2) / 153;
-    let next = if month == 11 { start(year + 1) } else { start(year) + (153 * (month + 1) + 2) / 5 };
-    (era.saturating_mul(ERA)).saturating_add(next).saturating_sub(TO_1970)
+fn first_day_after(period: Period, second: u64) -> Option<Duration> {
+    let timestamp = Timestamp::from_second(i64::try_from(second).ok()?).ok()?;
+    let day = timestamp.to_zoned(TimeZone::UTC).date();
+    let next = match period {
+        Period::Day => day.tomorrow(),
+        Period::Week => day.nth_weekday(1, Weekday::Monday),
+        Period::Month => day.last_of_month().tomorrow(),
+    };
+    let end = next.ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp();
+    u64::try_from(end.as_second()).ok().map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -106,14 +98,9 @@ mod tests {
     }
 
     #[test]
-    fn four_hundred_years_have_all_their_months() {
-        let (mut day, mut months) = (0, 0);
-        while day < 146_097 {
-            let next = first_of_next_month(day);
-            assert!((28..=31).contains(&(next - day)), "{day}");
-            assert_eq!(first_of_next_month(next - 1), next);
-            (day, months) = (next, months + 1);
+    fn a_second_beyond_the_calendar_ends_its_own_period() {
+        for period in [Period::Day, Period::Week, Period::Month] {
+            assert_eq!(end(period, u64::MAX).as_secs(), u64::MAX, "{period:?}");
         }
-        assert_eq!((day, months), (146_097, 4_800));
     }
 }

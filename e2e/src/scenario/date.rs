@@ -1,5 +1,7 @@
 //! A date as a story writes it, `2026-01-31T23:00Z` → when that is.
 
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
@@ -14,24 +16,9 @@ impl Date {
     }
 
     fn read(text: &str) -> Option<Self> {
-        let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-        let mut date = date.split('-').map(|part| part.parse::<u64>().ok());
-        let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-        let (hour, minute) = time.split_once(':')?;
-        let (hour, minute): (u64, u64) = (hour.parse().ok()?, minute.parse().ok()?);
-        let is_leap =
-            |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-        let length = |month: u64| match month {
-            2 => 28 + u64::from(is_leap(year)),
-            4 | 6 | 9 | 11 => 30,
-            _ => 31,
-        };
-        let exists = year >= 1970 && (1..=12).contains(&month) && (1..=length(month)).contains(&day);
-        let days = (1970..year).map(|year| 365 + u64::from(is_leap(year))).sum::<u64>()
-            + (1..month).map(length).sum::<u64>()
-            + day.saturating_sub(1);
-        let minutes = (days * 24 + hour) * 60 + minute;
-        (exists && hour < 24 && minute < 60).then(|| Self(Duration::from_secs(minutes * 60)))
+        let time = DateTime::strptime("%Y-%m-%dT%H:%MZ", text).ok()?.to_zoned(TimeZone::UTC).ok()?;
+        let seconds = u64::try_from(time.timestamp().as_second()).ok()?;
+        Some(Self(Duration::from_secs(seconds)))
     }
 }
 
