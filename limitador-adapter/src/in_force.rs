@@ -8,8 +8,8 @@ use metrics::Counter;
 use policy::model::{DEFAULT_TTL, Target, TargetKind, Ttl, Unit, Window};
 use prost::Message;
 use protocol::wire::weir::v1::{GetPlanResponse, Placement};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,10 +113,16 @@ impl InForce {
     }
 
     fn version_of(&self, (policies, placement): &(Vec<&Good>, Option<Placement>)) -> String {
-        let mut hasher = DefaultHasher::new();
-        policies.iter().for_each(|policy| policy.json.hash(&mut hasher));
-        placement.iter().for_each(|placement| placement.encode_to_vec().hash(&mut hasher));
-        format!("{:016x}", hasher.finish())
+        let mut hasher = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        policies.iter().for_each(|policy| part(&policy.json));
+        placement.iter().for_each(|placement| part(&placement.encode_to_vec()));
+        let digest: [u8; 32] = hasher.finalize().into();
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
     /// The plan of a gateway. In a cluster, a filter that reads headers alone gets none of the policies that need bodies:
