@@ -10,9 +10,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// More than any plan asks for in one call, and few enough for the ledger's lock.
-pub const MOST_DESCRIPTORS: usize = 256;
-
 /// What a descriptor names.
 pub struct Named<'a> {
     /// Its limit.

@@ -14,8 +14,7 @@ use engine::outbox::{Outbox, Route};
 use expression::facts::Facts;
 use llm::meter::ResponseHead;
 use policy::model::{FailureMode, Policy, Rate, Unit, Window};
-use policy::plan::BodyAccess;
-use policy::plan::{Failure, Judgement, Miss, Plan};
+use policy::plan::{BodyAccess, Doubt, DoubtCause, Failure, Judgement, Miss, Plan};
 use prost::Message as _;
 use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
 use serde_json::Value;
@@ -96,16 +95,23 @@ fn line(told: &mut String, text: String) {
 /// Says of every limit whether it applies, and what it would hold or why not.
 fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts: Facts, bodiless: bool) {
     let mut limits: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    let asked = facts.clone();
     let judgement = plan.judge_with(&mut facts, bodiless, |policy, limit, why| {
-        limits.entry((policy.to_owned(), limit.to_owned())).or_default().push(reason(&why));
+        limits.entry((policy.to_owned(), limit.to_owned())).or_default().push(reason(&why, &asked));
     });
     let Judgement { holds, estimate, .. } = &judgement;
     for hold in holds {
         let rate = &hold.rate;
         let texts = limits.entry((rate.policy.to_string(), rate.limit.clone())).or_default();
         if texts.is_empty() {
+            let is_its_own = |doubt: &&Doubt| doubt.policy == rate.policy && doubt.limit == rate.limit;
+            let doubts: Vec<&Doubt> = judgement.doubts.iter().filter(is_its_own).collect();
             texts.push("applies".to_owned());
-            texts.extend(predicates(policies, &rate.policy, &rate.limit));
+            texts.extend(predicates(policies, &rate.policy, &rate.limit, &asked));
+            texts.extend(doubts.into_iter().map(doubted));
+            let failures = judgement.failures.iter();
+            let failures = failures.filter(|one| one.policy == rate.policy && one.limit == rate.limit);
+            texts.extend(failures.map(failed));
             texts.extend(hold.counters.iter().map(|(what, value)| format!("counts for {what} = {value}")));
             if !hold.enforced {
                 texts.push("counts, but refuses nothing: its enforceWhen is false".to_owned());
@@ -135,11 +141,13 @@ fn predicates<'p>(
     policies: &'p [Policy],
     name: &'p str,
     limit: &'p str,
+    facts: &'p Facts,
 ) -> impl Iterator<Item = String> + use<'p> {
     let is_named = move |policy: &&Policy| format!("{}/{}", policy.namespace, policy.name) == name;
     policies.iter().filter(is_named).flat_map(move |policy| {
         let own = policy.limits.iter().filter(move |known| known.name == limit).flat_map(|known| &known.when);
-        policy.when.iter().chain(own).map(|true_one| format!("this is true: {}", true_one.source().trim()))
+        let held = policy.when.iter().chain(own).filter(|predicate| predicate.predicate(facts) == Ok(true));
+        held.map(|true_one| format!("this is true: {}", true_one.source().trim()))
     })
 }
 
@@ -156,24 +164,43 @@ fn will_charge(rate: &Rate) -> String {
     }
 }
 
-fn reason(why: &Miss) -> String {
+fn reason(why: &Miss, facts: &Facts) -> String {
     match why {
         Miss::OtherRoute => "does not apply: the policy targets another route".to_owned(),
         Miss::Replaced(policy) => format!("does not apply: {policy} takes its place here"),
-        Miss::False(predicate) => format!("does not apply: this is false: {}", predicate.trim()),
-        Miss::Absent(predicate, what) => {
-            format!("does not apply: {what} is absent, so this is false: {}", predicate.trim())
-        }
+        Miss::False(predicate) => match predicate.absent(facts) {
+            Some(what) => {
+                format!("does not apply: {what} is absent, so this is false: {}", predicate.source().trim())
+            }
+            None => format!("does not apply: this is false: {}", predicate.source().trim()),
+        },
         Miss::NoMaximum => {
             "does not apply: it has no maximum for this request (limitFrom is null)".to_owned()
         }
-        Miss::Failed(Failure { part, cause, mode, .. }) => {
-            let consequence = match mode {
-                FailureMode::Allow => "the limit does not count this request (failureMode: Allow)",
-                FailureMode::Deny => "the request is refused (failureMode: Deny)",
-            };
-            format!("cannot be evaluated: its {}: {cause}; {consequence}", part.name())
+        Miss::Failed(failure) => failed(failure),
+    }
+}
+
+fn failed(Failure { part, cause, mode, .. }: &Failure) -> String {
+    let consequence = match mode {
+        FailureMode::Allow => "that rate does not count this request (failureMode: Allow)",
+        FailureMode::Deny => "the request is refused (failureMode: Deny)",
+    };
+    format!("cannot be evaluated: its {}: {cause}; {consequence}", part.name())
+}
+
+/// What is assumed of a limit that applies in doubt.
+fn doubted(Doubt { cause, detail, .. }: &Doubt) -> String {
+    match cause {
+        DoubtCause::Predicate => format!("this fails, so it counts as true: {detail}"),
+        DoubtCause::CounterAbsent | DoubtCause::CounterFailed => {
+            format!("a counter has no value, so the request counts in the null bucket: {detail}")
         }
+        DoubtCause::CounterTooLong => {
+            format!("a counter names too many buckets, so the request counts in the null bucket: {detail}")
+        }
+        DoubtCause::Price => format!("no price is known to apply, so the dearest does: {detail}"),
+        DoubtCause::Body(condition) => format!("the body is not known whole: {}", condition.name()),
     }
 }
 

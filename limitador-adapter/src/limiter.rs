@@ -1,12 +1,13 @@
 //! What the rate-limit calls mean: messages → the ledger → messages. Both gRPC services stand on it.
 
-use crate::descriptors::{Call, MOST_DESCRIPTORS};
+use crate::descriptors::Call;
 use crate::in_force::InForce;
 use crate::ledger::{Charge, Hit, Hold, Ledger, Outcome, Settled, Status, Take, Turn, Unavailable, When};
 use crate::metrics::Metrics;
 use crate::moment::Moment;
 use futures::stream::{self, StreamExt};
 use policy::model::Unit;
+use protocol::call::MOST_DESCRIPTORS;
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{

@@ -2,8 +2,8 @@
 
 use expression::identity::IdentityError;
 use llm::meter::Cause;
-use llm::request::Condition;
-use policy::plan::{Failure, Hold};
+pub use policy::plan::DoubtCause;
+use policy::plan::{Doubt, Failure, Hold};
 use protocol::call::CallFailure;
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ pub enum Count {
     Evaluation {
         /// "NAMESPACE/NAME".
         policy: String,
-        /// `predicate`, `counter` or `amount`.
+        /// [`crate::plan::Part::name`].
         part: &'static str,
     },
     /// A limit applied to a request although something about the request could not be known.
@@ -104,37 +104,6 @@ impl MemoryUse {
     }
 }
 
-/// What could not be known about a request, so that a limit applied by assumption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DoubtCause {
-    /// A predicate failed and counted as true.
-    Predicate,
-    /// A counter's value was absent: the request counted in the limit's `null` bucket.
-    CounterAbsent,
-    /// A counter failed: the request counted in the limit's `null` bucket.
-    CounterFailed,
-    /// Lists in the counters named more buckets than one request may use.
-    CounterTooLong,
-    /// No price is for the model: the dearest price applied.
-    Price,
-    /// The body could not be read, or not all of it.
-    Body(Condition),
-}
-
-impl DoubtCause {
-    /// As metrics spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Predicate => "predicate",
-            Self::CounterAbsent => "counter_absent",
-            Self::CounterFailed => "counter_failed",
-            Self::CounterTooLong => "counter_too_long",
-            Self::Price => "price",
-            Self::Body(condition) => condition.name(),
-        }
-    }
-}
-
 /// Where a charge comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageSource {
@@ -151,8 +120,8 @@ impl Count {
         Self::Refused { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone() }
     }
 
-    pub(crate) fn in_doubt(hold: &Hold, cause: DoubtCause) -> Self {
-        Self::InDoubt { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone(), cause }
+    pub(crate) fn in_doubt(doubt: &Doubt) -> Self {
+        Self::InDoubt { policy: doubt.policy.to_string(), limit: doubt.limit.clone(), cause: doubt.cause }
     }
 
     pub(crate) fn evaluation(failure: &Failure) -> Self {

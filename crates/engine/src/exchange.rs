@@ -19,8 +19,8 @@ use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::meter::ResponseHead;
 use llm::request::{ChunkEdit, Condition, UsageChunkFilter};
 use policy::model::FailureMode;
-use policy::plan::{Failure, Hold, Plan, Round};
-use protocol::call::CallFailure;
+use policy::plan::{Doubt, Failure, Hold, Plan, Round};
+use protocol::call::{CallFailure, LONGEST_CALL, MOST_DESCRIPTORS};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use reservation::Reservation;
@@ -313,8 +313,14 @@ impl Exchange {
         let judgement = plan.judge(&mut facts, bodiless);
         let mut effects = failed_parts(&judgement.failures);
         effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
-        effects.extend(body_in_doubt(&judgement.holds, &facts));
-        if let Some(failure) = judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny) {
+        let doubts = [judgement.doubts.as_slice(), &body_in_doubt(&judgement.holds, &facts)].concat();
+        effects.extend(doubts.iter().map(|doubt| Effect::Count(Count::in_doubt(doubt))));
+        if let Some(hold) = judgement.holds.get(MOST_DESCRIPTORS) {
+            // The adapter would not take the call, and then nothing of it would be counted.
+            effects.extend(refused_unasked(&hold.rate.policy, &facts));
+        } else if let Some(failure) =
+            judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny)
+        {
             let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
             effects.push(Effect::Deny(denial));
         } else if let Some(what) = judgement.conflicts.first() {
@@ -350,10 +356,16 @@ impl Exchange {
                     }
                 }
             }
+            let call = reservation.reserve();
+            if call.len() > LONGEST_CALL {
+                let policy = reservation.holds.first().map(|hold| hold.rate.policy.clone());
+                effects.extend(refused_unasked(&policy.unwrap_or_default(), &facts));
+                return effects;
+            }
             if !reservation.keep(facts, &self.memory) {
                 effects.push(refused_memory(MemoryUse::Facts));
             }
-            effects.push(Effect::Reserve(reservation.reserve()));
+            effects.push(Effect::Reserve(call));
             self.state = State::Waiting(reservation);
         }
         effects
@@ -465,18 +477,25 @@ impl std::fmt::Display for ReservationId {
     }
 }
 
-/// A body that could not be read is counted for each limit that applies and has a use for it.
-fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Effect> {
+/// More rates apply than the adapter can be asked about.
+fn refused_unasked(policy: &str, facts: &Facts) -> [Effect; 2] {
+    let denial = refusal::unavailable(Some(policy), facts.dialect());
+    [Effect::Count(Count::FailedClosed("too_many_rates")), Effect::Deny(denial)]
+}
+
+/// A body that could not be read is in doubt for each limit that applies and has a use for it.
+fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Doubt> {
     let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
-    let mut counts: Vec<Effect> = Vec::new();
+    let mut doubts: Vec<Doubt> = Vec::new();
     for hold in holds.iter().filter(|hold| hold.rate.reads_body && condition != Condition::Read) {
-        let count = Effect::Count(Count::in_doubt(hold, DoubtCause::Body(condition)));
+        let (policy, limit) = (hold.rate.policy.clone(), hold.rate.limit.clone());
+        let doubt = Doubt { policy, limit, cause: DoubtCause::Body(condition), detail: String::new() };
         // The rates of one limit come one after the other.
-        if counts.last() != Some(&count) {
-            counts.push(count);
+        if doubts.last() != Some(&doubt) {
+            doubts.push(doubt);
         }
     }
-    counts
+    doubts
 }
 
 fn refused_memory(what: MemoryUse) -> Effect {

@@ -13,6 +13,7 @@ use policy::plan::Plan;
 use proptest::prelude::*;
 use prost::Message;
 use protocol::call::{self, CallFailure};
+use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, DescriptorStatus, ReserveRequest, ReserveResponse,
@@ -352,19 +353,17 @@ fn an_adapter_that_cannot_answer_leaves_it_to_the_failure_mode() {
 
 #[test]
 fn a_counter_without_a_value_is_never_unlimited_in_silence() {
-    let nobody = || Event::Request { facts: facts("/v1/chat/completions", None), bodiless: false };
-    let effects = exchange("Allow").handle(nobody());
-    let name = |effect: &Effect| match effect {
-        Effect::Count(count) => count.name().into_owned(),
-        other => panic!("{other:?}"),
-    };
-    let names: Vec<String> = effects.iter().map(name).collect();
-    assert_eq!(
-        names,
-        ["weir_evaluation_errors.policy.default/p.part.counter", "weir_failed_open.cause.evaluation"]
-    );
-    let effects = exchange("Deny").handle(nobody());
-    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
+    for failure_mode in ["Allow", "Deny"] {
+        let nobody = Event::Request { facts: facts("/v1/chat/completions", None), bodiless: false };
+        let effects = exchange(failure_mode).handle(nobody);
+        assert_eq!(counted(&effects), ["weir_in_doubt.policy.default/p.limit.chat.cause.counter_absent"]);
+        let Some(Effect::Reserve(call)) = effects.last() else { panic!("{effects:?}") };
+        let call = ReserveRequest::decode(&**call).unwrap();
+        let last = call.descriptors.iter().map(|descriptor| descriptor.entries.last().unwrap());
+        assert!(
+            last.into_iter().all(|entry| (&*entry.key, &*entry.value) == ("auth.identity.userid", "null"))
+        );
+    }
 }
 
 #[test]
@@ -488,7 +487,7 @@ fn a_request_that_no_limit_is_for_is_let_go_by_its_headers() {
 
 #[test]
 fn a_predicate_that_fails_beside_a_false_one_fails_nothing() {
-    let failing = json!({"predicate": "request.headers['content-length'] == 400 || int(request.path) > 1"});
+    let failing = json!({"predicate": "request.headers['content-length'] == '1' || int(request.path) > 1"});
     let elsewhere = json!({"predicate": "request.path == '/v1/models' && auth.identity.userid != ''"});
     let user = json!({"predicate": "auth.identity.userid == 'bob'"});
     for when in [json!([failing, user]), json!([user, failing])] {
@@ -498,7 +497,17 @@ fn a_predicate_that_fails_beside_a_false_one_fails_nothing() {
     let (_, exchange) = gated(json!([failing, elsewhere]), &facts);
     let mut exchange = exchange.expect("a predicate that fails is not false");
     let effects = exchange.handle(Event::Request { facts, bodiless: false });
-    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
+    let doubt = "weir_in_doubt.policy.default/p.limit.chat.cause.predicate";
+    assert_eq!(counted(&effects), [doubt], "{effects:?}");
+    assert!(matches!(effects.last(), Some(Effect::Reserve(_))), "it counts as true: {effects:?}");
+}
+
+fn counted(effects: &[Effect]) -> Vec<String> {
+    let name = |effect: &Effect| match effect {
+        Effect::Count(count) => Some(count.name().into_owned()),
+        _ => None,
+    };
+    effects.iter().filter_map(name).collect()
 }
 
 #[test]
@@ -509,17 +518,17 @@ fn a_limit_s_false_predicate_settles_it_whatever_fails_in_its_policy() {
     // What is not told before the request is judged.
     let (late_fails, late_isnt) = ("int(request.path) > llm.estimate.input", "llm.estimate.input > 1000000");
     let cases = [
-        (late_fails, isnt, None),
-        (late_fails, late_isnt, None),
-        (late_isnt, late_fails, None),
-        (late_fails, passes, Some(503)),
-        (fails, isnt, None),
-        (isnt, fails, None),
-        (fails, absent, None),
-        (absent, fails, None),
-        (fails, passes, Some(503)),
-        (passes, fails, Some(503)),
-        (fails, fails, Some(503)),
+        (late_fails, isnt, false),
+        (late_fails, late_isnt, false),
+        (late_isnt, late_fails, false),
+        (late_fails, passes, true),
+        (fails, isnt, false),
+        (isnt, fails, false),
+        (fails, absent, false),
+        (absent, fails, false),
+        (fails, passes, true),
+        (passes, fails, true),
+        (fails, fails, true),
     ];
     for (of_policy, own, expected) in cases {
         let one = |predicate| json!([{ "predicate": predicate }]);
@@ -527,11 +536,8 @@ fn a_limit_s_false_predicate_settles_it_whatever_fails_in_its_policy() {
         let (_, exchange) = gated_by(one(of_policy), one(own), &facts);
         let request = Event::Request { facts, bodiless: false };
         let effects = exchange.map(|mut exchange| exchange.handle(request)).unwrap_or_default();
-        let status = effects.iter().find_map(|effect| match effect {
-            Effect::Deny(denial) => Some(denial.status),
-            _ => None,
-        });
-        assert_eq!(status, expected, "{of_policy} and {own}: {effects:?}");
+        let applies = effects.iter().any(|effect| matches!(effect, Effect::Reserve(_)));
+        assert_eq!(applies, expected, "{of_policy} and {own}: {effects:?}");
     }
 }
 
@@ -569,7 +575,7 @@ fn a_body_that_cannot_be_read_is_counted_for_each_limit_that_wants_it() {
             Effect::Count(count @ Count::InDoubt { .. }) => Some(count.name().into_owned()),
             _ => None,
         };
-        effects.iter().filter_map(name).collect()
+        effects.iter().filter_map(name).filter(|name| !name.ends_with(".counter_failed")).collect()
     };
     let whole = br#"{"user":"u","messages":"hi"}"#;
     assert_eq!(doubts(whole, true), Vec::<String>::new());
@@ -578,4 +584,88 @@ fn a_body_that_cannot_be_read_is_counted_for_each_limit_that_wants_it() {
             .map(|limit| format!("weir_in_doubt.policy.default/p.limit.{limit}.cause.{cause}"));
         assert_eq!(doubts(body, end), expected);
     }
+}
+
+/// A plan of one policy with a limit for each of these counters and units.
+fn plan_of(limits: Value) -> Plan {
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+        "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+            "limits": limits,
+        },
+    });
+    Plan::new(vec![Policy::read(&document).expect("a good policy")])
+}
+
+fn asked(plan: Plan, facts: Facts) -> Vec<Effect> {
+    let id = ReservationId { prefix: "w".into(), number: 1 };
+    let mut exchange = Exchange::new(InForce::Plan(Arc::new(plan)), id);
+    exchange.handle(Event::Request { facts, bodiless: true })
+}
+
+#[test]
+fn more_rates_than_a_call_may_name_let_nothing_pass() {
+    let limits = |count: usize| -> Value {
+        let rates = json!([{"limit": 1000, "window": "1h", "unit": "requests"}]);
+        (0..count).map(|index| (format!("l{index}"), json!({ "rates": rates }))).collect()
+    };
+    let request = || facts("/v1/chat/completions", Some("alice"));
+    assert_eq!(reserve(&asked(plan_of(limits(300)), request())).descriptors.len(), 300);
+    let effects = asked(plan_of(limits(4097)), request());
+    assert_eq!(counted(&effects), ["weir_failed_closed.cause.too_many_rates"]);
+    assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
+    // Fewer, with long values: a call of more bytes than the adapter takes.
+    let counters: Vec<Value> =
+        (0..16).map(|index| json!({"expression": format!("request.headers['x-{index}']")})).collect();
+    let rates = json!([{"limit": 1000, "window": "1h", "unit": "requests"}]);
+    let long: Value =
+        (0..200).map(|index| (format!("l{index}"), json!({"counters": counters, "rates": rates}))).collect();
+    let mut request = request();
+    (0..16).for_each(|index| request.header(&format!("x-{index}"), "a".repeat(500).as_bytes()));
+    let effects = asked(plan_of(long), request);
+    assert_eq!(counted(&effects), ["weir_failed_closed.cause.too_many_rates"]);
+}
+
+#[test]
+fn a_request_counts_in_each_bucket_that_its_counters_name() {
+    let limits = json!({"l": {
+        "counters": [{"expression": "auth.identity.teams"}, {"expression": "request.headers['x-h'].split(',')"}],
+        "rates": [{"limit": 1000, "window": "1h", "unit": "requests"}],
+    }});
+    let buckets = |teams: Value, header: Option<&str>| -> (Vec<String>, Vec<String>) {
+        let mut facts = facts("/", None);
+        facts.auth(json!({"identity": {"teams": teams}}));
+        header.into_iter().for_each(|value| facts.header("x-h", value.as_bytes()));
+        let effects = asked(plan_of(limits.clone()), facts);
+        let call = effects.iter().find_map(|effect| match effect {
+            Effect::Reserve(call) => Some(ReserveRequest::decode(&**call).unwrap()),
+            _ => None,
+        });
+        let values = |descriptor: &RateLimitDescriptor| -> String {
+            let counters = descriptor.entries.iter().skip(3).map(|entry| entry.value.as_str());
+            counters.collect::<Vec<_>>().join("/")
+        };
+        let mut buckets: Vec<String> = call.unwrap().descriptors.iter().map(values).collect();
+        buckets.sort();
+        let causes = counted(&effects).into_iter().map(|name| name.rsplit('.').next().unwrap().to_owned());
+        (buckets, causes.collect())
+    };
+    let told = |teams: Value, header: Option<&str>| {
+        let (buckets, causes) = buckets(teams, header);
+        (buckets.join(" "), causes.join(" "))
+    };
+    let case = |buckets: &str, causes: &str| (buckets.to_owned(), causes.to_owned());
+    assert_eq!(told(json!(["a", "b", "a"]), Some("x,y")), case("a/x a/y b/x b/y", ""));
+    assert_eq!(told(json!("a"), Some("x")), case("a/x", ""));
+    assert_eq!(told(json!([]), Some("x")), case("null/x", "counter_absent"));
+    assert_eq!(told(json!(null), None), case("null/null", "counter_absent counter_absent"));
+    assert_eq!(told(json!({"a": 1}), Some("x")), case("null/x", "counter_failed"));
+    assert_eq!(told(json!([["a"], null, "b"]), Some("x")), case("b/x null/x", "counter_failed"));
+    assert_eq!(told(json!("null"), Some("\"")), case("\"null\"/\"\"\"", ""));
+    let many: Vec<String> = (0..65).map(|index| index.to_string()).collect();
+    assert_eq!(told(json!(many), Some("x")), case("null/x", "counter_too_long"));
+    let some = many[..33].join(",");
+    assert_eq!(told(json!(["a", "b"]), Some(&some)), case("null/null", "counter_too_long counter_too_long"));
 }

@@ -3,7 +3,7 @@
 #[path = "../../llm/benches/timer/mod.rs"]
 mod timer;
 
-use expression::cel::{EvaluationError, Expression, Phase, Use};
+use expression::cel::{CounterValue, EvaluationError, Expression, Phase, Use};
 use expression::facts::Facts;
 use serde_json::{Value, json};
 
@@ -53,13 +53,13 @@ impl Limit {
         })
     }
 
-    fn bucket(&self, facts: &Facts) -> Result<Option<String>, EvaluationError> {
+    fn bucket(&self, facts: &Facts) -> Result<Option<CounterValue>, EvaluationError> {
         for predicate in &self.when {
             if !predicate.predicate(facts)? {
                 return Ok(None);
             }
         }
-        self.counter.text(facts).map(Some)
+        self.counter.counter(facts).map(Some)
     }
 }
 
@@ -71,7 +71,7 @@ fn main() -> Result<(), String> {
         let purpose = if source == USER { Use::Counter } else { Use::Predicate };
         let expression = Expression::compile(source, Phase::Request, purpose)?;
         match purpose {
-            Use::Counter => measure(source, || expression.text(&sample)),
+            Use::Counter => measure(source, || expression.counter(&sample)),
             _ => measure(source, || expression.predicate(&sample)),
         }
     }

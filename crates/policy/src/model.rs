@@ -8,7 +8,7 @@ use std::time::Duration;
 
 mod evaded;
 pub mod names;
-mod price;
+pub(crate) mod price;
 pub mod reader;
 mod share;
 mod unit;
@@ -208,8 +208,8 @@ impl Policy {
         document::read(document, reader::policy_in_cluster).map(Self::noted)
     }
 
-    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone, and facts of
-    /// a client's choice that are compared exactly.
+    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone, facts of a
+    /// client's choice that are compared exactly, and prices that are not for every model.
     pub fn warnings(&self) -> Vec<Mistake> {
         let chosen = |limit: &&Limit| {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
@@ -227,7 +227,20 @@ impl Policy {
             warnings.extend(enforced.and_then(|predicate| evaded::one(path, predicate)));
         }
         warnings.extend(self.limits.iter().filter(chosen).map(bucket));
+        warnings.extend(self.unpriced());
         warnings
+    }
+
+    /// That there are models without a price, where one is asked for.
+    fn unpriced(&self) -> Option<Mistake> {
+        let mut rates = self.limits.iter().flat_map(|limit| &limit.rates);
+        let asks = rates.any(|rate| rate.unit == Unit::Usd && rate.cost.is_none());
+        let any = self.prices.iter().any(|price| price.model.bytes().all(|byte| byte == b'*'));
+        (asks && !any).then(|| Mistake {
+            path: "prices".to_owned(),
+            message: "no price is for every model (`*`): a model without one costs as much as the dearest"
+                .to_owned(),
+        })
     }
 
     fn noted((policy, needs_body): (Self, Vec<Mistake>)) -> Self {

@@ -1,6 +1,7 @@
 //! Policies, arranged for deciding requests: which facts to fetch, and what a request would hold.
 
 mod body;
+mod bucket;
 mod cap;
 mod conflict;
 mod estimate;
@@ -15,13 +16,14 @@ mod wanted;
 use crate::model::{Policy, TargetKind};
 use crate::routes::Routes;
 pub use body::BodyAccess;
+use bucket::Buckets;
 pub use estimate::Estimate;
 use expression::facts::{Answer, Facts, Need};
 use expression::order;
 pub use gate::Round;
-use holding::{Buckets, Matching};
+use holding::Matching;
 use index::Index;
-pub use judgement::{Failure, Hold, Judgement, Miss, Part};
+pub use judgement::{Doubt, DoubtCause, Failure, Hold, Judgement, Miss, Part};
 use llm::meter::Pointers;
 use llm::request::Conflicts;
 use planned::Planned;
@@ -169,9 +171,7 @@ impl Plan {
         for effective in precedence::effective(policies) {
             let planned = effective.planned;
             planned.matching(&effective, facts, &mut matching, &mut buckets, &mut conflicts, |limit, why| {
-                if let Miss::Failed(failure) = &why
-                    && !failures.contains(failure)
-                {
+                if let Miss::Failed(failure) = &why {
                     failures.push(failure.clone());
                 }
                 miss(&planned.name, limit, why);
@@ -187,11 +187,9 @@ impl Plan {
         let mut judgement = Judgement { estimate, failures, conflicts, ..Judgement::default() };
         judgement.holds.reserve(matching.len());
         let is_free = facts.uses_no_tokens(bodiless);
-        for limit in &matching {
-            if let Err(failure) = limit.hold(facts, estimate, is_free, &mut judgement) {
-                miss(&failure.policy, &limit.limit.name, Miss::Failed(failure.clone()));
-                judgement.failures.push(failure);
-            }
+        for mut limit in matching {
+            judgement.failures.append(&mut limit.failures);
+            limit.hold(facts, estimate, is_free, &mut judgement);
         }
         judgement.output_cap = cap::of(&judgement.holds, estimate);
         judgement

@@ -9,6 +9,13 @@ use std::time::Duration;
 /// The `domain` of every call.
 pub const DOMAIN: &str = "weir";
 
+/// The most descriptors that one call may have: far more than a sane plan asks for, and few enough for the ledger's
+/// lock. A request that needs more is refused, whatever its policies' failure mode.
+pub const MOST_DESCRIPTORS: usize = 4096;
+
+/// The most bytes that one call may have: gRPC servers take 4 MB, and a commit may carry others.
+pub const LONGEST_CALL: usize = 1 << 20;
+
 /// The adapter's gRPC service for holds and charges.
 pub const RATE_LIMIT_SERVICE: &str = "kuadrant.service.ratelimit.v1.RateLimitService";
 

@@ -184,11 +184,13 @@ async fn absurd_holds_that_nothing_refuses_free_nobody_else_s() {
 async fn too_much_in_one_call_is_an_error_that_says_so() {
     let server = started().await;
     let mut client = server.kuadrant();
-    let many = vec![descriptor("default/llm/all", None, None); 257];
+    let many = |count| vec![descriptor("default/llm/all", None, None); count];
+    client.reserve(reserve("0", many(4096))).await.unwrap();
+    let many = many(4097);
     let error = client.reserve(reserve("1", many)).await.unwrap_err();
     assert_eq!(
         (error.code(), error.message()),
-        (Grpc::InvalidArgument, "a call names 256 descriptors at most")
+        (Grpc::InvalidArgument, "a call names 4096 descriptors at most")
     );
     let further = vec![commit("1", vec![]); 4096];
     let error = client.commit(CommitRequest { further, ..commit("2", vec![]) }).await.unwrap_err();

@@ -57,7 +57,7 @@ async fn a_request_that_fails_has_a_status_and_the_stream_goes_on() {
     let mut stream = Stream::open(&server).await;
     let mut absurd = holding(1, "a");
     let descriptors = &mut absurd.reserve.as_mut().unwrap().descriptors;
-    *descriptors = descriptors.iter().cycle().take(1_000).cloned().collect();
+    *descriptors = descriptors.iter().cycle().take(5_000).cloned().collect();
     stream.requests.send(absurd).unwrap();
     let answer = stream.hear().await.unwrap();
     let statuses = (answer.reserve_status, answer.commit_status);

@@ -4,18 +4,16 @@
 
 use super::lookup::Lookup;
 use super::rewrite::Variables;
-use super::{EvaluationError, Expression, FactPath};
+use super::{Expression, FactPath};
 use crate::facts::{self, Facts};
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel_interpreter::common::types::CelString;
 
-/// One of the tests passes, or the predicate does not hold.
+/// One of the tests passes, or the predicate is false. A test of an absent fact does not pass.
 #[derive(Debug)]
 pub struct Guard {
     pub tests: Vec<Test>,
-    /// So it is, too, where a fact of them is absent. Before an `&&` that is not said: what comes after it may fail.
-    pub settled_if_absent: bool,
 }
 
 /// What is asked of one fact that is a text.
@@ -45,7 +43,7 @@ impl Expression {
     pub fn guards(&self) -> Vec<Guard> {
         let mut guards = Vec::new();
         let compiled = &*self.compiled;
-        gather(&compiled.tree, &compiled.variables, true, &mut guards);
+        gather(&compiled.tree, &compiled.variables, &mut guards);
         guards
     }
 }
@@ -61,24 +59,22 @@ impl Probe {
                 Some(text) => Reading::Text(text.inner().to_owned()),
                 None => Reading::Other,
             },
-            None => match self.0.missing(facts) {
-                EvaluationError::Absent(_) => Reading::Absent,
-                EvaluationError::Failed(_) => Reading::Other,
-            },
+            None if self.0.is_absent(facts) => Reading::Absent,
+            None => Reading::Other,
         }
     }
 }
 
-/// `false && x` and `x && false` are false, whatever x is; `absent && x` may be x's own error.
-fn gather(expr: &IdedExpr, variables: &Variables, last: bool, guards: &mut Vec<Guard>) {
+/// `false && x` and `x && false` are false, whatever x is.
+fn gather(expr: &IdedExpr, variables: &Variables, guards: &mut Vec<Guard>) {
     if let Some((left, right)) = operands(expr, operators::LOGICAL_AND) {
-        gather(left, variables, false, guards);
-        gather(right, variables, last, guards);
+        gather(left, variables, guards);
+        gather(right, variables, guards);
         return;
     }
     let mut tests = Vec::new();
     if either(expr, variables, &mut tests).is_some() {
-        guards.push(Guard { tests, settled_if_absent: last });
+        guards.push(Guard { tests });
     }
 }
 

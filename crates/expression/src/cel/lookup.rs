@@ -8,6 +8,8 @@ use cel_interpreter::common::types::CelString;
 use cel_interpreter::common::value::CowVal;
 use serde_json::Value;
 
+pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read, or not to its end";
+
 /// Where a fact is.
 #[derive(Debug)]
 pub(super) struct Lookup {
@@ -98,7 +100,8 @@ impl Lookup {
 
     /// The value, if the request has it.
     pub(super) fn find<'f>(&self, facts: &'f Facts) -> Option<CowVal<'f, 'f>> {
-        if facts.is_too_large(&self.path) {
+        let hidden = self.is_whole_of_body() && facts.is_body_in_doubt();
+        if hidden || facts.is_too_large(&self.path) {
             return None;
         }
         Some(match &self.place {
@@ -110,22 +113,22 @@ impl Lookup {
                 CowVal::owned(CelString::from(facts.answer_headers().get(name)?.as_str()))
             }
             Place::Auth => CowVal::Owned(values::auth(facts)),
-            Place::OfAuth(from) => CowVal::Owned(values::json(self.auth(*from, facts).ok()?, true)),
+            Place::OfAuth(from) => CowVal::Owned(values::json(self.auth(*from, facts).ok()?)),
             Place::OfMetadata(from) => match self.path.get(*from) {
-                None => CowVal::owned(Mapping::new(Object::metadata(facts.filter_metadata()))),
-                Some(_) => CowVal::Owned(values::json(self.metadata(*from, facts).ok()?, false)),
+                None => CowVal::owned(Mapping::new(Object(facts.filter_metadata()))),
+                Some(_) => CowVal::Owned(values::json(self.metadata(*from, facts).ok()?)),
             },
             Place::FilterState => match self.path.get(1) {
-                None => CowVal::owned(Mapping::new(Object::metadata(Some(facts.filter_state())))),
-                Some(name) => CowVal::Owned(values::json(facts.filter_state().get(name)?, false)),
+                None => CowVal::owned(Mapping::new(Object(Some(facts.filter_state())))),
+                Some(name) => CowVal::Owned(values::json(facts.filter_state().get(name)?)),
             },
             // Without any, it is an empty map, so that `has` can ask for its parts.
             Place::OfLlmMetadata(from) => match self.path.get(*from) {
-                None => CowVal::owned(Mapping::new(Object::metadata(facts.llm_metadata()))),
-                Some(_) => CowVal::Owned(values::json(self.llm_metadata(*from, facts).ok()?, false)),
+                None => CowVal::owned(Mapping::new(Object(facts.llm_metadata()))),
+                Some(_) => CowVal::Owned(values::json(self.llm_metadata(*from, facts).ok()?)),
             },
-            Place::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?, false)),
-            Place::Answered => CowVal::Owned(values::json(facts.answered(self.path.get(1)?)?, false)),
+            Place::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?)),
+            Place::Answered => CowVal::Owned(values::json(facts.answered(self.path.get(1)?)?)),
         })
     }
 
@@ -147,6 +150,52 @@ impl Lookup {
         }
     }
 
+    /// Something in which any fact of the body can be looked for: of a body in doubt there is no telling.
+    fn is_whole_of_body(&self) -> bool {
+        match &self.place {
+            Place::Root(root) => *root == "llm",
+            Place::OfLlmMetadata(from) => self.path.len() == *from,
+            _ => false,
+        }
+    }
+
+    fn is_in_doubt(&self, facts: &Facts) -> bool {
+        let of_body = facts::is_of_body(&self.path) || self.is_whole_of_body();
+        of_body && (facts.is_body_in_doubt() || self.path == ["llm", "model"] && facts.asked_model().is_err())
+    }
+
+    /// Why a value that may be there is not known.
+    fn failure(&self, facts: &Facts) -> Option<&'static str> {
+        if self.is_in_doubt(facts) {
+            return Some(UNREADABLE_BODY);
+        }
+        if facts.is_too_large(&self.path) {
+            return Some("it is, or is a part of, what is too large to be read");
+        }
+        match &self.place {
+            Place::Attribute(attribute) if attribute.origin == Origin::Host && facts.host().is_some() => {
+                Some("the request names several hosts")
+            }
+            _ => None,
+        }
+    }
+
+    /// Why the path ends early.
+    fn stop(&self, facts: &Facts) -> Stop {
+        let stop = match &self.place {
+            Place::OfAuth(from) => self.auth(*from, facts).err(),
+            Place::OfMetadata(from) => self.metadata(*from, facts).err(),
+            Place::OfLlmMetadata(from) => self.llm_metadata(*from, facts).err(),
+            _ => None,
+        };
+        stop.unwrap_or(Stop::Missing(self.path.len()))
+    }
+
+    /// Whether there is no value because the request has none.
+    pub(super) fn is_absent(&self, facts: &Facts) -> bool {
+        self.failure(facts).is_none() && matches!(self.stop(facts), Stop::Missing(_))
+    }
+
     /// Why there is no value.
     pub(super) fn missing(&self, facts: &Facts) -> EvaluationError {
         if facts.is_too_large(&self.path) {
@@ -155,25 +204,14 @@ impl Lookup {
                 "`{name}` is, or is a part of, what is too large to be read"
             ));
         }
-        let whole = self.path.len();
-        let (stop, may_be_absent) = match &self.place {
-            Place::OfAuth(from) => (self.auth(*from, facts).err(), true),
-            Place::OfMetadata(from) => (self.metadata(*from, facts).err(), false),
-            Place::OfLlmMetadata(from) => (self.llm_metadata(*from, facts).err(), false),
-            Place::Header(_) | Place::AnswerHeader(_) => (Some(Stop::Missing(whole)), true),
-            Place::Attribute(attribute) if attribute.origin == Origin::Host && facts.host().is_some() => {
-                return EvaluationError::Failed("the request names several hosts".to_owned());
-            }
-            Place::Attribute(attribute) => (Some(Stop::Missing(whole)), attribute.origin.is_of_header()),
-            _ => (Some(Stop::Missing(whole)), false),
-        };
-        match stop {
-            Some(Stop::NoObject(end, found)) => {
+        if let Some(failure) = self.failure(facts) {
+            return EvaluationError::Failed(failure.to_owned());
+        }
+        match self.stop(facts) {
+            Stop::Missing(end) => EvaluationError::Absent(self.named(end)),
+            Stop::NoObject(end, found) => {
                 EvaluationError::Failed(format!("`{}` is {found} and has no parts", self.named(end)))
             }
-            Some(Stop::Missing(end)) if may_be_absent => EvaluationError::Absent(self.named(end)),
-            Some(Stop::Missing(end)) => EvaluationError::Failed(format!("there is no `{}`", self.named(end))),
-            None => EvaluationError::Failed(format!("there is no `{}`", self.named(whole))),
         }
     }
 
@@ -200,6 +238,8 @@ impl Lookup {
     fn descend<'f>(&self, root: &'f Value, from: usize) -> Result<&'f Value, Stop> {
         self.path.iter().enumerate().skip(from).try_fold(root, |value, (index, name)| match value {
             Value::Object(fields) => fields.get(name).ok_or(Stop::Missing(index.saturating_add(1))),
+            // What is null has no part, as if it were not there.
+            Value::Null => Err(Stop::Missing(index)),
             other => Err(Stop::NoObject(index, type_name(other))),
         })
     }

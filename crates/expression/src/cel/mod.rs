@@ -2,10 +2,12 @@
 //!
 //! Source → tree ([`syntax`]) → what it names, or what is wrong ([`check`], [`types`]) → a tree the crate can evaluate
 //! as the policy language promises ([`rewrite`]) → a value, from facts that are looked up as they are asked for
-//! ([`values`]), within a [`budget`]; or, if it is [`short`], without an interpreter.
+//! ([`values`]), within a [`budget`]; or, if it is [`short`], without an interpreter. What a test comes to where a value
+//! is absent, [`truth`] says.
 
 mod budget;
 mod check;
+mod constant;
 mod exact;
 mod functions;
 mod guard;
@@ -17,6 +19,7 @@ mod short;
 mod signatures;
 mod syntax;
 mod time;
+mod truth;
 mod types;
 mod values;
 
@@ -26,7 +29,7 @@ pub use pattern::Pattern;
 
 use crate::facts::{self, Facts};
 use budget::Budget;
-use cel_interpreter::common::types::{CelBool, CelNull, CelString};
+use cel_interpreter::common::types::{CelBool, CelList, CelNull, CelString};
 use cel_interpreter::common::value::{CowVal, Val};
 use cel_interpreter::context::VariableResolver;
 use cel_interpreter::{Context, Env, ExecutionError, IdedExpr, Value};
@@ -36,7 +39,7 @@ use short::Short;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use values::ABSENT;
+use truth::Truths;
 
 /// When an expression is evaluated, and so which facts it may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,7 @@ pub enum Phase {
 pub enum Use {
     /// `when`: a bool.
     Predicate,
-    /// `counters`: a string, number or bool.
+    /// `counters`: a string, number or bool, or a list of them.
     Counter,
     /// `reservation.amount`: a number.
     Amount,
@@ -71,13 +74,25 @@ pub enum Use {
 pub enum Given {
     /// Null: there is no limit.
     Nothing,
-    /// A number.
+    /// A number that is not negative.
     Number(f64),
-    /// A whole number; a negative one is 0.
+    /// A whole number.
     Whole(u64),
     /// A text.
     Text(String),
 }
+
+/// What a counter comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CounterValue {
+    /// A string, number or bool.
+    One(String),
+    /// The distinct elements of a list that is not empty; `None` for those that are no such value.
+    Each(Vec<Option<String>>),
+}
+
+/// The most distinct elements of a list that a counter is told of; one more shows that there are too many.
+pub const MOST_ELEMENTS: usize = 64;
 
 /// A fact that an expression names, as far as its text tells: `["auth", "identity", "userid"]`,
 /// `["request", "headers", "x-tenant"]`.
@@ -92,6 +107,8 @@ pub struct Expression {
 struct Compiled {
     source: String,
     tree: IdedExpr,
+    /// If there are tests in it, whose values may be absent.
+    truths: Option<Truths>,
     variables: Variables,
     /// If it is.
     short: Option<Short>,
@@ -104,7 +121,7 @@ struct Compiled {
 /// Why an evaluation gave no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
-    /// An `auth` or header value that this request does not have.
+    /// A value that this request does not have.
     #[error("{0} is absent")]
     Absent(String),
     /// Anything else. Names types and facts, never a value: it goes to logs.
@@ -118,17 +135,35 @@ impl Expression {
     pub fn compile(source: &str, phase: Phase, purpose: Use) -> Result<Self, String> {
         let mut tree = syntax::parse(source)?;
         let references = check::check(&tree, phase)?;
+        let mistakes = types::mistakes(&tree);
+        if !mistakes.is_empty() {
+            return Err(mistakes.join("; "));
+        }
         types::fits(&tree, purpose)?;
         let mut exact = exact::comparisons(&tree);
         // The others are variables of macros.
         exact.retain(|exact| references.contains(&exact.fact));
         let variables = rewrite::rewrite(&mut tree)?;
         let short = Short::of(&tree, &variables);
+        let truths = Truths::of(&tree, purpose == Use::Predicate)?;
         let environment = functions::environment()?;
         let source = source.to_owned();
         let of_body = references.iter().any(facts::is_of_body);
-        let compiled = Compiled { source, tree, variables, short, references, exact, of_body, environment };
-        Ok(Self { compiled: Arc::new(compiled) })
+        let compiled =
+            Compiled { source, tree, truths, variables, short, references, exact, of_body, environment };
+        let compiled = Self { compiled: Arc::new(compiled) };
+        compiled.constants()?;
+        Ok(compiled)
+    }
+
+    /// Whether what is the same for every request has a value.
+    fn constants(&self) -> Result<(), String> {
+        for constant in constant::parts(&self.compiled.tree) {
+            self.resolve(constant, &Facts::default(), |_| Ok(())).map_err(|error| {
+                format!("a part of it is the same for every request, and has no value: {error}")
+            })?;
+        }
+        Ok(())
     }
 
     /// As the policy has it.
@@ -161,7 +196,7 @@ impl Expression {
         self.references().iter().find(|path| facts::is_of_body(path)).map(facts::written)
     }
 
-    /// The value as a predicate.
+    /// The value as a predicate. Nothing is absent from it: each test of what is absent has a truth.
     pub fn predicate(&self, facts: &Facts) -> Result<bool, EvaluationError> {
         let Compiled { short, variables, .. } = &*self.compiled;
         if let Some(holds) = short.as_ref().and_then(|short| short.holds(variables, facts)) {
@@ -173,27 +208,27 @@ impl Expression {
         })
     }
 
-    /// The value as a counter's key: a string, number or bool. Numbers that are equal give the same key.
-    pub fn text(&self, facts: &Facts) -> Result<String, EvaluationError> {
+    /// What is absent, if that is why an expression has no value, or why a predicate is what it is.
+    pub fn absent(&self, facts: &Facts) -> Option<String> {
+        match self.resolve(&self.compiled.tree, facts, |_| Ok(())) {
+            Err(EvaluationError::Absent(what)) => Some(what),
+            _ => None,
+        }
+    }
+
+    /// The value as a counter's. Numbers that are equal give the same text. Null and a list without elements are absent.
+    pub fn counter(&self, facts: &Facts) -> Result<CounterValue, EvaluationError> {
         let Compiled { short, variables, .. } = &*self.compiled;
         if let Some(text) = short.as_ref().and_then(|short| short.text(variables, facts)) {
-            return Ok(text.to_owned());
+            return Ok(CounterValue::One(text.to_owned()));
         }
         self.evaluate(facts, |value| {
-            if let Some(text) = value.downcast_ref::<CelString<'_>>() {
-                return Ok(text.inner().to_owned());
+            if value.downcast_ref::<CelNull>().is_some() {
+                return Err(EvaluationError::Absent(NULL_VALUE.to_owned()));
             }
-            if let Some(value) = value.downcast_ref::<CelBool>() {
-                return Ok(value.inner().to_string());
-            }
-            match Number::of(value) {
-                Some(Number::Int(value)) => Ok(value.to_string()),
-                Some(Number::Uint(value)) => Ok(value.to_string()),
-                Some(Number::Double(value)) if value.is_finite() => Ok(double_text(value)),
-                Some(Number::Double(_)) => {
-                    Err(EvaluationError::Failed("the value is not a finite number".into()))
-                }
-                None => Err(unsuitable(value, "a string, number or bool")),
+            match value.downcast_ref::<CelList<'_>>() {
+                Some(list) => elements(list),
+                None => key(value).map(CounterValue::One),
             }
         })
     }
@@ -222,10 +257,15 @@ impl Expression {
                 return Ok(Given::Nothing);
             }
             match Number::of(value) {
-                Some(Number::Int(value)) => Ok(Given::Whole(u64::try_from(value).unwrap_or(0))),
                 Some(Number::Uint(value)) => Ok(Given::Whole(value)),
-                Some(Number::Double(value)) if !value.is_nan() => Ok(Given::Number(value)),
-                Some(Number::Double(_)) => Err(EvaluationError::Failed("the value is not a number".into())),
+                Some(Number::Int(value)) => match u64::try_from(value) {
+                    Ok(value) => Ok(Given::Whole(value)),
+                    Err(_) => Err(EvaluationError::Failed("the value is negative".into())),
+                },
+                Some(Number::Double(value)) if value.is_finite() && value >= 0.0 => Ok(Given::Number(value)),
+                Some(Number::Double(_)) => {
+                    Err(EvaluationError::Failed("the value is no number that is 0 or more".into()))
+                }
                 None => Err(unsuitable(value, "a number, or null")),
             }
         })
@@ -258,15 +298,36 @@ impl Expression {
         })
     }
 
+    /// Most values are what the crate makes of them. See [`truth`] for the others.
     fn evaluate<T>(
         &self,
         facts: &Facts,
-        read: impl FnOnce(&dyn Val) -> Result<T, EvaluationError>,
+        read: impl Fn(&dyn Val) -> Result<T, EvaluationError>,
     ) -> Result<T, EvaluationError> {
-        let names = Names { facts, variables: &self.compiled.variables, budget: Budget::new() };
-        let mut context = Context::with_env(self.compiled.environment.clone());
+        let value = self.resolve(&self.compiled.tree, facts, &read);
+        let (Err(first), Some(truths)) = (&value, &self.compiled.truths) else { return value };
+        match (self.resolve(&truths.tree, facts, read), first) {
+            // The words for what fails are those of the expression as it is written.
+            (Err(EvaluationError::Failed(_)), EvaluationError::Failed(_)) => value,
+            (value, _) => value,
+        }
+    }
+
+    fn resolve<T>(
+        &self,
+        tree: &IdedExpr,
+        facts: &Facts,
+        read: impl Fn(&dyn Val) -> Result<T, EvaluationError>,
+    ) -> Result<T, EvaluationError> {
+        let Compiled { variables, truths, environment, .. } = &*self.compiled;
+        let names = Names { facts, variables, truths: truths.as_ref(), budget: Budget::new() };
+        let mut context = Context::with_env(environment.clone());
         context.set_variable_resolver(&names);
-        match Value::resolve_val(&self.compiled.tree, &context) {
+        // They are the second tree's alone.
+        if !std::ptr::eq(tree, &self.compiled.tree) {
+            truth::declare(&mut context).map_err(|error| self.explain(&error, facts))?;
+        }
+        match Value::resolve_val(tree, &context) {
             Ok(value) => read(value.as_ref()),
             Err(error) => Err(self.explain(&error, facts)),
         }
@@ -274,15 +335,21 @@ impl Expression {
 
     /// The crate's error in our words. Its own may show values.
     fn explain(&self, error: &ExecutionError, facts: &Facts) -> EvaluationError {
+        if let ExecutionError::UndeclaredReference(name) = error
+            && let Some(fact) = self.compiled.variables.fact(name)
+        {
+            return fact.missing(facts);
+        }
+        if truth::is_absence(error, |_| false) {
+            return EvaluationError::Absent(match error {
+                ExecutionError::NoSuchKey(key) => self.place(key),
+                ExecutionError::IndexOutOfBounds(_) => ELEMENT.to_owned(),
+                ExecutionError::FunctionError { .. } => "the value of an optional".to_owned(),
+                _ => NULL_VALUE.to_owned(),
+            });
+        }
         EvaluationError::Failed(match error {
-            ExecutionError::UndeclaredReference(name) => match self.compiled.variables.fact(name) {
-                Some(fact) => return fact.missing(facts),
-                None => format!("there is no `{name}`"),
-            },
-            ExecutionError::NoSuchKey(key) => match key.strip_prefix(ABSENT) {
-                Some(name) => return EvaluationError::Absent(self.place(name)),
-                None => format!("there is no `{}`", self.place(key)),
-            },
+            ExecutionError::UndeclaredReference(name) => format!("there is no `{name}`"),
             ExecutionError::NoSuchOverload(call) => no_overload(call.function(), call.argument_types()),
             ExecutionError::UnexpectedType { got, want } => {
                 format!("a value of type {} is needed, not {}", plain_type(want), plain_type(got))
@@ -291,7 +358,6 @@ impl Expression {
                 "division by zero".to_owned()
             }
             ExecutionError::Overflow(..) => "the number is too large".to_owned(),
-            ExecutionError::IndexOutOfBounds(_) => "the list has no such element".to_owned(),
             ExecutionError::DuplicateKey(_) => "a map has the same key twice".to_owned(),
             ExecutionError::FunctionError { function, .. } if function == budget::EXHAUSTED => {
                 "the expression does too much: its lists or texts are too long".to_owned()
@@ -349,6 +415,45 @@ fn plain_type(name: &str) -> &str {
     }
 }
 
+/// What is said to be absent where a value is null, and where a list has too few elements.
+const NULL_VALUE: &str = "a value (it is null)";
+const ELEMENT: &str = "an element of a list";
+
+/// The distinct elements of a counter's list.
+fn elements(list: &CelList<'_>) -> Result<CounterValue, EvaluationError> {
+    let mut each: Vec<Option<String>> = Vec::new();
+    for element in list.inner() {
+        let element = key(element.as_ref()).ok();
+        if !each.contains(&element) {
+            each.push(element);
+        }
+        if each.len() > MOST_ELEMENTS {
+            break;
+        }
+    }
+    if each.is_empty() {
+        return Err(EvaluationError::Absent(ELEMENT.to_owned()));
+    }
+    Ok(CounterValue::Each(each))
+}
+
+/// A counter's text.
+fn key(value: &dyn Val) -> Result<String, EvaluationError> {
+    if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+        return Ok(text.inner().to_owned());
+    }
+    if let Some(value) = value.downcast_ref::<CelBool>() {
+        return Ok(value.inner().to_string());
+    }
+    match Number::of(value) {
+        Some(Number::Int(value)) => Ok(value.to_string()),
+        Some(Number::Uint(value)) => Ok(value.to_string()),
+        Some(Number::Double(value)) if value.is_finite() => Ok(double_text(value)),
+        Some(Number::Double(_)) => Err(EvaluationError::Failed("the value is not a finite number".into())),
+        None => Err(unsuitable(value, "a string, number or bool, or a list of them")),
+    }
+}
+
 /// Shortest, and alike for a whole number whether it came as an integer or not.
 fn double_text(value: f64) -> String {
     if value == 0.0 {
@@ -361,6 +466,7 @@ fn double_text(value: f64) -> String {
 struct Names<'f> {
     facts: &'f Facts,
     variables: &'f Variables,
+    truths: Option<&'f Truths>,
     budget: Budget,
 }
 
@@ -372,6 +478,14 @@ impl VariableResolver for Names<'_> {
         if name == rewrite::BUDGET {
             return Some(CowVal::Borrowed(&self.budget));
         }
-        self.variables.pattern(name).map(|pattern| CowVal::Borrowed(pattern as &dyn Val))
+        if let Some(pattern) = self.variables.pattern(name) {
+            return Some(CowVal::Borrowed(pattern));
+        }
+        if let Some(fact) = name.strip_prefix(truth::ABSENCE) {
+            let absent = self.variables.fact(fact)?.is_absent(self.facts);
+            return absent.then(|| CowVal::owned(CelBool::from(true)));
+        }
+        let index: usize = name.strip_prefix(truth::TREE)?.parse().ok()?;
+        self.truths?.trees.get(index).map(|tree| CowVal::Borrowed(tree as &dyn Val))
     }
 }

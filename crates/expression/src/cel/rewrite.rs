@@ -16,7 +16,7 @@ use cel_interpreter::common::types::CelString;
 pub(super) const BUDGET: &str = "@budget";
 
 /// The name of the pattern with this index.
-const PATTERN: &str = "@pattern";
+pub(super) const PATTERN: &str = "@pattern";
 
 /// The name of the fact with this index.
 const FACT: &str = "@fact";

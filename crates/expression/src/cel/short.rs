@@ -1,5 +1,5 @@
 //! The shortest expressions, which most are: a fact, and a fact beside a text that is written out. They take no
-//! interpreter, and only where they come to what it would say: whatever is absent or no text is left to it.
+//! interpreter, and only where they come to what it would say: whatever is no text is left to it.
 
 use super::rewrite::Variables;
 use crate::facts::Facts;
@@ -45,12 +45,20 @@ impl Short {
 
     /// The value as a predicate.
     pub(super) fn holds(&self, variables: &Variables, facts: &Facts) -> Option<bool> {
-        let value = || variables.first_fact()?.text(facts);
+        if matches!(self, Self::Fact) {
+            return None;
+        }
+        let fact = variables.first_fact()?;
+        let Some(value) = fact.text(facts) else {
+            // See [`super::truth`].
+            let absent = fact.find(facts).is_none() && fact.is_absent(facts);
+            return absent.then_some(matches!(self, Self::Differs(_)));
+        };
         match self {
             Self::Fact => None,
-            Self::Equals(text) => Some(value()? == text),
-            Self::Differs(text) => Some(value()? != text),
-            Self::Begins(text) => Some(value()?.starts_with(text.as_str())),
+            Self::Equals(text) => Some(value == text),
+            Self::Differs(text) => Some(value != text),
+            Self::Begins(text) => Some(value.starts_with(text.as_str())),
         }
     }
 

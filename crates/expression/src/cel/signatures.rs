@@ -1,6 +1,8 @@
 //! What an expression may call, and how: so that a wrong name or a wrong number of arguments is known at load.
 
-use super::types::Type::{self, Any, Bool, List, Number, Text};
+use super::types::{
+    ANY, BOOL, BYTES, DURATION, LIST, MAP, NUMBER, OPTIONAL, SCALAR, TEXT, TIME, TYPE, Types,
+};
 use crate::facts;
 use crate::suggest::nearest;
 use Style::{Both, Global, Member};
@@ -22,61 +24,75 @@ pub(super) struct Signature {
     style: Style,
     least: usize,
     most: usize,
-    /// Of which type its value is, if always of the same.
-    pub(super) gives: Type,
+    /// Of which types its arguments may be, the `x` of `x.f()` first.
+    pub(super) takes: &'static [Types],
+    /// Of which types its value may be.
+    pub(super) gives: Types,
 }
 
-const fn function(name: &'static str, style: Style, least: usize, most: usize, gives: Type) -> Signature {
-    Signature { name, style, least, most, gives }
+/// Least and most arguments, what they are, and what the value is.
+const fn function(
+    name: &'static str,
+    style: Style,
+    (least, most): (usize, usize),
+    takes: &'static [Types],
+    gives: Types,
+) -> Signature {
+    Signature { name, style, least, most, takes, gives }
 }
+
+const SIZED: Types = Types::any_of(&[TEXT, LIST, MAP, BYTES]);
+const PERIOD: Types = Types::any_of(&[TEXT, DURATION]);
+const CLOCK: Types = Types::any_of(&[TIME, DURATION]);
+const MOMENT: Types = Types::any_of(&[TEXT, NUMBER, TIME]);
 
 /// In the order in which an error lists them.
 pub(super) static FUNCTIONS: [Signature; 45] = [
-    function("bool", Global, 1, 1, Bool),
-    function("bytes", Global, 1, 1, Any),
-    function("charAt", Member, 1, 1, Text),
-    function("contains", Member, 1, 1, Bool),
-    function("double", Global, 1, 1, Number),
-    function("duration", Global, 1, 1, Any),
-    function("dyn", Global, 1, 1, Any),
-    function("endsWith", Member, 1, 1, Bool),
-    function("getDate", Member, 0, 1, Number),
-    function("getDayOfMonth", Member, 0, 1, Number),
-    function("getDayOfWeek", Member, 0, 1, Number),
-    function("getDayOfYear", Member, 0, 1, Number),
-    function("getFullYear", Member, 0, 1, Number),
-    function("getHours", Member, 0, 1, Number),
-    function("getMilliseconds", Member, 0, 1, Number),
-    function("getMinutes", Member, 0, 1, Number),
-    function("getMonth", Member, 0, 1, Number),
-    function("getSeconds", Member, 0, 1, Number),
-    function("hasValue", Member, 0, 0, Bool),
-    function("indexOf", Member, 1, 2, Number),
-    function("int", Global, 1, 1, Number),
-    function("join", Member, 0, 1, Text),
-    function("lastIndexOf", Member, 1, 2, Number),
-    function("lowerAscii", Member, 0, 0, Text),
-    function("matches", Both, 1, 1, Bool),
-    function("optional.none", Global, 0, 0, Any),
-    function("optional.of", Global, 1, 1, Any),
-    function("optional.ofNonZeroValue", Global, 1, 1, Any),
-    function("or", Member, 1, 1, Any),
-    function("orValue", Member, 1, 1, Any),
-    function("replace", Member, 2, 3, Text),
-    function(REQUEST_BODY, Global, 1, 1, Any),
-    function(RESPONSE_BODY, Global, 1, 1, Any),
-    function("reverse", Member, 0, 0, Text),
-    function("size", Both, 0, 0, Number),
-    function("split", Member, 1, 2, List),
-    function("startsWith", Member, 1, 1, Bool),
-    function("string", Global, 1, 1, Text),
-    function("substring", Member, 1, 2, Text),
-    function("timestamp", Global, 1, 1, Any),
-    function("trim", Member, 0, 0, Text),
-    function("type", Global, 1, 1, Any),
-    function("uint", Global, 1, 1, Number),
-    function("upperAscii", Member, 0, 0, Text),
-    function("value", Member, 0, 0, Any),
+    function("bool", Global, (1, 1), &[SCALAR], BOOL),
+    function("bytes", Global, (1, 1), &[SCALAR], BYTES),
+    function("charAt", Member, (1, 1), &[TEXT, NUMBER], TEXT),
+    function("contains", Member, (1, 1), &[TEXT, TEXT], BOOL),
+    function("double", Global, (1, 1), &[SCALAR], NUMBER),
+    function("duration", Global, (1, 1), &[PERIOD], DURATION),
+    function("dyn", Global, (1, 1), &[ANY], ANY),
+    function("endsWith", Member, (1, 1), &[TEXT, TEXT], BOOL),
+    function("getDate", Member, (0, 1), &[TIME, TEXT], NUMBER),
+    function("getDayOfMonth", Member, (0, 1), &[TIME, TEXT], NUMBER),
+    function("getDayOfWeek", Member, (0, 1), &[TIME, TEXT], NUMBER),
+    function("getDayOfYear", Member, (0, 1), &[TIME, TEXT], NUMBER),
+    function("getFullYear", Member, (0, 1), &[TIME, TEXT], NUMBER),
+    function("getHours", Member, (0, 1), &[CLOCK, TEXT], NUMBER),
+    function("getMilliseconds", Member, (0, 1), &[CLOCK, TEXT], NUMBER),
+    function("getMinutes", Member, (0, 1), &[CLOCK, TEXT], NUMBER),
+    function("getMonth", Member, (0, 1), &[TIME, TEXT], NUMBER),
+    function("getSeconds", Member, (0, 1), &[CLOCK, TEXT], NUMBER),
+    function("hasValue", Member, (0, 0), &[OPTIONAL], BOOL),
+    function("indexOf", Member, (1, 2), &[TEXT, TEXT, NUMBER], NUMBER),
+    function("int", Global, (1, 1), &[SCALAR], NUMBER),
+    function("join", Member, (0, 1), &[LIST, TEXT], TEXT),
+    function("lastIndexOf", Member, (1, 2), &[TEXT, TEXT, NUMBER], NUMBER),
+    function("lowerAscii", Member, (0, 0), &[TEXT], TEXT),
+    function("matches", Both, (1, 1), &[TEXT, TEXT], BOOL),
+    function("optional.none", Global, (0, 0), &[], OPTIONAL),
+    function("optional.of", Global, (1, 1), &[ANY], OPTIONAL),
+    function("optional.ofNonZeroValue", Global, (1, 1), &[ANY], OPTIONAL),
+    function("or", Member, (1, 1), &[OPTIONAL, OPTIONAL], OPTIONAL),
+    function("orValue", Member, (1, 1), &[OPTIONAL, ANY], ANY),
+    function("replace", Member, (2, 3), &[TEXT, TEXT, TEXT, NUMBER], TEXT),
+    function(REQUEST_BODY, Global, (1, 1), &[TEXT], ANY),
+    function(RESPONSE_BODY, Global, (1, 1), &[TEXT], ANY),
+    function("reverse", Member, (0, 0), &[TEXT], TEXT),
+    function("size", Both, (0, 0), &[SIZED], NUMBER),
+    function("split", Member, (1, 2), &[TEXT, TEXT, NUMBER], LIST),
+    function("startsWith", Member, (1, 1), &[TEXT, TEXT], BOOL),
+    function("string", Global, (1, 1), &[SCALAR], TEXT),
+    function("substring", Member, (1, 2), &[TEXT, NUMBER, NUMBER], TEXT),
+    function("timestamp", Global, (1, 1), &[MOMENT], TIME),
+    function("trim", Member, (0, 0), &[TEXT], TEXT),
+    function("type", Global, (1, 1), &[ANY], TYPE),
+    function("uint", Global, (1, 1), &[SCALAR], NUMBER),
+    function("upperAscii", Member, (0, 0), &[TEXT], TEXT),
+    function("value", Member, (0, 0), &[OPTIONAL], ANY),
 ];
 
 /// What the parser expands when it is written right, and how that is.
@@ -94,6 +110,11 @@ static MACROS: [(&str, &str); 7] = [
 pub(super) const REQUEST_BODY: &str = facts::POINTED;
 /// The function that looks into the response's.
 pub(super) const RESPONSE_BODY: &str = facts::ANSWERED;
+
+/// Whether the argument of a function is a time zone.
+pub(super) fn takes_zone(name: &str) -> bool {
+    name.starts_with("get")
+}
 
 /// The function of a call, or what is wrong with it.
 pub(super) fn find(name: &str, member: bool, args: usize) -> Result<&'static Signature, String> {

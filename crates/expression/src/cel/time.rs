@@ -348,6 +348,11 @@ fn numbers<const N: usize>(text: &str, between: char, widths: [usize; N]) -> Opt
     parts.next().is_none().then_some(found)
 }
 
+/// Whether a time zone is one that is known.
+pub(super) fn is_zone(zone: &str) -> bool {
+    offset(zone).is_some()
+}
+
 /// `UTC`, `+02:00`, `-8:30`, as nanoseconds.
 fn offset(zone: &str) -> Option<i128> {
     if matches!(zone, "UTC" | "Z" | "") {

@@ -1,135 +1,395 @@
-//! The types that can be known before any request: enough to refuse a text where a bool must stand.
+//! The types that can be known before any request: enough to refuse what can never work, such as a header that is
+//! compared with a number. Whatever is known at run time only (claims, parts of the body) may be of any type.
 
-use super::Use;
-use super::signatures;
-use crate::facts;
+use super::{FactPath, Use, names, signatures};
+use crate::facts::{self, Kind};
 use cel_interpreter::IdedExpr;
-use cel_interpreter::common::ast::{Expr, LiteralValue, operators};
+use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
+use std::ops::BitOr;
 
-/// What is known of a value's type.
+/// The types that a value may be of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type {
-    /// Nothing.
-    Any,
-    Bool,
-    Number,
-    Text,
-    List,
-    Map,
-    Null,
+pub(super) struct Types(u16);
+
+pub(super) const BOOL: Types = Types(1);
+pub(super) const NUMBER: Types = Types(1 << 1);
+pub(super) const TEXT: Types = Types(1 << 2);
+pub(super) const BYTES: Types = Types(1 << 3);
+pub(super) const LIST: Types = Types(1 << 4);
+pub(super) const MAP: Types = Types(1 << 5);
+pub(super) const NULL: Types = Types(1 << 6);
+pub(super) const TIME: Types = Types(1 << 7);
+pub(super) const DURATION: Types = Types(1 << 8);
+pub(super) const OPTIONAL: Types = Types(1 << 9);
+pub(super) const TYPE: Types = Types(1 << 10);
+pub(super) const ANY: Types = Types((1 << 11) - 1);
+/// What a conversion may begin with.
+pub(super) const SCALAR: Types = Types::any_of(&[BOOL, NUMBER, TEXT, BYTES, TIME, DURATION]);
+
+const NAMES: [(Types, &str); 11] = [
+    (BOOL, "a bool"),
+    (NUMBER, "a number"),
+    (TEXT, "a string"),
+    (BYTES, "bytes"),
+    (LIST, "a list"),
+    (MAP, "a map"),
+    (NULL, "null"),
+    (TIME, "a timestamp"),
+    (DURATION, "a duration"),
+    (OPTIONAL, "an optional"),
+    (TYPE, "a type"),
+];
+
+impl Types {
+    pub(super) const fn any_of(types: &[Self]) -> Self {
+        match types {
+            [first, rest @ ..] => Self(first.0 | Self::any_of(rest).0),
+            [] => Self(0),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether a value can be of both.
+    pub(super) fn meets(self, other: Self) -> bool {
+        !self.and(other).is_none()
+    }
+
+    fn name(self) -> String {
+        let named = NAMES.iter().filter(|(one, _)| self.meets(*one)).map(|(_, name)| *name);
+        named.collect::<Vec<_>>().join(" or ")
+    }
 }
 
-impl Type {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Any => "of any type",
-            Self::Bool => "a bool",
-            Self::Number => "a number",
-            Self::Text => "a string",
-            Self::List => "a list",
-            Self::Map => "a map",
-            Self::Null => "null",
-        }
+impl BitOr for Types {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 }
 
 /// Whether an expression can have a value of the type its use needs.
 pub(super) fn fits(expr: &IdedExpr, purpose: Use) -> Result<(), String> {
-    let found = of(expr);
-    let (needed, fits) = match purpose {
-        Use::Predicate => ("a predicate must be a bool", found == Type::Bool),
-        Use::Counter => {
-            let fits = matches!(found, Type::Text | Type::Number | Type::Bool);
-            ("a counter must be a string, number or bool", fits)
-        }
-        Use::Amount => ("an amount must be a number", found == Type::Number),
-        Use::Cost => ("a cost must be a number", found == Type::Number),
-        Use::Maximum => {
-            let fits = matches!(found, Type::Number | Type::Text | Type::Null);
-            ("a maximum must be a number, or null for none", fits)
-        }
-        Use::Life => ("a life must be a duration, or a number of seconds", found == Type::Number),
-        Use::Text => ("this must be a string", found == Type::Text),
-    };
-    if fits || found == Type::Any { Ok(()) } else { Err(format!("{needed}, and this is {}", found.name())) }
-}
-
-/// The type of an expression. Only one that is checked: what it names exists.
-pub(super) fn of(expr: &IdedExpr) -> Type {
-    match &expr.expr {
-        Expr::Literal(literal) => match literal {
-            LiteralValue::Boolean(_) => Type::Bool,
-            LiteralValue::String(_) => Type::Text,
-            LiteralValue::Int(_) | LiteralValue::UInt(_) | LiteralValue::Double(_) => Type::Number,
-            LiteralValue::Null => Type::Null,
-            LiteralValue::Bytes(_) => Type::Any,
-        },
-        Expr::List(_) => Type::List,
-        Expr::Map(_) => Type::Map,
-        Expr::Select(select) if select.test => Type::Bool,
-        Expr::Select(select) => attribute(&select.operand, &select.field),
-        // What a macro gives is of the type it starts with, but for `exists_one`, which counts.
-        Expr::Comprehension(loops) => match of(&loops.result) {
-            Type::Any => of(&loops.accu_init),
-            known => known,
-        },
-        Expr::Call(call) => called(&call.func_name, call.target.is_some(), &call.args),
-        _ => Type::Any,
+    // Each branch of a choice has to.
+    if let Expr::Call(CallExpr { func_name, args, .. }) = &expr.expr
+        && func_name == operators::CONDITIONAL
+        && let [_, yes, no] = args.as_slice()
+    {
+        return fits(yes, purpose).and_then(|()| fits(no, purpose));
     }
+    let found = Checker::default().of(expr);
+    let (needed, types) = match purpose {
+        Use::Predicate => ("a predicate must be a bool", BOOL),
+        Use::Counter => (
+            "a counter must be a string, number or bool, or a list of them",
+            TEXT | NUMBER | BOOL | LIST | NULL,
+        ),
+        Use::Amount => ("an amount must be a number", NUMBER),
+        Use::Cost => ("a cost must be a number", NUMBER),
+        Use::Maximum => ("a maximum must be a number, or null for none", NUMBER | TEXT | NULL),
+        Use::Life => ("a life must be a duration, or a number of seconds", NUMBER | DURATION),
+        Use::Text => ("this must be a string", TEXT),
+    };
+    // A counter that is always null counts nobody apart.
+    let fits = found.meets(types) && !(purpose == Use::Counter && found == NULL);
+    if fits { Ok(()) } else { Err(format!("{needed}, and this is {}", found.name())) }
 }
 
-fn attribute(operand: &IdedExpr, name: &str) -> Type {
-    let kind = match &operand.expr {
-        Expr::Ident(root) => facts::find(root, name),
-        Expr::Select(estimate) if !estimate.test && estimate.field == "estimate" => {
-            match &estimate.operand.expr {
-                Expr::Ident(root) if root == "llm" => facts::find("llm.estimate", name),
-                _ => None,
+/// Everything in a checked expression that is of a wrong type for what is done with it.
+pub(super) fn mistakes(expr: &IdedExpr) -> Vec<String> {
+    let mut checker = Checker::default();
+    checker.of(expr);
+    checker.mistakes.dedup();
+    checker.mistakes
+}
+
+/// Goes through an expression. Only one whose names are checked: what it names exists.
+#[derive(Default)]
+struct Checker<'e> {
+    /// The variables of the macros we are in.
+    scope: Vec<(&'e str, Types)>,
+    mistakes: Vec<String>,
+}
+
+impl<'e> Checker<'e> {
+    /// The types of an expression.
+    fn of(&mut self, expr: &'e IdedExpr) -> Types {
+        match &expr.expr {
+            Expr::Literal(literal) => of_literal(literal),
+            Expr::List(list) => {
+                for element in &list.elements {
+                    self.of(element);
+                }
+                LIST
+            }
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    if let EntryExpr::MapEntry(entry) = &entry.expr {
+                        self.of(&entry.key);
+                        self.of(&entry.value);
+                    }
+                }
+                MAP
+            }
+            Expr::Ident(name) => match self.scope.iter().rev().find(|(known, _)| known == name) {
+                Some((_, types)) => *types,
+                None if names::is_root(name) => MAP,
+                // The name of a type.
+                None => TYPE,
+            },
+            Expr::Select(select) if select.test => {
+                self.of(&select.operand);
+                BOOL
+            }
+            Expr::Select(select) => match self.path(expr) {
+                Some(path) => facts::types(&path).map_or(ANY, of_fact),
+                None => {
+                    let operand = self.of(&select.operand);
+                    self.has_parts(operand, MAP | OPTIONAL);
+                    ANY
+                }
+            },
+            Expr::Call(call) => self.call(expr, call),
+            Expr::Comprehension(loops) => self.comprehension(loops),
+            Expr::Unspecified | Expr::Struct(_) => ANY,
+        }
+    }
+
+    fn comprehension(&mut self, loops: &'e ComprehensionExpr) -> Types {
+        let range = self.of(&loops.iter_range);
+        if !range.meets(LIST | MAP) {
+            self.mistakes.push(format!("a macro goes over a list or a map, and this is {}", range.name()));
+        }
+        let element = self.element(&loops.iter_range);
+        let accumulator = self.of(&loops.accu_init);
+        let before = self.scope.len();
+        self.scope.push((&loops.iter_var, element));
+        self.scope.extend(loops.iter_var2.as_deref().map(|name| (name, ANY)));
+        self.scope.push((&loops.accu_var, accumulator));
+        self.of(&loops.loop_cond);
+        self.of(&loops.loop_step);
+        let result = self.of(&loops.result);
+        self.scope.truncate(before);
+        result
+    }
+
+    /// What a macro's variable may be.
+    fn element(&mut self, range: &'e IdedExpr) -> Types {
+        match &range.expr {
+            Expr::List(list) if !list.elements.is_empty() && list.optional_indices.is_empty() => {
+                let before = self.mistakes.len();
+                let types = list.elements.iter().map(|element| self.of(element)).fold(Types(0), BitOr::bitor);
+                self.mistakes.truncate(before);
+                types
+            }
+            Expr::Call(call) if call.func_name == "split" => TEXT,
+            _ => match self.path(range).as_deref() {
+                Some([request, headers]) if request == "request" && headers == "headers" => TEXT,
+                _ => ANY,
+            },
+        }
+    }
+
+    /// The fact that this names, if it is one whole name.
+    fn path(&self, expr: &IdedExpr) -> Option<FactPath> {
+        let path = super::rewrite::fact(expr)?;
+        let root = path.first()?;
+        (!self.scope.iter().any(|(name, _)| name == root)).then_some(path)
+    }
+
+    fn call(&mut self, expr: &'e IdedExpr, call: &'e CallExpr) -> Types {
+        if let Some(path) = self.path(expr) {
+            return facts::types(&path).map_or(ANY, of_fact);
+        }
+        let name = call.func_name.as_str();
+        let is_namespace =
+            |target: &IdedExpr| matches!(&target.expr, Expr::Ident(name) if name == "optional");
+        if let Some(target) = call.target.as_deref() {
+            let first = (!is_namespace(target)).then_some(target);
+            let operands = first.into_iter().chain(&call.args).map(|operand| self.of(operand));
+            let operands: Vec<Types> = operands.collect();
+            return match first {
+                Some(_) => self.function(name, true, &operands, call),
+                None => self.function(&format!("optional.{name}"), false, &operands, call),
+            };
+        }
+        let operands: Vec<Types> = call.args.iter().map(|operand| self.of(operand)).collect();
+        match (name, operands.as_slice(), call.args.as_slice()) {
+            (operators::LOGICAL_AND | operators::LOGICAL_OR, _, _) => {
+                operands.iter().for_each(|operand| self.is_condition(name, *operand));
+                BOOL
+            }
+            (operators::LOGICAL_NOT, _, _) => {
+                operands.iter().for_each(|operand| self.is_condition(name, *operand));
+                BOOL
+            }
+            (operators::NOT_STRICTLY_FALSE, _, _) => BOOL,
+            (operators::CONDITIONAL, [chosen, yes, no], _) => {
+                self.is_condition(name, *chosen);
+                *yes | *no
+            }
+            (operators::EQUALS | operators::NOT_EQUALS, [left, right], _) => {
+                if !left.meets(*right) {
+                    self.compared(name, *left, *right, "is never equal to");
+                }
+                BOOL
+            }
+            (
+                operators::LESS | operators::LESS_EQUALS | operators::GREATER | operators::GREATER_EQUALS,
+                [left, right],
+                _,
+            ) => {
+                if !left.and(*right).meets(NUMBER | TEXT | BOOL | BYTES | TIME | DURATION) {
+                    self.compared(name, *left, *right, "has no order with");
+                }
+                BOOL
+            }
+            (operators::IN, [left, right], [_, list]) => {
+                self.is_in(*left, *right, list);
+                BOOL
+            }
+            (operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT, [operand, _], [base, _]) => {
+                self.has_parts(*operand, MAP | LIST | OPTIONAL);
+                match (name, self.path(base).as_deref()) {
+                    (operators::INDEX, Some([_, headers])) if headers == "headers" => TEXT,
+                    (operators::INDEX, _) => ANY,
+                    _ => OPTIONAL,
+                }
+            }
+            (operators::NEGATE, [operand], _) => self.computed(name, &[(*operand, NUMBER | DURATION)]),
+            (operators::MULTIPLY | operators::DIVIDE | operators::MODULO, [left, right], _) => {
+                self.computed(name, &[(*left, NUMBER), (*right, NUMBER)]);
+                NUMBER
+            }
+            (operators::ADD, [left, right], _) => self.sum(*left, *right),
+            (operators::SUBSTRACT, [left, right], _) => self.difference(*left, *right),
+            _ => self.function(name, false, &operands, call),
+        }
+    }
+
+    fn sum(&mut self, left: Types, right: Types) -> Types {
+        let same = left.and(right).and(NUMBER | TEXT | LIST | BYTES | DURATION);
+        let times = left.meets(TIME) && right.meets(DURATION) || left.meets(DURATION) && right.meets(TIME);
+        self.known(if times { same | TIME } else { same }, operators::ADD, left, right, "cannot be added to")
+    }
+
+    fn difference(&mut self, left: Types, right: Types) -> Types {
+        let same = left.and(right).and(NUMBER | DURATION);
+        let later = if left.meets(TIME) && right.meets(DURATION) { TIME } else { Types(0) };
+        let between = if left.meets(TIME) && right.meets(TIME) { DURATION } else { Types(0) };
+        self.known(same | later | between, operators::SUBSTRACT, left, right, "has no difference with")
+    }
+
+    /// The types of what is computed, if there are any.
+    fn known(&mut self, types: Types, operator: &str, left: Types, right: Types, what: &str) -> Types {
+        if !types.is_none() {
+            return types;
+        }
+        self.compared(operator, left, right, what);
+        ANY
+    }
+
+    fn function(&mut self, name: &str, member: bool, operands: &[Types], call: &CallExpr) -> Types {
+        let found = signatures::find(name, member, call.args.len());
+        let Ok(function) = found else { return ANY };
+        for (operand, wanted) in operands.iter().zip(function.takes) {
+            if !operand.meets(*wanted) {
+                self.mistakes.push(format!(
+                    "`{name}` needs {}, and this is {}",
+                    wanted.name(),
+                    operand.name()
+                ));
             }
         }
-        Expr::Select(headers) if !headers.test && headers.field == "headers" => match &headers.operand.expr {
-            Expr::Ident(root) if root == "request" || root == "response" => return Type::Text,
-            _ => None,
-        },
-        _ => None,
-    };
-    match kind.map(|attribute| attribute.kind) {
-        Some(facts::Kind::Text) => Type::Text,
-        Some(facts::Kind::Number) => Type::Number,
-        Some(facts::Kind::Bool) => Type::Bool,
-        Some(facts::Kind::Time) | None => Type::Any,
+        if signatures::takes_zone(name)
+            && let Some(Expr::Literal(LiteralValue::String(zone))) = call.args.first().map(|zone| &zone.expr)
+            && !super::time::is_zone(zone.inner())
+        {
+            self.mistakes.push(format!(
+                "`{name}` knows `UTC` and offsets such as `+02:00`, and no time zone by the name `{}`",
+                zone.inner()
+            ));
+        }
+        function.gives
+    }
+
+    fn is_condition(&mut self, operator: &str, operand: Types) {
+        if !operand.meets(BOOL) {
+            let told = format!("`{}` needs a bool, and this is {}", plain(operator), operand.name());
+            self.mistakes.push(told);
+        }
+    }
+
+    fn computed(&mut self, operator: &str, operands: &[(Types, Types)]) -> Types {
+        for (operand, wanted) in operands {
+            if !operand.meets(*wanted) {
+                self.mistakes.push(format!("`{}` cannot be used on {}", plain(operator), operand.name()));
+            }
+        }
+        let types = operands.first().map_or(ANY, |(operand, wanted)| operand.and(*wanted));
+        if types.is_none() { ANY } else { types }
+    }
+
+    fn compared(&mut self, operator: &str, left: Types, right: Types, what: &str) {
+        let told = format!("`{}`: {} {what} {}", plain(operator), left.name(), right.name());
+        self.mistakes.push(told);
+    }
+
+    fn has_parts(&mut self, operand: Types, wanted: Types) {
+        if !operand.meets(wanted) {
+            self.mistakes.push(format!("{} has no parts", operand.name()));
+        }
+    }
+
+    fn is_in(&mut self, left: Types, right: Types, list: &'e IdedExpr) {
+        if !right.meets(LIST | MAP) {
+            self.compared(operators::IN, left, right, "is never in");
+        } else if let Expr::List(list) = &list.expr {
+            for element in &list.elements {
+                let before = self.mistakes.len();
+                let element = self.of(element);
+                self.mistakes.truncate(before);
+                if !left.meets(element) {
+                    self.compared(operators::IN, left, element, "is never equal to");
+                }
+            }
+        } else if right == MAP && self.path(list).is_some() && !left.meets(TEXT) {
+            self.compared(operators::IN, left, TEXT, "is no key such as");
+        }
     }
 }
 
-fn called(name: &str, member: bool, args: &[IdedExpr]) -> Type {
-    match (name, args) {
-        (
-            operators::LOGICAL_AND
-            | operators::LOGICAL_OR
-            | operators::LOGICAL_NOT
-            | operators::EQUALS
-            | operators::NOT_EQUALS
-            | operators::LESS
-            | operators::LESS_EQUALS
-            | operators::GREATER
-            | operators::GREATER_EQUALS
-            | operators::IN
-            | operators::NOT_STRICTLY_FALSE,
-            _,
-        ) => Type::Bool,
-        (operators::MULTIPLY | operators::DIVIDE | operators::MODULO, _) => Type::Number,
-        (operators::ADD, [left, right]) => match (of(left), of(right)) {
-            (known @ (Type::Number | Type::Text | Type::List), _) => known,
-            (_, known @ (Type::Number | Type::Text | Type::List)) => known,
-            _ => Type::Any,
-        },
-        (operators::CONDITIONAL, [_, yes, no]) => match (of(yes), of(no)) {
-            (yes, no) if yes == no => yes,
-            _ => Type::Any,
-        },
-        _ => match signatures::find(name, member, args.len()) {
-            Ok(function) => function.gives,
-            Err(_) => Type::Any,
-        },
+/// As it is written.
+fn plain(operator: &str) -> &str {
+    match operator {
+        operators::CONDITIONAL => "?",
+        other => other.trim_matches(['_', '@']).trim_end_matches('_'),
+    }
+}
+
+fn of_literal(literal: &LiteralValue) -> Types {
+    match literal {
+        LiteralValue::Boolean(_) => BOOL,
+        LiteralValue::String(_) => TEXT,
+        LiteralValue::Int(_) | LiteralValue::UInt(_) | LiteralValue::Double(_) => NUMBER,
+        LiteralValue::Null => NULL,
+        LiteralValue::Bytes(_) => BYTES,
+    }
+}
+
+fn of_fact(kind: facts::FactType) -> Types {
+    match kind {
+        facts::FactType::Map => MAP,
+        facts::FactType::Of(Kind::Text) => TEXT,
+        facts::FactType::Of(Kind::Number) => NUMBER,
+        facts::FactType::Of(Kind::Bool) => BOOL,
+        facts::FactType::Of(Kind::Time) => TIME,
     }
 }

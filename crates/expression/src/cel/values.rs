@@ -1,6 +1,4 @@
 //! Facts as CEL sees them: views that borrow from [`Facts`] and convert nothing until an expression asks for it.
-//!
-//! A key that is missing in `auth` or in the headers is told apart from other missing keys by [`ABSENT`].
 
 use super::time::Timestamp;
 use crate::facts::{self, Attribute, Fact, Facts};
@@ -15,11 +13,6 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::OnceLock;
 
-/// Before the key of a [`ExecutionError::NoSuchKey`]: an `auth` or header value that this request does not have.
-/// The evaluator keeps that error's type alone (`has` relies on it), so the difference travels in its text. No
-/// header has this character.
-pub(super) const ABSENT: char = '\0';
-
 /// Something with named fields.
 pub(super) trait Fields: Clone + Debug + Send + Sync {
     fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
@@ -33,9 +26,6 @@ pub(super) trait Fields: Clone + Debug + Send + Sync {
     fn names<'v>(&self) -> Vec<CelString<'v>>
     where
         Self: 'v;
-
-    /// Whether a missing field is an absent `auth` or header value.
-    fn may_be_absent(&self, name: &str) -> bool;
 }
 
 /// A CEL map over [`Fields`].
@@ -114,11 +104,10 @@ impl<F: Fields> Indexer for Mapping<F> {
         let Some(name) = key.downcast_ref::<CelString<'_>>() else {
             return Err(unusable_key(key));
         };
-        self.fields.field(name.inner()).map(CowVal::Owned).ok_or_else(|| {
-            let absent = self.fields.may_be_absent(name.inner());
-            let mark = if absent { ABSENT.to_string() } else { String::new() };
-            ExecutionError::no_such_key(&(mark + name.inner()))
-        })
+        self.fields
+            .field(name.inner())
+            .map(CowVal::Owned)
+            .ok_or_else(|| ExecutionError::no_such_key(name.inner()))
     }
 
     fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
@@ -163,44 +152,31 @@ fn unusable_key(key: &dyn Val) -> ExecutionError {
     ExecutionError::UnexpectedType { got: key.get_type().name().to_owned(), want: "string".to_owned() }
 }
 
-/// A JSON object. All that is JSON here is `auth` or `metadata`.
+/// A JSON object, if there is one.
 #[derive(Clone, Debug)]
-pub(super) struct Object<'a> {
-    fields: Option<&'a Map<String, Value>>,
-    auth: bool,
-}
-
-impl<'a> Object<'a> {
-    pub(super) fn metadata(fields: Option<&'a Map<String, Value>>) -> Self {
-        Self { fields, auth: false }
-    }
-}
+pub(super) struct Object<'a>(pub(super) Option<&'a Map<String, Value>>);
 
 impl Fields for Object<'_> {
     fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
     where
         Self: 'v,
     {
-        self.fields?.get(name).map(|value| json(value, self.auth))
+        self.0?.get(name).map(json)
     }
 
     fn count(&self) -> usize {
-        self.fields.map_or(0, Map::len)
+        self.0.map_or(0, Map::len)
     }
 
     fn names<'v>(&self) -> Vec<CelString<'v>>
     where
         Self: 'v,
     {
-        self.fields.into_iter().flatten().map(|(name, _)| CelString::from(name.as_str())).collect()
-    }
-
-    fn may_be_absent(&self, _name: &str) -> bool {
-        self.auth
+        self.0.into_iter().flatten().map(|(name, _)| CelString::from(name.as_str())).collect()
     }
 }
 
-pub(super) fn json<'v>(value: &'v Value, auth: bool) -> Box<dyn Val + 'v> {
+pub(super) fn json<'v>(value: &'v Value) -> Box<dyn Val + 'v> {
     match value {
         Value::Null => Box::new(CelNull),
         Value::Bool(value) => Box::new(CelBool::from(*value)),
@@ -210,18 +186,16 @@ pub(super) fn json<'v>(value: &'v Value, auth: bool) -> Box<dyn Val + 'v> {
             (None, None) => Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN))),
         },
         Value::String(value) => Box::new(CelString::from(value.as_str())),
-        Value::Array(items) => {
-            Box::new(CelList::from(items.iter().map(|item| json(item, auth)).collect::<Vec<_>>()))
-        }
-        Value::Object(fields) => Box::new(Mapping::new(Object { fields: Some(fields), auth })),
+        Value::Array(items) => Box::new(CelList::from(items.iter().map(json).collect::<Vec<_>>())),
+        Value::Object(fields) => Box::new(Mapping::new(Object(Some(fields)))),
     }
 }
 
 /// The whole `auth` root; empty without an identity, so that `has(auth.identity)` is false.
 pub(super) fn auth(facts: &Facts) -> Box<dyn Val + '_> {
     match facts.auth_root() {
-        Some(value) => json(value, true),
-        None => Box::new(Mapping::new(Object { fields: None, auth: true })),
+        Some(value) => json(value),
+        None => Box::new(Mapping::new(Object(None))),
     }
 }
 
@@ -247,10 +221,6 @@ impl Fields for Headers<'_> {
         Self: 'v,
     {
         self.0.keys().map(|name| CelString::from(name.as_str())).collect()
-    }
-
-    fn may_be_absent(&self, _name: &str) -> bool {
-        true
     }
 }
 
@@ -279,10 +249,10 @@ impl<'a> Attributes<'a> {
             }
             ("llm", "metadata") => {
                 let fields = self.facts.llm_metadata()?;
-                Some(Box::new(Mapping::new(Object::metadata(Some(fields)))))
+                Some(Box::new(Mapping::new(Object(Some(fields)))))
             }
             ("metadata", "filter_metadata") => {
-                Some(Box::new(Mapping::new(Object::metadata(self.facts.filter_metadata()))))
+                Some(Box::new(Mapping::new(Object(self.facts.filter_metadata()))))
             }
             _ => None,
         }
@@ -308,11 +278,6 @@ impl Fields for Attributes<'_> {
         Self: 'v,
     {
         Vec::new()
-    }
-
-    fn may_be_absent(&self, name: &str) -> bool {
-        (self.root, name) == ("request", "auth")
-            || self.find(name).is_some_and(|attribute| matches!(attribute.origin, facts::Origin::Header(_)))
     }
 }
 

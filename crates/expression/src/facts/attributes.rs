@@ -71,13 +71,6 @@ impl Spelling {
     }
 }
 
-impl Origin {
-    /// Whether it is a header that a request may be without, or made of one.
-    pub(crate) fn is_of_header(self) -> bool {
-        matches!(self, Self::Header(_) | Self::Path | Self::UrlPath | Self::Query | Self::Host)
-    }
-}
-
 impl Attribute {
     /// If its values have one.
     pub(crate) fn spelling(&self) -> Option<Spelling> {
@@ -172,4 +165,29 @@ static ROOTS: [&str; 9] =
 /// The root of this name.
 pub fn root(name: &str) -> Option<&'static str> {
     ROOTS.iter().find(|root| **root == name).copied()
+}
+
+/// Of which type a fact is, wherever it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FactType {
+    /// A map, of whatever is in it.
+    Map,
+    /// A plain value.
+    Of(Kind),
+}
+
+/// The type of a fact. `None`: only the request tells.
+pub(crate) fn types(path: &[String]) -> Option<FactType> {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    match path.as_slice() {
+        ["auth"]
+        | ["request", "auth" | "headers"]
+        | ["metadata", "filter_metadata"]
+        | ["llm", "metadata"] => Some(FactType::Map),
+        ["request" | "response", "headers", _] | ["filter_state", _] => Some(FactType::Of(Kind::Text)),
+        ["llm", "estimate", name] => find("llm.estimate", name).map(|found| FactType::Of(found.kind)),
+        [name] => root(name).map(|_| FactType::Map),
+        [root, name] => find(root, name).map(|found| FactType::Of(found.kind)),
+        _ => None,
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Fact, number};
 use crate::cel::FactPath;
-use llm::request::{self, Pointed, RequestBody};
+use llm::request::{self, Condition, Pointed, RequestBody};
 use serde_json::{Map, Value};
 
 /// The name of Kuadrant's function, as the root of a fact's path; its pointer is the other part.
@@ -33,9 +33,25 @@ impl BodyFacts {
         Self { body, pointed: pointers.iter().filter_map(found).collect() }
     }
 
+    /// Whether something that is not known may be in it.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.body.condition != Condition::Read
+    }
+
+    /// Of a body in doubt, what the path tells alone: a later part of it may say otherwise than an earlier one.
     pub(super) fn attribute(&self, name: &str) -> Option<Fact<'_>> {
+        let route = &self.body.route;
+        let by_path = match name {
+            "model" => route.model.is_some(),
+            "stream" => route.stream.is_some(),
+            "operation" => route.operation.is_some(),
+            _ => false,
+        };
+        if self.is_in_doubt() && !by_path {
+            return None;
+        }
         match name {
-            "model" => self.body.model.as_deref().map(Fact::Text),
+            "model" => self.model().ok().flatten().map(Fact::Text),
             "stream" => Some(Fact::Bool(self.body.stream)),
             "maxOutput" => self.body.max_output.map(|most| Fact::Number(number(most))),
             "user" => self.body.user.as_deref().map(Fact::Text),
@@ -45,12 +61,25 @@ impl BodyFacts {
         }
     }
 
+    /// The model, if there is one; an error if it cannot be known.
+    pub(super) fn model(&self) -> Result<Option<&str>, &'static str> {
+        match (&self.body.route.model, &self.body.model) {
+            (Some(model), _) => Ok(Some(model)),
+            _ if self.is_in_doubt() => {
+                Err("the body that names the model could not be read, or not to its end")
+            }
+            _ if self.body.model_is_unreadable => Err("the model is no text"),
+            (None, model) => Ok(model.as_deref()),
+        }
+    }
+
     pub(super) fn metadata(&self) -> Option<&Map<String, Value>> {
         self.pointed(METADATA).and_then(Value::as_object)
     }
 
     pub(super) fn pointed(&self, pointer: &str) -> Option<&Value> {
-        self.pointed.iter().find(|(known, _)| known == pointer).and_then(|(_, value)| value.as_ref())
+        let mut certain = self.pointed.iter().filter(|_| !self.is_in_doubt());
+        certain.find(|(known, _)| known == pointer).and_then(|(_, value)| value.as_ref())
     }
 
     /// Whether it is there, and too large to be read.

@@ -10,6 +10,7 @@ mod kept;
 
 pub(crate) use attributes::Spelling;
 pub use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
+pub(crate) use attributes::{FactType, types};
 pub use body::{ANSWERED, POINTED, is_of_body, pointer, written};
 
 use crate::cel::FactPath;
@@ -226,6 +227,14 @@ impl Facts {
         }
     }
 
+    /// The model by which the request is priced; empty if it names none. An error: it names one that is not known.
+    pub fn asked_model(&self) -> Result<String, &'static str> {
+        match &self.body {
+            Some(body) => body.model().map(|model| model.unwrap_or_default().to_owned()),
+            None => Ok(self.path().and_then(|path| Route::of(path).model).unwrap_or_default()),
+        }
+    }
+
     /// What the request's body tells. `text`: as it was read; `pointers`: what is wanted of it beside that.
     pub fn body(&mut self, body: RequestBody, text: &[u8], pointers: &[String]) {
         let facts = BodyFacts::new(body, text, pointers);
@@ -245,6 +254,11 @@ impl Facts {
             let (input, output) = (facts.body().input, facts.body().output(cap));
             self.estimate(input, output);
         }
+    }
+
+    /// Whether what the request's body tells cannot be known: it was not read, or not to its end.
+    pub(crate) fn is_body_in_doubt(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.is_in_doubt())
     }
 
     /// A header, if it was fetched; empty if not.

@@ -5,9 +5,10 @@ mod mistakes;
 mod properties;
 mod short;
 mod spelling;
+mod truth;
 mod values;
 
-use expression::cel::{Expression, Phase, Use};
+use expression::cel::{CounterValue, Expression, Phase, Use};
 use expression::facts::Facts;
 use serde_json::json;
 
@@ -69,8 +70,12 @@ pub fn predicate(source: &str, facts: &Facts) -> String {
     }
 }
 
-/// What a counter says of a request.
+/// What a counter says of a request; of a list, its elements.
 pub fn text(source: &str, facts: &Facts) -> String {
-    let value = |expression: Expression| expression.text(facts).map_err(|error| error.to_string());
-    compile(source, Use::Counter).and_then(value).unwrap_or_else(|error| format!("error: {error}"))
+    let value = |expression: Expression| expression.counter(facts).map_err(|error| error.to_string());
+    match compile(source, Use::Counter).and_then(value) {
+        Ok(CounterValue::One(value)) => value,
+        Ok(CounterValue::Each(values)) => format!("{values:?}"),
+        Err(error) => format!("error: {error}"),
+    }
 }

@@ -180,3 +180,85 @@ fn an_expression_that_is_too_large_is_told_the_limit() {
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
     insta::assert_snapshot!(told(&sources, Phase::Request, Use::Predicate));
 }
+
+/// What no request makes work.
+#[test]
+fn types_that_never_fit_are_refused() {
+    let sources = [
+        "request.headers['x-count'] > 100",
+        "request.headers['x-count'] == 100",
+        "request.headers[request.method] == 100",
+        "request.headers.x != null",
+        "request.headers > 100",
+        "request.headers == 'a'",
+        "request.auth == null",
+        "request.size > '100'",
+        "request.size == '100'",
+        "request.size.startsWith('1')",
+        "request.time > 1000",
+        "request.time.getHours('Europe/Berlin') < 8",
+        "request.time.getHours(1) < 8",
+        "request.path.getHours() < 8",
+        "request.path.exists(c, c == '/')",
+        "request.path.split('/').exists(part, part > 1)",
+        "request.headers.exists(name, name == 1)",
+        "[1, 2].exists(n, n == 'a')",
+        "request.path && true",
+        "!request.path",
+        "request.path ? true : false",
+        "'a' in request.path",
+        "request.method in ['GET', 1]",
+        "request.method in []",
+        "1 in request.headers",
+        "'a' == 1",
+        "'a' < 1",
+        "[1] < [2]",
+        "null > 1",
+        "true + 1 == 2",
+        "request.path + 1 == 'a'",
+        "request.path * 2 == 4",
+        "-request.path == 1",
+        "request.time + request.time == request.time",
+        "request.time - 1 == request.time",
+        "connection.mtls == 'true'",
+        "llm.model == 1",
+        "llm.stream == 'true'",
+        "llm.estimate.total == '1'",
+        "size(request.size) > 1",
+        "(request.path == '/' ? 'a' : 1) == true",
+        "auth.identity.level > 1 / 0",
+        "duration('1y') > duration('1s') && request.path == '/'",
+        "timestamp('yesterday') < request.time",
+        "int('many') > request.size",
+        "'abc'.substring(5) == request.path",
+        "request.path == '/' ? 'yes' : 'no'",
+    ];
+    insta::assert_snapshot!(told(&sources, Phase::Request, Use::Predicate));
+}
+
+/// What only a request can tell is left to it.
+#[test]
+fn what_may_fit_compiles() {
+    for source in [
+        "auth.identity.level > 1 && auth.identity.level == 'a' && auth.identity.level in [1, 'a']",
+        "auth.identity == {} && auth.identity.a == null && auth.identity[0] == 1",
+        "auth.identity.groups.exists(g, g == 1 || g == 'a') && auth.identity.groups + ['a'] == []",
+        "requestBodyJSON('/a') > 1 || requestBodyJSON('/a') == null",
+        "metadata.filter_metadata.a.b == 1 && metadata.filter_metadata['a'] == {}",
+        "llm.metadata.a == 1 && llm.metadata[?'a'].orValue(1) == 1 && llm.metadata == {}",
+        "request.time.getHours('+02:00') == 1 && request.time.getHours(auth.identity.zone) == 1",
+        "request.time - duration('1h') > timestamp(0) && request.time - request.time < duration('1h')",
+        "int(request.headers['a']) > 1 && double(request.size) > 0.5 && string(request.size) == '1'",
+        "(auth.identity.a ? 1 : 'a') == 1 && dyn(request.path) == 1",
+        "request.headers.exists(name, name.startsWith('x-') && request.headers[name] == 'a')",
+        "request.path.split('/').map(part, size(part)).exists(length, length > 1)",
+        "[1, 'a'].exists(x, x == request.path) && [].exists(x, x > 1)",
+        "type(auth.identity.a) == string && 'a' in auth.identity && 'a' in request.headers",
+        "request.size / 2 > 1.5 && -request.size < 0 && request.size % 2u == 0",
+        "auth.?identity.?groups[?5].orValue('none') == 'none' && auth.identity.?a.b == optional.none()",
+        "false && 1 / 0 == 1 || true",
+    ] {
+        Expression::compile(source, Phase::Request, Use::Predicate)
+            .unwrap_or_else(|error| panic!("{source}: {error}"));
+    }
+}

@@ -11,7 +11,7 @@ fn exercise(source: &str, facts: &Facts) {
     for purpose in [Use::Predicate, Use::Counter, Use::Amount] {
         for phase in [Phase::Request, Phase::Response] {
             if let Ok(expression) = Expression::compile(source, phase, purpose) {
-                drop((expression.predicate(facts), expression.text(facts), expression.amount(facts)));
+                drop((expression.predicate(facts), expression.counter(facts), expression.amount(facts)));
                 drop(Facts::needs(expression.references()));
             }
         }
@@ -298,6 +298,13 @@ fn the_deepest_expressions_fit_on_a_small_stack() {
         sources.push("auth".to_owned() + &"[?0]".repeat(times) + " == 1");
         sources.push("'a'".to_owned() + &".trim()".repeat(times) + " == 'a'");
         sources.push(nested("[1].exists(x, ", "true", ")", times));
+        // Of what is absent, each test has a truth of its own.
+        sources.push(nested("[1].exists(x, ", "auth.none == x", ")", times));
+        sources.push(nested("[1].all(x, !(", "auth.none == x", "))", times));
+        sources.push(nested("[1].filter(x, ", "auth.none == x", ").size() == 1", times));
+        sources.push(nested("(", "auth.none", " == true)", times));
+        sources.push(nested("[", "auth.none == 1", "] == [true]", times));
+        sources.push(nested("!(auth.none == 1 && ", "auth.none != 1", ")", times));
         sources.push("[[1]]".to_owned() + &".map(x, [x])".repeat(times) + " == []");
         sources.push(
             "[1]".to_owned()
@@ -421,8 +428,8 @@ fn facts_are_what_the_host_gave() {
         (&[("content-length", b"99999999999999999999999")], "request.size", "0"),
         (&[], "request.size", "0"),
         (&[], "request.path", "error: request.path is absent"),
-        (&[], "llm.estimate.total", "error: there is no `llm.estimate.total`"),
-        (&[], "source.address", "error: there is no `source.address`"),
+        (&[], "llm.estimate.total", "error: llm.estimate.total is absent"),
+        (&[], "source.address", "error: source.address is absent"),
     ];
     for (headers, source, expected) in table {
         let mut facts = Facts::default();

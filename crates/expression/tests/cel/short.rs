@@ -62,7 +62,7 @@ fn a_fact_alone_is_the_counter_that_the_interpreter_finds() {
             else {
                 continue;
             };
-            assert_eq!(short.text(&facts), long.text(&facts), "{fact}");
+            assert_eq!(short.counter(&facts), long.counter(&facts), "{fact}");
         }
     }
 }

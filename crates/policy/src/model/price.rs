@@ -48,6 +48,21 @@ impl Tariff {
     }
 }
 
+/// What the tokens of this model cost: the first price that is for it.
+pub(crate) fn of(prices: &[Price], model: &str) -> Option<Tariff> {
+    prices.iter().find(|price| price.is_for(model)).map(|price| price.tariff)
+}
+
+/// What tokens cost at most, whatever the model: of each kind, the dearest.
+pub(crate) fn dearest(prices: &[Price]) -> Tariff {
+    let none = Tariff { input: 0, cached: 0, output: 0 };
+    prices.iter().map(|price| price.tariff).fold(none, |one, other| Tariff {
+        input: one.input.max(other.input),
+        cached: one.cached.max(other.cached),
+        output: one.output.max(other.output),
+    })
+}
+
 /// USD as a decimal with up to six places, in micro-USD.
 pub fn micro_usd(text: &str) -> Option<u64> {
     let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
@@ -110,6 +125,20 @@ mod tests {
         }
         let cheap = Tariff { input: 1, cached: 0, output: 0 };
         assert_eq!((cheap.cost(&usage(1, 0, 0)), cheap.cost(&usage(1, 1, 0))), (1, 0));
+    }
+
+    #[test]
+    fn the_dearest_price_is_that_of_each_kind_of_token() {
+        let price = |model: &str, input, cached, output| Price {
+            model: model.to_owned(),
+            tariff: Tariff { input, cached, output },
+        };
+        let prices = [price("a", 5, 1, 7), price("b", 2, 2, 9), price("c", 3, 0, 8)];
+        assert_eq!(dearest(&prices), Tariff { input: 5, cached: 2, output: 9 });
+        assert_eq!(of(&prices, "b"), Some(prices[1].tariff));
+        assert_eq!((of(&prices, "B"), of(&prices, ""), of(&prices, "x/b")), (None, None, None));
+        let usage = usage(1_000_000, 500_000, 1_000_000);
+        assert!(prices.iter().all(|price| price.tariff.cost(&usage) <= dearest(&prices).cost(&usage)));
     }
 
     #[test]

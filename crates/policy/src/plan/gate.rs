@@ -6,7 +6,7 @@
 
 use super::index::Index;
 use super::{Planned, precedence};
-use expression::cel::{EvaluationError, Expression, FactPath};
+use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, Need};
 
 /// Facts that are fetched together, and what they tell.
@@ -87,10 +87,7 @@ impl Gate {
     /// Whether a limit may apply.
     fn is_open(&self, facts: &Facts) -> bool {
         let may_hold = |conditions: &[Expression]| {
-            let is_false = |condition: &Expression| {
-                matches!(condition.predicate(facts), Ok(false) | Err(EvaluationError::Absent(_)))
-            };
-            !conditions.iter().any(is_false)
+            !conditions.iter().any(|condition| condition.predicate(facts) == Ok(false))
         };
         let concerns = |policy: &Conditions| {
             may_hold(&policy.of_policy) && policy.of_limits.iter().any(|limit| may_hold(limit))

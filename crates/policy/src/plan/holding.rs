@@ -1,73 +1,27 @@
 //! What a limit that applies would hold of each of its rates: how much, of which maximum, for how long.
 
-use super::{Estimate, Failure, Hold, Judgement, Miss, Part, Planned, PlannedRate};
-use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Share, Tariff, Ttl, Unit, micro_usd};
+use super::bucket::{Bucket, Buckets};
+use super::{Doubt, DoubtCause, Estimate, Failure, Hold, Judgement, Miss, Part, Planned, PlannedRate};
+use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Share, Tariff, Ttl, Unit, micro_usd, price};
 use expression::cel::{EvaluationError, Expression, Given};
 use expression::facts::Facts;
-use protocol::call::Entries;
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest value of a counter that is told as it is, in bytes.
-const LONGEST_VALUE: usize = 512;
-/// How many characters of a longer one are shown.
-const SHOWN: usize = 64;
 /// A hold that lives shorter than this would be none.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// A limit that applies, and whose bucket.
+/// A limit that applies, and in whose buckets.
 pub(super) struct Matching<'p> {
     planned: &'p Planned,
     pub limit: &'p Limit,
     /// With their maxima. Those that have none here are left out.
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
-    bucket: Arc<Bucket>,
-}
-
-/// Whose it is: counter expressions and their values. Limits with the same counters share one.
-pub(super) struct Bucket {
-    counters: Arc<[(String, String)]>,
-    entries: Entries,
-}
-
-/// The buckets of a request, as far as they are known.
-#[derive(Default)]
-pub(super) struct Buckets<'p>(Vec<(&'p [Expression], Arc<Bucket>)>);
-
-impl<'p> Buckets<'p> {
-    fn find(&mut self, planned: &Planned, limit: &'p Limit, facts: &Facts) -> Result<Arc<Bucket>, Failure> {
-        let same = |(counters, _): &&(&[Expression], _)| {
-            let sources = |all: &'p [Expression]| all.iter().map(Expression::source);
-            sources(&limit.counters).eq(counters.iter().map(Expression::source))
-        };
-        if let Some((_, bucket)) = self.0.iter().find(same) {
-            return Ok(bucket.clone());
-        }
-        let mut entries = Entries::default();
-        let value = |counter: &Expression| match counter.text(facts) {
-            Ok(value) => {
-                let value = short(value);
-                entries.push(counter.source(), &value);
-                Ok((counter.source().to_owned(), value))
-            }
-            Err(error) => Err(planned.failure(Some(limit), Part::Counter, &error)),
-        };
-        let counters = limit.counters.iter().map(value).collect::<Result<_, _>>()?;
-        let bucket = Arc::new(Bucket { counters, entries });
-        self.0.push((&limit.counters, bucket.clone()));
-        Ok(bucket)
-    }
-}
-
-/// A value that is longer than any name is the bucket of its digest: a client could otherwise make the call to the adapter
-/// too long, and with it the adapter's memory.
-fn short(value: String) -> String {
-    if value.len() <= LONGEST_VALUE {
-        return value;
-    }
-    let beginning: String = value.chars().take(SHOWN).collect();
-    format!("{beginning}...sha256:{:x}", Sha256::digest(&value))
+    /// Each `limitFrom` that is no maximum.
+    pub failures: Vec<Failure>,
+    /// At least one.
+    buckets: Arc<[Bucket]>,
+    pub doubts: Vec<Doubt>,
 }
 
 impl<'p> Matching<'p> {
@@ -79,17 +33,16 @@ impl<'p> Matching<'p> {
         facts: &Facts,
         buckets: &mut Buckets<'p>,
     ) -> Result<Self, Miss> {
-        let failed = |error| Miss::Failed(planned.failure(Some(limit), Part::Maximum, &error));
-        let with_maximum = |rate: &'p Arc<PlannedRate>| match maximum(&rate.rate, facts) {
-            Ok(max) => max.map(|max| Ok((rate, max))),
-            Err(error) => Some(Err(failed(error))),
-        };
-        let rates = rates.iter().filter_map(with_maximum).collect::<Result<Vec<_>, _>>()?;
+        let mut failures = Vec::new();
+        let failed = |error| failures.push(planned.failure(limit, Part::Maximum, &error));
+        let rates = with_maxima(rates, facts, failed);
         if rates.is_empty() {
-            return Err(Miss::NoMaximum);
+            return Err(failures.into_iter().next().map_or(Miss::NoMaximum, Miss::Failed));
         }
-        let bucket = buckets.find(planned, limit, facts).map_err(Miss::Failed)?;
-        Ok(Self { planned, limit, rates, bucket })
+        let (buckets, doubts) = buckets.find(limit, facts);
+        let doubt = |(cause, detail): &(DoubtCause, String)| planned.doubt(limit, *cause, detail.clone());
+        let doubts = doubts.iter().map(doubt).collect();
+        Ok(Self { planned, limit, rates, failures, buckets, doubts })
     }
 
     /// The smallest maximum that bounds what the response may say.
@@ -98,17 +51,11 @@ impl<'p> Matching<'p> {
         self.rates.iter().filter(|(rate, _)| bounds(rate.rate.unit)).map(|(_, max)| *max).min()
     }
 
-    /// Adds one hold for each rate, or none, and what cannot be evaluated and is assumed. A call that `is_free` uses
+    /// Adds a hold for each rate in each bucket, and what cannot be evaluated and is assumed. A call that `is_free` uses
     /// no tokens, and holds none: only a `cost` charges it.
-    pub fn hold(
-        &self,
-        facts: &Facts,
-        estimate: Estimate,
-        is_free: bool,
-        judgement: &mut Judgement,
-    ) -> Result<(), Failure> {
+    pub fn hold(mut self, facts: &Facts, estimate: Estimate, is_free: bool, judgement: &mut Judgement) {
         let mut assumed = |part, error: &EvaluationError| {
-            judgement.assumed.push(self.planned.failure(Some(self.limit), part, error));
+            judgement.assumed.push(self.planned.failure(self.limit, part, error));
         };
         // What a client's numbers may make fail is held as if the policy had said nothing of it.
         let given =
@@ -123,25 +70,29 @@ impl<'p> Matching<'p> {
             }
         };
         let is_enforced = self.is_enforced(facts, &mut judgement.assumed);
-        let before = judgement.holds.len();
         for (rate, max) in &self.rates {
             if is_free && rate.rate.unit.is_of_usage() && rate.rate.cost.is_none() {
                 continue;
             }
-            let tariff = self.tariff(&rate.rate, facts).inspect_err(|_| judgement.holds.truncate(before))?;
-            judgement.holds.push(Hold {
+            let tariff = tariff_of(&rate.rate, self.planned, facts);
+            if let Some((_, Some(detail))) = &tariff {
+                self.doubts.push(self.planned.doubt(self.limit, DoubtCause::Price, detail.clone()));
+            }
+            let tariff = tariff.map(|(tariff, _)| tariff);
+            let amount = amount(&rate.rate, given, tariff, estimate, facts);
+            judgement.holds.extend(self.buckets.iter().map(|bucket| Hold {
                 rate: Arc::clone(rate),
-                counters: Arc::clone(&self.bucket.counters),
-                entries: rate.entries.with(&self.bucket.entries),
-                amount: amount(&rate.rate, given, tariff, estimate, facts),
+                counters: Arc::clone(&bucket.counters),
+                entries: rate.entries.with(&bucket.entries),
+                amount,
                 max: *max,
                 most: self.most(&rate.rate, *max),
                 ttl,
                 enforced: is_enforced,
                 tariff,
-            });
+            }));
         }
-        Ok(())
+        judgement.doubts.append(&mut self.doubts);
     }
 
     /// What one request may hold of a rate, if it may not hold all.
@@ -152,29 +103,47 @@ impl<'p> Matching<'p> {
 
     /// An absent value cannot lift a limit, and neither can what has no value at all.
     fn is_enforced(&self, facts: &Facts, assumed: &mut Vec<Failure>) -> bool {
-        match self.limit.enforce_when.as_ref().map(|when| when.predicate(facts)) {
-            None | Some(Ok(true) | Err(EvaluationError::Absent(_))) => true,
-            Some(Ok(false)) => false,
-            Some(Err(error)) => {
-                assumed.push(self.planned.failure(Some(self.limit), Part::Enforcement, &error));
+        let Some(when) = &self.limit.enforce_when else { return true };
+        match when.predicate(facts) {
+            Ok(enforced) => enforced || when.absent(facts).is_some(),
+            Err(error) => {
+                assumed.push(self.planned.failure(self.limit, Part::Enforcement, &error));
                 true
             }
         }
     }
+}
 
-    /// What the model's tokens cost, where that is needed.
-    fn tariff(&self, rate: &Rate, facts: &Facts) -> Result<Option<Tariff>, Failure> {
-        if rate.unit != Unit::Usd || rate.cost.is_some() {
-            return Ok(None);
+/// The rates that have a maximum for this request; `failed` hears of each that should have one.
+fn with_maxima<'p>(
+    rates: &'p [Arc<PlannedRate>],
+    facts: &Facts,
+    mut failed: impl FnMut(EvaluationError),
+) -> Vec<(&'p Arc<PlannedRate>, u64)> {
+    let maximum = |rate: &'p Arc<PlannedRate>| match maximum(&rate.rate, facts) {
+        Ok(max) => max.map(|max| (rate, max)),
+        Err(error) => {
+            failed(error);
+            None
         }
-        let model = facts.model().unwrap_or_default();
-        let price = self.planned.policy.prices.iter().find(|price| price.is_for(&model));
-        let missing = || {
-            let error = EvaluationError::Failed("there is none for this model".to_owned());
-            self.planned.failure(Some(self.limit), Part::Price, &error)
-        };
-        price.map(|price| Some(price.tariff)).ok_or_else(missing)
+    };
+    rates.iter().filter_map(maximum).collect()
+}
+
+/// What the model's tokens cost, where that is needed; and why it is the dearest price, if no price is for the model.
+fn tariff_of(rate: &Rate, planned: &Planned, facts: &Facts) -> Option<(Tariff, Option<String>)> {
+    if rate.unit != Unit::Usd || rate.cost.is_some() {
+        return None;
     }
+    let prices = &planned.policy.prices;
+    let model = facts.asked_model();
+    let own = model.as_ref().ok().and_then(|model| price::of(prices, model));
+    let detail = || match &model {
+        Ok(model) if model.is_empty() => "no model is named".to_owned(),
+        Ok(_) => "no price is for the model".to_owned(),
+        Err(why) => (*why).to_owned(),
+    };
+    Some(own.map_or_else(|| (price::dearest(prices), Some(detail())), |own| (own, None)))
 }
 
 /// What may be used of a rate in all; `None`: it is not limited. An absent `auth` or header value says so, too.
@@ -187,20 +156,29 @@ fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
         Err(EvaluationError::Absent(_)) => return Ok(None),
         given => given?,
     };
+    let failed = |needed: &str| Err(EvaluationError::Failed(format!("the value must be {needed}")));
     // As in `limit`, money is in USD.
-    let usd = rate.unit == Unit::Usd;
-    let unsuitable =
-        |needed: &str| Err(EvaluationError::Failed(format!("the value is a string, and must be {needed}")));
+    if rate.unit == Unit::Usd {
+        return match given {
+            Given::Nothing => Ok(None),
+            Given::Whole(max) => Ok(Some(max.saturating_mul(1_000_000))),
+            // A cast saturates.
+            Given::Number(max) => Ok(Some((max * 1e6).round() as u64)),
+            Given::Text(max) => match micro_usd(&max) {
+                Some(max) => Ok(Some(max)),
+                None => failed("an amount of USD such as `5.00`, or null"),
+            },
+        };
+    }
     match given {
         Given::Nothing => Ok(None),
-        Given::Whole(max) => Ok(Some(if usd { max.saturating_mul(1_000_000) } else { max })),
-        // A cast saturates.
-        Given::Number(max) => Ok(Some(if usd { (max * 1e6).round() as u64 } else { max as u64 })),
-        Given::Text(max) if usd => match micro_usd(&max) {
-            Some(max) => Ok(Some(max)),
-            None => unsuitable("an amount of USD such as `5.00`"),
-        },
-        Given::Text(_) => unsuitable("a number, or null"),
+        Given::Whole(max) => Ok(Some(max)),
+        Given::Number(max) if max.fract() == 0.0 => Ok(Some(max as u64)),
+        Given::Text(max) if max.bytes().all(|byte| byte.is_ascii_digit()) && !max.is_empty() => {
+            // One that no integer holds is as large as the largest.
+            Ok(Some(max.parse().unwrap_or(u64::MAX)))
+        }
+        Given::Number(_) | Given::Text(_) => failed("a whole number, 0 or more, or null"),
     }
 }
 

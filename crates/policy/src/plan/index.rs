@@ -31,8 +31,6 @@ struct Indexed {
     lengths: Vec<usize>,
     /// The policies that ask for it.
     all: Vec<usize>,
-    /// Those of them that a request without it may concern.
-    without: Vec<usize>,
 }
 
 impl Index {
@@ -73,9 +71,6 @@ impl Index {
             places.into_iter().for_each(|places| places.push(place));
             let Some(known) = self.fact(test.fact) else { return self.always.push(place) };
             known.all.push(place);
-            if !guard.settled_if_absent {
-                known.without.push(place);
-            }
             if test.prefix && !known.lengths.contains(&test.text.len()) {
                 known.lengths.push(test.text.len());
             }
@@ -87,8 +82,8 @@ impl Index {
             return self.facts.get_mut(known);
         }
         let probe = Probe::new(&fact)?;
-        let (lengths, all, without) = (Vec::new(), Vec::new(), Vec::new());
-        self.facts.push(Indexed { fact, probe, lengths, all, without });
+        let (lengths, all) = (Vec::new(), Vec::new());
+        self.facts.push(Indexed { fact, probe, lengths, all });
         self.facts.last_mut()
     }
 
@@ -117,7 +112,7 @@ impl Index {
                         found.extend_from_slice(self.at(&key(&known.fact, beginning, true)));
                     }
                 }
-                Reading::Absent => found.extend_from_slice(&known.without),
+                Reading::Absent => {}
                 Reading::Other => found.extend_from_slice(&known.all),
             }
         }
@@ -162,8 +157,5 @@ fn rarest(guards: Vec<Guard>, keys: &[String]) -> Option<Guard> {
         let upto = keys.partition_point(|known| *known <= key);
         upto.saturating_sub(keys.partition_point(|known| *known < key))
     };
-    guards.into_iter().min_by_key(|guard| {
-        let common = guard.tests.iter().map(common).fold(0, usize::saturating_add);
-        (common, !guard.settled_if_absent)
-    })
+    guards.into_iter().min_by_key(|guard| guard.tests.iter().map(common).fold(0, usize::saturating_add))
 }

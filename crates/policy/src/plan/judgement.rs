@@ -2,7 +2,8 @@
 
 use super::{Estimate, PlannedRate};
 use crate::model::{FailureMode, Share, Tariff};
-use llm::request::Conflicts;
+use expression::cel::Expression;
+use llm::request::{Condition, Conflicts};
 use protocol::call::Entries;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,13 +38,57 @@ impl Hold {
     }
 }
 
-/// Something of a policy that could not be evaluated for this request. Its `failureMode` decides.
+/// A limit that applies although something about the request could not be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// "NAMESPACE/NAME".
+    pub policy: Arc<str>,
+    /// The limit's name.
+    pub limit: String,
+    /// What could not be known.
+    pub cause: DoubtCause,
+    /// The expression, and why it has no value. For people: it goes to logs, and shows no value.
+    pub detail: String,
+}
+
+/// What could not be known about a request, so that a limit applied by assumption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DoubtCause {
+    /// A predicate failed and counted as true.
+    Predicate,
+    /// A counter's value was absent: the request counted in the limit's `null` bucket.
+    CounterAbsent,
+    /// A counter failed: the request counted in the limit's `null` bucket.
+    CounterFailed,
+    /// Lists in the counters named more buckets than one request may use: it counted in the `null` bucket.
+    CounterTooLong,
+    /// No price is for the model: the dearest price applied.
+    Price,
+    /// The body could not be read, or not all of it.
+    Body(Condition),
+}
+
+impl DoubtCause {
+    /// As metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Predicate => "predicate",
+            Self::CounterAbsent => "counter_absent",
+            Self::CounterFailed => "counter_failed",
+            Self::CounterTooLong => "counter_too_long",
+            Self::Price => "price",
+            Self::Body(condition) => condition.name(),
+        }
+    }
+}
+
+/// Something of a policy that could not be evaluated for this request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// "NAMESPACE/NAME".
     pub policy: Arc<str>,
-    /// The limit, if it is one limit's.
-    pub limit: Option<String>,
+    /// The limit's name.
+    pub limit: String,
     /// What was being evaluated.
     pub part: Part,
     /// The evaluation's own words.
@@ -55,10 +100,6 @@ pub struct Failure {
 /// A part of a policy that is evaluated for each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// `when`.
-    Predicate,
-    /// `counters`.
-    Counter,
     /// `reservation.amount`.
     Amount,
     /// `reservation.ttl`.
@@ -67,8 +108,6 @@ pub enum Part {
     Maximum,
     /// `enforceWhen`.
     Enforcement,
-    /// `prices`.
-    Price,
     /// `cost`.
     Cost,
     /// `onExceeded.body`.
@@ -79,13 +118,10 @@ impl Part {
     /// As metrics spell it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Predicate => "predicate",
-            Self::Counter => "counter",
             Self::Amount => "amount",
             Self::Ttl => "ttl",
             Self::Maximum => "limitFrom",
             Self::Enforcement => "enforceWhen",
-            Self::Price => "price",
             Self::Cost => "cost",
             Self::OnExceeded => "onExceeded",
         }
@@ -93,19 +129,17 @@ impl Part {
 }
 
 /// Why a limit does not apply to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Miss {
     /// The policy targets another route.
     OtherRoute,
     /// This policy's `defaults` or `overrides` stand in its place.
     Replaced(String),
     /// This predicate is false.
-    False(String),
-    /// This predicate is false because an `auth` or header value is absent.
-    Absent(String, String),
+    False(Expression),
     /// The `limitFrom` of each of its rates is null, or names an absent value.
     NoMaximum,
-    /// Something could not be evaluated.
+    /// The `limitFrom` of this rate is no maximum, and the limit has no other rates.
     Failed(Failure),
 }
 
@@ -114,8 +148,10 @@ pub enum Miss {
 pub struct Judgement {
     /// What to hold, one per rate of every limit that applies.
     pub holds: Vec<Hold>,
-    /// What could not be evaluated.
+    /// Each `limitFrom` that is no maximum: its policy's `failureMode` decides.
     pub failures: Vec<Failure>,
+    /// The limits that apply although something could not be known. Of the body, the exchange says so.
+    pub doubts: Vec<Doubt>,
     /// What could not be evaluated and has a value that is safe: limits are enforced, the estimate is held.
     pub assumed: Vec<Failure>,
     /// What the request is expected to use.

@@ -1,8 +1,9 @@
 //! One policy of a plan: which of its limits apply to a request.
 
-use super::holding::{Buckets, Matching};
+use super::bucket::Buckets;
+use super::holding::Matching;
 use super::precedence::Effective;
-use super::{Failure, Miss, Part, conflict};
+use super::{Doubt, DoubtCause, Failure, Miss, Part, conflict};
 use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, UsageRules};
 use expression::cel::{EvaluationError, Expression};
 use expression::facts::Facts;
@@ -61,10 +62,7 @@ impl Planned {
     /// Whether one of its limits has a use for the body, as far as the headers tell.
     pub fn wants_body(&self, effective: &Effective<'_>, facts: &Facts) -> bool {
         let may_hold = |when: &[Expression]| {
-            let mut told = by_source(when, false);
-            !told.any(|predicate| {
-                matches!(predicate.predicate(facts), Ok(false) | Err(EvaluationError::Absent(_)))
-            })
+            !by_source(when, false).any(|predicate| predicate.predicate(facts) == Ok(false))
         };
         let when = &effective.when.policy.when;
         let of_body = when.iter().any(Expression::is_of_body);
@@ -86,25 +84,28 @@ impl Planned {
     ) {
         let given = conflict::of(facts);
         let when = &effective.when.policy.when;
-        let by_headers = self.holds_true(by_source(when, false), None, facts);
+        let by_headers = holds_true(by_source(when, false), facts);
         // The body may not have been read because the headers rule out whatever has a use for it.
         let mut by_body = None;
         let mut policy_by_body =
-            || by_body.get_or_insert_with(|| self.holds_true(by_source(when, true), None, facts)).clone();
+            || by_body.get_or_insert_with(|| holds_true(by_source(when, true), facts)).clone();
         for (limit, rates) in self.policy.limits.iter().zip(&self.rates) {
-            let replaced = effective.instead(&limit.name).map_or(Ok(()), Err);
-            let own = |of_body| self.holds_true(by_source(&limit.when, of_body), Some(limit), facts);
             let mut predicates = || {
-                let by_headers = and(by_headers.clone(), || own(false));
-                and(and(by_headers, &mut policy_by_body), || own(true))
+                effective.instead(&limit.name).map_or(Ok(()), Err)?;
+                let mut failed = by_headers.clone()?;
+                failed.extend(holds_true(by_source(&limit.when, false), facts)?);
+                failed.extend(policy_by_body()?);
+                failed.extend(holds_true(by_source(&limit.when, true), facts)?);
+                Ok(failed)
             };
-            let applies = replaced
-                .and_then(|()| predicates())
-                .inspect(|()| {
-                    let when = when.iter();
-                    *conflicts = conflicts.or(conflict::matters(given, &self.policy, when, limit, facts));
-                })
-                .and_then(|()| Matching::of(self, limit, rates, facts, buckets));
+            let applies = predicates().and_then(|failed| {
+                let all = when.iter();
+                *conflicts = conflicts.or(conflict::matters(given, &self.policy, all, limit, facts));
+                let mut matched = Matching::of(self, limit, rates, facts, buckets)?;
+                let doubt = |detail| self.doubt(limit, DoubtCause::Predicate, detail);
+                matched.doubts.extend(failed.into_iter().map(doubt));
+                Ok(matched)
+            });
             match applies {
                 Ok(matched) => matching.push(matched),
                 Err(why) => miss(&limit.name, why),
@@ -112,53 +113,38 @@ impl Planned {
         }
     }
 
-    /// Whether all predicates hold. As in CEL's own `&&`, one that is false settles it, whatever fails beside it.
-    fn holds_true<'e>(
-        &self,
-        when: impl Iterator<Item = &'e Expression>,
-        limit: Option<&Limit>,
-        facts: &Facts,
-    ) -> Result<(), Miss> {
-        let mut failed = None;
-        let conflicts = conflict::of(facts);
-        for predicate in when {
-            // Given twice, one of its values may make it true: then the request is refused.
-            if conflict::names(predicate, conflicts) {
-                continue;
-            }
-            match predicate.predicate(facts) {
-                Ok(true) => {}
-                Ok(false) => return Err(Miss::False(predicate.source().to_owned())),
-                Err(EvaluationError::Absent(what)) => {
-                    return Err(Miss::Absent(predicate.source().to_owned(), what));
-                }
-                Err(error) => failed = failed.or_else(|| Some(self.failure(limit, Part::Predicate, &error))),
-            }
-        }
-        failed.map_or(Ok(()), |failure| Err(Miss::Failed(failure)))
-    }
-
-    pub fn failure(&self, limit: Option<&Limit>, part: Part, error: &EvaluationError) -> Failure {
+    pub fn failure(&self, limit: &Limit, part: Part, error: &EvaluationError) -> Failure {
         Failure {
             policy: self.name.clone(),
-            limit: limit.map(|limit| limit.name.clone()),
+            limit: limit.name.clone(),
             part,
             cause: error.to_string(),
             mode: self.policy.failure_mode,
         }
     }
+
+    pub fn doubt(&self, limit: &Limit, cause: DoubtCause, detail: String) -> Doubt {
+        Doubt { policy: self.name.clone(), limit: limit.name.clone(), cause, detail }
+    }
 }
 
-/// Both, as in [`Planned::holds_true`].
-fn and(first: Result<(), Miss>, second: impl FnOnce() -> Result<(), Miss>) -> Result<(), Miss> {
-    match first {
-        Ok(()) => second(),
-        Err(Miss::Failed(failure)) => match second() {
-            Ok(()) | Err(Miss::Failed(_)) => Err(Miss::Failed(failure)),
-            settled => settled,
-        },
-        settled => settled,
+/// Whether all predicates hold, and what is to be said of those that fail: they count as true. As in CEL's own `&&`, one
+/// that is false settles it, whatever fails beside it.
+fn holds_true<'e>(when: impl Iterator<Item = &'e Expression>, facts: &Facts) -> Result<Vec<String>, Miss> {
+    let mut failed = Vec::new();
+    let conflicts = conflict::of(facts);
+    for predicate in when {
+        // Given twice, one of its values may make it true: then the request is refused.
+        if conflict::names(predicate, conflicts) {
+            continue;
+        }
+        match predicate.predicate(facts) {
+            Ok(true) => {}
+            Ok(false) => return Err(Miss::False(predicate.clone())),
+            Err(error) => failed.push(format!("{}: {error}", predicate.source().trim())),
+        }
     }
+    Ok(failed)
 }
 
 fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bool) -> Vec<Arc<PlannedRate>> {

@@ -1,0 +1,49 @@
+//! The parts of an expression that no request changes. One that fails could only ever fail.
+
+use super::rewrite::{BUDGET, PATTERN};
+use cel_interpreter::IdedExpr;
+use cel_interpreter::common::ast::{EntryExpr, Expr};
+
+/// The largest parts of a changed tree that name no fact and no variable, without those that are plain values.
+pub(super) fn parts(tree: &IdedExpr) -> Vec<&IdedExpr> {
+    let mut parts = Vec::new();
+    gather(tree, &mut parts);
+    parts
+}
+
+fn gather<'e>(expr: &'e IdedExpr, parts: &mut Vec<&'e IdedExpr>) {
+    match &expr.expr {
+        Expr::Literal(_) | Expr::Ident(_) => {}
+        _ if is_constant(expr) => parts.push(expr),
+        _ => children(expr).into_iter().for_each(|child| gather(child, parts)),
+    }
+}
+
+/// Macros are left to the evaluation of the whole.
+fn is_constant(expr: &IdedExpr) -> bool {
+    match &expr.expr {
+        Expr::Literal(_) => true,
+        Expr::Ident(name) => name == BUDGET || name.starts_with(PATTERN) || name == "optional",
+        Expr::Call(_) | Expr::List(_) | Expr::Map(_) | Expr::Select(_) => {
+            children(expr).into_iter().all(is_constant)
+        }
+        Expr::Comprehension(_) | Expr::Struct(_) | Expr::Unspecified => false,
+    }
+}
+
+fn children(expr: &IdedExpr) -> Vec<&IdedExpr> {
+    match &expr.expr {
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Map(map) => {
+            let entries = map.entries.iter().filter_map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => Some([&entry.key, &entry.value]),
+                EntryExpr::StructField(_) => None,
+            });
+            entries.flatten().collect()
+        }
+        Expr::Comprehension(loops) => vec![&loops.iter_range, &loops.loop_step],
+        Expr::Literal(_) | Expr::Ident(_) | Expr::Struct(_) | Expr::Unspecified => Vec::new(),
+    }
+}

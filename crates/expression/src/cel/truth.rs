@@ -1,0 +1,312 @@
+//! What a test comes to where a value is absent: false, or true for `!=`; `exists` over it is false, `all` is true,
+//! `has` is false. `!`, `&&`, `||` and `? :` compose these truths, wherever in an expression a test stands.
+//!
+//! The crate's evaluator makes an absent value an error, which travels up to the root unless something beside it
+//! settles the value whatever the test says. So an evaluation that succeeds is right. One that fails is repeated on a
+//! second tree, in which each test is a call of [`TEST`]: that evaluates the test, and turns absence, and nothing
+//! else, into its truth.
+
+use super::functions::MATCHES;
+use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
+use cel_interpreter::common::types::{CelBool, CelNull, CelOptional, Type};
+use cel_interpreter::common::value::{CowVal, StaticVal, Val};
+use cel_interpreter::{Context, ExecutionError, FunctionContext, IdedExpr, Value};
+use std::any::Any;
+
+/// `@test(@tree3)`: the function that gives the truth of a test.
+const TEST: &str = "@test";
+/// The name of the test with this index.
+pub(super) const TREE: &str = "@tree";
+/// Before the name of a fact: whether it is absent, and not something else that fails.
+pub(super) const ABSENCE: &str = "@absence";
+
+/// What an absent value makes of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfAbsent {
+    False,
+    True,
+    /// Of what `?.` looks into: there is nothing to find.
+    Nothing,
+}
+
+/// A part of an expression that an absent value goes no further than.
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    expr: IdedExpr,
+    if_absent: IfAbsent,
+}
+
+/// The second tree of an expression, and the tests in it.
+#[derive(Debug)]
+pub(super) struct Truths {
+    pub(super) tree: IdedExpr,
+    pub(super) trees: Vec<Tree>,
+}
+
+/// Tests in the operands of tests. Each takes a piece of the stack.
+const MOST_NESTED: usize = 8;
+
+impl Truths {
+    /// Of a changed tree. `is_predicate`: the whole of it is a test. `None`: there is no test in it.
+    pub(super) fn of(tree: &IdedExpr, is_predicate: bool) -> Result<Option<Self>, String> {
+        let mut tests = Tests::default();
+        let mut tree = tree.clone();
+        if is_predicate {
+            tests.condition(&mut tree)
+        } else {
+            tests.value(&mut tree)
+        }
+        if tests.most_nested > MOST_NESTED {
+            return Err(format!(
+                "tests are nested in tests too deeply; at most {MOST_NESTED} levels are possible"
+            ));
+        }
+        let trees = tests.trees;
+        Ok((!trees.is_empty()).then_some(Self { tree, trees }))
+    }
+}
+
+/// Makes tests known to an evaluation.
+pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), ExecutionError> {
+    type Function = Box<
+        dyn for<'b, 'v> Fn(&mut FunctionContext<'b, 'v>) -> Result<CowVal<'b, 'v>, ExecutionError>
+            + Send
+            + Sync,
+    >;
+    let function: Function = Box::new(test);
+    context.add_function(TEST, function).map_err(|error| ExecutionError::function_error(TEST, error))
+}
+
+/// Whether a failure means that a value is absent; `fact` says so of a fact by its name in the tree. What is null has
+/// no parts, no elements and no operations: it is as good as absent wherever one of them is asked for.
+pub(super) fn is_absence(error: &ExecutionError, fact: impl FnOnce(&str) -> bool) -> bool {
+    match error {
+        ExecutionError::UndeclaredReference(name) => fact(name),
+        ExecutionError::NoSuchKey(_) | ExecutionError::IndexOutOfBounds(_) => true,
+        ExecutionError::NoSuchOverload(call) => call.argument_types().iter().any(|name| name == NULL),
+        ExecutionError::UnexpectedType { got, .. } => got == NULL,
+        // `optional.none().value()`
+        ExecutionError::FunctionError { function, message } => {
+            function == "value" && message.contains("none()")
+        }
+        _ => false,
+    }
+}
+
+const NULL: &str = "null_type";
+
+fn test<'b, 'v>(call: &mut FunctionContext<'b, 'v>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let Some(CowVal::Borrowed(argument)) = call.args.first() else {
+        return Err(ExecutionError::missing_argument_or_target());
+    };
+    let argument: &'b (dyn Val + 'v) = *argument;
+    let tree: &'b Tree =
+        argument.downcast_ref::<Tree>().ok_or_else(ExecutionError::missing_argument_or_target)?;
+    let context = call.ptx;
+    let is_absent = |name: &str| context.get_variable(format!("{ABSENCE}{name}")).is_some();
+    match (Value::resolve_val(&tree.expr, context), tree.if_absent) {
+        (Err(error), if_absent) if is_absence(&error, is_absent) => Ok(if_absent.value()),
+        (Ok(value), IfAbsent::False | IfAbsent::True) if value.downcast_ref::<CelBool>().is_none() => {
+            if value.downcast_ref::<CelNull>().is_some() {
+                return Ok(tree.if_absent.value());
+            }
+            let got = value.get_type().name().to_owned();
+            Err(ExecutionError::UnexpectedType { got, want: "bool".to_owned() })
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+impl IfAbsent {
+    fn value<'b, 'v>(self) -> CowVal<'b, 'v> {
+        match self {
+            Self::False => CowVal::owned(CelBool::from(false)),
+            Self::True => CowVal::owned(CelBool::from(true)),
+            Self::Nothing => CowVal::owned(CelOptional::none()),
+        }
+    }
+}
+
+/// Finds the tests of an expression and takes them out of it.
+#[derive(Default)]
+struct Tests {
+    trees: Vec<Tree>,
+    /// In how many tests we are.
+    nested: usize,
+    most_nested: usize,
+}
+
+impl Tests {
+    /// An expression that has to be true or false.
+    fn condition(&mut self, expr: &mut IdedExpr) {
+        let is_test = is_test(expr);
+        match &mut expr.expr {
+            Expr::Literal(LiteralValue::Boolean(_)) => {}
+            Expr::Call(call) if is_connective(call) || is_choice(call) => {
+                call.args.iter_mut().for_each(|part| self.condition(part));
+            }
+            _ if is_test => self.value(expr),
+            _ => self.test(expr, IfAbsent::False),
+        }
+    }
+
+    /// An expression of which any value is wanted. The tests in it are true or false all the same.
+    fn value(&mut self, expr: &mut IdedExpr) {
+        match (&expr.expr, is_test(expr)) {
+            (Expr::Call(call), true) if call.func_name == operators::NOT_EQUALS => {
+                self.test(expr, IfAbsent::True);
+            }
+            (Expr::Comprehension(loops), true) if fold(loops) == Some(operators::LOGICAL_AND) => {
+                self.test(expr, IfAbsent::True);
+            }
+            (_, true) => self.test(expr, IfAbsent::False),
+            (_, false) => self.parts(expr),
+        }
+    }
+
+    /// Puts a call of [`TEST`] in the place of an expression.
+    fn test(&mut self, expr: &mut IdedExpr, if_absent: IfAbsent) {
+        self.nested = self.nested.saturating_add(1);
+        self.most_nested = self.most_nested.max(self.nested);
+        self.parts(expr);
+        self.nested = self.nested.saturating_sub(1);
+        self.wrap(expr, if_absent);
+    }
+
+    fn wrap(&mut self, expr: &mut IdedExpr, if_absent: IfAbsent) {
+        let argument = Expr::Ident(format!("{TREE}{}", self.trees.len()));
+        let (id, tree) = (expr.id, std::mem::take(expr));
+        self.trees.push(Tree { expr: tree, if_absent });
+        let args = vec![IdedExpr { id, expr: argument }];
+        *expr =
+            IdedExpr { id, expr: Expr::Call(CallExpr { func_name: TEST.to_owned(), target: None, args }) };
+    }
+
+    fn parts(&mut self, expr: &mut IdedExpr) {
+        match &mut expr.expr {
+            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => {}
+            Expr::Select(select) => self.value(&mut select.operand),
+            Expr::Call(call) => self.call(call),
+            Expr::List(list) => list.elements.iter_mut().for_each(|element| self.value(element)),
+            Expr::Map(map) => {
+                for entry in &mut map.entries {
+                    if let EntryExpr::MapEntry(entry) = &mut entry.expr {
+                        self.value(&mut entry.key);
+                        self.value(&mut entry.value);
+                    }
+                }
+            }
+            Expr::Comprehension(loops) => {
+                self.value(&mut loops.iter_range);
+                self.value(&mut loops.accu_init);
+                self.step(&mut loops.loop_step);
+            }
+        }
+    }
+
+    fn call(&mut self, call: &mut CallExpr) {
+        if is_connective(call) {
+            return call.args.iter_mut().for_each(|operand| self.condition(operand));
+        }
+        if let (true, [chosen, yes, no]) = (is_choice(call), call.args.as_mut_slice()) {
+            self.condition(chosen);
+            self.value(yes);
+            return self.value(no);
+        }
+        call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(|part| self.value(part));
+        // What is found in that way is an optional, in which nothing is absent.
+        if let (true, Some(operand)) = (is_optional(call), call.args.first_mut())
+            && !matches!(&operand.expr, Expr::Call(call) if is_optional(call))
+        {
+            self.wrap(operand, IfAbsent::Nothing);
+        }
+    }
+
+    /// What a macro does with each element. The parser writes `@result && x`, `@result || x`, `@result + [x]`, and
+    /// `x ? y : @result`, by which the evaluator knows the macros: the accumulator stays as it is.
+    fn step(&mut self, expr: &mut IdedExpr) {
+        let Expr::Call(call) = &mut expr.expr else { return self.value(expr) };
+        match (call.func_name.as_str(), call.args.as_mut_slice()) {
+            (operators::LOGICAL_AND | operators::LOGICAL_OR, [_, operand]) => self.condition(operand),
+            (operators::CONDITIONAL, [chosen, more, _]) => {
+                self.condition(chosen);
+                self.step(more);
+            }
+            (_, [_, addend]) => self.value(addend),
+            _ => {}
+        }
+    }
+}
+
+/// Whether this is a test by itself, and so true or false wherever it stands.
+fn is_test(expr: &IdedExpr) -> bool {
+    match &expr.expr {
+        Expr::Select(select) => select.test,
+        Expr::Comprehension(loops) => fold(loops).is_some() || counts(loops),
+        Expr::Call(call) => match (call.func_name.as_str(), call.target.is_some()) {
+            (
+                operators::EQUALS
+                | operators::NOT_EQUALS
+                | operators::LESS
+                | operators::LESS_EQUALS
+                | operators::GREATER
+                | operators::GREATER_EQUALS
+                | operators::IN
+                | MATCHES,
+                false,
+            ) => true,
+            ("startsWith" | "endsWith" | "contains" | "hasValue", true) => true,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn is_connective(call: &CallExpr) -> bool {
+    let connectives = [operators::LOGICAL_AND, operators::LOGICAL_OR, operators::LOGICAL_NOT];
+    call.target.is_none() && connectives.contains(&call.func_name.as_str())
+}
+
+fn is_choice(call: &CallExpr) -> bool {
+    call.target.is_none() && call.func_name == operators::CONDITIONAL
+}
+
+/// `x.?y` and `x[?y]`.
+fn is_optional(call: &CallExpr) -> bool {
+    [operators::OPT_SELECT, operators::OPT_INDEX].contains(&call.func_name.as_str())
+}
+
+/// The connective of `exists` and `all`.
+fn fold(loops: &ComprehensionExpr) -> Option<&'static str> {
+    match &loops.loop_step.expr {
+        Expr::Call(call) if call.func_name == operators::LOGICAL_OR => Some(operators::LOGICAL_OR),
+        Expr::Call(call) if call.func_name == operators::LOGICAL_AND => Some(operators::LOGICAL_AND),
+        _ => None,
+    }
+}
+
+/// `exists_one`, whose value is a comparison of what it has counted.
+fn counts(loops: &ComprehensionExpr) -> bool {
+    matches!(&loops.result.expr, Expr::Call(call) if call.func_name == operators::EQUALS)
+}
+
+impl Val for Tree {
+    fn get_type(&self) -> &Type {
+        Self::cel_type()
+    }
+
+    fn cel_type() -> &'static Type {
+        static TYPE: Type = Type::new_unspecified_type("@tree");
+        &TYPE
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for Tree {}
