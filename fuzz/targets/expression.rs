@@ -20,7 +20,7 @@ fn evaluate(expression: &Expression, purpose: Use) {
     for facts in [fuzz::facts(), Facts::default()] {
         let error = match purpose {
             Use::Predicate => expression.predicate(&facts).err(),
-            Use::Counter => expression.text(&facts).err(),
+            Use::Counter => expression.counter(&facts).err(),
             Use::Amount | Use::Cost => expression.amount(&facts).err(),
             Use::Maximum => expression.maximum(&facts).err(),
             Use::Life => expression.life(&facts).err(),
