@@ -7,6 +7,9 @@ use memchr::memmem;
 /// The longest boundary, in bytes. RFC 2046 allows 70.
 const LONGEST: usize = 256;
 
+/// The longest head of a part that is none but a head, in bytes.
+const LONGEST_HEAD: usize = 1024;
+
 /// Whether the content type says that the body is a form.
 pub(super) fn is_said_by(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
@@ -38,7 +41,9 @@ fn delimiter(boundary: &[u8]) -> Vec<u8> {
 pub(super) fn read(delimiter: &[u8], body: &[u8]) -> Gather {
     let mut to = Gather::default();
     let finder = memmem::Finder::new(delimiter);
-    let mut rest = finder.find(body).and_then(|at| body.get(at..)).unwrap_or_default();
+    let (outside, mut rest) = body.split_at(finder.find(body).unwrap_or(body.len()));
+    // No reader of forms takes what is outside of the parts; a server that reads no forms may.
+    to.read(outside.trim_ascii());
     while let Some(after) = rest.get(delimiter.len()..) {
         let end = finder.find(after).unwrap_or(after.len());
         let (part, next) = after.split_at(end);
@@ -60,8 +65,14 @@ fn read_part(part: &[u8], to: &mut Gather) {
     // Servers in Go take lines without a carriage return.
     let blank = [&b"\r\n\r\n"[..], b"\n\n"].into_iter();
     let blank = blank.filter_map(|blank| Some((memmem::find(part, blank)?, blank.len()))).min();
-    let Some((at, length)) = blank else { return };
+    let Some((at, length)) = blank else {
+        to.read(part.strip_prefix(b"--").unwrap_or(part).trim_ascii());
+        return;
+    };
     let (head, content) = part.split_at(at);
+    if head.len() > LONGEST_HEAD {
+        to.read(head);
+    }
     let content = content.get(length..).unwrap_or_default();
     let content = content.strip_suffix(b"\n").unwrap_or(content);
     let content = content.strip_suffix(b"\r").unwrap_or(content);
@@ -79,7 +90,8 @@ fn read_part(part: &[u8], to: &mut Gather) {
     let disposition = header("content-disposition").unwrap_or_default();
     let parameter = |name| parameter(disposition.split(';'), name);
     let name = parameter("name").or_else(|| parameter("name*")?.rsplit('\'').next()).unwrap_or_default();
-    let is_file = parameter("filename").or_else(|| parameter("filename*")).is_some();
+    let file = parameter("filename").or_else(|| parameter("filename*"));
+    let is_file = file.is_some();
     match name.trim_end_matches("[]") {
         "model" => to.model.set(content),
         "user" => to.user.set(content),
@@ -87,11 +99,28 @@ fn read_part(part: &[u8], to: &mut Gather) {
         "stream" => to.stream.set(is_true(content)),
         "n" => to.add_completions(content),
         "image" | "mask" => to.images = to.images.saturating_add(1),
+        "file" if is_text(header("content-type"), file) => to.read(content),
+        _ if is_file && is_text(header("content-type"), file) => to.read(content),
         "file" => to.add_file(u64::try_from(content.len()).unwrap_or(u64::MAX)),
         _ if is_file => to.add_file(u64::try_from(content.len()).unwrap_or(u64::MAX)),
         name if is_setting(name) => {}
         _ => to.read(content),
     }
+}
+
+/// Whether a file says that it is text, which costs more than a recording or an image.
+fn is_text(content_type: Option<&str>, file: Option<&str>) -> bool {
+    const ENDINGS: [&str; 8] = ["txt", "md", "csv", "json", "jsonl", "html", "xml", "yaml"];
+    let says = |content_type: &str| {
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        media_type.starts_with("text/")
+            || ["json", "xml", "yaml"].iter().any(|kind| media_type.ends_with(kind))
+    };
+    let ends = |file: &str| {
+        let ending = file.rsplit_once('.').map_or("", |(_, ending)| ending);
+        ENDINGS.iter().any(|text| ending.eq_ignore_ascii_case(text))
+    };
+    content_type.is_some_and(says) || file.is_some_and(ends)
 }
 
 /// What the model does not read.
@@ -168,5 +197,26 @@ mod tests {
              1024x1024\r\n--x y--",
         );
         assert_eq!((to.tally.text, to.tokens, to.model.text().as_deref()), (4, 1, Some("m")));
+    }
+
+    #[test]
+    fn what_is_outside_of_the_parts_or_beside_their_content_is_text() {
+        let part = |head: &str, content: &str| {
+            format!("--x y\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
+        };
+        let text = "a".repeat(2000);
+        let file = part("name=file; filename=a.md", &text);
+        let typed = part("name=a; filename=b\r\nContent-Type: Text/Plain; charset=utf-8", &text);
+        let model = part("name=model", "m");
+        for (body, least) in [
+            (format!("{text}{model}--x y--"), 2000),
+            (format!("{model}--x y--\r\n{text}"), 2000),
+            (format!("{}--x y--", part(&format!("name={text}"), "a")), 2000),
+            (format!("{file}{typed}--x y--"), 4000),
+        ] {
+            let read = gathered(&body).tally.text;
+            assert!((least..least + 100).contains(&read), "{read} of {least}");
+        }
+        assert_eq!(gathered(&format!("\r\n{model}--x y--\r\n")).tally.text, 0);
     }
 }
