@@ -8,6 +8,7 @@ mod edits;
 mod estimate;
 mod exclusion;
 mod generous;
+mod held;
 mod labels;
 mod nasty;
 mod properties;

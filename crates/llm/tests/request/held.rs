@@ -1,0 +1,157 @@
+//! What honest bodies of each dialect are estimated at, beside what the test itself put into them.
+
+use crate::read;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+/// Words.
+fn text(most: usize) -> impl Strategy<Value = String> {
+    (prop::sample::select(&["word ", "ä ö ü ", "# 漢 ", "a b\n"][..]), 0..most)
+        .prop_map(|(words, times)| words.repeat(times))
+}
+
+/// What a client honestly asks: nothing but what a model reads, and its settings.
+#[derive(Clone, Debug)]
+struct Talk {
+    system: String,
+    /// Of the user and the assistant in turn.
+    turns: Vec<String>,
+    /// A name, a description, and the names and descriptions of parameters.
+    tools: Vec<(String, String, Vec<(String, String)>)>,
+    max: u64,
+}
+
+fn talk() -> impl Strategy<Value = Talk> {
+    let tool = ("[a-z]{1,12}", text(30), prop::collection::vec(("[a-z]{1,12}", text(10)), 0..4));
+    let turns = prop::collection::vec(text(200), 1..8);
+    (text(100), turns, prop::collection::vec(tool, 0..4), 1u64..100_000)
+        .prop_map(|(system, turns, tools, max)| Talk { system, turns, tools, max })
+}
+
+impl Talk {
+    fn schema(parameters: &[(String, String)]) -> Value {
+        let properties: Map<_, _> = parameters
+            .iter()
+            .map(|(name, description)| (name.clone(), json!({ "description": description })))
+            .collect();
+        json!({ "type": "object", "properties": properties })
+    }
+
+    /// Each tool, as `render` writes its name, description and schema.
+    fn tools(&self, render: impl Fn(&str, &str, Value) -> Value) -> Value {
+        let tool = |(name, description, parameters): &(String, String, Vec<(String, String)>)| {
+            render(name, description, Self::schema(parameters))
+        };
+        self.tools.iter().map(tool).collect()
+    }
+
+    /// Each turn, as `render` writes its role and text.
+    fn turns(&self, assistant: &str, render: impl Fn(&str, &str) -> Value) -> Value {
+        let roles = ["user", assistant].into_iter().cycle();
+        self.turns.iter().zip(roles).map(|(text, role)| render(role, text)).collect()
+    }
+
+    /// In every dialect: the path, the body, and the tools in it.
+    fn written(&self) -> Vec<(&'static str, Value, Value)> {
+        let function = |name: &str, description: &str, schema: Value| {
+            let function = json!({ "name": name, "description": description, "parameters": schema });
+            json!({ "type": "function", "function": function })
+        };
+        let plain = |role: &str, text: &str| json!({ "role": role, "content": text });
+        let (system, max) = (&self.system, self.max);
+        let openai = self.tools(function);
+        let mut messages = vec![plain("system", system)];
+        messages.extend(self.turns("assistant", plain).as_array().cloned().unwrap_or_default());
+        let response = self.tools(|name, description, schema| {
+            json!({ "type": "function", "name": name, "description": description, "parameters": schema })
+        });
+        let anthropic = self.tools(|name, description, schema| {
+            json!({ "name": name, "description": description, "input_schema": schema })
+        });
+        let gemini = json!([{ "functionDeclarations": self.tools(|name, description, schema| {
+            json!({ "name": name, "description": description, "parameters": schema })
+        }) }]);
+        let bedrock = self.tools(|name, description, schema| {
+            let schema = json!({ "json": schema });
+            json!({ "toolSpec": { "name": name, "description": description, "inputSchema": schema } })
+        });
+        let part =
+            |role: &str, text: &str| json!({ "role": role, "content": [{ "type": "text", "text": text }] });
+        vec![
+            (
+                "/v1/chat/completions",
+                json!({ "model": "gpt-4o", "messages": messages, "tools": openai, "max_tokens": max }),
+                openai.clone(),
+            ),
+            (
+                "/v1/responses",
+                json!({ "model": "gpt-4o", "instructions": system, "input": self.turns("assistant", plain),
+                    "tools": response, "max_output_tokens": max }),
+                response,
+            ),
+            (
+                "/v1/messages",
+                json!({ "model": "claude", "system": [{ "type": "text", "text": system }],
+                    "messages": self.turns("assistant", part), "tools": anthropic, "max_tokens": max }),
+                anthropic,
+            ),
+            (
+                "/v1beta/models/g:generateContent",
+                json!({ "systemInstruction": { "parts": [{ "text": system }] },
+                    "contents": self.turns("model", |role, text| json!({ "role": role, "parts": [{ "text": text }] })),
+                    "tools": gemini, "generationConfig": { "maxOutputTokens": max } }),
+                gemini,
+            ),
+            (
+                "/model/m/converse",
+                json!({ "system": [{ "text": system }],
+                    "messages": self.turns("assistant", |role, text| json!({ "role": role, "content": [{ "text": text }] })),
+                    "toolConfig": { "tools": bedrock }, "inferenceConfig": { "maxTokens": max } }),
+                bedrock,
+            ),
+            (
+                "/v2/chat",
+                json!({ "model": "command", "messages": messages, "tools": openai, "max_tokens": max }),
+                openai.clone(),
+            ),
+            (
+                "/api/chat",
+                json!({ "model": "llama3", "messages": messages, "tools": openai, "options": { "num_predict": max } }),
+                openai,
+            ),
+        ]
+    }
+
+    /// The characters of the conversation.
+    fn characters(&self) -> u64 {
+        count(&self.system) + self.turns.iter().map(|turn| count(turn)).sum::<u64>()
+    }
+}
+
+fn count(text: &str) -> u64 {
+    text.chars().count() as u64
+}
+
+/// Of tools everything counts: their keys and every string.
+fn all(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => count(text),
+        Value::Array(items) => items.iter().map(all).sum(),
+        Value::Object(members) => members.iter().map(|(key, value)| count(key) + all(value)).sum(),
+        _ => 0,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn honest_bodies_are_held_exactly(talk in talk()) {
+        for (path, body, tools) in talk.written() {
+            let request = read(path, body.to_string());
+            let characters = talk.characters() + all(&tools);
+            let input = if characters == 0 { 0 } else { (characters / 4).max(1) };
+            prop_assert_eq!((request.input, request.output(1024)), (input, talk.max), "{} {}", path, body);
+        }
+    }
+}
