@@ -243,21 +243,20 @@ fn is_test(expr: &IdedExpr) -> bool {
     match &expr.expr {
         Expr::Select(select) => select.test,
         Expr::Comprehension(loops) => fold(loops).is_some() || counts(loops),
-        Expr::Call(call) => match (call.func_name.as_str(), call.target.is_some()) {
+        Expr::Call(call) => matches!(
+            (call.func_name.as_str(), call.target.is_some()),
             (
                 operators::EQUALS
-                | operators::NOT_EQUALS
-                | operators::LESS
-                | operators::LESS_EQUALS
-                | operators::GREATER
-                | operators::GREATER_EQUALS
-                | operators::IN
-                | MATCHES,
+                    | operators::NOT_EQUALS
+                    | operators::LESS
+                    | operators::LESS_EQUALS
+                    | operators::GREATER
+                    | operators::GREATER_EQUALS
+                    | operators::IN
+                    | MATCHES,
                 false,
-            ) => true,
-            ("startsWith" | "endsWith" | "contains" | "hasValue", true) => true,
-            _ => false,
-        },
+            ) | ("startsWith" | "endsWith" | "contains" | "hasValue", true)
+        ),
         _ => false,
     }
 }
