@@ -2,7 +2,7 @@
 
 use super::{Fact, number};
 use crate::cel::FactPath;
-use llm::request::{self, Condition, Pointed, RequestBody};
+use llm::request::{self, Pointed, RequestBody};
 use serde_json::{Map, Value};
 
 /// The name of Kuadrant's function, as the root of a fact's path; its pointer is the other part.
@@ -35,7 +35,7 @@ impl BodyFacts {
 
     /// Whether something that is not known may be in it.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.body.condition != Condition::Read
+        self.body.condition.hides_facts()
     }
 
     /// Of a body in doubt, what the path tells alone: a later part of it may say otherwise than an earlier one.
