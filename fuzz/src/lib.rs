@@ -1,5 +1,8 @@
 //! What several targets need: a request to judge, and bytes in pieces.
 
+pub mod hold;
+pub mod reading;
+
 use engine::exchange::{Event, Exchange, InForce, ReservationId};
 use expression::facts::Facts;
 use policy::model::Policy;
