@@ -32,7 +32,7 @@ fn charge(who: &str, amount: u64) -> Vec<Charge> {
 }
 
 async fn books(ledger: &dyn Ledger) -> Vec<(u64, u64)> {
-    let readings = ledger.readings(Moment::now()).await.unwrap();
+    let readings = once_it_works(async || ledger.readings(Moment::now()).await).await;
     readings.iter().map(|reading| (reading.used, reading.held)).collect()
 }
 
