@@ -5,7 +5,7 @@ use crate::case::{self, Case, Ends};
 use crate::{cost, load, report};
 use anyhow::{Context, Result};
 use e2e::envoy::Envoy;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -83,7 +83,8 @@ fn start(side: Side, ends: Ends) -> Result<Envoy> {
         ),
         Side::Weir => {
             config.plugin(|plugin| plugin["requestBody"] = json!({ "access": "Buffer", "maxBytes": MOST }));
-            config.wasm()["config"]["allow_on_headers_stop_iteration"] = true.into();
+            let plugin = config.wasm().get_mut("config").and_then(Value::as_object_mut);
+            plugin.context("no plugin")?.insert("allow_on_headers_stop_iteration".into(), true.into());
         }
     }
     let envoy = config.start(1);
@@ -135,8 +136,10 @@ fn request(size: usize) -> Vec<u8> {
     });
     let function = json!({ "name": "read_file", "description": "Reads a file.", "parameters": parameters });
     let tools = if size < 1000 { json!([]) } else { json!([{ "type": "function", "function": function }]) };
-    let mut body = json!({ "model": "gpt-4o", "max_tokens": 60, "tools": tools, "messages": [] });
-    let mut missing = size.saturating_sub(body.to_string().len());
+    let body = |messages: &[Value]| {
+        json!({ "model": "gpt-4o", "max_tokens": 60, "tools": tools, "messages": messages }).to_string()
+    };
+    let mut missing = size.saturating_sub(body(&[]).len());
     let mut messages = Vec::new();
     while missing > 0 {
         let content: String = text.chars().take(missing.saturating_sub(40).max(1)).collect();
@@ -144,6 +147,5 @@ fn request(size: usize) -> Vec<u8> {
         missing = missing.saturating_sub(message.to_string().len() + 1);
         messages.push(message);
     }
-    body["messages"] = messages.into();
-    load::with_headers(body.to_string().as_bytes())
+    load::with_headers(body(&messages).as_bytes())
 }

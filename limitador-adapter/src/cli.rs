@@ -27,7 +27,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve policies, holds and charges.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Tell every mistake in policies, without serving them.
     Check(Check),
     /// Say which limits match a request and why the others do not, what is held and what is charged.
@@ -206,13 +206,13 @@ impl Cli {
     }
 
     fn checked(self) -> Result<Self, clap::Error> {
-        match &self.command {
-            Command::Serve(Serve { storage: Err(error), .. }) => {
-                let message = format!("invalid value for '--storage <STORAGE>' (or WEIR_STORAGE): {error}");
-                Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")))
-            }
-            _ => Ok(self),
+        if let Command::Serve(serve) = &self.command
+            && let Err(error) = &serve.storage
+        {
+            let message = format!("invalid value for '--storage <STORAGE>' (or WEIR_STORAGE): {error}");
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")));
         }
+        Ok(self)
     }
 }
 

@@ -16,10 +16,12 @@ struct Talk {
     system: String,
     /// Of the user and the assistant in turn.
     turns: Vec<String>,
-    /// A name, a description, and the names and descriptions of parameters.
-    tools: Vec<(String, String, Vec<(String, String)>)>,
+    tools: Vec<Tool>,
     max: u64,
 }
+
+/// A name, a description, and the names and descriptions of parameters.
+type Tool = (String, String, Vec<(String, String)>);
 
 fn talk() -> impl Strategy<Value = Talk> {
     let tool = ("[a-z]{1,12}", text(30), prop::collection::vec(("[a-z]{1,12}", text(10)), 0..4));

@@ -26,9 +26,12 @@ pub(super) struct Bucket {
 /// Why the values of some counters are not known.
 type Doubts = Arc<[(DoubtCause, String)]>;
 
+/// Counters, with their buckets in this request.
+type Found<'p> = (&'p [Expression], Arc<[Bucket]>, Doubts);
+
 /// The buckets of a request, as far as they are known. Limits with the same counters share them.
 #[derive(Default)]
-pub(super) struct Buckets<'p>(Vec<(&'p [Expression], Arc<[Bucket]>, Doubts)>);
+pub(super) struct Buckets<'p>(Vec<Found<'p>>);
 
 impl<'p> Buckets<'p> {
     /// Those of a limit, at least one.
