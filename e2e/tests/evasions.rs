@@ -143,7 +143,7 @@ fn two_hosts_do_not_evade_a_limit_on_one_of_them() {
 fn bodies_of_up_to_16_mib_are_read_and_longer_ones_pass() {
     let by_model = json!({ "limits": { "model": {
         "when": [{ "predicate": "llm.model == 'gpt-4o'" }],
-        "rates": [{ "limit": 1, "window": "1h", "unit": "requests" }],
+        "rates": [{ "limit": 2, "window": "1h", "unit": "requests" }],
     } } });
     let world = World::build().config(MANIFEST).policy(&policy("llm", by_model)).start();
     let alice = jwt::token(&json!({ "userid": "alice" }));
@@ -154,7 +154,7 @@ fn bodies_of_up_to_16_mib_are_read_and_longer_ones_pass() {
     };
     let ask = |padding: usize| world.send(&Request::chat(5).token(&alice).body(body(padding))).status;
     assert_eq!(ask(3 << 20), 200);
+    // What is longer than is read passes, and counts: its model may be the limit's.
+    assert_eq!(ask(17 << 20), 200);
     assert_eq!(ask(15 << 20), 429);
-    let longer = ask(17 << 20);
-    assert!([200, 429].contains(&longer), "{longer}");
 }

@@ -13,10 +13,13 @@ use std::io::Write as _;
 const MOST: usize = 100_000;
 
 fn world() -> World {
-    let limits = json!({
+    with_limits(json!({
         "small": { "when": [{ "predicate": "llm.model == 'small'" }], "rates": [{ "limit": 1000, "window": "1h" }] },
         "users": { "rates": [{ "limit": 1_000_000_000, "window": "1h" }] }
-    });
+    }))
+}
+
+fn with_limits(limits: serde_json::Value) -> World {
     World::build().policy(&policy("llm", json!({ "limits": limits }))).reading_bodies(MOST).start()
 }
 
@@ -70,7 +73,8 @@ fn a_compressed_body_that_has_to_ask_for_usage_goes_on_plain() {
 
 #[test]
 fn bodies_made_to_hurt_are_counted_and_passed_on_as_they_came() {
-    let world = world();
+    // A limit on a model would apply to them: nobody knows that they name another one.
+    let world = with_limits(json!({ "users": { "rates": [{ "limit": 1_000_000_000, "window": "1h" }] } }));
     let bomb = gzip(&[b"{\"messages\":\"".to_vec(), vec![b'x'; 300 << 20]].concat());
     let deep = [b"{\"messages\":".to_vec(), vec![b'['; 50_000]].concat();
     let long = format!(r#"{{"model":"m","stream":true,"messages":"{}"}}"#, "x".repeat(2 * MOST)).into_bytes();
