@@ -25,6 +25,8 @@ fn its_holds_end(storage: &str) {
     world.upstream.on("quick", Answer::used(3));
     let alice = Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })));
     assert_eq!(world.send(&alice.clone().answered_by("quick")).status, 200);
+    // The next requests may meet the other worker, which does not wait for what this one has to tell.
+    world.adapter.wait_for_bucket("tokens", "tokens", "alice", 3, 0);
     let slow = alice.answered_by("slow");
     let open = [world.open(&slow), world.open(&slow)];
     world.upstream.wait_for_calls(3);
