@@ -22,13 +22,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// How much of a body is decoded, as in the configurations that are shipped.
+const MAX_BODY: usize = 16 << 20;
+
 /// The answer, for people.
 pub async fn explain(question: Question) -> Result<String, Unexplained> {
     let policies: Vec<Policy> =
         question.collected.policies.iter().map(|good| (*good.policy).clone()).collect();
     let reads_bodies = question.reads_bodies || policies.iter().any(|policy| !policy.needs_body.is_empty());
     let access = match reads_bodies {
-        true => BodyAccess::Buffer(question.request.body.len().max(1)),
+        true => BodyAccess::Buffer(question.request.body.len().max(MAX_BODY)),
         false => BodyAccess::None,
     };
     let plan = Arc::new(Plan::new(policies.clone()).with_body(access));
@@ -130,7 +133,10 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
         let name = format!("{}/{}", policy.namespace, policy.name);
         line(told, format!("\n{name}"));
         for limit in &policy.limits {
-            let texts = limits.remove(&(name.clone(), limit.name.clone())).unwrap_or_default();
+            let texts = limits.remove(&(name.clone(), limit.name.clone()));
+            // Only rates of what the provider counts are left out of a request that applies.
+            let texts =
+                texts.unwrap_or_else(|| vec!["applies, and holds nothing: the call uses no tokens".into()]);
             line(told, format!("  {}: {}", limit.name, texts.join("\n    ")));
         }
     }

@@ -23,6 +23,9 @@ use string::{Escape, Token};
 /// How many containers that matter may be open at once. The deepest place that anybody names is 9 deep.
 const DEEPEST: usize = 24;
 
+/// The longest number or literal that is read without a copy.
+const SHORT_SCALAR: usize = 24;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scanner<P> {
     state: State,
@@ -211,8 +214,15 @@ impl<P: Place> Scanner<P> {
             b'{' | b'[' => self.begin_container(*first == b'[', wants, to),
             b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
-            b'#' | b'\'' | b'/' if self.depth > 0 => self.broken(to),
+            b'#' | b'\'' | b'/' => self.broken(to),
             _ if matches!(wants, Wants::Scalar | Wants::Anything | Wants::Count) => {
+                if self.depth > 0
+                    && let Some((scalar, rest)) = short_scalar(bytes)
+                {
+                    to.scalar(self.place, Some(scalar));
+                    self.after_value();
+                    return rest;
+                }
                 self.token.clear();
                 self.state = State::Scalar;
                 return bytes;
@@ -387,6 +397,7 @@ impl<P: Place> Scanner<P> {
                     self.here.index = self.here.index.saturating_add(1);
                     self.place = to.element(self.here.place, self.here.index);
                     self.state = State::Value;
+                    bytes = self.value(rest, to);
                 }
                 b',' => {
                     self.state = State::Key;
@@ -401,13 +412,7 @@ impl<P: Place> Scanner<P> {
     }
 
     fn scalar<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
-        let over = |b: &u8| {
-            matches!(
-                b,
-                b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'{' | b'[' | b'\'' | b'/' | b'#'
-            )
-        };
-        let end = bytes.iter().position(over).unwrap_or(bytes.len());
+        let end = bytes.iter().position(|byte| ends_scalar(*byte)).unwrap_or(bytes.len());
         let (piece, rest) = bytes.split_at(end);
         self.token.push(piece);
         if !rest.is_empty() {
@@ -459,6 +464,19 @@ impl<P: Place> Scanner<P> {
         to.malformed();
         self.state = State::Broken;
     }
+}
+
+fn ends_scalar(byte: u8) -> bool {
+    matches!(
+        byte,
+        b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'{' | b'[' | b'\'' | b'/' | b'#'
+    )
+}
+
+/// A number or literal that is complete and short, and what follows.
+fn short_scalar(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().take(SHORT_SCALAR).position(|byte| ends_scalar(*byte))?;
+    bytes.split_at_checked(end)
 }
 
 /// A key without escape sequences, its colon right behind it, and what follows.

@@ -12,6 +12,21 @@ fn read(content_type: &str, body: &[u8]) -> Reading {
     in_pieces(&head, body, 1500)
 }
 
+/// A scanner that does not move on keeps its worker for good.
+#[test]
+fn whatever_stands_where_comes_to_an_end() {
+    const BYTES: &[u8] = b"{}[]\"'/#,:1a \n\\";
+    for content_type in ["", "application/json", "text/event-stream", "application/x-ndjson"] {
+        for begun in ["", "{}", "[{\"choices\":", "data: {}"] {
+            for number in 0..BYTES.len().pow(3) {
+                let behind = (0..3u32).map(|place| BYTES[number / BYTES.len().pow(place) % BYTES.len()]);
+                let body: Vec<u8> = begun.bytes().chain(behind).collect();
+                assert_eq!(read(content_type, &body).usage, None, "{:?}", String::from_utf8_lossy(&body));
+            }
+        }
+    }
+}
+
 #[test]
 fn parts_without_an_end_do_not_hide_the_usage_after_them() {
     let parts = [

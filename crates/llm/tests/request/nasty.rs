@@ -27,6 +27,23 @@ fn depth_costs_nothing() {
     }
 }
 
+/// A scanner that does not move on keeps its worker for good.
+#[test]
+fn whatever_stands_where_comes_to_an_end() {
+    const BYTES: &[u8] = b"{}[]\"'/#,:1a \n\\";
+    for begun in ["", "{}", "[", "{\"messages\":", "{\"x\":[1"] {
+        for number in 0..BYTES.len().pow(4) {
+            let behind = (0..4u32).map(|place| BYTES[number / BYTES.len().pow(place) % BYTES.len()]);
+            let body: Vec<u8> = begun.bytes().chain(behind).collect();
+            let read = read(CHAT, &body);
+            assert!(!read.condition.hides_facts() || read.input > 0, "{:?}", String::from_utf8_lossy(&body));
+        }
+    }
+    for body in ["{\"model\":\"m\"}/", "{\"model\":\"m\"}'", "[]#", "[1]/* { */{\"model\":\"m\"}"] {
+        assert!(read(CHAT, body).condition.hides_facts(), "{body}");
+    }
+}
+
 /// How many bytes stand in long runs of base64.
 fn base64(body: &[u8]) -> usize {
     let runs = body.split(|byte| !byte.is_ascii_alphanumeric() && !b"+/=".contains(byte));
