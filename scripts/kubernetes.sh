@@ -19,7 +19,7 @@ need_kubernetes() {
   need_definitions "$cache/gateway-api-$gateway_api_pin" "sigs.k8s.io/gateway-api@v$gateway_api_pin" \
     config/crd/standard/gateway.networking.k8s.io_{gatewayclasses,gateways,httproutes}.yaml
   need_definitions "$cache/envoy-gateway-$envoy_gateway_pin" "github.com/envoyproxy/gateway@v$envoy_gateway_pin" \
-    charts/gateway-helm/crds/generated/gateway.envoyproxy.io_{envoyextensionpolicies,envoypatchpolicies,envoyproxies,securitypolicies}.yaml
+    charts/gateway-helm/crds/generated/gateway.envoyproxy.io_{clienttrafficpolicies,envoyextensionpolicies,envoypatchpolicies,envoyproxies,securitypolicies}.yaml
   need_definitions "$cache/istio-$istio_pin" "istio.io/api@v$istio_pin" kubernetes/customresourcedefinitions.gen.yaml
   need_definitions "$cache/prometheus-operator-$prometheus_operator_pin" \
     "github.com/prometheus-operator/prometheus-operator@v$prometheus_operator_pin" \

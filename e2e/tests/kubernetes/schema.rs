@@ -137,6 +137,19 @@ fn bad() -> Vec<(Value, &'static str)> {
         (with("/prices", json!([price, price])), "two prices are for the same model"),
         (
             json!({ "targetRef": target, "limits": { "free": {
+                "reservation": { "maxShare": "20%" },
+                "rates": [{ "limit": 1, "window": "1h", "unit": "requests" }],
+            } } }),
+            "reservation.maxShare needs a rate of tokens",
+        ),
+        (
+            json!({ "targetRef": target, "limits": { "free": {
+                "reservation": { "maxShare": "0%" }, "rates": [{ "limit": 1, "window": "1h" }],
+            } } }),
+            "must be above 0% and at most 100%",
+        ),
+        (
+            json!({ "targetRef": target, "limits": { "free": {
                 "outputCap": "Inject", "rates": [{ "limit": 1, "window": "1h", "unit": "requests" }],
             } } }),
             "outputCap needs a rate of tokens",
