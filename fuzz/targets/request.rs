@@ -11,8 +11,15 @@ fuzz_target!(|bytes: &[u8]| {
     let body = parts.next().unwrap_or_default();
     for encoding in ["gzip", "deflate", "br", "zstd"] {
         let (content_type, extent) = ("multipart/form-data; boundary=x", Extent::Whole);
-        let wire =
-            Wire { path: &path, content_type, content_encoding: encoding, body, extent, most: 1 << 16 };
+        let wire = Wire {
+            method: "",
+            path: &path,
+            content_type,
+            content_encoding: encoding,
+            body,
+            extent,
+            most: 1 << 16,
+        };
         let read = wire.read().body;
         assert!(
             !read.condition.hides_facts()
