@@ -1,4 +1,4 @@
-# docker build --target filter -t weir/filter .              the module alone, as Istio's WasmPlugin wants it
+# docker build --target filter -t weir/filter .              the module alone
 # docker build --target adapter -t weir/limitador-adapter .  the adapter, which serves the module, too
 FROM rust:1.95-bookworm AS build
 RUN rustup target add wasm32-unknown-unknown
