@@ -33,10 +33,12 @@ pub enum Filter {
 pub struct Case {
     pub name: &'static str,
     pub filter: Filter,
+    /// Weir's module is the one that `BENCH_BEFORE` names.
+    pub before: bool,
 }
 
-const fn case(name: &'static str, filter: Filter) -> Case {
-    Case { name, filter }
+pub const fn case(name: &'static str, filter: Filter) -> Case {
+    Case { name, filter, before: false }
 }
 
 /// With the identity in a header.
@@ -71,6 +73,17 @@ pub struct Ends {
 }
 
 impl Case {
+    /// The case itself and, for Weir where `BENCH_BEFORE` names another module, its twin with that one.
+    pub fn with_before(self) -> impl Iterator<Item = Case> {
+        let twin = matches!(self.filter, Filter::Weir { .. }) && before().is_some();
+        std::iter::once(self).chain(twin.then_some(Case { before: true, ..self }))
+    }
+
+    /// Its name in the table.
+    pub fn title(&self) -> String {
+        if self.before { format!("{}, the module before", self.name) } else { self.name.into() }
+    }
+
     /// Envoy's whole configuration.
     pub fn config(&self, ends: Ends) -> Result<Config> {
         let mut config = Config::read("bench/envoy.yaml");
@@ -100,7 +113,7 @@ impl Case {
                 Some(artefacts::root().join("dist/bench/empty_filter.wasm"))
             }
             Filter::Floor => Some(artefacts::root().join("dist/bench/floor_filter.wasm")),
-            Filter::Weir { .. } => Some(artefacts::wasm()),
+            Filter::Weir { .. } => before().filter(|_| self.before).or_else(|| Some(artefacts::wasm())),
         }
     }
 
@@ -158,6 +171,11 @@ impl Case {
             },
         })
     }
+}
+
+/// The module to compare with.
+fn before() -> Option<PathBuf> {
+    std::env::var_os("BENCH_BEFORE").map(PathBuf::from)
 }
 
 const ROUTE: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config\

@@ -1,7 +1,7 @@
 //! A thousand policies and five hundred routes of a cluster: the plan's size, what taking it costs a VM, memory, and what a
 //! request costs beside what it costs with one policy and one route. On a real API server, if there is one already.
 
-use crate::case::{Case, Ends, weir};
+use crate::case::{self, Case, Ends, weir};
 use crate::{cost, load, report};
 use anyhow::{Context, Result};
 use e2e::adapter::Adapter;
@@ -20,7 +20,7 @@ const MEASURED: Duration = Duration::from_secs(2);
 /// Beside the worker's, Envoy's main thread has a VM.
 const MACHINES: u32 = 2;
 
-const CASE: Case = Case { name: NAME, filter: weir("llm") };
+const CASE: Case = case::case(NAME, weir("llm"));
 
 /// What is measured of one size of the cluster; times in microseconds, memory in bytes.
 struct Size {

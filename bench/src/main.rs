@@ -58,12 +58,13 @@ fn main() -> Result<()> {
 /// What a request costs, by what stands in Envoy.
 fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str) -> bool) -> Result<String> {
     let cases = CASES.iter().filter(|case| case.filter == case::Filter::None || is_wanted(case.name));
-    let mut running = cases.map(|case| start(*case, ends)).collect::<Result<Vec<_>>>()?;
+    let cases = cases.flat_map(|case| case.with_before());
+    let mut running = cases.map(|case| start(case, ends)).collect::<Result<Vec<_>>>()?;
     for round in 0..count {
         eprintln!("round {} of {count}", round + 1);
         for one in &mut running {
-            let measured =
-                measure(one, adapter).with_context(|| format!("{}\n{}", one.case.name, one.envoy.log()))?;
+            let measured = measure(one, adapter)
+                .with_context(|| format!("{}\n{}", one.case.title(), one.envoy.log()))?;
             one.rounds.push(measured);
         }
     }
@@ -78,9 +79,9 @@ fn start(case: Case, ends: Ends) -> Result<Running> {
     let config = case.config(ends)?;
     let begin = Instant::now();
     let envoy = config.start(1);
-    e2e::wait::until(case.name, || load::once(envoy.address()).ok().filter(|head| case.is_ready(head)));
+    e2e::wait::until(&case.title(), || load::once(envoy.address()).ok().filter(|head| case.is_ready(head)));
     let ready = begin.elapsed();
-    eprintln!("{}: ready after {} ms", case.name, ready.as_millis());
+    eprintln!("{}: ready after {} ms", case.title(), ready.as_millis());
     Ok(Running { case, envoy, ready, rounds: Vec::new() })
 }
 

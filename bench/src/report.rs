@@ -77,7 +77,7 @@ pub fn render(rows: &[Row], rounds: usize, adapter_memory: u64) -> String {
         let _ = writeln!(
             text,
             "| {} | {:.0} | {:.0} ({:.0}) | {:.0} | {:.0} | {:.0} | {:.0} | {} | {module} | {} |",
-            row.case.name,
+            row.case.title(),
             m.throughput,
             m.envoy_cpu,
             m.envoy_cpu_fixed,
@@ -113,7 +113,9 @@ fn targets(rows: &[Row], text: &mut String) {
         ("eight limits / one limit", weir("eight"), weir("one"), 1.3),
     ];
     text.push_str("| Envoy's CPU time above Envoy alone | ratio | wanted | |\n|---|---|---|---|\n");
-    let of = |filter| rows.iter().find(|row| row.case.filter == filter).map(|row| above(rows, row));
+    let of = |filter| {
+        rows.iter().find(|row| row.case.filter == filter && !row.case.before).map(|row| above(rows, row))
+    };
     for (name, mine, theirs, most) in ratios {
         if let (Some(mine), Some(theirs)) = (of(mine), of(theirs)) {
             let ratio = mine / theirs;

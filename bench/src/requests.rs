@@ -1,7 +1,7 @@
 //! What a request costs whose body is read: Weir with `requestBody.access: Buffer`, beside Envoy with its own buffer
 //! filter, which keeps the body and does nothing with it, and beside Envoy alone, which passes it on in pieces.
 
-use crate::case::{self, Case, Ends};
+use crate::case::{self, Ends};
 use crate::{cost, load, report};
 use anyhow::{Context, Result};
 use e2e::envoy::Envoy;
@@ -68,7 +68,7 @@ pub fn run(count: usize, is_wanted: impl Fn(&str) -> bool, keeps: bool, ends: En
 
 fn start(side: Side, ends: Ends) -> Result<Envoy> {
     let filter = if side == Side::Weir { case::weir("one") } else { case::Filter::None };
-    let mut config = Case { name: NAME, filter }.config(ends)?;
+    let mut config = case::case(NAME, filter).config(ends)?;
     match side {
         Side::Alone => {}
         Side::Buffer => config.filters().insert(

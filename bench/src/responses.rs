@@ -6,7 +6,7 @@ mod bodies;
 mod client;
 mod table;
 
-use crate::case::{self, Case, Ends};
+use crate::case::{self, Ends};
 use crate::cost;
 use anyhow::{Context, Result};
 use bodies::{Body, Stage};
@@ -117,7 +117,7 @@ fn start(side: Side, adapter: &Adapter, stage: &Arc<Stage>) -> Result<Running> {
         Side::Told => case::Filter::Told,
         Side::Weir | Side::Asking => case::weir("one"),
     };
-    let case = Case { name: "responses", filter };
+    let case = case::case("responses", filter);
     let mut config = case.config(Ends { upstream: stage.address, adapter: adapter.grpc() })?;
     if side == Side::Asking {
         config.plugin(|plugin| plugin["requestBody"] = json!({ "access": "Buffer" }));
