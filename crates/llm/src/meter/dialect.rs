@@ -87,10 +87,6 @@ pub(super) enum Node {
     // What a document says about itself.
     Type,
     Error,
-    /// Bedrock's document around another one, in `chunk` frames.
-    Wrapper,
-    /// The base64 of the document inside.
-    Bytes,
 }
 
 impl Place for Node {
@@ -100,7 +96,6 @@ impl Place for Node {
             Node::Count(_) | Node::Own(_) | Node::OtherUnit | Node::Pointed(_) | Node::Type | Node::Error => {
                 Wants::Scalar
             }
-            Node::Bytes => Wants::Text,
             Node::Arguments => Wants::TextOrLength,
             Node::Usage
             | Node::UsageMetadata
@@ -114,14 +109,13 @@ impl Place for Node {
             | Node::Groq
             | Node::Embeddings
             | Node::Statistics
-            | Node::Wrapper
             | Node::Way(_) => Wants::Object,
             _ => Wants::Strings,
         }
     }
 
     fn only_counts(self) -> bool {
-        self != Node::Bytes
+        true
     }
 }
 
@@ -138,7 +132,6 @@ impl Node {
                 counts(self, key)
             }
             Node::Tokens | Node::BilledUnits | Node::InputDetails | Node::OutputDetails => part(self, key),
-            Node::Wrapper => one(key, b"bytes", Node::Bytes),
             Node::Groq => one(key, b"usage", Node::Usage),
             Node::Embeddings => one(key, b"statistics", Node::Statistics),
             Node::Statistics => one(key, b"token_count", Node::Own(Field::Predicted)),

@@ -2,10 +2,10 @@
 //! holds another document in base64 (Bedrock's `chunk`) is unpacked on the way. Lengths are checked, checksums are
 //! not: whoever can forge a frame can forge its checksum.
 
-use super::Scanner;
+use super::base64::Base64;
 use super::dialect::Node;
 use super::report::{Cause, Report};
-use crate::json::Reader;
+use crate::json::{Place, Reader, Scanner, Wants};
 
 /// Total length, length of the headers, checksum of both.
 const PRELUDE: usize = 12;
@@ -19,6 +19,9 @@ const KEPT_HEADERS: usize = 1024;
 /// How much of a payload is unpacked at once.
 const PIECE: usize = 4096;
 
+/// Reads the documents of a body.
+type Documents = Scanner<Node>;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frames {
     state: State,
@@ -27,8 +30,12 @@ pub(super) struct Frames {
     payload: u64,
     /// The prelude, or the headers.
     kept: Vec<u8>,
-    /// Reads the documents inside payloads.
-    inner: Scanner,
+    /// The payload is an envelope.
+    enveloped: bool,
+    envelope: Scanner<Envelope>,
+    base64: Base64,
+    /// What is unpacked at once.
+    unpacked: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +51,7 @@ enum State {
 }
 
 impl Frames {
-    pub(super) fn feed(&mut self, mut bytes: &[u8], scanner: &mut Scanner, to: &mut Report) {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], documents: &mut Documents, to: &mut Report) {
         while !bytes.is_empty() && self.state != State::Broken {
             if self.state == State::Prelude && self.kept.is_empty() {
                 self.left = PRELUDE as u64;
@@ -55,10 +62,10 @@ impl Frames {
             bytes = rest;
             match self.state {
                 State::Prelude | State::Headers => self.keep(piece),
-                State::Payload => self.unpack(piece, scanner, to),
+                State::Payload => self.payload(piece, documents, to),
                 State::Trailer | State::Broken => {}
             }
-            while self.left == 0 && self.advance(scanner, to) {}
+            while self.left == 0 && self.advance(documents, to) {}
         }
         if self.state == State::Broken {
             to.unread(bytes);
@@ -71,7 +78,7 @@ impl Frames {
     }
 
     /// The current part is complete: what comes next. False: the next frame.
-    fn advance(&mut self, scanner: &mut Scanner, to: &mut Report) -> bool {
+    fn advance(&mut self, documents: &mut Documents, to: &mut Report) -> bool {
         let (state, left) = match self.state {
             State::Prelude => match lengths(&self.kept) {
                 Some((headers, payload)) => {
@@ -87,17 +94,15 @@ impl Frames {
             State::Headers => {
                 let kind = Kind::of(&self.kept);
                 to.ended_in_error |= kind == Kind::Failure;
-                scanner.expect(match kind {
-                    Kind::Event => Node::Root,
-                    Kind::Chunk => Node::Wrapper,
-                    // What it says was not generated.
-                    Kind::Failure => Node::Other,
-                });
+                self.enveloped = kind == Kind::Chunk;
+                // What a failure says was not generated.
+                documents.expect(if kind == Kind::Failure { Node::Other } else { Node::Root });
                 (State::Payload, self.payload)
             }
             State::Payload => {
-                scanner.end(to);
-                self.inner.end(to);
+                let Self { envelope, base64, unpacked, .. } = self;
+                envelope.end(&mut Unpack { base64, unpacked, documents, to });
+                documents.end(to);
                 (State::Trailer, TRAILER)
             }
             State::Trailer | State::Broken => (State::Prelude, 0),
@@ -113,14 +118,77 @@ impl Frames {
         self.kept.extend(piece.iter().take(room));
     }
 
-    fn unpack(&mut self, piece: &[u8], scanner: &mut Scanner, to: &mut Report) {
-        scanner.feed(piece, to);
-        if !to.packed.is_empty() {
-            let mut packed = std::mem::take(&mut to.packed);
-            self.inner.feed(&packed, to);
-            packed.clear();
-            to.packed = packed;
+    fn payload(&mut self, piece: &[u8], documents: &mut Documents, to: &mut Report) {
+        if !self.enveloped {
+            return documents.feed(piece, to);
         }
+        let Self { envelope, base64, unpacked, .. } = self;
+        envelope.feed(piece, &mut Unpack { base64, unpacked, documents, to });
+    }
+}
+
+/// A place in the document around another one that `chunk` frames hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Envelope {
+    #[default]
+    Document,
+    /// The other document, in base64.
+    Bytes,
+    /// What nobody generated, such as padding.
+    Other,
+}
+
+impl Place for Envelope {
+    fn wants(self) -> Wants {
+        match self {
+            Envelope::Document => Wants::Object,
+            Envelope::Bytes => Wants::Text,
+            Envelope::Other => Wants::Nothing,
+        }
+    }
+
+    fn only_counts(self) -> bool {
+        false
+    }
+}
+
+/// Hands the document inside an envelope on, as it is unpacked.
+struct Unpack<'a> {
+    base64: &'a mut Base64,
+    unpacked: &'a mut Vec<u8>,
+    documents: &'a mut Documents,
+    to: &'a mut Report,
+}
+
+impl Reader for Unpack<'_> {
+    type Place = Envelope;
+
+    fn child(&mut self, parent: Envelope, key: &[u8]) -> Envelope {
+        if parent == Envelope::Document && key == b"bytes" { Envelope::Bytes } else { Envelope::Other }
+    }
+
+    fn open_text(&mut self, _: Envelope) {
+        *self.base64 = Base64::default();
+    }
+
+    fn text(&mut self, place: Envelope, piece: &[u8]) {
+        if place == Envelope::Bytes {
+            self.base64.feed(piece, self.unpacked);
+            self.documents.feed(self.unpacked, self.to);
+            self.unpacked.clear();
+        }
+    }
+
+    fn characters(&mut self, _: Envelope, _: u64) {}
+    fn scalar(&mut self, _: Envelope, _: Option<&[u8]>) {}
+    fn word(&mut self, _: Envelope, _: Option<&[u8]>) {}
+
+    fn unread(&mut self, bytes: &[u8]) {
+        self.to.unread(bytes);
+    }
+
+    fn malformed(&mut self) {
+        self.to.malformed();
     }
 }
 

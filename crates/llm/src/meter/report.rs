@@ -2,7 +2,6 @@
 //! place that a dialect names; it decides what stays.
 
 use super::Usage;
-use super::base64::Base64;
 use super::dialect::Node;
 use super::pointed::{Found, Pointers};
 use super::raw::Raw;
@@ -73,9 +72,6 @@ pub(super) struct Report {
     /// The status says that nothing was generated.
     pub(super) failed: bool,
     pub(super) cause: Option<Cause>,
-    /// What the open document holds of another one, in base64, until somebody reads it.
-    pub(super) packed: Vec<u8>,
-    base64: Base64,
     reported: Option<(Source, Tally)>,
     /// Delivered characters, up to the open document.
     delivered: u64,
@@ -206,14 +202,11 @@ impl Reader for Report {
 
     fn child(&mut self, parent: Node, key: &[u8]) -> Node {
         let node = match &self.looking_for {
-            Some(pointers) if parent != Node::Wrapper => return pointers.child(parent, key),
+            Some(pointers) => return pointers.child(parent, key),
             _ => parent.child(key, self.events),
         };
         if node.is_report() {
             self.open = Tally::default();
-        }
-        if node == Node::Bytes {
-            self.base64 = Base64::default();
         }
         node
     }
@@ -304,10 +297,7 @@ impl Reader for Report {
     }
 
     fn text(&mut self, node: Node, piece: &[u8]) {
-        match node {
-            Node::Bytes => self.base64.feed(piece, &mut self.packed),
-            _ => self.characters(node, characters(piece)),
-        }
+        self.characters(node, characters(piece));
     }
 
     fn characters(&mut self, node: Node, characters: u64) {

@@ -98,3 +98,29 @@ fn frames_that_lie_about_their_length_are_told() {
     body.extend(encode_frame([].into_iter(), format!("{{{USAGE}}}").as_bytes()));
     assert_eq!(read(frames, &body).usage.map(|usage| usage.input), Some(5));
 }
+
+/// What stands around a document in base64 is read in its own place, however it is cut into pieces.
+#[test]
+fn damage_around_an_unpacked_document_reads_the_same_in_any_pieces() {
+    const DOCUMENT: &str = "eyJ0eXBlIjoibWVzc2FnZV9kZWx0YSIsInVzYWdlIjp7ImlucHV0X3Rva2VucyI6NSwib3V0cHV0X3Rva2VucyI6NX0sImRlbHRhIjp7InRleHQiOiJhYmNkZWZnaCJ9fQ==";
+    let junk = "no document, but text that nobody can read as one";
+    let payloads = [
+        format!(r#"{{"bytes":"{DOCUMENT}"}} {junk}"#),
+        format!(r#"{junk}{{"bytes":"{DOCUMENT}"}}"#),
+        format!("{junk}\n{{\"bytes\":\"{DOCUMENT}\"}}\n{junk}{{\"bytes\":\"{DOCUMENT}\"}}"),
+        format!(r#"{{"bytes":"{DOCUMENT}","p":'{junk}'}}"#),
+        format!(r#"{{"p":"{}","bytes":"{DOCUMENT}","p":"{}"}}"#, "p".repeat(400), "p".repeat(400)),
+        format!(r#"{{"bytes":"{}"}}"#, DOCUMENT.replace('=', "").repeat(2)),
+    ];
+    let content_type = "application/vnd.amazon.eventstream".to_owned();
+    let head = ResponseHead { content_type, ..ResponseHead::default() };
+    for payload in payloads {
+        let headers = [(":event-type", "chunk"), (":message-type", "event")];
+        let body = encode_frame(headers.into_iter(), payload.as_bytes()).repeat(2);
+        let whole = in_pieces(&head, &body, usize::MAX);
+        assert_eq!(whole.usage.map(|usage| usage.total), Some(10), "{payload}");
+        for size in 1..body.len() {
+            assert_eq!(in_pieces(&head, &body, size), whole, "pieces of {size}: {payload}");
+        }
+    }
+}
