@@ -162,25 +162,28 @@ fn a_stream_given_twice_is_refused_where_it_is_asked_for_its_usage() {
 }
 
 #[test]
-fn a_maximum_given_twice_holds_the_largest_and_is_refused_where_it_is_needed() {
+fn a_maximum_given_twice_is_refused_where_a_limit_depends_on_it() {
     let buffer = BodyAccess::Buffer(1 << 20);
     let of = |maxima: &str| format!(r#"{{{maxima},"model":"m","messages":[{{"content":"hi"}}]}}"#);
     let limits = json!({"l": {"rates": tokens()}});
     let capped = json!({"l": {"rates": tokens(), "outputCap": "Inject"}});
     let named = json!({"l": {"when": [{"predicate": "llm.maxOutput < 100"}], "rates": tokens()}});
+    let fixed = json!({"l": {"reservation": {"amount": "7"}, "rates": tokens()}});
     for (maxima, held) in [
-        (r#""max_tokens":5,"max_tokens":9000"#, 9001),
-        (r#""max_tokens":9000,"max_tokens":5"#, 9001),
-        (r#""max_tokens":5,"MAX_TOKENS":9000"#, 9001),
-        (r#""max_tokens":5,"max_toKens":9000"#, 9001),
-        (r#""max_tokens":5,"max_tokens":null"#, 1025),
-        (r#""max_tokens":5,"max_tokens":-1"#, 1025),
-        (r#""max_tokens":5,"max_tokens":"9000""#, 9001),
-        (r#""MAX_TOKENS":5"#, 1025),
+        (r#""max_tokens":5,"max_tokens":9000"#, Err(400)),
+        (r#""max_tokens":9000,"max_tokens":5"#, Err(400)),
+        (r#""max_tokens":5,"MAX_TOKENS":9000"#, Err(400)),
+        (r#""max_tokens":5,"max_toKens":9000"#, Err(400)),
+        (r#""max_tokens":5,"max_tokens":null"#, Err(400)),
+        (r#""max_tokens":5,"max_tokens":-1"#, Err(400)),
+        (r#""max_tokens":5,"max_tokens":"9000""#, Err(400)),
+        (r#""MAX_TOKENS":5"#, Ok(vec![1025])),
+        (r#""MAX_TOKENS":9000"#, Ok(vec![9001])),
     ] {
+        assert_eq!(outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, &of(maxima)), held, "{maxima}");
         assert_eq!(
-            outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, &of(maxima)),
-            Ok(vec![held]),
+            outcome(plan(&fixed, &json!({}), buffer), "POST", CHAT, &of(maxima)),
+            Ok(vec![7]),
             "{maxima}"
         );
         assert_eq!(

@@ -148,6 +148,8 @@ pub struct Conflicts {
     pub stream: bool,
     /// The client's own maximum of output.
     pub max_output: bool,
+    /// The same, given once, under a key whose case only some servers ignore.
+    pub max_output_case: bool,
 }
 
 impl Conflicts {
@@ -158,6 +160,7 @@ impl Conflicts {
             model: self.model && other.model,
             stream: self.stream && other.stream,
             max_output: self.max_output && other.max_output,
+            max_output_case: self.max_output_case && other.max_output_case,
         }
     }
 
@@ -168,6 +171,7 @@ impl Conflicts {
             model: self.model || other.model,
             stream: self.stream || other.stream,
             max_output: self.max_output || other.max_output,
+            max_output_case: self.max_output_case || other.max_output_case,
         }
     }
 
@@ -176,7 +180,9 @@ impl Conflicts {
         match self {
             Conflicts { model: true, .. } => Some("model"),
             Conflicts { stream: true, .. } => Some("stream"),
-            Conflicts { max_output: true, .. } => Some("maximum of output tokens"),
+            Conflicts { max_output: true, .. } | Conflicts { max_output_case: true, .. } => {
+                Some("maximum of output tokens")
+            }
             _ => None,
         }
     }

@@ -106,10 +106,15 @@ impl Maxima {
     /// One that it heeds is given twice, with values that differ.
     pub(super) fn conflict(&self, route: &Route) -> bool {
         let conflicts = |given: &Given| {
-            let exact = given.first.flatten();
-            given.differs || given.variant.is_some_and(|variant| variant != exact)
+            let both = given.first.zip(given.variant);
+            given.differs || both.is_some_and(|(exact, variant)| exact != variant)
         };
         self.heeded(route).any(conflicts)
+    }
+
+    /// One that it heeds is given under a key in another case only.
+    pub(super) fn only_in_another_case(&self, route: &Route) -> bool {
+        self.heeded(route).any(|given| given.first.is_none() && given.variant.flatten().is_some())
     }
 
     /// A maximum is given, and beside it that there is none: which of them the server takes is not for us to know.

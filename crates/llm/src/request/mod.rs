@@ -340,6 +340,7 @@ fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
         model: route.model.is_none() && (model || alias),
         stream: route.stream.is_none() && stream || options,
         max_output: gathered.maxima.conflict(route),
+        max_output_case: gathered.maxima.only_in_another_case(route),
     }
 }
 

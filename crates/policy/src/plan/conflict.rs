@@ -7,7 +7,8 @@ use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, POINTED};
 use llm::request::Conflicts;
 
-const ALL: Conflicts = Conflicts { model: true, stream: true, max_output: true };
+const ALL: Conflicts = Conflicts { model: true, stream: true, max_output: true, max_output_case: true };
+const OUTPUT: Conflicts = Conflicts { model: false, stream: false, max_output: true, max_output_case: true };
 
 /// What the body of this request gives twice.
 pub(super) fn of(facts: &Facts) -> Conflicts {
@@ -36,10 +37,19 @@ pub(super) fn matters<'e>(
     let own = Conflicts {
         model: limit.rates.iter().any(|rate| rate.unit == Unit::Usd && rate.cost.is_none()),
         stream: asks && facts.read_body().is_some_and(llm::request::edit::may_ask_for_usage),
-        max_output: limit.caps_output,
+        max_output: limit.caps_output || limit.amount.is_none() && units().any(holds_output),
+        max_output_case: limit.caps_output,
     };
     let named = when.into_iter().chain(limit.expressions()).map(named);
     named.fold(own, Conflicts::or).and(conflicts)
+}
+
+/// Whether the estimate of a response's length is part of what is held.
+fn holds_output(unit: Unit) -> bool {
+    match unit {
+        Unit::Tokens | Unit::OutputTokens | Unit::Usd => true,
+        Unit::InputTokens | Unit::Requests | Unit::Concurrency => false,
+    }
 }
 
 fn named(expression: &Expression) -> Conflicts {
@@ -52,7 +62,7 @@ fn named_by(path: &FactPath) -> Conflicts {
         ["llm"] => ALL,
         ["llm", "model"] => Conflicts { model: true, ..Conflicts::default() },
         ["llm", "stream"] => Conflicts { stream: true, ..Conflicts::default() },
-        ["llm", "maxOutput"] => Conflicts { max_output: true, ..Conflicts::default() },
+        ["llm", "maxOutput"] => OUTPUT,
         [root, pointer] if *root == POINTED => pointed(pointer),
         _ => Conflicts::default(),
     }
@@ -64,9 +74,7 @@ fn pointed(pointer: &str) -> Conflicts {
         "" => ALL,
         "/model" | "/modelid" => Conflicts { model: true, ..Conflicts::default() },
         "/stream" => Conflicts { stream: true, ..Conflicts::default() },
-        _ => Conflicts {
-            max_output: pointer.contains("max") || pointer.contains("predict"),
-            ..Conflicts::default()
-        },
+        _ if pointer.contains("max") || pointer.contains("predict") => OUTPUT,
+        _ => Conflicts::default(),
     }
 }
