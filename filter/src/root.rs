@@ -84,7 +84,8 @@ impl Configured {
         self.shared.show_memory();
         let bodies =
             self.shared.bodies.are_watched().then(|| self.shared.now().saturating_add(bodies::INTERVAL));
-        self.shared.wake_at([commits, plan, stream, bodies].into_iter().flatten().min());
+        let memory = self.shared.memory_due();
+        self.shared.wake_at([commits, plan, stream, bodies, memory].into_iter().flatten().min());
         self.leave();
     }
 
@@ -201,7 +202,7 @@ impl Configured {
     fn count(&self, answer: Answer) {
         self.shared.metrics.add(metrics::COMMITS_RETRIED, answer.retried as u64);
         self.shared.metrics.add(metrics::COMMITS_DROPPED, answer.dropped as u64);
-        self.shared.show_memory();
+        self.shared.show_memory_soon();
     }
 
     fn ask_for_plan(&mut self) {

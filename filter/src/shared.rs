@@ -33,8 +33,8 @@ const OUTBOX_SHARE: usize = 12;
 /// Between a settlement and the Commit that tells it, in milliseconds. With this pause a busy worker sends a
 /// thousand calls a second at most, whatever it serves.
 const GATHERING: u64 = 1;
-/// After a request that leaves nothing to do, how long the gauge of the memory may be wrong, in milliseconds.
-const SHOWING: u64 = 1000;
+/// How old the gauge of the memory may be, in milliseconds. A call of the host for each request would cost too much.
+const SHOWING: u64 = 100;
 
 /// See the module.
 pub struct Shared {
@@ -61,8 +61,8 @@ pub struct Shared {
     in_force: RefCell<InForce>,
     prefix: Arc<str>,
     reservations: Cell<u64>,
-    /// What this VM adds to the gauge.
-    memory_shown: Cell<u64>,
+    /// What this VM adds to the gauge, and since when.
+    memory_shown: Cell<(u64, u64)>,
     clock: Clock,
     /// When `on_tick` is called next.
     awake_at: Cell<Option<u64>>,
@@ -132,17 +132,28 @@ impl Shared {
         ReservationId { prefix: self.prefix.clone(), number }
     }
 
-    /// Shows how much memory is in use, in a gauge that all workers add to.
+    /// Shows how much memory is in use, in a gauge that all workers add to, if it is time to.
     pub fn show_memory(&self) {
-        let used = self.memory_in_use();
-        let before = self.memory_shown.replace(used);
-        self.metrics.change(metrics::MEMORY, used, before);
+        let now = self.now();
+        if self.memory_due().is_some_and(|due| due <= now) {
+            let used = self.memory_in_use();
+            let (before, _) = self.memory_shown.replace((used, now));
+            self.metrics.change(metrics::MEMORY, used, before);
+        }
     }
 
-    /// Shows it soon, if nothing else has `on_tick` called.
+    /// When the gauge of the memory has to change.
+    pub fn memory_due(&self) -> Option<u64> {
+        let (shown, at) = self.memory_shown.get();
+        (self.memory_in_use() != shown).then_some(at.saturating_add(SHOWING))
+    }
+
+    /// Shows the memory soon, if nothing else has `on_tick` called.
     pub fn show_memory_soon(&self) {
-        if self.awake_at.get().is_none() && self.memory_in_use() != self.memory_shown.get() {
-            self.wake_by(self.now().saturating_add(SHOWING));
+        if self.awake_at.get().is_none()
+            && let Some(due) = self.memory_due()
+        {
+            self.wake_by(due);
         }
     }
 

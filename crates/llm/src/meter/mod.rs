@@ -100,6 +100,9 @@ impl ResponseHead {
     /// Forgets what is too long to be a content type or an encoding.
     pub fn shorten(&mut self) {
         for text in [&mut self.content_type, &mut self.content_encoding] {
+            if text.len() <= LONGEST_TYPE {
+                continue;
+            }
             let end = (0..=LONGEST_TYPE).rev().find(|at| text.is_char_boundary(*at));
             text.truncate(end.unwrap_or_default());
             text.shrink_to_fit();

@@ -31,9 +31,11 @@ impl Route {
 
     fn known(method: Option<&str>, path: &str, has_body: bool) -> Self {
         let route = Self::that_generates(path);
-        let generates = route.operation.is_some_and(Operation::uses_tokens);
+        // What generates is so whatever else the path may be, if the method does not tell.
+        if method.is_none() && route.operation.is_some_and(Operation::uses_tokens) {
+            return route;
+        }
         match tokenless::find(method, path, has_body) {
-            Some(_) if method.is_none() && generates => route,
             Some((dialect, operation)) => Self { dialect, operation: Some(operation), ..route },
             // In doubt it is none of those that use no tokens: the body tells what it is.
             None if route.operation.is_some_and(|operation| !operation.uses_tokens()) => Self::default(),
@@ -126,7 +128,10 @@ fn by_name(last: &str, before: &[&str]) -> Route {
     let name = |segment: &str| segment.to_ascii_lowercase();
     let (last, parent) = (name(last), name(before.last().copied().unwrap_or_default()));
     // Behind what generates text there is no embedding.
-    let generates = before.iter().any(|segment| GENERATING.contains(&name(segment).as_str()));
+    let generates = || {
+        let is_one = |segment: &&str| GENERATING.iter().any(|name| name.eq_ignore_ascii_case(segment));
+        before.iter().any(is_one)
+    };
     let mut route = match (parent.as_str(), last.as_str()) {
         ("images", "generations" | "edits" | "variations") => Route::new(Dialect::OpenAi, Operation::Image),
         ("audio", "transcriptions" | "translations" | "speech") => {
@@ -139,9 +144,9 @@ fn by_name(last: &str, before: &[&str]) -> Route {
         ("v1" | "v2", "chat") => Route::new(Dialect::Cohere, Operation::Chat),
         ("v1", "generate" | "summarize") => Route::new(Dialect::Cohere, Operation::Completion),
         ("v1" | "v2", "embed") => Route::new(Dialect::Cohere, Operation::Embedding),
-        (_, "rerank") if !generates => Route::new(Dialect::Cohere, Operation::Rerank),
+        (_, "rerank") if !generates() => Route::new(Dialect::Cohere, Operation::Rerank),
         (_, "completions") => Route::new(Dialect::OpenAi, Operation::Completion),
-        (_, "embeddings") if !generates => Route::new(Dialect::OpenAi, Operation::Embedding),
+        (_, "embeddings") if !generates() => Route::new(Dialect::OpenAi, Operation::Embedding),
         (_, "responses") => Route::new(Dialect::OpenAi, Operation::Response),
         (_, "messages") if !before.contains(&"threads") => Route::new(Dialect::Anthropic, Operation::Message),
         (_, "complete") => Route::new(Dialect::Anthropic, Operation::Completion),

@@ -87,6 +87,10 @@ fn combined(
             *values = vec![NULL.to_owned()];
         }
     }
+    // Nearly always.
+    if values.iter().all(|values| values.len() == 1) {
+        return vec![bucket(counters, values.into_iter().flatten())];
+    }
     let mut combinations: Vec<Vec<String>> = vec![Vec::new()];
     for values in values {
         let with = |value: &String| {
@@ -98,7 +102,7 @@ fn combined(
     combinations.into_iter().map(|values| bucket(counters, values)).collect()
 }
 
-fn bucket(counters: &[Expression], values: Vec<String>) -> Bucket {
+fn bucket(counters: &[Expression], values: impl IntoIterator<Item = String>) -> Bucket {
     let mut entries = Entries::default();
     let counters = counters.iter().zip(values).map(|(counter, value)| {
         entries.push(counter.source(), &value);
