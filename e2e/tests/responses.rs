@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-#[path = "../../crates/llm/tests/meter/frames.rs"]
+#[path = "../../crates/llm/tests/response/frames.rs"]
 #[allow(dead_code)] // The core's tests make frames of their own, too.
 mod frames;
 

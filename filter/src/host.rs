@@ -3,7 +3,7 @@
 
 use engine::exchange::RequestEdit;
 use engine::refusal::Denial;
-use llm::meter::ResponseHead;
+use llm::response::ResponseHead;
 use protocol::call::CallFailure;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType, Status};

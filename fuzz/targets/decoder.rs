@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use llm::meter::{Cause, Meter, Reading, ResponseHead};
 use llm::request::{self, Extent, Label};
+use llm::response::{Cause, Meter, Reading, ResponseHead};
 use std::borrow::Cow;
 
 const MOST: usize = 1 << 16;

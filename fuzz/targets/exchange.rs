@@ -4,7 +4,7 @@
 use engine::exchange::{Effect, Event};
 use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
-use llm::meter::ResponseHead;
+use llm::response::ResponseHead;
 use protocol::call::{self, CallFailure};
 
 #[derive(Debug, Default)]

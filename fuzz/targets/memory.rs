@@ -5,7 +5,7 @@ use engine::exchange::{Event, Exchange};
 use fuzz::Pieces;
 use libfuzzer_sys::fuzz_target;
 use llm::memory::MemoryBudget;
-use llm::meter::ResponseHead;
+use llm::response::ResponseHead;
 use protocol::call::{self, CallFailure};
 
 /// The encodings of responses.

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use llm::memory::MemoryBudget;
-use llm::meter::{Cause, Found, Meter, Pointers, Reading, ResponseHead};
+use llm::response::{Cause, Found, Meter, Pointers, Reading, ResponseHead};
 use std::sync::Arc;
 
 fuzz_target!(|input: &[u8]| {

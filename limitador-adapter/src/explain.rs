@@ -12,7 +12,7 @@ use engine::count::{Count, UsageSource};
 use engine::exchange::{self, Effect, Event, Exchange, InForce as Plans, ReservationId};
 use engine::outbox::{Outbox, Route};
 use expression::facts::Facts;
-use llm::meter::ResponseHead;
+use llm::response::ResponseHead;
 use policy::model::{FailureMode, Policy, Rate, Unit, Window};
 use policy::plan::{BodyAccess, Doubt, DoubtCause, Failure, Judgement, Miss, Plan};
 use prost::Message as _;

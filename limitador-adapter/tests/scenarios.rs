@@ -22,7 +22,7 @@ use limitador_adapter::memory::MemoryLedger;
 use limitador_adapter::metrics::Metrics;
 use limitador_adapter::moment::Moment;
 use limitador_adapter::redis::RedisLedger;
-use llm::meter::ResponseHead;
+use llm::response::ResponseHead;
 use policy::model::{FailureMode, Policy};
 use policy::plan::BodyAccess;
 use policy::plan::Plan;

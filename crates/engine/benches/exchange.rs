@@ -9,7 +9,7 @@ use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use expression::facts::{Facts, Need};
 use expression::identity;
 use expression::identity::Encoding;
-use llm::meter::ResponseHead;
+use llm::response::ResponseHead;
 use policy::model::Policy;
 use policy::plan::Plan;
 use prost::Message;

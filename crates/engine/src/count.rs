@@ -1,7 +1,7 @@
 //! What is counted, and under which name.
 
 use expression::identity::IdentityError;
-use llm::meter::Cause;
+use llm::response::Cause;
 pub use policy::plan::DoubtCause;
 use policy::plan::{Doubt, Failure, Hold};
 use protocol::call::CallFailure;

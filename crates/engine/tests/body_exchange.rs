@@ -6,7 +6,7 @@ use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use engine::outbox::{Outbox, Route};
 use engine::refusal::Denial;
 use expression::facts::Facts;
-use llm::meter::ResponseHead;
+use llm::response::ResponseHead;
 use policy::model::Policy;
 use policy::plan::BodyAccess;
 use policy::plan::Plan;

@@ -6,7 +6,7 @@ use engine::count::{Count, UsageSource};
 use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use engine::outbox::{Outbox, Route};
 use expression::facts::Facts;
-use llm::meter::{Cause, ResponseHead};
+use llm::response::{Cause, ResponseHead};
 use policy::model::{FailureMode, Policy};
 use policy::plan::BodyAccess;
 use policy::plan::Plan;
@@ -241,7 +241,7 @@ fn an_output_that_is_no_count_costs_what_was_delivered() {
     assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":-5"#), [20 + 3, 1]);
     assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":1e308"#), [20 + 3, 1]);
     assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":-5,"total_tokens":50"#), [50, 1]);
-    assert_eq!(answer(r#""prompt_tokens":-20,"completion_tokens":5"#), [5, 1]);
+    assert_eq!(answer(r#""prompt_tokens":-20,"completion_tokens":5"#), [100 + 5, 1]);
     assert_eq!(answer(r#""total_tokens":-50"#), [100 + 3, 1]);
 }
 

@@ -6,7 +6,7 @@ use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
 use expression::facts::Facts;
 use expression::identity::{self, Encoding, IdentityError};
 use llm::memory::MemoryBudget;
-use llm::meter::ResponseHead;
+use llm::response::ResponseHead;
 use policy::model::Policy;
 use policy::plan::BodyAccess;
 use policy::plan::Plan;

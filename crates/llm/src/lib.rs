@@ -4,8 +4,8 @@
 
 mod json;
 pub mod memory;
-pub mod meter;
 pub mod request;
+pub mod response;
 pub mod spelling;
 
 pub use json::tree;

@@ -4,9 +4,9 @@
 use super::Effect;
 use crate::count::Count;
 use expression::facts::Facts;
-use llm::meter::Cause;
 use llm::request::edit::{self, Unchangeable, UsageRequest};
 use llm::request::{Condition, Extent, Reading, Wire};
+use llm::response::Cause;
 use std::borrow::Cow;
 
 /// Another body to send on, and the headers that go with it.

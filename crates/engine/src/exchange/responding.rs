@@ -5,8 +5,8 @@ use super::{Effect, InForce};
 use crate::count::{Count, MemoryUse, UsageSource};
 use expression::facts::Answer;
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::meter::{CHARACTERS_PER_TOKEN, Cause, Meter, Reading, ResponseHead, Usage};
 use llm::request::UsageChunkFilter;
+use llm::response::{CHARACTERS_PER_TOKEN, Cause, Meter, Reading, ResponseHead, Usage};
 
 #[derive(Debug)]
 pub(super) struct Responding {
@@ -97,9 +97,15 @@ impl Responding {
         let read = matches!(reading.broken, None | Some(Cause::Mislabeled));
         let whole = finished && !reading.ended_in_error && read;
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
+        let uses_tokens = succeeded && !reservation.tokenless;
+        let is_only_error = reading.ended_in_error && reading.delivered == 0;
         let mut effects = match usage {
-            Some(usage) => reservation.charge(answer(usage), UsageSource::Reported),
-            None if succeeded && !reservation.tokenless => {
+            Some(usage) => {
+                let completed = uses_tokens && !(is_only_error && usage.total == 0);
+                let usage = if completed { reading.completed(usage, reservation.input()) } else { usage };
+                reservation.charge(answer(usage), UsageSource::Reported)
+            }
+            None if uses_tokens && !is_only_error => {
                 let mut delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
                 if reservation.background {
                     // What is made later is read for nothing, so it costs what was held for it.

@@ -4,7 +4,7 @@ use super::reservation::Reservation;
 use super::{Effect, InForce};
 use crate::count::{Count, UsageSource};
 use expression::facts::{Answer, Facts};
-use llm::meter::{Pointers, Usage};
+use llm::response::{Pointers, Usage};
 use policy::model::{OnMissing, Unit};
 use policy::plan::{Hold, Part};
 use std::sync::Arc;

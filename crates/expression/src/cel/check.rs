@@ -6,7 +6,7 @@ use super::syntax::too_deep;
 use super::{FactPath, Phase};
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
-use llm::meter::pointer_mistake;
+use llm::response::pointer_mistake;
 use std::collections::BTreeSet;
 
 /// Of the tree that is evaluated recursively, with a frame of up to two kilobytes for each level.

@@ -17,8 +17,8 @@ use crate::cel::FactPath;
 use crate::identity::{self, IdentityError};
 use crate::order;
 use body::BodyFacts;
-use llm::meter::Usage;
 use llm::request::{self, Dialect, RequestBody, Route};
+use llm::response::Usage;
 use llm::spelling;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -329,6 +329,7 @@ impl Facts {
     pub fn uses_no_tokens(&self, bodiless: bool) -> bool {
         let method = self.fetched_header(":method");
         self.path().is_some_and(|path| request::uses_no_tokens(method, path, !bodiless))
+            && self.read_body().is_none_or(|body| !body.operation.uses_tokens())
     }
 
     /// `:authority` as it came, if it was fetched.

@@ -4,8 +4,8 @@
 
 use super::lenient::{self, reads_as_text};
 use super::{Extent, length, unicode};
-use crate::meter::Cause;
-use crate::meter::decode::{Budget, Decoder, Sink};
+use crate::response::Cause;
+use crate::response::decode::{Budget, Decoder, Sink};
 use std::borrow::Cow;
 
 /// How many encodings around each other are taken off. Nobody needs more than one.

@@ -5,7 +5,7 @@
 use super::maximum::{self, FieldPath, Target};
 use super::members::{Members, members};
 use super::{Condition, Dialect, Operation, RequestBody};
-use crate::meter::count;
+use crate::response::count;
 use std::ops::Range;
 
 const INCLUDE_USAGE: FieldPath = &[&["stream_options"], &["include_usage"]];

@@ -11,7 +11,7 @@ use super::place::{KeyIs, Media, Place, SessionSource, Sign};
 use super::seen::Seen;
 use super::tally::Tally;
 use crate::json::{Counted, Reader, characters};
-use crate::meter::count;
+use crate::response::count;
 use files::Part;
 
 /// The longest tag, in characters: there are types of more than 40.

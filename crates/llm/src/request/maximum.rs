@@ -179,6 +179,7 @@ pub(super) fn field(target: Target<'_>) -> Option<FieldPath> {
         (Dialect::Anthropic, Operation::Message)
         | (Dialect::OpenAi, Operation::Completion)
         | (Dialect::Cohere, Operation::Chat | Operation::Completion) => &[&["max_tokens"]],
+        (Dialect::Gemini, Operation::Response) => &[&["generation_config"], &["max_output_tokens"]],
         (Dialect::Gemini, Operation::Chat) => {
             &[&["generationConfig", "generation_config"], &["maxOutputTokens", "max_output_tokens"]]
         }

@@ -35,7 +35,7 @@ pub use reading::{Reading, Wire, read};
 pub use route::{Route, uses_no_tokens};
 pub use usage_chunk::{ChunkEdit, UsageChunkFilter};
 
-use crate::meter::CHARACTERS_PER_TOKEN;
+use crate::response::CHARACTERS_PER_TOKEN;
 use gather::Gather;
 use maximum::Shape;
 use seen::Seen;
@@ -361,6 +361,8 @@ fn by_shape(route: &Route, seen: Seen) -> (Dialect, Operation) {
     };
     match (route.dialect, route.operation) {
         (Dialect::Unknown, None) => (dialect, operation),
+        // OpenAI keeps a conversation under the path at which Mistral answers in one.
+        (path, Some(Operation::Manage)) if seen.inputs => (path, Operation::Chat),
         // The vendors' own bodies: all that matters of them is whether they are a conversation.
         (path, None) => {
             let operation = if operation == Operation::Message { Operation::Chat } else { operation };

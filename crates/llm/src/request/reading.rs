@@ -5,7 +5,7 @@ use super::gather::Gather;
 use super::{Condition, Decoded, Extent, Label, RequestBody, Route};
 use super::{conclude, decode, form, length, lenient, unicode};
 use crate::json::Scanner;
-use crate::meter::{CHARACTERS_PER_TOKEN, Cause};
+use crate::response::{CHARACTERS_PER_TOKEN, Cause};
 use std::borrow::Cow;
 
 /// A body as it came over the wire, and what came with it.

@@ -2,8 +2,8 @@
 
 use crate::CHAT;
 use crate::corpus::corpus;
-use llm::meter::Cause;
 use llm::request::{self, Extent, Label, edit};
+use llm::response::Cause;
 use serde_json::json;
 use std::io::Write as _;
 

@@ -1,6 +1,6 @@
 //! Money: prices by model, and what tokens cost. All amounts are whole micro-USD, so nothing is lost in fractions.
 
-use llm::meter::Usage;
+use llm::response::Usage;
 
 /// Micro-USD in a USD, and tokens in the unit of a price.
 const MILLION: u128 = 1_000_000;

@@ -10,7 +10,7 @@ use super::{
 use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
 use expression::cel::{Expression, Phase, Use};
 use limits::limits;
-use llm::meter::UsagePointers;
+use llm::response::UsagePointers;
 use std::sync::Arc;
 
 /// And how plain `limits` stand to a more specific policy's. Kuadrant calls its own implicit defaults.

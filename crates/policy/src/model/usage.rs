@@ -1,7 +1,7 @@
 //! A policy's `usage`: how responses are read, and what is charged where they report nothing.
 
 use crate::document::{Fields, Node, Object, Reported};
-use llm::meter::{COUNTS, UsagePointers, pointer_mistake};
+use llm::response::{COUNTS, UsagePointers, pointer_mistake};
 use std::sync::Arc;
 
 /// `usage`.

@@ -1,7 +1,7 @@
 //! How many tokens a request is expected to use.
 
 use expression::facts::Facts;
-use llm::meter::Usage;
+use llm::response::Usage;
 
 /// What a request is expected to use, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use crate::model::{Limit, Policy};
 use expression::cel::Expression;
 use expression::facts::{self, Facts, Need};
 use expression::order;
-use llm::meter::Pointers;
+use llm::response::Pointers;
 use std::sync::Arc;
 
 /// What is asked for to read a body, and to send another one on.

@@ -1,0 +1,165 @@
+//! The decoded body: which format it is, and who reads it.
+
+use super::Scanner;
+use super::decode::Sink;
+use super::frames::Frames;
+use super::pointed::{Found, Pointers};
+use super::report::{Cause, Report, Results, Source};
+use super::sse::EventStream;
+use super::tally::{Field, Tally, count};
+use super::{Reading, ResponseHead};
+use crate::json::Reader;
+use std::sync::Arc;
+
+#[derive(Debug, Default)]
+pub(super) struct Body {
+    framing: Framing,
+    content: Content,
+    scanner: Scanner,
+    report: Report,
+}
+
+/// What the content type says, where that decides more than the first byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Content {
+    #[default]
+    Other,
+    ServerSentEvents,
+    Frames,
+}
+
+/// How documents are packed into the body.
+#[derive(Debug, Default)]
+enum Framing {
+    /// Not known yet: nothing but white space has come.
+    #[default]
+    Unknown,
+    /// One document, or several in a row or in an array.
+    Documents,
+    ServerSentEvents(EventStream),
+    Frames(Box<Frames>),
+    /// Nothing that we read.
+    Foreign,
+}
+
+impl Body {
+    pub(super) fn new(head: &ResponseHead) -> Self {
+        let mut body = Self { content: Content::of(&head.content_type), ..Self::default() };
+        body.report.failed = head.status >= 400;
+        body.report.raw.media_type = is_media(&head.content_type);
+        body.headers(&head.usage_headers);
+        body
+    }
+
+    pub(super) fn look_for(&mut self, pointers: Arc<Pointers>) {
+        self.report.look_for(pointers);
+    }
+
+    pub(super) fn found(&self) -> Found {
+        self.report.found()
+    }
+
+    pub(super) fn broken(&mut self, cause: Cause) {
+        self.report.broken(cause);
+    }
+
+    /// Bytes that cannot be decoded.
+    pub(super) fn undecoded(&mut self, bytes: &[u8]) {
+        self.report.raw.undecoded(bytes.len());
+    }
+
+    /// Nothing more comes.
+    pub(super) fn finish(&mut self) {
+        let in_frame = matches!(&self.framing, Framing::Frames(frames) if frames.is_open());
+        if in_frame || self.scanner.is_open() {
+            self.report.broken(Cause::Truncated);
+        }
+    }
+
+    /// What has been read so far.
+    pub(super) fn reading(&self) -> Reading {
+        Reading {
+            usage: self.report.usage(),
+            only_total: self.report.tells_only_total(),
+            other_unit: self.report.is_of_other_unit(),
+            delivered: self.report.delivered(),
+            uncovered: self.report.uncovered(),
+            ended_in_error: self.report.ended_in_error,
+            broken: self.report.cause,
+        }
+    }
+
+    /// Bedrock tells the usage of a call that does not stream in headers; its input excludes caches.
+    fn headers(&mut self, headers: &[(String, String)]) {
+        let mut tally = Tally::default();
+        for (name, value) in headers {
+            let field =
+                match name.strip_prefix("x-amzn-bedrock-").and_then(|n| n.strip_suffix("-token-count")) {
+                    Some("input") => Field::FreshInput,
+                    Some("output") => Field::Output,
+                    Some("cache-read-input") => Field::CacheRead,
+                    Some("cache-write-input") => Field::CacheWrite,
+                    _ => continue,
+                };
+            match count(value.trim().as_bytes()) {
+                Some(value) => tally.set(field, value),
+                None => self.report.broken(Cause::Count),
+            }
+        }
+        self.report.take(Source::Headers, &tally, Results::One);
+    }
+
+    /// Looks at the first byte that is no white space and no part of a byte order mark. Where it begins a JSON
+    /// document that is what follows, whatever the content type: an error on a stream, mostly.
+    fn detect<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf);
+        let at = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
+        let (_, bytes) = bytes.split_at(at);
+        self.framing = match (bytes.first(), self.content) {
+            (None, _) => Framing::Unknown,
+            (Some(b'{' | b'[' | b'"'), _) => Framing::Documents,
+            // The first byte of a frame's length, which would have to be 16 MB to be anything else.
+            (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
+            (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
+                Framing::ServerSentEvents(EventStream::default())
+            }
+            _ => Framing::Foreign,
+        };
+        self.report.events = matches!(self.framing, Framing::ServerSentEvents(_) | Framing::Frames(_));
+        bytes
+    }
+}
+
+impl Sink for Body {
+    fn take(&mut self, bytes: &[u8]) {
+        let bytes = match self.framing {
+            Framing::Unknown => self.detect(bytes),
+            _ => bytes,
+        };
+        match &mut self.framing {
+            Framing::Documents => self.scanner.feed(bytes, &mut self.report),
+            Framing::ServerSentEvents(events) => events.feed(bytes, &mut self.scanner, &mut self.report),
+            Framing::Frames(frames) => frames.feed(bytes, &mut self.scanner, &mut self.report),
+            Framing::Foreign => self.report.unread(bytes),
+            Framing::Unknown => {}
+        }
+    }
+}
+
+fn is_media(content_type: &str) -> bool {
+    let kind = content_type.split('/').next().unwrap_or_default().trim();
+    ["audio", "image", "video"].iter().any(|known| kind.eq_ignore_ascii_case(known))
+}
+
+impl Content {
+    pub(super) fn of(header: &str) -> Self {
+        let media_type = header.split(';').next().unwrap_or_default().trim();
+        if media_type.eq_ignore_ascii_case("text/event-stream") {
+            Content::ServerSentEvents
+        } else if media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
+            Content::Frames
+        } else {
+            Content::Other
+        }
+    }
+}

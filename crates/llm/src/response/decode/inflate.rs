@@ -1,0 +1,228 @@
+//! `gzip` (any number of members) and `deflate` (with zlib's header, or bare, as some servers send it).
+
+use super::leased;
+use super::{Budget, Sink};
+use crate::memory::{Lease, MemoryBudget};
+use crate::response::report::Cause;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+
+/// How far back a match may reach; the output wraps around in it.
+const WINDOW: usize = 32 << 10;
+
+pub(crate) struct Inflate {
+    part: Part,
+    core: DecompressorOxide,
+    window: [u8; WINDOW],
+    at: usize,
+    wrapper: Wrapper,
+    /// A member has been read.
+    later: bool,
+    // Last: it outlives what it allows.
+    _lease: Lease,
+}
+
+/// What is around the compressed data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrapper {
+    /// A header, and a checksum and a length at the end of each of any number of members.
+    Gzip,
+    /// A header and a checksum.
+    Zlib,
+    None,
+}
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// The ten bytes that every gzip header has, and its flags once they have come.
+    Fixed {
+        read: u8,
+        flags: u8,
+    },
+    /// The length of the extra field, low byte first.
+    ExtraLength {
+        read: u8,
+        length: u32,
+        flags: u8,
+    },
+    Extra {
+        left: u32,
+        flags: u8,
+    },
+    /// A file name or comment, up to a zero.
+    Text {
+        flags: u8,
+    },
+    HeaderChecksum {
+        left: u8,
+    },
+    /// The first byte of zlib's header, or of bare data.
+    Zlib,
+    /// The second one, which tells.
+    ZlibCheck {
+        first: u8,
+    },
+    Body,
+    Trailer {
+        left: u8,
+    },
+    /// After the last member.
+    End,
+}
+
+const EXTRA: u8 = 4;
+const NAME: u8 = 8;
+const COMMENT: u8 = 16;
+const CHECKSUM: u8 = 2;
+
+impl Inflate {
+    pub(crate) fn gzip(memory: &MemoryBudget) -> Option<Box<Self>> {
+        Self::new(Part::Fixed { read: 0, flags: 0 }, Wrapper::Gzip, memory)
+    }
+
+    pub(crate) fn deflate(memory: &MemoryBudget) -> Option<Box<Self>> {
+        Self::new(Part::Zlib, Wrapper::Zlib, memory)
+    }
+
+    /// All that it will ever need, whatever comes.
+    fn new(part: Part, wrapper: Wrapper, memory: &MemoryBudget) -> Option<Box<Self>> {
+        let lease = leased::lease(size_of::<Self>(), memory)?;
+        let core = DecompressorOxide::new();
+        let window = [0; WINDOW];
+        Some(Box::new(Self { part, core, window, at: 0, wrapper, later: false, _lease: lease }))
+    }
+
+    pub(crate) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        budget: &mut Budget,
+        to: &mut impl Sink,
+    ) -> Result<(), Cause> {
+        while let Some((first, rest)) = bytes.split_first() {
+            match self.part {
+                Part::Body => bytes = self.body(bytes, budget, to)?,
+                // Some servers pad gzip; anything else is not what it says.
+                Part::End if self.wrapper == Wrapper::Gzip => return Ok(()),
+                Part::End => return Err(Cause::Corrupt),
+                _ => {
+                    self.around(*first, budget, to)?;
+                    bytes = rest;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self.part, Part::End | Part::Fixed { read: 0, .. } | Part::Trailer { .. } | Part::Zlib)
+    }
+
+    fn body<'a>(
+        &mut self,
+        mut bytes: &'a [u8],
+        budget: &mut Budget,
+        to: &mut impl Sink,
+    ) -> Result<&'a [u8], Cause> {
+        loop {
+            let (status, read, written) =
+                decompress(&mut self.core, bytes, &mut self.window, self.at, TINFL_FLAG_HAS_MORE_INPUT);
+            bytes = bytes.get(read..).unwrap_or_default();
+            let end = self.at.saturating_add(written);
+            budget.decoded(written)?;
+            to.take(self.window.get(self.at..end).unwrap_or_default());
+            self.at = if end >= WINDOW { 0 } else { end };
+            match status {
+                TINFLStatus::Done => {
+                    self.later = true;
+                    self.part = match self.wrapper {
+                        Wrapper::Gzip => Part::Trailer { left: 8 },
+                        Wrapper::Zlib => Part::Trailer { left: 4 },
+                        Wrapper::None => Part::End,
+                    };
+                    return Ok(bytes);
+                }
+                TINFLStatus::NeedsMoreInput => return Ok(bytes),
+                TINFLStatus::HasMoreOutput => {}
+                _ => return Err(Cause::Corrupt),
+            }
+        }
+    }
+
+    /// A byte of a header or trailer.
+    fn around(&mut self, byte: u8, budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
+        self.part = match self.part {
+            Part::Fixed { read, flags } => self.fixed(byte, read, flags)?,
+            Part::ExtraLength { read: 0, flags, .. } => {
+                Part::ExtraLength { read: 1, length: u32::from(byte), flags }
+            }
+            Part::ExtraLength { length, flags, .. } => match length | u32::from(byte) << 8 {
+                0 => header(flags),
+                left => Part::Extra { left, flags },
+            },
+            Part::Extra { left: 0 | 1, flags } => header(flags),
+            Part::Extra { left, flags } => Part::Extra { left: left.saturating_sub(1), flags },
+            Part::Text { flags } if byte == 0 => header(flags),
+            Part::HeaderChecksum { left: 0 | 1 } => Part::Body,
+            Part::HeaderChecksum { left } => Part::HeaderChecksum { left: left.saturating_sub(1) },
+            Part::Zlib if byte & 0x0f == 8 && byte >> 4 <= 7 => Part::ZlibCheck { first: byte },
+            Part::Zlib => return self.bare(&[byte], budget, to),
+            Part::ZlibCheck { first } => {
+                let header = u16::from_be_bytes([first, byte]);
+                if header.checked_rem(31) != Some(0) {
+                    return self.bare(&[first, byte], budget, to);
+                }
+                Part::Body
+            }
+            Part::Trailer { left: 0 | 1 } if self.wrapper == Wrapper::Gzip => {
+                Part::Fixed { read: 0, flags: 0 }
+            }
+            Part::Trailer { left: 0 | 1 } => Part::End,
+            Part::Trailer { left } => Part::Trailer { left: left.saturating_sub(1) },
+            part => part,
+        };
+        Ok(())
+    }
+
+    /// A byte of the part that every gzip header has.
+    fn fixed(&mut self, byte: u8, read: u8, flags: u8) -> Result<Part, Cause> {
+        let expected = match read {
+            // What follows a member and is none is padding.
+            0 if byte != 0x1f && self.later => return Ok(Part::End),
+            0 => byte == 0x1f,
+            1 => byte == 0x8b,
+            2 => byte == 8,
+            3 => return Ok(Part::Fixed { read: 4, flags: byte }),
+            9 => {
+                self.core = DecompressorOxide::new();
+                return Ok(header(flags));
+            }
+            _ => true,
+        };
+        let next = Part::Fixed { read: read.saturating_add(1), flags };
+        if expected { Ok(next) } else { Err(Cause::Corrupt) }
+    }
+
+    /// There is no header: these bytes are data already.
+    fn bare(&mut self, bytes: &[u8], budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
+        self.part = Part::Body;
+        self.wrapper = Wrapper::None;
+        self.feed(bytes, budget, to)
+    }
+}
+
+/// What of the header is still to come, by its flags; each is taken away as its part is reached.
+fn header(flags: u8) -> Part {
+    if flags & EXTRA != 0 {
+        Part::ExtraLength { read: 0, length: 0, flags: flags & !EXTRA }
+    } else if flags & NAME != 0 {
+        Part::Text { flags: flags & !NAME }
+    } else if flags & COMMENT != 0 {
+        Part::Text { flags: flags & !COMMENT }
+    } else if flags & CHECKSUM != 0 {
+        Part::HeaderChecksum { left: 2 }
+    } else {
+        Part::Body
+    }
+}

@@ -1,0 +1,147 @@
+//! A body that may be encoded several times, as `content-encoding` says or otherwise: each layer is what its label says
+//! unless its first bytes show that this is wrong ([`sniff`]), and what comes out of one is looked at like the next.
+
+use super::super::body::Body;
+use super::super::report::Cause;
+use super::{Budget, Decoder, Encoding, Sink, sniff};
+use crate::memory::MemoryBudget;
+
+/// How many layers are taken off; what is under them is read as it is.
+const MOST: usize = 3;
+
+#[derive(Debug)]
+pub(in crate::response) struct Layers {
+    layers: [Layer; MOST],
+    memory: MemoryBudget,
+}
+
+#[derive(Debug)]
+struct Layer {
+    /// What `content-encoding` says.
+    label: Result<Encoding, Cause>,
+    /// Another layer that it names, in case this one is not there.
+    other: Option<Encoding>,
+    /// The first bytes, as long as they are too few to judge it.
+    head: [u8; sniff::HEAD],
+    length: usize,
+    decoder: Option<Decoder>,
+    budget: Budget,
+}
+
+impl Layers {
+    /// Decoders ask for their memory before they allocate any; if it is refused, the rest of the body goes undecoded.
+    pub(in crate::response) fn new(content_encoding: &str, memory: &MemoryBudget) -> Self {
+        // What was put on last comes off first.
+        let names = || content_encoding.rsplit(',').map(str::trim).filter(|name| Encoding::is_any(name));
+        let layer = |at: usize| Layer {
+            label: names().nth(at).map_or(Ok(Encoding::Identity), Encoding::of),
+            other: names().skip(at.saturating_add(1)).find_map(|name| Encoding::of(name).ok()),
+            head: [0; sniff::HEAD],
+            length: 0,
+            decoder: None,
+            budget: Budget::default(),
+        };
+        Self { layers: std::array::from_fn(layer), memory: memory.clone() }
+    }
+
+    /// The next bytes, as they came over the wire.
+    pub(in crate::response) fn feed(&mut self, bytes: &[u8], to: &mut Body) {
+        Inner { layers: &mut self.layers, memory: &self.memory, to }.take(bytes);
+    }
+
+    /// Nothing more comes.
+    pub(in crate::response) fn finish(&mut self, to: &mut Body) {
+        let mut layers = self.layers.as_mut_slice();
+        while let Some((layer, inner)) = layers.split_first_mut() {
+            layer.finish(&mut Inner { layers: &mut *inner, memory: &self.memory, to });
+            layers = inner;
+        }
+    }
+}
+
+/// What is left to be done with what comes out of a layer.
+struct Inner<'a> {
+    layers: &'a mut [Layer],
+    memory: &'a MemoryBudget,
+    to: &'a mut Body,
+}
+
+impl Sink for Inner<'_> {
+    fn take(&mut self, bytes: &[u8]) {
+        match self.layers.split_first_mut() {
+            Some((layer, layers)) => {
+                layer.feed(bytes, &mut Inner { layers, memory: self.memory, to: self.to });
+            }
+            None => self.to.take(bytes),
+        }
+    }
+}
+
+impl Layer {
+    fn feed(&mut self, bytes: &[u8], inner: &mut Inner<'_>) {
+        if self.decoder.is_some() {
+            return self.decode(bytes, inner);
+        }
+        let begun = bytes.get(..sniff::HEAD).unwrap_or(bytes);
+        if self.length == 0 && sniff::is_enough(self.label, begun) {
+            self.begin(begun, inner);
+            return self.decode(bytes, inner);
+        }
+        let free = self.head.get_mut(self.length..).unwrap_or_default();
+        let (first, rest) = bytes.split_at(bytes.len().min(free.len()));
+        free.iter_mut().zip(first).for_each(|(place, byte)| *place = *byte);
+        self.length = self.length.saturating_add(first.len());
+        if self.length == sniff::HEAD {
+            self.begin_with_head(inner);
+            self.decode(rest, inner);
+        }
+    }
+
+    /// Decides how the bytes are encoded that begin like this.
+    fn begin(&mut self, begun: &[u8], inner: &mut Inner<'_>) {
+        let encoding = match begun {
+            [] => Ok(Encoding::Identity),
+            _ => sniff::encoding(self.label, self.other, begun),
+        };
+        if !begun.is_empty() && encoding != self.label {
+            inner.to.broken(Cause::Mislabeled);
+        }
+        let decoder = encoding.and_then(|encoding| Decoder::of(encoding, inner.memory));
+        self.decoder = Some(decoder.unwrap_or_else(|cause| {
+            inner.to.broken(cause);
+            Decoder::Over
+        }));
+    }
+
+    fn begin_with_head(&mut self, inner: &mut Inner<'_>) {
+        let head = self.head;
+        let begun = head.get(..self.length).unwrap_or_default();
+        self.begin(begun, inner);
+        self.decode(begun, inner);
+    }
+
+    fn decode(&mut self, bytes: &[u8], inner: &mut Inner<'_>) {
+        match &mut self.decoder {
+            None => {}
+            Some(Decoder::Identity) => inner.to.take(bytes),
+            Some(Decoder::Over) => inner.to.undecoded(bytes),
+            Some(decoder) => {
+                if let Err(cause) = decoder.feed(bytes, &mut self.budget, inner) {
+                    inner.to.broken(cause);
+                    // How much of it was read before cannot be told.
+                    inner.to.undecoded(bytes);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, inner: &mut Inner<'_>) {
+        if self.decoder.is_none() {
+            self.begin_with_head(inner);
+        }
+        let outcome = self.decoder.as_mut().map(|decoder| decoder.finish(&self.budget));
+        if let Some(Err(cause)) = outcome {
+            inner.to.broken(cause);
+        }
+    }
+}

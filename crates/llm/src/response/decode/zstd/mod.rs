@@ -1,0 +1,256 @@
+//! `zstd` (RFC 8878). Frames follow each other; each consists of blocks of at most 128 KiB. The window is at most
+//! 8 MiB, as RFC 9659 demands of this content encoding and as browsers enforce it. A decoder of our own, since libraries
+//! allocate what a header announces and hold the window back until the end: here each byte of memory is asked for
+//! first, and what a block holds is read as soon as the block has come.
+
+mod bits;
+mod block;
+mod fse;
+mod huffman;
+mod window;
+
+use super::leased::{self, LeasedBytes};
+use super::{Budget, Sink};
+use crate::memory::{Lease, MemoryBudget};
+use crate::response::report::Cause;
+use block::Blocks;
+use window::{Out, Window};
+
+const MOST_WINDOW: u64 = 8 << 20;
+const MOST_BLOCK: usize = 128 << 10;
+const MAGIC: u32 = 0xfd2f_b528;
+/// Frames to be passed over have a magic number that ends in any nibble.
+const SKIPPABLE: u32 = 0x184d_2a50;
+
+pub(crate) struct Zstd {
+    part: Part,
+    /// What has come of the current part, unless all of it came at once.
+    kept: LeasedBytes,
+    window: Window,
+    blocks: Blocks,
+    /// The most that a block of the frame may hold.
+    most_block: usize,
+    /// The frame ends in a checksum.
+    checksum: bool,
+    memory: MemoryBudget,
+    // Last: it outlives what it allows.
+    _lease: Lease,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Header,
+    Block,
+    /// Bytes of a frame to be passed over.
+    Skip(u32),
+}
+
+impl Zstd {
+    pub(crate) fn new(memory: &MemoryBudget) -> Option<Box<Self>> {
+        let lease = leased::lease(size_of::<Self>(), memory)?;
+        Some(Box::new(Self {
+            part: Part::Header,
+            kept: LeasedBytes::default(),
+            window: Window::default(),
+            blocks: Blocks::default(),
+            most_block: 0,
+            checksum: false,
+            memory: memory.clone(),
+            _lease: lease,
+        }))
+    }
+
+    pub(crate) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        budget: &mut Budget,
+        to: &mut impl Sink,
+    ) -> Result<(), Cause> {
+        while !bytes.is_empty() {
+            if let Part::Skip(left) = self.part {
+                let skipped = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                let left = left.saturating_sub(u32::try_from(skipped).unwrap_or(u32::MAX));
+                self.part = if left == 0 { Part::Header } else { Part::Skip(left) };
+                continue;
+            }
+            if self.kept.bytes().is_empty()
+                && let needed = self.needs(bytes)?
+                && let Some((part, rest)) = bytes.split_at_checked(needed)
+            {
+                self.advance(part, budget, to)?;
+                bytes = rest;
+                continue;
+            }
+            let missing = self.needs(self.kept.bytes())?.saturating_sub(self.kept.bytes().len());
+            let (piece, rest) = bytes.split_at(missing.min(bytes.len()));
+            if !self.kept.extend(piece, &self.memory) {
+                return Err(Cause::Memory);
+            }
+            bytes = rest;
+            if self.kept.bytes().len() == self.needs(self.kept.bytes())? {
+                let kept = std::mem::take(&mut self.kept);
+                self.advance(kept.bytes(), budget, to)?;
+                self.kept = kept;
+                self.kept.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the last frame is complete.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.part == Part::Header && self.kept.bytes().is_empty()
+    }
+
+    /// How long the current part is, as far as that can be told from its beginning.
+    fn needs(&self, part: &[u8]) -> Result<usize, Cause> {
+        match self.part {
+            Part::Header => header_length(part),
+            _ => self.block_length(part),
+        }
+    }
+
+    fn block_length(&self, block: &[u8]) -> Result<usize, Cause> {
+        let Some(header) = BlockHeader::read(block) else { return Ok(3) };
+        let checksum = if header.is_last && self.checksum { 4 } else { 0 };
+        let content = match header.kind {
+            1 => 1,
+            3 => return Err(Cause::Corrupt),
+            _ => header.size,
+        };
+        if header.size > self.most_block {
+            return Err(Cause::Corrupt);
+        }
+        Ok(content.saturating_add(3).saturating_add(checksum))
+    }
+
+    /// The current part is complete.
+    fn advance(&mut self, part: &[u8], budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
+        if self.part == Part::Header {
+            return self.begin_frame(part);
+        }
+        let header = BlockHeader::read(part).ok_or(Cause::Corrupt)?;
+        let content = part.get(3..).unwrap_or_default();
+        let mut out = Out { memory: &self.memory, budget, to };
+        match header.kind {
+            0 => self.window.literals(content.get(..header.size).unwrap_or_default(), &mut out)?,
+            1 => {
+                let byte = content.first().copied().unwrap_or_default();
+                self.window.run(byte, header.size, &mut out)?;
+            }
+            _ => {
+                let block = content.get(..header.size).unwrap_or_default();
+                self.blocks.decode(block, self.most_block, &mut self.window, &mut out)?;
+            }
+        }
+        self.window.hand_on(&mut out)?;
+        if header.is_last {
+            self.part = Part::Header;
+        }
+        Ok(())
+    }
+
+    fn begin_frame(&mut self, header: &[u8]) -> Result<(), Cause> {
+        let magic = header.first_chunk().map_or(0, |magic| u32::from_le_bytes(*magic));
+        if magic & !15 == SKIPPABLE {
+            let length = header.last_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+            self.part = if length == 0 { Part::Header } else { Part::Skip(length) };
+            return Ok(());
+        }
+        let frame = FrameHeader::read(header).ok_or(Cause::Corrupt)?;
+        if frame.has_dictionary {
+            return Err(Cause::Encoding);
+        }
+        let window = usize::try_from(frame.window).ok().filter(|_| frame.window <= MOST_WINDOW);
+        let window = window.ok_or(Cause::Window)?;
+        self.checksum = frame.has_checksum;
+        self.most_block = window.min(MOST_BLOCK);
+        self.window.begin(window);
+        self.blocks.begin();
+        self.part = Part::Block;
+        Ok(())
+    }
+}
+
+struct BlockHeader {
+    is_last: bool,
+    /// 0: as it is. 1: one byte that repeats itself. 2: compressed.
+    kind: u32,
+    size: usize,
+}
+
+impl BlockHeader {
+    fn read(block: &[u8]) -> Option<Self> {
+        let [low, middle, high] = block.first_chunk::<3>()?;
+        let header = u32::from_le_bytes([*low, *middle, *high, 0]);
+        Some(Self { is_last: header & 1 == 1, kind: header >> 1 & 3, size: (header >> 3) as usize })
+    }
+}
+
+struct FrameHeader {
+    window: u64,
+    has_dictionary: bool,
+    has_checksum: bool,
+}
+
+impl FrameHeader {
+    /// Of a header that is complete.
+    fn read(header: &[u8]) -> Option<Self> {
+        let (descriptor, fields) = header.get(4..)?.split_first()?;
+        let (sizes, has_checksum) = (sizes(*descriptor), descriptor & 4 != 0);
+        let (window, fields) = fields.split_at_checked(sizes.window)?;
+        let (dictionary, content) = fields.split_at_checked(sizes.dictionary)?;
+        let mut bytes = [0; 8];
+        bytes.get_mut(..sizes.content)?.copy_from_slice(content.get(..sizes.content)?);
+        // Two bytes begin where one ends.
+        let extra = if sizes.content == 2 { 256 } else { 0 };
+        let content = u64::from_le_bytes(bytes).saturating_add(extra);
+        let window = match window.first() {
+            Some(window) => {
+                let base = 1u64 << (window >> 3).saturating_add(10);
+                base.saturating_add((base >> 3).saturating_mul(u64::from(window & 7)))
+            }
+            None => content,
+        };
+        let has_dictionary = dictionary.iter().any(|byte| *byte != 0);
+        Some(Self { window, has_dictionary, has_checksum })
+    }
+}
+
+/// How many bytes the fields of a frame's header take.
+struct Sizes {
+    window: usize,
+    dictionary: usize,
+    content: usize,
+}
+
+fn sizes(descriptor: u8) -> Sizes {
+    let single_segment = descriptor & 0x20 != 0;
+    let dictionary = match descriptor & 3 {
+        3 => 4,
+        other => usize::from(other),
+    };
+    let content = match descriptor >> 6 {
+        0 => usize::from(single_segment),
+        1 => 2,
+        2 => 4,
+        _ => 8,
+    };
+    Sizes { window: usize::from(!single_segment), dictionary, content }
+}
+
+/// Magic number, descriptor, and what the descriptor announces.
+fn header_length(header: &[u8]) -> Result<usize, Cause> {
+    let Some(magic) = header.first_chunk::<4>() else { return Ok(4) };
+    let magic = u32::from_le_bytes(*magic);
+    if magic & !15 == SKIPPABLE {
+        return Ok(8);
+    }
+    if magic != MAGIC {
+        return Err(Cause::Corrupt);
+    }
+    let Some(descriptor) = header.get(4) else { return Ok(5) };
+    let Sizes { window, dictionary, content } = sizes(*descriptor);
+    Ok([5, window, dictionary, content].into_iter().fold(0, usize::saturating_add))
+}

@@ -1,0 +1,238 @@
+//! What a member is called that counts tokens, whatever the provider: `prompt_tokens`, `inputTextTokenCount`,
+//! `tokens_generated`, `TotalTokens`. In: a key. Out: what it counts, if each word of it is known.
+
+use super::tally::Field;
+
+/// The longest key that is looked at, in bytes.
+const LONGEST: usize = 48;
+
+// What the words of a key mean together.
+const TOKEN: u16 = 1;
+const TOTAL: u16 = 1 << 1;
+const INPUT: u16 = 1 << 2;
+const OUTPUT: u16 = 1 << 3;
+const CACHE: u16 = 1 << 4;
+const CACHED: u16 = 1 << 5;
+const READ: u16 = 1 << 6;
+const WRITE: u16 = 1 << 7;
+const REASONING: u16 = 1 << 8;
+const THOUGHTS: u16 = 1 << 9;
+const TOOL: u16 = 1 << 10;
+const CONNECTOR: u16 = 1 << 11;
+
+/// The words, a longer one before those that it begins with.
+const WORDS: &[(&[u8], u16)] = &[
+    (b"tokens", TOKEN),
+    (b"token", TOKEN),
+    (b"total", TOTAL),
+    (b"prompts", INPUT),
+    (b"prompt", INPUT),
+    (b"inputs", INPUT),
+    (b"input", INPUT),
+    (b"completions", OUTPUT),
+    (b"completion", OUTPUT),
+    (b"outputs", OUTPUT),
+    (b"output", OUTPUT),
+    (b"generated", OUTPUT),
+    (b"generations", OUTPUT),
+    (b"generation", OUTPUT),
+    (b"candidates", OUTPUT),
+    (b"candidate", OUTPUT),
+    (b"responses", OUTPUT),
+    (b"response", OUTPUT),
+    (b"predicted", OUTPUT),
+    (b"cached", CACHED),
+    (b"cache", CACHE),
+    (b"read", READ),
+    (b"hit", READ),
+    (b"written", WRITE),
+    (b"write", WRITE),
+    (b"creation", WRITE),
+    (b"created", WRITE),
+    (b"reasoning", REASONING),
+    (b"thinking", REASONING),
+    (b"thoughts", THOUGHTS),
+    (b"thought", THOUGHTS),
+    (b"connectors", CONNECTOR),
+    (b"connector", CONNECTOR),
+    (b"tooluse", TOOL),
+    // What says nothing.
+    (b"counts", 0),
+    (b"count", 0),
+    (b"content", 0),
+    (b"number", 0),
+    (b"num", 0),
+    (b"text", 0),
+    (b"used", 0),
+    (b"usage", 0),
+    (b"llm", 0),
+    (b"nb", 0),
+    (b"of", 0),
+    (b"n", 0),
+];
+
+/// What a key counts. `named`: its object is known to count tokens, so it need not say that.
+pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
+    let meaning = meaning(key)?;
+    if meaning & TOKEN == 0 && (!named || meaning & (TOOL | CONNECTOR) != 0) {
+        return None;
+    }
+    let has = |bits: u16| meaning & bits != 0;
+    match () {
+        () if has(CACHE) && has(WRITE) => Some(Field::CacheWrite),
+        () if has(CACHE) && has(READ) => Some(Field::CacheRead),
+        () if has(CACHED | CACHE) => Some(Field::Cached),
+        () if has(TOOL) => Some(Field::ToolUse),
+        () if has(CONNECTOR) => Some(Field::Connector),
+        () if has(THOUGHTS) => Some(Field::Thoughts),
+        () if has(REASONING) => Some(Field::Reasoning),
+        () if has(READ | WRITE) || has(INPUT) && has(OUTPUT) => None,
+        // `input` often leaves out what was cached, `prompt` never does.
+        () if has(INPUT) && is_prompt(key) => Some(Field::Input),
+        () if has(INPUT) => Some(Field::FreshInput),
+        () if has(OUTPUT) => Some(Field::Output),
+        () if has(TOTAL) => Some(Field::Total),
+        () => None,
+    }
+}
+
+/// Whether an object of this name counts tokens: `usage`, `token_usage`, `usageMetadata`.
+pub(super) fn is_usage(key: &[u8]) -> bool {
+    let mut key = Normal::of(key);
+    let key = key.text();
+    contains(key, b"usage") && !contains(key, b"tool")
+        || matches!(key, b"tokens" | b"tokencounts" | b"tokencount")
+}
+
+fn is_prompt(key: &[u8]) -> bool {
+    let mut key = Normal::of(key);
+    contains(key.text(), b"prompt")
+}
+
+/// All that its words mean; `None` if one is unknown.
+fn meaning(key: &[u8]) -> Option<u16> {
+    let mut normal = Normal::of(key);
+    let (mut rest, mut meaning) = (normal.text(), 0);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let (word, bits) = WORDS.iter().find(|(word, _)| rest.starts_with(word))?;
+        meaning |= bits;
+        rest = rest.get(word.len()..)?;
+    }
+    Some(meaning)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// A key in lower case and without what separates its words.
+struct Normal {
+    text: [u8; LONGEST],
+    length: usize,
+}
+
+impl Normal {
+    /// Too long a key has no words.
+    fn of(key: &[u8]) -> Self {
+        let (mut text, mut length) = ([0; LONGEST], 0usize);
+        let letters = key.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' '));
+        for byte in letters {
+            let Some(place) = text.get_mut(length) else { return Self { text, length: 0 } };
+            *place = byte.to_ascii_lowercase();
+            length = length.saturating_add(1);
+        }
+        Self { text, length }
+    }
+
+    fn text(&mut self) -> &[u8] {
+        self.text.get(..self.length).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_counts_what_its_words_say() {
+        let table: &[(&str, Option<Field>)] = &[
+            ("prompt_tokens", Some(Field::Input)),
+            ("promptTokens", Some(Field::Input)),
+            ("PromptTokens", Some(Field::Input)),
+            ("prompttokens", Some(Field::Input)),
+            ("num_prompt_tokens", Some(Field::Input)),
+            ("n_prompt_tokens", Some(Field::Input)),
+            ("num_tokens_prompt_total", Some(Field::Input)),
+            ("input_tokens", Some(Field::FreshInput)),
+            ("input_token_count", Some(Field::FreshInput)),
+            ("inputTextTokens", Some(Field::FreshInput)),
+            ("total_input_tokens", Some(Field::FreshInput)),
+            ("tokens_input", Some(Field::FreshInput)),
+            ("nb_input_tokens", Some(Field::FreshInput)),
+            ("completion_tokens", Some(Field::Output)),
+            ("generated_token_count", Some(Field::Output)),
+            ("tokens_generated", Some(Field::Output)),
+            ("num_tokens_generated", Some(Field::Output)),
+            ("total_output_tokens", Some(Field::Output)),
+            ("candidates-token-count", Some(Field::Output)),
+            ("totalTokens", Some(Field::Total)),
+            ("num_total_tokens", Some(Field::Total)),
+            ("reasoning_output_tokens", Some(Field::Reasoning)),
+            ("total_thought_tokens", Some(Field::Thoughts)),
+            ("thinking_tokens", Some(Field::Reasoning)),
+            ("total_tool_use_tokens", Some(Field::ToolUse)),
+            ("connector_tokens", Some(Field::Connector)),
+            ("cached_tokens", Some(Field::Cached)),
+            ("total_cached_tokens", Some(Field::Cached)),
+            ("cachedContentTokenCount", Some(Field::Cached)),
+            ("cacheReadInputTokenCount", Some(Field::CacheRead)),
+            ("cache_creation_input_tokens", Some(Field::CacheWrite)),
+            ("cacheWriteInputTokens", Some(Field::CacheWrite)),
+            // Nothing that was used, or nothing that tells of what.
+            ("max_tokens", None),
+            ("tokens", None),
+            ("num_tokens", None),
+            ("remaining_tokens", None),
+            ("tokens_per_second", None),
+            ("prompt_cache_miss_tokens", None),
+            ("audio_tokens", None),
+            ("ephemeral_5m_input_tokens", None),
+            ("total_price", None),
+            ("input_characters", None),
+            ("prompt_tokens_details", None),
+            ("prompt", None),
+            ("total", None),
+            ("output", None),
+            ("", None),
+        ];
+        for (key, expected) in table {
+            assert_eq!(field(key.as_bytes(), false), *expected, "{key}");
+        }
+        for (key, expected) in [
+            ("input", Some(Field::FreshInput)),
+            ("output", Some(Field::Output)),
+            ("total", Some(Field::Total)),
+            ("cache_read", Some(Field::CacheRead)),
+            ("total_cost", None),
+            ("count", None),
+            // Which ones, or how often.
+            ("connectors", None),
+            ("tool_use", None),
+        ] {
+            assert_eq!(field(key.as_bytes(), true), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn an_object_of_counts_is_known_by_its_name() {
+        for key in ["usage", "Usage", "token_usage", "usageMetadata", "usage_info", "llmUsage", "tokens"] {
+            assert!(is_usage(key.as_bytes()), "{key}");
+        }
+        for key in ["tool_usage", "user", "data", "stats", ""] {
+            assert!(!is_usage(key.as_bytes()), "{key}");
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! What a body has told so far: usage, delivered text, and what was wrong with it. The scanner calls it for every
+//! place that a dialect names; it decides what stays.
+
+use super::Usage;
+use super::dialect::Node;
+use super::names;
+use super::pointed::{Found, Pointers};
+use super::raw::Raw;
+use super::tally::{Field, Tally, count};
+use crate::json::{LABEL, Reader, characters};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Why a body could not be read, or not to its end; the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// The body was not encoded as `content-encoding` says, and was read as what it is.
+    Mislabeled,
+    /// The body ended inside a document.
+    Truncated,
+    /// A count of tokens was no number of tokens: negative, fractional, text, or above 2^53.
+    Count,
+    /// What should be JSON is none.
+    Malformed,
+    /// `content-encoding` names something that cannot be decoded here, or several encodings.
+    Encoding,
+    /// The encoding announces a window that is larger than its decoder may have: 8 MiB for zstd, as in browsers.
+    Window,
+    /// There was no memory to read it.
+    Memory,
+    /// The bytes are not what `content-encoding` says.
+    Corrupt,
+    /// The decoded body is out of proportion to what came over the wire.
+    Bomb,
+}
+
+impl Cause {
+    /// As metrics and logs spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Mislabeled => "mislabeled",
+            Cause::Count => "count",
+            Cause::Malformed => "malformed",
+            Cause::Truncated => "truncated",
+            Cause::Encoding => "encoding",
+            Cause::Window => "window",
+            Cause::Memory => "memory",
+            Cause::Corrupt => "corrupt",
+            Cause::Bomb => "bomb",
+        }
+    }
+}
+
+/// Where a report of usage stood. A later one is more to be trusted when both are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    #[default]
+    Headers,
+    Timings,
+    /// Counts in places that nobody listed, by their names.
+    Named,
+    /// Members of the document itself.
+    Native,
+    Usage,
+    /// What AWS bills, after whatever the model's own format said.
+    InvocationMetrics,
+}
+
+/// What has been read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    /// The documents are events of a stream.
+    pub(super) events: bool,
+    pub(super) ended_in_error: bool,
+    /// The status says that nothing was generated.
+    pub(super) failed: bool,
+    pub(super) cause: Option<Cause>,
+    reported: Option<(Source, Tally)>,
+    /// Delivered characters, up to the open document.
+    delivered: u64,
+    /// The most that one event repeated of what others had delivered.
+    repeated: u64,
+    /// Characters of whole texts whose pieces may have been delivered before.
+    whole: u64,
+    /// What stands in no document.
+    pub(super) raw: Raw,
+    /// Of them, those that the last report of output covers.
+    covered: u64,
+    /// The report whose object is open.
+    open: Tally,
+    /// What was reported before the open document, once that has reported something itself.
+    before: Option<(Source, Tally)>,
+    /// Counts that are members of the open document.
+    own: Tally,
+    /// Counts in places of the open document that nobody listed, and those that are in lists.
+    named: Tally,
+    listed: Tally,
+    /// One of several samplings or tools that used tokens beside what is reported, and whether it is reported after all.
+    beside: Tally,
+    is_reported: bool,
+    /// All of them in the open document, and in the last one that had any.
+    open_extra: Tally,
+    extra: Tally,
+    /// A count whose name is a member of its own, and its value.
+    pair: (Option<Field>, Option<u64>),
+    /// The documents are elements of one array, and not of a stream.
+    list: bool,
+    document: Document,
+    /// If set, nothing else is looked for.
+    looking_for: Option<Arc<Pointers>>,
+    found: Vec<Option<Value>>,
+}
+
+/// The open document.
+#[derive(Clone, Copy, Debug, Default)]
+struct Document {
+    /// It has reported something.
+    reports: bool,
+    tells_output: bool,
+    /// It carries no text.
+    mute: bool,
+    /// It repeats what other events delivered.
+    repeats: bool,
+    text: u64,
+    reasoning: u64,
+    reasoning_content: u64,
+    reasoning_details: u64,
+}
+
+impl Document {
+    /// Some servers send their reasoning under several names side by side.
+    fn characters(&self) -> u64 {
+        let reasoning = self.reasoning.max(self.reasoning_content).max(self.reasoning_details);
+        if self.mute { 0 } else { self.text.saturating_add(reasoning) }
+    }
+
+    fn delivered(&self) -> u64 {
+        if self.repeats { 0 } else { self.characters() }
+    }
+
+    fn repeated(&self) -> u64 {
+        if self.repeats { self.characters() } else { 0 }
+    }
+}
+
+impl Report {
+    pub(super) fn look_for(&mut self, pointers: Arc<Pointers>) {
+        self.found = vec![None; pointers.len()];
+        self.looking_for = Some(pointers);
+    }
+
+    pub(super) fn found(&self) -> Found {
+        self.looking_for.as_ref().map(|pointers| pointers.found(&self.found)).unwrap_or_default()
+    }
+
+    /// Null is no value.
+    fn find(&mut self, pointer: u16, value: Option<Value>) {
+        if let Some(place) = self.found.get_mut(usize::from(pointer))
+            && let Some(value) = value.filter(|value| !value.is_null())
+        {
+            *place = Some(value);
+        }
+    }
+
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let usage = self.reported.as_ref().map(|(_, tally)| tally.usage());
+        if self.extra.is_zero() { usage } else { Some(usage.unwrap_or_default().plus(self.extra.usage())) }
+    }
+
+    /// Whether nothing but the total was reported.
+    pub(super) fn tells_only_total(&self) -> bool {
+        self.reported.is_some_and(|(_, tally)| tally.is_only_total())
+    }
+
+    /// Whether what was reported is in a unit that is not tokens.
+    pub(super) fn is_of_other_unit(&self) -> bool {
+        self.reported.is_some_and(|(_, tally)| tally.is_of_other_unit())
+    }
+
+    /// Characters of generated text. What is repeated counts if it was not delivered before, and nobody counted it.
+    pub(super) fn delivered(&self) -> u64 {
+        if self.failed {
+            return 0;
+        }
+        let pieces = self.delivered.saturating_add(self.document.delivered());
+        // A call that failed repeats the request, or what it had promised.
+        let repeated = match self.reported {
+            None if !self.ended_in_error => self.repeated.max(self.document.repeated()),
+            _ => 0,
+        };
+        pieces.max(repeated).max(self.whole).saturating_add(self.raw.characters())
+    }
+
+    /// Characters that no report of output covers.
+    pub(super) fn uncovered(&self) -> u64 {
+        if self.reported.is_some_and(|(source, _)| source == Source::Headers) {
+            return 0;
+        }
+        let covered = if self.document.tells_output { self.delivered() } else { self.covered };
+        self.delivered().saturating_sub(covered)
+    }
+
+    /// Notes what was wrong, if it is worse than what was wrong before.
+    pub(super) fn broken(&mut self, cause: Cause) {
+        self.cause = self.cause.max(Some(cause));
+    }
+
+    /// A report is complete. Within one document the last one stands alone, as with any repeated key; over several
+    /// documents it completes the earlier ones, or is added to them if each is a result of its own. Zeros erase nothing.
+    pub(super) fn take(&mut self, source: Source, tally: &Tally, results: Results) {
+        let is_worse = |(earlier, known): (Source, Tally)| match (known.is_zero(), tally.is_zero()) {
+            (false, true) => true,
+            (true, false) => false,
+            _ => earlier > source,
+        };
+        if tally.is_empty() || self.reported.is_some_and(is_worse) {
+            return;
+        }
+        if !self.document.reports {
+            self.document.reports = true;
+            self.before = self.reported;
+        }
+        let mut merged = Tally::default();
+        if let Some((_, earlier)) = self.before.filter(|(earlier, _)| *earlier == source) {
+            merged = earlier;
+        }
+        match results {
+            Results::Several if self.list => merged.add(tally),
+            _ => merged.merge(tally),
+        }
+        self.reported = Some((source, merged));
+        self.document.tells_output |= tally.tells_output();
+    }
+
+    /// What was used beside what is reported.
+    fn take_beside(&mut self) {
+        let beside = std::mem::take(&mut self.beside);
+        self.open_extra.add(&beside);
+        if !self.open_extra.is_zero() {
+            self.extra = self.open_extra;
+        }
+    }
+
+    fn take_pair(&mut self, node: Node) {
+        if let (Some(field), Some(value)) = std::mem::take(&mut self.pair) {
+            let tally = if node == Node::Metrics { &mut self.named } else { &mut self.open };
+            tally.set(field, value);
+        }
+    }
+
+    /// A count of tokens, which may be written as text.
+    fn count_at(&mut self, node: Node, token: Option<&[u8]>) {
+        let value = token.and_then(count);
+        match (node, value) {
+            (Node::Count(field), Some(value)) => self.open.set(field, value),
+            (Node::Own(field), Some(value)) => self.own.set(field, value),
+            (Node::Count(_) | Node::Own(_), None) => self.misplaced(node),
+            (Node::Found(scope, field), Some(value)) if scope.listed => {
+                let mut one = Tally::default();
+                one.set(field, value);
+                self.listed.add(&one);
+            }
+            (Node::Found(_, field), Some(value)) => self.named.set(field, value),
+            (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => self.beside.set(field, value),
+            (Node::PairValue | Node::CacheCount, Some(value)) => self.pair.1 = Some(value),
+            _ => {}
+        }
+    }
+}
+
+/// What several reports are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Results {
+    /// One result, as far as it had come.
+    One,
+    /// As many results, if they are the elements of a list.
+    Several,
+}
+
+impl Reader for Report {
+    type Place = Node;
+
+    fn child(&mut self, parent: Node, key: &[u8]) -> Node {
+        let node = match &self.looking_for {
+            Some(pointers) => return pointers.child(parent, key),
+            _ => parent.child(key, self.events),
+        };
+        if node.is_report() {
+            self.open = Tally::default();
+        }
+        match parent {
+            Node::Errors => self.ended_in_error = true,
+            _ if node == Node::Cumulative => self.document.repeats |= self.events,
+            _ => {}
+        }
+        node
+    }
+
+    fn element(&mut self, array: Node, index: u32) -> Node {
+        self.list |= array == Node::Root && !self.events;
+        match &self.looking_for {
+            Some(pointers) => pointers.element(array, index),
+            None => array.element(),
+        }
+    }
+
+    fn open_document(&mut self) {
+        self.document = Document::default();
+        if !self.own.is_empty() {
+            self.own = Tally::default();
+        }
+        if !self.named.is_empty() || !self.listed.is_empty() {
+            (self.named, self.listed) = Default::default();
+        }
+        if !self.open_extra.is_empty() {
+            self.open_extra = Tally::default();
+        }
+    }
+
+    fn close(&mut self, node: Node) {
+        let (source, results) = match node {
+            Node::Root => return self.close_document(),
+            Node::Usage | Node::Meta => (Source::Usage, Results::Several),
+            Node::UsageMetadata => (Source::Usage, Results::One),
+            Node::InvocationMetrics => (Source::InvocationMetrics, Results::Several),
+            Node::Timings => (Source::Timings, Results::Several),
+            Node::Iterations if std::mem::take(&mut self.is_reported) => {
+                self.beside = Tally::default();
+                return;
+            }
+            Node::Iterations | Node::Tool => return self.take_beside(),
+            Node::Metrics | Node::CacheDetails => return self.take_pair(node),
+            _ => return,
+        };
+        let tally = std::mem::take(&mut self.open);
+        self.take(source, &tally, results);
+    }
+
+    fn close_document(&mut self) {
+        if !self.own.is_empty() {
+            let own = std::mem::take(&mut self.own);
+            self.take(Source::Native, &own, Results::Several);
+        }
+        if !self.named.is_empty() || !self.listed.is_empty() {
+            let mut all = std::mem::take(&mut self.listed);
+            all.merge(&std::mem::take(&mut self.named));
+            self.take(Source::Named, &all, Results::Several);
+        }
+        let document = std::mem::take(&mut self.document);
+        self.delivered = self.delivered.saturating_add(document.delivered());
+        self.repeated = self.repeated.max(document.repeated());
+        if document.tells_output {
+            self.covered = self.delivered();
+        }
+    }
+
+    fn scalar(&mut self, node: Node, token: Option<&[u8]>) {
+        let null = token == Some(b"null");
+        match node {
+            Node::Count(_) | Node::Own(_) if null => {}
+            Node::Count(_)
+            | Node::Own(_)
+            | Node::Found(..)
+            | Node::Iteration(_)
+            | Node::ToolCount(_)
+            | Node::PairValue
+            | Node::CacheCount => self.count_at(node, token),
+            Node::ErrorCode => self.ended_in_error |= !matches!(token, Some(b"null" | b"0" | b"false")),
+            Node::Success => self.ended_in_error |= token == Some(b"false"),
+            Node::OtherUnit if !null => self.open.other_unit = true,
+            Node::Pointed(pointer) => {
+                let text = token.and_then(|token| std::str::from_utf8(token).ok());
+                self.find(pointer, text.and_then(|text| serde_json::from_str(text).ok()));
+            }
+            Node::Error if !null => self.ended_in_error = true,
+            _ => {}
+        }
+    }
+
+    fn word(&mut self, node: Node, word: Option<&[u8]>) {
+        match node {
+            Node::Count(_)
+            | Node::Own(_)
+            | Node::Found(..)
+            | Node::Iteration(_)
+            | Node::ToolCount(_)
+            | Node::PairValue
+            | Node::CacheCount => self.count_at(node, word),
+            Node::PairName => self.pair.0 = word.and_then(|word| names::field(word, false)),
+            Node::CacheTtl => {
+                let lives_long = word == Some(b"1h");
+                self.pair.0 = Some(if lives_long { Field::CacheWrite1h } else { Field::CacheWrite5m });
+            }
+            Node::IterationType => self.is_reported = matches!(word, Some(b"message" | b"fallback_message")),
+            Node::ErrorCode => self.ended_in_error |= !matches!(word, Some(b"" | b"0")),
+            Node::Pointed(pointer) => {
+                self.find(pointer, word.map(|word| String::from_utf8_lossy(word).into()));
+            }
+            Node::Error => self.ended_in_error = true,
+            Node::Type => self.kind(word.unwrap_or_default()),
+            _ => {}
+        }
+    }
+
+    fn misplaced(&mut self, node: Node) {
+        match node {
+            Node::Count(field) => {
+                self.open.unset(field);
+                self.broken(Cause::Count);
+            }
+            Node::Own(field) => {
+                self.own.unset(field);
+                self.broken(Cause::Count);
+            }
+            Node::Error => self.ended_in_error = true,
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, node: Node, piece: &[u8]) {
+        if node == Node::Errors {
+            self.ended_in_error = true;
+            return;
+        }
+        self.characters(node, characters(piece));
+    }
+
+    fn characters(&mut self, node: Node, characters: u64) {
+        let count = match node {
+            // No document is open around it.
+            Node::Root => &mut self.delivered,
+            Node::Whole => &mut self.whole,
+            Node::Reasoning => &mut self.document.reasoning,
+            Node::ReasoningContent => &mut self.document.reasoning_content,
+            Node::ReasoningDetails => &mut self.document.reasoning_details,
+            _ => &mut self.document.text,
+        };
+        *count = count.saturating_add(characters);
+    }
+
+    fn passed(&mut self, node: Node, before: usize, piece: &[u8]) {
+        if !matches!(node, Node::Other | Node::Metadata) {
+            let beyond = piece.get(LABEL.saturating_sub(before)..).unwrap_or_default();
+            self.document.text = self.document.text.saturating_add(characters(beyond));
+        }
+    }
+
+    fn unread(&mut self, bytes: &[u8]) {
+        self.raw.take(bytes);
+    }
+
+    fn malformed(&mut self) {
+        self.broken(Cause::Malformed);
+    }
+}
+
+impl Report {
+    /// What the document says it is.
+    fn kind(&mut self, kind: &[u8]) {
+        if matches!(kind, b"error" | b"response.failed") {
+            self.ended_in_error = true;
+        }
+        self.document.mute |= kind == b"error" || self.events && kind.ends_with(b"audio.delta");
+        // Cohere's first kind of stream ends in a document that repeats it.
+        self.document.repeats |= kind == b"stream-end" || self.events && repeats(kind);
+    }
+}
+
+/// Whether events of this kind repeat what others of their stream delivered.
+fn repeats(kind: &[u8]) -> bool {
+    let ends: &[&[u8]] = match kind.split(|byte| *byte == b'.').next() {
+        Some(b"response") => {
+            &[b".done", b".created", b".queued", b".in_progress", b".completed", b".incomplete", b".failed"]
+        }
+        Some(b"transcript" | b"speech") => &[b".done"],
+        Some(b"interaction") => &[b".created", b".status_update", b".completed", b".complete"],
+        _ => &[],
+    };
+    ends.iter().any(|end| kind.ends_with(end))
+}

@@ -1,0 +1,339 @@
+//! The counts of one usage report as the provider named them, and what they mean together.
+
+use super::Usage;
+
+/// A count, by what it means. Providers differ in what they include in what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    /// Input, with what was read from a cache.
+    Input,
+    /// Input, possibly without what went through a cache: `CacheRead` and `CacheWrite` stand beside it.
+    FreshInput,
+    CacheRead,
+    CacheWrite,
+    /// Of what was written to a cache: what lives five minutes there, and what lives an hour.
+    CacheWrite5m,
+    CacheWrite1h,
+    /// Of the input: read from a cache.
+    Cached,
+    /// Of the input: written to a cache.
+    Written,
+    /// Output, possibly without reasoning.
+    Output,
+    /// Of the output: reasoning.
+    Reasoning,
+    /// Gemini's reasoning, beside the output.
+    Thoughts,
+    /// Gemini's tool results, beside the input.
+    ToolUse,
+    /// What Mistral's connectors brought, beside the input.
+    Connector,
+    Total,
+    /// Cohere bills other numbers than it uses; they count if there are no others.
+    BilledInput,
+    BilledImages,
+    BilledOutput,
+    /// Input of one of several predictions; they add up.
+    Predicted,
+    /// Output of one of several results; they add up.
+    Generated,
+}
+
+const FIELDS: usize = 19;
+
+/// What makes up the input of those who count caches beside it.
+const INPUTS: &[Field] = &[Field::Input, Field::FreshInput, Field::CacheRead, Field::CacheWrite];
+
+/// The counts of one report.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    values: [u64; FIELDS],
+    known: u32,
+    /// A count in another unit was reported: the call is metered, but not in tokens.
+    pub(super) other_unit: bool,
+}
+
+/// The largest integer that every JSON reader agrees on.
+const LARGEST: u64 = 1 << 53;
+
+impl Tally {
+    /// Notes a count; the last one stays, except where counts of several parts add up. A zero never erases one.
+    pub(super) fn set(&mut self, field: Field, value: u64) {
+        if let Some(place) = self.values.get_mut(field as usize) {
+            let adds = matches!(field, Field::Predicted | Field::Generated);
+            *place = match value {
+                _ if adds => place.saturating_add(value),
+                0 => *place,
+                value => value,
+            };
+            self.known |= bit(field);
+        }
+    }
+
+    /// Takes a count back: what came in its place was no number of tokens.
+    pub(super) fn unset(&mut self, field: Field) {
+        if let Some(place) = self.values.get_mut(field as usize) {
+            *place = 0;
+            self.known &= !bit(field);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.known == 0 && !self.other_unit
+    }
+
+    /// Whether it says nothing but zeros.
+    pub(super) fn is_zero(&self) -> bool {
+        !self.other_unit && self.values.iter().all(|value| *value == 0)
+    }
+
+    /// Whether the total is all that it tells.
+    pub(super) fn is_only_total(&self) -> bool {
+        self.known == bit(Field::Total)
+    }
+
+    /// Whether it counts something, and that is no tokens.
+    pub(super) fn is_of_other_unit(&self) -> bool {
+        self.other_unit && self.values.iter().all(|value| *value == 0)
+    }
+
+    /// Whether anything tells how much was generated.
+    pub(super) fn tells_output(&self) -> bool {
+        let output = [Field::Output, Field::Thoughts, Field::BilledOutput, Field::Generated];
+        let rest = self.input().zip(self.total());
+        output.into_iter().any(|field| self.or_zero(field) > 0)
+            || rest.is_some_and(|(input, total)| total > input)
+    }
+
+    /// Whether anything tells more than the total.
+    pub(super) fn tells_parts(&self) -> bool {
+        self.known & !bit(Field::Total) != 0
+    }
+
+    /// Takes over what a later report says. Its counts win, unless they are zero; what it is silent about stays, but an
+    /// earlier total is not one of later counts.
+    pub(super) fn merge(&mut self, later: &Tally) {
+        let is_news = |(at, value): (usize, &u64)| *value > 0 && self.values.get(at) != Some(value);
+        if later.values.iter().enumerate().any(is_news) {
+            self.unset(Field::Total);
+        }
+        // A report of no less input than before has counted all of it again, so a cache that it calls empty was.
+        if later.sum(INPUTS) >= self.sum(INPUTS) {
+            INPUTS.iter().filter(|field| later.get(**field) == Some(0)).for_each(|field| self.unset(*field));
+            if later.get(Field::CacheWrite) == Some(0) {
+                self.unset(Field::CacheWrite5m);
+                self.unset(Field::CacheWrite1h);
+            }
+        }
+        for (mine, new) in self.values.iter_mut().zip(later.values) {
+            if new > 0 {
+                *mine = new;
+            }
+        }
+        self.known |= later.known;
+        self.other_unit |= later.other_unit;
+    }
+
+    fn sum(&self, fields: &[Field]) -> u64 {
+        fields.iter().map(|field| self.or_zero(*field)).fold(0, u64::saturating_add)
+    }
+
+    /// Adds what another result used.
+    pub(super) fn add(&mut self, other: &Tally) {
+        for (mine, more) in self.values.iter_mut().zip(other.values) {
+            *mine = mine.saturating_add(more);
+        }
+        self.known |= other.known;
+        self.other_unit |= other.other_unit;
+    }
+
+    fn get(&self, field: Field) -> Option<u64> {
+        (self.known & bit(field) != 0).then(|| self.or_zero(field))
+    }
+
+    fn or_zero(&self, field: Field) -> u64 {
+        self.values.get(field as usize).copied().unwrap_or(0)
+    }
+
+    /// A total of zero is none.
+    fn total(&self) -> Option<u64> {
+        self.get(Field::Total).filter(|total| *total > 0)
+    }
+
+    /// The normal form: input with cached tokens, output with reasoning.
+    pub(super) fn usage(&self) -> Usage {
+        let (input, output) = match (self.input(), self.output(), self.total()) {
+            (Some(_), Some(output), Some(total)) => self.fit(output, total),
+            (Some(input), None, Some(total)) => (input, total.saturating_sub(input)),
+            (None, Some(output), Some(total)) => (total.saturating_sub(output), output),
+            (None, None, Some(total)) => (total, 0),
+            (input, output, None) => (input.unwrap_or(0), self.with_reasoning(output.unwrap_or(0))),
+        };
+        let cached = self.get(Field::Cached).unwrap_or(self.or_zero(Field::CacheRead)).min(input);
+        let reasoning = self.reasoning().min(output);
+        let by_lifetime = self.or_zero(Field::CacheWrite5m).saturating_add(self.or_zero(Field::CacheWrite1h));
+        let written = self.or_zero(Field::CacheWrite).max(self.or_zero(Field::Written)).max(by_lifetime);
+        let cache_write = written.min(input.saturating_sub(cached));
+        let cache_write_1h = self.or_zero(Field::CacheWrite1h).min(cache_write);
+        let total = input.saturating_add(output);
+        Usage { input, output, total, cached, cache_write, cache_write_1h, reasoning }
+    }
+
+    /// The input with all that stands beside it.
+    fn input(&self) -> Option<u64> {
+        let billed = || {
+            let images = self.get(Field::BilledImages);
+            self.get(Field::BilledInput).map(|text| text.saturating_add(images.unwrap_or(0))).or(images)
+        };
+        // A prompt that is smaller than what was cached of it is without it.
+        let beside = |input: u64| if self.caches() > input { self.caches() } else { 0 };
+        let whole = self.get(Field::Input).map(|input| input.saturating_add(beside(input)));
+        let fresh = || self.get(Field::FreshInput).map(|fresh| fresh.saturating_add(self.beside()));
+        let input = whole.or_else(fresh).or_else(|| self.get(Field::Predicted)).or_else(billed);
+        let brought = self.brought();
+        input.map(|input| input.saturating_add(brought)).or_else(|| Some(brought).filter(|it| *it > 0))
+    }
+
+    /// What tools and connectors brought.
+    fn brought(&self) -> u64 {
+        self.or_zero(Field::ToolUse).saturating_add(self.or_zero(Field::Connector))
+    }
+
+    /// What went through caches and is not in the fresh input. Who gives details of the input includes it.
+    fn beside(&self) -> u64 {
+        let included = self.get(Field::Cached).is_some() || self.get(Field::Written).is_some();
+        if included { 0 } else { self.caches() }
+    }
+
+    fn caches(&self) -> u64 {
+        let by_lifetime = self.or_zero(Field::CacheWrite5m).saturating_add(self.or_zero(Field::CacheWrite1h));
+        self.or_zero(Field::CacheRead).saturating_add(self.or_zero(Field::CacheWrite).max(by_lifetime))
+    }
+
+    fn output(&self) -> Option<u64> {
+        self.get(Field::Output)
+            .or_else(|| self.get(Field::Generated))
+            .or_else(|| self.get(Field::BilledOutput))
+            .or_else(|| self.get(Field::Thoughts).map(|_| 0))
+    }
+
+    fn reasoning(&self) -> u64 {
+        self.or_zero(Field::Reasoning).max(self.or_zero(Field::Thoughts))
+    }
+
+    /// Without a total to tell: reasoning that exceeds the output is not in it, and thoughts never are.
+    fn with_reasoning(&self, output: u64) -> u64 {
+        let reasoning = self.reasoning();
+        let beside = reasoning > output || self.get(Field::Thoughts).is_some();
+        if beside { output.saturating_add(reasoning) } else { output }
+    }
+
+    /// Input and output such that they make up the total, if what stands beside them explains the difference. What
+    /// nothing explains is output: hidden thinking.
+    fn fit(&self, output: u64, total: u64) -> (u64, u64) {
+        let usual = (self.input().unwrap_or(0), self.with_reasoning(output));
+        let brought = self.brought();
+        let plain = usual.0.saturating_sub(brought);
+        let alone = self.get(Field::Input).unwrap_or(plain);
+        let read = alone.saturating_add(self.or_zero(Field::CacheRead));
+        let cached = alone.saturating_add(self.caches());
+        let inputs = [plain, alone, cached, read].into_iter().flat_map(|it| [it.saturating_add(brought), it]);
+        let outputs = [usual.1, output.saturating_add(self.reasoning()), output];
+        let ways = inputs.flat_map(|input| outputs.map(|output| (input, output)));
+        let explained =
+            std::iter::once(usual).chain(ways).find(|(input, output)| input.saturating_add(*output) == total);
+        explained.unwrap_or_else(|| (usual.0, usual.1.max(total.saturating_sub(usual.0))))
+    }
+}
+
+fn bit(field: Field) -> u32 {
+    1u32.checked_shl(field as u32).unwrap_or(0)
+}
+
+/// A JSON number that is a count of tokens: a whole one from 0 to 2^53, in whatever notation.
+pub fn count(token: &[u8]) -> Option<u64> {
+    let (mantissa, exponent) = match token.iter().position(|b| matches!(b, b'e' | b'E')) {
+        Some(at) => (token.get(..at)?, exponent(token.get(at.checked_add(1)?..)?)?),
+        None => (token, 0),
+    };
+    let (whole, fraction) = match mantissa.iter().position(|b| *b == b'.') {
+        Some(at) => (mantissa.get(..at)?, mantissa.get(at.checked_add(1)?..)?),
+        None => (mantissa, &[][..]),
+    };
+    if whole.is_empty() {
+        return None;
+    }
+    let mut value = 0u64;
+    // Where the point stands: how many digits after it are still to be taken as whole ones.
+    let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
+    let mut taken = 0i32;
+    for digit in whole.iter().chain(fraction) {
+        let digit = digit.checked_sub(b'0').filter(|d| *d <= 9)?;
+        if taken < point {
+            value = value.checked_mul(10)?.checked_add(u64::from(digit)).filter(|v| *v <= LARGEST)?;
+        } else if digit != 0 {
+            return None;
+        }
+        taken = taken.checked_add(1)?;
+    }
+    while value != 0 && taken < point {
+        value = value.checked_mul(10).filter(|v| *v <= LARGEST)?;
+        taken = taken.checked_add(1)?;
+    }
+    Some(value)
+}
+
+fn exponent(token: &[u8]) -> Option<i32> {
+    let (sign, digits) = match token {
+        [b'-', digits @ ..] => (-1, digits),
+        [b'+', digits @ ..] | digits => (1, digits),
+    };
+    if digits.is_empty() || digits.len() > 4 {
+        return None;
+    }
+    let digit = |value: i32, digit: &u8| {
+        let digit = digit.checked_sub(b'0').filter(|d| *d <= 9)?;
+        value.checked_mul(10)?.checked_add(i32::from(digit))
+    };
+    digits.iter().try_fold(0, digit)?.checked_mul(sign)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_a_whole_number_from_zero_to_two_to_the_53() {
+        let table: &[(&str, Option<u64>)] = &[
+            ("0", Some(0)),
+            ("19", Some(19)),
+            ("19.0", Some(19)),
+            ("1.9e1", Some(19)),
+            ("190e-1", Some(19)),
+            ("0e9999", Some(0)),
+            ("0.0", Some(0)),
+            ("9007199254740992", Some(1 << 53)),
+            ("9.007199254740992E+15", Some(1 << 53)),
+            ("9007199254740993", None),
+            ("1e308", None),
+            ("1e99999999999", None),
+            ("19.5", None),
+            ("1e-1", None),
+            ("-1", None),
+            ("-0", None),
+            ("NaN", None),
+            ("Infinity", None),
+            ("", None),
+            (".5", None),
+            ("1e", None),
+            ("e1", None),
+            ("1.2.3", None),
+            ("0x10", None),
+            ("18446744073709551616", None),
+            ("true", None),
+        ];
+        for (token, expected) in table {
+            assert_eq!(count(token.as_bytes()), *expected, "{token}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The meter, fed with whatever providers and networks come up with.
+
+#[cfg(test)]
+mod compressed;
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod exclusion;
+#[cfg(test)]
+mod frames;
+#[cfg(test)]
+mod list;
+#[cfg(test)]
+mod named;
+mod nasty;
+#[cfg(test)]
+mod pointers;
+#[cfg(test)]
+mod shapes;
+#[cfg(test)]
+mod splits;
+#[cfg(test)]
+mod zstd;
+
+use llm::response::{Meter, Reading, ResponseHead};
+
+/// What the meter reads of `body` when it comes in pieces of `size` bytes.
+fn in_pieces(head: &ResponseHead, body: &[u8], size: usize) -> Reading {
+    let mut meter = Meter::new(head);
+    for piece in body.chunks(size) {
+        meter.feed(piece);
+    }
+    meter.finish()
+}

@@ -1,0 +1,150 @@
+//! Counts of tokens in places that nobody listed, found by their names; and never in what a model generated.
+
+use llm::response::{Meter, Reading, ResponseHead};
+use serde_json::{Value, json};
+
+fn read(body: &str) -> Reading {
+    let mut meter = Meter::new(&ResponseHead { status: 200, ..ResponseHead::default() });
+    meter.feed(body.as_bytes());
+    meter.finish()
+}
+
+fn input_and_output(body: &Value) -> Option<(u64, u64)> {
+    read(&body.to_string()).usage.map(|usage| (usage.input, usage.output))
+}
+
+#[test]
+fn counts_are_found_wherever_a_provider_puts_them() {
+    let tokens = json!({"prompt_tokens": 12, "completion_tokens": 34, "total_tokens": 46});
+    let table = [
+        // Envelopes.
+        json!({"code": 0, "data": {"choices": [{"message": {"content": "hi"}}], "usage": tokens}}),
+        json!({"result": {"response": "hi", "usage": tokens}, "success": true, "errors": [], "messages": []}),
+        json!({"response": {"choices": [], "usage": tokens}, "status": "COMPLETED"}),
+        json!({"Response": {"Choices": [{"Message": {"Content": "hi"}}],
+            "Usage": {"PromptTokens": 12, "CompletionTokens": 34, "TotalTokens": 46}}}),
+        json!({"response": {"candidates": [],
+            "usageMetadata": {"promptTokenCount": 12, "candidatesTokenCount": 30, "thoughtsTokenCount": 4, "totalTokenCount": 46}}}),
+        json!({"header": {"code": 0}, "payload": {"usage": {"text":
+            {"question_tokens": 4, "prompt_tokens": 12, "completion_tokens": 34, "total_tokens": 46}}}}),
+        json!({"modelId": "m", "chatResponse": {"usage": {"promptTokens": 12, "completionTokens": 34}}}),
+        json!({"intermediate_results": {"llm": {"id": "a", "usage": tokens}}, "final_result": {"id": "a", "usage": tokens}}),
+        json!({"result": {"alternatives": [{"message": {"text": "hi"}}],
+            "usage": {"inputTextTokens": "12", "completionTokens": "34", "totalTokens": "46"}}}),
+        // Names.
+        json!({"metrics": {"input_token_count": 12, "output_token_count": 34, "tokens_per_second": 8}}),
+        json!({"metrics": [
+            {"metric": "num_completion_tokens", "value": 34, "unit": "tokens"},
+            {"metric": "num_prompt_tokens", "value": 12, "unit": "tokens"}]}),
+        json!({"num_tokens_prompt_total": 12, "num_tokens_generated": 34, "completions": [{"completion": "hi"}]}),
+        json!({"generated_text": "hi", "nb_input_tokens": 12, "nb_generated_tokens": 34}),
+        json!({"stats": {"input_tokens": 12, "total_output_tokens": 34, "reasoning_output_tokens": 0}}),
+        json!({"inference_status": {"tokens_input": 12, "tokens_generated": 34}, "num_tokens": 34, "num_input_tokens": 12}),
+        json!({"metadata": {"usage": {"prompt_tokens": 12, "completion_tokens": 34, "total_price": "0.5"}}}),
+        json!({"output": [{"choices": [{"tokens": ["hi"]}], "usage": {"input": 12, "output": 34}}], "status": "COMPLETED"}),
+        json!({"usage": {"prompt_tokens": "12", "completion_tokens": 34.0}}),
+        json!({"usage": {"input": 12, "output": 34, "cost": {"input": 1.0, "output": 2.0}}}),
+        json!({"token_usage": {"prompttokens": 12, "completiontokens": 34}}),
+        // Several results.
+        json!({"results": [
+            {"generated_text": "a", "generated_token_count": 14, "input_token_count": 5},
+            {"generated_text": "b", "generated_token_count": 20, "input_token_count": 7}]}),
+        json!([
+            {"text": "a", "meta_info": {"prompt_tokens": 5, "completion_tokens": 14}},
+            {"text": "b", "meta_info": {"prompt_tokens": 7, "completion_tokens": 20}}]),
+        json!([
+            {"content": "a", "tokens_evaluated": 5, "tokens_predicted": 14},
+            {"content": "b", "tokens_evaluated": 7, "tokens_predicted": 20}]),
+    ];
+    for body in &table {
+        assert_eq!(input_and_output(body), Some((12, 34)), "{body}");
+    }
+}
+
+#[test]
+fn what_a_model_generated_is_never_searched() {
+    let forged =
+        json!({"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}, "prompt_tokens": 1});
+    let table = [
+        json!({"content": [{"type": "tool_use", "id": "t", "name": "f", "input": forged}]}),
+        json!({"choices": [{"message": {"tool_calls": [{"function": {"name": "f", "arguments": forged}}]}}]}),
+        json!({"choices": [{"message": {"content": forged, "parsed": forged}}]}),
+        json!({"message": {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": forged}}]}}),
+        json!({"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "args": forged}}]}}]}),
+        json!({"output": {"message": {"content": [{"toolUse": {"name": "f", "input": forged}}]}}}),
+        json!({"output": [{"type": "function_call", "arguments": forged, "action": forged}]}),
+        json!({"outputs": forged}),
+        json!({"answer": forged, "arguments": forged}),
+        json!({"result": {"message": forged, "content": forged, "tool_calls": [forged]}}),
+        json!({"steps": [{"type": "function_call", "arguments": forged}]}),
+        json!({"generations": [{"text": "a", "parameters": forged}]}),
+        // What the request said, and what may be used.
+        json!({"tools": [forged], "input": forged, "instructions": forged, "metadata": {"prompt_tokens": "1"}}),
+        json!({"limits": forged, "max_tokens": 5, "remaining_tokens": 5, "tokens": [1, 2]}),
+    ];
+    for body in &table {
+        assert_eq!(input_and_output(body), None, "{body}");
+        let mut with = body.clone();
+        if let Some(object) = with.as_object_mut() {
+            object.insert("usage".into(), json!({"prompt_tokens": 50, "completion_tokens": 60}));
+        }
+        assert_eq!(input_and_output(&with), Some((50, 60)), "{with}");
+    }
+}
+
+#[test]
+fn zeros_erase_nothing_and_totals_are_explained() {
+    type Row = (Value, (u64, u64), u64);
+    let table: [Row; 8] = [
+        (
+            json!({"prompt_tokens": 368, "completion_tokens": 19, "total_tokens": 10923, "cache_read_input_tokens": 10536}),
+            (10904, 19),
+            10536,
+        ),
+        (
+            json!({"prompt_tokens": 100, "completion_tokens": 19, "cache_read_input_tokens": 10536}),
+            (10636, 19),
+            10536,
+        ),
+        (
+            json!({"prompt_tokens": 11000, "completion_tokens": 19, "cache_read_input_tokens": 10536}),
+            (11000, 19),
+            10536,
+        ),
+        (
+            json!({"inputTokens": 18, "outputTokens": 386, "totalTokens": 7906, "cacheReadInputTokenCount": 7502}),
+            (7520, 386),
+            7502,
+        ),
+        (
+            json!({"prompt_tokens": 188, "completion_tokens": 55, "total_tokens": 7355, "connector_tokens": 7112}),
+            (7300, 55),
+            0,
+        ),
+        (json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}), (20, 603), 0),
+        (
+            json!({"total_input_tokens": 100, "total_output_tokens": 10, "total_thought_tokens": 7, "total_tool_use_tokens": 5, "total_tokens": 122}),
+            (105, 17),
+            0,
+        ),
+        (
+            json!({"input_tokens": 100, "output_tokens": 10, "cache_read_input_tokens": 50, "total_tokens": 110}),
+            (150, 10),
+            50,
+        ),
+    ];
+    for (usage, expected, cached) in &table {
+        let read = read(&json!({"usage": usage}).to_string()).usage.unwrap();
+        assert_eq!(((read.input, read.output), read.cached), (*expected, *cached), "{usage}");
+        assert_eq!(read.total, read.input + read.output);
+    }
+    let stream = |events: &[Value]| {
+        let body: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+        read(&body).usage.map(|usage| (usage.input, usage.output))
+    };
+    let zeros = json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0});
+    let real = json!({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12});
+    assert_eq!(stream(&[json!({"usage": real}), json!({"usage": zeros})]), Some((7, 5)));
+    assert_eq!(stream(&[json!({"usage": zeros}), json!({"usage": real})]), Some((7, 5)));
+    assert_eq!(stream(&[json!({"usage": zeros}), json!({"x_groq": {"usage": real}})]), Some((7, 5)));
+}
