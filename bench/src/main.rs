@@ -62,6 +62,8 @@ fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str
     let mut running = cases.map(|case| start(case, ends)).collect::<Result<Vec<_>>>()?;
     for round in 0..count {
         eprintln!("round {} of {count}", round + 1);
+        // To and fro, so that no case always comes behind the same one: what the last one leaves in caches counts.
+        running.reverse();
         for one in &mut running {
             let measured = measure(one, adapter)
                 .with_context(|| format!("{}\n{}", one.case.title(), one.envoy.log()))?;
@@ -69,6 +71,9 @@ fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str
         }
     }
 
+    if count % 2 == 1 {
+        running.reverse();
+    }
     let rows = running.iter().map(row).collect::<Result<Vec<_>>>()?;
     let adapter_memory = cost::memory(adapter.pid())?;
     Ok(report::render(&rows, count, adapter_memory))
