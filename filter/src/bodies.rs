@@ -3,7 +3,8 @@
 //! waits for its body waits for ever, so the first ones of each worker are watched: a body of which something has come, and
 //! none of it to the filter, tells.
 
-use crate::stream::Caller;
+use crate::caller::Caller;
+use crate::host;
 use std::cell::{Cell, RefCell};
 
 /// How often the requests that wait are looked at, in milliseconds.
@@ -31,6 +32,24 @@ enum Access {
     Given,
     /// They do not come.
     Missing,
+}
+
+/// How much of a request has come so far, by Envoy's count; `None`: it waits for no body, or not any more.
+pub fn size(caller: &Caller, root: u32) -> Option<u64> {
+    let request = caller.upgrade()?;
+    let request = request.borrow();
+    if !request.awaits_body() {
+        return None;
+    }
+    host::as_context(request.context(), root, host::request_size)
+}
+
+/// Tells a request that its body will not come.
+pub fn missing(caller: &Caller, root: u32) {
+    if let Some(request) = caller.upgrade() {
+        let mut request = request.borrow_mut();
+        host::as_context(request.context(), root, || request.body_missing());
+    }
 }
 
 /// A request that waits for the beginning of its body.

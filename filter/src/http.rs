@@ -2,21 +2,18 @@
 
 mod body;
 
-pub use body::{body_missing, size};
-
+use crate::caller::{Caller, ReserveReply, Waiting};
+use crate::deferred;
 use crate::host;
-use crate::late;
 use crate::metrics;
 use crate::request;
+use crate::reserve;
 use crate::shared::{RESERVE, Shared};
-use crate::stream::Caller;
-use engine::attempts::Attempts;
 use engine::exchange::{Effect, Event, Exchange, InForce};
-use engine::outbox::Route;
+use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
 use expression::facts::Facts;
 use llm::memory::{Lease, Purpose};
-use protocol::call::{self, CallFailure};
-use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
+use protocol::call::CallFailure;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::cell::RefCell;
@@ -33,45 +30,15 @@ pub struct Http {
     request: Option<Rc<RefCell<Request>>>,
 }
 
-/// A request that a limit may be for. The root context brings it the answers of the stream.
+/// A request that a limit may be for.
 pub struct Request {
     id: u32,
     /// Itself.
     caller: Caller,
     shared: Rc<Shared>,
     exchange: Exchange,
-    /// The request is kept back.
-    kept: bool,
-    /// How much of its body is awaited.
-    awaited: Option<usize>,
-    /// It may go on until it is answered: a GET that has not ended and announces no body.
-    may_be_endless: bool,
-    /// How much of it is there.
-    gathered: usize,
-    /// How much of it has gone on.
-    sent: u64,
-    /// A Reserve under way by a call of its own.
-    attempts: Option<Attempts>,
-    /// What of the response has passed and is not read yet.
-    passed: Option<Passed>,
-    /// How much of the response's body Envoy keeps.
-    kept_back: usize,
-    /// The response's trailers are here: no piece of its body is passing.
-    trailers: bool,
-}
-
-/// A part of a response.
-#[derive(Default)]
-struct Passed {
-    pieces: Vec<(Vec<u8>, Lease)>,
-    /// Of them together.
-    size: usize,
-    /// It is about to be read.
-    soon: bool,
-    /// Nothing of the response follows.
-    end: bool,
-    /// Nothing of the exchange does.
-    closed: bool,
+    request: RequestFlow,
+    response: ResponseFlow,
 }
 
 /// The context of a request while it is not: Envoy then lets everything pass, or nothing.
@@ -91,48 +58,17 @@ impl Http {
     }
 }
 
-/// Brings an answer of the stream to a request, from the root context.
-pub fn reply(caller: &Caller, root: u32, reply: Result<ReserveResponse, CallFailure>) {
-    if let Some(request) = caller.upgrade() {
-        let mut request = request.borrow_mut();
-        host::as_context(request.id, root, || request.replied(reply));
-    }
-}
-
-/// Makes the call that the stream has left to the request; gives its token. Called by the root context.
-pub fn call(caller: &Caller, root: u32, message: Vec<u8>, patience: u64) -> Option<u32> {
-    let request = caller.upgrade()?;
-    let mut request = request.borrow_mut();
-    let attempts = Attempts::new(message, request.shared.now(), patience);
-    host::as_context(request.id, root, || request.call(attempts))
-}
-
-/// Brings such a call's answer; gives the token of the next if it is made again.
-pub fn answered(caller: &Caller, root: u32, reply: Result<&[u8], CallFailure>) -> Option<u32> {
-    let request = caller.upgrade()?;
-    let mut request = request.borrow_mut();
-    host::as_context(request.id, root, || request.answered(reply))
-}
-
 impl Request {
-    fn new(id: u32, shared: &Rc<Shared>, in_force: InForce) -> Rc<RefCell<Self>> {
+    fn new(id: u32, shared: &Rc<Shared>, in_force: InForce, may_be_endless: bool) -> Rc<RefCell<Self>> {
         let exchange = Exchange::new(in_force, shared.next_reservation()).within(&shared.memory);
-        Rc::new_cyclic(|caller| {
-            let (caller, shared) = (Weak::clone(caller), shared.clone());
+        Rc::new_cyclic(|caller: &Weak<RefCell<Self>>| {
             RefCell::new(Self {
                 id,
-                caller,
-                shared,
+                caller: caller.clone(),
+                shared: shared.clone(),
                 exchange,
-                kept: false,
-                awaited: None,
-                may_be_endless: false,
-                gathered: 0,
-                sent: 0,
-                attempts: None,
-                passed: None,
-                kept_back: 0,
-                trailers: false,
+                request: RequestFlow::new(may_be_endless),
+                response: ResponseFlow::default(),
             })
         })
     }
@@ -145,7 +81,7 @@ impl Request {
                 Effect::Reserve(call) => self.reserve(call),
                 Effect::Resume => self.resume(),
                 Effect::Deny(denial) => {
-                    self.kept = true;
+                    self.request.hold();
                     host::respond(&denial);
                 }
                 Effect::SetHeaders(headers) => {
@@ -164,60 +100,13 @@ impl Request {
     }
 
     fn reserve(&mut self, message: Vec<u8>) {
-        let Shared { root, config, stream, late, .. } = &*self.shared;
-        late.read_ended();
-        if stream.is_open() {
-            self.kept = true;
-            let caller = Weak::clone(&self.caller);
-            return host::as_context(*root, self.id, || stream.reserve(&self.shared, message, caller));
+        match reserve::send(&self.shared, self.id, &self.caller, message) {
+            Ok(()) => self.request.hold(),
+            Err(failure) => self.reserved(Err(failure)),
         }
-        let patience = u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX);
-        self.call(Attempts::new(message, self.shared.now(), patience));
-    }
-
-    /// The token of the call, if it could be made.
-    fn call(&mut self, attempts: Attempts) -> Option<u32> {
-        let now = self.shared.now();
-        let (service, patience) = (&self.shared.config.grpc_service, attempts.patience(now));
-        // Nothing keeps calls of their own in order, so the reserve carries what is to be settled before it.
-        let message =
-            call::with_commits(attempts.message(), &self.shared.outbox.borrow().copies(Route::Unary, now));
-        let call = || host::call(service, RESERVE, &message, patience);
-        match host::as_context(self.shared.root, self.id, call) {
-            Ok(token) => {
-                self.kept = true;
-                self.attempts = Some(attempts);
-                Some(token)
-            }
-            Err(failure) => {
-                self.replied(Err(failure));
-                None
-            }
-        }
-    }
-
-    fn answered(&mut self, reply: Result<&[u8], CallFailure>) -> Option<u32> {
-        let failed = |failure| match self.attempts.take() {
-            Some(attempts) => attempts.failed(failure, self.shared.now()),
-            None => Err(failure),
-        };
-        match reply.map_err(failed) {
-            Err(Ok(attempts)) => return self.call(attempts),
-            Err(Err(failure)) => self.replied(Err(failure)),
-            Ok(message) => self.replied(call::reply(Ok(message))),
-        }
-        None
-    }
-
-    fn replied(&mut self, reply: Result<ReserveResponse, CallFailure>) {
-        if let Err(failure) = reply {
-            self.shared.call_failed(RESERVE, failure);
-        }
-        self.handle(Event::Reply(reply));
     }
 
     fn requested(&mut self, facts: Facts, end: bool) -> Action {
-        self.may_be_endless = !end && facts.is_get() && facts.content_length().is_none();
         self.handle(Event::Request { facts, bodiless: end });
         self.action()
     }
@@ -231,26 +120,24 @@ impl Request {
     }
 
     fn resume(&mut self) {
-        if std::mem::take(&mut self.kept) {
-            self.sent = self.sent.saturating_add(self.gathered as u64);
-            self.gathered = 0;
+        if self.request.resume() {
             host::resume();
         }
     }
 
-    /// Puts this in the place of what is passing and of what Envoy keeps; of that, Envoy keeps so much.
-    fn replace(&mut self, bytes: &[u8], kept_back: usize) {
-        if self.trailers && self.kept_back == 0 {
+    /// Puts this in the place of what is passing and of what Envoy buffers; of that, Envoy buffers so much.
+    fn replace(&mut self, bytes: &[u8], buffered: usize) {
+        if self.response.replace(buffered) {
+            host::replace_response_body(bytes);
+        } else {
             // The beginning of an event that came together with the end of another one: there is no way back for it.
-            return self.shared.metrics.add(metrics::BYTES_LOST, bytes.len() as u64);
+            self.shared.metrics.add(metrics::BYTES_LOST, bytes.len() as u64);
         }
-        host::replace_response_body(bytes);
-        self.kept_back = kept_back;
     }
 
     /// The bytes are copied only if they are read, and read when they have passed.
     fn body(&mut self, size: usize, end: bool) {
-        let size = size.saturating_sub(self.kept_back);
+        let size = self.response.new_bytes(size);
         let read = size > 0 && self.exchange.reads_body();
         if self.exchange.is_over() || !(read || end) {
             return;
@@ -259,7 +146,7 @@ impl Request {
         let Some(lease) = self.shared.memory.lease(Purpose::Keep, size) else {
             return self.read_now(size, end);
         };
-        let chunk = if read { host::response_body(self.kept_back, size) } else { Vec::new() };
+        let chunk = if read { host::response_body(self.response.buffered(), size) } else { Vec::new() };
         if self.exchange.edits_body() {
             self.handle(Event::Passing { chunk: &chunk, end });
         }
@@ -268,9 +155,9 @@ impl Request {
 
     /// Reads what there is no memory for at once, a little at a time.
     fn read_now(&mut self, size: usize, end: bool) {
-        self.read_passed();
+        self.read_deferred();
         self.handle(Event::PassingUnread);
-        let mut at = std::mem::take(&mut self.kept_back);
+        let mut at = self.response.release();
         let all = at.saturating_add(size);
         while at < all {
             let piece = host::response_body(at, PIECE.min(all.saturating_sub(at)));
@@ -283,64 +170,76 @@ impl Request {
     }
 
     fn read_later(&mut self, chunk: Vec<u8>, lease: Lease, end: bool) {
-        let passed = self.passed.get_or_insert_default();
-        passed.size = passed.size.saturating_add(chunk.len());
-        passed.pieces.push((chunk, lease));
-        passed.end = end;
-        if end || passed.size > late::SMALL {
-            self.read_soon();
+        if self.response.defer(chunk, lease, end, deferred::SMALL) {
+            self.queue();
         }
     }
 
-    fn read_soon(&mut self) {
-        if let Some(passed) = self.passed.as_mut().filter(|passed| !passed.soon) {
-            passed.soon = true;
-            self.shared.late.push(&self.caller);
-            self.shared.wake_soon();
-        }
-    }
-
-    /// Whether nothing of the response follows what has passed.
-    pub fn has_ended(&self) -> bool {
-        self.passed.as_ref().is_none_or(|passed| passed.end || passed.closed)
-    }
-
-    /// Reads what has passed.
-    pub fn read_passed(&mut self) {
-        let Some(Passed { pieces, end, closed, .. }) = self.passed.take() else { return };
-        for (piece, _lease) in pieces {
-            self.handle(Event::Body { chunk: &piece, end: false });
-        }
-        if end {
-            self.handle(Event::Body { chunk: &[], end });
-        }
-        if closed {
-            self.handle(Event::Closed);
-        }
+    fn queue(&self) {
+        self.shared.deferred.push(&self.caller);
+        self.shared.wake_soon();
     }
 
     fn closed(&mut self) {
-        match &mut self.passed {
-            Some(passed) => passed.closed = true,
-            None => {
+        match self.response.close() {
+            Closing::Now => {
                 self.handle(Event::Closed);
-                return self.shared.show_memory_soon();
+                self.shared.show_memory_soon();
             }
+            Closing::Queue => self.queue(),
+            Closing::Queued => {}
         }
-        self.read_soon();
     }
 
     fn action(&self) -> Action {
-        if self.kept { Action::Pause } else { Action::Continue }
+        if self.request.is_held() { Action::Pause } else { Action::Continue }
+    }
+}
+
+impl Waiting for Request {
+    fn context(&self) -> u32 {
+        self.id
+    }
+
+    fn reserved(&mut self, reply: ReserveReply) {
+        if let Err(failure) = reply {
+            self.shared.call_failed(RESERVE, failure);
+        }
+        self.handle(Event::Reply(reply));
+    }
+
+    fn awaits_body(&self) -> bool {
+        self.request.awaits_first_byte()
+    }
+
+    fn body_missing(&mut self) {
+        if self.request.body_missing() {
+            self.handle(Event::NoRequestBody);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.response.has_ended()
+    }
+
+    fn read_deferred(&mut self) {
+        let Some(DeferredBody { pieces, end, .. }) = self.response.take_deferred() else { return };
+        for (piece, _lease) in pieces {
+            self.handle(Event::Body { chunk: &piece, end: false });
+        }
+        match end {
+            BodyEnd::Open => {}
+            BodyEnd::Complete => self.handle(Event::Body { chunk: &[], end: true }),
+            BodyEnd::Cut => self.handle(Event::Closed),
+        }
     }
 }
 
 impl Context for Http {
-    fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
-        self.with(|request| {
-            let body = host::reply(size);
-            request.answered(if status == 0 { Ok(&*body) } else { Err(status.into()) });
-        });
+    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
+        let body = host::reply(size);
+        let reply = if status == 0 { Ok(&*body) } else { Err(CallFailure::from(status)) };
+        reserve::answered(&self.shared, self.id, token, reply);
     }
 }
 
@@ -352,7 +251,8 @@ impl HttpContext for Http {
             // Hardly any GET has a body, and a WebSocket is none of those.
             host::request_header("upgrade").iter().for_each(|value| facts.header("upgrade", value));
         }
-        self.request = Some(Request::new(self.id, &self.shared, in_force));
+        let may_be_endless = !end && facts.is_get() && facts.content_length().is_none();
+        self.request = Some(Request::new(self.id, &self.shared, in_force, may_be_endless));
         self.with(|request| request.requested(facts, end)).unwrap_or(Action::Continue)
     }
 
@@ -370,16 +270,16 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        let keeps_back = self.with(|request| {
+        let buffers = self.with(|request| {
             request.body(size, end);
-            request.kept_back > 0
+            request.response.buffered() > 0
         });
-        if keeps_back == Some(true) { Action::Pause } else { Action::Continue }
+        if buffers == Some(true) { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
         self.with(|request| {
-            request.trailers = true;
+            request.response.trailers();
             request.body(0, true);
         });
         Action::Continue

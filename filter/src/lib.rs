@@ -1,5 +1,5 @@
 //! The Envoy filter: turns host callbacks into the core's events, and the core's effects into host calls. Every
-//! decision is made in `policy`.
+//! decision is made in `engine`.
 //!
 //! A root context for each worker and plugin keeps what its HTTP contexts share, follows the plan and sends the
 //! commits; an HTTP context for each request drives an exchange. Envoy does not enter the module again before a host
@@ -9,14 +9,18 @@
 #![allow(missing_docs)]
 
 mod bodies;
+mod caller;
+mod deferred;
 mod host;
 mod http;
-mod late;
 mod metrics;
 mod request;
+mod reserve;
 mod root;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);

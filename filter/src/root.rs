@@ -2,11 +2,12 @@
 //! client waits for it.
 
 use crate::bodies::{self, Watched};
+use crate::caller::Caller;
 use crate::host;
-use crate::http::{self, Http, Unconfigured};
+use crate::http::{Http, Unconfigured};
 use crate::metrics;
+use crate::reserve;
 use crate::shared::{COMMIT, GET_PLAN, RESERVE_AND_COMMIT, Shared};
-use crate::stream::Caller;
 use engine::outbox::{Answer, CallNumber, Route};
 use engine::stream::{Left, Unanswered};
 use engine::watch::{self, PATIENCE, Watch};
@@ -17,7 +18,6 @@ use protocol::wire::kuadrant::service::ratelimit::v1::CommitResponse;
 use protocol::wire::weir::v1::GetPlanResponse;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,8 +41,6 @@ struct Configured {
     asking: Option<u32>,
     /// The token of the Commit under way as a call of its own, and what the outbox calls it.
     committing: Option<(u32, CallNumber)>,
-    /// Reserves that the stream has left, by the tokens of their own calls.
-    left: HashMap<u32, Caller>,
     /// Envoy wants this context to go, and gets what it wants at this time.
     leaving: Option<u64>,
 }
@@ -60,14 +58,7 @@ impl Configured {
         let gateway = gateway::find(shared.config.gateway.as_deref(), |path| host::property(path.to_vec()));
         let watch = (!shared.has_plan())
             .then(|| Watch::new(&gateway, shared.random).with_body(shared.config.request_body));
-        Ok(Self {
-            shared: Rc::new(shared),
-            watch,
-            asking: None,
-            committing: None,
-            left: HashMap::new(),
-            leaving: None,
-        })
+        Ok(Self { shared: Rc::new(shared), watch, asking: None, committing: None, leaving: None })
     }
 
     /// Sends what is due, and sees to being called again when the next is.
@@ -77,7 +68,7 @@ impl Configured {
         self.send_commits();
         self.ask_for_plan();
         // The next reserve takes along what is settled now, or the next call of this.
-        self.shared.late.read();
+        self.shared.deferred.read();
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
         let stream = self.shared.stream.wake_at();
@@ -92,7 +83,7 @@ impl Configured {
     /// Goes when Envoy wants it and nothing is left to tell, or it took too long.
     fn leave(&mut self) {
         let left = self.shared.outbox.borrow().len();
-        let told = left == 0 && self.shared.late.is_empty();
+        let told = left == 0 && self.shared.deferred.is_empty();
         if self.leaving.is_some_and(|end| told || end < self.shared.now()) {
             self.leaving = None;
             self.shared.metrics.add(metrics::COMMITS_DROPPED, left as u64);
@@ -105,7 +96,7 @@ impl Configured {
     fn tend_stream(&mut self) {
         let (shared, now) = (Rc::clone(&self.shared), self.shared.now());
         let (overdue, stuck) = shared.stream.overdue(now);
-        overdue.iter().for_each(|caller| http::reply(caller, shared.root, Err(CallFailure::Timeout)));
+        overdue.iter().for_each(|caller| reserve::deliver(shared.root, caller, Err(CallFailure::Timeout)));
         if stuck {
             self.stream_failed(CallFailure::Timeout);
         }
@@ -119,7 +110,7 @@ impl Configured {
         let Shared { root, bodies, metrics, .. } = &*self.shared;
         let mut grown = false;
         let still_waits = |watched: &Watched| {
-            let size = http::size(&watched.caller, *root);
+            let size = bodies::size(&watched.caller, *root);
             grown |= size.is_some_and(|size| size > watched.size);
             size.is_some()
         };
@@ -135,7 +126,7 @@ impl Configured {
         }
         for watched in watched {
             if bodies.are_missing() || watched.until <= self.shared.now() {
-                http::body_missing(&watched.caller, *root);
+                bodies::missing(&watched.caller, *root);
             } else {
                 bodies.watch(watched);
             }
@@ -154,9 +145,7 @@ impl Configured {
         let returned = self.shared.outbox.borrow_mut().returned(left.commits.into_iter());
         self.count(returned);
         for Unanswered { caller, message, patience } in left.reserves {
-            if let Some(token) = http::call(&caller, self.shared.root, message, patience) {
-                self.left.insert(token, caller);
-            }
+            reserve::resend(&self.shared, &caller, message, patience);
         }
     }
 
@@ -164,7 +153,7 @@ impl Configured {
         match self.shared.stream.heard(message, self.shared.now()) {
             Ok(heard) => {
                 if let Some((caller, reply)) = heard.reserve {
-                    http::reply(&caller, self.shared.root, reply);
+                    reserve::deliver(self.shared.root, &caller, reply);
                 }
                 if let Some((number, reply)) = heard.commit {
                     self.committed(number, reply);
@@ -257,14 +246,12 @@ impl Context for Root {
         if configured.asking == Some(token) {
             configured.answered(reply);
             configured.work();
-        } else if let Some(caller) = configured.left.remove(&token) {
-            if let Some(token) = http::answered(&caller, configured.shared.root, reply) {
-                configured.left.insert(token, caller);
-            }
         } else if let Some((_, number)) = configured.committing.take_if(|(commit, _)| *commit == token) {
             configured.committed(number, call::reply(reply));
             configured.shared.wake();
             configured.leave();
+        } else {
+            reserve::answered(&configured.shared, configured.shared.root, token, reply);
         }
     }
 
@@ -292,7 +279,7 @@ impl Context for Root {
     fn on_done(&mut self) -> bool {
         let Some(configured) = &mut self.configured else { return true };
         configured.watch = None;
-        configured.shared.late.read();
+        configured.shared.deferred.read();
         if configured.shared.outbox.borrow().is_empty() {
             configured.shared.stream.cancel(configured.shared.now());
             return true;

@@ -1,9 +1,10 @@
 //! What a root context shares with its HTTP contexts.
 
 use crate::bodies::Bodies;
+use crate::deferred::DeferredReads;
 use crate::host::{self, Method};
-use crate::late::Late;
 use crate::metrics::{self, Metrics};
+use crate::reserve::ReserveCalls;
 use crate::stream::Stream;
 use engine::clock::Clock;
 use engine::config::Config;
@@ -49,7 +50,9 @@ pub struct Shared {
     /// What has to be told to the adapter.
     pub outbox: RefCell<Outbox>,
     /// What is still to be read of responses.
-    pub late: Late,
+    pub deferred: DeferredReads,
+    /// Reserves under way by calls of their own.
+    pub reserves: ReserveCalls,
     /// Whether request bodies come.
     pub bodies: Bodies,
     /// The way to the adapter while it is open.
@@ -85,7 +88,8 @@ impl Shared {
             metrics: Metrics::new(),
             outbox: RefCell::new(Outbox::new(outbox_capacity)),
             memory_shown: Cell::default(),
-            late: Late::default(),
+            deferred: DeferredReads::default(),
+            reserves: ReserveCalls::default(),
             bodies: Bodies::default(),
             stream,
             health: RefCell::default(),

@@ -1,21 +1,17 @@
 //! The stream to the adapter, as the root context holds it: Reserves and Commits go through it while it is open. A
 //! call of its own costs Envoy more than all else that a limit needs.
 
+use crate::caller::Caller;
 use crate::host;
-use crate::http::Request;
 use crate::shared::{RESERVE_AND_COMMIT, Shared};
 use engine::outbox::{Commit, Route};
 use engine::stream::{CallStream, Heard, Left};
 use protocol::call::{self, CallFailure};
 use std::cell::{Cell, RefCell};
-use std::rc::Weak;
 use std::time::Duration;
 
 /// Messages of commits that may go before one reserve: only after an outage are there more than the reserve's own takes.
 const COMMITS_BEFORE: usize = 4;
-
-/// Who waits for an answer, unless Envoy has ended it.
-pub type Caller = Weak<RefCell<Request>>;
 
 /// See the module.
 pub struct Stream {

@@ -69,7 +69,7 @@ const LARGEST_BODY: u64 = 64 << 20;
 /// The least that is of use, and the most that leaves room below the 1 GiB at which Envoy ends a VM.
 const LEAST_MEMORY: usize = 16 << 20;
 const MOST_MEMORY: usize = 768 << 20;
-/// A request's body is read in several copies: see `exchange::intake`.
+/// A request's body is read in several copies: see `exchange::request_body`.
 const MEMORY_PER_BODY: usize = 8;
 
 const ENCODINGS: &[(&str, Encoding)] =

@@ -1,20 +1,19 @@
 //! One request and its response, as a state machine: events in, effects out. It holds no clock and reaches nothing;
 //! the shell performs the effects in their order.
 
-mod intake;
+mod charging;
+mod request_body;
 mod reservation;
-mod responding;
-mod spent;
+mod response;
 mod unread;
 
-pub use intake::RequestEdit;
+pub use request_body::RequestEdit;
 
 use crate::count::{Count, DoubtCause, MemoryUse};
 use crate::health;
 use crate::outbox::Settlement;
 use crate::refusal::{self, Denial, Headers};
 use expression::facts::Facts;
-use intake::Intake;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::{ChunkEdit, Condition, UsageChunkFilter};
 use llm::response::ResponseHead;
@@ -23,8 +22,9 @@ use policy::plan::{Doubt, Failure, Hold, Plan, Round};
 use protocol::call::{CallFailure, LONGEST_CALL, MOST_DESCRIPTORS};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
+use request_body::ReadBody;
 use reservation::Reservation;
-use responding::{Ending, Responding};
+use response::{Ending, ResponseInFlight};
 use std::sync::Arc;
 
 /// Everything that can happen to one exchange. The shell turns each host callback into one of these.
@@ -158,7 +158,7 @@ enum State {
     /// The request went on.
     Admitted(Reservation),
     /// The response is passing.
-    Responding(Box<Responding>),
+    Responding(Box<ResponseInFlight>),
     /// Nothing is left to do.
     Over,
 }
@@ -179,7 +179,7 @@ impl Exchange {
     /// [`Event::RequestBody`] has been handled.
     pub fn room_for_body(&self, size: usize) -> Option<Lease> {
         let needed = match &self.state {
-            State::Reading { facts, most, .. } => intake::memory(facts, size, *most),
+            State::Reading { facts, most, .. } => request_body::memory(facts, size, *most),
             _ => 0,
         };
         self.memory.lease(Purpose::Work, needed)
@@ -267,12 +267,12 @@ impl Exchange {
         if let Some(most) = plan.body_wanted(&facts) {
             let announced = facts.content_length().is_some_and(|length| length > 0);
             if bodiless || facts.is_upgrade() && !announced {
-                Intake::new(&mut facts, plan.pointers(), &[], true, most);
+                ReadBody::new(&mut facts, plan.pointers(), &[], true, most);
             } else if facts.is_upgrade() {
                 // It goes on until it is answered, so nobody waits for it, whatever it says of a body.
                 facts.unread_body(0);
             } else {
-                let wanted = intake::wanted(&facts, most);
+                let wanted = request_body::wanted(&facts, most);
                 if let Some(_lease) = self.memory.lease(Purpose::Keep, facts.size()) {
                     self.state = State::Reading { facts: Box::new(facts), most: wanted, _lease };
                     return vec![Effect::AwaitBody(wanted)];
@@ -291,9 +291,9 @@ impl Exchange {
     fn request_body(&mut self, mut facts: Facts, most: usize, body: &[u8], end: bool) -> Vec<Effect> {
         let InForce::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
         let plan = Arc::clone(plan);
-        let intake = Intake::new(&mut facts, plan.pointers(), body, end, most);
-        let mut effects: Vec<Effect> = intake.trouble(&facts).into_iter().collect();
-        effects.extend(self.judged(&plan, facts, false, Some(&intake)));
+        let body = ReadBody::new(&mut facts, plan.pointers(), body, end, most);
+        let mut effects: Vec<Effect> = body.trouble(&facts).into_iter().collect();
+        effects.extend(self.judged(&plan, facts, false, Some(&body)));
         self.kept(effects)
     }
 
@@ -308,7 +308,7 @@ impl Exchange {
         plan: &Plan,
         mut facts: Facts,
         bodiless: bool,
-        intake: Option<&Intake<'_>>,
+        body: Option<&ReadBody<'_>>,
     ) -> Vec<Effect> {
         let judgement = plan.judge(&mut facts, bodiless);
         let mut effects = failed_parts(&judgement.failures);
@@ -340,8 +340,8 @@ impl Exchange {
                 effects.extend([refused_memory(MemoryUse::Holds), Effect::Deny(denial)]);
                 return effects;
             }
-            if let Some(intake) = intake {
-                match intake.change(&mut facts, reservation.asks_for_usage(), cap) {
+            if let Some(body) = body {
+                match body.change(&mut facts, reservation.asks_for_usage(), cap) {
                     Ok((changes, unasked)) => {
                         reservation.usage_unasked = unasked;
                         effects.extend(changes);
@@ -441,12 +441,12 @@ impl Exchange {
             effects.push(Effect::Count(Count::UsageChunkKept));
         }
         let memory = self.memory.clone();
-        let responding = Responding { reservation, head, memory, readers: None, usage_chunk };
+        let responding = ResponseInFlight { reservation, head, memory, readers: None, usage_chunk };
         self.state = State::Responding(Box::new(responding));
         effects
     }
 
-    fn body(&mut self, mut responding: Box<Responding>, chunk: &[u8], end: bool) -> Vec<Effect> {
+    fn body(&mut self, mut responding: Box<ResponseInFlight>, chunk: &[u8], end: bool) -> Vec<Effect> {
         responding.read(chunk, &self.in_force);
         if end {
             return responding.settle(&self.in_force, Ending::Complete);
@@ -467,7 +467,7 @@ fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
 /// Adds to the facts what the body tells, as an exchange does when it is all there.
 pub fn read_body(plan: &Plan, facts: &mut Facts, body: &[u8]) {
     if let Some(most) = plan.body_wanted(facts) {
-        Intake::new(facts, plan.pointers(), body, true, most);
+        ReadBody::new(facts, plan.pointers(), body, true, most);
     }
 }
 

@@ -1,14 +1,15 @@
 //! One request and its response as a state machine: events in, effects out. Beside it, the client side of the adapter:
 //! retries, the outbox, the stream and the plan's long poll. The shells perform the effects.
 
-pub mod attempts;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod count;
 pub mod exchange;
+pub mod flow;
 pub mod health;
 pub mod outbox;
 pub mod refusal;
+pub mod retry;
 pub mod stream;
 pub mod watch;

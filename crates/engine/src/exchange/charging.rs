@@ -41,8 +41,8 @@ impl Reservation {
             if own.is_some() {
                 told = (usage, source);
             }
-            let spent = Spent { usage: &usage, source, finished, facts: self.facts.as_deref() };
-            let (charge, failed) = spent.of(hold);
+            let charging = Charging { usage: &usage, source, finished, facts: self.facts.as_deref() };
+            let (charge, failed) = charging.of(hold);
             charges.push(charge);
             counts.extend(failed.map(Effect::Count));
         }
@@ -60,7 +60,7 @@ impl Reservation {
 
 /// What an exchange that went on came to.
 #[derive(Clone, Copy)]
-struct Spent<'a> {
+struct Charging<'a> {
     /// Reported or estimated.
     usage: &'a Usage,
     /// Where that comes from. A call that failed uses nothing, whatever a `cost` says of usage.
@@ -71,7 +71,7 @@ struct Spent<'a> {
     facts: Option<&'a Facts>,
 }
 
-impl Spent<'_> {
+impl Charging<'_> {
     /// The charge of one rate, and what is to be counted if its `cost` has no value: then it is charged without it.
     fn of(&self, hold: &Hold) -> (u64, Option<Count>) {
         let rate = &hold.rate.rate;

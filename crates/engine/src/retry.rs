@@ -9,14 +9,14 @@ const AGAIN: u8 = 7;
 
 /// A call under way.
 #[derive(Debug)]
-pub struct Attempts {
+pub struct Retry {
     message: Vec<u8>,
     /// In milliseconds.
     end: u64,
     left: u8,
 }
 
-impl Attempts {
+impl Retry {
     /// Of a call that may take so many milliseconds in all.
     pub fn new(message: Vec<u8>, now: u64, patience: u64) -> Self {
         Self { message, end: now.saturating_add(patience.max(1)), left: AGAIN }
@@ -51,15 +51,15 @@ mod tests {
 
     #[test]
     fn an_adapter_that_is_not_there_is_asked_again_for_as_long_as_the_call_may_take() {
-        let mut attempts = Attempts::new(vec![1], 1_000, 200);
+        let mut retry = Retry::new(vec![1], 1_000, 200);
         for _ in 0..AGAIN {
-            attempts = attempts.failed(CallFailure::Unavailable, 1_050).unwrap();
-            assert_eq!((attempts.message(), attempts.patience(1_050).as_millis()), (&[1][..], 150));
+            retry = retry.failed(CallFailure::Unavailable, 1_050).unwrap();
+            assert_eq!((retry.message(), retry.patience(1_050).as_millis()), (&[1][..], 150));
         }
-        assert_eq!(attempts.failed(CallFailure::Unavailable, 1_050).unwrap_err(), CallFailure::Unavailable);
-        let late = Attempts::new(vec![], 1_000, 200).failed(CallFailure::Unavailable, 1_200);
+        assert_eq!(retry.failed(CallFailure::Unavailable, 1_050).unwrap_err(), CallFailure::Unavailable);
+        let late = Retry::new(vec![], 1_000, 200).failed(CallFailure::Unavailable, 1_200);
         assert_eq!(late.unwrap_err(), CallFailure::Timeout);
-        let answered = Attempts::new(vec![], 0, 200).failed(CallFailure::Status(13), 1);
+        let answered = Retry::new(vec![], 0, 200).failed(CallFailure::Status(13), 1);
         assert_eq!(answered.unwrap_err(), CallFailure::Status(13));
     }
 }

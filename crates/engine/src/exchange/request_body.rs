@@ -37,7 +37,7 @@ pub(super) fn memory(facts: &Facts, size: usize, most: usize) -> usize {
 }
 
 /// A body that has been read.
-pub(super) struct Intake<'a> {
+pub(super) struct ReadBody<'a> {
     /// What was read of it, and what an edit changes.
     text: Cow<'a, [u8]>,
     /// Why it could not be decoded.
@@ -46,7 +46,7 @@ pub(super) struct Intake<'a> {
     encoded: bool,
 }
 
-impl<'a> Intake<'a> {
+impl<'a> ReadBody<'a> {
     /// Reads a body, or its beginning, and adds what it tells to the facts.
     pub(super) fn new(
         facts: &mut Facts,

@@ -9,19 +9,19 @@ use llm::request::UsageChunkFilter;
 use llm::response::{CHARACTERS_PER_TOKEN, Cause, Meter, Reading, ResponseHead, Usage};
 
 #[derive(Debug)]
-pub(super) struct Responding {
+pub(super) struct ResponseInFlight {
     pub(super) reservation: Reservation,
     pub(super) head: ResponseHead,
     pub(super) memory: MemoryBudget,
     /// Takes out what the client has not asked for.
     pub(super) usage_chunk: Option<UsageChunkFilter>,
     /// Made when something is read, which may be after it has passed: nothing of it waits for that.
-    pub(super) readers: Option<Readers>,
+    pub(super) readers: Option<ResponseReaders>,
 }
 
 /// Who reads the body of a response.
 #[derive(Debug)]
-pub(super) struct Readers {
+pub(super) struct ResponseReaders {
     meter: Option<Meter>,
     /// Finds what policies want of the body beside its usage.
     finder: Option<Meter>,
@@ -40,15 +40,15 @@ pub(super) enum Ending {
     Cut,
 }
 
-impl Responding {
+impl ResponseInFlight {
     /// Reads what has passed.
     pub(super) fn read(&mut self, chunk: &[u8], in_force: &InForce) {
-        let Readers { meter, finder, passed, .. } = self.readers(in_force);
+        let ResponseReaders { meter, finder, passed, .. } = self.readers(in_force);
         *passed = passed.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         meter.iter_mut().chain(finder).for_each(|meter| meter.feed(chunk));
     }
 
-    fn readers(&mut self, in_force: &InForce) -> &mut Readers {
+    fn readers(&mut self, in_force: &InForce) -> &mut ResponseReaders {
         let Self { reservation, head, readers, memory, .. } = self;
         readers.get_or_insert_with(|| {
             let pointers = reservation.pointers(in_force);
@@ -56,7 +56,7 @@ impl Responding {
             let count = usize::from(counts).saturating_add(usize::from(pointers.is_some()));
             let lease = memory.lease(Purpose::Record, count.saturating_mul(Meter::SIZE));
             let has_room = lease.is_some();
-            Readers {
+            ResponseReaders {
                 meter: (counts && has_room).then(|| Meter::within(head, memory)),
                 finder: pointers
                     .filter(|_| has_room)
@@ -72,7 +72,7 @@ impl Responding {
     pub(super) fn settle(mut self: Box<Self>, in_force: &InForce, ending: Ending) -> Vec<Effect> {
         let mut finished = ending == Ending::Complete || self.head.switches_protocols();
         let succeeded = self.head.is_success();
-        let Readers { meter, finder, lease, passed } = self.readers(in_force);
+        let ResponseReaders { meter, finder, lease, passed } = self.readers(in_force);
         let pointed = finder.as_mut().map(Meter::found).unwrap_or_default();
         let mut reading = meter.as_mut().map(Meter::finish);
         let (passed, has_readers) = (*passed, lease.is_some());

@@ -1,0 +1,93 @@
+//! Reserves under way, whichever way they go: through the stream while it is open, else as calls of their own, which are
+//! made again where they cannot have been answered. Every answer comes home through [`deliver`].
+
+use crate::caller::{Caller, ReserveReply};
+use crate::host;
+use crate::shared::{RESERVE, Shared};
+use engine::outbox::Route;
+use engine::retry::Retry;
+use protocol::call::{self, CallFailure};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Weak;
+
+/// Calls of their own, by their tokens. Whether an HTTP context or the root context made one, Envoy answers it to the
+/// context in which it was made, or not at all if that is gone.
+#[derive(Default)]
+pub struct ReserveCalls {
+    calls: RefCell<HashMap<u32, (Caller, Retry)>>,
+    /// From so many on, those that nobody waits for any longer are dropped.
+    prune_at: Cell<usize>,
+}
+
+/// Fewer calls are not worth a look.
+const MIN_PRUNED: usize = 64;
+
+impl ReserveCalls {
+    fn insert(&self, token: u32, caller: Caller, retry: Retry) {
+        let mut calls = self.calls.borrow_mut();
+        if calls.len() >= self.prune_at.get().max(MIN_PRUNED) {
+            calls.retain(|_, (caller, _)| caller.strong_count() > 0);
+            self.prune_at.set(calls.len().saturating_mul(2));
+        }
+        calls.insert(token, (caller, retry));
+    }
+}
+
+/// Sends a Reserve of the exchange whose context is `context`, behind everything that has settled. An error is its answer.
+pub fn send(shared: &Shared, context: u32, caller: &Caller, message: Vec<u8>) -> Result<(), CallFailure> {
+    shared.deferred.read_ended();
+    if shared.stream.is_open() {
+        let caller = Weak::clone(caller);
+        host::as_context(shared.root, context, || shared.stream.reserve(shared, message, caller));
+        return Ok(());
+    }
+    let timeout = u64::try_from(shared.config.timeout.as_millis()).unwrap_or(u64::MAX);
+    call(shared, context, Weak::clone(caller), Retry::new(message, shared.now(), timeout))
+}
+
+/// Sends a Reserve that the stream has left, by a call of its own.
+pub fn resend(shared: &Shared, caller: &Caller, message: Vec<u8>, timeout: u64) {
+    // An exchange that is gone has released its hold.
+    if caller.strong_count() > 0 {
+        let retry = Retry::new(message, shared.now(), timeout);
+        if let Err(failure) = call(shared, shared.root, Weak::clone(caller), retry) {
+            deliver(shared.root, caller, Err(failure));
+        }
+    }
+}
+
+/// The answer to a call that the context `context` has received. False: it is to no Reserve.
+pub fn answered(shared: &Shared, context: u32, token: u32, reply: Result<&[u8], CallFailure>) -> bool {
+    let Some((caller, retry)) = shared.reserves.calls.borrow_mut().remove(&token) else { return false };
+    let reply = match reply {
+        Ok(message) => call::reply(Ok(message)),
+        Err(failure) => match retry.failed(failure, shared.now()) {
+            Ok(retry) => match call(shared, context, Weak::clone(&caller), retry) {
+                Ok(()) => return true,
+                Err(failure) => Err(failure),
+            },
+            Err(failure) => Err(failure),
+        },
+    };
+    deliver(context, &caller, reply);
+    true
+}
+
+/// Brings an answer to the exchange that waits for it.
+pub fn deliver(context: u32, caller: &Caller, reply: ReserveReply) {
+    if let Some(exchange) = caller.upgrade() {
+        let mut exchange = exchange.borrow_mut();
+        host::as_context(exchange.context(), context, || exchange.reserved(reply));
+    }
+}
+
+fn call(shared: &Shared, context: u32, caller: Caller, retry: Retry) -> Result<(), CallFailure> {
+    let now = shared.now();
+    // Nothing keeps calls of their own in order, so the reserve carries what is to be settled before it.
+    let message = call::with_commits(retry.message(), &shared.outbox.borrow().copies(Route::Unary, now));
+    let (service, timeout) = (&shared.config.grpc_service, retry.patience(now));
+    let token = host::as_context(shared.root, context, || host::call(service, RESERVE, &message, timeout))?;
+    shared.reserves.insert(token, caller, retry);
+    Ok(())
+}

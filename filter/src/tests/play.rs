@@ -1,0 +1,414 @@
+//! Envoy's part: streams whose events come in an order of the test's, and an adapter that answers when it is told to.
+
+use super::host::module::*;
+use super::host::{self, GrpcCall, HttpStream};
+use crate::root::Root;
+use prost::Message;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::{
+    CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
+};
+use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The root context.
+pub const ROOT: u32 = 1;
+
+/// A worker with the filter.
+pub struct Worker {
+    contexts: u32,
+    streams: BTreeMap<u32, Progress>,
+    /// What the adapter has not answered yet.
+    pub waiting: Vec<Asked>,
+    /// Reservations that were asked for, that were refused, and that have ended.
+    pub asked: BTreeSet<String>,
+    pub refused: BTreeSet<String>,
+    pub ended: BTreeMap<String, u64>,
+}
+
+/// What the adapter was asked.
+#[derive(Debug)]
+pub struct Asked {
+    token: u32,
+    /// Of the message, in a stream.
+    number: Option<u64>,
+    reserve: Option<ReserveRequest>,
+    commits: Vec<CommitRequest>,
+}
+
+/// How far a stream has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    request_ended: bool,
+    response: Phase,
+    /// The filter holds the request's headers, or its body.
+    held: bool,
+    /// What has gone upstream, and what has come to the client.
+    pub upstream: Vec<u8>,
+    pub client: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    None,
+    Body,
+    Ended,
+}
+
+/// How the adapter answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Ok,
+    OverLimit,
+    /// With this gRPC status.
+    Fail(u32),
+}
+
+impl Worker {
+    pub fn new(spec: Value, failure_mode: &str, reads_bodies: bool) -> Self {
+        let mut spec = spec;
+        spec["targetRef"] =
+            json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway" });
+        spec["failureMode"] = failure_mode.into();
+        let policy = json!({
+            "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+            "metadata": { "name": "llm" }, "spec": spec,
+        });
+        let access = if reads_bodies { "Buffer" } else { "None" };
+        let configuration = json!({
+            "adapter": { "cluster": "adapter" }, "requestBody": { "access": access }, "policies": [policy],
+        });
+        host::with(|host| {
+            host.reset();
+            host.now = 1_000_000_000;
+            host.configuration = configuration.to_string().into_bytes();
+            host.enter(ROOT);
+        });
+        proxy_wasm::set_root_context(|id| Box::new(Root::new(id)));
+        proxy_on_context_create(ROOT, 0);
+        let size = host::with(|host| host.configuration.len());
+        assert!(proxy_on_configure(ROOT, size), "the configuration is accepted");
+        let mut worker = Self {
+            contexts: ROOT,
+            streams: BTreeMap::new(),
+            waiting: Vec::new(),
+            asked: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            ended: BTreeMap::new(),
+        };
+        worker.hear();
+        worker
+    }
+
+    /// The adapter greets: from here on the stream is in use.
+    pub fn open_stream(&mut self) {
+        let open = host::with(|host| host.open.iter().next().copied());
+        if let Some(token) = open {
+            self.receive(token, &ReserveAndCommitResponse::default().encode_to_vec());
+        }
+    }
+
+    /// The stream to the adapter ends.
+    pub fn close_stream(&mut self, status: u32) {
+        let open = host::with(|host| host.open.iter().next().copied());
+        if let Some(token) = open {
+            host::with(|host| host.open.remove(&token));
+            self.waiting.retain(|asked| asked.token != token || asked.number.is_none());
+            self.enter(ROOT);
+            proxy_on_grpc_close(0, token, status);
+            self.hear();
+        }
+    }
+
+    pub fn advance(&mut self, milliseconds: u64) {
+        host::with(|host| host.now += milliseconds * 1_000_000);
+        self.enter(ROOT);
+        proxy_on_tick(ROOT);
+        self.hear();
+    }
+
+    /// A request's headers.
+    pub fn request(&mut self, headers: &[(&str, &str)], end: bool) -> u32 {
+        self.contexts += 1;
+        let context = self.contexts;
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        let count = headers.len();
+        host::with(|host| {
+            host.streams.insert(context, HttpStream { request_headers: headers, ..HttpStream::default() });
+        });
+        self.enter(context);
+        proxy_on_context_create(context, ROOT);
+        self.streams.insert(context, Progress { request_ended: end, ..Progress::default() });
+        self.enter(context);
+        let held = proxy_on_request_headers(context, count, end) == 1;
+        self.went(context, held);
+        self.hear();
+        context
+    }
+
+    /// More of a request's body.
+    pub fn body(&mut self, context: u32, bytes: &[u8], end: bool) {
+        let Some(progress) = self.streams.get_mut(&context).filter(|progress| !progress.request_ended) else {
+            return;
+        };
+        progress.request_ended = end;
+        if Self::is_replied(context) {
+            return;
+        }
+        let size = host::with(|host| {
+            let body = &mut host.streams.get_mut(&context).unwrap().request_body;
+            body.extend(bytes);
+            body.len()
+        });
+        self.enter(context);
+        let held = proxy_on_request_body(context, size, end) == 1;
+        self.went(context, held);
+        self.hear();
+    }
+
+    pub fn request_trailers(&mut self, context: u32) {
+        let Some(progress) = self.streams.get_mut(&context).filter(|progress| !progress.request_ended) else {
+            return;
+        };
+        progress.request_ended = true;
+        if !Self::is_replied(context) {
+            self.enter(context);
+            let held = proxy_on_request_trailers(context, 0) == 1;
+            self.went(context, held);
+            self.hear();
+        }
+    }
+
+    /// The upstream answers, if the request has gone on.
+    pub fn respond(&mut self, context: u32, headers: &[(&str, &str)], end: bool) {
+        let Some(progress) = self.streams.get_mut(&context) else { return };
+        if progress.held || progress.response != Phase::None {
+            return;
+        }
+        progress.response = if end { Phase::Ended } else { Phase::Body };
+        host::with(|host| {
+            let stream = host.streams.get_mut(&context).unwrap();
+            stream.response_headers =
+                headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        });
+        self.enter(context);
+        proxy_on_response_headers(context, headers.len(), end);
+        self.hear();
+    }
+
+    pub fn response_body(&mut self, context: u32, bytes: &[u8], end: bool) {
+        let Some(progress) =
+            self.streams.get_mut(&context).filter(|progress| progress.response == Phase::Body)
+        else {
+            return;
+        };
+        if end {
+            progress.response = Phase::Ended;
+        }
+        let size = host::with(|host| {
+            let body = &mut host.streams.get_mut(&context).unwrap().response_body;
+            body.extend(bytes);
+            body.len()
+        });
+        self.enter(context);
+        if proxy_on_response_body(context, size, end) == 0 {
+            let passed =
+                host::with(|host| std::mem::take(&mut host.streams.get_mut(&context).unwrap().response_body));
+            self.streams.get_mut(&context).unwrap().client.extend(passed);
+        }
+        self.hear();
+    }
+
+    pub fn response_trailers(&mut self, context: u32) {
+        let Some(progress) =
+            self.streams.get_mut(&context).filter(|progress| progress.response == Phase::Body)
+        else {
+            return;
+        };
+        progress.response = Phase::Ended;
+        self.enter(context);
+        proxy_on_response_trailers(context, 0);
+        self.hear();
+    }
+
+    /// The stream is over, wherever it is.
+    pub fn end(&mut self, context: u32) -> Option<Progress> {
+        let progress = self.streams.remove(&context)?;
+        self.enter(context);
+        proxy_on_done(context);
+        self.enter(context);
+        proxy_on_log(context);
+        self.enter(context);
+        proxy_on_delete(context);
+        host::with(|host| host.streams.remove(&context));
+        self.hear();
+        Some(progress)
+    }
+
+    /// Whether the filter holds the request, and what has passed of it.
+    pub fn is_held(&self, context: u32) -> bool {
+        self.streams[&context].held
+    }
+
+    pub fn upstream(&self, context: u32) -> &[u8] {
+        &self.streams[&context].upstream
+    }
+
+    pub fn client(&self, context: u32) -> &[u8] {
+        &self.streams[&context].client
+    }
+
+    /// The status of the filter's own answer.
+    pub fn replied(context: u32) -> Option<u32> {
+        host::with(|host| host.streams[&context].replied.as_ref().map(|(status, _)| *status))
+    }
+
+    fn is_replied(context: u32) -> bool {
+        Self::replied(context).is_some()
+    }
+
+    /// The contexts of the streams that are not over.
+    pub fn contexts(&self) -> Vec<u32> {
+        self.streams.keys().copied().collect()
+    }
+
+    /// The adapter answers what it was asked first, second, and so on.
+    pub fn answer(&mut self, place: usize, reply: Reply) {
+        if place >= self.waiting.len() {
+            return;
+        }
+        let asked = self.waiting.remove(place);
+        // A commit that arrived is carried out even if its answer is lost.
+        for commit in &asked.commits {
+            self.commit(commit);
+        }
+        let id = asked.reserve.as_ref().map(|reserve| reserve.reservation_id.clone()).unwrap_or_default();
+        if let (Some(_), Reply::OverLimit) = (&asked.reserve, reply) {
+            self.refused.insert(id.clone());
+        }
+        let code = if reply == Reply::OverLimit { Code::OverLimit } else { Code::Ok };
+        let reserve = asked.reserve.map(|_| ReserveResponse {
+            code: code.into(),
+            reservation_id: id,
+            ..ReserveResponse::default()
+        });
+        let settled = u64::try_from(asked.commits.len()).unwrap_or_default();
+        let commit = (settled > 0).then_some(CommitResponse { reservation_released: true, settled });
+        match (asked.number, reply) {
+            (None, Reply::Fail(status)) => {
+                self.enter(ROOT);
+                proxy_on_grpc_close(0, asked.token, status);
+                self.hear();
+            }
+            (None, _) => {
+                let message = match (reserve, commit) {
+                    (Some(reserve), _) => reserve.encode_to_vec(),
+                    (None, commit) => commit.unwrap_or_default().encode_to_vec(),
+                };
+                self.receive(asked.token, &message);
+            }
+            (Some(number), reply) => {
+                let (has_reserve, has_commit) = (reserve.is_some(), commit.is_some());
+                let mut response = ReserveAndCommitResponse { number, ..ReserveAndCommitResponse::default() };
+                if let Reply::Fail(status) = reply {
+                    response.reserve_status = if has_reserve { status } else { 0 };
+                    response.commit_status = if has_commit { status } else { 0 };
+                } else {
+                    (response.reserve, response.commit) = (reserve, commit);
+                }
+                self.receive(asked.token, &response.encode_to_vec());
+            }
+        }
+    }
+
+    fn receive(&mut self, token: u32, message: &[u8]) {
+        host::with(|host| host.received = message.to_vec());
+        self.enter(ROOT);
+        proxy_on_grpc_receive(0, token, message.len());
+        self.hear();
+    }
+
+    fn commit(&mut self, commit: &CommitRequest) {
+        for commit in commit.further.iter().chain([commit]) {
+            let charged = commit.descriptors.iter().map(|one| one.hits_addend.unwrap_or_default());
+            self.ended.entry(commit.reservation_id.clone()).or_insert_with(|| charged.sum());
+        }
+    }
+
+    fn enter(&self, context: u32) {
+        host::with(|host| host.enter(context));
+    }
+
+    /// What the filter let go in a callback, or later, has passed.
+    fn went(&mut self, context: u32, held: bool) {
+        let progress = self.streams.get_mut(&context).unwrap();
+        progress.held = held;
+        host::with(|host| {
+            let stream = host.streams.get_mut(&context).unwrap();
+            if !held {
+                progress.upstream.append(&mut stream.request_body);
+            }
+            stream.resumed = false;
+        });
+    }
+
+    /// What the filter has done since: what it sent to the adapter, and which requests it let go.
+    fn hear(&mut self) {
+        let resumed: Vec<u32> = host::with(|host| {
+            host.streams.iter().filter(|(_, stream)| stream.resumed).map(|(id, _)| *id).collect()
+        });
+        for context in resumed {
+            if self.streams.contains_key(&context) {
+                self.went(context, false);
+            }
+        }
+        for GrpcCall { token, method, message } in host::with(|host| std::mem::take(&mut host.sent)) {
+            let mut asked = Asked { token, number: None, reserve: None, commits: Vec::new() };
+            match method.as_str() {
+                "Reserve" => asked.reserve = Some(ReserveRequest::decode(message.as_slice()).unwrap()),
+                "Commit" => asked.commits.push(CommitRequest::decode(message.as_slice()).unwrap()),
+                "ReserveAndCommit" => {
+                    let message = ReserveAndCommitRequest::decode(message.as_slice()).unwrap();
+                    asked.number = Some(message.number);
+                    asked.reserve = message.reserve;
+                    asked.commits.extend(message.commit);
+                }
+                method => panic!("{method} is called"),
+            }
+            if let Some(reserve) = &asked.reserve {
+                self.asked.insert(reserve.reservation_id.clone());
+            }
+            if asked.reserve.is_some() || !asked.commits.is_empty() {
+                self.waiting.push(asked);
+            }
+        }
+    }
+
+    /// Everything ends, and the adapter answers all that it is asked.
+    pub fn finish(&mut self) {
+        host::with(|host| host.unreachable = false);
+        for context in self.contexts() {
+            self.end(context);
+        }
+        // As long as a backoff may last.
+        for _ in 0..30 {
+            self.advance(10_000);
+            while !self.waiting.is_empty() {
+                self.answer(0, Reply::Ok);
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.finish();
+        self.enter(ROOT);
+        proxy_on_done(ROOT);
+        self.hear();
+        proxy_on_delete(ROOT);
+    }
+}
