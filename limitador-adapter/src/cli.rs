@@ -1,10 +1,10 @@
 //! The command line.
 
 use crate::kubernetes::crd::Group;
-use crate::redis::place::{Place, PlaceError};
-use crate::room;
-use crate::secret::without;
-use crate::shares::Capacity;
+use crate::ledger::memory::budget;
+use crate::ledger::redis::secret::without;
+use crate::ledger::redis::url::{Place, PlaceError};
+use crate::ledger::shares::Capacity;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::convert::Infallible;
@@ -97,7 +97,7 @@ pub struct Serve {
     /// How much memory counters (one per limit, unit, window and user) may take, such as 256Mi. By default a third of what
     /// the container or the machine has; in Redis half of its maxmemory. Half of the room is divided evenly among the
     /// limits. A limit that finds no room for another counter counts its further users together, in one overflow counter.
-    #[arg(long, env = "WEIR_COUNTER_MEMORY", value_name = "BYTES", value_parser = room::parse)]
+    #[arg(long, env = "WEIR_COUNTER_MEMORY", value_name = "BYTES", value_parser = budget::parse)]
     pub counter_memory: Option<u64>,
     /// The same as a number of counters.
     #[arg(long, env = "WEIR_MAX_COUNTERS", value_name = "NUMBER", conflicts_with = "counter_memory")]

@@ -2,13 +2,13 @@
 
 use anyhow::Context;
 use limitador_adapter::cli::{self, Cli, Command};
-use limitador_adapter::collection::Entry;
-use limitador_adapter::documents;
 use limitador_adapter::explain::explain;
+use limitador_adapter::explain::input::Question;
 use limitador_adapter::kubernetes::crd;
-use limitador_adapter::question::Question;
+use limitador_adapter::policies::collection::Entry;
+use limitador_adapter::policies::sources::Sources;
+use limitador_adapter::policies::yaml;
 use limitador_adapter::serve::Serving;
-use limitador_adapter::sources::Sources;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,7 +35,7 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         Command::Explain(asked) => explained(&asked),
         Command::Crd(cli::Crd { group }) => {
-            print!("{}", documents::render(&crd::definition(group)?)?);
+            print!("{}", yaml::render(&crd::definition(group)?)?);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,10 +1,10 @@
 //! Counters take no more memory than they are counted for. A process of its own, since it looks at the memory of all of it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use limitador_adapter::ledger::memory::MemoryLedger;
+use limitador_adapter::ledger::moment::Moment;
+use limitador_adapter::ledger::shares::Capacity;
 use limitador_adapter::ledger::{Charge, Key};
-use limitador_adapter::memory::MemoryLedger;
-use limitador_adapter::moment::Moment;
-use limitador_adapter::shares::Capacity;
 use policy::model::{Unit, Window};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! In memory: inside the process, on one core, and over two threads.
 
 use crate::{CASES, charges, holds, percentiles, user};
-use limitador_adapter::memory::MemoryLedger;
-use limitador_adapter::moment::Moment;
+use limitador_adapter::ledger::memory::MemoryLedger;
+use limitador_adapter::ledger::moment::Moment;
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write;
 use std::time::{Duration, Instant};

@@ -2,10 +2,10 @@
 
 use crate::{charges, holds};
 use e2e::redis::Redis;
+use limitador_adapter::ledger::memory::MemoryLedger;
+use limitador_adapter::ledger::moment::Moment;
+use limitador_adapter::ledger::redis::RedisLedger;
 use limitador_adapter::ledger::{Hold, Ledger};
-use limitador_adapter::memory::MemoryLedger;
-use limitador_adapter::moment::Moment;
-use limitador_adapter::redis::RedisLedger;
 use std::fmt::Write;
 use std::sync::Arc;
 use tokio::sync::Barrier;

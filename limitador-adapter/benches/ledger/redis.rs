@@ -2,9 +2,9 @@
 
 use crate::{CASES, charges, holds, percentiles, user};
 use e2e::redis::Redis;
+use limitador_adapter::ledger::moment::Moment;
+use limitador_adapter::ledger::redis::RedisLedger;
 use limitador_adapter::ledger::{Charge, Ledger};
-use limitador_adapter::moment::Moment;
-use limitador_adapter::redis::RedisLedger;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

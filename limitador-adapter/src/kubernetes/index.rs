@@ -2,14 +2,13 @@
 //! next [`Index::view`] shows what follows.
 
 use super::attach::{Attached, Targeted, attached, placement};
+use super::conditions::{Acceptance, Verdict};
 use super::crd::Group;
 use super::objects::{Gateway, Name, Route, Written};
 use super::overridden;
-use super::verdict::{Acceptance, Verdict};
-use crate::collection::{Collected, Entry, Good};
+use crate::policies::collection::{Collected, Entry, Good, Planned};
 use policy::mistake::Mistake;
 use policy::model::{Policy, TargetKind};
-use protocol::wire::weir::v1::Placement;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,15 +45,6 @@ pub enum Change {
     Route(Name, Option<Route>),
     /// These, and no others, are the routes.
     Routes(BTreeMap<Name, Route>),
-}
-
-/// The plan of a Gateway.
-#[derive(Clone, Debug, Default)]
-pub struct Planned {
-    /// Which of the collected policies are in it, by their places.
-    pub policies: Vec<usize>,
-    /// What each applies to.
-    pub placement: Placement,
 }
 
 /// What the cluster's objects come to.

@@ -1,10 +1,9 @@
 //! Which policies have no say at a Gateway, because `defaults` give way to others, or others' `overrides` prevail, on every
 //! route that they are for. Pure; what stands where others meet it, the core says.
 
-use super::index::Planned;
+use super::conditions::{Acceptance, Verdict};
 use super::objects::Name;
-use super::verdict::{Acceptance, Verdict};
-use crate::collection::Good;
+use crate::policies::collection::{Good, Planned};
 use policy::model::{Precedence, TargetKind};
 use policy::plan;
 use protocol::wire::weir::v1::Placement;

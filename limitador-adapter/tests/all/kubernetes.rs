@@ -3,12 +3,12 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
-use limitador_adapter::in_force::{Gateway as Asked, InForce};
 use limitador_adapter::kubernetes::crd::Group;
 use limitador_adapter::kubernetes::index::{Change, Index};
 use limitador_adapter::kubernetes::lease::{Step, decide};
 use limitador_adapter::kubernetes::objects::{Gateway, Name, Route, Written};
 use limitador_adapter::metrics::Metrics;
+use limitador_adapter::policies::snapshot::{Gateway as Asked, InForce};
 use protocol::wire::weir::v1::{Placement, r#match::Path};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

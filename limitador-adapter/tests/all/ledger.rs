@@ -1,10 +1,10 @@
 //! What a ledger promises, case by case, whatever keeps it.
 
 use crate::storages::{Storage, on_every_storage};
+use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
     Charge, Hit, Hold, Key, Ledger, REMEMBERED_BRIEFLY, Settled, Status, Take, Turn, When,
 };
-use limitador_adapter::moment::Moment;
 use policy::model::{Period, Unit, Window};
 use std::sync::Arc;
 use std::time::Duration;

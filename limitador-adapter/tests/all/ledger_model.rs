@@ -2,9 +2,9 @@
 
 use crate::storages::in_redis;
 use e2e::redis::Redis;
+use limitador_adapter::ledger::memory::MemoryLedger;
+use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{Charge, Hold, Key, Ledger, REMEMBERED_BRIEFLY, Settled, Take, Turn};
-use limitador_adapter::memory::MemoryLedger;
-use limitador_adapter::moment::Moment;
 use policy::model::{Period, Unit, Window};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
-use limitador_adapter::services::weir::v1::policy_service_client::PolicyServiceClient;
+use limitador_adapter::grpc::services::weir::v1::policy_service_client::PolicyServiceClient;
 
 fn names(plan: &GetPlanResponse) -> Vec<String> {
     let name = |policy: &Vec<u8>| {

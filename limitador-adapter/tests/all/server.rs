@@ -2,11 +2,11 @@
 
 use e2e::redis::Redis;
 use limitador_adapter::cli::{Serve, Storage};
+use limitador_adapter::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
+use limitador_adapter::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
+use limitador_adapter::grpc::services::weir::v1::policy_service_client::PolicyServiceClient;
+use limitador_adapter::grpc::services::weir::v1::reservation_service_client::ReservationServiceClient;
 use limitador_adapter::serve::Serving;
-use limitador_adapter::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
-use limitador_adapter::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
-use limitador_adapter::services::weir::v1::policy_service_client::PolicyServiceClient;
-use limitador_adapter::services::weir::v1::reservation_service_client::ReservationServiceClient;
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use protocol::wire::envoy::service::ratelimit::v3::RateLimitRequest;

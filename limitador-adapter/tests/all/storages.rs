@@ -3,9 +3,9 @@
 use e2e::redis::Redis;
 use e2e::wait;
 use limitador_adapter::ledger::Ledger;
-use limitador_adapter::memory::MemoryLedger;
-use limitador_adapter::moment::Moment;
-use limitador_adapter::redis::{MOST, RedisLedger};
+use limitador_adapter::ledger::memory::MemoryLedger;
+use limitador_adapter::ledger::moment::Moment;
+use limitador_adapter::ledger::redis::{MOST, RedisLedger};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 

@@ -1,0 +1,226 @@
+//! The HTTP side, for people and probes.
+
+use crate::admin::access::{Access, guard};
+use crate::admin::module::Module;
+use crate::ledger::moment::Moment;
+use crate::ledger::{Ledger, Reading, Unavailable};
+use crate::metrics::Metrics;
+use crate::policies::collection::Entry;
+use crate::policies::snapshot::InForce;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use policy::model::Window;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// Holds and charges.
+    pub ledger: Arc<dyn Ledger>,
+    /// The policies.
+    pub in_force: watch::Receiver<Arc<InForce>>,
+    /// The counts.
+    pub metrics: Arc<Metrics>,
+    /// Whether the process is about to end.
+    pub drain: watch::Receiver<bool>,
+    /// Whether the policies are known.
+    pub known: watch::Receiver<bool>,
+    /// The filter's module, if it is served.
+    pub module: Option<Module>,
+    /// Who may call `/api/*`.
+    pub access: Access,
+}
+
+impl Pages {
+    /// Serves them until the drain.
+    pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
+        let mut draining = self.drain.clone();
+        let drained = async move { drop(draining.wait_for(|draining| *draining).await) };
+        axum::serve(listener, self.router()).with_graceful_shutdown(drained).await
+    }
+
+    /// The pages.
+    pub fn router(self) -> Router {
+        // A path that is not there is refused like one that is.
+        let api = Router::new()
+            .route("/counters", get(counters))
+            .route("/policies", get(policies))
+            .fallback(|| async { StatusCode::NOT_FOUND })
+            .layer(axum::middleware::from_fn_with_state(self.access.clone(), guard));
+        Router::new()
+            .nest("/api", api)
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/weir.wasm", get(module))
+            .route("/weir.wasm.sha256", get(digest))
+            .with_state(self)
+    }
+}
+
+async fn module(State(pages): State<Pages>) -> Response {
+    match pages.module {
+        Some(module) => ([(header::CONTENT_TYPE, "application/wasm")], module.bytes).into_response(),
+        None => no_module(),
+    }
+}
+
+async fn digest(State(pages): State<Pages>) -> Response {
+    pages.module.map_or_else(no_module, |module| format!("{}\n", module.sha256).into_response())
+}
+
+fn no_module() -> Response {
+    (StatusCode::NOT_FOUND, "no module is served here: --wasm FILE names one\n").into_response()
+}
+
+async fn ready(State(pages): State<Pages>) -> Response {
+    if *pages.drain.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    if !*pages.known.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the policies are not known yet\n").into_response();
+    }
+    match pages.ledger.ready().await {
+        Ok(()) => "ok\n".into_response(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    match pages.ledger.size().await {
+        Ok(size) => {
+            let is_full = matches!(pages.ledger.ready().await, Err(Unavailable::Full(_)));
+            let exposition = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (exposition, pages.metrics.render(size, is_full)).into_response()
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn unavailable(error: &Unavailable) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+}
+
+/// One bucket. That of a rate which is no longer in force has no maximum to show it against: it lasts until its window
+/// ends, and counts on if the rate comes back.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CounterView {
+    policy: String,
+    limit: String,
+    unit: &'static str,
+    counters: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<u64>,
+    used: u64,
+    held: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remaining: Option<u64>,
+    /// Or `period`; neither, where it counts what is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period: Option<&'static str>,
+    resets_in_seconds: u64,
+    /// Told only where it is not.
+    #[serde(skip_serializing_if = "is_true")]
+    in_force: bool,
+    /// Told only where it is: in this bucket all those are counted together for which the limit had no room. It has no
+    /// counters' values.
+    #[serde(skip_serializing_if = "is_false")]
+    overflow: bool,
+}
+
+/// As serde wants it.
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+impl CounterView {
+    fn new(reading: &Reading, in_force: &InForce, now: Moment) -> Self {
+        let Reading { key, used, held, reset } = reading;
+        let max = in_force.maximum(key);
+        let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
+        Self {
+            policy: policy.to_owned(),
+            limit: limit.to_owned(),
+            unit: key.unit.name(),
+            window: matches!(key.window, Window::Fixed(_)).then(|| key.window.to_string()),
+            period: match key.window {
+                Window::Period(period) => Some(period.name()),
+                _ => None,
+            },
+            counters: match key.is_overflow() {
+                true => BTreeMap::new(),
+                false => key.counters.iter().cloned().collect(),
+            },
+            max,
+            used: *used,
+            held: *held,
+            remaining: max.map(|max| max.saturating_sub(used.saturating_add(*held))),
+            resets_in_seconds: whole_seconds(reset.unwrap_or_else(|| now.until_end_of(key.window))),
+            in_force: in_force.has(key),
+            overflow: key.is_overflow(),
+        }
+    }
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
+}
+
+async fn counters(State(pages): State<Pages>) -> Response {
+    let in_force = Arc::clone(&pages.in_force.borrow());
+    let now = Moment::now();
+    match pages.ledger.readings(now).await {
+        Ok(mut readings) => {
+            readings.sort_by(|a, b| a.key.cmp(&b.key));
+            let views = readings.iter().map(|reading| CounterView::new(reading, &in_force, now));
+            Json(views.collect::<Vec<_>>()).into_response()
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// One policy, or a part of a file that is none.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PolicyView<'a> {
+    policy: Option<&'a str>,
+    file: String,
+    document: Option<usize>,
+    in_force: bool,
+    mistakes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl<'a> PolicyView<'a> {
+    fn new(entry: &'a Entry) -> Self {
+        Self {
+            policy: entry.policy.as_deref(),
+            file: entry.file.display().to_string(),
+            document: entry.document,
+            in_force: entry.in_force,
+            mistakes: entry.mistakes.iter().map(ToString::to_string).collect(),
+            warnings: entry.warnings.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+async fn policies(State(pages): State<Pages>) -> Response {
+    let in_force = Arc::clone(&pages.in_force.borrow());
+    Json(in_force.entries.iter().map(PolicyView::new).collect::<Vec<_>>()).into_response()
+}

@@ -1,0 +1,303 @@
+//! `explain`: what the policies mean for one request, with the very functions of the filter and of the limiter, on
+//! counters of which nothing is used.
+
+pub mod input;
+pub mod message;
+
+use crate::explain::input::{Question, Unexplained};
+use crate::grpc::limiter::Limiter;
+use crate::ledger::memory::MemoryLedger;
+use crate::ledger::moment::Moment;
+use crate::metrics::Metrics;
+use crate::policies::collection::Collected;
+use crate::policies::snapshot::InForce;
+use engine::count::{Count, UsageSource};
+use engine::exchange::{self, Effect, Event, Exchange, InForce as Plans, ReservationId};
+use engine::outbox::{Outbox, Route};
+use expression::facts::Facts;
+use llm::response::ResponseHead;
+use policy::model::{FailureMode, Policy, Rate, Unit, Window};
+use policy::plan::{BodyAccess, Doubt, DoubtCause, Failure, Judgement, Miss, Plan};
+use prost::Message as _;
+use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// How much of a body is decoded, as in the configurations that are shipped.
+const MAX_BODY: usize = 16 << 20;
+
+/// The answer, for people.
+pub async fn explain(question: Question) -> Result<String, Unexplained> {
+    let policies: Vec<Policy> =
+        question.collected.policies.iter().map(|good| (*good.policy).clone()).collect();
+    let reads_bodies = question.reads_bodies || policies.iter().any(|policy| !policy.needs_body.is_empty());
+    let access = match reads_bodies {
+        true => BodyAccess::Buffer(question.request.body.len().max(MAX_BODY)),
+        false => BodyAccess::None,
+    };
+    let plan = Arc::new(Plan::new(policies.clone()).with_body(access));
+    let bodiless = question.request.body.is_empty();
+    let (facts, unknown) = question.facts(plan.needs());
+    let mut told = String::new();
+    let method_and_path: Vec<_> =
+        question.request.pseudo.iter().take(2).map(|(_, value)| value.as_str()).collect();
+    line(&mut told, format!("{}, {} bytes of body", method_and_path.join(" "), question.request.body.len()));
+    if !unknown.is_empty() {
+        line(&mut told, format!("only Envoy knows, so absent here: {}", unknown.join(", ")));
+    }
+    let mut with_body = facts.clone();
+    exchange::read_body(&plan, &mut with_body, &question.request.body);
+    tell_judgement(&mut told, &plan, &policies, with_body, bodiless);
+    let mut exchange =
+        Exchange::new(Plans::Plan(plan), ReservationId { prefix: "explain".into(), number: 1 });
+    let mut effects = exchange.handle(Event::Request { facts, bodiless });
+    if matches!(effects.as_slice(), [Effect::AwaitBody(_)]) {
+        effects = exchange.handle(Event::RequestBody { body: &question.request.body, end: true });
+    }
+    let changes = changes(&effects);
+    let call = effects.iter().find_map(|effect| match effect {
+        Effect::Reserve(call) => Some(call.as_slice()),
+        _ => None,
+    });
+    if let Some(call) = call {
+        let reply = reserve(question.collected, call).await?;
+        effects = exchange.handle(Event::Reply(Ok(reply)));
+    }
+    line(&mut told, String::new());
+    line(&mut told, decision(&effects));
+    if !exchange.is_over() {
+        told.push_str(&changes);
+    }
+    if let (Some(response), false) = (question.response, exchange.is_over()) {
+        let header = |name: &str| Some(response.header(name)).filter(|value| !value.is_empty());
+        let head = ResponseHead::from_headers(response.status, exchange.answer_headers(), header);
+        exchange.handle(Event::Response(head));
+        let mut effects = exchange.handle(Event::Body { chunk: &response.body, end: true });
+        effects.extend(exchange.handle(Event::Closed));
+        tell_charges(&mut told, &policies, response.status, effects)?;
+    }
+    Ok(told)
+}
+
+/// How the request is changed on its way.
+fn changes(effects: &[Effect]) -> String {
+    let change = |effect: &Effect| match effect {
+        Effect::Count(Count::OutputCapped) => {
+            Some("it is given a maximum for its output: what is held for that\n")
+        }
+        Effect::Count(Count::UsageAsked) => Some("it is made to ask for the usage of its stream\n"),
+        _ => None,
+    };
+    effects.iter().filter_map(change).collect()
+}
+
+fn line(told: &mut String, text: String) {
+    told.push_str(text.trim_end());
+    told.push('\n');
+}
+
+/// Says of every limit whether it applies, and what it would hold or why not.
+fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts: Facts, bodiless: bool) {
+    let mut limits: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    let asked = facts.clone();
+    let judgement = plan.judge_with(&mut facts, bodiless, |policy, limit, why| {
+        limits.entry((policy.to_owned(), limit.to_owned())).or_default().push(reason(&why, &asked));
+    });
+    let Judgement { holds, estimate, .. } = &judgement;
+    for hold in holds {
+        let rate = &hold.rate;
+        let texts = limits.entry((rate.policy.to_string(), rate.limit.clone())).or_default();
+        if texts.is_empty() {
+            let is_its_own = |doubt: &&Doubt| doubt.policy == rate.policy && doubt.limit == rate.limit;
+            let doubts: Vec<&Doubt> = judgement.doubts.iter().filter(is_its_own).collect();
+            texts.push("applies".to_owned());
+            texts.extend(predicates(policies, &rate.policy, &rate.limit, &asked));
+            texts.extend(doubts.into_iter().map(doubted));
+            let failures = judgement.failures.iter();
+            let failures = failures.filter(|one| one.policy == rate.policy && one.limit == rate.limit);
+            texts.extend(failures.map(failed));
+            texts.extend(hold.counters.iter().map(|(what, value)| format!("counts for {what} = {value}")));
+            if !hold.enforced {
+                texts.push("counts, but refuses nothing: its enforceWhen is false".to_owned());
+            }
+        }
+        let (max, unit) = (hold.max, rate.rate.unit);
+        let amount = match unit {
+            Unit::Usd => unit.quantity(hold.amount),
+            _ => hold.amount.to_string(),
+        };
+        let (window, charge) = (per(rate.rate.window), will_charge(&rate.rate));
+        texts.push(format!("holds {amount} of {}{window}, {charge}", unit.quantity(max)));
+    }
+    line(told, format!("estimate: {} tokens in, {} out", estimate.input, estimate.output));
+    for policy in policies {
+        let name = format!("{}/{}", policy.namespace, policy.name);
+        line(told, format!("\n{name}"));
+        for limit in &policy.limits {
+            let texts = limits.remove(&(name.clone(), limit.name.clone()));
+            // Only rates of what the provider counts are left out of a request that applies.
+            let texts =
+                texts.unwrap_or_else(|| vec!["applies, and holds nothing: the call uses no tokens".into()]);
+            line(told, format!("  {}: {}", limit.name, texts.join("\n    ")));
+        }
+    }
+}
+
+/// Why a limit applies: the predicates that were true, the policy's first.
+fn predicates<'p>(
+    policies: &'p [Policy],
+    name: &'p str,
+    limit: &'p str,
+    facts: &'p Facts,
+) -> impl Iterator<Item = String> + use<'p> {
+    let is_named = move |policy: &&Policy| format!("{}/{}", policy.namespace, policy.name) == name;
+    policies.iter().filter(is_named).flat_map(move |policy| {
+        let own = policy.limits.iter().filter(move |known| known.name == limit).flat_map(|known| &known.when);
+        let held = policy.when.iter().chain(own).filter(|predicate| predicate.predicate(facts) == Ok(true));
+        held.map(|true_one| format!("this is true: {}", true_one.source().trim()))
+    })
+}
+
+/// What the response will be charged.
+fn will_charge(rate: &Rate) -> String {
+    match (&rate.cost, rate.unit) {
+        (Some(cost), _) => format!("will charge {}", cost.source().trim()),
+        (None, Unit::Requests) => "will charge 1".to_owned(),
+        (None, Unit::Concurrency) => "will charge nothing".to_owned(),
+        (None, Unit::Tokens) => "will charge usage.total".to_owned(),
+        (None, Unit::InputTokens) => "will charge usage.input".to_owned(),
+        (None, Unit::OutputTokens) => "will charge usage.output".to_owned(),
+        (None, Unit::Usd) => "will charge the price of its usage".to_owned(),
+    }
+}
+
+fn reason(why: &Miss, facts: &Facts) -> String {
+    match why {
+        Miss::OtherRoute => "does not apply: the policy targets another route".to_owned(),
+        Miss::Replaced(policy) => format!("does not apply: {policy} takes its place here"),
+        Miss::False(predicate) => match predicate.absent(facts) {
+            Some(what) => {
+                format!("does not apply: {what} is absent, so this is false: {}", predicate.source().trim())
+            }
+            None => format!("does not apply: this is false: {}", predicate.source().trim()),
+        },
+        Miss::NoMaximum => {
+            "does not apply: it has no maximum for this request (limitFrom is null)".to_owned()
+        }
+        Miss::Failed(failure) => failed(failure),
+    }
+}
+
+fn failed(Failure { part, cause, mode, .. }: &Failure) -> String {
+    let consequence = match mode {
+        FailureMode::Allow => "that rate does not count this request (failureMode: Allow)",
+        FailureMode::Deny => "the request is refused (failureMode: Deny)",
+    };
+    format!("cannot be evaluated: its {}: {cause}; {consequence}", part.name())
+}
+
+/// What is assumed of a limit that applies in doubt.
+fn doubted(Doubt { cause, detail, .. }: &Doubt) -> String {
+    match cause {
+        DoubtCause::Predicate => format!("this fails, so it counts as true: {detail}"),
+        DoubtCause::CounterAbsent | DoubtCause::CounterFailed => {
+            format!("a counter has no value, so the request counts in the null bucket: {detail}")
+        }
+        DoubtCause::CounterTooLong => {
+            format!("a counter names too many buckets, so the request counts in the null bucket: {detail}")
+        }
+        DoubtCause::Price => format!("no price is known to apply, so the dearest does: {detail}"),
+        DoubtCause::Body(condition) => format!("the body is not known whole: {}", condition.name()),
+    }
+}
+
+fn per(window: Window) -> String {
+    if window == Window::Now { " at a time".to_owned() } else { format!(" per {window}") }
+}
+
+/// What an adapter with these policies, just started, would answer.
+async fn reserve(collected: Collected, call: &[u8]) -> Result<ReserveResponse, Unexplained> {
+    let metrics = Metrics::new().map_err(|error| Unexplained(error.to_string()))?;
+    let (_publish, in_force) = watch::channel(Arc::new(InForce::new(collected, &metrics)));
+    let now = Moment::now();
+    let ledger = Arc::new(MemoryLedger::new(usize::MAX, now));
+    let limiter = Limiter::new(ledger, in_force, Arc::new(metrics));
+    let request = ReserveRequest::decode(call).map_err(|error| Unexplained(error.to_string()))?;
+    limiter.reserve(request, now).await.map_err(|error| Unexplained(error.to_string()))
+}
+
+fn decision(effects: &[Effect]) -> String {
+    let denial = effects.iter().find_map(|effect| match effect {
+        Effect::Deny(denial) => Some(denial),
+        _ => None,
+    });
+    match denial {
+        Some(denial) => {
+            let body: Value = serde_json::from_slice(&denial.body).unwrap_or_default();
+            let message = body
+                .pointer("/error/message")
+                .or(body.get("message"))
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            format!("the request is refused, even with nothing used: {}: {message}", denial.status)
+        }
+        None if effects.contains(&Effect::Resume) => {
+            "the request goes on while all of them have room".to_owned()
+        }
+        None => "the request goes on; no limit counts it".to_owned(),
+    }
+}
+
+/// Says what a response is charged, by the call that the filter would make.
+fn tell_charges(
+    told: &mut String,
+    policies: &[Policy],
+    status: u16,
+    effects: Vec<Effect>,
+) -> Result<(), Unexplained> {
+    let mut outbox = Outbox::new(1);
+    let mut source = "";
+    let mut trouble = String::new();
+    for effect in effects {
+        match effect {
+            Effect::Commit(settlement) => drop(outbox.push(settlement)),
+            Effect::Count(Count::Usage(UsageSource::Reported)) => source = " as its usage says",
+            Effect::Count(Count::Usage(UsageSource::Estimated)) => {
+                source = " by estimate, since it reports no usage"
+            }
+            Effect::Count(Count::Usage(UsageSource::None)) => source = ": it used nothing",
+            Effect::Count(Count::Unreadable(cause)) => trouble = format!(" (unreadable: {})", cause.name()),
+            _ => {}
+        }
+    }
+    let Some(call) = outbox.send(Route::Unary, 0) else { return Ok(()) };
+    let commit =
+        CommitRequest::decode(call.message.as_slice()).map_err(|error| Unexplained(error.to_string()))?;
+    line(told, format!("\nthe response ({status}) is charged{source}{trouble}"));
+    for descriptor in commit.descriptors {
+        let value = |wanted: &str| {
+            let entry = descriptor.entries.iter().find(|entry| entry.key == wanted);
+            entry.map(|entry| entry.value.as_str()).unwrap_or_default()
+        };
+        let amount = descriptor.hits_addend.unwrap_or_default();
+        let mut rates = policies.iter().flat_map(|policy| &policy.limits).flat_map(|limit| &limit.rates);
+        let rate = rates.find(|rate| {
+            let entry = rate.window.entry();
+            rate.unit.name() == value("unit")
+                && ["window", "period"].iter().all(|key| {
+                    entry.as_ref().map_or("", |(own, text)| if own == key { text } else { "" }) == value(key)
+                })
+        });
+        let window = rate.map(|rate| per(rate.window)).unwrap_or_default();
+        let charged = Unit::ALL.into_iter().find(|unit| unit.name() == value("unit"));
+        if charged == Some(Unit::Concurrency) {
+            line(told, format!("  {}: its slot is free again", value("limit")));
+            continue;
+        }
+        let charged = charged.map_or_else(|| amount.to_string(), |unit| unit.quantity(amount));
+        line(told, format!("  {}: {charged}{window}", value("limit")));
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Descriptors, as they come over the wire → rates in force and the buckets they mean.
+
+use crate::ledger::{Key, Outcome, Status};
+use crate::policies::snapshot::{InForce, KnownLimit, KnownRate};
+use metrics::Counter;
+use policy::model::Unit;
+use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a descriptor names.
+pub struct Named<'a> {
+    /// Its limit.
+    pub limit: &'a KnownLimit,
+    /// The rates and their buckets: one if the descriptor names a unit and a window.
+    pub rates: Vec<(&'a KnownRate, Arc<Key>)>,
+    /// Whether the descriptor says which unit its amount is in.
+    pub unit_given: bool,
+    /// Its own `hits_addend`.
+    pub amount: Option<u64>,
+    /// Its own ttl.
+    pub ttl: Option<Duration>,
+    /// Its own maximum, for rates that have none.
+    pub max: Option<u64>,
+    /// Counted, and never refused.
+    pub unenforced: bool,
+}
+
+impl<'a> Named<'a> {
+    /// `None`: there is no such limit or rate in force.
+    pub fn find(descriptor: RateLimitDescriptor, in_force: &'a InForce) -> Option<Self> {
+        let amount = descriptor.hits_addend;
+        let ttl = (descriptor.ttl_ms > 0).then(|| Duration::from_millis(descriptor.ttl_ms));
+        let (max, unenforced) = (descriptor.max, descriptor.unenforced);
+        let (mut limit, mut unit, mut window, mut period) = (None, None, None, None);
+        let mut counters = Vec::with_capacity(descriptor.entries.len());
+        for Entry { key, value } in descriptor.entries {
+            let named = match key.as_str() {
+                "limit" => &mut limit,
+                "unit" => &mut unit,
+                "window" => &mut window,
+                "period" => &mut period,
+                // No expression is empty: that is how an overflow bucket is told from a caller's.
+                "" => return None,
+                _ => {
+                    counters.push((key, value));
+                    continue;
+                }
+            };
+            if named.replace(value).is_some() {
+                return None;
+            }
+        }
+        counters.sort();
+        let limit = in_force.limit(&limit?)?;
+        let counters: Arc<[_]> = counters.into();
+        let wanted = |rate: &&KnownRate| {
+            let is = |key, value: &Option<String>| {
+                let own = rate.window_entry.as_ref().filter(|(own, _)| *own == key);
+                value.as_ref().is_none_or(|value| own.is_some_and(|(_, own)| own == value))
+            };
+            unit.as_ref().is_none_or(|unit| unit == rate.unit.name())
+                && is("window", &window)
+                && is("period", &period)
+        };
+        let key = |rate: &KnownRate| Key {
+            limit: Arc::clone(&limit.key),
+            unit: rate.unit,
+            window: rate.window,
+            counters: Arc::clone(&counters),
+        };
+        let rates: Vec<_> =
+            limit.rates.iter().filter(wanted).map(|rate| (rate, Arc::new(key(rate)))).collect();
+        let unit_given = unit.is_some();
+        (!rates.is_empty()).then_some(Self { limit, rates, unit_given, amount, ttl, max, unenforced })
+    }
+
+    /// What an amount comes to in a rate. For a whole limit, an amount is in tokens, and any tokens are one request.
+    pub fn amount_in(&self, rate: &KnownRate, amount: u64) -> u64 {
+        match rate.unit {
+            Unit::Requests if !self.unit_given => amount.min(1),
+            Unit::Concurrency => 0,
+            _ => amount,
+        }
+    }
+
+    /// What may be used in a window of a rate.
+    pub fn max_of(&self, rate: &KnownRate) -> u64 {
+        rate.max.or(self.max).unwrap_or(0)
+    }
+}
+
+/// A call's descriptors, found or not.
+pub struct Call<'a> {
+    /// In the order of the call; `None`: unknown.
+    pub descriptors: Vec<Option<Named<'a>>>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl<'a> Call<'a> {
+    /// Looks all of them up.
+    pub fn find(descriptors: Vec<RateLimitDescriptor>, in_force: &'a InForce) -> Self {
+        let find = |descriptor| Named::find(descriptor, in_force);
+        let descriptors: Vec<_> = descriptors.into_iter().map(find).collect();
+        let mut end = 0;
+        let ranges = descriptors.iter().map(|named| {
+            let start = end;
+            end += named.as_ref().map_or(0, |named| named.rates.len());
+            start..end
+        });
+        let ranges = ranges.collect();
+        Self { descriptors, ranges }
+    }
+
+    /// How many are unknown.
+    pub fn unknown(&self) -> usize {
+        self.descriptors.iter().filter(|named| named.is_none()).count()
+    }
+
+    /// Each rate of each known descriptor, in the order in which the ledger is asked.
+    pub fn rates(&self) -> impl Iterator<Item = (&Named<'a>, &'a KnownRate, &Arc<Key>)> {
+        let known = self.descriptors.iter().flatten();
+        known.flat_map(|named| named.rates.iter().map(move |(rate, key)| (named, *rate, key)))
+    }
+
+    /// The strictest rate's status for each descriptor; `None` for unknown ones.
+    pub fn statuses(&self, outcome: &Outcome) -> Vec<Option<(&'a KnownRate, Status)>> {
+        let strictest = |(named, range): (&Option<Named<'a>>, &Range<usize>)| {
+            let rates = named.iter().flat_map(|named| named.rates.iter().map(|(rate, _)| *rate));
+            let statuses = outcome.statuses.get(range.clone()).unwrap_or_default();
+            rates.zip(statuses.iter().copied()).min_by_key(|(_, status)| (!status.limited, status.remaining))
+        };
+        self.descriptors.iter().zip(&self.ranges).map(strictest).collect()
+    }
+
+    /// Counts the refusals of an outcome, made and left out, once per limit each.
+    pub fn count_refusals(&self, outcome: &Outcome) {
+        self.count_once(outcome, |status| status.limited, |limit| &limit.refused);
+        self.count_once(outcome, |status| status.excused, |limit| &limit.excused);
+    }
+
+    /// Counts that limits had no room for further counters, once per limit.
+    pub fn count_overflows(&self, outcome: &Outcome) {
+        if outcome.statuses.iter().any(|status| status.overflowed) {
+            self.count_once(outcome, |status| status.overflowed, |limit| &limit.overflowed);
+        }
+    }
+
+    fn count_once(
+        &self,
+        outcome: &Outcome,
+        concerned: impl Fn(&Status) -> bool,
+        counter: impl Fn(&KnownLimit) -> &Counter,
+    ) {
+        let mut limits: Vec<&KnownLimit> = Vec::new();
+        for (named, range) in self.descriptors.iter().zip(&self.ranges) {
+            let statuses = outcome.statuses.get(range.clone()).unwrap_or_default();
+            if let Some(named) = named
+                && statuses.iter().any(&concerned)
+                && !limits.iter().any(|limit| limit.key == named.limit.key)
+            {
+                limits.push(named.limit);
+            }
+        }
+        limits.iter().for_each(|limit| counter(limit).increment(1));
+    }
+}

@@ -1,0 +1,147 @@
+//! The protocol without holds, of Envoy's own rate-limit filter, and Kuadrant's two halves of it.
+//!
+//! A descriptor's `hits_addend` stands before the request's; 0 is 0 in a descriptor, and in a request (where it cannot
+//! be told from nothing) too, for `Report`; for the others nothing is 1, as Envoy's protocol says. What an amount
+//! comes to:
+//! - no amount: a hit, to come. It needs room for 1, and is charged only if the whole call is admitted.
+//! - an amount of `requests`: the same, for as many.
+//! - an amount of tokens: measured, since nobody knows them before. It is charged in any case, and the call is
+//!   refused if there was no room for 1. So 0 asks without charging (Envoy's filter before the request), and the
+//!   usage charges (the same filter with `apply_on_stream_done`), and none of it is lost however many end at once.
+
+use crate::grpc::descriptors::{Call, Named};
+use crate::grpc::limiter::{CallError, Limiter, find};
+use crate::ledger::moment::Moment;
+use crate::ledger::{Hit, Key, Outcome, Status, When};
+use crate::policies::snapshot::KnownRate;
+use policy::model::{Period, Unit, Window};
+use prost_types::Duration as WireDuration;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as Span;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
+use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use std::sync::Arc;
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// `ShouldRateLimit`.
+    Should,
+    /// `CheckRateLimit`: charges nothing.
+    Check,
+    /// `Report`: refuses nothing.
+    Report,
+}
+
+impl Ask {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Should => "ShouldRateLimit",
+            Self::Check => "CheckRateLimit",
+            Self::Report => "Report",
+        }
+    }
+
+    fn hit(self, amounts: &Amounts, named: &Named<'_>, rate: &KnownRate, key: &Arc<Key>) -> Hit {
+        let given = named.amount.or(amounts.of_request).map(|amount| named.amount_in(rate, amount));
+        let amount = given.unwrap_or(amounts.by_default);
+        let measured = rate.unit.is_of_usage() && given.is_some();
+        let (need, charge, when) = match self {
+            // What is under way has an end, which these calls have no way to tell.
+            _ if rate.unit == Unit::Concurrency => (1, 0, When::Admitted),
+            Self::Check => (amount, 0, When::Admitted),
+            Self::Report => (1, amount, When::Always),
+            Self::Should if measured => (1, amount, When::Always),
+            Self::Should => (amount, amount, When::Admitted),
+        };
+        Hit { key: Arc::clone(key), max: named.max_of(rate), need, charge, when }
+    }
+}
+
+/// A call's amounts where a descriptor has none of its own.
+struct Amounts {
+    of_request: Option<u64>,
+    by_default: u64,
+}
+
+/// Answers one call.
+pub async fn answer(
+    limiter: &Limiter,
+    ask: Ask,
+    request: RateLimitRequest,
+    now: Moment,
+) -> Result<RateLimitResponse, CallError> {
+    let in_force = limiter.now_in_force();
+    let call = find(request.descriptors, &in_force)?;
+    let amounts = Amounts {
+        of_request: (request.hits_addend > 0).then_some(request.hits_addend.into()),
+        by_default: if ask == Ask::Report { 0 } else { 1 },
+    };
+    let hits = call.rates().map(|(named, rate, key)| ask.hit(&amounts, named, rate, key)).collect();
+    let outcome = limiter.hit(&call, ask.name(), hits, now).await?;
+    call.count_overflows(&outcome);
+    let refused = !outcome.admitted && ask != Ask::Report;
+    if refused {
+        limiter.metrics().hits_refused.increment(1);
+        call.count_refusals(&outcome);
+    } else {
+        limiter.metrics().hits_admitted.increment(1);
+    }
+    Ok(response(&call, &outcome, refused))
+}
+
+/// A limit that is not known must not lift those that are, so it decides only when nothing else does.
+fn response(call: &Call<'_>, outcome: &Outcome, refused: bool) -> RateLimitResponse {
+    let overall_code = match (refused, call.unknown()) {
+        (true, _) => Code::OverLimit,
+        (false, 0) => Code::Ok,
+        (false, _) => Code::Unknown,
+    };
+    let statuses = call.statuses(outcome).into_iter().zip(&call.descriptors);
+    let statuses = statuses.map(|(status, named)| match (status, named) {
+        (Some((rate, status)), Some(named)) => descriptor_status(named, rate, status, refused),
+        _ => DescriptorStatus::default(),
+    });
+    RateLimitResponse {
+        overall_code: overall_code.into(),
+        statuses: statuses.collect(),
+        ..Default::default()
+    }
+}
+
+fn descriptor_status(named: &Named<'_>, rate: &KnownRate, status: Status, refused: bool) -> DescriptorStatus {
+    let code = if status.limited && refused { Code::OverLimit } else { Code::Ok };
+    let limit = RateLimit {
+        requests_per_unit: clamp(status.max),
+        unit: span(rate.window).into(),
+        name: format!("{}/{}", named.limit.policy, named.limit.name),
+    };
+    DescriptorStatus {
+        code: code.into(),
+        current_limit: Some(limit),
+        limit_remaining: clamp(status.remaining),
+        duration_until_reset: WireDuration::try_from(status.reset).ok(),
+    }
+}
+
+/// Envoy's protocol has 32 bits.
+fn clamp(amount: u64) -> u32 {
+    u32::try_from(amount).unwrap_or(u32::MAX)
+}
+
+/// Windows that Envoy has a word for.
+fn span(window: Window) -> Span {
+    let length = match window {
+        Window::Fixed(length) => length,
+        Window::Period(Period::Month) => return Span::Month,
+        _ => window.length().unwrap_or_default(),
+    };
+    match length.as_secs() {
+        _ if length.subsec_nanos() > 0 => Span::Unknown,
+        1 => Span::Second,
+        60 => Span::Minute,
+        3_600 => Span::Hour,
+        86_400 => Span::Day,
+        604_800 => Span::Week,
+        _ => Span::Unknown,
+    }
+}

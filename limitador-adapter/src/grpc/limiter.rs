@@ -1,0 +1,238 @@
+//! What the rate-limit calls mean: messages → the ledger → messages. Both gRPC services stand on it.
+
+use crate::grpc::descriptors::Call;
+use crate::ledger::moment::Moment;
+use crate::ledger::{Charge, Hit, Hold, Ledger, Outcome, Settled, Status, Take, Turn, Unavailable, When};
+use crate::metrics::Metrics;
+use crate::policies::snapshot::InForce;
+use futures::stream::{self, StreamExt};
+use policy::model::Unit;
+use protocol::call::MOST_DESCRIPTORS;
+use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::{
+    CommitRequest, CommitResponse, DescriptorStatus, ReserveRequest, ReserveResponse,
+};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// The longest life of a hold, whatever a call asks for: an exchange that takes a day is not coming back.
+const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The most that one call holds where no maximum stops it. Sums of holds end at what a storage can count, and letting go of
+/// one that reached that would free what others hold.
+const MOST_UNENFORCED: u64 = 1 << 40;
+
+/// Reservations that one Commit may end.
+const MOST_COMMITS: usize = 4096;
+
+/// Of these, as many are under way at once.
+const COMMITS_AT_ONCE: usize = 64;
+
+/// Between two lines of the log about limits that nobody knows.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Answers rate-limit calls.
+pub struct Limiter {
+    ledger: Arc<dyn Ledger>,
+    in_force: watch::Receiver<Arc<InForce>>,
+    metrics: Arc<Metrics>,
+    told: Mutex<Option<Instant>>,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The caller's fault, for ever.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not the caller's fault.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl Limiter {
+    /// For these policies, with this ledger.
+    pub fn new(
+        ledger: Arc<dyn Ledger>,
+        in_force: watch::Receiver<Arc<InForce>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { ledger, in_force, metrics, told: Mutex::new(None) }
+    }
+
+    /// Holds what every descriptor asks for, or nothing.
+    pub async fn reserve(&self, request: ReserveRequest, now: Moment) -> Result<ReserveResponse, CallError> {
+        let in_force = self.now_in_force();
+        let call = find(request.descriptors, &in_force)?;
+        let id = match request.reservation_id {
+            id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
+            id => id,
+        };
+        if call.unknown() > 0 {
+            self.tell_unknown("Reserve", call.unknown(), now);
+            self.metrics.unknown.increment(1);
+            let statuses = call.descriptors.iter().map(|named| DescriptorStatus {
+                code: if named.is_some() { Code::Ok } else { Code::Unknown }.into(),
+                ..Default::default()
+            });
+            let statuses = statuses.collect();
+            return Ok(ReserveResponse { code: Code::Unknown.into(), reservation_id: id, statuses });
+        }
+        let ttl = request.ttl.and_then(|ttl| Duration::try_from(ttl).ok()).filter(|ttl| !ttl.is_zero());
+        let holds = call.rates().map(|(named, rate, key)| Hold {
+            key: Arc::clone(key),
+            amount: match rate.unit {
+                Unit::Requests | Unit::Concurrency => 1,
+                _ => {
+                    let most = if named.unenforced { MOST_UNENFORCED } else { u64::MAX };
+                    named.amount.unwrap_or(request.amount).clamp(1, most)
+                }
+            },
+            max: named.max_of(rate),
+            ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
+            take: if rate.unit == Unit::Requests { Take::Charge } else { Take::Hold },
+            enforced: !named.unenforced,
+        });
+        let outcome = self.counted(self.ledger.reserve(&id, holds.collect(), now).await)?;
+        self.count_reserve(&call, &outcome);
+        let code = if outcome.admitted { Code::Ok } else { Code::OverLimit };
+        let statuses =
+            call.statuses(&outcome).into_iter().map(|status| descriptor_status(status.map(|s| s.1)));
+        Ok(ReserveResponse { code: code.into(), reservation_id: id, statuses: statuses.collect() })
+    }
+
+    /// Settles reservations, several at once where the ledger is far away; from the first that fails on, they are left to
+    /// be sent again, which changes nothing for those that were settled all the same.
+    pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
+        let further = std::mem::take(&mut request.further);
+        if further.len() >= MOST_COMMITS {
+            return Err(CallError::Invalid(format!("a commit ends {MOST_COMMITS} reservations at most")));
+        }
+        let in_force = self.now_in_force();
+        let released = self.commit_one(request, &in_force, now).await?;
+        let mut settled = 1;
+        let further = stream::iter(further).map(|request| self.commit_one(request, &in_force, now));
+        let mut further = pin!(further.buffered(COMMITS_AT_ONCE));
+        while let Some(result) = further.next().await {
+            if let Err(error) = result {
+                tracing::warn!(%error, settled, "a batch of commits was settled in part");
+                break;
+            }
+            settled += 1;
+        }
+        Ok(CommitResponse { reservation_released: released == Settled::Released, settled })
+    }
+
+    async fn commit_one(
+        &self,
+        request: CommitRequest,
+        in_force: &InForce,
+        now: Moment,
+    ) -> Result<Settled, CallError> {
+        let call = find(request.descriptors, in_force)?;
+        if call.unknown() > 0 {
+            self.tell_unknown("Commit", call.unknown(), now);
+        }
+        let charges = call.rates().map(|(named, rate, key)| Charge {
+            key: Arc::clone(key),
+            amount: named.amount_in(rate, named.amount.unwrap_or(request.actual_amount)),
+        });
+        let charges: Vec<_> = charges.collect();
+        let amounts: Vec<_> = charges.iter().map(|charge| charge.amount).collect();
+        let settled = self.counted(self.ledger.commit(&request.reservation_id, charges, now).await)?;
+        match settled {
+            Settled::Released => &self.metrics.released,
+            Settled::Charged => &self.metrics.charged,
+            Settled::AlreadySettled => &self.metrics.replayed,
+        }
+        .increment(1);
+        if settled != Settled::AlreadySettled {
+            call.rates().zip(amounts).for_each(|((_, rate, _), amount)| rate.charged.increment(amount));
+        }
+        Ok(settled)
+    }
+
+    /// Asks and charges without a hold. `call` is the name it is counted under.
+    pub async fn hit<'a>(
+        &self,
+        call: &Call<'a>,
+        name: &'static str,
+        hits: Vec<Hit>,
+        now: Moment,
+    ) -> Result<Outcome, CallError> {
+        if call.unknown() > 0 {
+            self.tell_unknown(name, call.unknown(), now);
+        }
+        let charges: Vec<_> = hits.iter().map(|hit| (hit.when, hit.charge)).collect();
+        let outcome = self.counted(self.ledger.hit(hits, now).await)?;
+        for ((_, rate, _), (when, amount)) in call.rates().zip(charges) {
+            if outcome.admitted || when == When::Always {
+                rate.charged.increment(amount);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The policies as they are now.
+    pub fn now_in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.borrow())
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn count_reserve(&self, call: &Call<'_>, outcome: &Outcome) {
+        match (outcome.admitted, outcome.turn) {
+            (false, _) => &self.metrics.refused,
+            (true, Turn::First) => &self.metrics.admitted,
+            (true, Turn::Repeated) => &self.metrics.repeated,
+            (true, Turn::Late) => &self.metrics.late,
+        }
+        .increment(1);
+        call.count_refusals(outcome);
+        call.count_overflows(outcome);
+    }
+
+    fn counted<T>(&self, result: Result<T, Unavailable>) -> Result<T, Unavailable> {
+        if result.is_err() {
+            self.metrics.unavailable.increment(1);
+        }
+        result
+    }
+
+    fn tell_unknown(&self, call: &'static str, unknown: usize, now: Moment) {
+        self.metrics.unknown_limits(call).increment(unknown as u64);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|last| now.instant.saturating_duration_since(last) >= TELL_EVERY) {
+            *told = Some(now.instant);
+            tracing::warn!(
+                call,
+                "a call names a limit that no policy in force has; weir_unknown_limits_total counts them"
+            );
+        }
+    }
+}
+
+/// Looks a call's descriptors up.
+pub fn find(descriptors: Vec<RateLimitDescriptor>, in_force: &InForce) -> Result<Call<'_>, CallError> {
+    if descriptors.len() > MOST_DESCRIPTORS {
+        return Err(CallError::Invalid(format!("a call names {MOST_DESCRIPTORS} descriptors at most")));
+    }
+    Ok(Call::find(descriptors, in_force))
+}
+
+fn descriptor_status(status: Option<Status>) -> DescriptorStatus {
+    let Some(status) = status else { return DescriptorStatus::default() };
+    DescriptorStatus {
+        code: if status.limited { Code::OverLimit } else { Code::Ok }.into(),
+        limit: status.max,
+        remaining: status.remaining,
+        reset_ms: u64::try_from(status.reset.as_millis()).unwrap_or(u64::MAX),
+        used: Some(status.used),
+    }
+}

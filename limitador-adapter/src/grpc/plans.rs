@@ -1,0 +1,73 @@
+//! The service that hands out plans: a call waits until the plan of its gateway is another than the caller has.
+
+use crate::grpc::services::weir::v1::policy_service_server::PolicyService;
+use crate::metrics::Metrics;
+use crate::policies::filters::Filters;
+use crate::policies::snapshot::{Gateway, InForce};
+use prost::Message as _;
+use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+/// How long a GetPlan waits for a change.
+const POLL: Duration = Duration::from_secs(30);
+
+/// Plans.
+pub struct Plans {
+    in_force: watch::Receiver<Arc<InForce>>,
+    drain: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+    filters: Arc<Filters>,
+}
+
+impl Plans {
+    /// The plans of what is in force. A drain answers everyone who waits.
+    pub fn new(
+        in_force: watch::Receiver<Arc<InForce>>,
+        drain: watch::Receiver<bool>,
+        metrics: Arc<Metrics>,
+        filters: Arc<Filters>,
+    ) -> Self {
+        Self { in_force, drain, metrics, filters }
+    }
+}
+
+#[tonic::async_trait]
+impl PolicyService for Plans {
+    async fn get_plan(&self, request: Request<GetPlanRequest>) -> Result<Response<GetPlanResponse>, Status> {
+        let GetPlanRequest { gateway, version, headers_alone } = request.into_inner();
+        let Some(named) = Gateway::parse(&gateway) else {
+            return Err(Status::invalid_argument(format!(
+                "gateway: {gateway:?} is neither NAMESPACE/NAME nor *"
+            )));
+        };
+        let asked = if named == Gateway::Any { "*".to_owned() } else { gateway.clone() };
+        self.filters.ask(&asked, headers_alone);
+        let gateway = named;
+        let (mut in_force, mut drain) = (self.in_force.clone(), self.drain.clone());
+        let deadline = tokio::time::Instant::now() + POLL;
+        loop {
+            let current = Arc::clone(&in_force.borrow_and_update());
+            if current.version(&gateway, headers_alone) != version {
+                self.metrics.polls_changed.increment(1);
+                let plan = current.plan(&gateway, headers_alone);
+                if !plan.policies.is_empty() {
+                    self.metrics.plan_bytes(&asked).set(plan.encoded_len() as f64);
+                }
+                return Ok(Response::new(plan));
+            }
+            // A sender that is gone is a drain, too.
+            let over = tokio::select! {
+                changed = in_force.changed() => changed.is_err(),
+                _ = drain.wait_for(|draining| *draining) => true,
+                () = tokio::time::sleep_until(deadline) => true,
+            };
+            if over {
+                self.metrics.polls_unchanged.increment(1);
+                return Ok(Response::new(current.plan(&gateway, headers_alone)));
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The services of rate-limit calls: each method hands its message on and records its time.
+
+use crate::grpc::envoy::{Ask, answer};
+use crate::grpc::limiter::{CallError, Limiter};
+use crate::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService as EnvoyService;
+use crate::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitService as KuadrantService;
+use crate::ledger::Unavailable;
+use crate::ledger::moment::Moment;
+use metrics::Histogram;
+use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use protocol::wire::kuadrant::service::ratelimit::v1::{
+    CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
+};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Holds and charges.
+pub struct RateLimits {
+    limiter: Arc<Limiter>,
+    reserve: Histogram,
+    commit: Histogram,
+    check: Histogram,
+    report: Histogram,
+    should: Histogram,
+}
+
+impl RateLimits {
+    /// The services of a limiter.
+    pub fn new(limiter: Arc<Limiter>) -> Self {
+        let latency = |call| limiter.metrics().latency(call);
+        let (reserve, commit) = (latency("Reserve"), latency("Commit"));
+        let (check, report) = (latency("CheckRateLimit"), latency("Report"));
+        let should = latency("ShouldRateLimit");
+        Self { limiter, reserve, commit, check, report, should }
+    }
+
+    /// Holds, after what the caller has seen end is settled, and counts its time.
+    pub async fn reserve_timed(&self, mut request: ReserveRequest) -> Result<ReserveResponse, Status> {
+        let mut commits = std::mem::take(&mut request.commits).into_iter();
+        if let Some(first) = commits.next() {
+            // They are copies: what fails here is sent again, and the reserve is judged without it.
+            if let Err(status) =
+                self.commit_timed(CommitRequest { further: commits.collect(), ..first }).await
+            {
+                tracing::warn!(%status, "a reserve is judged before the commits that it carries");
+            }
+        }
+        let now = Moment::now();
+        let answered = self.limiter.reserve(request, now).await;
+        self.reserve.record(now.instant.elapsed());
+        Ok(answered?)
+    }
+
+    /// Charges, and counts its time.
+    pub async fn commit_timed(&self, request: CommitRequest) -> Result<CommitResponse, Status> {
+        let now = Moment::now();
+        let answered = self.limiter.commit(request, now).await;
+        self.commit.record(now.instant.elapsed());
+        Ok(answered?)
+    }
+
+    async fn ask(&self, ask: Ask, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
+        let now = Moment::now();
+        let answered = answer(&self.limiter, ask, request.into_inner(), now).await;
+        let latency = match ask {
+            Ask::Should => &self.should,
+            Ask::Check => &self.check,
+            Ask::Report => &self.report,
+        };
+        latency.record(now.instant.elapsed());
+        Ok(Response::new(answered?))
+    }
+}
+
+#[tonic::async_trait]
+impl KuadrantService for RateLimits {
+    async fn check_rate_limit(&self, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
+        self.ask(Ask::Check, request).await
+    }
+
+    async fn report(&self, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
+        self.ask(Ask::Report, request).await
+    }
+
+    async fn reserve(&self, request: Request<ReserveRequest>) -> Answer<ReserveResponse> {
+        self.reserve_timed(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn commit(&self, request: Request<CommitRequest>) -> Answer<CommitResponse> {
+        self.commit_timed(request.into_inner()).await.map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl EnvoyService for RateLimits {
+    async fn should_rate_limit(&self, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
+        self.ask(Ask::Should, request).await
+    }
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Invalid(message) => Self::invalid_argument(message),
+            CallError::Unavailable(error @ Unavailable::Full(_)) => {
+                Self::resource_exhausted(error.to_string())
+            }
+            CallError::Unavailable(error) => Self::unavailable(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Reserves and commits in one stream: each request is answered by itself, as soon as the ledger has. Reserves wait for the
+//! commits that came before them, and for nothing else.
+
+use crate::grpc::rate_limits::RateLimits;
+use crate::grpc::services::weir::v1::reservation_service_server::ReservationService;
+use crate::grpc::workers::{Presence, Workers};
+use futures::future::{FutureExt, Shared};
+use futures::stream::{Stream, StreamExt, once};
+use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
+use std::future::ready;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tonic::{Request, Response, Status, Streaming};
+
+/// A stream that is older is ended, so that replicas that come later get their share.
+const LONGEST: Duration = Duration::from_secs(5 * 60);
+
+/// Requests of one stream that wait for the ledger at once. Further ones wait to be read.
+const AT_ONCE: usize = 1024;
+
+/// See the module.
+pub struct Reservations {
+    limits: Arc<RateLimits>,
+    workers: Arc<Workers>,
+    drain: watch::Receiver<bool>,
+}
+
+impl Reservations {
+    /// Answered by these services. A drain ends every stream when what was read of it is answered.
+    pub fn new(limits: Arc<RateLimits>, workers: Arc<Workers>, drain: watch::Receiver<bool>) -> Self {
+        Self { limits, workers, drain }
+    }
+}
+
+#[tonic::async_trait]
+impl ReservationService for Reservations {
+    type ReserveAndCommitStream =
+        Pin<Box<dyn Stream<Item = Result<ReserveAndCommitResponse, Status>> + Send>>;
+
+    async fn reserve_and_commit(
+        &self,
+        requests: Request<Streaming<ReserveAndCommitRequest>>,
+    ) -> Result<Response<Self::ReserveAndCommitStream>, Status> {
+        let (limits, workers, mut drain) =
+            (Arc::clone(&self.limits), Arc::clone(&self.workers), self.drain.clone());
+        let over = async move {
+            let draining = async { drop(drain.wait_for(|draining| *draining).await) };
+            drop(tokio::time::timeout(LONGEST, draining).await);
+        };
+        // A request that cannot be read, or a caller that is gone, is the end of the stream.
+        let requests = requests.into_inner().take_while(|request| ready(request.is_ok()));
+        let answers = requests.take_until(Box::pin(over)).filter_map(|request| ready(request.ok()));
+        let mut settled: Option<Settled> = None;
+        // Dropped with the stream.
+        let mut presence: Option<Presence> = None;
+        let answers = answers
+            .map(move |request| {
+                let (limits, workers) = (Arc::clone(&limits), Arc::clone(&workers));
+                let mut entered = None;
+                if presence.is_none() && !request.worker.is_empty() {
+                    presence = workers.enter(&request.worker);
+                    entered = presence.as_ref().map(|presence| presence.worker().to_owned());
+                }
+                // Nobody is refused because of a commit that was sent before: every reserve waits for those in front of it.
+                let before = settled.clone();
+                let done = request.commit.is_some().then(oneshot::channel::<()>).map(|(done, is_done)| {
+                    settled = Some(is_done.shared());
+                    done
+                });
+                async move {
+                    if let Some(worker) = entered {
+                        workers.attend(&worker).await;
+                    }
+                    Ok(answer(&limits, request, before, done).await)
+                }
+            })
+            .buffer_unordered(AT_ONCE);
+        let hello = once(ready(Ok(ReserveAndCommitResponse::default())));
+        Ok(Response::new(Box::pin(hello.chain(answers))))
+    }
+}
+
+/// Resolves when every commit up to one message of the stream has been carried out.
+type Settled = Shared<oneshot::Receiver<()>>;
+
+async fn answer(
+    limits: &RateLimits,
+    request: ReserveAndCommitRequest,
+    before: Option<Settled>,
+    done: Option<oneshot::Sender<()>>,
+) -> ReserveAndCommitResponse {
+    let ReserveAndCommitRequest { number, reserve, commit, .. } = request;
+    let (commit, commit_status) = split(match commit {
+        Some(request) => Some(limits.commit_timed(request).await),
+        None => None,
+    });
+    // Where those before were dropped unanswered, nobody waits for this any more.
+    if let Some(before) = before {
+        drop(before.await);
+    }
+    if let Some(done) = done {
+        // Nobody may be waiting.
+        done.send(()).unwrap_or_default();
+    }
+    let (reserve, reserve_status) = split(match reserve {
+        Some(request) => Some(limits.reserve_timed(request).await),
+        None => None,
+    });
+    ReserveAndCommitResponse { number, reserve, commit, reserve_status, commit_status }
+}
+
+/// The response, or the number of the status.
+fn split<T>(answer: Option<Result<T, Status>>) -> (Option<T>, u32) {
+    match answer {
+        None => (None, 0),
+        Some(Ok(response)) => (Some(response), 0),
+        Some(Err(status)) => (None, status.code() as u32),
+    }
+}

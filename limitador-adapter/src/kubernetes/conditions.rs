@@ -1,0 +1,196 @@
+//! What has become of a policy → its status. Pure.
+
+use super::crd::Group;
+use super::objects::{Name, Written};
+use super::status::{Ancestor, AncestorReference, PolicyStatus};
+use crate::policies::filters::without_bodies;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use policy::mistake::Mistake;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// Who says so, in `ancestors`.
+pub const CONTROLLER: &str = "weir.dev/limitador-adapter";
+
+/// The most that a status may hold of them.
+const MOST_ANCESTORS: usize = 16;
+/// What a condition's message may hold.
+const MOST_TEXT: usize = 32_768;
+
+/// What has become of a policy.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// As it is written.
+    pub written: Written,
+    /// Whether it can be used as it is.
+    pub acceptance: Acceptance,
+    /// The Gateways it applies at.
+    pub gateways: Vec<Name>,
+    /// Which of its generations is in force, if any is.
+    pub enforced_generation: Option<i64>,
+    /// Why no request can match, if none can.
+    pub never: Option<String>,
+    /// What of it filters that read no bodies cannot evaluate.
+    pub needs_body: Vec<Mistake>,
+    /// The Gateways at which others stand in its place on every route, and those others.
+    pub overridden: Vec<(Name, String)>,
+}
+
+/// Whether a policy can be used as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It can.
+    Accepted,
+    /// All that is wrong with it.
+    Invalid(Vec<Mistake>),
+    /// What it is for does not exist.
+    TargetNotFound(String),
+    /// A policy of this group has its name.
+    Conflicted(Group),
+}
+
+impl Verdict {
+    /// Nothing is known against it.
+    pub fn new(written: &Written) -> Self {
+        Self {
+            written: written.clone(),
+            acceptance: Acceptance::Accepted,
+            gateways: Vec::new(),
+            enforced_generation: None,
+            never: None,
+            needs_body: Vec::new(),
+            overridden: Vec::new(),
+        }
+    }
+
+    /// Its target is not there. What is wrong with itself is told first.
+    pub fn not_found(&mut self, what: String) {
+        if self.acceptance == Acceptance::Accepted {
+            self.acceptance = Acceptance::TargetNotFound(what);
+        }
+    }
+
+    /// The status to write; `None`: it is written already. `filters`: the Gateways whose filters follow their plan,
+    /// `"*"` for one that follows all, and those [`without_bodies`].
+    pub fn status(&self, filters: &BTreeSet<String>, now: &Time) -> Option<PolicyStatus> {
+        let before = PolicyStatus::deserialize(&self.written.status).unwrap_or_default();
+        let generation = self.written.generation;
+        let condition = |kind: &str, (good, reason, message): Told, before: &[Condition]| {
+            let status = if good { "True" } else { "False" };
+            let same = before.iter().find(|condition| condition.type_ == kind && condition.status == status);
+            Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message: shortened(message),
+                observed_generation: Some(generation),
+                last_transition_time: same
+                    .map_or_else(|| now.clone(), |same| same.last_transition_time.clone()),
+            }
+        };
+        let both = |enforced: Told, before: &[Condition]| {
+            vec![condition("Accepted", self.accepted(), before), condition("Enforced", enforced, before)]
+        };
+        let ours = |ancestor: &&Ancestor| ancestor.controller_name == CONTROLLER;
+        let mut ancestors: Vec<Ancestor> =
+            before.ancestors.iter().filter(|ancestor| !ours(ancestor)).cloned().collect();
+        for gateway in &self.gateways {
+            let ancestor_ref = reference(gateway);
+            let known =
+                before.ancestors.iter().filter(ours).find(|ancestor| ancestor.ancestor_ref == ancestor_ref);
+            let known = known.map(|ancestor| ancestor.conditions.as_slice()).unwrap_or_default();
+            let conditions = both(self.enforced(std::slice::from_ref(gateway), filters), known);
+            ancestors.push(Ancestor { ancestor_ref, controller_name: CONTROLLER.to_owned(), conditions });
+        }
+        ancestors.truncate(MOST_ANCESTORS);
+        let conditions = both(self.enforced(&self.gateways, filters), &before.conditions);
+        let status = PolicyStatus { observed_generation: Some(generation), conditions, ancestors };
+        (status != before).then_some(status)
+    }
+
+    fn accepted(&self) -> Told {
+        match &self.acceptance {
+            Acceptance::Accepted => (true, "Accepted", "the policy is accepted".to_owned()),
+            Acceptance::Invalid(mistakes) => {
+                let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+                (false, "Invalid", lines.join("\n"))
+            }
+            Acceptance::TargetNotFound(what) => (false, "TargetNotFound", what.clone()),
+            Acceptance::Conflicted(group) => (
+                false,
+                "Conflicted",
+                format!("a policy of {} has the same name, and that one is in force", group.name()),
+            ),
+        }
+    }
+
+    fn is_overridden(&self, gateways: &[Name]) -> bool {
+        let at = |gateway: &Name| self.overridden.iter().any(|(known, _)| known == gateway);
+        !gateways.is_empty() && gateways.iter().all(at)
+    }
+
+    /// At these Gateways.
+    fn enforced(&self, gateways: &[Name], filters: &BTreeSet<String>) -> Told {
+        let unfiltered =
+            gateways.iter().find(|gateway| !filters.contains(&gateway.to_string()) && !filters.contains("*"));
+        let is_blind = |gateway: &&Name| {
+            [gateway.to_string(), "*".to_owned()].iter().any(|name| filters.contains(&without_bodies(name)))
+        };
+        let blind = gateways.iter().filter(|_| !self.needs_body.is_empty()).find(is_blind);
+        match (&self.acceptance, self.enforced_generation) {
+            (Acceptance::Conflicted(group), _) => {
+                (false, "Overridden", format!("by the policy {} of {}", self.written.name, group.name()))
+            }
+            (Acceptance::TargetNotFound(_), _) => {
+                (false, "TargetNotFound", "there is nothing to enforce it on".to_owned())
+            }
+            (_, None) => (false, "Invalid", "the policy was never without mistakes".to_owned()),
+            _ if self.never.is_some() => (false, "NeverMatches", self.never.clone().unwrap_or_default()),
+            _ if self.is_overridden(gateways) => {
+                let at = self.overridden.iter().filter(|(gateway, _)| gateways.contains(gateway));
+                let by: BTreeSet<&str> = at.map(|(_, by)| by.as_str()).collect();
+                let by: Vec<&str> = by.into_iter().collect();
+                (false, "Overridden", format!("by {}, on every route", by.join("; ")))
+            }
+            _ if unfiltered.is_some() => {
+                let gateway = unfiltered.map(ToString::to_string).unwrap_or_default();
+                (false, "NoFilter", format!("no filter of the Gateway {gateway} has asked for its plan"))
+            }
+            _ if blind.is_some() => {
+                let gateway = blind.map(ToString::to_string).unwrap_or_default();
+                let lines: Vec<_> = self.needs_body.iter().map(ToString::to_string).collect();
+                let message = format!(
+                    "a filter of the Gateway {gateway} reads no bodies of requests:\n{}",
+                    lines.join("\n")
+                );
+                (false, "NoBodyAccess", message)
+            }
+            (_, Some(generation)) if generation != self.written.generation => (
+                false,
+                "Stale",
+                format!("generation {generation} stays in force until the mistakes are corrected"),
+            ),
+            _ => (true, "Enforced", "filters have the policy in their plan".to_owned()),
+        }
+    }
+}
+
+/// Whether it is so, why in one word, and for people.
+type Told = (bool, &'static str, String);
+
+fn reference(gateway: &Name) -> AncestorReference {
+    AncestorReference {
+        group: "gateway.networking.k8s.io".to_owned(),
+        kind: "Gateway".to_owned(),
+        namespace: gateway.namespace.clone(),
+        name: gateway.name.clone(),
+        section_name: None,
+    }
+}
+
+fn shortened(message: String) -> String {
+    match message.char_indices().nth(MOST_TEXT - 4) {
+        Some((end, _)) => format!("{}...", message.get(..end).unwrap_or_default()),
+        None => message,
+    }
+}

@@ -1,0 +1,278 @@
+//! The buckets of a ledger in memory: what is held, what is used in the current window, and when that is over. No
+//! reservations here, no locks; [`super`] has both.
+//!
+//! A bucket is looked up once per call, by its key; from then on it is known by its place. A place stays as it is for
+//! as long as something is held in it or its window runs.
+
+use super::counters::{Counters, Usage};
+use crate::ledger::moment::Moment;
+use crate::ledger::shares::{Capacity, Shares};
+use crate::ledger::{Key, Reading, Status, Unavailable};
+use policy::model::Window;
+use slab::Slab;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An end that no clock reaches, for windows whose own end cannot be told.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// `now` and then some.
+pub fn after(now: Moment, duration: Duration) -> Instant {
+    now.instant.checked_add(duration).unwrap_or(now.instant + FAR)
+}
+
+/// Whether a bucket has room for what a call wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Yes.
+    Enough,
+    /// No, so the call is refused.
+    None,
+    /// No, which stops nobody.
+    Excused,
+}
+
+/// Where a bucket is.
+pub type Place = usize;
+
+/// What a bucket takes beside the texts of its counters, in bytes, with its window running: about 900, and what tables need when
+/// they grow. `tests/counter_memory.rs` measures it.
+const BUCKET_BYTES: u64 = 1_200;
+/// And for each of its counters.
+const COUNTER_BYTES: u64 = 80;
+
+/// Where a key is counted: in a bucket of its own, or in the overflow bucket of its limit where there is no room for one.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Where that bucket is; `None`: it is not there yet.
+    pub place: Option<Place>,
+    /// The key of the overflow bucket, if it is that.
+    pub overflow: Option<Arc<Key>>,
+}
+
+struct Bucket {
+    key: Arc<Key>,
+    /// What it takes of its limit's share.
+    cost: u64,
+    held: u64,
+    holds: u32,
+    window: Option<Running>,
+}
+
+struct Running {
+    usage: Usage,
+    /// Of the usage: given back. Limitador counts up only.
+    refunded: u64,
+    end: Instant,
+    serial: WindowId,
+}
+
+/// Tells all windows of all buckets apart.
+pub type WindowId = u64;
+
+/// All buckets that hold or have used something.
+pub struct Buckets {
+    counters: Counters,
+    places: HashMap<Arc<Key>, Place>,
+    buckets: Slab<Bucket>,
+    ends: BTreeMap<(Instant, WindowId), Place>,
+    windows: WindowId,
+    shares: Shares,
+}
+
+impl Bucket {
+    /// What the window of `now` has used.
+    fn used(&self, now: Moment) -> u64 {
+        let running = self.window.as_ref().filter(|window| window.end > now.instant);
+        running.map_or(0, |window| window.usage.used().saturating_sub(window.refunded))
+    }
+
+    fn reset(&self, now: Moment) -> Option<Duration> {
+        let left = self.window.as_ref()?.end.saturating_duration_since(now.instant);
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+impl Buckets {
+    /// None yet, and never more than there is room for.
+    pub fn new(capacity: Capacity) -> Self {
+        Self {
+            counters: Counters::default(),
+            places: HashMap::new(),
+            buckets: Slab::new(),
+            ends: BTreeMap::new(),
+            windows: 0,
+            shares: Shares::new(capacity),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Where a bucket is, if there is one.
+    pub fn find(&self, key: &Key) -> Option<Place> {
+        self.places.get(key).copied()
+    }
+
+    /// Whether this bucket is there: quicker than to find it.
+    pub fn is_at(&self, place: Place, key: &Key) -> bool {
+        self.buckets.get(place).is_some_and(|bucket| *bucket.key == *key)
+    }
+
+    /// Who has how much room.
+    pub fn shares(&mut self) -> &mut Shares {
+        &mut self.shares
+    }
+
+    /// Where a key is counted now.
+    pub fn seat(&self, key: &Key) -> Seat {
+        let place = self.find(key);
+        if place.is_some() || self.shares.has_room(&key.limit, self.cost(key)) {
+            return Seat { place, overflow: None };
+        }
+        let overflow = Arc::new(key.overflow());
+        Seat { place: self.find(&overflow), overflow: Some(overflow) }
+    }
+
+    /// The bucket of a seat, made if it is not there.
+    pub fn sit(&mut self, key: &Arc<Key>, seat: &Seat) -> Place {
+        let key = seat.overflow.as_ref().unwrap_or(key);
+        // It may have been made for the same call.
+        if let Some(place) = seat.place.or_else(|| self.find(key)) {
+            return place;
+        }
+        // Those are few, and what has no other room counts there.
+        let cost = if key.is_overflow() { 0 } else { self.cost(key) };
+        self.shares.take(&key.limit, cost);
+        let bucket = Bucket { key: Arc::clone(key), cost, held: 0, holds: 0, window: None };
+        let place = self.buckets.insert(bucket);
+        self.places.insert(Arc::clone(key), place);
+        place
+    }
+
+    fn cost(&self, key: &Key) -> u64 {
+        let counters = COUNTER_BYTES.saturating_mul(key.counters.len() as u64);
+        let texts = counters.saturating_add(key.text_len() as u64);
+        self.shares.capacity().cost(BUCKET_BYTES.saturating_add(texts))
+    }
+
+    /// Whether `amount` more fits under `max`. A bucket that there is not is empty.
+    pub fn has_room(&self, place: Option<Place>, amount: u64, max: u64, now: Moment) -> bool {
+        let bucket = place.and_then(|place| self.buckets.get(place));
+        let taken = bucket.map_or(Some(0), |bucket| bucket.used(now).checked_add(bucket.held));
+        taken.and_then(|taken| taken.checked_add(amount)).is_some_and(|wanted| wanted <= max)
+    }
+
+    /// Takes an amount out of a bucket's room. The caller has asked whether there is any.
+    pub fn hold(&mut self, place: Place, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(place) {
+            bucket.held = bucket.held.saturating_add(amount);
+            bucket.holds = bucket.holds.saturating_add(1);
+        }
+    }
+
+    /// Lets a hold go, and forgets the bucket if it was all there was.
+    pub fn release(&mut self, place: Place, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(place) {
+            bucket.held = bucket.held.saturating_sub(amount);
+            bucket.holds = bucket.holds.saturating_sub(1);
+            self.forget_if_empty(place);
+        }
+    }
+
+    /// Charges the window of `now`, which starts here if none is running. Which window that is.
+    pub fn charge(&mut self, place: Place, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
+        if amount == 0 {
+            return Ok(0);
+        }
+        self.end_window(place, now)?;
+        let Some(bucket) = self.buckets.get_mut(place) else { return Ok(0) };
+        if bucket.key.window == Window::Now {
+            return Ok(0);
+        }
+        let window = match &mut bucket.window {
+            Some(window) => window,
+            none => {
+                let usage = self.counters.start()?;
+                self.windows = self.windows.wrapping_add(1);
+                let (end, serial) = (after(now, now.until_end_of(bucket.key.window)), self.windows);
+                self.ends.insert((end, serial), place);
+                none.insert(Running { usage, refunded: 0, end, serial })
+            }
+        };
+        self.counters.charge(&mut window.usage, amount)?;
+        Ok(window.serial)
+    }
+
+    /// Gives a charge back, if its window is still running: another window never had it.
+    pub fn refund(&mut self, place: Place, amount: u64, charged_in: WindowId) {
+        if let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut())
+            && window.serial == charged_in
+        {
+            window.refunded = window.refunded.saturating_add(amount);
+        }
+    }
+
+    /// How a bucket stands.
+    pub fn status(&self, seat: &Seat, window: Window, max: u64, room: Room, now: Moment) -> Status {
+        let bucket = seat.place.and_then(|place| self.buckets.get(place));
+        let (used, held) = bucket.map_or((0, 0), |bucket| (bucket.used(now), bucket.held));
+        let reset = bucket.and_then(|bucket| bucket.reset(now)).unwrap_or_else(|| now.until_end_of(window));
+        let (limited, excused) = (room == Room::None, room == Room::Excused);
+        let remaining = max.saturating_sub(used.saturating_add(held));
+        Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some() }
+    }
+
+    /// How the buckets at some places stand, for a person.
+    pub fn readings(&self, places: &[Place], now: Moment) -> Vec<Reading> {
+        let buckets = places.iter().filter_map(|place| self.buckets.get(*place));
+        let reading = |bucket: &Bucket| Reading {
+            key: Arc::clone(&bucket.key),
+            used: bucket.used(now),
+            held: bucket.held,
+            reset: bucket.reset(now),
+        };
+        buckets.map(reading).collect()
+    }
+
+    /// Where there are any now.
+    pub fn places(&self) -> Vec<Place> {
+        self.buckets.iter().map(|(place, _)| place).collect()
+    }
+
+    /// Ends windows that are over, a bounded number. Whether there may be more.
+    pub fn sweep(&mut self, at_most: usize, now: Moment) -> Result<bool, Unavailable> {
+        for _ in 0..at_most {
+            let Some(entry) = self.ends.first_entry().filter(|entry| entry.key().0 <= now.instant) else {
+                return Ok(false);
+            };
+            let place = *entry.get();
+            self.end_window(place, now)?;
+            self.forget_if_empty(place);
+        }
+        Ok(true)
+    }
+
+    /// Drops the bucket's window if it is over.
+    fn end_window(&mut self, place: Place, now: Moment) -> Result<(), Unavailable> {
+        let window = self
+            .buckets
+            .get_mut(place)
+            .and_then(|bucket| bucket.window.take_if(|window| window.end <= now.instant));
+        let Some(window) = window else { return Ok(()) };
+        self.ends.remove(&(window.end, window.serial));
+        self.counters.end(window.usage)
+    }
+
+    /// A bucket without holds and without a window is none.
+    fn forget_if_empty(&mut self, place: Place) {
+        if self.buckets.get(place).is_some_and(|bucket| bucket.holds == 0 && bucket.window.is_none()) {
+            let bucket = self.buckets.remove(place);
+            self.places.remove(&bucket.key);
+            self.shares.give_back(&bucket.key.limit, bucket.cost);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The ledger in this process. One lock: reserving reads and then writes several buckets, and two that do so at once
+//! would both see the last room.
+//!
+//! A reservation is live (it holds), lapsed (its time ran out; its commit may still come) or settled. Live ones are in
+//! here; [`Archive`] remembers the others.
+
+mod buckets;
+pub mod budget;
+mod counters;
+mod settled_ids;
+mod state;
+
+use crate::ledger::moment::Moment;
+use crate::ledger::shares::Capacity;
+use crate::ledger::{
+    Bytes, Charge, Hit, Hold, Ledger, Outcome, Reading, Settled, Size, Turn, Unavailable, When, is_empty,
+    is_worker, worker_of,
+};
+use buckets::Room;
+use settled_ids::Past;
+use state::{State, Taken, Want, all_admitted};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Windows that a single call may end on its way. Keeps up with any traffic, and no caller waits for long.
+const SWEEP_IN_PASSING: usize = 4;
+
+/// Workers that are told from each other, at most: thousands of gateways.
+const MOST_WORKERS: usize = 1 << 16;
+
+/// Windows, readings or reservations per hold of the lock, when a whole ledger is gone through.
+const BATCH: usize = 512;
+
+/// Holds and charges in this process's memory.
+pub struct MemoryLedger {
+    ids: RandomState,
+    state: Mutex<State>,
+    /// Until when each worker is taken to live.
+    workers: Mutex<HashMap<u64, Instant>>,
+}
+
+impl MemoryLedger {
+    /// Empty, with so much room.
+    pub fn new(capacity: impl Into<Capacity>, now: Moment) -> Self {
+        let state = State::new(capacity.into(), now);
+        Self { ids: RandomState::new(), state: Mutex::new(state), workers: Mutex::default() }
+    }
+
+    /// See [`Ledger::reserve`].
+    pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
+        let worker = self.worker(worker_of(id));
+        let id = self.ids.hash_one(id);
+        let mut state = self.at(now)?;
+        let turn = match (state.live.contains_key(&id), state.archive.knows(id, now.instant)) {
+            (true, _) => Turn::Repeated,
+            (false, true) => Turn::Late,
+            (false, false) => Turn::First,
+        };
+        let taken = if turn == Turn::First {
+            let wants = holds.iter().map(|hold| Want {
+                key: &hold.key,
+                amount: hold.amount.max(1),
+                max: hold.max,
+                enforced: hold.enforced,
+            });
+            state.take(wants, now)
+        } else {
+            let seat = |hold: &Hold| Taken { room: Room::Enough, seat: state.buckets.seat(&hold.key) };
+            holds.iter().map(seat).collect()
+        };
+        let admitted = all_admitted(&taken);
+        if admitted && turn == Turn::First {
+            state.keep(id, worker, &holds, &taken, now)?;
+        }
+        let statuses = holds.iter().zip(taken).map(|(hold, Taken { room, seat })| {
+            state.buckets.status(&seat, hold.key.window, hold.max, room, now)
+        });
+        Ok(Outcome { admitted, turn, statuses: statuses.collect() })
+    }
+
+    /// See [`Ledger::commit`].
+    pub fn commit(&self, id: &str, charges: &[Charge], now: Moment) -> Result<Settled, Unavailable> {
+        let name = self.ids.hash_one(id);
+        let mut state = self.at(now)?;
+        let (settled, holds, charged) = match state.live.remove(&name) {
+            Some(reservation) => {
+                state.lapses.remove(&(reservation.lapses, name));
+                (Settled::Released, reservation.holds, reservation.charged)
+            }
+            None => match state.archive.take(name, now.instant) {
+                Some(Past::Settled) => return Ok(Settled::AlreadySettled),
+                Some(Past::Lapsed(charged)) => (Settled::Charged, Vec::new(), charged),
+                None => (Settled::Charged, Vec::new(), Vec::new()),
+            },
+        };
+        match (id.is_empty(), is_empty(charges)) {
+            (true, _) => {}
+            (false, true) => state.archive.settle_briefly(name, now.instant),
+            (false, false) => state.archive.settle(name, now.instant),
+        }
+        state.settle(holds, charges, charged, now)?;
+        Ok(settled)
+    }
+
+    /// See [`Ledger::hit`].
+    pub fn hit(&self, hits: &[Hit], now: Moment) -> Result<Outcome, Unavailable> {
+        let mut state = self.at(now)?;
+        let wants = hits.iter().map(|hit| Want {
+            key: &hit.key,
+            amount: hit.need.max(1),
+            max: hit.max,
+            enforced: true,
+        });
+        let taken = state.take(wants, now);
+        let admitted = all_admitted(&taken);
+        for (hit, Taken { seat, .. }) in hits.iter().zip(&taken) {
+            if admitted || hit.when == When::Always {
+                state.charge_one(&hit.key, hit.charge, now)?;
+            }
+            if let Some(place) = seat.place.filter(|_| admitted) {
+                state.buckets.release(place, hit.need.max(1));
+            }
+        }
+        let statuses = hits.iter().zip(taken).map(|(hit, Taken { room, .. })| {
+            let seat = state.buckets.seat(&hit.key);
+            state.buckets.status(&seat, hit.key.window, hit.max, room, now)
+        });
+        Ok(Outcome { admitted, turn: Turn::First, statuses: statuses.collect() })
+    }
+
+    /// See [`Ledger::readings`].
+    pub fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
+        let places = self.at(now)?.buckets.places();
+        let mut readings = Vec::with_capacity(places.len());
+        for batch in places.chunks(BATCH) {
+            readings.extend(self.lock().buckets.readings(batch, now));
+        }
+        readings.retain(|reading| reading.used > 0 || reading.held > 0);
+        Ok(readings)
+    }
+
+    /// See [`Ledger::size`].
+    pub fn size(&self) -> Size {
+        let mut state = self.lock();
+        let shares = state.buckets.shares();
+        let bytes = match shares.capacity() {
+            Capacity::Bytes(most) => Some(Bytes { used: shares.sum(), most }),
+            Capacity::Counters(_) => None,
+        };
+        Size {
+            bytes,
+            counters: state.buckets.len(),
+            reservations: state.live.len(),
+            holds: state.holds,
+            settled: Some(state.archive.len()),
+            forgotten: state.archive.forgotten(),
+        }
+    }
+
+    /// See [`Ledger::sweep`].
+    pub fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
+        while self.at(now)?.buckets.sweep(BATCH, now)? {}
+        Ok(())
+    }
+
+    /// See [`Ledger::attend`].
+    pub fn attend(&self, workers: &[String], lives: Duration, now: Moment) {
+        let until = now.instant.checked_add(lives).unwrap_or(now.instant);
+        let mut known = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in workers.iter().filter(|worker| is_worker(worker)) {
+            let name = self.worker(Some(worker));
+            if known.len() < MOST_WORKERS || known.contains_key(&name) {
+                known.insert(name, until);
+            }
+        }
+    }
+
+    /// See [`Ledger::release_gone`].
+    pub fn release_gone(&self, now: Moment) -> usize {
+        let mut gone = HashSet::new();
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).retain(|worker, until| {
+            let lives = *until > now.instant;
+            if !lives {
+                gone.insert(*worker);
+            }
+            lives
+        });
+        let (mut released, mut last) = (0, None);
+        while !gone.is_empty() {
+            let (of_batch, next) = self.lock().release_of(&gone, last, BATCH, now);
+            released += of_batch;
+            if next.is_none() {
+                break;
+            }
+            last = next;
+        }
+        released
+    }
+
+    /// A worker's number; 0: none of ours.
+    fn worker(&self, name: Option<&str>) -> u64 {
+        name.map_or(0, |name| self.ids.hash_one(name).max(1))
+    }
+
+    /// A panic while the lock was held (there is none to be had) must not stop every later call.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state as it is at `now`.
+    fn at(&self, now: Moment) -> Result<MutexGuard<'_, State>, Unavailable> {
+        let mut state = self.lock();
+        state.lapse(now);
+        state.buckets.sweep(SWEEP_IN_PASSING, now)?;
+        Ok(state)
+    }
+}
+
+#[tonic::async_trait]
+impl Ledger for MemoryLedger {
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
+        self.reserve(id, holds, now)
+    }
+    async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
+        self.commit(id, &charges, now)
+    }
+    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable> {
+        self.hit(&hits, now)
+    }
+    async fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
+        self.readings(now)
+    }
+    async fn size(&self) -> Result<Size, Unavailable> {
+        Ok(self.size())
+    }
+    async fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
+        self.sweep(now)
+    }
+    async fn ready(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+    fn share_among(&self, limits: usize) {
+        self.lock().buckets.shares().know(limits);
+    }
+    async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable> {
+        self.attend(workers, lives, now);
+        Ok(())
+    }
+    async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
+        Ok(self.release_gone(now))
+    }
+}

@@ -1,0 +1,220 @@
+//! Which reservations are over, so that a replayed commit charges nothing and a late reserve holds nothing. Bounded:
+//! two generations, the older dropped whole when the younger has had its time or is full. What was settled without a charge
+//! needs no more than some seconds.
+
+use super::buckets::{Place, WindowId};
+use crate::ledger::{Key, REMEMBERED_BRIEFLY};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An id is remembered for this long at least, unless there are too many.
+pub const REMEMBERED: Duration = Duration::from_secs(30 * 60);
+
+/// Ids of one generation: what a hash table of 2^22 slots takes (36 MB).
+pub const AT_MOST: usize = 3_600_000;
+
+/// Ids that were settled without a charge, at most. Beyond it the oldest go: what they could do is hold a little longer.
+const BRIEFLY_AT_MOST: usize = 1 << 18;
+
+/// A keyed hash of a reservation's id: ids are the callers', of any length.
+pub type Id = u64;
+
+/// What was charged at admission.
+pub type Charged = Vec<Advance>;
+
+/// A charge at admission, which the commit confirms or takes back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// To which bucket.
+    pub key: Arc<Key>,
+    /// Where that was. Another may be there by now, but never with the same window.
+    pub place: Place,
+    /// How much.
+    pub amount: u64,
+    /// In which window.
+    pub window: WindowId,
+}
+
+/// What is remembered of an id that is no longer held.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Its commit came.
+    Settled,
+    /// Its holds lapsed; the commit may still come.
+    Lapsed(Charged),
+}
+
+/// An id is a keyed hash already.
+#[derive(Clone, Copy, Default)]
+pub struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id;
+    }
+}
+
+/// A table of ids.
+pub type Ids<T> = HashMap<Id, T, BuildHasherDefault<AsItIs>>;
+
+#[derive(Default)]
+struct Generation {
+    settled: HashSet<Id, BuildHasherDefault<AsItIs>>,
+    lapsed: Ids<Charged>,
+}
+
+impl Generation {
+    fn len(&self) -> usize {
+        self.settled.len() + self.lapsed.len()
+    }
+}
+
+/// The ids of reservations that are over.
+pub struct Archive {
+    young: Generation,
+    old: Generation,
+    since: Instant,
+    at_most: usize,
+    forgotten: u64,
+    /// Settled without a charge: until when that is remembered, and the same in the order of time.
+    brief: Ids<Instant>,
+    ends: VecDeque<(Instant, Id)>,
+}
+
+impl Archive {
+    /// Empty; `at_most` ids per generation.
+    pub fn new(at_most: usize, now: Instant) -> Self {
+        let (young, old) = (Generation::default(), Generation::default());
+        let (brief, ends) = (Ids::default(), VecDeque::new());
+        Self { young, old, since: now, at_most, forgotten: 0, brief, ends }
+    }
+
+    /// The id's commit came.
+    pub fn settle(&mut self, id: Id, now: Instant) {
+        self.make_room(now);
+        self.young.settled.insert(id);
+    }
+
+    /// The id's commit came, and charged nothing.
+    pub fn settle_briefly(&mut self, id: Id, now: Instant) {
+        let end = now.checked_add(REMEMBERED_BRIEFLY).unwrap_or(now);
+        self.brief.insert(id, end);
+        self.ends.push_back((end, id));
+        while let Some((first, id)) = self.ends.front().copied()
+            && (first <= now || self.ends.len() > BRIEFLY_AT_MOST)
+        {
+            self.ends.pop_front();
+            if self.brief.get(&id) == Some(&first) {
+                self.brief.remove(&id);
+            }
+        }
+    }
+
+    /// The id's holds lapsed.
+    pub fn lapse(&mut self, id: Id, charged: Charged, now: Instant) {
+        self.make_room(now);
+        self.young.lapsed.insert(id, charged);
+    }
+
+    /// Whether the id is over.
+    pub fn knows(&self, id: Id, now: Instant) -> bool {
+        let knows = |g: &&Generation| g.settled.contains(&id) || g.lapsed.contains_key(&id);
+        [&self.young, &self.old].iter().any(knows) || self.knows_briefly(id, now)
+    }
+
+    fn knows_briefly(&self, id: Id, now: Instant) -> bool {
+        self.brief.get(&id).is_some_and(|end| *end > now)
+    }
+
+    /// What is remembered of the id, taken out if it lapsed.
+    pub fn take(&mut self, id: Id, now: Instant) -> Option<Past> {
+        let settled = self.young.settled.contains(&id) || self.old.settled.contains(&id);
+        if settled || self.knows_briefly(id, now) {
+            return Some(Past::Settled);
+        }
+        self.young.lapsed.remove(&id).or_else(|| self.old.lapsed.remove(&id)).map(Past::Lapsed)
+    }
+
+    /// How many ids are remembered.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len() + self.brief.len()
+    }
+
+    /// How many ids were dropped before their time.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        let over = now.saturating_duration_since(self.since) >= REMEMBERED;
+        if over || self.young.len() >= self.at_most {
+            if !over {
+                self.forgotten = self.forgotten.saturating_add(self.old.len() as u64);
+            }
+            self.old = std::mem::take(&mut self.young);
+            self.since = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_remembered_for_half_an_hour_and_forgotten_within_two_generations() {
+        let start = Instant::now();
+        let mut archive = Archive::new(10, start);
+        archive.settle(1, start + REMEMBERED - Duration::from_secs(1));
+        archive.settle(2, start + REMEMBERED);
+        archive.settle(3, start + 2 * REMEMBERED - Duration::from_secs(1));
+        let now = start + REMEMBERED;
+        assert!(archive.knows(1, now) && archive.knows(2, now));
+        archive.settle(4, start + 2 * REMEMBERED);
+        assert!(!archive.knows(1, now) && archive.knows(3, now) && archive.knows(4, now));
+        assert_eq!(archive.forgotten(), 0);
+    }
+
+    #[test]
+    fn too_many_ids_push_out_the_oldest_and_that_is_counted() {
+        let now = Instant::now();
+        let mut archive = Archive::new(2, now);
+        (0..5).for_each(|id| archive.settle(id, now));
+        assert_eq!((archive.len(), archive.forgotten()), (3, 2));
+        assert!(!archive.knows(0, now) && archive.knows(4, now));
+    }
+
+    #[test]
+    fn a_lapsed_id_gives_its_charges_once() {
+        let now = Instant::now();
+        let mut archive = Archive::new(2, now);
+        archive.lapse(1, Vec::new(), now);
+        assert!(archive.knows(1, now));
+        assert_eq!(archive.take(1, now), Some(Past::Lapsed(Vec::new())));
+        assert_eq!(archive.take(1, now), None);
+    }
+
+    #[test]
+    fn what_cost_nothing_is_remembered_for_seconds() {
+        let start = Instant::now();
+        let mut archive = Archive::new(2, start);
+        archive.settle_briefly(1, start);
+        archive.settle_briefly(1, start);
+        let end = start + REMEMBERED_BRIEFLY;
+        let before = end - Duration::from_millis(1);
+        assert!(archive.knows(1, before) && !archive.knows(1, end));
+        assert_eq!((archive.take(1, before), archive.take(1, end)), (Some(Past::Settled), None));
+        (2..BRIEFLY_AT_MOST as u64 + 10).for_each(|id| archive.settle_briefly(id, end));
+        assert_eq!((archive.len(), archive.forgotten()), (BRIEFLY_AT_MOST, 0));
+    }
+}

@@ -1,0 +1,257 @@
+//! What a ledger in memory knows, and how it changes: holds are taken, kept, settled, or lapse. No locks here.
+
+use super::buckets::{Buckets, Place, Room, Seat, after};
+use super::settled_ids::{AT_MOST, Advance, Archive, Charged, Id, Ids};
+use crate::ledger::moment::Moment;
+use crate::ledger::shares::Capacity;
+use crate::ledger::{Charge, Hold, Key, Take, Unavailable};
+use policy::model::Window;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// See the module.
+pub struct State {
+    /// What is held and used.
+    pub buckets: Buckets,
+    /// Reservations with holds, or whose commit is to confirm what admission charged.
+    pub live: Ids<Reservation>,
+    /// When the next hold of a reservation lapses.
+    pub lapses: BTreeSet<(Instant, Id)>,
+    /// Reservations that are over.
+    pub archive: Archive,
+    /// How many holds live.
+    pub holds: usize,
+}
+
+/// Room that a call asks for.
+pub struct Want<'a> {
+    /// In which bucket.
+    pub key: &'a Arc<Key>,
+    /// How much.
+    pub amount: u64,
+    /// What the bucket may hold and have used in all.
+    pub max: u64,
+    /// Whether it is refused for want of room.
+    pub enforced: bool,
+}
+
+/// What became of a want, and where it is counted.
+pub struct Taken {
+    /// Whether there was room.
+    pub room: Room,
+    /// In which bucket.
+    pub seat: Seat,
+}
+
+/// Whether every want was granted.
+pub fn all_admitted(taken: &[Taken]) -> bool {
+    taken.iter().all(|taken| taken.room != Room::None)
+}
+
+/// One reservation.
+pub struct Reservation {
+    /// What it holds.
+    pub holds: Vec<Held>,
+    /// What admission itself charged.
+    pub charged: Charged,
+    /// When its next hold lapses.
+    pub lapses: Instant,
+    /// Whose it is; 0: no worker's.
+    worker: u64,
+}
+
+/// One hold.
+pub struct Held {
+    place: Place,
+    amount: u64,
+    until: Instant,
+    /// What it was asked of, if it is held in the overflow bucket instead: the charge goes there, too.
+    asked: Option<Arc<Key>>,
+}
+
+impl State {
+    /// Empty, with so much room.
+    pub fn new(capacity: Capacity, now: Moment) -> Self {
+        Self {
+            buckets: Buckets::new(capacity),
+            live: Ids::default(),
+            lapses: BTreeSet::new(),
+            archive: Archive::new(AT_MOST, now.instant),
+            holds: 0,
+        }
+    }
+
+    /// Takes every amount out of its bucket, or none, if one that is enforced has no room.
+    ///
+    /// One after the other, so that two wants of one bucket see each other.
+    pub fn take<'a>(
+        &mut self,
+        wants: impl ExactSizeIterator<Item = Want<'a>> + Clone,
+        now: Moment,
+    ) -> Vec<Taken> {
+        let mut taken = Vec::with_capacity(wants.len());
+        taken.extend(wants.clone().map(|want| self.take_one(&want, now)));
+        if !all_admitted(&taken) {
+            for (want, Taken { room, seat }) in wants.zip(&taken) {
+                if let Some(place) = seat.place.filter(|_| *room != Room::None) {
+                    self.buckets.release(place, want.amount);
+                }
+            }
+        }
+        taken
+    }
+
+    fn take_one(&mut self, want: &Want<'_>, now: Moment) -> Taken {
+        let mut seat = self.buckets.seat(want.key);
+        let room = match self.buckets.has_room(seat.place, want.amount, want.max, now) {
+            true => Room::Enough,
+            false if want.enforced => return Taken { room: Room::None, seat },
+            false => Room::Excused,
+        };
+        let place = self.buckets.sit(want.key, &seat);
+        self.buckets.hold(place, want.amount);
+        seat.place = Some(place);
+        Taken { room, seat }
+    }
+
+    /// Remembers what was taken under its id, and charges what admission itself uses.
+    pub fn keep(
+        &mut self,
+        id: Id,
+        worker: u64,
+        holds: &[Hold],
+        taken: &[Taken],
+        now: Moment,
+    ) -> Result<(), Unavailable> {
+        let mut reservation =
+            Reservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant, worker };
+        let Some(first) = holds.iter().map(|hold| hold.ttl).min() else { return Ok(()) };
+        for (hold, Taken { seat, .. }) in holds.iter().zip(taken) {
+            let (Some(place), amount) = (seat.place, hold.amount.max(1)) else { continue };
+            match hold.take {
+                Take::Hold => {
+                    let asked = seat.overflow.is_some().then(|| Arc::clone(&hold.key));
+                    reservation.holds.push(Held { place, amount, until: after(now, hold.ttl), asked });
+                    self.holds += 1;
+                }
+                Take::Charge => {
+                    let window = self.buckets.charge(place, amount, now)?;
+                    self.buckets.release(place, amount);
+                    reservation.charged.push(Advance { key: Arc::clone(&hold.key), place, amount, window });
+                }
+            }
+        }
+        reservation.lapses = after(now, first);
+        self.lapses.insert((reservation.lapses, id));
+        self.live.insert(id, reservation);
+        Ok(())
+    }
+
+    fn release(&mut self, holds: Vec<Held>) {
+        self.holds = self.holds.saturating_sub(holds.len());
+        for hold in holds {
+            self.buckets.release(hold.place, hold.amount);
+        }
+    }
+
+    /// Ends the reservations of some workers among the next `at_most` after `last`. How many, and where to go on.
+    pub fn release_of(
+        &mut self,
+        workers: &HashSet<u64>,
+        last: Option<(Instant, Id)>,
+        at_most: usize,
+        now: Moment,
+    ) -> (usize, Option<(Instant, Id)>) {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let batch: Vec<_> = self.lapses.range((from, Bound::Unbounded)).take(at_most).copied().collect();
+        let mut released = 0;
+        for (lapses, id) in &batch {
+            if self.live.get(id).is_some_and(|reservation| workers.contains(&reservation.worker))
+                && let Some(reservation) = self.live.remove(id)
+            {
+                self.lapses.remove(&(*lapses, *id));
+                self.release(reservation.holds);
+                self.archive.lapse(*id, reservation.charged, now.instant);
+                released += 1;
+            }
+        }
+        (released, batch.last().copied().filter(|_| batch.len() == at_most))
+    }
+
+    /// Lets the holds go. Charges what goes beyond the admission's own charges, and gives back what those had too much.
+    /// A bucket that the commit does not name keeps its advance.
+    pub fn settle(
+        &mut self,
+        holds: Vec<Held>,
+        charges: &[Charge],
+        mut advances: Charged,
+        now: Moment,
+    ) -> Result<(), Unavailable> {
+        // What is charged was held, mostly, and in the same order: its bucket is known.
+        let (mut known, mut others) = (holds.iter().cycle(), Vec::new());
+        let charged = charges.iter().try_for_each(|charge| {
+            let amount = self.beyond_advances(charge, &mut advances);
+            if amount == 0 || charge.key.window == Window::Now {
+                return Ok(());
+            }
+            let is_there = |held: &&Held| match &held.asked {
+                Some(asked) => *asked == charge.key,
+                None => self.buckets.is_at(held.place, &charge.key),
+            };
+            match known.by_ref().take(holds.len()).find(is_there) {
+                Some(held) => self.buckets.charge(held.place, amount, now).map(drop),
+                None => {
+                    others.push((charge, amount));
+                    Ok(())
+                }
+            }
+        });
+        // It may make room for the buckets of what was not held.
+        self.release(holds);
+        charged?;
+        others.into_iter().try_for_each(|(charge, amount)| self.charge_one(&charge.key, amount, now))
+    }
+
+    /// What a charge adds to what was charged at admission.
+    fn beyond_advances(&mut self, charge: &Charge, advances: &mut Charged) -> u64 {
+        let mut amount = charge.amount;
+        for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
+            let confirmed = amount.min(advance.amount);
+            self.buckets.refund(advance.place, advance.amount - confirmed, advance.window);
+            advance.amount = 0;
+            amount -= confirmed;
+        }
+        amount
+    }
+
+    /// What was used cannot be refused, and there is room for it in the overflow bucket at least.
+    pub fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<(), Unavailable> {
+        if amount == 0 || key.window == Window::Now {
+            return Ok(());
+        }
+        let seat = self.buckets.seat(key);
+        let place = self.buckets.sit(key, &seat);
+        self.buckets.charge(place, amount, now).map(drop)
+    }
+
+    /// Lets go of every hold whose time is over.
+    pub fn lapse(&mut self, now: Moment) {
+        while let Some((_, id)) = self.lapses.first().copied().filter(|(when, _)| *when <= now.instant) {
+            self.lapses.pop_first();
+            let Some(mut reservation) = self.live.remove(&id) else { continue };
+            let (over, left) = reservation.holds.into_iter().partition(|hold| hold.until <= now.instant);
+            reservation.holds = left;
+            self.release(over);
+            match reservation.holds.iter().map(|hold| hold.until).min() {
+                None => self.archive.lapse(id, reservation.charged, now.instant),
+                Some(next) => {
+                    reservation.lapses = next;
+                    self.lapses.insert((next, id));
+                    self.live.insert(id, reservation);
+                }
+            }
+        }
+    }
+}

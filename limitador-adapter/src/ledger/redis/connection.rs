@@ -1,0 +1,275 @@
+//! The connection to a Redis: opened when it is needed, thrown away when it fails, opened again. The only file that
+//! names the `redis` crate.
+//!
+//! While none can be had, calls fail instead of queueing: their callers have a failureMode. A call whose answer does not
+//! come may have been carried out all the same.
+
+use super::secret::without;
+use super::url::{Kind, Place};
+use crate::ledger::Unavailable;
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo, RedisError,
+    RedisResult, TlsMode,
+};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// For an answer, and for a connection.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Between two attempts to connect.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Calls that may be on their way at once before others wait.
+const AT_ONCE: usize = 1024;
+
+/// What a Redis answers whose memory is full.
+const FULL: &str = "OOM";
+
+/// A script of ours.
+pub struct Script(redis::Script);
+
+impl Script {
+    /// From its source.
+    pub fn new(source: &str) -> Self {
+        Self(redis::Script::new(source))
+    }
+}
+
+/// A connection that comes back.
+pub struct Link {
+    place: Place,
+    patience: Duration,
+    state: Mutex<State>,
+    connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Open>,
+    opened: u64,
+    /// When connecting failed last, and why.
+    failed: Option<(Instant, String)>,
+}
+
+#[derive(Clone)]
+struct Open {
+    connection: Connection,
+    number: u64,
+}
+
+#[derive(Clone)]
+enum Connection {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Link {
+    /// To there; connects when it is used. Fails if no connection could ever be made.
+    pub fn new(place: Place) -> Result<Self, String> {
+        let checked = nodes(&place).map(drop).map_err(|error| told(&place, &error));
+        let connecting = tokio::sync::Mutex::default();
+        checked.map(|()| Self { place, patience: PATIENCE, state: Mutex::default(), connecting })
+    }
+
+    /// Waits so long for an answer, and for a connection.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Runs a script: one round trip, unless the server has never seen it.
+    pub async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[String],
+    ) -> Result<Vec<i64>, Unavailable> {
+        let mut open = self.open().await?;
+        let mut invocation = script.0.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        for argument in arguments {
+            invocation.arg(argument);
+        }
+        let answered = match &mut open.connection {
+            Connection::One(connection) => invocation.invoke_async(connection).await,
+            Connection::Cluster(connection) => invocation.invoke_async(connection).await,
+        };
+        answered.map_err(|error| match error.code() {
+            Some(FULL) => Unavailable::Full(error.to_string()),
+            _ => self.failed(&open, &error),
+        })
+    }
+
+    /// Runs a command.
+    pub async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> Result<T, Unavailable> {
+        let mut open = self.open().await?;
+        let mut words = command.iter();
+        let mut asked = redis::cmd(words.next().copied().unwrap_or_default());
+        for word in words {
+            asked.arg(*word);
+        }
+        let answered = match &mut open.connection {
+            Connection::One(connection) => asked.query_async(connection).await,
+            Connection::Cluster(connection) => asked.query_async(connection).await,
+        };
+        answered.map_err(|error| self.failed(&open, &error))
+    }
+
+    /// What a failure means. A connection that is broken, silent, or one to a Redis that is no master any more, is not
+    /// used again; a connection that was opened since stays.
+    fn failed(&self, used: &Open, error: &RedisError) -> Unavailable {
+        let replaced = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
+        if replaced || error.is_io_error() || error.is_unrecoverable_error() {
+            let mut state = self.state();
+            if state.open.take_if(|open| open.number == used.number).is_some() {
+                let error = told(&self.place, error);
+                tracing::error!(error, place = ?self.place, "the connection to Redis is lost");
+            }
+        }
+        let is_alone = matches!(used.connection, Connection::One(_));
+        let hint = if is_alone && matches!(error.code(), Some("MOVED" | "ASK" | "CLUSTERDOWN")) {
+            ": this Redis is a node of a cluster, which is named as redis+cluster://HOST:PORT"
+        } else {
+            ""
+        };
+        Unavailable::Storage(format!("{}{hint}", told(&self.place, error)))
+    }
+
+    async fn open(&self) -> Result<Open, Unavailable> {
+        if let Some(open) = &self.state().open {
+            return Ok(open.clone());
+        }
+        // One connects; the others wait for what comes of it.
+        let _alone = self.connecting.lock().await;
+        {
+            let state = self.state();
+            if let Some(open) = &state.open {
+                return Ok(open.clone());
+            }
+            if let Some((_, why)) = state.failed.as_ref().filter(|(when, _)| when.elapsed() < PAUSE) {
+                return Err(Unavailable::Storage(why.clone()));
+            }
+        }
+        let connected =
+            match tokio::time::timeout(2 * self.patience, connect(&self.place, self.patience)).await {
+                Ok(connected) => connected.map_err(|error| told(&self.place, &error)),
+                Err(_) => Err("connecting to Redis takes too long".to_owned()),
+            };
+        let evicts = match &connected {
+            Ok(connection) => evicts(connection.clone()).await,
+            Err(_) => None,
+        };
+        let mut state = self.state();
+        match connected {
+            Ok(connection) => {
+                if let Some(policy) = evicts {
+                    tracing::warn!(
+                        policy,
+                        "this Redis forgets counters when its memory is full: set noeviction"
+                    );
+                }
+                tracing::info!(place = ?self.place, "connected to Redis");
+                state.opened = state.opened.wrapping_add(1);
+                let open = Open { connection, number: state.opened };
+                state.open = Some(open.clone());
+                state.failed = None;
+                Ok(open)
+            }
+            Err(why) => {
+                if state.failed.as_ref().is_none_or(|(_, before)| *before != why) {
+                    tracing::error!(place = ?self.place, why, "no connection to Redis");
+                }
+                state.failed = Some((Instant::now(), why.clone()));
+                Err(Unavailable::Storage(why))
+            }
+        }
+    }
+
+    /// No panic can leave it half changed.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error, fit to be shown: a server may repeat the arguments of a command that it refuses, AUTH's too.
+fn told(place: &Place, error: &RedisError) -> String {
+    let error = error.to_string();
+    let (message, _) = error.split_once("with args beginning with").unwrap_or((&error, ""));
+    without(message.trim_end_matches([' ', ',']), place.secrets()).into_owned()
+}
+
+async fn connect(place: &Place, patience: Duration) -> RedisResult<Connection> {
+    // Whoever else uses TLS in this process may have chosen before; the choice is the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let nodes = nodes(place)?;
+    if place.kind == Kind::Cluster {
+        let client = ClusterClient::builder(nodes)
+            .connection_timeout(patience)
+            .response_timeout(patience)
+            .connection_concurrency_limit(AT_ONCE)
+            .retries(2);
+        return client.build()?.get_async_connection().await.map(Connection::Cluster);
+    }
+    let client = match &place.kind {
+        Kind::Sentinel(master) => master_of(place, nodes, master).await?,
+        _ => nodes.into_iter().next().map(Client::open).transpose()?.ok_or_else(no_node)?,
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(patience))
+        .set_response_timeout(Some(patience))
+        .set_pipeline_buffer_size(AT_ONCE);
+    client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
+}
+
+/// What a Redis with a full memory does, if it drops keys. One that does not let itself be asked is trusted.
+async fn evicts(mut connection: Connection) -> Option<String> {
+    let mut asked = redis::cmd("CONFIG");
+    asked.arg("GET").arg("maxmemory*");
+    let told: RedisResult<HashMap<String, String>> = match &mut connection {
+        Connection::One(connection) => asked.query_async(connection).await,
+        Connection::Cluster(connection) => asked.query_async(connection).await,
+    };
+    let told = told.ok()?;
+    let limited = told.get("maxmemory").is_some_and(|bytes| bytes != "0");
+    told.get("maxmemory-policy").filter(|policy| limited && *policy != "noeviction").cloned()
+}
+
+/// The master as the sentinels know it now. They are asked without the password, which is the master's.
+async fn master_of(place: &Place, nodes: Vec<ConnectionInfo>, name: &str) -> RedisResult<Client> {
+    let of_master = nodes.first().ok_or_else(no_node)?.redis_settings().clone();
+    let sentinels = nodes.into_iter().map(|node| node.addr().clone());
+    let sentinels = sentinels.map(IntoConnectionInfo::into_connection_info).collect::<RedisResult<_>>()?;
+    let mut node = SentinelNodeConnectionInfo::default()
+        .set_redis_connection_info(of_master)
+        .set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true));
+    if place.tls {
+        node = node.set_tls_mode(TlsMode::Secure);
+    }
+    let client: Vec<ConnectionInfo> = sentinels;
+    let mut client = SentinelClient::build(client, name, Some(node), SentinelServerType::Master)?;
+    client.async_get_client().await
+}
+
+/// Each node as the crate wants it.
+fn nodes(place: &Place) -> RedisResult<Vec<ConnectionInfo>> {
+    let scheme = if place.tls { "rediss" } else { "redis" };
+    let credentials = place.credentials.as_ref().map(|who| format!("{}@", who.expose())).unwrap_or_default();
+    let nodes = place.nodes.iter().map(|node| {
+        let url = format!("{scheme}://{credentials}{node}/{}", place.database);
+        let info = url.into_connection_info()?;
+        let settings = info.tcp_settings().clone().set_nodelay(true);
+        Ok(info.set_tcp_settings(settings))
+    });
+    nodes.collect()
+}
+
+fn no_node() -> RedisError {
+    RedisError::from((redis::ErrorKind::InvalidClientConfig, "no node is named"))
+}

@@ -1,0 +1,360 @@
+//! The ledger in a Redis (7 or newer, or Valkey): several adapters share every bucket and every hold exactly.
+//!
+//! Each call is one script, so one round trip however many limits there are, and nobody sees half of it. The time is the
+//! server's. What the scripts keep is told in `common.lua`. Reserve and commit may be repeated and may go to
+//! different adapters; a hit has no id, so one whose answer was lost may have been charged.
+
+mod connection;
+mod key_name;
+pub mod secret;
+pub mod url;
+
+use crate::ledger::moment::Moment;
+use crate::ledger::shares::Capacity;
+use crate::ledger::{
+    Bytes, Charge, Hit, Hold, Key, Ledger, Outcome, Reading, Settled, Size, Status, Take, Turn, Unavailable,
+    When, is_worker,
+};
+use connection::{Link, Script};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use url::Place;
+
+/// The largest number that the scripts count exactly; larger ones stand for it.
+pub const MOST: u64 = (1 << 53) - 1;
+
+/// No hold lives longer.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Buckets that one script looks at, when all are gone through: a millisecond or two for everyone else.
+const BATCH: usize = 500;
+
+/// Reservations that one script looks at, when those of a gone worker are looked for.
+const RESERVATIONS: usize = 1000;
+
+/// The room for counters in a Redis that does not say what memory it has, in bytes.
+const UNKNOWN_ROOM: u64 = 4 << 30;
+
+macro_rules! script {
+    ($name:literal) => {
+        script!("", $name)
+    };
+    ($first:literal, $name:literal) => {
+        Script::new(concat!($first, include_str!("common.lua"), include_str!(concat!($name, ".lua"))))
+    };
+}
+
+/// What lets go or has been used is done by a Redis whose memory is full as well: refusing it would keep it full.
+macro_rules! script_when_full {
+    ($name:literal) => {
+        script!("#!lua flags=allow-oom\n", $name)
+    };
+}
+
+/// Holds and charges in a Redis.
+pub struct RedisLedger {
+    link: Link,
+    /// `None`: a part of what the server has.
+    capacity: Option<Capacity>,
+    /// Of what it has, in bytes, as it said last.
+    room: AtomicU64,
+    limits: AtomicUsize,
+    clock: Clock,
+    reserve: Script,
+    commit: Script,
+    hit: Script,
+    sweep: Script,
+    attend: Script,
+    gone: Script,
+    probe: Script,
+    memory: Script,
+}
+
+/// Whose time counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    Server,
+    Caller,
+}
+
+impl RedisLedger {
+    /// In that Redis, which need not be there yet, with so much room for counters.
+    pub fn new(place: Place, capacity: Option<Capacity>) -> Result<Self, String> {
+        Ok(Self {
+            link: Link::new(place)?,
+            capacity,
+            room: AtomicU64::new(UNKNOWN_ROOM),
+            limits: AtomicUsize::new(1),
+            clock: Clock::Server,
+            reserve: script!("reserve"),
+            commit: script_when_full!("commit"),
+            hit: script!("hit"),
+            sweep: script_when_full!("sweep"),
+            attend: script_when_full!("attend"),
+            gone: script_when_full!("gone"),
+            probe: Script::new(concat!("#!lua\n", include_str!("probe.lua"))),
+            memory: Script::new(concat!("#!lua flags=allow-oom\n", include_str!("memory.lua"))),
+        })
+    }
+
+    /// Takes the calls' time instead of the server's: for tests that cannot wait for a month to end.
+    pub fn with_the_callers_time(self) -> Self {
+        Self { clock: Clock::Caller, ..self }
+    }
+
+    /// Waits so long for an answer of Redis, and for a connection: for tests on machines that are busy otherwise.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { link: self.link.with_patience(patience), ..self }
+    }
+
+    /// The first argument of each script.
+    fn time(&self, now: Moment) -> String {
+        match self.clock {
+            Clock::Server => String::new(),
+            Clock::Caller => now.unix.as_millis().to_string(),
+        }
+    }
+
+    async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[String],
+    ) -> Result<Answer, Unavailable> {
+        Ok(Answer(self.link.run(script, keys, arguments).await?.into_iter()))
+    }
+
+    /// The keys of a script: those that all have, its own, and the buckets.
+    fn keys<'a>(
+        &self,
+        own: impl IntoIterator<Item = String>,
+        buckets: impl IntoIterator<Item = &'a Arc<Key>>,
+    ) -> Vec<String> {
+        // What is counted in one way says nothing in the other.
+        let limits = match self.capacity {
+            Some(Capacity::Counters(_)) => "limits",
+            _ => "limit-bytes",
+        };
+        let common = ["lapses", "buckets", "holds", limits].map(|own| format!("{}{own}", key_name::PREFIX));
+        common.into_iter().chain(own).chain(buckets.into_iter().map(|key| key_name::of(key))).collect()
+    }
+
+    /// The room for counters, as the scripts know it.
+    fn room(&self) -> String {
+        let (total, each) = match self.capacity {
+            Some(Capacity::Counters(total)) => (total, 1),
+            Some(Capacity::Bytes(total)) => (total, 0),
+            None => (self.room.load(Ordering::Relaxed), 0),
+        };
+        format!("{} {each} {}", total.min(MOST), self.limits.load(Ordering::Relaxed).max(1))
+    }
+
+    /// What the server has stored, and what it may store, if that is limited.
+    async fn memory(&self) -> Result<Option<Bytes>, Unavailable> {
+        let mut answer = self.run(&self.memory, &self.keys([], []), &[]).await?;
+        let (used, most, machine) = (answer.next()?, answer.next()?, answer.next()?);
+        let room = match (most, machine) {
+            (0, 0) => UNKNOWN_ROOM,
+            (0, machine) => machine / 4,
+            (most, _) => most / 2,
+        };
+        self.room.store(room, Ordering::Relaxed);
+        Ok((most > 0).then_some(Bytes { used, most }))
+    }
+
+    /// Forgets what is over, of so many buckets, and tells the size.
+    async fn sweep_some(&self, at_most: usize, now: Moment) -> Result<Swept, Unavailable> {
+        let arguments = [self.time(now), self.room(), at_most.to_string()];
+        let mut answer = self.run(&self.sweep, &self.keys([], []), &arguments).await?;
+        let (now, more) = (Duration::from_millis(answer.next()?), answer.next()? > 0);
+        let (counters, reservations, holds) = (answer.size()?, answer.size()?, answer.size()?);
+        let size = Size { counters, bytes: None, reservations, holds, settled: None, forgotten: 0 };
+        Ok(Swept { now, more, size })
+    }
+}
+
+struct Swept {
+    now: Duration,
+    more: bool,
+    size: Size,
+}
+
+/// What a script tells: whole numbers.
+struct Answer(std::vec::IntoIter<i64>);
+
+impl Answer {
+    fn next(&mut self) -> Result<u64, Unavailable> {
+        let number = self.0.next().and_then(|number| u64::try_from(number).ok());
+        number.ok_or_else(|| Unavailable::Storage("a script of ours answered too little".to_owned()))
+    }
+
+    fn size(&mut self) -> Result<usize, Unavailable> {
+        Ok(usize::try_from(self.next()?).unwrap_or(usize::MAX))
+    }
+
+    /// One of each bucket: its maximum, and whether it refuses for want of room.
+    fn statuses(&mut self, buckets: impl Iterator<Item = (u64, bool)>) -> Result<Vec<Status>, Unavailable> {
+        let status = |(max, enforced)| {
+            let full = self.next()? > 0;
+            let (limited, excused) = (full && enforced, full && !enforced);
+            let (remaining, reset) = (self.next()?, Duration::from_millis(self.next()?));
+            let (used, overflowed) = (self.next()?, self.next()? > 0);
+            Ok(Status { limited, excused, max, remaining, reset, used, overflowed })
+        };
+        buckets.map(status).collect()
+    }
+}
+
+fn reservation(id: &str) -> String {
+    format!("{}r:{id}", key_name::PREFIX)
+}
+
+/// Workers by the time until which they are taken to live.
+fn workers_key() -> String {
+    format!("{}workers", key_name::PREFIX)
+}
+
+fn flag(flag: bool) -> String {
+    if flag { "1" } else { "0" }.to_owned()
+}
+
+fn amount(amount: u64) -> String {
+    amount.min(MOST).to_string()
+}
+
+#[tonic::async_trait]
+impl Ledger for RedisLedger {
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
+        let keys = self.keys([reservation(id)], holds.iter().map(|hold| &hold.key));
+        let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
+        for hold in &holds {
+            arguments.extend([
+                key_name::window(hold.key.window),
+                amount(hold.amount.max(1)),
+                amount(hold.max),
+                hold.ttl.min(YEAR).as_millis().to_string(),
+                flag(hold.enforced),
+                flag(hold.take == Take::Charge),
+            ]);
+        }
+        let mut answer = self.run(&self.reserve, &keys, &arguments).await?;
+        let admitted = answer.next()? > 0;
+        let turn = match answer.next()? {
+            0 => Turn::First,
+            1 => Turn::Repeated,
+            _ => Turn::Late,
+        };
+        let statuses = answer.statuses(holds.iter().map(|hold| (hold.max, hold.enforced)))?;
+        Ok(Outcome { admitted, turn, statuses })
+    }
+
+    async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
+        let keys = self.keys([reservation(id)], charges.iter().map(|charge| &charge.key));
+        let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
+        for charge in &charges {
+            arguments.extend([key_name::window(charge.key.window), amount(charge.amount)]);
+        }
+        let mut answer = self.run(&self.commit, &keys, &arguments).await?;
+        Ok(match answer.next()? {
+            0 => Settled::Released,
+            1 => Settled::Charged,
+            _ => Settled::AlreadySettled,
+        })
+    }
+
+    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable> {
+        let keys = self.keys([], hits.iter().map(|hit| &hit.key));
+        let mut arguments = vec![self.time(now), self.room()];
+        for hit in &hits {
+            arguments.extend([
+                key_name::window(hit.key.window),
+                amount(hit.need.max(1)),
+                amount(hit.max),
+                amount(hit.charge),
+                flag(hit.when == When::Always),
+            ]);
+        }
+        let mut answer = self.run(&self.hit, &keys, &arguments).await?;
+        let admitted = answer.next()? > 0;
+        let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, true)))?;
+        Ok(Outcome { admitted, turn: Turn::First, statuses })
+    }
+
+    async fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
+        let now = self.sweep_some(0, now).await?.now;
+        let all = format!("{}buckets", key_name::PREFIX);
+        let (mut readings, mut cursor) = (Vec::new(), "0".to_owned());
+        loop {
+            let asked = ["ZSCAN", &all, &cursor, "COUNT", &BATCH.to_string()];
+            let (next, page): (String, Vec<(String, f64)>) = self.link.ask(&asked).await?;
+            let names: Vec<_> = page.iter().map(|(name, _)| name.as_str()).collect();
+            if !names.is_empty() {
+                let asked: Vec<_> = std::iter::once("MGET").chain(names.iter().copied()).collect();
+                let records: Vec<Option<String>> = self.link.ask(&asked).await?;
+                readings.extend(
+                    names.iter().zip(records).filter_map(|(name, record)| reading(name, &record?, now)),
+                );
+            }
+            if next == "0" {
+                break;
+            }
+            cursor = next;
+        }
+        // A page may repeat what another had.
+        readings.sort_by(|a, b| a.key.cmp(&b.key));
+        readings.dedup_by(|a, b| a.key == b.key);
+        Ok(readings)
+    }
+
+    async fn size(&self) -> Result<Size, Unavailable> {
+        let size = self.sweep_some(0, Moment::now()).await?.size;
+        Ok(Size { bytes: self.memory().await?, ..size })
+    }
+
+    async fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
+        while self.sweep_some(BATCH, now).await?.more {}
+        if self.capacity.is_none() {
+            self.memory().await?;
+        }
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), Unavailable> {
+        self.run(&self.probe, &self.keys([], []), &[]).await.map(drop)
+    }
+
+    fn share_among(&self, limits: usize) {
+        self.limits.store(limits, Ordering::Relaxed);
+    }
+
+    async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable> {
+        let mut arguments = vec![self.time(now), lives.as_millis().to_string()];
+        arguments.extend(workers.iter().filter(|worker| is_worker(worker)).cloned());
+        self.run(&self.attend, &self.keys([workers_key()], []), &arguments).await.map(drop)
+    }
+
+    async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
+        let keys = self.keys([workers_key()], []);
+        let (mut decides, mut cursor, mut released) = (0, 0, 0_usize);
+        loop {
+            let position = [decides, cursor, RESERVATIONS as u64].map(|number| number.to_string());
+            let arguments: Vec<_> = std::iter::once(self.time(now)).chain(position).collect();
+            let mut answer = self.run(&self.gone, &keys, &arguments).await?;
+            (decides, cursor) = (answer.next()?, answer.next()?);
+            released = released.saturating_add(answer.size()?);
+            if cursor == 0 {
+                return Ok(released);
+            }
+        }
+    }
+}
+
+/// A record of a bucket, for a person; `None`: it is over.
+fn reading(name: &str, record: &str, now: Duration) -> Option<Reading> {
+    let mut numbers = record.split(' ').map(str::parse::<u64>);
+    let mut number = || numbers.next()?.ok();
+    let (used, end, held) = (number()?, Duration::from_millis(number()?), number()?);
+    let (used, reset) = if end > now { (used, Some(end - now)) } else { (0, None) };
+    (used > 0 || held > 0).then_some(Reading { key: Arc::new(key_name::key(name)?), used, held, reset })
+}

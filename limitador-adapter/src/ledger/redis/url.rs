@@ -1,0 +1,240 @@
+//! Where a Redis is, as `--storage` spells it. Pure; [`super::link`] goes there.
+//!
+//! Any part of a URL may be a password that its author put into the wrong place, so no error and no `Debug` repeats any of
+//! it.
+
+use super::secret::Secret;
+use llm::spelling::percent_decoded;
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+/// One Redis, a cluster, or one that sentinels watch.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Which of them.
+    pub kind: Kind,
+    /// Over TLS.
+    pub tls: bool,
+    /// "HOST:PORT", at least one.
+    pub nodes: Vec<String>,
+    /// "USER:PASSWORD" or ":PASSWORD", as in a URL.
+    pub credentials: Option<Secret>,
+    /// The database's number.
+    pub database: u16,
+}
+
+/// What is at the nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The Redis itself.
+    One,
+    /// Nodes of a cluster.
+    Cluster,
+    /// Sentinels that know the master of this name.
+    Sentinel(String),
+}
+
+/// What is wrong with a place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// Not one of ours.
+    #[error(
+        "is no Redis: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+cluster://HOST:PORT,HOST:PORT or \
+         redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DATABASE]; rediss for TLS"
+    )]
+    Scheme,
+    /// No host.
+    #[error("names no host")]
+    NoHost,
+    /// What stands for a host.
+    #[error("has something else where HOST[:PORT] must be")]
+    Node,
+    /// What comes after the hosts.
+    #[error("has something else where the number of the database must be")]
+    Database,
+    /// Sentinels need to know which.
+    #[error("names no master: redis+sentinel://HOST:PORT/MASTER")]
+    NoMaster,
+    /// Several nodes of something that has one.
+    #[error("names several hosts, which only redis+cluster and redis+sentinel have")]
+    Several,
+    /// A cluster has one database.
+    #[error("names a database, which a cluster has not")]
+    NoDatabases,
+    /// Options.
+    #[error("has options after `?`, of which there are none")]
+    Options,
+}
+
+impl FromStr for Place {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let (scheme, rest) = text.split_once("://").ok_or(PlaceError::Scheme)?;
+        let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let tls = match base {
+            "redis" => false,
+            "rediss" => true,
+            _ => return Err(PlaceError::Scheme),
+        };
+        if rest.contains(['?', '#']) {
+            return Err(PlaceError::Options);
+        }
+        let (credentials, rest) =
+            rest.rsplit_once('@').map_or((None, rest), |(who, rest)| (Some(Secret::new(who)), rest));
+        let mut path = rest.split('/');
+        let nodes: Vec<_> = path.next().unwrap_or_default().split(',').map(str::to_owned).collect();
+        let kind = match kind {
+            "" if nodes.len() > 1 => return Err(PlaceError::Several),
+            "" => Kind::One,
+            "cluster" => Kind::Cluster,
+            "sentinel" => {
+                let master = path.next().filter(|master| !master.is_empty()).ok_or(PlaceError::NoMaster)?;
+                Kind::Sentinel(master.to_owned())
+            }
+            _ => return Err(PlaceError::Scheme),
+        };
+        let path: Vec<_> = path.collect();
+        let database = match path.as_slice() {
+            [] | [""] => 0,
+            _ if kind == Kind::Cluster => return Err(PlaceError::NoDatabases),
+            [number] => number.parse().map_err(|_| PlaceError::Database)?,
+            _ => return Err(PlaceError::Database),
+        };
+        let port = if matches!(kind, Kind::Sentinel(_)) { 26379 } else { 6379 };
+        let nodes = nodes.into_iter().map(|node| with_port(node, port)).collect::<Result<_, _>>()?;
+        Ok(Self { kind, tls, nodes, credentials, database })
+    }
+}
+
+fn with_port(node: String, port: u16) -> Result<String, PlaceError> {
+    let (host, written) = match node.rsplit_once(':').filter(|_| !node.ends_with(']')) {
+        Some((host, port)) => (host, Some(port)),
+        None => (node.as_str(), None),
+    };
+    if host.is_empty() {
+        return Err(PlaceError::NoHost);
+    }
+    let is_port = written.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    match written {
+        _ if !is_host(host) || !is_port => Err(PlaceError::Node),
+        Some(_) => Ok(node),
+        None => Ok(format!("{node}:{port}")),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.bytes().all(of_name),
+    }
+}
+
+impl Place {
+    /// What must not be shown: the user and the password, as written and as meant.
+    pub fn secrets(&self) -> Vec<String> {
+        let written = self.credentials.as_ref().map(Secret::expose).unwrap_or_default();
+        let (user, password) = written.split_once(':').unwrap_or((written, ""));
+        let mut secrets: Vec<String> = vec![written.to_owned(), password.to_owned(), user.to_owned()];
+        let meant: Vec<String> = secrets.iter().map(|secret| percent_decoded(secret).into_owned()).collect();
+        secrets.extend(meant);
+        // What is shorter is in every other message, and hides nothing.
+        secrets.retain(|secret| secret.len() >= 3);
+        secrets
+    }
+}
+
+impl fmt::Debug for Place {
+    /// Configurations are logged.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, tls, nodes, .. } = self;
+        let tls = if *tls { " over TLS" } else { "" };
+        match kind {
+            Kind::One => write!(f, "a Redis{tls}"),
+            Kind::Cluster => write!(f, "a Redis cluster by {} nodes{tls}", nodes.len()),
+            Kind::Sentinel(_) => write!(f, "a Redis by {} sentinels{tls}", nodes.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> String {
+        match text.parse::<Place>() {
+            Ok(Place { kind, tls, nodes, credentials, database }) => {
+                format!(
+                    "{kind:?} {tls} {} {} {database}",
+                    nodes.join(","),
+                    credentials.as_ref().map(Secret::expose).unwrap_or_default()
+                )
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn places_that_are_good() {
+        for (text, wanted) in [
+            ("redis://localhost", "One false localhost:6379  0"),
+            ("redis://10.0.0.1:7000/3", "One false 10.0.0.1:7000  3"),
+            ("redis://[::1]", "One false [::1]:6379  0"),
+            ("redis://[::1]:7000/", "One false [::1]:7000  0"),
+            ("rediss://user:p@ss@host", "One true host:6379 user:p@ss 0"),
+            ("redis+cluster://a,b:7000", "Cluster false a:6379,b:7000  0"),
+            ("rediss+sentinel://:pw@a,b:1/main/2", "Sentinel(\"main\") true a:26379,b:1 :pw 2"),
+        ] {
+            assert_eq!(told(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn places_that_are_none() {
+        for (text, wanted) in [
+            ("redis://", "names no host"),
+            ("redis://:6379", "names no host"),
+            ("redis://a,b", "names several hosts, which only redis+cluster and redis+sentinel have"),
+            ("redis://a/b", "has something else where the number of the database must be"),
+            ("redis://a/1/2", "has something else where the number of the database must be"),
+            ("redis://user:password", "has something else where HOST[:PORT] must be"),
+            ("redis://a:0", "has something else where HOST[:PORT] must be"),
+            ("redis://a:65536", "has something else where HOST[:PORT] must be"),
+            ("redis://[::g]", "has something else where HOST[:PORT] must be"),
+            ("redis://a b", "has something else where HOST[:PORT] must be"),
+            ("redis+cluster://a/1", "names a database, which a cluster has not"),
+            ("redis+sentinel://a", "names no master: redis+sentinel://HOST:PORT/MASTER"),
+            ("redis://a?b=c", "has options after `?`, of which there are none"),
+        ] {
+            assert_eq!(told(text), wanted, "{text}");
+        }
+        for text in ["redis", "http://a", "redis+socket://a", "redis+://a/b/c"] {
+            assert!(told(text).starts_with("is no Redis") || text.contains("+:"), "{text}: {}", told(text));
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_place_is_shown() {
+        for text in [
+            "redis://hunter2@host",
+            "redis://user:hunter2@hunter2:1/7",
+            "redis+cluster://:hunter2@hunter2,b",
+            "rediss+sentinel://a/hunter2",
+        ] {
+            let shown = format!("{:?}", text.parse::<Place>().unwrap());
+            assert!(!shown.contains("hunter2") && !shown.contains("host"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_must_not_be_shown_is_known_as_written_and_as_meant() {
+        let place: Place = "redis://weir:hunter%322@host".parse().unwrap();
+        for secret in ["weir:hunter%322", "hunter%322", "hunter22", "weir"] {
+            assert!(place.secrets().iter().any(|known| known == secret), "{secret}");
+        }
+        let place: Place = "redis://host".parse().unwrap();
+        assert!(place.secrets().is_empty());
+    }
+}

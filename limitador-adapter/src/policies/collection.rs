@@ -1,0 +1,221 @@
+//! Files → the policies in force. A policy with a mistake keeps its last good version in force; so does every policy
+//! of a file that cannot be read or parsed. Pure: [`super::sources`] reads the files.
+
+use crate::policies::yaml;
+use policy::mistake::Mistake;
+use policy::model::Policy;
+use protocol::wire::weir::v1::Placement;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Policies by the files they are written in.
+#[derive(Default)]
+pub struct Collection {
+    files: BTreeMap<PathBuf, File>,
+}
+
+#[derive(Default)]
+struct File {
+    good: Vec<Good>,
+    bad: Vec<Bad>,
+}
+
+/// A policy without mistakes.
+#[derive(Clone, Debug)]
+pub struct Good {
+    /// "NAMESPACE/NAME".
+    pub name: Arc<str>,
+    /// Which document of its file it is, from 1.
+    pub document: usize,
+    /// As it was read.
+    pub policy: Arc<Policy>,
+    /// As it was written, as JSON.
+    pub json: Arc<[u8]>,
+}
+
+/// Something with mistakes.
+#[derive(Clone, Debug)]
+struct Bad {
+    /// `None`: the whole file.
+    document: Option<usize>,
+    /// `None`: cannot be told.
+    name: Option<Arc<str>>,
+    mistakes: Vec<Mistake>,
+}
+
+/// One policy, or one part of a file that is none, as it is told to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// "NAMESPACE/NAME", if it can be told.
+    pub policy: Option<Arc<str>>,
+    /// Where it is written.
+    pub file: PathBuf,
+    /// Which document of the file, from 1. `None`: the whole file.
+    pub document: Option<usize>,
+    /// Whether it is in force, or an earlier version of it.
+    pub in_force: bool,
+    /// What is wrong with it as it is written now.
+    pub mistakes: Vec<Mistake>,
+    /// What is not wrong, and may not be meant.
+    pub warnings: Vec<Mistake>,
+}
+
+impl Entry {
+    /// Each mistake as `FILE: document N: path: what is wrong`.
+    pub fn messages(&self) -> impl Iterator<Item = String> {
+        self.mistakes.iter().map(|mistake| self.at(mistake))
+    }
+
+    /// Each warning likewise.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().map(|warning| self.at(warning))
+    }
+
+    fn at(&self, told: &Mistake) -> String {
+        let file = self.file.display();
+        match self.document {
+            Some(document) => format!("{file}: document {document}: {told}"),
+            None => format!("{file}: {told}"),
+        }
+    }
+}
+
+/// The plan of a Gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Planned {
+    /// Which of the collected policies are in it, by their places.
+    pub policies: Vec<usize>,
+    /// What each applies to.
+    pub placement: Placement,
+}
+
+/// What a collection comes to.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// By name.
+    pub policies: Vec<Good>,
+    /// By file and document.
+    pub entries: Vec<Entry>,
+    /// The plan of each gateway, "NAMESPACE/NAME". `None`: of no cluster, so that each policy says by itself which
+    /// gateway it is for.
+    pub plans: Option<HashMap<String, Planned>>,
+}
+
+impl Collected {
+    /// Every mistake as `FILE: document N: path: what is wrong`.
+    pub fn mistakes(&self) -> Vec<String> {
+        self.entries.iter().flat_map(Entry::messages).collect()
+    }
+}
+
+impl Collection {
+    /// A file is new or has changed. `Err`: why it cannot be read.
+    pub fn update(&mut self, path: &Path, content: Result<&[u8], String>) {
+        let file = self.files.entry(path.to_owned()).or_default();
+        match content.and_then(yaml::parse) {
+            Ok(documents) => file.update(&documents),
+            Err(message) => {
+                let mistakes = vec![Mistake { path: String::new(), message }];
+                file.bad = vec![Bad { document: None, name: None, mistakes }];
+            }
+        }
+    }
+
+    /// A file is gone on purpose, and its policies with it.
+    pub fn remove(&mut self, path: &Path) {
+        self.files.remove(path);
+    }
+
+    /// All files together.
+    pub fn collect(&self) -> Collected {
+        let mut collected = Collected::default();
+        let mut first: HashMap<Arc<str>, (&Path, usize)> = HashMap::new();
+        for (path, file) in &self.files {
+            let mut entries = file.entries(path);
+            for good in &file.good {
+                if let Some((elsewhere, document)) = first.get(&good.name) {
+                    let message = format!(
+                        "{} is written in {}, document {document}, too, and that one is in force",
+                        good.name,
+                        elsewhere.display()
+                    );
+                    let mistake = Mistake { path: "metadata.name".to_owned(), message };
+                    for entry in entries.iter_mut().filter(|entry| entry.document == Some(good.document)) {
+                        entry.in_force = false;
+                        entry.mistakes.push(mistake.clone());
+                    }
+                } else {
+                    first.insert(Arc::clone(&good.name), (path, good.document));
+                    collected.policies.push(good.clone());
+                }
+            }
+            collected.entries.append(&mut entries);
+        }
+        collected.policies.sort_by(|a, b| a.name.cmp(&b.name));
+        collected
+    }
+}
+
+impl File {
+    fn update(&mut self, documents: &[Value]) {
+        let earlier = std::mem::take(&mut self.good);
+        self.bad.clear();
+        for (index, document) in documents.iter().enumerate() {
+            match Policy::read(document) {
+                Ok(policy) => self.good.push(Good::new(index + 1, policy, document)),
+                Err(mistakes) => {
+                    self.bad.push(Bad { document: Some(index + 1), name: name(document), mistakes })
+                }
+            }
+        }
+        // A mistake in a name could be in any policy's, so then none is taken for removed.
+        let nameless = self.bad.iter().any(|bad| bad.name.is_none());
+        for policy in earlier {
+            let is_bad = self.bad.iter().any(|bad| bad.name.as_ref() == Some(&policy.name));
+            let is_good = self.good.iter().any(|good| good.name == policy.name);
+            if !is_good && (is_bad || nameless) {
+                self.good.push(policy);
+            }
+        }
+    }
+
+    fn entries(&self, path: &Path) -> Vec<Entry> {
+        let is_bad = |good: &&Good| !self.bad.iter().any(|bad| bad.name.as_ref() == Some(&good.name));
+        let good = self.good.iter().filter(is_bad).map(|good| Entry {
+            policy: Some(Arc::clone(&good.name)),
+            file: path.to_owned(),
+            document: Some(good.document),
+            in_force: true,
+            mistakes: Vec::new(),
+            warnings: good.policy.warnings(),
+        });
+        let bad = self.bad.iter().map(|bad| Entry {
+            policy: bad.name.clone(),
+            file: path.to_owned(),
+            document: bad.document,
+            in_force: self.good.iter().any(|good| Some(&good.name) == bad.name.as_ref()),
+            mistakes: bad.mistakes.clone(),
+            warnings: Vec::new(),
+        });
+        let mut entries: Vec<_> = good.chain(bad).collect();
+        entries.sort_by_key(|entry| entry.document);
+        entries
+    }
+}
+
+impl Good {
+    fn new(document: usize, policy: Policy, written: &Value) -> Self {
+        let name = format!("{}/{}", policy.namespace, policy.name).into();
+        let json = written.to_string().into_bytes().into();
+        Self { name, document, policy: Arc::new(policy), json }
+    }
+}
+
+/// The name of a policy that has mistakes elsewhere.
+fn name(document: &Value) -> Option<Arc<str>> {
+    let metadata = document.get("metadata")?;
+    let namespace = metadata.get("namespace").map_or(Some("default"), Value::as_str)?;
+    Some(format!("{namespace}/{}", metadata.get("name")?.as_str()?).into())
+}

@@ -1,0 +1,257 @@
+//! The policies in force, for those who ask: filters (a plan by gateway) and the limiter (a limit by its name).
+
+use crate::ledger::Key;
+use crate::metrics::Metrics;
+use crate::policies::collection::{Collected, Entry, Good, Planned};
+use metrics::Counter;
+use policy::model::{DEFAULT_TTL, Target, TargetKind, Ttl, Unit, Window};
+use prost::Message;
+use protocol::wire::weir::v1::{GetPlanResponse, Placement};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is in force.
+#[derive(Default)]
+pub struct InForce {
+    policies: Vec<Good>,
+    limits: HashMap<Arc<str>, KnownLimit>,
+    plans: Option<HashMap<String, Planned>>,
+    /// What the sources have, mistakes included.
+    pub entries: Vec<Entry>,
+}
+
+/// A limit that descriptors may name.
+pub struct KnownLimit {
+    /// "NAMESPACE/POLICY/LIMIT".
+    pub key: Arc<str>,
+    /// "NAMESPACE/POLICY".
+    pub policy: Arc<str>,
+    /// Its name in the policy.
+    pub name: String,
+    /// How long a hold may live whose call says nothing.
+    pub ttl: Duration,
+    /// At least one.
+    pub rates: Vec<KnownRate>,
+    /// Counts refusals.
+    pub refused: Counter,
+    /// Counts refusals that were left out.
+    pub excused: Counter,
+    /// Counts calls that were counted in its overflow bucket.
+    pub overflowed: Counter,
+}
+
+/// A rate that descriptors may name.
+pub struct KnownRate {
+    /// What it counts.
+    pub unit: Unit,
+    /// Over which time.
+    pub window: Window,
+    /// How descriptors tell it: `window` or `period`, and its value. Neither for `concurrency`.
+    pub window_entry: Option<(&'static str, String)>,
+    /// What may be used in a window. `None`: each call says it (`limitFrom`).
+    pub max: Option<u64>,
+    /// Counts what is charged.
+    pub charged: Counter,
+}
+
+impl InForce {
+    /// What was collected comes into force.
+    pub fn new(collected: Collected, metrics: &Metrics) -> Self {
+        let Collected { policies, entries, plans } = collected;
+        let limits = policies.iter().flat_map(|good| limits(good, metrics));
+        let limits = limits.map(|limit| (Arc::clone(&limit.key), limit)).collect();
+        Self { policies, limits, entries, plans }
+    }
+
+    /// A limit by "NAMESPACE/POLICY/LIMIT".
+    pub fn limit(&self, key: &str) -> Option<&KnownLimit> {
+        self.limits.get(key)
+    }
+
+    /// A bucket's maximum, if its rate is in force and has one of its own.
+    pub fn maximum(&self, key: &Key) -> Option<u64> {
+        self.rate(key)?.max
+    }
+
+    /// Whether a bucket's rate is in force.
+    pub fn has(&self, key: &Key) -> bool {
+        self.rate(key).is_some()
+    }
+
+    fn rate(&self, key: &Key) -> Option<&KnownRate> {
+        let rates = &self.limit(&key.limit)?.rates;
+        rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window)
+    }
+
+    /// How many policies are in force.
+    pub fn len(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// How many limits have a bucket for each of some values, and so need a share of the counters.
+    pub fn counting_limits(&self) -> usize {
+        let limits = self.policies.iter().flat_map(|good| &good.policy.limits);
+        limits.filter(|limit| !limit.counters.is_empty()).count()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// How many policies and files have mistakes.
+    pub fn invalid(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.mistakes.is_empty()).count()
+    }
+
+    /// The version of a gateway's plan: the same for the same policies, whenever and wherever they are read.
+    pub fn version(&self, gateway: &Gateway<'_>, headers_alone: bool) -> String {
+        self.version_of(&self.planned(gateway, headers_alone))
+    }
+
+    fn version_of(&self, (policies, placement): &(Vec<&Good>, Option<Placement>)) -> String {
+        let mut hasher = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        policies.iter().for_each(|policy| part(&policy.json));
+        placement.iter().for_each(|placement| part(&placement.encode_to_vec()));
+        let digest: [u8; 32] = hasher.finalize().into();
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    /// The plan of a gateway. In a cluster, a filter that reads headers alone gets none of the policies that need bodies:
+    /// it would have to refuse the whole plan, and statuses tell of them.
+    pub fn plan(&self, gateway: &Gateway<'_>, headers_alone: bool) -> GetPlanResponse {
+        let planned = self.planned(gateway, headers_alone);
+        let version = self.version_of(&planned);
+        let policies = planned.0.iter().map(|policy| policy.json.to_vec()).collect();
+        GetPlanResponse { version, policies, placement: planned.1 }
+    }
+
+    fn planned(&self, gateway: &Gateway<'_>, headers_alone: bool) -> (Vec<&Good>, Option<Placement>) {
+        let Some(plans) = &self.plans else { return (self.of(gateway).collect(), None) };
+        let (mut policies, mut placement): (Vec<&Good>, _) = match gateway {
+            Gateway::Named { namespace, name } => {
+                let Planned { policies, placement } =
+                    plans.get(&format!("{namespace}/{name}")).cloned().unwrap_or_default();
+                (policies.iter().filter_map(|place| self.policies.get(*place)).collect(), placement)
+            }
+            Gateway::Any => (self.policies.iter().collect(), together(plans)),
+        };
+        let stays = |good: &&Good| !headers_alone || good.policy.needs_body.is_empty();
+        if !policies.iter().all(stays) {
+            let mut left = 0;
+            let places = policies.iter().map(|good| stays(good).then_some(left).inspect(|_| left += 1));
+            let places: Vec<Option<u32>> = places.collect();
+            let place = |at: u32| places.get(usize::try_from(at).ok()?).copied().flatten();
+            renamed(&mut placement, place);
+            policies.retain(stays);
+        }
+        (policies, Some(placement))
+    }
+
+    /// Every gateway that a policy names, as NAMESPACE/NAME.
+    pub fn gateways(&self) -> BTreeSet<String> {
+        let targets = self.policies.iter().map(|good| (&good.policy.namespace, &good.policy.target));
+        let gateways = targets.filter(|(_, target)| target.kind == TargetKind::Gateway);
+        gateways.map(|(namespace, target)| format!("{namespace}/{}", target.name)).collect()
+    }
+
+    fn of(&self, gateway: &Gateway<'_>) -> impl Iterator<Item = &Good> {
+        self.policies.iter().filter(|good| gateway.serves(&good.policy.namespace, &good.policy.target))
+    }
+}
+
+/// Where all policies apply, each named by its place among all.
+fn together(plans: &HashMap<String, Planned>) -> Placement {
+    let mut all = Placement::default();
+    let mut names: Vec<_> = plans.keys().collect();
+    names.sort();
+    for Planned { policies, placement } in names.into_iter().filter_map(|name| plans.get(name)) {
+        let mut placement = placement.clone();
+        renamed(&mut placement, |place| {
+            policies.get(usize::try_from(place).ok()?).and_then(|place| u32::try_from(*place).ok())
+        });
+        all.everywhere.extend(placement.everywhere);
+        all.listeners.extend(placement.listeners);
+        all.rules.extend(placement.rules);
+    }
+    all
+}
+
+/// Each policy gets another place, or none.
+fn renamed(placement: &mut Placement, place: impl Fn(u32) -> Option<u32>) {
+    let of_listeners = placement.listeners.iter_mut().map(|listener| &mut listener.policies);
+    let of_rules = placement.rules.iter_mut().map(|rule| &mut rule.policies);
+    for places in std::iter::once(&mut placement.everywhere).chain(of_listeners).chain(of_rules) {
+        *places = places.iter().filter_map(|at| place(*at)).collect();
+    }
+}
+
+fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {
+    let limits = good.policy.limits.iter().map(|limit| KnownLimit {
+        key: format!("{}/{}", good.name, limit.name).into(),
+        policy: Arc::clone(&good.name),
+        name: limit.name.clone(),
+        ttl: match limit.ttl {
+            Ttl::Fixed(ttl) => ttl,
+            Ttl::From(_) => DEFAULT_TTL,
+        },
+        rates: limit
+            .rates
+            .iter()
+            .map(|rate| KnownRate {
+                unit: rate.unit,
+                window: rate.window,
+                window_entry: rate.window.entry(),
+                max: rate.max.fixed(),
+                charged: metrics.charged(&good.name, &limit.name, rate.unit),
+            })
+            .collect(),
+        refused: metrics.refused(&good.name, &limit.name),
+        excused: metrics.excused(&good.name, &limit.name),
+        overflowed: metrics.overflowed(&good.name, &limit.name),
+    });
+    limits.collect()
+}
+
+/// Which gateway a filter serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway<'a> {
+    /// Every policy applies.
+    Any,
+    /// This one.
+    Named {
+        /// Its namespace.
+        namespace: &'a str,
+        /// Its name.
+        name: &'a str,
+    },
+}
+
+impl<'a> Gateway<'a> {
+    /// From "NAMESPACE/NAME", "*" or nothing, which is "*".
+    pub fn parse(text: &'a str) -> Option<Self> {
+        if text.is_empty() || text == "*" {
+            return Some(Self::Any);
+        }
+        let (namespace, name) = text.split_once('/')?;
+        let plain = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+        plain.then_some(Self::Named { namespace, name })
+    }
+
+    /// Which route a policy means is for the filter to see, so routes' policies go to every gateway.
+    fn serves(&self, policy_namespace: &str, target: &Target) -> bool {
+        match self {
+            Self::Named { namespace, name } if target.kind == TargetKind::Gateway => {
+                *namespace == policy_namespace && *name == target.name
+            }
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Policies from files and folders, watched.
+//!
+//! By polling: it sees every kind of edit alike (in place, atomic renames, the symbolic links of a Kubernetes
+//! ConfigMap, network file systems). A change counts when two looks in a row agree on it, so that a file that is
+//! just being written is not taken for a short one.
+
+use crate::policies::collection::Collection;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Between two looks. A change is in force after two of them.
+pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Two writes within a clock tick of the file system look like one, so young files are read whatever they look like.
+const YOUNG: Duration = Duration::from_secs(2);
+
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// The files under some paths, and the policies in them.
+pub struct Sources {
+    paths: Vec<PathBuf>,
+    files: BTreeMap<PathBuf, Seen>,
+    /// What the files come to.
+    pub collection: Collection,
+}
+
+/// A file as it was last looked at.
+#[derive(Default)]
+struct Seen {
+    stamp: Option<Stamp>,
+    content: Option<Content>,
+    /// What the last look saw, if that is not in force yet.
+    next: Option<Content>,
+}
+
+/// A file's bytes, why it cannot be read, or that it is gone.
+#[derive(Clone, PartialEq)]
+enum Content {
+    Bytes(Vec<u8>),
+    Unreadable(String),
+    Gone,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+struct Stamp {
+    length: u64,
+    modified: SystemTime,
+    inode: (u64, u64),
+}
+
+/// A path that policies should come from and do not.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {error}")]
+pub struct Missing {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl Sources {
+    /// Reads everything once. A path that is not there is an error now, and a mistake later.
+    pub fn open(paths: &[PathBuf]) -> Result<Self, Missing> {
+        for path in paths {
+            std::fs::metadata(path).map_err(|error| Missing { path: path.clone(), error })?;
+        }
+        let (files, collection) = (BTreeMap::new(), Collection::default());
+        let mut sources = Self { paths: paths.to_vec(), files, collection };
+        sources.look();
+        sources.look();
+        Ok(sources)
+    }
+
+    /// Looks at every file. Whether anything has changed.
+    pub fn look(&mut self) -> bool {
+        let mut there = BTreeSet::new();
+        let mut unreadable = BTreeMap::new();
+        for path in &self.paths {
+            match list(path) {
+                Ok(files) => there.extend(files),
+                Err(error) => {
+                    unreadable.insert(path.clone(), error.to_string());
+                }
+            }
+        }
+        for path in self.files.keys() {
+            // The files of a folder that is gone as a whole were hardly deleted one by one: they stay in force.
+            if !unreadable.keys().any(|gone| path.starts_with(gone)) {
+                there.insert(path.clone());
+            }
+        }
+        let mut changed = false;
+        for path in there {
+            let named = self.paths.contains(&path);
+            changed |= self.look_at(&path, named, None);
+        }
+        for (path, error) in unreadable {
+            changed |= self.look_at(&path, true, Some(error));
+        }
+        changed
+    }
+
+    fn look_at(&mut self, path: &Path, named: bool, error: Option<String>) -> bool {
+        let seen = self.files.entry(path.to_owned()).or_default();
+        let stamp = Stamp::of(path);
+        if error.is_none() && seen.is_settled(stamp) {
+            return false;
+        }
+        let content = error.map_or_else(|| read(path, named), Content::Unreadable);
+        if !seen.agree(stamp, content) {
+            return false;
+        }
+        match &seen.content {
+            Some(Content::Bytes(bytes)) => self.collection.update(path, Ok(bytes)),
+            Some(Content::Unreadable(error)) => self.collection.update(path, Err(error.clone())),
+            Some(Content::Gone) | None => {
+                self.collection.remove(path);
+                self.files.remove(path);
+            }
+        }
+        true
+    }
+}
+
+impl Seen {
+    /// The file looks as it did when what is in force was read.
+    fn is_settled(&self, stamp: Option<Stamp>) -> bool {
+        let Some(now) = stamp else { return false };
+        let age = SystemTime::now().duration_since(now.modified).unwrap_or_default();
+        self.next.is_none() && self.stamp == stamp && age > YOUNG
+    }
+
+    /// Whether this content comes into force: it is new, and the look before saw it too.
+    fn agree(&mut self, stamp: Option<Stamp>, content: Content) -> bool {
+        self.stamp = stamp;
+        if self.content.as_ref() == Some(&content) {
+            self.next = None;
+            return false;
+        }
+        let agreed = self.next.as_ref() == Some(&content);
+        if agreed {
+            (self.next, self.content) = (None, Some(content));
+        } else {
+            self.next = Some(content);
+        }
+        agreed
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let modified = metadata.modified().ok()?;
+        Some(Self { length: metadata.len(), modified, inode: (metadata.dev(), metadata.ino()) })
+    }
+}
+
+/// A file that was named must be there; one that was found in a folder may go. A folder that has come back is
+/// read through its files again.
+fn read(path: &Path, named: bool) -> Content {
+    if path.is_dir() {
+        return Content::Gone;
+    }
+    match std::fs::read(path) {
+        Ok(bytes) => Content::Bytes(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Content::Gone,
+        Err(error) => Content::Unreadable(error.to_string()),
+    }
+}
+
+/// A file itself, or the policy files in a folder. Hidden ones are editors' and Kubernetes' own.
+fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !std::fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files = entries.collect::<io::Result<Vec<_>>>()?;
+    files.retain(|file| is_policy_file(file));
+    Ok(files)
+}
+
+fn is_policy_file(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    let extension = path.extension().and_then(OsStr::to_str);
+    !hidden && extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && !path.is_dir()
+}

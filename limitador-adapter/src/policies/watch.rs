@@ -1,0 +1,50 @@
+//! Follows files: every change of them is published.
+
+use super::collection::Collected;
+use super::publish::Publish;
+use super::sources::{LOOK_EVERY, Missing, Sources};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// After a watch of the policies that failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Looks for changes for ever. Files are read where they may block. A look that dies takes what it had read with it;
+/// then everything is read anew, and until that succeeds the policies stay as they are.
+pub async fn watch(sources: Sources, paths: Vec<PathBuf>, publish: Publish) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut kept = Some(sources);
+    loop {
+        look.tick().await;
+        let (before, paths) = (kept.take(), paths.clone());
+        let looked = tokio::task::spawn_blocking(move || look_once(before, &paths));
+        let failure = match looked.await {
+            Ok(Ok((sources, collected))) => {
+                kept = Some(sources);
+                if let Some(collected) = collected {
+                    publish.publish(collected);
+                }
+                continue;
+            }
+            Ok(Err(missing)) => missing.to_string(),
+            Err(died) => died.to_string(),
+        };
+        publish.metrics.watch_failures.increment(1);
+        tracing::error!(failure, "the policies could not be looked at; those in force stay");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// What there is now, and what it comes to if that is new.
+fn look_once(before: Option<Sources>, paths: &[PathBuf]) -> Result<(Sources, Option<Collected>), Missing> {
+    let (sources, changed) = match before {
+        Some(mut sources) => {
+            let changed = sources.look();
+            (sources, changed)
+        }
+        None => (Sources::open(paths)?, true),
+    };
+    let collected = changed.then(|| sources.collection.collect());
+    Ok((sources, collected))
+}
