@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 /// What is judged, and what of a policy's rates tells it.
-const COUNTS: [&str; 5] = ["total", "input", "output", "cached", "reasoning"];
+const COUNTS: [&str; 7] = ["total", "input", "output", "cached", "reasoning", "cacheWrite", "cacheWrite1h"];
 /// The longest body that is split at every byte.
 const SHORT: usize = 3000;
 

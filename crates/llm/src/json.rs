@@ -8,6 +8,7 @@ mod bytes;
 mod count;
 mod lanes;
 mod reader;
+mod script;
 mod string;
 pub mod tree;
 

@@ -378,6 +378,13 @@ pub struct Price {
     /// Of those among them that the provider had cached.
     #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
     pub cached_input: Option<String>,
+    /// Of those among them that were written to the provider's cache; by default the price of input.
+    #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
+    pub cache_write: Option<String>,
+    /// Of those among the written ones that stay there for an hour; by default the price of the others.
+    #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
+    #[serde(rename = "cacheWrite1h")]
+    pub cache_write_1h: Option<String>,
     /// Of tokens that go out.
     #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
     pub output: String,

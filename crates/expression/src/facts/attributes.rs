@@ -103,7 +103,7 @@ const fn body(name: &'static str, kind: Kind) -> Attribute {
 }
 
 /// All of them but `request.headers` and `llm.metadata`, which are maps. From Envoy's documentation, "Attributes".
-pub static ATTRIBUTES: [Attribute; 47] = [
+pub static ATTRIBUTES: [Attribute; 49] = [
     text("request", "path", Origin::Path),
     text("request", "url_path", Origin::UrlPath),
     text("request", "query", Origin::Query),
@@ -142,6 +142,8 @@ pub static ATTRIBUTES: [Attribute; 47] = [
     usage("output"),
     usage("total"),
     usage("cached"),
+    usage("cacheWrite"),
+    usage("cacheWrite1h"),
     usage("reasoning"),
     Attribute { root: "response", name: "code", kind: Kind::Number, origin: Origin::Code },
     Attribute { root: "llm", name: "finished", kind: Kind::Bool, origin: Origin::Finished },

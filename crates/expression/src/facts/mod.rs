@@ -414,6 +414,8 @@ impl Facts {
                     "input" => usage.input,
                     "output" => usage.output,
                     "cached" => usage.cached,
+                    "cacheWrite" => usage.cache_write,
+                    "cacheWrite1h" => usage.cache_write_1h,
                     "reasoning" => usage.reasoning,
                     _ => usage.total,
                 }))

@@ -1,6 +1,7 @@
 //! The inner loops: finding the end of things, counting characters.
 
-use super::lanes::{BLOCK, Block, Sum};
+use super::lanes::{BLOCK, Block, Sum, Weight};
+use super::script;
 use memchr::memchr;
 
 /// What follows the first white space.
@@ -52,21 +53,22 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// Characters of UTF-8, counted where they begin, so that a split inside one changes nothing.
+/// Characters of UTF-8 by what they weigh ([`script`]), counted where they begin, so that a split inside one changes
+/// nothing.
 pub(crate) fn characters(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<BLOCK>();
-    let mut inside = Sum::default();
-    blocks.iter().for_each(|block| inside.inside_character(&Block::new(block)));
-    let begun = rest.iter().filter(|byte| *byte & 0xc0 != 0x80).count() as u64;
-    (blocks.as_flattened().len() as u64).saturating_sub(inside.total()).saturating_add(begun)
+    let mut weight = Weight::default();
+    blocks.iter().for_each(|block| weight.add(&Block::new(block)));
+    let rest = rest.iter().map(|byte| script::of_byte(*byte)).fold(0, u64::wrapping_add);
+    weight.total().saturating_add(rest)
 }
 
 /// Decoded characters of a JSON string up to the first block that needs a closer look: the string ends in it, or it
 /// holds an escape sequence that is not two bytes for one character, or that may not be complete. Returns the
 /// characters and how far they reach. The first byte is outside an escape sequence.
 pub(super) fn plain_characters(bytes: &[u8]) -> (u64, usize) {
-    // What is no character: the bytes inside one, and of an escape sequence the backslash.
-    let mut none = Sum::default();
+    // Of an escape sequence, the backslash is no character.
+    let (mut weight, mut escapes) = (Weight::default(), Sum::default());
     let mut reach = 0usize;
     for bytes in bytes.as_chunks::<BLOCK>().0 {
         let block = Block::new(bytes);
@@ -74,12 +76,12 @@ pub(super) fn plain_characters(bytes: &[u8]) -> (u64, usize) {
             if !is_plain(&block) {
                 break;
             }
-            none.equal(&block, b'\\');
+            escapes.equal(&block, b'\\');
         }
-        none.inside_character(&block);
+        weight.add(&block);
         reach = reach.saturating_add(bytes.len());
     }
-    ((reach as u64).saturating_sub(none.total()), reach)
+    (weight.total().saturating_sub(escapes.total()), reach)
 }
 
 /// Whether each backslash begins a sequence of two bytes, all of which are in the block, and each quote ends one.
@@ -114,7 +116,7 @@ mod tests {
         let text = "na\u{ef}ve \u{6c34} \u{1f600}".repeat(50);
         for end in 0..text.len() {
             let (one, other) = text.as_bytes().split_at(end);
-            assert_eq!(characters(one) + characters(other), 450);
+            assert_eq!(characters(one) + characters(other), 50 * (6 + 2 + 4 + 8));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! text to count. Only the depth of what is open is kept, so depth costs nothing.
 
 use super::lanes::{BLOCK, Block};
+use super::script;
 
 /// What was found in a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Counter {
 
     /// One byte, and whether the container ends with it.
     fn step(&mut self, byte: u8) -> bool {
-        let begins = u64::from(byte & 0xc0 != 0x80);
+        let begins = script::of_byte(byte);
         self.inside = match self.inside {
             Inside::Nothing | Inside::Scalar => return self.step_outside(byte),
             Inside::String => match byte {
@@ -95,8 +96,7 @@ impl Counter {
                 Some(digit) if left > 1 => {
                     Inside::Hex { left: left.saturating_sub(1), value: value << 4 | digit }
                 }
-                // The second half of a surrogate pair adds no character to the first.
-                Some(digit) => self.character(u64::from(!(0xdc00..0xe000).contains(&(value << 4 | digit)))),
+                Some(digit) => self.character(script::of_unit(value << 4 | digit)),
                 // What should be a digit is none, and is read as what it is.
                 None => {
                     self.inside = Inside::String;
@@ -167,9 +167,13 @@ impl Counter {
             let before = u64::from(self.inside == Inside::Scalar);
             starts = scalars & !(scalars << 1 | before);
         }
-        let characters = text & !block.inside_character();
-        let characters = characters.count_ones().saturating_sub(escapes.count_ones());
-        self.found.characters = self.found.characters.saturating_add(characters.into());
+        let mut characters = u64::from(text.count_ones());
+        if !block.is_ascii() {
+            let begun = text & !block.inside_character();
+            characters = u64::from(begun.count_ones()).saturating_add(block.further_weight(text));
+        }
+        let characters = characters.saturating_sub(escapes.count_ones().into());
+        self.found.characters = self.found.characters.saturating_add(characters);
         self.found.scalars = self.found.scalars.saturating_add(starts.count_ones().into());
         self.found.scalar_bytes = self.found.scalar_bytes.saturating_add(scalars.count_ones().into());
         let last = 1 << (BLOCK - 1);
@@ -236,7 +240,7 @@ mod tests {
     #[test]
     fn strings_keys_numbers_and_literals_are_counted() {
         let text = br#""n\u00e4h\ud834\udd1e":[1,-2.5e3, true ,null],"x":{"":"\\"}},"next":1"#;
-        let expected = Counted { characters: 6, scalars: 4, scalar_bytes: 15 };
+        let expected = Counted { characters: 14, scalars: 4, scalar_bytes: 15 };
         assert_eq!(counted(text, 1000, true), (expected, Some(br#","next":1"#.to_vec())));
     }
 

@@ -1,6 +1,7 @@
 //! Many bytes at once, with vector instructions here and in wasm: which of them are something, as bits. The lowest bit
 //! is the first byte. The only file that knows the crate `wide`.
 
+use super::script;
 use wide::u8x16;
 
 /// What is looked at together.
@@ -53,6 +54,24 @@ impl Block {
         self.bits(|lane| (lane & two).simd_eq(inside))
     }
 
+    /// Whether all are ASCII.
+    #[inline(always)]
+    pub(super) fn is_ascii(&self) -> bool {
+        let [a, b, c, d] = self.0;
+        (a | b | c | d).to_bitmask() == 0
+    }
+
+    /// How much those of these that begin no or other characters than ASCII weigh more than one each.
+    #[inline(always)]
+    pub(super) fn further_weight(&self, of: u64) -> u64 {
+        let further = script::STEPS.map(|(from, more)| {
+            let from = u8x16::splat(from);
+            let begun = self.bits(|lane| lane.max(from).simd_eq(lane));
+            u64::from((begun & of).count_ones()).wrapping_mul(u64::from(more))
+        });
+        further.into_iter().fold(0, u64::wrapping_add)
+    }
+
     /// Which stand between numbers and literals: white space, control characters, commas and colons.
     #[inline(always)]
     pub(super) fn between(&self) -> u64 {
@@ -90,13 +109,6 @@ impl Sum {
         self.add(block, |lane| lane.simd_eq(byte));
     }
 
-    /// Those that are inside a character of UTF-8, behind its first byte.
-    #[inline(always)]
-    pub(super) fn inside_character(&mut self, block: &Block) {
-        let (two, inside) = (u8x16::splat(0xc0), u8x16::splat(0x80));
-        self.add(block, |lane| (lane & two).simd_eq(inside));
-    }
-
     #[inline(always)]
     fn add(&mut self, block: &Block, hits: impl Fn(u8x16) -> u8x16) {
         // A hit is 255, which is one less than nothing.
@@ -113,6 +125,44 @@ impl Sum {
 
     pub(super) fn total(&self) -> u64 {
         let open = self.lanes.to_array().iter().map(|count| u64::from(*count)).sum::<u64>();
+        self.total.saturating_add(open)
+    }
+}
+
+/// Adds up what the characters of blocks weigh ([`script`]).
+#[derive(Default)]
+pub(super) struct Weight {
+    lanes: u8x16,
+    blocks: u8,
+    total: u64,
+}
+
+impl Weight {
+    #[inline(always)]
+    pub(super) fn add(&mut self, block: &Block) {
+        if block.is_ascii() {
+            self.total = self.total.wrapping_add(BLOCK as u64);
+            return;
+        }
+        let splat = u8x16::splat;
+        for lane in block.0 {
+            let is_inside = (lane & splat(0xc0)).simd_eq(splat(0x80));
+            let mut weights = splat(1) - (is_inside & splat(1));
+            for (from, more) in script::STEPS {
+                weights += lane.max(splat(from)).simd_eq(lane) & splat(more);
+            }
+            self.lanes += weights;
+        }
+        self.blocks = self.blocks.wrapping_add(1);
+        // Four more of at most eight would not fit.
+        if self.blocks == 7 {
+            self.total = self.total();
+            (self.lanes, self.blocks) = (u8x16::default(), 0);
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        let open = self.lanes.to_array().iter().map(|weight| u64::from(*weight)).sum::<u64>();
         self.total.saturating_add(open)
     }
 }
@@ -193,9 +243,12 @@ mod tests {
                 assert_eq!(block.equal(byte) >> at & 1, 1);
                 assert!(block.any(byte, b'x') && block.any(b'x', byte));
                 assert_eq!(block.any(b'x', b'y'), byte == b'x' || byte == b'y');
-                let mut sum = Sum::default();
-                (0..200).for_each(|_| sum.inside_character(&block));
-                assert_eq!(sum.total(), if byte & 0xc0 == 0x80 { 200 } else { 0 });
+                assert_eq!(block.is_ascii(), byte < 0x80);
+                let mut weight = Weight::default();
+                (0..200).for_each(|_| weight.add(&block));
+                assert_eq!(weight.total(), 200 * (63 + script::of_byte(byte)));
+                let further = script::of_byte(byte).saturating_sub(1);
+                assert_eq!((block.further_weight(1 << at), block.further_weight(!(1 << at))), (further, 0));
             }
         }
     }

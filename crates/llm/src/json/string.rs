@@ -1,7 +1,7 @@
 //! Strings that may come in pieces: what is in them, escape sequences decoded.
 
 use super::bytes::{characters, plain_characters};
-use super::{Place, Reader, Scanner, State, Use};
+use super::{Place, Reader, Scanner, State, Use, script};
 use memchr::memchr2;
 
 /// The longest key, number or word that anybody could mean; what is longer is none of them.
@@ -183,8 +183,8 @@ impl<P: Place> Scanner<P> {
                     self.character(u32::MAX, purpose, to);
                 }
                 match unit {
-                    0xd800..0xdc00 if !self.only_counts(purpose) => self.half = Some(unit),
-                    0xdc00..0xe000 if self.only_counts(purpose) => {}
+                    _ if self.only_counts(purpose) => to.characters(self.place, script::of_unit(unit)),
+                    0xd800..0xdc00 => self.half = Some(unit),
                     _ => self.character(unit, purpose, to),
                 }
             }
@@ -229,9 +229,9 @@ impl<P: Place> Scanner<P> {
 fn escape_sequence(bytes: &[u8]) -> Option<(u64, usize)> {
     match bytes {
         [b'\\', b'u', digits @ ..] => {
-            let digits @ [high, low, ..] = digits.first_chunk::<4>()?;
-            let is_second_half = matches!((high, low), (b'd' | b'D', b'c'..=b'f' | b'C'..=b'F'));
-            digits.iter().all(u8::is_ascii_hexdigit).then_some((u64::from(!is_second_half), 6))
+            let digit = |unit: u32, digit: &u8| Some(unit << 4 | char::from(*digit).to_digit(16)?);
+            let unit = digits.first_chunk::<4>()?.iter().try_fold(0, digit)?;
+            Some((script::of_unit(unit), 6))
         }
         // A byte inside a character of UTF-8 begins none.
         [b'\\', other, ..] => Some((characters(&[*other]), 2)),

@@ -173,7 +173,7 @@ mod tests {
         ));
         assert_eq!(to.model.text().as_deref(), Some("whisper-1"));
         let stream = to.stream.value();
-        assert_eq!((to.tally.text, to.tokens, stream, to.completions), (7, 10, Some(true), Some(2)));
+        assert_eq!((to.tally.text, to.tokens, stream, to.completions), (8, 10, Some(true), Some(2)));
     }
 
     #[test]

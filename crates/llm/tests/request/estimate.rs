@@ -59,7 +59,8 @@ fn the_worked_values_of_the_estimate() {
             1024,
             4,
         ),
-        ("characters, not bytes", CHAT, with(message("ääääääää"), "max_tokens", json!(1)), 1024, 3),
+        ("accents", CHAT, with(message("ääääääää"), "max_tokens", json!(1)), 1024, 5),
+        ("Chinese", CHAT, with(message("堰是横跨河流"), "max_tokens", json!(1)), 1024, 7),
     ];
     for (name, path, body, floor, expected) in table {
         let body = read(path, body.to_string());

@@ -133,7 +133,7 @@ fn body() -> impl Strategy<Value = Value> {
 
 /// All characters of all strings and keys.
 fn characters(value: &Value) -> u64 {
-    let of = |text: &str| text.chars().count() as u64;
+    let of = crate::weight;
     match value {
         Value::String(text) => of(text),
         Value::Array(items) => items.iter().map(characters).sum(),

@@ -1,6 +1,6 @@
 //! What honest bodies of each dialect are estimated at, beside what the test itself put into them.
 
-use crate::read;
+use crate::{read, weight};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -126,20 +126,16 @@ impl Talk {
 
     /// The characters of the conversation.
     fn characters(&self) -> u64 {
-        count(&self.system) + self.turns.iter().map(|turn| count(turn)).sum::<u64>()
+        weight(&self.system) + self.turns.iter().map(|turn| weight(turn)).sum::<u64>()
     }
-}
-
-fn count(text: &str) -> u64 {
-    text.chars().count() as u64
 }
 
 /// Of tools everything counts: their keys and every string.
 fn all(value: &Value) -> u64 {
     match value {
-        Value::String(text) => count(text),
+        Value::String(text) => weight(text),
         Value::Array(items) => items.iter().map(all).sum(),
-        Value::Object(members) => members.iter().map(|(key, value)| count(key) + all(value)).sum(),
+        Value::Object(members) => members.iter().map(|(key, value)| weight(key) + all(value)).sum(),
         _ => 0,
     }
 }

@@ -12,6 +12,7 @@ mod held;
 mod labels;
 mod nasty;
 mod properties;
+mod scripts;
 mod stream;
 
 use llm::request::{self, Extent, RequestBody};
@@ -33,4 +34,15 @@ fn difference<'a>(old: &'a [u8], new: &'a [u8]) -> (usize, &'a [u8], &'a [u8]) {
     let (old, new) = (&old[prefix..], &new[prefix..]);
     let suffix = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
     (prefix, &old[..old.len() - suffix], &new[..new.len() - suffix])
+}
+
+/// What the characters of a text weigh ([`llm`]'s table of scripts).
+pub fn weight(text: &str) -> u64 {
+    let of = |character: char| match u32::from(character) {
+        0..0x80 => 1,
+        0x80..0x3000 => 2,
+        0x3000..0x10000 => 4,
+        _ => 8,
+    };
+    text.chars().map(of).sum()
 }

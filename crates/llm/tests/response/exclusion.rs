@@ -42,7 +42,7 @@ fn every_string_of_an_unknown_document_counts() {
         (r#"{"output":[[{"text":{"value":"abc"}}]]}"#, 3),
         (r#"["abc",["de"],{"x":"f"}]"#, 6),
         (r#""abc""#, 3),
-        ("{\"a\":\"x\"}\n{\"a\":\"y\\n\\u00e9\"}\n", 4),
+        ("{\"a\":\"x\"}\n{\"a\":\"y\\n\\u00e9\"}\n", 5),
         (r#"{"vector":[0.1,0.2,0.3],"data":[{"embedding":"AAAA","index":0}]}"#, 0),
         // Where text was expected, an object; and the other way round.
         (r#"{"choices":[{"message":{"content":{"x":["ab","c"]},"reasoning":{"summary":"de"}}}]}"#, 5),
@@ -105,7 +105,7 @@ fn what_is_no_document_counts_by_its_bytes() {
     let noise: Vec<u8> = (0..=255).cycle().take(1 << 16).collect();
     let wave = [b"RIFF\x24\0\0\0WAVEfmt ", &noise[..]].concat();
     let table: &[(&str, &[u8], u64)] = &[
-        ("text/plain", b"Hello there, na\xc3\xafve", 18),
+        ("text/plain", b"Hello there, na\xc3\xafve", 19),
         ("", b"data scientists say so", 22),
         ("", b"every event counts: yes", 23),
         ("", b": a comment", 0),
@@ -198,7 +198,7 @@ fn a_body_that_cannot_be_decoded_counts_by_its_bytes() {
 /// Characters of all strings in a value.
 fn strings(value: &Value) -> u64 {
     match value {
-        Value::String(text) => text.chars().count() as u64,
+        Value::String(text) => crate::weight(text),
         Value::Array(items) => items.iter().map(strings).sum(),
         Value::Object(members) => members.values().map(strings).sum(),
         _ => 0,

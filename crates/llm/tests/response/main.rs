@@ -32,3 +32,14 @@ fn in_pieces(head: &ResponseHead, body: &[u8], size: usize) -> Reading {
     }
     meter.finish()
 }
+
+/// What the characters of a text weigh ([`llm`]'s table of scripts).
+pub fn weight(text: &str) -> u64 {
+    let of = |character: char| match u32::from(character) {
+        0..0x80 => 1,
+        0x80..0x3000 => 2,
+        0x3000..0x10000 => 4,
+        _ => 8,
+    };
+    text.chars().map(of).sum()
+}

@@ -21,6 +21,10 @@ pub struct Tariff {
     pub input: u64,
     /// Of those, the ones that came from a cache.
     pub cached: u64,
+    /// And the ones that were written to a cache.
+    pub cache_write: u64,
+    /// Those among them that live there for an hour.
+    pub cache_write_1h: u64,
     /// Completion tokens.
     pub output: u64,
 }
@@ -38,8 +42,16 @@ impl Tariff {
         let cached = usage.cached.min(usage.input);
         // What a total has beyond its parts is of no kind that has a price of its own: it costs what output does.
         let output = usage.total.saturating_sub(usage.input).max(usage.output);
-        let parts =
-            [(usage.input.saturating_sub(cached), self.input), (cached, self.cached), (output, self.output)];
+        let fresh = usage.input.saturating_sub(cached);
+        let written = usage.cache_write.min(fresh);
+        let for_an_hour = usage.cache_write_1h.min(written);
+        let parts = [
+            (fresh.saturating_sub(written), self.input),
+            (cached, self.cached),
+            (written.saturating_sub(for_an_hour), self.cache_write),
+            (for_an_hour, self.cache_write_1h),
+            (output, self.output),
+        ];
         let sum = parts
             .iter()
             .map(|(tokens, price)| u128::from(*tokens).saturating_mul(u128::from(*price)))
@@ -55,10 +67,12 @@ pub(crate) fn of(prices: &[Price], model: &str) -> Option<Tariff> {
 
 /// What tokens cost at most, whatever the model: of each kind, the dearest.
 pub(crate) fn dearest(prices: &[Price]) -> Tariff {
-    let none = Tariff { input: 0, cached: 0, output: 0 };
+    let none = Tariff { input: 0, cached: 0, cache_write: 0, cache_write_1h: 0, output: 0 };
     prices.iter().map(|price| price.tariff).fold(none, |one, other| Tariff {
         input: one.input.max(other.input),
         cached: one.cached.max(other.cached),
+        cache_write: one.cache_write.max(other.cache_write),
+        cache_write_1h: one.cache_write_1h.max(other.cache_write_1h),
         output: one.output.max(other.output),
     })
 }
@@ -106,9 +120,32 @@ mod tests {
         Usage { input, cached, output, total: input.saturating_add(output), ..Usage::default() }
     }
 
+    /// Writing to a cache costs as much as any other input.
+    fn tariff(input: u64, cached: u64, output: u64) -> Tariff {
+        Tariff { input, cached, cache_write: input, cache_write_1h: input, output }
+    }
+
+    #[test]
+    fn what_is_written_to_a_cache_has_prices_of_its_own() {
+        let tariff = Tariff {
+            input: 3_000_000,
+            cached: 300_000,
+            cache_write: 3_750_000,
+            cache_write_1h: 6_000_000,
+            output: 15_000_000,
+        };
+        let usage =
+            |cache_write, cache_write_1h| Usage { cache_write, cache_write_1h, ..usage(1000, 400, 0) };
+        assert_eq!(tariff.cost(&usage(0, 0)), 600 * 3 + 120);
+        assert_eq!(tariff.cost(&usage(200, 0)), 400 * 3 + 120 + 750);
+        assert_eq!(tariff.cost(&usage(200, 100)), 400 * 3 + 120 + 375 + 600);
+        // More than there was is all that there was.
+        assert_eq!(tariff.cost(&usage(u64::MAX, u64::MAX)), 120 + 600 * 6);
+    }
+
     #[test]
     fn money_is_rounded_up_to_a_whole_micro_usd() {
-        let tariff = Tariff { input: 2_500_000, cached: 1_250_000, output: 10_000_000 };
+        let tariff = self::tariff(2_500_000, 1_250_000, 10_000_000);
         let table = [
             (usage(0, 0, 0), 0),
             (usage(1, 0, 0), 3),
@@ -123,7 +160,7 @@ mod tests {
         for (usage, micro) in table {
             assert_eq!(tariff.cost(&usage), micro, "{usage:?}");
         }
-        let cheap = Tariff { input: 1, cached: 0, output: 0 };
+        let cheap = self::tariff(1, 0, 0);
         assert_eq!((cheap.cost(&usage(1, 0, 0)), cheap.cost(&usage(1, 1, 0))), (1, 0));
     }
 
@@ -131,10 +168,10 @@ mod tests {
     fn the_dearest_price_is_that_of_each_kind_of_token() {
         let price = |model: &str, input, cached, output| Price {
             model: model.to_owned(),
-            tariff: Tariff { input, cached, output },
+            tariff: tariff(input, cached, output),
         };
         let prices = [price("a", 5, 1, 7), price("b", 2, 2, 9), price("c", 3, 0, 8)];
-        assert_eq!(dearest(&prices), Tariff { input: 5, cached: 2, output: 9 });
+        assert_eq!(dearest(&prices), tariff(5, 2, 9));
         assert_eq!(of(&prices, "b"), Some(prices[1].tariff));
         assert_eq!((of(&prices, "B"), of(&prices, ""), of(&prices, "x/b")), (None, None, None));
         let usage = usage(1_000_000, 500_000, 1_000_000);

@@ -66,8 +66,11 @@ const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"]
 const BLOCK: Fields =
     Fields { known: &["strategy", "when", "limits", "dataExtraction"], later: &[], ignored: &[] };
 const STRATEGIES: &[(&str, Strategy)] = &[("atomic", Strategy::Atomic), ("merge", Strategy::Merge)];
-const PRICE: Fields =
-    Fields { known: &["model", "input", "cachedInput", "output"], later: &[], ignored: &[] };
+const PRICE: Fields = Fields {
+    known: &["model", "input", "cachedInput", "cacheWrite", "cacheWrite1h", "output"],
+    later: &[],
+    ignored: &[],
+};
 const ON_EXCEEDED: Fields = Fields { known: &["status", "headers", "body"], later: &[], ignored: &[] };
 /// What to do about a policy that needs request bodies.
 const BUFFER: &str = "the filter's configuration must say `requestBody: {\"access\": \"Buffer\"}`";
@@ -260,9 +263,14 @@ fn price(node: Node<'_>) -> Result<Price, Reported> {
     }
     let input = price.required("input").and_then(|node| money(&node));
     let cached = price.optional("cachedInput").map(|node| money(&node)).transpose();
+    let cache_write = price.optional("cacheWrite").map(|node| money(&node)).transpose();
+    let cache_write_1h = price.optional("cacheWrite1h").map(|node| money(&node)).transpose();
     let output = price.required("output").and_then(|node| money(&node));
     let (input, cached) = (input?, cached?);
-    let tariff = Tariff { input, cached: cached.unwrap_or(input), output: output? };
+    let cache_write = cache_write?.unwrap_or(input);
+    let cache_write_1h = cache_write_1h?.unwrap_or(cache_write);
+    let cached = cached.unwrap_or(input);
+    let tariff = Tariff { input, cached, cache_write, cache_write_1h, output: output? };
     Ok(Price { model: model?.0.to_owned(), tariff })
 }
 

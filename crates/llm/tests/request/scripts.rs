@@ -1,0 +1,28 @@
+//! What texts in twelve languages are estimated at, beside what real tokenizers count (`scripts.json`: OpenAI's o200k and
+//! its older cl100k, as js-tiktoken 1.0.21 counts them).
+
+use crate::read;
+use serde::Deserialize;
+use serde_json::json;
+
+#[derive(Deserialize)]
+struct Sample {
+    language: String,
+    o200k: u64,
+    cl100k: u64,
+    text: String,
+}
+
+#[test]
+fn an_estimate_is_near_what_tokenizers_count_in_any_script() {
+    let samples: Vec<Sample> = serde_json::from_str(include_str!("scripts.json")).unwrap();
+    assert!(samples.len() >= 10);
+    for Sample { language, o200k, cl100k, text } in samples {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": text}]});
+        let estimate = read("/v1/chat/completions", body.to_string()).input;
+        let (least, most) = (o200k.min(cl100k), o200k.max(cl100k));
+        let bounds = (least * 9 / 10).min(most / 2)..=(least * 5 / 3).min(most * 5 / 4);
+        println!("{language}: {estimate}, {o200k} and {cl100k} counted");
+        assert!(bounds.contains(&estimate), "{language}: {estimate}, {o200k} and {cl100k} counted");
+    }
+}
