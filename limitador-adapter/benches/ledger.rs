@@ -12,7 +12,7 @@ mod ledger {
     pub mod redis;
 }
 
-use limitador_adapter::ledger::{Charge, Hold, Key, Take};
+use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key};
 use policy::model::{Unit, Window};
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
@@ -34,7 +34,7 @@ fn holds(user: usize, limits: usize) -> Vec<Hold> {
         let key =
             Key { limit, unit: Unit::Tokens, window: Window::Fixed(HOUR), counters: Arc::clone(&counters) };
         let key = Arc::new(key);
-        Hold { key, amount: 500, max: u64::MAX, ttl: HOUR / 4, take: Take::Hold, enforced: true }
+        Hold { key, amount: 500, max: u64::MAX, ttl: HOUR / 4, charge_at: ChargeAt::Commit, enforced: true }
     };
     IN_FORCE[..limits].iter().map(hold).collect()
 }

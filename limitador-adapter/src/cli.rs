@@ -3,7 +3,7 @@
 use crate::kubernetes::crd::Group;
 use crate::ledger::memory::budget;
 use crate::ledger::redis::secret::without;
-use crate::ledger::redis::url::{Place, PlaceError};
+use crate::ledger::redis::url::{RedisUrl, RedisUrlError};
 use crate::ledger::shares::Capacity;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -27,18 +27,18 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve policies, holds and charges.
-    Serve(Box<Serve>),
+    Serve(Box<ServeArgs>),
     /// Tell every mistake in policies, without serving them.
-    Check(Check),
+    Check(CheckArgs),
     /// Say which limits match a request and why the others do not, what is held and what is charged.
-    Explain(Explain),
+    Explain(ExplainArgs),
     /// Print the CustomResourceDefinition of policies, as YAML.
-    Crd(Crd),
+    Crd(CrdArgs),
 }
 
 /// Which definition to print.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Crd {
+pub struct CrdArgs {
     /// The API group of the policies.
     #[arg(long, value_enum, default_value_t)]
     pub group: Group,
@@ -46,7 +46,7 @@ pub struct Crd {
 
 /// How to serve.
 #[derive(Clone, Debug, Args)]
-pub struct Serve {
+pub struct ServeArgs {
     /// Files (YAML, several documents allowed, or JSON) or folders of them; watched for changes.
     #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required_unless_present = "kubernetes",
         conflicts_with = "kubernetes", value_delimiter = ',')]
@@ -107,7 +107,7 @@ pub struct Serve {
     pub worker_grace: Duration,
 }
 
-impl Serve {
+impl ServeArgs {
     /// How much room for counters was asked for.
     pub fn capacity(&self) -> Option<Capacity> {
         let counters = self.max_counters.map(Capacity::from);
@@ -125,7 +125,7 @@ const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
 /// What to check.
 #[derive(Clone, Debug, Args)]
-pub struct Check {
+pub struct CheckArgs {
     /// Files or folders.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
@@ -133,7 +133,7 @@ pub struct Check {
 
 /// What to explain.
 #[derive(Clone, Debug, Args)]
-pub struct Explain {
+pub struct ExplainArgs {
     /// Files or folders.
     #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required = true, value_delimiter = ',')]
     pub policies: Vec<PathBuf>,
@@ -161,7 +161,7 @@ pub enum Storage {
     /// In this process.
     Memory,
     /// In a Redis, which several adapters may share.
-    Redis(Place),
+    Redis(RedisUrl),
 }
 
 /// What is wrong with a storage. Nothing of it is repeated: it may hold a password.
@@ -172,7 +172,7 @@ pub enum StorageError {
     Unknown,
     /// A Redis that is not named right.
     #[error("{0}")]
-    Redis(PlaceError),
+    Redis(RedisUrlError),
 }
 
 impl FromStr for Storage {

@@ -3,9 +3,9 @@
 use anyhow::Context;
 use limitador_adapter::cli::{self, Cli, Command};
 use limitador_adapter::explain::explain;
-use limitador_adapter::explain::input::Question;
+use limitador_adapter::explain::input::ExplainInput;
 use limitador_adapter::kubernetes::crd;
-use limitador_adapter::policies::collection::Entry;
+use limitador_adapter::policies::collection::PolicyReport;
 use limitador_adapter::policies::sources::Sources;
 use limitador_adapter::policies::yaml;
 use limitador_adapter::serve::Serving;
@@ -24,17 +24,17 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<ExitCode> {
     match Cli::read().command {
         Command::Serve(config) => serve(&config),
-        Command::Check(cli::Check { paths }) => {
+        Command::Check(cli::CheckArgs { paths }) => {
             let collected = Sources::open(&paths)?.collection.collect();
             let mistakes = collected.mistakes();
             mistakes.iter().for_each(|mistake| println!("{mistake}"));
-            let warnings = collected.entries.iter().flat_map(Entry::warnings);
+            let warnings = collected.entries.iter().flat_map(PolicyReport::warnings);
             warnings.for_each(|warning| eprintln!("warning: {warning}"));
             eprintln!("{} good, {} mistakes", collected.policies.len(), mistakes.len());
             Ok(if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Explain(asked) => explained(&asked),
-        Command::Crd(cli::Crd { group }) => {
+        Command::Crd(cli::CrdArgs { group }) => {
             print!("{}", yaml::render(&crd::definition(group)?)?);
             Ok(ExitCode::SUCCESS)
         }
@@ -42,8 +42,8 @@ fn run() -> anyhow::Result<ExitCode> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn explained(asked: &cli::Explain) -> anyhow::Result<ExitCode> {
-    let question = Question::read(asked)?;
+async fn explained(asked: &cli::ExplainArgs) -> anyhow::Result<ExitCode> {
+    let question = ExplainInput::read(asked)?;
     for mistake in question.collected.mistakes() {
         eprintln!("{mistake}");
     }
@@ -52,7 +52,7 @@ async fn explained(asked: &cli::Explain) -> anyhow::Result<ExitCode> {
 }
 
 #[tokio::main]
-async fn serve(config: &cli::Serve) -> anyhow::Result<ExitCode> {
+async fn serve(config: &cli::ServeArgs) -> anyhow::Result<ExitCode> {
     let level =
         EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn,limitador_adapter=info"));
     let colours = std::io::stderr().is_terminal();

@@ -1,7 +1,7 @@
 //! What the adapter counts, for Prometheus. The only file that names the exporter. No global recorder: several
 //! adapters in one process keep their own counts.
 
-use crate::ledger::Size;
+use crate::ledger::LedgerSize;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -46,7 +46,7 @@ const DESCRIPTIONS: [(&str, &str); 24] = [
 ];
 
 /// All of the adapter's counts.
-pub struct Metrics {
+pub struct AdapterMetrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     /// Reserve: held.
@@ -87,7 +87,7 @@ pub struct Metrics {
     pub invalid: Gauge,
 }
 
-impl Metrics {
+impl AdapterMetrics {
     /// All zero.
     pub fn new() -> Result<Self, BuildError> {
         let latency = Matcher::Full("weir_grpc_seconds".to_owned());
@@ -167,7 +167,7 @@ impl Metrics {
     }
 
     /// The exposition, with the ledger's size as it is now.
-    pub fn render(&self, size: Size, is_full: bool) -> String {
+    pub fn render(&self, size: LedgerSize, is_full: bool) -> String {
         for (name, value) in [
             ("weir_holds", size.holds),
             ("weir_reservations", size.reservations),

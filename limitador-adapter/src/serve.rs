@@ -1,18 +1,18 @@
 //! Everything that serves, started and drained together.
 
-use crate::admin::access::Access;
+use crate::admin::access::ApiAccess;
 use crate::admin::http::Pages;
 use crate::admin::module::Module;
-use crate::cli::{Serve, Storage};
+use crate::cli::{ServeArgs, Storage};
 use crate::grpc::workers::Workers;
 use crate::grpc::{server, tls};
-use crate::kubernetes::source::Cluster;
+use crate::kubernetes::source::ClusterSource;
 use crate::ledger::Ledger;
 use crate::ledger::memory::{MemoryLedger, budget};
 use crate::ledger::moment::Moment;
 use crate::ledger::redis::RedisLedger;
 use crate::ledger::shares::Capacity;
-use crate::metrics::Metrics;
+use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
 use crate::policies::publish::Publish;
 use crate::policies::sources::{Missing, Sources};
@@ -74,11 +74,11 @@ pub enum ServeError {
 
 impl Serving {
     /// Starts everything.
-    pub async fn start(config: &Serve) -> Result<Self, ServeError> {
-        let tls = tls_files(config).map(tls::Files::open).transpose().map_err(ServeError::Tls)?;
+    pub async fn start(config: &ServeArgs) -> Result<Self, ServeError> {
+        let tls = tls_files(config).map(tls::TlsFiles::open).transpose().map_err(ServeError::Tls)?;
         let module = config.wasm.as_deref().map(Module::read).transpose().map_err(ServeError::Module)?;
-        let policies = Policies::open(config).await?;
-        let metrics = Metrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
+        let policies = PolicyOrigin::open(config).await?;
+        let metrics = AdapterMetrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
         let metrics = Arc::new(metrics);
         let ledger = ledger(config)?;
         let (publish, in_force) = watch::channel(Arc::default());
@@ -99,7 +99,7 @@ impl Serving {
             drain: draining.clone(),
             known: are_known.clone(),
             module,
-            access: Access::new(http, config.admin_token_file.clone()),
+            access: ApiAccess::new(http, config.admin_token_file.clone()),
         };
         pages.access.log();
         let mut servers = JoinSet::new();
@@ -138,16 +138,16 @@ impl Serving {
 }
 
 /// Where policies come from.
-enum Policies {
+enum PolicyOrigin {
     Files(Sources, Vec<PathBuf>),
-    Cluster(Cluster),
+    Cluster(ClusterSource),
 }
 
-impl Policies {
+impl PolicyOrigin {
     /// As the command line says.
-    async fn open(config: &Serve) -> Result<Self, ServeError> {
+    async fn open(config: &ServeArgs) -> Result<Self, ServeError> {
         if config.kubernetes {
-            let cluster = Cluster::connect(!config.ignore_kuadrant).await;
+            let cluster = ClusterSource::connect(!config.ignore_kuadrant).await;
             return cluster.map(Self::Cluster).map_err(ServeError::Kubernetes);
         }
         let sources = Sources::open(&config.policies).map_err(ServeError::Policies)?;
@@ -180,13 +180,13 @@ impl Policies {
 }
 
 /// `None`: no TLS.
-fn tls_files(config: &Serve) -> Option<tls::Files> {
+fn tls_files(config: &ServeArgs) -> Option<tls::TlsFiles> {
     let (certificate, key) = (config.tls_cert.clone()?, config.tls_key.clone()?);
-    Some(tls::Files { certificate, key, clients: config.tls_client_ca.clone() })
+    Some(tls::TlsFiles { certificate, key, clients: config.tls_client_ca.clone() })
 }
 
 /// What counts. A Redis need not be there yet: until it is, calls fail and `/readyz` says so.
-fn ledger(config: &Serve) -> Result<Arc<dyn Ledger>, ServeError> {
+fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
     let storage = config.storage.as_ref().map_err(|error| ServeError::Storage(error.to_string()))?;
     Ok(match storage {
         Storage::Memory => {
@@ -219,7 +219,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeE
 }
 
 /// Forgets what is over, for ever.
-async fn sweep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) {
+async fn sweep(ledger: Arc<dyn Ledger>, metrics: Arc<AdapterMetrics>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

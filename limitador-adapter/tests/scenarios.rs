@@ -19,9 +19,9 @@ use limitador_adapter::ledger::Ledger;
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::redis::RedisLedger;
-use limitador_adapter::metrics::Metrics;
+use limitador_adapter::metrics::AdapterMetrics;
 use limitador_adapter::policies::collection::Collection;
-use limitador_adapter::policies::snapshot::InForce;
+use limitador_adapter::policies::snapshot::PolicySnapshot;
 use llm::response::ResponseHead;
 use policy::model::{FailureMode, Policy};
 use policy::plan::BodyAccess;
@@ -47,7 +47,7 @@ fn main() {
         let on_redis = move || -> Arc<dyn Ledger> {
             let place = redis.url(database).parse().unwrap();
             let ledger = RedisLedger::new(place, Some(10_000_usize.into())).unwrap();
-            Arc::new(ledger.with_the_callers_time().with_patience(10 * wait::DEADLINE))
+            Arc::new(ledger.with_the_callers_time().with_timeout(10 * wait::DEADLINE))
         };
         trials.push(Trial::test(format!("redis/{name}"), move || play(Story::read(&own), on_redis)));
     }
@@ -72,8 +72,8 @@ struct Native {
     runtime: Runtime,
     ledger: Arc<dyn Ledger>,
     limiter: Limiter,
-    in_force: watch::Sender<Arc<InForce>>,
-    metrics: Arc<Metrics>,
+    in_force: watch::Sender<Arc<PolicySnapshot>>,
+    metrics: Arc<AdapterMetrics>,
     plan: FilterPlan,
     outbox: Outbox,
     begun: Moment,
@@ -100,8 +100,8 @@ impl Native {
         let access = story.reads_bodies.map_or(BodyAccess::None, BodyAccess::Buffer);
         let mut begun = Moment::now();
         begun.unix = story.begins.map_or(begun.unix, Date::since_1970);
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let (in_force, known) = watch::channel(Arc::new(InForce::default()));
+        let metrics = Arc::new(AdapterMetrics::new().unwrap());
+        let (in_force, known) = watch::channel(Arc::new(PolicySnapshot::default()));
         let limiter = Limiter::new(Arc::clone(&ledger), known, Arc::clone(&metrics));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (plan, outbox) = (FilterPlan::Nothing(FailureMode::Allow), Outbox::new(1 << 20));
@@ -266,7 +266,7 @@ impl Player for Native {
         assert!(mistakes.is_empty(), "{mistakes:#?}");
         let read: Vec<_> = collected.policies.iter().map(|good| Policy::clone(&good.policy)).collect();
         self.plan = FilterPlan::Plan(Arc::new(Plan::new(read).with_body(self.access)));
-        self.in_force.send_replace(Arc::new(InForce::new(collected, &self.metrics)));
+        self.in_force.send_replace(Arc::new(PolicySnapshot::new(collected, &self.metrics)));
     }
 
     fn open(&mut self, request: &Request, claims: Option<&Value>) -> Result<Open, Seen> {
@@ -331,7 +331,7 @@ impl Player for Native {
         self.tell();
         let in_force = Arc::clone(&self.in_force.borrow());
         let readings = self.runtime.block_on(self.ledger.readings(self.now)).unwrap();
-        let bucket = |reading: limitador_adapter::ledger::Reading| {
+        let bucket = |reading: limitador_adapter::ledger::CounterReading| {
             let (key, limit) = (&reading.key, in_force.limit(&reading.key.limit)?);
             let counters: serde_json::Map<_, _> =
                 key.counters.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();

@@ -68,7 +68,7 @@ const LARGEST_BODY: u64 = 64 << 20;
 
 /// The least that is of use, and the most that leaves room below the 1 GiB at which Envoy ends a VM.
 const LEAST_MEMORY: usize = 16 << 20;
-const MOST_MEMORY: usize = 768 << 20;
+const MAX_MEMORY: usize = 768 << 20;
 /// A request's body is read in several copies: see `exchange::request_body`.
 const MEMORY_PER_BODY: usize = 8;
 
@@ -204,9 +204,9 @@ fn memory(node: Node<'_>, least: usize) -> Result<Option<usize>, Reported> {
     let memory = node.object(&MEMORY)?;
     let bytes = |node: Node<'_>| {
         let beyond =
-            format!("must be from {least}, eight times `requestBody.maxBytes` or 16 MiB, to {MOST_MEMORY}");
+            format!("must be from {least}, eight times `requestBody.maxBytes` or 16 MiB, to {MAX_MEMORY}");
         let bytes = usize::try_from(node.whole_number()?).ok();
-        bytes.filter(|bytes| (least..=MOST_MEMORY).contains(bytes)).ok_or_else(|| node.refuse(beyond))
+        bytes.filter(|bytes| (least..=MAX_MEMORY).contains(bytes)).ok_or_else(|| node.refuse(beyond))
     };
     memory.optional("maxBytes").map(bytes).transpose()
 }

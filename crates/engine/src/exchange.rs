@@ -19,7 +19,7 @@ use llm::request::{ChunkEdit, Condition, UsageChunkFilter};
 use llm::response::ResponseHead;
 use policy::model::FailureMode;
 use policy::plan::{Doubt, Failure, Hold, Plan, Round};
-use protocol::call::{CallFailure, LONGEST_CALL, MOST_DESCRIPTORS};
+use protocol::call::{CallFailure, LONGEST_CALL, MAX_DESCRIPTORS};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use request_body::ReadBody;
@@ -315,7 +315,7 @@ impl Exchange {
         effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
         let doubts = [judgement.doubts.as_slice(), &body_in_doubt(&judgement.holds, &facts)].concat();
         effects.extend(doubts.iter().map(|doubt| Effect::Count(Count::in_doubt(doubt))));
-        if let Some(hold) = judgement.holds.get(MOST_DESCRIPTORS) {
+        if let Some(hold) = judgement.holds.get(MAX_DESCRIPTORS) {
             // The adapter would not take the call, and then nothing of it would be counted.
             effects.extend(refused_unasked(&hold.rate.policy, &facts));
         } else if let Some(failure) =

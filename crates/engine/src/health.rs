@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 /// Models that are remembered. A client can name any number of them.
-const MOST_MODELS: usize = 256;
+const MAX_MODELS: usize = 256;
 /// A minute, second by second.
 const SECONDS: u64 = 60;
 
@@ -25,7 +25,7 @@ impl Health {
     pub fn failed(&mut self, model: &str, now_ms: u64) {
         let second = now_ms / 1000;
         self.forget(second);
-        if !self.models.contains_key(model) && self.models.len() >= MOST_MODELS {
+        if !self.models.contains_key(model) && self.models.len() >= MAX_MODELS {
             let last = |model: &Model| model.failures.last_key_value().map(|(second, _)| *second);
             let longest_ago = self.models.iter().min_by_key(|(_, model)| last(model));
             if let Some(name) = longest_ago.map(|(name, _)| name.clone()) {
@@ -85,7 +85,7 @@ mod tests {
         }
         health.failed("now", 2_500);
         let counts = health.counts(2_500);
-        assert_eq!((counts.len(), counts.get("now")), (MOST_MODELS, Some(&1)));
+        assert_eq!((counts.len(), counts.get("now")), (MAX_MODELS, Some(&1)));
         assert!(!counts.contains_key("model-0000"));
     }
 

@@ -50,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const BUDGET: usize = 8 << 20;
-const MOST_BODY: usize = 1 << 20;
+const MAX_BODY: usize = 1 << 20;
 
 fn plan() -> InForce {
     let document = json!({
@@ -72,7 +72,7 @@ fn plan() -> InForce {
         },
     });
     let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
-    InForce::Plan(Arc::new(plan.with_body(BodyAccess::Buffer(MOST_BODY))))
+    InForce::Plan(Arc::new(plan.with_body(BodyAccess::Buffer(MAX_BODY))))
 }
 
 /// `{"a":[{"":0},...]}` of about this many bytes, and more.

@@ -11,7 +11,7 @@ pub const DOMAIN: &str = "weir";
 
 /// The most descriptors that one call may have: far more than a sane plan asks for, and few enough for the ledger's
 /// lock. A request that needs more is refused, whatever its policies' failure mode.
-pub const MOST_DESCRIPTORS: usize = 4096;
+pub const MAX_DESCRIPTORS: usize = 4096;
 
 /// The most bytes that one call may have: gRPC servers take 4 MB, and a commit may carry others.
 pub const LONGEST_CALL: usize = 1 << 20;

@@ -22,7 +22,7 @@ const OF_PROXIES: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip
 
 /// Who may call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum ApiAccess {
     /// Whoever is on this machine.
     Local,
     /// Whoever has the token in this file. It is read for each call, so a new token counts at once.
@@ -44,7 +44,7 @@ enum Refusal {
     WrongToken,
 }
 
-impl Access {
+impl ApiAccess {
     /// For an HTTP port on this address, with the token in this file, if one is configured.
     pub fn new(listen: SocketAddr, token_file: Option<PathBuf>) -> Self {
         let local = listen.ip().to_canonical().is_loopback();
@@ -121,7 +121,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Lets a call through, or answers it.
-pub async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+pub async fn guard(State(access): State<ApiAccess>, request: Request, next: Next) -> Response {
     match access.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -180,18 +180,18 @@ mod tests {
 
     #[test]
     fn the_address_of_the_port_decides() {
-        let at = |address: &str| Access::new(address.parse().unwrap(), None);
+        let at = |address: &str| ApiAccess::new(address.parse().unwrap(), None);
         for address in ["127.0.0.1:8080", "127.8.8.8:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
-            assert_eq!(at(address), Access::Local, "{address}");
+            assert_eq!(at(address), ApiAccess::Local, "{address}");
         }
         for address in
             ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:8080", "[2001:db8::1]:8080", "[::ffff:0.0.0.0]:1"]
         {
-            assert_eq!(at(address), Access::Closed, "{address}");
+            assert_eq!(at(address), ApiAccess::Closed, "{address}");
         }
         let file = PathBuf::from("token");
-        let with_token = Access::new(([127, 0, 0, 1], 8080).into(), Some(file.clone()));
-        assert_eq!(with_token, Access::Token(Arc::new(file)));
+        let with_token = ApiAccess::new(([127, 0, 0, 1], 8080).into(), Some(file.clone()));
+        assert_eq!(with_token, ApiAccess::Token(Arc::new(file)));
     }
 
     #[test]

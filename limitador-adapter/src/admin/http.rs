@@ -1,12 +1,12 @@
 //! The HTTP side, for people and probes.
 
-use crate::admin::access::{Access, guard};
+use crate::admin::access::{ApiAccess, guard};
 use crate::admin::module::Module;
 use crate::ledger::moment::Moment;
-use crate::ledger::{Ledger, Reading, Unavailable};
-use crate::metrics::Metrics;
-use crate::policies::collection::Entry;
-use crate::policies::snapshot::InForce;
+use crate::ledger::{CounterReading, Ledger, Unavailable};
+use crate::metrics::AdapterMetrics;
+use crate::policies::collection::PolicyReport;
+use crate::policies::snapshot::PolicySnapshot;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -26,9 +26,9 @@ pub struct Pages {
     /// Holds and charges.
     pub ledger: Arc<dyn Ledger>,
     /// The policies.
-    pub in_force: watch::Receiver<Arc<InForce>>,
+    pub in_force: watch::Receiver<Arc<PolicySnapshot>>,
     /// The counts.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<AdapterMetrics>,
     /// Whether the process is about to end.
     pub drain: watch::Receiver<bool>,
     /// Whether the policies are known.
@@ -36,7 +36,7 @@ pub struct Pages {
     /// The filter's module, if it is served.
     pub module: Option<Module>,
     /// Who may call `/api/*`.
-    pub access: Access,
+    pub access: ApiAccess,
 }
 
 impl Pages {
@@ -149,8 +149,8 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl CounterView {
-    fn new(reading: &Reading, in_force: &InForce, now: Moment) -> Self {
-        let Reading { key, used, held, reset } = reading;
+    fn new(reading: &CounterReading, in_force: &PolicySnapshot, now: Moment) -> Self {
+        let CounterReading { key, used, held, reset } = reading;
         let max = in_force.maximum(key);
         let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
         Self {
@@ -208,7 +208,7 @@ struct PolicyView<'a> {
 }
 
 impl<'a> PolicyView<'a> {
-    fn new(entry: &'a Entry) -> Self {
+    fn new(entry: &'a PolicyReport) -> Self {
         Self {
             policy: entry.policy.as_deref(),
             file: entry.file.display().to_string(),

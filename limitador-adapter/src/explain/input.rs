@@ -1,8 +1,8 @@
 //! What `explain` is asked about: files → policies, messages and the facts of the request.
 
-use crate::cli::Explain;
+use crate::cli::ExplainArgs;
 use crate::explain::message::Message;
-use crate::policies::collection::Collected;
+use crate::policies::collection::CollectedPolicies;
 use crate::policies::sources::Sources;
 use expression::facts::{Facts, Need};
 use expression::identity;
@@ -14,9 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What is asked about.
 #[derive(Debug, Default)]
-pub struct Question {
+pub struct ExplainInput {
     /// The policies.
-    pub collected: Collected,
+    pub collected: CollectedPolicies,
     /// The request.
     pub request: Message,
     /// Its response, if what it is charged is asked for.
@@ -34,9 +34,9 @@ pub struct Question {
 #[error("{0}")]
 pub struct Unexplained(pub String);
 
-impl Question {
+impl ExplainInput {
     /// Reads the files that the command line names.
-    pub fn read(asked: &Explain) -> Result<Self, Unexplained> {
+    pub fn read(asked: &ExplainArgs) -> Result<Self, Unexplained> {
         let unexplained = |path: &Path, told: String| Unexplained(format!("{}: {told}", path.display()));
         let read = |path: &Path| fs::read(path).map_err(|error| unexplained(path, error.to_string()));
         let parsed = |path: &Path, parse: fn(&[u8]) -> Result<Message, String>| {

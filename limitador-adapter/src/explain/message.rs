@@ -1,6 +1,6 @@
 //! Raw HTTP messages, as people keep them in files: written by hand, or by `curl -i`.
 
-const MOST_HEADERS: usize = 256;
+const MAX_HEADERS: usize = 256;
 
 /// A request or a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Message {
 impl Message {
     /// A request: `POST /v1/chat/completions HTTP/1.1`, headers, an empty line, the body.
     pub fn request(bytes: &[u8]) -> Result<Self, String> {
-        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Request::new(&mut headers);
         let text = with_end_of_headers(bytes);
         let start = complete(parsed.parse(&text))?;
@@ -35,7 +35,7 @@ impl Message {
 
     /// A response: `HTTP/1.1 200 OK` (or HTTP/2, as curl writes it), headers, an empty line, the body.
     pub fn response(bytes: &[u8]) -> Result<Self, String> {
-        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
         let text = with_end_of_headers(bytes);
         // Only the version differs as far as anything here goes.

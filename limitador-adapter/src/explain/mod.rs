@@ -4,13 +4,13 @@
 pub mod input;
 pub mod message;
 
-use crate::explain::input::{Question, Unexplained};
+use crate::explain::input::{ExplainInput, Unexplained};
 use crate::grpc::limiter::Limiter;
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::moment::Moment;
-use crate::metrics::Metrics;
-use crate::policies::collection::Collected;
-use crate::policies::snapshot::InForce;
+use crate::metrics::AdapterMetrics;
+use crate::policies::collection::CollectedPolicies;
+use crate::policies::snapshot::PolicySnapshot;
 use engine::count::{Count, UsageSource};
 use engine::exchange::{self, Effect, Event, Exchange, InForce as Plans, ReservationId};
 use engine::outbox::{Outbox, Route};
@@ -29,7 +29,7 @@ use tokio::sync::watch;
 const MAX_BODY: usize = 16 << 20;
 
 /// The answer, for people.
-pub async fn explain(question: Question) -> Result<String, Unexplained> {
+pub async fn explain(question: ExplainInput) -> Result<String, Unexplained> {
     let policies: Vec<Policy> =
         question.collected.policies.iter().map(|good| (*good.policy).clone()).collect();
     let reads_bodies = question.reads_bodies || policies.iter().any(|policy| !policy.needs_body.is_empty());
@@ -218,9 +218,9 @@ fn per(window: Window) -> String {
 }
 
 /// What an adapter with these policies, just started, would answer.
-async fn reserve(collected: Collected, call: &[u8]) -> Result<ReserveResponse, Unexplained> {
-    let metrics = Metrics::new().map_err(|error| Unexplained(error.to_string()))?;
-    let (_publish, in_force) = watch::channel(Arc::new(InForce::new(collected, &metrics)));
+async fn reserve(collected: CollectedPolicies, call: &[u8]) -> Result<ReserveResponse, Unexplained> {
+    let metrics = AdapterMetrics::new().map_err(|error| Unexplained(error.to_string()))?;
+    let (_publish, in_force) = watch::channel(Arc::new(PolicySnapshot::new(collected, &metrics)));
     let now = Moment::now();
     let ledger = Arc::new(MemoryLedger::new(usize::MAX, now));
     let limiter = Limiter::new(ledger, in_force, Arc::new(metrics));

@@ -1,7 +1,7 @@
 //! Descriptors, as they come over the wire → rates in force and the buckets they mean.
 
-use crate::ledger::{Key, Outcome, Status};
-use crate::policies::snapshot::{InForce, KnownLimit, KnownRate};
+use crate::ledger::{Key, LedgerOutcome, Status};
+use crate::policies::snapshot::{KnownLimit, KnownRate, PolicySnapshot};
 use metrics::Counter;
 use policy::model::Unit;
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
@@ -30,7 +30,7 @@ pub struct Named<'a> {
 
 impl<'a> Named<'a> {
     /// `None`: there is no such limit or rate in force.
-    pub fn find(descriptor: RateLimitDescriptor, in_force: &'a InForce) -> Option<Self> {
+    pub fn find(descriptor: RateLimitDescriptor, in_force: &'a PolicySnapshot) -> Option<Self> {
         let amount = descriptor.hits_addend;
         let ttl = (descriptor.ttl_ms > 0).then(|| Duration::from_millis(descriptor.ttl_ms));
         let (max, unenforced) = (descriptor.max, descriptor.unenforced);
@@ -93,15 +93,15 @@ impl<'a> Named<'a> {
 }
 
 /// A call's descriptors, found or not.
-pub struct Call<'a> {
+pub struct FoundDescriptors<'a> {
     /// In the order of the call; `None`: unknown.
     pub descriptors: Vec<Option<Named<'a>>>,
     ranges: Vec<Range<usize>>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> FoundDescriptors<'a> {
     /// Looks all of them up.
-    pub fn find(descriptors: Vec<RateLimitDescriptor>, in_force: &'a InForce) -> Self {
+    pub fn find(descriptors: Vec<RateLimitDescriptor>, in_force: &'a PolicySnapshot) -> Self {
         let find = |descriptor| Named::find(descriptor, in_force);
         let descriptors: Vec<_> = descriptors.into_iter().map(find).collect();
         let mut end = 0;
@@ -126,7 +126,7 @@ impl<'a> Call<'a> {
     }
 
     /// The strictest rate's status for each descriptor; `None` for unknown ones.
-    pub fn statuses(&self, outcome: &Outcome) -> Vec<Option<(&'a KnownRate, Status)>> {
+    pub fn statuses(&self, outcome: &LedgerOutcome) -> Vec<Option<(&'a KnownRate, Status)>> {
         let strictest = |(named, range): (&Option<Named<'a>>, &Range<usize>)| {
             let rates = named.iter().flat_map(|named| named.rates.iter().map(|(rate, _)| *rate));
             let statuses = outcome.statuses.get(range.clone()).unwrap_or_default();
@@ -136,13 +136,13 @@ impl<'a> Call<'a> {
     }
 
     /// Counts the refusals of an outcome, made and left out, once per limit each.
-    pub fn count_refusals(&self, outcome: &Outcome) {
+    pub fn count_refusals(&self, outcome: &LedgerOutcome) {
         self.count_once(outcome, |status| status.limited, |limit| &limit.refused);
         self.count_once(outcome, |status| status.excused, |limit| &limit.excused);
     }
 
     /// Counts that limits had no room for further counters, once per limit.
-    pub fn count_overflows(&self, outcome: &Outcome) {
+    pub fn count_overflows(&self, outcome: &LedgerOutcome) {
         if outcome.statuses.iter().any(|status| status.overflowed) {
             self.count_once(outcome, |status| status.overflowed, |limit| &limit.overflowed);
         }
@@ -150,7 +150,7 @@ impl<'a> Call<'a> {
 
     fn count_once(
         &self,
-        outcome: &Outcome,
+        outcome: &LedgerOutcome,
         concerned: impl Fn(&Status) -> bool,
         counter: impl Fn(&KnownLimit) -> &Counter,
     ) {

@@ -9,10 +9,10 @@
 //!   refused if there was no room for 1. So 0 asks without charging (Envoy's filter before the request), and the
 //!   usage charges (the same filter with `apply_on_stream_done`), and none of it is lost however many end at once.
 
-use crate::grpc::descriptors::{Call, Named};
+use crate::grpc::descriptors::{FoundDescriptors, Named};
 use crate::grpc::limiter::{CallError, Limiter, find};
 use crate::ledger::moment::Moment;
-use crate::ledger::{Hit, Key, Outcome, Status, When};
+use crate::ledger::{Hit, Key, LedgerOutcome, Status, When};
 use crate::policies::snapshot::KnownRate;
 use policy::model::{Period, Unit, Window};
 use prost_types::Duration as WireDuration;
@@ -90,7 +90,7 @@ pub async fn answer(
 }
 
 /// A limit that is not known must not lift those that are, so it decides only when nothing else does.
-fn response(call: &Call<'_>, outcome: &Outcome, refused: bool) -> RateLimitResponse {
+fn response(call: &FoundDescriptors<'_>, outcome: &LedgerOutcome, refused: bool) -> RateLimitResponse {
     let overall_code = match (refused, call.unknown()) {
         (true, _) => Code::OverLimit,
         (false, 0) => Code::Ok,

@@ -1,13 +1,15 @@
 //! What the rate-limit calls mean: messages → the ledger → messages. Both gRPC services stand on it.
 
-use crate::grpc::descriptors::Call;
+use crate::grpc::descriptors::FoundDescriptors;
 use crate::ledger::moment::Moment;
-use crate::ledger::{Charge, Hit, Hold, Ledger, Outcome, Settled, Status, Take, Turn, Unavailable, When};
-use crate::metrics::Metrics;
-use crate::policies::snapshot::InForce;
+use crate::ledger::{
+    Charge, ChargeAt, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Settled, Status, Unavailable, When,
+};
+use crate::metrics::AdapterMetrics;
+use crate::policies::snapshot::PolicySnapshot;
 use futures::stream::{self, StreamExt};
 use policy::model::Unit;
-use protocol::call::MOST_DESCRIPTORS;
+use protocol::call::MAX_DESCRIPTORS;
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{
@@ -23,10 +25,10 @@ const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The most that one call holds where no maximum stops it. Sums of holds end at what a storage can count, and letting go of
 /// one that reached that would free what others hold.
-const MOST_UNENFORCED: u64 = 1 << 40;
+const MAX_UNENFORCED: u64 = 1 << 40;
 
 /// Reservations that one Commit may end.
-const MOST_COMMITS: usize = 4096;
+const MAX_COMMITS: usize = 4096;
 
 /// Of these, as many are under way at once.
 const COMMITS_AT_ONCE: usize = 64;
@@ -37,8 +39,8 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Answers rate-limit calls.
 pub struct Limiter {
     ledger: Arc<dyn Ledger>,
-    in_force: watch::Receiver<Arc<InForce>>,
-    metrics: Arc<Metrics>,
+    in_force: watch::Receiver<Arc<PolicySnapshot>>,
+    metrics: Arc<AdapterMetrics>,
     told: Mutex<Option<Instant>>,
 }
 
@@ -57,8 +59,8 @@ impl Limiter {
     /// For these policies, with this ledger.
     pub fn new(
         ledger: Arc<dyn Ledger>,
-        in_force: watch::Receiver<Arc<InForce>>,
-        metrics: Arc<Metrics>,
+        in_force: watch::Receiver<Arc<PolicySnapshot>>,
+        metrics: Arc<AdapterMetrics>,
     ) -> Self {
         Self { ledger, in_force, metrics, told: Mutex::new(None) }
     }
@@ -87,13 +89,13 @@ impl Limiter {
             amount: match rate.unit {
                 Unit::Requests | Unit::Concurrency => 1,
                 _ => {
-                    let most = if named.unenforced { MOST_UNENFORCED } else { u64::MAX };
+                    let most = if named.unenforced { MAX_UNENFORCED } else { u64::MAX };
                     named.amount.unwrap_or(request.amount).clamp(1, most)
                 }
             },
             max: named.max_of(rate),
             ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
-            take: if rate.unit == Unit::Requests { Take::Charge } else { Take::Hold },
+            charge_at: if rate.unit == Unit::Requests { ChargeAt::Admission } else { ChargeAt::Commit },
             enforced: !named.unenforced,
         });
         let outcome = self.counted(self.ledger.reserve(&id, holds.collect(), now).await)?;
@@ -108,8 +110,8 @@ impl Limiter {
     /// be sent again, which changes nothing for those that were settled all the same.
     pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
         let further = std::mem::take(&mut request.further);
-        if further.len() >= MOST_COMMITS {
-            return Err(CallError::Invalid(format!("a commit ends {MOST_COMMITS} reservations at most")));
+        if further.len() >= MAX_COMMITS {
+            return Err(CallError::Invalid(format!("a commit ends {MAX_COMMITS} reservations at most")));
         }
         let in_force = self.now_in_force();
         let released = self.commit_one(request, &in_force, now).await?;
@@ -129,7 +131,7 @@ impl Limiter {
     async fn commit_one(
         &self,
         request: CommitRequest,
-        in_force: &InForce,
+        in_force: &PolicySnapshot,
         now: Moment,
     ) -> Result<Settled, CallError> {
         let call = find(request.descriptors, in_force)?;
@@ -158,11 +160,11 @@ impl Limiter {
     /// Asks and charges without a hold. `call` is the name it is counted under.
     pub async fn hit<'a>(
         &self,
-        call: &Call<'a>,
+        call: &FoundDescriptors<'a>,
         name: &'static str,
         hits: Vec<Hit>,
         now: Moment,
-    ) -> Result<Outcome, CallError> {
+    ) -> Result<LedgerOutcome, CallError> {
         if call.unknown() > 0 {
             self.tell_unknown(name, call.unknown(), now);
         }
@@ -177,21 +179,21 @@ impl Limiter {
     }
 
     /// The policies as they are now.
-    pub fn now_in_force(&self) -> Arc<InForce> {
+    pub fn now_in_force(&self) -> Arc<PolicySnapshot> {
         Arc::clone(&self.in_force.borrow())
     }
 
     /// What is counted.
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &AdapterMetrics {
         &self.metrics
     }
 
-    fn count_reserve(&self, call: &Call<'_>, outcome: &Outcome) {
-        match (outcome.admitted, outcome.turn) {
+    fn count_reserve(&self, call: &FoundDescriptors<'_>, outcome: &LedgerOutcome) {
+        match (outcome.admitted, outcome.idempotency) {
             (false, _) => &self.metrics.refused,
-            (true, Turn::First) => &self.metrics.admitted,
-            (true, Turn::Repeated) => &self.metrics.repeated,
-            (true, Turn::Late) => &self.metrics.late,
+            (true, Idempotency::First) => &self.metrics.admitted,
+            (true, Idempotency::Repeated) => &self.metrics.repeated,
+            (true, Idempotency::Late) => &self.metrics.late,
         }
         .increment(1);
         call.count_refusals(outcome);
@@ -219,11 +221,14 @@ impl Limiter {
 }
 
 /// Looks a call's descriptors up.
-pub fn find(descriptors: Vec<RateLimitDescriptor>, in_force: &InForce) -> Result<Call<'_>, CallError> {
-    if descriptors.len() > MOST_DESCRIPTORS {
-        return Err(CallError::Invalid(format!("a call names {MOST_DESCRIPTORS} descriptors at most")));
+pub fn find(
+    descriptors: Vec<RateLimitDescriptor>,
+    in_force: &PolicySnapshot,
+) -> Result<FoundDescriptors<'_>, CallError> {
+    if descriptors.len() > MAX_DESCRIPTORS {
+        return Err(CallError::Invalid(format!("a call names {MAX_DESCRIPTORS} descriptors at most")));
     }
-    Ok(Call::find(descriptors, in_force))
+    Ok(FoundDescriptors::find(descriptors, in_force))
 }
 
 fn descriptor_status(status: Option<Status>) -> DescriptorStatus {

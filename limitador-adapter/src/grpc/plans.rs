@@ -1,9 +1,9 @@
 //! The service that hands out plans: a call waits until the plan of its gateway is another than the caller has.
 
 use crate::grpc::services::weir::v1::policy_service_server::PolicyService;
-use crate::metrics::Metrics;
+use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
-use crate::policies::snapshot::{Gateway, InForce};
+use crate::policies::snapshot::{GatewaySelector, PolicySnapshot};
 use prost::Message as _;
 use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use std::sync::Arc;
@@ -16,18 +16,18 @@ const POLL: Duration = Duration::from_secs(30);
 
 /// Plans.
 pub struct Plans {
-    in_force: watch::Receiver<Arc<InForce>>,
+    in_force: watch::Receiver<Arc<PolicySnapshot>>,
     drain: watch::Receiver<bool>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<AdapterMetrics>,
     filters: Arc<Filters>,
 }
 
 impl Plans {
     /// The plans of what is in force. A drain answers everyone who waits.
     pub fn new(
-        in_force: watch::Receiver<Arc<InForce>>,
+        in_force: watch::Receiver<Arc<PolicySnapshot>>,
         drain: watch::Receiver<bool>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<AdapterMetrics>,
         filters: Arc<Filters>,
     ) -> Self {
         Self { in_force, drain, metrics, filters }
@@ -38,12 +38,12 @@ impl Plans {
 impl PolicyService for Plans {
     async fn get_plan(&self, request: Request<GetPlanRequest>) -> Result<Response<GetPlanResponse>, Status> {
         let GetPlanRequest { gateway, version, headers_alone } = request.into_inner();
-        let Some(named) = Gateway::parse(&gateway) else {
+        let Some(named) = GatewaySelector::parse(&gateway) else {
             return Err(Status::invalid_argument(format!(
                 "gateway: {gateway:?} is neither NAMESPACE/NAME nor *"
             )));
         };
-        let asked = if named == Gateway::Any { "*".to_owned() } else { gateway.clone() };
+        let asked = if named == GatewaySelector::Any { "*".to_owned() } else { gateway.clone() };
         self.filters.ask(&asked, headers_alone);
         let gateway = named;
         let (mut in_force, mut drain) = (self.in_force.clone(), self.drain.clone());

@@ -14,7 +14,7 @@ use protocol::wire::kuadrant::service::ratelimit::v1::{
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
-type Answer<T> = Result<Response<T>, Status>;
+type CallResult<T> = Result<Response<T>, Status>;
 
 /// Holds and charges.
 pub struct RateLimits {
@@ -61,7 +61,7 @@ impl RateLimits {
         Ok(answered?)
     }
 
-    async fn ask(&self, ask: Ask, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
+    async fn ask(&self, ask: Ask, request: Request<RateLimitRequest>) -> CallResult<RateLimitResponse> {
         let now = Moment::now();
         let answered = answer(&self.limiter, ask, request.into_inner(), now).await;
         let latency = match ask {
@@ -76,26 +76,26 @@ impl RateLimits {
 
 #[tonic::async_trait]
 impl KuadrantService for RateLimits {
-    async fn check_rate_limit(&self, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
+    async fn check_rate_limit(&self, request: Request<RateLimitRequest>) -> CallResult<RateLimitResponse> {
         self.ask(Ask::Check, request).await
     }
 
-    async fn report(&self, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
+    async fn report(&self, request: Request<RateLimitRequest>) -> CallResult<RateLimitResponse> {
         self.ask(Ask::Report, request).await
     }
 
-    async fn reserve(&self, request: Request<ReserveRequest>) -> Answer<ReserveResponse> {
+    async fn reserve(&self, request: Request<ReserveRequest>) -> CallResult<ReserveResponse> {
         self.reserve_timed(request.into_inner()).await.map(Response::new)
     }
 
-    async fn commit(&self, request: Request<CommitRequest>) -> Answer<CommitResponse> {
+    async fn commit(&self, request: Request<CommitRequest>) -> CallResult<CommitResponse> {
         self.commit_timed(request.into_inner()).await.map(Response::new)
     }
 }
 
 #[tonic::async_trait]
 impl EnvoyService for RateLimits {
-    async fn should_rate_limit(&self, request: Request<RateLimitRequest>) -> Answer<RateLimitResponse> {
+    async fn should_rate_limit(&self, request: Request<RateLimitRequest>) -> CallResult<RateLimitResponse> {
         self.ask(Ask::Should, request).await
     }
 }

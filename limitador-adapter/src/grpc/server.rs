@@ -12,9 +12,9 @@ use super::stream::Reservations;
 use super::tls::{self, TlsAcceptor};
 use super::workers::Workers;
 use crate::ledger::Ledger;
-use crate::metrics::Metrics;
+use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
-use crate::policies::snapshot::InForce;
+use crate::policies::snapshot::PolicySnapshot;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -25,7 +25,7 @@ use tonic::transport::server::TcpIncoming;
 /// A connection whose other side has vanished without a word is known to be dead after these two: the holds of a worker
 /// that died with its machine end within a minute, too.
 const PING_EVERY: Duration = Duration::from_secs(10);
-const PING_PATIENCE: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Streams of one connection: Envoy has one connection per worker, and long polls stay open.
 const STREAMS: u32 = 4096;
@@ -34,9 +34,9 @@ const STREAMS: u32 = 4096;
 pub async fn routes(
     ledger: &Arc<dyn Ledger>,
     workers: &Arc<Workers>,
-    in_force: &watch::Receiver<Arc<InForce>>,
+    in_force: &watch::Receiver<Arc<PolicySnapshot>>,
     draining: &watch::Receiver<bool>,
-    metrics: &Arc<Metrics>,
+    metrics: &Arc<AdapterMetrics>,
     filters: Arc<Filters>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let limiter = Limiter::new(Arc::clone(ledger), in_force.clone(), Arc::clone(metrics));
@@ -85,7 +85,7 @@ pub async fn serve(
     let server = tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_PATIENCE))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_routes(routes);
     match tls {
         Some(tls) => server.serve_with_incoming_shutdown(tls::incoming(listener, tls), drained).await,

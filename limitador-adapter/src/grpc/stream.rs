@@ -52,7 +52,7 @@ impl ReservationService for Reservations {
         // A request that cannot be read, or a caller that is gone, is the end of the stream.
         let requests = requests.into_inner().take_while(|request| ready(request.is_ok()));
         let answers = requests.take_until(Box::pin(over)).filter_map(|request| ready(request.ok()));
-        let mut settled: Option<Settled> = None;
+        let mut settled: Option<CommitsDone> = None;
         // Dropped with the stream.
         let mut presence: Option<Presence> = None;
         let answers = answers
@@ -83,12 +83,12 @@ impl ReservationService for Reservations {
 }
 
 /// Resolves when every commit up to one message of the stream has been carried out.
-type Settled = Shared<oneshot::Receiver<()>>;
+type CommitsDone = Shared<oneshot::Receiver<()>>;
 
 async fn answer(
     limits: &RateLimits,
     request: ReserveAndCommitRequest,
-    before: Option<Settled>,
+    before: Option<CommitsDone>,
     done: Option<oneshot::Sender<()>>,
 ) -> ReserveAndCommitResponse {
     let ReserveAndCommitRequest { number, reserve, commit, .. } = request;

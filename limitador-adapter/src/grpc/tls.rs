@@ -26,7 +26,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Where certificates and keys are.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct TlsFiles {
     /// The server's, and those between it and its authority.
     pub certificate: PathBuf,
     /// The certificate's.
@@ -57,7 +57,7 @@ pub enum Unusable {
     Tls(String),
 }
 
-impl Files {
+impl TlsFiles {
     fn read(&self) -> Result<Contents, Unusable> {
         let file = |path: &PathBuf| std::fs::read(path).map_err(|error| Unusable::File(path.clone(), error));
         Ok(Contents {

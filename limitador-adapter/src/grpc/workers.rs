@@ -3,7 +3,7 @@
 
 use crate::ledger::moment::Moment;
 use crate::ledger::{Ledger, Unavailable, is_worker};
-use crate::metrics::Metrics;
+use crate::metrics::AdapterMetrics;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ impl Workers {
 
     /// Attends all workers, and ends the holds of those that are gone, for ever. An adapter that could not attend its own
     /// for some time, or has just begun, judges nobody: others may have been as blind.
-    pub async fn look_after(self: Arc<Self>, metrics: Arc<Metrics>) {
+    pub async fn look_after(self: Arc<Self>, metrics: Arc<AdapterMetrics>) {
         let mut look = tokio::time::interval((self.grace / OFTEN).max(Duration::from_millis(10)));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut attending_since = None;

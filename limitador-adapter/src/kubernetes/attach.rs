@@ -1,6 +1,6 @@
 //! Which routes are attached to which Gateway, and so what each policy applies to.
 
-use super::objects::{Gateway, Listener, Name, Parent, Route};
+use super::objects::{GatewayObject, HttpRoute, Listener, ObjectName, Parent};
 use protocol::wire::weir::v1;
 use std::collections::BTreeMap;
 
@@ -8,15 +8,19 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub struct Attached<'a> {
     /// Which one.
-    pub name: &'a Name,
+    pub name: &'a ObjectName,
     /// Itself.
-    pub route: &'a Route,
+    pub route: &'a HttpRoute,
     /// By ports; no ports: any.
     pub places: Vec<(Vec<u32>, Vec<String>)>,
 }
 
 /// The routes of a Gateway, the one that wins among equals first.
-pub fn attached<'a>(name: &Name, gateway: &Gateway, routes: &'a BTreeMap<Name, Route>) -> Vec<Attached<'a>> {
+pub fn attached<'a>(
+    name: &ObjectName,
+    gateway: &GatewayObject,
+    routes: &'a BTreeMap<ObjectName, HttpRoute>,
+) -> Vec<Attached<'a>> {
     let mut attached: Vec<_> = routes
         .iter()
         .filter_map(|(route_name, route)| {
@@ -29,10 +33,10 @@ pub fn attached<'a>(name: &Name, gateway: &Gateway, routes: &'a BTreeMap<Name, R
 }
 
 fn places(
-    gateway_name: &Name,
-    gateway: &Gateway,
-    name: &Name,
-    route: &Route,
+    gateway_name: &ObjectName,
+    gateway: &GatewayObject,
+    name: &ObjectName,
+    route: &HttpRoute,
 ) -> Vec<(Vec<u32>, Vec<String>)> {
     let mut found: Vec<(&Listener, Vec<String>)> = Vec::new();
     for parent in route.parents.iter().filter(|parent| parent.is(gateway_name, name)) {
@@ -89,7 +93,7 @@ fn common(listener: &str, route: &[String]) -> Option<Vec<String>> {
 }
 
 impl Parent {
-    fn is(&self, gateway: &Name, route: &Name) -> bool {
+    fn is(&self, gateway: &ObjectName, route: &ObjectName) -> bool {
         let namespace = self.namespace.as_ref().unwrap_or(&route.namespace);
         self.kind.as_deref().is_none_or(|kind| kind == "Gateway")
             && *namespace == gateway.namespace
@@ -98,7 +102,7 @@ impl Parent {
 }
 
 impl Listener {
-    fn takes(&self, parent: &Parent, gateway: &Name, route: &Name) -> bool {
+    fn takes(&self, parent: &Parent, gateway: &ObjectName, route: &ObjectName) -> bool {
         let allowed = match self.allowed_routes.namespaces.from.as_str() {
             // Labels of namespaces are not watched: who may not attach gets no requests anyway.
             "All" | "Selector" => true,
@@ -127,10 +131,10 @@ pub struct Targeted {
 
 /// What the policies of a Gateway's plan apply to.
 pub fn placement(
-    gateway: &Gateway,
+    gateway: &GatewayObject,
     own: &Targeted,
     routes: &[Attached<'_>],
-    of_routes: &BTreeMap<Name, Targeted>,
+    of_routes: &BTreeMap<ObjectName, Targeted>,
 ) -> v1::Placement {
     let mut placement = v1::Placement { everywhere: own.whole.clone(), ..v1::Placement::default() };
     if !own.sections.is_empty() {
@@ -148,7 +152,7 @@ pub fn placement(
     placement
 }
 
-impl Gateway {
+impl GatewayObject {
     fn has_one_port(&self) -> bool {
         let mut ports = self.listeners.iter().map(|listener| listener.port);
         let first = ports.next();
@@ -158,7 +162,7 @@ impl Gateway {
 
 impl Attached<'_> {
     fn rules(&self, targeted: Option<&Targeted>) -> Vec<v1::Rule> {
-        let rule = |rule: &super::objects::Rule| {
+        let rule = |rule: &super::objects::HttpRouteRule| {
             let mut policies = targeted.map(|targeted| targeted.whole.clone()).unwrap_or_default();
             let section = rule.name.as_ref().and_then(|name| targeted?.sections.get(name));
             policies.extend(section.into_iter().flatten());

@@ -1,7 +1,7 @@
 //! What has become of a policy → its status. Pure.
 
 use super::crd::Group;
-use super::objects::{Name, Written};
+use super::objects::{ObjectName, PolicyObject};
 use super::status::{Ancestor, AncestorReference, PolicyStatus};
 use crate::policies::filters::without_bodies;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -13,19 +13,19 @@ use std::collections::BTreeSet;
 pub const CONTROLLER: &str = "weir.dev/limitador-adapter";
 
 /// The most that a status may hold of them.
-const MOST_ANCESTORS: usize = 16;
+const MAX_ANCESTORS: usize = 16;
 /// What a condition's message may hold.
-const MOST_TEXT: usize = 32_768;
+const MAX_TEXT: usize = 32_768;
 
 /// What has become of a policy.
 #[derive(Clone, Debug)]
-pub struct Verdict {
+pub struct PolicyConditions {
     /// As it is written.
-    pub written: Written,
+    pub object: PolicyObject,
     /// Whether it can be used as it is.
     pub acceptance: Acceptance,
     /// The Gateways it applies at.
-    pub gateways: Vec<Name>,
+    pub gateways: Vec<ObjectName>,
     /// Which of its generations is in force, if any is.
     pub enforced_generation: Option<i64>,
     /// Why no request can match, if none can.
@@ -33,7 +33,7 @@ pub struct Verdict {
     /// What of it filters that read no bodies cannot evaluate.
     pub needs_body: Vec<Mistake>,
     /// The Gateways at which others stand in its place on every route, and those others.
-    pub overridden: Vec<(Name, String)>,
+    pub overridden: Vec<(ObjectName, String)>,
 }
 
 /// Whether a policy can be used as it is.
@@ -49,11 +49,11 @@ pub enum Acceptance {
     Conflicted(Group),
 }
 
-impl Verdict {
+impl PolicyConditions {
     /// Nothing is known against it.
-    pub fn new(written: &Written) -> Self {
+    pub fn new(object: &PolicyObject) -> Self {
         Self {
-            written: written.clone(),
+            object: object.clone(),
             acceptance: Acceptance::Accepted,
             gateways: Vec::new(),
             enforced_generation: None,
@@ -73,9 +73,9 @@ impl Verdict {
     /// The status to write; `None`: it is written already. `filters`: the Gateways whose filters follow their plan,
     /// `"*"` for one that follows all, and those [`without_bodies`].
     pub fn status(&self, filters: &BTreeSet<String>, now: &Time) -> Option<PolicyStatus> {
-        let before = PolicyStatus::deserialize(&self.written.status).unwrap_or_default();
-        let generation = self.written.generation;
-        let condition = |kind: &str, (good, reason, message): Told, before: &[Condition]| {
+        let before = PolicyStatus::deserialize(&self.object.status).unwrap_or_default();
+        let generation = self.object.generation;
+        let condition = |kind: &str, (good, reason, message): ConditionState, before: &[Condition]| {
             let status = if good { "True" } else { "False" };
             let same = before.iter().find(|condition| condition.type_ == kind && condition.status == status);
             Condition {
@@ -88,7 +88,7 @@ impl Verdict {
                     .map_or_else(|| now.clone(), |same| same.last_transition_time.clone()),
             }
         };
-        let both = |enforced: Told, before: &[Condition]| {
+        let both = |enforced: ConditionState, before: &[Condition]| {
             vec![condition("Accepted", self.accepted(), before), condition("Enforced", enforced, before)]
         };
         let ours = |ancestor: &&Ancestor| ancestor.controller_name == CONTROLLER;
@@ -102,13 +102,13 @@ impl Verdict {
             let conditions = both(self.enforced(std::slice::from_ref(gateway), filters), known);
             ancestors.push(Ancestor { ancestor_ref, controller_name: CONTROLLER.to_owned(), conditions });
         }
-        ancestors.truncate(MOST_ANCESTORS);
+        ancestors.truncate(MAX_ANCESTORS);
         let conditions = both(self.enforced(&self.gateways, filters), &before.conditions);
         let status = PolicyStatus { observed_generation: Some(generation), conditions, ancestors };
         (status != before).then_some(status)
     }
 
-    fn accepted(&self) -> Told {
+    fn accepted(&self) -> ConditionState {
         match &self.acceptance {
             Acceptance::Accepted => (true, "Accepted", "the policy is accepted".to_owned()),
             Acceptance::Invalid(mistakes) => {
@@ -124,22 +124,22 @@ impl Verdict {
         }
     }
 
-    fn is_overridden(&self, gateways: &[Name]) -> bool {
-        let at = |gateway: &Name| self.overridden.iter().any(|(known, _)| known == gateway);
+    fn is_overridden(&self, gateways: &[ObjectName]) -> bool {
+        let at = |gateway: &ObjectName| self.overridden.iter().any(|(known, _)| known == gateway);
         !gateways.is_empty() && gateways.iter().all(at)
     }
 
     /// At these Gateways.
-    fn enforced(&self, gateways: &[Name], filters: &BTreeSet<String>) -> Told {
+    fn enforced(&self, gateways: &[ObjectName], filters: &BTreeSet<String>) -> ConditionState {
         let unfiltered =
             gateways.iter().find(|gateway| !filters.contains(&gateway.to_string()) && !filters.contains("*"));
-        let is_blind = |gateway: &&Name| {
+        let is_blind = |gateway: &&ObjectName| {
             [gateway.to_string(), "*".to_owned()].iter().any(|name| filters.contains(&without_bodies(name)))
         };
         let blind = gateways.iter().filter(|_| !self.needs_body.is_empty()).find(is_blind);
         match (&self.acceptance, self.enforced_generation) {
             (Acceptance::Conflicted(group), _) => {
-                (false, "Overridden", format!("by the policy {} of {}", self.written.name, group.name()))
+                (false, "Overridden", format!("by the policy {} of {}", self.object.name, group.name()))
             }
             (Acceptance::TargetNotFound(_), _) => {
                 (false, "TargetNotFound", "there is nothing to enforce it on".to_owned())
@@ -165,7 +165,7 @@ impl Verdict {
                 );
                 (false, "NoBodyAccess", message)
             }
-            (_, Some(generation)) if generation != self.written.generation => (
+            (_, Some(generation)) if generation != self.object.generation => (
                 false,
                 "Stale",
                 format!("generation {generation} stays in force until the mistakes are corrected"),
@@ -176,9 +176,9 @@ impl Verdict {
 }
 
 /// Whether it is so, why in one word, and for people.
-type Told = (bool, &'static str, String);
+type ConditionState = (bool, &'static str, String);
 
-fn reference(gateway: &Name) -> AncestorReference {
+fn reference(gateway: &ObjectName) -> AncestorReference {
     AncestorReference {
         group: "gateway.networking.k8s.io".to_owned(),
         kind: "Gateway".to_owned(),
@@ -189,7 +189,7 @@ fn reference(gateway: &Name) -> AncestorReference {
 }
 
 fn shortened(message: String) -> String {
-    match message.char_indices().nth(MOST_TEXT - 4) {
+    match message.char_indices().nth(MAX_TEXT - 4) {
         Some((end, _)) => format!("{}...", message.get(..end).unwrap_or_default()),
         None => message,
     }

@@ -40,7 +40,7 @@ pub struct Election {
 
 /// What follows from how the Lease stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum LeaseStep {
     /// It is ours, or nobody's.
     Hold,
     /// It is somebody else's.
@@ -49,16 +49,16 @@ pub enum Step {
 
 /// Whether to take the Lease: pure. `unchanged`: how long the Lease has looked as it looks now. It is taken after two
 /// thirds of its time: a renewal is seen up to a look late, and statuses have to be written.
-pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> Step {
+pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> LeaseStep {
     let duration = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok())
         .map_or(DURATION, Duration::from_secs);
     match spec.holder_identity.as_deref() {
-        None | Some("") => Step::Hold,
-        Some(holder) if holder == me => Step::Hold,
-        Some(_) if unchanged >= duration * 2 / 3 => Step::Hold,
-        Some(_) => Step::Wait,
+        None | Some("") => LeaseStep::Hold,
+        Some(holder) if holder == me => LeaseStep::Hold,
+        Some(_) if unchanged >= duration * 2 / 3 => LeaseStep::Hold,
+        Some(_) => LeaseStep::Wait,
     }
 }
 
@@ -92,7 +92,7 @@ impl Election {
         };
         self.seen = Some((version, since));
         let spec = lease.spec.take().unwrap_or_default();
-        if decide(&spec, &self.identity, since.elapsed()) == Step::Wait {
+        if decide(&spec, &self.identity, since.elapsed()) == LeaseStep::Wait {
             self.renewed = None;
             return Ok(());
         }

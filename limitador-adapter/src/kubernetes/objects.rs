@@ -9,20 +9,20 @@ use std::fmt;
 
 /// "NAMESPACE/NAME" of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name {
+pub struct ObjectName {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
-impl Name {
+impl ObjectName {
     /// Of an object that is in a namespace.
     pub fn of(object: &DynamicObject) -> Self {
         Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
@@ -31,11 +31,11 @@ impl Name {
 
 /// A policy, by whose CustomResourceDefinition it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct PolicyObject {
     /// Its group.
     pub group: Group,
     /// Its name.
-    pub name: Name,
+    pub name: ObjectName,
     /// Kubernetes' own name of it.
     pub uid: String,
     /// Counts changes of its spec.
@@ -46,10 +46,10 @@ pub struct Written {
     pub status: Value,
 }
 
-impl Written {
+impl PolicyObject {
     /// As the API server gives it.
     pub fn new(group: Group, object: &DynamicObject) -> Self {
-        let name = Name::of(object);
+        let name = ObjectName::of(object);
         let document = json!({
             "apiVersion": format!("{}/v1alpha1", group.name()),
             "kind": "TokenRateLimitPolicy",
@@ -69,7 +69,7 @@ impl Written {
 
 /// A Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gateway {
+pub struct GatewayObject {
     /// Its listeners for HTTP.
     pub listeners: Vec<Listener>,
 }
@@ -106,7 +106,7 @@ pub struct AllowedNamespaces {
     pub from: String,
 }
 
-impl Gateway {
+impl GatewayObject {
     /// As the API server gives it.
     pub fn new(object: &DynamicObject) -> Self {
         let listeners: Vec<Listener> = read(&object.data, "/spec/listeners");
@@ -118,7 +118,7 @@ impl Gateway {
 
 /// An HTTPRoute.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Route {
+pub struct HttpRoute {
     /// Seconds; the older of two equals wins.
     pub created: i64,
     /// What it wants to attach to.
@@ -126,7 +126,7 @@ pub struct Route {
     /// Empty: any.
     pub hostnames: Vec<String>,
     /// In their order.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<HttpRouteRule>,
     /// The Gateways that would not have it, as their controllers say.
     pub refused_by: Vec<Parent>,
 }
@@ -149,7 +149,7 @@ pub struct Parent {
 
 /// A rule of a route.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rule {
+pub struct HttpRouteRule {
     /// If it has one.
     pub name: Option<String>,
     /// At least one.
@@ -158,19 +158,19 @@ pub struct Rule {
     pub left_out: Vec<String>,
 }
 
-impl Route {
+impl HttpRoute {
     /// As the API server gives it.
     pub fn new(object: &DynamicObject) -> Self {
         let statuses: Vec<ParentStatus> = read(&object.data, "/status/parents");
         let refused = |status: &ParentStatus| {
             status.conditions.iter().any(|c| c.kind == "Accepted" && c.status == "False")
         };
-        let rules: Vec<WrittenRule> = read(&object.data, "/spec/rules");
+        let rules: Vec<RuleObject> = read(&object.data, "/spec/rules");
         Self {
             created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
             parents: read(&object.data, "/spec/parentRefs"),
             hostnames: read(&object.data, "/spec/hostnames"),
-            rules: rules.into_iter().map(Rule::new).collect(),
+            rules: rules.into_iter().map(HttpRouteRule::new).collect(),
             refused_by: statuses.into_iter().filter(refused).map(|status| status.parent_ref).collect(),
         }
     }
@@ -198,7 +198,7 @@ struct ParentCondition {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct WrittenRule {
+struct RuleObject {
     name: Option<String>,
     matches: Vec<WrittenMatch>,
 }
@@ -221,8 +221,8 @@ struct WrittenValue {
     value: String,
 }
 
-impl Rule {
-    fn new(rule: WrittenRule) -> Self {
+impl HttpRouteRule {
+    fn new(rule: RuleObject) -> Self {
         let (mut matches, mut left_out) = (Vec::new(), Vec::new());
         if rule.matches.is_empty() {
             matches.push(Match::default());

@@ -1,9 +1,9 @@
 //! Which policies have no say at a Gateway, because `defaults` give way to others, or others' `overrides` prevail, on every
 //! route that they are for. Pure; what stands where others meet it, the core says.
 
-use super::conditions::{Acceptance, Verdict};
-use super::objects::Name;
-use crate::policies::collection::{Good, Planned};
+use super::conditions::{Acceptance, PolicyConditions};
+use super::objects::ObjectName;
+use crate::policies::collection::{GatewayPlan, ValidPolicy};
 use policy::model::{Precedence, TargetKind};
 use policy::plan;
 use protocol::wire::weir::v1::Placement;
@@ -14,27 +14,27 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub struct Overridden(BTreeMap<(String, String), Option<BTreeSet<String>>>);
 
 /// At every Gateway.
-pub fn find(policies: &[Good], plans: &HashMap<String, Planned>) -> Overridden {
+pub fn find(policies: &[ValidPolicy], plans: &HashMap<String, GatewayPlan>) -> Overridden {
     let mut found = Overridden::default();
-    if policies.iter().all(|good| good.policy.precedence == Precedence::Own) {
+    if policies.iter().all(|valid| valid.policy.precedence == Precedence::Own) {
         return found;
     }
     for (gateway, planned) in plans {
-        let of_plan: Vec<&Good> = planned.policies.iter().filter_map(|at| policies.get(*at)).collect();
+        let of_plan: Vec<&ValidPolicy> = planned.policies.iter().filter_map(|at| policies.get(*at)).collect();
         for meeting in meetings(&planned.placement, &of_plan) {
-            let met: Vec<&Good> = meeting.iter().filter_map(|at| of_plan.get(*at).copied()).collect();
-            let by = plan::overridden(met.iter().map(|good| (*good.policy).clone()));
-            met.into_iter().zip(by).for_each(|(good, by)| found.note(&good.name, gateway, &by));
+            let met: Vec<&ValidPolicy> = meeting.iter().filter_map(|at| of_plan.get(*at).copied()).collect();
+            let by = plan::overridden(met.iter().map(|valid| (*valid.policy).clone()));
+            met.into_iter().zip(by).for_each(|(valid, by)| found.note(&valid.name, gateway, &by));
         }
     }
     found
 }
 
 /// The policies that meet on each of the routes, where some can stand in others' place.
-fn meetings(placement: &Placement, policies: &[&Good]) -> BTreeSet<Vec<usize>> {
+fn meetings(placement: &Placement, policies: &[&ValidPolicy]) -> BTreeSet<Vec<usize>> {
     let takes_part = |at: &usize| {
-        policies.get(*at).is_some_and(|good| {
-            let (policy, target) = (&good.policy, &good.policy.target);
+        policies.get(*at).is_some_and(|valid| {
+            let (policy, target) = (&valid.policy, &valid.policy.target);
             policy.precedence != Precedence::Own
                 || target.kind == TargetKind::HttpRoute
                 || target.section.is_some()
@@ -68,15 +68,15 @@ impl Overridden {
     }
 
     /// The Gateways at which this policy has no say, and who has it instead.
-    pub fn of(&self, verdict: &Verdict) -> Vec<(Name, String)> {
-        if matches!(verdict.acceptance, Acceptance::Conflicted(_)) {
+    pub fn of(&self, conditions: &PolicyConditions) -> Vec<(ObjectName, String)> {
+        if matches!(conditions.acceptance, Acceptance::Conflicted(_)) {
             return Vec::new();
         }
-        let by = |gateway: &Name| {
-            let key = (verdict.written.name.to_string(), gateway.to_string());
+        let by = |gateway: &ObjectName| {
+            let key = (conditions.object.name.to_string(), gateway.to_string());
             let names: Vec<_> = self.0.get(&key)?.as_ref()?.iter().cloned().collect();
             Some((gateway.clone(), names.join(", ")))
         };
-        verdict.gateways.iter().filter_map(by).collect()
+        conditions.gateways.iter().filter_map(by).collect()
     }
 }

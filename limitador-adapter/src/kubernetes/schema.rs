@@ -52,24 +52,24 @@ pub struct TokenRateLimitPolicySpec {
     /// The limits by their names.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 64))]
     #[x_kube(validation = LIMIT_NAMES)]
-    pub limits: Option<BTreeMap<String, Limit>>,
+    pub limits: Option<BTreeMap<String, LimitSchema>>,
     /// Limits that a policy closer to the route may replace.
     pub defaults: Option<MergedLimits>,
     /// Limits that no policy closer to the route can change.
     pub overrides: Option<MergedLimits>,
     /// What happens to a request if the adapter cannot answer in time.
     #[schemars(extend("default" = "Allow"))]
-    pub failure_mode: Option<FailureMode>,
+    pub failure_mode: Option<FailureModeSchema>,
     /// How responses are read.
-    pub usage: Option<Usage>,
+    pub usage: Option<UsageSchema>,
     /// Kuadrant's way to say where a response tells its total.
     pub data_extraction: Option<DataExtraction>,
     /// USD per million tokens; the first whose model matches counts.
     #[schemars(length(max = 256))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, a.model == b.model))", "two prices are for the same model"))]
-    pub prices: Option<Vec<Price>>,
+    pub prices: Option<Vec<PriceSchema>>,
     /// What a refused request is answered, in place of the caller's own dialect.
-    pub on_exceeded: Option<OnExceeded>,
+    pub on_exceeded: Option<OnExceededSchema>,
 }
 
 /// A Gateway or an HTTPRoute.
@@ -79,7 +79,7 @@ pub struct TargetReference {
     /// The API group of the target.
     pub group: TargetGroup,
     /// The kind of the target.
-    pub kind: TargetKind,
+    pub kind: TargetKindSchema,
     /// The name of the target.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
@@ -98,7 +98,7 @@ pub enum TargetGroup {
 
 /// The kind of the target.
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
-pub enum TargetKind {
+pub enum TargetKindSchema {
     /// All its routes.
     Gateway,
     /// One route.
@@ -127,19 +127,19 @@ pub struct Predicate {
         "reservation.maxShare needs a rate of tokens, inputTokens, outputTokens or usd"
     )
 )]
-pub struct Limit {
+pub struct LimitSchema {
     /// All must hold, or the limit does not apply.
     #[schemars(length(max = 32))]
     pub when: Option<Vec<Predicate>>,
     /// Whose bucket; without any there is one bucket for all.
     #[schemars(length(max = 16))]
-    pub counters: Option<Vec<Counter>>,
+    pub counters: Option<Vec<CounterSchema>>,
     /// How much may be used in which time. All must have room.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = DISTINCT_RATES)]
-    pub rates: Vec<Rate>,
+    pub rates: Vec<RateSchema>,
     /// What is held for a request under way; by default an estimate.
-    pub reservation: Option<Reservation>,
+    pub reservation: Option<ReservationSchema>,
     /// A CEL bool: false counts and never refuses.
     #[schemars(length(min = 1, max = 4096))]
     pub enforce_when: Option<Cel>,
@@ -149,7 +149,7 @@ pub struct Limit {
 
 /// Whose bucket.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
-pub struct Counter {
+pub struct CounterSchema {
     /// A CEL expression that gives a string, number or bool.
     #[schemars(length(min = 1, max = 4096))]
     pub expression: Cel,
@@ -165,7 +165,7 @@ pub struct Counter {
     validation = ("!has(self.limit) || type(self.limit) == int || self.unit == 'usd'", "limit is a whole number; only usd may be written as a text such as \"5.00\""),
     validation = ("!has(self.cost) || self.unit != 'concurrency'", "concurrency has no cost")
 )]
-pub struct Rate {
+pub struct RateSchema {
     /// The most that may be used in a window: a whole number, or for usd also a text with up to six decimals.
     #[schemars(schema_with = "amount")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,10 +178,10 @@ pub struct Rate {
     #[x_kube(validation = ("!self.matches('^(0+(ms|s|m|h|d|w))+$')", "must be at least 1s"))]
     pub window: Option<String>,
     /// A window of the UTC calendar; weeks begin on Monday.
-    pub period: Option<Period>,
+    pub period: Option<PeriodSchema>,
     /// What is counted.
     #[schemars(extend("default" = "tokens"))]
-    pub unit: Option<Unit>,
+    pub unit: Option<UnitSchema>,
     /// A CEL number: what a response costs, where the unit's own count is not wanted.
     #[schemars(length(min = 1, max = 4096))]
     pub cost: Option<Cel>,
@@ -200,7 +200,7 @@ fn amount(_: &mut SchemaGenerator) -> Schema {
 /// A window of the UTC calendar.
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub enum Period {
+pub enum PeriodSchema {
     Day,
     Week,
     Month,
@@ -210,7 +210,7 @@ pub enum Period {
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
-pub enum Unit {
+pub enum UnitSchema {
     Requests,
     Tokens,
     InputTokens,
@@ -222,7 +222,7 @@ pub enum Unit {
 /// What is held for a request under way.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reservation {
+pub struct ReservationSchema {
     /// A number, or a CEL expression that gives one.
     #[schemars(schema_with = "number")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -260,14 +260,14 @@ pub enum OutputCap {
 pub struct MergedLimits {
     /// Whether all limits are replaced together, or each by its name.
     #[schemars(extend("default" = "atomic"))]
-    pub strategy: Option<Strategy>,
+    pub strategy: Option<StrategySchema>,
     /// All must hold, or none of these limits applies.
     #[schemars(length(max = 32))]
     pub when: Option<Vec<Predicate>>,
     /// The limits by their names.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 64))]
     #[x_kube(validation = LIMIT_NAMES)]
-    pub limits: BTreeMap<String, Limit>,
+    pub limits: BTreeMap<String, LimitSchema>,
     /// Kuadrant's way to say where a response tells its total.
     pub data_extraction: Option<DataExtraction>,
 }
@@ -307,7 +307,7 @@ impl JsonSchema for Pointer {
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
-pub enum Strategy {
+pub enum StrategySchema {
     Atomic,
     Merge,
 }
@@ -315,7 +315,7 @@ pub enum Strategy {
 /// What happens to a request if the adapter cannot answer in time.
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub enum FailureMode {
+pub enum FailureModeSchema {
     Allow,
     Deny,
 }
@@ -323,19 +323,19 @@ pub enum FailureMode {
 /// How responses are read.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Usage {
+pub struct UsageSchema {
     /// What a successful response without usage is charged; by default an estimate.
-    pub on_missing: Option<OnMissing>,
+    pub on_missing: Option<OnMissingSchema>,
     /// Whether the provider is asked for usage in streams; by default it is.
-    pub stream_usage: Option<StreamUsage>,
+    pub stream_usage: Option<StreamUsageSchema>,
     /// Where usage stands in a format of your own.
-    pub pointers: Option<Pointers>,
+    pub pointers: Option<PointersSchema>,
 }
 
 /// What a successful response without usage is charged.
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub enum OnMissing {
+pub enum OnMissingSchema {
     Estimate,
     Hold,
     Zero,
@@ -344,7 +344,7 @@ pub enum OnMissing {
 /// Whether the provider is asked for usage in streams.
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub enum StreamUsage {
+pub enum StreamUsageSchema {
     Request,
     Leave,
 }
@@ -352,7 +352,7 @@ pub enum StreamUsage {
 /// JSON pointers into a response.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[x_kube(validation = ("has(self.total) || has(self.input) || has(self.output)", "takes total, or input and output"))]
-pub struct Pointers {
+pub struct PointersSchema {
     /// The tokens that came in.
     pub input: Option<Pointer>,
     /// The tokens that went out.
@@ -368,7 +368,7 @@ pub struct Pointers {
 /// What a model's tokens cost, in USD per million.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Price {
+pub struct PriceSchema {
     /// The model's name; `*` stands for any text.
     #[schemars(length(min = 1, max = 256))]
     pub model: String,
@@ -392,7 +392,7 @@ pub struct Price {
 
 /// What a refused request is answered.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
-pub struct OnExceeded {
+pub struct OnExceededSchema {
     /// The status code.
     #[schemars(range(min = 400, max = 599))]
     pub status: Option<u16>,

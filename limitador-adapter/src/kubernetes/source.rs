@@ -7,12 +7,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// A cluster that can be reached.
-pub struct Cluster {
+pub struct ClusterSource {
     client: kube::Client,
     kuadrant: bool,
 }
 
-impl Cluster {
+impl ClusterSource {
     /// The cluster that this runs in, or that KUBECONFIG names. `kuadrant`: whether Kuadrant's policies are followed, too.
     pub async fn connect(kuadrant: bool) -> Result<Self, String> {
         let client = kube::Client::try_default().await;
@@ -28,13 +28,13 @@ impl Cluster {
         drain: &watch::Receiver<bool>,
     ) -> (impl Future<Output = ()> + use<>, impl Future<Output = ()> + use<>) {
         let Self { client, kuadrant } = self;
-        let (tell_of, verdicts) = watch::channel(Arc::default());
+        let (tell_of, statuses) = watch::channel(Arc::default());
         let identity = std::env::var("POD_NAME").unwrap_or_else(|_| uuid::Uuid::new_v4().to_string());
         let telling =
-            status_writer::tell(client.clone(), identity, verdicts, Arc::clone(filters), drain.clone());
+            status_writer::tell(client.clone(), identity, statuses, Arc::clone(filters), drain.clone());
         let following = cluster::follow(client, kuadrant, move |view| {
             publish.publish(view.collected);
-            tell_of.send_replace(Arc::new(view.verdicts));
+            tell_of.send_replace(Arc::new(view.statuses));
         });
         (following, telling)
     }

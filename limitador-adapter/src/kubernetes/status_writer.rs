@@ -1,6 +1,6 @@
 //! Writes statuses and events, while this replica holds the Lease.
 
-use super::conditions::Verdict;
+use super::conditions::PolicyConditions;
 use super::lease::{Election, LOOK_EVERY};
 use super::schema::TokenRateLimitPolicy;
 use super::status::PolicyStatus;
@@ -21,13 +21,13 @@ use tokio::sync::watch;
 pub async fn tell(
     client: Client,
     identity: String,
-    mut verdicts: watch::Receiver<Arc<Vec<Verdict>>>,
+    mut statuses: watch::Receiver<Arc<Vec<PolicyConditions>>>,
     filters: Arc<Filters>,
     mut drain: watch::Receiver<bool>,
 ) {
     let mut election = Election::new(client.clone(), &identity);
     let reporter = Reporter { controller: "weir.dev/limitador-adapter".to_owned(), instance: Some(identity) };
-    let teller = Teller { recorder: Recorder::new(client.clone(), reporter), client };
+    let teller = StatusWriter { recorder: Recorder::new(client.clone(), reporter), client };
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut asked = filters.changes();
@@ -35,7 +35,7 @@ pub async fn tell(
     loop {
         let looked = tokio::select! {
             _ = look.tick() => true,
-            changed = verdicts.changed() => match changed {
+            changed = statuses.changed() => match changed {
                 Ok(()) => false,
                 Err(_) => break,
             },
@@ -49,7 +49,7 @@ pub async fn tell(
             }
         }
         if election.leads() {
-            let current = Arc::clone(&verdicts.borrow_and_update());
+            let current = Arc::clone(&statuses.borrow_and_update());
             teller.tell(&current, &known).await;
         }
     }
@@ -71,44 +71,44 @@ async fn follow(election: &mut Election, filters: &Filters) -> Result<BTreeSet<S
     Ok(all)
 }
 
-struct Teller {
+struct StatusWriter {
     client: Client,
     recorder: Recorder,
 }
 
-impl Teller {
-    async fn tell(&self, verdicts: &[Verdict], filters: &BTreeSet<String>) {
-        for verdict in verdicts {
-            let Some(status) = verdict.status(filters, &Time(Timestamp::now())) else { continue };
-            if let Err(error) = self.write(verdict, &status).await {
+impl StatusWriter {
+    async fn tell(&self, statuses: &[PolicyConditions], filters: &BTreeSet<String>) {
+        for conditions in statuses {
+            let Some(status) = conditions.status(filters, &Time(Timestamp::now())) else { continue };
+            if let Err(error) = self.write(conditions, &status).await {
                 // It is tried again at the next look.
-                tracing::warn!(policy = %verdict.written.name, %error, "the status cannot be written");
+                tracing::warn!(policy = %conditions.object.name, %error, "the status cannot be written");
             }
         }
     }
 
-    async fn write(&self, verdict: &Verdict, status: &PolicyStatus) -> Result<(), kube::Error> {
-        let written = &verdict.written;
+    async fn write(&self, conditions: &PolicyConditions, status: &PolicyStatus) -> Result<(), kube::Error> {
+        let object = &conditions.object;
         let mut resource = ApiResource::erase::<TokenRateLimitPolicy>(&());
-        resource.group = written.group.name().to_owned();
+        resource.group = object.group.name().to_owned();
         resource.api_version = format!("{}/{}", resource.group, resource.version);
         let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &written.name.namespace, &resource);
+            Api::namespaced_with(self.client.clone(), &object.name.namespace, &resource);
         let patch = Patch::Merge(json!({ "status": status }));
-        match api.patch_status(&written.name.name, &PatchParams::default(), &patch).await {
+        match api.patch_status(&object.name.name, &PatchParams::default(), &patch).await {
             // It is gone by now.
             Err(kube::Error::Api(error)) if error.code == 404 => return Ok(()),
-            written => written.map(drop)?,
+            object => object.map(drop)?,
         }
         let about = ObjectReference {
             api_version: Some(resource.api_version),
             kind: Some(resource.kind),
-            namespace: Some(written.name.namespace.clone()),
-            name: Some(written.name.name.clone()),
-            uid: Some(written.uid.clone()),
+            namespace: Some(object.name.namespace.clone()),
+            name: Some(object.name.name.clone()),
+            uid: Some(object.uid.clone()),
             ..ObjectReference::default()
         };
-        for event in events(written.status.get("conditions"), status) {
+        for event in events(object.status.get("conditions"), status) {
             self.recorder.publish(&event, &about).await?;
         }
         Ok(())

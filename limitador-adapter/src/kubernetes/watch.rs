@@ -1,10 +1,10 @@
-//! Follows the cluster: every change goes into the [`Index`], and what follows is published.
+//! Follows the cluster: every change goes into the [`ClusterIndex`], and what follows is published.
 //!
 //! Nothing is published before all kinds were listed once. While the API server is away everything stays as it is.
 
 use super::crd::Group;
-use super::index::{Change, Index, View};
-use super::objects::{Gateway, Name, Route, Written};
+use super::index::{Change, ClusterIndex, View};
+use super::objects::{GatewayObject, HttpRoute, ObjectName, PolicyObject};
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt, StreamExt};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -18,24 +18,27 @@ use std::time::Duration;
 /// What comes together is worked on together.
 const GATHERING: Duration = Duration::from_millis(10);
 /// Between two attempts to reach an API server that is away.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum WatchedKind {
     Policy(Group),
     Gateway,
     Route,
 }
 
 /// The kinds to watch. Where Kuadrant itself runs, its policies are its own business.
-fn kinds(kuadrant: bool) -> Vec<Kind> {
-    let policies = kuadrant.then_some(Kind::Policy(Group::Kuadrant));
-    [Kind::Policy(Group::Weir), Kind::Gateway, Kind::Route].into_iter().chain(policies).collect()
+fn kinds(kuadrant: bool) -> Vec<WatchedKind> {
+    let policies = kuadrant.then_some(WatchedKind::Policy(Group::Kuadrant));
+    [WatchedKind::Policy(Group::Weir), WatchedKind::Gateway, WatchedKind::Route]
+        .into_iter()
+        .chain(policies)
+        .collect()
 }
 
-impl Kind {
+impl WatchedKind {
     fn resource(self) -> ApiResource {
         let of = |group: &str, version, kind, plural| {
             ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
@@ -52,36 +55,37 @@ impl Kind {
     /// All there are of it.
     fn all(self, objects: &[DynamicObject]) -> Change {
         match self {
-            Self::Policy(group) => {
-                Change::Policies(group, objects.iter().map(|object| Written::new(group, object)).collect())
-            }
-            Self::Gateway => Change::Gateways(
-                objects.iter().map(|object| (Name::of(object), Gateway::new(object))).collect(),
+            Self::Policy(group) => Change::Policies(
+                group,
+                objects.iter().map(|object| PolicyObject::new(group, object)).collect(),
             ),
-            Self::Route => {
-                Change::Routes(objects.iter().map(|object| (Name::of(object), Route::new(object))).collect())
-            }
+            Self::Gateway => Change::Gateways(
+                objects.iter().map(|object| (ObjectName::of(object), GatewayObject::new(object))).collect(),
+            ),
+            Self::Route => Change::Routes(
+                objects.iter().map(|object| (ObjectName::of(object), HttpRoute::new(object))).collect(),
+            ),
         }
     }
 
     /// One, as it is now, or that it is gone.
     fn one(self, object: &DynamicObject, there: bool) -> Change {
-        let name = Name::of(object);
+        let name = ObjectName::of(object);
         match self {
-            Self::Policy(group) if there => Change::Policy(Written::new(group, object)),
+            Self::Policy(group) if there => Change::Policy(PolicyObject::new(group, object)),
             Self::Policy(group) => Change::NoPolicy(group, name),
-            Self::Gateway => Change::Gateway(name, there.then(|| Gateway::new(object))),
-            Self::Route => Change::Route(name, there.then(|| Route::new(object))),
+            Self::Gateway => Change::Gateway(name, there.then(|| GatewayObject::new(object))),
+            Self::Route => Change::Route(name, there.then(|| HttpRoute::new(object))),
         }
     }
 }
 
-type Heard = (Kind, Result<Event<DynamicObject>, watcher::Error>);
+type WatchEvent = (WatchedKind, Result<Event<DynamicObject>, watcher::Error>);
 
 /// Follows the cluster for ever.
 pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View)) {
     let kinds = kinds(kuadrant);
-    let mut streams: SelectAll<BoxStream<'static, Heard>> = kinds
+    let mut streams: SelectAll<BoxStream<'static, WatchEvent>> = kinds
         .iter()
         .copied()
         .map(|kind| {
@@ -114,15 +118,15 @@ pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View
 
 #[derive(Default)]
 struct Following {
-    index: Index,
+    index: ClusterIndex,
     /// Lists that are being told.
-    lists: Vec<(Kind, Vec<DynamicObject>)>,
-    listed: BTreeSet<Kind>,
+    lists: Vec<(WatchedKind, Vec<DynamicObject>)>,
+    listed: BTreeSet<WatchedKind>,
 }
 
 impl Following {
     /// Whether anything follows from it.
-    fn hear(&mut self, (kind, heard): Heard) -> bool {
+    fn hear(&mut self, (kind, heard): WatchEvent) -> bool {
         match heard {
             Ok(Event::Init) => {
                 self.lists.retain(|(other, _)| *other != kind);
@@ -155,7 +159,7 @@ impl Following {
         }
     }
 
-    fn change(&mut self, kind: Kind, change: Change) -> bool {
+    fn change(&mut self, kind: WatchedKind, change: Change) -> bool {
         self.index.apply(change);
         self.listed.insert(kind);
         true
@@ -178,7 +182,7 @@ impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.0)).min(LONGEST_PAUSE);
+        let pause = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(self.0)).min(MAX_BACKOFF);
         self.0 = self.0.saturating_add(1);
         Some(pause)
     }

@@ -60,19 +60,19 @@ pub struct Hold {
     pub max: u64,
     /// How long the hold may live.
     pub ttl: Duration,
-    /// Whether the amount is used by the admission itself.
-    pub take: Take,
+    /// When the amount is charged.
+    pub charge_at: ChargeAt,
     /// Whether it is refused for want of room. If not, it is held and charged all the same.
     pub enforced: bool,
 }
 
-/// What admission does with an amount.
+/// When an amount is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Take {
-    /// Holds it until the commit.
-    Hold,
-    /// Charges it at once. A commit for the same bucket is charged only what it adds.
-    Charge,
+pub enum ChargeAt {
+    /// By the commit; it is held until then.
+    Commit,
+    /// By the admission itself. A commit for the same bucket is charged only what it adds.
+    Admission,
 }
 
 /// An amount that was used.
@@ -129,18 +129,18 @@ pub struct Status {
 
 /// The answer to a reserve or a hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct LedgerOutcome {
     /// Every bucket that is enforced had room. If not, nothing is held and nothing charged.
     pub admitted: bool,
-    /// Whether this very call made the difference.
-    pub turn: Turn,
+    /// Whether the id is new.
+    pub idempotency: Idempotency,
     /// One per hold or hit, in order.
     pub statuses: Vec<Status>,
 }
 
-/// What an id means to the ledger when it is reserved.
+/// Whether a reservation id has been seen before, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum Idempotency {
     /// The first time.
     First,
     /// A repetition: what was granted stands.
@@ -162,7 +162,7 @@ pub enum Settled {
 
 /// One bucket as a person sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct CounterReading {
     /// Which.
     pub key: Arc<Key>,
     /// Charged in this window.
@@ -175,12 +175,12 @@ pub struct Reading {
 
 /// How much the ledger remembers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size {
+pub struct LedgerSize {
     /// Buckets with usage or holds.
     pub counters: usize,
     /// What the storage has of room: taken and in all, in bytes. In memory, what counters take; in Redis, all that it has
     /// stored. `None`: it sets no limit.
-    pub bytes: Option<Bytes>,
+    pub bytes: Option<StorageBytes>,
     /// Reservations that wait for their commit.
     pub reservations: usize,
     /// Their holds.
@@ -193,7 +193,7 @@ pub struct Size {
 
 /// How full a storage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes {
+pub struct StorageBytes {
     /// So many are taken.
     pub used: u64,
     /// So many may be.
@@ -234,17 +234,17 @@ pub fn is_worker(name: &str) -> bool {
 pub trait Ledger: Send + Sync {
     /// Holds every amount, or none. `id` is the caller's; repeating a call holds nothing twice. A refused id is not
     /// remembered: a repetition asks again.
-    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable>;
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
     /// Ends a reservation: its holds go, `charges` are charged, once. An unknown id is charged as well, and a later
     /// reserve of it holds nothing. An empty id cannot be remembered; one without charges is remembered only for as long as
     /// its reserve may still come, since repeating it changes nothing.
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable>;
     /// Asks and charges without a hold.
-    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable>;
+    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
     /// Every bucket, in no order.
-    async fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable>;
+    async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable>;
     /// How much there is. Fails if the storage does not answer.
-    async fn size(&self) -> Result<Size, Unavailable>;
+    async fn size(&self) -> Result<LedgerSize, Unavailable>;
     /// Forgets what is over. To be called about once a second; nothing is wrong in between, only larger.
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable>;
     /// Fails if no hold can be taken now.

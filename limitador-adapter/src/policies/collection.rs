@@ -18,13 +18,13 @@ pub struct Collection {
 
 #[derive(Default)]
 struct File {
-    good: Vec<Good>,
-    bad: Vec<Bad>,
+    valid: Vec<ValidPolicy>,
+    invalid: Vec<InvalidPolicy>,
 }
 
 /// A policy without mistakes.
 #[derive(Clone, Debug)]
-pub struct Good {
+pub struct ValidPolicy {
     /// "NAMESPACE/NAME".
     pub name: Arc<str>,
     /// Which document of its file it is, from 1.
@@ -37,7 +37,7 @@ pub struct Good {
 
 /// Something with mistakes.
 #[derive(Clone, Debug)]
-struct Bad {
+struct InvalidPolicy {
     /// `None`: the whole file.
     document: Option<usize>,
     /// `None`: cannot be told.
@@ -47,7 +47,7 @@ struct Bad {
 
 /// One policy, or one part of a file that is none, as it is told to people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct PolicyReport {
     /// "NAMESPACE/NAME", if it can be told.
     pub policy: Option<Arc<str>>,
     /// Where it is written.
@@ -62,7 +62,7 @@ pub struct Entry {
     pub warnings: Vec<Mistake>,
 }
 
-impl Entry {
+impl PolicyReport {
     /// Each mistake as `FILE: document N: path: what is wrong`.
     pub fn messages(&self) -> impl Iterator<Item = String> {
         self.mistakes.iter().map(|mistake| self.at(mistake))
@@ -84,7 +84,7 @@ impl Entry {
 
 /// The plan of a Gateway.
 #[derive(Clone, Debug, Default)]
-pub struct Planned {
+pub struct GatewayPlan {
     /// Which of the collected policies are in it, by their places.
     pub policies: Vec<usize>,
     /// What each applies to.
@@ -93,20 +93,20 @@ pub struct Planned {
 
 /// What a collection comes to.
 #[derive(Clone, Debug, Default)]
-pub struct Collected {
+pub struct CollectedPolicies {
     /// By name.
-    pub policies: Vec<Good>,
+    pub policies: Vec<ValidPolicy>,
     /// By file and document.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<PolicyReport>,
     /// The plan of each gateway, "NAMESPACE/NAME". `None`: of no cluster, so that each policy says by itself which
     /// gateway it is for.
-    pub plans: Option<HashMap<String, Planned>>,
+    pub plans: Option<HashMap<String, GatewayPlan>>,
 }
 
-impl Collected {
+impl CollectedPolicies {
     /// Every mistake as `FILE: document N: path: what is wrong`.
     pub fn mistakes(&self) -> Vec<String> {
-        self.entries.iter().flat_map(Entry::messages).collect()
+        self.entries.iter().flat_map(PolicyReport::messages).collect()
     }
 }
 
@@ -118,7 +118,7 @@ impl Collection {
             Ok(documents) => file.update(&documents),
             Err(message) => {
                 let mistakes = vec![Mistake { path: String::new(), message }];
-                file.bad = vec![Bad { document: None, name: None, mistakes }];
+                file.invalid = vec![InvalidPolicy { document: None, name: None, mistakes }];
             }
         }
     }
@@ -129,26 +129,26 @@ impl Collection {
     }
 
     /// All files together.
-    pub fn collect(&self) -> Collected {
-        let mut collected = Collected::default();
+    pub fn collect(&self) -> CollectedPolicies {
+        let mut collected = CollectedPolicies::default();
         let mut first: HashMap<Arc<str>, (&Path, usize)> = HashMap::new();
         for (path, file) in &self.files {
             let mut entries = file.entries(path);
-            for good in &file.good {
-                if let Some((elsewhere, document)) = first.get(&good.name) {
+            for valid in &file.valid {
+                if let Some((elsewhere, document)) = first.get(&valid.name) {
                     let message = format!(
                         "{} is written in {}, document {document}, too, and that one is in force",
-                        good.name,
+                        valid.name,
                         elsewhere.display()
                     );
                     let mistake = Mistake { path: "metadata.name".to_owned(), message };
-                    for entry in entries.iter_mut().filter(|entry| entry.document == Some(good.document)) {
+                    for entry in entries.iter_mut().filter(|entry| entry.document == Some(valid.document)) {
                         entry.in_force = false;
                         entry.mistakes.push(mistake.clone());
                     }
                 } else {
-                    first.insert(Arc::clone(&good.name), (path, good.document));
-                    collected.policies.push(good.clone());
+                    first.insert(Arc::clone(&valid.name), (path, valid.document));
+                    collected.policies.push(valid.clone());
                 }
             }
             collected.entries.append(&mut entries);
@@ -160,52 +160,56 @@ impl Collection {
 
 impl File {
     fn update(&mut self, documents: &[Value]) {
-        let earlier = std::mem::take(&mut self.good);
-        self.bad.clear();
+        let earlier = std::mem::take(&mut self.valid);
+        self.invalid.clear();
         for (index, document) in documents.iter().enumerate() {
             match Policy::read(document) {
-                Ok(policy) => self.good.push(Good::new(index + 1, policy, document)),
-                Err(mistakes) => {
-                    self.bad.push(Bad { document: Some(index + 1), name: name(document), mistakes })
-                }
+                Ok(policy) => self.valid.push(ValidPolicy::new(index + 1, policy, document)),
+                Err(mistakes) => self.invalid.push(InvalidPolicy {
+                    document: Some(index + 1),
+                    name: name(document),
+                    mistakes,
+                }),
             }
         }
         // A mistake in a name could be in any policy's, so then none is taken for removed.
-        let nameless = self.bad.iter().any(|bad| bad.name.is_none());
+        let nameless = self.invalid.iter().any(|invalid| invalid.name.is_none());
         for policy in earlier {
-            let is_bad = self.bad.iter().any(|bad| bad.name.as_ref() == Some(&policy.name));
-            let is_good = self.good.iter().any(|good| good.name == policy.name);
+            let is_bad = self.invalid.iter().any(|invalid| invalid.name.as_ref() == Some(&policy.name));
+            let is_good = self.valid.iter().any(|valid| valid.name == policy.name);
             if !is_good && (is_bad || nameless) {
-                self.good.push(policy);
+                self.valid.push(policy);
             }
         }
     }
 
-    fn entries(&self, path: &Path) -> Vec<Entry> {
-        let is_bad = |good: &&Good| !self.bad.iter().any(|bad| bad.name.as_ref() == Some(&good.name));
-        let good = self.good.iter().filter(is_bad).map(|good| Entry {
-            policy: Some(Arc::clone(&good.name)),
+    fn entries(&self, path: &Path) -> Vec<PolicyReport> {
+        let is_bad = |valid: &&ValidPolicy| {
+            !self.invalid.iter().any(|invalid| invalid.name.as_ref() == Some(&valid.name))
+        };
+        let valid = self.valid.iter().filter(is_bad).map(|valid| PolicyReport {
+            policy: Some(Arc::clone(&valid.name)),
             file: path.to_owned(),
-            document: Some(good.document),
+            document: Some(valid.document),
             in_force: true,
             mistakes: Vec::new(),
-            warnings: good.policy.warnings(),
+            warnings: valid.policy.warnings(),
         });
-        let bad = self.bad.iter().map(|bad| Entry {
-            policy: bad.name.clone(),
+        let invalid = self.invalid.iter().map(|invalid| PolicyReport {
+            policy: invalid.name.clone(),
             file: path.to_owned(),
-            document: bad.document,
-            in_force: self.good.iter().any(|good| Some(&good.name) == bad.name.as_ref()),
-            mistakes: bad.mistakes.clone(),
+            document: invalid.document,
+            in_force: self.valid.iter().any(|valid| Some(&valid.name) == invalid.name.as_ref()),
+            mistakes: invalid.mistakes.clone(),
             warnings: Vec::new(),
         });
-        let mut entries: Vec<_> = good.chain(bad).collect();
+        let mut entries: Vec<_> = valid.chain(invalid).collect();
         entries.sort_by_key(|entry| entry.document);
         entries
     }
 }
 
-impl Good {
+impl ValidPolicy {
     fn new(document: usize, policy: Policy, written: &Value) -> Self {
         let name = format!("{}/{}", policy.namespace, policy.name).into();
         let json = written.to_string().into_bytes().into();

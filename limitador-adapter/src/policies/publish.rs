@@ -1,9 +1,9 @@
 //! Makes a snapshot of what was collected, and says in the log and in metrics what has changed.
 
-use super::collection::{Collected, Entry};
-use super::snapshot::{Gateway, InForce};
+use super::collection::{CollectedPolicies, PolicyReport};
+use super::snapshot::{GatewaySelector, PolicySnapshot};
 use crate::ledger::Ledger;
-use crate::metrics::Metrics;
+use crate::metrics::AdapterMetrics;
 use engine::watch::number;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use tokio::sync::watch;
 /// Brings what was collected into force.
 pub struct Publish {
     /// For those who ask what is in force.
-    pub to: watch::Sender<Arc<InForce>>,
+    pub to: watch::Sender<Arc<PolicySnapshot>>,
     /// Whether the policies are known.
     pub known: watch::Sender<bool>,
     /// The counts.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<AdapterMetrics>,
     /// What counts: each limit has its share of it.
     pub ledger: Arc<dyn Ledger>,
 }
 
 impl Publish {
     /// It comes into force.
-    pub fn publish(&self, collected: Collected) {
+    pub fn publish(&self, collected: CollectedPolicies) {
         let current = Arc::clone(&self.to.borrow());
         let next = comes_into_force(collected, &current, &self.metrics);
         self.ledger.share_among(next.counting_limits());
@@ -33,8 +33,12 @@ impl Publish {
 }
 
 /// Tells people what has changed, in the log and in numbers.
-fn comes_into_force(collected: Collected, before: &InForce, metrics: &Metrics) -> Arc<InForce> {
-    let now = InForce::new(collected, metrics);
+fn comes_into_force(
+    collected: CollectedPolicies,
+    before: &PolicySnapshot,
+    metrics: &AdapterMetrics,
+) -> Arc<PolicySnapshot> {
+    let now = PolicySnapshot::new(collected, metrics);
     let told: HashSet<_> =
         before.entries.iter().flat_map(|entry| entry.messages().collect::<Vec<_>>()).collect();
     for message in now.entries.iter().flat_map(|entry| entry.messages().collect::<Vec<_>>()) {
@@ -42,17 +46,17 @@ fn comes_into_force(collected: Collected, before: &InForce, metrics: &Metrics) -
             tracing::error!("{message}");
         }
     }
-    let warned: HashSet<_> = before.entries.iter().flat_map(Entry::warnings).collect();
-    let warnings = now.entries.iter().flat_map(Entry::warnings);
+    let warned: HashSet<_> = before.entries.iter().flat_map(PolicyReport::warnings).collect();
+    let warnings = now.entries.iter().flat_map(PolicyReport::warnings);
     warnings.filter(|warning| !warned.contains(warning)).for_each(|warning| tracing::warn!("{warning}"));
-    let version = now.version(&Gateway::Any, false);
-    if before.version(&Gateway::Any, false) != version {
+    let version = now.version(&GatewaySelector::Any, false);
+    if before.version(&GatewaySelector::Any, false) != version {
         metrics.plan_changes.increment(1);
         tracing::info!(policies = now.len(), invalid = now.invalid(), version, "policies in force");
     }
     // A gateway that no policy names any more has a plan still.
     for gateway in now.gateways().union(&before.gateways()) {
-        if let Some(named) = Gateway::parse(gateway) {
+        if let Some(named) = GatewaySelector::parse(gateway) {
             metrics.plan_version(gateway).set(number(&now.version(&named, false)) as f64);
         }
     }

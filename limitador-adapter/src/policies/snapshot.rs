@@ -1,8 +1,8 @@
 //! The policies in force, for those who ask: filters (a plan by gateway) and the limiter (a limit by its name).
 
 use crate::ledger::Key;
-use crate::metrics::Metrics;
-use crate::policies::collection::{Collected, Entry, Good, Planned};
+use crate::metrics::AdapterMetrics;
+use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
 use metrics::Counter;
 use policy::model::{DEFAULT_TTL, Target, TargetKind, Ttl, Unit, Window};
 use prost::Message;
@@ -14,12 +14,12 @@ use std::time::Duration;
 
 /// What is in force.
 #[derive(Default)]
-pub struct InForce {
-    policies: Vec<Good>,
+pub struct PolicySnapshot {
+    policies: Vec<ValidPolicy>,
     limits: HashMap<Arc<str>, KnownLimit>,
-    plans: Option<HashMap<String, Planned>>,
+    plans: Option<HashMap<String, GatewayPlan>>,
     /// What the sources have, mistakes included.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<PolicyReport>,
 }
 
 /// A limit that descriptors may name.
@@ -56,11 +56,11 @@ pub struct KnownRate {
     pub charged: Counter,
 }
 
-impl InForce {
+impl PolicySnapshot {
     /// What was collected comes into force.
-    pub fn new(collected: Collected, metrics: &Metrics) -> Self {
-        let Collected { policies, entries, plans } = collected;
-        let limits = policies.iter().flat_map(|good| limits(good, metrics));
+    pub fn new(collected: CollectedPolicies, metrics: &AdapterMetrics) -> Self {
+        let CollectedPolicies { policies, entries, plans } = collected;
+        let limits = policies.iter().flat_map(|valid| limits(valid, metrics));
         let limits = limits.map(|limit| (Arc::clone(&limit.key), limit)).collect();
         Self { policies, limits, entries, plans }
     }
@@ -92,7 +92,7 @@ impl InForce {
 
     /// How many limits have a bucket for each of some values, and so need a share of the counters.
     pub fn counting_limits(&self) -> usize {
-        let limits = self.policies.iter().flat_map(|good| &good.policy.limits);
+        let limits = self.policies.iter().flat_map(|valid| &valid.policy.limits);
         limits.filter(|limit| !limit.counters.is_empty()).count()
     }
 
@@ -107,11 +107,11 @@ impl InForce {
     }
 
     /// The version of a gateway's plan: the same for the same policies, whenever and wherever they are read.
-    pub fn version(&self, gateway: &Gateway<'_>, headers_alone: bool) -> String {
+    pub fn version(&self, gateway: &GatewaySelector<'_>, headers_alone: bool) -> String {
         self.version_of(&self.planned(gateway, headers_alone))
     }
 
-    fn version_of(&self, (policies, placement): &(Vec<&Good>, Option<Placement>)) -> String {
+    fn version_of(&self, (policies, placement): &(Vec<&ValidPolicy>, Option<Placement>)) -> String {
         let mut hasher = Sha256::new();
         let mut part = |bytes: &[u8]| {
             hasher.update((bytes.len() as u64).to_be_bytes());
@@ -126,27 +126,31 @@ impl InForce {
 
     /// The plan of a gateway. In a cluster, a filter that reads headers alone gets none of the policies that need bodies:
     /// it would have to refuse the whole plan, and statuses tell of them.
-    pub fn plan(&self, gateway: &Gateway<'_>, headers_alone: bool) -> GetPlanResponse {
+    pub fn plan(&self, gateway: &GatewaySelector<'_>, headers_alone: bool) -> GetPlanResponse {
         let planned = self.planned(gateway, headers_alone);
         let version = self.version_of(&planned);
         let policies = planned.0.iter().map(|policy| policy.json.to_vec()).collect();
         GetPlanResponse { version, policies, placement: planned.1 }
     }
 
-    fn planned(&self, gateway: &Gateway<'_>, headers_alone: bool) -> (Vec<&Good>, Option<Placement>) {
+    fn planned(
+        &self,
+        gateway: &GatewaySelector<'_>,
+        headers_alone: bool,
+    ) -> (Vec<&ValidPolicy>, Option<Placement>) {
         let Some(plans) = &self.plans else { return (self.of(gateway).collect(), None) };
-        let (mut policies, mut placement): (Vec<&Good>, _) = match gateway {
-            Gateway::Named { namespace, name } => {
-                let Planned { policies, placement } =
+        let (mut policies, mut placement): (Vec<&ValidPolicy>, _) = match gateway {
+            GatewaySelector::Named { namespace, name } => {
+                let GatewayPlan { policies, placement } =
                     plans.get(&format!("{namespace}/{name}")).cloned().unwrap_or_default();
                 (policies.iter().filter_map(|place| self.policies.get(*place)).collect(), placement)
             }
-            Gateway::Any => (self.policies.iter().collect(), together(plans)),
+            GatewaySelector::Any => (self.policies.iter().collect(), together(plans)),
         };
-        let stays = |good: &&Good| !headers_alone || good.policy.needs_body.is_empty();
+        let stays = |valid: &&ValidPolicy| !headers_alone || valid.policy.needs_body.is_empty();
         if !policies.iter().all(stays) {
             let mut left = 0;
-            let places = policies.iter().map(|good| stays(good).then_some(left).inspect(|_| left += 1));
+            let places = policies.iter().map(|valid| stays(valid).then_some(left).inspect(|_| left += 1));
             let places: Vec<Option<u32>> = places.collect();
             let place = |at: u32| places.get(usize::try_from(at).ok()?).copied().flatten();
             renamed(&mut placement, place);
@@ -157,22 +161,22 @@ impl InForce {
 
     /// Every gateway that a policy names, as NAMESPACE/NAME.
     pub fn gateways(&self) -> BTreeSet<String> {
-        let targets = self.policies.iter().map(|good| (&good.policy.namespace, &good.policy.target));
+        let targets = self.policies.iter().map(|valid| (&valid.policy.namespace, &valid.policy.target));
         let gateways = targets.filter(|(_, target)| target.kind == TargetKind::Gateway);
         gateways.map(|(namespace, target)| format!("{namespace}/{}", target.name)).collect()
     }
 
-    fn of(&self, gateway: &Gateway<'_>) -> impl Iterator<Item = &Good> {
-        self.policies.iter().filter(|good| gateway.serves(&good.policy.namespace, &good.policy.target))
+    fn of(&self, gateway: &GatewaySelector<'_>) -> impl Iterator<Item = &ValidPolicy> {
+        self.policies.iter().filter(|valid| gateway.serves(&valid.policy.namespace, &valid.policy.target))
     }
 }
 
 /// Where all policies apply, each named by its place among all.
-fn together(plans: &HashMap<String, Planned>) -> Placement {
+fn together(plans: &HashMap<String, GatewayPlan>) -> Placement {
     let mut all = Placement::default();
     let mut names: Vec<_> = plans.keys().collect();
     names.sort();
-    for Planned { policies, placement } in names.into_iter().filter_map(|name| plans.get(name)) {
+    for GatewayPlan { policies, placement } in names.into_iter().filter_map(|name| plans.get(name)) {
         let mut placement = placement.clone();
         renamed(&mut placement, |place| {
             policies.get(usize::try_from(place).ok()?).and_then(|place| u32::try_from(*place).ok())
@@ -193,10 +197,10 @@ fn renamed(placement: &mut Placement, place: impl Fn(u32) -> Option<u32>) {
     }
 }
 
-fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {
-    let limits = good.policy.limits.iter().map(|limit| KnownLimit {
-        key: format!("{}/{}", good.name, limit.name).into(),
-        policy: Arc::clone(&good.name),
+fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
+    let limits = valid.policy.limits.iter().map(|limit| KnownLimit {
+        key: format!("{}/{}", valid.name, limit.name).into(),
+        policy: Arc::clone(&valid.name),
         name: limit.name.clone(),
         ttl: match limit.ttl {
             Ttl::Fixed(ttl) => ttl,
@@ -210,19 +214,19 @@ fn limits(good: &Good, metrics: &Metrics) -> Vec<KnownLimit> {
                 window: rate.window,
                 window_entry: rate.window.entry(),
                 max: rate.max.fixed(),
-                charged: metrics.charged(&good.name, &limit.name, rate.unit),
+                charged: metrics.charged(&valid.name, &limit.name, rate.unit),
             })
             .collect(),
-        refused: metrics.refused(&good.name, &limit.name),
-        excused: metrics.excused(&good.name, &limit.name),
-        overflowed: metrics.overflowed(&good.name, &limit.name),
+        refused: metrics.refused(&valid.name, &limit.name),
+        excused: metrics.excused(&valid.name, &limit.name),
+        overflowed: metrics.overflowed(&valid.name, &limit.name),
     });
     limits.collect()
 }
 
 /// Which gateway a filter serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gateway<'a> {
+pub enum GatewaySelector<'a> {
     /// Every policy applies.
     Any,
     /// This one.
@@ -234,7 +238,7 @@ pub enum Gateway<'a> {
     },
 }
 
-impl<'a> Gateway<'a> {
+impl<'a> GatewaySelector<'a> {
     /// From "NAMESPACE/NAME", "*" or nothing, which is "*".
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.is_empty() || text == "*" {

@@ -23,23 +23,23 @@ const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// The files under some paths, and the policies in them.
 pub struct Sources {
     paths: Vec<PathBuf>,
-    files: BTreeMap<PathBuf, Seen>,
+    files: BTreeMap<PathBuf, SeenFile>,
     /// What the files come to.
     pub collection: Collection,
 }
 
 /// A file as it was last looked at.
 #[derive(Default)]
-struct Seen {
+struct SeenFile {
     stamp: Option<Stamp>,
-    content: Option<Content>,
+    content: Option<FileContent>,
     /// What the last look saw, if that is not in force yet.
-    next: Option<Content>,
+    next: Option<FileContent>,
 }
 
 /// A file's bytes, why it cannot be read, or that it is gone.
 #[derive(Clone, PartialEq)]
-enum Content {
+enum FileContent {
     Bytes(Vec<u8>),
     Unreadable(String),
     Gone,
@@ -108,14 +108,14 @@ impl Sources {
         if error.is_none() && seen.is_settled(stamp) {
             return false;
         }
-        let content = error.map_or_else(|| read(path, named), Content::Unreadable);
+        let content = error.map_or_else(|| read(path, named), FileContent::Unreadable);
         if !seen.agree(stamp, content) {
             return false;
         }
         match &seen.content {
-            Some(Content::Bytes(bytes)) => self.collection.update(path, Ok(bytes)),
-            Some(Content::Unreadable(error)) => self.collection.update(path, Err(error.clone())),
-            Some(Content::Gone) | None => {
+            Some(FileContent::Bytes(bytes)) => self.collection.update(path, Ok(bytes)),
+            Some(FileContent::Unreadable(error)) => self.collection.update(path, Err(error.clone())),
+            Some(FileContent::Gone) | None => {
                 self.collection.remove(path);
                 self.files.remove(path);
             }
@@ -124,7 +124,7 @@ impl Sources {
     }
 }
 
-impl Seen {
+impl SeenFile {
     /// The file looks as it did when what is in force was read.
     fn is_settled(&self, stamp: Option<Stamp>) -> bool {
         let Some(now) = stamp else { return false };
@@ -133,7 +133,7 @@ impl Seen {
     }
 
     /// Whether this content comes into force: it is new, and the look before saw it too.
-    fn agree(&mut self, stamp: Option<Stamp>, content: Content) -> bool {
+    fn agree(&mut self, stamp: Option<Stamp>, content: FileContent) -> bool {
         self.stamp = stamp;
         if self.content.as_ref() == Some(&content) {
             self.next = None;
@@ -159,14 +159,14 @@ impl Stamp {
 
 /// A file that was named must be there; one that was found in a folder may go. A folder that has come back is
 /// read through its files again.
-fn read(path: &Path, named: bool) -> Content {
+fn read(path: &Path, named: bool) -> FileContent {
     if path.is_dir() {
-        return Content::Gone;
+        return FileContent::Gone;
     }
     match std::fs::read(path) {
-        Ok(bytes) => Content::Bytes(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Content::Gone,
-        Err(error) => Content::Unreadable(error.to_string()),
+        Ok(bytes) => FileContent::Bytes(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => FileContent::Gone,
+        Err(error) => FileContent::Unreadable(error.to_string()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Follows files: every change of them is published.
 
-use super::collection::Collected;
+use super::collection::CollectedPolicies;
 use super::publish::Publish;
 use super::sources::{LOOK_EVERY, Missing, Sources};
 use std::path::PathBuf;
@@ -37,7 +37,10 @@ pub async fn watch(sources: Sources, paths: Vec<PathBuf>, publish: Publish) {
 }
 
 /// What there is now, and what it comes to if that is new.
-fn look_once(before: Option<Sources>, paths: &[PathBuf]) -> Result<(Sources, Option<Collected>), Missing> {
+fn look_once(
+    before: Option<Sources>,
+    paths: &[PathBuf],
+) -> Result<(Sources, Option<CollectedPolicies>), Missing> {
     let (sources, changed) = match before {
         Some(mut sources) => {
             let changed = sources.look();

@@ -4,14 +4,14 @@ use serde_json::Value;
 use serde_saphyr::UserMessageFormatter;
 
 /// Everything in one file that is no policy, and no policy is near this size.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The documents of a file that are not empty, in order. The error names line and column.
 ///
 /// A key that stands twice is an error: one of the two would be ignored. `yes` and `on` are words, not booleans.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Value>, String> {
-    if bytes.len() > MOST_BYTES {
-        return Err(format!("is larger than {MOST_BYTES} bytes"));
+    if bytes.len() > MAX_BYTES {
+        return Err(format!("is larger than {MAX_BYTES} bytes"));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };

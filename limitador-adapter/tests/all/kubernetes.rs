@@ -4,11 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use limitador_adapter::kubernetes::crd::Group;
-use limitador_adapter::kubernetes::index::{Change, Index};
-use limitador_adapter::kubernetes::lease::{Step, decide};
-use limitador_adapter::kubernetes::objects::{Gateway, Name, Route, Written};
-use limitador_adapter::metrics::Metrics;
-use limitador_adapter::policies::snapshot::{Gateway as Asked, InForce};
+use limitador_adapter::kubernetes::index::{Change, ClusterIndex};
+use limitador_adapter::kubernetes::lease::{LeaseStep, decide};
+use limitador_adapter::kubernetes::objects::{GatewayObject, HttpRoute, ObjectName, PolicyObject};
+use limitador_adapter::metrics::AdapterMetrics;
+use limitador_adapter::policies::snapshot::{GatewaySelector as Asked, PolicySnapshot};
 use protocol::wire::weir::v1::{Placement, r#match::Path};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -20,38 +20,41 @@ fn object(name: &str, spec: Value) -> DynamicObject {
     serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
 }
 
-fn name(name: &str) -> Name {
-    Name { namespace: "default".into(), name: name.into() }
+fn name(name: &str) -> ObjectName {
+    ObjectName { namespace: "default".into(), name: name.into() }
 }
 
 fn gateway(of: &str, listeners: Value) -> Change {
-    Change::Gateway(name(of), Some(Gateway::new(&object(of, json!({ "listeners": listeners })))))
+    Change::Gateway(name(of), Some(GatewayObject::new(&object(of, json!({ "listeners": listeners })))))
 }
 
 fn route(of: &str, spec: Value) -> Change {
-    Change::Route(name(of), Some(Route::new(&object(of, spec))))
+    Change::Route(name(of), Some(HttpRoute::new(&object(of, spec))))
 }
 
 fn policy(of: &str, target: Value) -> Change {
     let mut target = target;
     target["group"] = "gateway.networking.k8s.io".into();
     let limits = json!({ "all": { "rates": [{ "limit": 5, "window": "1h" }] } });
-    Change::Policy(Written::new(Group::Weir, &object(of, json!({ "targetRef": target, "limits": limits }))))
+    Change::Policy(PolicyObject::new(
+        Group::Weir,
+        &object(of, json!({ "targetRef": target, "limits": limits })),
+    ))
 }
 
-fn index(changes: Vec<Change>) -> Index {
-    let mut index = Index::default();
+fn index(changes: Vec<Change>) -> ClusterIndex {
+    let mut index = ClusterIndex::default();
     changes.into_iter().for_each(|change| index.apply(change));
     index
 }
 
 /// The plan of a gateway, as lines.
-fn plan(index: &Index, gateway: &str) -> String {
+fn plan(index: &ClusterIndex, gateway: &str) -> String {
     plan_for(index, gateway, false)
 }
 
-fn plan_for(index: &Index, gateway: &str, headers_alone: bool) -> String {
-    let in_force = InForce::new(index.view().collected, &Metrics::new().unwrap());
+fn plan_for(index: &ClusterIndex, gateway: &str, headers_alone: bool) -> String {
+    let in_force = PolicySnapshot::new(index.view().collected, &AdapterMetrics::new().unwrap());
     let answer = in_force.plan(&Asked::parse(gateway).unwrap(), headers_alone);
     let names: Vec<String> = answer
         .policies
@@ -89,16 +92,20 @@ fn told(placement: &Placement, names: &[String]) -> String {
     text
 }
 
-fn verdicts(index: &Index, filters: &[&str]) -> String {
+fn statuses(index: &ClusterIndex, filters: &[&str]) -> String {
     let filters: BTreeSet<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
     let now = Time(Timestamp::UNIX_EPOCH);
     let mut text = String::new();
-    for verdict in index.view().verdicts {
-        let status = verdict.status(&filters, &now).unwrap();
+    for conditions in index.view().statuses {
+        let status = conditions.status(&filters, &now).unwrap();
         for condition in status.conditions {
             let (kind, reason, message) = (condition.type_, condition.reason, condition.message);
-            writeln!(text, "{}: {kind}={} {reason}: {message}", verdict.written.name.name, condition.status)
-                .unwrap();
+            writeln!(
+                text,
+                "{}: {kind}={} {reason}: {message}",
+                conditions.object.name.name, condition.status
+            )
+            .unwrap();
         }
     }
     text
@@ -153,7 +160,7 @@ fn hosts_and_ports_are_those_that_listener_and_route_share() {
         policy("for-none", json!({ "kind": "HTTPRoute", "name": "none" })),
     ]);
     insta::assert_snapshot!(plan(&index, "default/one"));
-    insta::assert_snapshot!(verdicts(&index, &["default/one"]));
+    insta::assert_snapshot!(statuses(&index, &["default/one"]));
 }
 
 #[test]
@@ -167,15 +174,15 @@ fn a_mistake_keeps_the_version_before_and_what_came_anew_does_not_inherit() {
         );
         written.metadata.generation = Some(2);
         written.metadata.uid = Some(uid.to_owned());
-        Change::Policy(Written::new(Group::Weir, &written))
+        Change::Policy(PolicyObject::new(Group::Weir, &written))
     };
     index.apply(broken("p"));
     assert_eq!(plan(&index, "default/one"), "everywhere: p\n");
-    insta::assert_snapshot!(verdicts(&index, &["*"]));
+    insta::assert_snapshot!(statuses(&index, &["*"]));
     index.apply(broken("another"));
     assert_eq!(plan(&index, "default/one"), "everywhere: \n");
     index.apply(Change::Policies(Group::Weir, Vec::new()));
-    assert_eq!(verdicts(&index, &["*"]), "");
+    assert_eq!(statuses(&index, &["*"]), "");
 }
 
 #[test]
@@ -189,7 +196,7 @@ fn a_policy_that_has_no_say_on_any_route_is_overridden_and_by_whom_is_told() {
             Some(strategy) => spec[rules] = json!({ "strategy": strategy, "limits": limits }),
             None => spec[rules] = limits,
         }
-        Change::Policy(Written::new(Group::Weir, &object(of, spec)))
+        Change::Policy(PolicyObject::new(Group::Weir, &object(of, spec)))
     };
     let mut index = index(vec![
         gateway("one", http()),
@@ -198,11 +205,11 @@ fn a_policy_that_has_no_say_on_any_route_is_overridden_and_by_whom_is_told() {
         rules("defaults", ("Gateway", "one"), "defaults", Some("atomic")),
         rules("for-chat", ("HTTPRoute", "chat"), "limits", None),
     ]);
-    let mut told = format!("one route without a policy of its own:\n{}", verdicts(&index, &["*"]));
+    let mut told = format!("one route without a policy of its own:\n{}", statuses(&index, &["*"]));
     index.apply(rules("for-other", ("HTTPRoute", "other"), "limits", None));
-    write!(told, "\nnone:\n{}", verdicts(&index, &["*"])).unwrap();
+    write!(told, "\nnone:\n{}", statuses(&index, &["*"])).unwrap();
     index.apply(rules("defaults", ("Gateway", "one"), "overrides", Some("merge")));
-    write!(told, "\nits limits prevail over those of their names:\n{}", verdicts(&index, &["*"])).unwrap();
+    write!(told, "\nits limits prevail over those of their names:\n{}", statuses(&index, &["*"])).unwrap();
     insta::assert_snapshot!(told);
 }
 
@@ -213,7 +220,7 @@ fn a_filter_that_reads_headers_alone_gets_no_policy_of_bodies_and_its_status_tel
         let when = json!([{ "predicate": "llm.model == 'gpt-4o'" }]);
         let limits = json!({ "all": { "when": when, "rates": [{ "limit": 5, "window": "1h" }] } });
         let spec = json!({ "targetRef": target, "limits": limits });
-        Change::Policy(Written::new(Group::Weir, &object(of, spec)))
+        Change::Policy(PolicyObject::new(Group::Weir, &object(of, spec)))
     };
     let index = index(vec![
         gateway("one", http()),
@@ -228,7 +235,7 @@ fn a_filter_that_reads_headers_alone_gets_no_policy_of_bodies_and_its_status_tel
         plan_for(&index, "default/one", false),
         plan_for(&index, "default/one", true),
         plan_for(&index, "*", true),
-        verdicts(&index, &["default/one", "default/one:headers"])
+        statuses(&index, &["default/one", "default/one:headers"])
     );
     insta::assert_snapshot!(told);
 }
@@ -238,9 +245,12 @@ fn a_lease_is_taken_from_nobody_who_renews_it() {
     let spec = |holder: &str| {
         serde_json::from_value(json!({ "holderIdentity": holder, "leaseDurationSeconds": 15 })).unwrap()
     };
-    for (holder, unchanged, wanted) in
-        [("me", 0, Step::Hold), ("", 0, Step::Hold), ("other", 9, Step::Wait), ("other", 10, Step::Hold)]
-    {
+    for (holder, unchanged, wanted) in [
+        ("me", 0, LeaseStep::Hold),
+        ("", 0, LeaseStep::Hold),
+        ("other", 9, LeaseStep::Wait),
+        ("other", 10, LeaseStep::Hold),
+    ] {
         assert_eq!(
             decide(&spec(holder), "me", Duration::from_secs(unchanged)),
             wanted,

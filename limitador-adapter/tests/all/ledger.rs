@@ -3,7 +3,7 @@
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
-    Charge, Hit, Hold, Key, Ledger, REMEMBERED_BRIEFLY, Settled, Status, Take, Turn, When,
+    Charge, ChargeAt, Hit, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Settled, Status, When,
 };
 use policy::model::{Period, Unit, Window};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub fn key_of(who: &str, unit: Unit, window: Window) -> Arc<Key> {
 }
 
 fn hold(key: Arc<Key>, amount: u64, max: u64) -> Hold {
-    Hold { key, amount, max, ttl: MINUTE * 15, take: Take::Hold, enforced: true }
+    Hold { key, amount, max, ttl: MINUTE * 15, charge_at: ChargeAt::Commit, enforced: true }
 }
 
 fn tokens(who: &str, amount: u64, max: u64) -> Hold {
@@ -32,7 +32,7 @@ fn tokens(who: &str, amount: u64, max: u64) -> Hold {
 }
 
 fn request(who: &str, max: u64) -> Hold {
-    Hold { take: Take::Charge, ..hold(key(who, Unit::Requests), 1, max) }
+    Hold { charge_at: ChargeAt::Admission, ..hold(key(who, Unit::Requests), 1, max) }
 }
 
 fn charge(hold: &Hold, amount: u64) -> Charge {
@@ -150,9 +150,9 @@ async fn two_holds_on_one_bucket_see_each_other(storage: Storage) {
 async fn a_repeated_reserve_holds_nothing_twice(storage: Storage) {
     let (ledger, now) = storage.ledger(100).await;
     let holds = vec![tokens("alice", 60, 100), request("alice", 1)];
-    assert_eq!(ledger.reserve("1", holds.clone(), now).await.unwrap().turn, Turn::First);
+    assert_eq!(ledger.reserve("1", holds.clone(), now).await.unwrap().idempotency, Idempotency::First);
     let repeated = ledger.reserve("1", holds, now).await.unwrap();
-    assert_eq!((repeated.admitted, repeated.turn), (true, Turn::Repeated));
+    assert_eq!((repeated.admitted, repeated.idempotency), (true, Idempotency::Repeated));
     assert_eq!(repeated.statuses.iter().map(|status| status.remaining).collect::<Vec<_>>(), [40, 0]);
     assert_eq!(books(&ledger, now).await, [(1, 0), (0, 60)]);
 }
@@ -173,7 +173,7 @@ async fn a_commit_before_its_reserve_charges_and_the_late_reserve_holds_nothing(
     let hold = tokens("alice", 60, 100);
     assert_eq!(ledger.commit("1", vec![charge(&hold, 100)], now).await.unwrap(), Settled::Charged);
     let late = ledger.reserve("1", vec![hold], now).await.unwrap();
-    assert_eq!((late.admitted, late.turn), (true, Turn::Late));
+    assert_eq!((late.admitted, late.idempotency), (true, Idempotency::Late));
     assert_eq!(books(&ledger, now).await, [(100, 0)]);
 }
 
@@ -218,7 +218,7 @@ async fn a_lapsed_reservation_cannot_be_taken_again(storage: Storage) {
     let hold = tokens("alice", 60, 100);
     ledger.reserve("1", vec![hold.clone()], now).await.unwrap();
     let later = now + hold.ttl;
-    assert_eq!(ledger.reserve("1", vec![hold.clone()], later).await.unwrap().turn, Turn::Late);
+    assert_eq!(ledger.reserve("1", vec![hold.clone()], later).await.unwrap().idempotency, Idempotency::Late);
     assert_eq!(books(&ledger, later).await, []);
     assert_eq!(ledger.commit("1", vec![charge(&hold, 5)], later).await.unwrap(), Settled::Charged);
     assert_eq!(ledger.commit("1", vec![charge(&hold, 5)], later).await.unwrap(), Settled::AlreadySettled);
@@ -411,7 +411,7 @@ async fn the_holds_of_a_worker_that_is_gone_end(storage: Storage) {
     assert_eq!(books(&ledger, at).await[..2], [(3002, 0), (7, 15_020)]);
     // A late repetition of its reserve holds nothing.
     let late = ledger.reserve(&of(1, 8), vec![slot("alice")], at).await.unwrap();
-    assert_eq!((late.turn, books(&ledger, at).await[2]), (Turn::Late, (0, 1502)));
+    assert_eq!((late.idempotency, books(&ledger, at).await[2]), (Idempotency::Late, (0, 1502)));
 }
 
 async fn what_cost_nothing_is_remembered_for_seconds_alone(storage: Storage) {
@@ -423,7 +423,7 @@ async fn what_cost_nothing_is_remembered_for_seconds_alone(storage: Storage) {
         assert_eq!(ledger.commit("1", nothing.clone(), now).await.unwrap(), told);
     }
     let before = now + (REMEMBERED_BRIEFLY - MILLISECOND);
-    assert_eq!(ledger.reserve("1", vec![hold.clone()], before).await.unwrap().turn, Turn::Late);
+    assert_eq!(ledger.reserve("1", vec![hold.clone()], before).await.unwrap().idempotency, Idempotency::Late);
     // Repeating it does nothing, whether or not it is known.
     let after = now + REMEMBERED_BRIEFLY;
     assert_eq!(ledger.commit("1", nothing, after).await.unwrap(), Settled::Charged);

@@ -4,7 +4,9 @@ use crate::storages::in_redis;
 use e2e::redis::Redis;
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
-use limitador_adapter::ledger::{Charge, Hold, Key, Ledger, REMEMBERED_BRIEFLY, Settled, Take, Turn};
+use limitador_adapter::ledger::{
+    Charge, ChargeAt, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Settled,
+};
 use policy::model::{Period, Unit, Window};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -223,13 +225,13 @@ impl Model {
         window.2
     }
 
-    fn reserve(&mut self, policy: &[Rate], id: u8, wants: &[Want]) -> (bool, Turn) {
+    fn reserve(&mut self, policy: &[Rate], id: u8, wants: &[Want]) -> (bool, Idempotency) {
         let id = (self.age, id);
         if self.live.contains_key(&id) {
-            return (true, Turn::Repeated);
+            return (true, Idempotency::Repeated);
         }
         if self.past(id).is_some() {
-            return (true, Turn::Late);
+            return (true, Idempotency::Late);
         }
         let mut taken = BTreeMap::<Bucket, u64>::new();
         let mut admitted = true;
@@ -257,7 +259,7 @@ impl Model {
             reservation.until = wants.iter().map(|want| self.now + want.ttl).min().unwrap();
             self.live.insert(id, reservation);
         }
-        (admitted, Turn::First)
+        (admitted, Idempotency::First)
     }
 
     fn commit(&mut self, policy: &[Rate], id: u8, charges: &[(Bucket, u64)]) -> Settled {
@@ -333,8 +335,8 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
     let begun = Moment { unix: Duration::from_secs(begun.unix.as_secs() + 1), ..begun };
     let at = |model: &Model| begun + Duration::from_secs(model.now - begun.unix.as_secs());
     let mut model = Model { now: begun.unix.as_secs(), ..Model::default() };
-    for (turn, step) in steps.iter().enumerate() {
-        let (ledger, now) = (&adapters[turn % adapters.len()], at(&model));
+    for (idempotency, step) in steps.iter().enumerate() {
+        let (ledger, now) = (&adapters[idempotency % adapters.len()], at(&model));
         match step {
             Step::Reserve { id, wants } => {
                 let holds = wants.iter().map(|want| Hold {
@@ -342,16 +344,20 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                     amount: want.amount,
                     max: want.max.unwrap_or(policy[want.bucket.0].max),
                     ttl: Duration::from_secs(want.ttl),
-                    take: if policy[want.bucket.0].unit == Unit::Requests {
-                        Take::Charge
+                    charge_at: if policy[want.bucket.0].unit == Unit::Requests {
+                        ChargeAt::Admission
                     } else {
-                        Take::Hold
+                        ChargeAt::Commit
                     },
                     enforced: want.enforced,
                 });
                 let named = named(model.age, *id);
                 let outcome = ledger.reserve(&named, holds.collect(), now).await.unwrap();
-                assert_eq!((outcome.admitted, outcome.turn), model.reserve(policy, *id, wants), "{step:?}");
+                assert_eq!(
+                    (outcome.admitted, outcome.idempotency),
+                    model.reserve(policy, *id, wants),
+                    "{step:?}"
+                );
                 for (status, want) in outcome.statuses.iter().zip(wants) {
                     let taken = model.used(want.bucket) + model.held(want.bucket);
                     assert_eq!(status.remaining, status.max.saturating_sub(taken), "{step:?}");
@@ -372,7 +378,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
             Step::Die(worker) => {
                 // Its time is over as soon as one adapter has heard of it, and another sees that.
                 ledger.attend(&[worker_name(*worker)], Duration::ZERO, now).await.unwrap();
-                adapters[(turn + 1) % adapters.len()].release_gone(now).await.unwrap();
+                adapters[(idempotency + 1) % adapters.len()].release_gone(now).await.unwrap();
                 model.die(*worker);
             }
         }
@@ -409,10 +415,10 @@ fn exact(Story { policy, mut steps }: Story) -> Story {
                 (want.ttl, want.max, want.enforced) = (90 * 24 * 3600, None, true);
             }
             let (name, new) = ((model.age, *id), model.reserve(&policy, *id, wants));
-            if new == (true, Turn::First) {
+            if new == (true, Idempotency::First) {
                 held.insert(name, wants.iter().map(|want| (want.bucket, want.amount.max(1))).collect());
             }
-            new.1 == Turn::First
+            new.1 == Idempotency::First
         }
         Step::Commit { id, charges } => {
             let Some(most) = held.remove(&(model.age, *id)) else { return false };

@@ -10,7 +10,7 @@ use e2e::redis::Redis;
 use e2e::wait;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::redis::RedisLedger;
-use limitador_adapter::ledger::{Charge, Hold, Ledger, Settled, Take, Unavailable};
+use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Ledger, Settled, Unavailable};
 use policy::model::{Unit, Window};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn served(place: &str) -> Arc<dyn Ledger> {
 
 fn tokens(who: &str, amount: u64) -> Hold {
     let (key, ttl) = (key(who, Unit::Tokens), MINUTE * 15);
-    Hold { key, amount, max: 1000, ttl, take: Take::Hold, enforced: true }
+    Hold { key, amount, max: 1000, ttl, charge_at: ChargeAt::Commit, enforced: true }
 }
 
 fn charge(who: &str, amount: u64) -> Vec<Charge> {
@@ -53,7 +53,7 @@ async fn is_a_place(place: &str) {
     let patient = || {
         RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into()))
             .unwrap()
-            .with_patience(10 * wait::DEADLINE)
+            .with_timeout(10 * wait::DEADLINE)
     };
     let (one, other) = (patient(), patient());
     let hold = || vec![tokens("alice", 100), Hold { key: key("bob", Unit::Usd), ..tokens("bob", 5) }];

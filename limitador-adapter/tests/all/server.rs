@@ -1,7 +1,7 @@
 //! An adapter that serves on free ports in this process, with policies in a folder of its own.
 
 use e2e::redis::Redis;
-use limitador_adapter::cli::{Serve, Storage};
+use limitador_adapter::cli::{ServeArgs, Storage};
 use limitador_adapter::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
 use limitador_adapter::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
 use limitador_adapter::grpc::services::weir::v1::policy_service_client::PolicyServiceClient;
@@ -70,7 +70,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("llm.yaml"), POLICY).unwrap();
         let config = Self::config(vec![folder.path().to_owned()], 10_000, storage);
-        Self::configured(folder, Serve { worker_grace, ..config }).await
+        Self::configured(folder, ServeArgs { worker_grace, ..config }).await
     }
 
     async fn serving(policies: Vec<PathBuf>, folder: TempDir, max_counters: usize, storage: Storage) -> Self {
@@ -78,12 +78,12 @@ impl Server {
     }
 
     /// As the command line would say.
-    pub async fn configured(folder: TempDir, config: Serve) -> Self {
+    pub async fn configured(folder: TempDir, config: ServeArgs) -> Self {
         Self { serving: Serving::start(&config).await.unwrap(), folder }
     }
 
-    pub fn config(policies: Vec<PathBuf>, max_counters: usize, storage: Storage) -> Serve {
-        Serve {
+    pub fn config(policies: Vec<PathBuf>, max_counters: usize, storage: Storage) -> ServeArgs {
+        ServeArgs {
             kubernetes: false,
             ignore_kuadrant: false,
             tls_cert: None,

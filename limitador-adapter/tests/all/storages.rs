@@ -5,7 +5,7 @@ use e2e::wait;
 use limitador_adapter::ledger::Ledger;
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
-use limitador_adapter::ledger::redis::{MOST, RedisLedger};
+use limitador_adapter::ledger::redis::{MAX_AMOUNT, RedisLedger};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -36,7 +36,7 @@ impl Storage {
     pub fn most(&self) -> u64 {
         match self {
             Self::Memory => u64::MAX,
-            Self::Redis(..) => MOST,
+            Self::Redis(..) => MAX_AMOUNT,
         }
     }
 }
@@ -45,7 +45,7 @@ impl Storage {
 pub fn in_redis(redis: &Redis, database: u16, at_most: usize) -> Arc<dyn Ledger> {
     let place = redis.url(database).parse().unwrap();
     let ledger = RedisLedger::new(place, Some(at_most.into())).unwrap();
-    Arc::new(ledger.with_the_callers_time().with_patience(10 * wait::DEADLINE))
+    Arc::new(ledger.with_the_callers_time().with_timeout(10 * wait::DEADLINE))
 }
 
 /// Makes each of these functions a test for each storage.

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// Of the tree that is evaluated recursively, with a frame of up to two kilobytes for each level.
 const DEEPEST: usize = super::syntax::DEEPEST as usize;
 /// Macros over lists. The values they build nest as deep as there are macros.
-const MOST_MACROS: usize = 8;
+const MAX_MACROS: usize = 8;
 
 /// The types that CEL knows by name, as `type(x) == int` needs.
 const TYPE_NAMES: [&str; 9] =
@@ -23,10 +23,8 @@ pub(super) fn check(expr: &IdedExpr, phase: Phase) -> Result<Vec<FactPath>, Stri
     let mut check =
         Check { phase, scope: Vec::new(), references: BTreeSet::new(), mistakes: Vec::new(), macros: 0 };
     check.visit(expr, 0);
-    if check.macros > MOST_MACROS {
-        check
-            .mistakes
-            .push(format!("{} macros over lists; at most {MOST_MACROS} are possible", check.macros));
+    if check.macros > MAX_MACROS {
+        check.mistakes.push(format!("{} macros over lists; at most {MAX_MACROS} are possible", check.macros));
     }
     if check.mistakes.is_empty() {
         return Ok(check.references.into_iter().collect());

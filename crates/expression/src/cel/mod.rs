@@ -92,7 +92,7 @@ pub enum CounterValue {
 }
 
 /// The most distinct elements of a list that a counter is told of; one more shows that there are too many.
-pub const MOST_ELEMENTS: usize = 64;
+pub const MAX_ELEMENTS: usize = 64;
 
 /// A fact that an expression names, as far as its text tells: `["auth", "identity", "userid"]`,
 /// `["request", "headers", "x-tenant"]`.
@@ -427,7 +427,7 @@ fn elements(list: &CelList<'_>) -> Result<CounterValue, EvaluationError> {
         if !each.contains(&element) {
             each.push(element);
         }
-        if each.len() > MOST_ELEMENTS {
+        if each.len() > MAX_ELEMENTS {
             break;
         }
     }

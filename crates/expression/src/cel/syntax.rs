@@ -8,7 +8,7 @@ use cel_interpreter::parser::{ParseErrors, PrattParser};
 /// The longest expression, in bytes.
 const LONGEST: usize = 4096;
 /// Words, numbers, signs and brackets. The parser and the drop of a tree recurse with each in the worst case.
-const MOST_TOKENS: usize = 1024;
+const MAX_TOKENS: usize = 1024;
 /// Brackets in brackets, operators in operators.
 pub(super) const DEEPEST: u16 = 32;
 
@@ -31,7 +31,7 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, String> {
 fn count_tokens(source: &str) -> Result<(), String> {
     let mut lexer = Lexer::new(source);
     let (mut depth, mut tokens) = (0_u16, 0_usize);
-    while tokens <= MOST_TOKENS {
+    while tokens <= MAX_TOKENS {
         match lexer.lex().kind {
             // What it is, the parser tells.
             TokenKind::TokEnd | TokenKind::TokError => return Ok(()),
@@ -49,7 +49,7 @@ fn count_tokens(source: &str) -> Result<(), String> {
             return Err(too_deep());
         }
     }
-    Err(format!("the expression has too many parts; at most {MOST_TOKENS} words and signs are possible"))
+    Err(format!("the expression has too many parts; at most {MAX_TOKENS} words and signs are possible"))
 }
 
 pub(super) fn too_deep() -> String {

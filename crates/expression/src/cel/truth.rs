@@ -44,7 +44,7 @@ pub(super) struct Truths {
 }
 
 /// Tests in the operands of tests. Each takes a piece of the stack.
-const MOST_NESTED: usize = 8;
+const MAX_NESTED: usize = 8;
 
 impl Truths {
     /// Of a changed tree. `is_predicate`: the whole of it is a test. `None`: there is no test in it.
@@ -56,9 +56,9 @@ impl Truths {
         } else {
             tests.value(&mut tree)
         }
-        if tests.most_nested > MOST_NESTED {
+        if tests.most_nested > MAX_NESTED {
             return Err(format!(
-                "tests are nested in tests too deeply; at most {MOST_NESTED} levels are possible"
+                "tests are nested in tests too deeply; at most {MAX_NESTED} levels are possible"
             ));
         }
         let trees = tests.trees;

@@ -2,7 +2,7 @@
 
 use super::DoubtCause;
 use crate::model::Limit;
-use expression::cel::{CounterValue, EvaluationError, Expression, MOST_ELEMENTS};
+use expression::cel::{CounterValue, EvaluationError, Expression, MAX_ELEMENTS};
 use expression::facts::Facts;
 use protocol::call::Entries;
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ const LONGEST_VALUE: usize = 512;
 /// How many characters of a longer one are shown.
 const SHOWN: usize = 64;
 /// In how many buckets of a limit one request may count, at most.
-const MOST_BUCKETS: usize = MOST_ELEMENTS;
+const MAX_BUCKETS: usize = MAX_ELEMENTS;
 /// The value of a counter that has none. A value that is this text counts with quotes around it.
 const NULL: &str = "null";
 
@@ -80,9 +80,9 @@ fn combined(
     mut values: Vec<Vec<String>>,
     doubts: &mut Vec<(DoubtCause, String)>,
 ) -> Vec<Bucket> {
-    if values.iter().map(Vec::len).fold(1, usize::saturating_mul) > MOST_BUCKETS {
+    if values.iter().map(Vec::len).fold(1, usize::saturating_mul) > MAX_BUCKETS {
         for (counter, values) in counters.iter().zip(&mut values).filter(|(_, values)| values.len() > 1) {
-            let detail = format!("{}: more than {MOST_BUCKETS} buckets", counter.source());
+            let detail = format!("{}: more than {MAX_BUCKETS} buckets", counter.source());
             doubts.push((DoubtCause::CounterTooLong, detail));
             *values = vec![NULL.to_owned()];
         }

@@ -4,10 +4,10 @@
 //! A bucket is looked up once per call, by its key; from then on it is known by its place. A place stays as it is for
 //! as long as something is held in it or its window runs.
 
-use super::counters::{Counters, Usage};
+use super::counters::{Counters, WindowUsage};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::{Capacity, Shares};
-use crate::ledger::{Key, Reading, Status, Unavailable};
+use crate::ledger::{CounterReading, Key, Status, Unavailable};
 use policy::model::Window;
 use slab::Slab;
 use std::collections::{BTreeMap, HashMap};
@@ -24,17 +24,17 @@ pub fn after(now: Moment, duration: Duration) -> Instant {
 
 /// Whether a bucket has room for what a call wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum Admission {
     /// Yes.
-    Enough,
+    Granted,
     /// No, so the call is refused.
-    None,
+    Refused,
     /// No, which stops nobody.
     Excused,
 }
 
 /// Where a bucket is.
-pub type Place = usize;
+pub type BucketIndex = usize;
 
 /// What a bucket takes beside the texts of its counters, in bytes, with its window running: about 900, and what tables need when
 /// they grow. `tests/counter_memory.rs` measures it.
@@ -46,22 +46,22 @@ const COUNTER_BYTES: u64 = 80;
 #[derive(Clone, Debug)]
 pub struct Seat {
     /// Where that bucket is; `None`: it is not there yet.
-    pub place: Option<Place>,
+    pub place: Option<BucketIndex>,
     /// The key of the overflow bucket, if it is that.
     pub overflow: Option<Arc<Key>>,
 }
 
-struct Bucket {
+struct MemoryBucket {
     key: Arc<Key>,
     /// What it takes of its limit's share.
     cost: u64,
     held: u64,
     holds: u32,
-    window: Option<Running>,
+    window: Option<RunningWindow>,
 }
 
-struct Running {
-    usage: Usage,
+struct RunningWindow {
+    usage: WindowUsage,
     /// Of the usage: given back. Limitador counts up only.
     refunded: u64,
     end: Instant,
@@ -72,16 +72,16 @@ struct Running {
 pub type WindowId = u64;
 
 /// All buckets that hold or have used something.
-pub struct Buckets {
+pub struct MemoryBuckets {
     counters: Counters,
-    places: HashMap<Arc<Key>, Place>,
-    buckets: Slab<Bucket>,
-    ends: BTreeMap<(Instant, WindowId), Place>,
+    places: HashMap<Arc<Key>, BucketIndex>,
+    buckets: Slab<MemoryBucket>,
+    ends: BTreeMap<(Instant, WindowId), BucketIndex>,
     windows: WindowId,
     shares: Shares,
 }
 
-impl Bucket {
+impl MemoryBucket {
     /// What the window of `now` has used.
     fn used(&self, now: Moment) -> u64 {
         let running = self.window.as_ref().filter(|window| window.end > now.instant);
@@ -94,7 +94,7 @@ impl Bucket {
     }
 }
 
-impl Buckets {
+impl MemoryBuckets {
     /// None yet, and never more than there is room for.
     pub fn new(capacity: Capacity) -> Self {
         Self {
@@ -113,12 +113,12 @@ impl Buckets {
     }
 
     /// Where a bucket is, if there is one.
-    pub fn find(&self, key: &Key) -> Option<Place> {
+    pub fn find(&self, key: &Key) -> Option<BucketIndex> {
         self.places.get(key).copied()
     }
 
     /// Whether this bucket is there: quicker than to find it.
-    pub fn is_at(&self, place: Place, key: &Key) -> bool {
+    pub fn is_at(&self, place: BucketIndex, key: &Key) -> bool {
         self.buckets.get(place).is_some_and(|bucket| *bucket.key == *key)
     }
 
@@ -138,7 +138,7 @@ impl Buckets {
     }
 
     /// The bucket of a seat, made if it is not there.
-    pub fn sit(&mut self, key: &Arc<Key>, seat: &Seat) -> Place {
+    pub fn sit(&mut self, key: &Arc<Key>, seat: &Seat) -> BucketIndex {
         let key = seat.overflow.as_ref().unwrap_or(key);
         // It may have been made for the same call.
         if let Some(place) = seat.place.or_else(|| self.find(key)) {
@@ -147,7 +147,7 @@ impl Buckets {
         // Those are few, and what has no other room counts there.
         let cost = if key.is_overflow() { 0 } else { self.cost(key) };
         self.shares.take(&key.limit, cost);
-        let bucket = Bucket { key: Arc::clone(key), cost, held: 0, holds: 0, window: None };
+        let bucket = MemoryBucket { key: Arc::clone(key), cost, held: 0, holds: 0, window: None };
         let place = self.buckets.insert(bucket);
         self.places.insert(Arc::clone(key), place);
         place
@@ -160,14 +160,14 @@ impl Buckets {
     }
 
     /// Whether `amount` more fits under `max`. A bucket that there is not is empty.
-    pub fn has_room(&self, place: Option<Place>, amount: u64, max: u64, now: Moment) -> bool {
+    pub fn has_room(&self, place: Option<BucketIndex>, amount: u64, max: u64, now: Moment) -> bool {
         let bucket = place.and_then(|place| self.buckets.get(place));
         let taken = bucket.map_or(Some(0), |bucket| bucket.used(now).checked_add(bucket.held));
         taken.and_then(|taken| taken.checked_add(amount)).is_some_and(|wanted| wanted <= max)
     }
 
     /// Takes an amount out of a bucket's room. The caller has asked whether there is any.
-    pub fn hold(&mut self, place: Place, amount: u64) {
+    pub fn hold(&mut self, place: BucketIndex, amount: u64) {
         if let Some(bucket) = self.buckets.get_mut(place) {
             bucket.held = bucket.held.saturating_add(amount);
             bucket.holds = bucket.holds.saturating_add(1);
@@ -175,7 +175,7 @@ impl Buckets {
     }
 
     /// Lets a hold go, and forgets the bucket if it was all there was.
-    pub fn release(&mut self, place: Place, amount: u64) {
+    pub fn release(&mut self, place: BucketIndex, amount: u64) {
         if let Some(bucket) = self.buckets.get_mut(place) {
             bucket.held = bucket.held.saturating_sub(amount);
             bucket.holds = bucket.holds.saturating_sub(1);
@@ -184,7 +184,7 @@ impl Buckets {
     }
 
     /// Charges the window of `now`, which starts here if none is running. Which window that is.
-    pub fn charge(&mut self, place: Place, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
+    pub fn charge(&mut self, place: BucketIndex, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
         if amount == 0 {
             return Ok(0);
         }
@@ -200,7 +200,7 @@ impl Buckets {
                 self.windows = self.windows.wrapping_add(1);
                 let (end, serial) = (after(now, now.until_end_of(bucket.key.window)), self.windows);
                 self.ends.insert((end, serial), place);
-                none.insert(Running { usage, refunded: 0, end, serial })
+                none.insert(RunningWindow { usage, refunded: 0, end, serial })
             }
         };
         self.counters.charge(&mut window.usage, amount)?;
@@ -208,7 +208,7 @@ impl Buckets {
     }
 
     /// Gives a charge back, if its window is still running: another window never had it.
-    pub fn refund(&mut self, place: Place, amount: u64, charged_in: WindowId) {
+    pub fn refund(&mut self, place: BucketIndex, amount: u64, charged_in: WindowId) {
         if let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut())
             && window.serial == charged_in
         {
@@ -217,19 +217,19 @@ impl Buckets {
     }
 
     /// How a bucket stands.
-    pub fn status(&self, seat: &Seat, window: Window, max: u64, room: Room, now: Moment) -> Status {
+    pub fn status(&self, seat: &Seat, window: Window, max: u64, room: Admission, now: Moment) -> Status {
         let bucket = seat.place.and_then(|place| self.buckets.get(place));
         let (used, held) = bucket.map_or((0, 0), |bucket| (bucket.used(now), bucket.held));
         let reset = bucket.and_then(|bucket| bucket.reset(now)).unwrap_or_else(|| now.until_end_of(window));
-        let (limited, excused) = (room == Room::None, room == Room::Excused);
+        let (limited, excused) = (room == Admission::Refused, room == Admission::Excused);
         let remaining = max.saturating_sub(used.saturating_add(held));
         Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some() }
     }
 
     /// How the buckets at some places stand, for a person.
-    pub fn readings(&self, places: &[Place], now: Moment) -> Vec<Reading> {
+    pub fn readings(&self, places: &[BucketIndex], now: Moment) -> Vec<CounterReading> {
         let buckets = places.iter().filter_map(|place| self.buckets.get(*place));
-        let reading = |bucket: &Bucket| Reading {
+        let reading = |bucket: &MemoryBucket| CounterReading {
             key: Arc::clone(&bucket.key),
             used: bucket.used(now),
             held: bucket.held,
@@ -239,7 +239,7 @@ impl Buckets {
     }
 
     /// Where there are any now.
-    pub fn places(&self) -> Vec<Place> {
+    pub fn places(&self) -> Vec<BucketIndex> {
         self.buckets.iter().map(|(place, _)| place).collect()
     }
 
@@ -257,7 +257,7 @@ impl Buckets {
     }
 
     /// Drops the bucket's window if it is over.
-    fn end_window(&mut self, place: Place, now: Moment) -> Result<(), Unavailable> {
+    fn end_window(&mut self, place: BucketIndex, now: Moment) -> Result<(), Unavailable> {
         let window = self
             .buckets
             .get_mut(place)
@@ -268,7 +268,7 @@ impl Buckets {
     }
 
     /// A bucket without holds and without a window is none.
-    fn forget_if_empty(&mut self, place: Place) {
+    fn forget_if_empty(&mut self, place: BucketIndex) {
         if self.buckets.get(place).is_some_and(|bucket| bucket.holds == 0 && bucket.window.is_none()) {
             let bucket = self.buckets.remove(place);
             self.places.remove(&bucket.key);

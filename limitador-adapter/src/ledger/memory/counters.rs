@@ -23,14 +23,14 @@ pub struct Counters {
 }
 
 /// One window's usage. End it with [`Counters::end`], or it stays in memory.
-pub struct Usage {
+pub struct WindowUsage {
     /// Always one: limitador reads a whole `Vec` at a time.
     counter: Vec<Counter>,
     /// As limitador told it last. Nobody else writes there, so it is read after each charge and not for each question.
     used: u64,
 }
 
-impl Usage {
+impl WindowUsage {
     /// What has been charged.
     pub fn used(&self) -> u64 {
         self.used
@@ -46,18 +46,18 @@ impl Default for Counters {
 
 impl Counters {
     /// A new window, nothing used.
-    pub fn start(&mut self) -> Result<Usage, Unavailable> {
+    pub fn start(&mut self) -> Result<WindowUsage, Unavailable> {
         self.made = self.made.wrapping_add(1);
         let namespace = format!("{:x}", self.made);
         let limit = Limit::new(namespace, u64::MAX, NEVER, [], Vec::<Expression>::new());
         let counter = Counter::new(limit, &Context::default())
             .map_err(|error| Unavailable::Storage(error.to_string()))?
             .ok_or_else(|| Unavailable::Storage("no counter for a limit without variables".to_owned()))?;
-        Ok(Usage { counter: vec![counter], used: 0 })
+        Ok(WindowUsage { counter: vec![counter], used: 0 })
     }
 
     /// Charges; saturates, where limitador would wrap around.
-    pub fn charge(&self, usage: &mut Usage, amount: u64) -> Result<(), Unavailable> {
+    pub fn charge(&self, usage: &mut WindowUsage, amount: u64) -> Result<(), Unavailable> {
         let amount = amount.min(u64::MAX - usage.used);
         // One look-up in limitador's tree, where an update and a question after it are two. It tells what there was before.
         self.storage.check_and_update(&mut usage.counter, amount).map_err(failed)?;
@@ -67,7 +67,7 @@ impl Counters {
     }
 
     /// Forgets a window.
-    pub fn end(&self, usage: Usage) -> Result<(), Unavailable> {
+    pub fn end(&self, usage: WindowUsage) -> Result<(), Unavailable> {
         let limits = usage.counter.iter().map(|counter| Arc::new(counter.limit().clone()));
         self.storage.delete_counters(&limits.collect::<HashSet<_>>()).map_err(failed)
     }

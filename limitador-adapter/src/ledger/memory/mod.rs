@@ -2,7 +2,7 @@
 //! would both see the last room.
 //!
 //! A reservation is live (it holds), lapsed (its time ran out; its commit may still come) or settled. Live ones are in
-//! here; [`Archive`] remembers the others.
+//! here; [`SettledIds`] remembers the others.
 
 mod buckets;
 pub mod budget;
@@ -13,12 +13,12 @@ mod state;
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::{
-    Bytes, Charge, Hit, Hold, Ledger, Outcome, Reading, Settled, Size, Turn, Unavailable, When, is_empty,
-    is_worker, worker_of,
+    Charge, CounterReading, Hit, Hold, Idempotency, Ledger, LedgerOutcome, LedgerSize, Settled, StorageBytes,
+    Unavailable, When, is_empty, is_worker, worker_of,
 };
-use buckets::Room;
+use buckets::Admission;
 use settled_ids::Past;
-use state::{State, Taken, Want, all_admitted};
+use state::{MemoryState, Taken, Want, all_admitted};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 const SWEEP_IN_PASSING: usize = 4;
 
 /// Workers that are told from each other, at most: thousands of gateways.
-const MOST_WORKERS: usize = 1 << 16;
+const MAX_WORKERS: usize = 1 << 16;
 
 /// Windows, readings or reservations per hold of the lock, when a whole ledger is gone through.
 const BATCH: usize = 512;
@@ -36,7 +36,7 @@ const BATCH: usize = 512;
 /// Holds and charges in this process's memory.
 pub struct MemoryLedger {
     ids: RandomState,
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
     /// Until when each worker is taken to live.
     workers: Mutex<HashMap<u64, Instant>>,
 }
@@ -44,21 +44,21 @@ pub struct MemoryLedger {
 impl MemoryLedger {
     /// Empty, with so much room.
     pub fn new(capacity: impl Into<Capacity>, now: Moment) -> Self {
-        let state = State::new(capacity.into(), now);
+        let state = MemoryState::new(capacity.into(), now);
         Self { ids: RandomState::new(), state: Mutex::new(state), workers: Mutex::default() }
     }
 
     /// See [`Ledger::reserve`].
-    pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
+    pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let worker = self.worker(worker_of(id));
         let id = self.ids.hash_one(id);
         let mut state = self.at(now)?;
-        let turn = match (state.live.contains_key(&id), state.archive.knows(id, now.instant)) {
-            (true, _) => Turn::Repeated,
-            (false, true) => Turn::Late,
-            (false, false) => Turn::First,
+        let idempotency = match (state.live.contains_key(&id), state.archive.knows(id, now.instant)) {
+            (true, _) => Idempotency::Repeated,
+            (false, true) => Idempotency::Late,
+            (false, false) => Idempotency::First,
         };
-        let taken = if turn == Turn::First {
+        let taken = if idempotency == Idempotency::First {
             let wants = holds.iter().map(|hold| Want {
                 key: &hold.key,
                 amount: hold.amount.max(1),
@@ -67,17 +67,17 @@ impl MemoryLedger {
             });
             state.take(wants, now)
         } else {
-            let seat = |hold: &Hold| Taken { room: Room::Enough, seat: state.buckets.seat(&hold.key) };
+            let seat = |hold: &Hold| Taken { room: Admission::Granted, seat: state.buckets.seat(&hold.key) };
             holds.iter().map(seat).collect()
         };
         let admitted = all_admitted(&taken);
-        if admitted && turn == Turn::First {
+        if admitted && idempotency == Idempotency::First {
             state.keep(id, worker, &holds, &taken, now)?;
         }
         let statuses = holds.iter().zip(taken).map(|(hold, Taken { room, seat })| {
             state.buckets.status(&seat, hold.key.window, hold.max, room, now)
         });
-        Ok(Outcome { admitted, turn, statuses: statuses.collect() })
+        Ok(LedgerOutcome { admitted, idempotency, statuses: statuses.collect() })
     }
 
     /// See [`Ledger::commit`].
@@ -105,7 +105,7 @@ impl MemoryLedger {
     }
 
     /// See [`Ledger::hit`].
-    pub fn hit(&self, hits: &[Hit], now: Moment) -> Result<Outcome, Unavailable> {
+    pub fn hit(&self, hits: &[Hit], now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let mut state = self.at(now)?;
         let wants = hits.iter().map(|hit| Want {
             key: &hit.key,
@@ -127,11 +127,11 @@ impl MemoryLedger {
             let seat = state.buckets.seat(&hit.key);
             state.buckets.status(&seat, hit.key.window, hit.max, room, now)
         });
-        Ok(Outcome { admitted, turn: Turn::First, statuses: statuses.collect() })
+        Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses: statuses.collect() })
     }
 
     /// See [`Ledger::readings`].
-    pub fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
+    pub fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         let places = self.at(now)?.buckets.places();
         let mut readings = Vec::with_capacity(places.len());
         for batch in places.chunks(BATCH) {
@@ -142,14 +142,14 @@ impl MemoryLedger {
     }
 
     /// See [`Ledger::size`].
-    pub fn size(&self) -> Size {
+    pub fn size(&self) -> LedgerSize {
         let mut state = self.lock();
         let shares = state.buckets.shares();
         let bytes = match shares.capacity() {
-            Capacity::Bytes(most) => Some(Bytes { used: shares.sum(), most }),
+            Capacity::Bytes(most) => Some(StorageBytes { used: shares.sum(), most }),
             Capacity::Counters(_) => None,
         };
-        Size {
+        LedgerSize {
             bytes,
             counters: state.buckets.len(),
             reservations: state.live.len(),
@@ -171,7 +171,7 @@ impl MemoryLedger {
         let mut known = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for worker in workers.iter().filter(|worker| is_worker(worker)) {
             let name = self.worker(Some(worker));
-            if known.len() < MOST_WORKERS || known.contains_key(&name) {
+            if known.len() < MAX_WORKERS || known.contains_key(&name) {
                 known.insert(name, until);
             }
         }
@@ -205,12 +205,12 @@ impl MemoryLedger {
     }
 
     /// A panic while the lock was held (there is none to be had) must not stop every later call.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state as it is at `now`.
-    fn at(&self, now: Moment) -> Result<MutexGuard<'_, State>, Unavailable> {
+    fn at(&self, now: Moment) -> Result<MutexGuard<'_, MemoryState>, Unavailable> {
         let mut state = self.lock();
         state.lapse(now);
         state.buckets.sweep(SWEEP_IN_PASSING, now)?;
@@ -220,19 +220,19 @@ impl MemoryLedger {
 
 #[tonic::async_trait]
 impl Ledger for MemoryLedger {
-    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         self.reserve(id, holds, now)
     }
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
         self.commit(id, &charges, now)
     }
-    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable> {
+    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         self.hit(&hits, now)
     }
-    async fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
+    async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         self.readings(now)
     }
-    async fn size(&self) -> Result<Size, Unavailable> {
+    async fn size(&self) -> Result<LedgerSize, Unavailable> {
         Ok(self.size())
     }
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable> {

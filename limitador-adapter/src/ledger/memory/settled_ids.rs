@@ -2,7 +2,7 @@
 //! two generations, the older dropped whole when the younger has had its time or is full. What was settled without a charge
 //! needs no more than some seconds.
 
-use super::buckets::{Place, WindowId};
+use super::buckets::{BucketIndex, WindowId};
 use crate::ledger::{Key, REMEMBERED_BRIEFLY};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 pub const REMEMBERED: Duration = Duration::from_secs(30 * 60);
 
 /// Ids of one generation: what a hash table of 2^22 slots takes (36 MB).
-pub const AT_MOST: usize = 3_600_000;
+pub const MAX_IDS: usize = 3_600_000;
 
 /// Ids that were settled without a charge, at most. Beyond it the oldest go: what they could do is hold a little longer.
-const BRIEFLY_AT_MOST: usize = 1 << 18;
+const MAX_BRIEF_IDS: usize = 1 << 18;
 
 /// A keyed hash of a reservation's id: ids are the callers', of any length.
 pub type Id = u64;
@@ -30,7 +30,7 @@ pub struct Advance {
     /// To which bucket.
     pub key: Arc<Key>,
     /// Where that was. Another may be there by now, but never with the same window.
-    pub place: Place,
+    pub place: BucketIndex,
     /// How much.
     pub amount: u64,
     /// In which window.
@@ -80,7 +80,7 @@ impl Generation {
 }
 
 /// The ids of reservations that are over.
-pub struct Archive {
+pub struct SettledIds {
     young: Generation,
     old: Generation,
     since: Instant,
@@ -91,7 +91,7 @@ pub struct Archive {
     ends: VecDeque<(Instant, Id)>,
 }
 
-impl Archive {
+impl SettledIds {
     /// Empty; `at_most` ids per generation.
     pub fn new(at_most: usize, now: Instant) -> Self {
         let (young, old) = (Generation::default(), Generation::default());
@@ -111,7 +111,7 @@ impl Archive {
         self.brief.insert(id, end);
         self.ends.push_back((end, id));
         while let Some((first, id)) = self.ends.front().copied()
-            && (first <= now || self.ends.len() > BRIEFLY_AT_MOST)
+            && (first <= now || self.ends.len() > MAX_BRIEF_IDS)
         {
             self.ends.pop_front();
             if self.brief.get(&id) == Some(&first) {
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn an_id_is_remembered_for_half_an_hour_and_forgotten_within_two_generations() {
         let start = Instant::now();
-        let mut archive = Archive::new(10, start);
+        let mut archive = SettledIds::new(10, start);
         archive.settle(1, start + REMEMBERED - Duration::from_secs(1));
         archive.settle(2, start + REMEMBERED);
         archive.settle(3, start + 2 * REMEMBERED - Duration::from_secs(1));
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn too_many_ids_push_out_the_oldest_and_that_is_counted() {
         let now = Instant::now();
-        let mut archive = Archive::new(2, now);
+        let mut archive = SettledIds::new(2, now);
         (0..5).for_each(|id| archive.settle(id, now));
         assert_eq!((archive.len(), archive.forgotten()), (3, 2));
         assert!(!archive.knows(0, now) && archive.knows(4, now));
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_lapsed_id_gives_its_charges_once() {
         let now = Instant::now();
-        let mut archive = Archive::new(2, now);
+        let mut archive = SettledIds::new(2, now);
         archive.lapse(1, Vec::new(), now);
         assert!(archive.knows(1, now));
         assert_eq!(archive.take(1, now), Some(Past::Lapsed(Vec::new())));
@@ -207,14 +207,14 @@ mod tests {
     #[test]
     fn what_cost_nothing_is_remembered_for_seconds() {
         let start = Instant::now();
-        let mut archive = Archive::new(2, start);
+        let mut archive = SettledIds::new(2, start);
         archive.settle_briefly(1, start);
         archive.settle_briefly(1, start);
         let end = start + REMEMBERED_BRIEFLY;
         let before = end - Duration::from_millis(1);
         assert!(archive.knows(1, before) && !archive.knows(1, end));
         assert_eq!((archive.take(1, before), archive.take(1, end)), (Some(Past::Settled), None));
-        (2..BRIEFLY_AT_MOST as u64 + 10).for_each(|id| archive.settle_briefly(id, end));
-        assert_eq!((archive.len(), archive.forgotten()), (BRIEFLY_AT_MOST, 0));
+        (2..MAX_BRIEF_IDS as u64 + 10).for_each(|id| archive.settle_briefly(id, end));
+        assert_eq!((archive.len(), archive.forgotten()), (MAX_BRIEF_IDS, 0));
     }
 }

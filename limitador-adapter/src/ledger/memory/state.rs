@@ -1,10 +1,10 @@
 //! What a ledger in memory knows, and how it changes: holds are taken, kept, settled, or lapse. No locks here.
 
-use super::buckets::{Buckets, Place, Room, Seat, after};
-use super::settled_ids::{AT_MOST, Advance, Archive, Charged, Id, Ids};
+use super::buckets::{Admission, BucketIndex, MemoryBuckets, Seat, after};
+use super::settled_ids::{Advance, Charged, Id, Ids, MAX_IDS, SettledIds};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
-use crate::ledger::{Charge, Hold, Key, Take, Unavailable};
+use crate::ledger::{Charge, ChargeAt, Hold, Key, Unavailable};
 use policy::model::Window;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
@@ -12,15 +12,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// See the module.
-pub struct State {
+pub struct MemoryState {
     /// What is held and used.
-    pub buckets: Buckets,
+    pub buckets: MemoryBuckets,
     /// Reservations with holds, or whose commit is to confirm what admission charged.
-    pub live: Ids<Reservation>,
+    pub live: Ids<LiveReservation>,
     /// When the next hold of a reservation lapses.
     pub lapses: BTreeSet<(Instant, Id)>,
     /// Reservations that are over.
-    pub archive: Archive,
+    pub archive: SettledIds,
     /// How many holds live.
     pub holds: usize,
 }
@@ -40,18 +40,18 @@ pub struct Want<'a> {
 /// What became of a want, and where it is counted.
 pub struct Taken {
     /// Whether there was room.
-    pub room: Room,
+    pub room: Admission,
     /// In which bucket.
     pub seat: Seat,
 }
 
 /// Whether every want was granted.
 pub fn all_admitted(taken: &[Taken]) -> bool {
-    taken.iter().all(|taken| taken.room != Room::None)
+    taken.iter().all(|taken| taken.room != Admission::Refused)
 }
 
 /// One reservation.
-pub struct Reservation {
+pub struct LiveReservation {
     /// What it holds.
     pub holds: Vec<Held>,
     /// What admission itself charged.
@@ -64,21 +64,21 @@ pub struct Reservation {
 
 /// One hold.
 pub struct Held {
-    place: Place,
+    place: BucketIndex,
     amount: u64,
     until: Instant,
     /// What it was asked of, if it is held in the overflow bucket instead: the charge goes there, too.
     asked: Option<Arc<Key>>,
 }
 
-impl State {
+impl MemoryState {
     /// Empty, with so much room.
     pub fn new(capacity: Capacity, now: Moment) -> Self {
         Self {
-            buckets: Buckets::new(capacity),
+            buckets: MemoryBuckets::new(capacity),
             live: Ids::default(),
             lapses: BTreeSet::new(),
-            archive: Archive::new(AT_MOST, now.instant),
+            archive: SettledIds::new(MAX_IDS, now.instant),
             holds: 0,
         }
     }
@@ -95,7 +95,7 @@ impl State {
         taken.extend(wants.clone().map(|want| self.take_one(&want, now)));
         if !all_admitted(&taken) {
             for (want, Taken { room, seat }) in wants.zip(&taken) {
-                if let Some(place) = seat.place.filter(|_| *room != Room::None) {
+                if let Some(place) = seat.place.filter(|_| *room != Admission::Refused) {
                     self.buckets.release(place, want.amount);
                 }
             }
@@ -106,9 +106,9 @@ impl State {
     fn take_one(&mut self, want: &Want<'_>, now: Moment) -> Taken {
         let mut seat = self.buckets.seat(want.key);
         let room = match self.buckets.has_room(seat.place, want.amount, want.max, now) {
-            true => Room::Enough,
-            false if want.enforced => return Taken { room: Room::None, seat },
-            false => Room::Excused,
+            true => Admission::Granted,
+            false if want.enforced => return Taken { room: Admission::Refused, seat },
+            false => Admission::Excused,
         };
         let place = self.buckets.sit(want.key, &seat);
         self.buckets.hold(place, want.amount);
@@ -126,17 +126,17 @@ impl State {
         now: Moment,
     ) -> Result<(), Unavailable> {
         let mut reservation =
-            Reservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant, worker };
+            LiveReservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant, worker };
         let Some(first) = holds.iter().map(|hold| hold.ttl).min() else { return Ok(()) };
         for (hold, Taken { seat, .. }) in holds.iter().zip(taken) {
             let (Some(place), amount) = (seat.place, hold.amount.max(1)) else { continue };
-            match hold.take {
-                Take::Hold => {
+            match hold.charge_at {
+                ChargeAt::Commit => {
                     let asked = seat.overflow.is_some().then(|| Arc::clone(&hold.key));
                     reservation.holds.push(Held { place, amount, until: after(now, hold.ttl), asked });
                     self.holds += 1;
                 }
-                Take::Charge => {
+                ChargeAt::Admission => {
                     let window = self.buckets.charge(place, amount, now)?;
                     self.buckets.release(place, amount);
                     reservation.charged.push(Advance { key: Arc::clone(&hold.key), place, amount, window });

@@ -5,7 +5,7 @@
 //! come may have been carried out all the same.
 
 use super::secret::without;
-use super::url::{Kind, Place};
+use super::url::{RedisUrl, Topology};
 use crate::ledger::Unavailable;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
@@ -20,10 +20,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// For an answer, and for a connection.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Between two attempts to connect.
-const PAUSE: Duration = Duration::from_millis(200);
+const BACKOFF: Duration = Duration::from_millis(200);
 
 /// Calls that may be on their way at once before others wait.
 const AT_ONCE: usize = 1024;
@@ -43,22 +43,22 @@ impl Script {
 
 /// A connection that comes back.
 pub struct Link {
-    place: Place,
-    patience: Duration,
-    state: Mutex<State>,
+    place: RedisUrl,
+    timeout: Duration,
+    state: Mutex<LinkState>,
     connecting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
-    open: Option<Open>,
+struct LinkState {
+    open: Option<OpenConnection>,
     opened: u64,
     /// When connecting failed last, and why.
     failed: Option<(Instant, String)>,
 }
 
 #[derive(Clone)]
-struct Open {
+struct OpenConnection {
     connection: Connection,
     number: u64,
 }
@@ -71,15 +71,15 @@ enum Connection {
 
 impl Link {
     /// To there; connects when it is used. Fails if no connection could ever be made.
-    pub fn new(place: Place) -> Result<Self, String> {
+    pub fn new(place: RedisUrl) -> Result<Self, String> {
         let checked = nodes(&place).map(drop).map_err(|error| told(&place, &error));
         let connecting = tokio::sync::Mutex::default();
-        checked.map(|()| Self { place, patience: PATIENCE, state: Mutex::default(), connecting })
+        checked.map(|()| Self { place, timeout: TIMEOUT, state: Mutex::default(), connecting })
     }
 
     /// Waits so long for an answer, and for a connection.
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Runs a script: one round trip, unless the server has never seen it.
@@ -124,7 +124,7 @@ impl Link {
 
     /// What a failure means. A connection that is broken, silent, or one to a Redis that is no master any more, is not
     /// used again; a connection that was opened since stays.
-    fn failed(&self, used: &Open, error: &RedisError) -> Unavailable {
+    fn failed(&self, used: &OpenConnection, error: &RedisError) -> Unavailable {
         let replaced = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
         if replaced || error.is_io_error() || error.is_unrecoverable_error() {
             let mut state = self.state();
@@ -142,7 +142,7 @@ impl Link {
         Unavailable::Storage(format!("{}{hint}", told(&self.place, error)))
     }
 
-    async fn open(&self) -> Result<Open, Unavailable> {
+    async fn open(&self) -> Result<OpenConnection, Unavailable> {
         if let Some(open) = &self.state().open {
             return Ok(open.clone());
         }
@@ -153,15 +153,15 @@ impl Link {
             if let Some(open) = &state.open {
                 return Ok(open.clone());
             }
-            if let Some((_, why)) = state.failed.as_ref().filter(|(when, _)| when.elapsed() < PAUSE) {
+            if let Some((_, why)) = state.failed.as_ref().filter(|(when, _)| when.elapsed() < BACKOFF) {
                 return Err(Unavailable::Storage(why.clone()));
             }
         }
-        let connected =
-            match tokio::time::timeout(2 * self.patience, connect(&self.place, self.patience)).await {
-                Ok(connected) => connected.map_err(|error| told(&self.place, &error)),
-                Err(_) => Err("connecting to Redis takes too long".to_owned()),
-            };
+        let connected = match tokio::time::timeout(2 * self.timeout, connect(&self.place, self.timeout)).await
+        {
+            Ok(connected) => connected.map_err(|error| told(&self.place, &error)),
+            Err(_) => Err("connecting to Redis takes too long".to_owned()),
+        };
         let evicts = match &connected {
             Ok(connection) => evicts(connection.clone()).await,
             Err(_) => None,
@@ -177,7 +177,7 @@ impl Link {
                 }
                 tracing::info!(place = ?self.place, "connected to Redis");
                 state.opened = state.opened.wrapping_add(1);
-                let open = Open { connection, number: state.opened };
+                let open = OpenConnection { connection, number: state.opened };
                 state.open = Some(open.clone());
                 state.failed = None;
                 Ok(open)
@@ -193,37 +193,37 @@ impl Link {
     }
 
     /// No panic can leave it half changed.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// An error, fit to be shown: a server may repeat the arguments of a command that it refuses, AUTH's too.
-fn told(place: &Place, error: &RedisError) -> String {
+fn told(place: &RedisUrl, error: &RedisError) -> String {
     let error = error.to_string();
     let (message, _) = error.split_once("with args beginning with").unwrap_or((&error, ""));
     without(message.trim_end_matches([' ', ',']), place.secrets()).into_owned()
 }
 
-async fn connect(place: &Place, patience: Duration) -> RedisResult<Connection> {
+async fn connect(place: &RedisUrl, timeout: Duration) -> RedisResult<Connection> {
     // Whoever else uses TLS in this process may have chosen before; the choice is the same.
     drop(rustls::crypto::ring::default_provider().install_default());
     let nodes = nodes(place)?;
-    if place.kind == Kind::Cluster {
+    if place.kind == Topology::Cluster {
         let client = ClusterClient::builder(nodes)
-            .connection_timeout(patience)
-            .response_timeout(patience)
+            .connection_timeout(timeout)
+            .response_timeout(timeout)
             .connection_concurrency_limit(AT_ONCE)
             .retries(2);
         return client.build()?.get_async_connection().await.map(Connection::Cluster);
     }
     let client = match &place.kind {
-        Kind::Sentinel(master) => master_of(place, nodes, master).await?,
+        Topology::Sentinel(master) => master_of(place, nodes, master).await?,
         _ => nodes.into_iter().next().map(Client::open).transpose()?.ok_or_else(no_node)?,
     };
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(patience))
-        .set_response_timeout(Some(patience))
+        .set_connection_timeout(Some(timeout))
+        .set_response_timeout(Some(timeout))
         .set_pipeline_buffer_size(AT_ONCE);
     client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
 }
@@ -242,7 +242,7 @@ async fn evicts(mut connection: Connection) -> Option<String> {
 }
 
 /// The master as the sentinels know it now. They are asked without the password, which is the master's.
-async fn master_of(place: &Place, nodes: Vec<ConnectionInfo>, name: &str) -> RedisResult<Client> {
+async fn master_of(place: &RedisUrl, nodes: Vec<ConnectionInfo>, name: &str) -> RedisResult<Client> {
     let of_master = nodes.first().ok_or_else(no_node)?.redis_settings().clone();
     let sentinels = nodes.into_iter().map(|node| node.addr().clone());
     let sentinels = sentinels.map(IntoConnectionInfo::into_connection_info).collect::<RedisResult<_>>()?;
@@ -258,7 +258,7 @@ async fn master_of(place: &Place, nodes: Vec<ConnectionInfo>, name: &str) -> Red
 }
 
 /// Each node as the crate wants it.
-fn nodes(place: &Place) -> RedisResult<Vec<ConnectionInfo>> {
+fn nodes(place: &RedisUrl) -> RedisResult<Vec<ConnectionInfo>> {
     let scheme = if place.tls { "rediss" } else { "redis" };
     let credentials = place.credentials.as_ref().map(|who| format!("{}@", who.expose())).unwrap_or_default();
     let nodes = place.nodes.iter().map(|node| {

@@ -12,17 +12,17 @@ pub mod url;
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::{
-    Bytes, Charge, Hit, Hold, Key, Ledger, Outcome, Reading, Settled, Size, Status, Take, Turn, Unavailable,
-    When, is_worker,
+    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize,
+    Settled, Status, StorageBytes, Unavailable, When, is_worker,
 };
 use connection::{Link, Script};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use url::Place;
+use url::RedisUrl;
 
 /// The largest number that the scripts count exactly; larger ones stand for it.
-pub const MOST: u64 = (1 << 53) - 1;
+pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
 
 /// No hold lives longer.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -60,7 +60,7 @@ pub struct RedisLedger {
     /// Of what it has, in bytes, as it said last.
     room: AtomicU64,
     limits: AtomicUsize,
-    clock: Clock,
+    clock: WhoseTime,
     reserve: Script,
     commit: Script,
     hit: Script,
@@ -73,20 +73,20 @@ pub struct RedisLedger {
 
 /// Whose time counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Clock {
+enum WhoseTime {
     Server,
     Caller,
 }
 
 impl RedisLedger {
     /// In that Redis, which need not be there yet, with so much room for counters.
-    pub fn new(place: Place, capacity: Option<Capacity>) -> Result<Self, String> {
+    pub fn new(place: RedisUrl, capacity: Option<Capacity>) -> Result<Self, String> {
         Ok(Self {
             link: Link::new(place)?,
             capacity,
             room: AtomicU64::new(UNKNOWN_ROOM),
             limits: AtomicUsize::new(1),
-            clock: Clock::Server,
+            clock: WhoseTime::Server,
             reserve: script!("reserve"),
             commit: script_when_full!("commit"),
             hit: script!("hit"),
@@ -100,19 +100,19 @@ impl RedisLedger {
 
     /// Takes the calls' time instead of the server's: for tests that cannot wait for a month to end.
     pub fn with_the_callers_time(self) -> Self {
-        Self { clock: Clock::Caller, ..self }
+        Self { clock: WhoseTime::Caller, ..self }
     }
 
     /// Waits so long for an answer of Redis, and for a connection: for tests on machines that are busy otherwise.
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { link: self.link.with_patience(patience), ..self }
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { link: self.link.with_timeout(timeout), ..self }
     }
 
     /// The first argument of each script.
     fn time(&self, now: Moment) -> String {
         match self.clock {
-            Clock::Server => String::new(),
-            Clock::Caller => now.unix.as_millis().to_string(),
+            WhoseTime::Server => String::new(),
+            WhoseTime::Caller => now.unix.as_millis().to_string(),
         }
     }
 
@@ -121,8 +121,8 @@ impl RedisLedger {
         script: &Script,
         keys: &[String],
         arguments: &[String],
-    ) -> Result<Answer, Unavailable> {
-        Ok(Answer(self.link.run(script, keys, arguments).await?.into_iter()))
+    ) -> Result<ScriptReply, Unavailable> {
+        Ok(ScriptReply(self.link.run(script, keys, arguments).await?.into_iter()))
     }
 
     /// The keys of a script: those that all have, its own, and the buckets.
@@ -147,11 +147,11 @@ impl RedisLedger {
             Some(Capacity::Bytes(total)) => (total, 0),
             None => (self.room.load(Ordering::Relaxed), 0),
         };
-        format!("{} {each} {}", total.min(MOST), self.limits.load(Ordering::Relaxed).max(1))
+        format!("{} {each} {}", total.min(MAX_AMOUNT), self.limits.load(Ordering::Relaxed).max(1))
     }
 
     /// What the server has stored, and what it may store, if that is limited.
-    async fn memory(&self) -> Result<Option<Bytes>, Unavailable> {
+    async fn memory(&self) -> Result<Option<StorageBytes>, Unavailable> {
         let mut answer = self.run(&self.memory, &self.keys([], []), &[]).await?;
         let (used, most, machine) = (answer.next()?, answer.next()?, answer.next()?);
         let room = match (most, machine) {
@@ -160,7 +160,7 @@ impl RedisLedger {
             (most, _) => most / 2,
         };
         self.room.store(room, Ordering::Relaxed);
-        Ok((most > 0).then_some(Bytes { used, most }))
+        Ok((most > 0).then_some(StorageBytes { used, most }))
     }
 
     /// Forgets what is over, of so many buckets, and tells the size.
@@ -169,7 +169,7 @@ impl RedisLedger {
         let mut answer = self.run(&self.sweep, &self.keys([], []), &arguments).await?;
         let (now, more) = (Duration::from_millis(answer.next()?), answer.next()? > 0);
         let (counters, reservations, holds) = (answer.size()?, answer.size()?, answer.size()?);
-        let size = Size { counters, bytes: None, reservations, holds, settled: None, forgotten: 0 };
+        let size = LedgerSize { counters, bytes: None, reservations, holds, settled: None, forgotten: 0 };
         Ok(Swept { now, more, size })
     }
 }
@@ -177,13 +177,13 @@ impl RedisLedger {
 struct Swept {
     now: Duration,
     more: bool,
-    size: Size,
+    size: LedgerSize,
 }
 
 /// What a script tells: whole numbers.
-struct Answer(std::vec::IntoIter<i64>);
+struct ScriptReply(std::vec::IntoIter<i64>);
 
-impl Answer {
+impl ScriptReply {
     fn next(&mut self) -> Result<u64, Unavailable> {
         let number = self.0.next().and_then(|number| u64::try_from(number).ok());
         number.ok_or_else(|| Unavailable::Storage("a script of ours answered too little".to_owned()))
@@ -220,12 +220,12 @@ fn flag(flag: bool) -> String {
 }
 
 fn amount(amount: u64) -> String {
-    amount.min(MOST).to_string()
+    amount.min(MAX_AMOUNT).to_string()
 }
 
 #[tonic::async_trait]
 impl Ledger for RedisLedger {
-    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<Outcome, Unavailable> {
+    async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let keys = self.keys([reservation(id)], holds.iter().map(|hold| &hold.key));
         let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
         for hold in &holds {
@@ -235,18 +235,18 @@ impl Ledger for RedisLedger {
                 amount(hold.max),
                 hold.ttl.min(YEAR).as_millis().to_string(),
                 flag(hold.enforced),
-                flag(hold.take == Take::Charge),
+                flag(hold.charge_at == ChargeAt::Admission),
             ]);
         }
         let mut answer = self.run(&self.reserve, &keys, &arguments).await?;
         let admitted = answer.next()? > 0;
-        let turn = match answer.next()? {
-            0 => Turn::First,
-            1 => Turn::Repeated,
-            _ => Turn::Late,
+        let idempotency = match answer.next()? {
+            0 => Idempotency::First,
+            1 => Idempotency::Repeated,
+            _ => Idempotency::Late,
         };
         let statuses = answer.statuses(holds.iter().map(|hold| (hold.max, hold.enforced)))?;
-        Ok(Outcome { admitted, turn, statuses })
+        Ok(LedgerOutcome { admitted, idempotency, statuses })
     }
 
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
@@ -263,7 +263,7 @@ impl Ledger for RedisLedger {
         })
     }
 
-    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<Outcome, Unavailable> {
+    async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let keys = self.keys([], hits.iter().map(|hit| &hit.key));
         let mut arguments = vec![self.time(now), self.room()];
         for hit in &hits {
@@ -278,10 +278,10 @@ impl Ledger for RedisLedger {
         let mut answer = self.run(&self.hit, &keys, &arguments).await?;
         let admitted = answer.next()? > 0;
         let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, true)))?;
-        Ok(Outcome { admitted, turn: Turn::First, statuses })
+        Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses })
     }
 
-    async fn readings(&self, now: Moment) -> Result<Vec<Reading>, Unavailable> {
+    async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         let now = self.sweep_some(0, now).await?.now;
         let all = format!("{}buckets", key_name::PREFIX);
         let (mut readings, mut cursor) = (Vec::new(), "0".to_owned());
@@ -307,9 +307,9 @@ impl Ledger for RedisLedger {
         Ok(readings)
     }
 
-    async fn size(&self) -> Result<Size, Unavailable> {
+    async fn size(&self) -> Result<LedgerSize, Unavailable> {
         let size = self.sweep_some(0, Moment::now()).await?.size;
-        Ok(Size { bytes: self.memory().await?, ..size })
+        Ok(LedgerSize { bytes: self.memory().await?, ..size })
     }
 
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
@@ -351,10 +351,15 @@ impl Ledger for RedisLedger {
 }
 
 /// A record of a bucket, for a person; `None`: it is over.
-fn reading(name: &str, record: &str, now: Duration) -> Option<Reading> {
+fn reading(name: &str, record: &str, now: Duration) -> Option<CounterReading> {
     let mut numbers = record.split(' ').map(str::parse::<u64>);
     let mut number = || numbers.next()?.ok();
     let (used, end, held) = (number()?, Duration::from_millis(number()?), number()?);
     let (used, reset) = if end > now { (used, Some(end - now)) } else { (0, None) };
-    (used > 0 || held > 0).then_some(Reading { key: Arc::new(key_name::key(name)?), used, held, reset })
+    (used > 0 || held > 0).then_some(CounterReading {
+        key: Arc::new(key_name::key(name)?),
+        used,
+        held,
+        reset,
+    })
 }

@@ -11,9 +11,9 @@ use std::str::FromStr;
 
 /// One Redis, a cluster, or one that sentinels watch.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct RedisUrl {
     /// Which of them.
-    pub kind: Kind,
+    pub kind: Topology,
     /// Over TLS.
     pub tls: bool,
     /// "HOST:PORT", at least one.
@@ -26,7 +26,7 @@ pub struct Place {
 
 /// What is at the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Topology {
     /// The Redis itself.
     One,
     /// Nodes of a cluster.
@@ -37,7 +37,7 @@ pub enum Kind {
 
 /// What is wrong with a place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlaceError {
+pub enum RedisUrlError {
     /// Not one of ours.
     #[error(
         "is no Redis: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+cluster://HOST:PORT,HOST:PORT or \
@@ -67,58 +67,59 @@ pub enum PlaceError {
     Options,
 }
 
-impl FromStr for Place {
-    type Err = PlaceError;
+impl FromStr for RedisUrl {
+    type Err = RedisUrlError;
 
-    fn from_str(text: &str) -> Result<Self, PlaceError> {
-        let (scheme, rest) = text.split_once("://").ok_or(PlaceError::Scheme)?;
+    fn from_str(text: &str) -> Result<Self, RedisUrlError> {
+        let (scheme, rest) = text.split_once("://").ok_or(RedisUrlError::Scheme)?;
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
         let tls = match base {
             "redis" => false,
             "rediss" => true,
-            _ => return Err(PlaceError::Scheme),
+            _ => return Err(RedisUrlError::Scheme),
         };
         if rest.contains(['?', '#']) {
-            return Err(PlaceError::Options);
+            return Err(RedisUrlError::Options);
         }
         let (credentials, rest) =
             rest.rsplit_once('@').map_or((None, rest), |(who, rest)| (Some(Secret::new(who)), rest));
         let mut path = rest.split('/');
         let nodes: Vec<_> = path.next().unwrap_or_default().split(',').map(str::to_owned).collect();
         let kind = match kind {
-            "" if nodes.len() > 1 => return Err(PlaceError::Several),
-            "" => Kind::One,
-            "cluster" => Kind::Cluster,
+            "" if nodes.len() > 1 => return Err(RedisUrlError::Several),
+            "" => Topology::One,
+            "cluster" => Topology::Cluster,
             "sentinel" => {
-                let master = path.next().filter(|master| !master.is_empty()).ok_or(PlaceError::NoMaster)?;
-                Kind::Sentinel(master.to_owned())
+                let master =
+                    path.next().filter(|master| !master.is_empty()).ok_or(RedisUrlError::NoMaster)?;
+                Topology::Sentinel(master.to_owned())
             }
-            _ => return Err(PlaceError::Scheme),
+            _ => return Err(RedisUrlError::Scheme),
         };
         let path: Vec<_> = path.collect();
         let database = match path.as_slice() {
             [] | [""] => 0,
-            _ if kind == Kind::Cluster => return Err(PlaceError::NoDatabases),
-            [number] => number.parse().map_err(|_| PlaceError::Database)?,
-            _ => return Err(PlaceError::Database),
+            _ if kind == Topology::Cluster => return Err(RedisUrlError::NoDatabases),
+            [number] => number.parse().map_err(|_| RedisUrlError::Database)?,
+            _ => return Err(RedisUrlError::Database),
         };
-        let port = if matches!(kind, Kind::Sentinel(_)) { 26379 } else { 6379 };
+        let port = if matches!(kind, Topology::Sentinel(_)) { 26379 } else { 6379 };
         let nodes = nodes.into_iter().map(|node| with_port(node, port)).collect::<Result<_, _>>()?;
         Ok(Self { kind, tls, nodes, credentials, database })
     }
 }
 
-fn with_port(node: String, port: u16) -> Result<String, PlaceError> {
+fn with_port(node: String, port: u16) -> Result<String, RedisUrlError> {
     let (host, written) = match node.rsplit_once(':').filter(|_| !node.ends_with(']')) {
         Some((host, port)) => (host, Some(port)),
         None => (node.as_str(), None),
     };
     if host.is_empty() {
-        return Err(PlaceError::NoHost);
+        return Err(RedisUrlError::NoHost);
     }
     let is_port = written.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
     match written {
-        _ if !is_host(host) || !is_port => Err(PlaceError::Node),
+        _ if !is_host(host) || !is_port => Err(RedisUrlError::Node),
         Some(_) => Ok(node),
         None => Ok(format!("{node}:{port}")),
     }
@@ -132,7 +133,7 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-impl Place {
+impl RedisUrl {
     /// What must not be shown: the user and the password, as written and as meant.
     pub fn secrets(&self) -> Vec<String> {
         let written = self.credentials.as_ref().map(Secret::expose).unwrap_or_default();
@@ -146,15 +147,15 @@ impl Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for RedisUrl {
     /// Configurations are logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, tls, nodes, .. } = self;
         let tls = if *tls { " over TLS" } else { "" };
         match kind {
-            Kind::One => write!(f, "a Redis{tls}"),
-            Kind::Cluster => write!(f, "a Redis cluster by {} nodes{tls}", nodes.len()),
-            Kind::Sentinel(_) => write!(f, "a Redis by {} sentinels{tls}", nodes.len()),
+            Topology::One => write!(f, "a Redis{tls}"),
+            Topology::Cluster => write!(f, "a Redis cluster by {} nodes{tls}", nodes.len()),
+            Topology::Sentinel(_) => write!(f, "a Redis by {} sentinels{tls}", nodes.len()),
         }
     }
 }
@@ -164,8 +165,8 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> String {
-        match text.parse::<Place>() {
-            Ok(Place { kind, tls, nodes, credentials, database }) => {
+        match text.parse::<RedisUrl>() {
+            Ok(RedisUrl { kind, tls, nodes, credentials, database }) => {
                 format!(
                     "{kind:?} {tls} {} {} {database}",
                     nodes.join(","),
@@ -223,18 +224,18 @@ mod tests {
             "redis+cluster://:hunter2@hunter2,b",
             "rediss+sentinel://a/hunter2",
         ] {
-            let shown = format!("{:?}", text.parse::<Place>().unwrap());
+            let shown = format!("{:?}", text.parse::<RedisUrl>().unwrap());
             assert!(!shown.contains("hunter2") && !shown.contains("host"), "{shown}");
         }
     }
 
     #[test]
     fn what_must_not_be_shown_is_known_as_written_and_as_meant() {
-        let place: Place = "redis://weir:hunter%322@host".parse().unwrap();
+        let place: RedisUrl = "redis://weir:hunter%322@host".parse().unwrap();
         for secret in ["weir:hunter%322", "hunter%322", "hunter22", "weir"] {
             assert!(place.secrets().iter().any(|known| known == secret), "{secret}");
         }
-        let place: Place = "redis://host".parse().unwrap();
+        let place: RedisUrl = "redis://host".parse().unwrap();
         assert!(place.secrets().is_empty());
     }
 }
