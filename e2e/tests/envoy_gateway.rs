@@ -44,7 +44,7 @@ fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
     }
     let _proxy = proxy(&cluster, folder.path());
     let address = SocketAddr::from(LISTENER);
-    let alice = Request::chat(25_000).token(&jwt::token(&jwt::kuadrant_user("alice", "free")));
+    let alice = Request::chat(15_000).token(&jwt::token(&jwt::kuadrant_user("alice", "free")));
     let answer = wait::until("an answer of the proxy", || {
         alice.try_send(address).ok().filter(|answer| answer.status == 200)
     });
