@@ -17,6 +17,7 @@ pub mod process;
 pub mod readme;
 pub mod redis;
 pub mod scenario;
+pub mod socket;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

@@ -1,47 +1,14 @@
-//! A WebSocket (OpenAI's Realtime API) through the filter: its request never ends, and is not waited for.
+//! WebSockets through the filter: each call inside is judged and charged like a request.
 
 use e2e::envoy::Config;
-use e2e::wait::DEADLINE;
+use e2e::socket::{Heard, Peer, SocketUpstream};
+use e2e::wait;
 use e2e::world::{World, policy};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
+use std::net::SocketAddr;
 
-const SWITCHED: &str =
-    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-
-fn head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).expect("a head comes");
-        head.extend(byte);
-    }
-    String::from_utf8_lossy(&head).to_lowercase()
-}
-
-/// Switches protocols, and says everything again.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let address = listener.local_addr().expect("it has an address");
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                head(&mut stream);
-                stream.write_all(SWITCHED.as_bytes()).expect("Envoy listens");
-                let mut said = [0; 1024];
-                while let Ok(size @ 1..) = stream.read(&mut said) {
-                    stream.write_all(&said[..size]).expect("Envoy listens");
-                }
-            });
-        }
-    });
-    address
-}
-
-/// WebSockets may pass, to this upstream.
-fn upgrading(config: &mut Config, upstream: SocketAddr) {
-    config.typed(".HttpConnectionManager")["upgrade_configs"] = json!([{ "upgrade_type": "websocket" }]);
+/// The upstream is this one.
+fn upstream(config: &mut Config, upstream: SocketAddr) {
     let clusters = config.all()["static_resources"]["clusters"].as_array_mut().expect("a list");
     let mut sockets = clusters.iter().find(|one| one["name"] == "llm").expect("the upstream").clone();
     sockets["name"] = "sockets".into();
@@ -53,54 +20,268 @@ fn upgrading(config: &mut Config, upstream: SocketAddr) {
     }
 }
 
-fn open(world: &World) -> (String, TcpStream) {
-    let mut stream = TcpStream::connect(world.envoy.address()).expect("Envoy listens");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a socket can be told");
-    let asked = "GET /v1/realtime?model=gpt-realtime HTTP/1.1\r\nhost: llm\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
-    stream.write_all(asked.as_bytes()).expect("Envoy listens");
-    let head = head(&mut stream);
-    (head, stream)
-}
-
-fn world(usage: Value) -> World {
-    let limits = json!({ "all": { "reservation": { "amount": "500" }, "rates": [
-        { "limit": 100_000, "window": "1h" },
-        { "limit": 2, "window": "1h", "unit": "requests" },
-        { "limit": 1, "unit": "concurrency" },
-    ] } });
-    let upstream = echo();
+fn world(spec: Value, sockets: &SocketUpstream) -> World {
+    let address = sockets.address();
     World::build()
-        .policy(&policy("llm", json!({ "limits": limits, "usage": usage })))
+        .policy(&policy("llm", spec))
         .reading_bodies(100_000)
-        .change(|config| upgrading(config, upstream))
+        .change(|config| upstream(config, address))
         .start()
 }
 
-#[test]
-fn a_websocket_is_admitted_at_once_and_held_until_it_closes() {
-    let world = world(json!({}));
-    let (switched, mut socket) = open(&world);
-    assert!(switched.starts_with("http/1.1 101"), "{switched}");
-    for said in ["hello", "{\"type\":\"response.create\"}"] {
-        socket.write_all(said.as_bytes()).expect("Envoy listens");
-        let mut heard = vec![0; said.len()];
-        socket.read_exact(&mut heard).expect("it is said again");
-        assert_eq!(heard, said.as_bytes());
+fn limits(amount: u64, max: u64) -> Value {
+    json!({ "limits": { "all": {
+        "reservation": { "amount": amount.to_string() },
+        "rates": [
+            { "limit": max, "window": "1h" },
+            { "limit": 100, "window": "1h", "unit": "requests" },
+            { "limit": 1, "unit": "concurrency" },
+        ],
+    } } })
+}
+
+const RESPONSES: &str = "/v1/responses";
+const CREATE: &str =
+    r#"{"type": "response.create", "model": "gpt-5", "input": "hello", "max_output_tokens": 600}"#;
+
+/// OpenAI's Responses: each call uses 1,000 tokens.
+fn responses(peer: &mut Peer, text: &str) {
+    let asked: Value = serde_json::from_str(text).expect("it is JSON");
+    if asked["type"] != "response.create" {
+        return;
     }
-    let (refused, _) = open(&world);
-    assert!(refused.starts_with("http/1.1 429"), "one at a time: {refused}");
-    drop(socket);
+    let usage = json!({ "input_tokens": 400, "output_tokens": 600, "total_tokens": 1000 });
+    for event in [
+        json!({ "type": "response.created", "response": { "id": "resp_1", "usage": null } }),
+        json!({ "type": "response.output_text.delta", "delta": "hello" }),
+        json!({ "type": "response.completed", "response": { "id": "resp_1", "usage": usage } }),
+    ] {
+        peer.say(&event.to_string());
+    }
+}
+
+fn open(world: &World, path: &str, deflate: bool) -> Peer {
+    Peer::open(world.envoy.address(), path, "", deflate).expect("it is a WebSocket")
+}
+
+/// Waits for the event of this type; what it is, or how the socket ended before.
+fn event(peer: &mut Peer, kind: &str) -> Result<Value, Heard> {
+    loop {
+        match peer.hear() {
+            Heard::Text(text) => {
+                let event: Value = serde_json::from_str(&text).expect("an event is JSON");
+                if event["type"] == kind {
+                    return Ok(event);
+                }
+            }
+            Heard::Ping(_) | Heard::Pong => {}
+            end => return Err(end),
+        }
+    }
+}
+
+fn calls_are_stopped_at_the_limit(deflate: bool, piece: usize, frames: usize) {
+    let sockets = SocketUpstream::start(responses);
+    let world = world(limits(1000, 10_000), &sockets);
+    let mut peer = open(&world, RESPONSES, deflate);
+    (peer.piece, peer.frames) = (piece, frames);
+    let mut completed = 0;
+    let error = loop {
+        peer.say(CREATE);
+        match peer.hear() {
+            Heard::Text(text) if text.contains("response.created") => {
+                event(&mut peer, "response.completed").expect("it completes");
+                completed += 1;
+            }
+            Heard::Text(text) => break serde_json::from_str::<Value>(&text).expect("it is JSON"),
+            other => panic!("{other:?}"),
+        }
+        assert!(completed <= 20, "there is a limit");
+    };
+    assert_eq!(completed, 10);
+    assert_eq!((&error["type"], &error["status"]), (&json!("error"), &json!(429)), "{error}");
+    assert_eq!(error["error"]["code"], "rate_limit_exceeded", "{error}");
+    let Heard::Close(1008, reason) = peer.hear() else { panic!("it is closed") };
+    assert!(reason.contains("limit all of policy") && reason.len() <= 123, "{reason}");
+    assert_eq!(peer.hear(), Heard::End);
+    world.adapter.wait_for_bucket("all", "tokens", "", 10_000, 0);
+    world.adapter.wait_for_bucket("all", "requests", "", 10, 0);
     world.adapter.wait_for_bucket("all", "concurrency", "", 0, 0);
+    assert_eq!(sockets.messages().len(), 10, "the refused one went nowhere");
+}
+
+#[test]
+fn calls_are_stopped_at_the_limit_and_told_why() {
+    calls_are_stopped_at_the_limit(false, usize::MAX, 1);
+}
+
+#[test]
+fn compressed_calls_are_stopped_at_the_limit() {
+    calls_are_stopped_at_the_limit(true, usize::MAX, 1);
+}
+
+#[test]
+fn calls_in_pieces_are_stopped_at_the_limit() {
+    calls_are_stopped_at_the_limit(true, 7, 3);
+    calls_are_stopped_at_the_limit(false, 11, 2);
+}
+
+#[test]
+fn a_cut_socket_is_charged_for_what_was_delivered() {
+    let sockets = SocketUpstream::start(|peer, _| {
+        peer.say(r#"{"type":"response.created","response":{"id":"resp_1","usage":null}}"#);
+        let delta = "abcd".repeat(50);
+        peer.say(&json!({ "type": "response.output_text.delta", "delta": delta }).to_string());
+    });
+    let world = world(limits(1000, 10_000), &sockets);
+    let mut peer = open(&world, RESPONSES, false);
+    peer.say(CREATE);
+    event(&mut peer, "response.output_text.delta").expect("it begins");
+    drop(peer);
+    world.adapter.wait_for_bucket("all", "concurrency", "", 0, 0);
+    let (used, held) = world.adapter.bucket("all", "tokens", "");
+    assert!((50..200).contains(&used) && held == 0, "{used} used, {held} held");
+}
+
+#[test]
+fn a_long_message_is_held_whole() {
+    let sockets = SocketUpstream::start(responses);
+    let address = sockets.address();
+    let world = World::build()
+        .policy(&policy("llm", limits(1000, 10_000)))
+        .reading_bodies(100_000)
+        .change(|config| {
+            upstream(config, address);
+            let listeners = &mut config.all()["static_resources"]["listeners"];
+            listeners[0]["per_connection_buffer_limit_bytes"] = (16 << 20).into();
+        })
+        .start();
+    let mut peer = open(&world, RESPONSES, false);
+    // More than the filter reads.
+    let input = "word ".repeat(500_000);
+    let long = json!({ "type": "response.create", "model": "gpt-5", "input": input }).to_string();
+    peer.say(&long);
+    event(&mut peer, "response.completed").expect("it completes");
+    assert_eq!(sockets.messages(), [long]);
+    world.adapter.wait_for_bucket("all", "tokens", "", 1000, 0);
+}
+
+#[test]
+fn a_response_that_the_server_begins_is_judged_and_charged() {
+    let sockets = SocketUpstream::start(|peer, text| {
+        if text.contains("input_audio_buffer.append") {
+            let usage = json!({ "input_tokens": 70, "output_tokens": 30, "total_tokens": 100 });
+            for event in [
+                json!({ "type": "response.created", "response": { "id": "r", "usage": null } }),
+                json!({ "type": "response.done", "response": { "id": "r", "usage": usage } }),
+            ] {
+                peer.say(&event.to_string());
+            }
+        }
+    });
+    let world = world(limits(50, 250), &sockets);
+    let mut peer = open(&world, "/v1/realtime?model=gpt-realtime", false);
+    for used in [100, 200] {
+        peer.say(r#"{"type": "input_audio_buffer.append", "audio": "AAAA"}"#);
+        event(&mut peer, "response.done").expect("it is done");
+        world.adapter.wait_for_bucket("all", "tokens", "", used, 0);
+    }
+    // The third one fits, and is charged beyond the limit; for the fourth there is no room.
+    for _ in 0..2 {
+        peer.say(r#"{"type": "input_audio_buffer.append", "audio": "AAAA"}"#);
+    }
+    peer.say(r#"{"type": "response.create"}"#);
+    let error = event(&mut peer, "error").expect("it is told");
+    assert_eq!(error["error"]["code"], "rate_limit_exceeded");
+    assert!(matches!(peer.hear(), Heard::Close(1008, _)));
+}
+
+#[test]
+fn turns_of_gemini_live_are_calls() {
+    const PATH: &str = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
+    let sockets = SocketUpstream::start(|peer, text| {
+        if text.contains("setup") {
+            return peer.say(r#"{"setupComplete": {}}"#);
+        }
+        peer.say(r#"{"serverContent": {"modelTurn": {"parts": [{"text": "hi"}]}}}"#);
+        peer.say(
+            r#"{"serverContent": {"turnComplete": true},
+                "usageMetadata": {"promptTokenCount": 60, "responseTokenCount": 40, "totalTokenCount": 100}}"#,
+        );
+    });
+    let mut spec = limits(50, 250);
+    spec["limits"]["all"]["when"] = json!([{ "predicate": "llm.model == 'models/gemini-live'" }]);
+    let world = world(spec, &sockets);
+    let mut peer = open(&world, PATH, false);
+    peer.say(r#"{"setup": {"model": "models/gemini-live"}}"#);
+    assert!(matches!(peer.hear(), Heard::Text(text) if text.contains("setupComplete")));
+    for used in [100, 200, 300] {
+        peer.say(r#"{"clientContent": {"turns": [], "turnComplete": true}}"#);
+        loop {
+            let Heard::Text(text) = peer.hear() else { panic!("it answers") };
+            if text.contains("turnComplete") {
+                break;
+            }
+        }
+        world.adapter.wait_for_bucket("all", "tokens", "", used, 0);
+    }
+    peer.say(r#"{"clientContent": {"turns": [], "turnComplete": true}}"#);
+    let Heard::Close(1008, reason) = peer.hear() else { panic!("it is refused") };
+    assert!(reason.contains("limit all"), "{reason}");
+}
+
+#[test]
+fn what_cannot_be_metered_is_refused_at_the_upgrade() {
+    let sockets = SocketUpstream::start(responses);
+    let world = world(limits(1000, 10_000), &sockets);
+    let refused = Peer::open(world.envoy.address(), "/v1/chat/completions", "", false).err();
+    let refused = refused.expect("nobody knows what is said there");
+    assert!(refused.starts_with("http/1.1 426"), "{refused}");
+    let announced = Peer::open(world.envoy.address(), RESPONSES, "content-length: 5\r\n", false).err();
+    assert!(announced.expect("it is no WebSocket's").starts_with("http/1.1 426"));
+    assert!(sockets.heard().is_empty());
+}
+
+#[test]
+fn a_policy_refuses_websockets() {
+    let sockets = SocketUpstream::start(responses);
+    let mut spec = limits(1000, 10_000);
+    spec["usage"] = json!({ "webSocket": "Refuse" });
+    let world = world(spec, &sockets);
+    let refused = Peer::open(world.envoy.address(), RESPONSES, "", false).err().expect("it is refused");
+    assert!(refused.starts_with("http/1.1 426"), "{refused}");
+}
+
+#[test]
+fn a_policy_lets_websockets_pass_and_holds_until_they_close() {
+    let sockets = SocketUpstream::start(responses);
+    let mut spec = limits(1000, 10_000);
+    spec["usage"] = json!({ "webSocket": "Allow" });
+    let world = world(spec, &sockets);
+    let mut peer = open(&world, RESPONSES, false);
+    peer.say(CREATE);
+    event(&mut peer, "response.completed").expect("it completes");
+    world.adapter.wait_for_bucket("all", "concurrency", "", 0, 1);
+    drop(peer);
     world.adapter.wait_for_bucket("all", "requests", "", 1, 0);
-    // What is said in it is not read.
     world.adapter.wait_for_bucket("all", "tokens", "", 0, 0);
 }
 
 #[test]
-fn a_websocket_can_be_charged_what_it_held() {
-    let world = world(json!({ "onMissing": "Hold" }));
-    let (switched, socket) = open(&world);
-    assert!(switched.starts_with("http/1.1 101"), "{switched}");
-    drop(socket);
-    world.adapter.wait_for_bucket("all", "tokens", "", 500, 0);
+fn a_gateway_that_reads_no_bodies_meters_sockets_too() {
+    let sockets = SocketUpstream::start(responses);
+    let address = sockets.address();
+    let world = World::build()
+        .policy(&policy("llm", limits(1000, 2000)))
+        .change(|config| upstream(config, address))
+        .start();
+    let mut peer = open(&world, RESPONSES, true);
+    for _ in 0..2 {
+        peer.say(CREATE);
+        event(&mut peer, "response.completed").expect("it completes");
+    }
+    peer.say(CREATE);
+    event(&mut peer, "error").expect("it is refused");
+    assert!(matches!(peer.hear(), Heard::Close(1008, _)));
+    wait::until("all is settled", || (world.adapter.bucket("all", "tokens", "") == (2000, 0)).then_some(()));
 }

@@ -52,6 +52,16 @@ pub fn request_body(size: usize) -> Vec<u8> {
     buffer(BufferType::HttpRequestBody, size)
 }
 
+/// This many bytes of the request's body, behind so many.
+pub fn request_body_after(before: usize, size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::HttpRequestBody, before, size).ok().flatten().unwrap_or_default()
+}
+
+/// Puts this in the place of the bytes that are just passing, or that Envoy keeps. With neither the SDK panics.
+pub fn replace_request_body(bytes: &[u8]) {
+    told("a message", hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, bytes));
+}
+
 /// Sends this on in the place of the body that Envoy keeps, and of the headers, which it keeps too.
 pub fn edit_request(edit: &RequestEdit) {
     let whole = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, &edit.body);
@@ -120,6 +130,12 @@ pub fn response_head(further: &[String]) -> ResponseHead {
     };
     let status = text(":status").and_then(|status| status.parse().ok()).unwrap_or_default();
     ResponseHead::from_headers(status, further, text)
+}
+
+/// A response header.
+pub fn response_header(name: &str) -> Option<String> {
+    let value = header(MapType::HttpResponseHeaders, name)?;
+    Some(String::from_utf8_lossy(&value).into_owned())
 }
 
 /// Sets a response header.

@@ -1,6 +1,7 @@
 //! One request and its response: each callback is an event of its exchange, and what follows is performed.
 
 mod body;
+mod socket;
 
 use crate::caller::{Caller, ReserveReply, Waiting};
 use crate::deferred;
@@ -11,11 +12,13 @@ use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use engine::exchange::{Effect, Event, Exchange, InForce};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
+use engine::socket::{Upgrade, judge_upgrade};
 use expression::facts::Facts;
 use llm::memory::{Lease, Purpose};
 use protocol::call::CallFailure;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
+use socket::SocketContext;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
@@ -28,6 +31,8 @@ pub struct Http {
     shared: Rc<Shared>,
     /// `None` until it has come, and for good if no limit is for it: most requests of a gateway may be such.
     request: Option<Rc<RefCell<Request>>>,
+    /// In its place, a WebSocket whose messages are metered.
+    socket: Option<Rc<RefCell<SocketContext>>>,
 }
 
 /// A request that a limit may be for.
@@ -50,11 +55,32 @@ impl HttpContext for Unconfigured {}
 impl Http {
     /// For a request that is about to come.
     pub fn new(id: u32, shared: &Rc<Shared>) -> Self {
-        Self { id, shared: shared.clone(), request: None }
+        Self { id, shared: shared.clone(), request: None, socket: None }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Request) -> T) -> Option<T> {
         self.request.as_ref().map(|request| act(&mut request.borrow_mut()))
+    }
+
+    fn with_socket<T>(&self, act: impl FnOnce(&mut SocketContext) -> T) -> Option<T> {
+        self.socket.as_ref().map(|socket| act(&mut socket.borrow_mut()))
+    }
+
+    /// A request that asks for another protocol. An error: it is handled.
+    fn upgrade(&mut self, in_force: &InForce, facts: Facts) -> Result<Facts, Action> {
+        let mask = (self.shared.random as u32 ^ self.id).to_ne_bytes();
+        match judge_upgrade(in_force, facts, &self.shared.memory, mask) {
+            Upgrade::Request(facts) => Ok(facts),
+            Upgrade::Socket(socket) => {
+                self.socket = Some(SocketContext::new(self.id, &self.shared, *socket));
+                Err(Action::Continue)
+            }
+            Upgrade::Refused(denial, count) => {
+                self.shared.metrics.count(&count);
+                host::respond(&denial);
+                Err(Action::Pause)
+            }
+        }
     }
 }
 
@@ -250,6 +276,12 @@ impl HttpContext for Http {
         if !end && facts.is_get() {
             // Hardly any GET has a body, and a WebSocket is none of those.
             host::request_header("upgrade").iter().for_each(|value| facts.header("upgrade", value));
+            if facts.is_upgrade() {
+                facts = match self.upgrade(&in_force, facts) {
+                    Ok(facts) => facts,
+                    Err(action) => return action,
+                };
+            }
         }
         let may_be_endless = !end && facts.is_get() && facts.content_length().is_none();
         self.request = Some(Request::new(self.id, &self.shared, in_force, may_be_endless));
@@ -257,7 +289,8 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
-        self.with(|request| request.gathered(size, end)).unwrap_or(Action::Continue)
+        let socket = || self.with_socket(|socket| socket.client(size));
+        self.with(|request| request.gathered(size, end)).or_else(socket).unwrap_or(Action::Continue)
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
@@ -266,10 +299,12 @@ impl HttpContext for Http {
 
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {
         self.with(|request| request.responded(end));
+        self.with_socket(SocketContext::opened);
         Action::Continue
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
+        self.with_socket(|socket| socket.server(size));
         let buffers = self.with(|request| {
             request.body(size, end);
             request.response.buffered() > 0
@@ -287,5 +322,6 @@ impl HttpContext for Http {
 
     fn on_log(&mut self) {
         self.with(Request::closed);
+        self.with_socket(SocketContext::closed);
     }
 }

@@ -17,7 +17,7 @@ use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::{ChunkEdit, Condition, UsageChunkFilter};
 use llm::response::ResponseHead;
-use policy::model::FailureMode;
+use policy::model::{FailureMode, WebSocketMode};
 use policy::plan::{Doubt, Failure, Hold, Plan, Round};
 use protocol::call::{CallFailure, LONGEST_CALL, MAX_DESCRIPTORS};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -144,6 +144,8 @@ pub struct Exchange {
     in_force: InForce,
     id: ReservationId,
     memory: MemoryBudget,
+    /// It is under way already, and is charged even if it is refused.
+    is_unasked: bool,
     state: State,
 }
 
@@ -166,12 +168,18 @@ enum State {
 impl Exchange {
     /// Before anything has happened.
     pub fn new(in_force: InForce, id: ReservationId) -> Self {
-        Self { in_force, id, memory: MemoryBudget::default(), state: State::New }
+        Self { in_force, id, memory: MemoryBudget::default(), is_unasked: false, state: State::New }
     }
 
     /// The same, which keeps no more than this allows.
     pub fn within(mut self, memory: &MemoryBudget) -> Self {
         self.memory = memory.clone();
+        self
+    }
+
+    /// The same, which the upstream has begun unasked: a refusal comes too late for it, and it is charged all the same.
+    pub fn unasked(mut self) -> Self {
+        self.is_unasked = true;
         self
     }
 
@@ -310,7 +318,14 @@ impl Exchange {
         bodiless: bool,
         body: Option<&ReadBody<'_>>,
     ) -> Vec<Effect> {
-        let judgement = plan.judge(&mut facts, bodiless);
+        let mut judgement = plan.judge(&mut facts, bodiless);
+        if facts.is_message() {
+            // Read for another policy's sake, and free for this one.
+            let is_free = |hold: &Hold| {
+                hold.rate.usage.web_socket == WebSocketMode::Allow && hold.rate.rate.unit.is_of_usage()
+            };
+            judgement.holds.retain(|hold| !is_free(hold));
+        }
         let mut effects = failed_parts(&judgement.failures);
         effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
         let doubts = [judgement.doubts.as_slice(), &body_in_doubt(&judgement.holds, &facts)].concat();
@@ -393,7 +408,12 @@ impl Exchange {
                     refusal::over_limit(&reservation.standings(), reservation.dialect, facts);
                 let refused = reservation.refusing().map(Count::refused);
                 let counts = refused.chain(failed).map(Effect::Count);
-                counts.chain([Effect::Deny(denial)]).collect()
+                let effects = counts.chain([Effect::Deny(denial)]).collect();
+                if self.is_unasked {
+                    reservation.admitted();
+                    self.state = State::Admitted(reservation);
+                }
+                effects
             }
             Ok((Code::Unknown, response)) => {
                 // A limit the adapter does not know says so in its status; an answer that says nothing is none.

@@ -11,5 +11,6 @@ pub mod health;
 pub mod outbox;
 pub mod refusal;
 pub mod retry;
+pub mod socket;
 pub mod stream;
 pub mod watch;

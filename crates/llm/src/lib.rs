@@ -7,5 +7,6 @@ pub mod memory;
 pub mod request;
 pub mod response;
 pub mod spelling;
+pub mod websocket;
 
 pub use json::tree;

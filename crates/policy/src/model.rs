@@ -18,7 +18,7 @@ pub use price::micro_usd;
 pub use price::{Price, Tariff, usd_text};
 pub use share::Share;
 pub use unit::{Period, Unit, Window};
-pub use usage::{OnMissing, StreamUsage, UsageRules};
+pub use usage::{OnMissing, StreamUsage, UsageRules, WebSocketMode};
 
 /// One policy, its expressions compiled.
 #[derive(Clone, Debug)]

@@ -124,6 +124,14 @@ impl Plan {
         effective.iter().any(|one| one.planned.wants_body(one, facts)).then_some(most)
     }
 
+    /// The most that is read of a body, where bodies are read.
+    pub fn most_of_body(&self) -> Option<usize> {
+        match self.body {
+            BodyAccess::Buffer(most) => Some(most),
+            BodyAccess::None => None,
+        }
+    }
+
     /// What expressions ask of a body beside its facts, as JSON pointers.
     pub fn pointers(&self) -> &[String] {
         &self.pointers

@@ -3,3 +3,4 @@
 mod exchanges;
 mod host;
 mod play;
+mod sockets;

@@ -199,6 +199,17 @@ impl Worker {
         self.hear();
     }
 
+    /// The upstream answers an upgrade whose headers have gone on, whatever is held of what follows them.
+    pub fn respond_early(&mut self, context: u32, headers: &[(&str, &str)]) {
+        if let Some(progress) = self.streams.get_mut(&context) {
+            let held = std::mem::take(&mut progress.held);
+            self.respond(context, headers, false);
+            if let Some(progress) = self.streams.get_mut(&context) {
+                progress.held |= held && host::with(|host| !host.streams[&context].resumed);
+            }
+        }
+    }
+
     pub fn response_body(&mut self, context: u32, bytes: &[u8], end: bool) {
         let Some(progress) =
             self.streams.get_mut(&context).filter(|progress| progress.response == Phase::Body)

@@ -328,6 +328,8 @@ pub struct UsageSchema {
     pub on_missing: Option<OnMissingSchema>,
     /// Whether the provider is asked for usage in streams; by default it is.
     pub stream_usage: Option<StreamUsageSchema>,
+    /// What happens to WebSockets where tokens or money are counted; by default each call inside is metered.
+    pub web_socket: Option<WebSocketModeSchema>,
     /// Where usage stands in a format of your own.
     pub pointers: Option<PointersSchema>,
 }
@@ -347,6 +349,15 @@ pub enum OnMissingSchema {
 pub enum StreamUsageSchema {
     Request,
     Leave,
+}
+
+/// What happens to WebSockets where tokens or money are counted.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum WebSocketModeSchema {
+    Meter,
+    Refuse,
+    Allow,
 }
 
 /// JSON pointers into a response.

@@ -60,7 +60,7 @@ impl<'a> ReadBody<'a> {
             if end && kept.len() == body.len() { Extent::Whole } else { Extent::Cut(facts.content_length()) };
         let encoded = !facts.fetched_header("content-encoding").is_empty();
         let wire = Wire {
-            method: facts.fetched_header(":method"),
+            method: facts.body_method(),
             path: facts.path().unwrap_or_default(),
             content_type: facts.fetched_header("content-type"),
             content_encoding: facts.fetched_header("content-encoding"),

@@ -58,6 +58,8 @@ pub struct Facts {
     failures: BTreeMap<String, u64>,
     answer: Option<Box<Answer>>,
     body: Option<Box<BodyFacts>>,
+    /// They are of a message in a WebSocket.
+    in_socket: bool,
 }
 
 /// A path and a host in the spelling that facts have, where the client's is another.
@@ -297,7 +299,28 @@ impl Facts {
     /// Whether the request goes on until it is answered, as a WebSocket's does, which is a GET. Envoy leaves the header
     /// `upgrade` to those alone.
     pub fn is_upgrade(&self) -> bool {
-        self.method() == Some("CONNECT") || self.is_get() && self.headers.contains_key("upgrade")
+        let upgrades = self.is_get() && self.headers.contains_key("upgrade");
+        !self.in_socket && (self.method() == Some("CONNECT") || upgrades)
+    }
+
+    /// The facts of a message in the WebSocket that this request has opened: what predicates and counters see is the
+    /// upgrade's, and the message is its body.
+    pub fn of_message(&self) -> Self {
+        let mut facts = Self { in_socket: true, body: None, answer: None, ..self.clone() };
+        for of_body in ["content-length", "content-type", "content-encoding"] {
+            facts.headers.remove(of_body);
+        }
+        facts
+    }
+
+    /// Whether they are of a message in a WebSocket.
+    pub fn is_message(&self) -> bool {
+        self.in_socket
+    }
+
+    /// The method by which the body is read. A message is read like the body of a POST.
+    pub fn body_method(&self) -> &str {
+        if self.in_socket { "POST" } else { self.fetched_header(":method") }
     }
 
     fn method(&self) -> Option<&str> {
@@ -327,7 +350,7 @@ impl Facts {
 
     /// Whether the call is known to use no tokens. `bodiless`: it ends with its headers.
     pub fn uses_no_tokens(&self, bodiless: bool) -> bool {
-        let method = self.fetched_header(":method");
+        let method = self.body_method();
         self.path().is_some_and(|path| request::uses_no_tokens(method, path, !bodiless))
             && self.read_body().is_none_or(|body| !body.operation.uses_tokens())
     }

@@ -11,6 +11,8 @@ pub struct UsageRules {
     pub on_missing: OnMissing,
     /// Whether providers are asked for the usage of streams.
     pub stream_usage: StreamUsage,
+    /// What happens to WebSockets where tokens or money are counted.
+    pub web_socket: WebSocketMode,
     /// Where responses of a format of one's own tell their usage.
     pub pointers: Option<Arc<UsagePointers>>,
 }
@@ -37,7 +39,20 @@ pub enum StreamUsage {
     Leave,
 }
 
-const USAGE: Fields = Fields { known: &["onMissing", "streamUsage", "pointers"], later: &[], ignored: &[] };
+/// What happens to WebSockets where tokens or money are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebSocketMode {
+    /// Each call inside is judged and charged like a request. An upgrade to what cannot be metered is refused.
+    #[default]
+    Meter,
+    /// Every upgrade is refused.
+    Refuse,
+    /// They pass, and what is said inside is not counted.
+    Allow,
+}
+
+const USAGE: Fields =
+    Fields { known: &["onMissing", "streamUsage", "webSocket", "pointers"], later: &[], ignored: &[] };
 const POINTERS: Fields = Fields { known: &COUNTS, later: &[], ignored: &[] };
 const DATA_EXTRACTION: Fields = Fields { known: &["response"], later: &[], ignored: &[] };
 const RESPONSE: Fields = Fields { known: &["totalTokens"], later: &[], ignored: &[] };
@@ -46,14 +61,19 @@ const ON_MISSING: &[(&str, OnMissing)] =
 const STREAM_USAGE: &[(&str, StreamUsage)] =
     &[("Request", StreamUsage::Request), ("Leave", StreamUsage::Leave)];
 
+const WEB_SOCKET: &[(&str, WebSocketMode)] =
+    &[("Meter", WebSocketMode::Meter), ("Refuse", WebSocketMode::Refuse), ("Allow", WebSocketMode::Allow)];
+
 pub(super) fn usage(node: Node<'_>) -> Result<UsageRules, Reported> {
     let usage = node.object(&USAGE)?;
     let on_missing = usage.optional("onMissing").map(|node| node.word(ON_MISSING, &[])).transpose();
     let stream_usage = usage.optional("streamUsage").map(|node| node.word(STREAM_USAGE, &[])).transpose();
+    let web_socket = usage.optional("webSocket").map(|node| node.word(WEB_SOCKET, &[])).transpose();
     let pointers = usage.optional("pointers").map(pointers).transpose();
     Ok(UsageRules {
         on_missing: on_missing?.unwrap_or_default(),
         stream_usage: stream_usage?.unwrap_or_default(),
+        web_socket: web_socket?.unwrap_or_default(),
         pointers: pointers?.map(Arc::new),
     })
 }

@@ -1,0 +1,380 @@
+//! A WebSocket through which an LLM API is spoken: each call inside is an [`Exchange`] of its own, judged before its
+//! message goes upstream and charged at its end. Bytes in, bytes and effects out; the shell performs them.
+//!
+//! Nothing can be said to a client but by changing bytes that pass. Where a call is refused, a ping and a close frame go
+//! upstream in its place, and whatever the upstream sends next is replaced by the API's own error event and a close frame.
+
+mod call;
+mod farewell;
+mod upgrade;
+
+pub use upgrade::{Upgrade, judge_upgrade};
+
+use crate::count::{Count, MemoryUse};
+use crate::exchange::{InForce, ReservationId};
+use crate::outbox::Settlement;
+use crate::refusal::{self, Denial};
+use call::{Asked, Call, Start};
+use expression::facts::Facts;
+use llm::memory::{Lease, MemoryBudget, Purpose};
+use llm::websocket::{Event, Extensions, MessageReader, Peer, SocketApi};
+use protocol::call::CallFailure;
+use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
+
+/// What the shell must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketEffect {
+    /// Call the adapter's `Reserve` for this call and bring the answer to [`Socket::reply`].
+    Reserve { call: u64, message: Vec<u8> },
+    /// Tell the adapter.
+    Commit(Settlement),
+    /// An upstream of this model failed.
+    UpstreamFailed(String),
+    /// Count it.
+    Count(Count),
+}
+
+/// What becomes of the bytes at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// They go on as they are.
+    AsTheyAre,
+    /// These go on in their place.
+    Replaced(Vec<u8>),
+    /// Nothing goes on until [`Socket::release`] says so.
+    Held,
+}
+
+/// By what the next call is judged, and what it is called.
+pub type Next<'n> = &'n mut dyn FnMut() -> (InForce, ReservationId);
+
+/// So much of a server's message is kept to be read.
+const MAX_SERVER_MESSAGE: usize = 16 << 20;
+/// So much of a client's, where bodies are not read.
+const MAX_CLIENT_MESSAGE: usize = 1 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Socket {
+    api: SocketApi,
+    in_force: InForce,
+    facts: Box<Facts>,
+    memory: MemoryBudget,
+    client: MessageReader,
+    server: MessageReader,
+    state: State,
+    /// What the client has sent, beginning with a frame of which it is not known whether it goes on.
+    pending: Vec<u8>,
+    /// So much of that has been parsed.
+    parsed: usize,
+    /// What goes upstream with the next bytes.
+    upstream: Vec<u8>,
+    /// For these.
+    bytes_lease: Lease,
+    calls: Vec<Call>,
+    /// What the API calls the model where its messages do not name it.
+    model: Option<String>,
+    numbers: u64,
+    /// Of the frames that go upstream in the client's name.
+    mask: [u8; 4],
+    _lease: Lease,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The upstream has not answered the upgrade.
+    Opening,
+    /// Messages pass.
+    Open,
+    /// A call waits for its answer. Its message is the first that is pending, and ends here.
+    Holding { call: u64, end: usize, edited: Option<Vec<u8>> },
+    /// A call was refused: what to say to the client, at the next chance.
+    Refused { farewell: Vec<u8> },
+    /// That was said.
+    Closed,
+    /// It is no WebSocket, or over: nothing is read.
+    Plain,
+}
+
+impl Socket {
+    fn new(
+        api: SocketApi,
+        in_force: InForce,
+        facts: Facts,
+        memory: &MemoryBudget,
+        mask: [u8; 4],
+    ) -> Option<Self> {
+        let lease = memory.lease(Purpose::Keep, facts.size().saturating_add(size_of::<Self>()))?;
+        let max = match &in_force {
+            InForce::Plan(plan) => plan.most_of_body().unwrap_or(MAX_CLIENT_MESSAGE),
+            InForce::Nothing(_) => MAX_CLIENT_MESSAGE,
+        };
+        let none = Extensions::default();
+        Some(Self {
+            api,
+            in_force,
+            model: facts.path().and_then(SocketApi::model_of),
+            facts: Box::new(facts),
+            client: MessageReader::new(Peer::Client, none, max, memory),
+            server: MessageReader::new(Peer::Server, none, MAX_SERVER_MESSAGE, memory),
+            memory: memory.clone(),
+            state: State::Opening,
+            pending: Vec::new(),
+            parsed: 0,
+            upstream: Vec::new(),
+            bytes_lease: memory.empty(Purpose::Keep),
+            calls: Vec::new(),
+            numbers: 0,
+            mask,
+            _lease: lease,
+        })
+    }
+
+    /// The upstream has answered the upgrade, with these extensions. Then [`Socket::release`] says what goes on of what the
+    /// client has already sent.
+    pub fn opened(&mut self, status: u16, extensions: &str, next: Next<'_>) -> Vec<SocketEffect> {
+        let mut effects = Vec::new();
+        if status != 101 {
+            self.state = State::Plain;
+            self.upstream.append(&mut self.pending);
+            return effects;
+        }
+        self.state = State::Open;
+        match Extensions::read(extensions) {
+            Some(agreed) => {
+                self.client.agree(agreed);
+                self.server.agree(agreed);
+            }
+            None => self.unreadable(&mut effects),
+        }
+        self.parse_pending(&mut effects, next);
+        effects
+    }
+
+    /// More of what the client sends.
+    pub fn client(&mut self, bytes: &[u8], next: Next<'_>) -> (Passage, Vec<SocketEffect>) {
+        let mut effects = Vec::new();
+        match &self.state {
+            State::Plain => return (Passage::AsTheyAre, effects),
+            State::Open if self.pending.is_empty() && self.upstream.is_empty() => {
+                if self.parse(bytes, 0, &mut effects, next) && self.upstream.is_empty() {
+                    return (Passage::AsTheyAre, effects);
+                }
+            }
+            State::Open => {
+                self.pending.extend_from_slice(bytes);
+                self.parse_pending(&mut effects, next);
+            }
+            State::Opening | State::Holding { .. } => self.pending.extend_from_slice(bytes),
+            State::Refused { .. } | State::Closed => {}
+        }
+        self.account(&mut effects);
+        (self.release().map_or(Passage::Held, Passage::Replaced), effects)
+    }
+
+    /// What goes on of what was held; `None`: it is still held.
+    pub fn release(&mut self) -> Option<Vec<u8>> {
+        if matches!(self.state, State::Opening | State::Holding { .. }) {
+            return None;
+        }
+        let released = std::mem::take(&mut self.upstream);
+        self.bytes_lease.shrink(self.pending.len());
+        Some(released)
+    }
+
+    /// The adapter's answer about a call. Then [`Socket::release`] says what goes on.
+    pub fn reply(
+        &mut self,
+        number: u64,
+        reply: Result<ReserveResponse, CallFailure>,
+        next: Next<'_>,
+    ) -> Vec<SocketEffect> {
+        let mut effects = Vec::new();
+        let Some(call) = self.calls.iter_mut().find(|call| call.number == number) else { return effects };
+        let start = call.replied(reply, &mut effects);
+        self.calls.retain(|call| !call.is_over());
+        let holds = matches!(self.state, State::Holding { call, .. } if call == number);
+        match start {
+            Start::Waits => {}
+            Start::Admitted if holds => {
+                let state = std::mem::replace(&mut self.state, State::Open);
+                if let State::Holding { end, edited, .. } = state {
+                    let rest = self.pending.split_off(end.min(self.pending.len()));
+                    let message = std::mem::replace(&mut self.pending, rest);
+                    self.upstream.extend(edited.unwrap_or(message));
+                    self.parsed = 0;
+                    self.parse_pending(&mut effects, next);
+                }
+            }
+            Start::Admitted => {}
+            Start::Refused(denial) => self.refuse(&denial),
+        }
+        self.account(&mut effects);
+        effects
+    }
+
+    /// More of what the server sends.
+    pub fn server(&mut self, bytes: &[u8], next: Next<'_>) -> (Passage, Vec<SocketEffect>) {
+        let mut effects = Vec::new();
+        match self.state {
+            State::Plain => return (Passage::AsTheyAre, effects),
+            // Nobody hears it, but it may tell what was used.
+            State::Closed => {
+                self.read_server(bytes, &mut effects, next);
+                return (Passage::Replaced(Vec::new()), effects);
+            }
+            _ => {}
+        }
+        let Some(at) = self.read_server(bytes, &mut effects, next) else {
+            return (Passage::AsTheyAre, effects);
+        };
+        let mut said = bytes.get(..at).unwrap_or_default().to_vec();
+        if let State::Refused { farewell } = std::mem::replace(&mut self.state, State::Closed) {
+            said.extend(farewell);
+        }
+        (Passage::Replaced(said), effects)
+    }
+
+    /// The socket is over, however it ended: what was delivered is charged.
+    pub fn closed(&mut self) -> Vec<SocketEffect> {
+        let mut effects = Vec::new();
+        for mut call in std::mem::take(&mut self.calls) {
+            call.closed(&mut effects);
+        }
+        self.state = State::Plain;
+        effects
+    }
+
+    /// Whether the client is to be told of a refusal where the next byte of the server's begins a message.
+    fn is_refused_between_messages(&self) -> bool {
+        matches!(self.state, State::Refused { .. }) && self.server.is_between_messages()
+    }
+
+    /// Reads what the server sends. Where a refusal can be told: behind so many of these bytes.
+    fn read_server(
+        &mut self,
+        bytes: &[u8],
+        effects: &mut Vec<SocketEffect>,
+        next: Next<'_>,
+    ) -> Option<usize> {
+        let mut rest = bytes;
+        let mut place = self.is_refused_between_messages().then_some(0);
+        loop {
+            match self.server.next(&mut rest) {
+                Ok(Some(event)) => {
+                    if matches!(event, Event::Message | Event::Truncated) {
+                        self.said(effects, next);
+                    }
+                    if place.is_none() && self.is_refused_between_messages() {
+                        place = Some(bytes.len().saturating_sub(rest.len()));
+                    }
+                }
+                Ok(None) => return place,
+                // Nobody knows where its messages end.
+                Err(_) => {
+                    self.unreadable(effects);
+                    return place.or(matches!(self.state, State::Refused { .. }).then_some(0));
+                }
+            }
+        }
+    }
+
+    /// Parses what is pending, as long as messages pass.
+    fn parse_pending(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) {
+        if matches!(self.state, State::Open) && !self.pending.is_empty() {
+            let (all, parsed) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.parsed));
+            if self.parse(&all, parsed, effects, next) {
+                self.upstream.extend(all);
+            }
+        }
+    }
+
+    /// Parses what the client sends, of which so much has been parsed. True: all of it goes on as it is. Else what goes on
+    /// is in `upstream`, and what may not is pending.
+    fn parse(&mut self, all: &[u8], parsed: usize, effects: &mut Vec<SocketEffect>, next: Next<'_>) -> bool {
+        let mut rest = all.get(parsed..).unwrap_or_default();
+        // Up to here it goes on, and is in `upstream`.
+        let (mut decided, mut copied) = (0, 0);
+        let part = |from: usize, to: usize| all.get(from..to).unwrap_or_default();
+        loop {
+            let event = match self.client.next(&mut rest) {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(_) => {
+                    self.upstream.extend_from_slice(part(copied, decided));
+                    self.unreadable(effects);
+                    return false;
+                }
+            };
+            let at = all.len().saturating_sub(rest.len());
+            if matches!(event, Event::Message | Event::Truncated)
+                && let Some(Asked { number, start, edited }) =
+                    self.asked(event == Event::Message, effects, next)
+            {
+                match start {
+                    Start::Admitted => {
+                        if let Some(edited) = edited {
+                            self.upstream.extend_from_slice(part(copied, decided));
+                            self.upstream.extend(edited);
+                            (copied, decided) = (at, at);
+                        }
+                    }
+                    Start::Waits => {
+                        self.upstream.extend_from_slice(part(copied, decided));
+                        self.pending = part(decided, all.len()).to_vec();
+                        self.parsed = at.saturating_sub(decided);
+                        self.state = State::Holding { call: number, end: self.parsed, edited };
+                        return false;
+                    }
+                    Start::Refused(denial) => {
+                        self.upstream.extend_from_slice(part(copied, decided));
+                        self.refuse(&denial);
+                        return false;
+                    }
+                }
+            }
+            if !self.client.is_undecided() {
+                decided = at;
+            }
+        }
+        if !self.client.is_undecided() {
+            decided = all.len();
+        }
+        if (copied, decided) == (0, all.len()) {
+            return true;
+        }
+        self.upstream.extend_from_slice(part(copied, decided));
+        self.pending = part(decided, all.len()).to_vec();
+        self.parsed = self.pending.len();
+        false
+    }
+
+    /// Nothing more goes upstream, and the client is told why.
+    fn refuse(&mut self, denial: &Denial) {
+        if matches!(self.state, State::Refused { .. } | State::Closed | State::Plain) {
+            return;
+        }
+        self.state = State::Refused { farewell: farewell::to_client(self.api, denial) };
+        self.pending = Vec::new();
+        self.parsed = 0;
+        self.upstream.extend(farewell::to_server(self.mask));
+    }
+
+    fn unreadable(&mut self, effects: &mut Vec<SocketEffect>) {
+        effects.push(SocketEffect::Count(Count::UnreadRequest("websocket")));
+        let message = "This WebSocket cannot be read, and a limit counts what is said in it.";
+        self.refuse(&refusal::invalid_request(self.facts.dialect(), message));
+    }
+
+    /// Counts the bytes that are kept. Without memory for them the socket is closed.
+    fn account(&mut self, effects: &mut Vec<SocketEffect>) {
+        if !self.bytes_lease.resize(self.pending.len().saturating_add(self.upstream.len())) {
+            effects.push(SocketEffect::Count(Count::MemoryRefused(MemoryUse::RequestBody)));
+            self.refuse(&refusal::overloaded(self.facts.dialect()));
+        }
+    }
+}
+
+fn no_memory() -> Count {
+    Count::MemoryRefused(MemoryUse::Facts)
+}

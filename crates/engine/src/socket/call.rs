@@ -1,0 +1,364 @@
+//! One call inside a socket, and which call a message belongs to.
+
+use super::{Next, Socket, SocketEffect, State};
+use crate::exchange::{Effect, Event, Exchange, InForce};
+use crate::refusal::Denial;
+use expression::facts::Facts;
+use llm::memory::{Lease, MemoryBudget, Purpose};
+use llm::response::ResponseHead;
+use llm::websocket::{ClientEvent, Opcode, ServerEvent, SocketApi, frame};
+use protocol::call::CallFailure;
+use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
+use serde_json::Value;
+
+/// One call: a message of the client's, or a response that the server has begun unasked.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub number: u64,
+    exchange: Exchange,
+    phase: Phase,
+    /// Of its response, once the server has named it.
+    id: Option<String>,
+    /// The last part of its turn has come, and its usage may follow.
+    turn_is_complete: bool,
+    has_usage: bool,
+    /// What the server has said while the adapter had not answered.
+    backlog: Vec<Said>,
+    backlog_lease: Lease,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Admitted,
+    Responding,
+}
+
+#[derive(Debug)]
+struct Said {
+    text: Vec<u8>,
+    end: bool,
+}
+
+/// How a call begins.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// The adapter is asked.
+    Waits,
+    /// It goes on.
+    Admitted,
+    Refused(Denial),
+}
+
+/// A message that is a call.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub number: u64,
+    pub start: Start,
+    /// The frame that goes on in its place.
+    pub edited: Option<Vec<u8>>,
+}
+
+impl Call {
+    fn new(number: u64, exchange: Exchange, memory: &MemoryBudget) -> Self {
+        Self {
+            number,
+            exchange,
+            phase: Phase::Waiting,
+            id: None,
+            turn_is_complete: false,
+            has_usage: false,
+            backlog: Vec::new(),
+            backlog_lease: memory.empty(Purpose::Keep),
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.exchange.is_over()
+    }
+
+    /// It is judged by this body.
+    fn begin(
+        &mut self,
+        facts: Facts,
+        body: &[u8],
+        whole: bool,
+        effects: &mut Vec<SocketEffect>,
+    ) -> (Start, Option<Vec<u8>>) {
+        let mut done = self.exchange.handle(Event::Request { facts, bodiless: false });
+        if done.iter().any(|effect| matches!(effect, Effect::AwaitBody(_))) {
+            let event = match self.exchange.room_for_body(body.len()) {
+                None => Event::UnreadBody { size: body.len() },
+                Some(_room) => Event::RequestBody { body, end: whole },
+            };
+            done.extend(self.exchange.handle(event));
+        }
+        self.perform(done, effects)
+    }
+
+    pub fn replied(
+        &mut self,
+        reply: Result<ReserveResponse, CallFailure>,
+        effects: &mut Vec<SocketEffect>,
+    ) -> Start {
+        if self.phase != Phase::Waiting {
+            return Start::Waits;
+        }
+        let done = self.exchange.handle(Event::Reply(reply));
+        let (start, _) = self.perform(done, effects);
+        for Said { text, end } in std::mem::take(&mut self.backlog) {
+            self.hear(&text, end, effects);
+        }
+        self.backlog_lease.shrink(0);
+        start
+    }
+
+    /// The server says something about it. `end`: nothing follows.
+    fn hear(&mut self, text: &[u8], end: bool, effects: &mut Vec<SocketEffect>) {
+        match self.phase {
+            Phase::Waiting => {
+                let size = self.backlog_lease.bytes().saturating_add(text.len()).saturating_add(64);
+                if self.backlog_lease.resize(size) {
+                    self.backlog.push(Said { text: text.to_vec(), end });
+                } else if end {
+                    self.backlog.push(Said { text: Vec::new(), end });
+                }
+                return;
+            }
+            Phase::Admitted => {
+                self.phase = Phase::Responding;
+                let content_type = "text/event-stream".to_owned();
+                let head = ResponseHead { status: 200, content_type, ..ResponseHead::default() };
+                let done = self.exchange.handle(Event::Response(head));
+                self.perform(done, effects);
+            }
+            Phase::Responding => {}
+        }
+        // The APIs' messages are what their streams have as events. A line break, which is a blank between the parts of a
+        // document, would end one.
+        let mut event = Vec::with_capacity(text.len().saturating_add(8));
+        event.extend_from_slice(b"data: ");
+        event.extend(text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+        event.extend_from_slice(b"\n\n");
+        let done = self.exchange.handle(Event::Body { chunk: &event, end: false });
+        self.perform(done, effects);
+        if end {
+            let done = self.exchange.handle(Event::Body { chunk: &[], end: true });
+            self.perform(done, effects);
+        }
+    }
+
+    pub fn closed(&mut self, effects: &mut Vec<SocketEffect>) {
+        if !self.backlog.is_empty() {
+            // The server has begun it without a word from the adapter, which is told what it used all the same.
+            self.replied(Err(CallFailure::Timeout), effects);
+        }
+        let done = self.exchange.handle(Event::Closed);
+        self.perform(done, effects);
+    }
+
+    fn perform(&mut self, done: Vec<Effect>, effects: &mut Vec<SocketEffect>) -> (Start, Option<Vec<u8>>) {
+        let (mut start, mut edited, mut waits) = (Start::Admitted, None, false);
+        for effect in done {
+            match effect {
+                Effect::Reserve(message) => {
+                    waits = true;
+                    effects.push(SocketEffect::Reserve { call: self.number, message });
+                }
+                Effect::Deny(denial) => start = Start::Refused(denial),
+                Effect::Edit(edit) => edited = Some(edit.body),
+                Effect::Commit(settlement) => effects.push(SocketEffect::Commit(settlement)),
+                Effect::UpstreamFailed(model) => effects.push(SocketEffect::UpstreamFailed(model)),
+                Effect::Count(count) => effects.push(SocketEffect::Count(count)),
+                // A message is there as a whole, and has no headers.
+                Effect::AwaitBody(_)
+                | Effect::Resume
+                | Effect::SetHeaders(_)
+                | Effect::RemoveHeader(_)
+                | Effect::ReplaceChunk(_)
+                | Effect::KeepChunk(_) => {}
+            }
+        }
+        if waits {
+            return (Start::Waits, edited);
+        }
+        if self.phase == Phase::Waiting && !self.exchange.is_over() {
+            self.phase = Phase::Admitted;
+        }
+        (start, edited)
+    }
+}
+
+impl Socket {
+    /// The client has sent a message. `None`: it begins no call.
+    pub(super) fn asked(
+        &mut self,
+        whole: bool,
+        effects: &mut Vec<SocketEffect>,
+        next: Next<'_>,
+    ) -> Option<Asked> {
+        let (event, model) = self.api.client(self.client.message(), whole);
+        if let Some(model) = &model {
+            self.model.clone_from(&Some(model.clone()));
+        }
+        match event {
+            ClientEvent::Other => return None,
+            ClientEvent::Input => {
+                self.end_turns(effects);
+                if !self.calls.is_empty() {
+                    return None;
+                }
+            }
+            ClientEvent::Call => {}
+        }
+        let text = self.client.message().to_vec();
+        let body = self.with_model(text, model.is_some());
+        let (number, start, edited) = self.begin(&body, whole, false, effects, next);
+        // Only this API's requests are those that the edits are for.
+        let edited = edited.filter(|_| self.api == SocketApi::Responses && self.client.is_replaceable());
+        let edited = edited.map(|body| frame(Opcode::Text, &body, Some(self.mask)));
+        Some(Asked { number, start, edited })
+    }
+
+    /// The server has sent a message.
+    pub(super) fn said(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) {
+        let event = self.api.server(self.server.message());
+        let (place, end) = match &event {
+            ServerEvent::Other => return,
+            ServerEvent::Begins { id } => {
+                let place = self.find(id.as_deref()).or_else(|| self.unnamed());
+                (place, false)
+            }
+            ServerEvent::Part { id } => (self.find(id.as_deref()).or_else(|| self.first()), false),
+            ServerEvent::Ends { id } => (self.find(id.as_deref()).or_else(|| self.first()), true),
+            ServerEvent::Failed => match self.unnamed() {
+                Some(place) => (Some(place), true),
+                // An answer under way goes on, but for the API that has one at a time.
+                None if self.api == SocketApi::Responses && self.first().is_some() => (self.first(), true),
+                None => return,
+            },
+            ServerEvent::Aside => (None, true),
+            ServerEvent::Turn { complete, usage } => {
+                let place = self.first();
+                let call = place.and_then(|place| self.calls.get_mut(place));
+                let end = match call {
+                    Some(call) => {
+                        call.turn_is_complete |= complete;
+                        call.has_usage |= usage;
+                        call.turn_is_complete && call.has_usage
+                    }
+                    None => *usage,
+                };
+                (place, end)
+            }
+        };
+        let place = match place {
+            Some(place) => place,
+            None => match self.begin_unasked(effects, next) {
+                Some(place) => place,
+                None => return,
+            },
+        };
+        let id = match event {
+            ServerEvent::Begins { id } | ServerEvent::Part { id } => id,
+            _ => None,
+        };
+        if let Some(call) = self.calls.get_mut(place) {
+            call.id = call.id.take().or(id);
+            call.hear(self.server.message(), end, effects);
+        }
+        self.calls.retain(|call| !call.is_over());
+    }
+
+    /// The server has begun something that no message has asked for. It cannot be held back, but it is judged.
+    fn begin_unasked(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) -> Option<usize> {
+        let body = self.with_model(b"{}".to_vec(), false);
+        let (number, start, _) = self.begin(&body, true, true, effects, next);
+        if let Start::Refused(denial) = start {
+            self.refuse(&denial);
+        }
+        self.calls.iter().position(|call| call.number == number)
+    }
+
+    fn begin(
+        &mut self,
+        body: &[u8],
+        whole: bool,
+        unasked: bool,
+        effects: &mut Vec<SocketEffect>,
+        next: Next<'_>,
+    ) -> (u64, Start, Option<Vec<u8>>) {
+        let (in_force, id) = next();
+        let mut exchange = Exchange::new(self.in_force_for(in_force), id).within(&self.memory);
+        if unasked {
+            exchange = exchange.unasked();
+        }
+        let number = self.numbers;
+        self.numbers = number.wrapping_add(1);
+        let mut facts = self.facts.of_message();
+        facts.header("content-length", body.len().to_string().as_bytes());
+        let mut call = Call::new(number, exchange, &self.memory);
+        let (start, edited) = call.begin(facts, body, whole, effects);
+        if !call.is_over() {
+            self.calls.push(call);
+        }
+        (number, start, edited)
+    }
+
+    /// What is in force now, unless it asks for facts that were not fetched when the socket was opened.
+    fn in_force_for(&mut self, now: InForce) -> InForce {
+        if let (InForce::Plan(then), InForce::Plan(plan)) = (&self.in_force, &now)
+            && plan.needs().iter().all(|need| then.needs().contains(need))
+        {
+            self.in_force = now;
+        }
+        self.in_force.clone()
+    }
+
+    /// Where messages do not name the model, it is that of the session.
+    fn with_model(&self, text: Vec<u8>, named: bool) -> Vec<u8> {
+        let Some(model) = self.model.as_ref().filter(|_| !named && self.api != SocketApi::Responses) else {
+            return text;
+        };
+        match serde_json::from_slice(&text) {
+            Ok(Value::Object(mut message)) => {
+                message.insert("model".to_owned(), model.as_str().into());
+                Value::Object(message).to_string().into_bytes()
+            }
+            _ => text,
+        }
+    }
+
+    /// Turns that are complete are over, even if nothing has said what they used.
+    fn end_turns(&mut self, effects: &mut Vec<SocketEffect>) {
+        for call in &mut self.calls {
+            if call.turn_is_complete {
+                call.hear(b"{}", true, effects);
+            }
+        }
+        self.calls.retain(|call| !call.is_over());
+    }
+
+    fn find(&self, id: Option<&str>) -> Option<usize> {
+        let id = id?;
+        self.calls.iter().position(|call| call.id.as_deref() == Some(id))
+    }
+
+    /// The oldest call whose response the server has not named. One that waits for the adapter has not gone upstream.
+    fn unnamed(&self) -> Option<usize> {
+        let held = match self.state {
+            State::Holding { call, .. } => Some(call),
+            _ => None,
+        };
+        self.calls.iter().position(|call| call.id.is_none() && Some(call.number) != held)
+    }
+
+    /// The oldest call that has gone upstream.
+    fn first(&self) -> Option<usize> {
+        let held = match self.state {
+            State::Holding { call, .. } => Some(call),
+            _ => None,
+        };
+        self.calls.iter().position(|call| Some(call.number) != held)
+    }
+}

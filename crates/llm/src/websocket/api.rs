@@ -1,0 +1,444 @@
+//! Which calls of an LLM API the messages of a socket are: where one begins, what belongs to it, and where it ends.
+//! In: the path of the upgrade, and the text of a message. It judges nothing.
+
+use crate::request::{Operation, Route};
+use crate::spelling::percent_decoded;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+
+/// An API that is spoken over WebSockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketApi {
+    /// OpenAI's Responses: one response at a time, in the events of its streams.
+    Responses,
+    /// OpenAI's Realtime: the server may begin a response unasked, when it hears the end of a sentence.
+    Realtime,
+    /// Gemini Live: turns.
+    GeminiLive,
+}
+
+/// What a client's message is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientEvent {
+    /// It begins a call. So does whatever cannot be read, or is not known.
+    Call,
+    /// It belongs to the call under way; without one it begins one.
+    Input,
+    /// It asks nothing of the model.
+    Other,
+}
+
+/// What a server's message is. `id`: of the response that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// The model begins to answer.
+    Begins { id: Option<String> },
+    /// A part of an answer.
+    Part { id: Option<String> },
+    /// The end of an answer, which has its usage.
+    Ends { id: Option<String> },
+    /// What a client asked for last, and has not begun, failed.
+    Failed,
+    /// Usage of something else than an answer, such as a transcription.
+    Aside,
+    /// A part of a turn. `complete`: it is the last one; `usage`: it has the usage of the turn.
+    Turn { complete: bool, usage: bool },
+    /// Nothing of a call.
+    Other,
+}
+
+impl SocketApi {
+    /// What is spoken where an upgrade has this path.
+    pub fn of(path: &str) -> Option<Self> {
+        let path = path.split('?').next().unwrap_or_default();
+        let path = percent_decoded(path);
+        let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        if last.eq_ignore_ascii_case("realtime") {
+            Some(Self::Realtime)
+        } else if last.ends_with("BidiGenerateContent") {
+            Some(Self::GeminiLive)
+        } else if Route::of(&path).operation == Some(Operation::Response) {
+            Some(Self::Responses)
+        } else {
+            None
+        }
+    }
+
+    /// The model that the upgrade's path names.
+    pub fn model_of(path: &str) -> Option<String> {
+        let (_, query) = path.split_once('?')?;
+        let named = |name: &str| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(key, _)| *key == name).map(|(_, value)| percent_decoded(value).into_owned())
+        };
+        named("model").or_else(|| named("deployment"))
+    }
+
+    /// What a client's message is, and the model that it names. `whole`: all of it is there.
+    pub fn client(self, text: &[u8], whole: bool) -> (ClientEvent, Option<String>) {
+        let mut members = Members::default();
+        let read = members.read(text);
+        let model = members.model.take();
+        let known = read && whole && !members.ambiguous;
+        let event = match (self, members.kind.as_deref()) {
+            _ if !known => ClientEvent::Call,
+            (Self::GeminiLive, _) if members.setup && members.count == 1 => ClientEvent::Other,
+            (Self::GeminiLive, _) => ClientEvent::Input,
+            (_, Some("response.create")) => ClientEvent::Call,
+            (_, Some("response.cancel" | "response.processed")) => ClientEvent::Other,
+            (Self::Responses, Some("response.steer" | "response.append")) => ClientEvent::Input,
+            (
+                Self::Realtime,
+                Some(
+                    "session.update"
+                    | "transcription_session.update"
+                    | "input_audio_buffer.append"
+                    | "input_audio_buffer.commit"
+                    | "input_audio_buffer.clear"
+                    | "output_audio_buffer.clear"
+                    | "conversation.item.create"
+                    | "conversation.item.retrieve"
+                    | "conversation.item.truncate"
+                    | "conversation.item.delete",
+                ),
+            ) => ClientEvent::Other,
+            _ => ClientEvent::Call,
+        };
+        (event, model)
+    }
+
+    /// What a server's message is, or its beginning.
+    pub fn server(self, text: &[u8]) -> ServerEvent {
+        let mut members = Members::default();
+        members.read(text);
+        if self == Self::GeminiLive {
+            let Members { turn, complete, usage, .. } = members;
+            return if turn || usage { ServerEvent::Turn { complete, usage } } else { ServerEvent::Other };
+        }
+        let id = members.id.take();
+        match members.kind.as_deref() {
+            Some("response.created") => ServerEvent::Begins { id },
+            Some(
+                "response.completed"
+                | "response.incomplete"
+                | "response.failed"
+                | "response.done"
+                | "response.cancelled",
+            ) => ServerEvent::Ends { id },
+            Some("error") => ServerEvent::Failed,
+            Some(kind) if kind.starts_with("response.") => ServerEvent::Part { id },
+            _ if members.usage => ServerEvent::Aside,
+            _ => ServerEvent::Other,
+        }
+    }
+}
+
+/// What is looked for in a message.
+#[derive(Debug, Default)]
+struct Members {
+    /// How many there are.
+    count: usize,
+    kind: Option<String>,
+    /// Two servers might read two messages.
+    ambiguous: bool,
+    /// Of the response.
+    id: Option<String>,
+    model: Option<String>,
+    usage: bool,
+    setup: bool,
+    turn: bool,
+    complete: bool,
+}
+
+/// Which object is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Message,
+    Response,
+    Session,
+    Content,
+}
+
+impl Members {
+    /// False: it is no JSON object, or not to its end. What came before that is known.
+    fn read(&mut self, text: &[u8]) -> bool {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let read = Object { scope: Scope::Message, members: self }.deserialize(&mut json);
+        read.is_ok_and(|object| object) && json.end().is_ok()
+    }
+
+    fn member<'de, A: MapAccess<'de>>(
+        &mut self,
+        scope: Scope,
+        key: &str,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        let inner = |scope| Some(scope);
+        let nested = match (scope, key) {
+            (Scope::Message, "response") => inner(Scope::Response),
+            (Scope::Message, "session" | "setup") => inner(Scope::Session),
+            (Scope::Message, "serverContent" | "server_content") => inner(Scope::Content),
+            _ => None,
+        };
+        if scope == Scope::Message {
+            self.count = self.count.saturating_add(1);
+            self.setup |= key == "setup";
+            self.turn |= matches!(
+                key,
+                "serverContent"
+                    | "server_content"
+                    | "toolCall"
+                    | "tool_call"
+                    | "usageMetadata"
+                    | "usage_metadata"
+            );
+            self.usage |= matches!(key, "usage" | "usageMetadata" | "usage_metadata");
+        }
+        if let Some(scope) = nested {
+            return map.next_value_seed(Object { scope, members: self }).map(drop);
+        }
+        match (scope, key) {
+            (Scope::Message, _) if key.eq_ignore_ascii_case("type") => {
+                let kind = map.next_value_seed(Text)?;
+                self.ambiguous |= self.kind.is_some() || key != "type";
+                self.kind = kind.or(self.kind.take());
+            }
+            (Scope::Message | Scope::Response | Scope::Session, "model") => {
+                self.model = map.next_value_seed(Text)?.or(self.model.take());
+            }
+            (Scope::Response, "id") | (Scope::Message, "response_id") => {
+                self.id = map.next_value_seed(Text)?.or(self.id.take());
+            }
+            (Scope::Content, "turnComplete" | "turn_complete") => {
+                map.next_value::<IgnoredAny>()?;
+                self.complete = true;
+            }
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+/// Reads an object; any other value is passed over, and the answer is false.
+struct Object<'m> {
+    scope: Scope,
+    members: &'m mut Members,
+}
+
+impl<'de> DeserializeSeed<'de> for Object<'_> {
+    type Value = bool;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            self.members.member(self.scope, &key, &mut map)?;
+        }
+        Ok(true)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(false)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+}
+
+/// Reads a text; any other value is passed over.
+struct Text;
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Option<String>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        // No id, model or type is longer.
+        Ok((text.len() <= 512).then(|| text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SocketApi::{GeminiLive, Realtime, Responses};
+
+    #[test]
+    fn the_path_says_what_is_spoken() {
+        let table = [
+            ("/v1/responses", Some(Responses)),
+            ("/openai/v1/Responses/?x=1", Some(Responses)),
+            ("/v1/realtime?model=gpt-realtime", Some(Realtime)),
+            ("/openai/realtime?deployment=d", Some(Realtime)),
+            (
+                "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?key=k",
+                Some(GeminiLive),
+            ),
+            ("/ws/google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent", Some(GeminiLive)),
+            ("/v1/chat/completions", None),
+            ("/socket.io/", None),
+            ("", None),
+        ];
+        for (path, api) in table {
+            assert_eq!(SocketApi::of(path), api, "{path}");
+        }
+        assert_eq!(
+            SocketApi::model_of("/v1/realtime?a=b&model=gpt%2Drealtime").as_deref(),
+            Some("gpt-realtime")
+        );
+    }
+
+    #[test]
+    fn whatever_may_ask_the_model_is_a_call() {
+        let table = [
+            (Responses, r#"{"type": "response.create", "model": "m"}"#, ClientEvent::Call),
+            (Responses, r#"{"type": "response\u002ecreate"}"#, ClientEvent::Call),
+            (Responses, r#"{"type": "response.cancel"}"#, ClientEvent::Other),
+            (Responses, r#"{"type": "response.cancel", "type": "response.create"}"#, ClientEvent::Call),
+            (Responses, r#"{"type": "response.cancel", "Type": "response.create"}"#, ClientEvent::Call),
+            (Responses, r#"{"type": "response.cancel"} {"#, ClientEvent::Call),
+            (Responses, r#"{"type": "brand.new"}"#, ClientEvent::Call),
+            (Responses, "[]", ClientEvent::Call),
+            (Responses, "", ClientEvent::Call),
+            (Realtime, r#"{"type": "input_audio_buffer.append", "audio": "AAAA"}"#, ClientEvent::Other),
+            (Realtime, r#"{"type": "response.create"}"#, ClientEvent::Call),
+            (GeminiLive, r#"{"setup": {"model": "models/m"}}"#, ClientEvent::Other),
+            (GeminiLive, r#"{"setup": {}, "clientContent": {}}"#, ClientEvent::Input),
+            (GeminiLive, r#"{"realtimeInput": {}}"#, ClientEvent::Input),
+        ];
+        for (api, text, event) in table {
+            assert_eq!(api.client(text.as_bytes(), true).0, event, "{text}");
+        }
+        let cut = Responses.client(br#"{"type": "response.cancel"}"#, false);
+        assert_eq!(cut.0, ClientEvent::Call);
+        let (_, model) = GeminiLive.client(br#"{"setup": {"model": "models/m"}}"#, true);
+        assert_eq!(model.as_deref(), Some("models/m"));
+    }
+
+    #[test]
+    fn a_server_says_where_an_answer_begins_and_ends() {
+        let id = |id: &str| Some(id.to_owned());
+        let table = [
+            (
+                Responses,
+                r#"{"type":"response.created","response":{"id":"r1"}}"#,
+                ServerEvent::Begins { id: id("r1") },
+            ),
+            (
+                Responses,
+                r#"{"type":"response.output_text.delta","delta":"x"}"#,
+                ServerEvent::Part { id: None },
+            ),
+            (
+                Responses,
+                r#"{"type":"response.completed","response":{"id":"r1"}}"#,
+                ServerEvent::Ends { id: id("r1") },
+            ),
+            // Cut: what came is known.
+            (
+                Responses,
+                r#"{"type":"response.completed","response":{"id":"r1","out"#,
+                ServerEvent::Ends { id: id("r1") },
+            ),
+            (Responses, r#"{"type":"error","status":400}"#, ServerEvent::Failed),
+            (
+                Realtime,
+                r#"{"type":"response.done","response":{"id":"r2"}}"#,
+                ServerEvent::Ends { id: id("r2") },
+            ),
+            (
+                Realtime,
+                r#"{"type":"conversation.item.input_audio_transcription.completed","usage":{}}"#,
+                ServerEvent::Aside,
+            ),
+            (Realtime, r#"{"type":"session.created","session":{"id":"s"}}"#, ServerEvent::Other),
+            (GeminiLive, r#"{"setupComplete":{}}"#, ServerEvent::Other),
+            (
+                GeminiLive,
+                r#"{"serverContent":{"modelTurn":{}}}"#,
+                ServerEvent::Turn { complete: false, usage: false },
+            ),
+            (
+                GeminiLive,
+                r#"{"serverContent":{"turnComplete":true},"usageMetadata":{}}"#,
+                ServerEvent::Turn { complete: true, usage: true },
+            ),
+        ];
+        for (api, text, event) in table {
+            assert_eq!(api.server(text.as_bytes()), event, "{text}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Messages, put together from their frames and decompressed, as far as they fit into memory.
+
+use super::deflate::{Extensions, MessageInflater};
+use super::frame::{FrameHead, FrameReader, Part, mask};
+use super::{Opcode, SocketError};
+use crate::memory::{Lease, MemoryBudget, Purpose};
+
+/// Whose messages are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Its frames are masked.
+    Client,
+    /// Its frames are not.
+    Server,
+}
+
+/// What has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A message: see [`MessageReader::message`].
+    Message,
+    /// There is no room for the rest of a message, which goes by unread: see [`MessageReader::message`].
+    Truncated,
+    /// A control frame.
+    Control(Opcode),
+}
+
+/// Bytes are unmasked in pieces of this size.
+const PIECE: usize = 4 << 10;
+/// The memory for messages grows in steps of this size.
+const STEP: usize = 4 << 10;
+/// Of a message that was long, no more than this is kept for the next one.
+const KEPT: usize = 16 << 10;
+
+/// Reads the messages of one direction.
+#[derive(Debug)]
+pub struct MessageReader {
+    frames: FrameReader,
+    peer: Peer,
+    deflate: Option<bool>,
+    inflater: Option<Box<MessageInflater>>,
+    memory: MemoryBudget,
+    max: usize,
+    /// Of the frame that is being read.
+    frame: Option<FrameHead>,
+    /// Of the message that is being read.
+    message: Progress,
+    text: Vec<u8>,
+    lease: Lease,
+    error: Option<SocketError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// None is being read.
+    None,
+    /// It is kept.
+    Kept { compressed: bool },
+    /// The rest of it goes by.
+    Skipped { compressed: bool },
+}
+
+impl MessageReader {
+    /// Keeps at most so many bytes of a message.
+    pub fn new(peer: Peer, extensions: Extensions, max: usize, memory: &MemoryBudget) -> Self {
+        let mut reader = Self {
+            frames: FrameReader::default(),
+            peer,
+            deflate: None,
+            inflater: None,
+            memory: memory.clone(),
+            max,
+            frame: None,
+            message: Progress::None,
+            text: Vec::new(),
+            lease: memory.empty(Purpose::Keep),
+            error: None,
+        };
+        reader.agree(extensions);
+        reader
+    }
+
+    /// The two sides have agreed on these extensions. Said before the first byte.
+    pub fn agree(&mut self, extensions: Extensions) {
+        let takeover = match self.peer {
+            Peer::Client => extensions.client_takeover,
+            Peer::Server => extensions.server_takeover,
+        };
+        self.deflate = extensions.deflate.then_some(takeover);
+    }
+
+    /// Whether a message can be replaced by another one: none of those that follow refers to it.
+    pub fn is_replaceable(&self) -> bool {
+        self.deflate != Some(true)
+    }
+
+    /// The message that has just ended, or what was kept of it.
+    pub fn message(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Whether the next byte begins a frame, and a message may begin with it.
+    pub fn is_between_messages(&self) -> bool {
+        self.message == Progress::None && self.frames.is_between_frames()
+    }
+
+    /// Whether a message has begun and is kept, or the head of a frame is not whole: what these bytes are is not known.
+    pub fn is_undecided(&self) -> bool {
+        let head = self.frame.is_none() && !self.frames.is_between_frames();
+        matches!(self.message, Progress::Kept { .. }) || head
+    }
+
+    /// Reads from the beginning of these bytes until something ends; `None`: more are needed. After an error nothing more
+    /// is read.
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, SocketError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let event = self.read(bytes);
+        self.error = event.err();
+        event
+    }
+
+    fn read(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, SocketError> {
+        while let Some(part) = self.frames.next(bytes)? {
+            let event = match part {
+                Part::Head(head) => self.begin(head)?,
+                Part::Payload { bytes, offset } => self.payload(bytes, offset)?,
+                Part::End => self.end()?,
+            };
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+        Ok(None)
+    }
+
+    fn begin(&mut self, head: FrameHead) -> Result<Option<Event>, SocketError> {
+        if head.mask.is_some() != (self.peer == Peer::Client) {
+            return Err(SocketError::Protocol);
+        }
+        if !head.opcode.is_control() {
+            let begins = head.opcode != Opcode::Continuation;
+            let compressed = head.compressed;
+            if begins != (self.message == Progress::None) || compressed && (!begins || self.deflate.is_none())
+            {
+                return Err(SocketError::Protocol);
+            }
+            if begins {
+                self.text.clear();
+                self.shrink();
+                self.message = Progress::Kept { compressed };
+            }
+            if compressed && self.inflater.is_none() {
+                let takeover = self.deflate.unwrap_or_default();
+                self.inflater = Some(MessageInflater::new(takeover, &self.memory)?);
+            }
+        }
+        self.frame = Some(head);
+        Ok(None)
+    }
+
+    fn payload(&mut self, bytes: &[u8], offset: u64) -> Result<Option<Event>, SocketError> {
+        let Some(head) = self.frame.filter(|head| !head.opcode.is_control()) else { return Ok(None) };
+        let (Progress::Kept { compressed } | Progress::Skipped { compressed }) = self.message else {
+            return Ok(None);
+        };
+        if self.message == (Progress::Skipped { compressed: false }) {
+            return Ok(None);
+        }
+        let mut fits = true;
+        match head.mask {
+            None if compressed => fits = self.inflate(bytes)?,
+            None => fits = self.keep(bytes),
+            Some(key) => {
+                let (mut piece, mut at) = ([0; PIECE], offset);
+                for chunk in bytes.chunks(PIECE) {
+                    let Some(piece) = piece.get_mut(..chunk.len()) else { continue };
+                    piece.copy_from_slice(chunk);
+                    mask(piece, key, at);
+                    at = at.saturating_add(chunk.len() as u64);
+                    fits &= if compressed { self.inflate(piece)? } else { self.keep(piece) };
+                }
+            }
+        }
+        Ok(self.skip_unless(fits, compressed))
+    }
+
+    /// The rest of a message goes by if it does not fit. Said once.
+    fn skip_unless(&mut self, fits: bool, compressed: bool) -> Option<Event> {
+        let truncated = !fits && matches!(self.message, Progress::Kept { .. });
+        if truncated {
+            self.message = Progress::Skipped { compressed };
+        }
+        truncated.then_some(Event::Truncated)
+    }
+
+    fn end(&mut self) -> Result<Option<Event>, SocketError> {
+        let Some(head) = self.frame.take() else { return Ok(None) };
+        if head.opcode.is_control() {
+            return Ok(Some(Event::Control(head.opcode)));
+        }
+        if !head.fin {
+            return Ok(None);
+        }
+        let progress = std::mem::replace(&mut self.message, Progress::None);
+        let (Progress::Kept { compressed } | Progress::Skipped { compressed }) = progress else {
+            return Ok(None);
+        };
+        let mut fits = true;
+        if compressed && let Some(mut inflater) = self.inflater.take() {
+            inflater.finish(&mut |bytes| fits &= self.keep(bytes))?;
+            self.inflater = Some(inflater);
+        }
+        Ok(match progress {
+            Progress::Kept { .. } if fits => Some(Event::Message),
+            Progress::Kept { .. } => Some(Event::Truncated),
+            _ => None,
+        })
+    }
+
+    fn inflate(&mut self, bytes: &[u8]) -> Result<bool, SocketError> {
+        let Some(mut inflater) = self.inflater.take() else { return Ok(true) };
+        let mut fits = true;
+        inflater.feed(bytes, &mut |bytes| fits &= self.keep(bytes))?;
+        self.inflater = Some(inflater);
+        Ok(fits)
+    }
+
+    /// False: not all of it fits.
+    fn keep(&mut self, bytes: &[u8]) -> bool {
+        if matches!(self.message, Progress::Skipped { .. }) {
+            return true;
+        }
+        let room = self.max.saturating_sub(self.text.len());
+        let kept = bytes.get(..room).unwrap_or(bytes);
+        let needed = self.text.len().saturating_add(kept.len());
+        if needed > self.text.capacity() {
+            let grown = needed.max(self.text.capacity().saturating_mul(2)).next_multiple_of(STEP);
+            // While it grows there are both.
+            let both = grown.saturating_add(self.text.capacity());
+            if !self.lease.resize(both)
+                || self.text.try_reserve_exact(grown.saturating_sub(self.text.len())).is_err()
+            {
+                return false;
+            }
+            self.lease.shrink(self.text.capacity());
+        }
+        self.text.extend_from_slice(kept);
+        kept.len() == bytes.len()
+    }
+
+    fn shrink(&mut self) {
+        if self.text.capacity() > KEPT {
+            self.text = Vec::new();
+            self.lease.shrink(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

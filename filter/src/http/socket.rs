@@ -1,0 +1,187 @@
+//! A WebSocket: its bytes come as the bodies of a request and a response that go on until one side ends them.
+
+use crate::caller::{Caller, ReserveReply, Waiting};
+use crate::host;
+use crate::reserve;
+use crate::shared::{RESERVE, Shared};
+use engine::exchange::{InForce, ReservationId};
+use engine::socket::{Passage, Socket, SocketEffect};
+use proxy_wasm::types::Action;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+/// The context of a WebSocket that is metered.
+pub struct SocketContext {
+    id: u32,
+    /// Itself.
+    context: Weak<RefCell<Self>>,
+    shared: Rc<Shared>,
+    socket: Socket,
+    /// Envoy buffers one byte, in the place of which goes on what the socket holds. So how much it may hold is the memory
+    /// budget's to say, not Envoy's buffer limit's.
+    is_paused: bool,
+    /// Calls whose Reserves are under way.
+    calls: Vec<Rc<RefCell<SocketCall>>>,
+}
+
+/// One call inside, as far as the root context knows it.
+struct SocketCall {
+    context: u32,
+    number: u64,
+    socket: Weak<RefCell<SocketContext>>,
+}
+
+/// What Envoy buffers while a socket is paused.
+const PLACEHOLDER: &[u8] = &[0];
+
+impl SocketContext {
+    pub fn new(id: u32, shared: &Rc<Shared>, socket: Socket) -> Rc<RefCell<Self>> {
+        Rc::new_cyclic(|context: &Weak<RefCell<Self>>| {
+            RefCell::new(Self {
+                id,
+                context: context.clone(),
+                shared: Rc::clone(shared),
+                socket,
+                is_paused: false,
+                calls: Vec::new(),
+            })
+        })
+    }
+
+    /// The upstream has answered the upgrade.
+    pub fn opened(&mut self) {
+        let status =
+            host::response_header(":status").and_then(|status| status.parse().ok()).unwrap_or_default();
+        let extensions = host::response_header("sec-websocket-extensions").unwrap_or_default();
+        let shared = Rc::clone(&self.shared);
+        let effects = self.socket.opened(status, &extensions, &mut || next(&shared));
+        self.perform(effects);
+        self.resume();
+    }
+
+    /// The client sends something. `size`: what Envoy has of it by now.
+    pub fn client(&mut self, size: usize) -> Action {
+        let buffered = if self.is_paused { PLACEHOLDER.len() } else { 0 };
+        let bytes = host::request_body_after(buffered, size.saturating_sub(buffered));
+        let shared = Rc::clone(&self.shared);
+        let (passage, effects) = self.socket.client(&bytes, &mut || next(&shared));
+        self.perform(effects);
+        let released = match passage {
+            Passage::AsTheyAre if buffered == 0 => return Action::Continue,
+            Passage::AsTheyAre => Some(bytes),
+            Passage::Replaced(bytes) => Some(bytes),
+            // The adapter may have been out of reach.
+            Passage::Held => self.socket.release(),
+        };
+        match released {
+            Some(bytes) => {
+                self.is_paused = false;
+                if size > 0 {
+                    host::replace_request_body(&bytes);
+                }
+                Action::Continue
+            }
+            None => {
+                self.is_paused = size > 0;
+                if size > 0 {
+                    host::replace_request_body(PLACEHOLDER);
+                }
+                Action::Pause
+            }
+        }
+    }
+
+    /// The server sends something.
+    pub fn server(&mut self, size: usize) {
+        let bytes = host::response_body(0, size);
+        let shared = Rc::clone(&self.shared);
+        let (passage, effects) = self.socket.server(&bytes, &mut || next(&shared));
+        if let Passage::Replaced(bytes) = passage {
+            host::replace_response_body(&bytes);
+        }
+        self.perform(effects);
+    }
+
+    /// The socket is over.
+    pub fn closed(&mut self) {
+        let effects = self.socket.closed();
+        self.calls.clear();
+        self.perform(effects);
+        self.shared.show_memory_soon();
+    }
+
+    fn replied(&mut self, number: u64, reply: ReserveReply) {
+        self.calls.retain(|call| call.try_borrow().is_ok_and(|call| call.number != number));
+        if let Err(failure) = reply {
+            self.shared.call_failed(RESERVE, failure);
+        }
+        let shared = Rc::clone(&self.shared);
+        let effects = self.socket.reply(number, reply, &mut || next(&shared));
+        self.perform(effects);
+    }
+
+    /// Lets go on what is not held any longer.
+    fn resume(&mut self) {
+        if self.is_paused
+            && let Some(bytes) = self.socket.release()
+        {
+            self.is_paused = false;
+            host::replace_request_body(&bytes);
+            host::resume();
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<SocketEffect>) {
+        for effect in effects {
+            match effect {
+                SocketEffect::Reserve { call, message } => self.reserve(call, message),
+                SocketEffect::Commit(settlement) => self.shared.commit(settlement),
+                SocketEffect::UpstreamFailed(model) => {
+                    self.shared.health.borrow_mut().failed(&model, self.shared.now());
+                }
+                SocketEffect::Count(count) => self.shared.metrics.count(&count),
+            }
+        }
+    }
+
+    fn reserve(&mut self, number: u64, message: Vec<u8>) {
+        let call = SocketCall { context: self.id, number, socket: self.context.clone() };
+        let call = Rc::new(RefCell::new(call));
+        let caller: Weak<RefCell<SocketCall>> = Rc::downgrade(&call);
+        let caller: Caller = caller;
+        self.calls.push(call);
+        if let Err(failure) = reserve::send(&self.shared, self.id, &caller, message) {
+            self.replied(number, Err(failure));
+        }
+    }
+}
+
+fn next(shared: &Shared) -> (InForce, ReservationId) {
+    (shared.in_force(), shared.next_reservation())
+}
+
+impl Waiting for SocketCall {
+    fn context(&self) -> u32 {
+        self.context
+    }
+
+    fn reserved(&mut self, reply: ReserveReply) {
+        if let Some(socket) = self.socket.upgrade() {
+            let mut socket = socket.borrow_mut();
+            socket.replied(self.number, reply);
+            socket.resume();
+        }
+    }
+
+    fn awaits_body(&self) -> bool {
+        false
+    }
+
+    fn body_missing(&mut self) {}
+
+    fn has_ended(&self) -> bool {
+        true
+    }
+
+    fn read_deferred(&mut self) {}
+}
