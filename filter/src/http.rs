@@ -10,7 +10,7 @@ use crate::metrics;
 use crate::request;
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
-use engine::exchange::{Effect, Event, Exchange, InForce};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
 use engine::socket::{Upgrade, judge_upgrade};
 use expression::facts::Facts;
@@ -67,7 +67,7 @@ impl Http {
     }
 
     /// A request that asks for another protocol. An error: it is handled.
-    fn upgrade(&mut self, in_force: &InForce, facts: Facts) -> Result<Facts, Action> {
+    fn upgrade(&mut self, in_force: &ActivePlan, facts: Facts) -> Result<Facts, Action> {
         let mask = (self.shared.random as u32 ^ self.id).to_ne_bytes();
         match judge_upgrade(in_force, facts, &self.shared.memory, mask) {
             Upgrade::Request(facts) => Ok(facts),
@@ -85,7 +85,7 @@ impl Http {
 }
 
 impl Request {
-    fn new(id: u32, shared: &Rc<Shared>, in_force: InForce, may_be_endless: bool) -> Rc<RefCell<Self>> {
+    fn new(id: u32, shared: &Rc<Shared>, in_force: ActivePlan, may_be_endless: bool) -> Rc<RefCell<Self>> {
         let exchange = Exchange::new(in_force, shared.next_reservation()).within(&shared.memory);
         Rc::new_cyclic(|caller: &Weak<RefCell<Self>>| {
             RefCell::new(Self {

@@ -1,7 +1,7 @@
 //! Envoy's metrics: each defined once, by its name.
 
 use crate::host;
-use engine::count::Count;
+use engine::metric::Metric;
 use proxy_wasm::types::MetricType;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ impl Metrics {
     }
 
     /// Counts what the core says.
-    pub fn count(&self, count: &Count) {
+    pub fn count(&self, count: &Metric) {
         self.add(&count.name(), count.amount());
     }
 

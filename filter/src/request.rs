@@ -3,13 +3,13 @@
 use crate::host;
 use crate::shared::Shared;
 use engine::config::IdentitySource;
-use engine::count::Count;
-use engine::exchange::InForce;
+use engine::exchange::ActivePlan;
+use engine::metric::Metric;
 use expression::facts::{Facts, Need};
 use expression::identity::{self, IdentityError};
 
 /// Fetches what is needed, and takes the identity's header out of the request. `None`: no limit applies to it.
-pub fn facts(shared: &Shared, in_force: &InForce) -> Option<Facts> {
+pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
     let (mut facts, mut came) = (Facts::default(), None);
     let concerned = in_force.rounds().iter().all(|round| {
         came = fetch(shared, round.needs(), &mut facts).or(came);
@@ -74,7 +74,7 @@ fn identify(shared: &Shared, facts: &mut Facts) -> bool {
             if error == IdentityError::TooLarge {
                 facts.auth_too_large();
             }
-            shared.metrics.count(&Count::Unidentified(error));
+            shared.metrics.count(&Metric::Unidentified(error));
         }
     }
     came

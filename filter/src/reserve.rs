@@ -4,7 +4,7 @@
 use crate::caller::{Caller, ReserveReply};
 use crate::host;
 use crate::shared::{RESERVE, Shared};
-use engine::outbox::Route;
+use engine::outbox::CommitRoute;
 use engine::retry::Retry;
 use protocol::call::{self, CallFailure};
 use std::cell::{Cell, RefCell};
@@ -85,7 +85,8 @@ pub fn deliver(context: u32, caller: &Caller, reply: ReserveReply) {
 fn call(shared: &Shared, context: u32, caller: Caller, retry: Retry) -> Result<(), CallFailure> {
     let now = shared.now();
     // Nothing keeps calls of their own in order, so the reserve carries what is to be settled before it.
-    let message = call::with_commits(retry.message(), &shared.outbox.borrow().copies(Route::Unary, now));
+    let message =
+        call::with_commits(retry.message(), &shared.outbox.borrow().copies(CommitRoute::Unary, now));
     let (service, timeout) = (&shared.config.grpc_service, retry.patience(now));
     let token = host::as_context(shared.root, context, || host::call(service, RESERVE, &message, timeout))?;
     shared.reserves.insert(token, caller, retry);

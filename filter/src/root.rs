@@ -8,11 +8,11 @@ use crate::http::{Http, Unconfigured};
 use crate::metrics;
 use crate::reserve;
 use crate::shared::{COMMIT, GET_PLAN, RESERVE_AND_COMMIT, Shared};
-use engine::outbox::{Answer, CallNumber, Route};
+use engine::outbox::{CallNumber, CommitOutcome, CommitRoute};
 use engine::stream::{Left, Unanswered};
 use engine::watch::{self, PATIENCE, Watch};
 use policy::gateway;
-use policy::mistake::Mistake;
+use policy::validation_error::ValidationError;
 use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::CommitResponse;
 use protocol::wire::weir::v1::GetPlanResponse;
@@ -53,7 +53,7 @@ impl Root {
 }
 
 impl Configured {
-    fn new(root: u32, text: &[u8]) -> Result<Self, Vec<Mistake>> {
+    fn new(root: u32, text: &[u8]) -> Result<Self, Vec<ValidationError>> {
         let shared = Shared::new(root, text)?;
         let gateway = gateway::find(shared.config.gateway.as_deref(), |path| host::property(path.to_vec()));
         let watch = (!shared.has_plan())
@@ -168,7 +168,7 @@ impl Configured {
     fn send_commits(&mut self) {
         let now = self.shared.now();
         let is_open = self.shared.stream.is_open();
-        let route = if is_open { Route::Stream } else { Route::Unary };
+        let route = if is_open { CommitRoute::Stream } else { CommitRoute::Unary };
         let commit = self.shared.outbox.borrow_mut().send(route, now);
         let Some(commit) = commit else { return };
         if is_open {
@@ -188,7 +188,7 @@ impl Configured {
         self.count(answer);
     }
 
-    fn count(&self, answer: Answer) {
+    fn count(&self, answer: CommitOutcome) {
         self.shared.metrics.add(metrics::COMMITS_RETRIED, answer.retried as u64);
         self.shared.metrics.add(metrics::COMMITS_DROPPED, answer.dropped as u64);
         self.shared.show_memory_soon();
@@ -233,7 +233,7 @@ impl Configured {
     }
 }
 
-fn tell(what: &str, mistakes: &[Mistake]) {
+fn tell(what: &str, mistakes: &[ValidationError]) {
     log::error!("{what}");
     mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
 }

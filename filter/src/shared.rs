@@ -7,14 +7,14 @@ use crate::metrics::{self, Metrics};
 use crate::reserve::ReserveCalls;
 use crate::stream::Stream;
 use engine::clock::Clock;
-use engine::config::Config;
-use engine::count::Count;
-use engine::exchange::{InForce, ReservationId};
+use engine::config::PluginConfig;
+use engine::exchange::{ActivePlan, ReservationId};
 use engine::health::Health;
+use engine::metric::Metric;
 use engine::outbox::{Outbox, Settlement};
 use llm::memory::MemoryBudget;
-use policy::mistake::Mistake;
 use policy::plan::Plan;
+use policy::validation_error::ValidationError;
 use protocol::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct Shared {
     /// The root context's own.
     pub root: u32,
     /// The plugin's.
-    pub config: Config,
+    pub config: PluginConfig,
     /// Envoy's.
     pub metrics: Metrics,
     /// What this VM's exchanges may keep.
@@ -61,7 +61,7 @@ pub struct Shared {
     pub health: RefCell<Health>,
     /// Of this root context, and of no other in the world.
     pub random: u128,
-    in_force: RefCell<InForce>,
+    in_force: RefCell<ActivePlan>,
     prefix: Arc<str>,
     reservations: Cell<u64>,
     /// What this VM adds to the gauge, and since when.
@@ -73,11 +73,11 @@ pub struct Shared {
 
 impl Shared {
     /// From the plugin's configuration, with every mistake.
-    pub fn new(root: u32, text: &[u8]) -> Result<Self, Vec<Mistake>> {
-        let mut config = Config::read(text)?;
+    pub fn new(root: u32, text: &[u8]) -> Result<Self, Vec<ValidationError>> {
+        let mut config = PluginConfig::read(text)?;
         let message = "the host must allow random_get: reservations are named with it".to_owned();
-        let random = host::random().ok_or_else(|| vec![Mistake { path: String::new(), message }])?;
-        let in_force = RefCell::new(InForce::Nothing(config.failure_mode));
+        let random = host::random().ok_or_else(|| vec![ValidationError { path: String::new(), message }])?;
+        let in_force = RefCell::new(ActivePlan::Nothing(config.failure_mode));
         let policies = config.policies.take();
         let stream = Stream::new(config.timeout);
         let outbox_capacity = config.memory / OUTBOX_SHARE;
@@ -109,19 +109,19 @@ impl Shared {
 
     /// Brings a plan into force for the requests that come from now on.
     pub fn set_plan(&self, plan: Plan, version: u64) {
-        self.in_force.replace(InForce::Plan(Arc::new(plan)));
+        self.in_force.replace(ActivePlan::Plan(Arc::new(plan)));
         self.metrics.add(metrics::PLANS, 1);
         self.metrics.set(metrics::PLAN_VERSION, version);
     }
 
     /// By what a request that comes now is judged.
-    pub fn in_force(&self) -> InForce {
+    pub fn in_force(&self) -> ActivePlan {
         self.in_force.borrow().clone()
     }
 
     /// Whether a plan is in force.
     pub fn has_plan(&self) -> bool {
-        matches!(*self.in_force.borrow(), InForce::Plan(_))
+        matches!(*self.in_force.borrow(), ActivePlan::Plan(_))
     }
 
     /// What the ids of this worker's reservations begin with.
@@ -208,6 +208,6 @@ impl Shared {
 
     /// Counts a call of the adapter that failed.
     pub fn call_failed(&self, (_, method): Method, failure: CallFailure) {
-        self.metrics.count(&Count::Call { method, failure });
+        self.metrics.count(&Metric::Call { method, failure });
     }
 }

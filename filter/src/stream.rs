@@ -4,8 +4,8 @@
 use crate::caller::Caller;
 use crate::host;
 use crate::shared::{RESERVE_AND_COMMIT, Shared};
-use engine::outbox::{Commit, Route};
-use engine::stream::{CallStream, Heard, Left};
+use engine::outbox::{Commit, CommitRoute};
+use engine::stream::{CallStream, Left, StreamReply};
 use protocol::call::{self, CallFailure};
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Stream {
         }
         let mut outbox = shared.outbox.borrow_mut();
         let commit = outbox.send_before_reserve(now);
-        let copies = outbox.copies(Route::Stream, now);
+        let copies = outbox.copies(CommitRoute::Stream, now);
         let message = self.calls.borrow_mut().reserve(message, &copies, commit.as_ref(), caller, now);
         drop(outbox);
         self.send(&message);
@@ -71,7 +71,7 @@ impl Stream {
     }
 
     /// A message has come.
-    pub fn heard(&self, message: &[u8], now: u64) -> Result<Heard<Caller>, CallFailure> {
+    pub fn heard(&self, message: &[u8], now: u64) -> Result<StreamReply<Caller>, CallFailure> {
         self.calls.borrow_mut().heard(message, now)
     }
 

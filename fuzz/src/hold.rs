@@ -1,6 +1,6 @@
 //! What a request holds, under a limit that it never reaches.
 
-use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
 use expression::facts::Facts;
 use policy::model::Policy;
 use policy::plan::{BodyAccess, Plan};
@@ -75,7 +75,7 @@ pub fn held(path: u8, label: u8, body: &[u8]) -> Option<u64> {
             facts.header(name, value.as_bytes());
         }
     }
-    let plan = InForce::Plan(PLAN.with(Arc::clone));
+    let plan = ActivePlan::Plan(PLAN.with(Arc::clone));
     let mut exchange = Exchange::new(plan, ReservationId { prefix: "fuzz".into(), number: 1 });
     let bodiless = body.is_empty();
     let mut effects = exchange.handle(Event::Request { facts, bodiless });

@@ -3,7 +3,7 @@
 pub mod hold;
 pub mod reading;
 
-use engine::exchange::{Event, Exchange, InForce, ReservationId};
+use engine::exchange::{ActivePlan, Event, Exchange, ReservationId};
 use expression::facts::Facts;
 use policy::model::Policy;
 use policy::plan::BodyAccess;
@@ -79,7 +79,7 @@ fn policy() -> Policy {
 
 /// An exchange under that policy.
 pub fn exchange() -> Exchange {
-    let plan = InForce::Plan(PLAN.with(Arc::clone));
+    let plan = ActivePlan::Plan(PLAN.with(Arc::clone));
     Exchange::new(plan, ReservationId { prefix: "fuzz".into(), number: 1 })
 }
 

@@ -2,7 +2,7 @@
 //! that was not sent, and there is always a next time.
 #![no_main]
 
-use engine::outbox::{Outbox, Route};
+use engine::outbox::{CommitRoute, Outbox};
 use engine::stream::CallStream;
 use engine::watch::{Watch, compile};
 use fuzz::Pieces;
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         for settlement in settlements() {
             outbox.push(settlement);
         }
-        if let Some(commit) = outbox.send(Route::Unary, now) {
+        if let Some(commit) = outbox.send(CommitRoute::Unary, now) {
             let before = outbox.len();
             let answer = outbox.answered(commit.number, call::reply(reply), now);
             assert_eq!(before - answer.settled - answer.dropped, outbox.len());

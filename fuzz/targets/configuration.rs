@@ -1,11 +1,11 @@
 //! Any bytes as the filter's plugin configuration: refused with what is wrong, or a configuration.
 #![no_main]
 
-use engine::config::Config;
+use engine::config::PluginConfig;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    match Config::read(bytes) {
+    match PluginConfig::read(bytes) {
         Ok(config) => assert!(!config.cluster.is_empty() && !config.timeout.is_zero()),
         Err(mistakes) => assert!(!mistakes.is_empty()),
     }

@@ -1,13 +1,20 @@
 //! Any text as a CEL expression: refused with a reason, or evaluated to a value or an error, in bounded time.
 #![no_main]
 
-use expression::cel::{Expression, Phase, Use};
+use expression::cel::{Expression, Phase, ResultType};
 use expression::facts::Facts;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|source: &str| {
     for phase in [Phase::Request, Phase::Response] {
-        for purpose in [Use::Predicate, Use::Counter, Use::Amount, Use::Maximum, Use::Life, Use::Text] {
+        for purpose in [
+            ResultType::Predicate,
+            ResultType::Counter,
+            ResultType::Amount,
+            ResultType::Maximum,
+            ResultType::Life,
+            ResultType::Text,
+        ] {
             match Expression::compile(source, phase, purpose) {
                 Ok(expression) => evaluate(&expression, purpose),
                 Err(message) => assert!(!message.is_empty()),
@@ -16,15 +23,15 @@ fuzz_target!(|source: &str| {
     }
 });
 
-fn evaluate(expression: &Expression, purpose: Use) {
+fn evaluate(expression: &Expression, purpose: ResultType) {
     for facts in [fuzz::facts(), Facts::default()] {
         let error = match purpose {
-            Use::Predicate => expression.predicate(&facts).err(),
-            Use::Counter => expression.counter(&facts).err(),
-            Use::Amount | Use::Cost => expression.amount(&facts).err(),
-            Use::Maximum => expression.maximum(&facts).err(),
-            Use::Life => expression.life(&facts).err(),
-            Use::Text => expression.words(&facts).err(),
+            ResultType::Predicate => expression.predicate(&facts).err(),
+            ResultType::Counter => expression.counter(&facts).err(),
+            ResultType::Amount | ResultType::Cost => expression.amount(&facts).err(),
+            ResultType::Maximum => expression.maximum(&facts).err(),
+            ResultType::Life => expression.life(&facts).err(),
+            ResultType::Text => expression.words(&facts).err(),
         };
         assert!(error.is_none_or(|error| !error.to_string().is_empty()));
     }

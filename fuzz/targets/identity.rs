@@ -1,12 +1,12 @@
 //! Any bytes as an identity header or as Envoy's dynamic metadata: an `auth` object, nothing, or an error.
 #![no_main]
 
-use expression::identity::Encoding;
+use expression::identity::IdentityEncoding;
 use expression::identity::{from_header, from_metadata};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    for encoding in [Encoding::Json, Encoding::Base64UrlJson] {
+    for encoding in [IdentityEncoding::Json, IdentityEncoding::Base64UrlJson] {
         if let Ok(auth) = from_header(bytes, encoding) {
             assert!(auth["identity"].is_object());
         }

@@ -6,13 +6,13 @@
 use e2e::redis::Redis;
 use e2e::scenario::{AdapterFate, Answer, Date, Ending, Evasion, Player, Request, Seen, Story, run};
 use e2e::wait;
-use engine::exchange::{Effect, Event, Exchange, InForce as FilterPlan, ReservationId};
+use engine::exchange::{ActivePlan as FilterPlan, Effect, Event, Exchange, ReservationId};
 use engine::health::Health;
-use engine::outbox::{Outbox, Route};
-use engine::refusal::Headers;
+use engine::outbox::{CommitRoute, Outbox};
+use engine::refusal::HeaderList;
 use expression::facts::{Facts, Need};
 use expression::identity;
-use expression::identity::Encoding;
+use expression::identity::IdentityEncoding;
 use libtest_mimic::{Arguments, Failed, Trial};
 use limitador_adapter::grpc::limiter::Limiter;
 use limitador_adapter::ledger::Ledger;
@@ -184,7 +184,7 @@ impl Native {
     /// Tells the adapter what it has not heard, if it is there.
     fn tell(&mut self) {
         let ms = self.milliseconds();
-        while let Some(call) = self.outbox.send(Route::Unary, ms) {
+        while let Some(call) = self.outbox.send(CommitRoute::Unary, ms) {
             if self.away {
                 self.outbox.answered(call.number, Err(CallFailure::Timeout), ms);
                 return;
@@ -214,7 +214,8 @@ impl Native {
                 Need::Identity => {
                     if let Some(claims) = claims {
                         facts.auth(
-                            identity::from_header(claims.to_string().as_bytes(), Encoding::Json).unwrap(),
+                            identity::from_header(claims.to_string().as_bytes(), IdentityEncoding::Json)
+                                .unwrap(),
                         );
                     }
                 }
@@ -389,7 +390,7 @@ fn headers(request: &Request) -> Vec<(String, String)> {
     headers
 }
 
-fn set(seen: &mut Seen, headers: &Headers) {
+fn set(seen: &mut Seen, headers: &HeaderList) {
     for (name, value) in headers {
         seen.headers.retain(|(key, _)| key != name);
         seen.headers.push((name.to_string(), value.clone()));

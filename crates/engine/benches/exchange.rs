@@ -5,10 +5,10 @@
 #[path = "../../llm/benches/timer/mod.rs"]
 mod timer;
 
-use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
 use expression::facts::{Facts, Need};
 use expression::identity;
-use expression::identity::Encoding;
+use expression::identity::IdentityEncoding;
 use llm::response::ResponseHead;
 use policy::model::Policy;
 use policy::plan::Plan;
@@ -68,14 +68,14 @@ fn among_others(by_path: bool, own: &str) -> Arc<Plan> {
 /// As the filter drives it.
 fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     let id = ReservationId { prefix: prefix.clone(), number: 10 };
-    let in_force = InForce::Plan(plan.clone());
+    let in_force = ActivePlan::Plan(plan.clone());
     let mut facts = Facts::default();
     let concerned = in_force.rounds().iter().all(|round| {
         for need in round.needs() {
             match need {
                 Need::Header(name) if name == ":path" => facts.header(name, b"/v1/chat/completions"),
                 Need::Header(name) => facts.header(name, b"560"),
-                _ => facts.auth(identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap()),
+                _ => facts.auth(identity::from_header(IDENTITY.as_bytes(), IdentityEncoding::Json).unwrap()),
             }
         }
         round.is_open(&facts)
@@ -98,10 +98,10 @@ fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
 /// What an adapter with room would answer.
 fn reply(plan: &Arc<Plan>) -> ReserveResponse {
     let mut exchange =
-        Exchange::new(InForce::Plan(plan.clone()), ReservationId { prefix: "w".into(), number: 1 });
+        Exchange::new(ActivePlan::Plan(plan.clone()), ReservationId { prefix: "w".into(), number: 1 });
     let mut facts = Facts::default();
     facts.header(":path", b"/v1/chat/completions");
-    facts.auth(identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap());
+    facts.auth(identity::from_header(IDENTITY.as_bytes(), IdentityEncoding::Json).unwrap());
     let effects = exchange.handle(Event::Request { facts, bodiless: false });
     let reserve = effects.iter().find_map(|effect| match effect {
         Effect::Reserve(call) => Some(ReserveRequest::decode(&**call).unwrap()),
@@ -124,7 +124,9 @@ fn main() {
         ("one limit, and a thousand for other groups", among_others(false, "/v1/chat/completions")),
         ("a thousand limits for other paths", among_others(true, "/elsewhere")),
     ];
-    measure("the identity alone", || identity::from_header(IDENTITY.as_bytes(), Encoding::Json).unwrap());
+    measure("the identity alone", || {
+        identity::from_header(IDENTITY.as_bytes(), IdentityEncoding::Json).unwrap()
+    });
     for (name, plan) in cases {
         let reply = reply(&plan);
         measure(name, || exchange(&plan, &reply, &prefix));

@@ -1,22 +1,22 @@
 //! The filter's plugin configuration.
 
 use crate::cluster;
-use expression::identity::Encoding;
-use expression::structure;
+use expression::identity::IdentityEncoding;
+use expression::protobuf_struct;
 use llm::memory;
 use llm::tree::Allowance;
-use policy::document::{self, Fields, Node, Reported, distinct};
+use policy::document::{self, DocumentNode, KnownFields, Reported, distinct};
 use policy::gateway::is_gateway;
-use policy::mistake::Mistake;
 use policy::model::reader::{self, FAILURE_MODES};
 use policy::model::{FailureMode, Policy};
 use policy::plan::BodyAccess;
+use policy::validation_error::ValidationError;
 use serde_json::Value;
 use std::time::Duration;
 
 /// What the module is told when it is loaded.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct PluginConfig {
     /// Envoy's name for the adapter's cluster.
     pub cluster: String,
     /// The same, as gRPC calls want it.
@@ -45,7 +45,7 @@ pub enum IdentitySource {
         /// Lower case.
         name: String,
         /// How the JSON is written.
-        encoding: Encoding,
+        encoding: IdentityEncoding,
     },
     /// Dynamic metadata of the auth filter before us.
     Metadata {
@@ -72,27 +72,28 @@ const MAX_MEMORY: usize = 768 << 20;
 /// A request's body is read in several copies: see `exchange::request_body`.
 const MEMORY_PER_BODY: usize = 8;
 
-const ENCODINGS: &[(&str, Encoding)] =
-    &[("json", Encoding::Json), ("base64url-json", Encoding::Base64UrlJson)];
+const ENCODINGS: &[(&str, IdentityEncoding)] =
+    &[("json", IdentityEncoding::Json), ("base64url-json", IdentityEncoding::Base64UrlJson)];
 
-const CONFIG: Fields = Fields {
+const CONFIG: KnownFields = KnownFields {
     known: &["adapter", "gateway", "failureMode", "identity", "requestBody", "memory", "policies"],
     later: &[],
     ignored: &[],
 };
-const ADAPTER: Fields = Fields { known: &["cluster", "timeout"], later: &[], ignored: &[] };
-const IDENTITY: Fields =
-    Fields { known: &["header", "encoding", "metadata", "key"], later: &[], ignored: &[] };
-const MEMORY: Fields = Fields { known: &["maxBytes"], later: &[], ignored: &[] };
-const REQUEST_BODY: Fields = Fields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
+const ADAPTER: KnownFields = KnownFields { known: &["cluster", "timeout"], later: &[], ignored: &[] };
+const IDENTITY: KnownFields =
+    KnownFields { known: &["header", "encoding", "metadata", "key"], later: &[], ignored: &[] };
+const MEMORY: KnownFields = KnownFields { known: &["maxBytes"], later: &[], ignored: &[] };
+const REQUEST_BODY: KnownFields = KnownFields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
 
-impl Config {
+impl PluginConfig {
     /// Reads JSON, or the `google.protobuf.Struct` that Envoy hands over as it is, with every mistake. An empty list
     /// of `policies` is none: to take it as "no limits apply" would let everything pass without a word.
-    pub fn read(text: &[u8]) -> Result<Self, Vec<Mistake>> {
+    pub fn read(text: &[u8]) -> Result<Self, Vec<ValidationError>> {
         let all = Allowance::new(usize::MAX);
-        let structure =
-            || structure::decode(text, &all).ok().filter(|fields| !fields.is_empty()).map(Value::Object);
+        let structure = || {
+            protobuf_struct::decode(text, &all).ok().filter(|fields| !fields.is_empty()).map(Value::Object)
+        };
         let value = document::parse(text).or_else(|mistake| structure().ok_or_else(|| vec![mistake]))?;
         let (config, needs_body) = document::read(&value, config)?;
         match config.request_body {
@@ -102,7 +103,7 @@ impl Config {
     }
 }
 
-fn config(node: Node<'_>) -> Result<Config, Reported> {
+fn config(node: DocumentNode<'_>) -> Result<PluginConfig, Reported> {
     let config = node.object(&CONFIG)?;
     let adapter = config.required("adapter").and_then(adapter);
     let gateway = config.optional("gateway").map(|node| gateway(&node)).transpose();
@@ -116,7 +117,7 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
     let memory = config.optional("memory").map(|node| memory(node, least)).transpose();
     let policies = config.optional("policies").map(|node| policies(&node)).transpose();
     let (cluster, grpc_service, timeout) = adapter?;
-    Ok(Config {
+    Ok(PluginConfig {
         cluster,
         grpc_service,
         timeout,
@@ -129,7 +130,7 @@ fn config(node: Node<'_>) -> Result<Config, Reported> {
     })
 }
 
-fn adapter(node: Node<'_>) -> Result<(String, String, Duration), Reported> {
+fn adapter(node: DocumentNode<'_>) -> Result<(String, String, Duration), Reported> {
     let adapter = node.object(&ADAPTER)?;
     let cluster = adapter.required("cluster").and_then(|node| cluster(&node));
     let timeout = adapter
@@ -140,14 +141,14 @@ fn adapter(node: Node<'_>) -> Result<(String, String, Duration), Reported> {
     Ok((cluster, grpc_service, timeout?.unwrap_or(DEFAULT_TIMEOUT)))
 }
 
-fn cluster(node: &Node<'_>) -> Result<(String, String), Reported> {
+fn cluster(node: &DocumentNode<'_>) -> Result<(String, String), Reported> {
     let name = node.text()?;
     let too_long = || node.refuse(format!("must not be longer than {} bytes", cluster::LONGEST));
     let grpc_service = cluster::grpc_service(name).ok_or_else(too_long)?;
     Ok((name.to_owned(), grpc_service))
 }
 
-fn gateway(node: &Node<'_>) -> Result<String, Reported> {
+fn gateway(node: &DocumentNode<'_>) -> Result<String, Reported> {
     let text = node.text()?;
     if is_gateway(text) || text == "*" {
         Ok(text.to_owned())
@@ -156,7 +157,7 @@ fn gateway(node: &Node<'_>) -> Result<String, Reported> {
     }
 }
 
-fn identity(node: Node<'_>) -> Result<IdentitySource, Reported> {
+fn identity(node: DocumentNode<'_>) -> Result<IdentitySource, Reported> {
     let identity = node.object(&IDENTITY)?;
     let header = identity.optional("header").map(|node| header_name(&node)).transpose();
     let encoding = identity.optional("encoding").map(|node| node.word(ENCODINGS, &[])).transpose();
@@ -179,7 +180,7 @@ fn identity(node: Node<'_>) -> Result<IdentitySource, Reported> {
     Err(identity.node().refuse(mistake))
 }
 
-fn header_name(node: &Node<'_>) -> Result<String, Reported> {
+fn header_name(node: &DocumentNode<'_>) -> Result<String, Reported> {
     let name = node.text()?.to_ascii_lowercase();
     // RFC 9110, section 5.6.2. This leaves out pseudo-headers, which could not be removed.
     if name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)) {
@@ -189,7 +190,7 @@ fn header_name(node: &Node<'_>) -> Result<String, Reported> {
     }
 }
 
-fn request_body(node: Node<'_>) -> Result<BodyAccess, Reported> {
+fn request_body(node: DocumentNode<'_>) -> Result<BodyAccess, Reported> {
     let body = node.object(&REQUEST_BODY)?;
     let words = [("None", false), ("Buffer", true)];
     let buffers = body.optional("access").map(|node| node.word(&words, &[])).transpose();
@@ -200,9 +201,9 @@ fn request_body(node: Node<'_>) -> Result<BodyAccess, Reported> {
 }
 
 /// `least`: as much as reading one body takes.
-fn memory(node: Node<'_>, least: usize) -> Result<Option<usize>, Reported> {
+fn memory(node: DocumentNode<'_>, least: usize) -> Result<Option<usize>, Reported> {
     let memory = node.object(&MEMORY)?;
-    let bytes = |node: Node<'_>| {
+    let bytes = |node: DocumentNode<'_>| {
         let beyond =
             format!("must be from {least}, eight times `requestBody.maxBytes` or 16 MiB, to {MAX_MEMORY}");
         let bytes = usize::try_from(node.whole_number()?).ok();
@@ -211,13 +212,13 @@ fn memory(node: Node<'_>, least: usize) -> Result<Option<usize>, Reported> {
     memory.optional("maxBytes").map(bytes).transpose()
 }
 
-fn most_of_body(node: &Node<'_>) -> Result<usize, Reported> {
+fn most_of_body(node: &DocumentNode<'_>) -> Result<usize, Reported> {
     let most = node.whole_number()?;
     let beyond = || node.refuse(format!("must be from 1 to {LARGEST_BODY}"));
     usize::try_from(most).ok().filter(|_| (1..=LARGEST_BODY).contains(&most)).ok_or_else(beyond)
 }
 
-fn policies(node: &Node<'_>) -> Result<Vec<Policy>, Reported> {
+fn policies(node: &DocumentNode<'_>) -> Result<Vec<Policy>, Reported> {
     distinct(
         node.items()?.into_iter().map(|item| (item.clone(), reader::policy(item))),
         |policy, other| (&policy.namespace, &policy.name) == (&other.namespace, &other.name),

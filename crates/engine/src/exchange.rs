@@ -9,16 +9,16 @@ mod unread;
 
 pub use request_body::RequestEdit;
 
-use crate::count::{Count, DoubtCause, MemoryUse};
 use crate::health;
+use crate::metric::{DoubtCause, MemoryUse, Metric};
 use crate::outbox::Settlement;
-use crate::refusal::{self, Denial, Headers};
+use crate::refusal::{self, Denial, HeaderList};
 use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::{ChunkEdit, Condition, UsageChunkFilter};
 use llm::response::ResponseHead;
 use policy::model::{FailureMode, WebSocketMode};
-use policy::plan::{Doubt, Failure, Hold, Plan, Round};
+use policy::plan::{Doubt, FactRound, Failure, Hold, Plan};
 use protocol::call::{CallFailure, LONGEST_CALL, MAX_DESCRIPTORS};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
@@ -93,7 +93,7 @@ pub enum Effect {
     /// Answer the request; it does not go on.
     Deny(Denial),
     /// Set these headers of the response.
-    SetHeaders(Headers),
+    SetHeaders(HeaderList),
     /// Remove this header of the response.
     RemoveHeader(&'static str),
     /// Send this on in the place of the piece of the response's body that is just passing.
@@ -106,22 +106,22 @@ pub enum Effect {
     /// An upstream of this model failed; [`crate::health::Health`] is to know.
     UpstreamFailed(String),
     /// Count it.
-    Count(Count),
+    Count(Metric),
 }
 
 /// What is in force.
 #[derive(Clone, Debug)]
-pub enum InForce {
+pub enum ActivePlan {
     /// No plan has come yet.
     Nothing(FailureMode),
     /// This plan.
     Plan(Arc<Plan>),
 }
 
-impl InForce {
+impl ActivePlan {
     /// In which order the facts of [`Event::Request`] are fetched. If a round ends the fetching, no limit applies and
     /// there is no exchange.
-    pub fn rounds(&self) -> &[Round] {
+    pub fn rounds(&self) -> &[FactRound] {
         match self {
             Self::Nothing(_) => &[],
             Self::Plan(plan) => plan.rounds(),
@@ -141,7 +141,7 @@ pub struct ReservationId {
 /// One request and its response.
 #[derive(Debug)]
 pub struct Exchange {
-    in_force: InForce,
+    in_force: ActivePlan,
     id: ReservationId,
     memory: MemoryBudget,
     /// It is under way already, and is charged even if it is refused.
@@ -167,7 +167,7 @@ enum State {
 
 impl Exchange {
     /// Before anything has happened.
-    pub fn new(in_force: InForce, id: ReservationId) -> Self {
+    pub fn new(in_force: ActivePlan, id: ReservationId) -> Self {
         Self { in_force, id, memory: MemoryBudget::default(), is_unasked: false, state: State::New }
     }
 
@@ -196,7 +196,7 @@ impl Exchange {
     /// The response's headers, in lower case, that its event should bring if it has them.
     pub fn answer_headers(&self) -> &[String] {
         match (&self.in_force, &self.state) {
-            (InForce::Plan(plan), State::Admitted(reservation)) if reservation.facts.is_some() => {
+            (ActivePlan::Plan(plan), State::Admitted(reservation)) if reservation.facts.is_some() => {
                 plan.answer_headers()
             }
             _ => &[],
@@ -265,12 +265,14 @@ impl Exchange {
 
     fn request(&mut self, mut facts: Facts, bodiless: bool) -> Vec<Effect> {
         let plan = match &self.in_force {
-            InForce::Nothing(FailureMode::Allow) => return vec![Effect::Count(Count::FailedOpen("no_plan"))],
-            InForce::Nothing(FailureMode::Deny) => {
-                let denial = refusal::unavailable(None, facts.dialect());
-                return vec![Effect::Count(Count::FailedClosed("no_plan")), Effect::Deny(denial)];
+            ActivePlan::Nothing(FailureMode::Allow) => {
+                return vec![Effect::Count(Metric::FailedOpen("no_plan"))];
             }
-            InForce::Plan(plan) => plan,
+            ActivePlan::Nothing(FailureMode::Deny) => {
+                let denial = refusal::unavailable(None, facts.dialect());
+                return vec![Effect::Count(Metric::FailedClosed("no_plan")), Effect::Deny(denial)];
+            }
+            ActivePlan::Plan(plan) => plan,
         };
         if let Some(most) = plan.body_wanted(&facts) {
             let announced = facts.content_length().is_some_and(|length| length > 0);
@@ -297,7 +299,7 @@ impl Exchange {
     }
 
     fn request_body(&mut self, mut facts: Facts, most: usize, body: &[u8], end: bool) -> Vec<Effect> {
-        let InForce::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
+        let ActivePlan::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
         let plan = Arc::clone(plan);
         let body = ReadBody::new(&mut facts, plan.pointers(), body, end, most);
         let mut effects: Vec<Effect> = body.trouble(&facts).into_iter().collect();
@@ -327,9 +329,9 @@ impl Exchange {
             judgement.holds.retain(|hold| !is_free(hold));
         }
         let mut effects = failed_parts(&judgement.failures);
-        effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Count::evaluation(failure))));
+        effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Metric::evaluation(failure))));
         let doubts = [judgement.doubts.as_slice(), &body_in_doubt(&judgement.holds, &facts)].concat();
-        effects.extend(doubts.iter().map(|doubt| Effect::Count(Count::in_doubt(doubt))));
+        effects.extend(doubts.iter().map(|doubt| Effect::Count(Metric::in_doubt(doubt))));
         if let Some(hold) = judgement.holds.get(MAX_DESCRIPTORS) {
             // The adapter would not take the call, and then nothing of it would be counted.
             effects.extend(refused_unasked(&hold.rate.policy, &facts));
@@ -342,7 +344,7 @@ impl Exchange {
             let message = format!(
                 "The request gives its {what} twice, with values that differ. Please give it once, in lower case."
             );
-            effects.push(Effect::Count(Count::InvalidRequest("conflict")));
+            effects.push(Effect::Count(Metric::InvalidRequest("conflict")));
             effects.push(Effect::Deny(refusal::invalid_request(facts.dialect(), &message)));
         } else if let Some(hold) = judgement.holds.iter().find(|hold| hold.exceeds_share()) {
             effects.extend(over_share(hold, &facts));
@@ -364,7 +366,7 @@ impl Exchange {
                     // A dry run refuses nothing.
                     Err(_) if !reservation.holds.iter().any(|hold| hold.enforced) => {}
                     Err(why) => {
-                        effects.push(Effect::Count(Count::InvalidRequest(why.name())));
+                        effects.push(Effect::Count(Metric::InvalidRequest(why.name())));
                         let denial = refusal::invalid_request(facts.dialect(), why.message());
                         effects.push(Effect::Deny(denial));
                         return effects;
@@ -399,14 +401,14 @@ impl Exchange {
                 }
                 reservation.admitted();
                 self.state = State::Admitted(reservation);
-                vec![Effect::Count(Count::Admitted), Effect::Resume]
+                vec![Effect::Count(Metric::Admitted), Effect::Resume]
             }
             Ok((Code::OverLimit, response)) => {
                 reservation.answered(response);
                 let facts = reservation.facts.as_deref();
                 let (denial, failed) =
                     refusal::over_limit(&reservation.standings(), reservation.dialect, facts);
-                let refused = reservation.refusing().map(Count::refused);
+                let refused = reservation.refusing().map(Metric::refused);
                 let counts = refused.chain(failed).map(Effect::Count);
                 let effects = counts.chain([Effect::Deny(denial)]).collect();
                 if self.is_unasked {
@@ -432,14 +434,14 @@ impl Exchange {
         if let Some(hold) = strict {
             let denial = refusal::unavailable(Some(&hold.rate.policy), reservation.dialect);
             return vec![
-                Effect::Count(Count::FailedClosed(cause)),
+                Effect::Count(Metric::FailedClosed(cause)),
                 reservation.release(),
                 Effect::Deny(denial),
             ];
         }
         reservation.admitted();
         self.state = State::Admitted(reservation);
-        vec![Effect::Count(Count::FailedOpen(cause)), Effect::Resume]
+        vec![Effect::Count(Metric::FailedOpen(cause)), Effect::Resume]
     }
 
     fn response(&mut self, mut reservation: Reservation, mut head: ResponseHead) -> Vec<Effect> {
@@ -458,7 +460,7 @@ impl Exchange {
             // There will be less than the provider said.
             effects.push(Effect::RemoveHeader("content-length"));
         } else if unasked {
-            effects.push(Effect::Count(Count::UsageChunkKept));
+            effects.push(Effect::Count(Metric::UsageChunkKept));
         }
         let memory = self.memory.clone();
         let responding = ResponseInFlight { reservation, head, memory, readers: None, usage_chunk };
@@ -480,7 +482,7 @@ impl Exchange {
 fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
     let (policy, limit) = (hold.rate.policy.to_string(), hold.rate.limit.clone());
     let (denial, failed) = refusal::over_share(hold, facts);
-    let counts = [Count::refused(hold), Count::OverShare { policy, limit }].into_iter().chain(failed);
+    let counts = [Metric::refused(hold), Metric::OverShare { policy, limit }].into_iter().chain(failed);
     counts.map(Effect::Count).chain([Effect::Deny(denial)]).collect()
 }
 
@@ -500,7 +502,7 @@ impl std::fmt::Display for ReservationId {
 /// More rates apply than the adapter can be asked about.
 fn refused_unasked(policy: &str, facts: &Facts) -> [Effect; 2] {
     let denial = refusal::unavailable(Some(policy), facts.dialect());
-    [Effect::Count(Count::FailedClosed("too_many_rates")), Effect::Deny(denial)]
+    [Effect::Count(Metric::FailedClosed("too_many_rates")), Effect::Deny(denial)]
 }
 
 /// A body that could not be read is in doubt for each limit that applies and has a use for it.
@@ -519,17 +521,17 @@ fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Doubt> {
 }
 
 fn refused_memory(what: MemoryUse) -> Effect {
-    Effect::Count(Count::MemoryRefused(what))
+    Effect::Count(Metric::MemoryRefused(what))
 }
 
 /// Each part of a policy that could not be evaluated is counted, by its policy and its part.
 fn failed_parts(failures: &[Failure]) -> Vec<Effect> {
     let count = |failure: &Failure| {
         let outcome = match failure.mode {
-            FailureMode::Allow => Count::FailedOpen("evaluation"),
-            FailureMode::Deny => Count::FailedClosed("evaluation"),
+            FailureMode::Allow => Metric::FailedOpen("evaluation"),
+            FailureMode::Deny => Metric::FailedClosed("evaluation"),
         };
-        [Effect::Count(Count::evaluation(failure)), Effect::Count(outcome)]
+        [Effect::Count(Metric::evaluation(failure)), Effect::Count(outcome)]
     };
     failures.iter().flat_map(count).collect()
 }

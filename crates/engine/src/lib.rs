@@ -4,10 +4,10 @@
 pub mod clock;
 pub mod cluster;
 pub mod config;
-pub mod count;
 pub mod exchange;
 pub mod flow;
 pub mod health;
+pub mod metric;
 pub mod outbox;
 pub mod refusal;
 pub mod retry;

@@ -27,7 +27,7 @@ const LONGEST_PAUSE: u64 = 5_000;
 pub struct Outbox {
     waiting: VecDeque<Settlement>,
     /// Calls without an answer.
-    calls: BTreeMap<CallNumber, Call>,
+    calls: BTreeMap<CallNumber, CommitCall>,
     number: CallNumber,
     /// How many bytes the settlements have together, and may have.
     size: usize,
@@ -42,16 +42,16 @@ pub struct Outbox {
 pub type CallNumber = u64;
 
 #[derive(Debug)]
-struct Call {
+struct CommitCall {
     settlements: Vec<Settlement>,
-    route: Route,
+    route: CommitRoute,
     /// The timer has one such call at a time, and pauses when it fails.
     is_timed: bool,
 }
 
 /// How a commit travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum CommitRoute {
     /// In the stream, in which a later reserve cannot overtake it.
     Stream,
     /// As a call of its own, which the adapter may see after a later reserve.
@@ -69,7 +69,7 @@ pub struct Commit {
 
 /// What an answer meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct CommitOutcome {
     /// Settled for good.
     pub settled: usize,
     /// To be sent again.
@@ -113,7 +113,7 @@ impl Outbox {
     }
 
     /// The timer's next call, if there is something to send, its last call is answered, and no pause is on.
-    pub fn send(&mut self, route: Route, now: u64) -> Option<Commit> {
+    pub fn send(&mut self, route: CommitRoute, now: u64) -> Option<Commit> {
         if self.is_timed_under_way() || self.is_paused(now) {
             return None;
         }
@@ -125,7 +125,7 @@ impl Outbox {
         if self.single || self.is_paused(now) {
             return None;
         }
-        self.take(BATCH, Route::Stream, false)
+        self.take(BATCH, CommitRoute::Stream, false)
     }
 
     /// Whether more waits than one call carries.
@@ -135,8 +135,9 @@ impl Outbox {
 
     /// What a reserve that travels like this carries itself, because it could be judged before it otherwise: copies, since
     /// settling twice changes nothing. The newest: those are the ones that a caller may just have seen end.
-    pub fn copies(&self, route: Route, now: u64) -> Vec<&[u8]> {
-        let may_be_late = |call: &&Call| route == Route::Unary || call.route == Route::Unary;
+    pub fn copies(&self, route: CommitRoute, now: u64) -> Vec<&[u8]> {
+        let may_be_late =
+            |call: &&CommitCall| route == CommitRoute::Unary || call.route == CommitRoute::Unary;
         let overtaken = self.calls.values().rev().filter(may_be_late);
         let sent = overtaken.flat_map(|call| call.settlements.iter().rev());
         let most = if self.is_paused(now) { COPIED_AFTER_FAILURE } else { COPIED };
@@ -155,8 +156,8 @@ impl Outbox {
         number: CallNumber,
         reply: Result<CommitResponse, CallFailure>,
         now: u64,
-    ) -> Answer {
-        let Some(call) = self.calls.remove(&number) else { return Answer::default() };
+    ) -> CommitOutcome {
+        let Some(call) = self.calls.remove(&number) else { return CommitOutcome::default() };
         let sent = call.settlements.len();
         match reply {
             Ok(response) => {
@@ -168,11 +169,11 @@ impl Outbox {
                     self.failures = 0;
                     self.single = false;
                 }
-                Answer { settled, ..Answer::default() }
+                CommitOutcome { settled, ..CommitOutcome::default() }
             }
             Err(failure) if failure.is_final() && sent == 1 => {
                 self.put_back(call.settlements, 1);
-                Answer { dropped: 1, ..Answer::default() }
+                CommitOutcome { dropped: 1, ..CommitOutcome::default() }
             }
             Err(failure) => {
                 self.put_back(call.settlements, 0);
@@ -182,14 +183,14 @@ impl Outbox {
                     self.not_before = now.saturating_add(pause.min(LONGEST_PAUSE));
                     self.failures = self.failures.saturating_add(1);
                 }
-                Answer { retried: sent, ..Answer::default() }
+                CommitOutcome { retried: sent, ..CommitOutcome::default() }
             }
         }
     }
 
     /// The stream in which these calls were sent has ended before their answers: the adapter may be well, and what they
     /// carried is sent again at once.
-    pub fn returned(&mut self, numbers: impl DoubleEndedIterator<Item = CallNumber>) -> Answer {
+    pub fn returned(&mut self, numbers: impl DoubleEndedIterator<Item = CallNumber>) -> CommitOutcome {
         let mut retried = 0_usize;
         for number in numbers.rev() {
             if let Some(call) = self.calls.remove(&number) {
@@ -197,7 +198,7 @@ impl Outbox {
                 self.put_back(call.settlements, 0);
             }
         }
-        Answer { retried, ..Answer::default() }
+        CommitOutcome { retried, ..CommitOutcome::default() }
     }
 
     /// When something waits and only the time keeps it: when to send again.
@@ -224,7 +225,7 @@ impl Outbox {
         now < self.not_before
     }
 
-    fn take(&mut self, most: usize, route: Route, is_timed: bool) -> Option<Commit> {
+    fn take(&mut self, most: usize, route: CommitRoute, is_timed: bool) -> Option<Commit> {
         let first = self.waiting.pop_front()?;
         let mut message = first.0.clone();
         let mut settlements = vec![first];
@@ -237,7 +238,7 @@ impl Outbox {
             settlements.push(further);
         }
         self.number = self.number.wrapping_add(1);
-        self.calls.insert(self.number, Call { settlements, route, is_timed });
+        self.calls.insert(self.number, CommitCall { settlements, route, is_timed });
         Some(Commit { number: self.number, message })
     }
 
@@ -264,11 +265,11 @@ mod tests {
     }
 
     fn send(outbox: &mut Outbox, now: u64) -> Option<Commit> {
-        outbox.send(Route::Stream, now)
+        outbox.send(CommitRoute::Stream, now)
     }
 
     /// The last call that was sent is answered.
-    fn answered(outbox: &mut Outbox, reply: Result<CommitResponse, CallFailure>, now: u64) -> Answer {
+    fn answered(outbox: &mut Outbox, reply: Result<CommitResponse, CallFailure>, now: u64) -> CommitOutcome {
         outbox.answered(outbox.number, reply, now)
     }
 
@@ -384,7 +385,7 @@ mod tests {
         assert_eq!(outbox.len(), 1);
     }
 
-    fn copied(outbox: &Outbox, route: Route, now: u64) -> Vec<String> {
+    fn copied(outbox: &Outbox, route: CommitRoute, now: u64) -> Vec<String> {
         let copies = outbox.copies(route, now).into_iter();
         copies.map(|copy| CommitRequest::decode(copy).unwrap().reservation_id).collect()
     }
@@ -400,10 +401,18 @@ mod tests {
         assert_eq!(send(&mut outbox, 0), None, "the timer waits for its own call");
         let third = outbox.send_before_reserve(0).unwrap();
         assert_eq!(outbox.send_before_reserve(0), None);
-        assert_eq!(copied(&outbox, Route::Stream, 0), Vec::<String>::new(), "the stream keeps the order");
-        assert_eq!(copied(&outbox, Route::Unary, 0), ["c", "b", "a"]);
+        assert_eq!(
+            copied(&outbox, CommitRoute::Stream, 0),
+            Vec::<String>::new(),
+            "the stream keeps the order"
+        );
+        assert_eq!(copied(&outbox, CommitRoute::Unary, 0), ["c", "b", "a"]);
         assert_eq!(outbox.answered(third.number, reply(1), 1).settled, 1);
-        assert_eq!(outbox.answered(third.number, reply(1), 1), Answer::default(), "an answer counts once");
+        assert_eq!(
+            outbox.answered(third.number, reply(1), 1),
+            CommitOutcome::default(),
+            "an answer counts once"
+        );
         assert_eq!(outbox.answered(first.number, reply(1), 1).settled, 1);
         assert_eq!(outbox.answered(second.number, Err(CallFailure::Unavailable), 1).retried, 1);
         assert_eq!(ids(send(&mut outbox, 1)), ["b"], "only the timer's own failures make it wait");
@@ -413,19 +422,19 @@ mod tests {
     fn a_reserve_carries_copies_of_what_might_come_after_it() {
         let mut outbox = Outbox::new(usize::MAX);
         outbox.push(settlement("a"));
-        let unary = outbox.send(Route::Unary, 0).unwrap();
+        let unary = outbox.send(CommitRoute::Unary, 0).unwrap();
         outbox.push(settlement("b"));
         let streamed = outbox.send_before_reserve(0).unwrap();
         assert_eq!(ids(Some(streamed)), ["b"]);
-        assert_eq!(copied(&outbox, Route::Stream, 0), ["a"]);
+        assert_eq!(copied(&outbox, CommitRoute::Stream, 0), ["a"]);
         outbox.answered(unary.number, Err(CallFailure::Unavailable), 0);
         assert_eq!(outbox.send_before_reserve(0), None, "an adapter that fails gets no further calls");
-        assert_eq!(copied(&outbox, Route::Stream, 0), ["a"], "but what a reserve depends on");
+        assert_eq!(copied(&outbox, CommitRoute::Stream, 0), ["a"], "but what a reserve depends on");
         for number in 0..1000 {
             outbox.push(settlement(&format!("{number}{}", "x".repeat(1000))));
         }
         let sizes = [0, outbox.not_before].map(|now| {
-            let copies = outbox.copies(Route::Unary, now);
+            let copies = outbox.copies(CommitRoute::Unary, now);
             assert!(
                 copies.first().is_some_and(|copy| *copy == settlement(&format!("999{}", "x".repeat(1000))).0)
             );

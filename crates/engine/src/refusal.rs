@@ -3,18 +3,18 @@
 
 mod body;
 
-use crate::count::Count;
-use body::Told;
+use crate::metric::Metric;
+use body::ErrorBody;
 use expression::facts::Facts;
 use llm::request::Dialect;
 use policy::model::{Unit, Window};
-use policy::plan::{Hold, Part};
+use policy::plan::{Hold, PolicyPart};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::DescriptorStatus;
 use std::borrow::Cow;
 
 /// Response headers.
-pub type Headers = Vec<(Cow<'static, str>, String)>;
+pub type HeaderList = Vec<(Cow<'static, str>, String)>;
 
 /// The answer to a request that does not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Denial {
     /// 400, 429 or 503, or what the policy's `onExceeded` says.
     pub status: u16,
     /// `content-type` included.
-    pub headers: Headers,
+    pub headers: HeaderList,
     /// JSON, unless the policy has it otherwise.
     pub body: Vec<u8>,
 }
@@ -32,12 +32,12 @@ const HELD_UP_MS: u64 = 2_000;
 
 /// What was asked of one rate, and what the adapter said.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing<'a> {
+pub(crate) struct RateStatus<'a> {
     pub hold: &'a Hold,
     pub status: Option<&'a DescriptorStatus>,
 }
 
-impl Standing<'_> {
+impl RateStatus<'_> {
     /// Whether this rate refused.
     pub fn is_over(&self) -> bool {
         self.status.is_some_and(|status| status.code() == Code::OverLimit)
@@ -73,11 +73,11 @@ impl Standing<'_> {
 }
 
 /// The headers of an answer, admitted or refused: per unit the most constrained rate, and the IETF draft's two.
-pub(crate) fn headers(standings: &[Standing<'_>]) -> Headers {
+pub(crate) fn headers(standings: &[RateStatus<'_>]) -> HeaderList {
     // What cannot refuse is no limit to the client.
-    let binds = |standing: &&Standing<'_>| standing.status.is_some() && standing.hold.enforced;
-    let known: Vec<&Standing<'_>> = standings.iter().filter(binds).collect();
-    let mut headers = Headers::new();
+    let binds = |standing: &&RateStatus<'_>| standing.status.is_some() && standing.hold.enforced;
+    let known: Vec<&RateStatus<'_>> = standings.iter().filter(binds).collect();
+    let mut headers = HeaderList::new();
     for (unit, [limit, remaining, reset]) in UNIT_HEADERS {
         let of_unit = known.iter().filter(|standing| standing.hold.rate.rate.unit == unit);
         let tightest =
@@ -95,7 +95,7 @@ pub(crate) fn headers(standings: &[Standing<'_>]) -> Headers {
     headers
 }
 
-fn put_quota(text: &mut String, standing: &Standing<'_>) {
+fn put_quota(text: &mut String, standing: &RateStatus<'_>) {
     let rate = &standing.hold.rate;
     put_item(text, &rate.label, "q", standing.max());
     if let Some(length) = rate.rate.window.length() {
@@ -103,7 +103,7 @@ fn put_quota(text: &mut String, standing: &Standing<'_>) {
     }
 }
 
-fn put_left(text: &mut String, standing: &Standing<'_>) {
+fn put_left(text: &mut String, standing: &RateStatus<'_>) {
     let rate = &standing.hold.rate;
     put_item(text, &rate.label, "r", standing.remaining());
     if rate.rate.window != Window::Now {
@@ -136,16 +136,16 @@ const UNIT_HEADERS: [(Unit, [&str; 3]); 2] = [
 /// The 429, and what is to be counted if the policy's own body has no value. Of several rates that refused it names
 /// the one that can never pass, or else the last to have room. `facts`: of the request, if a policy needs them.
 pub(crate) fn over_limit(
-    standings: &[Standing<'_>],
+    standings: &[RateStatus<'_>],
     dialect: Dialect,
     facts: Option<&Facts>,
-) -> (Denial, Option<Count>) {
+) -> (Denial, Option<Metric>) {
     let mut headers = headers(standings);
     let refused = standings.iter().filter(|standing| standing.is_over());
     let named = refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms()));
     let Some(named) = named else {
         // A server that does not say which rate refused.
-        let told = Told { message: "Rate limit exceeded.".into(), kind: "tokens", ..Told::over() };
+        let told = ErrorBody { message: "Rate limit exceeded.".into(), kind: "tokens", ..ErrorBody::over() };
         return (told.denial(dialect, headers), None);
     };
     let retry_ms = (!named.never_fits()).then(|| named.retry_ms());
@@ -156,19 +156,19 @@ pub(crate) fn over_limit(
             headers.push(("retry-after-ms".into(), ms.to_string()));
         }
     }
-    let told = Told {
+    let told = ErrorBody {
         message: message(named, retry_ms),
         kind: named.hold.rate.rate.unit.name(),
         retry_ms,
         rate_limit: Some(named),
-        ..Told::over()
+        ..ErrorBody::over()
     };
     overridden(told.denial(dialect, headers), named.hold, facts)
 }
 
 /// The refusal of a request that would hold more than its share of a limit, as of one that can never pass: whatever others
 /// use, it is too large. And what is to be counted if the policy's own body has no value.
-pub(crate) fn over_share(hold: &Hold, facts: &Facts) -> (Denial, Option<Count>) {
+pub(crate) fn over_share(hold: &Hold, facts: &Facts) -> (Denial, Option<Metric>) {
     let rate = &hold.rate;
     let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);
     let (most, share) =
@@ -184,13 +184,13 @@ pub(crate) fn over_share(hold: &Hold, facts: &Facts) -> (Denial, Option<Count>) 
         unit.quantity(hold.max),
         rate.rate.window,
     );
-    let standing = Standing { hold, status: None };
-    let told = Told { message, kind: unit.name(), rate_limit: Some(&standing), ..Told::over() };
+    let standing = RateStatus { hold, status: None };
+    let told = ErrorBody { message, kind: unit.name(), rate_limit: Some(&standing), ..ErrorBody::over() };
     let headers = vec![("x-should-retry".into(), "false".into())];
     overridden(told.denial(facts.dialect(), headers), hold, Some(facts))
 }
 
-fn message(named: &Standing<'_>, retry_ms: Option<u64>) -> String {
+fn message(named: &RateStatus<'_>, retry_ms: Option<u64>) -> String {
     let rate = &named.hold.rate;
     let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);
     let allowed = match rate.rate.window {
@@ -226,7 +226,7 @@ fn message(named: &Standing<'_>, retry_ms: Option<u64>) -> String {
 }
 
 /// As the refusing policy's `onExceeded` has it.
-fn overridden(mut denial: Denial, hold: &Hold, facts: Option<&Facts>) -> (Denial, Option<Count>) {
+fn overridden(mut denial: Denial, hold: &Hold, facts: Option<&Facts>) -> (Denial, Option<Metric>) {
     let Some(own) = &hold.rate.on_exceeded else { return (denial, None) };
     denial.status = own.status.unwrap_or(denial.status);
     let mut failed = None;
@@ -239,7 +239,7 @@ fn overridden(mut denial: Denial, hold: &Hold, facts: Option<&Facts>) -> (Denial
         }
         Some(Err(_)) => {
             let policy = hold.rate.policy.to_string();
-            failed = Some(Count::Evaluation { policy, part: Part::OnExceeded.name() });
+            failed = Some(Metric::Evaluation { policy, part: PolicyPart::OnExceeded.name() });
         }
         None => {}
     }
@@ -247,7 +247,7 @@ fn overridden(mut denial: Denial, hold: &Hold, facts: Option<&Facts>) -> (Denial
     (denial, failed)
 }
 
-fn set(headers: &mut Headers, name: &str, value: &str) {
+fn set(headers: &mut HeaderList, name: &str, value: &str) {
     headers.retain(|(known, _)| known != name);
     headers.push((name.to_owned().into(), value.to_owned()));
 }
@@ -258,24 +258,26 @@ pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
     let message = format!(
         "The rate limit could not be checked, and {whose} lets no request pass unchecked. Please try again."
     );
-    Told { message, ..Told::unavailable() }.denial(dialect, vec![("retry-after".into(), "1".into())])
+    ErrorBody { message, ..ErrorBody::unavailable() }
+        .denial(dialect, vec![("retry-after".into(), "1".into())])
 }
 
 /// The 400 for a request whose body no server may read as Weir does: keys that contradict each other, or a body that has
 /// to be changed and cannot be. A retry does not help.
 pub fn invalid_request(dialect: Dialect, message: &str) -> Denial {
-    let told = Told { message: message.to_owned(), ..Told::invalid() };
+    let told = ErrorBody { message: message.to_owned(), ..ErrorBody::invalid() };
     told.denial(dialect, vec![("x-should-retry".into(), "false".into())])
 }
 
 /// The 503 of a worker that has no memory for what the request would hold.
 pub(crate) fn overloaded(dialect: Dialect) -> Denial {
     let message = "The gateway has too many requests in flight. Please try again.".to_owned();
-    Told { message, ..Told::unavailable() }.denial(dialect, vec![("retry-after".into(), "1".into())])
+    ErrorBody { message, ..ErrorBody::unavailable() }
+        .denial(dialect, vec![("retry-after".into(), "1".into())])
 }
 
 /// The items of a header, each written by `put`.
-fn list(known: &[&Standing<'_>], put: fn(&mut String, &Standing<'_>)) -> String {
+fn list(known: &[&RateStatus<'_>], put: fn(&mut String, &RateStatus<'_>)) -> String {
     let mut text = String::with_capacity(known.len().saturating_mul(48));
     for (place, standing) in known.iter().enumerate() {
         text.push_str(if place > 0 { ", " } else { "" });

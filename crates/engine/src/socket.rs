@@ -10,8 +10,8 @@ mod upgrade;
 
 pub use upgrade::{Upgrade, judge_upgrade};
 
-use crate::count::{Count, MemoryUse};
-use crate::exchange::{InForce, ReservationId};
+use crate::exchange::{ActivePlan, ReservationId};
+use crate::metric::{MemoryUse, Metric};
 use crate::outbox::Settlement;
 use crate::refusal::{self, Denial};
 use call::{Asked, Call, Start};
@@ -31,7 +31,7 @@ pub enum SocketEffect {
     /// An upstream of this model failed.
     UpstreamFailed(String),
     /// Count it.
-    Count(Count),
+    Count(Metric),
 }
 
 /// What becomes of the bytes at hand.
@@ -46,7 +46,7 @@ pub enum Passage {
 }
 
 /// By what the next call is judged, and what it is called.
-pub type Next<'n> = &'n mut dyn FnMut() -> (InForce, ReservationId);
+pub type Next<'n> = &'n mut dyn FnMut() -> (ActivePlan, ReservationId);
 
 /// So much of a server's message is kept to be read.
 const MAX_SERVER_MESSAGE: usize = 16 << 20;
@@ -57,7 +57,7 @@ const MAX_CLIENT_MESSAGE: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Socket {
     api: SocketApi,
-    in_force: InForce,
+    in_force: ActivePlan,
     facts: Box<Facts>,
     memory: MemoryBudget,
     client: MessageReader,
@@ -99,15 +99,15 @@ enum State {
 impl Socket {
     fn new(
         api: SocketApi,
-        in_force: InForce,
+        in_force: ActivePlan,
         facts: Facts,
         memory: &MemoryBudget,
         mask: [u8; 4],
     ) -> Option<Self> {
         let lease = memory.lease(Purpose::Keep, facts.size().saturating_add(size_of::<Self>()))?;
         let max = match &in_force {
-            InForce::Plan(plan) => plan.most_of_body().unwrap_or(MAX_CLIENT_MESSAGE),
-            InForce::Nothing(_) => MAX_CLIENT_MESSAGE,
+            ActivePlan::Plan(plan) => plan.most_of_body().unwrap_or(MAX_CLIENT_MESSAGE),
+            ActivePlan::Nothing(_) => MAX_CLIENT_MESSAGE,
         };
         let none = Extensions::default();
         Some(Self {
@@ -361,7 +361,7 @@ impl Socket {
     }
 
     fn unreadable(&mut self, effects: &mut Vec<SocketEffect>) {
-        effects.push(SocketEffect::Count(Count::UnreadRequest("websocket")));
+        effects.push(SocketEffect::Count(Metric::UnreadRequest("websocket")));
         let message = "This WebSocket cannot be read, and a limit counts what is said in it.";
         self.refuse(&refusal::invalid_request(self.facts.dialect(), message));
     }
@@ -369,12 +369,12 @@ impl Socket {
     /// Counts the bytes that are kept. Without memory for them the socket is closed.
     fn account(&mut self, effects: &mut Vec<SocketEffect>) {
         if !self.bytes_lease.resize(self.pending.len().saturating_add(self.upstream.len())) {
-            effects.push(SocketEffect::Count(Count::MemoryRefused(MemoryUse::RequestBody)));
+            effects.push(SocketEffect::Count(Metric::MemoryRefused(MemoryUse::RequestBody)));
             self.refuse(&refusal::overloaded(self.facts.dialect()));
         }
     }
 }
 
-fn no_memory() -> Count {
-    Count::MemoryRefused(MemoryUse::Facts)
+fn no_memory() -> Metric {
+    Metric::MemoryRefused(MemoryUse::Facts)
 }

@@ -25,9 +25,9 @@ const LONGEST_PAUSE: u64 = 5_000;
 pub struct CallStream<Caller> {
     /// How long a reserve may go without an answer.
     patience: u64,
-    state: State,
+    state: StreamState,
     /// In the order in which they were sent, which is the order in which their time is over.
-    reserves: BTreeMap<u64, Waiting<Caller>>,
+    reserves: BTreeMap<u64, PendingReserve<Caller>>,
     /// Commits without an answer, by the numbers of their messages: when they were sent, and what the outbox calls them.
     commits: BTreeMap<u64, (u64, CallNumber)>,
     /// Of the last message.
@@ -36,7 +36,7 @@ pub struct CallStream<Caller> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum StreamState {
     /// There is none; one is to be opened at this time.
     Closed(u64),
     /// It was opened at this time and has not said hello.
@@ -46,7 +46,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Waiting<Caller> {
+struct PendingReserve<Caller> {
     sent: u64,
     message: Vec<u8>,
     caller: Caller,
@@ -54,7 +54,7 @@ struct Waiting<Caller> {
 
 /// What an answer of the stream says.
 #[derive(Debug, PartialEq)]
-pub struct Heard<Caller> {
+pub struct StreamReply<Caller> {
     /// To a reserve that still waits.
     pub reserve: Option<(Caller, Result<ReserveResponse, CallFailure>)>,
     /// To a commit that is under way.
@@ -84,22 +84,22 @@ pub struct Unanswered<Caller> {
 impl<Caller> CallStream<Caller> {
     /// To be opened at once. `patience`: how long a reserve may take, in milliseconds.
     pub fn new(patience: u64) -> Self {
-        let (state, reserves, commits) = (State::Closed(0), BTreeMap::new(), BTreeMap::new());
+        let (state, reserves, commits) = (StreamState::Closed(0), BTreeMap::new(), BTreeMap::new());
         Self { patience, state, reserves, commits, number: 0, failures: 0 }
     }
 
     /// Whether to open a stream now. It then counts as opening.
     pub fn open(&mut self, now: u64) -> bool {
-        let due = matches!(self.state, State::Closed(at) if at <= now);
+        let due = matches!(self.state, StreamState::Closed(at) if at <= now);
         if due {
-            self.state = State::Opening(now);
+            self.state = StreamState::Opening(now);
         }
         due
     }
 
     /// Whether calls can be sent.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_))
+        matches!(self.state, StreamState::Open(_))
     }
 
     /// The message that sends a reserve, and with it a commit that the adapter carries out before. `copies` are further
@@ -118,7 +118,7 @@ impl<Caller> CallStream<Caller> {
             [] => call::streamed(number, Some(&message), commit),
             copies => call::streamed(number, Some(&call::with_commits(&message, copies)), commit),
         };
-        self.reserves.insert(number, Waiting { sent: now, message, caller });
+        self.reserves.insert(number, PendingReserve { sent: now, message, caller });
         sent
     }
 
@@ -136,9 +136,9 @@ impl<Caller> CallStream<Caller> {
     }
 
     /// An answer has come. An error: it cannot be read, and the stream is of no use.
-    pub fn heard(&mut self, answer: &[u8], now: u64) -> Result<Heard<Caller>, CallFailure> {
+    pub fn heard(&mut self, answer: &[u8], now: u64) -> Result<StreamReply<Caller>, CallFailure> {
         let answer = ReserveAndCommitResponse::decode(answer).map_err(|_| CallFailure::Malformed)?;
-        self.state = State::Open(now);
+        self.state = StreamState::Open(now);
         self.failures = 0;
         let waiting = self.reserves.remove(&answer.number);
         let reserve = waiting.map(|waiting| (waiting.caller, said(answer.reserve, answer.reserve_status)));
@@ -146,7 +146,7 @@ impl<Caller> CallStream<Caller> {
         let of_commit = answer.commit.is_some() || answer.commit_status != 0;
         let committed = of_commit.then(|| self.commits.remove(&answer.number)).flatten();
         let commit = committed.map(|(_, number)| (number, said(answer.commit, answer.commit_status)));
-        Ok(Heard { reserve, commit })
+        Ok(StreamReply { reserve, commit })
     }
 
     /// The reserves whose time is over.
@@ -164,9 +164,9 @@ impl<Caller> CallStream<Caller> {
     /// Whether to cancel the stream: nothing has come for as long as a call may take, although one waits.
     pub fn is_stuck(&self, now: u64) -> bool {
         match self.state {
-            State::Closed(_) => false,
-            State::Opening(since) => now >= since.saturating_add(HELLO_PATIENCE),
-            State::Open(heard) => {
+            StreamState::Closed(_) => false,
+            StreamState::Opening(since) => now >= since.saturating_add(HELLO_PATIENCE),
+            StreamState::Open(heard) => {
                 let over = |sent: u64, patience: u64| now >= sent.max(heard).saturating_add(patience);
                 self.reserves.values().next().is_some_and(|first| over(first.sent, self.patience))
                     || self.commits.values().next().is_some_and(|(sent, _)| over(*sent, COMMIT_PATIENCE))
@@ -180,8 +180,8 @@ impl<Caller> CallStream<Caller> {
         let worked = self.is_open();
         self.failures = if worked { 0 } else { self.failures.saturating_add(1) };
         let pause = if worked { FIRST_PAUSE } else { FIRST_PAUSE << self.failures.min(16) };
-        self.state = State::Closed(now.saturating_add(pause.min(LONGEST_PAUSE)));
-        let unanswered = |Waiting { sent, message, caller }| {
+        self.state = StreamState::Closed(now.saturating_add(pause.min(LONGEST_PAUSE)));
+        let unanswered = |PendingReserve { sent, message, caller }| {
             let patience = self.patience.saturating_sub(now.saturating_sub(sent));
             Unanswered { caller, message, patience }
         };
@@ -195,9 +195,9 @@ impl<Caller> CallStream<Caller> {
         let reserve = self.reserves.values().next().map(|first| first.sent.saturating_add(self.patience));
         let commit = self.commits.values().next().map(|(sent, _)| sent.saturating_add(COMMIT_PATIENCE));
         let state = match self.state {
-            State::Closed(at) => Some(at),
-            State::Opening(since) => Some(since.saturating_add(HELLO_PATIENCE)),
-            State::Open(_) => None,
+            StreamState::Closed(at) => Some(at),
+            StreamState::Opening(since) => Some(since.saturating_add(HELLO_PATIENCE)),
+            StreamState::Open(_) => None,
         };
         [reserve, commit, state].into_iter().flatten().min()
     }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn hello(stream: &mut CallStream<u32>, now: u64) {
-        assert_eq!(stream.heard(&[], now), Ok(Heard { reserve: None, commit: None }));
+        assert_eq!(stream.heard(&[], now), Ok(StreamReply { reserve: None, commit: None }));
         assert!(stream.is_open());
     }
 
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(heard.reserve, Some((7, Ok(ReserveResponse::default()))));
         assert_eq!(heard.commit, Some((5, Ok(CommitResponse::default()))));
         let again = stream.heard(&answer(1, true), 12).unwrap();
-        assert_eq!(again, Heard { reserve: None, commit: None }, "nobody is answered twice");
+        assert_eq!(again, StreamReply { reserve: None, commit: None }, "nobody is answered twice");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! When to ask the adapter for its plan, and what an answer is worth. Time is given in milliseconds of any clock
 //! that does not run backwards.
 
-use policy::mistake::Mistake;
 use policy::model::Policy;
 use policy::plan::BodyAccess;
 use policy::plan::Plan;
 use policy::routes::Routes;
+use policy::validation_error::ValidationError;
 use prost::Message;
 use protocol::call::CallFailure;
 use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
@@ -29,13 +29,13 @@ pub struct Watch {
     /// The last one seen, whether or not it could be compiled: only another is news.
     version: String,
     headers_alone: bool,
-    state: State,
+    state: WatchState,
     failures: u32,
     jitter: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum WatchState {
     Due(u64),
     AskedAt(u64),
 }
@@ -44,7 +44,7 @@ impl Watch {
     /// To ask at once. `seed`: different in each VM, so that they do not all come back together.
     pub fn new(gateway: &str, seed: u128) -> Self {
         let gateway = gateway.to_owned();
-        let (version, state, jitter) = (String::new(), State::Due(0), seed as u64);
+        let (version, state, jitter) = (String::new(), WatchState::Due(0), seed as u64);
         Self { gateway, version, headers_alone: false, state, failures: 0, jitter }
     }
 
@@ -56,7 +56,7 @@ impl Watch {
     /// The question, if it is due.
     pub fn ask(&mut self, now: u64) -> Option<Vec<u8>> {
         self.wake_at().filter(|due| *due <= now)?;
-        self.state = State::AskedAt(now);
+        self.state = WatchState::AskedAt(now);
         let (gateway, version) = (self.gateway.clone(), self.version.clone());
         let question = GetPlanRequest { gateway, version, headers_alone: self.headers_alone };
         Some(question.encode_to_vec())
@@ -65,8 +65,8 @@ impl Watch {
     /// When to ask, if nothing is asked.
     pub fn wake_at(&self) -> Option<u64> {
         match self.state {
-            State::Due(at) => Some(at),
-            State::AskedAt(_) => None,
+            WatchState::Due(at) => Some(at),
+            WatchState::AskedAt(_) => None,
         }
     }
 
@@ -82,8 +82,8 @@ impl Watch {
         now: u64,
     ) -> Result<Option<GetPlanResponse>, CallFailure> {
         let asked = match self.state {
-            State::AskedAt(at) => at,
-            State::Due(_) => now,
+            WatchState::AskedAt(at) => at,
+            WatchState::Due(_) => now,
         };
         let answer = reply.and_then(|bytes| {
             // No bytes at all are a valid message too, but no adapter's.
@@ -94,13 +94,13 @@ impl Watch {
             Ok(answer) => {
                 let news = answer.version != self.version;
                 let pause = if news { BETWEEN_NEWS } else { BETWEEN_OLDS };
-                self.state = State::Due(now.max(asked.saturating_add(pause)));
+                self.state = WatchState::Due(now.max(asked.saturating_add(pause)));
                 self.failures = 0;
                 self.version.clone_from(&answer.version);
                 Ok(news.then_some(answer))
             }
             Err(failure) => {
-                self.state = State::Due(now.saturating_add(self.pause()));
+                self.state = WatchState::Due(now.saturating_add(self.pause()));
                 self.failures = self.failures.saturating_add(1);
                 Err(failure)
             }
@@ -125,12 +125,14 @@ pub fn number(version: &str) -> u64 {
 }
 
 /// Compiles the policies of an answer.
-pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec<Mistake>> {
+pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec<ValidationError>> {
     let mut policies = Vec::with_capacity(answer.policies.len());
     let mut mistakes = Vec::new();
     for (index, text) in answer.policies.iter().enumerate() {
         let read = serde_json::from_slice(text)
-            .map_err(|error| vec![Mistake { path: String::new(), message: format!("no JSON: {error}") }])
+            .map_err(|error| {
+                vec![ValidationError { path: String::new(), message: format!("no JSON: {error}") }]
+            })
             .and_then(|document| match &answer.placement {
                 Some(_) => Policy::read_in_cluster(&document),
                 None => Policy::read(&document),
@@ -141,7 +143,7 @@ pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec
             });
         match read {
             Ok(policy) => policies.push(policy),
-            Err(found) => mistakes.extend(found.into_iter().map(|mistake| Mistake {
+            Err(found) => mistakes.extend(found.into_iter().map(|mistake| ValidationError {
                 path: format!("policies[{index}].{}", mistake.path).trim_end_matches('.').to_owned(),
                 message: mistake.message,
             })),

@@ -1,10 +1,10 @@
 //! Whatever comes in, the core gives a value or says what is wrong; it never panics.
 
-use engine::config::Config;
-use expression::identity::Encoding;
+use engine::config::PluginConfig;
+use expression::identity::IdentityEncoding;
 use expression::identity::{from_header, from_metadata};
-use policy::mistake::Mistake;
 use policy::model::Policy;
+use policy::validation_error::ValidationError;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -146,7 +146,7 @@ fn replace(document: &mut Value, steps: &[prop::sample::Index], part: Value) {
 }
 
 /// A failure without a word, or with a word that breaks a log line, would be of no use.
-fn is_told(mistakes: &[Mistake]) -> bool {
+fn is_told(mistakes: &[ValidationError]) -> bool {
     !mistakes.is_empty()
         && mistakes.iter().all(|m| !m.message.is_empty() && !m.to_string().contains(char::is_control))
 }
@@ -174,17 +174,17 @@ proptest! {
     ) {
         let mut document = good_config();
         replace(&mut document, &steps, part);
-        prop_assert!(Config::read(document.to_string().as_bytes()).err().is_none_or(|mistakes| is_told(&mistakes)));
+        prop_assert!(PluginConfig::read(document.to_string().as_bytes()).err().is_none_or(|mistakes| is_told(&mistakes)));
     }
 
     #[test]
     fn any_bytes_are_a_configuration_or_told(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(Config::read(&bytes).err().is_none_or(|mistakes| is_told(&mistakes)));
+        prop_assert!(PluginConfig::read(&bytes).err().is_none_or(|mistakes| is_told(&mistakes)));
     }
 
     #[test]
     fn any_header_is_an_identity_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        for encoding in [Encoding::Json, Encoding::Base64UrlJson] {
+        for encoding in [IdentityEncoding::Json, IdentityEncoding::Base64UrlJson] {
             prop_assert!(from_header(&bytes, encoding).map_or(true, |auth| auth["identity"].is_object()));
         }
     }
@@ -212,7 +212,7 @@ proptest! {
 fn the_documents_that_are_taken_apart_are_good() {
     assert_eq!(Policy::read(&good_policy()).map(|policy| policy.limits.len()), Ok(1));
     assert_eq!(
-        Config::read(good_config().to_string().as_bytes()).map(|config| config.cluster),
+        PluginConfig::read(good_config().to_string().as_bytes()).map(|config| config.cluster),
         Ok("weir".into())
     );
 }

@@ -2,8 +2,8 @@
 // Clippy knows a test by its attribute, and so misses the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
-use engine::outbox::{Outbox, Route};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
+use engine::outbox::{CommitRoute, Outbox};
 use engine::refusal::Denial;
 use expression::facts::Facts;
 use llm::response::ResponseHead;
@@ -31,7 +31,7 @@ fn exchange(access: BodyAccess, limit: &Value) -> Exchange {
         },
     });
     let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]).with_body(access);
-    Exchange::new(InForce::Plan(Arc::new(plan)), ReservationId { prefix: "w".into(), number: 1 })
+    Exchange::new(ActivePlan::Plan(Arc::new(plan)), ReservationId { prefix: "w".into(), number: 1 })
 }
 
 fn capped() -> Exchange {
@@ -74,7 +74,7 @@ fn charged(effects: &[Effect]) -> u64 {
         .find_map(|effect| if let Effect::Commit(it) = effect { Some(it.clone()) } else { None });
     let mut outbox = Outbox::new(1);
     outbox.push(commit.unwrap_or_else(|| panic!("{effects:?}")));
-    CommitRequest::decode(&*outbox.send(Route::Unary, 0).unwrap().message).unwrap().descriptors[0]
+    CommitRequest::decode(&*outbox.send(CommitRoute::Unary, 0).unwrap().message).unwrap().descriptors[0]
         .hits_addend
         .unwrap()
 }

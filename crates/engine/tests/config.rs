@@ -1,19 +1,20 @@
 //! The filter's plugin configuration: what is taken, and what is told when it is not.
 
-use engine::config::{Config, IdentitySource};
-use expression::identity::Encoding;
+use engine::config::{IdentitySource, PluginConfig};
+use expression::identity::IdentityEncoding;
 use policy::model::FailureMode;
 use policy::plan::BodyAccess;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-fn read(config: &Value) -> Result<Config, String> {
+fn read(config: &Value) -> Result<PluginConfig, String> {
     read_text(config.to_string().as_bytes())
 }
 
-fn read_text(text: &[u8]) -> Result<Config, String> {
-    Config::read(text).map_err(|mistakes| mistakes.iter().map(|mistake| format!("{mistake}\n")).collect())
+fn read_text(text: &[u8]) -> Result<PluginConfig, String> {
+    PluginConfig::read(text)
+        .map_err(|mistakes| mistakes.iter().map(|mistake| format!("{mistake}\n")).collect())
 }
 
 fn policy(name: &str) -> Value {
@@ -46,7 +47,7 @@ fn a_struct_is_read_as_json_is() {
             ("requestBody", value(Kind::StructValue(body.clone()))),
         ])
     };
-    let read = |config: Struct| Config::read(&config.encode_to_vec());
+    let read = |config: Struct| PluginConfig::read(&config.encode_to_vec());
     assert_eq!(read(config(adapter)).expect("a configuration").cluster, "limitador-adapter");
     let mistakes = read(config(of(vec![("clutser", text("x"))]))).expect_err("a mistake");
     assert_eq!(mistakes[0].path, "adapter.clutser");
@@ -97,7 +98,8 @@ fn everything_that_is_said_is_taken() {
     assert_eq!(config.request_body, BodyAccess::Buffer(1000));
     assert_eq!(config.gateway.as_deref(), Some("default/llm-gateway.eu"));
     assert_eq!(config.failure_mode, FailureMode::Deny);
-    let header = IdentitySource::Header { name: "x-jwt-payload".into(), encoding: Encoding::Base64UrlJson };
+    let header =
+        IdentitySource::Header { name: "x-jwt-payload".into(), encoding: IdentityEncoding::Base64UrlJson };
     assert_eq!(config.identity, Some(header));
     let names: Vec<_> = config.policies.into_iter().flatten().map(|policy| policy.name).collect();
     assert_eq!(names, ["one", "two"]);
@@ -107,7 +109,10 @@ fn everything_that_is_said_is_taken() {
 fn an_identity_comes_from_a_header_or_from_metadata() {
     let namespace = "envoy.filters.http.jwt_authn";
     let cases = [
-        (json!({"header": "x-id"}), IdentitySource::Header { name: "x-id".into(), encoding: Encoding::Json }),
+        (
+            json!({"header": "x-id"}),
+            IdentitySource::Header { name: "x-id".into(), encoding: IdentityEncoding::Json },
+        ),
         (json!({"metadata": namespace}), IdentitySource::Metadata { namespace: namespace.into(), key: None }),
         (
             json!({"metadata": namespace, "key": "payload"}),

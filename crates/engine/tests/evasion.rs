@@ -2,7 +2,7 @@
 // Clippy knows a test by its attribute, and so misses the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
 use expression::facts::Facts;
 use policy::model::Policy;
 use policy::plan::{BodyAccess, Plan};
@@ -35,7 +35,7 @@ fn outcome(plan: Plan, method: &str, path: &str, body: &str) -> Result<Vec<u64>,
         facts.header("content-length", body.len().to_string().as_bytes());
     }
     let id = ReservationId { prefix: "w".into(), number: 1 };
-    let mut exchange = Exchange::new(InForce::Plan(Arc::new(plan)), id);
+    let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
     let mut effects = exchange.handle(Event::Request { facts, bodiless: body.is_empty() });
     if let [Effect::AwaitBody(_)] = effects.as_slice() {
         effects = exchange.handle(Event::RequestBody { body: body.as_bytes(), end: true });

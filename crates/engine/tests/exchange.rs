@@ -2,9 +2,9 @@
 // Clippy knows a test by its attribute, and so misses the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use engine::count::{Count, UsageSource};
-use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
-use engine::outbox::{Outbox, Route};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
+use engine::metric::{Metric, UsageSource};
+use engine::outbox::{CommitRoute, Outbox};
 use expression::facts::Facts;
 use llm::response::{Cause, ResponseHead};
 use policy::model::{FailureMode, Policy};
@@ -45,7 +45,7 @@ fn plan(failure_mode: &str) -> Plan {
 
 fn exchange(failure_mode: &str) -> Exchange {
     Exchange::new(
-        InForce::Plan(Arc::new(plan(failure_mode))),
+        ActivePlan::Plan(Arc::new(plan(failure_mode))),
         ReservationId { prefix: "w".into(), number: 10 },
     )
 }
@@ -91,7 +91,7 @@ fn commit(effects: &[Effect]) -> (String, Vec<u64>) {
     let [settlement] = settlements.as_slice() else { panic!("one commit: {effects:?}") };
     let mut outbox = Outbox::new(1);
     outbox.push(settlement.clone());
-    let request = CommitRequest::decode(&*outbox.send(Route::Unary, 0).unwrap().message).unwrap();
+    let request = CommitRequest::decode(&*outbox.send(CommitRoute::Unary, 0).unwrap().message).unwrap();
     let charges = request.descriptors.iter().map(|descriptor| descriptor.hits_addend.unwrap()).collect();
     (request.reservation_id, charges)
 }
@@ -113,7 +113,7 @@ fn under_way(failure_mode: &str) -> Exchange {
     let mut exchange = exchange(failure_mode);
     exchange.handle(request());
     let effects = exchange.handle(Event::Reply(call::reply(Ok(&admitted()))));
-    assert_eq!(effects, [Effect::Count(Count::Admitted), Effect::Resume]);
+    assert_eq!(effects, [Effect::Count(Metric::Admitted), Effect::Resume]);
     exchange
 }
 
@@ -163,12 +163,12 @@ fn the_usage_of_the_answer_is_charged_once() {
     assert_eq!(exchange.handle(Event::Body { chunk: first, end: false }), []);
     let effects = exchange.handle(Event::Body { chunk: second, end: true });
     assert_eq!(commit(&effects), ("w-a".to_owned(), vec![50, 1]));
-    assert!(effects.contains(&Effect::Count(Count::TokensCharged(50))));
-    assert!(effects.contains(&Effect::Count(Count::Usage(UsageSource::Reported))));
+    assert!(effects.contains(&Effect::Count(Metric::TokensCharged(50))));
+    assert!(effects.contains(&Effect::Count(Metric::Usage(UsageSource::Reported))));
     assert_eq!(exchange.handle(Event::Closed), [], "once");
 }
 
-fn render(headers: &engine::refusal::Headers) -> String {
+fn render(headers: &engine::refusal::HeaderList) -> String {
     headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
 }
 
@@ -189,7 +189,7 @@ fn an_answer_without_usage_costs_its_input_and_what_was_delivered() {
     let body = br#"{"choices":[{"message":{"content":"twelve chars"}}]}"#;
     let effects = exchange.handle(Event::Body { chunk: body, end: true });
     assert_eq!(commit(&effects).1, [103, 1]);
-    assert!(effects.contains(&Effect::Count(Count::Usage(UsageSource::Estimated))));
+    assert!(effects.contains(&Effect::Count(Metric::Usage(UsageSource::Estimated))));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn an_output_that_is_no_count_costs_what_was_delivered() {
         let body =
             format!(r#"{{"choices":[{{"message":{{"content":"twelve chars"}}}}],"usage":{{{usage}}}}}"#);
         let effects = exchange.handle(Event::Body { chunk: body.as_bytes(), end: true });
-        assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Count))), "{usage}");
+        assert!(effects.contains(&Effect::Count(Metric::Unreadable(Cause::Count))), "{usage}");
         commit(&effects).1
     };
     assert_eq!(answer(r#""prompt_tokens":20,"completion_tokens":-5"#), [20 + 3, 1]);
@@ -252,13 +252,13 @@ fn a_body_that_cannot_be_read_is_counted_and_costs_its_input_and_its_bytes() {
     exchange.handle(Event::Response(head.clone()));
     let effects = exchange.handle(Event::Body { chunk: &[0x80; 40], end: true });
     assert_eq!(commit(&effects).1, [100 + 40 / 4, 1]);
-    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Encoding))));
+    assert!(effects.contains(&Effect::Count(Metric::Unreadable(Cause::Encoding))));
     // A label that is wrong makes nothing unreadable.
     let mut exchange = under_way("Allow");
     exchange.handle(Event::Response(head));
     let effects = exchange.handle(Event::Body { chunk: ANSWER, end: true });
     assert_eq!(commit(&effects).1, [50, 1]);
-    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Mislabeled))));
+    assert!(effects.contains(&Effect::Count(Metric::Unreadable(Cause::Mislabeled))));
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn usage_that_is_followed_by_what_cannot_be_read_is_not_all() {
     exchange.handle(Event::Body { chunk: &frame, end: false });
     let effects = exchange.handle(Event::Body { chunk: b"\x28\xb5\x2f\xfd\0\x700123456789", end: true });
     assert_eq!(commit(&effects).1, [50 + 16 / 4, 1]);
-    assert!(effects.contains(&Effect::Count(Count::Unreadable(Cause::Window))));
+    assert!(effects.contains(&Effect::Count(Metric::Unreadable(Cause::Window))));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn an_adapter_that_cannot_answer_leaves_it_to_the_failure_mode() {
         open.handle(request());
         let effects = open.handle(Event::Reply(call::reply(answer)));
         assert!(
-            matches!(effects.as_slice(), [Effect::Count(Count::FailedOpen(_)), Effect::Resume]),
+            matches!(effects.as_slice(), [Effect::Count(Metric::FailedOpen(_)), Effect::Resume]),
             "{effects:?}"
         );
         open.handle(Event::Response(json_head(200)));
@@ -369,9 +369,9 @@ fn a_counter_without_a_value_is_never_unlimited_in_silence() {
 #[test]
 fn before_the_first_plan_the_configuration_decides() {
     let id = || ReservationId { prefix: "w".into(), number: 1 };
-    let effects = Exchange::new(InForce::Nothing(FailureMode::Allow), id()).handle(request());
-    assert_eq!(effects, [Effect::Count(Count::FailedOpen("no_plan"))]);
-    let effects = Exchange::new(InForce::Nothing(FailureMode::Deny), id()).handle(request());
+    let effects = Exchange::new(ActivePlan::Nothing(FailureMode::Allow), id()).handle(request());
+    assert_eq!(effects, [Effect::Count(Metric::FailedOpen("no_plan"))]);
+    let effects = Exchange::new(ActivePlan::Nothing(FailureMode::Deny), id()).handle(request());
     assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503));
 }
 
@@ -450,7 +450,7 @@ fn gated_by(of_policy: Value, when: Value, facts: &Facts) -> (usize, Option<Exch
         },
     });
     let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
-    let in_force = InForce::Plan(Arc::new(plan));
+    let in_force = ActivePlan::Plan(Arc::new(plan));
     let asked = in_force.rounds().iter().take_while(|round| round.is_open(facts)).count();
     let (asked, concerned) = (in_force.rounds().len().min(asked + 1), asked == in_force.rounds().len());
     let id = ReservationId { prefix: "w".into(), number: 1 };
@@ -566,13 +566,13 @@ fn a_body_that_cannot_be_read_is_counted_for_each_limit_that_wants_it() {
     let plan = Arc::new(plan.with_body(BodyAccess::Buffer(1 << 20)));
     let doubts = |body: &[u8], end: bool| -> Vec<String> {
         let id = ReservationId { prefix: "w".into(), number: 1 };
-        let mut exchange = Exchange::new(InForce::Plan(plan.clone()), id);
+        let mut exchange = Exchange::new(ActivePlan::Plan(plan.clone()), id);
         let mut facts = facts("/v1/chat/completions", None);
         facts.header("content-type", b"application/json");
         exchange.handle(Event::Request { facts, bodiless: false });
         let effects = exchange.handle(Event::RequestBody { body, end });
         let name = |effect: &Effect| match effect {
-            Effect::Count(count @ Count::InDoubt { .. }) => Some(count.name().into_owned()),
+            Effect::Count(count @ Metric::InDoubt { .. }) => Some(count.name().into_owned()),
             _ => None,
         };
         effects.iter().filter_map(name).filter(|name| !name.ends_with(".counter_failed")).collect()
@@ -601,7 +601,7 @@ fn plan_of(limits: Value) -> Plan {
 
 fn asked(plan: Plan, facts: Facts) -> Vec<Effect> {
     let id = ReservationId { prefix: "w".into(), number: 1 };
-    let mut exchange = Exchange::new(InForce::Plan(Arc::new(plan)), id);
+    let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
     exchange.handle(Event::Request { facts, bodiless: true })
 }
 

@@ -1,10 +1,10 @@
 //! The real heap beside the budget: thousands of hostile exchanges at once, each in the middle of something.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unsafe_code)]
 
-use engine::count::{Count, MemoryUse};
-use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
+use engine::metric::{MemoryUse, Metric};
 use expression::facts::Facts;
-use expression::identity::{self, Encoding, IdentityError};
+use expression::identity::{self, IdentityEncoding, IdentityError};
 use llm::memory::MemoryBudget;
 use llm::response::ResponseHead;
 use policy::model::Policy;
@@ -20,7 +20,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 thread_local! {
-    static PLAN: InForce = plan();
+    static PLAN: ActivePlan = plan();
     static HEAP: Cell<i64> = const { Cell::new(0) };
     static PEAK: Cell<i64> = const { Cell::new(0) };
 }
@@ -52,7 +52,7 @@ static ALLOCATOR: Counting = Counting;
 const BUDGET: usize = 8 << 20;
 const MAX_BODY: usize = 1 << 20;
 
-fn plan() -> InForce {
+fn plan() -> ActivePlan {
     let document = json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
         "metadata": {"name": "p"},
@@ -72,7 +72,7 @@ fn plan() -> InForce {
         },
     });
     let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
-    InForce::Plan(Arc::new(plan.with_body(BodyAccess::Buffer(MAX_BODY))))
+    ActivePlan::Plan(Arc::new(plan.with_body(BodyAccess::Buffer(MAX_BODY))))
 }
 
 /// `{"a":[{"":0},...]}` of about this many bytes, and more.
@@ -91,7 +91,7 @@ fn facts(identity: &str, headers: usize, encoding: &str) -> Facts {
     for number in 0..headers {
         facts.header(&format!("x-{number}"), b"");
     }
-    match identity::from_header(identity.as_bytes(), Encoding::Json) {
+    match identity::from_header(identity.as_bytes(), IdentityEncoding::Json) {
         Ok(auth) => facts.auth(auth),
         Err(error) => {
             assert_eq!(error, IdentityError::TooLarge);
@@ -129,7 +129,7 @@ impl Seen {
     fn take(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Count(Count::MemoryRefused(what)) if !self.refused.contains(&what) => {
+                Effect::Count(Metric::MemoryRefused(what)) if !self.refused.contains(&what) => {
                     self.refused.push(what);
                 }
                 Effect::Deny(_) => self.denied += 1,
@@ -141,7 +141,7 @@ impl Seen {
 
 /// Plays one exchange until `stage`, and leaves it there.
 fn play(
-    plan: &InForce,
+    plan: &ActivePlan,
     memory: &MemoryBudget,
     number: usize,
     answers: &[(&str, Vec<u8>)],

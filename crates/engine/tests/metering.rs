@@ -3,8 +3,8 @@
 //! `cargo test -p engine --test metering`; a name or a part of it plays fewer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
-use engine::outbox::{Outbox, Route};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
+use engine::outbox::{CommitRoute, Outbox};
 use expression::facts::Facts;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -124,7 +124,7 @@ impl Case {
         };
         let plan = plan().with_body(access);
         let mut exchange = Exchange::new(
-            InForce::Plan(Arc::new(plan)),
+            ActivePlan::Plan(Arc::new(plan)),
             ReservationId { prefix: "w".into(), number: number + 1 },
         );
         let sent = self.sent();
@@ -173,7 +173,7 @@ impl Case {
 
 /// By the names of the limits. One that does not apply charges nothing.
 fn charges(outbox: &mut Outbox) -> Vec<u64> {
-    let call = outbox.send(Route::Unary, 0).expect("a commit");
+    let call = outbox.send(CommitRoute::Unary, 0).expect("a commit");
     let commit = CommitRequest::decode(&*call.message).unwrap();
     let of = |name: &str| {
         let limit = format!("/limit-{name}");

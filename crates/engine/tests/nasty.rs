@@ -2,8 +2,8 @@
 //! are counted. Each is 20 MB or more, and none is ever in memory whole.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use engine::count::{Count, UsageSource};
-use engine::exchange::{Effect, Event, Exchange, InForce, ReservationId};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
+use engine::metric::{Metric, UsageSource};
 use expression::facts::Facts;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -96,7 +96,7 @@ fn exchange() -> Exchange {
     });
     let plan = Plan::new(vec![Policy::read(&document).unwrap()]);
     let id = ReservationId { prefix: "w".into(), number: 1 };
-    let mut exchange = Exchange::new(InForce::Plan(Arc::new(plan)), id);
+    let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
     let mut facts = Facts::default();
     facts.header(":path", b"/v1/chat/completions");
     facts.header("content-length", b"400");
@@ -138,7 +138,7 @@ fn check(body: &Body) {
     let unreadable: Vec<_> = effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Count(Count::Unreadable(cause)) => Some(*cause),
+            Effect::Count(Metric::Unreadable(cause)) => Some(*cause),
             _ => None,
         })
         .collect();
@@ -146,9 +146,9 @@ fn check(body: &Body) {
     let commits = effects.iter().filter(|effect| matches!(effect, Effect::Commit(_))).count();
     assert_eq!(commits, 1, "{name}: settled once");
     let source = if body.total.is_some() { UsageSource::Reported } else { UsageSource::Estimated };
-    assert!(effects.contains(&Effect::Count(Count::Usage(source))), "{name}: {effects:?}");
+    assert!(effects.contains(&Effect::Count(Metric::Usage(source))), "{name}: {effects:?}");
     if let Some(total) = body.total {
-        assert!(effects.contains(&Effect::Count(Count::TokensCharged(total))), "{name}: {effects:?}");
+        assert!(effects.contains(&Effect::Count(Metric::TokensCharged(total))), "{name}: {effects:?}");
     }
 }
 

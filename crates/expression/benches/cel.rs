@@ -3,7 +3,7 @@
 #[path = "../../llm/benches/timer/mod.rs"]
 mod timer;
 
-use expression::cel::{CounterValue, EvaluationError, Expression, Phase, Use};
+use expression::cel::{CounterValue, EvaluationError, Expression, Phase, ResultType};
 use expression::facts::Facts;
 use serde_json::{Value, json};
 
@@ -46,10 +46,10 @@ impl Limit {
     fn new(group: &str) -> Result<Self, String> {
         Ok(Self {
             when: [
-                Expression::compile(PATH, Phase::Request, Use::Predicate)?,
-                Expression::compile(&in_group(group), Phase::Request, Use::Predicate)?,
+                Expression::compile(PATH, Phase::Request, ResultType::Predicate)?,
+                Expression::compile(&in_group(group), Phase::Request, ResultType::Predicate)?,
             ],
-            counter: Expression::compile(USER, Phase::Request, Use::Counter)?,
+            counter: Expression::compile(USER, Phase::Request, ResultType::Counter)?,
         })
     }
 
@@ -68,10 +68,10 @@ fn main() -> Result<(), String> {
     for source in
         [PATH, &in_group("free"), &in_group("gold"), USER, "request.method.startsWith('P')", "1 + 1 == 2"]
     {
-        let purpose = if source == USER { Use::Counter } else { Use::Predicate };
+        let purpose = if source == USER { ResultType::Counter } else { ResultType::Predicate };
         let expression = Expression::compile(source, Phase::Request, purpose)?;
         match purpose {
-            Use::Counter => measure(source, || expression.counter(&sample)),
+            ResultType::Counter => measure(source, || expression.counter(&sample)),
             _ => measure(source, || expression.predicate(&sample)),
         }
     }
@@ -83,7 +83,7 @@ fn main() -> Result<(), String> {
     });
     measure("building the facts, the identity's JSON not counted", || facts(Value::Null));
     measure("compiling the longest of these expressions", || {
-        Expression::compile(&in_group("free"), Phase::Request, Use::Predicate).is_ok()
+        Expression::compile(&in_group("free"), Phase::Request, ResultType::Predicate).is_ok()
     });
     Ok(())
 }

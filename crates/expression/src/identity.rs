@@ -1,6 +1,6 @@
 //! Who is asking: what the auth filter left for us, as the `auth` root of CEL.
 
-use crate::structure;
+use crate::protobuf_struct;
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// How an identity header writes its JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encoding {
+pub enum IdentityEncoding {
     /// Plain JSON.
     #[default]
     Json,
@@ -53,10 +53,10 @@ impl IdentityError {
 }
 
 /// The `auth` root from an identity header's value.
-pub fn from_header(value: &[u8], encoding: Encoding) -> Result<Value, IdentityError> {
+pub fn from_header(value: &[u8], encoding: IdentityEncoding) -> Result<Value, IdentityError> {
     let identity: Value = match encoding {
-        Encoding::Json => tree::parse(value, tree::MOST),
-        Encoding::Base64UrlJson => {
+        IdentityEncoding::Json => tree::parse(value, tree::MOST),
+        IdentityEncoding::Base64UrlJson => {
             let json = BASE64URL.decode(value).map_err(|_| IdentityError::Encoding)?;
             tree::parse(&json, tree::MOST)
         }
@@ -75,7 +75,7 @@ pub fn from_metadata(
     let mut metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
     let Some(fields) = metadata.filter_metadata.remove(namespace) else { return Ok(None) };
     let allowance = Allowance::new(tree::MOST);
-    let fields = structure::decode(&fields, &allowance);
+    let fields = protobuf_struct::decode(&fields, &allowance);
     let mut fields = fields.map_err(|error| unreadable(error, IdentityError::Metadata))?;
     let Some(key) = key else { return Ok(Some(Value::Object(fields))) };
     match fields.remove(key) {
@@ -89,7 +89,7 @@ pub fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityErr
     let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
     let (mut namespaces, allowance) = (Map::new(), Allowance::new(tree::MOST));
     for (namespace, fields) in metadata.filter_metadata {
-        let fields = structure::decode(&fields, &allowance);
+        let fields = protobuf_struct::decode(&fields, &allowance);
         let fields = fields.map_err(|error| unreadable(error, IdentityError::Metadata))?;
         namespaces.insert(namespace, Value::Object(fields));
     }

@@ -3,6 +3,6 @@
 pub mod cel;
 pub mod facts;
 pub mod identity;
-pub mod order;
-pub mod structure;
+pub mod protobuf_struct;
+pub mod small_sort;
 pub mod suggest;

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
-use expression::identity::Encoding;
+use expression::identity::IdentityEncoding;
 use expression::identity::{IdentityError, from_header, from_metadata};
 use prost::Message as _;
 use prost_types::value::Kind;
@@ -64,9 +64,9 @@ fn a_header_is_json_or_base64url_of_it_padded_or_not() {
     let (padded, bare) = (URL_SAFE.encode(json), URL_SAFE_NO_PAD.encode(json));
     assert!(padded.ends_with('=') && padded.contains(['-', '_']), "{padded}");
     for (value, encoding) in [
-        (json, Encoding::Json),
-        (padded.as_str(), Encoding::Base64UrlJson),
-        (bare.as_str(), Encoding::Base64UrlJson),
+        (json, IdentityEncoding::Json),
+        (padded.as_str(), IdentityEncoding::Base64UrlJson),
+        (bare.as_str(), IdentityEncoding::Base64UrlJson),
     ] {
         assert_eq!(from_header(value.as_bytes(), encoding), Ok(expected.clone()), "{value}");
     }
@@ -78,22 +78,22 @@ fn a_header_that_cannot_be_read_is_no_identity() {
     assert!(standard.contains(['+', '/']), "{standard}");
     let text = URL_SAFE.encode("alice");
     let deep = "[".repeat(100_000);
-    let cases: &[(&[u8], Encoding, IdentityError)] = &[
-        (b"", Encoding::Json, IdentityError::Json),
-        (b"", Encoding::Base64UrlJson, IdentityError::Json),
-        (b"alice", Encoding::Json, IdentityError::Json),
-        (b"\"alice\"", Encoding::Json, IdentityError::NotAnObject),
-        (b"[{}]", Encoding::Json, IdentityError::NotAnObject),
-        (b"null", Encoding::Json, IdentityError::NotAnObject),
-        (b"{} {}", Encoding::Json, IdentityError::Json),
+    let cases: &[(&[u8], IdentityEncoding, IdentityError)] = &[
+        (b"", IdentityEncoding::Json, IdentityError::Json),
+        (b"", IdentityEncoding::Base64UrlJson, IdentityError::Json),
+        (b"alice", IdentityEncoding::Json, IdentityError::Json),
+        (b"\"alice\"", IdentityEncoding::Json, IdentityError::NotAnObject),
+        (b"[{}]", IdentityEncoding::Json, IdentityError::NotAnObject),
+        (b"null", IdentityEncoding::Json, IdentityError::NotAnObject),
+        (b"{} {}", IdentityEncoding::Json, IdentityError::Json),
         // Two headers of one name, as a proxy joins them: neither may be believed.
-        (b"{\"userid\":\"a\"},{\"userid\":\"b\"}", Encoding::Json, IdentityError::Json),
-        (b"{\"userid\":\"\xff\"}", Encoding::Json, IdentityError::Json),
-        (b"{\"userid\":\"alice\"}", Encoding::Base64UrlJson, IdentityError::Encoding),
-        (standard.as_bytes(), Encoding::Base64UrlJson, IdentityError::Encoding),
-        (text.as_bytes(), Encoding::Base64UrlJson, IdentityError::Json),
-        (b"\xff\xff", Encoding::Base64UrlJson, IdentityError::Encoding),
-        (deep.as_bytes(), Encoding::Json, IdentityError::Json),
+        (b"{\"userid\":\"a\"},{\"userid\":\"b\"}", IdentityEncoding::Json, IdentityError::Json),
+        (b"{\"userid\":\"\xff\"}", IdentityEncoding::Json, IdentityError::Json),
+        (b"{\"userid\":\"alice\"}", IdentityEncoding::Base64UrlJson, IdentityError::Encoding),
+        (standard.as_bytes(), IdentityEncoding::Base64UrlJson, IdentityError::Encoding),
+        (text.as_bytes(), IdentityEncoding::Base64UrlJson, IdentityError::Json),
+        (b"\xff\xff", IdentityEncoding::Base64UrlJson, IdentityError::Encoding),
+        (deep.as_bytes(), IdentityEncoding::Json, IdentityError::Json),
     ];
     for (value, encoding, error) in cases {
         assert_eq!(from_header(value, *encoding), Err(*error), "{}", String::from_utf8_lossy(value));

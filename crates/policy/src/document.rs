@@ -1,12 +1,12 @@
 //! Reads what a person wrote, and finds everything that is wrong with it.
 //!
-//! A [`Node`] is a value with its path. Whatever reads it either gives something or a [`Reported`], which exists
+//! A [`DocumentNode`] is a value with its path. Whatever reads it either gives something or a [`Reported`], which exists
 //! only where a mistake was written down: so nothing can be refused without a message, and nothing wrong can be
 //! taken. It knows JSON values, not what policies mean.
 
 use crate::duration;
-use crate::mistake::Mistake;
-use expression::order;
+use crate::validation_error::ValidationError;
+use expression::small_sort;
 use expression::suggest::nearest;
 use serde_json::{Map, Value};
 use std::cell::Cell;
@@ -19,10 +19,10 @@ pub use strict::parse;
 /// Reads `value` with `reader`: what it gave and what was noted, or all mistakes.
 pub fn read<T>(
     value: &Value,
-    reader: impl FnOnce(Node<'_>) -> Result<T, Reported>,
-) -> Result<(T, Vec<Mistake>), Vec<Mistake>> {
-    let (mistakes, notes) = (Mistakes::default(), Mistakes::default());
-    let read = reader(Node { value, path: String::new(), mistakes: &mistakes, notes: &notes });
+    reader: impl FnOnce(DocumentNode<'_>) -> Result<T, Reported>,
+) -> Result<(T, Vec<ValidationError>), Vec<ValidationError>> {
+    let (mistakes, notes) = (ValidationErrors::default(), ValidationErrors::default());
+    let read = reader(DocumentNode { value, path: String::new(), mistakes: &mistakes, notes: &notes });
     match (read, mistakes.0.into_inner()) {
         (Ok(read), mistakes) if mistakes.is_empty() => Ok((read, notes.0.into_inner())),
         (_, mistakes) => Err(mistakes),
@@ -36,7 +36,7 @@ pub fn all<T>(results: impl Iterator<Item = Result<T, Reported>>) -> Result<Vec<
 
 /// As [`all`], and no two that are the `same`: `complaint` says so about the second, given the first one's index.
 pub fn distinct<'a, T>(
-    read: impl Iterator<Item = (Node<'a>, Result<T, Reported>)>,
+    read: impl Iterator<Item = (DocumentNode<'a>, Result<T, Reported>)>,
     same: impl Fn(&T, &T) -> bool,
     complaint: impl Fn(&T, usize) -> String,
 ) -> Result<Vec<T>, Reported> {
@@ -59,18 +59,18 @@ pub fn distinct<'a, T>(
 pub struct Reported(());
 
 #[derive(Default)]
-struct Mistakes(Cell<Vec<Mistake>>);
+struct ValidationErrors(Cell<Vec<ValidationError>>);
 
-impl Mistakes {
+impl ValidationErrors {
     fn push(&self, path: &str, message: impl Into<String>) {
         let mut mistakes = self.0.take();
-        mistakes.push(Mistake { path: path.to_owned(), message: message.into() });
+        mistakes.push(ValidationError { path: path.to_owned(), message: message.into() });
         self.0.set(mistakes);
     }
 }
 
 /// The fields that an object may have.
-pub struct Fields {
+pub struct KnownFields {
     /// Read.
     pub known: &'static [&'static str],
     /// Part of the language, but not built yet: refused by name. With the field in whose place it may stand.
@@ -81,15 +81,15 @@ pub struct Fields {
 
 /// A value and where it stands.
 #[derive(Clone)]
-pub struct Node<'a> {
+pub struct DocumentNode<'a> {
     value: &'a Value,
     path: String,
-    mistakes: &'a Mistakes,
+    mistakes: &'a ValidationErrors,
     /// What is no mistake here, and may be one where the policy is to be used.
-    notes: &'a Mistakes,
+    notes: &'a ValidationErrors,
 }
 
-impl<'a> Node<'a> {
+impl<'a> DocumentNode<'a> {
     /// Writes down what is wrong with it.
     pub fn refuse(&self, message: impl Into<String>) -> Reported {
         self.mistakes.push(&self.path, message);
@@ -107,27 +107,27 @@ impl<'a> Node<'a> {
     }
 
     /// What stands there, if anything does. Refuses nothing.
-    pub fn at(&self, fields: &[&'static str]) -> Option<Node<'a>> {
+    pub fn at(&self, fields: &[&'static str]) -> Option<DocumentNode<'a>> {
         let step = |node: Self, field: &&str| node.value.get(*field).map(|value| node.child(field, value));
         fields.iter().try_fold(self.clone(), step)
     }
 
     /// An object with these fields and no others.
-    pub fn object(self, fields: &'static Fields) -> Result<Object<'a>, Reported> {
-        let object = Object { map: self.map()?, node: self, fields };
+    pub fn object(self, fields: &'static KnownFields) -> Result<DocumentObject<'a>, Reported> {
+        let object = DocumentObject { map: self.map()?, node: self, fields };
         object.check_names();
         Ok(object)
     }
 
     /// An object whose keys its author chose, in their order.
-    pub fn entries(&self) -> Result<Vec<(&'a str, Node<'a>)>, Reported> {
+    pub fn entries(&self) -> Result<Vec<(&'a str, DocumentNode<'a>)>, Reported> {
         Ok(sorted(self.map()?).into_iter().map(|(name, value)| (name, self.child(name, value))).collect())
     }
 
     /// A list.
-    pub fn items(&self) -> Result<Vec<Node<'a>>, Reported> {
+    pub fn items(&self) -> Result<Vec<DocumentNode<'a>>, Reported> {
         let items = self.value.as_array().ok_or_else(|| self.wrong_type("a list", ""))?;
-        let item = |(i, value)| Node { value, path: format!("{}[{i}]", self.path), ..self.clone() };
+        let item = |(i, value)| DocumentNode { value, path: format!("{}[{i}]", self.path), ..self.clone() };
         Ok(items.iter().enumerate().map(item).collect())
     }
 
@@ -213,7 +213,7 @@ impl<'a> Node<'a> {
         } else {
             format!("{}.{name}", self.path)
         };
-        Node { value, path, mistakes: self.mistakes, notes: self.notes }
+        DocumentNode { value, path, mistakes: self.mistakes, notes: self.notes }
     }
 
     fn wrong_type(&self, wanted: &str, hint: &str) -> Reported {
@@ -231,25 +231,25 @@ impl<'a> Node<'a> {
 }
 
 /// An object whose field names have been checked.
-pub struct Object<'a> {
-    node: Node<'a>,
+pub struct DocumentObject<'a> {
+    node: DocumentNode<'a>,
     map: &'a Map<String, Value>,
-    fields: &'static Fields,
+    fields: &'static KnownFields,
 }
 
-impl<'a> Object<'a> {
+impl<'a> DocumentObject<'a> {
     /// The object itself.
-    pub fn node(&self) -> &Node<'a> {
+    pub fn node(&self) -> &DocumentNode<'a> {
         &self.node
     }
 
     /// A field that may be left out.
-    pub fn optional(&self, name: &str) -> Option<Node<'a>> {
+    pub fn optional(&self, name: &str) -> Option<DocumentNode<'a>> {
         self.map.get(name).map(|value| self.node.child(name, value))
     }
 
     /// A field that must be there.
-    pub fn required(&self, name: &str) -> Result<Node<'a>, Reported> {
+    pub fn required(&self, name: &str) -> Result<DocumentNode<'a>, Reported> {
         if let Some(field) = self.optional(name) {
             return Ok(field);
         }
@@ -284,7 +284,7 @@ fn unknown(name: &str, known: &[&'static str]) -> String {
 /// In the order of the keys, whatever features `serde_json` was built with.
 fn sorted(map: &Map<String, Value>) -> Vec<(&str, &Value)> {
     let mut entries: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value)).collect();
-    order::sort_by(&mut entries, |(one, _), (other, _)| one.cmp(other));
+    small_sort::sort_by(&mut entries, |(one, _), (other, _)| one.cmp(other));
     entries
 }
 

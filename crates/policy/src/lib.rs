@@ -4,7 +4,7 @@
 pub mod document;
 pub mod duration;
 pub mod gateway;
-pub mod mistake;
 pub mod model;
 pub mod plan;
 pub mod routes;
+pub mod validation_error;

@@ -1,7 +1,7 @@
 //! A TokenRateLimitPolicy as its author wrote it, read from JSON with every mistake told.
 
 use crate::document;
-use crate::mistake::Mistake;
+use crate::validation_error::ValidationError;
 use expression::cel::Expression;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub struct Policy {
     /// How its refusals differ from what the caller's dialect says.
     pub on_exceeded: Option<Arc<OnExceeded>>,
     /// What is wrong with it where request bodies are not read: each fact that only a body tells.
-    pub needs_body: Vec<Mistake>,
+    pub needs_body: Vec<ValidationError>,
 }
 
 /// A policy's own refusal. What it does not say is as without it.
@@ -199,22 +199,22 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 impl Policy {
     /// Reads one object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`, with every mistake. It may not name a section
     /// of its target: without a cluster nobody knows them.
-    pub fn read(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
+    pub fn read(document: &serde_json::Value) -> Result<Self, Vec<ValidationError>> {
         document::read(document, reader::policy).map(Self::noted)
     }
 
     /// The same, of a cluster.
-    pub fn read_in_cluster(document: &serde_json::Value) -> Result<Self, Vec<Mistake>> {
+    pub fn read_in_cluster(document: &serde_json::Value) -> Result<Self, Vec<ValidationError>> {
         document::read(document, reader::policy_in_cluster).map(Self::noted)
     }
 
     /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone, facts of a
     /// client's choice that are compared exactly, and prices that are not for every model.
-    pub fn warnings(&self) -> Vec<Mistake> {
+    pub fn warnings(&self) -> Vec<ValidationError> {
         let chosen = |limit: &&Limit| {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
         };
-        let bucket = |limit: &Limit| Mistake {
+        let bucket = |limit: &Limit| ValidationError {
             path: format!("limits.{}.counters", limit.name),
             message: "only the request's body says whose bucket it is, so each client chooses its own"
                 .to_owned(),
@@ -232,18 +232,18 @@ impl Policy {
     }
 
     /// That there are models without a price, where one is asked for.
-    fn unpriced(&self) -> Option<Mistake> {
+    fn unpriced(&self) -> Option<ValidationError> {
         let mut rates = self.limits.iter().flat_map(|limit| &limit.rates);
         let asks = rates.any(|rate| rate.unit == Unit::Usd && rate.cost.is_none());
         let any = self.prices.iter().any(|price| price.model.bytes().all(|byte| byte == b'*'));
-        (asks && !any).then(|| Mistake {
+        (asks && !any).then(|| ValidationError {
             path: "prices".to_owned(),
             message: "no price is for every model (`*`): a model without one costs as much as the dearest"
                 .to_owned(),
         })
     }
 
-    fn noted((policy, needs_body): (Self, Vec<Mistake>)) -> Self {
+    fn noted((policy, needs_body): (Self, Vec<ValidationError>)) -> Self {
         Self { needs_body, ..policy }
     }
 }

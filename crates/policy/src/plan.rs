@@ -3,44 +3,44 @@
 mod body;
 mod bucket;
 mod cap;
+mod compiled;
 mod conflict;
 mod estimate;
 mod gate;
 mod holding;
 mod index;
 mod judgement;
-mod planned;
 mod precedence;
 mod wanted;
 
 use crate::model::{Policy, TargetKind};
 use crate::routes::Routes;
 pub use body::BodyAccess;
-use bucket::Buckets;
+use bucket::RequestBuckets;
+use compiled::CompiledPolicy;
+pub use compiled::PlannedRate;
 pub use estimate::Estimate;
-use expression::facts::{Answer, Facts, Need};
-use expression::order;
-pub use gate::Round;
+use expression::facts::{Facts, Need, ResponseFacts};
+use expression::small_sort;
+pub use gate::FactRound;
 use holding::Matching;
-use index::Index;
-pub use judgement::{Doubt, DoubtCause, Failure, Hold, Judgement, Miss, Part};
+use index::PolicyIndex;
+pub use judgement::{Doubt, DoubtCause, Failure, Hold, Judgement, Miss, PolicyPart};
 use llm::request::Conflicts;
 use llm::response::Pointers;
-use planned::Planned;
-pub use planned::PlannedRate;
 use std::sync::Arc;
 
 /// All policies in force.
 #[derive(Debug, Default)]
 pub struct Plan {
-    policies: Vec<Planned>,
+    policies: Vec<CompiledPolicy>,
     /// `None`: no cluster tells, so a policy on an HTTPRoute means the Envoy route of that name.
     routes: Option<Routes>,
     /// Of the policies that apply on every route.
-    index: Index,
+    index: PolicyIndex,
     needs: Vec<Need>,
     /// In which the needs are fetched.
-    rounds: Vec<Round>,
+    rounds: Vec<FactRound>,
     answer_headers: Vec<String>,
     body: BodyAccess,
     /// The JSON pointers of all expressions.
@@ -51,7 +51,7 @@ pub struct Plan {
 
 /// Beside each of the policies that meet on a route, the names of those that take its place, if no limit of it stands there.
 pub fn overridden(policies: impl IntoIterator<Item = Policy>) -> Vec<Vec<Arc<str>>> {
-    let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
+    let policies: Vec<CompiledPolicy> = policies.into_iter().map(CompiledPolicy::new).collect();
     precedence::overridden(&policies)
 }
 
@@ -73,19 +73,19 @@ impl Plan {
     }
 
     fn arranged(policies: Vec<Policy>, routes: Option<Routes>, mut needs: Vec<Need>) -> Self {
-        order::sort(&mut needs);
+        small_sort::sort(&mut needs);
         needs.dedup();
         let answer_headers = wanted::answer_headers(&policies);
         let (pointers, answered) = (wanted::pointers(&policies), wanted::answered(&policies));
-        let policies: Vec<Planned> = policies.into_iter().map(Planned::new).collect();
-        let on_every_route = |planned: &Planned| planned.policy.target.kind == TargetKind::Gateway;
+        let policies: Vec<CompiledPolicy> = policies.into_iter().map(CompiledPolicy::new).collect();
+        let on_every_route = |planned: &CompiledPolicy| planned.policy.target.kind == TargetKind::Gateway;
         let places = match &routes {
             Some(routes) => routes.everywhere().to_vec(),
             None => {
                 policies.iter().enumerate().filter(|(_, p)| on_every_route(p)).map(|(at, _)| at).collect()
             }
         };
-        let index = Index::new(&policies, &places, |_| true);
+        let index = PolicyIndex::new(&policies, &places, |_| true);
         let (rounds, body) = (gate::rounds(&policies, &needs), BodyAccess::None);
         Self { policies, routes, index, needs, rounds, answer_headers, body, pointers, answered }
     }
@@ -106,7 +106,7 @@ impl Plan {
         let reads = self.policies.iter().any(|planned| planned.reads_body.contains(&true));
         if access != BodyAccess::None && reads {
             self.needs.extend(wanted::BODY_HEADERS.map(|name| Need::Header(name.to_owned())));
-            order::sort(&mut self.needs);
+            small_sort::sort(&mut self.needs);
             self.needs.dedup();
             if self.needs.contains(&Need::Headers) {
                 self.needs.retain(|need| !matches!(need, Need::Header(_)));
@@ -143,7 +143,7 @@ impl Plan {
     }
 
     /// In which order they are fetched, for as long as a limit may apply.
-    pub fn rounds(&self) -> &[Round] {
+    pub fn rounds(&self) -> &[FactRound] {
         &self.rounds
     }
 
@@ -166,7 +166,7 @@ impl Plan {
 
     /// Which limits of these policies apply, and what they would hold.
     fn judged(
-        policies: Vec<&Planned>,
+        policies: Vec<&CompiledPolicy>,
         facts: &mut Facts,
         bodiless: bool,
         mut miss: impl FnMut(&str, &str, Miss),
@@ -174,7 +174,7 @@ impl Plan {
         let preliminary = Estimate::of(facts, bodiless, None);
         facts.estimate(preliminary.input, preliminary.output);
         let mut failures = Vec::new();
-        let (mut matching, mut buckets) = (Vec::new(), Buckets::default());
+        let (mut matching, mut buckets) = (Vec::new(), RequestBuckets::default());
         let mut conflicts = Conflicts::default();
         for effective in precedence::effective(policies) {
             let planned = effective.planned;
@@ -191,7 +191,12 @@ impl Plan {
             facts.estimate(estimate.input, estimate.output);
         }
         // A `cost` says what to hold, too: what the estimate would cost.
-        facts.answer(Answer { usage: estimate.usage(), code: 200, finished: true, ..Answer::default() });
+        facts.answer(ResponseFacts {
+            usage: estimate.usage(),
+            code: 200,
+            finished: true,
+            ..ResponseFacts::default()
+        });
         let mut judgement = Judgement { estimate, failures, conflicts, ..Judgement::default() };
         judgement.holds.reserve(matching.len());
         let is_free = facts.uses_no_tokens(bodiless);
@@ -207,19 +212,19 @@ impl Plan {
 impl Plan {
     /// The policies that the request may concern: those whose target it is on its way to, without those that its facts
     /// rule out.
-    fn concerned(&self, facts: &Facts) -> Vec<&Planned> {
+    fn concerned(&self, facts: &Facts) -> Vec<&CompiledPolicy> {
         let mut places = self.index.find(facts);
         match (&self.routes, facts.route_name()) {
             (Some(routes), _) => places.extend(routes.find_here(facts)),
             (None, Some(name)) => places.extend(self.on_route(name)),
             (None, None) => {}
         }
-        order::sort(&mut places);
+        small_sort::sort(&mut places);
         places.into_iter().filter_map(|place| self.policies.get(place)).collect()
     }
 
     fn on_route<'p>(&'p self, name: &'p str) -> impl Iterator<Item = usize> + 'p {
-        let is_for = move |(_, planned): &(usize, &Planned)| {
+        let is_for = move |(_, planned): &(usize, &CompiledPolicy)| {
             let target = &planned.policy.target;
             target.kind == TargetKind::HttpRoute && target.name == name
         };
@@ -227,7 +232,7 @@ impl Plan {
     }
 
     /// The policies whose target the request is on its way to.
-    fn targeted(&self, facts: &Facts, miss: &mut impl FnMut(&str, &str, Miss)) -> Vec<&Planned> {
+    fn targeted(&self, facts: &Facts, miss: &mut impl FnMut(&str, &str, Miss)) -> Vec<&CompiledPolicy> {
         if let Some(routes) = &self.routes {
             return routes.find(facts).into_iter().filter_map(|place| self.policies.get(place)).collect();
         }

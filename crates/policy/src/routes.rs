@@ -5,11 +5,11 @@
 
 mod rule;
 
-use crate::mistake::Mistake;
+use crate::validation_error::ValidationError;
 use expression::facts::{Facts, Need, find, without_port};
-use expression::order;
+use expression::small_sort;
 use protocol::wire::weir::v1::{Listener, Placement};
-use rule::{Entry, Kind};
+use rule::{PathMatchKind, RouteEntry};
 use std::sync::Arc;
 
 pub use rule::check_pattern;
@@ -19,9 +19,9 @@ pub use rule::check_pattern;
 pub struct Routes {
     everywhere: Vec<usize>,
     /// The most specific hostname first.
-    listeners: Vec<Place>,
+    listeners: Vec<RoutePolicies>,
     /// By host, kind and text of the path, then the most specific first.
-    entries: Vec<Entry>,
+    entries: Vec<RouteEntry>,
     /// The most dots in a wildcard, and the most slashes in a prefix or in what a regular expression begins with, that any
     /// entry has: what a client adds beyond costs nothing.
     deepest_host: usize,
@@ -34,7 +34,7 @@ pub struct Routes {
 
 /// Where policies apply.
 #[derive(Debug)]
-struct Place {
+struct RoutePolicies {
     hostname: String,
     ports: Arc<[u32]>,
     policies: Arc<[usize]>,
@@ -42,30 +42,30 @@ struct Place {
 
 impl Routes {
     /// Of a plan with so many policies.
-    pub fn compile(placement: &Placement, policies: usize) -> Result<Self, Vec<Mistake>> {
+    pub fn compile(placement: &Placement, policies: usize) -> Result<Self, Vec<ValidationError>> {
         let mut mistakes = Vec::new();
         let mut entries = Vec::new();
         for (index, rule) in placement.rules.iter().enumerate() {
             let path = format!("placement.rules[{index}]");
             match rule::entries(rule, index) {
                 Ok(found) => entries.extend(found),
-                Err(message) => mistakes.push(Mistake { path, message }),
+                Err(message) => mistakes.push(ValidationError { path, message }),
             }
         }
-        order::sort_by(&mut entries, Entry::compare);
-        let mut listeners: Vec<_> = placement.listeners.iter().map(Place::new).enumerate().collect();
-        order::sort_by(&mut listeners, |(first, one), (second, other)| {
-            let specificity = |place: &Place| rule::specificity(&place.hostname);
+        small_sort::sort_by(&mut entries, RouteEntry::compare);
+        let mut listeners: Vec<_> = placement.listeners.iter().map(RoutePolicies::new).enumerate().collect();
+        small_sort::sort_by(&mut listeners, |(first, one), (second, other)| {
+            let specificity = |place: &RoutePolicies| rule::specificity(&place.hostname);
             specificity(other).cmp(&specificity(one)).then(first.cmp(second))
         });
-        let listeners: Vec<Place> = listeners.into_iter().map(|(_, place)| place).collect();
+        let listeners: Vec<RoutePolicies> = listeners.into_iter().map(|(_, place)| place).collect();
         let everywhere = rule::places(&placement.everywhere);
         let named = entries.iter().flat_map(|entry| entry.policies.iter());
         let named =
             named.chain(listeners.iter().flat_map(|place| place.policies.iter())).chain(everywhere.iter());
         if named.copied().any(|place| place >= policies) {
             let message = "names a policy that the plan does not have".to_owned();
-            mistakes.push(Mistake { path: "placement".to_owned(), message });
+            mistakes.push(ValidationError { path: "placement".to_owned(), message });
         }
         if mistakes.is_empty() {
             Ok(Self::new(everywhere.to_vec(), listeners, entries))
@@ -74,17 +74,17 @@ impl Routes {
         }
     }
 
-    fn new(everywhere: Vec<usize>, listeners: Vec<Place>, entries: Vec<Entry>) -> Self {
+    fn new(everywhere: Vec<usize>, listeners: Vec<RoutePolicies>, entries: Vec<RouteEntry>) -> Self {
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or_default();
         let wildcards = entries.iter().filter(|entry| entry.host.starts_with('*'));
         let deepest_host = most(&mut wildcards.map(|entry| entry.host.matches('.').count()));
-        let prefixes = entries.iter().filter(|entry| entry.kind != Kind::Exact);
+        let prefixes = entries.iter().filter(|entry| entry.kind != PathMatchKind::Exact);
         let deepest_path = most(&mut prefixes.map(|entry| entry.path.matches('/').count()));
-        let has_regexes = entries.iter().any(|entry| entry.kind == Kind::Regex);
+        let has_regexes = entries.iter().any(|entry| entry.kind == PathMatchKind::Regex);
         let ports =
             entries.iter().map(|entry| &entry.ports).chain(listeners.iter().map(|place| &place.ports));
         let mut ports: Vec<u32> = ports.flat_map(|ports| ports.iter().copied()).collect();
-        order::sort(&mut ports);
+        small_sort::sort(&mut ports);
         ports.dedup();
         let needs = needs(&listeners, &entries, !ports.is_empty());
         Self { everywhere, listeners, entries, deepest_host, deepest_path, has_regexes, ports, needs }
@@ -104,7 +104,7 @@ impl Routes {
     pub fn find(&self, facts: &Facts) -> Vec<usize> {
         let mut found = self.find_here(facts);
         found.extend_from_slice(&self.everywhere);
-        order::sort(&mut found);
+        small_sort::sort(&mut found);
         found
     }
 
@@ -115,13 +115,13 @@ impl Routes {
             let host = facts.host().map(|host| without_port(host).to_ascii_lowercase()).unwrap_or_default();
             let port = self.port(facts);
             let open = |ports: &[u32]| ports.is_empty() || port.is_none_or(|port| ports.contains(&port));
-            let reached = |place: &&Place| open(&place.ports) && rule::covers(&place.hostname, &host);
+            let reached = |place: &&RoutePolicies| open(&place.ports) && rule::covers(&place.hostname, &host);
             found.extend(
                 self.listeners.iter().find(reached).into_iter().flat_map(|place| place.policies.iter()),
             );
             let matched = self.entry(&host, facts, &open);
             found.extend(matched.into_iter().flat_map(|entry| entry.policies.iter()));
-            order::sort(&mut found);
+            small_sort::sort(&mut found);
         }
         found
     }
@@ -134,19 +134,19 @@ impl Routes {
     }
 
     /// The rule that takes the request: the most specific host first, then path, method, headers, query, and age.
-    fn entry(&self, host: &str, facts: &Facts, open: &dyn Fn(&[u32]) -> bool) -> Option<&Entry> {
+    fn entry(&self, host: &str, facts: &Facts, open: &dyn Fn(&[u32]) -> bool) -> Option<&RouteEntry> {
         let (path, query) =
             facts.path().map(|path| path.split_once('?').unwrap_or((path, ""))).unwrap_or_default();
-        let takes = |entry: &&Entry| open(&entry.ports) && entry.takes(path, query, facts);
+        let takes = |entry: &&RouteEntry| open(&entry.ports) && entry.takes(path, query, facts);
         let beginnings = || prefixes(path, self.deepest_path);
         let in_host = |host: &str| {
             let entries = self.of_host(host);
             let first = |kind, text: &str| range(entries, kind, text).find(takes);
             let of_regexes = || beginnings().filter(|beginning| !beginning.is_empty()).chain([""]);
-            let regex = || of_regexes().filter_map(|beginning| first(Kind::Regex, beginning));
+            let regex = || of_regexes().filter_map(|beginning| first(PathMatchKind::Regex, beginning));
             let regex = || self.has_regexes.then(|| regex().min_by_key(|entry| entry.rank())).flatten();
-            let prefix = || beginnings().find_map(|prefix| first(Kind::Prefix, prefix));
-            let any = || first(Kind::Exact, path).or_else(regex).or_else(prefix);
+            let prefix = || beginnings().find_map(|prefix| first(PathMatchKind::Prefix, prefix));
+            let any = || first(PathMatchKind::Exact, path).or_else(regex).or_else(prefix);
             if entries.is_empty() { None } else { any() }
         };
         // Found by their order, since only the end of a host is asked for: nothing of it is copied.
@@ -156,7 +156,7 @@ impl Routes {
             .or_else(|| in_host(""))
     }
 
-    fn of_host(&self, host: &str) -> &[Entry] {
+    fn of_host(&self, host: &str) -> &[RouteEntry] {
         let from = self.entries.partition_point(|entry| entry.host.as_str() < host);
         let rest = self.entries.get(from..).unwrap_or_default();
         let length = rest.partition_point(|entry| entry.host == host);
@@ -165,15 +165,15 @@ impl Routes {
 }
 
 /// Those of a host's entries that are found by this.
-fn range<'e>(entries: &'e [Entry], kind: Kind, path: &str) -> std::slice::Iter<'e, Entry> {
+fn range<'e>(entries: &'e [RouteEntry], kind: PathMatchKind, path: &str) -> std::slice::Iter<'e, RouteEntry> {
     let key = (kind, path);
-    let of = |entry: &Entry| (entry.kind, entry.path.as_str()).cmp(&key);
+    let of = |entry: &RouteEntry| (entry.kind, entry.path.as_str()).cmp(&key);
     let from = entries.partition_point(|entry| of(entry).is_lt());
     let rest = entries.get(from..).unwrap_or_default();
     rest.get(..rest.partition_point(|entry| of(entry).is_eq())).unwrap_or_default().iter()
 }
 
-impl Place {
+impl RoutePolicies {
     fn new(listener: &Listener) -> Self {
         Self {
             hostname: listener.hostname.to_ascii_lowercase(),
@@ -183,7 +183,7 @@ impl Place {
     }
 }
 
-fn needs(listeners: &[Place], entries: &[Entry], ports: bool) -> Vec<Need> {
+fn needs(listeners: &[RoutePolicies], entries: &[RouteEntry], ports: bool) -> Vec<Need> {
     let mut needs = Vec::new();
     if !listeners.is_empty() || !entries.is_empty() {
         needs.push(Need::Header(":authority".to_owned()));
@@ -194,7 +194,7 @@ fn needs(listeners: &[Place], entries: &[Entry], ports: bool) -> Vec<Need> {
     for entry in entries {
         needs.extend(entry.needs());
     }
-    order::sort(&mut needs);
+    small_sort::sort(&mut needs);
     needs.dedup();
     needs
 }

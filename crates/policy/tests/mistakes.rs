@@ -1,8 +1,8 @@
 //! The corpus of bad policies: each file has one mistake, and what it is told is in the snapshot, since operators
 //! act on these words.
 
-use policy::mistake::Mistake;
 use policy::model::Policy;
+use policy::validation_error::ValidationError;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn corpus() -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn told(mistakes: &[Mistake]) -> String {
+fn told(mistakes: &[ValidationError]) -> String {
     mistakes.iter().map(|mistake| format!("{mistake}\n")).collect()
 }
 

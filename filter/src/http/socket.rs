@@ -4,7 +4,7 @@ use crate::caller::{Caller, ReserveReply, Waiting};
 use crate::host;
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
-use engine::exchange::{InForce, ReservationId};
+use engine::exchange::{ActivePlan, ReservationId};
 use engine::socket::{Passage, Socket, SocketEffect};
 use proxy_wasm::types::Action;
 use std::cell::RefCell;
@@ -156,7 +156,7 @@ impl SocketContext {
     }
 }
 
-fn next(shared: &Shared) -> (InForce, ReservationId) {
+fn next(shared: &Shared) -> (ActivePlan, ReservationId) {
     (shared.in_force(), shared.next_reservation())
 }
 

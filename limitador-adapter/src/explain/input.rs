@@ -6,7 +6,7 @@ use crate::policies::collection::CollectedPolicies;
 use crate::policies::sources::Sources;
 use expression::facts::{Facts, Need};
 use expression::identity;
-use expression::identity::Encoding;
+use expression::identity::IdentityEncoding;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl ExplainInput {
             parse(&read(path)?).map_err(|told| unexplained(path, told))
         };
         let auth = |path: &PathBuf| {
-            let auth = identity::from_header(&read(path)?, Encoding::Json);
+            let auth = identity::from_header(&read(path)?, IdentityEncoding::Json);
             auth.map_err(|error| unexplained(path, error.to_string()))
         };
         let sources = Sources::open(&asked.policies).map_err(|missing| Unexplained(missing.to_string()))?;

@@ -11,9 +11,9 @@ use crate::ledger::moment::Moment;
 use crate::metrics::AdapterMetrics;
 use crate::policies::collection::CollectedPolicies;
 use crate::policies::snapshot::PolicySnapshot;
-use engine::count::{Count, UsageSource};
-use engine::exchange::{self, Effect, Event, Exchange, InForce as Plans, ReservationId};
-use engine::outbox::{Outbox, Route};
+use engine::exchange::{self, ActivePlan as Plans, Effect, Event, Exchange, ReservationId};
+use engine::metric::{Metric, UsageSource};
+use engine::outbox::{CommitRoute, Outbox};
 use expression::facts::Facts;
 use llm::response::ResponseHead;
 use policy::model::{FailureMode, Policy, Rate, Unit, Window};
@@ -84,10 +84,10 @@ pub async fn explain(question: ExplainInput) -> Result<String, Unexplained> {
 /// How the request is changed on its way.
 fn changes(effects: &[Effect]) -> String {
     let change = |effect: &Effect| match effect {
-        Effect::Count(Count::OutputCapped) => {
+        Effect::Count(Metric::OutputCapped) => {
             Some("it is given a maximum for its output: what is held for that\n")
         }
-        Effect::Count(Count::UsageAsked) => Some("it is made to ask for the usage of its stream\n"),
+        Effect::Count(Metric::UsageAsked) => Some("it is made to ask for the usage of its stream\n"),
         _ => None,
     };
     effects.iter().filter_map(change).collect()
@@ -263,16 +263,16 @@ fn tell_charges(
     for effect in effects {
         match effect {
             Effect::Commit(settlement) => drop(outbox.push(settlement)),
-            Effect::Count(Count::Usage(UsageSource::Reported)) => source = " as its usage says",
-            Effect::Count(Count::Usage(UsageSource::Estimated)) => {
+            Effect::Count(Metric::Usage(UsageSource::Reported)) => source = " as its usage says",
+            Effect::Count(Metric::Usage(UsageSource::Estimated)) => {
                 source = " by estimate, since it reports no usage"
             }
-            Effect::Count(Count::Usage(UsageSource::None)) => source = ": it used nothing",
-            Effect::Count(Count::Unreadable(cause)) => trouble = format!(" (unreadable: {})", cause.name()),
+            Effect::Count(Metric::Usage(UsageSource::None)) => source = ": it used nothing",
+            Effect::Count(Metric::Unreadable(cause)) => trouble = format!(" (unreadable: {})", cause.name()),
             _ => {}
         }
     }
-    let Some(call) = outbox.send(Route::Unary, 0) else { return Ok(()) };
+    let Some(call) = outbox.send(CommitRoute::Unary, 0) else { return Ok(()) };
     let commit =
         CommitRequest::decode(call.message.as_slice()).map_err(|error| Unexplained(error.to_string()))?;
     line(told, format!("\nthe response ({status}) is charged{source}{trouble}"));

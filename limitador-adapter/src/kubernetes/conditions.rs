@@ -5,7 +5,7 @@ use super::objects::{ObjectName, PolicyObject};
 use super::status::{Ancestor, AncestorReference, PolicyStatus};
 use crate::policies::filters::without_bodies;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use policy::mistake::Mistake;
+use policy::validation_error::ValidationError;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ pub struct PolicyConditions {
     /// Why no request can match, if none can.
     pub never: Option<String>,
     /// What of it filters that read no bodies cannot evaluate.
-    pub needs_body: Vec<Mistake>,
+    pub needs_body: Vec<ValidationError>,
     /// The Gateways at which others stand in its place on every route, and those others.
     pub overridden: Vec<(ObjectName, String)>,
 }
@@ -42,7 +42,7 @@ pub enum Acceptance {
     /// It can.
     Accepted,
     /// All that is wrong with it.
-    Invalid(Vec<Mistake>),
+    Invalid(Vec<ValidationError>),
     /// What it is for does not exist.
     TargetNotFound(String),
     /// A policy of this group has its name.

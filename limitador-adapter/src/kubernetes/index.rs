@@ -7,8 +7,8 @@ use super::crd::Group;
 use super::objects::{GatewayObject, HttpRoute, ObjectName, PolicyObject};
 use super::overridden;
 use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
-use policy::mistake::Mistake;
 use policy::model::{Policy, TargetKind};
+use policy::validation_error::ValidationError;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct ClusterIndex {
 /// A policy, and how its last version that could be used was read.
 struct Known {
     object: PolicyObject,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<ValidationError>,
     valid: Option<(i64, ValidPolicy)>,
 }
 
@@ -137,7 +137,7 @@ impl ClusterIndex {
         let mut mistakes = known.mistakes.clone();
         if let Some(other) = self.conflict(known) {
             let message = format!("a policy of {} has the same name, and that one is in force", other.name());
-            mistakes.push(Mistake { path: "metadata.name".to_owned(), message });
+            mistakes.push(ValidationError { path: "metadata.name".to_owned(), message });
         }
         let in_force = known.valid.is_some() && self.conflict(known).is_none();
         let file = PathBuf::from(format!("tokenratelimitpolicies.{}/{name}", group.name()));

@@ -2,8 +2,8 @@
 //! of a file that cannot be read or parsed. Pure: [`super::sources`] reads the files.
 
 use crate::policies::yaml;
-use policy::mistake::Mistake;
 use policy::model::Policy;
+use policy::validation_error::ValidationError;
 use protocol::wire::weir::v1::Placement;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -42,7 +42,7 @@ struct InvalidPolicy {
     document: Option<usize>,
     /// `None`: cannot be told.
     name: Option<Arc<str>>,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<ValidationError>,
 }
 
 /// One policy, or one part of a file that is none, as it is told to people.
@@ -57,9 +57,9 @@ pub struct PolicyReport {
     /// Whether it is in force, or an earlier version of it.
     pub in_force: bool,
     /// What is wrong with it as it is written now.
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<ValidationError>,
     /// What is not wrong, and may not be meant.
-    pub warnings: Vec<Mistake>,
+    pub warnings: Vec<ValidationError>,
 }
 
 impl PolicyReport {
@@ -73,7 +73,7 @@ impl PolicyReport {
         self.warnings.iter().map(|warning| self.at(warning))
     }
 
-    fn at(&self, told: &Mistake) -> String {
+    fn at(&self, told: &ValidationError) -> String {
         let file = self.file.display();
         match self.document {
             Some(document) => format!("{file}: document {document}: {told}"),
@@ -117,7 +117,7 @@ impl Collection {
         match content.and_then(yaml::parse) {
             Ok(documents) => file.update(&documents),
             Err(message) => {
-                let mistakes = vec![Mistake { path: String::new(), message }];
+                let mistakes = vec![ValidationError { path: String::new(), message }];
                 file.invalid = vec![InvalidPolicy { document: None, name: None, mistakes }];
             }
         }
@@ -141,7 +141,7 @@ impl Collection {
                         valid.name,
                         elsewhere.display()
                     );
-                    let mistake = Mistake { path: "metadata.name".to_owned(), message };
+                    let mistake = ValidationError { path: "metadata.name".to_owned(), message };
                     for entry in entries.iter_mut().filter(|entry| entry.document == Some(valid.document)) {
                         entry.in_force = false;
                         entry.mistakes.push(mistake.clone());

@@ -1,29 +1,29 @@
 //! What a rate is charged for an exchange, in its own unit, by the usage that its policy sees.
 
 use super::reservation::Reservation;
-use super::{Effect, InForce};
-use crate::count::{Count, UsageSource};
-use expression::facts::{Answer, Facts};
+use super::{ActivePlan, Effect};
+use crate::metric::{Metric, UsageSource};
+use expression::facts::{Facts, ResponseFacts};
 use llm::response::{Pointers, Usage};
 use policy::model::{OnMissing, Unit};
-use policy::plan::{Hold, Part};
+use policy::plan::{Hold, PolicyPart};
 use std::sync::Arc;
 
 impl Reservation {
     /// What policies want of the response's body beside its usage.
-    pub(super) fn pointers<'p>(&self, in_force: &'p InForce) -> Option<&'p Arc<Pointers>> {
-        let InForce::Plan(plan) = in_force else { return None };
+    pub(super) fn pointers<'p>(&self, in_force: &'p ActivePlan) -> Option<&'p Arc<Pointers>> {
+        let ActivePlan::Plan(plan) = in_force else { return None };
         let wanted = self.facts.is_some() || self.holds.iter().any(|hold| hold.rate.usage.pointers.is_some());
         Some(plan.answered()).filter(|pointers| wanted && !pointers.is_empty())
     }
 
     /// Whether the response's body is to be read.
-    pub(super) fn reads(&self, in_force: &InForce) -> bool {
+    pub(super) fn reads(&self, in_force: &ActivePlan) -> bool {
         self.counts_tokens() || self.pointers(in_force).is_some()
     }
 
     /// Ends it with what the answer costs.
-    pub(super) fn charge(&mut self, answer: Answer, source: UsageSource) -> Vec<Effect> {
+    pub(super) fn charge(&mut self, answer: ResponseFacts, source: UsageSource) -> Vec<Effect> {
         let (known, finished, pointed) = (answer.usage, answer.finished, answer.pointed.clone());
         if let Some(facts) = &mut self.facts {
             facts.answer(answer);
@@ -49,10 +49,10 @@ impl Reservation {
         let mut effects = vec![self.commit(charges.into_iter())];
         effects.append(&mut counts);
         if self.counts_tokens() {
-            effects.push(Effect::Count(Count::Usage(told.1)));
+            effects.push(Effect::Count(Metric::Usage(told.1)));
         }
         if told.0.total > 0 {
-            effects.push(Effect::Count(Count::TokensCharged(told.0.total)));
+            effects.push(Effect::Count(Metric::TokensCharged(told.0.total)));
         }
         effects
     }
@@ -73,7 +73,7 @@ struct Charging<'a> {
 
 impl Charging<'_> {
     /// The charge of one rate, and what is to be counted if its `cost` has no value: then it is charged without it.
-    fn of(&self, hold: &Hold) -> (u64, Option<Count>) {
+    fn of(&self, hold: &Hold) -> (u64, Option<Metric>) {
         let rate = &hold.rate.rate;
         if rate.unit.is_of_usage() {
             // What was cut is charged for what came, whatever is said of answers without usage.
@@ -90,7 +90,7 @@ impl Charging<'_> {
             Some(Ok(amount)) => (amount, None),
             Some(Err(_)) => {
                 let policy = hold.rate.policy.to_string();
-                (self.own(hold), Some(Count::Evaluation { policy, part: Part::Cost.name() }))
+                (self.own(hold), Some(Metric::Evaluation { policy, part: PolicyPart::Cost.name() }))
             }
             // There was no memory for what it asks for. What was held is what it comes to for the estimate.
             None => (self.own(hold).max(hold.amount), None),

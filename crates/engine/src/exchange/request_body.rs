@@ -2,7 +2,7 @@
 //! usage. In: what the shell has gathered. Out: facts, and what to send on in its place.
 
 use super::Effect;
-use crate::count::Count;
+use crate::metric::Metric;
 use expression::facts::Facts;
 use llm::request::edit::{self, Unchangeable, UsageRequest};
 use llm::request::{Condition, Extent, Reading, Wire};
@@ -85,7 +85,7 @@ impl<'a> ReadBody<'a> {
             (None, Condition::Read) => return None,
             (None, condition) => condition.name(),
         };
-        Some(Effect::Count(Count::UnreadRequest(cause)))
+        Some(Effect::Count(Metric::UnreadRequest(cause)))
     }
 
     /// Changes the body so that it asks for usage (`asks`) and for no more output than `cap`, if the client's does
@@ -105,11 +105,11 @@ impl<'a> ReadBody<'a> {
             Some(cap) => edit::cap_output(read, so_far, cap)?.map(|body| (cap, body)),
             None => None,
         };
-        effects.extend(asked.body.is_some().then_some(Effect::Count(Count::UsageAsked)));
+        effects.extend(asked.body.is_some().then_some(Effect::Count(Metric::UsageAsked)));
         let body = match capped {
             Some((cap, body)) => {
                 facts.cap_output(cap);
-                effects.push(Effect::Count(Count::OutputCapped));
+                effects.push(Effect::Count(Metric::OutputCapped));
                 Some(body)
             }
             None => asked.body,

@@ -1,11 +1,11 @@
 //! What a request holds, from the adapter's answer to the charge that ends it.
 
 use super::Effect;
-use crate::count::UsageSource;
+use crate::metric::UsageSource;
 use crate::outbox::Settlement;
-use crate::refusal::Standing;
+use crate::refusal::RateStatus;
 use expression::cel::{Expression, FactPath};
-use expression::facts::{Answer, Facts, Need};
+use expression::facts::{Facts, Need, ResponseFacts};
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::Dialect;
 use llm::response::{CHARACTERS_PER_TOKEN, Usage};
@@ -175,9 +175,9 @@ impl Reservation {
     }
 
     /// Each hold beside what the adapter said of it, if it did.
-    pub(super) fn standings(&self) -> Vec<Standing<'_>> {
+    pub(super) fn standings(&self) -> Vec<RateStatus<'_>> {
         let statuses = self.statuses.iter().map(Some).chain(std::iter::repeat(None));
-        self.holds.iter().zip(statuses).map(|(hold, status)| Standing { hold, status }).collect()
+        self.holds.iter().zip(statuses).map(|(hold, status)| RateStatus { hold, status }).collect()
     }
 
     /// The holds that were refused; all, if the adapter did not say which.
@@ -197,7 +197,7 @@ impl Reservation {
     /// The request went on, and the client left before any answer: the input was sent.
     pub(super) fn unanswered(mut self) -> Vec<Effect> {
         let usage = if self.tokenless { Usage::default() } else { estimated(self.input(), 0) };
-        self.charge(Answer { usage, ..Answer::default() }, UsageSource::Estimated)
+        self.charge(ResponseFacts { usage, ..ResponseFacts::default() }, UsageSource::Estimated)
     }
 
     /// What the provider was sent, in tokens, as far as anybody knows: of a body that was not read, what has passed.

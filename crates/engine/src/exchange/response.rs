@@ -1,9 +1,9 @@
 //! A response as it passes, and what it has used at its end.
 
 use super::reservation::{Reservation, estimated};
-use super::{Effect, InForce};
-use crate::count::{Count, MemoryUse, UsageSource};
-use expression::facts::Answer;
+use super::{ActivePlan, Effect};
+use crate::metric::{MemoryUse, Metric, UsageSource};
+use expression::facts::ResponseFacts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::UsageChunkFilter;
 use llm::response::{CHARACTERS_PER_TOKEN, Cause, Meter, Reading, ResponseHead, Usage};
@@ -42,13 +42,13 @@ pub(super) enum Ending {
 
 impl ResponseInFlight {
     /// Reads what has passed.
-    pub(super) fn read(&mut self, chunk: &[u8], in_force: &InForce) {
+    pub(super) fn read(&mut self, chunk: &[u8], in_force: &ActivePlan) {
         let ResponseReaders { meter, finder, passed, .. } = self.readers(in_force);
         *passed = passed.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         meter.iter_mut().chain(finder).for_each(|meter| meter.feed(chunk));
     }
 
-    fn readers(&mut self, in_force: &InForce) -> &mut ResponseReaders {
+    fn readers(&mut self, in_force: &ActivePlan) -> &mut ResponseReaders {
         let Self { reservation, head, readers, memory, .. } = self;
         readers.get_or_insert_with(|| {
             let pointers = reservation.pointers(in_force);
@@ -69,7 +69,7 @@ impl ResponseInFlight {
 
     /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
     /// reports nothing costs its input and what was delivered.
-    pub(super) fn settle(mut self: Box<Self>, in_force: &InForce, ending: Ending) -> Vec<Effect> {
+    pub(super) fn settle(mut self: Box<Self>, in_force: &ActivePlan, ending: Ending) -> Vec<Effect> {
         let mut finished = ending == Ending::Complete || self.head.switches_protocols();
         let succeeded = self.head.is_success();
         let ResponseReaders { meter, finder, lease, passed } = self.readers(in_force);
@@ -88,7 +88,7 @@ impl ResponseInFlight {
         let Self { mut reservation, head: ResponseHead { status: code, usage_headers, .. }, .. } = *self;
         let headers = if reservation.facts.is_some() { usage_headers } else { Vec::new() };
         let headers = headers.into_iter().collect();
-        let answer = |usage| Answer { usage, code, finished, headers, pointed };
+        let answer = |usage| ResponseFacts { usage, code, finished, headers, pointed };
         let Some(reading) = reading else {
             return reservation.charge(answer(Usage::default()), UsageSource::None);
         };
@@ -118,10 +118,10 @@ impl ResponseInFlight {
         };
         // Half a document is what a cut leaves; anything else that could not be read should be known.
         if let Some(cause) = reading.broken.filter(|_| finished) {
-            effects.push(Effect::Count(Count::Unreadable(cause)));
+            effects.push(Effect::Count(Metric::Unreadable(cause)));
         }
         if unread {
-            effects.push(Effect::Count(Count::MemoryRefused(MemoryUse::ResponseBody)));
+            effects.push(Effect::Count(Metric::MemoryRefused(MemoryUse::ResponseBody)));
         }
         effects
     }

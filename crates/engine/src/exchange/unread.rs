@@ -1,8 +1,8 @@
 //! Requests whose bodies nobody reads, or not to their end: judged by what is known, and charged by what has passed.
 
 use super::reservation::Reservation;
-use super::{Effect, Exchange, InForce, State};
-use crate::count::Count;
+use super::{ActivePlan, Effect, Exchange, State};
+use crate::metric::Metric;
 use expression::facts::Facts;
 use llm::request::Condition;
 use std::sync::Arc;
@@ -30,10 +30,10 @@ impl Exchange {
 
     /// The request is judged without its body, of which so many bytes are known to have come.
     pub(super) fn without_body(&mut self, mut facts: Facts, come: u64) -> Vec<Effect> {
-        let InForce::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
+        let ActivePlan::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
         let plan = Arc::clone(plan);
         facts.unread_body(come);
-        let mut effects = vec![Effect::Count(Count::UnreadRequest(Condition::Unread.name()))];
+        let mut effects = vec![Effect::Count(Metric::UnreadRequest(Condition::Unread.name()))];
         effects.extend(self.judged(&plan, facts, false, None));
         self.kept(effects)
     }

@@ -1,11 +1,11 @@
 //! A refusal in the words of each dialect, as its client libraries read them.
 
-use super::{Denial, Headers, Standing, seconds};
+use super::{Denial, HeaderList, RateStatus, seconds};
 use llm::request::Dialect;
 use serde_json::{Value, json};
 
 /// What is to be said, in nobody's dialect.
-pub(super) struct Told<'a> {
+pub(super) struct ErrorBody<'a> {
     pub status: u16,
     pub message: String,
     /// OpenAI's `type`: what has run out.
@@ -15,10 +15,10 @@ pub(super) struct Told<'a> {
     /// When there is room again; `None`: a retry does not help, or nobody knows.
     pub retry_ms: Option<u64>,
     /// What refused.
-    pub rate_limit: Option<&'a Standing<'a>>,
+    pub rate_limit: Option<&'a RateStatus<'a>>,
 }
 
-impl Told<'_> {
+impl ErrorBody<'_> {
     /// A limit has no room.
     pub fn over() -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Told<'_> {
     }
 
     /// The whole answer.
-    pub fn denial(&self, dialect: Dialect, mut headers: Headers) -> Denial {
+    pub fn denial(&self, dialect: Dialect, mut headers: HeaderList) -> Denial {
         headers.push(("content-type".into(), "application/json".into()));
         let body = match dialect {
             Dialect::Anthropic => self.anthropic(),
@@ -132,7 +132,7 @@ impl Told<'_> {
 }
 
 /// The names and numbers of what refused.
-fn details(standing: &Standing<'_>) -> Value {
+fn details(standing: &RateStatus<'_>) -> Value {
     let rate = &standing.hold.rate;
     if let (None, Some((most, _))) = (standing.status, standing.hold.most) {
         // The adapter was not asked: the request would hold more than its share.

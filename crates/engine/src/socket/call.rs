@@ -1,7 +1,7 @@
 //! One call inside a socket, and which call a message belongs to.
 
 use super::{Next, Socket, SocketEffect, State};
-use crate::exchange::{Effect, Event, Exchange, InForce};
+use crate::exchange::{ActivePlan, Effect, Event, Exchange};
 use crate::refusal::Denial;
 use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
@@ -306,8 +306,8 @@ impl Socket {
     }
 
     /// What is in force now, unless it asks for facts that were not fetched when the socket was opened.
-    fn in_force_for(&mut self, now: InForce) -> InForce {
-        if let (InForce::Plan(then), InForce::Plan(plan)) = (&self.in_force, &now)
+    fn in_force_for(&mut self, now: ActivePlan) -> ActivePlan {
+        if let (ActivePlan::Plan(then), ActivePlan::Plan(plan)) = (&self.in_force, &now)
             && plan.needs().iter().all(|need| then.needs().contains(need))
         {
             self.in_force = now;

@@ -1,8 +1,8 @@
 //! What becomes of a request that asks for a WebSocket.
 
 use super::Socket;
-use crate::count::Count;
-use crate::exchange::InForce;
+use crate::exchange::ActivePlan;
+use crate::metric::Metric;
 use crate::refusal::{self, Denial};
 use expression::facts::Facts;
 use llm::memory::MemoryBudget;
@@ -18,12 +18,12 @@ pub enum Upgrade {
     /// It is no request, but each call inside is one.
     Socket(Box<Socket>),
     /// It is refused, so that the client falls back to requests.
-    Refused(Denial, Count),
+    Refused(Denial, Metric),
 }
 
 /// Judges an upgrade by the limits that may apply to what is said inside. `mask`: unforeseeable bytes.
-pub fn judge_upgrade(in_force: &InForce, facts: Facts, memory: &MemoryBudget, mask: [u8; 4]) -> Upgrade {
-    let InForce::Plan(plan) = in_force else { return Upgrade::Request(facts) };
+pub fn judge_upgrade(in_force: &ActivePlan, facts: Facts, memory: &MemoryBudget, mask: [u8; 4]) -> Upgrade {
+    let ActivePlan::Plan(plan) = in_force else { return Upgrade::Request(facts) };
     if !facts.fetched_header("upgrade").eq_ignore_ascii_case("websocket") {
         return Upgrade::Request(facts);
     }
@@ -74,5 +74,5 @@ fn refused(hold: &Hold, facts: &Facts) -> Upgrade {
     denial.status = 426;
     denial.headers.push(("upgrade".into(), "HTTP/1.1".to_owned()));
     denial.headers.push(("connection".into(), "upgrade".to_owned()));
-    Upgrade::Refused(denial, Count::refused(hold))
+    Upgrade::Refused(denial, Metric::refused(hold))
 }

@@ -18,9 +18,9 @@ pub(super) const EXHAUSTED: &str = "@budget";
 
 /// What is left. A CEL value, so that functions get it as an argument: they have no other state.
 #[derive(Debug)]
-pub(super) struct Budget(AtomicU32);
+pub(super) struct EvaluationBudget(AtomicU32);
 
-impl Budget {
+impl EvaluationBudget {
     pub(super) fn new() -> Self {
         Self(AtomicU32::new(BUDGET))
     }
@@ -35,7 +35,7 @@ impl Budget {
     }
 }
 
-impl Val for Budget {
+impl Val for EvaluationBudget {
     fn get_type(&self) -> &Type {
         Self::cel_type()
     }
@@ -54,12 +54,12 @@ impl Val for Budget {
     }
 }
 
-impl StaticVal for Budget {}
+impl StaticVal for EvaluationBudget {}
 
 /// What a function's last argument is, if the expression was rewritten by us.
-pub(super) fn of<'a>(argument: Option<&'a CowVal<'_, '_>>) -> Result<&'a Budget, ExecutionError> {
+pub(super) fn of<'a>(argument: Option<&'a CowVal<'_, '_>>) -> Result<&'a EvaluationBudget, ExecutionError> {
     argument
-        .and_then(|value| value.downcast_ref::<Budget>())
+        .and_then(|value| value.downcast_ref::<EvaluationBudget>())
         .ok_or_else(|| ExecutionError::function_error(EXHAUSTED, "no budget was given"))
 }
 

@@ -21,7 +21,7 @@ const TYPE_NAMES: [&str; 9] =
 /// The facts an expression may read, or everything that is wrong with it.
 pub(super) fn check(expr: &IdedExpr, phase: Phase) -> Result<Vec<FactPath>, String> {
     let mut check =
-        Check { phase, scope: Vec::new(), references: BTreeSet::new(), mistakes: Vec::new(), macros: 0 };
+        Checker { phase, scope: Vec::new(), references: BTreeSet::new(), mistakes: Vec::new(), macros: 0 };
     check.visit(expr, 0);
     if check.macros > MAX_MACROS {
         check.mistakes.push(format!("{} macros over lists; at most {MAX_MACROS} are possible", check.macros));
@@ -34,7 +34,7 @@ pub(super) fn check(expr: &IdedExpr, phase: Phase) -> Result<Vec<FactPath>, Stri
     Err(check.mistakes.join("; "))
 }
 
-struct Check<'e> {
+struct Checker<'e> {
     phase: Phase,
     /// The variables of the macros we are in.
     scope: Vec<&'e str>,
@@ -43,7 +43,7 @@ struct Check<'e> {
     macros: usize,
 }
 
-impl<'e> Check<'e> {
+impl<'e> Checker<'e> {
     fn visit(&mut self, expr: &'e IdedExpr, depth: usize) {
         if depth > DEEPEST {
             self.mistakes.push(too_deep());

@@ -8,7 +8,7 @@ use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, oper
 
 /// What is compared, and with what as far as that is written out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exact {
+pub struct ExactComparison {
     /// The fact.
     pub fact: FactPath,
     /// The texts; none if they are not written out.
@@ -16,14 +16,14 @@ pub struct Exact {
 }
 
 /// Of a checked tree that is not changed yet.
-pub(super) fn comparisons(tree: &IdedExpr) -> Vec<Exact> {
+pub(super) fn comparisons(tree: &IdedExpr) -> Vec<ExactComparison> {
     let mut found = Vec::new();
     visit(tree, true, &mut found);
     found
 }
 
 /// `holds`: what is asked must hold for the whole to hold; else it must not.
-fn visit(expr: &IdedExpr, holds: bool, found: &mut Vec<Exact>) {
+fn visit(expr: &IdedExpr, holds: bool, found: &mut Vec<ExactComparison>) {
     match &expr.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => {}
         Expr::Select(select) => visit(&select.operand, holds, found),
@@ -47,7 +47,7 @@ fn visit(expr: &IdedExpr, holds: bool, found: &mut Vec<Exact>) {
     }
 }
 
-fn of_call(call: &CallExpr, holds: bool, found: &mut Vec<Exact>) {
+fn of_call(call: &CallExpr, holds: bool, found: &mut Vec<ExactComparison>) {
     let compares = match call.func_name.as_str() {
         operators::EQUALS | operators::IN => holds,
         operators::NOT_EQUALS => !holds,
@@ -55,7 +55,7 @@ fn of_call(call: &CallExpr, holds: bool, found: &mut Vec<Exact>) {
     };
     if compares && let [left, right] = call.args.as_slice() {
         for (side, other) in [(left, right), (right, left)] {
-            found.extend(fact(side).map(|fact| Exact { fact, texts: texts(other) }));
+            found.extend(fact(side).map(|fact| ExactComparison { fact, texts: texts(other) }));
         }
     }
     let holds = holds != (call.func_name == operators::LOGICAL_NOT);

@@ -23,7 +23,7 @@ pub(super) const JOIN: &str = "@join";
 pub(super) const MATCHES: &str = "@matches";
 
 type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
-type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
+type FunctionResult<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
 /// One for all expressions: building it costs as much as hundreds of evaluations.
 pub(super) fn environment() -> Result<Arc<Env>, String> {
@@ -60,7 +60,7 @@ fn declare() -> Result<Env, DeclarationError> {
 }
 
 /// `@charge(value, @budget)`: the value, once it is paid for.
-fn charge<'b, 'v>(mut args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+fn charge<'b, 'v>(mut args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     if let [value, budget] = args.as_slice() {
         budget::of(Some(budget))?.spend(budget::weight(value.as_ref()))?;
     }
@@ -69,7 +69,7 @@ fn charge<'b, 'v>(mut args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 }
 
 /// `@add(left, right, @budget)`: numbers, or texts and lists, whose sum is paid for before it is made.
-fn add<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+fn add<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     if let [left, right, budget] = args.as_slice()
         && Number::of(left.as_ref()).is_none()
     {
@@ -81,7 +81,7 @@ fn add<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 
 /// `None`: the left value knows no such operator.
 type Computed<'v> = Option<Result<Box<dyn Val + 'v>, ExecutionError>>;
-type Operation = for<'a, 'v> fn(&'a (dyn Val + 'v), &'a (dyn Val + 'v)) -> Computed<'v>;
+type BinaryOperation = for<'a, 'v> fn(&'a (dyn Val + 'v), &'a (dyn Val + 'v)) -> Computed<'v>;
 
 fn plus<'v>(left: &(dyn Val + 'v), right: &(dyn Val + 'v)) -> Computed<'v> {
     Some(left.as_adder()?.add(right).map(CowVal::into_owned))
@@ -105,7 +105,11 @@ fn modulo<'v>(left: &(dyn Val + 'v), right: &(dyn Val + 'v)) -> Computed<'v> {
 
 /// An operator on two values. CEL refuses to mix kinds of numbers; here an int with a uint is an int, and either with a
 /// double is a double.
-fn arithmetic<'b, 'v>(operator: &str, args: &[CowVal<'b, 'v>], operation: Operation) -> Outcome<'b, 'v> {
+fn arithmetic<'b, 'v>(
+    operator: &str,
+    args: &[CowVal<'b, 'v>],
+    operation: BinaryOperation,
+) -> FunctionResult<'b, 'v> {
     let [left, right, ..] = args else { return Err(ExecutionError::missing_argument_or_target()) };
     let outcome = match Number::pair(left.as_ref(), right.as_ref()) {
         Some((Number::Int(left), Number::Int(right))) => operation(&CelInt::from(left), &CelInt::from(right)),
@@ -171,7 +175,7 @@ impl Number {
 
 /// `@replace(text, from, to[, most], @budget)`: the one string function whose result can be as long as its
 /// arguments' product.
-fn replace<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+fn replace<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let (texts, rest) = args.split_at_checked(3).ok_or_else(ExecutionError::missing_argument_or_target)?;
     let mut words = texts.iter().map_while(|value| value.downcast_ref::<CelString<'_>>());
     let (Some(text), Some(from), Some(to)) = (words.next(), words.next(), words.next()) else {
@@ -193,7 +197,7 @@ fn replace<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 }
 
 /// `@join(list[, separator], @budget)`.
-fn join<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+fn join<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let Some((budget, arguments)) = args.split_last() else {
         return Err(ExecutionError::missing_argument_or_target());
     };
@@ -220,7 +224,7 @@ fn join<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 }
 
 /// `@matches(text, pattern)`: the pattern was compiled with the expression.
-fn matches<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+fn matches<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let [text, pattern] = args.as_slice() else { return Err(ExecutionError::missing_argument_or_target()) };
     match (text.downcast_ref::<CelString<'_>>(), pattern.downcast_ref::<Pattern>()) {
         (Some(text), Some(pattern)) => Ok(CowVal::owned(CelBool::from(pattern.matches(text.inner())))),
@@ -230,7 +234,7 @@ fn matches<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 
 /// `@index_of(text, needle[, from])`, in characters. The crate's own tries the needle at each place, which a client
 /// that chooses both can make slow.
-fn index_of<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+fn index_of<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let Search { text, needle, from } = Search::of("indexOf", &args)?;
     let start = from.unwrap_or(0);
     let found = text.get(start..).and_then(|rest| rest.find(needle)).map(|at| start.saturating_add(at));
@@ -238,7 +242,7 @@ fn index_of<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 }
 
 /// `@last_index_of(text, needle[, from])`: the last that starts at `from` or before.
-fn last_index_of<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+fn last_index_of<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let Search { text, needle, from } = Search::of("lastIndexOf", &args)?;
     let mut end = from.map_or(text.len(), |from| from.saturating_add(needle.len()).min(text.len()));
     // A needle that starts at `from` ends between characters; if nothing does, an earlier one ends before.

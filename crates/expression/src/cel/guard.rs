@@ -31,7 +31,7 @@ pub struct Probe(Lookup);
 
 /// What a request has of it.
 #[derive(Debug)]
-pub enum Reading {
+pub enum GuardReading {
     Text(String),
     Absent,
     /// Another type, or a failure: an expression has to say what that means.
@@ -53,14 +53,14 @@ impl Probe {
         Lookup::new(fact.clone()).map(Self)
     }
 
-    pub fn read(&self, facts: &Facts) -> Reading {
+    pub fn read(&self, facts: &Facts) -> GuardReading {
         match self.0.find(facts) {
             Some(value) => match value.as_ref().downcast_ref::<CelString<'_>>() {
-                Some(text) => Reading::Text(text.inner().to_owned()),
-                None => Reading::Other,
+                Some(text) => GuardReading::Text(text.inner().to_owned()),
+                None => GuardReading::Other,
             },
-            None if self.0.is_absent(facts) => Reading::Absent,
-            None => Reading::Other,
+            None if self.0.is_absent(facts) => GuardReading::Absent,
+            None => GuardReading::Other,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A fact by its whole name. The tree that is evaluated has one variable for each, so that `auth.identity.userid` is
 //! one step and not three: looking up facts is most of what a predicate does.
 
-use super::values::{self, Attributes, Headers, Mapping, Object};
+use super::values::{self, Attributes, HeaderFields, JsonObject, Mapping};
 use super::{EvaluationError, FactPath};
 use crate::facts::{self, Attribute, Fact, Facts, Origin, Spelling};
 use cel_interpreter::common::types::CelString;
@@ -14,11 +14,11 @@ pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read, 
 #[derive(Debug)]
 pub(super) struct Lookup {
     path: FactPath,
-    place: Place,
+    place: FactPlace,
 }
 
 #[derive(Debug)]
-enum Place {
+enum FactPlace {
     Attribute(&'static Attribute),
     /// A part of `llm` or another root without an own value, for `has`.
     Root(&'static str),
@@ -44,7 +44,7 @@ enum Place {
 }
 
 /// Why a path ends early.
-enum Stop {
+enum LookupStop {
     /// There is no such part.
     Missing(usize),
     /// The part before this one has none.
@@ -56,21 +56,21 @@ impl Lookup {
     pub(super) fn new(path: FactPath) -> Option<Self> {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         let place = match names.as_slice() {
-            ["auth"] => Place::Auth,
-            ["auth", ..] => Place::OfAuth(1),
-            ["request", "auth", ..] => Place::OfAuth(2),
-            ["request", "headers"] => Place::Headers,
-            ["request", "headers", name] => Place::Header(facts::lower_case(name).into_owned()),
-            ["response", "headers", name] => Place::AnswerHeader(facts::lower_case(name).into_owned()),
-            ["metadata", "filter_metadata", ..] => Place::OfMetadata(2),
-            ["filter_state"] | ["filter_state", _] => Place::FilterState,
-            ["llm", "metadata", ..] => Place::OfLlmMetadata(2),
-            [facts::POINTED, _] => Place::Pointed,
-            [facts::ANSWERED, _] => Place::Answered,
-            ["llm", "estimate"] => Place::Root("llm.estimate"),
-            ["llm", "estimate", name] => Place::Attribute(facts::find("llm.estimate", name)?),
-            [root] => Place::Root(facts::root(root)?),
-            [root, name] => Place::Attribute(facts::find(root, name)?),
+            ["auth"] => FactPlace::Auth,
+            ["auth", ..] => FactPlace::OfAuth(1),
+            ["request", "auth", ..] => FactPlace::OfAuth(2),
+            ["request", "headers"] => FactPlace::Headers,
+            ["request", "headers", name] => FactPlace::Header(facts::lower_case(name).into_owned()),
+            ["response", "headers", name] => FactPlace::AnswerHeader(facts::lower_case(name).into_owned()),
+            ["metadata", "filter_metadata", ..] => FactPlace::OfMetadata(2),
+            ["filter_state"] | ["filter_state", _] => FactPlace::FilterState,
+            ["llm", "metadata", ..] => FactPlace::OfLlmMetadata(2),
+            [facts::POINTED, _] => FactPlace::Pointed,
+            [facts::ANSWERED, _] => FactPlace::Answered,
+            ["llm", "estimate"] => FactPlace::Root("llm.estimate"),
+            ["llm", "estimate", name] => FactPlace::Attribute(facts::find("llm.estimate", name)?),
+            [root] => FactPlace::Root(facts::root(root)?),
+            [root, name] => FactPlace::Attribute(facts::find(root, name)?),
             _ => return None,
         };
         Some(Self { path, place })
@@ -84,14 +84,14 @@ impl Lookup {
     /// In which spelling its values are.
     pub(super) fn spelling(&self) -> Option<Spelling> {
         match self.place {
-            Place::Attribute(attribute) => attribute.spelling(),
+            FactPlace::Attribute(attribute) => attribute.spelling(),
             _ => None,
         }
     }
 
     /// Of a path, if it is one.
     pub(super) fn leave_query_out(&mut self) {
-        if matches!(self.place, Place::Attribute(attribute) if attribute.origin == Origin::Path)
+        if matches!(self.place, FactPlace::Attribute(attribute) if attribute.origin == Origin::Path)
             && let Some(lookup) = Self::new(vec!["request".to_owned(), "url_path".to_owned()])
         {
             *self = lookup;
@@ -105,30 +105,30 @@ impl Lookup {
             return None;
         }
         Some(match &self.place {
-            Place::Attribute(attribute) => CowVal::Owned(values::attribute(facts.attribute(attribute)?)),
-            Place::Root(root) => CowVal::owned(Mapping::new(Attributes { facts, root })),
-            Place::Headers => CowVal::owned(Mapping::new(Headers(facts.headers()))),
-            Place::Header(name) => CowVal::owned(CelString::from(facts.headers().get(name)?.as_str())),
-            Place::AnswerHeader(name) => {
+            FactPlace::Attribute(attribute) => CowVal::Owned(values::attribute(facts.attribute(attribute)?)),
+            FactPlace::Root(root) => CowVal::owned(Mapping::new(Attributes { facts, root })),
+            FactPlace::Headers => CowVal::owned(Mapping::new(HeaderFields(facts.headers()))),
+            FactPlace::Header(name) => CowVal::owned(CelString::from(facts.headers().get(name)?.as_str())),
+            FactPlace::AnswerHeader(name) => {
                 CowVal::owned(CelString::from(facts.answer_headers().get(name)?.as_str()))
             }
-            Place::Auth => CowVal::Owned(values::auth(facts)),
-            Place::OfAuth(from) => CowVal::Owned(values::json(self.auth(*from, facts).ok()?)),
-            Place::OfMetadata(from) => match self.path.get(*from) {
-                None => CowVal::owned(Mapping::new(Object(facts.filter_metadata()))),
+            FactPlace::Auth => CowVal::Owned(values::auth(facts)),
+            FactPlace::OfAuth(from) => CowVal::Owned(values::json(self.auth(*from, facts).ok()?)),
+            FactPlace::OfMetadata(from) => match self.path.get(*from) {
+                None => CowVal::owned(Mapping::new(JsonObject(facts.filter_metadata()))),
                 Some(_) => CowVal::Owned(values::json(self.metadata(*from, facts).ok()?)),
             },
-            Place::FilterState => match self.path.get(1) {
-                None => CowVal::owned(Mapping::new(Object(Some(facts.filter_state())))),
+            FactPlace::FilterState => match self.path.get(1) {
+                None => CowVal::owned(Mapping::new(JsonObject(Some(facts.filter_state())))),
                 Some(name) => CowVal::Owned(values::json(facts.filter_state().get(name)?)),
             },
             // Without any, it is an empty map, so that `has` can ask for its parts.
-            Place::OfLlmMetadata(from) => match self.path.get(*from) {
-                None => CowVal::owned(Mapping::new(Object(facts.llm_metadata()))),
+            FactPlace::OfLlmMetadata(from) => match self.path.get(*from) {
+                None => CowVal::owned(Mapping::new(JsonObject(facts.llm_metadata()))),
                 Some(_) => CowVal::Owned(values::json(self.llm_metadata(*from, facts).ok()?)),
             },
-            Place::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?)),
-            Place::Answered => CowVal::Owned(values::json(facts.answered(self.path.get(1)?)?)),
+            FactPlace::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?)),
+            FactPlace::Answered => CowVal::Owned(values::json(facts.answered(self.path.get(1)?)?)),
         })
     }
 
@@ -136,16 +136,16 @@ impl Lookup {
     pub(super) fn text<'f>(&self, facts: &'f Facts) -> Option<&'f str> {
         let text = |value: Option<&'f Value>| value?.as_str();
         match &self.place {
-            Place::Attribute(attribute) => match facts.attribute(attribute)? {
+            FactPlace::Attribute(attribute) => match facts.attribute(attribute)? {
                 Fact::Text(text) => Some(text),
                 _ => None,
             },
-            Place::Header(name) => facts.headers().get(name).map(String::as_str),
-            Place::AnswerHeader(name) => facts.answer_headers().get(name).map(String::as_str),
-            Place::OfAuth(from) => text(self.auth(*from, facts).ok()),
-            Place::OfMetadata(from) => text(self.metadata(*from, facts).ok()),
-            Place::OfLlmMetadata(from) => text(self.llm_metadata(*from, facts).ok()),
-            Place::Pointed => text(facts.pointed(self.path.get(1)?)),
+            FactPlace::Header(name) => facts.headers().get(name).map(String::as_str),
+            FactPlace::AnswerHeader(name) => facts.answer_headers().get(name).map(String::as_str),
+            FactPlace::OfAuth(from) => text(self.auth(*from, facts).ok()),
+            FactPlace::OfMetadata(from) => text(self.metadata(*from, facts).ok()),
+            FactPlace::OfLlmMetadata(from) => text(self.llm_metadata(*from, facts).ok()),
+            FactPlace::Pointed => text(facts.pointed(self.path.get(1)?)),
             _ => None,
         }
     }
@@ -153,8 +153,8 @@ impl Lookup {
     /// Something in which any fact of the body can be looked for: of a body in doubt there is no telling.
     fn is_whole_of_body(&self) -> bool {
         match &self.place {
-            Place::Root(root) => *root == "llm",
-            Place::OfLlmMetadata(from) => self.path.len() == *from,
+            FactPlace::Root(root) => *root == "llm",
+            FactPlace::OfLlmMetadata(from) => self.path.len() == *from,
             _ => false,
         }
     }
@@ -173,7 +173,7 @@ impl Lookup {
             return Some("it is, or is a part of, what is too large to be read");
         }
         match &self.place {
-            Place::Attribute(attribute) if attribute.origin == Origin::Host && facts.host().is_some() => {
+            FactPlace::Attribute(attribute) if attribute.origin == Origin::Host && facts.host().is_some() => {
                 Some("the request names several hosts")
             }
             _ => None,
@@ -181,19 +181,19 @@ impl Lookup {
     }
 
     /// Why the path ends early.
-    fn stop(&self, facts: &Facts) -> Stop {
+    fn stop(&self, facts: &Facts) -> LookupStop {
         let stop = match &self.place {
-            Place::OfAuth(from) => self.auth(*from, facts).err(),
-            Place::OfMetadata(from) => self.metadata(*from, facts).err(),
-            Place::OfLlmMetadata(from) => self.llm_metadata(*from, facts).err(),
+            FactPlace::OfAuth(from) => self.auth(*from, facts).err(),
+            FactPlace::OfMetadata(from) => self.metadata(*from, facts).err(),
+            FactPlace::OfLlmMetadata(from) => self.llm_metadata(*from, facts).err(),
             _ => None,
         };
-        stop.unwrap_or(Stop::Missing(self.path.len()))
+        stop.unwrap_or(LookupStop::Missing(self.path.len()))
     }
 
     /// Whether there is no value because the request has none.
     pub(super) fn is_absent(&self, facts: &Facts) -> bool {
-        self.failure(facts).is_none() && matches!(self.stop(facts), Stop::Missing(_))
+        self.failure(facts).is_none() && matches!(self.stop(facts), LookupStop::Missing(_))
     }
 
     /// Why there is no value.
@@ -208,45 +208,45 @@ impl Lookup {
             return EvaluationError::Failed(failure.to_owned());
         }
         match self.stop(facts) {
-            Stop::Missing(end) => EvaluationError::Absent(self.named(end)),
-            Stop::NoObject(end, found) => {
+            LookupStop::Missing(end) => EvaluationError::Absent(self.named(end)),
+            LookupStop::NoObject(end, found) => {
                 EvaluationError::Failed(format!("`{}` is {found} and has no parts", self.named(end)))
             }
         }
     }
 
-    fn auth<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, Stop> {
+    fn auth<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, LookupStop> {
         // Without an identity, `auth` is an empty map, and `request.auth` is absent.
-        let root = facts.auth_root().ok_or(Stop::Missing(2))?;
+        let root = facts.auth_root().ok_or(LookupStop::Missing(2))?;
         self.descend(root, from)
     }
 
-    fn metadata<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, Stop> {
+    fn metadata<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, LookupStop> {
         let namespace = self.path.get(from).zip(facts.filter_metadata());
         let below = from.saturating_add(1);
-        let root = namespace.and_then(|(name, fields)| fields.get(name)).ok_or(Stop::Missing(below))?;
+        let root = namespace.and_then(|(name, fields)| fields.get(name)).ok_or(LookupStop::Missing(below))?;
         self.descend(root, below)
     }
 
-    fn llm_metadata<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, Stop> {
+    fn llm_metadata<'f>(&self, from: usize, facts: &'f Facts) -> Result<&'f Value, LookupStop> {
         let below = from.saturating_add(1);
         let first = self.path.get(from).zip(facts.llm_metadata());
-        let root = first.and_then(|(name, fields)| fields.get(name)).ok_or(Stop::Missing(below))?;
+        let root = first.and_then(|(name, fields)| fields.get(name)).ok_or(LookupStop::Missing(below))?;
         self.descend(root, below)
     }
 
-    fn descend<'f>(&self, root: &'f Value, from: usize) -> Result<&'f Value, Stop> {
+    fn descend<'f>(&self, root: &'f Value, from: usize) -> Result<&'f Value, LookupStop> {
         self.path.iter().enumerate().skip(from).try_fold(root, |value, (index, name)| match value {
-            Value::Object(fields) => fields.get(name).ok_or(Stop::Missing(index.saturating_add(1))),
+            Value::Object(fields) => fields.get(name).ok_or(LookupStop::Missing(index.saturating_add(1))),
             // What is null has no part, as if it were not there.
-            Value::Null => Err(Stop::Missing(index)),
-            other => Err(Stop::NoObject(index, type_name(other))),
+            Value::Null => Err(LookupStop::Missing(index)),
+            other => Err(LookupStop::NoObject(index, type_name(other))),
         })
     }
 
     fn named(&self, parts: usize) -> String {
         match &self.place {
-            Place::Pointed | Place::Answered => facts::written(&self.path),
+            FactPlace::Pointed | FactPlace::Answered => facts::written(&self.path),
             _ => self.path.get(..parts).unwrap_or(&self.path).join("."),
         }
     }

@@ -23,12 +23,12 @@ mod truth;
 mod types;
 mod values;
 
-pub use exact::Exact;
-pub use guard::{Guard, Probe, Reading, Test};
+pub use exact::ExactComparison;
+pub use guard::{Guard, GuardReading, Probe, Test};
 pub use pattern::Pattern;
 
 use crate::facts::{self, Facts};
-use budget::Budget;
+use budget::EvaluationBudget;
 use cel_interpreter::common::types::{CelBool, CelList, CelNull, CelString};
 use cel_interpreter::common::value::{CowVal, Val};
 use cel_interpreter::context::VariableResolver;
@@ -52,7 +52,7 @@ pub enum Phase {
 
 /// What an expression's value is for, and so of which type it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub enum ResultType {
     /// `when`: a bool.
     Predicate,
     /// `counters`: a string, number or bool, or a list of them.
@@ -71,7 +71,7 @@ pub enum Use {
 
 /// What `limitFrom` comes to.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Given {
+pub enum LimitValue {
     /// Null: there is no limit.
     Nothing,
     /// A number that is not negative.
@@ -113,7 +113,7 @@ struct Compiled {
     /// If it is.
     short: Option<Short>,
     references: Vec<FactPath>,
-    exact: Vec<Exact>,
+    exact: Vec<ExactComparison>,
     of_body: bool,
     environment: Arc<Env>,
 }
@@ -132,7 +132,7 @@ pub enum EvaluationError {
 impl Expression {
     /// Compiles; the error says all that is wrong (syntax, an unknown root or function, a fact of another phase, a
     /// fact that is not built yet, a type that can be known to be wrong for its use).
-    pub fn compile(source: &str, phase: Phase, purpose: Use) -> Result<Self, String> {
+    pub fn compile(source: &str, phase: Phase, purpose: ResultType) -> Result<Self, String> {
         let mut tree = syntax::parse(source)?;
         let references = check::check(&tree, phase)?;
         let mistakes = types::mistakes(&tree);
@@ -145,7 +145,7 @@ impl Expression {
         exact.retain(|exact| references.contains(&exact.fact));
         let variables = rewrite::rewrite(&mut tree)?;
         let short = Short::of(&tree, &variables);
-        let truths = Truths::of(&tree, purpose == Use::Predicate)?;
+        let truths = Truths::of(&tree, purpose == ResultType::Predicate)?;
         let environment = functions::environment()?;
         let source = source.to_owned();
         let of_body = references.iter().any(facts::is_of_body);
@@ -177,7 +177,7 @@ impl Expression {
     }
 
     /// The facts that it compares exactly, so that a client gains by spelling them otherwise.
-    pub fn exact_comparisons(&self) -> &[Exact] {
+    pub fn exact_comparisons(&self) -> &[ExactComparison] {
         &self.compiled.exact
     }
 
@@ -248,21 +248,23 @@ impl Expression {
     }
 
     /// The value as a maximum.
-    pub fn maximum(&self, facts: &Facts) -> Result<Given, EvaluationError> {
+    pub fn maximum(&self, facts: &Facts) -> Result<LimitValue, EvaluationError> {
         self.evaluate(facts, |value| {
             if let Some(text) = value.downcast_ref::<CelString<'_>>() {
-                return Ok(Given::Text(text.inner().to_owned()));
+                return Ok(LimitValue::Text(text.inner().to_owned()));
             }
             if value.downcast_ref::<CelNull>().is_some() {
-                return Ok(Given::Nothing);
+                return Ok(LimitValue::Nothing);
             }
             match Number::of(value) {
-                Some(Number::Uint(value)) => Ok(Given::Whole(value)),
+                Some(Number::Uint(value)) => Ok(LimitValue::Whole(value)),
                 Some(Number::Int(value)) => match u64::try_from(value) {
-                    Ok(value) => Ok(Given::Whole(value)),
+                    Ok(value) => Ok(LimitValue::Whole(value)),
                     Err(_) => Err(EvaluationError::Failed("the value is negative".into())),
                 },
-                Some(Number::Double(value)) if value.is_finite() && value >= 0.0 => Ok(Given::Number(value)),
+                Some(Number::Double(value)) if value.is_finite() && value >= 0.0 => {
+                    Ok(LimitValue::Number(value))
+                }
                 Some(Number::Double(_)) => {
                     Err(EvaluationError::Failed("the value is no number that is 0 or more".into()))
                 }
@@ -320,7 +322,8 @@ impl Expression {
         read: impl Fn(&dyn Val) -> Result<T, EvaluationError>,
     ) -> Result<T, EvaluationError> {
         let Compiled { variables, truths, environment, .. } = &*self.compiled;
-        let names = Names { facts, variables, truths: truths.as_ref(), budget: Budget::new() };
+        let names =
+            EvaluationNames { facts, variables, truths: truths.as_ref(), budget: EvaluationBudget::new() };
         let mut context = Context::with_env(environment.clone());
         context.set_variable_resolver(&names);
         // They are the second tree's alone.
@@ -463,14 +466,14 @@ fn double_text(value: f64) -> String {
 }
 
 /// What the names in a changed tree stand for, in one evaluation.
-struct Names<'f> {
+struct EvaluationNames<'f> {
     facts: &'f Facts,
     variables: &'f Variables,
     truths: Option<&'f Truths>,
-    budget: Budget,
+    budget: EvaluationBudget,
 }
 
-impl VariableResolver for Names<'_> {
+impl VariableResolver for EvaluationNames<'_> {
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
         if let Some(fact) = self.variables.fact(name) {
             return fact.find(self.facts);

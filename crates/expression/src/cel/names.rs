@@ -2,7 +2,7 @@
 
 use super::{FactPath, Phase};
 use crate::facts::{self, ATTRIBUTES};
-use crate::order;
+use crate::small_sort;
 use crate::suggest::nearest;
 use cel_interpreter::IdedExpr;
 
@@ -109,7 +109,7 @@ fn all(root: &str) -> Vec<&'static str> {
         "response" => names.push("headers"),
         _ => {}
     }
-    order::sort(&mut names);
+    small_sort::sort(&mut names);
     names
 }
 

@@ -12,7 +12,7 @@ use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 use cel_interpreter::common::types::CelString;
 
-/// The name by which a function gets the evaluation's [`super::budget::Budget`].
+/// The name by which a function gets the evaluation's [`super::budget::EvaluationBudget`].
 pub(super) const BUDGET: &str = "@budget";
 
 /// The name of the pattern with this index.

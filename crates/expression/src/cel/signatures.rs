@@ -147,7 +147,7 @@ pub(super) fn find(name: &str, member: bool, args: usize) -> Result<&'static Sig
 fn unknown(name: &str) -> String {
     let mut known: Vec<&str> =
         FUNCTIONS.iter().map(|function| function.name).chain(MACROS.iter().map(|(name, _)| *name)).collect();
-    crate::order::sort(&mut known);
+    crate::small_sort::sort(&mut known);
     match nearest(name, known.iter().copied()) {
         Some(candidate) => format!("unknown function `{name}`; did you mean `{candidate}`?"),
         None => format!("unknown function `{name}`; known: {}", known.join(", ")),

@@ -159,9 +159,9 @@ impl Negator for Duration {
 }
 
 /// A part of a date or time, and a part of a duration where that has one.
-type Part = (&'static str, fn(&Clock) -> i64, Option<i128>);
+type TimePart = (&'static str, fn(&CivilTime) -> i64, Option<i128>);
 
-static PARTS: [Part; 10] = [
+static PARTS: [TimePart; 10] = [
     ("getFullYear", |at| at.year, None),
     ("getMonth", |at| at.month - 1, None),
     ("getDate", |at| at.day, None),
@@ -220,7 +220,7 @@ fn part<'b, 'v>(index: usize, args: &[CowVal<'b, 'v>]) -> Result<CowVal<'b, 'v>,
             ExecutionError::function_error(name, "a time zone is \"UTC\" or an offset such as \"+02:00\"")
         })?,
     };
-    Ok(CowVal::owned(CelInt::from(of_clock(&Clock::at(nanoseconds + offset)))))
+    Ok(CowVal::owned(CelInt::from(of_clock(&CivilTime::at(nanoseconds + offset)))))
 }
 
 fn argument<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
@@ -256,7 +256,7 @@ fn seconds<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executio
 }
 
 /// A day and a time of day.
-struct Clock {
+struct CivilTime {
     /// Since the epoch.
     days: i64,
     year: i64,
@@ -270,7 +270,7 @@ struct Clock {
     nanoseconds: i64,
 }
 
-impl Clock {
+impl CivilTime {
     fn at(nanoseconds: i128) -> Self {
         let days = nanoseconds.div_euclid(DAY) as i64;
         // A guess that is low by twenty years at most.

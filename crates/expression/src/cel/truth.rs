@@ -31,7 +31,7 @@ enum IfAbsent {
 
 /// A part of an expression that an absent value goes no further than.
 #[derive(Clone, Debug)]
-pub(super) struct Tree {
+pub(super) struct AbsenceTree {
     expr: IdedExpr,
     if_absent: IfAbsent,
 }
@@ -40,7 +40,7 @@ pub(super) struct Tree {
 #[derive(Debug)]
 pub(super) struct Truths {
     pub(super) tree: IdedExpr,
-    pub(super) trees: Vec<Tree>,
+    pub(super) trees: Vec<AbsenceTree>,
 }
 
 /// Tests in the operands of tests. Each takes a piece of the stack.
@@ -100,8 +100,8 @@ fn test<'b, 'v>(call: &mut FunctionContext<'b, 'v>) -> Result<CowVal<'b, 'v>, Ex
         return Err(ExecutionError::missing_argument_or_target());
     };
     let argument: &'b (dyn Val + 'v) = *argument;
-    let tree: &'b Tree =
-        argument.downcast_ref::<Tree>().ok_or_else(ExecutionError::missing_argument_or_target)?;
+    let tree: &'b AbsenceTree =
+        argument.downcast_ref::<AbsenceTree>().ok_or_else(ExecutionError::missing_argument_or_target)?;
     let context = call.ptx;
     let is_absent = |name: &str| context.get_variable(format!("{ABSENCE}{name}")).is_some();
     match (Value::resolve_val(&tree.expr, context), tree.if_absent) {
@@ -130,7 +130,7 @@ impl IfAbsent {
 /// Finds the tests of an expression and takes them out of it.
 #[derive(Default)]
 struct Tests {
-    trees: Vec<Tree>,
+    trees: Vec<AbsenceTree>,
     /// In how many tests we are.
     nested: usize,
     most_nested: usize,
@@ -176,7 +176,7 @@ impl Tests {
     fn wrap(&mut self, expr: &mut IdedExpr, if_absent: IfAbsent) {
         let argument = Expr::Ident(format!("{TREE}{}", self.trees.len()));
         let (id, tree) = (expr.id, std::mem::take(expr));
-        self.trees.push(Tree { expr: tree, if_absent });
+        self.trees.push(AbsenceTree { expr: tree, if_absent });
         let args = vec![IdedExpr { id, expr: argument }];
         *expr =
             IdedExpr { id, expr: Expr::Call(CallExpr { func_name: TEST.to_owned(), target: None, args }) };
@@ -289,7 +289,7 @@ fn counts(loops: &ComprehensionExpr) -> bool {
     matches!(&loops.result.expr, Expr::Call(call) if call.func_name == operators::EQUALS)
 }
 
-impl Val for Tree {
+impl Val for AbsenceTree {
     fn get_type(&self) -> &Type {
         Self::cel_type()
     }
@@ -308,4 +308,4 @@ impl Val for Tree {
     }
 }
 
-impl StaticVal for Tree {}
+impl StaticVal for AbsenceTree {}

@@ -1,8 +1,8 @@
 //! The types that can be known before any request: enough to refuse what can never work, such as a header that is
 //! compared with a number. Whatever is known at run time only (claims, parts of the body) may be of any type.
 
-use super::{FactPath, Use, names, signatures};
-use crate::facts::{self, Kind};
+use super::{FactPath, ResultType, names, signatures};
+use crate::facts::{self, AttributeType};
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
 use std::ops::BitOr;
@@ -76,7 +76,7 @@ impl BitOr for Types {
 }
 
 /// Whether an expression can have a value of the type its use needs.
-pub(super) fn fits(expr: &IdedExpr, purpose: Use) -> Result<(), String> {
+pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
     // Each branch of a choice has to.
     if let Expr::Call(CallExpr { func_name, args, .. }) = &expr.expr
         && func_name == operators::CONDITIONAL
@@ -86,19 +86,19 @@ pub(super) fn fits(expr: &IdedExpr, purpose: Use) -> Result<(), String> {
     }
     let found = Checker::default().of(expr);
     let (needed, types) = match purpose {
-        Use::Predicate => ("a predicate must be a bool", BOOL),
-        Use::Counter => (
+        ResultType::Predicate => ("a predicate must be a bool", BOOL),
+        ResultType::Counter => (
             "a counter must be a string, number or bool, or a list of them",
             TEXT | NUMBER | BOOL | LIST | NULL,
         ),
-        Use::Amount => ("an amount must be a number", NUMBER),
-        Use::Cost => ("a cost must be a number", NUMBER),
-        Use::Maximum => ("a maximum must be a number, or null for none", NUMBER | TEXT | NULL),
-        Use::Life => ("a life must be a duration, or a number of seconds", NUMBER | DURATION),
-        Use::Text => ("this must be a string", TEXT),
+        ResultType::Amount => ("an amount must be a number", NUMBER),
+        ResultType::Cost => ("a cost must be a number", NUMBER),
+        ResultType::Maximum => ("a maximum must be a number, or null for none", NUMBER | TEXT | NULL),
+        ResultType::Life => ("a life must be a duration, or a number of seconds", NUMBER | DURATION),
+        ResultType::Text => ("this must be a string", TEXT),
     };
     // A counter that is always null counts nobody apart.
-    let fits = found.meets(types) && !(purpose == Use::Counter && found == NULL);
+    let fits = found.meets(types) && !(purpose == ResultType::Counter && found == NULL);
     if fits { Ok(()) } else { Err(format!("{needed}, and this is {}", found.name())) }
 }
 
@@ -387,9 +387,9 @@ fn of_literal(literal: &LiteralValue) -> Types {
 fn of_fact(kind: facts::FactType) -> Types {
     match kind {
         facts::FactType::Map => MAP,
-        facts::FactType::Of(Kind::Text) => TEXT,
-        facts::FactType::Of(Kind::Number) => NUMBER,
-        facts::FactType::Of(Kind::Bool) => BOOL,
-        facts::FactType::Of(Kind::Time) => TIME,
+        facts::FactType::Of(AttributeType::Text) => TEXT,
+        facts::FactType::Of(AttributeType::Number) => NUMBER,
+        facts::FactType::Of(AttributeType::Bool) => BOOL,
+        facts::FactType::Of(AttributeType::Time) => TIME,
     }
 }

@@ -14,7 +14,7 @@ use std::fmt::Debug;
 use std::sync::OnceLock;
 
 /// Something with named fields.
-pub(super) trait Fields: Clone + Debug + Send + Sync {
+pub(super) trait NamedFields: Clone + Debug + Send + Sync {
     fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
     where
         Self: 'v;
@@ -28,15 +28,15 @@ pub(super) trait Fields: Clone + Debug + Send + Sync {
         Self: 'v;
 }
 
-/// A CEL map over [`Fields`].
+/// A CEL map over [`NamedFields`].
 #[derive(Debug)]
-pub(super) struct Mapping<F: Fields> {
+pub(super) struct Mapping<F: NamedFields> {
     fields: F,
     /// What [`Iterable`] lends out has to live somewhere.
     names: OnceLock<Vec<CelString<'static>>>,
 }
 
-impl<F: Fields> Mapping<F> {
+impl<F: NamedFields> Mapping<F> {
     pub(super) fn new(fields: F) -> Self {
         Self { fields, names: OnceLock::new() }
     }
@@ -47,7 +47,7 @@ impl<F: Fields> Mapping<F> {
     }
 }
 
-impl<F: Fields> Val for Mapping<F> {
+impl<F: NamedFields> Val for Mapping<F> {
     fn get_type(&self) -> &Type {
         Self::cel_type()
     }
@@ -96,7 +96,7 @@ impl<F: Fields> Val for Mapping<F> {
     }
 }
 
-impl<F: Fields> Indexer for Mapping<F> {
+impl<F: NamedFields> Indexer for Mapping<F> {
     fn get<'b, 'v>(&'b self, key: &dyn Val) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
         Self: 'v,
@@ -118,31 +118,31 @@ impl<F: Fields> Indexer for Mapping<F> {
     }
 }
 
-impl<F: Fields> Container for Mapping<F> {
+impl<F: NamedFields> Container for Mapping<F> {
     fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
         let name = key.downcast_ref::<CelString<'_>>().ok_or_else(|| unusable_key(key))?;
         Ok(self.fields.field(name.inner()).is_some())
     }
 }
 
-impl<F: Fields> Iterable for Mapping<F> {
+impl<F: NamedFields> Iterable for Mapping<F> {
     fn iter<'b, 'v>(&'b self) -> Box<dyn Iterator<'b, 'v> + 'b>
     where
         Self: 'v,
     {
-        Box::new(Names(self.names().iter()))
+        Box::new(NameIterator(self.names().iter()))
     }
 }
 
-impl<F: Fields> Sizer for Mapping<F> {
+impl<F: NamedFields> Sizer for Mapping<F> {
     fn size(&self) -> CelInt {
         CelInt::from(self.fields.count() as i64)
     }
 }
 
-struct Names<'b>(std::slice::Iter<'b, CelString<'static>>);
+struct NameIterator<'b>(std::slice::Iter<'b, CelString<'static>>);
 
-impl<'b, 'v> Iterator<'b, 'v> for Names<'b> {
+impl<'b, 'v> Iterator<'b, 'v> for NameIterator<'b> {
     fn next(&mut self) -> Option<&'b (dyn Val + 'v)> {
         self.0.next().map(|name| name as &dyn Val)
     }
@@ -154,9 +154,9 @@ fn unusable_key(key: &dyn Val) -> ExecutionError {
 
 /// A JSON object, if there is one.
 #[derive(Clone, Debug)]
-pub(super) struct Object<'a>(pub(super) Option<&'a Map<String, Value>>);
+pub(super) struct JsonObject<'a>(pub(super) Option<&'a Map<String, Value>>);
 
-impl Fields for Object<'_> {
+impl NamedFields for JsonObject<'_> {
     fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
     where
         Self: 'v,
@@ -187,7 +187,7 @@ pub(super) fn json<'v>(value: &'v Value) -> Box<dyn Val + 'v> {
         },
         Value::String(value) => Box::new(CelString::from(value.as_str())),
         Value::Array(items) => Box::new(CelList::from(items.iter().map(json).collect::<Vec<_>>())),
-        Value::Object(fields) => Box::new(Mapping::new(Object(Some(fields)))),
+        Value::Object(fields) => Box::new(Mapping::new(JsonObject(Some(fields)))),
     }
 }
 
@@ -195,15 +195,15 @@ pub(super) fn json<'v>(value: &'v Value) -> Box<dyn Val + 'v> {
 pub(super) fn auth(facts: &Facts) -> Box<dyn Val + '_> {
     match facts.auth_root() {
         Some(value) => json(value),
-        None => Box::new(Mapping::new(Object(None))),
+        None => Box::new(Mapping::new(JsonObject(None))),
     }
 }
 
 /// `request.headers`.
 #[derive(Clone, Debug)]
-pub(super) struct Headers<'a>(pub(super) &'a BTreeMap<String, String>);
+pub(super) struct HeaderFields<'a>(pub(super) &'a BTreeMap<String, String>);
 
-impl Fields for Headers<'_> {
+impl NamedFields for HeaderFields<'_> {
     fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
     where
         Self: 'v,
@@ -241,25 +241,27 @@ impl<'a> Attributes<'a> {
         'a: 'v,
     {
         match (self.root, name) {
-            ("request", "headers") => Some(Box::new(Mapping::new(Headers(self.facts.headers())))),
-            ("response", "headers") => Some(Box::new(Mapping::new(Headers(self.facts.answer_headers())))),
+            ("request", "headers") => Some(Box::new(Mapping::new(HeaderFields(self.facts.headers())))),
+            ("response", "headers") => {
+                Some(Box::new(Mapping::new(HeaderFields(self.facts.answer_headers()))))
+            }
             ("request", "auth") => self.facts.auth_root().map(|_| auth(self.facts)),
             ("llm", "estimate") => {
                 Some(Box::new(Mapping::new(Attributes { facts: self.facts, root: "llm.estimate" })))
             }
             ("llm", "metadata") => {
                 let fields = self.facts.llm_metadata()?;
-                Some(Box::new(Mapping::new(Object(Some(fields)))))
+                Some(Box::new(Mapping::new(JsonObject(Some(fields)))))
             }
             ("metadata", "filter_metadata") => {
-                Some(Box::new(Mapping::new(Object(self.facts.filter_metadata()))))
+                Some(Box::new(Mapping::new(JsonObject(self.facts.filter_metadata()))))
             }
             _ => None,
         }
     }
 }
 
-impl Fields for Attributes<'_> {
+impl NamedFields for Attributes<'_> {
     fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
     where
         Self: 'v,

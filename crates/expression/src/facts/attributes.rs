@@ -4,7 +4,7 @@ use llm::spelling;
 
 /// Of which type an attribute is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AttributeType {
     Text,
     Number,
     Bool,
@@ -50,7 +50,7 @@ pub enum Origin {
 pub struct Attribute {
     pub root: &'static str,
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: AttributeType,
     pub origin: Origin,
 }
 
@@ -83,22 +83,22 @@ impl Attribute {
 }
 
 const fn text(root: &'static str, name: &'static str, origin: Origin) -> Attribute {
-    Attribute { root, name, kind: Kind::Text, origin }
+    Attribute { root, name, kind: AttributeType::Text, origin }
 }
 
-const fn property(root: &'static str, name: &'static str, kind: Kind) -> Attribute {
+const fn property(root: &'static str, name: &'static str, kind: AttributeType) -> Attribute {
     Attribute { root, name, kind, origin: Origin::Property }
 }
 
 const fn usage(name: &'static str) -> Attribute {
-    Attribute { root: "usage", name, kind: Kind::Number, origin: Origin::Usage }
+    Attribute { root: "usage", name, kind: AttributeType::Number, origin: Origin::Usage }
 }
 
 const fn estimate(name: &'static str) -> Attribute {
-    Attribute { root: "llm.estimate", name, kind: Kind::Number, origin: Origin::Estimate }
+    Attribute { root: "llm.estimate", name, kind: AttributeType::Number, origin: Origin::Estimate }
 }
 
-const fn body(name: &'static str, kind: Kind) -> Attribute {
+const fn body(name: &'static str, kind: AttributeType) -> Attribute {
     Attribute { root: "llm", name, kind, origin: Origin::Body }
 }
 
@@ -113,31 +113,36 @@ pub static ATTRIBUTES: [Attribute; 49] = [
     text("request", "useragent", Origin::Header("user-agent")),
     text("request", "referer", Origin::Header("referer")),
     text("request", "id", Origin::Header("x-request-id")),
-    Attribute { root: "request", name: "size", kind: Kind::Number, origin: Origin::Size },
-    property("request", "time", Kind::Time),
-    property("request", "protocol", Kind::Text),
-    property("source", "address", Kind::Text),
-    property("source", "port", Kind::Number),
+    Attribute { root: "request", name: "size", kind: AttributeType::Number, origin: Origin::Size },
+    property("request", "time", AttributeType::Time),
+    property("request", "protocol", AttributeType::Text),
+    property("source", "address", AttributeType::Text),
+    property("source", "port", AttributeType::Number),
     text("source", "remote_address", Origin::Address),
-    property("destination", "address", Kind::Text),
-    property("destination", "port", Kind::Number),
-    property("connection", "id", Kind::Number),
-    property("connection", "mtls", Kind::Bool),
-    property("connection", "requested_server_name", Kind::Text),
-    property("connection", "tls_version", Kind::Text),
-    property("connection", "subject_local_certificate", Kind::Text),
-    property("connection", "subject_peer_certificate", Kind::Text),
-    property("connection", "dns_san_local_certificate", Kind::Text),
-    property("connection", "dns_san_peer_certificate", Kind::Text),
-    property("connection", "uri_san_local_certificate", Kind::Text),
-    property("connection", "uri_san_peer_certificate", Kind::Text),
-    property("connection", "sha256_peer_certificate_digest", Kind::Text),
-    property("connection", "peer_certificate", Kind::Text),
-    property("connection", "transport_failure_reason", Kind::Text),
+    property("destination", "address", AttributeType::Text),
+    property("destination", "port", AttributeType::Number),
+    property("connection", "id", AttributeType::Number),
+    property("connection", "mtls", AttributeType::Bool),
+    property("connection", "requested_server_name", AttributeType::Text),
+    property("connection", "tls_version", AttributeType::Text),
+    property("connection", "subject_local_certificate", AttributeType::Text),
+    property("connection", "subject_peer_certificate", AttributeType::Text),
+    property("connection", "dns_san_local_certificate", AttributeType::Text),
+    property("connection", "dns_san_peer_certificate", AttributeType::Text),
+    property("connection", "uri_san_local_certificate", AttributeType::Text),
+    property("connection", "uri_san_peer_certificate", AttributeType::Text),
+    property("connection", "sha256_peer_certificate_digest", AttributeType::Text),
+    property("connection", "peer_certificate", AttributeType::Text),
+    property("connection", "transport_failure_reason", AttributeType::Text),
     estimate("input"),
     estimate("output"),
     estimate("total"),
-    Attribute { root: "upstream", name: "failuresLastMinute", kind: Kind::Number, origin: Origin::Failures },
+    Attribute {
+        root: "upstream",
+        name: "failuresLastMinute",
+        kind: AttributeType::Number,
+        origin: Origin::Failures,
+    },
     usage("input"),
     usage("output"),
     usage("total"),
@@ -145,14 +150,14 @@ pub static ATTRIBUTES: [Attribute; 49] = [
     usage("cacheWrite"),
     usage("cacheWrite1h"),
     usage("reasoning"),
-    Attribute { root: "response", name: "code", kind: Kind::Number, origin: Origin::Code },
-    Attribute { root: "llm", name: "finished", kind: Kind::Bool, origin: Origin::Finished },
-    body("model", Kind::Text),
-    body("stream", Kind::Bool),
-    body("maxOutput", Kind::Number),
-    body("user", Kind::Text),
-    body("session", Kind::Text),
-    body("operation", Kind::Text),
+    Attribute { root: "response", name: "code", kind: AttributeType::Number, origin: Origin::Code },
+    Attribute { root: "llm", name: "finished", kind: AttributeType::Bool, origin: Origin::Finished },
+    body("model", AttributeType::Text),
+    body("stream", AttributeType::Bool),
+    body("maxOutput", AttributeType::Number),
+    body("user", AttributeType::Text),
+    body("session", AttributeType::Text),
+    body("operation", AttributeType::Text),
 ];
 
 /// The attribute of this name.
@@ -175,7 +180,7 @@ pub(crate) enum FactType {
     /// A map, of whatever is in it.
     Map,
     /// A plain value.
-    Of(Kind),
+    Of(AttributeType),
 }
 
 /// The type of a fact. `None`: only the request tells.
@@ -186,7 +191,9 @@ pub(crate) fn types(path: &[String]) -> Option<FactType> {
         | ["request", "auth" | "headers"]
         | ["metadata", "filter_metadata"]
         | ["llm", "metadata"] => Some(FactType::Map),
-        ["request" | "response", "headers", _] | ["filter_state", _] => Some(FactType::Of(Kind::Text)),
+        ["request" | "response", "headers", _] | ["filter_state", _] => {
+            Some(FactType::Of(AttributeType::Text))
+        }
         ["llm", "estimate", name] => find("llm.estimate", name).map(|found| FactType::Of(found.kind)),
         [name] => root(name).map(|_| FactType::Map),
         [root, name] => find(root, name).map(|found| FactType::Of(found.kind)),

@@ -149,8 +149,8 @@ fn pruned_fields(fields: Map<String, Value>, paths: &[&[String]]) -> Map<String,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cel::{Expression, Phase, Use};
-    use crate::facts::Answer;
+    use crate::cel::{Expression, Phase, ResultType};
+    use crate::facts::ResponseFacts;
     use llm::request::{self, Extent};
     use serde_json::json;
 
@@ -173,7 +173,7 @@ mod tests {
         let text = br#"{"model":"m","messages":[],"metadata":{"team":"red","rest":[1,2]},"n":{"o":2}}"#;
         let read = request::read("/v1/chat/completions", "application/json", text, Extent::Whole);
         facts.body(read, text, &["/metadata".to_owned(), "/n".to_owned()]);
-        facts.answer(Answer { code: 200, ..Answer::default() });
+        facts.answer(ResponseFacts { code: 200, ..ResponseFacts::default() });
         facts
     }
 
@@ -203,7 +203,7 @@ mod tests {
             "llm.estimate.total == 15 ? 'yes' : 'no'",
             "metadata.filter_metadata.x.y",
         ] {
-            let expression = Expression::compile(source, Phase::Response, Use::Text).unwrap();
+            let expression = Expression::compile(source, Phase::Response, ResultType::Text).unwrap();
             let (whole, mut kept) = (facts(), facts());
             let named: Vec<&FactPath> = expression.references().iter().collect();
             kept.keep(&named);

@@ -9,13 +9,13 @@ mod body;
 mod kept;
 
 pub(crate) use attributes::Spelling;
-pub use attributes::{ATTRIBUTES, Attribute, Kind, Origin, find, root};
+pub use attributes::{ATTRIBUTES, Attribute, AttributeType, Origin, find, root};
 pub(crate) use attributes::{FactType, types};
 pub use body::{ANSWERED, POINTED, is_of_body, pointer, written};
 
 use crate::cel::FactPath;
 use crate::identity::{self, IdentityError};
-use crate::order;
+use crate::small_sort;
 use body::BodyFacts;
 use llm::request::{self, Dialect, RequestBody, Route};
 use llm::response::Usage;
@@ -56,7 +56,7 @@ pub struct Facts {
     too_large: TooLarge,
     estimate: Option<(u64, u64)>,
     failures: BTreeMap<String, u64>,
-    answer: Option<Box<Answer>>,
+    answer: Option<Box<ResponseFacts>>,
     body: Option<Box<BodyFacts>>,
     /// They are of a message in a WebSocket.
     in_socket: bool,
@@ -81,7 +81,7 @@ struct TooLarge {
 
 /// What is known of a response at its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct ResponseFacts {
     /// What it used, as far as it is known; an estimate if need be.
     pub usage: Usage,
     /// Its status code; 0 if there was none.
@@ -115,7 +115,7 @@ impl Facts {
     /// What must be fetched so that expressions that name these facts can be evaluated. Sorted, without repeats.
     pub fn needs<'a>(references: impl IntoIterator<Item = &'a FactPath>) -> Vec<Need> {
         let mut needs: Vec<Need> = references.into_iter().filter_map(need).collect();
-        order::sort(&mut needs);
+        small_sort::sort(&mut needs);
         needs.dedup();
         if needs.contains(&Need::Headers) {
             needs.retain(|need| !matches!(need, Need::Header(_)));
@@ -210,7 +210,7 @@ impl Facts {
     }
 
     /// The response's facts.
-    pub fn answer(&mut self, answer: Answer) {
+    pub fn answer(&mut self, answer: ResponseFacts) {
         self.answer = Some(Box::new(answer));
     }
 
@@ -496,14 +496,14 @@ fn need(reference: &FactPath) -> Option<Need> {
     }
 }
 
-fn decode(kind: Kind, value: &[u8]) -> Option<Property> {
+fn decode(kind: AttributeType, value: &[u8]) -> Option<Property> {
     let eight = || <[u8; 8]>::try_from(value).ok();
     match kind {
-        Kind::Text => Some(Property::Text(String::from_utf8_lossy(value).into_owned())),
+        AttributeType::Text => Some(Property::Text(String::from_utf8_lossy(value).into_owned())),
         // All of Envoy's numbers here are ports, sizes or small ids, so that int and uint read alike.
-        Kind::Number => eight().map(|bytes| Property::Number(number(u64::from_le_bytes(bytes)))),
-        Kind::Time => eight().map(|bytes| Property::Time(i64::from_le_bytes(bytes))),
-        Kind::Bool => match value {
+        AttributeType::Number => eight().map(|bytes| Property::Number(number(u64::from_le_bytes(bytes)))),
+        AttributeType::Time => eight().map(|bytes| Property::Time(i64::from_le_bytes(bytes))),
+        AttributeType::Bool => match value {
             [byte] => Some(Property::Bool(*byte != 0)),
             _ => None,
         },

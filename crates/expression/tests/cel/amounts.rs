@@ -1,7 +1,7 @@
 //! Amounts: rounded up, never negative, saturating.
 
 use crate::{compile, facts};
-use expression::cel::Use;
+use expression::cel::ResultType;
 
 #[test]
 fn an_amount_is_rounded_up_and_saturates() {
@@ -23,15 +23,15 @@ fn an_amount_is_rounded_up_and_saturates() {
         ("auth.identity.admin ? llm.estimate.total : 5", 1124),
     ];
     for (source, expected) in table {
-        assert_eq!(compile(source, Use::Amount).unwrap().amount(&facts), Ok(expected), "{source}");
+        assert_eq!(compile(source, ResultType::Amount).unwrap().amount(&facts), Ok(expected), "{source}");
     }
 }
 
 #[test]
 fn an_amount_that_is_no_number_has_failed() {
-    let error = compile("auth.identity.userid", Use::Amount).unwrap().amount(&facts()).unwrap_err();
+    let error = compile("auth.identity.userid", ResultType::Amount).unwrap().amount(&facts()).unwrap_err();
     assert_eq!(error.to_string(), "the value is of type string, and must be a number");
     // No room to let a client make an amount vanish.
-    let error = compile("0.0 / 0.0", Use::Amount).unwrap().amount(&facts()).unwrap_err();
+    let error = compile("0.0 / 0.0", ResultType::Amount).unwrap().amount(&facts()).unwrap_err();
     assert_eq!(error.to_string(), "the value is not a number");
 }

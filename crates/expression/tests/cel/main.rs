@@ -16,7 +16,7 @@ mod spelling;
 mod truth;
 mod values;
 
-use expression::cel::{CounterValue, Expression, Phase, Use};
+use expression::cel::{CounterValue, Expression, Phase, ResultType};
 use expression::facts::Facts;
 use serde_json::json;
 
@@ -65,14 +65,14 @@ pub fn facts() -> Facts {
 }
 
 /// The compiled expression.
-pub fn compile(source: &str, purpose: Use) -> Result<Expression, String> {
+pub fn compile(source: &str, purpose: ResultType) -> Result<Expression, String> {
     Expression::compile(source, Phase::Request, purpose).map_err(|error| format!("{source}: {error}"))
 }
 
 /// What a predicate says of a request, in one word or the error's.
 pub fn predicate(source: &str, facts: &Facts) -> String {
     let value = |expression: Expression| expression.predicate(facts).map_err(|error| error.to_string());
-    match compile(source, Use::Predicate).and_then(value) {
+    match compile(source, ResultType::Predicate).and_then(value) {
         Ok(value) => value.to_string(),
         Err(error) => error,
     }
@@ -81,7 +81,7 @@ pub fn predicate(source: &str, facts: &Facts) -> String {
 /// What a counter says of a request; of a list, its elements.
 pub fn text(source: &str, facts: &Facts) -> String {
     let value = |expression: Expression| expression.counter(facts).map_err(|error| error.to_string());
-    match compile(source, Use::Counter).and_then(value) {
+    match compile(source, ResultType::Counter).and_then(value) {
         Ok(CounterValue::One(value)) => value,
         Ok(CounterValue::Each(values)) => format!("{values:?}"),
         Err(error) => format!("error: {error}"),

@@ -1,8 +1,8 @@
 //! What can be known to be wrong before any request, in the words that the author of a policy reads.
 
-use expression::cel::{Expression, Phase, Use};
+use expression::cel::{Expression, Phase, ResultType};
 
-fn told(sources: &[&str], phase: Phase, purpose: Use) -> String {
+fn told(sources: &[&str], phase: Phase, purpose: ResultType) -> String {
     let mut told = String::new();
     for source in sources {
         let result = Expression::compile(source, phase, purpose);
@@ -51,7 +51,7 @@ fn syntax_is_told_with_its_place() {
             "`a` == 1",
         ],
         Phase::Request,
-        Use::Predicate
+        ResultType::Predicate
     ));
 }
 
@@ -97,7 +97,7 @@ fn an_unknown_name_is_told_with_the_known_ones() {
             "'a'.matches(request.path)",
         ],
         Phase::Request,
-        Use::Predicate
+        ResultType::Predicate
     ));
 }
 
@@ -125,8 +125,8 @@ fn what_is_not_known_in_a_phase_or_not_built_is_refused_by_name() {
         "filter_state[request.path] == 'a'",
         "filter_state.a.b == 'a'",
     ];
-    let before = told(&sources, Phase::Request, Use::Predicate);
-    let after = told(&sources[..3], Phase::Response, Use::Predicate);
+    let before = told(&sources, Phase::Request, ResultType::Predicate);
+    let after = told(&sources[..3], Phase::Response, ResultType::Predicate);
     insta::assert_snapshot!(format!("{before}-- in a response expression\n{after}"));
 }
 
@@ -153,10 +153,11 @@ fn a_type_that_can_be_known_is_that_of_the_use() {
             "true ? 1 : 2",
         ],
         Phase::Request,
-        Use::Predicate,
+        ResultType::Predicate,
     );
-    let counters = told(&["null", "[1]", "{}", "'a'.split(',')"], Phase::Request, Use::Counter);
-    let amounts = told(&["'a'", "true", "request.path", "has(auth.identity)"], Phase::Request, Use::Amount);
+    let counters = told(&["null", "[1]", "{}", "'a'.split(',')"], Phase::Request, ResultType::Counter);
+    let amounts =
+        told(&["'a'", "true", "request.path", "has(auth.identity)"], Phase::Request, ResultType::Amount);
     insta::assert_snapshot!(format!("{predicates}-- counters\n{counters}-- amounts\n{amounts}"));
 }
 
@@ -178,7 +179,7 @@ fn an_expression_that_is_too_large_is_told_the_limit() {
         "[1, 2]".to_owned() + &".map(x, [x, x])".repeat(9) + " == []",
     ];
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
-    insta::assert_snapshot!(told(&sources, Phase::Request, Use::Predicate));
+    insta::assert_snapshot!(told(&sources, Phase::Request, ResultType::Predicate));
 }
 
 /// What no request makes work.
@@ -233,7 +234,7 @@ fn types_that_never_fit_are_refused() {
         "'abc'.substring(5) == request.path",
         "request.path == '/' ? 'yes' : 'no'",
     ];
-    insta::assert_snapshot!(told(&sources, Phase::Request, Use::Predicate));
+    insta::assert_snapshot!(told(&sources, Phase::Request, ResultType::Predicate));
 }
 
 /// What only a request can tell is left to it.
@@ -258,7 +259,7 @@ fn what_may_fit_compiles() {
         "auth.?identity.?groups[?5].orValue('none') == 'none' && auth.identity.?a.b == optional.none()",
         "false && 1 / 0 == 1 || true",
     ] {
-        Expression::compile(source, Phase::Request, Use::Predicate)
+        Expression::compile(source, Phase::Request, ResultType::Predicate)
             .unwrap_or_else(|error| panic!("{source}: {error}"));
     }
 }

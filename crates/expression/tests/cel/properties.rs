@@ -1,14 +1,14 @@
 //! No source and no facts bring an evaluation down, or keep it long.
 
 use crate::{compile, facts, predicate, text};
-use expression::cel::{Expression, Phase, Use};
+use expression::cel::{Expression, Phase, ResultType};
 use expression::facts::{Facts, Need};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// Everything that can be done with a source.
 fn exercise(source: &str, facts: &Facts) {
-    for purpose in [Use::Predicate, Use::Counter, Use::Amount] {
+    for purpose in [ResultType::Predicate, ResultType::Counter, ResultType::Amount] {
         for phase in [Phase::Request, Phase::Response] {
             if let Ok(expression) = Expression::compile(source, phase, purpose) {
                 drop((expression.predicate(facts), expression.counter(facts), expression.amount(facts)));
@@ -378,7 +378,7 @@ fn references_are_facts_and_not_a_macros_variables() {
     ];
     for (source, expected) in table {
         let source = source.replace("has(request.headers['a'])", "has(request.headers.a)");
-        let expression = compile(&source, Use::Predicate).unwrap();
+        let expression = compile(&source, ResultType::Predicate).unwrap();
         let found: Vec<String> = expression.references().iter().map(|path| path.join(".")).collect();
         assert_eq!(found, expected, "{source}");
     }
@@ -409,7 +409,7 @@ fn each_fact_is_fetched_where_it_is_cheapest() {
         ("true", vec![]),
     ];
     for (source, expected) in table {
-        let expression = compile(source, Use::Predicate).unwrap();
+        let expression = compile(source, ResultType::Predicate).unwrap();
         assert_eq!(Facts::needs(expression.references()), expected, "{source}");
     }
 }

@@ -1,7 +1,7 @@
 //! The shortest expressions say what the interpreter says of the same.
 
 use crate::{compile, facts};
-use expression::cel::Use;
+use expression::cel::ResultType;
 use expression::facts::Facts;
 
 const FACTS: [&str; 18] = [
@@ -43,9 +43,10 @@ fn what_is_compared_with_a_text_is_what_the_interpreter_compares() {
                 format!("{fact}.startsWith('{text}')"),
             ];
             for source in sources {
-                let (Ok(short), Ok(long)) =
-                    (compile(&source, Use::Predicate), compile(&longer(&source), Use::Predicate))
-                else {
+                let (Ok(short), Ok(long)) = (
+                    compile(&source, ResultType::Predicate),
+                    compile(&longer(&source), ResultType::Predicate),
+                ) else {
                     continue;
                 };
                 assert_eq!(short.predicate(&facts), long.predicate(&facts), "{source}");
@@ -58,7 +59,8 @@ fn what_is_compared_with_a_text_is_what_the_interpreter_compares() {
 fn a_fact_alone_is_the_counter_that_the_interpreter_finds() {
     for facts in [facts(), Facts::default()] {
         for fact in FACTS {
-            let (Ok(short), Ok(long)) = (compile(fact, Use::Counter), compile(&longer(fact), Use::Counter))
+            let (Ok(short), Ok(long)) =
+                (compile(fact, ResultType::Counter), compile(&longer(fact), ResultType::Counter))
             else {
                 continue;
             };

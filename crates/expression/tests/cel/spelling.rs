@@ -1,7 +1,7 @@
 //! What a client writes in another way is the same path, and the same host.
 
 use crate::{compile, predicate};
-use expression::cel::Use;
+use expression::cel::ResultType;
 use expression::facts::Facts;
 
 fn judged(source: &str, path: &str, host: &str) -> String {
@@ -99,7 +99,7 @@ fn every_spelling_of_a_host_is_the_same_host() {
 fn a_request_with_two_hosts_fails_the_predicate() {
     let mut facts = Facts::default();
     facts.header(":authority", b"gw,other");
-    let expression = compile("request.host == 'gw'", Use::Predicate).unwrap();
+    let expression = compile("request.host == 'gw'", ResultType::Predicate).unwrap();
     let told = expression.predicate(&facts).unwrap_err().to_string();
     assert_eq!(told, "the request names several hosts");
 }
@@ -118,7 +118,7 @@ fn exact_comparisons_of_what_a_client_chooses_are_found() {
         ("request.path != '/a'", ""),
         ("request.url_path.startsWith('/a') || request.path.matches('b')", ""),
     ] {
-        let expression = compile(source, Use::Predicate).unwrap();
+        let expression = compile(source, ResultType::Predicate).unwrap();
         let found = expression.exact_comparisons().iter();
         let found = found.map(|exact| format!("{} [{}]", exact.fact.join("."), exact.texts.join(" ")));
         assert_eq!(found.collect::<Vec<_>>().join(" "), wanted, "{source}");

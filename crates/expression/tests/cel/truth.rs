@@ -1,7 +1,7 @@
 //! What tests come to where values are absent, and what becomes of the rest of an expression.
 
 use crate::{compile, facts, predicate, text};
-use expression::cel::Use;
+use expression::cel::ResultType;
 use expression::facts::Facts;
 use llm::request::{self, Extent};
 use proptest::prelude::*;
@@ -114,7 +114,8 @@ fn a_choice_is_made_by_its_test_in_any_expression() {
     let userless = "auth.identity.plan == 'gold' ? 'vip' : 'all'";
     assert_eq!(text(userless, &strangers), "all");
     assert_eq!(text("auth.identity.plan == 'gold' ? 'vip' : auth.identity.userid", &facts()), "vip");
-    let amount = compile("has(auth.identity.plan) && auth.identity.plan != 'free' ? 1000 : 10", Use::Amount);
+    let amount =
+        compile("has(auth.identity.plan) && auth.identity.plan != 'free' ? 1000 : 10", ResultType::Amount);
     assert_eq!(amount.unwrap().amount(&strangers), Ok(10));
     let error = text("auth.identity.plan != 'gold' ? auth.identity.userid : 'vip'", &strangers);
     assert_eq!(error, "error: auth.identity is absent");
@@ -136,7 +137,7 @@ fn what_fails_is_not_absent_and_what_is_certain_settles_it() {
         ("auth.identity.userid".to_owned(), None),
         ("auth.identity.groups > 1".to_owned(), None),
     ] {
-        let value = compile(&source, Use::Predicate).unwrap().predicate(&facts);
+        let value = compile(&source, ResultType::Predicate).unwrap().predicate(&facts);
         assert_eq!(value.as_ref().ok().copied(), expected, "{source}: {value:?}");
     }
 }
@@ -175,7 +176,7 @@ fn of_a_body_in_doubt_nothing_is_certain() {
         facts(),
     ];
     for source in tests {
-        let expression = compile(source, Use::Predicate).unwrap();
+        let expression = compile(source, ResultType::Predicate).unwrap();
         assert!(expression.predicate(&body(chat, text, Extent::Whole)).is_ok(), "{source}");
         for facts in &in_doubt {
             assert!(expression.predicate(facts).is_err(), "{source}");

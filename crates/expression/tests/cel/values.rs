@@ -1,7 +1,7 @@
 //! What expressions mean.
 
 use crate::{compile, facts, predicate, text};
-use expression::cel::Use;
+use expression::cel::ResultType;
 use expression::facts::Facts;
 
 #[test]
@@ -120,7 +120,7 @@ fn what_is_absent_is_named() {
         ("what decides comes last", &facts, r#"request.referer == "a" && false"#, None),
     ];
     for (name, facts, source, expected) in table {
-        let expression = compile(source, Use::Predicate).unwrap();
+        let expression = compile(source, ResultType::Predicate).unwrap();
         assert_eq!(expression.absent(facts).as_deref(), expected, "{name}: {source}");
     }
 }

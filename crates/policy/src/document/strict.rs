@@ -2,15 +2,15 @@
 //! replace the first, and a limit with it.
 
 use crate::document::shortened;
-use crate::mistake::Mistake;
+use crate::validation_error::ValidationError;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Value};
 use std::fmt;
 
 /// Parses JSON; the mistake says in which line and column it goes wrong.
-pub fn parse(text: &[u8]) -> Result<Value, Mistake> {
-    let told = |message| Mistake { path: String::new(), message };
+pub fn parse(text: &[u8]) -> Result<Value, ValidationError> {
+    let told = |message| ValidationError { path: String::new(), message };
     if text.trim_ascii().is_empty() {
         return Err(told("is empty".to_owned()));
     }

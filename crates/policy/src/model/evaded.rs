@@ -1,26 +1,26 @@
 //! Predicates that a client can evade: they compare what the client chose, the path or the host, exactly.
 
-use crate::mistake::Mistake;
-use expression::cel::{Exact, Expression};
+use crate::validation_error::ValidationError;
+use expression::cel::{ExactComparison, Expression};
 
 /// A warning for each such predicate of a list.
-pub(super) fn all(path: &str, predicates: &[Expression]) -> Vec<Mistake> {
+pub(super) fn all(path: &str, predicates: &[Expression]) -> Vec<ValidationError> {
     let numbered = predicates.iter().enumerate();
     numbered.filter_map(|(index, predicate)| one(format!("{path}[{index}].predicate"), predicate)).collect()
 }
 
 /// The warning for a predicate, if there is one.
-pub(super) fn one(path: String, predicate: &Expression) -> Option<Mistake> {
+pub(super) fn one(path: String, predicate: &Expression) -> Option<ValidationError> {
     let mut messages: Vec<&str> = Vec::new();
     for message in predicate.exact_comparisons().iter().filter_map(message) {
         if !messages.contains(&message) {
             messages.push(message);
         }
     }
-    (!messages.is_empty()).then(|| Mistake { path, message: messages.join("; ") })
+    (!messages.is_empty()).then(|| ValidationError { path, message: messages.join("; ") })
 }
 
-fn message(exact: &Exact) -> Option<&'static str> {
+fn message(exact: &ExactComparison) -> Option<&'static str> {
     let names: Vec<&str> = exact.fact.iter().map(String::as_str).collect();
     match names.as_slice() {
         ["request", "path"]

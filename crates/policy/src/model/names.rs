@@ -1,36 +1,36 @@
 //! The names that identify a policy and a limit. Descriptors join them with `/`, so none may hold one.
 
-use crate::document::{Node, Reported, shortened};
+use crate::document::{DocumentNode, Reported, shortened};
 
 /// What is named, and so which names there are.
-pub struct Rule {
+pub struct NameRule {
     what: &'static str,
     is: fn(&str) -> bool,
     alphabet: &'static str,
 }
 
 /// A Kubernetes namespace.
-pub const NAMESPACE: Rule = Rule {
+pub const NAMESPACE: NameRule = NameRule {
     what: "a namespace",
     is: is_namespace,
     alphabet: "at most 63 lower-case letters, digits and `-`, with a letter or digit at both ends",
 };
 /// A Kubernetes object.
-pub const POLICY: Rule = Rule {
+pub const POLICY: NameRule = NameRule {
     what: "the name of a policy",
     is: is_object,
     alphabet: "at most 253 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends",
 };
 /// A limit. Kuadrant leaves these to the author; what people write there is `free`, `api_key`, `perUser`.
-pub const LIMIT: Rule = Rule {
+pub const LIMIT: NameRule = NameRule {
     what: "the name of a limit",
     is: |name| is_name(name, 63, |c| c.is_ascii_alphanumeric(), "-_"),
     alphabet: "at most 63 letters, digits, `-` and `_`, with a letter or digit at both ends",
 };
 
-impl Rule {
+impl NameRule {
     /// Whether `name`, which stands at `node`, follows the rule.
-    pub fn check(&self, name: &str, node: &Node<'_>) -> Result<String, Reported> {
+    pub fn check(&self, name: &str, node: &DocumentNode<'_>) -> Result<String, Reported> {
         if (self.is)(name) {
             return Ok(name.to_owned());
         }

@@ -7,8 +7,10 @@ use super::{
     FailureMode, Limit, OnExceeded, Policy, Precedence, Price, Strategy, Target, TargetKind, Tariff, names,
     price,
 };
-use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
-use expression::cel::{Expression, Phase, Use};
+use crate::document::{
+    DocumentNode, DocumentObject, KnownFields, Reported, all, distinct, one_line, shortened,
+};
+use expression::cel::{Expression, Phase, ResultType};
 use limits::limits;
 use llm::response::UsagePointers;
 use std::sync::Arc;
@@ -25,9 +27,9 @@ const TARGETS: &[(&str, TargetKind)] =
 pub const FAILURE_MODES: &[(&str, FailureMode)] =
     &[("Allow", FailureMode::Allow), ("Deny", FailureMode::Deny)];
 
-const DOCUMENT: Fields =
-    Fields { known: &["apiVersion", "kind", "metadata", "spec"], later: &[], ignored: &["status"] };
-const METADATA: Fields = Fields {
+const DOCUMENT: KnownFields =
+    KnownFields { known: &["apiVersion", "kind", "metadata", "spec"], later: &[], ignored: &["status"] };
+const METADATA: KnownFields = KnownFields {
     known: &["name", "namespace"],
     later: &[],
     ignored: &[
@@ -46,7 +48,7 @@ const METADATA: Fields = Fields {
         "uid",
     ],
 };
-const SPEC: Fields = Fields {
+const SPEC: KnownFields = KnownFields {
     known: &[
         "targetRef",
         "when",
@@ -62,22 +64,24 @@ const SPEC: Fields = Fields {
     later: &[],
     ignored: &[],
 };
-const TARGET: Fields = Fields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
-const BLOCK: Fields =
-    Fields { known: &["strategy", "when", "limits", "dataExtraction"], later: &[], ignored: &[] };
+const TARGET: KnownFields =
+    KnownFields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
+const BLOCK: KnownFields =
+    KnownFields { known: &["strategy", "when", "limits", "dataExtraction"], later: &[], ignored: &[] };
 const STRATEGIES: &[(&str, Strategy)] = &[("atomic", Strategy::Atomic), ("merge", Strategy::Merge)];
-const PRICE: Fields = Fields {
+const PRICE: KnownFields = KnownFields {
     known: &["model", "input", "cachedInput", "cacheWrite", "cacheWrite1h", "output"],
     later: &[],
     ignored: &[],
 };
-const ON_EXCEEDED: Fields = Fields { known: &["status", "headers", "body"], later: &[], ignored: &[] };
+const ON_EXCEEDED: KnownFields =
+    KnownFields { known: &["status", "headers", "body"], later: &[], ignored: &[] };
 /// What to do about a policy that needs request bodies.
 const BUFFER: &str = "the filter's configuration must say `requestBody: {\"access\": \"Buffer\"}`";
-const PREDICATE: Fields = Fields { known: &["predicate"], later: &[], ignored: &[] };
+const PREDICATE: KnownFields = KnownFields { known: &["predicate"], later: &[], ignored: &[] };
 
 /// One policy, of no cluster: a section is a listener or a rule, which only a cluster's Gateway or HTTPRoute can tell.
-pub fn policy(document: Node<'_>) -> Result<Policy, Reported> {
+pub fn policy(document: DocumentNode<'_>) -> Result<Policy, Reported> {
     let policy = policy_in_cluster(document.clone());
     match document.at(&["spec", "targetRef", "sectionName"]) {
         Some(section) => Err(section.refuse("only a cluster knows the sections of a target")),
@@ -86,7 +90,7 @@ pub fn policy(document: Node<'_>) -> Result<Policy, Reported> {
 }
 
 /// One policy.
-pub fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> {
+pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported> {
     if let Some(kind) = document.peek("kind").filter(|kind| !is_one_of(kind, KINDS))
         && !document.peek("apiVersion").is_some_and(|version| is_one_of(version, VERSIONS))
     {
@@ -123,7 +127,7 @@ pub fn policy_in_cluster(document: Node<'_>) -> Result<Policy, Reported> {
     })
 }
 
-fn metadata(node: Node<'_>) -> Result<(String, String), Reported> {
+fn metadata(node: DocumentNode<'_>) -> Result<(String, String), Reported> {
     let metadata = node.object(&METADATA)?;
     let name = metadata.required("name").and_then(|node| names::POLICY.check(node.text()?, &node));
     let namespace = match metadata.optional("namespace") {
@@ -149,7 +153,7 @@ struct Rules {
     pointers: Option<UsagePointers>,
 }
 
-fn spec(node: Node<'_>) -> Result<Spec, Reported> {
+fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
     let spec = node.object(&SPEC)?;
     let target = spec.required("targetRef").and_then(target);
     let rules = rules(&spec);
@@ -174,7 +178,7 @@ fn spec(node: Node<'_>) -> Result<Spec, Reported> {
 }
 
 /// From `limits`, `defaults` or `overrides`: one of them.
-fn rules(spec: &Object<'_>) -> Result<Rules, Reported> {
+fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
     let priced = spec.optional("prices").is_some();
     let (own, defaults, overrides) =
         (spec.optional("limits"), spec.optional("defaults"), spec.optional("overrides"));
@@ -211,7 +215,7 @@ fn rules(spec: &Object<'_>) -> Result<Rules, Reported> {
     })
 }
 
-fn target(node: Node<'_>) -> Result<Target, Reported> {
+fn target(node: DocumentNode<'_>) -> Result<Target, Reported> {
     let target = node.object(&TARGET)?;
     let group = target.required("group").and_then(|node| node.word(GROUPS, &[]));
     let kind = target.required("kind").and_then(|node| node.word(TARGETS, &[]));
@@ -222,14 +226,16 @@ fn target(node: Node<'_>) -> Result<Target, Reported> {
     Ok(Target { kind: kind?, name: name?.to_owned(), section: section?.map(str::to_owned) })
 }
 
-fn when(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
+fn when(node: DocumentNode<'_>) -> Result<Vec<Expression>, Reported> {
     all(node.items()?.into_iter().map(|item| {
-        item.object(&PREDICATE)?.required("predicate").and_then(|node| expression(&node, Use::Predicate))
+        item.object(&PREDICATE)?
+            .required("predicate")
+            .and_then(|node| expression(&node, ResultType::Predicate))
     }))
 }
 
 /// USD: whole, or a decimal text.
-fn money(node: &Node<'_>) -> Result<u64, Reported> {
+fn money(node: &DocumentNode<'_>) -> Result<u64, Reported> {
     if node.is_whole() {
         let usd = node.whole_number()?;
         return usd
@@ -244,7 +250,7 @@ fn money(node: &Node<'_>) -> Result<u64, Reported> {
     })
 }
 
-fn prices(node: &Node<'_>) -> Result<Vec<Price>, Reported> {
+fn prices(node: &DocumentNode<'_>) -> Result<Vec<Price>, Reported> {
     distinct(
         node.items()?.into_iter().map(|item| (item.clone(), price(item))),
         |price, other| price.model == other.model,
@@ -252,7 +258,7 @@ fn prices(node: &Node<'_>) -> Result<Vec<Price>, Reported> {
     )
 }
 
-fn price(node: Node<'_>) -> Result<Price, Reported> {
+fn price(node: DocumentNode<'_>) -> Result<Price, Reported> {
     let price = node.object(&PRICE)?;
     let model = price.required("model").and_then(|node| Ok((node.text()?, node)));
     if let Ok((glob, node)) = &model
@@ -274,7 +280,7 @@ fn price(node: Node<'_>) -> Result<Price, Reported> {
     Ok(Price { model: model?.0.to_owned(), tariff })
 }
 
-fn on_exceeded(node: Node<'_>) -> Result<OnExceeded, Reported> {
+fn on_exceeded(node: DocumentNode<'_>) -> Result<OnExceeded, Reported> {
     let own = node.object(&ON_EXCEEDED)?;
     let status = own.optional("status").map(|node| status(&node)).transpose();
     let headers = own.optional("headers").map(|node| {
@@ -284,11 +290,11 @@ fn on_exceeded(node: Node<'_>) -> Result<OnExceeded, Reported> {
             .map(|(name, node)| Ok((header_name(name, &node)?, header_value(&node)?))))
     });
     let headers = headers.transpose();
-    let body = own.optional("body").map(|node| expression(&node, Use::Text)).transpose();
+    let body = own.optional("body").map(|node| expression(&node, ResultType::Text)).transpose();
     Ok(OnExceeded { status: status?, headers: headers?.unwrap_or_default(), body: body? })
 }
 
-fn status(node: &Node<'_>) -> Result<u16, Reported> {
+fn status(node: &DocumentNode<'_>) -> Result<u16, Reported> {
     let status = node.whole_number()?;
     u16::try_from(status)
         .ok()
@@ -296,7 +302,7 @@ fn status(node: &Node<'_>) -> Result<u16, Reported> {
         .ok_or_else(|| node.refuse("must be a status of an error: 400 to 599"))
 }
 
-fn header_name(name: &str, node: &Node<'_>) -> Result<String, Reported> {
+fn header_name(name: &str, node: &DocumentNode<'_>) -> Result<String, Reported> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(plain) {
         return Err(node.refuse("is no name of a header"));
@@ -308,7 +314,7 @@ fn header_name(name: &str, node: &Node<'_>) -> Result<String, Reported> {
     Ok(name)
 }
 
-fn header_value(node: &Node<'_>) -> Result<String, Reported> {
+fn header_value(node: &DocumentNode<'_>) -> Result<String, Reported> {
     let value = node.text()?;
     if value.chars().any(char::is_control) {
         Err(node.refuse("must be on one line"))
@@ -317,11 +323,11 @@ fn header_value(node: &Node<'_>) -> Result<String, Reported> {
     }
 }
 
-fn expression(node: &Node<'_>, purpose: Use) -> Result<Expression, Reported> {
+fn expression(node: &DocumentNode<'_>, purpose: ResultType) -> Result<Expression, Reported> {
     expression_in(node, Phase::Request, purpose)
 }
 
-fn expression_in(node: &Node<'_>, phase: Phase, purpose: Use) -> Result<Expression, Reported> {
+fn expression_in(node: &DocumentNode<'_>, phase: Phase, purpose: ResultType) -> Result<Expression, Reported> {
     // YAML's block strings end in a line break, and a counter's text is part of its identity.
     let compiled = Expression::compile(node.text()?.trim(), phase, purpose);
     // The error may quote the expression, with whatever characters are in it.

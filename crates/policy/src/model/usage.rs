@@ -1,6 +1,6 @@
 //! A policy's `usage`: how responses are read, and what is charged where they report nothing.
 
-use crate::document::{Fields, Node, Object, Reported};
+use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported};
 use llm::response::{COUNTS, UsagePointers, pointer_mistake};
 use std::sync::Arc;
 
@@ -51,11 +51,11 @@ pub enum WebSocketMode {
     Allow,
 }
 
-const USAGE: Fields =
-    Fields { known: &["onMissing", "streamUsage", "webSocket", "pointers"], later: &[], ignored: &[] };
-const POINTERS: Fields = Fields { known: &COUNTS, later: &[], ignored: &[] };
-const DATA_EXTRACTION: Fields = Fields { known: &["response"], later: &[], ignored: &[] };
-const RESPONSE: Fields = Fields { known: &["totalTokens"], later: &[], ignored: &[] };
+const USAGE: KnownFields =
+    KnownFields { known: &["onMissing", "streamUsage", "webSocket", "pointers"], later: &[], ignored: &[] };
+const POINTERS: KnownFields = KnownFields { known: &COUNTS, later: &[], ignored: &[] };
+const DATA_EXTRACTION: KnownFields = KnownFields { known: &["response"], later: &[], ignored: &[] };
+const RESPONSE: KnownFields = KnownFields { known: &["totalTokens"], later: &[], ignored: &[] };
 const ON_MISSING: &[(&str, OnMissing)] =
     &[("Estimate", OnMissing::Estimate), ("Hold", OnMissing::Hold), ("Zero", OnMissing::Zero)];
 const STREAM_USAGE: &[(&str, StreamUsage)] =
@@ -64,7 +64,7 @@ const STREAM_USAGE: &[(&str, StreamUsage)] =
 const WEB_SOCKET: &[(&str, WebSocketMode)] =
     &[("Meter", WebSocketMode::Meter), ("Refuse", WebSocketMode::Refuse), ("Allow", WebSocketMode::Allow)];
 
-pub(super) fn usage(node: Node<'_>) -> Result<UsageRules, Reported> {
+pub(super) fn usage(node: DocumentNode<'_>) -> Result<UsageRules, Reported> {
     let usage = node.object(&USAGE)?;
     let on_missing = usage.optional("onMissing").map(|node| node.word(ON_MISSING, &[])).transpose();
     let stream_usage = usage.optional("streamUsage").map(|node| node.word(STREAM_USAGE, &[])).transpose();
@@ -78,7 +78,7 @@ pub(super) fn usage(node: Node<'_>) -> Result<UsageRules, Reported> {
     })
 }
 
-fn pointers(node: Node<'_>) -> Result<UsagePointers, Reported> {
+fn pointers(node: DocumentNode<'_>) -> Result<UsagePointers, Reported> {
     let object = node.clone().object(&POINTERS)?;
     let mut pointers = UsagePointers::default();
     for name in COUNTS {
@@ -92,14 +92,14 @@ fn pointers(node: Node<'_>) -> Result<UsagePointers, Reported> {
     Ok(pointers)
 }
 
-fn pointer<'a>(node: &Node<'a>) -> Result<&'a str, Reported> {
+fn pointer<'a>(node: &DocumentNode<'a>) -> Result<&'a str, Reported> {
     let pointer = node.text()?;
     pointer_mistake(pointer).map_or(Ok(pointer), |mistake| Err(node.refuse(mistake)))
 }
 
 /// Kuadrant's `dataExtraction`: several pointers to the total, the first that leads to one telling. It stands beside
 /// the limits.
-pub(super) fn data_extraction(beside: &Object<'_>) -> Result<Option<UsagePointers>, Reported> {
+pub(super) fn data_extraction(beside: &DocumentObject<'_>) -> Result<Option<UsagePointers>, Reported> {
     let Some(node) = beside.optional("dataExtraction") else { return Ok(None) };
     let Some(response) = node.object(&DATA_EXTRACTION)?.optional("response") else { return Ok(None) };
     let Some(total) = response.object(&RESPONSE)?.optional("totalTokens") else { return Ok(None) };

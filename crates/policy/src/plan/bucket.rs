@@ -18,7 +18,7 @@ const MAX_BUCKETS: usize = MAX_ELEMENTS;
 const NULL: &str = "null";
 
 /// One of the buckets of a request: counter expressions and their values.
-pub(super) struct Bucket {
+pub(super) struct RequestBucket {
     pub counters: Arc<[(String, String)]>,
     pub entries: Entries,
 }
@@ -27,15 +27,15 @@ pub(super) struct Bucket {
 type Doubts = Arc<[(DoubtCause, String)]>;
 
 /// Counters, with their buckets in this request.
-type Found<'p> = (&'p [Expression], Arc<[Bucket]>, Doubts);
+type FoundBuckets<'p> = (&'p [Expression], Arc<[RequestBucket]>, Doubts);
 
 /// The buckets of a request, as far as they are known. Limits with the same counters share them.
 #[derive(Default)]
-pub(super) struct Buckets<'p>(Vec<Found<'p>>);
+pub(super) struct RequestBuckets<'p>(Vec<FoundBuckets<'p>>);
 
-impl<'p> Buckets<'p> {
+impl<'p> RequestBuckets<'p> {
     /// Those of a limit, at least one.
-    pub fn find(&mut self, limit: &'p Limit, facts: &Facts) -> (Arc<[Bucket]>, Doubts) {
+    pub fn find(&mut self, limit: &'p Limit, facts: &Facts) -> (Arc<[RequestBucket]>, Doubts) {
         let same = |(counters, ..): &&(&[Expression], _, _)| {
             let sources = |all: &'p [Expression]| all.iter().map(Expression::source);
             sources(&limit.counters).eq(counters.iter().map(Expression::source))
@@ -46,7 +46,7 @@ impl<'p> Buckets<'p> {
         let mut doubts = Vec::new();
         let values: Vec<Vec<String>> =
             limit.counters.iter().map(|counter| values(counter, facts, &mut doubts)).collect();
-        let buckets: Arc<[Bucket]> = combined(&limit.counters, values, &mut doubts).into();
+        let buckets: Arc<[RequestBucket]> = combined(&limit.counters, values, &mut doubts).into();
         let doubts: Doubts = doubts.into();
         self.0.push((&limit.counters, buckets.clone(), doubts.clone()));
         (buckets, doubts)
@@ -79,7 +79,7 @@ fn combined(
     counters: &[Expression],
     mut values: Vec<Vec<String>>,
     doubts: &mut Vec<(DoubtCause, String)>,
-) -> Vec<Bucket> {
+) -> Vec<RequestBucket> {
     if values.iter().map(Vec::len).fold(1, usize::saturating_mul) > MAX_BUCKETS {
         for (counter, values) in counters.iter().zip(&mut values).filter(|(_, values)| values.len() > 1) {
             let detail = format!("{}: more than {MAX_BUCKETS} buckets", counter.source());
@@ -102,14 +102,14 @@ fn combined(
     combinations.into_iter().map(|values| bucket(counters, values)).collect()
 }
 
-fn bucket(counters: &[Expression], values: impl IntoIterator<Item = String>) -> Bucket {
+fn bucket(counters: &[Expression], values: impl IntoIterator<Item = String>) -> RequestBucket {
     let mut entries = Entries::default();
     let counters = counters.iter().zip(values).map(|(counter, value)| {
         entries.push(counter.source(), &value);
         (counter.source().to_owned(), value)
     });
     let counters = counters.collect();
-    Bucket { counters, entries }
+    RequestBucket { counters, entries }
 }
 
 /// A value as its bucket's. One that is longer than any name is its digest: a client could otherwise make the call to the

@@ -4,20 +4,20 @@
 //! A predicate that is false settles its limit, whatever is to be said of the others. So a gate never lets a request
 //! go to which a limit applies, and nothing else is decided here.
 
-use super::index::Index;
-use super::{Planned, precedence};
+use super::index::PolicyIndex;
+use super::{CompiledPolicy, precedence};
 use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, Need};
 
 /// Facts that are fetched together, and what they tell.
 #[derive(Debug)]
-pub struct Round {
+pub struct FactRound {
     needs: Vec<Need>,
     /// `None`: nothing is told.
-    gate: Option<Gate>,
+    gate: Option<RoundGate>,
 }
 
-impl Round {
+impl FactRound {
     /// What is fetched, beside that of the rounds before.
     pub fn needs(&self) -> &[Need] {
         &self.needs
@@ -30,33 +30,33 @@ impl Round {
 }
 
 /// Divides what must be fetched. All headers at once are cheaper than some of them twice.
-pub(super) fn rounds(policies: &[Planned], needs: &[Need]) -> Vec<Round> {
+pub(super) fn rounds(policies: &[CompiledPolicy], needs: &[Need]) -> Vec<FactRound> {
     let asked: &[fn(&FactPath) -> bool] =
         if needs.contains(&Need::Headers) { &[] } else { &[is_of_header, is_of_headers_or_identity] };
-    let mut rounds: Vec<Round> = Vec::new();
+    let mut rounds: Vec<FactRound> = Vec::new();
     for usable in asked {
-        let Some(gate) = Gate::new(policies, *usable) else { continue };
+        let Some(gate) = RoundGate::new(policies, *usable) else { continue };
         let needs = others(&gate.needs(), &rounds);
         if rounds.is_empty() || !needs.is_empty() {
-            rounds.push(Round { needs, gate: Some(gate) });
+            rounds.push(FactRound { needs, gate: Some(gate) });
         }
     }
     let needs = others(needs, &rounds);
-    rounds.push(Round { needs, gate: None });
+    rounds.push(FactRound { needs, gate: None });
     rounds
 }
 
 /// Those that no round has.
-fn others(needs: &[Need], rounds: &[Round]) -> Vec<Need> {
+fn others(needs: &[Need], rounds: &[FactRound]) -> Vec<Need> {
     needs.iter().filter(|need| !rounds.iter().any(|round| round.needs.contains(need))).cloned().collect()
 }
 
 /// See the module.
 #[derive(Debug)]
-struct Gate {
+struct RoundGate {
     /// Beside the plan's policies.
     policies: Vec<Conditions>,
-    index: Index,
+    index: PolicyIndex,
 }
 
 /// What must not be false.
@@ -66,11 +66,11 @@ struct Conditions {
     of_limits: Vec<Vec<Expression>>,
 }
 
-impl Gate {
+impl RoundGate {
     /// By the predicates that name usable facts only. `None`: it would be open for everything.
-    fn new(policies: &[Planned], usable: fn(&FactPath) -> bool) -> Option<Self> {
+    fn new(policies: &[CompiledPolicy], usable: fn(&FactPath) -> bool) -> Option<Self> {
         let all: Vec<usize> = (0..policies.len()).collect();
-        let index = Index::new(policies, &all, usable);
+        let index = PolicyIndex::new(policies, &all, usable);
         let alone = precedence::stand_alone(policies);
         let conditions = |(planned, alone)| Conditions::new(planned, alone, usable);
         let policies: Vec<Conditions> = policies.iter().zip(alone).map(conditions).collect();
@@ -98,7 +98,7 @@ impl Gate {
 
 impl Conditions {
     /// `alone`: no other policy's `when` stands in the place of its own.
-    fn new(planned: &Planned, alone: bool, usable: fn(&FactPath) -> bool) -> Self {
+    fn new(planned: &CompiledPolicy, alone: bool, usable: fn(&FactPath) -> bool) -> Self {
         let is_told = |one: &&Expression| alone && !one.is_of_body() && one.references().iter().all(usable);
         let told = |when: &[Expression]| when.iter().filter(is_told).cloned().collect();
         let policy = &planned.policy;

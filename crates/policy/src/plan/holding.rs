@@ -1,9 +1,11 @@
 //! What a limit that applies would hold of each of its rates: how much, of which maximum, for how long.
 
-use super::bucket::{Bucket, Buckets};
-use super::{Doubt, DoubtCause, Estimate, Failure, Hold, Judgement, Miss, Part, Planned, PlannedRate};
+use super::bucket::{RequestBucket, RequestBuckets};
+use super::{
+    CompiledPolicy, Doubt, DoubtCause, Estimate, Failure, Hold, Judgement, Miss, PlannedRate, PolicyPart,
+};
 use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Share, Tariff, Ttl, Unit, micro_usd, price};
-use expression::cel::{EvaluationError, Expression, Given};
+use expression::cel::{EvaluationError, Expression, LimitValue};
 use expression::facts::Facts;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,28 +15,28 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// A limit that applies, and in whose buckets.
 pub(super) struct Matching<'p> {
-    planned: &'p Planned,
+    planned: &'p CompiledPolicy,
     pub limit: &'p Limit,
     /// With their maxima. Those that have none here are left out.
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
     /// Each `limitFrom` that is no maximum.
     pub failures: Vec<Failure>,
     /// At least one.
-    buckets: Arc<[Bucket]>,
+    buckets: Arc<[RequestBucket]>,
     pub doubts: Vec<Doubt>,
 }
 
 impl<'p> Matching<'p> {
     /// Of a limit whose predicates hold: to whom it applies.
     pub fn of(
-        planned: &'p Planned,
+        planned: &'p CompiledPolicy,
         limit: &'p Limit,
         rates: &'p [Arc<PlannedRate>],
         facts: &Facts,
-        buckets: &mut Buckets<'p>,
+        buckets: &mut RequestBuckets<'p>,
     ) -> Result<Self, Miss> {
         let mut failures = Vec::new();
-        let failed = |error| failures.push(planned.failure(limit, Part::Maximum, &error));
+        let failed = |error| failures.push(planned.failure(limit, PolicyPart::Maximum, &error));
         let rates = with_maxima(rates, facts, failed);
         if rates.is_empty() {
             return Err(failures.into_iter().next().map_or(Miss::NoMaximum, Miss::Failed));
@@ -58,14 +60,13 @@ impl<'p> Matching<'p> {
             judgement.assumed.push(self.planned.failure(self.limit, part, error));
         };
         // What a client's numbers may make fail is held as if the policy had said nothing of it.
-        let given =
-            self.limit.amount.as_ref().and_then(|amount| {
-                amount.amount(facts).inspect_err(|error| assumed(Part::Amount, error)).ok()
-            });
+        let given = self.limit.amount.as_ref().and_then(|amount| {
+            amount.amount(facts).inspect_err(|error| assumed(PolicyPart::Amount, error)).ok()
+        });
         let ttl = match &self.limit.ttl {
             Ttl::Fixed(ttl) => *ttl,
             Ttl::From(ttl) => {
-                let life = ttl.life(facts).inspect_err(|error| assumed(Part::Ttl, error));
+                let life = ttl.life(facts).inspect_err(|error| assumed(PolicyPart::Ttl, error));
                 life.unwrap_or(DEFAULT_TTL).max(SHORTEST)
             }
         };
@@ -107,7 +108,7 @@ impl<'p> Matching<'p> {
         match when.predicate(facts) {
             Ok(enforced) => enforced || when.absent(facts).is_some(),
             Err(error) => {
-                assumed.push(self.planned.failure(self.limit, Part::Enforcement, &error));
+                assumed.push(self.planned.failure(self.limit, PolicyPart::Enforcement, &error));
                 true
             }
         }
@@ -131,7 +132,7 @@ fn with_maxima<'p>(
 }
 
 /// What the model's tokens cost, where that is needed; and why it is the dearest price, if no price is for the model.
-fn tariff_of(rate: &Rate, planned: &Planned, facts: &Facts) -> Option<(Tariff, Option<String>)> {
+fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Tariff, Option<String>)> {
     if rate.unit != Unit::Usd || rate.cost.is_some() {
         return None;
     }
@@ -160,25 +161,25 @@ fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
     // As in `limit`, money is in USD.
     if rate.unit == Unit::Usd {
         return match given {
-            Given::Nothing => Ok(None),
-            Given::Whole(max) => Ok(Some(max.saturating_mul(1_000_000))),
+            LimitValue::Nothing => Ok(None),
+            LimitValue::Whole(max) => Ok(Some(max.saturating_mul(1_000_000))),
             // A cast saturates.
-            Given::Number(max) => Ok(Some((max * 1e6).round() as u64)),
-            Given::Text(max) => match micro_usd(&max) {
+            LimitValue::Number(max) => Ok(Some((max * 1e6).round() as u64)),
+            LimitValue::Text(max) => match micro_usd(&max) {
                 Some(max) => Ok(Some(max)),
                 None => failed("an amount of USD such as `5.00`, or null"),
             },
         };
     }
     match given {
-        Given::Nothing => Ok(None),
-        Given::Whole(max) => Ok(Some(max)),
-        Given::Number(max) if max.fract() == 0.0 => Ok(Some(max as u64)),
-        Given::Text(max) if max.bytes().all(|byte| byte.is_ascii_digit()) && !max.is_empty() => {
+        LimitValue::Nothing => Ok(None),
+        LimitValue::Whole(max) => Ok(Some(max)),
+        LimitValue::Number(max) if max.fract() == 0.0 => Ok(Some(max as u64)),
+        LimitValue::Text(max) if max.bytes().all(|byte| byte.is_ascii_digit()) && !max.is_empty() => {
             // One that no integer holds is as large as the largest.
             Ok(Some(max.parse().unwrap_or(u64::MAX)))
         }
-        Given::Number(_) | Given::Text(_) => failed("a whole number, 0 or more, or null"),
+        LimitValue::Number(_) | LimitValue::Text(_) => failed("a whole number, 0 or more, or null"),
     }
 }
 

@@ -1,18 +1,18 @@
 //! Which policies a request can concern, found by its facts: what it costs does not grow with the policies for other
 //! paths, hosts or people. A policy that is left out would have said of each of its limits that it does not apply.
 
-use super::{Planned, precedence};
+use super::{CompiledPolicy, precedence};
 use crate::model::Policy;
-use expression::cel::{Expression, FactPath, Guard, Probe, Reading, Test};
+use expression::cel::{Expression, FactPath, Guard, GuardReading, Probe, Test};
 use expression::facts::Facts;
-use expression::order;
+use expression::small_sort;
 
 /// Fewer than these are asked one after the other, which is faster.
 const WORTH_IT: usize = 16;
 
 /// Some policies of a plan, by their places in it.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(super) struct PolicyIndex {
     /// Those that nothing plain is asked for.
     always: Vec<usize>,
     facts: Vec<Indexed>,
@@ -33,9 +33,9 @@ struct Indexed {
     all: Vec<usize>,
 }
 
-impl Index {
+impl PolicyIndex {
     /// Of the policies at these places, by the facts that are `usable`.
-    pub fn new(policies: &[Planned], places: &[usize], usable: fn(&FactPath) -> bool) -> Self {
+    pub fn new(policies: &[CompiledPolicy], places: &[usize], usable: fn(&FactPath) -> bool) -> Self {
         let alone = precedence::stand_alone(policies);
         let is_alone = |place: usize| places.len() >= WORTH_IT && alone.get(place) == Some(&true);
         let asked = |place: usize| {
@@ -45,7 +45,7 @@ impl Index {
         let asked: Vec<_> = places.iter().map(|place| (*place, asked(*place))).collect();
         let guards = asked.iter().flat_map(|(_, guards)| guards).flatten().flatten();
         let mut keys: Vec<String> = guards.flat_map(|guard| &guard.tests).map(of_test).collect();
-        order::sort(&mut keys);
+        small_sort::sort(&mut keys);
         let mut index = Self::default();
         let mut chosen: Vec<(usize, Guard)> = Vec::new();
         for (place, guards) in asked {
@@ -98,7 +98,7 @@ impl Index {
     pub fn find(&self, facts: &Facts) -> Vec<usize> {
         let mut found = self.always.clone();
         self.by_facts(facts, &mut found);
-        order::sort(&mut found);
+        small_sort::sort(&mut found);
         found.dedup();
         found
     }
@@ -106,14 +106,14 @@ impl Index {
     fn by_facts(&self, facts: &Facts, found: &mut Vec<usize>) {
         for known in &self.facts {
             match known.probe.read(facts) {
-                Reading::Text(text) => {
+                GuardReading::Text(text) => {
                     found.extend_from_slice(self.at(&key(&known.fact, &text, false)));
                     for beginning in known.lengths.iter().filter_map(|length| text.get(..*length)) {
                         found.extend_from_slice(self.at(&key(&known.fact, beginning, true)));
                     }
                 }
-                Reading::Absent => {}
-                Reading::Other => found.extend_from_slice(&known.all),
+                GuardReading::Absent => {}
+                GuardReading::Other => found.extend_from_slice(&known.all),
             }
         }
     }

@@ -90,7 +90,7 @@ pub struct Failure {
     /// The limit's name.
     pub limit: String,
     /// What was being evaluated.
-    pub part: Part,
+    pub part: PolicyPart,
     /// The evaluation's own words.
     pub cause: String,
     /// The policy's.
@@ -99,7 +99,7 @@ pub struct Failure {
 
 /// A part of a policy that is evaluated for each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum PolicyPart {
     /// `reservation.amount`.
     Amount,
     /// `reservation.ttl`.
@@ -114,7 +114,7 @@ pub enum Part {
     OnExceeded,
 }
 
-impl Part {
+impl PolicyPart {
     /// As metrics spell it.
     pub fn name(self) -> &'static str {
         match self {

@@ -3,20 +3,20 @@
 //! that with the one above, and so on: a policy that has given way has no say any more. Plain `limits` stand beside all
 //! others, and so do policies on the same target.
 
-use super::{Miss, Planned};
+use super::{CompiledPolicy, Miss};
 use crate::model::{Precedence, Strategy, Target, TargetKind};
-use expression::order;
+use expression::small_sort;
 use std::sync::Arc;
 
 /// A policy, as far as it stands.
 pub(super) struct Effective<'p> {
-    pub planned: &'p Planned,
+    pub planned: &'p CompiledPolicy,
     /// Whose `when` it is under.
-    pub when: &'p Planned,
+    pub when: &'p CompiledPolicy,
     /// The policies that stand in the place of this one's limits of these names.
-    replaced: Vec<(&'p str, &'p Planned)>,
+    replaced: Vec<(&'p str, &'p CompiledPolicy)>,
     /// The policy that stands in the place of all of it.
-    by: Option<&'p Planned>,
+    by: Option<&'p CompiledPolicy>,
 }
 
 impl<'p> Effective<'p> {
@@ -25,24 +25,24 @@ impl<'p> Effective<'p> {
         self.replacing(limit).map(|by| Miss::Replaced(by.name.to_string()))
     }
 
-    fn replacing(&self, limit: &str) -> Option<&'p Planned> {
+    fn replacing(&self, limit: &str) -> Option<&'p CompiledPolicy> {
         self.by.or_else(|| self.replaced.iter().find(|(name, _)| *name == limit).map(|(_, by)| *by))
     }
 
     /// Its limits that stand.
-    fn names(&self) -> impl Iterator<Item = (&'p str, &'p Planned)> {
+    fn names(&self) -> impl Iterator<Item = (&'p str, &'p CompiledPolicy)> {
         let limits = self.planned.policy.limits.iter().map(|limit| limit.name.as_str());
         limits.filter(|limit| self.replacing(limit).is_none()).map(|limit| (limit, self.planned))
     }
 }
 
 /// The policies of a request, each as far as it stands.
-pub(super) fn effective<'p>(policies: Vec<&'p Planned>) -> Vec<Effective<'p>> {
+pub(super) fn effective<'p>(policies: Vec<&'p CompiledPolicy>) -> Vec<Effective<'p>> {
     let alone = |planned| Effective { planned, when: planned, replaced: Vec::new(), by: None };
     let mut all: Vec<Effective<'p>> = policies.iter().copied().map(alone).collect();
     for level in FROM_MOST_SPECIFIC {
         let merges =
-            |one: &&&'p Planned| one.policy.precedence != Precedence::Own && specificity(one) == level;
+            |one: &&&'p CompiledPolicy| one.policy.precedence != Precedence::Own && specificity(one) == level;
         for general in policies.iter().filter(merges) {
             let (mut at, mut below) = (None, Vec::new());
             for one in &mut all {
@@ -61,13 +61,13 @@ pub(super) fn effective<'p>(policies: Vec<&'p Planned>) -> Vec<Effective<'p>> {
 }
 
 /// Beside each of the policies that meet on a route, those that take its place, if no limit of it stands.
-pub(super) fn overridden(policies: &[Planned]) -> Vec<Vec<Arc<str>>> {
+pub(super) fn overridden(policies: &[CompiledPolicy]) -> Vec<Vec<Arc<str>>> {
     let by = |one: Effective<'_>| {
         let limits = one.planned.policy.limits.iter();
         let by: Option<Vec<Arc<str>>> =
             limits.map(|limit| one.replacing(&limit.name).map(|by| by.name.clone())).collect();
         let mut by = by.unwrap_or_default();
-        order::sort(&mut by);
+        small_sort::sort(&mut by);
         by.dedup();
         by
     };
@@ -75,10 +75,10 @@ pub(super) fn overridden(policies: &[Planned]) -> Vec<Vec<Arc<str>>> {
 }
 
 /// Beside each policy, whether its rules stand as they are written, whatever else a request meets.
-pub(super) fn stand_alone(policies: &[Planned]) -> Vec<bool> {
+pub(super) fn stand_alone(policies: &[CompiledPolicy]) -> Vec<bool> {
     let general = policies.iter().filter(|planned| planned.policy.precedence != Precedence::Own);
     let most_general = general.map(specificity).min();
-    let own = |planned: &Planned| planned.policy.precedence == Precedence::Own;
+    let own = |planned: &CompiledPolicy| planned.policy.precedence == Precedence::Own;
     let alone = |planned| own(planned) && most_general.is_none_or(|least| specificity(planned) <= least);
     policies.iter().map(alone).collect()
 }
@@ -87,7 +87,7 @@ pub(super) fn stand_alone(policies: &[Planned]) -> Vec<bool> {
 fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
     let planned = general.planned;
     // A `when` is a rule like any other: one of them is for both.
-    let is_there = |when: &&Planned| !when.policy.when.is_empty();
+    let is_there = |when: &&CompiledPolicy| !when.policy.when.is_empty();
     let (own, theirs) = (Some(planned).filter(is_there), below.iter().map(|one| one.when).find(is_there));
     match planned.policy.precedence {
         Precedence::Own => {}
@@ -116,7 +116,7 @@ fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
 const FROM_MOST_SPECIFIC: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 
 /// A route is more specific than its gateway, and a section than the whole.
-fn specificity(planned: &Planned) -> (bool, bool) {
+fn specificity(planned: &CompiledPolicy) -> (bool, bool) {
     let Target { kind, section, .. } = &planned.policy.target;
     (*kind == TargetKind::HttpRoute, section.is_some())
 }

@@ -3,7 +3,7 @@
 use crate::model::{Limit, Policy};
 use expression::cel::Expression;
 use expression::facts::{self, Facts, Need};
-use expression::order;
+use expression::small_sort;
 use llm::response::Pointers;
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub(super) fn needs(policies: &[Policy]) -> Vec<Need> {
 /// In their order, each once.
 fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
     let mut all: Vec<String> = all.collect();
-    order::sort(&mut all);
+    small_sort::sort(&mut all);
     all.dedup();
     all
 }

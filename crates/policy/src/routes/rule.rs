@@ -9,17 +9,17 @@ use std::sync::Arc;
 /// In the order in which they are asked. Gateway API leaves the place of regular expressions open; Envoy Gateway asks
 /// them between the two others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum PathMatchKind {
     Exact,
     Regex,
     Prefix,
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct RouteEntry {
     /// Lower case; `*.` and a suffix; or empty: any.
     pub(super) host: String,
-    pub(super) kind: Kind,
+    pub(super) kind: PathMatchKind,
     /// Of a prefix: without the slash at its end. Of a regular expression: its beginning, up to a slash and without it, so
     /// that it is found as a prefix is.
     pub(super) path: String,
@@ -42,14 +42,14 @@ enum Value {
 }
 
 /// Every match of a rule, for each of its hosts.
-pub(super) fn entries(rule: &Rule, order: usize) -> Result<Vec<Entry>, String> {
+pub(super) fn entries(rule: &Rule, order: usize) -> Result<Vec<RouteEntry>, String> {
     let (ports, policies): (Arc<[u32]>, _) = (rule.ports.clone().into(), places(&rule.policies));
     let any = [String::new()];
     let hosts = if rule.hostnames.is_empty() { &any[..] } else { &rule.hostnames };
     let mut entries = Vec::new();
     for host in hosts {
         for (index, found) in rule.matches.iter().enumerate() {
-            let mut entry = Entry::new(found, (order, index))?;
+            let mut entry = RouteEntry::new(found, (order, index))?;
             entry.host = host.to_ascii_lowercase();
             (entry.ports, entry.policies) = (ports.clone(), policies.clone());
             entries.push(entry);
@@ -80,17 +80,17 @@ pub(super) fn covers(hostname: &str, host: &str) -> bool {
     }
 }
 
-impl Entry {
+impl RouteEntry {
     fn new(found: &Match, order: (usize, usize)) -> Result<Self, String> {
         let (kind, path, regex) = match &found.path {
-            None => (Kind::Prefix, "", None),
-            Some(Path::Exact(path)) => (Kind::Exact, path.as_str(), None),
-            Some(Path::Prefix(path)) => (Kind::Prefix, path.strip_suffix('/').unwrap_or(path), None),
+            None => (PathMatchKind::Prefix, "", None),
+            Some(Path::Exact(path)) => (PathMatchKind::Exact, path.as_str(), None),
+            Some(Path::Prefix(path)) => (PathMatchKind::Prefix, path.strip_suffix('/').unwrap_or(path), None),
             Some(Path::Regex(source)) => {
                 let beginning = beginning(source);
                 let upto_slash = beginning.rsplit_once('/').map_or("", |(parent, _)| parent);
                 let regex = (beginning.to_owned(), Pattern::whole(source)?);
-                (Kind::Regex, upto_slash.trim_end_matches('/'), Some(regex))
+                (PathMatchKind::Regex, upto_slash.trim_end_matches('/'), Some(regex))
             }
         };
         let length = if let Some(Path::Regex(source)) = &found.path { source.len() } else { 0 };
@@ -109,7 +109,7 @@ impl Entry {
         })
     }
 
-    pub(super) fn key(&self) -> (&str, Kind, &str) {
+    pub(super) fn key(&self) -> (&str, PathMatchKind, &str) {
         (&self.host, self.kind, &self.path)
     }
 

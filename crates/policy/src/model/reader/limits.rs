@@ -1,10 +1,12 @@
 //! `limits` → [`Limit`]s.
 
 use super::{BUFFER, expression, expression_in, money, when};
-use crate::document::{Fields, Node, Object, Reported, all, distinct, one_line, shortened};
+use crate::document::{
+    DocumentNode, DocumentObject, KnownFields, Reported, all, distinct, one_line, shortened,
+};
 use crate::duration;
 use crate::model::{DEFAULT_TTL, Limit, Maximum, Period, Rate, Share, Ttl, Unit, Window, names};
-use expression::cel::{Expression, Phase, Use};
+use expression::cel::{Expression, Phase, ResultType};
 use std::time::Duration;
 
 const UNITS: &[(&str, Unit)] = &[
@@ -17,18 +19,22 @@ const UNITS: &[(&str, Unit)] = &[
 ];
 const PERIODS: &[(&str, Period)] = &[("Day", Period::Day), ("Week", Period::Week), ("Month", Period::Month)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
-const LIMIT: Fields = Fields {
+const LIMIT: KnownFields = KnownFields {
     known: &["when", "counters", "rates", "reservation", "enforceWhen", "outputCap"],
     later: &[],
     ignored: &[],
 };
-const RATE: Fields =
-    Fields { known: &["limit", "limitFrom", "window", "period", "unit", "cost"], later: &[], ignored: &[] };
-const RESERVATION: Fields = Fields { known: &["amount", "ttl", "maxShare"], later: &[], ignored: &[] };
-const COUNTER: Fields = Fields { known: &["expression"], later: &[], ignored: &[] };
+const RATE: KnownFields = KnownFields {
+    known: &["limit", "limitFrom", "window", "period", "unit", "cost"],
+    later: &[],
+    ignored: &[],
+};
+const RESERVATION: KnownFields =
+    KnownFields { known: &["amount", "ttl", "maxShare"], later: &[], ignored: &[] };
+const COUNTER: KnownFields = KnownFields { known: &["expression"], later: &[], ignored: &[] };
 
 /// `priced`: the policy says what tokens cost.
-pub(super) fn limits(node: &Node<'_>, priced: bool) -> Result<Vec<Limit>, Reported> {
+pub(super) fn limits(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Limit>, Reported> {
     let limits = node.entries()?;
     if limits.is_empty() {
         return Err(node.refuse("must have at least one limit"));
@@ -36,7 +42,7 @@ pub(super) fn limits(node: &Node<'_>, priced: bool) -> Result<Vec<Limit>, Report
     all(limits.into_iter().map(|(name, node)| limit(name, node, priced)))
 }
 
-fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
+fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Reported> {
     let name = names::LIMIT.check(name, &node);
     let limit = node.object(&LIMIT)?;
     let when = limit.optional("when").map(when).transpose();
@@ -45,10 +51,10 @@ fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
     let reservation =
         limit.optional("reservation").map(|node| reservation(node, rates.as_deref())).transpose();
     let enforce_when =
-        limit.optional("enforceWhen").map(|node| expression(&node, Use::Predicate)).transpose();
+        limit.optional("enforceWhen").map(|node| expression(&node, ResultType::Predicate)).transpose();
     let caps_output =
         limit.optional("outputCap").map(|node| caps_output(&node, rates.as_deref())).transpose();
-    let Reservation { amount, ttl, max_share } = reservation?.unwrap_or_default();
+    let ReservationFields { amount, ttl, max_share } = reservation?.unwrap_or_default();
     Ok(Limit {
         name: name?,
         when: when?.unwrap_or_default(),
@@ -63,7 +69,7 @@ fn limit(name: &str, node: Node<'_>, priced: bool) -> Result<Limit, Reported> {
 }
 
 /// A cap comes from what is held, and goes into the request's body.
-fn caps_output(node: &Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<bool, Reported> {
+fn caps_output(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<bool, Reported> {
     if !node.word(OUTPUT_CAPS, &[])? {
         return Ok(false);
     }
@@ -76,8 +82,10 @@ fn caps_output(node: &Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<boo
     Ok(true)
 }
 
-fn counters(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
-    let read = |item: Node<'_>| expression(&item.object(&COUNTER)?.required("expression")?, Use::Counter);
+fn counters(node: DocumentNode<'_>) -> Result<Vec<Expression>, Reported> {
+    let read = |item: DocumentNode<'_>| {
+        expression(&item.object(&COUNTER)?.required("expression")?, ResultType::Counter)
+    };
     distinct(
         node.items()?.into_iter().map(|item| (item.clone(), read(item))),
         |counter, other| counter.source() == other.source(),
@@ -85,7 +93,7 @@ fn counters(node: Node<'_>) -> Result<Vec<Expression>, Reported> {
     )
 }
 
-fn rates(node: &Node<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
+fn rates(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
     let items = node.items()?;
     if items.is_empty() {
         return Err(node.refuse("must have at least one rate"));
@@ -106,7 +114,7 @@ fn rates(node: &Node<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
     )
 }
 
-fn rate(node: Node<'_>, priced: bool) -> Result<Rate, Reported> {
+fn rate(node: DocumentNode<'_>, priced: bool) -> Result<Rate, Reported> {
     let rate = node.object(&RATE)?;
     let unit = rate.optional("unit").map(|node| node.word(UNITS, &[])).transpose();
     // Whoever mistyped the unit may have meant one whose limit and window look otherwise.
@@ -121,25 +129,25 @@ fn rate(node: Node<'_>, priced: bool) -> Result<Rate, Reported> {
     Ok(Rate { max: max?, window: window?, unit, cost: cost? })
 }
 
-fn maximum(rate: &Object<'_>, unit: Unit) -> Result<Maximum, Reported> {
+fn maximum(rate: &DocumentObject<'_>, unit: Unit) -> Result<Maximum, Reported> {
     if let Some(node) = rate.optional("limitFrom") {
         if rate.optional("limit").is_some() {
             return Err(node.refuse("stands beside `limit`; a rate has one of them"));
         }
-        return Ok(Maximum::From(expression(&node, Use::Maximum)?));
+        return Ok(Maximum::From(expression(&node, ResultType::Maximum)?));
     }
     let node = rate.required("limit")?;
     Ok(Maximum::Fixed(if unit == Unit::Usd { money(&node)? } else { node.whole_number()? }))
 }
 
-fn cost(node: &Node<'_>, unit: Unit) -> Result<Expression, Reported> {
+fn cost(node: &DocumentNode<'_>, unit: Unit) -> Result<Expression, Reported> {
     if unit == Unit::Concurrency {
         return Err(node.refuse("`concurrency` counts what is under way, which costs nothing"));
     }
-    expression_in(node, Phase::Response, Use::Cost)
+    expression_in(node, Phase::Response, ResultType::Cost)
 }
 
-fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
+fn window(rate: &DocumentObject<'_>, unit: Unit) -> Result<Window, Reported> {
     let (window, period) = (rate.optional("window"), rate.optional("period"));
     if unit == Unit::Concurrency {
         return match window.or(period) {
@@ -157,29 +165,32 @@ fn window(rate: &Object<'_>, unit: Unit) -> Result<Window, Reported> {
     }
 }
 
-struct Reservation {
+struct ReservationFields {
     amount: Option<Expression>,
     ttl: Ttl,
     max_share: Option<Share>,
 }
 
-impl Default for Reservation {
+impl Default for ReservationFields {
     fn default() -> Self {
         Self { amount: None, ttl: Ttl::Fixed(DEFAULT_TTL), max_share: None }
     }
 }
 
-fn reservation(node: Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<Reservation, Reported> {
+fn reservation(
+    node: DocumentNode<'_>,
+    rates: Result<&[Rate], &Reported>,
+) -> Result<ReservationFields, Reported> {
     let reservation = node.object(&RESERVATION)?;
     let amount = reservation.optional("amount").map(|node| amount(&node)).transpose();
     let ttl = reservation.optional("ttl").map(|node| ttl(&node)).transpose();
     let max_share = reservation.optional("maxShare").map(|node| max_share(&node, rates)).transpose();
     let ttl = ttl?.unwrap_or(Ttl::Fixed(DEFAULT_TTL));
-    Ok(Reservation { amount: amount?, ttl, max_share: max_share? })
+    Ok(ReservationFields { amount: amount?, ttl, max_share: max_share? })
 }
 
 /// A request of `requests` or `concurrency` holds one, whatever it is like: there a share says nothing.
-fn max_share(node: &Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<Share, Reported> {
+fn max_share(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<Share, Reported> {
     let text = node.text()?;
     let share = Share::parse(text).ok_or_else(|| {
         let told = shortened(text);
@@ -194,20 +205,20 @@ fn max_share(node: &Node<'_>, rates: Result<&[Rate], &Reported>) -> Result<Share
 }
 
 /// Kuadrant takes a number, too.
-fn amount(node: &Node<'_>) -> Result<Expression, Reported> {
+fn amount(node: &DocumentNode<'_>) -> Result<Expression, Reported> {
     if !node.is_whole() {
-        return expression(node, Use::Amount);
+        return expression(node, ResultType::Amount);
     }
-    let compiled = Expression::compile(&node.whole_number()?.to_string(), Phase::Request, Use::Amount);
+    let compiled = Expression::compile(&node.whole_number()?.to_string(), Phase::Request, ResultType::Amount);
     compiled.map_err(|error| node.refuse(error))
 }
 
-fn ttl(node: &Node<'_>) -> Result<Ttl, Reported> {
+fn ttl(node: &DocumentNode<'_>) -> Result<Ttl, Reported> {
     let text = node.text()?;
     if duration::parse(text).is_some() {
         return node.duration(Duration::from_millis(1), Duration::MAX).map(Ttl::Fixed);
     }
-    let compiled = Expression::compile(text.trim(), Phase::Request, Use::Life);
+    let compiled = Expression::compile(text.trim(), Phase::Request, ResultType::Life);
     compiled.map(Ttl::From).map_err(|error| {
         let told = shortened(text);
         node.refuse(one_line(&format!(

@@ -17,7 +17,7 @@ pub fn decode(message: &[u8], allowance: &Allowance) -> Result<Map<String, Value
 fn object(message: &[u8], allowance: &Allowance, depth: usize) -> Result<Map<String, Value>, TreeError> {
     let mut read = Map::new();
     each(message, |number, field| {
-        if let (1, Field::Bytes(entry)) = (number, field) {
+        if let (1, ProtoField::Bytes(entry)) = (number, field) {
             let (name, value) = pair(entry)?;
             allowance.entry(read.len())?;
             allowance.text(name.len())?;
@@ -33,8 +33,8 @@ fn pair(entry: &[u8]) -> Result<(&str, &[u8]), TreeError> {
     let (mut name, mut value) = ("", &[][..]);
     each(entry, |number, field| {
         match (number, field) {
-            (1, Field::Bytes(bytes)) => name = text(bytes)?,
-            (2, Field::Bytes(bytes)) => value = bytes,
+            (1, ProtoField::Bytes(bytes)) => name = text(bytes)?,
+            (2, ProtoField::Bytes(bytes)) => value = bytes,
             _ => {}
         }
         Ok(())
@@ -47,15 +47,15 @@ fn json(message: &[u8], allowance: &Allowance, depth: usize) -> Result<Value, Tr
     let mut value = Value::Null;
     each(message, |number, field| {
         value = match (number, field) {
-            (1, Field::Number(_)) => Value::Null,
-            (2, Field::Double(double)) => Value::Number(whole(double).ok_or(TreeError::Invalid)?),
-            (3, Field::Bytes(bytes)) => {
+            (1, ProtoField::Number(_)) => Value::Null,
+            (2, ProtoField::Double(double)) => Value::Number(whole(double).ok_or(TreeError::Invalid)?),
+            (3, ProtoField::Bytes(bytes)) => {
                 allowance.text(bytes.len())?;
                 Value::String(text(bytes)?.to_owned())
             }
-            (4, Field::Number(number)) => Value::Bool(number != 0),
-            (5, Field::Bytes(fields)) => Value::Object(object(fields, allowance, depth)?),
-            (6, Field::Bytes(list)) => Value::Array(items(list, allowance, depth)?),
+            (4, ProtoField::Number(number)) => Value::Bool(number != 0),
+            (5, ProtoField::Bytes(fields)) => Value::Object(object(fields, allowance, depth)?),
+            (6, ProtoField::Bytes(list)) => Value::Array(items(list, allowance, depth)?),
             _ => return Ok(()),
         };
         Ok(())
@@ -66,7 +66,7 @@ fn json(message: &[u8], allowance: &Allowance, depth: usize) -> Result<Value, Tr
 fn items(message: &[u8], allowance: &Allowance, depth: usize) -> Result<Vec<Value>, TreeError> {
     let mut items = Vec::new();
     each(message, |number, field| {
-        if let (1, Field::Bytes(item)) = (number, field) {
+        if let (1, ProtoField::Bytes(item)) = (number, field) {
             allowance.element(items.len())?;
             items.push(json(item, allowance, depth)?);
         }
@@ -77,7 +77,7 @@ fn items(message: &[u8], allowance: &Allowance, depth: usize) -> Result<Vec<Valu
 
 /// What the messages here are made of.
 #[derive(Clone, Copy)]
-enum Field<'a> {
+enum ProtoField<'a> {
     Number(u64),
     Double(f64),
     Bytes(&'a [u8]),
@@ -86,24 +86,24 @@ enum Field<'a> {
 /// The fields of a message in their order, each with its number.
 fn each<'a>(
     mut message: &'a [u8],
-    mut take: impl FnMut(u32, Field<'a>) -> Result<(), TreeError>,
+    mut take: impl FnMut(u32, ProtoField<'a>) -> Result<(), TreeError>,
 ) -> Result<(), TreeError> {
     let invalid = |_| TreeError::Invalid;
     while !message.is_empty() {
         let (number, wire_type) = decode_key(&mut message).map_err(invalid)?;
         let field = match wire_type {
-            WireType::Varint => Field::Number(decode_varint(&mut message).map_err(invalid)?),
+            WireType::Varint => ProtoField::Number(decode_varint(&mut message).map_err(invalid)?),
             WireType::SixtyFourBit => {
                 let (bytes, rest) = message.split_first_chunk::<8>().ok_or(TreeError::Invalid)?;
                 message = rest;
-                Field::Double(f64::from_le_bytes(*bytes))
+                ProtoField::Double(f64::from_le_bytes(*bytes))
             }
             WireType::LengthDelimited => {
                 let length = decode_varint(&mut message).map_err(invalid)?;
                 let length = usize::try_from(length).map_err(|_| TreeError::Invalid)?;
                 let (bytes, rest) = message.split_at_checked(length).ok_or(TreeError::Invalid)?;
                 message = rest;
-                Field::Bytes(bytes)
+                ProtoField::Bytes(bytes)
             }
             other => {
                 skip_field(other, number, &mut message, DecodeContext::default()).map_err(invalid)?;

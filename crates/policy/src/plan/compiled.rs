@@ -1,9 +1,9 @@
 //! One policy of a plan: which of its limits apply to a request.
 
-use super::bucket::Buckets;
+use super::bucket::RequestBuckets;
 use super::holding::Matching;
 use super::precedence::Effective;
-use super::{Doubt, DoubtCause, Failure, Miss, Part, conflict};
+use super::{Doubt, DoubtCause, Failure, Miss, PolicyPart, conflict};
 use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, UsageRules};
 use expression::cel::{EvaluationError, Expression};
 use expression::facts::Facts;
@@ -12,7 +12,7 @@ use protocol::call::Entries;
 use std::sync::Arc;
 
 #[derive(Debug)]
-pub(super) struct Planned {
+pub(super) struct CompiledPolicy {
     pub name: Arc<str>,
     pub policy: Policy,
     /// Beside `policy.limits`.
@@ -45,7 +45,7 @@ pub struct PlannedRate {
     pub(super) entries: Entries,
 }
 
-impl Planned {
+impl CompiledPolicy {
     pub fn new(policy: Policy) -> Self {
         let name: Arc<str> = format!("{}/{}", policy.namespace, policy.name).into();
         let of_body = policy.when.iter().any(Expression::is_of_body);
@@ -78,7 +78,7 @@ impl Planned {
         effective: &Effective<'p>,
         facts: &Facts,
         matching: &mut Vec<Matching<'p>>,
-        buckets: &mut Buckets<'p>,
+        buckets: &mut RequestBuckets<'p>,
         conflicts: &mut Conflicts,
         mut miss: impl FnMut(&str, Miss),
     ) {
@@ -113,7 +113,7 @@ impl Planned {
         }
     }
 
-    pub fn failure(&self, limit: &Limit, part: Part, error: &EvaluationError) -> Failure {
+    pub fn failure(&self, limit: &Limit, part: PolicyPart, error: &EvaluationError) -> Failure {
         Failure {
             policy: self.name.clone(),
             limit: limit.name.clone(),

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 /// Something that happened and is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Count {
+pub enum Metric {
     /// A request that a limit applies to went on, its tokens held.
     Admitted,
     /// A request was refused by this limit.
@@ -34,7 +34,7 @@ pub enum Count {
     Evaluation {
         /// "NAMESPACE/NAME".
         policy: String,
-        /// [`crate::plan::Part::name`].
+        /// [`crate::plan::PolicyPart::name`].
         part: &'static str,
     },
     /// A limit applied to a request although something about the request could not be known.
@@ -115,7 +115,7 @@ pub enum UsageSource {
     None,
 }
 
-impl Count {
+impl Metric {
     pub(crate) fn refused(hold: &Hold) -> Self {
         Self::Refused { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone() }
     }
