@@ -56,6 +56,9 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
 /// Characters of UTF-8 by what they weigh ([`script`]), counted where they begin, so that a split inside one changes
 /// nothing.
 pub(crate) fn characters(bytes: &[u8]) -> u64 {
+    if bytes.len() < BLOCK && bytes.iter().copied().fold(0, u8::max) < script::ONE_MORE_FROM {
+        return bytes.len() as u64;
+    }
     let (blocks, rest) = bytes.as_chunks::<BLOCK>();
     let mut weight = Weight::default();
     blocks.iter().for_each(|block| weight.add(&Block::new(block)));

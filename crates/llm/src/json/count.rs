@@ -167,12 +167,7 @@ impl Counter {
             let before = u64::from(self.inside == Inside::Scalar);
             starts = scalars & !(scalars << 1 | before);
         }
-        let mut characters = u64::from(text.count_ones());
-        if !block.is_ascii() {
-            let begun = text & !block.inside_character();
-            characters = u64::from(begun.count_ones()).saturating_add(block.further_weight(text));
-        }
-        let characters = characters.saturating_sub(escapes.count_ones().into());
+        let characters = block.weight(text).saturating_sub(escapes.count_ones().into());
         self.found.characters = self.found.characters.saturating_add(characters);
         self.found.scalars = self.found.scalars.saturating_add(starts.count_ones().into());
         self.found.scalar_bytes = self.found.scalar_bytes.saturating_add(scalars.count_ones().into());

@@ -47,29 +47,23 @@ impl Block {
         self.folded(b'}')
     }
 
-    /// Which are inside a character of UTF-8, behind its first byte.
+    /// Whether each byte weighs 1.
     #[inline(always)]
-    pub(super) fn inside_character(&self) -> u64 {
-        let (two, inside) = (u8x16::splat(0xc0), u8x16::splat(0x80));
-        self.bits(|lane| (lane & two).simd_eq(inside))
-    }
-
-    /// Whether all are ASCII.
-    #[inline(always)]
-    pub(super) fn is_ascii(&self) -> bool {
+    pub(super) fn is_even(&self) -> bool {
         let [a, b, c, d] = self.0;
-        (a | b | c | d).to_bitmask() == 0
+        let most = a.max(b).max(c.max(d));
+        from(most, script::ONE_MORE_FROM).to_bitmask() == 0
     }
 
-    /// How much those of these that begin no or other characters than ASCII weigh more than one each.
+    /// What these bytes weigh.
     #[inline(always)]
-    pub(super) fn further_weight(&self, of: u64) -> u64 {
-        let further = script::STEPS.map(|(from, more)| {
-            let from = u8x16::splat(from);
-            let begun = self.bits(|lane| lane.max(from).simd_eq(lane));
-            u64::from((begun & of).count_ones()).wrapping_mul(u64::from(more))
-        });
-        further.into_iter().fold(0, u64::wrapping_add)
+    pub(super) fn weight(&self, of: u64) -> u64 {
+        if self.is_even() {
+            return of.count_ones().into();
+        }
+        let count = |first| u64::from((self.bits(|lane| from(lane, first)) & of).count_ones());
+        let more = count(script::FOUR_MORE_FROM).wrapping_mul(3);
+        u64::from(of.count_ones()).wrapping_add(count(script::ONE_MORE_FROM)).wrapping_add(more)
     }
 
     /// Which stand between numbers and literals: white space, control characters, commas and colons.
@@ -91,6 +85,12 @@ impl Block {
         let [a, b, c, d] = self.0.map(|lane| u64::from(of(lane).to_bitmask()));
         a | b << 16 | c << 32 | d << 48
     }
+}
+
+/// Which are this byte or a larger one.
+#[inline(always)]
+fn from(lane: u8x16, first: u8) -> u8x16 {
+    lane.max(u8x16::splat(first)).simd_eq(lane)
 }
 
 /// Adds up how many bytes of blocks are something, without looking at single ones.
@@ -140,22 +140,19 @@ pub(super) struct Weight {
 impl Weight {
     #[inline(always)]
     pub(super) fn add(&mut self, block: &Block) {
-        if block.is_ascii() {
+        if block.is_even() {
             self.total = self.total.wrapping_add(BLOCK as u64);
             return;
         }
         let splat = u8x16::splat;
         for lane in block.0 {
-            let is_inside = (lane & splat(0xc0)).simd_eq(splat(0x80));
-            let mut weights = splat(1) - (is_inside & splat(1));
-            for (from, more) in script::STEPS {
-                weights += lane.max(splat(from)).simd_eq(lane) & splat(more);
-            }
-            self.lanes += weights;
+            // A hit is 255, which is one less than nothing.
+            let more = from(lane, script::FOUR_MORE_FROM) & splat(3);
+            self.lanes += splat(1) - from(lane, script::ONE_MORE_FROM) + more;
         }
         self.blocks = self.blocks.wrapping_add(1);
-        // Four more of at most eight would not fit.
-        if self.blocks == 7 {
+        // Four more of at most five would not fit.
+        if self.blocks == 12 {
             self.total = self.total();
             (self.lanes, self.blocks) = (u8x16::default(), 0);
         }
@@ -243,12 +240,12 @@ mod tests {
                 assert_eq!(block.equal(byte) >> at & 1, 1);
                 assert!(block.any(byte, b'x') && block.any(b'x', byte));
                 assert_eq!(block.any(b'x', b'y'), byte == b'x' || byte == b'y');
-                assert_eq!(block.is_ascii(), byte < 0x80);
+                assert_eq!(block.is_even(), script::of_byte(byte) == 1);
                 let mut weight = Weight::default();
                 (0..200).for_each(|_| weight.add(&block));
                 assert_eq!(weight.total(), 200 * (63 + script::of_byte(byte)));
-                let further = script::of_byte(byte).saturating_sub(1);
-                assert_eq!((block.further_weight(1 << at), block.further_weight(!(1 << at))), (further, 0));
+                let weights = (block.weight(1 << at), block.weight(!(1 << at)));
+                assert_eq!(weights, (script::of_byte(byte), 63));
             }
         }
     }

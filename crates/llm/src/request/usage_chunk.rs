@@ -1,11 +1,12 @@
 //! Takes the chunk that answers `include_usage` out of a stream of server-sent events, for a client that did not
-//! ask for it: `"choices":[]` with a `usage` breaks those who expect a choice in every chunk. In: the body in any
-//! pieces, not compressed. Out: the same bytes without that one event.
+//! ask for it: `"choices":[]` with a `usage` breaks those who expect a choice in every chunk. LiteLLM sends a choice
+//! whose delta is empty instead. In: the body in any pieces, not compressed. Out: the same bytes without that one event.
+//! A usage with a `cost` is OpenRouter's, which sends it whatever was asked for, and stays.
 //!
-//! An event is kept back only as long as it could still be that chunk, which most are not once their first choice
-//! begins; and never longer than to its own end.
+//! An event is kept back only as long as it could still be that chunk, which most are not once their first delta says
+//! something; and never longer than to its own end.
 
-use super::members::members;
+use super::members::{element, members};
 use crate::memory::{Lease, MemoryBudget, Purpose};
 use memchr::{memchr2, memmem};
 use std::borrow::Cow;
@@ -196,24 +197,90 @@ fn may_be_usage_chunk(data: &[u8]) -> bool {
     let Some(value) = memmem::find(data, key).and_then(|at| data.get(at.checked_add(key.len())?..)) else {
         return true;
     };
-    let mut value = value.iter().filter(|byte| !byte.is_ascii_whitespace());
-    let expected = [b':', b'[', b']'];
-    !expected.iter().any(|expected| value.next().is_some_and(|byte| byte != expected))
+    let mut rest = value;
+    for expected in [b':', b'['] {
+        match rest.trim_ascii_start() {
+            [] => return true,
+            [first, after @ ..] if *first == expected => rest = after,
+            _ => return false,
+        }
+    }
+    match rest.trim_ascii_start() {
+        [] | [b']', ..] => true,
+        [b'{', choice @ ..] => may_be_empty_choice(choice),
+        _ => false,
+    }
 }
 
-/// `"choices":[]` and a `usage` that says something.
+/// Whether the beginning of a choice leaves it open that its delta says nothing.
+fn may_be_empty_choice(choice: &[u8]) -> bool {
+    let member = |key: &[u8]| {
+        let at = memmem::find(choice, key)?;
+        choice.get(at.checked_add(key.len())?..).map(<[u8]>::trim_ascii_start)
+    };
+    if member(b"\"text\"").is_some() {
+        return false;
+    }
+    let is_null = match member(b"\"finish_reason\"") {
+        None | Some([] | [b':']) => true,
+        Some([b':', value @ ..]) => matches!(value.trim_ascii_start(), [] | [b'n', ..]),
+        Some(_) => false,
+    };
+    let mut rest = match member(b"\"delta\"") {
+        None | Some([] | [b':']) => return is_null,
+        Some([b':', delta @ ..]) => match delta.trim_ascii_start() {
+            [] => return is_null,
+            [b'{', members @ ..] => members,
+            _ => return false,
+        },
+        Some(_) => return false,
+    };
+    // Members without a value say nothing.
+    loop {
+        rest = rest.trim_ascii_start();
+        let Some(key) = rest.strip_prefix(b"\"") else { return is_null && matches!(rest, [] | [b'}', ..]) };
+        let Some(end) = key.iter().position(|byte| *byte == b'"') else { return is_null };
+        let value = key.get(end.saturating_add(1)..).unwrap_or_default().trim_ascii_start();
+        let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii_start();
+        let after = value.strip_prefix(b"null").or_else(|| value.strip_prefix(b"\"\""));
+        match after {
+            Some(after) => rest = after.trim_ascii_start().strip_prefix(b",").unwrap_or(after),
+            None => return is_null && (b"null".starts_with(value) || value == b"\""),
+        }
+    }
+}
+
+/// `"choices":[]`, or one choice that says nothing, and a `usage` that says something.
 fn is_usage_chunk(data: &[u8]) -> bool {
     if memmem::find(data, b"\"usage\"").is_none() || !may_be_usage_chunk(data) {
         return false;
     }
-    let Some(members) = members(data, 0, &["choices", "usage"]) else { return false };
+    let Some(found) = members(data, 0, &["choices", "usage"]) else { return false };
     let value = |key| {
-        let member = members.found.iter().rfind(|member| member.exact && member.key == key)?;
+        let member = found.found.iter().rfind(|member| member.exact && member.key == key)?;
         data.get(member.value.clone())
     };
-    let inside = |value: Option<&[u8]>, open, close| {
-        let inside = value?.strip_prefix(&[open])?.strip_suffix(&[close])?;
-        Some(inside.trim_ascii().is_empty())
+    let (Some(choices), Some(usage)) = (value(0), value(1)) else { return false };
+    let says_nothing = matches!(choices.trim_ascii(), [b'[', inside @ .., b']'] if inside.trim_ascii().is_empty())
+        || is_one_empty_choice(choices) == Some(true);
+    let usage = members(usage, 0, &["cost"]);
+    says_nothing && usage.is_some_and(|usage| !usage.empty && usage.found.is_empty())
+}
+
+/// A list of one choice whose delta has no values.
+fn is_one_empty_choice(choices: &[u8]) -> Option<bool> {
+    let first = element(choices, 0, 0)?;
+    let choice = choices.get(first)?;
+    let found = members(choice, 0, &["delta", "finish_reason"])?;
+    let value =
+        |key| found.found.iter().find(|member| member.key == key).and_then(|it| choice.get(it.value.clone()));
+    let is_null = value(1).is_none_or(|reason| reason == b"null");
+    let delta = value(0)?;
+    let values = delta.strip_prefix(b"{")?.strip_suffix(b"}")?;
+    let is_empty = |member: &[u8]| {
+        let member = member.trim_ascii();
+        member.is_empty() || member.ends_with(b"null") || member.ends_with(b"\"\"")
     };
-    inside(value(0), b'[', b']') == Some(true) && inside(value(1), b'{', b'}') == Some(false)
+    let is_empty = values.split(|byte| *byte == b',').all(is_empty);
+    Some(is_null && is_empty && element(choices, 0, 1).is_none())
 }

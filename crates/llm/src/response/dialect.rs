@@ -21,7 +21,14 @@ pub(super) enum Node {
     /// A place in what was generated, or that may be: all strings in it count as text, and counts in it mean nothing.
     Unknown,
     /// A place beside what was generated that we do not know: all strings in it count as text, and counts by their names.
-    Aside(Scope),
+    Aside,
+    /// The same in a list of results, which add up.
+    Listed,
+    /// An object that is known to hold counts, in a place that nobody listed.
+    Counts,
+    ListedCounts,
+    /// Anthropic's several samplings of one message.
+    Iterations,
     /// The request's own metadata, in which a provider may put an object with counts.
     Metadata,
     /// Counts, each with its name in a member of its own.
@@ -52,8 +59,6 @@ pub(super) enum Node {
     CacheDetails,
     CacheTtl,
     CacheCount,
-    /// Anthropic's several samplings of one message.
-    Iterations,
     IterationType,
     Iteration(Field),
     /// What the tools of OpenAI's Responses used, by tool.
@@ -63,7 +68,9 @@ pub(super) enum Node {
     /// A count of tokens, in an object that holds counts.
     Count(Field),
     /// A count of tokens in a place that nobody listed.
-    Found(Scope, Field),
+    Found(Field),
+    /// The same in a list of results.
+    FoundInList(Field),
     /// A count of tokens that is a member of the document itself, or of one of its parts.
     Own(Field),
     /// A count in a unit that is not tokens.
@@ -123,28 +130,14 @@ pub(super) enum Node {
     Cumulative,
 }
 
-/// Where a count of tokens is found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Scope {
-    /// In one of several results, which add up.
-    pub(super) listed: bool,
-    /// In an object that is known to hold counts.
-    pub(super) named: bool,
-}
-
-impl Scope {
-    const NAMED: Self = Self { listed: false, named: true };
-    const LISTED: Self = Self { listed: true, named: false };
-    const ONCE: Self = Self { listed: false, named: false };
-}
-
 impl Place for Node {
     fn wants(self) -> Wants {
         match self {
             Node::Other | Node::Label => Wants::Nothing,
             Node::Count(_)
             | Node::Own(_)
-            | Node::Found(..)
+            | Node::Found(_)
+            | Node::FoundInList(_)
             | Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::OtherUnit
@@ -178,8 +171,10 @@ impl Place for Node {
             | Node::Tool
             | Node::Metadata
             | Node::Metrics
+            | Node::Errors
             | Node::Cumulative
-            | Node::Aside(Scope { named: true, .. })
+            | Node::Counts
+            | Node::ListedCounts
             | Node::Way(_) => Wants::Object,
             _ => Wants::Strings,
         }
@@ -191,12 +186,10 @@ impl Place for Node {
 }
 
 impl Node {
-    /// The place of `key` inside this one. `events`: the document is one of a stream of named events, where usage
+    /// The place of `key` inside this one, if it is none of [`Node::everyday`]. `events`: the document is one of a stream of named events, where usage
     /// may stand inside what the event is about.
+    #[inline(never)]
     pub(super) fn child(self, key: &[u8], events: bool) -> Node {
-        if let Some(node) = self.everyday(key) {
-            return node;
-        }
         match self {
             Node::Root => root(key),
             Node::Usage | Node::UsageMetadata | Node::InvocationMetrics | Node::Timings | Node::Meta => {
@@ -222,18 +215,19 @@ impl Node {
                 Node::Count(field) => Node::ToolCount(field),
                 _ => Node::Other,
             },
-            Node::Aside(scope) => aside(key, scope),
-            Node::Cumulative => match aside(key, Scope::ONCE) {
-                found @ (Node::Found(..) | Node::Aside(Scope { named: true, .. })) => found,
+            Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts => aside(key, self),
+            Node::Errors => Node::Error,
+            Node::Cumulative => match aside(key, Node::Aside) {
+                found @ (Node::Found(_) | Node::Counts) => found,
                 _ => Node::Other,
             },
-            Node::Metadata if names::is_usage(key) => Node::Aside(Scope::NAMED),
+            Node::Metadata if names::is_usage(key) => Node::Counts,
             Node::Metadata => Node::Other,
             Node::Metrics => match key {
                 b"metric" | b"name" | b"key" => Node::PairName,
                 b"value" | b"count" => Node::PairValue,
-                _ => match aside(key, Scope::ONCE) {
-                    found @ Node::Found(..) => found,
+                _ => match aside(key, Node::Aside) {
+                    found @ Node::Found(_) => found,
                     _ => Node::Other,
                 },
             },
@@ -246,8 +240,8 @@ impl Node {
             Node::Response if key == b"meta" => Node::Meta,
             Node::Response if events && key == b"tool_usage" => Node::ToolUsage,
             Node::Response => match root(key) {
-                Node::Usage | Node::UsageMetadata => Node::Aside(Scope::NAMED),
-                Node::Own(field) => Node::Found(Scope::ONCE, field),
+                Node::Usage | Node::UsageMetadata => Node::Counts,
+                Node::Own(field) => Node::Found(field),
                 // Only the document itself has these.
                 Node::Type | Node::Error | Node::Errors | Node::ErrorCode | Node::Success => Node::Other,
                 node => node,
@@ -259,7 +253,7 @@ impl Node {
 
     /// Members that nearly every event repeats, before all others are looked through: they are half of a stream's keys.
     #[inline(always)]
-    fn everyday(self, key: &[u8]) -> Option<Node> {
+    pub(super) fn everyday(self, key: &[u8]) -> Option<Node> {
         let label = match key.len() {
             2 => key == b"id",
             4 if self == Node::Delta && key == b"text" => return Some(Node::Text),
@@ -283,22 +277,32 @@ impl Node {
 
     /// Whether a member that is called like a label is one.
     fn has_labels(self) -> bool {
-        !matches!(self, Node::Unknown | Node::Aside(_) | Node::Iterations)
+        !matches!(
+            self,
+            Node::Unknown | Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts | Node::Iterations
+        )
     }
 
     /// The place of an element of an array.
     pub(super) fn element(self) -> Node {
         match self {
-            Node::Aside(scope) => Node::Aside(Scope { listed: true, ..scope }),
+            Node::Aside => Node::Listed,
+            Node::Counts => Node::ListedCounts,
+            Node::Errors => Node::Error,
             node => node,
         }
     }
 
-    /// Whether an object here is one report of usage.
-    pub(super) fn is_report(self) -> bool {
+    /// Whether something has to be done when an object here begins.
+    pub(super) fn is_marked(self) -> bool {
         matches!(
             self,
-            Node::Usage | Node::UsageMetadata | Node::InvocationMetrics | Node::Timings | Node::Meta
+            Node::Usage
+                | Node::UsageMetadata
+                | Node::InvocationMetrics
+                | Node::Timings
+                | Node::Meta
+                | Node::Cumulative
         )
     }
 }
@@ -353,7 +357,7 @@ fn root(key: &[u8]) -> Node {
         b"error_code" | b"errorCode" | b"error_msg" | b"error_message" | b"errorMessage" => Node::ErrorCode,
         b"success" => Node::Success,
         _ => match whole(key) {
-            Node::Unknown => aside(key, Scope::ONCE),
+            Node::Unknown => aside(key, Node::Aside),
             known => known,
         },
     }
@@ -362,19 +366,21 @@ fn root(key: &[u8]) -> Node {
 /// A member of an object beside what was generated, where nobody knows it: a count by its name, an object of counts,
 /// something that was generated after all, or more of the same.
 #[cold]
-fn aside(key: &[u8], scope: Scope) -> Node {
-    if let Some(field) = names::field(key, scope.named) {
-        return Node::Found(scope, field);
+fn aside(key: &[u8], place: Node) -> Node {
+    let is_listed = matches!(place, Node::Listed | Node::ListedCounts);
+    let is_named = matches!(place, Node::Counts | Node::ListedCounts);
+    if let Some(field) = names::field(key, is_named) {
+        return if is_listed { Node::FoundInList(field) } else { Node::Found(field) };
     }
     if names::is_usage(key) {
-        return Node::Aside(Scope { named: true, ..scope });
+        return if is_listed { Node::ListedCounts } else { Node::Counts };
     }
     let is = |names: &[&[u8]]| names.iter().any(|name| key.eq_ignore_ascii_case(name));
     match () {
         () if is(COUNTED_ELSEWHERE) => Node::Other,
-        () if scope.named => Node::Aside(scope),
+        () if is_named => place,
         () if is(GENERATED) => Node::Unknown,
-        () => Node::Aside(scope),
+        () => place,
     }
 }
 
@@ -497,6 +503,14 @@ fn part(node: Node, key: &[u8]) -> Node {
         (Node::BilledUnits, b"image_tokens") => Field::BilledImages,
         (Node::BilledUnits, b"output_tokens") => Field::BilledOutput,
         (Node::BilledUnits, b"search_units" | b"classifications" | b"images") => return Node::OtherUnit,
+        (
+            Node::InputDetails | Node::OutputDetails,
+            b"audio_tokens"
+            | b"text_tokens"
+            | b"image_tokens"
+            | b"accepted_prediction_tokens"
+            | b"rejected_prediction_tokens",
+        ) => return Node::Other,
         (Node::InputDetails | Node::OutputDetails, _) => return detail(key),
         _ => return Node::Other,
     };
@@ -518,8 +532,8 @@ fn detail(key: &[u8]) -> Node {
 fn text(node: Node, key: &[u8]) -> Node {
     match (node, key) {
         (Node::Choices, b"message" | b"delta") => Node::ChoiceMessage,
-        (Node::Choices | Node::Output, b"usage") => Node::Aside(Scope::NAMED),
-        (Node::Details, b"input_length") => Node::Found(Scope::ONCE, Field::Input),
+        (Node::Choices | Node::Output, b"usage") => Node::Counts,
+        (Node::Details, b"input_length") => Node::Found(Field::Input),
         (Node::Choices | Node::Outputs, b"text") => Node::Text,
         (Node::ChoiceMessage | Node::Message, b"content") => Node::Content,
         (Node::ChoiceMessage | Node::Message, b"tool_calls") => Node::ToolCalls,
@@ -564,12 +578,12 @@ fn text(node: Node, key: &[u8]) -> Node {
             }
         }
         (Node::Results, _) => match known(node, key) {
-            Node::Unknown => aside(key, Scope::LISTED),
+            Node::Unknown => aside(key, Node::Listed),
             known => known,
         },
         (Node::Data | Node::Details, _) => match known(node, key) {
             Node::Unknown if matches!(key, b"choices") => Node::Choices,
-            Node::Unknown => aside(key, Scope::ONCE),
+            Node::Unknown => aside(key, Node::Aside),
             known => known,
         },
         _ => known(node, key),

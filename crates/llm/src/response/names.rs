@@ -20,56 +20,47 @@ const THOUGHTS: u16 = 1 << 9;
 const TOOL: u16 = 1 << 10;
 const CONNECTOR: u16 = 1 << 11;
 
-/// The words, a longer one before those that it begins with.
-const WORDS: &[(&[u8], u16)] = &[
-    (b"tokens", TOKEN),
-    (b"token", TOKEN),
-    (b"total", TOTAL),
-    (b"prompts", INPUT),
-    (b"prompt", INPUT),
-    (b"inputs", INPUT),
-    (b"input", INPUT),
-    (b"completions", OUTPUT),
-    (b"completion", OUTPUT),
-    (b"outputs", OUTPUT),
-    (b"output", OUTPUT),
-    (b"generated", OUTPUT),
-    (b"generations", OUTPUT),
-    (b"generation", OUTPUT),
-    (b"candidates", OUTPUT),
-    (b"candidate", OUTPUT),
-    (b"responses", OUTPUT),
-    (b"response", OUTPUT),
-    (b"predicted", OUTPUT),
-    (b"cached", CACHED),
-    (b"cache", CACHE),
-    (b"read", READ),
-    (b"hit", READ),
-    (b"written", WRITE),
-    (b"write", WRITE),
-    (b"creation", WRITE),
-    (b"created", WRITE),
-    (b"reasoning", REASONING),
-    (b"thinking", REASONING),
-    (b"thoughts", THOUGHTS),
-    (b"thought", THOUGHTS),
-    (b"connectors", CONNECTOR),
-    (b"connector", CONNECTOR),
-    (b"tooluse", TOOL),
-    // What says nothing.
-    (b"counts", 0),
-    (b"count", 0),
-    (b"content", 0),
-    (b"number", 0),
-    (b"num", 0),
-    (b"text", 0),
-    (b"used", 0),
-    (b"usage", 0),
-    (b"llm", 0),
-    (b"nb", 0),
-    (b"of", 0),
-    (b"n", 0),
-];
+/// The words that begin with a letter, a longer one before those that it begins with.
+fn words(first: u8) -> &'static [(&'static [u8], u16)] {
+    match first {
+        b'c' => &[
+            (b"completions", OUTPUT),
+            (b"completion", OUTPUT),
+            (b"candidates", OUTPUT),
+            (b"candidate", OUTPUT),
+            (b"cached", CACHED),
+            (b"cache", CACHE),
+            (b"creation", WRITE),
+            (b"created", WRITE),
+            (b"connectors", CONNECTOR),
+            (b"connector", CONNECTOR),
+            (b"counts", 0),
+            (b"count", 0),
+            (b"content", 0),
+        ],
+        b'g' => &[(b"generated", OUTPUT), (b"generations", OUTPUT), (b"generation", OUTPUT)],
+        b'h' => &[(b"hit", READ)],
+        b'i' => &[(b"inputs", INPUT), (b"input", INPUT)],
+        b'l' => &[(b"llm", 0)],
+        b'n' => &[(b"number", 0), (b"num", 0), (b"nb", 0), (b"n", 0)],
+        b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"of", 0)],
+        b'p' => &[(b"prompts", INPUT), (b"prompt", INPUT), (b"predicted", OUTPUT)],
+        b'r' => &[(b"responses", OUTPUT), (b"response", OUTPUT), (b"reasoning", REASONING), (b"read", READ)],
+        b't' => &[
+            (b"tokens", TOKEN),
+            (b"token", TOKEN),
+            (b"total", TOTAL),
+            (b"thinking", REASONING),
+            (b"thoughts", THOUGHTS),
+            (b"thought", THOUGHTS),
+            (b"tooluse", TOOL),
+            (b"text", 0),
+        ],
+        b'u' => &[(b"usage", 0), (b"used", 0)],
+        b'w' => &[(b"written", WRITE), (b"write", WRITE)],
+        _ => &[],
+    }
+}
 
 /// What a key counts. `named`: its object is known to count tokens, so it need not say that.
 pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
@@ -117,7 +108,7 @@ fn meaning(key: &[u8]) -> Option<u16> {
         return None;
     }
     while !rest.is_empty() {
-        let (word, bits) = WORDS.iter().find(|(word, _)| rest.starts_with(word))?;
+        let (word, bits) = words(*rest.first()?).iter().find(|(word, _)| rest.starts_with(word))?;
         meaning |= bits;
         rest = rest.get(word.len()..)?;
     }

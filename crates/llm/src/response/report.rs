@@ -92,7 +92,20 @@ pub(super) struct Report {
     before: Option<(Source, Tally)>,
     /// Counts that are members of the open document.
     own: Tally,
-    /// Counts in places of the open document that nobody listed, and those that are in lists.
+    /// Made when a document has something of it, which few have.
+    unusual: Option<Box<Unusual>>,
+    /// The documents are elements of one array, and not of a stream.
+    list: bool,
+    document: Document,
+    /// If set, nothing else is looked for.
+    looking_for: Option<Arc<Pointers>>,
+    found: Vec<Option<Value>>,
+}
+
+/// Counts in other places than those of a report.
+#[derive(Clone, Debug, Default)]
+struct Unusual {
+    /// In places of the open document that nobody listed, and those that are in lists.
     named: Tally,
     listed: Tally,
     /// One of several samplings or tools that used tokens beside what is reported, and whether it is reported after all.
@@ -103,12 +116,6 @@ pub(super) struct Report {
     extra: Tally,
     /// A count whose name is a member of its own, and its value.
     pair: (Option<Field>, Option<u64>),
-    /// The documents are elements of one array, and not of a stream.
-    list: bool,
-    document: Document,
-    /// If set, nothing else is looked for.
-    looking_for: Option<Arc<Pointers>>,
-    found: Vec<Option<Value>>,
 }
 
 /// The open document.
@@ -164,7 +171,10 @@ impl Report {
 
     pub(super) fn usage(&self) -> Option<Usage> {
         let usage = self.reported.as_ref().map(|(_, tally)| tally.usage());
-        if self.extra.is_zero() { usage } else { Some(usage.unwrap_or_default().plus(self.extra.usage())) }
+        match self.unusual.as_ref().map(|unusual| unusual.extra).filter(|extra| !extra.is_zero()) {
+            Some(extra) => Some(usage.unwrap_or_default().plus(extra.usage())),
+            None => usage,
+        }
     }
 
     /// Whether nothing but the total was reported.
@@ -220,32 +230,61 @@ impl Report {
             self.document.reports = true;
             self.before = self.reported;
         }
-        let mut merged = Tally::default();
+        let mut merged = *tally;
         if let Some((_, earlier)) = self.before.filter(|(earlier, _)| *earlier == source) {
             merged = earlier;
-        }
-        match results {
-            Results::Several if self.list => merged.add(tally),
-            _ => merged.merge(tally),
+            match results {
+                Results::Several if self.list => merged.add(tally),
+                _ => merged.merge(tally),
+            }
         }
         self.reported = Some((source, merged));
         self.document.tells_output |= tally.tells_output();
     }
 
+    /// The place of a key that not nearly every event has.
+    fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
+        let node = parent.child(key, self.events);
+        if node.is_marked() {
+            self.open = Tally::default();
+            self.document.repeats |= self.events && matches!(node, Node::Cumulative);
+        }
+        node
+    }
+
+    fn unusual(&mut self) -> &mut Unusual {
+        self.unusual.get_or_insert_default()
+    }
+
     /// What was used beside what is reported.
     fn take_beside(&mut self) {
-        let beside = std::mem::take(&mut self.beside);
-        self.open_extra.add(&beside);
-        if !self.open_extra.is_zero() {
-            self.extra = self.open_extra;
+        let unusual = self.unusual();
+        let beside = std::mem::take(&mut unusual.beside);
+        if std::mem::take(&mut unusual.is_reported) {
+            return;
+        }
+        unusual.open_extra.add(&beside);
+        if !unusual.open_extra.is_zero() {
+            unusual.extra = unusual.open_extra;
         }
     }
 
     fn take_pair(&mut self, node: Node) {
-        if let (Some(field), Some(value)) = std::mem::take(&mut self.pair) {
-            let tally = if node == Node::Metrics { &mut self.named } else { &mut self.open };
+        let Some(unusual) = &mut self.unusual else { return };
+        if let (Some(field), Some(value)) = std::mem::take(&mut unusual.pair) {
+            let tally = if node == Node::Metrics { &mut unusual.named } else { &mut self.open };
             tally.set(field, value);
         }
+    }
+
+    /// The open document is over, and had counts in unusual places.
+    #[cold]
+    fn take_unusual(&mut self) {
+        let Some(unusual) = &mut self.unusual else { return };
+        unusual.open_extra = Tally::default();
+        let mut all = std::mem::take(&mut unusual.listed);
+        all.merge(&std::mem::take(&mut unusual.named));
+        self.take(Source::Named, &all, Results::Several);
     }
 
     /// A count of tokens, which may be written as text.
@@ -255,14 +294,16 @@ impl Report {
             (Node::Count(field), Some(value)) => self.open.set(field, value),
             (Node::Own(field), Some(value)) => self.own.set(field, value),
             (Node::Count(_) | Node::Own(_), None) => self.misplaced(node),
-            (Node::Found(scope, field), Some(value)) if scope.listed => {
+            (Node::FoundInList(field), Some(value)) => {
                 let mut one = Tally::default();
                 one.set(field, value);
-                self.listed.add(&one);
+                self.unusual().listed.add(&one);
             }
-            (Node::Found(_, field), Some(value)) => self.named.set(field, value),
-            (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => self.beside.set(field, value),
-            (Node::PairValue | Node::CacheCount, Some(value)) => self.pair.1 = Some(value),
+            (Node::Found(field), Some(value)) => self.unusual().named.set(field, value),
+            (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => {
+                self.unusual().beside.set(field, value);
+            }
+            (Node::PairValue | Node::CacheCount, Some(value)) => self.unusual().pair.1 = Some(value),
             _ => {}
         }
     }
@@ -280,24 +321,19 @@ pub(super) enum Results {
 impl Reader for Report {
     type Place = Node;
 
+    #[inline]
     fn child(&mut self, parent: Node, key: &[u8]) -> Node {
-        let node = match &self.looking_for {
-            Some(pointers) => return pointers.child(parent, key),
-            _ => parent.child(key, self.events),
-        };
-        if node.is_report() {
-            self.open = Tally::default();
+        if let Some(pointers) = &self.looking_for {
+            return pointers.child(parent, key);
         }
-        match parent {
-            Node::Errors => self.ended_in_error = true,
-            _ if node == Node::Cumulative => self.document.repeats |= self.events,
-            _ => {}
+        match parent.everyday(key) {
+            Some(node) => node,
+            None => self.other_child(parent, key),
         }
-        node
     }
 
     fn element(&mut self, array: Node, index: u32) -> Node {
-        self.list |= array == Node::Root && !self.events;
+        self.list |= matches!(array, Node::Root) && !self.events;
         match &self.looking_for {
             Some(pointers) => pointers.element(array, index),
             None => array.element(),
@@ -309,12 +345,6 @@ impl Reader for Report {
         if !self.own.is_empty() {
             self.own = Tally::default();
         }
-        if !self.named.is_empty() || !self.listed.is_empty() {
-            (self.named, self.listed) = Default::default();
-        }
-        if !self.open_extra.is_empty() {
-            self.open_extra = Tally::default();
-        }
     }
 
     fn close(&mut self, node: Node) {
@@ -324,10 +354,6 @@ impl Reader for Report {
             Node::UsageMetadata => (Source::Usage, Results::One),
             Node::InvocationMetrics => (Source::InvocationMetrics, Results::Several),
             Node::Timings => (Source::Timings, Results::Several),
-            Node::Iterations if std::mem::take(&mut self.is_reported) => {
-                self.beside = Tally::default();
-                return;
-            }
             Node::Iterations | Node::Tool => return self.take_beside(),
             Node::Metrics | Node::CacheDetails => return self.take_pair(node),
             _ => return,
@@ -341,10 +367,8 @@ impl Reader for Report {
             let own = std::mem::take(&mut self.own);
             self.take(Source::Native, &own, Results::Several);
         }
-        if !self.named.is_empty() || !self.listed.is_empty() {
-            let mut all = std::mem::take(&mut self.listed);
-            all.merge(&std::mem::take(&mut self.named));
-            self.take(Source::Named, &all, Results::Several);
+        if self.unusual.is_some() {
+            self.take_unusual();
         }
         let document = std::mem::take(&mut self.document);
         self.delivered = self.delivered.saturating_add(document.delivered());
@@ -360,7 +384,8 @@ impl Reader for Report {
             Node::Count(_) | Node::Own(_) if null => {}
             Node::Count(_)
             | Node::Own(_)
-            | Node::Found(..)
+            | Node::Found(_)
+            | Node::FoundInList(_)
             | Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::PairValue
@@ -381,17 +406,21 @@ impl Reader for Report {
         match node {
             Node::Count(_)
             | Node::Own(_)
-            | Node::Found(..)
+            | Node::Found(_)
+            | Node::FoundInList(_)
             | Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::PairValue
             | Node::CacheCount => self.count_at(node, word),
-            Node::PairName => self.pair.0 = word.and_then(|word| names::field(word, false)),
+            Node::PairName => self.unusual().pair.0 = word.and_then(|word| names::field(word, false)),
             Node::CacheTtl => {
                 let lives_long = word == Some(b"1h");
-                self.pair.0 = Some(if lives_long { Field::CacheWrite1h } else { Field::CacheWrite5m });
+                self.unusual().pair.0 =
+                    Some(if lives_long { Field::CacheWrite1h } else { Field::CacheWrite5m });
             }
-            Node::IterationType => self.is_reported = matches!(word, Some(b"message" | b"fallback_message")),
+            Node::IterationType => {
+                self.unusual().is_reported = matches!(word, Some(b"message" | b"fallback_message"))
+            }
             Node::ErrorCode => self.ended_in_error |= !matches!(word, Some(b"" | b"0")),
             Node::Pointed(pointer) => {
                 self.find(pointer, word.map(|word| String::from_utf8_lossy(word).into()));
@@ -418,10 +447,6 @@ impl Reader for Report {
     }
 
     fn text(&mut self, node: Node, piece: &[u8]) {
-        if node == Node::Errors {
-            self.ended_in_error = true;
-            return;
-        }
         self.characters(node, characters(piece));
     }
 

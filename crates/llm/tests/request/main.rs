@@ -40,7 +40,8 @@ fn difference<'a>(old: &'a [u8], new: &'a [u8]) -> (usize, &'a [u8], &'a [u8]) {
 pub fn weight(text: &str) -> u64 {
     let of = |character: char| match u32::from(character) {
         0..0x80 => 1,
-        0x80..0x3000 => 2,
+        0x80..0x800 => 2,
+        0x800..0x3000 => 3,
         0x3000..0x10000 => 4,
         _ => 8,
     };

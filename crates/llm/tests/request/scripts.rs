@@ -21,7 +21,8 @@ fn an_estimate_is_near_what_tokenizers_count_in_any_script() {
         let body = json!({"model": "m", "messages": [{"role": "user", "content": text}]});
         let estimate = read("/v1/chat/completions", body.to_string()).input;
         let (least, most) = (o200k.min(cl100k), o200k.max(cl100k));
-        let bounds = (least * 9 / 10).min(most / 2)..=(least * 5 / 3).min(most * 5 / 4);
+        // Tokenizers differ by a factor of two and more; an estimate is between them, or a little beside.
+        let bounds = least * 9 / 10..=most * 5 / 4;
         println!("{language}: {estimate}, {o200k} and {cl100k} counted");
         assert!(bounds.contains(&estimate), "{language}: {estimate}, {o200k} and {cl100k} counted");
     }

@@ -12,6 +12,29 @@ fn event() -> impl Strategy<Value = (String, bool)> {
         (format!(r#"data:{{"usage":{usage} , "choices" : [ ] ,"x":"\"choices\":[{{"}}"#), true),
         (format!("data: {{\"id\":\"c\",\"choices\":\ndata: [],\"usage\":{usage}}}"), true),
         (format!("id: 7\ndata: {{\"choices\":[],\"usage\":{usage}}}"), true),
+        (format!(r#"data: {{"id":"c","choices":[{{"index":0,"delta":{{}}}}],"usage":{usage}}}"#), true),
+        (
+            format!(
+                r#"data: {{"id":"c","choices":[{{"finish_reason":null,"index":0,"delta":{{"content":null,"role":""}}}}],"usage":{usage}}}"#
+            ),
+            true,
+        ),
+        (
+            format!(
+                r#"data: {{"id":"c","choices":[{{"index":0,"delta":{{}},"finish_reason":"stop"}}],"usage":{usage}}}"#
+            ),
+            false,
+        ),
+        (
+            format!(
+                r#"data: {{"id":"c","choices":[{{"index":0,"delta":{{}}}},{{"index":1,"delta":{{}}}}],"usage":{usage}}}"#
+            ),
+            false,
+        ),
+        (r#"data: {"choices":[{"index":0,"delta":{}}]}"#.to_owned(), false),
+        (r#"data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#.to_owned(), false),
+        (r#"data: {"choices":[{"index":0,"text":"abc"}],"usage":{"a":1}}"#.to_owned(), false),
+        (r#"data: {"choices":[],"usage":{"prompt_tokens":19,"cost":0.0001}}"#.to_owned(), false),
         (format!(r#"data: {{"id":"c","choices":[{{"delta":{{"content":"näh"}}}}],"usage":{usage}}}"#), false),
         (
             r#"data: {"id":"c","choices":[{"delta":{"content":"\"choices\":[],\"usage\":{}"}}]}"#.to_owned(),
@@ -136,9 +159,19 @@ fn what_is_decided_early_is_sent_early() {
         pieces.iter().map(out).map(|piece| String::from_utf8(piece).unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(
-        out(&["data: {\"id\":1,\"choi", "ces\":[", "{\"delta\":", "{}}]}\n"]),
-        ["", "", "data: {\"id\":1,\"choices\":[{\"delta\":", "{}}]}\n"],
-        "a choice"
+        out(&["data: {\"choi", "ces\":[", "{\"delta\":", "{\"content\":\"a", "b\"}}]}\n"]),
+        ["", "", "", "data: {\"choices\":[{\"delta\":{\"content\":\"a", "b\"}}]}\n"],
+        "a delta that says something"
+    );
+    assert_eq!(
+        out(&["data: {\"choices\":[{\"text\":", "\"a\"}]}\n"]),
+        ["data: {\"choices\":[{\"text\":", "\"a\"}]}\n"],
+        "a completion"
+    );
+    assert_eq!(
+        out(&["data: {\"choices\":[{\"delta\":{},\"finish_reason\":", "\"stop\"", "}]}\n"]),
+        ["", "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"", "}]}\n"],
+        "a reason to finish"
     );
     assert_eq!(out(&["dat", "a: [", "DONE]"]), ["", "data: [", "DONE]"], "no object");
     assert_eq!(

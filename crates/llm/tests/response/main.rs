@@ -37,7 +37,8 @@ fn in_pieces(head: &ResponseHead, body: &[u8], size: usize) -> Reading {
 pub fn weight(text: &str) -> u64 {
     let of = |character: char| match u32::from(character) {
         0..0x80 => 1,
-        0x80..0x3000 => 2,
+        0x80..0x800 => 2,
+        0x800..0x3000 => 3,
         0x3000..0x10000 => 4,
         _ => 8,
     };

@@ -76,9 +76,9 @@ fn a_stream_that_is_cut_tells_what_was_reported_until_then() {
 fn text_after_the_last_report_is_estimated_when_the_stream_is_cut() {
     let case = cases().iter().find(|case| case.name == "anthropic-stream-cache.sse").unwrap();
     let cut = in_pieces(&case.head, &case.body[..case.ends[6]], usize::MAX);
-    assert_eq!((cut.usage.unwrap().total, cut.uncovered), (1126, 22));
+    assert_eq!((cut.usage.unwrap().total, cut.uncovered), (1126, 25));
     let used = cut.usage_if_cut().unwrap();
-    assert_eq!((used.input, used.output, used.total), (1125, 1 + 6, 1132));
+    assert_eq!((used.input, used.output, used.total), (1125, 1 + 7, 1133));
     assert_eq!(case.expected.usage_if_cut(), case.expected.usage);
 }
 

@@ -33,9 +33,12 @@ impl Layers {
     pub(in crate::response) fn new(content_encoding: &str, memory: &MemoryBudget) -> Self {
         // What was put on last comes off first.
         let names = || content_encoding.rsplit(',').map(str::trim).filter(|name| Encoding::is_any(name));
-        let layer = |at: usize| Layer {
-            label: names().nth(at).map_or(Ok(Encoding::Identity), Encoding::of),
-            other: names().skip(at.saturating_add(1)).find_map(|name| Encoding::of(name).ok()),
+        let plain = content_encoding.is_empty();
+        let label = |at| names().nth(at).map_or(Ok(Encoding::Identity), Encoding::of);
+        let other = |at: usize| names().skip(at.saturating_add(1)).find_map(|name| Encoding::of(name).ok());
+        let layer = |at| Layer {
+            label: if plain { Ok(Encoding::Identity) } else { label(at) },
+            other: if plain { None } else { other(at) },
             head: [0; sniff::HEAD],
             length: 0,
             decoder: None,
@@ -53,8 +56,9 @@ impl Layers {
     pub(in crate::response) fn finish(&mut self, to: &mut Body) {
         let mut layers = self.layers.as_mut_slice();
         while let Some((layer, inner)) = layers.split_first_mut() {
+            let is_last = matches!(layer.decoder, Some(Decoder::Identity));
             layer.finish(&mut Inner { layers: &mut *inner, memory: &self.memory, to });
-            layers = inner;
+            layers = if is_last { &mut [] } else { inner };
         }
     }
 }
