@@ -4,6 +4,7 @@
 
 mod json;
 pub mod memory;
+mod providers;
 pub mod request;
 pub mod response;
 pub mod spelling;

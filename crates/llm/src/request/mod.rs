@@ -24,7 +24,7 @@ mod reading;
 mod route;
 mod seen;
 mod tally;
-mod tokenless;
+pub(crate) mod tokenless;
 mod unicode;
 mod usage_chunk;
 

@@ -1,5 +1,5 @@
-//! Calls that use no tokens: reading, listing, keeping and deleting, and what only counts or judges. One table by
-//! method and path; what is not in it may use tokens.
+//! Calls that use no tokens: reading, listing, keeping and deleting, and what only counts or judges. Each provider has a table
+//! by method and path ([`crate::providers`]); what is in none of them may use tokens.
 //!
 //! A path is in it if it has exactly one of the shapes of a known API, spelled as its provider spells it: the name of the
 //! API's version, with whatever the gateway puts before it, and then the segments of the row. So `/v1/models` and
@@ -7,12 +7,13 @@
 //! `/v1%2Fmodels` may be anything. What is read or deleted has no body.
 
 use super::{Dialect, Operation};
-use Dialect::{Anthropic, Bedrock, Cohere, Gemini, Ollama, OpenAi, Unknown};
-use Operation::{CountTokens, Manage, Models, Moderation};
+use crate::providers;
+use Dialect::{Bedrock, Gemini};
+use Operation::CountTokens;
 
 /// The methods of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
+pub(crate) enum Method {
     /// Reading, without a body.
     Get,
     /// Deleting, without a body.
@@ -23,7 +24,7 @@ enum Method {
 
 /// What comes before the segments of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Base {
+pub(crate) enum Base {
     /// A version of the API, and a prefix of the gateway's own before it.
     Version,
     /// `api`, in the same way.
@@ -33,112 +34,7 @@ enum Base {
 }
 
 /// Segments; `*` is any one segment.
-type Row = (Method, Base, &'static [&'static str], Dialect, Operation);
-
-use Base::{Api, Root, Version};
-use Method::{Delete, Get, Post};
-
-#[rustfmt::skip]
-static ROWS: &[Row] = &[
-    // Models.
-    (Get, Version, &["models"], OpenAi, Models),
-    (Get, Version, &["models", "*"], OpenAi, Models),
-    (Delete, Version, &["models", "*"], OpenAi, Models),
-    (Get, Root, &["models"], OpenAi, Models),
-    (Get, Api, &["models"], OpenAi, Models),
-    (Get, Api, &["tags"], Ollama, Models),
-    (Get, Api, &["ps"], Ollama, Models),
-    (Get, Api, &["version"], Ollama, Models),
-    (Post, Api, &["show"], Ollama, Models),
-    (Post, Api, &["pull"], Ollama, Models),
-    (Post, Api, &["push"], Ollama, Models),
-    (Post, Api, &["copy"], Ollama, Models),
-    (Post, Api, &["create"], Ollama, Models),
-    (Post, Api, &["blobs", "*"], Ollama, Models),
-    (Get, Api, &["blobs", "*"], Ollama, Models),
-    // What only counts or judges.
-    (Post, Version, &["moderations"], OpenAi, Moderation),
-    (Post, Version, &["chat", "moderations"], OpenAi, Moderation),
-    (Post, Version, &["responses", "input_tokens"], OpenAi, CountTokens),
-    (Post, Version, &["messages", "count_tokens"], Anthropic, CountTokens),
-    (Post, Version, &["tokenize"], Cohere, CountTokens),
-    (Post, Version, &["detokenize"], Cohere, CountTokens),
-    (Post, Root, &["tokenize"], Unknown, CountTokens),
-    (Post, Root, &["detokenize"], Unknown, CountTokens),
-    (Post, Version, &["publishers", "anthropic", "models", "count-tokens:rawPredict"], Anthropic, CountTokens),
-    // Files and uploads.
-    (Get, Version, &["files"], OpenAi, Manage),
-    (Post, Version, &["files"], OpenAi, Manage),
-    (Get, Version, &["files", "*"], OpenAi, Manage),
-    (Delete, Version, &["files", "*"], OpenAi, Manage),
-    (Get, Version, &["files", "*", "content"], OpenAi, Manage),
-    (Post, Version, &["uploads"], OpenAi, Manage),
-    (Post, Version, &["uploads", "*", "parts"], OpenAi, Manage),
-    (Post, Version, &["uploads", "*", "complete"], OpenAi, Manage),
-    (Post, Version, &["uploads", "*", "cancel"], OpenAi, Manage),
-    // Batches. What a batch uses is another matter than its creation.
-    (Get, Version, &["batches"], OpenAi, Manage),
-    (Post, Version, &["batches"], OpenAi, Manage),
-    (Get, Version, &["batches", "*"], OpenAi, Manage),
-    (Post, Version, &["batches", "*", "cancel"], OpenAi, Manage),
-    (Get, Version, &["messages", "batches"], Anthropic, Manage),
-    (Post, Version, &["messages", "batches"], Anthropic, Manage),
-    (Get, Version, &["messages", "batches", "*"], Anthropic, Manage),
-    (Delete, Version, &["messages", "batches", "*"], Anthropic, Manage),
-    (Get, Version, &["messages", "batches", "*", "results"], Anthropic, Manage),
-    (Post, Version, &["messages", "batches", "*", "cancel"], Anthropic, Manage),
-    // Vector stores.
-    (Get, Version, &["vector_stores"], OpenAi, Manage),
-    (Post, Version, &["vector_stores"], OpenAi, Manage),
-    (Get, Version, &["vector_stores", "*"], OpenAi, Manage),
-    (Post, Version, &["vector_stores", "*"], OpenAi, Manage),
-    (Delete, Version, &["vector_stores", "*"], OpenAi, Manage),
-    (Get, Version, &["vector_stores", "*", "files"], OpenAi, Manage),
-    (Post, Version, &["vector_stores", "*", "files"], OpenAi, Manage),
-    (Get, Version, &["vector_stores", "*", "files", "*"], OpenAi, Manage),
-    (Post, Version, &["vector_stores", "*", "files", "*"], OpenAi, Manage),
-    (Delete, Version, &["vector_stores", "*", "files", "*"], OpenAi, Manage),
-    (Get, Version, &["vector_stores", "*", "files", "*", "content"], OpenAi, Manage),
-    (Post, Version, &["vector_stores", "*", "file_batches"], OpenAi, Manage),
-    (Get, Version, &["vector_stores", "*", "file_batches", "*"], OpenAi, Manage),
-    (Get, Version, &["vector_stores", "*", "file_batches", "*", "files"], OpenAi, Manage),
-    (Post, Version, &["vector_stores", "*", "file_batches", "*", "cancel"], OpenAi, Manage),
-    (Post, Version, &["vector_stores", "*", "search"], OpenAi, Manage),
-    // Fine-tuning jobs.
-    (Get, Version, &["fine_tuning", "jobs"], OpenAi, Manage),
-    (Post, Version, &["fine_tuning", "jobs"], OpenAi, Manage),
-    (Get, Version, &["fine_tuning", "jobs", "*"], OpenAi, Manage),
-    (Get, Version, &["fine_tuning", "jobs", "*", "events"], OpenAi, Manage),
-    (Get, Version, &["fine_tuning", "jobs", "*", "checkpoints"], OpenAi, Manage),
-    (Post, Version, &["fine_tuning", "jobs", "*", "cancel"], OpenAi, Manage),
-    (Post, Version, &["fine_tuning", "jobs", "*", "pause"], OpenAi, Manage),
-    (Post, Version, &["fine_tuning", "jobs", "*", "resume"], OpenAi, Manage),
-    // Conversations.
-    (Post, Version, &["conversations"], OpenAi, Manage),
-    (Get, Version, &["conversations", "*"], OpenAi, Manage),
-    (Post, Version, &["conversations", "*"], OpenAi, Manage),
-    (Delete, Version, &["conversations", "*"], OpenAi, Manage),
-    (Get, Version, &["conversations", "*", "items"], OpenAi, Manage),
-    (Post, Version, &["conversations", "*", "items"], OpenAi, Manage),
-    (Get, Version, &["conversations", "*", "items", "*"], OpenAi, Manage),
-    (Delete, Version, &["conversations", "*", "items", "*"], OpenAi, Manage),
-    // Stored results.
-    (Get, Version, &["responses", "*"], OpenAi, Manage),
-    (Delete, Version, &["responses", "*"], OpenAi, Manage),
-    (Get, Version, &["responses", "*", "input_items"], OpenAi, Manage),
-    (Post, Version, &["responses", "*", "cancel"], OpenAi, Manage),
-    (Get, Version, &["chat", "completions"], OpenAi, Manage),
-    (Get, Version, &["chat", "completions", "*"], OpenAi, Manage),
-    (Delete, Version, &["chat", "completions", "*"], OpenAi, Manage),
-    (Get, Version, &["chat", "completions", "*", "messages"], OpenAi, Manage),
-    (Get, Version, &["interactions", "*"], Gemini, Manage),
-    (Delete, Version, &["interactions", "*"], Gemini, Manage),
-    (Post, Version, &["interactions", "*", "cancel"], Gemini, Manage),
-    // Gemini's caches.
-    (Get, Version, &["cachedContents"], Gemini, Manage),
-    (Get, Version, &["cachedContents", "*"], Gemini, Manage),
-    (Delete, Version, &["cachedContents", "*"], Gemini, Manage),
-];
+pub(crate) type Row = (Method, Base, &'static [&'static str], Dialect, Operation);
 
 /// Segments that are part of an API.
 const OF_APIS: [&str; 17] = [
@@ -192,7 +88,8 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<(
     if !segments.iter().all(|segment| is_plain(segment)) {
         return None;
     }
-    let row = ROWS.iter().find(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape));
+    let row =
+        providers::tokenless().find(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape));
     row.map(|(.., dialect, operation)| (*dialect, *operation))
 }
 
@@ -301,6 +198,17 @@ mod tests {
             ("POST", "/v1/fine_tuning/jobs"),
             ("GET", "/v1/fine_tuning/jobs/ftjob-1/events?limit=2"),
             ("POST", "/v1/conversations"),
+            ("GET", "/v1/threads/t/runs/run_1"),
+            ("GET", "/async/chat/completions/1"),
+            ("GET", "/v1/batch/jobs/1"),
+            ("GET", "/v1/videos/video_1/content"),
+            ("GET", "/api/v1/generation?id=gen-1"),
+            ("GET", "/api/v1/tasks/1"),
+            ("POST", "/ml/v1/text/tokenization?version=1"),
+            ("POST", "/foundationModels/v1/tokenize"),
+            ("POST", "/guardrail/g/version/1/apply"),
+            ("GET", "/foundation-models"),
+            ("POST", "/v1beta/batches/b:cancel"),
             ("GET", "/v1beta/interactions/v1_1"),
             ("POST", "/v1beta/interactions/v1_1/cancel"),
             ("GET", "/v1/responses/resp_1?stream=true"),
@@ -359,6 +267,10 @@ mod tests {
             ("POST", "/v1/messages/count_tokens/x"),
             ("POST", "/messages/count_tokens"),
             ("POST", "/v1/threads/t/runs"),
+            ("POST", "/v1/threads/runs"),
+            ("POST", "/async/chat/completions"),
+            ("POST", "/v1/agents/completions"),
+            ("POST", "/v1/videos"),
             ("CONNECT", "/v1/models"),
             ("PROPFIND", "/v1/models"),
         ] {
