@@ -45,7 +45,7 @@ fn rules(rules: Vec<(&[&str], Vec<Match>)>) -> Routes {
         hostnames: hostnames.iter().map(|host| (*host).to_owned()).collect(),
         matches,
         policies: vec![place as u32],
-        ports: Vec::new(),
+        ..Rule::default()
     };
     let rules = rules.into_iter().enumerate().map(rule).collect();
     Routes::compile(&Placement { rules, ..Placement::default() }, count).unwrap()
@@ -242,7 +242,7 @@ fn listeners_are_told_apart_by_host_and_by_port_where_the_port_is_known() {
         listener("", &[8443], &[2]),
         listener("*.a", &[80, 10080], &[3]),
     ];
-    let placement = Placement { everywhere: vec![0], listeners, rules: Vec::new() };
+    let placement = Placement { everywhere: vec![0], listeners, ..Placement::default() };
     let routes = Routes::compile(&placement, 4).unwrap();
     for (host, port, wanted) in
         [("x", 80, 1), ("x", 10080, 1), ("x", 8443, 2), ("x.a", 80, 3), ("x.a", 8443, 2), ("x.a", 15006, 3)]
@@ -252,6 +252,82 @@ fn listeners_are_told_apart_by_host_and_by_port_where_the_port_is_known() {
         assert_eq!(routes.find(&facts), [0, wanted], "{host}:{port}");
     }
     assert!(routes.needs().contains(&Need::Property(vec!["destination".into(), "port".into()])));
+}
+
+#[test]
+fn a_rule_in_doubt_adds_its_policies_and_takes_nothing_away() {
+    let rule = |hostname: &str, matches: Vec<Match>, policy: u32, in_doubt: bool| Rule {
+        hostnames: vec![hostname.into()],
+        matches,
+        policies: vec![policy],
+        in_doubt,
+        ..Rule::default()
+    };
+    let rules = vec![
+        rule("llm.example.com", vec![prefix("/")], 0, false),
+        rule("llm.example.com", vec![exact("/v1/chat/completions")], 1, true),
+        rule("*.example.com", vec![regex("/v1/.*")], 2, true),
+        rule("llm.example.com", vec![exact("/health")], 3, false),
+        rule("", vec![prefix("/v1"), prefix("/v1/chat")], 4, true),
+    ];
+    let routes = Routes::compile(&Placement { rules, ..Placement::default() }, 5).unwrap();
+    for (host, path, wanted) in [
+        ("llm.example.com", "/v1/chat/completions", &[0, 1, 2, 4][..]),
+        ("llm.example.com", "/v1/models", &[0, 2, 4]),
+        ("llm.example.com", "/health", &[3]),
+        ("LLM.example.com:443", "/else", &[0]),
+        ("a.example.com", "/v1/chat", &[2, 4]),
+        ("elsewhere", "/v1/chat/completions", &[4]),
+        ("elsewhere", "/", &[]),
+    ] {
+        assert_eq!(found(&routes, host, path), wanted, "{host}{path}");
+    }
+}
+
+#[test]
+fn regular_expressions_come_where_the_proxy_asks_them() {
+    let rule = |matches: Match, policy: u32| Rule {
+        matches: vec![matches],
+        policies: vec![policy],
+        ..Rule::default()
+    };
+    for regexes_last in [false, true] {
+        let rules = vec![rule(regex("/v1/.*"), 0), rule(prefix("/v1"), 1), rule(exact("/v1/chat"), 2)];
+        let placement = Placement { rules, regexes_last, ..Placement::default() };
+        let routes = Routes::compile(&placement, 3).unwrap();
+        assert_eq!(found(&routes, "h", "/v1/models"), [usize::from(regexes_last)]);
+        assert_eq!(found(&routes, "h", "/v1/chat"), [2]);
+        assert_eq!(found(&routes, "h", "/v1"), [1]);
+    }
+}
+
+#[test]
+fn of_several_gateways_each_one_s_policies_stay_at_its_own_hosts() {
+    let gateway = |hostname: &str, policy: u32| {
+        let listener = Listener { hostname: hostname.into(), policies: vec![policy], ..Listener::default() };
+        let rule = Rule {
+            hostnames: vec![hostname.into()],
+            matches: vec![prefix("/chat")],
+            policies: vec![policy + 1],
+            ..Rule::default()
+        };
+        Placement { listeners: vec![listener], rules: vec![rule], ..Placement::default() }
+    };
+    let gateways = vec![gateway("a.example.com", 0), gateway("*.example.com", 2), gateway("", 4)];
+    let routes = Routes::compile(&Placement { gateways, ..Placement::default() }, 6).unwrap();
+    for (host, path, wanted) in [
+        ("a.example.com", "/chat", &[0, 1, 2, 3, 4, 5][..]),
+        ("b.example.com", "/chat", &[2, 3, 4, 5]),
+        ("b.example.com", "/", &[2, 4]),
+        ("elsewhere", "/chat", &[4, 5]),
+    ] {
+        assert_eq!(found(&routes, host, path), wanted, "{host}{path}");
+    }
+    assert!(routes.needs().contains(&Need::Header(":authority".into())));
+    let inner = Placement { gateways: vec![Placement::default()], ..Placement::default() };
+    let nested = Placement { gateways: vec![inner], ..Placement::default() };
+    let mistakes = Routes::compile(&nested, 0).unwrap_err();
+    assert_eq!(mistakes[0].to_string(), "placement.gateways[0].gateways[0]: is inside another gateway's");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use protocol::wire::weir::v1::{Field, Match, Rule, field, r#match::Path};
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
-/// In the order in which they are asked. Gateway API leaves the place of regular expressions open; Envoy Gateway asks
-/// them between the two others.
+/// How a path is compared. Gateway API asks an exact path before prefixes and leaves the place of regular expressions
+/// open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PathMatchKind {
     Exact,
@@ -25,6 +25,8 @@ pub(super) struct RouteEntry {
     pub(super) path: String,
     pub(super) ports: Arc<[u32]>,
     pub(super) policies: Arc<[usize]>,
+    /// It takes no request away from others.
+    pub(super) in_doubt: bool,
     /// The length of the regular expression, to ask the longest first.
     length: usize,
     /// With what every path that it matches begins.
@@ -52,6 +54,7 @@ pub(super) fn entries(rule: &Rule, order: usize) -> Result<Vec<RouteEntry>, Stri
             let mut entry = RouteEntry::new(found, (order, index))?;
             entry.host = host.to_ascii_lowercase();
             (entry.ports, entry.policies) = (ports.clone(), policies.clone());
+            entry.in_doubt = rule.in_doubt;
             entries.push(entry);
         }
     }
@@ -100,6 +103,7 @@ impl RouteEntry {
             path: path.to_owned(),
             ports: Arc::default(),
             policies: Arc::default(),
+            in_doubt: false,
             length,
             regex,
             method: found.method.clone(),

@@ -1,0 +1,124 @@
+//! Rules by host and path. Finding those of a request takes as long as its host and path have parts, not as there are rules.
+
+use super::rule::{PathMatchKind, RouteEntry};
+use expression::small_sort;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct RouteTable {
+    /// By host, kind and text of the path, then the most specific first.
+    entries: Vec<RouteEntry>,
+    /// The most dots in a wildcard, and the most slashes in a prefix or in what a regular expression begins with, that any
+    /// entry has: what a client adds beyond costs nothing.
+    deepest_host: usize,
+    deepest_path: usize,
+    has_regexes: bool,
+    /// Regular expressions come after prefixes.
+    regexes_last: bool,
+}
+
+impl RouteTable {
+    pub(super) fn new(mut entries: Vec<RouteEntry>, regexes_last: bool) -> Self {
+        small_sort::sort_by(&mut entries, RouteEntry::compare);
+        let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or_default();
+        let wildcards = entries.iter().filter(|entry| entry.host.starts_with('*'));
+        let deepest_host = most(&mut wildcards.map(|entry| entry.host.matches('.').count()));
+        let prefixes = entries.iter().filter(|entry| entry.kind != PathMatchKind::Exact);
+        let deepest_path = most(&mut prefixes.map(|entry| entry.path.matches('/').count()));
+        let has_regexes = entries.iter().any(|entry| entry.kind == PathMatchKind::Regex);
+        Self { entries, deepest_host, deepest_path, has_regexes, regexes_last }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The rule that takes the request: the most specific host first, then path, method, headers, query, and age.
+    pub(super) fn first<'t>(
+        &'t self,
+        host: &str,
+        path: &str,
+        takes: &impl Fn(&&'t RouteEntry) -> bool,
+    ) -> Option<&'t RouteEntry> {
+        self.hosts(host).find_map(|entries| {
+            let exact = range(entries, PathMatchKind::Exact, path).find(takes);
+            let regex = || self.regexes(entries, path).filter(takes).min_by_key(|entry| entry.rank());
+            let prefix = || self.prefixes(entries, path).find(takes);
+            if self.regexes_last {
+                exact.or_else(prefix).or_else(regex)
+            } else {
+                exact.or_else(regex).or_else(prefix)
+            }
+        })
+    }
+
+    /// Every rule that would take the request if no other did.
+    pub(super) fn all<'t>(
+        &'t self,
+        host: &str,
+        path: &str,
+        takes: &impl Fn(&&'t RouteEntry) -> bool,
+    ) -> Vec<&'t RouteEntry> {
+        let of_host = |entries: &'t [RouteEntry]| {
+            let exact = range(entries, PathMatchKind::Exact, path);
+            exact.chain(self.regexes(entries, path)).chain(self.prefixes(entries, path)).filter(takes)
+        };
+        self.hosts(host).flat_map(|entries| of_host(entries).collect::<Vec<_>>()).collect()
+    }
+
+    /// The entries of every hostname that covers this host, the most specific one's first.
+    fn hosts<'t>(&'t self, host: &str) -> impl Iterator<Item = &'t [RouteEntry]> {
+        // Found by their order, since only the end of a host is asked for: nothing of it is copied.
+        let wildcards = suffixes(host, self.deepest_host).map(|suffix| self.of_host(&format!("*{suffix}")));
+        let exact = std::iter::once(self.of_host(host));
+        let any = std::iter::once_with(|| self.of_host(""));
+        exact.chain(wildcards).chain(any).filter(|entries| !entries.is_empty())
+    }
+
+    fn of_host(&self, host: &str) -> &[RouteEntry] {
+        let from = self.entries.partition_point(|entry| entry.host.as_str() < host);
+        let rest = self.entries.get(from..).unwrap_or_default();
+        let length = rest.partition_point(|entry| entry.host == host);
+        rest.get(..length).unwrap_or_default()
+    }
+
+    fn regexes<'t>(&self, entries: &'t [RouteEntry], path: &str) -> impl Iterator<Item = &'t RouteEntry> {
+        let beginnings = self.has_regexes.then(|| {
+            let some = beginnings(path, self.deepest_path).filter(|beginning| !beginning.is_empty());
+            some.chain([""])
+                .flat_map(|beginning| range(entries, PathMatchKind::Regex, beginning))
+                .collect::<Vec<_>>()
+        });
+        beginnings.into_iter().flatten()
+    }
+
+    fn prefixes<'t>(&self, entries: &'t [RouteEntry], path: &str) -> impl Iterator<Item = &'t RouteEntry> {
+        beginnings(path, self.deepest_path).flat_map(|prefix| range(entries, PathMatchKind::Prefix, prefix))
+    }
+}
+
+/// Those of a host's entries that are found by this.
+fn range<'e>(entries: &'e [RouteEntry], kind: PathMatchKind, path: &str) -> std::slice::Iter<'e, RouteEntry> {
+    let key = (kind, path);
+    let of = |entry: &RouteEntry| (entry.kind, entry.path.as_str()).cmp(&key);
+    let from = entries.partition_point(|entry| of(entry).is_lt());
+    let rest = entries.get(from..).unwrap_or_default();
+    rest.get(..rest.partition_point(|entry| of(entry).is_eq())).unwrap_or_default().iter()
+}
+
+/// The whole path, without a slash at its end, and what is before each slash, the longest first; none has more than
+/// so many slashes.
+fn beginnings(path: &str, deepest: usize) -> impl Iterator<Item = &str> {
+    let end = path.match_indices('/').nth(deepest).map_or(path.len(), |(at, _)| at);
+    let longest = path.get(..end).unwrap_or_default();
+    let longest = longest.strip_suffix('/').unwrap_or(longest);
+    std::iter::successors(Some(longest), |prefix| prefix.rfind('/').and_then(|at| prefix.get(..at)))
+}
+
+/// What begins with a dot, the longest first; none has more than so many.
+fn suffixes(host: &str, deepest: usize) -> impl Iterator<Item = &str> {
+    let mut suffixes: Vec<&str> =
+        host.rmatch_indices('.').take(deepest).filter_map(|(at, _)| host.get(at..)).collect();
+    suffixes.reverse();
+    suffixes.into_iter()
+}
