@@ -1,10 +1,10 @@
 //! The cluster's objects → the plans of its Gateways, and what is told about each policy. Pure: a change comes in, the
 //! next [`ClusterIndex::view`] shows what follows.
 
-use super::attach::{Attached, Targeted, attached, placement};
+use super::attach::{Attached, Surroundings, Targeted, attached, placement};
 use super::conditions::{Acceptance, PolicyConditions};
 use super::crd::Group;
-use super::objects::{GatewayObject, HttpRoute, ObjectName, PolicyObject};
+use super::objects::{GatewayObject, HttpRoute, Labels, ObjectName, PolicyObject};
 use super::overridden;
 use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
 use policy::model::{Policy, TargetKind};
@@ -19,6 +19,10 @@ pub struct ClusterIndex {
     policies: BTreeMap<(ObjectName, Group), Known>,
     gateways: BTreeMap<ObjectName, GatewayObject>,
     routes: BTreeMap<ObjectName, HttpRoute>,
+    /// The controller of each GatewayClass.
+    classes: BTreeMap<String, String>,
+    /// `None`: they cannot be read.
+    namespaces: Option<BTreeMap<String, Labels>>,
 }
 
 /// A policy, and how its last version that could be used was read.
@@ -45,6 +49,14 @@ pub enum Change {
     Route(ObjectName, Option<HttpRoute>),
     /// These, and no others, are the routes.
     Routes(BTreeMap<ObjectName, HttpRoute>),
+    /// A GatewayClass has this controller, or is gone.
+    Class(String, Option<String>),
+    /// These, and no others, are the GatewayClasses, with their controllers.
+    Classes(BTreeMap<String, String>),
+    /// A namespace has these labels, or is gone.
+    Namespace(String, Option<Labels>),
+    /// These, and no others, are the namespaces; `None`: they cannot be read.
+    Namespaces(Option<BTreeMap<String, Labels>>),
 }
 
 /// What the cluster's objects come to.
@@ -71,6 +83,10 @@ impl ClusterIndex {
             Change::Gateways(all) => self.gateways = all,
             Change::Route(name, route) => put(&mut self.routes, name, route),
             Change::Routes(all) => self.routes = all,
+            Change::Class(name, controller) => put(&mut self.classes, name, controller),
+            Change::Classes(all) => self.classes = all,
+            Change::Namespace(name, labels) => put(self.namespaces.get_or_insert_default(), name, labels),
+            Change::Namespaces(all) => self.namespaces = all,
         }
     }
 
@@ -102,12 +118,13 @@ impl ClusterIndex {
         let attached: BTreeMap<&ObjectName, Vec<Attached<'_>>> = self
             .gateways
             .iter()
-            .map(|(name, gateway)| (name, attached(name, gateway, &self.routes)))
+            .map(|(name, gateway)| (name, attached(name, gateway, self.around(gateway), &self.routes)))
             .collect();
         let mut plans = HashMap::new();
         for (name, routes) in &attached {
             if let Some(gateway) = self.gateways.get(name) {
-                plans.insert(name.to_string(), targets.plan(name, gateway, routes));
+                let plan = targets.plan(name, gateway, self.around(gateway), routes);
+                plans.insert(name.to_string(), plan);
             }
         }
         let overridden = overridden::find(&view.collected.policies, &plans);
@@ -118,6 +135,11 @@ impl ClusterIndex {
         }
         view.collected.entries = self.policies.values().map(|known| self.entry(known)).collect();
         view
+    }
+
+    fn around(&self, gateway: &GatewayObject) -> Surroundings<'_> {
+        let controller = self.classes.get(&gateway.class).map(String::as_str);
+        Surroundings { controller, namespaces: self.namespaces.as_ref() }
     }
 
     /// The policies that are enforced, by name.
@@ -208,7 +230,7 @@ impl ClusterIndex {
             return conditions.not_found(format!("there is no HTTPRoute {name}"));
         };
         let rules: Vec<_> =
-            route.rules.iter().filter(|rule| section.is_none() || rule.name.as_deref() == section).collect();
+            route.rules.iter().filter(|rule| section.is_none_or(|section| rule.name == section)).collect();
         if let (Some(section), true) = (section, rules.is_empty()) {
             return conditions.not_found(format!("the HTTPRoute {name} has no rule `{section}`"));
         }
@@ -243,7 +265,7 @@ impl Known {
     }
 }
 
-fn put<T>(known: &mut BTreeMap<ObjectName, T>, name: ObjectName, value: Option<T>) {
+fn put<K: Ord, T>(known: &mut BTreeMap<K, T>, name: K, value: Option<T>) {
     match value {
         Some(value) => drop(known.insert(name, value)),
         None => drop(known.remove(&name)),
@@ -270,7 +292,13 @@ impl Targets {
     }
 
     /// The plan of a Gateway names policies by their places in that plan.
-    fn plan(&self, name: &ObjectName, gateway: &GatewayObject, routes: &[Attached<'_>]) -> GatewayPlan {
+    fn plan(
+        &self,
+        name: &ObjectName,
+        gateway: &GatewayObject,
+        around: Surroundings<'_>,
+        routes: &[Attached<'_>],
+    ) -> GatewayPlan {
         let own = self.gateways.get(name);
         let of_routes: BTreeMap<&ObjectName, &Sections> = routes
             .iter()
@@ -293,7 +321,7 @@ impl Targets {
         let own = own.map(targeted).unwrap_or_default();
         let of_routes =
             of_routes.into_iter().map(|(name, sections)| (name.clone(), targeted(sections))).collect();
-        let placement = placement(gateway, &own, routes, &of_routes);
-        GatewayPlan { policies, placement }
+        let placement = placement(gateway, &own, routes, &of_routes, around.asks_regexes_last());
+        GatewayPlan { policies, placement, hosts: gateway.hosts() }
     }
 }

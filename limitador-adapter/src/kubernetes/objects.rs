@@ -1,10 +1,12 @@
 //! What is read of a cluster's objects, and how. Fields that mean nothing here are not looked at.
 
 use super::crd::Group;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{DynamicObject, ResourceExt};
 use protocol::wire::weir::v1::{Field, Match, field, r#match::Path};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// "NAMESPACE/NAME" of an object.
@@ -68,14 +70,16 @@ impl PolicyObject {
 }
 
 /// A Gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayObject {
+    /// Its GatewayClass, which names its controller.
+    pub class: String,
     /// Its listeners for HTTP.
     pub listeners: Vec<Listener>,
 }
 
 /// A listener of a Gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Listener {
     /// Its name.
@@ -91,20 +95,37 @@ pub struct Listener {
 }
 
 /// Which routes may attach to a listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AllowedRoutes {
     /// From which namespaces.
     pub namespaces: AllowedNamespaces,
+    /// Empty: all kinds that the listener's protocol allows.
+    pub kinds: Vec<AllowedKind>,
 }
 
 /// From which namespaces routes may attach.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AllowedNamespaces {
     /// `Same` (the default), `All`, `Selector` or `None`.
     pub from: String,
+    /// With `Selector`.
+    pub selector: LabelSelector,
 }
+
+/// A kind of route that may attach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AllowedKind {
+    /// `None`: GatewayObject API's.
+    pub group: Option<String>,
+    /// Its name.
+    pub kind: String,
+}
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
 
 impl GatewayObject {
     /// As the API server gives it.
@@ -112,7 +133,10 @@ impl GatewayObject {
         let listeners: Vec<Listener> = read(&object.data, "/spec/listeners");
         let is_http =
             |listener: &Listener| matches!(listener.protocol.as_str(), "HTTP" | "HTTPS" | "TLS" | "");
-        Self { listeners: listeners.into_iter().filter(is_http).collect() }
+        Self {
+            class: read(&object.data, "/spec/gatewayClassName"),
+            listeners: listeners.into_iter().filter(is_http).collect(),
+        }
     }
 }
 
@@ -127,14 +151,18 @@ pub struct HttpRoute {
     pub hostnames: Vec<String>,
     /// In their order.
     pub rules: Vec<HttpRouteRule>,
-    /// The Gateways that would not have it, as their controllers say.
-    pub refused_by: Vec<Parent>,
+    /// Counts changes of its spec.
+    pub generation: i64,
+    /// What controllers say of it.
+    pub statuses: Vec<ParentStatus>,
 }
 
 /// Something that a route attaches to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Parent {
+    /// `None`: Gateway API's.
+    pub group: Option<String>,
     /// `None`: Gateway.
     pub kind: Option<String>,
     /// `None`: the route's own.
@@ -147,11 +175,36 @@ pub struct Parent {
     pub port: Option<u32>,
 }
 
+/// What one controller says of a route at one parent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ParentStatus {
+    /// Which parent.
+    pub parent_ref: Parent,
+    /// Which controller.
+    pub controller_name: String,
+    /// What it says.
+    pub conditions: Vec<ParentCondition>,
+}
+
+/// A condition of a route at a parent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ParentCondition {
+    /// Such as `Accepted`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Of which generation of the route.
+    pub observed_generation: Option<i64>,
+}
+
 /// A rule of a route.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HttpRouteRule {
-    /// If it has one.
-    pub name: Option<String>,
+    /// Its own, or `rule-1` and so on.
+    pub name: String,
     /// At least one.
     pub matches: Vec<Match>,
     /// Why matches that it has besides are left out.
@@ -161,17 +214,14 @@ pub struct HttpRouteRule {
 impl HttpRoute {
     /// As the API server gives it.
     pub fn new(object: &DynamicObject) -> Self {
-        let statuses: Vec<ParentStatus> = read(&object.data, "/status/parents");
-        let refused = |status: &ParentStatus| {
-            status.conditions.iter().any(|c| c.kind == "Accepted" && c.status == "False")
-        };
         let rules: Vec<RuleObject> = read(&object.data, "/spec/rules");
         Self {
             created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
             parents: read(&object.data, "/spec/parentRefs"),
             hostnames: read(&object.data, "/spec/hostnames"),
-            rules: rules.into_iter().map(HttpRouteRule::new).collect(),
-            refused_by: statuses.into_iter().filter(refused).map(|status| status.parent_ref).collect(),
+            rules: (1..).zip(rules).map(|(number, rule)| HttpRouteRule::new(number, rule)).collect(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            statuses: read(&object.data, "/status/parents"),
         }
     }
 }
@@ -179,21 +229,6 @@ impl HttpRoute {
 /// What the API server has checked is of the right shape; anything else is as good as absent.
 fn read<T: serde::de::DeserializeOwned + Default>(data: &Value, pointer: &str) -> T {
     data.pointer(pointer).and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct ParentStatus {
-    parent_ref: Parent,
-    conditions: Vec<ParentCondition>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ParentCondition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -222,7 +257,8 @@ struct WrittenValue {
 }
 
 impl HttpRouteRule {
-    fn new(rule: RuleObject) -> Self {
+    /// A rule without a name is called after its place, as in Kuadrant.
+    fn new(number: usize, rule: RuleObject) -> Self {
         let (mut matches, mut left_out) = (Vec::new(), Vec::new());
         if rule.matches.is_empty() {
             matches.push(Match::default());
@@ -233,7 +269,8 @@ impl HttpRouteRule {
                 Err(why) => left_out.push(why),
             }
         }
-        Self { name: rule.name, matches, left_out }
+        let name = rule.name.unwrap_or_else(|| format!("rule-{number}"));
+        Self { name, matches, left_out }
     }
 }
 

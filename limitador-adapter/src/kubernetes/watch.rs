@@ -7,12 +7,14 @@ use super::index::{Change, ClusterIndex, View};
 use super::objects::{GatewayObject, HttpRoute, ObjectName, PolicyObject};
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt, StreamExt};
+use kube::core::ResourceExt;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What comes together is worked on together.
@@ -27,15 +29,21 @@ enum WatchedKind {
     Policy(Group),
     Gateway,
     Route,
+    Class,
+    Namespace,
 }
 
 /// The kinds to watch. Where Kuadrant itself runs, its policies are its own business.
 fn kinds(kuadrant: bool) -> Vec<WatchedKind> {
     let policies = kuadrant.then_some(WatchedKind::Policy(Group::Kuadrant));
-    [WatchedKind::Policy(Group::Weir), WatchedKind::Gateway, WatchedKind::Route]
-        .into_iter()
-        .chain(policies)
-        .collect()
+    let others = [
+        WatchedKind::Policy(Group::Weir),
+        WatchedKind::Gateway,
+        WatchedKind::Route,
+        WatchedKind::Class,
+        WatchedKind::Namespace,
+    ];
+    others.into_iter().chain(policies).collect()
 }
 
 impl WatchedKind {
@@ -49,6 +57,8 @@ impl WatchedKind {
             }
             Self::Gateway => of("gateway.networking.k8s.io", "v1", "Gateway", "gateways"),
             Self::Route => of("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+            Self::Class => of("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses"),
+            Self::Namespace => of("", "v1", "Namespace", "namespaces"),
         }
     }
 
@@ -65,6 +75,21 @@ impl WatchedKind {
             Self::Route => Change::Routes(
                 objects.iter().map(|object| (ObjectName::of(object), HttpRoute::new(object))).collect(),
             ),
+            Self::Class => Change::Classes(
+                objects.iter().map(|object| (object.name_any(), controller(object))).collect(),
+            ),
+            Self::Namespace => Change::Namespaces(Some(
+                objects.iter().map(|object| (object.name_any(), object.labels().clone())).collect(),
+            )),
+        }
+    }
+
+    /// That it cannot be read. Only what makes routes more certain can be done without.
+    fn none(self) -> Option<Change> {
+        match self {
+            Self::Class => Some(Change::Classes(BTreeMap::new())),
+            Self::Namespace => Some(Change::Namespaces(None)),
+            Self::Policy(_) | Self::Gateway | Self::Route => None,
         }
     }
 
@@ -76,6 +101,8 @@ impl WatchedKind {
             Self::Policy(group) => Change::NoPolicy(group, name),
             Self::Gateway => Change::Gateway(name, there.then(|| GatewayObject::new(object))),
             Self::Route => Change::Route(name, there.then(|| HttpRoute::new(object))),
+            Self::Class => Change::Class(name.name, there.then(|| controller(object))),
+            Self::Namespace => Change::Namespace(name.name, there.then(|| object.labels().clone())),
         }
     }
 }
@@ -152,6 +179,13 @@ impl Following {
                 let news = !self.listed.contains(&kind);
                 news && self.change(kind, kind.all(&[]))
             }
+            Err(error) if is_forbidden(&error) && !self.listed.contains(&kind) && kind.none().is_some() => {
+                tracing::warn!(
+                    kind = kind.resource().plural,
+                    "the adapter may not read these; routes that depend on them count in doubt"
+                );
+                kind.none().is_some_and(|none| self.change(kind, none))
+            }
             Err(error) => {
                 tracing::warn!(kind = kind.resource().plural, %error, "the cluster cannot be watched; what is in force stays");
                 false
@@ -172,6 +206,18 @@ fn is_undefined(error: &watcher::Error) -> bool {
         watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 404,
         _ => false,
     }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 403,
+        _ => false,
+    }
+}
+
+fn controller(class: &DynamicObject) -> String {
+    let name = class.data.pointer("/spec/controllerName").and_then(Value::as_str);
+    name.unwrap_or_default().to_owned()
 }
 
 /// Pauses that double.

@@ -4,7 +4,7 @@
 use crate::policies::yaml;
 use policy::model::Policy;
 use policy::validation_error::ValidationError;
-use protocol::wire::weir::v1::Placement;
+use protocol::wire::weir::v1::{Listener, Placement};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -89,6 +89,8 @@ pub struct GatewayPlan {
     pub policies: Vec<usize>,
     /// What each applies to.
     pub placement: Placement,
+    /// The Gateway's listeners, without policies.
+    pub hosts: Vec<Listener>,
 }
 
 /// What a collection comes to.

@@ -141,7 +141,7 @@ impl PolicySnapshot {
         let Some(plans) = &self.plans else { return (self.of(gateway).collect(), None) };
         let (mut policies, mut placement): (Vec<&ValidPolicy>, _) = match gateway {
             GatewaySelector::Named { namespace, name } => {
-                let GatewayPlan { policies, placement } =
+                let GatewayPlan { policies, placement, .. } =
                     plans.get(&format!("{namespace}/{name}")).cloned().unwrap_or_default();
                 (policies.iter().filter_map(|place| self.policies.get(*place)).collect(), placement)
             }
@@ -171,25 +171,29 @@ impl PolicySnapshot {
     }
 }
 
-/// Where all policies apply, each named by its place among all.
+/// What each of the Gateways says, its policies named by their places among all. Policies stay at their Gateway's hosts.
 fn together(plans: &HashMap<String, GatewayPlan>) -> Placement {
-    let mut all = Placement::default();
     let mut names: Vec<_> = plans.keys().collect();
     names.sort();
-    for GatewayPlan { policies, placement } in names.into_iter().filter_map(|name| plans.get(name)) {
+    let plans = names.into_iter().filter_map(|name| plans.get(name)).filter(|plan| !plan.policies.is_empty());
+    let gateways = plans.map(|GatewayPlan { policies, placement, hosts }| {
         let mut placement = placement.clone();
         renamed(&mut placement, |place| {
             policies.get(usize::try_from(place).ok()?).and_then(|place| u32::try_from(*place).ok())
         });
-        all.everywhere.extend(placement.everywhere);
-        all.listeners.extend(placement.listeners);
-        all.rules.extend(placement.rules);
-    }
-    all
+        if placement.listeners.is_empty() {
+            placement.listeners.clone_from(hosts);
+        }
+        let everywhere = std::mem::take(&mut placement.everywhere);
+        placement.listeners.iter_mut().for_each(|listener| listener.policies.extend(&everywhere));
+        placement
+    });
+    Placement { gateways: gateways.collect(), ..Placement::default() }
 }
 
 /// Each policy gets another place, or none.
-fn renamed(placement: &mut Placement, place: impl Fn(u32) -> Option<u32>) {
+fn renamed(placement: &mut Placement, place: impl Fn(u32) -> Option<u32> + Copy) {
+    placement.gateways.iter_mut().for_each(|gateway| renamed(gateway, place));
     let of_listeners = placement.listeners.iter_mut().map(|listener| &mut listener.policies);
     let of_rules = placement.rules.iter_mut().map(|rule| &mut rule.policies);
     for places in std::iter::once(&mut placement.everywhere).chain(of_listeners).chain(of_rules) {

@@ -28,8 +28,29 @@ fn gateway(of: &str, listeners: Value) -> Change {
     Change::Gateway(name(of), Some(GatewayObject::new(&object(of, json!({ "listeners": listeners })))))
 }
 
+/// A route that the controller `one.example/controller` has accepted at all its parents.
 fn route(of: &str, spec: Value) -> Change {
-    Change::Route(name(of), Some(HttpRoute::new(&object(of, spec))))
+    let parents = spec["parentRefs"].as_array().cloned().unwrap_or_default();
+    let statuses = parents.iter().map(|parent| status(parent, "one.example/controller", "True", 1)).collect();
+    route_with(of, spec, statuses)
+}
+
+fn route_with(of: &str, spec: Value, statuses: Vec<Value>) -> Change {
+    let mut route = object(of, spec);
+    route.data["status"] = json!({ "parents": statuses });
+    Change::Route(name(of), Some(HttpRoute::new(&route)))
+}
+
+/// What a controller says of a route at a parent, with the parent's defaults filled in.
+fn status(parent: &Value, controller: &str, accepted: &str, generation: i64) -> Value {
+    let mut parent = parent.clone();
+    for (field, default) in
+        [("group", "gateway.networking.k8s.io"), ("kind", "Gateway"), ("namespace", "default")]
+    {
+        parent.as_object_mut().unwrap().entry(field).or_insert(default.into());
+    }
+    let condition = json!({ "type": "Accepted", "status": accepted, "observedGeneration": generation });
+    json!({ "parentRef": parent, "controllerName": controller, "conditions": [condition] })
 }
 
 fn policy(of: &str, target: Value) -> Change {
@@ -70,7 +91,13 @@ fn told(placement: &Placement, names: &[String]) -> String {
     let of = |places: &[u32]| {
         places.iter().map(|place| names[*place as usize].as_str()).collect::<Vec<_>>().join(" ")
     };
-    let mut text = format!("everywhere: {}\n", of(&placement.everywhere));
+    let mut text = String::new();
+    for gateway in &placement.gateways {
+        write!(text, "of a gateway, {}", told(gateway, names)).unwrap();
+    }
+    if placement.gateways.is_empty() {
+        writeln!(text, "everywhere: {}", of(&placement.everywhere)).unwrap();
+    }
     for listener in &placement.listeners {
         writeln!(text, "at `{}` {:?}: {}", listener.hostname, listener.ports, of(&listener.policies))
             .unwrap();
@@ -86,7 +113,9 @@ fn told(placement: &Placement, names: &[String]) -> String {
                 None => "*".to_owned(),
             })
             .collect();
-        writeln!(text, "{:?} {:?} {}: {}", rule.hostnames, rule.ports, paths.join(" "), of(&rule.policies))
+        let doubt = if rule.in_doubt { "in doubt " } else { "" };
+        let paths = paths.join(" ");
+        writeln!(text, "{doubt}{:?} {:?} {paths}: {}", rule.hostnames, rule.ports, of(&rule.policies))
             .unwrap();
     }
     text
@@ -161,6 +190,147 @@ fn hosts_and_ports_are_those_that_listener_and_route_share() {
     ]);
     insta::assert_snapshot!(plan(&index, "default/one"));
     insta::assert_snapshot!(statuses(&index, &["default/one"]));
+}
+
+/// Two listeners of one port, and a policy for the route at the inner one.
+fn shared_gateway(allowed: Value) -> Vec<Change> {
+    let listeners = json!([
+        { "name": "any", "protocol": "HTTP", "port": 80, "hostname": "*.example.com",
+          "allowedRoutes": { "namespaces": allowed } },
+        { "name": "llm", "protocol": "HTTP", "port": 80, "hostname": "llm.example.com" },
+    ]);
+    let mut llm = at("one", "/");
+    llm["parentRefs"][0]["sectionName"] = json!("llm");
+    vec![
+        gateway("one", listeners),
+        route("llm", llm),
+        policy("for-llm", json!({ "kind": "HTTPRoute", "name": "llm" })),
+    ]
+}
+
+/// A route of another team, at the outer listener, for the host that the inner one owns.
+fn intruder(namespace: &str) -> (ObjectName, Value) {
+    let parent = json!({ "name": "one", "namespace": "default", "sectionName": "any" });
+    let path = json!({ "type": "Exact", "value": "/v1/chat/completions" });
+    let rules = json!([{ "matches": [{ "path": path }] }]);
+    let spec = json!({ "parentRefs": [parent], "hostnames": ["llm.example.com"], "rules": rules });
+    (ObjectName { namespace: namespace.into(), name: "intruder".into() }, spec)
+}
+
+fn intrude((name, spec): (ObjectName, Value), statuses: Vec<Value>) -> Change {
+    let mut route = object(&name.name, spec);
+    route.data["status"] = json!({ "parents": statuses });
+    Change::Route(name, Some(HttpRoute::new(&route)))
+}
+
+#[test]
+fn a_route_at_another_listener_takes_no_requests_from_the_listener_that_owns_the_host() {
+    let mut index = index(shared_gateway(json!({ "from": "All" })));
+    let (name, spec) = intruder("other");
+    let accepted = status(&spec["parentRefs"][0], "one.example/controller", "True", 1);
+    index.apply(intrude((name, spec), vec![accepted]));
+    let plan = plan(&index, "default/one");
+    assert!(plan.contains("in doubt [\"llm.example.com\"] [] =/v1/chat/completions: \n"), "{plan}");
+    assert!(plan.contains("\n[\"llm.example.com\"] [] /*: for-llm\n"), "{plan}");
+}
+
+#[test]
+fn a_listener_takes_the_routes_of_the_namespaces_that_it_selects() {
+    let labels = |team: &str| [("team".to_owned(), team.to_owned())].into();
+    let mut index = index(shared_gateway(
+        json!({ "from": "Selector", "selector": { "matchLabels": { "team": "llm" } } }),
+    ));
+    let (name, mut spec) = intruder("other");
+    spec["hostnames"] = json!(["b.example.com"]);
+    spec["parentRefs"][0].as_object_mut().unwrap().remove("sectionName");
+    let accepted = status(&spec["parentRefs"][0], "one.example/controller", "True", 1);
+    index.apply(intrude((name, spec), vec![accepted]));
+    let intruders = |index: &ClusterIndex| {
+        plan(index, "default/one")
+            .lines()
+            .filter(|line| line.contains("=/v1"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(intruders(&index), [r#"in doubt ["b.example.com"] [] =/v1/chat/completions: "#]);
+    index.apply(Change::Namespaces(Some([("other".to_owned(), labels("else"))].into())));
+    assert_eq!(intruders(&index), Vec::<String>::new());
+    index.apply(Change::Namespace("other".into(), Some(labels("llm"))));
+    assert_eq!(intruders(&index), [r#"["b.example.com"] [] =/v1/chat/completions: "#]);
+}
+
+#[test]
+fn only_the_gateway_s_own_controller_says_whether_it_takes_a_route() {
+    let classed = |class: &str| {
+        let spec = json!({ "gatewayClassName": class, "listeners": http() });
+        Change::Gateway(name("one"), Some(GatewayObject::new(&object("one", spec))))
+    };
+    let spec = at("one", "/");
+    let says = |controller: &str, accepted: &str, generation: i64| {
+        status(&spec["parentRefs"][0], controller, accepted, generation)
+    };
+    let cases = [
+        (vec![], "in doubt "),
+        (vec![says("new", "True", 1)], ""),
+        (vec![says("new", "True", 1), says("old", "False", 1)], ""),
+        (vec![says("new", "False", 1), says("old", "True", 1)], "not there"),
+        (vec![says("old", "True", 1)], "in doubt "),
+        // Of an earlier version of the route.
+        (vec![says("new", "True", 0)], "in doubt "),
+        (vec![says("new", "False", 0)], "in doubt "),
+        (vec![says("new", "Unknown", 1)], "not there"),
+    ];
+    for (statuses, expected) in cases {
+        let index = index(vec![
+            Change::Classes([("new-class".to_owned(), "new".to_owned())].into()),
+            classed("new-class"),
+            route_with("chat", spec.clone(), statuses.clone()),
+            policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+        ]);
+        let plan = plan(&index, "default/one");
+        match expected {
+            "not there" => assert!(!plan.contains("for-chat"), "{statuses:?}\n{plan}"),
+            doubt => assert!(plan.contains(&format!("\n{doubt}[] [] /*: for-chat")), "{statuses:?}\n{plan}"),
+        }
+    }
+}
+
+#[test]
+fn whoever_follows_all_gateways_keeps_each_policy_at_its_own_gateway_s_hosts() {
+    let hosted = |host: &str| json!([{ "name": "http", "protocol": "HTTP", "port": 80, "hostname": host }]);
+    let index = index(vec![
+        gateway("a", hosted("a.example.com")),
+        gateway("b", hosted("b.example.com")),
+        gateway("without-policies", http()),
+        route("chat", at("b", "/chat")),
+        policy("for-a", json!({ "kind": "Gateway", "name": "a" })),
+        policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    insta::assert_snapshot!(plan(&index, "*"), @r#"
+    of a gateway, everywhere: 
+    at `a.example.com` []: for-a
+    of a gateway, everywhere: 
+    at `b.example.com` []: 
+    ["b.example.com"] [] /chat*: for-chat
+    "#);
+}
+
+#[test]
+fn a_rule_without_a_name_is_called_after_its_place() {
+    let mut spec = at("one", "/first");
+    spec["rules"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "matches": [{ "path": { "type": "PathPrefix", "value": "/second" } }] }));
+    let index = index(vec![
+        gateway("one", http()),
+        route("chat", spec),
+        policy("for-second", json!({ "kind": "HTTPRoute", "name": "chat", "sectionName": "rule-2" })),
+        policy("for-none", json!({ "kind": "HTTPRoute", "name": "chat", "sectionName": "rule-3" })),
+    ]);
+    let plan = plan(&index, "default/one");
+    assert!(plan.contains("/second*: for-second\n") && plan.contains("/first*: \n"), "{plan}");
+    assert!(statuses(&index, &["*"]).contains("the HTTPRoute default/chat has no rule `rule-3`"));
 }
 
 #[test]
