@@ -22,6 +22,22 @@ pub fn met(world: &World, request: &Request) -> String {
     answer.header("x-ratelimit-limit-requests").unwrap_or("none").to_owned()
 }
 
+/// Says of a route, as it is now, what its Gateway's controller would say.
+fn accept(cluster: &Cluster, route: &str) {
+    let generation = cluster.get(&["httproute", route])["metadata"]["generation"].clone();
+    let condition = json!({
+        "type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "observedGeneration": generation,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let parent = json!({
+        "parentRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "default", "name": "llm" },
+        "controllerName": "example.com/controller",
+        "conditions": [condition],
+    });
+    let status = json!({ "status": { "parents": [parent] } }).to_string();
+    cluster.run(&["patch", "httproute", route, "--subresource=status", "--type=merge", "-p", &status]);
+}
+
 #[test]
 fn a_request_meets_the_policies_of_its_gateway_route_and_rule() {
     let cluster = Cluster::start();
@@ -46,6 +62,9 @@ fn a_request_meets_the_policies_of_its_gateway_route_and_rule() {
     beta["targetRef"]["sectionName"] = json!("beta");
     cluster.apply(&policy("beta", "HTTPRoute", "chat", beta));
     cluster.apply(&policy("files", "HTTPRoute", "versions", requests("files", 70)));
+    for route in ["chat", "models", "versions"] {
+        accept(&cluster, route);
+    }
     let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(adapter);
     wait::until("the plan", || (met(&world, &to("/v7/files/x", &[])) == "70").then_some(()));
     for (path, headers, wanted) in [
@@ -63,14 +82,18 @@ fn a_request_meets_the_policies_of_its_gateway_route_and_rule() {
     let all = world.upstream.calls() as u64;
     world.adapter.wait_for_bucket("all", "requests", "", all, 0);
 
-    // An edit of a route moves its policy along, and an edit of nothing that matters changes nothing.
-    cluster.apply(&route(
-        "models",
-        "llm",
-        json!([{ "matches": [path("PathPrefix", "/v1/chat/completions")] }]),
-    ));
+    // A route takes no requests from another one's policy before its controller has accepted it as it is now.
+    let completions = json!([{ "matches": [path("PathPrefix", "/v1/chat/completions")] }]);
+    cluster.apply(&route("models", "llm", completions));
+    cluster.apply(&policy("models", "HTTPRoute", "models", requests("models", 1_000)));
+    wait::until("the new policy", || {
+        let status = cluster.get(&["trlp.weir.dev", "models"])["status"].clone();
+        (status["conditions"][1]["reason"] == "Enforced").then_some(())
+    });
+    assert_eq!(met(&world, &to("/v1/chat/completions", &[])), "900");
+    accept(&cluster, "models");
     wait::until("the other route", || {
-        (met(&world, &to("/v1/chat/completions", &[])) == "10000").then_some(())
+        (met(&world, &to("/v1/chat/completions", &[])) == "1000").then_some(())
     });
     assert_eq!(met(&world, &to("/v1/chat/other", &[])), "900");
 }
