@@ -313,7 +313,7 @@ fn one(key: &[u8], name: &[u8], node: Node) -> Node {
 
 fn root(key: &[u8]) -> Node {
     match key {
-        b"usage" => Node::Usage,
+        b"usage" | b"usage_info" => Node::Usage,
         b"usageMetadata" => Node::UsageMetadata,
         b"meta_info" => Node::Cumulative,
         b"metadata" => Node::Metadata,
