@@ -181,16 +181,16 @@ fn a_response_that_the_server_begins_is_judged_and_charged() {
     });
     let world = world(limits(50, 250), &sockets);
     let mut peer = open(&world, "/v1/realtime?model=gpt-realtime", false);
-    for used in [100, 200] {
-        peer.say(r#"{"type": "input_audio_buffer.append", "audio": "AAAA"}"#);
+    const AUDIO: &str = r#"{"type": "input_audio_buffer.append", "audio": "AAAA"}"#;
+    for used in [100, 200, 300] {
+        peer.say(AUDIO);
         event(&mut peer, "response.done").expect("it is done");
         world.adapter.wait_for_bucket("all", "tokens", "", used, 0);
     }
-    // The third one fits, and is charged beyond the limit; for the fourth there is no room.
-    for _ in 0..2 {
-        peer.say(r#"{"type": "input_audio_buffer.append", "audio": "AAAA"}"#);
-    }
-    peer.say(r#"{"type": "response.create"}"#);
+    // There is no room for it, and it is charged all the same. Nothing more goes upstream.
+    peer.say(AUDIO);
+    world.adapter.wait_for_bucket("all", "tokens", "", 400, 0);
+    peer.say(AUDIO);
     let error = event(&mut peer, "error").expect("it is told");
     assert_eq!(error["error"]["code"], "rate_limit_exceeded");
     assert!(matches!(peer.hear(), Heard::Close(1008, _)));
