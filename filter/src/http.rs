@@ -12,7 +12,7 @@ use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use engine::exchange::{ActivePlan, Effect, Event, Exchange};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
-use engine::socket::{Upgrade, judge_upgrade};
+use engine::socket::{CLIENT_HEADER, Upgrade, judge_upgrade};
 use expression::facts::Facts;
 use llm::memory::{Lease, Purpose};
 use protocol::call::CallFailure;
@@ -67,7 +67,10 @@ impl Http {
     }
 
     /// A request that asks for another protocol. An error: it is handled.
-    fn upgrade(&mut self, in_force: &ActivePlan, facts: Facts) -> Result<Facts, Action> {
+    fn upgrade(&mut self, in_force: &ActivePlan, mut facts: Facts) -> Result<Facts, Action> {
+        if facts.fetched_header(CLIENT_HEADER).is_empty() {
+            host::request_header(CLIENT_HEADER).iter().for_each(|value| facts.header(CLIENT_HEADER, value));
+        }
         let mask = (self.shared.random as u32 ^ self.id).to_ne_bytes();
         match judge_upgrade(in_force, facts, &self.shared.memory, mask) {
             Upgrade::Request(facts) => Ok(facts),

@@ -146,6 +146,8 @@ pub struct Exchange {
     memory: MemoryBudget,
     /// It is under way already, and is charged even if it is refused.
     is_unasked: bool,
+    /// It asks for no output: if none comes, a report of zero is right.
+    is_warm_up: bool,
     state: State,
 }
 
@@ -168,7 +170,14 @@ enum State {
 impl Exchange {
     /// Before anything has happened.
     pub fn new(in_force: ActivePlan, id: ReservationId) -> Self {
-        Self { in_force, id, memory: MemoryBudget::default(), is_unasked: false, state: State::New }
+        Self {
+            in_force,
+            id,
+            memory: MemoryBudget::default(),
+            is_unasked: false,
+            is_warm_up: false,
+            state: State::New,
+        }
     }
 
     /// The same, which keeps no more than this allows.
@@ -180,6 +189,12 @@ impl Exchange {
     /// The same, which the upstream has begun unasked: a refusal comes too late for it, and it is charged all the same.
     pub fn unasked(mut self) -> Self {
         self.is_unasked = true;
+        self
+    }
+
+    /// The same, which asks for no output.
+    pub fn warming_up(mut self) -> Self {
+        self.is_warm_up = true;
         self
     }
 
@@ -352,6 +367,7 @@ impl Exchange {
             let cap = judgement.output_cap;
             let mut reservation =
                 Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless, &self.memory);
+            reservation.is_warm_up = self.is_warm_up;
             if !reservation.has_room_for(0) {
                 let denial = refusal::overloaded(reservation.dialect);
                 effects.extend([refused_memory(MemoryUse::Holds), Effect::Deny(denial)]);

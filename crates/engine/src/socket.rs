@@ -48,6 +48,8 @@ pub enum Passage {
 /// By what the next call is judged, and what it is called.
 pub type Next<'n> = &'n mut dyn FnMut() -> (ActivePlan, ReservationId);
 
+/// The header by which Codex says who it is.
+pub const CLIENT_HEADER: &str = "originator";
 /// So much of a server's message is kept to be read.
 const MAX_SERVER_MESSAGE: usize = 16 << 20;
 /// So much of a client's, where bodies are not read.
@@ -75,6 +77,8 @@ pub struct Socket {
     /// What the API calls the model where its messages do not name it.
     model: Option<String>,
     numbers: u64,
+    /// Codex stops at once only if an error has a type of its own.
+    is_codex: bool,
     /// Of the frames that go upstream in the client's name.
     mask: [u8; 4],
     _lease: Lease,
@@ -110,6 +114,7 @@ impl Socket {
             ActivePlan::Nothing(_) => MAX_CLIENT_MESSAGE,
         };
         let none = Extensions::default();
+        let is_codex = facts.fetched_header(CLIENT_HEADER).starts_with("codex");
         Some(Self {
             api,
             in_force,
@@ -125,6 +130,7 @@ impl Socket {
             bytes_lease: memory.empty(Purpose::Keep),
             calls: Vec::new(),
             numbers: 0,
+            is_codex,
             mask,
             _lease: lease,
         })
@@ -354,7 +360,7 @@ impl Socket {
         if matches!(self.state, State::Refused { .. } | State::Closed | State::Plain) {
             return;
         }
-        self.state = State::Refused { farewell: farewell::to_client(self.api, denial) };
+        self.state = State::Refused { farewell: farewell::to_client(self.api, denial, self.is_codex) };
         self.pending = Vec::new();
         self.parsed = 0;
         self.upstream.extend(farewell::to_server(self.mask));

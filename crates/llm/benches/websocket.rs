@@ -64,11 +64,12 @@ fn compressed(text: &[u8]) -> (Vec<u8>, usize) {
     let (mut compress, mut bytes, mut plain) = (Compress::new(Compression::fast(), false), Vec::new(), 0);
     while plain < ALL {
         let mut payload = Vec::with_capacity(text.len() + 1024);
-        compress.compress_vec(text, &mut payload, FlushCompress::Sync).expect("it is compressed");
+        let done = compress.compress_vec(text, &mut payload, FlushCompress::Sync);
+        assert!(done.is_ok());
         payload.truncate(payload.len() - 4);
-        let begin = bytes.len();
-        bytes.extend(frame(Opcode::Text, &payload, None));
-        bytes[begin] |= 0x40;
+        let mut message = frame(Opcode::Text, &payload, None);
+        message.iter_mut().take(1).for_each(|first| *first |= 0x40);
+        bytes.extend(message);
         plain += text.len();
     }
     (bytes, plain)

@@ -99,6 +99,46 @@ fn a_refused_call_ends_the_socket_with_the_reason() {
 }
 
 #[test]
+fn codex_is_told_in_words_that_it_prints() {
+    let mut worker = Worker::new(tokens(), "Allow", true);
+    let headers = [UPGRADE, &[("originator", "codex_exec")]].concat();
+    let socket = worker.request(&headers, false);
+    worker.respond(socket, SWITCHED, false);
+    worker.body(socket, &asked(CREATE), false);
+    worker.answer(0, Reply::OverLimit);
+    worker.response_body(socket, &frame(Opcode::Pong, b"", None), false);
+    let heard = frames(Peer::Server, worker.client(socket));
+    let Some(Ok(error)) = heard.first() else { panic!("{heard:?}") };
+    let error: Value = serde_json::from_str(error).unwrap();
+    assert_eq!(error["error"]["type"], "usage_limit_reached");
+    assert_eq!(error["headers"]["x-codex-promo-message"], "Rate limit exceeded");
+    worker.end(socket);
+}
+
+#[test]
+fn a_warm_up_costs_what_is_reported() {
+    let report = |total: u64| {
+        format!(
+            r#"{{"type": "response.completed", "response": {{"id": "r", "usage":
+                {{"input_tokens": {total}, "output_tokens": 0, "total_tokens": {total}}}}}}}"#
+        )
+    };
+    let warm_up =
+        r#"{"type": "response.create", "model": "gpt-5", "generate": false, "input": "hello hello hello"}"#;
+    // A zero beside the prompt of a call that was to generate is replaced by the estimate.
+    for (asked_for, total, charged) in [(warm_up, 0, 0), (warm_up, 7, 7), (CREATE, 0, 6)] {
+        let mut worker = Worker::new(tokens(), "Allow", true);
+        let socket = open(&mut worker);
+        worker.body(socket, &asked(asked_for), false);
+        worker.answer(0, Reply::Ok);
+        worker.response_body(socket, &said(&report(total)), false);
+        worker.end(socket);
+        worker.finish();
+        assert_eq!(worker.ended.values().collect::<Vec<_>>(), [&charged], "{asked_for}: {total}");
+    }
+}
+
+#[test]
 fn what_is_no_frame_ends_the_socket() {
     let mut worker = Worker::new(tokens(), "Allow", true);
     let socket = open(&mut worker);

@@ -23,6 +23,8 @@ pub(super) struct Reservation {
     pub(super) estimate: Estimate,
     /// The call is known to use no tokens.
     pub(super) tokenless: bool,
+    /// It asks for no output: if none comes, a report of zero is right.
+    pub(super) is_warm_up: bool,
     /// Nobody has read the request's body, or not to its end.
     pub(super) unread: bool,
     /// How much of that body has passed, in bytes.
@@ -72,6 +74,7 @@ impl Reservation {
             holds,
             estimate,
             tokenless,
+            is_warm_up: false,
             unread,
             background,
             passed: 0,

@@ -97,7 +97,11 @@ impl ResponseInFlight {
         let read = matches!(reading.broken, None | Some(Cause::Mislabeled));
         let whole = finished && !reading.ended_in_error && read;
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
-        let uses_tokens = succeeded && !reservation.tokenless;
+        let is_idle = reservation.is_warm_up
+            && finished
+            && reading.delivered == 0
+            && usage.is_none_or(|usage| usage.total == 0);
+        let uses_tokens = succeeded && !reservation.tokenless && !is_idle;
         let is_only_error = reading.ended_in_error && reading.delivered == 0;
         let mut effects = match usage {
             Some(usage) => {

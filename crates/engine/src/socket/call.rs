@@ -50,6 +50,20 @@ pub(super) enum Start {
     Refused(Denial),
 }
 
+/// What makes a call another one than a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Asked,
+    WarmUp,
+    Unasked,
+}
+
+impl Kind {
+    fn of(event: &ClientEvent) -> Self {
+        if *event == ClientEvent::WarmUp { Self::WarmUp } else { Self::Asked }
+    }
+}
+
 /// A message that is a call.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -209,11 +223,11 @@ impl Socket {
                     return None;
                 }
             }
-            ClientEvent::Call => {}
+            ClientEvent::Call | ClientEvent::WarmUp => {}
         }
         let text = self.client.message().to_vec();
         let body = self.with_model(text, model.is_some());
-        let (number, start, edited) = self.begin(&body, whole, false, effects, next);
+        let (number, start, edited) = self.begin(&body, whole, Kind::of(&event), effects, next);
         // Only this API's requests are those that the edits are for.
         let edited = edited.filter(|_| self.api == SocketApi::Responses && self.client.is_replaceable());
         let edited = edited.map(|body| frame(Opcode::Text, &body, Some(self.mask)));
@@ -273,7 +287,7 @@ impl Socket {
     /// The server has begun something that no message has asked for. It cannot be held back, but it is judged.
     fn begin_unasked(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) -> Option<usize> {
         let body = self.with_model(b"{}".to_vec(), false);
-        let (number, start, _) = self.begin(&body, true, true, effects, next);
+        let (number, start, _) = self.begin(&body, true, Kind::Unasked, effects, next);
         if let Start::Refused(denial) = start {
             self.refuse(&denial);
         }
@@ -284,15 +298,17 @@ impl Socket {
         &mut self,
         body: &[u8],
         whole: bool,
-        unasked: bool,
+        kind: Kind,
         effects: &mut Vec<SocketEffect>,
         next: Next<'_>,
     ) -> (u64, Start, Option<Vec<u8>>) {
         let (in_force, id) = next();
         let mut exchange = Exchange::new(self.in_force_for(in_force), id).within(&self.memory);
-        if unasked {
-            exchange = exchange.unasked();
-        }
+        exchange = match kind {
+            Kind::Asked => exchange,
+            Kind::WarmUp => exchange.warming_up(),
+            Kind::Unasked => exchange.unasked(),
+        };
         let number = self.numbers;
         self.numbers = number.wrapping_add(1);
         let mut facts = self.facts.of_message();

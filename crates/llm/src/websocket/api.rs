@@ -22,6 +22,8 @@ pub enum SocketApi {
 pub enum ClientEvent {
     /// It begins a call. So does whatever cannot be read, or is not known.
     Call,
+    /// It prepares a call and asks for no output (`generate: false`): a report of zero is right.
+    WarmUp,
     /// It belongs to the call under way; without one it begins one.
     Input,
     /// It asks nothing of the model.
@@ -84,6 +86,9 @@ impl SocketApi {
             _ if !known => ClientEvent::Call,
             (Self::GeminiLive, _) if members.setup && members.count == 1 => ClientEvent::Other,
             (Self::GeminiLive, _) => ClientEvent::Input,
+            (Self::Responses, Some("response.create")) if members.generate.as_deref() == Some("false") => {
+                ClientEvent::WarmUp
+            }
             (_, Some("response.create")) => ClientEvent::Call,
             (_, Some("response.cancel" | "response.processed")) => ClientEvent::Other,
             (Self::Responses, Some("response.steer" | "response.append")) => ClientEvent::Input,
@@ -141,6 +146,7 @@ struct Members {
     kind: Option<String>,
     /// Two servers might read two messages.
     ambiguous: bool,
+    generate: Option<String>,
     /// Of the response.
     id: Option<String>,
     model: Option<String>,
@@ -202,6 +208,10 @@ impl Members {
                 let kind = map.next_value_seed(Text)?;
                 self.ambiguous |= self.kind.is_some() || key != "type";
                 self.kind = kind.or(self.kind.take());
+            }
+            (Scope::Message, _) if key.eq_ignore_ascii_case("generate") => {
+                self.ambiguous |= self.generate.is_some() || key != "generate";
+                self.generate = map.next_value_seed(Text)?;
             }
             (Scope::Message | Scope::Response | Scope::Session, "model") => {
                 self.model = map.next_value_seed(Text)?.or(self.model.take());
@@ -277,7 +287,7 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 }
 
-/// Reads a text; any other value is passed over.
+/// Reads a text or a truth value; any other value is passed over.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
@@ -310,8 +320,8 @@ impl<'de> Visitor<'de> for Text {
         Ok(None)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_bool<E>(self, truth: bool) -> Result<Self::Value, E> {
+        Ok(Some(truth.to_string()))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
@@ -366,6 +376,13 @@ mod tests {
         let table = [
             (Responses, r#"{"type": "response.create", "model": "m"}"#, ClientEvent::Call),
             (Responses, r#"{"type": "response\u002ecreate"}"#, ClientEvent::Call),
+            (Responses, r#"{"type": "response.create", "generate": false}"#, ClientEvent::WarmUp),
+            (Responses, r#"{"type": "response.create", "generate": true}"#, ClientEvent::Call),
+            (
+                Responses,
+                r#"{"type": "response.create", "generate": false, "Generate": true}"#,
+                ClientEvent::Call,
+            ),
             (Responses, r#"{"type": "response.cancel"}"#, ClientEvent::Other),
             (Responses, r#"{"type": "response.cancel", "type": "response.create"}"#, ClientEvent::Call),
             (Responses, r#"{"type": "response.cancel", "Type": "response.create"}"#, ClientEvent::Call),
