@@ -6,8 +6,10 @@ use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use engine::exchange::{ActivePlan, ReservationId};
 use engine::socket::{Passage, Socket, SocketEffect};
+use protocol::call::CallFailure;
 use proxy_wasm::types::Action;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
 /// The context of a WebSocket that is metered.
@@ -111,13 +113,18 @@ impl SocketContext {
     }
 
     fn replied(&mut self, number: u64, reply: ReserveReply) {
+        let effects = self.answer(number, reply);
+        self.perform(effects);
+    }
+
+    /// What follows from the adapter's answer about a call.
+    fn answer(&mut self, number: u64, reply: ReserveReply) -> Vec<SocketEffect> {
         self.calls.retain(|call| call.try_borrow().is_ok_and(|call| call.number != number));
         if let Err(failure) = reply {
             self.shared.call_failed(RESERVE, failure);
         }
         let shared = Rc::clone(&self.shared);
-        let effects = self.socket.reply(number, reply, &mut || next(&shared));
-        self.perform(effects);
+        self.socket.reply(number, reply, &mut || next(&shared))
     }
 
     /// Lets go on what is not held any longer.
@@ -132,9 +139,15 @@ impl SocketContext {
     }
 
     fn perform(&mut self, effects: Vec<SocketEffect>) {
-        for effect in effects {
+        // A call whose Reserve fails at once may let another one begin, and that another: no stack holds them all.
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
             match effect {
-                SocketEffect::Reserve { call, message } => self.reserve(call, message),
+                SocketEffect::Reserve { call, message } => {
+                    if let Err(failure) = self.reserve(call, message) {
+                        effects.extend(self.answer(call, Err(failure)));
+                    }
+                }
                 SocketEffect::Commit(settlement) => self.shared.commit(settlement),
                 SocketEffect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
@@ -144,15 +157,13 @@ impl SocketContext {
         }
     }
 
-    fn reserve(&mut self, number: u64, message: Vec<u8>) {
+    fn reserve(&mut self, number: u64, message: Vec<u8>) -> Result<(), CallFailure> {
         let call = SocketCall { context: self.id, number, socket: self.context.clone() };
         let call = Rc::new(RefCell::new(call));
         let caller: Weak<RefCell<SocketCall>> = Rc::downgrade(&call);
         let caller: Caller = caller;
         self.calls.push(call);
-        if let Err(failure) = reserve::send(&self.shared, self.id, &caller, message) {
-            self.replied(number, Err(failure));
-        }
+        reserve::send(&self.shared, self.id, &caller, message)
     }
 }
 

@@ -139,6 +139,17 @@ fn a_warm_up_costs_what_is_reported() {
 }
 
 #[test]
+fn any_number_of_calls_goes_on_unchecked_where_the_adapter_is_unreachable() {
+    let mut worker = Worker::new(tokens(), "Allow", true);
+    let socket = open(&mut worker);
+    super::host::with(|host| host.unreachable = true);
+    let calls = asked(CREATE).repeat(2_000);
+    worker.body(socket, &calls, false);
+    assert_eq!(worker.upstream(socket), calls);
+    worker.end(socket);
+}
+
+#[test]
 fn what_is_no_frame_ends_the_socket() {
     let mut worker = Worker::new(tokens(), "Allow", true);
     let socket = open(&mut worker);
