@@ -1,16 +1,16 @@
-//! The corpus of bad policies: each file has one mistake, and what it is told is in the snapshot, since operators
-//! act on these words.
+//! The corpus of bad policies: each file has one mistake, and the file beside it has the message, since operators act on
+//! these words.
 
 use policy::model::Policy;
 use policy::validation_error::ValidationError;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-fn corpus() -> std::io::Result<Vec<PathBuf>> {
+fn corpus(extension: &str) -> std::io::Result<Vec<PathBuf>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
     let mut files =
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|is| is == extension));
     files.sort();
     Ok(files)
 }
@@ -19,18 +19,30 @@ fn told(mistakes: &[ValidationError]) -> String {
     mistakes.iter().map(|mistake| format!("{mistake}\n")).collect()
 }
 
+/// After a message has changed on purpose: `UPDATE_EXPECT=1 cargo test -p policy --test mistakes`, and read the diff.
 #[test]
-fn each_bad_policy_is_told_its_one_mistake() {
-    let mut all = String::new();
-    for file in corpus().expect("the corpus") {
-        let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
+fn each_bad_policy_is_refused_with_its_one_error() {
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let mut wrong = Vec::new();
+    for file in corpus("yaml").expect("the corpus") {
+        let name = file.display();
         let yaml = std::fs::read_to_string(&file).expect("a file");
         let document: Value = serde_saphyr::from_str(&yaml).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mistakes = Policy::read(&document).err().unwrap_or_default();
         assert_eq!(mistakes.len(), 1, "{name} has one mistake: {mistakes:#?}");
-        write!(all, "{name}\n  {}", told(&mistakes)).expect("text");
+        let (now, expected) = (told(&mistakes), file.with_extension("expected"));
+        if update {
+            std::fs::write(&expected, now).expect("a file that can be written");
+        } else if let wanted = std::fs::read_to_string(&expected).unwrap_or_default()
+            && wanted != now
+        {
+            wrong.push(format!("{name}:\n  expected {wanted}  but got  {now}"));
+        }
     }
-    insta::assert_snapshot!(all);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for file in corpus("expected").expect("the corpus") {
+        assert!(file.with_extension("yaml").exists(), "{} is about no policy", file.display());
+    }
 }
 
 #[test]
