@@ -23,6 +23,14 @@ found="$(find crates/*/src -name '*.rs' ! -name 'tests.rs' -print0 | xargs -0 aw
 [ -z "$found" ] || die "crates/ are pure, but reach the world:
 $found"
 
+say "licences of dependencies"
+cargo metadata --format-version 1 --locked | python3 scripts/licences.py || die "deny.toml does not allow these licences"
+if command -v cargo-deny >/dev/null && cargo deny fetch db >/dev/null 2>&1; then
+  cargo deny check advisories
+else
+  echo "advisories: NOT checked, since cargo-deny or its database cannot be reached" >&2
+fi
+
 say "machine paths in committed files"
 paths="$(git grep -nIE "(/root|/home/[a-z_][a-z0-9_-]*|/Users/[A-Za-z]+)/|$PWD/" -- . ':!Cargo.lock' ':!scripts/check.sh' || true)"
 [ -z "$paths" ] || die "these name one machine's folders:

@@ -1,0 +1,18 @@
+"""Fails if a dependency's licence is none of those that deny.toml allows. Reads what `cargo metadata` says on stdin."""
+import json, re, sys
+
+allowed = set(re.findall(r'"([^"]+)"', re.search(r"allow = \[(.*?)\]", open("deny.toml").read(), re.S)[1]))
+
+
+def fits(expression):
+    """SPDX, as far as crates use it: AND, OR, WITH, parentheses, and the older slash for OR."""
+    words = re.sub(r"([\w.+-]+) WITH ([\w.-]+)", r"\1_WITH_\2", expression.replace("/", " OR "))
+    terms = re.findall(r"[()]|[\w.+-]+", words)
+    python = [{"AND": "and", "OR": "or"}.get(t, t if t in "()" else str(t.replace("_WITH_", " WITH ") in allowed)) for t in terms]
+    return eval(" ".join(python), {})  # Only and, or, parentheses, True and False are left.
+
+
+packages = [p for p in json.load(sys.stdin)["packages"] if p["source"]]
+bad = [f"{p['name']} {p['version']}: {p['license']}" for p in packages if not p["license"] or not fits(p["license"])]
+print("\n".join(bad), file=sys.stderr, end="\n" if bad else "")
+sys.exit(bool(bad) or not packages)
