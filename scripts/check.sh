@@ -23,6 +23,9 @@ found="$(find crates/*/src -name '*.rs' ! -name 'tests.rs' -print0 | xargs -0 aw
 [ -z "$found" ] || die "crates/ are pure, but reach the world:
 $found"
 
+say "names of types"
+python3 scripts/names.py || die "each type has a name of its own, or a reason in scripts/names.txt"
+
 say "licences of dependencies"
 cargo metadata --format-version 1 --locked | python3 scripts/licences.py || die "deny.toml does not allow these licences"
 if command -v cargo-deny >/dev/null && cargo deny fetch db >/dev/null 2>&1; then
