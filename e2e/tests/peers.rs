@@ -49,7 +49,7 @@ fn passes(world: &World, request: &Request, name: &str, answer: Answer) -> Respo
 }
 
 #[test]
-fn peer_4_the_last_byte_does_not_wait_for_the_report() {
+fn the_last_byte_does_not_wait_for_the_report() {
     let world = world(MANY, true);
     let gate = Gate::default();
     world.upstream.on("slow", Answer::used(10).wait_first(&gate));
@@ -63,7 +63,7 @@ fn peer_4_the_last_byte_does_not_wait_for_the_report() {
 }
 
 #[test]
-fn peer_5_whoever_ends_an_exchange_it_is_settled() {
+fn whoever_ends_an_exchange_it_is_settled() {
     let world = world(MANY, true);
     let text = |characters: usize| {
         format!("data: {}\n\n", json!({ "choices": [{ "delta": { "content": "x".repeat(characters) } }] }))
@@ -89,7 +89,7 @@ fn peer_5_whoever_ends_an_exchange_it_is_settled() {
 }
 
 #[test]
-fn peer_6_usage_counts_wherever_it_stands() {
+fn usage_counts_wherever_it_stands() {
     let world = world(MANY, true);
     let usage =
         |total: u64| format!("data: {{\"choices\":[{{}}],\"usage\":{{\"total_tokens\":{total}}}}}\n\n");
@@ -108,7 +108,7 @@ fn peer_6_usage_counts_wherever_it_stands() {
 }
 
 #[test]
-fn peer_7_a_character_split_over_two_pieces_loses_neither() {
+fn a_character_split_over_two_pieces_loses_neither() {
     let world = world(MANY, true);
     let event = "data: {\"choices\":[{\"delta\":{\"content\":\"水😀\"}}],\"usage\":{\"total_tokens\":5}}\n\n"
         .as_bytes();
@@ -125,7 +125,7 @@ fn peer_7_a_character_split_over_two_pieces_loses_neither() {
 }
 
 #[test]
-fn peer_8_what_is_compressed_or_split_is_read() {
+fn what_is_compressed_or_split_is_read() {
     let world = world(MANY, true);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     let body = e2e::llm::completion("m", "Hello.", 3, 4).to_string();
@@ -138,7 +138,7 @@ fn peer_8_what_is_compressed_or_split_is_read() {
 }
 
 #[test]
-fn peer_9_streams_of_completions_are_counted() {
+fn streams_of_completions_are_counted() {
     let world = world(MANY, true);
     let request = ask("/v1/completions", &json!({ "model": "m", "prompt": "hi", "stream": true }));
     let chunk = "data: {\"choices\":[{\"text\":\"a\"}],\"usage\":null}\n\n";
@@ -179,7 +179,7 @@ fn peers_10_and_11_no_stream_options_are_a_way_round_and_none_are_lost() {
 }
 
 #[test]
-fn peer_12_cumulative_reports_are_not_added_up() {
+fn cumulative_reports_are_not_added_up() {
     let world = world(MANY, true);
     let chunk = |total: u64| {
         format!(
@@ -192,7 +192,7 @@ fn peer_12_cumulative_reports_are_not_added_up() {
 }
 
 #[test]
-fn peer_13_refusals_use_nothing_and_a_client_does_not_choose_its_hold() {
+fn refusals_use_nothing_and_a_client_does_not_choose_its_hold() {
     let rates = json!([{ "limit": 100, "window": "1m" }, { "limit": 5, "window": "1h", "unit": "requests" }]);
     let limits = json!({ "all": { "rates": rates } });
     let world =
