@@ -123,7 +123,17 @@ impl Request {
         self.try_open(to)?.try_finish()
     }
 
+    /// Sends so many bytes of it, waits, sends the rest, and reads the answer.
+    pub fn send_in_two(&self, to: SocketAddr, first: usize, wait: impl FnOnce()) -> Response {
+        let sent = self.try_open_in_two(to, first, wait);
+        sent.unwrap_or_else(|error| panic!("cannot send a request to {to}: {error}")).finish()
+    }
+
     fn try_open(&self, to: SocketAddr) -> io::Result<InFlight> {
+        self.try_open_in_two(to, usize::MAX, || {})
+    }
+
+    fn try_open_in_two(&self, to: SocketAddr, first: usize, wait: impl FnOnce()) -> io::Result<InFlight> {
         let stream = TcpStream::connect(to)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(wait::DEADLINE))?;
@@ -145,7 +155,12 @@ impl Request {
             bytes.extend_from_slice(b"\r\n");
             bytes.extend_from_slice(&self.body);
         }
-        (&stream).write_all(&bytes)?;
+        let (first, rest) = bytes.split_at(first.min(bytes.len()));
+        (&stream).write_all(first)?;
+        if !rest.is_empty() {
+            wait();
+            (&stream).write_all(rest)?;
+        }
         let wire = Wire::new(Arc::new(stream));
         Ok(InFlight { wire, bodiless: self.method == "HEAD", head: None, body: Vec::new() })
     }
