@@ -68,7 +68,7 @@ fn an_edit_drops_no_request_under_way() {
 #[test]
 fn a_removed_policy_limits_nothing() {
     let world = World::with(&limited_to(50));
-    assert_eq!(world.send(&alice()).status, 429, "100 are held of 50");
+    assert_eq!(world.send(&alice()).status, 413, "100 are held of 50");
     world.adapter.remove("0.yaml");
     wait::until("the end of the limit", || (world.send(&alice()).status == 200).then_some(()));
 }

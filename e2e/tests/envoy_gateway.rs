@@ -79,12 +79,12 @@ fn reads_bodies(cluster: &Cluster, address: SocketAddr) {
     cluster.apply(&named("weir.dev/v1alpha1", "TokenRateLimitPolicy", "model", spec));
     let carol = jwt::token(&jwt::kuadrant_user("carol", "gold"));
     let chat = Request::chat(5).token(&carol);
-    wait::until("the model's refusal", || (chat.send(address).status == 429).then_some(()));
+    wait::until("the model's refusal", || (chat.send(address).status == 413).then_some(()));
     let other = chat.clone().body(json!({ "model": "another", "messages": [], "max_tokens": 5 }).to_string());
     assert!(is_admitted(&other.send(address)));
     let padding = " ".repeat(2 << 20);
     let long = json!({ "padding": padding, "model": "gpt-4o", "messages": [], "max_tokens": 5 }).to_string();
-    assert_eq!(chat.body(long).send(address).status, 429);
+    assert_eq!(chat.body(long).send(address).status, 413);
 }
 
 fn is_admitted(answer: &Response) -> bool {

@@ -198,7 +198,7 @@ fn refusals_use_nothing_and_a_client_does_not_choose_its_hold() {
     let world =
         World::build().policy(&policy("llm", json!({ "limits": limits }))).reading_bodies(100_000).start();
     for _ in 0..10 {
-        assert_eq!(world.send(&chat(&json!({ "max_tokens": 500 }))).status, 429);
+        assert_eq!(world.send(&chat(&json!({ "max_tokens": 500 }))).status, 413);
     }
     assert_eq!(world.adapter.bucket("all", "requests", ""), (0, 0));
     // A maximum that is none is like no maximum: 25 for the output, the least of a quarter of the limit and 1024.

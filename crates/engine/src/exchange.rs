@@ -462,7 +462,9 @@ impl Exchange {
 
     fn response(&mut self, mut reservation: Reservation, mut head: ResponseHead) -> Vec<Effect> {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
-        let told = refusal::headers(&reservation.standings());
+        // A client that is throttled by the provider needs the provider's numbers.
+        let throttled = head.status == 429;
+        let told = if throttled { Vec::new() } else { refusal::headers(&reservation.standings()) };
         reservation.forget_statuses();
         head.shorten();
         if !reservation.has_room_for(head.size()) {

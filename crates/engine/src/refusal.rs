@@ -19,7 +19,7 @@ pub type HeaderList = Vec<(Cow<'static, str>, String)>;
 /// The answer to a request that does not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// 400, 429 or 503, or what the policy's `onExceeded` says.
+    /// 400, 413, 429 or 503, or what the policy's `onExceeded` says.
     pub status: u16,
     /// `content-type` included.
     pub headers: HeaderList,
@@ -27,8 +27,13 @@ pub struct Denial {
     pub body: Vec<u8>,
 }
 
-/// Where only holds are in the way, it is worth asking again after this many milliseconds.
-const HELD_UP_MS: u64 = 2_000;
+/// If only holds are in the way, the client should ask again after so many milliseconds: as soon as the window ends, if that
+/// is sooner, but not before a second has passed.
+const HELD_UP_MS: (u64, u64) = (1_000, 2_000);
+/// Client libraries sleep silently for as long as `retry-after` says. Above this they are asked to raise the error at once.
+const LONGEST_SLEEP_MS: u64 = 60_000;
+/// How many limits the `RateLimit` headers list. Servers and clients bound the length of headers.
+const MAX_LISTED: usize = 8;
 
 /// What was asked of one rate, and what the adapter said.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +61,18 @@ impl RateStatus<'_> {
 
     /// When there may be room for it.
     fn retry_ms(&self) -> u64 {
-        if self.is_held_up() { self.reset_ms().clamp(1, HELD_UP_MS) } else { self.reset_ms().max(1) }
+        if self.is_held_up() {
+            self.reset_ms().clamp(HELD_UP_MS.0, HELD_UP_MS.1)
+        } else {
+            self.reset_ms().max(1)
+        }
+    }
+
+    /// The smaller, the less is left of its maximum; those that refused come first.
+    fn slack(&self) -> (bool, u128, u64) {
+        let share = u128::from(self.remaining()).saturating_mul(1_000_000);
+        let share = share.checked_div(u128::from(self.max())).unwrap_or_default();
+        (!self.is_over(), share, self.remaining())
     }
 
     fn max(&self) -> u64 {
@@ -88,11 +104,23 @@ pub(crate) fn headers(standings: &[RateStatus<'_>]) -> HeaderList {
             headers.push((reset.into(), go_duration(standing.reset_ms())));
         }
     }
+    let known = most_constrained(known);
     if !known.is_empty() {
         headers.push(("ratelimit-policy".into(), list(&known, put_quota)));
         headers.push(("ratelimit".into(), list(&known, put_left)));
     }
     headers
+}
+
+/// At most [`MAX_LISTED`] of them, in their order.
+fn most_constrained<'a, 'b>(mut known: Vec<&'a RateStatus<'b>>) -> Vec<&'a RateStatus<'b>> {
+    while known.len() > MAX_LISTED {
+        // Of equals the last one goes.
+        let loosest = known.iter().enumerate().max_by_key(|(_, standing)| standing.slack());
+        let Some((place, _)) = loosest else { break };
+        known.remove(place);
+    }
+    known
 }
 
 fn put_quota(text: &mut String, standing: &RateStatus<'_>) {
@@ -133,7 +161,7 @@ const UNIT_HEADERS: [(Unit, [&str; 3]); 2] = [
     (Unit::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
 ];
 
-/// The 429, and what is to be counted if the policy's own body has no value. Of several rates that refused it names
+/// The refusal, and what is to be counted if the policy's own body has no value. Of several rates that refused it names
 /// the one that can never pass, or else the last to have room. `facts`: of the request, if a policy needs them.
 pub(crate) fn over_limit(
     standings: &[RateStatus<'_>],
@@ -149,19 +177,20 @@ pub(crate) fn over_limit(
         return (told.denial(dialect, headers), None);
     };
     let retry_ms = (!named.never_fits()).then(|| named.retry_ms());
-    match retry_ms {
-        None => headers.push(("x-should-retry".into(), "false".into())),
-        Some(ms) => {
-            headers.push(("retry-after".into(), seconds(ms).to_string()));
-            headers.push(("retry-after-ms".into(), ms.to_string()));
-        }
+    if let Some(ms) = retry_ms {
+        headers.push(("retry-after".into(), seconds(ms).to_string()));
+        headers.push(("retry-after-ms".into(), ms.to_string()));
     }
+    if retry_ms.is_none_or(|ms| ms > LONGEST_SLEEP_MS) {
+        headers.push(("x-should-retry".into(), "false".into()));
+    }
+    let error = if retry_ms.is_some() { ErrorBody::over() } else { ErrorBody::too_large(dialect) };
     let told = ErrorBody {
         message: message(named, retry_ms),
         kind: named.hold.rate.rate.unit.name(),
         retry_ms,
         rate_limit: Some(named),
-        ..ErrorBody::over()
+        ..error
     };
     overridden(told.denial(dialect, headers), named.hold, facts)
 }
@@ -185,9 +214,15 @@ pub(crate) fn over_share(hold: &Hold, facts: &Facts) -> (Denial, Option<Metric>)
         rate.rate.window,
     );
     let standing = RateStatus { hold, status: None };
-    let told = ErrorBody { message, kind: unit.name(), rate_limit: Some(&standing), ..ErrorBody::over() };
+    let dialect = facts.dialect();
+    let told = ErrorBody {
+        message,
+        kind: unit.name(),
+        rate_limit: Some(&standing),
+        ..ErrorBody::too_large(dialect)
+    };
     let headers = vec![("x-should-retry".into(), "false".into())];
-    overridden(told.denial(facts.dialect(), headers), hold, Some(facts))
+    overridden(told.denial(dialect, headers), hold, Some(facts))
 }
 
 fn message(named: &RateStatus<'_>, retry_ms: Option<u64>) -> String {

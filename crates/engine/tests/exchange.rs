@@ -5,6 +5,7 @@
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
 use engine::metric::{Metric, UsageSource};
 use engine::outbox::{CommitRoute, Outbox};
+use engine::refusal::Denial;
 use expression::facts::Facts;
 use llm::response::{Cause, ResponseHead};
 use policy::model::{FailureMode, Policy};
@@ -100,7 +101,7 @@ fn json_head(status: u16) -> ResponseHead {
     ResponseHead { status, content_type: "application/json".into(), ..ResponseHead::default() }
 }
 
-fn body(denial: &engine::refusal::Denial) -> String {
+fn body(denial: &Denial) -> String {
     let body: Value = serde_json::from_slice(&denial.body).unwrap();
     format!("{body:#}")
 }
@@ -313,9 +314,90 @@ fn a_request_that_can_never_pass_is_not_told_to_retry() {
     let over = reply(Code::OverLimit, &[(Code::OverLimit, 300, 300, 3_600_000), (Code::Ok, 5, 5, 60_000)]);
     let effects = exchange.handle(Event::Reply(call::reply(Ok(&over))));
     let Some(Effect::Deny(denial)) = effects.last() else { panic!("{effects:?}") };
+    assert_eq!(denial.status, 413);
     assert!(denial.headers.contains(&("x-should-retry".into(), "false".into())));
     assert!(denial.headers.iter().all(|(name, _)| !name.starts_with("retry-after")));
     insta::assert_snapshot!(body(denial));
+}
+
+/// The denial of a request whose tokens are refused for so long, with so much charged.
+fn refused_for(reset_ms: u64, used: Option<u64>) -> Denial {
+    let mut exchange = exchange("Allow");
+    exchange.handle(request());
+    let tokens =
+        DescriptorStatus { code: Code::OverLimit.into(), limit: 1000, remaining: 12, reset_ms, used };
+    let over = ReserveResponse {
+        code: Code::OverLimit.into(),
+        reservation_id: String::new(),
+        statuses: vec![tokens, DescriptorStatus { code: Code::Ok.into(), limit: 5, ..Default::default() }],
+    };
+    let mut effects = exchange.handle(Event::Reply(call::reply(Ok(&over.encode_to_vec()))));
+    let Some(Effect::Deny(denial)) = effects.pop() else { panic!("{effects:?}") };
+    denial
+}
+
+#[test]
+fn no_client_is_left_to_sleep_for_more_than_a_minute() {
+    // 350 tokens are needed: up to 650 may be charged if only holds are in the way.
+    let table = [
+        (59_000, None, "59000", false),
+        (60_000, None, "60000", false),
+        (60_001, None, "60001", true),
+        (3_600_000, Some(651), "3600000", true),
+        (3_600_000, Some(650), "2000", false),
+        (1_500, Some(0), "1500", false),
+        (10, Some(0), "1000", false),
+        (10, Some(651), "10", false),
+    ];
+    for (reset_ms, used, wait, stops) in table {
+        let denial = refused_for(reset_ms, used);
+        let header = |name: &str| {
+            denial.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        };
+        assert_eq!(denial.status, 429);
+        assert_eq!(header("retry-after-ms"), Some(wait), "{reset_ms} {used:?}");
+        assert_eq!(header("x-should-retry"), stops.then_some("false"), "{reset_ms} {used:?}");
+        let says_held = body(&denial).contains("other requests in flight hold the rest");
+        assert_eq!(says_held, used.is_some_and(|used| used <= 650), "{reset_ms} {used:?}");
+    }
+}
+
+#[test]
+fn the_headers_list_the_eight_most_constrained_limits() {
+    let limit = |place: u64| {
+        (
+            format!("l{place}"),
+            json!({"reservation": {"amount": "1"}, "rates": [{"limit": 100, "window": "1h"}]}),
+        )
+    };
+    let document = json!({
+        "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy", "metadata": {"name": "p"},
+        "spec": {
+            "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway"},
+            "limits": (0..10).map(limit).collect::<serde_json::Map<_, _>>(),
+        },
+    });
+    let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
+    let id = ReservationId { prefix: "w".into(), number: 10 };
+    let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
+    exchange.handle(request());
+    // The first and the fourth have the most left.
+    let statuses: Vec<_> = [90, 5, 5, 80, 5, 5, 5, 5, 5, 70].map(|left| (Code::Ok, 100, left, 60_000)).into();
+    exchange.handle(Event::Reply(call::reply(Ok(&reply(Code::Ok, &statuses)))));
+    let effects = exchange.handle(Event::Response(json_head(200)));
+    let [Effect::SetHeaders(headers)] = effects.as_slice() else { panic!("{effects:?}") };
+    for name in ["ratelimit", "ratelimit-policy"] {
+        let (_, value) = headers.iter().find(|(known, _)| known == name).unwrap();
+        let listed: Vec<&str> = value.split(", ").map(|item| item.split('"').nth(1).unwrap()).collect();
+        assert_eq!(listed, ["l1", "l2", "l4", "l5", "l6", "l7", "l8", "l9"], "{name}");
+    }
+}
+
+#[test]
+fn a_provider_that_throttles_keeps_its_own_numbers() {
+    let mut exchange = under_way("Allow");
+    let effects = exchange.handle(Event::Response(json_head(429)));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::SetHeaders(_))), "{effects:?}");
 }
 
 #[test]

@@ -31,6 +31,15 @@ impl ErrorBody<'_> {
         }
     }
 
+    /// The request can never pass. Clients that repeat every 429 stop at these statuses.
+    pub fn too_large(dialect: Dialect) -> Self {
+        let status = match dialect {
+            Dialect::OpenAi | Dialect::Anthropic => 413,
+            Dialect::Gemini | Dialect::Bedrock | Dialect::Cohere | Dialect::Ollama | Dialect::Unknown => 400,
+        };
+        Self { status, ..Self::over() }
+    }
+
     /// The limits could not be checked.
     pub fn unavailable() -> Self {
         Self {
@@ -63,11 +72,13 @@ impl ErrorBody<'_> {
             Dialect::Gemini => self.gemini(),
             Dialect::Bedrock => {
                 headers.push(("x-amzn-errortype".into(), self.exception().into()));
+                // botocore honours no other.
+                headers.extend(self.retry_ms.map(|ms| ("x-amz-retry-after".into(), ms.to_string())));
                 self.with_details(json!({ "message": self.message }))
             }
-            Dialect::Cohere if self.status == 400 => json!({ "message": self.message }),
-            Dialect::Ollama if self.status == 400 => json!({ "error": self.message }),
-            Dialect::Cohere | Dialect::Ollama | Dialect::OpenAi | Dialect::Unknown => self.openai(),
+            Dialect::Cohere => self.with_details(json!({ "message": self.message })),
+            Dialect::Ollama => self.with_details(json!({ "error": self.message })),
+            Dialect::OpenAi | Dialect::Unknown => self.openai(),
         };
         Denial { status: self.status, headers, body: body.to_string().into_bytes() }
     }
@@ -80,6 +91,7 @@ impl ErrorBody<'_> {
     fn anthropic(&self) -> Value {
         let kind = match self.status {
             400 => "invalid_request_error",
+            413 => "request_too_large",
             503 => "api_error",
             _ => "rate_limit_error",
         };
@@ -89,6 +101,7 @@ impl ErrorBody<'_> {
     /// `google.rpc.Status`. A client waits as long as `RetryInfo` says.
     fn gemini(&self) -> Value {
         let (status, reason) = match self.status {
+            400 if self.rate_limit.is_some() => ("INVALID_ARGUMENT", "REQUEST_TOO_LARGE"),
             400 => ("INVALID_ARGUMENT", "INVALID_REQUEST"),
             503 => ("UNAVAILABLE", "RATE_LIMITER_UNAVAILABLE"),
             _ => ("RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"),
@@ -115,10 +128,10 @@ impl ErrorBody<'_> {
 
     /// What botocore looks for: it repeats a call that is throttled, and none that is beyond a quota.
     fn exception(&self) -> &'static str {
-        match (self.status, self.retry_ms) {
-            (400, _) => "ValidationException",
-            (503, _) => "ServiceUnavailableException",
-            (_, None) if self.rate_limit.is_some() => "ServiceQuotaExceededException",
+        match self.status {
+            400 if self.rate_limit.is_some() => "ServiceQuotaExceededException",
+            400 => "ValidationException",
+            503 => "ServiceUnavailableException",
             _ => "ThrottlingException",
         }
     }
