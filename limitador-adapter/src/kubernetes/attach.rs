@@ -5,7 +5,7 @@ use super::objects::{
 };
 use kube::core::{Selector, SelectorExt};
 use protocol::wire::weir::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
@@ -95,18 +95,21 @@ fn places(
             }
         }
     }
-    let everywhere =
-        gateway.listeners.iter().all(|listener| found.iter().any(|(at, ..)| at.port == listener.port));
-    let mut places: BTreeMap<(Certainty, Vec<u32>), Vec<String>> = BTreeMap::new();
+    let mut ports: BTreeMap<(Certainty, &str), BTreeSet<u32>> = BTreeMap::new();
     for (listener, host, certainty) in &found {
         let owner = gateway.owner(listener.port, host);
         let is_there = owner.is_none_or(|owner| {
             owner.hostname == listener.hostname || found.iter().any(|(at, ..)| at.name == owner.name)
         });
         let certainty = if is_there { *certainty } else { Certainty::InDoubt };
-        // Where ports make no difference, they are not asked for.
-        let ports = if everywhere { Vec::new() } else { listener.ports() };
-        places.entry((certainty, ports)).or_default().push(host.clone());
+        ports.entry((certainty, host)).or_default().insert(listener.port);
+    }
+    let mut places: BTreeMap<(Certainty, Vec<u32>), Vec<String>> = BTreeMap::new();
+    for ((certainty, host), ports) in ports {
+        // Where ports make no difference for the host, they are not asked for.
+        let everywhere = gateway.listeners.iter().all(|listener| ports.contains(&listener.port));
+        let ports = if everywhere { Vec::new() } else { ports.into_iter().flat_map(seen_ports).collect() };
+        places.entry((certainty, ports)).or_default().push(host.to_owned());
     }
     for hosts in places.values_mut() {
         hosts.sort();
@@ -254,8 +257,12 @@ impl Listener {
 
     /// As the proxy may see its port: Envoy Gateway's listen 10000 higher where only root may.
     pub fn ports(&self) -> Vec<u32> {
-        if self.port < 1024 { vec![self.port, self.port.saturating_add(10_000)] } else { vec![self.port] }
+        seen_ports(self.port)
     }
+}
+
+fn seen_ports(port: u32) -> Vec<u32> {
+    if port < 1024 { vec![port, port.saturating_add(10_000)] } else { vec![port] }
 }
 
 /// The policies (by their places in the plan) of one target.

@@ -235,6 +235,28 @@ fn a_route_at_another_listener_takes_no_requests_from_the_listener_that_owns_the
 }
 
 #[test]
+fn a_route_takes_requests_at_the_ports_of_its_own_listeners_only() {
+    let listener = |name: &str, port: u32, host: &str, from: &str| {
+        json!({ "name": name, "protocol": "HTTP", "port": port, "hostname": host,
+            "allowedRoutes": { "namespaces": { "from": from } } })
+    };
+    let listeners = json!([
+        listener("plain", 80, "", "All"),
+        listener("secure", 443, "", "Selector"),
+        listener("other", 443, "b.example.com", "All"),
+    ]);
+    let mut index = index(vec![gateway("one", listeners)]);
+    index.apply(policy("for-one", json!({ "kind": "Gateway", "name": "one" })));
+    index.apply(policy("for-intruder", json!({ "kind": "HTTPRoute", "name": "intruder" })));
+    let mut spec = at("one", "/v1");
+    spec["hostnames"] = json!(["a.example.com"]);
+    index.apply(route("intruder", spec));
+    let plan = plan(&index, "default/one");
+    assert!(plan.contains("\n[\"a.example.com\"] [80, 10080] /v1*: for-intruder\n"), "{plan}");
+    assert!(plan.contains("\nin doubt [\"a.example.com\"] [443, 10443] /v1*: for-intruder\n"), "{plan}");
+}
+
+#[test]
 fn a_listener_takes_the_routes_of_the_namespaces_that_it_selects() {
     let labels = |team: &str| [("team".to_owned(), team.to_owned())].into();
     let mut index = index(shared_gateway(
