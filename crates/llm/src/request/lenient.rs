@@ -161,7 +161,8 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
                 key = open.last() == Some(&false);
                 continue;
             }
-            Kind::Close { array } if open.last() == Some(&array) => {
+            // A key needs its value.
+            Kind::Close { array } if open.last() == Some(&array) && !strict.ends_with(':') => {
                 if strict.ends_with(',') {
                     strict.pop();
                 }
@@ -330,6 +331,7 @@ mod tests {
             "{\"a\":x}",
             "[}",
             "{:1}",
+            "{a:}",
             "[1:2]",
             &deep,
         ] {
