@@ -26,6 +26,9 @@ $found"
 say "names of types"
 python3 scripts/names.py || die "each type has a name of its own, or a reason in scripts/names.txt"
 
+say "links in documents"
+python3 scripts/links.py || die "documents name what does not exist"
+
 say "licences of dependencies"
 cargo metadata --format-version 1 --locked | python3 scripts/licences.py || die "deny.toml does not allow these licences"
 if command -v cargo-deny >/dev/null && cargo deny fetch db >/dev/null 2>&1; then

@@ -1,0 +1,37 @@
+"""Fails if a document names a file of the project that does not exist, or a heading that its target lacks."""
+import os, re, subprocess, sys
+
+documents = subprocess.check_output(["git", "ls-files", "*.md"], text=True).split()
+roots = {path.split("/")[0] for path in subprocess.check_output(["git", "ls-files"], text=True).split() if "/" in path}
+broken = []
+
+
+def headings(document):
+    """The anchors of a document, as GitHub writes them."""
+    titles = re.findall(r"^#+ (.*)$", open(document).read(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+for document in documents:
+    text = open(document).read()
+    folder = os.path.dirname(document)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = os.path.normpath(os.path.join(folder, path)) if path else document
+        if not os.path.exists(file):
+            broken.append(f"{document}: {target}: there is no {file}")
+        elif anchor and file.endswith(".md") and anchor not in headings(file):
+            broken.append(f"{document}: {target}: {file} has no such heading")
+    if document == "CHANGELOG.md":
+        continue  # A changelog may name what is gone.
+    for path in re.findall(r"`([\w.-]+/[\w./-]*)`", prose):
+        exists = any(os.path.exists(os.path.join(base, path)) for base in (".", folder))
+        placeholder = re.search(r"(^|/)[A-Z]+(\.|$)", path) and "NAME" in path
+        if path.split("/")[0] in roots and not (exists or placeholder):
+            broken.append(f"{document}: `{path}` does not exist")
+
+print("\n".join(broken), file=sys.stderr, end="\n" if broken else "")
+sys.exit(bool(broken))
