@@ -144,3 +144,30 @@ fn while_one_of_two_adapters_is_killed_nobody_is_refused_wrongly_or_goes_free() 
     assert_eq!((count(&after, 200), count(&after, 429)), (20, 20), "{after:?}");
     other.wait_for_bucket("per-user", "tokens", "alice", 20_000, 0);
 }
+
+#[test]
+fn while_two_adapters_have_different_plans_the_limits_that_both_have_hold_and_filters_keep_to_one_plan() {
+    let redis = Redis::start();
+    let requests = |max: u64| json!({ "rates": [{ "limit": max, "window": "1h", "unit": "requests" }] });
+    let plan = |other: &str| policy("llm", json!({ "limits": { "all": requests(20), other: requests(1_000) } }));
+    let other = Adapter::start_on(&redis.url(0), &[plan("before")]);
+    let building = World::build().policy(&plan("before")).storage(&redis.url(0)).also_asks(&other);
+    let world = building.workers(2).start();
+    // The edit reaches one of them, and the other one long after.
+    world.adapter.write("0.yaml", &plan("after"));
+    wait::until("the edit", || {
+        let told = world.adapter.get("/api/policies");
+        (told.status == 200 && world.adapter.metric("weir_plan_changes_total", &[]) >= 2.0).then_some(())
+    });
+    let statuses: Vec<u16> = (0..60).map(|_| world.send(&alice()).status).collect();
+    let passed = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!(passed, 20, "{statuses:?}");
+    let plans = world.envoy.plans();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let flips = world.envoy.plans() - plans;
+    assert!(flips <= 3, "each worker, and the main thread, may still take the edit: {flips}");
+    other.write("0.yaml", &plan("after"));
+    let last = plans + flips;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(world.envoy.plans() - last <= 3, "{} plans", world.envoy.plans() - last);
+}

@@ -53,8 +53,6 @@ pub struct AdapterMetrics {
     pub admitted: Counter,
     /// Reserve: no room.
     pub refused: Counter,
-    /// Reserve: names a limit that is not in force.
-    pub unknown: Counter,
     /// Reserve: the id was held already.
     pub repeated: Counter,
     /// Reserve: the id's commit came first.
@@ -100,7 +98,6 @@ impl AdapterMetrics {
             handle: recorder.handle(),
             admitted: count("weir_reserves_total", "outcome", "admitted"),
             refused: count("weir_reserves_total", "outcome", "refused"),
-            unknown: count("weir_reserves_total", "outcome", "unknown"),
             repeated: count("weir_reserves_total", "outcome", "repeated"),
             late: count("weir_reserves_total", "outcome", "late"),
             unavailable: count("weir_reserves_total", "outcome", "unavailable"),

@@ -22,12 +22,28 @@ const BETWEEN_OLDS: u64 = 1_000;
 const FIRST_PAUSE: u64 = 100;
 const LONGEST_PAUSE: u64 = 5_000;
 
+/// While an edit spreads, or one adapter hears of it late, several adapters behind one address have different plans. An
+/// adapter whose plan is the filter's keeps the question back; one that answers at once with a plan that the filter has
+/// left may be behind. So a plan that was left comes back only if so many questions in a row are answered with it at
+/// once: then nobody has the newer one any more, and the edit was undone.
+const RETURN_ANSWERS: u32 = 8;
+/// Between two of those questions.
+const BETWEEN_RETURNS: u64 = 100;
+/// An adapter that took longer to answer had the filter's plan until then: what it says is an edit.
+const AT_ONCE: u64 = 1_000;
+/// How many of the versions that were left are remembered.
+const MAX_LEFT: usize = 4;
+
 /// The long poll.
 #[derive(Debug)]
 pub struct Watch {
     gateway: String,
     /// The last one seen, whether or not it could be compiled: only another is news.
     version: String,
+    /// The versions before it, the last one last.
+    left: Vec<String>,
+    /// How many answers in a row were one of those.
+    returns: u32,
     headers_alone: bool,
     state: WatchState,
     failures: u32,
@@ -44,8 +60,9 @@ impl Watch {
     /// To ask at once. `seed`: different in each VM, so that they do not all come back together.
     pub fn new(gateway: &str, seed: u128) -> Self {
         let gateway = gateway.to_owned();
-        let (version, state, jitter) = (String::new(), WatchState::Due(0), seed as u64);
-        Self { gateway, version, headers_alone: false, state, failures: 0, jitter }
+        let (state, jitter) = (WatchState::Due(0), seed as u64);
+        let (version, left, returns) = (String::new(), Vec::new(), 0);
+        Self { gateway, version, left, returns, headers_alone: false, state, failures: 0, jitter }
     }
 
     /// What may be read of requests.
@@ -92,11 +109,16 @@ impl Watch {
         });
         match answer {
             Ok(answer) => {
+                self.failures = 0;
+                let is_at_once = now.saturating_sub(asked) < AT_ONCE;
+                if is_at_once && self.is_return(&answer.version) {
+                    self.state = WatchState::Due(now.saturating_add(BETWEEN_RETURNS));
+                    return Ok(None);
+                }
                 let news = answer.version != self.version;
                 let pause = if news { BETWEEN_NEWS } else { BETWEEN_OLDS };
                 self.state = WatchState::Due(now.max(asked.saturating_add(pause)));
-                self.failures = 0;
-                self.version.clone_from(&answer.version);
+                self.take(&answer.version);
                 Ok(news.then_some(answer))
             }
             Err(failure) => {
@@ -104,6 +126,31 @@ impl Watch {
                 self.failures = self.failures.saturating_add(1);
                 Err(failure)
             }
+        }
+    }
+
+    /// Whether it is a version that was left, and not yet certain to be back.
+    fn is_return(&mut self, version: &str) -> bool {
+        if version == self.version || !self.left.iter().any(|left| left == version) {
+            return false;
+        }
+        self.returns = self.returns.saturating_add(1);
+        self.returns < RETURN_ANSWERS
+    }
+
+    fn take(&mut self, version: &str) {
+        self.returns = 0;
+        if version == self.version {
+            return;
+        }
+        let before = std::mem::replace(&mut self.version, version.to_owned());
+        // After a return everything is open again: which of the two is newer, this filter cannot tell.
+        if self.left.iter().any(|left| left == version) {
+            self.left.clear();
+        } else if !before.is_empty() {
+            self.left.push(before);
+            let surplus = self.left.len().saturating_sub(MAX_LEFT);
+            self.left.drain(..surplus);
         }
     }
 
@@ -196,6 +243,60 @@ mod tests {
             assert_eq!(news.is_some(), second == 0);
         }
         assert_eq!(watch.wake_at(), Some(3_000));
+    }
+
+    /// Asks as soon as it may, and is answered so much later: the version in force then, and when.
+    fn polled(watch: &mut Watch, now: &mut u64, version: &str, later: u64) -> String {
+        *now = (*now).max(watch.wake_at().unwrap());
+        assert!(watch.ask(*now).is_some());
+        *now += later;
+        watch.answered(Ok(&plan(version)), *now).unwrap();
+        watch.version.clone()
+    }
+
+    #[test]
+    fn of_two_adapters_with_different_plans_the_newer_plan_stays_in_force() {
+        let (mut watch, mut now) = (watch(), 0);
+        assert_eq!(polled(&mut watch, &mut now, "old", 1), "old");
+        // The edit has reached one adapter. Every other question goes to the other one, and is answered at once.
+        assert_eq!(polled(&mut watch, &mut now, "new", 500), "new");
+        for _ in 0..10 {
+            assert_eq!(polled(&mut watch, &mut now, "old", 1), "new");
+            assert_eq!(polled(&mut watch, &mut now, "new", 30_000), "new");
+        }
+        // Several times the same one by chance.
+        for _ in 0..RETURN_ANSWERS - 1 {
+            assert_eq!(polled(&mut watch, &mut now, "old", 1), "new");
+        }
+        assert_eq!(polled(&mut watch, &mut now, "new", 30_000), "new");
+        assert_eq!(polled(&mut watch, &mut now, "old", 1), "new");
+        assert_eq!(polled(&mut watch, &mut now, "next", 1), "next", "another edit is no return");
+    }
+
+    #[test]
+    fn an_edit_that_is_undone_comes_into_force() {
+        let (mut watch, mut now) = (watch(), 0);
+        for version in ["a", "b"] {
+            assert_eq!(polled(&mut watch, &mut now, version, 5_000), version);
+        }
+        assert_eq!(polled(&mut watch, &mut now, "a", 5_000), "a", "its adapter had `b` until then");
+        assert_eq!(polled(&mut watch, &mut now, "b", 1), "b", "and now `b` is none that was left");
+        // At once: every adapter has to say so.
+        let undone = now;
+        for _ in 0..RETURN_ANSWERS - 1 {
+            assert_eq!(polled(&mut watch, &mut now, "a", 1), "b");
+        }
+        assert_eq!(polled(&mut watch, &mut now, "a", 1), "a");
+        assert!(now - undone < 1_000, "an edit is in force within a second: {}", now - undone);
+    }
+
+    #[test]
+    fn few_versions_are_remembered() {
+        let (mut watch, mut now) = (watch(), 0);
+        for version in 0..100 {
+            polled(&mut watch, &mut now, &version.to_string(), 1);
+        }
+        assert_eq!(watch.left, ["95", "96", "97", "98"]);
     }
 
     #[test]

@@ -308,6 +308,32 @@ fn a_refusal_names_the_limit_and_commits_nothing() {
 }
 
 #[test]
+fn a_limit_that_the_adapter_does_not_know_is_not_in_force_there_and_lifts_no_other() {
+    // Whatever the failure mode: the adapter can answer.
+    for failure_mode in ["Allow", "Deny"] {
+        let mut exchange = exchange(failure_mode);
+        exchange.handle(request());
+        let known = (Code::OverLimit, 5, 0, 60_000);
+        let over = reply(Code::OverLimit, &[(Code::Unknown, 0, 0, 0), known]);
+        let effects = exchange.handle(Event::Reply(call::reply(Ok(&over))));
+        let Some(Effect::Deny(denial)) = effects.last() else { panic!("{effects:?}") };
+        let headers = render(&denial.headers);
+        assert!(headers.contains("x-ratelimit-limit-requests: 5"), "{headers}");
+        assert!(!headers.contains("x-ratelimit-limit-tokens"), "{headers}");
+
+        let mut exchange = self::exchange(failure_mode);
+        exchange.handle(request());
+        let room = reply(Code::Ok, &[(Code::Unknown, 0, 0, 0), (Code::Ok, 5, 4, 60_000)]);
+        let effects = exchange.handle(Event::Reply(call::reply(Ok(&room))));
+        assert_eq!(effects, [Effect::Count(Metric::Admitted), Effect::Resume]);
+        exchange.handle(Event::Response(json_head(200)));
+        let effects = exchange.handle(Event::Body { chunk: ANSWER, end: true });
+        // Another adapter may know it.
+        assert_eq!(commit(&effects).1, [50, 1]);
+    }
+}
+
+#[test]
 fn a_request_that_can_never_pass_is_not_told_to_retry() {
     let mut exchange = exchange("Allow");
     exchange.handle(request());

@@ -65,7 +65,7 @@ impl Limiter {
         Self { ledger, in_force, metrics, told: Mutex::new(None) }
     }
 
-    /// Holds what every descriptor asks for, or nothing.
+    /// Holds what every descriptor that names a limit in force asks for, or nothing.
     pub async fn reserve(&self, request: ReserveRequest, now: Moment) -> Result<ReserveResponse, CallError> {
         let in_force = self.now_in_force();
         let call = find(request.descriptors, &in_force)?;
@@ -73,15 +73,10 @@ impl Limiter {
             id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
             id => id,
         };
+        // A filter may have another plan than this adapter while an edit spreads. What is unknown here is not in force here,
+        // and lifts no other limit.
         if call.unknown() > 0 {
             self.tell_unknown("Reserve", call.unknown(), now);
-            self.metrics.unknown.increment(1);
-            let statuses = call.descriptors.iter().map(|named| DescriptorStatus {
-                code: if named.is_some() { Code::Ok } else { Code::Unknown }.into(),
-                ..Default::default()
-            });
-            let statuses = statuses.collect();
-            return Ok(ReserveResponse { code: Code::Unknown.into(), reservation_id: id, statuses });
         }
         let ttl = request.ttl.and_then(|ttl| Duration::try_from(ttl).ok()).filter(|ttl| !ttl.is_zero());
         let holds = call.rates().map(|(named, rate, key)| Hold {

@@ -91,30 +91,39 @@ async fn one_call_settles_many() {
 }
 
 #[tokio::test]
-async fn a_limit_that_nobody_knows_is_told_and_holds_nothing() {
+async fn a_limit_that_nobody_knows_is_told_and_lifts_no_other() {
     let server = started().await;
     let mut client = server.kuadrant();
-    for unknown in [
+    for (number, unknown) in [
         descriptor("default/llm/gold", Some(("tokens", "3600s")), Some(1)),
         descriptor("default/llm/free", Some(("tokens", "60s")), Some(1)),
         descriptor("default/llm/free", Some(("bananas", "3600s")), Some(1)),
         Default::default(),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut descriptors = whole(100, 1);
         descriptors.insert(1, unknown);
-        let answer = client.reserve(reserve("1", descriptors.clone())).await.unwrap().into_inner();
-        assert_eq!(answer.code(), Code::Unknown);
+        let id = number.to_string();
+        let answer = client.reserve(reserve(&id, descriptors.clone())).await.unwrap().into_inner();
         let told: Vec<_> = answer.statuses.iter().map(|status| status.code()).collect();
-        assert_eq!(told, [Code::Ok, Code::Unknown, Code::Ok, Code::Ok]);
-        assert_eq!(server.json("/api/counters").await, serde_json::json!([]));
+        if number < 3 {
+            assert_eq!(answer.code(), Code::Ok);
+            assert_eq!(told, [Code::Ok, Code::Unknown, Code::Ok, Code::Ok]);
+        } else {
+            assert_eq!(answer.code(), Code::OverLimit, "three requests, and this is the fourth");
+            assert_eq!(told, [Code::Ok, Code::Unknown, Code::OverLimit, Code::Ok]);
+        }
     }
+    assert_eq!(server.books("free", "tokens").await, [(0, 300)]);
     assert_eq!(server.metric(r#"weir_unknown_limits_total{call="Reserve"}"#).await, 4.0);
 
     // The charges of the others are not lost for it.
     let mut descriptors = whole(100, 1);
     descriptors.insert(0, descriptor("default/llm/gold", None, Some(5)));
     assert_eq!(client.commit(commit("1", descriptors)).await.unwrap().into_inner().settled, 1);
-    assert_eq!(server.books("free", "tokens").await, [(100, 0)]);
+    assert_eq!(server.books("free", "tokens").await, [(100, 200)]);
     assert_eq!(server.metric(r#"weir_unknown_limits_total{call="Commit"}"#).await, 1.0);
 }
 
@@ -251,7 +260,8 @@ async fn users_for_whom_there_is_no_room_share_an_overflow_bucket_that_is_shown_
     let mut forged = of("overflow", 1);
     forged[0].entries.last_mut().unwrap().key = String::new();
     let answer = client.reserve(reserve("forged", forged)).await.unwrap().into_inner();
-    assert_eq!(answer.code(), Code::Unknown);
+    assert_eq!((answer.code(), answer.statuses[0].code()), (Code::Ok, Code::Unknown));
+    assert_eq!(server.json("/api/counters").await, counters, "and it counts nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -177,9 +177,12 @@ impl Reservation {
         self.statuses = Vec::new();
     }
 
-    /// Each hold beside what the adapter said of it, if it did.
+    /// Each hold beside what the adapter said of it, if it did. A limit that the adapter does not know is not in force
+    /// there: while an edit spreads, its plan may be another than ours.
     pub(super) fn standings(&self) -> Vec<RateStatus<'_>> {
-        let statuses = self.statuses.iter().map(Some).chain(std::iter::repeat(None));
+        let known = |status: &&DescriptorStatus| status.code() != Code::Unknown;
+        let statuses = self.statuses.iter().map(|status| Some(status).filter(known));
+        let statuses = statuses.chain(std::iter::repeat(None));
         self.holds.iter().zip(statuses).map(|(hold, status)| RateStatus { hold, status }).collect()
     }
 
