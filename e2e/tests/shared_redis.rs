@@ -149,7 +149,8 @@ fn while_one_of_two_adapters_is_killed_nobody_is_refused_wrongly_or_goes_free() 
 fn while_two_adapters_have_different_plans_the_limits_that_both_have_hold_and_filters_keep_to_one_plan() {
     let redis = Redis::start();
     let requests = |max: u64| json!({ "rates": [{ "limit": max, "window": "1h", "unit": "requests" }] });
-    let plan = |other: &str| policy("llm", json!({ "limits": { "all": requests(20), other: requests(1_000) } }));
+    let plan =
+        |other: &str| policy("llm", json!({ "limits": { "all": requests(20), other: requests(1_000) } }));
     let other = Adapter::start_on(&redis.url(0), &[plan("before")]);
     let building = World::build().policy(&plan("before")).storage(&redis.url(0)).also_asks(&other);
     let world = building.workers(2).start();

@@ -28,6 +28,8 @@ pub struct Routes {
     in_doubt: RouteTable,
     /// Every port that is named.
     ports: Vec<u32>,
+    /// Whether more than one host is named, so that listeners are told apart by it.
+    has_hosts: bool,
     /// Of several Gateways: what each of them says applies.
     gateways: Vec<Routes>,
     needs: Vec<Need>,
@@ -104,13 +106,16 @@ impl Routes {
         let mut ports: Vec<u32> = ports.flat_map(|ports| ports.iter().copied()).collect();
         small_sort::sort(&mut ports);
         ports.dedup();
-        let mut needs = needs(&listeners, &entries, !ports.is_empty());
+        let hosts =
+            listeners.iter().map(|place| &place.hostname).chain(entries.iter().map(|entry| &entry.host));
+        let has_hosts = hosts.clone().zip(hosts.skip(1)).any(|(one, other)| one != other);
+        let mut needs = needs(&listeners, &entries, !ports.is_empty(), has_hosts);
         needs.extend(gateways.iter().flat_map(|gateway| gateway.needs.iter().cloned()));
         small_sort::sort(&mut needs);
         needs.dedup();
         let (in_doubt, rules): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.in_doubt);
         let [rules, in_doubt] = [rules, in_doubt].map(|entries| RouteTable::new(entries, regexes_last));
-        Self { everywhere, listeners, rules, in_doubt, ports, gateways, needs }
+        Self { everywhere, listeners, rules, in_doubt, ports, has_hosts, gateways, needs }
     }
 
     /// What must be fetched of a request.
@@ -137,16 +142,28 @@ impl Routes {
         if !self.listeners.is_empty() || !self.rules.is_empty() || !self.in_doubt.is_empty() {
             let host = facts.host().map(|host| without_port(host).to_ascii_lowercase()).unwrap_or_default();
             let port = self.port(facts);
-            let open = |ports: &[u32]| ports.is_empty() || port.is_none_or(|port| ports.contains(&port));
-            let reached = |place: &&RoutePolicies| open(&place.ports) && rule::covers(&place.hostname, &host);
-            found.extend(
-                self.listeners.iter().find(reached).into_iter().flat_map(|place| place.policies.iter()),
-            );
+            // Where the port is not known, what is for some ports only may apply, and takes nothing away.
+            let is_here = |ports: &[u32]| ports.is_empty() || port.is_some_and(|port| ports.contains(&port));
+            let may_be_here = |ports: &[u32]| port.is_none() || is_here(ports);
+            found.extend(self.listeners_at(&host, port).iter().flat_map(|place| place.policies.iter()));
+            // A client may ask for one name in its TLS handshake, which chooses the listener, and for another in its request.
+            let server_name = self.server_name(facts).filter(|name| *name != host);
+            if let Some(name) = &server_name {
+                found.extend(self.listeners_at(name, port).iter().flat_map(|place| place.policies.iter()));
+            }
             let path_and_query = facts.path().map(|path| path.split_once('?').unwrap_or((path, "")));
             let (path, query) = path_and_query.unwrap_or_default();
-            let takes = |entry: &&RouteEntry| open(&entry.ports) && entry.takes(path, query, facts);
+            let matches = |entry: &&RouteEntry| entry.takes(path, query, facts);
+            let takes = |entry: &&RouteEntry| is_here(&entry.ports) && matches(entry);
+            let may_take = |entry: &&RouteEntry| may_be_here(&entry.ports) && matches(entry);
             let taker = self.rules.first(&host, path, &takes);
-            let possible = self.in_doubt.all(&host, path, &takes);
+            let mut possible = self.in_doubt.all(&host, path, &may_take);
+            if server_name.is_some() {
+                possible.extend(self.rules.all(&host, path, &may_take));
+            } else if port.is_none() && !self.ports.is_empty() {
+                possible
+                    .extend(self.rules.all(&host, path, &|entry| !entry.ports.is_empty() && matches(entry)));
+            }
             found.extend(taker.into_iter().chain(possible).flat_map(|entry| entry.policies.iter()));
         }
         for gateway in &self.gateways {
@@ -155,6 +172,26 @@ impl Routes {
         small_sort::sort(&mut found);
         found.dedup();
         found
+    }
+
+    /// The most specific listener for the host; where the port is not known, that of each port.
+    fn listeners_at(&self, host: &str, port: Option<u32>) -> Vec<&RoutePolicies> {
+        let mut found: Vec<&RoutePolicies> = Vec::new();
+        for place in self.listeners.iter().filter(|place| rule::covers(&place.hostname, host)) {
+            let is_here = place.ports.is_empty() || port.is_none_or(|port| place.ports.contains(&port));
+            let owns = |other: &&RoutePolicies| other.ports.is_empty() || other.ports == place.ports;
+            let is_owned = if port.is_some() { !found.is_empty() } else { found.iter().any(owns) };
+            if is_here && !is_owned {
+                found.push(place);
+            }
+        }
+        found
+    }
+
+    /// The name that the client asked for in its TLS handshake, if listeners differ by it.
+    fn server_name(&self, facts: &Facts) -> Option<String> {
+        let name = self.has_hosts.then(|| find("connection", "requested_server_name")).flatten();
+        name.and_then(|name| facts.text(name)).filter(|name| !name.is_empty()).map(str::to_ascii_lowercase)
     }
 
     /// The port that the request came to, if it is one of the gateway's: a proxy may listen on others than its
@@ -175,13 +212,16 @@ impl RoutePolicies {
     }
 }
 
-fn needs(listeners: &[RoutePolicies], entries: &[RouteEntry], ports: bool) -> Vec<Need> {
+fn needs(listeners: &[RoutePolicies], entries: &[RouteEntry], ports: bool, hosts: bool) -> Vec<Need> {
     let mut needs = Vec::new();
     if !listeners.is_empty() || !entries.is_empty() {
         needs.push(Need::Header(":authority".to_owned()));
     }
     if ports {
         needs.push(Need::Property(vec!["destination".to_owned(), "port".to_owned()]));
+    }
+    if hosts {
+        needs.push(Need::Property(vec!["connection".to_owned(), "requested_server_name".to_owned()]));
     }
     for entry in entries {
         needs.extend(entry.needs());

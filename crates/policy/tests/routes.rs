@@ -244,12 +244,19 @@ fn listeners_are_told_apart_by_host_and_by_port_where_the_port_is_known() {
     ];
     let placement = Placement { everywhere: vec![0], listeners, ..Placement::default() };
     let routes = Routes::compile(&placement, 4).unwrap();
-    for (host, port, wanted) in
-        [("x", 80, 1), ("x", 10080, 1), ("x", 8443, 2), ("x.a", 80, 3), ("x.a", 8443, 2), ("x.a", 15006, 3)]
-    {
+    for (host, port, wanted) in [
+        ("x", 80, &[0, 1][..]),
+        ("x", 10080, &[0, 1]),
+        ("x", 8443, &[0, 2]),
+        ("x.a", 80, &[0, 3]),
+        ("x.a", 8443, &[0, 2]),
+        // The proxy listens elsewhere than its Gateway says: it may be any of them, by its host.
+        ("x", 15006, &[0, 1, 2]),
+        ("x.a", 15006, &[0, 2, 3]),
+    ] {
         let mut facts = facts("GET", host, "/", &[]);
         facts.property(&["destination".into(), "port".into()], &u64::to_le_bytes(port));
-        assert_eq!(routes.find(&facts), [0, wanted], "{host}:{port}");
+        assert_eq!(routes.find(&facts), wanted, "{host}:{port}");
     }
     assert!(routes.needs().contains(&Need::Property(vec!["destination".into(), "port".into()])));
 }
@@ -281,6 +288,72 @@ fn a_rule_in_doubt_adds_its_policies_and_takes_nothing_away() {
         ("elsewhere", "/", &[]),
     ] {
         assert_eq!(found(&routes, host, path), wanted, "{host}{path}");
+    }
+}
+
+#[test]
+fn a_rule_of_some_ports_takes_nothing_away_where_the_port_is_not_known() {
+    let rule = |matches: Match, ports: &[u32], policy: u32| Rule {
+        matches: vec![matches],
+        ports: ports.to_vec(),
+        policies: vec![policy],
+        ..Rule::default()
+    };
+    let rules = vec![
+        rule(prefix("/v1"), &[80, 10080], 0),
+        rule(exact("/v1/chat"), &[8443], 1),
+        rule(prefix("/"), &[], 2),
+        rule(exact("/health"), &[], 3),
+    ];
+    let routes = Routes::compile(&Placement { rules, ..Placement::default() }, 4).unwrap();
+    for (path, port, wanted) in [
+        ("/v1/chat", 80, &[0][..]),
+        ("/v1/chat", 8443, &[1]),
+        ("/v1/chat", 18443, &[0, 1, 2]),
+        ("/v1", 18443, &[0, 2]),
+        ("/health", 18443, &[3]),
+        ("/", 18443, &[2]),
+    ] {
+        let mut facts = facts("GET", "h", path, &[]);
+        facts.property(&["destination".into(), "port".into()], &u64::to_le_bytes(port));
+        assert_eq!(routes.find(&facts), wanted, "{path} at {port}");
+    }
+}
+
+/// Which listener of a port takes a connection, its server name says; so a request for another listener's host goes on by
+/// the routes of the first.
+#[test]
+fn a_client_that_names_another_host_in_its_handshake_meets_the_policies_of_both() {
+    let rule = |hostname: &str, policy: u32| Rule {
+        hostnames: vec![hostname.into()],
+        matches: vec![prefix("/")],
+        policies: vec![policy],
+        ..Rule::default()
+    };
+    let listener = |hostname: &str, policy: u32| Listener {
+        hostname: hostname.into(),
+        policies: vec![policy],
+        ..Listener::default()
+    };
+    let placement = Placement {
+        listeners: vec![listener("*.example.com", 0), listener("docs.example.com", 1)],
+        rules: vec![rule("*.example.com", 2), rule("docs.example.com", 3)],
+        ..Placement::default()
+    };
+    let routes = Routes::compile(&placement, 4).unwrap();
+    let server_name = vec!["connection".to_owned(), "requested_server_name".to_owned()];
+    assert!(routes.needs().contains(&Need::Property(server_name.clone())));
+    for (name, host, wanted) in [
+        ("docs.example.com", "docs.example.com", &[1, 3][..]),
+        ("DOCS.example.com", "docs.example.com:443", &[1, 3]),
+        ("llm.example.com", "llm.example.com", &[0, 2]),
+        ("llm.example.com", "docs.example.com", &[0, 1, 2, 3]),
+        ("docs.example.com", "llm.example.com", &[0, 1, 2]),
+        ("", "docs.example.com", &[1, 3]),
+    ] {
+        let mut facts = facts("GET", host, "/", &[]);
+        facts.property(&server_name, name.as_bytes());
+        assert_eq!(routes.find(&facts), wanted, "{name}: {host}");
     }
 }
 

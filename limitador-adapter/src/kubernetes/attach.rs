@@ -1,10 +1,11 @@
 //! Which routes are attached to which Gateway, and so what each policy applies to.
 
 use super::objects::{
-    AllowedKind, AllowedRoutes, GatewayObject, HttpRoute, Labels, Listener, ObjectName, Parent, ParentStatus,
+    AllowedKind, AllowedNamespaces, AllowedRoutes, GatewayObject, HttpRoute, HttpRouteRule, Labels, Listener,
+    ObjectName, Parent, ParentStatus,
 };
 use kube::core::{Selector, SelectorExt};
-use protocol::wire::weir::v1;
+use protocol::wire::weir::v1::{self, r#match::Path};
 use std::collections::{BTreeMap, BTreeSet};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -51,11 +52,27 @@ pub struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
-    /// Where a proxy asks a route's regular expressions, Gateway API leaves open: Istio does so after prefixes, Envoy
-    /// Gateway before.
-    pub fn asks_regexes_last(self) -> bool {
-        self.controller.is_some_and(|controller| controller.starts_with("istio.io/"))
+    /// Where a proxy asks a route's regular expressions, Gateway API leaves open.
+    pub fn regex_order(self) -> RegexOrder {
+        match self.controller {
+            Some(controller) if controller.starts_with("istio.io/") => RegexOrder::AfterPrefixes,
+            Some(controller) if controller.starts_with("gateway.envoyproxy.io/") => {
+                RegexOrder::BeforePrefixes
+            }
+            _ => RegexOrder::Unknown,
+        }
     }
+}
+
+/// When a proxy asks the regular expressions of its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegexOrder {
+    /// As Envoy Gateway does.
+    BeforePrefixes,
+    /// As Istio does.
+    AfterPrefixes,
+    /// Of other controllers. Which of the two takes a request is in doubt.
+    Unknown,
 }
 
 /// The routes of a Gateway, the one that wins among equals first.
@@ -86,10 +103,21 @@ fn places(
     let mut found: Vec<(&Listener, String, Certainty)> = Vec::new();
     for parent in route.parents.iter().filter(|parent| parent.is(gateway_name, name)) {
         let Some(accepted) = route.acceptance(parent, around.controller, name) else { continue };
-        for listener in gateway.listeners.iter().filter(|listener| listener.is_of(parent)) {
-            let Some(allowed) = listener.allows(gateway_name, name, around.namespaces) else { continue };
-            // A controller that accepts a route at one listener knows more than we do.
-            let allowed = if parent.section_name.is_some() { Certainty::Sure } else { allowed };
+        let listeners = gateway.listeners.iter().filter(|listener| listener.is_of(parent));
+        let allowed: Vec<_> = listeners
+            .map(|listener| (listener, listener.allows(gateway_name, name, around.namespaces)))
+            .collect();
+        // A controller that has accepted the route knows more than we do: of what this listener allows, and, if no other
+        // listener can be meant, that it does.
+        let is_known = accepted == Certainty::Sure && around.controller.is_some();
+        let refused = allowed.iter().all(|(_, allowed)| allowed.is_none());
+        for (listener, allowed) in allowed {
+            let allowed = match allowed {
+                Some(_) if is_known && parent.section_name.is_some() => Certainty::Sure,
+                Some(allowed) => allowed,
+                None if is_known && refused => Certainty::InDoubt,
+                None => continue,
+            };
             for host in common(&listener.hostname, &route.hostnames) {
                 found.push((listener, host, accepted.max(allowed)));
             }
@@ -97,28 +125,37 @@ fn places(
     }
     let mut ports: BTreeMap<(Certainty, &str), BTreeSet<u32>> = BTreeMap::new();
     for (listener, host, certainty) in &found {
-        let owner = gateway.owner(listener.port, host);
-        let is_there = owner.is_none_or(|owner| {
-            owner.hostname == listener.hostname || found.iter().any(|(at, ..)| at.name == owner.name)
-        });
-        let certainty = if is_there { *certainty } else { Certainty::InDoubt };
-        ports.entry((certainty, host)).or_default().insert(listener.port);
+        // Where another listener owns the host, the route is there as surely as it is at that one.
+        let at_owner = match gateway.owner(listener.port, host) {
+            Some(owner) if owner.hostname != listener.hostname => {
+                let at = found.iter().filter(|(at, of, _)| at.name == owner.name && of == host);
+                at.map(|(.., certainty)| *certainty).min().unwrap_or(Certainty::InDoubt)
+            }
+            _ => Certainty::Sure,
+        };
+        ports.entry(((*certainty).max(at_owner), host)).or_default().insert(listener.port);
     }
     let mut places: BTreeMap<(Certainty, Vec<u32>), Vec<String>> = BTreeMap::new();
     for ((certainty, host), ports) in ports {
         // Where ports make no difference for the host, they are not asked for.
-        let everywhere = gateway.listeners.iter().all(|listener| ports.contains(&listener.port));
+        let everywhere = gateway.http_listeners().all(|listener| ports.contains(&listener.port));
         let ports = if everywhere { Vec::new() } else { ports.into_iter().flat_map(seen_ports).collect() };
         places.entry((certainty, ports)).or_default().push(host.to_owned());
     }
-    for hosts in places.values_mut() {
+    let mut all = Vec::new();
+    for ((certainty, ports), mut hosts) in places {
         hosts.sort();
         hosts.dedup();
-        if hosts.iter().any(String::is_empty) {
-            hosts.clear();
+        // A host that is named is asked before any host, so both stay.
+        if hosts.first().is_some_and(String::is_empty) {
+            hosts.remove(0);
+            all.push(At { ports: ports.clone(), hosts: Vec::new(), certainty });
+        }
+        if !hosts.is_empty() {
+            all.push(At { ports, hosts, certainty });
         }
     }
-    places.into_iter().map(|((certainty, ports), hosts)| At { ports, hosts, certainty }).collect()
+    all
 }
 
 /// The hosts that both a listener and a route are for; an empty one is any.
@@ -144,23 +181,36 @@ fn covers(wide: &str, narrow: &str) -> bool {
 
 impl HttpRoute {
     /// Whether a Gateway's controller has accepted the route there. `None`: it has refused it. Another controller has
-    /// no say; what is known of an earlier version of the route is not known of this one.
+    /// no say, and where the Gateway's is not known, a refusal may be another's. What is known of an earlier version of
+    /// the route is not known of this one.
     fn acceptance(&self, parent: &Parent, controller: Option<&str>, name: &ObjectName) -> Option<Certainty> {
         let says = self.statuses.iter().filter(|status| {
             status.parent_ref.is_same(parent, name)
                 && controller.is_none_or(|controller| controller == status.controller_name)
         });
-        let accepted = |status: &ParentStatus| {
-            let condition = status.conditions.iter().find(|condition| condition.kind == "Accepted")?;
-            let is_current = condition.observed_generation.is_none_or(|of| of == self.generation);
-            is_current.then_some(condition.status == "True")
-        };
-        let answers: Vec<Option<bool>> = says.map(accepted).collect();
+        let answers: Vec<Option<bool>> = says.map(|status| status.accepts(self.generation)).collect();
         match answers.as_slice() {
             [] => Some(Certainty::InDoubt),
             all if all.iter().all(|answer| *answer == Some(true)) => Some(Certainty::Sure),
-            all if all.iter().all(|answer| *answer == Some(false)) => None,
+            all if controller.is_some() && all.iter().all(|answer| *answer == Some(false)) => None,
             _ => Some(Certainty::InDoubt),
+        }
+    }
+}
+
+impl ParentStatus {
+    /// `None`: it does not say so of this generation of the route, or not of all of the route's rules.
+    fn accepts(&self, generation: i64) -> Option<bool> {
+        let condition = |kind: &str| self.conditions.iter().find(|condition| condition.kind == kind);
+        let accepted = condition("Accepted")?;
+        let is_current = accepted.observed_generation.is_none_or(|of| of == generation);
+        // Which rules the proxy does without, nobody says. Those take no requests.
+        let is_partial = condition("PartiallyInvalid").is_some_and(|partial| partial.status == "True");
+        match accepted.status.as_str() {
+            _ if !is_current => None,
+            "True" => (!is_partial).then_some(true),
+            "False" => Some(false),
+            _ => None,
         }
     }
 }
@@ -201,8 +251,13 @@ impl GatewayObject {
         self.listeners.iter().filter(reached).max_by_key(specificity)
     }
 
+    /// What is passed through reaches no filter of requests.
+    pub fn http_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter().filter(|listener| listener.protocol != "TLS")
+    }
+
     fn has_one_port(&self) -> bool {
-        let mut ports = self.listeners.iter().map(|listener| listener.port);
+        let mut ports = self.http_listeners().map(|listener| listener.port);
         let first = ports.next();
         ports.all(|port| Some(port) == first)
     }
@@ -210,7 +265,7 @@ impl GatewayObject {
     /// Its listeners, without policies.
     pub fn hosts(&self) -> Vec<v1::Listener> {
         let ports = |listener: &Listener| if self.has_one_port() { Vec::new() } else { listener.ports() };
-        let hosts = self.listeners.iter().map(|listener| v1::Listener {
+        let hosts = self.http_listeners().map(|listener| v1::Listener {
             hostname: listener.hostname.clone(),
             ports: ports(listener),
             policies: Vec::new(),
@@ -239,25 +294,49 @@ impl Listener {
         if !kinds.is_empty() && !kinds.iter().any(is_http) {
             return None;
         }
-        match allowed.from.as_str() {
-            "All" => Some(Certainty::Sure),
-            "None" => None,
-            "Selector" => {
-                let labels = namespaces.map(|all| all.get(&route.namespace));
-                let selector = Selector::try_from(allowed.selector.clone());
-                match (labels, selector) {
-                    (Some(Some(labels)), Ok(selector)) => selector.matches(labels).then_some(Certainty::Sure),
-                    // A namespace that is not there has no routes, but its route may be heard of first.
-                    _ => Some(Certainty::InDoubt),
-                }
-            }
-            _ => (route.namespace == gateway.namespace).then_some(Certainty::Sure),
-        }
+        let of_protocol = match self.protocol.as_str() {
+            "HTTP" | "HTTPS" | "" => Certainty::Sure,
+            // HTTPRoutes are not for them.
+            "TLS" | "TCP" | "UDP" => return None,
+            // A controller's own.
+            _ => Certainty::InDoubt,
+        };
+        allowed
+            .allow(&gateway.namespace, &route.namespace, namespaces)
+            .map(|allowed| allowed.max(of_protocol))
     }
 
     /// As the proxy may see its port: Envoy Gateway's listen 10000 higher where only root may.
     pub fn ports(&self) -> Vec<u32> {
         seen_ports(self.port)
+    }
+}
+
+impl AllowedNamespaces {
+    /// Whether they take what is in this namespace. `None`: they do not.
+    fn allow(
+        &self,
+        own: &str,
+        namespace: &str,
+        namespaces: Option<&BTreeMap<String, Labels>>,
+    ) -> Option<Certainty> {
+        match self.from.as_str() {
+            "All" => Some(Certainty::Sure),
+            "None" => None,
+            "Selector" => {
+                let labels = namespaces.map(|all| all.get(namespace));
+                match (labels, self.selector.clone().map(Selector::try_from)) {
+                    // An empty selector selects all.
+                    (Some(_), None) => None,
+                    (Some(Some(labels)), Some(Ok(selector))) => {
+                        selector.matches(labels).then_some(Certainty::Sure)
+                    }
+                    // A namespace that is not there has no routes, but its route may be heard of first.
+                    _ => Some(Certainty::InDoubt),
+                }
+            }
+            _ => (namespace == own).then_some(Certainty::Sure),
+        }
     }
 }
 
@@ -280,40 +359,51 @@ pub fn placement(
     own: &Targeted,
     routes: &[Attached<'_>],
     of_routes: &BTreeMap<ObjectName, Targeted>,
-    regexes_last: bool,
+    regexes: RegexOrder,
 ) -> v1::Placement {
+    let regexes_last = regexes == RegexOrder::AfterPrefixes;
     let mut placement =
         v1::Placement { everywhere: own.whole.clone(), regexes_last, ..v1::Placement::default() };
     if !own.sections.is_empty() {
         placement.listeners = gateway.hosts();
-        for (placed, listener) in placement.listeners.iter_mut().zip(&gateway.listeners) {
+        for (placed, listener) in placement.listeners.iter_mut().zip(gateway.http_listeners()) {
             placed.policies = own.sections.get(&listener.name).cloned().unwrap_or_default();
         }
     }
     if routes.iter().any(|attached| of_routes.contains_key(attached.name)) {
-        placement.rules =
-            routes.iter().flat_map(|attached| attached.rules(of_routes.get(attached.name))).collect();
+        placement.rules = routes
+            .iter()
+            .flat_map(|attached| attached.rules(of_routes.get(attached.name), regexes))
+            .collect();
     }
     placement
 }
 
 impl Attached<'_> {
-    fn rules(&self, targeted: Option<&Targeted>) -> Vec<v1::Rule> {
-        let rule = |rule: &super::objects::HttpRouteRule| {
+    fn rules(&self, targeted: Option<&Targeted>, regexes: RegexOrder) -> Vec<v1::Rule> {
+        let rule = |rule: &HttpRouteRule| {
             let mut policies = targeted.map(|targeted| targeted.whole.clone()).unwrap_or_default();
             let section = targeted.and_then(|targeted| targeted.sections.get(&rule.name));
             policies.extend(section.into_iter().flatten());
             policies.sort_unstable();
-            self.places
-                .iter()
-                .map(move |at| v1::Rule {
-                    hostnames: at.hosts.clone(),
-                    ports: at.ports.clone(),
-                    matches: rule.matches.clone(),
-                    policies: policies.clone(),
-                    in_doubt: at.certainty == Certainty::InDoubt,
-                })
-                .collect::<Vec<_>>()
+            let is_unclear = |found: &v1::Match| {
+                regexes == RegexOrder::Unknown && matches!(found.path, Some(Path::Regex(_)))
+            };
+            let (unclear, clear): (Vec<_>, Vec<_>) = rule.matches.iter().cloned().partition(is_unclear);
+            let rule = |at: &At, matches: &[v1::Match], in_doubt: bool| v1::Rule {
+                hostnames: at.hosts.clone(),
+                ports: at.ports.clone(),
+                matches: matches.to_vec(),
+                policies: policies.clone(),
+                in_doubt,
+            };
+            let mut rules = Vec::new();
+            for at in &self.places {
+                let in_doubt = at.certainty == Certainty::InDoubt;
+                rules.extend((!clear.is_empty()).then(|| rule(at, &clear, in_doubt)));
+                rules.extend((!unclear.is_empty()).then(|| rule(at, &unclear, true)));
+            }
+            rules
         };
         self.route.rules.iter().flat_map(rule).collect()
     }

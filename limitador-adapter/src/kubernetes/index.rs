@@ -209,7 +209,7 @@ impl ClusterIndex {
             return conditions.not_found(format!("there is no Gateway {name}"));
         };
         if let Some(section) =
-            section.filter(|section| !gateway.listeners.iter().any(|listener| listener.name == *section))
+            section.filter(|section| !gateway.http_listeners().any(|listener| listener.name == *section))
         {
             return conditions.not_found(format!("the Gateway {name} has no listener `{section}` for HTTP"));
         }
@@ -321,7 +321,7 @@ impl Targets {
         let own = own.map(targeted).unwrap_or_default();
         let of_routes =
             of_routes.into_iter().map(|(name, sections)| (name.clone(), targeted(sections))).collect();
-        let placement = placement(gateway, &own, routes, &of_routes, around.asks_regexes_last());
+        let placement = placement(gateway, &own, routes, &of_routes, around.regex_order());
         GatewayPlan { policies, placement, hosts: gateway.hosts() }
     }
 }

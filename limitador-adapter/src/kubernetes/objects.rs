@@ -74,7 +74,7 @@ impl PolicyObject {
 pub struct GatewayObject {
     /// Its GatewayClass, which names its controller.
     pub class: String,
-    /// Its listeners for HTTP.
+    /// Its listeners, without those that cannot own a host.
     pub listeners: Vec<Listener>,
 }
 
@@ -111,7 +111,7 @@ pub struct AllowedNamespaces {
     /// `Same` (the default), `All`, `Selector` or `None`.
     pub from: String,
     /// With `Selector`.
-    pub selector: LabelSelector,
+    pub selector: Option<LabelSelector>,
 }
 
 /// A kind of route that may attach.
@@ -131,8 +131,7 @@ impl GatewayObject {
     /// As the API server gives it.
     pub fn new(object: &DynamicObject) -> Self {
         let listeners: Vec<Listener> = read(&object.data, "/spec/listeners");
-        let is_http =
-            |listener: &Listener| matches!(listener.protocol.as_str(), "HTTP" | "HTTPS" | "TLS" | "");
+        let is_http = |listener: &Listener| !matches!(listener.protocol.as_str(), "TCP" | "UDP");
         Self {
             class: read(&object.data, "/spec/gatewayClassName"),
             listeners: listeners.into_iter().filter(is_http).collect(),

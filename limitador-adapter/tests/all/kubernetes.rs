@@ -288,6 +288,11 @@ fn only_the_gateway_s_own_controller_says_whether_it_takes_a_route() {
         Change::Gateway(name("one"), Some(GatewayObject::new(&object("one", spec))))
     };
     let spec = at("one", "/");
+    let partial = |mut status: Value| {
+        let some = json!({ "type": "PartiallyInvalid", "status": "True", "observedGeneration": 1 });
+        status["conditions"].as_array_mut().unwrap().push(some);
+        status
+    };
     let says = |controller: &str, accepted: &str, generation: i64| {
         status(&spec["parentRefs"][0], controller, accepted, generation)
     };
@@ -300,7 +305,9 @@ fn only_the_gateway_s_own_controller_says_whether_it_takes_a_route() {
         // Of an earlier version of the route.
         (vec![says("new", "True", 0)], "in doubt "),
         (vec![says("new", "False", 0)], "in doubt "),
-        (vec![says("new", "Unknown", 1)], "not there"),
+        // It has not decided yet: the proxy may still have it.
+        (vec![says("new", "Unknown", 1)], "in doubt "),
+        (vec![partial(says("new", "True", 1))], "in doubt "),
     ];
     for (statuses, expected) in cases {
         let index = index(vec![
@@ -314,6 +321,174 @@ fn only_the_gateway_s_own_controller_says_whether_it_takes_a_route() {
             "not there" => assert!(!plan.contains("for-chat"), "{statuses:?}\n{plan}"),
             doubt => assert!(plan.contains(&format!("\n{doubt}[] [] /*: for-chat")), "{statuses:?}\n{plan}"),
         }
+    }
+}
+
+/// Whether a route is at the Gateway `one`: the beginnings of its rules' lines.
+fn presence(index: &ClusterIndex, policy: &str) -> Vec<String> {
+    let plan = plan(index, "default/one");
+    let lines = plan.lines().filter_map(|line| line.strip_suffix(&format!(": {policy}")));
+    lines.filter(|line| line.contains('[')).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_route_is_no_surer_at_a_host_than_at_the_listener_that_owns_it() {
+    let mut index = index(shared_gateway(json!({ "from": "All" })));
+    // Accepted at the outer listener, and not yet decided on at the inner one.
+    let (name, mut spec) = intruder("default");
+    let mut inner = spec["parentRefs"][0].clone();
+    inner["sectionName"] = json!("llm");
+    spec["parentRefs"].as_array_mut().unwrap().push(inner.clone());
+    let accepted = status(&spec["parentRefs"][0], "one.example/controller", "True", 1);
+    index.apply(intrude((name.clone(), spec.clone()), vec![accepted.clone()]));
+    index.apply(policy("for-intruder", json!({ "kind": "HTTPRoute", "name": "intruder" })));
+    let doubt = [r#"in doubt ["llm.example.com"] [] =/v1/chat/completions"#];
+    assert_eq!(presence(&index, "for-intruder"), doubt);
+    let both = vec![accepted, status(&inner, "one.example/controller", "True", 1)];
+    index.apply(intrude((name, spec), both));
+    assert_eq!(presence(&index, "for-intruder"), [r#"["llm.example.com"] [] =/v1/chat/completions"#]);
+}
+
+#[test]
+fn a_route_that_its_controller_has_accepted_is_there_whatever_its_listener_says_here() {
+    let classed = |from: &str| {
+        let listener = json!({ "name": "http", "protocol": "HTTP", "port": 80,
+            "allowedRoutes": { "namespaces": { "from": from } } });
+        let spec = json!({ "gatewayClassName": "class", "listeners": [listener] });
+        Change::Gateway(name("one"), Some(GatewayObject::new(&object("one", spec))))
+    };
+    let mut index = index(vec![
+        Change::Classes([("class".to_owned(), "one.example/controller".to_owned())].into()),
+        classed("None"),
+        route("chat", at("one", "/")),
+        policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    assert_eq!(presence(&index, "for-chat"), ["in doubt [] [] /*"]);
+    index.apply(classed("Same"));
+    assert_eq!(presence(&index, "for-chat"), ["[] [] /*"]);
+    // Nobody has accepted it, and the listener does not take it.
+    index.apply(classed("None"));
+    index.apply(route_with("chat", at("one", "/"), Vec::new()));
+    assert_eq!(presence(&index, "for-chat"), [""; 0]);
+}
+
+#[test]
+fn where_the_controller_is_not_known_a_refusal_may_be_another_one_s() {
+    let spec = at("one", "/");
+    let refused = status(&spec["parentRefs"][0], "old.example/controller", "False", 1);
+    let index = index(vec![
+        gateway("one", http()),
+        route_with("chat", spec, vec![refused]),
+        policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    assert_eq!(presence(&index, "for-chat"), ["in doubt [] [] /*"]);
+}
+
+#[test]
+fn a_selector_that_is_missing_selects_no_namespace_and_an_empty_one_all() {
+    for (selector, wanted) in
+        [(json!({ "from": "Selector" }), 0), (json!({ "from": "Selector", "selector": {} }), 1)]
+    {
+        let mut index = index(shared_gateway(selector));
+        index.apply(Change::Namespaces(Some([("other".to_owned(), Default::default())].into())));
+        let (name, mut spec) = intruder("other");
+        spec["hostnames"] = json!(["b.example.com"]);
+        let accepted = status(&spec["parentRefs"][0], "one.example/controller", "True", 1);
+        index.apply(intrude((name, spec), vec![accepted]));
+        let plan = plan(&index, "default/one");
+        assert_eq!(plan.matches("=/v1/chat/completions").count(), wanted, "{plan}");
+    }
+}
+
+#[test]
+fn a_selector_s_expressions_are_followed() {
+    let selector = json!({ "from": "Selector", "selector": { "matchExpressions": [
+        { "key": "team", "operator": "In", "values": ["llm", "ml"] },
+        { "key": "suspended", "operator": "DoesNotExist" },
+    ] } });
+    let mut index = index(shared_gateway(selector));
+    let (name, mut spec) = intruder("other");
+    spec["hostnames"] = json!(["b.example.com"]);
+    let accepted = status(&spec["parentRefs"][0], "one.example/controller", "True", 1);
+    index.apply(intrude((name, spec), vec![accepted]));
+    for (labels, wanted) in [
+        (json!({ "team": "ml" }), 1),
+        (json!({ "team": "web" }), 0),
+        (json!({ "team": "ml", "suspended": "" }), 0),
+        (json!({}), 0),
+    ] {
+        let labels = serde_json::from_value(labels).unwrap();
+        index.apply(Change::Namespace("other".into(), Some(labels)));
+        let plan = plan(&index, "default/one");
+        assert_eq!(plan.matches("=/v1/chat/completions").count(), wanted, "{plan}");
+    }
+}
+
+/// In the listener of its own host, a route without hosts is at that host: no later than others that name it.
+#[test]
+fn a_route_without_hosts_is_at_each_listener_s_own() {
+    let listeners = json!([
+        { "name": "any", "protocol": "HTTP", "port": 80 },
+        { "name": "llm", "protocol": "HTTP", "port": 80, "hostname": "llm.example.com" },
+    ]);
+    let index = index(vec![
+        gateway("one", listeners),
+        route("chat", at("one", "/v1/chat")),
+        policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    assert_eq!(presence(&index, "for-chat"), ["[] [] /v1/chat*", r#"["llm.example.com"] [] /v1/chat*"#]);
+}
+
+#[test]
+fn what_is_passed_through_takes_no_route_and_no_request() {
+    let listeners = json!([
+        { "name": "all", "protocol": "HTTPS", "port": 443, "hostname": "*.example.com" },
+        { "name": "raw", "protocol": "TLS", "port": 443, "hostname": "llm.example.com" },
+        { "name": "own", "protocol": "example.com/http", "port": 8443 },
+    ]);
+    let index = index(vec![
+        gateway("one", listeners),
+        route("chat", at("one", "/")),
+        policy("for-all", json!({ "kind": "Gateway", "name": "one", "sectionName": "all" })),
+        policy("for-raw", json!({ "kind": "Gateway", "name": "one", "sectionName": "raw" })),
+        policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    insta::assert_snapshot!(plan(&index, "default/one"), @r#"
+    everywhere: 
+    at `*.example.com` [443, 10443]: for-all
+    at `` [8443]: 
+    ["*.example.com"] [443, 10443] /*: for-chat
+    in doubt [] [8443] /*: for-chat
+    "#);
+    assert!(statuses(&index, &["*"]).contains("the Gateway default/one has no listener `raw` for HTTP"));
+}
+
+#[test]
+fn regular_expressions_are_in_doubt_where_nobody_knows_when_the_proxy_asks_them() {
+    for (controller, doubt, last) in [
+        ("istio.io/gateway-controller", "", true),
+        ("gateway.envoyproxy.io/gatewayclass-controller", "", false),
+        ("other.example/controller", "in doubt ", false),
+    ] {
+        let spec = json!({ "gatewayClassName": "class", "listeners": http() });
+        let mut route = at("one", "/v1");
+        let regex = json!({ "path": { "type": "RegularExpression", "value": "/v[0-9]/.*" } });
+        route["rules"][0]["matches"].as_array_mut().unwrap().push(regex);
+        let accepted = status(&route["parentRefs"][0], controller, "True", 1);
+        let index = index(vec![
+            Change::Class("class".into(), Some(controller.to_owned())),
+            Change::Gateway(name("one"), Some(GatewayObject::new(&object("one", spec)))),
+            route_with("chat", route, vec![accepted]),
+            policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+        ]);
+        let wanted = match doubt {
+            "" => vec!["[] [] /v1* ~/v[0-9]/.*"],
+            _ => vec!["[] [] /v1*", "in doubt [] [] ~/v[0-9]/.*"],
+        };
+        assert_eq!(presence(&index, "for-chat"), wanted, "{controller}");
+        let in_force = PolicySnapshot::new(index.view().collected, &AdapterMetrics::new().unwrap());
+        let placement = in_force.plan(&Asked::parse("default/one").unwrap(), false).placement.unwrap();
+        assert_eq!(placement.regexes_last, last, "{controller}");
     }
 }
 

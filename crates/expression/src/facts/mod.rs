@@ -368,6 +368,14 @@ impl Facts {
         }
     }
 
+    /// A text among the attributes.
+    pub fn text(&self, attribute: &Attribute) -> Option<&str> {
+        match self.attribute(attribute)? {
+            Fact::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     pub fn headers(&self) -> &BTreeMap<String, String> {
         &self.headers
     }
