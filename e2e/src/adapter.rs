@@ -16,12 +16,12 @@ use tempfile::TempDir;
 pub struct Adapter {
     process: Process,
     folder: TempDir,
-    place: Place,
+    place: Endpoints,
 }
 
 /// Where it serves, and of which cluster if of any.
 #[derive(Clone)]
-struct Place {
+struct Endpoints {
     grpc: u16,
     http: u16,
     kubeconfig: Option<PathBuf>,
@@ -101,7 +101,7 @@ impl Adapter {
         // A port can be lost between choosing and using it.
         for _ in 0..3 {
             let (kubeconfig, further) = (kubeconfig.clone(), further.clone());
-            let place = Place { grpc: free_port(), http: free_port(), kubeconfig, further };
+            let place = Endpoints { grpc: free_port(), http: free_port(), kubeconfig, further };
             let mut adapter = Self { process: spawn(&folder, &place), folder, place };
             if adapter.becomes_ready() {
                 return adapter;
@@ -240,7 +240,7 @@ impl Adapter {
     }
 }
 
-fn spawn(folder: &TempDir, place: &Place) -> Process {
+fn spawn(folder: &TempDir, place: &Endpoints) -> Process {
     let mut command = Command::new(artefacts::adapter());
     command.arg("serve");
     match &place.kubeconfig {

@@ -17,7 +17,7 @@ use crate::refusal::{self, Denial};
 use call::{Asked, Call, Start};
 use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::websocket::{Event, Extensions, MessageReader, Peer, SocketApi};
+use llm::websocket::{Extensions, MessageReader, Peer, SocketApi, SocketEvent};
 use protocol::call::CallFailure;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 
@@ -268,7 +268,7 @@ impl Socket {
         loop {
             match self.server.next(&mut rest) {
                 Ok(Some(event)) => {
-                    if matches!(event, Event::Message | Event::Truncated) {
+                    if matches!(event, SocketEvent::Message | SocketEvent::Truncated) {
                         self.said(effects, next);
                     }
                     if place.is_none() && self.is_refused_between_messages() {
@@ -313,9 +313,9 @@ impl Socket {
                 }
             };
             let at = all.len().saturating_sub(rest.len());
-            if matches!(event, Event::Message | Event::Truncated)
+            if matches!(event, SocketEvent::Message | SocketEvent::Truncated)
                 && let Some(Asked { number, start, edited }) =
-                    self.asked(event == Event::Message, effects, next)
+                    self.asked(event == SocketEvent::Message, effects, next)
             {
                 match start {
                     Start::Admitted => {

@@ -55,10 +55,10 @@ impl IdentityError {
 /// The `auth` root from an identity header's value.
 pub fn from_header(value: &[u8], encoding: IdentityEncoding) -> Result<Value, IdentityError> {
     let identity: Value = match encoding {
-        IdentityEncoding::Json => tree::parse(value, tree::MOST),
+        IdentityEncoding::Json => tree::parse(value, tree::MAX_SIZE),
         IdentityEncoding::Base64UrlJson => {
             let json = BASE64URL.decode(value).map_err(|_| IdentityError::Encoding)?;
-            tree::parse(&json, tree::MOST)
+            tree::parse(&json, tree::MAX_SIZE)
         }
     }
     .map_err(|error| unreadable(error, IdentityError::Json))?;
@@ -74,7 +74,7 @@ pub fn from_metadata(
 ) -> Result<Option<Value>, IdentityError> {
     let mut metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
     let Some(fields) = metadata.filter_metadata.remove(namespace) else { return Ok(None) };
-    let allowance = Allowance::new(tree::MOST);
+    let allowance = Allowance::new(tree::MAX_SIZE);
     let fields = protobuf_struct::decode(&fields, &allowance);
     let mut fields = fields.map_err(|error| unreadable(error, IdentityError::Metadata))?;
     let Some(key) = key else { return Ok(Some(Value::Object(fields))) };
@@ -87,7 +87,7 @@ pub fn from_metadata(
 /// Envoy's `metadata` attribute as the JSON of every namespace, for the fact of that name.
 pub fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityError> {
     let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
-    let (mut namespaces, allowance) = (Map::new(), Allowance::new(tree::MOST));
+    let (mut namespaces, allowance) = (Map::new(), Allowance::new(tree::MAX_SIZE));
     for (namespace, fields) in metadata.filter_metadata {
         let fields = protobuf_struct::decode(&fields, &allowance);
         let fields = fields.map_err(|error| unreadable(error, IdentityError::Metadata))?;

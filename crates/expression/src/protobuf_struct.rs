@@ -166,7 +166,7 @@ mod tests {
             "list": [1, [], {}, "x"], "map": {"a": {"b": {"": false}}},
         });
         let message = structure(value.as_object().unwrap()).encode_to_vec();
-        let most = Allowance::new(tree::MOST);
+        let most = Allowance::new(tree::MAX_SIZE);
         assert_eq!(decode(&message, &most).map(Value::Object), Ok(value.clone()));
         let exact = Allowance::new(tree::size(&value));
         assert_eq!(decode(&message, &exact).map(Value::Object), Ok(value.clone()));
@@ -181,7 +181,7 @@ mod tests {
             let fields = [("x".to_owned(), Proto { kind: Some(kind) })].into_iter().collect();
             Struct { fields }.encode_to_vec()
         };
-        let most = || Allowance::new(tree::MOST);
+        let most = || Allowance::new(tree::MAX_SIZE);
         assert_eq!(decode(&message(Kind::NumberValue(f64::NAN)), &most()), Err(TreeError::Invalid));
         let nothing = vec![Proto { kind: None }; 60_000];
         let many = message(Kind::ListValue(ListValue { values: nothing }));

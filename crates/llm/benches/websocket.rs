@@ -5,7 +5,7 @@ mod timer;
 
 use flate2::{Compress, Compression, FlushCompress};
 use llm::memory::MemoryBudget;
-use llm::websocket::{Event, Extensions, MessageReader, Opcode, Peer, SocketApi, frame};
+use llm::websocket::{Extensions, MessageReader, Opcode, Peer, SocketApi, SocketEvent, frame};
 use std::hint::black_box;
 
 /// What Envoy hands over at once.
@@ -43,7 +43,7 @@ fn read(peer: Peer, extensions: Extensions, bytes: &[u8], hear: impl Fn(&[u8])) 
     let mut reader = MessageReader::new(peer, extensions, 1 << 20, &MemoryBudget::default());
     for mut chunk in bytes.chunks(CHUNK) {
         while let Ok(Some(event)) = reader.next(&mut chunk) {
-            assert!(event == Event::Message);
+            assert!(event == SocketEvent::Message);
             hear(reader.message());
         }
     }

@@ -14,24 +14,24 @@ pub mod tree;
 
 pub(crate) use bytes::characters;
 pub(crate) use count::Counted;
-pub(crate) use reader::{LABEL, Place, Reader, Wants};
+pub(crate) use reader::{JsonPlace, LABEL, Reader, Wants};
 
 use bytes::{after_space, closing_quote, short_string};
 use count::Counter;
 use lanes::{Nesting, Structure, find};
-use string::{Escape, Token};
+use string::{Escape, TokenBuffer};
 
 /// How many containers that matter may be open at once. The deepest place that anybody names is 9 deep.
-const DEEPEST: usize = 24;
+const MAX_DEPTH: usize = 24;
 
 /// The longest number or literal that is read without a copy.
 const SHORT_SCALAR: usize = 24;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scanner<P> {
-    state: State,
+    state: ScanState,
     /// The containers that matter and are open around `here`, outermost first.
-    open: [Frame<P>; DEEPEST],
+    open: [Frame<P>; MAX_DEPTH],
     depth: usize,
     /// The innermost container that matters, if there is one.
     here: Frame<P>,
@@ -44,7 +44,7 @@ pub(crate) struct Scanner<P> {
     escape: Escape,
     /// The first half of a surrogate pair, whose second half may follow.
     half: Option<u32>,
-    token: Token,
+    token: TokenBuffer,
     /// How much of a string that nobody asked for has been walked past.
     passed: usize,
     /// Of a container that is only counted.
@@ -60,7 +60,7 @@ struct Frame<P> {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum ScanState {
     /// Between two documents.
     #[default]
     Document,
@@ -96,25 +96,25 @@ enum Use {
     Skip,
 }
 
-impl<P: Place> Scanner<P> {
+impl<P: JsonPlace> Scanner<P> {
     /// The next bytes.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], to: &mut impl Reader<Place = P>) {
         while !bytes.is_empty() {
             let before = bytes;
             let measured = self.is_measured();
-            let passing = matches!(self.state, State::String(Use::Nothing | Use::Word));
+            let passing = matches!(self.state, ScanState::String(Use::Nothing | Use::Word));
             bytes = match self.state {
-                State::Value => self.value(bytes, to),
-                State::Key => self.members(bytes, to),
-                State::Colon => self.colon(bytes, to),
-                State::Comma => self.comma(bytes, to),
-                State::String(purpose) => self.string(bytes, purpose, to),
-                State::Skip => self.skip(bytes, to),
-                State::Count => self.count(bytes, to),
-                State::Scalar => self.scalar(bytes, to),
-                State::Document => self.document(bytes, to),
-                State::Stray => self.stray(bytes, to),
-                State::Broken => {
+                ScanState::Value => self.value(bytes, to),
+                ScanState::Key => self.members(bytes, to),
+                ScanState::Colon => self.colon(bytes, to),
+                ScanState::Comma => self.comma(bytes, to),
+                ScanState::String(purpose) => self.string(bytes, purpose, to),
+                ScanState::Skip => self.skip(bytes, to),
+                ScanState::Count => self.count(bytes, to),
+                ScanState::Scalar => self.scalar(bytes, to),
+                ScanState::Document => self.document(bytes, to),
+                ScanState::Stray => self.stray(bytes, to),
+                ScanState::Broken => {
                     to.unread(bytes);
                     &[]
                 }
@@ -129,13 +129,13 @@ impl<P: Place> Scanner<P> {
 
     /// Whether the container that is walked past matters by its length.
     fn is_measured(&self) -> bool {
-        matches!(self.state, State::Skip | State::String(Use::Skip))
+        matches!(self.state, ScanState::Skip | ScanState::String(Use::Skip))
             && matches!(self.place.wants(), Wants::TextOrLength | Wants::Strings)
     }
 
     /// A piece of a string that nobody asked for has been walked past, up to where so many bytes are left.
     fn pass(&mut self, bytes: &[u8], left: usize, to: &mut impl Reader<Place = P>) {
-        let quote = usize::from(!matches!(self.state, State::String(_)));
+        let quote = usize::from(!matches!(self.state, ScanState::String(_)));
         let end = bytes.len().saturating_sub(left.saturating_add(quote));
         let piece = bytes.get(..end).unwrap_or_default();
         to.passed(self.place, self.passed, piece);
@@ -156,13 +156,13 @@ impl<P: Place> Scanner<P> {
 
     /// Whether a document has begun that has not ended.
     pub(crate) fn is_open(&self) -> bool {
-        !matches!(self.state, State::Document | State::Stray | State::Broken)
+        !matches!(self.state, ScanState::Document | ScanState::Stray | ScanState::Broken)
     }
 
     /// Nothing follows that belongs to what is open: the next byte begins a document.
     pub(crate) fn end(&mut self, to: &mut impl Reader<Place = P>) {
-        if matches!(self.state, State::Document | State::Stray) {
-            self.state = State::Document;
+        if matches!(self.state, ScanState::Document | ScanState::Stray) {
+            self.state = ScanState::Document;
             // Documents close themselves.
             return;
         }
@@ -170,7 +170,7 @@ impl<P: Place> Scanner<P> {
             to.malformed();
         }
         to.close_document();
-        self.state = State::Document;
+        self.state = ScanState::Document;
         self.depth = 0;
         self.here = Frame::default();
         self.skipped = 0;
@@ -190,7 +190,7 @@ impl<P: Place> Scanner<P> {
         {
             return self.value(bytes, to);
         }
-        self.state = State::Stray;
+        self.state = ScanState::Stray;
         bytes
     }
 
@@ -201,7 +201,7 @@ impl<P: Place> Scanner<P> {
         let (stray, rest) = bytes.split_at(end);
         to.unread(stray);
         if !rest.is_empty() {
-            self.state = State::Document;
+            self.state = ScanState::Document;
         }
         rest
     }
@@ -225,7 +225,7 @@ impl<P: Place> Scanner<P> {
                     return rest;
                 }
                 self.token.clear();
-                self.state = State::Scalar;
+                self.state = ScanState::Scalar;
                 return bytes;
             }
             _ => self.after_value(),
@@ -268,7 +268,7 @@ impl<P: Place> Scanner<P> {
         }
         self.token.clear();
         self.passed = 0;
-        self.state = State::String(purpose);
+        self.state = ScanState::String(purpose);
         match purpose {
             Use::Text => self.string(rest, purpose, to),
             _ => rest,
@@ -289,7 +289,7 @@ impl<P: Place> Scanner<P> {
                 if !array && place == P::default() {
                     to.open_document();
                 }
-                self.state = if array { State::Value } else { State::Key };
+                self.state = if array { ScanState::Value } else { ScanState::Key };
                 if array {
                     self.place = to.element(place, 0);
                 }
@@ -297,11 +297,11 @@ impl<P: Place> Scanner<P> {
             // Deeper than anybody looks, what counts is still counted.
             _ if matches!(wants, Wants::Count | Wants::Anything) => {
                 self.counter.begin();
-                self.state = State::Count;
+                self.state = ScanState::Count;
             }
             _ => {
                 self.skipped = 1;
-                self.state = State::Skip;
+                self.state = ScanState::Skip;
             }
         }
     }
@@ -342,14 +342,14 @@ impl<P: Place> Scanner<P> {
             match value_end(place, value, to).or_else(|| short_value(place, value, to)) {
                 Some([b',', rest @ ..]) => bytes = rest,
                 Some(rest) => {
-                    self.state = State::Comma;
+                    self.state = ScanState::Comma;
                     return rest;
                 }
                 None => {
                     self.place = place;
-                    self.state = State::Value;
+                    self.state = ScanState::Value;
                     let rest = self.value(value, to);
-                    if self.state != State::Key {
+                    if self.state != ScanState::Key {
                         return rest;
                     }
                     bytes = rest;
@@ -365,7 +365,7 @@ impl<P: Place> Scanner<P> {
         match first {
             b'"' => {
                 self.token.clear();
-                self.state = State::String(Use::Key);
+                self.state = ScanState::String(Use::Key);
             }
             b'}' => self.end_container(false, to),
             _ => self.broken(to),
@@ -377,7 +377,7 @@ impl<P: Place> Scanner<P> {
         let bytes = after_space(bytes);
         match bytes.split_first() {
             Some((b':', rest)) => {
-                self.state = State::Value;
+                self.state = ScanState::Value;
                 rest
             }
             Some((_, rest)) => {
@@ -389,7 +389,7 @@ impl<P: Place> Scanner<P> {
     }
 
     fn comma<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
-        while self.state == State::Comma {
+        while self.state == ScanState::Comma {
             let Some(found) = find::<Structure>(bytes).and_then(|at| bytes.get(at..)) else { return &[] };
             let Some((first, rest)) = found.split_first() else { return found };
             bytes = rest;
@@ -397,11 +397,11 @@ impl<P: Place> Scanner<P> {
                 b',' if self.here.array => {
                     self.here.index = self.here.index.saturating_add(1);
                     self.place = to.element(self.here.place, self.here.index);
-                    self.state = State::Value;
+                    self.state = ScanState::Value;
                     bytes = self.value(rest, to);
                 }
                 b',' => {
-                    self.state = State::Key;
+                    self.state = ScanState::Key;
                     return self.members(rest, to);
                 }
                 b'}' => self.end_container(false, to),
@@ -435,7 +435,7 @@ impl<P: Place> Scanner<P> {
                 b'"' => match closing_quote(rest) {
                     Some(end) => bytes = rest.get(end.saturating_add(1)..).unwrap_or_default(),
                     None => {
-                        self.state = State::String(Use::Skip);
+                        self.state = ScanState::String(Use::Skip);
                         return rest;
                     }
                 },
@@ -458,12 +458,12 @@ impl<P: Place> Scanner<P> {
     }
 
     fn after_value(&mut self) {
-        self.state = if self.depth == 0 { State::Document } else { State::Comma };
+        self.state = if self.depth == 0 { ScanState::Document } else { ScanState::Comma };
     }
 
     fn broken(&mut self, to: &mut impl Reader<Place = P>) {
         to.malformed();
-        self.state = State::Broken;
+        self.state = ScanState::Broken;
     }
 }
 
@@ -490,7 +490,11 @@ fn plain_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Hands over a short string that was asked for, if its end is here; what follows it.
-fn short_value<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> Option<&'a [u8]> {
+fn short_value<'a, P: JsonPlace>(
+    place: P,
+    bytes: &'a [u8],
+    to: &mut impl Reader<Place = P>,
+) -> Option<&'a [u8]> {
     let [b'"', string @ ..] = bytes else { return None };
     let (text, rest) = string.split_at_checked(short_string(string)?)?;
     match place.wants() {
@@ -507,7 +511,11 @@ fn short_value<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Pla
 }
 
 /// What follows a value that nobody asked for, if it is no container and its end is here.
-fn value_end<'a, P: Place>(place: P, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> Option<&'a [u8]> {
+fn value_end<'a, P: JsonPlace>(
+    place: P,
+    bytes: &'a [u8],
+    to: &mut impl Reader<Place = P>,
+) -> Option<&'a [u8]> {
     if place.wants() != Wants::Nothing {
         return None;
     }

@@ -12,7 +12,7 @@ pub const DEFAULT: usize = 128 << 20;
 
 /// A budget of bytes, shared by all who hold it. The default has no bound.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryBudget(Option<Arc<Shared>>);
+pub struct MemoryBudget(Option<Arc<BudgetState>>);
 
 /// What bytes are for, which decides how much of the budget they may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Lease {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct BudgetState {
     max: usize,
     used: Mutex<Used>,
 }
@@ -52,7 +52,7 @@ struct Used {
 impl MemoryBudget {
     /// A budget of this many bytes.
     pub fn new(max: usize) -> Self {
-        Self(Some(Arc::new(Shared { max, used: Mutex::default() })))
+        Self(Some(Arc::new(BudgetState { max, used: Mutex::default() })))
     }
 
     /// How many bytes are leased.
@@ -120,7 +120,7 @@ impl Drop for Lease {
     }
 }
 
-impl Shared {
+impl BudgetState {
     /// Whether a lease may grow to this.
     fn has_room(&self, used: Used, lease: &Lease, bytes: usize) -> bool {
         let of_others = used.all.saturating_sub(lease.bytes);
@@ -138,7 +138,7 @@ impl Shared {
     }
 }
 
-fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, Used> {
+fn lock(shared: &BudgetState) -> std::sync::MutexGuard<'_, Used> {
     shared.used.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,6 +1,6 @@
 use super::play::{Reply, Worker};
 use llm::memory::MemoryBudget;
-use llm::websocket::{Event, Extensions, MessageReader, Opcode, Peer, close, frame};
+use llm::websocket::{Extensions, MessageReader, Opcode, Peer, SocketEvent, close, frame};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -46,8 +46,10 @@ fn frames(peer: Peer, mut bytes: &[u8]) -> Vec<Result<String, Opcode>> {
     let mut frames = Vec::new();
     while let Some(event) = reader.next(&mut bytes).unwrap() {
         frames.push(match event {
-            Event::Control(opcode) => Err(opcode),
-            Event::Message | Event::Truncated => Ok(String::from_utf8(reader.message().to_vec()).unwrap()),
+            SocketEvent::Control(opcode) => Err(opcode),
+            SocketEvent::Message | SocketEvent::Truncated => {
+                Ok(String::from_utf8(reader.message().to_vec()).unwrap())
+            }
         });
     }
     assert!(reader.is_between_messages(), "no frame is cut");

@@ -5,7 +5,7 @@ use super::Effect;
 use crate::metric::Metric;
 use expression::facts::Facts;
 use llm::request::edit::{self, Unchangeable, UsageRequest};
-use llm::request::{Condition, Extent, Reading, Wire};
+use llm::request::{Condition, Extent, ParsedBody, Wire};
 use llm::response::Cause;
 use std::borrow::Cow;
 
@@ -68,7 +68,7 @@ impl<'a> ReadBody<'a> {
             extent,
             most,
         };
-        let Reading { body, text, cause } = wire.read();
+        let ParsedBody { body, text, cause } = wire.read();
         // Of a body that can be read in two ways, nothing is known that is not the same in both.
         let pointers = if body.condition == Condition::Ambiguous { &[] } else { pointers };
         facts.body(body, &text, pointers);

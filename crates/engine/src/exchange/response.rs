@@ -6,7 +6,7 @@ use crate::metric::{MemoryUse, Metric, UsageSource};
 use expression::facts::ResponseFacts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::UsageChunkFilter;
-use llm::response::{CHARACTERS_PER_TOKEN, Cause, Meter, Reading, ResponseHead, Usage};
+use llm::response::{CHARACTERS_PER_TOKEN, Cause, Meter, MeterReading, ResponseHead, Usage};
 
 #[derive(Debug)]
 pub(super) struct ResponseInFlight {
@@ -83,7 +83,7 @@ impl ResponseInFlight {
             finished = false;
             let read = reading.unwrap_or_default();
             let (delivered, uncovered) = (read.delivered.max(passed), read.uncovered.max(passed));
-            reading = Some(Reading { delivered, uncovered, ..read });
+            reading = Some(MeterReading { delivered, uncovered, ..read });
         }
         let Self { mut reservation, head: ResponseHead { status: code, usage_headers, .. }, .. } = *self;
         let headers = if reservation.facts.is_some() { usage_headers } else { Vec::new() };

@@ -5,7 +5,7 @@ use super::Counted;
 
 /// A place in a document. An element of an array is where its array is, unless the reader says otherwise. The default one is the document
 /// itself.
-pub(crate) trait Place: Copy + Default + Eq {
+pub(crate) trait JsonPlace: Copy + Default + Eq {
     /// What to do with the value here.
     fn wants(self) -> Wants;
 
@@ -40,7 +40,7 @@ pub(crate) const LABEL: usize = 256;
 /// Who is told what a document holds.
 pub(crate) trait Reader {
     /// The places it knows.
-    type Place: Place;
+    type Place: JsonPlace;
 
     /// Where the key of an object at `parent` leads. A key that is longer than all names may come as an empty one.
     fn child(&mut self, parent: Self::Place, key: &[u8]) -> Self::Place;

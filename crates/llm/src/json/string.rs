@@ -1,7 +1,7 @@
 //! Strings that may come in pieces: what is in them, escape sequences decoded.
 
 use super::bytes::{characters, plain_characters};
-use super::{Place, Reader, Scanner, State, Use, script};
+use super::{JsonPlace, Reader, ScanState, Scanner, Use, script};
 use memchr::memchr2;
 
 /// The longest key, number or word that anybody could mean; what is longer is none of them.
@@ -21,18 +21,18 @@ pub(super) enum Escape {
 
 /// A key, number or word that may come in pieces.
 #[derive(Clone, Debug)]
-pub(super) struct Token {
+pub(super) struct TokenBuffer {
     bytes: [u8; TOKEN],
     length: usize,
 }
 
-impl Default for Token {
+impl Default for TokenBuffer {
     fn default() -> Self {
         Self { bytes: [0; TOKEN], length: 0 }
     }
 }
 
-impl Token {
+impl TokenBuffer {
     pub(super) fn clear(&mut self) {
         self.length = 0;
     }
@@ -57,7 +57,7 @@ impl Token {
     }
 }
 
-impl<P: Place> Scanner<P> {
+impl<P: JsonPlace> Scanner<P> {
     pub(super) fn string<'a>(
         &mut self,
         mut bytes: &'a [u8],
@@ -208,7 +208,7 @@ impl<P: Place> Scanner<P> {
                     to.long_key(parent, length);
                 }
                 self.place = to.child(parent, self.token.bytes().unwrap_or_default());
-                self.state = State::Colon;
+                self.state = ScanState::Colon;
             }
             Use::Word => {
                 to.word(self.place, self.token.bytes());
@@ -219,7 +219,7 @@ impl<P: Place> Scanner<P> {
                 self.after_value();
             }
             Use::Nothing => self.after_value(),
-            Use::Skip => self.state = State::Skip,
+            Use::Skip => self.state = ScanState::Skip,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 
 /// The most that one tree may take, in bytes. The longest header that Envoy takes (60 kB) can hold a token with some
 /// ten thousand groups, which take less.
-pub const MOST: usize = 1 << 20;
+pub const MAX_SIZE: usize = 1 << 20;
 
 /// Why there is no tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,12 +243,12 @@ mod tests {
     #[test]
     fn what_is_no_json_is_told_apart_from_what_is_too_much() {
         for text in ["", "{", "[1,", "{\"a\":1}x", "nul", "{1:2}", "[\"\u{1}\"]"] {
-            assert_eq!(parse(text.as_bytes(), MOST), Err(TreeError::Invalid), "{text}");
+            assert_eq!(parse(text.as_bytes(), MAX_SIZE), Err(TreeError::Invalid), "{text}");
         }
-        assert_eq!(parse("[".repeat(1000).as_bytes(), MOST), Err(TreeError::Invalid), "too deep");
+        assert_eq!(parse("[".repeat(1000).as_bytes(), MAX_SIZE), Err(TreeError::Invalid), "too deep");
         let nodes = format!("[{}0]", "{\"\":0},".repeat(9000));
-        assert_eq!(parse(nodes.as_bytes(), MOST), Err(TreeError::TooLarge));
+        assert_eq!(parse(nodes.as_bytes(), MAX_SIZE), Err(TreeError::TooLarge));
         let groups = format!("[{}0]", "\"group\",".repeat(7500));
-        assert!(parse(groups.as_bytes(), MOST).is_ok(), "{} bytes", groups.len());
+        assert!(parse(groups.as_bytes(), MAX_SIZE).is_ok(), "{} bytes", groups.len());
     }
 }

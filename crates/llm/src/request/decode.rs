@@ -135,14 +135,14 @@ pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: 
 }
 
 /// What one decoder makes of a body.
-struct Layer {
+struct Unpacked {
     bytes: Vec<u8>,
     extent: Extent,
     cause: Option<Cause>,
 }
 
 /// An error if nothing that a server would read comes out.
-fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Layer, Cause> {
+fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Unpacked, Cause> {
     let mut decoder = coding.decoder()?;
     let mut budget = Budget::of(u64::try_from(most).unwrap_or(u64::MAX));
     let mut decoded = Collected { bytes: Vec::new(), most };
@@ -152,13 +152,13 @@ fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<La
     }
     let bytes = decoded.bytes;
     match outcome {
-        Ok(()) => Ok(Layer { bytes, extent, cause: None }),
+        Ok(()) => Ok(Unpacked { bytes, extent, cause: None }),
         // Some decoders do not mind a missing end.
         Err(Cause::Truncated) if lenient::is_document(&unicode::to_utf8(&bytes)) => {
-            Ok(Layer { bytes, extent, cause: None })
+            Ok(Unpacked { bytes, extent, cause: None })
         }
         Err(cause) if cause == Cause::Bomb || reads_as_text(&bytes) => {
-            Ok(Layer { bytes, extent: Extent::Cut(None), cause: Some(cause) })
+            Ok(Unpacked { bytes, extent: Extent::Cut(None), cause: Some(cause) })
         }
         Err(cause) => Err(cause),
     }

@@ -5,10 +5,10 @@ use super::gather::{Gather, is_true};
 use memchr::memmem;
 
 /// The longest boundary, in bytes. RFC 2046 allows 70.
-const LONGEST: usize = 256;
+const MAX_BOUNDARY: usize = 256;
 
 /// The longest head of a part that is none but a head, in bytes.
-const LONGEST_HEAD: usize = 1024;
+const MAX_HEAD: usize = 1024;
 
 /// Whether the content type says that the body is a form.
 pub(super) fn is_said_by(content_type: &str) -> bool {
@@ -26,7 +26,7 @@ pub(super) fn boundary(content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
     }
     let first_line = body.trim_ascii_start().strip_prefix(b"--")?;
     let line = first_line
-        .get(..LONGEST.min(first_line.len()))?
+        .get(..MAX_BOUNDARY.min(first_line.len()))?
         .split(|byte| *byte == b'\n')
         .next()?
         .trim_ascii_end();
@@ -70,7 +70,7 @@ fn read_part(part: &[u8], to: &mut Gather) {
         return;
     };
     let (head, content) = part.split_at(at);
-    if head.len() > LONGEST_HEAD {
+    if head.len() > MAX_HEAD {
         to.read(head);
     }
     let content = content.get(length..).unwrap_or_default();

@@ -5,14 +5,14 @@ mod files;
 
 use super::given::{GivenBool, GivenText, Kept};
 use super::maximum::Maxima;
-use super::media::{Files, LONGEST_REFERENCE, Type, foreign, tokens_of_file};
+use super::media::{Files, MAX_REFERENCE, Type, foreign, tokens_of_file};
 use super::open::Open;
 use super::place::{KeyIs, Media, Place, SessionSource, Sign};
 use super::seen::Seen;
-use super::tally::Tally;
+use super::tally::CharacterTally;
 use crate::json::{Counted, Reader, characters};
 use crate::response::count;
-use files::Part;
+use files::MessagePart;
 
 /// The longest tag, in characters: there are types of more than 40.
 const TAG: u64 = 64;
@@ -45,7 +45,7 @@ pub(super) struct Gather {
     pub(super) prompts: u64,
     pub(super) seen: Seen,
     /// Characters.
-    pub(super) tally: Tally,
+    pub(super) tally: CharacterTally,
     /// Tokens that the client has counted out itself, and those of files and contexts.
     pub(super) tokens: u64,
     pub(super) images: u64,
@@ -59,7 +59,7 @@ pub(super) struct Gather {
     /// The body is a list of documents.
     list: bool,
     open: Open,
-    part: Part,
+    part: MessagePart,
     file: Files,
 }
 
@@ -321,7 +321,7 @@ impl Reader for Gather {
             | Place::Source(media @ (Media::Image | Media::Audio))
             | Place::Data(media) => self.media(media),
             Place::Reference(media) => {
-                if characters > LONGEST_REFERENCE {
+                if characters > MAX_REFERENCE {
                     self.tally.add_text(characters);
                 }
                 if characters > 0 {

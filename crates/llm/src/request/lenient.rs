@@ -9,12 +9,12 @@ use std::ops::Range;
 /// One token, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
-    pub(super) kind: Kind,
+    pub(super) kind: TokenKind,
     pub(super) at: Range<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// `{`, or `[` if it is an array.
     Open {
         array: bool,
@@ -76,17 +76,17 @@ impl Iterator for Tokens<'_> {
         self.skip_space()?;
         let rest = self.rest();
         let (kind, length) = match rest.first()? {
-            b'{' => (Kind::Open { array: false }, 1),
-            b'[' => (Kind::Open { array: true }, 1),
-            b'}' => (Kind::Close { array: false }, 1),
-            b']' => (Kind::Close { array: true }, 1),
-            b',' => (Kind::Comma, 1),
-            b':' => (Kind::Colon, 1),
-            quote @ (b'"' | b'\'') => (Kind::Text, text_length(rest, *quote)?),
+            b'{' => (TokenKind::Open { array: false }, 1),
+            b'[' => (TokenKind::Open { array: true }, 1),
+            b'}' => (TokenKind::Close { array: false }, 1),
+            b']' => (TokenKind::Close { array: true }, 1),
+            b',' => (TokenKind::Comma, 1),
+            b':' => (TokenKind::Colon, 1),
+            quote @ (b'"' | b'\'') => (TokenKind::Text, text_length(rest, *quote)?),
             _ => {
                 let is_part =
                     |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.' | b'_' | b'$');
-                (Kind::Word, rest.iter().take_while(is_part).count())
+                (TokenKind::Word, rest.iter().take_while(is_part).count())
             }
         };
         if length == 0 {
@@ -129,7 +129,7 @@ pub(super) fn reads_as_text(body: &[u8]) -> bool {
 /// Whether the text begins with an object or array that some parser might take.
 pub(super) fn is_document(text: &[u8]) -> bool {
     let mut tokens = Tokens::new(text, 0);
-    let opens = tokens.clone().next().is_some_and(|token| matches!(token.kind, Kind::Open { .. }));
+    let opens = tokens.clone().next().is_some_and(|token| matches!(token.kind, TokenKind::Open { .. }));
     opens && super::members::value(text, &mut tokens).is_some()
 }
 
@@ -141,7 +141,7 @@ pub(super) fn is_value(word: &[u8]) -> bool {
 }
 
 /// The deepest document that is rewritten. Parsers refuse deeper ones, or overflow.
-const DEEPEST: usize = 128;
+const MAX_DEPTH: usize = 128;
 
 /// The first document of the text as strict JSON: numbers that JSON does not know become null. `None` if no parser would
 /// take it.
@@ -155,14 +155,14 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
         let token = tokens.next()?;
         let source = text.get(token.at.clone())?;
         match token.kind {
-            Kind::Comma if comma => {
+            TokenKind::Comma if comma => {
                 comma = false;
                 strict.push(',');
                 key = open.last() == Some(&false);
                 continue;
             }
             // A key needs its value.
-            Kind::Close { array } if open.last() == Some(&array) && !strict.ends_with(':') => {
+            TokenKind::Close { array } if open.last() == Some(&array) && !strict.ends_with(':') => {
                 if strict.ends_with(',') {
                     strict.pop();
                 }
@@ -171,9 +171,9 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
             }
             // Two values without a comma, or what belongs nowhere.
             _ if comma => return None,
-            Kind::Text | Kind::Word if key => {
+            TokenKind::Text | TokenKind::Word if key => {
                 put_text(&mut strict, source);
-                if tokens.next()?.kind != Kind::Colon {
+                if tokens.next()?.kind != TokenKind::Colon {
                     return None;
                 }
                 strict.push(':');
@@ -181,14 +181,14 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
                 continue;
             }
             _ if key => return None,
-            Kind::Open { array } if open.len() < DEEPEST => {
+            TokenKind::Open { array } if open.len() < MAX_DEPTH => {
                 strict.push(if array { '[' } else { '{' });
                 open.push(array);
                 key = !array;
                 continue;
             }
-            Kind::Text => put_text(&mut strict, source),
-            Kind::Word if is_value(source) => put_word(&mut strict, source),
+            TokenKind::Text => put_text(&mut strict, source),
+            TokenKind::Word if is_value(source) => put_word(&mut strict, source),
             _ => return None,
         }
         if open.is_empty() {
@@ -200,8 +200,10 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
 
 /// A value, wherever it is from, as long as its tree is not too large.
 pub(super) fn parsed(value: &[u8]) -> Pointed {
-    let strict = match tree::parse(value, tree::MOST) {
-        Err(TreeError::Invalid) => to_strict(value).map(|strict| tree::parse(strict.as_bytes(), tree::MOST)),
+    let strict = match tree::parse(value, tree::MAX_SIZE) {
+        Err(TreeError::Invalid) => {
+            to_strict(value).map(|strict| tree::parse(strict.as_bytes(), tree::MAX_SIZE))
+        }
         parsed => Some(parsed),
     };
     match strict {

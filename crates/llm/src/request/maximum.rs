@@ -6,7 +6,7 @@ use super::{Dialect, Operation};
 
 /// A field for a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MaximumField {
     MaxTokens,
     MaxCompletionTokens,
     MaxOutputTokens,
@@ -41,31 +41,31 @@ struct Given {
     variant: Option<Option<u64>>,
 }
 
-const KINDS: [Kind; 15] = [
-    Kind::MaxTokens,
-    Kind::MaxCompletionTokens,
-    Kind::MaxOutputTokens,
-    Kind::MaxTokensToSample,
-    Kind::Other(0),
-    Kind::Other(1),
-    Kind::Other(2),
-    Kind::Other(3),
-    Kind::Other(4),
-    Kind::Other(5),
-    Kind::Setting(Settings::Generation),
-    Kind::Setting(Settings::Inference),
-    Kind::Setting(Settings::Options),
-    Kind::Setting(Settings::TextGeneration),
-    Kind::Setting(Settings::Parameters),
+const KINDS: [MaximumField; 15] = [
+    MaximumField::MaxTokens,
+    MaximumField::MaxCompletionTokens,
+    MaximumField::MaxOutputTokens,
+    MaximumField::MaxTokensToSample,
+    MaximumField::Other(0),
+    MaximumField::Other(1),
+    MaximumField::Other(2),
+    MaximumField::Other(3),
+    MaximumField::Other(4),
+    MaximumField::Other(5),
+    MaximumField::Setting(Settings::Generation),
+    MaximumField::Setting(Settings::Inference),
+    MaximumField::Setting(Settings::Options),
+    MaximumField::Setting(Settings::TextGeneration),
+    MaximumField::Setting(Settings::Parameters),
 ];
 
 impl Maxima {
-    fn at(&mut self, kind: Kind) -> Option<&mut Given> {
+    fn at(&mut self, kind: MaximumField) -> Option<&mut Given> {
         self.0.iter_mut().zip(KINDS).find_map(|(given, of)| (of == kind).then_some(given))
     }
 
     /// A value, or what is none.
-    pub(super) fn add(&mut self, kind: Kind, value: Option<u64>) {
+    pub(super) fn add(&mut self, kind: MaximumField, value: Option<u64>) {
         let Some(given) = self.at(kind) else { return };
         given.differs |= given.first.is_some_and(|first| first != value);
         given.first.get_or_insert(value);
@@ -74,14 +74,14 @@ impl Maxima {
     }
 
     /// A value that some servers heed.
-    pub(super) fn add_possible(&mut self, kind: Kind, value: Option<u64>) {
+    pub(super) fn add_possible(&mut self, kind: MaximumField, value: Option<u64>) {
         if let Some(given) = self.at(kind) {
             given.possible = given.possible.max(value);
         }
     }
 
     /// A value under a key in another case.
-    pub(super) fn add_variant(&mut self, kind: Kind, value: Option<u64>) {
+    pub(super) fn add_variant(&mut self, kind: MaximumField, value: Option<u64>) {
         let Some(given) = self.at(kind) else { return };
         given.possible = given.possible.max(value);
         given.differs |= given.variant.is_some_and(|variant| variant != value);
@@ -124,19 +124,19 @@ impl Maxima {
 }
 
 /// A path that does not tell what its server heeds lets every field count.
-fn heeds(route: &Route, kind: Kind) -> bool {
+fn heeds(route: &Route, kind: MaximumField) -> bool {
     match (route.dialect, route.operation) {
         (Dialect::OpenAi, Some(Operation::Chat)) => {
-            matches!(kind, Kind::MaxTokens | Kind::MaxCompletionTokens)
+            matches!(kind, MaximumField::MaxTokens | MaximumField::MaxCompletionTokens)
         }
-        (Dialect::OpenAi, Some(Operation::Response)) => kind == Kind::MaxOutputTokens,
-        (Dialect::OpenAi | Dialect::Cohere, _) => kind == Kind::MaxTokens,
-        (Dialect::Anthropic, _) => matches!(kind, Kind::MaxTokens | Kind::MaxTokensToSample),
+        (Dialect::OpenAi, Some(Operation::Response)) => kind == MaximumField::MaxOutputTokens,
+        (Dialect::OpenAi | Dialect::Cohere, _) => kind == MaximumField::MaxTokens,
+        (Dialect::Anthropic, _) => matches!(kind, MaximumField::MaxTokens | MaximumField::MaxTokensToSample),
         (Dialect::Gemini, _) => {
-            matches!(kind, Kind::Setting(Settings::Generation | Settings::Parameters))
+            matches!(kind, MaximumField::Setting(Settings::Generation | Settings::Parameters))
         }
-        (Dialect::Bedrock, Some(_)) => kind == Kind::Setting(Settings::Inference),
-        (Dialect::Ollama, _) => kind == Kind::Setting(Settings::Options),
+        (Dialect::Bedrock, Some(_)) => kind == MaximumField::Setting(Settings::Inference),
+        (Dialect::Ollama, _) => kind == MaximumField::Setting(Settings::Options),
         (Dialect::Bedrock, None) | (Dialect::Unknown, _) => true,
     }
 }
@@ -146,7 +146,7 @@ pub(super) type FieldPath = &'static [&'static [&'static str]];
 
 /// What tells where a body's maximum belongs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct CapTarget<'a> {
     pub(super) dialect: Dialect,
     pub(super) operation: Operation,
     pub(super) route: &'a Route,
@@ -168,7 +168,7 @@ pub(super) enum Shape {
 }
 
 /// The field to set; `None` if the answer is no generated text, or nobody knows the server's field.
-pub(super) fn field(target: Target<'_>) -> Option<FieldPath> {
+pub(super) fn field(target: CapTarget<'_>) -> Option<FieldPath> {
     Some(match (target.dialect, target.operation) {
         (Dialect::OpenAi, Operation::Chat) if reasons(target.model) => {
             &[&["max_completion_tokens", "max_tokens"]]
@@ -204,7 +204,7 @@ fn reasons(model: &str) -> bool {
 }
 
 /// Bedrock's `InvokeModel` takes each vendor's own body.
-fn invoked(target: Target<'_>) -> Option<FieldPath> {
+fn invoked(target: CapTarget<'_>) -> Option<FieldPath> {
     let is = |vendor: &str| target.model.contains(vendor);
     Some(match target.shape {
         Shape::Anthropic => &[&["max_tokens"]],

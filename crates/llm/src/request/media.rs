@@ -19,7 +19,7 @@ const BYTES_PER_TOKEN: u64 = 500;
 /// A file that is only named: as much as one minute of audio.
 pub(super) const REFERENCE_TOKENS: u64 = 32 * 60;
 /// The longest URL or id, in characters.
-pub(super) const LONGEST_REFERENCE: u64 = 4096;
+pub(super) const MAX_REFERENCE: u64 = 4096;
 /// How many bytes of base64 may be something else: those of `data:image/png;base64,`, and a few line ends.
 const FOREIGN: u64 = 16;
 
@@ -82,7 +82,7 @@ pub(super) fn judge(beginning: &[u8], characters: u64, foreign: u64) -> Found {
     }
     let scheme = beginning.get(..16).unwrap_or(beginning);
     if memchr::memmem::find(scheme, b"://").is_some() {
-        return if characters <= LONGEST_REFERENCE { Found::Reference } else { Found::Text };
+        return if characters <= MAX_REFERENCE { Found::Reference } else { Found::Text };
     }
     if foreign <= FOREIGN { Found::Inline(sniffed(beginning)) } else { Found::Text }
 }

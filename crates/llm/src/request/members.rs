@@ -2,7 +2,7 @@
 //! may be no strict JSON ([`super::lenient`]). Out: where the values of the wanted keys are, or nothing if no parser would
 //! take the object. It does not recurse, and does not look into what nobody wants.
 
-use super::lenient::{Kind, Token, Tokens, is_value};
+use super::lenient::{Token, TokenKind, Tokens, is_value};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -31,24 +31,24 @@ pub(super) struct Member {
 /// Looks in the object that begins at `from` for the members with these keys, however they are escaped.
 pub(super) fn members(text: &[u8], from: usize, wanted: &[&str]) -> Option<Members> {
     let mut tokens = Tokens::new(text, from);
-    let open = tokens.next().filter(|token| token.kind == Kind::Open { array: false })?;
+    let open = tokens.next().filter(|token| token.kind == TokenKind::Open { array: false })?;
     let mut members = Members { found: Vec::new(), inside: open.at.end, empty: true };
     loop {
         let key = tokens.next()?;
         match key.kind {
-            Kind::Close { array: false } => return Some(members),
-            Kind::Text | Kind::Word => {}
+            TokenKind::Close { array: false } => return Some(members),
+            TokenKind::Text | TokenKind::Word => {}
             _ => return None,
         }
         members.empty = false;
-        tokens.next().filter(|token| token.kind == Kind::Colon)?;
+        tokens.next().filter(|token| token.kind == TokenKind::Colon)?;
         let value = value(text, &mut tokens)?;
         if let Some((key, exact)) = index(text.get(key.at)?, wanted) {
             members.found.push(Member { key, exact, value });
         }
         match tokens.next()?.kind {
-            Kind::Comma => {}
-            Kind::Close { array: false } => return Some(members),
+            TokenKind::Comma => {}
+            TokenKind::Close { array: false } => return Some(members),
             _ => return None,
         }
     }
@@ -57,10 +57,10 @@ pub(super) fn members(text: &[u8], from: usize, wanted: &[&str]) -> Option<Membe
 /// Where the element with this index is, of the array that begins at `from`.
 pub(super) fn element(text: &[u8], from: usize, index: usize) -> Option<Range<usize>> {
     let mut tokens = Tokens::new(text, from);
-    tokens.next().filter(|token| token.kind == Kind::Open { array: true })?;
+    tokens.next().filter(|token| token.kind == TokenKind::Open { array: true })?;
     for _ in 0..index {
         value(text, &mut tokens)?;
-        tokens.next().filter(|token| token.kind == Kind::Comma)?;
+        tokens.next().filter(|token| token.kind == TokenKind::Comma)?;
     }
     value(text, &mut tokens)
 }
@@ -69,21 +69,21 @@ pub(super) fn element(text: &[u8], from: usize, index: usize) -> Option<Range<us
 pub(super) fn value(text: &[u8], tokens: &mut Tokens<'_>) -> Option<Range<usize>> {
     let Token { kind, at } = tokens.next()?;
     match kind {
-        Kind::Text => Some(at),
-        Kind::Word => is_value(text.get(at.clone())?).then_some(at),
-        Kind::Open { .. } => {
+        TokenKind::Text => Some(at),
+        TokenKind::Word => is_value(text.get(at.clone())?).then_some(at),
+        TokenKind::Open { .. } => {
             let mut depth = 1u64;
             loop {
                 let token = tokens.next()?;
                 match token.kind {
-                    Kind::Open { .. } => depth = depth.saturating_add(1),
-                    Kind::Close { .. } if depth == 1 => return Some(at.start..token.at.end),
-                    Kind::Close { .. } => depth = depth.saturating_sub(1),
+                    TokenKind::Open { .. } => depth = depth.saturating_add(1),
+                    TokenKind::Close { .. } if depth == 1 => return Some(at.start..token.at.end),
+                    TokenKind::Close { .. } => depth = depth.saturating_sub(1),
                     _ => {}
                 }
             }
         }
-        Kind::Close { .. } | Kind::Comma | Kind::Colon => None,
+        TokenKind::Close { .. } | TokenKind::Comma | TokenKind::Colon => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Request bytes → the facts that a body tells (`llm.*`), and the same bytes with what Weir adds to them.
 //!
-//! In: path, headers, and the body as it came, whole or cut ([`Wire`]). Out: [`Reading`]; for the way on, an
-//! edited body that differs only where meant ([`edit`]); for the way back, [`UsageChunkFilter`]. Reading and editing take
+//! In: path, headers, and the body as it came, whole or cut ([`Wire`]). Out: [`ParsedBody`]; for the way on, an
+//! edited body that differs only where meant ([`edit`]); for the way back, [`UsageChunkFilter`]. ParsedBody and editing take
 //! what any server might take, so that none is asked for more than was held: the bytes decide what a body is, and its labels
 //! (`content-type`, `content-encoding`) only where the bytes do not.
 //!
@@ -31,7 +31,7 @@ mod usage_chunk;
 pub use decode::{Decoded, Label, decode};
 pub use given::Conflicts;
 pub use pointer::{Pointed, pointed};
-pub use reading::{Reading, Wire, read};
+pub use reading::{ParsedBody, Wire, read};
 pub use route::{Route, uses_no_tokens};
 pub use usage_chunk::{ChunkEdit, UsageChunkFilter};
 

@@ -7,22 +7,22 @@ mod content;
 pub(super) use body::{ROOT, SETTINGS};
 pub(super) use content::{CALL, CONTENT, FILE, PROMPT, TOOL_CONFIG};
 
-use super::maximum::Kind;
+use super::maximum::MaximumField;
 use super::place::{Place, Settings};
 
 /// The longest name.
-pub(super) const LONGEST: usize = 40;
+pub(super) const MAX_NAME: usize = 40;
 
 /// Names in the order of their lengths.
 pub(super) struct Names {
     names: &'static [(&'static str, Place)],
     /// Where the names of each length begin.
-    begin: [u8; LONGEST + 2],
+    begin: [u8; MAX_NAME + 2],
 }
 
 impl Names {
     const fn new(names: &'static [(&'static str, Place)]) -> Self {
-        let mut begin = [0; LONGEST + 2];
+        let mut begin = [0; MAX_NAME + 2];
         let (mut lengths, mut length): (&mut [u8], usize) = (&mut begin, 0);
         let (mut left, mut passed) = (names, 0);
         while let Some((first, longer)) = lengths.split_first_mut() {
@@ -51,11 +51,11 @@ pub(super) static ANY_CASE: Names = Names::new(&[
     ("model", Place::ModelVariant),
     ("stream", Place::StreamVariant),
     ("best_of", Place::Completions),
-    ("max_tokens", Place::MaximumVariant(Kind::MaxTokens)),
+    ("max_tokens", Place::MaximumVariant(MaximumField::MaxTokens)),
     ("stream_options", Place::StreamOptionsVariant),
-    ("max_output_tokens", Place::MaximumVariant(Kind::MaxOutputTokens)),
-    ("max_tokens_to_sample", Place::MaximumVariant(Kind::MaxTokensToSample)),
-    ("max_completion_tokens", Place::MaximumVariant(Kind::MaxCompletionTokens)),
+    ("max_output_tokens", Place::MaximumVariant(MaximumField::MaxOutputTokens)),
+    ("max_tokens_to_sample", Place::MaximumVariant(MaximumField::MaxTokensToSample)),
+    ("max_completion_tokens", Place::MaximumVariant(MaximumField::MaxCompletionTokens)),
 ]);
 
 /// A setting that means something in one object of settings.
@@ -65,7 +65,7 @@ pub(super) fn setting(settings: Settings, key: &[u8]) -> Option<Place> {
         | (Settings::Inference, b"maxTokens" | b"max_new_tokens")
         | (Settings::Options, b"num_predict")
         | (Settings::TextGeneration, b"maxTokenCount")
-        | (Settings::Parameters, b"max_new_tokens") => Place::Maximum(Kind::Setting(settings)),
+        | (Settings::Parameters, b"max_new_tokens") => Place::Maximum(MaximumField::Setting(settings)),
         (
             Settings::Additional,
             b"max_tokens"
@@ -74,7 +74,7 @@ pub(super) fn setting(settings: Settings, key: &[u8]) -> Option<Place> {
             | b"max_tokens_to_sample"
             | b"maxTokenCount"
             | b"max_gen_len",
-        ) => Place::PossibleMaximum(Kind::Setting(Settings::Inference)),
+        ) => Place::PossibleMaximum(MaximumField::Setting(Settings::Inference)),
         (Settings::Additional, b"inferenceConfig") => Place::Settings(Settings::Additional),
         (Settings::Generation | Settings::Parameters, b"candidateCount" | b"candidate_count") => {
             Place::Completions
@@ -86,7 +86,7 @@ pub(super) fn setting(settings: Settings, key: &[u8]) -> Option<Place> {
 
 /// The key as servers see it that ignore case: ASCII in lower case, and the two other letters that fold to one of
 /// ASCII, the long s and the sign for Kelvin. `None`: it is in lower case already, or longer than any name.
-pub(super) fn folded<'b>(key: &[u8], buffer: &'b mut [u8; LONGEST]) -> Option<&'b [u8]> {
+pub(super) fn folded<'b>(key: &[u8], buffer: &'b mut [u8; MAX_NAME]) -> Option<&'b [u8]> {
     if !key.iter().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) {
         return None;
     }
@@ -129,14 +129,14 @@ mod tests {
                 );
             }
         }
-        for key in ["", "nobody", &"x".repeat(LONGEST), &"x".repeat(LONGEST + 1), &"x".repeat(1000)] {
+        for key in ["", "nobody", &"x".repeat(MAX_NAME), &"x".repeat(MAX_NAME + 1), &"x".repeat(1000)] {
             assert_eq!(ROOT.find(key.as_bytes()), None);
         }
     }
 
     #[test]
     fn case_is_folded_as_go_folds_it() {
-        let folded = |key: &str| folded(key.as_bytes(), &mut [0; LONGEST]).map(<[u8]>::to_vec);
+        let folded = |key: &str| folded(key.as_bytes(), &mut [0; MAX_NAME]).map(<[u8]>::to_vec);
         for (key, expected) in [
             ("MODEL", Some("model")),
             ("max_to\u{212a}en\u{17f}", Some("max_tokens")),
@@ -146,6 +146,6 @@ mod tests {
         ] {
             assert_eq!(folded(key), expected.map(|key| key.as_bytes().to_vec()), "{key}");
         }
-        assert_eq!(folded(&"X".repeat(LONGEST + 1)), None);
+        assert_eq!(folded(&"X".repeat(MAX_NAME + 1)), None);
     }
 }

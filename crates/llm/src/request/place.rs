@@ -15,7 +15,7 @@
 //! Tags, names and known keys are free only as long as they are less than the text itself, but for the first 4096
 //! characters ([`super::tally`]): thousands of roles or ids are text, too.
 
-use super::maximum::Kind;
+use super::maximum::MaximumField;
 use super::names::{self, ANY_CASE, CALL, CONTENT, FILE, PROMPT, ROOT, SETTINGS, TOOL_CONFIG};
 use crate::json;
 use crate::json::Wants;
@@ -46,10 +46,10 @@ pub(super) enum Place {
     LitellmMetadata,
     /// Something else in an object of metadata.
     Label,
-    Maximum(Kind),
-    MaximumVariant(Kind),
+    Maximum(MaximumField),
+    MaximumVariant(MaximumField),
     /// A maximum that a server may heed and that makes a hold larger, never smaller.
-    PossibleMaximum(Kind),
+    PossibleMaximum(MaximumField),
     /// How many completions are asked for.
     Completions,
     /// An object with settings of the generation.
@@ -147,7 +147,7 @@ pub(super) enum KeyIs {
     Text,
 }
 
-impl json::Place for Place {
+impl json::JsonPlace for Place {
     fn wants(self) -> Wants {
         match self {
             Place::Nowhere => Wants::Nothing,
@@ -279,7 +279,7 @@ impl Place {
 }
 
 fn in_any_case(key: &[u8]) -> Option<Place> {
-    ANY_CASE.find(names::folded(key, &mut [0; names::LONGEST])?)
+    ANY_CASE.find(names::folded(key, &mut [0; names::MAX_NAME])?)
 }
 
 fn tool(key: &[u8]) -> Place {

@@ -29,7 +29,7 @@ pub struct Wire<'h, 'b> {
 
 /// What was read.
 #[derive(Clone, Debug)]
-pub struct Reading<'a> {
+pub struct ParsedBody<'a> {
     /// The facts.
     pub body: RequestBody,
     /// The text that they are from, without `content-encoding`: UTF-8 as far as it is any text.
@@ -40,7 +40,7 @@ pub struct Reading<'a> {
 
 impl<'b> Wire<'_, 'b> {
     /// Reads it.
-    pub fn read(self) -> Reading<'b> {
+    pub fn read(self) -> ParsedBody<'b> {
         let Decoded { body: text, extent, cause, label, trusting } =
             decode(self.content_encoding, self.body, self.extent, self.most);
         let wire = length(self.body);
@@ -56,7 +56,7 @@ impl<'b> Wire<'_, 'b> {
         }
         // In UTF-16, only what is read of it is of use.
         let text = if body.wide { Cow::Owned(unicode::to_utf8(&text).into_owned()) } else { text };
-        Reading { body, text, cause }
+        ParsedBody { body, text, cause }
     }
 }
 

@@ -7,7 +7,7 @@ pub(super) const FREE_LABELS: u64 = 16 << 10;
 
 /// Characters.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct CharacterTally {
     /// Text.
     pub(super) text: u64,
     /// Tags, names and known keys.
@@ -16,7 +16,7 @@ pub(super) struct Tally {
     labels: u64,
 }
 
-impl Tally {
+impl CharacterTally {
     pub(super) fn add_text(&mut self, characters: u64) {
         self.text = self.text.saturating_add(characters);
     }

@@ -14,7 +14,7 @@ use Operation::CountTokens;
 /// The methods of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
-    /// Reading, without a body.
+    /// ParsedBody, without a body.
     Get,
     /// Deleting, without a body.
     Delete,

@@ -7,7 +7,7 @@ use super::pointed::{Found, Pointers};
 use super::report::{Cause, Report, Results, Source};
 use super::sse::EventStream;
 use super::tally::{Field, Tally, count};
-use super::{Reading, ResponseHead};
+use super::{MeterReading, ResponseHead};
 use crate::json::Reader;
 use std::sync::Arc;
 
@@ -77,8 +77,8 @@ impl Body {
     }
 
     /// What has been read so far.
-    pub(super) fn reading(&self) -> Reading {
-        Reading {
+    pub(super) fn reading(&self) -> MeterReading {
+        MeterReading {
             usage: self.report.usage(),
             only_total: self.report.tells_only_total(),
             other_unit: self.report.is_of_other_unit(),

@@ -6,7 +6,7 @@
 use super::labels::{known, whole};
 use super::names;
 use super::tally::Field;
-use crate::json::{Place, Wants};
+use crate::json::{JsonPlace, Wants};
 
 /// A place in a document. Arrays are transparent: an element is where its array is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,7 +130,7 @@ pub(super) enum Node {
     Cumulative,
 }
 
-impl Place for Node {
+impl JsonPlace for Node {
     fn wants(self) -> Wants {
         match self {
             Node::Other | Node::Label => Wants::Nothing,

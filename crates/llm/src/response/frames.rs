@@ -5,15 +5,15 @@
 use super::base64::Base64;
 use super::dialect::Node;
 use super::report::{Cause, Report};
-use crate::json::{Place, Reader, Scanner, Wants};
+use crate::json::{JsonPlace, Reader, Scanner, Wants};
 
 /// Total length, length of the headers, checksum of both.
 const PRELUDE: usize = 12;
 /// The checksum after the payload.
 const TRAILER: u64 = 4;
 /// AWS's own bounds: 128 KiB of headers, 24 MiB of payload.
-const MOST_HEADERS: u64 = 128 << 10;
-const MOST_FRAME: u64 = (24 << 20) + MOST_HEADERS + 16;
+const MAX_HEADERS: u64 = 128 << 10;
+const MAX_FRAME: u64 = (24 << 20) + MAX_HEADERS + 16;
 /// How much of the headers is kept. Those that matter come first and are short.
 const KEPT_HEADERS: usize = 1024;
 /// How much of a payload is unpacked at once.
@@ -24,7 +24,7 @@ type Documents = Scanner<Node>;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frames {
-    state: State,
+    state: FrameState,
     /// Bytes of the current part that have not come yet.
     left: u64,
     payload: u64,
@@ -39,7 +39,7 @@ pub(super) struct Frames {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum FrameState {
     /// Between two frames, or in a prelude.
     #[default]
     Prelude,
@@ -52,8 +52,8 @@ enum State {
 
 impl Frames {
     pub(super) fn feed(&mut self, mut bytes: &[u8], documents: &mut Documents, to: &mut Report) {
-        while !bytes.is_empty() && self.state != State::Broken {
-            if self.state == State::Prelude && self.kept.is_empty() {
+        while !bytes.is_empty() && self.state != FrameState::Broken {
+            if self.state == FrameState::Prelude && self.kept.is_empty() {
                 self.left = PRELUDE as u64;
             }
             let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(PIECE);
@@ -61,56 +61,56 @@ impl Frames {
             self.left = self.left.saturating_sub(piece.len() as u64);
             bytes = rest;
             match self.state {
-                State::Prelude | State::Headers => self.keep(piece),
-                State::Payload => self.payload(piece, documents, to),
-                State::Trailer | State::Broken => {}
+                FrameState::Prelude | FrameState::Headers => self.keep(piece),
+                FrameState::Payload => self.payload(piece, documents, to),
+                FrameState::Trailer | FrameState::Broken => {}
             }
             while self.left == 0 && self.advance(documents, to) {}
         }
-        if self.state == State::Broken {
+        if self.state == FrameState::Broken {
             to.unread(bytes);
         }
     }
 
     /// Whether a frame has begun that has not ended.
     pub(super) fn is_open(&self) -> bool {
-        !(self.state == State::Broken || self.state == State::Prelude && self.kept.is_empty())
+        !(self.state == FrameState::Broken || self.state == FrameState::Prelude && self.kept.is_empty())
     }
 
     /// The current part is complete: what comes next. False: the next frame.
     fn advance(&mut self, documents: &mut Documents, to: &mut Report) -> bool {
         let (state, left) = match self.state {
-            State::Prelude => match lengths(&self.kept) {
+            FrameState::Prelude => match lengths(&self.kept) {
                 Some((headers, payload)) => {
                     self.payload = payload;
-                    (State::Headers, headers)
+                    (FrameState::Headers, headers)
                 }
                 None => {
                     to.broken(Cause::Malformed);
                     to.unread(&self.kept);
-                    (State::Broken, 1)
+                    (FrameState::Broken, 1)
                 }
             },
-            State::Headers => {
-                let kind = Kind::of(&self.kept);
-                to.ended_in_error |= kind == Kind::Failure;
-                self.enveloped = kind == Kind::Chunk;
+            FrameState::Headers => {
+                let kind = FrameKind::of(&self.kept);
+                to.ended_in_error |= kind == FrameKind::Failure;
+                self.enveloped = kind == FrameKind::Chunk;
                 // What a failure says was not generated.
-                documents.expect(if kind == Kind::Failure { Node::Other } else { Node::Root });
-                (State::Payload, self.payload)
+                documents.expect(if kind == FrameKind::Failure { Node::Other } else { Node::Root });
+                (FrameState::Payload, self.payload)
             }
-            State::Payload => {
+            FrameState::Payload => {
                 let Self { envelope, base64, unpacked, .. } = self;
                 envelope.end(&mut Unpack { base64, unpacked, documents, to });
                 documents.end(to);
-                (State::Trailer, TRAILER)
+                (FrameState::Trailer, TRAILER)
             }
-            State::Trailer | State::Broken => (State::Prelude, 0),
+            FrameState::Trailer | FrameState::Broken => (FrameState::Prelude, 0),
         };
         self.kept.clear();
         self.state = state;
         self.left = left;
-        state != State::Prelude
+        state != FrameState::Prelude
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -138,7 +138,7 @@ enum Envelope {
     Other,
 }
 
-impl Place for Envelope {
+impl JsonPlace for Envelope {
     fn wants(self) -> Wants {
         match self {
             Envelope::Document => Wants::Object,
@@ -198,12 +198,12 @@ fn lengths(prelude: &[u8]) -> Option<(u64, u64)> {
     let total = u64::from(u32::from_be_bytes(*total));
     let headers = u64::from(u32::from_be_bytes(*rest.first_chunk::<4>()?));
     let payload = total.checked_sub(PRELUDE as u64 + TRAILER)?.checked_sub(headers)?;
-    (total <= MOST_FRAME && headers <= MOST_HEADERS).then_some((headers, payload))
+    (total <= MAX_FRAME && headers <= MAX_HEADERS).then_some((headers, payload))
 }
 
 /// What a frame is, by its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FrameKind {
     /// A document.
     Event,
     /// A document around another one, in base64.
@@ -212,13 +212,13 @@ enum Kind {
     Failure,
 }
 
-impl Kind {
+impl FrameKind {
     fn of(mut headers: &[u8]) -> Self {
-        let mut kind = Kind::Event;
+        let mut kind = FrameKind::Event;
         while let Some((name, value, rest)) = header(headers) {
             kind = match (name, value) {
-                (b":message-type", b"exception" | b"error") => return Kind::Failure,
-                (b":event-type", b"chunk") => Kind::Chunk,
+                (b":message-type", b"exception" | b"error") => return FrameKind::Failure,
+                (b":event-type", b"chunk") => FrameKind::Chunk,
                 _ => kind,
             };
             headers = rest;

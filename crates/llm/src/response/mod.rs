@@ -84,7 +84,7 @@ pub const USAGE_HEADERS: [&str; 4] = [
 ];
 
 /// The longest content type or encoding that is kept, in bytes.
-const LONGEST_TYPE: usize = 256;
+const MAX_TYPE: usize = 256;
 
 impl ResponseHead {
     /// From the headers, each looked up by its lower-case name. `further`: those that are wanted beside ours.
@@ -120,10 +120,10 @@ impl ResponseHead {
     /// Forgets what is too long to be a content type or an encoding.
     pub fn shorten(&mut self) {
         for text in [&mut self.content_type, &mut self.content_encoding] {
-            if text.len() <= LONGEST_TYPE {
+            if text.len() <= MAX_TYPE {
                 continue;
             }
-            let end = (0..=LONGEST_TYPE).rev().find(|at| text.is_char_boundary(*at));
+            let end = (0..=MAX_TYPE).rev().find(|at| text.is_char_boundary(*at));
             text.truncate(end.unwrap_or_default());
             text.shrink_to_fit();
         }
@@ -152,7 +152,7 @@ impl ResponseHead {
 
 /// What was read, at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct MeterReading {
     /// The last usage that was reported. All zero: the call is metered in a unit that is not tokens.
     pub usage: Option<Usage>,
     /// Nobody told input and output apart.
@@ -172,7 +172,7 @@ pub struct Reading {
 /// How many characters of text make a token, where nobody counted.
 pub const CHARACTERS_PER_TOKEN: u64 = 4;
 
-impl Reading {
+impl MeterReading {
     /// What was used if the body was cut, by either side or by an error: what was reported until then, and for the
     /// text after it an estimate. Anthropic's streams begin with a report that knows one token of output.
     pub fn usage_if_cut(&self) -> Option<Usage> {
@@ -243,14 +243,14 @@ impl Meter {
     }
 
     /// The body is over: what has been read, with what only the end can tell.
-    pub fn finish(&mut self) -> Reading {
+    pub fn finish(&mut self) -> MeterReading {
         self.layers.finish(&mut self.body);
         self.body.finish();
         self.body.reading()
     }
 
     /// What has been read so far. A decoder may hold something back until the end.
-    pub fn reading(&self) -> Reading {
+    pub fn reading(&self) -> MeterReading {
         self.body.reading()
     }
 }

@@ -4,7 +4,7 @@
 use super::tally::Field;
 
 /// The longest key that is looked at, in bytes.
-const LONGEST: usize = 48;
+const MAX_NAME: usize = 48;
 
 // What the words of a key mean together.
 const TOKEN: u16 = 1;
@@ -121,14 +121,14 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 /// A key in lower case and without what separates its words.
 struct Normal {
-    text: [u8; LONGEST],
+    text: [u8; MAX_NAME],
     length: usize,
 }
 
 impl Normal {
     /// Too long a key has no words.
     fn of(key: &[u8]) -> Self {
-        let (mut text, mut length) = ([0; LONGEST], 0usize);
+        let (mut text, mut length) = ([0; MAX_NAME], 0usize);
         let letters = key.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' '));
         for byte in letters {
             let Some(place) = text.get_mut(length) else { return Self { text, length: 0 } };

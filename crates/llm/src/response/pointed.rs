@@ -9,7 +9,7 @@ use super::tally::{Field, Tally, count};
 use serde_json::Value;
 
 /// The longest name on the way, in bytes: the scanner keeps no longer ones.
-const LONGEST: usize = 48;
+const MAX_NAME: usize = 48;
 
 /// Where some pointers lead, as one tree.
 #[derive(Debug, Default)]
@@ -102,7 +102,7 @@ impl Pointers {
 
 /// What is wrong with a pointer to a single value of a response.
 pub fn mistake(pointer: &str) -> Option<&'static str> {
-    let named = |part: &str| !part.is_empty() && part.len() <= LONGEST;
+    let named = |part: &str| !part.is_empty() && part.len() <= MAX_NAME;
     let escaped = |part: &str| part.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     let mut raw = pointer.split('/').skip(1);
     match () {

@@ -11,7 +11,7 @@ const NAME: usize = 8;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct EventStream {
-    state: State,
+    state: LineState,
     name: [u8; NAME],
     length: usize,
     /// The last line ended in CR: a LF now belongs to it.
@@ -23,7 +23,7 @@ pub(super) struct EventStream {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum LineState {
     /// At the beginning of a line, or in its field name.
     #[default]
     Name,
@@ -75,7 +75,7 @@ impl EventStream {
 
     /// A piece of a line.
     fn line(&mut self, mut piece: &[u8], scanner: &mut Scanner, to: &mut Report) {
-        if self.state == State::Name {
+        if self.state == LineState::Name {
             match piece {
                 [b'd', b'a', b't', b'a', b':', rest @ ..] if self.length == 0 => {
                     self.begin_data(scanner, to);
@@ -88,8 +88,9 @@ impl EventStream {
             return;
         }
         match self.state {
-            State::Data | State::Event => {
-                self.state = if self.state == State::Data { State::InData } else { State::InEvent };
+            LineState::Data | LineState::Event => {
+                self.state =
+                    if self.state == LineState::Data { LineState::InData } else { LineState::InEvent };
                 let piece = piece.strip_prefix(b" ").unwrap_or(piece);
                 self.value(piece, scanner, to);
             }
@@ -109,8 +110,8 @@ impl EventStream {
         let Some((_, value)) = rest.split_first() else { return rest };
         match self.name.get(..self.length) {
             Some(b"data") => self.begin_data(scanner, to),
-            Some(b"event") => self.state = State::Event,
-            Some(b"" | b"id" | b"retry") => self.state = State::Ignored,
+            Some(b"event") => self.state = LineState::Event,
+            Some(b"" | b"id" | b"retry") => self.state = LineState::Ignored,
             _ => {
                 self.stray(to);
                 return rest;
@@ -124,7 +125,7 @@ impl EventStream {
     fn stray(&mut self, to: &mut Report) {
         to.unread(self.name.get(..self.length).unwrap_or_default());
         self.length = 0;
-        self.state = State::Stray;
+        self.state = LineState::Stray;
     }
 
     fn push(&mut self, piece: &[u8]) {
@@ -139,7 +140,7 @@ impl EventStream {
     }
 
     fn begin_data(&mut self, scanner: &mut Scanner, to: &mut Report) {
-        self.state = State::Data;
+        self.state = LineState::Data;
         if self.has_data {
             scanner.feed(b"\n", to);
         }
@@ -148,9 +149,9 @@ impl EventStream {
 
     fn value(&mut self, piece: &[u8], scanner: &mut Scanner, to: &mut Report) {
         match self.state {
-            State::InData => scanner.feed(piece, to),
-            State::Stray => to.unread(piece),
-            State::InEvent => {
+            LineState::InData => scanner.feed(piece, to),
+            LineState::Stray => to.unread(piece),
+            LineState::InEvent => {
                 self.push(piece);
                 self.pass(piece, to);
             }
@@ -165,20 +166,20 @@ impl EventStream {
     }
 
     fn end_of_line(&mut self, scanner: &mut Scanner, to: &mut Report) {
-        let blank = self.state == State::Name && self.length == 0;
+        let blank = self.state == LineState::Name && self.length == 0;
         if blank && self.has_data {
             self.has_data = false;
             scanner.end(to);
         }
-        if self.state == State::InEvent && self.name.get(..self.length) == Some(b"error") {
+        if self.state == LineState::InEvent && self.name.get(..self.length) == Some(b"error") {
             to.ended_in_error = true;
         }
-        if self.state == State::Name
+        if self.state == LineState::Name
             && !matches!(self.name.get(..self.length), Some(b"" | b"data" | b"event" | b"id"))
         {
             self.stray(to);
         }
-        self.state = State::Name;
+        self.state = LineState::Name;
         self.length = 0;
         self.passed = 0;
     }

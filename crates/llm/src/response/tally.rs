@@ -54,7 +54,7 @@ pub(super) struct Tally {
 }
 
 /// The largest integer that every JSON reader agrees on.
-const LARGEST: u64 = 1 << 53;
+const MAX_COUNT: u64 = 1 << 53;
 
 impl Tally {
     /// Notes a count; the last one stays, except where counts of several parts add up. A zero never erases one.
@@ -270,14 +270,14 @@ pub fn count(token: &[u8]) -> Option<u64> {
     for digit in whole.iter().chain(fraction) {
         let digit = digit.checked_sub(b'0').filter(|d| *d <= 9)?;
         if taken < point {
-            value = value.checked_mul(10)?.checked_add(u64::from(digit)).filter(|v| *v <= LARGEST)?;
+            value = value.checked_mul(10)?.checked_add(u64::from(digit)).filter(|v| *v <= MAX_COUNT)?;
         } else if digit != 0 {
             return None;
         }
         taken = taken.checked_add(1)?;
     }
     while value != 0 && taken < point {
-        value = value.checked_mul(10).filter(|v| *v <= LARGEST)?;
+        value = value.checked_mul(10).filter(|v| *v <= MAX_COUNT)?;
         taken = taken.checked_add(1)?;
     }
     Some(value)

@@ -78,7 +78,7 @@ impl SocketApi {
 
     /// What a client's message is, and the model that it names. `whole`: all of it is there.
     pub fn client(self, text: &[u8], whole: bool) -> (ClientEvent, Option<String>) {
-        let mut members = Members::default();
+        let mut members = EventMembers::default();
         let read = members.read(text);
         let model = members.model.take();
         let known = read && whole && !members.ambiguous;
@@ -114,10 +114,10 @@ impl SocketApi {
 
     /// What a server's message is, or its beginning.
     pub fn server(self, text: &[u8]) -> ServerEvent {
-        let mut members = Members::default();
+        let mut members = EventMembers::default();
         members.read(text);
         if self == Self::GeminiLive {
-            let Members { turn, complete, usage, .. } = members;
+            let EventMembers { turn, complete, usage, .. } = members;
             return if turn || usage { ServerEvent::Turn { complete, usage } } else { ServerEvent::Other };
         }
         let id = members.id.take();
@@ -140,7 +140,7 @@ impl SocketApi {
 
 /// What is looked for in a message.
 #[derive(Debug, Default)]
-struct Members {
+struct EventMembers {
     /// How many there are.
     count: usize,
     kind: Option<String>,
@@ -165,7 +165,7 @@ enum Scope {
     Content,
 }
 
-impl Members {
+impl EventMembers {
     /// False: it is no JSON object, or not to its end. What came before that is known.
     fn read(&mut self, text: &[u8]) -> bool {
         let mut json = serde_json::Deserializer::from_slice(text);
@@ -232,7 +232,7 @@ impl Members {
 /// Reads an object; any other value is passed over, and the answer is false.
 struct Object<'m> {
     scope: Scope,
-    members: &'m mut Members,
+    members: &'m mut EventMembers,
 }
 
 impl<'de> DeserializeSeed<'de> for Object<'_> {

@@ -26,14 +26,14 @@ pub(super) enum Part<'a> {
 }
 
 /// The longest head: two bytes, eight of length, four of mask.
-const LONGEST_HEAD: usize = 14;
+const MAX_HEAD: usize = 14;
 /// The longest payload of a control frame.
-const LONGEST_CONTROL: u64 = 125;
+const MAX_CONTROL: u64 = 125;
 
 /// Reads frames.
 #[derive(Debug, Default)]
 pub(super) struct FrameReader {
-    head: [u8; LONGEST_HEAD],
+    head: [u8; MAX_HEAD],
     read: usize,
     payload: Option<Payload>,
 }
@@ -106,7 +106,7 @@ impl FrameReader {
         let fin = first & 0x80 != 0;
         // Of the three bits that extensions use, only the first is known.
         let known = first & 0x30 == 0;
-        let control = !opcode.is_control() || fin && length <= LONGEST_CONTROL && first & 0x40 == 0;
+        let control = !opcode.is_control() || fin && length <= MAX_CONTROL && first & 0x40 == 0;
         if !known || !control || length >> 63 != 0 {
             return Err(SocketError::Protocol);
         }

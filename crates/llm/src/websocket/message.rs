@@ -16,7 +16,7 @@ pub enum Peer {
 
 /// What has come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum SocketEvent {
     /// A message: see [`MessageReader::message`].
     Message,
     /// There is no room for the rest of a message, which goes by unread: see [`MessageReader::message`].
@@ -112,7 +112,7 @@ impl MessageReader {
 
     /// Reads from the beginning of these bytes until something ends; `None`: more are needed. After an error nothing more
     /// is read.
-    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, SocketError> {
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<SocketEvent>, SocketError> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -121,7 +121,7 @@ impl MessageReader {
         event
     }
 
-    fn read(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, SocketError> {
+    fn read(&mut self, bytes: &mut &[u8]) -> Result<Option<SocketEvent>, SocketError> {
         while let Some(part) = self.frames.next(bytes)? {
             let event = match part {
                 Part::Head(head) => self.begin(head)?,
@@ -135,7 +135,7 @@ impl MessageReader {
         Ok(None)
     }
 
-    fn begin(&mut self, head: FrameHead) -> Result<Option<Event>, SocketError> {
+    fn begin(&mut self, head: FrameHead) -> Result<Option<SocketEvent>, SocketError> {
         if head.mask.is_some() != (self.peer == Peer::Client) {
             return Err(SocketError::Protocol);
         }
@@ -160,7 +160,7 @@ impl MessageReader {
         Ok(None)
     }
 
-    fn payload(&mut self, bytes: &[u8], offset: u64) -> Result<Option<Event>, SocketError> {
+    fn payload(&mut self, bytes: &[u8], offset: u64) -> Result<Option<SocketEvent>, SocketError> {
         let Some(head) = self.frame.filter(|head| !head.opcode.is_control()) else { return Ok(None) };
         let (Progress::Kept { compressed } | Progress::Skipped { compressed }) = self.message else {
             return Ok(None);
@@ -187,18 +187,18 @@ impl MessageReader {
     }
 
     /// The rest of a message goes by if it does not fit. Said once.
-    fn skip_unless(&mut self, fits: bool, compressed: bool) -> Option<Event> {
+    fn skip_unless(&mut self, fits: bool, compressed: bool) -> Option<SocketEvent> {
         let truncated = !fits && matches!(self.message, Progress::Kept { .. });
         if truncated {
             self.message = Progress::Skipped { compressed };
         }
-        truncated.then_some(Event::Truncated)
+        truncated.then_some(SocketEvent::Truncated)
     }
 
-    fn end(&mut self) -> Result<Option<Event>, SocketError> {
+    fn end(&mut self) -> Result<Option<SocketEvent>, SocketError> {
         let Some(head) = self.frame.take() else { return Ok(None) };
         if head.opcode.is_control() {
-            return Ok(Some(Event::Control(head.opcode)));
+            return Ok(Some(SocketEvent::Control(head.opcode)));
         }
         if !head.fin {
             return Ok(None);
@@ -213,8 +213,8 @@ impl MessageReader {
             self.inflater = Some(inflater);
         }
         Ok(match progress {
-            Progress::Kept { .. } if fits => Some(Event::Message),
-            Progress::Kept { .. } => Some(Event::Truncated),
+            Progress::Kept { .. } if fits => Some(SocketEvent::Message),
+            Progress::Kept { .. } => Some(SocketEvent::Truncated),
             _ => None,
         })
     }

@@ -12,7 +12,7 @@ mod message;
 pub use api::{ClientEvent, ServerEvent, SocketApi};
 pub use deflate::Extensions;
 pub use encode::{MAX_REASON, close, frame};
-pub use message::{Event, MessageReader, Peer};
+pub use message::{MessageReader, Peer, SocketEvent};
 
 /// Why no more can be read of a direction of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

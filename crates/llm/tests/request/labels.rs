@@ -2,7 +2,7 @@
 
 use crate::CHAT;
 use crate::compressed::compressed;
-use llm::request::{self, Condition, Extent, Reading, RequestBody, Wire, edit};
+use llm::request::{self, Condition, Extent, ParsedBody, RequestBody, Wire, edit};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -48,7 +48,8 @@ fn a_body_that_is_not_encoded_as_it_says_is_read_all_the_same() {
     ];
     for label in labels {
         for body in [text.clone(), format!("\u{feff}{text}"), format!("\r\n {text}")] {
-            let Reading { body: read, text, cause } = wire("application/json", label, body.as_bytes()).read();
+            let ParsedBody { body: read, text, cause } =
+                wire("application/json", label, body.as_bytes()).read();
             assert_eq!((&read, cause), (&with(plain.clone(), Condition::Mislabeled), None), "{label}");
             let asked = edit::ask_for_usage(&read, &text).unwrap();
             assert!(asked.unasked && asked.body.is_some(), "{label}");

@@ -4,7 +4,7 @@ use crate::corpus::{Case, cases};
 use crate::in_pieces;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use llm::response::{Cause, Reading, ResponseHead};
+use llm::response::{Cause, MeterReading, ResponseHead};
 use proptest::prelude::*;
 use std::io::Write;
 
@@ -107,7 +107,7 @@ fn a_compressed_stream_that_is_cut_tells_what_was_reported_until_then() {
                 let (one, other) = (compress(&parts[..count]), compress(&parts[..count + 1]));
                 let common = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
                 let read = in_pieces(&encoded(case, encoding), &other[..common], 100);
-                let same = Reading { broken: plain.broken, ..read };
+                let same = MeterReading { broken: plain.broken, ..read };
                 assert_eq!(same, plain, "{}, {way}, cut after {count}", case.name);
             }
         }
@@ -147,7 +147,7 @@ fn what_is_not_compressed_as_announced_is_told() {
     for (_, encoding, _) in WAYS {
         assert_eq!(
             in_pieces(&encoded(case, encoding), b"", 1),
-            Reading::default(),
+            MeterReading::default(),
             "a body that is not there"
         );
     }

@@ -1,7 +1,7 @@
 //! Bodies as providers send them (`tests/responses/`), each with what it used in a file beside it.
 
 use crate::frames;
-use llm::response::{Reading, ResponseHead, Usage};
+use llm::response::{MeterReading, ResponseHead, Usage};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ pub struct Case {
     pub name: String,
     pub head: ResponseHead,
     pub body: Vec<u8>,
-    pub expected: Reading,
+    pub expected: MeterReading,
     /// Where one event ends and the next begins; empty for a body that is one document.
     pub ends: Vec<usize>,
 }
@@ -91,7 +91,7 @@ fn case(folder: &Path, name: String) -> Case {
         reasoning: counts.reasoning,
     });
     assert!(expected.broken.is_none(), "{name}: the corpus holds sound bodies");
-    let expected = Reading {
+    let expected = MeterReading {
         usage,
         only_total: expected.only_total,
         other_unit: expected.other_unit,

@@ -2,7 +2,7 @@
 
 use crate::in_pieces;
 use llm::memory::MemoryBudget;
-use llm::response::{Cause, Meter, Reading, ResponseHead};
+use llm::response::{Cause, Meter, MeterReading, ResponseHead};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn head(content_type: &str, content_encoding: &str) -> ResponseHead {
 }
 
 /// What is read of a body, which is the same at every split.
-fn read(head: &ResponseHead, body: &[u8]) -> Reading {
+fn read(head: &ResponseHead, body: &[u8]) -> MeterReading {
     let whole = in_pieces(head, body, usize::MAX);
     let splits = if body.len() > 2000 { 1..2 } else { 0..body.len() };
     for at in splits {

@@ -1,7 +1,7 @@
 //! Every case of the list of what providers do has a body in the corpus: a table, so that none gets lost.
 
 use crate::corpus::cases;
-use llm::response::Reading;
+use llm::response::MeterReading;
 
 /// What is on the list, and the bodies that have it.
 const LIST: &[(&str, &[&str])] = &[
@@ -154,6 +154,6 @@ fn the_bodies_have_what_the_list_says_of_how_they_are_written() {
 fn what_uses_no_tokens_reports_none() {
     for name in ["openai-moderation.json", "openai-models.json", "openai-files.json"] {
         let case = cases().iter().find(|case| case.name == name).unwrap();
-        assert_eq!(case.expected, Reading::default(), "{name}");
+        assert_eq!(case.expected, MeterReading::default(), "{name}");
     }
 }

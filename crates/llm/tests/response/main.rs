@@ -22,10 +22,10 @@ mod splits;
 #[cfg(test)]
 mod zstd;
 
-use llm::response::{Meter, Reading, ResponseHead};
+use llm::response::{Meter, MeterReading, ResponseHead};
 
 /// What the meter reads of `body` when it comes in pieces of `size` bytes.
-fn in_pieces(head: &ResponseHead, body: &[u8], size: usize) -> Reading {
+fn in_pieces(head: &ResponseHead, body: &[u8], size: usize) -> MeterReading {
     let mut meter = Meter::new(head);
     for piece in body.chunks(size) {
         meter.feed(piece);

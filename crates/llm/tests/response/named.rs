@@ -1,9 +1,9 @@
 //! Counts of tokens in places that nobody listed, found by their names; and never in what a model generated.
 
-use llm::response::{Meter, Reading, ResponseHead};
+use llm::response::{Meter, MeterReading, ResponseHead};
 use serde_json::{Value, json};
 
-fn read(body: &str) -> Reading {
+fn read(body: &str) -> MeterReading {
     let mut meter = Meter::new(&ResponseHead { status: 200, ..ResponseHead::default() });
     meter.feed(body.as_bytes());
     meter.finish()

@@ -2,12 +2,12 @@
 
 use crate::frames::encode_frame;
 use crate::in_pieces;
-use llm::response::{Cause, Reading, ResponseHead};
+use llm::response::{Cause, MeterReading, ResponseHead};
 
 const LONG: usize = 1 << 20;
 const USAGE: &str = r#""usage":{"prompt_tokens":5}"#;
 
-fn read(content_type: &str, body: &[u8]) -> Reading {
+fn read(content_type: &str, body: &[u8]) -> MeterReading {
     let head = ResponseHead { content_type: content_type.to_owned(), ..ResponseHead::default() };
     in_pieces(&head, body, 1500)
 }

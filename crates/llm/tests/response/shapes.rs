@@ -1,11 +1,11 @@
 //! Small bodies, each a question: is this usage, and how much?
 
 use crate::in_pieces;
-use llm::response::{Cause, Reading, ResponseHead, Usage};
+use llm::response::{Cause, MeterReading, ResponseHead, Usage};
 use proptest::prelude::*;
 use std::fmt::Write;
 
-fn read(body: &str) -> Reading {
+fn read(body: &str) -> MeterReading {
     let head = ResponseHead::default();
     let whole = in_pieces(&head, body.as_bytes(), usize::MAX);
     for size in [1, 2, 3, 7] {

@@ -2,7 +2,7 @@
 
 use crate::corpus::{Case, cases};
 use crate::in_pieces;
-use llm::response::{Meter, Reading, ResponseHead};
+use llm::response::{Meter, MeterReading, ResponseHead};
 use proptest::prelude::*;
 use std::fmt::Write;
 
@@ -82,7 +82,7 @@ fn text_after_the_last_report_is_estimated_when_the_stream_is_cut() {
     assert_eq!(case.expected.usage_if_cut(), case.expected.usage);
 }
 
-fn line(reading: &Reading) -> String {
+fn line(reading: &MeterReading) -> String {
     let usage = reading.usage.map_or("nothing reported".to_owned(), |usage| {
         format!("{} + {} = {}", usage.input, usage.output, usage.total)
     });

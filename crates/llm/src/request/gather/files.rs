@@ -8,7 +8,7 @@ use crate::json::Reader as _;
 
 /// A part of a message, as far as it decides what its files are.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Part {
+pub(super) struct MessagePart {
     /// It says that it is an image.
     pub(super) image: bool,
     /// An image was in it.

@@ -12,7 +12,7 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 const WINDOW: usize = 32 << 10;
 
 pub(crate) struct Inflate {
-    part: Part,
+    part: MemberSection,
     core: DecompressorOxide,
     window: [u8; WINDOW],
     at: usize,
@@ -35,7 +35,7 @@ enum Wrapper {
 
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum MemberSection {
     /// The ten bytes that every gzip header has, and its flags once they have come.
     Fixed {
         read: u8,
@@ -79,15 +79,15 @@ const CHECKSUM: u8 = 2;
 
 impl Inflate {
     pub(crate) fn gzip(memory: &MemoryBudget) -> Option<Box<Self>> {
-        Self::new(Part::Fixed { read: 0, flags: 0 }, Wrapper::Gzip, memory)
+        Self::new(MemberSection::Fixed { read: 0, flags: 0 }, Wrapper::Gzip, memory)
     }
 
     pub(crate) fn deflate(memory: &MemoryBudget) -> Option<Box<Self>> {
-        Self::new(Part::Zlib, Wrapper::Zlib, memory)
+        Self::new(MemberSection::Zlib, Wrapper::Zlib, memory)
     }
 
     /// All that it will ever need, whatever comes.
-    fn new(part: Part, wrapper: Wrapper, memory: &MemoryBudget) -> Option<Box<Self>> {
+    fn new(part: MemberSection, wrapper: Wrapper, memory: &MemoryBudget) -> Option<Box<Self>> {
         let lease = leased::lease(size_of::<Self>(), memory)?;
         let core = DecompressorOxide::new();
         let window = [0; WINDOW];
@@ -102,10 +102,10 @@ impl Inflate {
     ) -> Result<(), Cause> {
         while let Some((first, rest)) = bytes.split_first() {
             match self.part {
-                Part::Body => bytes = self.body(bytes, budget, to)?,
+                MemberSection::Body => bytes = self.body(bytes, budget, to)?,
                 // Some servers pad gzip; anything else is not what it says.
-                Part::End if self.wrapper == Wrapper::Gzip => return Ok(()),
-                Part::End => return Err(Cause::Corrupt),
+                MemberSection::End if self.wrapper == Wrapper::Gzip => return Ok(()),
+                MemberSection::End => return Err(Cause::Corrupt),
                 _ => {
                     self.around(*first, budget, to)?;
                     bytes = rest;
@@ -116,7 +116,13 @@ impl Inflate {
     }
 
     pub(crate) fn is_complete(&self) -> bool {
-        matches!(self.part, Part::End | Part::Fixed { read: 0, .. } | Part::Trailer { .. } | Part::Zlib)
+        matches!(
+            self.part,
+            MemberSection::End
+                | MemberSection::Fixed { read: 0, .. }
+                | MemberSection::Trailer { .. }
+                | MemberSection::Zlib
+        )
     }
 
     fn body<'a>(
@@ -137,9 +143,9 @@ impl Inflate {
                 TINFLStatus::Done => {
                     self.later = true;
                     self.part = match self.wrapper {
-                        Wrapper::Gzip => Part::Trailer { left: 8 },
-                        Wrapper::Zlib => Part::Trailer { left: 4 },
-                        Wrapper::None => Part::End,
+                        Wrapper::Gzip => MemberSection::Trailer { left: 8 },
+                        Wrapper::Zlib => MemberSection::Trailer { left: 4 },
+                        Wrapper::None => MemberSection::End,
                     };
                     return Ok(bytes);
                 }
@@ -153,76 +159,82 @@ impl Inflate {
     /// A byte of a header or trailer.
     fn around(&mut self, byte: u8, budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
         self.part = match self.part {
-            Part::Fixed { read, flags } => self.fixed(byte, read, flags)?,
-            Part::ExtraLength { read: 0, flags, .. } => {
-                Part::ExtraLength { read: 1, length: u32::from(byte), flags }
+            MemberSection::Fixed { read, flags } => self.fixed(byte, read, flags)?,
+            MemberSection::ExtraLength { read: 0, flags, .. } => {
+                MemberSection::ExtraLength { read: 1, length: u32::from(byte), flags }
             }
-            Part::ExtraLength { length, flags, .. } => match length | u32::from(byte) << 8 {
+            MemberSection::ExtraLength { length, flags, .. } => match length | u32::from(byte) << 8 {
                 0 => header(flags),
-                left => Part::Extra { left, flags },
+                left => MemberSection::Extra { left, flags },
             },
-            Part::Extra { left: 0 | 1, flags } => header(flags),
-            Part::Extra { left, flags } => Part::Extra { left: left.saturating_sub(1), flags },
-            Part::Text { flags } if byte == 0 => header(flags),
-            Part::HeaderChecksum { left: 0 | 1 } => Part::Body,
-            Part::HeaderChecksum { left } => Part::HeaderChecksum { left: left.saturating_sub(1) },
-            Part::Zlib if byte & 0x0f == 8 && byte >> 4 <= 7 => Part::ZlibCheck { first: byte },
-            Part::Zlib => return self.bare(&[byte], budget, to),
-            Part::ZlibCheck { first } => {
+            MemberSection::Extra { left: 0 | 1, flags } => header(flags),
+            MemberSection::Extra { left, flags } => {
+                MemberSection::Extra { left: left.saturating_sub(1), flags }
+            }
+            MemberSection::Text { flags } if byte == 0 => header(flags),
+            MemberSection::HeaderChecksum { left: 0 | 1 } => MemberSection::Body,
+            MemberSection::HeaderChecksum { left } => {
+                MemberSection::HeaderChecksum { left: left.saturating_sub(1) }
+            }
+            MemberSection::Zlib if byte & 0x0f == 8 && byte >> 4 <= 7 => {
+                MemberSection::ZlibCheck { first: byte }
+            }
+            MemberSection::Zlib => return self.bare(&[byte], budget, to),
+            MemberSection::ZlibCheck { first } => {
                 let header = u16::from_be_bytes([first, byte]);
                 if header.checked_rem(31) != Some(0) {
                     return self.bare(&[first, byte], budget, to);
                 }
-                Part::Body
+                MemberSection::Body
             }
-            Part::Trailer { left: 0 | 1 } if self.wrapper == Wrapper::Gzip => {
-                Part::Fixed { read: 0, flags: 0 }
+            MemberSection::Trailer { left: 0 | 1 } if self.wrapper == Wrapper::Gzip => {
+                MemberSection::Fixed { read: 0, flags: 0 }
             }
-            Part::Trailer { left: 0 | 1 } => Part::End,
-            Part::Trailer { left } => Part::Trailer { left: left.saturating_sub(1) },
+            MemberSection::Trailer { left: 0 | 1 } => MemberSection::End,
+            MemberSection::Trailer { left } => MemberSection::Trailer { left: left.saturating_sub(1) },
             part => part,
         };
         Ok(())
     }
 
     /// A byte of the part that every gzip header has.
-    fn fixed(&mut self, byte: u8, read: u8, flags: u8) -> Result<Part, Cause> {
+    fn fixed(&mut self, byte: u8, read: u8, flags: u8) -> Result<MemberSection, Cause> {
         let expected = match read {
             // What follows a member and is none is padding.
-            0 if byte != 0x1f && self.later => return Ok(Part::End),
+            0 if byte != 0x1f && self.later => return Ok(MemberSection::End),
             0 => byte == 0x1f,
             1 => byte == 0x8b,
             2 => byte == 8,
-            3 => return Ok(Part::Fixed { read: 4, flags: byte }),
+            3 => return Ok(MemberSection::Fixed { read: 4, flags: byte }),
             9 => {
                 self.core = DecompressorOxide::new();
                 return Ok(header(flags));
             }
             _ => true,
         };
-        let next = Part::Fixed { read: read.saturating_add(1), flags };
+        let next = MemberSection::Fixed { read: read.saturating_add(1), flags };
         if expected { Ok(next) } else { Err(Cause::Corrupt) }
     }
 
     /// There is no header: these bytes are data already.
     fn bare(&mut self, bytes: &[u8], budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
-        self.part = Part::Body;
+        self.part = MemberSection::Body;
         self.wrapper = Wrapper::None;
         self.feed(bytes, budget, to)
     }
 }
 
 /// What of the header is still to come, by its flags; each is taken away as its part is reached.
-fn header(flags: u8) -> Part {
+fn header(flags: u8) -> MemberSection {
     if flags & EXTRA != 0 {
-        Part::ExtraLength { read: 0, length: 0, flags: flags & !EXTRA }
+        MemberSection::ExtraLength { read: 0, length: 0, flags: flags & !EXTRA }
     } else if flags & NAME != 0 {
-        Part::Text { flags: flags & !NAME }
+        MemberSection::Text { flags: flags & !NAME }
     } else if flags & COMMENT != 0 {
-        Part::Text { flags: flags & !COMMENT }
+        MemberSection::Text { flags: flags & !COMMENT }
     } else if flags & CHECKSUM != 0 {
-        Part::HeaderChecksum { left: 2 }
+        MemberSection::HeaderChecksum { left: 2 }
     } else {
-        Part::Body
+        MemberSection::Body
     }
 }

@@ -7,16 +7,16 @@ use super::{Budget, Decoder, Encoding, Sink, sniff};
 use crate::memory::MemoryBudget;
 
 /// How many layers are taken off; what is under them is read as it is.
-const MOST: usize = 3;
+const MAX_LAYERS: usize = 3;
 
 #[derive(Debug)]
 pub(in crate::response) struct Layers {
-    layers: [Layer; MOST],
+    layers: [DecoderLayer; MAX_LAYERS],
     memory: MemoryBudget,
 }
 
 #[derive(Debug)]
-struct Layer {
+struct DecoderLayer {
     /// What `content-encoding` says.
     label: Result<Encoding, Cause>,
     /// Another layer that it names, in case this one is not there.
@@ -36,7 +36,7 @@ impl Layers {
         let plain = content_encoding.is_empty();
         let label = |at| names().nth(at).map_or(Ok(Encoding::Identity), Encoding::of);
         let other = |at: usize| names().skip(at.saturating_add(1)).find_map(|name| Encoding::of(name).ok());
-        let layer = |at| Layer {
+        let layer = |at| DecoderLayer {
             label: if plain { Ok(Encoding::Identity) } else { label(at) },
             other: if plain { None } else { other(at) },
             head: [0; sniff::HEAD],
@@ -65,7 +65,7 @@ impl Layers {
 
 /// What is left to be done with what comes out of a layer.
 struct Inner<'a> {
-    layers: &'a mut [Layer],
+    layers: &'a mut [DecoderLayer],
     memory: &'a MemoryBudget,
     to: &'a mut Body,
 }
@@ -81,7 +81,7 @@ impl Sink for Inner<'_> {
     }
 }
 
-impl Layer {
+impl DecoderLayer {
     fn feed(&mut self, bytes: &[u8], inner: &mut Inner<'_>) {
         if self.decoder.is_some() {
             return self.decode(bytes, inner);

@@ -46,7 +46,7 @@ pub(crate) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self::of(Self::MOST)
+        Self::of(Self::MAX)
     }
 }
 
@@ -56,7 +56,7 @@ impl Budget {
     /// What each byte on the wire may decode to beyond that. Text compresses 3 to 20 times.
     const RATIO: u64 = 64;
     /// What a body may decode to in all.
-    const MOST: u64 = 1 << 30;
+    const MAX: u64 = 1 << 30;
 
     /// For a body of which no more than this is wanted.
     pub(crate) fn of(most: u64) -> Self {

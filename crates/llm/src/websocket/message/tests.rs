@@ -50,7 +50,7 @@ fn read(reader: &mut MessageReader, bytes: &[u8], size: usize) -> Result<Vec<Vec
     let mut messages = Vec::new();
     for mut chunk in bytes.chunks(size.max(1)) {
         while let Some(event) = reader.next(&mut chunk)? {
-            if matches!(event, Event::Message | Event::Truncated) {
+            if matches!(event, SocketEvent::Message | SocketEvent::Truncated) {
                 messages.push(reader.message().to_vec());
             }
         }

@@ -5,7 +5,7 @@ use super::super::leased::LeasedBytes;
 use super::bits::BackwardBits;
 use super::fse::Table;
 use super::huffman::Codes;
-use super::window::{Out, Window};
+use super::window::{DecodedWindow, Out};
 use crate::response::report::Cause;
 
 /// What blocks hand down to later ones of their frame, and the memory that they share.
@@ -21,7 +21,7 @@ pub(super) struct Blocks {
 }
 
 /// One of the three kinds of codes in a sequence.
-struct Kind {
+struct BlockKind {
     /// The largest table has 2 to the power of this many states.
     most_log: u32,
     symbols: usize,
@@ -30,7 +30,7 @@ struct Kind {
     log: u32,
 }
 
-const LITERAL_LENGTHS: Kind = Kind {
+const LITERAL_LENGTHS: BlockKind = BlockKind {
     most_log: 9,
     symbols: 36,
     shares: &[
@@ -40,14 +40,14 @@ const LITERAL_LENGTHS: Kind = Kind {
     log: 6,
 };
 
-const OFFSETS: Kind = Kind {
+const OFFSETS: BlockKind = BlockKind {
     most_log: 8,
     symbols: 32,
     shares: &[1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1],
     log: 5,
 };
 
-const MATCH_LENGTHS: Kind = Kind {
+const MATCH_LENGTHS: BlockKind = BlockKind {
     most_log: 9,
     symbols: 53,
     shares: &[
@@ -168,7 +168,7 @@ impl Blocks {
         &mut self,
         block: &[u8],
         most: usize,
-        window: &mut Window,
+        window: &mut DecodedWindow,
         out: &mut Out<'_, impl Sink>,
     ) -> Result<(), Cause> {
         let rest = self.read_literals(block, most, out)?;
@@ -225,7 +225,7 @@ impl Blocks {
         stream: &[u8],
         count: usize,
         most: usize,
-        window: &mut Window,
+        window: &mut DecodedWindow,
         out: &mut Out<'_, impl Sink>,
     ) -> Result<(), Cause> {
         let mut bits = BackwardBits::new(stream).ok_or(Cause::Corrupt)?;
@@ -297,7 +297,7 @@ fn four_streams(codes: &Codes, bytes: &[u8], mut to: &mut [u8]) -> Option<()> {
     codes.decode(bytes, to)
 }
 
-fn read_table<'a>(table: &mut Table, kind: &Kind, mode: u8, bytes: &'a [u8]) -> Option<&'a [u8]> {
+fn read_table<'a>(table: &mut Table, kind: &BlockKind, mode: u8, bytes: &'a [u8]) -> Option<&'a [u8]> {
     match mode {
         0 => table.build(kind.shares, kind.log).map(|()| bytes),
         1 => {

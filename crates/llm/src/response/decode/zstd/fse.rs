@@ -3,12 +3,12 @@
 use super::bits::{BackwardBits, ForwardBits};
 
 /// The largest table of any kind.
-const MOST_STATES: usize = 1 << 9;
+const MAX_STATES: usize = 1 << 9;
 /// More symbols than any kind has.
-const MOST_SYMBOLS: usize = 256;
+const MAX_SYMBOLS: usize = 256;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
+struct FseState {
     symbol: u8,
     /// How many bits lead to the next state, added to `base`.
     bits: u8,
@@ -17,7 +17,7 @@ struct State {
 
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    states: [State; MOST_STATES],
+    states: [FseState; MAX_STATES],
     /// How many bits select the first state.
     pub(super) log: u32,
     /// It may be used again by a later block.
@@ -26,7 +26,7 @@ pub(super) struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { states: [State::default(); MOST_STATES], log: 0, is_set: false }
+        Self { states: [FseState::default(); MAX_STATES], log: 0, is_set: false }
     }
 }
 
@@ -34,7 +34,7 @@ impl Table {
     /// The same symbol always.
     pub(super) fn repeat(&mut self, symbol: u8) {
         if let Some(first) = self.states.first_mut() {
-            *first = State { symbol, bits: 0, base: 0 };
+            *first = FseState { symbol, bits: 0, base: 0 };
         }
         (self.log, self.is_set) = (0, true);
     }
@@ -47,7 +47,7 @@ impl Table {
         if log > most_log {
             return None;
         }
-        let mut shares = [0i16; MOST_SYMBOLS];
+        let mut shares = [0i16; MAX_SYMBOLS];
         let mut rest = 1u32 << log;
         let mut symbol = 0usize;
         while rest > 0 {
@@ -70,7 +70,7 @@ impl Table {
         self.is_set = false;
         let size = 1usize << log;
         let states = self.states.get_mut(..size)?;
-        let mut next = [0u16; MOST_SYMBOLS];
+        let mut next = [0u16; MAX_SYMBOLS];
         let mut end = size;
         for (symbol, share) in (0u8..).zip(shares) {
             *next.get_mut(usize::from(symbol))? = share.unsigned_abs();

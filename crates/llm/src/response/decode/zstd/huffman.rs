@@ -4,13 +4,13 @@ use super::bits::BackwardBits;
 use super::fse::Table;
 
 /// The longest code.
-const MOST_BITS: u32 = 11;
-const MOST_SYMBOLS: usize = 256;
+const MAX_BITS: u32 = 11;
+const MAX_SYMBOLS: usize = 256;
 
 /// For each sequence of bits that is as long as the longest code: the symbol it begins with and the length of its code.
 #[derive(Clone, Debug)]
 pub(super) struct Codes {
-    entries: [(u8, u8); 1 << MOST_BITS],
+    entries: [(u8, u8); 1 << MAX_BITS],
     bits: u32,
     /// A later block may use it again.
     pub(super) is_set: bool,
@@ -18,7 +18,7 @@ pub(super) struct Codes {
 
 impl Default for Codes {
     fn default() -> Self {
-        Self { entries: [(0, 0); 1 << MOST_BITS], bits: 0, is_set: false }
+        Self { entries: [(0, 0); 1 << MAX_BITS], bits: 0, is_set: false }
     }
 }
 
@@ -26,7 +26,7 @@ impl Codes {
     /// Reads the description of the codes; what follows it.
     pub(super) fn read<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         self.is_set = false;
-        let mut weights = [0u8; MOST_SYMBOLS];
+        let mut weights = [0u8; MAX_SYMBOLS];
         let (header, bytes) = bytes.split_first()?;
         let (count, rest) = match header.checked_sub(127) {
             Some(0) | None => {
@@ -47,22 +47,22 @@ impl Codes {
     }
 
     /// The last symbol's weight is what the others leave.
-    fn build(&mut self, weights: &mut [u8; MOST_SYMBOLS], count: usize) -> Option<()> {
+    fn build(&mut self, weights: &mut [u8; MAX_SYMBOLS], count: usize) -> Option<()> {
         let weight =
             |weight: u8| if weight == 0 { 0 } else { 1u32.checked_shl(u32::from(weight) - 1).unwrap_or(0) };
         let given = weights.get(..count)?;
-        if given.iter().any(|weight| u32::from(*weight) > MOST_BITS) {
+        if given.iter().any(|weight| u32::from(*weight) > MAX_BITS) {
             return None;
         }
         let sum = given.iter().map(|given| weight(*given)).sum::<u32>();
         let bits = sum.checked_ilog2()?.saturating_add(1);
         let left = (1u32 << bits).checked_sub(sum)?;
-        if bits > MOST_BITS || !left.is_power_of_two() {
+        if bits > MAX_BITS || !left.is_power_of_two() {
             return None;
         }
         *weights.get_mut(count)? = u8::try_from(left.ilog2().saturating_add(1)).ok()?;
         // Where the codes of each weight begin: the longest codes first, which weigh least.
-        let mut begin = [0usize; MOST_BITS as usize + 2];
+        let mut begin = [0usize; MAX_BITS as usize + 2];
         for weight in weights.iter().filter(|weight| **weight > 0) {
             let later = begin.get_mut(usize::from(*weight).saturating_add(1)..).unwrap_or_default();
             later.iter_mut().for_each(|begin| *begin = begin.saturating_add(1 << (weight - 1)));
@@ -97,14 +97,14 @@ impl Codes {
 }
 
 /// Weights that are compressed themselves, by two states in turn; how many there are.
-fn unpack(packed: &[u8], weights: &mut [u8; MOST_SYMBOLS]) -> Option<usize> {
+fn unpack(packed: &[u8], weights: &mut [u8; MAX_SYMBOLS]) -> Option<usize> {
     let mut table = Table::default();
-    let rest = table.read(packed, 6, MOST_BITS as usize + 2)?;
+    let rest = table.read(packed, 6, MAX_BITS as usize + 2)?;
     let mut bits = BackwardBits::new(rest)?;
     let (mut one, mut other) = (bits.take(table.log), bits.take(table.log));
     let mut count = 0usize;
     // The last symbol's weight is not among them.
-    let mut room = weights.iter_mut().take(MOST_SYMBOLS - 1);
+    let mut room = weights.iter_mut().take(MAX_SYMBOLS - 1);
     loop {
         *room.next()? = table.symbol(one);
         count = count.saturating_add(1);

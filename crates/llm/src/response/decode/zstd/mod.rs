@@ -14,19 +14,19 @@ use super::{Budget, Sink};
 use crate::memory::{Lease, MemoryBudget};
 use crate::response::report::Cause;
 use block::Blocks;
-use window::{Out, Window};
+use window::{DecodedWindow, Out};
 
-const MOST_WINDOW: u64 = 8 << 20;
-const MOST_BLOCK: usize = 128 << 10;
+const MAX_WINDOW: u64 = 8 << 20;
+const MAX_BLOCK: usize = 128 << 10;
 const MAGIC: u32 = 0xfd2f_b528;
 /// Frames to be passed over have a magic number that ends in any nibble.
 const SKIPPABLE: u32 = 0x184d_2a50;
 
 pub(crate) struct Zstd {
-    part: Part,
+    part: FrameSection,
     /// What has come of the current part, unless all of it came at once.
     kept: LeasedBytes,
-    window: Window,
+    window: DecodedWindow,
     blocks: Blocks,
     /// The most that a block of the frame may hold.
     most_block: usize,
@@ -38,7 +38,7 @@ pub(crate) struct Zstd {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum FrameSection {
     Header,
     Block,
     /// Bytes of a frame to be passed over.
@@ -49,9 +49,9 @@ impl Zstd {
     pub(crate) fn new(memory: &MemoryBudget) -> Option<Box<Self>> {
         let lease = leased::lease(size_of::<Self>(), memory)?;
         Some(Box::new(Self {
-            part: Part::Header,
+            part: FrameSection::Header,
             kept: LeasedBytes::default(),
-            window: Window::default(),
+            window: DecodedWindow::default(),
             blocks: Blocks::default(),
             most_block: 0,
             checksum: false,
@@ -67,11 +67,11 @@ impl Zstd {
         to: &mut impl Sink,
     ) -> Result<(), Cause> {
         while !bytes.is_empty() {
-            if let Part::Skip(left) = self.part {
+            if let FrameSection::Skip(left) = self.part {
                 let skipped = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 bytes = bytes.get(skipped..).unwrap_or_default();
                 let left = left.saturating_sub(u32::try_from(skipped).unwrap_or(u32::MAX));
-                self.part = if left == 0 { Part::Header } else { Part::Skip(left) };
+                self.part = if left == 0 { FrameSection::Header } else { FrameSection::Skip(left) };
                 continue;
             }
             if self.kept.bytes().is_empty()
@@ -100,13 +100,13 @@ impl Zstd {
 
     /// Whether the last frame is complete.
     pub(crate) fn is_complete(&self) -> bool {
-        self.part == Part::Header && self.kept.bytes().is_empty()
+        self.part == FrameSection::Header && self.kept.bytes().is_empty()
     }
 
     /// How long the current part is, as far as that can be told from its beginning.
     fn needs(&self, part: &[u8]) -> Result<usize, Cause> {
         match self.part {
-            Part::Header => header_length(part),
+            FrameSection::Header => header_length(part),
             _ => self.block_length(part),
         }
     }
@@ -127,7 +127,7 @@ impl Zstd {
 
     /// The current part is complete.
     fn advance(&mut self, part: &[u8], budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
-        if self.part == Part::Header {
+        if self.part == FrameSection::Header {
             return self.begin_frame(part);
         }
         let header = BlockHeader::read(part).ok_or(Cause::Corrupt)?;
@@ -146,7 +146,7 @@ impl Zstd {
         }
         self.window.hand_on(&mut out)?;
         if header.is_last {
-            self.part = Part::Header;
+            self.part = FrameSection::Header;
         }
         Ok(())
     }
@@ -155,20 +155,20 @@ impl Zstd {
         let magic = header.first_chunk().map_or(0, |magic| u32::from_le_bytes(*magic));
         if magic & !15 == SKIPPABLE {
             let length = header.last_chunk().map_or(0, |length| u32::from_le_bytes(*length));
-            self.part = if length == 0 { Part::Header } else { Part::Skip(length) };
+            self.part = if length == 0 { FrameSection::Header } else { FrameSection::Skip(length) };
             return Ok(());
         }
         let frame = FrameHeader::read(header).ok_or(Cause::Corrupt)?;
         if frame.has_dictionary {
             return Err(Cause::Encoding);
         }
-        let window = usize::try_from(frame.window).ok().filter(|_| frame.window <= MOST_WINDOW);
+        let window = usize::try_from(frame.window).ok().filter(|_| frame.window <= MAX_WINDOW);
         let window = window.ok_or(Cause::Window)?;
         self.checksum = frame.has_checksum;
-        self.most_block = window.min(MOST_BLOCK);
+        self.most_block = window.min(MAX_BLOCK);
         self.window.begin(window);
         self.blocks.begin();
-        self.part = Part::Block;
+        self.part = FrameSection::Block;
         Ok(())
     }
 }

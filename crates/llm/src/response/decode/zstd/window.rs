@@ -10,7 +10,7 @@ use crate::response::report::Cause;
 const LEAST: usize = 16 << 10;
 
 #[derive(Default)]
-pub(super) struct Window {
+pub(super) struct DecodedWindow {
     /// A ring once it is as large as the window.
     ring: Leased<u8>,
     /// How far back a match may reach.
@@ -23,7 +23,7 @@ pub(super) struct Window {
     handed: usize,
 }
 
-impl Window {
+impl DecodedWindow {
     /// A frame begins.
     pub(super) fn begin(&mut self, size: usize) {
         (self.size, self.at, self.filled, self.handed) = (size, 0, 0, 0);
