@@ -5,9 +5,11 @@
 mod json;
 pub mod memory;
 mod providers;
+pub mod refusal;
 pub mod request;
 pub mod response;
 pub mod spelling;
+mod table;
 pub mod websocket;
 
 pub use json::tree;

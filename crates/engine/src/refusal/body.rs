@@ -1,11 +1,13 @@
-//! A refusal in the words of each dialect, as its client libraries read them.
+//! What a refusal says. How an API says it is in the files of `llm::providers`.
 
 use super::{Denial, HeaderList, RateStatus, seconds};
+use llm::refusal::{Refusal, RefusalReason};
 use llm::request::Dialect;
 use serde_json::{Value, json};
 
 /// What is to be said, in nobody's dialect.
 pub(super) struct ErrorBody<'a> {
+    pub reason: RefusalReason,
     pub status: u16,
     pub message: String,
     /// OpenAI's `type`: what has run out.
@@ -22,6 +24,7 @@ impl ErrorBody<'_> {
     /// A limit has no room.
     pub fn over() -> Self {
         Self {
+            reason: RefusalReason::Exceeded,
             status: 429,
             message: String::new(),
             kind: "",
@@ -33,16 +36,14 @@ impl ErrorBody<'_> {
 
     /// The request can never pass. Clients that repeat every 429 stop at these statuses.
     pub fn too_large(dialect: Dialect) -> Self {
-        let status = match dialect {
-            Dialect::OpenAi | Dialect::Anthropic => 413,
-            Dialect::Gemini | Dialect::Bedrock | Dialect::Cohere | Dialect::Ollama | Dialect::Unknown => 400,
-        };
-        Self { status, ..Self::over() }
+        let status = dialect.too_large_status();
+        Self { reason: RefusalReason::TooLarge, status, ..Self::over() }
     }
 
     /// The limits could not be checked.
     pub fn unavailable() -> Self {
         Self {
+            reason: RefusalReason::Unavailable,
             status: 503,
             message: String::new(),
             kind: "server_error",
@@ -55,6 +56,7 @@ impl ErrorBody<'_> {
     /// The request cannot be served as it is.
     pub fn invalid() -> Self {
         Self {
+            reason: RefusalReason::Invalid,
             status: 400,
             message: String::new(),
             kind: "invalid_request_error",
@@ -66,81 +68,12 @@ impl ErrorBody<'_> {
 
     /// The whole answer.
     pub fn denial(&self, dialect: Dialect, mut headers: HeaderList) -> Denial {
+        let ErrorBody { reason, status, ref message, kind, code, retry_ms, .. } = *self;
+        let details = self.rate_limit.map(details);
+        let reply = dialect.refusal(&Refusal { reason, status, message, kind, code, retry_ms, details });
         headers.push(("content-type".into(), "application/json".into()));
-        let body = match dialect {
-            Dialect::Anthropic => self.anthropic(),
-            Dialect::Gemini => self.gemini(),
-            Dialect::Bedrock => {
-                headers.push(("x-amzn-errortype".into(), self.exception().into()));
-                // botocore honours no other.
-                headers.extend(self.retry_ms.map(|ms| ("x-amz-retry-after".into(), ms.to_string())));
-                self.with_details(json!({ "message": self.message }))
-            }
-            Dialect::Cohere => self.with_details(json!({ "message": self.message })),
-            Dialect::Ollama => self.with_details(json!({ "error": self.message })),
-            Dialect::OpenAi | Dialect::Unknown => self.openai(),
-        };
-        Denial { status: self.status, headers, body: body.to_string().into_bytes() }
-    }
-
-    fn openai(&self) -> Value {
-        let error = json!({ "message": self.message, "type": self.kind, "param": null, "code": self.code });
-        json!({ "error": self.with_details(error) })
-    }
-
-    fn anthropic(&self) -> Value {
-        let kind = match self.status {
-            400 => "invalid_request_error",
-            413 => "request_too_large",
-            503 => "api_error",
-            _ => "rate_limit_error",
-        };
-        json!({ "type": "error", "error": self.with_details(json!({ "type": kind, "message": self.message })) })
-    }
-
-    /// `google.rpc.Status`. A client waits as long as `RetryInfo` says.
-    fn gemini(&self) -> Value {
-        let (status, reason) = match self.status {
-            400 if self.rate_limit.is_some() => ("INVALID_ARGUMENT", "REQUEST_TOO_LARGE"),
-            400 => ("INVALID_ARGUMENT", "INVALID_REQUEST"),
-            503 => ("UNAVAILABLE", "RATE_LIMITER_UNAVAILABLE"),
-            _ => ("RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"),
-        };
-        let texts = self.rate_limit.map(|standing| {
-            let fields = details(standing);
-            let text = |(name, value): (&String, &Value)| {
-                (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned).into())
-            };
-            fields.as_object().into_iter().flatten().map(text).collect::<serde_json::Map<_, _>>()
-        });
-        let mut extra = vec![json!({
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "weir.dev",
-            "metadata": texts.unwrap_or_default(),
-        })];
-        if let Some(ms) = self.retry_ms {
-            let delay = format!("{}s", seconds(ms));
-            extra.push(json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay }));
-        }
-        json!({ "error": {
-            "code": self.status, "message": self.message, "status": status, "details": extra,
-        } })
-    }
-
-    /// What botocore looks for: it repeats a call that is throttled, and none that is beyond a quota.
-    fn exception(&self) -> &'static str {
-        match self.status {
-            400 if self.rate_limit.is_some() => "ServiceQuotaExceededException",
-            400 => "ValidationException",
-            503 => "ServiceUnavailableException",
-            _ => "ThrottlingException",
-        }
-    }
-
-    fn with_details(&self, mut error: Value) -> Value {
-        if let (Some(standing), Some(fields)) = (self.rate_limit, error.as_object_mut()) {
-            fields.insert("rate_limit".into(), details(standing));
-        }
-        error
+        headers.extend(reply.headers.into_iter().map(|(name, value)| (name.into(), value)));
+        Denial { status, headers, body: reply.body.to_string().into_bytes() }
     }
 }
 

@@ -1,32 +1,48 @@
 //! Mistral, where it does not speak OpenAI's API.
 
+use super::Provider;
 use crate::request::Dialect::OpenAi;
 use crate::request::Operation::Manage;
+use crate::request::place::{Object, Place};
 use crate::request::tokenless::Base::Version;
 use crate::request::tokenless::Method::{Delete, Get, Post};
-use crate::request::tokenless::Row;
+use crate::response::place::Node;
 
-/// Calls that use no tokens.
 #[rustfmt::skip]
-pub(super) static TOKENLESS: &[Row] = &[
-    (Get, Version, &["batch", "jobs"], OpenAi, Manage),
-    (Post, Version, &["batch", "jobs"], OpenAi, Manage),
-    (Get, Version, &["batch", "jobs", "*"], OpenAi, Manage),
-    (Post, Version, &["batch", "jobs", "*", "cancel"], OpenAi, Manage),
-    (Post, Version, &["fine_tuning", "jobs", "*", "start"], OpenAi, Manage),
-    (Get, Version, &["files", "*", "url"], OpenAi, Manage),
-    (Get, Version, &["conversations"], OpenAi, Manage),
-    (Get, Version, &["conversations", "*", "history"], OpenAi, Manage),
-    (Get, Version, &["conversations", "*", "messages"], OpenAi, Manage),
-    (Get, Version, &["agents"], OpenAi, Manage),
-    (Get, Version, &["agents", "*"], OpenAi, Manage),
-    (Delete, Version, &["agents", "*"], OpenAi, Manage),
-    (Get, Version, &["libraries"], OpenAi, Manage),
-    (Post, Version, &["libraries"], OpenAi, Manage),
-    (Get, Version, &["libraries", "*"], OpenAi, Manage),
-    (Delete, Version, &["libraries", "*"], OpenAi, Manage),
-    (Get, Version, &["libraries", "*", "documents"], OpenAi, Manage),
-    (Post, Version, &["libraries", "*", "documents"], OpenAi, Manage),
-    (Get, Version, &["libraries", "*", "documents", "*"], OpenAi, Manage),
-    (Delete, Version, &["libraries", "*", "documents", "*"], OpenAi, Manage),
-];
+pub(super) const PROVIDER: Provider = Provider {
+    tokenless: &[
+        (Get, Version, &["batch", "jobs"], OpenAi, Manage),
+        (Post, Version, &["batch", "jobs"], OpenAi, Manage),
+        (Get, Version, &["batch", "jobs", "*"], OpenAi, Manage),
+        (Post, Version, &["batch", "jobs", "*", "cancel"], OpenAi, Manage),
+        (Post, Version, &["fine_tuning", "jobs", "*", "start"], OpenAi, Manage),
+        (Get, Version, &["files", "*", "url"], OpenAi, Manage),
+        (Get, Version, &["conversations"], OpenAi, Manage),
+        (Get, Version, &["conversations", "*", "history"], OpenAi, Manage),
+        (Get, Version, &["conversations", "*", "messages"], OpenAi, Manage),
+        (Get, Version, &["agents"], OpenAi, Manage),
+        (Get, Version, &["agents", "*"], OpenAi, Manage),
+        (Delete, Version, &["agents", "*"], OpenAi, Manage),
+        (Get, Version, &["libraries"], OpenAi, Manage),
+        (Post, Version, &["libraries"], OpenAi, Manage),
+        (Get, Version, &["libraries", "*"], OpenAi, Manage),
+        (Delete, Version, &["libraries", "*"], OpenAi, Manage),
+        (Get, Version, &["libraries", "*", "documents"], OpenAi, Manage),
+        (Post, Version, &["libraries", "*", "documents"], OpenAi, Manage),
+        (Get, Version, &["libraries", "*", "documents", "*"], OpenAi, Manage),
+        (Delete, Version, &["libraries", "*", "documents", "*"], OpenAi, Manage),
+    ],
+    request: &[
+        (Object::Body, "prompt_mode", Place::Tag),
+        (Object::Settings, "random_seed", Place::Tag),
+        (Object::Settings, "safe_prompt", Place::Tag),
+        (Object::Settings, "output_dtype", Place::Tag),
+        (Object::Settings, "output_dimension", Place::Tag),
+        (Object::Content, "prefix", Place::Tag),
+    ],
+    response: &[
+        (Node::Root, "usage_info", Node::Usage),
+        (Node::Usage, "pages_processed", Node::OtherUnit),
+    ],
+    ..Provider::NOTHING
+};

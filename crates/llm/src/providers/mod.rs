@@ -1,30 +1,184 @@
-//! What each provider has of its own, one file per provider and one row per file in the tables here. Most servers speak
-//! OpenAI's API, and their usage is found by the names of its counts: they need no file.
+//! What each provider has of its own: one file per provider, and its row in [`PROVIDERS`]. Most servers speak OpenAI's API,
+//! and their usage is found by the names of its counts: they need no file.
 
 mod anthropic;
+mod azure;
 mod bedrock;
 mod cohere;
+mod dashscope;
+mod dify;
 mod gemini;
+mod groq;
+mod litellm;
+mod llama_cpp;
 mod mistral;
 mod ollama;
 mod openai;
-mod others;
+mod openrouter;
+mod perplexity;
+mod sglang;
+mod tgi;
+mod unknown;
+mod vllm;
+mod watsonx;
+mod xai;
+mod yandex;
 
-use crate::request::tokenless::Row;
+use crate::refusal::{Refusal, RefusalReply};
+use crate::request::maximum::{CapTarget, FieldPath, MaximumField};
+use crate::request::place::RequestField;
+use crate::request::route::{PathEnd, Route};
+use crate::request::tokenless::TokenlessCall;
+use crate::request::{Dialect, Operation};
+use crate::response::Field;
+use crate::response::place::ResponseMember;
 
-/// The calls of each provider that use no tokens.
-static TOKENLESS: [&[Row]; 8] = [
-    openai::TOKENLESS,
-    anthropic::TOKENLESS,
-    bedrock::TOKENLESS,
-    cohere::TOKENLESS,
-    gemini::TOKENLESS,
-    mistral::TOKENLESS,
-    ollama::TOKENLESS,
-    others::TOKENLESS,
+/// What one provider has of its own. What it leaves out is as in [`Provider::NOTHING`].
+pub(crate) struct Provider {
+    /// Calls that their path's last segments tell.
+    pub(crate) calls: &'static [PathEnd],
+    /// Calls that only code can tell, such as those whose paths have the model in them.
+    pub(crate) paths: &'static [ReadPath],
+    /// Calls that use no tokens.
+    pub(crate) tokenless: &'static [TokenlessCall],
+    /// The same, where only code can tell.
+    pub(crate) tokenless_paths: &'static [ReadTokenless],
+    /// The members of its requests.
+    pub(crate) request: &'static [RequestField],
+    /// The members of its responses.
+    pub(crate) response: &'static [ResponseMember],
+    /// Members that are so in the events of a stream only.
+    pub(crate) events: &'static [ResponseMember],
+    /// Documents that repeat what others of their stream delivered.
+    pub(crate) repeats: &'static [Repeat],
+    /// Headers that report usage.
+    pub(crate) headers: &'static [UsageHeader],
+}
+
+impl Provider {
+    /// One that speaks OpenAI's API and reports usage as others do.
+    pub(crate) const NOTHING: Provider = Provider {
+        calls: &[],
+        paths: &[],
+        tokenless: &[],
+        tokenless_paths: &[],
+        request: &[],
+        response: &[],
+        events: &[],
+        repeats: &[],
+        headers: &[],
+    };
+}
+
+/// Reads the last segment of a path and those before it.
+pub(crate) type ReadPath = fn(&str, &[&str]) -> Option<Route>;
+/// Reads the segments of a path.
+pub(crate) type ReadTokenless = fn(&[&str]) -> Option<(Dialect, Operation)>;
+
+/// A header with a count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UsageHeader {
+    pub(crate) name: &'static str,
+    pub(crate) field: Field,
+    /// Without one of these there is none of the others.
+    pub(crate) is_first: bool,
+}
+
+/// Documents that repeat others, by their `type`.
+#[derive(Clone, Copy)]
+pub(crate) struct Repeat {
+    pub(crate) begins: &'static str,
+    pub(crate) ends: &'static [&'static str],
+    /// They are events; otherwise they may be any documents in a row.
+    pub(crate) is_event: bool,
+}
+
+/// All of them.
+pub(crate) const PROVIDERS: &[&Provider] = &[
+    &openai::PROVIDER,
+    &anthropic::PROVIDER,
+    &gemini::PROVIDER,
+    &bedrock::PROVIDER,
+    &cohere::PROVIDER,
+    &mistral::PROVIDER,
+    &ollama::PROVIDER,
+    &azure::PROVIDER,
+    &dashscope::PROVIDER,
+    &dify::PROVIDER,
+    &groq::PROVIDER,
+    &litellm::PROVIDER,
+    &llama_cpp::PROVIDER,
+    &openrouter::PROVIDER,
+    &perplexity::PROVIDER,
+    &sglang::PROVIDER,
+    &tgi::PROVIDER,
+    &vllm::PROVIDER,
+    &watsonx::PROVIDER,
+    &xai::PROVIDER,
+    &yandex::PROVIDER,
 ];
 
-/// All calls that are known to use no tokens.
-pub(crate) fn tokenless() -> impl Iterator<Item = &'static Row> {
-    TOKENLESS.iter().flat_map(|rows| rows.iter())
+/// What an API asks of its clients and says to them, where that depends on whose it is.
+pub(crate) struct DialectRules {
+    /// Whether its servers heed a maximum of output. One that they ignore must not make the hold small.
+    pub(crate) heeds: fn(Option<Operation>, MaximumField) -> bool,
+    /// The field in which to set a maximum; `None` if the answer is no generated text, or nobody knows the field.
+    pub(crate) cap: fn(CapTarget<'_>) -> Option<FieldPath>,
+    /// What an image costs whose size is not known.
+    pub(crate) tokens_per_image: u64,
+    /// Whether an answer is a stream unless the request says otherwise.
+    pub(crate) streams: bool,
+    /// Whether `modelId` may be the model.
+    pub(crate) reads_model_id: bool,
+    /// Whether `metadata.user_id` is the end user.
+    pub(crate) names_user_in_metadata: bool,
+    /// The status for a request that can never pass. Clients that repeat every 429 stop at it.
+    pub(crate) too_large: u16,
+    /// A refusal, as its client libraries read it.
+    pub(crate) refusal: fn(&Refusal<'_>) -> RefusalReply,
 }
+
+impl Dialect {
+    pub(crate) fn rules(self) -> &'static DialectRules {
+        match self {
+            Dialect::OpenAi => &openai::RULES,
+            Dialect::Anthropic => &anthropic::RULES,
+            Dialect::Gemini => &gemini::RULES,
+            Dialect::Bedrock => &bedrock::RULES,
+            Dialect::Cohere => &cohere::RULES,
+            Dialect::Ollama => &ollama::RULES,
+            Dialect::Unknown => &unknown::RULES,
+        }
+    }
+}
+
+/// What all providers have of one kind, as a list for each, and `$shared`. The tables of this crate are made of them by the
+/// compiler, so the rows of a provider are in the module once.
+macro_rules! lists {
+    ($element:ty, $of:ident, $shared:expr) => {{
+        const LISTS: [&[$element]; $crate::providers::PROVIDERS.len() + 1] = {
+            let mut lists: [&[$element]; $crate::providers::PROVIDERS.len() + 1] =
+                [$shared; $crate::providers::PROVIDERS.len() + 1];
+            let (mut free, mut left): (&mut [&[$element]], _) = (&mut lists, $crate::providers::PROVIDERS);
+            while let (Some((list, others)), Some((provider, further))) =
+                (free.split_first_mut(), left.split_first())
+            {
+                *list = provider.$of;
+                (free, left) = (others, further);
+            }
+            lists
+        };
+        &LISTS
+    }};
+}
+pub(crate) use lists;
+
+/// The same in one list. `$any`: any element.
+macro_rules! all {
+    ($element:ty, $of:ident, $any:expr) => {{
+        const OF_EACH: &[&[$element]] = $crate::providers::lists!($element, $of, &[]);
+        static ALL: [$element; $crate::table::count(OF_EACH)] = $crate::table::flat(OF_EACH, $any);
+        &ALL
+    }};
+}
+pub(crate) use all;

@@ -2,7 +2,7 @@
 //! body that needs no change is not touched, and neither is one that no server would take. One that a server might take and
 //! that cannot be changed here says so ([`Unchangeable`]).
 
-use super::maximum::{self, CapTarget, FieldPath};
+use super::maximum::{CapTarget, FieldPath};
 use super::members::{Members, members};
 use super::{Condition, Dialect, Operation, RequestBody};
 use crate::response::count;
@@ -92,8 +92,7 @@ pub fn cap_output(request: &RequestBody, body: &[u8], cap: u64) -> Result<Option
     if request.max_output.is_some() {
         return Ok(None);
     }
-    let field = maximum::field(CapTarget {
-        dialect: request.dialect,
+    let field = (request.dialect.rules().cap)(CapTarget {
         operation: request.operation,
         route: &request.route,
         model: request.model.as_deref().unwrap_or_default(),

@@ -10,7 +10,6 @@
 //! Only what is in a place for media is one, and only if it is base64 or a short URL: anything else is text, whatever
 //! it begins with. A file whose type is none of those that we know is a text.
 
-use super::Dialect;
 use super::place::Media;
 
 /// The size of a file per token: audio at 128 kbit/s (16,000 bytes a second) and 32 tokens a second, which is what
@@ -22,16 +21,6 @@ pub(super) const REFERENCE_TOKENS: u64 = 32 * 60;
 pub(super) const MAX_REFERENCE: u64 = 4096;
 /// How many bytes of base64 may be something else: those of `data:image/png;base64,`, and a few line ends.
 const FOREIGN: u64 = 16;
-
-/// What an image costs where its size is not known: OpenAI for 1024 x 1024 at high detail, Anthropic's and Bedrock's
-/// most, one tile of Gemini.
-pub(super) fn tokens_per_image(dialect: Dialect) -> u64 {
-    match dialect {
-        Dialect::Anthropic | Dialect::Bedrock => 1600,
-        Dialect::Gemini => 258,
-        Dialect::OpenAi | Dialect::Cohere | Dialect::Ollama | Dialect::Unknown => 765,
-    }
-}
 
 /// Of a file of so many bytes.
 pub(super) fn tokens_of_file(bytes: u64) -> u64 {

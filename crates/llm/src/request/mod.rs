@@ -13,15 +13,15 @@ mod form;
 mod gather;
 mod given;
 mod lenient;
-mod maximum;
+pub(crate) mod maximum;
 mod media;
 mod members;
 mod names;
 mod open;
-mod place;
+pub(crate) mod place;
 mod pointer;
 mod reading;
-mod route;
+pub(crate) mod route;
 mod seen;
 mod tally;
 pub(crate) mod tokenless;
@@ -271,11 +271,11 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
         // As without the body: each byte may be a character of text, but for what was read and is an image or a file.
         characters = characters.max(length.saturating_sub(gathered.media));
     }
-    let images = gathered.images.saturating_mul(media::tokens_per_image(dialect));
+    let images = gathered.images.saturating_mul(dialect.rules().tokens_per_image);
     let counted = images.saturating_add(gathered.tokens);
     let nothing = characters == 0 && (counted > 0 || !gathered.has_parts);
     let text = if nothing { 0 } else { (characters / CHARACTERS_PER_TOKEN).max(1) };
-    let metadata_user = || gathered.metadata_user.text().filter(|_| dialect == Dialect::Anthropic);
+    let metadata_user = || gathered.metadata_user.text().filter(|_| dialect.rules().names_user_in_metadata);
     let input = text.saturating_add(counted);
     let completions = gathered.completions.unwrap_or(1).max(1);
     let prompts = if operation.is_of_prompts() { gathered.prompts.max(1) } else { 1 };
@@ -287,7 +287,7 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
             .stream
             .or(gathered.stream.value())
             .or(gathered.stream_variant.value())
-            .unwrap_or(dialect == Dialect::Ollama && operation.generates()),
+            .unwrap_or(dialect.rules().streams && operation.generates()),
         max_output: gathered.maxima.largest(&route),
         possible_max_output: gathered.maxima.possible(&route).unwrap_or_default(),
         unsure_max_output: gathered.maxima.is_unsure(&route),
@@ -312,24 +312,22 @@ fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
         return (route.model.clone(), false);
     }
     let alias = &gathered.model_id;
-    let given =
-        [Some(&gathered.model), Some(&gathered.model_variant), reads_model_id(route).then_some(alias)];
+    let given = [
+        Some(&gathered.model),
+        Some(&gathered.model_variant),
+        route.dialect.rules().reads_model_id.then_some(alias),
+    ];
     let given = || given.iter().copied().flatten();
     let model = given().find_map(given::GivenText::text);
     let is_unreadable = model.is_none() && given().any(given::GivenText::is_unreadable);
     (model, is_unreadable)
 }
 
-/// Whether `modelId` may be the model.
-fn reads_model_id(route: &Route) -> bool {
-    matches!(route.dialect, Dialect::Bedrock | Dialect::Unknown)
-}
-
 fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
     let (model, variant) = (&gathered.model, &gathered.model_variant);
     let model = model.differs() || variant.differs() || model.contradicts(variant);
     // Nobody but such servers reads it, and they read nothing else.
-    let alias = reads_model_id(route)
+    let alias = route.dialect.rules().reads_model_id
         && (gathered.model_id.differs()
             || !gathered.seen.messages && gathered.model.contradicts(&gathered.model_id));
     let (stream, variant) = (gathered.stream, gathered.stream_variant);

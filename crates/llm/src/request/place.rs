@@ -1,5 +1,5 @@
-//! Where requests put what we look for. One table for all dialects (`names.rs`); which maxima count in which dialect
-//! is decided in `maximum.rs`.
+//! Where requests put what we look for. One table for all dialects ([`NAMES`]), since their names do not clash;
+//! its rows are in [`crate::providers`]. Which maxima count in which dialect is [`crate::providers::DialectRules`]'s.
 //!
 //! Text counts by exclusion: a place that nobody here knows holds text that a model may read, whatever is in it. These
 //! are the exclusions, and their bounds; what goes beyond a bound is text.
@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`Place::Tag`] | roles, types, states, settings of the generation, `tool_choice` | 64 characters each |
 //! | [`Place::Name`], [`Place::Model`], [`Place::User`], sessions | names, ids, stop sequences, signatures | 512 characters each |
-//! | the keys that are named in `names.rs` | `messages`, `role`, `content`, ... | none, as they are what they are |
+//! | the keys that are named in the table | `messages`, `role`, `content`, ... | none, as they are what they are |
 //! | [`Place::Metadata`] | keys and strings in `metadata`, `litellm_metadata`, `labels`, `requestMetadata` | 512 characters each, 16 Ki in all |
 //! | [`Place::Data`], [`Place::Reference`] | images and files, which count constants (`media.rs`) | base64, or 4096 characters of a URL |
 //!
@@ -16,13 +16,42 @@
 //! characters ([`super::tally`]): thousands of roles or ids are text, too.
 
 use super::maximum::MaximumField;
-use super::names::{self, ANY_CASE, CALL, CONTENT, FILE, PROMPT, ROOT, SETTINGS, TOOL_CONFIG};
+use super::names::{self, NAMES};
 use crate::json;
 use crate::json::Wants;
+use crate::table::Member;
+
+/// A member of a request.
+pub(crate) type RequestField = Member<Object, Place>;
+
+/// An object of a request whose members have names that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Object {
+    Body,
+    /// The body, or an object of settings: none of these members is read by the model.
+    Settings,
+    Generation,
+    Inference,
+    Options,
+    TextGeneration,
+    Parameters,
+    Additional,
+    /// A message, a part of one, or an element of an input.
+    Content,
+    /// A prompt that is kept at OpenAI.
+    Prompt,
+    /// A call of a tool.
+    Call,
+    ToolConfig,
+    /// A file or an image. What differs with the kind is marked as that of a file.
+    File,
+    /// The body, as servers see it that read names in any case: all that must not be given twice.
+    AnyCase,
+}
 
 /// A place in a request. An element of an array is where its array is, unless `gather.rs` says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// The body itself.
     #[default]
     Root,
@@ -94,14 +123,14 @@ pub(super) enum Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SessionSource {
+pub(crate) enum SessionSource {
     LitellmSessionId,
     Metadata,
     LitellmMetadata,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settings {
+pub(crate) enum Settings {
     /// Gemini's `generationConfig`.
     Generation,
     /// Bedrock Converse's and Nova's `inferenceConfig`.
@@ -118,7 +147,7 @@ pub(super) enum Settings {
 
 /// What an image or a file is, by the place where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Media {
+pub(crate) enum Media {
     Image,
     /// Sound, or a film.
     Audio,
@@ -128,7 +157,7 @@ pub(super) enum Media {
 
 /// A field that tells the dialect of a body whose path does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sign {
+pub(crate) enum Sign {
     AnthropicVersion,
     /// A field of OpenAI's Responses API that no embedding has.
     Response,
@@ -211,7 +240,10 @@ impl Place {
     /// The place of `key` inside this one, and how the key counts.
     pub(super) fn child(self, key: &[u8]) -> (Place, KeyIs) {
         let known = match self {
-            Place::Root => ROOT.find(key).or_else(|| SETTINGS.find(key)).or_else(|| in_any_case(key)),
+            Place::Root => NAMES
+                .find(Object::Body, key)
+                .or_else(|| NAMES.find(Object::Settings, key))
+                .or_else(|| in_any_case(key)),
             Place::Metadata
             | Place::LitellmMetadata
             | Place::Label
@@ -219,12 +251,17 @@ impl Place {
             | Place::MetadataUser => {
                 return (self.label(key), KeyIs::Label);
             }
-            Place::Settings(settings) => names::setting(settings, key).or_else(|| SETTINGS.find(key)),
-            Place::Content => CONTENT.find(key),
-            Place::Prompt | Place::PromptItem => PROMPT.find(key).or_else(|| CONTENT.find(key)),
-            Place::Calls => CALL.find(key),
+            Place::Settings(settings) => {
+                NAMES.find(settings.object(), key).or_else(|| NAMES.find(Object::Settings, key))
+            }
+            Place::Content => NAMES.find(Object::Content, key),
+            Place::Prompt | Place::PromptItem => {
+                NAMES.find(Object::Prompt, key).or_else(|| NAMES.find(Object::Content, key))
+            }
+
+            Place::Calls => NAMES.find(Object::Call, key),
             Place::Tools => return (tool(key), KeyIs::Text),
-            Place::ToolConfig => TOOL_CONFIG.find(key),
+            Place::ToolConfig => NAMES.find(Object::ToolConfig, key),
             Place::Format => format(key),
             Place::Tag
             | Place::StreamOptionsVariant
@@ -244,7 +281,7 @@ impl Place {
             | Place::FileType
             | Place::FileName => Some(Place::Name),
             Place::Media(media) | Place::Source(media) | Place::Data(media) => {
-                FILE.find(key).map(|place| place.of(media))
+                NAMES.find(Object::File, key).map(|place| place.of(media))
             }
             Place::Reference(_) if key == b"uri" => Some(self),
             Place::Reference(_) => Some(Place::Name),
@@ -267,7 +304,7 @@ impl Place {
         }
     }
 
-    /// In [`FILE`], what is a file's is this media's.
+    /// In [`Object::File`], what is a file's is this media's.
     fn of(self, media: Media) -> Place {
         match self {
             Place::Source(_) => Place::Source(media),
@@ -278,8 +315,21 @@ impl Place {
     }
 }
 
+impl Settings {
+    fn object(self) -> Object {
+        match self {
+            Settings::Generation => Object::Generation,
+            Settings::Inference => Object::Inference,
+            Settings::Options => Object::Options,
+            Settings::TextGeneration => Object::TextGeneration,
+            Settings::Parameters => Object::Parameters,
+            Settings::Additional => Object::Additional,
+        }
+    }
+}
+
 fn in_any_case(key: &[u8]) -> Option<Place> {
-    ANY_CASE.find(names::folded(key, &mut [0; names::MAX_NAME])?)
+    NAMES.find(Object::AnyCase, names::folded(key, &mut [0; names::MAX_NAME])?)
 }
 
 fn tool(key: &[u8]) -> Place {

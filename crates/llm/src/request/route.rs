@@ -1,7 +1,8 @@
 //! What a path tells of a call: whose API, which operation, and for some providers the model. In: the path as it
-//! came. It judges no body: where the path is nobody's, the body's shape decides (`shape.rs`).
+//! came. It judges no body: where the path is nobody's, the body's shape decides ([`super::by_shape`]).
 
 use super::{Dialect, Operation, tokenless};
+use crate::providers::{ReadPath, all};
 use crate::spelling::{before_semicolon, percent_decoded};
 use std::borrow::Cow;
 
@@ -49,11 +50,66 @@ impl Route {
         let segments: Vec<Cow<'_, str>> = segments.map(percent_decoded).collect();
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
         let Some((last, before)) = segments.split_last() else { return Self::default() };
-        bedrock(last, before).or_else(|| gemini(last, before)).unwrap_or_else(|| by_name(last, before))
+        let found = PATHS.iter().find_map(|read| read(last, before));
+        found.unwrap_or_else(|| by_name(last, before))
     }
 
-    fn new(dialect: Dialect, operation: Operation) -> Self {
+    pub(crate) fn new(dialect: Dialect, operation: Operation) -> Self {
         Self { dialect, operation: Some(operation), ..Self::default() }
+    }
+
+    /// With the model that `/openai/deployments/{deployment}/chat/completions` names.
+    pub(crate) fn with_deployment(mut self, before: &[&str]) -> Self {
+        let mut segments = before.iter().skip_while(|segment| **segment != "deployments");
+        self.model = segments.nth(1).map(|deployment| (*deployment).to_owned());
+        self
+    }
+}
+
+static PATHS: &[ReadPath] = all!(ReadPath, paths, |_, _| None);
+static CALLS: &[PathEnd] = all!(PathEnd, calls, PathEnd::new(&[], &[], Dialect::Unknown, Operation::Other));
+
+/// A call that the last segments of a path tell.
+#[derive(Clone, Copy)]
+pub(crate) struct PathEnd {
+    parents: &'static [&'static str],
+    names: &'static [&'static str],
+    dialect: Dialect,
+    operation: Operation,
+    stream: Option<bool>,
+    unless: &'static [&'static str],
+}
+
+/// Any segment before the last, or none.
+pub(crate) const ANY: &[&str] = &[];
+
+/// Segments of paths whose calls generate text: there is no embedding behind them.
+pub(crate) const GENERATING: &[&str] = &["chat", "completions", "messages", "responses", "generate"];
+
+impl PathEnd {
+    /// A path that ends in one of `parents` and one of `names`.
+    pub(crate) const fn new(
+        parents: &'static [&'static str],
+        names: &'static [&'static str],
+        dialect: Dialect,
+        operation: Operation,
+    ) -> Self {
+        Self { parents, names, dialect, operation, stream: None, unless: &[] }
+    }
+
+    /// The answer is a stream.
+    pub(crate) const fn streaming(self) -> Self {
+        Self { stream: Some(true), ..self }
+    }
+
+    /// Not behind any of these segments.
+    pub(crate) const fn unless(self, segments: &'static [&'static str]) -> Self {
+        Self { unless: segments, ..self }
+    }
+
+    fn is_of(&self, last: &str, before: &[&str]) -> bool {
+        self.names.contains(&last)
+            && !before.iter().any(|segment| self.unless.iter().any(|it| it.eq_ignore_ascii_case(segment)))
     }
 }
 
@@ -71,104 +127,24 @@ pub fn uses_no_tokens(method: &str, path: &str, has_body: bool) -> bool {
     tokenless::find(Some(method_or(method, has_body)), path, has_body).is_some()
 }
 
-/// `/model/{id}/converse`; the id may be an ARN with slashes, escaped or not.
-fn bedrock(last: &str, before: &[&str]) -> Option<Route> {
-    let (operation, stream) = match last {
-        "converse" => (Some(Operation::Chat), false),
-        "converse-stream" => (Some(Operation::Chat), true),
-        "invoke" | "async-invoke" => (None, false),
-        "invoke-with-response-stream" => (None, true),
-        "count-tokens" => (Some(Operation::CountTokens), false),
-        _ => return None,
-    };
-    let at = before.iter().position(|segment| *segment == "model")?;
-    let model = before.get(at.checked_add(1)?..)?.join("/");
-    (!model.is_empty()).then_some(Route {
-        dialect: Dialect::Bedrock,
-        operation,
-        model: Some(model),
-        stream: Some(stream),
-    })
-}
-
-/// `/models/{model}:{method}`, and Vertex's `/publishers/{publisher}/models/{model}:{method}`.
-fn gemini(last: &str, before: &[&str]) -> Option<Route> {
-    let (model, method) = last.rsplit_once(':')?;
-    let stream = matches!(method, "streamGenerateContent" | "serverStreamingPredict" | "streamRawPredict");
-    let operation = match method {
-        "generateContent" | "streamGenerateContent" | "generateAnswer" => Some(Operation::Chat),
-        "embedContent" | "batchEmbedContents" | "asyncBatchEmbedContent" => Some(Operation::Embedding),
-        "countTokens" | "computeTokens" => Some(Operation::CountTokens),
-        "rawPredict" | "streamRawPredict" => None,
-        "predict" | "predictLongRunning" | "serverStreamingPredict" | "batchGenerateContent" => {
-            Some(Operation::Other)
-        }
-        _ => return None,
-    };
-    let publisher = before.iter().skip_while(|segment| **segment != "publishers").nth(1);
-    let dialect = match (operation, publisher) {
-        (None, Some(&"anthropic")) => Dialect::Anthropic,
-        (None, _) => Dialect::OpenAi,
-        _ => Dialect::Gemini,
-    };
-    let operation = operation.unwrap_or(match dialect {
-        Dialect::Anthropic => Operation::Message,
-        _ => Operation::Chat,
-    });
-    let model = Some(model.to_owned()).filter(|model| !model.is_empty());
-    Some(Route { dialect, operation: Some(operation), model, stream: Some(stream) })
-}
-
-/// Segments of paths whose calls generate text.
-const GENERATING: [&str; 5] = ["chat", "completions", "messages", "responses", "generate"];
-
-/// Paths that end in a name of their own.
+/// Paths that end in a name of their own. A name with its parent goes before the name alone.
 fn by_name(last: &str, before: &[&str]) -> Route {
     // Some servers read a path in any case.
     let name = |segment: &str| segment.to_ascii_lowercase();
     let (last, parent) = (name(last), name(before.last().copied().unwrap_or_default()));
-    // Behind what generates text there is no embedding.
-    let generates = || {
-        let is_one = |segment: &&str| GENERATING.iter().any(|name| name.eq_ignore_ascii_case(segment));
-        before.iter().any(is_one)
-    };
-    let mut route = match (parent.as_str(), last.as_str()) {
-        ("images", "generations" | "edits" | "variations") => Route::new(Dialect::OpenAi, Operation::Image),
-        ("audio", "transcriptions" | "translations" | "speech") => {
-            Route::new(Dialect::OpenAi, Operation::Audio)
+    let mut call: Option<&PathEnd> = None;
+    for of in CALLS.iter().filter(|call| call.is_of(&last, before)) {
+        let with_parent = of.parents.contains(&parent.as_str());
+        if with_parent || of.parents.is_empty() && call.is_none() {
+            call = Some(of);
         }
-        ("chat", "completions") => Route::new(Dialect::OpenAi, Operation::Chat),
-        ("api", "chat") => Route::new(Dialect::Ollama, Operation::Chat),
-        ("api", "generate") => Route::new(Dialect::Ollama, Operation::Completion),
-        ("api", "embed" | "embeddings") => Route::new(Dialect::Ollama, Operation::Embedding),
-        ("v1" | "v2", "chat") => Route::new(Dialect::Cohere, Operation::Chat),
-        ("v1", "generate" | "summarize") => Route::new(Dialect::Cohere, Operation::Completion),
-        ("v1" | "v2", "embed") => Route::new(Dialect::Cohere, Operation::Embedding),
-        (_, "rerank") if !generates() => Route::new(Dialect::Cohere, Operation::Rerank),
-        (_, "completions") => Route::new(Dialect::OpenAi, Operation::Completion),
-        (_, "embeddings") if !generates() => Route::new(Dialect::OpenAi, Operation::Embedding),
-        (_, "responses") => Route::new(Dialect::OpenAi, Operation::Response),
-        (_, "interactions") => Route::new(Dialect::Gemini, Operation::Response),
-        (_, "messages") if !before.contains(&"threads") => Route::new(Dialect::Anthropic, Operation::Message),
-        (_, "complete") => Route::new(Dialect::Anthropic, Operation::Completion),
-        (_, "completion" | "infill" | "generate") => Route::new(Dialect::Unknown, Operation::Completion),
-        (_, "generate_stream") => {
-            Route { stream: Some(true), ..Route::new(Dialect::Unknown, Operation::Completion) }
+        if with_parent {
+            break;
         }
-        // Escaped slashes.
-        (_, last) if last.ends_with("/responses") => Route::new(Dialect::OpenAi, Operation::Response),
-        _ => return Route::default(),
-    };
-    if route.dialect == Dialect::OpenAi {
-        route.model = azure_deployment(before);
     }
-    route
-}
-
-/// `/openai/deployments/{deployment}/chat/completions`.
-fn azure_deployment(before: &[&str]) -> Option<String> {
-    let mut segments = before.iter().skip_while(|segment| **segment != "deployments");
-    segments.nth(1).map(|deployment| (*deployment).to_owned())
+    let Some(call) = call else { return Route::default() };
+    let route = Route { stream: call.stream, ..Route::new(call.dialect, call.operation) };
+    if route.dialect == Dialect::OpenAi { route.with_deployment(before) } else { route }
 }
 
 #[cfg(test)]

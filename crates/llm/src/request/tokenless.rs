@@ -7,9 +7,7 @@
 //! `/v1%2Fmodels` may be anything. What is read or deleted has no body.
 
 use super::{Dialect, Operation};
-use crate::providers;
-use Dialect::{Bedrock, Gemini};
-use Operation::CountTokens;
+use crate::providers::{ReadTokenless, all};
 
 /// The methods of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +31,12 @@ pub(crate) enum Base {
     Root,
 }
 
-/// Segments; `*` is any one segment.
-pub(crate) type Row = (Method, Base, &'static [&'static str], Dialect, Operation);
+/// A call; of its segments `*` is any one.
+pub(crate) type TokenlessCall = (Method, Base, &'static [&'static str], Dialect, Operation);
+
+static CALLS: &[TokenlessCall] =
+    all!(TokenlessCall, tokenless, (Method::Get, Base::Root, &[], Dialect::Unknown, Operation::Other));
+static PATHS: &[ReadTokenless] = all!(ReadTokenless, tokenless_paths, |_| None);
 
 /// Segments that are part of an API.
 const OF_APIS: [&str; 17] = [
@@ -80,34 +82,17 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<(
     // One slash at the end changes nothing.
     let segments = segments.get(..length)?;
     let segments = segments.strip_suffix(&[""]).unwrap_or(segments);
-    if is_it(Method::Post)
-        && let Some(found) = counted(segments)
-    {
-        return Some(found);
+    if is_it(Method::Post) {
+        let found = PATHS.iter().find_map(|read| read(segments));
+        if found.is_some() {
+            return found;
+        }
     }
     if !segments.iter().all(|segment| is_plain(segment)) {
         return None;
     }
-    let row =
-        providers::tokenless().find(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape));
-    row.map(|(.., dialect, operation)| (*dialect, *operation))
-}
-
-/// Gemini's and Bedrock's counts, whose paths have the model in them.
-fn counted(segments: &[&str]) -> Option<(Dialect, Operation)> {
-    let (last, before) = segments.split_last()?;
-    if let ("count-tokens", ["model", model]) = (*last, before) {
-        // An ARN has escaped colons and slashes.
-        let plain = model.replace("%3A", ":").replace("%2F", ":").replace("%3a", ":").replace("%2f", ":");
-        return is_plain(&plain).then_some((Bedrock, CountTokens));
-    }
-    let (model, method) = last.rsplit_once(':').or_else(|| last.rsplit_once("%3A"))?;
-    let is_count = matches!(method, "countTokens" | "computeTokens");
-    let (parent, version) = before.split_last()?;
-    let is_model =
-        matches!(*parent, "models" | "tunedModels" | "endpoints") && is_plain(&model.replace("%2D", "-"));
-    let version = version.iter().all(|segment| is_plain(segment)) && version.iter().any(|it| is_version(it));
-    (is_count && is_model && version).then_some((Gemini, CountTokens))
+    let call = CALLS.iter().find(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape));
+    call.map(|(.., dialect, operation)| (*dialect, *operation))
 }
 
 fn is_shape(segments: &[&str], base: Base, shape: &[&str]) -> bool {
@@ -141,12 +126,12 @@ fn is_of_api(segment: &str) -> bool {
     is_version(segment) || OF_APIS.contains(&segment)
 }
 
-fn is_version(segment: &str) -> bool {
+pub(crate) fn is_version(segment: &str) -> bool {
     matches!(segment, "v1" | "v2" | "v3" | "v4" | "v1beta" | "v1beta1" | "v1beta2" | "v1beta3" | "v1alpha")
 }
 
 /// Nothing in it that a server might read otherwise: no escape, parameter, dot segment or empty segment.
-fn is_plain(segment: &str) -> bool {
+pub(crate) fn is_plain(segment: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'@' | b'~');
     !segment.is_empty() && segment.bytes().all(plain) && !segment.bytes().all(|byte| byte == b'.')

@@ -6,8 +6,8 @@ use super::frames::Frames;
 use super::pointed::{Found, Pointers};
 use super::report::{Cause, Report, Results, Source};
 use super::sse::EventStream;
-use super::tally::{Field, Tally, count};
-use super::{MeterReading, ResponseHead};
+use super::tally::{Tally, count};
+use super::{MeterReading, ResponseHead, USAGE_HEADERS};
 use crate::json::Reader;
 use std::sync::Arc;
 
@@ -89,20 +89,13 @@ impl Body {
         }
     }
 
-    /// Bedrock tells the usage of a call that does not stream in headers; its input excludes caches.
+    /// Some report the usage of a call that does not stream in headers.
     fn headers(&mut self, headers: &[(String, String)]) {
         let mut tally = Tally::default();
         for (name, value) in headers {
-            let field =
-                match name.strip_prefix("x-amzn-bedrock-").and_then(|n| n.strip_suffix("-token-count")) {
-                    Some("input") => Field::FreshInput,
-                    Some("output") => Field::Output,
-                    Some("cache-read-input") => Field::CacheRead,
-                    Some("cache-write-input") => Field::CacheWrite,
-                    _ => continue,
-                };
+            let Some(known) = USAGE_HEADERS.iter().find(|known| known.name == name) else { continue };
             match count(value.trim().as_bytes()) {
-                Some(value) => tally.set(field, value),
+                Some(value) => tally.set(known.field, value),
                 None => self.report.broken(Cause::Count),
             }
         }

@@ -3,7 +3,7 @@
 //! not: whoever can forge a frame can forge its checksum.
 
 use super::base64::Base64;
-use super::dialect::Node;
+use super::place::Node;
 use super::report::{Cause, Report};
 use crate::json::{JsonPlace, Reader, Scanner, Wants};
 

@@ -6,10 +6,9 @@
 mod base64;
 mod body;
 pub(crate) mod decode;
-mod dialect;
 mod frames;
-mod labels;
 mod names;
+pub(crate) mod place;
 mod pointed;
 mod raw;
 mod report;
@@ -19,14 +18,16 @@ mod tally;
 pub use pointed::{COUNTS, mistake as pointer_mistake};
 pub use pointed::{Found, Pointers, UsagePointers};
 pub use report::Cause;
+pub(crate) use tally::Field;
 pub use tally::count;
 
 use crate::memory::MemoryBudget;
+use crate::providers::{UsageHeader, all};
 use body::{Body, Content};
 use decode::{Encoding, Layers};
 use std::sync::Arc;
 
-type Scanner = crate::json::Scanner<dialect::Node>;
+type Scanner = crate::json::Scanner<place::Node>;
 
 /// What a provider reported, normalised: `input` and `output` include cached and reasoning tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,13 +76,8 @@ pub struct ResponseHead {
     pub usage_headers: Vec<(String, String)>,
 }
 
-/// The headers that carry usage: Bedrock's `InvokeModel` tells it there. All four come together, or the first two.
-pub const USAGE_HEADERS: [&str; 4] = [
-    "x-amzn-bedrock-input-token-count",
-    "x-amzn-bedrock-output-token-count",
-    "x-amzn-bedrock-cache-read-input-token-count",
-    "x-amzn-bedrock-cache-write-input-token-count",
-];
+static USAGE_HEADERS: &[UsageHeader] =
+    all!(UsageHeader, headers, UsageHeader { name: "", field: Field::Total, is_first: false });
 
 /// The longest content type or encoding that is kept, in bytes.
 const MAX_TYPE: usize = 256;
@@ -96,10 +92,10 @@ impl ResponseHead {
         let content_type = header("content-type").unwrap_or_default();
         let content_encoding = header("content-encoding").unwrap_or_default();
         let mut usage_headers = Vec::new();
-        for (index, name) in USAGE_HEADERS.into_iter().enumerate() {
+        for UsageHeader { name, is_first, .. } in USAGE_HEADERS {
             // Nearly all responses have none, and are not asked further.
-            if index < 2 || !usage_headers.is_empty() {
-                usage_headers.extend(header(name).map(|value| (name.to_owned(), value)));
+            if *is_first || !usage_headers.is_empty() {
+                usage_headers.extend(header(name).map(|value| ((*name).to_owned(), value)));
             }
         }
         for name in further {

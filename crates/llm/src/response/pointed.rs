@@ -4,7 +4,7 @@
 //! no pointer begins with its index.
 
 use super::Usage;
-use super::dialect::Node;
+use super::place::Node;
 use super::tally::{Field, Tally, count};
 use serde_json::Value;
 

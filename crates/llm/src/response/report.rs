@@ -2,12 +2,13 @@
 //! place that a dialect names; it decides what stays.
 
 use super::Usage;
-use super::dialect::Node;
 use super::names;
+use super::place::Node;
 use super::pointed::{Found, Pointers};
 use super::raw::Raw;
 use super::tally::{Field, Tally, count};
 use crate::json::{LABEL, Reader, characters};
+use crate::providers::{Repeat, all};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -486,20 +487,17 @@ impl Report {
             self.ended_in_error = true;
         }
         self.document.mute |= kind == b"error" || self.events && kind.ends_with(b"audio.delta");
-        // Cohere's first kind of stream ends in a document that repeats it.
-        self.document.repeats |= kind == b"stream-end" || self.events && repeats(kind);
+        self.document.repeats |= repeats(kind, self.events);
     }
 }
 
-/// Whether events of this kind repeat what others of their stream delivered.
-fn repeats(kind: &[u8]) -> bool {
-    let ends: &[&[u8]] = match kind.split(|byte| *byte == b'.').next() {
-        Some(b"response") => {
-            &[b".done", b".created", b".queued", b".in_progress", b".completed", b".incomplete", b".failed"]
-        }
-        Some(b"transcript" | b"speech") => &[b".done"],
-        Some(b"interaction") => &[b".created", b".status_update", b".completed", b".complete"],
-        _ => &[],
-    };
-    ends.iter().any(|end| kind.ends_with(end))
+static REPEATS: &[Repeat] = all!(Repeat, repeats, Repeat { begins: "", ends: &[], is_event: false });
+
+/// Whether a document of this kind repeats what others of its stream delivered.
+fn repeats(kind: &[u8], events: bool) -> bool {
+    REPEATS.iter().any(|repeat| {
+        (events || !repeat.is_event)
+            && kind.starts_with(repeat.begins.as_bytes())
+            && repeat.ends.iter().any(|end| kind.ends_with(end.as_bytes()))
+    })
 }

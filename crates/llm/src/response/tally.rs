@@ -4,7 +4,7 @@ use super::Usage;
 
 /// A count, by what it means. Providers differ in what they include in what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub(crate) enum Field {
     /// Input, with what was read from a cache.
     Input,
     /// Input, possibly without what went through a cache: `CacheRead` and `CacheWrite` stand beside it.

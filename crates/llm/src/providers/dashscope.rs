@@ -1,0 +1,19 @@
+//! DashScope's own API.
+
+use super::Provider;
+use crate::request::Dialect::Unknown;
+use crate::request::Operation::Manage;
+use crate::request::tokenless::Base::Version;
+use crate::request::tokenless::Method::Get;
+use crate::response::place::Node;
+
+#[rustfmt::skip]
+pub(super) const PROVIDER: Provider = Provider {
+    tokenless: &[
+        (Get, Version, &["tasks", "*"], Unknown, Manage),
+    ],
+    response: &[
+        (Node::Output, "choices", Node::Choices),
+    ],
+    ..Provider::NOTHING
+};

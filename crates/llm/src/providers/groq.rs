@@ -1,0 +1,13 @@
+//! Groq, which speaks OpenAI's API.
+
+use super::Provider;
+use crate::response::place::Node;
+
+#[rustfmt::skip]
+pub(super) const PROVIDER: Provider = Provider {
+    response: &[
+        (Node::Root, "x_groq", Node::Groq),
+        (Node::Groq, "usage", Node::Usage),
+    ],
+    ..Provider::NOTHING
+};

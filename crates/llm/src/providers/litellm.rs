@@ -1,0 +1,18 @@
+//! What LiteLLM's proxy adds to OpenAI's API.
+
+use super::Provider;
+use crate::request::place::{Object, Place, SessionSource};
+use crate::response::place::Node;
+
+#[rustfmt::skip]
+pub(super) const PROVIDER: Provider = Provider {
+    request: &[
+        (Object::Body, "litellm_metadata", Place::LitellmMetadata),
+        (Object::Body, "litellm_session_id", Place::Session(SessionSource::LitellmSessionId)),
+    ],
+    response: &[
+        (Node::ChoiceMessage, "thinking_blocks", Node::ReasoningDetails),
+        (Node::ChoiceMessage, "provider_specific_fields", Node::Other),
+    ],
+    ..Provider::NOTHING
+};

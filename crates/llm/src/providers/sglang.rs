@@ -1,0 +1,17 @@
+//! SGLang's own API.
+
+use super::Provider;
+use crate::request::place::{Object, Place};
+use crate::response::place::Node;
+
+#[rustfmt::skip]
+pub(super) const PROVIDER: Provider = Provider {
+    request: &[
+        (Object::Body, "input_ids", Place::Prompt),
+    ],
+    response: &[
+        (Node::Root, "meta_info", Node::Cumulative),
+        (Node::Anywhere, "matched_stop", Node::Label),
+    ],
+    ..Provider::NOTHING
+};

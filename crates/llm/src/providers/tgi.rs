@@ -1,0 +1,42 @@
+//! Hugging Face's Text Generation Inference.
+
+use super::Provider;
+use crate::request::Dialect::Unknown;
+use crate::request::Operation::Completion;
+use crate::request::maximum::MaximumField;
+use crate::request::place::{Object, Place, Settings};
+use crate::request::route::{ANY, PathEnd};
+use crate::response::Field;
+use crate::response::place::Node;
+
+#[rustfmt::skip]
+pub(super) const PROVIDER: Provider = Provider {
+    calls: &[
+        PathEnd::new(ANY, &["generate"], Unknown, Completion),
+        PathEnd::new(ANY, &["generate_stream"], Unknown, Completion).streaming(),
+    ],
+    request: &[
+        (Object::Body, "parameters", Place::Settings(Settings::Parameters)),
+        (Object::Body, "max_new_tokens", Place::Maximum(MaximumField::Other(4))),
+        (Object::Settings, "details", Place::Tag),
+        (Object::Settings, "do_sample", Place::Tag),
+        (Object::Settings, "watermark", Place::Tag),
+        (Object::Settings, "top_n_tokens", Place::Tag),
+        (Object::Settings, "return_full_text", Place::Tag),
+        (Object::Settings, "decoder_input_details", Place::Tag),
+        (Object::Parameters, "max_new_tokens", Place::Maximum(MaximumField::Setting(Settings::Parameters))),
+        (Object::Parameters, "best_of", Place::Completions),
+        (Object::Parameters, "num_return_sequences", Place::Completions),
+    ],
+    response: &[
+        (Node::Root, "token", Node::Token),
+        (Node::Root, "generated_text", Node::Whole),
+        (Node::Root, "details", Node::Details),
+        (Node::Details, "input_length", Node::Found(Field::Input)),
+        (Node::Details, "tokens", Node::Other),
+        (Node::Details, "prefill", Node::Other),
+        (Node::Details, "top_tokens", Node::Other),
+        (Node::Details, "best_of_sequences", Node::Other),
+    ],
+    ..Provider::NOTHING
+};

@@ -1,0 +1,466 @@
+//! Where the providers put what we look for: usage, generated text, errors. One table for all dialects, since their
+//! names do not clash; its rows are in [`crate::providers`], and those of many providers in `shared.rs`. What the names mean
+//! together is decided in `tally.rs`. Every string that is delivered counts as generated text, unless the table knows that its
+//! place holds something else; a place that holds a name or an id is only one as long as it is short. Counts of tokens are found in places
+//! that nobody listed, too, by their names ([`super::names`]); but never in what a model generated.
+
+mod shared;
+
+use super::names;
+use super::tally::Field;
+use crate::json::{JsonPlace, Wants};
+use crate::providers::lists;
+use crate::table::{self, Member, NameTable};
+
+/// A member of a response.
+pub(crate) type ResponseMember = Member<Node, Node>;
+
+const LISTS: &[&[ResponseMember]] = lists!(ResponseMember, response, shared::SHARED);
+const IN_EVENTS: &[&[ResponseMember]] = lists!(ResponseMember, events, &[]);
+
+static ORDERED: [ResponseMember; table::count(LISTS)] = table::joined(LISTS, (Node::Root, "", Node::Root));
+static ORDERED_EVENTS: [ResponseMember; table::count(IN_EVENTS)] =
+    table::joined(IN_EVENTS, (Node::Root, "", Node::Root));
+
+/// All members that a provider names, and those that are so in the events of a stream only.
+static MEMBERS: NameTable<Node, Node> = NameTable::new(&ORDERED);
+static EVENTS: NameTable<Node, Node> = NameTable::new(&ORDERED_EVENTS);
+
+/// A place in a document. Arrays are transparent: an element is where its array is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Node {
+    /// The document itself.
+    #[default]
+    Root,
+    /// A place whose text nobody generated, however long it is.
+    Other,
+    /// A name, id or the like. What is too long for one counts as text.
+    Label,
+    /// A place in what was generated, or that may be: all strings in it count as text, and counts in it mean nothing.
+    Unknown,
+    /// A place beside what was generated that we do not know: all strings in it count as text, and counts by their names.
+    Aside,
+    /// The same in a list of results, which add up.
+    Listed,
+    /// An object that is known to hold counts, in a place that nobody listed.
+    Counts,
+    ListedCounts,
+    /// Anthropic's several samplings of one message.
+    Iterations,
+    /// The request's own metadata, in which a provider may put an object with counts.
+    Metadata,
+    /// Counts, each with its name in a member of its own.
+    Metrics,
+    PairName,
+    PairValue,
+
+    // Objects with counts.
+    Usage,
+    UsageMetadata,
+    InvocationMetrics,
+    Timings,
+    Meta,
+    /// Cohere's `tokens`.
+    Tokens,
+    /// Cohere's `billed_units`.
+    BilledUnits,
+    InputDetails,
+    OutputDetails,
+    Groq,
+    Predictions,
+    Embeddings,
+    Statistics,
+    Results,
+    /// Anthropic's cache writes by their lifetime.
+    CacheCreation,
+    /// Bedrock's, as a list.
+    CacheDetails,
+    CacheTtl,
+    CacheCount,
+    IterationType,
+    Iteration(Field),
+    /// What the tools of OpenAI's Responses used, by tool.
+    ToolUsage,
+    Tool,
+    ToolCount(Field),
+    /// A count of tokens, in an object that holds counts.
+    Count(Field),
+    /// A count of tokens in a place that nobody listed.
+    Found(Field),
+    /// The same in a list of results.
+    FoundInList(Field),
+    /// A count of tokens that is a member of the document itself, or of one of its parts.
+    Own(Field),
+    /// A count in a unit that is not tokens.
+    OtherUnit,
+
+    // Where a policy's own pointers lead ([`super::pointed`]).
+    /// On the way, by the number of the step.
+    Way(u16),
+    /// A value, by its pointer.
+    Pointed(u16),
+
+    // Objects with text in them.
+    Choices,
+    ChoiceMessage,
+    Message,
+    Delta,
+    Response,
+    Output,
+    Outputs,
+    Candidates,
+    CandidateContent,
+    Content,
+    /// Anthropic's `content_block`, Nova's `contentBlockDelta`: an object around text.
+    Block,
+    ToolCalls,
+    Function,
+    Audio,
+    /// The list in which OpenAI's form packs images and embeddings.
+    Data,
+    /// TGI's piece of a stream, and the details of a whole text.
+    Token,
+    Details,
+    /// Generated text, or an object around it.
+    Text,
+    /// All of the text, after its pieces if it was streamed.
+    Whole,
+    /// What a tool is called with: text, or an object.
+    Arguments,
+    /// Generated reasoning, under its two names that some servers send side by side.
+    Reasoning,
+    ReasoningContent,
+    /// The same again, in parts.
+    ReasoningDetails,
+    /// How the Responses API was to think; what was thought, where somebody puts it there.
+    Thinking,
+
+    // What a document says about itself.
+    Type,
+    Error,
+    /// A list of errors, which may be empty.
+    Errors,
+    /// The code or text of an error, which may say that there is none.
+    ErrorCode,
+    /// Whether the call succeeded.
+    Success,
+    /// SGLang's counts, beside all of the text so far.
+    Cumulative,
+
+    /// Any object that is known: the parent of members that mean the same everywhere.
+    Anywhere,
+}
+
+impl JsonPlace for Node {
+    fn wants(self) -> Wants {
+        match self {
+            Node::Other | Node::Label => Wants::Nothing,
+            Node::Count(_)
+            | Node::Own(_)
+            | Node::Found(_)
+            | Node::FoundInList(_)
+            | Node::Iteration(_)
+            | Node::ToolCount(_)
+            | Node::OtherUnit
+            | Node::Pointed(_)
+            | Node::Type
+            | Node::Error
+            | Node::ErrorCode
+            | Node::Success
+            | Node::IterationType
+            | Node::PairName
+            | Node::PairValue
+            | Node::CacheTtl
+            | Node::CacheCount => Wants::Scalar,
+            Node::Arguments => Wants::TextOrLength,
+            Node::Usage
+            | Node::UsageMetadata
+            | Node::InvocationMetrics
+            | Node::Timings
+            | Node::Meta
+            | Node::Tokens
+            | Node::BilledUnits
+            | Node::InputDetails
+            | Node::OutputDetails
+            | Node::Groq
+            | Node::Embeddings
+            | Node::Statistics
+            | Node::CacheCreation
+            | Node::CacheDetails
+            | Node::Iterations
+            | Node::ToolUsage
+            | Node::Tool
+            | Node::Metadata
+            | Node::Metrics
+            | Node::Errors
+            | Node::Cumulative
+            | Node::Counts
+            | Node::ListedCounts
+            | Node::Way(_) => Wants::Object,
+            _ => Wants::Strings,
+        }
+    }
+
+    fn only_counts(self) -> bool {
+        true
+    }
+}
+
+impl Node {
+    /// The place of `key` inside this one, if it is none of [`Node::everyday`]. `events`: the document is one of a stream of
+    /// named events, where usage may stand inside what the event is about.
+    #[inline(never)]
+    pub(super) fn child(self, key: &[u8], events: bool) -> Node {
+        match self {
+            Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts => return aside(key, self),
+            Node::ToolUsage => return Node::Tool,
+            Node::Errors => return Node::Error,
+            Node::Unknown => return Node::Unknown,
+            Node::Metadata if names::is_usage(key) => return Node::Counts,
+            Node::Message | Node::Delta | Node::Response if events => {
+                if let Some(node) = EVENTS.find(self, key) {
+                    return node;
+                }
+            }
+            _ => {}
+        }
+        if let Some(node) = MEMBERS.find(self, key) {
+            return node;
+        }
+        match self {
+            Node::Root => match anywhere(key) {
+                Node::Unknown => aside(key, Node::Aside),
+                known => known,
+            },
+            Node::Response => match Node::Root.child(key, false) {
+                Node::Usage | Node::UsageMetadata => Node::Counts,
+                Node::Own(field) => Node::Found(field),
+                // Only the document itself has these.
+                Node::Type | Node::Error | Node::Errors | Node::ErrorCode | Node::Success => Node::Other,
+                node => node,
+            },
+            Node::Usage | Node::Meta => by_name(key),
+            Node::InputDetails | Node::OutputDetails => detail(key),
+            Node::Iterations => match Node::Usage.child(key, false) {
+                Node::Count(field) => Node::Iteration(field),
+                _ => Node::Other,
+            },
+            Node::Tool => match Node::Usage.child(key, false) {
+                Node::Count(field) => Node::ToolCount(field),
+                _ => Node::Other,
+            },
+            Node::Cumulative => match aside(key, Node::Aside) {
+                found @ (Node::Found(_) | Node::Counts) => found,
+                _ => Node::Other,
+            },
+            Node::Metrics => match aside(key, Node::Aside) {
+                found @ Node::Found(_) => found,
+                _ => Node::Other,
+            },
+            Node::UsageMetadata
+            | Node::InvocationMetrics
+            | Node::Timings
+            | Node::Tokens
+            | Node::BilledUnits
+            | Node::CacheCreation
+            | Node::CacheDetails
+            | Node::Metadata
+            | Node::Groq
+            | Node::Embeddings
+            | Node::Statistics => Node::Other,
+            _ => self.text(key),
+        }
+    }
+
+    /// The place of a member that nobody names of an object with generated text somewhere inside.
+    fn text(self, key: &[u8]) -> Node {
+        match (self, anywhere(key)) {
+            // Where text is an object, its members are of the same kind.
+            (
+                Node::Text | Node::Whole | Node::Reasoning | Node::ReasoningContent | Node::ReasoningDetails,
+                Node::Unknown,
+            ) => self,
+            (Node::Results, Node::Unknown) => aside(key, Node::Listed),
+            (Node::Data | Node::Details, Node::Unknown) => aside(key, Node::Aside),
+            (_, known) => known,
+        }
+    }
+
+    /// Members that nearly every event repeats, before all others are looked through: they are half of a stream's keys.
+    #[inline(always)]
+    pub(super) fn everyday(self, key: &[u8]) -> Option<Node> {
+        let label = match key.len() {
+            2 => key == b"id",
+            4 if self == Node::Delta && key == b"text" => return Some(Node::Text),
+            4 if self == Node::Root && key == b"type" => return Some(Node::Type),
+            4 => key == b"role" || key == b"type",
+            5 if self == Node::Root && key == b"delta" => return Some(Node::Delta),
+            5 if self == Node::Choices && key == b"delta" => return Some(Node::ChoiceMessage),
+            5 => key == b"index" || key == b"model",
+            6 => key == b"object",
+            7 if self == Node::Root && key == b"choices" => return Some(Node::Choices),
+            7 if self == Node::ChoiceMessage && key == b"content" => return Some(Node::Content),
+            7 => key == b"created",
+            8 if key == b"logprobs" && self.has_labels() => return Some(Node::Other),
+            12 => key == b"service_tier",
+            13 => key == b"finish_reason",
+            18 => key == b"system_fingerprint",
+            _ => false,
+        };
+        (label && self.has_labels()).then_some(Node::Label)
+    }
+
+    /// Whether a member that is called like a label is one.
+    fn has_labels(self) -> bool {
+        !matches!(
+            self,
+            Node::Unknown | Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts | Node::Iterations
+        )
+    }
+
+    /// The place of an element of an array.
+    pub(super) fn element(self) -> Node {
+        match self {
+            Node::Aside => Node::Listed,
+            Node::Counts => Node::ListedCounts,
+            Node::Errors => Node::Error,
+            node => node,
+        }
+    }
+
+    /// Whether something has to be done when an object here begins.
+    pub(super) fn is_marked(self) -> bool {
+        matches!(
+            self,
+            Node::Usage
+                | Node::UsageMetadata
+                | Node::InvocationMetrics
+                | Node::Timings
+                | Node::Meta
+                | Node::Cumulative
+        )
+    }
+}
+
+/// A member that means the same wherever the object is known.
+fn anywhere(key: &[u8]) -> Node {
+    match MEMBERS.find(Node::Anywhere, key) {
+        Some(node) => node,
+        None if key.ends_with(b"_id") || key.ends_with(b"Id") => Node::Label,
+        None => Node::Unknown,
+    }
+}
+
+/// A member of an object beside what was generated, where nobody knows it: a count by its name, an object of counts,
+/// something that was generated after all, or more of the same.
+#[cold]
+fn aside(key: &[u8], place: Node) -> Node {
+    let is_listed = matches!(place, Node::Listed | Node::ListedCounts);
+    let is_named = matches!(place, Node::Counts | Node::ListedCounts);
+    if let Some(field) = names::field(key, is_named) {
+        return if is_listed { Node::FoundInList(field) } else { Node::Found(field) };
+    }
+    if names::is_usage(key) {
+        return if is_listed { Node::ListedCounts } else { Node::Counts };
+    }
+    let is = |names: &[&[u8]]| names.iter().any(|name| key.eq_ignore_ascii_case(name));
+    match () {
+        () if is(COUNTED_ELSEWHERE) => Node::Other,
+        () if is_named => place,
+        () if is(GENERATED) => Node::Unknown,
+        () => place,
+    }
+}
+
+/// Members that hold what was generated, or what the request said: a count in them may be anybody's.
+const GENERATED: &[&[u8]] = &[
+    b"answer",
+    b"args",
+    b"arguments",
+    b"artifacts",
+    b"completion",
+    b"content",
+    b"contents",
+    b"delta",
+    b"function",
+    b"function_call",
+    b"functioncall",
+    b"generated_text",
+    b"input",
+    b"inputs",
+    b"json",
+    b"message",
+    b"messages",
+    b"object",
+    b"outputs",
+    b"parameters",
+    b"parsed",
+    b"part",
+    b"parts",
+    b"reply",
+    b"schema",
+    b"structured_output",
+    b"text",
+    b"tool_calls",
+    b"toolcalls",
+    b"tool_use",
+    b"tooluse",
+    b"tools",
+    b"value",
+    b"values",
+    // What may be used, and not what was.
+    b"limit",
+    b"limits",
+    b"rate_limit",
+    b"rate_limits",
+    b"ratelimit",
+    b"quota",
+    b"budget",
+    b"config",
+    b"pricing",
+];
+
+/// Members of an object of counts that count money, or a part of what is counted already.
+const COUNTED_ELSEWHERE: &[&[u8]] = &[b"cost", b"costs", b"cost_details", b"price", b"server_tool_use"];
+
+/// A member of an object that holds counts, where nobody listed it.
+#[cold]
+fn by_name(key: &[u8]) -> Node {
+    let is_detail = key.ends_with(b"etails");
+    match names::field(key, true) {
+        Some(field) => Node::Count(field),
+        None if is_detail && key.to_ascii_lowercase().starts_with(b"prompt") => Node::InputDetails,
+        None if is_detail && key.to_ascii_lowercase().starts_with(b"input") => Node::InputDetails,
+        None if is_detail => Node::OutputDetails,
+        None => Node::Other,
+    }
+}
+
+/// What details say of the parts that have a price of their own; all others are parts of what is counted already.
+#[cold]
+fn detail(key: &[u8]) -> Node {
+    match names::field(key, false) {
+        Some(Field::Cached | Field::CacheRead) => Node::Count(Field::Cached),
+        Some(Field::CacheWrite) => Node::Count(Field::Written),
+        Some(Field::Reasoning | Field::Thoughts) => Node::Count(Field::Reasoning),
+        _ => Node::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_member_leads_to_one_place() {
+        for table in [&MEMBERS, &EVENTS] {
+            for (parent, name, node) in table.members() {
+                assert_eq!(
+                    table.find(*parent, name.as_bytes()),
+                    Some(*node),
+                    "{parent:?}: {name} is declared twice"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Tables of names that several files declare, joined and indexed by the compiler: data, since the code for so many
+//! comparisons is many times as large.
+
+/// A member of an object: where it is, what it is called, and what it leads to.
+pub(crate) type Member<P, V> = (P, &'static str, V);
+
+/// The longest name, in bytes.
+pub(crate) const MAX_NAME: usize = 48;
+
+/// How many groups the members are in.
+const GROUPS: usize = 256;
+
+/// Members, in groups by what is cheap to see of their names.
+#[derive(Debug)]
+pub(crate) struct NameTable<P: 'static, V: 'static> {
+    members: &'static [Member<P, V>],
+    /// Where each group begins, and where the last one ends.
+    begin: [u16; GROUPS + 1],
+}
+
+impl<P: Copy + PartialEq, V: Copy> NameTable<P, V> {
+    /// Of members that [`joined`] has put in order.
+    pub(crate) const fn new(members: &'static [Member<P, V>]) -> Self {
+        Self { members, begin: beginnings(&[members]) }
+    }
+
+    /// Where a member leads.
+    pub(crate) fn find(&self, of: P, key: &[u8]) -> Option<V> {
+        let at = group(key);
+        let [begin, end] = [at, at.saturating_add(1)].map(|at| self.begin.get(at).copied());
+        let members = self.members.get(usize::from(begin?)..usize::from(end?))?;
+        let is_it = |(parent, name, _): &&Member<P, V>| {
+            name.len() == key.len() && *parent == of && name.as_bytes() == key
+        };
+        members.iter().find(is_it).map(|(_, _, leads_to)| *leads_to)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn members(&self) -> &'static [Member<P, V>] {
+        self.members
+    }
+}
+
+const fn group(name: &[u8]) -> usize {
+    match name {
+        [first, .., last] => (name.len() + *first as usize * 5 + *last as usize * 27) % GROUPS,
+        _ => name.len(),
+    }
+}
+
+/// How many elements some lists have.
+pub(crate) const fn count<T>(mut lists: &[&[T]]) -> usize {
+    let mut sum = 0;
+    while let Some((list, others)) = lists.split_first() {
+        (sum, lists) = (sum + list.len(), others);
+    }
+    sum
+}
+
+/// Where each group begins if the members are in the order of their groups.
+const fn beginnings<P, V>(mut lists: &[&[Member<P, V>]]) -> [u16; GROUPS + 1] {
+    let mut begin = [0; GROUPS + 1];
+    while let Some((list, others)) = lists.split_first() {
+        let mut members = *list;
+        while let Some(((_, name, _), further)) = members.split_first() {
+            assert!(name.len() <= MAX_NAME, "a name is too long");
+            // Each group after this one begins a member later.
+            let (_, mut after) = begin.split_at_mut(group(name.as_bytes()) + 1);
+            while let Some((first, rest)) = after.split_first_mut() {
+                *first += 1;
+                after = rest;
+            }
+            members = further;
+        }
+        lists = others;
+    }
+    begin
+}
+
+/// All members of some lists, in the order of their groups. `N`: how many there are.
+pub(crate) const fn joined<P: Copy, V: Copy, const N: usize>(
+    mut lists: &[&[Member<P, V>]],
+    any: Member<P, V>,
+) -> [Member<P, V>; N] {
+    let (mut all, mut next) = ([any; N], beginnings(lists));
+    while let Some((list, others)) = lists.split_first() {
+        let mut members = *list;
+        while let Some((member, further)) = members.split_first() {
+            let (_, groups) = next.split_at_mut(group(member.1.as_bytes()));
+            if let Some((place, _)) = groups.split_first_mut() {
+                let (_, free) = all.split_at_mut(*place as usize);
+                if let Some((free, _)) = free.split_first_mut() {
+                    *free = *member;
+                }
+                *place += 1;
+            }
+            members = further;
+        }
+        lists = others;
+    }
+    all
+}
+
+/// All elements of some lists in a row. `N`: how many there are.
+pub(crate) const fn flat<T: Copy, const N: usize>(mut lists: &[&[T]], any: T) -> [T; N] {
+    let mut all = [any; N];
+    let mut free: &mut [T] = &mut all;
+    while let Some((list, others)) = lists.split_first() {
+        let (now, later) = free.split_at_mut(list.len());
+        now.copy_from_slice(list);
+        (free, lists) = (later, others);
+    }
+    all
+}
