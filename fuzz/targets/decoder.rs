@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use llm::request::{self, Extent, Label};
-use llm::response::{Cause, Meter, Reading, ResponseHead};
+use llm::response::{Cause, Meter, MeterReading, ResponseHead};
 use std::borrow::Cow;
 
 const MOST: usize = 1 << 16;
@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-fn read(encoding: &str, body: &[u8], size: usize) -> Reading {
+fn read(encoding: &str, body: &[u8], size: usize) -> MeterReading {
     let head = ResponseHead { content_encoding: encoding.to_owned(), ..ResponseHead::default() };
     let mut meter = Meter::new(&head);
     body.chunks(size).for_each(|piece| meter.feed(piece));

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use llm::memory::MemoryBudget;
-use llm::response::{Cause, Found, Meter, Pointers, Reading, ResponseHead};
+use llm::response::{Cause, Found, Meter, MeterReading, Pointers, ResponseHead};
 use std::sync::Arc;
 
 fuzz_target!(|input: &[u8]| {
@@ -37,7 +37,7 @@ fn found(head: &ResponseHead, body: &[u8], size: usize) -> Found {
     meter.found()
 }
 
-fn read(head: &ResponseHead, body: &[u8], size: usize) -> Reading {
+fn read(head: &ResponseHead, body: &[u8], size: usize) -> MeterReading {
     let mut meter = Meter::new(head);
     for piece in body.chunks(size) {
         meter.feed(piece);
