@@ -104,7 +104,7 @@ fn size(
         taken.push((cost::cpu(envoy.pid())? - before).as_secs_f64() * 1e6 / f64::from(MACHINES));
     }
     let plan = adapter.metric("weir_plan_bytes", &["bench/llm"]);
-    cluster.run(&["-n", "bench", "delete", "trlp.weir.dev", "chat"]);
+    cluster.run(&["-n", "bench", "delete", "wtrlp", "chat"]);
     wait::until("no limit", || {
         load::once(envoy.address()).ok().filter(|head| !head.contains("x-ratelimit-limit-tokens"))
     });

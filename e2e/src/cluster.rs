@@ -50,6 +50,17 @@ impl Cluster {
         self.folder.path().join("kubeconfig")
     }
 
+    /// For clients that may do everything, whose own namespace is this one, and that reach the API server at this port.
+    pub fn kubeconfig_at(&self, port: u16, namespace: &str) -> PathBuf {
+        let name = format!("kubeconfig-{namespace}-{port}");
+        self.write_kubeconfig_at(&name, ADMIN, namespace, port)
+    }
+
+    /// Where it serves.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// For clients that may do what this service account may.
     pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
         let token = self.run(&["-n", namespace, "create", "token", account]);
@@ -57,8 +68,12 @@ impl Cluster {
     }
 
     fn write_kubeconfig(&self, name: &str, token: &str, namespace: &str) -> PathBuf {
+        self.write_kubeconfig_at(name, token, namespace, self.port)
+    }
+
+    fn write_kubeconfig_at(&self, name: &str, token: &str, namespace: &str, port: u16) -> PathBuf {
         let path = self.folder.path().join(name);
-        let server = format!("https://127.0.0.1:{}", self.port);
+        let server = format!("https://127.0.0.1:{port}");
         let authority = self.folder.path().join("ca.crt").display().to_string();
         let config = json!({
             "apiVersion": "v1",

@@ -66,7 +66,7 @@ fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
     ));
     cluster.wait_for_reason(&POLICY, "Accepted", "Accepted");
     cluster.wait_for_reason(&POLICY, "Enforced", "Enforced");
-    cluster.wait_for_reason(&["trlp.weir.dev", "other"], "Enforced", "NoFilter");
+    cluster.wait_for_reason(&["wtrlp", "other"], "Enforced", "NoFilter");
     reads_bodies(&cluster, address);
 }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::kubernetes::DEFAULT_CONTROLLER;
 use crate::kubernetes::crd::Group;
 use crate::ledger::memory::budget;
 use crate::ledger::redis::secret::without;
@@ -58,6 +59,11 @@ pub struct ServeArgs {
     /// Leave policies of kuadrant.io alone, where Kuadrant itself runs.
     #[arg(long, env = "WEIR_IGNORE_KUADRANT", requires = "kubernetes")]
     pub ignore_kuadrant: bool,
+    /// As which controller to write the statuses of policies. Each install of a cluster needs a name of its own:
+    /// a domain, a slash and a path.
+    #[arg(long, env = "WEIR_CONTROLLER_NAME", value_name = "NAME", default_value = DEFAULT_CONTROLLER,
+        requires = "kubernetes", value_parser = controller_name)]
+    pub controller_name: String,
     /// Where to serve gRPC.
     #[arg(long, env = "WEIR_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub grpc_listen: SocketAddr,
@@ -114,6 +120,24 @@ impl ServeArgs {
         counters.or(self.counter_memory.map(Capacity::Bytes))
     }
 }
+
+/// As Gateway API names controllers, but short enough to be part of a field manager's name.
+fn controller_name(text: &str) -> Result<String, String> {
+    let is_path = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "/-._~".contains(c))
+    };
+    let is_domain = |part: &str| {
+        let plain = part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c));
+        plain && part.contains('.') && !part.starts_with(['-', '.']) && !part.ends_with(['-', '.'])
+    };
+    let is_name = text.split_once('/').is_some_and(|(domain, path)| is_domain(domain) && is_path(path));
+    let is_good = is_name && text.len() <= MAX_CONTROLLER_NAME;
+    is_good.then(|| text.to_owned()).ok_or_else(|| {
+        format!("must be a domain, a slash and a path, such as {DEFAULT_CONTROLLER}, of at most {MAX_CONTROLLER_NAME} characters")
+    })
+}
+
+const MAX_CONTROLLER_NAME: usize = 60;
 
 /// Long enough for a worker to find another adapter.
 fn grace(text: &str) -> Result<Duration, String> {

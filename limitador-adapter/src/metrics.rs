@@ -12,7 +12,7 @@ use policy::model::Unit;
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
-const DESCRIPTIONS: [(&str, &str); 24] = [
+const DESCRIPTIONS: [(&str, &str); 27] = [
     ("weir_reserves_total", "Reserve calls by outcome"),
     ("weir_refusals_total", "Limits that had no room, by policy and limit"),
     ("weir_excused_total", "Limits that had no room and are not enforced (enforceWhen), by policy and limit"),
@@ -42,6 +42,12 @@ const DESCRIPTIONS: [(&str, &str); 24] = [
     ),
     ("weir_plan_changes_total", "How often the policies in force have changed"),
     ("weir_plan_polls_total", "GetPlan calls by answer"),
+    (
+        "weir_kubernetes_last_heard_timestamp_seconds",
+        "When the API server answered a list or a watch last, by resource: at most 20 seconds ago",
+    ),
+    ("weir_kubernetes_rival_installs", "1: another install writes statuses under this one's controller name"),
+    ("weir_unknown_gateways", "Gateways that filters ask for and that do not exist"),
     ("weir_grpc_seconds", "How long a call took"),
 ];
 
@@ -115,6 +121,22 @@ impl AdapterMetrics {
             invalid: gauge(&recorder, "weir_policies_invalid", &[]),
             recorder,
         })
+    }
+
+    /// When the API server was heard of a resource.
+    pub fn last_heard(&self, resource: &str) -> Gauge {
+        let name = "weir_kubernetes_last_heard_timestamp_seconds";
+        gauge(&self.recorder, name, &[("resource", resource)])
+    }
+
+    /// Whether another install has this one's name.
+    pub fn rivals(&self) -> Gauge {
+        gauge(&self.recorder, "weir_kubernetes_rival_installs", &[])
+    }
+
+    /// How many Gateways filters ask for that do not exist.
+    pub fn unknown_gateways(&self) -> Gauge {
+        gauge(&self.recorder, "weir_unknown_gateways", &[])
     }
 
     /// Refusals of a limit.

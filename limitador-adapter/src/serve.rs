@@ -77,9 +77,9 @@ impl Serving {
     pub async fn start(config: &ServeArgs) -> Result<Self, ServeError> {
         let tls = tls_files(config).map(tls::TlsFiles::open).transpose().map_err(ServeError::Tls)?;
         let module = config.wasm.as_deref().map(Module::read).transpose().map_err(ServeError::Module)?;
-        let policies = PolicyOrigin::open(config).await?;
         let metrics = AdapterMetrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
         let metrics = Arc::new(metrics);
+        let policies = PolicyOrigin::open(config, &metrics).await?;
         let ledger = ledger(config)?;
         let (publish, in_force) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
@@ -145,9 +145,10 @@ enum PolicyOrigin {
 
 impl PolicyOrigin {
     /// As the command line says.
-    async fn open(config: &ServeArgs) -> Result<Self, ServeError> {
+    async fn open(config: &ServeArgs, metrics: &Arc<AdapterMetrics>) -> Result<Self, ServeError> {
         if config.kubernetes {
-            let cluster = ClusterSource::connect(!config.ignore_kuadrant).await;
+            let controller = config.controller_name.clone();
+            let cluster = ClusterSource::connect(!config.ignore_kuadrant, controller, metrics).await;
             return cluster.map(Self::Cluster).map_err(ServeError::Kubernetes);
         }
         let sources = Sources::open(&config.policies).map_err(ServeError::Policies)?;

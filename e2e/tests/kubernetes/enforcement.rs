@@ -102,14 +102,14 @@ fn a_policy_of_bodies_is_no_obstacle_to_others_where_filters_read_none_and_its_s
     let limit =
         |answer: &e2e::client::Response| answer.header("x-ratelimit-limit-requests").map(str::to_owned);
     takes_effect(&world, "the other policy", |answer| limit(answer).as_deref() == Some("700"));
-    cluster.wait_for_reason(&["trlp.weir.dev", "plain"], "Enforced", "Enforced");
-    let told = cluster.wait_for_reason(&["trlp.weir.dev", "bodies"], "Enforced", "NoBodyAccess");
+    cluster.wait_for_reason(&["wtrlp", "plain"], "Enforced", "Enforced");
+    let told = cluster.wait_for_reason(&["wtrlp", "bodies"], "Enforced", "NoBodyAccess");
     let message = told["message"].as_str().unwrap();
     assert!(
         message.contains("spec.limits.model.when[0].predicate: `llm.model` is in the request's body"),
         "{message}"
     );
-    let accepted = cluster.get(&["trlp.weir.dev", "bodies"])["status"]["conditions"][0]["reason"].clone();
+    let accepted = cluster.get(&["wtrlp", "bodies"])["status"]["conditions"][0]["reason"].clone();
     assert_eq!(accepted, "Accepted", "it may be right for other Gateways");
     drop(world);
 
@@ -118,5 +118,5 @@ fn a_policy_of_bodies_is_no_obstacle_to_others_where_filters_read_none_and_its_s
         World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).reading_bodies(65_536);
     let world = reading.start_with(adapter);
     takes_effect(&world, "both", |answer| limit(answer).as_deref() == Some("3"));
-    cluster.wait_for_reason(&["trlp.weir.dev", "bodies"], "Enforced", "Enforced");
+    cluster.wait_for_reason(&["wtrlp", "bodies"], "Enforced", "Enforced");
 }

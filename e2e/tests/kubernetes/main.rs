@@ -1,12 +1,14 @@
 //! Against a real API server, and through a real Envoy.
 
 mod enforcement;
+mod installs;
 mod manifests;
 mod merging;
 mod replicas;
 mod routes;
 mod scale;
 mod schema;
+mod silence;
 
 use e2e::client::Request;
 use e2e::jwt;

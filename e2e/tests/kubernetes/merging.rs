@@ -15,7 +15,7 @@ fn shared(how: &str, strategy: &str) -> String {
 }
 
 fn told(cluster: &Cluster, name: &str, reason: &str) -> String {
-    let known = ["trlp.weir.dev", name];
+    let known = ["wtrlp", name];
     let told = cluster.wait_for_reason(&known, "Enforced", reason);
     let ancestor = cluster.get(&known)["status"]["ancestors"][0]["conditions"][1].clone();
     assert_eq!(ancestor["reason"], reason, "the Gateway's own condition: {ancestor:#}");
@@ -58,7 +58,7 @@ fn defaults_and_overrides_of_a_gateway_are_enforced_and_whom_they_leave_no_say_i
     for name in ["chat", "models"] {
         assert_eq!(told(&cluster, name, "Overridden"), "by default/shared, on every route");
     }
-    let accepted = cluster.get(&["trlp.weir.dev", "chat"])["status"]["conditions"][0].clone();
+    let accepted = cluster.get(&["wtrlp", "chat"])["status"]["conditions"][0].clone();
     assert_eq!(accepted["reason"], "Accepted", "{accepted:#}");
 
     // Merged limit by limit, all of them have a say, and a request counts in both.
@@ -79,7 +79,7 @@ fn defaults_and_overrides_of_a_gateway_are_enforced_and_whom_they_leave_no_say_i
     assert_eq!(told(&cluster, "chat", "Overridden"), "by default/shared, on every route");
     let reasons: Vec<Value> = ["shared", "models"]
         .iter()
-        .map(|name| cluster.get(&["trlp.weir.dev", name])["status"]["conditions"][1]["reason"].clone())
+        .map(|name| cluster.get(&["wtrlp", name])["status"]["conditions"][1]["reason"].clone())
         .collect();
     assert_eq!(reasons, ["Enforced", "Enforced"]);
 }

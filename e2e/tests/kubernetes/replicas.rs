@@ -13,7 +13,7 @@ fn limited(max: u64) -> Value {
 }
 
 fn named(name: &str) -> [&str; 2] {
-    ["trlp.weir.dev", name]
+    ["wtrlp", name]
 }
 
 #[test]

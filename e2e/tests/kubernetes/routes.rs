@@ -87,7 +87,7 @@ fn a_request_meets_the_policies_of_its_gateway_route_and_rule() {
     cluster.apply(&route("models", "llm", completions));
     cluster.apply(&policy("models", "HTTPRoute", "models", requests("models", 1_000)));
     wait::until("the new policy", || {
-        let status = cluster.get(&["trlp.weir.dev", "models"])["status"].clone();
+        let status = cluster.get(&["wtrlp", "models"])["status"].clone();
         (status["conditions"][1]["reason"] == "Enforced").then_some(())
     });
     assert_eq!(met(&world, &to("/v1/chat/completions", &[])), "900");
@@ -104,7 +104,7 @@ fn what_can_never_match_is_told() {
     let kubeconfig = cluster.install();
     cluster.apply(&policy("early", "Gateway", "llm", requests("a", 1)));
     let adapter = Adapter::start_in_cluster(&kubeconfig, &[]);
-    let early = ["trlp.weir.dev", "early"];
+    let early = ["wtrlp", "early"];
     let told = cluster.wait_for_reason(&early, "Accepted", "TargetNotFound");
     assert!(told["message"].to_string().contains("there is no Gateway default/llm"), "{told:#}");
     cluster.apply(&gateway("llm"));
@@ -118,10 +118,10 @@ fn what_can_never_match_is_told() {
     let mut section = requests("a", 1);
     section["targetRef"]["sectionName"] = json!("nowhere");
     cluster.apply(&policy("section", "Gateway", "llm", section));
-    cluster.wait_for_reason(&["trlp.weir.dev", "section"], "Accepted", "TargetNotFound");
+    cluster.wait_for_reason(&["wtrlp", "section"], "Accepted", "TargetNotFound");
     cluster.apply(&route("lonely", "other", json!([{}])));
     cluster.apply(&policy("lonely", "HTTPRoute", "lonely", requests("a", 1)));
-    let told = cluster.wait_for_reason(&["trlp.weir.dev", "lonely"], "Enforced", "NeverMatches");
+    let told = cluster.wait_for_reason(&["wtrlp", "lonely"], "Enforced", "NeverMatches");
     assert!(told["message"].to_string().contains("attached to no Gateway"), "{told:#}");
     let twin = policy("early", "Gateway", "llm", requests("a", 5)).replace("weir.dev", "kuadrant.io");
     cluster.apply(&twin);

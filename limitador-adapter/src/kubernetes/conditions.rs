@@ -9,13 +9,27 @@ use policy::validation_error::ValidationError;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// Who says so, in `ancestors`.
-pub const CONTROLLER: &str = "weir.dev/limitador-adapter";
-
 /// The most that a status may hold of them.
 const MAX_ANCESTORS: usize = 16;
+/// The most Gateways that are named because they do not exist.
+const MAX_STRAYS: usize = 4;
 /// What a condition's message may hold.
 const MAX_TEXT: usize = 32_768;
+
+/// What a status depends on beside its policy.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusContext<'a> {
+    /// Who says so, in `ancestors`.
+    pub controller: &'a str,
+    /// The Gateways whose filters follow their plan, `"*"` for one that follows all, and those [`without_bodies`].
+    pub filters: &'a BTreeSet<String>,
+    /// What filters ask for as their Gateway, and is none.
+    pub strays: &'a BTreeSet<String>,
+    /// Another install of the adapter that writes the same statuses under the same name.
+    pub rival: Option<&'a str>,
+    /// Another install, under another name, writes the conditions of the policy as a whole.
+    pub ancestors_alone: bool,
+}
 
 /// What has become of a policy.
 #[derive(Clone, Debug)]
@@ -70,9 +84,8 @@ impl PolicyConditions {
         }
     }
 
-    /// The status to write; `None`: it is written already. `filters`: the Gateways whose filters follow their plan,
-    /// `"*"` for one that follows all, and those [`without_bodies`].
-    pub fn status(&self, filters: &BTreeSet<String>, now: &Time) -> Option<PolicyStatus> {
+    /// The status to write; `None`: it is written already.
+    pub fn status(&self, context: StatusContext<'_>, now: &Time) -> Option<PolicyStatus> {
         let before = PolicyStatus::deserialize(&self.object.status).unwrap_or_default();
         let generation = self.object.generation;
         let condition = |kind: &str, (good, reason, message): ConditionState, before: &[Condition]| {
@@ -89,28 +102,58 @@ impl PolicyConditions {
             }
         };
         let both = |enforced: ConditionState, before: &[Condition]| {
-            vec![condition("Accepted", self.accepted(), before), condition("Enforced", enforced, before)]
+            vec![
+                condition("Accepted", self.accepted(context.rival), before),
+                condition("Enforced", enforced, before),
+            ]
         };
-        let ours = |ancestor: &&Ancestor| ancestor.controller_name == CONTROLLER;
-        let mut ancestors: Vec<Ancestor> =
-            before.ancestors.iter().filter(|ancestor| !ours(ancestor)).cloned().collect();
-        for gateway in &self.gateways {
+        let ours = |ancestor: &&Ancestor| ancestor.controller_name == context.controller;
+        let own = self.gateways.iter().map(|gateway| {
             let ancestor_ref = reference(gateway);
             let known =
                 before.ancestors.iter().filter(ours).find(|ancestor| ancestor.ancestor_ref == ancestor_ref);
             let known = known.map(|ancestor| ancestor.conditions.as_slice()).unwrap_or_default();
-            let conditions = both(self.enforced(std::slice::from_ref(gateway), filters), known);
-            ancestors.push(Ancestor { ancestor_ref, controller_name: CONTROLLER.to_owned(), conditions });
+            let conditions = both(self.enforced(std::slice::from_ref(gateway), context), known);
+            Ancestor { ancestor_ref, controller_name: context.controller.to_owned(), conditions }
+        });
+        // Each stays in its place, or controllers would rearrange each other's for ever.
+        let mut own: Vec<Ancestor> = own.collect();
+        let mut ancestors = Vec::with_capacity(before.ancestors.len());
+        for ancestor in &before.ancestors {
+            let now = own.iter().position(|now| now.ancestor_ref == ancestor.ancestor_ref);
+            match now {
+                _ if !ours(&ancestor) => ancestors.push(ancestor.clone()),
+                Some(now) => ancestors.push(own.remove(now)),
+                None => {}
+            }
         }
+        ancestors.append(&mut own);
+        let unlisted = ancestors.len().saturating_sub(MAX_ANCESTORS);
         ancestors.truncate(MAX_ANCESTORS);
-        let conditions = both(self.enforced(&self.gateways, filters), &before.conditions);
+        if context.ancestors_alone {
+            let status = PolicyStatus { ancestors, ..before.clone() };
+            return (status != before).then_some(status);
+        }
+        let (good, reason, mut message) = self.enforced(&self.gateways, context);
+        if unlisted > 0 {
+            message = format!("{message} ({unlisted} more Gateways than `ancestors` can list)");
+        }
+        let conditions = both((good, reason, message), &before.conditions);
         let status = PolicyStatus { observed_generation: Some(generation), conditions, ancestors };
         (status != before).then_some(status)
     }
 
-    fn accepted(&self) -> ConditionState {
+    fn accepted(&self, rival: Option<&str>) -> ConditionState {
         match &self.acceptance {
-            Acceptance::Accepted => (true, "Accepted", "the policy is accepted".to_owned()),
+            Acceptance::Accepted => {
+                let also = rival.map(|rival| {
+                    format!(
+                        "; the install {rival} writes statuses under the same controller name: \
+                         give it another --controller-name"
+                    )
+                });
+                (true, "Accepted", format!("the policy is accepted{}", also.unwrap_or_default()))
+            }
             Acceptance::Invalid(mistakes) => {
                 let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
                 (false, "Invalid", lines.join("\n"))
@@ -130,7 +173,8 @@ impl PolicyConditions {
     }
 
     /// At these Gateways.
-    fn enforced(&self, gateways: &[ObjectName], filters: &BTreeSet<String>) -> ConditionState {
+    fn enforced(&self, gateways: &[ObjectName], context: StatusContext<'_>) -> ConditionState {
+        let StatusContext { filters, strays, .. } = context;
         let unfiltered =
             gateways.iter().find(|gateway| !filters.contains(&gateway.to_string()) && !filters.contains("*"));
         let is_blind = |gateway: &&ObjectName| {
@@ -154,7 +198,13 @@ impl PolicyConditions {
             }
             _ if unfiltered.is_some() => {
                 let gateway = unfiltered.map(ToString::to_string).unwrap_or_default();
-                (false, "NoFilter", format!("no filter of the Gateway {gateway} has asked for its plan"))
+                let mut message = format!("no filter of the Gateway {gateway} has asked for its plan");
+                if !strays.is_empty() {
+                    let strays: Vec<&str> = strays.iter().take(MAX_STRAYS).map(String::as_str).collect();
+                    let strays = strays.join(", ");
+                    message = format!("{message}; filters ask for Gateways that do not exist: {strays}");
+                }
+                (false, "NoFilter", message)
             }
             _ if blind.is_some() => {
                 let gateway = blind.map(ToString::to_string).unwrap_or_default();

@@ -24,6 +24,14 @@ impl Group {
             Self::Kuadrant => "kuadrant.io",
         }
     }
+
+    /// What kubectl takes for the kind. Kuadrant's own definition has its short name, too.
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::Weir => "wtrlp",
+            Self::Kuadrant => "trlp",
+        }
+    }
 }
 
 /// The definition of this group's TokenRateLimitPolicy.
@@ -31,6 +39,7 @@ pub fn definition(group: Group) -> Result<Value, serde_json::Error> {
     let mut definition = TokenRateLimitPolicy::crd();
     definition.metadata.name = Some(format!("{}.{}", definition.spec.names.plural, group.name()));
     definition.spec.group = group.name().to_owned();
+    definition.spec.names.short_names = Some(vec![group.short_name().to_owned()]);
     let mut definition = serde_json::to_value(definition)?;
     tidy(&mut definition);
     Ok(definition)

@@ -9,7 +9,7 @@ use super::overridden;
 use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
 use policy::model::{Policy, TargetKind};
 use policy::validation_error::ValidationError;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -66,6 +66,8 @@ pub struct View {
     pub collected: CollectedPolicies,
     /// What is to be told.
     pub statuses: Vec<PolicyConditions>,
+    /// All Gateways, as NAMESPACE/NAME.
+    pub gateways: BTreeSet<String>,
 }
 
 impl ClusterIndex {
@@ -95,7 +97,11 @@ impl ClusterIndex {
         let earlier = self.policies.remove(&key).filter(|known| known.object.uid == object.uid);
         if let Some(known) = earlier {
             if known.object.document == object.document {
-                self.policies.insert(key, Known { object, ..known });
+                // Its deletion is another generation, and the same policy.
+                let is_valid = known.mistakes.is_empty();
+                let generation = object.generation;
+                let valid = known.valid.map(|(of, valid)| (if is_valid { generation } else { of }, valid));
+                self.policies.insert(key, Known { object, valid, mistakes: known.mistakes });
                 return;
             }
             let mut now = Known::read(object);
@@ -133,6 +139,7 @@ impl ClusterIndex {
         for conditions in &mut view.statuses {
             conditions.overridden = overridden.of(conditions);
         }
+        view.gateways = self.gateways.keys().map(ToString::to_string).collect();
         view.collected.entries = self.policies.values().map(|known| self.entry(known)).collect();
         view
     }

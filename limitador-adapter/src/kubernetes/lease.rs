@@ -1,17 +1,19 @@
 //! One replica at a time writes statuses: the holder of a Lease. And each replica has a Lease of its own that says
 //! which gateways' filters follow it, since a filter speaks to one replica only.
 
+use super::DEFAULT_CONTROLLER;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// The Lease that the writer holds.
-pub const NAME: &str = "limitador-adapter";
+/// The Lease that the writer of the usual controller holds, and the beginning of any other's.
+const NAME: &str = "limitador-adapter";
 /// What a Lease says of itself: so long after its holder has died, another has taken over and statuses are right again.
 pub const DURATION: Duration = Duration::from_secs(10);
 /// Between two looks.
@@ -31,6 +33,8 @@ const GATEWAYS: &str = "weir.dev/gateways";
 pub struct Election {
     api: Api<Lease>,
     identity: String,
+    /// The Lease that the writer holds.
+    name: String,
     /// The Lease's version, and when it was first seen: clocks of other machines are not compared.
     seen: Option<(String, Instant)>,
     renewed: Option<Instant>,
@@ -62,11 +66,21 @@ pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> LeaseStep {
     }
 }
 
+fn name(controller: &str) -> String {
+    if controller == DEFAULT_CONTROLLER {
+        return NAME.to_owned();
+    }
+    let digest: [u8; 32] = Sha256::digest(controller).into();
+    let [a, b, c, d, ..] = digest;
+    format!("{NAME}-{:08x}", u32::from_be_bytes([a, b, c, d]))
+}
+
 impl Election {
-    /// In the namespace in which the adapter runs.
-    pub fn new(client: Client, identity: &str) -> Self {
+    /// In the namespace in which the adapter runs. Installs with different controller names do not know each other.
+    pub fn new(client: Client, identity: &str, controller: &str) -> Self {
         let api = Api::default_namespaced(client);
-        Self { api, identity: identity.to_owned(), seen: None, renewed: None, told: None }
+        let (identity, name) = (identity.to_owned(), name(controller));
+        Self { api, identity, name, seen: None, renewed: None, told: None }
     }
 
     /// Whether this replica may write.
@@ -80,8 +94,8 @@ impl Election {
             return Ok(());
         }
         let asked = Instant::now();
-        let Some(mut lease) = self.api.get_opt(NAME).await? else {
-            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.held(&LeaseSpec::default())) };
             return self.written(self.api.create(&PostParams::default(), &lease).await, asked);
         };
@@ -98,7 +112,7 @@ impl Election {
         }
         lease.spec = Some(self.held(&spec));
         // With the version that was read, so of two that take it at once one gets it.
-        self.written(self.api.replace(NAME, &PostParams::default(), &lease).await, asked)
+        self.written(self.api.replace(&self.name, &PostParams::default(), &lease).await, asked)
     }
 
     /// `asked`: before the server can have taken it, so that nobody trusts a renewal longer than others do.
@@ -137,12 +151,12 @@ impl Election {
     /// Gives the Lease back, so that the next need not wait.
     pub async fn leave(&mut self) -> Result<(), kube::Error> {
         if self.leads()
-            && let Some(mut lease) = self.api.get_opt(NAME).await?
+            && let Some(mut lease) = self.api.get_opt(&self.name).await?
             && let Some(spec) =
                 lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity))
         {
             spec.holder_identity = Some(String::new());
-            self.api.replace(NAME, &PostParams::default(), &lease).await?;
+            self.api.replace(&self.name, &PostParams::default(), &lease).await?;
         }
         self.renewed = None;
         let own = self.own();
@@ -150,7 +164,11 @@ impl Election {
     }
 
     fn own(&self) -> String {
-        format!("{NAME}-{}", self.identity)
+        format!("{}-{}", self.name, self.identity)
+    }
+
+    fn presence(&self) -> &str {
+        self.name.strip_prefix(NAME).unwrap_or_default().trim_start_matches('-')
     }
 
     /// Tells which gateways' filters follow this replica, unless that was told lately.
@@ -165,7 +183,7 @@ impl Election {
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": { "name": own, "labels": { PRESENCE: "" }, "annotations": { GATEWAYS: gateways.join(" ") } },
+            "metadata": { "name": own, "labels": { PRESENCE: self.presence() }, "annotations": { GATEWAYS: gateways.join(" ") } },
             "spec": { "holderIdentity": self.identity, "renewTime": MicroTime(Timestamp::now()), "leaseDurationSeconds": DURATION.as_secs() },
         });
         let parameters = PatchParams::apply("limitador-adapter").force();
@@ -177,7 +195,12 @@ impl Election {
     /// The gateways whose filters follow any replica. Those of replicas that are long gone are taken out.
     pub async fn told(&self) -> Result<BTreeSet<String>, kube::Error> {
         let mut gateways = BTreeSet::new();
-        for lease in self.api.list(&ListParams::default().labels(PRESENCE)).await?.items {
+        for lease in self
+            .api
+            .list(&ListParams::default().labels(&format!("{PRESENCE}={}", self.presence())))
+            .await?
+            .items
+        {
             let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
             let age = renewed.map_or(i64::MAX, |renewed| {
                 Timestamp::now().as_second().saturating_sub(renewed.0.as_second())

@@ -46,6 +46,36 @@ pub struct PolicyObject {
     pub document: Value,
     /// As it is told now.
     pub status: Value,
+    /// Which installs of the adapter have written it.
+    pub writers: Vec<StatusManager>,
+}
+
+/// An install of the adapter, as a field manager of a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusManager {
+    /// Its name.
+    pub name: String,
+    /// Seconds; when it wrote last.
+    pub time: i64,
+    /// Whether the conditions of the policy as a whole are its own.
+    pub has_conditions: bool,
+}
+
+/// With what the names of our field managers begin.
+pub const MANAGER: &str = "weir/";
+
+fn writers(object: &DynamicObject) -> Vec<StatusManager> {
+    let entries = object.metadata.managed_fields.iter().flatten();
+    let of_status = entries.filter(|entry| entry.subresource.as_deref() == Some("status"));
+    of_status
+        .filter_map(|entry| {
+            let name = entry.manager.clone().filter(|name| name.starts_with(MANAGER))?;
+            let time = entry.time.as_ref().map_or(0, |time| time.0.as_second());
+            let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+            let has_conditions = fields.and_then(|fields| fields.pointer("/f:status/f:conditions")).is_some();
+            Some(StatusManager { name, time, has_conditions })
+        })
+        .collect()
 }
 
 impl PolicyObject {
@@ -65,6 +95,7 @@ impl PolicyObject {
             generation: object.metadata.generation.unwrap_or_default(),
             document,
             status: object.data.get("status").cloned().unwrap_or_default(),
+            writers: writers(object),
         }
     }
 }

@@ -21,7 +21,6 @@ type Cel = String;
     kind = "TokenRateLimitPolicy",
     plural = "tokenratelimitpolicies",
     singular = "tokenratelimitpolicy",
-    shortname = "trlp",
     category = "gateway-api",
     namespaced,
     status = "PolicyStatus",
@@ -32,7 +31,8 @@ type Cel = String;
     printcolumn = r#"{"name": "Name of target", "type": "string", "jsonPath": ".spec.targetRef.name"}"#,
     printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
     printcolumn = r#"{"name": "Enforced", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Enforced\")].reason"}"#,
-    printcolumn = r#"{"name": "Message", "type": "string", "priority": 1, "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].message"}"#,
+    printcolumn = r#"{"name": "Why accepted or not", "type": "string", "priority": 1, "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].message"}"#,
+    printcolumn = r#"{"name": "Why enforced or not", "type": "string", "priority": 1, "jsonPath": ".status.conditions[?(@.type==\"Enforced\")].message"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -57,8 +57,7 @@ pub struct TokenRateLimitPolicySpec {
     pub defaults: Option<MergedLimits>,
     /// Limits that no policy closer to the route can change.
     pub overrides: Option<MergedLimits>,
-    /// What happens to a request if the adapter cannot answer in time.
-    #[schemars(extend("default" = "Allow"))]
+    /// What happens to a request if the adapter cannot answer in time; by default it goes on.
     pub failure_mode: Option<FailureModeSchema>,
     /// How responses are read.
     pub usage: Option<UsageSchema>,
@@ -119,11 +118,11 @@ pub struct Predicate {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = (
-        "!has(self.outputCap) || self.outputCap == 'None' || self.rates.exists(rate, rate.unit in ['tokens', 'outputTokens', 'usd'])",
+        "!has(self.outputCap) || self.outputCap == 'None' || self.rates.exists(rate, !has(rate.unit) || rate.unit in ['tokens', 'outputTokens', 'usd'])",
         "outputCap needs a rate of tokens, outputTokens or usd: what it holds is the cap"
     ),
     validation = (
-        "!has(self.reservation) || !has(self.reservation.maxShare) || self.rates.exists(rate, rate.unit in ['tokens', 'inputTokens', 'outputTokens', 'usd'])",
+        "!has(self.reservation) || !has(self.reservation.maxShare) || self.rates.exists(rate, !has(rate.unit) || rate.unit in ['tokens', 'inputTokens', 'outputTokens', 'usd'])",
         "reservation.maxShare needs a rate of tokens, inputTokens, outputTokens or usd"
     )
 )]
@@ -160,10 +159,10 @@ pub struct CounterSchema {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("has(self.limit) != has(self.limitFrom)", "takes exactly one of limit and limitFrom"),
-    validation = ("self.unit != 'concurrency' || (!has(self.window) && !has(self.period))", "concurrency takes neither window nor period"),
-    validation = ("self.unit == 'concurrency' || has(self.window) != has(self.period)", "takes exactly one of window and period"),
-    validation = ("!has(self.limit) || type(self.limit) == int || self.unit == 'usd'", "limit is a whole number; only usd may be written as a text such as \"5.00\""),
-    validation = ("!has(self.cost) || self.unit != 'concurrency'", "concurrency has no cost")
+    validation = ("!has(self.unit) || self.unit != 'concurrency' || (!has(self.window) && !has(self.period))", "concurrency takes neither window nor period"),
+    validation = ("has(self.unit) && self.unit == 'concurrency' || has(self.window) != has(self.period)", "takes exactly one of window and period"),
+    validation = ("!has(self.limit) || type(self.limit) == int || has(self.unit) && self.unit == 'usd'", "limit is a whole number; only usd may be written as a text such as \"5.00\""),
+    validation = ("!has(self.cost) || !has(self.unit) || self.unit != 'concurrency'", "concurrency has no cost")
 )]
 pub struct RateSchema {
     /// The most that may be used in a window: a whole number, or for usd also a text with up to six decimals.
@@ -179,8 +178,7 @@ pub struct RateSchema {
     pub window: Option<String>,
     /// A window of the UTC calendar; weeks begin on Monday.
     pub period: Option<PeriodSchema>,
-    /// What is counted.
-    #[schemars(extend("default" = "tokens"))]
+    /// What is counted; by default tokens.
     pub unit: Option<UnitSchema>,
     /// A CEL number: what a response costs, where the unit's own count is not wanted.
     #[schemars(length(min = 1, max = 4096))]
@@ -258,8 +256,7 @@ pub enum OutputCap {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MergedLimits {
-    /// Whether all limits are replaced together, or each by its name.
-    #[schemars(extend("default" = "atomic"))]
+    /// Whether all limits are replaced together, which is the default, or each by its name.
     pub strategy: Option<StrategySchema>,
     /// All must hold, or none of these limits applies.
     #[schemars(length(max = 32))]

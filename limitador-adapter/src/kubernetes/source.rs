@@ -1,22 +1,43 @@
 //! A cluster as the source of policies: what is watched is published, and statuses are written.
 
-use super::{status_writer, watch as cluster};
+use super::index::View;
+use super::status_writer::{Install, Known};
+use super::{heard, status_writer, watch as cluster};
+use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
 use crate::policies::publish::Publish;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// A cluster that can be reached.
 pub struct ClusterSource {
     client: kube::Client,
     kuadrant: bool,
+    controller: String,
+    metrics: Arc<AdapterMetrics>,
 }
+
+/// The watches are begun anew so often that an answer is due within this time, and a connection that is silent for so long
+/// is dead: nothing else tells that the other side has vanished.
+const SILENCE: Duration = Duration::from_secs(20);
 
 impl ClusterSource {
     /// The cluster that this runs in, or that KUBECONFIG names. `kuadrant`: whether Kuadrant's policies are followed, too.
-    pub async fn connect(kuadrant: bool) -> Result<Self, String> {
-        let client = kube::Client::try_default().await;
-        client.map(|client| Self { client, kuadrant }).map_err(|error| told(&error))
+    pub async fn connect(
+        kuadrant: bool,
+        controller: String,
+        metrics: &Arc<AdapterMetrics>,
+    ) -> Result<Self, String> {
+        let config = kube::Config::infer().await.map_err(kube::Error::InferConfig);
+        let client = config.and_then(|mut config| {
+            config.read_timeout = Some(SILENCE);
+            config.reset_reader_on_write = true;
+            kube::Client::try_from(config)
+        });
+        let client = client.map_err(|error| told(&error))?;
+        let client = heard::heard(client, Arc::clone(metrics));
+        Ok(Self { client, kuadrant, controller, metrics: Arc::clone(metrics) })
     }
 
     /// Two tasks: one follows the policies for ever; the other writes their statuses until the drain, and has to be waited
@@ -27,14 +48,15 @@ impl ClusterSource {
         filters: &Arc<Filters>,
         drain: &watch::Receiver<bool>,
     ) -> (impl Future<Output = ()> + use<>, impl Future<Output = ()> + use<>) {
-        let Self { client, kuadrant } = self;
+        let Self { client, kuadrant, controller, metrics } = self;
         let (tell_of, statuses) = watch::channel(Arc::default());
         let identity = std::env::var("POD_NAME").unwrap_or_else(|_| uuid::Uuid::new_v4().to_string());
+        let install = Install { controller, identity, metrics };
         let telling =
-            status_writer::tell(client.clone(), identity, statuses, Arc::clone(filters), drain.clone());
-        let following = cluster::follow(client, kuadrant, move |view| {
-            publish.publish(view.collected);
-            tell_of.send_replace(Arc::new(view.statuses));
+            status_writer::tell(client.clone(), install, statuses, Arc::clone(filters), drain.clone());
+        let following = cluster::follow(client, kuadrant, move |View { collected, statuses, gateways }| {
+            publish.publish(collected);
+            tell_of.send_replace(Arc::new(Known { statuses, gateways }));
         });
         (following, telling)
     }

@@ -1,9 +1,12 @@
 //! Writes statuses and events, while this replica holds the Lease.
 
-use super::conditions::PolicyConditions;
+use super::conditions::{PolicyConditions, StatusContext};
 use super::lease::{Election, LOOK_EVERY};
+use super::objects::PolicyObject;
+use super::rivals::{Rivals, Turn};
 use super::schema::TokenRateLimitPolicy;
 use super::status::PolicyStatus;
+use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,47 +18,82 @@ use kube::{Api, Client};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch;
+
+/// Which install of the adapter writes.
+pub struct Install {
+    /// Its controller's name.
+    pub controller: String,
+    /// Of this replica.
+    pub identity: String,
+    /// Where it is counted what it sees.
+    pub metrics: Arc<AdapterMetrics>,
+}
+
+/// What is known of the cluster.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Of each policy.
+    pub statuses: Vec<PolicyConditions>,
+    /// All Gateways, as NAMESPACE/NAME.
+    pub gateways: BTreeSet<String>,
+}
 
 /// Tells what has become of policies, for ever or until the drain.
 pub async fn tell(
     client: Client,
-    identity: String,
-    mut statuses: watch::Receiver<Arc<Vec<PolicyConditions>>>,
+    install: Install,
+    mut known: watch::Receiver<Arc<Known>>,
     filters: Arc<Filters>,
     mut drain: watch::Receiver<bool>,
 ) {
-    let mut election = Election::new(client.clone(), &identity);
-    let reporter = Reporter { controller: "weir.dev/limitador-adapter".to_owned(), instance: Some(identity) };
-    let teller = StatusWriter { recorder: Recorder::new(client.clone(), reporter), client };
+    let Install { controller, identity, metrics } = install;
+    let mut election = Election::new(client.clone(), &identity, &controller);
+    let reporter = Reporter { controller: controller.clone(), instance: Some(identity) };
+    let rivals = Rivals::new(&controller, client.default_namespace());
+    let recorder = Recorder::new(client.clone(), reporter);
+    let mut writer = StatusWriter { recorder, client, controller, rivals };
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut asked = filters.changes();
-    let mut known = BTreeSet::new();
+    let (mut following, mut strays) = (BTreeSet::new(), BTreeSet::new());
     loop {
         let looked = tokio::select! {
             _ = look.tick() => true,
-            changed = statuses.changed() => match changed {
+            changed = known.changed() => match changed {
                 Ok(()) => false,
                 Err(_) => break,
             },
             _ = asked.changed() => true,
             _ = drain.wait_for(|draining| *draining) => break,
         };
+        let current = Arc::clone(&known.borrow_and_update());
         if looked {
             match follow(&mut election, &filters).await {
-                Ok(told) => known = told,
+                Ok(all) => following = all,
                 Err(error) => tracing::warn!(%error, "the Lease cannot be had; statuses may be old"),
             }
+            let before = std::mem::replace(&mut strays, find_strays(&following, &current.gateways));
+            for gateway in strays.difference(&before) {
+                tracing::warn!(gateway, "a filter asks for the plan of a Gateway that does not exist");
+            }
+            metrics.unknown_gateways().set(strays.len() as f64);
         }
         if election.leads() {
-            let current = Arc::clone(&statuses.borrow_and_update());
-            teller.tell(&current, &known).await;
+            writer.tell(&current.statuses, &following, &strays).await;
+            metrics.rivals().set(f64::from(u8::from(writer.rivals.rival().is_some())));
         }
     }
     if let Err(error) = election.leave().await {
         tracing::debug!(%error, "the Lease was not given back");
     }
+}
+
+/// What filters ask for and is no Gateway; nothing before the Gateways are known.
+fn find_strays(following: &BTreeSet<String>, gateways: &BTreeSet<String>) -> BTreeSet<String> {
+    let names = following.iter().filter(|name| *name != "*" && !name.contains(':'));
+    names.filter(|name| !gateways.contains(*name)).cloned().collect()
 }
 
 /// Keeps this replica's Leases, and hears which gateways have filters.
@@ -74,20 +112,48 @@ async fn follow(election: &mut Election, filters: &Filters) -> Result<BTreeSet<S
 struct StatusWriter {
     client: Client,
     recorder: Recorder,
+    controller: String,
+    rivals: Rivals,
 }
 
 impl StatusWriter {
-    async fn tell(&self, statuses: &[PolicyConditions], filters: &BTreeSet<String>) {
+    async fn tell(
+        &mut self,
+        statuses: &[PolicyConditions],
+        filters: &BTreeSet<String>,
+        strays: &BTreeSet<String>,
+    ) {
         for conditions in statuses {
-            let Some(status) = conditions.status(filters, &Time(Timestamp::now())) else { continue };
-            if let Err(error) = self.write(conditions, &status).await {
+            let object = &conditions.object;
+            let turn = self.rivals.look(object, Instant::now());
+            if turn == Turn::Leave {
+                continue;
+            }
+            let context = StatusContext {
+                controller: &self.controller,
+                filters,
+                strays,
+                rival: self.rivals.rival(),
+                ancestors_alone: turn == Turn::Ancestors,
+            };
+            let Some(status) = conditions.status(context, &Time(Timestamp::now())) else { continue };
+            match self.write(conditions, &status).await {
+                Ok(after) => after.iter().for_each(|after| self.rivals.wrote(&status, after)),
                 // It is tried again at the next look.
-                tracing::warn!(policy = %conditions.object.name, %error, "the status cannot be written");
+                Err(error) => {
+                    tracing::warn!(policy = %object.name, %error, "the status cannot be written");
+                }
             }
         }
+        self.rivals.keep(|uid| statuses.iter().any(|conditions| conditions.object.uid == uid));
     }
 
-    async fn write(&self, conditions: &PolicyConditions, status: &PolicyStatus) -> Result<(), kube::Error> {
+    /// The policy as it is then; `None`: it is gone by now.
+    async fn write(
+        &self,
+        conditions: &PolicyConditions,
+        status: &PolicyStatus,
+    ) -> Result<Option<PolicyObject>, kube::Error> {
         let object = &conditions.object;
         let mut resource = ApiResource::erase::<TokenRateLimitPolicy>(&());
         resource.group = object.group.name().to_owned();
@@ -95,11 +161,12 @@ impl StatusWriter {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &object.name.namespace, &resource);
         let patch = Patch::Merge(json!({ "status": status }));
-        match api.patch_status(&object.name.name, &PatchParams::default(), &patch).await {
-            // It is gone by now.
-            Err(kube::Error::Api(error)) if error.code == 404 => return Ok(()),
-            object => object.map(drop)?,
-        }
+        let parameters =
+            PatchParams { field_manager: Some(self.rivals.own().to_owned()), ..PatchParams::default() };
+        let after = match api.patch_status(&object.name.name, &parameters, &patch).await {
+            Err(kube::Error::Api(error)) if error.code == 404 => return Ok(None),
+            after => PolicyObject::new(object.group, &after?),
+        };
         let about = ObjectReference {
             api_version: Some(resource.api_version),
             kind: Some(resource.kind),
@@ -109,9 +176,12 @@ impl StatusWriter {
             ..ObjectReference::default()
         };
         for event in events(object.status.get("conditions"), status) {
-            self.recorder.publish(&event, &about).await?;
+            // The status is written all the same.
+            if let Err(error) = self.recorder.publish(&event, &about).await {
+                tracing::warn!(policy = %object.name, %error, "the event cannot be written");
+            }
         }
-        Ok(())
+        Ok(Some(after))
     }
 }
 

@@ -23,6 +23,10 @@ const GATHERING: Duration = Duration::from_millis(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
+/// The API server ends a watch after so long, and the next one goes on from there. If it does not, it is gone: a
+/// connection that is half open must not go unnoticed.
+const WATCH_SECONDS: u32 = 15;
+
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum WatchedKind {
@@ -117,7 +121,7 @@ pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View
         .copied()
         .map(|kind| {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
-            watcher(api, watcher::Config::default())
+            watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
                 .backoff(Pauses::default())
                 .map(move |heard| (kind, heard))
                 .boxed()

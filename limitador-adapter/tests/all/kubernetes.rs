@@ -3,17 +3,20 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
+use limitador_adapter::kubernetes::conditions::{PolicyConditions, StatusContext};
 use limitador_adapter::kubernetes::crd::Group;
 use limitador_adapter::kubernetes::index::{Change, ClusterIndex};
 use limitador_adapter::kubernetes::lease::{LeaseStep, decide};
 use limitador_adapter::kubernetes::objects::{GatewayObject, HttpRoute, ObjectName, PolicyObject};
+use limitador_adapter::kubernetes::rivals::{Rivals, Turn};
+use limitador_adapter::kubernetes::status::PolicyStatus;
 use limitador_adapter::metrics::AdapterMetrics;
 use limitador_adapter::policies::snapshot::{GatewaySelector as Asked, PolicySnapshot};
 use protocol::wire::weir::v1::{Placement, r#match::Path};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn object(name: &str, spec: Value) -> DynamicObject {
     let metadata = json!({ "name": name, "namespace": "default", "uid": name, "generation": 1 });
@@ -121,12 +124,23 @@ fn told(placement: &Placement, names: &[String]) -> String {
     text
 }
 
+fn status_of(conditions: &PolicyConditions, filters: &[&str], strays: &[&str]) -> Option<PolicyStatus> {
+    let [filters, strays]: [BTreeSet<String>; 2] =
+        [filters, strays].map(|names| names.iter().map(|&name| name.to_owned()).collect());
+    let context = StatusContext {
+        controller: "weir.dev/limitador-adapter",
+        filters: &filters,
+        strays: &strays,
+        rival: None,
+        ancestors_alone: false,
+    };
+    conditions.status(context, &Time(Timestamp::UNIX_EPOCH))
+}
+
 fn statuses(index: &ClusterIndex, filters: &[&str]) -> String {
-    let filters: BTreeSet<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
-    let now = Time(Timestamp::UNIX_EPOCH);
     let mut text = String::new();
     for conditions in index.view().statuses {
-        let status = conditions.status(&filters, &now).unwrap();
+        let status = status_of(&conditions, filters, &[]).unwrap();
         for condition in status.conditions {
             let (kind, reason, message) = (condition.type_, condition.reason, condition.message);
             writeln!(
@@ -624,4 +638,117 @@ fn a_lease_is_taken_from_nobody_who_renews_it() {
             "{holder} {unchanged}"
         );
     }
+}
+
+#[test]
+fn a_policy_that_is_being_deleted_is_enforced_as_it_is() {
+    let mut index = index(vec![gateway("one", http()), route("all", at("one", "/"))]);
+    index.apply(policy("p", json!({ "kind": "Gateway", "name": "one" })));
+    // The deletion is another generation, and the spec stays the same while a finalizer holds the object.
+    let Change::Policy(mut deleted) = policy("p", json!({ "kind": "Gateway", "name": "one" })) else {
+        panic!()
+    };
+    deleted.generation = 2;
+    index.apply(Change::Policy(deleted));
+    let told = statuses(&index, &["*"]);
+    assert!(told.contains("p: Enforced=True Enforced"), "{told}");
+}
+
+#[test]
+fn the_gateways_that_ancestors_cannot_list_are_mentioned() {
+    let mut changes = vec![policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" }))];
+    let gateways: Vec<String> = (1..=18).map(|number| format!("g{number}")).collect();
+    changes.extend(gateways.iter().map(|name| gateway(name, http())));
+    let parents: Vec<Value> = gateways.iter().map(|name| json!({ "name": name })).collect();
+    changes.push(route("chat", json!({ "parentRefs": parents, "rules": [{}] })));
+    let index = index(changes);
+    let told = statuses(&index, &["*"]);
+    assert!(told.contains("Enforced: filters have the policy in their plan (2 more Gateways than"), "{told}");
+    let status = status_of(&index.view().statuses[0], &["*"], &[]).unwrap();
+    assert_eq!(status.ancestors.len(), 16);
+}
+
+#[test]
+fn a_gateway_that_filters_ask_for_in_vain_is_named_where_one_is_missed() {
+    let index = index(vec![
+        gateway("llm", http()),
+        route("chat", at("llm", "/")),
+        policy("p", json!({ "kind": "Gateway", "name": "llm" })),
+    ]);
+    let status = status_of(&index.view().statuses[0], &["default/lmm"], &["default/lmm"]).unwrap();
+    let enforced = &status.conditions[1];
+    assert_eq!(enforced.reason, "NoFilter");
+    assert_eq!(
+        enforced.message,
+        "no filter of the Gateway default/llm has asked for its plan; filters ask for Gateways that do not exist: default/lmm"
+    );
+    assert_eq!(index.view().gateways, BTreeSet::from(["default/llm".to_owned()]));
+}
+
+/// Two installs that each write what they think, in turn, as the API server would keep it.
+#[test]
+fn of_two_installs_of_one_name_one_gives_way_and_both_know() {
+    let mut installs = [("a", Rivals::new("weir.dev/x", "a")), ("b", Rivals::new("weir.dev/x", "b"))];
+    let Change::Policy(mut object) = policy("p", json!({ "kind": "Gateway", "name": "one" })) else {
+        panic!()
+    };
+    let (mut writes, mut managers) = (Vec::new(), Vec::<Value>::new());
+    let start = Instant::now();
+    for second in 0..20 {
+        for (name, rivals) in &mut installs {
+            let status = PolicyStatus { observed_generation: Some(1), ..PolicyStatus::default() };
+            let ancestors = json!([{ "ancestorRef": { "group": "g", "kind": "Gateway", "namespace": "default", "name": *name },
+                "controllerName": "weir.dev/x", "conditions": [] }]);
+            let status = PolicyStatus { ancestors: serde_json::from_value(ancestors).unwrap(), ..status };
+            let turn = rivals.look(&object, start + Duration::from_secs(second));
+            if turn == Turn::Leave || object.status == serde_json::to_value(&status).unwrap() {
+                continue;
+            }
+            writes.push((*name).to_owned());
+            managers.retain(|manager| manager["manager"] != rivals.own());
+            managers.push(json!({ "manager": rivals.own(), "subresource": "status",
+                "time": format!("2026-11-28T00:00:{second:02}Z"), "fieldsV1": { "f:status": { "f:conditions": {} } } }));
+            let mut written = serde_json::to_value(self::object("p", json!({}))).unwrap();
+            written["metadata"]["managedFields"] = json!(managers);
+            let written: DynamicObject = serde_json::from_value(written).unwrap();
+            object.writers = PolicyObject::new(Group::Weir, &written).writers;
+            object.status = serde_json::to_value(&status).unwrap();
+            rivals.wrote(&status, &object);
+        }
+    }
+    assert_eq!(writes, ["a", "b", "a"], "then the second one gives way");
+    assert_eq!(
+        installs.map(|(_, rivals)| rivals.rival().map(str::to_owned)),
+        [Some("b".into()), Some("a".into())]
+    );
+}
+
+#[test]
+fn an_install_of_another_name_leaves_the_policy_s_own_conditions_to_one_and_an_install_that_is_gone_to_nobody()
+ {
+    let Change::Policy(mut object) = policy("p", json!({ "kind": "Gateway", "name": "one" })) else {
+        panic!()
+    };
+    let manager = |name: &str| {
+        json!({ "manager": name, "subresource": "status", "time": "2026-11-28T00:00:00Z",
+        "fieldsV1": { "f:status": { "f:conditions": {} } } })
+    };
+    let mut written = serde_json::to_value(self::object("p", json!({}))).unwrap();
+    written["metadata"]["managedFields"] = json!([manager("weir/weir.dev/m/ns"), manager("kubectl")]);
+    object.writers = PolicyObject::new(Group::Weir, &serde_json::from_value(written).unwrap()).writers;
+    assert_eq!(object.writers.len(), 1);
+    object.status = json!({ "observedGeneration": 1 });
+    let turn =
+        |controller: &str, object: &PolicyObject| Rivals::new(controller, "ns").look(object, Instant::now());
+    assert_eq!(turn("weir.dev/a", &object), Turn::Whole);
+    assert_eq!(turn("weir.dev/z", &object), Turn::Ancestors);
+    assert_eq!(turn("weir.dev/m", &object), Turn::Whole, "its own");
+    // The other one does not follow the policy any more.
+    object.generation = 2;
+    assert_eq!(turn("weir.dev/z", &object), Turn::Whole);
+    // One that is gone has left its status.
+    object.generation = 1;
+    let mut moved = Rivals::new("weir.dev/m", "zz");
+    assert_eq!(moved.look(&object, Instant::now()), Turn::Whole);
+    assert_eq!(moved.rival(), None);
 }

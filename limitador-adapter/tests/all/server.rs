@@ -86,6 +86,7 @@ impl Server {
         ServeArgs {
             kubernetes: false,
             ignore_kuadrant: false,
+            controller_name: "weir.dev/limitador-adapter".to_owned(),
             tls_cert: None,
             tls_key: None,
             tls_client_ca: None,

@@ -9,11 +9,11 @@ pub(super) const EXTRACTED_ONCE: (&str, &str) = (
 
 pub(super) const PRICED: (&str, &str) = (
     "has(self.prices) || ( \
-     (!has(self.limits) || self.limits.all(name, self.limits[name].rates.all(rate, rate.unit != 'usd' || has(rate.cost)))) \
+     (!has(self.limits) || self.limits.all(name, self.limits[name].rates.all(rate, !has(rate.unit) || rate.unit != 'usd' || has(rate.cost)))) \
      && (!has(self.defaults) || self.defaults.limits.all(name, self.defaults.limits[name].rates.all(rate, \
-     rate.unit != 'usd' || has(rate.cost)))) \
+     !has(rate.unit) || rate.unit != 'usd' || has(rate.cost)))) \
      && (!has(self.overrides) || self.overrides.limits.all(name, self.overrides.limits[name].rates.all(rate, \
-     rate.unit != 'usd' || has(rate.cost)))))",
+     !has(rate.unit) || rate.unit != 'usd' || has(rate.cost)))))",
     "a rate in usd needs prices, or a cost",
 );
 
@@ -24,7 +24,8 @@ pub(super) const LIMIT_NAMES: (&str, &str) = (
 
 pub(super) const DISTINCT_RATES: (&str, &str) = (
     // Those with costs of their own are left to the adapter: comparing long texts is more than the server allows.
-    "self.all(a, has(a.cost) || self.exists_one(b, !has(b.cost) && a.unit == b.unit \
+    "self.all(a, has(a.cost) || self.exists_one(b, !has(b.cost) \
+     && (has(a.unit) ? a.unit : 'tokens') == (has(b.unit) ? b.unit : 'tokens') \
      && (has(a.window) ? a.window : '') == (has(b.window) ? b.window : '') \
      && (has(a.period) ? a.period : '') == (has(b.period) ? b.period : '')))",
     "two rates count the same thing in the same window",

@@ -1,0 +1,115 @@
+//! Two installs of the adapter in one cluster. Under different controller names each has its own `ancestors`, and one of
+//! them writes the conditions of the policy as a whole. Under the same name they would overwrite each other's
+//! statuses for ever: one of them stops, and both say so. Which one, their names decide.
+
+use super::objects::{MANAGER, PolicyObject, StatusManager};
+use super::status::PolicyStatus;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// An install that gave way tries again after this time: the other may be gone.
+const GIVE_WAY: Duration = Duration::from_secs(300);
+/// An install that has not written for so long is no rival any more.
+const MEMORY: Duration = Duration::from_secs(600);
+
+/// What this install may write of a policy's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// All of it.
+    Whole,
+    /// Its own `ancestors`.
+    Ancestors,
+    /// Nothing for now.
+    Leave,
+}
+
+/// What this install has written, and who else does.
+pub struct Rivals {
+    own: String,
+    /// With what the names of installs with the same controller name begin.
+    namesakes: String,
+    /// The last status of each policy, by uid, and when it was written by the API server's clock.
+    written: HashMap<String, (PolicyStatus, i64)>,
+    /// An install with the same controller name, and when it was seen to write.
+    rival: Option<(String, Instant)>,
+    gave_way: Option<Instant>,
+}
+
+impl Rivals {
+    /// Of the install in this namespace.
+    pub fn new(controller: &str, namespace: &str) -> Self {
+        let namesakes = format!("{MANAGER}{controller}/");
+        let own = format!("{namesakes}{namespace}");
+        Self { own, namesakes, written: HashMap::new(), rival: None, gave_way: None }
+    }
+
+    /// As which field manager this install writes.
+    pub fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// The namespace of an install with the same controller name.
+    pub fn rival(&self) -> Option<&str> {
+        self.rival.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    /// What may be written of a policy.
+    pub fn look(&mut self, object: &PolicyObject, now: Instant) -> Turn {
+        let is_over = |since: &Instant, time| now.saturating_duration_since(*since) >= time;
+        self.rival.take_if(|(_, seen)| is_over(seen, MEMORY));
+        self.gave_way.take_if(|since| is_over(since, GIVE_WAY));
+        let status = PolicyStatus::deserialize(&object.status).unwrap_or_default();
+        // What is seen may be older than what was written.
+        let written = self.written.get(&object.uid).filter(|(written, _)| *written != status);
+        let rival = object.writers.iter().find(|writer| {
+            let is_later = written.is_some_and(|(_, time)| writer.time >= *time);
+            is_later && writer.name != self.own && writer.name.starts_with(&self.namesakes)
+        });
+        if let Some(StatusManager { name, .. }) = rival.cloned() {
+            // What was overwritten is seen once.
+            self.written.remove(&object.uid);
+            let gives_way = self.own > name;
+            let namespace = name.strip_prefix(&self.namesakes).unwrap_or_default().to_owned();
+            if self.rival.is_none() {
+                tracing::error!(
+                    install = namespace,
+                    gives_way,
+                    "another install writes statuses under the same controller name; give it another --controller-name"
+                );
+            }
+            self.rival = Some((namespace, now));
+            if gives_way {
+                self.gave_way = Some(now);
+            }
+        }
+        let is_told = status.observed_generation == Some(object.generation);
+        let mut others = object.writers.iter().filter(|writer| writer.name != self.own);
+        if self.gave_way.is_some() {
+            Turn::Leave
+        } else if is_told
+            && others.any(|other| {
+                other.has_conditions && !other.name.starts_with(&self.namesakes) && other.name < self.own
+            })
+        {
+            Turn::Ancestors
+        } else {
+            Turn::Whole
+        }
+    }
+
+    /// A status is written; `after`: the policy as it is since then.
+    pub fn wrote(&mut self, status: &PolicyStatus, after: &PolicyObject) {
+        let own = after.writers.iter().find(|writer| writer.name == self.own);
+        if let Some(own) = own {
+            self.written.insert(after.uid.clone(), (status.clone(), own.time));
+        }
+    }
+
+    /// Forgets the policies that are gone.
+    pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
+        if self.written.len() > 16 {
+            self.written.retain(|uid, _| is_there(uid));
+        }
+    }
+}
