@@ -65,6 +65,8 @@ pub struct AdapterMetrics {
     pub late: Counter,
     /// A call could not be answered.
     pub unavailable: Counter,
+    /// Commit: what is deferred waits for a result that is made in the background.
+    pub parked: Counter,
     /// Commit: let holds go.
     pub released: Counter,
     /// Commit: no such hold; charged.
@@ -107,6 +109,7 @@ impl AdapterMetrics {
             repeated: count("weir_reserves_total", "outcome", "repeated"),
             late: count("weir_reserves_total", "outcome", "late"),
             unavailable: count("weir_reserves_total", "outcome", "unavailable"),
+            parked: count("weir_commits_total", "outcome", "parked"),
             released: count("weir_commits_total", "outcome", "released"),
             charged: count("weir_commits_total", "outcome", "unknown"),
             replayed: count("weir_commits_total", "outcome", "replayed"),

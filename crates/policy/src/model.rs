@@ -15,7 +15,7 @@ mod unit;
 mod usage;
 
 pub use price::micro_usd;
-pub use price::{Price, Tariff, usd_text};
+pub use price::{Price, Tariff, UsageCost, usd_text};
 pub use share::Share;
 pub use unit::{Period, Unit, Window};
 pub use usage::{OnMissing, StreamUsage, UsageRules, WebSocketMode};

@@ -1,7 +1,10 @@
 //! The calls to the adapter, as bytes. What a hold counts is encoded once and serves both calls: the `Reserve`
 //! that takes it and the `Commit` that ends it.
 
-use crate::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use crate::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
+use crate::wire::kuadrant::service::ratelimit::v1::{
+    CommitRequest, ParkedResult, ReserveRequest, SeenResult,
+};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use std::time::Duration;
@@ -15,6 +18,9 @@ pub const MAX_DESCRIPTORS: usize = 4096;
 
 /// The most bytes that one call may have: gRPC servers take 4 MB, and a commit may carry others.
 pub const LONGEST_CALL: usize = 1 << 20;
+
+/// The longest id of a stored result, in bytes. Some gateways pack several names into one.
+pub const MAX_RESULT_ID: usize = 1024;
 
 /// The adapter's gRPC service for holds and charges.
 pub const RATE_LIMIT_SERVICE: &str = "kuadrant.service.ratelimit.v1.RateLimitService";
@@ -116,7 +122,7 @@ pub fn reserve<'a>(id: &str, items: impl Iterator<Item = Item<'a>> + Clone) -> V
     put_bytes(1, DOMAIN.as_bytes(), &mut call);
     let (mut amount, mut ttl) = (0, Duration::ZERO);
     for item in items {
-        put_descriptor(&item, &mut call);
+        put_descriptor(&item, &[], &mut call);
         amount = amount.max(item.amount);
         ttl = ttl.max(item.ttl);
     }
@@ -136,12 +142,43 @@ pub fn commit<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     put_bytes(1, DOMAIN.as_bytes(), &mut call);
     let mut amount = 0;
     for item in items {
-        put_descriptor(&item, &mut call);
+        put_descriptor(&item, &[], &mut call);
         amount = amount.max(item.amount);
     }
     let rest = CommitRequest { actual_amount: amount, reservation_id: id.to_owned(), ..Default::default() };
     append(&rest, &mut call);
     call
+}
+
+/// A [`CommitRequest`] of a reservation that created a result in the background. What is deferred is charged when the
+/// result is seen; an item's amount is for adapters that do not know that.
+pub fn park<'a>(
+    id: &str,
+    items: impl Iterator<Item = (Item<'a>, Option<DeferredCharge>)>,
+    result: ParkedResult,
+) -> Vec<u8> {
+    let mut call = Vec::new();
+    put_bytes(1, DOMAIN.as_bytes(), &mut call);
+    let mut amount = 0;
+    for (item, deferred) in items {
+        let mut further = Vec::new();
+        deferred.into_iter().for_each(|deferred| put_bytes(103, &deferred.encode_to_vec(), &mut further));
+        put_descriptor(&item, &further, &mut call);
+        amount = amount.max(item.amount);
+    }
+    let rest = CommitRequest {
+        actual_amount: amount,
+        reservation_id: id.to_owned(),
+        parked: Some(result),
+        ..Default::default()
+    };
+    append(&rest, &mut call);
+    call
+}
+
+/// Adds what was seen of a stored result to an encoded [`CommitRequest`].
+pub fn add_seen(call: &mut Vec<u8>, seen: SeenResult) {
+    append(&CommitRequest { seen: vec![seen], ..Default::default() }, call);
 }
 
 /// Adds an encoded [`CommitRequest`] to another one's `further`.
@@ -190,7 +227,8 @@ fn capacity<T>(items: &impl Iterator<Item = T>) -> usize {
     items.size_hint().0.saturating_mul(128).saturating_add(96)
 }
 
-fn put_descriptor(item: &Item<'_>, call: &mut Vec<u8>) {
+/// `further`: fields that are encoded already.
+fn put_descriptor(item: &Item<'_>, further: &[u8], call: &mut Vec<u8>) {
     let ttl = (!item.ttl.is_zero()).then(|| u64::try_from(item.ttl.as_millis()).unwrap_or(u64::MAX));
     let addend = (item.amount > 0).then_some(item.amount);
     let numbers = [(100, ttl), (101, item.max), (102, item.unenforced.then_some(1))];
@@ -199,12 +237,13 @@ fn put_descriptor(item: &Item<'_>, call: &mut Vec<u8>) {
     let tail: usize = known().map(|(field, number)| varint_field_len(field, number)).sum();
     encode_key(2, WireType::LengthDelimited, call);
     // An addend is shorter than 128 bytes: one byte says its length, as one says its key.
-    encode_varint((item.entries.0.len() + 2 + addend_length + tail) as u64, call);
+    encode_varint((item.entries.0.len() + 2 + addend_length + tail + further.len()) as u64, call);
     call.extend_from_slice(&item.entries.0);
     encode_key(3, WireType::LengthDelimited, call);
     encode_varint(addend_length as u64, call);
     addend.into_iter().for_each(|amount| put_varint(1, amount, call));
     known().for_each(|(field, number)| put_varint(field, number, call));
+    call.extend_from_slice(further);
 }
 
 fn varint_field_len(field: u32, number: u64) -> usize {
@@ -270,6 +309,24 @@ mod tests {
         assert_eq!((one.hits_addend, one.ttl_ms), (Some(u64::MAX), 900_000));
         assert_eq!((two.hits_addend, two.ttl_ms), (Some(1), 1500));
         assert_eq!(((one.max, one.unenforced), (two.max, two.unenforced)), ((None, false), (Some(0), true)));
+    }
+
+    #[test]
+    fn a_creation_says_what_waits_and_a_reader_what_it_has_seen() {
+        let counted = entries(&[("limit", "default/p/free")]);
+        let item = Item { entries: &counted, amount: 300, ttl: Duration::ZERO, max: None, unenforced: false };
+        let deferred = DeferredCharge { now: 5, input: u64::MAX, output: 1_000_000, ..Default::default() };
+        let result = ParkedResult { id: "resp_1".to_owned(), input: 12 };
+        let items = [(item, Some(deferred)), (Item { amount: 1, ..item }, None)];
+        let mut call = park("a", items.into_iter(), result.clone());
+        let seen = SeenResult { id: "resp_2".to_owned(), total: 7, ..Default::default() };
+        add_seen(&mut call, seen.clone());
+        let request = CommitRequest::decode(&*call).unwrap();
+        assert_eq!((request.reservation_id.as_str(), request.actual_amount), ("a", 300));
+        let [one, two] = request.descriptors.as_slice() else { panic!("{request:?}") };
+        assert_eq!((one.hits_addend, one.deferred), (Some(300), Some(deferred)));
+        assert_eq!((two.hits_addend, two.deferred), (Some(1), None));
+        assert_eq!((request.parked, request.seen), (Some(result), vec![seen]));
     }
 
     #[test]

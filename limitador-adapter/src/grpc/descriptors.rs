@@ -1,11 +1,12 @@
 //! Descriptors, as they come over the wire → rates in force and the buckets they mean.
 
+use crate::ledger::stored::DeferredCharge;
 use crate::ledger::{Key, LedgerOutcome, Status};
 use crate::policies::snapshot::{KnownLimit, KnownRate, PolicySnapshot};
 use metrics::Counter;
-use policy::model::Unit;
-use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use policy::model::{Tariff, Unit, UsageCost};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use protocol::wire::envoy::extensions::common::ratelimit::v3::{self as wire, RateLimitDescriptor};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Named<'a> {
     pub max: Option<u64>,
     /// Counted, and never refused.
     pub unenforced: bool,
+    /// What waits until a result is seen.
+    pub deferred: Option<DeferredCharge>,
 }
 
 impl<'a> Named<'a> {
@@ -34,6 +37,7 @@ impl<'a> Named<'a> {
         let amount = descriptor.hits_addend;
         let ttl = (descriptor.ttl_ms > 0).then(|| Duration::from_millis(descriptor.ttl_ms));
         let (max, unenforced) = (descriptor.max, descriptor.unenforced);
+        let deferred = descriptor.deferred.map(|wire| deferred_charge(&wire));
         let (mut limit, mut unit, mut window, mut period) = (None, None, None, None);
         let mut counters = Vec::with_capacity(descriptor.entries.len());
         for Entry { key, value } in descriptor.entries {
@@ -74,7 +78,8 @@ impl<'a> Named<'a> {
         let rates: Vec<_> =
             limit.rates.iter().filter(wanted).map(|rate| (rate, Arc::new(key(rate)))).collect();
         let unit_given = unit.is_some();
-        (!rates.is_empty()).then_some(Self { limit, rates, unit_given, amount, ttl, max, unenforced })
+        let named = Self { limit, rates, unit_given, amount, ttl, max, unenforced, deferred };
+        (!named.rates.is_empty()).then_some(named)
     }
 
     /// What an amount comes to in a rate. For a whole limit, an amount is in tokens, and any tokens are one request.
@@ -86,10 +91,27 @@ impl<'a> Named<'a> {
         }
     }
 
+    /// What waits of the charge of a rate until a result is seen.
+    pub fn deferred_in(&self, rate: &KnownRate) -> Option<DeferredCharge> {
+        self.deferred.filter(|_| self.unit_given && rate.unit.is_of_usage())
+    }
+
     /// What may be used in a window of a rate.
     pub fn max_of(&self, rate: &KnownRate) -> u64 {
         rate.max.or(self.max).unwrap_or(0)
     }
+}
+
+fn deferred_charge(wire: &wire::DeferredCharge) -> DeferredCharge {
+    let tariff = Tariff {
+        input: wire.input,
+        cached: wire.cached,
+        cache_write: wire.cache_write,
+        cache_write_1h: wire.cache_write_1h,
+        output: wire.output,
+    };
+    let cost = UsageCost { base: wire.base, tariff, reasoning: wire.reasoning };
+    DeferredCharge { now: wire.now, cost }
 }
 
 /// A call's descriptors, found or not.

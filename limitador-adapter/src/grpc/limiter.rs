@@ -2,18 +2,21 @@
 
 use crate::grpc::descriptors::FoundDescriptors;
 use crate::ledger::moment::Moment;
+use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
 use crate::ledger::{
     Charge, ChargeAt, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Settled, Status, Unavailable, When,
 };
 use crate::metrics::AdapterMetrics;
 use crate::policies::snapshot::PolicySnapshot;
 use futures::stream::{self, StreamExt};
+use llm::response::Usage;
 use policy::model::Unit;
-use protocol::call::MAX_DESCRIPTORS;
+use protocol::call::{MAX_DESCRIPTORS, MAX_RESULT_ID};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{
-    CommitRequest, CommitResponse, DescriptorStatus, ReserveRequest, ReserveResponse,
+    CommitRequest, CommitResponse, DescriptorStatus, ParkedResult, ReserveRequest, ReserveResponse,
+    SeenResult,
 };
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +32,9 @@ const MAX_UNENFORCED: u64 = 1 << 40;
 
 /// Reservations that one Commit may end.
 const MAX_COMMITS: usize = 4096;
+
+/// Results that one reservation may show.
+const MAX_SEEN: usize = 64;
 
 /// Of these, as many are under way at once.
 const COMMITS_AT_ONCE: usize = 64;
@@ -125,10 +131,22 @@ impl Limiter {
 
     async fn commit_one(
         &self,
-        request: CommitRequest,
+        mut request: CommitRequest,
         in_force: &PolicySnapshot,
         now: Moment,
     ) -> Result<Settled, CallError> {
+        let seen = std::mem::take(&mut request.seen);
+        let ends_nothing = !seen.is_empty() && request.descriptors.is_empty();
+        if seen.len() > MAX_SEEN {
+            return Err(CallError::Invalid(format!("a commit shows {MAX_SEEN} results at most")));
+        }
+        for seen in seen {
+            let charged = self.counted(self.ledger.see(sighting(seen)?, now).await)?;
+            count_seen(&charged, in_force);
+        }
+        if ends_nothing {
+            return Ok(Settled::AlreadySettled);
+        }
         let call = find(request.descriptors, in_force)?;
         if call.unknown() > 0 {
             self.tell_unknown("Commit", call.unknown(), now);
@@ -138,6 +156,9 @@ impl Limiter {
             amount: named.amount_in(rate, named.amount.unwrap_or(request.actual_amount)),
         });
         let charges: Vec<_> = charges.collect();
+        if let Some(result) = request.parked {
+            return self.park(&request.reservation_id, &result, &call, charges, in_force, now).await;
+        }
         let amounts: Vec<_> = charges.iter().map(|charge| charge.amount).collect();
         let settled = self.counted(self.ledger.commit(&request.reservation_id, charges, now).await)?;
         match settled {
@@ -149,6 +170,41 @@ impl Limiter {
         if settled != Settled::AlreadySettled {
             call.rates().zip(amounts).for_each(|((_, rate, _), amount)| rate.charged.increment(amount));
         }
+        Ok(settled)
+    }
+
+    /// Ends a reservation that created a result in the background.
+    async fn park(
+        &self,
+        id: &str,
+        result: &ParkedResult,
+        call: &FoundDescriptors<'_>,
+        charges: Vec<Charge>,
+        in_force: &PolicySnapshot,
+        now: Moment,
+    ) -> Result<Settled, CallError> {
+        let result = StoredResult { id: stored_id(&result.id)?, input: result.input };
+        let charges = call
+            .rates()
+            .zip(charges)
+            .map(|((named, rate, _), charge)| CreationCharge { deferred: named.deferred_in(rate), charge });
+        let charges: Vec<_> = charges.collect();
+        let parking = self.counted(self.ledger.park(id, result, charges.clone(), now).await)?;
+        let amount = |one: &CreationCharge| match (&parking, one.deferred) {
+            (Parking::AlreadySettled, _) => 0,
+            (Parking::Parked(_), Some(deferred)) => deferred.now,
+            (Parking::Parked(_) | Parking::Charged, _) => one.charge.amount,
+        };
+        call.rates().zip(&charges).for_each(|((_, rate, _), one)| rate.charged.increment(amount(one)));
+        let (counter, settled) = match &parking {
+            Parking::Parked(seen) => {
+                count_seen(seen, in_force);
+                (&self.metrics.parked, Settled::Released)
+            }
+            Parking::Charged => (&self.metrics.charged, Settled::Charged),
+            Parking::AlreadySettled => (&self.metrics.replayed, Settled::AlreadySettled),
+        };
+        counter.increment(1);
         Ok(settled)
     }
 
@@ -213,6 +269,29 @@ impl Limiter {
             );
         }
     }
+}
+
+/// Counts what the creators of results were charged.
+fn count_seen(charged: &SeenCharges, in_force: &PolicySnapshot) {
+    for (key, amount) in charged {
+        let rates = in_force.limit(&key.limit).map(|limit| limit.rates.as_slice()).unwrap_or_default();
+        let rate = rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window);
+        rate.into_iter().for_each(|rate| rate.charged.increment(*amount));
+    }
+}
+
+fn stored_id(id: &str) -> Result<StoredId, CallError> {
+    match id.len() {
+        1..=MAX_RESULT_ID => Ok(StoredId::of(id)),
+        _ => Err(CallError::Invalid(format!("a result's id has 1 to {MAX_RESULT_ID} bytes"))),
+    }
+}
+
+fn sighting(seen: SeenResult) -> Result<Sighting, CallError> {
+    let id = stored_id(&seen.id)?;
+    let SeenResult { input, cached, cache_write, cache_write_1h, output, reasoning, total, .. } = seen;
+    let usage = Usage { input, output, total, cached, cache_write, cache_write_1h, reasoning };
+    Ok(Sighting { id, usage, is_partial: seen.partial, ends: seen.ends })
 }
 
 /// Looks a call's descriptors up.

@@ -8,11 +8,13 @@ pub mod memory;
 pub mod moment;
 pub mod redis;
 pub mod shares;
+pub mod stored;
 
 use moment::Moment;
 use policy::model::{Unit, Window};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredResult};
 
 /// One bucket: what is counted, for whom. A rate's maximum is no part of it, so changing that keeps the counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -239,6 +241,19 @@ pub trait Ledger: Send + Sync {
     /// reserve of it holds nothing. An empty id cannot be remembered; one without charges is remembered only for as long as
     /// its reserve may still come, since repeating it changes nothing.
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable>;
+    /// Ends a reservation that created a result in the background. What is deferred goes on holding, for as long as it would
+    /// have, until the result is seen; everything else is charged. The holds are no longer the worker's. Repeating it
+    /// changes nothing.
+    async fn park(
+        &self,
+        id: &str,
+        result: StoredResult,
+        charges: Vec<CreationCharge>,
+        now: Moment,
+    ) -> Result<Parking, Unavailable>;
+    /// Somebody has seen a result: what was deferred is charged, unless it was before. Repeating it changes nothing, and a
+    /// result that nobody created is remembered for [`stored::EARLY`].
+    async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable>;
     /// Asks and charges without a hold.
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
     /// Every bucket, in no order.

@@ -18,5 +18,6 @@ mod redis;
 mod secrets;
 mod server;
 mod storages;
+mod stored;
 mod stream;
 mod watching;

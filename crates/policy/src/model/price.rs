@@ -29,6 +29,87 @@ pub struct Tariff {
     pub output: u64,
 }
 
+/// What a rate is charged for usage that becomes known later: so much, and so much for a million tokens of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsageCost {
+    /// Whatever was used.
+    pub base: u64,
+    /// Reasoning left aside.
+    pub tariff: Tariff,
+    /// Of the output, what was reasoning.
+    pub reasoning: u64,
+}
+
+impl UsageCost {
+    /// The same for each token of its kind.
+    pub fn tokens(input: bool, output: bool) -> Self {
+        let [input, output] = [input, output].map(|counts| if counts { 1_000_000 } else { 0 });
+        Self::from(Tariff { input, cached: input, cache_write: input, cache_write_1h: input, output })
+    }
+
+    /// So much, whatever was used.
+    pub fn fixed(base: u64) -> Self {
+        Self { base, ..Self::tokens(false, false) }
+    }
+
+    /// What a response costs, rounded up; saturates.
+    pub fn of(&self, usage: &Usage) -> u64 {
+        let reasoning = usage.reasoning.min(usage.output);
+        let sum = self.tariff.sum(usage, reasoning);
+        let sum = sum.saturating_add(u128::from(reasoning).saturating_mul(u128::from(self.reasoning)));
+        self.base.saturating_add(whole(sum))
+    }
+
+    /// The cost that `cost` computes, if it is of this kind: a sum of products, as far as some samples tell.
+    pub fn fitted(mut cost: impl FnMut(&Usage) -> Option<u64>) -> Option<Self> {
+        let base = cost(&Usage::default())?;
+        let million = MILLION as u64;
+        let input = Usage { input: million, total: million, ..Usage::default() };
+        let output = Usage { output: million, total: million, ..Usage::default() };
+        let mut slope = |usage: Usage| cost(&usage)?.checked_sub(base);
+        let tariff = Tariff {
+            input: slope(input)?,
+            cached: slope(Usage { cached: million, ..input })?,
+            cache_write: slope(Usage { cache_write: million, ..input })?,
+            cache_write_1h: slope(Usage { cache_write: million, cache_write_1h: million, ..input })?,
+            output: slope(output)?,
+        };
+        let fitted = Self { base, tariff, reasoning: slope(Usage { reasoning: million, ..output })? };
+        let mut fits = |usage: &Usage| cost(usage).is_some_and(|cost| cost.abs_diff(fitted.of(usage)) <= 1);
+        SAMPLES.iter().all(&mut fits).then_some(fitted)
+    }
+}
+
+/// A cost that is no sum of products of its tokens shows at one of these.
+const SAMPLES: [Usage; 4] = [
+    Usage { input: 7, output: 5, total: 12, cached: 2, cache_write: 2, cache_write_1h: 1, reasoning: 3 },
+    Usage { input: 900, output: 90, total: 990, cached: 0, cache_write: 0, cache_write_1h: 0, reasoning: 0 },
+    Usage {
+        input: 30_000,
+        output: 2_000,
+        total: 32_000,
+        cached: 20_000,
+        cache_write: 3_000,
+        cache_write_1h: 1_000,
+        reasoning: 1_500,
+    },
+    Usage {
+        input: 3_000_000,
+        output: 2_000_000,
+        total: 5_000_000,
+        cached: 100_000,
+        cache_write: 400_000,
+        cache_write_1h: 200_000,
+        reasoning: 50_000,
+    },
+];
+
+impl From<Tariff> for UsageCost {
+    fn from(tariff: Tariff) -> Self {
+        Self { base: 0, tariff, reasoning: tariff.output }
+    }
+}
+
 impl Price {
     /// Whether it is this model's. A model that is not known has no name.
     pub fn is_for(&self, model: &str) -> bool {
@@ -39,6 +120,11 @@ impl Price {
 impl Tariff {
     /// What a response costs in micro-USD, rounded up; saturates.
     pub fn cost(&self, usage: &Usage) -> u64 {
+        whole(self.sum(usage, 0))
+    }
+
+    /// The same in millionths, without so much of the output.
+    fn sum(&self, usage: &Usage, reasoning: u64) -> u128 {
         let cached = usage.cached.min(usage.input);
         // What a total has beyond its parts is of no kind that has a price of its own: it costs what output does.
         let output = usage.total.saturating_sub(usage.input).max(usage.output);
@@ -50,14 +136,18 @@ impl Tariff {
             (cached, self.cached),
             (written.saturating_sub(for_an_hour), self.cache_write),
             (for_an_hour, self.cache_write_1h),
-            (output, self.output),
+            (output.saturating_sub(reasoning), self.output),
         ];
-        let sum = parts
+        parts
             .iter()
             .map(|(tokens, price)| u128::from(*tokens).saturating_mul(u128::from(*price)))
-            .fold(0_u128, u128::saturating_add);
-        u64::try_from(sum.div_ceil(MILLION)).unwrap_or(u64::MAX)
+            .fold(0_u128, u128::saturating_add)
     }
+}
+
+/// Of millionths, rounded up.
+fn whole(millionths: u128) -> u64 {
+    u64::try_from(millionths.div_ceil(MILLION)).unwrap_or(u64::MAX)
 }
 
 /// What the tokens of this model cost: the first price that is for it.
@@ -141,6 +231,38 @@ mod tests {
         assert_eq!(tariff.cost(&usage(200, 100)), 400 * 3 + 120 + 375 + 600);
         // More than there was is all that there was.
         assert_eq!(tariff.cost(&usage(u64::MAX, u64::MAX)), 120 + 600 * 6);
+    }
+
+    #[test]
+    fn a_cost_that_is_a_sum_of_products_is_known_by_samples() {
+        let of = |cost: fn(&Usage) -> u64| UsageCost::fitted(|usage| Some(cost(usage)));
+        let usage = Usage { cache_write: 200, cache_write_1h: 50, reasoning: 30, ..usage(1234, 300, 99) };
+        for cost in [
+            (|_| 10) as fn(&Usage) -> u64,
+            |usage| usage.total,
+            |usage| usage.input + 4 * usage.output,
+            |usage| usage.output - usage.reasoning,
+            |usage| 7 + (usage.input - usage.cached) / 2 + usage.cached / 20,
+            |usage| 3 * usage.cache_write_1h + 2 * (usage.cache_write - usage.cache_write_1h),
+        ] {
+            let fitted = of(cost).unwrap();
+            assert!(fitted.of(&usage).abs_diff(cost(&usage)) <= 1, "{fitted:?}");
+        }
+        for cost in [
+            (|usage| if usage.total > 1000 { usage.total } else { 0 }) as fn(&Usage) -> u64,
+            |usage| usage.total.min(100),
+            |usage| 2_000_000_u64.saturating_sub(usage.total),
+            |usage| usage.input * usage.output,
+        ] {
+            assert_eq!(of(cost), None);
+        }
+        assert_eq!(UsageCost::fitted(|_| None), None);
+        let usd = UsageCost::from(tariff(3, 1, 5));
+        assert_eq!(usd.of(&usage), usd.tariff.cost(&usage));
+        assert_eq!(UsageCost::tokens(true, true).of(&usage), 1333);
+        assert_eq!(UsageCost::tokens(true, false).of(&usage), 1234);
+        assert_eq!(UsageCost::tokens(false, true).of(&usage), 99);
+        assert_eq!(UsageCost::fixed(u64::MAX).of(&usage), u64::MAX);
     }
 
     #[test]

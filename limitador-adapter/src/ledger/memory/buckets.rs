@@ -183,6 +183,13 @@ impl MemoryBuckets {
         }
     }
 
+    /// Of what one hold has, so much is held no longer.
+    pub fn lessen(&mut self, place: BucketIndex, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(place) {
+            bucket.held = bucket.held.saturating_sub(amount);
+        }
+    }
+
     /// Charges the window of `now`, which starts here if none is running. Which window that is.
     pub fn charge(&mut self, place: BucketIndex, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
         if amount == 0 {

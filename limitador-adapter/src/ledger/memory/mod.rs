@@ -9,15 +9,16 @@ pub mod budget;
 mod counters;
 mod settled_ids;
 mod state;
+mod stored;
 
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
+use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
 use crate::ledger::{
     Charge, CounterReading, Hit, Hold, Idempotency, Ledger, LedgerOutcome, LedgerSize, Settled, StorageBytes,
     Unavailable, When, is_empty, is_worker, worker_of,
 };
 use buckets::Admission;
-use settled_ids::Past;
 use state::{MemoryState, Taken, Want, all_admitted};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -84,16 +85,8 @@ impl MemoryLedger {
     pub fn commit(&self, id: &str, charges: &[Charge], now: Moment) -> Result<Settled, Unavailable> {
         let name = self.ids.hash_one(id);
         let mut state = self.at(now)?;
-        let (settled, holds, charged) = match state.live.remove(&name) {
-            Some(reservation) => {
-                state.lapses.remove(&(reservation.lapses, name));
-                (Settled::Released, reservation.holds, reservation.charged)
-            }
-            None => match state.archive.take(name, now.instant) {
-                Some(Past::Settled) => return Ok(Settled::AlreadySettled),
-                Some(Past::Lapsed(charged)) => (Settled::Charged, Vec::new(), charged),
-                None => (Settled::Charged, Vec::new(), Vec::new()),
-            },
+        let Some((settled, holds, charged)) = state.end(name, now) else {
+            return Ok(Settled::AlreadySettled);
         };
         match (id.is_empty(), is_empty(charges)) {
             (true, _) => {}
@@ -102,6 +95,33 @@ impl MemoryLedger {
         }
         state.settle(holds, charges, charged, now)?;
         Ok(settled)
+    }
+
+    /// See [`Ledger::park`].
+    pub fn park(
+        &self,
+        id: &str,
+        result: &StoredResult,
+        charges: &[CreationCharge],
+        now: Moment,
+    ) -> Result<Parking, Unavailable> {
+        let name = self.ids.hash_one(id);
+        let stored = self.stored(&result.id);
+        let mut state = self.at(now)?;
+        let ended = if state.stored.is_of(stored, name) { None } else { state.end(name, now) };
+        let Some((_, holds, charged)) = ended else { return Ok(Parking::AlreadySettled) };
+        state.archive.settle(name, now.instant);
+        state.park((stored, result), name, holds, charges, charged, now)
+    }
+
+    /// See [`Ledger::see`].
+    pub fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
+        let stored = self.stored(&sighting.id);
+        self.at(now)?.see(stored, sighting, now)
+    }
+
+    fn stored(&self, id: &StoredId) -> u64 {
+        self.ids.hash_one(id)
     }
 
     /// See [`Ledger::hit`].
@@ -152,7 +172,7 @@ impl MemoryLedger {
         LedgerSize {
             bytes,
             counters: state.buckets.len(),
-            reservations: state.live.len(),
+            reservations: state.live.len().saturating_add(state.stored.holding()),
             holds: state.holds,
             settled: Some(state.archive.len()),
             forgotten: state.archive.forgotten(),
@@ -225,6 +245,18 @@ impl Ledger for MemoryLedger {
     }
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
         self.commit(id, &charges, now)
+    }
+    async fn park(
+        &self,
+        id: &str,
+        result: StoredResult,
+        charges: Vec<CreationCharge>,
+        now: Moment,
+    ) -> Result<Parking, Unavailable> {
+        self.park(id, &result, &charges, now)
+    }
+    async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
+        self.see(sighting, now)
     }
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         self.hit(&hits, now)

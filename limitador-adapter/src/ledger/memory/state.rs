@@ -1,10 +1,11 @@
 //! What a ledger in memory knows, and how it changes: holds are taken, kept, settled, or lapse. No locks here.
 
 use super::buckets::{Admission, BucketIndex, MemoryBuckets, Seat, after};
-use super::settled_ids::{Advance, Charged, Id, Ids, MAX_IDS, SettledIds};
+use super::settled_ids::{Advance, Charged, Id, Ids, MAX_IDS, Past, SettledIds};
+use super::stored::StoredResults;
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
-use crate::ledger::{Charge, ChargeAt, Hold, Key, Unavailable};
+use crate::ledger::{Charge, ChargeAt, Hold, Key, Settled, Unavailable};
 use policy::model::Window;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
@@ -21,6 +22,8 @@ pub struct MemoryState {
     pub lapses: BTreeSet<(Instant, Id)>,
     /// Reservations that are over.
     pub archive: SettledIds,
+    /// Results in the making, and what is held for them.
+    pub stored: StoredResults,
     /// How many holds live.
     pub holds: usize,
 }
@@ -64,9 +67,12 @@ pub struct LiveReservation {
 
 /// One hold.
 pub struct Held {
-    place: BucketIndex,
-    amount: u64,
-    until: Instant,
+    /// In which bucket.
+    pub place: BucketIndex,
+    /// How much.
+    pub amount: u64,
+    /// When it lapses.
+    pub until: Instant,
     /// What it was asked of, if it is held in the overflow bucket instead: the charge goes there, too.
     asked: Option<Arc<Key>>,
 }
@@ -79,6 +85,7 @@ impl MemoryState {
             live: Ids::default(),
             lapses: BTreeSet::new(),
             archive: SettledIds::new(MAX_IDS, now.instant),
+            stored: StoredResults::default(),
             holds: 0,
         }
     }
@@ -149,7 +156,8 @@ impl MemoryState {
         Ok(())
     }
 
-    fn release(&mut self, holds: Vec<Held>) {
+    /// Lets go of holds.
+    pub fn release(&mut self, holds: Vec<Held>) {
         self.holds = self.holds.saturating_sub(holds.len());
         for hold in holds {
             self.buckets.release(hold.place, hold.amount);
@@ -180,6 +188,19 @@ impl MemoryState {
         (released, batch.last().copied().filter(|_| batch.len() == at_most))
     }
 
+    /// Takes out what is known of a reservation that ends: its holds, and what admission charged. `None`: it has ended.
+    pub fn end(&mut self, id: Id, now: Moment) -> Option<(Settled, Vec<Held>, Charged)> {
+        if let Some(reservation) = self.live.remove(&id) {
+            self.lapses.remove(&(reservation.lapses, id));
+            return Some((Settled::Released, reservation.holds, reservation.charged));
+        }
+        match self.archive.take(id, now.instant) {
+            Some(Past::Settled) => None,
+            Some(Past::Lapsed(charged)) => Some((Settled::Charged, Vec::new(), charged)),
+            None => Some((Settled::Charged, Vec::new(), Vec::new())),
+        }
+    }
+
     /// Lets the holds go. Charges what goes beyond the admission's own charges, and gives back what those had too much.
     /// A bucket that the commit does not name keeps its advance.
     pub fn settle(
@@ -196,10 +217,7 @@ impl MemoryState {
             if amount == 0 || charge.key.window == Window::Now {
                 return Ok(());
             }
-            let is_there = |held: &&Held| match &held.asked {
-                Some(asked) => *asked == charge.key,
-                None => self.buckets.is_at(held.place, &charge.key),
-            };
+            let is_there = |held: &&Held| self.is_held_for(held, &charge.key);
             match known.by_ref().take(holds.len()).find(is_there) {
                 Some(held) => self.buckets.charge(held.place, amount, now).map(drop),
                 None => {
@@ -212,6 +230,14 @@ impl MemoryState {
         self.release(holds);
         charged?;
         others.into_iter().try_for_each(|(charge, amount)| self.charge_one(&charge.key, amount, now))
+    }
+
+    /// Whether this is what was held of a bucket.
+    pub fn is_held_for(&self, held: &Held, key: &Arc<Key>) -> bool {
+        match &held.asked {
+            Some(asked) => asked == key,
+            None => self.buckets.is_at(held.place, key),
+        }
     }
 
     /// What a charge adds to what was charged at admission.
@@ -238,6 +264,7 @@ impl MemoryState {
 
     /// Lets go of every hold whose time is over.
     pub fn lapse(&mut self, now: Moment) {
+        self.lapse_stored(now);
         while let Some((_, id)) = self.lapses.first().copied().filter(|(when, _)| *when <= now.instant) {
             self.lapses.pop_first();
             let Some(mut reservation) = self.live.remove(&id) else { continue };

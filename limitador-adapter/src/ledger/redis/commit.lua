@@ -1,23 +1,44 @@
 -- Ends a reservation. KEYS[5] the reservation, then the buckets; ARGV[2] its id (empty: not to be remembered), [3] the
--- room for counters, then for each bucket: window, amount.
--- Tells: 0 its holds are let go, 1 there were none, 2 it was settled before.
+-- room for counters, [4] the result that it created in the background (empty: none) and [5] the estimate of its input, then
+-- for each bucket: window, amount, and what is deferred until the result is seen (empty: nothing): what is charged now, and
+-- the cost.
+-- Tells: 0 its holds are let go, 1 there were none, 2 it was settled before, 3 what is deferred waits; then, for each
+-- deferred charge, what an early sighting charged.
 
-local FIELDS, FIRST = 2, 4
-local reservation, id = KEYS[5], ARGV[2]
+local FIELDS, FIRST = 3, 6
+local reservation, id, stored = KEYS[5], ARGV[2], ARGV[4]
 set_room(ARGV[3])
 local known = known_of(reservation)
 if known == 'settled' then return { 2 } end
+local created = stored ~= '' and creation(stored, id)
+if created == 'old' then return { 2 } end
+local result
+if created then
+  result = { live = true, holds = {}, advances = {}, rates = {}, creator = id, input = tonumber(ARGV[5]), keep = now + UNSEEN }
+end
+-- What is deferred, by its bucket.
+local deferred = {}
+for at = 6, #KEYS do
+  local later = ARGV[FIRST + (at - 6) * FIELDS + 2]
+  if result and later ~= '' then deferred[KEYS[at]] = numbers(later) end
+end
 
 local settled, advances, redirected = 1, {}, {}
 if known then
   advances = known.advances
   if known.live then
     settled = 0
+    local released = 0
     for _, held in ipairs(known.holds) do
-      release(bucket(held[1]), held[2])
+      if deferred[held[4] or held[1]] then
+        result.holds[#result.holds + 1] = held
+      else
+        release(bucket(held[1]), held[2])
+        released = released + 1
+      end
       if held[4] then redirected[held[4]] = held[1] end
     end
-    if #known.holds > 0 then redis.call('DECRBY', HOLDS, #known.holds) end
+    if released > 0 then redis.call('DECRBY', HOLDS, released) end
     redis.call('ZREM', LAPSES, id)
   end
 end
@@ -30,6 +51,14 @@ for at = 6, #KEYS do
   local field = FIRST + (at - 6) * FIELDS
   local asked, window, amount = KEYS[at], ARGV[field], tonumber(ARGV[field + 1])
   if amount > 0 and window ~= 'Now' then is_empty = false end
+  local later = deferred[asked]
+  if later then
+    amount = 0
+    local now_charged = table.remove(later, 1)
+    local rate = { asked, window, 0, later }
+    result.rates[#result.rates + 1] = rate
+    charge_up_to(result, rate, now_charged)
+  end
   for _, advance in ipairs(advances) do
     if advance[1] == asked then
       local confirmed, it = math.min(amount, advance[2]), bucket(advance[4] or asked)
@@ -51,7 +80,22 @@ for at = 6, #KEYS do
     charge(it, window, amount)
   end
 end
+local told = { settled }
+if result then
+  told, is_empty = { 3 }, false
+  local before = known_of(stored_name(stored))
+  if before then
+    for _, held in ipairs(before.holds) do release(bucket(held[1]), held[2]) end
+    if #before.holds > 0 then redis.call('DECRBY', HOLDS, #before.holds) end
+  end
+  local early = redis.call('GET', early_name(stored))
+  if early then
+    redis.call('DEL', early_name(stored))
+    for _, more in ipairs(see(result, numbers(early))) do told[#told + 1] = more end
+  end
+end
 save()
+if result then save_result(stored, result) end
 if id == '' then
   redis.call('DEL', reservation)
 elseif is_empty then
@@ -60,4 +104,4 @@ elseif is_empty then
 else
   redis.call('SET', reservation, 'settled', 'PX', text(REMEMBERED))
 end
-return { settled }
+return told

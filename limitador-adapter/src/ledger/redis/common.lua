@@ -8,7 +8,8 @@
 -- HOLDS holds hold, and when the last of them lapses. A reservation is "settled", "over UNTIL" (settled without a charge,
 -- which is remembered until then), or a packed table: live (its holds may lapse) or not, its holds {bucket, amount, until,
 -- asked} and its advances {asked, amount, END, bucket}: what admission itself charged. What was asked of one bucket is in
--- another only if there was no room for it: in its limit's overflow bucket.
+-- another only if there was no room for it: in its limit's overflow bucket. A result that is made in the background is a
+-- reservation with more in it (stored.lua).
 --
 -- Apart from what lapses, nothing is written before everything is decided: a script that refuses changes nothing.
 
@@ -246,7 +247,7 @@ local function lapse_one(id, all)
     redis.call('SET', name, cmsgpack.pack(reservation), 'KEEPTTL')
   else
     reservation.live = false
-    redis.call('SET', name, cmsgpack.pack(reservation), 'PXAT', text(now + REMEMBERED))
+    redis.call('SET', name, cmsgpack.pack(reservation), 'PXAT', text(math.max(now + REMEMBERED, reservation.keep or 0)))
   end
 end
 

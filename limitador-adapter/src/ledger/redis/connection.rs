@@ -83,12 +83,12 @@ impl Link {
     }
 
     /// Runs a script: one round trip, unless the server has never seen it.
-    pub async fn run(
+    pub async fn run<T: FromRedisValue>(
         &self,
         script: &Script,
         keys: &[String],
         arguments: &[String],
-    ) -> Result<Vec<i64>, Unavailable> {
+    ) -> Result<T, Unavailable> {
         let mut open = self.open().await?;
         let mut invocation = script.0.prepare_invoke();
         for key in keys {

@@ -11,11 +11,15 @@ pub mod url;
 
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
+use crate::ledger::stored::{
+    CreationCharge, DeferredCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult,
+};
 use crate::ledger::{
     Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize,
     Settled, Status, StorageBytes, Unavailable, When, is_worker,
 };
 use connection::{Link, Script};
+use policy::model::{Tariff, UsageCost};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -40,15 +44,15 @@ macro_rules! script {
     ($name:literal) => {
         script!("", $name)
     };
-    ($first:literal, $name:literal) => {
-        Script::new(concat!($first, include_str!("common.lua"), include_str!(concat!($name, ".lua"))))
+    ($first:literal, $($name:literal),+) => {
+        Script::new(concat!($first, include_str!("common.lua"), $(include_str!(concat!($name, ".lua"))),+))
     };
 }
 
 /// What lets go or has been used is done by a Redis whose memory is full as well: refusing it would keep it full.
 macro_rules! script_when_full {
-    ($name:literal) => {
-        script!("#!lua flags=allow-oom\n", $name)
+    ($($name:literal),+) => {
+        script!("#!lua flags=allow-oom\n", $($name),+)
     };
 }
 
@@ -63,6 +67,7 @@ pub struct RedisLedger {
     clock: WhoseTime,
     reserve: Script,
     commit: Script,
+    see: Script,
     hit: Script,
     sweep: Script,
     attend: Script,
@@ -88,7 +93,8 @@ impl RedisLedger {
             limits: AtomicUsize::new(1),
             clock: WhoseTime::Server,
             reserve: script!("reserve"),
-            commit: script_when_full!("commit"),
+            commit: script_when_full!("stored", "commit"),
+            see: script_when_full!("stored", "see"),
             hit: script!("hit"),
             sweep: script_when_full!("sweep"),
             attend: script_when_full!("attend"),
@@ -122,7 +128,26 @@ impl RedisLedger {
         keys: &[String],
         arguments: &[String],
     ) -> Result<ScriptReply, Unavailable> {
-        Ok(ScriptReply(self.link.run(script, keys, arguments).await?.into_iter()))
+        Ok(ScriptReply(self.link.run::<Vec<i64>>(script, keys, arguments).await?.into_iter()))
+    }
+
+    /// Ends a reservation, and defers some of its charges if it created a result.
+    async fn end<'a>(
+        &self,
+        id: &str,
+        result: Option<&StoredResult>,
+        charges: impl Iterator<Item = (&'a Charge, Option<DeferredCharge>)> + Clone,
+        now: Moment,
+    ) -> Result<ScriptReply, Unavailable> {
+        let keys = self.keys([reservation(id)], charges.clone().map(|(charge, _)| &charge.key));
+        let stored = result.map(|result| stored(&result.id)).unwrap_or_default();
+        let input = amount(result.map_or(0, |result| result.input));
+        let mut arguments = vec![self.time(now), id.to_owned(), self.room(), stored, input];
+        for (charge, deferred) in charges {
+            let deferred = deferred.map(|deferred| numbers(deferred_numbers(&deferred))).unwrap_or_default();
+            arguments.extend([key_name::window(charge.key.window), amount(charge.amount), deferred]);
+        }
+        self.run(&self.commit, &keys, &arguments).await
     }
 
     /// The keys of a script: those that all have, its own, and the buckets.
@@ -210,6 +235,24 @@ fn reservation(id: &str) -> String {
     format!("{}r:{id}", key_name::PREFIX)
 }
 
+/// The id of a result's record, among reservations.
+fn stored(id: &StoredId) -> String {
+    format!("stored:{}", id.as_str())
+}
+
+/// As the scripts read them.
+fn numbers(numbers: impl IntoIterator<Item = u64>) -> String {
+    let texts: Vec<String> = numbers.into_iter().map(amount).collect();
+    texts.join(" ")
+}
+
+/// What is charged now, and the cost.
+fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
+    let UsageCost { base, tariff, reasoning } = deferred.cost;
+    let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
+    [deferred.now, base, input, cached, cache_write, cache_write_1h, output, reasoning]
+}
+
 /// Workers by the time until which they are taken to live.
 fn workers_key() -> String {
     format!("{}workers", key_name::PREFIX)
@@ -250,17 +293,55 @@ impl Ledger for RedisLedger {
     }
 
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
-        let keys = self.keys([reservation(id)], charges.iter().map(|charge| &charge.key));
-        let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
-        for charge in &charges {
-            arguments.extend([key_name::window(charge.key.window), amount(charge.amount)]);
-        }
-        let mut answer = self.run(&self.commit, &keys, &arguments).await?;
+        let charges = charges.iter().map(|charge| (charge, None));
+        let mut answer = self.end(id, None, charges, now).await?;
         Ok(match answer.next()? {
             0 => Settled::Released,
             1 => Settled::Charged,
             _ => Settled::AlreadySettled,
         })
+    }
+
+    async fn park(
+        &self,
+        id: &str,
+        result: StoredResult,
+        charges: Vec<CreationCharge>,
+        now: Moment,
+    ) -> Result<Parking, Unavailable> {
+        let all = charges.iter().map(|one| (&one.charge, one.deferred));
+        let mut answer = self.end(id, Some(&result), all, now).await?;
+        match answer.next()? {
+            2 => return Ok(Parking::AlreadySettled),
+            3 => {}
+            _ => return Ok(Parking::Charged),
+        }
+        let deferred = charges.iter().filter(|one| one.deferred.is_some());
+        let seen = deferred.map_while(|one| Some((Arc::clone(&one.charge.key), answer.next().ok()?)));
+        Ok(Parking::Parked(seen.filter(|(_, more)| *more > 0).collect()))
+    }
+
+    async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
+        let Sighting { id, usage, is_partial, ends } = sighting;
+        let usage = [
+            u64::from(is_partial),
+            usage.input,
+            usage.cached,
+            usage.cache_write,
+            usage.cache_write_1h,
+            usage.output,
+            usage.reasoning,
+            usage.total,
+            u64::from(ends),
+        ];
+        let arguments = [self.time(now), stored(&id), self.room(), numbers(usage)];
+        let told: Vec<String> = self.link.run(&self.see, &self.keys([], []), &arguments).await?;
+        let charged = told
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .filter_map(|[name, more]| Some((Arc::new(key_name::key(name)?), more.parse().ok()?)));
+        Ok(charged.collect())
     }
 
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {

@@ -1,0 +1,213 @@
+//! Results in the making, as a ledger in memory remembers them. See [`crate::ledger::stored`].
+
+use super::buckets::after;
+use super::settled_ids::{Charged, Id, Ids};
+use super::state::{Held, MemoryState};
+use crate::ledger::moment::Moment;
+use crate::ledger::stored::{
+    CreationCharge, EARLY, MAX_STORED, Parking, SEEN, SeenCharges, Sighting, StoredResult, UNSEEN,
+};
+use crate::ledger::{Charge, Key, Unavailable};
+use policy::model::UsageCost;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// All of them.
+#[derive(Default)]
+pub struct StoredResults {
+    results: Ids<RememberedResult>,
+    /// When each is forgotten, and when the next of its holds lapses.
+    ends: BTreeSet<(Instant, Id)>,
+    lapses: BTreeSet<(Instant, Id)>,
+    /// Sightings whose result is not known, and when they are forgotten.
+    early: Ids<(Instant, Sighting)>,
+    early_ends: VecDeque<(Instant, Id)>,
+}
+
+struct RememberedResult {
+    /// The reservation that created it.
+    creator: Id,
+    /// The estimate of its input.
+    input: u64,
+    seen: bool,
+    ends: Instant,
+    rates: Vec<DeferredRate>,
+}
+
+struct DeferredRate {
+    key: Arc<Key>,
+    cost: UsageCost,
+    charged: u64,
+    hold: Option<Held>,
+}
+
+impl RememberedResult {
+    fn next_lapse(&self) -> Option<Instant> {
+        self.rates.iter().filter_map(|rate| rate.hold.as_ref()).map(|hold| hold.until).min()
+    }
+}
+
+impl StoredResults {
+    /// How many hold something.
+    pub fn holding(&self) -> usize {
+        self.lapses.len()
+    }
+
+    /// Whether this reservation created this result.
+    pub fn is_of(&self, id: Id, creator: Id) -> bool {
+        self.results.get(&id).is_some_and(|known| known.creator == creator)
+    }
+
+    /// Whether another reservation may create this result: nobody waits for it, and there is room.
+    fn takes(&self, id: Id) -> bool {
+        self.results.get(&id).map_or(self.results.len() < MAX_STORED, |known| known.seen)
+    }
+
+    fn remove(&mut self, id: Id) -> Option<RememberedResult> {
+        let result = self.results.remove(&id)?;
+        self.ends.remove(&(result.ends, id));
+        result.next_lapse().into_iter().for_each(|lapse| {
+            self.lapses.remove(&(lapse, id));
+        });
+        Some(result)
+    }
+
+    fn insert(&mut self, id: Id, result: RememberedResult) {
+        self.ends.insert((result.ends, id));
+        self.lapses.extend(result.next_lapse().map(|lapse| (lapse, id)));
+        self.results.insert(id, result);
+    }
+
+    fn remember_early(&mut self, id: Id, sighting: Sighting, now: Moment) {
+        if self.early.get(&id).is_none_or(|(_, known)| sighting.supersedes(known)) {
+            let end = after(now, EARLY);
+            self.early.insert(id, (end, sighting));
+            self.early_ends.push_back((end, id));
+        }
+        self.forget_early(now);
+    }
+
+    fn forget_early(&mut self, now: Moment) {
+        while let Some((end, id)) = self.early_ends.front().copied()
+            && (end <= now.instant || self.early_ends.len() > MAX_STORED)
+        {
+            self.early_ends.pop_front();
+            if self.early.get(&id).is_some_and(|(until, _)| *until == end) {
+                self.early.remove(&id);
+            }
+        }
+    }
+}
+
+impl MemoryState {
+    /// Ends a creation whose holds these are: what is deferred waits for a sighting of its result.
+    pub fn park(
+        &mut self,
+        (id, result): (Id, &StoredResult),
+        creator: Id,
+        mut holds: Vec<Held>,
+        charges: &[CreationCharge],
+        advances: Charged,
+        now: Moment,
+    ) -> Result<Parking, Unavailable> {
+        if !self.stored.takes(id) {
+            let charges: Vec<Charge> = charges.iter().map(|one| one.charge.clone()).collect();
+            return self.settle(holds, &charges, advances, now).map(|()| Parking::Charged);
+        }
+        let mut remembered = RememberedResult {
+            creator,
+            input: result.input,
+            seen: false,
+            ends: after(now, UNSEEN),
+            rates: Vec::new(),
+        };
+        let mut others = Vec::new();
+        for CreationCharge { charge, deferred } in charges {
+            let Some(deferred) = deferred else {
+                others.push(charge.clone());
+                continue;
+            };
+            let hold = holds.iter().position(|held| self.is_held_for(held, &charge.key));
+            let mut rate = DeferredRate {
+                key: Arc::clone(&charge.key),
+                cost: deferred.cost,
+                charged: 0,
+                hold: hold.map(|at| holds.swap_remove(at)),
+            };
+            self.charge_up_to(&mut rate, deferred.now, now)?;
+            remembered.rates.push(rate);
+        }
+        self.settle(holds, &others, advances, now)?;
+        if let Some(before) = self.stored.remove(id) {
+            self.release(before.rates.into_iter().filter_map(|rate| rate.hold).collect());
+        }
+        self.stored.insert(id, remembered);
+        let early = self.stored.early.remove(&id);
+        early.map_or(Ok(Vec::new()), |(_, sighting)| self.see(id, sighting, now)).map(Parking::Parked)
+    }
+
+    /// Somebody has seen a result: its creator is charged what was not charged before.
+    pub fn see(&mut self, id: Id, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
+        let Some(mut result) = self.stored.remove(id) else {
+            self.stored.remember_early(id, sighting, now);
+            return Ok(Vec::new());
+        };
+        let usage = sighting.usage_with(result.input);
+        let mut charged = SeenCharges::new();
+        for rate in &mut result.rates {
+            let more = self.charge_up_to(rate, rate.cost.of(&usage), now)?;
+            charged.extend((more > 0).then(|| (Arc::clone(&rate.key), more)));
+        }
+        if sighting.ends {
+            self.release(result.rates.iter_mut().filter_map(|rate| rate.hold.take()).collect());
+            (result.seen, result.ends) = (true, after(now, SEEN));
+        }
+        self.stored.insert(id, result);
+        Ok(charged)
+    }
+
+    /// Charges what is missing to an amount, and holds so much less. How much that was.
+    fn charge_up_to(
+        &mut self,
+        rate: &mut DeferredRate,
+        amount: u64,
+        now: Moment,
+    ) -> Result<u64, Unavailable> {
+        let more = amount.saturating_sub(rate.charged);
+        rate.charged = rate.charged.max(amount);
+        match &mut rate.hold {
+            Some(held) => {
+                self.buckets.charge(held.place, more, now)?;
+                let less = more.min(held.amount.saturating_sub(1));
+                self.buckets.lessen(held.place, less);
+                held.amount = held.amount.saturating_sub(less);
+            }
+            None => self.charge_one(&rate.key, more, now)?,
+        }
+        Ok(more)
+    }
+
+    /// Lets go of every hold whose time is over, and forgets what need not be known any more.
+    pub fn lapse_stored(&mut self, now: Moment) {
+        let is_due = |end: &(Instant, Id)| end.0 <= now.instant;
+        while let Some((_, id)) = self.stored.lapses.first().copied().filter(is_due) {
+            let Some(mut result) = self.stored.remove(id) else {
+                self.stored.lapses.pop_first();
+                continue;
+            };
+            let over = result.rates.iter_mut();
+            let over = over.filter_map(|rate| rate.hold.take_if(|hold| hold.until <= now.instant));
+            self.release(over.collect());
+            self.stored.insert(id, result);
+        }
+        while let Some((_, id)) = self.stored.ends.first().copied().filter(is_due) {
+            let Some(result) = self.stored.remove(id) else {
+                self.stored.ends.pop_first();
+                continue;
+            };
+            self.release(result.rates.into_iter().filter_map(|rate| rate.hold).collect());
+        }
+        self.stored.forget_early(now);
+    }
+}

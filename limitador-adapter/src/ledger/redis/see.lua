@@ -1,0 +1,26 @@
+-- Somebody has seen a result that was made in the background. ARGV[2] its id, [3] the room for counters, [4] the usage.
+-- Tells: for each rate that was charged, its bucket and how much.
+
+local id, usage = ARGV[2], numbers(ARGV[4])
+set_room(ARGV[3])
+local result = known_of(stored_name(id))
+if not result then
+  local known = redis.call('GET', early_name(id))
+  local before = known and numbers(known)
+  -- As Sighting::supersedes.
+  local worth = function(it) return it[9] * 2 + 1 - it[1] end
+  if not before or worth(usage) > worth(before) or worth(usage) == worth(before) and usage[8] >= before[8] then
+    redis.call('SET', early_name(id), ARGV[4], 'PX', text(EARLY))
+  end
+  return {}
+end
+local told = {}
+for at, more in ipairs(see(result, usage)) do
+  if more > 0 then
+    told[#told + 1] = result.rates[at][1]
+    told[#told + 1] = text(more)
+  end
+end
+save()
+save_result(id, result)
+return told
