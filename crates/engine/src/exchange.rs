@@ -5,6 +5,7 @@ mod charging;
 mod request_body;
 mod reservation;
 mod response;
+mod stored;
 mod unread;
 
 pub use request_body::RequestEdit;
@@ -26,6 +27,7 @@ use request_body::ReadBody;
 use reservation::Reservation;
 use response::{Ending, ResponseInFlight};
 use std::sync::Arc;
+use stored::ResultRole;
 
 /// Everything that can happen to one exchange. The shell turns each host callback into one of these.
 #[derive(Debug)]
@@ -363,7 +365,19 @@ impl Exchange {
             effects.push(Effect::Deny(refusal::invalid_request(facts.dialect(), &message)));
         } else if let Some(hold) = judgement.holds.iter().find(|hold| hold.exceeds_share()) {
             effects.extend(over_share(hold, &facts));
-        } else if !judgement.holds.is_empty() {
+        } else if judgement.holds.is_empty() {
+            if let Some(id) = plan.stored_result(&facts, bodiless) {
+                let role = ResultRole::Reads(id.to_owned());
+                let id = self.id.to_string();
+                let mut reservation = Reservation::new(id, plan, judgement, &facts, bodiless, &self.memory);
+                reservation.role = role;
+                if reservation.has_room_for(0) {
+                    self.state = State::Admitted(reservation);
+                } else {
+                    effects.push(refused_memory(MemoryUse::Holds));
+                }
+            }
+        } else {
             let cap = judgement.output_cap;
             let mut reservation =
                 Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless, &self.memory);

@@ -111,6 +111,8 @@ pub enum UsageSource {
     Reported,
     /// From what was sent and delivered.
     Estimated,
+    /// It is charged when somebody has seen the result that is made in the background.
+    Deferred,
     /// There was nothing to charge.
     None,
 }
@@ -157,6 +159,7 @@ impl Metric {
             Self::TokensCharged(_) => "weir_tokens_charged".into(),
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
             Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),
+            Self::Usage(UsageSource::Deferred) => "weir_usage.source.deferred".into(),
             Self::Usage(UsageSource::None) => "weir_usage.source.none".into(),
             Self::MemoryRefused(what) => format!("weir_memory_refused.for.{}", what.name()).into(),
         }

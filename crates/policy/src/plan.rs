@@ -116,6 +116,11 @@ impl Plan {
         self
     }
 
+    /// The stored result that a request reads, where tokens or money are counted: whoever created it may have to pay.
+    pub fn stored_result<'f>(&self, facts: &'f Facts, bodiless: bool) -> Option<&'f str> {
+        facts.stored_result(bodiless).filter(|_| self.policies.iter().any(CompiledPolicy::counts_usage))
+    }
+
     /// How much of its body is read of a request that must wait for it: one that has a body, and that a limit with a
     /// use for it may apply to.
     pub fn body_wanted(&self, facts: &Facts) -> Option<usize> {

@@ -267,6 +267,9 @@ fn tell_charges(
             Effect::Count(Metric::Usage(UsageSource::Estimated)) => {
                 source = " by estimate, since it reports no usage"
             }
+            Effect::Count(Metric::Usage(UsageSource::Deferred)) => {
+                source = " when somebody has seen the result that it names"
+            }
             Effect::Count(Metric::Usage(UsageSource::None)) => source = ": it used nothing",
             Effect::Count(Metric::Unreadable(cause)) => trouble = format!(" (unreadable: {})", cause.name()),
             _ => {}
@@ -296,6 +299,13 @@ fn tell_charges(
             line(told, format!("  {}: its slot is free again", value("limit")));
             continue;
         }
+        if let Some(deferred) = descriptor.deferred.filter(|deferred| deferred.now == 0) {
+            let base = charged.filter(|_| deferred.base > 0).map(|unit| unit.quantity(deferred.base));
+            let least = base.map(|base| format!(", at least {base}")).unwrap_or_default();
+            line(told, format!("  {}: waits for its usage{least}", value("limit")));
+            continue;
+        }
+        let amount = descriptor.deferred.map_or(amount, |deferred| deferred.now);
         let charged = charged.map_or_else(|| amount.to_string(), |unit| unit.quantity(amount));
         line(told, format!("  {}: {charged}{window}", value("limit")));
     }

@@ -1,6 +1,7 @@
 //! What a rate is charged for an exchange, in its own unit, by the usage that its policy sees.
 
 use super::reservation::Reservation;
+use super::stored::{CreatedResult, ResultRole};
 use super::{ActivePlan, Effect};
 use crate::metric::{Metric, UsageSource};
 use expression::facts::{Facts, ResponseFacts};
@@ -19,11 +20,22 @@ impl Reservation {
 
     /// Whether the response's body is to be read.
     pub(super) fn reads(&self, in_force: &ActivePlan) -> bool {
-        self.counts_tokens() || self.pointers(in_force).is_some()
+        let reads_result = matches!(self.role, ResultRole::Reads(_));
+        self.counts_tokens() || reads_result || self.pointers(in_force).is_some()
     }
 
     /// Ends it with what the answer costs.
     pub(super) fn charge(&mut self, answer: ResponseFacts, source: UsageSource) -> Vec<Effect> {
+        self.charge_with(answer, source, None)
+    }
+
+    /// The same; what is `created` is charged when somebody has seen it.
+    pub(super) fn charge_with(
+        &mut self,
+        answer: ResponseFacts,
+        source: UsageSource,
+        created: Option<CreatedResult>,
+    ) -> Vec<Effect> {
         let (known, finished, pointed) = (answer.usage, answer.finished, answer.pointed.clone());
         if let Some(facts) = &mut self.facts {
             facts.answer(answer);
@@ -46,7 +58,13 @@ impl Reservation {
             charges.push(charge);
             counts.extend(failed.map(Effect::Count));
         }
-        let mut effects = vec![self.commit(charges.into_iter())];
+        let mut effects = match created {
+            Some(result) => {
+                told = (result.delivered, UsageSource::Deferred);
+                vec![self.park(&charges, &result)]
+            }
+            None => vec![self.commit(charges.into_iter())],
+        };
         effects.append(&mut counts);
         if self.counts_tokens() {
             effects.push(Effect::Count(Metric::Usage(told.1)));
@@ -60,20 +78,20 @@ impl Reservation {
 
 /// What an exchange that went on came to.
 #[derive(Clone, Copy)]
-struct Charging<'a> {
+pub(super) struct Charging<'a> {
     /// Reported or estimated.
-    usage: &'a Usage,
+    pub(super) usage: &'a Usage,
     /// Where that comes from. A call that failed uses nothing, whatever a `cost` says of usage.
-    source: UsageSource,
+    pub(super) source: UsageSource,
     /// The response came to its own end.
-    finished: bool,
+    pub(super) finished: bool,
     /// With the answer's, where there is a `cost`.
-    facts: Option<&'a Facts>,
+    pub(super) facts: Option<&'a Facts>,
 }
 
 impl Charging<'_> {
     /// The charge of one rate, and what is to be counted if its `cost` has no value: then it is charged without it.
-    fn of(&self, hold: &Hold) -> (u64, Option<Metric>) {
+    pub(super) fn of(&self, hold: &Hold) -> (u64, Option<Metric>) {
         let rate = &hold.rate.rate;
         if rate.unit.is_of_usage() {
             // What was cut is charged for what came, whatever is said of answers without usage.

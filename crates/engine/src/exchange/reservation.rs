@@ -1,13 +1,14 @@
 //! What a request holds, from the adapter's answer to the charge that ends it.
 
 use super::Effect;
+use super::stored::{CreatedResult, ResultRole};
 use crate::metric::UsageSource;
 use crate::outbox::Settlement;
 use crate::refusal::RateStatus;
 use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, Need, ResponseFacts};
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::request::Dialect;
+use llm::request::{Dialect, Operation};
 use llm::response::{CHARACTERS_PER_TOKEN, Usage};
 use policy::model::StreamUsage;
 use policy::plan::{Estimate, Hold, Judgement, Plan};
@@ -29,8 +30,8 @@ pub(super) struct Reservation {
     pub(super) unread: bool,
     /// How much of that body has passed, in bytes.
     pub(super) passed: u64,
-    /// The answer to the call comes later, if it does not tell what it used.
-    pub(super) background: bool,
+    /// What it has to do with a result that the provider keeps.
+    pub(super) role: ResultRole,
     /// In which a refusal is told.
     pub(super) dialect: Dialect,
     /// For a `cost` or the body of `onExceeded`, if there is one.
@@ -63,7 +64,11 @@ impl Reservation {
     ) -> Self {
         let Judgement { holds, estimate, .. } = judgement;
         let tokenless = bodiless || facts.uses_no_tokens(bodiless);
-        let background = facts.read_body().is_some_and(|body| body.background);
+        let role = match plan.stored_result(facts, bodiless) {
+            Some(id) => ResultRole::Reads(id.to_owned()),
+            None if tokenless => ResultRole::None,
+            None => creation(facts),
+        };
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
         let dialect = facts.dialect();
@@ -76,7 +81,7 @@ impl Reservation {
             tokenless,
             is_warm_up: false,
             unread,
-            background,
+            role,
             passed: 0,
             dialect,
             facts,
@@ -95,6 +100,10 @@ impl Reservation {
     }
 
     fn size(&self) -> usize {
+        let role = match &self.role {
+            ResultRole::Reads(id) => id.len(),
+            ResultRole::Creates { .. } | ResultRole::None => 0,
+        };
         let sizes = self.holds.iter().map(|hold| {
             let counters = hold.counters.iter().map(|(name, value)| name.len().saturating_add(value.len()));
             // They are in the call to the adapter, too.
@@ -104,7 +113,9 @@ impl Reservation {
         });
         let model = self.model.as_ref().map_or(0, String::len);
         let statuses = self.statuses.len().saturating_mul(STATUS);
-        sizes.chain([model, statuses, self.id.len(), size_of::<Self>()]).fold(EXCHANGE, usize::saturating_add)
+        sizes
+            .chain([model, role, statuses, self.id.len(), size_of::<Self>()])
+            .fold(EXCHANGE, usize::saturating_add)
     }
 
     fn costs(&self) -> impl Iterator<Item = &Expression> {
@@ -214,14 +225,39 @@ impl Reservation {
 
     /// Ends it with these charges, one for each hold.
     pub(super) fn commit(&self, charges: impl Iterator<Item = u64>) -> Effect {
-        let items = self.holds.iter().zip(charges).map(|(hold, amount)| Item {
-            entries: &hold.entries,
-            amount,
-            ttl: Duration::ZERO,
-            max: None,
-            unenforced: false,
-        });
+        let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, amount));
         Effect::Commit(Settlement(call::commit(&self.id, items)))
+    }
+
+    /// Ends it with a result that is made later. `charges`: what is charged where nobody can wait for that.
+    pub(super) fn park(&mut self, charges: &[u64], result: &CreatedResult) -> Effect {
+        let deferred: Vec<_> = (0..self.holds.len()).map(|at| self.deferred(at, result)).collect();
+        let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, *amount));
+        let parked = result.parked(self.input());
+        Effect::Commit(Settlement(call::park(&self.id, items.zip(deferred), parked)))
+    }
+}
+
+/// A charge of what was held.
+fn item(hold: &Hold, amount: u64) -> Item<'_> {
+    Item { entries: &hold.entries, amount, ttl: Duration::ZERO, max: None, unenforced: false }
+}
+
+/// Whether a request may create a result that is made later.
+fn creation(facts: &Facts) -> ResultRole {
+    let read = facts.read_body().filter(|body| !body.condition.hides_facts());
+    let asked = facts.read_body().is_some_and(|body| body.background)
+        || facts.path().is_some_and(llm::request::is_always_later);
+    // Whose body nobody has read may have asked for it.
+    let may_have = || {
+        read.is_none()
+            && facts
+                .path()
+                .is_some_and(|path| llm::request::Route::of(path).operation == Some(Operation::Response))
+    };
+    match asked || may_have() {
+        true => ResultRole::Creates { asked },
+        false => ResultRole::None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A response as it passes, and what it has used at its end.
 
 use super::reservation::{Reservation, estimated};
+use super::stored::ResultRole;
 use super::{ActivePlan, Effect};
 use crate::metric::{MemoryUse, Metric, UsageSource};
 use expression::facts::ResponseFacts;
@@ -25,7 +26,9 @@ pub(super) struct ResponseReaders {
     meter: Option<Meter>,
     /// Finds what policies want of the body beside its usage.
     finder: Option<Meter>,
-    /// For both of them; `None`: there is no memory for them.
+    /// Finds what is said of a result that the provider keeps.
+    stored: Option<Meter>,
+    /// For all of them; `None`: there is no memory for them.
     lease: Option<Lease>,
     /// What has passed, in bytes.
     passed: u64,
@@ -43,17 +46,18 @@ pub(super) enum Ending {
 impl ResponseInFlight {
     /// Reads what has passed.
     pub(super) fn read(&mut self, chunk: &[u8], in_force: &ActivePlan) {
-        let ResponseReaders { meter, finder, passed, .. } = self.readers(in_force);
+        let ResponseReaders { meter, finder, stored, passed, .. } = self.readers(in_force);
         *passed = passed.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-        meter.iter_mut().chain(finder).for_each(|meter| meter.feed(chunk));
+        meter.iter_mut().chain(finder).chain(stored).for_each(|meter| meter.feed(chunk));
     }
 
     fn readers(&mut self, in_force: &ActivePlan) -> &mut ResponseReaders {
         let Self { reservation, head, readers, memory, .. } = self;
         readers.get_or_insert_with(|| {
             let pointers = reservation.pointers(in_force);
-            let counts = reservation.counts_tokens();
-            let count = usize::from(counts).saturating_add(usize::from(pointers.is_some()));
+            let stores = reservation.role != ResultRole::None;
+            let counts = reservation.counts_tokens() || matches!(reservation.role, ResultRole::Reads(_));
+            let count = [counts, pointers.is_some(), stores].into_iter().filter(|reads| *reads).count();
             let lease = memory.lease(Purpose::Record, count.saturating_mul(Meter::SIZE));
             let has_room = lease.is_some();
             ResponseReaders {
@@ -61,6 +65,7 @@ impl ResponseInFlight {
                 finder: pointers
                     .filter(|_| has_room)
                     .map(|pointers| Meter::looking_for(pointers, head, memory)),
+                stored: (stores && has_room).then(|| Meter::looking_for_stored(head, memory)),
                 lease,
                 passed: 0,
             }
@@ -72,7 +77,8 @@ impl ResponseInFlight {
     pub(super) fn settle(mut self: Box<Self>, in_force: &ActivePlan, ending: Ending) -> Vec<Effect> {
         let mut finished = ending == Ending::Complete || self.head.switches_protocols();
         let succeeded = self.head.is_success();
-        let ResponseReaders { meter, finder, lease, passed } = self.readers(in_force);
+        let ResponseReaders { meter, finder, stored, lease, passed } = self.readers(in_force);
+        let stored = stored.as_mut().map(Meter::stored).unwrap_or_default();
         let pointed = finder.as_mut().map(Meter::found).unwrap_or_default();
         let mut reading = meter.as_mut().map(Meter::finish);
         let (passed, has_readers) = (*passed, lease.is_some());
@@ -103,6 +109,16 @@ impl ResponseInFlight {
             && usage.is_none_or(|usage| usage.total == 0);
         let uses_tokens = succeeded && !reservation.tokenless && !is_idle;
         let is_only_error = reading.ended_in_error && reading.delivered == 0;
+        if let ResultRole::Reads(_) = &reservation.role {
+            let seen = reservation.role.seen(&stored, &reading, finished && read).filter(|_| succeeded);
+            return reservation.charge_reader(answer(Usage::default()), seen);
+        }
+        let input = reservation.input();
+        let reports = usage.is_some_and(|usage| usage.total > 0) || reading.other_unit;
+        let created = (uses_tokens && !reports)
+            .then(|| reservation.role.created(&stored, &reading, input, finished))
+            .flatten();
+        let usage = usage.filter(|_| created.is_none());
         let mut effects = match usage {
             Some(usage) => {
                 let completed = uses_tokens && !(is_only_error && usage.total == 0);
@@ -111,12 +127,12 @@ impl ResponseInFlight {
             }
             None if uses_tokens && !is_only_error => {
                 let mut delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
-                if reservation.background {
+                if matches!(reservation.role, ResultRole::Creates { asked: true }) {
                     // What is made later is read for nothing, so it costs what was held for it.
                     delivered = delivered.max(reservation.estimate.output);
                 }
-                let usage = estimated(reservation.input(), delivered);
-                reservation.charge(answer(usage), UsageSource::Estimated)
+                let usage = estimated(input, delivered);
+                reservation.charge_with(answer(usage), UsageSource::Estimated, created)
             }
             None => reservation.charge(answer(Usage::default()), UsageSource::None),
         };

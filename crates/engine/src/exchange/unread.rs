@@ -40,7 +40,7 @@ impl Exchange {
 
     /// A request that was kept for its body, and that nothing keeps any longer, goes on.
     pub(super) fn kept(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
-        if matches!(self.state, State::Over)
+        if matches!(self.state, State::Over | State::Admitted(_))
             && !effects.iter().any(|effect| matches!(effect, Effect::Deny(_)))
         {
             effects.push(Effect::Resume);

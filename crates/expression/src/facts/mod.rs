@@ -355,6 +355,12 @@ impl Facts {
             && self.read_body().is_none_or(|body| !body.operation.uses_tokens())
     }
 
+    /// The provider's id of the stored result that the request reads or cancels.
+    pub fn stored_result(&self, bodiless: bool) -> Option<&str> {
+        let id = request::read_result(self.body_method(), self.path()?, !bodiless)?;
+        self.read_body().is_none_or(|body| !body.operation.uses_tokens()).then_some(id)
+    }
+
     /// `:authority` as it came, if it was fetched.
     pub fn host(&self) -> Option<&str> {
         self.headers.get(":authority").map(String::as_str)

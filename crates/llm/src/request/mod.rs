@@ -23,6 +23,7 @@ mod pointer;
 mod reading;
 pub(crate) mod route;
 mod seen;
+mod stored;
 mod tally;
 pub(crate) mod tokenless;
 mod unicode;
@@ -33,6 +34,7 @@ pub use given::Conflicts;
 pub use pointer::{Pointed, pointed};
 pub use reading::{ParsedBody, Wire, read};
 pub use route::{Route, uses_no_tokens};
+pub use stored::{is_always_later, read_result};
 pub use usage_chunk::{ChunkEdit, UsageChunkFilter};
 
 use crate::response::CHARACTERS_PER_TOKEN;

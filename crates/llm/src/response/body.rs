@@ -6,6 +6,7 @@ use super::frames::Frames;
 use super::pointed::{Found, Pointers};
 use super::report::{Cause, Report, Results, Source};
 use super::sse::EventStream;
+use super::stored::StoredAnswer;
 use super::tally::{Tally, count};
 use super::{MeterReading, ResponseHead, USAGE_HEADERS};
 use crate::json::Reader;
@@ -53,6 +54,14 @@ impl Body {
 
     pub(super) fn look_for(&mut self, pointers: Arc<Pointers>) {
         self.report.look_for(pointers);
+    }
+
+    pub(super) fn look_for_stored(&mut self) {
+        self.report.look_for_stored();
+    }
+
+    pub(super) fn stored(&self) -> StoredAnswer {
+        self.report.stored()
     }
 
     pub(super) fn found(&self) -> Found {

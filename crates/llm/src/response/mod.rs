@@ -13,11 +13,13 @@ mod pointed;
 mod raw;
 mod report;
 mod sse;
+mod stored;
 mod tally;
 
 pub use pointed::{COUNTS, mistake as pointer_mistake};
 pub use pointed::{Found, Pointers, UsagePointers};
 pub use report::Cause;
+pub use stored::StoredAnswer;
 pub(crate) use tally::Field;
 pub use tally::count;
 
@@ -225,6 +227,19 @@ impl Meter {
         let mut meter = Self::within(head, memory);
         meter.body.look_for(Arc::clone(pointers));
         meter
+    }
+
+    /// One that looks for what is said of a result that the provider makes in the background.
+    pub fn looking_for_stored(head: &ResponseHead, memory: &MemoryBudget) -> Self {
+        let mut meter = Self::within(head, memory);
+        meter.body.look_for_stored();
+        meter
+    }
+
+    /// What it has found of that.
+    pub fn stored(&mut self) -> StoredAnswer {
+        self.finish();
+        self.body.stored()
     }
 
     /// What it has found of them.

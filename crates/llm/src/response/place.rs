@@ -7,6 +7,7 @@
 mod shared;
 
 use super::names;
+use super::stored::StoredPart;
 use super::tally::Field;
 use crate::json::{JsonPlace, Wants};
 use crate::providers::lists;
@@ -99,6 +100,8 @@ pub(crate) enum Node {
     Way(u16),
     /// A value, by its pointer.
     Pointed(u16),
+    /// Of a result that is made in the background ([`super::stored`]).
+    Stored(StoredPart),
 
     // Objects with text in them.
     Choices,
@@ -163,6 +166,7 @@ impl JsonPlace for Node {
             | Node::ToolCount(_)
             | Node::OtherUnit
             | Node::Pointed(_)
+            | Node::Stored(StoredPart::Background)
             | Node::Type
             | Node::Error
             | Node::ErrorCode
@@ -196,13 +200,15 @@ impl JsonPlace for Node {
             | Node::Cumulative
             | Node::Counts
             | Node::ListedCounts
+            | Node::Stored(StoredPart::Around)
             | Node::Way(_) => Wants::Object,
+            Node::Stored(StoredPart::Id { .. } | StoredPart::Status) => Wants::Text,
             _ => Wants::Strings,
         }
     }
 
     fn only_counts(self) -> bool {
-        true
+        !matches!(self, Node::Stored(_))
     }
 }
 

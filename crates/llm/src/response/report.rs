@@ -6,6 +6,7 @@ use super::names;
 use super::place::Node;
 use super::pointed::{Found, Pointers};
 use super::raw::Raw;
+use super::stored::StoredAnswer;
 use super::tally::{Field, Tally, count};
 use crate::json::{LABEL, Reader, characters};
 use crate::providers::{Repeat, all};
@@ -99,8 +100,15 @@ pub(super) struct Report {
     list: bool,
     document: Document,
     /// If set, nothing else is looked for.
-    looking_for: Option<Arc<Pointers>>,
+    search: Option<Search>,
     found: Vec<Option<Value>>,
+}
+
+/// What is looked for in the place of usage.
+#[derive(Clone, Debug)]
+enum Search {
+    Pointers(Arc<Pointers>),
+    Stored(Box<StoredAnswer>),
 }
 
 /// Counts in other places than those of a report.
@@ -154,11 +162,32 @@ impl Document {
 impl Report {
     pub(super) fn look_for(&mut self, pointers: Arc<Pointers>) {
         self.found = vec![None; pointers.len()];
-        self.looking_for = Some(pointers);
+        self.search = Some(Search::Pointers(pointers));
+    }
+
+    pub(super) fn look_for_stored(&mut self) {
+        self.search = Some(Search::Stored(Box::default()));
     }
 
     pub(super) fn found(&self) -> Found {
-        self.looking_for.as_ref().map(|pointers| pointers.found(&self.found)).unwrap_or_default()
+        match &self.search {
+            Some(Search::Pointers(pointers)) => pointers.found(&self.found),
+            _ => Found::default(),
+        }
+    }
+
+    pub(super) fn stored(&self) -> StoredAnswer {
+        match &self.search {
+            Some(Search::Stored(stored)) => StoredAnswer::clone(stored),
+            _ => StoredAnswer::default(),
+        }
+    }
+
+    fn stored_mut(&mut self) -> Option<&mut StoredAnswer> {
+        match &mut self.search {
+            Some(Search::Stored(stored)) => Some(stored),
+            _ => None,
+        }
     }
 
     /// Null is no value.
@@ -324,8 +353,10 @@ impl Reader for Report {
 
     #[inline]
     fn child(&mut self, parent: Node, key: &[u8]) -> Node {
-        if let Some(pointers) = &self.looking_for {
-            return pointers.child(parent, key);
+        match &self.search {
+            None => {}
+            Some(Search::Pointers(pointers)) => return pointers.child(parent, key),
+            Some(Search::Stored(_)) => return StoredAnswer::child(parent, key),
         }
         match parent.everyday(key) {
             Some(node) => node,
@@ -335,8 +366,9 @@ impl Reader for Report {
 
     fn element(&mut self, array: Node, index: u32) -> Node {
         self.list |= matches!(array, Node::Root) && !self.events;
-        match &self.looking_for {
-            Some(pointers) => pointers.element(array, index),
+        match &self.search {
+            Some(Search::Pointers(pointers)) => pointers.element(array, index),
+            Some(Search::Stored(_)) => array,
             None => array.element(),
         }
     }
@@ -399,7 +431,18 @@ impl Reader for Report {
                 self.find(pointer, text.and_then(|text| serde_json::from_str(text).ok()));
             }
             Node::Error if !null => self.ended_in_error = true,
+            Node::Stored(part) => {
+                self.stored_mut().into_iter().for_each(|stored| stored.scalar(part, token));
+            }
             _ => {}
+        }
+    }
+
+    fn open_text(&mut self, node: Node) {
+        if let Node::Stored(part) = node
+            && let Some(stored) = self.stored_mut()
+        {
+            stored.open_text(part);
         }
     }
 
@@ -448,6 +491,11 @@ impl Reader for Report {
     }
 
     fn text(&mut self, node: Node, piece: &[u8]) {
+        if let Node::Stored(part) = node
+            && let Some(stored) = self.stored_mut()
+        {
+            return stored.text(part, piece);
+        }
         self.characters(node, characters(piece));
     }
 

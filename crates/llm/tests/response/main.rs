@@ -19,6 +19,7 @@ mod pointers;
 mod shapes;
 #[cfg(test)]
 mod splits;
+mod stored;
 #[cfg(test)]
 mod zstd;
 

@@ -59,6 +59,11 @@ impl CompiledPolicy {
         Self { name, policy, rates, reads_body }
     }
 
+    /// Whether it counts tokens or money.
+    pub fn counts_usage(&self) -> bool {
+        self.policy.limits.iter().flat_map(|limit| &limit.rates).any(|rate| rate.unit.is_of_usage())
+    }
+
     /// Whether one of its limits has a use for the body, as far as the headers tell.
     pub fn wants_body(&self, effective: &Effective<'_>, facts: &Facts) -> bool {
         let may_hold = |when: &[Expression]| {

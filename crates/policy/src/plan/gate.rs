@@ -25,7 +25,7 @@ impl FactRound {
 
     /// Whether a limit may apply, as far as it is known by now. Only then is there another round.
     pub fn is_open(&self, facts: &Facts) -> bool {
-        self.gate.as_ref().is_none_or(|gate| gate.is_open(facts))
+        self.gate.as_ref().is_none_or(|gate| gate.is_open(facts) || gate.shows_result(facts))
     }
 }
 
@@ -57,6 +57,8 @@ struct RoundGate {
     /// Beside the plan's policies.
     policies: Vec<Conditions>,
     index: PolicyIndex,
+    /// Tokens or money are counted, so what a stored result shows matters, whoever reads it.
+    counts_usage: bool,
 }
 
 /// What must not be false.
@@ -73,15 +75,26 @@ impl RoundGate {
         let index = PolicyIndex::new(policies, &all, usable);
         let alone = precedence::stand_alone(policies);
         let conditions = |(planned, alone)| Conditions::new(planned, alone, usable);
+        let counts_usage = policies.iter().any(CompiledPolicy::counts_usage);
         let policies: Vec<Conditions> = policies.iter().zip(alone).map(conditions).collect();
-        (!policies.iter().any(Conditions::are_none)).then_some(Self { policies, index })
+        (!policies.iter().any(Conditions::are_none)).then_some(Self { policies, index, counts_usage })
     }
 
     /// What must be known to ask.
     fn needs(&self) -> Vec<Need> {
         let all =
             self.policies.iter().flat_map(|one| one.of_policy.iter().chain(one.of_limits.iter().flatten()));
-        Facts::needs(all.flat_map(Expression::references))
+        let mut needs = Facts::needs(all.flat_map(Expression::references));
+        if self.counts_usage {
+            let of_results = [":path", ":method"].map(|name| Need::Header(name.to_owned()));
+            needs.extend(of_results.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>());
+        }
+        needs
+    }
+
+    /// Whether a stored result is read.
+    fn shows_result(&self, facts: &Facts) -> bool {
+        self.counts_usage && facts.stored_result(facts.is_get()).is_some()
     }
 
     /// Whether a limit may apply.

@@ -1,0 +1,173 @@
+//! Results that a provider keeps. Who creates one in the background holds until somebody has seen its usage, whichever
+//! gateway that is; who reads one pays nothing, and tells what it shows.
+
+use super::Effect;
+use super::charging::Charging;
+use super::reservation::{Reservation, estimated};
+use crate::metric::UsageSource;
+use crate::outbox::Settlement;
+use expression::facts::ResponseFacts;
+use llm::response::{CHARACTERS_PER_TOKEN, MeterReading, StoredAnswer, Usage};
+use policy::model::{Unit, UsageCost};
+use policy::plan::Hold;
+use protocol::call::{self, MAX_RESULT_ID};
+use protocol::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
+use protocol::wire::kuadrant::service::ratelimit::v1::{ParkedResult, SeenResult};
+
+/// What a request has to do with a stored result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum ResultRole {
+    /// Nothing.
+    #[default]
+    None,
+    /// It may create one that is made later. `asked`: its body or its path says so.
+    Creates { asked: bool },
+    /// It reads the one with this id.
+    Reads(String),
+}
+
+/// The result that a creation leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CreatedResult {
+    pub(super) id: String,
+    /// What has been delivered of it.
+    pub(super) delivered: Usage,
+}
+
+impl ResultRole {
+    /// The result that an answer without usage promises. What has been answered in full was made at once, whatever the
+    /// request asked for.
+    pub(super) fn created(
+        &self,
+        stored: &StoredAnswer,
+        reading: &MeterReading,
+        input: u64,
+        finished: bool,
+    ) -> Option<CreatedResult> {
+        let Self::Creates { asked } = *self else { return None };
+        let in_background = asked || stored.is_in_background();
+        let unfinished = in_background && (!finished || reading.delivered == 0);
+        let is_later = stored.is_pending() || unfinished;
+        let id = stored.id().filter(|id| id.len() <= MAX_RESULT_ID && is_later && !reading.ended_in_error)?;
+        // An answer that says that the result is to come has none of it.
+        let has_text = reading.delivered > 0 && !(finished && stored.is_pending());
+        let delivered = estimated(input, reading.delivered.div_ceil(CHARACTERS_PER_TOKEN));
+        let delivered = if has_text { delivered } else { Usage::default() };
+        Some(CreatedResult { id: id.to_owned(), delivered })
+    }
+
+    /// What an answer shows of the result that the request reads. `whole`: all of it has come.
+    pub(super) fn seen(
+        &self,
+        stored: &StoredAnswer,
+        reading: &MeterReading,
+        whole: bool,
+    ) -> Option<SeenResult> {
+        let Self::Reads(id) = self else { return None };
+        if reading.other_unit || id.len() > MAX_RESULT_ID {
+            return None;
+        }
+        let reported = reading.usage.filter(|usage| usage.total > 0);
+        let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
+        let (usage, partial) = match reported {
+            Some(usage) if whole => (reading.completed(usage, 0), usage.input == 0),
+            Some(_) => (reading.usage_if_cut().unwrap_or_default(), true),
+            None => (estimated(0, delivered), true),
+        };
+        let is_over = stored.has_failed() || stored.is_cancelled();
+        let ends = whole && !stored.is_pending() && (reported.is_some() || is_over || delivered > 0);
+        if usage.total == 0 && !ends {
+            return None;
+        }
+        // A call that failed costs nothing.
+        let partial = partial && !(stored.has_failed() && usage.total == 0);
+        Some(SeenResult {
+            id: id.clone(),
+            partial,
+            input: usage.input,
+            cached: usage.cached,
+            cache_write: usage.cache_write,
+            cache_write_1h: usage.cache_write_1h,
+            output: usage.output,
+            reasoning: usage.reasoning,
+            total: usage.total,
+            ends,
+        })
+    }
+}
+
+impl CreatedResult {
+    pub(super) fn parked(&self, input: u64) -> ParkedResult {
+        ParkedResult { id: self.id.clone(), input }
+    }
+}
+
+impl Reservation {
+    /// Ends the reading of a result, which costs no tokens, and tells what it has shown.
+    pub(super) fn charge_reader(&mut self, answer: ResponseFacts, seen: Option<SeenResult>) -> Vec<Effect> {
+        let mut effects = self.charge(answer, UsageSource::None);
+        for effect in &mut effects {
+            if let Effect::Commit(Settlement(call)) = effect {
+                seen.iter().for_each(|seen| call::add_seen(call, seen.clone()));
+            }
+        }
+        if self.holds.is_empty() && seen.is_none() {
+            effects.retain(|effect| !matches!(effect, Effect::Commit(_)));
+        }
+        effects
+    }
+
+    /// What one rate is charged for the result that was created: so much now, and the rest when its usage is seen.
+    pub(super) fn deferred(&mut self, at: usize, result: &CreatedResult) -> Option<DeferredCharge> {
+        let cost = self.usage_cost(at)?;
+        let usage = &result.delivered;
+        let hold = self.holds.get(at)?;
+        if let Some(facts) = &mut self.facts {
+            facts.usage(*usage);
+        }
+        let source = UsageSource::Estimated;
+        let charging = Charging { usage, source, finished: false, facts: self.facts.as_deref() };
+        let now = if usage.total > 0 { charging.of(hold).0 } else { 0 };
+        let UsageCost { base, tariff, reasoning } = cost;
+        Some(DeferredCharge {
+            now,
+            base,
+            input: tariff.input,
+            cached: tariff.cached,
+            cache_write: tariff.cache_write,
+            cache_write_1h: tariff.cache_write_1h,
+            output: tariff.output,
+            reasoning,
+        })
+    }
+
+    /// What usage costs in one rate, as far as that can be told without the answer. A `cost` that is no sum of products
+    /// costs what was held for it.
+    fn usage_cost(&mut self, at: usize) -> Option<UsageCost> {
+        let Self { holds, facts, .. } = self;
+        let hold = holds.get(at).filter(|hold| hold.rate.rate.unit.is_of_usage())?;
+        let Some(cost) = &hold.rate.rate.cost else { return Some(own_cost(hold)) };
+        let Some(facts) = facts else { return Some(UsageCost::fixed(hold.amount)) };
+        facts.usage(Usage::default());
+        if cost.amount(facts).is_err() {
+            return Some(own_cost(hold));
+        }
+        let amount = |usage: &Usage| {
+            facts.usage(*usage);
+            cost.amount(facts).ok()
+        };
+        Some(UsageCost::fitted(amount).unwrap_or_else(|| UsageCost::fixed(hold.amount)))
+    }
+}
+
+/// As the unit counts by itself.
+fn own_cost(hold: &Hold) -> UsageCost {
+    match (hold.rate.rate.unit, hold.tariff) {
+        (Unit::Tokens, _) => UsageCost::tokens(true, true),
+        (Unit::InputTokens, _) => UsageCost::tokens(true, false),
+        (Unit::OutputTokens, _) => UsageCost::tokens(false, true),
+        (Unit::Usd, Some(tariff)) => UsageCost::from(tariff),
+        (Unit::Usd, None) => UsageCost::fixed(hold.amount),
+        (Unit::Requests | Unit::Concurrency, _) => UsageCost::fixed(0),
+    }
+}
