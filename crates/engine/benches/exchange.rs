@@ -1,5 +1,5 @@
 //! What one exchange costs the core, from the request's facts to the settlement, in nanoseconds: the best of some
-//! rounds. `cargo bench -p engine --bench exchange`.
+//! rounds. `cargo bench -p engine --bench exchange`, or with `-- NAME` for the cases whose names contain this.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../../llm/benches/timer/mod.rs"]
@@ -127,7 +127,11 @@ fn main() {
     measure("the identity alone", || {
         identity::from_header(IDENTITY.as_bytes(), IdentityEncoding::Json).unwrap()
     });
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     for (name, plan) in cases {
+        if !wanted.iter().all(|part| name.contains(part.as_str())) {
+            continue;
+        }
         let reply = reply(&plan);
         measure(name, || exchange(&plan, &reply, &prefix));
     }
