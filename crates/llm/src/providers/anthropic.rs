@@ -90,6 +90,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     },
     tokens_per_image: 1600,
     streams: false,
+    loads_without_prompt: false,
     reads_model_id: false,
     names_user_in_metadata: true,
     too_large: 413,

@@ -123,6 +123,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     cap,
     tokens_per_image: 1600,
     streams: false,
+    loads_without_prompt: false,
     reads_model_id: true,
     names_user_in_metadata: false,
     too_large: 400,

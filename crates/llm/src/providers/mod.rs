@@ -128,6 +128,8 @@ pub(crate) struct DialectRules {
     pub(crate) tokens_per_image: u64,
     /// Whether an answer is a stream unless the request says otherwise.
     pub(crate) streams: bool,
+    /// Whether a request without a prompt loads the model and generates nothing.
+    pub(crate) loads_without_prompt: bool,
     /// Whether `modelId` may be the model.
     pub(crate) reads_model_id: bool,
     /// Whether `metadata.user_id` is the end user.

@@ -69,6 +69,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     },
     tokens_per_image: 765,
     streams: true,
+    loads_without_prompt: true,
     reads_model_id: false,
     names_user_in_metadata: false,
     too_large: 400,

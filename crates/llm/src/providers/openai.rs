@@ -308,6 +308,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     cap,
     tokens_per_image: 765,
     streams: false,
+    loads_without_prompt: false,
     reads_model_id: false,
     names_user_in_metadata: false,
     too_large: 413,

@@ -1,13 +1,14 @@
 //! SGLang's own API.
 
 use super::Provider;
-use crate::request::place::{Object, Place};
+use crate::request::place::{Object, Place, Settings};
 use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
     request: &[
         (Object::Body, "input_ids", Place::Prompt),
+        (Object::Body, "sampling_params", Place::Settings(Settings::Parameters)),
     ],
     response: &[
         (Node::Root, "meta_info", Node::Cumulative),

@@ -5,7 +5,7 @@ mod files;
 
 use super::given::{GivenBool, GivenText, Kept};
 use super::maximum::Maxima;
-use super::media::{Files, MAX_REFERENCE, Type, foreign, tokens_of_file};
+use super::media::{Files, MAX_REFERENCE, Type, foreign, tokens_of_recording};
 use super::open::Open;
 use super::place::{KeyIs, Media, Place, SessionSource, Sign};
 use super::seen::Seen;
@@ -93,7 +93,7 @@ impl Gather {
 
     /// Adds a file of this many bytes.
     pub(super) fn add_file(&mut self, bytes: u64) {
-        self.add_tokens(tokens_of_file(bytes));
+        self.add_tokens(tokens_of_recording(bytes));
     }
 
     fn add_tokens(&mut self, tokens: u64) {

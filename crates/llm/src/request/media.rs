@@ -3,7 +3,8 @@
 //! | what | tokens |
 //! |---|---|
 //! | an image, inline or by a URL | 765, in Anthropic's and Bedrock's dialects 1600, in Gemini's 258 |
-//! | sound, film or a document, inline | 1 for each 500 bytes of it |
+//! | sound or film, inline | 1 for each 500 bytes of it |
+//! | a document such as a PDF, inline | 1 for each 32 bytes of it |
 //! | the same, by a URL or an id | 1920, as much as one minute of sound |
 //! | a text as a file | its characters / 4 |
 //!
@@ -13,8 +14,11 @@
 use super::place::Media;
 
 /// The size of a file per token: audio at 128 kbit/s (16,000 bytes a second) and 32 tokens a second, which is what
-/// Gemini counts; OpenAI counts 10. Pages of a PDF come out at about the same.
+/// Gemini counts; OpenAI counts 10.
 const BYTES_PER_TOKEN: u64 = 500;
+/// The size of a document per token: a scanned page of 100 kB is up to 3000 tokens at Anthropic. Compressed text has more
+/// tokens than that, photographs have fewer.
+const DOCUMENT_BYTES_PER_TOKEN: u64 = 32;
 /// A file that is only named: as much as one minute of audio.
 pub(super) const REFERENCE_TOKENS: u64 = 32 * 60;
 /// The longest URL or id, in characters.
@@ -22,9 +26,14 @@ pub(super) const MAX_REFERENCE: u64 = 4096;
 /// How many bytes of base64 may be something else: those of `data:image/png;base64,`, and a few line ends.
 const FOREIGN: u64 = 16;
 
-/// Of a file of so many bytes.
-pub(super) fn tokens_of_file(bytes: u64) -> u64 {
+/// Of sound or film of so many bytes.
+pub(super) fn tokens_of_recording(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Of a document of so many bytes.
+pub(super) fn tokens_of_document(bytes: u64) -> u64 {
+    bytes.div_ceil(DOCUMENT_BYTES_PER_TOKEN)
 }
 
 /// How many bytes are none of base64 in any of its alphabets.
@@ -55,7 +64,8 @@ pub(super) enum Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Image,
-    Binary,
+    Recording,
+    Document,
     Text,
 }
 
@@ -87,7 +97,10 @@ fn sniffed(beginning: &[u8]) -> Option<Type> {
     if begins(b"iVBORw0KGgo") || begins(b"/9j/") || begins(b"R0lGOD") {
         return Some(Type::Image);
     }
-    (begins(b"JVBERi0") || begins(b"SUQz") || begins(b"UklGR")).then_some(Type::Binary)
+    if begins(b"JVBERi0") {
+        return Some(Type::Document);
+    }
+    (begins(b"SUQz") || begins(b"UklGR")).then_some(Type::Recording)
 }
 
 impl Type {
@@ -102,15 +115,15 @@ impl Type {
                 Some(Type::Image)
             }
             b"application/pdf" | b"pdf" | b"doc" | b"docx" | b"xls" | b"xlsx" | b"application/msword" => {
-                Some(Type::Binary)
+                Some(Type::Document)
             }
             b"wav" | b"mp3" | b"flac" | b"opus" | b"ogg" | b"pcm16" | b"m4a" | b"aac" | b"aiff" | b"mp4"
             | b"mov" | b"mkv" | b"webm" | b"flv" | b"mpeg" | b"mpg" | b"mpga" | b"wmv" | b"avi"
-            | b"three_gp" | b"3gpp" | b"g711_ulaw" | b"g711_alaw" => Some(Type::Binary),
+            | b"three_gp" | b"3gpp" | b"g711_ulaw" | b"g711_alaw" => Some(Type::Recording),
             _ if begins(b"image/") && !begins(b"image/svg") => Some(Type::Image),
-            _ if begins(b"audio/") || begins(b"video/") => Some(Type::Binary),
+            _ if begins(b"audio/") || begins(b"video/") => Some(Type::Recording),
             _ if begins(b"application/vnd.openxmlformats") || begins(b"application/vnd.ms-") => {
-                Some(Type::Binary)
+                Some(Type::Document)
             }
             _ => Some(Type::Text),
         }
@@ -127,7 +140,8 @@ impl Type {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Files {
     image: bool,
-    binary: bool,
+    recording: bool,
+    document: bool,
     text: bool,
     /// How many are inline, and their bytes in base64.
     inline: u64,
@@ -148,7 +162,8 @@ impl Files {
     pub(super) fn say(&mut self, of: Option<Type>) {
         match of {
             Some(Type::Image) => self.image = true,
-            Some(Type::Binary) => self.binary = true,
+            Some(Type::Recording) => self.recording = true,
+            Some(Type::Document) => self.document = true,
             Some(Type::Text) => self.text = true,
             None => {}
         }
@@ -164,7 +179,7 @@ impl Files {
     }
 
     pub(super) fn is_typed(&self) -> bool {
-        self.image || self.binary || self.text
+        self.image || self.recording || self.document || self.text
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -188,8 +203,10 @@ impl Files {
         if self.text || !self.is_typed() {
             cost.characters = self.bytes;
         }
-        if self.binary {
-            cost.tokens = tokens_of_file(bytes);
+        if self.document {
+            cost.tokens = tokens_of_document(bytes);
+        } else if self.recording {
+            cost.tokens = tokens_of_recording(bytes);
         }
         if !self.image {
             cost.tokens = cost.tokens.saturating_add(self.references.saturating_mul(REFERENCE_TOKENS));
@@ -203,7 +220,7 @@ impl Media {
     pub(super) fn kind(self) -> Option<Type> {
         match self {
             Media::Image => Some(Type::Image),
-            Media::Audio => Some(Type::Binary),
+            Media::Audio => Some(Type::Recording),
             Media::File => None,
         }
     }

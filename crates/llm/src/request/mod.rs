@@ -242,17 +242,26 @@ pub const METADATA: usize = 64 << 10;
 impl RequestBody {
     /// The estimate of the output, in tokens; `floor` is that of the limits which apply.
     pub fn output(&self, floor: u64) -> u64 {
-        if !self.operation.generates() {
+        // An unknown server may answer with text whatever the body looks like.
+        let may_generate = self.operation.generates() || self.route.operation.is_none();
+        if !may_generate || !self.operation.uses_tokens() {
             return 0;
         }
-        let without =
-            if self.input == 0 && !self.condition.hides_facts() { 0 } else { self.input.max(floor) };
+        let without = if self.asks_nothing() { 0 } else { self.input.max(floor) };
         let own = match self.max_output {
             Some(max) if self.unsure_max_output => max.saturating_mul(self.completions).max(without),
             Some(max) => max.saturating_mul(self.completions),
             None => without,
         };
         own.max(self.possible_max_output.saturating_mul(self.completions))
+    }
+
+    /// Whether it has nothing that could be answered. What completes text completes an empty one, too.
+    fn asks_nothing(&self) -> bool {
+        let is_conversation =
+            matches!(self.route.operation, Some(Operation::Chat | Operation::Message | Operation::Response));
+        let is_refused = is_conversation || self.dialect.rules().loads_without_prompt;
+        self.input == 0 && !self.condition.hides_facts() && is_refused
     }
 
     /// Of so much output, what each completion gets: at least 1.

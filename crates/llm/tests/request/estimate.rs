@@ -4,7 +4,7 @@ use crate::{CHAT, chat, read};
 use llm::request::Dialect;
 use serde_json::{Value, json};
 
-/// L45 to L49, L: the floor is what `policy.md` derives from the smallest limit.
+/// The floor is what `policy.md` derives from the smallest limit.
 #[test]
 fn the_worked_values_of_the_estimate() {
     let floor = |limit: u64| (limit / 4).clamp(1, 1024);
@@ -26,6 +26,16 @@ fn the_worked_values_of_the_estimate() {
         ("B2", CHAT, with(message(&"x".repeat(200)), "max_tokens", json!(200)), 1024, 250),
         ("B6", CHAT, with(message("hi"), "max_tokens", json!(10)), 1024, 11),
         ("an empty request", CHAT, json!({"messages": []}), 1024, 0),
+        ("an empty prompt is completed", "/v1/completions", json!({"prompt": ""}), 1024, 1024),
+        ("Ollama loads a model", "/api/generate", json!({"model": "llama3"}), 1024, 0),
+        (
+            "SGLang's maximum",
+            "/generate",
+            json!({"text": "hello", "sampling_params": {"max_new_tokens": 50}}),
+            1024,
+            51,
+        ),
+        ("input at a path that nobody knows", "/ml/v2/answer", json!({"input": "hello world"}), 1024, 1026),
         (
             "the larger maximum",
             CHAT,

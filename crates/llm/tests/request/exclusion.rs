@@ -236,14 +236,14 @@ fn images_and_files_count_constants() {
                 "content",
                 json!([{"type": "file", "file": {"file_data": format!("data:application/pdf;base64,{data}")}}]),
             ),
-            601,
+            9376,
         ),
         (
             in_message(
                 "content",
                 json!([{"type": "file", "file": {"filename": "a.pdf", "file_data": data}}]),
             ),
-            600,
+            9375,
         ),
     ] {
         let input = read(CHAT, body.to_string()).input;
@@ -255,8 +255,8 @@ fn images_and_files_count_constants() {
         read("/model/m/converse", body).input
     };
     let source = format!(r#""source":{{"bytes":"{data}"}}"#);
-    assert_eq!(converse(&format!(r#""format":"pdf",{source}"#)), 600);
-    assert_eq!(converse(&format!(r#"{source},"format":"pdf""#)), 600);
+    assert_eq!(converse(&format!(r#""format":"pdf",{source}"#)), 9375);
+    assert_eq!(converse(&format!(r#"{source},"format":"pdf""#)), 9375);
     assert_eq!(converse(&format!(r#"{source},"format":"txt""#)), 100_000);
 }
 

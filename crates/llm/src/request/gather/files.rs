@@ -62,7 +62,7 @@ impl Gather {
         match self.open.word() {
             b"image" | b"image_url" | b"input_image" => self.part.image = true,
             b"input_audio" | b"audio" | b"audio_url" | b"video" | b"video_url" => {
-                self.part.files.say(Some(Type::Binary));
+                self.part.files.say(Some(Type::Recording));
             }
             b"item_reference" => self.add_tokens(CONTEXT_TOKENS),
             _ => {}
@@ -82,7 +82,7 @@ impl Gather {
             (Found::Text, _) => self.tally.add_text(characters),
             (Found::Inline(of), kind) => match of.or(kind) {
                 Some(Type::Image) if media == Media::Image => self.add_image(),
-                Some(Type::Binary) if media == Media::Audio => {
+                Some(Type::Recording) if media == Media::Audio => {
                     self.add_file(bytes.saturating_mul(3) / 4);
                 }
                 of => {
