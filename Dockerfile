@@ -1,5 +1,8 @@
 # docker build --target filter -t weir/filter .              the module alone
 # docker build --target adapter -t weir/limitador-adapter .  the adapter, which serves the module, too
+#
+# For an upgrade, --build-arg PREVIOUS=weir/filter:TAG names the version in use: the adapter serves its module as well.
+ARG PREVIOUS=filter
 FROM rust:1.95-bookworm AS build
 RUN rustup target add wasm32-unknown-unknown
 WORKDIR /src
@@ -14,8 +17,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 FROM scratch AS filter
 COPY --from=build /out/weir.wasm /plugin.wasm
 
+FROM ${PREVIOUS} AS previous
+
 FROM gcr.io/distroless/cc-debian12:nonroot AS adapter
 COPY --from=build /out/limitador-adapter /limitador-adapter
 COPY --from=build /out/weir.wasm /weir.wasm
+COPY --from=previous /plugin.wasm /previous/plugin.wasm
+ENV WEIR_WASM_PREVIOUS=/previous
 ENTRYPOINT ["/limitador-adapter"]
 CMD ["serve"]

@@ -77,9 +77,13 @@ pub struct ServeArgs {
     /// The authorities whose certificates callers must have, as PEM. Without it anybody may call.
     #[arg(long, env = "WEIR_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
-    /// The filter's module, to be served as /weir.wasm, its digest as /weir.wasm.sha256.
+    /// The filter's module, to be served as /weir.wasm and as /weir-DIGEST.wasm, its digest as /weir.wasm.sha256.
     #[arg(long, env = "WEIR_WASM", value_name = "FILE")]
     pub wasm: Option<PathBuf>,
+    /// Modules of other versions, or folders of them, to be served as /weir-DIGEST.wasm: for proxies whose configuration
+    /// still names the module before an upgrade.
+    #[arg(long, env = "WEIR_WASM_PREVIOUS", value_name = "PATH", num_args = 1.., value_delimiter = ',')]
+    pub wasm_previous: Vec<PathBuf>,
     /// Where to serve health, metrics and what is in force. On an address that is not loopback, /api/* needs the admin
     /// token.
     #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]

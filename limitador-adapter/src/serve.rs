@@ -2,7 +2,7 @@
 
 use crate::admin::access::ApiAccess;
 use crate::admin::http::Pages;
-use crate::admin::module::Module;
+use crate::admin::module::Modules;
 use crate::cli::{ServeArgs, Storage};
 use crate::grpc::workers::Workers;
 use crate::grpc::{server, tls};
@@ -52,8 +52,8 @@ pub enum ServeError {
     /// Certificates or keys are not what they should be.
     #[error("TLS: {0}")]
     Tls(tls::Unusable),
-    /// The filter's module cannot be read.
-    #[error("--wasm {0}")]
+    /// A module of the filter cannot be read.
+    #[error("--wasm or --wasm-previous: {0}")]
     Module(String),
     /// An address cannot be had.
     #[error("cannot listen on {0}: {1}")]
@@ -76,7 +76,8 @@ impl Serving {
     /// Starts everything.
     pub async fn start(config: &ServeArgs) -> Result<Self, ServeError> {
         let tls = tls_files(config).map(tls::TlsFiles::open).transpose().map_err(ServeError::Tls)?;
-        let module = config.wasm.as_deref().map(Module::read).transpose().map_err(ServeError::Module)?;
+        let modules =
+            Modules::read(config.wasm.as_deref(), &config.wasm_previous).map_err(ServeError::Module)?;
         let metrics = AdapterMetrics::new().map_err(|error| ServeError::Metrics(error.to_string()))?;
         let metrics = Arc::new(metrics);
         let policies = PolicyOrigin::open(config, &metrics).await?;
@@ -98,7 +99,7 @@ impl Serving {
             metrics: Arc::clone(&metrics),
             drain: draining.clone(),
             known: are_known.clone(),
-            module,
+            modules,
             access: ApiAccess::new(http, config.admin_token_file.clone()),
         };
         pages.access.log();

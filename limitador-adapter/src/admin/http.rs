@@ -1,13 +1,13 @@
 //! The HTTP side, for people and probes.
 
 use crate::admin::access::{ApiAccess, guard};
-use crate::admin::module::Module;
+use crate::admin::module::{Module, Modules};
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
 use crate::metrics::AdapterMetrics;
 use crate::policies::collection::PolicyReport;
 use crate::policies::snapshot::PolicySnapshot;
-use axum::extract::State;
+use axum::extract::{self, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -33,8 +33,8 @@ pub struct Pages {
     pub drain: watch::Receiver<bool>,
     /// Whether the policies are known.
     pub known: watch::Receiver<bool>,
-    /// The filter's module, if it is served.
-    pub module: Option<Module>,
+    /// The filter's modules that are served.
+    pub modules: Modules,
     /// Who may call `/api/*`.
     pub access: ApiAccess,
 }
@@ -62,31 +62,44 @@ impl Pages {
             .route("/metrics", get(metrics))
             .route("/weir.wasm", get(module))
             .route("/weir.wasm.sha256", get(digest))
+            .route("/{file}", get(named_module))
             .with_state(self)
     }
 }
 
 async fn module(State(pages): State<Pages>) -> Response {
-    match pages.module {
-        Some(module) => ([(header::CONTENT_TYPE, "application/wasm")], module.bytes).into_response(),
-        None => no_module(),
-    }
+    pages.modules.current().map_or_else(no_module, wasm)
+}
+
+async fn named_module(State(pages): State<Pages>, file: extract::Path<String>) -> Response {
+    pages.modules.named(&file).map_or_else(|| StatusCode::NOT_FOUND.into_response(), wasm)
+}
+
+fn wasm(module: &Module) -> Response {
+    ([(header::CONTENT_TYPE, "application/wasm")], module.bytes.clone()).into_response()
 }
 
 async fn digest(State(pages): State<Pages>) -> Response {
-    pages.module.map_or_else(no_module, |module| format!("{}\n", module.sha256).into_response())
+    pages.modules.current().map_or_else(no_module, |module| format!("{}\n", module.sha256).into_response())
 }
 
 fn no_module() -> Response {
     (StatusCode::NOT_FOUND, "no module is served here: --wasm FILE names one\n").into_response()
 }
 
-async fn ready(State(pages): State<Pages>) -> Response {
+/// Kubernetes' probe leaves the storage out: an adapter without its storage still serves plans and the module, and its errors
+/// let each policy's `failureMode` decide.
+const WITHOUT_STORAGE: &str = "exclude=storage";
+
+async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     if *pages.drain.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
     if !*pages.known.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the policies are not known yet\n").into_response();
+    }
+    if query.as_deref() == Some(WITHOUT_STORAGE) {
+        return "ok\n".into_response();
     }
     match pages.ledger.ready().await {
         Ok(()) => "ok\n".into_response(),

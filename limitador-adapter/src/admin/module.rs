@@ -1,10 +1,12 @@
-//! The filter's module, for proxies that fetch it here instead of from a registry.
+//! The filter's modules, for proxies that fetch theirs here instead of from a registry.
 
 use axum::body::Bytes;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// The module's bytes, and what they are known by.
+/// A module's bytes, and what they are known by.
 #[derive(Clone, Debug)]
 pub struct Module {
     /// As it was built.
@@ -20,4 +22,52 @@ impl Module {
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { bytes: bytes.into(), sha256 })
     }
+}
+
+/// This version's module and those of other versions. A proxy's configuration names a digest, and an upgrade changes the
+/// adapter and that configuration one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Modules {
+    current: Option<Module>,
+    previous: Arc<[Module]>,
+}
+
+impl Modules {
+    /// Reads `current`, and every module of `previous`, in which a folder stands for its `.wasm` files.
+    pub fn read(current: Option<&Path>, previous: &[PathBuf]) -> Result<Self, String> {
+        let current = current.map(Module::read).transpose()?;
+        let mut modules = Vec::new();
+        for path in previous {
+            for file in files(path)? {
+                modules.push(Module::read(&file)?);
+            }
+        }
+        Ok(Self { current, previous: modules.into() })
+    }
+
+    /// This version's.
+    pub fn current(&self) -> Option<&Module> {
+        self.current.as_ref()
+    }
+
+    /// The one that `weir-DIGEST.wasm` names.
+    pub fn named(&self, file: &str) -> Option<&Module> {
+        let digest = file.strip_prefix("weir-")?.strip_suffix(".wasm")?;
+        self.current.iter().chain(self.previous.iter()).find(|module| module.sha256 == digest)
+    }
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let failed = |error| format!("{}: {error}", path.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let file = entry.map_err(failed)?.path();
+        if file.extension() == Some(OsStr::new("wasm")) {
+            files.push(file);
+        }
+    }
+    Ok(files)
 }

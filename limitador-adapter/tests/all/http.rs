@@ -1,8 +1,10 @@
 //! The pages, and the gRPC services around the main ones.
 
 use crate::server::{POLICY, Server, reserve, whole};
+use limitador_adapter::cli::Storage;
 use protocol::wire::weir::v1::GetPlanRequest;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio_stream::StreamExt;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -109,4 +111,38 @@ async fn reflection_lists_the_services() {
         "weir.v1.ReservationService",
     ];
     assert_eq!(names, wanted);
+}
+
+/// An upgrade changes the adapter and the proxies' configuration one after the other: both digests are served meanwhile.
+#[tokio::test]
+async fn modules_of_other_versions_are_served_by_their_digests() {
+    let folder = tempfile::tempdir().unwrap();
+    let previous = folder.path().join("previous");
+    std::fs::create_dir(&previous).unwrap();
+    let files = [
+        ("current.wasm", "new"),
+        ("previous/a.wasm", "old"),
+        ("single", "older"),
+        ("previous/b.txt", "none"),
+    ];
+    for (file, bytes) in files {
+        std::fs::write(folder.path().join(file), bytes).unwrap();
+    }
+    let mut config = Server::config(Vec::new(), 1000, Storage::Memory);
+    config.policies = vec![previous.clone()];
+    config.wasm = Some(folder.path().join("current.wasm"));
+    config.wasm_previous = vec![previous, folder.path().join("single")];
+    let server = Server::configured(folder, config).await;
+    assert_eq!(server.get("/weir.wasm").await, (200, "new".to_owned()));
+    let named = |bytes: &str| format!("/weir-{}.wasm", sha256(bytes));
+    for bytes in ["new", "old", "older"] {
+        assert_eq!(server.get(&named(bytes)).await, (200, bytes.to_owned()));
+    }
+    for path in [named("none"), "/weir-.wasm".to_owned(), "/weir-new.wasm".to_owned(), "/a.wasm".to_owned()] {
+        assert_eq!(server.get(&path).await.0, 404, "{path}");
+    }
+}
+
+fn sha256(bytes: &str) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

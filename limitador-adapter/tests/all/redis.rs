@@ -359,6 +359,7 @@ async fn adapters_share_everything_and_say_when_their_redis_is_gone() {
         let (status, told) = one.get(path).await;
         assert_eq!((status, told.starts_with("the counter storage failed: ")), (503, true), "{path}: {told}");
     }
+    assert_eq!(one.get("/readyz?exclude=storage").await, (200, "ok\n".to_owned()));
     let refused = one.kuadrant().reserve(reserve("3", whole(1, 1))).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     // Nobody asks, and it finds back by itself.

@@ -91,6 +91,7 @@ impl Server {
             tls_key: None,
             tls_client_ca: None,
             wasm: None,
+            wasm_previous: Vec::new(),
             policies,
             grpc_listen: ([127, 0, 0, 1], 0).into(),
             http_listen: ([127, 0, 0, 1], 0).into(),
