@@ -32,9 +32,19 @@ install_gateway() {
   kubectl -n envoy-gateway-system rollout restart deployment/envoy-gateway
 }
 
-# An authority, the adapter's certificate and the proxies'.
+# An authority, the adapter's certificate and the proxies': by cert-manager where the cluster has it, else by openssl.
 certificates() {
   local work
+  if kubectl get crd certificates.cert-manager.io >/dev/null 2>&1; then
+    kubectl apply -f manifests/cert-manager/adapter.yaml
+    kubectl -n "$system" wait --for=condition=Ready --timeout=120s certificate/weir-authority certificate/limitador-adapter
+    kubectl -n "$proxies" create secret generic weir-authority --type=kubernetes.io/tls --dry-run=client -o yaml \
+      --from-file=tls.crt=<(kubectl -n "$system" get secret weir-authority -o jsonpath='{.data.tls\.crt}' | base64 -d) \
+      --from-file=tls.key=<(kubectl -n "$system" get secret weir-authority -o jsonpath='{.data.tls\.key}' | base64 -d) |
+      kubectl apply -f -
+    kubectl -n "$proxies" apply -f manifests/cert-manager/proxy.yaml
+    return
+  fi
   work="$(mktemp -d)"
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=weir \
     -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null

@@ -6,7 +6,11 @@ kubernetes_pin="$(sed -n 's/^\tk8s.io\/kubernetes v\([0-9.]*\).*/\1/p' scripts/k
 gateway_api_pin=1.4.1
 envoy_gateway_pin=1.6.0
 istio_pin=1.28.0
+# The newest version that Go's module proxy serves: of istio.io/istio it has commits, no releases.
+istio_server_pin=v0.0.0-20260827124520-eed52ebb66ad
+istio_gateway_api_pin=1.6.0
 prometheus_operator_pin=0.85.0
+cert_manager_pin=1.19.1
 
 need_kubernetes() {
   local place="$cache/kubernetes-$kubernetes_pin"
@@ -24,6 +28,8 @@ need_kubernetes() {
   need_definitions "$cache/prometheus-operator-$prometheus_operator_pin" \
     "github.com/prometheus-operator/prometheus-operator@v$prometheus_operator_pin" \
     example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml
+  need_definitions "$cache/cert-manager-$cert_manager_pin" "github.com/cert-manager/cert-manager@v$cert_manager_pin" \
+    deploy/crds/cert-manager.io_{certificates,issuers}.yaml
 }
 
 # Go downloads the toolchain that a module asks for by itself, if there is any Go since 1.21.
@@ -70,6 +76,31 @@ need_envoy_gateway() {
   quietly env -C "$work/module" CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$work/place/envoy-gateway" ./cmd/envoy-gateway \
     || die "Envoy Gateway could not be built"
   cp -r "$work/module/charts/gateway-helm/crds" "$work/place/crds"
+  rm -rf "$place"
+  mv "$work/place" "$place"
+  rm -rf "$work"
+}
+
+# Istio's control plane, its agent and istioctl, what its agent makes Envoy's bootstrap from, and the Gateway API that it was
+# built with.
+need_istio() {
+  local place="$cache/istio-server-$istio_server_pin" work folder version=istio.io/istio/pkg/version
+  [ ! -x "$place/pilot-discovery" ] || return 0
+  need_go
+  folder="$(module_folder "istio.io/istio@$istio_server_pin")"
+  mkdir -p "$cache"
+  work="$(mktemp -d "$cache/istio.XXXXXX")"
+  cp -r "$folder" "$work/module"
+  chmod -R u+w "$work"
+  mkdir "$work/place"
+  say "building Istio's control plane from its Go module, once (8 to 15 minutes)"
+  quietly env -C "$work/module" CGO_ENABLED=0 go build -trimpath -tags vtprotobuf,disable_pgv \
+    -ldflags "-s -w -X $version.buildVersion=${istio_server_pin##*-} -X $version.buildStatus=Clean" -o "$work/place/" \
+    ./pilot/cmd/pilot-discovery ./pilot/cmd/pilot-agent ./istioctl/cmd/istioctl || die "Istio could not be built"
+  cp "$work/module/tools/packaging/common/envoy_bootstrap.json" "$work/place/"
+  folder="$(module_folder "sigs.k8s.io/gateway-api@v$istio_gateway_api_pin")"
+  cp -r "$folder/config/crd/standard" "$work/place/gateway-api"
+  chmod -R u+w "$work"
   rm -rf "$place"
   mv "$work/place" "$place"
   rm -rf "$work"

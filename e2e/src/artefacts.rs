@@ -57,7 +57,12 @@ pub fn envoy_gateway() -> PathBuf {
     cache().join(format!("envoy-gateway-server-{}", pin("envoy-gateway"))).join("envoy-gateway")
 }
 
-/// The CustomResourceDefinitions of `gateway-api`, `envoy-gateway`, `istio` or `prometheus-operator`.
+/// A program or file of Istio's control plane, which `make test-istio` has built.
+pub fn istio(name: &str) -> PathBuf {
+    cache().join(format!("istio-server-{}", pin("istio-server"))).join(name)
+}
+
+/// The CustomResourceDefinitions of `gateway-api`, `envoy-gateway`, `istio`, `cert-manager` or `prometheus-operator`.
 pub fn definitions(whose: &str) -> PathBuf {
     cache().join(format!("{whose}-{}", pin(whose)))
 }

@@ -131,6 +131,27 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
+    /// Says where a Service's pods are, as the controller of endpoints would: there is one, at this address.
+    pub fn endpoint(&self, service: &Value, address: &str, port: u16) {
+        let mut metadata = json!({ "labels": service["metadata"]["labels"] });
+        for field in ["name", "namespace"] {
+            metadata[field] = service["metadata"][field].clone();
+        }
+        metadata["labels"]["kubernetes.io/service-name"] = metadata["name"].clone();
+        let name = service["spec"]["ports"][0]["name"].as_str().unwrap_or_default();
+        self.apply(
+            &json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": metadata,
+                "addressType": "IPv4",
+                "ports": [{ "name": name, "port": port, "protocol": "TCP" }],
+                "endpoints": [{ "addresses": [address], "conditions": { "ready": true } }],
+            })
+            .to_string(),
+        );
+    }
+
     /// Applies Weir's CustomResourceDefinitions and Gateway API's, and waits until they are served.
     pub fn define(&self) {
         let gateway_api = artefacts::definitions("gateway-api").display().to_string();

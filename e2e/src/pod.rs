@@ -1,85 +1,180 @@
-//! What a kubelet does with a pod's container, where there is none: volumes of Secrets and ConfigMaps at their places,
-//! the arguments with their variables, and the program.
+//! What a kubelet does with a pod's container, where there is none: volumes at their places, the arguments with their
+//! variables, and the program.
 //!
-//! The places are those of the whole machine, so it asks for a file system of its own (`scripts/envoy-gateway.sh`).
+//! The places are those of the whole machine, so it asks for a file system of its own (`scripts/alone.sh`).
 
 use crate::cluster::Cluster;
 use crate::process::Process;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The address of every pod that is asked for. It is no loopback address, which no endpoint may have.
+pub const ADDRESS: &str = "192.0.2.1";
+
 /// Puts volumes at their places, in a view of the file system that only this container has, and becomes the program.
-const ENTRY: &str =
-    r#"while [ "$1" != -- ]; do mkdir -p "$2"; mount --bind "$1" "$2"; shift 2; done; shift; exec "$@""#;
+const ENTRY: &str = r#"while [ "$1" != -- ]; do mkdir -p "$2"; mount --bind "$1" "$2"; shift 2; done; shift; cd /; exec "$@""#;
 
-/// Starts a container of a pod (its name, its `spec`, its namespace) as this program, and keeps its files here.
-pub fn start(
-    cluster: &Cluster,
-    (name, namespace, spec): (&str, &str, &Value),
-    program: &Path,
-    folder: &Path,
-) -> Process {
-    assert!(
-        std::env::var_os("WEIR_ALONE").is_some(),
-        "this mounts folders at fixed places: run `make test-envoy-gateway`"
-    );
-    let container = &spec["containers"][0];
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", ENTRY, "sh"]);
-    for mount in list(&container["volumeMounts"]) {
-        let volume = list(&spec["volumes"]).find(|volume| volume["name"] == mount["name"]);
-        let volume = volume.unwrap_or_else(|| panic!("there is no volume for {mount}"));
-        let place = folder.join(format!("{name}-{}", text(&mount["name"])));
-        fill(cluster, namespace, volume, &place);
-        command.arg(place).arg(text(&mount["mountPath"]));
+/// A pod of one container.
+pub struct Pod<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its `metadata` and `spec`, as a Deployment's template has them.
+    pub template: &'a Value,
+}
+
+impl Pod<'_> {
+    /// Starts its container as this program, and keeps its files here.
+    pub fn start(&self, cluster: &Cluster, program: &Path, folder: &Path) -> Process {
+        let volumes = list(&self.template["spec"]["volumes"]).map(|volume| text(&volume["name"]));
+        for volume in volumes.filter(|volume| self.mounts().any(|mount| mount["name"] == *volume)) {
+            self.renew(cluster, volume, folder);
+        }
+        self.start_again(cluster, program, folder)
     }
-    command.arg("--").arg(program);
-    let variables = variables(container, name, namespace);
-    for argument in list(&container["args"]) {
-        let said = variables.iter().fold(text(argument).to_owned(), |said, (name, value)| {
-            said.replace(&format!("$({name})"), value)
-        });
-        command.arg(said);
+
+    fn mounts(&self) -> impl Iterator<Item = &Value> {
+        list(&self.template["spec"]["containers"][0]["volumeMounts"])
     }
-    command.envs(variables).env("KUBECONFIG", cluster.kubeconfig());
-    Process::start(name, command, &folder.join(format!("{name}.log")))
-}
 
-fn variables(container: &Value, pod: &str, namespace: &str) -> Vec<(String, String)> {
-    let value = |variable: &Value| match variable.pointer("/valueFrom/fieldRef/fieldPath").map(text) {
-        Some("metadata.name") => pod.to_owned(),
-        Some("metadata.namespace") => namespace.to_owned(),
-        // Annotations that a node's controller would have written.
-        Some(_) => String::new(),
-        None => text(&variable["value"]).to_owned(),
-    };
-    list(&container["env"]).map(|variable| (text(&variable["name"]).to_owned(), value(variable))).collect()
-}
+    /// The same with the files that it had before, so without the API server.
+    pub fn start_again(&self, cluster: &Cluster, program: &Path, folder: &Path) -> Process {
+        assert!(
+            std::env::var_os("WEIR_ALONE").is_some(),
+            "this mounts folders at fixed places: run `make test-envoy-gateway` or `make test-istio`"
+        );
+        let container = &self.template["spec"]["containers"][0];
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", ENTRY, "sh"]);
+        for mount in self.mounts() {
+            command.arg(self.place(folder, text(&mount["name"]))).arg(text(&mount["mountPath"]));
+        }
+        command.arg("--").arg(program);
+        let variables = self.variables(container);
+        for argument in list(&container["args"]) {
+            let said = variables.iter().fold(text(argument).to_owned(), |said, (name, value)| {
+                said.replace(&format!("$({name})"), value)
+            });
+            command.arg(said);
+        }
+        command.envs(variables).env("KUBECONFIG", cluster.kubeconfig());
+        Process::start(self.name, command, &folder.join(format!("{}.log", self.name)))
+    }
 
-/// A file for each key of the Secret or ConfigMap.
-fn fill(cluster: &Cluster, namespace: &str, volume: &Value, place: &PathBuf) {
-    std::fs::create_dir_all(place).expect("a folder can be made");
-    let secret = volume.pointer("/secret/secretName");
-    let (kind, name) = match (secret, volume.pointer("/configMap/name")) {
-        (Some(name), _) => ("secret", text(name)),
-        (None, Some(name)) => ("configmap", text(name)),
-        (None, None) => panic!("a volume of another kind: {volume}"),
-    };
-    let object = cluster.get(&["-n", namespace, kind, name]);
-    let data = object["data"].as_object().unwrap_or_else(|| panic!("there is no {kind} {namespace}/{name}"));
-    write(data, secret.is_some(), place);
-}
+    /// Writes the files of a volume again, which a kubelet does when its Secret has changed.
+    pub fn renew(&self, cluster: &Cluster, name: &str, folder: &Path) {
+        let volume = list(&self.template["spec"]["volumes"]).find(|volume| volume["name"] == name);
+        let volume = volume.unwrap_or_else(|| panic!("there is no volume {name}"));
+        write(&self.place(folder, name), self.files(cluster, volume));
+    }
 
-fn write(data: &Map<String, Value>, encoded: bool, place: &Path) {
-    for (key, value) in data {
-        let bytes = match encoded {
-            true => BASE64.decode(text(value)).expect("a Secret's values are base64"),
-            false => text(value).as_bytes().to_vec(),
+    fn place(&self, folder: &Path, volume: &str) -> PathBuf {
+        folder.join(format!("{}-{volume}", self.name))
+    }
+
+    fn variables(&self, container: &Value) -> Vec<(String, String)> {
+        let value = |variable: &Value| {
+            let resource = variable.pointer("/valueFrom/resourceFieldRef/resource").map(text);
+            match (variable.pointer("/valueFrom/fieldRef/fieldPath").map(text), resource) {
+                (Some("metadata.name"), _) => self.name.to_owned(),
+                (Some("metadata.namespace"), _) => self.namespace.to_owned(),
+                (Some("status.podIP" | "status.hostIP"), _) => ADDRESS.to_owned(),
+                (Some("spec.serviceAccountName"), _) => self.account().to_owned(),
+                (Some("spec.nodeName"), _) => "node".to_owned(),
+                // Annotations that a node's controller would have written.
+                (Some(_), _) => String::new(),
+                (None, Some(resource)) if resource.ends_with(".cpu") => "1".to_owned(),
+                (None, Some(_)) => (1 << 30).to_string(),
+                (None, None) => text(&variable["value"]).to_owned(),
+            }
         };
-        std::fs::write(place.join(key), bytes).expect("a file can be written");
+        list(&container["env"])
+            .map(|variable| (text(&variable["name"]).to_owned(), value(variable)))
+            .collect()
+    }
+
+    fn account(&self) -> &str {
+        text(&self.template["spec"]["serviceAccountName"])
+    }
+
+    /// By their names.
+    fn files(&self, cluster: &Cluster, volume: &Value) -> BTreeMap<String, Vec<u8>> {
+        let named = |name: &Value| name.as_str().map(str::to_owned);
+        if let Some(name) = volume.pointer("/secret/secretName").and_then(named) {
+            let decode = |value: &str| BASE64.decode(value).expect("a Secret's values are base64");
+            return self.data(cluster, "secret", &name, decode);
+        }
+        if let Some(name) = volume.pointer("/configMap/name").and_then(named) {
+            return self.data(cluster, "configmap", &name, |value| value.as_bytes().to_vec());
+        }
+        let downward = list(&volume["downwardAPI"]["items"]).map(|item| {
+            let field = text(&item["fieldRef"]["fieldPath"]).trim_start_matches("metadata.").to_owned();
+            let lines = self.template["metadata"][field].as_object().into_iter().flatten();
+            let lines = lines.map(|(name, value)| format!("{name}={value}\n")).collect::<String>();
+            (text(&item["path"]).to_owned(), lines.into_bytes())
+        });
+        let tokens = list(&volume["projected"]["sources"]).map(|source| {
+            let token = &source["serviceAccountToken"];
+            let audience = text(&token["audience"]);
+            let made = cluster.run(&[
+                "-n",
+                self.namespace,
+                "create",
+                "token",
+                self.account(),
+                "--audience",
+                audience,
+                "--duration=10h",
+            ]);
+            (text(&token["path"]).to_owned(), made.trim().as_bytes().to_vec())
+        });
+        assert!(
+            ["downwardAPI", "projected", "emptyDir"].iter().any(|kind| !volume[*kind].is_null()),
+            "a volume of another kind: {volume}"
+        );
+        downward.chain(tokens).collect()
+    }
+
+    fn data(
+        &self,
+        cluster: &Cluster,
+        kind: &str,
+        name: &str,
+        decode: impl Fn(&str) -> Vec<u8>,
+    ) -> BTreeMap<String, Vec<u8>> {
+        let object = cluster.get(&["-n", self.namespace, kind, name]);
+        let data = object["data"].as_object();
+        let data = data.unwrap_or_else(|| panic!("there is no {kind} {}/{name}", self.namespace));
+        data.iter().map(|(key, value)| (key.clone(), decode(text(value)))).collect()
+    }
+}
+
+/// As a kubelet does: all files are in one folder, and a link to it is replaced as a whole.
+fn write(place: &Path, files: BTreeMap<String, Vec<u8>>) {
+    std::fs::create_dir_all(place).expect("a folder can be made");
+    if files.is_empty() {
+        return;
+    }
+    let number = std::fs::read_dir(place).expect("the folder is there").count();
+    let version = format!("..{number}");
+    std::fs::create_dir(place.join(&version)).expect("a folder can be made");
+    for (name, bytes) in &files {
+        std::fs::write(place.join(&version).join(name), bytes).expect("a file can be written");
+    }
+    let (data, new) = (place.join("..data"), place.join("..data_tmp"));
+    symlink(&version, &new).expect("a link can be made");
+    std::fs::rename(&new, &data).expect("a link can be moved");
+    for name in files.keys() {
+        let link = place.join(name);
+        if link.symlink_metadata().is_err() {
+            symlink(Path::new("..data").join(name), link).expect("a link can be made");
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Envoy Gateway's own control plane against a real API server: what it makes of our manifests is what a real Envoy runs.
 
-use e2e::adapter::Adapter;
-use e2e::certificates::Authority;
 use e2e::client::{Request, Response};
 use e2e::cluster::Cluster;
+use e2e::installed::Installed;
+use e2e::pod::Pod;
+use e2e::probe::{self, LIMITED, certificates};
 use e2e::process::Process;
+use e2e::redis::Redis;
 use e2e::upstream::Upstream;
 use e2e::{artefacts, jwt, pod, wait};
 use serde_json::{Value, json};
@@ -15,21 +17,23 @@ use std::time::Instant;
 /// Envoy Gateway's namespace.
 const ITS: &str = "envoy-gateway-system";
 const POLICY: [&str; 2] = ["trlp.kuadrant.io", "llm-token-limits"];
-/// An address of this network that is no loopback address, which no endpoint may have.
-const OUTSIDE: &str = "192.0.2.1";
 /// Where Envoy Gateway lets the listener on port 80 listen.
 const LISTENER: ([u8; 4], u16) = ([127, 0, 0, 1], 10_080);
+/// Its proxies' administration.
+const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 19_000);
 
 #[test]
 fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start();
+    let mut cluster = Cluster::start();
     let kubeconfig = cluster.install();
     let _control_plane = control_plane(&cluster, folder.path());
-    let adapter = adapter(&cluster, &kubeconfig, folder.path());
-    let upstream = Upstream::listen(&format!("{OUTSIDE}:0")).unwrap();
+    let mut redis = Redis::start();
+    let storage = ["--storage", &redis.url(0)];
+    let mut installed = Installed::start(&cluster, &kubeconfig, folder.path(), ITS, &storage);
+    let upstream = Upstream::listen(&format!("{}:0", pod::ADDRESS)).unwrap();
 
-    install(&cluster, &adapter, upstream.address());
+    install(&cluster, &installed, upstream.address());
     for (kind, name, condition) in [
         ("gatewayclass", "envoy-gateway", "Accepted"),
         ("gateway", "api-gateway", "Accepted"),
@@ -42,7 +46,8 @@ fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
     ] {
         holds(&cluster, kind, name, condition);
     }
-    let _proxy = proxy(&cluster, folder.path());
+    let mut proxy = Proxy::find(&cluster);
+    proxy.start(&cluster, folder.path());
     let address = SocketAddr::from(LISTENER);
     let alice = Request::chat(15_000).token(&jwt::token(&jwt::kuadrant_user("alice", "free")));
     let answer = wait::until("an answer of the proxy", || {
@@ -68,6 +73,36 @@ fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
     cluster.wait_for_reason(&POLICY, "Enforced", "Enforced");
     cluster.wait_for_reason(&["wtrlp", "other"], "Enforced", "NoFilter");
     reads_bodies(&cluster, address);
+    renews(&cluster, &installed, &proxy, folder.path());
+    for policy in ["trlp.weir.dev/other", "trlp.weir.dev/model", "trlp.kuadrant.io/llm-token-limits"] {
+        cluster.run(&["delete", policy]);
+    }
+    cluster.apply(&probe::policy("api-gateway", "Deny"));
+    probe::becomes(address, LIMITED);
+
+    redis.kill();
+    probe::becomes(address, (503, None));
+    // A proxy that starts meanwhile gets the module and the plan, so the policy decides there as well.
+    proxy.restart(&cluster, folder.path());
+    probe::becomes(address, (503, None));
+    redis.restart();
+    probe::heals("Redis", address);
+
+    installed.adapter.kill();
+    probe::becomes(address, (503, None));
+    probe::stays(address, (503, None), 10);
+    // One that starts meanwhile has the module from Envoy Gateway and no plan: the filter's own failureMode decides.
+    proxy.restart(&cluster, folder.path());
+    probe::becomes(address, (200, None));
+    installed.adapter.restart();
+    probe::heals("the adapter", address);
+
+    cluster.kill_api_server();
+    probe::stays(address, LIMITED, 10);
+    proxy.restart(&cluster, folder.path());
+    probe::becomes(address, LIMITED);
+    cluster.restart_api_server();
+    probe::stays(address, LIMITED, 10);
 }
 
 /// Limits may name what the body says, and a body of more than Envoy's own bound of 1 MiB is read.
@@ -164,78 +199,15 @@ fn control_plane(cluster: &Cluster, folder: &Path) -> Process {
             { "name": "certs", "secret": { "secretName": "envoy-gateway" } },
         ],
     });
-    pod::start(cluster, ("envoy-gateway", ITS, &spec), &program, folder)
-}
-
-/// The adapter with the module and mutual TLS, as its Deployment starts it.
-fn adapter(cluster: &Cluster, kubeconfig: &Path, folder: &Path) -> Adapter {
-    let (served, proxies) = (folder.join("served"), folder.join("proxies"));
-    let authority = Authority::new("weir");
-    for (place, name) in
-        [(&served, "limitador-adapter.weir-system.svc"), (&proxies, "weir-proxy.weir-system.svc")]
-    {
-        std::fs::create_dir(place).unwrap();
-        authority.write(place, &[name]);
-    }
-    let file = |name: &str| format!("--from-file={}", proxies.join(name).display());
-    let [certificate, key, trusted] = ["tls.crt", "tls.key", "ca.crt"].map(file);
-    cluster.run(&["-n", ITS, "create", "secret", "generic", "weir-proxy-tls", &certificate, &key, &trusted]);
-    let file = |name: &str| served.join(name).display().to_string();
-    let module = artefacts::wasm().display().to_string();
-    Adapter::start_in_cluster(
-        kubeconfig,
-        &[
-            "--tls-cert",
-            &file("tls.crt"),
-            "--tls-key",
-            &file("tls.key"),
-            "--tls-client-ca",
-            &file("ca.crt"),
-            "--wasm",
-            &module,
-        ],
-    )
+    let template = json!({ "spec": spec });
+    Pod { name: "envoy-gateway", namespace: ITS, template: &template }.start(cluster, &program, folder)
 }
 
 /// What `make kind-up` applies, with the ports of this machine's adapter; no controller makes the LLM's endpoints.
-fn install(cluster: &Cluster, adapter: &Adapter, llm: SocketAddr) {
+fn install(cluster: &Cluster, installed: &Installed, llm: SocketAddr) {
     cluster.run(&["apply", "-f", "manifests/kind", "-f", "manifests/kind/envoy-gateway"]);
-    endpoint(cluster, &cluster.get(&["service", "llm"]), llm.port());
-    let digest = adapter.get("/weir.wasm.sha256").text();
-    let ours = manifest("envoyextensionpolicy.yaml");
-    let ours = [
-        ("0".repeat(64), digest.trim().to_owned()),
-        ("llm-gateway".to_owned(), "api-gateway".to_owned()),
-        (":8080/".to_owned(), format!(":{}/", adapter.http().port())),
-        ("port_value: 8081".to_owned(), format!("port_value: {}", adapter.grpc().port())),
-    ]
-    .iter()
-    .fold(ours, |text, (from, to)| {
-        assert!(text.contains(from), "the manifest has no {from}");
-        text.replace(from, to)
-    });
-    cluster.apply(&ours);
-}
-
-/// What the controller of endpoints would have made of a Service's pods.
-fn endpoint(cluster: &Cluster, service: &Value, port: u16) {
-    let mut metadata = json!({ "labels": service["metadata"]["labels"] });
-    for field in ["name", "namespace"] {
-        metadata[field] = service["metadata"][field].clone();
-    }
-    metadata["labels"]["kubernetes.io/service-name"] = metadata["name"].clone();
-    let name = service["spec"]["ports"][0]["name"].as_str().unwrap_or_default();
-    cluster.apply(
-        &json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": metadata,
-            "addressType": "IPv4",
-            "ports": [{ "name": name, "port": port, "protocol": "TCP" }],
-            "endpoints": [{ "addresses": [OUTSIDE], "conditions": { "ready": true } }],
-        })
-        .to_string(),
-    );
+    cluster.endpoint(&cluster.get(&["service", "llm"]), pod::ADDRESS, llm.port());
+    cluster.apply(&installed.manifest("envoy-gateway/envoyextensionpolicy.yaml", "api-gateway"));
 }
 
 /// Waits until an object's condition holds, wherever its kind keeps it.
@@ -252,23 +224,52 @@ fn holds(cluster: &Cluster, kind: &str, name: &str, condition: &str) {
 }
 
 /// The proxy that Envoy Gateway wants, as its own Deployment says.
-fn proxy(cluster: &Cluster, folder: &Path) -> Process {
-    let label = "gateway.envoyproxy.io/owning-gateway-name=api-gateway";
-    let mut spec = wait::until("the proxy's Deployment", || {
-        let found =
-            cluster.get(&["-n", ITS, "deployment", "-l", label])["items"][0]["spec"]["template"]["spec"]
-                .clone();
-        (!found.is_null()).then_some(found)
-    });
-    // The proxy asks for its own endpoints, and waits for an answer.
-    endpoint(cluster, &cluster.get(&["-n", ITS, "service", "-l", label])["items"][0], LISTENER.1);
-    let arguments = spec["containers"][0]["args"].as_array_mut().unwrap();
-    arguments.push("--disable-hot-restart".into());
-    pod::start(cluster, ("envoy", ITS, &spec), &artefacts::envoy(), folder)
+struct Proxy {
+    template: Value,
+    process: Option<Process>,
 }
 
-fn manifest(path: &str) -> String {
-    std::fs::read_to_string(artefacts::root().join("manifests/envoy-gateway").join(path)).unwrap()
+impl Proxy {
+    fn find(cluster: &Cluster) -> Self {
+        let label = "gateway.envoyproxy.io/owning-gateway-name=api-gateway";
+        let mut template = wait::until("the proxy's Deployment", || {
+            let found = &cluster.get(&["-n", ITS, "deployment", "-l", label])["items"][0];
+            let template = found["spec"]["template"].clone();
+            (!template.is_null()).then_some(template)
+        });
+        // The proxy asks for its own endpoints, and waits for an answer.
+        let service = cluster.get(&["-n", ITS, "service", "-l", label])["items"][0].clone();
+        cluster.endpoint(&service, pod::ADDRESS, LISTENER.1);
+        let arguments = template["spec"]["containers"][0]["args"].as_array_mut().unwrap();
+        arguments.push("--disable-hot-restart".into());
+        Self { template, process: None }
+    }
+
+    fn pod(&self) -> Pod<'_> {
+        Pod { name: "envoy", namespace: ITS, template: &self.template }
+    }
+
+    fn start(&mut self, cluster: &Cluster, folder: &Path) {
+        self.process = Some(self.pod().start(cluster, &artefacts::envoy(), folder));
+    }
+
+    fn restart(&mut self, cluster: &Cluster, folder: &Path) {
+        drop(self.process.take());
+        self.process = Some(self.pod().start_again(cluster, &artefacts::envoy(), folder));
+    }
+}
+
+/// A renewed certificate is used without a restart.
+fn renews(cluster: &Cluster, installed: &Installed, proxy: &Proxy, folder: &Path) {
+    let used = || certificates(&Request::get("/certs").send(ADMIN.into()).json(), "weir-proxy");
+    let before = used();
+    assert_eq!(before.len(), 1, "{before:?}");
+    installed.renew(cluster);
+    proxy.pod().renew(cluster, "weir-tls", folder);
+    wait::until("the renewed certificate", || {
+        let now = used();
+        (now.len() == 1 && now != before).then_some(())
+    });
 }
 
 fn named(version: &str, kind: &str, name: &str, spec: Value) -> String {

@@ -89,3 +89,59 @@ fn envoy_gateway_s_objects_are_sound() {
     assert_eq!(named, vec![json!("llm-gateway"); 4]);
     assert_eq!(patch["name"], "default/llm-gateway/http");
 }
+
+/// The cluster `limitador-adapter`, wherever a file has it.
+fn adapter_cluster(path: &str) -> Value {
+    let named = |value: &Value| value["name"] == "limitador-adapter" && value["load_assignment"].is_object();
+    let clusters =
+        [all(&Value::Array(documents(path)), "value"), all(&Value::Array(documents(path)), "clusters")];
+    let clusters = clusters.concat().into_iter().flat_map(|value| match value {
+        Value::Array(items) => items,
+        other => vec![other],
+    });
+    clusters.into_iter().find(named).unwrap_or_else(|| panic!("{path} has no cluster limitador-adapter"))
+}
+
+/// A node that goes silent costs few refusals, whatever the gateway.
+#[test]
+fn every_gateway_calls_the_adapter_in_the_same_way() {
+    let plain = adapter_cluster("manifests/envoy/envoy.yaml");
+    assert_eq!(
+        only("envoy.yaml", &plain, "connection_keepalive"),
+        json!({ "interval": "1s", "timeout": "1s" })
+    );
+    for path in ["manifests/istio/envoyfilter.yaml", "manifests/envoy-gateway/envoyextensionpolicy.yaml"] {
+        let cluster = adapter_cluster(path);
+        for key in
+            ["connect_timeout", "typed_extension_protocol_options", "circuit_breakers", "outlier_detection"]
+        {
+            assert_eq!(cluster[key], plain[key], "{path}: {key}");
+        }
+        // A file that is named in a cluster is read once; with SDS, renewed ones are read again.
+        let tls = only(path, &cluster, "common_tls_context");
+        assert!(tls["tls_certificate_sds_secret_configs"].is_array(), "{path}: {tls}");
+    }
+}
+
+#[test]
+fn every_proxy_fetches_its_module_by_its_digest_until_it_has_it() {
+    let digest = "0".repeat(64);
+    let istio = Value::Array(documents("manifests/istio/envoyfilter.yaml"));
+    let gateway = Value::Array(documents("manifests/envoy-gateway/envoyextensionpolicy.yaml"));
+    let name = format!("/weir-{digest}.wasm");
+    for (path, value, key) in [("istio", &istio, "uri"), ("envoy-gateway", &gateway, "url")] {
+        let address = only(path, value, key);
+        assert!(address.as_str().unwrap().ends_with(&name), "{address}");
+        assert_eq!(only(path, value, "sha256"), json!(digest));
+        assert!(only(path, value, "num_retries").as_u64().unwrap() >= 1_000_000);
+    }
+}
+
+#[test]
+fn istio_s_filter_is_for_one_gateway_and_trusts_no_header() {
+    let filter = &documents("manifests/istio/envoyfilter.yaml")[0];
+    assert_eq!(filter["spec"]["targetRefs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(filter["metadata"]["namespace"], Value::Null, "it belongs to the Gateway's namespace");
+    let identity = only("istio", filter, "identity");
+    assert_eq!(identity, json!({ "metadata": "envoy.filters.http.jwt_authn", "key": "payload" }));
+}

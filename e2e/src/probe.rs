@@ -1,0 +1,81 @@
+//! What a user sees of a gateway while a part of Weir is away: one policy, one request, and how it was answered.
+
+use crate::client::{Request, Response};
+use crate::{jwt, wait};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How soon limits must be in force again after what was away is back.
+pub const HEALED: Duration = Duration::from_secs(10);
+
+/// How a request was answered that a limit applied to.
+pub const LIMITED: (u16, Option<&str>) = (200, Some("1000000000"));
+
+/// A billion tokens for each user of a Gateway in the namespace `default`.
+pub fn policy(gateway: &str, failure_mode: &str) -> String {
+    json!({
+        "apiVersion": "weir.dev/v1alpha1",
+        "kind": "TokenRateLimitPolicy",
+        "metadata": { "name": "per-user", "namespace": "default" },
+        "spec": {
+            "targetRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway },
+            "failureMode": failure_mode,
+            "limits": { "per-user": {
+                "counters": [{ "expression": "auth.identity.userid" }],
+                "rates": [{ "limit": 1_000_000_000, "window": "1h" }],
+            } },
+        },
+    })
+    .to_string()
+}
+
+/// A request that costs little.
+pub fn alice() -> Request {
+    Request::chat(5).token(&jwt::token(&jwt::kuadrant_user("alice", "free")))
+}
+
+/// Its status, and the limit that it was told.
+pub fn told(answer: &Response) -> (u16, Option<&str>) {
+    (answer.status, answer.header("x-ratelimit-limit-tokens"))
+}
+
+/// Waits until a request is answered like this, and says how long that took.
+pub fn becomes(to: SocketAddr, wanted: (u16, Option<&str>)) -> Duration {
+    let (start, mut last) = (Instant::now(), String::new());
+    let reached = wait::within(wait::DEADLINE, || match alice().try_send(to) {
+        Ok(answer) => {
+            last = format!("{:?} {}", told(&answer), answer.text());
+            (told(&answer) == wanted).then_some(())
+        }
+        Err(error) => {
+            last = error.to_string();
+            None
+        }
+    });
+    assert!(reached.is_some(), "wanted {wanted:?}, the last answer was {last}");
+    start.elapsed()
+}
+
+/// Every one of so many requests is answered like this.
+pub fn stays(to: SocketAddr, wanted: (u16, Option<&str>), requests: usize) {
+    for _ in 0..requests {
+        let answer = alice().send(to);
+        assert_eq!(told(&answer), wanted, "{}", answer.text());
+    }
+}
+
+/// Limits are in force again, soon after what was away is back.
+pub fn heals(what: &str, to: SocketAddr) {
+    let took = becomes(to, LIMITED);
+    println!("{what}: limits are in force {took:?} after its return");
+    assert!(took < HEALED, "{what}: {took:?}");
+}
+
+/// The serial numbers of an Envoy's certificates for a name, of its page `/certs`.
+pub fn certificates(page: &Value, name: &str) -> Vec<Value> {
+    let pairs = page["certificates"].as_array().into_iter().flatten();
+    let chains = pairs.flat_map(|pair| pair["cert_chain"].as_array().into_iter().flatten());
+    let ours = chains.filter(|certificate| certificate["subject_alt_names"].to_string().contains(name));
+    ours.map(|certificate| certificate["serial_number"].clone()).collect()
+}

@@ -1,0 +1,92 @@
+//! What gateways do while a part of Weir is away, and how they find back. Outages are short: nothing in Weir, Envoy or Istio
+//! waits longer than its first few seconds, except for back-offs whose bound is part of what is asserted.
+
+use crate::Test;
+use crate::world::{GATEWAY, World, address};
+use e2e::probe::{self, HEALED, LIMITED};
+use e2e::wait;
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("a_proxy_that_starts_before_the_adapter_heals_by_itself", starts_first),
+    ("a_module_that_is_not_served_yet_leaves_the_old_one_in_force", another_module),
+    ("without_redis_running_and_starting_proxies_follow_the_policy", redis_away),
+    ("without_the_adapter_a_running_proxy_follows_the_policy", adapter_away),
+    ("without_the_api_server_a_running_proxy_enforces_limits", api_server_away),
+];
+
+/// Longer than the longest back-off of everything that is involved.
+const AWHILE: Duration = Duration::from_secs(12);
+
+fn starts_first(world: &mut World) {
+    world.settle("Deny");
+    world.stop_proxy();
+    world.installed.adapter.kill();
+    world.start_proxy(GATEWAY);
+    // It is not ready, so nobody is sent to it.
+    let ready = wait::within(AWHILE, || world.is_ready().then_some(()));
+    assert!(ready.is_none(), "it is ready without its module");
+    world.installed.adapter.restart();
+    let back = Instant::now();
+    world.is_ready_within(HEALED);
+    println!("a starting proxy is ready {:?} after the adapter's return", back.elapsed());
+    probe::heals("the adapter, for a starting proxy", address());
+}
+
+/// The filter's configuration comes before the adapter that serves its module.
+fn another_module(world: &mut World) {
+    world.settle("Allow");
+    let ours = world.installed.adapter.get("/weir.wasm.sha256").text();
+    let manifest = world.installed.manifest("istio/envoyfilter.yaml", GATEWAY);
+    world.cluster.apply(&manifest.replace(ours.trim(), &"ab".repeat(32)));
+    wait::until("the new listener", || {
+        world.admin("/config_dump?resource=dynamic_listeners").text().contains("warming_state").then_some(())
+    });
+    // Envoy itself would answer 503 without the filter. A busy machine may be too late for an answer of the adapter's.
+    let (end, mut limited) = (Instant::now() + AWHILE, 0);
+    while Instant::now() < end {
+        let answer = probe::alice().send(address());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        limited += usize::from(probe::told(&answer) == LIMITED);
+    }
+    assert!(limited > 0);
+    assert!(world.is_ready());
+    world.apply_filter();
+    wait::until("the end of that listener", || {
+        let dump = world.admin("/config_dump?resource=dynamic_listeners").text();
+        (!dump.contains("warming_state")).then_some(())
+    });
+    probe::becomes(address(), LIMITED);
+}
+
+fn redis_away(world: &mut World) {
+    world.settle("Deny");
+    world.redis.kill();
+    probe::becomes(address(), (503, None));
+    world.start_proxy(GATEWAY);
+    world.is_ready_within(wait::DEADLINE);
+    // It has the module and the plan, so the policy decides.
+    probe::becomes(address(), (503, None));
+    world.redis.restart();
+    probe::heals("Redis", address());
+}
+
+fn adapter_away(world: &mut World) {
+    for (mode, status) in [("Allow", 200), ("Deny", 503)] {
+        world.settle(mode);
+        world.installed.adapter.kill();
+        probe::becomes(address(), (status, None));
+        probe::stays(address(), (status, None), 10);
+        assert!(world.is_ready());
+        world.installed.adapter.restart();
+        probe::heals(mode, address());
+    }
+}
+
+fn api_server_away(world: &mut World) {
+    world.settle("Deny");
+    world.cluster.kill_api_server();
+    probe::stays(address(), LIMITED, 10);
+    world.cluster.restart_api_server();
+    probe::stays(address(), LIMITED, 10);
+}

@@ -1,0 +1,186 @@
+//! Istio's control plane, the adapter with a Redis, an LLM, and the proxy of a Gateway, which tests stop and start.
+
+use crate::control_plane;
+use e2e::client::{Request, Response};
+use e2e::cluster::Cluster;
+use e2e::installed::Installed;
+use e2e::pod::Pod;
+use e2e::process::Process;
+use e2e::redis::Redis;
+use e2e::upstream::Upstream;
+use e2e::{artefacts, pod, probe, wait};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The Gateway of `manifests/kind/istio`.
+pub const GATEWAY: &str = "api-gateway";
+const LISTENER: ([u8; 4], u16) = ([127, 0, 0, 1], 80);
+const HEALTH: ([u8; 4], u16) = ([127, 0, 0, 1], 15021);
+const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 15000);
+/// The volume with the proxies' certificate.
+const CERTIFICATE: &str = "weir-tls";
+
+/// See the module.
+pub struct World {
+    /// The API server.
+    pub cluster: Cluster,
+    /// The adapter.
+    pub installed: Installed,
+    /// Its storage.
+    pub redis: Redis,
+    proxy: Option<Process>,
+    _upstream: Upstream,
+    _istiod: Process,
+    folder: TempDir,
+}
+
+impl World {
+    /// Everything but the filter and policies.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let bootstrap = Path::new("/var/lib/istio/envoy");
+        std::fs::create_dir_all(bootstrap).unwrap();
+        let template = artefacts::istio("envoy_bootstrap.json");
+        std::fs::copy(template, bootstrap.join("envoy_bootstrap_tmpl.json")).unwrap();
+        let cluster = Cluster::start();
+        let kubeconfig = cluster.install();
+        let istiod = control_plane::start(&cluster, folder.path());
+        let redis = Redis::start();
+        let storage = ["--storage", &redis.url(0)];
+        let installed = Installed::start(&cluster, &kubeconfig, folder.path(), "default", &storage);
+        let upstream = Upstream::listen(&format!("{}:0", pod::ADDRESS)).unwrap();
+        cluster.run(&["apply", "-f", "manifests/kind", "-f", "manifests/kind/istio"]);
+        cluster.endpoint(&cluster.get(&["service", "llm"]), pod::ADDRESS, upstream.address().port());
+        let world =
+            Self { cluster, installed, redis, proxy: None, _upstream: upstream, _istiod: istiod, folder };
+        world.apply_filter();
+        world
+    }
+
+    /// The filter, as the manifest has it.
+    pub fn apply_filter(&self) {
+        self.cluster.apply(&self.installed.manifest("istio/envoyfilter.yaml", GATEWAY));
+    }
+
+    /// What a test may have left otherwise: the filter of the manifest, RequestAuthentication, the adapter, a policy of
+    /// 20,000 tokens for each user, and a proxy that enforces it.
+    pub fn settle(&mut self, failure_mode: &str) {
+        self.cluster.run(&["apply", "-f", "manifests/kind/istio"]);
+        self.apply_filter();
+        self.cluster.apply(&probe::policy(GATEWAY, failure_mode));
+        if self.proxy.is_none() {
+            self.start_proxy(GATEWAY);
+        }
+        self.is_ready_within(wait::DEADLINE);
+        probe::becomes(address(), probe::LIMITED);
+    }
+
+    /// For who looks for what went wrong.
+    pub fn show_logs(&self) {
+        self.installed.adapter.show_log();
+        self.proxy.iter().for_each(Process::show_log);
+    }
+
+    /// Starts the proxy that istiod wants for a Gateway, and does not wait for it.
+    pub fn start_proxy(&mut self, gateway: &str) {
+        let template = self.template(gateway);
+        self.start_pod(gateway, &template);
+    }
+
+    /// The same, without a volume.
+    pub fn start_proxy_without_certificate(&mut self) {
+        let mut template = self.template(GATEWAY);
+        let mounts = template["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap();
+        let before = mounts.len();
+        mounts.retain(|mount| mount["name"] != CERTIFICATE);
+        assert_eq!(mounts.len() + 1, before, "the certificate was mounted");
+        self.start_pod(GATEWAY, &template);
+    }
+
+    fn start_pod(&mut self, gateway: &str, template: &Value) {
+        self.stop_proxy();
+        let name = format!("{gateway}-istio");
+        let pod = Pod { name: &name, namespace: "default", template };
+        let agent = artefacts::istio("pilot-agent");
+        self.proxy = Some(pod.start(&self.cluster, &agent, self.folder.path()));
+    }
+
+    fn template(&self, gateway: &str) -> Value {
+        wait::until("the proxy's Deployment", || {
+            let found = self.cluster.get(&["deployment", &format!("{gateway}-istio")]);
+            let template = found["spec"]["template"].clone();
+            (!template.is_null()).then_some(template)
+        })
+    }
+
+    /// Its agent ends its Envoy, too.
+    pub fn stop_proxy(&mut self) {
+        if let Some(mut proxy) = self.proxy.take() {
+            proxy.terminate();
+        }
+    }
+
+    /// What a kubelet does when the Secret has changed.
+    pub fn renew_certificate(&self) {
+        self.installed.renew(&self.cluster);
+        let template = self.template(GATEWAY);
+        let name = format!("{GATEWAY}-istio");
+        let pod = Pod { name: &name, namespace: "default", template: &template };
+        pod.renew(&self.cluster, CERTIFICATE, self.folder.path());
+    }
+
+    /// What a kubelet asks.
+    pub fn is_ready(&self) -> bool {
+        let answer = Request::get("/healthz/ready").try_send(SocketAddr::from(HEALTH));
+        answer.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Waits for readiness, and says how long that took.
+    pub fn is_ready_within(&self, time: Duration) -> Duration {
+        let start = Instant::now();
+        let ready = wait::within(time, || self.is_ready().then_some(()));
+        assert!(ready.is_some(), "the proxy is not ready within {time:?}: {:?}", self.filters());
+        start.elapsed()
+    }
+
+    /// A page of Envoy's.
+    pub fn admin(&self, path: &str) -> Response {
+        Request::get(path).send(ADMIN.into())
+    }
+
+    /// The names of HTTP filters that listeners have.
+    pub fn filters(&self) -> Vec<String> {
+        let Ok(dump) = Request::get("/config_dump?resource=dynamic_listeners").try_send(ADMIN.into()) else {
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        collect(&dump.json(), &mut names);
+        names
+    }
+
+    /// What Envoy has refused of its configuration.
+    pub fn rejections(&self) -> Vec<String> {
+        let stats = self.admin("/stats?filter=update_rejected").text();
+        stats.lines().filter(|line| !line.ends_with(": 0")).map(str::to_owned).collect()
+    }
+}
+
+fn collect(value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            let filters = fields.get("http_filters").and_then(Value::as_array).into_iter().flatten();
+            names.extend(filters.filter_map(|filter| filter["name"].as_str().map(str::to_owned)));
+            fields.values().for_each(|value| collect(value, names));
+        }
+        Value::Array(items) => items.iter().for_each(|value| collect(value, names)),
+        _ => {}
+    }
+}
+
+/// Where the Gateway listens.
+pub fn address() -> SocketAddr {
+    LISTENER.into()
+}

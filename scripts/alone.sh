@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# alone.sh ADDRESS=NAME[,NAME...]... -- COMMAND...: runs a command in a network and a file system of its own. Control planes
+# and their proxies have fixed ports and folders, and find names of a cluster. NAMEs are hosts of these ADDRESSes, which
+# this machine then has.
+set -euo pipefail
+
+# Inside: the same files at the same places, except for those of a cluster, and no network but this machine's.
+enter() {
+  local root=/mnt entry names
+  mount -t tmpfs none "$root"
+  for entry in /*; do
+    if [ -L "$entry" ]; then
+      cp -P "$entry" "$root"
+    elif [ -d "$entry" ] && [[ ! "$entry" =~ ^/(mnt|etc|var|run|certs|config|sds|lost\+found)$ ]]; then
+      mkdir "$root$entry"
+      mount --rbind "$entry" "$root$entry"
+    fi
+  done
+  mkdir -p "$root"/etc "$root"/run "$root"/var/tmp
+  cp /etc/passwd /etc/group "$root/etc/"
+  echo 'hosts: files' >"$root/etc/nsswitch.conf"
+  echo nameserver 127.0.0.1 >"$root/etc/resolv.conf"
+  echo 127.0.0.1 localhost >"$root/etc/hosts"
+  ip link set lo up
+  while [ "$1" != -- ]; do
+    names="${1#*=}"
+    # With the last dot as well, which resolvers do not all take away.
+    echo "${1%%=*} ${names//,/ } ${names//,/. }." >>"$root/etc/hosts"
+    case "$1" in
+      127.*) ;;
+      *) ip address replace "${1%%=*}/32" dev lo ;;
+    esac
+    shift
+  done
+  shift
+  exec chroot "$root" env -C "$PWD" WEIR_ALONE=true "$@"
+}
+
+if [ "${1:-}" = --inside ]; then
+  shift
+  enter "$@"
+fi
+isolated=(unshare --user --map-root-user --net --mount --pid --fork --kill-child --mount-proc)
+"${isolated[@]}" true || {
+  echo "this needs namespaces of its own, which this machine does not allow (unshare --user --net --mount --pid)" >&2
+  exit 1
+}
+exec "${isolated[@]}" bash "$0" --inside "$@"
