@@ -7,17 +7,17 @@ use e2e::cluster::Cluster;
 fn every_manifest_is_taken_by_the_api_server_as_it_is() {
     let cluster = Cluster::start();
     cluster.install();
-    for whose in ["envoy-gateway", "istio", "prometheus-operator"] {
+    for whose in ["envoy-gateway", "istio", "prometheus-operator", "cert-manager"] {
         let folder = artefacts::definitions(whose).display().to_string();
         cluster.run(&["apply", "--server-side", "-f", &folder]);
     }
     cluster.run(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
-    cluster.run(&["create", "namespace", "istio-system"]);
     let strict = ["apply", "--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server"];
     for what in [
         ["-k", "manifests/adapter"],
         ["-k", "manifests/overlays/redis"],
         ["-k", "manifests/overlays/monitoring"],
+        ["-f", "manifests/cert-manager"],
         ["-f", "manifests/istio"],
         ["-f", "manifests/envoy-gateway"],
         ["-f", "manifests/kind"],
