@@ -21,7 +21,7 @@ need_kubernetes() {
   fi
   command -v kubectl >/dev/null || [ -x "${KUBEBUILDER_ASSETS:-$place}/kubectl" ] || build_kubectl "$place"
   need_definitions "$cache/gateway-api-$gateway_api_pin" "sigs.k8s.io/gateway-api@v$gateway_api_pin" \
-    config/crd/standard/gateway.networking.k8s.io_{gatewayclasses,gateways,httproutes}.yaml
+    config/crd/standard/gateway.networking.k8s.io_{gatewayclasses,gateways,grpcroutes,httproutes}.yaml
   need_definitions "$cache/envoy-gateway-$envoy_gateway_pin" "github.com/envoyproxy/gateway@v$envoy_gateway_pin" \
     charts/gateway-helm/crds/generated/gateway.envoyproxy.io_{clienttrafficpolicies,envoyextensionpolicies,envoypatchpolicies,envoyproxies,securitypolicies}.yaml
   need_definitions "$cache/istio-$istio_pin" "istio.io/api@v$istio_pin" kubernetes/customresourcedefinitions.gen.yaml

@@ -75,7 +75,8 @@ impl Watch {
         self.wake_at().filter(|due| *due <= now)?;
         self.state = WatchState::AskedAt(now);
         let (gateway, version) = (self.gateway.clone(), self.version.clone());
-        let question = GetPlanRequest { gateway, version, headers_alone: self.headers_alone };
+        let question =
+            GetPlanRequest { gateway, version, headers_alone: self.headers_alone, knows_doubt: true };
         Some(question.encode_to_vec())
     }
 

@@ -29,6 +29,8 @@ pub struct Policy {
     pub name: String,
     /// What it applies to.
     pub target: Target,
+    /// What else it targets (`targetRefs`): of the same level.
+    pub further_targets: Vec<Target>,
     /// All must hold, for the whole policy.
     pub when: Vec<Expression>,
     /// In the order of their names.
@@ -76,6 +78,15 @@ pub enum TargetKind {
     Gateway,
     /// One route.
     HttpRoute,
+    /// One route for gRPC.
+    GrpcRoute,
+}
+
+impl Policy {
+    /// Everything that it targets: at least one, and all of one level.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        std::iter::once(&self.target).chain(&self.further_targets)
+    }
 }
 
 /// How a policy's rules stand to those of a more specific policy, as a route's is to its gateway's.

@@ -59,7 +59,7 @@ impl Plan {
     /// Arranges policies. Those that come first are named first where two refuse alike.
     pub fn new(policies: Vec<Policy>) -> Self {
         let mut needs = wanted::needs(&policies);
-        if policies.iter().any(|policy| policy.target.kind == TargetKind::HttpRoute) {
+        if policies.iter().any(|policy| policy.target.kind != TargetKind::Gateway) {
             needs.push(Need::Property(Facts::ROUTE_NAME.map(str::to_owned).to_vec()));
         }
         Self::arranged(policies, None, needs)
@@ -230,8 +230,8 @@ impl Plan {
 
     fn on_route<'p>(&'p self, name: &'p str) -> impl Iterator<Item = usize> + 'p {
         let is_for = move |(_, planned): &(usize, &CompiledPolicy)| {
-            let target = &planned.policy.target;
-            target.kind == TargetKind::HttpRoute && target.name == name
+            let mut targets = planned.policy.targets();
+            targets.any(|target| target.kind != TargetKind::Gateway && target.name == name)
         };
         self.policies.iter().enumerate().filter(is_for).map(|(place, _)| place)
     }
@@ -242,8 +242,9 @@ impl Plan {
             return routes.find(facts).into_iter().filter_map(|place| self.policies.get(place)).collect();
         }
         let (here, elsewhere): (Vec<_>, Vec<_>) = self.policies.iter().partition(|planned| {
-            let target = &planned.policy.target;
-            target.kind == TargetKind::Gateway || facts.route_name() == Some(&target.name)
+            let mut targets = planned.policy.targets();
+            targets
+                .any(|target| target.kind == TargetKind::Gateway || facts.route_name() == Some(&target.name))
         });
         for planned in elsewhere {
             planned.policy.limits.iter().for_each(|limit| miss(&planned.name, &limit.name, Miss::OtherRoute));

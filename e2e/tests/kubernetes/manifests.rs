@@ -58,6 +58,7 @@ fn the_adapter_may_do_what_it_must_and_nothing_else() {
         ("watch", "tokenratelimitpolicies.kuadrant.io", "default"),
         ("patch", "tokenratelimitpolicies.weir.dev/status", "default"),
         ("watch", "httproutes.gateway.networking.k8s.io", "default"),
+        ("watch", "grpcroutes.gateway.networking.k8s.io", "default"),
         ("update", "leases.coordination.k8s.io", "weir-system"),
     ] {
         assert!(may(verb, what, namespace), "must {verb} {what}");

@@ -137,3 +137,32 @@ fn what_can_never_match_is_told() {
     assert_eq!(world.send(&alice()).status, 429, "the second of one");
     assert_eq!(cluster.get(&["trlp.kuadrant.io", "early"])["status"], Value::Null);
 }
+
+#[test]
+fn a_policy_of_several_routes_and_one_of_a_grpc_route_are_enforced() {
+    let cluster = Cluster::start();
+    let adapter = Adapter::start_in_cluster(&cluster.install(), &[]);
+    cluster.apply(&gateway("llm"));
+    for (name, path) in [("chat", "/v1/chat"), ("files", "/v1/files"), ("models", "/v1/models")] {
+        let matches = json!([{ "path": { "type": "PathPrefix", "value": path } }]);
+        cluster.apply(&route(name, "llm", json!([{ "matches": matches }])));
+    }
+    let rules = json!([{ "matches": [{ "method": { "service": "llm.v1.Chat", "method": "Complete" } }] }]);
+    let spec = json!({ "parentRefs": [{ "name": "llm" }], "rules": rules });
+    cluster.apply(&super::object("gateway.networking.k8s.io/v1", "GRPCRoute", "chat", spec));
+    let target =
+        |name: &str| json!({ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": name });
+    let mut both = requests("both", 400);
+    both["targetRefs"] = json!([target("chat"), target("files")]);
+    cluster.apply(&super::object("weir.dev/v1alpha1", "TokenRateLimitPolicy", "both", both));
+    cluster.apply(&policy("grpc", "GRPCRoute", "chat", requests("grpc", 30)));
+    let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(adapter);
+    wait::until("the plan", || (met(&world, &to("/v1/files/x", &[])) == "400").then_some(()));
+    assert_eq!(met(&world, &to("/v1/chat/completions", &[])), "400");
+    assert_eq!(met(&world, &to("/v1/models", &[])), "none");
+    assert_eq!(met(&world, &to("/llm.v1.Chat/Complete", &[])), "30");
+    assert_eq!(met(&world, &to("/llm.v1.Chat/Other", &[])), "none");
+    for policy in ["both", "grpc"] {
+        cluster.wait_for_reason(&["wtrlp", policy], "Enforced", "Enforced");
+    }
+}

@@ -60,6 +60,15 @@ fn bad() -> Vec<(Value, &'static str)> {
     let usd = json!({ "limit": "5.00", "period": "Day", "unit": "usd" });
     let price = json!({ "model": "gpt-4o*", "input": "2.50", "output": "10.00" });
     vec![
+        (without("targetRef"), "takes exactly one of targetRef and targetRefs"),
+        (with("/targetRefs", json!([target])), "takes exactly one of targetRef and targetRefs"),
+        (
+            json!({
+                "targetRefs": [target, { "group": target["group"], "kind": "HTTPRoute", "name": "llm" }],
+                "limits": limits,
+            }),
+            "all targets are Gateways or all are routes",
+        ),
         (without("limits"), "takes exactly one of limits, defaults and overrides"),
         (
             with("/defaults", json!({ "limits": limits })),
@@ -112,7 +121,6 @@ fn bad() -> Vec<(Value, &'static str)> {
         (with("/targetRef/group", json!("")), "spec.targetRef.group"),
         (with("/targetRef/name", json!("")), "spec.targetRef.name"),
         (with("/targetRef/namespace", json!("other")), "unknown field"),
-        (without("targetRef"), "spec.targetRef"),
         (with("/usage", json!({ "onMissing": "Guess" })), "spec.usage.onMissing"),
         (with("/usage", json!({ "streamUsage": "Guess" })), "spec.usage.streamUsage"),
         (with("/usage", json!({ "pointers": { "input": "a" } })), "spec.usage.pointers.input"),
@@ -218,8 +226,11 @@ fn every_field() -> Value {
 fn the_schema_takes_what_is_good_and_refuses_each_mistake_with_its_path() {
     let cluster = Cluster::start();
     cluster.define();
+    let targets = ["HTTPRoute", "GRPCRoute"]
+        .map(|kind| json!({ "group": "gateway.networking.k8s.io", "kind": kind, "name": "llm" }));
     for spec in [
         good(),
+        json!({ "targetRefs": targets, "limits": good()["limits"] }),
         every_field(),
         json!({ "targetRef": good()["targetRef"], "defaults": { "limits": good()["limits"] } }),
     ] {

@@ -3,7 +3,7 @@
 use crate::grpc::services::weir::v1::policy_service_server::PolicyService;
 use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
-use crate::policies::snapshot::{GatewaySelector, PolicySnapshot};
+use crate::policies::snapshot::{GatewaySelector, PlanReader, PolicySnapshot};
 use prost::Message as _;
 use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use std::sync::Arc;
@@ -37,7 +37,8 @@ impl Plans {
 #[tonic::async_trait]
 impl PolicyService for Plans {
     async fn get_plan(&self, request: Request<GetPlanRequest>) -> Result<Response<GetPlanResponse>, Status> {
-        let GetPlanRequest { gateway, version, headers_alone } = request.into_inner();
+        let GetPlanRequest { gateway, version, headers_alone, knows_doubt } = request.into_inner();
+        let reader = PlanReader { headers_alone, knows_doubt };
         let Some(named) = GatewaySelector::parse(&gateway) else {
             return Err(Status::invalid_argument(format!(
                 "gateway: {gateway:?} is neither NAMESPACE/NAME nor *"
@@ -50,9 +51,9 @@ impl PolicyService for Plans {
         let deadline = tokio::time::Instant::now() + POLL;
         loop {
             let current = Arc::clone(&in_force.borrow_and_update());
-            if current.version(&gateway, headers_alone) != version {
+            if current.version(&gateway, reader) != version {
                 self.metrics.polls_changed.increment(1);
-                let plan = current.plan(&gateway, headers_alone);
+                let plan = current.plan(&gateway, reader);
                 if !plan.policies.is_empty() {
                     self.metrics.plan_bytes(&asked).set(plan.encoded_len() as f64);
                 }
@@ -66,7 +67,7 @@ impl PolicyService for Plans {
             };
             if over {
                 self.metrics.polls_unchanged.increment(1);
-                return Ok(Response::new(current.plan(&gateway, headers_alone)));
+                return Ok(Response::new(current.plan(&gateway, reader)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::objects::{
     AllowedKind, AllowedNamespaces, AllowedRoutes, GatewayObject, HttpRoute, HttpRouteRule, Labels, Listener,
-    ObjectName, Parent, ParentStatus,
+    ListenerSetObject, ObjectName, Parent, ParentStatus, RouteKind, RouteName, SetName,
 };
 use kube::core::{Selector, SelectorExt};
 use protocol::wire::weir::v1::{self, r#match::Path};
@@ -14,7 +14,7 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 #[derive(Clone, Debug)]
 pub struct Attached<'a> {
     /// Which one.
-    pub name: &'a ObjectName,
+    pub name: &'a RouteName,
     /// Itself.
     pub route: &'a HttpRoute,
     /// Where it is.
@@ -80,7 +80,7 @@ pub fn attached<'a>(
     name: &ObjectName,
     gateway: &GatewayObject,
     around: Surroundings<'_>,
-    routes: &'a BTreeMap<ObjectName, HttpRoute>,
+    routes: &'a BTreeMap<RouteName, HttpRoute>,
 ) -> Vec<Attached<'a>> {
     let mut attached: Vec<_> = routes
         .iter()
@@ -90,22 +90,47 @@ pub fn attached<'a>(
         })
         .collect();
     attached.sort_by_key(|attached| (attached.route.created, attached.name));
+    let (mut grpc, http): (Vec<_>, Vec<_>) =
+        attached.iter_mut().partition(|attached| attached.name.kind == RouteKind::Grpc);
+    // Of an HTTPRoute and a GRPCRoute at one host, a controller accepts one. If it has accepted both, nobody knows.
+    for place in grpc.iter_mut().flat_map(|attached| &mut attached.places) {
+        if http.iter().flat_map(|attached| &attached.places).any(|other| place.meets(other)) {
+            place.certainty = Certainty::InDoubt;
+        }
+    }
     attached
+}
+
+impl At {
+    fn meets(&self, other: &Self) -> bool {
+        let same_port = self.ports.is_empty()
+            || other.ports.is_empty()
+            || self.ports.iter().any(|port| other.ports.contains(port));
+        let same_host = self.hosts.iter().any(|host| other.hosts.contains(host))
+            || self.hosts.is_empty() && other.hosts.is_empty();
+        same_port && same_host
+    }
 }
 
 fn places(
     gateway_name: &ObjectName,
     gateway: &GatewayObject,
     around: Surroundings<'_>,
-    name: &ObjectName,
+    route_name: &RouteName,
     route: &HttpRoute,
 ) -> Vec<At> {
     let mut found: Vec<(&Listener, String, Certainty)> = Vec::new();
-    for parent in route.parents.iter().filter(|parent| parent.is(gateway_name, name)) {
+    let name = &route_name.name;
+    for parent in &route.parents {
+        let at = |listener: &&Listener| listener.is_of(parent, gateway_name, name);
+        let listeners: Vec<&Listener> = gateway.listeners.iter().filter(at).collect();
+        if listeners.is_empty() {
+            continue;
+        }
         let Some(accepted) = route.acceptance(parent, around.controller, name) else { continue };
-        let listeners = gateway.listeners.iter().filter(|listener| listener.is_of(parent));
         let allowed: Vec<_> = listeners
-            .map(|listener| (listener, listener.allows(gateway_name, name, around.namespaces)))
+            .into_iter()
+            .map(|listener| (listener, listener.allows(gateway_name, route_name, around.namespaces)))
             .collect();
         // A controller that has accepted the route knows more than we do: of what this listener allows, and, if no other
         // listener can be meant, that it does.
@@ -128,7 +153,7 @@ fn places(
         // Where another listener owns the host, the route is there as surely as it is at that one.
         let at_owner = match gateway.owner(listener.port, host) {
             Some(owner) if owner.hostname != listener.hostname => {
-                let at = found.iter().filter(|(at, of, _)| at.name == owner.name && of == host);
+                let at = found.iter().filter(|(at, of, _)| std::ptr::eq(*at, owner) && of == host);
                 at.map(|(.., certainty)| *certainty).min().unwrap_or(Certainty::InDoubt)
             }
             _ => Certainty::Sure,
@@ -216,6 +241,15 @@ impl ParentStatus {
 }
 
 impl Parent {
+    fn is_set(&self, set: &SetName, route: &ObjectName) -> bool {
+        let wanted = match set.is_experimental {
+            true => ("gateway.networking.x-k8s.io", "XListenerSet"),
+            false => (GATEWAY_API, "ListenerSet"),
+        };
+        let (group, kind, namespace) = self.defaulted(route);
+        (group, kind) == wanted && namespace == set.name.namespace && self.name == set.name.name
+    }
+
     fn is(&self, gateway: &ObjectName, route: &ObjectName) -> bool {
         let (group, kind, namespace) = self.defaulted(route);
         group == GATEWAY_API
@@ -264,34 +298,64 @@ impl GatewayObject {
 
     /// Its listeners, without policies.
     pub fn hosts(&self) -> Vec<v1::Listener> {
-        let ports = |listener: &Listener| if self.has_one_port() { Vec::new() } else { listener.ports() };
-        let hosts = self.http_listeners().map(|listener| v1::Listener {
-            hostname: listener.hostname.clone(),
-            ports: ports(listener),
-            policies: Vec::new(),
-        });
-        hosts.collect()
+        self.http_listeners().map(|listener| self.host(listener)).collect()
+    }
+
+    fn host(&self, listener: &Listener) -> v1::Listener {
+        let ports = if self.has_one_port() { Vec::new() } else { listener.ports() };
+        v1::Listener { hostname: listener.hostname.clone(), ports, policies: Vec::new() }
+    }
+
+    /// With the listeners that these sets add, as far as it takes them.
+    pub fn with_sets<'s>(
+        &self,
+        name: &ObjectName,
+        sets: impl Iterator<Item = (&'s SetName, &'s ListenerSetObject)>,
+        namespaces: Option<&BTreeMap<String, Labels>>,
+    ) -> Self {
+        let mut gateway = self.clone();
+        for (set_name, set) in sets.filter(|(set_name, set)| set.parent.is(name, &set_name.name)) {
+            let allowed = self.allowed_listeners.as_ref();
+            let allowed = allowed.filter(|allowed| !allowed.from.is_empty());
+            let allowed = allowed
+                .and_then(|allowed| allowed.allow(&name.namespace, &set_name.name.namespace, namespaces));
+            let Some(allowed) = allowed.filter(|_| set.accepted != Some(false)) else { continue };
+            let is_sure = allowed == Certainty::Sure && set.accepted == Some(true);
+            for listener in &set.listeners {
+                // The Gateway's own come first, then the sets' by age.
+                let same =
+                    |other: &Listener| other.port == listener.port && other.hostname == listener.hostname;
+                let in_doubt = !is_sure || gateway.listeners.iter().any(same);
+                gateway.listeners.push(Listener { in_doubt, ..listener.clone() });
+            }
+        }
+        gateway
     }
 }
 
 impl Listener {
-    fn is_of(&self, parent: &Parent) -> bool {
-        parent.section_name.as_ref().is_none_or(|section| *section == self.name)
+    fn is_of(&self, parent: &Parent, gateway: &ObjectName, route: &ObjectName) -> bool {
+        let is_home = match &self.set {
+            None => parent.is(gateway, route),
+            Some(set) => parent.is_set(set, route),
+        };
+        is_home
+            && parent.section_name.as_ref().is_none_or(|section| *section == self.name)
             && parent.port.is_none_or(|port| port == self.port)
     }
 
-    /// Whether routes of this namespace may attach. `None`: they may not.
+    /// Whether routes of this kind and namespace may attach. `None`: they may not.
     fn allows(
         &self,
         gateway: &ObjectName,
-        route: &ObjectName,
+        route: &RouteName,
         namespaces: Option<&BTreeMap<String, Labels>>,
     ) -> Option<Certainty> {
         let AllowedRoutes { namespaces: allowed, kinds } = &self.allowed_routes;
-        let is_http = |kind: &AllowedKind| {
-            kind.kind == "HTTPRoute" && kind.group.as_deref().is_none_or(|group| group == GATEWAY_API)
+        let is_it = |kind: &AllowedKind| {
+            kind.kind == route.kind.name() && kind.group.as_deref().is_none_or(|group| group == GATEWAY_API)
         };
-        if !kinds.is_empty() && !kinds.iter().any(is_http) {
+        if !kinds.is_empty() && !kinds.iter().any(is_it) {
             return None;
         }
         let of_protocol = match self.protocol.as_str() {
@@ -301,9 +365,9 @@ impl Listener {
             // A controller's own.
             _ => Certainty::InDoubt,
         };
-        allowed
-            .allow(&gateway.namespace, &route.namespace, namespaces)
-            .map(|allowed| allowed.max(of_protocol))
+        let of_protocol = if self.in_doubt { Certainty::InDoubt } else { of_protocol };
+        let own = self.set.as_ref().map_or(&gateway.namespace, |set| &set.name.namespace);
+        allowed.allow(own, &route.name.namespace, namespaces).map(|allowed| allowed.max(of_protocol))
     }
 
     /// As the proxy may see its port: Envoy Gateway's listen 10000 higher where only root may.
@@ -358,16 +422,18 @@ pub fn placement(
     gateway: &GatewayObject,
     own: &Targeted,
     routes: &[Attached<'_>],
-    of_routes: &BTreeMap<ObjectName, Targeted>,
+    of_routes: &BTreeMap<RouteName, Targeted>,
     regexes: RegexOrder,
 ) -> v1::Placement {
     let regexes_last = regexes == RegexOrder::AfterPrefixes;
     let mut placement =
         v1::Placement { everywhere: own.whole.clone(), regexes_last, ..v1::Placement::default() };
     if !own.sections.is_empty() {
-        placement.listeners = gateway.hosts();
-        for (placed, listener) in placement.listeners.iter_mut().zip(gateway.http_listeners()) {
-            placed.policies = own.sections.get(&listener.name).cloned().unwrap_or_default();
+        // One that may not be there takes no requests from another's policies.
+        for listener in gateway.http_listeners().filter(|listener| !listener.in_doubt) {
+            let own = own.sections.get(&listener.name).filter(|_| listener.set.is_none());
+            let policies = own.cloned().unwrap_or_default();
+            placement.listeners.push(v1::Listener { policies, ..gateway.host(listener) });
         }
     }
     if routes.iter().any(|attached| of_routes.contains_key(attached.name)) {
@@ -386,6 +452,7 @@ impl Attached<'_> {
             let section = targeted.and_then(|targeted| targeted.sections.get(&rule.name));
             policies.extend(section.into_iter().flatten());
             policies.sort_unstable();
+            policies.dedup();
             let is_unclear = |found: &v1::Match| {
                 regexes == RegexOrder::Unknown && matches!(found.path, Some(Path::Regex(_)))
             };

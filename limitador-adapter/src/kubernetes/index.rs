@@ -4,7 +4,10 @@
 use super::attach::{Attached, Surroundings, Targeted, attached, placement};
 use super::conditions::{Acceptance, PolicyConditions};
 use super::crd::Group;
-use super::objects::{GatewayObject, HttpRoute, Labels, ObjectName, PolicyObject};
+use super::objects::{
+    GatewayObject, HttpRoute, Labels, ListenerSetObject, ObjectName, PolicyObject, RouteKind, RouteName,
+    SetName,
+};
 use super::overridden;
 use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
 use policy::model::{Policy, TargetKind};
@@ -18,7 +21,8 @@ use std::sync::Arc;
 pub struct ClusterIndex {
     policies: BTreeMap<(ObjectName, Group), Known>,
     gateways: BTreeMap<ObjectName, GatewayObject>,
-    routes: BTreeMap<ObjectName, HttpRoute>,
+    routes: BTreeMap<RouteName, HttpRoute>,
+    sets: BTreeMap<SetName, ListenerSetObject>,
     /// The controller of each GatewayClass.
     classes: BTreeMap<String, String>,
     /// `None`: they cannot be read.
@@ -45,10 +49,18 @@ pub enum Change {
     Gateway(ObjectName, Option<GatewayObject>),
     /// These, and no others, are the Gateways.
     Gateways(BTreeMap<ObjectName, GatewayObject>),
-    /// A route is new, another, or gone.
+    /// An HTTPRoute is new, another, or gone.
     Route(ObjectName, Option<HttpRoute>),
-    /// These, and no others, are the routes.
+    /// These, and no others, are the HTTPRoutes.
     Routes(BTreeMap<ObjectName, HttpRoute>),
+    /// A GRPCRoute is new, another, or gone.
+    GrpcRoute(ObjectName, Option<HttpRoute>),
+    /// These, and no others, are the GRPCRoutes.
+    GrpcRoutes(BTreeMap<ObjectName, HttpRoute>),
+    /// A ListenerSet or XListenerSet is new, another, or gone.
+    ListenerSet(SetName, Option<ListenerSetObject>),
+    /// These, and no others, are the ListenerSets, or the XListenerSets.
+    ListenerSets(bool, BTreeMap<SetName, ListenerSetObject>),
     /// A GatewayClass has this controller, or is gone.
     Class(String, Option<String>),
     /// These, and no others, are the GatewayClasses, with their controllers.
@@ -83,13 +95,29 @@ impl ClusterIndex {
             }
             Change::Gateway(name, gateway) => put(&mut self.gateways, name, gateway),
             Change::Gateways(all) => self.gateways = all,
-            Change::Route(name, route) => put(&mut self.routes, name, route),
-            Change::Routes(all) => self.routes = all,
+            Change::Route(name, route) => {
+                put(&mut self.routes, RouteName { name, kind: RouteKind::Http }, route);
+            }
+            Change::Routes(all) => self.replace_routes(RouteKind::Http, all),
+            Change::GrpcRoute(name, route) => {
+                put(&mut self.routes, RouteName { name, kind: RouteKind::Grpc }, route);
+            }
+            Change::GrpcRoutes(all) => self.replace_routes(RouteKind::Grpc, all),
+            Change::ListenerSet(name, set) => put(&mut self.sets, name, set),
+            Change::ListenerSets(are_experimental, all) => {
+                self.sets.retain(|name, _| name.is_experimental != are_experimental);
+                self.sets.extend(all);
+            }
             Change::Class(name, controller) => put(&mut self.classes, name, controller),
             Change::Classes(all) => self.classes = all,
             Change::Namespace(name, labels) => put(self.namespaces.get_or_insert_default(), name, labels),
             Change::Namespaces(all) => self.namespaces = all,
         }
+    }
+
+    fn replace_routes(&mut self, kind: RouteKind, all: BTreeMap<ObjectName, HttpRoute>) {
+        self.routes.retain(|name, _| name.kind != kind);
+        self.routes.extend(all.into_iter().map(|(name, route)| (RouteName { name, kind }, route)));
     }
 
     fn write(&mut self, object: PolicyObject) {
@@ -121,14 +149,20 @@ impl ClusterIndex {
             targets.add(place, &valid.policy);
             view.collected.policies.push((*valid).clone());
         }
-        let attached: BTreeMap<&ObjectName, Vec<Attached<'_>>> = self
+        let gateways: BTreeMap<&ObjectName, GatewayObject> = self
             .gateways
             .iter()
-            .map(|(name, gateway)| (name, attached(name, gateway, self.around(gateway), &self.routes)))
+            .map(|(name, gateway)| {
+                (name, gateway.with_sets(name, self.sets.iter(), self.namespaces.as_ref()))
+            })
+            .collect();
+        let attached: BTreeMap<&ObjectName, Vec<Attached<'_>>> = gateways
+            .iter()
+            .map(|(name, gateway)| (*name, attached(name, gateway, self.around(gateway), &self.routes)))
             .collect();
         let mut plans = HashMap::new();
         for (name, routes) in &attached {
-            if let Some(gateway) = self.gateways.get(name) {
+            if let Some(gateway) = gateways.get(name) {
                 let plan = targets.plan(name, gateway, self.around(gateway), routes);
                 plans.insert(name.to_string(), plan);
             }
@@ -192,16 +226,20 @@ impl ClusterIndex {
         }
         let Some((_, valid)) = &known.valid else { return conditions };
         conditions.needs_body = valid.policy.needs_body.clone();
-        let target = &valid.policy.target;
-        let name = ObjectName { namespace: valid.policy.namespace.clone(), name: target.name.clone() };
-        match target.kind {
-            TargetKind::Gateway => {
-                self.at_gateway(&mut conditions, name, target.section.as_deref(), attached)
+        let mut never = Vec::new();
+        for target in valid.policy.targets() {
+            let name = ObjectName { namespace: valid.policy.namespace.clone(), name: target.name.clone() };
+            let section = target.section.as_deref();
+            match route_kind(target.kind) {
+                None => self.at_gateway(&mut conditions, name, section, attached),
+                Some(kind) => self.at_route(&mut conditions, &RouteName { name, kind }, section, attached),
             }
-            TargetKind::HttpRoute => {
-                self.at_route(&mut conditions, &name, target.section.as_deref(), attached)
-            }
+            never.push(conditions.never.take());
         }
+        // One target that requests can reach is enough.
+        conditions.never = never.into_iter().collect::<Option<Vec<String>>>().map(|why| why.join("; "));
+        conditions.gateways.sort();
+        conditions.gateways.dedup();
         conditions
     }
 
@@ -223,35 +261,45 @@ impl ClusterIndex {
         if attached.get(&name).is_none_or(Vec::is_empty) {
             conditions.never = Some(format!("no HTTPRoute is attached to the Gateway {name}"));
         }
-        conditions.gateways = vec![name];
+        conditions.gateways.push(name);
     }
 
     fn at_route(
         &self,
         conditions: &mut PolicyConditions,
-        name: &ObjectName,
+        name: &RouteName,
         section: Option<&str>,
         attached: &BTreeMap<&ObjectName, Vec<Attached<'_>>>,
     ) {
         let Some(route) = self.routes.get(name) else {
-            return conditions.not_found(format!("there is no HTTPRoute {name}"));
+            return conditions.not_found(format!("there is no {name}"));
         };
         let rules: Vec<_> =
             route.rules.iter().filter(|rule| section.is_none_or(|section| rule.name == section)).collect();
         if let (Some(section), true) = (section, rules.is_empty()) {
-            return conditions.not_found(format!("the HTTPRoute {name} has no rule `{section}`"));
+            return conditions.not_found(format!("the {name} has no rule `{section}`"));
         }
         let is_at = |(gateway, routes): (&&ObjectName, &Vec<Attached<'_>>)| {
             routes.iter().any(|at| at.name == name).then(|| (*gateway).clone())
         };
-        conditions.gateways = attached.iter().filter_map(is_at).collect();
+        let gateways: Vec<ObjectName> = attached.iter().filter_map(is_at).collect();
         conditions.never = match rules.iter().find_map(|rule| rule.left_out.first()) {
-            Some(why) => Some(format!("a match of the HTTPRoute {name} is left out: {why}")),
-            None if conditions.gateways.is_empty() => Some(format!(
-                "the HTTPRoute {name} is attached to no Gateway, or has no hostname of its listeners"
-            )),
+            Some(why) => Some(format!("a match of the {name} is left out: {why}")),
+            None if gateways.is_empty() => {
+                Some(format!("the {name} is attached to no Gateway, or has no hostname of its listeners"))
+            }
             None => None,
         };
+        conditions.gateways.extend(gateways);
+    }
+}
+
+/// `None`: a Gateway's.
+fn route_kind(kind: TargetKind) -> Option<RouteKind> {
+    match kind {
+        TargetKind::Gateway => None,
+        TargetKind::HttpRoute => Some(RouteKind::Http),
+        TargetKind::GrpcRoute => Some(RouteKind::Grpc),
     }
 }
 
@@ -283,19 +331,21 @@ fn put<K: Ord, T>(known: &mut BTreeMap<K, T>, name: K, value: Option<T>) {
 #[derive(Default)]
 struct Targets {
     gateways: BTreeMap<ObjectName, Sections>,
-    routes: BTreeMap<ObjectName, Sections>,
+    routes: BTreeMap<RouteName, Sections>,
 }
 
 type Sections = Vec<(usize, Option<String>)>;
 
 impl Targets {
     fn add(&mut self, place: usize, policy: &Policy) {
-        let name = ObjectName { namespace: policy.namespace.clone(), name: policy.target.name.clone() };
-        let targets = match policy.target.kind {
-            TargetKind::Gateway => &mut self.gateways,
-            TargetKind::HttpRoute => &mut self.routes,
-        };
-        targets.entry(name).or_default().push((place, policy.target.section.clone()));
+        for target in policy.targets() {
+            let name = ObjectName { namespace: policy.namespace.clone(), name: target.name.clone() };
+            let targeted = match route_kind(target.kind) {
+                None => self.gateways.entry(name).or_default(),
+                Some(kind) => self.routes.entry(RouteName { name, kind }).or_default(),
+            };
+            targeted.push((place, target.section.clone()));
+        }
     }
 
     /// The plan of a Gateway names policies by their places in that plan.
@@ -307,13 +357,14 @@ impl Targets {
         routes: &[Attached<'_>],
     ) -> GatewayPlan {
         let own = self.gateways.get(name);
-        let of_routes: BTreeMap<&ObjectName, &Sections> = routes
+        let of_routes: BTreeMap<&RouteName, &Sections> = routes
             .iter()
             .filter_map(|attached| Some((attached.name, self.routes.get(attached.name)?)))
             .collect();
         let all = own.into_iter().chain(of_routes.values().copied()).flatten();
         let mut policies: Vec<usize> = all.map(|(place, _)| *place).collect();
         policies.sort_unstable();
+        policies.dedup();
         let targeted = |sections: &Sections| {
             let mut targeted = Targeted::default();
             for (place, section) in sections {

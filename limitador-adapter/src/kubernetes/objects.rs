@@ -31,6 +31,40 @@ impl ObjectName {
     }
 }
 
+/// A route, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteName {
+    /// Its name.
+    pub name: ObjectName,
+    /// Two routes of different kinds may have one name.
+    pub kind: RouteKind,
+}
+
+impl fmt::Display for RouteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.name)
+    }
+}
+
+/// The kinds of routes that requests for LLM APIs may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteKind {
+    /// An HTTPRoute.
+    Http,
+    /// A GRPCRoute.
+    Grpc,
+}
+
+impl RouteKind {
+    /// As Gateway API names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTPRoute",
+            Self::Grpc => "GRPCRoute",
+        }
+    }
+}
+
 /// A policy, by whose CustomResourceDefinition it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyObject {
@@ -107,6 +141,46 @@ pub struct GatewayObject {
     pub class: String,
     /// Its listeners, without those that cannot own a host.
     pub listeners: Vec<Listener>,
+    /// From which namespaces ListenerSets may add to them. `None`: from none.
+    pub allowed_listeners: Option<AllowedNamespaces>,
+}
+
+/// A ListenerSet, or an XListenerSet: listeners that others add to a Gateway.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ListenerSetObject {
+    /// Its Gateway.
+    pub parent: Parent,
+    /// As a Gateway's.
+    pub listeners: Vec<Listener>,
+    /// Whether the Gateway's controller has accepted it. `None`: it has not decided on this generation.
+    pub accepted: Option<bool>,
+}
+
+/// A ListenerSet, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SetName {
+    /// Its name.
+    pub name: ObjectName,
+    /// An XListenerSet, as it is called while it is an experiment.
+    pub is_experimental: bool,
+}
+
+impl ListenerSetObject {
+    /// As the API server gives it.
+    pub fn new(name: &SetName, object: &DynamicObject) -> Self {
+        let listeners: Vec<Listener> = read(&object.data, "/spec/listeners");
+        let of_set = |listener| Listener { set: Some(name.clone()), ..listener };
+        let conditions: Vec<ParentCondition> = read(&object.data, "/status/conditions");
+        let generation = object.metadata.generation.unwrap_or_default();
+        let accepted = conditions.iter().find(|condition| condition.kind == "Accepted");
+        let accepted =
+            accepted.filter(|condition| condition.observed_generation.is_none_or(|of| of == generation));
+        Self {
+            parent: read(&object.data, "/spec/parentRef"),
+            listeners: listeners.into_iter().filter(Listener::may_own_hosts).map(of_set).collect(),
+            accepted: accepted.map(|condition| condition.status == "True"),
+        }
+    }
 }
 
 /// A listener of a Gateway.
@@ -123,6 +197,18 @@ pub struct Listener {
     pub protocol: String,
     /// Which routes may attach.
     pub allowed_routes: AllowedRoutes,
+    /// Who has added it. `None`: it is the Gateway's own.
+    #[serde(skip)]
+    pub set: Option<SetName>,
+    /// Whether the Gateway takes it is not certain.
+    #[serde(skip)]
+    pub in_doubt: bool,
+}
+
+impl Listener {
+    fn may_own_hosts(&self) -> bool {
+        !matches!(self.protocol.as_str(), "TCP" | "UDP")
+    }
 }
 
 /// Which routes may attach to a listener.
@@ -162,15 +248,15 @@ impl GatewayObject {
     /// As the API server gives it.
     pub fn new(object: &DynamicObject) -> Self {
         let listeners: Vec<Listener> = read(&object.data, "/spec/listeners");
-        let is_http = |listener: &Listener| !matches!(listener.protocol.as_str(), "TCP" | "UDP");
         Self {
             class: read(&object.data, "/spec/gatewayClassName"),
-            listeners: listeners.into_iter().filter(is_http).collect(),
+            listeners: listeners.into_iter().filter(Listener::may_own_hosts).collect(),
+            allowed_listeners: read(&object.data, "/spec/allowedListeners/namespaces"),
         }
     }
 }
 
-/// An HTTPRoute.
+/// An HTTPRoute, or a GRPCRoute as the HTTPRoute that it means.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HttpRoute {
     /// Seconds; the older of two equals wins.
@@ -242,9 +328,19 @@ pub struct HttpRouteRule {
 }
 
 impl HttpRoute {
+    /// A GRPCRoute, as the API server gives it.
+    pub fn grpc(object: &DynamicObject) -> Self {
+        let rules: Vec<GrpcRuleObject> = read(&object.data, "/spec/rules");
+        let rules = rules.into_iter().map(RuleObject::from).collect();
+        Self::with_rules(object, rules)
+    }
+
     /// As the API server gives it.
     pub fn new(object: &DynamicObject) -> Self {
-        let rules: Vec<RuleObject> = read(&object.data, "/spec/rules");
+        Self::with_rules(object, read(&object.data, "/spec/rules"))
+    }
+
+    fn with_rules(object: &DynamicObject, rules: Vec<RuleObject>) -> Self {
         Self {
             created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
             parents: read(&object.data, "/spec/parentRefs"),
@@ -275,6 +371,62 @@ struct WrittenMatch {
     headers: Vec<WrittenValue>,
     query_params: Vec<WrittenValue>,
     method: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GrpcRuleObject {
+    name: Option<String>,
+    matches: Vec<GrpcMatch>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GrpcMatch {
+    method: Option<GrpcMethod>,
+    headers: Vec<WrittenValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GrpcMethod {
+    #[serde(rename = "type")]
+    kind: String,
+    service: String,
+    method: String,
+}
+
+impl From<GrpcRuleObject> for RuleObject {
+    fn from(rule: GrpcRuleObject) -> Self {
+        let matches = rule.matches.into_iter().map(|found| WrittenMatch {
+            path: found.method.map(GrpcMethod::path),
+            headers: found.headers,
+            ..WrittenMatch::default()
+        });
+        Self { name: rule.name, matches: matches.collect() }
+    }
+}
+
+impl GrpcMethod {
+    /// A method's path is `/SERVICE/METHOD`.
+    fn path(self) -> WrittenValue {
+        let Self { kind, service, method } = self;
+        let is_regex = kind == "RegularExpression";
+        let any = |part: &str| if part.is_empty() { "[^/]+".to_owned() } else { format!("(?:{part})") };
+        let (kind, value) = match (service.as_str(), method.as_str()) {
+            ("", "") => ("PathPrefix", "/".to_owned()),
+            (service, "") if !is_regex => ("PathPrefix", format!("/{service}")),
+            (service, method) if !is_regex && !service.is_empty() => {
+                ("Exact", format!("/{service}/{method}"))
+            }
+            // Neither the names of services nor those of methods have anything that means something here but dots.
+            (service, method) if !is_regex => {
+                ("RegularExpression", format!("/{}/{}", any(service), any(&method.replace('.', "[.]"))))
+            }
+            (service, method) => ("RegularExpression", format!("/{}/{}", any(service), any(method))),
+        };
+        WrittenValue { kind: kind.to_owned(), value, ..WrittenValue::default() }
+    }
 }
 
 #[derive(Deserialize, Default)]

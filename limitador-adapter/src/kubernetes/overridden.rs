@@ -36,7 +36,7 @@ fn meetings(placement: &Placement, policies: &[&ValidPolicy]) -> BTreeSet<Vec<us
         policies.get(*at).is_some_and(|valid| {
             let (policy, target) = (&valid.policy, &valid.policy.target);
             policy.precedence != Precedence::Own
-                || target.kind == TargetKind::HttpRoute
+                || target.kind != TargetKind::Gateway
                 || target.section.is_some()
         })
     };

@@ -5,7 +5,7 @@ mod rules;
 
 use super::status::PolicyStatus;
 use kube::{CustomResource, KubeSchema};
-use rules::{DISTINCT_RATES, EXTRACTED_ONCE, HEADER_NAMES, HEADER_VALUES, LIMIT_NAMES, PRICED};
+use rules::{DISTINCT_RATES, EXTRACTED_ONCE, HEADER_NAMES, HEADER_VALUES, LIMIT_NAMES, ONE_LEVEL, PRICED};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,6 +37,7 @@ type Cel = String;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = ("has(self.targetRef) != has(self.targetRefs)", "takes exactly one of targetRef and targetRefs"),
     validation = ("(has(self.limits) ? 1 : 0) + (has(self.defaults) ? 1 : 0) + (has(self.overrides) ? 1 : 0) == 1", "takes exactly one of limits, defaults and overrides"),
     validation = ("!has(self.when) || has(self.limits)", "when goes with limits; defaults and overrides have their own"),
     validation = ("!has(self.dataExtraction) || has(self.limits)", "dataExtraction goes with limits; defaults and overrides have their own"),
@@ -44,8 +45,12 @@ type Cel = String;
     validation = PRICED,
 )]
 pub struct TokenRateLimitPolicySpec {
-    /// What the policy applies to: a Gateway with all its routes, or one HTTPRoute, in the policy's namespace.
-    pub target_ref: TargetReference,
+    /// What the policy applies to: a Gateway with all its routes, or one HTTPRoute or GRPCRoute, in the policy's namespace.
+    pub target_ref: Option<TargetReference>,
+    /// Several targets with one set of counters: all of them Gateways or all of them routes.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = ONE_LEVEL)]
+    pub target_refs: Option<Vec<TargetReference>>,
     /// All must hold, or no limit of this policy applies.
     #[schemars(length(max = 32))]
     pub when: Option<Vec<Predicate>>,
@@ -103,6 +108,9 @@ pub enum TargetKindSchema {
     /// One route.
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
+    /// One route for gRPC.
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
 }
 
 /// A condition.

@@ -4,7 +4,9 @@
 
 use super::crd::Group;
 use super::index::{Change, ClusterIndex, View};
-use super::objects::{GatewayObject, HttpRoute, ObjectName, PolicyObject};
+use super::objects::{
+    GatewayObject, HttpRoute, ListenerSetObject, ObjectName, PolicyObject, RouteKind, SetName,
+};
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt, StreamExt};
 use kube::core::ResourceExt;
@@ -32,7 +34,9 @@ const WATCH_SECONDS: u32 = 15;
 enum WatchedKind {
     Policy(Group),
     Gateway,
-    Route,
+    Route(RouteKind),
+    /// Whether the experimental ones.
+    ListenerSet(bool),
     Class,
     Namespace,
 }
@@ -43,7 +47,10 @@ fn kinds(kuadrant: bool) -> Vec<WatchedKind> {
     let others = [
         WatchedKind::Policy(Group::Weir),
         WatchedKind::Gateway,
-        WatchedKind::Route,
+        WatchedKind::Route(RouteKind::Http),
+        WatchedKind::Route(RouteKind::Grpc),
+        WatchedKind::ListenerSet(false),
+        WatchedKind::ListenerSet(true),
         WatchedKind::Class,
         WatchedKind::Namespace,
     ];
@@ -60,7 +67,12 @@ impl WatchedKind {
                 of(group.name(), "v1alpha1", "TokenRateLimitPolicy", "tokenratelimitpolicies")
             }
             Self::Gateway => of("gateway.networking.k8s.io", "v1", "Gateway", "gateways"),
-            Self::Route => of("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+            Self::Route(RouteKind::Http) => of("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+            Self::Route(RouteKind::Grpc) => of("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes"),
+            Self::ListenerSet(false) => of("gateway.networking.k8s.io", "v1", "ListenerSet", "listenersets"),
+            Self::ListenerSet(true) => {
+                of("gateway.networking.x-k8s.io", "v1alpha1", "XListenerSet", "xlistenersets")
+            }
             Self::Class => of("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses"),
             Self::Namespace => of("", "v1", "Namespace", "namespaces"),
         }
@@ -76,9 +88,20 @@ impl WatchedKind {
             Self::Gateway => Change::Gateways(
                 objects.iter().map(|object| (ObjectName::of(object), GatewayObject::new(object))).collect(),
             ),
-            Self::Route => Change::Routes(
+            Self::Route(RouteKind::Http) => Change::Routes(
                 objects.iter().map(|object| (ObjectName::of(object), HttpRoute::new(object))).collect(),
             ),
+            Self::Route(RouteKind::Grpc) => Change::GrpcRoutes(
+                objects.iter().map(|object| (ObjectName::of(object), HttpRoute::grpc(object))).collect(),
+            ),
+            Self::ListenerSet(are_experimental) => {
+                let set = |object| {
+                    let name = set_name(object, are_experimental);
+                    let set = ListenerSetObject::new(&name, object);
+                    (name, set)
+                };
+                Change::ListenerSets(are_experimental, objects.iter().map(set).collect())
+            }
             Self::Class => Change::Classes(
                 objects.iter().map(|object| (object.name_any(), controller(object))).collect(),
             ),
@@ -93,7 +116,11 @@ impl WatchedKind {
         match self {
             Self::Class => Some(Change::Classes(BTreeMap::new())),
             Self::Namespace => Some(Change::Namespaces(None)),
-            Self::Policy(_) | Self::Gateway | Self::Route => None,
+            Self::Route(RouteKind::Grpc) => Some(Change::GrpcRoutes(BTreeMap::new())),
+            Self::ListenerSet(are_experimental) => {
+                Some(Change::ListenerSets(are_experimental, BTreeMap::new()))
+            }
+            Self::Policy(_) | Self::Gateway | Self::Route(RouteKind::Http) => None,
         }
     }
 
@@ -104,7 +131,13 @@ impl WatchedKind {
             Self::Policy(group) if there => Change::Policy(PolicyObject::new(group, object)),
             Self::Policy(group) => Change::NoPolicy(group, name),
             Self::Gateway => Change::Gateway(name, there.then(|| GatewayObject::new(object))),
-            Self::Route => Change::Route(name, there.then(|| HttpRoute::new(object))),
+            Self::Route(RouteKind::Http) => Change::Route(name, there.then(|| HttpRoute::new(object))),
+            Self::Route(RouteKind::Grpc) => Change::GrpcRoute(name, there.then(|| HttpRoute::grpc(object))),
+            Self::ListenerSet(is_experimental) => {
+                let name = set_name(object, is_experimental);
+                let set = there.then(|| ListenerSetObject::new(&name, object));
+                Change::ListenerSet(name, set)
+            }
             Self::Class => Change::Class(name.name, there.then(|| controller(object))),
             Self::Namespace => Change::Namespace(name.name, there.then(|| object.labels().clone())),
         }
@@ -217,6 +250,10 @@ fn is_forbidden(error: &watcher::Error) -> bool {
         watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 403,
         _ => false,
     }
+}
+
+fn set_name(object: &DynamicObject, is_experimental: bool) -> SetName {
+    SetName { name: ObjectName::of(object), is_experimental }
 }
 
 fn controller(class: &DynamicObject) -> String {

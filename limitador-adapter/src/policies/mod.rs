@@ -6,6 +6,7 @@
 
 pub mod collection;
 pub mod filters;
+pub mod older;
 pub mod publish;
 pub mod snapshot;
 pub mod sources;

@@ -1,7 +1,7 @@
 //! Makes a snapshot of what was collected, and says in the log and in metrics what has changed.
 
 use super::collection::{CollectedPolicies, PolicyReport};
-use super::snapshot::{GatewaySelector, PolicySnapshot};
+use super::snapshot::{GatewaySelector, PlanReader, PolicySnapshot};
 use crate::ledger::Ledger;
 use crate::metrics::AdapterMetrics;
 use engine::watch::number;
@@ -49,15 +49,17 @@ fn comes_into_force(
     let warned: HashSet<_> = before.entries.iter().flat_map(PolicyReport::warnings).collect();
     let warnings = now.entries.iter().flat_map(PolicyReport::warnings);
     warnings.filter(|warning| !warned.contains(warning)).for_each(|warning| tracing::warn!("{warning}"));
-    let version = now.version(&GatewaySelector::Any, false);
-    if before.version(&GatewaySelector::Any, false) != version {
+    let version = now.version(&GatewaySelector::Any, PlanReader::current(false));
+    if before.version(&GatewaySelector::Any, PlanReader::current(false)) != version {
         metrics.plan_changes.increment(1);
         tracing::info!(policies = now.len(), invalid = now.invalid(), version, "policies in force");
     }
     // A gateway that no policy names any more has a plan still.
     for gateway in now.gateways().union(&before.gateways()) {
         if let Some(named) = GatewaySelector::parse(gateway) {
-            metrics.plan_version(gateway).set(number(&now.version(&named, false)) as f64);
+            metrics
+                .plan_version(gateway)
+                .set(number(&now.version(&named, PlanReader::current(false))) as f64);
         }
     }
     metrics.plan_version("*").set(number(&version) as f64);

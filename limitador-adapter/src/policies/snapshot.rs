@@ -3,6 +3,7 @@
 use crate::ledger::Key;
 use crate::metrics::AdapterMetrics;
 use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
+use crate::policies::older;
 use metrics::Counter;
 use policy::model::{DEFAULT_TTL, Target, TargetKind, Ttl, Unit, Window};
 use prost::Message;
@@ -20,6 +21,22 @@ pub struct PolicySnapshot {
     plans: Option<HashMap<String, GatewayPlan>>,
     /// What the sources have, mistakes included.
     pub entries: Vec<PolicyReport>,
+}
+
+/// What a filter that asks for a plan can do with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlanReader {
+    /// It reads no bodies of requests.
+    pub headers_alone: bool,
+    /// It understands what is in doubt in a placement.
+    pub knows_doubt: bool,
+}
+
+impl PlanReader {
+    /// A filter of this version that reads bodies, or headers alone.
+    pub fn current(headers_alone: bool) -> Self {
+        Self { headers_alone, knows_doubt: true }
+    }
 }
 
 /// A limit that descriptors may name.
@@ -107,8 +124,8 @@ impl PolicySnapshot {
     }
 
     /// The version of a gateway's plan: the same for the same policies, whenever and wherever they are read.
-    pub fn version(&self, gateway: &GatewaySelector<'_>, headers_alone: bool) -> String {
-        self.version_of(&self.planned(gateway, headers_alone))
+    pub fn version(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> String {
+        self.version_of(&self.planned(gateway, reader))
     }
 
     fn version_of(&self, (policies, placement): &(Vec<&ValidPolicy>, Option<Placement>)) -> String {
@@ -126,8 +143,8 @@ impl PolicySnapshot {
 
     /// The plan of a gateway. In a cluster, a filter that reads headers alone gets none of the policies that need bodies:
     /// it would have to refuse the whole plan, and statuses tell of them.
-    pub fn plan(&self, gateway: &GatewaySelector<'_>, headers_alone: bool) -> GetPlanResponse {
-        let planned = self.planned(gateway, headers_alone);
+    pub fn plan(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> GetPlanResponse {
+        let planned = self.planned(gateway, reader);
         let version = self.version_of(&planned);
         let policies = planned.0.iter().map(|policy| policy.json.to_vec()).collect();
         GetPlanResponse { version, policies, placement: planned.1 }
@@ -136,7 +153,7 @@ impl PolicySnapshot {
     fn planned(
         &self,
         gateway: &GatewaySelector<'_>,
-        headers_alone: bool,
+        reader: PlanReader,
     ) -> (Vec<&ValidPolicy>, Option<Placement>) {
         let Some(plans) = &self.plans else { return (self.of(gateway).collect(), None) };
         let (mut policies, mut placement): (Vec<&ValidPolicy>, _) = match gateway {
@@ -147,7 +164,7 @@ impl PolicySnapshot {
             }
             GatewaySelector::Any => (self.policies.iter().collect(), together(plans)),
         };
-        let stays = |valid: &&ValidPolicy| !headers_alone || valid.policy.needs_body.is_empty();
+        let stays = |valid: &&ValidPolicy| !reader.headers_alone || valid.policy.needs_body.is_empty();
         if !policies.iter().all(stays) {
             let mut left = 0;
             let places = policies.iter().map(|valid| stays(valid).then_some(left).inspect(|_| left += 1));
@@ -156,18 +173,27 @@ impl PolicySnapshot {
             renamed(&mut placement, place);
             policies.retain(stays);
         }
+        if !reader.knows_doubt {
+            placement = older::placement(placement);
+        }
         (policies, Some(placement))
     }
 
     /// Every gateway that a policy names, as NAMESPACE/NAME.
     pub fn gateways(&self) -> BTreeSet<String> {
-        let targets = self.policies.iter().map(|valid| (&valid.policy.namespace, &valid.policy.target));
+        let targets = self
+            .policies
+            .iter()
+            .flat_map(|valid| valid.policy.targets().map(move |target| (&valid.policy.namespace, target)));
         let gateways = targets.filter(|(_, target)| target.kind == TargetKind::Gateway);
         gateways.map(|(namespace, target)| format!("{namespace}/{}", target.name)).collect()
     }
 
     fn of(&self, gateway: &GatewaySelector<'_>) -> impl Iterator<Item = &ValidPolicy> {
-        self.policies.iter().filter(|valid| gateway.serves(&valid.policy.namespace, &valid.policy.target))
+        self.policies.iter().filter(|valid| {
+            let mut targets = valid.policy.targets();
+            targets.any(|target| gateway.serves(&valid.policy.namespace, target))
+        })
     }
 }
 

@@ -59,8 +59,12 @@ async fn counters_of_limits_that_are_gone_are_told_until_their_window_ends() {
 async fn the_version_of_each_plan_is_exported_as_its_filters_export_it() {
     let server = Server::start(&[("llm.yaml", POLICY)]).await;
     for gateway in ["*", "default/gateway"] {
-        let request =
-            GetPlanRequest { gateway: gateway.into(), version: String::new(), headers_alone: false };
+        let request = GetPlanRequest {
+            gateway: gateway.into(),
+            version: String::new(),
+            headers_alone: false,
+            knows_doubt: true,
+        };
         let plan = server.plans().get_plan(request).await.unwrap().into_inner();
         let told = server.metric(&format!("weir_plan_version{{gateway=\"{gateway}\"}}")).await;
         assert_eq!(told, engine::watch::number(&plan.version) as f64, "{gateway}");

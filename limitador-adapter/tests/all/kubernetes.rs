@@ -11,41 +11,41 @@ use limitador_adapter::kubernetes::objects::{GatewayObject, HttpRoute, ObjectNam
 use limitador_adapter::kubernetes::rivals::{Rivals, Turn};
 use limitador_adapter::kubernetes::status::PolicyStatus;
 use limitador_adapter::metrics::AdapterMetrics;
-use limitador_adapter::policies::snapshot::{GatewaySelector as Asked, PolicySnapshot};
+use limitador_adapter::policies::snapshot::{GatewaySelector as Asked, PlanReader, PolicySnapshot};
 use protocol::wire::weir::v1::{Placement, r#match::Path};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-fn object(name: &str, spec: Value) -> DynamicObject {
+pub fn object(name: &str, spec: Value) -> DynamicObject {
     let metadata = json!({ "name": name, "namespace": "default", "uid": name, "generation": 1 });
     serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
 }
 
-fn name(name: &str) -> ObjectName {
+pub fn name(name: &str) -> ObjectName {
     ObjectName { namespace: "default".into(), name: name.into() }
 }
 
-fn gateway(of: &str, listeners: Value) -> Change {
+pub fn gateway(of: &str, listeners: Value) -> Change {
     Change::Gateway(name(of), Some(GatewayObject::new(&object(of, json!({ "listeners": listeners })))))
 }
 
 /// A route that the controller `one.example/controller` has accepted at all its parents.
-fn route(of: &str, spec: Value) -> Change {
+pub fn route(of: &str, spec: Value) -> Change {
     let parents = spec["parentRefs"].as_array().cloned().unwrap_or_default();
     let statuses = parents.iter().map(|parent| status(parent, "one.example/controller", "True", 1)).collect();
     route_with(of, spec, statuses)
 }
 
-fn route_with(of: &str, spec: Value, statuses: Vec<Value>) -> Change {
+pub fn route_with(of: &str, spec: Value, statuses: Vec<Value>) -> Change {
     let mut route = object(of, spec);
     route.data["status"] = json!({ "parents": statuses });
     Change::Route(name(of), Some(HttpRoute::new(&route)))
 }
 
 /// What a controller says of a route at a parent, with the parent's defaults filled in.
-fn status(parent: &Value, controller: &str, accepted: &str, generation: i64) -> Value {
+pub fn status(parent: &Value, controller: &str, accepted: &str, generation: i64) -> Value {
     let mut parent = parent.clone();
     for (field, default) in
         [("group", "gateway.networking.k8s.io"), ("kind", "Gateway"), ("namespace", "default")]
@@ -56,7 +56,7 @@ fn status(parent: &Value, controller: &str, accepted: &str, generation: i64) -> 
     json!({ "parentRef": parent, "controllerName": controller, "conditions": [condition] })
 }
 
-fn policy(of: &str, target: Value) -> Change {
+pub fn policy(of: &str, target: Value) -> Change {
     let mut target = target;
     target["group"] = "gateway.networking.k8s.io".into();
     let limits = json!({ "all": { "rates": [{ "limit": 5, "window": "1h" }] } });
@@ -66,20 +66,20 @@ fn policy(of: &str, target: Value) -> Change {
     ))
 }
 
-fn index(changes: Vec<Change>) -> ClusterIndex {
+pub fn index(changes: Vec<Change>) -> ClusterIndex {
     let mut index = ClusterIndex::default();
     changes.into_iter().for_each(|change| index.apply(change));
     index
 }
 
 /// The plan of a gateway, as lines.
-fn plan(index: &ClusterIndex, gateway: &str) -> String {
+pub fn plan(index: &ClusterIndex, gateway: &str) -> String {
     plan_for(index, gateway, false)
 }
 
 fn plan_for(index: &ClusterIndex, gateway: &str, headers_alone: bool) -> String {
     let in_force = PolicySnapshot::new(index.view().collected, &AdapterMetrics::new().unwrap());
-    let answer = in_force.plan(&Asked::parse(gateway).unwrap(), headers_alone);
+    let answer = in_force.plan(&Asked::parse(gateway).unwrap(), PlanReader::current(headers_alone));
     let names: Vec<String> = answer
         .policies
         .iter()
@@ -137,7 +137,7 @@ fn status_of(conditions: &PolicyConditions, filters: &[&str], strays: &[&str]) -
     conditions.status(context, &Time(Timestamp::UNIX_EPOCH))
 }
 
-fn statuses(index: &ClusterIndex, filters: &[&str]) -> String {
+pub fn statuses(index: &ClusterIndex, filters: &[&str]) -> String {
     let mut text = String::new();
     for conditions in index.view().statuses {
         let status = status_of(&conditions, filters, &[]).unwrap();
@@ -154,11 +154,11 @@ fn statuses(index: &ClusterIndex, filters: &[&str]) -> String {
     text
 }
 
-fn http() -> Value {
+pub fn http() -> Value {
     json!([{ "name": "http", "protocol": "HTTP", "port": 80 }])
 }
 
-fn at(gateway: &str, path: &str) -> Value {
+pub fn at(gateway: &str, path: &str) -> Value {
     json!({ "parentRefs": [{ "name": gateway }], "rules": [{ "matches": [{ "path": { "type": "PathPrefix", "value": path } }] }] })
 }
 
@@ -339,7 +339,7 @@ fn only_the_gateway_s_own_controller_says_whether_it_takes_a_route() {
 }
 
 /// Whether a route is at the Gateway `one`: the beginnings of its rules' lines.
-fn presence(index: &ClusterIndex, policy: &str) -> Vec<String> {
+pub fn presence(index: &ClusterIndex, policy: &str) -> Vec<String> {
     let plan = plan(index, "default/one");
     let lines = plan.lines().filter_map(|line| line.strip_suffix(&format!(": {policy}")));
     lines.filter(|line| line.contains('[')).map(str::to_owned).collect()
@@ -501,7 +501,10 @@ fn regular_expressions_are_in_doubt_where_nobody_knows_when_the_proxy_asks_them(
         };
         assert_eq!(presence(&index, "for-chat"), wanted, "{controller}");
         let in_force = PolicySnapshot::new(index.view().collected, &AdapterMetrics::new().unwrap());
-        let placement = in_force.plan(&Asked::parse("default/one").unwrap(), false).placement.unwrap();
+        let placement = in_force
+            .plan(&Asked::parse("default/one").unwrap(), PlanReader::current(false))
+            .placement
+            .unwrap();
         assert_eq!(placement.regexes_last, last, "{controller}");
     }
 }

@@ -12,6 +12,7 @@ mod http;
 mod kubernetes;
 mod ledger;
 mod ledger_model;
+mod listener_sets;
 mod one_language;
 mod plans;
 mod redis;

@@ -17,7 +17,12 @@ fn names(plan: &GetPlanResponse) -> Vec<String> {
 }
 
 async fn poll(client: &mut PolicyServiceClient<Channel>, gateway: &str, version: &str) -> GetPlanResponse {
-    let request = GetPlanRequest { gateway: gateway.into(), version: version.into(), headers_alone: false };
+    let request = GetPlanRequest {
+        gateway: gateway.into(),
+        version: version.into(),
+        headers_alone: false,
+        knows_doubt: true,
+    };
     client.get_plan(request).await.unwrap().into_inner()
 }
 
@@ -44,7 +49,12 @@ async fn each_gateway_gets_its_own_policies_and_those_of_routes() {
         assert_eq!(names(&poll(&mut client, gateway, "").await), wanted, "for {gateway:?}");
     }
     for bad in ["gateway", "a/b/c", "/gateway", "default/"] {
-        let request = GetPlanRequest { gateway: bad.into(), version: String::new(), headers_alone: false };
+        let request = GetPlanRequest {
+            gateway: bad.into(),
+            version: String::new(),
+            headers_alone: false,
+            knows_doubt: true,
+        };
         let error = client.get_plan(request).await.unwrap_err();
         assert_eq!(error.message(), format!("gateway: {bad:?} is neither NAMESPACE/NAME nor *"));
     }

@@ -22,8 +22,11 @@ const VERSIONS: &[(&str, Precedence)] = &[
 ];
 const KINDS: &[(&str, ())] = &[("TokenRateLimitPolicy", ())];
 const GROUPS: &[(&str, ())] = &[("gateway.networking.k8s.io", ())];
-const TARGETS: &[(&str, TargetKind)] =
-    &[("Gateway", TargetKind::Gateway), ("HTTPRoute", TargetKind::HttpRoute)];
+const TARGETS: &[(&str, TargetKind)] = &[
+    ("Gateway", TargetKind::Gateway),
+    ("HTTPRoute", TargetKind::HttpRoute),
+    ("GRPCRoute", TargetKind::GrpcRoute),
+];
 pub const FAILURE_MODES: &[(&str, FailureMode)] =
     &[("Allow", FailureMode::Allow), ("Deny", FailureMode::Deny)];
 
@@ -51,6 +54,7 @@ const METADATA: KnownFields = KnownFields {
 const SPEC: KnownFields = KnownFields {
     known: &[
         "targetRef",
+        "targetRefs",
         "when",
         "limits",
         "defaults",
@@ -83,7 +87,10 @@ const PREDICATE: KnownFields = KnownFields { known: &["predicate"], later: &[], 
 /// One policy, of no cluster: a section is a listener or a rule, which only a cluster's Gateway or HTTPRoute can tell.
 pub fn policy(document: DocumentNode<'_>) -> Result<Policy, Reported> {
     let policy = policy_in_cluster(document.clone());
-    match document.at(&["spec", "targetRef", "sectionName"]) {
+    let targets = document.at(&["spec", "targetRefs"]).and_then(|node| node.items().ok()).unwrap_or_default();
+    let sections = targets.iter().filter_map(|target| target.at(&["sectionName"]));
+    let section = document.at(&["spec", "targetRef", "sectionName"]).or_else(|| sections.into_iter().next());
+    match section {
         Some(section) => Err(section.refuse("only a cluster knows the sections of a target")),
         None => policy,
     }
@@ -107,7 +114,7 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
     let spec = document.required("spec").and_then(spec);
     let (plain, _) = (version?, kind?);
     let (namespace, name) = metadata?;
-    let Spec { target, rules, failure_mode, usage, prices, on_exceeded } = spec?;
+    let Spec { target: (target, further_targets), rules, failure_mode, usage, prices, on_exceeded } = spec?;
     let Rules { precedence, when, limits, pointers } = rules;
     let usage = UsageRules { pointers: usage.pointers.or(pointers.map(Arc::new)), ..usage };
     let precedence = if precedence == Precedence::Own { plain } else { precedence };
@@ -116,6 +123,7 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
         namespace,
         name,
         target,
+        further_targets,
         when,
         limits,
         precedence,
@@ -138,7 +146,7 @@ fn metadata(node: DocumentNode<'_>) -> Result<(String, String), Reported> {
 }
 
 struct Spec {
-    target: Target,
+    target: (Target, Vec<Target>),
     rules: Rules,
     failure_mode: FailureMode,
     usage: UsageRules,
@@ -155,7 +163,7 @@ struct Rules {
 
 fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
     let spec = node.object(&SPEC)?;
-    let target = spec.required("targetRef").and_then(target);
+    let target = targets(&spec);
     let rules = rules(&spec);
     let failure_mode = spec.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
     let usage = spec.optional("usage").map(usage).transpose();
@@ -214,6 +222,40 @@ fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
         pointers: pointers?,
     })
 }
+
+/// From `targetRef` or `targetRefs`.
+fn targets(spec: &DocumentObject<'_>) -> Result<(Target, Vec<Target>), Reported> {
+    let Some(node) = spec.optional("targetRefs") else {
+        return Ok((spec.required("targetRef").and_then(target)?, Vec::new()));
+    };
+    let items = node.items()?;
+    if items.len() > MAX_TARGETS {
+        return Err(node.refuse(format!("has more than {MAX_TARGETS} targets")));
+    }
+    let read = all(items.into_iter().map(|item| Ok((target(item.clone())?, item))))?;
+    if spec.optional("targetRef").is_some() {
+        return Err(node.refuse("stands beside `targetRef`; a policy has one of them"));
+    }
+    let mut targets: Vec<Target> = Vec::new();
+    for (next, item) in read {
+        let level = |target: &Target| (target.kind == TargetKind::Gateway, target.section.is_some());
+        if targets.contains(&next) {
+            return Err(item.refuse("is there twice"));
+        }
+        // What `defaults` give way to, and what `overrides` prevail over, depends on the level.
+        if targets.first().is_some_and(|first| level(first) != level(&next)) {
+            return Err(item.refuse(
+                "is not of the first one's level: all are Gateways or all are routes, each whole or each with `sectionName`",
+            ));
+        }
+        targets.push(next);
+    }
+    let mut targets = targets.into_iter();
+    let first = targets.next().ok_or_else(|| node.refuse("must not be empty"))?;
+    Ok((first, targets.collect()))
+}
+
+const MAX_TARGETS: usize = 16;
 
 fn target(node: DocumentNode<'_>) -> Result<Target, Reported> {
     let target = node.object(&TARGET)?;

@@ -118,5 +118,5 @@ const FROM_MOST_SPECIFIC: [(bool, bool); 4] = [(true, true), (true, false), (fal
 /// A route is more specific than its gateway, and a section than the whole.
 fn specificity(planned: &CompiledPolicy) -> (bool, bool) {
     let Target { kind, section, .. } = &planned.policy.target;
-    (*kind == TargetKind::HttpRoute, section.is_some())
+    (*kind != TargetKind::Gateway, section.is_some())
 }

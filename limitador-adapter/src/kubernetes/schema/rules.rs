@@ -39,3 +39,9 @@ pub(super) const HEADER_NAMES: (&str, &str) = (
 
 pub(super) const HEADER_VALUES: (&str, &str) =
     ("self.all(name, !self[name].matches('[[:cntrl:]]'))", "the value of a header is on one line");
+
+pub(super) const ONE_LEVEL: (&str, &str) = (
+    "self.all(target, (target.kind == 'Gateway') == (self[0].kind == 'Gateway') \
+     && has(target.sectionName) == has(self[0].sectionName))",
+    "all targets are Gateways or all are routes, each whole or each with sectionName",
+);
