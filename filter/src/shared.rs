@@ -79,14 +79,14 @@ impl Shared {
         let random = host::random().ok_or_else(|| vec![ValidationError { path: String::new(), message }])?;
         let in_force = RefCell::new(ActivePlan::Nothing(config.failure_mode));
         let policies = config.policies.take();
-        let stream = Stream::new(config.timeout);
+        let stream = Stream::new(config.timeout, random);
         let outbox_capacity = config.memory / OUTBOX_SHARE;
         let shared = Self {
             root,
             memory: MemoryBudget::new(config.memory.saturating_sub(outbox_capacity)),
             config,
             metrics: Metrics::new(),
-            outbox: RefCell::new(Outbox::new(outbox_capacity)),
+            outbox: RefCell::new(Outbox::new(outbox_capacity).with_jitter(random)),
             memory_shown: Cell::default(),
             deferred: DeferredReads::default(),
             reserves: ReserveCalls::default(),

@@ -22,9 +22,9 @@ pub struct Stream {
 
 impl Stream {
     /// To be opened by [`Stream::open`].
-    pub fn new(patience: Duration) -> Self {
+    pub fn new(patience: Duration, seed: u128) -> Self {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        Self { calls: RefCell::new(CallStream::new(patience)), token: Cell::default() }
+        Self { calls: RefCell::new(CallStream::new(patience).with_jitter(seed)), token: Cell::default() }
     }
 
     /// Whether it takes calls.

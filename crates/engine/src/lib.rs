@@ -1,6 +1,7 @@
 //! One request and its response as a state machine: events in, effects out. Beside it, the client side of the adapter:
 //! retries, the outbox, the stream and the plan's long poll. The shells perform the effects.
 
+pub mod backoff;
 pub mod clock;
 pub mod cluster;
 pub mod config;

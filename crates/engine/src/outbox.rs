@@ -3,6 +3,7 @@
 //! calls. A reserve waits for none of them: what has settled before it is sent before it, so that no client is refused
 //! because of its own finished request. Time is given in milliseconds of any clock that does not run backwards.
 
+use crate::backoff::Backoff;
 use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::CommitResponse;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,10 +18,6 @@ const LONGEST: usize = 1 << 20;
 /// The most that a reserve carries as copies, in bytes; less while the adapter fails.
 const COPIED: usize = 64 << 10;
 const COPIED_AFTER_FAILURE: usize = 8 << 10;
-/// The first pause after a failure; each further one is twice as long.
-const FIRST_PAUSE: u64 = 100;
-/// The longest pause.
-const LONGEST_PAUSE: u64 = 5_000;
 
 /// The queue.
 #[derive(Debug)]
@@ -32,7 +29,7 @@ pub struct Outbox {
     /// How many bytes the settlements have together, and may have.
     size: usize,
     capacity: usize,
-    failures: u32,
+    backoff: Backoff,
     /// One at a time, after the adapter refused a call for good: one of them is at fault.
     single: bool,
     not_before: u64,
@@ -87,10 +84,15 @@ impl Outbox {
             number: 0,
             size: 0,
             capacity,
-            failures: 0,
+            backoff: Backoff::default(),
             single: false,
             not_before: 0,
         }
+    }
+
+    /// The same, whose pauses after failures differ from those of another `seed`.
+    pub fn with_jitter(self, seed: u128) -> Self {
+        Self { backoff: self.backoff.with_jitter(seed), ..self }
     }
 
     /// How many bytes wait, or are under way.
@@ -166,7 +168,7 @@ impl Outbox {
                     usize::try_from(response.settled).unwrap_or(sent).clamp(1, sent.max(1)).min(sent);
                 self.put_back(call.settlements, settled);
                 if call.is_timed {
-                    self.failures = 0;
+                    self.backoff.succeeded();
                     self.single = false;
                 }
                 CommitOutcome { settled, ..CommitOutcome::default() }
@@ -179,9 +181,7 @@ impl Outbox {
                 self.put_back(call.settlements, 0);
                 if call.is_timed {
                     self.single = failure.is_final();
-                    let pause = FIRST_PAUSE << self.failures.min(16);
-                    self.not_before = now.saturating_add(pause.min(LONGEST_PAUSE));
-                    self.failures = self.failures.saturating_add(1);
+                    self.not_before = now.saturating_add(self.backoff.failed());
                 }
                 CommitOutcome { retried: sent, ..CommitOutcome::default() }
             }
@@ -303,16 +303,14 @@ mod tests {
         let mut outbox = Outbox::new(1000);
         outbox.push(settlement("a"));
         let mut now = 0;
-        let mut pauses = Vec::new();
-        for _ in 0..8 {
+        for longest in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             assert_eq!(ids(send(&mut outbox, now)), ["a"]);
             assert_eq!(answered(&mut outbox, Err(CallFailure::Unavailable), now).retried, 1);
             let wake = outbox.wake_at().unwrap();
             assert_eq!(send(&mut outbox, wake - 1), None);
-            pauses.push(wake - now);
+            assert!((longest / 2..longest).contains(&(wake - now)), "{} of {longest}", wake - now);
             now = wake;
         }
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(ids(send(&mut outbox, now)), ["a"]);
         answered(&mut outbox, reply(1), now);
         assert!(outbox.is_empty());

@@ -1,6 +1,7 @@
 //! When to ask the adapter for its plan, and what an answer is worth. Time is given in milliseconds of any clock
 //! that does not run backwards.
 
+use crate::backoff::Backoff;
 use policy::model::Policy;
 use policy::plan::BodyAccess;
 use policy::plan::Plan;
@@ -18,9 +19,6 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 const BETWEEN_NEWS: u64 = 50;
 /// Between two questions when the first brought none: an adapter that keeps no answer back is not flooded.
 const BETWEEN_OLDS: u64 = 1_000;
-/// The first pause after a failure; each further one is twice as long.
-const FIRST_PAUSE: u64 = 100;
-const LONGEST_PAUSE: u64 = 5_000;
 
 /// While an edit spreads, or one adapter hears of it late, several adapters behind one address have different plans. An
 /// adapter whose plan is the filter's keeps the question back; one that answers at once with a plan that the filter has
@@ -46,8 +44,7 @@ pub struct Watch {
     returns: u32,
     headers_alone: bool,
     state: WatchState,
-    failures: u32,
-    jitter: u64,
+    backoff: Backoff,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +57,9 @@ impl Watch {
     /// To ask at once. `seed`: different in each VM, so that they do not all come back together.
     pub fn new(gateway: &str, seed: u128) -> Self {
         let gateway = gateway.to_owned();
-        let (state, jitter) = (WatchState::Due(0), seed as u64);
+        let (state, backoff) = (WatchState::Due(0), Backoff::default().with_jitter(seed));
         let (version, left, returns) = (String::new(), Vec::new(), 0);
-        Self { gateway, version, left, returns, headers_alone: false, state, failures: 0, jitter }
+        Self { gateway, version, left, returns, headers_alone: false, state, backoff }
     }
 
     /// What may be read of requests.
@@ -90,7 +87,7 @@ impl Watch {
 
     /// How many questions have failed since the last answer.
     pub fn failures(&self) -> u32 {
-        self.failures
+        self.backoff.failures()
     }
 
     /// The question has been answered, or has failed. `Some`: the policies of another version.
@@ -110,7 +107,7 @@ impl Watch {
         });
         match answer {
             Ok(answer) => {
-                self.failures = 0;
+                self.backoff.succeeded();
                 let is_at_once = now.saturating_sub(asked) < AT_ONCE;
                 if is_at_once && self.is_return(&answer.version) {
                     self.state = WatchState::Due(now.saturating_add(BETWEEN_RETURNS));
@@ -123,8 +120,7 @@ impl Watch {
                 Ok(news.then_some(answer))
             }
             Err(failure) => {
-                self.state = WatchState::Due(now.saturating_add(self.pause()));
-                self.failures = self.failures.saturating_add(1);
+                self.state = WatchState::Due(now.saturating_add(self.backoff.failed()));
                 Err(failure)
             }
         }
@@ -153,16 +149,6 @@ impl Watch {
             let surplus = self.left.len().saturating_sub(MAX_LEFT);
             self.left.drain(..surplus);
         }
-    }
-
-    /// Between half and the whole of a pause that doubles.
-    fn pause(&mut self) -> u64 {
-        let whole = (FIRST_PAUSE << self.failures.min(16)).min(LONGEST_PAUSE);
-        // Knuth's linear congruential generator; its high bits are the good ones.
-        self.jitter =
-            self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let half = whole / 2;
-        half.saturating_add((self.jitter >> 33) % half.max(1))
     }
 }
 

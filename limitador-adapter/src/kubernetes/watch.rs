@@ -7,6 +7,7 @@ use super::index::{Change, ClusterIndex, View};
 use super::objects::{
     GatewayObject, HttpRoute, ListenerSetObject, ObjectName, PolicyObject, RouteKind, SetName,
 };
+use engine::backoff;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt, StreamExt};
 use kube::core::ResourceExt;
@@ -21,9 +22,9 @@ use std::time::Duration;
 
 /// What comes together is worked on together.
 const GATHERING: Duration = Duration::from_millis(10);
-/// Between two attempts to reach an API server that is away.
-const FIRST_BACKOFF: Duration = Duration::from_millis(200);
-const MAX_BACKOFF: Duration = Duration::from_secs(3);
+/// Between two attempts to reach an API server that is away, in milliseconds.
+const MIN_BACKOFF: u64 = 200;
+const MAX_BACKOFF: u64 = 3_000;
 
 /// The API server ends a watch after so long, and the next one goes on from there. If it does not, it is gone: a
 /// connection that is half open must not go unnoticed.
@@ -261,22 +262,26 @@ fn controller(class: &DynamicObject) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// Pauses that double.
-#[derive(Default)]
-struct Pauses(u32);
+/// Pauses that double, of another length in each watch.
+struct Pauses(backoff::Backoff);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        let pauses = backoff::Backoff::between(MIN_BACKOFF, MAX_BACKOFF);
+        Self(pauses.with_jitter(uuid::Uuid::new_v4().as_u128()))
+    }
+}
 
 impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(self.0)).min(MAX_BACKOFF);
-        self.0 = self.0.saturating_add(1);
-        Some(pause)
+        Some(Duration::from_millis(self.0.failed()))
     }
 }
 
 impl Backoff for Pauses {
     fn reset(&mut self) {
-        self.0 = 0;
+        self.0.succeeded();
     }
 }

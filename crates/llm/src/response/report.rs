@@ -100,13 +100,13 @@ pub(super) struct Report {
     list: bool,
     document: Document,
     /// If set, nothing else is looked for.
-    search: Option<Search>,
+    search: Option<ResponseSearch>,
     found: Vec<Option<Value>>,
 }
 
 /// What is looked for in the place of usage.
 #[derive(Clone, Debug)]
-enum Search {
+enum ResponseSearch {
     Pointers(Arc<Pointers>),
     Stored(Box<StoredAnswer>),
 }
@@ -162,30 +162,30 @@ impl Document {
 impl Report {
     pub(super) fn look_for(&mut self, pointers: Arc<Pointers>) {
         self.found = vec![None; pointers.len()];
-        self.search = Some(Search::Pointers(pointers));
+        self.search = Some(ResponseSearch::Pointers(pointers));
     }
 
     pub(super) fn look_for_stored(&mut self) {
-        self.search = Some(Search::Stored(Box::default()));
+        self.search = Some(ResponseSearch::Stored(Box::default()));
     }
 
     pub(super) fn found(&self) -> Found {
         match &self.search {
-            Some(Search::Pointers(pointers)) => pointers.found(&self.found),
+            Some(ResponseSearch::Pointers(pointers)) => pointers.found(&self.found),
             _ => Found::default(),
         }
     }
 
     pub(super) fn stored(&self) -> StoredAnswer {
         match &self.search {
-            Some(Search::Stored(stored)) => StoredAnswer::clone(stored),
+            Some(ResponseSearch::Stored(stored)) => StoredAnswer::clone(stored),
             _ => StoredAnswer::default(),
         }
     }
 
     fn stored_mut(&mut self) -> Option<&mut StoredAnswer> {
         match &mut self.search {
-            Some(Search::Stored(stored)) => Some(stored),
+            Some(ResponseSearch::Stored(stored)) => Some(stored),
             _ => None,
         }
     }
@@ -355,8 +355,8 @@ impl Reader for Report {
     fn child(&mut self, parent: Node, key: &[u8]) -> Node {
         match &self.search {
             None => {}
-            Some(Search::Pointers(pointers)) => return pointers.child(parent, key),
-            Some(Search::Stored(_)) => return StoredAnswer::child(parent, key),
+            Some(ResponseSearch::Pointers(pointers)) => return pointers.child(parent, key),
+            Some(ResponseSearch::Stored(_)) => return StoredAnswer::child(parent, key),
         }
         match parent.everyday(key) {
             Some(node) => node,
@@ -367,8 +367,8 @@ impl Reader for Report {
     fn element(&mut self, array: Node, index: u32) -> Node {
         self.list |= matches!(array, Node::Root) && !self.events;
         match &self.search {
-            Some(Search::Pointers(pointers)) => pointers.element(array, index),
-            Some(Search::Stored(_)) => array,
+            Some(ResponseSearch::Pointers(pointers)) => pointers.element(array, index),
+            Some(ResponseSearch::Stored(_)) => array,
             None => array.element(),
         }
     }
