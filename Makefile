@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-k8s test-envoy-gateway test-istio k8s-up k8s-down kind-up kind-test kind-down crds check fuzz storm bench
+.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio k8s-up k8s-down kind-up kind-test kind-down crds check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -16,6 +16,9 @@ build: ## dist/weir.wasm and dist/limitador-adapter
 
 test: ## every check and test that needs no container engine
 	@bash scripts/test.sh
+
+test-clients: ## SDKs and coding agents from PyPI and npm, through a real Envoy; CLIENTS=NAME for some of them
+	@bash scripts/test-clients.sh
 
 test-k8s: ## the tests against a real API server and etcd, without containers
 	@bash scripts/test-k8s.sh

@@ -7,7 +7,7 @@ say "formatting"
 cargo fmt --all --check
 
 say "lints"
-cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/storm --locked --target-dir "$target" -- -D warnings
+cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/storm,e2e/clients --locked --target-dir "$target" -- -D warnings
 
 # The core decides and does nothing else: no crate under crates/ talks to a runtime, a network, a clock or a host.
 say "purity of the core"

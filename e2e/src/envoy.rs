@@ -113,7 +113,7 @@ impl Config {
         self.write(&file);
         let mut command = Command::new(artefacts::envoy());
         command.arg("-c").arg(file).args(["--disable-hot-restart", "--log-level", "warning"]);
-        command.args(["--component-log-level", "wasm:info"]);
+        command.args(["--component-log-level", "wasm:info", "--file-flush-interval-msec", "50"]);
         command.current_dir(artefacts::root());
         command
     }

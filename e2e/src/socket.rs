@@ -1,6 +1,8 @@
 //! The two ends of a WebSocket, by hand: what a library would not send must be sent, too.
 
 use crate::wait::DEADLINE;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -41,6 +43,19 @@ impl Peer {
         stream.set_nodelay(true).expect("a socket can be told");
         let deflate = deflate.then(|| (Compress::new(Compression::fast(), false), Decompress::new(false)));
         Self { stream, masks, deflate, piece: usize::MAX, frames: 1 }
+    }
+
+    /// Agrees to one that was asked for with this key.
+    pub fn accept(mut stream: TcpStream, key: &str, deflate: bool) -> Self {
+        let extensions = if deflate { DEFLATE } else { "" };
+        let accept = sha1_smol::Sha1::from(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
+        let accept = STANDARD.encode(accept.digest().bytes());
+        let switched = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-accept: {accept}\r\n{extensions}\r\n"
+        );
+        stream.write_all(switched.as_bytes()).expect("Envoy listens");
+        Self::new(stream, false, deflate)
     }
 
     /// Asks for a socket. An error: the head of another answer.
@@ -153,6 +168,16 @@ impl Peer {
         Heard::Text(String::from_utf8(payload).expect("a message is text"))
     }
 
+    /// The next message, or how the socket ended.
+    pub fn hear_message(&mut self) -> Heard {
+        loop {
+            match self.hear() {
+                Heard::Ping(_) | Heard::Pong => {}
+                heard => return heard,
+            }
+        }
+    }
+
     fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).ok()?;
@@ -201,12 +226,8 @@ impl SocketUpstream {
                 let (heard, answer) = (Arc::clone(&log), Arc::clone(&answer));
                 thread::spawn(move || {
                     let deflate = head(&mut stream).contains("permessage-deflate");
-                    let extensions = if deflate { DEFLATE } else { "" };
-                    let switched = format!(
-                        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n{extensions}\r\n"
-                    );
-                    stream.write_all(switched.as_bytes()).expect("Envoy listens");
-                    let mut peer = Peer::new(stream, false, deflate);
+                    // Our own clients do not look at what is made of their key.
+                    let mut peer = Peer::accept(stream, "", deflate);
                     loop {
                         let said = peer.hear();
                         heard.lock().expect("nobody panics").push(said.clone());

@@ -2,6 +2,7 @@
 //!
 //! A request picks its answer by the header [`ANSWER`]; without one it gets [`crate::llm::answer`].
 
+use crate::socket::{Heard, Peer};
 use crate::wait;
 use crate::wire::{Head, Headers, Piece, Wire, chunk, header, last_chunk, reset};
 use std::collections::HashMap;
@@ -43,6 +44,8 @@ pub struct Seen {
     pub trailers: Headers,
     /// When the last byte of the answer was written.
     pub answered: Option<Instant>,
+    /// How many tokens the answer reports, if it is one of [`crate::llm`]'s.
+    pub reported: u64,
 }
 
 /// Holds an answer back until the test lets it go.
@@ -55,6 +58,7 @@ pub struct Answer {
     status: u16,
     headers: Vec<(Vec<u8>, Vec<u8>)>,
     steps: Vec<Step>,
+    reported: u64,
 }
 
 #[derive(Clone)]
@@ -94,6 +98,12 @@ impl Answer {
     /// A chat completion that used so many tokens, all but one of them output.
     pub fn used(total: u64) -> Self {
         Self::json(200, &crate::llm::completion("gpt-4o", "Hello.", 1, total.saturating_sub(1)))
+    }
+
+    /// It reports so many tokens.
+    pub fn reporting(mut self, tokens: u64) -> Self {
+        self.reported = tokens;
+        self
     }
 
     /// With one more header. Without a content-length the body is chunked, one chunk per [`Answer::bytes`].
@@ -259,6 +269,10 @@ impl Shared {
             if header(&head.headers, "expect").is_some() {
                 (&*wire.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
+            if header(&head.headers, "upgrade").is_some_and(|name| name.eq_ignore_ascii_case("websocket")) {
+                self.converse(&wire.stream, head)?;
+                break;
+            }
             let (body, trailers) = whole(&mut wire)?;
             let (index, answer) = self.record(head, body, trailers);
             if !answer.play(&wire.stream)? {
@@ -271,15 +285,34 @@ impl Shared {
 
     fn record(&self, head: Head, body: Vec<u8>, trailers: Headers) -> (usize, Answer) {
         let [method, path, _] = head.start;
-        let seen = Seen { method, path, headers: head.headers, body, trailers, answered: None };
+        let seen = Seen { method, path, headers: head.headers, body, trailers, answered: None, reported: 0 };
         let named = header(&seen.headers, ANSWER).map(|name| {
             let unknown = Answer::json(500, &serde_json::json!({ "unknown answer": name }));
             lock(&self.answers).get(name).cloned().unwrap_or(unknown)
         });
         let answer = named.unwrap_or_else(|| crate::llm::answer(&seen));
         let mut all = lock(&self.seen);
-        all.push(seen);
+        all.push(Seen { reported: answer.reported, ..seen });
         (all.len() - 1, answer)
+    }
+
+    /// A WebSocket: each message is recorded as a request of the method `MESSAGE`.
+    fn converse(&self, stream: &TcpStream, head: Head) -> io::Result<()> {
+        let mut peer = Peer::accept(
+            stream.try_clone()?,
+            header(&head.headers, "sec-websocket-key").unwrap_or_default(),
+            false,
+        );
+        let [_, path, _] = head.start;
+        while let Heard::Text(text) = peer.hear_message() {
+            let (method, path, headers) = ("MESSAGE".to_owned(), path.clone(), head.headers.clone());
+            let (body, trailers) = (text.into_bytes(), Headers::new());
+            let seen = Seen { method, path, headers, body, trailers, answered: None, reported: 0 };
+            let (messages, reported) = crate::llm::responses::messages(&seen);
+            lock(&self.seen).push(Seen { reported, ..seen });
+            messages.iter().for_each(|message| peer.say(&message.to_string()));
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,47 @@
+import io
+
+from google import genai
+from google.genai import types
+
+ASK = {"model": "gemini-3-pro", "contents": "How does water flow?"}
+LIMITED = {"max_output_tokens": 20}
+
+
+def client(base):
+    return genai.Client(api_key="key", http_options=types.HttpOptions(base_url=base))
+
+
+def plain(base):
+    # A client that nobody keeps closes itself.
+    sdk = client(base)
+    return sdk.models.generate_content(config=LIMITED, **ASK).text
+
+
+def stream(base):
+    sdk = client(base)
+    return "".join(chunk.text for chunk in sdk.models.generate_content_stream(config=LIMITED, **ASK))
+
+
+def tools(base):
+    schema = {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}}
+    tool = {"function_declarations": [{"name": "get_weather", "description": "Weather.", "parameters": schema}]}
+    sdk = client(base)
+    answer = sdk.models.generate_content(config={"tools": [tool], **LIMITED}, **ASK)
+    call = answer.function_calls[0]
+    return f"{call.name} {call.args['city']}"
+
+
+def upload(base):
+    sdk = client(base)
+    return sdk.files.upload(file=io.BytesIO(b"notes" * 5000), config={"mime_type": "text/plain"}).name
+
+
+def count(base):
+    sdk = client(base)
+    return str(sdk.models.count_tokens(**ASK).total_tokens)
+
+
+def abort(base):
+    sdk = client(base)
+    asked = {**ASK, "contents": "Speak slowly."}
+    return next(iter(sdk.models.generate_content_stream(config=LIMITED, **asked))).text

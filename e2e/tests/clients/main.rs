@@ -1,0 +1,21 @@
+//! LLM clients as people use them, through a real Envoy: what they get, how many requests they make, what they are charged.
+//! `make test-clients` installs them.
+
+mod agents;
+mod gateway;
+mod sdks;
+
+use libtest_mimic::{Arguments, Trial};
+use std::path::PathBuf;
+
+/// The folder where `make test-clients` has installed them.
+fn installed(what: &str) -> PathBuf {
+    let folder = std::env::var_os(format!("WEIR_CLIENTS_{what}")).map(PathBuf::from);
+    folder.filter(|folder| folder.exists()).expect("run `make test-clients`, which installs the clients")
+}
+
+fn main() {
+    let sdks = sdks::SDKS.iter().map(|sdk| Trial::test(sdk.title(), || sdk.plays_its_cases()));
+    let trials = sdks.chain(agents::trials()).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
