@@ -12,7 +12,9 @@ use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use engine::exchange::{ActivePlan, Effect, Event, Exchange};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
-use engine::socket::{CLIENT_HEADER, Upgrade, judge_upgrade};
+use engine::refusal::Denial;
+use engine::refusal::codex;
+use engine::socket::{Upgrade, judge_upgrade};
 use expression::facts::Facts;
 use llm::memory::{Lease, Purpose};
 use protocol::call::CallFailure;
@@ -68,8 +70,10 @@ impl Http {
 
     /// A request that asks for another protocol. An error: it is handled.
     fn upgrade(&mut self, in_force: &ActivePlan, mut facts: Facts) -> Result<Facts, Action> {
-        if facts.fetched_header(CLIENT_HEADER).is_empty() {
-            host::request_header(CLIENT_HEADER).iter().for_each(|value| facts.header(CLIENT_HEADER, value));
+        if facts.fetched_header(codex::CLIENT_HEADER).is_empty() {
+            host::request_header(codex::CLIENT_HEADER)
+                .iter()
+                .for_each(|value| facts.header(codex::CLIENT_HEADER, value));
         }
         let mask = (self.shared.random as u32 ^ self.id).to_ne_bytes();
         match judge_upgrade(in_force, facts, &self.shared.memory, mask) {
@@ -111,7 +115,7 @@ impl Request {
                 Effect::Resume => self.resume(),
                 Effect::Deny(denial) => {
                     self.request.hold();
-                    host::respond(&denial);
+                    host::respond(&for_client(denial));
                 }
                 Effect::SetHeaders(headers) => {
                     headers.iter().for_each(|(name, value)| host::set_response_header(name, value));
@@ -225,6 +229,14 @@ impl Request {
     }
 }
 
+/// Most refusals are the same for all clients; who asks is fetched only for the others.
+fn for_client(denial: Denial) -> Denial {
+    let originator = || host::request_header(codex::CLIENT_HEADER);
+    let is_codex = denial.is_long()
+        && originator().is_some_and(|value| codex::is_codex(&String::from_utf8_lossy(&value)));
+    if is_codex { denial.for_codex() } else { denial }
+}
+
 impl Waiting for Request {
     fn context(&self) -> u32 {
         self.id
@@ -234,6 +246,7 @@ impl Waiting for Request {
         if let Err(failure) = reply {
             self.shared.call_failed(RESERVE, failure);
         }
+        self.exchange.answered_at(host::wall_clock());
         self.handle(Event::Reply(reply));
     }
 

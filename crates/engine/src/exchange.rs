@@ -150,6 +150,8 @@ pub struct Exchange {
     is_unasked: bool,
     /// It asks for no output: if none comes, a report of zero is right.
     is_warm_up: bool,
+    /// When the adapter answered, in milliseconds of Unix time, if the shell has said so.
+    asked_at: Option<u64>,
     state: State,
 }
 
@@ -178,6 +180,7 @@ impl Exchange {
             memory: MemoryBudget::default(),
             is_unasked: false,
             is_warm_up: false,
+            asked_at: None,
             state: State::New,
         }
     }
@@ -198,6 +201,11 @@ impl Exchange {
     pub fn warming_up(mut self) -> Self {
         self.is_warm_up = true;
         self
+    }
+
+    /// The adapter's answer, which is handled next, comes at this time, in milliseconds of Unix time.
+    pub fn answered_at(&mut self, unix_ms: u64) {
+        self.asked_at = Some(unix_ms);
     }
 
     /// The memory that it takes to read so much of the request's body, if there is room for it. To be kept until
@@ -437,7 +445,7 @@ impl Exchange {
                 reservation.answered(response);
                 let facts = reservation.facts.as_deref();
                 let (denial, failed) =
-                    refusal::over_limit(&reservation.standings(), reservation.dialect, facts);
+                    refusal::over_limit(&reservation.standings(), reservation.dialect, facts, self.asked_at);
                 let refused = reservation.refusing().map(Metric::refused);
                 let counts = refused.chain(failed).map(Effect::Count);
                 let effects = counts.chain([Effect::Deny(denial)]).collect();
@@ -478,7 +486,11 @@ impl Exchange {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         // A client that is throttled by the provider needs the provider's numbers.
         let throttled = head.status == 429;
-        let told = if throttled { Vec::new() } else { refusal::headers(&reservation.standings()) };
+        let told = if throttled {
+            Vec::new()
+        } else {
+            refusal::headers(&reservation.standings(), reservation.dialect, self.asked_at)
+        };
         reservation.forget_statuses();
         head.shorten();
         if !reservation.has_room_for(head.size()) {

@@ -2,12 +2,14 @@
 //! the policy's `onExceeded` has it. A counter's value never leaves here.
 
 mod body;
+pub mod codex;
 
+use crate::clock::rfc3339;
 use crate::metric::Metric;
 use body::ErrorBody;
 use expression::facts::Facts;
 use llm::request::Dialect;
-use policy::model::{Unit, Window};
+use policy::model::{QuotaHeaders, Unit, Window};
 use policy::plan::{Hold, PolicyPart};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::DescriptorStatus;
@@ -88,20 +90,29 @@ impl RateStatus<'_> {
     }
 }
 
-/// The headers of an answer, admitted or refused: per unit the most constrained rate, and the IETF draft's two.
-pub(crate) fn headers(standings: &[RateStatus<'_>]) -> HeaderList {
+/// The headers of an answer, admitted or refused: per unit the most constrained rate, and the IETF draft's two. `asked_at`:
+/// when the adapter answered, in milliseconds of Unix time, if that is known.
+pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: Option<u64>) -> HeaderList {
     // What cannot refuse is no limit to the client.
     let binds = |standing: &&RateStatus<'_>| standing.status.is_some() && standing.hold.enforced;
-    let known: Vec<&RateStatus<'_>> = standings.iter().filter(binds).collect();
+    let all: Vec<&RateStatus<'_>> = standings.iter().filter(binds).collect();
+    let known: Vec<&RateStatus<'_>> =
+        all.iter().filter(|standing| is_published(standing, &all)).copied().collect();
     let mut headers = HeaderList::new();
     for (unit, [limit, remaining, reset]) in UNIT_HEADERS {
-        let of_unit = known.iter().filter(|standing| standing.hold.rate.rate.unit == unit);
-        let tightest =
-            of_unit.min_by_key(|standing| (standing.remaining(), !standing.is_over(), standing.max()));
-        if let Some(standing) = tightest {
+        if let Some(standing) = tightest(unit, &known) {
             headers.push((limit.into(), standing.max().to_string()));
             headers.push((remaining.into(), standing.remaining().to_string()));
             headers.push((reset.into(), go_duration(standing.reset_ms())));
+        }
+    }
+    if let (Dialect::Anthropic, Some(asked_at)) = (dialect, asked_at) {
+        for (unit, [limit, remaining, reset]) in ANTHROPIC_HEADERS {
+            if let Some(standing) = tightest(unit, &known) {
+                headers.push((limit.into(), standing.max().to_string()));
+                headers.push((remaining.into(), standing.remaining().to_string()));
+                headers.push((reset.into(), rfc3339(asked_at.saturating_add(standing.reset_ms()))));
+            }
         }
     }
     let known = most_constrained(known);
@@ -110,6 +121,28 @@ pub(crate) fn headers(standings: &[RateStatus<'_>]) -> HeaderList {
         headers.push(("ratelimit".into(), list(&known, put_left)));
     }
     headers
+}
+
+/// As its policy's `onExceeded.quotaHeaders` has it.
+fn is_published(standing: &RateStatus<'_>, all: &[&RateStatus<'_>]) -> bool {
+    let rate = &standing.hold.rate;
+    match rate.on_exceeded.as_ref().map(|own| own.quota_headers).unwrap_or_default() {
+        QuotaHeaders::All => true,
+        QuotaHeaders::None => false,
+        QuotaHeaders::Constrained => {
+            let mut others = all.iter().filter(|other| other.hold.rate.policy == rate.policy);
+            let first = others.next();
+            let tightest = others.fold(first, |tightest, other| {
+                tightest.filter(|tightest| tightest.slack() <= other.slack()).or(Some(other))
+            });
+            tightest.is_some_and(|tightest| std::ptr::eq::<RateStatus<'_>>(*tightest, standing))
+        }
+    }
+}
+
+fn tightest<'a, 'b>(unit: Unit, known: &[&'a RateStatus<'b>]) -> Option<&'a RateStatus<'b>> {
+    let of_unit = known.iter().filter(|standing| standing.hold.rate.rate.unit == unit);
+    of_unit.min_by_key(|standing| (standing.remaining(), !standing.is_over(), standing.max())).copied()
 }
 
 /// At most [`MAX_LISTED`] of them, in their order.
@@ -161,14 +194,51 @@ const UNIT_HEADERS: [(Unit, [&str; 3]); 2] = [
     (Unit::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
 ];
 
+/// As Anthropic documents them.
+const ANTHROPIC_HEADERS: [(Unit, [&str; 3]); 4] = [
+    (
+        Unit::Requests,
+        [
+            "anthropic-ratelimit-requests-limit",
+            "anthropic-ratelimit-requests-remaining",
+            "anthropic-ratelimit-requests-reset",
+        ],
+    ),
+    (
+        Unit::Tokens,
+        [
+            "anthropic-ratelimit-tokens-limit",
+            "anthropic-ratelimit-tokens-remaining",
+            "anthropic-ratelimit-tokens-reset",
+        ],
+    ),
+    (
+        Unit::InputTokens,
+        [
+            "anthropic-ratelimit-input-tokens-limit",
+            "anthropic-ratelimit-input-tokens-remaining",
+            "anthropic-ratelimit-input-tokens-reset",
+        ],
+    ),
+    (
+        Unit::OutputTokens,
+        [
+            "anthropic-ratelimit-output-tokens-limit",
+            "anthropic-ratelimit-output-tokens-remaining",
+            "anthropic-ratelimit-output-tokens-reset",
+        ],
+    ),
+];
+
 /// The refusal, and what is to be counted if the policy's own body has no value. Of several rates that refused it names
 /// the one that can never pass, or else the last to have room. `facts`: of the request, if a policy needs them.
 pub(crate) fn over_limit(
     standings: &[RateStatus<'_>],
     dialect: Dialect,
     facts: Option<&Facts>,
+    asked_at: Option<u64>,
 ) -> (Denial, Option<Metric>) {
-    let mut headers = headers(standings);
+    let mut headers = headers(standings, dialect, asked_at);
     let refused = standings.iter().filter(|standing| standing.is_over());
     let named = refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms()));
     let Some(named) = named else {
@@ -238,6 +308,16 @@ fn message(named: &RateStatus<'_>, retry_ms: Option<u64>) -> String {
     };
     let (left, needed) = (bare(named.remaining()), bare(named.hold.amount));
     match retry_ms {
+        None if named.max() == 0 => {
+            let what = match unit {
+                Unit::Usd => "spending",
+                Unit::Requests | Unit::Concurrency => "requests",
+                Unit::Tokens => "tokens",
+                Unit::InputTokens => "input tokens",
+                Unit::OutputTokens => "output tokens",
+            };
+            format!("Limit {limit} of policy {policy} allows no {what}. Retrying does not help.")
+        }
         None => {
             let hint = match unit {
                 Unit::Requests | Unit::Concurrency => "nothing passes this limit",

@@ -13,6 +13,7 @@ pub use upgrade::{Upgrade, judge_upgrade};
 use crate::exchange::{ActivePlan, ReservationId};
 use crate::metric::{MemoryUse, Metric};
 use crate::outbox::Settlement;
+use crate::refusal::codex;
 use crate::refusal::{self, Denial};
 use call::{Asked, Call, Start};
 use expression::facts::Facts;
@@ -48,8 +49,6 @@ pub enum Passage {
 /// By what the next call is judged, and what it is called.
 pub type Next<'n> = &'n mut dyn FnMut() -> (ActivePlan, ReservationId);
 
-/// The header by which Codex says who it is.
-pub const CLIENT_HEADER: &str = "originator";
 /// So much of a server's message is kept to be read.
 const MAX_SERVER_MESSAGE: usize = 16 << 20;
 /// So much of a client's, where bodies are not read.
@@ -114,7 +113,7 @@ impl Socket {
             ActivePlan::Nothing(_) => MAX_CLIENT_MESSAGE,
         };
         let none = Extensions::default();
-        let is_codex = facts.fetched_header(CLIENT_HEADER).starts_with("codex");
+        let is_codex = codex::is_codex(facts.fetched_header(codex::CLIENT_HEADER));
         Some(Self {
             api,
             in_force,
@@ -360,7 +359,12 @@ impl Socket {
         if matches!(self.state, State::Refused { .. } | State::Closed | State::Plain) {
             return;
         }
-        self.state = State::Refused { farewell: farewell::to_client(self.api, denial, self.is_codex) };
+        let farewell = if self.is_codex {
+            farewell::to_client(self.api, &denial.clone().for_codex())
+        } else {
+            farewell::to_client(self.api, denial)
+        };
+        self.state = State::Refused { farewell };
         self.pending = Vec::new();
         self.parsed = 0;
         self.upstream.extend(farewell::to_server(self.mask));

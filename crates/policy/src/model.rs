@@ -58,6 +58,20 @@ pub struct OnExceeded {
     pub headers: Vec<(String, String)>,
     /// Its whole body.
     pub body: Option<Expression>,
+    /// Which rates of the policy the headers of an answer name.
+    pub quota_headers: QuotaHeaders,
+}
+
+/// Which rates of a policy the `x-ratelimit-*`, `anthropic-ratelimit-*` and `RateLimit` headers of an answer name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuotaHeaders {
+    /// All.
+    #[default]
+    All,
+    /// The one of which the smallest share is left.
+    Constrained,
+    /// None.
+    None,
 }
 
 /// `targetRef`. The namespace is the policy's own.

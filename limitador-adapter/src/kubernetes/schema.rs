@@ -408,6 +408,7 @@ pub struct PriceSchema {
 
 /// What a refused request is answered.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct OnExceededSchema {
     /// The status code.
     #[schemars(range(min = 400, max = 599))]
@@ -419,4 +420,16 @@ pub struct OnExceededSchema {
     /// A CEL string.
     #[schemars(length(min = 1, max = 4096))]
     pub body: Option<Cel>,
+    /// Which rates of this policy the headers of every answer name: all, which is the default, the one of which the smallest
+    /// share is left, or none.
+    pub quota_headers: Option<QuotaHeadersSchema>,
+}
+
+/// Which rates the headers of an answer name.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum QuotaHeadersSchema {
+    All,
+    Constrained,
+    None,
 }

@@ -11,35 +11,23 @@ const TRY_AGAIN_LATER: u16 = 1013;
 /// The upstream is left in peace.
 const NORMAL: u16 = 1000;
 
-const CODEX_MESSAGE: &str = "x-codex-promo-message";
-/// In seconds.
-const LONG: u64 = 60;
-
 /// To the upstream: a ping, so that something comes back, and a close frame.
 pub(super) fn to_server(mask: [u8; 4]) -> Vec<u8> {
     [frame(Opcode::Ping, b"", Some(mask)), close(NORMAL, "", Some(mask))].concat()
 }
 
 /// To the client: an error event in the API's own form, where it has one, and a close frame whose reason names the limit.
-pub(super) fn to_client(api: SocketApi, denial: &Denial, is_codex: bool) -> Vec<u8> {
-    let mut error = error(denial);
-    let is_final = is_codex && denial.status == 429 && is_long(denial);
-    if is_final && let Some(members) = error.as_object_mut() {
-        members.insert("type".to_owned(), "usage_limit_reached".into());
-    }
+pub(super) fn to_client(api: SocketApi, denial: &Denial) -> Vec<u8> {
+    let error = error(denial);
     let reason = error.get("message").and_then(Value::as_str).unwrap_or("Rate limit exceeded.").to_owned();
     let event = match api {
         SocketApi::Responses => {
-            let mut headers: Map<String, Value> = denial
+            let headers: Map<String, Value> = denial
                 .headers
                 .iter()
                 .filter(|(name, _)| name != "content-type")
                 .map(|(name, value)| (name.to_string(), value.as_str().into()))
                 .collect();
-            if is_final {
-                // What it prints beside words of its own.
-                headers.insert(CODEX_MESSAGE.to_owned(), reason.trim_end_matches('.').into());
-            }
             Some(json!({ "type": "error", "status": denial.status, "error": error, "headers": headers }))
         }
         SocketApi::Realtime => Some(json!({ "type": "error", "event_id": "event_weir", "error": error })),
@@ -51,12 +39,6 @@ pub(super) fn to_client(api: SocketApi, denial: &Denial, is_codex: bool) -> Vec<
     let code = if denial.status == 503 { TRY_AGAIN_LATER } else { POLICY_VIOLATION };
     bytes.extend(close(code, &reason, None));
     bytes
-}
-
-/// Whether the wait is longer than a client should sleep.
-fn is_long(denial: &Denial) -> bool {
-    let header = denial.headers.iter().find(|(name, _)| name == "retry-after");
-    header.and_then(|(_, seconds)| seconds.parse::<u64>().ok()).is_none_or(|seconds| seconds > LONG)
 }
 
 /// The error of a refusal's body. A body of the policy's own may be anything.

@@ -4,8 +4,8 @@ mod limits;
 
 use super::usage::{UsageRules, data_extraction, usage};
 use super::{
-    FailureMode, Limit, OnExceeded, Policy, Precedence, Price, Strategy, Target, TargetKind, Tariff, names,
-    price,
+    FailureMode, Limit, OnExceeded, Policy, Precedence, Price, QuotaHeaders, Strategy, Target, TargetKind,
+    Tariff, names, price,
 };
 use crate::document::{
     DocumentNode, DocumentObject, KnownFields, Reported, all, distinct, one_line, shortened,
@@ -79,7 +79,9 @@ const PRICE: KnownFields = KnownFields {
     ignored: &[],
 };
 const ON_EXCEEDED: KnownFields =
-    KnownFields { known: &["status", "headers", "body"], later: &[], ignored: &[] };
+    KnownFields { known: &["status", "headers", "body", "quotaHeaders"], later: &[], ignored: &[] };
+const QUOTA_HEADERS: &[(&str, QuotaHeaders)] =
+    &[("All", QuotaHeaders::All), ("Constrained", QuotaHeaders::Constrained), ("None", QuotaHeaders::None)];
 /// What to do about a policy that needs request bodies.
 const BUFFER: &str = "the filter's configuration must say `requestBody: {\"access\": \"Buffer\"}`";
 const PREDICATE: KnownFields = KnownFields { known: &["predicate"], later: &[], ignored: &[] };
@@ -333,7 +335,13 @@ fn on_exceeded(node: DocumentNode<'_>) -> Result<OnExceeded, Reported> {
     });
     let headers = headers.transpose();
     let body = own.optional("body").map(|node| expression(&node, ResultType::Text)).transpose();
-    Ok(OnExceeded { status: status?, headers: headers?.unwrap_or_default(), body: body? })
+    let quota = own.optional("quotaHeaders").map(|node| node.word(QUOTA_HEADERS, &[])).transpose();
+    Ok(OnExceeded {
+        status: status?,
+        headers: headers?.unwrap_or_default(),
+        body: body?,
+        quota_headers: quota?.unwrap_or_default(),
+    })
 }
 
 fn status(node: &DocumentNode<'_>) -> Result<u16, Reported> {
