@@ -13,15 +13,15 @@ use tonic::codegen::http::{Method, Request, Response};
 /// The same client, whose lists and watches are heard.
 pub fn heard(client: Client, metrics: Arc<AdapterMetrics>) -> Client {
     let namespace = client.default_namespace().to_owned();
-    Client::new(Heard { client, metrics }, namespace)
+    Client::new(HeardClient { client, metrics }, namespace)
 }
 
-struct Heard {
+struct HeardClient {
     client: Client,
     metrics: Arc<AdapterMetrics>,
 }
 
-impl Service<Request<Body>> for Heard {
+impl Service<Request<Body>> for HeardClient {
     type Response = Response<Body>;
     type Error = kube::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;

@@ -1,7 +1,7 @@
 //! A cluster as the source of policies: what is watched is published, and statuses are written.
 
 use super::index::View;
-use super::status_writer::{Install, Known};
+use super::status_writer::{ClusterStatuses, Install};
 use super::{heard, status_writer, watch as cluster};
 use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
@@ -56,7 +56,7 @@ impl ClusterSource {
             status_writer::tell(client.clone(), install, statuses, Arc::clone(filters), drain.clone());
         let following = cluster::follow(client, kuadrant, move |View { collected, statuses, gateways }| {
             publish.publish(collected);
-            tell_of.send_replace(Arc::new(Known { statuses, gateways }));
+            tell_of.send_replace(Arc::new(ClusterStatuses { statuses, gateways }));
         });
         (following, telling)
     }

@@ -33,7 +33,7 @@ pub struct Install {
 
 /// What is known of the cluster.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct ClusterStatuses {
     /// Of each policy.
     pub statuses: Vec<PolicyConditions>,
     /// All Gateways, as NAMESPACE/NAME.
@@ -44,7 +44,7 @@ pub struct Known {
 pub async fn tell(
     client: Client,
     install: Install,
-    mut known: watch::Receiver<Arc<Known>>,
+    mut known: watch::Receiver<Arc<ClusterStatuses>>,
     filters: Arc<Filters>,
     mut drain: watch::Receiver<bool>,
 ) {
