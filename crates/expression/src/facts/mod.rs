@@ -351,8 +351,7 @@ impl Facts {
     /// Whether the call is known to use no tokens. `bodiless`: it ends with its headers.
     pub fn uses_no_tokens(&self, bodiless: bool) -> bool {
         let method = self.body_method();
-        self.path().is_some_and(|path| request::uses_no_tokens(method, path, !bodiless))
-            && self.read_body().is_none_or(|body| !body.operation.uses_tokens())
+        self.path().is_some_and(|path| request::uses_no_tokens(method, path, !bodiless, self.read_body()))
     }
 
     /// The provider's id of the stored result that the request reads or cancels.

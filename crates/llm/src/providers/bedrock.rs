@@ -147,6 +147,7 @@ fn path(last: &str, before: &[&str]) -> Option<Route> {
         operation,
         model: Some(model),
         stream: Some(stream),
+        ..Route::default()
     })
 }
 

@@ -63,6 +63,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Object::Content, "tool_results", Place::Content),
     ],
     response: &[
+        (Node::Root, "response_type", Node::Label),
         (Node::Root, "meta", Node::Meta),
         (Node::Root, "generations", Node::Outputs),
         (Node::Usage, "tokens", Node::Tokens),

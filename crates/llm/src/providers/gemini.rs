@@ -200,7 +200,7 @@ fn path(last: &str, before: &[&str]) -> Option<Route> {
         _ => Operation::Chat,
     });
     let model = Some(model.to_owned()).filter(|model| !model.is_empty());
-    Some(Route { dialect, operation: Some(operation), model, stream: Some(stream) })
+    Some(Route { dialect, operation: Some(operation), model, stream: Some(stream), ..Route::default() })
 }
 
 /// Counts, whose paths have the model in them.

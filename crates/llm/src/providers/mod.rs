@@ -4,18 +4,22 @@
 mod anthropic;
 mod azure;
 mod bedrock;
+mod clova;
 mod cohere;
 mod dashscope;
 mod dify;
 mod gemini;
 mod groq;
 mod litellm;
+mod llama_api;
 mod llama_cpp;
+mod minimax;
 mod mistral;
 mod ollama;
 mod openai;
 mod openrouter;
 mod perplexity;
+mod replicate;
 mod sglang;
 mod tgi;
 mod unknown;
@@ -103,13 +107,17 @@ pub(crate) const PROVIDERS: &[&Provider] = &[
     &mistral::PROVIDER,
     &ollama::PROVIDER,
     &azure::PROVIDER,
+    &clova::PROVIDER,
     &dashscope::PROVIDER,
     &dify::PROVIDER,
     &groq::PROVIDER,
     &litellm::PROVIDER,
+    &llama_api::PROVIDER,
     &llama_cpp::PROVIDER,
+    &minimax::PROVIDER,
     &openrouter::PROVIDER,
     &perplexity::PROVIDER,
+    &replicate::PROVIDER,
     &sglang::PROVIDER,
     &tgi::PROVIDER,
     &vllm::PROVIDER,

@@ -12,7 +12,7 @@ use crate::request::maximum::{CapTarget, FieldPath, MaximumField};
 use crate::request::place::{Media, Object, Place, Sign};
 use crate::request::route::{ANY, GENERATING, PathEnd, Route};
 use crate::request::tokenless::Base::{Api, Root, Version};
-use crate::request::tokenless::Method::{Delete, Get, Post};
+use crate::request::tokenless::Method::{Delete, Get, Post, PostToKeep};
 use crate::response::Field;
 use crate::response::place::Node;
 
@@ -73,9 +73,9 @@ pub(super) const PROVIDER: Provider = Provider {
         (Post, Version, &["fine_tuning", "jobs", "*", "cancel"], OpenAi, Manage),
         (Post, Version, &["fine_tuning", "jobs", "*", "pause"], OpenAi, Manage),
         (Post, Version, &["fine_tuning", "jobs", "*", "resume"], OpenAi, Manage),
-        (Post, Version, &["conversations"], OpenAi, Manage),
+        (PostToKeep, Version, &["conversations"], OpenAi, Manage),
         (Get, Version, &["conversations", "*"], OpenAi, Manage),
-        (Post, Version, &["conversations", "*"], OpenAi, Manage),
+        (PostToKeep, Version, &["conversations", "*"], OpenAi, Manage),
         (Delete, Version, &["conversations", "*"], OpenAi, Manage),
         (Get, Version, &["conversations", "*", "items"], OpenAi, Manage),
         (Post, Version, &["conversations", "*", "items"], OpenAi, Manage),

@@ -3,6 +3,7 @@
 use super::Provider;
 use crate::request::Dialect::Unknown;
 use crate::request::Operation::{CountTokens, Manage, Models};
+use crate::request::place::{Object, Place, Sign};
 use crate::request::tokenless::Base::Version;
 use crate::request::tokenless::Method::{Get, Post};
 
@@ -15,6 +16,9 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Version, &["image-generation-models"], Unknown, Models),
         (Get, Version, &["chat", "deferred-completion", "*"], Unknown, Manage),
         (Post, Version, &["tokenize-text"], Unknown, CountTokens),
+    ],
+    request: &[
+        (Object::Body, "deferred", Place::Sign(Sign::Background)),
     ],
     ..Provider::NOTHING
 };

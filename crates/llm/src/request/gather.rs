@@ -151,11 +151,12 @@ impl Reader for Gather {
         if self.over {
             return Place::Nowhere;
         }
-        if parent == Place::Root {
+        let is_body = matches!(parent, Place::Root | Place::Envelope);
+        if is_body {
             self.seen.key(key);
         }
         let (place, key_is) = parent.child(key);
-        if parent == Place::Root && matches!(place, Place::Content | Place::Prompt) {
+        if is_body && matches!(place, Place::Content | Place::Prompt) {
             self.seen.content = true;
         }
         match key_is {
@@ -340,6 +341,7 @@ impl Reader for Gather {
             }
             // Text where there should be an object.
             Place::Root
+            | Place::Envelope
             | Place::Calls
             | Place::Tools
             | Place::ToolConfig

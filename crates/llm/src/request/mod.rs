@@ -271,7 +271,7 @@ impl RequestBody {
 }
 
 fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u64) -> RequestBody {
-    let (dialect, operation) = by_shape(&route, gathered.seen);
+    let (dialect, operation) = by_shape(&route, gathered.seen, condition);
     let mut characters = gathered.tally.characters();
     let text = gathered.seen.content && gathered.tally.text > 0;
     let nothing = !text && gathered.tokens == 0 && gathered.images == 0;
@@ -307,7 +307,7 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
         session: gathered.sessions.iter().find_map(given::Kept::text),
         input: if operation.uses_tokens() { input } else { 0 },
         condition,
-        background: gathered.background,
+        background: gathered.background || route.background,
         conflicts: conflicts(&route, &gathered),
         shape: gathered.seen.shape(),
         wide: false,
@@ -354,7 +354,7 @@ fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
 }
 
 /// What the path did not tell.
-fn by_shape(route: &Route, seen: Seen) -> (Dialect, Operation) {
+fn by_shape(route: &Route, seen: Seen, condition: Condition) -> (Dialect, Operation) {
     let (dialect, operation) = match seen {
         Seen { contents: true, .. } => (Dialect::Gemini, Operation::Chat),
         Seen { messages: true, anthropic_version: true, .. } => (Dialect::Anthropic, Operation::Message),
@@ -370,8 +370,9 @@ fn by_shape(route: &Route, seen: Seen) -> (Dialect, Operation) {
     };
     match (route.dialect, route.operation) {
         (Dialect::Unknown, None) => (dialect, operation),
-        // OpenAI keeps a conversation under the path at which Mistral answers in one.
         (path, Some(Operation::Manage)) if seen.inputs => (path, Operation::Chat),
+        // What the body may ask is asked.
+        (path, Some(_)) if route.body_decides && condition.hides_facts() => (path, Operation::Chat),
         // The vendors' own bodies: all that matters of them is whether they are a conversation.
         (path, None) => {
             let operation = if operation == Operation::Message { Operation::Chat } else { operation };

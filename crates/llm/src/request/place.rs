@@ -55,6 +55,8 @@ pub(crate) enum Place {
     /// The body itself.
     #[default]
     Root,
+    /// The body inside another one.
+    Envelope,
     /// In a document that nobody reads.
     Nowhere,
 
@@ -188,6 +190,7 @@ impl json::JsonPlace for Place {
     fn only_counts(self) -> bool {
         match self {
             Place::Root
+            | Place::Envelope
             | Place::Nowhere
             | Place::Metadata
             | Place::LitellmMetadata
@@ -240,7 +243,7 @@ impl Place {
     /// The place of `key` inside this one, and how the key counts.
     pub(super) fn child(self, key: &[u8]) -> (Place, KeyIs) {
         let known = match self {
-            Place::Root => NAMES
+            Place::Root | Place::Envelope => NAMES
                 .find(Object::Body, key)
                 .or_else(|| NAMES.find(Object::Settings, key))
                 .or_else(|| in_any_case(key)),

@@ -1,7 +1,8 @@
 //! What a path tells of a call: whose API, which operation, and for some providers the model. In: the path as it
 //! came. It judges no body: where the path is nobody's, the body's shape decides ([`super::by_shape`]).
 
-use super::{Dialect, Operation, tokenless};
+use super::tokenless::Found;
+use super::{Dialect, Operation, RequestBody, tokenless};
 use crate::providers::{ReadPath, all};
 use crate::spelling::{before_semicolon, percent_decoded};
 use std::borrow::Cow;
@@ -17,6 +18,10 @@ pub struct Route {
     pub model: Option<String>,
     /// Whether the answer is a stream, where the path decides that.
     pub stream: Option<bool>,
+    /// It uses no tokens only if the body has nothing that a model answers.
+    pub body_decides: bool,
+    /// The answer comes later, and is read by another call.
+    pub background: bool,
 }
 
 impl Route {
@@ -37,7 +42,9 @@ impl Route {
             return route;
         }
         match tokenless::find(method, path, has_body) {
-            Some((dialect, operation)) => Self { dialect, operation: Some(operation), ..route },
+            Some(Found { dialect, operation, body_decides }) => {
+                Self { dialect, operation: Some(operation), body_decides, ..route }
+            }
             // In doubt it is none of those that use no tokens: the body tells what it is.
             None if route.operation.is_some_and(|operation| !operation.uses_tokens()) => Self::default(),
             None => route,
@@ -122,9 +129,14 @@ fn method_or(method: &str, has_body: bool) -> &str {
     }
 }
 
-/// Whether a call is known to use no tokens: reading, listing, keeping and deleting, and what only counts or judges.
-pub fn uses_no_tokens(method: &str, path: &str, has_body: bool) -> bool {
-    tokenless::find(Some(method_or(method, has_body)), path, has_body).is_some()
+/// Whether a call is known to use no tokens: reading, listing, keeping and deleting, and what only counts or judges. `body`:
+/// what it says, if it was read.
+pub fn uses_no_tokens(method: &str, path: &str, has_body: bool, body: Option<&RequestBody>) -> bool {
+    let found = tokenless::find(Some(method_or(method, has_body)), path, has_body);
+    found.is_some_and(|found| match body {
+        Some(body) => !body.operation.uses_tokens(),
+        None => !found.body_decides,
+    })
 }
 
 /// Paths that end in a name of their own. A name with its parent goes before the name alone.
@@ -255,6 +267,7 @@ mod tests {
                 operation: *operation,
                 model: Some((*model).to_owned()),
                 stream: *stream,
+                ..Route::default()
             };
             assert_eq!(Route::of(path), expected, "{path}");
         }

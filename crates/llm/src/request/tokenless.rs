@@ -18,6 +18,8 @@ pub(crate) enum Method {
     Delete,
     /// `POST`, `PUT` or `PATCH`.
     Post,
+    /// The same, unless the body has `inputs`: at the path where OpenAI keeps a conversation, Mistral answers in it.
+    PostToKeep,
 }
 
 /// What comes before the segments of a row.
@@ -59,12 +61,20 @@ const OF_APIS: [&str; 17] = [
     "responses",
 ];
 
+/// A call that uses no tokens.
+pub(super) struct Found {
+    pub(super) dialect: Dialect,
+    pub(super) operation: Operation,
+    /// Its body may say that it uses some after all.
+    pub(super) body_decides: bool,
+}
+
 /// The most segments that a gateway puts before a version.
 const PREFIX: usize = 4;
 
 /// Whose call it is, and what it is, if it uses no tokens. `method`: `None` if it does not matter; `has_body`: it may
 /// have one.
-pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<(Dialect, Operation)> {
+pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<Found> {
     let method = match method {
         None => None,
         Some("GET" | "HEAD" | "OPTIONS") if !has_body => Some(Method::Get),
@@ -72,7 +82,10 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<(
         Some("POST" | "PUT" | "PATCH") => Some(Method::Post),
         Some(_) => return None,
     };
-    let is_it = |row: Method| method.is_none_or(|method| method == row);
+    let is_it = |row: Method| {
+        let of = if row == Method::PostToKeep { Method::Post } else { row };
+        method.is_none_or(|method| method == of)
+    };
     let path = path.split('?').next().unwrap_or_default();
     let (mut segments, mut length) = ([""; 16], 0usize);
     for segment in path.strip_prefix('/')?.split('/') {
@@ -83,16 +96,19 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<(
     let segments = segments.get(..length)?;
     let segments = segments.strip_suffix(&[""]).unwrap_or(segments);
     if is_it(Method::Post) {
-        let found = PATHS.iter().find_map(|read| read(segments));
-        if found.is_some() {
-            return found;
+        if let Some((dialect, operation)) = PATHS.iter().find_map(|read| read(segments)) {
+            return Some(Found { dialect, operation, body_decides: false });
         }
     }
     if !segments.iter().all(|segment| is_plain(segment)) {
         return None;
     }
     let call = CALLS.iter().find(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape));
-    call.map(|(.., dialect, operation)| (*dialect, *operation))
+    call.map(|(method, .., dialect, operation)| Found {
+        dialect: *dialect,
+        operation: *operation,
+        body_decides: *method == Method::PostToKeep,
+    })
 }
 
 fn is_shape(segments: &[&str], base: Base, shape: &[&str]) -> bool {

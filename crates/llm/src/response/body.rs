@@ -4,7 +4,7 @@ use super::Scanner;
 use super::decode::Sink;
 use super::frames::Frames;
 use super::pointed::{Found, Pointers};
-use super::report::{Cause, Report, Results, Source};
+use super::report::{Cause, Covers, Report, Source};
 use super::sse::EventStream;
 use super::stored::StoredAnswer;
 use super::tally::{Tally, count};
@@ -108,7 +108,7 @@ impl Body {
                 None => self.report.broken(Cause::Count),
             }
         }
-        self.report.take(Source::Headers, &tally, Results::One);
+        self.report.take(Source::Headers, &tally, Covers::One);
     }
 
     /// Looks at the first byte that is no white space and no part of a byte order mark. Where it begins a JSON

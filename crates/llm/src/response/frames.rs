@@ -5,6 +5,7 @@
 use super::base64::Base64;
 use super::place::Node;
 use super::report::{Cause, Report};
+use super::sse::EventStream;
 use crate::json::{JsonPlace, Reader, Scanner, Wants};
 
 /// Total length, length of the headers, checksum of both.
@@ -30,8 +31,11 @@ pub(super) struct Frames {
     payload: u64,
     /// The prelude, or the headers.
     kept: Vec<u8>,
-    /// The payload is an envelope.
-    enveloped: bool,
+    /// What the payload is.
+    kind: FrameKind,
+    /// What the payloads of parts make together, once that is known.
+    stream: Option<EventStream>,
+    is_stream_known: bool,
     envelope: Scanner<Envelope>,
     base64: Base64,
     /// What is unpacked at once.
@@ -94,7 +98,7 @@ impl Frames {
             FrameState::Headers => {
                 let kind = FrameKind::of(&self.kept);
                 to.ended_in_error |= kind == FrameKind::Failure;
-                self.enveloped = kind == FrameKind::Chunk;
+                self.kind = kind;
                 // What a failure says was not generated.
                 documents.expect(if kind == FrameKind::Failure { Node::Other } else { Node::Root });
                 (FrameState::Payload, self.payload)
@@ -102,7 +106,9 @@ impl Frames {
             FrameState::Payload => {
                 let Self { envelope, base64, unpacked, .. } = self;
                 envelope.end(&mut Unpack { base64, unpacked, documents, to });
-                documents.end(to);
+                if self.kind != FrameKind::Part {
+                    documents.end(to);
+                }
                 (FrameState::Trailer, TRAILER)
             }
             FrameState::Trailer | FrameState::Broken => (FrameState::Prelude, 0),
@@ -119,11 +125,29 @@ impl Frames {
     }
 
     fn payload(&mut self, piece: &[u8], documents: &mut Documents, to: &mut Report) {
-        if !self.enveloped {
-            return documents.feed(piece, to);
+        match self.kind {
+            FrameKind::Part => return self.part(piece, documents, to),
+            FrameKind::Event | FrameKind::Failure => return documents.feed(piece, to),
+            FrameKind::Chunk => {}
         }
         let Self { envelope, base64, unpacked, .. } = self;
         envelope.feed(piece, &mut Unpack { base64, unpacked, documents, to });
+    }
+}
+
+impl Frames {
+    /// A piece of the body that SageMaker cuts into frames wherever it likes: events or documents.
+    fn part(&mut self, piece: &[u8], documents: &mut Documents, to: &mut Report) {
+        let first = piece.iter().find(|byte| !byte.is_ascii_whitespace());
+        if let Some(first) = first.filter(|_| !self.is_stream_known) {
+            self.is_stream_known = true;
+            let is_stream = matches!(first, b'd' | b'e' | b'i' | b'r' | b':');
+            self.stream = is_stream.then(EventStream::default);
+        }
+        match &mut self.stream {
+            Some(stream) => stream.feed(piece, documents, to),
+            None => documents.feed(piece, to),
+        }
     }
 }
 
@@ -202,10 +226,13 @@ fn lengths(prelude: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// What a frame is, by its headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum FrameKind {
     /// A document.
+    #[default]
     Event,
+    /// A part of a body, wherever that was cut.
+    Part,
     /// A document around another one, in base64.
     Chunk,
     /// The end of the stream, by something that went wrong.
@@ -219,6 +246,7 @@ impl FrameKind {
             kind = match (name, value) {
                 (b":message-type", b"exception" | b"error") => return FrameKind::Failure,
                 (b":event-type", b"chunk") => FrameKind::Chunk,
+                (b":event-type", b"PayloadPart") => FrameKind::Part,
                 _ => kind,
             };
             headers = rest;

@@ -6,12 +6,14 @@
 mod base64;
 mod body;
 pub(crate) mod decode;
+mod document;
 mod frames;
 mod names;
 pub(crate) mod place;
 mod pointed;
 mod raw;
 mod report;
+mod results;
 mod sse;
 mod stored;
 mod tally;

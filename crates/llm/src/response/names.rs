@@ -44,7 +44,7 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
         b'l' => &[(b"llm", 0)],
         b'n' => &[(b"number", 0), (b"num", 0), (b"nb", 0), (b"n", 0)],
         b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"of", 0)],
-        b'p' => &[(b"prompts", INPUT), (b"prompt", INPUT), (b"predicted", OUTPUT)],
+        b'p' => &[(b"prompts", INPUT), (b"prompt", INPUT), (b"predicted", OUTPUT), (b"precached", CACHED)],
         b'r' => &[(b"responses", OUTPUT), (b"response", OUTPUT), (b"reasoning", REASONING), (b"read", READ)],
         b't' => &[
             (b"tokens", TOKEN),

@@ -145,6 +145,18 @@ pub(crate) enum Node {
     Errors,
     /// The code or text of an error, which may say that there is none.
     ErrorCode,
+    /// The code or the word for how the call went; or an object with one.
+    Status(Outcome),
+    /// What is said to a person of how it went: of an error, if nothing else came.
+    Notice,
+    /// The same of what went wrong, for sure.
+    Complaint,
+    /// An object that says how the call went.
+    Verdict,
+    /// Which of several results a document is of.
+    Index,
+    /// The name of an event, or Llama API's object for one.
+    Event,
     /// Whether the call succeeded.
     Success,
     /// SGLang's counts, beside all of the text so far.
@@ -175,7 +187,9 @@ impl JsonPlace for Node {
             | Node::PairName
             | Node::PairValue
             | Node::CacheTtl
+            | Node::Index
             | Node::CacheCount => Wants::Scalar,
+            Node::Status(_) => Wants::Anything,
             Node::Arguments => Wants::TextOrLength,
             Node::Usage
             | Node::UsageMetadata
@@ -201,6 +215,8 @@ impl JsonPlace for Node {
             | Node::Counts
             | Node::ListedCounts
             | Node::Stored(StoredPart::Around)
+            | Node::Verdict
+            | Node::Event
             | Node::Way(_) => Wants::Object,
             Node::Stored(StoredPart::Id { .. } | StoredPart::Status) => Wants::Text,
             _ => Wants::Strings,
@@ -208,8 +224,17 @@ impl JsonPlace for Node {
     }
 
     fn only_counts(self) -> bool {
-        !matches!(self, Node::Stored(_))
+        !matches!(self, Node::Stored(_) | Node::Status(_))
     }
+}
+
+/// What tells how a call went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// A code: anything that is none of success is one of failure.
+    Code,
+    /// A word, of which only some tell of failure.
+    Word,
 }
 
 impl Node {
@@ -242,7 +267,11 @@ impl Node {
                 Node::Usage | Node::UsageMetadata => Node::Counts,
                 Node::Own(field) => Node::Found(field),
                 // Only the document itself has these.
-                Node::Type | Node::Error | Node::Errors | Node::ErrorCode | Node::Success => Node::Other,
+                Node::Type | Node::Error | Node::Errors | Node::ErrorCode | Node::Success | Node::Verdict => {
+                    Node::Other
+                }
+                Node::Status(Outcome::Word) | Node::Index | Node::Event => Node::Label,
+                Node::Status(Outcome::Code) | Node::Notice | Node::Complaint => Node::Aside,
                 node => node,
             },
             Node::Usage | Node::Meta => by_name(key),
@@ -263,7 +292,9 @@ impl Node {
                 found @ Node::Found(_) => found,
                 _ => Node::Other,
             },
-            Node::UsageMetadata
+            Node::Verdict
+            | Node::Status(_)
+            | Node::UsageMetadata
             | Node::InvocationMetrics
             | Node::Timings
             | Node::Tokens
@@ -302,6 +333,7 @@ impl Node {
             4 => key == b"role" || key == b"type",
             5 if self == Node::Root && key == b"delta" => return Some(Node::Delta),
             5 if self == Node::Choices && key == b"delta" => return Some(Node::ChoiceMessage),
+            5 if self == Node::Root && key == b"index" => return Some(Node::Index),
             5 => key == b"index" || key == b"model",
             6 => key == b"object",
             7 if self == Node::Root && key == b"choices" => return Some(Node::Choices),
@@ -361,6 +393,9 @@ fn anywhere(key: &[u8]) -> Node {
 /// something that was generated after all, or more of the same.
 #[cold]
 fn aside(key: &[u8], place: Node) -> Node {
+    if let Some(node) = MEMBERS.find(place, key) {
+        return node;
+    }
     let is_listed = matches!(place, Node::Listed | Node::ListedCounts);
     let is_named = matches!(place, Node::Counts | Node::ListedCounts);
     if let Some(field) = names::field(key, is_named) {
@@ -372,6 +407,8 @@ fn aside(key: &[u8], place: Node) -> Node {
     let is = |names: &[&[u8]]| names.iter().any(|name| key.eq_ignore_ascii_case(name));
     match () {
         () if is(COUNTED_ELSEWHERE) => Node::Other,
+        () if key.eq_ignore_ascii_case(b"error") && !is_named => Node::Error,
+        () if key.ends_with(b"_id") || key.ends_with(b"Id") => Node::Label,
         () if is_named => place,
         () if is(GENERATED) => Node::Unknown,
         () => place,

@@ -2,10 +2,12 @@
 //! place that a dialect names; it decides what stays.
 
 use super::Usage;
+use super::document::Document;
 use super::names;
 use super::place::Node;
 use super::pointed::{Found, Pointers};
 use super::raw::Raw;
+use super::results::Results;
 use super::stored::StoredAnswer;
 use super::tally::{Field, Tally, count};
 use crate::json::{LABEL, Reader, characters};
@@ -74,6 +76,8 @@ pub(super) struct Report {
     /// The documents are events of a stream.
     pub(super) events: bool,
     pub(super) ended_in_error: bool,
+    /// The stream calls the event that comes next an error.
+    pub(super) error_event: bool,
     /// The status says that nothing was generated.
     pub(super) failed: bool,
     pub(super) cause: Option<Cause>,
@@ -123,40 +127,10 @@ struct Unusual {
     /// All of them in the open document, and in the last one that had any.
     open_extra: Tally,
     extra: Tally,
+    /// Of a stream that has several.
+    results: Results,
     /// A count whose name is a member of its own, and its value.
     pair: (Option<Field>, Option<u64>),
-}
-
-/// The open document.
-#[derive(Clone, Copy, Debug, Default)]
-struct Document {
-    /// It has reported something.
-    reports: bool,
-    tells_output: bool,
-    /// It carries no text.
-    mute: bool,
-    /// It repeats what other events delivered.
-    repeats: bool,
-    text: u64,
-    reasoning: u64,
-    reasoning_content: u64,
-    reasoning_details: u64,
-}
-
-impl Document {
-    /// Some servers send their reasoning under several names side by side.
-    fn characters(&self) -> u64 {
-        let reasoning = self.reasoning.max(self.reasoning_content).max(self.reasoning_details);
-        if self.mute { 0 } else { self.text.saturating_add(reasoning) }
-    }
-
-    fn delivered(&self) -> u64 {
-        if self.repeats { 0 } else { self.characters() }
-    }
-
-    fn repeated(&self) -> u64 {
-        if self.repeats { self.characters() } else { 0 }
-    }
 }
 
 impl Report {
@@ -200,7 +174,8 @@ impl Report {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        let usage = self.reported.as_ref().map(|(_, tally)| tally.usage());
+        let results = self.unusual.as_ref().and_then(|unusual| unusual.results.sum());
+        let usage = results.or_else(|| self.reported.as_ref().map(|(_, tally)| tally.usage()));
         match self.unusual.as_ref().map(|unusual| unusual.extra).filter(|extra| !extra.is_zero()) {
             Some(extra) => Some(usage.unwrap_or_default().plus(extra.usage())),
             None => usage,
@@ -247,7 +222,7 @@ impl Report {
 
     /// A report is complete. Within one document the last one stands alone, as with any repeated key; over several
     /// documents it completes the earlier ones, or is added to them if each is a result of its own. Zeros erase nothing.
-    pub(super) fn take(&mut self, source: Source, tally: &Tally, results: Results) {
+    pub(super) fn take(&mut self, source: Source, tally: &Tally, covers: Covers) {
         let is_worse = |(earlier, known): (Source, Tally)| match (known.is_zero(), tally.is_zero()) {
             (false, true) => true,
             (true, false) => false,
@@ -263,8 +238,8 @@ impl Report {
         let mut merged = *tally;
         if let Some((_, earlier)) = self.before.filter(|(earlier, _)| *earlier == source) {
             merged = earlier;
-            match results {
-                Results::Several if self.list => merged.add(tally),
+            match covers {
+                Covers::Several if self.list => merged.add(tally),
                 _ => merged.merge(tally),
             }
         }
@@ -277,7 +252,9 @@ impl Report {
         let node = parent.child(key, self.events);
         if node.is_marked() {
             self.open = Tally::default();
-            self.document.repeats |= self.events && matches!(node, Node::Cumulative);
+            let is_cumulative = self.events && matches!(node, Node::Cumulative);
+            self.document.repeats |= is_cumulative;
+            self.document.is_of_result |= is_cumulative;
         }
         node
     }
@@ -314,7 +291,10 @@ impl Report {
         unusual.open_extra = Tally::default();
         let mut all = std::mem::take(&mut unusual.listed);
         all.merge(&std::mem::take(&mut unusual.named));
-        self.take(Source::Named, &all, Results::Several);
+        if let Some(index) = self.document.index.filter(|_| self.document.is_of_result && !all.is_empty()) {
+            unusual.results.note(index, all.usage());
+        }
+        self.take(Source::Named, &all, Covers::Several);
     }
 
     /// A count of tokens, which may be written as text.
@@ -341,7 +321,7 @@ impl Report {
 
 /// What several reports are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Results {
+pub(super) enum Covers {
     /// One result, as far as it had come.
     One,
     /// As many results, if they are the elements of a list.
@@ -381,29 +361,34 @@ impl Reader for Report {
     }
 
     fn close(&mut self, node: Node) {
-        let (source, results) = match node {
+        let (source, covers) = match node {
             Node::Root => return self.close_document(),
-            Node::Usage | Node::Meta => (Source::Usage, Results::Several),
-            Node::UsageMetadata => (Source::Usage, Results::One),
-            Node::InvocationMetrics => (Source::InvocationMetrics, Results::Several),
-            Node::Timings => (Source::Timings, Results::Several),
+            Node::Usage | Node::Meta => (Source::Usage, Covers::Several),
+            Node::UsageMetadata => (Source::Usage, Covers::One),
+            Node::InvocationMetrics => (Source::InvocationMetrics, Covers::Several),
+            Node::Timings => (Source::Timings, Covers::Several),
             Node::Iterations | Node::Tool => return self.take_beside(),
             Node::Metrics | Node::CacheDetails => return self.take_pair(node),
             _ => return,
         };
         let tally = std::mem::take(&mut self.open);
-        self.take(source, &tally, results);
+        self.take(source, &tally, covers);
     }
 
     fn close_document(&mut self) {
         if !self.own.is_empty() {
             let own = std::mem::take(&mut self.own);
-            self.take(Source::Native, &own, Results::Several);
+            if let Some(index) = self.document.index.filter(|_| self.events) {
+                self.unusual().results.note(index, own.usage());
+            }
+            self.take(Source::Native, &own, Covers::Several);
         }
         if self.unusual.is_some() {
             self.take_unusual();
         }
+        self.document.failed |= std::mem::take(&mut self.error_event);
         let document = std::mem::take(&mut self.document);
+        self.ended_in_error |= document.is_only_error();
         self.delivered = self.delivered.saturating_add(document.delivered());
         self.repeated = self.repeated.max(document.repeated());
         if document.tells_output {
@@ -423,14 +408,19 @@ impl Reader for Report {
             | Node::ToolCount(_)
             | Node::PairValue
             | Node::CacheCount => self.count_at(node, token),
-            Node::ErrorCode => self.ended_in_error |= !matches!(token, Some(b"null" | b"0" | b"false")),
-            Node::Success => self.ended_in_error |= token == Some(b"false"),
+            Node::ErrorCode if !matches!(token, Some(b"null" | b"0" | b"false")) => self.fail(),
+            Node::Success if token == Some(b"false") => self.fail(),
+            Node::Status(outcome) => self.document.status_number(outcome, token),
+            Node::Index => {
+                let text = token.and_then(|token| std::str::from_utf8(token).ok());
+                self.document.index = text.and_then(|text| text.parse().ok());
+            }
             Node::OtherUnit if !null => self.open.other_unit = true,
             Node::Pointed(pointer) => {
                 let text = token.and_then(|token| std::str::from_utf8(token).ok());
                 self.find(pointer, text.and_then(|text| serde_json::from_str(text).ok()));
             }
-            Node::Error if !null => self.ended_in_error = true,
+            Node::Error if !null => self.fail(),
             Node::Stored(part) => {
                 self.stored_mut().into_iter().for_each(|stored| stored.scalar(part, token));
             }
@@ -439,10 +429,12 @@ impl Reader for Report {
     }
 
     fn open_text(&mut self, node: Node) {
-        if let Node::Stored(part) = node
-            && let Some(stored) = self.stored_mut()
-        {
-            stored.open_text(part);
+        match node {
+            Node::Stored(part) => {
+                self.stored_mut().into_iter().for_each(|stored| stored.open_text(part));
+            }
+            Node::Status(_) => self.document.open_status(),
+            _ => {}
         }
     }
 
@@ -465,11 +457,11 @@ impl Reader for Report {
             Node::IterationType => {
                 self.unusual().is_reported = matches!(word, Some(b"message" | b"fallback_message"))
             }
-            Node::ErrorCode => self.ended_in_error |= !matches!(word, Some(b"" | b"0")),
+            Node::ErrorCode if !matches!(word, Some(b"" | b"0")) => self.fail(),
             Node::Pointed(pointer) => {
                 self.find(pointer, word.map(|word| String::from_utf8_lossy(word).into()));
             }
-            Node::Error => self.ended_in_error = true,
+            Node::Error => self.fail(),
             Node::Type => self.kind(word.unwrap_or_default()),
             _ => {}
         }
@@ -485,18 +477,25 @@ impl Reader for Report {
                 self.own.unset(field);
                 self.broken(Cause::Count);
             }
-            Node::Error => self.ended_in_error = true,
+            Node::Error => self.fail(),
             _ => {}
         }
     }
 
     fn text(&mut self, node: Node, piece: &[u8]) {
-        if let Node::Stored(part) = node
-            && let Some(stored) = self.stored_mut()
-        {
-            return stored.text(part, piece);
+        match node {
+            Node::Stored(part) => {
+                self.stored_mut().into_iter().for_each(|stored| stored.text(part, piece));
+            }
+            Node::Status(_) => self.document.status_piece(piece),
+            _ => self.characters(node, characters(piece)),
         }
-        self.characters(node, characters(piece));
+    }
+
+    fn close_text(&mut self, node: Node) {
+        if let Node::Status(outcome) = node {
+            self.document.close_status(outcome);
+        }
     }
 
     fn characters(&mut self, node: Node, characters: u64) {
@@ -504,6 +503,11 @@ impl Reader for Report {
             // No document is open around it.
             Node::Root => &mut self.delivered,
             Node::Whole => &mut self.whole,
+            Node::Notice | Node::Message => &mut self.document.notice,
+            Node::Complaint => {
+                self.document.failed = true;
+                &mut self.document.notice
+            }
             Node::Reasoning => &mut self.document.reasoning,
             Node::ReasoningContent => &mut self.document.reasoning_content,
             Node::ReasoningDetails => &mut self.document.reasoning_details,
@@ -529,6 +533,12 @@ impl Reader for Report {
 }
 
 impl Report {
+    /// The document says that the call failed.
+    fn fail(&mut self) {
+        self.ended_in_error = true;
+        self.document.failed = true;
+    }
+
     /// What the document says it is.
     fn kind(&mut self, kind: &[u8]) {
         if matches!(kind, b"error" | b"response.failed") {

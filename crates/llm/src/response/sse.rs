@@ -173,6 +173,7 @@ impl EventStream {
         }
         if self.state == LineState::InEvent && self.name.get(..self.length) == Some(b"error") {
             to.ended_in_error = true;
+            to.error_event = true;
         }
         if self.state == LineState::Name
             && !matches!(self.name.get(..self.length), Some(b"" | b"data" | b"event" | b"id"))

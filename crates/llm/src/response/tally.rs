@@ -37,9 +37,11 @@ pub(crate) enum Field {
     Predicted,
     /// Output of one of several results; they add up.
     Generated,
+    /// What Perplexity read for the answer, beside the input and the total.
+    Citation,
 }
 
-const FIELDS: usize = 19;
+const FIELDS: usize = 20;
 
 /// What makes up the input of those who count caches beside it.
 const INPUTS: &[Field] = &[Field::Input, Field::FreshInput, Field::CacheRead, Field::CacheWrite];
@@ -169,6 +171,7 @@ impl Tally {
             (None, None, Some(total)) => (total, 0),
             (input, output, None) => (input.unwrap_or(0), self.with_reasoning(output.unwrap_or(0))),
         };
+        let input = input.saturating_add(self.or_zero(Field::Citation));
         let cached = self.get(Field::Cached).unwrap_or(self.or_zero(Field::CacheRead)).min(input);
         let reasoning = self.reasoning().min(output);
         let by_lifetime = self.or_zero(Field::CacheWrite5m).saturating_add(self.or_zero(Field::CacheWrite1h));
@@ -239,6 +242,8 @@ impl Tally {
         let cached = alone.saturating_add(self.caches());
         let inputs = [plain, alone, cached, read].into_iter().flat_map(|it| [it.saturating_add(brought), it]);
         let outputs = [usual.1, output.saturating_add(self.reasoning()), output];
+        // Reasoning that exceeds the output is beside it, whatever the total leaves out.
+        let outputs = outputs.map(|output| output.max(self.reasoning()));
         let ways = inputs.flat_map(|input| outputs.map(|output| (input, output)));
         let explained =
             std::iter::once(usual).chain(ways).find(|(input, output)| input.saturating_add(*output) == total);

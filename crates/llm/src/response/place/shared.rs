@@ -1,6 +1,6 @@
 //! Members of responses that several providers have, and no file of [`crate::providers`] names.
 
-use super::{Node, ResponseMember};
+use super::{Node, Outcome, ResponseMember};
 use crate::response::Field;
 
 #[rustfmt::skip]
@@ -20,6 +20,29 @@ pub(super) const SHARED: &[ResponseMember] = &[
     (Node::Root, "error_msg", Node::ErrorCode),
     (Node::Root, "error_message", Node::ErrorCode),
     (Node::Root, "errorMessage", Node::ErrorCode),
+    (Node::Root, "code", Node::Status(Outcome::Code)),
+    (Node::Root, "Code", Node::Status(Outcome::Code)),
+    (Node::Root, "statusCode", Node::Status(Outcome::Code)),
+    (Node::Root, "status_code", Node::Status(Outcome::Code)),
+    (Node::Root, "retcode", Node::Status(Outcome::Code)),
+    (Node::Root, "errcode", Node::Status(Outcome::Code)),
+    (Node::Root, "ret_code", Node::Status(Outcome::Code)),
+    (Node::Root, "err_code", Node::Status(Outcome::Code)),
+    (Node::Root, "status", Node::Status(Outcome::Word)),
+    (Node::Root, "msg", Node::Notice),
+    (Node::Root, "Message", Node::Notice),
+    (Node::Root, "title", Node::Notice),
+    (Node::Root, "status_msg", Node::Notice),
+    (Node::Root, "errmsg", Node::Notice),
+    (Node::Root, "err_msg", Node::Notice),
+    (Node::Root, "reason", Node::Notice),
+    (Node::Root, "description", Node::Notice),
+    (Node::Root, "detail", Node::Complaint),
+    (Node::Root, "error_description", Node::Complaint),
+    (Node::Root, "fault", Node::Error),
+    (Node::Root, "errorType", Node::Label),
+    (Node::Status(Outcome::Word), "code", Node::Status(Outcome::Code)),
+    (Node::Status(Outcome::Word), "message", Node::Notice),
     (Node::Root, "success", Node::Success),
     (Node::Usage, "input_tokens", Node::Count(Field::FreshInput)),
     (Node::Usage, "inputTokens", Node::Count(Field::FreshInput)),

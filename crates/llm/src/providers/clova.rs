@@ -1,0 +1,14 @@
+//! HyperCLOVA X, whose lengths are tokens.
+
+use super::Provider;
+use crate::response::Field;
+use crate::response::place::Node;
+
+#[rustfmt::skip]
+pub(super) const PROVIDER: Provider = Provider {
+    response: &[
+        (Node::Aside, "inputLength", Node::Found(Field::FreshInput)),
+        (Node::Aside, "outputLength", Node::Found(Field::Output)),
+    ],
+    ..Provider::NOTHING
+};

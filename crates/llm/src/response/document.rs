@@ -1,0 +1,119 @@
+//! The open document of a response: how much was generated in it, and whether it is nothing but an error.
+
+use super::place::Outcome;
+use crate::json::{LABEL, characters};
+
+/// The open document.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Document {
+    /// It has reported something.
+    pub(super) reports: bool,
+    pub(super) tells_output: bool,
+    /// It carries no text.
+    pub(super) mute: bool,
+    /// It repeats what other events delivered.
+    pub(super) repeats: bool,
+    /// It says that the call failed.
+    pub(super) failed: bool,
+    /// Its counts are of one result of several, if it says of which.
+    pub(super) is_of_result: bool,
+    pub(super) index: Option<u32>,
+    pub(super) text: u64,
+    /// What is said to a person. If the call failed, nobody generated it.
+    pub(super) notice: u64,
+    pub(super) reasoning: u64,
+    pub(super) reasoning_content: u64,
+    pub(super) reasoning_details: u64,
+    status: StatusText,
+}
+
+/// A string that may say how the call went.
+#[derive(Clone, Copy, Debug, Default)]
+struct StatusText {
+    bytes: usize,
+    characters: u64,
+    /// It has something that no code has.
+    is_prose: bool,
+    beginning: [u8; BEGINNING],
+}
+
+/// The longest word of success or failure.
+const BEGINNING: usize = 12;
+/// The longest code, in bytes.
+const MAX_CODE: usize = 64;
+
+impl Document {
+    /// Some servers send their reasoning under several names side by side.
+    fn characters(&self) -> u64 {
+        let reasoning = self.reasoning.max(self.reasoning_content).max(self.reasoning_details);
+        let notice = if self.is_only_error() { 0 } else { self.notice };
+        if self.mute { 0 } else { self.text.saturating_add(reasoning).saturating_add(notice) }
+    }
+
+    pub(super) fn delivered(&self) -> u64 {
+        if self.repeats { 0 } else { self.characters() }
+    }
+
+    pub(super) fn repeated(&self) -> u64 {
+        if self.repeats { self.characters() } else { 0 }
+    }
+
+    /// Whether it says that the call failed, and nothing else.
+    pub(super) fn is_only_error(&self) -> bool {
+        let reasoning = self.reasoning.max(self.reasoning_content).max(self.reasoning_details);
+        self.failed && !self.reports && self.text == 0 && reasoning == 0
+    }
+
+    /// A string begins that may say how the call went.
+    pub(super) fn open_status(&mut self) {
+        self.status = StatusText::default();
+    }
+
+    pub(super) fn status_piece(&mut self, piece: &[u8]) {
+        let status = &mut self.status;
+        let free = status.beginning.get_mut(status.bytes..).unwrap_or_default();
+        free.iter_mut().zip(piece).for_each(|(to, from)| *to = *from);
+        status.bytes = status.bytes.saturating_add(piece.len());
+        status.characters = status.characters.saturating_add(characters(piece));
+        let is_of_code = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        status.is_prose |= !piece.iter().all(is_of_code);
+    }
+
+    /// It is complete. What is no code is text.
+    pub(super) fn close_status(&mut self, outcome: Outcome) {
+        let StatusText { bytes, characters, is_prose, beginning } = self.status;
+        let word = beginning.get(..bytes);
+        match outcome {
+            Outcome::Code if is_prose || bytes > MAX_CODE => self.text = self.text.saturating_add(characters),
+            Outcome::Code => self.failed |= bytes > 0 && !word.is_some_and(is_success),
+            Outcome::Word if bytes > LABEL => self.text = self.text.saturating_add(characters),
+            Outcome::Word => self.failed |= word.is_some_and(is_failure),
+        }
+    }
+
+    /// The same as a number or literal.
+    pub(super) fn status_number(&mut self, outcome: Outcome, token: Option<&[u8]>) {
+        let Some(token) = token.filter(|token| token.first().is_some_and(|first| *first != b'n')) else {
+            return;
+        };
+        self.failed |= match outcome {
+            Outcome::Code => !is_success(token),
+            Outcome::Word => is_failure(token),
+        };
+    }
+}
+
+/// Of no word, or of an empty one, it is neither.
+fn is_success(code: &[u8]) -> bool {
+    let zero = code.iter().all(|digit| *digit == b'0');
+    let two_hundred = code.first() == Some(&b'2') && code.iter().all(u8::is_ascii_digit);
+    let word: &[&[u8]] = &[b"ok", b"success", b"succeed", b"succeeded", b"true", b"completed"];
+    zero || two_hundred || word.iter().any(|word| code.eq_ignore_ascii_case(word))
+}
+
+fn is_failure(status: &[u8]) -> bool {
+    let number = status.len() == 3 && matches!(status.first(), Some(b'4' | b'5'));
+    let word: &[&[u8]] = &[b"error", b"failed", b"failure", b"fail"];
+    number && status.iter().all(u8::is_ascii_digit)
+        || word.iter().any(|word| status.eq_ignore_ascii_case(word))
+}
