@@ -5,6 +5,7 @@ use crate::refusal::{Refusal, RefusalReason, RefusalReply};
 use crate::request::Dialect::Anthropic;
 use crate::request::Operation;
 use crate::request::Operation::{Completion, CountTokens, Manage, Message};
+use crate::request::image::ImageFormula;
 use crate::request::maximum::MaximumField;
 use crate::request::place::{Object, Place, Sign};
 use crate::request::route::{ANY, PathEnd};
@@ -88,6 +89,7 @@ pub(super) const RULES: DialectRules = DialectRules {
         Operation::Message => Some(&[&["max_tokens"]]),
         _ => None,
     },
+    images: ImageFormula::Pixels,
     tokens_per_image: 1600,
     streams: false,
     loads_without_prompt: false,

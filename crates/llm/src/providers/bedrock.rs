@@ -6,6 +6,7 @@ use crate::request::Dialect;
 use crate::request::Dialect::Bedrock;
 use crate::request::Operation;
 use crate::request::Operation::{Manage, Models, Moderation};
+use crate::request::image::ImageFormula;
 use crate::request::maximum::{CapTarget, FieldPath, MaximumField, Shape};
 use crate::request::place::{Media, Object, Place, Settings};
 use crate::request::route::Route;
@@ -121,6 +122,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     // InvokeModel takes the body of any vendor.
     heeds: |operation, field| operation.is_none() || field == MaximumField::Setting(Settings::Inference),
     cap,
+    images: ImageFormula::Pixels,
     tokens_per_image: 1600,
     streams: false,
     loads_without_prompt: false,

@@ -5,6 +5,7 @@ use crate::refusal::{Refusal, RefusalReply};
 use crate::request::Dialect::Cohere;
 use crate::request::Operation;
 use crate::request::Operation::{Chat, Completion, CountTokens, Embedding, Manage, Rerank};
+use crate::request::image::ImageFormula;
 use crate::request::maximum::MaximumField;
 use crate::request::place::{Object, Place};
 use crate::request::route::{ANY, GENERATING, PathEnd};
@@ -99,6 +100,7 @@ pub(super) const RULES: DialectRules = DialectRules {
         Operation::Chat | Operation::Completion => Some(&[&["max_tokens"]]),
         _ => None,
     },
+    images: ImageFormula::Tiles,
     tokens_per_image: 765,
     streams: false,
     loads_without_prompt: false,

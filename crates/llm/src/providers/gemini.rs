@@ -6,6 +6,7 @@ use crate::request::Dialect;
 use crate::request::Dialect::Gemini;
 use crate::request::Operation;
 use crate::request::Operation::{Manage, Models, Response};
+use crate::request::image::ImageFormula;
 use crate::request::maximum::MaximumField;
 use crate::request::place::{Media, Object, Place, Settings};
 use crate::request::route::{ANY, PathEnd, Route};
@@ -166,6 +167,7 @@ pub(super) const RULES: DialectRules = DialectRules {
         }
         _ => None,
     },
+    images: ImageFormula::Crops,
     tokens_per_image: 258,
     streams: false,
     loads_without_prompt: false,

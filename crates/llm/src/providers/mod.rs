@@ -29,6 +29,7 @@ mod xai;
 mod yandex;
 
 use crate::refusal::{Refusal, RefusalReply};
+use crate::request::image::ImageFormula;
 use crate::request::maximum::{CapTarget, FieldPath, MaximumField};
 use crate::request::place::RequestField;
 use crate::request::route::{PathEnd, Route};
@@ -132,6 +133,8 @@ pub(crate) struct DialectRules {
     pub(crate) heeds: fn(Option<Operation>, MaximumField) -> bool,
     /// The field in which to set a maximum; `None` if the answer is no generated text, or nobody knows the field.
     pub(crate) cap: fn(CapTarget<'_>) -> Option<FieldPath>,
+    /// What an image costs whose size its first bytes tell.
+    pub(crate) images: ImageFormula,
     /// What an image costs whose size is not known.
     pub(crate) tokens_per_image: u64,
     /// Whether an answer is a stream unless the request says otherwise.

@@ -5,6 +5,7 @@ use crate::refusal::{Refusal, RefusalReply};
 use crate::request::Dialect::Ollama;
 use crate::request::Operation;
 use crate::request::Operation::{Chat, Completion, Embedding, Models};
+use crate::request::image::ImageFormula;
 use crate::request::maximum::MaximumField;
 use crate::request::place::{Media, Object, Place, Settings};
 use crate::request::route::PathEnd;
@@ -67,6 +68,7 @@ pub(super) const RULES: DialectRules = DialectRules {
         Operation::Chat | Operation::Completion => Some(&[&["options"], &["num_predict"]]),
         _ => None,
     },
+    images: ImageFormula::Tiles,
     tokens_per_image: 765,
     streams: true,
     loads_without_prompt: true,

@@ -8,6 +8,7 @@ use crate::request::Operation;
 use crate::request::Operation::{
     Audio, Chat, Completion, CountTokens, Embedding, Image, Manage, Models, Moderation, Response,
 };
+use crate::request::image::ImageFormula;
 use crate::request::maximum::{CapTarget, FieldPath, MaximumField};
 use crate::request::place::{Media, Object, Place, Sign};
 use crate::request::route::{ANY, GENERATING, PathEnd, Route};
@@ -306,6 +307,7 @@ pub(super) const PROVIDER: Provider = Provider {
 pub(super) const RULES: DialectRules = DialectRules {
     heeds,
     cap,
+    images: ImageFormula::Tiles,
     tokens_per_image: 765,
     streams: false,
     loads_without_prompt: false,

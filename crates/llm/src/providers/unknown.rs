@@ -3,6 +3,7 @@
 use super::DialectRules;
 use crate::refusal::openai_form;
 use crate::request::Operation;
+use crate::request::image::ImageFormula;
 use crate::request::maximum::Shape;
 
 pub(super) const RULES: DialectRules = DialectRules {
@@ -14,6 +15,7 @@ pub(super) const RULES: DialectRules = DialectRules {
         Operation::Completion => Some(&[&["n_predict", "max_tokens"]]),
         _ => None,
     },
+    images: ImageFormula::Tiles,
     tokens_per_image: 765,
     streams: false,
     loads_without_prompt: false,

@@ -4,6 +4,7 @@
 mod files;
 
 use super::given::{GivenBool, GivenText, Kept};
+use super::image::SizedImages;
 use super::maximum::Maxima;
 use super::media::{Files, MAX_REFERENCE, Type, foreign, tokens_of_recording};
 use super::open::Open;
@@ -48,7 +49,9 @@ pub(super) struct Gather {
     pub(super) tally: CharacterTally,
     /// Tokens that the client has counted out itself, and those of files and contexts.
     pub(super) tokens: u64,
+    /// Images of which the size is not known, and the others.
     pub(super) images: u64,
+    pub(super) sized: SizedImages,
     /// Bytes of the body that were images and files, and have been counted as such.
     pub(super) media: u64,
     pub(super) malformed: bool,
@@ -100,8 +103,12 @@ impl Gather {
         self.tokens = self.tokens.saturating_add(tokens);
     }
 
-    fn add_image(&mut self) {
-        self.images = self.images.saturating_add(1);
+    /// Adds an image, whose size may be known.
+    fn add_image(&mut self, sized: Option<SizedImages>) {
+        match sized {
+            Some(sized) => self.sized.add(sized),
+            None => self.images = self.images.saturating_add(1),
+        }
         self.part.has_image = true;
     }
 
@@ -262,6 +269,7 @@ impl Reader for Gather {
             }
             Place::Data(_) | Place::Media(_) | Place::Source(_) => {
                 self.open.foreign = self.open.foreign.saturating_add(foreign(piece));
+                self.open.image.feed(piece);
             }
             _ => {}
         }

@@ -2,7 +2,8 @@
 //!
 //! | what | tokens |
 //! |---|---|
-//! | an image, inline or by a URL | 765, in Anthropic's and Bedrock's dialects 1600, in Gemini's 258 |
+//! | an image whose first bytes tell its size | by its size, as its provider publishes ([`super::image`]) |
+//! | another image, inline or by a URL | 765, in Anthropic's and Bedrock's dialects 1600, in Gemini's 258 |
 //! | sound or film, inline | 1 for each 500 bytes of it |
 //! | a document such as a PDF, inline | 1 for each 32 bytes of it |
 //! | the same, by a URL or an id | 1920, as much as one minute of sound |
@@ -11,6 +12,7 @@
 //! Only what is in a place for media is one, and only if it is base64 or a short URL: anything else is text, whatever
 //! it begins with. A file whose type is none of those that we know is a text.
 
+use super::image::SizedImages;
 use super::place::Media;
 
 /// The size of a file per token: audio at 128 kbit/s (16,000 bytes a second) and 32 tokens a second, which is what
@@ -147,12 +149,16 @@ pub(super) struct Files {
     inline: u64,
     bytes: u64,
     references: u64,
+    /// Those of the inline ones whose size is known, should they be images.
+    sized: SizedImages,
 }
 
 /// What files come to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cost {
+    /// Without those whose size is known.
     pub(super) images: u64,
+    pub(super) sized: SizedImages,
     pub(super) tokens: u64,
     pub(super) characters: u64,
 }
@@ -169,7 +175,8 @@ impl Files {
         }
     }
 
-    pub(super) fn add_inline(&mut self, bytes: u64) {
+    pub(super) fn add_inline(&mut self, bytes: u64, sized: Option<SizedImages>) {
+        self.sized.add(sized.unwrap_or_default());
         self.inline = self.inline.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
     }
@@ -191,6 +198,7 @@ impl Files {
         self.inline = self.inline.saturating_add(other.inline);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.references = self.references.saturating_add(other.references);
+        self.sized.add(other.sized);
     }
 
     /// Who says several things pays for all of them, since a server may take any.
@@ -198,7 +206,9 @@ impl Files {
         let bytes = self.bytes.saturating_mul(3) / 4;
         let mut cost = Cost::default();
         if self.image {
-            cost.images = self.inline.saturating_add(self.references);
+            let all = self.inline.saturating_add(self.references);
+            cost.images = all.saturating_sub(self.sized.count);
+            cost.sized = self.sized;
         }
         if self.text || !self.is_typed() {
             cost.characters = self.bytes;

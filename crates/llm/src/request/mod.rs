@@ -12,6 +12,7 @@ pub mod edit;
 mod form;
 mod gather;
 mod given;
+pub(crate) mod image;
 mod lenient;
 pub(crate) mod maximum;
 mod media;
@@ -274,7 +275,7 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
     let (dialect, operation) = by_shape(&route, gathered.seen, condition);
     let mut characters = gathered.tally.characters();
     let text = gathered.seen.content && gathered.tally.text > 0;
-    let nothing = !text && gathered.tokens == 0 && gathered.images == 0;
+    let nothing = !text && gathered.tokens == 0 && gathered.images == 0 && gathered.sized.count == 0;
     if nothing && operation == Operation::Other && length > 0 && !condition.hides_facts() {
         condition = Condition::Silent;
     }
@@ -282,7 +283,9 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
         // As without the body: each byte may be a character of text, but for what was read and is an image or a file.
         characters = characters.max(length.saturating_sub(gathered.media));
     }
-    let images = gathered.images.saturating_mul(dialect.rules().tokens_per_image);
+    let rules = dialect.rules();
+    let sized = gathered.sized.tokens(rules.images);
+    let images = gathered.images.saturating_mul(rules.tokens_per_image).saturating_add(sized);
     let counted = images.saturating_add(gathered.tokens);
     let nothing = characters == 0 && (counted > 0 || !gathered.has_parts);
     let text = if nothing { 0 } else { (characters / CHARACTERS_PER_TOKEN).max(1) };

@@ -1,5 +1,6 @@
 //! The string that is being read, as far as it matters where what it says means something.
 
+use super::image::ImageHead;
 use super::place::Place;
 
 /// The string that is open.
@@ -12,6 +13,8 @@ pub(super) struct Open {
     pub(super) foreign: u64,
     beginning: [u8; BEGINNING],
     length: usize,
+    /// What may be an image.
+    pub(super) image: ImageHead,
 }
 
 /// How much of a string is kept that means something.
@@ -19,7 +22,15 @@ const BEGINNING: usize = 96;
 
 impl Default for Open {
     fn default() -> Self {
-        Self { place: None, characters: 0, bytes: 0, foreign: 0, beginning: [0; BEGINNING], length: 0 }
+        Self {
+            place: None,
+            characters: 0,
+            bytes: 0,
+            foreign: 0,
+            beginning: [0; BEGINNING],
+            length: 0,
+            image: ImageHead::default(),
+        }
     }
 }
 
@@ -28,6 +39,9 @@ impl Open {
     pub(super) fn begin(&mut self, place: Place) {
         (self.place, self.characters, self.bytes) = (Some(place), 0, 0);
         (self.foreign, self.length) = (0, 0);
+        if matches!(place, Place::Data(_) | Place::Media(_) | Place::Source(_)) {
+            self.image = ImageHead::default();
+        }
     }
 
     /// The next piece, decoded.

@@ -2,7 +2,7 @@
 
 /// What is left of the group that is not complete.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Base64 {
+pub(crate) struct Base64 {
     bits: u32,
     count: u8,
 }
@@ -10,7 +10,7 @@ pub(super) struct Base64 {
 impl Base64 {
     /// Decodes a piece. Whatever is no digit is passed over, padding among it: the text was quoted in JSON, and the
     /// document inside is judged on its own.
-    pub(super) fn feed(&mut self, piece: &[u8], to: &mut Vec<u8>) {
+    pub(crate) fn feed(&mut self, piece: &[u8], to: &mut Vec<u8>) {
         for byte in piece {
             let Some(digit) = digit(*byte) else { continue };
             self.bits = (self.bits << 6) | digit;

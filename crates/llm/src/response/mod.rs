@@ -18,6 +18,7 @@ mod sse;
 mod stored;
 mod tally;
 
+pub(crate) use base64::Base64;
 pub use pointed::{COUNTS, mistake as pointer_mistake};
 pub use pointed::{Found, Pointers, UsagePointers};
 pub use report::Cause;

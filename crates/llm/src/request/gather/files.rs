@@ -1,5 +1,6 @@
 //! Images and files in a body, counted when it is known what they are: the keys of a part may come in any order.
 
+use super::super::image::SizedImages;
 use super::super::media::{Files, Found, REFERENCE_TOKENS, Type, judge};
 use super::super::open::Open;
 use super::super::place::Media;
@@ -53,9 +54,10 @@ impl Gather {
     pub(super) fn add_files(&mut self, files: Files) -> bool {
         let cost = files.cost();
         self.images = self.images.saturating_add(cost.images);
+        self.sized.add(cost.sized);
         self.add_tokens(cost.tokens);
         self.tally.add_text(cost.characters);
-        cost.images > 0
+        cost.images > 0 || cost.sized.count > 0
     }
 
     pub(super) fn part_type(&mut self) {
@@ -73,6 +75,7 @@ impl Gather {
     /// A string in a place for images and files.
     pub(super) fn media(&mut self, media: Media) {
         let Open { characters, bytes, foreign, .. } = self.open;
+        let sized = self.open.image.finish().map(SizedImages::of);
         let found = judge(self.open.beginning(), characters, foreign);
         if matches!(found, Found::Inline(_) | Found::Reference) {
             self.media = self.media.saturating_add(bytes);
@@ -81,13 +84,13 @@ impl Gather {
             (Found::Nothing, _) => {}
             (Found::Text, _) => self.tally.add_text(characters),
             (Found::Inline(of), kind) => match of.or(kind) {
-                Some(Type::Image) if media == Media::Image => self.add_image(),
+                Some(Type::Image) if media == Media::Image => self.add_image(sized),
                 Some(Type::Recording) if media == Media::Audio => {
                     self.add_file(bytes.saturating_mul(3) / 4);
                 }
                 of => {
                     self.file.say(of);
-                    self.file.add_inline(bytes);
+                    self.file.add_inline(bytes, sized);
                 }
             },
             (Found::Reference, _) => self.reference(media),
@@ -97,7 +100,7 @@ impl Gather {
     /// The name of an image or a file that is elsewhere.
     pub(super) fn reference(&mut self, media: Media) {
         match media {
-            Media::Image => self.add_image(),
+            Media::Image => self.add_image(None),
             Media::Audio => self.add_tokens(REFERENCE_TOKENS),
             Media::File => self.file.add_reference(),
         }
