@@ -236,7 +236,6 @@ fn what_uses_no_tokens_holds_none_in_every_access_mode() {
             ("POST", "/v1/moderations", &long),
             ("POST", "/v1/files", &long),
             ("POST", "/v1/batches", &long),
-            ("POST", "/v1/conversations", &long),
         ] {
             let held = outcome(plan(&limits, &json!({}), access), method, path, body);
             assert_eq!(held, Ok(vec![1]), "{access:?} {method} {path}");
@@ -253,6 +252,25 @@ fn what_uses_no_tokens_holds_none_in_every_access_mode() {
         ] {
             let held = outcome(plan(&limits, &json!({}), access), method, path, &long);
             assert_eq!(held, Ok(vec![100, 100, 1]), "{access:?} {method} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_conversation_is_kept_for_nothing_only_if_its_body_says_so() {
+    let limits = json!({"l": {"reservation": {"amount": "100"}, "rates": [{"limit": 1000, "window": "1h"}]}});
+    let (kept, answered) = (r#"{"items": [{"content": "hello"}]}"#, r#"{"model": "m", "inputs": "hello"}"#);
+    let buffer = BodyAccess::Buffer(1 << 20);
+    for path in ["/v1/conversations", "/v1/conversations/conv_1"] {
+        for (access, body, held) in [
+            (buffer, kept, vec![]),
+            (buffer, answered, vec![100]),
+            // OpenAI keeps it, Mistral answers it.
+            (BodyAccess::None, kept, vec![100]),
+            (BodyAccess::None, answered, vec![100]),
+        ] {
+            let outcome = outcome(plan(&limits, &json!({}), access), "POST", path, body);
+            assert_eq!(outcome, Ok(held), "{access:?} {path} {body}");
         }
     }
 }
