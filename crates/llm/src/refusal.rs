@@ -19,7 +19,7 @@ pub enum RefusalReason {
 
 /// What is to be said.
 #[derive(Clone, Debug)]
-pub struct Refusal<'a> {
+pub struct RefusalFacts<'a> {
     pub reason: RefusalReason,
     pub status: u16,
     pub message: &'a str,
@@ -47,7 +47,7 @@ impl RefusalReply {
     }
 }
 
-impl Refusal<'_> {
+impl RefusalFacts<'_> {
     /// An error object, and in it what refused.
     pub(crate) fn with_details(&self, mut error: Value) -> Value {
         if let (Some(details), Some(members)) = (&self.details, error.as_object_mut()) {
@@ -64,14 +64,14 @@ impl Dialect {
     }
 
     /// A refusal in the words of this API.
-    pub fn refusal(self, refusal: &Refusal<'_>) -> RefusalReply {
+    pub fn refusal(self, refusal: &RefusalFacts<'_>) -> RefusalReply {
         (self.rules().refusal)(refusal)
     }
 }
 
 /// OpenAI's form, which most clients know.
-pub(crate) fn openai_form(refusal: &Refusal<'_>) -> RefusalReply {
-    let Refusal { message, kind, code, .. } = refusal;
+pub(crate) fn openai_form(refusal: &RefusalFacts<'_>) -> RefusalReply {
+    let RefusalFacts { message, kind, code, .. } = refusal;
     let error = json!({ "message": message, "type": kind, "param": null, "code": code });
     RefusalReply::of(json!({ "error": refusal.with_details(error) }))
 }

@@ -1,7 +1,7 @@
 //! What a refusal says. How an API says it is in the files of `llm::providers`.
 
 use super::{Denial, HeaderList, RateStatus, seconds};
-use llm::refusal::{Refusal, RefusalReason};
+use llm::refusal::{RefusalFacts, RefusalReason};
 use llm::request::Dialect;
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ impl ErrorBody<'_> {
     pub fn denial(&self, dialect: Dialect, mut headers: HeaderList) -> Denial {
         let ErrorBody { reason, status, ref message, kind, code, retry_ms, .. } = *self;
         let details = self.rate_limit.map(details);
-        let reply = dialect.refusal(&Refusal { reason, status, message, kind, code, retry_ms, details });
+        let reply = dialect.refusal(&RefusalFacts { reason, status, message, kind, code, retry_ms, details });
         headers.push(("content-type".into(), "application/json".into()));
         headers.extend(reply.headers.into_iter().map(|(name, value)| (name.into(), value)));
         Denial { status, headers, body: reply.body.to_string().into_bytes() }

@@ -1,7 +1,7 @@
 //! Anthropic.
 
 use super::{DialectRules, Provider};
-use crate::refusal::{Refusal, RefusalReason, RefusalReply};
+use crate::refusal::{RefusalFacts, RefusalReason, RefusalReply};
 use crate::request::Dialect::Anthropic;
 use crate::request::Operation;
 use crate::request::Operation::{Completion, CountTokens, Manage, Message};
@@ -99,7 +99,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     refusal,
 };
 
-fn refusal(refusal: &Refusal<'_>) -> RefusalReply {
+fn refusal(refusal: &RefusalFacts<'_>) -> RefusalReply {
     let kind = match refusal.reason {
         RefusalReason::Exceeded => "rate_limit_error",
         RefusalReason::TooLarge => "request_too_large",

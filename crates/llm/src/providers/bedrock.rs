@@ -1,7 +1,7 @@
 //! AWS Bedrock: Converse, and the vendors' own bodies in InvokeModel.
 
 use super::{DialectRules, Provider, UsageHeader};
-use crate::refusal::{Refusal, RefusalReason, RefusalReply};
+use crate::refusal::{RefusalFacts, RefusalReason, RefusalReply};
 use crate::request::Dialect;
 use crate::request::Dialect::Bedrock;
 use crate::request::Operation;
@@ -183,7 +183,7 @@ fn cap(target: CapTarget<'_>) -> Option<FieldPath> {
     }
 }
 
-fn refusal(refusal: &Refusal<'_>) -> RefusalReply {
+fn refusal(refusal: &RefusalFacts<'_>) -> RefusalReply {
     // botocore repeats a call that is throttled, and none that is beyond a quota.
     let exception = match refusal.reason {
         RefusalReason::Exceeded => "ThrottlingException",

@@ -1,7 +1,7 @@
 //! Cohere.
 
 use super::{DialectRules, Provider, Repeat};
-use crate::refusal::{Refusal, RefusalReply};
+use crate::refusal::{RefusalFacts, RefusalReply};
 use crate::request::Dialect::Cohere;
 use crate::request::Operation;
 use crate::request::Operation::{Chat, Completion, CountTokens, Embedding, Manage, Rerank};
@@ -107,7 +107,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     reads_model_id: false,
     names_user_in_metadata: false,
     too_large: 400,
-    refusal: |refusal: &Refusal<'_>| {
+    refusal: |refusal: &RefusalFacts<'_>| {
         RefusalReply::of(refusal.with_details(json!({ "message": refusal.message })))
     },
 };

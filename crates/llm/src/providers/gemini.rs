@@ -1,7 +1,7 @@
 //! Gemini, also on Vertex.
 
 use super::{DialectRules, Provider, Repeat};
-use crate::refusal::{Refusal, RefusalReason, RefusalReply, seconds};
+use crate::refusal::{RefusalFacts, RefusalReason, RefusalReply, seconds};
 use crate::request::Dialect;
 use crate::request::Dialect::Gemini;
 use crate::request::Operation;
@@ -218,7 +218,7 @@ fn tokenless_path(segments: &[&str]) -> Option<(Dialect, Operation)> {
 }
 
 /// `google.rpc.Status`. A client waits as long as `RetryInfo` says.
-fn refusal(refusal: &Refusal<'_>) -> RefusalReply {
+fn refusal(refusal: &RefusalFacts<'_>) -> RefusalReply {
     let (status, reason) = match refusal.reason {
         RefusalReason::Exceeded => ("RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"),
         RefusalReason::TooLarge => ("INVALID_ARGUMENT", "REQUEST_TOO_LARGE"),

@@ -28,7 +28,7 @@ mod watsonx;
 mod xai;
 mod yandex;
 
-use crate::refusal::{Refusal, RefusalReply};
+use crate::refusal::{RefusalFacts, RefusalReply};
 use crate::request::image::ImageFormula;
 use crate::request::maximum::{CapTarget, FieldPath, MaximumField};
 use crate::request::place::RequestField;
@@ -148,7 +148,7 @@ pub(crate) struct DialectRules {
     /// The status for a request that can never pass. Clients that repeat every 429 stop at it.
     pub(crate) too_large: u16,
     /// A refusal, as its client libraries read it.
-    pub(crate) refusal: fn(&Refusal<'_>) -> RefusalReply,
+    pub(crate) refusal: fn(&RefusalFacts<'_>) -> RefusalReply,
 }
 
 impl Dialect {

@@ -1,7 +1,7 @@
 //! Ollama's own API.
 
 use super::{DialectRules, Provider};
-use crate::refusal::{Refusal, RefusalReply};
+use crate::refusal::{RefusalFacts, RefusalReply};
 use crate::request::Dialect::Ollama;
 use crate::request::Operation;
 use crate::request::Operation::{Chat, Completion, Embedding, Models};
@@ -75,7 +75,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     reads_model_id: false,
     names_user_in_metadata: false,
     too_large: 400,
-    refusal: |refusal: &Refusal<'_>| {
+    refusal: |refusal: &RefusalFacts<'_>| {
         RefusalReply::of(refusal.with_details(json!({ "error": refusal.message })))
     },
 };

@@ -1,7 +1,7 @@
 //! What a path tells of a call: whose API, which operation, and for some providers the model. In: the path as it
 //! came. It judges no body: where the path is nobody's, the body's shape decides ([`super::by_shape`]).
 
-use super::tokenless::Found;
+use super::tokenless::TokenlessMatch;
 use super::{Dialect, Operation, RequestBody, tokenless};
 use crate::providers::{ReadPath, all};
 use crate::spelling::{before_semicolon, percent_decoded};
@@ -42,7 +42,7 @@ impl Route {
             return route;
         }
         match tokenless::find(method, path, has_body) {
-            Some(Found { dialect, operation, body_decides }) => {
+            Some(TokenlessMatch { dialect, operation, body_decides }) => {
                 Self { dialect, operation: Some(operation), body_decides, ..route }
             }
             // In doubt it is none of those that use no tokens: the body tells what it is.

@@ -62,7 +62,7 @@ const OF_APIS: [&str; 17] = [
 ];
 
 /// A call that uses no tokens.
-pub(super) struct Found {
+pub(super) struct TokenlessMatch {
     pub(super) dialect: Dialect,
     pub(super) operation: Operation,
     /// Its body may say that it uses some after all.
@@ -74,7 +74,7 @@ const PREFIX: usize = 4;
 
 /// Whose call it is, and what it is, if it uses no tokens. `method`: `None` if it does not matter; `has_body`: it may
 /// have one.
-pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<Found> {
+pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<TokenlessMatch> {
     let method = match method {
         None => None,
         Some("GET" | "HEAD" | "OPTIONS") if !has_body => Some(Method::Get),
@@ -97,14 +97,14 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<F
     let segments = segments.strip_suffix(&[""]).unwrap_or(segments);
     if is_it(Method::Post) {
         if let Some((dialect, operation)) = PATHS.iter().find_map(|read| read(segments)) {
-            return Some(Found { dialect, operation, body_decides: false });
+            return Some(TokenlessMatch { dialect, operation, body_decides: false });
         }
     }
     if !segments.iter().all(|segment| is_plain(segment)) {
         return None;
     }
     let call = CALLS.iter().find(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape));
-    call.map(|(method, .., dialect, operation)| Found {
+    call.map(|(method, .., dialect, operation)| TokenlessMatch {
         dialect: *dialect,
         operation: *operation,
         body_decides: *method == Method::PostToKeep,

@@ -1,6 +1,6 @@
 //! The open document of a response: how much was generated in it, and whether it is nothing but an error.
 
-use super::place::Outcome;
+use super::place::StatusKind;
 use crate::json::{LABEL, characters};
 
 /// The open document.
@@ -80,25 +80,27 @@ impl Document {
     }
 
     /// It is complete. What is no code is text.
-    pub(super) fn close_status(&mut self, outcome: Outcome) {
+    pub(super) fn close_status(&mut self, outcome: StatusKind) {
         let StatusText { bytes, characters, is_prose, beginning } = self.status;
         let word = beginning.get(..bytes);
         match outcome {
-            Outcome::Code if is_prose || bytes > MAX_CODE => self.text = self.text.saturating_add(characters),
-            Outcome::Code => self.failed |= bytes > 0 && !word.is_some_and(is_success),
-            Outcome::Word if bytes > LABEL => self.text = self.text.saturating_add(characters),
-            Outcome::Word => self.failed |= word.is_some_and(is_failure),
+            StatusKind::Code if is_prose || bytes > MAX_CODE => {
+                self.text = self.text.saturating_add(characters)
+            }
+            StatusKind::Code => self.failed |= bytes > 0 && !word.is_some_and(is_success),
+            StatusKind::Word if bytes > LABEL => self.text = self.text.saturating_add(characters),
+            StatusKind::Word => self.failed |= word.is_some_and(is_failure),
         }
     }
 
     /// The same as a number or literal.
-    pub(super) fn status_number(&mut self, outcome: Outcome, token: Option<&[u8]>) {
+    pub(super) fn status_number(&mut self, outcome: StatusKind, token: Option<&[u8]>) {
         let Some(token) = token.filter(|token| token.first().is_some_and(|first| *first != b'n')) else {
             return;
         };
         self.failed |= match outcome {
-            Outcome::Code => !is_success(token),
-            Outcome::Word => is_failure(token),
+            StatusKind::Code => !is_success(token),
+            StatusKind::Word => is_failure(token),
         };
     }
 }

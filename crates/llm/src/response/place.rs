@@ -146,7 +146,7 @@ pub(crate) enum Node {
     /// The code or text of an error, which may say that there is none.
     ErrorCode,
     /// The code or the word for how the call went; or an object with one.
-    Status(Outcome),
+    Status(StatusKind),
     /// What is said to a person of how it went: of an error, if nothing else came.
     Notice,
     /// The same of what went wrong, for sure.
@@ -230,7 +230,7 @@ impl JsonPlace for Node {
 
 /// What tells how a call went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum StatusKind {
     /// A code: anything that is none of success is one of failure.
     Code,
     /// A word, of which only some tell of failure.
@@ -270,8 +270,8 @@ impl Node {
                 Node::Type | Node::Error | Node::Errors | Node::ErrorCode | Node::Success | Node::Verdict => {
                     Node::Other
                 }
-                Node::Status(Outcome::Word) | Node::Index | Node::Event => Node::Label,
-                Node::Status(Outcome::Code) | Node::Notice | Node::Complaint => Node::Aside,
+                Node::Status(StatusKind::Word) | Node::Index | Node::Event => Node::Label,
+                Node::Status(StatusKind::Code) | Node::Notice | Node::Complaint => Node::Aside,
                 node => node,
             },
             Node::Usage | Node::Meta => by_name(key),

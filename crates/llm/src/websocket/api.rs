@@ -169,7 +169,7 @@ impl EventMembers {
     /// False: it is no JSON object, or not to its end. What came before that is known.
     fn read(&mut self, text: &[u8]) -> bool {
         let mut json = serde_json::Deserializer::from_slice(text);
-        let read = Object { scope: Scope::Message, members: self }.deserialize(&mut json);
+        let read = EventObject { scope: Scope::Message, members: self }.deserialize(&mut json);
         read.is_ok_and(|object| object) && json.end().is_ok()
     }
 
@@ -201,7 +201,7 @@ impl EventMembers {
             self.usage |= matches!(key, "usage" | "usageMetadata" | "usage_metadata");
         }
         if let Some(scope) = nested {
-            return map.next_value_seed(Object { scope, members: self }).map(drop);
+            return map.next_value_seed(EventObject { scope, members: self }).map(drop);
         }
         match (scope, key) {
             (Scope::Message, _) if key.eq_ignore_ascii_case("type") => {
@@ -230,12 +230,12 @@ impl EventMembers {
 }
 
 /// Reads an object; any other value is passed over, and the answer is false.
-struct Object<'m> {
+struct EventObject<'m> {
     scope: Scope,
     members: &'m mut EventMembers,
 }
 
-impl<'de> DeserializeSeed<'de> for Object<'_> {
+impl<'de> DeserializeSeed<'de> for EventObject<'_> {
     type Value = bool;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -243,7 +243,7 @@ impl<'de> DeserializeSeed<'de> for Object<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Object<'_> {
+impl<'de> Visitor<'de> for EventObject<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

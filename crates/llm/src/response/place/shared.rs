@@ -1,6 +1,6 @@
 //! Members of responses that several providers have, and no file of [`crate::providers`] names.
 
-use super::{Node, Outcome, ResponseMember};
+use super::{Node, ResponseMember, StatusKind};
 use crate::response::Field;
 
 #[rustfmt::skip]
@@ -20,15 +20,15 @@ pub(super) const SHARED: &[ResponseMember] = &[
     (Node::Root, "error_msg", Node::ErrorCode),
     (Node::Root, "error_message", Node::ErrorCode),
     (Node::Root, "errorMessage", Node::ErrorCode),
-    (Node::Root, "code", Node::Status(Outcome::Code)),
-    (Node::Root, "Code", Node::Status(Outcome::Code)),
-    (Node::Root, "statusCode", Node::Status(Outcome::Code)),
-    (Node::Root, "status_code", Node::Status(Outcome::Code)),
-    (Node::Root, "retcode", Node::Status(Outcome::Code)),
-    (Node::Root, "errcode", Node::Status(Outcome::Code)),
-    (Node::Root, "ret_code", Node::Status(Outcome::Code)),
-    (Node::Root, "err_code", Node::Status(Outcome::Code)),
-    (Node::Root, "status", Node::Status(Outcome::Word)),
+    (Node::Root, "code", Node::Status(StatusKind::Code)),
+    (Node::Root, "Code", Node::Status(StatusKind::Code)),
+    (Node::Root, "statusCode", Node::Status(StatusKind::Code)),
+    (Node::Root, "status_code", Node::Status(StatusKind::Code)),
+    (Node::Root, "retcode", Node::Status(StatusKind::Code)),
+    (Node::Root, "errcode", Node::Status(StatusKind::Code)),
+    (Node::Root, "ret_code", Node::Status(StatusKind::Code)),
+    (Node::Root, "err_code", Node::Status(StatusKind::Code)),
+    (Node::Root, "status", Node::Status(StatusKind::Word)),
     (Node::Root, "msg", Node::Notice),
     (Node::Root, "Message", Node::Notice),
     (Node::Root, "title", Node::Notice),
@@ -41,8 +41,8 @@ pub(super) const SHARED: &[ResponseMember] = &[
     (Node::Root, "error_description", Node::Complaint),
     (Node::Root, "fault", Node::Error),
     (Node::Root, "errorType", Node::Label),
-    (Node::Status(Outcome::Word), "code", Node::Status(Outcome::Code)),
-    (Node::Status(Outcome::Word), "message", Node::Notice),
+    (Node::Status(StatusKind::Word), "code", Node::Status(StatusKind::Code)),
+    (Node::Status(StatusKind::Word), "message", Node::Notice),
     (Node::Root, "success", Node::Success),
     (Node::Usage, "input_tokens", Node::Count(Field::FreshInput)),
     (Node::Usage, "inputTokens", Node::Count(Field::FreshInput)),
