@@ -95,10 +95,10 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<T
     // One slash at the end changes nothing.
     let segments = segments.get(..length)?;
     let segments = segments.strip_suffix(&[""]).unwrap_or(segments);
-    if is_it(Method::Post) {
-        if let Some((dialect, operation)) = PATHS.iter().find_map(|read| read(segments)) {
-            return Some(TokenlessMatch { dialect, operation, body_decides: false });
-        }
+    if is_it(Method::Post)
+        && let Some((dialect, operation)) = PATHS.iter().find_map(|read| read(segments))
+    {
+        return Some(TokenlessMatch { dialect, operation, body_decides: false });
     }
     if !segments.iter().all(|segment| is_plain(segment)) {
         return None;
