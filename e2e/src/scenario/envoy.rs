@@ -60,6 +60,14 @@ impl ThroughEnvoy {
         if self.frozen { 0 } else { self.world.adapter.counters().iter().map(|counter| counter.held).sum() }
     }
 
+    /// How many results in the making the adapter has heard of.
+    fn parked(&self) -> u64 {
+        if self.frozen {
+            return 0;
+        }
+        self.world.adapter.metric("weir_commits_total", &["outcome=\"parked\""]) as u64
+    }
+
     /// How often the adapter was asked for room until now, if it can be asked for that.
     fn reserves(&self) -> Option<u64> {
         (!self.frozen).then(|| self.world.adapter.metric("weir_reserves_total", &[]) as u64)
@@ -139,12 +147,14 @@ impl Player for ThroughEnvoy {
     }
 
     fn finish(&mut self, open: Waiting) -> Seen {
-        let held = self.held();
+        let (held, parked) = (self.held(), self.parked());
         open.gate.open();
         let seen = self.seen(open.client.try_finish(), Some(open.upstream_call), open.asked);
         // The next request shall find it settled, as it does when the story is played natively.
         if open.held > 0 && !self.frozen {
-            wait::until("the settlement", || (self.held() <= held.saturating_sub(open.held)).then_some(()));
+            // What is parked goes on holding.
+            let settled = || self.held() <= held.saturating_sub(open.held) || self.parked() > parked;
+            wait::until("the settlement", || settled().then_some(()));
         }
         seen
     }
