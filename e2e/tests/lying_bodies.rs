@@ -162,10 +162,10 @@ fn a_filter_that_gets_no_bodies_says_so_and_goes_on_by_the_headers() {
     assert_eq!(world.envoy.stat("wasmcustom.weir_request_bodies_missing"), 1);
     assert_eq!(world.envoy.stat("wasmcustom.weir_request_errors.cause.unread"), 3);
     assert!(world.envoy.log().contains("allow_on_headers_stop_iteration"), "{}", world.envoy.log());
-    // What its length says is held: 2000 tokens of input, and as much output.
+    // What its length says is held: 2000 tokens of input, and as much output, which is more than the limit.
     let length = "x".repeat(8000);
     let response = world.send(&post(format!("{{\"model\":\"m\",\"messages\":\"{length}\"}}").as_bytes()));
-    assert_eq!(response.status, 429, "{}", response.text());
+    assert_eq!(response.status, 413, "{}", response.text());
 }
 
 #[test]
@@ -174,6 +174,6 @@ fn a_slow_body_is_waited_for() {
     let body = large();
     let pieces: Vec<Vec<u8>> = body.chunks(400).map(<[u8]>::to_vec).collect();
     let answer = stream(&world, "/v1/chat/completions", "none", &pieces);
-    assert!(answer.starts_with(b"HTTP/1.1 429"), "{}", String::from_utf8_lossy(&answer));
+    assert!(answer.starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&answer));
     assert_eq!(world.envoy.stat("wasmcustom.weir_request_bodies_missing"), 0);
 }
