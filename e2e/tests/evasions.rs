@@ -155,8 +155,13 @@ fn bodies_of_up_to_16_mib_are_read_and_longer_ones_pass() {
     let request = |padding: usize| Request::chat(5).token(&alice).body(body(padding));
     assert_eq!(world.send(&request(3 << 20)).status, 200);
     // What is longer than is read passes, and counts: its model may be the limit's. Envoy keeps 16 MiB at most, so the
-    // limit has to be asked before the rest comes.
-    let asked = || world.adapter.wait_for_bucket("model", "requests", "", 2, 0);
-    assert_eq!(request(17 << 20).send_in_two(world.envoy.address(), 1 << 20, asked).status, 200);
+    // rest waits until the beginning has passed.
+    let has_passed = || {
+        e2e::wait::until("the request's beginning at the upstream", || {
+            (world.envoy.stat("cluster.llm.upstream_rq_total") == 2).then_some(())
+        });
+    };
+    assert_eq!(request(17 << 20).send_in_two(world.envoy.address(), 1 << 20, has_passed).status, 200);
+    world.adapter.wait_for_bucket("model", "requests", "", 2, 0);
     assert_eq!(world.send(&request(15 << 20)).status, 429);
 }
