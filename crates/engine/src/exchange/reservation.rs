@@ -8,7 +8,7 @@ use crate::refusal::RateStatus;
 use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, Need, ResponseFacts};
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::request::{Dialect, Operation};
+use llm::request::{Dialect, Operation, RequestBody};
 use llm::response::{CHARACTERS_PER_TOKEN, Usage};
 use policy::model::StreamUsage;
 use policy::plan::{Estimate, Hold, Judgement, Plan};
@@ -246,9 +246,11 @@ fn item(hold: &Hold, amount: u64) -> Item<'_> {
 /// Whether a request may create a result that is made later.
 fn creation(facts: &Facts) -> ResultRole {
     let read = facts.read_body().filter(|body| !body.condition.hides_facts());
-    let asked = facts.read_body().is_some_and(|body| body.background)
+    // Anybody may write `background` into a chat, whose answer is made at once.
+    let is_heeded = |body: &RequestBody| body.route.background || body.operation == Operation::Response;
+    let asked = facts.read_body().is_some_and(|body| body.background && is_heeded(body))
         || facts.path().is_some_and(llm::request::is_always_later);
-    // Whose body nobody has read may have asked for it.
+    // If nobody has read the body, it may have asked for it.
     let may_have = || {
         read.is_none()
             && facts

@@ -30,7 +30,7 @@ pub(super) enum ResultRole {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CreatedResult {
     pub(super) id: String,
-    /// What has been delivered of it.
+    /// What is charged at once: nothing, if all of it is to come.
     pub(super) delivered: Usage,
 }
 
@@ -46,13 +46,15 @@ impl ResultRole {
     ) -> Option<CreatedResult> {
         let Self::Creates { asked } = *self else { return None };
         let in_background = asked || stored.is_in_background();
+        // The provider's own word that all of it is to come. A client that leaves can stop a stream after any event, so
+        // half an answer promises nothing.
+        let promised = finished && stored.is_pending();
         let unfinished = in_background && (!finished || reading.delivered == 0);
-        let is_later = stored.is_pending() || unfinished;
+        let is_later = promised || unfinished;
         let id = stored.id().filter(|id| id.len() <= MAX_RESULT_ID && is_later && !reading.ended_in_error)?;
-        // An answer that says that the result is to come has none of it.
-        let has_text = reading.delivered > 0 && !(finished && stored.is_pending());
+        // The provider has the input, and what was delivered is gone.
         let delivered = estimated(input, reading.delivered.div_ceil(CHARACTERS_PER_TOKEN));
-        let delivered = if has_text { delivered } else { Usage::default() };
+        let delivered = if promised { Usage::default() } else { delivered };
         Some(CreatedResult { id: id.to_owned(), delivered })
     }
 
