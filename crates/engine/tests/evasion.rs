@@ -200,7 +200,7 @@ fn a_maximum_given_twice_is_refused_where_a_limit_depends_on_it() {
     for (maxima, held) in [
         (r#""max_tokens":5,"max_tokens":5.0"#, 6),
         (r#""max_tokens":5,"max_completion_tokens":9"#, 10),
-        (r#""max_tokens":5,"maxTokens":9"#, 6),
+        (r#""max_tokens":5,"maxTokens":9"#, 10),
         (r#""max_tokens":"9000""#, 9001),
         (r#""max_tokens":"5""#, 1025),
     ] {

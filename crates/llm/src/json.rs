@@ -216,7 +216,7 @@ impl<P: JsonPlace> Scanner<P> {
             b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
             b'#' | b'\'' | b'/' => self.broken(to),
-            _ if matches!(wants, Wants::Scalar | Wants::Anything | Wants::Count) => {
+            _ if matches!(wants, Wants::Scalar | Wants::Anything | Wants::Count | Wants::Members) => {
                 if self.depth > 0
                     && let Some((scalar, rest)) = short_scalar(bytes)
                 {
@@ -240,7 +240,12 @@ impl<P: JsonPlace> Scanner<P> {
         to: &mut impl Reader<Place = P>,
     ) -> &'a [u8] {
         let purpose = match wants {
-            Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Strings => Use::Text,
+            Wants::Text
+            | Wants::TextOrLength
+            | Wants::Anything
+            | Wants::Count
+            | Wants::Members
+            | Wants::Strings => Use::Text,
             Wants::Scalar => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
@@ -279,7 +284,11 @@ impl<P: JsonPlace> Scanner<P> {
         if wants == Wants::Scalar {
             to.misplaced(self.place);
         }
-        let matters = matches!(wants, Wants::Object | Wants::Anything) || wants == Wants::Strings;
+        let matters = match wants {
+            Wants::Object | Wants::Anything | Wants::Strings => true,
+            Wants::Members => !array,
+            Wants::Nothing | Wants::Text | Wants::TextOrLength | Wants::Scalar | Wants::Count => false,
+        };
         let place = self.place;
         match self.open.get_mut(self.depth) {
             Some(around) if matters => {
@@ -295,7 +304,7 @@ impl<P: JsonPlace> Scanner<P> {
                 }
             }
             // Deeper than anybody looks, what counts is still counted.
-            _ if matches!(wants, Wants::Count | Wants::Anything) => {
+            _ if matches!(wants, Wants::Count | Wants::Members | Wants::Anything) => {
                 self.counter.begin();
                 self.state = ScanState::Count;
             }
@@ -498,7 +507,7 @@ fn short_value<'a, P: JsonPlace>(
     let [b'"', string @ ..] = bytes else { return None };
     let (text, rest) = string.split_at_checked(short_string(string)?)?;
     match place.wants() {
-        Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count => {
+        Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Members => {
             to.open_text(place);
             to.text(place, text);
             to.close_text(place);

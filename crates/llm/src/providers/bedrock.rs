@@ -58,12 +58,6 @@ pub(super) const PROVIDER: Provider = Provider {
         (Object::Inference, "maxTokens", Place::Maximum(MaximumField::Setting(Settings::Inference))),
         (Object::Inference, "max_new_tokens", Place::Maximum(MaximumField::Setting(Settings::Inference))),
         (Object::TextGeneration, "maxTokenCount", Place::Maximum(MaximumField::Setting(Settings::TextGeneration))),
-        (Object::Additional, "max_tokens", Place::PossibleMaximum(MaximumField::Setting(Settings::Inference))),
-        (Object::Additional, "maxTokens", Place::PossibleMaximum(MaximumField::Setting(Settings::Inference))),
-        (Object::Additional, "max_new_tokens", Place::PossibleMaximum(MaximumField::Setting(Settings::Inference))),
-        (Object::Additional, "max_tokens_to_sample", Place::PossibleMaximum(MaximumField::Setting(Settings::Inference))),
-        (Object::Additional, "maxTokenCount", Place::PossibleMaximum(MaximumField::Setting(Settings::Inference))),
-        (Object::Additional, "max_gen_len", Place::PossibleMaximum(MaximumField::Setting(Settings::Inference))),
         (Object::Additional, "inferenceConfig", Place::Settings(Settings::Additional)),
     ],
     response: &[

@@ -138,11 +138,11 @@ impl Gather {
             // Quoted, it is none, but to a lenient server.
             Place::Maximum(kind) if quoted => {
                 self.maxima.add(kind, None);
-                self.maxima.add_possible(kind, value);
+                self.maxima.add_possible(value);
             }
             Place::Maximum(kind) => self.maxima.add(kind, value),
             Place::MaximumVariant(kind) => self.maxima.add_variant(kind, value),
-            Place::PossibleMaximum(kind) => self.maxima.add_possible(kind, value),
+            Place::PossibleMaximum => self.maxima.add_possible(value),
             Place::Completions => self.add_completions(token),
             Place::Stream => self.stream.set(is_true(token)),
             Place::StreamVariant => self.stream_variant.set(is_true(token)),
@@ -207,7 +207,7 @@ impl Reader for Gather {
             | Place::StreamVariant
             | Place::Maximum(_)
             | Place::MaximumVariant(_)
-            | Place::PossibleMaximum(_)
+            | Place::PossibleMaximum
             | Place::Completions
             | Place::PartType
             | Place::FileType
@@ -252,7 +252,7 @@ impl Reader for Gather {
 
     fn characters(&mut self, place: Place, characters: u64) {
         match place {
-            Place::Text | Place::Content | Place::Prompt | Place::PromptItem => {
+            Place::Text | Place::Unknown | Place::Content | Place::Prompt | Place::PromptItem => {
                 self.tally.add_text(characters);
             }
             _ => {}
@@ -263,7 +263,7 @@ impl Reader for Gather {
     fn text(&mut self, place: Place, piece: &[u8]) {
         let characters = characters(piece);
         match place {
-            Place::Text | Place::Content | Place::Prompt | Place::PromptItem => {
+            Place::Text | Place::Unknown | Place::Content | Place::Prompt | Place::PromptItem => {
                 self.tally.add_text(characters);
                 return;
             }
@@ -286,8 +286,7 @@ impl Reader for Gather {
         self.open.place = None;
         let characters = self.open.characters;
         match place {
-            Place::Text | Place::Content => {}
-            Place::Prompt => {}
+            Place::Text | Place::Unknown | Place::Content | Place::Prompt => {}
             Place::PromptItem => self.prompts = self.prompts.saturating_add(1),
             Place::Nowhere => {}
             Place::Tag | Place::Settings(_) | Place::StreamOptionsVariant | Place::Format => {
@@ -306,7 +305,7 @@ impl Reader for Gather {
             | Place::StreamVariant
             | Place::Maximum(_)
             | Place::MaximumVariant(_)
-            | Place::PossibleMaximum(_)
+            | Place::PossibleMaximum
             | Place::Completions => {
                 let open = std::mem::take(&mut self.open);
                 self.set_number(place, open.word().trim_ascii(), true);
@@ -365,8 +364,9 @@ impl Reader for Gather {
         self.add_tokens(scalars);
     }
 
-    fn long_scalar(&mut self, _place: Place, length: u64) {
-        self.tally.add_name(length, NAME);
+    fn long_scalar(&mut self, place: Place, length: u64) {
+        let most = if place == Place::Unknown { SCALAR } else { NAME };
+        self.tally.add_name(length, most);
     }
 
     fn scalar(&mut self, place: Place, token: Option<&[u8]>) {

@@ -1,6 +1,7 @@
 //! The client's own maximum of output: which fields count in which dialect, and which one to set where it gave none.
 
 use super::Operation;
+use super::names::{self, MAX_NAME};
 use super::place::Settings;
 use super::route::Route;
 
@@ -20,9 +21,14 @@ pub(crate) enum MaximumField {
 ///
 /// A whole number of 1 to 2^53 is a maximum, however it is written (`5.0`, `0.5e1`). Anything else is absent:
 /// negative and larger numbers, fractions, texts and what is no number. What only some servers heed (a number in
-/// quotes, a key in another case) makes a hold larger, never smaller.
+/// quotes, a key in another case, a field of another API, a field of an object that nobody here knows) makes a hold
+/// larger, never smaller.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Maxima([Given; FIELDS.len()]);
+pub(crate) struct Maxima {
+    fields: [Given; FIELDS.len()],
+    /// The largest of all that any server may heed, wherever it stands.
+    possible: Option<u64>,
+}
 
 /// One field.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,8 +41,6 @@ struct Given {
     differs: bool,
     /// One that is absent, or as good as that.
     is_absent: bool,
-    /// What some servers may heed.
-    possible: Option<u64>,
     /// Given under a key in another case.
     variant: Option<Option<u64>>,
 }
@@ -66,11 +70,12 @@ impl Maxima {
     }
 
     fn at(&mut self, kind: MaximumField) -> Option<&mut Given> {
-        self.0.iter_mut().zip(FIELDS).find_map(|(given, of)| (of == kind).then_some(given))
+        self.fields.iter_mut().zip(FIELDS).find_map(|(given, of)| (of == kind).then_some(given))
     }
 
     /// A value, or what is none.
     pub(crate) fn add(&mut self, kind: MaximumField, value: Option<u64>) {
+        self.add_possible(value);
         let Some(given) = self.at(kind) else { return };
         given.differs |= given.first.is_some_and(|first| first != value);
         given.first.get_or_insert(value);
@@ -78,24 +83,22 @@ impl Maxima {
         given.is_absent |= value.is_none();
     }
 
-    /// A value that some servers heed.
-    pub(crate) fn add_possible(&mut self, kind: MaximumField, value: Option<u64>) {
-        if let Some(given) = self.at(kind) {
-            given.possible = given.possible.max(value);
-        }
+    /// A value that some servers may heed.
+    pub(crate) fn add_possible(&mut self, value: Option<u64>) {
+        self.possible = self.possible.max(value);
     }
 
     /// A value under a key in another case.
     pub(crate) fn add_variant(&mut self, kind: MaximumField, value: Option<u64>) {
+        self.add_possible(value);
         let Some(given) = self.at(kind) else { return };
-        given.possible = given.possible.max(value);
         given.differs |= given.variant.is_some_and(|variant| variant != value);
         given.variant.get_or_insert(value);
     }
 
     /// Those that the server heeds. One that it ignores must not make the hold small.
     fn heeded(&self, route: &Route) -> impl Iterator<Item = &Given> {
-        self.0
+        self.fields
             .iter()
             .zip(FIELDS)
             .filter(|(_, field)| (route.dialect.rules().heeds)(route.operation, *field))
@@ -107,9 +110,9 @@ impl Maxima {
         self.heeded(route).filter_map(|given| given.largest).max()
     }
 
-    /// The largest of those that it may heed.
-    pub(crate) fn possible(&self, route: &Route) -> Option<u64> {
-        self.heeded(route).filter_map(|given| given.possible).max()
+    /// The largest that any server may heed.
+    pub(crate) fn possible(&self) -> Option<u64> {
+        self.possible
     }
 
     /// One that it heeds is given twice, with values that differ.
@@ -155,4 +158,30 @@ pub(crate) enum Shape {
     Titan,
     /// `inputs`.
     TextGenerationInference,
+}
+
+/// Whether a key is some server's name for a maximum, in any case and with any hyphens and underscores.
+pub(super) fn is_maximum(key: &[u8]) -> bool {
+    let (mut folded, mut name, mut length) = ([0; MAX_NAME], [0; 20], 0usize);
+    let key = names::folded(key, &mut folded).unwrap_or(key);
+    for byte in key.iter().filter(|byte| !matches!(byte, b'_' | b'-')) {
+        let Some(place) = name.get_mut(length) else { return false };
+        *place = *byte;
+        length = length.saturating_add(1);
+    }
+    let name = name.get(..length).unwrap_or_default();
+    matches!(
+        name,
+        b"maxtokens"
+            | b"maxtokencount"
+            | b"maxtokenstosample"
+            | b"maxcompletiontokens"
+            | b"maxoutputtokens"
+            | b"maxnewtokens"
+            | b"maxgeneratedtokens"
+            | b"maxgenlen"
+            | b"numpredict"
+            | b"npredict"
+            | b"requestoutputlen"
+    )
 }

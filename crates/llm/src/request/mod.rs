@@ -303,7 +303,7 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
             .or(gathered.stream_variant.value())
             .unwrap_or(dialect.rules().streams && operation.generates()),
         max_output: gathered.maxima.largest(&route),
-        possible_max_output: gathered.maxima.possible(&route).unwrap_or_default(),
+        possible_max_output: gathered.maxima.possible().unwrap_or_default(),
         unsure_max_output: gathered.maxima.is_unsure(&route),
         completions: completions.saturating_mul(prompts),
         user: gathered.user.text().or_else(metadata_user),

@@ -39,7 +39,7 @@ pub(super) fn folded<'b>(key: &[u8], buffer: &'b mut [u8; MAX_NAME]) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::maximum::Maxima;
+    use crate::request::maximum::{Maxima, is_maximum};
 
     #[test]
     fn every_name_leads_to_one_place() {
@@ -59,13 +59,12 @@ mod tests {
     #[test]
     fn every_maximum_is_kept() {
         for (object, name, place) in NAMES.members() {
-            if let Place::Maximum(field) | Place::MaximumVariant(field) | Place::PossibleMaximum(field) =
-                place
-            {
+            if let Place::Maximum(field) | Place::MaximumVariant(field) = place {
                 assert!(
                     Maxima::keeps(*field),
                     "{object:?}: {name}: {field:?} is not in FIELDS of maximum.rs"
                 );
+                assert!(is_maximum(name.as_bytes()), "{name} is not in is_maximum of maximum.rs");
             }
         }
     }

@@ -15,7 +15,7 @@
 //! Tags, names and known keys are free only as long as they are less than the text itself, but for the first 4096
 //! characters ([`super::tally`]): thousands of roles or ids are text, too.
 
-use super::maximum::MaximumField;
+use super::maximum::{MaximumField, is_maximum};
 use super::names::{self, NAMES};
 use crate::json;
 use crate::json::Wants;
@@ -80,14 +80,16 @@ pub(crate) enum Place {
     Maximum(MaximumField),
     MaximumVariant(MaximumField),
     /// A maximum that a server may heed and that makes a hold larger, never smaller.
-    PossibleMaximum(MaximumField),
+    PossibleMaximum,
     /// How many completions are asked for.
     Completions,
     /// An object with settings of the generation.
     Settings(Settings),
 
-    /// What nobody here knows: all strings and keys in it are text.
+    /// All strings and keys in it are text.
     Text,
+    /// What nobody here knows: text, but a maximum in it may be heeded.
+    Unknown,
     /// What the model reads: text, token ids, or objects with them inside.
     Content,
     /// A prompt, or several.
@@ -183,6 +185,7 @@ impl json::JsonPlace for Place {
         match self {
             Place::Nowhere => Wants::Nothing,
             Place::Text => Wants::Count,
+            Place::Unknown => Wants::Members,
             _ => Wants::Anything,
         }
     }
@@ -198,6 +201,7 @@ impl json::JsonPlace for Place {
             | Place::Settings(_)
             | Place::StreamOptionsVariant
             | Place::Text
+            | Place::Unknown
             | Place::Content
             | Place::Prompt
             | Place::PromptItem
@@ -221,7 +225,7 @@ impl json::JsonPlace for Place {
             | Place::Session(_)
             | Place::Maximum(_)
             | Place::MaximumVariant(_)
-            | Place::PossibleMaximum(_)
+            | Place::PossibleMaximum
             | Place::Completions
             | Place::PartType
             | Place::Media(Media::Image | Media::Audio)
@@ -273,7 +277,7 @@ impl Place {
             | Place::StreamVariant
             | Place::Maximum(_)
             | Place::MaximumVariant(_)
-            | Place::PossibleMaximum(_)
+            | Place::PossibleMaximum
             | Place::Completions
             | Place::PartType => Some(Place::Tag),
             Place::Name
@@ -290,12 +294,24 @@ impl Place {
             Place::Reference(_) => Some(Place::Name),
             Place::Context if is_context(key) => Some(Place::Context),
             Place::Context => Some(Place::Tag),
-            Place::Nowhere | Place::Text => None,
+            Place::Nowhere | Place::Text | Place::Unknown => None,
         };
         match known {
             Some(place) => (place, KeyIs::Known),
+            None if self.may_hold_maximum() && is_maximum(key) => (Place::PossibleMaximum, KeyIs::Known),
+            None if self.is_settings() => (Place::Unknown, KeyIs::Text),
             None => (Place::Text, KeyIs::Text),
         }
+    }
+
+    /// Whether its members set how a server generates, as far as anybody knows.
+    fn is_settings(self) -> bool {
+        matches!(self, Place::Root | Place::Envelope | Place::Settings(_) | Place::Unknown)
+    }
+
+    /// Replicate has its settings beside the prompt, in `input`.
+    fn may_hold_maximum(self) -> bool {
+        self.is_settings() || matches!(self, Place::Content | Place::Prompt)
     }
 
     fn label(self, key: &[u8]) -> Place {
