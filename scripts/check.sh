@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Formatting, lints, and what a compiler does not see: the purity of the core, machine paths in committed files.
 . "$(dirname "$0")/tools.sh"
-need_cargo
+need_lints
 
 say "formatting"
 cargo fmt --all --check
 
 say "lints"
 cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/storm,e2e/clients --locked --target-dir "$target" -- -D warnings
+
+# What `make demo` builds: the adapter with the least that it can be built with.
+cargo clippy -p limitador-adapter --no-default-features --locked --target-dir "$target" -- -D warnings
 
 # The core decides and does nothing else: no crate under crates/ talks to a runtime, a network, a clock or a host.
 say "purity of the core"

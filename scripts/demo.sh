@@ -1,7 +1,21 @@
 #!/usr/bin/env bash
-# The main job on this machine; what it shows is in e2e/src/bin/demo.rs.
+# The main job on this machine; what it shows is in e2e/src/bin/demo.rs. Everything is built with the profile `demo`, which
+# compiles fast; dist/ and what it holds stay as they are.
 . "$(dirname "$0")/tools.sh"
-bash scripts/build.sh
+need_cargo
+
+# The download waits for the network and the build for the processor, so they run at the same time.
+(need_envoy) &
+envoy=$!
+
+say "1 of 3: building the adapter and the demo (some minutes the first time; cargo shows how far it is)"
+cargo build -p limitador-adapter -p e2e --bin limitador-adapter --bin demo --no-default-features --profile demo \
+  --locked --target-dir "$target"
+
+say "2 of 3: building the filter (about a minute the first time)"
+cargo_wasm build -p filter --profile demo --locked
+
+wait "$envoy" || exit 1
 need_envoy
-cargo build -p e2e --bin demo --locked --target-dir "$target"
-WEIR_WASM="$PWD/dist/weir.wasm" WEIR_ADAPTER="$PWD/dist/limitador-adapter" exec "$target/debug/demo" "$@"
+say "3 of 3: starting Envoy, which compiles the filter (some ten seconds)"
+WEIR_WASM="$target/$wasm_target/demo/filter.wasm" WEIR_ADAPTER="$target/demo/limitador-adapter" exec "$target/demo/demo" "$@"

@@ -28,6 +28,16 @@ need_cargo() {
   need cc gcc libc6-dev
 }
 
+# Formatting and lints: rustup's minimal profile and Debian's compiler come without them.
+need_lints() {
+  need_cargo
+  if ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
+    command -v rustup >/dev/null || die "cargo fmt and cargo clippy are missing: install Rust with rustup (https://rustup.rs)"
+    say "adding rustfmt and clippy"
+    quietly rustup component add rustfmt clippy || die "rustup could not add rustfmt and clippy"
+  fi
+}
+
 host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 
 has_wasm_std() {

@@ -1,11 +1,12 @@
 //! The command line.
 
-use crate::kubernetes::DEFAULT_CONTROLLER;
-use crate::kubernetes::crd::Group;
+#[cfg(feature = "kubernetes")]
+use crate::kubernetes::{DEFAULT_CONTROLLER, crd::Group};
 use crate::ledger::memory::budget;
-use crate::ledger::redis::secret::without;
+#[cfg(feature = "redis")]
 use crate::ledger::redis::url::{RedisUrl, RedisUrlError};
 use crate::ledger::shares::Capacity;
+use crate::secret::without;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::convert::Infallible;
@@ -34,10 +35,12 @@ pub enum Command {
     /// Say which limits match a request and why the others do not, what is held and what is charged.
     Explain(ExplainArgs),
     /// Print the CustomResourceDefinition of policies, as YAML.
+    #[cfg(feature = "kubernetes")]
     Crd(CrdArgs),
 }
 
 /// Which definition to print.
+#[cfg(feature = "kubernetes")]
 #[derive(Clone, Copy, Debug, Args)]
 pub struct CrdArgs {
     /// The API group of the policies.
@@ -49,21 +52,16 @@ pub struct CrdArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// Files (YAML, several documents allowed, or JSON) or folders of them; watched for changes.
-    #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required_unless_present = "kubernetes",
-        conflicts_with = "kubernetes", value_delimiter = ',')]
+    #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., value_delimiter = ',')]
+    #[cfg_attr(
+        feature = "kubernetes",
+        arg(required_unless_present = "kubernetes", conflicts_with = "kubernetes")
+    )]
+    #[cfg_attr(not(feature = "kubernetes"), arg(required = true))]
     pub policies: Vec<PathBuf>,
-    /// Take the policies from the Kubernetes cluster that this runs in, or that KUBECONFIG names, and follow its
-    /// Gateways and HTTPRoutes.
-    #[arg(long, env = "WEIR_KUBERNETES")]
-    pub kubernetes: bool,
-    /// Leave policies of kuadrant.io alone, where Kuadrant itself runs.
-    #[arg(long, env = "WEIR_IGNORE_KUADRANT", requires = "kubernetes")]
-    pub ignore_kuadrant: bool,
-    /// As which controller to write the statuses of policies. Each install of a cluster needs a name of its own:
-    /// a domain, a slash and a path.
-    #[arg(long, env = "WEIR_CONTROLLER_NAME", value_name = "NAME", default_value = DEFAULT_CONTROLLER,
-        requires = "kubernetes", value_parser = controller_name)]
-    pub controller_name: String,
+    #[cfg(feature = "kubernetes")]
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Where to serve gRPC.
     #[arg(long, env = "WEIR_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub grpc_listen: SocketAddr,
@@ -117,6 +115,24 @@ pub struct ServeArgs {
     pub worker_grace: Duration,
 }
 
+/// Which policies of a cluster to serve, and as whom.
+#[cfg(feature = "kubernetes")]
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArgs {
+    /// Take the policies from the Kubernetes cluster that this runs in, or that KUBECONFIG names, and follow its
+    /// Gateways and HTTPRoutes.
+    #[arg(long, env = "WEIR_KUBERNETES")]
+    pub kubernetes: bool,
+    /// Leave policies of kuadrant.io alone, where Kuadrant itself runs.
+    #[arg(long, env = "WEIR_IGNORE_KUADRANT", requires = "kubernetes")]
+    pub ignore_kuadrant: bool,
+    /// As which controller to write the statuses of policies. Each install of a cluster needs a name of its own:
+    /// a domain, a slash and a path.
+    #[arg(long, env = "WEIR_CONTROLLER_NAME", value_name = "NAME", default_value = DEFAULT_CONTROLLER,
+        requires = "kubernetes", value_parser = controller_name)]
+    pub controller_name: String,
+}
+
 impl ServeArgs {
     /// How much room for counters was asked for.
     pub fn capacity(&self) -> Option<Capacity> {
@@ -126,6 +142,7 @@ impl ServeArgs {
 }
 
 /// As Gateway API names controllers, but short enough to be part of a field manager's name.
+#[cfg(feature = "kubernetes")]
 fn controller_name(text: &str) -> Result<String, String> {
     let is_path = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "/-._~".contains(c))
@@ -141,6 +158,7 @@ fn controller_name(text: &str) -> Result<String, String> {
     })
 }
 
+#[cfg(feature = "kubernetes")]
 const MAX_CONTROLLER_NAME: usize = 60;
 
 /// Long enough for a worker to find another adapter.
@@ -189,6 +207,7 @@ pub enum Storage {
     /// In this process.
     Memory,
     /// In a Redis, which several adapters may share.
+    #[cfg(feature = "redis")]
     Redis(RedisUrl),
 }
 
@@ -199,6 +218,7 @@ pub enum StorageError {
     #[error("is not a storage: memory, or redis://HOST")]
     Unknown,
     /// A Redis that is not named right.
+    #[cfg(feature = "redis")]
     #[error("{0}")]
     Redis(RedisUrlError),
 }
@@ -209,6 +229,7 @@ impl FromStr for Storage {
     fn from_str(text: &str) -> Result<Self, StorageError> {
         match text {
             "memory" => Ok(Self::Memory),
+            #[cfg(feature = "redis")]
             _ if text.starts_with("redis") => text.parse().map(Self::Redis).map_err(StorageError::Redis),
             _ => Err(StorageError::Unknown),
         }

@@ -11,8 +11,10 @@ pub mod admin;
 pub mod cli;
 pub mod explain;
 pub mod grpc;
+#[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod ledger;
 pub mod metrics;
 pub mod policies;
+pub mod secret;
 pub mod serve;

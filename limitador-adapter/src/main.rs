@@ -4,6 +4,7 @@ use anyhow::Context;
 use limitador_adapter::cli::{self, Cli, Command};
 use limitador_adapter::explain::explain;
 use limitador_adapter::explain::input::ExplainInput;
+#[cfg(feature = "kubernetes")]
 use limitador_adapter::kubernetes::crd;
 use limitador_adapter::policies::collection::PolicyReport;
 use limitador_adapter::policies::sources::Sources;
@@ -34,6 +35,7 @@ fn run() -> anyhow::Result<ExitCode> {
             Ok(if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Explain(asked) => explained(&asked),
+        #[cfg(feature = "kubernetes")]
         Command::Crd(cli::CrdArgs { group }) => {
             print!("{}", yaml::render(&crd::definition(group)?)?);
             Ok(ExitCode::SUCCESS)

@@ -6,10 +6,12 @@ use crate::admin::module::Modules;
 use crate::cli::{ServeArgs, Storage};
 use crate::grpc::workers::Workers;
 use crate::grpc::{server, tls};
+#[cfg(feature = "kubernetes")]
 use crate::kubernetes::source::ClusterSource;
 use crate::ledger::Ledger;
 use crate::ledger::memory::{MemoryLedger, budget};
 use crate::ledger::moment::Moment;
+#[cfg(feature = "redis")]
 use crate::ledger::redis::RedisLedger;
 use crate::ledger::shares::Capacity;
 use crate::metrics::AdapterMetrics;
@@ -141,15 +143,18 @@ impl Serving {
 /// Where policies come from.
 enum PolicyOrigin {
     Files(Sources, Vec<PathBuf>),
+    #[cfg(feature = "kubernetes")]
     Cluster(ClusterSource),
 }
 
 impl PolicyOrigin {
     /// As the command line says.
+    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables))]
     async fn open(config: &ServeArgs, metrics: &Arc<AdapterMetrics>) -> Result<Self, ServeError> {
-        if config.kubernetes {
-            let controller = config.controller_name.clone();
-            let cluster = ClusterSource::connect(!config.ignore_kuadrant, controller, metrics).await;
+        #[cfg(feature = "kubernetes")]
+        if config.cluster.kubernetes {
+            let controller = config.cluster.controller_name.clone();
+            let cluster = ClusterSource::connect(!config.cluster.ignore_kuadrant, controller, metrics).await;
             return cluster.map(Self::Cluster).map_err(ServeError::Kubernetes);
         }
         let sources = Sources::open(&config.policies).map_err(ServeError::Policies)?;
@@ -157,6 +162,7 @@ impl PolicyOrigin {
     }
 
     /// Follows them for ever. What has to end well at a drain goes to `servers`.
+    #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables))]
     fn follow(
         self,
         publish: Publish,
@@ -169,6 +175,7 @@ impl PolicyOrigin {
                 publish.publish(sources.collection.collect());
                 tokio::spawn(watch_files(sources, paths, publish))
             }
+            #[cfg(feature = "kubernetes")]
             Self::Cluster(cluster) => {
                 let (following, telling) = cluster.follow(publish, filters, drain);
                 servers.spawn(async move {
@@ -195,6 +202,7 @@ fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
             let capacity = config.capacity().unwrap_or_else(|| Capacity::Bytes(budget::of_this_machine()));
             Arc::new(MemoryLedger::new(capacity, Moment::now()))
         }
+        #[cfg(feature = "redis")]
         Storage::Redis(place) => {
             let ledger = RedisLedger::new(place.clone(), config.capacity());
             Arc::new(ledger.map_err(ServeError::Storage)?)

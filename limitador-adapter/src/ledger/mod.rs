@@ -6,6 +6,7 @@
 
 pub mod memory;
 pub mod moment;
+#[cfg(feature = "redis")]
 pub mod redis;
 pub mod shares;
 pub mod stored;

@@ -1,7 +1,7 @@
 //! An adapter that serves on free ports in this process, with policies in a folder of its own.
 
 use e2e::redis::Redis;
-use limitador_adapter::cli::{ServeArgs, Storage};
+use limitador_adapter::cli::{ClusterArgs, ServeArgs, Storage};
 use limitador_adapter::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
 use limitador_adapter::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
 use limitador_adapter::grpc::services::weir::v1::policy_service_client::PolicyServiceClient;
@@ -84,9 +84,11 @@ impl Server {
 
     pub fn config(policies: Vec<PathBuf>, max_counters: usize, storage: Storage) -> ServeArgs {
         ServeArgs {
-            kubernetes: false,
-            ignore_kuadrant: false,
-            controller_name: "weir.dev/limitador-adapter".to_owned(),
+            cluster: ClusterArgs {
+                kubernetes: false,
+                ignore_kuadrant: false,
+                controller_name: "weir.dev/limitador-adapter".to_owned(),
+            },
             tls_cert: None,
             tls_key: None,
             tls_client_ca: None,

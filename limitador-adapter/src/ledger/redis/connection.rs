@@ -4,9 +4,9 @@
 //! While none can be had, calls fail instead of queueing: their callers have a failureMode. A call whose answer does not
 //! come may have been carried out all the same.
 
-use super::secret::without;
 use super::url::{RedisUrl, Topology};
 use crate::ledger::Unavailable;
+use crate::secret::without;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;

@@ -6,7 +6,6 @@
 
 mod connection;
 mod key_name;
-pub mod secret;
 pub mod url;
 
 use crate::ledger::moment::Moment;

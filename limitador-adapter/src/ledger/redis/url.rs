@@ -3,7 +3,7 @@
 //! Any part of a URL may be a password that its author put into the wrong place, so no error and no `Debug` repeats any of
 //! it.
 
-use super::secret::Secret;
+use crate::secret::Secret;
 use llm::spelling::percent_decoded;
 use std::fmt;
 use std::net::Ipv6Addr;
