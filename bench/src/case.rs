@@ -1,4 +1,4 @@
-//! The cases: what stands in Envoy between client and upstream.
+//! The cases: what Envoy runs between client and upstream.
 
 use anyhow::{Context, Result};
 use e2e::artefacts;
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What a case puts into Envoy.
+/// What Envoy runs in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Nothing.
@@ -18,13 +18,13 @@ pub enum Filter {
     RateLimit { report: bool },
     /// A Wasm filter that does nothing.
     Empty,
-    /// A Wasm filter that asks for one header.
+    /// A Wasm filter that reads one header.
     Header,
     /// A Wasm filter that sets the response headers which Weir sets.
     Told,
     /// A Wasm filter that makes two calls of constant bytes.
     Floor,
-    /// Weir, with the policies of this gateway. `header`: the identity comes in a header, which it takes out.
+    /// Weir, with this gateway's policies. `header`: the identity comes in a header, which Weir removes.
     Weir { gateway: &'static str, header: bool },
 }
 
@@ -117,7 +117,7 @@ impl Case {
         }
     }
 
-    /// Whether an answer shows that the case does what it is for.
+    /// Whether an answer shows that the case works.
     pub fn is_ready(&self, head: &str) -> bool {
         match self.filter {
             Filter::Weir { gateway: "none" | "elsewhere" | "nothing", .. } => true,
@@ -218,7 +218,7 @@ fn actions() -> Vec<Value> {
     ENTRIES.map(action).to_vec()
 }
 
-/// The floor's calls. The hold's own end comes soon, because a constant commit cannot name it.
+/// The calls of the floor filter. Its hold expires soon, because a constant commit cannot name it.
 fn floor() -> String {
     let mut entries = Entries::default();
     for (key, value) in ENTRIES {

@@ -1,5 +1,5 @@
-//! A thousand policies and five hundred routes of a cluster: the plan's size, what taking it costs a VM, memory, and what a
-//! request costs beside what it costs with one policy and one route. On a real API server, if there is one already.
+//! A thousand policies and five hundred routes of a cluster: the plan's size, what a VM pays to load it, memory, and what a
+//! request costs, compared with one policy and one route. On a real API server, if one has been built.
 
 use crate::case::{self, Case, Ends, weir};
 use crate::{cost, load, report};
@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 const NAME: &str = "a thousand policies on five hundred routes";
 const ROUTES: usize = 500;
 const MEASURED: Duration = Duration::from_secs(2);
-/// Beside the worker's, Envoy's main thread has a VM.
+/// One in the worker and one in Envoy's main thread.
 const MACHINES: u32 = 2;
 
 const CASE: Case = case::case(NAME, weir("llm"));
 
-/// What is measured of one size of the cluster; times in microseconds, memory in bytes.
+/// The measurements for one size of cluster: times in microseconds, memory in bytes.
 struct Size {
     policies: usize,
     routes: usize,
@@ -34,7 +34,7 @@ struct Size {
     unlimited: f64,
 }
 
-/// Measures it if it is wanted, and there is a kube-apiserver.
+/// Measures it if it is selected and there is a kube-apiserver.
 pub fn run(rounds: usize, is_wanted: impl Fn(&str) -> bool, everything: bool, ends: Ends) -> Result<()> {
     if !is_wanted(NAME) {
         return Ok(());
@@ -68,7 +68,7 @@ fn measure(rounds: usize, ends: Ends) -> Result<String> {
     Ok(table(rounds, &[few, many]))
 }
 
-/// Every policy is in force, and nothing more comes.
+/// Waits until every policy is in force and no further plan comes.
 fn settled(adapter: &Adapter, envoy: &Envoy, policies: usize) {
     wait::until("every policy", || {
         (adapter.metric("weir_policies_loaded", &[]) == policies as f64).then_some(())
@@ -201,7 +201,7 @@ fn policy(name: &str, kind: &str, target: &str, group: &str, max: usize) -> Valu
     )
 }
 
-/// The one that applies. Each maximum is another plan.
+/// The policy that applies. Each maximum makes another plan.
 fn chat(max: usize) -> Value {
     policy("chat", "HTTPRoute", "route-0", "free", 1_000_000_000 + max)
 }

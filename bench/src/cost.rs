@@ -1,4 +1,4 @@
-//! What a process has used, as the system tells it.
+//! What a process has used, from `/proc`.
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};

@@ -1,4 +1,4 @@
-//! The clients: as fast as the answers come, or at a fixed rate.
+//! The clients, in a closed loop or at a fixed rate.
 
 use crate::message;
 use anyhow::{Context, Result, bail};
@@ -99,8 +99,8 @@ pub fn closed_with<T>(
     })
 }
 
-/// How long each answer took, of so many requests per second. A request that could not be sent when its time came,
-/// because its connection still waited, counts from that time on.
+/// How long each answer took at that many requests per second. If a request is due while its connection is still
+/// waiting, its time counts from when it was due.
 pub fn fixed(address: SocketAddr, rate: u32, time: Duration) -> Result<Vec<Duration>> {
     let step = Duration::from_secs(1) * CONNECTIONS / rate;
     let begin = Instant::now() + Duration::from_millis(20);

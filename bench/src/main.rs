@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     responses::run(&adapter, count, is_wanted)
 }
 
-/// What a request costs, by what stands in Envoy.
+/// What a request costs, by what Envoy runs.
 fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str) -> bool) -> Result<String> {
     let cases = CASES.iter().filter(|case| case.filter == case::Filter::None || is_wanted(case.name));
     let cases = cases.flat_map(|case| case.with_before());
@@ -79,7 +79,7 @@ fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str
     Ok(report::render(&rows, count, adapter_memory))
 }
 
-/// Starts it, and waits until an answer shows that it is at work.
+/// Starts it, and waits until an answer shows that it works.
 fn start(case: Case, ends: Ends) -> Result<Running> {
     let config = case.config(ends)?;
     let begin = Instant::now();

@@ -28,7 +28,7 @@ impl Reader {
         Self { stream, buffer: Vec::with_capacity(8192) }
     }
 
-    /// The head of the next message, whose body is read as well; `None` at the connection's end.
+    /// The head of the next message, after reading its body too; `None` at the end of the connection.
     pub fn next(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! The table, and what it says of the targets.
+//! The table, and which targets it meets.
 
 use crate::case::{Case, Filter, weir};
 use crate::{RATE, load};
@@ -125,8 +125,8 @@ fn targets(rows: &[Row], text: &mut String) {
     }
 }
 
-/// Puts a section, which begins with this line, into `bench/RESULTS.md`: in its old place, or before what counting
-/// costs, which is another's (`cargo bench -p limitador-adapter --bench ledger`).
+/// Puts a section, which begins with this line, into `bench/RESULTS.md`: in its old place, or before the section about the
+/// cost of counting, which another benchmark writes (`cargo bench -p limitador-adapter --bench ledger`).
 pub fn keep(heading: &str, section: &str) -> Result<()> {
     let file = artefacts::root().join("bench/RESULTS.md");
     let before = std::fs::read_to_string(&file).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a request costs whose body is read: Weir with `requestBody.access: Buffer`, beside Envoy with its own buffer
-//! filter, which keeps the body and does nothing with it, and beside Envoy alone, which passes it on in pieces.
+//! What a request costs if its body is read: Weir with `requestBody.access: Buffer`, compared with Envoy's own
+//! buffer filter, which buffers the body and does nothing with it, and with Envoy alone, which streams it.
 
 use crate::case::{self, Ends};
 use crate::{cost, load, report};
@@ -10,17 +10,17 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// What `BENCH_CASES` calls it, and the heading of its section.
+/// Its name in `BENCH_CASES`, and the heading of its section.
 const NAME: &str = "request bodies";
 const HEADING: &str = "## What reading request bodies costs";
 const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_secs(1);
-/// More than any body here; what Envoy keeps by default.
+/// Larger than any body here, and Envoy's default.
 const MOST: u32 = 1 << 20;
-/// Agents send 76 kB as a rule.
+/// A coding agent's usual request has 76 kB.
 const SIZES: [(&str, usize); 3] = [("560 B", 560), ("30 kB", 30_000), ("300 kB", 300_000)];
 
-/// What stands in Envoy.
+/// What Envoy runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Alone,
@@ -43,7 +43,7 @@ struct Round {
     throughput: f64,
 }
 
-/// Measures it, if it is wanted, and keeps the table if everything is.
+/// Measures it if it is selected, and stores the table if everything was.
 pub fn run(count: usize, is_wanted: impl Fn(&str) -> bool, keeps: bool, ends: Ends) -> Result<()> {
     if !is_wanted(NAME) {
         return Ok(());
@@ -126,7 +126,7 @@ fn table(count: usize, rounds: &[Vec<Round>]) -> String {
     text
 }
 
-/// A chat of about so many bytes, from alice: tools, and turns as long as the size wants.
+/// A chat of about that many bytes, from alice: tools, and enough turns to fill the size.
 fn request(size: usize) -> Vec<u8> {
     let text = "What does a weir do to a river? It holds back, \"measures\", and lets pass.\n".repeat(5);
     let parameters = json!({

@@ -1,6 +1,6 @@
-//! What a response costs that Weir reads: its time through Envoy from the moment the upstream sends it, Envoy's CPU
-//! time, and the memory of open streams; beside Envoy alone, in the same rounds. The request's own cost (a Reserve and
-//! a Commit) is in the table of requests, and in the CPU time here.
+//! What a response costs if Weir reads it: its time through Envoy from the moment the upstream sends it, Envoy's CPU
+//! time, and the memory of open streams, compared with Envoy alone in the same rounds. The CPU time includes the
+//! request's own cost (a Reserve and a Commit), which the table of requests shows.
 
 mod bodies;
 mod client;
@@ -17,19 +17,19 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a body is asked for, by many connections for the CPU time and by one for the times.
+/// How long each body is requested: on many connections for the CPU time, on one for the times.
 const BUSY: Duration = Duration::from_millis(400);
 const CALM: Duration = Duration::from_millis(500);
 /// Streams take their time; both are measured at once.
 const STREAMING: Duration = Duration::from_millis(900);
-/// So many at a time: few enough that nothing waits for a processor.
+/// Streams at a time: few enough that none waits for a processor.
 const STREAMS: usize = 4;
-/// Between an answer and the next request where times are measured: what follows an answer is over by then.
+/// The pause between an answer and the next request where times are measured, so that the work after an answer is done.
 const REST: Duration = Duration::from_millis(3);
 /// Streams that are open at once while the memory is measured.
 pub const OPEN_STREAMS: usize = 500;
 
-/// What stands in Envoy.
+/// What Envoy runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Alone,
@@ -39,7 +39,7 @@ enum Side {
     Told,
     /// One limit; Weir reads the response.
     Weir,
-    /// Weir reads the request too, asks for the stream's usage, and takes the chunk that tells it out.
+    /// Weir also reads the request, asks for the stream's usage, and removes the usage chunk.
     Asking,
 }
 
@@ -48,7 +48,7 @@ const SIDES: [Side; 5] = [Side::Alone, Side::Empty, Side::Told, Side::Weir, Side
 struct Running {
     side: Side,
     envoy: Envoy,
-    /// Beside the bodies.
+    /// One list per body, in the order of the bodies.
     rounds: Vec<Vec<Round>>,
     /// Resident bytes: idle, and with open streams, plain and compressed.
     memory: [u64; 3],
@@ -67,7 +67,7 @@ struct Round {
     asked: f64,
 }
 
-/// Measures the bodies that are wanted, JSON first, and prints a table of each kind; it is kept if it is whole.
+/// Measures the selected bodies, JSON first, and prints a table for each kind. A complete table is stored.
 pub fn run(adapter: &Adapter, count: usize, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
     let stage = Stage::start(bodies::all()?)?;
     for is_stream in [false, true] {

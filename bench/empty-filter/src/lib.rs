@@ -1,6 +1,6 @@
 //! A filter that sees every header and body and does nothing: what Wasm itself costs. If its configuration names a
-//! request header, it asks for it, and no more: the least that a filter pays to know which requests are its own. If it
-//! has lines of `NAME: VALUE`, it sets these response headers: the least for one that tells a client how it stands.
+//! request header, it reads that header: the least that a filter pays to know which requests concern it. If it has lines of
+//! `NAME: VALUE`, it sets these response headers: the least for a filter that reports quotas to clients.
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};

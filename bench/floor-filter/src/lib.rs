@@ -1,5 +1,5 @@
-//! The least that a token limiter in Wasm can do: a call of constant bytes while the request waits, the answer's usage
-//! read with `serde_json`, and a second call of constant bytes before the answer's end goes out.
+//! The least that a token limiter in Wasm can do: it makes a call of constant bytes while the request
+//! waits, reads the usage of the answer with `serde_json`, and makes a second call of constant bytes before the answer ends.
 //!
 //! Configuration: the cluster, a `Reserve` and a `Commit` in hexadecimal, one per line.
 
