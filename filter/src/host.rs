@@ -100,10 +100,18 @@ pub fn request_size() -> Option<u64> {
 /// values is lost, or taken for the only one. Of the headers that HTTP knows once only, Envoy lets no second through,
 /// and asking for them is cheaper without.
 pub fn request_header(name: &str) -> Option<Vec<u8>> {
-    let once = name.starts_with(':') || name == "content-length";
-    let joined = if once { None } else { property(vec!["request", "headers", name]) };
-    joined.or_else(|| header(MapType::HttpRequestHeaders, name))
+    if name.starts_with(':') || name == "content-length" {
+        return header(MapType::HttpRequestHeaders, name);
+    }
+    let joined = property(vec!["request", "headers", name]);
+    // The attribute leaves out an empty header, too.
+    joined.or_else(|| {
+        if EMPTY_IS_NONE.contains(&name) { None } else { header(MapType::HttpRequestHeaders, name) }
+    })
 }
+
+/// Headers that say nothing if they are empty.
+const EMPTY_IS_NONE: [&str; 3] = ["accept-encoding", "content-encoding", "content-type"];
 
 /// Whether there is such a request header.
 pub fn has_request_header(name: &str) -> bool {

@@ -246,7 +246,9 @@ impl Waiting for Request {
         if let Err(failure) = reply {
             self.shared.call_failed(RESERVE, failure);
         }
-        self.exchange.answered_at(host::wall_clock());
+        if self.exchange.tells_time() {
+            self.exchange.answered_at(host::wall_clock());
+        }
         self.handle(Event::Reply(reply));
     }
 

@@ -63,20 +63,21 @@ impl Configured {
 
     /// Sends what is due, and sees to being called again when the next is.
     fn work(&mut self) {
-        self.tend_stream();
-        self.look_for_bodies();
-        self.send_commits();
-        self.ask_for_plan();
+        // Asking for the time costs a call of the host.
+        let now = self.shared.now();
+        self.tend_stream(now);
+        self.look_for_bodies(now);
+        self.send_commits(now);
+        self.ask_for_plan(now);
         // The next reserve takes along what is settled now, or the next call of this.
         self.shared.deferred.read();
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
         let stream = self.shared.stream.wake_at();
-        self.shared.show_memory();
-        let bodies =
-            self.shared.bodies.are_watched().then(|| self.shared.now().saturating_add(bodies::INTERVAL));
+        self.shared.show_memory(now);
+        let bodies = self.shared.bodies.are_watched().then(|| now.saturating_add(bodies::INTERVAL));
         let memory = self.shared.memory_due();
-        self.shared.wake_at([commits, plan, stream, bodies, memory].into_iter().flatten().min());
+        self.shared.wake_at([commits, plan, stream, bodies, memory].into_iter().flatten().min(), now);
         self.leave();
     }
 
@@ -93,8 +94,8 @@ impl Configured {
     }
 
     /// Ends what takes too long, and opens a stream where there is none.
-    fn tend_stream(&mut self) {
-        let (shared, now) = (Rc::clone(&self.shared), self.shared.now());
+    fn tend_stream(&mut self, now: u64) {
+        let shared = Rc::clone(&self.shared);
         let (overdue, stuck) = shared.stream.overdue(now);
         overdue.iter().for_each(|caller| reserve::deliver(shared.root, caller, Err(CallFailure::Timeout)));
         if stuck {
@@ -106,7 +107,7 @@ impl Configured {
     }
 
     /// Requests that wait for bodies which Envoy has and does not hand over go on without.
-    fn look_for_bodies(&self) {
+    fn look_for_bodies(&self, now: u64) {
         let Shared { root, bodies, metrics, .. } = &*self.shared;
         let mut grown = false;
         let still_waits = |watched: &Watched| {
@@ -125,7 +126,7 @@ impl Configured {
             bodies.are_found_missing();
         }
         for watched in watched {
-            if bodies.are_missing() || watched.until <= self.shared.now() {
+            if bodies.are_missing() || watched.until <= now {
                 bodies::missing(&watched.caller, *root);
             } else {
                 bodies.watch(watched);
@@ -165,8 +166,7 @@ impl Configured {
         }
     }
 
-    fn send_commits(&mut self) {
-        let now = self.shared.now();
+    fn send_commits(&mut self, now: u64) {
         let is_open = self.shared.stream.is_open();
         let route = if is_open { CommitRoute::Stream } else { CommitRoute::Unary };
         let commit = self.shared.outbox.borrow_mut().send(route, now);
@@ -194,8 +194,7 @@ impl Configured {
         self.shared.show_memory_soon();
     }
 
-    fn ask_for_plan(&mut self) {
-        let now = self.shared.now();
+    fn ask_for_plan(&mut self, now: u64) {
         let Some(question) = self.watch.as_mut().and_then(|watch| watch.ask(now)) else { return };
         match host::call(&self.shared.config.grpc_service, GET_PLAN, &question, PATIENCE) {
             Ok(token) => self.asking = Some(token),

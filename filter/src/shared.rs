@@ -137,8 +137,7 @@ impl Shared {
     }
 
     /// Shows how much memory is in use, in a gauge that all workers add to, if it is time to.
-    pub fn show_memory(&self) {
-        let now = self.now();
+    pub fn show_memory(&self, now: u64) {
         if self.memory_due().is_some_and(|due| due <= now) {
             let used = self.memory_in_use();
             let (before, _) = self.memory_shown.replace((used, now));
@@ -157,7 +156,7 @@ impl Shared {
         if self.awake_at.get().is_none()
             && let Some(due) = self.memory_due()
         {
-            self.wake_by(due);
+            self.wake_by(due, self.now());
         }
     }
 
@@ -176,7 +175,8 @@ impl Shared {
     /// Has the root context's `on_tick` called soon, if there is something to send.
     pub fn wake(&self) {
         if let Some(time) = self.outbox.borrow().wake_at() {
-            self.wake_by(time.max(self.now().saturating_add(GATHERING)));
+            let now = self.now();
+            self.wake_by(time.max(now.saturating_add(GATHERING)), now);
         }
     }
 
@@ -189,16 +189,16 @@ impl Shared {
     }
 
     /// Has the root context's `on_tick` called at this time, or before.
-    pub fn wake_by(&self, time: u64) {
+    pub fn wake_by(&self, time: u64, now: u64) {
         if self.awake_at.get().is_none_or(|awake| time < awake) {
-            self.wake_at(Some(time));
+            self.wake_at(Some(time), now);
         }
     }
 
     /// Has the root context's `on_tick` called at this time, and not before.
-    pub fn wake_at(&self, time: Option<u64>) {
+    pub fn wake_at(&self, time: Option<u64>, now: u64) {
         self.awake_at.set(time);
-        host::tick_every(time.map_or(0, |time| time.saturating_sub(self.now()).max(1)));
+        host::tick_every(time.map_or(0, |time| time.saturating_sub(now).max(1)));
     }
 
     /// Milliseconds of a clock that does not run backwards.

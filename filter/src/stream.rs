@@ -55,7 +55,7 @@ impl Stream {
         let message = self.calls.borrow_mut().reserve(message, &copies, commit.as_ref(), caller, now);
         drop(outbox);
         self.send(&message);
-        shared.wake_by(self.wake_at().unwrap_or(now));
+        shared.wake_by(self.wake_at().unwrap_or(now), now);
     }
 
     /// Sends a Commit. Called in the root context's name.

@@ -203,6 +203,11 @@ impl Exchange {
         self
     }
 
+    /// Whether the headers of the answer name a time of the clock: if so, [`Exchange::answered_at`] comes before it.
+    pub fn tells_time(&self) -> bool {
+        matches!(&self.state, State::Waiting(reservation) if refusal::tells_time(reservation.dialect))
+    }
+
     /// The adapter's answer, which is handled next, comes at this time, in milliseconds of Unix time.
     pub fn answered_at(&mut self, unix_ms: u64) {
         self.asked_at = Some(unix_ms);

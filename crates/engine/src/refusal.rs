@@ -90,6 +90,11 @@ impl RateStatus<'_> {
     }
 }
 
+/// Whether the headers of an answer say at which time of the clock a window ends.
+pub(crate) fn tells_time(dialect: Dialect) -> bool {
+    dialect == Dialect::Anthropic
+}
+
 /// The headers of an answer, admitted or refused: per unit the most constrained rate, and the IETF draft's two. `asked_at`:
 /// when the adapter answered, in milliseconds of Unix time, if that is known.
 pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: Option<u64>) -> HeaderList {
@@ -106,7 +111,7 @@ pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: 
             headers.push((reset.into(), go_duration(standing.reset_ms())));
         }
     }
-    if let (Dialect::Anthropic, Some(asked_at)) = (dialect, asked_at) {
+    if let Some(asked_at) = asked_at.filter(|_| tells_time(dialect)) {
         for (unit, [limit, remaining, reset]) in ANTHROPIC_HEADERS {
             if let Some(standing) = tightest(unit, &known) {
                 headers.push((limit.into(), standing.max().to_string()));

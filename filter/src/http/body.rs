@@ -22,7 +22,7 @@ impl Request {
             let (caller, now) = (Weak::clone(&self.caller), self.shared.now());
             let until = now.saturating_add(timeout);
             self.shared.bodies.watch(Watched { caller, size, until });
-            self.shared.wake_by(now.saturating_add(bodies::INTERVAL));
+            self.shared.wake_by(now.saturating_add(bodies::INTERVAL), now);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::cel::FactPath;
 use crate::identity::{self, IdentityError};
 use crate::small_sort;
 use body::BodyFacts;
-use llm::request::{self, Dialect, RequestBody, Route};
+use llm::request::{self, Dialect, Operation, RequestBody, Route};
 use llm::response::Usage;
 use llm::spelling;
 use serde_json::{Map, Value};
@@ -270,7 +270,11 @@ impl Facts {
 
     /// Whose API the caller speaks, as far as it is known.
     pub fn dialect(&self) -> Dialect {
-        self.path().map(|path| Route::of(path).dialect).unwrap_or_default()
+        let generates = |body: &&RequestBody| body.route.operation.is_some_and(Operation::uses_tokens);
+        match self.read_body().filter(generates) {
+            Some(body) => body.route.dialect,
+            None => self.path().map(|path| Route::of(path).dialect).unwrap_or_default(),
+        }
     }
 
     /// Envoy's attribute for the name of the matched route.

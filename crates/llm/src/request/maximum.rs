@@ -101,6 +101,7 @@ impl Maxima {
         self.fields
             .iter()
             .zip(FIELDS)
+            .filter(|(given, _)| given.first.is_some() || given.variant.is_some())
             .filter(|(_, field)| (route.dialect.rules().heeds)(route.operation, *field))
             .map(|(given, _)| given)
     }

@@ -52,10 +52,18 @@ impl Route {
     }
 
     fn that_generates(path: &str) -> Self {
-        let path = path.split(['?', '#']).next().unwrap_or_default();
-        let segments = path.split('/').map(before_semicolon).filter(|segment| !segment.is_empty());
+        let end = path.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+        let path = end.and_then(|end| path.get(..end)).unwrap_or(path);
+        let segments = path.split('/').filter(|segment| !segment.is_empty());
+        if !path.bytes().any(|byte| matches!(byte, b'%' | b';')) {
+            return Self::of_segments(&segments.collect::<Vec<_>>());
+        }
+        let segments = segments.map(before_semicolon).filter(|segment| !segment.is_empty());
         let segments: Vec<Cow<'_, str>> = segments.map(percent_decoded).collect();
-        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        Self::of_segments(&segments.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    }
+
+    fn of_segments(segments: &[&str]) -> Self {
         let Some((last, before)) = segments.split_last() else { return Self::default() };
         let found = PATHS.iter().find_map(|read| read(last, before));
         found.unwrap_or_else(|| by_name(last, before))
@@ -115,7 +123,7 @@ impl PathEnd {
     }
 
     fn is_of(&self, last: &str, before: &[&str]) -> bool {
-        self.names.contains(&last)
+        is_one_of(self.names, last)
             && !before.iter().any(|segment| self.unless.iter().any(|it| it.eq_ignore_ascii_case(segment)))
     }
 }
@@ -132,21 +140,24 @@ fn method_or(method: &str, has_body: bool) -> &str {
 /// Whether a call is known to use no tokens: reading, listing, keeping and deleting, and what only counts or judges. `body`:
 /// what it says, if it was read.
 pub fn uses_no_tokens(method: &str, path: &str, has_body: bool, body: Option<&RequestBody>) -> bool {
+    if body.is_some_and(|body| body.operation.uses_tokens()) {
+        return false;
+    }
     let found = tokenless::find(Some(method_or(method, has_body)), path, has_body);
-    found.is_some_and(|found| match body {
-        Some(body) => !body.operation.uses_tokens(),
-        None => !found.body_decides,
-    })
+    found.is_some_and(|found| body.is_some() || !found.body_decides)
+}
+
+/// Some servers read a path in any case.
+fn is_one_of(names: &[&str], segment: &str) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(segment))
 }
 
 /// Paths that end in a name of their own. A name with its parent goes before the name alone.
 fn by_name(last: &str, before: &[&str]) -> Route {
-    // Some servers read a path in any case.
-    let name = |segment: &str| segment.to_ascii_lowercase();
-    let (last, parent) = (name(last), name(before.last().copied().unwrap_or_default()));
+    let parent = before.last().copied().unwrap_or_default();
     let mut call: Option<&PathEnd> = None;
-    for of in CALLS.iter().filter(|call| call.is_of(&last, before)) {
-        let with_parent = of.parents.contains(&parent.as_str());
+    for of in CALLS.iter().filter(|call| call.is_of(last, before)) {
+        let with_parent = is_one_of(of.parents, parent);
         if with_parent || of.parents.is_empty() && call.is_none() {
             call = Some(of);
         }

@@ -100,11 +100,19 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<T
     {
         return Some(TokenlessMatch { dialect, operation, body_decides: false });
     }
-    if !segments.iter().all(|segment| is_plain(segment)) {
-        return None;
-    }
-    let call = CALLS.iter().find(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape));
-    call.map(|(method, .., dialect, operation)| TokenlessMatch {
+    let last = segments.last()?;
+    let last_is_of_api = is_of_api(last);
+    // It tells most rows apart.
+    let ends_so = |shape: &[&str]| match shape.last() {
+        Some(&"*") => !last_is_of_api,
+        Some(name) => name == last,
+        None => true,
+    };
+    let call = CALLS
+        .iter()
+        .find(|(row, base, shape, ..)| is_it(*row) && ends_so(shape) && is_shape(segments, *base, shape));
+    let is_known = call.is_some() && segments.iter().all(|segment| is_plain(segment));
+    call.filter(|_| is_known).map(|(method, .., dialect, operation)| TokenlessMatch {
         dialect: *dialect,
         operation: *operation,
         body_decides: *method == Method::PostToKeep,
