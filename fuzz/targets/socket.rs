@@ -1,0 +1,46 @@
+//! Any bytes as the frames of a WebSocket, from either side, compressed or not: in pieces they are the same messages as at
+//! once, no message is longer than is kept, and all memory comes back. Only what ends in an error may be told of sooner
+//! in pieces: that a message is cut, and then that it is corrupt.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use llm::memory::MemoryBudget;
+use llm::websocket::{Extensions, MessageReader, Peer, SocketError, SocketEvent};
+
+/// The most that is kept of a message.
+const MAX: usize = 1 << 14;
+/// What a decoder of each direction and both messages take at most.
+const MEMORY: usize = 1 << 20;
+
+type Messages = (Vec<(SocketEvent, Vec<u8>)>, Option<SocketError>);
+
+fn messages<'b>(mut reader: MessageReader, pieces: impl Iterator<Item = &'b [u8]>) -> Messages {
+    let mut messages = Vec::new();
+    for mut piece in pieces {
+        loop {
+            match reader.next(&mut piece) {
+                Ok(Some(event)) => messages.push((event, reader.message().to_vec())),
+                Ok(None) => break,
+                Err(error) => return (messages, Some(error)),
+            }
+        }
+        assert!(piece.is_empty(), "what needs more has read all that is there");
+    }
+    (messages, None)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some(([kind, size], bytes)) = bytes.split_first_chunk::<2>() else { return };
+    let peer = if kind & 1 == 0 { Peer::Client } else { Peer::Server };
+    let takeover = kind & 4 == 0;
+    let extensions =
+        Extensions { deflate: kind & 2 == 0, client_takeover: takeover, server_takeover: takeover };
+    let memory = MemoryBudget::new(MEMORY);
+    let reader = || MessageReader::new(peer, extensions, MAX, &memory);
+    let whole = messages(reader(), std::iter::once(bytes));
+    let pieces = messages(reader(), bytes.chunks(usize::from(*size).max(1)));
+    let told_sooner = whole.1.is_some() && pieces.0.starts_with(&whole.0);
+    assert!(whole.1 == pieces.1 && (told_sooner || whole.0 == pieces.0), "{:?} {:?}", whole.1, pieces.1);
+    assert!(whole.0.iter().all(|(_, message)| message.len() <= MAX));
+    assert_eq!(memory.used(), 0);
+});
