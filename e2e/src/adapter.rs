@@ -232,6 +232,14 @@ impl Adapter {
         self.process.terminate()
     }
 
+    /// It ends as its orchestrator asks it to, and another comes in its place, with these further arguments.
+    pub fn replace(&mut self, further: &[&str]) {
+        let status = self.terminate();
+        assert!(status.success(), "{status}: {}", self.log());
+        self.place.further = further.iter().map(|&word| word.to_owned()).collect();
+        self.restart();
+    }
+
     /// It comes back where it was.
     pub fn restart(&mut self) {
         self.process.kill();

@@ -53,9 +53,26 @@ impl Config {
         self.endpoints(name).push(json!({ "endpoint": { "address": { "socket_address": address } } }));
     }
 
+    /// One more cluster.
+    pub fn add_cluster(&mut self, cluster: Value) {
+        self.clusters().push(cluster);
+    }
+
+    /// Takes the first listener away: Envoy gets it from this file, and again whenever [`write_listener`] has written another.
+    pub fn listener_from(&mut self, file: &Path) -> Value {
+        let listeners = self.0["static_resources"].as_object_mut().and_then(|all| all.remove("listeners"));
+        self.0["node"] = json!({ "id": "e2e", "cluster": "e2e" });
+        self.0["dynamic_resources"]["lds_config"] =
+            json!({ "resource_api_version": "V3", "path_config_source": { "path": file } });
+        listeners.expect("the configuration has listeners")[0].take()
+    }
+
+    fn clusters(&mut self) -> &mut Vec<Value> {
+        self.0["static_resources"]["clusters"].as_array_mut().expect("clusters are a list")
+    }
+
     fn endpoints(&mut self, cluster: &str) -> &mut Vec<Value> {
-        let clusters = self.0["static_resources"]["clusters"].as_array_mut().expect("clusters are a list");
-        let named = clusters.iter_mut().find(|named| named["name"] == cluster);
+        let named = self.clusters().iter_mut().find(|named| named["name"] == cluster);
         let named = named.unwrap_or_else(|| panic!("the configuration has no cluster {cluster}"));
         let endpoints = &mut named["load_assignment"]["endpoints"][0]["lb_endpoints"];
         endpoints.as_array_mut().expect("endpoints are a list")
@@ -139,6 +156,16 @@ impl Config {
     }
 }
 
+/// Moves a listener to where [`Config::listener_from`] looks for it.
+pub fn write_listener(file: &Path, listener: &Value, version: u64) {
+    let mut listener = listener.clone();
+    listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
+    let new = file.with_extension("new");
+    let found = json!({ "version_info": version.to_string(), "resources": [listener] });
+    std::fs::write(&new, found.to_string()).expect("a file can be written");
+    std::fs::rename(new, file).expect("a file can be moved");
+}
+
 /// The admin's and the first listener's address, once Envoy is live.
 fn addresses(admin_file: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
     let admin: SocketAddr = std::fs::read_to_string(admin_file).ok()?.trim().parse().ok()?;
@@ -157,7 +184,8 @@ fn free_ports(config: &mut Value) {
     }
 }
 
-fn typed<'a>(value: &'a mut Value, suffix: &str) -> Option<&'a mut Value> {
+/// The message of a type whose name ends like this, wherever in a configuration it is.
+pub fn typed<'a>(value: &'a mut Value, suffix: &str) -> Option<&'a mut Value> {
     let mine = value.get("@type").and_then(Value::as_str).is_some_and(|name| name.ends_with(suffix));
     match value {
         _ if mine => Some(value),

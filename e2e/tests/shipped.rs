@@ -134,6 +134,10 @@ fn every_proxy_fetches_its_module_by_its_digest_until_it_has_it() {
         assert!(address.as_str().unwrap().ends_with(&name), "{address}");
         assert_eq!(only(path, value, "sha256"), json!(digest));
         assert!(only(path, value, "num_retries").as_u64().unwrap() >= 1_000_000);
+        // Else Envoy keeps the module before it: see upgrade.rs.
+        let told = value.to_string();
+        let of_vm = json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": digest });
+        assert!(told.contains(&of_vm.to_string()), "{path}: the VM's configuration has no digest");
     }
 }
 

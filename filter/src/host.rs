@@ -76,6 +76,16 @@ pub fn response_body(kept: usize, size: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpResponseBody, kept, size).ok().flatten().unwrap_or_default()
 }
 
+/// What another VM of this `vm_id` has left under this name, on another worker or with another version of the module.
+pub fn shared(name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_shared_data(name).ok().and_then(|(bytes, _)| bytes)
+}
+
+/// Leaves something for [`shared`]. Envoy keeps it until no VM of this `vm_id` is left.
+pub fn share(name: &str, bytes: &[u8]) {
+    told("sharing", hostcalls::set_shared_data(name, Some(bytes), None));
+}
+
 /// The answer to a gRPC call, or a message of a gRPC stream.
 pub fn reply(size: usize) -> Vec<u8> {
     buffer(BufferType::GrpcReceiveBuffer, size)

@@ -58,7 +58,19 @@ impl Configured {
         let gateway = gateway::find(shared.config.gateway.as_deref(), |path| host::property(path.to_vec()));
         let watch = (!shared.has_plan())
             .then(|| Watch::new(&gateway, shared.random).with_body(shared.config.request_body));
-        Ok(Self { shared: Rc::new(shared), watch, asking: None, committing: None, leaving: None })
+        let mut configured =
+            Self { shared: Rc::new(shared), watch, asking: None, committing: None, leaving: None };
+        configured.resume();
+        Ok(configured)
+    }
+
+    /// After an upgrade of the module, or when a VM is made anew: requests come before the adapter's answer does.
+    fn resume(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        let kept = host::shared(&watch.shared_name());
+        if let Some(plan) = kept.and_then(|kept| watch.resume(&kept)) {
+            self.planned(&plan);
+        }
     }
 
     /// Sends what is due, and sees to being called again when the next is.
@@ -205,8 +217,14 @@ impl Configured {
     fn answered(&mut self, reply: Result<&[u8], CallFailure>) {
         self.asking = None;
         let Some(watch) = &mut self.watch else { return };
+        let name = watch.shared_name();
         match watch.answered(reply, self.shared.now()) {
-            Ok(news) => news.iter().for_each(|plan| self.planned(plan)),
+            Ok(None) => {}
+            Ok(Some(plan)) => {
+                if self.planned(&plan) {
+                    host::share(&name, reply.unwrap_or_default());
+                }
+            }
             Err(failure) => {
                 self.shared.call_failed(GET_PLAN, failure);
                 if watch.failures() == 1 {
@@ -217,9 +235,12 @@ impl Configured {
         }
     }
 
-    fn planned(&self, answer: &GetPlanResponse) {
+    /// Whether the plan is in force.
+    fn planned(&self, answer: &GetPlanResponse) -> bool {
         let version = &answer.version;
-        match watch::compile(answer, self.shared.config.request_body) {
+        let compiled = watch::compile(answer, self.shared.config.request_body);
+        let is_good = compiled.is_ok();
+        match compiled {
             Ok(plan) => {
                 log::info!("plan {version} is in force: {} policies", answer.policies.len());
                 self.shared.set_plan(plan, watch::number(version));
@@ -229,6 +250,7 @@ impl Configured {
                 tell(&format!("plan {version} is refused; the last good one stays in force"), &mistakes);
             }
         }
+        is_good
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Host {
     pub open: HashSet<u32>,
     /// No call can be made, and no stream be opened.
     pub unreachable: bool,
+    /// What VMs have left for each other.
+    pub shared: BTreeMap<String, Vec<u8>>,
     /// The root context may go.
     pub done: bool,
     effective: u32,
@@ -302,6 +304,35 @@ unsafe extern "C" fn proxy_get_property(
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_get_shared_data(
+    name: *const u8,
+    name_size: usize,
+    data: *mut *mut u8,
+    size: *mut usize,
+    _cas: *mut u32,
+) -> u32 {
+    // SAFETY: the module's own bytes and places.
+    unsafe {
+        let name = text(name, name_size);
+        put(with(|host| host.shared.get(&name).cloned()).as_deref(), data, size)
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_set_shared_data(
+    name: *const u8,
+    name_size: usize,
+    data: *const u8,
+    size: usize,
+    _cas: u32,
+) -> u32 {
+    // SAFETY: the module's own bytes.
+    let (name, data) = unsafe { (text(name, name_size), bytes(data, size).to_vec()) };
+    with(|host| host.shared.insert(name, data));
+    OK
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_send_local_response(
     status: u32,
     _details: *const u8,
@@ -463,7 +494,7 @@ macro_rules! uncalled {
 
 uncalled! {
     proxy_set_property proxy_add_header_map_value proxy_set_header_map_pairs proxy_get_status
-    proxy_get_shared_data proxy_set_shared_data proxy_grpc_close proxy_http_call proxy_close_stream
+    proxy_grpc_close proxy_http_call proxy_close_stream
     proxy_dequeue_shared_queue proxy_enqueue_shared_queue proxy_resolve_shared_queue
     proxy_register_shared_queue proxy_call_foreign_function
 }

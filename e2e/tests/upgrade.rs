@@ -1,0 +1,240 @@
+//! Upgrades under load, in either order: nobody is refused, and Redis has counted what the provider has reported.
+
+use e2e::adapter::Adapter;
+use e2e::client::Request;
+use e2e::envoy::{Config, Envoy, typed, write_listener};
+use e2e::redis::Redis;
+use e2e::upstream::{Answer, Gate, Upstream};
+use e2e::world::{CONFIG, policy};
+use e2e::{artefacts, jwt, wait};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+
+const WORKERS: u32 = 2;
+const CLIENTS: usize = 4;
+/// How many requests pass between two steps of an upgrade.
+const BETWEEN: usize = 40;
+/// How many tokens answers report.
+const SIZES: [u64; 5] = [10, 20, 30, 50, 70];
+
+/// The module of a version: the same code, with a custom section that makes its digest another.
+struct Module {
+    file: String,
+    digest: String,
+}
+
+impl Module {
+    fn new(folder: &Path, version: &str) -> Self {
+        let mut bytes = std::fs::read(artefacts::wasm()).unwrap();
+        let name = u8::try_from(version.len()).unwrap();
+        bytes.extend([0, name + 1, name]);
+        bytes.extend(version.as_bytes());
+        let file = folder.join(format!("{version}.wasm"));
+        std::fs::write(&file, &bytes).unwrap();
+        let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { file: file.display().to_string(), digest }
+    }
+}
+
+/// Two adapters on one Redis, and an Envoy whose listener comes from elsewhere and whose module the adapters serve.
+struct World {
+    envoy: Envoy,
+    listener: Value,
+    place: PathBuf,
+    adapters: Vec<Adapter>,
+    upstream: Upstream,
+    redis: Redis,
+    old: Module,
+    new: Module,
+    _folder: TempDir,
+}
+
+impl World {
+    fn start(failure_mode: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "new"].map(|version| Module::new(folder.path(), version));
+        let redis = Redis::start();
+        let limit = json!({
+            "counters": [{ "expression": "auth.identity.userid" }],
+            "reservation": { "amount": "100" },
+            "rates": [{ "limit": 1_000_000_000, "window": "1h" }],
+        });
+        let policies =
+            [policy("llm", json!({ "failureMode": failure_mode, "limits": { "per-user": limit } }))];
+        let start = |_| Adapter::start_as(&policies, &["--storage", &redis.url(0), "--wasm", &old.file]);
+        let adapters: Vec<_> = (0..2).map(start).collect();
+        let upstream = Upstream::start();
+        let mut config = Config::read(CONFIG);
+        config.cluster("llm", upstream.address());
+        let endpoints = json!([{ "lb_endpoints": [] }]);
+        let serving = json!({ "cluster_name": "weir-wasm", "endpoints": endpoints });
+        config.add_cluster(json!({ "name": "weir-wasm", "type": "STATIC", "load_assignment": serving }));
+        config.cluster("limitador-adapter", adapters[0].grpc());
+        config.also("limitador-adapter", adapters[1].grpc());
+        adapters.iter().for_each(|adapter| config.also("weir-wasm", adapter.http()));
+        let place = folder.path().join("listeners.json");
+        let listener = config.listener_from(&place);
+        write_listener(&place, &with_module(&listener, &old), 1);
+        let envoy = config.start(WORKERS);
+        let world = Self { envoy, listener, place, adapters, upstream, redis, old, new, _folder: folder };
+        world.wait_for_plans(0);
+        world
+    }
+
+    fn wait_for_plans(&self, before: u64) {
+        let wanted = before + u64::from(WORKERS) + 1;
+        wait::until("the plan in every worker", || (self.envoy.plans() >= wanted).then_some(()));
+    }
+
+    /// The adapters, one after the other, each serving its version's module and that of the version before.
+    fn upgrade_adapters(&mut self) {
+        let (storage, new, old) = (self.redis.url(0), self.new.file.clone(), self.old.file.clone());
+        for place in 0..self.adapters.len() {
+            self.adapters[place].replace(&["--storage", &storage, "--wasm", &new, "--wasm-previous", &old]);
+            self.some_requests();
+        }
+    }
+
+    /// The listener names the new module.
+    fn upgrade_manifest(&self) {
+        write_listener(&self.place, &with_module(&self.listener, &self.new), 2);
+        let updates = "listener_manager.lds.update_success";
+        wait::until("the new listener", || (self.envoy.stat(updates) == 2).then_some(()));
+    }
+
+    fn new_module_is_in_force(&self, plans: u64) {
+        wait::until("the new module", || {
+            (self.envoy.stat("listener_manager.total_listeners_warming") == 0).then_some(())
+        });
+        self.wait_for_plans(plans);
+    }
+
+    fn some_requests(&self) {
+        self.upstream.wait_for_calls(self.upstream.calls() + BETWEEN);
+    }
+}
+
+fn alice() -> Request {
+    Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })))
+}
+
+/// As the manifests have it: an adapter serves the module.
+fn with_module(listener: &Value, module: &Module) -> Value {
+    let uri = format!("http://weir/weir-{}.wasm", module.digest);
+    let code = json!({ "remote": {
+        "http_uri": { "uri": uri, "cluster": "weir-wasm", "timeout": "10s" },
+        "sha256": module.digest,
+        "retry_policy": {
+            "num_retries": 1_000_000,
+            "retry_back_off": { "base_interval": "0.5s", "max_interval": "3s" },
+        },
+    } });
+    // What makes a new module a new VM: Envoy's key of a VM has no digest while its code is still to be fetched.
+    let digest =
+        json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": module.digest });
+    with_code(listener, &json!({ "code": code, "configuration": digest }))
+}
+
+fn with_local_module(listener: &Value, module: &Module) -> Value {
+    with_code(listener, &json!({ "code": { "local": { "filename": module.file } } }))
+}
+
+fn with_code(listener: &Value, vm_config: &Value) -> Value {
+    let mut listener = listener.clone();
+    let wasm = typed(&mut listener, ".wasm.v3.Wasm").unwrap();
+    wasm["config"]["configuration"]["value"]["failureMode"] = "Deny".into();
+    for (field, value) in vm_config.as_object().unwrap() {
+        wasm["config"]["vm_config"][field] = value.clone();
+    }
+    listener
+}
+
+/// Runs the upgrade while clients ask for answers of all sizes, and one waits for its answer from beginning to end.
+fn under_load(world: &mut World, upgrade: impl FnOnce(&mut World)) {
+    let gate = Gate::default();
+    for tokens in SIZES {
+        world.upstream.on(&tokens.to_string(), Answer::used(tokens).reporting(tokens));
+    }
+    let long = Answer::used(1_000).reporting(1_000).wait_first(&gate);
+    world.upstream.on("long", long);
+    let ask = alice();
+    let (address, ended) = (world.envoy.address(), AtomicBool::new(false));
+    let long = ask.clone().answered_by("long").open(address);
+    world.upstream.wait_for_calls(1);
+    let client = |first: usize| {
+        let mut answers = Vec::new();
+        for tokens in SIZES.iter().cycle().skip(first) {
+            if ended.load(Ordering::SeqCst) {
+                break;
+            }
+            let answer = ask.clone().answered_by(&tokens.to_string()).send(address);
+            answers.push((answer.status, answer.text()));
+        }
+        answers
+    };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let client = &client;
+        let clients: Vec<_> = (0..CLIENTS).map(|first| scope.spawn(move || client(first))).collect();
+        let end = StopOnDrop(&ended);
+        world.some_requests();
+        upgrade(world);
+        world.some_requests();
+        drop(end);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    gate.open();
+    assert_eq!(long.finish().status, 200);
+    let refused: Vec<_> = answers.iter().filter(|(status, _)| *status != 200).collect();
+    assert!(refused.is_empty(), "{} of {} were refused: {:?}", refused.len(), answers.len(), refused[0]);
+    let reported = world.upstream.seen().iter().map(|seen| seen.reported).sum();
+    println!("{} requests, {reported} tokens", world.upstream.calls());
+    world.adapters[0].wait_for_bucket("per-user", "tokens", "alice", reported, 0);
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_adapters_first_then_the_module() {
+    let mut world = World::start("Deny");
+    under_load(&mut world, |world| {
+        world.upgrade_adapters();
+        let plans = world.envoy.plans();
+        world.upgrade_manifest();
+        world.new_module_is_in_force(plans);
+    });
+}
+
+#[test]
+fn the_module_first_then_the_adapters() {
+    let mut world = World::start("Deny");
+    under_load(&mut world, |world| {
+        world.upgrade_manifest();
+        // Nobody serves it yet.
+        assert_eq!(world.envoy.stat("listener_manager.total_listeners_warming"), 1);
+        world.some_requests();
+        let plans = world.envoy.plans();
+        world.upgrade_adapters();
+        world.new_module_is_in_force(plans);
+    });
+}
+
+#[test]
+fn a_new_module_begins_with_the_plan_of_the_old_one() {
+    let mut world = World::start("Allow");
+    // No adapter can tell it its own. Without a plan the filter's configuration decides, which says Deny.
+    world.adapters.iter_mut().for_each(Adapter::kill);
+    let plans = world.envoy.plans();
+    write_listener(&world.place, &with_local_module(&world.listener, &world.new), 2);
+    world.new_module_is_in_force(plans);
+    let answer = alice().send(world.envoy.address());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
