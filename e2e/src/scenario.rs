@@ -216,6 +216,17 @@ impl Story {
         Ok(story)
     }
 
+    /// Whether it may be played through an Envoy that has played others. What happens to the adapter has effects on the
+    /// filter for a while, and a filter remembers the failures of a minute.
+    pub fn shares_envoy(&self) -> bool {
+        let fate = |step: &Step| matches!(step, Step::Adapter(_));
+        let counts_failures = |source: &PolicySource| {
+            source.objects().iter().any(|policy| policy.to_string().contains("failuresLastMinute"))
+        };
+        let mut policies = self.policies.iter().chain(self.steps.iter().flat_map(Step::policies));
+        self.gateway.is_none() && !self.steps.iter().any(fate) && !policies.any(counts_failures)
+    }
+
     /// Every story of `e2e/scenarios` and of the examples, by its name, in their order.
     pub fn all() -> Vec<(String, PathBuf)> {
         let own = listed("e2e/scenarios").into_iter().filter_map(|path| {
@@ -236,6 +247,13 @@ fn listed(folder: &str) -> Vec<PathBuf> {
     let mut paths: Vec<_> = files.map(|file| file.expect("a folder can be listed").path()).collect();
     paths.sort();
     paths
+}
+
+impl Step {
+    /// Those that it puts in force.
+    fn policies(&self) -> &[PolicySource] {
+        if let Self::Policies(policies) = self { policies } else { &[] }
+    }
 }
 
 impl PolicySource {

@@ -1,24 +1,62 @@
 //! Every story of `e2e/scenarios`, played through a real Envoy. The adapter plays the same ones natively.
+//!
+//! Stories with the same configuration share Envoys, one after another, since starting one costs seconds. Before each
+//! story, everything of the story before it is settled and the adapter starts anew.
 
 use e2e::scenario::envoy::ThroughEnvoy;
 use e2e::scenario::{Story, run};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Envoys that have played a story to its end, by how much of a body they read.
+#[derive(Clone, Default)]
+struct Idle(Arc<Mutex<HashMap<Option<usize>, Vec<ThroughEnvoy>>>>);
+
+/// Stories at a time.
+const THREADS: usize = 4;
 
 fn main() {
+    let mut arguments = Arguments::from_args();
+    // A filter waits a second before it comes back to an adapter that starts anew, and needs no processor meanwhile.
+    arguments.test_threads.get_or_insert(THREADS);
+    let idle = Idle::default();
     let trial = |(name, path): (String, std::path::PathBuf)| {
         let story = Story::read(&path);
         // One that cannot be read is told, not left out.
         let is_played = story.as_ref().map_or(true, |story| story.natively.is_none());
-        let trial = Trial::test(name, move || {
-            let story = story?;
-            let mut player = ThroughEnvoy::start(&story);
-            run(&story, &mut player).map_err(|wrong| {
-                player.show_logs();
-                wrong.into()
-            })
-        });
-        is_played.then_some(trial)
+        let idle = idle.clone();
+        is_played.then(|| Trial::test(name, move || idle.play(&story?)))
     };
     let trials = Story::all().into_iter().filter_map(trial).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Nothing is dropped behind `exit`, and the processes would go on.
+    idle.take_all();
+    conclusion.exit();
+}
+
+impl Idle {
+    fn play(&self, story: &Story) -> Result<(), Failed> {
+        let mut player = self.take(story).unwrap_or_else(|| ThroughEnvoy::start(story));
+        run(story, &mut player).inspect_err(|_| player.show_logs())?;
+        if story.shares_envoy() {
+            self.lock().entry(story.reads_bodies).or_default().push(player);
+        }
+        Ok(())
+    }
+
+    fn take(&self, story: &Story) -> Option<ThroughEnvoy> {
+        let idle = || self.lock().get_mut(&story.reads_bodies)?.pop();
+        let mut player = story.shares_envoy().then(idle)??;
+        player.renew();
+        Some(player)
+    }
+
+    fn take_all(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Option<usize>, Vec<ThroughEnvoy>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

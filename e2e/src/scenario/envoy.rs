@@ -3,9 +3,9 @@
 use super::{AdapterFate, Answer, Ending, Player, Request, Seen, Story};
 use crate::client::{InFlight, Request as HttpRequest, Response};
 use crate::upstream::{self, Answer as Script, Gate};
-use crate::world::{Builder, World};
+use crate::world::{self, Builder, World};
 use crate::{jwt, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How much Envoy keeps of a body.
@@ -17,6 +17,7 @@ pub struct ThroughEnvoy {
     requests: usize,
     frozen: bool,
     in_force: String,
+    renewals: usize,
 }
 
 /// A request that waits for the provider.
@@ -47,7 +48,28 @@ impl ThroughEnvoy {
             config.all()["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] =
                 BUFFER.into();
         });
-        Self { world: world.start(), requests: 0, frozen: false, in_force: String::new() }
+        Self { world: world.start(), requests: 0, frozen: false, in_force: String::new(), renewals: 0 }
+    }
+
+    /// Makes it ready for another story: everything of the last one has ended and is settled, and the adapter has lost
+    /// what it counted. Envoy and its VMs stay, since V8 takes seconds to compile the module.
+    pub fn renew(&mut self) {
+        let under_way = || self.world.envoy.stat("http.gateway.downstream_rq_active");
+        wait::until("the end of every request", || (under_way() == 0).then_some(()));
+        self.renewals += 1;
+        let limit = format!("renewal-{}", self.renewals);
+        // Another plan each time, since a filter is slow to take one back that it has left.
+        let policy = world::policy(&limit, json!({ "limits": { limit.as_str(): world::per_user(1_000) } }));
+        self.world.edit("0.yaml", &policy);
+        self.in_force = policy;
+        // A worker settles in order, so this request's charge comes after everything that ended before it.
+        self.world.send(&HttpRequest::chat(10).token(&jwt::token(&json!({ "userid": "renewal" }))));
+        let charged = || self.world.adapter.bucket(&limit, "tokens", "renewal");
+        wait::until("every settlement", || {
+            let (used, held) = charged();
+            (used > 0 && held == 0).then_some(())
+        });
+        self.world.adapter.restart();
     }
 
     /// Prints the ends of the logs.
