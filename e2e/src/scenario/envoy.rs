@@ -54,8 +54,7 @@ impl ThroughEnvoy {
     /// Makes it ready for another story: everything of the last one has ended and is settled, and the adapter has lost
     /// what it counted. Envoy and its VMs stay, since V8 takes seconds to compile the module.
     pub fn renew(&mut self) {
-        let under_way = || self.world.envoy.stat("http.gateway.downstream_rq_active");
-        wait::until("the end of every request", || (under_way() == 0).then_some(()));
+        wait::until("the end of every request", || (self.under_way() == 0).then_some(()));
         self.renewals += 1;
         let limit = format!("renewal-{}", self.renewals);
         // Another plan each time, since a filter is slow to take one back that it has left.
@@ -76,6 +75,11 @@ impl ThroughEnvoy {
     pub fn show_logs(&self) {
         self.world.envoy.show_log();
         self.world.adapter.show_log();
+    }
+
+    /// How many requests Envoy is at.
+    fn under_way(&self) -> u64 {
+        self.world.envoy.stat("http.gateway.downstream_rq_active")
     }
 
     fn held(&self) -> u64 {
@@ -182,7 +186,10 @@ impl Player for ThroughEnvoy {
     }
 
     fn hang_up(&mut self, open: Waiting) {
+        let before = self.under_way();
         open.client.hang_up();
+        // What the provider sends from now on must not overtake the client's end.
+        wait::until("Envoy to see the client go", || (self.under_way() < before).then_some(()));
         open.gate.open();
     }
 
