@@ -16,6 +16,8 @@ mod nasty;
 #[cfg(test)]
 mod pointers;
 #[cfg(test)]
+mod providers;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod splits;
