@@ -309,7 +309,9 @@ fn message(named: &RateStatus<'_>, retry_ms: Option<u64>) -> String {
     };
     let bare = |amount: u64| match unit {
         Unit::Usd => unit.quantity(amount),
-        _ => amount.to_string(),
+        Unit::Requests | Unit::Concurrency | Unit::Tokens | Unit::InputTokens | Unit::OutputTokens => {
+            amount.to_string()
+        }
     };
     let (left, needed) = (bare(named.remaining()), bare(named.hold.amount));
     match retry_ms {
@@ -324,9 +326,10 @@ fn message(named: &RateStatus<'_>, retry_ms: Option<u64>) -> String {
             format!("Limit {limit} of policy {policy} allows no {what}. Retrying does not help.")
         }
         None => {
-            let hint = match unit {
-                Unit::Requests | Unit::Concurrency => "nothing passes this limit",
-                _ => "shorten the input or lower the maximum output",
+            let hint = if unit.is_of_usage() {
+                "shorten the input or lower the maximum output"
+            } else {
+                "nothing passes this limit"
             };
             format!(
                 "Request too large for limit {limit} of policy {policy}: {allowed}, {needed} needed. \

@@ -294,7 +294,7 @@ fn tell_charges(
                 })
         });
         let window = rate.map(|rate| per(rate.window)).unwrap_or_default();
-        let charged = Unit::ALL.into_iter().find(|unit| unit.name() == value("unit"));
+        let charged = Unit::named(value("unit"));
         if charged == Some(Unit::Concurrency) {
             line(told, format!("  {}: its slot is free again", value("limit")));
             continue;

@@ -87,7 +87,7 @@ impl<'a> Named<'a> {
         match rate.unit {
             Unit::Requests if !self.unit_given => amount.min(1),
             Unit::Concurrency => 0,
-            _ => amount,
+            Unit::Requests | Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Usd => amount,
         }
     }
 

@@ -89,7 +89,7 @@ impl Limiter {
             key: Arc::clone(key),
             amount: match rate.unit {
                 Unit::Requests | Unit::Concurrency => 1,
-                _ => {
+                Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Usd => {
                     let most = if named.unenforced { MAX_UNENFORCED } else { u64::MAX };
                     named.amount.unwrap_or(request.amount).clamp(1, most)
                 }

@@ -5,39 +5,48 @@ use crate::duration;
 use std::fmt;
 use std::time::Duration;
 
-/// What a rate counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unit {
+macro_rules! units {
+    ($($(#[$attribute:meta])* $unit:ident = $name:literal,)*) => {
+        /// What a rate counts.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Unit {
+            $($(#[$attribute])* $unit,)*
+        }
+
+        impl Unit {
+            /// All of them, by their names.
+            pub const NAMED: &[(&str, Self)] = &[$(($name, Self::$unit),)*];
+
+            /// As policies, descriptors and metrics spell it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$unit => $name,)*
+                }
+            }
+        }
+    };
+}
+
+units! {
     /// One per admitted request.
-    Requests,
+    Requests = "requests",
     /// Input and output tokens.
     #[default]
-    Tokens,
+    Tokens = "tokens",
     /// Tokens of the prompt.
-    InputTokens,
+    InputTokens = "inputTokens",
     /// Tokens of the completion.
-    OutputTokens,
+    OutputTokens = "outputTokens",
     /// Money, in micro-USD.
-    Usd,
+    Usd = "usd",
     /// Requests under way: held, never charged.
-    Concurrency,
+    Concurrency = "concurrency",
 }
 
 impl Unit {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Requests, Self::Tokens, Self::InputTokens, Self::OutputTokens, Self::Usd, Self::Concurrency];
-
-    /// As policies, descriptors and metrics spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Tokens => "tokens",
-            Self::InputTokens => "inputTokens",
-            Self::OutputTokens => "outputTokens",
-            Self::Usd => "usd",
-            Self::Concurrency => "concurrency",
-        }
+    /// The unit with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, unit)| *unit)
     }
 
     /// So much of it, for people. Of concurrency, these are requests.
@@ -53,7 +62,26 @@ impl Unit {
 
     /// Whether what it counts is known from a response's usage only.
     pub fn is_of_usage(self) -> bool {
-        matches!(self, Self::Tokens | Self::InputTokens | Self::OutputTokens | Self::Usd)
+        match self {
+            Self::Tokens | Self::InputTokens | Self::OutputTokens | Self::Usd => true,
+            Self::Requests | Self::Concurrency => false,
+        }
+    }
+
+    /// Whether the length of a response is part of what it counts.
+    pub fn counts_output(self) -> bool {
+        match self {
+            Self::Tokens | Self::OutputTokens | Self::Usd => true,
+            Self::InputTokens | Self::Requests | Self::Concurrency => false,
+        }
+    }
+
+    /// Whether it counts in tokens what a response may say.
+    pub fn bounds_output(self) -> bool {
+        match self {
+            Self::Tokens | Self::OutputTokens => true,
+            Self::Usd | Self::InputTokens | Self::Requests | Self::Concurrency => false,
+        }
     }
 }
 

@@ -13,11 +13,11 @@ pub(super) fn of(holds: &[Hold], estimate: Estimate) -> Option<u64> {
 fn enough_for(hold: &Hold, estimate: Estimate) -> Option<u64> {
     let rate = &hold.rate.rate;
     match (rate.unit, hold.tariff) {
-        (Unit::Tokens | Unit::OutputTokens | Unit::Usd, _) if rate.cost.is_some() => Some(estimate.output),
+        (unit, _) if unit.counts_output() && rate.cost.is_some() => Some(estimate.output),
         (Unit::Tokens, _) => Some(hold.amount.saturating_sub(estimate.input)),
         (Unit::OutputTokens, _) => Some(hold.amount),
         (Unit::Usd, Some(tariff)) => bought(hold.amount, tariff, estimate.input),
-        _ => None,
+        (Unit::Usd, None) | (Unit::InputTokens | Unit::Requests | Unit::Concurrency, _) => None,
     }
 }
 

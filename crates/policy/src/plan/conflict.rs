@@ -37,19 +37,11 @@ pub(super) fn matters<'e>(
     let own = Conflicts {
         model: limit.rates.iter().any(|rate| rate.unit == Unit::Usd && rate.cost.is_none()),
         stream: asks && facts.read_body().is_some_and(llm::request::edit::may_ask_for_usage),
-        max_output: limit.caps_output || limit.amount.is_none() && units().any(holds_output),
+        max_output: limit.caps_output || limit.amount.is_none() && units().any(Unit::counts_output),
         max_output_case: limit.caps_output,
     };
     let named = when.into_iter().chain(limit.expressions()).map(named);
     named.fold(own, Conflicts::or).and(conflicts)
-}
-
-/// Whether the estimate of a response's length is part of what is held.
-fn holds_output(unit: Unit) -> bool {
-    match unit {
-        Unit::Tokens | Unit::OutputTokens | Unit::Usd => true,
-        Unit::InputTokens | Unit::Requests | Unit::Concurrency => false,
-    }
 }
 
 fn named(expression: &Expression) -> Conflicts {

@@ -49,8 +49,7 @@ impl<'p> Matching<'p> {
 
     /// The smallest maximum that bounds what the response may say.
     pub fn smallest_output_limit(&self) -> Option<u64> {
-        let bounds = |unit| matches!(unit, Unit::Tokens | Unit::OutputTokens);
-        self.rates.iter().filter(|(rate, _)| bounds(rate.rate.unit)).map(|(_, max)| *max).min()
+        self.rates.iter().filter(|(rate, _)| rate.rate.unit.bounds_output()).map(|(_, max)| *max).min()
     }
 
     /// Adds a hold for each rate in each bucket, and what cannot be evaluated and is assumed. A call that `is_free` uses

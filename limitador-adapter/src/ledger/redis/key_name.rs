@@ -22,7 +22,7 @@ pub fn key(name: &str) -> Option<Key> {
     let list = name.strip_prefix(PREFIX)?.strip_prefix("b:")?;
     let (limit, unit, window, counters): (String, String, String, Vec<(String, String)>) =
         serde_json::from_str(list).ok()?;
-    let unit = Unit::ALL.into_iter().find(|known| known.name() == unit)?;
+    let unit = Unit::named(&unit)?;
     let periods = [Period::Day, Period::Week, Period::Month];
     let window = match periods.into_iter().find(|period| period.name() == window) {
         Some(period) => Window::Period(period),

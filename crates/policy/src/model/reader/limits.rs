@@ -9,6 +9,7 @@ use crate::model::{DEFAULT_TTL, Limit, Maximum, Period, Rate, Share, Ttl, Unit, 
 use expression::cel::{Expression, Phase, ResultType};
 use std::time::Duration;
 
+/// In the order in which a message lists them.
 const UNITS: &[(&str, Unit)] = &[
     ("tokens", Unit::Tokens),
     ("requests", Unit::Requests),
@@ -73,8 +74,7 @@ fn caps_output(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Re
     if !node.word(OUTPUT_CAPS, &[])? {
         return Ok(false);
     }
-    let of_output = |rate: &Rate| matches!(rate.unit, Unit::Tokens | Unit::OutputTokens | Unit::Usd);
-    if rates.is_ok_and(|rates| !rates.iter().any(of_output)) {
+    if rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.counts_output())) {
         return Err(node
             .refuse("`Inject` needs a rate of `tokens`, `outputTokens` or `usd`: what it holds is the cap"));
     }
@@ -225,4 +225,18 @@ fn ttl(node: &DocumentNode<'_>) -> Result<Ttl, Reported> {
             "`{told}` is neither a duration such as `15m` nor an expression: {error}"
         )))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_can_be_written() {
+        assert!(
+            Unit::NAMED.iter().all(|named| UNITS.contains(named)),
+            "UNITS lacks one of {:?}",
+            Unit::NAMED
+        );
+    }
 }
