@@ -1,9 +1,13 @@
 //! What is read of a cluster's objects, and how. Fields that mean nothing here are not looked at.
 
+mod rule;
+
+pub use rule::HttpRouteRule;
+
 use super::crd::Group;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{DynamicObject, ResourceExt};
-use protocol::wire::weir::v1::{Field, Match, field, r#match::Path};
+use rule::{GrpcRuleObject, RuleObject};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -316,17 +320,6 @@ pub struct ParentCondition {
     pub observed_generation: Option<i64>,
 }
 
-/// A rule of a route.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HttpRouteRule {
-    /// Its own, or `rule-1` and so on.
-    pub name: String,
-    /// At least one.
-    pub matches: Vec<Match>,
-    /// Why matches that it has besides are left out.
-    pub left_out: Vec<String>,
-}
-
 impl HttpRoute {
     /// A GRPCRoute, as the API server gives it.
     pub fn grpc(object: &DynamicObject) -> Self {
@@ -355,143 +348,4 @@ impl HttpRoute {
 /// What the API server has checked is of the right shape; anything else is as good as absent.
 fn read<T: serde::de::DeserializeOwned + Default>(data: &Value, pointer: &str) -> T {
     data.pointer(pointer).and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct RuleObject {
-    name: Option<String>,
-    matches: Vec<WrittenMatch>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct WrittenMatch {
-    path: Option<WrittenValue>,
-    headers: Vec<WrittenValue>,
-    query_params: Vec<WrittenValue>,
-    method: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct GrpcRuleObject {
-    name: Option<String>,
-    matches: Vec<GrpcMatch>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct GrpcMatch {
-    method: Option<GrpcMethod>,
-    headers: Vec<WrittenValue>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct GrpcMethod {
-    #[serde(rename = "type")]
-    kind: String,
-    service: String,
-    method: String,
-}
-
-impl From<GrpcRuleObject> for RuleObject {
-    fn from(rule: GrpcRuleObject) -> Self {
-        let matches = rule.matches.into_iter().map(|found| WrittenMatch {
-            path: found.method.map(GrpcMethod::path),
-            headers: found.headers,
-            ..WrittenMatch::default()
-        });
-        Self { name: rule.name, matches: matches.collect() }
-    }
-}
-
-impl GrpcMethod {
-    /// A method's path is `/SERVICE/METHOD`.
-    fn path(self) -> WrittenValue {
-        let Self { kind, service, method } = self;
-        let is_regex = kind == "RegularExpression";
-        let any = |part: &str| if part.is_empty() { "[^/]+".to_owned() } else { format!("(?:{part})") };
-        let (kind, value) = match (service.as_str(), method.as_str()) {
-            ("", "") => ("PathPrefix", "/".to_owned()),
-            (service, "") if !is_regex => ("PathPrefix", format!("/{service}")),
-            (service, method) if !is_regex && !service.is_empty() => {
-                ("Exact", format!("/{service}/{method}"))
-            }
-            // Neither the names of services nor those of methods have anything that means something here but dots.
-            (service, method) if !is_regex => {
-                ("RegularExpression", format!("/{}/{}", any(service), any(&method.replace('.', "[.]"))))
-            }
-            (service, method) => ("RegularExpression", format!("/{}/{}", any(service), any(method))),
-        };
-        WrittenValue { kind: kind.to_owned(), value, ..WrittenValue::default() }
-    }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct WrittenValue {
-    #[serde(rename = "type")]
-    kind: String,
-    name: String,
-    value: String,
-}
-
-impl HttpRouteRule {
-    /// A rule without a name is called after its place, as in Kuadrant.
-    fn new(number: usize, rule: RuleObject) -> Self {
-        let (mut matches, mut left_out) = (Vec::new(), Vec::new());
-        if rule.matches.is_empty() {
-            matches.push(Match::default());
-        }
-        for written in rule.matches {
-            match written.read() {
-                Ok(found) => matches.push(found),
-                Err(why) => left_out.push(why),
-            }
-        }
-        let name = rule.name.unwrap_or_else(|| format!("rule-{number}"));
-        Self { name, matches, left_out }
-    }
-}
-
-impl WrittenMatch {
-    fn read(self) -> Result<Match, String> {
-        let path = match self.path {
-            None => None,
-            Some(path) => Some(match path.kind.as_str() {
-                "Exact" => Path::Exact(path.value),
-                "RegularExpression" => Path::Regex(checked(path.value)?),
-                _ => Path::Prefix(path.value),
-            }),
-        };
-        let fields = |written: Vec<WrittenValue>| {
-            written.into_iter().map(WrittenValue::field).collect::<Result<_, _>>()
-        };
-        Ok(Match {
-            path,
-            method: self.method,
-            headers: fields(self.headers)?,
-            query: fields(self.query_params)?,
-        })
-    }
-}
-
-impl WrittenValue {
-    fn field(self) -> Result<Field, String> {
-        let value = match self.kind.as_str() {
-            "RegularExpression" => field::Value::Regex(checked(self.value)?),
-            _ => field::Value::Exact(self.value),
-        };
-        Ok(Field { name: self.name, value: Some(value) })
-    }
-}
-
-/// The filter's regular expressions are not all of Envoy's: one that it cannot compile must not cost it its plan.
-fn checked(pattern: String) -> Result<String, String> {
-    match policy::routes::check_pattern(&pattern) {
-        Ok(()) => Ok(pattern),
-        Err(error) => Err(format!("the regular expression `{pattern}` cannot be matched: {error}")),
-    }
 }

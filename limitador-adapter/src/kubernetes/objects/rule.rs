@@ -1,0 +1,154 @@
+//! The rules of HTTPRoutes and GRPCRoutes: what is written in them, and what the filter matches.
+
+use protocol::wire::weir::v1::{Field, Match, field, r#match::Path};
+use serde::Deserialize;
+
+/// A rule of a route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HttpRouteRule {
+    /// Its own, or `rule-1` and so on.
+    pub name: String,
+    /// At least one.
+    pub matches: Vec<Match>,
+    /// Why matches that it has besides are left out.
+    pub left_out: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct RuleObject {
+    name: Option<String>,
+    matches: Vec<WrittenMatch>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenMatch {
+    path: Option<WrittenValue>,
+    headers: Vec<WrittenValue>,
+    query_params: Vec<WrittenValue>,
+    method: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct GrpcRuleObject {
+    name: Option<String>,
+    matches: Vec<GrpcMatch>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GrpcMatch {
+    method: Option<GrpcMethod>,
+    headers: Vec<WrittenValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct GrpcMethod {
+    #[serde(rename = "type")]
+    kind: String,
+    service: String,
+    method: String,
+}
+
+impl From<GrpcRuleObject> for RuleObject {
+    fn from(rule: GrpcRuleObject) -> Self {
+        let matches = rule.matches.into_iter().map(|found| WrittenMatch {
+            path: found.method.map(GrpcMethod::path),
+            headers: found.headers,
+            ..WrittenMatch::default()
+        });
+        Self { name: rule.name, matches: matches.collect() }
+    }
+}
+
+impl GrpcMethod {
+    /// A method's path is `/SERVICE/METHOD`.
+    fn path(self) -> WrittenValue {
+        let Self { kind, service, method } = self;
+        let is_regex = kind == "RegularExpression";
+        let any = |part: &str| if part.is_empty() { "[^/]+".to_owned() } else { format!("(?:{part})") };
+        let (kind, value) = match (service.as_str(), method.as_str()) {
+            ("", "") => ("PathPrefix", "/".to_owned()),
+            (service, "") if !is_regex => ("PathPrefix", format!("/{service}")),
+            (service, method) if !is_regex && !service.is_empty() => {
+                ("Exact", format!("/{service}/{method}"))
+            }
+            // Neither the names of services nor those of methods have anything that means something here but dots.
+            (service, method) if !is_regex => {
+                ("RegularExpression", format!("/{}/{}", any(service), any(&method.replace('.', "[.]"))))
+            }
+            (service, method) => ("RegularExpression", format!("/{}/{}", any(service), any(method))),
+        };
+        WrittenValue { kind: kind.to_owned(), value, ..WrittenValue::default() }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WrittenValue {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    value: String,
+}
+
+impl HttpRouteRule {
+    /// A rule without a name is called after its place, as in Kuadrant.
+    pub(super) fn new(number: usize, rule: RuleObject) -> Self {
+        let (mut matches, mut left_out) = (Vec::new(), Vec::new());
+        if rule.matches.is_empty() {
+            matches.push(Match::default());
+        }
+        for written in rule.matches {
+            match written.read() {
+                Ok(found) => matches.push(found),
+                Err(why) => left_out.push(why),
+            }
+        }
+        let name = rule.name.unwrap_or_else(|| format!("rule-{number}"));
+        Self { name, matches, left_out }
+    }
+}
+
+impl WrittenMatch {
+    fn read(self) -> Result<Match, String> {
+        let path = match self.path {
+            None => None,
+            Some(path) => Some(match path.kind.as_str() {
+                "Exact" => Path::Exact(path.value),
+                "RegularExpression" => Path::Regex(checked(path.value)?),
+                _ => Path::Prefix(path.value),
+            }),
+        };
+        let fields = |written: Vec<WrittenValue>| {
+            written.into_iter().map(WrittenValue::field).collect::<Result<_, _>>()
+        };
+        Ok(Match {
+            path,
+            method: self.method,
+            headers: fields(self.headers)?,
+            query: fields(self.query_params)?,
+        })
+    }
+}
+
+impl WrittenValue {
+    fn field(self) -> Result<Field, String> {
+        let value = match self.kind.as_str() {
+            "RegularExpression" => field::Value::Regex(checked(self.value)?),
+            _ => field::Value::Exact(self.value),
+        };
+        Ok(Field { name: self.name, value: Some(value) })
+    }
+}
+
+/// The filter's regular expressions are not all of Envoy's: one that it cannot compile must not cost it its plan.
+fn checked(pattern: String) -> Result<String, String> {
+    match policy::routes::check_pattern(&pattern) {
+        Ok(()) => Ok(pattern),
+        Err(error) => Err(format!("the regular expression `{pattern}` cannot be matched: {error}")),
+    }
+}
