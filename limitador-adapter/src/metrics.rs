@@ -12,12 +12,16 @@ use policy::model::Unit;
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
-const DESCRIPTIONS: [(&str, &str); 27] = [
+const DESCRIPTIONS: [(&str, &str); 28] = [
     ("weir_reserves_total", "Reserve calls by outcome"),
     ("weir_refusals_total", "Limits that had no room, by policy and limit"),
     ("weir_excused_total", "Limits that had no room and are not enforced (enforceWhen), by policy and limit"),
     ("weir_charged_total", "What was charged, by policy, limit and unit"),
     ("weir_commits_total", "Reservations that a Commit call ended, by outcome"),
+    (
+        "weir_raises_total",
+        "Reservations whose holds were raised because their streams outgrew them, by outcome",
+    ),
     ("weir_hits_total", "CheckRateLimit, Report and ShouldRateLimit calls by outcome"),
     ("weir_unknown_limits_total", "Descriptors that name no limit in force, by call"),
     (
@@ -73,6 +77,14 @@ pub struct AdapterMetrics {
     pub charged: Counter,
     /// Commit: a repetition.
     pub replayed: Counter,
+    /// Raises for which there was room.
+    pub raises_held: Counter,
+    /// Raises beyond a limit that says `overrun: Cut`.
+    pub raises_out_of_room: Counter,
+    /// Raises of reservations that were over.
+    pub raises_unknown: Counter,
+    /// Raises that the storage did not take.
+    pub raises_unavailable: Counter,
     /// Hits that were admitted.
     pub hits_admitted: Counter,
     /// Hits that were refused.
@@ -113,6 +125,10 @@ impl AdapterMetrics {
             released: count("weir_commits_total", "outcome", "released"),
             charged: count("weir_commits_total", "outcome", "unknown"),
             replayed: count("weir_commits_total", "outcome", "replayed"),
+            raises_held: count("weir_raises_total", "outcome", "held"),
+            raises_out_of_room: count("weir_raises_total", "outcome", "out_of_room"),
+            raises_unknown: count("weir_raises_total", "outcome", "unknown"),
+            raises_unavailable: count("weir_raises_total", "outcome", "unavailable"),
             hits_admitted: count("weir_hits_total", "outcome", "admitted"),
             hits_refused: count("weir_hits_total", "outcome", "refused"),
             released_of_gone: counter(&recorder, "weir_gone_reservations_total", &[]),

@@ -3,7 +3,7 @@
 
 use crate::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use crate::wire::kuadrant::service::ratelimit::v1::{
-    CommitRequest, ParkedResult, ReserveRequest, SeenResult,
+    CommitRequest, ParkedResult, RaisedHolds, ReserveRequest, SeenResult,
 };
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -181,6 +181,21 @@ pub fn add_seen(call: &mut Vec<u8>, seen: SeenResult) {
     append(&CommitRequest { seen: vec![seen], ..Default::default() }, call);
 }
 
+/// A [`RaisedHolds`]: what is to be held in all.
+pub fn raise<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
+    let mut raised = Vec::with_capacity(capacity(&items));
+    for item in items {
+        put_descriptor(&item, &[], &mut raised);
+    }
+    append(&RaisedHolds { reservation_id: id.to_owned(), ..Default::default() }, &mut raised);
+    raised
+}
+
+/// Adds an encoded [`RaisedHolds`] to an encoded [`CommitRequest`].
+pub fn add_raised(call: &mut Vec<u8>, raised: &[u8]) {
+    put_bytes(103, raised, call);
+}
+
 /// Adds an encoded [`CommitRequest`] to another one's `further`.
 pub fn add_further(call: &mut Vec<u8>, commit: &[u8]) {
     put_bytes(100, commit, call);
@@ -327,6 +342,28 @@ mod tests {
         assert_eq!((one.hits_addend, one.deferred), (Some(300), Some(deferred)));
         assert_eq!((two.hits_addend, two.deferred), (Some(1), None));
         assert_eq!((request.parked, request.seen), (Some(result), vec![seen]));
+    }
+
+    #[test]
+    fn a_raise_travels_with_a_commit_or_alone() {
+        let counted = entries(&[("limit", "default/p/free")]);
+        let item =
+            Item { entries: &counted, amount: 900, ttl: Duration::ZERO, max: Some(7), unenforced: true };
+        let mut call = Vec::new();
+        add_raised(&mut call, &raise("a", [item].into_iter()));
+        let alone = CommitRequest::decode(&*call).unwrap();
+        assert_eq!((alone.reservation_id.as_str(), alone.descriptors.len()), ("", 0));
+        let [raised] = alone.raised.as_slice() else { panic!("{alone:?}") };
+        let [descriptor] = raised.descriptors.as_slice() else { panic!("{raised:?}") };
+        assert_eq!(raised.reservation_id, "a");
+        assert_eq!(
+            (descriptor.hits_addend, descriptor.max, descriptor.unenforced),
+            (Some(900), Some(7), true)
+        );
+        let mut call = commit("b", [item].into_iter());
+        add_raised(&mut call, &raise("a", [item].into_iter()));
+        let beside = CommitRequest::decode(&*call).unwrap();
+        assert_eq!((beside.reservation_id.as_str(), beside.raised.len()), ("b", 1));
     }
 
     #[test]

@@ -4,19 +4,21 @@ use crate::grpc::descriptors::FoundDescriptors;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
 use crate::ledger::{
-    Charge, ChargeAt, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Settled, Status, Unavailable, When,
+    Charge, ChargeAt, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Raised, RaisedHold, Settled, Status,
+    Unavailable, When,
 };
 use crate::metrics::AdapterMetrics;
 use crate::policies::snapshot::PolicySnapshot;
 use futures::stream::{self, StreamExt};
 use llm::response::Usage;
 use policy::model::Unit;
+use prost::Message;
 use protocol::call::{MAX_DESCRIPTORS, MAX_RESULT_ID};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{
-    CommitRequest, CommitResponse, DescriptorStatus, ParkedResult, ReserveRequest, ReserveResponse,
-    SeenResult,
+    CommitRequest, CommitResponse, DescriptorStatus, ParkedResult, RaisedHolds, ReserveRequest,
+    ReserveResponse, SeenResult,
 };
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,6 +117,10 @@ impl Limiter {
             return Err(CallError::Invalid(format!("a commit ends {MAX_COMMITS} reservations at most")));
         }
         let in_force = self.now_in_force();
+        let out_of_room = self.raise(std::mem::take(&mut request.raised), &in_force, now).await?;
+        if request.encoded_len() == 0 && further.is_empty() {
+            return Ok(CommitResponse { out_of_room, ..CommitResponse::default() });
+        }
         let released = self.commit_one(request, &in_force, now).await?;
         let mut settled = 1;
         let further = stream::iter(further).map(|request| self.commit_one(request, &in_force, now));
@@ -126,7 +132,53 @@ impl Limiter {
             }
             settled += 1;
         }
-        Ok(CommitResponse { reservation_released: released == Settled::Released, settled })
+        Ok(CommitResponse { reservation_released: released == Settled::Released, settled, out_of_room })
+    }
+
+    /// Raises holds, several at once; which reservations there is no room for. One that fails is not sent again: the next
+    /// has it all, and nobody is charged by it.
+    async fn raise(
+        &self,
+        raised: Vec<RaisedHolds>,
+        in_force: &PolicySnapshot,
+        now: Moment,
+    ) -> Result<Vec<String>, CallError> {
+        if raised.len() > MAX_COMMITS {
+            return Err(CallError::Invalid(format!("a commit raises {MAX_COMMITS} reservations at most")));
+        }
+        let results = stream::iter(raised).map(|raised| self.raise_one(raised, in_force, now));
+        let results: Vec<_> = results.buffered(COMMITS_AT_ONCE).collect().await;
+        let results: Result<Vec<_>, _> = results.into_iter().collect();
+        Ok(results?.into_iter().flatten().collect())
+    }
+
+    /// The id, if there is no room for it.
+    async fn raise_one(
+        &self,
+        raised: RaisedHolds,
+        in_force: &PolicySnapshot,
+        now: Moment,
+    ) -> Result<Option<String>, CallError> {
+        let id = raised.reservation_id;
+        let call = find(raised.descriptors, in_force)?;
+        let of_usage = call.rates().filter(|(_, rate, _)| rate.unit.is_of_usage());
+        let holds = of_usage.filter_map(|(named, rate, key)| {
+            Some(RaisedHold {
+                key: Arc::clone(key),
+                total: named.amount?.min(MAX_UNENFORCED),
+                max: named.max_of(rate),
+                enforced: !named.unenforced,
+            })
+        });
+        let outcome = self.counted(self.ledger.raise(&id, holds.collect(), now).await);
+        match outcome {
+            Ok(Raised::Held) => &self.metrics.raises_held,
+            Ok(Raised::OutOfRoom) => &self.metrics.raises_out_of_room,
+            Ok(Raised::Unknown) => &self.metrics.raises_unknown,
+            Err(_) => &self.metrics.raises_unavailable,
+        }
+        .increment(1);
+        Ok((outcome == Ok(Raised::OutOfRoom)).then_some(id))
     }
 
     async fn commit_one(

@@ -69,6 +69,30 @@ pub struct Hold {
     pub enforced: bool,
 }
 
+/// What a reservation under way has come to hold of a bucket.
+#[derive(Clone, Debug)]
+pub struct RaisedHold {
+    /// Of which bucket.
+    pub key: Arc<Key>,
+    /// How much in all. Less than it holds changes nothing.
+    pub total: u64,
+    /// What the bucket may hold and have used in all.
+    pub max: u64,
+    /// Whether it matters that there is no room.
+    pub enforced: bool,
+}
+
+/// What became of a raise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raised {
+    /// It is held, and every bucket that is enforced has room for it.
+    Held,
+    /// It is held, beyond the maximum of a bucket that is enforced.
+    OutOfRoom,
+    /// No hold of this id lives.
+    Unknown,
+}
+
 /// When an amount is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChargeAt {
@@ -238,6 +262,10 @@ pub trait Ledger: Send + Sync {
     /// Holds every amount, or none. `id` is the caller's; repeating a call holds nothing twice. A refused id is not
     /// remembered: a repetition asks again.
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
+    /// Raises the holds of a reservation that has come to use more, whether there is room or not: what is used is used. It
+    /// lowers nothing, lives as long as it would have, and does nothing to an id that is settled or unknown, so repeating
+    /// it changes nothing.
+    async fn raise(&self, id: &str, holds: Vec<RaisedHold>, now: Moment) -> Result<Raised, Unavailable>;
     /// Ends a reservation: its holds go, `charges` are charged, once. An unknown id is charged as well, and a later
     /// reserve of it holds nothing. An empty id cannot be remembered; one without charges is remembered only for as long as
     /// its reserve may still come, since repeating it changes nothing.

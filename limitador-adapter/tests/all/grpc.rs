@@ -3,7 +3,7 @@
 use crate::server::{POLICY, Server, commit, descriptor, reserve, whole};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
-use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest};
+use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, RaisedHolds, ReserveRequest};
 use std::time::Duration;
 use tonic::Code as Grpc;
 
@@ -88,6 +88,30 @@ async fn one_call_settles_many() {
     let answer = client.commit(batch).await.unwrap().into_inner();
     assert_eq!((answer.reservation_released, answer.settled), (true, 4));
     assert_eq!(server.books("free", "tokens").await, [(70, 0)]);
+}
+
+#[tokio::test]
+async fn a_raise_travels_with_any_commit_and_tells_what_has_no_room() {
+    let server = started().await;
+    let mut client = server.kuadrant();
+    client.reserve(reserve("1", whole(100, 1))).await.unwrap();
+    client.reserve(reserve("2", whole(100, 1))).await.unwrap();
+    let raised =
+        |id: &str, total| RaisedHolds { reservation_id: id.to_owned(), descriptors: whole(total, 1) };
+    let alone = CommitRequest { raised: vec![raised("1", 700)], ..CommitRequest::default() };
+    let answer = client.commit(alone).await.unwrap().into_inner();
+    assert_eq!((answer.settled, answer.out_of_room), (0, vec![]));
+    assert_eq!(server.books("free", "tokens").await, [(0, 800)]);
+    // Before the commit that it comes with.
+    let raised = vec![raised("2", 400), raised("unknown", 5000)];
+    let beside = CommitRequest { raised, ..commit("1", whole(50, 1)) };
+    let answer = client.commit(beside).await.unwrap().into_inner();
+    assert_eq!((answer.reservation_released, answer.settled), (true, 1));
+    assert_eq!(answer.out_of_room, ["2"]);
+    assert_eq!(server.books("free", "tokens").await, [(50, 400)]);
+    for (outcome, count) in [("held", 1.0), ("out_of_room", 1.0), ("unknown", 1.0)] {
+        assert_eq!(server.metric(&format!(r#"weir_raises_total{{outcome="{outcome}"}}"#)).await, count);
+    }
 }
 
 #[tokio::test]

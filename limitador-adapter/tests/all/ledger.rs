@@ -3,7 +3,8 @@
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, Hit, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Settled, Status, When,
+    Charge, ChargeAt, Hit, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised, RaisedHold, Settled,
+    Status, When,
 };
 use policy::model::{Period, Unit, Window};
 use std::sync::Arc;
@@ -79,6 +80,9 @@ on_every_storage![
     a_gauge_is_held_and_never_charged_and_no_window_empties_it,
     a_refused_request_takes_no_slot,
     what_is_not_enforced_is_held_and_charged_and_refuses_nothing,
+    a_raise_holds_more_until_the_commit_and_tells_whether_there_is_room,
+    a_raise_after_the_commit_or_of_nothing_holds_nothing,
+    a_raise_in_an_overflow_bucket_counts_there,
     periods_end_with_the_calendar_s,
     a_commit_credits_no_other_window,
 ];
@@ -528,6 +532,69 @@ async fn what_is_not_enforced_is_held_and_charged_and_refuses_nothing(storage: S
 /// A day on whose end a week and a month end, too: 2100-01-31 is a Sunday. Far ahead, since Redis forgets what should
 /// have been over long ago.
 const LAST_OF_JANUARY: Duration = Duration::from_secs(4_105_036_800);
+
+fn raised(hold: &Hold, total: u64, enforced: bool) -> Vec<RaisedHold> {
+    vec![RaisedHold { key: Arc::clone(&hold.key), total, max: hold.max, enforced }]
+}
+
+async fn a_raise_holds_more_until_the_commit_and_tells_whether_there_is_room(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let hold = tokens("alice", 100, 1000);
+    ledger.reserve("1", vec![hold.clone(), request("alice", 5)], now).await.unwrap();
+    for (total, enforced, told, held) in [
+        (400, true, Raised::Held, 400),
+        (400, true, Raised::Held, 400),
+        (300, true, Raised::Held, 400),
+        (1000, true, Raised::Held, 1000),
+        (1001, true, Raised::OutOfRoom, 1001),
+        (1001, true, Raised::OutOfRoom, 1001),
+        (2000, false, Raised::Held, 2000),
+    ] {
+        assert_eq!(ledger.raise("1", raised(&hold, total, enforced), now).await.unwrap(), told, "{total}");
+        assert!(books(&ledger, now).await.contains(&(0, held)), "{total}");
+    }
+    // What others hold leaves less room.
+    let bob = tokens("bob", 600, 1000);
+    ledger.reserve("2", vec![bob.clone()], now).await.unwrap();
+    ledger.reserve("3", vec![Hold { amount: 100, ..bob.clone() }], now).await.unwrap();
+    assert_eq!(ledger.raise("3", raised(&bob, 400, true), now).await.unwrap(), Raised::Held);
+    assert_eq!(ledger.raise("3", raised(&bob, 401, true), now).await.unwrap(), Raised::OutOfRoom);
+    assert_eq!(ledger.commit("1", vec![charge(&hold, 1500)], now).await.unwrap(), Settled::Released);
+    assert!(books(&ledger, now).await.contains(&(1500, 0)));
+    // A hold lives as long as it would have.
+    assert!(!books(&ledger, now + MINUTE * 60 * 24).await.iter().any(|(_, held)| *held > 0));
+}
+
+async fn a_raise_after_the_commit_or_of_nothing_holds_nothing(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let hold = tokens("alice", 100, 1000);
+    let unknown = ledger.raise("1", raised(&hold, 400, true), now).await.unwrap();
+    assert_eq!(unknown, Raised::Unknown);
+    // It is not remembered either.
+    assert!(ledger.reserve("1", vec![hold.clone()], now).await.unwrap().admitted);
+    assert_eq!(books(&ledger, now).await, [(0, 100)]);
+    ledger.commit("1", vec![charge(&hold, 30)], now).await.unwrap();
+    assert_eq!(ledger.raise("1", raised(&hold, 400, true), now).await.unwrap(), Raised::Unknown);
+    assert_eq!(books(&ledger, now).await, [(30, 0)]);
+    ledger.reserve("2", vec![hold.clone()], now).await.unwrap();
+    let other = tokens("bob", 1, 1000);
+    assert_eq!(ledger.raise("2", raised(&other, 400, true), now).await.unwrap(), Raised::Held);
+    assert_eq!(books(&ledger, now).await, [(30, 100)]);
+    let later = now + MINUTE * 60 * 24;
+    assert_eq!(ledger.raise("2", raised(&hold, 400, true), later).await.unwrap(), Raised::Unknown);
+    assert_eq!(books(&ledger, later).await, []);
+}
+
+async fn a_raise_in_an_overflow_bucket_counts_there(storage: Storage) {
+    let (ledger, now) = storage.ledger(1).await;
+    ledger.commit("a", vec![charge(&tokens("alice", 1, 10), 1)], now).await.unwrap();
+    let bob = tokens("bob", 10, 100);
+    ledger.reserve("1", vec![bob.clone()], now).await.unwrap();
+    assert_eq!(ledger.raise("1", raised(&bob, 70, true), now).await.unwrap(), Raised::Held);
+    assert_eq!(overflow(&ledger, "default/llm/free", now).await, [(0, 70)]);
+    ledger.commit("1", vec![charge(&bob, 50)], now).await.unwrap();
+    assert_eq!(overflow(&ledger, "default/llm/free", now).await, [(50, 0)]);
+}
 
 async fn periods_end_with_the_calendar_s(storage: Storage) {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);

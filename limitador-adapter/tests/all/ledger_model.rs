@@ -5,7 +5,7 @@ use e2e::redis::Redis;
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Settled,
+    Charge, ChargeAt, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised, RaisedHold, Settled,
 };
 use policy::model::{Period, Unit, Window};
 use proptest::prelude::*;
@@ -32,6 +32,10 @@ enum Step {
     Commit {
         id: u8,
         charges: Vec<(Bucket, u64)>,
+    },
+    Raise {
+        id: u8,
+        holds: Vec<(Bucket, u64, bool)>,
     },
     Wait(u64),
     Sweep,
@@ -80,6 +84,7 @@ fn rate() -> impl Strategy<Value = Rate> {
 
 fn step() -> impl Strategy<Value = Step> {
     let bucket = (0..4usize, 0..2u8);
+    let raised = bucket.clone();
     let want = (
         bucket.clone(),
         0..40u64,
@@ -93,6 +98,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..8u8, prop::collection::vec(want, 0..4)).prop_map(|(id, wants)| Step::Reserve { id, wants }),
         6 => (0..8u8, prop::collection::vec((bucket, 0..60u64), 0..4))
             .prop_map(|(id, charges)| Step::Commit { id, charges }),
+        4 => (0..8u8, prop::collection::vec((raised, 0..80u64, any::<bool>()), 0..4))
+            .prop_map(|(id, holds)| Step::Raise { id, holds }),
         4 => (0..40u64).prop_map(Step::Wait),
         1 => (1..40 * 24 * 3600u64).prop_map(Step::Wait),
         2 => Just(Step::Sweep),
@@ -126,6 +133,9 @@ fn story() -> impl Strategy<Value = Story> {
                             *amount %= 3;
                         }
                     }),
+                    Step::Raise { holds, .. } => {
+                        holds.iter_mut().for_each(|((rate, _), ..)| *rate %= rates);
+                    }
                     Step::Wait(_) | Step::Sweep | Step::Die(_) => {}
                 }
             }
@@ -262,6 +272,19 @@ impl Model {
         (admitted, Idempotency::First)
     }
 
+    fn raise(&mut self, policy: &[Rate], id: u8, holds: &[(Bucket, u64, bool)]) -> Raised {
+        let Some(reservation) = self.live.get_mut(&(self.age, id)) else { return Raised::Unknown };
+        let mut enforced = Vec::new();
+        for (bucket, total, is_enforced) in holds {
+            if let Some((_, amount, _)) = reservation.holds.iter_mut().find(|(of, ..)| of == bucket) {
+                *amount = (*amount).max(*total);
+                enforced.extend(is_enforced.then_some(*bucket));
+            }
+        }
+        let has_room = |of: &Bucket| self.used(*of) + self.held(*of) <= policy[of.0].max;
+        if enforced.iter().all(has_room) { Raised::Held } else { Raised::OutOfRoom }
+    }
+
     fn commit(&mut self, policy: &[Rate], id: u8, charges: &[(Bucket, u64)]) -> Settled {
         let id = (self.age, id);
         let (settled, mut advances) = match (self.live.remove(&id), self.past(id)) {
@@ -373,6 +396,21 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                 let settled = ledger.commit(&named, wire.collect(), now).await.unwrap();
                 assert_eq!(settled, model.commit(policy, *id, charges), "{step:?}");
             }
+            Step::Raise { id, holds } => {
+                let wire = holds.iter().map(|(of, total, enforced)| RaisedHold {
+                    key: key(policy, *of),
+                    total: *total,
+                    max: policy[of.0].max,
+                    enforced: *enforced,
+                });
+                let wire: Vec<_> = wire.collect();
+                let named = named(model.age, *id);
+                let wanted = model.raise(policy, *id, holds);
+                // Repeating it changes nothing.
+                for ledger in adapters {
+                    assert_eq!(ledger.raise(&named, wire.clone(), now).await.unwrap(), wanted, "{step:?}");
+                }
+            }
             Step::Wait(seconds) => model.pass(*seconds),
             Step::Sweep => ledger.sweep(now).await.unwrap(),
             Step::Die(worker) => {
@@ -435,6 +473,8 @@ fn exact(Story { policy, mut steps }: Story) -> Story {
             true
         }
         Step::Sweep => true,
+        // It may go beyond the limit.
+        Step::Raise { .. } => false,
         // What it held would be missing when it is charged.
         Step::Die(_) => false,
     });

@@ -174,6 +174,13 @@ impl MemoryBuckets {
         }
     }
 
+    /// One of a bucket's holds holds so much more, room or not.
+    pub fn grow(&mut self, place: BucketIndex, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(place) {
+            bucket.held = bucket.held.saturating_add(amount);
+        }
+    }
+
     /// Lets a hold go, and forgets the bucket if it was all there was.
     pub fn release(&mut self, place: BucketIndex, amount: u64) {
         if let Some(bucket) = self.buckets.get_mut(place) {

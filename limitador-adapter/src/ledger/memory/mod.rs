@@ -15,8 +15,8 @@ use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
 use crate::ledger::{
-    Charge, CounterReading, Hit, Hold, Idempotency, Ledger, LedgerOutcome, LedgerSize, Settled, StorageBytes,
-    Unavailable, When, is_empty, is_worker, worker_of,
+    Charge, CounterReading, Hit, Hold, Idempotency, Ledger, LedgerOutcome, LedgerSize, Raised, RaisedHold,
+    Settled, StorageBytes, Unavailable, When, is_empty, is_worker, worker_of,
 };
 use buckets::Admission;
 use state::{MemoryState, Taken, Want, all_admitted};
@@ -79,6 +79,12 @@ impl MemoryLedger {
             state.buckets.status(&seat, hold.key.window, hold.max, room, now)
         });
         Ok(LedgerOutcome { admitted, idempotency, statuses: statuses.collect() })
+    }
+
+    /// See [`Ledger::raise`].
+    pub fn raise(&self, id: &str, holds: &[RaisedHold], now: Moment) -> Result<Raised, Unavailable> {
+        let name = self.ids.hash_one(id);
+        Ok(self.at(now)?.raise(name, holds, now))
     }
 
     /// See [`Ledger::commit`].
@@ -242,6 +248,9 @@ impl MemoryLedger {
 impl Ledger for MemoryLedger {
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         self.reserve(id, holds, now)
+    }
+    async fn raise(&self, id: &str, holds: Vec<RaisedHold>, now: Moment) -> Result<Raised, Unavailable> {
+        self.raise(id, &holds, now)
     }
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
         self.commit(id, &charges, now)

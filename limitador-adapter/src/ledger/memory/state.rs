@@ -5,7 +5,7 @@ use super::settled_ids::{Advance, Charged, Id, Ids, MAX_IDS, Past, SettledIds};
 use super::stored::StoredResults;
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
-use crate::ledger::{Charge, ChargeAt, Hold, Key, Settled, Unavailable};
+use crate::ledger::{Charge, ChargeAt, Hold, Key, Raised, RaisedHold, Settled, Unavailable};
 use policy::model::Window;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
@@ -154,6 +154,26 @@ impl MemoryState {
         self.lapses.insert((reservation.lapses, id));
         self.live.insert(id, reservation);
         Ok(())
+    }
+
+    /// Holds more for a reservation that lives.
+    pub fn raise(&mut self, id: Id, holds: &[RaisedHold], now: Moment) -> Raised {
+        let Some(mut reservation) = self.live.remove(&id) else { return Raised::Unknown };
+        let mut places = Vec::with_capacity(holds.len());
+        for raised in holds {
+            let held = reservation.holds.iter_mut().find(|held| self.is_held_for(held, &raised.key));
+            if let Some(held) = held {
+                let more = raised.total.saturating_sub(held.amount);
+                held.amount = held.amount.saturating_add(more);
+                self.buckets.grow(held.place, more);
+                places.push((held.place, raised));
+            }
+        }
+        self.live.insert(id, reservation);
+        let has_room = |(place, raised): &(BucketIndex, &RaisedHold)| {
+            !raised.enforced || self.buckets.has_room(Some(*place), 0, raised.max, now)
+        };
+        if places.iter().all(has_room) { Raised::Held } else { Raised::OutOfRoom }
     }
 
     /// Lets go of holds.

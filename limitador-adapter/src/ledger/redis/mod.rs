@@ -14,8 +14,8 @@ use crate::ledger::stored::{
     CreationCharge, DeferredCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult,
 };
 use crate::ledger::{
-    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize,
-    Settled, Status, StorageBytes, Unavailable, When, is_worker,
+    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize, Raised,
+    RaisedHold, Settled, Status, StorageBytes, Unavailable, When, is_worker,
 };
 use connection::{Link, Script};
 use policy::model::{Tariff, UsageCost};
@@ -65,6 +65,7 @@ pub struct RedisLedger {
     limits: AtomicUsize,
     clock: WhoseTime,
     reserve: Script,
+    raise: Script,
     commit: Script,
     see: Script,
     hit: Script,
@@ -92,6 +93,7 @@ impl RedisLedger {
             limits: AtomicUsize::new(1),
             clock: WhoseTime::Server,
             reserve: script!("reserve"),
+            raise: script_when_full!("raise"),
             commit: script_when_full!("stored", "commit"),
             see: script_when_full!("stored", "see"),
             hit: script!("hit"),
@@ -289,6 +291,19 @@ impl Ledger for RedisLedger {
         };
         let statuses = answer.statuses(holds.iter().map(|hold| (hold.max, hold.enforced)))?;
         Ok(LedgerOutcome { admitted, idempotency, statuses })
+    }
+
+    async fn raise(&self, id: &str, holds: Vec<RaisedHold>, now: Moment) -> Result<Raised, Unavailable> {
+        let keys = self.keys([reservation(id)], holds.iter().map(|hold| &hold.key));
+        let mut arguments = vec![self.time(now)];
+        for hold in &holds {
+            arguments.extend([amount(hold.total), amount(hold.max), flag(hold.enforced)]);
+        }
+        Ok(match self.run(&self.raise, &keys, &arguments).await?.next()? {
+            0 => Raised::Held,
+            1 => Raised::OutOfRoom,
+            _ => Raised::Unknown,
+        })
     }
 
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
