@@ -14,6 +14,8 @@ pub trait Waiting {
     fn context(&self) -> u32;
     /// The adapter's answer to its Reserve.
     fn reserved(&mut self, reply: ReserveReply);
+    /// There is no room for what it has come to use.
+    fn out_of_room(&mut self);
     /// Whether it waits for the beginning of its body.
     fn awaits_body(&self) -> bool;
     /// The body that it waits for will not come.

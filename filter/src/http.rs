@@ -124,6 +124,12 @@ impl Request {
                 Effect::ReplaceChunk(bytes) => self.replace(&bytes, 0),
                 Effect::KeepChunk(bytes) => self.replace(&bytes, bytes.len()),
                 Effect::Commit(settlement) => self.shared.commit(settlement),
+                Effect::Raise(raise) => {
+                    if raise.may_cut {
+                        self.shared.cuttable.watch(&raise.id, &self.caller);
+                    }
+                    self.shared.raise(raise);
+                }
                 Effect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
                 }
@@ -189,7 +195,6 @@ impl Request {
     /// Reads what there is no memory for at once, a little at a time.
     fn read_now(&mut self, size: usize, end: bool) {
         self.read_deferred();
-        self.handle(Event::PassingUnread);
         let mut at = self.response.release();
         let all = at.saturating_add(size);
         while at < all {
@@ -197,6 +202,8 @@ impl Request {
             self.handle(Event::Body { chunk: &piece, end: false });
             at = at.saturating_add(PIECE);
         }
+        // Only now: what follows a cut is dropped, and read all the same.
+        self.handle(Event::PassingUnread);
         if end {
             self.handle(Event::Body { chunk: &[], end });
         }
@@ -250,6 +257,10 @@ impl Waiting for Request {
             self.exchange.answered_at(host::wall_clock());
         }
         self.handle(Event::Reply(reply));
+    }
+
+    fn out_of_room(&mut self) {
+        self.handle(Event::OutOfRoom);
     }
 
     fn awaits_body(&self) -> bool {

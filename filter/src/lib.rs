@@ -10,6 +10,7 @@
 
 mod bodies;
 mod caller;
+mod cuttable;
 mod deferred;
 mod host;
 mod http;

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub const COMMITS_RETRIED: &str = "weir_commits_retried";
 /// Commits that were given up: the queue was full, or the adapter refused them for good.
 pub const COMMITS_DROPPED: &str = "weir_commits_dropped";
+/// Raises of holds that were given up: too many waited.
+pub const RAISES_DROPPED: &str = "weir_raises_dropped";
 /// Bytes of responses that trailers have overtaken.
 pub const BYTES_LOST: &str = "weir_response_bytes_lost";
 /// Workers that have found out that request bodies do not come to the filter.
@@ -31,7 +33,15 @@ impl Metrics {
     /// With these, so that they can be seen before anything has happened.
     pub fn new() -> Self {
         let metrics = Self(RefCell::default());
-        for name in [COMMITS_RETRIED, COMMITS_DROPPED, PLANS, PLANS_REFUSED, BYTES_LOST, BODIES_MISSING] {
+        for name in [
+            COMMITS_RETRIED,
+            COMMITS_DROPPED,
+            RAISES_DROPPED,
+            PLANS,
+            PLANS_REFUSED,
+            BYTES_LOST,
+            BODIES_MISSING,
+        ] {
             metrics.find(name, MetricType::Counter);
         }
         metrics

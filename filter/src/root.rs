@@ -192,7 +192,10 @@ impl Configured {
         }
     }
 
-    fn committed(&mut self, number: CallNumber, reply: Result<CommitResponse, CallFailure>) {
+    fn committed(&mut self, number: CallNumber, mut reply: Result<CommitResponse, CallFailure>) {
+        if let Ok(response) = &mut reply {
+            self.shared.cuttable.cut(&std::mem::take(&mut response.out_of_room), self.shared.root);
+        }
         if let Err(failure) = reply {
             self.shared.call_failed(COMMIT, failure);
         }

@@ -1,6 +1,7 @@
 //! What a root context shares with its HTTP contexts.
 
 use crate::bodies::Bodies;
+use crate::cuttable::CuttableStreams;
 use crate::deferred::DeferredReads;
 use crate::host::{self, Method};
 use crate::metrics::{self, Metrics};
@@ -11,7 +12,7 @@ use engine::config::PluginConfig;
 use engine::exchange::{ActivePlan, ReservationId};
 use engine::health::Health;
 use engine::metric::Metric;
-use engine::outbox::{Outbox, Settlement};
+use engine::outbox::{Outbox, Raise, Settlement};
 use llm::memory::MemoryBudget;
 use policy::plan::Plan;
 use policy::validation_error::ValidationError;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub outbox: RefCell<Outbox>,
     /// What is still to be read of responses.
     pub deferred: DeferredReads,
+    /// Streams that are cut if there is no room for what they use.
+    pub cuttable: CuttableStreams,
     /// Reserves under way by calls of their own.
     pub reserves: ReserveCalls,
     /// Whether request bodies come.
@@ -89,6 +92,7 @@ impl Shared {
             outbox: RefCell::new(Outbox::new(outbox_capacity).with_jitter(random)),
             memory_shown: Cell::default(),
             deferred: DeferredReads::default(),
+            cuttable: CuttableStreams::default(),
             reserves: ReserveCalls::default(),
             bodies: Bodies::default(),
             stream,
@@ -169,6 +173,13 @@ impl Shared {
     pub fn commit(&self, settlement: Settlement) {
         let dropped = self.outbox.borrow_mut().push(settlement);
         self.metrics.add(metrics::COMMITS_DROPPED, dropped as u64);
+        self.wake();
+    }
+
+    /// Leaves a raise to the root context.
+    pub fn raise(&self, raise: Raise) {
+        let kept = self.outbox.borrow_mut().raise(raise);
+        self.metrics.add(metrics::RAISES_DROPPED, u64::from(!kept));
         self.wake();
     }
 

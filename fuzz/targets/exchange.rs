@@ -32,6 +32,7 @@ impl Done {
                 | Effect::RemoveHeader(_)
                 | Effect::ReplaceChunk(_)
                 | Effect::KeepChunk(_)
+                | Effect::Raise(_)
                 | Effect::UpstreamFailed(_)
                 | Effect::Count(_) => {}
             }

@@ -162,11 +162,14 @@ impl Native {
                 Effect::Commit(settlement) => {
                     assert_eq!(self.outbox.push(settlement), 0, "the queue is full")
                 }
+                Effect::Raise(raise) => assert!(self.outbox.raise(raise), "too many raises wait"),
                 Effect::UpstreamFailed(model) => self.health.failed(&model, self.milliseconds()),
                 Effect::Resume | Effect::Count(_) => {}
             }
         }
-        self.tell();
+        if !self.tell().is_empty() {
+            exchange.handle(Event::OutOfRoom);
+        }
     }
 
     fn reserve(&self, call: &[u8]) -> Result<ReserveResponse, CallFailure> {
@@ -181,19 +184,23 @@ impl Native {
         u64::try_from((self.now.instant - self.begun.instant).as_millis()).unwrap()
     }
 
-    /// Tells the adapter what it has not heard, if it is there.
-    fn tell(&mut self) {
+    /// Tells the adapter what it has not heard, if it is there. Whose holds have no room.
+    fn tell(&mut self) -> Vec<String> {
+        let mut out_of_room = Vec::new();
         let ms = self.milliseconds();
-        while let Some(call) = self.outbox.send(CommitRoute::Unary, ms) {
+        while let Some(call) = self.outbox.send(CommitRoute::Stream, ms) {
             if self.away {
                 self.outbox.answered(call.number, Err(CallFailure::Timeout), ms);
-                return;
+                return out_of_room;
             }
             let answer = self
                 .runtime
                 .block_on(self.limiter.commit(Message::decode(&*call.message).unwrap(), self.now));
-            self.outbox.answered(call.number, Ok(answer.unwrap()), ms);
+            let mut answer = answer.unwrap();
+            out_of_room.append(&mut answer.out_of_room);
+            self.outbox.answered(call.number, Ok(answer), ms);
         }
+        out_of_room
     }
 
     fn facts(&mut self, request: &Request, claims: Option<&Value>, needs: &[Need]) -> Facts {

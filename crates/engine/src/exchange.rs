@@ -2,6 +2,8 @@
 //! the shell performs the effects in their order.
 
 mod charging;
+mod cut;
+mod live;
 mod request_body;
 mod reservation;
 mod response;
@@ -12,11 +14,13 @@ pub use request_body::RequestEdit;
 
 use crate::health;
 use crate::metric::{DoubtCause, MemoryUse, Metric};
-use crate::outbox::Settlement;
+use crate::outbox::{Raise, Settlement};
 use crate::refusal::{self, Denial, HeaderList};
+use cut::StreamCutter;
 use expression::facts::Facts;
+use live::LiveHolds;
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::request::{ChunkEdit, Condition, UsageChunkFilter};
+use llm::request::{Condition, UsageChunkFilter};
 use llm::response::ResponseHead;
 use policy::model::{FailureMode, WebSocketMode};
 use policy::plan::{Doubt, FactRound, Failure, Hold, Plan};
@@ -77,6 +81,8 @@ pub enum Event<'a> {
         /// Nothing follows.
         end: bool,
     },
+    /// The adapter has no room for what is to be held by [`Effect::Raise`].
+    OutOfRoom,
     /// The exchange is over, however it ended.
     Closed,
 }
@@ -105,6 +111,8 @@ pub enum Effect {
     KeepChunk(Vec<u8>),
     /// Tell the adapter, from where nothing waits for it.
     Commit(Settlement),
+    /// Tell the adapter, in the same way, that more is to be held. That it is lost changes no charge.
+    Raise(Raise),
     /// An upstream of this model failed; [`crate::health::Health`] is to know.
     UpstreamFailed(String),
     /// Count it.
@@ -254,18 +262,19 @@ impl Exchange {
             (State::Admitted(reservation), Event::Response(head)) => self.response(reservation, head),
             (State::Admitted(reservation), Event::Closed) => reservation.unanswered(),
             (State::Responding(mut responding), Event::Passing { chunk, end }) => {
-                let edited = responding.usage_chunk.as_mut().and_then(|filter| filter.edit(chunk, end));
+                let effects = responding.edit(chunk, end);
                 self.state = State::Responding(responding);
-                let effect = |edit| match edit {
-                    ChunkEdit::Replace(bytes) => Effect::ReplaceChunk(bytes),
-                    ChunkEdit::Keep(bytes) => Effect::KeepChunk(bytes),
-                };
-                edited.map(effect).into_iter().collect()
+                effects
             }
             (State::Responding(mut responding), Event::PassingUnread) => {
-                let given_up = responding.usage_chunk.take().is_some();
+                let effects = responding.pass_unread();
                 self.state = State::Responding(responding);
-                given_up.then(|| refused_memory(MemoryUse::UsageChunk)).into_iter().collect()
+                effects
+            }
+            (State::Responding(mut responding), Event::OutOfRoom) => {
+                let cutter = responding.cutter.as_mut().map(StreamCutter::cut);
+                self.state = State::Responding(responding);
+                cutter.map(|()| Effect::Count(Metric::RaiseRefused)).into_iter().collect()
             }
             (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
             (State::Responding(responding), Event::Closed) => responding.settle(&self.in_force, Ending::Cut),
@@ -285,7 +294,8 @@ impl Exchange {
 
     /// Whether the response's body may have to be changed as it passes.
     pub fn edits_body(&self) -> bool {
-        matches!(&self.state, State::Responding(responding) if responding.usage_chunk.is_some())
+        matches!(&self.state, State::Responding(responding)
+            if responding.usage_chunk.is_some() || responding.cutter.is_some())
     }
 
     /// Whether something of this exchange is still to come.
@@ -404,6 +414,7 @@ impl Exchange {
                 match body.change(&mut facts, reservation.asks_for_usage(), cap) {
                     Ok((changes, unasked)) => {
                         reservation.usage_unasked = unasked;
+                        reservation.tells_usage = !unasked && reservation.asks_for_usage();
                         effects.extend(changes);
                     }
                     // A dry run refuses nothing.
@@ -505,14 +516,19 @@ impl Exchange {
         let usage_chunk = (unasked && !head.is_encoded()).then(|| UsageChunkFilter::within(&self.memory));
         let mut effects: Vec<Effect> = failed.map(Effect::UpstreamFailed).into_iter().collect();
         effects.extend((!told.is_empty()).then_some(Effect::SetHeaders(told)));
-        if usage_chunk.is_some() {
-            // There will be less than the provider said.
+        let cutter =
+            reservation.is_cut().then(|| StreamCutter::of(&head, reservation.tells_usage, &self.memory));
+        let cutter = cutter.flatten();
+        if usage_chunk.is_some() || cutter.is_some() {
+            // There may be less than the provider said.
             effects.push(Effect::RemoveHeader("content-length"));
-        } else if unasked {
+        }
+        if unasked && usage_chunk.is_none() {
             effects.push(Effect::Count(Metric::UsageChunkKept));
         }
-        let memory = self.memory.clone();
-        let responding = ResponseInFlight { reservation, head, memory, readers: None, usage_chunk };
+        let (memory, live) = (self.memory.clone(), LiveHolds::default());
+        let responding =
+            ResponseInFlight { reservation, head, memory, readers: None, usage_chunk, cutter, live };
         self.state = State::Responding(Box::new(responding));
         effects
     }
@@ -522,8 +538,9 @@ impl Exchange {
         if end {
             return responding.settle(&self.in_force, Ending::Complete);
         }
+        let raise = responding.outgrown();
         self.state = State::Responding(responding);
-        Vec::new()
+        raise.into_iter().collect()
     }
 }
 

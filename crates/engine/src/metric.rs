@@ -66,6 +66,10 @@ pub enum Metric {
     OutputCapped,
     /// The chunk that tells the usage went to a client that had not asked for it: the stream was compressed.
     UsageChunkKept,
+    /// The adapter had no room for what a stream with `overrun: Cut` has come to use.
+    RaiseRefused,
+    /// A stream was ended because its limit had no room for more (`overrun: Cut`).
+    StreamCut,
     /// Something of a response's body could not be read; what could be is charged.
     Unreadable(Cause),
     /// Tokens were charged, in one exchange.
@@ -155,6 +159,8 @@ impl Metric {
             Self::UsageAsked => "weir_usage_asked".into(),
             Self::OutputCapped => "weir_outputs_capped".into(),
             Self::UsageChunkKept => "weir_usage_chunks_kept".into(),
+            Self::RaiseRefused => "weir_raises_refused".into(),
+            Self::StreamCut => "weir_streams_cut".into(),
             Self::Unreadable(cause) => format!("weir_response_errors.cause.{}", cause.name()).into(),
             Self::TokensCharged(_) => "weir_tokens_charged".into(),
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),

@@ -12,9 +12,27 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement(pub(crate) Vec<u8>);
 
+/// What is to be held for a reservation by now: an encoded `RaisedHolds`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raise {
+    /// The reservation's.
+    pub id: String,
+    pub(crate) message: Vec<u8>,
+    /// If there is no room for it, the stream is cut.
+    pub may_cut: bool,
+}
+
+impl Raise {
+    fn size(&self) -> usize {
+        self.message.len().saturating_add(self.id.len())
+    }
+}
+
 /// The most that one call carries, in settlements and in bytes: gRPC servers take 4 MB.
 const BATCH: usize = 256;
 const LONGEST: usize = 1 << 20;
+/// Of the capacity, what raises may take beside the settlements.
+const RAISES_SHARE: usize = 8;
 /// The most that a reserve carries as copies, in bytes; less while the adapter fails.
 const COPIED: usize = 64 << 10;
 const COPIED_AFTER_FAILURE: usize = 8 << 10;
@@ -23,6 +41,11 @@ const COPIED_AFTER_FAILURE: usize = 8 << 10;
 #[derive(Debug)]
 pub struct Outbox {
     waiting: VecDeque<Settlement>,
+    /// The last of each reservation. They take no settlement's place, and are not sent again.
+    raises: BTreeMap<String, Raise>,
+    raises_size: usize,
+    /// Raises that no call can carry now.
+    raises_are_kept: bool,
     /// Calls without an answer.
     calls: BTreeMap<CallNumber, CommitCall>,
     number: CallNumber,
@@ -80,6 +103,9 @@ impl Outbox {
     pub fn new(capacity: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
+            raises: BTreeMap::new(),
+            raises_size: 0,
+            raises_are_kept: false,
             calls: BTreeMap::new(),
             number: 0,
             size: 0,
@@ -97,7 +123,22 @@ impl Outbox {
 
     /// How many bytes wait, or are under way.
     pub fn size(&self) -> usize {
-        self.size
+        self.size.saturating_add(self.raises_size)
+    }
+
+    /// Queues a raise, in the place of the last one of its reservation. False: there is no room for it, and it is lost.
+    pub fn raise(&mut self, raise: Raise) -> bool {
+        self.raises_are_kept = false;
+        if let Some(last) = self.raises.remove(&raise.id) {
+            self.raises_size = self.raises_size.saturating_sub(last.size());
+        }
+        let size = self.raises_size.saturating_add(raise.size());
+        let has_room = size <= self.capacity / RAISES_SHARE;
+        if has_room {
+            self.raises_size = size;
+            self.raises.insert(raise.id.clone(), raise);
+        }
+        has_room
     }
 
     /// Queues a settlement. How many of the oldest waiting ones had to be dropped for it.
@@ -203,7 +244,8 @@ impl Outbox {
 
     /// When something waits and only the time keeps it: when to send again.
     pub fn wake_at(&self) -> Option<u64> {
-        (!self.waiting.is_empty() && !self.is_timed_under_way()).then_some(self.not_before)
+        let raises = !self.raises.is_empty() && !self.raises_are_kept;
+        ((!self.waiting.is_empty() || raises) && !self.is_timed_under_way()).then_some(self.not_before)
     }
 
     /// How many have not been acknowledged.
@@ -226,16 +268,32 @@ impl Outbox {
     }
 
     fn take(&mut self, most: usize, route: CommitRoute, is_timed: bool) -> Option<Commit> {
-        let first = self.waiting.pop_front()?;
-        let mut message = first.0.clone();
-        let mut settlements = vec![first];
+        let first = self.waiting.pop_front();
+        // A server that does not know raises takes a call that has nothing else for a commit of nothing, which any adapter
+        // that has streams does not mind.
+        let is_bare = first.is_none();
+        if is_bare && (self.raises.is_empty() || self.single || route == CommitRoute::Unary) {
+            self.raises_are_kept = true;
+            return None;
+        }
+        let mut message = first.as_ref().map(|first| first.0.clone()).unwrap_or_default();
+        let mut settlements: Vec<Settlement> = first.into_iter().collect();
         let fits = |size: usize, next: &Settlement| size.saturating_add(next.0.len()) <= LONGEST;
-        while settlements.len() < most
+        while !is_bare
+            && settlements.len() < most
             && self.waiting.front().is_some_and(|next| fits(message.len(), next))
             && let Some(further) = self.waiting.pop_front()
         {
             call::add_further(&mut message, &further.0);
             settlements.push(further);
+        }
+        while !self.single
+            && let Some(raise) = self.raises.first_entry()
+            && message.len().saturating_add(raise.get().message.len()) <= LONGEST
+        {
+            let raise = raise.remove();
+            self.raises_size = self.raises_size.saturating_sub(raise.size());
+            call::add_raised(&mut message, &raise.message);
         }
         self.number = self.number.wrapping_add(1);
         self.calls.insert(self.number, CommitCall { settlements, route, is_timed });
@@ -281,7 +339,7 @@ mod tests {
     }
 
     fn reply(settled: u64) -> Result<CommitResponse, CallFailure> {
-        Ok(CommitResponse { reservation_released: true, settled })
+        Ok(CommitResponse { settled, ..CommitResponse::default() })
     }
 
     #[test]

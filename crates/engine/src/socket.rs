@@ -12,7 +12,7 @@ pub use upgrade::{Upgrade, judge_upgrade};
 
 use crate::exchange::{ActivePlan, ReservationId};
 use crate::metric::{MemoryUse, Metric};
-use crate::outbox::Settlement;
+use crate::outbox::{Raise, Settlement};
 use crate::refusal::codex;
 use crate::refusal::{self, Denial};
 use call::{Asked, Call, Start};
@@ -29,6 +29,8 @@ pub enum SocketEffect {
     Reserve { call: u64, message: Vec<u8> },
     /// Tell the adapter.
     Commit(Settlement),
+    /// Tell it that more is to be held.
+    Raise(Raise),
     /// An upstream of this model failed.
     UpstreamFailed(String),
     /// Count it.

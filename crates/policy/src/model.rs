@@ -135,6 +135,16 @@ pub enum FailureMode {
     Deny,
 }
 
+/// What happens to a stream that has outgrown its hold and finds no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overrun {
+    /// It goes on. What it uses is held, and charged, beyond the limit.
+    #[default]
+    Continue,
+    /// It is ended as its API ends one that has reached its maximum output.
+    Cut,
+}
+
 /// One entry of `limits`.
 #[derive(Clone, Debug)]
 pub struct Limit {
@@ -152,6 +162,8 @@ pub struct Limit {
     pub ttl: Ttl,
     /// The most of the limit that one request may hold. `None`: all of it.
     pub max_share: Option<Share>,
+    /// What happens to a stream that outgrows its hold.
+    pub overrun: Overrun,
     /// Where it is false, the limit counts and refuses nothing. `None`: it is true.
     pub enforce_when: Option<Expression>,
     /// A request without a maximum of its own gets one: the output that was held for.

@@ -113,6 +113,7 @@ fn bad() -> Vec<(Value, &'static str)> {
             "two rates count the same thing",
         ),
         (with("/limits/free/outputCap", json!("Maybe")), "outputCap"),
+        (with("/limits/free/overrun", json!("Stop")), "overrun"),
         (with("/limits/free/enforceWhen", json!("")), "enforceWhen"),
         (with("/limits/free/counters", json!([{}])), "spec.limits.free.counters[0].expression"),
         (with("/limits/free/when", json!([{ "predicate": "" }])), "spec.limits.free.when[0].predicate"),
@@ -162,6 +163,12 @@ fn bad() -> Vec<(Value, &'static str)> {
             } } }),
             "outputCap needs a rate of tokens",
         ),
+        (
+            json!({ "targetRef": target, "limits": { "free": {
+                "overrun": "Cut", "rates": [{ "limit": 1, "window": "1h", "unit": "requests" }],
+            } } }),
+            "overrun needs a rate of tokens",
+        ),
         (with("/onExceeded", json!({ "headers": { "x a": "b" } })), "is no name of a header"),
         (with("/onExceeded", json!({ "headers": { "Content-Length": "0" } })), "is no name of a header"),
         (
@@ -209,6 +216,7 @@ fn every_field() -> Value {
                 "reservation": { "amount": "1", "ttl": "15m" },
                 "enforceWhen": "true",
                 "outputCap": "Inject",
+                "overrun": "Cut",
                 "rates": [
                     { "limit": 60, "window": "1m", "unit": "requests" },
                     { "limit": "5.00", "period": "Day", "unit": "usd" },

@@ -149,6 +149,7 @@ impl SocketContext {
                     }
                 }
                 SocketEffect::Commit(settlement) => self.shared.commit(settlement),
+                SocketEffect::Raise(raise) => self.shared.raise(raise),
                 SocketEffect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
                 }
@@ -183,6 +184,8 @@ impl Waiting for SocketCall {
             socket.resume();
         }
     }
+
+    fn out_of_room(&mut self) {}
 
     fn awaits_body(&self) -> bool {
         false

@@ -307,7 +307,7 @@ impl Worker {
             ..ReserveResponse::default()
         });
         let settled = u64::try_from(asked.commits.len()).unwrap_or_default();
-        let commit = (settled > 0).then_some(CommitResponse { reservation_released: true, settled });
+        let commit = (settled > 0).then_some(CommitResponse { settled, ..CommitResponse::default() });
         match (asked.number, reply) {
             (None, Reply::Fail(status)) => {
                 self.enter(ROOT);

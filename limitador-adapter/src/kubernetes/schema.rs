@@ -130,6 +130,10 @@ pub struct Predicate {
         "outputCap needs a rate of tokens, outputTokens or usd: what it holds is the cap"
     ),
     validation = (
+        "!has(self.overrun) || self.overrun == 'Continue' || self.rates.exists(rate, !has(rate.unit) || rate.unit in ['tokens', 'inputTokens', 'outputTokens', 'usd'])",
+        "overrun needs a rate of tokens, inputTokens, outputTokens or usd"
+    ),
+    validation = (
         "!has(self.reservation) || !has(self.reservation.maxShare) || self.rates.exists(rate, !has(rate.unit) || rate.unit in ['tokens', 'inputTokens', 'outputTokens', 'usd'])",
         "reservation.maxShare needs a rate of tokens, inputTokens, outputTokens or usd"
     )
@@ -147,6 +151,9 @@ pub struct LimitSchema {
     pub rates: Vec<RateSchema>,
     /// What is held for a request under way; by default an estimate.
     pub reservation: Option<ReservationSchema>,
+    /// What happens to a stream that outgrows what was held and finds no room: it goes on, which is the default, or is cut
+    /// as its API ends one that has reached its maximum output.
+    pub overrun: Option<OverrunSchema>,
     /// A CEL bool: false counts and never refuses.
     #[schemars(length(min = 1, max = 4096))]
     pub enforce_when: Option<Cel>,
@@ -250,6 +257,14 @@ fn number(_: &mut SchemaGenerator) -> Schema {
         "minLength": 1,
         "maxLength": 4096,
     })
+}
+
+/// What happens to a stream that outgrows its hold.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum OverrunSchema {
+    Continue,
+    Cut,
 }
 
 /// Whether outputs are capped.

@@ -40,6 +40,10 @@ pub(super) struct Reservation {
     pub(super) model: Option<String>,
     /// The provider is asked for the stream's usage, and the client did not do that.
     pub(super) usage_unasked: bool,
+    /// The client has asked for the stream's usage.
+    pub(super) tells_usage: bool,
+    /// A message of a socket, whose stream has no end of its own.
+    is_message: bool,
     /// Beside `holds`; empty if the adapter did not say.
     statuses: Vec<DescriptorStatus>,
     /// For all this but the facts.
@@ -71,7 +75,7 @@ impl Reservation {
         };
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
-        let dialect = facts.dialect();
+        let (dialect, is_message) = (facts.dialect(), facts.is_message());
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
         let (lease, facts_lease) = (memory.empty(Purpose::Record), memory.empty(Purpose::Keep));
         Self {
@@ -87,10 +91,22 @@ impl Reservation {
             facts,
             model,
             usage_unasked,
+            tells_usage: false,
+            is_message,
             statuses,
             lease,
             facts_lease,
         }
+    }
+
+    /// Whether its stream is cut where a limit has no room for more.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.is_message && !self.tokenless && self.holds.iter().any(Hold::is_cut)
+    }
+
+    /// As the adapter knows it.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     /// Takes the memory that it cannot do without, and so much more. False: there is none.

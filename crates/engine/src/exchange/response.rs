@@ -1,12 +1,14 @@
 //! A response as it passes, and what it has used at its end.
 
+use super::cut::{CutPiece, StreamCutter};
+use super::live::LiveHolds;
 use super::reservation::{Reservation, estimated};
 use super::stored::ResultRole;
 use super::{ActivePlan, Effect};
 use crate::metric::{MemoryUse, Metric, UsageSource};
 use expression::facts::ResponseFacts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::request::UsageChunkFilter;
+use llm::request::{ChunkEdit, UsageChunkFilter};
 use llm::response::{CHARACTERS_PER_TOKEN, Cause, Meter, MeterReading, ResponseHead, Usage};
 
 #[derive(Debug)]
@@ -16,6 +18,10 @@ pub(super) struct ResponseInFlight {
     pub(super) memory: MemoryBudget,
     /// Takes out what the client has not asked for.
     pub(super) usage_chunk: Option<UsageChunkFilter>,
+    /// Ends it where its limit says so and has no room for more.
+    pub(super) cutter: Option<StreamCutter>,
+    /// What is held for it by now.
+    pub(super) live: LiveHolds,
     /// Made when something is read, which may be after it has passed: nothing of it waits for that.
     pub(super) readers: Option<ResponseReaders>,
 }
@@ -23,7 +29,7 @@ pub(super) struct ResponseInFlight {
 /// Who reads the body of a response.
 #[derive(Debug)]
 pub(super) struct ResponseReaders {
-    meter: Option<Meter>,
+    pub(super) meter: Option<Meter>,
     /// Finds what policies want of the body beside its usage.
     finder: Option<Meter>,
     /// Finds what is said of a result that the provider keeps.
@@ -44,6 +50,38 @@ pub(super) enum Ending {
 }
 
 impl ResponseInFlight {
+    /// What becomes of a piece that is just passing.
+    pub(super) fn edit(&mut self, chunk: &[u8], end: bool) -> Vec<Effect> {
+        let has_cut = self.cutter.as_ref().is_some_and(StreamCutter::has_cut);
+        let filter = self.usage_chunk.as_mut().filter(|_| !has_cut);
+        let edited = match filter.and_then(|filter| filter.edit(chunk, end)) {
+            // The proxy keeps it, and hands it on with what follows.
+            Some(ChunkEdit::Keep(bytes)) => return vec![Effect::KeepChunk(bytes)],
+            Some(ChunkEdit::Replace(bytes)) => Some(bytes),
+            None => None,
+        };
+        let usage = self.live.usage();
+        let cutter = self.cutter.as_mut();
+        match cutter.and_then(|cutter| cutter.edit(edited.as_deref().unwrap_or(chunk), &usage)) {
+            Some(CutPiece { bytes, is_end }) => {
+                let count = is_end.then_some(Effect::Count(Metric::StreamCut));
+                [Effect::ReplaceChunk(bytes)].into_iter().chain(count).collect()
+            }
+            None => edited.map(Effect::ReplaceChunk).into_iter().collect(),
+        }
+    }
+
+    /// A piece passes that nobody can look at now. Behind the end of a stream that was cut, none does.
+    pub(super) fn pass_unread(&mut self) -> Vec<Effect> {
+        if self.cutter.as_ref().is_some_and(StreamCutter::has_cut) {
+            return vec![Effect::ReplaceChunk(Vec::new())];
+        }
+        self.cutter = None;
+        let given_up = self.usage_chunk.take().is_some();
+        let count = || Effect::Count(Metric::MemoryRefused(MemoryUse::UsageChunk));
+        given_up.then(count).into_iter().collect()
+    }
+
     /// Reads what has passed.
     pub(super) fn read(&mut self, chunk: &[u8], in_force: &ActivePlan) {
         let ResponseReaders { meter, finder, stored, passed, .. } = self.readers(in_force);

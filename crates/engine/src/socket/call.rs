@@ -182,6 +182,7 @@ impl Call {
                 Effect::Deny(denial) => start = Start::Refused(denial),
                 Effect::Edit(edit) => edited = Some(edit.body),
                 Effect::Commit(settlement) => effects.push(SocketEffect::Commit(settlement)),
+                Effect::Raise(raise) => effects.push(SocketEffect::Raise(raise)),
                 Effect::UpstreamFailed(model) => effects.push(SocketEffect::UpstreamFailed(model)),
                 Effect::Count(count) => effects.push(SocketEffect::Count(count)),
                 // A message is there as a whole, and has no headers.

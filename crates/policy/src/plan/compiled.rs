@@ -4,7 +4,7 @@ use super::bucket::RequestBuckets;
 use super::holding::Matching;
 use super::precedence::Effective;
 use super::{Doubt, DoubtCause, Failure, Miss, PolicyPart, conflict};
-use crate::model::{FailureMode, Limit, OnExceeded, Policy, Rate, UsageRules};
+use crate::model::{FailureMode, Limit, OnExceeded, Overrun, Policy, Rate, UsageRules};
 use expression::cel::{EvaluationError, Expression};
 use expression::facts::Facts;
 use llm::request::Conflicts;
@@ -36,6 +36,8 @@ pub struct PlannedRate {
     pub usage: UsageRules,
     /// The policy's.
     pub on_exceeded: Option<Arc<OnExceeded>>,
+    /// The limit's.
+    pub overrun: Overrun,
     /// The limit's.
     pub caps_output: bool,
     /// Where bodies are read, the limit has a use for one.
@@ -174,6 +176,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bo
             failure_mode: policy.failure_mode,
             usage: policy.usage.clone(),
             on_exceeded: policy.on_exceeded.clone(),
+            overrun: limit.overrun,
             caps_output: limit.caps_output,
             reads_body,
             label,

@@ -1,7 +1,7 @@
 //! What a plan says of a request.
 
 use super::{Estimate, PlannedRate};
-use crate::model::{FailureMode, Share, Tariff};
+use crate::model::{FailureMode, Overrun, Share, Tariff};
 use expression::cel::Expression;
 use llm::request::{Condition, Conflicts};
 use protocol::call::Entries;
@@ -35,6 +35,11 @@ impl Hold {
     /// Whether a request is refused because it would hold more than its share.
     pub fn exceeds_share(&self) -> bool {
         self.enforced && self.most.is_some_and(|(most, _)| self.amount > most)
+    }
+
+    /// Whether a stream that outgrows it is cut where there is no room.
+    pub fn is_cut(&self) -> bool {
+        self.enforced && self.rate.overrun == Overrun::Cut && self.rate.rate.unit.is_of_usage()
     }
 }
 

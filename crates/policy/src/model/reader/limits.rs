@@ -5,7 +5,7 @@ use crate::document::{
     DocumentNode, DocumentObject, KnownFields, Reported, all, distinct, one_line, shortened,
 };
 use crate::duration;
-use crate::model::{DEFAULT_TTL, Limit, Maximum, Period, Rate, Share, Ttl, Unit, Window, names};
+use crate::model::{DEFAULT_TTL, Limit, Maximum, Overrun, Period, Rate, Share, Ttl, Unit, Window, names};
 use expression::cel::{Expression, Phase, ResultType};
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ const UNITS: &[(&str, Unit)] = &[
 ];
 const PERIODS: &[(&str, Period)] = &[("Day", Period::Day), ("Week", Period::Week), ("Month", Period::Month)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
+const OVERRUNS: &[(&str, Overrun)] = &[("Continue", Overrun::Continue), ("Cut", Overrun::Cut)];
 const LIMIT: KnownFields = KnownFields {
-    known: &["when", "counters", "rates", "reservation", "enforceWhen", "outputCap"],
+    known: &["when", "counters", "rates", "reservation", "overrun", "enforceWhen", "outputCap"],
     later: &[],
     ignored: &[],
 };
@@ -51,6 +52,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
     let rates = limit.required("rates").and_then(|node| rates(&node, priced));
     let reservation =
         limit.optional("reservation").map(|node| reservation(node, rates.as_deref())).transpose();
+    let overrun = limit.optional("overrun").map(|node| overrun(&node, rates.as_deref())).transpose();
     let enforce_when =
         limit.optional("enforceWhen").map(|node| expression(&node, ResultType::Predicate)).transpose();
     let caps_output =
@@ -64,9 +66,21 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
         amount,
         ttl,
         max_share,
+        overrun: overrun?.unwrap_or_default(),
         enforce_when: enforce_when?,
         caps_output: caps_output?.unwrap_or_default(),
     })
+}
+
+/// Only what a stream delivers can outgrow a hold.
+fn overrun(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<Overrun, Reported> {
+    let overrun = node.word(OVERRUNS, &[])?;
+    if overrun == Overrun::Cut && rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.is_of_usage())) {
+        return Err(
+            node.refuse("`Cut` needs a rate of `tokens`, `inputTokens`, `outputTokens` or `usd`: no stream outgrows another")
+        );
+    }
+    Ok(overrun)
 }
 
 /// A cap comes from what is held, and goes into the request's body.

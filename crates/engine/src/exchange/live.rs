@@ -1,0 +1,115 @@
+//! Live holds: when a stream has delivered more than was held for it, more is held, in steps. Nothing waits for that, and
+//! nobody is charged by it.
+
+use super::Effect;
+use super::charging::Charging;
+use super::cut::StreamCutter;
+use super::reservation::{Reservation, estimated};
+use super::response::ResponseInFlight;
+use super::stored::ResultRole;
+use crate::metric::UsageSource;
+use crate::outbox::Raise;
+use expression::facts::ResponseFacts;
+use llm::response::{CHARACTERS_PER_TOKEN, MeterReading, Usage};
+use policy::plan::Hold;
+use protocol::call::{self, Item};
+use std::time::Duration;
+
+/// Between two looks, a stream delivers so many tokens, or a quarter of what it has: a stream raises its holds a few times.
+const STEP: u64 = 100;
+
+/// What is held for a stream by now.
+#[derive(Debug, Default)]
+pub(super) struct LiveHolds {
+    /// When so many tokens are delivered, the holds are looked at again.
+    look_at: u64,
+    /// What is held, beside the reservation's holds; empty: what was reserved.
+    held: Vec<u64>,
+    /// What it had used when the holds were looked at last.
+    usage: Usage,
+}
+
+impl LiveHolds {
+    /// What the stream had used when its holds were looked at last.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage
+    }
+}
+
+impl ResponseInFlight {
+    /// More has been read: what is to be held by now, if that is more than before.
+    pub(super) fn outgrown(&mut self) -> Option<Effect> {
+        let reading = self.readers.as_ref()?.meter.as_ref()?.reading();
+        let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
+        if delivered < self.live.look_at || !self.head.is_success() {
+            return None;
+        }
+        self.live.look_at = delivered.saturating_add(STEP.max(delivered / 4));
+        let can_be_cut = self.can_be_cut();
+        self.reservation.outgrown(&reading, delivered, &mut self.live, can_be_cut)
+    }
+
+    fn can_be_cut(&self) -> bool {
+        self.cutter.as_ref().is_some_and(StreamCutter::can_cut)
+    }
+}
+
+impl Reservation {
+    fn outgrown(
+        &mut self,
+        reading: &MeterReading,
+        delivered: u64,
+        live: &mut LiveHolds,
+        can_be_cut: bool,
+    ) -> Option<Effect> {
+        // Who reads a result pays nothing for it, and what is made later is charged when it is seen.
+        if self.tokenless || matches!(self.role, ResultRole::Reads(_) | ResultRole::Creates { asked: true }) {
+            return None;
+        }
+        let input = self.input();
+        let usage = match reading.usage_if_cut().filter(|usage| usage.total > 0) {
+            Some(usage) => reading.completed(usage, input),
+            None => estimated(input, delivered),
+        };
+        live.usage = usage;
+        if let Some(facts) = &mut self.facts {
+            facts.answer(ResponseFacts { usage, code: 200, finished: false, ..ResponseFacts::default() });
+        }
+        let charging = Charging {
+            usage: &usage,
+            source: UsageSource::Estimated,
+            finished: false,
+            facts: self.facts.as_deref(),
+        };
+        let charges = self.holds.iter().map(|hold| match hold.rate.rate.unit.is_of_usage() {
+            true => charging.of(hold).0,
+            false => 0,
+        });
+        let charges: Vec<u64> = charges.collect();
+        let held = |at: usize, hold: &Hold| live.held.get(at).copied().unwrap_or(hold.amount.max(1));
+        let outgrown = self.holds.iter().zip(&charges).enumerate();
+        let outgrown = outgrown.filter(|(at, (hold, charge))| **charge > held(*at, hold));
+        let items: Vec<Item<'_>> = outgrown
+            .map(|(_, (hold, charge))| Item {
+                entries: &hold.entries,
+                amount: *charge,
+                ttl: Duration::ZERO,
+                max: hold.rate.rate.max.fixed().is_none().then_some(hold.max),
+                unenforced: !(can_be_cut && hold.is_cut()),
+            })
+            .collect();
+        if items.is_empty() {
+            return None;
+        }
+        let may_cut = items.iter().any(|item| !item.unenforced);
+        let message = call::raise(self.id(), items.into_iter());
+        live.held = self
+            .holds
+            .iter()
+            .zip(charges)
+            .enumerate()
+            .map(|(at, (hold, charge))| charge.max(held(at, hold)))
+            .collect();
+        Some(Effect::Raise(Raise { id: self.id().to_owned(), message, may_cut }))
+    }
+}
