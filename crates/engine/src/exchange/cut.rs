@@ -19,7 +19,7 @@ const LONGEST_FRAME: u64 = (24 << 20) + (128 << 10) + FRAME;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct StreamCutter {
-    framing: Framing,
+    framing: StreamFraming,
     phase: Phase,
     seen: SeenStream,
     /// The event under way, if it is not too long.
@@ -36,7 +36,7 @@ pub(super) struct StreamCutter {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
+enum StreamFraming {
     ServerSentEvents,
     Lines,
     Frames,
@@ -70,9 +70,9 @@ impl StreamCutter {
         let content_type =
             head.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let framing = match content_type.as_str() {
-            "text/event-stream" => Framing::ServerSentEvents,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Framing::Lines,
-            "application/vnd.amazon.eventstream" => Framing::Frames,
+            "text/event-stream" => StreamFraming::ServerSentEvents,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => StreamFraming::Lines,
+            "application/vnd.amazon.eventstream" => StreamFraming::Frames,
             _ => return None,
         };
         Some(Self {
@@ -91,7 +91,7 @@ impl StreamCutter {
 
     /// Whether it would make a difference that there is no room.
     pub(super) fn can_cut(&self) -> bool {
-        self.phase == Phase::Passing && self.framing != Framing::Broken
+        self.phase == Phase::Passing && self.framing != StreamFraming::Broken
     }
 
     /// Whether nothing of the upstream's reaches the client any more.
@@ -139,10 +139,10 @@ impl StreamCutter {
                 return None;
             }
             rest = match self.framing {
-                Framing::ServerSentEvents => self.line(rest),
-                Framing::Lines => self.document(rest),
-                Framing::Frames => self.frame(rest),
-                Framing::Broken => return None,
+                StreamFraming::ServerSentEvents => self.line(rest),
+                StreamFraming::Lines => self.document(rest),
+                StreamFraming::Frames => self.frame(rest),
+                StreamFraming::Broken => return None,
             };
         }
     }
@@ -190,10 +190,10 @@ impl StreamCutter {
                     let total = u64::from(u32::from_be_bytes(*length));
                     self.total = Some(total);
                     if !(FRAME..=LONGEST_FRAME).contains(&total) {
-                        self.framing = Framing::Broken;
+                        self.framing = StreamFraming::Broken;
                     }
                 } else if self.is_too_long {
-                    self.framing = Framing::Broken;
+                    self.framing = StreamFraming::Broken;
                 }
             }
             Some(total) if self.passed >= total => {
@@ -220,10 +220,10 @@ impl StreamCutter {
     fn end_event(&mut self) {
         if !std::mem::take(&mut self.is_too_long) {
             match self.framing {
-                Framing::ServerSentEvents => self.seen.event(&self.event),
-                Framing::Lines => self.seen.document(&self.event),
-                Framing::Frames => self.seen.frame(&self.event),
-                Framing::Broken => {}
+                StreamFraming::ServerSentEvents => self.seen.event(&self.event),
+                StreamFraming::Lines => self.seen.document(&self.event),
+                StreamFraming::Frames => self.seen.frame(&self.event),
+                StreamFraming::Broken => {}
             }
         }
         self.event.clear();
