@@ -511,4 +511,24 @@ mod tests {
         assert_eq!(outbox.wake_at(), Some(0));
         assert_eq!(ids(outbox.send_before_reserve(0)), ["a", "b", "c"]);
     }
+
+    #[test]
+    fn a_raise_travels_once_in_the_stream_or_beside_a_commit_and_takes_no_settlement_s_place() {
+        let raise = |id: &str, total: u8| Raise { id: id.to_owned(), message: vec![total], may_cut: false };
+        let mut outbox = Outbox::new(160);
+        assert!(outbox.raise(raise("a", 1)) && outbox.raise(raise("a", 2)) && outbox.raise(raise("b", 3)));
+        // An adapter without streams may not know raises, and is sent none alone.
+        assert_eq!(outbox.send(CommitRoute::Unary, 0), None);
+        assert_eq!(outbox.wake_at(), None);
+        let commit = outbox.send(CommitRoute::Stream, 0).expect("the raises alone");
+        let mut both = Vec::new();
+        [[2], [3]].iter().for_each(|message| call::add_raised(&mut both, message));
+        assert_eq!(commit.message, both, "the last of each");
+        // One that fails is not sent again.
+        outbox.answered(commit.number, Err(CallFailure::Unavailable), 0);
+        assert_eq!((outbox.wake_at(), outbox.size()), (None, 0));
+        let kept = (0..100).filter(|at| outbox.raise(raise(&format!("{at:09}"), 1))).count();
+        assert_eq!(kept, 2, "an eighth of the room");
+        assert_eq!(outbox.push(Settlement(vec![0; 160])), 0);
+    }
 }
