@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio k8s-up k8s-down kind-up kind-test kind-down crds check fuzz storm bench
+.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages k8s-up k8s-down kind-up kind-test kind-down crds check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -28,6 +28,9 @@ test-envoy-gateway: ## the manifests of Envoy Gateway, with its own control plan
 
 test-istio: ## the manifests of Istio, with its own control plane and agent (built once: some ten minutes)
 	@bash scripts/test-istio.sh
+
+test-outages: ## Redis, the adapter and the API server away for two minutes, each with a plain Envoy
+	@bash scripts/test-outages.sh
 
 k8s-up: ## a real API server and etcd on this machine, for .k8s/kubeconfig
 	@bash scripts/k8s.sh up

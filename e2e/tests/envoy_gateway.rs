@@ -74,28 +74,31 @@ fn envoy_gateway_takes_the_extension_and_its_proxy_enforces_a_policy() {
     cluster.wait_for_reason(&["wtrlp", "other"], "Enforced", "NoFilter");
     reads_bodies(&cluster, address);
     renews(&cluster, &installed, &proxy, folder.path());
-    for policy in ["trlp.weir.dev/other", "trlp.weir.dev/model", "trlp.kuadrant.io/llm-token-limits"] {
+    for policy in ["wtrlp/other", "wtrlp/model", "trlp.kuadrant.io/llm-token-limits"] {
         cluster.run(&["delete", policy]);
     }
-    cluster.apply(&probe::policy("api-gateway", "Deny"));
-    probe::becomes(address, LIMITED);
+    for (mode, status) in [("Allow", 200), ("Deny", 503)] {
+        cluster.apply(&probe::policy("api-gateway", mode));
+        probe::becomes(address, LIMITED);
 
-    redis.kill();
-    probe::becomes(address, (503, None));
-    // A proxy that starts meanwhile gets the module and the plan, so the policy decides there as well.
-    proxy.restart(&cluster, folder.path());
-    probe::becomes(address, (503, None));
-    redis.restart();
-    probe::heals("Redis", address);
+        redis.kill();
+        probe::becomes(address, (status, None));
+        probe::stays(address, (status, None), 10);
+        // A proxy that starts meanwhile gets the module and the plan, so the policy decides there as well.
+        proxy.restart(&cluster, folder.path());
+        probe::becomes(address, (status, None));
+        redis.restart();
+        probe::heals(&format!("Redis, {mode}"), address);
 
-    installed.adapter.kill();
-    probe::becomes(address, (503, None));
-    probe::stays(address, (503, None), 10);
-    // One that starts meanwhile has the module from Envoy Gateway and no plan: the filter's own failureMode decides.
-    proxy.restart(&cluster, folder.path());
-    probe::becomes(address, (200, None));
-    installed.adapter.restart();
-    probe::heals("the adapter", address);
+        installed.adapter.kill();
+        probe::becomes(address, (status, None));
+        probe::stays(address, (status, None), 10);
+        // One that starts meanwhile has the module from Envoy Gateway and no plan: the filter's own failureMode decides.
+        proxy.restart(&cluster, folder.path());
+        probe::becomes(address, (200, None));
+        installed.adapter.restart();
+        probe::heals(&format!("the adapter, {mode}"), address);
+    }
 
     cluster.kill_api_server();
     probe::stays(address, LIMITED, 10);

@@ -3,13 +3,13 @@
 use e2e::adapter::Adapter;
 use e2e::client::Request;
 use e2e::envoy::{Config, Envoy, typed, write_listener};
+use e2e::module::Module;
 use e2e::redis::Redis;
 use e2e::upstream::{Answer, Gate, Upstream};
 use e2e::world::{CONFIG, policy};
-use e2e::{artefacts, jwt, wait};
+use e2e::{jwt, wait};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
@@ -19,25 +19,6 @@ const CLIENTS: usize = 4;
 const BETWEEN: usize = 40;
 /// How many tokens answers report.
 const SIZES: [u64; 5] = [10, 20, 30, 50, 70];
-
-/// The module of a version: the same code, with a custom section that makes its digest another.
-struct Module {
-    file: String,
-    digest: String,
-}
-
-impl Module {
-    fn new(folder: &Path, version: &str) -> Self {
-        let mut bytes = std::fs::read(artefacts::wasm()).unwrap();
-        let name = u8::try_from(version.len()).unwrap();
-        bytes.extend([0, name + 1, name]);
-        bytes.extend(version.as_bytes());
-        let file = folder.join(format!("{version}.wasm"));
-        std::fs::write(&file, &bytes).unwrap();
-        let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { file: file.display().to_string(), digest }
-    }
-}
 
 /// Two adapters on one Redis, and an Envoy whose listener comes from elsewhere and whose module the adapters serve.
 struct World {

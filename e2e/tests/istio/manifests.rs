@@ -25,7 +25,7 @@ const POLICY: [&str; 2] = ["trlp.kuadrant.io", "llm-token-limits"];
 fn enforces(world: &mut World) {
     world.settle("Allow");
     assert_eq!(world.rejections(), Vec::<String>::new());
-    world.cluster.run(&["delete", "trlp.weir.dev", "per-user"]);
+    world.cluster.run(&["delete", "wtrlp", "per-user"]);
     let applied = Instant::now();
     world.cluster.run(&["apply", "-f", "examples/kuadrant/policy.yaml"]);
     let alice = Request::chat(15_000).token(&jwt::token(&jwt::kuadrant_user("alice", "free")));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     ("a_proxy_that_starts_before_the_adapter_heals_by_itself", starts_first),
     ("a_module_that_is_not_served_yet_leaves_the_old_one_in_force", another_module),
+    ("an_upgrade_of_the_module_takes_effect_and_refuses_nobody", upgrade),
     ("without_redis_running_and_starting_proxies_follow_the_policy", redis_away),
     ("without_the_adapter_a_running_proxy_follows_the_policy", adapter_away),
     ("without_the_api_server_a_running_proxy_enforces_limits", api_server_away),
@@ -59,16 +60,42 @@ fn another_module(world: &mut World) {
     probe::becomes(address(), LIMITED);
 }
 
-fn redis_away(world: &mut World) {
+fn upgrade(world: &mut World) {
     world.settle("Deny");
-    world.redis.kill();
-    probe::becomes(address(), (503, None));
-    world.start_proxy(GATEWAY);
-    world.is_ready_within(wait::DEADLINE);
-    // It has the module and the plan, so the policy decides.
-    probe::becomes(address(), (503, None));
-    world.redis.restart();
-    probe::heals("Redis", address());
+    let vms = |world: &World| {
+        let stats = world.admin("/stats?filter=wasm.envoy.wasm.runtime.v8.created").text();
+        stats.trim().rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let before = vms(world);
+    let ours = world.installed.adapter.get("/weir.wasm.sha256").text();
+    let manifest = world.installed.manifest("istio/envoyfilter.yaml", GATEWAY);
+    world.cluster.apply(&manifest.replace(ours.trim(), &world.other.digest));
+    wait::until("VMs of the other module", || {
+        probe::stays(address(), LIMITED, 1);
+        (vms(world) > before).then_some(())
+    });
+    wait::until("the other module", || {
+        probe::stays(address(), LIMITED, 1);
+        let dump = world.admin("/config_dump?resource=dynamic_listeners").text();
+        (dump.contains(&world.other.digest) && !dump.contains("warming_state")).then_some(())
+    });
+    probe::stays(address(), LIMITED, 50);
+    world.apply_filter();
+}
+
+fn redis_away(world: &mut World) {
+    for (mode, status) in [("Allow", 200), ("Deny", 503)] {
+        world.settle(mode);
+        world.redis.kill();
+        probe::becomes(address(), (status, None));
+        probe::stays(address(), (status, None), 10);
+        world.start_proxy(GATEWAY);
+        world.is_ready_within(wait::DEADLINE);
+        // It has the module and the plan, so the policy decides.
+        probe::becomes(address(), (status, None));
+        world.redis.restart();
+        probe::heals(&format!("Redis, {mode}"), address());
+    }
 }
 
 fn adapter_away(world: &mut World) {

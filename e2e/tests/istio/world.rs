@@ -4,6 +4,7 @@ use crate::control_plane;
 use e2e::client::{Request, Response};
 use e2e::cluster::Cluster;
 use e2e::installed::Installed;
+use e2e::module::Module;
 use e2e::pod::Pod;
 use e2e::process::Process;
 use e2e::redis::Redis;
@@ -31,6 +32,8 @@ pub struct World {
     pub installed: Installed,
     /// Its storage.
     pub redis: Redis,
+    /// Another version of the module, which the adapter serves, too.
+    pub other: Module,
     proxy: Option<Process>,
     _upstream: Upstream,
     _istiod: Process,
@@ -49,13 +52,22 @@ impl World {
         let kubeconfig = cluster.install();
         let istiod = control_plane::start(&cluster, folder.path());
         let redis = Redis::start();
-        let storage = ["--storage", &redis.url(0)];
-        let installed = Installed::start(&cluster, &kubeconfig, folder.path(), "default", &storage);
+        let other = Module::new(folder.path(), "other");
+        let further = ["--storage", &redis.url(0), "--wasm-previous", &other.file];
+        let installed = Installed::start(&cluster, &kubeconfig, folder.path(), "default", &further);
         let upstream = Upstream::listen(&format!("{}:0", pod::ADDRESS)).unwrap();
         cluster.run(&["apply", "-f", "manifests/kind", "-f", "manifests/kind/istio"]);
         cluster.endpoint(&cluster.get(&["service", "llm"]), pod::ADDRESS, upstream.address().port());
-        let world =
-            Self { cluster, installed, redis, proxy: None, _upstream: upstream, _istiod: istiod, folder };
+        let world = Self {
+            cluster,
+            installed,
+            redis,
+            other,
+            proxy: None,
+            _upstream: upstream,
+            _istiod: istiod,
+            folder,
+        };
         world.apply_filter();
         world
     }

@@ -325,7 +325,8 @@ impl Attached<'_> {
             let is_unclear = |found: &v1::Match| {
                 regexes == RegexOrder::Unknown && matches!(found.path, Some(Path::Regex(_)))
             };
-            let (unclear, clear): (Vec<_>, Vec<_>) = rule.matches.iter().cloned().partition(is_unclear);
+            let (mut unclear, clear): (Vec<_>, Vec<_>) = rule.matches.iter().cloned().partition(is_unclear);
+            unclear.extend_from_slice(&rule.unclear);
             let rule = |at: &At, matches: &[v1::Match], in_doubt: bool| v1::Rule {
                 hostnames: at.hosts.clone(),
                 ports: at.ports.clone(),

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 /// The most that a status may hold of them.
 const MAX_ANCESTORS: usize = 16;
 /// The most Gateways that are named because they do not exist.
+const MAX_DOUBTS: usize = 3;
 const MAX_STRAYS: usize = 4;
 /// What a condition's message may hold.
 const MAX_TEXT: usize = 32_768;
@@ -44,6 +45,8 @@ pub struct PolicyConditions {
     pub enforced_generation: Option<i64>,
     /// Why no request can match, if none can.
     pub never: Option<String>,
+    /// Why it may apply to more requests than its route takes.
+    pub doubts: Vec<String>,
     /// What of it filters that read no bodies cannot evaluate.
     pub needs_body: Vec<ValidationError>,
     /// The Gateways at which others stand in its place on every route, and those others.
@@ -72,6 +75,7 @@ impl PolicyConditions {
             gateways: Vec::new(),
             enforced_generation: None,
             never: None,
+            doubts: Vec::new(),
             needs_body: Vec::new(),
             overridden: Vec::new(),
         }
@@ -220,7 +224,11 @@ impl PolicyConditions {
                 "Stale",
                 format!("generation {generation} stays in force until the mistakes are corrected"),
             ),
-            _ => (true, "Enforced", "filters have the policy in their plan".to_owned()),
+            _ => {
+                let told = std::iter::once("filters have the policy in their plan")
+                    .chain(self.doubts.iter().take(MAX_DOUBTS).map(String::as_str));
+                (true, "Enforced", told.collect::<Vec<_>>().join("; "))
+            }
         }
     }
 }

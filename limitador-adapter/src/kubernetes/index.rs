@@ -283,13 +283,11 @@ impl ClusterIndex {
             routes.iter().any(|at| at.name == name).then(|| (*gateway).clone())
         };
         let gateways: Vec<ObjectName> = attached.iter().filter_map(is_at).collect();
-        conditions.never = match rules.iter().find_map(|rule| rule.left_out.first()) {
-            Some(why) => Some(format!("a match of the {name} is left out: {why}")),
-            None if gateways.is_empty() => {
-                Some(format!("the {name} is attached to no Gateway, or has no hostname of its listeners"))
-            }
-            None => None,
-        };
+        let doubts = rules.iter().flat_map(|rule| &rule.doubts);
+        conditions.doubts.extend(doubts.map(|why| format!("a match of the {name} is in doubt: {why}")));
+        conditions.never = gateways
+            .is_empty()
+            .then(|| format!("the {name} is attached to no Gateway, or has no hostname of its listeners"));
         conditions.gateways.extend(gateways);
     }
 }

@@ -510,6 +510,28 @@ fn regular_expressions_are_in_doubt_where_nobody_knows_when_the_proxy_asks_them(
 }
 
 #[test]
+fn a_regular_expression_that_cannot_be_compiled_leaves_the_policy_in_doubt_and_not_out() {
+    let path = json!({ "type": "RegularExpression", "value": "/v[0-9]/(?=chat)" });
+    let header = json!([{ "type": "RegularExpression", "name": "x-team", "value": "(" }]);
+    let mut route = at("one", "/v1");
+    let matches =
+        json!([{ "path": path, "method": "POST" }, { "path": { "value": "/v2" }, "headers": header }]);
+    route["rules"] = json!([{ "matches": matches }]);
+    let controller = "istio.io/gateway-controller";
+    let accepted = status(&route["parentRefs"][0], controller, "True", 1);
+    let spec = json!({ "gatewayClassName": "class", "listeners": http() });
+    let index = index(vec![
+        Change::Class("class".into(), Some(controller.to_owned())),
+        Change::Gateway(name("one"), Some(GatewayObject::new(&object("one", spec)))),
+        route_with("chat", route, vec![accepted]),
+        policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    assert_eq!(presence(&index, "for-chat"), ["in doubt [] [] * /v2*"]);
+    let told = statuses(&index, &["default/one"]);
+    assert!(told.contains("is in doubt: the regular expression `(` cannot be matched"), "{told}");
+}
+
+#[test]
 fn whoever_follows_all_gateways_keeps_each_policy_at_its_own_gateway_s_hosts() {
     let hosted = |host: &str| json!([{ "name": "http", "protocol": "HTTP", "port": 80, "hostname": host }]);
     let index = index(vec![

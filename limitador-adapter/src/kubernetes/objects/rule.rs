@@ -8,10 +8,12 @@ use serde::Deserialize;
 pub struct HttpRouteRule {
     /// Its own, or `rule-1` and so on.
     pub name: String,
-    /// At least one.
+    /// Those that can be compared here as the proxy does. At least one, or one of the others.
     pub matches: Vec<Match>,
-    /// Why matches that it has besides are left out.
-    pub left_out: Vec<String>,
+    /// Those with a regular expression that cannot be compiled here, without it: they take more than the proxy lets them.
+    pub unclear: Vec<Match>,
+    /// Why those are unclear.
+    pub doubts: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -98,57 +100,59 @@ struct WrittenValue {
 impl HttpRouteRule {
     /// A rule without a name is called after its place, as in Kuadrant.
     pub(super) fn new(number: usize, rule: RuleObject) -> Self {
-        let (mut matches, mut left_out) = (Vec::new(), Vec::new());
+        let (mut matches, mut unclear, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
         if rule.matches.is_empty() {
             matches.push(Match::default());
         }
         for written in rule.matches {
-            match written.read() {
-                Ok(found) => matches.push(found),
-                Err(why) => left_out.push(why),
-            }
+            let before = doubts.len();
+            let found = written.read(&mut doubts);
+            let place = if doubts.len() == before { &mut matches } else { &mut unclear };
+            place.push(found);
         }
         let name = rule.name.unwrap_or_else(|| format!("rule-{number}"));
-        Self { name, matches, left_out }
+        Self { name, matches, unclear, doubts }
     }
 }
 
 impl WrittenMatch {
-    fn read(self) -> Result<Match, String> {
-        let path = match self.path {
-            None => None,
-            Some(path) => Some(match path.kind.as_str() {
-                "Exact" => Path::Exact(path.value),
-                "RegularExpression" => Path::Regex(checked(path.value)?),
-                _ => Path::Prefix(path.value),
-            }),
+    /// With a regular expression that cannot be compiled here, which is told, only method and path are asked for.
+    fn read(self, doubts: &mut Vec<String>) -> Match {
+        let before = doubts.len();
+        let path = self.path.and_then(|path| match path.kind.as_str() {
+            "Exact" => Some(Path::Exact(path.value)),
+            "RegularExpression" => checked(path.value, doubts).map(Path::Regex),
+            _ => Some(Path::Prefix(path.value)),
+        });
+        let mut fields = |written: Vec<WrittenValue>| -> Vec<Field> {
+            written.into_iter().filter_map(|value| value.field(doubts)).collect()
         };
-        let fields = |written: Vec<WrittenValue>| {
-            written.into_iter().map(WrittenValue::field).collect::<Result<_, _>>()
-        };
-        Ok(Match {
-            path,
-            method: self.method,
-            headers: fields(self.headers)?,
-            query: fields(self.query_params)?,
-        })
+        let (headers, query) = (fields(self.headers), fields(self.query_params));
+        if doubts.len() > before {
+            // Of several fields of one name the first counts, and it may be the one that is missing.
+            return Match { path, method: self.method, ..Match::default() };
+        }
+        Match { path, method: self.method, headers, query }
     }
 }
 
 impl WrittenValue {
-    fn field(self) -> Result<Field, String> {
+    fn field(self, doubts: &mut Vec<String>) -> Option<Field> {
         let value = match self.kind.as_str() {
-            "RegularExpression" => field::Value::Regex(checked(self.value)?),
+            "RegularExpression" => field::Value::Regex(checked(self.value, doubts)?),
             _ => field::Value::Exact(self.value),
         };
-        Ok(Field { name: self.name, value: Some(value) })
+        Some(Field { name: self.name, value: Some(value) })
     }
 }
 
 /// The filter's regular expressions are not all of Envoy's: one that it cannot compile must not cost it its plan.
-fn checked(pattern: String) -> Result<String, String> {
+fn checked(pattern: String, doubts: &mut Vec<String>) -> Option<String> {
     match policy::routes::check_pattern(&pattern) {
-        Ok(()) => Ok(pattern),
-        Err(error) => Err(format!("the regular expression `{pattern}` cannot be matched: {error}")),
+        Ok(()) => Some(pattern),
+        Err(error) => {
+            doubts.push(format!("the regular expression `{pattern}` cannot be matched: {error}"));
+            None
+        }
     }
 }
