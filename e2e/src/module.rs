@@ -5,14 +5,14 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// The module of a version: the same code, with a custom section that makes its digest another.
-pub struct Module {
+pub struct ModuleVersion {
     /// Where it is.
     pub file: String,
     /// As manifests name it.
     pub digest: String,
 }
 
-impl Module {
+impl ModuleVersion {
     /// Writes it to this folder.
     pub fn new(folder: &Path, version: &str) -> Self {
         let mut bytes = std::fs::read(artefacts::wasm()).expect("the module can be read");

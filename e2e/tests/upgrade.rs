@@ -3,7 +3,7 @@
 use e2e::adapter::Adapter;
 use e2e::client::Request;
 use e2e::envoy::{Config, Envoy, typed, write_listener};
-use e2e::module::Module;
+use e2e::module::ModuleVersion;
 use e2e::redis::Redis;
 use e2e::upstream::{Answer, Gate, Upstream};
 use e2e::world::{CONFIG, policy};
@@ -28,15 +28,15 @@ struct World {
     adapters: Vec<Adapter>,
     upstream: Upstream,
     redis: Redis,
-    old: Module,
-    new: Module,
+    old: ModuleVersion,
+    new: ModuleVersion,
     _folder: TempDir,
 }
 
 impl World {
     fn start(failure_mode: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [old, new] = ["old", "new"].map(|version| Module::new(folder.path(), version));
+        let [old, new] = ["old", "new"].map(|version| ModuleVersion::new(folder.path(), version));
         let redis = Redis::start();
         let limit = json!({
             "counters": [{ "expression": "auth.identity.userid" }],
@@ -103,7 +103,7 @@ fn alice() -> Request {
 }
 
 /// As the manifests have it: an adapter serves the module.
-fn with_module(listener: &Value, module: &Module) -> Value {
+fn with_module(listener: &Value, module: &ModuleVersion) -> Value {
     let uri = format!("http://weir/weir-{}.wasm", module.digest);
     let code = json!({ "remote": {
         "http_uri": { "uri": uri, "cluster": "weir-wasm", "timeout": "10s" },
@@ -119,7 +119,7 @@ fn with_module(listener: &Value, module: &Module) -> Value {
     with_code(listener, &json!({ "code": code, "configuration": digest }))
 }
 
-fn with_local_module(listener: &Value, module: &Module) -> Value {
+fn with_local_module(listener: &Value, module: &ModuleVersion) -> Value {
     with_code(listener, &json!({ "code": { "local": { "filename": module.file } } }))
 }
 

@@ -4,7 +4,7 @@ use crate::control_plane;
 use e2e::client::{Request, Response};
 use e2e::cluster::Cluster;
 use e2e::installed::Installed;
-use e2e::module::Module;
+use e2e::module::ModuleVersion;
 use e2e::pod::Pod;
 use e2e::process::Process;
 use e2e::redis::Redis;
@@ -33,7 +33,7 @@ pub struct World {
     /// Its storage.
     pub redis: Redis,
     /// Another version of the module, which the adapter serves, too.
-    pub other: Module,
+    pub other: ModuleVersion,
     proxy: Option<Process>,
     _upstream: Upstream,
     _istiod: Process,
@@ -52,7 +52,7 @@ impl World {
         let kubeconfig = cluster.install();
         let istiod = control_plane::start(&cluster, folder.path());
         let redis = Redis::start();
-        let other = Module::new(folder.path(), "other");
+        let other = ModuleVersion::new(folder.path(), "other");
         let further = ["--storage", &redis.url(0), "--wasm-previous", &other.file];
         let installed = Installed::start(&cluster, &kubeconfig, folder.path(), "default", &further);
         let upstream = Upstream::listen(&format!("{}:0", pod::ADDRESS)).unwrap();
