@@ -8,6 +8,7 @@ use limitador_adapter::explain::input::ExplainInput;
 use limitador_adapter::kubernetes::crd;
 use limitador_adapter::policies::collection::PolicyReport;
 use limitador_adapter::policies::sources::Sources;
+#[cfg(feature = "kubernetes")]
 use limitador_adapter::policies::yaml;
 use limitador_adapter::serve::Serving;
 use std::io::IsTerminal;
