@@ -31,7 +31,7 @@ impl Raise {
 /// The most that one call carries, in settlements and in bytes: gRPC servers take 4 MB.
 const BATCH: usize = 256;
 const LONGEST: usize = 1 << 20;
-/// Of the capacity, what raises may take beside the settlements.
+/// Raises may take an eighth of the capacity, in addition to the settlements.
 const RAISES_SHARE: usize = 8;
 /// The most that a reserve carries as copies, in bytes; less while the adapter fails.
 const COPIED: usize = 64 << 10;

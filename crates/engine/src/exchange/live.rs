@@ -23,7 +23,7 @@ const STEP: u64 = 100;
 pub(super) struct LiveHolds {
     /// When so many tokens are delivered, the holds are looked at again.
     look_at: u64,
-    /// What is held, beside the reservation's holds; empty: what was reserved.
+    /// How much each of the reservation's holds holds by now, in their order. If it is empty, as much as was reserved.
     held: Vec<u64>,
     /// What it had used when the holds were looked at last.
     usage: Usage,

@@ -42,7 +42,7 @@ pub(super) struct Reservation {
     pub(super) usage_unasked: bool,
     /// The client has asked for the stream's usage.
     pub(super) tells_usage: bool,
-    /// A message of a socket, whose stream has no end of its own.
+    /// The request is a message in a WebSocket, where only the whole socket could be ended.
     is_message: bool,
     /// Beside `holds`; empty if the adapter did not say.
     statuses: Vec<DescriptorStatus>,
@@ -204,8 +204,8 @@ impl Reservation {
         self.statuses = Vec::new();
     }
 
-    /// Each hold beside what the adapter said of it, if it did. A limit that the adapter does not know is not in force
-    /// there: while an edit spreads, its plan may be another than ours.
+    /// Each hold with the adapter's status of it, if there is one. A limit that the adapter does not know is not in force
+    /// there: while an edit spreads, the adapter may have another plan than we do.
     pub(super) fn standings(&self) -> Vec<RateStatus<'_>> {
         let known = |status: &&DescriptorStatus| status.code() != Code::Unknown;
         let statuses = self.statuses.iter().map(|status| Some(status).filter(known));
@@ -262,7 +262,7 @@ fn item(hold: &Hold, amount: u64) -> Item<'_> {
 /// Whether a request may create a result that is made later.
 fn creation(facts: &Facts) -> ResultRole {
     let read = facts.read_body().filter(|body| !body.condition.hides_facts());
-    // Anybody may write `background` into a chat, whose answer is made at once.
+    // Any client can write `background` into a chat, but a chat is answered at once.
     let is_heeded = |body: &RequestBody| body.route.background || body.operation == Operation::Response;
     let asked = facts.read_body().is_some_and(|body| body.background && is_heeded(body))
         || facts.path().is_some_and(llm::request::is_always_later);

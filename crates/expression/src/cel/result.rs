@@ -45,7 +45,7 @@ pub enum CounterValue {
     Each(Vec<Option<String>>),
 }
 
-/// The most distinct elements of a list that a counter is told of; one more shows that there are too many.
+/// A counter may have this many distinct elements of a list. If there are more, it is given one more, which shows that.
 pub const MAX_ELEMENTS: usize = 64;
 
 /// Why an evaluation gave no value.

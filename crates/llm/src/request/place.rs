@@ -309,7 +309,7 @@ impl Place {
         matches!(self, Place::Root | Place::Envelope | Place::Settings(_) | Place::Unknown)
     }
 
-    /// Replicate has its settings beside the prompt, in `input`.
+    /// Replicate puts its settings next to the prompt, in `input`.
     fn may_hold_maximum(self) -> bool {
         self.is_settings() || matches!(self, Place::Content | Place::Prompt)
     }

@@ -7,7 +7,7 @@ const MAX_TEXT: usize = 256;
 /// So many parts of a response may be open at once.
 const MAX_OPEN: usize = 64;
 
-/// Whose streams have an ending that is known.
+/// An API for which we know how a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamApi {
     Chat,
@@ -33,7 +33,7 @@ pub(super) struct SeenStream {
     pub number: u64,
     /// Choices or blocks that have begun and not ended.
     pub open: Vec<u64>,
-    /// The client has asked for the usage, or is told it all the time.
+    /// The stream reports usage: the client has asked for it, or the provider always does.
     pub tells_usage: bool,
     /// It has ended itself, or as good as.
     pub is_over: bool,
