@@ -216,7 +216,7 @@ impl<P: JsonPlace> Scanner<P> {
             b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
             b'#' | b'\'' | b'/' => self.broken(to),
-            _ if matches!(wants, Wants::Scalar | Wants::Anything | Wants::Count | Wants::Members) => {
+            _ if matches!(wants, Wants::Scalar | Wants::Anything | Wants::Count) => {
                 if self.depth > 0
                     && let Some((scalar, rest)) = short_scalar(bytes)
                 {
@@ -240,12 +240,7 @@ impl<P: JsonPlace> Scanner<P> {
         to: &mut impl Reader<Place = P>,
     ) -> &'a [u8] {
         let purpose = match wants {
-            Wants::Text
-            | Wants::TextOrLength
-            | Wants::Anything
-            | Wants::Count
-            | Wants::Members
-            | Wants::Strings => Use::Text,
+            Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Strings => Use::Text,
             Wants::Scalar => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
@@ -286,7 +281,6 @@ impl<P: JsonPlace> Scanner<P> {
         }
         let matters = match wants {
             Wants::Object | Wants::Anything | Wants::Strings => true,
-            Wants::Members => !array,
             Wants::Nothing | Wants::Text | Wants::TextOrLength | Wants::Scalar | Wants::Count => false,
         };
         let place = self.place;
@@ -304,7 +298,7 @@ impl<P: JsonPlace> Scanner<P> {
                 }
             }
             // Deeper than anybody looks, what counts is still counted.
-            _ if matches!(wants, Wants::Count | Wants::Members | Wants::Anything) => {
+            _ if matches!(wants, Wants::Count | Wants::Anything) => {
                 self.counter.begin();
                 self.state = ScanState::Count;
             }
@@ -507,7 +501,7 @@ fn short_value<'a, P: JsonPlace>(
     let [b'"', string @ ..] = bytes else { return None };
     let (text, rest) = string.split_at_checked(short_string(string)?)?;
     match place.wants() {
-        Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Members => {
+        Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count => {
             to.open_text(place);
             to.text(place, text);
             to.close_text(place);

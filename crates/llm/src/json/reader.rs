@@ -32,8 +32,6 @@ pub(crate) enum Wants {
     Anything,
     /// The string, the number or the literal; of a container how much text is in it.
     Count,
-    /// The string, the members of an object, the number or the literal; of an array how much text is in it.
-    Members,
 }
 
 /// The longest string, in bytes, that can be an id or another label. Longer ones are text to somebody.

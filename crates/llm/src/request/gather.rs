@@ -99,6 +99,12 @@ impl Gather {
         self.add_tokens(tokens_of_recording(bytes));
     }
 
+    /// Adds numbers and literals that may be the ids of tokens.
+    fn add_scalars(&mut self, scalars: u64, bytes: u64) {
+        self.tally.add_text(bytes.saturating_sub(scalars.saturating_mul(SCALAR)));
+        self.add_tokens(scalars);
+    }
+
     fn add_tokens(&mut self, tokens: u64) {
         self.tokens = self.tokens.saturating_add(tokens);
     }
@@ -189,6 +195,7 @@ impl Reader for Gather {
                 Place::Root
             }
             Place::Prompt => Place::PromptItem,
+            Place::Unknown => Place::UnknownElement,
             Place::PromptItem => {
                 if index == 0 {
                     self.prompts = self.prompts.saturating_add(1);
@@ -252,7 +259,12 @@ impl Reader for Gather {
 
     fn characters(&mut self, place: Place, characters: u64) {
         match place {
-            Place::Text | Place::Unknown | Place::Content | Place::Prompt | Place::PromptItem => {
+            Place::Text
+            | Place::Unknown
+            | Place::UnknownElement
+            | Place::Content
+            | Place::Prompt
+            | Place::PromptItem => {
                 self.tally.add_text(characters);
             }
             _ => {}
@@ -263,7 +275,12 @@ impl Reader for Gather {
     fn text(&mut self, place: Place, piece: &[u8]) {
         let characters = characters(piece);
         match place {
-            Place::Text | Place::Unknown | Place::Content | Place::Prompt | Place::PromptItem => {
+            Place::Text
+            | Place::Unknown
+            | Place::UnknownElement
+            | Place::Content
+            | Place::Prompt
+            | Place::PromptItem => {
                 self.tally.add_text(characters);
                 return;
             }
@@ -286,7 +303,7 @@ impl Reader for Gather {
         self.open.place = None;
         let characters = self.open.characters;
         match place {
-            Place::Text | Place::Unknown | Place::Content | Place::Prompt => {}
+            Place::Text | Place::Unknown | Place::UnknownElement | Place::Content | Place::Prompt => {}
             Place::PromptItem => self.prompts = self.prompts.saturating_add(1),
             Place::Nowhere => {}
             Place::Tag | Place::Settings(_) | Place::StreamOptionsVariant | Place::Format => {
@@ -360,12 +377,12 @@ impl Reader for Gather {
     fn counted(&mut self, _place: Place, found: Counted) {
         let Counted { characters, scalars, scalar_bytes } = found;
         self.tally.add_text(characters);
-        self.tally.add_text(scalar_bytes.saturating_sub(scalars.saturating_mul(SCALAR)));
-        self.add_tokens(scalars);
+        self.add_scalars(scalars, scalar_bytes);
     }
 
     fn long_scalar(&mut self, place: Place, length: u64) {
-        let most = if place == Place::Unknown { SCALAR } else { NAME };
+        let is_unknown = matches!(place, Place::Unknown | Place::UnknownElement);
+        let most = if is_unknown { SCALAR } else { NAME };
         self.tally.add_name(length, most);
     }
 
@@ -377,6 +394,10 @@ impl Reader for Gather {
                 if token.first().is_some_and(|first| first.is_ascii_digit() || *first == b'-') =>
             {
                 self.add_tokens(1);
+            }
+            Place::UnknownElement => {
+                let bytes = u64::try_from(token.len()).unwrap_or(u64::MAX);
+                self.add_scalars(1, bytes);
             }
             Place::Model | Place::ModelVariant | Place::ModelId => {
                 if let Some(model) = self.model_at(place) {

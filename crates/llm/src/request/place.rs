@@ -90,6 +90,8 @@ pub(crate) enum Place {
     Text,
     /// What nobody here knows: text, but a maximum in it may be heeded.
     Unknown,
+    /// The same inside a list, where each number may be the id of a token.
+    UnknownElement,
     /// What the model reads: text, token ids, or objects with them inside.
     Content,
     /// A prompt, or several.
@@ -185,7 +187,6 @@ impl json::JsonPlace for Place {
         match self {
             Place::Nowhere => Wants::Nothing,
             Place::Text => Wants::Count,
-            Place::Unknown => Wants::Members,
             _ => Wants::Anything,
         }
     }
@@ -202,6 +203,7 @@ impl json::JsonPlace for Place {
             | Place::StreamOptionsVariant
             | Place::Text
             | Place::Unknown
+            | Place::UnknownElement
             | Place::Content
             | Place::Prompt
             | Place::PromptItem
@@ -294,11 +296,12 @@ impl Place {
             Place::Reference(_) => Some(Place::Name),
             Place::Context if is_context(key) => Some(Place::Context),
             Place::Context => Some(Place::Tag),
-            Place::Nowhere | Place::Text | Place::Unknown => None,
+            Place::Nowhere | Place::Text | Place::Unknown | Place::UnknownElement => None,
         };
         match known {
             Some(place) => (place, KeyIs::Known),
             None if self.may_hold_maximum() && is_maximum(key) => (Place::PossibleMaximum, KeyIs::Known),
+            None if self == Place::UnknownElement => (self, KeyIs::Text),
             None if self.is_settings() => (Place::Unknown, KeyIs::Text),
             None => (Place::Text, KeyIs::Text),
         }
@@ -306,12 +309,15 @@ impl Place {
 
     /// Whether its members set how a server generates, as far as anybody knows.
     fn is_settings(self) -> bool {
-        matches!(self, Place::Root | Place::Envelope | Place::Settings(_) | Place::Unknown)
+        matches!(
+            self,
+            Place::Root | Place::Envelope | Place::Settings(_) | Place::Unknown | Place::UnknownElement
+        )
     }
 
-    /// Replicate puts its settings next to the prompt, in `input`.
+    /// Replicate puts its settings next to the prompt, in `input`, and Vertex in each of its `instances`.
     fn may_hold_maximum(self) -> bool {
-        self.is_settings() || matches!(self, Place::Content | Place::Prompt)
+        self.is_settings() || matches!(self, Place::Content | Place::Prompt | Place::PromptItem)
     }
 
     fn label(self, key: &[u8]) -> Place {
