@@ -3,35 +3,33 @@
 
 use crate::caller::Caller;
 use crate::host;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 
-/// Fewer are not worth a look.
-const MIN_PRUNED: usize = 64;
+/// A table with room for fewer is left as it is.
+const MIN_CAPACITY: usize = 256;
 
 /// See the module.
 #[derive(Default)]
 pub struct CuttableStreams {
     streams: RefCell<HashMap<String, Caller>>,
-    /// From so many on, those that are gone are forgotten.
-    prune_at: Cell<usize>,
+}
+
+/// A stream that may be cut, until this is dropped. What it takes is a part of what is leased for its exchange.
+pub struct CuttableStream {
+    id: String,
+    streams: Rc<CuttableStreams>,
 }
 
 impl CuttableStreams {
     /// The adapter may say that there is no room for this stream.
-    pub fn watch(&self, id: &str, caller: &Caller) {
-        let mut streams = self.streams.borrow_mut();
-        if streams.len() >= self.prune_at.get().max(MIN_PRUNED) {
-            streams.retain(|_, caller| caller.strong_count() > 0);
-            self.prune_at.set(streams.len().saturating_mul(2));
-        }
-        if !streams.contains_key(id) {
-            streams.insert(id.to_owned(), Weak::clone(caller));
-        }
+    pub fn watch(self: &Rc<Self>, id: &str, caller: &Caller) -> CuttableStream {
+        self.streams.borrow_mut().insert(id.to_owned(), Weak::clone(caller));
+        CuttableStream { id: id.to_owned(), streams: Rc::clone(self) }
     }
 
-    /// It has said so of these.
+    /// The adapter has said so of these.
     pub fn cut(&self, ids: &[String], root: u32) {
         for id in ids {
             let stream = self.streams.borrow_mut().remove(id);
@@ -40,5 +38,52 @@ impl CuttableStreams {
                 host::as_context(stream.context(), root, || stream.out_of_room());
             }
         }
+    }
+}
+
+impl Drop for CuttableStream {
+    fn drop(&mut self) {
+        let mut streams = self.streams.streams.borrow_mut();
+        streams.remove(&self.id);
+        // A burst of long streams leaves no large table behind.
+        if streams.capacity() > streams.len().saturating_mul(4).max(MIN_CAPACITY) {
+            streams.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::{ReserveReply, Waiting};
+
+    struct Idle;
+
+    impl Waiting for Idle {
+        fn context(&self) -> u32 {
+            2
+        }
+        fn reserved(&mut self, _reply: ReserveReply) {}
+        fn out_of_room(&mut self) {}
+        fn awaits_body(&self) -> bool {
+            false
+        }
+        fn body_missing(&mut self) {}
+        fn has_ended(&self) -> bool {
+            false
+        }
+        fn read_deferred(&mut self) {}
+    }
+
+    #[test]
+    fn a_stream_that_has_ended_leaves_nothing_behind() {
+        let idle: Rc<RefCell<dyn Waiting>> = Rc::new(RefCell::new(Idle));
+        let streams = Rc::new(CuttableStreams::default());
+        let watched: Vec<_> =
+            (0..1000).map(|number| streams.watch(&format!("w-{number}"), &Rc::downgrade(&idle))).collect();
+        assert_eq!(streams.streams.borrow().len(), 1000);
+        drop(watched);
+        assert_eq!((streams.streams.borrow().len(), Rc::weak_count(&idle)), (0, 0));
+        assert!(streams.streams.borrow().capacity() <= 2 * MIN_CAPACITY);
     }
 }

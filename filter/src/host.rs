@@ -128,6 +128,11 @@ pub fn has_request_header(name: &str) -> bool {
     header(MapType::HttpRequestHeaders, name).is_some()
 }
 
+/// Sets a request header, in the place of all its values.
+pub fn set_request_header(name: &str, value: &str) {
+    told(name, hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value)));
+}
+
 /// All request headers, one pair for each value.
 pub fn request_headers() -> Vec<(String, Vec<u8>)> {
     hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
@@ -178,6 +183,11 @@ fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
 /// Lets the request go on that a callback of its context has kept back.
 pub fn resume() {
     told("resuming", hostcalls::resume_http_request());
+}
+
+/// Resets the stream once the callback has returned.
+pub fn reset_response() {
+    told("resetting the response", hostcalls::reset_http_response());
 }
 
 /// Answers the request.

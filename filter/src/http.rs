@@ -4,6 +4,7 @@ mod body;
 mod socket;
 
 use crate::caller::{Caller, ReserveReply, Waiting};
+use crate::cuttable::CuttableStream;
 use crate::deferred;
 use crate::host;
 use crate::metrics;
@@ -46,6 +47,10 @@ pub struct Request {
     exchange: Exchange,
     request: RequestFlow,
     response: ResponseFlow,
+    /// Its response may be cut.
+    cuttable: Option<CuttableStream>,
+    /// Nothing more of its response may reach the client.
+    is_reset: bool,
 }
 
 /// The context of a request while it is not: Envoy then lets everything pass, or nothing.
@@ -102,6 +107,8 @@ impl Request {
                 exchange,
                 request: RequestFlow::new(may_be_endless),
                 response: ResponseFlow::default(),
+                cuttable: None,
+                is_reset: false,
             })
         })
     }
@@ -111,6 +118,7 @@ impl Request {
             match effect {
                 Effect::AwaitBody(most) => self.await_body(most),
                 Effect::Edit(edit) => host::edit_request(&edit),
+                Effect::SetRequestHeader(name, value) => host::set_request_header(name, value),
                 Effect::Reserve(call) => self.reserve(call),
                 Effect::Resume => self.resume(),
                 Effect::Deny(denial) => {
@@ -123,10 +131,14 @@ impl Request {
                 Effect::RemoveHeader(name) => host::remove_response_header(name),
                 Effect::ReplaceChunk(bytes) => self.replace(&bytes, 0),
                 Effect::KeepChunk(bytes) => self.replace(&bytes, bytes.len()),
+                Effect::Reset => {
+                    self.is_reset = true;
+                    host::reset_response();
+                }
                 Effect::Commit(settlement) => self.shared.commit(settlement),
                 Effect::Raise(raise) => {
-                    if raise.may_cut {
-                        self.shared.cuttable.watch(&raise.id, &self.caller);
+                    if raise.may_cut && self.cuttable.is_none() {
+                        self.cuttable = Some(self.shared.cuttable.watch(&raise.id, &self.caller));
                     }
                     self.shared.raise(raise);
                 }
@@ -336,7 +348,7 @@ impl HttpContext for Http {
         self.with_socket(|socket| socket.server(size));
         let buffers = self.with(|request| {
             request.body(size, end);
-            request.response.buffered() > 0
+            request.is_reset || request.response.buffered() > 0
         });
         if buffers == Some(true) { Action::Pause } else { Action::Continue }
     }

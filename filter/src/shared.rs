@@ -18,6 +18,7 @@ use policy::plan::Plan;
 use policy::validation_error::ValidationError;
 use protocol::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE};
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Holds.
@@ -53,7 +54,7 @@ pub struct Shared {
     /// What is still to be read of responses.
     pub deferred: DeferredReads,
     /// Streams that are cut if there is no room for what they use.
-    pub cuttable: CuttableStreams,
+    pub cuttable: Rc<CuttableStreams>,
     /// Reserves under way by calls of their own.
     pub reserves: ReserveCalls,
     /// Whether request bodies come.
@@ -92,7 +93,7 @@ impl Shared {
             outbox: RefCell::new(Outbox::new(outbox_capacity).with_jitter(random)),
             memory_shown: Cell::default(),
             deferred: DeferredReads::default(),
-            cuttable: CuttableStreams::default(),
+            cuttable: Rc::default(),
             reserves: ReserveCalls::default(),
             bodies: Bodies::default(),
             stream,

@@ -28,10 +28,12 @@ impl Done {
                 Effect::Edit(edit) => {
                     assert!(serde_json::from_slice::<serde_json::Value>(&edit.body).is_ok())
                 }
-                Effect::SetHeaders(_)
+                Effect::SetRequestHeader(..)
+                | Effect::SetHeaders(_)
                 | Effect::RemoveHeader(_)
                 | Effect::ReplaceChunk(_)
                 | Effect::KeepChunk(_)
+                | Effect::Reset
                 | Effect::Raise(_)
                 | Effect::UpstreamFailed(_)
                 | Effect::Count(_) => {}

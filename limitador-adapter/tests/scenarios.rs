@@ -145,6 +145,12 @@ impl Native {
                     }
                     seen.sent_body = Some(edit.body);
                 }
+                Effect::SetRequestHeader(name, value) => {
+                    if let Some(sent) = &mut seen.sent {
+                        sent.retain(|(key, _)| key != name);
+                        sent.push((name.to_owned(), value.to_owned()));
+                    }
+                }
                 Effect::Reserve(call) => {
                     seen.asked = seen.asked.map(|asked| asked + 1);
                     let reply = self.reserve(&call);
@@ -158,7 +164,7 @@ impl Native {
                 Effect::SetHeaders(headers) => set(seen, &headers),
                 Effect::RemoveHeader(name) => seen.headers.retain(|(key, _)| key != name),
                 Effect::ReplaceChunk(bytes) => self.replaced = Some(bytes),
-                Effect::KeepChunk(_) => self.replaced = Some(Vec::new()),
+                Effect::KeepChunk(_) | Effect::Reset => self.replaced = Some(Vec::new()),
                 Effect::Commit(settlement) => {
                     assert_eq!(self.outbox.push(settlement), 0, "the queue is full")
                 }

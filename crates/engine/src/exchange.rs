@@ -94,6 +94,8 @@ pub enum Effect {
     AwaitBody(usize),
     /// Send this on in the place of the request's body.
     Edit(RequestEdit),
+    /// Set this header of the request.
+    SetRequestHeader(&'static str, &'static str),
     /// Call the adapter's `Reserve` with these bytes and keep the request until [`Effect::Resume`].
     Reserve(Vec<u8>),
     /// Let the request go on.
@@ -109,6 +111,8 @@ pub enum Effect {
     /// Keep this in the place of that piece, and let nothing pass: some of it may have to be taken out. It is kept by
     /// the proxy, which can still send it on behind the body's last piece, and is replaced with the next piece.
     KeepChunk(Vec<u8>),
+    /// Reset the response: nothing more of it may reach the client, and it has no proper end.
+    Reset,
     /// Tell the adapter, from where nothing waits for it.
     Commit(Settlement),
     /// Tell the adapter, in the same way, that more is to be held. That it is lost changes no charge.
@@ -272,9 +276,9 @@ impl Exchange {
                 effects
             }
             (State::Responding(mut responding), Event::OutOfRoom) => {
-                let cutter = responding.cutter.as_mut().map(StreamCutter::cut);
+                let effects = responding.out_of_room();
                 self.state = State::Responding(responding);
-                cutter.map(|()| Effect::Count(Metric::RaiseRefused)).into_iter().collect()
+                effects
             }
             (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
             (State::Responding(responding), Event::Closed) => responding.settle(&self.in_force, Ending::Cut),
@@ -295,7 +299,7 @@ impl Exchange {
     /// Whether the response's body may have to be changed as it passes.
     pub fn edits_body(&self) -> bool {
         matches!(&self.state, State::Responding(responding)
-            if responding.usage_chunk.is_some() || responding.cutter.is_some())
+            if responding.usage_chunk.is_some() || responding.cutter.as_ref().is_some_and(StreamCutter::edits))
     }
 
     /// Whether something of this exchange is still to come.
@@ -427,6 +431,10 @@ impl Exchange {
                     }
                 }
             }
+            if request_body::needs_plain_response(reservation.usage_unasked, reservation.may_be_cut(), &facts)
+            {
+                effects.push(Effect::SetRequestHeader("accept-encoding", "identity"));
+            }
             let call = reservation.reserve();
             if call.len() > LONGEST_CALL {
                 let policy = reservation.holds.first().map(|hold| hold.rate.policy.clone());
@@ -516,10 +524,16 @@ impl Exchange {
         let usage_chunk = (unasked && !head.is_encoded()).then(|| UsageChunkFilter::within(&self.memory));
         let mut effects: Vec<Effect> = failed.map(Effect::UpstreamFailed).into_iter().collect();
         effects.extend((!told.is_empty()).then_some(Effect::SetHeaders(told)));
-        let cutter =
-            reservation.is_cut().then(|| StreamCutter::of(&head, reservation.tells_usage, &self.memory));
-        let cutter = cutter.flatten();
-        if usage_chunk.is_some() || cutter.is_some() {
+        let cutter = match reservation.is_cut() {
+            true => StreamCutter::of(
+                &head,
+                reservation.streams == Some(true),
+                reservation.tells_usage,
+                &self.memory,
+            ),
+            false => None,
+        };
+        if usage_chunk.is_some() || cutter.as_ref().is_some_and(StreamCutter::edits) {
             // There may be less than the provider said.
             effects.push(Effect::RemoveHeader("content-length"));
         }

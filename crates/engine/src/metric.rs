@@ -70,6 +70,8 @@ pub enum Metric {
     RaiseRefused,
     /// A stream was ended because its limit had no room for more (`overrun: Cut`).
     StreamCut,
+    /// A stream was reset for the same reason, because nobody knows how to end it properly.
+    StreamReset,
     /// Something of a response's body could not be read; what could be is charged.
     Unreadable(Cause),
     /// Tokens were charged, in one exchange.
@@ -161,6 +163,7 @@ impl Metric {
             Self::UsageChunkKept => "weir_usage_chunks_kept".into(),
             Self::RaiseRefused => "weir_raises_refused".into(),
             Self::StreamCut => "weir_streams_cut".into(),
+            Self::StreamReset => "weir_streams_reset".into(),
             Self::Unreadable(cause) => format!("weir_response_errors.cause.{}", cause.name()).into(),
             Self::TokensCharged(_) => "weir_tokens_charged".into(),
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),

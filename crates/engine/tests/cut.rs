@@ -6,6 +6,7 @@ use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
 use engine::metric::Metric;
 use engine::outbox::{CommitRoute, Outbox};
 use expression::facts::Facts;
+use llm::memory::MemoryBudget;
 use llm::response::ResponseHead;
 use policy::model::Policy;
 use policy::plan::{BodyAccess, Plan};
@@ -33,27 +34,42 @@ fn cut() -> Value {
 struct Stream {
     exchange: Exchange,
     outbox: Outbox,
+    /// What follows from the request.
+    asked: Vec<Effect>,
     /// What the client gets.
     got: Vec<u8>,
     cuts: usize,
+    resets: usize,
 }
 
 impl Stream {
     fn new(limit: Value, path: &str, request: &Value, content_type: &str, encoding: &str) -> Self {
+        Self::within(&MemoryBudget::default(), limit, path, request, content_type, encoding)
+    }
+
+    fn within(
+        memory: &MemoryBudget,
+        limit: Value,
+        path: &str,
+        request: &Value,
+        content_type: &str,
+        encoding: &str,
+    ) -> Self {
         let id = ReservationId { prefix: "w".into(), number: 1 };
-        let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan(limit))), id);
+        let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan(limit))), id).within(memory);
         let mut facts = Facts::default();
         facts.header(":path", path.as_bytes());
         facts.header(":method", b"POST");
+        facts.header("accept-encoding", b"gzip, identity;q=0");
         let body = request.to_string().into_bytes();
         exchange.handle(Event::Request { facts, bodiless: false });
-        exchange.handle(Event::RequestBody { body: &body, end: true });
+        let asked = exchange.handle(Event::RequestBody { body: &body, end: true });
         let reply = ReserveResponse { code: Code::Ok.into(), ..ReserveResponse::default() };
         exchange.handle(Event::Reply(Ok(reply)));
         let (content_type, content_encoding) = (content_type.to_owned(), encoding.to_owned());
         let head = ResponseHead { status: 200, content_type, content_encoding, ..ResponseHead::default() };
         exchange.handle(Event::Response(head));
-        Self { exchange, outbox: Outbox::new(1 << 20), got: Vec::new(), cuts: 0 }
+        Self { exchange, outbox: Outbox::new(1 << 20), asked, got: Vec::new(), cuts: 0, resets: 0 }
     }
 
     /// A piece passes, and is read.
@@ -64,6 +80,8 @@ impl Stream {
                 match effect {
                     Effect::ReplaceChunk(bytes) => got = bytes,
                     Effect::Count(Metric::StreamCut) => self.cuts += 1,
+                    Effect::Reset => self.resets += 1,
+                    Effect::Count(Metric::StreamReset) => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -75,6 +93,15 @@ impl Stream {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    fn out_of_room(&mut self) {
+        let effects = self.exchange.handle(Event::OutOfRoom);
+        self.resets += effects.iter().filter(|effect| **effect == Effect::Reset).count();
+    }
+
+    fn asks_for_plain_bytes(&self) -> bool {
+        self.asked.contains(&Effect::SetRequestHeader("accept-encoding", "identity"))
     }
 
     /// What was raised since the last time.
@@ -245,24 +272,140 @@ fn what_has_ended_itself_is_left_alone() {
 }
 
 #[test]
-fn neither_a_compressed_stream_nor_an_unknown_one_is_cut() {
-    for (content_type, encoding) in [(SSE, "gzip"), ("text/plain", ""), ("application/json", "")] {
-        let request = json!({"model": "m", "stream": true, "messages": []});
+fn who_may_be_cut_asks_for_a_response_that_is_not_compressed_whatever_the_client_wants() {
+    let request = json!({"model": "m", "stream": true, "messages": []});
+    let asks = |limit| Stream::new(limit, "/v1/messages", &request, SSE, "").asks_for_plain_bytes();
+    assert!(asks(cut()));
+    let mut limit = cut();
+    limit["overrun"] = "Continue".into();
+    assert!(!asks(limit));
+    let mut dry_run = cut();
+    dry_run["enforceWhen"] = "false".into();
+    assert!(!asks(dry_run), "a dry run changes nothing");
+    let whole = json!({"model": "m", "messages": []});
+    assert!(!Stream::new(cut(), "/v1/messages", &whole, SSE, "").asks_for_plain_bytes());
+    let lenient = json!({"model": "m", "stream": "true", "messages": []});
+    assert!(Stream::new(cut(), "/v1/messages", &lenient, SSE, "").asks_for_plain_bytes());
+}
+
+#[test]
+fn a_stream_that_nobody_can_end_properly_is_reset() {
+    let request =
+        json!({"model": "m", "stream": true, "stream_options": {"include_usage": true}, "messages": []});
+    for (content_type, encoding) in [(SSE, "gzip"), (SSE, "x-unknown"), ("application/json", "br")] {
         let mut stream = Stream::new(cut(), "/v1/chat/completions", &request, content_type, encoding);
         stream.pass(&chat(&text()));
-        for raised in stream.raised() {
-            assert!(raised.descriptors.iter().all(|descriptor| descriptor.unenforced), "{content_type}");
-        }
-        assert!(stream.exchange.handle(Event::OutOfRoom).is_empty());
+        let raised = stream.raised();
+        assert!(!raised.is_empty(), "{encoding}");
+        assert!(raised.iter().all(|raised| raised.descriptors.iter().all(|one| !one.unenforced)));
+        stream.out_of_room();
+        assert_eq!(stream.resets, 1, "{content_type} {encoding}");
         stream.pass(&chat(&text()));
-        assert_eq!(stream.got, [chat(&text()), chat(&text())].concat());
+        assert_eq!((stream.resets, stream.got.len()), (1, chat(&text()).len()));
+        // What was delivered is charged.
+        stream.exchange.handle(Event::OutOfRoom);
     }
+    // It has events, but nobody knows its API; the first event is still to end.
+    for (content_type, separator) in [(SSE, "\n\n"), ("text/plain", "\n\n"), ("application/x-ndjson", "\n")] {
+        let mut stream = Stream::new(cut(), "/v1/chat/completions", &request, content_type, "");
+        let data = if separator == "\n" { "" } else { "data: " };
+        let unknown = format!("{data}{}{separator}", json!({"answer": text()}));
+        let (begin, end) = unknown.split_at(unknown.len() - 2);
+        stream.pass(begin.as_bytes());
+        stream.out_of_room();
+        assert_eq!(stream.resets, 0);
+        stream.pass(end.as_bytes());
+        stream.pass(unknown.as_bytes());
+        assert_eq!((stream.cuts, stream.resets), (0, 1), "{content_type}");
+        assert!(stream.got.len() < unknown.len(), "nothing passes once it is reset");
+    }
+}
+
+#[test]
+fn a_single_document_is_never_cut() {
+    let request = json!({"model": "m", "stream": true, "messages": []});
+    let pretty =
+        serde_json::to_string_pretty(&json!({"choices": [{"message": {"content": text()}}]})).unwrap();
+    for body in [pretty, json!({"choices": [{"message": {"content": text()}}]}).to_string()] {
+        let mut stream =
+            Stream::new(cut(), "/v1/chat/completions", &request, "application/json; charset=utf-8", "");
+        for piece in body.as_bytes().chunks(100) {
+            stream.pass(piece);
+            for raised in stream.raised() {
+                assert!(raised.descriptors.iter().all(|descriptor| descriptor.unenforced));
+            }
+            assert!(stream.exchange.handle(Event::OutOfRoom).is_empty());
+        }
+        assert_eq!((stream.cuts, stream.resets, stream.got), (0, 0, body.into_bytes()));
+    }
+}
+
+#[test]
+fn a_stream_is_recognised_whatever_its_content_type_says() {
+    let request = json!({"model": "m", "stream": true, "messages": []});
+    for content_type in ["", "text/plain", "application/octet-stream"] {
+        let mut stream = Stream::new(cut(), "/v1/chat/completions", &request, content_type, "");
+        let documents = ending(&mut stream, &[chat(&text())]);
+        assert_eq!(documents.last().unwrap(), "[DONE]", "{content_type}");
+    }
+    let nameless = event(&json!({"choices": [{"index": 0, "delta": {"content": text()}}]}));
     let mut stream = of_chat();
-    let unknown = event(&json!({"text": text()}));
-    stream.pass(&unknown);
-    stream.exchange.handle(Event::OutOfRoom);
-    stream.pass(&unknown);
-    assert_eq!((stream.cuts, stream.got), (0, [unknown.clone(), unknown].concat()));
+    assert_eq!(ending(&mut stream, &[nameless])[0]["choices"][0]["finish_reason"], "length");
+    // Lines of JSON as a document.
+    let part =
+        line(&json!({"model": "m", "created_at": "now", "message": {"content": text()}, "done": false}));
+    let mut stream = Stream::new(cut(), "/api/chat", &request, "application/json", "");
+    assert_eq!(ending(&mut stream, &[part])[0]["done_reason"], "length");
+}
+
+#[test]
+fn a_stream_in_the_form_of_an_array_stays_one_wherever_it_is_split() {
+    let part = json!({
+        "candidates": [{"content": {"parts": [{"text": format!("[{{\\\",]}}{}", "four".repeat(60))}]}}],
+        "modelVersion": "m",
+    });
+    let whole = format!("\r\n[{}\n]", vec![serde_json::to_string_pretty(&part).unwrap(); 8].join("\n,\r\n"));
+    for size in [1, 2, 3, 7, 100, 311, 700] {
+        let path = "/v1beta/models/m:streamGenerateContent";
+        let mut stream =
+            Stream::new(cut(), path, &json!({"contents": []}), "application/json; charset=UTF-8", "");
+        let mut asked = false;
+        for piece in whole.as_bytes().chunks(size) {
+            stream.pass(piece);
+            let raised = stream.raised();
+            // Until it shows what it is, it may be a single document, which is not cut.
+            let may_cut = raised.iter().any(|raised| raised.descriptors.iter().any(|one| !one.unenforced));
+            if may_cut && !std::mem::replace(&mut asked, true) {
+                stream.out_of_room();
+            }
+        }
+        assert_eq!((stream.cuts, stream.resets), (1, 0), "{size}");
+        let parts: Vec<Value> = serde_json::from_slice(&stream.got)
+            .unwrap_or_else(|error| panic!("{size}: {error}: {}", String::from_utf8_lossy(&stream.got)));
+        let (last, passed) = parts.split_last().unwrap();
+        assert_eq!(last["candidates"][0]["finishReason"], "MAX_TOKENS");
+        assert!(!passed.is_empty() && passed.len() < 8 && passed.iter().all(|passed| *passed == part));
+    }
+}
+
+#[test]
+fn what_is_looked_at_is_within_the_budget() {
+    // Sixty thousand bytes that are millions as a tree.
+    let bomb = event(&json!({
+        "object": "chat.completion.chunk", "choices": [], "x": vec![json!({"": 0}); 8000],
+    }));
+    let request = json!({"model": "m", "stream": true, "messages": []});
+    let path = "/v1/chat/completions";
+    let memory = MemoryBudget::new(64 << 20);
+    let mut stream = Stream::within(&memory, cut(), path, &request, SSE, "");
+    stream.pass(&bomb);
+    assert!(memory.peak() > bomb.len() * 8, "the tree is counted");
+    assert!(memory.peak() < 2 << 20, "{}", memory.peak());
+    // It says nothing of its API, so it is taken for an unknown one.
+    stream.pass(&event(&json!({"answer": text()})));
+    stream.out_of_room();
+    stream.pass(&event(&json!({"answer": text()})));
+    assert_eq!(stream.resets, 1);
 }
 
 #[test]

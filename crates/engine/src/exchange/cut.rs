@@ -1,10 +1,14 @@
 //! Ends a stream that has used up its limit: bytes pass to the end of the event that is under way, then comes an ending
 //! that a client of the API takes for that of a response at its maximum output, and the rest is dropped. What the API is,
-//! the stream says itself; one that says nothing known is left alone.
+//! the stream says itself. A stream that nobody here can end properly (compressed, or of an unknown API) is reset instead:
+//! in doubt, the limit applies.
 
+mod array;
 mod endings;
 mod seen;
 
+use array::ArrayProgress;
+use endings::StreamEnding;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::response::{ResponseHead, Usage};
 use seen::SeenStream;
@@ -21,11 +25,16 @@ const LONGEST_FRAME: u64 = (24 << 20) + (128 << 10) + FRAME;
 pub(super) struct StreamCutter {
     framing: StreamFraming,
     phase: Phase,
+    /// Its content type is that of a single document.
+    is_json: bool,
     seen: SeenStream,
     /// The event under way, if it is not too long.
     event: Vec<u8>,
     is_too_long: bool,
+    memory: MemoryBudget,
     lease: Lease,
+    /// Where an array is.
+    array: ArrayProgress,
     /// The current line has no text yet.
     is_blank: bool,
     /// The last line ended in CR: a LF now belongs to it.
@@ -37,11 +46,15 @@ pub(super) struct StreamCutter {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamFraming {
+    /// The first bytes will show it.
+    Unknown,
     ServerSentEvents,
     Lines,
     Frames,
-    /// What came has none that is known.
-    Broken,
+    /// The elements of a JSON array, which Gemini sends unless it is asked for events.
+    Array,
+    /// Nobody here can tell where an event ends.
+    Opaque,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,34 +67,81 @@ enum Phase {
 
 /// What becomes of a piece of the response.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct CutPiece {
+pub(super) enum CutEdit {
     /// This goes on in its place.
-    pub bytes: Vec<u8>,
-    /// The stream ends here.
-    pub is_end: bool,
+    Replace(Vec<u8>),
+    /// The same, and the stream ends with it.
+    End(Vec<u8>),
+    /// The stream has to be reset.
+    Reset,
+}
+
+/// What follows from there being no more room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CutRequest {
+    /// The stream will end.
+    Noted,
+    /// It has to be reset now.
+    Reset,
+    /// It has ended, or is no stream.
+    Ignored,
+}
+
+impl StreamFraming {
+    /// `None`: this is no stream. `streams`: the request asked for one.
+    fn of(head: &ResponseHead, streams: bool) -> Option<Self> {
+        let framing = match media_type(head).as_str() {
+            "text/event-stream" => Self::ServerSentEvents,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Self::Lines,
+            "application/vnd.amazon.eventstream" => Self::Frames,
+            _ if streams => Self::Unknown,
+            _ => return None,
+        };
+        Some(if head.is_encoded() { Self::Opaque } else { framing })
+    }
+
+    /// What a body is whose content type says nothing.
+    fn of_first_byte(byte: u8) -> Self {
+        match byte {
+            b'[' => Self::Array,
+            b'{' => Self::Lines,
+            // A comment or a field: data, event, id, retry.
+            b':' | b'd' | b'e' | b'i' | b'r' => Self::ServerSentEvents,
+            _ => Self::Opaque,
+        }
+    }
+}
+
+fn media_type(head: &ResponseHead) -> String {
+    head.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 impl StreamCutter {
-    /// `None`: a body like this is not cut. `tells_usage`: the client has asked for the usage of the stream.
-    pub(super) fn of(head: &ResponseHead, tells_usage: bool, memory: &MemoryBudget) -> Option<Self> {
-        if !head.is_success() || head.is_encoded() || head.switches_protocols() {
+    /// `None`: a response like this is not cut. `streams`: the request asked for a stream. `tells_usage`: and for its usage.
+    pub(super) fn of(
+        head: &ResponseHead,
+        streams: bool,
+        tells_usage: bool,
+        memory: &MemoryBudget,
+    ) -> Option<Self> {
+        if !head.is_success() || head.switches_protocols() {
             return None;
         }
-        let content_type =
-            head.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let framing = match content_type.as_str() {
-            "text/event-stream" => StreamFraming::ServerSentEvents,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => StreamFraming::Lines,
-            "application/vnd.amazon.eventstream" => StreamFraming::Frames,
-            _ => return None,
-        };
+        let mut framing = StreamFraming::of(head, streams)?;
+        let mut lease = memory.empty(Purpose::Keep);
+        if !lease.resize(SeenStream::SIZE) {
+            framing = StreamFraming::Opaque;
+        }
         Some(Self {
             framing,
             phase: Phase::Passing,
+            is_json: matches!(media_type(head).as_str(), "application/json" | "text/json"),
             seen: SeenStream { tells_usage, ..SeenStream::default() },
             event: Vec::new(),
             is_too_long: false,
-            lease: memory.empty(Purpose::Keep),
+            memory: memory.clone(),
+            lease,
+            array: ArrayProgress::default(),
             is_blank: true,
             after_cr: false,
             passed: 0,
@@ -89,9 +149,19 @@ impl StreamCutter {
         })
     }
 
+    /// Whether pieces of the response have to be looked at as they pass.
+    pub(super) fn edits(&self) -> bool {
+        self.has_cut() || self.framing != StreamFraming::Opaque
+    }
+
     /// Whether it would make a difference that there is no room.
     pub(super) fn can_cut(&self) -> bool {
-        self.phase == Phase::Passing && self.framing != StreamFraming::Broken
+        self.phase == Phase::Passing && !self.may_be_one_document()
+    }
+
+    /// JSON that is no stream of a known API was generated as a whole: to cut it would save nothing.
+    fn may_be_one_document(&self) -> bool {
+        self.is_json && self.seen.api.is_none() && self.framing != StreamFraming::Opaque
     }
 
     /// Whether nothing of the upstream's reaches the client any more.
@@ -99,17 +169,33 @@ impl StreamCutter {
         self.phase == Phase::Cut
     }
 
+    /// A piece passes that nobody can look at.
+    pub(super) fn lose_track(&mut self) {
+        self.framing = StreamFraming::Opaque;
+        self.event = Vec::new();
+        self.lease.shrink(0);
+    }
+
     /// There is no room for more.
-    pub(super) fn cut(&mut self) {
-        if self.phase == Phase::Passing {
-            self.phase = Phase::Asked;
+    pub(super) fn cut(&mut self) -> CutRequest {
+        match (self.phase, self.framing) {
+            (Phase::Cut, _) => CutRequest::Ignored,
+            _ if self.may_be_one_document() => CutRequest::Ignored,
+            (_, StreamFraming::Opaque) => {
+                self.end();
+                CutRequest::Reset
+            }
+            _ => {
+                self.phase = Phase::Asked;
+                CutRequest::Noted
+            }
         }
     }
 
     /// What becomes of `chunk`; `None`: it passes as it is. `usage`: what has been used by now.
-    pub(super) fn edit(&mut self, chunk: &[u8], usage: &Usage) -> Option<CutPiece> {
+    pub(super) fn edit(&mut self, chunk: &[u8], usage: &Usage) -> Option<CutEdit> {
         if self.has_cut() {
-            return Some(CutPiece { bytes: Vec::new(), is_end: false });
+            return Some(CutEdit::Replace(Vec::new()));
         }
         let mut rest = chunk;
         loop {
@@ -124,31 +210,71 @@ impl StreamCutter {
                 }
             }
             if self.phase == Phase::Asked
-                && self.is_between()
-                && let Some(ending) = endings::of(&self.seen, usage)
+                && let Some(edit) = self.ending(chunk, rest, usage)
             {
-                self.phase = Phase::Cut;
-                self.lease.shrink(0);
-                self.event = Vec::new();
-                let passed = chunk.len().saturating_sub(rest.len());
-                let mut bytes = chunk.get(..passed).unwrap_or_default().to_vec();
-                bytes.extend_from_slice(&ending);
-                return Some(CutPiece { bytes, is_end: true });
+                self.end();
+                return Some(edit);
             }
             if rest.is_empty() {
                 return None;
             }
             rest = match self.framing {
+                StreamFraming::Unknown => self.detect(rest),
                 StreamFraming::ServerSentEvents => self.line(rest),
                 StreamFraming::Lines => self.document(rest),
                 StreamFraming::Frames => self.frame(rest),
-                StreamFraming::Broken => return None,
+                StreamFraming::Array => self.element(rest),
+                StreamFraming::Opaque => return None,
             };
         }
     }
 
+    /// How the stream ends here, if it can: `rest` of `chunk` is still to be looked at.
+    fn ending(&self, chunk: &[u8], rest: &[u8], usage: &Usage) -> Option<CutEdit> {
+        if self.framing == StreamFraming::Opaque {
+            return Some(CutEdit::Reset);
+        }
+        if !self.is_between() {
+            return None;
+        }
+        let ending = match endings::of(&self.seen, usage) {
+            StreamEnding::Own => return None,
+            StreamEnding::Unknown => return Some(CutEdit::Reset),
+            StreamEnding::Bytes(ending) if self.framing == StreamFraming::Array => {
+                self.array.ending(endings::payload(&ending))
+            }
+            StreamEnding::Bytes(ending) => ending,
+        };
+        let passed = chunk.len().saturating_sub(rest.len());
+        let mut bytes = chunk.get(..passed).unwrap_or_default().to_vec();
+        bytes.extend_from_slice(&ending);
+        Some(CutEdit::End(bytes))
+    }
+
+    fn end(&mut self) {
+        self.phase = Phase::Cut;
+        self.event = Vec::new();
+        self.lease.shrink(0);
+    }
+
+    /// What follows the white space and the byte order mark that a body may begin with.
+    fn detect<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xef | 0xbb | 0xbf);
+        let at = bytes.iter().position(|byte| !blank(byte)).unwrap_or(bytes.len());
+        let (_, rest) = bytes.split_at(at);
+        if let Some(first) = rest.first() {
+            self.framing = StreamFraming::of_first_byte(*first);
+        }
+        rest
+    }
+
     fn is_between(&self) -> bool {
-        self.event.is_empty() && self.is_blank && !self.is_too_long && self.passed == 0
+        self.event.is_empty()
+            && self.is_blank
+            && !self.is_too_long
+            && self.passed == 0
+            && self.framing != StreamFraming::Unknown
+            && (self.framing != StreamFraming::Array || self.array.is_between())
     }
 
     /// One line of server-sent events, or the piece of it that is there. What follows it.
@@ -177,6 +303,18 @@ impl StreamCutter {
         rest
     }
 
+    /// An element of an array, or the piece of it that is there, or what is between two. What follows it.
+    fn element<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let (inside, rest) = self.array.take_element(bytes);
+        self.keep(inside);
+        if self.array.is_over() {
+            self.seen.is_over = true;
+        } else if !inside.is_empty() && self.array.is_between() {
+            self.end_event();
+        }
+        rest
+    }
+
     /// A frame of an event stream, or the piece of it that is there. What follows it.
     fn frame<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let wanted = self.total.unwrap_or(4).saturating_sub(self.passed);
@@ -190,10 +328,10 @@ impl StreamCutter {
                     let total = u64::from(u32::from_be_bytes(*length));
                     self.total = Some(total);
                     if !(FRAME..=LONGEST_FRAME).contains(&total) {
-                        self.framing = StreamFraming::Broken;
+                        self.framing = StreamFraming::Opaque;
                     }
                 } else if self.is_too_long {
-                    self.framing = StreamFraming::Broken;
+                    self.framing = StreamFraming::Opaque;
                 }
             }
             Some(total) if self.passed >= total => {
@@ -208,7 +346,7 @@ impl StreamCutter {
     fn keep(&mut self, piece: &[u8]) {
         let length = self.event.len().saturating_add(piece.len());
         // A buffer that grows may double.
-        let room = length.saturating_mul(2).max(self.lease.bytes());
+        let room = length.saturating_mul(2).saturating_add(SeenStream::SIZE).max(self.lease.bytes());
         if self.is_too_long || length > KEPT || !self.lease.resize(room) {
             self.is_too_long |= !piece.is_empty();
             self.event.clear();
@@ -219,11 +357,12 @@ impl StreamCutter {
 
     fn end_event(&mut self) {
         if !std::mem::take(&mut self.is_too_long) {
+            let (event, memory) = (&self.event, &self.memory);
             match self.framing {
-                StreamFraming::ServerSentEvents => self.seen.event(&self.event),
-                StreamFraming::Lines => self.seen.document(&self.event),
-                StreamFraming::Frames => self.seen.frame(&self.event),
-                StreamFraming::Broken => {}
+                StreamFraming::ServerSentEvents => self.seen.event(event, memory),
+                StreamFraming::Lines | StreamFraming::Array => self.seen.document(event, memory),
+                StreamFraming::Frames => self.seen.frame(event, memory),
+                StreamFraming::Unknown | StreamFraming::Opaque => {}
             }
         }
         self.event.clear();

@@ -114,12 +114,12 @@ impl<'a> ReadBody<'a> {
             }
             None => asked.body,
         };
-        effects.extend(body.map(|body| Effect::Edit(self.edit(body, facts, asked.unasked))));
+        effects.extend(body.map(|body| Effect::Edit(self.edit(body, facts))));
         Ok((effects, asked.unasked))
     }
 
     /// The body to send on, and its headers.
-    fn edit(&self, body: Vec<u8>, facts: &Facts, unasked: bool) -> RequestEdit {
+    fn edit(&self, body: Vec<u8>, facts: &Facts) -> RequestEdit {
         let mut headers = Vec::new();
         if facts.content_length().is_some() {
             headers.push(("content-length", Some(body.len().to_string())));
@@ -127,12 +127,15 @@ impl<'a> ReadBody<'a> {
         if self.encoded {
             headers.push(("content-encoding", None));
         }
-        // What answers has to be taken out of the stream, which is not possible in the middle of a compressed one.
-        if unasked && takes_identity(facts.fetched_header("accept-encoding")) {
-            headers.push(("accept-encoding", Some("identity".to_owned())));
-        }
         RequestEdit { body, headers }
     }
+}
+
+/// Whether the upstream must not compress its response, because something may have to be taken out of it (`unasked`: the
+/// chunk about usage) or it may have to end early. A client that refuses plain bytes keeps the chunk instead, but no client
+/// can choose that its stream is not cut.
+pub(super) fn needs_plain_response(unasked: bool, may_be_cut: bool, facts: &Facts) -> bool {
+    may_be_cut || unasked && takes_identity(facts.fetched_header("accept-encoding"))
 }
 
 /// Whether a client that says so of the encodings it takes can be sent another one than these: none at all.

@@ -8,7 +8,7 @@ use crate::refusal::RateStatus;
 use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, Need, ResponseFacts};
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::request::{Dialect, Operation, RequestBody};
+use llm::request::{Dialect, Operation, RequestBody, Route};
 use llm::response::{CHARACTERS_PER_TOKEN, Usage};
 use policy::model::StreamUsage;
 use policy::plan::{Estimate, Hold, Judgement, Plan};
@@ -42,6 +42,8 @@ pub(super) struct Reservation {
     pub(super) usage_unasked: bool,
     /// The client has asked for the stream's usage.
     pub(super) tells_usage: bool,
+    /// Whether the request asks for a stream, if that is known.
+    pub(super) streams: Option<bool>,
     /// The request is a message in a WebSocket, where only the whole socket could be ended.
     is_message: bool,
     /// Beside `holds`; empty if the adapter did not say.
@@ -76,6 +78,8 @@ impl Reservation {
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
         let (dialect, is_message) = (facts.dialect(), facts.is_message());
+        let of_body = facts.read_body().filter(|body| !body.condition.hides_facts()).map(|body| body.stream);
+        let streams = of_body.or_else(|| Route::of(facts.path()?).stream);
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
         let (lease, facts_lease) = (memory.empty(Purpose::Record), memory.empty(Purpose::Keep));
         Self {
@@ -92,11 +96,17 @@ impl Reservation {
             model,
             usage_unasked,
             tells_usage: false,
+            streams,
             is_message,
             statuses,
             lease,
             facts_lease,
         }
+    }
+
+    /// Whether its response may be a stream that is cut.
+    pub(super) fn may_be_cut(&self) -> bool {
+        self.is_cut() && self.streams != Some(false)
     }
 
     /// Whether its stream is cut where a limit has no room for more.

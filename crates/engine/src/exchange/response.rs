@@ -1,6 +1,6 @@
 //! A response as it passes, and what it has used at its end.
 
-use super::cut::{CutPiece, StreamCutter};
+use super::cut::{CutEdit, CutRequest, StreamCutter};
 use super::live::LiveHolds;
 use super::reservation::{Reservation, estimated};
 use super::stored::ResultRole;
@@ -63,11 +63,20 @@ impl ResponseInFlight {
         let usage = self.live.usage();
         let cutter = self.cutter.as_mut();
         match cutter.and_then(|cutter| cutter.edit(edited.as_deref().unwrap_or(chunk), &usage)) {
-            Some(CutPiece { bytes, is_end }) => {
-                let count = is_end.then_some(Effect::Count(Metric::StreamCut));
-                [Effect::ReplaceChunk(bytes)].into_iter().chain(count).collect()
-            }
+            Some(CutEdit::Replace(bytes)) => vec![Effect::ReplaceChunk(bytes)],
+            Some(CutEdit::End(bytes)) => vec![Effect::ReplaceChunk(bytes), Effect::Count(Metric::StreamCut)],
+            Some(CutEdit::Reset) => [Effect::ReplaceChunk(Vec::new())].into_iter().chain(reset()).collect(),
             None => edited.map(Effect::ReplaceChunk).into_iter().collect(),
+        }
+    }
+
+    /// The adapter has no room for what it has come to use.
+    pub(super) fn out_of_room(&mut self) -> Vec<Effect> {
+        let refused = Effect::Count(Metric::RaiseRefused);
+        match self.cutter.as_mut().map_or(CutRequest::Ignored, StreamCutter::cut) {
+            CutRequest::Ignored => Vec::new(),
+            CutRequest::Noted => vec![refused],
+            CutRequest::Reset => [refused].into_iter().chain(reset()).collect(),
         }
     }
 
@@ -76,7 +85,7 @@ impl ResponseInFlight {
         if self.cutter.as_ref().is_some_and(StreamCutter::has_cut) {
             return vec![Effect::ReplaceChunk(Vec::new())];
         }
-        self.cutter = None;
+        self.cutter.iter_mut().for_each(StreamCutter::lose_track);
         let given_up = self.usage_chunk.take().is_some();
         let count = || Effect::Count(Metric::MemoryRefused(MemoryUse::UsageChunk));
         given_up.then(count).into_iter().collect()
@@ -183,4 +192,8 @@ impl ResponseInFlight {
         }
         effects
     }
+}
+
+fn reset() -> [Effect; 2] {
+    [Effect::Reset, Effect::Count(Metric::StreamReset)]
 }

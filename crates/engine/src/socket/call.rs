@@ -185,9 +185,11 @@ impl Call {
                 Effect::Raise(raise) => effects.push(SocketEffect::Raise(raise)),
                 Effect::UpstreamFailed(model) => effects.push(SocketEffect::UpstreamFailed(model)),
                 Effect::Count(count) => effects.push(SocketEffect::Count(count)),
-                // A message is there as a whole, and has no headers.
+                // A message is there as a whole, has no headers, and is not cut.
                 Effect::AwaitBody(_)
                 | Effect::Resume
+                | Effect::SetRequestHeader(..)
+                | Effect::Reset
                 | Effect::SetHeaders(_)
                 | Effect::RemoveHeader(_)
                 | Effect::ReplaceChunk(_)

@@ -4,10 +4,23 @@ use super::seen::{SeenStream, StreamApi};
 use llm::response::Usage;
 use serde_json::{Value, json};
 
-/// The bytes that end this stream; `None`: it has an end of its own, or nobody knows how it would end.
-pub(super) fn of(seen: &SeenStream, usage: &Usage) -> Option<Vec<u8>> {
-    let api = seen.api.filter(|_| !seen.is_over)?;
-    Some(match api {
+/// How a stream ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum StreamEnding {
+    /// It has an end of its own, or as good as.
+    Own,
+    /// With these bytes.
+    Bytes(Vec<u8>),
+    /// Nobody here knows.
+    Unknown,
+}
+
+pub(super) fn of(seen: &SeenStream, usage: &Usage) -> StreamEnding {
+    if seen.is_over {
+        return StreamEnding::Own;
+    }
+    let Some(api) = seen.api else { return StreamEnding::Unknown };
+    StreamEnding::Bytes(match api {
         StreamApi::Chat => choices(
             seen,
             usage,
@@ -28,6 +41,11 @@ pub(super) fn of(seen: &SeenStream, usage: &Usage) -> Option<Vec<u8>> {
         StreamApi::OllamaGenerate => ollama(seen, usage, "response", json!("")),
         StreamApi::Bedrock => bedrock(seen, usage),
     })
+}
+
+/// Of an ending of one event, its document.
+pub(super) fn payload(ending: &[u8]) -> &[u8] {
+    ending.strip_prefix(b"data: ").unwrap_or(ending).trim_ascii_end()
 }
 
 fn choices(seen: &SeenStream, usage: &Usage, object: &str, choice: fn(u64) -> Value) -> Vec<u8> {

@@ -1,11 +1,17 @@
 //! What a stream has said of itself: which API it is of, and what its ending has to repeat.
 
+use llm::memory::{MemoryBudget, Purpose};
+use llm::tree;
 use serde_json::Value;
 
 /// The longest text that an ending repeats, in bytes.
 const MAX_TEXT: usize = 256;
 /// So many parts of a response may be open at once.
 const MAX_OPEN: usize = 64;
+/// A tree of an event of text takes at most so many times its bytes, and this much more. One that takes more is no event of
+/// an API that is known here.
+const TREE_SHARE: usize = 8;
+const SMALLEST_TREE: usize = 8 << 10;
 
 /// An API for which we know how a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +46,11 @@ pub(super) struct SeenStream {
 }
 
 impl SeenStream {
+    /// What one keeps beside its own place, in bytes.
+    pub const SIZE: usize = 3 * (MAX_TEXT + 64) + 2 * MAX_OPEN * size_of::<u64>();
+
     /// A server-sent event, with line feeds between its lines.
-    pub fn event(&mut self, event: &[u8]) {
+    pub fn event(&mut self, event: &[u8], memory: &MemoryBudget) {
         let lines = event.split(|byte| *byte == b'\n');
         let mut data = lines.filter_map(|line| line.strip_prefix(b"data:"));
         let Some(first) = data.next() else { return };
@@ -51,44 +60,54 @@ impl SeenStream {
         }
         match first.trim_ascii() {
             b"[DONE]" => self.is_over = true,
-            data => self.document(data),
+            data => self.document(data, memory),
         }
     }
 
     /// A document, in an event or a line of its own.
-    pub fn document(&mut self, data: &[u8]) {
-        let Ok(document) = serde_json::from_slice::<Value>(data) else { return };
-        let kind = text(&document, "type");
-        match text(&document, "object") {
-            "chat.completion.chunk" => return self.choices(StreamApi::Chat, &document),
-            "text_completion" => return self.choices(StreamApi::Completions, &document),
-            _ => {}
+    pub fn document(&mut self, data: &[u8], memory: &MemoryBudget) {
+        with_tree(data, memory, |document| self.learn_from(&document));
+    }
+
+    fn learn_from(&mut self, document: &Value) {
+        let kind = text(document, "type");
+        // Some compatible servers name the object otherwise, or not at all.
+        let choice = document.get("choices").and_then(|choices| choices.get(0));
+        let has = |name: &str| choice.is_some_and(|choice| choice.get(name).is_some());
+        let object = text(document, "object");
+        if object == "chat.completion.chunk" || has("delta") {
+            return self.choices(StreamApi::Chat, document);
+        }
+        if object == "text_completion" || has("text") {
+            return self.choices(StreamApi::Completions, document);
         }
         if kind.starts_with("response.") {
-            self.responses(kind, &document);
+            self.responses(kind, document);
         } else if document.get("candidates").is_some() {
-            self.gemini(&document);
+            self.gemini(document);
         } else if document.get("done").is_some_and(Value::is_boolean) {
             let chat = document.get("message").is_some();
             self.is_over |= document.get("done") == Some(&Value::Bool(true));
-            self.learn(if chat { StreamApi::OllamaChat } else { StreamApi::OllamaGenerate }, &document);
+            self.learn(if chat { StreamApi::OllamaChat } else { StreamApi::OllamaGenerate }, document);
         } else {
-            self.blocks(kind, &document);
+            self.blocks(kind, document);
         }
     }
 
     /// A frame of AWS's event streams, as a whole.
-    pub fn frame(&mut self, frame: &[u8]) {
+    pub fn frame(&mut self, frame: &[u8], memory: &MemoryBudget) {
         let length = |at: usize| frame.get(at..)?.first_chunk::<4>().map(|four| u32::from_be_bytes(*four));
         let Some(headers) = length(4).and_then(|length| usize::try_from(length).ok()) else { return };
         let headers_end = headers.saturating_add(12);
         let Some(kind) = frame.get(12..headers_end).and_then(event_type) else { return };
         let payload = frame.get(headers_end..frame.len().saturating_sub(4)).unwrap_or_default();
-        let payload: Value = serde_json::from_slice(payload).unwrap_or_default();
+        let block = |document: Value| index(&document, "contentBlockIndex");
         match kind {
             b"messageStart" => self.api = Some(StreamApi::Bedrock),
-            b"contentBlockStart" | b"contentBlockDelta" => self.begin(index(&payload, "contentBlockIndex")),
-            b"contentBlockStop" => self.end(index(&payload, "contentBlockIndex")),
+            b"contentBlockStart" | b"contentBlockDelta" => {
+                with_tree(payload, memory, |document| self.begin(block(document)));
+            }
+            b"contentBlockStop" => with_tree(payload, memory, |document| self.end(block(document))),
             b"messageStop" | b"metadata" => self.is_over = true,
             _ => {}
         }
@@ -169,6 +188,15 @@ impl SeenStream {
 
     fn end(&mut self, at: u64) {
         self.open.retain(|open| *open != at);
+    }
+}
+
+/// Does this with a document, if it is JSON and there is memory for its tree.
+fn with_tree(text: &[u8], memory: &MemoryBudget, act: impl FnOnce(Value)) {
+    let size = text.len().saturating_mul(TREE_SHARE).saturating_add(SMALLEST_TREE).min(tree::MAX_SIZE);
+    let Some(_lease) = memory.lease(Purpose::Work, size) else { return };
+    if let Ok(document) = tree::parse(text, size) {
+        act(document);
     }
 }
 
