@@ -17,7 +17,7 @@ use engine::outbox::{CommitRoute, Outbox};
 use expression::facts::Facts;
 use llm::response::ResponseHead;
 use policy::model::{FailureMode, Policy, Rate, Unit, Window};
-use policy::plan::{BodyAccess, Doubt, DoubtCause, Failure, Judgement, Miss, Plan};
+use policy::plan::{BodyAccess, Doubt, DoubtCause, Failure, Hold, Judgement, Miss, Plan};
 use prost::Message as _;
 use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
 use serde_json::Value;
@@ -88,6 +88,9 @@ fn changes(effects: &[Effect]) -> String {
             Some("it is given a maximum for its output: what is held for that\n")
         }
         Effect::Count(Metric::UsageAsked) => Some("it is made to ask for the usage of its stream\n"),
+        Effect::SetRequestHeader("accept-encoding", _) => {
+            Some("it is made to ask for a response that is not compressed\n")
+        }
         _ => None,
     };
     effects.iter().filter_map(change).collect()
@@ -131,6 +134,13 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
         let (window, charge) = (per(rate.rate.window), will_charge(&rate.rate));
         texts.push(format!("holds {amount} of {}{window}, {charge}", unit.quantity(max)));
     }
+    // The rates of one limit come one after the other.
+    let same_limit = |a: &Hold, b: &Hold| a.rate.policy == b.rate.policy && a.rate.limit == b.rate.limit;
+    for holds in holds.chunk_by(same_limit) {
+        let (Some(first), Some(outgrown)) = (holds.first(), outgrown(holds)) else { continue };
+        let name = (first.rate.policy.to_string(), first.rate.limit.clone());
+        limits.entry(name).or_default().push(outgrown.to_owned());
+    }
     line(told, format!("estimate: {} tokens in, {} out", estimate.input, estimate.output));
     for policy in policies {
         let name = format!("{}/{}", policy.namespace, policy.name);
@@ -171,6 +181,15 @@ fn will_charge(rate: &Rate) -> String {
         (None, Unit::OutputTokens) => "will charge usage.output".to_owned(),
         (None, Unit::Usd) => "will charge the price of its usage".to_owned(),
     }
+}
+
+/// What happens to a stream that uses more than its request holds of a limit, if that counts usage.
+fn outgrown(holds: &[Hold]) -> Option<&'static str> {
+    let counts_usage = holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage());
+    counts_usage.then(|| match holds.iter().any(Hold::is_cut) {
+        true => "a stream that outgrows its hold is cut when there is no room for more (overrun: Cut)",
+        false => "a stream that outgrows its hold goes on and may exceed the limit (overrun: Continue)",
+    })
 }
 
 fn reason(why: &Miss, facts: &Facts) -> String {

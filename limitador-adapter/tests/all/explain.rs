@@ -128,3 +128,20 @@ fn what_cannot_be_explained_is_told() {
     ];
     insta::assert_snapshot!(all.join("\n"));
 }
+
+#[test]
+fn a_stream_that_outgrows_its_hold() {
+    let cutting = KUADRANT.replace("kuadrant.io/v1alpha1", "weir.dev/v1alpha1").replacen(
+        "counters:",
+        "overrun: Cut\n      counters:",
+        1,
+    );
+    let stream = CHAT.replace("\"model\"", "\"stream\": true, \"model\"");
+    let told = |policy: &str| {
+        let files = [("policy.yaml", policy), ("request", &stream), ("alice.json", ALICE)];
+        let basic = ["--policies", "policy.yaml", "--request", "request", "--identity", "alice.json"];
+        explained(&files, &basic)
+    };
+    let dry_run = cutting.replace("overrun: Cut", "overrun: Cut\n      enforceWhen: \"false\"");
+    insta::assert_snapshot!([told(&cutting), told(&dry_run)].join("\n"));
+}
