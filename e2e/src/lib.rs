@@ -13,6 +13,7 @@ pub mod envoy;
 pub mod installed;
 pub mod jwt;
 pub mod llm;
+pub mod metering;
 pub mod module;
 pub mod pod;
 pub mod probe;
