@@ -16,23 +16,22 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Token rate limits for LLM APIs: serves TokenRateLimitPolicies to Weir's filters and counts for them.
+/// Token rate limits for LLM APIs. Serves TokenRateLimitPolicies to Weir's filters and counts usage.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve policies, holds and charges.
+    /// Serve policies to filters, and hold and charge for them.
     Serve(Box<ServeArgs>),
-    /// Tell every mistake in policies, without serving them.
+    /// Check policies: print every error and warning, and a summary of what the policies limit.
     Check(CheckArgs),
-    /// Say which limits match a request and why the others do not, what is held and what is charged.
+    /// Explain a request: which limits apply and why the others do not, what is held, and what is charged.
     Explain(ExplainArgs),
     /// Print the CustomResourceDefinition of policies, as YAML.
     #[cfg(feature = "kubernetes")]
@@ -43,7 +42,7 @@ pub enum Command {
 #[cfg(feature = "kubernetes")]
 #[derive(Clone, Copy, Debug, Args)]
 pub struct CrdArgs {
-    /// The API group of the policies.
+    /// The API group to print the definition for.
     #[arg(long, value_enum, default_value_t)]
     pub group: Group,
 }
@@ -62,35 +61,34 @@ pub struct ServeArgs {
     #[cfg(feature = "kubernetes")]
     #[command(flatten)]
     pub cluster: ClusterArgs,
-    /// Where to serve gRPC.
+    /// The address to serve gRPC on.
     #[arg(long, env = "WEIR_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     pub grpc_listen: SocketAddr,
-    /// The certificate (and those between it and its authority) to serve gRPC with, as PEM. Files that change are read
-    /// again.
+    /// The certificate chain to serve gRPC with, as PEM. The file is read again when it changes.
     #[arg(long, env = "WEIR_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
-    /// Its key, as PEM.
+    /// The private key of the certificate, as PEM.
     #[arg(long, env = "WEIR_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// The authorities whose certificates callers must have, as PEM. Without it anybody may call.
+    /// The certificate authorities that callers' certificates must come from, as PEM. Without it, anybody may call.
     #[arg(long, env = "WEIR_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
-    /// The filter's module, to be served as /weir.wasm and as /weir-DIGEST.wasm, its digest as /weir.wasm.sha256.
+    /// The filter's module. It is served as /weir.wasm and /weir-DIGEST.wasm, and its digest as /weir.wasm.sha256.
     #[arg(long, env = "WEIR_WASM", value_name = "FILE")]
     pub wasm: Option<PathBuf>,
-    /// Modules of other versions, or folders of them, to be served as /weir-DIGEST.wasm: for proxies whose configuration
-    /// still names the module before an upgrade.
+    /// Modules of other versions, or folders of them. They are served as /weir-DIGEST.wasm, for proxies whose configuration
+    /// still names the module from before an upgrade.
     #[arg(long, env = "WEIR_WASM_PREVIOUS", value_name = "PATH", num_args = 1.., value_delimiter = ',')]
     pub wasm_previous: Vec<PathBuf>,
-    /// Where to serve health, metrics and what is in force. On an address that is not loopback, /api/* needs the admin
+    /// The address to serve HTTP on: health, metrics, and the API. On any address but loopback, /api/* requires the admin
     /// token.
     #[arg(long, env = "WEIR_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http_listen: SocketAddr,
-    /// The file with the token that callers of /api/* must send as `Authorization: Bearer TOKEN`. It is read for each
-    /// call. Without it, /api/* is answered on a loopback address only.
+    /// A file with the token that callers of /api/* must send as `Authorization: Bearer TOKEN`. It is read for every
+    /// call. Without it, /api/* is available on a loopback address only.
     #[arg(long, env = "WEIR_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
-    /// Where counters are kept: memory (of this process), or a Redis that several adapters share:
+    /// Where to keep counters: `memory` (of this process), or a Redis that several adapters share:
     /// redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+cluster://HOST:PORT,HOST:PORT or
     /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DATABASE]; rediss for TLS.
     #[arg(
@@ -102,15 +100,15 @@ pub struct ServeArgs {
         value_parser = storage
     )]
     pub storage: Result<Storage, StorageError>,
-    /// How much memory counters (one per limit, unit, window and user) may take, such as 256Mi. By default a third of what
-    /// the container or the machine has; in Redis half of its maxmemory. Half of the room is divided evenly among the
-    /// limits. A limit that finds no room for another counter counts its further users together, in one overflow counter.
+    /// How much memory counters (one per limit, unit, window and user) may take, such as 256Mi. By default a third of the
+    /// container's or machine's memory; in Redis half of its maxmemory. Half of it is divided evenly among the limits. A
+    /// limit without room for another counter counts its further users together, in one overflow counter.
     #[arg(long, env = "WEIR_COUNTER_MEMORY", value_name = "BYTES", value_parser = budget::parse)]
     pub counter_memory: Option<u64>,
-    /// The same as a number of counters.
+    /// The same limit, as a number of counters.
     #[arg(long, env = "WEIR_MAX_COUNTERS", value_name = "NUMBER", conflicts_with = "counter_memory")]
     pub max_counters: Option<usize>,
-    /// How long a proxy's worker may be without a connection before it is taken to be gone, and its holds end.
+    /// How long a worker of a proxy may be without a connection before it counts as gone and its holds end.
     #[arg(long, env = "WEIR_WORKER_GRACE", value_name = "DURATION", default_value = "35s", value_parser = grace)]
     pub worker_grace: Duration,
 }
@@ -119,15 +117,15 @@ pub struct ServeArgs {
 #[cfg(feature = "kubernetes")]
 #[derive(Clone, Debug, Args)]
 pub struct ClusterArgs {
-    /// Take the policies from the Kubernetes cluster that this runs in, or that KUBECONFIG names, and follow its
-    /// Gateways and HTTPRoutes.
+    /// Take policies, Gateways and routes from a Kubernetes cluster: the one that the adapter runs in, or the one that
+    /// KUBECONFIG names.
     #[arg(long, env = "WEIR_KUBERNETES")]
     pub kubernetes: bool,
-    /// Leave policies of kuadrant.io alone, where Kuadrant itself runs.
+    /// Ignore policies of kuadrant.io, for clusters in which Kuadrant itself runs.
     #[arg(long, env = "WEIR_IGNORE_KUADRANT", requires = "kubernetes")]
     pub ignore_kuadrant: bool,
-    /// As which controller to write the statuses of policies. Each install of a cluster needs a name of its own:
-    /// a domain, a slash and a path.
+    /// The controller name to write statuses under: a domain, a slash and a path. Each install in a cluster needs its
+    /// own.
     #[arg(long, env = "WEIR_CONTROLLER_NAME", value_name = "NAME", default_value = DEFAULT_CONTROLLER,
         requires = "kubernetes", value_parser = controller_name)]
     pub controller_name: String,
@@ -172,33 +170,49 @@ const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 /// What to check.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// Files or folders.
+    /// Files or folders of policies.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// The format of the output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// How the output is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// What to explain.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// Files or folders.
+    /// Files or folders of policies.
     #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required = true, value_delimiter = ',')]
     pub policies: Vec<PathBuf>,
-    /// The raw request: start line, headers, empty line, body.
+    /// A file with the raw request: request line, headers, empty line, body.
     #[arg(long, value_name = "FILE")]
     pub request: PathBuf,
-    /// The raw response: start line, headers, empty line, body.
+    /// A file with the raw response: status line, headers, empty line, body.
     #[arg(long, value_name = "FILE")]
     pub response: Option<PathBuf>,
-    /// Who is asking: the JSON object that the auth filter hands on; it is auth.identity.
+    /// A file with the identity: the JSON object that the authentication filter passes on. It becomes `auth.identity`.
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// The name of Envoy's route for the request, for policies that target an HTTPRoute.
+    /// The name of the request's route in Envoy, for policies that target an HTTPRoute.
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
-    /// The filter is configured to read request bodies (requestBody.access: Buffer). Policies that need that say so
-    /// themselves.
+    /// Explain for a filter that reads request bodies (`requestBody.access: Buffer`). This is implied by policies that use
+    /// facts of the body.
     #[arg(long)]
     pub reads_bodies: bool,
+    /// The format of the output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
 }
 
 /// Where counters are kept.
@@ -215,7 +229,7 @@ pub enum Storage {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     /// Neither of them.
-    #[error("is not a storage: memory, or redis://HOST")]
+    #[error("is not a storage; use `memory` or `redis://HOST`")]
     Unknown,
     /// A Redis that is not named right.
     #[cfg(feature = "redis")]

@@ -2,12 +2,13 @@
 //!
 //! [`serve`] starts everything. [`policies`] come from files, or from a cluster through [`kubernetes`]. Filters get them as
 //! plans and make their calls over [`grpc`], which looks limits up in the policies and counts in a [`ledger`]. [`admin`] is
-//! HTTP for people and probes; [`explain`] answers on the command line what a request would come to.
+//! HTTP for people and probes. On the command line, [`check`] says what policies limit, and [`explain`] what a request would come to.
 //!
 //! Modules depend on each other one way: `ledger` and `metrics` <- `policies` <- `kubernetes`, `grpc` <- `admin`, `explain`
 //! <- `serve`.
 
 pub mod admin;
+pub mod check;
 pub mod cli;
 pub mod explain;
 pub mod grpc;

@@ -1,12 +1,12 @@
 //! The command `limitador-adapter`.
 
 use anyhow::Context;
-use limitador_adapter::cli::{self, Cli, Command};
+use limitador_adapter::check::CheckReport;
+use limitador_adapter::cli::{self, Cli, Command, OutputFormat};
 use limitador_adapter::explain::explain;
 use limitador_adapter::explain::input::ExplainInput;
 #[cfg(feature = "kubernetes")]
 use limitador_adapter::kubernetes::crd;
-use limitador_adapter::policies::collection::PolicyReport;
 use limitador_adapter::policies::sources::Sources;
 #[cfg(feature = "kubernetes")]
 use limitador_adapter::policies::yaml;
@@ -26,15 +26,7 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<ExitCode> {
     match Cli::read().command {
         Command::Serve(config) => serve(&config),
-        Command::Check(cli::CheckArgs { paths }) => {
-            let collected = Sources::open(&paths)?.collection.collect();
-            let mistakes = collected.mistakes();
-            mistakes.iter().for_each(|mistake| println!("{mistake}"));
-            let warnings = collected.entries.iter().flat_map(PolicyReport::warnings);
-            warnings.for_each(|warning| eprintln!("warning: {warning}"));
-            eprintln!("{} good, {} mistakes", collected.policies.len(), mistakes.len());
-            Ok(if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
+        Command::Check(arguments) => check(&arguments),
         Command::Explain(asked) => explained(&asked),
         #[cfg(feature = "kubernetes")]
         Command::Crd(cli::CrdArgs { group }) => {
@@ -44,13 +36,41 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Errors are the output; a summary is, too, if there are none. Warnings and the count go beside it.
+fn check(arguments: &cli::CheckArgs) -> anyhow::Result<ExitCode> {
+    let report = CheckReport::new(Sources::open(&arguments.paths)?.collection.collect());
+    let (errors, warnings) = (report.errors(), report.warnings());
+    if arguments.output == OutputFormat::Json {
+        println!("{:#}", report.json());
+    } else {
+        let (of_errors, of_warnings) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        errors.iter().for_each(|error| println!("{}", coloured(error, "31", of_errors)));
+        if errors.is_empty() {
+            print!("{}", report.summary());
+        }
+        warnings
+            .iter()
+            .for_each(|warning| eprintln!("{}", coloured(&format!("warning: {warning}"), "33", of_warnings)));
+        eprintln!("{}", report.count());
+    }
+    Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn coloured(text: &str, colour: &str, on_terminal: bool) -> String {
+    if on_terminal { format!("\u{1b}[{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn explained(asked: &cli::ExplainArgs) -> anyhow::Result<ExitCode> {
     let question = ExplainInput::read(asked)?;
     for mistake in question.collected.mistakes() {
         eprintln!("{mistake}");
     }
-    print!("{}", explain(question).await?);
+    let explanation = explain(question).await?;
+    match asked.output {
+        OutputFormat::Text => print!("{explanation}"),
+        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

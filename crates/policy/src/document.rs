@@ -196,7 +196,11 @@ impl<'a> DocumentNode<'a> {
         }
         Err(match later.iter().find(|word| text == Some(word)) {
             Some(word) => self.refuse(format!("`{word}` is not supported yet")),
-            None => self.wrong_type(&listed(words.iter().map(|(word, _)| *word), "or"), ""),
+            None => {
+                let near = text.and_then(|text| nearest(text, words.iter().map(|(word, _)| *word)));
+                let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                self.wrong_type(&listed(words.iter().map(|(word, _)| *word), "or"), &hint)
+            }
         })
     }
 
@@ -259,7 +263,20 @@ impl<'a> DocumentObject<'a> {
         if self.fields.later.iter().any(replaced) {
             return Err(Reported(()));
         }
-        Err(self.node.child(name, &Value::Null).refuse("is required"))
+        Err(self.missing(name, "is required"))
+    }
+
+    /// Writes down that a field is not there.
+    pub fn missing(&self, name: &str, message: &str) -> Reported {
+        // Whoever mistyped its name was told so, and "is required" on top would be noise.
+        let is_mistyped = |written: &str| {
+            !self.fields.known.contains(&written)
+                && nearest(written, self.fields.known.iter().copied()) == Some(name)
+        };
+        if self.map.keys().any(|written| is_mistyped(written)) {
+            return Reported(());
+        }
+        self.node.child(name, &Value::Null).refuse(message)
     }
 
     fn check_names(&self) {

@@ -31,6 +31,8 @@ pub struct Policy {
     pub target: Target,
     /// What else it targets (`targetRefs`): of the same level.
     pub further_targets: Vec<Target>,
+    /// The path that its limits stand under: `spec`, `spec.defaults` or `spec.overrides`.
+    pub block: &'static str,
     /// All must hold, for the whole policy.
     pub when: Vec<Expression>,
     /// In the order of their names.
@@ -252,15 +254,15 @@ impl Policy {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
         };
         let bucket = |limit: &Limit| ValidationError {
-            path: format!("limits.{}.counters", limit.name),
-            message: "only the request's body says whose bucket it is, so each client chooses its own"
+            path: format!("{}.limits.{}.counters", self.block, limit.name),
+            message: "depends on nothing but the request's body, so clients can choose their own bucket"
                 .to_owned(),
         };
-        let mut warnings = evaded::all("when", &self.when);
+        let mut warnings = evaded::all(&format!("{}.when", self.block), &self.when);
         for limit in &self.limits {
-            warnings.extend(evaded::all(&format!("limits.{}.when", limit.name), &limit.when));
+            warnings.extend(evaded::all(&format!("{}.limits.{}.when", self.block, limit.name), &limit.when));
             let enforced = limit.enforce_when.as_ref();
-            let path = format!("limits.{}.enforceWhen", limit.name);
+            let path = format!("{}.limits.{}.enforceWhen", self.block, limit.name);
             warnings.extend(enforced.and_then(|predicate| evaded::one(path, predicate)));
         }
         warnings.extend(self.limits.iter().filter(chosen).map(bucket));
@@ -274,8 +276,8 @@ impl Policy {
         let asks = rates.any(|rate| rate.unit == Unit::Usd && rate.cost.is_none());
         let any = self.prices.iter().any(|price| price.model.bytes().all(|byte| byte == b'*'));
         (asks && !any).then(|| ValidationError {
-            path: "prices".to_owned(),
-            message: "no price is for every model (`*`): a model without one costs as much as the dearest"
+            path: "spec.prices".to_owned(),
+            message: "has no price for `*`, so a model without a price costs as much as the dearest one"
                 .to_owned(),
         })
     }

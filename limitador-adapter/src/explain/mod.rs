@@ -1,9 +1,13 @@
 //! `explain`: what the policies mean for one request, with the very functions of the filter and of the limiter, on
 //! counters of which nothing is used.
 
+pub mod explanation;
 pub mod input;
 pub mod message;
 
+use crate::explain::explanation::{
+    EstimatedTokens, ExplainedLimit, ExplainedPolicy, ExplainedResponse, Explanation,
+};
 use crate::explain::input::{ExplainInput, Unexplained};
 use crate::grpc::limiter::Limiter;
 use crate::ledger::memory::MemoryLedger;
@@ -21,15 +25,15 @@ use policy::plan::{BodyAccess, Doubt, DoubtCause, Failure, Hold, Judgement, Miss
 use prost::Message as _;
 use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// How much of a body is decoded, as in the configurations that are shipped.
 const MAX_BODY: usize = 16 << 20;
 
-/// The answer, for people.
-pub async fn explain(question: ExplainInput) -> Result<String, Unexplained> {
+/// The answer.
+pub async fn explain(question: ExplainInput) -> Result<Explanation, Unexplained> {
     let policies: Vec<Policy> =
         question.collected.policies.iter().map(|good| (*good.policy).clone()).collect();
     let reads_bodies = question.reads_bodies || policies.iter().any(|policy| !policy.needs_body.is_empty());
@@ -40,16 +44,12 @@ pub async fn explain(question: ExplainInput) -> Result<String, Unexplained> {
     let plan = Arc::new(Plan::new(policies.clone()).with_body(access));
     let bodiless = question.request.body.is_empty();
     let (facts, unknown) = question.facts(plan.needs());
-    let mut told = String::new();
     let method_and_path: Vec<_> =
         question.request.pseudo.iter().take(2).map(|(_, value)| value.as_str()).collect();
-    line(&mut told, format!("{}, {} bytes of body", method_and_path.join(" "), question.request.body.len()));
-    if !unknown.is_empty() {
-        line(&mut told, format!("only Envoy knows, so absent here: {}", unknown.join(", ")));
-    }
+    let request = format!("{}, {} bytes of body", method_and_path.join(" "), question.request.body.len());
     let mut with_body = facts.clone();
     exchange::read_body(&plan, &mut with_body, &question.request.body);
-    tell_judgement(&mut told, &plan, &policies, with_body, bodiless);
+    let (estimate, explained) = judged(&plan, &policies, with_body, bodiless);
     let mut exchange =
         Exchange::new(Plans::Plan(plan), ReservationId { prefix: "explain".into(), number: 1 });
     let mut effects = exchange.handle(Event::Request { facts, bodiless });
@@ -65,44 +65,47 @@ pub async fn explain(question: ExplainInput) -> Result<String, Unexplained> {
         let reply = reserve(question.collected, call).await?;
         effects = exchange.handle(Event::Reply(Ok(reply)));
     }
-    line(&mut told, String::new());
-    line(&mut told, decision(&effects));
-    if !exchange.is_over() {
-        told.push_str(&changes);
-    }
+    let mut explanation = Explanation {
+        request,
+        unknown,
+        estimate,
+        policies: explained,
+        decision: decision(&effects),
+        changes: if exchange.is_over() { Vec::new() } else { changes },
+        response: None,
+    };
     if let (Some(response), false) = (question.response, exchange.is_over()) {
         let header = |name: &str| Some(response.header(name)).filter(|value| !value.is_empty());
         let head = ResponseHead::from_headers(response.status, exchange.answer_headers(), header);
         exchange.handle(Event::Response(head));
         let mut effects = exchange.handle(Event::Body { chunk: &response.body, end: true });
         effects.extend(exchange.handle(Event::Closed));
-        tell_charges(&mut told, &policies, response.status, effects)?;
+        explanation.response = charged(&policies, response.status, effects)?;
     }
-    Ok(told)
+    Ok(explanation)
 }
 
 /// How the request is changed on its way.
-fn changes(effects: &[Effect]) -> String {
+fn changes(effects: &[Effect]) -> Vec<String> {
     let change = |effect: &Effect| match effect {
-        Effect::Count(Metric::OutputCapped) => {
-            Some("it is given a maximum for its output: what is held for that\n")
-        }
-        Effect::Count(Metric::UsageAsked) => Some("it is made to ask for the usage of its stream\n"),
+        Effect::Count(Metric::OutputCapped) => Some("it gets a maximum output: what is held for its output"),
+        Effect::Count(Metric::UsageAsked) => Some("it is changed to ask for the usage of its stream"),
         Effect::SetRequestHeader("accept-encoding", _) => {
-            Some("it is made to ask for a response that is not compressed\n")
+            Some("it is changed to ask for an uncompressed response")
         }
         _ => None,
     };
-    effects.iter().filter_map(change).collect()
+    effects.iter().filter_map(change).map(str::to_owned).collect()
 }
 
-fn line(told: &mut String, text: String) {
-    told.push_str(text.trim_end());
-    told.push('\n');
-}
-
-/// Says of every limit whether it applies, and what it would hold or why not.
-fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts: Facts, bodiless: bool) {
+/// Of every limit, whether it applies, and what it would hold or why not.
+fn judged(
+    plan: &Plan,
+    policies: &[Policy],
+    mut facts: Facts,
+    bodiless: bool,
+) -> (EstimatedTokens, Vec<ExplainedPolicy>) {
+    let mut applying: BTreeSet<(String, String)> = BTreeSet::new();
     let mut limits: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     let asked = facts.clone();
     let judgement = plan.judge_with(&mut facts, bodiless, |policy, limit, why| {
@@ -111,7 +114,9 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
     let Judgement { holds, estimate, .. } = &judgement;
     for hold in holds {
         let rate = &hold.rate;
-        let texts = limits.entry((rate.policy.to_string(), rate.limit.clone())).or_default();
+        let key = (rate.policy.to_string(), rate.limit.clone());
+        applying.insert(key.clone());
+        let texts = limits.entry(key).or_default();
         if texts.is_empty() {
             let is_its_own = |doubt: &&Doubt| doubt.policy == rate.policy && doubt.limit == rate.limit;
             let doubts: Vec<&Doubt> = judgement.doubts.iter().filter(is_its_own).collect();
@@ -141,18 +146,22 @@ fn tell_judgement(told: &mut String, plan: &Plan, policies: &[Policy], mut facts
         let name = (first.rate.policy.to_string(), first.rate.limit.clone());
         limits.entry(name).or_default().push(outgrown.to_owned());
     }
-    line(told, format!("estimate: {} tokens in, {} out", estimate.input, estimate.output));
-    for policy in policies {
+    let explained = policies.iter().map(|policy| {
         let name = format!("{}/{}", policy.namespace, policy.name);
-        line(told, format!("\n{name}"));
-        for limit in &policy.limits {
-            let texts = limits.remove(&(name.clone(), limit.name.clone()));
+        let of_policy = policy.limits.iter().map(|limit| {
+            let key = (name.clone(), limit.name.clone());
+            let notes = limits.remove(&key);
+            let applies = notes.is_none() || applying.contains(&key);
             // Only rates of what the provider counts are left out of a request that applies.
-            let texts =
-                texts.unwrap_or_else(|| vec!["applies, and holds nothing: the call uses no tokens".into()]);
-            line(told, format!("  {}: {}", limit.name, texts.join("\n    ")));
-        }
-    }
+            let notes =
+                notes.unwrap_or_else(|| vec!["applies, and holds nothing: the call uses no tokens".into()]);
+            ExplainedLimit { limit: limit.name.clone(), applies, notes }
+        });
+        let limits = of_policy.collect();
+        ExplainedPolicy { policy: name, limits }
+    });
+    let explained = explained.collect();
+    (EstimatedTokens { input: estimate.input, output: estimate.output }, explained)
 }
 
 /// Why a limit applies: the predicates that were true, the policy's first.
@@ -269,13 +278,12 @@ fn decision(effects: &[Effect]) -> String {
     }
 }
 
-/// Says what a response is charged, by the call that the filter would make.
-fn tell_charges(
-    told: &mut String,
+/// What a response is charged, by the call that the filter would make.
+fn charged(
     policies: &[Policy],
     status: u16,
     effects: Vec<Effect>,
-) -> Result<(), Unexplained> {
+) -> Result<Option<ExplainedResponse>, Unexplained> {
     let mut outbox = Outbox::new(1);
     let mut source = "";
     let mut trouble = String::new();
@@ -294,10 +302,10 @@ fn tell_charges(
             _ => {}
         }
     }
-    let Some(call) = outbox.send(CommitRoute::Unary, 0) else { return Ok(()) };
+    let Some(call) = outbox.send(CommitRoute::Unary, 0) else { return Ok(None) };
     let commit =
         CommitRequest::decode(call.message.as_slice()).map_err(|error| Unexplained(error.to_string()))?;
-    line(told, format!("\nthe response ({status}) is charged{source}{trouble}"));
+    let mut charges = Vec::new();
     for descriptor in commit.descriptors {
         let value = |wanted: &str| {
             let entry = descriptor.entries.iter().find(|entry| entry.key == wanted);
@@ -315,18 +323,18 @@ fn tell_charges(
         let window = rate.map(|rate| per(rate.window)).unwrap_or_default();
         let charged = Unit::named(value("unit"));
         if charged == Some(Unit::Concurrency) {
-            line(told, format!("  {}: its slot is free again", value("limit")));
+            charges.push(format!("{}: its slot is free again", value("limit")));
             continue;
         }
         if let Some(deferred) = descriptor.deferred.filter(|deferred| deferred.now == 0) {
             let base = charged.filter(|_| deferred.base > 0).map(|unit| unit.quantity(deferred.base));
             let least = base.map(|base| format!(", at least {base}")).unwrap_or_default();
-            line(told, format!("  {}: waits for its usage{least}", value("limit")));
+            charges.push(format!("{}: waits for its usage{least}", value("limit")));
             continue;
         }
         let amount = descriptor.deferred.map_or(amount, |deferred| deferred.now);
         let charged = charged.map_or_else(|| amount.to_string(), |unit| unit.quantity(amount));
-        line(told, format!("  {}: {charged}{window}", value("limit")));
+        charges.push(format!("{}: {charged}{window}", value("limit")));
     }
-    Ok(())
+    Ok(Some(ExplainedResponse { status, source: format!("{source}{trouble}"), charges }))
 }

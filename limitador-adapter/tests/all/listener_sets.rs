@@ -197,8 +197,11 @@ fn a_policy_of_several_targets_applies_at_each_of_them_once() {
     assert_eq!(plan(&index, "default/two"), "everywhere: p\n");
     assert_eq!(plan(&index, "default/one"), "everywhere: p\n");
     for (targets, why) in [
-        (json!([target("Gateway", "one"), target("HTTPRoute", "chat")]), "is not of the first one's level"),
-        (json!([target("Gateway", "one"), target("Gateway", "one")]), "is there twice"),
+        (
+            json!([target("Gateway", "one"), target("HTTPRoute", "chat")]),
+            "differs in kind from the first target",
+        ),
+        (json!([target("Gateway", "one"), target("Gateway", "one")]), "is a duplicate"),
         (json!([]), "must not be empty"),
     ] {
         index.apply(Change::Policy(with_targets(targets)));

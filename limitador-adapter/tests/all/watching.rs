@@ -101,7 +101,10 @@ async fn a_policy_whose_clients_choose_their_buckets_is_in_force_and_warned_of()
     let told = server.json("/api/policies").await;
     assert!(in_force(&told, "default/llm") && mistakes(&told).is_empty(), "{told:#}");
     let warning = told[0]["warnings"][0].as_str().unwrap();
-    assert!(warning.starts_with("limits.free.counters: only the request's body"), "{warning}");
+    assert!(
+        warning.starts_with("spec.limits.free.counters: depends on nothing but the request's body"),
+        "{warning}"
+    );
 }
 
 #[tokio::test]

@@ -93,6 +93,10 @@ impl<'e> Checker<'e> {
             }
             other => Some(other.is_some()),
         };
+        if let Some(mistake) = self.dashed(call) {
+            self.mistakes.push(mistake);
+            return;
+        }
         if !operator {
             let (name, member) = match member {
                 Some(member) => (call.func_name.clone(), member),
@@ -115,6 +119,38 @@ impl<'e> Checker<'e> {
             self.visit(target, depth + 1);
         }
         call.args.iter().for_each(|argument| self.visit(argument, depth + 1));
+    }
+
+    /// `request.headers.x-user-tier`, which is a header less things that are no facts.
+    fn dashed(&self, call: &'e CallExpr) -> Option<String> {
+        let mut words = Vec::new();
+        let mut call = call;
+        let left = loop {
+            let [left, right] = call.args.as_slice() else { return None };
+            if call.func_name != operators::SUBSTRACT {
+                return None;
+            }
+            let right = match &right.expr {
+                Expr::Call(CallExpr { target: Some(target), .. }) => target,
+                _ => right,
+            };
+            let (word, _) = self.fact(right).filter(|(word, _)| !names::is_root(word))?;
+            words.push(word);
+            match &left.expr {
+                Expr::Call(further) if further.func_name == operators::SUBSTRACT => call = further,
+                _ => break left,
+            }
+        };
+        let (root, steps) = self.fact(left).filter(|(root, _)| names::is_root(root))?;
+        let (last, map) = steps.split_last()?;
+        let map: Option<Vec<&str>> = map.iter().map(|step| step.ok()).collect();
+        let path = [&[root], map.filter(|map| !map.is_empty())?.as_slice()].concat().join(".");
+        words.push(last.ok()?);
+        words.reverse();
+        let (name, unknown) = (words.join("-"), words.last()?);
+        Some(format!(
+            "unknown fact `{unknown}`; a name with a dash is written in brackets: `{path}[\"{name}\"]`"
+        ))
     }
 
     fn pattern(&mut self, call: &CallExpr) {

@@ -11,6 +11,7 @@ mod constant;
 mod exact;
 mod functions;
 mod guard;
+mod hints;
 mod lookup;
 mod names;
 mod pattern;
@@ -28,6 +29,7 @@ pub use exact::ExactComparison;
 pub use guard::{Guard, GuardReading, Probe, Test};
 pub use pattern::Pattern;
 pub use result::{CounterValue, EvaluationError, LimitValue, MAX_ELEMENTS, ResultType};
+pub use signatures::{FunctionUsage, functions};
 
 use crate::facts::{self, Facts};
 use budget::EvaluationBudget;

@@ -1,6 +1,6 @@
 //! The facts by name: which exist, in which phase, and which are not built yet.
 
-use super::{FactPath, Phase};
+use super::{FactPath, Phase, hints};
 use crate::facts::{self, ATTRIBUTES};
 use crate::small_sort;
 use crate::suggest::nearest;
@@ -60,7 +60,16 @@ pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<F
         },
         _ => Err(match nearest(root, ROOTS) {
             Some(candidate) => format!("unknown fact `{root}`; did you mean `{candidate}`?"),
-            None => format!("unknown fact `{root}`; known: {}", ROOTS.join(", ")),
+            None => match hints::of_word(root).filter(|_| steps.is_empty()) {
+                Some(hint) => format!("unknown fact `{root}`; {hint}"),
+                None if steps.is_empty() => {
+                    format!(
+                        "unknown fact `{root}`; known: {}; a string is written in quotes: `\"{root}\"`",
+                        ROOTS.join(", ")
+                    )
+                }
+                None => format!("unknown fact `{root}`; known: {}", ROOTS.join(", ")),
+            },
         }),
     }
 }
@@ -81,6 +90,12 @@ pub(super) fn after(name: &str) -> String {
 /// `root.name`, where the root has attributes and nothing else.
 fn attribute(root: &str, names: &[&str], steps: usize) -> Result<FactPath, String> {
     let Some(name) = names.first() else { return Err(alone(root)) };
+    if (root, *name) == ("request", "body") {
+        return Err(
+            "`request.body` is no fact; use `llm.model` and the like, or `requestBodyJSON(\"/pointer\")`"
+                .into(),
+        );
+    }
     if facts::find(root, name).is_none() {
         return Err(match nearest(name, all(root)) {
             Some(candidate) => format!("unknown fact `{root}.{name}`; did you mean `{root}.{candidate}`?"),

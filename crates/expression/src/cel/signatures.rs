@@ -1,5 +1,6 @@
 //! What an expression may call, and how: so that a wrong name or a wrong number of arguments is known at load.
 
+use super::hints;
 use super::types::{
     ANY, BOOL, BYTES, DURATION, LIST, MAP, NUMBER, OPTIONAL, SCALAR, TEXT, TIME, TYPE, Types,
 };
@@ -116,6 +117,53 @@ pub(super) fn takes_zone(name: &str) -> bool {
     name.starts_with("get")
 }
 
+/// How a function or a macro is written, for the reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionUsage {
+    pub name: &'static str,
+    /// With the types of its arguments in capitals; `[..]` may be left out.
+    pub usage: String,
+    /// The types that its value may have. Empty for a macro.
+    pub gives: String,
+}
+
+/// Every function and macro, by name.
+pub fn functions() -> Vec<FunctionUsage> {
+    let of = |function: &Signature| FunctionUsage {
+        name: function.name,
+        usage: usage(function),
+        gives: function.gives.name(),
+    };
+    let macros = MACROS.iter().map(|(name, usage)| FunctionUsage {
+        name,
+        usage: (*usage).to_owned(),
+        gives: String::new(),
+    });
+    let mut all: Vec<_> = FUNCTIONS.iter().map(of).chain(macros).collect();
+    crate::small_sort::sort_by(&mut all, |one, other| one.name.cmp(other.name));
+    all
+}
+
+fn usage(function: &Signature) -> String {
+    let types: Vec<String> = function.takes.iter().map(|types| types.placeholder()).collect();
+    let (target, arguments) = match function.style {
+        Global => (String::new(), types.as_slice()),
+        Member | Both => match types.split_first() {
+            Some((target, arguments)) => (format!("{target}."), arguments),
+            None => (String::new(), types.as_slice()),
+        },
+    };
+    let (least, optional) = arguments.split_at_checked(function.least).unwrap_or((arguments, &[]));
+    let more = if optional.is_empty() {
+        String::new()
+    } else if least.is_empty() {
+        format!("[{}]", optional.join(", "))
+    } else {
+        format!("[, {}]", optional.join(", "))
+    };
+    format!("{target}{}({}{more})", function.name, least.join(", "))
+}
+
 /// The function of a call, or what is wrong with it.
 pub(super) fn find(name: &str, member: bool, args: usize) -> Result<&'static Signature, String> {
     if let Some((_, right)) = MACROS.iter().find(|(known, _)| *known == name) {
@@ -148,7 +196,7 @@ fn unknown(name: &str) -> String {
     let mut known: Vec<&str> =
         FUNCTIONS.iter().map(|function| function.name).chain(MACROS.iter().map(|(name, _)| *name)).collect();
     crate::small_sort::sort(&mut known);
-    match nearest(name, known.iter().copied()) {
+    match hints::of_function(name).or_else(|| nearest(name, known.iter().copied())) {
         Some(candidate) => format!("unknown function `{name}`; did you mean `{candidate}`?"),
         None => format!("unknown function `{name}`; known: {}", known.join(", ")),
     }

@@ -1,6 +1,7 @@
 //! Source text to syntax tree, within limits that keep every later step on a small stack, and the mistakes of it in
 //! words.
 
+use super::hints;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::parser::pratt_parser::{Lexer, TokenKind};
 use cel_interpreter::parser::{ParseErrors, PrattParser};
@@ -67,7 +68,8 @@ fn describe(source: &str, errors: &ParseErrors) -> String {
         (1, column) if !source.trim_end().contains('\n') => format!(" at column {column}"),
         (line, column) => format!(" at line {line}, column {column}"),
     };
-    format!("syntax error{place}: {}", plainly(&first.msg))
+    let hint = hints::of_syntax(source).map(|hint| format!("; {hint}")).unwrap_or_default();
+    format!("syntax error{place}: {}{hint}", plainly(&first.msg))
 }
 
 /// The parser's message without its jargon.
@@ -77,9 +79,6 @@ fn plainly(message: &str) -> String {
     let Some((found, expected)) = mismatch else { return message.to_owned() };
     match (found.trim_matches('\''), expected) {
         ("<EOF>", expected) => format!("it ends where {} is expected", a_word(expected)),
-        ("=", _) => "unexpected '='; values are compared with '=='".to_owned(),
-        ("and", _) => "unexpected 'and'; conditions are joined with '&&'".to_owned(),
-        ("or", _) => "unexpected 'or'; conditions are joined with '||'".to_owned(),
         (_, "<EOF>") => format!("unexpected {found}"),
         _ => format!("{found} where {} is expected", a_word(expected)),
     }

@@ -61,7 +61,20 @@ impl Types {
         !self.and(other).is_none()
     }
 
-    fn name(self) -> String {
+    /// For an argument in the usage of a function: `STRING`, `NUMBER|STRING`.
+    pub(super) fn placeholder(self) -> String {
+        if self == ANY {
+            return "VALUE".to_owned();
+        }
+        let bare = |name: &str| name.rsplit(' ').next().unwrap_or(name).to_ascii_uppercase();
+        let named = NAMES.iter().filter(|(one, _)| self.meets(*one)).map(|(_, name)| bare(name));
+        named.collect::<Vec<_>>().join("|")
+    }
+
+    pub(super) fn name(self) -> String {
+        if self == ANY {
+            return "any value".to_owned();
+        }
         let named = NAMES.iter().filter(|(one, _)| self.meets(*one)).map(|(_, name)| *name);
         named.collect::<Vec<_>>().join(" or ")
     }

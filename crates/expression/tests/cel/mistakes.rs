@@ -15,6 +15,36 @@ fn told(sources: &[&str], phase: Phase, purpose: ResultType) -> String {
 }
 
 #[test]
+fn what_is_written_as_in_another_language_is_told_with_cel_s_own() {
+    insta::assert_snapshot!(told(
+        &[
+            "not auth.identity.admin",
+            "NOT auth.identity.admin",
+            "auth.identity.a == 'x' and auth.identity.b == 'y'",
+            "auth.identity.a == 'x' OR auth.identity.b == 'and'",
+            "auth.identity.a is 'x'",
+            "auth.identity.a === 'x'",
+            "auth.identity.a <> 'x'",
+            "request.url_path like '/v1/%'",
+            "request.url_path =~ '/v1/.*'",
+            "request.url_path contains 'v1'",
+            "request.headers.x-tier == 'gold'",
+            "request.headers.x-user-tier.startsWith('g')",
+            "has(request.headers['x'])",
+            "has(auth.identity[\"plan-name\"])",
+            "auth.identity.plan == free",
+            "auth.identity.admin == True",
+            "auth.identity.plan == None",
+            "model == 'm'",
+            "request.body.model == 'm'",
+            "len(request.path) > 3",
+            "request.path.toLowerCase() == '/v1'",
+        ],
+        Phase::Request
+    ));
+}
+
+#[test]
 fn syntax_is_told_with_its_place() {
     insta::assert_snapshot!(told(
         &[

@@ -93,7 +93,10 @@ pub fn policy(document: DocumentNode<'_>) -> Result<Policy, Reported> {
     let sections = targets.iter().filter_map(|target| target.at(&["sectionName"]));
     let section = document.at(&["spec", "targetRef", "sectionName"]).or_else(|| sections.into_iter().next());
     match section {
-        Some(section) => Err(section.refuse("only a cluster knows the sections of a target")),
+        Some(section) => {
+            Err(section
+                .refuse("`sectionName` works only in Kubernetes: listeners and rules are unknown here"))
+        }
         None => policy,
     }
 }
@@ -117,7 +120,7 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
     let (plain, _) = (version?, kind?);
     let (namespace, name) = metadata?;
     let Spec { target: (target, further_targets), rules, failure_mode, usage, prices, on_exceeded } = spec?;
-    let Rules { precedence, when, limits, pointers } = rules;
+    let Rules { block, precedence, when, limits, pointers } = rules;
     let usage = UsageRules { pointers: usage.pointers.or(pointers.map(Arc::new)), ..usage };
     let precedence = if precedence == Precedence::Own { plain } else { precedence };
     let (on_exceeded, needs_body) = (on_exceeded.map(Arc::new), Vec::new());
@@ -126,6 +129,7 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
         name,
         target,
         further_targets,
+        block,
         when,
         limits,
         precedence,
@@ -157,6 +161,8 @@ struct Spec {
 }
 
 struct Rules {
+    /// The path of what they stand in.
+    block: &'static str,
     precedence: Precedence,
     when: Vec<Expression>,
     limits: Vec<Limit>,
@@ -173,9 +179,7 @@ fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
     let on_exceeded = spec.optional("onExceeded").map(on_exceeded).transpose();
     let (rules, usage) = (rules?, usage?.unwrap_or_default());
     if rules.pointers.is_some() && usage.pointers.is_some() {
-        return Err(spec
-            .node()
-            .refuse("`usage.pointers` and `dataExtraction` say the same; a policy has one of them"));
+        return Err(spec.node().refuse("`usage.pointers` and `dataExtraction` are mutually exclusive"));
     }
     Ok(Spec {
         target: target?,
@@ -192,21 +196,21 @@ fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
     let priced = spec.optional("prices").is_some();
     let (own, defaults, overrides) =
         (spec.optional("limits"), spec.optional("defaults"), spec.optional("overrides"));
-    let (block, precedence): (_, fn(Strategy) -> Precedence) = match (&own, defaults, overrides) {
+    let (path, block, precedence): (_, _, fn(Strategy) -> Precedence) = match (&own, defaults, overrides) {
         (_, Some(_), Some(node)) => {
-            return Err(node.refuse("stands beside `defaults`; a policy has one of them"));
+            return Err(node.refuse("is mutually exclusive with `defaults`"));
         }
         (Some(_), Some(node), _) | (Some(_), _, Some(node)) => {
-            return Err(node.refuse("stands beside `limits`; a policy has one of them"));
+            return Err(node.refuse("is mutually exclusive with `limits`"));
         }
-        (None, Some(node), None) => (node, Precedence::Defaults),
-        (None, None, Some(node)) => (node, Precedence::Overrides),
+        (None, Some(node), None) => ("spec.defaults", node, Precedence::Defaults),
+        (None, None, Some(node)) => ("spec.overrides", node, Precedence::Overrides),
         (_, None, None) => {
             let when = spec.optional("when").map(when).transpose();
             let limits = spec.required("limits").and_then(|node| limits(&node, priced));
             let pointers = data_extraction(spec)?;
             let (when, limits) = (when?.unwrap_or_default(), limits?);
-            return Ok(Rules { precedence: Precedence::Own, when, limits, pointers });
+            return Ok(Rules { block: "spec", precedence: Precedence::Own, when, limits, pointers });
         }
     };
     let block = block.object(&BLOCK)?;
@@ -215,9 +219,10 @@ fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
     let limits = block.required("limits").and_then(|node| limits(&node, priced));
     let pointers = data_extraction(&block);
     if let Some(node) = spec.optional("when").or_else(|| spec.optional("dataExtraction")) {
-        return Err(node.refuse("must stand inside `defaults` or `overrides`, beside the limits it is for"));
+        return Err(node.refuse("belongs inside `defaults` or `overrides`, next to the limits it is for"));
     }
     Ok(Rules {
+        block: path,
         precedence: precedence(strategy?.unwrap_or_default()),
         when: own_when?.unwrap_or_default(),
         limits: limits?,
@@ -236,18 +241,18 @@ fn targets(spec: &DocumentObject<'_>) -> Result<(Target, Vec<Target>), Reported>
     }
     let read = all(items.into_iter().map(|item| Ok((target(item.clone())?, item))))?;
     if spec.optional("targetRef").is_some() {
-        return Err(node.refuse("stands beside `targetRef`; a policy has one of them"));
+        return Err(node.refuse("is mutually exclusive with `targetRef`"));
     }
     let mut targets: Vec<Target> = Vec::new();
     for (next, item) in read {
         let level = |target: &Target| (target.kind == TargetKind::Gateway, target.section.is_some());
         if targets.contains(&next) {
-            return Err(item.refuse("is there twice"));
+            return Err(item.refuse("is a duplicate"));
         }
         // What `defaults` give way to, and what `overrides` prevail over, depends on the level.
         if targets.first().is_some_and(|first| level(first) != level(&next)) {
             return Err(item.refuse(
-                "is not of the first one's level: all are Gateways or all are routes, each whole or each with `sectionName`",
+                "differs in kind from the first target: all must be Gateways or all must be routes, and all or none must have a `sectionName`",
             ));
         }
         targets.push(next);
@@ -285,7 +290,7 @@ fn money(node: &DocumentNode<'_>) -> Result<u64, Reported> {
         return usd
             .checked_mul(1_000_000)
             .filter(|micro| i64::try_from(*micro).is_ok())
-            .ok_or_else(|| node.refuse("is more money than can be counted"));
+            .ok_or_else(|| node.refuse("is too large"));
     }
     let text = node.text()?;
     price::micro_usd(text).ok_or_else(|| {
@@ -349,13 +354,13 @@ fn status(node: &DocumentNode<'_>) -> Result<u16, Reported> {
     u16::try_from(status)
         .ok()
         .filter(|status| (400..600).contains(status))
-        .ok_or_else(|| node.refuse("must be a status of an error: 400 to 599"))
+        .ok_or_else(|| node.refuse("must be an error status, 400 to 599"))
 }
 
 fn header_name(name: &str, node: &DocumentNode<'_>) -> Result<String, Reported> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(plain) {
-        return Err(node.refuse("is no name of a header"));
+        return Err(node.refuse("is not a header name"));
     }
     let name = name.to_ascii_lowercase();
     if ["connection", "content-length", "transfer-encoding", "upgrade"].contains(&name.as_str()) {

@@ -6,11 +6,11 @@ use std::fmt;
 use std::time::Duration;
 
 macro_rules! units {
-    ($($(#[$attribute:meta])* $unit:ident = $name:literal,)*) => {
+    ($(#[doc = $about:literal] $(#[$attribute:meta])* $unit:ident = $name:literal,)*) => {
         /// What a rate counts.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Unit {
-            $($(#[$attribute])* $unit,)*
+            $(#[doc = $about] $(#[$attribute])* $unit,)*
         }
 
         impl Unit {
@@ -23,23 +23,31 @@ macro_rules! units {
                     $(Self::$unit => $name,)*
                 }
             }
+
+            /// What it counts, in a sentence for the reference.
+            pub fn about(self) -> &'static str {
+                match self {
+                    $(Self::$unit => $about,)*
+                }
+                .trim_ascii()
+            }
         }
     };
 }
 
 units! {
-    /// One per admitted request.
+    /// Requests. Each admitted request counts as one, whatever becomes of it.
     Requests = "requests",
-    /// Input and output tokens.
+    /// Input and output tokens together.
     #[default]
     Tokens = "tokens",
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, cached tokens included.
     InputTokens = "inputTokens",
-    /// Tokens of the completion.
+    /// Tokens of the completion, reasoning tokens included.
     OutputTokens = "outputTokens",
-    /// Money, in micro-USD.
+    /// Money, by the policy's `prices`. Limits are in USD; amounts are counted in micro-USD and rounded up.
     Usd = "usd",
-    /// Requests under way: held, never charged.
+    /// Requests in flight. A slot is held while the request runs and is never charged.
     Concurrency = "concurrency",
 }
 

@@ -76,9 +76,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
 fn overrun(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<Overrun, Reported> {
     let overrun = node.word(OVERRUNS, &[])?;
     if overrun == Overrun::Cut && rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.is_of_usage())) {
-        return Err(
-            node.refuse("`Cut` needs a rate of `tokens`, `inputTokens`, `outputTokens` or `usd`: no stream outgrows another")
-        );
+        return Err(node.refuse("`Cut` needs a rate in `tokens`, `inputTokens`, `outputTokens` or `usd`"));
     }
     Ok(overrun)
 }
@@ -89,8 +87,9 @@ fn caps_output(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Re
         return Ok(false);
     }
     if rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.counts_output())) {
-        return Err(node
-            .refuse("`Inject` needs a rate of `tokens`, `outputTokens` or `usd`: what it holds is the cap"));
+        return Err(node.refuse(
+            "`Inject` needs a rate in `tokens`, `outputTokens` or `usd`, which it caps the output to",
+        ));
     }
     node.note(format!("`Inject` changes the request's body: {BUFFER}"));
     Ok(true)
@@ -119,10 +118,10 @@ fn rates(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
             let (unit, window) = (rate.unit.name(), rate.window);
             match window {
                 Window::Fixed(_) => {
-                    format!("counts {unit} in a window of {window}, which rates[{first}] does already")
+                    format!("counts {unit} in a window of {window}, as rates[{first}] does")
                 }
-                Window::Period(_) => format!("counts {unit} per {window}, which rates[{first}] does already"),
-                Window::Now => format!("counts {unit}, which rates[{first}] does already"),
+                Window::Period(_) => format!("counts {unit} per {window}, as rates[{first}] does"),
+                Window::Now => format!("counts {unit}, as rates[{first}] does"),
             }
         },
     )
@@ -138,7 +137,7 @@ fn rate(node: DocumentNode<'_>, priced: bool) -> Result<Rate, Reported> {
     let cost = rate.optional("cost").map(|node| cost(&node, unit)).transpose();
     if unit == Unit::Usd && !priced && rate.optional("cost").is_none() {
         let node = rate.optional("unit").unwrap_or_else(|| rate.node().clone());
-        return Err(node.refuse("`usd` needs `spec.prices`, or a `cost` of its own"));
+        return Err(node.refuse("`usd` needs `spec.prices`, or a `cost` in the rate"));
     }
     Ok(Rate { max: max?, window: window?, unit, cost: cost? })
 }
@@ -146,7 +145,7 @@ fn rate(node: DocumentNode<'_>, priced: bool) -> Result<Rate, Reported> {
 fn maximum(rate: &DocumentObject<'_>, unit: Unit) -> Result<Maximum, Reported> {
     if let Some(node) = rate.optional("limitFrom") {
         if rate.optional("limit").is_some() {
-            return Err(node.refuse("stands beside `limit`; a rate has one of them"));
+            return Err(node.refuse("is mutually exclusive with `limit`"));
         }
         return Ok(Maximum::From(expression(&node, ResultType::Maximum)?));
     }
@@ -156,7 +155,7 @@ fn maximum(rate: &DocumentObject<'_>, unit: Unit) -> Result<Maximum, Reported> {
 
 fn cost(node: &DocumentNode<'_>, unit: Unit) -> Result<Expression, Reported> {
     if unit == Unit::Concurrency {
-        return Err(node.refuse("`concurrency` counts what is under way, which costs nothing"));
+        return Err(node.refuse("`concurrency` counts requests in flight and has no cost"));
     }
     expression_in(node, Phase::Response, ResultType::Cost)
 }
@@ -165,17 +164,19 @@ fn window(rate: &DocumentObject<'_>, unit: Unit) -> Result<Window, Reported> {
     let (window, period) = (rate.optional("window"), rate.optional("period"));
     if unit == Unit::Concurrency {
         return match window.or(period) {
-            Some(node) => Err(node.refuse("`concurrency` counts what is under way, which has no window")),
+            Some(node) => {
+                Err(node.refuse("`concurrency` counts requests in flight and has no window; remove it"))
+            }
             None => Ok(Window::Now),
         };
     }
     match (window, period) {
-        (Some(_), Some(period)) => Err(period.refuse("stands beside `window`; a rate has one of them")),
+        (Some(_), Some(period)) => Err(period.refuse("is mutually exclusive with `window`")),
         (_, Some(period)) => Ok(Window::Period(period.word(PERIODS, &[])?)),
-        _ => {
-            let node = rate.required("window")?;
-            Ok(Window::Fixed(node.duration(Duration::from_secs(1), Duration::MAX)?))
+        (None, None) => {
+            Err(rate.missing("window", "is required, or `period` in its place: `Day`, `Week` or `Month`"))
         }
+        (Some(node), None) => Ok(Window::Fixed(node.duration(Duration::from_secs(1), Duration::MAX)?)),
     }
 }
 
@@ -213,7 +214,7 @@ fn max_share(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Resu
         ))
     })?;
     if rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.is_of_usage())) {
-        return Err(node.refuse("needs a rate of `tokens`, `inputTokens`, `outputTokens` or `usd`"));
+        return Err(node.refuse("needs a rate in `tokens`, `inputTokens`, `outputTokens` or `usd`"));
     }
     Ok(share)
 }

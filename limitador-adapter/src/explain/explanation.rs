@@ -1,0 +1,82 @@
+//! What `explain` answers: as data, and as text for people.
+
+use serde::Serialize;
+use std::fmt;
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Method, path and length.
+    pub request: String,
+    /// Facts that only Envoy knows.
+    pub unknown: Vec<String>,
+    pub estimate: EstimatedTokens,
+    pub policies: Vec<ExplainedPolicy>,
+    /// What becomes of the request.
+    pub decision: String,
+    /// How the request is changed on its way.
+    pub changes: Vec<String>,
+    pub response: Option<ExplainedResponse>,
+}
+
+/// What a request is expected to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EstimatedTokens {
+    pub input: u64,
+    pub output: u64,
+}
+
+/// A policy and its limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedPolicy {
+    /// "NAMESPACE/NAME".
+    pub policy: String,
+    pub limits: Vec<ExplainedLimit>,
+}
+
+/// Whether a limit applies, why, and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedLimit {
+    pub limit: String,
+    pub applies: bool,
+    /// Whether it applies comes first.
+    pub notes: Vec<String>,
+}
+
+/// What a response is charged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedResponse {
+    pub status: u16,
+    /// Where the usage is from.
+    pub source: String,
+    /// By limit: "NAMESPACE/NAME/LIMIT: amount".
+    pub charges: Vec<String>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.request.trim_end())?;
+        if !self.unknown.is_empty() {
+            writeln!(f, "known to Envoy only, so absent here: {}", self.unknown.join(", "))?;
+        }
+        writeln!(f, "estimate: {} tokens in, {} out", self.estimate.input, self.estimate.output)?;
+        for policy in &self.policies {
+            writeln!(f, "\n{}", policy.policy)?;
+            for limit in &policy.limits {
+                writeln!(f, "  {}: {}", limit.limit, limit.notes.join("\n    ").trim_end())?;
+            }
+        }
+        writeln!(f, "\n{}", self.decision.trim_end())?;
+        for change in &self.changes {
+            writeln!(f, "{change}")?;
+        }
+        if let Some(response) = &self.response {
+            writeln!(f, "\nthe response ({}) is charged{}", response.status, response.source)?;
+            for charge in &response.charges {
+                writeln!(f, "  {charge}")?;
+            }
+        }
+        Ok(())
+    }
+}
