@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages k8s-up k8s-down kind-up kind-test kind-down crds check fuzz storm bench
+.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages k8s-up k8s-down kind-up kind-test kind-down crds docs reference check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -8,8 +8,8 @@ help: ## what there is
 manifests: ## dist/manifests: manifests/ for the module that was built, with its digest
 	@bash scripts/manifests.sh
 
-demo: ## the main job on this machine: a policy, a real Envoy, tokens used up; Ctrl-C ends it
-	@bash scripts/demo.sh
+demo: ## a policy in a real Envoy on this machine, tokens used up; POLICY=FILE for a gateway with your own
+	@bash scripts/demo.sh $(if $(POLICY),--policy $(POLICY))
 
 build: ## dist/weir.wasm and dist/limitador-adapter
 	@bash scripts/build.sh
@@ -49,6 +49,12 @@ kind-down: ## its end
 
 crds: ## manifests/crds/ anew, from the Rust types
 	@bash scripts/crds.sh
+
+docs: ## the site of docs/, in dist/site
+	@bash scripts/docs.sh
+
+reference: ## docs/reference/ anew, from the code's own tables
+	@bash scripts/reference.sh
 
 check: ## formatting, lints, the purity of the core
 	@bash scripts/check.sh

@@ -135,3 +135,20 @@ install_envoy() {
   mv "$work/place" "$place"
   rm -rf "$work"
 }
+
+# Sets `mkdocs` to the generator of the site, as scripts/docs.txt pins it.
+need_mkdocs() {
+  local place
+  place="$cache/mkdocs-$(sha256sum scripts/docs.txt | cut -c1-16)"
+  mkdocs="$place/bin/mkdocs"
+  [ -x "$mkdocs" ] && return
+  python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
+  say "installing mkdocs"
+  mkdir -p "$cache"
+  rm -rf "$place"
+  python3 -m venv "$place"
+  if ! quietly "$place/bin/pip" install --disable-pip-version-check --no-deps -r scripts/docs.txt; then
+    rm -rf "$place"
+    die "mkdocs could not be installed"
+  fi
+}

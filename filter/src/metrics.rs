@@ -1,30 +1,20 @@
 //! Envoy's metrics: each defined once, by its name.
 
 use crate::host;
-use engine::metric::Metric;
+use engine::metric::{Metric, table};
 use proxy_wasm::types::MetricType;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Commits that could not be delivered and are sent again.
-pub const COMMITS_RETRIED: &str = "weir_commits_retried";
-/// Commits that were given up: the queue was full, or the adapter refused them for good.
-pub const COMMITS_DROPPED: &str = "weir_commits_dropped";
-/// Raises of holds that were given up: too many waited.
-pub const RAISES_DROPPED: &str = "weir_raises_dropped";
-/// Bytes of responses that trailers have overtaken.
-pub const BYTES_LOST: &str = "weir_response_bytes_lost";
-/// Workers that have found out that request bodies do not come to the filter.
-pub const BODIES_MISSING: &str = "weir_request_bodies_missing";
-/// How often a worker, or Envoy's main thread, has brought a plan into force.
-pub const PLANS: &str = "weir_plans";
-/// Plans that could not be compiled.
-pub const PLANS_REFUSED: &str = "weir_plans_refused";
-/// The version in force, as a number: in all Envoys the same.
-pub const PLAN_VERSION: &str = "weir_plan_version";
-
-/// The bytes that the exchanges of all workers keep.
-pub const MEMORY: &str = "weir_memory_bytes";
+pub const COMMITS_RETRIED: &str = table::COMMITS_RETRIED.name;
+pub const COMMITS_DROPPED: &str = table::COMMITS_DROPPED.name;
+pub const RAISES_DROPPED: &str = table::RAISES_DROPPED.name;
+pub const BYTES_LOST: &str = table::RESPONSE_BYTES_LOST.name;
+pub const BODIES_MISSING: &str = table::REQUEST_BODIES_MISSING.name;
+pub const PLANS: &str = table::PLANS.name;
+pub const PLANS_REFUSED: &str = table::PLANS_REFUSED.name;
+pub const PLAN_VERSION: &str = table::PLAN_VERSION.name;
+pub const MEMORY: &str = table::MEMORY.name;
 
 /// Their numbers in Envoy.
 pub struct Metrics(RefCell<HashMap<String, u32>>);

@@ -12,47 +12,194 @@ use policy::model::Unit;
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
-const DESCRIPTIONS: [(&str, &str); 28] = [
-    ("weir_reserves_total", "Reserve calls by outcome"),
-    ("weir_refusals_total", "Limits that had no room, by policy and limit"),
-    ("weir_excused_total", "Limits that had no room and are not enforced (enforceWhen), by policy and limit"),
-    ("weir_charged_total", "What was charged, by policy, limit and unit"),
-    ("weir_commits_total", "Reservations that a Commit call ended, by outcome"),
-    (
-        "weir_raises_total",
-        "Reservations whose holds were raised because their streams outgrew them, by outcome",
-    ),
-    ("weir_hits_total", "CheckRateLimit, Report and ShouldRateLimit calls by outcome"),
-    ("weir_unknown_limits_total", "Descriptors that name no limit in force, by call"),
-    (
-        "weir_overflowed_total",
-        "Calls that were counted in a limit's overflow bucket, for want of room for a counter, by policy and limit",
-    ),
-    ("weir_gone_reservations_total", "Reservations that ended because their worker was gone"),
-    ("weir_storage_used_bytes", "In memory, what counters take; in Redis, what it has stored"),
-    ("weir_storage_max_bytes", "What they may take; what it may store"),
-    ("weir_storage_full", "1: the storage takes no further holds"),
-    ("weir_settled_forgotten_total", "Settled reservations that could not be remembered for half an hour"),
-    ("weir_holds", "Holds that live"),
-    ("weir_reservations", "Reservations that wait for their commit"),
-    ("weir_settled_reservations", "Settled reservations that are remembered; in memory only"),
-    ("weir_counters", "Counters with usage or holds"),
-    ("weir_policies_loaded", "Policies in force"),
-    ("weir_policies_invalid", "Policies and files with mistakes"),
-    ("weir_policy_watch_failures_total", "How often the watch of the policies has failed and begun anew"),
-    (
-        "weir_plan_version",
-        "The plan of a gateway (* for all policies) as the number that its filters export too",
-    ),
-    ("weir_plan_changes_total", "How often the policies in force have changed"),
-    ("weir_plan_polls_total", "GetPlan calls by answer"),
-    (
-        "weir_kubernetes_last_heard_timestamp_seconds",
-        "When the API server answered a list or a watch last, by resource: at most 20 seconds ago",
-    ),
-    ("weir_kubernetes_rival_installs", "1: another install writes statuses under this one's controller name"),
-    ("weir_unknown_gateways", "Gateways that filters ask for and that do not exist"),
-    ("weir_grpc_seconds", "How long a call took"),
+/// How a metric is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One metric of the adapter, for its exposition and for `docs/reference/metrics.md`.
+#[derive(Clone, Copy, Debug)]
+pub struct AdapterMetric {
+    pub name: &'static str,
+    pub kind: MetricKind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// All of them, in the order of the reference.
+pub const METRICS: &[AdapterMetric] = &[
+    AdapterMetric {
+        name: "weir_reserves_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Reserve calls. Outcomes: `admitted`, `refused`, `repeated` (the reservation is held already), `late` (its commit came first), `unavailable`.",
+    },
+    AdapterMetric {
+        name: "weir_refusals_total",
+        kind: MetricKind::Counter,
+        labels: &["policy", "limit"],
+        help: "Reserve calls for which this limit had no room.",
+    },
+    AdapterMetric {
+        name: "weir_excused_total",
+        kind: MetricKind::Counter,
+        labels: &["policy", "limit"],
+        help: "The same for limits that are not enforced (`enforceWhen`).",
+    },
+    AdapterMetric {
+        name: "weir_charged_total",
+        kind: MetricKind::Counter,
+        labels: &["policy", "limit", "unit"],
+        help: "What was charged, in the unit; `usd` counts micro-USD.",
+    },
+    AdapterMetric {
+        name: "weir_commits_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Settled reservations. Outcomes: `released` (settled, the normal case), `unknown` (no such hold; charged all the same), `replayed` (settled before; not charged again), `parked` (waits for a result that is created in the background).",
+    },
+    AdapterMetric {
+        name: "weir_raises_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Holds raised for streams that outgrew them. Outcomes: `held`, `out_of_room` (beyond a limit with `overrun: Cut`), `unknown` (settled before), `unavailable`.",
+    },
+    AdapterMetric {
+        name: "weir_hits_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "`CheckRateLimit`, `Report` and `ShouldRateLimit` calls. Outcomes: `admitted`, `refused`.",
+    },
+    AdapterMetric {
+        name: "weir_unknown_limits_total",
+        kind: MetricKind::Counter,
+        labels: &["call"],
+        help: "Descriptors that name a limit which is not in force.",
+    },
+    AdapterMetric {
+        name: "weir_overflowed_total",
+        kind: MetricKind::Counter,
+        labels: &["policy", "limit"],
+        help: "Calls that were counted in a limit's overflow counter because there was no room for another counter.",
+    },
+    AdapterMetric {
+        name: "weir_gone_reservations_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Reservations that expired because their worker was gone.",
+    },
+    AdapterMetric {
+        name: "weir_storage_used_bytes",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "In memory, the size of the counters; in Redis, its used memory.",
+    },
+    AdapterMetric {
+        name: "weir_storage_max_bytes",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "The most that `weir_storage_used_bytes` can reach.",
+    },
+    AdapterMetric {
+        name: "weir_storage_full",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "1 if the storage takes no further holds.",
+    },
+    AdapterMetric {
+        name: "weir_settled_forgotten_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Settled reservations that could not be remembered for half an hour. A late repetition of their commit would be charged again.",
+    },
+    AdapterMetric { name: "weir_holds", kind: MetricKind::Gauge, labels: &[], help: "Live holds." },
+    AdapterMetric {
+        name: "weir_reservations",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Reservations that wait for their commit.",
+    },
+    AdapterMetric {
+        name: "weir_settled_reservations",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Settled reservations that are remembered. In memory only.",
+    },
+    AdapterMetric {
+        name: "weir_counters",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Counters with usage or holds.",
+    },
+    AdapterMetric {
+        name: "weir_policies_loaded",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Policies in force.",
+    },
+    AdapterMetric {
+        name: "weir_policies_invalid",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Policies and files with errors.",
+    },
+    AdapterMetric {
+        name: "weir_policy_watch_failures_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "How often the watch on the policies failed and was restarted.",
+    },
+    AdapterMetric {
+        name: "weir_plan_version",
+        kind: MetricKind::Gauge,
+        labels: &["gateway"],
+        help: "The plan of a gateway (`*` for all policies), as the number that its filters export too.",
+    },
+    AdapterMetric {
+        name: "weir_plan_bytes",
+        kind: MetricKind::Gauge,
+        labels: &["gateway"],
+        help: "The size of a gateway's plan when it was last sent.",
+    },
+    AdapterMetric {
+        name: "weir_plan_changes_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "How often the policies in force have changed.",
+    },
+    AdapterMetric {
+        name: "weir_plan_polls_total",
+        kind: MetricKind::Counter,
+        labels: &["answer"],
+        help: "`GetPlan` calls. Answers: `changed`, `unchanged`.",
+    },
+    AdapterMetric {
+        name: "weir_kubernetes_last_heard_timestamp_seconds",
+        kind: MetricKind::Gauge,
+        labels: &["resource"],
+        help: "When the API server last answered a list or a watch. While all is well, at most 20 seconds ago.",
+    },
+    AdapterMetric {
+        name: "weir_kubernetes_rival_installs",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "1 if another install writes statuses under the same controller name.",
+    },
+    AdapterMetric {
+        name: "weir_unknown_gateways",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Gateways that filters ask for and that do not exist.",
+    },
+    AdapterMetric {
+        name: "weir_grpc_seconds",
+        kind: MetricKind::Histogram,
+        labels: &["call"],
+        help: "How long a call took.",
+    },
 ];
 
 /// All of the adapter's counts.
@@ -110,8 +257,13 @@ impl AdapterMetrics {
     pub fn new() -> Result<Self, BuildError> {
         let latency = Matcher::Full("weir_grpc_seconds".to_owned());
         let recorder = PrometheusBuilder::new().set_buckets_for_metric(latency, &BUCKETS)?.build_recorder();
-        for (name, help) in DESCRIPTIONS {
-            recorder.describe_counter(KeyName::from_const_str(name), None, SharedString::const_str(help));
+        for AdapterMetric { name, kind, help, .. } in METRICS {
+            let (name, help) = (KeyName::from_const_str(name), SharedString::const_str(help));
+            match kind {
+                MetricKind::Counter => recorder.describe_counter(name, None, help),
+                MetricKind::Gauge => recorder.describe_gauge(name, None, help),
+                MetricKind::Histogram => recorder.describe_histogram(name, None, help),
+            }
         }
         let count = |name, label, value: &'static str| counter(&recorder, name, &[(label, value)]);
         Ok(Self {

@@ -1,5 +1,7 @@
 //! What is counted, and under which name.
 
+pub mod table;
+
 use expression::identity::IdentityError;
 use llm::response::Cause;
 pub use policy::plan::DoubtCause;
@@ -139,38 +141,33 @@ impl Metric {
     /// The counter's name: what is counted, then its labels and their values, each after a dot.
     pub fn name(&self) -> Cow<'static, str> {
         match self {
-            Self::Admitted => "weir_admitted".into(),
-            Self::Refused { policy, limit } => format!("weir_refused.policy.{policy}.limit.{limit}").into(),
-            Self::OverShare { policy, limit } => {
-                format!("weir_refused_by_max_share.policy.{policy}.limit.{limit}").into()
-            }
-            Self::FailedOpen(cause) => format!("weir_failed_open.cause.{cause}").into(),
-            Self::FailedClosed(cause) => format!("weir_failed_closed.cause.{cause}").into(),
-            Self::Evaluation { policy, part } => {
-                format!("weir_evaluation_errors.policy.{policy}.part.{part}").into()
-            }
+            Self::Admitted => table::ADMITTED.name.into(),
+            Self::Refused { policy, limit } => table::REFUSED.of(&[policy, limit]).into(),
+            Self::OverShare { policy, limit } => table::OVER_SHARE.of(&[policy, limit]).into(),
+            Self::FailedOpen(cause) => table::FAILED_OPEN.of(&[cause]).into(),
+            Self::FailedClosed(cause) => table::FAILED_CLOSED.of(&[cause]).into(),
+            Self::Evaluation { policy, part } => table::EVALUATION_ERRORS.of(&[policy, part]).into(),
             Self::InDoubt { policy, limit, cause } => {
-                format!("weir_in_doubt.policy.{policy}.limit.{limit}.cause.{}", cause.name()).into()
+                table::IN_DOUBT.of(&[policy, limit, cause.name()]).into()
             }
-            Self::Unidentified(error) => format!("weir_unidentified.cause.{}", error.name()).into(),
-            Self::Call { method, failure } => {
-                format!("weir_call_errors.method.{method}.cause.{}", failure.name()).into()
-            }
-            Self::UnreadRequest(cause) => format!("weir_request_errors.cause.{cause}").into(),
-            Self::InvalidRequest(cause) => format!("weir_invalid_requests.cause.{cause}").into(),
-            Self::UsageAsked => "weir_usage_asked".into(),
-            Self::OutputCapped => "weir_outputs_capped".into(),
-            Self::UsageChunkKept => "weir_usage_chunks_kept".into(),
-            Self::RaiseRefused => "weir_raises_refused".into(),
-            Self::StreamCut => "weir_streams_cut".into(),
-            Self::StreamReset => "weir_streams_reset".into(),
-            Self::Unreadable(cause) => format!("weir_response_errors.cause.{}", cause.name()).into(),
-            Self::TokensCharged(_) => "weir_tokens_charged".into(),
+            Self::Unidentified(error) => table::UNIDENTIFIED.of(&[error.name()]).into(),
+            Self::Call { method, failure } => table::CALL_ERRORS.of(&[method, failure.name()]).into(),
+            Self::UnreadRequest(cause) => table::REQUEST_ERRORS.of(&[cause]).into(),
+            Self::InvalidRequest(cause) => table::INVALID_REQUESTS.of(&[cause]).into(),
+            Self::UsageAsked => table::USAGE_ASKED.name.into(),
+            Self::OutputCapped => table::OUTPUTS_CAPPED.name.into(),
+            Self::UsageChunkKept => table::USAGE_CHUNKS_KEPT.name.into(),
+            Self::RaiseRefused => table::RAISES_REFUSED.name.into(),
+            Self::StreamCut => table::STREAMS_CUT.name.into(),
+            Self::StreamReset => table::STREAMS_RESET.name.into(),
+            Self::Unreadable(cause) => table::RESPONSE_ERRORS.of(&[cause.name()]).into(),
+            Self::TokensCharged(_) => table::TOKENS_CHARGED.name.into(),
+            // One of these for every exchange: written out, so that they need no memory.
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
             Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),
             Self::Usage(UsageSource::Deferred) => "weir_usage.source.deferred".into(),
             Self::Usage(UsageSource::None) => "weir_usage.source.none".into(),
-            Self::MemoryRefused(what) => format!("weir_memory_refused.for.{}", what.name()).into(),
+            Self::MemoryRefused(what) => table::MEMORY_REFUSED.of(&[what.name()]).into(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod json;
 pub mod memory;
+pub mod overview;
 mod providers;
 pub mod refusal;
 pub mod request;

@@ -2,6 +2,7 @@
 
 use super::crd::Group;
 use super::objects::{ObjectName, PolicyObject};
+use super::reason::ConditionReason;
 use super::status::{Ancestor, AncestorReference, PolicyStatus};
 use crate::policies::filters::without_bodies;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -98,7 +99,7 @@ impl PolicyConditions {
             Condition {
                 type_: kind.to_owned(),
                 status: status.to_owned(),
-                reason: reason.to_owned(),
+                reason: reason.name().to_owned(),
                 message: shortened(message),
                 observed_generation: Some(generation),
                 last_transition_time: same
@@ -156,16 +157,20 @@ impl PolicyConditions {
                          give it another --controller-name"
                     )
                 });
-                (true, "Accepted", format!("the policy is accepted{}", also.unwrap_or_default()))
+                (
+                    true,
+                    ConditionReason::Accepted,
+                    format!("the policy is accepted{}", also.unwrap_or_default()),
+                )
             }
             Acceptance::Invalid(mistakes) => {
                 let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-                (false, "Invalid", lines.join("\n"))
+                (false, ConditionReason::Invalid, lines.join("\n"))
             }
-            Acceptance::TargetNotFound(what) => (false, "TargetNotFound", what.clone()),
+            Acceptance::TargetNotFound(what) => (false, ConditionReason::TargetNotFound, what.clone()),
             Acceptance::Conflicted(group) => (
                 false,
-                "Conflicted",
+                ConditionReason::Conflicted,
                 format!("a policy of {} has the same name, and that one is in force", group.name()),
             ),
         }
@@ -186,19 +191,25 @@ impl PolicyConditions {
         };
         let blind = gateways.iter().filter(|_| !self.needs_body.is_empty()).find(is_blind);
         match (&self.acceptance, self.enforced_generation) {
-            (Acceptance::Conflicted(group), _) => {
-                (false, "Overridden", format!("by the policy {} of {}", self.object.name, group.name()))
-            }
+            (Acceptance::Conflicted(group), _) => (
+                false,
+                ConditionReason::Overridden,
+                format!("by the policy {} of {}", self.object.name, group.name()),
+            ),
             (Acceptance::TargetNotFound(_), _) => {
-                (false, "TargetNotFound", "there is nothing to enforce it on".to_owned())
+                (false, ConditionReason::TargetNotFound, "there is nothing to enforce it on".to_owned())
             }
-            (_, None) => (false, "Invalid", "the policy was never without mistakes".to_owned()),
-            _ if self.never.is_some() => (false, "NeverMatches", self.never.clone().unwrap_or_default()),
+            (_, None) => {
+                (false, ConditionReason::Invalid, "no valid version of this policy has been seen".to_owned())
+            }
+            _ if self.never.is_some() => {
+                (false, ConditionReason::NeverMatches, self.never.clone().unwrap_or_default())
+            }
             _ if self.is_overridden(gateways) => {
                 let at = self.overridden.iter().filter(|(gateway, _)| gateways.contains(gateway));
                 let by: BTreeSet<&str> = at.map(|(_, by)| by.as_str()).collect();
                 let by: Vec<&str> = by.into_iter().collect();
-                (false, "Overridden", format!("by {}, on every route", by.join("; ")))
+                (false, ConditionReason::Overridden, format!("by {}, on every route", by.join("; ")))
             }
             _ if unfiltered.is_some() => {
                 let gateway = unfiltered.map(ToString::to_string).unwrap_or_default();
@@ -208,7 +219,7 @@ impl PolicyConditions {
                     let strays = strays.join(", ");
                     message = format!("{message}; filters ask for Gateways that do not exist: {strays}");
                 }
-                (false, "NoFilter", message)
+                (false, ConditionReason::NoFilter, message)
             }
             _ if blind.is_some() => {
                 let gateway = blind.map(ToString::to_string).unwrap_or_default();
@@ -217,24 +228,24 @@ impl PolicyConditions {
                     "a filter of the Gateway {gateway} reads no bodies of requests:\n{}",
                     lines.join("\n")
                 );
-                (false, "NoBodyAccess", message)
+                (false, ConditionReason::NoBodyAccess, message)
             }
             (_, Some(generation)) if generation != self.object.generation => (
                 false,
-                "Stale",
+                ConditionReason::Stale,
                 format!("generation {generation} stays in force until the mistakes are corrected"),
             ),
             _ => {
                 let told = std::iter::once("filters have the policy in their plan")
                     .chain(self.doubts.iter().take(MAX_DOUBTS).map(String::as_str));
-                (true, "Enforced", told.collect::<Vec<_>>().join("; "))
+                (true, ConditionReason::Enforced, told.collect::<Vec<_>>().join("; "))
             }
         }
     }
 }
 
 /// Whether it is so, why in one word, and for people.
-type ConditionState = (bool, &'static str, String);
+type ConditionState = (bool, ConditionReason, String);
 
 fn reference(gateway: &ObjectName) -> AncestorReference {
     AncestorReference {

@@ -15,6 +15,7 @@ pub mod index;
 pub mod lease;
 pub mod objects;
 pub mod overridden;
+pub mod reason;
 pub mod rivals;
 pub mod schema;
 pub mod source;

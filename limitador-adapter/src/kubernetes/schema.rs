@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// A CEL expression; `policy` bounds it at the same length.
 type Cel = String;
 
-/// How many tokens, requests or dollars may be used, by whom, in which time.
+/// Limits how many tokens, requests or dollars may be used, by whom, and over which time.
 #[derive(Clone, Debug, CustomResource, KubeSchema, Serialize, Deserialize)]
 #[kube(
     group = "weir.dev",
@@ -45,34 +45,35 @@ type Cel = String;
     validation = PRICED,
 )]
 pub struct TokenRateLimitPolicySpec {
-    /// What the policy applies to: a Gateway with all its routes, or one HTTPRoute or GRPCRoute, in the policy's namespace.
+    /// What the policy applies to: a Gateway with all its routes, or one HTTPRoute or GRPCRoute. It must be in the policy's
+    /// namespace.
     pub target_ref: Option<TargetReference>,
-    /// Several targets with one set of counters: all of them Gateways or all of them routes.
+    /// Several targets that share one set of counters. All of them are Gateways, or all of them are routes.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = ONE_LEVEL)]
     pub target_refs: Option<Vec<TargetReference>>,
-    /// All must hold, or no limit of this policy applies.
+    /// Conditions for the whole policy. Its limits apply only to requests for which all are true.
     #[schemars(length(max = 32))]
     pub when: Option<Vec<Predicate>>,
-    /// The limits by their names.
+    /// The limits, by name. A request must have room in every limit that applies to it.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 64))]
     #[x_kube(validation = LIMIT_NAMES)]
     pub limits: Option<BTreeMap<String, LimitSchema>>,
-    /// Limits that a policy closer to the route may replace.
+    /// Limits that a policy on a more specific target may replace.
     pub defaults: Option<MergedLimits>,
-    /// Limits that no policy closer to the route can change.
+    /// Limits that take precedence over those of policies on more specific targets.
     pub overrides: Option<MergedLimits>,
-    /// What happens to a request if the adapter cannot answer in time; by default it goes on.
+    /// What happens to a request if the adapter does not answer in time: `Allow` admits it, `Deny` answers 503.
     pub failure_mode: Option<FailureModeSchema>,
-    /// How responses are read.
+    /// How usage is read from responses.
     pub usage: Option<UsageSchema>,
-    /// Kuadrant's way to say where a response tells its total.
+    /// Kuadrant's field for where a response reports its total. Mutually exclusive with `usage.pointers`.
     pub data_extraction: Option<DataExtraction>,
-    /// USD per million tokens; the first whose model matches counts.
+    /// Prices in USD per million tokens. The first entry whose `model` matches applies; if none does, the dearest.
     #[schemars(length(max = 256))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, a.model == b.model))", "two prices are for the same model"))]
     pub prices: Option<Vec<PriceSchema>>,
-    /// What a refused request is answered, in place of the caller's own dialect.
+    /// Replaces parts of the refusal, which otherwise is the error of the API that was called.
     pub on_exceeded: Option<OnExceededSchema>,
 }
 
@@ -87,7 +88,7 @@ pub struct TargetReference {
     /// The name of the target.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// A listener of the Gateway, or a named rule of the HTTPRoute.
+    /// A listener of the Gateway, or a named rule of the route.
     #[schemars(length(min = 1, max = 253))]
     pub section_name: Option<String>,
 }
@@ -116,7 +117,7 @@ pub enum TargetKindSchema {
 /// A condition.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 pub struct Predicate {
-    /// A CEL expression that gives a bool.
+    /// A CEL expression with a bool as its value.
     #[schemars(length(min = 1, max = 4096))]
     pub predicate: Cel,
 }
@@ -139,32 +140,33 @@ pub struct Predicate {
     )
 )]
 pub struct LimitSchema {
-    /// All must hold, or the limit does not apply.
+    /// Conditions. The limit applies only to requests for which all are true.
     #[schemars(length(max = 32))]
     pub when: Option<Vec<Predicate>>,
-    /// Whose bucket; without any there is one bucket for all.
+    /// What to count separately. There is one bucket per combination of values; without counters, one bucket for everybody.
     #[schemars(length(max = 16))]
     pub counters: Option<Vec<CounterSchema>>,
-    /// How much may be used in which time. All must have room.
+    /// How much may be used over which time. A request must have room in every rate.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = DISTINCT_RATES)]
     pub rates: Vec<RateSchema>,
-    /// What is held for a request under way; by default an estimate.
+    /// What a request holds while it runs. By default, its estimate.
     pub reservation: Option<ReservationSchema>,
-    /// What happens to a stream that outgrows what was held and finds no room: it goes on, which is the default, or is cut
-    /// as its API ends one that has reached its maximum output.
+    /// What happens to a stream that outgrows its hold when the limit has no more room. `Cut` ends it as its API ends a
+    /// stream at its maximum output.
     pub overrun: Option<OverrunSchema>,
-    /// A CEL bool: false counts and never refuses.
+    /// A CEL expression with a bool as its value. Where it is false, the limit counts but never refuses.
     #[schemars(length(min = 1, max = 4096))]
     pub enforce_when: Option<Cel>,
-    /// Whether the output of a request without a maximum of its own is capped to what was held.
+    /// `Inject` gives requests without a maximum output one: what was held for their output.
     pub output_cap: Option<OutputCap>,
 }
 
 /// Whose bucket.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 pub struct CounterSchema {
-    /// A CEL expression that gives a string, number or bool.
+    /// A CEL expression with a string, number or bool as its value, or a list of them: the request then counts in the
+    /// bucket of each element.
     #[schemars(length(min = 1, max = 4096))]
     pub expression: Cel,
 }
@@ -180,22 +182,22 @@ pub struct CounterSchema {
     validation = ("!has(self.cost) || !has(self.unit) || self.unit != 'concurrency'", "concurrency has no cost")
 )]
 pub struct RateSchema {
-    /// The most that may be used in a window: a whole number, or for usd also a text with up to six decimals.
+    /// The most that may be used in one window: a whole number, or for `usd` also a decimal string such as "5.00".
     #[schemars(schema_with = "amount")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<serde_json::Value>,
-    /// A CEL int: the maximum for this request; null: the rate is absent.
+    /// A CEL expression for the maximum, evaluated for each request. If it is null, the rate does not apply.
     #[schemars(length(min = 1, max = 4096))]
     pub limit_from: Option<Cel>,
-    /// How long a window lasts, such as 24h, 1h30m or 7d.
+    /// The length of a window, such as 24h, 1h30m or 7d. A window starts with the first charge after the last one ended.
     #[schemars(length(max = 28), regex(pattern = "^([0-9]{1,5}(ms|s|m|h|d|w)){1,4}$"))]
     #[x_kube(validation = ("!self.matches('^(0+(ms|s|m|h|d|w))+$')", "must be at least 1s"))]
     pub window: Option<String>,
-    /// A window of the UTC calendar; weeks begin on Monday.
+    /// A window of the UTC calendar. Weeks begin on Monday.
     pub period: Option<PeriodSchema>,
-    /// What is counted; by default tokens.
+    /// What to count.
     pub unit: Option<UnitSchema>,
-    /// A CEL number: what a response costs, where the unit's own count is not wanted.
+    /// A CEL expression for what a response costs, instead of the unit's own count. For `usd` in micro-USD.
     #[schemars(length(min = 1, max = 4096))]
     pub cost: Option<Cel>,
 }
@@ -236,14 +238,14 @@ pub enum UnitSchema {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReservationSchema {
-    /// A number, or a CEL expression that gives one.
+    /// How much to hold: a number, or a CEL expression with a number as its value. For `usd` in micro-USD.
     #[schemars(schema_with = "number")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<serde_json::Value>,
-    /// How long a hold may live: a duration such as 15m, or a CEL expression.
+    /// How long a hold may last: a duration such as 15m, or a CEL expression.
     #[schemars(length(min = 1, max = 4096))]
     pub ttl: Option<String>,
-    /// The most of the limit that one request may hold, such as 20%; by default all of it.
+    /// The largest share of the limit that one request may hold, such as 20%. Larger requests are refused.
     #[schemars(length(max = 7), regex(pattern = "^[0-9]{1,3}([.][0-9]{1,2})?%$"))]
     #[x_kube(validation = ("self.matches('^(100([.]0{1,2})?|0{0,1}[0-9]{1,2}([.][0-9]{1,2})?)%$') && !self.matches('^0+([.]0+)?%$')", "must be above 0% and at most 100%"))]
     pub max_share: Option<String>,
@@ -279,16 +281,16 @@ pub enum OutputCap {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MergedLimits {
-    /// Whether all limits are replaced together, which is the default, or each by its name.
+    /// `atomic` replaces all limits of the other policy; `merge` replaces those of the same name.
     pub strategy: Option<StrategySchema>,
-    /// All must hold, or none of these limits applies.
+    /// Conditions. These limits apply only to requests for which all are true.
     #[schemars(length(max = 32))]
     pub when: Option<Vec<Predicate>>,
-    /// The limits by their names.
+    /// The limits, by name.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 64))]
     #[x_kube(validation = LIMIT_NAMES)]
     pub limits: BTreeMap<String, LimitSchema>,
-    /// Kuadrant's way to say where a response tells its total.
+    /// Kuadrant's field for where a response reports its total. Mutually exclusive with `usage.pointers`.
     pub data_extraction: Option<DataExtraction>,
 }
 
@@ -296,7 +298,7 @@ pub struct MergedLimits {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataExtraction {
-    /// Of the response's body.
+    /// In the body of the response.
     pub response: Option<ResponseDataExtraction>,
 }
 
@@ -304,7 +306,7 @@ pub struct DataExtraction {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResponseDataExtraction {
-    /// JSON pointers to the total; the first that leads to a number counts.
+    /// JSON pointers to the total. The first one that leads to a number counts.
     #[schemars(length(min = 1, max = 8))]
     pub total_tokens: Option<Vec<Pointer>>,
 }
@@ -344,13 +346,15 @@ pub enum FailureModeSchema {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageSchema {
-    /// What a successful response without usage is charged; by default an estimate.
+    /// What a successful response without usage is charged: an estimate from what was sent and delivered, what was held,
+    /// or nothing.
     pub on_missing: Option<OnMissingSchema>,
-    /// Whether the provider is asked for usage in streams; by default it is.
+    /// `Request` asks OpenAI-style providers for the usage of streams; `Leave` does not change requests.
     pub stream_usage: Option<StreamUsageSchema>,
-    /// What happens to WebSockets where tokens or money are counted; by default each call inside is metered.
+    /// What happens to WebSockets where a limit counts tokens or money: each call inside is metered, the upgrade is refused
+    /// with 426, or the socket passes unread.
     pub web_socket: Option<WebSocketModeSchema>,
-    /// Where usage stands in a format of your own.
+    /// Where responses in a format of your own report their usage. Takes `total`, or `input` and `output`.
     pub pointers: Option<PointersSchema>,
 }
 
@@ -384,15 +388,15 @@ pub enum WebSocketModeSchema {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[x_kube(validation = ("has(self.total) || has(self.input) || has(self.output)", "takes total, or input and output"))]
 pub struct PointersSchema {
-    /// The tokens that came in.
+    /// JSON pointer to the input tokens.
     pub input: Option<Pointer>,
-    /// The tokens that went out.
+    /// JSON pointer to the output tokens.
     pub output: Option<Pointer>,
-    /// Both.
+    /// JSON pointer to the total.
     pub total: Option<Pointer>,
-    /// Of those that came in, the cached ones.
+    /// JSON pointer to the cached tokens, which are part of the input.
     pub cached: Option<Pointer>,
-    /// Of those that went out, the reasoning.
+    /// JSON pointer to the reasoning tokens, which are part of the output.
     pub reasoning: Option<Pointer>,
 }
 
@@ -400,23 +404,23 @@ pub struct PointersSchema {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PriceSchema {
-    /// The model's name; `*` stands for any text.
+    /// The name of the model. `*` matches any text.
     #[schemars(length(min = 1, max = 256))]
     pub model: String,
-    /// Of tokens that come in.
+    /// The price of input tokens.
     #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
     pub input: String,
-    /// Of those among them that the provider had cached.
+    /// The price of cached input tokens. By default, the price of input.
     #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
     pub cached_input: Option<String>,
-    /// Of those among them that were written to the provider's cache; by default the price of input.
+    /// The price of tokens written to the provider's cache. By default, the price of input.
     #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
     pub cache_write: Option<String>,
-    /// Of those among the written ones that stay there for an hour; by default the price of the others.
+    /// The price of tokens written to the cache for an hour. By default, `cacheWrite`.
     #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
     #[serde(rename = "cacheWrite1h")]
     pub cache_write_1h: Option<String>,
-    /// Of tokens that go out.
+    /// The price of output tokens.
     #[schemars(length(max = 19), regex(pattern = "^[0-9]{1,12}([.][0-9]{1,6})?$"))]
     pub output: String,
 }
@@ -425,18 +429,18 @@ pub struct PriceSchema {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OnExceededSchema {
-    /// The status code.
+    /// The status code, instead of 429.
     #[schemars(range(min = 400, max = 599))]
     pub status: Option<u16>,
-    /// Further headers.
+    /// Headers to set on the refusal.
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     #[x_kube(validation = HEADER_NAMES, validation = HEADER_VALUES)]
     pub headers: Option<BTreeMap<String, String>>,
-    /// A CEL string.
+    /// A CEL expression with a string as its value: the body of the refusal.
     #[schemars(length(min = 1, max = 4096))]
     pub body: Option<Cel>,
-    /// Which rates of this policy the headers of every answer name: all, which is the default, the one of which the smallest
-    /// share is left, or none.
+    /// Which rates of this policy the rate-limit headers of every response show: all, only the one with the smallest share
+    /// left, or none.
     pub quota_headers: Option<QuotaHeadersSchema>,
 }
 

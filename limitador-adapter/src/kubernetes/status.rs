@@ -4,17 +4,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What has become of a policy.
+/// The state of a policy.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
-    /// Which generation of the policy this is about.
+    /// The generation of the policy that this status describes.
     pub observed_generation: Option<i64>,
-    /// Of the policy as a whole: Accepted, and Enforced.
+    /// The conditions of the policy as a whole: Accepted and Enforced.
     #[serde(default)]
     #[schemars(length(max = 8), schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// For each Gateway that the policy's target belongs to.
+    /// The conditions for each Gateway that the policy's target belongs to.
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub ancestors: Vec<Ancestor>,
@@ -24,11 +24,11 @@ pub struct PolicyStatus {
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ancestor {
-    /// Which one.
+    /// The Gateway.
     pub ancestor_ref: AncestorReference,
-    /// Who says so.
+    /// The controller that wrote these conditions.
     pub controller_name: String,
-    /// Accepted, and Enforced.
+    /// Accepted and Enforced.
     #[schemars(length(max = 8), schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 }
@@ -41,11 +41,11 @@ pub struct AncestorReference {
     pub group: String,
     /// Gateway.
     pub kind: String,
-    /// Its namespace.
+    /// The namespace of the Gateway.
     pub namespace: String,
-    /// Its name.
+    /// The name of the Gateway.
     pub name: String,
-    /// The listener, if the policy is for one.
+    /// The listener, if the policy targets one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Anthropic",
     calls: &[
         PathEnd::new(ANY, &["messages"], Anthropic, Message).unless(&["threads"]),
         PathEnd::new(ANY, &["complete"], Anthropic, Completion),

@@ -5,6 +5,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Azure OpenAI",
     response: &[
         (Node::ChoiceMessage, "context", Node::Other),
         (Node::Root, "prompt_filter_results", Node::Other),

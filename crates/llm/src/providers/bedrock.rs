@@ -19,6 +19,7 @@ use serde_json::json;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "AWS Bedrock",
     paths: &[path],
     tokenless: &[
         (Get, Root, &["foundation-models"], Bedrock, Models),

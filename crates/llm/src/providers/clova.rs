@@ -6,6 +6,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "HyperCLOVA X",
     response: &[
         (Node::Aside, "inputLength", Node::Found(Field::FreshInput)),
         (Node::Aside, "outputLength", Node::Found(Field::Output)),

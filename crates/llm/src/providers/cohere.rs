@@ -17,6 +17,7 @@ use serde_json::json;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Cohere",
     calls: &[
         PathEnd::new(&["v1", "v2"], &["chat"], Cohere, Chat),
         PathEnd::new(&["v1"], &["generate", "summarize"], Cohere, Completion),

@@ -9,6 +9,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "DashScope",
     tokenless: &[
         (Get, Version, &["tasks", "*"], Unknown, Manage),
     ],

@@ -8,6 +8,7 @@ use crate::request::tokenless::Method::Post;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Dify",
     tokenless: &[
         (Post, Version, &["files", "upload"], Unknown, Manage),
         (Post, Version, &["chat-messages", "*", "stop"], Unknown, Manage),

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Gemini and Vertex AI",
     calls: &[
         PathEnd::new(ANY, &["interactions"], Gemini, Response),
     ],

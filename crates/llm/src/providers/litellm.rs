@@ -6,6 +6,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "LiteLLM",
     request: &[
         (Object::Body, "litellm_metadata", Place::LitellmMetadata),
         (Object::Body, "litellm_session_id", Place::Session(SessionSource::LitellmSessionId)),

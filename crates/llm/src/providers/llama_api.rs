@@ -5,6 +5,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Meta Llama API",
     response: &[
         (Node::Root, "event", Node::Event),
         (Node::Event, "metrics", Node::Metrics),

@@ -13,6 +13,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "llama.cpp",
     calls: &[
         PathEnd::new(ANY, &["completion", "infill"], Unknown, Completion),
     ],

@@ -10,6 +10,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Mistral",
     tokenless: &[
         (Get, Version, &["batch", "jobs"], OpenAi, Manage),
         (Post, Version, &["batch", "jobs"], OpenAi, Manage),

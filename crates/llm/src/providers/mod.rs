@@ -40,6 +40,8 @@ use crate::response::place::ResponseMember;
 
 /// What one provider has of its own. What it leaves out is as in [`Provider::NOTHING`].
 pub(crate) struct Provider {
+    /// For the documents.
+    pub(crate) name: &'static str,
     /// Calls that their path's last segments tell.
     pub(crate) calls: &'static [PathEnd],
     /// Calls that only code can tell, such as those whose paths have the model in them.
@@ -63,6 +65,7 @@ pub(crate) struct Provider {
 impl Provider {
     /// One that speaks OpenAI's API and reports usage as others do.
     pub(crate) const NOTHING: Provider = Provider {
+        name: "",
         calls: &[],
         paths: &[],
         tokenless: &[],

@@ -17,6 +17,7 @@ use serde_json::json;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Ollama",
     calls: &[
         PathEnd::new(&["api"], &["chat"], Ollama, Chat),
         PathEnd::new(&["api"], &["generate"], Ollama, Completion),

@@ -19,6 +19,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "OpenAI",
     calls: &[
         PathEnd::new(&["images"], &["generations", "edits", "variations"], OpenAi, Image),
         PathEnd::new(&["audio"], &["transcriptions", "translations", "speech"], OpenAi, Audio),

@@ -10,6 +10,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "OpenRouter",
     tokenless: &[
         (Get, Version, &["generation"], Unknown, Manage),
         (Get, Version, &["credits"], Unknown, Manage),

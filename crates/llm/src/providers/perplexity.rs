@@ -14,6 +14,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Perplexity",
     paths: &[path],
     tokenless: &[
         (Get, Version, &["async", "sonar"], Unknown, Manage),

@@ -8,6 +8,7 @@ use crate::request::tokenless::Method::{Get, Post};
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Replicate",
     tokenless: &[
         (Get, Version, &["predictions"], Unknown, Manage),
         (Get, Version, &["predictions", "*"], Unknown, Manage),

@@ -6,6 +6,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "SGLang",
     request: &[
         (Object::Body, "input_ids", Place::Prompt),
         (Object::Body, "sampling_params", Place::Settings(Settings::Parameters)),

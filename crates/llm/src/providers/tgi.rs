@@ -11,6 +11,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "Hugging Face TGI",
     calls: &[
         PathEnd::new(ANY, &["generate"], Unknown, Completion),
         PathEnd::new(ANY, &["generate_stream"], Unknown, Completion).streaming(),

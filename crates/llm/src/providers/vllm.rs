@@ -6,6 +6,7 @@ use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "vLLM",
     request: &[
         (Object::Body, "cache_salt", Place::Name),
         (Object::Body, "request_id", Place::Name),

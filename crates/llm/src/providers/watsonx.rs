@@ -8,6 +8,7 @@ use crate::request::tokenless::Method::Post;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "IBM watsonx",
     tokenless: &[
         (Post, Version, &["text", "tokenization"], Unknown, CountTokens),
     ],

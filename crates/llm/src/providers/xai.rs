@@ -9,6 +9,7 @@ use crate::request::tokenless::Method::{Get, Post};
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
+    name: "xAI",
     tokenless: &[
         (Get, Version, &["language-models"], Unknown, Models),
         (Get, Version, &["language-models", "*"], Unknown, Models),

@@ -122,6 +122,11 @@ impl PathEnd {
         Self { unless: segments, ..self }
     }
 
+    /// Whose API it is, and what is asked for.
+    pub(crate) fn call(&self) -> (Dialect, Operation) {
+        (self.dialect, self.operation)
+    }
+
     fn is_of(&self, last: &str, before: &[&str]) -> bool {
         is_one_of(self.names, last)
             && !before.iter().any(|segment| self.unless.iter().any(|it| it.eq_ignore_ascii_case(segment)))

@@ -1,0 +1,109 @@
+//! What this crate knows of each provider and dialect, as plain data for `docs/providers.md`. It decides nothing.
+
+use crate::providers::PROVIDERS;
+use crate::request::image::ImageFormula;
+use crate::request::place::Place;
+use crate::request::{Dialect, Operation};
+use crate::response::place::Node;
+
+/// A provider, by what its file has of its own. What it leaves out is as in OpenAI's API, or found by its name.
+#[derive(Clone, Debug)]
+pub struct ProviderOverview {
+    pub name: &'static str,
+    /// The dialects of its own calls.
+    pub dialects: Vec<Dialect>,
+    /// What its own calls ask for.
+    pub operations: Vec<&'static str>,
+    /// Its own fields for a maximum output, which make holds exact.
+    pub maxima: Vec<&'static str>,
+    /// Its own members and headers that report usage.
+    pub usage: Vec<&'static str>,
+    /// How many of its calls are known to use no tokens.
+    pub tokenless: usize,
+}
+
+/// A dialect, by what depends on whose API it is.
+#[derive(Clone, Copy, Debug)]
+pub struct DialectOverview {
+    pub dialect: Dialect,
+    pub name: &'static str,
+    /// Whether a response is a stream unless the request says otherwise.
+    pub streams: bool,
+    /// How images are counted whose size is known.
+    pub images: &'static str,
+    /// What an image counts whose size is unknown.
+    pub tokens_per_image: u64,
+    /// The status of a refusal that no retry can change.
+    pub too_large: u16,
+}
+
+/// Every provider that has a file.
+pub fn providers() -> Vec<ProviderOverview> {
+    let overview = |provider: &&crate::providers::Provider| {
+        let calls: Vec<(Dialect, Operation)> = provider.calls.iter().map(|call| call.call()).collect();
+        let maxima =
+            provider.request.iter().filter(|(_, _, place)| is_maximum(*place)).map(|(_, name, _)| *name);
+        let members = provider.response.iter().chain(provider.events);
+        let usage = members.filter(|(_, _, node)| is_usage(*node)).map(|(_, name, _)| *name);
+        let headers = provider.headers.iter().map(|header| header.name);
+        ProviderOverview {
+            name: provider.name,
+            dialects: distinct(calls.iter().map(|(dialect, _)| *dialect)),
+            operations: distinct(calls.iter().map(|(_, operation)| operation.name())),
+            maxima: distinct(maxima),
+            usage: distinct(usage.chain(headers)),
+            tokenless: provider.tokenless.len(),
+        }
+    };
+    PROVIDERS.iter().map(overview).collect()
+}
+
+/// Every dialect.
+pub fn dialects() -> Vec<DialectOverview> {
+    let all = [
+        (Dialect::OpenAi, "OpenAI"),
+        (Dialect::Anthropic, "Anthropic"),
+        (Dialect::Gemini, "Gemini"),
+        (Dialect::Bedrock, "Bedrock"),
+        (Dialect::Cohere, "Cohere"),
+        (Dialect::Ollama, "Ollama"),
+        (Dialect::Unknown, "Unknown"),
+    ];
+    let overview = |(dialect, name): (Dialect, &'static str)| {
+        let rules = dialect.rules();
+        DialectOverview {
+            dialect,
+            name,
+            streams: rules.streams,
+            images: match rules.images {
+                ImageFormula::Tiles => "85, and 170 for each tile of 512 x 512",
+                ImageFormula::Pixels => "width x height / 750, at most 1600",
+                ImageFormula::Crops => "258 up to 384 x 384, else 258 for each crop",
+            },
+            tokens_per_image: rules.tokens_per_image,
+            too_large: rules.too_large,
+        }
+    };
+    all.into_iter().map(overview).collect()
+}
+
+fn is_maximum(place: Place) -> bool {
+    matches!(place, Place::Maximum(_) | Place::PossibleMaximum)
+}
+
+fn is_usage(node: Node) -> bool {
+    matches!(
+        node,
+        Node::Usage | Node::UsageMetadata | Node::InvocationMetrics | Node::Count(_) | Node::Own(_)
+    )
+}
+
+/// Each once, in the order of their first.
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    all.fold(Vec::new(), |mut distinct, one| {
+        if !distinct.contains(&one) {
+            distinct.push(one);
+        }
+        distinct
+    })
+}

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The site of docs/, into dist/site. A broken link or an unlisted page fails.
+. "$(dirname "$0")/tools.sh"
+
+need_mkdocs
+say "building the site"
+NO_MKDOCS_2_WARNING=1 "$mkdocs" build --quiet --strict --config-file mkdocs.yml
+echo "dist/site/index.html"
