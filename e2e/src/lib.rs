@@ -15,6 +15,7 @@ pub mod jwt;
 pub mod llm;
 pub mod metering;
 pub mod module;
+pub mod playground;
 pub mod pod;
 pub mod probe;
 pub mod process;

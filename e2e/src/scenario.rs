@@ -227,7 +227,7 @@ impl Story {
         self.gateway.is_none() && !self.steps.iter().any(fate) && !policies.any(counts_failures)
     }
 
-    /// Every story of `e2e/scenarios` and of the examples, by its name, in their order.
+    /// Every story of `e2e/scenarios`, of the examples and of the recipes in `docs`, by its name, in their order.
     pub fn all() -> Vec<(String, PathBuf)> {
         let own = listed("e2e/scenarios").into_iter().filter_map(|path| {
             let is_story = path.extension().is_some_and(|extension| extension == "yaml");
@@ -237,7 +237,12 @@ impl Story {
             let name = format!("examples/{}", folder.file_name().unwrap_or_default().to_string_lossy());
             Some((name, folder.join("story.yaml"))).filter(|(_, story)| story.exists())
         });
-        own.chain(examples).collect()
+        let recipes = listed("docs/recipes").into_iter().filter_map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = name.strip_suffix(".story.yaml")?.to_owned();
+            Some((format!("docs/recipes/{name}"), path))
+        });
+        own.chain(examples).chain(recipes).collect()
     }
 }
 

@@ -1,11 +1,12 @@
 //! `make demo`: Kuadrant's announced policy at work in a real Envoy, as a story one can read.
 //!
 //! It starts a scripted LLM, the adapter and Envoy, plays the story, prints curl lines that work, and stays until
-//! Ctrl-C. With `--once` it ends after the story.
+//! Ctrl-C. With `--once` it ends after the story. With `--policy FILE` there is no story, but a gateway with these policies.
 
 use e2e::adapter::Counter;
 use e2e::client::{Request, Response};
 use e2e::jwt::{self, kuadrant_user};
+use e2e::playground::Playground;
 use e2e::wait;
 use e2e::world::World;
 use std::sync::Arc;
@@ -17,13 +18,19 @@ const EXAMPLE: &str = "examples/kuadrant";
 const MAX_TOKENS: u64 = 4_900;
 
 fn main() {
-    let once = std::env::args().any(|argument| argument == "--once");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, policies] = arguments.as_slice()
+        && flag == "--policy"
+    {
+        let playground = Playground::start(policies.as_ref());
+        playground.introduce(policies.as_ref());
+        wait_for_the_end(&ended());
+        return;
+    }
+    let once = arguments.iter().any(|argument| argument == "--once");
     let world = start();
     // Until here a signal ends everything at once; from here on what runs is ended in order.
-    let over = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&over)).expect("a signal can be listened to");
-    }
+    let over = ended();
     introduce(&world);
     tell(&world, "alice", "free");
     tell(&world, "bob", "gold");
@@ -32,10 +39,23 @@ fn main() {
     println!("\nThe LLM saw {} requests: the refused one never got there.", world.upstream.calls());
     invite(&world);
     if !once {
-        println!("\nCtrl-C ends it.");
-        while !over.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_for_the_end(&over);
+    }
+}
+
+/// Whether a signal has asked it to end.
+fn ended() -> Arc<AtomicBool> {
+    let over = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&over)).expect("a signal can be listened to");
+    }
+    over
+}
+
+fn wait_for_the_end(over: &AtomicBool) {
+    println!("\nPress Ctrl-C to stop it.");
+    while !over.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
