@@ -40,7 +40,8 @@ fn what_is_written_as_in_another_language_is_told_with_cel_s_own() {
             "len(request.path) > 3",
             "request.path.toLowerCase() == '/v1'",
         ],
-        Phase::Request
+        Phase::Request,
+        ResultType::Predicate
     ));
 }
 
