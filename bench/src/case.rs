@@ -73,7 +73,7 @@ pub struct Ends {
 }
 
 impl Case {
-    /// The case itself and, for Weir where `BENCH_BEFORE` names another module, its twin with that one.
+    /// The case itself. If `BENCH_BEFORE` names another module, a case of Weir is followed by the same case with that module.
     pub fn with_before(self) -> impl Iterator<Item = Case> {
         let twin = matches!(self.filter, Filter::Weir { .. }) && before().is_some();
         std::iter::once(self).chain(twin.then_some(Case { before: true, ..self }))

@@ -35,7 +35,7 @@ impl Playground {
         let upstream = Upstream::listen(&llm.to_string())
             .unwrap_or_else(|error| panic!("the LLM simulator cannot listen on {llm}: {error}"));
         let mut command = Command::new(artefacts::adapter());
-        command.arg("serve").arg("--policies").arg(policies);
+        command.arg("serve").arg("--policies").arg(policies).arg("--wasm").arg(artefacts::wasm());
         command.args(["--grpc-listen", &grpc.to_string(), "--http-listen", &http.to_string()]);
         let adapter = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let mut config = Config::read(CONFIG);

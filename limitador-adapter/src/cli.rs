@@ -192,11 +192,12 @@ pub enum OutputFormat {
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
     /// Files or folders of policies.
-    #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required = true, value_delimiter = ',')]
+    #[arg(long, env = "WEIR_POLICIES", value_name = "PATH", num_args = 1.., required_unless_present = "watch",
+        value_delimiter = ',')]
     pub policies: Vec<PathBuf>,
     /// A file with the raw request: request line, headers, empty line, body.
-    #[arg(long, value_name = "FILE")]
-    pub request: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "watch")]
+    pub request: Option<PathBuf>,
     /// A file with the raw response: status line, headers, empty line, body.
     #[arg(long, value_name = "FILE")]
     pub response: Option<PathBuf>,
@@ -210,6 +211,21 @@ pub struct ExplainArgs {
     /// facts of the body.
     #[arg(long)]
     pub reads_bodies: bool,
+    /// Wait for the next request that a running adapter is asked about, and show which limits applied and how they stood.
+    #[arg(long, conflicts_with_all = ["request", "response", "identity", "route", "reads_bodies"])]
+    pub watch: bool,
+    /// With --watch: the HTTP address of the adapter.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub server: String,
+    /// With --watch: a file with the admin token of the adapter.
+    #[arg(long, value_name = "FILE", requires = "watch")]
+    pub token_file: Option<PathBuf>,
+    /// With --watch: wait for a request that a limit of this policy applies to.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "watch")]
+    pub policy: Option<String>,
+    /// With --watch: wait for a request that a limit of this name applies to.
+    #[arg(long, value_name = "NAME", requires = "watch")]
+    pub limit: Option<String>,
     /// The format of the output.
     #[arg(long, value_enum, default_value_t)]
     pub output: OutputFormat,

@@ -5,6 +5,7 @@ use limitador_adapter::check::CheckReport;
 use limitador_adapter::cli::{self, Cli, Command, OutputFormat};
 use limitador_adapter::explain::explain;
 use limitador_adapter::explain::input::ExplainInput;
+use limitador_adapter::explain::live;
 #[cfg(feature = "kubernetes")]
 use limitador_adapter::kubernetes::crd;
 use limitador_adapter::policies::sources::Sources;
@@ -62,6 +63,15 @@ fn coloured(text: &str, colour: &str, on_terminal: bool) -> String {
 
 #[tokio::main(flavor = "current_thread")]
 async fn explained(asked: &cli::ExplainArgs) -> anyhow::Result<ExitCode> {
+    if asked.watch {
+        eprintln!("waiting for the next request that {} is asked about", asked.server);
+        let observed = live::next(asked).await?;
+        match asked.output {
+            OutputFormat::Text => print!("{observed}"),
+            OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&observed)?),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let question = ExplainInput::read(asked)?;
     for mistake in question.collected.mistakes() {
         eprintln!("{mistake}");

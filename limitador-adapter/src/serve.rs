@@ -4,6 +4,7 @@ use crate::admin::access::ApiAccess;
 use crate::admin::http::Pages;
 use crate::admin::module::Modules;
 use crate::cli::{ServeArgs, Storage};
+use crate::grpc::limiter::Limiter;
 use crate::grpc::workers::Workers;
 use crate::grpc::{server, tls};
 #[cfg(feature = "kubernetes")]
@@ -92,8 +93,10 @@ impl Serving {
         let filters = Arc::new(Filters::default());
         let (known, are_known) = watch::channel(false);
         let workers = Workers::new(Arc::clone(&ledger), config.worker_grace);
+        let limiter = Limiter::new(Arc::clone(&ledger), in_force.clone(), Arc::clone(&metrics));
+        let observers = limiter.observers();
         let routes =
-            server::routes(&ledger, &workers, &in_force, &draining, &metrics, Arc::clone(&filters)).await;
+            server::routes(limiter, &workers, &in_force, &draining, &metrics, Arc::clone(&filters)).await;
         let routes = routes.map_err(|error| ServeError::Reflection(error.to_string()))?;
         let pages = Pages {
             ledger: Arc::clone(&ledger),
@@ -102,6 +105,7 @@ impl Serving {
             drain: draining.clone(),
             known: are_known.clone(),
             modules,
+            observers,
             access: ApiAccess::new(http, config.admin_token_file.clone()),
         };
         pages.access.log();

@@ -92,7 +92,7 @@ pub enum Event<'a> {
 pub enum Effect {
     /// Keep the request until so many bytes of its body are here, or all of it, and hand them over.
     AwaitBody(usize),
-    /// Send this on in the place of the request's body.
+    /// Replace the request's body with this.
     Edit(RequestEdit),
     /// Set this header of the request.
     SetRequestHeader(&'static str, &'static str),
@@ -106,7 +106,7 @@ pub enum Effect {
     SetHeaders(HeaderList),
     /// Remove this header of the response.
     RemoveHeader(&'static str),
-    /// Send this on in the place of the piece of the response's body that is just passing.
+    /// Replace the current chunk of the response with this.
     ReplaceChunk(Vec<u8>),
     /// Keep this in the place of that piece, and let nothing pass: some of it may have to be taken out. It is kept by
     /// the proxy, which can still send it on behind the body's last piece, and is replaced with the next piece.

@@ -37,9 +37,9 @@ pub(crate) struct Scanner<P> {
     here: Frame<P>,
     /// Containers open inside a value that is walked past. Only this number grows with the depth of the input.
     skipped: u64,
-    /// What a document is.
+    /// The place of a whole document.
     root: P,
-    /// Where the value that comes next is.
+    /// The place of the next value.
     place: P,
     escape: Escape,
     /// The first half of a surrogate pair, whose second half may follow.

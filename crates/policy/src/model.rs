@@ -130,10 +130,10 @@ pub enum Strategy {
 /// What happens when the adapter cannot answer in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FailureMode {
-    /// The request goes on, unlimited, and is counted.
+    /// The request is admitted unchecked, and a metric counts it.
     #[default]
     Allow,
-    /// The request is answered with 503.
+    /// The request is refused with 503.
     Deny,
 }
 

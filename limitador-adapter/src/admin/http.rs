@@ -2,6 +2,7 @@
 
 use crate::admin::access::{ApiAccess, guard};
 use crate::admin::module::{Module, Modules};
+use crate::grpc::observe::{ObservedReserve, Observers};
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
 use crate::metrics::AdapterMetrics;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 /// What the pages show.
@@ -35,6 +37,8 @@ pub struct Pages {
     pub known: watch::Receiver<bool>,
     /// The filter's modules that are served.
     pub modules: Modules,
+    /// Who waits for the next reserve.
+    pub observers: Observers,
     /// Who may call `/api/*`.
     pub access: ApiAccess,
 }
@@ -53,6 +57,7 @@ impl Pages {
         let api = Router::new()
             .route("/counters", get(counters))
             .route("/policies", get(policies))
+            .route("/watch", get(watched))
             .fallback(|| async { StatusCode::NOT_FOUND })
             .layer(axum::middleware::from_fn_with_state(self.access.clone(), guard));
         Router::new()
@@ -205,6 +210,40 @@ async fn counters(State(pages): State<Pages>) -> Response {
         }
         Err(error) => unavailable(&error),
     }
+}
+
+/// How long a call waits for a reserve before it is answered that there was none, well before any proxy gives it up.
+const WATCH: Duration = Duration::from_secs(25);
+
+/// The next reserve of the policy and the limit that the query names; 204 if there was none for a while.
+async fn watched(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let wanted = |name: &str| {
+        let parts = query.as_deref().unwrap_or_default().split('&');
+        parts.filter_map(|part| part.split_once('=')).find(|(key, value)| *key == name && !value.is_empty())
+    };
+    let (policy, limit) = (wanted("policy"), wanted("limit"));
+    let is_wanted = |reserve: &ObservedReserve| {
+        reserve.rates.iter().any(|rate| {
+            policy.is_none_or(|(_, policy)| rate.policy == policy)
+                && limit.is_none_or(|(_, limit)| rate.limit == limit)
+        })
+    };
+    let (mut observed, mut draining) = (pages.observers.observe(), pages.drain.clone());
+    let next = async {
+        loop {
+            match observed.recv().await {
+                Ok(reserve) if is_wanted(&reserve) => return Some(reserve),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    };
+    let next = tokio::select! {
+        next = next => next,
+        () = tokio::time::sleep(WATCH) => None,
+        _ = draining.wait_for(|draining| *draining) => None,
+    };
+    next.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |reserve| Json(&*reserve).into_response())
 }
 
 /// One policy, or a part of a file that is none.

@@ -49,7 +49,12 @@ impl ExplainInput {
         let sources = Sources::open(&asked.policies).map_err(|missing| Unexplained(missing.to_string()))?;
         Ok(Self {
             collected: sources.collection.collect(),
-            request: parsed(&asked.request, Message::request)?,
+            request: asked
+                .request
+                .as_ref()
+                .map(|path| parsed(path, Message::request))
+                .transpose()?
+                .unwrap_or_default(),
             response: asked.response.as_ref().map(|path| parsed(path, Message::response)).transpose()?,
             auth: asked.identity.as_ref().map(auth).transpose()?,
             route: asked.route.clone(),

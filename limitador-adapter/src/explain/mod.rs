@@ -3,6 +3,7 @@
 
 pub mod explanation;
 pub mod input;
+pub mod live;
 pub mod message;
 
 use crate::explain::explanation::{

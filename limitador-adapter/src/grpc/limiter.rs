@@ -1,6 +1,7 @@
 //! What the rate-limit calls mean: messages → the ledger → messages. Both gRPC services stand on it.
 
 use crate::grpc::descriptors::FoundDescriptors;
+use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
 use crate::ledger::{
@@ -50,6 +51,7 @@ pub struct Limiter {
     in_force: watch::Receiver<Arc<PolicySnapshot>>,
     metrics: Arc<AdapterMetrics>,
     told: Mutex<Option<Instant>>,
+    observers: Observers,
 }
 
 /// Why a call has no answer.
@@ -70,7 +72,12 @@ impl Limiter {
         in_force: watch::Receiver<Arc<PolicySnapshot>>,
         metrics: Arc<AdapterMetrics>,
     ) -> Self {
-        Self { ledger, in_force, metrics, told: Mutex::new(None) }
+        Self { ledger, in_force, metrics, told: Mutex::new(None), observers: Observers::default() }
+    }
+
+    /// Those who wait for the next reserve.
+    pub fn observers(&self) -> Observers {
+        self.observers.clone()
     }
 
     /// Holds what every descriptor that names a limit in force asks for, or nothing.
@@ -101,8 +108,14 @@ impl Limiter {
             charge_at: if rate.unit == Unit::Requests { ChargeAt::Admission } else { ChargeAt::Commit },
             enforced: !named.unenforced,
         });
-        let outcome = self.counted(self.ledger.reserve(&id, holds.collect(), now).await)?;
+        let holds: Vec<Hold> = holds.collect();
+        let amounts =
+            self.observers.is_any().then(|| holds.iter().map(|hold| hold.amount).collect::<Vec<_>>());
+        let outcome = self.counted(self.ledger.reserve(&id, holds, now).await)?;
         self.count_reserve(&call, &outcome);
+        if let Some(amounts) = amounts {
+            self.observers.show(&call, &amounts, &outcome);
+        }
         let code = if outcome.admitted { Code::Ok } else { Code::OverLimit };
         let statuses =
             call.statuses(&outcome).into_iter().map(|status| descriptor_status(status.map(|s| s.1)));

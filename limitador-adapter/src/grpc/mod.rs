@@ -7,6 +7,7 @@
 pub mod descriptors;
 pub mod envoy;
 pub mod limiter;
+pub mod observe;
 pub mod plans;
 pub mod rate_limits;
 pub mod server;

@@ -11,7 +11,6 @@ use super::services::weir::v1::reservation_service_server::ReservationServiceSer
 use super::stream::Reservations;
 use super::tls::{self, TlsAcceptor};
 use super::workers::Workers;
-use crate::ledger::Ledger;
 use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
 use crate::policies::snapshot::PolicySnapshot;
@@ -32,14 +31,13 @@ const STREAMS: u32 = 4096;
 
 /// All services.
 pub async fn routes(
-    ledger: &Arc<dyn Ledger>,
+    limiter: Limiter,
     workers: &Arc<Workers>,
     in_force: &watch::Receiver<Arc<PolicySnapshot>>,
     draining: &watch::Receiver<bool>,
     metrics: &Arc<AdapterMetrics>,
     filters: Arc<Filters>,
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let limiter = Limiter::new(Arc::clone(ledger), in_force.clone(), Arc::clone(metrics));
     let limits = Arc::new(RateLimits::new(Arc::new(limiter)));
     let plans = Plans::new(in_force.clone(), draining.clone(), Arc::clone(metrics), filters);
     let reservations = Reservations::new(Arc::clone(&limits), Arc::clone(workers), draining.clone());

@@ -10,12 +10,13 @@ use policy::validation_error::ValidationError;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// The most that a status may hold of them.
+/// The most ancestors that a status may list.
 const MAX_ANCESTORS: usize = 16;
-/// The most Gateways that are named because they do not exist.
+/// The most doubts that a message names.
 const MAX_DOUBTS: usize = 3;
+/// The most Gateways that a message names because they do not exist.
 const MAX_STRAYS: usize = 4;
-/// What a condition's message may hold.
+/// The longest message of a condition, in characters.
 const MAX_TEXT: usize = 32_768;
 
 /// What a status depends on beside its policy.

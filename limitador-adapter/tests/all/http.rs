@@ -37,6 +37,33 @@ async fn the_counters_are_those_of_the_contract() {
 }
 
 #[tokio::test]
+async fn whoever_watches_sees_the_next_reserve_of_the_limit() {
+    let server = Server::start(&[("llm.yaml", POLICY)]).await;
+    let mut watching = std::process::Command::new(env!("CARGO_BIN_EXE_limitador-adapter"))
+        .args([
+            "explain",
+            "--watch",
+            "--limit",
+            "free",
+            "--server",
+            &format!("http://{}", server.serving.http),
+        ])
+        .env_clear()
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Nobody says from outside when it has begun to wait.
+    let mut client = server.kuadrant();
+    while watching.try_wait().unwrap().is_none() {
+        client.reserve(reserve("1", whole(400, 1))).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let told = String::from_utf8(watching.wait_with_output().unwrap().stdout).unwrap();
+    let without_time = |line: &str| line.split(", resets in").next().unwrap_or_default().to_owned();
+    insta::assert_snapshot!(told.lines().map(without_time).collect::<Vec<_>>().join("\n"));
+}
+
+#[tokio::test]
 async fn counters_of_limits_that_are_gone_are_told_until_their_window_ends() {
     let server = Server::start(&[("llm.yaml", POLICY)]).await;
     server.kuadrant().reserve(reserve("1", whole(400, 1))).await.unwrap();

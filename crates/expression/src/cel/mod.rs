@@ -109,9 +109,8 @@ impl Expression {
     /// Whether what is the same for every request has a value.
     fn constants(&self) -> Result<(), String> {
         for constant in constant::parts(&self.compiled.tree) {
-            self.resolve(constant, &Facts::default(), |_| Ok(())).map_err(|error| {
-                format!("a part of it is the same for every request, and has no value: {error}")
-            })?;
+            self.resolve(constant, &Facts::default(), |_| Ok(()))
+                .map_err(|error| format!("a constant part of it has no value: {error}"))?;
         }
         Ok(())
     }

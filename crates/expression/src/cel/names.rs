@@ -84,7 +84,7 @@ fn llm(names: &[&str], steps: usize, phase: Phase) -> Result<FactPath, String> {
 }
 
 pub(super) fn after(name: &str) -> String {
-    format!("`{name}` is known after the response only, and this is evaluated before it")
+    format!("`{name}` is known only after the response, but this is evaluated before it")
 }
 
 /// `root.name`, where the root has attributes and nothing else.

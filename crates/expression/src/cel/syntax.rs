@@ -78,7 +78,7 @@ fn plainly(message: &str) -> String {
     let mismatch = message.strip_prefix("mismatched input ").and_then(|rest| rest.split_once(" expecting "));
     let Some((found, expected)) = mismatch else { return message.to_owned() };
     match (found.trim_matches('\''), expected) {
-        ("<EOF>", expected) => format!("it ends where {} is expected", a_word(expected)),
+        ("<EOF>", expected) => format!("unexpected end; {} is expected", a_word(expected)),
         (_, "<EOF>") => format!("unexpected {found}"),
         _ => format!("{found} where {} is expected", a_word(expected)),
     }

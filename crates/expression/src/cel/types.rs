@@ -112,7 +112,7 @@ pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
     };
     // A counter that is always null counts nobody apart.
     let fits = found.meets(types) && !(purpose == ResultType::Counter && found == NULL);
-    if fits { Ok(()) } else { Err(format!("{needed}, and this is {}", found.name())) }
+    if fits { Ok(()) } else { Err(format!("{needed}, but this is {}", found.name())) }
 }
 
 /// Everything in a checked expression that is of a wrong type for what is done with it.
@@ -178,7 +178,7 @@ impl<'e> Checker<'e> {
     fn comprehension(&mut self, loops: &'e ComprehensionExpr) -> Types {
         let range = self.of(&loops.iter_range);
         if !range.meets(LIST | MAP) {
-            self.mistakes.push(format!("a macro goes over a list or a map, and this is {}", range.name()));
+            self.mistakes.push(format!("a macro needs a list or a map, but this is {}", range.name()));
         }
         let element = self.element(&loops.iter_range);
         let accumulator = self.of(&loops.accu_init);
@@ -260,7 +260,7 @@ impl<'e> Checker<'e> {
                 _,
             ) => {
                 if !left.and(*right).meets(NUMBER | TEXT | BOOL | BYTES | TIME | DURATION) {
-                    self.compared(name, *left, *right, "has no order with");
+                    self.compared(name, *left, *right, "cannot be ordered against");
                 }
                 BOOL
             }
@@ -297,7 +297,7 @@ impl<'e> Checker<'e> {
         let same = left.and(right).and(NUMBER | DURATION);
         let later = if left.meets(TIME) && right.meets(DURATION) { TIME } else { Types(0) };
         let between = if left.meets(TIME) && right.meets(TIME) { DURATION } else { Types(0) };
-        self.known(same | later | between, operators::SUBSTRACT, left, right, "has no difference with")
+        self.known(same | later | between, operators::SUBSTRACT, left, right, "cannot be reduced by")
     }
 
     /// The types of what is computed, if there are any.
@@ -315,7 +315,7 @@ impl<'e> Checker<'e> {
         for (operand, wanted) in operands.iter().zip(function.takes) {
             if !operand.meets(*wanted) {
                 self.mistakes.push(format!(
-                    "`{name}` needs {}, and this is {}",
+                    "`{name}` needs {}, but this is {}",
                     wanted.name(),
                     operand.name()
                 ));
@@ -326,7 +326,7 @@ impl<'e> Checker<'e> {
             && !super::time::is_zone(zone.inner())
         {
             self.mistakes.push(format!(
-                "`{name}` knows `UTC` and offsets such as `+02:00`, and no time zone by the name `{}`",
+                "`{name}` knows `UTC` and offsets such as `+02:00`, but no time zone named `{}`",
                 zone.inner()
             ));
         }
@@ -335,7 +335,7 @@ impl<'e> Checker<'e> {
 
     fn is_condition(&mut self, operator: &str, operand: Types) {
         if !operand.meets(BOOL) {
-            let told = format!("`{}` needs a bool, and this is {}", plain(operator), operand.name());
+            let told = format!("`{}` needs a bool, but this is {}", plain(operator), operand.name());
             self.mistakes.push(told);
         }
     }

@@ -53,8 +53,7 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// Characters of UTF-8 by what they weigh ([`script`]), counted where they begin, so that a split inside one changes
-/// nothing.
+/// The weight ([`script`]) of UTF-8 text. A character counts where it begins, so splitting it changes nothing.
 pub(crate) fn characters(bytes: &[u8]) -> u64 {
     if bytes.len() < BLOCK && bytes.iter().copied().fold(0, u8::max) < script::ONE_MORE_FROM {
         return bytes.len() as u64;

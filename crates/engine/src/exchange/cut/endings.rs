@@ -176,7 +176,7 @@ impl Events {
         self.0.extend_from_slice(b"\n\n");
     }
 
-    /// With its type as its name.
+    /// Pushes an event that is named after its `type`.
     fn typed(&mut self, data: Value) {
         self.push(data.get("type").and_then(Value::as_str), &data);
     }
