@@ -6,6 +6,7 @@ use crate::request::Operation::Manage;
 use crate::request::place::{Object, Place};
 use crate::request::tokenless::Base::Version;
 use crate::request::tokenless::Method::{Delete, Get, Post};
+use crate::response::Field;
 use crate::response::place::Node;
 
 #[rustfmt::skip]
@@ -44,6 +45,7 @@ pub(super) const PROVIDER: Provider = Provider {
     response: &[
         (Node::Root, "usage_info", Node::Usage),
         (Node::Usage, "pages_processed", Node::OtherUnit),
+        (Node::Usage, "prompt_audio_seconds", Node::Count(Field::AudioSeconds)),
     ],
     ..Provider::NOTHING
 };

@@ -19,6 +19,9 @@ pub(super) struct Document {
     pub(super) is_of_result: bool,
     pub(super) index: Option<u32>,
     pub(super) text: u64,
+    /// The same as `text` under other names, or instead of it.
+    pub(super) text_again: u64,
+    pub(super) text_parts: u64,
     /// What is said to a person. If the call failed, nobody generated it.
     pub(super) notice: u64,
     pub(super) reasoning: u64,
@@ -43,11 +46,18 @@ const BEGINNING: usize = 12;
 const MAX_CODE: usize = 64;
 
 impl Document {
-    /// Some servers send their reasoning under several names side by side.
+    /// Some servers send their text or reasoning under several names side by side.
     fn characters(&self) -> u64 {
-        let reasoning = self.reasoning.max(self.reasoning_content).max(self.reasoning_details);
         let notice = if self.is_only_error() { 0 } else { self.notice };
-        if self.mute { 0 } else { self.text.saturating_add(reasoning).saturating_add(notice) }
+        if self.mute { 0 } else { self.text().saturating_add(self.reasoning()).saturating_add(notice) }
+    }
+
+    fn text(&self) -> u64 {
+        self.text.max(self.text_again).max(self.text_parts)
+    }
+
+    fn reasoning(&self) -> u64 {
+        self.reasoning.max(self.reasoning_content).max(self.reasoning_details)
     }
 
     pub(super) fn delivered(&self) -> u64 {
@@ -60,8 +70,7 @@ impl Document {
 
     /// Whether it says that the call failed, and nothing else.
     pub(super) fn is_only_error(&self) -> bool {
-        let reasoning = self.reasoning.max(self.reasoning_content).max(self.reasoning_details);
-        self.failed && !self.reports && self.text == 0 && reasoning == 0
+        self.failed && !self.reports && self.text() == 0 && self.reasoning() == 0
     }
 
     /// A string begins that may say how the call went.

@@ -40,10 +40,10 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
         ],
         b'g' => &[(b"generated", OUTPUT), (b"generations", OUTPUT), (b"generation", OUTPUT)],
         b'h' => &[(b"hit", READ)],
-        b'i' => &[(b"inputs", INPUT), (b"input", INPUT)],
+        b'i' => &[(b"inputs", INPUT), (b"input", INPUT), (b"in", INPUT)],
         b'l' => &[(b"llm", 0)],
         b'n' => &[(b"number", 0), (b"num", 0), (b"nb", 0), (b"n", 0)],
-        b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"of", 0)],
+        b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"out", OUTPUT), (b"of", 0)],
         b'p' => &[(b"prompts", INPUT), (b"prompt", INPUT), (b"predicted", OUTPUT), (b"precached", CACHED)],
         b'r' => &[(b"responses", OUTPUT), (b"response", OUTPUT), (b"reasoning", REASONING), (b"read", READ)],
         b't' => &[
@@ -163,6 +163,8 @@ mod tests {
             ("total_input_tokens", Some(Field::FreshInput)),
             ("tokens_input", Some(Field::FreshInput)),
             ("nb_input_tokens", Some(Field::FreshInput)),
+            ("tokensIn", Some(Field::FreshInput)),
+            ("tokens_out", Some(Field::Output)),
             ("completion_tokens", Some(Field::Output)),
             ("generated_token_count", Some(Field::Output)),
             ("tokens_generated", Some(Field::Output)),
@@ -197,6 +199,8 @@ mod tests {
             ("prompt", None),
             ("total", None),
             ("output", None),
+            ("in", None),
+            ("out", None),
             ("", None),
         ];
         for (key, expected) in table {

@@ -135,6 +135,9 @@ pub(crate) enum Node {
     ReasoningContent,
     /// The same again, in parts.
     ReasoningDetails,
+    /// Text that some servers send again under another name, and in a list of parts.
+    TextAgain,
+    TextParts,
     /// How the Responses API was to think; what was thought, where somebody puts it there.
     Thinking,
 
@@ -314,7 +317,13 @@ impl Node {
         match (self, anywhere(key)) {
             // Where text is an object, its members are of the same kind.
             (
-                Node::Text | Node::Whole | Node::Reasoning | Node::ReasoningContent | Node::ReasoningDetails,
+                Node::Text
+                | Node::TextAgain
+                | Node::TextParts
+                | Node::Whole
+                | Node::Reasoning
+                | Node::ReasoningContent
+                | Node::ReasoningDetails,
                 Node::Unknown,
             ) => self,
             (Node::Results, Node::Unknown) => aside(key, Node::Listed),
@@ -384,9 +393,14 @@ impl Node {
 fn anywhere(key: &[u8]) -> Node {
     match MEMBERS.find(Node::Anywhere, key) {
         Some(node) => node,
-        None if key.ends_with(b"_id") || key.ends_with(b"Id") => Node::Label,
+        None if is_label(key) => Node::Label,
         None => Node::Unknown,
     }
+}
+
+/// Whether a member is an id or a time by its name.
+fn is_label(key: &[u8]) -> bool {
+    [&b"_id"[..], b"Id", b"_at", b"Time"].iter().any(|end| key.ends_with(end))
 }
 
 /// A member of an object beside what was generated, where nobody knows it: a count by its name, an object of counts,
@@ -408,7 +422,7 @@ fn aside(key: &[u8], place: Node) -> Node {
     match () {
         () if is(COUNTED_ELSEWHERE) => Node::Other,
         () if key.eq_ignore_ascii_case(b"error") && !is_named => Node::Error,
-        () if key.ends_with(b"_id") || key.ends_with(b"Id") => Node::Label,
+        () if is_label(key) => Node::Label,
         () if is_named => place,
         () if is(GENERATED) => Node::Unknown,
         () => place,

@@ -511,6 +511,8 @@ impl Reader for Report {
             Node::Reasoning => &mut self.document.reasoning,
             Node::ReasoningContent => &mut self.document.reasoning_content,
             Node::ReasoningDetails => &mut self.document.reasoning_details,
+            Node::TextAgain => &mut self.document.text_again,
+            Node::TextParts => &mut self.document.text_parts,
             _ => &mut self.document.text,
         };
         *count = count.saturating_add(characters);

@@ -39,9 +39,11 @@ pub(crate) enum Field {
     Generated,
     /// What Perplexity read for the answer, beside the input and the total.
     Citation,
+    /// Seconds of audio in the prompt, whose tokens Mistral tells only in the total.
+    AudioSeconds,
 }
 
-const FIELDS: usize = 20;
+const FIELDS: usize = 21;
 
 /// What makes up the input of those who count caches beside it.
 const INPUTS: &[Field] = &[Field::Input, Field::FreshInput, Field::CacheRead, Field::CacheWrite];
@@ -232,7 +234,7 @@ impl Tally {
     }
 
     /// Input and output such that they make up the total, if what stands beside them explains the difference. What
-    /// nothing explains is output: hidden thinking.
+    /// nothing explains is output (hidden thinking), unless there was audio to be read.
     fn fit(&self, output: u64, total: u64) -> (u64, u64) {
         let usual = (self.input().unwrap_or(0), self.with_reasoning(output));
         let brought = self.brought();
@@ -247,7 +249,10 @@ impl Tally {
         let ways = inputs.flat_map(|input| outputs.map(|output| (input, output)));
         let explained =
             std::iter::once(usual).chain(ways).find(|(input, output)| input.saturating_add(*output) == total);
-        explained.unwrap_or_else(|| (usual.0, usual.1.max(total.saturating_sub(usual.0))))
+        explained.unwrap_or_else(|| match self.or_zero(Field::AudioSeconds) {
+            0 => (usual.0, usual.1.max(total.saturating_sub(usual.0))),
+            _ => (usual.0.max(total.saturating_sub(usual.1)), usual.1),
+        })
     }
 }
 

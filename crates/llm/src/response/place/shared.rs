@@ -59,6 +59,11 @@ pub(super) const SHARED: &[ResponseMember] = &[
     (Node::Metrics, "value", Node::PairValue),
     (Node::Metrics, "count", Node::PairValue),
     (Node::ChoiceMessage, "content", Node::Content),
+    (Node::ChoiceMessage, "text", Node::TextAgain),
+    (Node::ChoiceMessage, "content_list", Node::TextParts),
+    (Node::Content, "summary", Node::Content),
+    (Node::Output, "usage_metadata", Node::Counts),
+    (Node::Output, "response_metadata", Node::Metadata),
     (Node::Message, "content", Node::Content),
     (Node::ChoiceMessage, "tool_calls", Node::ToolCalls),
     (Node::Message, "tool_calls", Node::ToolCalls),
@@ -103,4 +108,5 @@ pub(super) const SHARED: &[ResponseMember] = &[
     (Node::Anywhere, "provider", Node::Label),
     (Node::Anywhere, "language", Node::Label),
     (Node::Anywhere, "version", Node::Label),
+    (Node::Aside, "pooling", Node::Label),
 ];
