@@ -1,4 +1,4 @@
-//! Envoy's metrics: each defined once, by its name.
+//! Envoy's metrics, each defined once.
 
 use crate::host;
 use engine::metric::{Metric, table};
@@ -16,11 +16,11 @@ pub const PLANS_REFUSED: &str = table::PLANS_REFUSED.name;
 pub const PLAN_VERSION: &str = table::PLAN_VERSION.name;
 pub const MEMORY: &str = table::MEMORY.name;
 
-/// Their numbers in Envoy.
+/// The numbers that Envoy has given them, by name.
 pub struct Metrics(RefCell<HashMap<String, u32>>);
 
 impl Metrics {
-    /// With these, so that they can be seen before anything has happened.
+    /// Defines these at once, so that they are exported before anything has happened.
     pub fn new() -> Self {
         let metrics = Self(RefCell::default());
         for name in [

@@ -138,7 +138,7 @@ pub(super) fn needs_plain_response(unasked: bool, may_be_cut: bool, facts: &Fact
     may_be_cut || unasked && takes_identity(facts.fetched_header("accept-encoding"))
 }
 
-/// Whether a client that says so of the encodings it takes can be sent another one than these: none at all.
+/// Whether a client with this `accept-encoding` accepts a response without any encoding.
 fn takes_identity(accept_encoding: &str) -> bool {
     let refused = |name: &str| {
         accept_encoding.split(',').any(|item| {

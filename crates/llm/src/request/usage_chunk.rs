@@ -45,11 +45,11 @@ pub struct UsageChunkFilter {
 enum Mode {
     /// Between two events.
     Between,
-    /// In a comment between two events, which keeps the connection alive and passes at once.
+    /// In a comment between two events. It keeps the connection alive, so it passes at once.
     Comment,
-    /// In an event that may be the one.
+    /// In an event that may hold the usage.
     Holding,
-    /// In an event that is another one.
+    /// In an event that passes unchanged.
     Passing,
 }
 

@@ -245,7 +245,7 @@ impl Meter {
         self.body.stored()
     }
 
-    /// What it has found of them.
+    /// The values that the policy's pointers have led to.
     pub fn found(&mut self) -> Found {
         self.finish();
         self.body.found()
