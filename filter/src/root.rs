@@ -67,7 +67,7 @@ impl Configured {
     /// After an upgrade of the module, or when a VM is made anew: requests come before the adapter's answer does.
     fn resume(&mut self) {
         let Some(watch) = &mut self.watch else { return };
-        let kept = host::shared(&watch.shared_name());
+        let kept = host::shared(&watch.shared_name(&self.shared.config.cluster));
         if let Some(plan) = kept.and_then(|kept| watch.resume(&kept)) {
             self.planned(&plan);
         }
@@ -220,7 +220,7 @@ impl Configured {
     fn answered(&mut self, reply: Result<&[u8], CallFailure>) {
         self.asking = None;
         let Some(watch) = &mut self.watch else { return };
-        let name = watch.shared_name();
+        let name = watch.shared_name(&self.shared.config.cluster);
         match watch.answered(reply, self.shared.now()) {
             Ok(None) => {}
             Ok(Some(plan)) => {

@@ -67,10 +67,11 @@ impl Watch {
         Self { headers_alone: matches!(access, BodyAccess::None), ..self }
     }
 
-    /// Under which name VMs with the same question share its answer. A version that understands more of a plan, and would
-    /// miss it in an answer to one before, changes the number.
-    pub fn shared_name(&self) -> String {
-        format!("weir.plan.1.{}.{}", self.headers_alone, self.gateway)
+    /// Under which name VMs that ask the same adapters the same question share the answer. A version that understands more
+    /// of a plan, and would miss it in an answer to one before, changes the number. Envoy allows any name for a cluster, so
+    /// it comes last, after a character that no gateway's name has.
+    pub fn shared_name(&self, cluster: &str) -> String {
+        format!("weir.plan.2.{}.{} {cluster}", self.headers_alone, self.gateway)
     }
 
     /// An answer that another VM had: it counts until there is another.
@@ -311,6 +312,24 @@ mod tests {
         assert!(watch.ask(100_000).is_some());
         assert!(watch.answered(Ok(&plan("a")), 100_000).is_ok());
         assert_eq!(watch.failures(), 0);
+    }
+
+    #[test]
+    fn an_answer_is_shared_only_between_those_that_ask_the_same() {
+        let named = |gateway: &str, access, cluster: &str| {
+            Watch::new(gateway, 7).with_body(access).shared_name(cluster)
+        };
+        let names = [
+            named("default/llm", BodyAccess::None, "weir"),
+            named("default/llm", BodyAccess::Buffer(1), "weir"),
+            named("default/llm", BodyAccess::None, "other"),
+            named("default/llm.weir", BodyAccess::None, "other"),
+            named("default/llm", BodyAccess::None, "weir.other"),
+            named("default/llm.weir", BodyAccess::None, ""),
+        ];
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "{names:?}");
+        assert_eq!(names[0], Watch::new("default/llm", 8).with_body(BodyAccess::None).shared_name("weir"));
     }
 
     #[test]

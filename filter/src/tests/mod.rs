@@ -2,5 +2,6 @@
 
 mod exchanges;
 mod host;
+mod plans;
 mod play;
 mod sockets;
