@@ -10,7 +10,7 @@ use crate::validation_error::ValidationError;
 use expression::facts::{Facts, Need, find, without_port};
 use expression::small_sort;
 use protocol::wire::weir::v1::{Listener, Placement};
-use rule::RouteEntry;
+use rule::{Ranking, RouteEntry};
 use std::sync::Arc;
 use table::RouteTable;
 
@@ -91,14 +91,15 @@ impl Routes {
                 mistakes.push(ValidationError { path, message: "is inside another gateway's".to_owned() });
             }
         }
-        Self::new(everywhere.to_vec(), listeners, entries, placement.regexes_last, gateways)
+        let ranking = if placement.methods_are_headers { Ranking::EnvoyGateway } else { Ranking::GatewayApi };
+        Self::new(everywhere.to_vec(), listeners, entries, (placement.regexes_last, ranking), gateways)
     }
 
     fn new(
         everywhere: Vec<usize>,
         listeners: Vec<RoutePolicies>,
         entries: Vec<RouteEntry>,
-        regexes_last: bool,
+        (regexes_last, ranking): (bool, Ranking),
         gateways: Vec<Routes>,
     ) -> Self {
         let ports =
@@ -114,7 +115,8 @@ impl Routes {
         small_sort::sort(&mut needs);
         needs.dedup();
         let (in_doubt, rules): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.in_doubt);
-        let [rules, in_doubt] = [rules, in_doubt].map(|entries| RouteTable::new(entries, regexes_last));
+        let [rules, in_doubt] =
+            [rules, in_doubt].map(|entries| RouteTable::new(entries, regexes_last, ranking));
         Self { everywhere, listeners, rules, in_doubt, ports, has_hosts, gateways, needs }
     }
 

@@ -374,6 +374,46 @@ fn regular_expressions_come_where_the_proxy_asks_them() {
     }
 }
 
+/// The first of each pair takes the request in Envoy Gateway. By Gateway API's own order the other one would.
+#[test]
+fn matches_of_one_path_are_ranked_as_the_proxy_ranks_them() {
+    let post = || with_method(prefix("/v1"), "POST");
+    let pairs = [
+        ("older, and as many headers", [headers(prefix("/v1"), vec![is("x-team", "llm")]), post()]),
+        ("more headers", [headers(prefix("/v1"), vec![is("x-team", "llm"), is("x-b", "c")]), post()]),
+        ("longer as it is written", [prefix("/v1/"), post()]),
+    ];
+    for (why, pair) in pairs {
+        for methods_are_headers in [true, false] {
+            let rule = |(place, found): (usize, &Match)| Rule {
+                matches: vec![found.clone()],
+                policies: vec![place as u32],
+                ..Rule::default()
+            };
+            let rules = pair.iter().enumerate().map(rule).collect();
+            let placement = Placement { rules, methods_are_headers, ..Placement::default() };
+            let routes = Routes::compile(&placement, 2).unwrap();
+            let facts = facts("POST", "h", "/v1/chat", &[("x-team", "llm"), ("x-b", "c")]);
+            assert_eq!(routes.find(&facts), [usize::from(!methods_are_headers)], "{why}");
+        }
+    }
+}
+
+#[test]
+fn envoy_gateway_asks_the_match_with_more_exact_values_first() {
+    let newer = headers(prefix("/v1"), vec![is("x-team", "llm")]);
+    let older = headers(prefix("/v1"), vec![like("x-team", ".*")]);
+    let rule = |matches: Match, policy: u32| Rule {
+        matches: vec![matches],
+        policies: vec![policy],
+        ..Rule::default()
+    };
+    let rules = vec![rule(older, 0), rule(newer, 1)];
+    let placement = Placement { rules, methods_are_headers: true, ..Placement::default() };
+    let routes = Routes::compile(&placement, 2).unwrap();
+    assert_eq!(routes.find(&facts("POST", "h", "/v1/chat", &[("x-team", "llm")])), [1]);
+}
+
 #[test]
 fn of_several_gateways_each_one_s_policies_stay_at_its_own_hosts() {
     let gateway = |hostname: &str, policy: u32| {

@@ -294,9 +294,13 @@ pub fn placement(
     of_routes: &BTreeMap<RouteName, Targeted>,
     regexes: RegexOrder,
 ) -> v1::Placement {
-    let regexes_last = regexes == RegexOrder::AfterPrefixes;
-    let mut placement =
-        v1::Placement { everywhere: own.whole.clone(), regexes_last, ..v1::Placement::default() };
+    let mut placement = v1::Placement {
+        everywhere: own.whole.clone(),
+        regexes_last: regexes == RegexOrder::AfterPrefixes,
+        // Envoy Gateway's own order of matches comes with its order of regular expressions.
+        methods_are_headers: regexes == RegexOrder::BeforePrefixes,
+        ..v1::Placement::default()
+    };
     if !own.sections.is_empty() {
         // One that may not be there takes no requests from another's policies.
         for listener in gateway.http_listeners().filter(|listener| !listener.in_doubt) {

@@ -3,16 +3,28 @@
 
 use protocol::wire::weir::v1::{Match, Placement, Rule, r#match::Path};
 
-/// The same placement without in_doubt, regexes_last and gateways.
+/// The same placement without in_doubt, regexes_last, gateways and methods_are_headers.
 pub fn placement(placement: Placement) -> Placement {
-    let Placement { mut everywhere, listeners, rules, regexes_last, gateways } = placement;
+    let Placement { mut everywhere, listeners, rules, regexes_last, gateways, methods_are_headers } =
+        placement;
     for gateway in gateways {
         everywhere.extend(gateway.everywhere);
         everywhere.extend(gateway.listeners.into_iter().flat_map(|listener| listener.policies));
         everywhere.extend(gateway.rules.into_iter().flat_map(|rule| rule.policies));
     }
     let is_regex = |found: &Match| matches!(found.path, Some(Path::Regex(_)));
-    let is_unclear = |rule: &Rule| rule.in_doubt || regexes_last && rule.matches.iter().any(is_regex);
+    // Such a filter lets a match with a method take these requests.
+    let is_ahead_of_methods = |found: &Match| {
+        let is_longer =
+            matches!(&found.path, Some(Path::Prefix(path)) if path.len() > 1 && path.ends_with('/'));
+        is_longer || !found.headers.is_empty()
+    };
+    let is_unclear = |rule: &Rule| {
+        let matches = &rule.matches;
+        rule.in_doubt
+            || regexes_last && matches.iter().any(is_regex)
+            || methods_are_headers && matches.iter().any(is_ahead_of_methods)
+    };
     let (unclear, rules): (Vec<_>, Vec<_>) = rules.into_iter().partition(is_unclear);
     everywhere.extend(unclear.into_iter().flat_map(|rule| rule.policies));
     everywhere.sort_unstable();
@@ -25,7 +37,7 @@ mod tests {
     use super::*;
     use expression::facts::Facts;
     use policy::routes::Routes;
-    use protocol::wire::weir::v1::Listener;
+    use protocol::wire::weir::v1::{Field, Listener, field};
 
     fn rule(path: Path, policy: u32, in_doubt: bool) -> Rule {
         let matches = vec![Match { path: Some(path), ..Match::default() }];
@@ -34,7 +46,8 @@ mod tests {
 
     /// As a filter reads it that does not know these fields.
     fn found(placement: Placement, path: &str) -> Vec<usize> {
-        let mut placement = Placement { regexes_last: false, gateways: Vec::new(), ..placement };
+        let mut placement =
+            Placement { regexes_last: false, gateways: Vec::new(), methods_are_headers: false, ..placement };
         placement.rules.iter_mut().for_each(|rule| rule.in_doubt = false);
         let routes = Routes::compile(&placement, 10).unwrap();
         let mut facts = Facts::default();
@@ -53,6 +66,20 @@ mod tests {
         };
         assert_eq!(found(in_doubt.clone(), chat), [1], "this is why");
         assert_eq!(found(placement(in_doubt), chat), [0, 1]);
+
+        let mut with_header = rule(Path::Prefix("/v1".into()), 0, false);
+        with_header.matches[0]
+            .headers
+            .push(Field { name: ":path".into(), value: Some(field::Value::Exact(chat.into())) });
+        let mut with_method = rule(Path::Prefix("/v1".into()), 1, false);
+        with_method.matches[0].method = "POST".into();
+        let as_headers = Placement {
+            rules: vec![with_header, with_method],
+            methods_are_headers: true,
+            ..Placement::default()
+        };
+        assert_eq!(found(as_headers.clone(), chat), [1], "this is why");
+        assert_eq!(found(placement(as_headers), chat), [0, 1]);
 
         let regexes_last = Placement {
             rules: vec![

@@ -506,7 +506,24 @@ fn regular_expressions_are_in_doubt_where_nobody_knows_when_the_proxy_asks_them(
             .placement
             .unwrap();
         assert_eq!(placement.regexes_last, last, "{controller}");
+        assert_eq!(placement.methods_are_headers, controller.starts_with("gateway.envoyproxy.io/"));
     }
+}
+
+/// Its route takes no requests where proxies ask for both values, so it must take none from another route's policy.
+#[test]
+fn a_header_that_is_matched_twice_leaves_the_match_in_doubt() {
+    let headers = json!([{ "name": "X-Team", "value": "a" }, { "name": "x-team", "value": "b" }]);
+    let mut route = at("one", "/v1");
+    route["rules"][0]["matches"][0]["headers"] = headers;
+    let index = index(vec![
+        gateway("one", http()),
+        self::route("chat", route),
+        policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+    ]);
+    assert_eq!(presence(&index, "for-chat"), ["in doubt [] [] /v1*"]);
+    let told = statuses(&index, &["default/one"]);
+    assert!(told.contains("the header `x-team` is matched more than once"), "{told}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(super) struct RouteEntry {
     pub(super) policies: Arc<[usize]>,
     /// It takes no request away from others.
     pub(super) in_doubt: bool,
-    /// The length of the regular expression, to ask the longest first.
+    /// Of the path as it is written.
     length: usize,
     /// With what every path that it matches begins.
     regex: Option<(String, Pattern)>,
@@ -35,6 +35,16 @@ pub(super) struct RouteEntry {
     headers: Vec<(String, Value)>,
     query: Vec<(String, Value)>,
     order: (usize, usize),
+}
+
+/// Which of several matches of one path comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ranking {
+    /// As Gateway API says: one with a method, then more headers, then more query parameters.
+    #[default]
+    GatewayApi,
+    /// As Envoy Gateway does: a method is one more header, and of equal numbers the one with more exact values is first.
+    EnvoyGateway,
 }
 
 #[derive(Clone, Debug)]
@@ -96,7 +106,10 @@ impl RouteEntry {
                 (PathMatchKind::Regex, upto_slash.trim_end_matches('/'), Some(regex))
             }
         };
-        let length = if let Some(Path::Regex(source)) = &found.path { source.len() } else { 0 };
+        let length = match &found.path {
+            Some(Path::Exact(path) | Path::Prefix(path) | Path::Regex(path)) => path.len(),
+            None => 0,
+        };
         Ok(Self {
             host: String::new(),
             kind,
@@ -117,13 +130,26 @@ impl RouteEntry {
         (&self.host, self.kind, &self.path)
     }
 
-    pub(super) fn compare(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key()).then_with(|| self.rank().cmp(&other.rank()))
+    pub(super) fn compare(&self, other: &Self, ranking: Ranking) -> Ordering {
+        self.key().cmp(&other.key()).then_with(|| self.rank(ranking).cmp(&other.rank(ranking)))
     }
 
     /// Among those of one host and kind that take a request: the lowest does.
-    pub(super) fn rank(&self) -> impl Ord {
-        let counts = (self.length, !self.method.is_empty(), self.headers.len(), self.query.len());
+    pub(super) fn rank(&self, ranking: Ranking) -> impl Ord + use<> {
+        let (headers, query) = (self.headers.len(), self.query.len());
+        let method = usize::from(!self.method.is_empty());
+        let counts = match ranking {
+            // The path of a prefix ends at its last segment.
+            Ranking::GatewayApi if self.kind == PathMatchKind::Prefix => [0, method, headers, query, 0],
+            Ranking::GatewayApi => [self.length, method, headers, query, 0],
+            Ranking::EnvoyGateway => [
+                self.length,
+                headers.saturating_add(method),
+                exact(&self.headers).saturating_add(method),
+                query,
+                exact(&self.query),
+            ],
+        };
         (Reverse(counts), self.order)
     }
 
@@ -170,6 +196,10 @@ fn alternatives_are_enclosed(source: &str) -> bool {
         }
         !matches!(c, '\\' | '[' | '#') && (c != '|' || depth > 0)
     })
+}
+
+fn exact(values: &[(String, Value)]) -> usize {
+    values.iter().filter(|(_, value)| matches!(value, Value::Exact(_))).count()
 }
 
 impl Value {

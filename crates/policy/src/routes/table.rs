@@ -1,6 +1,6 @@
 //! Rules by host and path. Finding those of a request takes as long as its host and path have parts, not as there are rules.
 
-use super::rule::{PathMatchKind, RouteEntry};
+use super::rule::{PathMatchKind, Ranking, RouteEntry};
 use expression::small_sort;
 
 /// See the module.
@@ -15,18 +15,19 @@ pub(super) struct RouteTable {
     has_regexes: bool,
     /// Regular expressions come after prefixes.
     regexes_last: bool,
+    ranking: Ranking,
 }
 
 impl RouteTable {
-    pub(super) fn new(mut entries: Vec<RouteEntry>, regexes_last: bool) -> Self {
-        small_sort::sort_by(&mut entries, RouteEntry::compare);
+    pub(super) fn new(mut entries: Vec<RouteEntry>, regexes_last: bool, ranking: Ranking) -> Self {
+        small_sort::sort_by(&mut entries, |one, other| one.compare(other, ranking));
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or_default();
         let wildcards = entries.iter().filter(|entry| entry.host.starts_with('*'));
         let deepest_host = most(&mut wildcards.map(|entry| entry.host.matches('.').count()));
         let prefixes = entries.iter().filter(|entry| entry.kind != PathMatchKind::Exact);
         let deepest_path = most(&mut prefixes.map(|entry| entry.path.matches('/').count()));
         let has_regexes = entries.iter().any(|entry| entry.kind == PathMatchKind::Regex);
-        Self { entries, deepest_host, deepest_path, has_regexes, regexes_last }
+        Self { entries, deepest_host, deepest_path, has_regexes, regexes_last, ranking }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -42,7 +43,8 @@ impl RouteTable {
     ) -> Option<&'t RouteEntry> {
         self.hosts(host).find_map(|entries| {
             let exact = range(entries, PathMatchKind::Exact, path).find(takes);
-            let regex = || self.regexes(entries, path).filter(takes).min_by_key(|entry| entry.rank());
+            let regex =
+                || self.regexes(entries, path).filter(takes).min_by_key(|entry| entry.rank(self.ranking));
             let prefix = || self.prefixes(entries, path).find(takes);
             if self.regexes_last {
                 exact.or_else(prefix).or_else(regex)

@@ -10,7 +10,8 @@ pub struct HttpRouteRule {
     pub name: String,
     /// Those that can be compared here as the proxy does. At least one, or one of the others.
     pub matches: Vec<Match>,
-    /// Those with a regular expression that cannot be compiled here, without it: they take more than the proxy lets them.
+    /// Those that cannot, such as one with a regular expression that cannot be compiled here, without what is in doubt: they take
+    /// more than the proxy lets them.
     pub unclear: Vec<Match>,
     /// Why those are unclear.
     pub doubts: Vec<String>,
@@ -116,7 +117,8 @@ impl HttpRouteRule {
 }
 
 impl WrittenMatch {
-    /// With a regular expression that cannot be compiled here, which is told, only method and path are asked for.
+    /// With a header that is named twice, or a regular expression that cannot be compiled here, only method and path are asked
+    /// for, and why is told.
     fn read(self, doubts: &mut Vec<String>) -> Match {
         let before = doubts.len();
         let path = self.path.and_then(|path| match path.kind.as_str() {
@@ -127,13 +129,23 @@ impl WrittenMatch {
         let mut fields = |written: Vec<WrittenValue>| -> Vec<Field> {
             written.into_iter().filter_map(|value| value.field(doubts)).collect()
         };
+        // Gateway API forbids it and cannot check it: the first would count there, and proxies ask for all of them.
+        let repeated = repeated(&self.headers);
         let (headers, query) = (fields(self.headers), fields(self.query_params));
+        doubts.extend(repeated.map(|name| format!("the header `{name}` is matched more than once")));
         if doubts.len() > before {
             // Of several fields of one name the first counts, and it may be the one that is missing.
             return Match { path, method: self.method, ..Match::default() };
         }
         Match { path, method: self.method, headers, query }
     }
+}
+
+/// A header that is named more than once, in whatever case.
+fn repeated(headers: &[WrittenValue]) -> Option<String> {
+    let mut names: Vec<String> = headers.iter().map(|header| header.name.to_ascii_lowercase()).collect();
+    names.sort_unstable();
+    names.windows(2).find_map(|pair| (pair.first() == pair.last()).then(|| pair.first().cloned()).flatten())
 }
 
 impl WrittenValue {
