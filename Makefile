@@ -29,8 +29,8 @@ test-envoy-gateway: ## the manifests of Envoy Gateway, with its own control plan
 test-istio: ## the manifests of Istio, with its own control plane and agent (built once: some ten minutes)
 	@bash scripts/test-istio.sh
 
-test-outages: ## Redis, the adapter and the API server away for two minutes, each with a plain Envoy
-	@bash scripts/test-outages.sh
+test-outages: ## what is away for two minutes, with each gateway (half an hour); GATEWAYS=envoy for some of them
+	@bash scripts/test-outages.sh $(GATEWAYS)
 
 k8s-up: ## a real API server and etcd on this machine, for .k8s/kubeconfig
 	@bash scripts/k8s.sh up

@@ -6,10 +6,11 @@ need_envoy
 need_kubernetes
 need_envoy_gateway
 need ip iproute2
+need nft nftables
 export WEIR_WASM="$PWD/dist/weir.wasm" WEIR_ADAPTER="$PWD/dist/limitador-adapter"
 test=(cargo test -p e2e --features envoy-gateway --test envoy_gateway --locked --target-dir "$target")
 "${test[@]}" --no-run
 
 say "Envoy Gateway $envoy_gateway_pin, with Kubernetes $kubernetes_pin and $("$WEIR_ENVOY" --version | sed -n 's|.*/\([0-9.]*\)/.*|Envoy \1|p')"
-bash scripts/alone.sh 127.0.0.1=envoy-gateway.envoy-gateway-system.svc.cluster.local,limitador-adapter.weir-system.svc.cluster.local \
-  192.0.2.1=proxy -- "${test[@]}" --offline -- --nocapture
+bash scripts/alone.sh 192.0.2.3=envoy-gateway.envoy-gateway-system.svc.cluster.local 10.0.0.20=limitador-adapter.weir-system.svc.cluster.local \
+  192.0.2.1=proxy -- "${test[@]}" --offline -- --test-threads=1 "$@"

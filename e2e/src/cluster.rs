@@ -187,6 +187,13 @@ impl Cluster {
         self.apiserver.kill();
     }
 
+    /// It comes back if a test has left it away.
+    pub fn revive(&mut self) {
+        if !self.kubectl(&["get", "--raw", "/readyz"]).status.success() {
+            self.restart_api_server();
+        }
+    }
+
     /// It comes back where it was.
     pub fn restart_api_server(&mut self) {
         self.apiserver.kill();

@@ -53,6 +53,21 @@ impl Config {
         self.endpoints(name).push(json!({ "endpoint": { "address": { "socket_address": address } } }));
     }
 
+    /// All that it says of a cluster.
+    pub fn named_cluster(&mut self, name: &str) -> Value {
+        self.named(name).clone()
+    }
+
+    /// Gives a cluster the settings of another, but for its addresses and TLS.
+    pub fn take_settings(&mut self, name: &str, from: &Value) {
+        let cluster = self.named(name);
+        for (field, value) in from.as_object().into_iter().flatten() {
+            if !["load_assignment", "transport_socket"].contains(&field.as_str()) {
+                cluster[field] = value.clone();
+            }
+        }
+    }
+
     /// One more cluster.
     pub fn add_cluster(&mut self, cluster: Value) {
         self.clusters().push(cluster);
@@ -71,10 +86,13 @@ impl Config {
         self.0["static_resources"]["clusters"].as_array_mut().expect("clusters are a list")
     }
 
+    fn named(&mut self, name: &str) -> &mut Value {
+        let named = self.clusters().iter_mut().find(|named| named["name"] == name);
+        named.unwrap_or_else(|| panic!("the configuration has no cluster {name}"))
+    }
+
     fn endpoints(&mut self, cluster: &str) -> &mut Vec<Value> {
-        let named = self.clusters().iter_mut().find(|named| named["name"] == cluster);
-        let named = named.unwrap_or_else(|| panic!("the configuration has no cluster {cluster}"));
-        let endpoints = &mut named["load_assignment"]["endpoints"][0]["lb_endpoints"];
+        let endpoints = &mut self.named(cluster)["load_assignment"]["endpoints"][0]["lb_endpoints"];
         endpoints.as_array_mut().expect("endpoints are a list")
     }
 

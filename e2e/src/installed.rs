@@ -1,24 +1,34 @@
-//! The adapter as its Deployment starts it: in a cluster, with the module and mutual TLS.
+//! The adapter as its Deployment starts it: two replicas behind a Service, in a cluster, with the module and mutual TLS.
 
 use crate::adapter::Adapter;
 use crate::artefacts;
 use crate::certificates::Authority;
+use crate::client::Request;
 use crate::cluster::Cluster;
+use crate::network::Service;
+use crate::outage;
+use std::net::SocketAddr;
 use std::path::Path;
+
+/// The Service's address, which its name stands for in `scripts/alone.sh`.
+const ADDRESS: &str = "10.0.0.20";
 
 /// The Secret with the proxies' certificate.
 const SECRET: &str = "weir-proxy-tls";
 
 /// See the module.
 pub struct Installed {
-    /// The adapter.
-    pub adapter: Adapter,
+    /// The replicas.
+    pub adapters: Vec<Adapter>,
+    service: Service,
+    arguments: Vec<String>,
     authority: Authority,
     namespace: String,
 }
 
 impl Installed {
-    /// Starts it, its files in this folder, with further arguments; the proxies' certificate is in this namespace.
+    /// Starts them with this module, their files in this folder, with further arguments; the proxies' certificate is in this
+    /// namespace.
     pub fn start(
         cluster: &Cluster,
         kubeconfig: &Path,
@@ -32,13 +42,62 @@ impl Installed {
         authority.write(&served, &["limitador-adapter.weir-system.svc"]);
         let file = |name: &str| served.join(name).display().to_string();
         let (certificate, key, trusted) = (file("tls.crt"), file("tls.key"), file("ca.crt"));
-        let module = artefacts::wasm().display().to_string();
         let tls = ["--tls-cert", &certificate, "--tls-key", &key, "--tls-client-ca", &trusted];
-        let arguments = [tls.as_slice(), &["--wasm", &module], further].concat();
-        let adapter = Adapter::start_in_cluster(kubeconfig, &arguments);
-        let installed = Self { adapter, authority, namespace: namespace.to_owned() };
+        let arguments: Vec<String> = tls.iter().chain(further).map(|&word| word.to_owned()).collect();
+        let module = artefacts::wasm().display().to_string();
+        let all = with(&arguments, &["--wasm", &module]);
+        let adapters: Vec<_> = (0..2).map(|_| Adapter::start_in_cluster(kubeconfig, &words(&all))).collect();
+        let ports = |port: fn(&Adapter) -> u16| adapters.iter().map(port).collect();
+        let service = Service::new(
+            ADDRESS,
+            &[(8081, ports(|adapter| adapter.grpc().port())), (8080, ports(|adapter| adapter.http().port()))],
+        );
+        let namespace = namespace.to_owned();
+        let installed = Self { adapters, service, arguments, authority, namespace };
         installed.renew(cluster);
         installed
+    }
+
+    /// One of them.
+    pub fn adapter(&self) -> &Adapter {
+        &self.adapters[0]
+    }
+
+    /// All of them are gone.
+    pub fn kill(&mut self) {
+        self.adapters.iter_mut().for_each(Adapter::kill);
+    }
+
+    /// They come back.
+    pub fn restart(&mut self) {
+        self.adapters.iter_mut().for_each(Adapter::restart);
+    }
+
+    /// Those come back that a test has left away.
+    pub fn revive(&mut self) {
+        self.unsilence();
+        let is_away = |adapter: &&mut Adapter| Request::get("/healthz").try_send(adapter.http()).is_err();
+        self.adapters.iter_mut().filter(is_away).for_each(Adapter::restart);
+    }
+
+    /// The node of the one that this proxy asks goes silent.
+    pub fn silence_one(&self, proxy: SocketAddr) {
+        let silent = &self.adapters[outage::busiest(&self.adapters, proxy)];
+        self.service.silence(&[silent.grpc().port(), silent.http().port()]);
+    }
+
+    /// It is back.
+    pub fn unsilence(&self) {
+        self.service.unsilence();
+    }
+
+    /// A rollout: one after the other serves this module, and that of the version before.
+    pub fn roll_out(&mut self, module: &str, previous: &str, between: impl Fn()) {
+        let all = with(&self.arguments, &["--wasm", module, "--wasm-previous", previous]);
+        for adapter in &mut self.adapters {
+            adapter.replace(&words(&all));
+            between();
+        }
     }
 
     /// Gives the proxies another certificate.
@@ -53,19 +112,24 @@ impl Installed {
         cluster.apply(&secret);
     }
 
-    /// A manifest of `manifests/` for this adapter's ports and module, and for the Gateway of that name.
+    /// A manifest of `manifests/` for the Gateway of that name, and for the module that is served.
     pub fn manifest(&self, path: &str, gateway: &str) -> String {
+        let digest = self.adapter().get("/weir.wasm.sha256").text();
+        self.manifest_for(path, gateway, digest.trim())
+    }
+
+    /// The same for the module with this digest.
+    pub fn manifest_for(&self, path: &str, gateway: &str, digest: &str) -> String {
         let text = std::fs::read_to_string(artefacts::root().join("manifests").join(path))
             .unwrap_or_else(|error| panic!("{path}: {error}"));
-        let digest = self.adapter.get("/weir.wasm.sha256").text();
-        [
-            ("0".repeat(64), digest.trim().to_owned()),
-            ("llm-gateway".to_owned(), gateway.to_owned()),
-            (":8080/".to_owned(), format!(":{}/", self.adapter.http().port())),
-            ("port_value: 8081".to_owned(), format!("port_value: {}", self.adapter.grpc().port())),
-            ("port_value: 8080".to_owned(), format!("port_value: {}", self.adapter.http().port())),
-        ]
-        .iter()
-        .fold(text, |text, (from, to)| text.replace(from, to))
+        text.replace(&"0".repeat(64), digest).replace("llm-gateway", gateway)
     }
+}
+
+fn with(arguments: &[String], further: &[&str]) -> Vec<String> {
+    arguments.iter().cloned().chain(further.iter().map(|&word| word.to_owned())).collect()
+}
+
+fn words(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
 }

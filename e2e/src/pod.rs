@@ -4,6 +4,7 @@
 //! The places are those of the whole machine, so it asks for a file system of its own (`scripts/alone.sh`).
 
 use crate::cluster::Cluster;
+use crate::network::PodNetwork;
 use crate::process::Process;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,7 +14,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The address of every pod that is asked for. It is no loopback address, which no endpoint may have.
+/// The address of every pod without a network of its own. It is no loopback address, which no endpoint may have.
 pub const ADDRESS: &str = "192.0.2.1";
 
 /// Puts volumes at their places, in a view of the file system that only this container has, and becomes the program.
@@ -27,31 +28,40 @@ pub struct Pod<'a> {
     pub namespace: &'a str,
     /// Its `metadata` and `spec`, as a Deployment's template has them.
     pub template: &'a Value,
+    /// `None`: this machine's.
+    pub network: Option<&'a PodNetwork>,
 }
 
 impl Pod<'_> {
     /// Starts its container as this program, and keeps its files here.
     pub fn start(&self, cluster: &Cluster, program: &Path, folder: &Path) -> Process {
+        self.prepare(cluster, folder);
+        self.start_again(cluster, program, folder)
+    }
+
+    /// Writes the files of its volumes.
+    pub fn prepare(&self, cluster: &Cluster, folder: &Path) {
         let volumes = list(&self.template["spec"]["volumes"]).map(|volume| text(&volume["name"]));
         for volume in volumes.filter(|volume| self.mounts().any(|mount| mount["name"] == *volume)) {
             self.renew(cluster, volume, folder);
         }
-        self.start_again(cluster, program, folder)
     }
 
     fn mounts(&self) -> impl Iterator<Item = &Value> {
         list(&self.template["spec"]["containers"][0]["volumeMounts"])
     }
 
-    /// The same with the files that it had before, so without the API server.
+    /// The same with the files that it has already, so without the API server.
     pub fn start_again(&self, cluster: &Cluster, program: &Path, folder: &Path) -> Process {
         assert!(
             std::env::var_os("WEIR_ALONE").is_some(),
             "this mounts folders at fixed places: run `make test-envoy-gateway` or `make test-istio`"
         );
         let container = &self.template["spec"]["containers"][0];
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-ec", ENTRY, "sh"]);
+        let enter = self.network.map(PodNetwork::enter).into_iter().flatten();
+        let mut words = enter.chain(["unshare".to_owned()]);
+        let mut command = Command::new(words.next().expect("there is a command"));
+        command.args(words).args(["--mount", "sh", "-ec", ENTRY, "sh"]);
         for mount in self.mounts() {
             command.arg(self.place(folder, text(&mount["name"]))).arg(text(&mount["mountPath"]));
         }
@@ -84,7 +94,9 @@ impl Pod<'_> {
             match (variable.pointer("/valueFrom/fieldRef/fieldPath").map(text), resource) {
                 (Some("metadata.name"), _) => self.name.to_owned(),
                 (Some("metadata.namespace"), _) => self.namespace.to_owned(),
-                (Some("status.podIP" | "status.hostIP"), _) => ADDRESS.to_owned(),
+                (Some("status.podIP" | "status.hostIP"), _) => {
+                    self.network.map_or(ADDRESS, |network| &network.address).to_owned()
+                }
                 (Some("spec.serviceAccountName"), _) => self.account().to_owned(),
                 (Some("spec.nodeName"), _) => "node".to_owned(),
                 // Annotations that a node's controller would have written.

@@ -178,6 +178,13 @@ impl Redis {
         self.process.kill();
     }
 
+    /// It comes back if a test has left it away.
+    pub fn revive(&mut self) {
+        if self.try_command(&["PING"]).is_err() {
+            self.restart();
+        }
+    }
+
     /// It comes back where it was, with what it has kept on disk.
     pub fn restart(&mut self) {
         self.process.kill();

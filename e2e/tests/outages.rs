@@ -1,111 +1,132 @@
-//! What a plain Envoy does while a part of Weir is away for two minutes, and how it finds back: an Envoy that ran before, and one
-//! that starts meanwhile. Their module is a file. What Istio and Envoy Gateway do is in `istio/outages.rs` and
-//! `envoy_gateway.rs`, and the table of all in `manifests/OUTAGES.md`.
+//! What a plain Envoy does while a part of Weir is away, and how it finds back. Its module is a file. What Istio and Envoy
+//! Gateway do is in their own tests, and the table of all in `manifests/OUTAGES.md`.
 
 use e2e::adapter::Adapter;
 use e2e::cluster::Cluster;
 use e2e::envoy::{Config, Envoy};
-use e2e::probe::{self, HEALED, LIMITED};
+use e2e::network::Service;
+use e2e::outage::{self, BY_FILTER, BY_POLICY, ENFORCED, MOSTLY_ENFORCED, Outage, Proxies};
 use e2e::redis::Redis;
 use e2e::upstream::Upstream;
 use e2e::world::CONFIG;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
 
-const OUTAGE: Duration = Duration::from_secs(120);
-
-/// How a request is answered: its status, and the limit that it was told.
-type Told = (u16, Option<&'static str>);
-
-/// An Envoy, and what it needs besides what is away.
+/// An Envoy, and what it needs, of which something is away.
 struct World {
     config: Config,
     running: Envoy,
+    another: Option<Envoy>,
+    adapters: Vec<Adapter>,
+    redis: Option<Redis>,
+    cluster: Option<Cluster>,
+    service: Option<Service>,
     _upstream: Upstream,
 }
 
 impl World {
-    fn start(adapter: &Adapter) -> Self {
+    /// With the cluster of our manifest, but for TLS.
+    fn start(adapters: Vec<Adapter>, to: SocketAddr) -> Self {
         let upstream = Upstream::start();
         let mut config = Config::read(CONFIG);
         config.cluster("llm", upstream.address());
-        config.cluster("limitador-adapter", adapter.grpc());
+        let shipped = Config::read("manifests/envoy/envoy.yaml").named_cluster("limitador-adapter");
+        config.take_settings("limitador-adapter", &shipped);
+        config.cluster("limitador-adapter", to);
         config.plugin(|plugin| {
             plugin["gateway"] = "default/gateway".into();
             plugin["adapter"]["timeout"] = "200ms".into();
         });
         let running = config.start(2);
-        probe::becomes(running.address(), LIMITED);
-        Self { config, running, _upstream: upstream }
+        Self {
+            config,
+            running,
+            another: None,
+            adapters,
+            redis: None,
+            cluster: None,
+            service: None,
+            _upstream: upstream,
+        }
     }
 
-    /// Something has gone, and comes back: looks at both Envoys until they limit again.
-    fn outage(&self, what: &str, [running, starting]: [Told; 2], back: impl FnOnce()) {
-        let end = Instant::now() + OUTAGE;
-        probe::becomes(self.running.address(), running);
-        let started = self.config.start(2);
-        probe::becomes(started.address(), starting);
-        while Instant::now() < end {
-            probe::stays(self.running.address(), running, 5);
-            probe::stays(started.address(), starting, 5);
-            std::thread::sleep(Duration::from_millis(500));
-        }
-        back();
-        let returned = Instant::now();
-        for (which, envoy) in [("running", &self.running), ("starting", &started)] {
-            probe::becomes(envoy.address(), LIMITED);
-            let took = returned.elapsed();
-            println!(
-                "{what}: running {running:?}, starting {starting:?}; the {which} one limits {took:?} after its return"
-            );
-            assert!(took < HEALED, "{what}, {which}: {took:?}");
-        }
+    fn with(adapter: Adapter) -> Self {
+        let to = adapter.grpc();
+        Self::start(vec![adapter], to)
     }
 }
 
-fn told(mode: &str) -> Told {
-    (if mode == "Allow" { 200 } else { 503 }, None)
-}
+impl Proxies for World {
+    const NAME: &'static str = "plain Envoy";
 
-fn redis(mode: &str) {
-    let mut redis = Redis::start();
-    let adapter = Adapter::start_on(&redis.url(0), &[probe::policy("gateway", mode)]);
-    let world = World::start(&adapter);
-    redis.kill();
-    world.outage(&format!("Redis, {mode}"), [told(mode); 2], || redis.restart());
-}
+    fn running(&self) -> SocketAddr {
+        self.running.address()
+    }
 
-fn adapter(mode: &str) {
-    let mut adapter = Adapter::start(&[probe::policy("gateway", mode)]);
-    let world = World::start(&adapter);
-    adapter.kill();
-    // One that starts has no plan, so its own failureMode decides.
-    world.outage(&format!("the adapter, {mode}"), [told(mode), told("Allow")], || adapter.restart());
-}
+    fn start_another(&mut self) -> SocketAddr {
+        let another = self.config.start(2);
+        self.another.insert(another).address()
+    }
 
-#[test]
-fn without_redis_allow_passes() {
-    redis("Allow");
+    /// It was waited for.
+    fn other_is_ready(&self) -> bool {
+        self.another.is_some()
+    }
+
+    fn end_other(&mut self) {
+        drop(self.another.take());
+    }
 }
 
 #[test]
-fn without_redis_deny_refuses() {
-    redis("Deny");
+fn without_redis_the_policy_decides() {
+    let redis = Redis::start();
+    let adapter = Adapter::start_on(&redis.url(0), &outage::policies("gateway"));
+    let mut world = World { redis: Some(redis), ..World::with(adapter) };
+    let redis = |world: &mut World, change: fn(&mut Redis)| world.redis.iter_mut().for_each(change);
+    let outage = Outage::new("Redis", BY_POLICY, BY_POLICY);
+    outage::play(&mut world, outage, |world| redis(world, Redis::kill), |world| redis(world, Redis::restart));
 }
 
 #[test]
-fn without_the_adapter_allow_passes() {
-    adapter("Allow");
+fn without_the_adapter_the_policy_decides_where_the_plan_is_known() {
+    let mut world = World::with(Adapter::start(&outage::policies("gateway")));
+    let outage = Outage::new("the adapter", BY_POLICY, BY_FILTER);
+    let adapter = |world: &mut World, change: fn(&mut Adapter)| world.adapters.iter_mut().for_each(change);
+    outage::play(
+        &mut world,
+        outage,
+        |world| adapter(world, Adapter::kill),
+        |world| adapter(world, Adapter::restart),
+    );
 }
 
+/// Two adapters behind one address, of which one answers nothing from one moment to the next, while connections stay open.
 #[test]
-fn without_the_adapter_deny_refuses_where_the_plan_is_known() {
-    adapter("Deny");
+fn a_silent_node_costs_few_requests() {
+    let redis = Redis::start();
+    let start = |_| Adapter::start_on(&redis.url(0), &outage::policies("gateway"));
+    let adapters: Vec<Adapter> = (0..2).map(start).collect();
+    let ports = adapters.iter().map(|adapter| adapter.grpc().port()).collect();
+    let service = Service::new("10.0.0.21", &[(8081, ports)]);
+    let world = World::start(adapters, ([10, 0, 0, 21], 8081).into());
+    let mut world = World { redis: Some(redis), service: Some(service), ..world };
+    let outage = Outage::new("one of two nodes, silent", MOSTLY_ENFORCED, MOSTLY_ENFORCED);
+    outage::play(
+        &mut world,
+        outage,
+        |world| {
+            let silent = outage::busiest(&world.adapters, world.running());
+            let silent = world.adapters[silent].grpc().port();
+            world.service.iter().for_each(|service| service.silence(&[silent]));
+        },
+        |world| world.service.iter().for_each(Service::unsilence),
+    );
 }
 
 #[test]
 fn without_the_api_server_limits_stay() {
-    let mut cluster = Cluster::start();
+    let cluster = Cluster::start();
     let kubeconfig = cluster.install();
     let listeners = json!([{ "name": "http", "protocol": "HTTP", "port": 80 }]);
     cluster.apply(
@@ -117,9 +138,15 @@ fn without_the_api_server_limits_stay() {
         })
         .to_string(),
     );
-    cluster.apply(&probe::policy("gateway", "Deny"));
+    outage::policies("gateway").iter().for_each(|policy| cluster.apply(policy));
     let adapter = Adapter::start_in_cluster(&kubeconfig, &[]);
-    let world = World::start(&adapter);
-    cluster.kill_api_server();
-    world.outage("the API server", [LIMITED; 2], || cluster.restart_api_server());
+    let mut world = World { cluster: Some(cluster), ..World::with(adapter) };
+    let outage = Outage::new("the API server", ENFORCED, ENFORCED);
+    let cluster = |world: &mut World, change: fn(&mut Cluster)| world.cluster.iter_mut().for_each(change);
+    outage::play(
+        &mut world,
+        outage,
+        |world| cluster(world, Cluster::kill_api_server),
+        |world| cluster(world, Cluster::restart_api_server),
+    );
 }

@@ -5,20 +5,15 @@ use e2e::client::Request;
 use e2e::envoy::{Config, Envoy, typed, write_listener};
 use e2e::module::ModuleVersion;
 use e2e::redis::Redis;
-use e2e::upstream::{Answer, Gate, Upstream};
+use e2e::upstream::Upstream;
 use e2e::world::{CONFIG, policy};
-use e2e::{jwt, wait};
+use e2e::{jwt, load, wait};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 const WORKERS: u32 = 2;
-const CLIENTS: usize = 4;
-/// How many requests pass between two steps of an upgrade.
-const BETWEEN: usize = 40;
-/// How many tokens answers report.
-const SIZES: [u64; 5] = [10, 20, 30, 50, 70];
 
 /// Two adapters on one Redis, and an Envoy whose listener comes from elsewhere and whose module the adapters serve.
 struct World {
@@ -26,7 +21,7 @@ struct World {
     listener: Value,
     place: PathBuf,
     adapters: Vec<Adapter>,
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
     redis: Redis,
     old: ModuleVersion,
     new: ModuleVersion,
@@ -47,7 +42,7 @@ impl World {
             [policy("llm", json!({ "failureMode": failure_mode, "limits": { "per-user": limit } }))];
         let start = |_| Adapter::start_as(&policies, &["--storage", &redis.url(0), "--wasm", &old.file]);
         let adapters: Vec<_> = (0..2).map(start).collect();
-        let upstream = Upstream::start();
+        let upstream = Arc::new(Upstream::start());
         let mut config = Config::read(CONFIG);
         config.cluster("llm", upstream.address());
         let endpoints = json!([{ "lb_endpoints": [] }]);
@@ -94,7 +89,7 @@ impl World {
     }
 
     fn some_requests(&self) {
-        self.upstream.wait_for_calls(self.upstream.calls() + BETWEEN);
+        load::some_requests(&self.upstream);
     }
 }
 
@@ -133,54 +128,11 @@ fn with_code(listener: &Value, vm_config: &Value) -> Value {
     listener
 }
 
-/// Runs the upgrade while clients ask for answers of all sizes, and one waits for its answer from beginning to end.
+/// Runs the upgrade under load, and finds every token charged.
 fn under_load(world: &mut World, upgrade: impl FnOnce(&mut World)) {
-    let gate = Gate::default();
-    for tokens in SIZES {
-        world.upstream.on(&tokens.to_string(), Answer::used(tokens).reporting(tokens));
-    }
-    let long = Answer::used(1_000).reporting(1_000).wait_first(&gate);
-    world.upstream.on("long", long);
-    let ask = alice();
-    let (address, ended) = (world.envoy.address(), AtomicBool::new(false));
-    let long = ask.clone().answered_by("long").open(address);
-    world.upstream.wait_for_calls(1);
-    let client = |first: usize| {
-        let mut answers = Vec::new();
-        for tokens in SIZES.iter().cycle().skip(first) {
-            if ended.load(Ordering::SeqCst) {
-                break;
-            }
-            let answer = ask.clone().answered_by(&tokens.to_string()).send(address);
-            answers.push((answer.status, answer.text()));
-        }
-        answers
-    };
-    let answers: Vec<_> = std::thread::scope(|scope| {
-        let client = &client;
-        let clients: Vec<_> = (0..CLIENTS).map(|first| scope.spawn(move || client(first))).collect();
-        let end = StopOnDrop(&ended);
-        world.some_requests();
-        upgrade(world);
-        world.some_requests();
-        drop(end);
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
-    });
-    gate.open();
-    assert_eq!(long.finish().status, 200);
-    let refused: Vec<_> = answers.iter().filter(|(status, _)| *status != 200).collect();
-    assert!(refused.is_empty(), "{} of {} were refused: {:?}", refused.len(), answers.len(), refused[0]);
-    let reported = world.upstream.seen().iter().map(|seen| seen.reported).sum();
-    println!("{} requests, {reported} tokens", world.upstream.calls());
+    let upstream = Arc::clone(&world.upstream);
+    let reported = load::during(world.envoy.address(), &upstream, "alice", || upgrade(world));
     world.adapters[0].wait_for_bucket("per-user", "tokens", "alice", reported, 0);
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 #[test]

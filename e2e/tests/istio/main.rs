@@ -7,31 +7,10 @@ mod manifests;
 mod outages;
 mod world;
 
-use libtest_mimic::{Arguments, Trial};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
 use world::World;
 
-type Test = (&'static str, fn(&mut World));
+type Test = e2e::shared_world::Test<World>;
 
 fn main() {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let trials = [manifests::TESTS, outages::TESTS].concat().into_iter().map(|(name, test): Test| {
-        let world = Arc::clone(&world);
-        Trial::test(name, move || {
-            let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
-            let world = world.get_or_insert_with(World::start);
-            catch_unwind(AssertUnwindSafe(|| test(world))).map_err(|panic| {
-                world.show_logs();
-                let said = panic.downcast_ref::<String>().map(String::as_str);
-                said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").into()
-            })
-        })
-    });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    // Its processes end with it.
-    drop(world.lock().unwrap_or_else(PoisonError::into_inner).take());
-    conclusion.exit();
+    e2e::shared_world::run([manifests::TESTS, outages::TESTS].concat());
 }

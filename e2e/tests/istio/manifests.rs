@@ -38,7 +38,7 @@ fn enforces(world: &mut World) {
     assert_eq!(told(&bob.send(address())), (200, Some("200000")));
     world.cluster.wait_for_reason(&POLICY, "Enforced", "Enforced");
     // Each answer is charged once.
-    let used = || world.installed.adapter.bucket("gold", "tokens", "bob").0;
+    let used = || world.installed.adapter().bucket("gold", "tokens", "bob").0;
     let before = wait::until("bob's first charge", || Some(used()).filter(|used| *used > 0));
     assert_eq!(bob.send(address()).status, 200);
     wait::until("bob's second charge", || (used() == 2 * before).then_some(()));
@@ -57,7 +57,7 @@ fn reads_bodies(world: &mut World) {
 /// A client's own copy of a header is no identity, with or without a RequestAuthentication.
 fn identity(world: &mut World) {
     world.settle("Allow");
-    let adapter = &world.installed.adapter;
+    let adapter = world.installed.adapter();
     let claims = jwt::kuadrant_user("mallory", "gold").to_string();
     let forged = Request::chat(5).header("x-jwt-payload", BASE64.encode(claims));
     let is_nobody = || {

@@ -1,8 +1,9 @@
-//! What gateways do while a part of Weir is away, and how they find back. Outages are short: nothing in Weir, Envoy or Istio
-//! waits longer than its first few seconds, except for back-offs whose bound is part of what is asserted.
+//! What gateways do while a part of Weir is away, and how they find back. `make test-outages` has outages of two minutes, `make
+//! test-istio` of seconds: no back-off is longer, but for those whose bound is part of what is asserted.
 
 use crate::Test;
 use crate::world::{GATEWAY, World, address};
+use e2e::outage::{self, BY_POLICY, ENFORCED, MOSTLY_ENFORCED, NOT_READY, Outage};
 use e2e::probe::{self, HEALED, LIMITED};
 use e2e::wait;
 use std::time::{Duration, Instant};
@@ -11,23 +12,26 @@ pub const TESTS: &[Test] = &[
     ("a_proxy_that_starts_before_the_adapter_heals_by_itself", starts_first),
     ("a_module_that_is_not_served_yet_leaves_the_old_one_in_force", another_module),
     ("an_upgrade_of_the_module_takes_effect_and_refuses_nobody", upgrade),
-    ("without_redis_running_and_starting_proxies_follow_the_policy", redis_away),
-    ("without_the_adapter_a_running_proxy_follows_the_policy", adapter_away),
-    ("without_the_api_server_a_running_proxy_enforces_limits", api_server_away),
+    ("outage_of_redis_running_and_starting_proxies_follow_the_policy", redis_away),
+    ("outage_of_the_adapter_a_running_proxy_follows_the_policy", adapter_away),
+    ("outage_of_one_node_few_requests_are_refused", node_silent),
+    ("outage_of_the_api_server_a_running_proxy_enforces_limits", api_server_away),
 ];
 
-/// Longer than the longest back-off of everything that is involved.
+/// Longer than the longest back-off of Istio's agent and of its Envoy.
+const AGENT: Duration = Duration::from_secs(90);
+/// Longer than the longest back-off of everything else that is involved.
 const AWHILE: Duration = Duration::from_secs(12);
 
 fn starts_first(world: &mut World) {
     world.settle("Deny");
     world.stop_proxy();
-    world.installed.adapter.kill();
+    world.installed.kill();
     world.start_proxy(GATEWAY);
     // It is not ready, so nobody is sent to it.
     let ready = wait::within(AWHILE, || world.is_ready().then_some(()));
     assert!(ready.is_none(), "it is ready without its module");
-    world.installed.adapter.restart();
+    world.installed.restart();
     let back = Instant::now();
     world.is_ready_within(HEALED);
     println!("a starting proxy is ready {:?} after the adapter's return", back.elapsed());
@@ -37,7 +41,7 @@ fn starts_first(world: &mut World) {
 /// The filter's configuration comes before the adapter that serves its module.
 fn another_module(world: &mut World) {
     world.settle("Allow");
-    let ours = world.installed.adapter.get("/weir.wasm.sha256").text();
+    let ours = world.installed.adapter().get("/weir.wasm.sha256").text();
     let manifest = world.installed.manifest("istio/envoyfilter.yaml", GATEWAY);
     world.cluster.apply(&manifest.replace(ours.trim(), &"ab".repeat(32)));
     wait::until("the new listener", || {
@@ -67,7 +71,7 @@ fn upgrade(world: &mut World) {
         stats.trim().rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or_default()
     };
     let before = vms(world);
-    let ours = world.installed.adapter.get("/weir.wasm.sha256").text();
+    let ours = world.installed.adapter().get("/weir.wasm.sha256").text();
     let manifest = world.installed.manifest("istio/envoyfilter.yaml", GATEWAY);
     world.cluster.apply(&manifest.replace(ours.trim(), &world.other.digest));
     wait::until("VMs of the other module", || {
@@ -84,36 +88,38 @@ fn upgrade(world: &mut World) {
 }
 
 fn redis_away(world: &mut World) {
-    for (mode, status) in [("Allow", 200), ("Deny", 503)] {
-        world.settle(mode);
-        world.redis.kill();
-        probe::becomes(address(), (status, None));
-        probe::stays(address(), (status, None), 10);
-        world.start_proxy(GATEWAY);
-        world.is_ready_within(wait::DEADLINE);
-        // It has the module and the plan, so the policy decides.
-        probe::becomes(address(), (status, None));
-        world.redis.restart();
-        probe::heals(&format!("Redis, {mode}"), address());
-    }
+    world.settle_for_outage();
+    // A proxy that starts has the module and the plan.
+    let outage = Outage::new("Redis", BY_POLICY, BY_POLICY);
+    outage::play(world, outage, |world| world.redis.kill(), |world| world.redis.restart());
 }
 
 fn adapter_away(world: &mut World) {
-    for (mode, status) in [("Allow", 200), ("Deny", 503)] {
-        world.settle(mode);
-        world.installed.adapter.kill();
-        probe::becomes(address(), (status, None));
-        probe::stays(address(), (status, None), 10);
-        assert!(world.is_ready());
-        world.installed.adapter.restart();
-        probe::heals(mode, address());
-    }
+    world.settle_for_outage();
+    let outage = Outage::new("the adapter", BY_POLICY, NOT_READY);
+    outage::play(world, outage, |world| world.installed.kill(), |world| world.installed.restart());
+}
+
+fn node_silent(world: &mut World) {
+    world.settle_for_outage();
+    let outage = Outage::new("one of two nodes, silent", MOSTLY_ENFORCED, MOSTLY_ENFORCED);
+    outage::play(
+        world,
+        outage,
+        |world| world.installed.silence_one(address()),
+        |world| world.installed.unsilence(),
+    );
 }
 
 fn api_server_away(world: &mut World) {
-    world.settle("Deny");
-    world.cluster.kill_api_server();
-    probe::stays(address(), LIMITED, 10);
-    world.cluster.restart_api_server();
-    probe::stays(address(), LIMITED, 10);
+    world.settle_for_outage();
+    // Istio's control plane asks the API server whether a pod's token is good, and its agent asks again after back-offs of its
+    // own, whatever filters the gateway has.
+    let outage = Outage { starts_within: AGENT, ..Outage::new("the API server", ENFORCED, NOT_READY) };
+    outage::play(
+        world,
+        outage,
+        |world| world.cluster.kill_api_server(),
+        |world| world.cluster.restart_api_server(),
+    );
 }

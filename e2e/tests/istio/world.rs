@@ -1,13 +1,17 @@
 //! Istio's control plane, the adapter with a Redis, an LLM, and the proxy of a Gateway, which tests stop and start.
 
 use crate::control_plane;
+use e2e::adapter::Adapter;
 use e2e::client::{Request, Response};
 use e2e::cluster::Cluster;
 use e2e::installed::Installed;
 use e2e::module::ModuleVersion;
+use e2e::network::PodNetwork;
+use e2e::outage::{self, Proxies};
 use e2e::pod::Pod;
 use e2e::process::Process;
 use e2e::redis::Redis;
+use e2e::shared_world::SharedWorld;
 use e2e::upstream::Upstream;
 use e2e::{artefacts, pod, probe, wait};
 use serde_json::Value;
@@ -35,14 +39,18 @@ pub struct World {
     /// Another version of the module, which the adapter serves, too.
     pub other: ModuleVersion,
     proxy: Option<Process>,
+    /// A second one, in a network of its own.
+    another: Option<Process>,
+    another_template: Value,
+    network: PodNetwork,
     _upstream: Upstream,
     _istiod: Process,
     folder: TempDir,
 }
 
-impl World {
-    /// Everything but the filter and policies.
-    pub fn start() -> Self {
+impl SharedWorld for World {
+    /// Everything but policies.
+    fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bootstrap = Path::new("/var/lib/istio/envoy");
         std::fs::create_dir_all(bootstrap).unwrap();
@@ -64,6 +72,9 @@ impl World {
             redis,
             other,
             proxy: None,
+            another: None,
+            another_template: Value::Null,
+            network: PodNetwork::new(1),
             _upstream: upstream,
             _istiod: istiod,
             folder,
@@ -72,6 +83,40 @@ impl World {
         world
     }
 
+    fn show_logs(&self) {
+        self.installed.adapters.iter().for_each(Adapter::show_log);
+        self.proxy.iter().chain(&self.another).for_each(Process::show_log);
+    }
+}
+
+/// The name of the second proxy's pod.
+const OTHER: &str = "another-istio";
+
+impl Proxies for World {
+    const NAME: &'static str = "Istio";
+
+    fn running(&self) -> SocketAddr {
+        address()
+    }
+
+    fn start_another(&mut self) -> SocketAddr {
+        let agent = artefacts::istio("pilot-agent");
+        let template = self.another_template.clone();
+        let process = self.other_pod(&template).start_again(&self.cluster, &agent, self.folder.path());
+        self.another = Some(process);
+        self.at_other(LISTENER.1)
+    }
+
+    fn other_is_ready(&self) -> bool {
+        is_healthy(self.at_other(HEALTH.1))
+    }
+
+    fn end_other(&mut self) {
+        end(&mut self.another);
+    }
+}
+
+impl World {
     /// The filter, as the manifest has it.
     pub fn apply_filter(&self) {
         self.cluster.apply(&self.installed.manifest("istio/envoyfilter.yaml", GATEWAY));
@@ -80,8 +125,13 @@ impl World {
     /// What a test may have left otherwise: the filter of the manifest, RequestAuthentication, the adapter, a policy of
     /// 20,000 tokens for each user, and a proxy that enforces it.
     pub fn settle(&mut self, failure_mode: &str) {
+        self.end_other();
+        self.cluster.revive();
+        self.redis.revive();
+        self.installed.revive();
         self.cluster.run(&["apply", "-f", "manifests/kind/istio"]);
         self.apply_filter();
+        self.cluster.run(&["delete", "--ignore-not-found", "wtrlp", "allow", "deny"]);
         self.cluster.apply(&probe::policy(GATEWAY, failure_mode));
         if self.proxy.is_none() {
             self.start_proxy(GATEWAY);
@@ -90,10 +140,22 @@ impl World {
         probe::becomes(address(), probe::LIMITED);
     }
 
-    /// For who looks for what went wrong.
-    pub fn show_logs(&self) {
-        self.installed.adapter.show_log();
-        self.proxy.iter().for_each(Process::show_log);
+    /// The same with the policies of outages, and with everything that a second proxy needs to start without the API server.
+    pub fn settle_for_outage(&mut self) {
+        self.settle("Allow");
+        self.cluster.run(&["delete", "wtrlp", "per-user"]);
+        outage::policies(GATEWAY).iter().for_each(|policy| self.cluster.apply(policy));
+        outage::is_enforced(address());
+        self.another_template = self.template(GATEWAY);
+        self.other_pod(&self.another_template).prepare(&self.cluster, self.folder.path());
+    }
+
+    fn other_pod<'a>(&'a self, template: &'a Value) -> Pod<'a> {
+        Pod { name: OTHER, namespace: "default", template, network: Some(&self.network) }
+    }
+
+    fn at_other(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.network.address.parse().unwrap(), port)
     }
 
     /// Starts the proxy that istiod wants for a Gateway, and does not wait for it.
@@ -115,7 +177,7 @@ impl World {
     fn start_pod(&mut self, gateway: &str, template: &Value) {
         self.stop_proxy();
         let name = format!("{gateway}-istio");
-        let pod = Pod { name: &name, namespace: "default", template };
+        let pod = Pod { name: &name, namespace: "default", template, network: None };
         let agent = artefacts::istio("pilot-agent");
         self.proxy = Some(pod.start(&self.cluster, &agent, self.folder.path()));
     }
@@ -130,9 +192,7 @@ impl World {
 
     /// Its agent ends its Envoy, too.
     pub fn stop_proxy(&mut self) {
-        if let Some(mut proxy) = self.proxy.take() {
-            proxy.terminate();
-        }
+        end(&mut self.proxy);
     }
 
     /// What a kubelet does when the Secret has changed.
@@ -140,14 +200,13 @@ impl World {
         self.installed.renew(&self.cluster);
         let template = self.template(GATEWAY);
         let name = format!("{GATEWAY}-istio");
-        let pod = Pod { name: &name, namespace: "default", template: &template };
+        let pod = Pod { name: &name, namespace: "default", template: &template, network: None };
         pod.renew(&self.cluster, CERTIFICATE, self.folder.path());
     }
 
     /// What a kubelet asks.
     pub fn is_ready(&self) -> bool {
-        let answer = Request::get("/healthz/ready").try_send(SocketAddr::from(HEALTH));
-        answer.is_ok_and(|answer| answer.status == 200)
+        is_healthy(HEALTH.into())
     }
 
     /// Waits for readiness, and says how long that took.
@@ -189,6 +248,16 @@ fn collect(value: &Value, names: &mut Vec<String>) {
         }
         Value::Array(items) => items.iter().for_each(|value| collect(value, names)),
         _ => {}
+    }
+}
+
+fn is_healthy(at: SocketAddr) -> bool {
+    Request::get("/healthz/ready").try_send(at).is_ok_and(|answer| answer.status == 200)
+}
+
+fn end(proxy: &mut Option<Process>) {
+    if let Some(mut proxy) = proxy.take() {
+        proxy.terminate();
     }
 }
 

@@ -23,7 +23,8 @@ fn starts(root: u32, gateway: &str, cluster: &str) -> (u32, String) {
 }
 
 fn is_answered(root: u32, token: u32, version: &str) {
-    let answer = GetPlanResponse { version: version.to_owned(), ..GetPlanResponse::default() }.encode_to_vec();
+    let answer =
+        GetPlanResponse { version: version.to_owned(), ..GetPlanResponse::default() }.encode_to_vec();
     host::with(|host| {
         host.received.clone_from(&answer);
         host.enter(root);
