@@ -150,11 +150,11 @@ pub fn play<W: Proxies>(world: &mut W, outage: Outage, away: impl FnOnce(&mut W)
     for (mode, wanted) in MODES.into_iter().zip(outage.starting) {
         watches.push(Watch::new(starting, mode, wanted));
     }
-    if may_start {
-        watches.iter_mut().skip(2).for_each(Watch::settle);
-    }
     if watches.iter().any(Watch::is_bounded) {
+        watches.iter_mut().skip(MODES.len()).for_each(|watch| watch.starts = true);
         look_without_pause(&mut watches);
+    } else if may_start {
+        watches.iter_mut().skip(MODES.len()).for_each(Watch::settle);
     }
     let started = Instant::now();
     while went.elapsed() < duration() || started.elapsed() < LEAST {
@@ -231,8 +231,11 @@ struct Watch {
     mode: &'static str,
     wanted: Answers,
     since: Instant,
-    /// How long it took until requests were answered as they should.
-    settled: Duration,
+    /// Whether the proxy starts, when one of two nodes is silent: until a worker has its first plan, the filter's own
+    /// `failureMode` decides.
+    starts: bool,
+    /// Until when that was so.
+    unplanned: Duration,
     looks: usize,
     /// When a request was answered otherwise, and how.
     others: Vec<(Duration, String)>,
@@ -245,7 +248,8 @@ impl Watch {
             mode,
             wanted,
             since: Instant::now(),
-            settled: Duration::ZERO,
+            starts: false,
+            unplanned: Duration::ZERO,
             looks: 0,
             others: Vec::new(),
         }
@@ -266,7 +270,6 @@ impl Watch {
             self.mode,
             self.wanted
         );
-        self.settled = self.since.elapsed();
         self.since = Instant::now();
     }
 
@@ -276,7 +279,9 @@ impl Watch {
         }
         let answer = self.ask();
         self.looks += 1;
-        if !self.is_wanted(&answer) {
+        if self.starts && answer == "unchecked" && self.since.elapsed() < HEALED {
+            self.unplanned = self.since.elapsed();
+        } else if !self.is_wanted(&answer) {
             self.others.push((self.since.elapsed(), answer));
             assert!(
                 self.is_bounded(),
@@ -328,12 +333,16 @@ impl std::fmt::Display for Watch {
             Refused => f.write_str("503"),
             Limited => f.write_str("limits"),
             NotReady => f.write_str("not ready"),
-            MostlyLimited => match self.others.last() {
-                Some((last, _)) => {
-                    write!(f, "limits; {} others, the last after {last:.1?}", self.others.len())
+            MostlyLimited => {
+                write!(f, "limits")?;
+                if self.starts {
+                    write!(f, " after {:.1?} without a plan (200)", self.unplanned)?;
                 }
-                None => f.write_str("limits"),
-            },
+                match self.others.last() {
+                    Some((last, _)) => write!(f, "; {} not, the last after {last:.1?}", self.others.len()),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }

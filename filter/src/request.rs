@@ -11,6 +11,9 @@ use expression::identity::{self, IdentityError};
 /// Fetches what is needed, and takes the identity's header out of the request. `None`: no limit applies to it.
 pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
     let (mut facts, mut came) = (Facts::default(), None);
+    if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
+        facts.loses_header(name);
+    }
     let concerned = in_force.rounds().iter().all(|round| {
         came = fetch(shared, round.needs(), &mut facts).or(came);
         round.is_open(&facts)

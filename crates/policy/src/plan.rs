@@ -49,10 +49,27 @@ pub struct Plan {
     answered: Arc<Pointers>,
 }
 
+/// The most headers that are asked for one by one. All of them at once cost about as much.
+const MAX_SINGLE_HEADERS: usize = 16;
+
 /// Beside each of the policies that meet on a route, the names of those that take its place, if no limit of it stands there.
 pub fn overridden(policies: impl IntoIterator<Item = Policy>) -> Vec<Vec<Arc<str>>> {
     let policies: Vec<CompiledPolicy> = policies.into_iter().map(CompiledPolicy::new).collect();
     precedence::overridden(&policies)
+}
+
+/// What is fetched twice would count twice: a header's values are joined. Whoever may write routes chooses which headers are
+/// asked for, so beyond some of them all are fetched at once.
+fn without_repeats(needs: &mut Vec<Need>) {
+    small_sort::sort(needs);
+    needs.dedup();
+    if needs.iter().filter(|need| matches!(need, Need::Header(_))).count() > MAX_SINGLE_HEADERS {
+        needs.push(Need::Headers);
+        small_sort::sort(needs);
+    }
+    if needs.contains(&Need::Headers) {
+        needs.retain(|need| !matches!(need, Need::Header(_)));
+    }
 }
 
 impl Plan {
@@ -73,8 +90,7 @@ impl Plan {
     }
 
     fn arranged(policies: Vec<Policy>, routes: Option<Routes>, mut needs: Vec<Need>) -> Self {
-        small_sort::sort(&mut needs);
-        needs.dedup();
+        without_repeats(&mut needs);
         let answer_headers = wanted::answer_headers(&policies);
         let (pointers, answered) = (wanted::pointers(&policies), wanted::answered(&policies));
         let policies: Vec<CompiledPolicy> = policies.into_iter().map(CompiledPolicy::new).collect();
@@ -106,11 +122,7 @@ impl Plan {
         let reads = self.policies.iter().any(|planned| planned.reads_body.contains(&true));
         if access != BodyAccess::None && reads {
             self.needs.extend(wanted::BODY_HEADERS.map(|name| Need::Header(name.to_owned())));
-            small_sort::sort(&mut self.needs);
-            self.needs.dedup();
-            if self.needs.contains(&Need::Headers) {
-                self.needs.retain(|need| !matches!(need, Need::Header(_)));
-            }
+            without_repeats(&mut self.needs);
         }
         self.rounds = gate::rounds(&self.policies, &self.needs);
         self

@@ -159,7 +159,9 @@ impl Routes {
             let takes = |entry: &&RouteEntry| is_here(&entry.ports) && matches(entry);
             let may_take = |entry: &&RouteEntry| may_be_here(&entry.ports) && matches(entry);
             let taker = self.rules.first(&host, path, &takes);
-            let mut possible = self.in_doubt.all(&host, path, &may_take);
+            let route = facts.route_name();
+            let may_take_in_doubt = |entry: &&RouteEntry| !entry.is_elsewhere(route) && may_take(entry);
+            let mut possible = self.in_doubt.all(&host, path, &may_take_in_doubt);
             if server_name.is_some() {
                 possible.extend(self.rules.all(&host, path, &may_take));
             } else if port.is_none() && !self.ports.is_empty() {
@@ -224,6 +226,9 @@ fn needs(listeners: &[RoutePolicies], entries: &[RouteEntry], ports: bool, hosts
     }
     if hosts {
         needs.push(Need::Property(vec!["connection".to_owned(), "requested_server_name".to_owned()]));
+    }
+    if entries.iter().any(|entry| entry.in_doubt && entry.has_route_name()) {
+        needs.push(Need::Property(Facts::ROUTE_NAME.map(str::to_owned).to_vec()));
     }
     for entry in entries {
         needs.extend(entry.needs());

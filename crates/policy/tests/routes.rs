@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use expression::facts::{Facts, Need};
+use policy::model::Policy;
+use policy::plan::Plan;
 use policy::routes::Routes;
 use proptest::prelude::*;
 use protocol::wire::weir::v1::{Field, Listener, Match, Placement, Rule, field, r#match::Path};
+use serde_json::json;
 
 fn exact(path: &str) -> Match {
     Match { path: Some(Path::Exact(path.into())), ..Match::default() }
@@ -396,6 +399,88 @@ fn matches_of_one_path_are_ranked_as_the_proxy_ranks_them() {
             let facts = facts("POST", "h", "/v1/chat", &[("x-team", "llm"), ("x-b", "c")]);
             assert_eq!(routes.find(&facts), [usize::from(!methods_are_headers)], "{why}");
         }
+    }
+}
+
+#[test]
+fn a_pattern_of_a_route_has_a_bounded_size() {
+    let usual = "/v[0-9]+/(chat/completions|completions|embeddings|responses|messages)(/[a-zA-Z0-9_-]+)?";
+    assert_eq!(policy::routes::check_pattern(usual), Ok(()));
+    assert!(policy::routes::check_pattern("([a-z]{30}){30}").is_err());
+}
+
+/// Envoy chooses the route again when the identity's header has gone, so a match of it takes no request away from others.
+#[test]
+fn a_header_that_the_filter_removes_matches_no_route() {
+    let with_identity = headers(prefix("/"), vec![like("x-jwt-payload", ".*")]);
+    let routes = rules(vec![(&[], vec![prefix("/")]), (&[], vec![with_identity])]);
+    let mut facts = facts("POST", "h", "/v1/chat", &[("x-jwt-payload", "e30")]);
+    assert_eq!(routes.find(&facts), [1]);
+    facts.loses_header("X-JWT-Payload");
+    assert_eq!(routes.find(&facts), [0]);
+}
+
+/// Routes are whoever's: what they ask for makes no request dear, and is fetched once.
+#[test]
+fn many_headers_of_routes_are_fetched_at_once_and_none_twice() {
+    let placed = |count: usize, predicate: &str| {
+        let target = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g" });
+        let limit =
+            json!({ "when": [{ "predicate": predicate }], "rates": [{ "limit": 1, "window": "1h" }] });
+        let policy = json!({
+            "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy", "metadata": { "name": "p" },
+            "spec": { "targetRef": target, "limits": { "all": limit } },
+        });
+        let policy = Policy::read(&policy).unwrap();
+        let rule = |index: usize| Rule {
+            matches: vec![headers(prefix("/"), vec![is(&format!("x-{index}"), "a")])],
+            policies: vec![0],
+            ..Rule::default()
+        };
+        let placement = Placement { rules: (0..count).map(rule).collect(), ..Placement::default() };
+        let plan = Plan::placed(vec![policy], Routes::compile(&placement, 1).unwrap());
+        plan.rounds().iter().flat_map(|round| round.needs().to_vec()).collect::<Vec<Need>>()
+    };
+    let singles = |needs: &[Need]| needs.iter().filter(|need| matches!(need, Need::Header(_))).count();
+    let few = placed(3, "request.method == 'POST'");
+    assert!(singles(&few) > 3 && !few.contains(&Need::Headers), "{few:?}");
+    let many = placed(100, "request.method == 'POST'");
+    assert_eq!((singles(&many), many.contains(&Need::Headers)), (0, true), "{many:?}");
+    let all = placed(3, "request.headers.exists(name, name == 'x-a')");
+    assert_eq!((singles(&all), all.contains(&Need::Headers)), (0, true), "{all:?}");
+}
+
+/// Where the proxy names the route that it has chosen, a rule in doubt does not meet the requests of others.
+#[test]
+fn a_rule_in_doubt_does_not_apply_where_the_proxy_names_another_route() {
+    let rule = |route_name: &str, policy: u32, in_doubt: bool| Rule {
+        matches: vec![prefix("/")],
+        policies: vec![policy],
+        in_doubt,
+        route_name: route_name.into(),
+        ..Rule::default()
+    };
+    let mine = rule("httproute/mine/llm/", 0, false);
+    let other = rule("httproute/other/llm/", 1, true);
+    let placement = Placement { rules: vec![mine, other], ..Placement::default() };
+    let routes = Routes::compile(&placement, 2).unwrap();
+    let name = Facts::ROUTE_NAME.map(str::to_owned);
+    assert!(routes.needs().contains(&Need::Property(name.to_vec())));
+    for (chosen, wanted) in [
+        (Some("httproute/mine/llm/rule/0/match/0/*"), vec![0]),
+        (Some("httproute/other/llm/rule/0/match/0/*"), vec![0, 1]),
+        (Some("httproute/other/llm-2/rule/0/match/0/*"), vec![0]),
+        // Not a name of this kind, or none: nobody knows.
+        (Some("custom"), vec![0, 1]),
+        (Some("grpcroute/other/llm/rule/0/match/0/*"), vec![0, 1]),
+        (Some(""), vec![0, 1]),
+        (None, vec![0, 1]),
+    ] {
+        let mut facts = facts("POST", "h", "/v1/chat", &[]);
+        if let Some(chosen) = chosen {
+            facts.property(&name, chosen.as_bytes());
+        }
+        assert_eq!(routes.find(&facts), wanted, "{chosen:?}");
     }
 }
 

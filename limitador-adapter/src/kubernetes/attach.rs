@@ -331,7 +331,12 @@ impl Attached<'_> {
             };
             let (mut unclear, clear): (Vec<_>, Vec<_>) = rule.matches.iter().cloned().partition(is_unclear);
             unclear.extend_from_slice(&rule.unclear);
+            let route_name = match regexes {
+                RegexOrder::BeforePrefixes => self.name.in_envoy_gateway(),
+                RegexOrder::AfterPrefixes | RegexOrder::Unknown => String::new(),
+            };
             let rule = |at: &At, matches: &[v1::Match], in_doubt: bool| v1::Rule {
+                route_name: if in_doubt { route_name.clone() } else { String::new() },
                 hostnames: at.hosts.clone(),
                 ports: at.ports.clone(),
                 matches: matches.to_vec(),

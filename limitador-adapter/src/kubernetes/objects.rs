@@ -44,6 +44,14 @@ pub struct RouteName {
     pub kind: RouteKind,
 }
 
+impl RouteName {
+    /// With what the names of its routes begin in Envoy Gateway's proxies. Nobody else can choose them. In Istio's, the name of a
+    /// rule is that of its route, so they tell nothing.
+    pub fn in_envoy_gateway(&self) -> String {
+        format!("{}/{}/", self.kind.name().to_ascii_lowercase(), self.name)
+    }
+}
+
 impl fmt::Display for RouteName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.name(), self.name)

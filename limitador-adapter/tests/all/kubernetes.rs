@@ -506,7 +506,34 @@ fn regular_expressions_are_in_doubt_where_nobody_knows_when_the_proxy_asks_them(
             .placement
             .unwrap();
         assert_eq!(placement.regexes_last, last, "{controller}");
+        assert!(placement.rules.iter().all(|rule| rule.route_name.is_empty()), "nothing is in doubt there");
         assert_eq!(placement.methods_are_headers, controller.starts_with("gateway.envoyproxy.io/"));
+    }
+}
+
+/// Envoy Gateway's proxies name the route that they have chosen, so a route in doubt meets no request of another.
+#[test]
+fn a_route_in_doubt_has_the_name_that_envoy_gateway_s_proxies_give_it() {
+    for (controller, wanted) in [
+        ("gateway.envoyproxy.io/gatewayclass-controller", "httproute/default/chat/"),
+        ("istio.io/gateway-controller", ""),
+        ("other.example/controller", ""),
+    ] {
+        let spec = json!({ "gatewayClassName": "class", "listeners": http() });
+        let index = index(vec![
+            Change::Class("class".into(), Some(controller.to_owned())),
+            Change::Gateway(name("one"), Some(GatewayObject::new(&object("one", spec)))),
+            route_with("chat", at("one", "/v1"), Vec::new()),
+            policy("for-chat", json!({ "kind": "HTTPRoute", "name": "chat" })),
+        ]);
+        let in_force = PolicySnapshot::new(index.view().collected, &AdapterMetrics::new().unwrap());
+        let placement = in_force
+            .plan(&Asked::parse("default/one").unwrap(), PlanReader::current(false))
+            .placement
+            .unwrap();
+        let told: Vec<_> =
+            placement.rules.iter().map(|rule| (rule.in_doubt, rule.route_name.as_str())).collect();
+        assert_eq!(told, [(true, wanted)], "{controller}");
     }
 }
 

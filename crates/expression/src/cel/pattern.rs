@@ -8,6 +8,8 @@ use std::any::Any;
 
 /// Of a compiled pattern, in bytes. What a search costs grows with it.
 const SIZE_LIMIT: usize = 64 * 1024;
+/// The same of a route's: whoever may write routes makes every request of the gateway pay for them.
+const ROUTE_SIZE_LIMIT: usize = 8 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
@@ -24,7 +26,7 @@ impl Pattern {
     /// A pattern that only a whole text matches, as routes have them.
     pub fn whole(source: &str) -> Result<Self, String> {
         RegexBuilder::new(&format!("^(?:{source})$"))
-            .size_limit(SIZE_LIMIT)
+            .size_limit(ROUTE_SIZE_LIMIT)
             .build()
             .map(Self)
             .map_err(|error| error.to_string())

@@ -48,6 +48,8 @@ pub struct Facts {
     spelled: Option<Box<Spelled>>,
     properties: Vec<(&'static Attribute, Property)>,
     route_name: Option<String>,
+    /// The header that the filter takes out of the request.
+    lost_header: Option<String>,
     metadata: Option<Map<String, Value>>,
     /// Texts.
     filter_state: Map<String, Value>,
@@ -279,6 +281,17 @@ impl Facts {
 
     /// Envoy's attribute for the name of the matched route.
     pub const ROUTE_NAME: [&str; 2] = ["xds", "route_name"];
+
+    /// The filter takes this header out of the request, after which Envoy chooses the route again.
+    pub fn loses_header(&mut self, name: &str) {
+        self.lost_header = Some(lower_case(name).into_owned());
+    }
+
+    /// A header as Envoy's routes see it, once the filter is done.
+    pub fn routed_header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.get(name).filter(|_| self.lost_header.as_deref() != Some(name));
+        header.map(String::as_str)
+    }
 
     /// The name of the matched route, if it was fetched.
     pub fn route_name(&self) -> Option<&str> {

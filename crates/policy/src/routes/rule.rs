@@ -15,7 +15,7 @@ pub(super) enum PathMatchKind {
     Prefix,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RouteEntry {
     /// Lower case; `*.` and a suffix; or empty: any.
     pub(super) host: String,
@@ -27,6 +27,8 @@ pub(super) struct RouteEntry {
     pub(super) policies: Arc<[usize]>,
     /// It takes no request away from others.
     pub(super) in_doubt: bool,
+    /// With what the proxy's names of its routes begin; empty: that is not known.
+    route_name: Arc<str>,
     /// Of the path as it is written.
     length: usize,
     /// With what every path that it matches begins.
@@ -56,17 +58,17 @@ enum Value {
 /// Every match of a rule, for each of its hosts.
 pub(super) fn entries(rule: &Rule, order: usize) -> Result<Vec<RouteEntry>, String> {
     let (ports, policies): (Arc<[u32]>, _) = (rule.ports.clone().into(), places(&rule.policies));
-    let any = [String::new()];
+    let (any, route_name) = ([String::new()], Arc::from(rule.route_name.as_str()));
     let hosts = if rule.hostnames.is_empty() { &any[..] } else { &rule.hostnames };
     let mut entries = Vec::new();
-    for host in hosts {
-        for (index, found) in rule.matches.iter().enumerate() {
-            let mut entry = RouteEntry::new(found, (order, index))?;
-            entry.host = host.to_ascii_lowercase();
-            (entry.ports, entry.policies) = (ports.clone(), policies.clone());
-            entry.in_doubt = rule.in_doubt;
-            entries.push(entry);
-        }
+    for (index, found) in rule.matches.iter().enumerate() {
+        // A pattern is compiled once, however many hosts there are.
+        let mut entry = RouteEntry::new(found, (order, index))?;
+        (entry.ports, entry.policies) = (ports.clone(), policies.clone());
+        entry.in_doubt = rule.in_doubt;
+        entry.route_name = Arc::clone(&route_name);
+        entries
+            .extend(hosts.iter().map(|host| RouteEntry { host: host.to_ascii_lowercase(), ..entry.clone() }));
     }
     Ok(entries)
 }
@@ -117,6 +119,7 @@ impl RouteEntry {
             ports: Arc::default(),
             policies: Arc::default(),
             in_doubt: false,
+            route_name: Arc::from(""),
             length,
             regex,
             method: found.method.clone(),
@@ -153,9 +156,22 @@ impl RouteEntry {
         (Reverse(counts), self.order)
     }
 
+    /// Whether the proxy's own name of the request's route says that another rule has taken it.
+    pub(super) fn is_elsewhere(&self, route: Option<&str>) -> bool {
+        let Some((kind, _)) = self.route_name.split_once('/') else { return false };
+        route.is_some_and(|route| {
+            let is_such_a_name = route.split_once('/').is_some_and(|(of, _)| of == kind);
+            is_such_a_name && !route.starts_with(&*self.route_name)
+        })
+    }
+
+    pub(super) fn has_route_name(&self) -> bool {
+        !self.route_name.is_empty()
+    }
+
     /// Whether all but host and port match; of the path, what its key does not say.
     pub(super) fn takes(&self, path: &str, query: &str, facts: &Facts) -> bool {
-        let header = |name: &str| facts.headers().get(name).map(String::as_str);
+        let header = |name: &str| facts.routed_header(name);
         (self.method.is_empty() || header(":method") == Some(&self.method))
             && (self.regex.as_ref())
                 .is_none_or(|(beginning, regex)| path.starts_with(beginning) && regex.matches(path))
