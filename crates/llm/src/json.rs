@@ -289,7 +289,7 @@ impl<P: JsonPlace> Scanner<P> {
                 *around = self.here;
                 self.here = Frame { place, array, index: 0 };
                 self.depth = self.depth.saturating_add(1);
-                if !array && place == P::default() {
+                if !array && place.is_document() {
                     to.open_document();
                 }
                 self.state = if array { ScanState::Value } else { ScanState::Key };

@@ -9,6 +9,11 @@ pub(crate) trait JsonPlace: Copy + Default + Eq {
     /// What to do with the value here.
     fn wants(self) -> Wants;
 
+    /// Whether it is the document itself.
+    fn is_document(self) -> bool {
+        self == Self::default()
+    }
+
     /// Whether of a text here nothing matters but how many characters it has.
     fn only_counts(self) -> bool;
 }

@@ -226,6 +226,11 @@ impl JsonPlace for Node {
         }
     }
 
+    // The scanner asks this of each object.
+    fn is_document(self) -> bool {
+        matches!(self, Node::Root)
+    }
+
     fn only_counts(self) -> bool {
         !matches!(self, Node::Stored(_) | Node::Status(_))
     }
@@ -337,16 +342,16 @@ impl Node {
     pub(super) fn everyday(self, key: &[u8]) -> Option<Node> {
         let label = match key.len() {
             2 => key == b"id",
-            4 if self == Node::Delta && key == b"text" => return Some(Node::Text),
-            4 if self == Node::Root && key == b"type" => return Some(Node::Type),
+            4 if matches!(self, Node::Delta) && key == b"text" => return Some(Node::Text),
+            4 if matches!(self, Node::Root) && key == b"type" => return Some(Node::Type),
             4 => key == b"role" || key == b"type",
-            5 if self == Node::Root && key == b"delta" => return Some(Node::Delta),
-            5 if self == Node::Choices && key == b"delta" => return Some(Node::ChoiceMessage),
-            5 if self == Node::Root && key == b"index" => return Some(Node::Index),
+            5 if matches!(self, Node::Root) && key == b"delta" => return Some(Node::Delta),
+            5 if matches!(self, Node::Choices) && key == b"delta" => return Some(Node::ChoiceMessage),
+            5 if matches!(self, Node::Root) && key == b"index" => return Some(Node::Index),
             5 => key == b"index" || key == b"model",
             6 => key == b"object",
-            7 if self == Node::Root && key == b"choices" => return Some(Node::Choices),
-            7 if self == Node::ChoiceMessage && key == b"content" => return Some(Node::Content),
+            7 if matches!(self, Node::Root) && key == b"choices" => return Some(Node::Choices),
+            7 if matches!(self, Node::ChoiceMessage) && key == b"content" => return Some(Node::Content),
             7 => key == b"created",
             8 if key == b"logprobs" && self.has_labels() => return Some(Node::Other),
             12 => key == b"service_tier",

@@ -412,8 +412,7 @@ impl Reader for Report {
             Node::Success if token == Some(b"false") => self.fail(),
             Node::Status(outcome) => self.document.status_number(outcome, token),
             Node::Index => {
-                let text = token.and_then(|token| std::str::from_utf8(token).ok());
-                self.document.index = text.and_then(|text| text.parse().ok());
+                self.document.index = token.and_then(count).and_then(|index| u32::try_from(index).ok());
             }
             Node::OtherUnit if !null => self.open.other_unit = true,
             Node::Pointed(pointer) => {
