@@ -1,5 +1,5 @@
 # docker build --target filter -t weir/filter .              the module alone
-# docker build --target adapter -t weir/limitador-adapter .  the adapter, which serves the module, too
+# docker build --target adapter -t REGISTRY/limitador-adapter .  the adapter, which serves the module, too
 #
 # For an upgrade, --build-arg PREVIOUS=weir/filter:TAG names the version in use: the adapter serves its module as well.
 ARG PREVIOUS=filter

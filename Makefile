@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages k8s-up k8s-down kind-up kind-test kind-down crds docs reference check fuzz storm bench
+.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -49,6 +49,9 @@ kind-down: ## its end
 
 crds: ## manifests/crds/ anew, from the Rust types
 	@bash scripts/crds.sh
+
+chart: ## the plain manifests and snapshots anew, from manifests/chart
+	@bash scripts/chart.sh
 
 docs: ## the site of docs/, in dist/site
 	@bash scripts/docs.sh

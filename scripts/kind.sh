@@ -69,8 +69,8 @@ up() {
   [ "$gateway" != istio ] || need_programs istioctl
   kind create cluster --name "$name"
   install_gateway
-  docker build --target adapter -t weir/limitador-adapter:latest .
-  kind load docker-image --name "$name" weir/limitador-adapter:latest
+  docker build --target adapter -t registry.example.com/limitador-adapter:0.1.0 .
+  kind load docker-image --name "$name" registry.example.com/limitador-adapter:0.1.0
   kubectl apply -f manifests/adapter/namespace.yaml
   certificates
   kubectl apply --server-side -k manifests/overlays/redis
@@ -92,7 +92,7 @@ up() {
 }
 
 run_test() {
-  local service forward codes
+  local service codes
   kubectl apply -f examples/kuadrant/policy.yaml
   kubectl wait --for=condition=Accepted --timeout=60s tokenratelimitpolicies.kuadrant.io/llm-token-limits
   kubectl wait --for=condition=Enforced --timeout=180s tokenratelimitpolicies.kuadrant.io/llm-token-limits

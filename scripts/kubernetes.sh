@@ -106,6 +106,22 @@ need_istio() {
   rm -rf "$work"
 }
 
+# Sets WEIR_HELM: the one it names already, or the pinned one, built from its Go module.
+need_helm() {
+  local pin place
+  pin="$(sed -n 's/.*helm.sh\/helm\/v4 v\([0-9.]*\).*/\1/p' scripts/helm/go.mod)"
+  place="$cache/helm-$pin"
+  if [ -z "${WEIR_HELM:-}" ] && [ ! -x "$place/helm" ]; then
+    need_go
+    mkdir -p "$place"
+    say "building Helm $pin from its Go module, once (2 to 5 minutes)"
+    quietly env -C scripts/helm CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$place/.helm" helm.sh/helm/v4/cmd/helm \
+      || die "Helm could not be built"
+    mv "$place/.helm" "$place/helm"
+  fi
+  export WEIR_HELM="${WEIR_HELM:-$place/helm}"
+}
+
 # Where a Go module's files are, downloaded if need be.
 module_folder() {
   local folder

@@ -4,6 +4,8 @@
 bash scripts/build.sh
 need_envoy
 need_kubernetes
+bash scripts/chart.sh check
+need_helm
 
 say "against Kubernetes $kubernetes_pin"
 WEIR_WASM="$PWD/dist/weir.wasm" WEIR_ADAPTER="$PWD/dist/limitador-adapter" \

@@ -62,6 +62,17 @@ pub fn istio(name: &str) -> PathBuf {
     cache().join(format!("istio-server-{}", pin("istio-server"))).join(name)
 }
 
+/// Helm: `$WEIR_HELM`, or the one that `make test-k8s` has built.
+pub fn helm() -> PathBuf {
+    let module =
+        std::fs::read_to_string(root().join("scripts/helm/go.mod")).expect("scripts/helm/go.mod is there");
+    let pin = module.split("helm.sh/helm/v4 v").nth(1).and_then(|rest| rest.split_whitespace().next());
+    find(
+        "WEIR_HELM",
+        cache().join(format!("helm-{}", pin.expect("scripts/helm/go.mod pins Helm"))).join("helm"),
+    )
+}
+
 /// The CustomResourceDefinitions of `gateway-api`, `envoy-gateway`, `istio`, `cert-manager` or `prometheus-operator`.
 pub fn definitions(whose: &str) -> PathBuf {
     cache().join(format!("{whose}-{}", pin(whose)))

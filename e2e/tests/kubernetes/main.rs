@@ -1,5 +1,6 @@
 //! Against a real API server, and through a real Envoy.
 
+mod chart;
 mod enforcement;
 mod installs;
 mod manifests;
