@@ -162,7 +162,7 @@ impl Metric {
             Self::StreamReset => table::STREAMS_RESET.name.into(),
             Self::Unreadable(cause) => table::RESPONSE_ERRORS.of(&[cause.name()]).into(),
             Self::TokensCharged(_) => table::TOKENS_CHARGED.name.into(),
-            // One of these for every exchange: written out, so that they need no memory.
+            // Every exchange counts one of these, so they are literals and allocate nothing.
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
             Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),
             Self::Usage(UsageSource::Deferred) => "weir_usage.source.deferred".into(),

@@ -22,16 +22,16 @@ pub struct ProviderOverview {
     pub tokenless: usize,
 }
 
-/// A dialect, by what depends on whose API it is.
+/// What depends on the dialect.
 #[derive(Clone, Copy, Debug)]
 pub struct DialectOverview {
     pub dialect: Dialect,
     pub name: &'static str,
     /// Whether a response is a stream unless the request says otherwise.
     pub streams: bool,
-    /// How images are counted whose size is known.
+    /// How an image of known size is counted.
     pub images: &'static str,
-    /// What an image counts whose size is unknown.
+    /// How many tokens an image of unknown size counts.
     pub tokens_per_image: u64,
     /// The status of a refusal that no retry can change.
     pub too_large: u16,

@@ -100,7 +100,7 @@ impl StreamFraming {
         Some(if head.is_encoded() { Self::Opaque } else { framing })
     }
 
-    /// What a body is whose content type says nothing.
+    /// The framing of a body, by its first byte, if the content type does not say it.
     fn of_first_byte(byte: u8) -> Self {
         match byte {
             b'[' => Self::Array,

@@ -258,37 +258,21 @@ impl Reader for Gather {
     }
 
     fn characters(&mut self, place: Place, characters: u64) {
-        match place {
-            Place::Text
-            | Place::Unknown
-            | Place::UnknownElement
-            | Place::Content
-            | Place::Prompt
-            | Place::PromptItem => {
-                self.tally.add_text(characters);
-            }
-            _ => {}
+        if place.is_text() {
+            self.tally.add_text(characters);
         }
         self.open.characters = self.open.characters.saturating_add(characters);
     }
 
     fn text(&mut self, place: Place, piece: &[u8]) {
         let characters = characters(piece);
-        match place {
-            Place::Text
-            | Place::Unknown
-            | Place::UnknownElement
-            | Place::Content
-            | Place::Prompt
-            | Place::PromptItem => {
-                self.tally.add_text(characters);
-                return;
-            }
-            Place::Data(_) | Place::Media(_) | Place::Source(_) => {
-                self.open.foreign = self.open.foreign.saturating_add(foreign(piece));
-                self.open.image.feed(piece);
-            }
-            _ => {}
+        if place.is_text() {
+            self.tally.add_text(characters);
+            return;
+        }
+        if matches!(place, Place::Data(_) | Place::Media(_) | Place::Source(_)) {
+            self.open.foreign = self.open.foreign.saturating_add(foreign(piece));
+            self.open.image.feed(piece);
         }
         self.open.add(piece, characters);
         if let Some(kept) = self.kept(place) {

@@ -307,6 +307,19 @@ impl Place {
         }
     }
 
+    /// Whether each string here is text that a model may read.
+    pub(super) fn is_text(self) -> bool {
+        matches!(
+            self,
+            Place::Text
+                | Place::Unknown
+                | Place::UnknownElement
+                | Place::Content
+                | Place::Prompt
+                | Place::PromptItem
+        )
+    }
+
     /// Whether its members set how a server generates, as far as anybody knows.
     fn is_settings(self) -> bool {
         matches!(

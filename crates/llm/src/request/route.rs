@@ -122,7 +122,7 @@ impl PathEnd {
         Self { unless: segments, ..self }
     }
 
-    /// Whose API it is, and what is asked for.
+    /// The dialect and the operation of these calls.
     pub(crate) fn call(&self) -> (Dialect, Operation) {
         (self.dialect, self.operation)
     }

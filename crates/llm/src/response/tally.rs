@@ -39,7 +39,7 @@ pub(crate) enum Field {
     Generated,
     /// What Perplexity read for the answer, beside the input and the total.
     Citation,
-    /// Seconds of audio in the prompt, whose tokens Mistral tells only in the total.
+    /// Seconds of audio in the prompt. Mistral reports their tokens only in the total.
     AudioSeconds,
 }
 

@@ -46,7 +46,7 @@ pub(super) struct SeenStream {
 }
 
 impl SeenStream {
-    /// What one keeps beside its own place, in bytes.
+    /// The most bytes that one allocates.
     pub const SIZE: usize = 3 * (MAX_TEXT + 64) + 2 * MAX_OPEN * size_of::<u64>();
 
     /// A server-sent event, with line feeds between its lines.
