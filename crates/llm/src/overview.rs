@@ -88,7 +88,7 @@ pub fn dialects() -> Vec<DialectOverview> {
 }
 
 fn is_maximum(place: Place) -> bool {
-    matches!(place, Place::Maximum(_) | Place::PossibleMaximum)
+    matches!(place, Place::Maximum(_) | Place::PossibleMaximum | Place::ElementMaximum)
 }
 
 fn is_usage(node: Node) -> bool {

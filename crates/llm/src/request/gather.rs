@@ -149,6 +149,7 @@ impl Gather {
             Place::Maximum(kind) => self.maxima.add(kind, value),
             Place::MaximumVariant(kind) => self.maxima.add_variant(kind, value),
             Place::PossibleMaximum => self.maxima.add_possible(value),
+            Place::ElementMaximum => self.maxima.add_element(value),
             Place::Completions => self.add_completions(token),
             Place::Stream => self.stream.set(is_true(token)),
             Place::StreamVariant => self.stream_variant.set(is_true(token)),
@@ -215,6 +216,7 @@ impl Reader for Gather {
             | Place::Maximum(_)
             | Place::MaximumVariant(_)
             | Place::PossibleMaximum
+            | Place::ElementMaximum
             | Place::Completions
             | Place::PartType
             | Place::FileType
@@ -307,6 +309,7 @@ impl Reader for Gather {
             | Place::Maximum(_)
             | Place::MaximumVariant(_)
             | Place::PossibleMaximum
+            | Place::ElementMaximum
             | Place::Completions => {
                 let open = std::mem::take(&mut self.open);
                 self.set_number(place, open.word().trim_ascii(), true);

@@ -27,7 +27,9 @@ pub(crate) enum MaximumField {
 pub(crate) struct Maxima {
     fields: [Given; FIELDS.len()],
     /// The largest of all that any server may heed, wherever it stands.
-    possible: Option<u64>,
+    possible: u64,
+    /// The sum of those in the elements of lists that nobody here knows.
+    elements: u64,
 }
 
 /// One field.
@@ -85,7 +87,13 @@ impl Maxima {
 
     /// A value that some servers may heed.
     pub(crate) fn add_possible(&mut self, value: Option<u64>) {
-        self.possible = self.possible.max(value);
+        self.possible = self.possible.max(value.unwrap_or_default());
+    }
+
+    /// A value in an element of a list: a server that heeds it generates as much for each of them.
+    pub(crate) fn add_element(&mut self, value: Option<u64>) {
+        self.add_possible(value);
+        self.elements = self.elements.saturating_add(value.unwrap_or_default());
     }
 
     /// A value under a key in another case.
@@ -111,9 +119,14 @@ impl Maxima {
         self.heeded(route).filter_map(|given| given.largest).max()
     }
 
-    /// The largest that any server may heed.
-    pub(crate) fn possible(&self) -> Option<u64> {
+    /// The largest that any server may heed, or 0.
+    pub(crate) fn possible(&self) -> u64 {
         self.possible
+    }
+
+    /// What all elements of lists ask for together, or 0.
+    pub(crate) fn of_elements(&self) -> u64 {
+        self.elements
     }
 
     /// One that it heeds is given twice, with values that differ.

@@ -232,6 +232,8 @@ pub struct RequestBody {
     wide: bool,
     /// A maximum that the server may heed: it makes the estimate larger only.
     possible_max_output: u64,
+    /// The sum of the maxima in the elements of lists, times the completions of each.
+    elements_max_output: u64,
     /// The server may take [`RequestBody::max_output`] for absent.
     unsure_max_output: bool,
 }
@@ -254,7 +256,7 @@ impl RequestBody {
             Some(max) => max.saturating_mul(self.completions),
             None => without,
         };
-        own.max(self.possible_max_output.saturating_mul(self.completions))
+        own.max(self.possible_max_output.saturating_mul(self.completions)).max(self.elements_max_output)
     }
 
     /// Whether it has nothing that could be answered. What completes text completes an empty one, too.
@@ -303,7 +305,8 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
             .or(gathered.stream_variant.value())
             .unwrap_or(dialect.rules().streams && operation.generates()),
         max_output: gathered.maxima.largest(&route),
-        possible_max_output: gathered.maxima.possible().unwrap_or_default(),
+        possible_max_output: gathered.maxima.possible(),
+        elements_max_output: gathered.maxima.of_elements().saturating_mul(completions),
         unsure_max_output: gathered.maxima.is_unsure(&route),
         completions: completions.saturating_mul(prompts),
         user: gathered.user.text().or_else(metadata_user),

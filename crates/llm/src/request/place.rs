@@ -81,6 +81,8 @@ pub(crate) enum Place {
     MaximumVariant(MaximumField),
     /// A maximum that a server may heed and that makes a hold larger, never smaller.
     PossibleMaximum,
+    /// The same in an element of a list, each of which may be a request of its own.
+    ElementMaximum,
     /// How many completions are asked for.
     Completions,
     /// An object with settings of the generation.
@@ -228,6 +230,7 @@ impl json::JsonPlace for Place {
             | Place::Maximum(_)
             | Place::MaximumVariant(_)
             | Place::PossibleMaximum
+            | Place::ElementMaximum
             | Place::Completions
             | Place::PartType
             | Place::Media(Media::Image | Media::Audio)
@@ -280,6 +283,7 @@ impl Place {
             | Place::Maximum(_)
             | Place::MaximumVariant(_)
             | Place::PossibleMaximum
+            | Place::ElementMaximum
             | Place::Completions
             | Place::PartType => Some(Place::Tag),
             Place::Name
@@ -300,7 +304,7 @@ impl Place {
         };
         match known {
             Some(place) => (place, KeyIs::Known),
-            None if self.may_hold_maximum() && is_maximum(key) => (Place::PossibleMaximum, KeyIs::Known),
+            None if self.may_hold_maximum() && is_maximum(key) => (self.maximum(), KeyIs::Known),
             None if self == Place::UnknownElement => (self, KeyIs::Text),
             None if self.is_settings() => (Place::Unknown, KeyIs::Text),
             None => (Place::Text, KeyIs::Text),
@@ -331,6 +335,11 @@ impl Place {
     /// Replicate puts its settings next to the prompt, in `input`, and Vertex in each of its `instances`.
     fn may_hold_maximum(self) -> bool {
         self.is_settings() || matches!(self, Place::Content | Place::Prompt | Place::PromptItem)
+    }
+
+    /// Where a maximum is that a server may heed.
+    fn maximum(self) -> Place {
+        if self == Place::UnknownElement { Place::ElementMaximum } else { Place::PossibleMaximum }
     }
 
     fn label(self, key: &[u8]) -> Place {

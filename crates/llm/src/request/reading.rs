@@ -161,6 +161,7 @@ impl RequestBody {
         self.model_is_unreadable |= other.model_is_unreadable;
         self.conflicts = self.conflicts.or(other.conflicts);
         self.possible_max_output = self.possible_max_output.max(other.possible_max_output);
+        self.elements_max_output = self.elements_max_output.max(other.elements_max_output);
         self.unsure_max_output |= other.unsure_max_output;
         // Without a maximum the output is estimated by the input, or by the largest floor.
         let without = self.input.max(1024);
