@@ -1,12 +1,12 @@
-//! How long to pause after a failure before the next attempt. Pauses double up to a maximum. They are not exact, so that the many
-//! workers that lost one adapter do not all come back at the same moment.
+//! How long to wait after a failure before the next attempt. The wait doubles up to a maximum. It is
+//! randomised, so that the workers that lost one adapter do not all reconnect at the same moment.
 
 /// The first pause, in milliseconds.
 pub const MIN_BACKOFF: u64 = 100;
 /// The longest pause, in milliseconds.
 pub const MAX_BACKOFF: u64 = 5_000;
 
-/// The pauses of one client.
+/// Computes the waits of one client.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     failures: u32,
@@ -22,37 +22,37 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Pauses of these lengths at most, the first and the longest, in milliseconds.
+    /// A backoff between these two lengths, in milliseconds.
     pub fn between(min: u64, max: u64) -> Self {
         Self { failures: 0, jitter: 0, min, max }
     }
 
-    /// The same, with other pauses than those of another `seed`.
+    /// Seeds the jitter, so that different clients wait differently.
     pub fn with_jitter(self, seed: u128) -> Self {
         Self { jitter: seed as u64, ..self }
     }
 
-    /// How many attempts in a row have failed.
+    /// The number of consecutive failures.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// An attempt has succeeded.
+    /// Records a success.
     pub fn succeeded(&mut self) {
         self.failures = 0;
     }
 
-    /// An attempt has failed: how long to pause, between half and the whole of the pause that doubles.
+    /// Records a failure and returns how long to wait: between half of the current wait and all of it.
     pub fn failed(&mut self) -> u64 {
         let pause = self.pause();
         self.failures = self.failures.saturating_add(1);
         pause
     }
 
-    /// The same pause, without counting a failure.
+    /// Returns the current wait without recording a failure.
     pub fn pause(&mut self) -> u64 {
         let whole = self.min.saturating_mul(1 << self.failures.min(16)).min(self.max);
-        // Knuth's linear congruential generator; its high bits are the good ones.
+        // Knuth's linear congruential generator. Its high bits are the most random.
         self.jitter =
             self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let half = whole / 2;

@@ -1,8 +1,8 @@
-//! A clock that does not run backwards, made of one that can be set back.
+//! A clock that never runs backwards, built on one that can be set back.
 
 use std::cell::Cell;
 
-/// Goes on from where it was when the clock that it is told is set back.
+/// If the underlying clock is set back, this one continues from where it was.
 #[derive(Debug, Default)]
 pub struct Clock {
     last: Cell<u64>,
@@ -10,7 +10,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// This clock's time, by the other's.
+    /// Converts the underlying clock's time to this clock's time.
     pub fn at(&self, wall: u64) -> u64 {
         let set_back = self.last.replace(wall).saturating_sub(wall);
         self.behind.set(self.behind.get().saturating_add(set_back));
@@ -18,9 +18,9 @@ impl Clock {
     }
 }
 
-/// Milliseconds of Unix time as `2026-11-28T09:30:00Z`, rounded up to whole seconds.
+/// Formats milliseconds of Unix time as `2026-11-28T09:30:00Z`, rounded up to whole seconds.
 pub fn rfc3339(unix_ms: u64) -> String {
-    // Ages are as long as a clock can tell, so that nothing below overflows.
+    // Capped at the end of the year 9999, so that nothing below overflows.
     let seconds = unix_ms.div_ceil(1000).min(253_402_300_799);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date(days);
@@ -28,7 +28,7 @@ pub fn rfc3339(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The date so many days after 1970-01-01. Years are counted from March, so that leap days come last.
+/// The date this many days after 1970-01-01. Years are counted from March, so that leap days come last.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);

@@ -1,7 +1,7 @@
-//! How a Wasm module names a cluster to Envoy when it makes a gRPC call: as Envoy's `GrpcService`, as text.
+//! How a Wasm module names a cluster to Envoy in a gRPC call: as an encoded `GrpcService`.
 //!
-//! A plain name would do, but Envoy first tries whether it is such a message, and a name that happens to be the
-//! bytes of one without a target ends the process (tried on 1.40: the empty name does).
+//! A plain name would work, but Envoy first tries to parse it as a `GrpcService`. A name that happens to parse
+//! as one without a target crashes Envoy (seen on 1.40 with the empty name).
 
 use prost::Message;
 
@@ -17,10 +17,10 @@ struct EnvoyGrpc {
     cluster_name: String,
 }
 
-/// The longest name: the length of a longer one is no text any more.
+/// The longest name whose encoded length still fits in one byte.
 pub const LONGEST: usize = 125;
 
-/// The message. `None`: the name is empty, or longer than [`LONGEST`].
+/// Encodes the message. `None` if the name is empty or longer than [`LONGEST`].
 pub fn grpc_service(name: &str) -> Option<String> {
     let envoy_grpc = Some(EnvoyGrpc { cluster_name: name.to_owned() });
     if name.is_empty() { None } else { String::from_utf8(GrpcService { envoy_grpc }.encode_to_vec()).ok() }

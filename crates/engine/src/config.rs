@@ -14,62 +14,64 @@ use policy::validation_error::ValidationError;
 use serde_json::Value;
 use std::time::Duration;
 
-/// What the module is told when it is loaded.
+/// The configuration that Envoy passes to the module when it loads it.
 #[derive(Clone, Debug)]
 pub struct PluginConfig {
-    /// Envoy's name for the adapter's cluster.
+    /// The adapter's cluster in Envoy.
     pub cluster: String,
-    /// The same, as gRPC calls want it.
+    /// The cluster, encoded for gRPC calls.
     pub grpc_service: String,
     /// How long a Reserve may take.
     pub timeout: Duration,
-    /// Which Gateway this Envoy is, "NAMESPACE/NAME" or "*". `None`: its node tells.
+    /// The Gateway that this Envoy serves, "NAMESPACE/NAME" or "*". `None`: taken from the node's metadata.
     pub gateway: Option<String>,
-    /// Until the first plan is there.
+    /// Applies until the first plan arrives.
     pub failure_mode: FailureMode,
     /// Where `auth` comes from. `None`: no identity.
     pub identity: Option<IdentitySource>,
     /// Whether request bodies are read.
     pub request_body: BodyAccess,
-    /// What exchanges may keep, in bytes.
+    /// How many bytes all exchanges may keep in memory.
     pub memory: usize,
-    /// Inline policies, at least one; `None`: the adapter's.
+    /// Inline policies, at least one. `None`: the adapter provides them.
     pub policies: Option<Vec<Policy>>,
 }
 
 /// Where `auth` comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentitySource {
-    /// A header that the auth filter before us writes and sanitises; it does not go upstream. Gives `auth.identity`.
+    /// A header that the authentication filter before Weir sets and sanitises. It is not sent upstream.
+    /// Provides `auth.identity`.
     Header {
-        /// Lower case.
+        /// In lower case.
         name: String,
-        /// How the JSON is written.
+        /// How the JSON is encoded.
         encoding: IdentityEncoding,
     },
-    /// Dynamic metadata of the auth filter before us.
+    /// Dynamic metadata set by the authentication filter before Weir.
     Metadata {
-        /// e.g. `envoy.filters.http.ext_authz`. Its struct is `auth`, so `auth.identity` is its key `identity`.
+        /// For example `envoy.filters.http.ext_authz`. Its struct becomes `auth`, so its key `identity` becomes
+        /// `auth.identity`.
         namespace: String,
-        /// If given, `auth.identity` is this key's value.
+        /// If set, this key's value becomes `auth.identity`.
         key: Option<String>,
     },
 }
 
-/// How long a Reserve may take where nothing is said.
+/// The default timeout of a Reserve.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
-/// A request is held while it waits; nobody waits longer than this for a limiter.
+/// Requests are held while the Reserve is under way, so the timeout is bounded.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much of a body is read where nothing is said: as much as Envoy keeps by default.
+/// The default for how much of a body is read: Envoy's own default buffer size.
 const DEFAULT_BODY: usize = 1 << 20;
-/// More than this of a body is in the worker's memory, and in the module's, twice.
+/// A body is held twice: in the worker's memory and in the module's.
 const LARGEST_BODY: u64 = 64 << 20;
 
-/// The least that is of use, and the most that leaves room below the 1 GiB at which Envoy ends a VM.
+/// The smallest useful budget, and the largest that stays below the 1 GiB at which Envoy ends a VM.
 const LEAST_MEMORY: usize = 16 << 20;
 const MAX_MEMORY: usize = 768 << 20;
-/// A request's body is read in several copies: see `exchange::request_body`.
+/// A request's body exists in several copies while it is read: see `exchange::request_body`.
 const MEMORY_PER_BODY: usize = 8;
 
 const ENCODINGS: &[(&str, IdentityEncoding)] =
@@ -87,8 +89,9 @@ const MEMORY: KnownFields = KnownFields { known: &["maxBytes"], later: &[], igno
 const REQUEST_BODY: KnownFields = KnownFields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
 
 impl PluginConfig {
-    /// Reads JSON, or the `google.protobuf.Struct` that Envoy hands over as it is, with every mistake. An empty list
-    /// of `policies` is none: to take it as "no limits apply" would let everything pass without a word.
+    /// Reads JSON, or the `google.protobuf.Struct` that Envoy passes on unconverted, and reports every mistake.
+    /// An empty list of `policies` is a mistake: read as "no limits apply", it would silently let everything
+    /// pass.
     pub fn read(text: &[u8]) -> Result<Self, Vec<ValidationError>> {
         let all = Allowance::new(usize::MAX);
         let structure = || {
@@ -182,7 +185,7 @@ fn identity(node: DocumentNode<'_>) -> Result<IdentitySource, Reported> {
 
 fn header_name(node: &DocumentNode<'_>) -> Result<String, Reported> {
     let name = node.text()?.to_ascii_lowercase();
-    // RFC 9110, section 5.6.2. This leaves out pseudo-headers, which could not be removed.
+    // RFC 9110, section 5.6.2. Excludes pseudo-headers, which cannot be removed.
     if name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)) {
         Ok(name)
     } else {
@@ -200,7 +203,7 @@ fn request_body(node: DocumentNode<'_>) -> Result<BodyAccess, Reported> {
     Ok(if buffers == Some(true) { BodyAccess::Buffer(most) } else { BodyAccess::None })
 }
 
-/// `least`: as much as reading one body takes.
+/// `least`: the memory that reading one body needs.
 fn memory(node: DocumentNode<'_>, least: usize) -> Result<Option<usize>, Reported> {
     let memory = node.object(&MEMORY)?;
     let bytes = |node: DocumentNode<'_>| {

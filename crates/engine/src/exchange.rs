@@ -1,5 +1,5 @@
-//! One request and its response, as a state machine: events in, effects out. It holds no clock and reaches nothing;
-//! the shell performs the effects in their order.
+//! One request and its response, as a state machine: events in, effects out. It performs no I/O and reads no
+//! clock; the shell performs the effects in order.
 
 mod charging;
 mod cut;
@@ -36,105 +36,107 @@ use stored::ResultRole;
 /// Everything that can happen to one exchange. The shell turns each host callback into one of these.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The request's headers are here.
+    /// The request's headers have arrived.
     Request {
-        /// What the plan asked for.
+        /// The facts that the plan needs.
         facts: Facts,
-        /// The request ends with its headers.
+        /// The request has no body.
         bodiless: bool,
     },
-    /// The request's body, gathered as [`Effect::AwaitBody`] said.
+    /// The request's body has arrived, as far as [`Effect::AwaitBody`] asked for it.
     RequestBody {
-        /// From its beginning.
+        /// The body from its first byte.
         body: &'a [u8],
-        /// Nothing follows.
+        /// Whether this is all of it.
         end: bool,
     },
-    /// That body cannot be awaited: the proxy does not hand it over while the request is kept.
+    /// The awaited body will not arrive: the proxy does not pass it on while the request is paused.
     NoRequestBody,
-    /// So many bytes of the request's body have come so far, awaited or not. Of interest only if
+    /// This many bytes of the request's body have arrived so far, awaited or not. Needed only if
     /// [`Exchange::counts_request_body`].
     RequestPassed(u64),
-    /// The request's body is there, as [`Effect::AwaitBody`] said, and there is no memory to read it: see
-    /// [`Exchange::room_for_body`].
+    /// The request's body has arrived, as far as [`Effect::AwaitBody`] asked for it, but there is no memory to
+    /// read it: see [`Exchange::room_for_body`].
     UnreadBody {
-        /// How much of it has come, in bytes.
+        /// How much of it has arrived, in bytes.
         size: usize,
     },
-    /// The adapter's answer to the Reserve.
+    /// The adapter's reply to the Reserve.
     Reply(Result<ReserveResponse, CallFailure>),
-    /// The response's headers are here.
+    /// The response's headers have arrived.
     Response(ResponseHead),
-    /// More of the response's body is passing. Of interest only if [`Exchange::edits_body`].
+    /// A chunk of the response's body is passing. Needed only if [`Exchange::edits_body`].
     Passing {
         /// As the upstream sent it.
         chunk: &'a [u8],
-        /// Nothing follows.
+        /// Whether this is the last chunk.
         end: bool,
     },
-    /// More of the response's body is passing, and there is no memory to look at it. What was to be taken out stays.
+    /// A chunk of the response's body is passing, and there is no memory to read it, so nothing is removed from
+    /// it.
     PassingUnread,
-    /// What has passed of the response's body, maybe nothing but its end: this can wait.
+    /// A chunk of the response's body has passed, or only its end. Handling it can wait.
     Body {
         /// As the upstream sent it.
         chunk: &'a [u8],
-        /// Nothing follows.
+        /// Whether this is the last chunk.
         end: bool,
     },
-    /// The adapter has no room for what is to be held by [`Effect::Raise`].
+    /// The adapter has no room for an [`Effect::Raise`].
     OutOfRoom,
-    /// The exchange is over, however it ended.
+    /// The exchange has ended, for whatever reason.
     Closed,
 }
 
-/// What the shell must do, in order. Nothing else reaches the world.
+/// What the shell must do, in order. An exchange has no other effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Keep the request until so many bytes of its body are here, or all of it, and hand them over.
+    /// Pause the request until this many bytes of its body have arrived, or all of it, and pass them to the
+    /// exchange.
     AwaitBody(usize),
-    /// Replace the request's body with this.
+    /// Replace the request's body.
     Edit(RequestEdit),
-    /// Set this header of the request.
+    /// Set a request header.
     SetRequestHeader(&'static str, &'static str),
-    /// Call the adapter's `Reserve` with these bytes and keep the request until [`Effect::Resume`].
+    /// Send this message to the adapter's `Reserve` and pause the request until [`Effect::Resume`].
     Reserve(Vec<u8>),
-    /// Let the request go on.
+    /// Resume the request.
     Resume,
-    /// Answer the request; it does not go on.
+    /// Answer the request locally instead of forwarding it.
     Deny(Denial),
-    /// Set these headers of the response.
+    /// Set response headers.
     SetHeaders(HeaderList),
-    /// Remove this header of the response.
+    /// Remove a response header.
     RemoveHeader(&'static str),
-    /// Replace the current chunk of the response with this.
+    /// Replace the current chunk of the response.
     ReplaceChunk(Vec<u8>),
-    /// Keep this in the place of that piece, and let nothing pass: some of it may have to be taken out. It is kept by
-    /// the proxy, which can still send it on behind the body's last piece, and is replaced with the next piece.
+    /// Replace the current chunk of the response and hold it back: some of it may have to be removed. The proxy
+    /// buffers it, so it can still be sent after the body's last chunk, and the next chunk replaces it.
     KeepChunk(Vec<u8>),
-    /// Reset the response: nothing more of it may reach the client, and it has no proper end.
+    /// Reset the response: nothing more of it may reach the client, and it cannot be ended properly.
     Reset,
-    /// Tell the adapter, from where nothing waits for it.
+    /// Send this settlement to the adapter. Nothing waits for it.
     Commit(Settlement),
-    /// Tell the adapter, in the same way, that more is to be held. That it is lost changes no charge.
+    /// Ask the adapter to raise holds. Nothing waits for it, and losing it changes no charge.
     Raise(Raise),
-    /// An upstream of this model failed; [`crate::health::Health`] is to know.
+    /// An upstream of this model failed; record it in [`crate::health::Health`].
     UpstreamFailed(String),
-    /// Count it.
+    /// Count this metric.
     Count(Metric),
 }
 
-/// What is in force.
+/// The plan in force.
 #[derive(Clone, Debug)]
 pub enum ActivePlan {
-    /// No plan has come yet.
+    /// No plan has arrived yet.
     Nothing(FailureMode),
-    /// This plan.
+    /// This plan applies.
     Plan(Arc<Plan>),
 }
 
 impl ActivePlan {
-    /// In which order the facts of [`Event::Request`] are fetched. If a round ends the fetching, no limit applies and
-    /// there is no exchange.
+    /// The order in which to fetch the facts of [`Event::Request`]. If a round ends the fetching, no limit
+    /// applies and no exchange is needed.
     pub fn rounds(&self) -> &[FactRound] {
         match self {
             Self::Nothing(_) => &[],
@@ -143,12 +145,12 @@ impl ActivePlan {
     }
 }
 
-/// A reservation's name: nobody else's, and not for a client to choose.
+/// The reservation's id: unique, and not chosen by the client.
 #[derive(Clone, Debug)]
 pub struct ReservationId {
-    /// Of this process and worker.
+    /// Identifies the process and worker.
     pub prefix: Arc<str>,
-    /// Of this exchange.
+    /// Identifies the exchange.
     pub number: u64,
 }
 
@@ -158,33 +160,33 @@ pub struct Exchange {
     in_force: ActivePlan,
     id: ReservationId,
     memory: MemoryBudget,
-    /// It is under way already, and is charged even if it is refused.
+    /// The upstream started it unasked, so it is charged even if it is refused.
     is_unasked: bool,
-    /// It asks for no output: if none comes, a report of zero is right.
+    /// The request asks for no output, so a reported count of zero is plausible.
     is_warm_up: bool,
-    /// When the adapter answered, in milliseconds of Unix time, if the shell has said so.
+    /// When the adapter replied, in milliseconds of Unix time, if the shell has reported it.
     asked_at: Option<u64>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The request has not come.
+    /// The request has not arrived.
     New,
-    /// Its body is awaited, of which so much may be read.
+    /// Waiting for the body, of which at most `most` bytes are read.
     Reading { facts: Box<Facts>, most: usize, _lease: Lease },
-    /// The adapter has been asked; the request is kept.
+    /// Waiting for the adapter; the request is paused.
     Waiting(Reservation),
-    /// The request went on.
+    /// The request was forwarded.
     Admitted(Reservation),
     /// The response is passing.
     Responding(Box<ResponseInFlight>),
-    /// Nothing is left to do.
+    /// Nothing remains to be done.
     Over,
 }
 
 impl Exchange {
-    /// Before anything has happened.
+    /// A new exchange, before any event.
     pub fn new(in_force: ActivePlan, id: ReservationId) -> Self {
         Self {
             in_force,
@@ -197,36 +199,37 @@ impl Exchange {
         }
     }
 
-    /// The same, which keeps no more than this allows.
+    /// Limits the memory that the exchange may keep.
     pub fn within(mut self, memory: &MemoryBudget) -> Self {
         self.memory = memory.clone();
         self
     }
 
-    /// The same, which the upstream has begun unasked: a refusal comes too late for it, and it is charged all the same.
+    /// Marks an exchange that the upstream has started by itself: it is charged even if it is refused.
     pub fn unasked(mut self) -> Self {
         self.is_unasked = true;
         self
     }
 
-    /// The same, which asks for no output.
+    /// Marks an exchange that asks for no output.
     pub fn warming_up(mut self) -> Self {
         self.is_warm_up = true;
         self
     }
 
-    /// Whether the headers of the answer name a time of the clock: if so, [`Exchange::answered_at`] comes before it.
+    /// Whether the response's headers name a time of day. If so, [`Exchange::answered_at`] must be called
+    /// first.
     pub fn tells_time(&self) -> bool {
         matches!(&self.state, State::Waiting(reservation) if refusal::tells_time(reservation.dialect))
     }
 
-    /// The adapter's answer, which is handled next, comes at this time, in milliseconds of Unix time.
+    /// Sets when the adapter replied, in milliseconds of Unix time. Called before the reply is handled.
     pub fn answered_at(&mut self, unix_ms: u64) {
         self.asked_at = Some(unix_ms);
     }
 
-    /// The memory that it takes to read so much of the request's body, if there is room for it. To be kept until
-    /// [`Event::RequestBody`] has been handled.
+    /// Reserves the memory to read this much of the request's body, if there is room. Keep it until
+    /// [`Event::RequestBody`] is handled.
     pub fn room_for_body(&self, size: usize) -> Option<Lease> {
         let needed = match &self.state {
             State::Reading { facts, most, .. } => request_body::memory(facts, size, *most),
@@ -235,7 +238,7 @@ impl Exchange {
         self.memory.lease(Purpose::Work, needed)
     }
 
-    /// The response's headers, in lower case, that its event should bring if it has them.
+    /// The response headers to fetch for [`Event::Response`], in lower case.
     pub fn answer_headers(&self) -> &[String] {
         match (&self.in_force, &self.state) {
             (ActivePlan::Plan(plan), State::Admitted(reservation)) if reservation.facts.is_some() => {
@@ -245,7 +248,7 @@ impl Exchange {
         }
     }
 
-    /// What follows from an event. An event that does not belong to the state changes nothing.
+    /// Handles an event. An event that does not fit the state has no effect.
     pub fn handle(&mut self, event: Event<'_>) -> Vec<Effect> {
         match (std::mem::replace(&mut self.state, State::Over), event) {
             (State::New, Event::Request { facts, bodiless }) => self.request(facts, bodiless),
@@ -290,19 +293,19 @@ impl Exchange {
         }
     }
 
-    /// Whether the body of the response makes a difference.
+    /// Whether the response's body has to be read.
     pub fn reads_body(&self) -> bool {
         matches!(&self.state, State::Responding(responding)
             if !responding.head.switches_protocols() && responding.reservation.reads(&self.in_force))
     }
 
-    /// Whether the response's body may have to be changed as it passes.
+    /// Whether the response's body may have to be edited.
     pub fn edits_body(&self) -> bool {
         matches!(&self.state, State::Responding(responding)
             if responding.usage_chunk.is_some() || responding.cutter.as_ref().is_some_and(StreamCutter::edits))
     }
 
-    /// Whether something of this exchange is still to come.
+    /// Whether the exchange is still under way.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
@@ -323,7 +326,7 @@ impl Exchange {
             if bodiless || facts.is_upgrade() && !announced {
                 ReadBody::new(&mut facts, plan.pointers(), &[], true, most);
             } else if facts.is_upgrade() {
-                // It goes on until it is answered, so nobody waits for it, whatever it says of a body.
+                // The client keeps the request open until it is answered, so its body cannot be awaited.
                 facts.unread_body(0);
             } else {
                 let wanted = request_body::wanted(&facts, most);
@@ -366,7 +369,7 @@ impl Exchange {
     ) -> Vec<Effect> {
         let mut judgement = plan.judge(&mut facts, bodiless);
         if facts.is_message() {
-            // Read for another policy's sake, and free for this one.
+            // Facts that another policy needs may be read; for this policy the request is free.
             let is_free = |hold: &Hold| {
                 hold.rate.usage.web_socket == WebSocketMode::Allow && hold.rate.rate.unit.is_of_usage()
             };
@@ -377,7 +380,7 @@ impl Exchange {
         let doubts = [judgement.doubts.as_slice(), &body_in_doubt(&judgement.holds, &facts)].concat();
         effects.extend(doubts.iter().map(|doubt| Effect::Count(Metric::in_doubt(doubt))));
         if let Some(hold) = judgement.holds.get(MAX_DESCRIPTORS) {
-            // The adapter would not take the call, and then nothing of it would be counted.
+            // The adapter would reject the call, and nothing would be counted.
             effects.extend(refused_unasked(&hold.rate.policy, &facts));
         } else if let Some(failure) =
             judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny)
@@ -421,7 +424,7 @@ impl Exchange {
                         reservation.tells_usage = !unasked && reservation.asks_for_usage();
                         effects.extend(changes);
                     }
-                    // A dry run refuses nothing.
+                    // A dry run never refuses.
                     Err(_) if !reservation.holds.iter().any(|hold| hold.enforced) => {}
                     Err(why) => {
                         effects.push(Effect::Count(Metric::InvalidRequest(why.name())));
@@ -480,7 +483,8 @@ impl Exchange {
                 effects
             }
             Ok((Code::Unknown, response)) => {
-                // A limit the adapter does not know says so in its status; an answer that says nothing is none.
+                // A status says if the adapter does not know a limit; a reply that says nothing about it counts
+                // as no answer.
                 let known = response.statuses.iter().any(|status| status.code() == Code::Unknown);
                 let cause = if known { CallFailure::UnknownLimit } else { CallFailure::Malformed };
                 self.unchecked(reservation, cause)
@@ -489,7 +493,7 @@ impl Exchange {
         }
     }
 
-    /// The adapter could not say: the strictest policy of the request decides. What is used is told all the same.
+    /// The adapter could not answer: the strictest policy of the request decides. Usage is still reported.
     fn unchecked(&mut self, mut reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
         let cause = failure.name();
         let strict = reservation.holds.iter().find(|hold| hold.rate.failure_mode == FailureMode::Deny);
@@ -508,7 +512,7 @@ impl Exchange {
 
     fn response(&mut self, mut reservation: Reservation, mut head: ResponseHead) -> Vec<Effect> {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
-        // A client that is throttled by the provider needs the provider's numbers.
+        // A client that the provider throttles needs the provider's own numbers.
         let throttled = head.status == 429;
         let told = if throttled {
             Vec::new()
@@ -534,7 +538,7 @@ impl Exchange {
             false => None,
         };
         if usage_chunk.is_some() || cutter.as_ref().is_some_and(StreamCutter::edits) {
-            // There may be less than the provider said.
+            // The body may become shorter than the provider announced.
             effects.push(Effect::RemoveHeader("content-length"));
         }
         if unasked && usage_chunk.is_none() {
@@ -558,7 +562,7 @@ impl Exchange {
     }
 }
 
-/// The request asks for more of a limit than one request may hold. The adapter need not be asked.
+/// The request asks for more than one request may hold of this limit, so the adapter need not be asked.
 fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
     let (policy, limit) = (hold.rate.policy.to_string(), hold.rate.limit.clone());
     let (denial, failed) = refusal::over_share(hold, facts);
@@ -566,7 +570,7 @@ fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
     counts.map(Effect::Count).chain([Effect::Deny(denial)]).collect()
 }
 
-/// Adds to the facts what the body tells, as an exchange does when it is all there.
+/// Adds the facts that the complete body provides, as an exchange does.
 pub fn read_body(plan: &Plan, facts: &mut Facts, body: &[u8]) {
     if let Some(most) = plan.body_wanted(facts) {
         ReadBody::new(facts, plan.pointers(), body, true, most);
@@ -579,20 +583,20 @@ impl std::fmt::Display for ReservationId {
     }
 }
 
-/// More rates apply than the adapter can be asked about.
+/// More rates apply than one call to the adapter can carry.
 fn refused_unasked(policy: &str, facts: &Facts) -> [Effect; 2] {
     let denial = refusal::unavailable(Some(policy), facts.dialect());
     [Effect::Count(Metric::FailedClosed("too_many_rates")), Effect::Deny(denial)]
 }
 
-/// A body that could not be read is in doubt for each limit that applies and has a use for it.
+/// If a body could not be read, each limit that applies and depends on it is in doubt.
 fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Doubt> {
     let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
     let mut doubts: Vec<Doubt> = Vec::new();
     for hold in holds.iter().filter(|hold| hold.rate.reads_body && condition != Condition::Read) {
         let (policy, limit) = (hold.rate.policy.clone(), hold.rate.limit.clone());
         let doubt = Doubt { policy, limit, cause: DoubtCause::Body(condition), detail: String::new() };
-        // The rates of one limit come one after the other.
+        // The rates of one limit are adjacent.
         if doubts.last() != Some(&doubt) {
             doubts.push(doubt);
         }
@@ -604,7 +608,7 @@ fn refused_memory(what: MemoryUse) -> Effect {
     Effect::Count(Metric::MemoryRefused(what))
 }
 
-/// Each part of a policy that could not be evaluated is counted, by its policy and its part.
+/// Counts each part of a policy that could not be evaluated.
 fn failed_parts(failures: &[Failure]) -> Vec<Effect> {
     let count = |failure: &Failure| {
         let outcome = match failure.mode {

@@ -1,5 +1,5 @@
-//! Where the bytes of one exchange are: what the proxy holds of the request and of the response, and what has passed and
-//! is still to be read. The shell reports each callback and does what the answer says.
+//! Tracks the bytes of one exchange: what the proxy buffers of the request and the response, and what has
+//! passed but is still to be read. The shell reports each callback here and acts on the result.
 
 use llm::memory::Lease;
 
@@ -7,62 +7,62 @@ use llm::memory::Lease;
 #[derive(Debug)]
 pub struct RequestFlow {
     state: RequestState,
-    /// A GET that has not ended and announces no body: it may go on until it is answered.
+    /// A GET that has not ended and announces no body: its client may keep it open until it is answered.
     may_be_endless: bool,
-    /// Bytes of its body that the proxy buffers, or that are just passing.
+    /// The bytes of its body that the proxy buffers, or that are passing now.
     gathered: usize,
-    /// Bytes of its body that have gone on.
+    /// The bytes of its body that were forwarded.
     sent: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestState {
-    /// Nothing holds it.
+    /// The request passes.
     Passing,
-    /// It is held until so many bytes of its body are here, or all of it.
+    /// Paused until this many bytes of its body have arrived, or all of it.
     AwaitingBody(usize),
-    /// It is held until it is resumed, or was answered.
+    /// Paused until it is resumed or answered.
     Held,
 }
 
 impl RequestFlow {
-    /// A request whose headers are here.
+    /// A request whose headers have arrived.
     pub fn new(may_be_endless: bool) -> Self {
         Self { state: RequestState::Passing, may_be_endless, gathered: 0, sent: 0 }
     }
 
-    /// Whether it may go on until it is answered, so that its body is not awaited for long.
+    /// Whether the client may keep it open until it is answered, so that its body must not be awaited for long.
     pub fn may_be_endless(&self) -> bool {
         self.may_be_endless
     }
 
-    /// Holds it until so many bytes of its body are here.
+    /// Pauses it until this many bytes of its body have arrived.
     pub fn await_body(&mut self, most: usize) {
         self.state = RequestState::AwaitingBody(most);
     }
 
-    /// Holds it until it is resumed.
+    /// Pauses it until it is resumed.
     pub fn hold(&mut self) {
         self.state = RequestState::Held;
     }
 
-    /// Whether the proxy is to keep it after this callback.
+    /// Whether the proxy must keep it paused after this callback.
     pub fn is_held(&self) -> bool {
         self.state != RequestState::Passing
     }
 
-    /// Whether it waits for its body.
+    /// Whether it is paused for its body.
     pub fn is_awaiting_body(&self) -> bool {
         matches!(self.state, RequestState::AwaitingBody(_))
     }
 
-    /// Whether it waits for its body and nothing of that has come.
+    /// Whether it is paused for its body and none of it has arrived.
     pub fn awaits_first_byte(&self) -> bool {
         self.is_awaiting_body() && self.gathered == 0
     }
 
-    /// The body that is awaited will not come: the request stays held until that is handled. False: none is awaited, or
-    /// some of it is here.
+    /// The awaited body will not arrive; the request stays paused until that is handled. False if none is
+    /// awaited, or some has arrived.
     pub fn body_missing(&mut self) -> bool {
         let missing = self.awaits_first_byte();
         if missing {
@@ -71,8 +71,8 @@ impl RequestFlow {
         missing
     }
 
-    /// So many bytes are gathered now: all that the proxy buffers, or what is just passing. True: this is the body that
-    /// was awaited, and the request passes unless handling it holds it again.
+    /// This many bytes are available now: all that the proxy buffers, or what is passing. True if this is the
+    /// awaited body; the request then passes unless handling it pauses it again.
     pub fn gather(&mut self, size: usize, end: bool) -> bool {
         self.gathered = size;
         let complete = matches!(self.state, RequestState::AwaitingBody(most) if end || size >= most);
@@ -82,17 +82,17 @@ impl RequestFlow {
         complete
     }
 
-    /// How much of the body is gathered.
+    /// How much of the body is available.
     pub fn gathered(&self) -> usize {
         self.gathered
     }
 
-    /// How much of the body has come so far.
+    /// How much of the body has arrived so far.
     pub fn come(&self) -> u64 {
         self.sent.saturating_add(self.gathered as u64)
     }
 
-    /// The callback is over: whether the proxy is to keep what has come.
+    /// Ends the callback. True if the proxy must buffer what has arrived.
     pub fn finish_callback(&mut self) -> bool {
         let held = self.is_held();
         if !held {
@@ -101,7 +101,7 @@ impl RequestFlow {
         held
     }
 
-    /// Lets it go on. True: it was held, so the proxy has to be told.
+    /// Resumes it. True if it was paused, so the proxy has to be told.
     pub fn resume(&mut self) -> bool {
         let held = self.is_held();
         if held {
@@ -121,65 +121,65 @@ impl RequestFlow {
 #[derive(Debug, Default)]
 pub struct ResponseFlow {
     deferred: Option<DeferredBody>,
-    /// Bytes of its body that the proxy buffers.
+    /// The bytes of its body that the proxy buffers.
     buffered: usize,
-    /// Its trailers are here: no piece of its body is passing.
+    /// Whether its trailers have arrived. No chunk of its body is passing then.
     has_trailers: bool,
 }
 
-/// What has passed of a response's body and is still to be read.
+/// The part of a response's body that has passed and is still to be read.
 #[derive(Debug, Default)]
 pub struct DeferredBody {
-    /// In their order, each with the memory for it.
+    /// The chunks in order, each with its memory.
     pub pieces: Vec<(Vec<u8>, Lease)>,
-    /// What follows them.
+    /// What follows the chunks.
     pub end: BodyEnd,
     size: usize,
-    /// It is in the queue of what is read next.
+    /// Whether it is in the queue of bodies to read.
     queued: bool,
 }
 
-/// What follows the pieces of a body.
+/// What follows the chunks of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyEnd {
-    /// More of it.
+    /// More chunks.
     #[default]
     Open,
-    /// Nothing: it is complete.
+    /// Nothing; the body is complete.
     Complete,
-    /// Nothing: the exchange ended before it was complete.
+    /// Nothing; the exchange ended early.
     Cut,
 }
 
-/// What to do when an exchange is over.
+/// What to do when an exchange has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// Handle it now: nothing is still to be read.
+    /// Handle it now; nothing remains to be read.
     Now,
-    /// Queue what is still to be read; its end tells.
+    /// Queue what remains to be read, including the end.
     Queue,
-    /// Nothing: what is still to be read is queued.
+    /// Nothing; what remains is already queued.
     Queued,
 }
 
 impl ResponseFlow {
-    /// Of so many bytes in a callback, those that are new.
+    /// How many of the bytes in a callback are new.
     pub fn new_bytes(&self, size: usize) -> usize {
         size.saturating_sub(self.buffered)
     }
 
-    /// How many bytes the proxy buffers, before those that are new.
+    /// How many bytes the proxy had buffered before the new ones.
     pub fn buffered(&self) -> usize {
         self.buffered
     }
 
-    /// The trailers are here.
+    /// The trailers have arrived.
     pub fn trailers(&mut self) {
         self.has_trailers = true;
     }
 
-    /// Of what takes the place of the bytes at hand, the proxy is to buffer this many. False: there are no such bytes,
-    /// since the trailers have overtaken them.
+    /// The current bytes are replaced, and the proxy buffers this many of the replacement. False if there are
+    /// no current bytes, because the trailers have arrived.
     pub fn replace(&mut self, buffered: usize) -> bool {
         let possible = !self.has_trailers || self.buffered > 0;
         if possible {
@@ -188,13 +188,13 @@ impl ResponseFlow {
         possible
     }
 
-    /// The proxy is to send on what it buffers: how much that is.
+    /// The proxy sends what it buffers. Returns how much that is.
     pub fn release(&mut self) -> usize {
         std::mem::take(&mut self.buffered)
     }
 
-    /// A piece has passed and is to be read later. True: queue it now. A response of which fewer than `small` bytes have
-    /// passed waits for what follows.
+    /// Defers reading a chunk that has passed. True if it should be queued now. A response of which fewer than
+    /// `small` bytes have passed waits for more.
     pub fn defer(&mut self, piece: Vec<u8>, lease: Lease, end: bool, small: usize) -> bool {
         let deferred = self.deferred.get_or_insert_default();
         deferred.size = deferred.size.saturating_add(piece.len());
@@ -205,7 +205,7 @@ impl ResponseFlow {
         (end || deferred.size > small) && deferred.queue()
     }
 
-    /// The exchange is over, however it ended.
+    /// The exchange has ended, for whatever reason.
     pub fn close(&mut self) -> Closing {
         let Some(deferred) = &mut self.deferred else { return Closing::Now };
         if deferred.end == BodyEnd::Open {
@@ -219,7 +219,7 @@ impl ResponseFlow {
         self.deferred.as_ref().is_none_or(|deferred| deferred.end != BodyEnd::Open)
     }
 
-    /// What is still to be read.
+    /// Takes what is still to be read.
     pub fn take_deferred(&mut self) -> Option<DeferredBody> {
         self.deferred.take()
     }
@@ -314,7 +314,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order: each byte is counted once, and whatever is held can be resumed.
+        /// In any order of events, each byte is counted once, and a paused request can be resumed.
         #[test]
         fn every_byte_is_counted_once(steps in proptest::collection::vec((0..6_u8, 0..50_usize), 0..100)) {
             let (mut request, mut come) = (RequestFlow::new(false), 0_u64);
@@ -329,7 +329,7 @@ mod tests {
                         request.body_missing();
                     }
                     _ => {
-                        // A proxy that buffers reports all of it again.
+                        // A proxy that buffers reports all buffered bytes again.
                         let gathered = if request.is_held() { request.gathered() } else { 0 };
                         request.gather(gathered + size, step == 5);
                         come += size as u64;

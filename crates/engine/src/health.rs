@@ -1,11 +1,11 @@
-//! How often the upstreams of each model failed in the last minute. Time is given in milliseconds of any clock that
-//! does not run backwards.
+//! Counts how often the upstreams of each model failed in the last minute. Times are milliseconds of any clock
+//! that does not run backwards.
 
 use std::collections::BTreeMap;
 
-/// Models that are remembered. A client can name any number of them.
+/// How many models are remembered. A client can name any number of them.
 const MAX_MODELS: usize = 256;
-/// A minute, second by second.
+/// The minute is divided into seconds.
 const SECONDS: u64 = 60;
 
 /// Failures by model.
@@ -16,12 +16,12 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct Model {
-    /// Second → failures in it, of the last minute.
+    /// Failures by second, for the last minute.
     failures: BTreeMap<u64, u64>,
 }
 
 impl Health {
-    /// An upstream of this model failed.
+    /// Records a failure of an upstream of this model.
     pub fn failed(&mut self, model: &str, now_ms: u64) {
         let second = now_ms / 1000;
         self.forget(second);
@@ -37,7 +37,7 @@ impl Health {
         *count = count.saturating_add(1);
     }
 
-    /// How many failures of the last minute there are, for each model that had one.
+    /// The failures of the last minute, for each model that had one.
     pub fn counts(&mut self, now_ms: u64) -> BTreeMap<String, u64> {
         self.forget(now_ms / 1000);
         let sum =
@@ -55,7 +55,7 @@ impl Health {
     }
 }
 
-/// Whether a response of this status is an upstream's failure.
+/// Whether a response with this status is an upstream's failure.
 pub fn is_failure(status: u16) -> bool {
     status >= 500 || status == 429
 }

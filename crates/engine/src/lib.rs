@@ -1,5 +1,5 @@
-//! One request and its response as a state machine: events in, effects out. Beside it, the client side of the adapter:
-//! retries, the outbox, the stream and the plan's long poll. The shells perform the effects.
+//! One request and its response as a state machine (events in, effects out), and the client side of the
+//! adapter: retries, the outbox, the stream and the long poll for plans. The shells perform the effects.
 
 pub mod backoff;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! What is counted, and under which name.
+//! The filter's metrics and their names.
 
 pub mod table;
 
@@ -9,28 +9,26 @@ use policy::plan::{Doubt, Failure, Hold};
 use protocol::call::CallFailure;
 use std::borrow::Cow;
 
-/// Something that happened and is counted.
+/// An event to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// A request that a limit applies to went on, its tokens held.
+    /// A request to which a limit applies was admitted, and its tokens are held.
     Admitted,
     /// A request was refused by this limit.
     Refused {
         /// "NAMESPACE/NAME".
         policy: String,
-        /// The limit's name.
         limit: String,
     },
     /// A request was refused because it would have held more than the limit's `maxShare`.
     OverShare {
         /// "NAMESPACE/NAME".
         policy: String,
-        /// The limit's name.
         limit: String,
     },
-    /// A request went on unchecked, for this cause.
+    /// A request was admitted unchecked, for this reason.
     FailedOpen(&'static str),
-    /// A request was refused unchecked, for this cause.
+    /// A request was refused unchecked, for this reason.
     FailedClosed(&'static str),
     /// A part of a policy could not be evaluated.
     Evaluation {
@@ -43,64 +41,58 @@ pub enum Metric {
     InDoubt {
         /// "NAMESPACE/NAME".
         policy: String,
-        /// The limit's name.
         limit: String,
-        /// What could not be known.
+        /// What was unknown.
         cause: DoubtCause,
     },
-    /// Something was given as the identity, and it is none.
+    /// The identity header or metadata is present but invalid.
     Unidentified(IdentityError),
-    /// A call of the adapter's method failed.
-    Call {
-        /// The method's name.
-        method: &'static str,
-        /// Why.
-        failure: CallFailure,
-    },
-    /// Something of a request's body could not be read; it is judged by what could be.
+    /// A call to the adapter failed.
+    Call { method: &'static str, failure: CallFailure },
+    /// Part of a request's body could not be read. The request is judged by the rest.
     UnreadRequest(&'static str),
-    /// A request was refused with 400, for this cause: its body cannot be understood in one way only, or has to be
-    /// changed and cannot be.
+    /// A request was refused with 400, for this reason: its body is ambiguous, or has to be edited and cannot
+    /// be.
     InvalidRequest(&'static str),
-    /// A request was changed, so that its provider tells the usage of its stream.
+    /// A request was edited so that its provider reports the stream's usage.
     UsageAsked,
-    /// A request without a maximum of its output was given one.
+    /// A maximum output was added to a request that had none.
     OutputCapped,
-    /// The chunk that tells the usage went to a client that had not asked for it: the stream was compressed.
+    /// The usage chunk reached a client that had not asked for it, because the stream was compressed.
     UsageChunkKept,
-    /// The adapter had no room for what a stream with `overrun: Cut` has come to use.
+    /// The adapter had no room for what a stream with `overrun: Cut` has used.
     RaiseRefused,
-    /// A stream was ended because its limit had no room for more (`overrun: Cut`).
+    /// A stream was ended because its limit had no room left (`overrun: Cut`).
     StreamCut,
-    /// A stream was reset for the same reason, because nobody knows how to end it properly.
+    /// A stream was reset because its limit had no room left and Weir cannot end it properly.
     StreamReset,
-    /// Something of a response's body could not be read; what could be is charged.
+    /// Part of a response's body could not be read. The rest is charged.
     Unreadable(Cause),
-    /// Tokens were charged, in one exchange.
+    /// One exchange was charged this many tokens.
     TokensCharged(u64),
-    /// An exchange has ended, its usage known from here.
+    /// An exchange ended, and its usage came from this source.
     Usage(UsageSource),
-    /// The memory budget had no room for this.
+    /// The memory budget had no room for this use.
     MemoryRefused(MemoryUse),
 }
 
-/// What an exchange wanted memory for.
+/// What memory was needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemoryUse {
-    /// The facts that are kept until the body is here, or for a `cost` or the body of a refusal.
+    /// The facts that are kept until the body arrives, or for a `cost` or the body of a refusal.
     Facts,
-    /// To read the request's body.
+    /// Reading the request's body.
     RequestBody,
     /// The holds. The request was refused.
     Holds,
-    /// To read the response's body.
+    /// Reading the response's body.
     ResponseBody,
-    /// To take the chunk about usage out of the response.
+    /// Removing the usage chunk from the response.
     UsageChunk,
 }
 
 impl MemoryUse {
-    /// As metrics spell it.
+    /// The name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Facts => "facts",
@@ -117,9 +109,9 @@ impl MemoryUse {
 pub enum UsageSource {
     /// The provider reported it.
     Reported,
-    /// From what was sent and delivered.
+    /// It was estimated from what was sent and delivered.
     Estimated,
-    /// It is charged when somebody has seen the result that is made in the background.
+    /// It is charged when somebody has seen the background result.
     Deferred,
     /// There was nothing to charge.
     None,
@@ -138,7 +130,7 @@ impl Metric {
         Self::Evaluation { policy: failure.policy.to_string(), part: failure.part.name() }
     }
 
-    /// The counter's name: what is counted, then its labels and their values, each after a dot.
+    /// The counter's name, followed by its labels and their values, each after a dot.
     pub fn name(&self) -> Cow<'static, str> {
         match self {
             Self::Admitted => table::ADMITTED.name.into(),
@@ -162,7 +154,7 @@ impl Metric {
             Self::StreamReset => table::STREAMS_RESET.name.into(),
             Self::Unreadable(cause) => table::RESPONSE_ERRORS.of(&[cause.name()]).into(),
             Self::TokensCharged(_) => table::TOKENS_CHARGED.name.into(),
-            // Every exchange counts one of these, so they are literals and allocate nothing.
+            // Each exchange counts one of these, so they are literals and need no allocation.
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
             Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),
             Self::Usage(UsageSource::Deferred) => "weir_usage.source.deferred".into(),
@@ -171,7 +163,7 @@ impl Metric {
         }
     }
 
-    /// By how much it grows.
+    /// How much to add to the counter.
     pub fn amount(&self) -> u64 {
         match self {
             Self::TokensCharged(tokens) => *tokens,

@@ -1,24 +1,24 @@
-//! What has to be told to the adapter after an exchange: a bounded queue of settlements. The timer sends one call at a
-//! time, and what settles meanwhile goes in the next one, so an idle gateway waits for nothing and a busy one sends few
-//! calls. A reserve waits for none of them: what has settled before it is sent before it, so that no client is refused
-//! because of its own finished request. Time is given in milliseconds of any clock that does not run backwards.
+//! A bounded queue of settlements for the adapter. The timer sends one call at a time, and what settles
+//! meanwhile goes into the next one. So an idle gateway never waits, and a busy one makes few calls. A Reserve
+//! does not wait for them: earlier settlements are sent before it, so that no client is refused because of its
+//! own finished request. Times are milliseconds of any clock that does not run backwards.
 
 use crate::backoff::Backoff;
 use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::CommitResponse;
 use std::collections::{BTreeMap, VecDeque};
 
-/// An encoded `CommitRequest`: the end of one reservation.
+/// Ends one reservation: an encoded `CommitRequest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement(pub(crate) Vec<u8>);
 
-/// What is to be held for a reservation by now: an encoded `RaisedHolds`.
+/// Raises the holds of a reservation: an encoded `RaisedHolds`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raise {
-    /// The reservation's.
+    /// The reservation's id.
     pub id: String,
     pub(crate) message: Vec<u8>,
-    /// If there is no room for it, the stream is cut.
+    /// Whether the stream is cut if there is no room.
     pub may_cut: bool,
 }
 
@@ -28,78 +28,78 @@ impl Raise {
     }
 }
 
-/// The most that one call carries, in settlements and in bytes: gRPC servers take 4 MB.
+/// How much one call carries, in settlements and in bytes. gRPC servers accept 4 MB.
 const BATCH: usize = 256;
 const LONGEST: usize = 1 << 20;
-/// Raises may take an eighth of the capacity, in addition to the settlements.
+/// Raises may take up an eighth of the capacity, in addition to the settlements.
 const RAISES_SHARE: usize = 8;
-/// The most that a reserve carries as copies, in bytes; less while the adapter fails.
+/// How many bytes of copies a Reserve carries; fewer while the adapter fails.
 const COPIED: usize = 64 << 10;
 const COPIED_AFTER_FAILURE: usize = 8 << 10;
 
-/// The queue.
 #[derive(Debug)]
 pub struct Outbox {
     waiting: VecDeque<Settlement>,
-    /// The last of each reservation. They take no settlement's place, and are not sent again.
+    /// The latest raise of each reservation. They do not displace settlements, and are not sent again.
     raises: BTreeMap<String, Raise>,
     raises_size: usize,
-    /// Raises that no call can carry now.
+    /// Whether the raises have to wait, because no call can carry them now.
     raises_are_kept: bool,
-    /// Calls without an answer.
+    /// The calls without a reply.
     calls: BTreeMap<CallNumber, CommitCall>,
     number: CallNumber,
-    /// How many bytes the settlements have together, and may have.
+    /// The size of all settlements, and their maximum, in bytes.
     size: usize,
     capacity: usize,
     backoff: Backoff,
-    /// One at a time, after the adapter refused a call for good: one of them is at fault.
+    /// Whether to send one at a time, because the adapter rejected a call permanently and one of its
+    /// settlements is at fault.
     single: bool,
     not_before: u64,
 }
 
-/// Tells the calls of an outbox apart.
+/// Identifies a call of an outbox.
 pub type CallNumber = u64;
 
 #[derive(Debug)]
 struct CommitCall {
     settlements: Vec<Settlement>,
     route: CommitRoute,
-    /// The timer has one such call at a time, and pauses when it fails.
+    /// Whether the timer sent it. The timer sends one call at a time, and pauses after a failure.
     is_timed: bool,
 }
 
-/// How a commit travels.
+/// How a commit is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitRoute {
-    /// In the stream, in which a later reserve cannot overtake it.
+    /// In the stream, where a later Reserve cannot overtake it.
     Stream,
-    /// As a call of its own, which the adapter may see after a later reserve.
+    /// As a separate call, which may reach the adapter after a later Reserve.
     Unary,
 }
 
-/// A commit to be sent.
+/// A commit to send.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// Names it when its answer comes.
+    /// Identifies the commit when its reply arrives.
     pub number: CallNumber,
     /// An encoded `CommitRequest`.
     pub message: Vec<u8>,
 }
 
-/// What an answer meant.
+/// The result of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitOutcome {
-    /// Settled for good.
+    /// How many were settled.
     pub settled: usize,
-    /// To be sent again.
+    /// How many will be sent again.
     pub retried: usize,
-    /// Refused by the adapter for good, and given up.
+    /// How many the adapter rejected permanently. They are dropped.
     pub dropped: usize,
 }
 
 impl Outbox {
-    /// An empty queue for at most `capacity` bytes of settlements, beside those under way, and always for one.
+    /// An empty queue for at most `capacity` bytes of waiting settlements, and always for one.
     pub fn new(capacity: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -116,17 +116,18 @@ impl Outbox {
         }
     }
 
-    /// The same, whose pauses after failures differ from those of another `seed`.
+    /// Seeds the jitter of its pauses.
     pub fn with_jitter(self, seed: u128) -> Self {
         Self { backoff: self.backoff.with_jitter(seed), ..self }
     }
 
-    /// How many bytes wait, or are under way.
+    /// How many bytes are waiting or under way.
     pub fn size(&self) -> usize {
         self.size.saturating_add(self.raises_size)
     }
 
-    /// Queues a raise, in the place of the last one of its reservation. False: there is no room for it, and it is lost.
+    /// Queues a raise, replacing the last one of its reservation. False if there is no room for it; it is then
+    /// lost.
     pub fn raise(&mut self, raise: Raise) -> bool {
         self.raises_are_kept = false;
         if let Some(last) = self.raises.remove(&raise.id) {
@@ -141,7 +142,7 @@ impl Outbox {
         has_room
     }
 
-    /// Queues a settlement. How many of the oldest waiting ones had to be dropped for it.
+    /// Queues a settlement. Returns how many of the oldest had to be dropped.
     pub fn push(&mut self, settlement: Settlement) -> usize {
         self.size = self.size.saturating_add(settlement.0.len());
         let mut dropped = 0_usize;
@@ -155,7 +156,8 @@ impl Outbox {
         dropped
     }
 
-    /// The timer's next call, if there is something to send, its last call is answered, and no pause is on.
+    /// The timer's next call, if there is something to send, the last call was answered, and the queue is not
+    /// paused.
     pub fn send(&mut self, route: CommitRoute, now: u64) -> Option<Commit> {
         if self.is_timed_under_way() || self.is_paused(now) {
             return None;
@@ -163,7 +165,7 @@ impl Outbox {
         self.take(if self.single { 1 } else { BATCH }, route, true)
     }
 
-    /// A call to be sent in the stream right before a reserve, whatever else is under way.
+    /// A call to send in the stream right before a Reserve, whatever else is under way.
     pub fn send_before_reserve(&mut self, now: u64) -> Option<Commit> {
         if self.single || self.is_paused(now) {
             return None;
@@ -171,13 +173,13 @@ impl Outbox {
         self.take(BATCH, CommitRoute::Stream, false)
     }
 
-    /// Whether more waits than one call carries.
+    /// Whether more is waiting than one call carries.
     pub fn exceeds_a_call(&self) -> bool {
         self.waiting.len() > BATCH
     }
 
-    /// What a reserve that travels like this carries itself, because it could be judged before it otherwise: copies, since
-    /// settling twice changes nothing. The newest: those are the ones that a caller may just have seen end.
+    /// The settlements to copy into a Reserve that is sent this way, because it could be judged before they
+    /// arrive. Settling twice changes nothing. The newest are copied: a caller may just have seen their end.
     pub fn copies(&self, route: CommitRoute, now: u64) -> Vec<&[u8]> {
         let may_be_late =
             |call: &&CommitCall| route == CommitRoute::Unary || call.route == CommitRoute::Unary;
@@ -193,7 +195,7 @@ impl Outbox {
         newest.take(BATCH).take_while(fits).collect()
     }
 
-    /// A call has been answered, or has failed.
+    /// Handles the reply to a call, or its failure.
     pub fn answered(
         &mut self,
         number: CallNumber,
@@ -204,7 +206,7 @@ impl Outbox {
         let sent = call.settlements.len();
         match reply {
             Ok(response) => {
-                // A server that does not know `settled` leaves 0 and has settled the first alone.
+                // A server that does not know `settled` returns 0, and has settled only the first.
                 let settled =
                     usize::try_from(response.settled).unwrap_or(sent).clamp(1, sent.max(1)).min(sent);
                 self.put_back(call.settlements, settled);
@@ -229,8 +231,8 @@ impl Outbox {
         }
     }
 
-    /// The stream in which these calls were sent has ended before their answers: the adapter may be well, and what they
-    /// carried is sent again at once.
+    /// The stream ended before these calls were answered. The adapter may be healthy, so their settlements are
+    /// sent again at once.
     pub fn returned(&mut self, numbers: impl DoubleEndedIterator<Item = CallNumber>) -> CommitOutcome {
         let mut retried = 0_usize;
         for number in numbers.rev() {
@@ -242,19 +244,19 @@ impl Outbox {
         CommitOutcome { retried, ..CommitOutcome::default() }
     }
 
-    /// When something waits and only the time keeps it: when to send again.
+    /// When to send again, if something is waiting only for the time.
     pub fn wake_at(&self) -> Option<u64> {
         let raises = !self.raises.is_empty() && !self.raises_are_kept;
         ((!self.waiting.is_empty() || raises) && !self.is_timed_under_way()).then_some(self.not_before)
     }
 
-    /// How many have not been acknowledged.
+    /// How many settlements are unacknowledged.
     pub fn len(&self) -> usize {
         let sent = self.calls.values().map(|call| call.settlements.len());
         sent.fold(self.waiting.len(), usize::saturating_add)
     }
 
-    /// Whether all has been acknowledged.
+    /// Whether all settlements are acknowledged.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.calls.is_empty()
     }
@@ -269,8 +271,8 @@ impl Outbox {
 
     fn take(&mut self, most: usize, route: CommitRoute, is_timed: bool) -> Option<Commit> {
         let first = self.waiting.pop_front();
-        // A server that does not know raises takes a call that has nothing else for a commit of nothing, which any adapter
-        // that has streams does not mind.
+        // To a server that does not know raises, a call with nothing else is an empty commit. Every adapter
+        // that has streams accepts that.
         let is_bare = first.is_none();
         if is_bare && (self.raises.is_empty() || self.single || route == CommitRoute::Unary) {
             self.raises_are_kept = true;
@@ -300,7 +302,7 @@ impl Outbox {
         Some(Commit { number: self.number, message })
     }
 
-    /// The first `settled` of them are done with; the others wait again, where they were.
+    /// The first `settled` of them are done. The others go back to their places in the queue.
     fn put_back(&mut self, settlements: Vec<Settlement>, settled: usize) {
         let done = settlements.iter().take(settled).map(|settlement| settlement.0.len()).sum();
         self.size = self.size.saturating_sub(done);
@@ -326,7 +328,7 @@ mod tests {
         outbox.send(CommitRoute::Stream, now)
     }
 
-    /// The last call that was sent is answered.
+    /// Handles the reply to the last call that was sent.
     fn answered(outbox: &mut Outbox, reply: Result<CommitResponse, CallFailure>, now: u64) -> CommitOutcome {
         outbox.answered(outbox.number, reply, now)
     }
@@ -517,14 +519,14 @@ mod tests {
         let raise = |id: &str, total: u8| Raise { id: id.to_owned(), message: vec![total], may_cut: false };
         let mut outbox = Outbox::new(160);
         assert!(outbox.raise(raise("a", 1)) && outbox.raise(raise("a", 2)) && outbox.raise(raise("b", 3)));
-        // An adapter without streams may not know raises, and is sent none alone.
+        // An adapter without streams may not know raises, so they are not sent to it alone.
         assert_eq!(outbox.send(CommitRoute::Unary, 0), None);
         assert_eq!(outbox.wake_at(), None);
         let commit = outbox.send(CommitRoute::Stream, 0).expect("the raises alone");
         let mut both = Vec::new();
         [[2], [3]].iter().for_each(|message| call::add_raised(&mut both, message));
         assert_eq!(commit.message, both, "the last of each");
-        // One that fails is not sent again.
+        // A raise whose call failed is not sent again.
         outbox.answered(commit.number, Err(CallFailure::Unavailable), 0);
         assert_eq!((outbox.wake_at(), outbox.size()), (None, 0));
         let kept = (0..100).filter(|at| outbox.raise(raise(&format!("{at:09}"), 1))).count();

@@ -1,5 +1,5 @@
-//! What the client is told: the rate-limit headers of every answer, and the refusal in the caller's own dialect, or as
-//! the policy's `onExceeded` has it. A counter's value never leaves here.
+//! The responses that Weir makes: the rate-limit headers of every response, and refusals in the caller's own
+//! dialect or as `onExceeded` defines them. They never contain a counter's value.
 
 mod body;
 pub mod codex;
@@ -18,26 +18,27 @@ use std::borrow::Cow;
 /// Response headers.
 pub type HeaderList = Vec<(Cow<'static, str>, String)>;
 
-/// The answer to a request that does not go on.
+/// The local response to a request that is not forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// 400, 413, 429 or 503, or what the policy's `onExceeded` says.
+    /// 400, 413, 429, 503, or the status of the policy's `onExceeded`.
     pub status: u16,
-    /// `content-type` included.
+    /// Includes `content-type`.
     pub headers: HeaderList,
-    /// JSON, unless the policy has it otherwise.
+    /// JSON, unless the policy defines another body.
     pub body: Vec<u8>,
 }
 
-/// If only holds are in the way, the client should ask again after so many milliseconds: as soon as the window ends, if that
-/// is sooner, but not before a second has passed.
+/// If only holds are in the way, the client should retry after this many milliseconds: when the window ends, if
+/// that is sooner, but not before a second has passed.
 const HELD_UP_MS: (u64, u64) = (1_000, 2_000);
-/// Client libraries sleep silently for as long as `retry-after` says. Above this they are asked to raise the error at once.
+/// Client libraries sleep silently for as long as `retry-after` says. Above this, they are asked to report the
+/// error at once.
 const LONGEST_SLEEP_MS: u64 = 60_000;
-/// How many limits the `RateLimit` headers list. Servers and clients bound the length of headers.
+/// How many limits the `RateLimit` headers list. Servers and clients limit the length of headers.
 const MAX_LISTED: usize = 8;
 
-/// What was asked of one rate, and what the adapter said.
+/// A hold and the adapter's status of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateStatus<'a> {
     pub hold: &'a Hold,
@@ -55,13 +56,14 @@ impl RateStatus<'_> {
         self.is_over() && self.hold.amount > self.max()
     }
 
-    /// Whether only holds are in the way: what was charged leaves room, and so may the end of any request under way.
+    /// Whether only holds are in the way. What was charged leaves room, so any request that ends may free
+    /// enough.
     fn is_held_up(&self) -> bool {
         let used = self.status.and_then(|status| status.used);
         self.is_over() && used.is_some_and(|used| used.saturating_add(self.hold.amount) <= self.max())
     }
 
-    /// When there may be room for it.
+    /// When there may be room again.
     fn retry_ms(&self) -> u64 {
         if self.is_held_up() {
             self.reset_ms().clamp(HELD_UP_MS.0, HELD_UP_MS.1)
@@ -70,7 +72,7 @@ impl RateStatus<'_> {
         }
     }
 
-    /// The smaller, the less is left of its maximum; those that refused come first.
+    /// Orders rates by what is left of their maximum; those that refused come first.
     fn slack(&self) -> (bool, u128, u64) {
         let share = u128::from(self.remaining()).saturating_mul(1_000_000);
         let share = share.checked_div(u128::from(self.max())).unwrap_or_default();
@@ -90,15 +92,15 @@ impl RateStatus<'_> {
     }
 }
 
-/// Whether the headers of an answer say at which time of the clock a window ends.
+/// Whether the response's headers name the time of day at which a window ends.
 pub(crate) fn tells_time(dialect: Dialect) -> bool {
     dialect == Dialect::Anthropic
 }
 
-/// The headers of an answer, admitted or refused: per unit the most constrained rate, and the IETF draft's two. `asked_at`:
-/// when the adapter answered, in milliseconds of Unix time, if that is known.
+/// The headers of a response, admitted or refused: the most constrained rate of each unit, and the two headers
+/// of the IETF draft. `asked_at`: when the adapter replied, in milliseconds of Unix time, if known.
 pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: Option<u64>) -> HeaderList {
-    // What cannot refuse is no limit to the client.
+    // A limit that is not enforced is not shown to clients.
     let binds = |standing: &&RateStatus<'_>| standing.status.is_some() && standing.hold.enforced;
     let all: Vec<&RateStatus<'_>> = standings.iter().filter(binds).collect();
     let known: Vec<&RateStatus<'_>> =
@@ -128,7 +130,7 @@ pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: 
     headers
 }
 
-/// As its policy's `onExceeded.quotaHeaders` has it.
+/// Whether `onExceeded.quotaHeaders` publishes this rate.
 fn is_published(standing: &RateStatus<'_>, all: &[&RateStatus<'_>]) -> bool {
     let rate = &standing.hold.rate;
     match rate.on_exceeded.as_ref().map(|own| own.quota_headers).unwrap_or_default() {
@@ -150,10 +152,10 @@ fn tightest<'a, 'b>(unit: Unit, known: &[&'a RateStatus<'b>]) -> Option<&'a Rate
     of_unit.min_by_key(|standing| (standing.remaining(), !standing.is_over(), standing.max())).copied()
 }
 
-/// At most [`MAX_LISTED`] of them, in their order.
+/// Selects at most [`MAX_LISTED`] of them and keeps their order.
 fn most_constrained<'a, 'b>(mut known: Vec<&'a RateStatus<'b>>) -> Vec<&'a RateStatus<'b>> {
     while known.len() > MAX_LISTED {
-        // Of equals the last one goes.
+        // Of equal ones, the last is removed.
         let loosest = known.iter().enumerate().max_by_key(|(_, standing)| standing.slack());
         let Some((place, _)) = loosest else { break };
         known.remove(place);
@@ -199,7 +201,7 @@ const UNIT_HEADERS: [(Unit, [&str; 3]); 2] = [
     (Unit::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
 ];
 
-/// As Anthropic documents them.
+/// As documented by Anthropic.
 const ANTHROPIC_HEADERS: [(Unit, [&str; 3]); 4] = [
     (
         Unit::Requests,
@@ -235,8 +237,9 @@ const ANTHROPIC_HEADERS: [(Unit, [&str; 3]); 4] = [
     ),
 ];
 
-/// The refusal, and what is to be counted if the policy's own body has no value. Of several rates that refused it names
-/// the one that can never pass, or else the last to have room. `facts`: of the request, if a policy needs them.
+/// The refusal, and a metric if the policy's own body could not be evaluated. If several rates refused, it
+/// names one that can never pass, or else the last to have room again. `facts`: the request's, if a policy
+/// needs them.
 pub(crate) fn over_limit(
     standings: &[RateStatus<'_>],
     dialect: Dialect,
@@ -247,7 +250,7 @@ pub(crate) fn over_limit(
     let refused = standings.iter().filter(|standing| standing.is_over());
     let named = refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms()));
     let Some(named) = named else {
-        // A server that does not say which rate refused.
+        // The server did not say which rate refused.
         let told = ErrorBody { message: "Rate limit exceeded.".into(), kind: "tokens", ..ErrorBody::over() };
         return (told.denial(dialect, headers), None);
     };
@@ -270,8 +273,8 @@ pub(crate) fn over_limit(
     overridden(told.denial(dialect, headers), named.hold, facts)
 }
 
-/// The refusal of a request that would hold more than its share of a limit, as of one that can never pass: whatever others
-/// use, it is too large. And what is to be counted if the policy's own body has no value.
+/// The refusal of a request that would hold more than its share of a limit. Like one that can never pass, it is
+/// too large whatever others use. Also a metric, if the policy's own body could not be evaluated.
 pub(crate) fn over_share(hold: &Hold, facts: &Facts) -> (Denial, Option<Metric>) {
     let rate = &hold.rate;
     let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);
@@ -348,7 +351,7 @@ fn message(named: &RateStatus<'_>, retry_ms: Option<u64>) -> String {
     }
 }
 
-/// As the refusing policy's `onExceeded` has it.
+/// Applies the refusing policy's `onExceeded`.
 fn overridden(mut denial: Denial, hold: &Hold, facts: Option<&Facts>) -> (Denial, Option<Metric>) {
     let Some(own) = &hold.rate.on_exceeded else { return (denial, None) };
     denial.status = own.status.unwrap_or(denial.status);
@@ -375,7 +378,7 @@ fn set(headers: &mut HeaderList, name: &str, value: &str) {
     headers.push((name.to_owned().into(), value.to_owned()));
 }
 
-/// The 503 of `failureMode: Deny`; `policy`: whose, or the plugin configuration's.
+/// The 503 of `failureMode: Deny`. `policy`: the one that denies, or `None` for the plugin configuration.
 pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
     let whose = policy.map_or_else(|| "the gateway".to_owned(), |policy| format!("policy {policy}"));
     let message = format!(
@@ -385,21 +388,21 @@ pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
         .denial(dialect, vec![("retry-after".into(), "1".into())])
 }
 
-/// The 400 for a request whose body no server may read as Weir does: keys that contradict each other, or a body that has
-/// to be changed and cannot be. A retry does not help.
+/// The 400 for a request whose body other servers may read differently: it has contradictory keys, or has to be
+/// edited and cannot be. Retrying does not help.
 pub fn invalid_request(dialect: Dialect, message: &str) -> Denial {
     let told = ErrorBody { message: message.to_owned(), ..ErrorBody::invalid() };
     told.denial(dialect, vec![("x-should-retry".into(), "false".into())])
 }
 
-/// The 503 of a worker that has no memory for what the request would hold.
+/// The 503 of a worker that has no memory for the request's holds.
 pub(crate) fn overloaded(dialect: Dialect) -> Denial {
     let message = "The gateway has too many requests in flight. Please try again.".to_owned();
     ErrorBody { message, ..ErrorBody::unavailable() }
         .denial(dialect, vec![("retry-after".into(), "1".into())])
 }
 
-/// The items of a header, each written by `put`.
+/// Lists the rates in a header; `put` writes each item.
 fn list(known: &[&RateStatus<'_>], put: fn(&mut String, &RateStatus<'_>)) -> String {
     let mut text = String::with_capacity(known.len().saturating_mul(48));
     for (place, standing) in known.iter().enumerate() {
@@ -414,7 +417,8 @@ fn seconds(ms: u64) -> u64 {
     ms.div_ceil(1000).max(1)
 }
 
-/// As Go prints a duration, rounded up to whole seconds from one second on: `250ms`, `1s`, `6m0s`, `23h59m50s`.
+/// Formats a duration as Go does, rounded up to whole seconds from one second on: `250ms`, `1s`, `6m0s`,
+/// `23h59m50s`.
 fn go_duration(ms: u64) -> String {
     if ms < 1000 {
         return format!("{ms}ms");

@@ -1,38 +1,38 @@
-//! A call of the adapter that is made again where it cannot have been answered: one replica of several has just died, and
-//! another takes it. A reservation's id makes that harmless.
+//! Repeats a call to the adapter that was not answered: if one of several replicas has just died, another takes
+//! the call. The reservation's id makes repeating safe.
 
 use protocol::call::CallFailure;
 use std::time::Duration;
 
-/// How often it is made again. Of two replicas behind one address, the dead one may be met several times in a row.
+/// The number of retries. Behind one address, several attempts in a row may reach a dead replica.
 const AGAIN: u8 = 7;
 
 /// A call under way.
 #[derive(Debug)]
 pub struct Retry {
     message: Vec<u8>,
-    /// In milliseconds.
+    /// The deadline, in milliseconds.
     end: u64,
     left: u8,
 }
 
 impl Retry {
-    /// Of a call that may take so many milliseconds in all.
+    /// A call with a total timeout in milliseconds.
     pub fn new(message: Vec<u8>, now: u64, patience: u64) -> Self {
         Self { message, end: now.saturating_add(patience.max(1)), left: AGAIN }
     }
 
-    /// What is sent.
+    /// The message to send.
     pub fn message(&self) -> &[u8] {
         &self.message
     }
 
-    /// How long it may still take.
+    /// The time that is left.
     pub fn patience(&self, now: u64) -> Duration {
         Duration::from_millis(self.end.saturating_sub(now).max(1))
     }
 
-    /// The next attempt, or how the call has failed. Of one that took too long, Envoy says that the adapter is unavailable.
+    /// The next attempt, or the final failure. Envoy reports a timeout as an unavailable adapter.
     pub fn failed(mut self, failure: CallFailure, now: u64) -> Result<Self, CallFailure> {
         match failure {
             CallFailure::Unavailable if now >= self.end => Err(CallFailure::Timeout),

@@ -1,8 +1,10 @@
-//! A WebSocket through which an LLM API is spoken: each call inside is an [`Exchange`] of its own, judged before its
-//! message goes upstream and charged at its end. Bytes in, bytes and effects out; the shell performs them.
+//! A WebSocket that carries an LLM API. Each call inside is a separate [`Exchange`]: it is judged before its
+//! message goes upstream, and charged at its end. Bytes in, bytes and effects out; the shell performs the
+//! effects.
 //!
-//! Nothing can be said to a client but by changing bytes that pass. Where a call is refused, a ping and a close frame go
-//! upstream in its place, and whatever the upstream sends next is replaced by the API's own error event and a close frame.
+//! Once the upgrade is answered, a filter can only change bytes that pass. So if a call is refused, a ping and
+//! a close frame replace its message, and the API's error event and a close frame replace the next bytes from
+//! the upstream.
 
 mod call;
 mod farewell;
@@ -25,35 +27,35 @@ use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 /// What the shell must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketEffect {
-    /// Call the adapter's `Reserve` for this call and bring the answer to [`Socket::reply`].
+    /// Send this call's message to the adapter's `Reserve`, and pass the reply to [`Socket::reply`].
     Reserve { call: u64, message: Vec<u8> },
-    /// Tell the adapter.
+    /// Send this settlement to the adapter.
     Commit(Settlement),
-    /// Tell it that more is to be held.
+    /// Ask the adapter to raise holds.
     Raise(Raise),
     /// An upstream of this model failed.
     UpstreamFailed(String),
-    /// Count it.
+    /// Count this metric.
     Count(Metric),
 }
 
-/// What becomes of the bytes at hand.
+/// What to do with the current bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Passage {
-    /// They go on as they are.
+    /// Forward them unchanged.
     AsTheyAre,
-    /// These go on in their place.
+    /// Forward these instead.
     Replaced(Vec<u8>),
-    /// Nothing goes on until [`Socket::release`] says so.
+    /// Hold everything back until [`Socket::release`] returns something.
     Held,
 }
 
-/// By what the next call is judged, and what it is called.
+/// The plan for the next call, and its reservation id.
 pub type Next<'n> = &'n mut dyn FnMut() -> (ActivePlan, ReservationId);
 
-/// So much of a server's message is kept to be read.
+/// How much of a server's message is kept for reading.
 const MAX_SERVER_MESSAGE: usize = 16 << 20;
-/// So much of a client's, where bodies are not read.
+/// How much of a client's message is kept if bodies are not read.
 const MAX_CLIENT_MESSAGE: usize = 1 << 20;
 
 /// See the module.
@@ -66,21 +68,21 @@ pub struct Socket {
     client: MessageReader,
     server: MessageReader,
     state: State,
-    /// What the client has sent, beginning with a frame of which it is not known whether it goes on.
+    /// What the client has sent, starting at the first frame that is not yet decided.
     pending: Vec<u8>,
-    /// So much of that has been parsed.
+    /// How many of these bytes are parsed.
     parsed: usize,
-    /// What goes upstream with the next bytes.
+    /// What to send upstream with the next bytes.
     upstream: Vec<u8>,
-    /// For these.
+    /// The memory of both.
     bytes_lease: Lease,
     calls: Vec<Call>,
-    /// What the API calls the model where its messages do not name it.
+    /// The API's name for the model, if its messages do not name it.
     model: Option<String>,
     numbers: u64,
-    /// Codex stops at once only if an error has a type of its own.
+    /// Whether the client is Codex, which needs its own error type.
     is_codex: bool,
-    /// Of the frames that go upstream in the client's name.
+    /// The mask of the frames that Weir sends upstream as the client.
     mask: [u8; 4],
     _lease: Lease,
 }
@@ -91,13 +93,13 @@ enum State {
     Opening,
     /// Messages pass.
     Open,
-    /// A call waits for its answer. Its message is the first that is pending, and ends here.
+    /// A call waits for the adapter. Its message is the first of the pending bytes and ends at `end`.
     Holding { call: u64, end: usize, edited: Option<Vec<u8>> },
-    /// A call was refused: what to say to the client, at the next chance.
+    /// A call was refused. The message to the client is sent with the next bytes from the upstream.
     Refused { farewell: Vec<u8> },
-    /// That was said.
+    /// The message was sent.
     Closed,
-    /// It is no WebSocket, or over: nothing is read.
+    /// The connection is not a WebSocket, or is over. Nothing is read.
     Plain,
 }
 
@@ -137,8 +139,8 @@ impl Socket {
         })
     }
 
-    /// The upstream has answered the upgrade, with these extensions. Then [`Socket::release`] says what goes on of what the
-    /// client has already sent.
+    /// The upstream has answered the upgrade, with these extensions. [`Socket::release`] then returns what to
+    /// forward of what the client has already sent.
     pub fn opened(&mut self, status: u16, extensions: &str, next: Next<'_>) -> Vec<SocketEffect> {
         let mut effects = Vec::new();
         if status != 101 {
@@ -158,7 +160,7 @@ impl Socket {
         effects
     }
 
-    /// More of what the client sends.
+    /// Handles bytes from the client.
     pub fn client(&mut self, bytes: &[u8], next: Next<'_>) -> (Passage, Vec<SocketEffect>) {
         let mut effects = Vec::new();
         match &self.state {
@@ -179,7 +181,7 @@ impl Socket {
         (self.release().map_or(Passage::Held, Passage::Replaced), effects)
     }
 
-    /// What goes on of what was held; `None`: it is still held.
+    /// Returns what to forward of the bytes that were held back. `None` if they are still held.
     pub fn release(&mut self) -> Option<Vec<u8>> {
         if matches!(self.state, State::Opening | State::Holding { .. }) {
             return None;
@@ -189,7 +191,7 @@ impl Socket {
         Some(released)
     }
 
-    /// The adapter's answer about a call. Then [`Socket::release`] says what goes on.
+    /// Handles the adapter's reply about a call. [`Socket::release`] then returns what to forward.
     pub fn reply(
         &mut self,
         number: u64,
@@ -220,12 +222,12 @@ impl Socket {
         effects
     }
 
-    /// More of what the server sends.
+    /// Handles bytes from the server.
     pub fn server(&mut self, bytes: &[u8], next: Next<'_>) -> (Passage, Vec<SocketEffect>) {
         let mut effects = Vec::new();
         match self.state {
             State::Plain => return (Passage::AsTheyAre, effects),
-            // Nobody hears it, but it may tell what was used.
+            // Nothing reaches the client any more, but the bytes may report usage.
             State::Closed => {
                 self.read_server(bytes, &mut effects, next);
                 return (Passage::Replaced(Vec::new()), effects);
@@ -242,7 +244,7 @@ impl Socket {
         (Passage::Replaced(said), effects)
     }
 
-    /// The socket is over, however it ended: what was delivered is charged.
+    /// The socket has ended, for whatever reason. What was delivered is charged.
     pub fn closed(&mut self) -> Vec<SocketEffect> {
         let mut effects = Vec::new();
         for mut call in std::mem::take(&mut self.calls) {
@@ -252,12 +254,12 @@ impl Socket {
         effects
     }
 
-    /// Whether the client is to be told of a refusal where the next byte of the server's begins a message.
+    /// Whether a refusal can be sent to the client before the server's next message.
     fn is_refused_between_messages(&self) -> bool {
         matches!(self.state, State::Refused { .. }) && self.server.is_between_messages()
     }
 
-    /// Reads what the server sends. Where a refusal can be told: behind so many of these bytes.
+    /// Reads what the server sends. Returns after how many of these bytes a refusal can be sent.
     fn read_server(
         &mut self,
         bytes: &[u8],
@@ -277,7 +279,7 @@ impl Socket {
                     }
                 }
                 Ok(None) => return place,
-                // Nobody knows where its messages end.
+                // The ends of its messages cannot be found.
                 Err(_) => {
                     self.unreadable(effects);
                     return place.or(matches!(self.state, State::Refused { .. }).then_some(0));
@@ -286,7 +288,7 @@ impl Socket {
         }
     }
 
-    /// Parses what is pending, as long as messages pass.
+    /// Parses the pending bytes as long as messages pass.
     fn parse_pending(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) {
         if matches!(self.state, State::Open) && !self.pending.is_empty() {
             let (all, parsed) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.parsed));
@@ -296,11 +298,11 @@ impl Socket {
         }
     }
 
-    /// Parses what the client sends, of which so much has been parsed. True: all of it goes on as it is. Else what goes on
-    /// is in `upstream`, and what may not is pending.
+    /// Parses what the client sends, of which `parsed` bytes are done. True if all of it is forwarded
+    /// unchanged. Otherwise `upstream` has what is forwarded, and the rest stays pending.
     fn parse(&mut self, all: &[u8], parsed: usize, effects: &mut Vec<SocketEffect>, next: Next<'_>) -> bool {
         let mut rest = all.get(parsed..).unwrap_or_default();
-        // Up to here it goes on, and is in `upstream`.
+        // Bytes before `decided` are forwarded; those before `copied` are in `upstream` already.
         let (mut decided, mut copied) = (0, 0);
         let part = |from: usize, to: usize| all.get(from..to).unwrap_or_default();
         loop {
@@ -356,7 +358,7 @@ impl Socket {
         false
     }
 
-    /// Nothing more goes upstream, and the client is told why.
+    /// Stops forwarding to the upstream, and sends the client the reason.
     fn refuse(&mut self, denial: &Denial) {
         if matches!(self.state, State::Refused { .. } | State::Closed | State::Plain) {
             return;
@@ -378,7 +380,7 @@ impl Socket {
         self.refuse(&refusal::invalid_request(self.facts.dialect(), message));
     }
 
-    /// Counts the bytes that are kept. Without memory for them the socket is closed.
+    /// Accounts for the bytes that are kept. If there is no memory for them, the socket is closed.
     fn account(&mut self, effects: &mut Vec<SocketEffect>) {
         if !self.bytes_lease.resize(self.pending.len().saturating_add(self.upstream.len())) {
             effects.push(SocketEffect::Count(Metric::MemoryRefused(MemoryUse::RequestBody)));

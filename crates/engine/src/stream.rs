@@ -1,8 +1,9 @@
-//! The stream of calls to the adapter: which are under way, what an answer belongs to, which have taken too long, and
-//! when to open another stream. It reaches nothing; times are milliseconds of any clock that does not run backwards.
+//! The stream of calls to the adapter: which calls are under way, which call a reply belongs to, which have
+//! timed out, and when to open another stream. It performs no I/O. Times are milliseconds of any clock that
+//! does not run backwards.
 //!
-//! A call is answered, or its time is over, or the stream ends and hands it back to be made in another way. So none
-//! is forgotten, whatever the adapter does. `Caller` is whoever waits, known to the shell alone.
+//! Every call is answered, times out, or is returned when the stream ends, to be sent in another way. So no
+//! call is lost, whatever the adapter does. `Caller` identifies to the shell who is waiting.
 
 use crate::backoff::Backoff;
 use crate::outbox::{CallNumber, Commit};
@@ -12,33 +13,33 @@ use protocol::wire::kuadrant::service::ratelimit::v1::{CommitResponse, ReserveRe
 use protocol::wire::weir::v1::ReserveAndCommitResponse;
 use std::collections::BTreeMap;
 
-/// How long a commit may go without an answer. Nobody waits for it.
+/// The timeout of a commit. Nothing waits for it.
 const COMMIT_PATIENCE: u64 = 5_000;
-/// How long a stream may take to say hello.
+/// The timeout of the stream's first message.
 const HELLO_PATIENCE: u64 = 5_000;
 
 /// See the module.
 #[derive(Debug)]
 pub struct CallStream<Caller> {
-    /// How long a reserve may go without an answer.
+    /// The timeout of a Reserve.
     patience: u64,
     state: StreamState,
-    /// In the order in which they were sent, which is the order in which their time is over.
+    /// In the order in which they were sent, which is also the order in which they time out.
     reserves: BTreeMap<u64, PendingReserve<Caller>>,
-    /// Commits without an answer, by the numbers of their messages: when they were sent, and what the outbox calls them.
+    /// The unanswered commits by message number: when they were sent, and their numbers in the outbox.
     commits: BTreeMap<u64, (u64, CallNumber)>,
-    /// Of the last message.
+    /// The number of the last message.
     number: u64,
     backoff: Backoff,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamState {
-    /// There is none; one is to be opened at this time.
+    /// No stream is open. The next is opened at this time.
     Closed(u64),
-    /// It was opened at this time and has not said hello.
+    /// Opened at this time; the adapter has not sent its first message.
     Opening(u64),
-    /// It was last heard of at this time.
+    /// The adapter last sent something at this time.
     Open(u64),
 }
 
@@ -49,48 +50,48 @@ struct PendingReserve<Caller> {
     caller: Caller,
 }
 
-/// What an answer of the stream says.
+/// The content of a reply on the stream.
 #[derive(Debug, PartialEq)]
 pub struct StreamReply<Caller> {
-    /// To a reserve that still waits.
+    /// The reply to a Reserve that is still waiting.
     pub reserve: Option<(Caller, Result<ReserveResponse, CallFailure>)>,
-    /// To a commit that is under way.
+    /// The reply to a commit that is under way.
     pub commit: Option<(CallNumber, Result<CommitResponse, CallFailure>)>,
 }
 
-/// What a stream that has ended leaves to be done in another way.
+/// What remains to be sent in another way after a stream has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Left<Caller> {
-    /// Reserves without an answer.
+    /// The unanswered Reserves.
     pub reserves: Vec<Unanswered<Caller>>,
-    /// Commits without an answer, in order.
+    /// The unanswered commits, in order.
     pub commits: Vec<CallNumber>,
 }
 
-/// A reserve to be sent again.
+/// A Reserve to send again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unanswered<Caller> {
-    /// Who waits.
+    /// Who is waiting.
     pub caller: Caller,
-    /// As it was given.
+    /// The original message.
     pub message: Vec<u8>,
-    /// How much longer the answer may take, in milliseconds.
+    /// The time that is left, in milliseconds.
     pub patience: u64,
 }
 
 impl<Caller> CallStream<Caller> {
-    /// To be opened at once. `patience`: how long a reserve may take, in milliseconds.
+    /// A stream to open at once. `patience`: the timeout of a Reserve, in milliseconds.
     pub fn new(patience: u64) -> Self {
         let (state, reserves, commits) = (StreamState::Closed(0), BTreeMap::new(), BTreeMap::new());
         Self { patience, state, reserves, commits, number: 0, backoff: Backoff::default() }
     }
 
-    /// The same, whose pauses after failures differ from those of another `seed`.
+    /// Seeds the jitter of its pauses.
     pub fn with_jitter(self, seed: u128) -> Self {
         Self { backoff: self.backoff.with_jitter(seed), ..self }
     }
 
-    /// Whether to open a stream now. It then counts as opening.
+    /// Whether to open a stream now. If so, it counts as opening.
     pub fn open(&mut self, now: u64) -> bool {
         let due = matches!(self.state, StreamState::Closed(at) if at <= now);
         if due {
@@ -104,8 +105,8 @@ impl<Caller> CallStream<Caller> {
         matches!(self.state, StreamState::Open(_))
     }
 
-    /// The message that sends a reserve, and with it a commit that the adapter carries out before. `copies` are further
-    /// settlements that the reserve itself carries.
+    /// The message for a Reserve, with a commit that the adapter handles first. `copies`: further settlements
+    /// that the Reserve itself carries.
     pub fn reserve(
         &mut self,
         message: Vec<u8>,
@@ -124,7 +125,7 @@ impl<Caller> CallStream<Caller> {
         sent
     }
 
-    /// The message that sends a commit alone.
+    /// The message for a commit alone.
     pub fn commit(&mut self, commit: &Commit, now: u64) -> Vec<u8> {
         call::streamed(self.next(Some(commit), now), None, Some(&commit.message))
     }
@@ -137,21 +138,21 @@ impl<Caller> CallStream<Caller> {
         self.number
     }
 
-    /// An answer has come. An error: it cannot be read, and the stream is of no use.
+    /// Handles a reply. An error means that it cannot be read, and the stream is useless.
     pub fn heard(&mut self, answer: &[u8], now: u64) -> Result<StreamReply<Caller>, CallFailure> {
         let answer = ReserveAndCommitResponse::decode(answer).map_err(|_| CallFailure::Malformed)?;
         self.state = StreamState::Open(now);
         self.backoff.succeeded();
         let waiting = self.reserves.remove(&answer.number);
         let reserve = waiting.map(|waiting| (waiting.caller, said(answer.reserve, answer.reserve_status)));
-        // An answer without a commit leaves those under way as they are.
+        // A reply without a commit does not concern the commits under way.
         let of_commit = answer.commit.is_some() || answer.commit_status != 0;
         let committed = of_commit.then(|| self.commits.remove(&answer.number)).flatten();
         let commit = committed.map(|(_, number)| (number, said(answer.commit, answer.commit_status)));
         Ok(StreamReply { reserve, commit })
     }
 
-    /// The reserves whose time is over.
+    /// The Reserves that have timed out.
     pub fn overdue(&mut self, now: u64) -> Vec<Caller> {
         let mut overdue = Vec::new();
         while let Some(first) = self.reserves.first_entry() {
@@ -163,7 +164,7 @@ impl<Caller> CallStream<Caller> {
         overdue
     }
 
-    /// Whether to cancel the stream: nothing has come for as long as a call may take, although one waits.
+    /// Whether to cancel the stream: a call is waiting, and nothing has arrived for as long as a call may take.
     pub fn is_stuck(&self, now: u64) -> bool {
         match self.state {
             StreamState::Closed(_) => false,
@@ -176,8 +177,8 @@ impl<Caller> CallStream<Caller> {
         }
     }
 
-    /// The stream has ended, by whomever: what it leaves. Another is opened after a short pause if this one worked, and
-    /// else after one that grows.
+    /// The stream has ended, for whatever reason. Returns what it leaves. If it worked, the next is opened
+    /// after a short pause; otherwise the pause grows.
     pub fn closed(&mut self, now: u64) -> Left<Caller> {
         let worked = self.is_open();
         if worked {
@@ -194,7 +195,7 @@ impl<Caller> CallStream<Caller> {
         Left { reserves, commits }
     }
 
-    /// When there is something to do, even if nothing comes.
+    /// When to act next, even if nothing arrives.
     pub fn wake_at(&self) -> Option<u64> {
         let reserve = self.reserves.values().next().map(|first| first.sent.saturating_add(self.patience));
         let commit = self.commits.values().next().map(|(sent, _)| sent.saturating_add(COMMIT_PATIENCE));
@@ -207,7 +208,7 @@ impl<Caller> CallStream<Caller> {
     }
 }
 
-/// An answer without a response and without a status says nothing.
+/// A reply without a response or a status is invalid.
 fn said<T>(response: Option<T>, status: u32) -> Result<T, CallFailure> {
     match (response, status) {
         (Some(response), _) => Ok(response),

@@ -1,5 +1,5 @@
-//! When to ask the adapter for its plan, and what an answer is worth. Time is given in milliseconds of any clock
-//! that does not run backwards.
+//! Decides when to ask the adapter for its plan, and whether to accept a reply. Times are milliseconds of any
+//! clock that does not run backwards.
 
 use crate::backoff::Backoff;
 use policy::model::Policy;
@@ -12,35 +12,34 @@ use protocol::call::CallFailure;
 use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use std::time::Duration;
 
-/// How long the adapter may take to answer: it keeps an answer without news back for 30 s.
+/// The timeout of a poll. The adapter holds a poll without news for 30 s.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Between two questions that were both answered with news.
+/// The pause between two polls that both brought news.
 const BETWEEN_NEWS: u64 = 50;
-/// Between two questions when the first brought none: an adapter that keeps no answer back is not flooded.
+/// The pause after a poll without news, so that an adapter that does not hold polls is not flooded.
 const BETWEEN_OLDS: u64 = 1_000;
 
-/// While an edit spreads, or one adapter hears of it late, several adapters behind one address have different plans. An
-/// adapter whose plan is the filter's keeps the question back; one that answers at once with a plan that the filter has
-/// left may be behind. So a plan that was left comes back only if so many questions in a row are answered with it at
-/// once: then nobody has the newer one any more, and the edit was undone.
+/// While an edit spreads, or one adapter learns of it late, the adapters behind one address have different
+/// plans. An adapter that has the filter's own plan holds the poll. One that replies at once with a plan that
+/// the filter has left may be behind. So the filter returns to a plan only after this many such replies in a
+/// row: then no adapter has the newer plan, and the edit was undone.
 const RETURN_ANSWERS: u32 = 8;
-/// Between two of those questions.
+/// The pause between these polls.
 const BETWEEN_RETURNS: u64 = 100;
-/// An adapter that took longer to answer had the filter's plan until then: what it says is an edit.
+/// An adapter that took longer than this to reply had the filter's plan until then, so its reply is an edit.
 const AT_ONCE: u64 = 1_000;
-/// How many of the versions that were left are remembered.
+/// How many of the plans that were left are remembered.
 const MAX_LEFT: usize = 4;
 
-/// The long poll.
 #[derive(Debug)]
 pub struct Watch {
     gateway: String,
-    /// The last one seen, whether or not it could be compiled: only another is news.
+    /// The last version seen, whether or not it could be compiled. Only a different one is news.
     version: String,
-    /// The versions before it, the last one last.
+    /// The earlier versions, the latest last.
     left: Vec<String>,
-    /// How many answers in a row were one of those.
+    /// How many replies in a row named an earlier version.
     returns: u32,
     headers_alone: bool,
     state: WatchState,
@@ -54,7 +53,7 @@ enum WatchState {
 }
 
 impl Watch {
-    /// To ask at once. `seed`: different in each VM, so that they do not all come back together.
+    /// Polls at once. `seed`: different in each VM, so that they do not all poll at the same moment.
     pub fn new(gateway: &str, seed: u128) -> Self {
         let gateway = gateway.to_owned();
         let (state, backoff) = (WatchState::Due(0), Backoff::default().with_jitter(seed));
@@ -62,26 +61,26 @@ impl Watch {
         Self { gateway, version, left, returns, headers_alone: false, state, backoff }
     }
 
-    /// What may be read of requests.
+    /// Sets which parts of requests the filter can read.
     pub fn with_body(self, access: BodyAccess) -> Self {
         Self { headers_alone: matches!(access, BodyAccess::None), ..self }
     }
 
-    /// Under which name VMs that ask the same adapters the same question share the answer. A version that understands more
-    /// of a plan, and would miss it in an answer to one before, changes the number. Envoy allows any name for a cluster, so
-    /// it comes last, after a character that no gateway's name has.
+    /// The name under which VMs that poll the same adapters share the reply. A release that understands more of
+    /// a plan than the one before must change the number. Envoy allows any name for a cluster, so it comes
+    /// last, after a character that no gateway's name contains.
     pub fn shared_name(&self, cluster: &str) -> String {
         format!("weir.plan.2.{}.{} {cluster}", self.headers_alone, self.gateway)
     }
 
-    /// An answer that another VM had: it counts until there is another.
+    /// Takes over a reply that another VM received. It applies until the next one.
     pub fn resume(&mut self, kept: &[u8]) -> Option<GetPlanResponse> {
         let answer = GetPlanResponse::decode(kept).ok().filter(|answer| !answer.version.is_empty())?;
         self.take(&answer.version);
         Some(answer)
     }
 
-    /// The question, if it is due.
+    /// The next poll, if it is due.
     pub fn ask(&mut self, now: u64) -> Option<Vec<u8>> {
         self.wake_at().filter(|due| *due <= now)?;
         self.state = WatchState::AskedAt(now);
@@ -91,7 +90,7 @@ impl Watch {
         Some(question.encode_to_vec())
     }
 
-    /// When to ask, if nothing is asked.
+    /// When to poll, if no poll is under way.
     pub fn wake_at(&self) -> Option<u64> {
         match self.state {
             WatchState::Due(at) => Some(at),
@@ -99,12 +98,12 @@ impl Watch {
         }
     }
 
-    /// How many questions have failed since the last answer.
+    /// How many polls have failed since the last reply.
     pub fn failures(&self) -> u32 {
         self.backoff.failures()
     }
 
-    /// The question has been answered, or has failed. `Some`: the policies of another version.
+    /// Handles a reply or a failure. `Some`: the policies of a different version.
     pub fn answered(
         &mut self,
         reply: Result<&[u8], CallFailure>,
@@ -115,7 +114,7 @@ impl Watch {
             WatchState::Due(_) => now,
         };
         let answer = reply.and_then(|bytes| {
-            // No bytes at all are a valid message too, but no adapter's.
+            // An empty message is valid too, but no adapter sends it.
             let answer = GetPlanResponse::decode(bytes).ok().filter(|answer| !answer.version.is_empty());
             answer.ok_or(CallFailure::Malformed)
         });
@@ -140,7 +139,7 @@ impl Watch {
         }
     }
 
-    /// Whether it is a version that was left, and not yet certain to be back.
+    /// Whether it is an earlier version that is not yet confirmed.
     fn is_return(&mut self, version: &str) -> bool {
         if version == self.version || !self.left.iter().any(|left| left == version) {
             return false;
@@ -155,7 +154,7 @@ impl Watch {
             return;
         }
         let before = std::mem::replace(&mut self.version, version.to_owned());
-        // After a return everything is open again: which of the two is newer, this filter cannot tell.
+        // After a return, the filter cannot know which of the two versions is newer.
         if self.left.iter().any(|left| left == version) {
             self.left.clear();
         } else if !before.is_empty() {
@@ -166,13 +165,13 @@ impl Watch {
     }
 }
 
-/// The beginning of a version that is a hexadecimal number, as a number that every metrics system can hold; 0: it is
+/// The leading hexadecimal digits of a version as a number that every metrics system can hold. 0 if there are
 /// none.
 pub fn number(version: &str) -> u64 {
     version.get(..12).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
 }
 
-/// Compiles the policies of an answer.
+/// Compiles the policies of a reply.
 pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec<ValidationError>> {
     let mut policies = Vec::with_capacity(answer.policies.len());
     let mut mistakes = Vec::new();
@@ -246,7 +245,8 @@ mod tests {
         assert_eq!(watch.wake_at(), Some(3_000));
     }
 
-    /// Asks as soon as it may, and is answered so much later: the version in force then, and when.
+    /// Polls as soon as allowed, and is answered `later` milliseconds afterwards. Returns the version then in
+    /// force, and the time.
     fn polled(watch: &mut Watch, now: &mut u64, version: &str, later: u64) -> String {
         *now = (*now).max(watch.wake_at().unwrap());
         assert!(watch.ask(*now).is_some());
@@ -259,13 +259,13 @@ mod tests {
     fn of_two_adapters_with_different_plans_the_newer_plan_stays_in_force() {
         let (mut watch, mut now) = (watch(), 0);
         assert_eq!(polled(&mut watch, &mut now, "old", 1), "old");
-        // The edit has reached one adapter. Every other question goes to the other one, and is answered at once.
+        // The edit has reached one adapter. Every other poll goes to the other one, and is answered at once.
         assert_eq!(polled(&mut watch, &mut now, "new", 500), "new");
         for _ in 0..10 {
             assert_eq!(polled(&mut watch, &mut now, "old", 1), "new");
             assert_eq!(polled(&mut watch, &mut now, "new", 30_000), "new");
         }
-        // Several times the same one by chance.
+        // By chance, the same one answers several times.
         for _ in 0..RETURN_ANSWERS - 1 {
             assert_eq!(polled(&mut watch, &mut now, "old", 1), "new");
         }
@@ -282,7 +282,7 @@ mod tests {
         }
         assert_eq!(polled(&mut watch, &mut now, "a", 5_000), "a", "its adapter had `b` until then");
         assert_eq!(polled(&mut watch, &mut now, "b", 1), "b", "and now `b` is none that was left");
-        // At once: every adapter has to say so.
+        // At once, but every adapter has to confirm it.
         let undone = now;
         for _ in 0..RETURN_ANSWERS - 1 {
             assert_eq!(polled(&mut watch, &mut now, "a", 1), "b");

@@ -1,4 +1,4 @@
-//! What a rate is charged for an exchange, in its own unit, by the usage that its policy sees.
+//! What a rate is charged for an exchange, in its own unit, given the usage that its policy sees.
 
 use super::reservation::Reservation;
 use super::stored::{CreatedResult, ResultRole};
@@ -11,25 +11,25 @@ use policy::plan::{Hold, PolicyPart};
 use std::sync::Arc;
 
 impl Reservation {
-    /// What policies want of the response's body beside its usage.
+    /// The pointers into the response's body that policies define.
     pub(super) fn pointers<'p>(&self, in_force: &'p ActivePlan) -> Option<&'p Arc<Pointers>> {
         let ActivePlan::Plan(plan) = in_force else { return None };
         let wanted = self.facts.is_some() || self.holds.iter().any(|hold| hold.rate.usage.pointers.is_some());
         Some(plan.answered()).filter(|pointers| wanted && !pointers.is_empty())
     }
 
-    /// Whether the response's body is to be read.
+    /// Whether the response's body has to be read.
     pub(super) fn reads(&self, in_force: &ActivePlan) -> bool {
         let reads_result = matches!(self.role, ResultRole::Reads(_));
         self.counts_tokens() || reads_result || self.pointers(in_force).is_some()
     }
 
-    /// Ends it with what the answer costs.
+    /// Ends the exchange and charges its usage.
     pub(super) fn charge(&mut self, answer: ResponseFacts, source: UsageSource) -> Vec<Effect> {
         self.charge_with(answer, source, None)
     }
 
-    /// The same; what is `created` is charged when somebody has seen it.
+    /// Like `charge`, but `created` is charged when somebody has seen it.
     pub(super) fn charge_with(
         &mut self,
         answer: ResponseFacts,
@@ -44,7 +44,7 @@ impl Reservation {
         let mut told = (known, source);
         let (mut charges, mut counts) = (Vec::with_capacity(self.holds.len()), Vec::new());
         for hold in &self.holds {
-            // A format of one's own is read as its policy says, which is nothing to the other policies.
+            // A custom format is read as its policy defines it, and means nothing to other policies.
             let own = hold.rate.usage.pointers.as_ref().and_then(|own| own.usage(&pointed, reported));
             let (usage, source) = own.map_or((known, source), |own| (own, UsageSource::Reported));
             if let Some(facts) = &mut self.facts {
@@ -76,25 +76,26 @@ impl Reservation {
     }
 }
 
-/// What an exchange that went on came to.
+/// The outcome of an admitted exchange.
 #[derive(Clone, Copy)]
 pub(super) struct Charging<'a> {
-    /// Reported or estimated.
+    /// The reported or estimated usage.
     pub(super) usage: &'a Usage,
-    /// Where that comes from. A call that failed uses nothing, whatever a `cost` says of usage.
+    /// Where the usage comes from. A failed call uses nothing, whatever a `cost` says.
     pub(super) source: UsageSource,
-    /// The response came to its own end.
+    /// Whether the response ended normally.
     pub(super) finished: bool,
-    /// With the answer's, where there is a `cost`.
+    /// The facts, the response's included, if there is a `cost`.
     pub(super) facts: Option<&'a Facts>,
 }
 
 impl Charging<'_> {
-    /// The charge of one rate, and what is to be counted if its `cost` has no value: then it is charged without it.
+    /// The charge of one rate, and a metric if its `cost` could not be evaluated and the unit's own count is
+    /// charged instead.
     pub(super) fn of(&self, hold: &Hold) -> (u64, Option<Metric>) {
         let rate = &hold.rate.rate;
         if rate.unit.is_of_usage() {
-            // What was cut is charged for what came, whatever is said of answers without usage.
+            // A response that was cut is charged what was delivered, whatever `onMissing` says.
             let missing = self.source == UsageSource::Estimated && self.finished;
             match hold.rate.usage.on_missing {
                 _ if self.source == UsageSource::None => return (0, None),
@@ -110,7 +111,7 @@ impl Charging<'_> {
                 let policy = hold.rate.policy.to_string();
                 (self.own(hold), Some(Metric::Evaluation { policy, part: PolicyPart::Cost.name() }))
             }
-            // There was no memory for what it asks for. What was held is what it comes to for the estimate.
+            // There was no memory for the facts of the `cost`. The hold is its value for the estimate.
             None => (self.own(hold).max(hold.amount), None),
         }
     }
@@ -122,9 +123,9 @@ impl Charging<'_> {
             (Unit::InputTokens, _) => self.usage.input,
             (Unit::OutputTokens, _) => self.usage.output,
             (Unit::Usd, Some(tariff)) => tariff.cost(self.usage),
-            // Only a `cost` knows the price: what was held is the best that is known.
+            // Only a `cost` knows the price, so the hold is the best approximation.
             (Unit::Usd, None) => hold.amount,
-            // What it held goes with the reservation.
+            // The hold ends with the reservation.
             (Unit::Concurrency, _) => 0,
         }
     }

@@ -1,6 +1,6 @@
-//! Ends a stream that has used up its limit: bytes pass to the end of the event that is under way, then comes an ending
-//! that a client of the API takes for that of a response at its maximum output, and the rest is dropped. What the API is,
-//! the stream says itself. A stream that nobody here can end properly (compressed, or of an unknown API) is reset instead:
+//! Ends a stream that has used up its limit. Bytes pass to the end of the current event; then comes an ending
+//! that clients of the API read as "maximum output reached"; the rest is dropped. The API is detected from the
+//! stream itself. A stream that Weir cannot end properly (compressed, or of an unknown API) is reset instead:
 //! in doubt, the limit applies.
 
 mod array;
@@ -13,10 +13,10 @@ use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::response::{ResponseHead, Usage};
 use seen::SeenStream;
 
-/// The longest event that is looked at, in bytes. Those that begin a response repeat its instructions.
+/// The longest event to parse, in bytes. The first events of a response repeat the request's instructions.
 const KEPT: usize = 64 << 10;
 
-/// The prelude and the checksum of a frame, and the longest frame that AWS sends.
+/// The prelude and checksum of a frame, and the longest frame that AWS sends.
 const FRAME: u64 = 16;
 const LONGEST_FRAME: u64 = (24 << 20) + (128 << 10) + FRAME;
 
@@ -25,70 +25,70 @@ const LONGEST_FRAME: u64 = (24 << 20) + (128 << 10) + FRAME;
 pub(super) struct StreamCutter {
     framing: StreamFraming,
     phase: Phase,
-    /// Its content type is that of a single document.
+    /// Whether the content type is that of a single document.
     is_json: bool,
     seen: SeenStream,
-    /// The event under way, if it is not too long.
+    /// The current event, unless it is too long.
     event: Vec<u8>,
     is_too_long: bool,
     memory: MemoryBudget,
     lease: Lease,
-    /// Where an array is.
+    /// The position in the array.
     array: ArrayProgress,
-    /// The current line has no text yet.
+    /// Whether the current line is still empty.
     is_blank: bool,
-    /// The last line ended in CR: a LF now belongs to it.
+    /// Whether the last line ended in CR, so that a following LF belongs to it.
     after_cr: bool,
-    /// How much of the current frame has passed, and how much it has in all, once that is known.
+    /// How many bytes of the current frame have passed, and its length, once known.
     passed: u64,
     total: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamFraming {
-    /// The first bytes will show it.
+    /// Not yet known: the first bytes will show it.
     Unknown,
     ServerSentEvents,
     Lines,
     Frames,
-    /// The elements of a JSON array, which Gemini sends unless it is asked for events.
+    /// The elements of a JSON array. Gemini sends one unless asked for events.
     Array,
-    /// Nobody here can tell where an event ends.
+    /// Unknown: the ends of events cannot be found.
     Opaque,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Passing,
-    /// It is to end with the event under way.
+    /// The stream will end after the current event.
     Asked,
     Cut,
 }
 
-/// What becomes of a piece of the response.
+/// What to do with a chunk of the response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CutEdit {
-    /// This goes on in its place.
+    /// Send this instead.
     Replace(Vec<u8>),
-    /// The same, and the stream ends with it.
+    /// Send this instead and end the stream.
     End(Vec<u8>),
-    /// The stream has to be reset.
+    /// Reset the stream.
     Reset,
 }
 
-/// What follows from there being no more room.
+/// The outcome of a request to cut the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CutRequest {
     /// The stream will end.
     Noted,
-    /// It has to be reset now.
+    /// The stream must be reset now.
     Reset,
-    /// It has ended, or is no stream.
+    /// The stream has ended, or this is not a stream.
     Ignored,
 }
 
 impl StreamFraming {
-    /// `None`: this is no stream. `streams`: the request asked for one.
+    /// `None` if this is not a stream. `streams`: the request asked for one.
     fn of(head: &ResponseHead, streams: bool) -> Option<Self> {
         let framing = match media_type(head).as_str() {
             "text/event-stream" => Self::ServerSentEvents,
@@ -100,12 +100,12 @@ impl StreamFraming {
         Some(if head.is_encoded() { Self::Opaque } else { framing })
     }
 
-    /// The framing of a body, by its first byte, if the content type does not say it.
+    /// Detects the framing from the first byte, if the content type does not say it.
     fn of_first_byte(byte: u8) -> Self {
         match byte {
             b'[' => Self::Array,
             b'{' => Self::Lines,
-            // A comment or a field: data, event, id, retry.
+            // The start of a comment or of the fields data, event, id and retry.
             b':' | b'd' | b'e' | b'i' | b'r' => Self::ServerSentEvents,
             _ => Self::Opaque,
         }
@@ -117,7 +117,8 @@ fn media_type(head: &ResponseHead) -> String {
 }
 
 impl StreamCutter {
-    /// `None`: a response like this is not cut. `streams`: the request asked for a stream. `tells_usage`: and for its usage.
+    /// `None` if this response is never cut. `streams`: the request asked for a stream. `tells_usage`: it also
+    /// asked for the stream's usage.
     pub(super) fn of(
         head: &ResponseHead,
         streams: bool,
@@ -149,34 +150,34 @@ impl StreamCutter {
         })
     }
 
-    /// Whether pieces of the response have to be looked at as they pass.
+    /// Whether chunks of the response have to be examined as they pass.
     pub(super) fn edits(&self) -> bool {
         self.has_cut() || self.framing != StreamFraming::Opaque
     }
 
-    /// Whether it would make a difference that there is no room.
+    /// Whether the stream can still be cut.
     pub(super) fn can_cut(&self) -> bool {
         self.phase == Phase::Passing && !self.may_be_one_document()
     }
 
-    /// JSON that is no stream of a known API was generated as a whole: to cut it would save nothing.
+    /// A JSON body that is not a stream of a known API was generated at once, so cutting it would save nothing.
     fn may_be_one_document(&self) -> bool {
         self.is_json && self.seen.api.is_none() && self.framing != StreamFraming::Opaque
     }
 
-    /// Whether nothing of the upstream's reaches the client any more.
+    /// Whether the rest of the upstream's response is being dropped.
     pub(super) fn has_cut(&self) -> bool {
         self.phase == Phase::Cut
     }
 
-    /// A piece passes that nobody can look at.
+    /// A chunk passes that cannot be examined.
     pub(super) fn lose_track(&mut self) {
         self.framing = StreamFraming::Opaque;
         self.event = Vec::new();
         self.lease.shrink(0);
     }
 
-    /// There is no room for more.
+    /// The limit has no room for more.
     pub(super) fn cut(&mut self) -> CutRequest {
         match (self.phase, self.framing) {
             (Phase::Cut, _) => CutRequest::Ignored,
@@ -192,7 +193,7 @@ impl StreamCutter {
         }
     }
 
-    /// What becomes of `chunk`; `None`: it passes as it is. `usage`: what has been used by now.
+    /// Edits a chunk. `None`: it passes unchanged. `usage`: what has been used so far.
     pub(super) fn edit(&mut self, chunk: &[u8], usage: &Usage) -> Option<CutEdit> {
         if self.has_cut() {
             return Some(CutEdit::Replace(Vec::new()));
@@ -229,7 +230,7 @@ impl StreamCutter {
         }
     }
 
-    /// How the stream ends here, if it can: `rest` of `chunk` is still to be looked at.
+    /// How to end the stream here, if possible. `rest`: the part of `chunk` that is still to be parsed.
     fn ending(&self, chunk: &[u8], rest: &[u8], usage: &Usage) -> Option<CutEdit> {
         if self.framing == StreamFraming::Opaque {
             return Some(CutEdit::Reset);
@@ -257,7 +258,7 @@ impl StreamCutter {
         self.lease.shrink(0);
     }
 
-    /// What follows the white space and the byte order mark that a body may begin with.
+    /// Skips the white space and byte order mark that may precede a body.
     fn detect<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xef | 0xbb | 0xbf);
         let at = bytes.iter().position(|byte| !blank(byte)).unwrap_or(bytes.len());
@@ -277,7 +278,7 @@ impl StreamCutter {
             && (self.framing != StreamFraming::Array || self.array.is_between())
     }
 
-    /// One line of server-sent events, or the piece of it that is there. What follows it.
+    /// Reads a line of server-sent events, or part of one. Returns the remaining bytes.
     fn line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
         let (text, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
@@ -293,7 +294,7 @@ impl StreamCutter {
         rest
     }
 
-    /// One document of a line, or the piece of it that is there. What follows it.
+    /// Reads a document on a line of its own, or part of one. Returns the remaining bytes.
     fn document<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let (text, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
@@ -303,7 +304,7 @@ impl StreamCutter {
         rest
     }
 
-    /// An element of an array, or the piece of it that is there, or what is between two. What follows it.
+    /// Reads an array's element, part of one, or what separates two. Returns the remaining bytes.
     fn element<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let (inside, rest) = self.array.take_element(bytes);
         self.keep(inside);
@@ -315,7 +316,7 @@ impl StreamCutter {
         rest
     }
 
-    /// A frame of an event stream, or the piece of it that is there. What follows it.
+    /// Reads a frame of an event stream, or part of one. Returns the remaining bytes.
     fn frame<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let wanted = self.total.unwrap_or(4).saturating_sub(self.passed);
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(bytes.len());
@@ -345,7 +346,7 @@ impl StreamCutter {
 
     fn keep(&mut self, piece: &[u8]) {
         let length = self.event.len().saturating_add(piece.len());
-        // A buffer that grows may double.
+        // A growing buffer may double its capacity.
         let room = length.saturating_mul(2).saturating_add(SeenStream::SIZE).max(self.lease.bytes());
         if self.is_too_long || length > KEPT || !self.lease.resize(room) {
             self.is_too_long |= !piece.is_empty();

@@ -1,5 +1,5 @@
-//! Live holds: when a stream has delivered more than was held for it, more is held, in steps. Nothing waits for that, and
-//! nobody is charged by it.
+//! Live holds: when a stream has delivered more than was held, its holds grow in steps. Nothing waits for that,
+//! and it changes no charge.
 
 use super::Effect;
 use super::charging::Charging;
@@ -15,29 +15,30 @@ use policy::plan::Hold;
 use protocol::call::{self, Item};
 use std::time::Duration;
 
-/// Between two looks, a stream delivers so many tokens, or a quarter of what it has: a stream raises its holds a few times.
+/// Holds are reviewed each time a stream has delivered this many tokens more, or a quarter more. So they are
+/// raised only a few times.
 const STEP: u64 = 100;
 
-/// What is held for a stream by now.
+/// The current holds of a stream.
 #[derive(Debug, Default)]
 pub(super) struct LiveHolds {
-    /// When so many tokens are delivered, the holds are looked at again.
+    /// The number of delivered tokens at which to review the holds again.
     look_at: u64,
-    /// How much each of the reservation's holds holds by now, in their order. If it is empty, as much as was reserved.
+    /// What each of the reservation's holds amounts to now, in order. Empty if nothing was raised.
     held: Vec<u64>,
-    /// What it had used when the holds were looked at last.
+    /// The usage at the last review.
     usage: Usage,
 }
 
 impl LiveHolds {
-    /// What the stream had used when its holds were looked at last.
+    /// The stream's usage at the last review.
     pub(super) fn usage(&self) -> Usage {
         self.usage
     }
 }
 
 impl ResponseInFlight {
-    /// More has been read: what is to be held by now, if that is more than before.
+    /// Returns the new holds, if any has grown since more was read.
     pub(super) fn outgrown(&mut self) -> Option<Effect> {
         let reading = self.readers.as_ref()?.meter.as_ref()?.reading();
         let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
@@ -62,7 +63,7 @@ impl Reservation {
         live: &mut LiveHolds,
         can_be_cut: bool,
     ) -> Option<Effect> {
-        // Who reads a result pays nothing for it, and what is made later is charged when it is seen.
+        // Reading a stored result costs nothing, and a background result is charged when it is seen.
         if self.tokenless || matches!(self.role, ResultRole::Reads(_) | ResultRole::Creates { asked: true }) {
             return None;
         }

@@ -1,5 +1,5 @@
-//! A request's body, where a limit has a use for it: read for its facts, and changed where it has to ask for its
-//! usage. In: what the shell has gathered. Out: facts, and what to send on in its place.
+//! The request's body, if a limit depends on it. It is read for its facts, and edited to ask for usage. Input:
+//! the bytes that the shell has buffered. Output: facts, and a body to send instead.
 
 use super::Effect;
 use crate::metric::Metric;
@@ -9,17 +9,17 @@ use llm::request::{Condition, Extent, ParsedBody, Wire};
 use llm::response::Cause;
 use std::borrow::Cow;
 
-/// Another body to send on, and the headers that go with it.
+/// A replacement for the request's body, and the headers to change with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestEdit {
-    /// All of it.
+    /// The whole body.
     pub body: Vec<u8>,
     /// Headers to set, or to remove.
     pub headers: Vec<(&'static str, Option<String>)>,
 }
 
-/// Of a body that is known to be too long, only this much is waited for: whoever names the model first is understood,
-/// and the rest need not fit into the proxy's buffer.
+/// If a body is known to be too long, only this much of it is awaited. Most clients name the model first, and
+/// the rest need not fit into the proxy's buffer.
 const BEGINNING: usize = 64 << 10;
 
 /// How much of its body a request has to wait for.
@@ -28,8 +28,8 @@ pub(super) fn wanted(facts: &Facts, most: usize) -> usize {
     if length.is_some_and(|length| length > most) { most.min(BEGINNING) } else { most }
 }
 
-/// How much memory it takes to read a body of this size: its copy, its text in UTF-8, and the one to send on; decoded,
-/// in a buffer that grows.
+/// The memory needed to read a body of this size: its copy, its text in UTF-8, the edited body, and a growing
+/// buffer if it has to be decoded.
 pub(super) fn memory(facts: &Facts, size: usize, most: usize) -> usize {
     let decoded =
         if facts.fetched_header("content-encoding").is_empty() { 0 } else { most.saturating_mul(3) };
@@ -38,16 +38,16 @@ pub(super) fn memory(facts: &Facts, size: usize, most: usize) -> usize {
 
 /// A body that has been read.
 pub(super) struct ReadBody<'a> {
-    /// What was read of it, and what an edit changes.
+    /// The text that was read, and that an edit changes.
     text: Cow<'a, [u8]>,
     /// Why it could not be decoded.
     cause: Option<Cause>,
-    /// It has a `content-encoding`, or was decoded without one.
+    /// Whether it has a `content-encoding`, or was decoded without one.
     encoded: bool,
 }
 
 impl<'a> ReadBody<'a> {
-    /// Reads a body, or its beginning, and adds what it tells to the facts.
+    /// Reads a body, or its beginning, and adds its facts.
     pub(super) fn new(
         facts: &mut Facts,
         pointers: &[String],
@@ -69,17 +69,17 @@ impl<'a> ReadBody<'a> {
             most,
         };
         let ParsedBody { body, text, cause } = wire.read();
-        // Of a body that can be read in two ways, nothing is known that is not the same in both.
+        // If a body can be read in two ways, only what is the same in both is known.
         let pointers = if body.condition == Condition::Ambiguous { &[] } else { pointers };
         facts.body(body, &text, pointers);
         Self { text, cause, encoded }
     }
 
-    /// What could not be read.
+    /// Counts what could not be read.
     pub(super) fn trouble(&self, facts: &Facts) -> Option<Effect> {
         let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
         let cause = match (self.cause, condition) {
-            // One that is more than may be read, packed or not, is not read to its end.
+            // The body is longer than may be read, before or after decoding.
             (Some(Cause::Bomb), _) => Condition::Cut.name(),
             (Some(cause), _) => cause.name(),
             (None, Condition::Read) => return None,
@@ -88,9 +88,9 @@ impl<'a> ReadBody<'a> {
         Some(Effect::Count(Metric::UnreadRequest(cause)))
     }
 
-    /// Changes the body so that it asks for usage (`asks`) and for no more output than `cap`, if the client's does
-    /// neither; and whether the client has not asked for usage itself. An error if a limit depends on a change that cannot
-    /// be made: a body that nobody here can change would go around it.
+    /// Edits the body so that it asks for usage (`asks`) and for no more output than `cap`, unless the client's
+    /// own values do so. Also returns whether the client had not asked for usage. It fails if a limit depends
+    /// on an edit that cannot be made: otherwise such a body would bypass the limit.
     pub(super) fn change(
         &self,
         facts: &mut Facts,
@@ -118,7 +118,7 @@ impl<'a> ReadBody<'a> {
         Ok((effects, asked.unasked))
     }
 
-    /// The body to send on, and its headers.
+    /// The body to send, and its headers.
     fn edit(&self, body: Vec<u8>, facts: &Facts) -> RequestEdit {
         let mut headers = Vec::new();
         if facts.content_length().is_some() {
@@ -131,14 +131,14 @@ impl<'a> ReadBody<'a> {
     }
 }
 
-/// Whether the upstream must not compress its response, because something may have to be taken out of it (`unasked`: the
-/// chunk about usage) or it may have to end early. A client that refuses plain bytes keeps the chunk instead, but no client
-/// can choose that its stream is not cut.
+/// Whether the upstream must not compress its response, because a chunk may have to be removed (`unasked`: the
+/// one with the usage) or the stream may have to be cut. A client that refuses uncompressed responses receives
+/// the chunk instead, but no client can prevent a cut.
 pub(super) fn needs_plain_response(unasked: bool, may_be_cut: bool, facts: &Facts) -> bool {
     may_be_cut || unasked && takes_identity(facts.fetched_header("accept-encoding"))
 }
 
-/// Whether a client with this `accept-encoding` accepts a response without any encoding.
+/// Whether a client with this `accept-encoding` accepts an uncompressed response.
 fn takes_identity(accept_encoding: &str) -> bool {
     let refused = |name: &str| {
         accept_encoding.split(',').any(|item| {

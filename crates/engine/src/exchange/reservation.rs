@@ -1,4 +1,4 @@
-//! What a request holds, from the adapter's answer to the charge that ends it.
+//! What a request holds, from the adapter's reply to the final charge.
 
 use super::Effect;
 use super::stored::{CreatedResult, ResultRole};
@@ -22,39 +22,39 @@ pub(super) struct Reservation {
     id: String,
     pub(super) holds: Vec<Hold>,
     pub(super) estimate: Estimate,
-    /// The call is known to use no tokens.
+    /// Whether the call is known to use no tokens.
     pub(super) tokenless: bool,
-    /// It asks for no output: if none comes, a report of zero is right.
+    /// Whether the request asks for no output, so that a reported count of zero is plausible.
     pub(super) is_warm_up: bool,
-    /// Nobody has read the request's body, or not to its end.
+    /// Whether the request's body was not read, or not to its end.
     pub(super) unread: bool,
-    /// How much of that body has passed, in bytes.
+    /// How many bytes of that body have passed.
     pub(super) passed: u64,
-    /// What it has to do with a result that the provider keeps.
+    /// How the request relates to a result that the provider stores.
     pub(super) role: ResultRole,
-    /// In which a refusal is told.
+    /// The dialect of a refusal.
     pub(super) dialect: Dialect,
-    /// For a `cost` or the body of `onExceeded`, if there is one.
+    /// The facts for a `cost` or the body of `onExceeded`, if there is one.
     pub(super) facts: Option<Box<Facts>>,
-    /// For `upstream.failuresLastMinute`, if a policy asks for it; empty where the model is not known.
+    /// The model, if a policy uses `upstream.failuresLastMinute`. Empty if it is unknown.
     pub(super) model: Option<String>,
-    /// The provider is asked for the stream's usage, and the client did not do that.
+    /// Weir asked the provider for the stream's usage; the client did not.
     pub(super) usage_unasked: bool,
-    /// The client has asked for the stream's usage.
+    /// Whether the client asked for the stream's usage.
     pub(super) tells_usage: bool,
-    /// Whether the request asks for a stream, if that is known.
+    /// Whether the request asks for a stream, if known.
     pub(super) streams: Option<bool>,
-    /// The request is a message in a WebSocket, where only the whole socket could be ended.
+    /// Whether the request is a message in a WebSocket, which can only be ended as a whole.
     is_message: bool,
-    /// Beside `holds`; empty if the adapter did not say.
+    /// The adapter's statuses, parallel to `holds`. Empty if it sent none.
     statuses: Vec<DescriptorStatus>,
-    /// For all this but the facts.
+    /// The memory of everything except the facts.
     pub(super) lease: Lease,
-    /// For the facts.
+    /// The memory of the facts.
     facts_lease: Lease,
 }
 
-/// What the shell keeps for an exchange, and the exchange itself, in bytes.
+/// What an exchange takes in the shell and here, in bytes.
 const EXCHANGE: usize = 2 << 10;
 /// What one of the adapter's statuses takes, in bytes.
 const STATUS: usize = 256;
@@ -104,22 +104,22 @@ impl Reservation {
         }
     }
 
-    /// Whether its response may be a stream that is cut.
+    /// Whether its response may be a stream that can be cut.
     pub(super) fn may_be_cut(&self) -> bool {
         self.is_cut() && self.streams != Some(false)
     }
 
-    /// Whether its stream is cut where a limit has no room for more.
+    /// Whether its stream is cut when a limit runs out of room.
     pub(super) fn is_cut(&self) -> bool {
         !self.is_message && !self.tokenless && self.holds.iter().any(Hold::is_cut)
     }
 
-    /// As the adapter knows it.
+    /// The id that the adapter knows.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Takes the memory that it cannot do without, and so much more. False: there is none.
+    /// Reserves the memory that it needs, and `more`. False if there is not enough.
     pub(super) fn has_room_for(&mut self, more: usize) -> bool {
         let size = self.size().saturating_add(more);
         self.lease.resize(size)
@@ -132,7 +132,7 @@ impl Reservation {
         };
         let sizes = self.holds.iter().map(|hold| {
             let counters = hold.counters.iter().map(|(name, value)| name.len().saturating_add(value.len()));
-            // They are in the call to the adapter, too.
+            // They are also copied into the call to the adapter.
             let entries = hold.entries.size().saturating_mul(2);
             let texts = counters.map(|text| text.saturating_add(64)).chain([entries]);
             texts.fold(size_of::<Hold>().saturating_add(64), usize::saturating_add)
@@ -148,7 +148,7 @@ impl Reservation {
         self.holds.iter().filter_map(|hold| hold.rate.rate.cost.as_ref())
     }
 
-    /// Keeps what a `cost` or the body of `onExceeded` asks for. False: there is no memory for it.
+    /// Keeps the facts for a `cost` or the body of `onExceeded`. False if there is no memory for them.
     pub(super) fn keep(&mut self, mut facts: Facts, memory: &MemoryBudget) -> bool {
         let refusals = self.holds.iter().filter_map(|hold| hold.rate.on_exceeded.as_ref()?.body.as_ref());
         let mut asking = self.costs().chain(refusals).peekable();
@@ -164,7 +164,7 @@ impl Reservation {
         true
     }
 
-    /// The request goes on: it will not be refused any more.
+    /// The request is forwarded and can no longer be refused.
     pub(super) fn admitted(&mut self) {
         let Some(mut facts) = self.facts.take() else { return };
         let named: Vec<&FactPath> = self.costs().flat_map(Expression::references).collect();
@@ -178,7 +178,7 @@ impl Reservation {
         }
     }
 
-    /// Whether somebody wants the provider to tell the usage of a stream.
+    /// Whether a limit needs the provider to report a stream's usage.
     pub(super) fn asks_for_usage(&self) -> bool {
         let rates = self.holds.iter().map(|hold| &hold.rate);
         let mut of_usage = rates.filter(|rate| rate.rate.unit.is_of_usage());
@@ -201,7 +201,7 @@ impl Reservation {
         call::reserve(&self.id, items)
     }
 
-    /// A server that chose an id of its own knows no other.
+    /// A server that chose an id of its own knows the reservation only by that.
     pub(super) fn answered(&mut self, response: ReserveResponse) {
         if !response.reservation_id.is_empty() {
             self.id = response.reservation_id;
@@ -209,13 +209,13 @@ impl Reservation {
         self.statuses = response.statuses;
     }
 
-    /// What the adapter said has been told.
+    /// The statuses have been sent to the client.
     pub(super) fn forget_statuses(&mut self) {
         self.statuses = Vec::new();
     }
 
-    /// Each hold with the adapter's status of it, if there is one. A limit that the adapter does not know is not in force
-    /// there: while an edit spreads, the adapter may have another plan than we do.
+    /// Each hold with the adapter's status of it, if there is one. A limit that the adapter does not know is
+    /// not in force there: while an edit spreads, the adapter may have a different plan.
     pub(super) fn standings(&self) -> Vec<RateStatus<'_>> {
         let known = |status: &&DescriptorStatus| status.code() != Code::Unknown;
         let statuses = self.statuses.iter().map(|status| Some(status).filter(known));
@@ -223,7 +223,7 @@ impl Reservation {
         self.holds.iter().zip(statuses).map(|(hold, status)| RateStatus { hold, status }).collect()
     }
 
-    /// The holds that were refused; all, if the adapter did not say which.
+    /// The holds that were refused, or all of them if the adapter did not say which.
     pub(super) fn refusing(&self) -> impl Iterator<Item = &Hold> {
         let named = self.statuses.iter().any(|status| status.code() == Code::OverLimit);
         self.standings()
@@ -232,30 +232,32 @@ impl Reservation {
             .map(|standing| standing.hold)
     }
 
-    /// The request never went on.
+    /// The request was not forwarded.
     pub(super) fn release(&self) -> Effect {
         self.commit(self.holds.iter().map(|_| 0))
     }
 
-    /// The request went on, and the client left before any answer: the input was sent.
+    /// The request was forwarded, and the client left before the response: the input is charged.
     pub(super) fn unanswered(mut self) -> Vec<Effect> {
         let usage = if self.tokenless { Usage::default() } else { estimated(self.input(), 0) };
         self.charge(ResponseFacts { usage, ..ResponseFacts::default() }, UsageSource::Estimated)
     }
 
-    /// What the provider was sent, in tokens, as far as anybody knows: of a body that was not read, what has passed.
+    /// The number of input tokens, as far as it is known. For an unread body, it is estimated from the bytes
+    /// that have passed.
     pub(super) fn input(&self) -> u64 {
         let passed = if self.unread { self.passed / CHARACTERS_PER_TOKEN } else { 0 };
         self.estimate.input.max(passed)
     }
 
-    /// Ends it with these charges, one for each hold.
+    /// Settles the reservation with these charges, one for each hold.
     pub(super) fn commit(&self, charges: impl Iterator<Item = u64>) -> Effect {
         let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, amount));
         Effect::Commit(Settlement(call::commit(&self.id, items)))
     }
 
-    /// Ends it with a result that is made later. `charges`: what is charged where nobody can wait for that.
+    /// Settles the reservation and defers what a background result will use. `charges`: what to charge where it
+    /// cannot be deferred.
     pub(super) fn park(&mut self, charges: &[u64], result: &CreatedResult) -> Effect {
         let deferred: Vec<_> = (0..self.holds.len()).map(|at| self.deferred(at, result)).collect();
         let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, *amount));
@@ -264,19 +266,19 @@ impl Reservation {
     }
 }
 
-/// A charge of what was held.
+/// Charges a hold's bucket.
 fn item(hold: &Hold, amount: u64) -> Item<'_> {
     Item { entries: &hold.entries, amount, ttl: Duration::ZERO, max: None, unenforced: false }
 }
 
-/// Whether a request may create a result that is made later.
+/// Whether a request may create a background result.
 fn creation(facts: &Facts) -> ResultRole {
     let read = facts.read_body().filter(|body| !body.condition.hides_facts());
-    // Any client can write `background` into a chat, but a chat is answered at once.
+    // Any client can write `background` into a chat request, but a chat is answered at once.
     let is_heeded = |body: &RequestBody| body.route.background || body.operation == Operation::Response;
     let asked = facts.read_body().is_some_and(|body| body.background && is_heeded(body))
         || facts.path().is_some_and(llm::request::is_always_later);
-    // If nobody has read the body, it may have asked for it.
+    // A body that was not read may have asked for a background result.
     let may_have = || {
         read.is_none()
             && facts
@@ -289,7 +291,7 @@ fn creation(facts: &Facts) -> ResultRole {
     }
 }
 
-/// The usage of an exchange whose provider told none.
+/// The usage of an exchange whose provider reported none.
 pub(super) fn estimated(input: u64, output: u64) -> Usage {
     Usage { input, output, total: input.saturating_add(output), ..Usage::default() }
 }

@@ -1,4 +1,4 @@
-//! A response as it passes, and what it has used at its end.
+//! A response in flight, and its usage at the end.
 
 use super::cut::{CutEdit, CutRequest, StreamCutter};
 use super::live::LiveHolds;
@@ -16,46 +16,46 @@ pub(super) struct ResponseInFlight {
     pub(super) reservation: Reservation,
     pub(super) head: ResponseHead,
     pub(super) memory: MemoryBudget,
-    /// Takes out what the client has not asked for.
+    /// Removes the usage chunk that the client did not ask for.
     pub(super) usage_chunk: Option<UsageChunkFilter>,
-    /// Ends it where its limit says so and has no room for more.
+    /// Cuts the stream when its limit runs out of room.
     pub(super) cutter: Option<StreamCutter>,
-    /// What is held for it by now.
+    /// The current holds.
     pub(super) live: LiveHolds,
-    /// Made when something is read, which may be after it has passed: nothing of it waits for that.
+    /// Created when the first bytes are read, which may be after they have passed.
     pub(super) readers: Option<ResponseReaders>,
 }
 
-/// Who reads the body of a response.
+/// The readers of a response's body.
 #[derive(Debug)]
 pub(super) struct ResponseReaders {
     pub(super) meter: Option<Meter>,
-    /// Finds what policies want of the body beside its usage.
+    /// Finds the values that policies' pointers name.
     finder: Option<Meter>,
-    /// Finds what is said of a result that the provider keeps.
+    /// Finds references to a stored result.
     stored: Option<Meter>,
-    /// For all of them; `None`: there is no memory for them.
+    /// The memory of all readers. `None`: there is not enough.
     lease: Option<Lease>,
-    /// What has passed, in bytes.
+    /// How many bytes have passed.
     passed: u64,
 }
 
-/// How a response came to its end.
+/// How a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     /// Its last byte has passed.
     Complete,
-    /// The client or the upstream went away before.
+    /// The client or the upstream disconnected before the end.
     Cut,
 }
 
 impl ResponseInFlight {
-    /// What becomes of a piece that is just passing.
+    /// Edits a chunk that is passing.
     pub(super) fn edit(&mut self, chunk: &[u8], end: bool) -> Vec<Effect> {
         let has_cut = self.cutter.as_ref().is_some_and(StreamCutter::has_cut);
         let filter = self.usage_chunk.as_mut().filter(|_| !has_cut);
         let edited = match filter.and_then(|filter| filter.edit(chunk, end)) {
-            // The proxy keeps it, and hands it on with what follows.
+            // The proxy buffers the chunk and sends it with the next one.
             Some(ChunkEdit::Keep(bytes)) => return vec![Effect::KeepChunk(bytes)],
             Some(ChunkEdit::Replace(bytes)) => Some(bytes),
             None => None,
@@ -70,7 +70,7 @@ impl ResponseInFlight {
         }
     }
 
-    /// The adapter has no room for what it has come to use.
+    /// The adapter has no room for what the stream has used.
     pub(super) fn out_of_room(&mut self) -> Vec<Effect> {
         let refused = Effect::Count(Metric::RaiseRefused);
         match self.cutter.as_mut().map_or(CutRequest::Ignored, StreamCutter::cut) {
@@ -80,7 +80,7 @@ impl ResponseInFlight {
         }
     }
 
-    /// A piece passes that nobody can look at now. Behind the end of a stream that was cut, none does.
+    /// A chunk passes that cannot be examined. After a cut, it is dropped.
     pub(super) fn pass_unread(&mut self) -> Vec<Effect> {
         if self.cutter.as_ref().is_some_and(StreamCutter::has_cut) {
             return vec![Effect::ReplaceChunk(Vec::new())];
@@ -91,7 +91,7 @@ impl ResponseInFlight {
         given_up.then(count).into_iter().collect()
     }
 
-    /// Reads what has passed.
+    /// Reads bytes that have passed.
     pub(super) fn read(&mut self, chunk: &[u8], in_force: &ActivePlan) {
         let ResponseReaders { meter, finder, stored, passed, .. } = self.readers(in_force);
         *passed = passed.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
@@ -119,8 +119,8 @@ impl ResponseInFlight {
         })
     }
 
-    /// What the response used. A call that failed, or that uses no tokens, costs none; a successful one that
-    /// reports nothing costs its input and what was delivered.
+    /// The response's usage. A call that failed, or that uses no tokens, costs nothing. A successful call that
+    /// reports nothing costs its input and the delivered output.
     pub(super) fn settle(mut self: Box<Self>, in_force: &ActivePlan, ending: Ending) -> Vec<Effect> {
         let mut finished = ending == Ending::Complete || self.head.switches_protocols();
         let succeeded = self.head.is_success();
@@ -132,7 +132,7 @@ impl ResponseInFlight {
         let gave_up = reading.is_some_and(|reading| reading.broken == Some(Cause::Memory));
         let unread = passed > 0 && (gave_up || !has_readers);
         if unread && self.reservation.counts_tokens() {
-            // Charged by what was delivered, as what is cut.
+            // Charged by what was delivered, like a response that was cut.
             finished = false;
             let read = reading.unwrap_or_default();
             let (delivered, uncovered) = (read.delivered.max(passed), read.uncovered.max(passed));
@@ -145,8 +145,8 @@ impl ResponseInFlight {
         let Some(reading) = reading else {
             return reservation.charge(answer(Usage::default()), UsageSource::None);
         };
-        // A count that is none is no report, and what was not read may have been more text: what was delivered and is in
-        // no report is estimated.
+        // An invalid count is not a report, and unread bytes may contain more text. So whatever was delivered
+        // and not reported is estimated.
         let read = matches!(reading.broken, None | Some(Cause::Mislabeled));
         let whole = finished && !reading.ended_in_error && read;
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
@@ -175,7 +175,7 @@ impl ResponseInFlight {
             None if uses_tokens && !is_only_error => {
                 let mut delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
                 if matches!(reservation.role, ResultRole::Creates { asked: true }) {
-                    // What is made later is read for nothing, so it costs what was held for it.
+                    // Nobody reads a result that is made later, so the creation costs what was held for it.
                     delivered = delivered.max(reservation.estimate.output);
                 }
                 let usage = estimated(input, delivered);
@@ -183,7 +183,7 @@ impl ResponseInFlight {
             }
             None => reservation.charge(answer(Usage::default()), UsageSource::None),
         };
-        // Half a document is what a cut leaves; anything else that could not be read should be known.
+        // A cut leaves half a document. Anything else that could not be read is counted.
         if let Some(cause) = reading.broken.filter(|_| finished) {
             effects.push(Effect::Count(Metric::Unreadable(cause)));
         }

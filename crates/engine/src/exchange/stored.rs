@@ -1,5 +1,5 @@
-//! Results that a provider keeps. Who creates one in the background holds until somebody has seen its usage, whichever
-//! gateway that is; who reads one pays nothing, and tells what it shows.
+//! Results that a provider stores. A request that creates one in the background holds until its usage is seen,
+//! through any gateway. Reading one costs nothing, and its usage is reported.
 
 use super::Effect;
 use super::charging::Charging;
@@ -14,28 +14,28 @@ use protocol::call::{self, MAX_RESULT_ID};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use protocol::wire::kuadrant::service::ratelimit::v1::{ParkedResult, SeenResult};
 
-/// What a request has to do with a stored result.
+/// How a request relates to a stored result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum ResultRole {
-    /// Nothing.
+    /// Not at all.
     #[default]
     None,
-    /// It may create one that is made later. `asked`: its body or its path says so.
+    /// It may create a result that is made later. `asked`: its body or path says so.
     Creates { asked: bool },
-    /// It reads the one with this id.
+    /// It reads the result with this id.
     Reads(String),
 }
 
-/// The result that a creation leaves behind.
+/// A result that a request has created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CreatedResult {
     pub(super) id: String,
-    /// What is charged at once: nothing, if all of it is to come.
+    /// What to charge now: nothing, if the provider will report all usage later.
     pub(super) delivered: Usage,
 }
 
 impl ResultRole {
-    /// The result that an answer without usage promises. What has been answered in full was made at once, whatever the
+    /// The result that a response without usage promises. A complete response was made at once, whatever the
     /// request asked for.
     pub(super) fn created(
         &self,
@@ -46,19 +46,19 @@ impl ResultRole {
     ) -> Option<CreatedResult> {
         let Self::Creates { asked } = *self else { return None };
         let in_background = asked || stored.is_in_background();
-        // The provider's own word that all of it is to come. A client that leaves can stop a stream after any event, so
-        // half an answer promises nothing.
+        // The provider itself says that the usage will follow. A client can disconnect from a stream after any
+        // event, so an incomplete response promises nothing.
         let promised = finished && stored.is_pending();
         let unfinished = in_background && (!finished || reading.delivered == 0);
         let is_later = promised || unfinished;
         let id = stored.id().filter(|id| id.len() <= MAX_RESULT_ID && is_later && !reading.ended_in_error)?;
-        // The provider has the input, and what was delivered is gone.
+        // The provider has the input, and the delivered output has been sent.
         let delivered = estimated(input, reading.delivered.div_ceil(CHARACTERS_PER_TOKEN));
         let delivered = if promised { Usage::default() } else { delivered };
         Some(CreatedResult { id: id.to_owned(), delivered })
     }
 
-    /// What an answer shows of the result that the request reads. `whole`: all of it has come.
+    /// What a response shows of the result that the request reads. `whole`: it is complete.
     pub(super) fn seen(
         &self,
         stored: &StoredAnswer,
@@ -81,7 +81,7 @@ impl ResultRole {
         if usage.total == 0 && !ends {
             return None;
         }
-        // A call that failed costs nothing.
+        // A failed call costs nothing.
         let partial = partial && !(stored.has_failed() && usage.total == 0);
         Some(SeenResult {
             id: id.clone(),
@@ -105,7 +105,7 @@ impl CreatedResult {
 }
 
 impl Reservation {
-    /// Ends the reading of a result, which costs no tokens, and tells what it has shown.
+    /// Ends the read of a result, which costs no tokens, and reports the usage that it showed.
     pub(super) fn charge_reader(&mut self, answer: ResponseFacts, seen: Option<SeenResult>) -> Vec<Effect> {
         let mut effects = self.charge(answer, UsageSource::None);
         for effect in &mut effects {
@@ -119,7 +119,7 @@ impl Reservation {
         effects
     }
 
-    /// What one rate is charged for the result that was created: so much now, and the rest when its usage is seen.
+    /// What one rate is charged for the created result: a part now, and the rest when its usage is seen.
     pub(super) fn deferred(&mut self, at: usize, result: &CreatedResult) -> Option<DeferredCharge> {
         let cost = self.usage_cost(at)?;
         let usage = &result.delivered;
@@ -143,8 +143,8 @@ impl Reservation {
         })
     }
 
-    /// What usage costs in one rate, as far as that can be told without the answer. A `cost` that is no sum of products
-    /// costs what was held for it.
+    /// The cost of usage in one rate, as far as it can be determined without the response. A `cost` that is not
+    /// linear costs what was held.
     fn usage_cost(&mut self, at: usize) -> Option<UsageCost> {
         let Self { holds, facts, .. } = self;
         let hold = holds.get(at).filter(|hold| hold.rate.rate.unit.is_of_usage())?;
@@ -162,7 +162,7 @@ impl Reservation {
     }
 }
 
-/// As the unit counts by itself.
+/// The unit's own cost, without a `cost` expression.
 fn own_cost(hold: &Hold) -> UsageCost {
     match (hold.rate.rate.unit, hold.tariff) {
         (Unit::Tokens, _) => UsageCost::tokens(true, true),

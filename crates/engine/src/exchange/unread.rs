@@ -1,4 +1,5 @@
-//! Requests whose bodies nobody reads, or not to their end: judged by what is known, and charged by what has passed.
+//! Requests whose bodies are not read, or not to the end. They are judged by what is known and charged for the
+//! bytes that pass.
 
 use super::reservation::Reservation;
 use super::{ActivePlan, Effect, Exchange, State};
@@ -18,7 +19,7 @@ impl State {
 }
 
 impl Exchange {
-    /// Whether the length of the request's body makes a difference, since nobody has read it.
+    /// Whether the length of the request's body matters, because the body was not read.
     pub fn counts_request_body(&self) -> bool {
         let reservation = match &self.state {
             State::Waiting(reservation) | State::Admitted(reservation) => reservation,
@@ -28,7 +29,7 @@ impl Exchange {
         reservation.unread
     }
 
-    /// The request is judged without its body, of which so many bytes are known to have come.
+    /// Judges the request without its body, of which `come` bytes are known to have arrived.
     pub(super) fn without_body(&mut self, mut facts: Facts, come: u64) -> Vec<Effect> {
         let ActivePlan::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
         let plan = Arc::clone(plan);
@@ -38,7 +39,7 @@ impl Exchange {
         self.kept(effects)
     }
 
-    /// A request that was kept for its body, and that nothing keeps any longer, goes on.
+    /// Resumes a request that was paused for its body, if nothing else pauses it.
     pub(super) fn kept(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
         if matches!(self.state, State::Over | State::Admitted(_))
             && !effects.iter().any(|effect| matches!(effect, Effect::Deny(_)))

@@ -1,12 +1,13 @@
-//! The filter's metrics: each is declared here once, for the code that counts it and for `docs/reference/metrics.md`.
+//! The filter's metrics. Each is declared once, for the code that counts it and for
+//! `docs/reference/metrics.md`.
 
 /// One metric of the filter.
 #[derive(Clone, Copy, Debug)]
 pub struct FilterMetric {
     pub name: &'static str,
-    /// Each stands in the metric's name with its value, after a dot.
+    /// Each label and its value are part of the metric's name, after dots.
     pub labels: &'static [&'static str],
-    /// It has a value that rises and falls; otherwise it only grows.
+    /// A gauge instead of a counter.
     pub is_gauge: bool,
     pub help: &'static str,
 }
@@ -20,7 +21,7 @@ macro_rules! metrics {
             help: $help,
         };)*
 
-        /// All of them, in the order of the reference.
+        /// All metrics, in the order of the reference.
         pub const METRICS: &[FilterMetric] = &[$($constant),*];
     };
     (@counter) => { false };

@@ -1,22 +1,22 @@
-//! What a refusal says. How an API says it is in the files of `llm::providers`.
+//! The content of a refusal. The files of `llm::providers` define how each API presents it.
 
 use super::{Denial, HeaderList, RateStatus, seconds};
 use llm::refusal::{RefusalFacts, RefusalReason};
 use llm::request::Dialect;
 use serde_json::{Value, json};
 
-/// What is to be said, in nobody's dialect.
+/// The content, independent of any dialect.
 pub(super) struct ErrorBody<'a> {
     pub reason: RefusalReason,
     pub status: u16,
     pub message: String,
-    /// OpenAI's `type`: what has run out.
+    /// OpenAI's `type`.
     pub kind: &'static str,
     /// OpenAI's `code`.
     pub code: &'static str,
-    /// When there is room again; `None`: a retry does not help, or nobody knows.
+    /// When there is room again. `None` if a retry does not help, or the time is unknown.
     pub retry_ms: Option<u64>,
-    /// What refused.
+    /// The rate that refused.
     pub rate_limit: Option<&'a RateStatus<'a>>,
 }
 
@@ -34,7 +34,7 @@ impl ErrorBody<'_> {
         }
     }
 
-    /// The request can never pass. Clients that repeat every 429 stop at these statuses.
+    /// The request can never pass. Clients that retry every 429 stop at these statuses.
     pub fn too_large(dialect: Dialect) -> Self {
         let status = dialect.too_large_status();
         Self { reason: RefusalReason::TooLarge, status, ..Self::over() }
@@ -53,7 +53,7 @@ impl ErrorBody<'_> {
         }
     }
 
-    /// The request cannot be served as it is.
+    /// The request is invalid.
     pub fn invalid() -> Self {
         Self {
             reason: RefusalReason::Invalid,
@@ -66,7 +66,7 @@ impl ErrorBody<'_> {
         }
     }
 
-    /// The whole answer.
+    /// Builds the response.
     pub fn denial(&self, dialect: Dialect, mut headers: HeaderList) -> Denial {
         let ErrorBody { reason, status, ref message, kind, code, retry_ms, .. } = *self;
         let details = self.rate_limit.map(details);
@@ -77,11 +77,11 @@ impl ErrorBody<'_> {
     }
 }
 
-/// The names and numbers of what refused.
+/// The names and numbers of the rate that refused.
 fn details(standing: &RateStatus<'_>) -> Value {
     let rate = &standing.hold.rate;
     if let (None, Some((most, _))) = (standing.status, standing.hold.most) {
-        // The adapter was not asked: the request would hold more than its share.
+        // The adapter was not asked, because the request would hold more than its share.
         return json!({
             "policy": *rate.policy, "limit": rate.limit, "unit": rate.rate.unit.name(), "max": standing.max(),
             "reason": "maxShare", "max_per_request": most, "needed": standing.hold.amount,

@@ -1,12 +1,12 @@
-//! Codex retries a 429 until it gives up by itself. It stops at once, and prints why, only where the error has a type of its
-//! own and a header has the words.
+//! Codex retries a 429 until it gives up. It stops at once and prints the reason only if the error has a type
+//! that it knows and a header contains the message.
 
 use super::{Denial, LONGEST_SLEEP_MS, set};
 use serde_json::Value;
 
-/// The header by which Codex says who it is.
+/// The header by which Codex identifies itself.
 pub const CLIENT_HEADER: &str = "originator";
-/// What it prints beside words of its own.
+/// Codex prints this header's value after its own message.
 const MESSAGE: &str = "x-codex-promo-message";
 
 /// Whether the value of [`CLIENT_HEADER`] is Codex's.
@@ -22,7 +22,7 @@ impl Denial {
         self.status == 429 && wait.is_none_or(|ms| ms > LONGEST_SLEEP_MS)
     }
 
-    /// In words that Codex prints, if the wait is long. A body of the policy's own stays.
+    /// Rewrites the refusal for Codex, if the wait is long. A body that the policy defines stays as it is.
     pub fn for_codex(mut self) -> Self {
         let mut body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let Some(error) = body.get_mut("error").and_then(Value::as_object_mut) else { return self };
@@ -30,7 +30,7 @@ impl Denial {
             return self;
         }
         let message = error.get("message").and_then(Value::as_str).unwrap_or("Rate limit exceeded");
-        // It ends the sentence itself.
+        // Codex adds the full stop itself.
         set(&mut self.headers, MESSAGE, message.trim_end_matches('.'));
         let resets = error.get("rate_limit").and_then(|limit| limit.get("resets_in_seconds")).cloned();
         error.insert("type".to_owned(), "usage_limit_reached".into());

@@ -1,4 +1,4 @@
-//! One call inside a socket, and which call a message belongs to.
+//! One call inside a socket, and how messages are assigned to calls.
 
 use super::{Next, Socket, SocketEffect, State};
 use crate::exchange::{ActivePlan, Effect, Event, Exchange};
@@ -11,18 +11,18 @@ use protocol::call::CallFailure;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use serde_json::Value;
 
-/// One call: a message of the client's, or a response that the server has begun unasked.
+/// One call: a message from the client, or a response that the server has begun unasked.
 #[derive(Debug)]
 pub(super) struct Call {
     pub number: u64,
     exchange: Exchange,
     phase: Phase,
-    /// Of its response, once the server has named it.
+    /// The id of its response, once the server has named it.
     id: Option<String>,
-    /// The last part of its turn has come, and its usage may follow.
+    /// Whether the last part of its turn has arrived. Its usage may follow.
     turn_is_complete: bool,
     has_usage: bool,
-    /// What the server has said while the adapter had not answered.
+    /// What the server has sent before the adapter replied.
     backlog: Vec<Said>,
     backlog_lease: Lease,
 }
@@ -43,14 +43,14 @@ struct Said {
 /// How a call begins.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// The adapter is asked.
+    /// The adapter has been asked.
     Waits,
-    /// It goes on.
+    /// The call is admitted.
     Admitted,
     Refused(Denial),
 }
 
-/// What makes a call another one than a request is.
+/// How a call differs from an HTTP request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Asked,
@@ -64,12 +64,12 @@ impl Kind {
     }
 }
 
-/// A message that is a call.
+/// The result of a message that is a call.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub number: u64,
     pub start: Start,
-    /// The frame that goes on in its place.
+    /// The frame to forward instead.
     pub edited: Option<Vec<u8>>,
 }
 
@@ -91,7 +91,7 @@ impl Call {
         self.exchange.is_over()
     }
 
-    /// It is judged by this body.
+    /// Starts a call that is judged by this body.
     fn begin(
         &mut self,
         facts: Facts,
@@ -127,7 +127,7 @@ impl Call {
         start
     }
 
-    /// The server says something about it. `end`: nothing follows.
+    /// Reads a message from the server about the call. `end`: it is the last one.
     fn hear(&mut self, text: &[u8], end: bool, effects: &mut Vec<SocketEffect>) {
         match self.phase {
             Phase::Waiting => {
@@ -148,8 +148,8 @@ impl Call {
             }
             Phase::Responding => {}
         }
-        // The APIs' messages are what their streams have as events. A line break, which is a blank between the parts of a
-        // document, would end one.
+        // The messages have the form of the API's stream events. A line break would end an event; in JSON it is
+        // white space, so a blank replaces it.
         let mut event = Vec::with_capacity(text.len().saturating_add(8));
         event.extend_from_slice(b"data: ");
         event.extend(text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
@@ -164,7 +164,7 @@ impl Call {
 
     pub fn closed(&mut self, effects: &mut Vec<SocketEffect>) {
         if !self.backlog.is_empty() {
-            // The server has begun it without a word from the adapter, which is told what it used all the same.
+            // The server started it before the adapter replied. The adapter still receives its usage.
             self.replied(Err(CallFailure::Timeout), effects);
         }
         let done = self.exchange.handle(Event::Closed);
@@ -185,7 +185,7 @@ impl Call {
                 Effect::Raise(raise) => effects.push(SocketEffect::Raise(raise)),
                 Effect::UpstreamFailed(model) => effects.push(SocketEffect::UpstreamFailed(model)),
                 Effect::Count(count) => effects.push(SocketEffect::Count(count)),
-                // A message is there as a whole, has no headers, and is not cut.
+                // A message arrives as a whole, has no headers, and is not cut.
                 Effect::AwaitBody(_)
                 | Effect::Resume
                 | Effect::SetRequestHeader(..)
@@ -207,7 +207,7 @@ impl Call {
 }
 
 impl Socket {
-    /// The client has sent a message. `None`: it begins no call.
+    /// Handles a message from the client. `None` if it does not begin a call.
     pub(super) fn asked(
         &mut self,
         whole: bool,
@@ -231,13 +231,13 @@ impl Socket {
         let text = self.client.message().to_vec();
         let body = self.with_model(text, model.is_some());
         let (number, start, edited) = self.begin(&body, whole, Kind::of(&event), effects, next);
-        // Only this API's requests are those that the edits are for.
+        // The edits are made for requests of this API only.
         let edited = edited.filter(|_| self.api == SocketApi::Responses && self.client.is_replaceable());
         let edited = edited.map(|body| frame(Opcode::Text, &body, Some(self.mask)));
         Some(Asked { number, start, edited })
     }
 
-    /// The server has sent a message.
+    /// Handles a message from the server.
     pub(super) fn said(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) {
         let event = self.api.server(self.server.message());
         let (place, end) = match &event {
@@ -250,7 +250,7 @@ impl Socket {
             ServerEvent::Ends { id } => (self.find(id.as_deref()).or_else(|| self.first()), true),
             ServerEvent::Failed => match self.unnamed() {
                 Some(place) => (Some(place), true),
-                // An answer under way goes on, but for the API that has one at a time.
+                // A response under way continues, except in the API that allows one at a time.
                 None if self.api == SocketApi::Responses && self.first().is_some() => (self.first(), true),
                 None => return,
             },
@@ -287,7 +287,7 @@ impl Socket {
         self.calls.retain(|call| !call.is_over());
     }
 
-    /// The server has begun something that no message has asked for. It cannot be held back, but it is judged.
+    /// The server has begun a response that no message asked for. It cannot be held back, but it is judged.
     fn begin_unasked(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) -> Option<usize> {
         let body = self.with_model(b"{}".to_vec(), false);
         let (number, start, _) = self.begin(&body, true, Kind::Unasked, effects, next);
@@ -324,7 +324,7 @@ impl Socket {
         (number, start, edited)
     }
 
-    /// What is in force now, unless it asks for facts that were not fetched when the socket was opened.
+    /// The current plan, unless it needs facts that were not fetched when the socket was opened.
     fn in_force_for(&mut self, now: ActivePlan) -> ActivePlan {
         if let (ActivePlan::Plan(then), ActivePlan::Plan(plan)) = (&self.in_force, &now)
             && plan.needs().iter().all(|need| then.needs().contains(need))
@@ -334,7 +334,7 @@ impl Socket {
         self.in_force.clone()
     }
 
-    /// Where messages do not name the model, it is that of the session.
+    /// If messages do not name the model, the session's model applies.
     fn with_model(&self, text: Vec<u8>, named: bool) -> Vec<u8> {
         let Some(model) = self.model.as_ref().filter(|_| !named && self.api != SocketApi::Responses) else {
             return text;
@@ -348,7 +348,7 @@ impl Socket {
         }
     }
 
-    /// Turns that are complete are over, even if nothing has said what they used.
+    /// Ends the turns that are complete, even if they reported no usage.
     fn end_turns(&mut self, effects: &mut Vec<SocketEffect>) {
         for call in &mut self.calls {
             if call.turn_is_complete {
@@ -363,7 +363,8 @@ impl Socket {
         self.calls.iter().position(|call| call.id.as_deref() == Some(id))
     }
 
-    /// The oldest call whose response the server has not named. One that waits for the adapter has not gone upstream.
+    /// The oldest call whose response the server has not named. A call that waits for the adapter has not gone
+    /// upstream.
     fn unnamed(&self) -> Option<usize> {
         let held = match self.state {
             State::Holding { call, .. } => Some(call),

@@ -1,4 +1,4 @@
-//! What is said where a call inside a socket is refused.
+//! The messages that end a socket when a call inside it is refused.
 
 use crate::refusal::Denial;
 use llm::websocket::{Opcode, SocketApi, close, frame};
@@ -6,17 +6,18 @@ use serde_json::{Map, Value, json};
 
 /// A message violates the gateway's policy.
 const POLICY_VIOLATION: u16 = 1008;
-/// The gateway cannot judge it now.
+/// The gateway cannot check the limits now.
 const TRY_AGAIN_LATER: u16 = 1013;
-/// The upstream is left in peace.
+/// The upstream did nothing wrong.
 const NORMAL: u16 = 1000;
 
-/// To the upstream: a ping, so that something comes back, and a close frame.
+/// For the upstream: a ping, so that it sends something, and a close frame.
 pub(super) fn to_server(mask: [u8; 4]) -> Vec<u8> {
     [frame(Opcode::Ping, b"", Some(mask)), close(NORMAL, "", Some(mask))].concat()
 }
 
-/// To the client: an error event in the API's own form, where it has one, and a close frame whose reason names the limit.
+/// For the client: an error event in the API's own form, if it has one, and a close frame whose reason names
+/// the limit.
 pub(super) fn to_client(api: SocketApi, denial: &Denial) -> Vec<u8> {
     let error = error(denial);
     let reason = error.get("message").and_then(Value::as_str).unwrap_or("Rate limit exceeded.").to_owned();
@@ -31,7 +32,7 @@ pub(super) fn to_client(api: SocketApi, denial: &Denial) -> Vec<u8> {
             Some(json!({ "type": "error", "status": denial.status, "error": error, "headers": headers }))
         }
         SocketApi::Realtime => Some(json!({ "type": "error", "event_id": "event_weir", "error": error })),
-        // Its servers say why in the close frame alone.
+        // Its servers give the reason only in the close frame.
         SocketApi::GeminiLive => None,
     };
     let mut bytes =
@@ -41,7 +42,7 @@ pub(super) fn to_client(api: SocketApi, denial: &Denial) -> Vec<u8> {
     bytes
 }
 
-/// The error of a refusal's body. A body of the policy's own may be anything.
+/// The error of a refusal's body. A policy's own body may have any form.
 fn error(denial: &Denial) -> Value {
     let body: Option<Value> = serde_json::from_slice(&denial.body).ok();
     let error = body.as_ref().and_then(|body| body.get("error")).filter(|error| error.is_object());

@@ -1,4 +1,4 @@
-//! What becomes of a request that asks for a WebSocket.
+//! Decides about a request that asks for a WebSocket.
 
 use super::Socket;
 use crate::exchange::ActivePlan;
@@ -13,15 +13,15 @@ use policy::plan::{Hold, Plan};
 /// See the module.
 #[derive(Debug)]
 pub enum Upgrade {
-    /// It is a request like any other, and what is said inside is not read.
+    /// An ordinary request. What passes inside is not read.
     Request(Facts),
-    /// It is no request, but each call inside is one.
+    /// Not a request itself; each call inside is one.
     Socket(Box<Socket>),
-    /// It is refused, so that the client falls back to requests.
+    /// Refused, so that the client falls back to HTTP requests.
     Refused(Denial, Metric),
 }
 
-/// Judges an upgrade by the limits that may apply to what is said inside. `mask`: unforeseeable bytes.
+/// Judges an upgrade by the limits that may apply to calls inside it. `mask`: unpredictable bytes.
 pub fn judge_upgrade(in_force: &ActivePlan, facts: Facts, memory: &MemoryBudget, mask: [u8; 4]) -> Upgrade {
     let ActivePlan::Plan(plan) = in_force else { return Upgrade::Request(facts) };
     if !facts.fetched_header("upgrade").eq_ignore_ascii_case("websocket") {
@@ -41,7 +41,7 @@ pub fn judge_upgrade(in_force: &ActivePlan, facts: Facts, memory: &MemoryBudget,
     if holds.is_empty() || is_allowed {
         return Upgrade::Request(facts);
     }
-    // One that announces a body is no WebSocket's.
+    // A request that announces a body is not a WebSocket upgrade.
     let api =
         facts.path().and_then(SocketApi::of).filter(|_| facts.content_length().unwrap_or_default() == 0);
     match (api, refuses(WebSocketMode::Meter)) {

@@ -1,21 +1,21 @@
-//! The elements of a JSON array as it passes.
+//! Tracks the elements of a JSON array as it passes.
 
-/// How far an array has come.
+/// The position in an array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ArrayProgress {
-    /// How many brackets and braces are open, the array's own among them.
+    /// The number of open brackets and braces, including the array's own.
     depth: u32,
     in_string: bool,
     is_escaped: bool,
     has_elements: bool,
-    /// A comma came after the last element.
+    /// Whether a comma has followed the last element.
     after_comma: bool,
-    /// Its own bracket has closed.
+    /// Whether the array's own bracket has closed.
     is_over: bool,
 }
 
 impl ArrayProgress {
-    /// Whether no element is under way.
+    /// Whether the position is between two elements.
     pub fn is_between(self) -> bool {
         self.depth == 1 && !self.in_string
     }
@@ -24,13 +24,13 @@ impl ArrayProgress {
         self.is_over
     }
 
-    /// One more element, and the end of the array.
+    /// Appends one more element and closes the array.
     pub fn ending(self, element: &[u8]) -> Vec<u8> {
         let separator: &[u8] = if self.has_elements && !self.after_comma { b"," } else { b"" };
         [separator, element, b"]"].concat()
     }
 
-    /// What is inside an element, up to its end, and what follows it. Nothing is inside between two elements.
+    /// Splits the bytes at the end of the current element. The first part is empty between two elements.
     pub fn take_element<'a>(&mut self, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         let mut begin = 0;
         for (at, byte) in bytes.iter().enumerate() {

@@ -4,14 +4,14 @@ use super::seen::{SeenStream, StreamApi};
 use llm::response::Usage;
 use serde_json::{Value, json};
 
-/// How a stream ends.
+/// How to end a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StreamEnding {
-    /// It has an end of its own, or as good as.
+    /// The stream has ended, or nearly ended, by itself.
     Own,
-    /// With these bytes.
+    /// Send these bytes.
     Bytes(Vec<u8>),
-    /// Nobody here knows.
+    /// Unknown.
     Unknown,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn of(seen: &SeenStream, usage: &Usage) -> StreamEnding {
     })
 }
 
-/// Of an ending of one event, its document.
+/// The document of an ending that consists of one event.
 pub(super) fn payload(ending: &[u8]) -> &[u8] {
     ending.strip_prefix(b"data: ").unwrap_or(ending).trim_ascii_end()
 }
@@ -160,7 +160,7 @@ fn bedrock(seen: &SeenStream, usage: &Usage) -> Vec<u8> {
     frames
 }
 
-/// Server-sent events.
+/// Builds server-sent events.
 #[derive(Default)]
 struct Events(Vec<u8>);
 
@@ -176,7 +176,7 @@ impl Events {
         self.0.extend_from_slice(b"\n\n");
     }
 
-    /// Pushes an event that is named after its `type`.
+    /// Appends an event named after its `type`.
     fn typed(&mut self, data: Value) {
         self.push(data.get("type").and_then(Value::as_str), &data);
     }
@@ -188,7 +188,7 @@ fn set(object: &mut Value, name: &str, value: Value) {
     }
 }
 
-/// One frame of AWS's event streams.
+/// Appends one frame of an AWS event stream.
 fn put_frame(event: &str, payload: &Value, frames: &mut Vec<u8>) {
     let mut headers = Vec::new();
     let texts = [(":event-type", event), (":content-type", "application/json"), (":message-type", "event")];
@@ -210,7 +210,7 @@ fn put_frame(event: &str, payload: &Value, frames: &mut Vec<u8>) {
     frames.append(&mut frame);
 }
 
-/// As in gzip. An ending is short, so bit by bit will do.
+/// The checksum of gzip, computed bit by bit, since an ending is short.
 fn crc32(bytes: &[u8]) -> u32 {
     let mut sum = u32::MAX;
     for byte in bytes {

@@ -1,4 +1,4 @@
-//! What a stream has said of itself: which API it is of, and what its ending has to repeat.
+//! What is known of a stream from its events: its API, and what its ending has to repeat.
 
 use llm::memory::{MemoryBudget, Purpose};
 use llm::tree;
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 /// The longest text that an ending repeats, in bytes.
 const MAX_TEXT: usize = 256;
-/// So many parts of a response may be open at once.
+/// How many parts of a response may be open at once.
 const MAX_OPEN: usize = 64;
-/// A tree of an event of text takes at most so many times its bytes, and this much more. One that takes more is no event of
-/// an API that is known here.
+/// A parsed event takes at most this multiple of its bytes, plus a constant. One that takes more does not
+/// belong to a known API.
 const TREE_SHARE: usize = 8;
 const SMALLEST_TREE: usize = 8 << 10;
 
-/// An API for which we know how a stream ends.
+/// An API whose streams Weir can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamApi {
     Chat,
@@ -31,30 +31,30 @@ pub(super) enum StreamApi {
 #[derive(Debug, Default)]
 pub(super) struct SeenStream {
     pub api: Option<StreamApi>,
-    /// The response's, or null.
+    /// The response's id, or null.
     pub id: Value,
     pub model: Value,
     pub created: Value,
-    /// Of the last event.
+    /// The number of the last event.
     pub number: u64,
-    /// Choices or blocks that have begun and not ended.
+    /// The choices or blocks that have begun and not ended.
     pub open: Vec<u64>,
-    /// The stream reports usage: the client has asked for it, or the provider always does.
+    /// Whether the stream reports usage, because the client asked for it or the provider always does.
     pub tells_usage: bool,
-    /// It has ended itself, or as good as.
+    /// Whether the stream has ended, or nearly ended, by itself.
     pub is_over: bool,
 }
 
 impl SeenStream {
-    /// The most bytes that one allocates.
+    /// The most memory that one allocates, in bytes.
     pub const SIZE: usize = 3 * (MAX_TEXT + 64) + 2 * MAX_OPEN * size_of::<u64>();
 
-    /// A server-sent event, with line feeds between its lines.
+    /// Reads a server-sent event whose lines are separated by line feeds.
     pub fn event(&mut self, event: &[u8], memory: &MemoryBudget) {
         let lines = event.split(|byte| *byte == b'\n');
         let mut data = lines.filter_map(|line| line.strip_prefix(b"data:"));
         let Some(first) = data.next() else { return };
-        // Data of several lines is rare, and none of an API that is known here.
+        // Data on several lines is rare, and no known API sends it.
         if data.next().is_some() {
             return;
         }
@@ -64,14 +64,14 @@ impl SeenStream {
         }
     }
 
-    /// A document, in an event or a line of its own.
+    /// Reads a document from an event or from a line of its own.
     pub fn document(&mut self, data: &[u8], memory: &MemoryBudget) {
         with_tree(data, memory, |document| self.learn_from(&document));
     }
 
     fn learn_from(&mut self, document: &Value) {
         let kind = text(document, "type");
-        // Some compatible servers name the object otherwise, or not at all.
+        // Some compatible servers use another name for the object, or none.
         let choice = document.get("choices").and_then(|choices| choices.get(0));
         let has = |name: &str| choice.is_some_and(|choice| choice.get(name).is_some());
         let object = text(document, "object");
@@ -94,7 +94,7 @@ impl SeenStream {
         }
     }
 
-    /// A frame of AWS's event streams, as a whole.
+    /// Reads a whole frame of an AWS event stream.
     pub fn frame(&mut self, frame: &[u8], memory: &MemoryBudget) {
         let length = |at: usize| frame.get(at..)?.first_chunk::<4>().map(|four| u32::from_be_bytes(*four));
         let Some(headers) = length(4).and_then(|length| usize::try_from(length).ok()) else { return };
@@ -166,7 +166,7 @@ impl SeenStream {
         self.is_over |= candidates.is_some_and(|all| all.iter().any(finished));
     }
 
-    /// Anthropic's and Cohere's streams are made of blocks.
+    /// The streams of Anthropic and Cohere consist of blocks.
     fn blocks(&mut self, kind: &str, document: &Value) {
         match kind {
             "message_start" => {
@@ -191,7 +191,7 @@ impl SeenStream {
     }
 }
 
-/// Does this with a document, if it is JSON and there is memory for its tree.
+/// Parses a document and passes it on, if it is JSON and there is memory for its tree.
 fn with_tree(text: &[u8], memory: &MemoryBudget, act: impl FnOnce(Value)) {
     let size = text.len().saturating_mul(TREE_SHARE).saturating_add(SMALLEST_TREE).min(tree::MAX_SIZE);
     let Some(_lease) = memory.lease(Purpose::Work, size) else { return };
@@ -214,7 +214,7 @@ fn event_type(mut headers: &[u8]) -> Option<&[u8]> {
         let (length, rest) = headers.split_first()?;
         let (name, rest) = rest.split_at_checked(usize::from(*length))?;
         let (kind, rest) = rest.split_first()?;
-        // All of Bedrock's are texts.
+        // All of Bedrock's headers are strings.
         if *kind != 7 {
             return None;
         }
