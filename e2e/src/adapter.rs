@@ -54,8 +54,11 @@ pub struct Counter {
     pub window: Option<String>,
     /// Which part of the calendar it is.
     pub period: Option<String>,
-    /// Until the window ends.
-    pub resets_in_seconds: u64,
+    /// The time zone of the calendar, where it is not UTC.
+    #[serde(default)]
+    pub time_zone: Option<String>,
+    /// Until the window ends; `None`: it has no end.
+    pub resets_in_seconds: Option<u64>,
     /// Told only where it is not.
     #[serde(default = "yes")]
     pub in_force: bool,

@@ -63,12 +63,14 @@ impl RateStatus<'_> {
         self.is_over() && used.is_some_and(|used| used.saturating_add(self.hold.amount) <= self.max())
     }
 
-    /// When there may be room again.
-    fn retry_ms(&self) -> u64 {
-        if self.is_held_up() {
-            self.reset_ms().clamp(HELD_UP_MS.0, HELD_UP_MS.1)
+    /// When there may be room again. `None`: a retry does not help.
+    fn retry_ms(&self) -> Option<u64> {
+        if self.never_fits() {
+            None
+        } else if self.is_held_up() {
+            Some(self.reset_ms().unwrap_or(u64::MAX).clamp(HELD_UP_MS.0, HELD_UP_MS.1))
         } else {
-            self.reset_ms().max(1)
+            self.reset_ms().map(|ms| ms.max(1))
         }
     }
 
@@ -87,8 +89,9 @@ impl RateStatus<'_> {
         self.status.map_or(0, |status| status.remaining)
     }
 
-    fn reset_ms(&self) -> u64 {
-        self.status.map_or(0, |status| status.reset_ms)
+    /// `None`: its window has no end.
+    fn reset_ms(&self) -> Option<u64> {
+        self.hold.rate.rate.window.ends().then(|| self.status.map_or(0, |status| status.reset_ms))
     }
 }
 
@@ -110,7 +113,7 @@ pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: 
         if let Some(standing) = tightest(unit, &known) {
             headers.push((limit.into(), standing.max().to_string()));
             headers.push((remaining.into(), standing.remaining().to_string()));
-            headers.push((reset.into(), go_duration(standing.reset_ms())));
+            headers.extend(standing.reset_ms().map(|ms| (reset.into(), go_duration(ms))));
         }
     }
     if let Some(asked_at) = asked_at.filter(|_| tells_time(dialect)) {
@@ -118,7 +121,8 @@ pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: 
             if let Some(standing) = tightest(unit, &known) {
                 headers.push((limit.into(), standing.max().to_string()));
                 headers.push((remaining.into(), standing.remaining().to_string()));
-                headers.push((reset.into(), rfc3339(asked_at.saturating_add(standing.reset_ms()))));
+                let at = standing.reset_ms().map(|ms| rfc3339(asked_at.saturating_add(ms)));
+                headers.extend(at.map(|at| (reset.into(), at)));
             }
         }
     }
@@ -174,8 +178,8 @@ fn put_quota(text: &mut String, standing: &RateStatus<'_>) {
 fn put_left(text: &mut String, standing: &RateStatus<'_>) {
     let rate = &standing.hold.rate;
     put_item(text, &rate.label, "r", standing.remaining());
-    if rate.rate.window != Window::Now {
-        put_parameter(text, "t", seconds(standing.reset_ms()));
+    if let Some(ms) = standing.reset_ms().filter(|_| rate.rate.window != Window::Now) {
+        put_parameter(text, "t", seconds(ms));
     }
 }
 
@@ -248,13 +252,14 @@ pub(crate) fn over_limit(
 ) -> (Denial, Option<Metric>) {
     let mut headers = headers(standings, dialect, asked_at);
     let refused = standings.iter().filter(|standing| standing.is_over());
-    let named = refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms()));
+    let named =
+        refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms().unwrap_or(u64::MAX)));
     let Some(named) = named else {
         // The server did not say which rate refused.
         let told = ErrorBody { message: "Rate limit exceeded.".into(), kind: "tokens", ..ErrorBody::over() };
         return (told.denial(dialect, headers), None);
     };
-    let retry_ms = (!named.never_fits()).then(|| named.retry_ms());
+    let retry_ms = named.retry_ms();
     if let Some(ms) = retry_ms {
         headers.push(("retry-after".into(), seconds(ms).to_string()));
         headers.push(("retry-after-ms".into(), ms.to_string()));
@@ -262,7 +267,7 @@ pub(crate) fn over_limit(
     if retry_ms.is_none_or(|ms| ms > LONGEST_SLEEP_MS) {
         headers.push(("x-should-retry".into(), "false".into()));
     }
-    let error = if retry_ms.is_some() { ErrorBody::over() } else { ErrorBody::too_large(dialect) };
+    let error = if named.never_fits() { ErrorBody::too_large(dialect) } else { ErrorBody::over() };
     let told = ErrorBody {
         message: message(named, retry_ms),
         kind: named.hold.rate.rate.unit.name(),
@@ -308,7 +313,7 @@ fn message(named: &RateStatus<'_>, retry_ms: Option<u64>) -> String {
     let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);
     let allowed = match rate.rate.window {
         Window::Now => format!("{} requests at a time", named.max()),
-        window => format!("{} per {window}", unit.quantity(named.max())),
+        ref window => format!("{} per {window}", unit.quantity(named.max())),
     };
     let bare = |amount: u64| match unit {
         Unit::Usd => unit.quantity(amount),
@@ -328,6 +333,10 @@ fn message(named: &RateStatus<'_>, retry_ms: Option<u64>) -> String {
             };
             format!("Limit {limit} of policy {policy} allows no {what}. Retrying does not help.")
         }
+        None if !named.never_fits() => format!(
+            "Rate limit exceeded for limit {limit} of policy {policy}: {allowed}, {left} remaining, {needed} needed. \
+             Retrying does not help: this budget does not renew itself."
+        ),
         None => {
             let hint = if unit.is_of_usage() {
                 "shorten the input or lower the maximum output"

@@ -13,12 +13,14 @@ pub mod reader;
 mod share;
 mod unit;
 mod usage;
+mod window;
 
 pub use price::micro_usd;
 pub use price::{Price, Tariff, UsageCost, usd_text};
 pub use share::Share;
-pub use unit::{Period, Unit, Window};
+pub use unit::Unit;
 pub use usage::{OnMissing, StreamUsage, UsageRules, WebSocketMode};
+pub use window::{Period, Window, ZoneName};
 
 /// One policy, its expressions compiled.
 #[derive(Clone, Debug)]

@@ -147,7 +147,11 @@ struct CounterView {
     window: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     period: Option<&'static str>,
-    resets_in_seconds: u64,
+    /// Told only where it is not UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_zone: Option<String>,
+    /// Null where only an operator's reset ends the window.
+    resets_in_seconds: Option<u64>,
     /// Told only where it is not.
     #[serde(skip_serializing_if = "is_true")]
     in_force: bool,
@@ -170,16 +174,19 @@ impl CounterView {
     fn new(reading: &CounterReading, in_force: &PolicySnapshot, now: Moment) -> Self {
         let CounterReading { key, used, held, reset } = reading;
         let max = in_force.maximum(key);
+        let (period, zone) = match &key.window {
+            Window::Period(period, zone) => (Some(period.name()), Some(zone).filter(|zone| !zone.is_utc())),
+            Window::Fixed(_) | Window::Now => (None, None),
+        };
+        let resets = || whole_seconds(reset.unwrap_or_else(|| now.until_end_of(&key.window)));
         let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
         Self {
             policy: policy.to_owned(),
             limit: limit.to_owned(),
             unit: key.unit.name(),
             window: matches!(key.window, Window::Fixed(_)).then(|| key.window.to_string()),
-            period: match key.window {
-                Window::Period(period) => Some(period.name()),
-                _ => None,
-            },
+            period,
+            time_zone: zone.map(|zone| zone.name().to_owned()),
             counters: match key.is_overflow() {
                 true => BTreeMap::new(),
                 false => key.counters.iter().cloned().collect(),
@@ -188,7 +195,7 @@ impl CounterView {
             used: *used,
             held: *held,
             remaining: max.map(|max| max.saturating_sub(used.saturating_add(*held))),
-            resets_in_seconds: whole_seconds(reset.unwrap_or_else(|| now.until_end_of(key.window))),
+            resets_in_seconds: key.window.ends().then(resets),
             in_force: in_force.has(key),
             overflow: key.is_overflow(),
         }

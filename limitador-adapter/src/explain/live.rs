@@ -95,6 +95,7 @@ impl fmt::Display for ObservedRate {
             writeln!(f, "    counts for {counter} = {value}")?;
         }
         let (used, remaining) = (quantity(self.used), quantity(self.remaining));
-        writeln!(f, "    {used} used, {remaining} remaining, resets in {} s", self.resets_in_seconds)
+        let resets = self.resets_in_seconds.map(|seconds| format!(", resets in {seconds} s"));
+        writeln!(f, "    {used} used, {remaining} remaining{}", resets.unwrap_or_default())
     }
 }

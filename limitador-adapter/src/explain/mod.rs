@@ -137,7 +137,7 @@ fn judged(
             Unit::Usd => unit.quantity(hold.amount),
             _ => hold.amount.to_string(),
         };
-        let (window, charge) = (per(rate.rate.window), will_charge(&rate.rate));
+        let (window, charge) = (per(&rate.rate.window), will_charge(&rate.rate));
         texts.push(format!("holds {amount} of {}{window}, {charge}", unit.quantity(max)));
     }
     // The rates of one limit come one after the other.
@@ -242,8 +242,8 @@ fn doubted(Doubt { cause, detail, .. }: &Doubt) -> String {
     }
 }
 
-fn per(window: Window) -> String {
-    if window == Window::Now { " at a time".to_owned() } else { format!(" per {window}") }
+fn per(window: &Window) -> String {
+    if *window == Window::Now { " at a time".to_owned() } else { format!(" per {window}") }
 }
 
 /// What an adapter with these policies, just started, would answer.
@@ -321,7 +321,7 @@ fn charged(
                     entry.as_ref().map_or("", |(own, text)| if own == key { text } else { "" }) == value(key)
                 })
         });
-        let window = rate.map(|rate| per(rate.window)).unwrap_or_default();
+        let window = rate.map(|rate| per(&rate.window)).unwrap_or_default();
         let charged = Unit::named(value("unit"));
         if charged == Some(Unit::Concurrency) {
             charges.push(format!("{}: its slot is free again", value("limit")));

@@ -72,7 +72,7 @@ impl<'a> Named<'a> {
         let key = |rate: &KnownRate| Key {
             limit: Arc::clone(&limit.key),
             unit: rate.unit,
-            window: rate.window,
+            window: rate.window.clone(),
             counters: Arc::clone(&counters),
         };
         let rates: Vec<_> =

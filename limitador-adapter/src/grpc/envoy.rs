@@ -112,7 +112,7 @@ fn descriptor_status(named: &Named<'_>, rate: &KnownRate, status: Status, refuse
     let code = if status.limited && refused { Code::OverLimit } else { Code::Ok };
     let limit = RateLimit {
         requests_per_unit: clamp(status.max),
-        unit: span(rate.window).into(),
+        unit: span(&rate.window).into(),
         name: format!("{}/{}", named.limit.policy, named.limit.name),
     };
     DescriptorStatus {
@@ -129,11 +129,12 @@ fn clamp(amount: u64) -> u32 {
 }
 
 /// Windows that Envoy has a word for.
-fn span(window: Window) -> Span {
+fn span(window: &Window) -> Span {
     let length = match window {
-        Window::Fixed(length) => length,
-        Window::Period(Period::Month) => return Span::Month,
-        _ => window.length().unwrap_or_default(),
+        Window::Fixed(length) => *length,
+        Window::Period(Period::Month, _) => return Span::Month,
+        Window::Period(Period::Year, _) => return Span::Year,
+        Window::Period(..) | Window::Now => window.length().unwrap_or_default(),
     };
     match length.as_secs() {
         _ if length.subsec_nanos() > 0 => Span::Unknown,

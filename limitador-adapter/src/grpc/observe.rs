@@ -37,7 +37,7 @@ pub struct ObservedRate {
     pub max: u64,
     pub used: u64,
     pub remaining: u64,
-    pub resets_in_seconds: u64,
+    pub resets_in_seconds: Option<u64>,
     /// Whether this rate had room.
     pub has_room: bool,
     pub enforced: bool,
@@ -75,7 +75,7 @@ impl Observers {
                     max: status.max,
                     used: status.used,
                     remaining: status.remaining,
-                    resets_in_seconds: status.reset.as_secs(),
+                    resets_in_seconds: key.window.ends().then_some(status.reset.as_secs()),
                     has_room: !status.limited && !status.excused,
                     enforced: !named.unenforced,
                 }

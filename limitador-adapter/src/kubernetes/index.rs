@@ -10,6 +10,7 @@ use super::objects::{
 };
 use super::overridden;
 use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
+use crate::policies::read;
 use policy::model::{Policy, TargetKind};
 use policy::validation_error::ValidationError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -303,7 +304,7 @@ fn route_kind(kind: TargetKind) -> Option<RouteKind> {
 
 impl Known {
     fn read(object: PolicyObject) -> Self {
-        match Policy::read_in_cluster(&object.document) {
+        match read::policy_in_cluster(&object.document) {
             Ok(policy) => {
                 let valid = ValidPolicy {
                     name: object.name.to_string().into(),

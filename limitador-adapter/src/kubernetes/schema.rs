@@ -178,6 +178,7 @@ pub struct CounterSchema {
     validation = ("has(self.limit) != has(self.limitFrom)", "takes exactly one of limit and limitFrom"),
     validation = ("!has(self.unit) || self.unit != 'concurrency' || (!has(self.window) && !has(self.period))", "concurrency takes neither window nor period"),
     validation = ("has(self.unit) && self.unit == 'concurrency' || has(self.window) != has(self.period)", "takes exactly one of window and period"),
+    validation = ("!has(self.timeZone) || has(self.period)", "timeZone goes with period"),
     validation = ("!has(self.limit) || type(self.limit) == int || has(self.unit) && self.unit == 'usd'", "limit is a whole number; only usd may be written as a text such as \"5.00\""),
     validation = ("!has(self.cost) || !has(self.unit) || self.unit != 'concurrency'", "concurrency has no cost")
 )]
@@ -193,8 +194,11 @@ pub struct RateSchema {
     #[schemars(length(max = 28), regex(pattern = "^([0-9]{1,5}(ms|s|m|h|d|w)){1,4}$"))]
     #[x_kube(validation = ("!self.matches('^(0+(ms|s|m|h|d|w))+$')", "must be at least 1s"))]
     pub window: Option<String>,
-    /// A window of the UTC calendar. Weeks begin on Monday.
+    /// A window of the calendar. Weeks begin on Monday, quarters in January, April, July and October. `Lifetime` never ends.
     pub period: Option<PeriodSchema>,
+    /// The time zone of `period`, by its IANA name.
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9/_+-]+$"))]
+    pub time_zone: Option<String>,
     /// What to count.
     pub unit: Option<UnitSchema>,
     /// A CEL expression for what a response costs, instead of the unit's own count. For `usd` in micro-USD.
@@ -212,13 +216,17 @@ fn amount(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A window of the UTC calendar.
+/// A window of the calendar.
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum PeriodSchema {
+    Hour,
     Day,
     Week,
     Month,
+    Quarter,
+    Year,
+    Lifetime,
 }
 
 /// What a rate counts.

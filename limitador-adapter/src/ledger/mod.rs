@@ -4,6 +4,7 @@
 //! Nothing here knows policies: a hold brings its maximum. Time is an argument, which a storage with a clock of its own
 //! leaves aside. All amounts saturate. A bucket of [`Window::Now`] is a gauge: only held, never charged.
 
+pub mod calendar;
 pub mod memory;
 pub mod moment;
 #[cfg(feature = "redis")]

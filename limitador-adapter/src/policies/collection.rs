@@ -1,7 +1,7 @@
 //! Files → the policies in force. A policy with a mistake keeps its last good version in force; so does every policy
 //! of a file that cannot be read or parsed. Pure: [`super::sources`] reads the files.
 
-use crate::policies::yaml;
+use crate::policies::{read, yaml};
 use policy::model::Policy;
 use policy::validation_error::ValidationError;
 use protocol::wire::weir::v1::{Listener, Placement};
@@ -165,7 +165,7 @@ impl File {
         let earlier = std::mem::take(&mut self.valid);
         self.invalid.clear();
         for (index, document) in documents.iter().enumerate() {
-            match Policy::read(document) {
+            match read::policy(document) {
                 Ok(policy) => self.valid.push(ValidPolicy::new(index + 1, policy, document)),
                 Err(mistakes) => self.invalid.push(InvalidPolicy {
                     document: Some(index + 1),

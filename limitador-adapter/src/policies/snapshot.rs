@@ -241,7 +241,7 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
             .iter()
             .map(|rate| KnownRate {
                 unit: rate.unit,
-                window: rate.window,
+                window: rate.window.clone(),
                 window_entry: rate.window.entry(),
                 max: rate.max.fixed(),
                 charged: metrics.charged(&valid.name, &limit.name, rate.unit),

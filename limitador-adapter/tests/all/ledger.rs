@@ -6,7 +6,7 @@ use limitador_adapter::ledger::{
     Charge, ChargeAt, Hit, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised, RaisedHold, Settled,
     Status, When,
 };
-use policy::model::{Period, Unit, Window};
+use policy::model::{Period, Unit, Window, ZoneName};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -84,6 +84,8 @@ on_every_storage![
     a_raise_after_the_commit_or_of_nothing_holds_nothing,
     a_raise_in_an_overflow_bucket_counts_there,
     periods_end_with_the_calendar_s,
+    a_month_ends_at_midnight_of_its_time_zone,
+    a_lifetime_does_not_end,
     a_commit_credits_no_other_window,
 ];
 
@@ -603,7 +605,7 @@ async fn periods_end_with_the_calendar_s(storage: Storage) {
         let end = LAST_OF_JANUARY + DAY;
         let length = DAY * (before + 1);
         let at = |unix: Duration| Moment { unix, instant: now.instant + (unix + length).saturating_sub(end) };
-        let hold = hold(key_of("alice", Unit::Tokens, Window::Period(period)), 60, 100);
+        let hold = hold(key_of("alice", Unit::Tokens, Window::Period(period, ZoneName::UTC)), 60, 100);
         let first = at(end - length);
         ledger.commit("1", vec![charge(&hold, 50)], first).await.unwrap();
         let last = at(end - MILLISECOND);
@@ -615,6 +617,35 @@ async fn periods_end_with_the_calendar_s(storage: Storage) {
         assert_eq!(next.statuses, [Status { reset: following, ..good(100, 40, 0) }], "{period:?}");
         assert_eq!(books(&ledger, at(end)).await, [(0, 60)]);
     }
+}
+
+async fn a_month_ends_at_midnight_of_its_time_zone(storage: Storage) {
+    // April of 2100 begins in New York at 04:00 UTC, and December at 05:00.
+    for end in ["2100-04-01T04:00:00Z", "2100-12-01T05:00:00Z"] {
+        let (ledger, now) = storage.ledger(100).await;
+        let end = Duration::from_secs(end.parse::<jiff::Timestamp>().unwrap().as_second() as u64);
+        let day = Duration::from_secs(24 * 60 * 60);
+        let at = |unix: Duration| Moment { unix, instant: now.instant + (unix + day).saturating_sub(end) };
+        let zone = ZoneName::parse("America/New_York").unwrap();
+        let hold = hold(key_of("alice", Unit::Tokens, Window::Period(Period::Month, zone)), 60, 100);
+        ledger.commit("1", vec![charge(&hold, 50)], at(end - day)).await.unwrap();
+        let last = at(end - MILLISECOND);
+        let refused = ledger.reserve("2", vec![hold.clone()], last).await.unwrap();
+        assert_eq!(refused.statuses, [Status { limited: true, reset: MILLISECOND, ..good(100, 50, 50) }]);
+        assert!(ledger.reserve("3", vec![hold.clone()], at(end)).await.unwrap().admitted);
+        assert_eq!(books(&ledger, at(end)).await, [(0, 60)]);
+    }
+}
+
+async fn a_lifetime_does_not_end(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let window = Window::Period(Period::Lifetime, ZoneName::UTC);
+    let hold = hold(key_of("alice", Unit::Tokens, window), 60, 100);
+    ledger.commit("1", vec![charge(&hold, 50)], now).await.unwrap();
+    let years = now + Duration::from_secs(50 * 366 * 24 * 60 * 60);
+    ledger.sweep(years).await.unwrap();
+    assert!(!ledger.reserve("2", vec![hold], years).await.unwrap().admitted);
+    assert_eq!(books(&ledger, years).await, [(50, 0)]);
 }
 
 async fn a_commit_credits_no_other_window(storage: Storage) {

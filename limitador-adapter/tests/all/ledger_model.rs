@@ -1,13 +1,15 @@
 //! Any policy, any order of calls and times: every storage agrees with a model that is too simple to be wrong.
 
-use crate::storages::in_redis;
+use crate::storages::in_redis_of_a_clock_ahead;
 use e2e::redis::Redis;
+use jiff::tz::TimeZoneDatabase;
+use jiff::{SignedDuration, Timestamp};
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
     Charge, ChargeAt, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised, RaisedHold, Settled,
 };
-use policy::model::{Period, Unit, Window};
+use policy::model::{Period, Unit, Window, ZoneName};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// One rate of a policy.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Rate {
     unit: Unit,
     window: Window,
@@ -59,9 +61,13 @@ struct Want {
 /// A policy, and what happens under it.
 #[derive(Clone, Debug)]
 struct Story {
+    /// How many seconds before clocks change somewhere; `None`: now.
+    before_change: Option<u64>,
     policy: Vec<Rate>,
     steps: Vec<Step>,
 }
+
+const ZONES: &[&str] = &["UTC", "America/New_York", "Asia/Kolkata"];
 
 fn rate() -> impl Strategy<Value = Rate> {
     let unit = prop::sample::select(vec![
@@ -73,7 +79,8 @@ fn rate() -> impl Strategy<Value = Rate> {
     ]);
     let window = prop_oneof![
         3 => (1..90u64).prop_map(|seconds| Window::Fixed(Duration::from_secs(seconds))),
-        1 => prop::sample::select(vec![Period::Day, Period::Week, Period::Month]).prop_map(Window::Period),
+        1 => (prop::sample::select(Period::NAMED), prop::sample::select(ZONES))
+            .prop_map(|((_, period), zone)| Window::Period(period, ZoneName::parse(zone).unwrap())),
     ];
     (unit, window, 0..120u64).prop_map(|(unit, window, max)| {
         let window = if unit == Unit::Concurrency { Window::Now } else { window };
@@ -108,13 +115,14 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn story() -> impl Strategy<Value = Story> {
-    (prop::collection::vec(rate(), 1..5), prop::collection::vec(step(), 1..60)).prop_map(
-        |(mut policy, mut steps)| {
+    let before_change = prop::option::of(0..3 * 86_400u64);
+    (before_change, prop::collection::vec(rate(), 1..5), prop::collection::vec(step(), 1..60)).prop_map(
+        |(before_change, mut policy, mut steps)| {
             // Two rates of one limit that count the same in the same window are no policy.
             let mut known = Vec::new();
             policy.retain(|rate| {
-                let new = !known.contains(&(rate.unit, rate.window));
-                known.push((rate.unit, rate.window));
+                let new = !known.contains(&(rate.unit, rate.window.clone()));
+                known.push((rate.unit, rate.window.clone()));
                 new
             });
             let rates = policy.len();
@@ -139,14 +147,14 @@ fn story() -> impl Strategy<Value = Story> {
                     Step::Wait(_) | Step::Sweep | Step::Die(_) => {}
                 }
             }
-            Story { policy, steps }
+            Story { before_change, policy, steps }
         },
     )
 }
 
 fn key(policy: &[Rate], (rate, user): Bucket) -> Arc<Key> {
     let counters = Arc::from([("auth.identity.userid".to_owned(), user.to_string())]);
-    let Rate { unit, window, .. } = policy[rate];
+    let Rate { unit, window, .. } = policy[rate].clone();
     Arc::new(Key { limit: "default/llm/free".into(), unit, window, counters })
 }
 
@@ -221,9 +229,9 @@ impl Model {
     }
 
     fn charge(&mut self, policy: &[Rate], bucket: Bucket, amount: u64) -> usize {
-        let end = match policy[bucket.0].window {
+        let end = match &policy[bucket.0].window {
             Window::Fixed(length) => self.now + length.as_secs(),
-            Window::Period(period) => naive_end(period, self.now),
+            Window::Period(period, zone) => naive_end(*period, zone, self.now),
             Window::Now => return 0,
         };
         if amount == 0 {
@@ -315,30 +323,46 @@ impl Model {
     }
 }
 
-/// Day by day from the first of January 1970, a Thursday.
-fn naive_end(period: Period, now: u64) -> u64 {
-    const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let (mut year, mut month, mut day_of_month, mut day) = (1970u64, 0, 1, 0u64);
-    loop {
-        let leap =
-            month == 1 && year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-        day += 1;
-        day_of_month += 1;
-        if day_of_month > LENGTHS[month] + u64::from(leap) {
-            (month, day_of_month) = (month + 1, 1);
+/// The first time at which a clock on the wall shows another period: looked for day by day, and then by quarters of an hour.
+fn naive_end(period: Period, zone: &ZoneName, now: u64) -> u64 {
+    const QUARTER: u64 = 900;
+    let zone = TimeZoneDatabase::bundled().get(zone.name()).unwrap();
+    let shown = |second: u64| {
+        let clock = Timestamp::from_second(second as i64).unwrap().to_zoned(zone.clone());
+        let date = clock.date();
+        let (year, month) = (i64::from(date.year()), i64::from(date.month()));
+        let days = second as i64 + i64::from(clock.offset().seconds());
+        let days = days.div_euclid(86_400);
+        match period {
+            Period::Hour => (days, i64::from(clock.hour()), i64::from(clock.offset().seconds())),
+            Period::Day => (days, 0, 0),
+            // The fifth of January 1970 was a Monday.
+            Period::Week => ((days - 4).div_euclid(7), 0, 0),
+            Period::Month => (year, month, 0),
+            Period::Quarter => (year, (month - 1) / 3, 0),
+            Period::Year => (year, 0, 0),
+            Period::Lifetime => (0, 0, 0),
         }
-        if month == 12 {
-            (year, month) = (year + 1, 0);
-        }
-        let begins = match period {
-            Period::Day => true,
-            Period::Week => day % 7 == 4,
-            Period::Month => day_of_month == 1,
-        };
-        if begins && day * 86_400 > now {
-            return day * 86_400;
-        }
+    };
+    if period == Period::Lifetime {
+        return u64::MAX;
     }
+    let mut second = now / QUARTER * QUARTER;
+    while shown(second + 86_400) == shown(now) {
+        second += 86_400;
+    }
+    while shown(second) == shown(now) || second <= now {
+        second += QUARTER;
+    }
+    second
+}
+
+/// Some time before clocks change in New York the next time.
+fn before_the_next_change(seconds: u64) -> u64 {
+    let zone = TimeZoneDatabase::bundled().get("America/New_York").unwrap();
+    let later = Timestamp::now() + SignedDuration::from_hours(7 * 24);
+    let change = zone.following(later).next().unwrap().timestamp();
+    change.as_second() as u64 - seconds
 }
 
 fn worker_name(worker: u8) -> String {
@@ -352,10 +376,11 @@ fn named(age: u32, id: u8) -> String {
 /// Plays a story on adapters that share a storage, each call at another one, and compares all that can be seen after
 /// each.
 async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model)) {
-    let Story { policy, steps } = story;
+    let Story { before_change, policy, steps } = story;
     let begun = Moment::now();
     // A whole second, as the steps are.
-    let begun = Moment { unix: Duration::from_secs(begun.unix.as_secs() + 1), ..begun };
+    let second = before_change.map_or_else(|| begun.unix.as_secs() + 1, before_the_next_change);
+    let begun = Moment { unix: Duration::from_secs(second), ..begun };
     let at = |model: &Model| begun + Duration::from_secs(model.now - begun.unix.as_secs());
     let mut model = Model { now: begun.unix.as_secs(), ..Model::default() };
     for (idempotency, step) in steps.iter().enumerate() {
@@ -384,7 +409,8 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                 for (status, want) in outcome.statuses.iter().zip(wants) {
                     let taken = model.used(want.bucket) + model.held(want.bucket);
                     assert_eq!(status.remaining, status.max.saturating_sub(taken), "{step:?}");
-                    if let Some((end, ..)) = model.windows.get(&want.bucket) {
+                    let ends = policy[want.bucket.0].window.ends();
+                    if let Some((end, ..)) = model.windows.get(&want.bucket).filter(|_| ends) {
                         assert_eq!(status.reset.as_secs(), end - model.now, "{step:?}");
                     }
                 }
@@ -431,18 +457,25 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
         assert_eq!(books, wanted, "after {step:?}");
         check(&model);
     }
-    let end = at(&model) + Duration::from_secs(100 * 24 * 3600);
+    let end = at(&model) + Duration::from_secs(400 * 24 * 3600);
     for ledger in adapters {
         ledger.sweep(end).await.unwrap();
         let size = ledger.size().await.unwrap();
-        assert_eq!((size.counters, size.holds, size.reservations), (0, 0, 0), "something is left behind");
+        let left = policy.iter().any(|rate| !rate.window.ends());
+        let counters = if left { size.counters } else { 0 };
+        assert_eq!(
+            (size.counters, size.holds, size.reservations),
+            (counters, 0, 0),
+            "something is left behind"
+        );
     }
 }
 
 /// What is left of a story if every commit ends an admitted reservation and charges no more than it holds: the estimates
 /// were never too low, and every limit is enforced.
-fn exact(Story { policy, mut steps }: Story) -> Story {
-    let mut model = Model { now: Moment::now().unix.as_secs() + 1, ..Model::default() };
+fn exact(Story { before_change, policy, mut steps }: Story) -> Story {
+    let now = before_change.map_or_else(|| Moment::now().unix.as_secs() + 1, before_the_next_change);
+    let mut model = Model { now, ..Model::default() };
     let mut held: BTreeMap<Id, BTreeMap<Bucket, u64>> = BTreeMap::new();
     steps.retain_mut(|step| match step {
         Step::Reserve { id, wants } => {
@@ -478,7 +511,7 @@ fn exact(Story { policy, mut steps }: Story) -> Story {
         // What it held would be missing when it is charged.
         Step::Die(_) => false,
     });
-    Story { policy, steps }
+    Story { before_change, policy, steps }
 }
 
 fn within_every_limit(policy: &[Rate]) -> impl Fn(&Model) {
@@ -520,6 +553,7 @@ fn any_story_of_two_adapters_on_one_redis_agrees_with_the_model() {
     let redis = Redis::start();
     every_story(300, || {
         redis.command(&["FLUSHALL"]);
-        (0..2).map(|_| in_redis(&redis, 0, 1000)).collect()
+        // The clock of the second one is wrong.
+        (0..2).map(|one| in_redis_of_a_clock_ahead(&redis, 0, 1000, one * 40 * 86_400_000)).collect()
     });
 }

@@ -8,10 +8,11 @@ use e2e::client::Request;
 use e2e::process::{Process, free_port};
 use e2e::redis::Redis;
 use e2e::wait;
+use limitador_adapter::ledger::calendar;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::redis::RedisLedger;
-use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Ledger, Settled, Unavailable};
-use policy::model::{Unit, Window};
+use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key, Ledger, Settled, Unavailable};
+use policy::model::{Period, Unit, Window, ZoneName};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -279,6 +280,28 @@ async fn the_time_is_the_server_s() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(tries > 0 && start.elapsed() > second / 2, "{tries} {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn the_calendar_is_that_of_the_server_s_time_however_wrong_the_adapter_s_clock_is() {
+    let redis = Redis::start();
+    let day = Duration::from_secs(24 * 60 * 60);
+    let zone = ZoneName::parse("America/New_York").unwrap();
+    let mut hold = tokens("alice", 600);
+    hold.key = Arc::new(Key { window: Window::Period(Period::Month, zone.clone()), ..(*hold.key).clone() });
+    for wrong in [Duration::ZERO, Moment::now().unix - 40 * day, Moment::now().unix + 40 * day] {
+        // Each adapter is new: it has not seen the server's time.
+        let ledger = served(&redis.url(0));
+        let (id, wrong) = (format!("{wrong:?}"), Moment { unix: wrong, ..Moment::now() });
+        let outcome = ledger.reserve(&id, vec![hold.clone()], wrong).await.unwrap();
+        let now = Moment::now().unix;
+        let end = calendar::around(Period::Month, &zone, now).end;
+        let reset = outcome.statuses[0].reset;
+        assert!(reset + MINUTE > end - now && reset < end - now + MINUTE, "{reset:?} {:?}", end - now);
+        let charge = vec![Charge { key: Arc::clone(&hold.key), amount: 100 }];
+        assert_eq!(ledger.commit(&id, charge, wrong).await.unwrap(), Settled::Released);
+    }
+    assert_eq!(books(&*served(&redis.url(0))).await, [(300, 0)]);
 }
 
 #[tokio::test]

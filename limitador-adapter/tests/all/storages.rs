@@ -43,8 +43,19 @@ impl Storage {
 
 /// One adapter's ledger in a Redis, at its callers' time.
 pub fn in_redis(redis: &Redis, database: u16, at_most: usize) -> Arc<dyn Ledger> {
+    in_redis_of_a_clock_ahead(redis, database, at_most, 0)
+}
+
+/// The same, of an adapter whose own clock is ahead by so many milliseconds.
+pub fn in_redis_of_a_clock_ahead(
+    redis: &Redis,
+    database: u16,
+    at_most: usize,
+    ahead: i64,
+) -> Arc<dyn Ledger> {
     let place = redis.url(database).parse().unwrap();
     let ledger = RedisLedger::new(place, Some(at_most.into())).unwrap();
+    let ledger = ledger.with_a_clock_that_is_ahead(ahead);
     Arc::new(ledger.with_the_callers_time().with_timeout(10 * wait::DEADLINE))
 }
 

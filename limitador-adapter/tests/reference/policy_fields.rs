@@ -2,7 +2,7 @@ use crate::{code, codes, head, page};
 use limitador_adapter::kubernetes::crd::{Group, definition};
 use policy::model::{
     DEFAULT_TTL, FailureMode, OnMissing, Overrun, Policy, QuotaHeaders, Strategy, StreamUsage, Unit,
-    WebSocketMode,
+    WebSocketMode, ZoneName,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ fn default(path: &str) -> Option<String> {
         "outputCap" => Some(code("None")),
         "enforceWhen" => Some(code("true")),
         "ttl" => Some(code(&format!("{}m", DEFAULT_TTL.as_secs() / 60))),
+        "timeZone" => Some(code(ZoneName::UTC_NAME)),
         "maxShare" => Some(code("100%")),
         "amount" => Some("the estimate".into()),
         "counters" => Some("one bucket".into()),

@@ -90,6 +90,6 @@ fn details(standing: &RateStatus<'_>) -> Value {
     json!({
         "policy": *rate.policy, "limit": rate.limit, "unit": rate.rate.unit.name(), "max": standing.max(),
         "remaining": standing.remaining(), "needed": standing.hold.amount,
-        "resets_in_seconds": seconds(standing.reset_ms()),
+        "resets_in_seconds": standing.reset_ms().map(seconds),
     })
 }

@@ -212,7 +212,7 @@ impl MemoryBuckets {
             none => {
                 let usage = self.counters.start()?;
                 self.windows = self.windows.wrapping_add(1);
-                let (end, serial) = (after(now, now.until_end_of(bucket.key.window)), self.windows);
+                let (end, serial) = (after(now, now.until_end_of(&bucket.key.window)), self.windows);
                 self.ends.insert((end, serial), place);
                 none.insert(RunningWindow { usage, refunded: 0, end, serial })
             }
@@ -231,7 +231,7 @@ impl MemoryBuckets {
     }
 
     /// How a bucket stands.
-    pub fn status(&self, seat: &Seat, window: Window, max: u64, room: Admission, now: Moment) -> Status {
+    pub fn status(&self, seat: &Seat, window: &Window, max: u64, room: Admission, now: Moment) -> Status {
         let bucket = seat.place.and_then(|place| self.buckets.get(place));
         let (used, held) = bucket.map_or((0, 0), |bucket| (bucket.used(now), bucket.held));
         let reset = bucket.and_then(|bucket| bucket.reset(now)).unwrap_or_else(|| now.until_end_of(window));

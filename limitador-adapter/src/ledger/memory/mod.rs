@@ -76,7 +76,7 @@ impl MemoryLedger {
             state.keep(id, worker, &holds, &taken, now)?;
         }
         let statuses = holds.iter().zip(taken).map(|(hold, Taken { room, seat })| {
-            state.buckets.status(&seat, hold.key.window, hold.max, room, now)
+            state.buckets.status(&seat, &hold.key.window, hold.max, room, now)
         });
         Ok(LedgerOutcome { admitted, idempotency, statuses: statuses.collect() })
     }
@@ -151,7 +151,7 @@ impl MemoryLedger {
         }
         let statuses = hits.iter().zip(taken).map(|(hit, Taken { room, .. })| {
             let seat = state.buckets.seat(&hit.key);
-            state.buckets.status(&seat, hit.key.window, hit.max, room, now)
+            state.buckets.status(&seat, &hit.key.window, hit.max, room, now)
         });
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses: statuses.collect() })
     }

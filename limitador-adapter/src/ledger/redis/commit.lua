@@ -2,12 +2,15 @@
 -- room for counters, [4] the result that it created in the background (empty: none) and [5] the estimate of its input, then
 -- for each bucket: window, amount, and what is deferred until the result is seen (empty: nothing): what is charged now, and
 -- the cost.
--- Tells: 0 its holds are let go, 1 there were none, 2 it was settled before, 3 what is deferred waits; then, for each
+-- Tells: -1 and the time, or 0 its holds are let go, 1 there were none, 2 it was settled before, 3 what is deferred waits; then, for each
 -- deferred charge, what an early sighting charged.
 
 local FIELDS, FIRST = 3, 6
 local reservation, id, stored = KEYS[5], ARGV[2], ARGV[4]
 set_room(ARGV[3])
+local windows = {}
+for at = 6, #KEYS do windows[at] = window_of(ARGV[FIRST + (at - 6) * FIELDS]) end
+if elsewhere then return { -1, now } end
 local known = known_of(reservation)
 if known == 'settled' then return { 2 } end
 local created = stored ~= '' and creation(stored, id)
@@ -49,7 +52,7 @@ end
 local is_empty = true
 for at = 6, #KEYS do
   local field = FIRST + (at - 6) * FIELDS
-  local asked, window, amount = KEYS[at], ARGV[field], tonumber(ARGV[field + 1])
+  local asked, window, amount = KEYS[at], windows[at], tonumber(ARGV[field + 1])
   if amount > 0 and window ~= 'Now' then is_empty = false end
   local later = deferred[asked]
   if later then

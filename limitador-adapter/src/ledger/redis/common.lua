@@ -22,7 +22,6 @@ local REMEMBERED = 30 * 60 * 1000
 local BRIEFLY = 10 * 1000
 -- What a bucket takes beside its name, which is kept twice, in bytes.
 local BUCKET_BYTES = 250
-local DAY = 24 * 60 * 60 * 1000
 -- Redis drops a record by itself this long after it can matter: only if no adapter is there to do it in time.
 local SPARE = 60 * 60 * 1000
 
@@ -36,33 +35,25 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- When a period of the calendar ends that `now` is in.
-local function period_end(period)
-  local day = math.floor(now / DAY)
-  if period == 'Day' then
-    return (day + 1) * DAY
-  elseif period == 'Week' then
-    -- 1970-01-01 was a Thursday, three days after a Monday.
-    return (day + 7 - (day + 3) % 7) * DAY
-  end
-  -- Months in years that begin with March, so that the odd day of February is the last: 400 of them have 146097 days.
-  local since = day + 719468
-  local era = math.floor(since / 146097)
-  local in_era = since - era * 146097
-  local year = math.floor((in_era - math.floor(in_era / 1460) + math.floor(in_era / 36524)
-    - math.floor(in_era / 146096)) / 365)
-  local function start(of_year)
-    return 365 * of_year + math.floor(of_year / 4) - math.floor(of_year / 100) + math.floor(of_year / 400)
-  end
-  local month = math.floor((5 * (in_era - start(year)) + 2) / 153)
-  local next_month = month == 11 and start(year + 1) or start(year) + math.floor((153 * (month + 1) + 2) / 5)
-  return (era * 146097 + next_month - 719468) * DAY
+-- When the periods of the calendar end that a caller has named, and whether `now` is in another one than the caller took it
+-- for: then the script changes nothing and tells -1 and the time, and the caller asks again.
+local calendar, elsewhere = {}, false
+
+-- A window's name: a length in ms, a period's name, or "Now" for a gauge. A period is named with its bounds, in ms:
+-- "Month-Europe/Berlin 1793487600000 1796079600000".
+local function window_of(argument)
+  local name, from, to = string.match(argument, '^(%S+) (%d+) (%d+)$')
+  if not name then return argument end
+  from, to = tonumber(from), tonumber(to)
+  if now < from or now >= to then elsewhere = true end
+  calendar[name] = to
+  return name
 end
 
--- When a window ends that starts now: `window` is a length in ms, a period's name, or "Now" for a gauge.
+-- When a window ends that starts now.
 local function window_end(window)
   local length = tonumber(window)
-  return length and now + length or period_end(window)
+  return length and now + length or calendar[window]
 end
 
 -- How much room there is for counters, what one takes (0: by its size), and how many limits are in force.

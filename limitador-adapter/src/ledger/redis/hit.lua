@@ -1,6 +1,6 @@
 -- Asks and charges without a hold. KEYS[5]... the buckets; ARGV[2] the room for counters, then for each: window, room that
 -- is needed, max, charge, whether it is charged in any case.
--- Tells: whether all had room, then the buckets' statuses.
+-- Tells: -1 and the time, or whether all had room, then the buckets' statuses.
 
 local FIELDS, FIRST = 5, 3
 set_room(ARGV[2])
@@ -9,7 +9,7 @@ for at = 5, #KEYS do
   local field = FIRST + (at - 5) * FIELDS
   local it, name = seat(KEYS[at])
   local want = {
-    it = it, name = name, overflows = name ~= KEYS[at], window = ARGV[field], need = tonumber(ARGV[field + 1]),
+    it = it, name = name, overflows = name ~= KEYS[at], window = window_of(ARGV[field]), need = tonumber(ARGV[field + 1]),
     max = tonumber(ARGV[field + 2]), charge = tonumber(ARGV[field + 3]), always = ARGV[field + 4] == '1',
   }
   wants[#wants + 1] = want
@@ -21,6 +21,7 @@ for at = 5, #KEYS do
     it.asked = (it.asked or 0) + want.need
   end
 end
+if elsewhere then return { -1, now } end
 for _, want in ipairs(wants) do
   if (admitted or want.always) and want.charge > 0 and want.window ~= 'Now' then
     sit(want.it, want.name)

@@ -4,7 +4,8 @@
 //! limits of a request.
 
 use crate::ledger::Key;
-use policy::model::{Period, Unit, Window};
+use crate::ledger::calendar;
+use policy::model::{Period, Unit, Window, ZoneName};
 use std::time::Duration;
 
 /// What all names begin with.
@@ -12,7 +13,7 @@ pub const PREFIX: &str = "{weir}:";
 
 /// A bucket's name.
 pub fn of(key: &Key) -> String {
-    let window = serde_json::Value::String(window(key.window));
+    let window = serde_json::Value::String(window(&key.window));
     let list = serde_json::json!([*key.limit, key.unit.name(), window, *key.counters]);
     format!("{PREFIX}b:{list}")
 }
@@ -23,23 +24,39 @@ pub fn key(name: &str) -> Option<Key> {
     let (limit, unit, window, counters): (String, String, String, Vec<(String, String)>) =
         serde_json::from_str(list).ok()?;
     let unit = Unit::named(&unit)?;
-    let periods = [Period::Day, Period::Week, Period::Month];
-    let window = match periods.into_iter().find(|period| period.name() == window) {
-        Some(period) => Window::Period(period),
-        None if window == NOW => Window::Now,
-        None => Window::Fixed(Duration::from_millis(window.parse().ok()?)),
-    };
-    Some(Key { limit: limit.into(), unit, window, counters: counters.into() })
+    Some(Key { limit: limit.into(), unit, window: window_named(&window)?, counters: counters.into() })
 }
 
 const NOW: &str = "Now";
 
 /// A window as the scripts know it: its length in ms, its period, or "Now".
-pub fn window(window: Window) -> String {
+pub fn window(window: &Window) -> String {
     match window {
         Window::Fixed(length) => length.as_millis().to_string(),
-        Window::Period(period) => period.name().to_owned(),
+        Window::Period(period, zone) => zone.with_period(*period),
         Window::Now => NOW.to_owned(),
+    }
+}
+
+/// The window of that name; `None`: it is none of ours.
+pub fn window_named(name: &str) -> Option<Window> {
+    let (period, zone) = name.split_once('-').unwrap_or((name, ZoneName::UTC_NAME));
+    Some(match Period::named(period) {
+        Some(period) => Window::Period(period, ZoneName::parse(zone)?),
+        None if name == NOW => Window::Now,
+        None => Window::Fixed(Duration::from_millis(name.parse().ok()?)),
+    })
+}
+
+/// A window as a script is told it: of the calendar's periods, the one around a time of the server's.
+pub fn window_at(of: &Window, server: Duration) -> String {
+    let name = window(of);
+    match of {
+        Window::Period(period, zone) => {
+            let around = calendar::around(*period, zone, server);
+            format!("{name} {} {}", around.start.as_millis(), around.end.as_millis())
+        }
+        Window::Fixed(_) | Window::Now => name,
     }
 }
 
@@ -52,12 +69,22 @@ mod tests {
     fn a_name_is_its_key() {
         let counters: [&[(&str, &str)]; 2] =
             [&[], &[("a", "\"},[{weir}:b:"), ("auth.identity.userid", "ä\n")]];
-        for window in [Window::Fixed(Duration::from_millis(1500)), Window::Period(Period::Week), Window::Now]
-        {
+        let zone = ZoneName::parse("America/Port-au-Prince").unwrap();
+        for window in [
+            Window::Fixed(Duration::from_millis(1500)),
+            Window::Period(Period::Week, ZoneName::UTC),
+            Window::Period(Period::Quarter, zone),
+            Window::Now,
+        ] {
             for counters in counters {
                 let counters = counters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
                 let counters: Arc<[_]> = counters.collect::<Vec<_>>().into();
-                let bucket = Key { limit: "default/llm/free".into(), unit: Unit::Usd, window, counters };
+                let bucket = Key {
+                    limit: "default/llm/free".into(),
+                    unit: Unit::Usd,
+                    window: window.clone(),
+                    counters,
+                };
                 assert_eq!(key(&of(&bucket)), Some(bucket));
             }
         }

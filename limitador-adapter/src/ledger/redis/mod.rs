@@ -1,9 +1,10 @@
 //! The ledger in a Redis (7 or newer, or Valkey): several adapters share every bucket and every hold exactly.
 //!
 //! Each call is one script, so one round trip however many limits there are, and nobody sees half of it. The time is the
-//! server's. What the scripts keep is told in `common.lua`. Reserve and commit may be repeated and may go to
+//! server's ([`clock`]). What the scripts keep is told in `common.lua`. Reserve and commit may be repeated and may go to
 //! different adapters; a hit has no id, so one whose answer was lost may have been charged.
 
+mod clock;
 mod connection;
 mod key_name;
 pub mod url;
@@ -17,8 +18,9 @@ use crate::ledger::{
     Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize, Raised,
     RaisedHold, Settled, Status, StorageBytes, Unavailable, When, is_worker,
 };
+use clock::ServerClock;
 use connection::{Link, Script};
-use policy::model::{Tariff, UsageCost};
+use policy::model::{Tariff, UsageCost, Window};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -64,6 +66,7 @@ pub struct RedisLedger {
     room: AtomicU64,
     limits: AtomicUsize,
     clock: WhoseTime,
+    server: ServerClock,
     reserve: Script,
     raise: Script,
     commit: Script,
@@ -92,6 +95,7 @@ impl RedisLedger {
             room: AtomicU64::new(UNKNOWN_ROOM),
             limits: AtomicUsize::new(1),
             clock: WhoseTime::Server,
+            server: ServerClock::default(),
             reserve: script!("reserve"),
             raise: script_when_full!("raise"),
             commit: script_when_full!("stored", "commit"),
@@ -108,6 +112,11 @@ impl RedisLedger {
     /// Takes the calls' time instead of the server's: for tests that cannot wait for a month to end.
     pub fn with_the_callers_time(self) -> Self {
         Self { clock: WhoseTime::Caller, ..self }
+    }
+
+    /// Takes this machine's clock for one that is so many milliseconds ahead: for tests of wrong clocks.
+    pub fn with_a_clock_that_is_ahead(self, milliseconds: i64) -> Self {
+        Self { server: ServerClock::of_a_machine_ahead(milliseconds), ..self }
     }
 
     /// Waits so long for an answer of Redis, and for a connection: for tests on machines that are busy otherwise.
@@ -132,6 +141,25 @@ impl RedisLedger {
         Ok(ScriptReply(self.link.run::<Vec<i64>>(script, keys, arguments).await?.into_iter()))
     }
 
+    /// Runs a script that has to know the calendar. The server's clock decides, and `arguments` gets that time as this machine
+    /// takes it to be. If the server is in another period, it says what its time is.
+    async fn run_by_calendar(
+        &self,
+        script: &Script,
+        keys: &[String],
+        now: Moment,
+        arguments: impl Fn(Duration) -> Vec<String>,
+    ) -> Result<ScriptReply, Unavailable> {
+        for _ in 0..clock::ATTEMPTS {
+            let mut reply = self.run(script, keys, &arguments(self.server.time(now))).await?;
+            if !reply.is_elsewhere() {
+                return Ok(reply);
+            }
+            self.server.learn(reply.next()?, now);
+        }
+        Err(clock::jumps())
+    }
+
     /// Ends a reservation, and defers some of its charges if it created a result.
     async fn end<'a>(
         &self,
@@ -143,12 +171,18 @@ impl RedisLedger {
         let keys = self.keys([reservation(id)], charges.clone().map(|(charge, _)| &charge.key));
         let stored = result.map(|result| stored(&result.id)).unwrap_or_default();
         let input = amount(result.map_or(0, |result| result.input));
-        let mut arguments = vec![self.time(now), id.to_owned(), self.room(), stored, input];
-        for (charge, deferred) in charges {
-            let deferred = deferred.map(|deferred| numbers(deferred_numbers(&deferred))).unwrap_or_default();
-            arguments.extend([key_name::window(charge.key.window), amount(charge.amount), deferred]);
-        }
-        self.run(&self.commit, &keys, &arguments).await
+        let arguments = |server: Duration| {
+            let (stored, input) = (stored.clone(), input.clone());
+            let mut arguments = vec![self.time(now), id.to_owned(), self.room(), stored, input];
+            for (charge, deferred) in charges.clone() {
+                let deferred =
+                    deferred.map(|deferred| numbers(deferred_numbers(&deferred))).unwrap_or_default();
+                let window = key_name::window_at(&charge.key.window, server);
+                arguments.extend([window, amount(charge.amount), deferred]);
+            }
+            arguments
+        };
+        self.run_by_calendar(&self.commit, &keys, now, arguments).await
     }
 
     /// The keys of a script: those that all have, its own, and the buckets.
@@ -210,6 +244,11 @@ struct Swept {
 struct ScriptReply(std::vec::IntoIter<i64>);
 
 impl ScriptReply {
+    /// Whether the server is in another period of the calendar than it was told. What comes next is its time.
+    fn is_elsewhere(&mut self) -> bool {
+        self.0.as_slice().first() == Some(&-1) && self.0.next().is_some()
+    }
+
     fn next(&mut self) -> Result<u64, Unavailable> {
         let number = self.0.next().and_then(|number| u64::try_from(number).ok());
         number.ok_or_else(|| Unavailable::Storage("a script of ours answered too little".to_owned()))
@@ -271,18 +310,21 @@ fn amount(amount: u64) -> String {
 impl Ledger for RedisLedger {
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let keys = self.keys([reservation(id)], holds.iter().map(|hold| &hold.key));
-        let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
-        for hold in &holds {
-            arguments.extend([
-                key_name::window(hold.key.window),
-                amount(hold.amount.max(1)),
-                amount(hold.max),
-                hold.ttl.min(YEAR).as_millis().to_string(),
-                flag(hold.enforced),
-                flag(hold.charge_at == ChargeAt::Admission),
-            ]);
-        }
-        let mut answer = self.run(&self.reserve, &keys, &arguments).await?;
+        let arguments = |server: Duration| {
+            let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
+            for hold in &holds {
+                arguments.extend([
+                    key_name::window_at(&hold.key.window, server),
+                    amount(hold.amount.max(1)),
+                    amount(hold.max),
+                    hold.ttl.min(YEAR).as_millis().to_string(),
+                    flag(hold.enforced),
+                    flag(hold.charge_at == ChargeAt::Admission),
+                ]);
+            }
+            arguments
+        };
+        let mut answer = self.run_by_calendar(&self.reserve, &keys, now, arguments).await?;
         let admitted = answer.next()? > 0;
         let idempotency = match answer.next()? {
             0 => Idempotency::First,
@@ -348,29 +390,44 @@ impl Ledger for RedisLedger {
             usage.total,
             u64::from(ends),
         ];
-        let arguments = [self.time(now), stored(&id), self.room(), numbers(usage)];
-        let told: Vec<String> = self.link.run(&self.see, &self.keys([], []), &arguments).await?;
-        let charged = told
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .filter_map(|[name, more]| Some((Arc::new(key_name::key(name)?), more.parse().ok()?)));
-        Ok(charged.collect())
+        // In which periods it is charged is known to its record alone.
+        let mut periods: Vec<Window> = Vec::new();
+        for _ in 0..=clock::ATTEMPTS {
+            let mut arguments = vec![self.time(now), stored(&id), self.room(), numbers(usage)];
+            let server = self.server.time(now);
+            arguments.extend(periods.iter().map(|period| key_name::window_at(period, server)));
+            let told: Vec<String> = self.link.run(&self.see, &self.keys([], []), &arguments).await?;
+            if let [first, server, missing @ ..] = told.as_slice()
+                && first == "-1"
+            {
+                self.server.learn(server.parse().unwrap_or_default(), now);
+                periods = missing.iter().filter_map(|name| key_name::window_named(name)).collect();
+                continue;
+            }
+            let pairs = told.as_chunks::<2>().0.iter();
+            let charged =
+                pairs.filter_map(|[name, more]| Some((Arc::new(key_name::key(name)?), more.parse().ok()?)));
+            return Ok(charged.collect());
+        }
+        Err(clock::jumps())
     }
 
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let keys = self.keys([], hits.iter().map(|hit| &hit.key));
-        let mut arguments = vec![self.time(now), self.room()];
-        for hit in &hits {
-            arguments.extend([
-                key_name::window(hit.key.window),
-                amount(hit.need.max(1)),
-                amount(hit.max),
-                amount(hit.charge),
-                flag(hit.when == When::Always),
-            ]);
-        }
-        let mut answer = self.run(&self.hit, &keys, &arguments).await?;
+        let arguments = |server: Duration| {
+            let mut arguments = vec![self.time(now), self.room()];
+            for hit in &hits {
+                arguments.extend([
+                    key_name::window_at(&hit.key.window, server),
+                    amount(hit.need.max(1)),
+                    amount(hit.max),
+                    amount(hit.charge),
+                    flag(hit.when == When::Always),
+                ]);
+            }
+            arguments
+        };
+        let mut answer = self.run_by_calendar(&self.hit, &keys, now, arguments).await?;
         let admitted = answer.next()? > 0;
         let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, true)))?;
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses })

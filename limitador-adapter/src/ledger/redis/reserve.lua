@@ -1,6 +1,6 @@
 -- Holds every amount, or none. KEYS[5] the reservation, then the buckets; ARGV[2] its id, [3] the room for counters, then
 -- for each bucket: window, amount, max, ttl in ms, whether it refuses, whether admission charges it.
--- Tells: whether it was admitted, whether the id was known (0 no, 1 live, 2 over), then the buckets' statuses.
+-- Tells: -1 and the time, or whether it was admitted, whether the id was known (0 no, 1 live, 2 over), then the buckets' statuses.
 
 local FIELDS, FIRST = 6, 4
 local reservation, id = KEYS[5], ARGV[2]
@@ -9,11 +9,13 @@ local wants = {}
 for at = 6, #KEYS do
   local field = FIRST + (at - 6) * FIELDS
   wants[#wants + 1] = {
-    asked = KEYS[at], window = ARGV[field], amount = tonumber(ARGV[field + 1]),
+    asked = KEYS[at], window = window_of(ARGV[field]), amount = tonumber(ARGV[field + 1]),
     max = tonumber(ARGV[field + 2]), untils = now + tonumber(ARGV[field + 3]), refuses = ARGV[field + 4] == '1',
     charges = ARGV[field + 5] == '1',
   }
 end
+
+if elsewhere then return { -1, now } end
 
 local function answer(admitted, turn)
   local told = { admitted and 1 or 0, turn }

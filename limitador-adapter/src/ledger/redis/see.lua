@@ -1,5 +1,6 @@
--- Somebody has seen a result that was made in the background. ARGV[2] its id, [3] the room for counters, [4] the usage.
--- Tells: for each rate that was charged, its bucket and how much.
+-- Somebody has seen a result that was made in the background. ARGV[2] its id, [3] the room for counters, [4] the usage, then the periods of
+-- its rates.
+-- Tells: for each rate that was charged, its bucket and how much; or -1, the time, and the periods that it has to know.
 
 local id, usage = ARGV[2], numbers(ARGV[4])
 set_room(ARGV[3])
@@ -14,6 +15,15 @@ if not result then
   end
   return {}
 end
+for at = 5, #ARGV do window_of(ARGV[at]) end
+local missing = { '-1', text(now) }
+for _, rate in ipairs(result.rates) do
+  local window = rate[2]
+  if window ~= 'Now' and not tonumber(window) and (elsewhere or not calendar[window]) then
+    missing[#missing + 1] = window
+  end
+end
+if #missing > 2 then return missing end
 local told = {}
 for at, more in ipairs(see(result, usage)) do
   if more > 0 then

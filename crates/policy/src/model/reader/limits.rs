@@ -5,7 +5,9 @@ use crate::document::{
     DocumentNode, DocumentObject, KnownFields, Reported, all, distinct, one_line, shortened,
 };
 use crate::duration;
-use crate::model::{DEFAULT_TTL, Limit, Maximum, Overrun, Period, Rate, Share, Ttl, Unit, Window, names};
+use crate::model::{
+    DEFAULT_TTL, Limit, Maximum, Overrun, Period, Rate, Share, Ttl, Unit, Window, ZoneName, names,
+};
 use expression::cel::{Expression, Phase, ResultType};
 use std::time::Duration;
 
@@ -18,7 +20,6 @@ const UNITS: &[(&str, Unit)] = &[
     ("usd", Unit::Usd),
     ("concurrency", Unit::Concurrency),
 ];
-const PERIODS: &[(&str, Period)] = &[("Day", Period::Day), ("Week", Period::Week), ("Month", Period::Month)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
 const OVERRUNS: &[(&str, Overrun)] = &[("Continue", Overrun::Continue), ("Cut", Overrun::Cut)];
 const LIMIT: KnownFields = KnownFields {
@@ -27,7 +28,7 @@ const LIMIT: KnownFields = KnownFields {
     ignored: &[],
 };
 const RATE: KnownFields = KnownFields {
-    known: &["limit", "limitFrom", "window", "period", "unit", "cost"],
+    known: &["limit", "limitFrom", "window", "period", "timeZone", "unit", "cost"],
     later: &[],
     ignored: &[],
 };
@@ -113,14 +114,14 @@ fn rates(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
     }
     distinct(
         items.into_iter().map(|item| (item.clone(), rate(item, priced))),
-        |rate, other| (rate.unit, rate.window) == (other.unit, other.window),
+        |rate, other| (rate.unit, &rate.window) == (other.unit, &other.window),
         |rate, first| {
-            let (unit, window) = (rate.unit.name(), rate.window);
+            let (unit, window) = (rate.unit.name(), &rate.window);
             match window {
                 Window::Fixed(_) => {
                     format!("counts {unit} in a window of {window}, as rates[{first}] does")
                 }
-                Window::Period(_) => format!("counts {unit} per {window}, as rates[{first}] does"),
+                Window::Period(..) => format!("counts {unit} per {window}, as rates[{first}] does"),
                 Window::Now => format!("counts {unit}, as rates[{first}] does"),
             }
         },
@@ -162,22 +163,44 @@ fn cost(node: &DocumentNode<'_>, unit: Unit) -> Result<Expression, Reported> {
 
 fn window(rate: &DocumentObject<'_>, unit: Unit) -> Result<Window, Reported> {
     let (window, period) = (rate.optional("window"), rate.optional("period"));
+    let zone = rate.optional("timeZone");
     if unit == Unit::Concurrency {
-        return match window.or(period) {
+        return match window.or(period).or(zone) {
             Some(node) => {
                 Err(node.refuse("`concurrency` counts requests in flight and has no window; remove it"))
             }
             None => Ok(Window::Now),
         };
     }
+    let zone = match zone {
+        Some(node) if period.is_none() => {
+            Err(node.refuse("needs `period`: a `window` begins with its first charge"))
+        }
+        zone => zone.map(|node| time_zone(&node)).transpose(),
+    };
     match (window, period) {
         (Some(_), Some(period)) => Err(period.refuse("is mutually exclusive with `window`")),
-        (_, Some(period)) => Ok(Window::Period(period.word(PERIODS, &[])?)),
-        (None, None) => {
-            Err(rate.missing("window", "is required, or `period` in its place: `Day`, `Week` or `Month`"))
+        (_, Some(period)) => {
+            let period = period.word(Period::NAMED, &[]);
+            let zone = zone?.unwrap_or(ZoneName::UTC);
+            Ok(Window::Period(period?, zone))
         }
-        (Some(node), None) => Ok(Window::Fixed(node.duration(Duration::from_secs(1), Duration::MAX)?)),
+        (None, None) => {
+            Err(rate.missing("window", "is required, or `period` in its place, such as `Day` or `Month`"))
+        }
+        (Some(node), None) => {
+            let length = node.duration(Duration::from_secs(1), Duration::MAX)?;
+            zone.map(|_| Window::Fixed(length))
+        }
     }
+}
+
+fn time_zone(node: &DocumentNode<'_>) -> Result<ZoneName, Reported> {
+    let text = node.text()?;
+    ZoneName::parse(text).ok_or_else(|| {
+        let told = shortened(text);
+        node.refuse(format!("`{told}` is not the name of a time zone such as `Europe/Berlin`"))
+    })
 }
 
 struct ReservationFields {

@@ -1,0 +1,204 @@
+//! Over which time a rate counts.
+
+use crate::duration;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Over which time a rate counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Window {
+    /// As long as this, from the first charge on.
+    Fixed(Duration),
+    /// A part of a time zone's calendar.
+    Period(Period, ZoneName),
+    /// What is under way now: `concurrency` alone, which is no matter of time.
+    Now,
+}
+
+macro_rules! periods {
+    ($($(#[doc = $about:literal])* $period:ident = $name:literal, $word:literal, $length:expr;)*) => {
+        /// A part of the calendar.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Period {
+            $($(#[doc = $about])* $period,)*
+        }
+
+        impl Period {
+            /// All of them, by their names.
+            pub const NAMED: &[(&str, Self)] = &[$(($name, Self::$period),)*];
+
+            /// As policies and descriptors spell it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$period => $name,)*
+                }
+            }
+
+            /// In a sentence.
+            fn word(self) -> &'static str {
+                match self {
+                    $(Self::$period => $word,)*
+                }
+            }
+
+            fn length(self) -> Option<Duration> {
+                match self {
+                    $(Self::$period => $length,)*
+                }
+            }
+        }
+    };
+}
+
+const HOUR: u64 = 60 * 60;
+const DAY: u64 = 24 * HOUR;
+
+const fn seconds(seconds: u64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds))
+}
+
+periods! {
+    /// From the full hour.
+    Hour = "Hour", "hour", seconds(HOUR);
+    /// From midnight.
+    Day = "Day", "day", seconds(DAY);
+    /// From Monday.
+    Week = "Week", "week", seconds(7 * DAY);
+    /// From the first.
+    Month = "Month", "month", seconds(30 * DAY);
+    /// From the first of January, April, July or October.
+    Quarter = "Quarter", "quarter", seconds(91 * DAY);
+    /// From the first of January.
+    Year = "Year", "year", seconds(365 * DAY);
+    /// Without end.
+    Lifetime = "Lifetime", "lifetime", None;
+}
+
+impl Period {
+    /// The period with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, period)| *period)
+    }
+}
+
+/// A time zone's name, as the IANA database spells it. Whether there is such a time zone is the adapter's to know: the filter
+/// has no database.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ZoneName(Option<Arc<str>>);
+
+impl ZoneName {
+    /// What applies where a policy names none.
+    pub const UTC: Self = Self(None);
+    /// Its name.
+    pub const UTC_NAME: &str = "UTC";
+
+    /// `None`: no time zone can have that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        if name == Self::UTC_NAME {
+            return Some(Self::UTC);
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '+');
+        let fits = (1..=64).contains(&name.len()) && name.chars().all(is_plain);
+        fits.then(|| Self(Some(name.into())))
+    }
+
+    /// As the database spells it.
+    pub fn name(&self) -> &str {
+        self.0.as_deref().unwrap_or(Self::UTC_NAME)
+    }
+
+    /// Whether it is the default.
+    pub fn is_utc(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// One spelling for each period of each zone: `Month`, `Month-Europe/Berlin`.
+    pub fn with_period(&self, period: Period) -> String {
+        match &self.0 {
+            None => period.name().to_owned(),
+            Some(zone) => [period.name(), "-", zone].concat(),
+        }
+    }
+}
+
+impl Window {
+    /// The descriptor's entry that tells it from other windows of the limit: one spelling for each, whatever the
+    /// policy's own (`86400s` for 24h and for 1d, `1500ms` where it is no whole number of seconds).
+    pub fn entry(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Fixed(length) => Some(("window", duration::text(*length))),
+            Self::Period(period, zone) => Some(("period", zone.with_period(*period))),
+            Self::Now => None,
+        }
+    }
+
+    /// How long it lasts; a month counts as 30 days. `None`: it is no matter of time, or has no end.
+    pub fn length(&self) -> Option<Duration> {
+        match self {
+            Self::Fixed(length) => Some(*length),
+            Self::Period(period, _) => period.length(),
+            Self::Now => None,
+        }
+    }
+
+    /// Whether it ends at some time: what is used of it comes back.
+    pub fn ends(&self) -> bool {
+        match self {
+            Self::Fixed(_) | Self::Now => true,
+            Self::Period(period, _) => *period != Period::Lifetime,
+        }
+    }
+}
+
+/// For people, after "per": `24h`, `90s`, `month (UTC)`, `lifetime`. Nothing for [`Window::Now`].
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(length) => f.write_str(&duration::short(*length)),
+            Self::Period(period, zone) => {
+                f.write_str(period.word())?;
+                if self.ends() {
+                    for part in [" (", zone.name(), ")"] {
+                        f.write_str(part)?;
+                    }
+                }
+                Ok(())
+            }
+            Self::Now => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_s_name_has_the_letters_of_the_database() {
+        for name in
+            ["UTC", "Europe/Berlin", "America/Port-au-Prince", "Etc/GMT+5", "America/North_Dakota/Center"]
+        {
+            assert_eq!(ZoneName::parse(name).map(|zone| zone.name().to_owned()).as_deref(), Some(name));
+        }
+        assert_eq!(ZoneName::parse("UTC"), Some(ZoneName::UTC));
+        for name in ["", "Europe/Berlin ", "+02:00", "Euro\"pe", "Z\n", "Zürich", &"a".repeat(65)] {
+            assert_eq!(ZoneName::parse(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn each_window_has_one_spelling() {
+        let berlin = ZoneName::parse("Europe/Berlin").unwrap();
+        let table = [
+            (Window::Period(Period::Month, ZoneName::UTC), "Month", "month (UTC)"),
+            (Window::Period(Period::Month, berlin), "Month-Europe/Berlin", "month (Europe/Berlin)"),
+            (Window::Period(Period::Lifetime, ZoneName::UTC), "Lifetime", "lifetime"),
+            (Window::Fixed(Duration::from_secs(86_400)), "86400s", "24h"),
+        ];
+        for (window, entry, people) in table {
+            assert_eq!(window.entry().map(|(_, text)| text).as_deref(), Some(entry));
+            assert_eq!(window.to_string(), people);
+        }
+    }
+}
