@@ -13,11 +13,8 @@ pub(super) struct Block([u8x16; 4]);
 impl Block {
     #[inline(always)]
     pub(super) fn new(bytes: &[u8; BLOCK]) -> Self {
-        let mut lanes = [u8x16::splat(0); 4];
-        for (lane, bytes) in lanes.iter_mut().zip(bytes.as_chunks::<16>().0) {
-            *lane = u8x16::new(*bytes);
-        }
-        Self(lanes)
+        let [a, b, c, d] = bytes.as_chunks::<16>().0 else { return Self([u8x16::splat(0); 4]) };
+        Self([u8x16::new(*a), u8x16::new(*b), u8x16::new(*c), u8x16::new(*d)])
     }
 
     /// Which are this byte.
@@ -31,8 +28,9 @@ impl Block {
     #[inline(always)]
     pub(super) fn any(&self, one: u8, other: u8) -> bool {
         let (one, other) = (u8x16::splat(one), u8x16::splat(other));
-        let [a, b, c, d] = self.0.map(|lane| lane.simd_eq(one) | lane.simd_eq(other));
-        (a | b | c | d).to_bitmask() != 0
+        let is_either = |lane: u8x16| lane.simd_eq(one) | lane.simd_eq(other);
+        let [a, b, c, d] = self.0;
+        (is_either(a) | is_either(b) | is_either(c) | is_either(d)).to_bitmask() != 0
     }
 
     /// Which open a container.
@@ -82,8 +80,9 @@ impl Block {
 
     #[inline(always)]
     fn bits(&self, of: impl Fn(u8x16) -> u8x16) -> u64 {
-        let [a, b, c, d] = self.0.map(|lane| u64::from(of(lane).to_bitmask()));
-        a | b << 16 | c << 32 | d << 48
+        let bits = |lane| u64::from(of(lane).to_bitmask());
+        let [a, b, c, d] = self.0;
+        bits(a) | bits(b) << 16 | bits(c) << 32 | bits(d) << 48
     }
 }
 
@@ -112,9 +111,8 @@ impl Sum {
     #[inline(always)]
     fn add(&mut self, block: &Block, hits: impl Fn(u8x16) -> u8x16) {
         // A hit is 255, which is one less than nothing.
-        for lane in block.0 {
-            self.lanes -= hits(lane);
-        }
+        let [a, b, c, d] = block.0;
+        self.lanes -= hits(a) + hits(b) + hits(c) + hits(d);
         self.blocks = self.blocks.wrapping_add(1);
         // Four more would not fit.
         if self.blocks == 63 {
@@ -145,11 +143,13 @@ impl Weight {
             return;
         }
         let splat = u8x16::splat;
-        for lane in block.0 {
-            // A hit is 255, which is one less than nothing.
+        // A hit is 255, which is one less than nothing.
+        let weight = |lane| {
             let more = from(lane, script::FOUR_MORE_FROM) & splat(3);
-            self.lanes += splat(1) - from(lane, script::ONE_MORE_FROM) + more;
-        }
+            splat(1) - from(lane, script::ONE_MORE_FROM) + more
+        };
+        let [a, b, c, d] = block.0;
+        self.lanes += weight(a) + weight(b) + weight(c) + weight(d);
         self.blocks = self.blocks.wrapping_add(1);
         // Four more of at most five would not fit.
         if self.blocks == 12 {
