@@ -12,5 +12,6 @@ pub mod response;
 pub mod spelling;
 mod table;
 pub mod websocket;
+pub mod words;
 
 pub use json::tree;

@@ -1,6 +1,8 @@
 //! Tables of names that several files declare, joined and indexed by the compiler: data, since the code for so many
 //! comparisons is many times as large.
 
+use crate::words::is_same;
+
 /// A member of an object: where it is, what it is called, and what it leads to.
 pub(crate) type Member<P, V> = (P, &'static str, V);
 
@@ -26,13 +28,19 @@ impl<P: Copy + PartialEq, V: Copy> NameTable<P, V> {
 
     /// Where a member leads.
     pub(crate) fn find(&self, of: P, key: &[u8]) -> Option<V> {
+        self.all(of, key).next()
+    }
+
+    /// Where all members of this name lead, in the order of the table.
+    pub(crate) fn all(&self, of: P, key: &[u8]) -> impl Iterator<Item = V> {
         let at = group(key);
-        let [begin, end] = [at, at.saturating_add(1)].map(|at| self.begin.get(at).copied());
-        let members = self.members.get(usize::from(begin?)..usize::from(end?))?;
-        let is_it = |(parent, name, _): &&Member<P, V>| {
-            name.len() == key.len() && *parent == of && name.as_bytes() == key
+        let [begin, end] =
+            [at, at.saturating_add(1)].map(|at| self.begin.get(at).copied().unwrap_or_default());
+        let members = self.members.get(usize::from(begin)..usize::from(end)).unwrap_or_default();
+        let is_it = move |(parent, name, _): &&Member<P, V>| {
+            name.len() == key.len() && *parent == of && is_same(name.as_bytes(), key)
         };
-        members.iter().find(is_it).map(|(_, _, leads_to)| *leads_to)
+        members.iter().filter(is_it).map(|(_, _, leads_to)| *leads_to)
     }
 
     #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use super::{Dialect, Operation};
 use crate::providers::{ReadTokenless, all};
+use crate::table::{self, Member, NameTable};
 
 /// The methods of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,20 @@ pub(crate) type TokenlessCall = (Method, Base, &'static [&'static str], Dialect,
 
 static CALLS: &[TokenlessCall] =
     all!(TokenlessCall, tokenless, (Method::Get, Base::Root, &[], Dialect::Unknown, Operation::Other));
+
+/// The numbers of all rows, by their last segments, which tell most of them apart.
+static ORDERED: [Member<(), usize>; CALLS.len()] = table::joined(&[&rows_by_last()], ((), "", 0));
+static BY_LAST: NameTable<(), usize> = NameTable::new(&ORDERED);
+
+const fn rows_by_last() -> [Member<(), usize>; CALLS.len()] {
+    let mut rows = [((), "", 0); CALLS.len()];
+    let (mut calls, mut free, mut number) = (CALLS, rows.as_mut_slice(), 0);
+    while let (Some((call, later)), Some((row, rest))) = (calls.split_first(), free.split_first_mut()) {
+        *row = ((), if let Some(last) = call.2.last() { *last } else { "" }, number);
+        (calls, free, number) = (later, rest, number + 1);
+    }
+    rows
+}
 static PATHS: &[ReadTokenless] = all!(ReadTokenless, tokenless_paths, |_| None);
 
 /// Segments that are part of an API.
@@ -101,16 +116,13 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<T
         return Some(TokenlessMatch { dialect, operation, body_decides: false });
     }
     let last = segments.last()?;
-    let last_is_of_api = is_of_api(last);
-    // It tells most rows apart.
-    let ends_so = |shape: &[&str]| match shape.last() {
-        Some(&"*") => !last_is_of_api,
-        Some(name) => name == last,
-        None => true,
+    let fits = |number: &usize| {
+        let row = CALLS.get(*number);
+        row.is_some_and(|(row, base, shape, ..)| is_it(*row) && is_shape(segments, *base, shape))
     };
-    let call = CALLS
-        .iter()
-        .find(|(row, base, shape, ..)| is_it(*row) && ends_so(shape) && is_shape(segments, *base, shape));
+    let any = if is_of_api(last) { "" } else { "*" };
+    let rows = [last, any, ""].map(|name| BY_LAST.all((), name.as_bytes()).find(fits));
+    let call = rows.into_iter().flatten().min().and_then(|number| CALLS.get(number));
     let is_known = call.is_some() && segments.iter().all(|segment| is_plain(segment));
     call.filter(|_| is_known).map(|(method, .., dialect, operation)| TokenlessMatch {
         dialect: *dialect,
