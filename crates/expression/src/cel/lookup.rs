@@ -107,10 +107,10 @@ impl Lookup {
         Some(match &self.place {
             FactPlace::Attribute(attribute) => CowVal::Owned(values::attribute(facts.attribute(attribute)?)),
             FactPlace::Root(root) => CowVal::owned(Mapping::new(Attributes { facts, root })),
-            FactPlace::Headers => CowVal::owned(Mapping::new(HeaderFields(facts.headers()))),
-            FactPlace::Header(name) => CowVal::owned(CelString::from(facts.headers().get(name)?.as_str())),
+            FactPlace::Headers => CowVal::owned(Mapping::new(HeaderFields(Some(facts.headers())))),
+            FactPlace::Header(name) => CowVal::owned(CelString::from(facts.headers().get(name)?)),
             FactPlace::AnswerHeader(name) => {
-                CowVal::owned(CelString::from(facts.answer_headers().get(name)?.as_str()))
+                CowVal::owned(CelString::from(facts.answer_headers()?.get(name)?))
             }
             FactPlace::Auth => CowVal::Owned(values::auth(facts)),
             FactPlace::OfAuth(from) => CowVal::Owned(values::json(self.auth(*from, facts).ok()?)),
@@ -140,8 +140,8 @@ impl Lookup {
                 Fact::Text(text) => Some(text),
                 _ => None,
             },
-            FactPlace::Header(name) => facts.headers().get(name).map(String::as_str),
-            FactPlace::AnswerHeader(name) => facts.answer_headers().get(name).map(String::as_str),
+            FactPlace::Header(name) => facts.headers().get(name),
+            FactPlace::AnswerHeader(name) => facts.answer_headers()?.get(name),
             FactPlace::OfAuth(from) => text(self.auth(*from, facts).ok()),
             FactPlace::OfMetadata(from) => text(self.metadata(*from, facts).ok()),
             FactPlace::OfLlmMetadata(from) => text(self.llm_metadata(*from, facts).ok()),

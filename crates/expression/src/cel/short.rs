@@ -5,6 +5,7 @@ use super::rewrite::Variables;
 use crate::facts::Facts;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, Expr, LiteralValue, operators};
+use llm::words::is_same;
 
 /// What is done with the fact.
 pub(super) enum Short {
@@ -56,8 +57,8 @@ impl Short {
         };
         match self {
             Self::Fact => None,
-            Self::Equals(text) => Some(value == text),
-            Self::Differs(text) => Some(value != text),
+            Self::Equals(text) => Some(is_same(value.as_bytes(), text.as_bytes())),
+            Self::Differs(text) => Some(!is_same(value.as_bytes(), text.as_bytes())),
             Self::Begins(text) => Some(value.starts_with(text.as_str())),
         }
     }

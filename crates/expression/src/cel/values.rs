@@ -1,7 +1,7 @@
 //! Facts as CEL sees them: views that borrow from [`Facts`] and convert nothing until an expression asks for it.
 
 use super::time::Timestamp;
-use crate::facts::{self, Attribute, Fact, Facts};
+use crate::facts::{self, Attribute, Fact, Facts, HeaderMap};
 use cel_interpreter::ExecutionError;
 use cel_interpreter::common::traits::{Container, Indexer, Iterable, Iterator, Sizer};
 use cel_interpreter::common::types::{
@@ -9,7 +9,6 @@ use cel_interpreter::common::types::{
 };
 use cel_interpreter::common::value::{CowVal, Val};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::OnceLock;
 
@@ -201,26 +200,26 @@ pub(super) fn auth(facts: &Facts) -> Box<dyn Val + '_> {
 
 /// `request.headers`.
 #[derive(Clone, Debug)]
-pub(super) struct HeaderFields<'a>(pub(super) &'a BTreeMap<String, String>);
+pub(super) struct HeaderFields<'a>(pub(super) Option<&'a HeaderMap>);
 
 impl NamedFields for HeaderFields<'_> {
     fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
     where
         Self: 'v,
     {
-        let value = self.0.get(facts::lower_case(name).as_ref())?;
-        Some(Box::new(CelString::from(value.as_str())))
+        let value = self.0?.get(facts::lower_case(name).as_ref())?;
+        Some(Box::new(CelString::from(value)))
     }
 
     fn count(&self) -> usize {
-        self.0.len()
+        self.0.map_or(0, HeaderMap::len)
     }
 
     fn names<'v>(&self) -> Vec<CelString<'v>>
     where
         Self: 'v,
     {
-        self.0.keys().map(|name| CelString::from(name.as_str())).collect()
+        self.0.iter().flat_map(|headers| headers.iter()).map(|(name, _)| CelString::from(name)).collect()
     }
 }
 
@@ -241,7 +240,7 @@ impl<'a> Attributes<'a> {
         'a: 'v,
     {
         match (self.root, name) {
-            ("request", "headers") => Some(Box::new(Mapping::new(HeaderFields(self.facts.headers())))),
+            ("request", "headers") => Some(Box::new(Mapping::new(HeaderFields(Some(self.facts.headers()))))),
             ("response", "headers") => {
                 Some(Box::new(Mapping::new(HeaderFields(self.facts.answer_headers()))))
             }

@@ -19,7 +19,7 @@ impl Facts {
             _ => 0,
         });
         let failures = self.failures.keys().map(String::len);
-        let headers = self.answer.iter().flat_map(|answer| &answer.headers);
+        let headers = self.answer.iter().flat_map(|answer| answer.headers.iter());
         let headers = headers.map(|(name, value)| name.len().saturating_add(value.len()));
         let all = texts.chain(properties).chain(failures).chain(headers);
         let trees = [
@@ -44,12 +44,12 @@ impl Facts {
             needs.push(Need::Header(":path".to_owned()));
         }
         let all_headers = needs.contains(&Need::Headers);
-        let is_needed = |name: &String| needs.iter().any(|need| matches!(need, Need::Header(n) if n == name));
-        self.headers.retain(|name, _| all_headers || is_needed(name));
+        let is_needed = |name: &str| needs.iter().any(|need| matches!(need, Need::Header(n) if n == name));
+        self.headers.retain(|name| all_headers || is_needed(name));
         if let Some(spelled) = &mut self.spelled {
             // Without the header that was spelled otherwise, there is nothing of it.
-            spelled.path.take_if(|_| !self.headers.contains_key(":path"));
-            spelled.host.take_if(|_| !self.headers.contains_key(":authority"));
+            spelled.path.take_if(|_| !self.headers.contains(":path"));
+            spelled.host.take_if(|_| !self.headers.contains(":authority"));
         }
         self.properties.retain(|(attribute, _)| {
             let is_this = |path: &Vec<String>| path.iter().eq([attribute.root, attribute.name]);

@@ -6,12 +6,14 @@
 
 mod attributes;
 mod body;
+mod headers;
 mod kept;
 
 pub(crate) use attributes::Spelling;
 pub use attributes::{ATTRIBUTES, Attribute, AttributeType, Origin, find, root};
 pub(crate) use attributes::{FactType, types};
 pub use body::{ANSWERED, POINTED, is_of_body, pointer, written};
+pub use headers::HeaderMap;
 
 use crate::cel::FactPath;
 use crate::identity::{self, IdentityError};
@@ -43,7 +45,7 @@ pub enum Need {
 /// The facts of one request.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    headers: BTreeMap<String, String>,
+    headers: HeaderMap,
     /// What the client spelled otherwise.
     spelled: Option<Box<Spelled>>,
     properties: Vec<(&'static Attribute, Property)>,
@@ -91,7 +93,7 @@ pub struct ResponseFacts {
     /// Whether it came to its own end.
     pub finished: bool,
     /// Those that the plan asked for, by lower-case name.
-    pub headers: BTreeMap<String, String>,
+    pub headers: HeaderMap,
     /// What its body has at the pointers that the plan asked for.
     pub pointed: Vec<(String, Value)>,
 }
@@ -267,7 +269,7 @@ impl Facts {
 
     /// A header, if it was fetched; empty if not.
     pub fn fetched_header(&self, name: &str) -> &str {
-        self.headers.get(name).map(String::as_str).unwrap_or_default()
+        self.headers.get(name).unwrap_or_default()
     }
 
     /// Whose API the caller speaks, as far as it is known.
@@ -289,8 +291,7 @@ impl Facts {
 
     /// A header as Envoy's routes see it, once the filter is done.
     pub fn routed_header(&self, name: &str) -> Option<&str> {
-        let header = self.headers.get(name).filter(|_| self.lost_header.as_deref() != Some(name));
-        header.map(String::as_str)
+        self.headers.get(name).filter(|_| self.lost_header.as_deref() != Some(name))
     }
 
     /// The name of the matched route, if it was fetched.
@@ -305,7 +306,7 @@ impl Facts {
 
     /// `:path`, if it was fetched.
     pub fn path(&self) -> Option<&str> {
-        self.headers.get(":path").map(String::as_str)
+        self.headers.get(":path")
     }
 
     /// Whether the method is GET, if it was fetched.
@@ -316,7 +317,7 @@ impl Facts {
     /// Whether the request goes on until it is answered, as a WebSocket's does, which is a GET. Envoy leaves the header
     /// `upgrade` to those alone.
     pub fn is_upgrade(&self) -> bool {
-        let upgrades = self.is_get() && self.headers.contains_key("upgrade");
+        let upgrades = self.is_get() && self.headers.contains("upgrade");
         !self.in_socket && (self.method() == Some("CONNECT") || upgrades)
     }
 
@@ -341,7 +342,7 @@ impl Facts {
     }
 
     fn method(&self) -> Option<&str> {
-        self.headers.get(":method").map(String::as_str)
+        self.headers.get(":method")
     }
 
     /// Nobody reads the request's body: only its length is known, if that is announced, or how much has come.
@@ -379,7 +380,7 @@ impl Facts {
 
     /// `:authority` as it came, if it was fetched.
     pub fn host(&self) -> Option<&str> {
-        self.headers.get(":authority").map(String::as_str)
+        self.headers.get(":authority")
     }
 
     /// A number among the attributes.
@@ -398,13 +399,12 @@ impl Facts {
         }
     }
 
-    pub fn headers(&self) -> &BTreeMap<String, String> {
+    pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    pub fn answer_headers(&self) -> &BTreeMap<String, String> {
-        static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.answer.as_ref().map_or(&NONE, |answer| &answer.headers)
+    pub fn answer_headers(&self) -> Option<&HeaderMap> {
+        self.answer.as_ref().map(|answer| &answer.headers)
     }
 
     pub fn auth_root(&self) -> Option<&Value> {
@@ -435,7 +435,7 @@ impl Facts {
     /// The value of an attribute, if this request has it.
     pub fn attribute(&self, attribute: &Attribute) -> Option<Fact<'_>> {
         match attribute.origin {
-            Origin::Header(name) => self.headers.get(name).map(|value| Fact::Text(value)),
+            Origin::Header(name) => self.headers.get(name).map(Fact::Text),
             Origin::Path => self.spelled_path().map(|(path, _)| Fact::Text(path)),
             Origin::UrlPath => {
                 let (path, length) = self.spelled_path()?;
