@@ -3,6 +3,7 @@
 use crate::host;
 use engine::metric::{Metric, table};
 use proxy_wasm::types::MetricType;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -16,13 +17,19 @@ pub const PLANS_REFUSED: &str = table::PLANS_REFUSED.name;
 pub const PLAN_VERSION: &str = table::PLAN_VERSION.name;
 pub const MEMORY: &str = table::MEMORY.name;
 
-/// The numbers that Envoy has given them, by name.
-pub struct Metrics(RefCell<HashMap<String, u32>>);
+/// The numbers that Envoy has given them.
+#[derive(Default)]
+pub struct Metrics {
+    /// Of names that the module has, by where they are: a look at the name itself takes longer than counting.
+    fixed: RefCell<Vec<(&'static str, u32)>>,
+    /// Of names with labels.
+    labelled: RefCell<HashMap<String, u32>>,
+}
 
 impl Metrics {
     /// Defines these at once, so that they are exported before anything has happened.
     pub fn new() -> Self {
-        let metrics = Self(RefCell::default());
+        let metrics = Self::default();
         for name in [
             COMMITS_RETRIED,
             COMMITS_DROPPED,
@@ -32,18 +39,22 @@ impl Metrics {
             BYTES_LOST,
             BODIES_MISSING,
         ] {
-            metrics.find(name, MetricType::Counter);
+            metrics.find(name.into(), MetricType::Counter);
         }
         metrics
     }
 
     /// Counts what the core says.
     pub fn count(&self, count: &Metric) {
-        self.add(&count.name(), count.amount());
+        self.increment(count.name(), count.amount());
     }
 
     /// Adds to a counter.
-    pub fn add(&self, name: &str, amount: u64) {
+    pub fn add(&self, name: &'static str, amount: u64) {
+        self.increment(name.into(), amount);
+    }
+
+    fn increment(&self, name: Cow<'static, str>, amount: u64) {
         if amount > 0
             && let Some(metric) = self.find(name, MetricType::Counter)
         {
@@ -52,29 +63,43 @@ impl Metrics {
     }
 
     /// Sets a gauge.
-    pub fn set(&self, name: &str, value: u64) {
-        if let Some(metric) = self.find(name, MetricType::Gauge) {
+    pub fn set(&self, name: &'static str, value: u64) {
+        if let Some(metric) = self.find(name.into(), MetricType::Gauge) {
             host::set(metric, value);
         }
     }
 
     /// Adds the difference to a gauge that several workers have a part in.
-    pub fn change(&self, name: &str, now: u64, before: u64) {
+    pub fn change(&self, name: &'static str, now: u64, before: u64) {
         let part = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let difference = part(now).saturating_sub(part(before));
         if difference != 0
-            && let Some(metric) = self.find(name, MetricType::Gauge)
+            && let Some(metric) = self.find(name.into(), MetricType::Gauge)
         {
             host::change(metric, difference);
         }
     }
 
-    fn find(&self, name: &str, kind: MetricType) -> Option<u32> {
-        if let Some(metric) = self.0.borrow().get(name) {
-            return Some(*metric);
+    fn find(&self, name: Cow<'static, str>, kind: MetricType) -> Option<u32> {
+        match name {
+            Cow::Borrowed(name) => {
+                let is_it = |known: &str| std::ptr::eq(known, name);
+                let known =
+                    self.fixed.borrow().iter().find(|(known, _)| is_it(known)).map(|(_, metric)| *metric);
+                known.or_else(|| {
+                    let metric = host::metric(name, kind)?;
+                    self.fixed.borrow_mut().push((name, metric));
+                    Some(metric)
+                })
+            }
+            Cow::Owned(name) => {
+                let known = self.labelled.borrow().get(&name).copied();
+                known.or_else(|| {
+                    let metric = host::metric(&name, kind)?;
+                    self.labelled.borrow_mut().insert(name, metric);
+                    Some(metric)
+                })
+            }
         }
-        let metric = host::metric(name, kind)?;
-        self.0.borrow_mut().insert(name.to_owned(), metric);
-        Some(metric)
     }
 }
