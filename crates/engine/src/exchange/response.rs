@@ -31,9 +31,9 @@ pub(super) struct ResponseInFlight {
 pub(super) struct ResponseReaders {
     pub(super) meter: Option<Meter>,
     /// Finds the values that policies' pointers name.
-    finder: Option<Meter>,
+    finder: Option<Box<Meter>>,
     /// Finds references to a stored result.
-    stored: Option<Meter>,
+    stored: Option<Box<Meter>>,
     /// The memory of all readers. `None`: there is not enough.
     lease: Option<Lease>,
     /// How many bytes have passed.
@@ -95,7 +95,8 @@ impl ResponseInFlight {
     pub(super) fn read(&mut self, chunk: &[u8], in_force: &ActivePlan) {
         let ResponseReaders { meter, finder, stored, passed, .. } = self.readers(in_force);
         *passed = passed.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-        meter.iter_mut().chain(finder).chain(stored).for_each(|meter| meter.feed(chunk));
+        meter.iter_mut().for_each(|meter| meter.feed(chunk));
+        finder.iter_mut().chain(stored).for_each(|meter| meter.feed(chunk));
     }
 
     fn readers(&mut self, in_force: &ActivePlan) -> &mut ResponseReaders {
@@ -111,8 +112,8 @@ impl ResponseInFlight {
                 meter: (counts && has_room).then(|| Meter::within(head, memory)),
                 finder: pointers
                     .filter(|_| has_room)
-                    .map(|pointers| Meter::looking_for(pointers, head, memory)),
-                stored: (stores && has_room).then(|| Meter::looking_for_stored(head, memory)),
+                    .map(|pointers| Box::new(Meter::looking_for(pointers, head, memory))),
+                stored: (stores && has_room).then(|| Box::new(Meter::looking_for_stored(head, memory))),
                 lease,
                 passed: 0,
             }
@@ -125,8 +126,8 @@ impl ResponseInFlight {
         let mut finished = ending == Ending::Complete || self.head.switches_protocols();
         let succeeded = self.head.is_success();
         let ResponseReaders { meter, finder, stored, lease, passed } = self.readers(in_force);
-        let stored = stored.as_mut().map(Meter::stored).unwrap_or_default();
-        let pointed = finder.as_mut().map(Meter::found).unwrap_or_default();
+        let stored = stored.as_mut().map(|meter| meter.stored()).unwrap_or_default();
+        let pointed = finder.as_mut().map(|meter| meter.found()).unwrap_or_default();
         let mut reading = meter.as_mut().map(Meter::finish);
         let (passed, has_readers) = (*passed, lease.is_some());
         let gave_up = reading.is_some_and(|reading| reading.broken == Some(Cause::Memory));

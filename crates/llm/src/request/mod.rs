@@ -273,7 +273,7 @@ impl RequestBody {
     }
 }
 
-fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u64) -> RequestBody {
+fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u64) -> RequestBody {
     let (dialect, operation) = by_shape(&route, gathered.seen, condition);
     let mut characters = gathered.tally.characters();
     let text = gathered.seen.content && gathered.tally.text > 0;
@@ -295,7 +295,7 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
     let input = text.saturating_add(counted);
     let completions = gathered.completions.unwrap_or(1).max(1);
     let prompts = if operation.is_of_prompts() { gathered.prompts.max(1) } else { 1 };
-    let (model, model_is_unreadable) = model(&route, &gathered);
+    let (model, model_is_unreadable) = model(&route, gathered);
     RequestBody {
         model,
         model_is_unreadable,
@@ -314,7 +314,7 @@ fn conclude(route: Route, gathered: Gather, mut condition: Condition, length: u6
         input: if operation.uses_tokens() { input } else { 0 },
         condition,
         background: gathered.background || route.background,
-        conflicts: conflicts(&route, &gathered),
+        conflicts: conflicts(&route, gathered),
         shape: gathered.seen.shape(),
         wide: false,
         route,

@@ -72,7 +72,7 @@ fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wir
         Extent::Whole => None,
         Extent::Cut(length_of_all) => Some(length_of_all.unwrap_or_default().max(length)),
     };
-    let concluded = |gathered: Gather, condition: Condition| match cut {
+    let concluded = |gathered: &Gather, condition: Condition| match cut {
         Some(length) => conclude(route.clone(), gathered, Condition::Cut, length),
         None if gathered.malformed => conclude(route.clone(), gathered, Condition::Malformed, length),
         None => conclude(route.clone(), gathered, condition, length),
@@ -84,15 +84,15 @@ fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wir
     let mut read = match (condition, &form) {
         (Condition::Foreign, Some(boundary)) => {
             let condition = if is_form { Condition::Read } else { Condition::Mislabeled };
-            concluded(form::read(boundary, body), condition)
+            concluded(&form::read(boundary, body), condition)
         }
         // JSON with a form behind it, or in it.
         (_, Some(boundary)) => {
-            let of_form = concluded(form::read(boundary, body), Condition::Read);
-            concluded(gathered, condition).or(of_form)
+            let of_form = concluded(&form::read(boundary, body), Condition::Read);
+            concluded(&gathered, condition).or(of_form)
         }
-        (Condition::Read, None) if is_form && length > 0 => concluded(gathered, Condition::Mislabeled),
-        (_, None) => concluded(gathered, condition),
+        (Condition::Read, None) if is_form && length > 0 => concluded(&gathered, Condition::Mislabeled),
+        (_, None) => concluded(&gathered, condition),
     };
     read.wide = matches!(utf8, Cow::Owned(_)) && condition != Condition::Foreign;
     if is_in_doubt(content_type) {
