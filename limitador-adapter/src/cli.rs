@@ -33,6 +33,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Explain a request: which limits apply and why the others do not, what is held, and what is charged.
     Explain(ExplainArgs),
+    /// Show what a cluster has of Weir: adapters, the filters of each Gateway, and what is wrong, with the next command.
+    #[cfg(feature = "kubernetes")]
+    Status(StatusArgs),
     /// Print the CustomResourceDefinition of policies, as YAML.
     #[cfg(feature = "kubernetes")]
     Crd(CrdArgs),
@@ -173,6 +176,19 @@ pub struct CheckArgs {
     /// Files or folders of policies.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// The format of the output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// Which cluster to show.
+#[cfg(feature = "kubernetes")]
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// A file with the cluster and the credentials to use. Without it, KUBECONFIG and `~/.kube/config` apply, and then the
+    /// cluster that the command runs in.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// The format of the output.
     #[arg(long, value_enum, default_value_t)]
     pub output: OutputFormat,

@@ -2,7 +2,8 @@
 //!
 //! [`serve`] starts everything. [`policies`] come from files, or from a cluster through [`kubernetes`]. Filters get them as
 //! plans and make their calls over [`grpc`], which looks limits up in the policies and counts in a [`ledger`]. [`admin`] is
-//! HTTP for people and probes. On the command line, [`check`] says what policies limit, and [`explain`] what a request would come to.
+//! HTTP for people and probes. On the command line, [`check`] says what policies limit, [`explain`] what a request would come to, and
+//! [`cluster_status`] what a cluster has of Weir.
 //!
 //! Modules depend on each other one way: `ledger` and `metrics` <- `policies` <- `kubernetes`, `grpc` <- `admin`, `explain`
 //! <- `serve`.
@@ -10,6 +11,8 @@
 pub mod admin;
 pub mod check;
 pub mod cli;
+#[cfg(feature = "kubernetes")]
+pub mod cluster_status;
 pub mod explain;
 pub mod grpc;
 #[cfg(feature = "kubernetes")]

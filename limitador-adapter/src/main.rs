@@ -3,6 +3,8 @@
 use anyhow::Context;
 use limitador_adapter::check::CheckReport;
 use limitador_adapter::cli::{self, Cli, Command, OutputFormat};
+#[cfg(feature = "kubernetes")]
+use limitador_adapter::cluster_status::{ClusterStatus, fetch};
 use limitador_adapter::explain::explain;
 use limitador_adapter::explain::input::ExplainInput;
 use limitador_adapter::explain::live;
@@ -30,6 +32,8 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => check(&arguments),
         Command::Explain(asked) => explained(&asked),
         #[cfg(feature = "kubernetes")]
+        Command::Status(arguments) => cluster_status(&arguments),
+        #[cfg(feature = "kubernetes")]
         Command::Crd(cli::CrdArgs { group }) => {
             print!("{}", yaml::render(&crd::definition(group)?)?);
             Ok(ExitCode::SUCCESS)
@@ -55,6 +59,20 @@ fn check(arguments: &cli::CheckArgs) -> anyhow::Result<ExitCode> {
         eprintln!("{}", report.count());
     }
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Fails if anything is wrong, like `check`.
+#[cfg(feature = "kubernetes")]
+#[tokio::main(flavor = "current_thread")]
+async fn cluster_status(arguments: &cli::StatusArgs) -> anyhow::Result<ExitCode> {
+    let client = fetch::connect(arguments.kubeconfig.as_deref()).await.map_err(anyhow::Error::msg)?;
+    let objects = fetch::fetch(&client).await.context("the API server does not answer")?;
+    let status = ClusterStatus::new(&objects);
+    match arguments.output {
+        OutputFormat::Text => print!("{status}"),
+        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+    }
+    Ok(if status.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn coloured(text: &str, colour: &str, on_terminal: bool) -> String {

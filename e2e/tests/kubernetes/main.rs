@@ -10,6 +10,7 @@ mod routes;
 mod scale;
 mod schema;
 mod silence;
+mod status;
 
 use e2e::client::Request;
 use e2e::jwt;

@@ -6,6 +6,7 @@ use super::{heard, status_writer, watch as cluster};
 use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
 use crate::policies::publish::Publish;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -63,7 +64,7 @@ impl ClusterSource {
 }
 
 /// Without what a kubeconfig that is no YAML says: tokens and keys are in it.
-fn told(error: &kube::Error) -> String {
+pub fn told(error: &impl fmt::Display) -> String {
     const PARSED: &str = "failed to parse kubeconfig YAML";
     let text = error.to_string();
     match text.split_once(PARSED) {

@@ -3,6 +3,7 @@
 
 mod admin;
 mod binary;
+mod cluster_status;
 mod crd;
 mod envoy;
 mod examples;
