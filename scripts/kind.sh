@@ -32,38 +32,6 @@ install_gateway() {
   kubectl -n envoy-gateway-system rollout restart deployment/envoy-gateway
 }
 
-# An authority, the adapter's certificate and the proxies': by cert-manager where the cluster has it, else by openssl.
-certificates() {
-  local work
-  if kubectl get crd certificates.cert-manager.io >/dev/null 2>&1; then
-    kubectl apply -f manifests/cert-manager/adapter.yaml
-    kubectl -n "$system" wait --for=condition=Ready --timeout=120s certificate/weir-authority certificate/limitador-adapter
-    kubectl -n "$proxies" create secret generic weir-authority --type=kubernetes.io/tls --dry-run=client -o yaml \
-      --from-file=tls.crt=<(kubectl -n "$system" get secret weir-authority -o jsonpath='{.data.tls\.crt}' | base64 -d) \
-      --from-file=tls.key=<(kubectl -n "$system" get secret weir-authority -o jsonpath='{.data.tls\.key}' | base64 -d) |
-      kubectl apply -f -
-    kubectl -n "$proxies" apply -f manifests/cert-manager/proxy.yaml
-    return
-  fi
-  work="$(mktemp -d)"
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=weir \
-    -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null
-  for who in limitador-adapter weir-proxy; do
-    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$who" \
-      -keyout "$work/$who.key" -out "$work/$who.csr" 2>/dev/null
-    openssl x509 -req -in "$work/$who.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial -days 365 \
-      -extfile <(echo "subjectAltName=DNS:$who.$system.svc") -out "$work/$who.crt" 2>/dev/null
-  done
-  secret "$system" limitador-adapter-tls "$work/limitador-adapter" "$work"
-  secret "$proxies" weir-proxy-tls "$work/weir-proxy" "$work"
-  rm -rf "$work"
-}
-
-secret() {
-  kubectl -n "$1" create secret generic "$2" --dry-run=client -o yaml \
-    --from-file=tls.crt="$3.crt" --from-file=tls.key="$3.key" --from-file=ca.crt="$4/ca.crt" | kubectl apply -f -
-}
-
 up() {
   need_programs docker kind kubectl openssl curl
   [ "$gateway" != istio ] || need_programs istioctl
@@ -72,7 +40,7 @@ up() {
   docker build --target adapter -t registry.example.com/limitador-adapter:0.1.0 .
   kind load docker-image --name "$name" registry.example.com/limitador-adapter:0.1.0
   kubectl apply -f manifests/adapter/namespace.yaml
-  certificates
+  bash scripts/certificates.sh "$proxies"
   kubectl apply --server-side -k manifests/overlays/redis
   kubectl apply --server-side -f manifests/crds/kuadrant
   kubectl -n "$system" patch deployment limitador-adapter --type=json \

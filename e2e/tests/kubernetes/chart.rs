@@ -44,7 +44,7 @@ fn a_release_is_installed_upgraded_and_uninstalled_and_leaves_the_policies() {
     let ours = || {
         let kinds = "deployments,services,serviceaccounts,configmaps,secrets,networkpolicies,poddisruptionbudgets,roles,\
             rolebindings,clusterroles,clusterrolebindings,statefulsets,servicemonitors,issuers,certificates,envoyfilters,\
-            envoyextensionpolicies,envoypatchpolicies,envoyproxies,clienttrafficpolicies";
+            envoyextensionpolicies,envoypatchpolicies,clienttrafficpolicies";
         let labelled = ["get", kinds, "-A", "-l", "app.kubernetes.io/part-of=weir", "-o", "name"];
         cluster.run(&labelled).lines().count()
     };
@@ -78,6 +78,8 @@ fn a_release_is_installed_upgraded_and_uninstalled_and_leaves_the_policies() {
 
     succeeds(release(&cluster, &["uninstall", "weir"]));
     assert_eq!(ours(), 0);
+    let proxy = ["envoyproxy", "weir-llm", "-n", "team-a"];
+    assert!(cluster.get(&proxy).is_object(), "a Gateway that names it keeps its proxies");
     assert!(cluster.get(&["tokenratelimitpolicy.weir.dev", "budget"]).is_object(), "policies stay");
 
     succeeds(release(&cluster, &["install", "weir", chart, "--set", IMAGE]));
