@@ -7,7 +7,7 @@ say "formatting"
 cargo fmt --all --check
 
 say "lints"
-cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/outages,e2e/storm,e2e/clients --locked --target-dir "$target" -- -D warnings
+cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/outages,e2e/storm,e2e/clients,e2e/cluster --locked --target-dir "$target" -- -D warnings
 
 # What `make demo` builds: the adapter with the least that it can be built with.
 cargo clippy -p limitador-adapter --no-default-features --locked --target-dir "$target" -- -D warnings

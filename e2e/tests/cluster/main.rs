@@ -1,0 +1,46 @@
+//! In a real cluster of two nodes, which `scripts/cluster.sh` has started: Weir is installed as the documents say, stays under load
+//! through everything that happens to a cluster, and is uninstalled.
+
+mod disruptions;
+mod document;
+mod nodes;
+mod objects;
+mod traffic;
+
+use disruptions::{Expected, Table};
+use document::Document;
+use nodes::NodeCluster;
+use objects::ObjectNames;
+use std::time::{Duration, Instant};
+
+/// From an empty cluster to a request that is refused.
+const INSTALL_TIME: Duration = Duration::from_secs(600);
+
+#[test]
+fn it_is_installed_kept_and_uninstalled() {
+    let cluster = NodeCluster::new();
+    let began = Instant::now();
+    cluster.install_gateway();
+    let before = ObjectNames::of(&cluster);
+    Document::read("docs/get-started-cluster.md").follow(&cluster, &["Istio", "Uninstall"]);
+    cluster.is_limited();
+    println!("from an empty cluster to a limited request: {:.0?}", began.elapsed());
+    assert!(began.elapsed() < INSTALL_TIME, "{:?}", began.elapsed());
+    cluster.is_in_order();
+
+    cluster.prepare_for_load();
+    let mut table = Table::new(&cluster);
+    table.play("rolling the adapter", Expected::Nothing, || cluster.roll_adapter());
+    table.play("killing an adapter", Expected::Unchecked, || cluster.kill_adapter());
+    table.play("draining a node", Expected::Nothing, || cluster.drain_node());
+    table.play("restarting Redis", Expected::Unchecked, || cluster.restart_redis());
+    table.play("upgrading chart and module", Expected::Nothing, || cluster.upgrade());
+    cluster.is_in_order();
+    table.play_uninstall(|| {
+        Document::read("docs/get-started-cluster.md").follow_section(&cluster, "Uninstall")
+    });
+    println!("{table}");
+    cluster.forget_load();
+    ObjectNames::of(&cluster).are_as_before(&before);
+    table.conclude();
+}
