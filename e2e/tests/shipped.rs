@@ -157,7 +157,7 @@ fn istio_s_filter_is_for_one_gateway_and_trusts_no_header() {
 /// `kubectl set image` fails if it names a container that the Deployment does not have.
 #[test]
 fn the_guide_names_the_container_of_the_adapter() {
-    let guide = std::fs::read_to_string(artefacts::root().join("docs/get-started-cluster.md")).unwrap();
+    let guide = std::fs::read_to_string(artefacts::root().join("manifests/README.md")).unwrap();
     let (_, rest) = guide.split_once("set image deployment/limitador-adapter ").expect("it sets the image");
     let named = rest.split('=').next().unwrap();
     let path = "manifests/adapter/adapter.yaml";
