@@ -1,19 +1,19 @@
-//! Whether Envoy hands over request bodies while their headers are kept. It does so only with
-//! `allow_on_headers_stop_iteration` beside the filter's `root_id`, which no filter can ask for. Without it a request that
-//! waits for its body waits for ever, so the first ones of each worker are watched: a body of which something has come, and
-//! none of it to the filter, tells.
+//! Detects whether Envoy passes on request bodies while their headers are held back. It does so only with
+//! `allow_on_headers_stop_iteration` beside the filter's `root_id`, which a filter cannot request. Without it,
+//! a request that waits for its body hangs. So the first ones of each worker are watched: if Envoy has received
+//! some of a body and the filter has not, the flag is missing.
 
 use crate::caller::Caller;
 use crate::host;
 use std::cell::{Cell, RefCell};
 
-/// How often the requests that wait are looked at, in milliseconds.
+/// How often the waiting requests are checked, in milliseconds.
 pub const INTERVAL: u64 = 20;
-/// As long as nothing is known, a request waits no longer than this for the beginning of its body, in milliseconds.
+/// While the answer is unknown, a request waits at most this long for its body to begin, in milliseconds.
 pub const TIMEOUT: u64 = 5000;
-/// Nor does one that hardly has a body: a GET that has not ended, and announces none.
+/// The same for a GET that has not ended and announces no body. It hardly ever has one.
 pub const GET_TIMEOUT: u64 = 1000;
-/// So many are watched at once.
+/// How many requests are watched at once.
 const MAX_WATCHED: usize = 1000;
 
 /// See the module.
@@ -25,16 +25,16 @@ pub struct Bodies {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Access {
-    /// No body has been awaited yet, or none has come.
+    /// No body has been awaited yet, or none has arrived.
     #[default]
     Untried,
-    /// Bodies come.
+    /// Bodies arrive.
     Given,
-    /// They do not come.
+    /// Bodies do not arrive.
     Missing,
 }
 
-/// How much of a request has come so far, by Envoy's count; `None`: it waits for no body, or not any more.
+/// How much of a request Envoy has received. `None` if it is not waiting for its body.
 pub fn size(caller: &Caller, root: u32) -> Option<u64> {
     let request = caller.upgrade()?;
     let request = request.borrow();
@@ -44,7 +44,7 @@ pub fn size(caller: &Caller, root: u32) -> Option<u64> {
     host::as_context(request.context(), root, host::request_size)
 }
 
-/// Tells a request that its body will not come.
+/// Reports to a request that its body will not arrive.
 pub fn missing(caller: &Caller, root: u32) {
     if let Some(request) = caller.upgrade() {
         let mut request = request.borrow_mut();
@@ -52,33 +52,33 @@ pub fn missing(caller: &Caller, root: u32) {
     }
 }
 
-/// A request that waits for the beginning of its body.
+/// A request that waits for its body to begin.
 pub struct Watched {
-    /// Whose it is.
+    /// The exchange.
     pub caller: Caller,
-    /// How much of the request had come when it began to wait, by Envoy's count.
+    /// How much of the request Envoy had received when the wait began.
     pub size: u64,
-    /// Until when it waits.
+    /// When the wait ends.
     pub until: u64,
 }
 
 impl Bodies {
-    /// Whether requests had better not wait for their bodies.
+    /// Whether requests should not wait for their bodies.
     pub fn are_missing(&self) -> bool {
         self.access.get() == Access::Missing
     }
 
-    /// Whether nobody knows yet if they come.
+    /// Whether the answer is still unknown.
     pub fn are_untried(&self) -> bool {
         self.access.get() == Access::Untried
     }
 
-    /// Bodies do not come.
+    /// Records that bodies do not arrive.
     pub fn are_found_missing(&self) {
         self.access.set(Access::Missing);
     }
 
-    /// A body has come to a request that waits for it.
+    /// Records that an awaited body has arrived.
     pub fn came(&self) {
         self.access.set(Access::Given);
     }
@@ -91,12 +91,12 @@ impl Bodies {
         }
     }
 
-    /// Takes out those that are watched, to be put back.
+    /// Takes the watched requests out; the caller puts them back.
     pub fn take(&self) -> Vec<Watched> {
         self.watched.take()
     }
 
-    /// Whether there is something to look at.
+    /// Whether there is anything to check.
     pub fn are_watched(&self) -> bool {
         !self.watched.borrow().is_empty()
     }

@@ -1,5 +1,4 @@
-//! Streams whose holds have been raised and that are cut where there is no room for that (`overrun: Cut`), by the ids of
-//! their reservations.
+//! Streams with raised holds that are cut if there is no room (`overrun: Cut`), by reservation id.
 
 use crate::caller::Caller;
 use crate::host;
@@ -7,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-/// A table with room for fewer is left as it is.
+/// Smaller tables are not shrunk.
 const MIN_CAPACITY: usize = 256;
 
 /// See the module.
@@ -16,20 +15,20 @@ pub struct CuttableStreams {
     streams: RefCell<HashMap<String, Caller>>,
 }
 
-/// A stream that may be cut, until this is dropped. What it takes is a part of what is leased for its exchange.
+/// Registers a stream until it is dropped. The exchange's lease includes its memory.
 pub struct CuttableStream {
     id: String,
     streams: Rc<CuttableStreams>,
 }
 
 impl CuttableStreams {
-    /// The adapter may say that there is no room for this stream.
+    /// Registers a stream that may be cut.
     pub fn watch(self: &Rc<Self>, id: &str, caller: &Caller) -> CuttableStream {
         self.streams.borrow_mut().insert(id.to_owned(), Weak::clone(caller));
         CuttableStream { id: id.to_owned(), streams: Rc::clone(self) }
     }
 
-    /// The adapter has said so of these.
+    /// Cuts these streams.
     pub fn cut(&self, ids: &[String], root: u32) {
         for id in ids {
             let stream = self.streams.borrow_mut().remove(id);
@@ -45,7 +44,7 @@ impl Drop for CuttableStream {
     fn drop(&mut self) {
         let mut streams = self.streams.streams.borrow_mut();
         streams.remove(&self.id);
-        // A burst of long streams leaves no large table behind.
+        // Shrinks the table after a burst of long streams.
         if streams.capacity() > streams.len().saturating_mul(4).max(MIN_CAPACITY) {
             streams.shrink_to_fit();
         }

@@ -1,17 +1,17 @@
-//! Responses that have passed and are still to be read. Envoy sends what a callback lets go only after it: reading
-//! there, or settling at the end, would delay just those bytes. And several small pieces are read faster at once.
+//! Responses that have passed and are still to be read. Envoy sends a callback's bytes only after it returns,
+//! so reading or settling there would delay them. Several small chunks are also read faster at once.
 
 use crate::caller::{Caller, Waiting};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// As long as no more of a response has passed, it waits for what follows.
+/// A response of which no more has passed waits for the rest.
 pub const SMALL: usize = 4 << 10;
 
 /// See the module.
 #[derive(Default)]
 pub struct DeferredReads {
-    /// They are kept from their end until then.
+    /// Exchanges that have ended are kept until they are read.
     exchanges: RefCell<Vec<Rc<RefCell<dyn Waiting>>>>,
 }
 
@@ -21,24 +21,25 @@ impl DeferredReads {
         self.exchanges.borrow_mut().extend(exchange.upgrade());
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing is waiting.
     pub fn is_empty(&self) -> bool {
         self.exchanges.borrow().is_empty()
     }
 
-    /// Reads all of it, in the root context.
+    /// Reads everything, in the root context.
     pub fn read(&self) {
         let exchanges = self.exchanges.take();
         exchanges.iter().for_each(|exchange| exchange.borrow_mut().read_deferred());
     }
 
-    /// Reads what has come to its end, so that it is settled before the next reserve: a client that has its answer may
-    /// ask again at once. What is still passing is left for later, since another client waits for this.
+    /// Reads the responses that have ended, so that they are settled before the next Reserve: a client that has
+    /// its response may send another request at once. Responses that are still passing are read later, since
+    /// another client is waiting for this Reserve.
     pub fn read_ended(&self) {
         if self.is_empty() {
             return;
         }
-        // The exchange that is about to reserve is borrowed: what it has to read is left for later, too.
+        // The exchange that is about to reserve is borrowed, so its own response is read later too.
         let has_ended =
             |exchange: &Rc<RefCell<dyn Waiting>>| exchange.try_borrow().is_ok_and(|it| it.has_ended());
         let (ended, passing): (Vec<_>, _) = self.exchanges.take().into_iter().partition(has_ended);

@@ -1,5 +1,6 @@
-//! Every call to the host. The SDK panics on a status that it does not expect of a call, and its trait methods on
-//! every error: here is only what Envoy never answers so, from the callbacks in which this crate makes it.
+//! All calls to the host. The SDK panics on statuses that it does not expect, and its trait methods panic on
+//! every error. So this module makes only calls that Envoy never answers in such a way in the callbacks where
+//! they are used.
 
 use engine::exchange::RequestEdit;
 use engine::refusal::Denial;
@@ -16,13 +17,13 @@ pub fn wall_clock() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Calls the root context's `on_tick` again and again after this many milliseconds; 0: not any more.
+/// Calls the root context's `on_tick` at this interval, in milliseconds; 0 stops it.
 pub fn tick_every(milliseconds: u64) {
     let period = Duration::from_millis(milliseconds.min(u64::from(u32::MAX)));
     told("the timer", hostcalls::set_tick_period(period));
 }
 
-/// A number that nobody can foresee; `None`: the host gives none.
+/// An unpredictable number. `None` if the host provides none.
 #[cfg(target_arch = "wasm32")]
 #[allow(unsafe_code)] // The SDK does not offer it, and clocks can show two machines the same time.
 pub fn random() -> Option<u128> {
@@ -31,12 +32,12 @@ pub fn random() -> Option<u128> {
         fn random_get(bytes: *mut u8, length: usize) -> i32;
     }
     let mut bytes = [0; 16];
-    // SAFETY: the host writes `length` bytes from where `bytes` points, which has that many.
+    // SAFETY: the host writes `length` bytes to `bytes`, which has that length.
     let status = unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
     (status == 0).then_some(u128::from_ne_bytes(bytes))
 }
 
-/// Outside WebAssembly there is no host but the one of the tests.
+/// Outside Wasm, only tests provide a host.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn random() -> Option<u128> {
     cfg!(test).then_some(0x5eed)
@@ -47,22 +48,22 @@ pub fn configuration(size: usize) -> Vec<u8> {
     buffer(BufferType::PluginConfiguration, size)
 }
 
-/// So much of the request's body, which Envoy keeps.
+/// This much of the request's body, which Envoy buffers.
 pub fn request_body(size: usize) -> Vec<u8> {
     buffer(BufferType::HttpRequestBody, size)
 }
 
-/// This many bytes of the request's body, behind so many.
+/// This many bytes of the request's body, starting at an offset.
 pub fn request_body_after(before: usize, size: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpRequestBody, before, size).ok().flatten().unwrap_or_default()
 }
 
-/// Puts this in the place of the bytes that are just passing, or that Envoy keeps. With neither the SDK panics.
+/// Replaces the bytes that are passing or that Envoy buffers. If there are none, the SDK panics.
 pub fn replace_request_body(bytes: &[u8]) {
     told("a message", hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, bytes));
 }
 
-/// Sends this on in the place of the body that Envoy keeps, and of the headers, which it keeps too.
+/// Replaces the body and the headers, both of which Envoy holds back.
 pub fn edit_request(edit: &RequestEdit) {
     let whole = hostcalls::set_buffer(BufferType::HttpRequestBody, 0, usize::MAX, &edit.body);
     told("editing the request", whole);
@@ -71,22 +72,23 @@ pub fn edit_request(edit: &RequestEdit) {
     }
 }
 
-/// This many bytes of the response's body that are just passing, behind those that Envoy keeps.
+/// The bytes of the response's body that are passing, after those that Envoy buffers.
 pub fn response_body(kept: usize, size: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpResponseBody, kept, size).ok().flatten().unwrap_or_default()
 }
 
-/// What another VM of this `vm_id` has left under this name, on another worker or with another version of the module.
+/// Data that another VM of this `vm_id` has stored under this name. It may be on another worker or run another
+/// version of the module.
 pub fn shared(name: &str) -> Option<Vec<u8>> {
     hostcalls::get_shared_data(name).ok().and_then(|(bytes, _)| bytes)
 }
 
-/// Leaves something for [`shared`]. Envoy keeps it until no VM of this `vm_id` is left.
+/// Stores data for [`shared`]. Envoy keeps it until no VM of this `vm_id` is left.
 pub fn share(name: &str, bytes: &[u8]) {
     told("sharing", hostcalls::set_shared_data(name, Some(bytes), None));
 }
 
-/// The answer to a gRPC call, or a message of a gRPC stream.
+/// The reply to a gRPC call, or a message of a gRPC stream.
 pub fn reply(size: usize) -> Vec<u8> {
     buffer(BufferType::GrpcReceiveBuffer, size)
 }
@@ -95,45 +97,44 @@ fn buffer(buffer: BufferType, size: usize) -> Vec<u8> {
     hostcalls::get_buffer(buffer, 0, size).ok().flatten().unwrap_or_default()
 }
 
-/// An attribute of the request; Envoy leaves out an empty one.
+/// An attribute of the request. Envoy omits empty ones.
 pub fn property(path: Vec<&str>) -> Option<Vec<u8>> {
     hostcalls::get_property(path).ok().flatten()
 }
 
-/// How much of the request has come so far, its headers included, whether the filter has seen it or not.
+/// How much of the request Envoy has received, including its headers, whether or not the filter has seen it.
 pub fn request_size() -> Option<u64> {
     let size = property(vec!["request", "total_size"])?;
     <[u8; 8]>::try_from(size.as_slice()).ok().map(u64::from_le_bytes)
 }
 
-/// A request header. One that is repeated is joined with commas, as Envoy's own attributes have it: none of its
-/// values is lost, or taken for the only one. Of the headers that HTTP knows once only, Envoy lets no second through,
-/// and asking for them is cheaper without.
+/// A request header. Repeated values are joined with commas, as in Envoy's own attributes, so that none of them
+/// is lost. For headers that HTTP allows only once, Envoy rejects repeats, and a direct look-up is cheaper.
 pub fn request_header(name: &str) -> Option<Vec<u8>> {
     if name.starts_with(':') || name == "content-length" {
         return header(MapType::HttpRequestHeaders, name);
     }
     let joined = property(vec!["request", "headers", name]);
-    // The attribute leaves out an empty header, too.
+    // The attribute also omits an empty header.
     joined.or_else(|| {
         if EMPTY_IS_NONE.contains(&name) { None } else { header(MapType::HttpRequestHeaders, name) }
     })
 }
 
-/// Headers that say nothing if they are empty.
+/// Headers that mean nothing if they are empty.
 const EMPTY_IS_NONE: [&str; 3] = ["accept-encoding", "content-encoding", "content-type"];
 
-/// Whether there is such a request header.
+/// Whether the request has this header.
 pub fn has_request_header(name: &str) -> bool {
     header(MapType::HttpRequestHeaders, name).is_some()
 }
 
-/// Sets a request header, in the place of all its values.
+/// Sets a request header and replaces all its values.
 pub fn set_request_header(name: &str, value: &str) {
     told(name, hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value)));
 }
 
-/// All request headers, one pair for each value.
+/// All request headers, with one pair for each value.
 pub fn request_headers() -> Vec<(String, Vec<u8>)> {
     hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
 }
@@ -143,9 +144,9 @@ pub fn remove_request_header(name: &str) {
     told(name, hostcalls::remove_map_value(MapType::HttpRequestHeaders, name));
 }
 
-/// What the meter wants to know of the response.
+/// The response headers that the meter needs.
 pub fn response_head(further: &[String]) -> ResponseHead {
-    // All at once: asking for a single header takes half as long as asking for all of them, and five are wanted.
+    // Fetched all at once: a single header takes half as long as all of them, and five are needed.
     let headers = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default();
     let text = |name: &str| {
         let (_, value) = headers.iter().find(|(known, _)| known == name)?;
@@ -171,7 +172,7 @@ pub fn remove_response_header(name: &str) {
     told(name, hostcalls::remove_map_value(MapType::HttpResponseHeaders, name));
 }
 
-/// Puts this in the place of the bytes that are just passing, or that Envoy keeps. With neither the SDK panics.
+/// Replaces the bytes that are passing or that Envoy buffers. If there are none, the SDK panics.
 pub fn replace_response_body(bytes: &[u8]) {
     told("a chunk", hostcalls::set_buffer(BufferType::HttpResponseBody, 0, usize::MAX, bytes));
 }
@@ -180,51 +181,51 @@ fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
     hostcalls::get_map_value_bytes(map, name).ok().flatten()
 }
 
-/// Lets the request go on that a callback of its context has kept back.
+/// Resumes a request that a callback of its context has paused.
 pub fn resume() {
     told("resuming", hostcalls::resume_http_request());
 }
 
-/// Resets the stream once the callback has returned.
+/// Resets the stream after the callback returns.
 pub fn reset_response() {
     told("resetting the response", hostcalls::reset_http_response());
 }
 
-/// Answers the request.
+/// Answers the request locally.
 pub fn respond(denial: &Denial) {
     let headers = denial.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
     told("refusing", hostcalls::send_http_response(denial.status.into(), headers, Some(&denial.body)));
 }
 
-/// One of the adapter's methods: its service and its name.
+/// A method of the adapter: its service and its name.
 pub type Method = (&'static str, &'static str);
 
-/// Calls the adapter; the answer comes to the calling context's `on_grpc_call_response` with this token.
+/// Calls the adapter. The reply arrives at the calling context's `on_grpc_call_response` with this token.
 pub fn call(to: &str, method: Method, message: &[u8], timeout: Duration) -> Result<u32, CallFailure> {
     let (service, name) = method;
     hostcalls::dispatch_grpc_call(to, service, name, Vec::new(), Some(message), timeout)
         .map_err(|_| CallFailure::Unavailable)
 }
 
-/// Opens a stream to the adapter; what it sends comes to the calling context's `on_grpc_stream_message`.
+/// Opens a stream to the adapter. Its messages arrive at the calling context's `on_grpc_stream_message`.
 pub fn open_stream(to: &str, method: Method) -> Result<u32, CallFailure> {
     let (service, name) = method;
     hostcalls::open_grpc_stream(to, service, name, Vec::new()).map_err(|_| CallFailure::Unavailable)
 }
 
-/// Sends a message in a stream of the context that is in effect.
+/// Sends a message on a stream of the current context.
 pub fn send(stream: u32, message: &[u8]) {
     told("the stream to the adapter", hostcalls::send_grpc_stream_message(stream, Some(message), false));
 }
 
-/// Ends a stream without a further word from the adapter.
+/// Cancels a stream. The adapter's further messages are dropped.
 pub fn cancel_stream(stream: u32) {
     told("cancelling the stream", hostcalls::cancel_grpc_stream(stream));
 }
 
-/// Does this in the name of another context. A call that an HTTP context makes as its root context goes on when the
-/// client goes away, and its answer comes to the HTTP context all the same. Its own call Envoy would cancel without
-/// a word; the SDK would keep the token for ever, and panic when Envoy comes to give it out again.
+/// Makes host calls in another context. A call that an HTTP context makes as its root context continues when
+/// the client disconnects, and its reply still arrives at the HTTP context. Envoy would silently cancel the
+/// HTTP context's own call; the SDK would then keep its token forever and panic when Envoy reuses it.
 pub fn as_context<T>(other: u32, own: u32, act: impl FnOnce() -> T) -> T {
     told("entering a context", hostcalls::set_effective_context(other));
     let done = act();
@@ -232,22 +233,23 @@ pub fn as_context<T>(other: u32, own: u32, act: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Tells Envoy that this root context, which had asked for time, can go.
+/// Tells Envoy that this root context, which had asked for more time, can be deleted.
 pub fn done() {
     told("leaving", hostcalls::done());
 }
 
-/// A counter or gauge by its name. Each time makes a new number in Envoy, for good: ask once.
+/// Defines a counter or gauge by name. Each call creates a new number in Envoy that is never freed, so call it
+/// once.
 pub fn metric(name: &str, kind: MetricType) -> Option<u32> {
     hostcalls::define_metric(kind, name).ok()
 }
 
-/// Adds to a counter; 0 is an error for Envoy.
+/// Adds to a counter. Envoy rejects 0.
 pub fn increment(metric: u32, amount: u64) {
     told("counting", hostcalls::increment_metric(metric, i64::try_from(amount).unwrap_or(i64::MAX)));
 }
 
-/// Adds to a gauge, or takes away from it; 0 is an error for Envoy.
+/// Adds to a gauge or subtracts from it. Envoy rejects 0.
 pub fn change(metric: u32, difference: i64) {
     told("gauging", hostcalls::increment_metric(metric, difference));
 }
@@ -257,7 +259,7 @@ pub fn set(metric: u32, value: u64) {
     told("gauging", hostcalls::record_metric(metric, value));
 }
 
-/// An error that leaves nothing to do: it must be seen at least.
+/// Logs an error that cannot be handled.
 fn told(what: &str, outcome: Result<(), Status>) {
     if let Err(status) = outcome {
         log::error!("{what}: the host answered {status:?}");

@@ -1,4 +1,4 @@
-//! One request and its response: each callback is an event of its exchange, and what follows is performed.
+//! One request and its response: each callback becomes an event of its exchange, and the effects are performed.
 
 mod body;
 mod socket;
@@ -25,42 +25,44 @@ use socket::SocketContext;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-/// How much of a response is read at once where there is no memory for all that has come, in bytes.
+/// How much of a response is read at once if there is no memory for all of it, in bytes.
 const PIECE: usize = 16 << 10;
 
 /// The context of a request while the plugin is configured.
 pub struct Http {
     id: u32,
     shared: Rc<Shared>,
-    /// `None` until it has come, and for good if no limit is for it: most requests of a gateway may be such.
+    /// `None` until its headers arrive, and afterwards if no limit applies to it, as for most requests of some
+    /// gateways.
     request: Option<Rc<RefCell<Request>>>,
-    /// In its place, a WebSocket whose messages are metered.
+    /// Used instead for a WebSocket whose messages are metered.
     socket: Option<Rc<RefCell<SocketContext>>>,
 }
 
-/// A request that a limit may be for.
+/// A request to which a limit may apply.
 pub struct Request {
     id: u32,
-    /// Itself.
+    /// A reference to itself.
     caller: Caller,
     shared: Rc<Shared>,
     exchange: Exchange,
     request: RequestFlow,
     response: ResponseFlow,
-    /// Its response may be cut.
+    /// Registered if its response may be cut.
     cuttable: Option<CuttableStream>,
-    /// Nothing more of its response may reach the client.
+    /// Whether nothing more of its response may reach the client.
     is_reset: bool,
 }
 
-/// The context of a request while it is not: Envoy then lets everything pass, or nothing.
+/// The context of a request while the plugin has no valid configuration: Envoy then lets everything pass, or
+/// nothing.
 pub struct Unconfigured;
 
 impl Context for Unconfigured {}
 impl HttpContext for Unconfigured {}
 
 impl Http {
-    /// For a request that is about to come.
+    /// For a request that has not arrived yet.
     pub fn new(id: u32, shared: &Rc<Shared>) -> Self {
         Self { id, shared: shared.clone(), request: None, socket: None }
     }
@@ -73,7 +75,7 @@ impl Http {
         self.socket.as_ref().map(|socket| act(&mut socket.borrow_mut()))
     }
 
-    /// A request that asks for another protocol. An error: it is handled.
+    /// A request for another protocol. An error means that it is already handled.
     fn upgrade(&mut self, in_force: &ActivePlan, mut facts: Facts) -> Result<Facts, Action> {
         if facts.fetched_header(codex::CLIENT_HEADER).is_empty() {
             host::request_header(codex::CLIENT_HEADER)
@@ -176,17 +178,18 @@ impl Request {
         }
     }
 
-    /// Puts this in the place of what is passing and of what Envoy buffers; of that, Envoy buffers so much.
+    /// Replaces what is passing and what Envoy buffers. Envoy buffers `buffered` bytes of the replacement.
     fn replace(&mut self, bytes: &[u8], buffered: usize) {
         if self.response.replace(buffered) {
             host::replace_response_body(bytes);
         } else {
-            // The beginning of an event that came together with the end of another one: there is no way back for it.
+            // The beginning of an event that arrived together with the end of another one. It cannot be sent
+            // any more.
             self.shared.metrics.add(metrics::BYTES_LOST, bytes.len() as u64);
         }
     }
 
-    /// The bytes are copied only if they are read, and read when they have passed.
+    /// Bytes are copied only if they are read, and read after they have passed.
     fn body(&mut self, size: usize, end: bool) {
         let size = self.response.new_bytes(size);
         let read = size > 0 && self.exchange.reads_body();
@@ -204,7 +207,7 @@ impl Request {
         self.read_later(chunk, lease, end);
     }
 
-    /// Reads what there is no memory for at once, a little at a time.
+    /// Reads in small pieces what there is no memory for at once.
     fn read_now(&mut self, size: usize, end: bool) {
         self.read_deferred();
         let mut at = self.response.release();
@@ -214,7 +217,7 @@ impl Request {
             self.handle(Event::Body { chunk: &piece, end: false });
             at = at.saturating_add(PIECE);
         }
-        // Only now: what follows a cut is dropped, and read all the same.
+        // Only now: what follows a cut is dropped, but still read.
         self.handle(Event::PassingUnread);
         if end {
             self.handle(Event::Body { chunk: &[], end });
@@ -248,7 +251,7 @@ impl Request {
     }
 }
 
-/// Most refusals are the same for all clients; who asks is fetched only for the others.
+/// Most refusals are the same for all clients. The client is identified only for the others.
 fn for_client(denial: Denial) -> Denial {
     let originator = || host::request_header(codex::CLIENT_HEADER);
     let is_codex = denial.is_long()
@@ -315,7 +318,7 @@ impl HttpContext for Http {
         let in_force = self.shared.in_force();
         let Some(mut facts) = request::facts(&self.shared, &in_force) else { return Action::Continue };
         if !end && facts.is_get() {
-            // Hardly any GET has a body, and a WebSocket is none of those.
+            // GETs hardly ever have a body, and those that do are not WebSockets.
             host::request_header("upgrade").iter().for_each(|value| facts.header("upgrade", value));
             if facts.is_upgrade() {
                 facts = match self.upgrade(&in_force, facts) {

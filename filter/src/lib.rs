@@ -1,11 +1,11 @@
-//! The Envoy filter: turns host callbacks into the core's events, and the core's effects into host calls. Every
-//! decision is made in `engine`.
+//! The Envoy filter: converts host callbacks to the engine's events, and the engine's effects to host calls.
+//! Every decision is made in `engine`.
 //!
-//! A root context for each worker and plugin keeps what its HTTP contexts share, follows the plan and sends the
-//! commits; an HTTP context for each request drives an exchange. Envoy does not enter the module again before a host
-//! call of it has returned, so a `RefCell` that is borrowed for one statement is always free.
+//! For each worker and plugin, a root context keeps what its HTTP contexts share, follows the plan and sends
+//! the commits. For each request, an HTTP context drives an exchange. Envoy never re-enters the module during a
+//! host call, so a `RefCell` that is borrowed for one statement is always free.
 
-// What the SDK's macro makes is the module's entry, for Envoy alone.
+// The SDK's macro generates the module's entry points, which only Envoy calls.
 #![allow(missing_docs)]
 
 mod bodies;

@@ -27,7 +27,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Defines these at once, so that they are exported before anything has happened.
+    /// Defines these at once, so that they are exported from the start.
     pub fn new() -> Self {
         let metrics = Self::default();
         for name in [
@@ -44,7 +44,7 @@ impl Metrics {
         metrics
     }
 
-    /// Counts what the core says.
+    /// Counts a metric of the engine.
     pub fn count(&self, count: &Metric) {
         self.increment(count.name(), count.amount());
     }

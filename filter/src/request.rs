@@ -1,4 +1,4 @@
-//! Fetches what is to be known of a request.
+//! Fetches the facts of a request.
 
 use crate::host;
 use crate::shared::Shared;
@@ -8,7 +8,7 @@ use engine::metric::Metric;
 use expression::facts::{Facts, Need};
 use expression::identity::{self, IdentityError};
 
-/// Fetches what is needed, and takes the identity's header out of the request. `None`: no limit applies to it.
+/// Fetches what is needed, and removes the identity's header from the request. `None` if no limit applies.
 pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
     let (mut facts, mut came) = (Facts::default(), None);
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
@@ -18,8 +18,8 @@ pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
         came = fetch(shared, round.needs(), &mut facts).or(came);
         round.is_open(&facts)
     });
-    // Last: Envoy forgets the route when a header goes, and finds it again without that header. It does so even if
-    // there was no such header.
+    // Last: when a header is removed, Envoy selects the route again without it, even if there was no such
+    // header.
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity
         && came.unwrap_or_else(|| host::has_request_header(name))
     {
@@ -28,7 +28,7 @@ pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
     concerned.then_some(facts)
 }
 
-/// Whether there is an identity, if it was asked for.
+/// Whether there is an identity, if it was needed.
 fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) -> Option<bool> {
     let mut came = None;
     for need in needs {
@@ -55,13 +55,13 @@ fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) -> Option<bool> {
     came
 }
 
-/// Who is asking, and whether anything said so. What cannot be read is nobody, and is counted.
+/// Reads the identity. True if one was given; an unreadable one counts as none, and in a metric.
 fn identify(shared: &Shared, facts: &mut Facts) -> bool {
     let mut came = false;
     let found = match &shared.config.identity {
         None => Ok(None),
-        // A header that is there twice is joined with a comma and so is no identity in either encoding: nobody
-        // could say which of the two the auth filter wrote.
+        // A repeated header is joined with a comma, which is invalid in either encoding: it would be unknown
+        // which of the values the authentication filter wrote.
         Some(IdentitySource::Header { name, encoding }) => {
             let value = host::request_header(name);
             came = value.is_some();

@@ -1,5 +1,5 @@
-//! Reserves under way, whichever way they go: through the stream while it is open, else as calls of their own, which are
-//! made again where they cannot have been answered. Every answer comes home through [`deliver`].
+//! Reserves under way. They use the stream while it is open, and otherwise separate calls, which are retried if
+//! they cannot have been answered. Every reply goes through [`deliver`].
 
 use crate::caller::{Caller, ReserveReply};
 use crate::host;
@@ -11,16 +11,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Weak;
 
-/// Calls of their own, by their tokens. Whether an HTTP context or the root context made one, Envoy answers it to the
-/// context in which it was made, or not at all if that is gone.
+/// Separate calls, by token. Envoy delivers a reply to the context that made the call, or nowhere if that is
+/// gone.
 #[derive(Default)]
 pub struct ReserveCalls {
     calls: RefCell<HashMap<u32, (Caller, Retry)>>,
-    /// From so many on, those that nobody waits for any longer are dropped.
+    /// Beyond this number, calls that nobody waits for are dropped.
     prune_at: Cell<usize>,
 }
 
-/// Fewer calls are not worth a look.
+/// Smaller tables are not checked.
 const MIN_PRUNED: usize = 64;
 
 impl ReserveCalls {
@@ -34,7 +34,8 @@ impl ReserveCalls {
     }
 }
 
-/// Sends a Reserve of the exchange whose context is `context`, behind everything that has settled. An error is its answer.
+/// Sends a Reserve of the exchange in context `context`, after everything that has settled. An error is its
+/// reply.
 pub fn send(shared: &Shared, context: u32, caller: &Caller, message: Vec<u8>) -> Result<(), CallFailure> {
     shared.deferred.read_ended();
     if shared.stream.is_open() {
@@ -46,9 +47,9 @@ pub fn send(shared: &Shared, context: u32, caller: &Caller, message: Vec<u8>) ->
     call(shared, context, Weak::clone(caller), Retry::new(message, shared.now(), timeout))
 }
 
-/// Sends a Reserve that the stream has left, by a call of its own.
+/// Sends a Reserve that the stream has left unanswered, as a separate call.
 pub fn resend(shared: &Shared, caller: &Caller, message: Vec<u8>, timeout: u64) {
-    // An exchange that is gone has released its hold.
+    // An exchange that has ended has released its hold.
     if caller.strong_count() > 0 {
         let retry = Retry::new(message, shared.now(), timeout);
         if let Err(failure) = call(shared, shared.root, Weak::clone(caller), retry) {
@@ -57,7 +58,7 @@ pub fn resend(shared: &Shared, caller: &Caller, message: Vec<u8>, timeout: u64) 
     }
 }
 
-/// The answer to a call that the context `context` has received. False: it is to no Reserve.
+/// Handles a reply that the context `context` has received. False if it does not belong to a Reserve.
 pub fn answered(shared: &Shared, context: u32, token: u32, reply: Result<&[u8], CallFailure>) -> bool {
     let Some((caller, retry)) = shared.reserves.calls.borrow_mut().remove(&token) else { return false };
     let reply = match reply {
@@ -74,7 +75,7 @@ pub fn answered(shared: &Shared, context: u32, token: u32, reply: Result<&[u8], 
     true
 }
 
-/// Brings an answer to the exchange that waits for it.
+/// Passes a reply to the exchange that waits for it.
 pub fn deliver(context: u32, caller: &Caller, reply: ReserveReply) {
     if let Some(exchange) = caller.upgrade() {
         let mut exchange = exchange.borrow_mut();
@@ -84,7 +85,7 @@ pub fn deliver(context: u32, caller: &Caller, reply: ReserveReply) {
 
 fn call(shared: &Shared, context: u32, caller: Caller, retry: Retry) -> Result<(), CallFailure> {
     let now = shared.now();
-    // Nothing keeps calls of their own in order, so the reserve carries what is to be settled before it.
+    // Separate calls are not ordered, so the Reserve carries what must be settled before it.
     let message =
         call::with_commits(retry.message(), &shared.outbox.borrow().copies(CommitRoute::Unary, now));
     let (service, timeout) = (&shared.config.grpc_service, retry.patience(now));

@@ -1,5 +1,5 @@
-//! The root context: takes the configuration, follows the plan, and tells the adapter what was used, from where no
-//! client waits for it.
+//! The root context: reads the configuration, follows the plan, and reports usage to the adapter while no
+//! client waits.
 
 use crate::bodies::{self, Watched};
 use crate::caller::Caller;
@@ -21,10 +21,10 @@ use proxy_wasm::types::ContextType;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long a Commit may take. Nobody waits for it.
+/// The timeout of a Commit. Nothing waits for it.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the last commits of a configuration that was replaced may take, in milliseconds.
+/// The time for the last commits of a replaced configuration, in milliseconds.
 const LAST_PATIENCE: u64 = 60_000;
 
 /// One plugin on one worker.
@@ -35,18 +35,18 @@ pub struct Root {
 
 struct Configured {
     shared: Rc<Shared>,
-    /// `None`: the policies are in the configuration.
+    /// `None` if the policies are in the configuration.
     watch: Option<Watch>,
     /// The token of the GetPlan under way.
     asking: Option<u32>,
-    /// The token of the Commit under way as a call of its own, and what the outbox calls it.
+    /// The token of the separate Commit under way, and its number in the outbox.
     committing: Option<(u32, CallNumber)>,
-    /// Envoy wants this context to go, and gets what it wants at this time.
+    /// When this context gives in to Envoy's wish to delete it.
     leaving: Option<u64>,
 }
 
 impl Root {
-    /// Before its configuration.
+    /// Before it is configured.
     pub fn new(id: u32) -> Self {
         Self { id, configured: None }
     }
@@ -64,7 +64,7 @@ impl Configured {
         Ok(configured)
     }
 
-    /// After an upgrade of the module, or when a VM is made anew: requests come before the adapter's answer does.
+    /// After an upgrade of the module, or in a new VM, requests arrive before the adapter's reply does.
     fn resume(&mut self) {
         let Some(watch) = &mut self.watch else { return };
         let kept = host::shared(&watch.shared_name(&self.shared.config.cluster));
@@ -73,15 +73,15 @@ impl Configured {
         }
     }
 
-    /// Sends what is due, and sees to being called again when the next is.
+    /// Sends what is due, and schedules the next call.
     fn work(&mut self) {
-        // Asking for the time costs a call of the host.
+        // Reading the clock costs a host call.
         let now = self.shared.now();
         self.tend_stream(now);
         self.look_for_bodies(now);
         self.send_commits(now);
         self.ask_for_plan(now);
-        // The next reserve takes along what is settled now, or the next call of this.
+        // What settles now is sent with the next Reserve, or the next time.
         self.shared.deferred.read();
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
@@ -93,7 +93,7 @@ impl Configured {
         self.leave();
     }
 
-    /// Goes when Envoy wants it and nothing is left to tell, or it took too long.
+    /// Agrees to be deleted if nothing is left to send, or if it takes too long.
     fn leave(&mut self) {
         let left = self.shared.outbox.borrow().len();
         let told = left == 0 && self.shared.deferred.is_empty();
@@ -105,7 +105,7 @@ impl Configured {
         }
     }
 
-    /// Ends what takes too long, and opens a stream where there is none.
+    /// Ends what takes too long, and opens a stream if there is none.
     fn tend_stream(&mut self, now: u64) {
         let shared = Rc::clone(&self.shared);
         let (overdue, stuck) = shared.stream.overdue(now);
@@ -118,7 +118,7 @@ impl Configured {
         }
     }
 
-    /// Requests that wait for bodies which Envoy has and does not hand over go on without.
+    /// Requests whose bodies Envoy has but does not pass on continue without them.
     fn look_for_bodies(&self, now: u64) {
         let Shared { root, bodies, metrics, .. } = &*self.shared;
         let mut grown = false;
@@ -152,9 +152,9 @@ impl Configured {
         self.stream_left(left);
     }
 
-    /// What a stream has not answered is sent again by calls of its own.
+    /// Sends what a stream left unanswered as separate calls.
     fn stream_left(&mut self, left: Left<Caller>) {
-        // Before the reserves, which carry copies of it.
+        // Before the Reserves, which carry copies of it.
         let returned = self.shared.outbox.borrow_mut().returned(left.commits.into_iter());
         self.count(returned);
         for Unanswered { caller, message, patience } in left.reserves {
@@ -238,7 +238,7 @@ impl Configured {
         }
     }
 
-    /// Whether the plan is in force.
+    /// Puts the plan into force, if it compiles.
     fn planned(&self, answer: &GetPlanResponse) -> bool {
         let version = &answer.version;
         let compiled = watch::compile(answer, self.shared.config.request_body);

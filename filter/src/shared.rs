@@ -21,54 +21,48 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Holds.
 pub const RESERVE: Method = (RATE_LIMIT_SERVICE, "Reserve");
-/// Charges.
 pub const COMMIT: Method = (RATE_LIMIT_SERVICE, "Commit");
-/// Both, in one stream.
 pub const RESERVE_AND_COMMIT: Method = (RESERVATION_SERVICE, "ReserveAndCommit");
-/// Tells the plan.
 pub const GET_PLAN: Method = (POLICY_SERVICE, "GetPlan");
 
-/// The part of the memory for what waits for an adapter that is away: of 128 MiB, some ten thousands of settlements. It
-/// is theirs alone, so that nothing that clients send takes the place of what is to be charged.
+/// The share of the memory for settlements while the adapter is unreachable: of 128 MiB, tens of thousands of
+/// them. It is reserved, so that nothing that clients send can displace a charge.
 const OUTBOX_SHARE: usize = 12;
-/// Between a settlement and the Commit that tells it, in milliseconds. With this pause a busy worker sends a
-/// thousand calls a second at most, whatever it serves.
+/// How long settlements are collected before a Commit, in milliseconds. So a busy worker sends at most a
+/// thousand calls a second, whatever its load.
 const GATHERING: u64 = 1;
-/// How old the gauge of the memory may be, in milliseconds. A call of the host for each request would cost too much.
+/// How often the memory gauge is updated, in milliseconds. A host call for each request would cost too much.
 const SHOWING: u64 = 100;
 
 /// See the module.
 pub struct Shared {
-    /// The root context's own.
+    /// The root context's id.
     pub root: u32,
-    /// The plugin's.
     pub config: PluginConfig,
-    /// Envoy's.
     pub metrics: Metrics,
-    /// What this VM's exchanges may keep.
+    /// The memory budget of this VM's exchanges.
     pub memory: MemoryBudget,
-    /// What has to be told to the adapter.
+    /// What has to be sent to the adapter.
     pub outbox: RefCell<Outbox>,
-    /// What is still to be read of responses.
+    /// Responses that are still to be read.
     pub deferred: DeferredReads,
-    /// Streams that are cut if there is no room for what they use.
+    /// Streams that are cut if the adapter has no room for them.
     pub cuttable: Rc<CuttableStreams>,
-    /// Reserves under way by calls of their own.
+    /// Reserves under way as separate calls.
     pub reserves: ReserveCalls,
-    /// Whether request bodies come.
+    /// Whether request bodies arrive.
     pub bodies: Bodies,
-    /// The way to the adapter while it is open.
+    /// The stream to the adapter.
     pub stream: Stream,
-    /// How this worker's upstreams do.
+    /// Recent failures of this worker's upstreams.
     pub health: RefCell<Health>,
-    /// Of this root context, and of no other in the world.
+    /// Unique to this root context.
     pub random: u128,
     in_force: RefCell<ActivePlan>,
     prefix: Arc<str>,
     reservations: Cell<u64>,
-    /// What this VM adds to the gauge, and since when.
+    /// What this VM has added to the gauge, and when.
     memory_shown: Cell<(u64, u64)>,
     clock: Clock,
     /// When `on_tick` is called next.
@@ -76,7 +70,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// From the plugin's configuration, with every mistake.
+    /// From the plugin's configuration, or all of its mistakes.
     pub fn new(root: u32, text: &[u8]) -> Result<Self, Vec<ValidationError>> {
         let mut config = PluginConfig::read(text)?;
         let message = "the host must allow random_get: reservations are named with it".to_owned();
@@ -112,14 +106,14 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Brings a plan into force for the requests that come from now on.
+    /// Puts a plan into force for requests that arrive from now on.
     pub fn set_plan(&self, plan: Plan, version: u64) {
         self.in_force.replace(ActivePlan::Plan(Arc::new(plan)));
         self.metrics.add(metrics::PLANS, 1);
         self.metrics.set(metrics::PLAN_VERSION, version);
     }
 
-    /// By what a request that comes now is judged.
+    /// The plan for a request that arrives now.
     pub fn in_force(&self) -> ActivePlan {
         self.in_force.borrow().clone()
     }
@@ -129,19 +123,19 @@ impl Shared {
         matches!(*self.in_force.borrow(), ActivePlan::Plan(_))
     }
 
-    /// What the ids of this worker's reservations begin with.
+    /// The prefix of this worker's reservation ids.
     pub fn worker(&self) -> &str {
         &self.prefix
     }
 
-    /// A name for a reservation that has never been given before.
+    /// A unique id for a reservation.
     pub fn next_reservation(&self) -> ReservationId {
         let number = self.reservations.get();
         self.reservations.set(number.wrapping_add(1));
         ReservationId { prefix: self.prefix.clone(), number }
     }
 
-    /// Shows how much memory is in use, in a gauge that all workers add to, if it is time to.
+    /// Updates the gauge of used memory, which all workers share, if it is due.
     pub fn show_memory(&self, now: u64) {
         if self.memory_due().is_some_and(|due| due <= now) {
             let used = self.memory_in_use();
@@ -150,13 +144,13 @@ impl Shared {
         }
     }
 
-    /// When the gauge of the memory has to change.
+    /// When the memory gauge is due for an update.
     pub fn memory_due(&self) -> Option<u64> {
         let (shown, at) = self.memory_shown.get();
         (self.memory_in_use() != shown).then_some(at.saturating_add(SHOWING))
     }
 
-    /// Shows the memory soon, if nothing else has `on_tick` called.
+    /// Schedules an update of the memory gauge, unless `on_tick` is called earlier.
     pub fn show_memory_soon(&self) {
         if self.awake_at.get().is_none()
             && let Some(due) = self.memory_due()
@@ -170,21 +164,21 @@ impl Shared {
         u64::try_from(used).unwrap_or(u64::MAX)
     }
 
-    /// Leaves a settlement to the root context.
+    /// Passes a settlement to the root context.
     pub fn commit(&self, settlement: Settlement) {
         let dropped = self.outbox.borrow_mut().push(settlement);
         self.metrics.add(metrics::COMMITS_DROPPED, dropped as u64);
         self.wake();
     }
 
-    /// Leaves a raise to the root context.
+    /// Passes a raise to the root context.
     pub fn raise(&self, raise: Raise) {
         let kept = self.outbox.borrow_mut().raise(raise);
         self.metrics.add(metrics::RAISES_DROPPED, u64::from(!kept));
         self.wake();
     }
 
-    /// Has the root context's `on_tick` called soon, if there is something to send.
+    /// Schedules the root context's `on_tick`, if there is something to send.
     pub fn wake(&self) {
         if let Some(time) = self.outbox.borrow().wake_at() {
             let now = self.now();
@@ -192,22 +186,22 @@ impl Shared {
         }
     }
 
-    /// Has the root context's `on_tick` called as soon as what is under way has passed.
+    /// Schedules the root context's `on_tick` for when the current bytes have passed.
     pub fn wake_soon(&self) {
-        // Without asking for the time: nothing is sooner.
+        // Nothing is earlier, so the clock is not needed.
         if self.awake_at.replace(Some(0)) != Some(0) {
             host::tick_every(GATHERING);
         }
     }
 
-    /// Has the root context's `on_tick` called at this time, or before.
+    /// Schedules the root context's `on_tick` for this time or earlier.
     pub fn wake_by(&self, time: u64, now: u64) {
         if self.awake_at.get().is_none_or(|awake| time < awake) {
             self.wake_at(Some(time), now);
         }
     }
 
-    /// Has the root context's `on_tick` called at this time, and not before.
+    /// Schedules the root context's `on_tick` for exactly this time.
     pub fn wake_at(&self, time: Option<u64>, now: u64) {
         self.awake_at.set(time);
         host::tick_every(time.map_or(0, |time| time.saturating_sub(now).max(1)));
@@ -218,7 +212,7 @@ impl Shared {
         self.clock.at(host::wall_clock())
     }
 
-    /// Counts a call of the adapter that failed.
+    /// Counts a failed call to the adapter.
     pub fn call_failed(&self, (_, method): Method, failure: CallFailure) {
         self.metrics.count(&Metric::Call { method, failure });
     }

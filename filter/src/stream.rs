@@ -1,5 +1,5 @@
-//! The stream to the adapter, as the root context holds it: Reserves and Commits go through it while it is open. A
-//! call of its own costs Envoy more than all else that a limit needs.
+//! The root context's stream to the adapter. Reserves and commits use it while it is open. A separate call
+//! costs Envoy more than everything else that a limit needs.
 
 use crate::caller::Caller;
 use crate::host;
@@ -10,34 +10,34 @@ use protocol::call::{self, CallFailure};
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-/// Messages of commits that may go before one reserve: only after an outage are there more than the reserve's own takes.
+/// How many commit messages may precede one Reserve. Only after an outage are there more than one.
 const COMMITS_BEFORE: usize = 4;
 
 /// See the module.
 pub struct Stream {
     calls: RefCell<CallStream<Caller>>,
-    /// Of the stream that there is, open or opening.
+    /// The token of the current stream, open or opening.
     token: Cell<Option<u32>>,
 }
 
 impl Stream {
-    /// To be opened by [`Stream::open`].
+    /// [`Stream::open`] opens it.
     pub fn new(patience: Duration, seed: u128) -> Self {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         Self { calls: RefCell::new(CallStream::new(patience).with_jitter(seed)), token: Cell::default() }
     }
 
-    /// Whether it takes calls.
+    /// Whether calls can be sent.
     pub fn is_open(&self) -> bool {
         self.calls.borrow().is_open()
     }
 
-    /// Whether this is the stream that there is.
+    /// Whether this is the current stream.
     pub fn is(&self, token: u32) -> bool {
         self.token.get() == Some(token)
     }
 
-    /// Sends a Reserve behind everything that has settled. Called in the root context's name.
+    /// Sends a Reserve after everything that has settled. Called in the root context.
     pub fn reserve(&self, shared: &Shared, message: Vec<u8>, caller: Caller) {
         let now = shared.now();
         for _ in 0..COMMITS_BEFORE {
@@ -58,7 +58,7 @@ impl Stream {
         shared.wake_by(self.wake_at().unwrap_or(now), now);
     }
 
-    /// Sends a Commit. Called in the root context's name.
+    /// Sends a commit. Called in the root context.
     pub fn commit(&self, commit: &Commit, now: u64) {
         let message = self.calls.borrow_mut().commit(commit, now);
         self.send(&message);
@@ -70,12 +70,12 @@ impl Stream {
         }
     }
 
-    /// A message has come.
+    /// Handles a message.
     pub fn heard(&self, message: &[u8], now: u64) -> Result<StreamReply<Caller>, CallFailure> {
         self.calls.borrow_mut().heard(message, now)
     }
 
-    /// Opens the stream if it is time to.
+    /// Opens the stream if it is due.
     pub fn open(&self, shared: &Shared, now: u64) -> Result<(), CallFailure> {
         if self.calls.borrow_mut().open(now) {
             let token = host::open_stream(&shared.config.grpc_service, RESERVE_AND_COMMIT)?;
@@ -85,7 +85,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Those whose time is over, and whether the stream is of no more use.
+    /// The Reserves that have timed out, and whether the stream should be cancelled.
     pub fn overdue(&self, now: u64) -> (Vec<Caller>, bool) {
         let mut calls = self.calls.borrow_mut();
         let stuck = calls.is_stuck(now);
@@ -106,7 +106,7 @@ impl Stream {
         self.ended(now)
     }
 
-    /// When it is to be looked after, even if nothing comes.
+    /// When to act next, even if nothing arrives.
     pub fn wake_at(&self) -> Option<u64> {
         self.calls.borrow().wake_at()
     }

@@ -1,4 +1,4 @@
-//! `check`: what is wrong with policies, and what those that are right limit.
+//! `check`: reports mistakes in policies, and summarises what valid policies limit.
 
 use crate::policies::collection::{CollectedPolicies, PolicyReport};
 use policy::model::{
@@ -6,13 +6,13 @@ use policy::model::{
 };
 use serde_json::{Value, json};
 
-/// What `check` finds.
+/// The findings of `check`.
 #[derive(Debug)]
 pub struct CheckReport {
     collected: CollectedPolicies,
 }
 
-/// How a limit holds, counts and refuses.
+/// What a limit holds, counts and refuses.
 struct LimitSummary<'p> {
     limit: &'p Limit,
 }
@@ -27,18 +27,18 @@ impl CheckReport {
         self.collected.mistakes()
     }
 
-    /// Every warning likewise.
+    /// Every warning in the same form.
     pub fn warnings(&self) -> Vec<String> {
         self.collected.entries.iter().flat_map(PolicyReport::warnings).collect()
     }
 
-    /// What each policy limits, for people.
+    /// What each policy limits, as text.
     pub fn summary(&self) -> String {
         let policies = self.collected.policies.iter().map(|valid| described(&valid.policy));
         policies.collect::<Vec<_>>().join("\n")
     }
 
-    /// How many there are of each.
+    /// The number of policies, errors and warnings.
     pub fn count(&self) -> String {
         let count = |number: usize, one: &str, many: &str| {
             format!("{number} {}", if number == 1 { one } else { many })
@@ -51,7 +51,7 @@ impl CheckReport {
         )
     }
 
-    /// All of it, for programs.
+    /// The findings as JSON.
     pub fn json(&self) -> Value {
         let entries = &self.collected.entries;
         let errors = entries.iter().flat_map(|entry| entry.mistakes.iter().map(move |error| (entry, error)));
@@ -103,7 +103,7 @@ fn described(policy: &Policy) -> String {
     text
 }
 
-/// One line, whatever was written.
+/// Appends one line, whatever the text contains.
 fn line(text: &mut String, before: &str, rest: &str) {
     let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
     text.extend([before, &rest, "\n"]);
@@ -134,7 +134,7 @@ impl LimitSummary<'_> {
         self.limit.rates.iter().map(rate).collect::<Vec<_>>().join(", ")
     }
 
-    /// To whom it applies, what it holds and what else it does.
+    /// Whom the limit applies to, what it holds, and its other settings.
     fn details(&self) -> Vec<String> {
         let limit = self.limit;
         let mut all: Vec<String> =

@@ -1,12 +1,12 @@
-//! Serves TokenRateLimitPolicies: hands out plans, holds and charges.
+//! Serves TokenRateLimitPolicies: distributes plans, and keeps holds and charges.
 //!
-//! [`serve`] starts everything. [`policies`] come from files, or from a cluster through [`kubernetes`]. Filters get them as
-//! plans and make their calls over [`grpc`], which looks limits up in the policies and counts in a [`ledger`]. [`admin`] is
-//! HTTP for people and probes. On the command line, [`check`] says what policies limit, [`explain`] what a request would come to, and
-//! [`cluster_status`] what a cluster has of Weir.
+//! [`serve`] starts everything. [`policies`] come from files, or from a cluster through [`kubernetes`]. Filters
+//! receive them as plans and send their calls over [`grpc`], which resolves limits against the policies and
+//! counts in a [`ledger`]. [`admin`] is HTTP for people and probes. On the command line, [`check`] summarises
+//! policies, [`explain`] shows what they mean for a request, and [`cluster_status`] what a cluster has of Weir.
 //!
-//! Modules depend on each other one way: `ledger` and `metrics` <- `policies` <- `kubernetes`, `grpc` <- `admin`, `explain`
-//! <- `serve`.
+//! Modules depend on each other one way: `ledger` and `metrics` <- `policies` <- `kubernetes`, `grpc` <-
+//! `admin`, `explain` <- `serve`.
 
 pub mod admin;
 pub mod check;

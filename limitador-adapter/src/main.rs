@@ -41,7 +41,7 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Errors are the output; a summary is, too, if there are none. Warnings and the count go beside it.
+/// Errors go to stdout; so does the summary, if there are no errors. Warnings and the count go to stderr.
 fn check(arguments: &cli::CheckArgs) -> anyhow::Result<ExitCode> {
     let report = CheckReport::new(Sources::open(&arguments.paths)?.collection.collect());
     let (errors, warnings) = (report.errors(), report.warnings());
@@ -108,7 +108,8 @@ async fn serve(config: &cli::ServeArgs) -> anyhow::Result<ExitCode> {
         EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn,limitador_adapter=info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(colours).init();
-    // Both before anything serves: a signal that comes right after must not find the default, which is to die.
+    // Both are installed before anything serves: a signal that arrives right after must not meet the default
+    // handler, which ends the process.
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut serving = Serving::start(config).await?;

@@ -1,5 +1,5 @@
-//! What the adapter counts, for Prometheus. The only file that names the exporter. No global recorder: several
-//! adapters in one process keep their own counts.
+//! The adapter's metrics, for Prometheus. The only file that uses the exporter. There is no global recorder, so
+//! several adapters in one process count separately.
 
 use crate::ledger::LedgerSize;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{
 };
 use policy::model::Unit;
 
-/// Latencies in seconds: from a call that touches nothing but memory to one that is far too slow.
+/// Latencies in seconds, from a call that only touches memory to one that is far too slow.
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
@@ -29,7 +29,7 @@ pub struct AdapterMetric {
     pub help: &'static str,
 }
 
-/// All of them, in the order of the reference.
+/// All metrics, in the order of the reference.
 pub const METRICS: &[AdapterMetric] = &[
     AdapterMetric {
         name: "weir_reserves_total",
@@ -202,49 +202,48 @@ pub const METRICS: &[AdapterMetric] = &[
     },
 ];
 
-/// All of the adapter's counts.
 pub struct AdapterMetrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    /// Reserve: held.
+    /// Reserves that were admitted.
     pub admitted: Counter,
-    /// Reserve: no room.
+    /// Reserves that were refused.
     pub refused: Counter,
-    /// Reserve: the id was held already.
+    /// Reserves whose id was held already.
     pub repeated: Counter,
-    /// Reserve: the id's commit came first.
+    /// Reserves whose commit came first.
     pub late: Counter,
-    /// A call could not be answered.
+    /// Calls that could not be answered.
     pub unavailable: Counter,
-    /// Commit: what is deferred waits for a result that is made in the background.
+    /// Commits that defer charges until a background result is seen.
     pub parked: Counter,
-    /// Commit: let holds go.
+    /// Commits that released holds.
     pub released: Counter,
-    /// Commit: no such hold; charged.
+    /// Commits without a hold; charged.
     pub charged: Counter,
-    /// Commit: a repetition.
+    /// Repeated commits.
     pub replayed: Counter,
-    /// Raises for which there was room.
+    /// Raises that had room.
     pub raises_held: Counter,
-    /// Raises beyond a limit that says `overrun: Cut`.
+    /// Raises beyond a limit with `overrun: Cut`.
     pub raises_out_of_room: Counter,
-    /// Raises of reservations that were over.
+    /// Raises of reservations that had ended.
     pub raises_unknown: Counter,
-    /// Raises that the storage did not take.
+    /// Raises that the storage did not accept.
     pub raises_unavailable: Counter,
     /// Hits that were admitted.
     pub hits_admitted: Counter,
     /// Hits that were refused.
     pub hits_refused: Counter,
-    /// Reservations of workers that are gone.
+    /// Reservations ended because their worker was gone.
     pub released_of_gone: Counter,
-    /// GetPlan: something new.
+    /// GetPlan calls with a new plan.
     pub polls_changed: Counter,
-    /// GetPlan: nothing new.
+    /// GetPlan calls without a new plan.
     pub polls_unchanged: Counter,
-    /// The policies in force have changed.
+    /// Changes of the policies in force.
     pub plan_changes: Counter,
-    /// The watch of the policies has failed.
+    /// Failures of the watch for policies.
     pub watch_failures: Counter,
     /// Policies in force.
     pub loaded: Gauge,
@@ -253,7 +252,7 @@ pub struct AdapterMetrics {
 }
 
 impl AdapterMetrics {
-    /// All zero.
+    /// All metrics start at zero.
     pub fn new() -> Result<Self, BuildError> {
         let latency = Matcher::Full("weir_grpc_seconds".to_owned());
         let recorder = PrometheusBuilder::new().set_buckets_for_metric(latency, &BUCKETS)?.build_recorder();
@@ -294,18 +293,18 @@ impl AdapterMetrics {
         })
     }
 
-    /// When the API server was heard of a resource.
+    /// When the API server last answered about a resource.
     pub fn last_heard(&self, resource: &str) -> Gauge {
         let name = "weir_kubernetes_last_heard_timestamp_seconds";
         gauge(&self.recorder, name, &[("resource", resource)])
     }
 
-    /// Whether another install has this one's name.
+    /// Whether another installation has the same name.
     pub fn rivals(&self) -> Gauge {
         gauge(&self.recorder, "weir_kubernetes_rival_installs", &[])
     }
 
-    /// How many Gateways filters ask for that do not exist.
+    /// How many Gateways that filters name do not exist.
     pub fn unknown_gateways(&self) -> Gauge {
         gauge(&self.recorder, "weir_unknown_gateways", &[])
     }
@@ -315,7 +314,7 @@ impl AdapterMetrics {
         counter(&self.recorder, "weir_refusals_total", &[("policy", policy), ("limit", limit)])
     }
 
-    /// Refusals that a limit which is not enforced has left out.
+    /// Refusals that a limit did not enforce.
     pub fn excused(&self, policy: &str, limit: &str) -> Counter {
         counter(&self.recorder, "weir_excused_total", &[("policy", policy), ("limit", limit)])
     }
@@ -325,18 +324,18 @@ impl AdapterMetrics {
         counter(&self.recorder, "weir_overflowed_total", &[("policy", policy), ("limit", limit)])
     }
 
-    /// What a limit was charged.
+    /// The amount that a limit was charged.
     pub fn charged(&self, policy: &str, limit: &str, unit: Unit) -> Counter {
         let labels = [("policy", policy), ("limit", limit), ("unit", unit.name())];
         counter(&self.recorder, "weir_charged_total", &labels)
     }
 
-    /// Descriptors without a limit.
+    /// Descriptors without a known limit.
     pub fn unknown_limits(&self, call: &'static str) -> Counter {
         counter(&self.recorder, "weir_unknown_limits_total", &[("call", call)])
     }
 
-    /// The size of a gateway's plan, as it was sent last.
+    /// The size of a gateway's plan, as last sent.
     pub fn plan_bytes(&self, gateway: &str) -> Gauge {
         gauge(&self.recorder, "weir_plan_bytes", &[("gateway", gateway)])
     }
@@ -351,12 +350,12 @@ impl AdapterMetrics {
         self.recorder.register_histogram(&key("weir_grpc_seconds", &[("call", call)]), &METADATA)
     }
 
-    /// Empties the buffers of the histograms. To be called every few seconds.
+    /// Drains the buffers of the histograms. Call it every few seconds.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
 
-    /// The exposition, with the ledger's size as it is now.
+    /// The exposition, with the ledger's current size.
     pub fn render(&self, size: LedgerSize, is_full: bool) -> String {
         for (name, value) in [
             ("weir_holds", size.holds),

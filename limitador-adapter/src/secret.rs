@@ -1,22 +1,21 @@
-//! Passwords, which no message, log or page may show.
+//! Passwords, which must not appear in messages, logs or pages.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Stands where a secret was.
+/// Replaces a secret.
 pub const HIDDEN: &str = "[hidden]";
 
-/// A text that is shown to nobody. It has no `Display`, and its `Debug` tells nothing, not even its length.
+/// A secret text. It has no `Display`, and its `Debug` reveals nothing, not even the length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// From its text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text, for whoever has to be shown it.
+    /// The text, for the peer that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -28,7 +27,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A message of somebody else's without these texts.
+/// Removes these texts from a message of another library.
 pub fn without<'m>(message: &'m str, secrets: impl IntoIterator<Item = impl AsRef<str>>) -> Cow<'m, str> {
     let mut cleared = Cow::Borrowed(message);
     for secret in secrets {

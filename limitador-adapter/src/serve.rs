@@ -1,4 +1,4 @@
-//! Everything that serves, started and drained together.
+//! Starts and drains all servers and tasks.
 
 use crate::admin::access::ApiAccess;
 use crate::admin::http::Pages;
@@ -28,49 +28,49 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
-/// Calls that are under way when a drain begins have this long to end.
+/// The time for calls that are under way when a drain begins.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// What is open, for a caller that asked for port 0.
+/// The running servers.
 #[derive(Debug)]
 pub struct Serving {
-    /// Where gRPC is served.
+    /// The address of the gRPC server.
     pub grpc: SocketAddr,
-    /// Where HTTP is served.
+    /// The address of the HTTP server.
     pub http: SocketAddr,
     drain: watch::Sender<bool>,
     servers: JoinSet<Result<(), ServeError>>,
     upkeep: Vec<JoinHandle<()>>,
 }
 
-/// Why it does not serve.
+/// Why the adapter cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Policies are not where they should be.
+    /// A path has no policies.
     #[error("--policies {0}")]
     Policies(Missing),
     /// There is no cluster.
     #[error("--kubernetes: {0}")]
     Kubernetes(String),
-    /// Certificates or keys are not what they should be.
+    /// Certificates or keys are unusable.
     #[error("TLS: {0}")]
     Tls(tls::Unusable),
-    /// A module of the filter cannot be read.
+    /// A filter module cannot be read.
     #[error("--wasm or --wasm-previous: {0}")]
     Module(String),
-    /// An address cannot be had.
+    /// An address cannot be used.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
-    /// The exporter does not accept our metrics.
+    /// The exporter rejected the metrics.
     #[error("metrics: {0}")]
     Metrics(String),
-    /// The reflection service does not accept our descriptors.
+    /// The reflection service rejected the descriptors.
     #[error("gRPC reflection: {0}")]
     Reflection(String),
-    /// The storage can never be reached.
+    /// The storage's URL is unusable.
     #[error("--storage {0}")]
     Storage(String),
-    /// A server ended on its own.
+    /// A server ended unexpectedly.
     #[error("{0} ended: {1}")]
     Ended(&'static str, String),
 }
@@ -122,7 +122,7 @@ impl Serving {
         Ok(Self { grpc, http, drain, servers, upkeep })
     }
 
-    /// Resolves when a server has ended although nobody asked it to.
+    /// Resolves when a server has ended unexpectedly.
     pub async fn failed(&mut self) -> ServeError {
         match self.servers.join_next().await {
             Some(ended) => {
@@ -132,7 +132,7 @@ impl Serving {
         }
     }
 
-    /// Takes no more calls, answers those that wait, and ends. Bounded in time.
+    /// Stops accepting calls, answers those that are waiting, and ends within a bounded time.
     pub async fn drain(mut self) {
         self.drain.send_replace(true);
         let ended = async { while self.servers.join_next().await.is_some() {} };
@@ -144,7 +144,7 @@ impl Serving {
     }
 }
 
-/// Where policies come from.
+/// The source of policies.
 enum PolicyOrigin {
     Files(Sources, Vec<PathBuf>),
     #[cfg(feature = "kubernetes")]
@@ -152,7 +152,7 @@ enum PolicyOrigin {
 }
 
 impl PolicyOrigin {
-    /// As the command line says.
+    /// Opens the source that the command line names.
     #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables))]
     async fn open(config: &ServeArgs, metrics: &Arc<AdapterMetrics>) -> Result<Self, ServeError> {
         #[cfg(feature = "kubernetes")]
@@ -165,7 +165,7 @@ impl PolicyOrigin {
         Ok(Self::Files(sources, config.policies.clone()))
     }
 
-    /// Follows them for ever. What has to end well at a drain goes to `servers`.
+    /// Follows the source. Tasks that must end cleanly at a drain are added to `servers`.
     #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables))]
     fn follow(
         self,
@@ -198,7 +198,7 @@ fn tls_files(config: &ServeArgs) -> Option<tls::TlsFiles> {
     Some(tls::TlsFiles { certificate, key, clients: config.tls_client_ca.clone() })
 }
 
-/// What counts. A Redis need not be there yet: until it is, calls fail and `/readyz` says so.
+/// Opens the ledger. A Redis may still be unreachable: until then calls fail, and `/readyz` reports it.
 fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
     let storage = config.storage.as_ref().map_err(|error| ServeError::Storage(error.to_string()))?;
     Ok(match storage {
@@ -232,7 +232,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeE
     Ok((listener, address))
 }
 
-/// Forgets what is over, for ever.
+/// Removes expired data; never returns.
 async fn sweep(ledger: Arc<dyn Ledger>, metrics: Arc<AdapterMetrics>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! Who is asking: what the auth filter left for us, as the `auth` root of CEL.
+//! The identity that the authentication filter provides, as the `auth` root of CEL.
 
 use crate::protobuf_struct;
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use prost::Message as _;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// How an identity header writes its JSON.
+/// The encoding of the JSON in an identity header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IdentityEncoding {
     /// Plain JSON.
@@ -19,7 +19,7 @@ pub enum IdentityEncoding {
     Base64UrlJson,
 }
 
-/// Why there is no identity although something was given.
+/// Why a given identity is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not base64url.
@@ -28,19 +28,19 @@ pub enum IdentityError {
     /// Not JSON.
     #[error("the identity is not JSON")]
     Json,
-    /// JSON, but no object.
+    /// JSON, but not an object.
     #[error("the identity is not a JSON object")]
     NotAnObject,
     /// Not Envoy's Metadata message.
     #[error("the metadata cannot be decoded")]
     Metadata,
-    /// It has more parts than fit into a megabyte. What names it cannot be evaluated.
+    /// It has more parts than fit into a megabyte. Expressions that use it fail.
     #[error("the identity has too many parts")]
     TooLarge,
 }
 
 impl IdentityError {
-    /// As metrics spell it.
+    /// The name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Encoding => "encoding",
@@ -52,7 +52,7 @@ impl IdentityError {
     }
 }
 
-/// The `auth` root from an identity header's value.
+/// The `auth` root from the value of an identity header.
 pub fn from_header(value: &[u8], encoding: IdentityEncoding) -> Result<Value, IdentityError> {
     let identity: Value = match encoding {
         IdentityEncoding::Json => tree::parse(value, tree::MAX_SIZE),
@@ -65,8 +65,8 @@ pub fn from_header(value: &[u8], encoding: IdentityEncoding) -> Result<Value, Id
     if identity.is_object() { Ok(auth(identity)) } else { Err(IdentityError::NotAnObject) }
 }
 
-/// The `auth` root from Envoy's `metadata` attribute (a serialised `envoy.config.core.v3.Metadata`). `None`: the
-/// auth filter left nothing there.
+/// The `auth` root from Envoy's `metadata` attribute (a serialised `envoy.config.core.v3.Metadata`). `None` if
+/// the authentication filter left nothing there.
 pub fn from_metadata(
     message: &[u8],
     namespace: &str,
@@ -84,7 +84,7 @@ pub fn from_metadata(
     }
 }
 
-/// Envoy's `metadata` attribute as the JSON of every namespace, for the fact of that name.
+/// All namespaces of Envoy's `metadata` attribute as JSON, for the fact of that name.
 pub fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityError> {
     let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
     let (mut namespaces, allowance) = (Map::new(), Allowance::new(tree::MAX_SIZE));
@@ -96,14 +96,14 @@ pub fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityErr
     Ok(namespaces)
 }
 
-/// Auth filters write it with and without padding.
+/// Authentication filters write it with and without padding.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// `envoy.config.core.v3.Metadata`, as far as it is read. On the wire a message is bytes with their length: so the
-/// structs of all the other filters need not be decoded.
+/// The part of `envoy.config.core.v3.Metadata` that is read. On the wire, a message is bytes with their length,
+/// so the structs of other filters need not be decoded.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Metadata {
     #[prost(btree_map = "string, bytes", tag = "1")]

@@ -1,15 +1,16 @@
-//! `google.protobuf.Struct` as JSON: how Envoy hands over metadata, and a plugin configuration written as YAML. Read by
-//! hand, since a list of empty values takes two bytes each on the wire and a hundred in memory: what is built is taken
-//! from an allowance first.
+//! Converts `google.protobuf.Struct` to JSON. Envoy uses it for metadata, and for plugin configurations written
+//! as YAML. It is decoded by hand, because a list of empty values takes two bytes each on the wire and a
+//! hundred in memory: each value is taken from an allowance before it is built.
 
 use llm::tree::{Allowance, TreeError};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use serde_json::{Map, Number, Value};
 
-/// How deep values may be nested, as `prost` bounds it.
+/// The maximum nesting, as in `prost`.
 const DEEPEST: usize = 100;
 
-/// The fields. An error: the bytes are no such message, or hold what is no JSON, or more than is allowed.
+/// Decodes the fields. An error if the bytes are not a valid message, contain what JSON cannot represent, or
+/// exceed the allowance.
 pub fn decode(message: &[u8], allowance: &Allowance) -> Result<Map<String, Value>, TreeError> {
     object(message, allowance, DEEPEST)
 }
@@ -28,7 +29,7 @@ fn object(message: &[u8], allowance: &Allowance, depth: usize) -> Result<Map<Str
     Ok(read)
 }
 
-/// An entry of a map: its key, and its value's message.
+/// An entry of a map: its key, and the message of its value.
 fn pair(entry: &[u8]) -> Result<(&str, &[u8]), TreeError> {
     let (mut name, mut value) = ("", &[][..]);
     each(entry, |number, field| {
@@ -75,7 +76,7 @@ fn items(message: &[u8], allowance: &Allowance, depth: usize) -> Result<Vec<Valu
     Ok(items)
 }
 
-/// What the messages here are made of.
+/// The fields of these messages.
 #[derive(Clone, Copy)]
 enum ProtoField<'a> {
     Number(u64),
@@ -83,7 +84,7 @@ enum ProtoField<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message in their order, each with its number.
+/// Iterates over the fields of a message, each with its number.
 fn each<'a>(
     mut message: &'a [u8],
     mut take: impl FnMut(u32, ProtoField<'a>) -> Result<(), TreeError>,
@@ -119,13 +120,13 @@ fn text(bytes: &[u8]) -> Result<&str, TreeError> {
     std::str::from_utf8(bytes).map_err(|_| TreeError::Invalid)
 }
 
-/// A Struct knows only doubles, yet its author means the integer that was written. NaN and the infinities are no
-/// JSON, so nobody wrote them.
+/// A Struct contains only doubles, but its author meant the integer that was written. JSON has no NaN and no
+/// infinities, so nobody wrote those.
 fn whole(value: f64) -> Option<Number> {
     /// 2^63: every whole double below it is an i64.
     const END: f64 = 9_223_372_036_854_775_808.0;
     if value.fract() == 0.0 && (-END..END).contains(&value) {
-        // Whole and in range, so the cast is exact.
+        // Integral and in range, so the cast is exact.
         return Some(Number::from(value as i64));
     }
     Number::from_f64(value)

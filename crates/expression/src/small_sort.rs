@@ -1,14 +1,14 @@
-//! Sorting with little code: in WebAssembly the standard library's sorts are five kilobytes for each type that is sorted,
-//! and so is collecting into its ordered maps. What is sorted here is sorted once per plan, or short.
+//! Sorts with little code. In Wasm, the standard library's sorts take five kilobytes for each type, and so does
+//! collecting into its ordered maps. Everything sorted here is short, or sorted once per plan.
 
 use std::cmp::Ordering;
 
-/// Sorts by the items' own order.
+/// Sorts by the items' order.
 pub fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, T::cmp);
 }
 
-/// Sorts, in n log n steps. What compares equal may change places.
+/// Sorts in n log n steps. Equal items may change their order.
 pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     for root in (0..items.len() / 2).rev() {
         sift(items, root, items.len(), &compare);
@@ -19,7 +19,7 @@ pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     }
 }
 
-/// Makes what is below `root` a heap again, the largest first.
+/// Restores the heap below `root`, with the largest first.
 fn sift<T>(items: &mut [T], mut root: usize, end: usize, compare: &impl Fn(&T, &T) -> Ordering) {
     let less = |items: &[T], a: usize, b: usize| {
         let both = items.get(a).zip(items.get(b).filter(|_| b < end));

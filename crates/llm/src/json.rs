@@ -1,8 +1,9 @@
-//! A scanner for JSON that arrives in pieces: it walks past everything that nobody asked for, builds no values,
-//! and keeps a few hundred bytes whatever the document. In: bytes, in any pieces. Out: calls of a [`Reader`] for
-//! the places that it names. Documents may follow each other (NDJSON) or stand in an array (Gemini's stream).
+//! A scanner for JSON that arrives in chunks. It skips everything that nobody asked for, builds no values, and
+//! keeps a few hundred bytes, however large the document is. Input: bytes, in any chunks. Output: calls of a
+//! [`Reader`] for the places that it names. Several documents may follow each other (NDJSON) or be elements of
+//! an array (Gemini's streams).
 //!
-//! It does not validate: what it walks past may be no JSON at all.
+//! It does not validate: skipped parts may be invalid JSON.
 
 mod bytes;
 mod count;
@@ -21,21 +22,21 @@ use count::Counter;
 use lanes::{Nesting, Structure, find};
 use string::{Escape, TokenBuffer};
 
-/// How many containers that matter may be open at once. The deepest place that anybody names is 9 deep.
+/// How many relevant containers may be open at once. The deepest place that a reader names is 9 deep.
 const MAX_DEPTH: usize = 24;
 
-/// The longest number or literal that is read without a copy.
+/// Longer numbers and literals are copied.
 const SHORT_SCALAR: usize = 24;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scanner<P> {
     state: ScanState,
-    /// The containers that matter and are open around `here`, outermost first.
+    /// The relevant containers that are open around `here`, outermost first.
     open: [Frame<P>; MAX_DEPTH],
     depth: usize,
-    /// The innermost container that matters, if there is one.
+    /// The innermost relevant container, if there is one.
     here: Frame<P>,
-    /// Containers open inside a value that is walked past. Only this number grows with the depth of the input.
+    /// How many containers are open inside a skipped value. Only this number grows with the depth of the input.
     skipped: u64,
     /// The place of a whole document.
     root: P,
@@ -45,9 +46,9 @@ pub(crate) struct Scanner<P> {
     /// The first half of a surrogate pair, whose second half may follow.
     half: Option<u32>,
     token: TokenBuffer,
-    /// How much of a string that nobody asked for has been walked past.
+    /// How much of a skipped string has passed.
     passed: usize,
-    /// Of a container that is only counted.
+    /// Counts the text of a container that is only counted.
     counter: Counter,
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct Scanner<P> {
 struct Frame<P> {
     place: P,
     array: bool,
-    /// Of its elements, how many have begun before the last one.
+    /// The index of the current element in that container.
     index: u32,
 }
 
@@ -70,18 +71,18 @@ enum ScanState {
     Key,
     /// Between a key and its value.
     Colon,
-    /// After a value, or in a number or literal that nobody asked for.
+    /// After a value, or in a skipped number or literal.
     Comma,
-    /// In a number or literal that somebody asked for.
+    /// In a requested number or literal.
     Scalar,
     String(Use),
-    /// In a container that nobody asked for.
+    /// In a skipped container.
     Skip,
-    /// In what is no document.
+    /// In text that is not a document.
     Stray,
     /// In a container that is only counted.
     Count,
-    /// What came is no JSON. Only a reset helps.
+    /// The input is not JSON. Only a reset helps.
     Broken,
 }
 
@@ -92,12 +93,12 @@ enum Use {
     Text,
     Word,
     Nothing,
-    /// Nothing, inside a container that nobody asked for.
+    /// Nothing: it is in a skipped container.
     Skip,
 }
 
 impl<P: JsonPlace> Scanner<P> {
-    /// The next bytes.
+    /// Reads the next bytes.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], to: &mut impl Reader<Place = P>) {
         while !bytes.is_empty() {
             let before = bytes;
@@ -127,13 +128,13 @@ impl<P: JsonPlace> Scanner<P> {
         }
     }
 
-    /// Whether the container that is walked past matters by its length.
+    /// Whether the length of the skipped container matters.
     fn is_measured(&self) -> bool {
         matches!(self.state, ScanState::Skip | ScanState::String(Use::Skip))
             && matches!(self.place.wants(), Wants::TextOrLength | Wants::Strings)
     }
 
-    /// A piece of a string that nobody asked for has been walked past, up to where so many bytes are left.
+    /// Reports a piece of a skipped string that ends where `left` bytes remain.
     fn pass(&mut self, bytes: &[u8], left: usize, to: &mut impl Reader<Place = P>) {
         let quote = usize::from(!matches!(self.state, ScanState::String(_)));
         let end = bytes.len().saturating_sub(left.saturating_add(quote));
@@ -142,28 +143,28 @@ impl<P: JsonPlace> Scanner<P> {
         self.passed = self.passed.saturating_add(piece.len());
     }
 
-    /// Counts the characters up to where so many bytes are left, without the container's own end.
+    /// Counts the characters that end where `left` bytes remain, without the container's own end.
     fn measure(&self, bytes: &[u8], left: usize, to: &mut impl Reader<Place = P>) {
         let end = usize::from(self.skipped == 0).saturating_add(left);
         let passed = bytes.get(..bytes.len().saturating_sub(end)).unwrap_or_default();
         to.characters(self.place, characters(passed));
     }
 
-    /// What the documents are that come next.
+    /// Sets the place of the documents that follow.
     pub(crate) fn expect(&mut self, root: P) {
         self.root = root;
     }
 
-    /// Whether a document has begun that has not ended.
+    /// Whether a document is incomplete.
     pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, ScanState::Document | ScanState::Stray | ScanState::Broken)
     }
 
-    /// Nothing follows that belongs to what is open: the next byte begins a document.
+    /// Ends whatever is open: the next byte begins a document.
     pub(crate) fn end(&mut self, to: &mut impl Reader<Place = P>) {
         if matches!(self.state, ScanState::Document | ScanState::Stray) {
             self.state = ScanState::Document;
-            // Documents close themselves.
+            // Documents end by themselves.
             return;
         }
         if self.is_open() {
@@ -194,7 +195,7 @@ impl<P: JsonPlace> Scanner<P> {
         bytes
     }
 
-    /// What is no document, up to the end of the line or the beginning of one.
+    /// Skips text that is not a document, up to the end of the line or the beginning of a document.
     fn stray<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let over = |b: &u8| matches!(b, b'{' | b'[' | b'"' | b'\n');
         let end = bytes.iter().position(over).unwrap_or(bytes.len());
@@ -297,7 +298,7 @@ impl<P: JsonPlace> Scanner<P> {
                     self.place = to.element(place, 0);
                 }
             }
-            // Deeper than anybody looks, what counts is still counted.
+            // Below the maximum depth, text is still counted.
             _ if matches!(wants, Wants::Count | Wants::Anything) => {
                 self.counter.begin();
                 self.state = ScanState::Count;
@@ -337,8 +338,7 @@ impl<P: JsonPlace> Scanner<P> {
         self.after_value();
     }
 
-    /// Walks past members that nobody asked for, and hands over short strings, as long as they are complete and
-    /// plainly written.
+    /// Skips members and reads short strings, as long as they are complete and have no escape sequences.
     fn members<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         while let Some((key, value)) = plain_key(bytes) {
             let place = to.child(self.here.place, key);
@@ -443,7 +443,8 @@ impl<P: JsonPlace> Scanner<P> {
                     }
                 },
                 b'{' | b'[' => self.skipped = self.skipped.saturating_add(1),
-                // What lenient parsers take for a comment or a quote: what seems to follow may be inside.
+                // To lenient parsers, these begin a comment or a string, which may contain what seems to
+                // follow.
                 b'#' | b'&' | b'\'' | b'/' => {
                     self.broken(to);
                     return rest;
@@ -477,13 +478,13 @@ fn ends_scalar(byte: u8) -> bool {
     )
 }
 
-/// A number or literal that is complete and short, and what follows.
+/// A short, complete number or literal, and the remaining bytes.
 fn short_scalar(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().take(SHORT_SCALAR).position(|byte| ends_scalar(*byte))?;
     bytes.split_at_checked(end)
 }
 
-/// A key without escape sequences, its colon right behind it, and what follows.
+/// A key without escape sequences that its colon follows directly, and the remaining bytes.
 fn plain_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let [b'"', bytes @ ..] = bytes else { return None };
     match bytes.split_at_checked(short_string(bytes)?)? {
@@ -492,7 +493,7 @@ fn plain_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// Hands over a short string that was asked for, if its end is here; what follows it.
+/// Reads a short requested string if it is complete. Returns the remaining bytes.
 fn short_value<'a, P: JsonPlace>(
     place: P,
     bytes: &'a [u8],
@@ -513,7 +514,7 @@ fn short_value<'a, P: JsonPlace>(
     rest.get(1..)
 }
 
-/// What follows a value that nobody asked for, if it is no container and its end is here.
+/// The bytes after a skipped value, if it is not a container and is complete.
 fn value_end<'a, P: JsonPlace>(
     place: P,
     bytes: &'a [u8],

@@ -1,33 +1,33 @@
-//! How many bytes the exchanges of one VM may keep. A WebAssembly module that cannot allocate traps, and takes every
-//! stream of its worker with it, so memory is counted before it is allocated: whoever keeps something holds a
-//! [`Lease`] for it, and whoever gets none has to do with less.
+//! Limits how many bytes the exchanges of one VM may keep. A Wasm module that cannot allocate traps, and all
+//! streams of its worker end with it. So memory is counted before it is allocated: whoever keeps something
+//! holds a [`Lease`] for it, and has to manage with less if there is none.
 //!
-//! A lease ends with its owner, so nothing leaks however an exchange ends. Taking one allocates nothing.
+//! A lease ends with its owner, so nothing leaks, however an exchange ends. Taking a lease allocates nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a VM's exchanges may keep unless the configuration says otherwise, in bytes. Envoy runs one VM per worker and
-/// ends it at 1 GiB; a gateway with eight workers has to fit into a container, too. An exchange keeps 10 kB as a rule.
+/// The default budget of a VM's exchanges, in bytes. Envoy runs one VM per worker and ends it at 1 GiB, and a
+/// gateway with eight workers has to fit into a container. An exchange usually keeps 10 kB.
 pub const DEFAULT: usize = 128 << 20;
 
-/// A budget of bytes, shared by all who hold it. The default has no bound.
+/// A budget of bytes, shared by its clones. The default is unlimited.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBudget(Option<Arc<BudgetState>>);
 
-/// What bytes are for, which decides how much of the budget they may use.
+/// The purpose of bytes, which determines how much of the budget they may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// What an exchange cannot do without: its holds, so that they end. May use the whole budget.
+    /// What an exchange needs in any case: its holds, so that they end. May use the whole budget.
     Record,
-    /// Copies that are gone when the callback returns. May use seven eighths of the budget.
+    /// Copies that are freed when the callback returns. May use seven eighths of the budget.
     Work,
-    /// What is kept from one callback to the next so that an exchange is judged better: facts, windows, bytes to be
-    /// read later. May use half of the budget, and each lease an eighth of what is left of that: a few that want
-    /// much cannot starve the many that want little.
+    /// What is kept between callbacks to judge an exchange better: facts, windows, unread bytes. All such
+    /// leases may use half of the budget, and each may use an eighth of what is left of that. So a few large
+    /// ones cannot starve many small ones.
     Keep,
 }
 
-/// The right to keep some bytes, until it is dropped.
+/// The right to keep some bytes until it is dropped.
 #[derive(Debug)]
 pub struct Lease {
     budget: MemoryBudget,
@@ -44,7 +44,7 @@ struct BudgetState {
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     all: usize,
-    /// Of `all`: [`Purpose::Keep`].
+    /// The part of `all` that is for [`Purpose::Keep`].
     kept: usize,
     peak: usize,
 }
@@ -60,18 +60,18 @@ impl MemoryBudget {
         self.now().all
     }
 
-    /// The most that was ever leased.
+    /// The largest number of bytes that were ever leased.
     pub fn peak(&self) -> usize {
         self.now().peak
     }
 
-    /// The right to keep this many bytes, if there is room.
+    /// Leases this many bytes, if there is room.
     pub fn lease(&self, purpose: Purpose, bytes: usize) -> Option<Lease> {
         let mut lease = self.empty(purpose);
         lease.resize(bytes).then_some(lease)
     }
 
-    /// A lease of nothing, to be resized.
+    /// An empty lease, to be resized.
     pub fn empty(&self, purpose: Purpose) -> Lease {
         Lease { budget: self.clone(), purpose, bytes: 0 }
     }
@@ -82,13 +82,13 @@ impl MemoryBudget {
 }
 
 impl Lease {
-    /// How many bytes it is for.
+    /// The size of the lease.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Makes it a lease of this many bytes. If there is no room it stays as it is, and the answer is false; there is
-    /// always room for less.
+    /// Resizes the lease. If there is no room, it stays as it is and the result is false. Shrinking always
+    /// succeeds.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         if let Some(shared) = &self.budget.0 {
@@ -106,10 +106,10 @@ impl Lease {
         true
     }
 
-    /// Makes it a lease of at most this many bytes.
+    /// Shrinks it to at most this many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let smaller = self.bytes.min(bytes);
-        // There is always room for less.
+        // Shrinking always succeeds.
         let _shrunk = self.resize(smaller);
     }
 }

@@ -1,5 +1,5 @@
-//! How an API says that a request does not go on, as its client libraries read it. In: what is to be said, in nobody's
-//! dialect. Out: a body and the headers that belong to it.
+//! How each API presents a refusal to its client libraries. Input: the content, independent of any dialect.
+//! Output: a body and its headers.
 
 use crate::request::Dialect;
 use serde_json::{Value, json};
@@ -9,34 +9,34 @@ use serde_json::{Value, json};
 pub enum RefusalReason {
     /// A limit has no room.
     Exceeded,
-    /// It can never pass.
+    /// The request can never pass.
     TooLarge,
-    /// It cannot be served as it is.
+    /// The request is invalid.
     Invalid,
     /// The limits could not be checked.
     Unavailable,
 }
 
-/// What is to be said.
+/// The content of a refusal.
 #[derive(Clone, Debug)]
 pub struct RefusalFacts<'a> {
     pub reason: RefusalReason,
     pub status: u16,
     pub message: &'a str,
-    /// OpenAI's `type`: what has run out.
+    /// OpenAI's `type`.
     pub kind: &'a str,
     /// OpenAI's `code`.
     pub code: &'a str,
-    /// When there is room again; `None`: a retry does not help, or nobody knows.
+    /// When there is room again. `None` if a retry does not help, or the time is unknown.
     pub retry_ms: Option<u64>,
-    /// The names and numbers of what refused, as an object.
+    /// An object with the names and numbers of the rate that refused.
     pub details: Option<Value>,
 }
 
-/// How it is said.
+/// The formatted refusal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RefusalReply {
-    /// Headers that clients of this API look for, beside the usual ones.
+    /// Headers that clients of this API read, in addition to the usual ones.
     pub headers: Vec<(&'static str, String)>,
     pub body: Value,
 }
@@ -48,7 +48,7 @@ impl RefusalReply {
 }
 
 impl RefusalFacts<'_> {
-    /// An error object, and in it what refused.
+    /// Adds the details to an error object.
     pub(crate) fn with_details(&self, mut error: Value) -> Value {
         if let (Some(details), Some(members)) = (&self.details, error.as_object_mut()) {
             members.insert("rate_limit".into(), details.clone());
@@ -63,13 +63,13 @@ impl Dialect {
         self.rules().too_large
     }
 
-    /// A refusal in the words of this API.
+    /// Formats a refusal for this API.
     pub fn refusal(self, refusal: &RefusalFacts<'_>) -> RefusalReply {
         (self.rules().refusal)(refusal)
     }
 }
 
-/// OpenAI's form, which most clients know.
+/// OpenAI's form, which most clients understand.
 pub(crate) fn openai_form(refusal: &RefusalFacts<'_>) -> RefusalReply {
     let RefusalFacts { message, kind, code, .. } = refusal;
     let error = json!({ "message": message, "type": kind, "param": null, "code": code });

@@ -1,12 +1,12 @@
-//! One spelling of a path and of a host. A client can write either in many ways that its server reads alike: with a
-//! slash or `;x` at the end, percent-encoded, with a port or in capitals. Predicates that compare them must not depend
-//! on the client's choice, and not every proxy can be told to normalise all of it.
+//! Normalises paths and hosts. A client can write either in many ways that its server treats alike: with a
+//! trailing slash or `;x`, percent-encoded, with a port or in capitals. Predicates that compare them must not
+//! depend on the client's choice, and not every proxy can be configured to normalise all of it.
 
 use std::borrow::Cow;
 
-/// `:path` in one spelling, as lenient servers read it: percent-decoded once, without `.`, `..`, empty segments, `;x`
-/// and a slash at the end. What begins with `?` stays as it is. Gives the whole and the length of the part before the
-/// `?`; `None`: it is spelled like that already.
+/// Normalises `:path` as lenient servers read it: percent-decoded once, without `.`, `..`, empty segments, `;x`
+/// and a trailing slash. The query stays as it is. Returns the path and the length of the part before the `?`;
+/// `None` if it is already normalised.
 pub fn path(path: &str) -> Option<(String, usize)> {
     let end = path.find(['?', '#']).unwrap_or(path.len());
     let (before, after) = path.split_at_checked(end)?;
@@ -15,13 +15,13 @@ pub fn path(path: &str) -> Option<(String, usize)> {
     }
     let mut spelled = resolved(before);
     let length = spelled.len();
-    // A fragment belongs to the client alone.
+    // A fragment is only for the client.
     spelled.push_str(after.split('#').next().unwrap_or_default());
     Some((spelled, length))
 }
 
-/// `:authority` in one spelling: lower case, percent-decoded, without a port, user information and a dot at the end.
-/// `None`: it is spelled like that already.
+/// Normalises `:authority`: lower case, percent-decoded, without a port, user information or trailing dot.
+/// `None` if it is already normalised.
 pub fn host(host: &str) -> Option<String> {
     let odd = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b':' | b'@' | b'%');
     if !host.bytes().any(odd) && !host.ends_with('.') {
@@ -32,7 +32,7 @@ pub fn host(host: &str) -> Option<String> {
     Some(without_port(spelled).trim_end_matches('.').to_owned())
 }
 
-/// `[::1]:80` is `[::1]`; an IPv6 address without brackets has no port.
+/// `[::1]:80` becomes `[::1]`; an IPv6 address without brackets has no port.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -42,7 +42,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Most paths: there is nothing to do. `*` and what else is no path stays as it is.
+/// The common case. `*` and anything else that is not a path stay as they are.
 fn is_plain(path: &str) -> bool {
     if !path.starts_with('/') || path == "/" {
         return true;
@@ -62,7 +62,7 @@ fn resolved(path: &str) -> String {
     let mut spelled = String::with_capacity(path.len());
     for segment in path.split(['/', '\\']) {
         let decoded = percent_decoded(before_semicolon(segment));
-        // An encoded slash divides, too.
+        // An encoded slash is a separator, too.
         for segment in decoded.split(['/', '\\']) {
             match before_semicolon(segment) {
                 "" | "." => {}
@@ -85,7 +85,7 @@ pub fn before_semicolon(segment: &str) -> &str {
     segment.split(';').next().unwrap_or_default()
 }
 
-/// An escape that is none stays as it is.
+/// Invalid escape sequences stay as they are.
 pub fn percent_decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);

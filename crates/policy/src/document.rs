@@ -1,8 +1,8 @@
-//! Reads what a person wrote, and finds everything that is wrong with it.
+//! Reads a document and finds every mistake in it.
 //!
-//! A [`DocumentNode`] is a value with its path. Whatever reads it either gives something or a [`Reported`], which exists
-//! only where a mistake was written down: so nothing can be refused without a message, and nothing wrong can be
-//! taken. It knows JSON values, not what policies mean.
+//! A [`DocumentNode`] is a value with its path. Each reader returns a value or a [`Reported`], which exists
+//! only if a mistake was recorded. So nothing is rejected without a message, and nothing invalid is accepted.
+//! This module knows JSON, not what policies mean.
 
 use crate::duration;
 use crate::validation_error::ValidationError;
@@ -16,7 +16,7 @@ mod strict;
 
 pub use strict::parse;
 
-/// Reads `value` with `reader`: what it gave and what was noted, or all mistakes.
+/// Reads `value` with `reader`: returns the result with its notes, or all mistakes.
 pub fn read<T>(
     value: &Value,
     reader: impl FnOnce(DocumentNode<'_>) -> Result<T, Reported>,
@@ -29,12 +29,13 @@ pub fn read<T>(
     }
 }
 
-/// Every result before the first error is looked at, so that the mistakes of all are found.
+/// Evaluates every result before it returns the first error, so that all mistakes are found.
 pub fn all<T>(results: impl Iterator<Item = Result<T, Reported>>) -> Result<Vec<T>, Reported> {
     results.collect::<Vec<_>>().into_iter().collect()
 }
 
-/// As [`all`], and no two that are the `same`: `complaint` says so about the second, given the first one's index.
+/// Like [`all`], and also rejects a value that is the `same` as an earlier one. `complaint` words the message,
+/// given the index of the earlier one.
 pub fn distinct<'a, T>(
     read: impl Iterator<Item = (DocumentNode<'a>, Result<T, Reported>)>,
     same: impl Fn(&T, &T) -> bool,
@@ -54,7 +55,7 @@ pub fn distinct<'a, T>(
     results.into_iter().collect()
 }
 
-/// Witness that a mistake has been written down.
+/// Proves that a mistake was recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Reported(());
 
@@ -71,55 +72,56 @@ impl ValidationErrors {
 
 /// The fields that an object may have.
 pub struct KnownFields {
-    /// Read.
+    /// Fields that are read.
     pub known: &'static [&'static str],
-    /// Part of the language, but not built yet: refused by name. With the field in whose place it may stand.
+    /// Fields of the language that are not built yet and are rejected by name, each with the field that it may
+    /// replace.
     pub later: &'static [(&'static str, Option<&'static str>)],
-    /// Not ours: any value will do.
+    /// Fields of others, with any value.
     pub ignored: &'static [&'static str],
 }
 
-/// A value and where it stands.
+/// A value and its path.
 #[derive(Clone)]
 pub struct DocumentNode<'a> {
     value: &'a Value,
     path: String,
     mistakes: &'a ValidationErrors,
-    /// What is no mistake here, and may be one where the policy is to be used.
+    /// What is valid here, but may be a mistake where the policy is used.
     notes: &'a ValidationErrors,
 }
 
 impl<'a> DocumentNode<'a> {
-    /// Writes down what is wrong with it.
+    /// Records a mistake.
     pub fn refuse(&self, message: impl Into<String>) -> Reported {
         self.mistakes.push(&self.path, message);
         Reported(())
     }
 
-    /// Writes down what would be wrong with it in another place than this one.
+    /// Records what would be a mistake elsewhere.
     pub fn note(&self, message: impl Into<String>) {
         self.notes.push(&self.path, message);
     }
 
-    /// The string in this field, if it is one. Refuses nothing.
+    /// The string in this field, if there is one. Rejects nothing.
     pub fn peek(&self, field: &str) -> Option<&'a str> {
         self.value.get(field).and_then(Value::as_str)
     }
 
-    /// What stands there, if anything does. Refuses nothing.
+    /// The value at this path, if there is one. Rejects nothing.
     pub fn at(&self, fields: &[&'static str]) -> Option<DocumentNode<'a>> {
         let step = |node: Self, field: &&str| node.value.get(*field).map(|value| node.child(field, value));
         fields.iter().try_fold(self.clone(), step)
     }
 
-    /// An object with these fields and no others.
+    /// An object with only these fields.
     pub fn object(self, fields: &'static KnownFields) -> Result<DocumentObject<'a>, Reported> {
         let object = DocumentObject { map: self.map()?, node: self, fields };
         object.check_names();
         Ok(object)
     }
 
-    /// An object whose keys its author chose, in their order.
+    /// An object with keys that its author chose, in order.
     pub fn entries(&self) -> Result<Vec<(&'a str, DocumentNode<'a>)>, Reported> {
         Ok(sorted(self.map()?).into_iter().map(|(name, value)| (name, self.child(name, value))).collect())
     }
@@ -139,7 +141,7 @@ impl<'a> DocumentNode<'a> {
         if text.trim().is_empty() { Err(self.refuse("must not be empty")) } else { Ok(text) }
     }
 
-    /// Whether it is a whole number, negative or not.
+    /// Whether it is a whole number, possibly negative.
     pub fn is_whole(&self) -> bool {
         self.value.is_i64() || self.value.is_u64()
     }
@@ -188,7 +190,7 @@ impl<'a> DocumentNode<'a> {
         Ok(duration)
     }
 
-    /// One of these words; `later` are words of the language that are not built yet.
+    /// One of these words. `later`: words of the language that are not built yet.
     pub fn word<T: Copy>(&self, words: &[(&str, T)], later: &[&str]) -> Result<T, Reported> {
         let text = self.value.as_str();
         if let Some((_, meaning)) = words.iter().find(|(word, _)| text == Some(word)) {
@@ -247,18 +249,18 @@ impl<'a> DocumentObject<'a> {
         &self.node
     }
 
-    /// A field that may be left out.
+    /// An optional field.
     pub fn optional(&self, name: &str) -> Option<DocumentNode<'a>> {
         self.map.get(name).map(|value| self.node.child(name, value))
     }
 
-    /// A field that must be there.
+    /// A required field.
     pub fn required(&self, name: &str) -> Result<DocumentNode<'a>, Reported> {
         if let Some(field) = self.optional(name) {
             return Ok(field);
         }
-        // Whoever wrote the field that stands in its place was told that that one is not supported; "is required"
-        // on top would send them the wrong way.
+        // The field that replaces it was already reported as unsupported. "is required" in addition would
+        // mislead.
         let replaced = |(later, place): &(&str, _)| *place == Some(name) && self.map.contains_key(*later);
         if self.fields.later.iter().any(replaced) {
             return Err(Reported(()));
@@ -266,9 +268,9 @@ impl<'a> DocumentObject<'a> {
         Err(self.missing(name, "is required"))
     }
 
-    /// Writes down that a field is not there.
+    /// Records that a field is missing.
     pub fn missing(&self, name: &str, message: &str) -> Reported {
-        // Whoever mistyped its name was told so, and "is required" on top would be noise.
+        // A typing error in its name was already reported. "is required" in addition would be noise.
         let is_mistyped = |written: &str| {
             !self.fields.known.contains(&written)
                 && nearest(written, self.fields.known.iter().copied()) == Some(name)
@@ -298,7 +300,7 @@ fn unknown(name: &str, known: &[&'static str]) -> String {
     }
 }
 
-/// In the order of the keys, whatever features `serde_json` was built with.
+/// Sorted by key, whatever features `serde_json` was built with.
 fn sorted(map: &Map<String, Value>) -> Vec<(&str, &Value)> {
     let mut entries: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value)).collect();
     small_sort::sort_by(&mut entries, |(one, _), (other, _)| one.cmp(other));
@@ -322,7 +324,7 @@ pub fn shortened(text: &str) -> String {
     }
 }
 
-/// Control characters would break a log line, or a terminal.
+/// Control characters would break a log line or a terminal.
 pub fn one_line(text: &str) -> String {
     text.chars().fold(String::new(), |mut line, c| {
         if c.is_control() {

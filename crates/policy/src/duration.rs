@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// `^([0-9]{1,5}(ms|s|m|h|d|w)){1,4}$`; `None` is anything else.
+/// Parses `^([0-9]{1,5}(ms|s|m|h|d|w)){1,4}$`. `None` for anything else.
 pub fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut sum = Duration::ZERO;
     for _ in 0..4 {
         let (number, after) = split_where(rest, |c| !c.is_ascii_digit());
         let (unit, after) = split_where(after, |c| c.is_ascii_digit());
-        // Five digits of the largest unit are far from overflowing, and more are refused here.
+        // Five digits of the largest unit cannot overflow. More digits are rejected here.
         let number: u64 = if number.len() <= 5 { number.parse().ok()? } else { return None };
         sum = sum.checked_add(Duration::from_millis(number.checked_mul(milliseconds(unit)?)?))?;
         if after.is_empty() {
@@ -20,7 +20,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     None
 }
 
-/// One spelling for each duration: whole seconds (`86400s`) or else milliseconds (`1500ms`).
+/// The canonical spelling: whole seconds (`86400s`), or else milliseconds (`1500ms`).
 pub fn text(duration: Duration) -> String {
     if duration.subsec_millis() == 0 {
         format!("{}s", duration.as_secs())
@@ -29,12 +29,12 @@ pub fn text(duration: Duration) -> String {
     }
 }
 
-/// As people write it, in the largest unit that leaves no rest: `24h`, `90s`, `2d`.
+/// A readable spelling, in the largest unit without a remainder: `24h`, `90s`, `2d`.
 pub fn short(duration: Duration) -> String {
     const HOUR: u128 = 3_600_000;
     let ms = duration.as_millis();
     let units = [(24 * HOUR, "d"), (HOUR, "h"), (60_000, "m"), (1000, "s")];
-    // A day is 24h, as policies have it.
+    // In policies, a day is 24h.
     let fits = |length: u128| ms.is_multiple_of(length) && ms > 0 && (length < 24 * HOUR || ms > length);
     match units.iter().find(|(length, _)| fits(*length)) {
         Some((length, unit)) => format!("{}{unit}", ms / length),

@@ -1,21 +1,21 @@
-//! Which Gateway a proxy is: as its configuration says, or as whoever runs it has named it in its node.
+//! Finds out which Gateway a proxy belongs to, from the filter's configuration or from the node's metadata.
 
 use crate::model::names;
 
-/// Istio tells its proxies the labels of their pods, and Gateway API's says which Gateway they are of.
+/// Istio passes the labels of their pods to its proxies, and Gateway API's labels name the Gateway.
 const ISTIO: [&[&str]; 2] = [
     &["xds", "node", "metadata", "NAMESPACE"],
     &["xds", "node", "metadata", "LABELS", "gateway.networking.k8s.io/gateway-name"],
 ];
-/// The labels of Envoy Gateway's pods, where something has put them into the node.
+/// The labels of Envoy Gateway's pods, if something has copied them into the node.
 const ENVOY_GATEWAY: [&[&str]; 2] = [
     &["xds", "node", "metadata", "LABELS", "gateway.envoyproxy.io/owning-gateway-namespace"],
     &["xds", "node", "metadata", "LABELS", "gateway.envoyproxy.io/owning-gateway-name"],
 ];
-/// Envoy Gateway names the node's cluster NAMESPACE/NAME, after the Gateway.
+/// Envoy Gateway names the node's cluster NAMESPACE/NAME after the Gateway.
 const CLUSTER: [&str; 3] = ["xds", "node", "cluster"];
 
-/// "NAMESPACE/NAME", or `*` if nothing tells. `property` asks the proxy.
+/// "NAMESPACE/NAME", or `*` if it is unknown. `property` reads a property of the proxy.
 pub fn find(written: Option<&str>, property: impl Fn(&[&str]) -> Option<Vec<u8>>) -> String {
     let text = |path: &[&str]| String::from_utf8(property(path)?).ok();
     let labelled = |[namespace, name]: &[&[&str]; 2]| Some(format!("{}/{}", text(namespace)?, text(name)?));

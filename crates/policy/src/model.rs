@@ -1,4 +1,4 @@
-//! A TokenRateLimitPolicy as its author wrote it, read from JSON with every mistake told.
+//! A TokenRateLimitPolicy as its author wrote it, read from JSON with every mistake reported.
 
 use crate::document;
 use crate::validation_error::ValidationError;
@@ -31,59 +31,59 @@ pub struct Policy {
     pub name: String,
     /// What it applies to.
     pub target: Target,
-    /// What else it targets (`targetRefs`): of the same level.
+    /// Its other targets (`targetRefs`), all on the same level.
     pub further_targets: Vec<Target>,
-    /// The path that its limits stand under: `spec`, `spec.defaults` or `spec.overrides`.
+    /// The path of its limits: `spec`, `spec.defaults` or `spec.overrides`.
     pub block: &'static str,
-    /// All must hold, for the whole policy.
+    /// Predicates for the whole policy. All must be true.
     pub when: Vec<Expression>,
-    /// In the order of their names.
+    /// Sorted by name.
     pub limits: Vec<Limit>,
-    /// How its rules stand to those of a more specific policy.
+    /// How its rules combine with those of a more specific policy.
     pub precedence: Precedence,
     /// What happens when the adapter cannot answer in time.
     pub failure_mode: FailureMode,
     /// How responses are read.
     pub usage: UsageRules,
-    /// The first that is for a model is its own.
+    /// The first that matches a model applies.
     pub prices: Vec<Price>,
-    /// How its refusals differ from what the caller's dialect says.
+    /// How its refusals differ from the default.
     pub on_exceeded: Option<Arc<OnExceeded>>,
-    /// What is wrong with it where request bodies are not read: each fact that only a body tells.
+    /// What is wrong with it if request bodies are not read: one entry for each fact that needs the body.
     pub needs_body: Vec<ValidationError>,
 }
 
-/// A policy's own refusal. What it does not say is as without it.
+/// A policy's own refusal. Whatever it leaves out keeps its default.
 #[derive(Clone, Debug)]
 pub struct OnExceeded {
-    /// Instead of 429.
+    /// The status instead of 429.
     pub status: Option<u16>,
-    /// Set on it, by lower-case name.
+    /// Headers to set, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Its whole body.
+    /// The whole body.
     pub body: Option<Expression>,
-    /// Which rates of the policy the headers of an answer name.
+    /// Which rates of the policy the response's headers show.
     pub quota_headers: QuotaHeaders,
 }
 
-/// Which rates of a policy the `x-ratelimit-*`, `anthropic-ratelimit-*` and `RateLimit` headers of an answer name.
+/// Which rates of a policy appear in the `x-ratelimit-*`, `anthropic-ratelimit-*` and `RateLimit` headers of a
+/// response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QuotaHeaders {
-    /// All.
+    /// All of them.
     #[default]
     All,
-    /// The one of which the smallest share is left.
+    /// The one with the smallest share left.
     Constrained,
-    /// None.
+    /// None of them.
     None,
 }
 
-/// `targetRef`. The namespace is the policy's own.
+/// `targetRef`. Its namespace is the policy's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Gateway or HTTPRoute.
     pub kind: TargetKind,
-    /// Its name.
     pub name: String,
     /// A listener of the Gateway, or a rule of the HTTPRoute.
     pub section: Option<String>,
@@ -92,40 +92,40 @@ pub struct Target {
 /// What a policy can target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
-    /// All routes of a gateway.
+    /// All routes of a Gateway.
     Gateway,
-    /// One route.
+    /// One HTTP route.
     HttpRoute,
-    /// One route for gRPC.
+    /// One gRPC route.
     GrpcRoute,
 }
 
 impl Policy {
-    /// Everything that it targets: at least one, and all of one level.
+    /// All its targets: at least one, and all on the same level.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         std::iter::once(&self.target).chain(&self.further_targets)
     }
 }
 
-/// How a policy's rules stand to those of a more specific policy, as a route's is to its gateway's.
+/// How a policy's rules combine with those of a more specific policy, for example a route's with its gateway's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precedence {
     /// `limits`: both apply.
     #[default]
     Own,
-    /// `defaults`: the more specific one's prevail.
+    /// `defaults`: the more specific rules win.
     Defaults(Strategy),
-    /// `overrides`: these prevail.
+    /// `overrides`: these rules win.
     Overrides(Strategy),
 }
 
-/// What prevailing replaces.
+/// What the winning rules replace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// All of the other policy's rules.
     #[default]
     Atomic,
-    /// Its limits of the same names, and its `when`.
+    /// Its limits with the same names, and its `when`.
     Merge,
 }
 
@@ -142,10 +142,10 @@ pub enum FailureMode {
 /// What happens to a stream that has outgrown its hold and finds no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overrun {
-    /// It goes on. What it uses is held, and charged, beyond the limit.
+    /// It continues. What it uses beyond the limit is held and charged.
     #[default]
     Continue,
-    /// It is ended as its API ends one that has reached its maximum output.
+    /// It ends like a stream of its API that has reached its maximum output.
     Cut,
 }
 
@@ -154,28 +154,28 @@ pub enum Overrun {
 pub struct Limit {
     /// Its key.
     pub name: String,
-    /// All must hold, or the limit does not apply.
+    /// The limit applies only if all are true.
     pub when: Vec<Expression>,
-    /// Whose bucket. None: one bucket for all.
+    /// Which bucket to use. Empty: one bucket for all.
     pub counters: Vec<Expression>,
-    /// At least one; no two of the same unit and window.
+    /// At least one; no two with the same unit and window.
     pub rates: Vec<Rate>,
     /// What to hold, in each rate's own unit. `None`: the estimate.
     pub amount: Option<Expression>,
     /// How long a hold may live.
     pub ttl: Ttl,
-    /// The most of the limit that one request may hold. `None`: all of it.
+    /// The largest share of the limit that one request may hold. `None`: all of it.
     pub max_share: Option<Share>,
     /// What happens to a stream that outgrows its hold.
     pub overrun: Overrun,
-    /// Where it is false, the limit counts and refuses nothing. `None`: it is true.
+    /// If false, the limit counts but never refuses. `None`: true.
     pub enforce_when: Option<Expression>,
-    /// A request without a maximum of its own gets one: the output that was held for.
+    /// Whether a request without a maximum output gets one: the output that was held.
     pub caps_output: bool,
 }
 
 impl Limit {
-    /// Whatever is evaluated for it, at whatever time.
+    /// All expressions that are evaluated for it, at any time.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let of_rates = self.rates.iter().flat_map(|rate| {
             let max = match &rate.max {
@@ -196,9 +196,9 @@ impl Limit {
 /// How long a hold may live.
 #[derive(Clone, Debug)]
 pub enum Ttl {
-    /// This long.
+    /// A fixed time.
     Fixed(Duration),
-    /// As long as each request's own facts say.
+    /// Evaluated for each request.
     From(Expression),
 }
 
@@ -207,25 +207,25 @@ pub enum Ttl {
 pub struct Rate {
     /// The most that may be used in a window, in `unit`.
     pub max: Maximum,
-    /// Over which time.
+    /// The time over which it counts.
     pub window: Window,
     /// What is counted.
     pub unit: Unit,
-    /// What a response costs, in `unit` (micro-USD for money). `None`: what its usage says.
+    /// What a response costs, in `unit` (micro-USD for money). `None`: the usage itself.
     pub cost: Option<Expression>,
 }
 
-/// How much a rate lets pass.
+/// The maximum of a rate.
 #[derive(Clone, Debug)]
 pub enum Maximum {
-    /// `limit`: this much; money in micro-USD.
+    /// `limit`: a fixed number; money is in micro-USD.
     Fixed(u64),
-    /// `limitFrom`: as each request's own facts say.
+    /// `limitFrom`: evaluated for each request.
     From(Expression),
 }
 
 impl Maximum {
-    /// The policy's own number, if it has one.
+    /// The fixed maximum, if there is one.
     pub fn fixed(&self) -> Option<u64> {
         match self {
             Self::Fixed(max) => Some(*max),
@@ -234,23 +234,23 @@ impl Maximum {
     }
 }
 
-/// The longest life of a hold whose policy names none.
+/// The default lifetime of a hold.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 
 impl Policy {
-    /// Reads one object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`, with every mistake. It may not name a section
-    /// of its target: without a cluster nobody knows them.
+    /// Reads an object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1` and reports every mistake. Its target
+    /// may not name a section, which exists only in a cluster.
     pub fn read(document: &serde_json::Value) -> Result<Self, Vec<ValidationError>> {
         document::read(document, reader::policy).map(Self::noted)
     }
 
-    /// The same, of a cluster.
+    /// Reads an object in a cluster.
     pub fn read_in_cluster(document: &serde_json::Value) -> Result<Self, Vec<ValidationError>> {
         document::read(document, reader::policy_in_cluster).map(Self::noted)
     }
 
-    /// What is allowed, and may not be meant: a limit whose buckets are told by the request's body alone, facts of a
-    /// client's choice that are compared exactly, and prices that are not for every model.
+    /// What is valid but probably not intended: a limit whose buckets depend only on the request's body, exact
+    /// comparisons of what the client chooses, and prices that do not cover every model.
     pub fn warnings(&self) -> Vec<ValidationError> {
         let chosen = |limit: &&Limit| {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
@@ -272,7 +272,7 @@ impl Policy {
         warnings
     }
 
-    /// That there are models without a price, where one is asked for.
+    /// Warns if a model may have no price and a limit needs one.
     fn unpriced(&self) -> Option<ValidationError> {
         let mut rates = self.limits.iter().flat_map(|limit| &limit.rates);
         let asks = rates.any(|rate| rate.unit == Unit::Usd && rate.cost.is_none());

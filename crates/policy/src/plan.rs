@@ -1,4 +1,4 @@
-//! Policies, arranged for deciding requests: which facts to fetch, and what a request would hold.
+//! Policies, prepared for judging requests: which facts to fetch, and what a request would hold.
 
 mod body;
 mod bucket;
@@ -34,32 +34,33 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Plan {
     policies: Vec<CompiledPolicy>,
-    /// `None`: no cluster tells, so a policy on an HTTPRoute means the Envoy route of that name.
+    /// `None` without a cluster: a policy on an HTTPRoute then applies to the Envoy route of that name.
     routes: Option<Routes>,
-    /// Of the policies that apply on every route.
+    /// Finds the policies that apply on every route.
     index: PolicyIndex,
     needs: Vec<Need>,
-    /// In which the needs are fetched.
+    /// The order in which the needs are fetched.
     rounds: Vec<FactRound>,
     answer_headers: Vec<String>,
     body: BodyAccess,
-    /// The JSON pointers of all expressions.
+    /// The JSON pointers of all expressions into requests.
     pointers: Vec<String>,
-    /// Those into responses, and where else policies find usage there.
+    /// Their JSON pointers into responses, and those of policies' custom formats.
     answered: Arc<Pointers>,
 }
 
-/// The most headers that are asked for one by one. All of them at once cost about as much.
+/// If more single headers are needed, all headers are fetched at once, which costs about as much.
 const MAX_SINGLE_HEADERS: usize = 16;
 
-/// Beside each of the policies that meet on a route, the names of those that take its place, if no limit of it stands there.
+/// For each of the policies on a route, the names of the policies that replace it, if none of its limits
+/// applies there.
 pub fn overridden(policies: impl IntoIterator<Item = Policy>) -> Vec<Vec<Arc<str>>> {
     let policies: Vec<CompiledPolicy> = policies.into_iter().map(CompiledPolicy::new).collect();
     precedence::overridden(&policies)
 }
 
-/// What is fetched twice would count twice: a header's values are joined. Whoever may write routes chooses which headers are
-/// asked for, so beyond some of them all are fetched at once.
+/// Fetching a header twice would join its values twice. Whoever writes routes chooses the headers, so beyond a
+/// maximum all are fetched at once.
 fn without_repeats(needs: &mut Vec<Need>) {
     small_sort::sort(needs);
     needs.dedup();
@@ -73,7 +74,7 @@ fn without_repeats(needs: &mut Vec<Need>) {
 }
 
 impl Plan {
-    /// Arranges policies. Those that come first are named first where two refuse alike.
+    /// Compiles policies. If two refuse alike, the earlier one is named first.
     pub fn new(policies: Vec<Policy>) -> Self {
         let mut needs = wanted::needs(&policies);
         if policies.iter().any(|policy| policy.target.kind != TargetKind::Gateway) {
@@ -82,7 +83,7 @@ impl Plan {
         Self::arranged(policies, None, needs)
     }
 
-    /// The same, of a gateway whose listeners and routes are known.
+    /// Compiles the policies of a gateway with known listeners and routes.
     pub fn placed(policies: Vec<Policy>, routes: Routes) -> Self {
         let mut needs = wanted::needs(&policies);
         needs.extend_from_slice(routes.needs());
@@ -106,17 +107,17 @@ impl Plan {
         Self { policies, routes, index, needs, rounds, answer_headers, body, pointers, answered }
     }
 
-    /// The response's headers, in lower case, that a `cost` names.
+    /// The response headers that a `cost` uses, in lower case.
     pub fn answer_headers(&self) -> &[String] {
         &self.answer_headers
     }
 
-    /// What is to be found in the response's body beside its usage.
+    /// What to find in the response's body in addition to its usage.
     pub fn answered(&self) -> &Arc<Pointers> {
         &self.answered
     }
 
-    /// Says whether requests' bodies are read. Without that, no expression may name a fact of theirs.
+    /// Sets whether request bodies are read. If not, expressions may not name facts of the body.
     pub fn with_body(mut self, access: BodyAccess) -> Self {
         self.body = access;
         let reads = self.policies.iter().any(|planned| planned.reads_body.contains(&true));
@@ -128,20 +129,20 @@ impl Plan {
         self
     }
 
-    /// The stored result that a request reads, where tokens or money are counted: whoever created it may have to pay.
+    /// The stored result that a request reads, if tokens or money are counted: its creator may have to be
+    /// charged.
     pub fn stored_result<'f>(&self, facts: &'f Facts, bodiless: bool) -> Option<&'f str> {
         facts.stored_result(bodiless).filter(|_| self.policies.iter().any(CompiledPolicy::counts_usage))
     }
 
-    /// How much of its body is read of a request that must wait for it: one that has a body, and that a limit with a
-    /// use for it may apply to.
+    /// How much of its body to read, for a request that has a body and may be subject to a limit that needs it.
     pub fn body_wanted(&self, facts: &Facts) -> Option<usize> {
         let BodyAccess::Buffer(most) = self.body else { return None };
         let effective = precedence::effective(self.concerned(facts));
         effective.iter().any(|one| one.planned.wants_body(one, facts)).then_some(most)
     }
 
-    /// The most that is read of a body, where bodies are read.
+    /// How much of a body is read, if bodies are read.
     pub fn most_of_body(&self) -> Option<usize> {
         match self.body {
             BodyAccess::Buffer(most) => Some(most),
@@ -149,7 +150,7 @@ impl Plan {
         }
     }
 
-    /// What expressions ask of a body beside its facts, as JSON pointers.
+    /// What expressions need from a body in addition to its facts, as JSON pointers.
     pub fn pointers(&self) -> &[String] {
         &self.pointers
     }
@@ -159,18 +160,18 @@ impl Plan {
         &self.needs
     }
 
-    /// In which order they are fetched, for as long as a limit may apply.
+    /// The order in which they are fetched, for as long as a limit may apply.
     pub fn rounds(&self) -> &[FactRound] {
         &self.rounds
     }
 
-    /// Which limits apply, and what they would hold. `bodiless`: the request ends with its headers.
+    /// Which limits apply, and what they would hold. `bodiless`: the request has no body.
     pub fn judge(&self, facts: &mut Facts, bodiless: bool) -> Judgement {
         let policies = self.concerned(facts);
         Self::judged(policies, facts, bodiless, |_, _, _| {})
     }
 
-    /// The same; `miss` hears for each limit that does not apply: policy, limit, and why.
+    /// Like `judge`, and reports to `miss` each limit that does not apply: policy, limit, and why.
     pub fn judge_with(
         &self,
         facts: &mut Facts,
@@ -207,7 +208,7 @@ impl Plan {
         if estimate != preliminary {
             facts.estimate(estimate.input, estimate.output);
         }
-        // A `cost` says what to hold, too: what the estimate would cost.
+        // A `cost` also determines the hold: what the estimate would cost.
         facts.answer(ResponseFacts {
             usage: estimate.usage(),
             code: 200,
@@ -227,8 +228,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// The policies that the request may concern: those whose target it is on its way to, without those that its facts
-    /// rule out.
+    /// The policies that the request may concern: those on its route, except those that its facts rule out.
     fn concerned(&self, facts: &Facts) -> Vec<&CompiledPolicy> {
         let mut places = self.index.find(facts);
         match (&self.routes, facts.route_name()) {
@@ -248,7 +248,7 @@ impl Plan {
         self.policies.iter().enumerate().filter(is_for).map(|(place, _)| place)
     }
 
-    /// The policies whose target the request is on its way to.
+    /// The policies on the request's route.
     fn targeted(&self, facts: &Facts, miss: &mut impl FnMut(&str, &str, Miss)) -> Vec<&CompiledPolicy> {
         if let Some(routes) = &self.routes {
             return routes.find(facts).into_iter().filter_map(|place| self.policies.get(place)).collect();

@@ -1,7 +1,8 @@
-//! Which policies apply to a request, by Gateway API's rules for listeners and routes.
+//! Finds the policies of a request by Gateway API's rules for listeners and routes.
 //!
-//! In: the placement that comes with a plan. Out: the places of policies in that plan. What a request costs here
-//! grows with the parts of its host and path that any route names, not with the number of routes.
+//! Input: the placement that comes with a plan. Output: the positions of policies in that plan. The cost grows
+//! with the number of labels in the request's host and segments in its path that any route names, not with the
+//! number of routes.
 
 mod rule;
 mod table;
@@ -20,22 +21,22 @@ pub use rule::check_pattern;
 #[derive(Debug, Default)]
 pub struct Routes {
     everywhere: Vec<usize>,
-    /// The most specific hostname first.
+    /// The most specific hostnames first.
     listeners: Vec<RoutePolicies>,
-    /// The rules that the gateway uses: the most specific one takes a request.
+    /// The rules that the gateway uses. The most specific match takes a request.
     rules: RouteTable,
-    /// Those that it may use: each one that matches a request adds its policies.
+    /// The rules that it may use. Each one that matches a request adds its policies.
     in_doubt: RouteTable,
-    /// Every port that is named.
+    /// All ports that rules name.
     ports: Vec<u32>,
-    /// Whether more than one host is named, so that listeners are told apart by it.
+    /// Whether more than one host is named, so that it distinguishes listeners.
     has_hosts: bool,
-    /// Of several Gateways: what each of them says applies.
+    /// Several Gateways, each of which applies.
     gateways: Vec<Routes>,
     needs: Vec<Need>,
 }
 
-/// Where policies apply.
+/// The policies of a listener.
 #[derive(Debug)]
 struct RoutePolicies {
     hostname: String,
@@ -44,14 +45,14 @@ struct RoutePolicies {
 }
 
 impl Routes {
-    /// Of a plan with so many policies.
+    /// Compiles the placement of a plan with this many policies.
     pub fn compile(placement: &Placement, policies: usize) -> Result<Self, Vec<ValidationError>> {
         let mut mistakes = Vec::new();
         let routes = Self::checked(placement, "placement", policies, true, &mut mistakes);
         if mistakes.is_empty() { Ok(routes) } else { Err(mistakes) }
     }
 
-    /// `is_whole`: not that of one of several Gateways, which has none of its own.
+    /// `is_whole`: it is not one of several Gateways, which have no routes themselves.
     fn checked(
         placement: &Placement,
         path: &str,
@@ -120,17 +121,17 @@ impl Routes {
         Self { everywhere, listeners, rules, in_doubt, ports, has_hosts, gateways, needs }
     }
 
-    /// What must be fetched of a request.
+    /// The facts of a request that are needed.
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
 
-    /// The places of the policies that apply to every request.
+    /// The positions of the policies that apply to every request.
     pub fn everywhere(&self) -> &[usize] {
         &self.everywhere
     }
 
-    /// The places of the policies that apply, in their order.
+    /// The positions of the policies that apply, in order.
     pub fn find(&self, facts: &Facts) -> Vec<usize> {
         let mut found = self.find_here(facts);
         found.extend_from_slice(&self.everywhere);
@@ -138,17 +139,18 @@ impl Routes {
         found
     }
 
-    /// The same, without those that apply to every request.
+    /// Like `find`, without those that apply to every request.
     pub fn find_here(&self, facts: &Facts) -> Vec<usize> {
         let mut found = Vec::new();
         if !self.listeners.is_empty() || !self.rules.is_empty() || !self.in_doubt.is_empty() {
             let host = facts.host().map(|host| without_port(host).to_ascii_lowercase()).unwrap_or_default();
             let port = self.port(facts);
-            // Where the port is not known, what is for some ports only may apply, and takes nothing away.
+            // If the port is unknown, rules for certain ports may apply, and take no request away from others.
             let is_here = |ports: &[u32]| ports.is_empty() || port.is_some_and(|port| ports.contains(&port));
             let may_be_here = |ports: &[u32]| port.is_none() || is_here(ports);
             found.extend(self.listeners_at(&host, port).iter().flat_map(|place| place.policies.iter()));
-            // A client may ask for one name in its TLS handshake, which chooses the listener, and for another in its request.
+            // A client may name one host in its TLS handshake, which selects the listener, and another in its
+            // request.
             let server_name = self.server_name(facts).filter(|name| *name != host);
             if let Some(name) = &server_name {
                 found.extend(self.listeners_at(name, port).iter().flat_map(|place| place.policies.iter()));
@@ -178,7 +180,7 @@ impl Routes {
         found
     }
 
-    /// The most specific listener for the host; where the port is not known, that of each port.
+    /// The most specific listener for the host, for each port if the port is unknown.
     fn listeners_at(&self, host: &str, port: Option<u32>) -> Vec<&RoutePolicies> {
         let mut found: Vec<&RoutePolicies> = Vec::new();
         for place in self.listeners.iter().filter(|place| rule::covers(&place.hostname, host)) {
@@ -192,14 +194,14 @@ impl Routes {
         found
     }
 
-    /// The name that the client asked for in its TLS handshake, if listeners differ by it.
+    /// The name in the client's TLS handshake, if it distinguishes listeners.
     fn server_name(&self, facts: &Facts) -> Option<String> {
         let name = self.has_hosts.then(|| find("connection", "requested_server_name")).flatten();
         name.and_then(|name| facts.text(name)).filter(|name| !name.is_empty()).map(str::to_ascii_lowercase)
     }
 
-    /// The port that the request came to, if it is one of the gateway's: a proxy may listen on others than its
-    /// Gateway says, and then only hostnames tell listeners apart.
+    /// The port that the request came to, if the gateway has it. A proxy may listen on other ports than its
+    /// Gateway; then only hostnames distinguish listeners.
     fn port(&self, facts: &Facts) -> Option<u32> {
         let port = facts.number(find("destination", "port")?)?;
         u32::try_from(port).ok().filter(|port| self.ports.binary_search(port).is_ok())

@@ -1,14 +1,14 @@
-//! What is wrong with something that a person wrote, and where.
+//! A mistake in a document, and where it is.
 
 use std::fmt;
 
-/// One mistake. `path` is written as a person would look for it: `spec.limits.free.when[0].predicate`; a key that
-/// is no plain name is quoted (`spec.limits["a.b"]`). Empty: the document itself.
+/// One mistake. `path` has the form `spec.limits.free.when[0].predicate`; a key that is not a plain name is
+/// quoted (`spec.limits["a.b"]`). Empty: the document itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidationError {
-    /// Where.
+    /// The path of the value.
     pub path: String,
-    /// What is wrong and what would be right, in lower case, without a full stop.
+    /// What is wrong and how to fix it, in lower case, without a full stop.
     pub message: String,
 }
 

@@ -1,5 +1,5 @@
-//! The calls to the adapter, as bytes. What a hold counts is encoded once and serves both calls: the `Reserve`
-//! that takes it and the `Commit` that ends it.
+//! The calls to the adapter as bytes. What a hold counts is encoded once, for the `Reserve` that takes it and
+//! the `Commit` that ends it.
 
 use crate::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use crate::wire::kuadrant::service::ratelimit::v1::{
@@ -12,14 +12,14 @@ use std::time::Duration;
 /// The `domain` of every call.
 pub const DOMAIN: &str = "weir";
 
-/// The most descriptors that one call may have: far more than a sane plan asks for, and few enough for the ledger's
-/// lock. A request that needs more is refused, whatever its policies' failure mode.
+/// The most descriptors in one call: more than a reasonable plan needs, and few enough for the ledger's lock. A
+/// request that needs more is refused, whatever its policies' failure mode.
 pub const MAX_DESCRIPTORS: usize = 4096;
 
-/// The most bytes that one call may have: gRPC servers take 4 MB, and a commit may carry others.
+/// The maximum size of a call in bytes. gRPC servers accept 4 MB, and a commit may carry others.
 pub const LONGEST_CALL: usize = 1 << 20;
 
-/// The longest id of a stored result, in bytes. Some gateways pack several names into one.
+/// The maximum length of a stored result's id, in bytes. Some gateways combine several names in one.
 pub const MAX_RESULT_ID: usize = 1024;
 
 /// The adapter's gRPC service for holds and charges.
@@ -31,23 +31,23 @@ pub const RESERVATION_SERVICE: &str = "weir.v1.ReservationService";
 /// The adapter's gRPC service for plans.
 pub const POLICY_SERVICE: &str = "weir.v1.PolicyService";
 
-/// Why the adapter's answer is of no use.
+/// Why a call to the adapter failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFailure {
-    /// It did not come in time.
+    /// The reply did not arrive in time.
     Timeout,
-    /// The adapter cannot be reached.
+    /// The adapter is unreachable.
     Unavailable,
-    /// It came with this gRPC status.
+    /// The adapter replied with this gRPC status.
     Status(u32),
-    /// It is not the message that was expected.
+    /// The reply is not a valid message.
     Malformed,
     /// The adapter does not know a limit of the call.
     UnknownLimit,
 }
 
 impl From<u32> for CallFailure {
-    /// From a gRPC status code.
+    /// Converts a gRPC status code.
     fn from(status: u32) -> Self {
         match status {
             4 => Self::Timeout,
@@ -58,7 +58,7 @@ impl From<u32> for CallFailure {
 }
 
 impl CallFailure {
-    /// As metrics spell it.
+    /// The name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -69,19 +69,18 @@ impl CallFailure {
         }
     }
 
-    /// Whether the same call can never be answered otherwise: InvalidArgument, NotFound, FailedPrecondition,
-    /// OutOfRange.
+    /// Whether repeating the call cannot help: InvalidArgument, NotFound, FailedPrecondition, OutOfRange.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Status(3 | 5 | 9 | 11))
     }
 }
 
-/// The entries of a descriptor, encoded: what is counted.
+/// The encoded entries of a descriptor, which identify what is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entries(Vec<u8>);
 
 impl Entries {
-    /// How many bytes they have.
+    /// The size in bytes.
     pub fn size(&self) -> usize {
         self.0.len()
     }
@@ -95,28 +94,27 @@ impl Entries {
         put_bytes(2, value.as_bytes(), &mut self.0);
     }
 
-    /// These, and then all entries of another.
+    /// Appends all entries of another.
     pub fn with(&self, other: &Entries) -> Self {
         Self([self.0.as_slice(), other.0.as_slice()].concat())
     }
 }
 
-/// A descriptor with its amount, and for a hold its longest life.
+/// A descriptor with its amount and, for a hold, its maximum lifetime.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
-    /// What is counted.
+    /// The entries of the descriptor.
     pub entries: &'a Entries,
-    /// How much.
     pub amount: u64,
-    /// Zero: none given.
+    /// Zero if there is none.
     pub ttl: Duration,
-    /// The most that may be used, where the adapter cannot know it.
+    /// The maximum, if the adapter cannot know it.
     pub max: Option<u64>,
-    /// Counted like any other, and never refused.
+    /// Whether it is counted but never refused.
     pub unenforced: bool,
 }
 
-/// A [`ReserveRequest`].
+/// Encodes a [`ReserveRequest`].
 pub fn reserve<'a>(id: &str, items: impl Iterator<Item = Item<'a>> + Clone) -> Vec<u8> {
     let mut call = Vec::with_capacity(capacity(&items));
     put_bytes(1, DOMAIN.as_bytes(), &mut call);
@@ -136,7 +134,7 @@ pub fn reserve<'a>(id: &str, items: impl Iterator<Item = Item<'a>> + Clone) -> V
     call
 }
 
-/// A [`CommitRequest`], without `further`.
+/// Encodes a [`CommitRequest`] without `further`.
 pub fn commit<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     let mut call = Vec::with_capacity(capacity(&items));
     put_bytes(1, DOMAIN.as_bytes(), &mut call);
@@ -150,8 +148,8 @@ pub fn commit<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     call
 }
 
-/// A [`CommitRequest`] of a reservation that created a result in the background. What is deferred is charged when the
-/// result is seen; an item's amount is for adapters that do not know that.
+/// Encodes a [`CommitRequest`] for a reservation that created a background result. What is deferred is charged
+/// when the result is seen. An item's amount is for adapters that do not know this.
 pub fn park<'a>(
     id: &str,
     items: impl Iterator<Item = (Item<'a>, Option<DeferredCharge>)>,
@@ -176,12 +174,12 @@ pub fn park<'a>(
     call
 }
 
-/// Adds what was seen of a stored result to an encoded [`CommitRequest`].
+/// Adds what a stored result showed to an encoded [`CommitRequest`].
 pub fn add_seen(call: &mut Vec<u8>, seen: SeenResult) {
     append(&CommitRequest { seen: vec![seen], ..Default::default() }, call);
 }
 
-/// A [`RaisedHolds`]: what is to be held in all.
+/// Encodes a [`RaisedHolds`]: the totals to hold.
 pub fn raise<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     let mut raised = Vec::with_capacity(capacity(&items));
     for item in items {
@@ -201,14 +199,14 @@ pub fn add_further(call: &mut Vec<u8>, commit: &[u8]) {
     put_bytes(100, commit, call);
 }
 
-/// An encoded [`ReserveRequest`] and the encoded [`CommitRequest`]s that the adapter carries out before it.
+/// Encodes a [`ReserveRequest`] with the encoded [`CommitRequest`]s that the adapter handles first.
 pub fn with_commits(reserve: &[u8], commits: &[&[u8]]) -> Vec<u8> {
     let mut call = reserve.to_vec();
     commits.iter().for_each(|commit| put_bytes(101, commit, &mut call));
     call
 }
 
-/// A `ReserveAndCommitRequest` of encoded messages.
+/// Encodes a `ReserveAndCommitRequest` from encoded messages.
 pub fn streamed(number: u64, reserve: Option<&[u8]>, commit: Option<&[u8]>) -> Vec<u8> {
     let length = |message: Option<&[u8]>| message.map_or(0, <[u8]>::len);
     let mut call = Vec::with_capacity(length(reserve).saturating_add(length(commit)).saturating_add(32));
@@ -220,29 +218,30 @@ pub fn streamed(number: u64, reserve: Option<&[u8]>, commit: Option<&[u8]>) -> V
     call
 }
 
-/// The first `ReserveAndCommitRequest` of a stream: it says whose the ids are that begin with this.
+/// Encodes the first `ReserveAndCommitRequest` of a stream, which names the worker whose reservation ids begin
+/// with this prefix.
 pub fn introduction(worker: &str) -> Vec<u8> {
     let mut call = Vec::new();
     put_bytes(4, worker.as_bytes(), &mut call);
     call
 }
 
-/// The message of an answer.
+/// Decodes a reply.
 pub fn reply<T: Message + Default>(reply: Result<&[u8], CallFailure>) -> Result<T, CallFailure> {
     reply.and_then(|bytes| T::decode(bytes).map_err(|_| CallFailure::Malformed))
 }
 
-/// A message's fields follow each other in any order, so what is encoded apart can be put together.
+/// The fields of a message may be in any order, so separately encoded parts can be concatenated.
 fn append(message: &impl Message, call: &mut Vec<u8>) {
     call.extend_from_slice(&message.encode_to_vec());
 }
 
-/// About what so many items come to.
+/// The approximate size of this many items.
 fn capacity<T>(items: &impl Iterator<Item = T>) -> usize {
     items.size_hint().0.saturating_mul(128).saturating_add(96)
 }
 
-/// `further`: fields that are encoded already.
+/// `further`: more fields, already encoded.
 fn put_descriptor(item: &Item<'_>, further: &[u8], call: &mut Vec<u8>) {
     let ttl = (!item.ttl.is_zero()).then(|| u64::try_from(item.ttl.as_millis()).unwrap_or(u64::MAX));
     let addend = (item.amount > 0).then_some(item.amount);
@@ -251,7 +250,7 @@ fn put_descriptor(item: &Item<'_>, further: &[u8], call: &mut Vec<u8>) {
     let addend_length = addend.map_or(0, |amount| varint_field_len(1, amount));
     let tail: usize = known().map(|(field, number)| varint_field_len(field, number)).sum();
     encode_key(2, WireType::LengthDelimited, call);
-    // An addend is shorter than 128 bytes: one byte says its length, as one says its key.
+    // An addend is shorter than 128 bytes, so its length takes one byte, like its key.
     encode_varint((item.entries.0.len() + 2 + addend_length + tail + further.len()) as u64, call);
     call.extend_from_slice(&item.entries.0);
     encode_key(3, WireType::LengthDelimited, call);

@@ -1,4 +1,4 @@
-//! The messages between filter and adapter as `proto/` defines them, and the calls that carry them.
+//! The messages between filter and adapter, as defined in `proto/`, and the calls that carry them.
 
 pub mod call;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! The body of a request, as it comes: awaited, if the exchange wants it, and counted.
+//! A request's body as it arrives: awaited if the exchange needs it, and counted.
 
 use super::Request;
 use crate::bodies::{self, Watched};
@@ -26,7 +26,7 @@ impl Request {
         }
     }
 
-    /// So much of the request's body is gathered by now.
+    /// This many bytes of the request's body are available now.
     pub(super) fn gathered(&mut self, size: usize, end: bool) -> Action {
         if self.request.is_awaiting_body() {
             self.shared.bodies.came();
@@ -46,7 +46,7 @@ impl Request {
         if self.request.finish_callback() { Action::Pause } else { Action::Continue }
     }
 
-    /// What is gathered is all of it.
+    /// The available bytes are the whole body.
     pub(super) fn all_gathered(&mut self) -> Action {
         self.gathered(self.request.gathered(), true)
     }

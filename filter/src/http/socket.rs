@@ -1,4 +1,5 @@
-//! A WebSocket: its bytes come as the bodies of a request and a response that go on until one side ends them.
+//! A WebSocket. Its bytes arrive as the bodies of a request and a response that continue until one side ends
+//! them.
 
 use crate::caller::{Caller, ReserveReply, Waiting};
 use crate::host;
@@ -15,18 +16,18 @@ use std::rc::{Rc, Weak};
 /// The context of a WebSocket that is metered.
 pub struct SocketContext {
     id: u32,
-    /// Itself.
+    /// A reference to itself.
     context: Weak<RefCell<Self>>,
     shared: Rc<Shared>,
     socket: Socket,
-    /// Envoy buffers one byte, in the place of which goes on what the socket holds. So how much it may hold is the memory
-    /// budget's to say, not Envoy's buffer limit's.
+    /// Envoy buffers one byte, which is replaced by what the socket holds back. So the memory budget limits it
+    /// instead of Envoy's buffer limit.
     is_paused: bool,
-    /// Calls whose Reserves are under way.
+    /// Calls that wait for the adapter.
     calls: Vec<Rc<RefCell<SocketCall>>>,
 }
 
-/// One call inside, as far as the root context knows it.
+/// One call inside, as the root context sees it.
 struct SocketCall {
     context: u32,
     number: u64,
@@ -61,7 +62,7 @@ impl SocketContext {
         self.resume();
     }
 
-    /// The client sends something. `size`: what Envoy has of it by now.
+    /// Handles bytes from the client. `size`: how many Envoy has now.
     pub fn client(&mut self, size: usize) -> Action {
         let buffered = if self.is_paused { PLACEHOLDER.len() } else { 0 };
         let bytes = host::request_body_after(buffered, size.saturating_sub(buffered));
@@ -72,7 +73,7 @@ impl SocketContext {
             Passage::AsTheyAre if buffered == 0 => return Action::Continue,
             Passage::AsTheyAre => Some(bytes),
             Passage::Replaced(bytes) => Some(bytes),
-            // The adapter may have been out of reach.
+            // The adapter may have been unreachable.
             Passage::Held => self.socket.release(),
         };
         match released {
@@ -93,7 +94,7 @@ impl SocketContext {
         }
     }
 
-    /// The server sends something.
+    /// Handles bytes from the server.
     pub fn server(&mut self, size: usize) {
         let bytes = host::response_body(0, size);
         let shared = Rc::clone(&self.shared);
@@ -104,7 +105,7 @@ impl SocketContext {
         self.perform(effects);
     }
 
-    /// The socket is over.
+    /// The socket has ended.
     pub fn closed(&mut self) {
         let effects = self.socket.closed();
         self.calls.clear();
@@ -117,7 +118,7 @@ impl SocketContext {
         self.perform(effects);
     }
 
-    /// What follows from the adapter's answer about a call.
+    /// The effects of the adapter's reply about a call.
     fn answer(&mut self, number: u64, reply: ReserveReply) -> Vec<SocketEffect> {
         self.calls.retain(|call| call.try_borrow().is_ok_and(|call| call.number != number));
         if let Err(failure) = reply {
@@ -127,7 +128,7 @@ impl SocketContext {
         self.socket.reply(number, reply, &mut || next(&shared))
     }
 
-    /// Lets go on what is not held any longer.
+    /// Forwards what is no longer held back.
     fn resume(&mut self) {
         if self.is_paused
             && let Some(bytes) = self.socket.release()
@@ -139,7 +140,7 @@ impl SocketContext {
     }
 
     fn perform(&mut self, effects: Vec<SocketEffect>) {
-        // A call whose Reserve fails at once may let another one begin, and that another: no stack holds them all.
+        // A call whose Reserve fails at once may start another, and so on. A queue avoids recursion.
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {

@@ -1,8 +1,9 @@
-//! Who may call `/api/*`: it shows who has used what.
+//! Access control for `/api/*`, which shows who has used how much.
 //!
-//! The address that the HTTP port listens on decides, not the caller's: behind a sidecar or another proxy every caller
-//! seems to be on loopback. On a loopback address no token is needed unless one is configured. On any other address
-//! everybody needs the token, and without one nobody is answered.
+//! What counts is the address that the HTTP port listens on, not the caller's address: behind a sidecar or
+//! another proxy, every caller seems to be on loopback. On a loopback address, no token is needed unless one is
+//! configured. On any other address, every caller needs the token, and without a configured token every call is
+//! refused.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,38 +15,38 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// No token is longer, in bytes.
+/// The maximum length of a token, in bytes.
 const LONGEST: u64 = 4096;
 
-/// Headers that only a proxy adds.
+/// Headers that only proxies add.
 const OF_PROXIES: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
-/// Who may call.
+/// Who may call the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiAccess {
-    /// Whoever is on this machine.
+    /// Callers on this machine.
     Local,
-    /// Whoever has the token in this file. It is read for each call, so a new token counts at once.
+    /// Callers with the token in this file. The file is read for each call, so a new token applies at once.
     Token(Arc<PathBuf>),
     /// Nobody.
     Closed,
 }
 
-/// Why a call is not answered.
+/// Why a call is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// There is no token that could be shown.
+    /// No usable token is configured.
     NoToken,
-    /// It came through a proxy, or from a page in a browser under another name.
+    /// The call came through a proxy, or from a browser under a foreign host name.
     NotLocal,
-    /// No token was shown.
+    /// The call has no token.
     Unauthenticated,
-    /// Another token was shown.
+    /// The call has a different token.
     WrongToken,
 }
 
 impl ApiAccess {
-    /// For an HTTP port on this address, with the token in this file, if one is configured.
+    /// For an HTTP port on this address, and the file with the token, if configured.
     pub fn new(listen: SocketAddr, token_file: Option<PathBuf>) -> Self {
         let local = listen.ip().to_canonical().is_loopback();
         match token_file {
@@ -120,7 +121,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Lets a call through, or answers it.
+/// Middleware that refuses a call or passes it on.
 pub async fn guard(State(access): State<ApiAccess>, request: Request, next: Next) -> Response {
     match access.check(request.headers()) {
         Ok(()) => next.run(request).await,
@@ -137,8 +138,8 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// A browser that was made to call this machine under a name of somebody else's says that name; it has a dot, since
-/// nobody else can own one without.
+/// If a web page makes a browser call this machine under a foreign name (DNS rebinding), the host header
+/// contains that name. Such a name has a dot, since nobody can register one without.
 fn is_local(headers: &HeaderMap) -> bool {
     let proxied = OF_PROXIES.iter().any(|name| headers.contains_key(*name));
     !proxied && headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local_name))
@@ -155,7 +156,7 @@ fn is_local_name(host: &str) -> bool {
     }
 }
 
-/// The digest of the token in the file. Neither it nor the error has anything of the token's text in it.
+/// The digest of the token in the file. Neither it nor the error reveals any of the token.
 fn digest_of(file: &PathBuf) -> Result<[u8; 32], &'static str> {
     let opened = std::fs::File::open(file).map_err(|_| "the admin token file cannot be opened")?;
     let mut token = Vec::new();
@@ -169,7 +170,7 @@ fn digest_of(file: &PathBuf) -> Result<[u8; 32], &'static str> {
     }
 }
 
-/// In the same time wherever they differ.
+/// Compares in constant time.
 fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     one.iter().zip(other).fold(0, |difference, (one, other)| difference | (one ^ other)) == 0
 }

@@ -1,4 +1,4 @@
-//! The HTTP side, for people and probes.
+//! The HTTP server, for people and probes.
 
 use crate::admin::access::{ApiAccess, guard};
 use crate::admin::module::{Module, Modules};
@@ -22,38 +22,38 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
-/// What the pages show.
+/// What the endpoints need.
 #[derive(Clone)]
 pub struct Pages {
-    /// Holds and charges.
+    /// The holds and charges.
     pub ledger: Arc<dyn Ledger>,
-    /// The policies.
+    /// The policies in force.
     pub in_force: watch::Receiver<Arc<PolicySnapshot>>,
-    /// The counts.
+    /// The adapter's metrics.
     pub metrics: Arc<AdapterMetrics>,
-    /// Whether the process is about to end.
+    /// Whether the process is shutting down.
     pub drain: watch::Receiver<bool>,
-    /// Whether the policies are known.
+    /// Whether the policies have been read.
     pub known: watch::Receiver<bool>,
-    /// The filter's modules that are served.
+    /// The filter modules to serve.
     pub modules: Modules,
-    /// Who waits for the next reserve.
+    /// The callers of `explain --watch`.
     pub observers: Observers,
     /// Who may call `/api/*`.
     pub access: ApiAccess,
 }
 
 impl Pages {
-    /// Serves them until the drain.
+    /// Serves the endpoints until the drain.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         let mut draining = self.drain.clone();
         let drained = async move { drop(draining.wait_for(|draining| *draining).await) };
         axum::serve(listener, self.router()).with_graceful_shutdown(drained).await
     }
 
-    /// The pages.
+    /// The endpoints.
     pub fn router(self) -> Router {
-        // A path that is not there is refused like one that is.
+        // Unknown paths are refused in the same way as known ones.
         let api = Router::new()
             .route("/counters", get(counters))
             .route("/policies", get(policies))
@@ -92,8 +92,8 @@ fn no_module() -> Response {
     (StatusCode::NOT_FOUND, "no module is served here: --wasm FILE names one\n").into_response()
 }
 
-/// Kubernetes' probe leaves the storage out: an adapter without its storage still serves plans and the module, and its errors
-/// let each policy's `failureMode` decide.
+/// The Kubernetes probe excludes the storage. Without its storage, an adapter still serves plans and the
+/// module, and its errors let each policy's `failureMode` decide.
 const WITHOUT_STORAGE: &str = "exclude=storage";
 
 async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
@@ -127,8 +127,8 @@ fn unavailable(error: &Unavailable) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
 }
 
-/// One bucket. That of a rate which is no longer in force has no maximum to show it against: it lasts until its window
-/// ends, and counts on if the rate comes back.
+/// One bucket. If its rate is no longer in force, it has no maximum; it lasts until its window ends, and
+/// continues if the rate returns.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CounterView {
@@ -142,26 +142,26 @@ struct CounterView {
     held: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
-    /// Or `period`; neither, where it counts what is under way.
+    /// Either this or `period`; neither for `concurrency`.
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     period: Option<&'static str>,
-    /// Told only where it is not UTC.
+    /// Omitted for UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     time_zone: Option<String>,
-    /// Null where only an operator's reset ends the window.
+    /// Null if only an operator's reset ends the window.
     resets_in_seconds: Option<u64>,
-    /// Told only where it is not.
+    /// Omitted if true.
     #[serde(skip_serializing_if = "is_true")]
     in_force: bool,
-    /// Told only where it is: in this bucket all those are counted together for which the limit had no room. It has no
-    /// counters' values.
+    /// Omitted if false. Requests for which the limit had no room for another bucket share this one. It has no
+    /// counter values.
     #[serde(skip_serializing_if = "is_false")]
     overflow: bool,
 }
 
-/// As serde wants it.
+/// The form that serde requires.
 fn is_true(value: &bool) -> bool {
     *value
 }
@@ -219,10 +219,10 @@ async fn counters(State(pages): State<Pages>) -> Response {
     }
 }
 
-/// How long a call waits for a reserve before it is answered that there was none, well before any proxy gives it up.
+/// How long a call waits for a Reserve before it returns 204. Proxies wait longer than this.
 const WATCH: Duration = Duration::from_secs(25);
 
-/// The next reserve of the policy and the limit that the query names; 204 if there was none for a while.
+/// The next Reserve that matches the policy and limit in the query; 204 if there was none for a while.
 async fn watched(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let wanted = |name: &str| {
         let parts = query.as_deref().unwrap_or_default().split('&');
@@ -253,7 +253,7 @@ async fn watched(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respo
     next.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |reserve| Json(&*reserve).into_response())
 }
 
-/// One policy, or a part of a file that is none.
+/// One policy, or a part of a file that is not a policy.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PolicyView<'a> {

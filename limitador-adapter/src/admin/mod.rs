@@ -1,5 +1,5 @@
-//! HTTP for people and probes: [`http`] has the pages, [`access`] decides who may call `/api`, and [`module`] is the
-//! filter's module for proxies that fetch it here.
+//! HTTP for people and probes: [`http`] has the endpoints, [`access`] controls access to `/api`, and [`module`]
+//! serves the filter's module to proxies.
 
 pub mod access;
 pub mod http;

@@ -1,4 +1,4 @@
-//! The filter's modules, for proxies that fetch theirs here instead of from a registry.
+//! The filter's modules, for proxies that fetch them from the adapter instead of a registry.
 
 use axum::body::Bytes;
 use sha2::{Digest, Sha256};
@@ -6,17 +6,17 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A module's bytes, and what they are known by.
+/// A module and its digest.
 #[derive(Clone, Debug)]
 pub struct Module {
-    /// As it was built.
+    /// The bytes as built.
     pub bytes: Bytes,
-    /// Hexadecimal.
+    /// In hexadecimal.
     pub sha256: String,
 }
 
 impl Module {
-    /// Reads it.
+    /// Reads a module from a file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -24,8 +24,8 @@ impl Module {
     }
 }
 
-/// This version's module and those of other versions. A proxy's configuration names a digest, and an upgrade changes the
-/// adapter and that configuration one after the other.
+/// The modules of this version and of others. A proxy's configuration names a digest, and during an upgrade the
+/// adapter and that configuration change one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Modules {
     current: Option<Module>,
@@ -33,7 +33,7 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Reads `current`, and every module of `previous`, in which a folder stands for its `.wasm` files.
+    /// Reads `current` and every module of `previous`, where a folder stands for the `.wasm` files in it.
     pub fn read(current: Option<&Path>, previous: &[PathBuf]) -> Result<Self, String> {
         let current = current.map(Module::read).transpose()?;
         let mut modules = Vec::new();
@@ -45,12 +45,12 @@ impl Modules {
         Ok(Self { current, previous: modules.into() })
     }
 
-    /// This version's.
+    /// The module of this version.
     pub fn current(&self) -> Option<&Module> {
         self.current.as_ref()
     }
 
-    /// The one that `weir-DIGEST.wasm` names.
+    /// The module with the digest in `weir-DIGEST.wasm`.
     pub fn named(&self, file: &str) -> Option<&Module> {
         let digest = file.strip_prefix("weir-")?.strip_suffix(".wasm")?;
         self.current.iter().chain(self.previous.iter()).find(|module| module.sha256 == digest)

@@ -1,26 +1,26 @@
-//! What `explain` answers: as data, and as text for people.
+//! The result of `explain`, as data and as text.
 
 use serde::Serialize;
 use std::fmt;
 
-/// The answer.
+/// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// Method, path and length.
+    /// The method, path and length.
     pub request: String,
     /// Facts that only Envoy knows.
     pub unknown: Vec<String>,
     pub estimate: EstimatedTokens,
     pub policies: Vec<ExplainedPolicy>,
-    /// What becomes of the request.
+    /// Whether the request is admitted.
     pub decision: String,
-    /// How the request is changed on its way.
+    /// How the request is edited.
     pub changes: Vec<String>,
     pub response: Option<ExplainedResponse>,
 }
 
-/// What a request is expected to use.
+/// The expected usage of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EstimatedTokens {
     pub input: u64,
@@ -40,7 +40,7 @@ pub struct ExplainedPolicy {
 pub struct ExplainedLimit {
     pub limit: String,
     pub applies: bool,
-    /// Whether it applies comes first.
+    /// The first note says whether it applies.
     pub notes: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ pub struct ExplainedLimit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExplainedResponse {
     pub status: u16,
-    /// Where the usage is from.
+    /// Where the usage comes from.
     pub source: String,
     /// By limit: "NAMESPACE/NAME/LIMIT: amount".
     pub charges: Vec<String>,

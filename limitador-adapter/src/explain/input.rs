@@ -1,4 +1,4 @@
-//! What `explain` is asked about: files → policies, messages and the facts of the request.
+//! The input of `explain`: reads the policies, the messages and the facts of the request from files.
 
 use crate::cli::ExplainArgs;
 use crate::explain::message::Message;
@@ -12,24 +12,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What is asked about.
+/// The input.
 #[derive(Debug, Default)]
 pub struct ExplainInput {
     /// The policies.
     pub collected: CollectedPolicies,
-    /// The request.
     pub request: Message,
-    /// Its response, if what it is charged is asked for.
+    /// Its response, if its charge should be explained.
     pub response: Option<Message>,
     /// The whole `auth` root.
     pub auth: Option<Value>,
-    /// The name of Envoy's route for it.
+    /// The name of Envoy's route for the request.
     pub route: Option<String>,
-    /// The filter reads request bodies.
+    /// Whether the filter reads request bodies.
     pub reads_bodies: bool,
 }
 
-/// Why nothing can be explained.
+/// Why there is no explanation.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unexplained(pub String);
@@ -62,7 +61,7 @@ impl ExplainInput {
         })
     }
 
-    /// What the file tells of the needed facts, and what it does not.
+    /// The needed facts that the files provide, and those that they do not.
     pub fn facts(&self, needs: &[Need]) -> (Facts, Vec<String>) {
         let (mut facts, mut unknown) = (Facts::default(), Vec::new());
         self.request.pseudo.iter().for_each(|(name, value)| facts.header(name, value.as_bytes()));
@@ -72,7 +71,7 @@ impl ExplainInput {
         }
         for need in needs {
             match need {
-                // Of a file, no upstream has failed.
+                // A file contains no failures of upstreams.
                 Need::Header(_) | Need::Headers | Need::Failures => {}
                 Need::Identity => match &self.auth {
                     Some(auth) => facts.auth(auth.clone()),
@@ -90,7 +89,7 @@ impl ExplainInput {
         (facts, unknown)
     }
 
-    /// An attribute as Envoy would give it.
+    /// An attribute in Envoy's form.
     fn property(&self, path: &[String]) -> Option<Vec<u8>> {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {

@@ -1,4 +1,4 @@
-//! `explain --watch`: the next request that a running adapter is asked about.
+//! `explain --watch`: shows the next request that reaches a running adapter.
 
 use crate::cli::ExplainArgs;
 use crate::explain::input::Unexplained;
@@ -8,10 +8,10 @@ use std::fmt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longer answers come from no adapter.
+/// No adapter sends a longer response.
 const MAX_ANSWER: u64 = 8 << 20;
 
-/// Waits for it.
+/// Waits for the next request.
 pub async fn next(asked: &ExplainArgs) -> Result<ObservedReserve, Unexplained> {
     let server = asked.server.trim_end_matches('/');
     let unexplained = |told: &dyn fmt::Display| Unexplained(format!("{server}: {told}"));
@@ -25,7 +25,7 @@ pub async fn next(asked: &ExplainArgs) -> Result<ObservedReserve, Unexplained> {
         let (status, body) = exchange(address, &request).await.map_err(|error| unexplained(&error))?;
         match status {
             200 => return serde_json::from_slice(&body).map_err(|error| unexplained(&error)),
-            // Nothing has come for a while.
+            // There was no request for a while; ask again.
             204 => {}
             401 | 403 => {
                 return Err(unexplained(&format!("answers {status}: --token-file names the admin token")));

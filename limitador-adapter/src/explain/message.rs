@@ -1,22 +1,22 @@
-//! Raw HTTP messages, as people keep them in files: written by hand, or by `curl -i`.
+//! Parses raw HTTP messages, written by hand or saved with `curl -i`.
 
 const MAX_HEADERS: usize = 256;
 
 /// A request or a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
-    /// A request's method, path and `:authority`, under their HTTP/2 names; none for a response.
+    /// A request's method, path and `:authority` under their HTTP/2 names. Empty for a response.
     pub pseudo: Vec<(&'static str, String)>,
     /// A response's status; 0 for a request.
     pub status: u16,
-    /// As they came; names in lower case.
+    /// In order, with names in lower case.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// Without its transfer encoding.
+    /// Without the transfer encoding.
     pub body: Vec<u8>,
 }
 
 impl Message {
-    /// A request: `POST /v1/chat/completions HTTP/1.1`, headers, an empty line, the body.
+    /// Parses a request: `POST /v1/chat/completions HTTP/1.1`, headers, an empty line, the body.
     pub fn request(bytes: &[u8]) -> Result<Self, String> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -33,12 +33,12 @@ impl Message {
         Ok(message)
     }
 
-    /// A response: `HTTP/1.1 200 OK` (or HTTP/2, as curl writes it), headers, an empty line, the body.
+    /// Parses a response: `HTTP/1.1 200 OK` (or HTTP/2, as curl writes it), headers, an empty line, the body.
     pub fn response(bytes: &[u8]) -> Result<Self, String> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
         let text = with_end_of_headers(bytes);
-        // Only the version differs as far as anything here goes.
+        // For this purpose, only the version differs.
         let text = match text.strip_prefix(b"HTTP/2 ").or_else(|| text.strip_prefix(b"HTTP/3 ")) {
             Some(rest) => [b"HTTP/1.1 ", rest].concat(),
             None => text,
@@ -48,7 +48,7 @@ impl Message {
         Ok(Self { status: parsed.code.unwrap_or_default(), ..message })
     }
 
-    /// A header's values joined with `,`; empty without any.
+    /// A header's values, joined with `,`. Empty if there are none.
     pub fn header(&self, name: &str) -> String {
         let values = self.headers.iter().filter(|(known, _)| known == name);
         let values = values.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
@@ -60,14 +60,14 @@ impl Message {
         let headers = headers.iter().map(lower).collect();
         let mut message = Self { headers, ..Self::default() };
         let chunked = message.header("transfer-encoding").contains("chunked");
-        // curl keeps the header and writes the body without the chunks' frames.
+        // curl keeps the header, but writes the body without chunked framing.
         let whole = chunked.then(|| unchunked(body)).flatten();
         message.body = whole.unwrap_or_else(|| body.to_vec());
         message
     }
 }
 
-/// A file of headers alone often lacks the empty line that ends them.
+/// A file with only headers often lacks the empty line that ends them.
 fn with_end_of_headers(bytes: &[u8]) -> Vec<u8> {
     let ends = bytes.windows(2).any(|two| two == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n");
     if ends { bytes.to_vec() } else { [bytes, b"\r\n\r\n"].concat() }
@@ -81,7 +81,7 @@ fn complete(parsed: httparse::Result<usize>) -> Result<usize, String> {
     }
 }
 
-/// `None`: these are no chunks.
+/// `None` if the body is not chunked.
 fn unchunked(mut body: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! `explain`: what the policies mean for one request, with the very functions of the filter and of the limiter, on
-//! counters of which nothing is used.
+//! `explain`: shows what the policies mean for one request. It runs the code of the filter and the limiter on
+//! empty counters.
 
 pub mod explanation;
 pub mod input;
@@ -30,10 +30,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// How much of a body is decoded, as in the configurations that are shipped.
+/// How much of a body is decoded, as in the shipped configurations.
 const MAX_BODY: usize = 16 << 20;
 
-/// The answer.
+/// Explains the input.
 pub async fn explain(question: ExplainInput) -> Result<Explanation, Unexplained> {
     let policies: Vec<Policy> =
         question.collected.policies.iter().map(|good| (*good.policy).clone()).collect();
@@ -86,7 +86,7 @@ pub async fn explain(question: ExplainInput) -> Result<Explanation, Unexplained>
     Ok(explanation)
 }
 
-/// How the request is changed on its way.
+/// How the request is edited.
 fn changes(effects: &[Effect]) -> Vec<String> {
     let change = |effect: &Effect| match effect {
         Effect::Count(Metric::OutputCapped) => Some("it gets a maximum output: what is held for its output"),
@@ -99,7 +99,7 @@ fn changes(effects: &[Effect]) -> Vec<String> {
     effects.iter().filter_map(change).map(str::to_owned).collect()
 }
 
-/// Of every limit, whether it applies, and what it would hold or why not.
+/// For every limit, whether it applies, and what it would hold or why it does not apply.
 fn judged(
     plan: &Plan,
     policies: &[Policy],
@@ -140,7 +140,7 @@ fn judged(
         let (window, charge) = (per(&rate.rate.window), will_charge(&rate.rate));
         texts.push(format!("holds {amount} of {}{window}, {charge}", unit.quantity(max)));
     }
-    // The rates of one limit come one after the other.
+    // The rates of one limit are adjacent.
     let same_limit = |a: &Hold, b: &Hold| a.rate.policy == b.rate.policy && a.rate.limit == b.rate.limit;
     for holds in holds.chunk_by(same_limit) {
         let (Some(first), Some(outgrown)) = (holds.first(), outgrown(holds)) else { continue };
@@ -153,7 +153,7 @@ fn judged(
             let key = (name.clone(), limit.name.clone());
             let notes = limits.remove(&key);
             let applies = notes.is_none() || applying.contains(&key);
-            // Only rates of what the provider counts are left out of a request that applies.
+            // If a limit applies but some of its rates hold nothing, those count usage.
             let notes =
                 notes.unwrap_or_else(|| vec!["applies, and holds nothing: the call uses no tokens".into()]);
             ExplainedLimit { limit: limit.name.clone(), applies, notes }
@@ -165,7 +165,7 @@ fn judged(
     (EstimatedTokens { input: estimate.input, output: estimate.output }, explained)
 }
 
-/// Why a limit applies: the predicates that were true, the policy's first.
+/// Why a limit applies: the predicates that are true, the policy's first.
 fn predicates<'p>(
     policies: &'p [Policy],
     name: &'p str,
@@ -193,7 +193,7 @@ fn will_charge(rate: &Rate) -> String {
     }
 }
 
-/// What happens to a stream that uses more than its request holds of a limit, if that counts usage.
+/// What happens to a stream that outgrows its holds, if a limit counts usage.
 fn outgrown(holds: &[Hold]) -> Option<&'static str> {
     let counts_usage = holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage());
     counts_usage.then(|| match holds.iter().any(Hold::is_cut) {
@@ -227,7 +227,7 @@ fn failed(Failure { part, cause, mode, .. }: &Failure) -> String {
     format!("cannot be evaluated: its {}: {cause}; {consequence}", part.name())
 }
 
-/// What is assumed of a limit that applies in doubt.
+/// What is assumed for a limit that applies in doubt.
 fn doubted(Doubt { cause, detail, .. }: &Doubt) -> String {
     match cause {
         DoubtCause::Predicate => format!("this fails, so it counts as true: {detail}"),
@@ -246,7 +246,7 @@ fn per(window: &Window) -> String {
     if *window == Window::Now { " at a time".to_owned() } else { format!(" per {window}") }
 }
 
-/// What an adapter with these policies, just started, would answer.
+/// What a new adapter with these policies would answer.
 async fn reserve(collected: CollectedPolicies, call: &[u8]) -> Result<ReserveResponse, Unexplained> {
     let metrics = AdapterMetrics::new().map_err(|error| Unexplained(error.to_string()))?;
     let (_publish, in_force) = watch::channel(Arc::new(PolicySnapshot::new(collected, &metrics)));
@@ -279,7 +279,7 @@ fn decision(effects: &[Effect]) -> String {
     }
 }
 
-/// What a response is charged, by the call that the filter would make.
+/// What a response is charged, computed from the call that the filter would make.
 fn charged(
     policies: &[Policy],
     status: u16,

@@ -1,4 +1,4 @@
-//! Descriptors, as they come over the wire → rates in force and the buckets they mean.
+//! Resolves descriptors to rates in force and their buckets.
 
 use crate::ledger::stored::DeferredCharge;
 use crate::ledger::{Key, LedgerOutcome, Status};
@@ -11,13 +11,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a descriptor names.
+/// A resolved descriptor.
 pub struct Named<'a> {
-    /// Its limit.
     pub limit: &'a KnownLimit,
-    /// The rates and their buckets: one if the descriptor names a unit and a window.
+    /// The rates and their buckets. There is one if the descriptor names a unit and a window.
     pub rates: Vec<(&'a KnownRate, Arc<Key>)>,
-    /// Whether the descriptor says which unit its amount is in.
+    /// Whether the descriptor names the unit of its amount.
     pub unit_given: bool,
     /// Its own `hits_addend`.
     pub amount: Option<u64>,
@@ -25,14 +24,14 @@ pub struct Named<'a> {
     pub ttl: Option<Duration>,
     /// Its own maximum, for rates that have none.
     pub max: Option<u64>,
-    /// Counted, and never refused.
+    /// Counted, but never refused.
     pub unenforced: bool,
-    /// What waits until a result is seen.
+    /// What is charged when a result is seen.
     pub deferred: Option<DeferredCharge>,
 }
 
 impl<'a> Named<'a> {
-    /// `None`: there is no such limit or rate in force.
+    /// `None` if no such limit or rate is in force.
     pub fn find(descriptor: RateLimitDescriptor, in_force: &'a PolicySnapshot) -> Option<Self> {
         let amount = descriptor.hits_addend;
         let ttl = (descriptor.ttl_ms > 0).then(|| Duration::from_millis(descriptor.ttl_ms));
@@ -46,7 +45,7 @@ impl<'a> Named<'a> {
                 "unit" => &mut unit,
                 "window" => &mut window,
                 "period" => &mut period,
-                // No expression is empty: that is how an overflow bucket is told from a caller's.
+                // Expressions are never empty, which distinguishes an overflow bucket from a caller's.
                 "" => return None,
                 _ => {
                     counters.push((key, value));
@@ -82,7 +81,8 @@ impl<'a> Named<'a> {
         (!named.rates.is_empty()).then_some(named)
     }
 
-    /// What an amount comes to in a rate. For a whole limit, an amount is in tokens, and any tokens are one request.
+    /// Converts an amount to a rate's unit. For a whole limit, an amount is in tokens, and any number of tokens
+    /// is one request.
     pub fn amount_in(&self, rate: &KnownRate, amount: u64) -> u64 {
         match rate.unit {
             Unit::Requests if !self.unit_given => amount.min(1),
@@ -91,12 +91,12 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// What waits of the charge of a rate until a result is seen.
+    /// The part of a rate's charge that is deferred until a result is seen.
     pub fn deferred_in(&self, rate: &KnownRate) -> Option<DeferredCharge> {
         self.deferred.filter(|_| self.unit_given && rate.unit.is_of_usage())
     }
 
-    /// What may be used in a window of a rate.
+    /// The maximum of a rate.
     pub fn max_of(&self, rate: &KnownRate) -> u64 {
         rate.max.or(self.max).unwrap_or(0)
     }
@@ -114,15 +114,15 @@ fn deferred_charge(wire: &wire::DeferredCharge) -> DeferredCharge {
     DeferredCharge { now: wire.now, cost }
 }
 
-/// A call's descriptors, found or not.
+/// A call's descriptors, resolved or not.
 pub struct FoundDescriptors<'a> {
-    /// In the order of the call; `None`: unknown.
+    /// In the order of the call; `None` for unknown ones.
     pub descriptors: Vec<Option<Named<'a>>>,
     ranges: Vec<Range<usize>>,
 }
 
 impl<'a> FoundDescriptors<'a> {
-    /// Looks all of them up.
+    /// Resolves the descriptors of a call.
     pub fn find(descriptors: Vec<RateLimitDescriptor>, in_force: &'a PolicySnapshot) -> Self {
         let find = |descriptor| Named::find(descriptor, in_force);
         let descriptors: Vec<_> = descriptors.into_iter().map(find).collect();
@@ -141,7 +141,7 @@ impl<'a> FoundDescriptors<'a> {
         self.descriptors.iter().filter(|named| named.is_none()).count()
     }
 
-    /// Each rate of each known descriptor, in the order in which the ledger is asked.
+    /// Each rate of each known descriptor, in the order in which they are passed to the ledger.
     pub fn rates(&self) -> impl Iterator<Item = (&Named<'a>, &'a KnownRate, &Arc<Key>)> {
         let known = self.descriptors.iter().flatten();
         known.flat_map(|named| named.rates.iter().map(move |(rate, key)| (named, *rate, key)))
@@ -157,13 +157,13 @@ impl<'a> FoundDescriptors<'a> {
         self.descriptors.iter().zip(&self.ranges).map(strictest).collect()
     }
 
-    /// Counts the refusals of an outcome, made and left out, once per limit each.
+    /// Counts the refusals of an outcome, enforced or not, once per limit.
     pub fn count_refusals(&self, outcome: &LedgerOutcome) {
         self.count_once(outcome, |status| status.limited, |limit| &limit.refused);
         self.count_once(outcome, |status| status.excused, |limit| &limit.excused);
     }
 
-    /// Counts that limits had no room for further counters, once per limit.
+    /// Counts that limits had no room for more counters, once per limit.
     pub fn count_overflows(&self, outcome: &LedgerOutcome) {
         if outcome.statuses.iter().any(|status| status.overflowed) {
             self.count_once(outcome, |status| status.overflowed, |limit| &limit.overflowed);

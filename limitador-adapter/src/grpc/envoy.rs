@@ -1,13 +1,14 @@
-//! The protocol without holds, of Envoy's own rate-limit filter, and Kuadrant's two halves of it.
+//! The protocol without holds: Envoy's own rate limit service, and Kuadrant's two methods that split it.
 //!
-//! A descriptor's `hits_addend` stands before the request's; 0 is 0 in a descriptor, and in a request (where it cannot
-//! be told from nothing) too, for `Report`; for the others nothing is 1, as Envoy's protocol says. What an amount
-//! comes to:
-//! - no amount: a hit, to come. It needs room for 1, and is charged only if the whole call is admitted.
-//! - an amount of `requests`: the same, for as many.
-//! - an amount of tokens: measured, since nobody knows them before. It is charged in any case, and the call is
-//!   refused if there was no room for 1. So 0 asks without charging (Envoy's filter before the request), and the
-//!   usage charges (the same filter with `apply_on_stream_done`), and none of it is lost however many end at once.
+//! A descriptor's `hits_addend` takes precedence over the request's. In a descriptor, 0 means 0. In a request,
+//! 0 cannot be distinguished from an absent value: it means 0 for `Report`, and 1 for the other methods, as in
+//! Envoy's protocol. An amount has this effect:
+//! - No amount: one future request. It needs room for 1, and is charged only if the whole call is admitted.
+//! - An amount of `requests`: the same, for that many.
+//! - An amount of tokens: measured usage, since nobody knows it in advance. It is always charged, and the call
+//!   is refused if there was no room for 1. So 0 checks without charging (Envoy's filter before the request),
+//!   and usage is charged (the same filter with `apply_on_stream_done`) without losses, however many requests
+//!   end at once.
 
 use crate::grpc::descriptors::{FoundDescriptors, Named};
 use crate::grpc::limiter::{CallError, Limiter, find};
@@ -26,9 +27,9 @@ use std::sync::Arc;
 pub enum Ask {
     /// `ShouldRateLimit`.
     Should,
-    /// `CheckRateLimit`: charges nothing.
+    /// `CheckRateLimit`: never charges.
     Check,
-    /// `Report`: refuses nothing.
+    /// `Report`: never refuses.
     Report,
 }
 
@@ -46,7 +47,7 @@ impl Ask {
         let amount = given.unwrap_or(amounts.by_default);
         let measured = rate.unit.is_of_usage() && given.is_some();
         let (need, charge, when) = match self {
-            // What is under way has an end, which these calls have no way to tell.
+            // A request in flight ends at some time, and these calls cannot report when.
             _ if rate.unit == Unit::Concurrency => (1, 0, When::Admitted),
             Self::Check => (amount, 0, When::Admitted),
             Self::Report => (1, amount, When::Always),
@@ -57,7 +58,7 @@ impl Ask {
     }
 }
 
-/// A call's amounts where a descriptor has none of its own.
+/// A call's amounts, for descriptors without their own.
 struct Amounts {
     of_request: Option<u64>,
     by_default: u64,
@@ -89,7 +90,7 @@ pub async fn answer(
     Ok(response(&call, &outcome, refused))
 }
 
-/// A limit that is not known must not lift those that are, so it decides only when nothing else does.
+/// An unknown limit must not override known ones, so it decides only if nothing else does.
 fn response(call: &FoundDescriptors<'_>, outcome: &LedgerOutcome, refused: bool) -> RateLimitResponse {
     let overall_code = match (refused, call.unknown()) {
         (true, _) => Code::OverLimit,
@@ -128,7 +129,7 @@ fn clamp(amount: u64) -> u32 {
     u32::try_from(amount).unwrap_or(u32::MAX)
 }
 
-/// Windows that Envoy has a word for.
+/// The windows that Envoy has a name for.
 fn span(window: &Window) -> Span {
     let length = match window {
         Window::Fixed(length) => *length,

@@ -1,4 +1,4 @@
-//! What the rate-limit calls mean: messages → the ledger → messages. Both gRPC services stand on it.
+//! Handles rate limit calls: converts messages to ledger calls and back. Both gRPC services use it.
 
 use crate::grpc::descriptors::FoundDescriptors;
 use crate::grpc::observe::Observers;
@@ -26,26 +26,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The longest life of a hold, whatever a call asks for: an exchange that takes a day is not coming back.
+/// The maximum lifetime of a hold, whatever a call asks for. An exchange that takes a day has failed.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The most that one call holds where no maximum stops it. Sums of holds end at what a storage can count, and letting go of
-/// one that reached that would free what others hold.
+/// The most that one call may hold if no maximum stops it. Sums of holds saturate at what a storage can count,
+/// and releasing a hold that saturated would free what others hold.
 const MAX_UNENFORCED: u64 = 1 << 40;
 
-/// Reservations that one Commit may end.
+/// How many reservations one Commit may end.
 const MAX_COMMITS: usize = 4096;
 
-/// Results that one reservation may show.
+/// How many results one reservation may show.
 const MAX_SEEN: usize = 64;
 
-/// Of these, as many are under way at once.
+/// How many of these are handled at once.
 const COMMITS_AT_ONCE: usize = 64;
 
-/// Between two lines of the log about limits that nobody knows.
+/// The interval between log lines about unknown limits.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Answers rate-limit calls.
 pub struct Limiter {
     ledger: Arc<dyn Ledger>,
     in_force: watch::Receiver<Arc<PolicySnapshot>>,
@@ -54,19 +53,19 @@ pub struct Limiter {
     observers: Observers,
 }
 
-/// Why a call has no answer.
+/// Why a call failed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The caller's fault, for ever.
+    /// The call is invalid, and repeating it cannot help.
     #[error("{0}")]
     Invalid(String),
-    /// Not the caller's fault.
+    /// The storage failed.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
 impl Limiter {
-    /// For these policies, with this ledger.
+    /// For these policies and this ledger.
     pub fn new(
         ledger: Arc<dyn Ledger>,
         in_force: watch::Receiver<Arc<PolicySnapshot>>,
@@ -75,7 +74,7 @@ impl Limiter {
         Self { ledger, in_force, metrics, told: Mutex::new(None), observers: Observers::default() }
     }
 
-    /// Those who wait for the next reserve.
+    /// The callers that wait for the next Reserve.
     pub fn observers(&self) -> Observers {
         self.observers.clone()
     }
@@ -88,8 +87,8 @@ impl Limiter {
             id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
             id => id,
         };
-        // A filter may have another plan than this adapter while an edit spreads. What is unknown here is not in force here,
-        // and lifts no other limit.
+        // While an edit spreads, a filter may have a different plan. A limit that is unknown here is not in
+        // force here, and does not affect other limits.
         if call.unknown() > 0 {
             self.tell_unknown("Reserve", call.unknown(), now);
         }
@@ -122,8 +121,8 @@ impl Limiter {
         Ok(ReserveResponse { code: code.into(), reservation_id: id, statuses: statuses.collect() })
     }
 
-    /// Settles reservations, several at once where the ledger is far away; from the first that fails on, they are left to
-    /// be sent again, which changes nothing for those that were settled all the same.
+    /// Settles reservations, several at once if the ledger is remote. If one fails, the caller repeats it and
+    /// all that follow; repeating a settled one changes nothing.
     pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
         let further = std::mem::take(&mut request.further);
         if further.len() >= MAX_COMMITS {
@@ -148,8 +147,8 @@ impl Limiter {
         Ok(CommitResponse { reservation_released: released == Settled::Released, settled, out_of_room })
     }
 
-    /// Raises holds, several at once; which reservations there is no room for. One that fails is not sent again: the next
-    /// has it all, and nobody is charged by it.
+    /// Raises holds, several at once, and returns the reservations without room. A failed raise is not
+    /// repeated: the next one includes it, and no charge depends on it.
     async fn raise(
         &self,
         raised: Vec<RaisedHolds>,
@@ -165,7 +164,7 @@ impl Limiter {
         Ok(results?.into_iter().flatten().collect())
     }
 
-    /// The id, if there is no room for it.
+    /// Returns the id if there is no room.
     async fn raise_one(
         &self,
         raised: RaisedHolds,
@@ -238,7 +237,7 @@ impl Limiter {
         Ok(settled)
     }
 
-    /// Ends a reservation that created a result in the background.
+    /// Ends a reservation that created a background result.
     async fn park(
         &self,
         id: &str,
@@ -273,7 +272,7 @@ impl Limiter {
         Ok(settled)
     }
 
-    /// Asks and charges without a hold. `call` is the name it is counted under.
+    /// Checks and charges without a hold. `call` is the name in metrics.
     pub async fn hit<'a>(
         &self,
         call: &FoundDescriptors<'a>,
@@ -294,12 +293,11 @@ impl Limiter {
         Ok(outcome)
     }
 
-    /// The policies as they are now.
+    /// The policies that are now in force.
     pub fn now_in_force(&self) -> Arc<PolicySnapshot> {
         Arc::clone(&self.in_force.borrow())
     }
 
-    /// What is counted.
     pub fn metrics(&self) -> &AdapterMetrics {
         &self.metrics
     }
@@ -359,7 +357,7 @@ fn sighting(seen: SeenResult) -> Result<Sighting, CallError> {
     Ok(Sighting { id, usage, is_partial: seen.partial, ends: seen.ends })
 }
 
-/// Looks a call's descriptors up.
+/// Resolves a call's descriptors.
 pub fn find(
     descriptors: Vec<RateLimitDescriptor>,
     in_force: &PolicySnapshot,

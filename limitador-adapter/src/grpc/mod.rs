@@ -1,8 +1,9 @@
-//! The gRPC side, for filters and other proxies.
+//! The gRPC server, for filters and other proxies.
 //!
-//! A [`server`] has the [`services`]: [`rate_limits`] (one call per message), [`stream`] (the same over one stream per
-//! worker) and [`plans`]. What a call means is up to the [`limiter`], or [`envoy`] for the protocol without holds; both look
-//! [`descriptors`] up in the policies. [`workers`] notes who has a stream, and [`tls`] who may call.
+//! A [`server`] has the [`services`]: [`rate_limits`] (one call per message), [`stream`] (the same over one
+//! stream per worker) and [`plans`]. The [`limiter`] handles the calls, or [`envoy`] for the protocol without
+//! holds; both resolve [`descriptors`] against the policies. [`workers`] tracks who has a stream, and [`tls`]
+//! decides who may connect.
 
 pub mod descriptors;
 pub mod envoy;

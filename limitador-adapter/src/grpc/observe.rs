@@ -1,5 +1,5 @@
-//! What `explain --watch` shows: reserves as they are answered, for whoever waits for the next one. Nothing is made or kept while
-//! nobody waits.
+//! Publishes Reserves for `explain --watch` as they are answered. Nothing is built or kept while nobody is
+//! waiting.
 
 use crate::grpc::descriptors::FoundDescriptors;
 use crate::ledger::LedgerOutcome;
@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
-/// Reserves that somebody who waits has not read yet; older ones are skipped.
+/// How many unread Reserves are kept for a slow reader. Older ones are skipped.
 const MAX_UNREAD: usize = 64;
 
-/// Those who wait.
+/// The readers.
 #[derive(Clone, Debug)]
 pub struct Observers(broadcast::Sender<Arc<ObservedReserve>>);
 
-/// A reserve and its answer.
+/// A Reserve and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedReserve {
     pub admitted: bool,
@@ -29,10 +29,10 @@ pub struct ObservedRate {
     pub policy: String,
     pub limit: String,
     pub unit: String,
-    /// For people: `24h`, `month (UTC)`; empty for requests in flight.
+    /// In readable form: `24h`, `month (UTC)`; empty for requests in flight.
     pub window: String,
     pub counters: BTreeMap<String, String>,
-    /// What the request asked to hold.
+    /// The amount to hold.
     pub hold: u64,
     pub max: u64,
     pub used: u64,
@@ -50,17 +50,17 @@ impl Default for Observers {
 }
 
 impl Observers {
-    /// From now on.
+    /// Subscribes to the Reserves that follow.
     pub fn observe(&self) -> broadcast::Receiver<Arc<ObservedReserve>> {
         self.0.subscribe()
     }
 
-    /// Whether anybody waits.
+    /// Whether anybody is waiting.
     pub fn is_any(&self) -> bool {
         self.0.receiver_count() > 0
     }
 
-    /// Shows a reserve to those who wait.
+    /// Publishes a Reserve.
     pub fn show(&self, call: &FoundDescriptors<'_>, amounts: &[u64], outcome: &LedgerOutcome) {
         let rates =
             call.rates().zip(amounts).zip(&outcome.statuses).map(|(((named, _, key), amount), status)| {
@@ -81,7 +81,7 @@ impl Observers {
                 }
             });
         let observed = ObservedReserve { admitted: outcome.admitted, rates: rates.collect() };
-        // Whoever waited may have gone meanwhile.
+        // The last reader may have left in the meantime.
         drop(self.0.send(Arc::new(observed)));
     }
 }

@@ -1,4 +1,4 @@
-//! The service that hands out plans: a call waits until the plan of its gateway is another than the caller has.
+//! The plan service: a call waits until its gateway's plan differs from the caller's.
 
 use crate::grpc::services::weir::v1::policy_service_server::PolicyService;
 use crate::metrics::AdapterMetrics;
@@ -14,7 +14,6 @@ use tonic::{Request, Response, Status};
 /// How long a GetPlan waits for a change.
 const POLL: Duration = Duration::from_secs(30);
 
-/// Plans.
 pub struct Plans {
     in_force: watch::Receiver<Arc<PolicySnapshot>>,
     drain: watch::Receiver<bool>,
@@ -23,7 +22,7 @@ pub struct Plans {
 }
 
 impl Plans {
-    /// The plans of what is in force. A drain answers everyone who waits.
+    /// Serves the plans in force. A drain ends every call that waits.
     pub fn new(
         in_force: watch::Receiver<Arc<PolicySnapshot>>,
         drain: watch::Receiver<bool>,
@@ -59,7 +58,7 @@ impl PolicyService for Plans {
                 }
                 return Ok(Response::new(plan));
             }
-            // A sender that is gone is a drain, too.
+            // A closed channel counts as a drain.
             let over = tokio::select! {
                 changed = in_force.changed() => changed.is_err(),
                 _ = drain.wait_for(|draining| *draining) => true,

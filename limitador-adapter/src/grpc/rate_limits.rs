@@ -1,4 +1,4 @@
-//! The services of rate-limit calls: each method hands its message on and records its time.
+//! The rate limit services: each method passes its message on and records the latency.
 
 use crate::grpc::envoy::{Ask, answer};
 use crate::grpc::limiter::{CallError, Limiter};
@@ -16,7 +16,6 @@ use tonic::{Request, Response, Status};
 
 type CallResult<T> = Result<Response<T>, Status>;
 
-/// Holds and charges.
 pub struct RateLimits {
     limiter: Arc<Limiter>,
     reserve: Histogram,
@@ -36,11 +35,11 @@ impl RateLimits {
         Self { limiter, reserve, commit, check, report, should }
     }
 
-    /// Holds, after what the caller has seen end is settled, and counts its time.
+    /// Handles a Reserve after the commits that it carries, and records the latency.
     pub async fn reserve_timed(&self, mut request: ReserveRequest) -> Result<ReserveResponse, Status> {
         let mut commits = std::mem::take(&mut request.commits).into_iter();
         if let Some(first) = commits.next() {
-            // They are copies: what fails here is sent again, and the reserve is judged without it.
+            // These commits are copies: if one fails it is sent again, and the Reserve is judged without it.
             if let Err(status) =
                 self.commit_timed(CommitRequest { further: commits.collect(), ..first }).await
             {
@@ -53,7 +52,7 @@ impl RateLimits {
         Ok(answered?)
     }
 
-    /// Charges, and counts its time.
+    /// Handles a Commit and records the latency.
     pub async fn commit_timed(&self, request: CommitRequest) -> Result<CommitResponse, Status> {
         let now = Moment::now();
         let answered = self.limiter.commit(request, now).await;

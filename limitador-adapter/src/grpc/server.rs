@@ -1,4 +1,4 @@
-//! The gRPC server: its services, with health and reflection, served until a drain.
+//! The gRPC server: its services, health checks and reflection, served until a drain.
 
 use super::limiter::Limiter;
 use super::plans::Plans;
@@ -21,12 +21,12 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
-/// A connection whose other side has vanished without a word is known to be dead after these two: the holds of a worker
-/// that died with its machine end within a minute, too.
+/// Together these two detect a peer that has vanished silently, so that the holds of a worker that died with
+/// its machine also end within a minute.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Streams of one connection: Envoy has one connection per worker, and long polls stay open.
+/// The number of streams per connection. Each Envoy worker has one connection, and long polls stay open.
 const STREAMS: u32 = 4096;
 
 /// All services.
@@ -65,7 +65,7 @@ pub async fn routes(
         .prepare())
 }
 
-/// Serves them once the policies are known, until the drain.
+/// Serves once the policies are known, until the drain.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<watch::Receiver<TlsAcceptor>>,
@@ -73,7 +73,7 @@ pub async fn serve(
     mut draining: watch::Receiver<bool>,
     mut known: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
-    // Before the policies are known, everything would be let through as if there were none.
+    // Without policies, every request would be admitted.
     let mut ended = draining.clone();
     tokio::select! {
         _ = known.wait_for(|known| *known) => {}
@@ -88,8 +88,8 @@ pub async fn serve(
     match tls {
         Some(tls) => server.serve_with_incoming_shutdown(tls::incoming(listener, tls), drained).await,
         None => {
-            // The server's own `tcp_nodelay` is for listeners it opens itself: without this an answer waits for the
-            // acknowledgement of the one before.
+            // The server's own `tcp_nodelay` applies only to listeners that it opens itself. Without it, each
+            // reply waits for the acknowledgement of the one before.
             let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
             server.serve_with_incoming_shutdown(connections, drained).await
         }

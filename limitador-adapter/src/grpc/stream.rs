@@ -1,5 +1,5 @@
-//! Reserves and commits in one stream: each request is answered by itself, as soon as the ledger has. Reserves wait for the
-//! commits that came before them, and for nothing else.
+//! Reserves and commits in one stream. Each request is answered separately, as soon as the ledger has answered.
+//! A Reserve waits for the commits before it, and for nothing else.
 
 use crate::grpc::rate_limits::RateLimits;
 use crate::grpc::services::weir::v1::reservation_service_server::ReservationService;
@@ -14,10 +14,10 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 
-/// A stream that is older is ended, so that replicas that come later get their share.
+/// Older streams are ended, so that new replicas get their share.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
-/// Requests of one stream that wait for the ledger at once. Further ones wait to be read.
+/// How many requests of one stream wait for the ledger at once. Further ones stay unread.
 const AT_ONCE: usize = 1024;
 
 /// See the module.
@@ -28,7 +28,7 @@ pub struct Reservations {
 }
 
 impl Reservations {
-    /// Answered by these services. A drain ends every stream when what was read of it is answered.
+    /// Served by these services. A drain ends every stream after its last request is answered.
     pub fn new(limits: Arc<RateLimits>, workers: Arc<Workers>, drain: watch::Receiver<bool>) -> Self {
         Self { limits, workers, drain }
     }
@@ -49,7 +49,7 @@ impl ReservationService for Reservations {
             let draining = async { drop(drain.wait_for(|draining| *draining).await) };
             drop(tokio::time::timeout(LONGEST, draining).await);
         };
-        // A request that cannot be read, or a caller that is gone, is the end of the stream.
+        // The stream ends at a request that cannot be read, or when the caller disconnects.
         let requests = requests.into_inner().take_while(|request| ready(request.is_ok()));
         let answers = requests.take_until(Box::pin(over)).filter_map(|request| ready(request.ok()));
         let mut settled: Option<CommitsDone> = None;
@@ -63,7 +63,8 @@ impl ReservationService for Reservations {
                     presence = workers.enter(&request.worker);
                     entered = presence.as_ref().map(|presence| presence.worker().to_owned());
                 }
-                // Nobody is refused because of a commit that was sent before: every reserve waits for those in front of it.
+                // No client is refused because of an earlier commit: every Reserve waits for the commits before
+                // it.
                 let before = settled.clone();
                 let done = request.commit.is_some().then(oneshot::channel::<()>).map(|(done, is_done)| {
                     settled = Some(is_done.shared());
@@ -82,7 +83,7 @@ impl ReservationService for Reservations {
     }
 }
 
-/// Resolves when every commit up to one message of the stream has been carried out.
+/// Resolves when every commit up to a message of the stream is handled.
 type CommitsDone = Shared<oneshot::Receiver<()>>;
 
 async fn answer(
@@ -96,7 +97,7 @@ async fn answer(
         Some(request) => Some(limits.commit_timed(request).await),
         None => None,
     });
-    // Where those before were dropped unanswered, nobody waits for this any more.
+    // If the commits before were dropped unanswered, nothing waits for this any more.
     if let Some(before) = before {
         drop(before.await);
     }
@@ -111,7 +112,7 @@ async fn answer(
     ReserveAndCommitResponse { number, reserve, commit, reserve_status, commit_status }
 }
 
-/// The response, or the number of the status.
+/// Splits a result into the response and the status code.
 fn split<T>(answer: Option<Result<T, Status>>) -> (Option<T>, u32) {
     match answer {
         None => (None, 0),

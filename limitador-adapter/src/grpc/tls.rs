@@ -1,7 +1,7 @@
-//! TLS for the gRPC port, and who may call it. The only file that names the TLS crates.
+//! TLS for the gRPC port, and client authentication. The only file that uses the TLS crates.
 //!
-//! The files are looked at every second: what cert-manager or kubelet renews is taken up for new connections, and what
-//! cannot be used leaves everything as it was.
+//! The files are checked every second. Certificates that cert-manager or the kubelet renews apply to new
+//! connections, and unusable files change nothing.
 
 use futures::Stream;
 use std::io;
@@ -19,23 +19,23 @@ use tokio_rustls::server::TlsStream;
 
 pub use tokio_rustls::TlsAcceptor;
 
-/// Between two looks at the files.
+/// The interval of checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a caller may take to say who it is.
+/// The timeout of a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Where certificates and keys are.
+/// The paths of certificates and keys.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The server's, and those between it and its authority.
+    /// The server's certificate chain.
     pub certificate: PathBuf,
-    /// The certificate's.
+    /// The certificate's private key.
     pub key: PathBuf,
-    /// The authorities whose certificates callers must have.
+    /// The authorities that issue client certificates.
     pub clients: Option<PathBuf>,
 }
 
-/// What the files hold.
+/// The contents of the files.
 #[derive(Clone, PartialEq)]
 struct Contents {
     certificate: Vec<u8>,
@@ -43,16 +43,16 @@ struct Contents {
     clients: Option<Vec<u8>>,
 }
 
-/// Why there is no TLS.
+/// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// A file cannot be read.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
-    /// A file is no PEM. The parser's own error would repeat lines of the file, which may be a key's.
+    /// A file is not valid PEM. The parser's own error may quote the file, which may contain a key.
     #[error("{0}: {1}")]
     Pem(PathBuf, &'static str),
-    /// Key and certificate do not go together, or are of a kind that is not known.
+    /// The key does not match the certificate, or is of an unknown kind.
     #[error("{0}")]
     Tls(String),
 }
@@ -94,7 +94,7 @@ impl TlsFiles {
         Ok(TlsAcceptor::from(Arc::new(server)))
     }
 
-    /// What the files say now, and whatever they come to say.
+    /// The configuration in the files, followed by its changes.
     pub fn open(self) -> Result<watch::Receiver<TlsAcceptor>, Unusable> {
         let mut contents = self.read()?;
         let (publish, acceptor) = watch::channel(self.server(&contents)?);
@@ -102,7 +102,7 @@ impl TlsFiles {
             let mut refused = None;
             while !publish.is_closed() {
                 tokio::time::sleep(LOOK_EVERY).await;
-                // Small files, seldom on slow disks.
+                // The files are small, and rarely on slow disks.
                 let Ok(now) = self.read() else { continue };
                 if now == contents || refused.as_ref() == Some(&now) {
                     continue;
@@ -140,7 +140,7 @@ impl From<TlsError> for Unusable {
     }
 }
 
-/// The connections of a listener whose callers have shown who they are. One that takes its time keeps no other back.
+/// The connections of a listener after their handshakes. A slow handshake delays no other connection.
 pub fn incoming(
     listener: TcpListener,
     acceptor: watch::Receiver<TlsAcceptor>,
@@ -153,14 +153,14 @@ pub fn incoming(
                 () = ready.closed() => return,
             };
             let Ok((stream, _)) = accepted else {
-                // Out of file descriptors, most likely; what is open ends some time.
+                // Probably no file descriptors are left. Open connections will end.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
             let (acceptor, ready) = (acceptor.borrow().clone(), ready.clone());
             tokio::spawn(async move {
                 match shake_hands(stream, acceptor).await {
-                    // It can be sent unless nobody serves any more.
+                    // This fails only if nobody serves any more.
                     Ok(stream) => drop(ready.send(Ok(stream)).await),
                     Err(error) => tracing::debug!(%error, "a caller was turned away"),
                 }

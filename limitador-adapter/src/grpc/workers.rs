@@ -1,5 +1,5 @@
-//! Which workers live: those that have a stream open here. A worker that has none any more, here or at another adapter, is
-//! gone after some time, and its holds end long before they would lapse.
+//! Tracks which workers are alive: those with an open stream here. A worker without a stream at any adapter
+//! counts as gone after a while, and its holds end long before they would expire.
 
 use crate::ledger::moment::Moment;
 use crate::ledger::{Ledger, Unavailable, is_worker};
@@ -8,31 +8,31 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many times a worker is attended before its time is over.
+/// How many times a worker is confirmed before it would count as gone.
 const OFTEN: u32 = 4;
 
-/// Workers with streams.
+/// The workers with streams.
 pub struct Workers {
     ledger: Arc<dyn Ledger>,
-    /// How long a worker is taken to live that has no stream any more.
+    /// How long a worker without a stream counts as alive.
     grace: Duration,
-    /// How many streams each has.
+    /// The number of streams per worker.
     streams: Mutex<HashMap<String, usize>>,
 }
 
-/// A worker has a stream for as long as this lives.
+/// Keeps a worker alive until it is dropped.
 pub struct Presence {
     workers: Arc<Workers>,
     worker: String,
 }
 
 impl Workers {
-    /// None yet. Who has no stream for `grace` is gone.
+    /// A worker without a stream for `grace` counts as gone.
     pub fn new(ledger: Arc<dyn Ledger>, grace: Duration) -> Arc<Self> {
         Arc::new(Self { ledger, grace, streams: Mutex::default() })
     }
 
-    /// A worker has opened a stream. `None`: it cannot be told from others by such a name.
+    /// A worker has opened a stream. `None` if the name does not identify a worker.
     pub fn enter(self: &Arc<Self>, worker: &str) -> Option<Presence> {
         if !is_worker(worker) {
             return None;
@@ -44,15 +44,16 @@ impl Workers {
         Some(Presence { workers: Arc::clone(self), worker: worker.to_owned() })
     }
 
-    /// Tells the ledger that a worker lives, before the next time that all are attended.
+    /// Confirms a worker to the ledger at once, instead of at the next round.
     pub async fn attend(&self, worker: &str) {
         if let Err(error) = self.ledger.attend(&[worker.to_owned()], self.grace, Moment::now()).await {
             tracing::debug!(%error, "a worker could not be attended");
         }
     }
 
-    /// Attends all workers, and ends the holds of those that are gone, for ever. An adapter that could not attend its own
-    /// for some time, or has just begun, judges nobody: others may have been as blind.
+    /// Confirms all workers and ends the holds of those that are gone, in a loop. An adapter that has just
+    /// started, or could not confirm its own workers for a while, ends nobody's holds: other adapters may have
+    /// failed in the same way.
     pub async fn look_after(self: Arc<Self>, metrics: Arc<AdapterMetrics>) {
         let mut look = tokio::time::interval((self.grace / OFTEN).max(Duration::from_millis(10)));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -82,14 +83,13 @@ impl Workers {
         self.ledger.release_gone(Moment::now()).await
     }
 
-    /// No panic can leave it half changed.
+    /// A panic cannot leave it inconsistent.
     fn streams(&self) -> MutexGuard<'_, HashMap<String, usize>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Presence {
-    /// The worker's name.
     pub fn worker(&self) -> &str {
         &self.worker
     }

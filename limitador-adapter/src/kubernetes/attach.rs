@@ -1,4 +1,4 @@
-//! Which routes are attached to which Gateway, and so what each policy applies to.
+//! Determines which routes are attached to which Gateway, and so what each policy applies to.
 
 mod listener;
 
@@ -12,49 +12,47 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
-/// A route at a Gateway, with the hosts and ports at which it is.
+/// A route at a Gateway, with its hosts and ports there.
 #[derive(Clone, Debug)]
 pub struct Attached<'a> {
-    /// Which one.
     pub name: &'a RouteName,
-    /// Itself.
     pub route: &'a HttpRoute,
-    /// Where it is.
+    /// Its hosts and ports.
     pub places: Vec<At>,
 }
 
-/// Some hosts and ports at which a route is.
+/// A set of hosts and ports of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct At {
-    /// None: any.
+    /// Empty: any port.
     pub ports: Vec<u32>,
-    /// None: any.
+    /// Empty: any host.
     pub hosts: Vec<String>,
-    /// Whether its requests surely come here.
+    /// Whether its requests are certain to arrive here.
     pub certainty: Certainty,
 }
 
-/// How sure it is that a gateway uses a route.
+/// How certain it is that a gateway uses a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Certainty {
-    /// Its controller has accepted the route, and no other listener owns the host.
+    /// The controller has accepted the route, and no other listener owns the host.
     Sure,
-    /// Its controller says nothing yet, or proxies differ. Policies of the route apply, and it takes no request away from
-    /// other routes.
+    /// The controller has not decided yet, or proxies differ. Policies of the route apply, and it takes no
+    /// request away from other routes.
     InDoubt,
 }
 
-/// What else decides which routes a Gateway takes.
+/// What else determines which routes a Gateway takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings<'a> {
-    /// The name of the Gateway's controller, by its GatewayClass.
+    /// The controller of the Gateway's GatewayClass.
     pub controller: Option<&'a str>,
-    /// The labels of every namespace. `None`: they cannot be read.
+    /// The labels of every namespace. `None` if they cannot be read.
     pub namespaces: Option<&'a BTreeMap<String, Labels>>,
 }
 
 impl Surroundings<'_> {
-    /// Where a proxy asks a route's regular expressions, Gateway API leaves open.
+    /// The order of regular expressions among a route's matches, which Gateway API leaves open.
     pub fn regex_order(self) -> RegexOrder {
         match self.controller {
             Some(controller) if controller.starts_with("istio.io/") => RegexOrder::AfterPrefixes,
@@ -66,18 +64,18 @@ impl Surroundings<'_> {
     }
 }
 
-/// When a proxy asks the regular expressions of its routes.
+/// When a proxy tries the regular expressions of its routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegexOrder {
     /// As Envoy Gateway does.
     BeforePrefixes,
     /// As Istio does.
     AfterPrefixes,
-    /// Of other controllers. Which of the two takes a request is in doubt.
+    /// Another controller; it is uncertain which match takes a request.
     Unknown,
 }
 
-/// The routes of a Gateway, the one that wins among equals first.
+/// The routes of a Gateway. Of equal ones, the winner comes first.
 pub fn attached<'a>(
     name: &ObjectName,
     gateway: &GatewayObject,
@@ -94,7 +92,8 @@ pub fn attached<'a>(
     attached.sort_by_key(|attached| (attached.route.created, attached.name));
     let (mut grpc, http): (Vec<_>, Vec<_>) =
         attached.iter_mut().partition(|attached| attached.name.kind == RouteKind::Grpc);
-    // Of an HTTPRoute and a GRPCRoute at one host, a controller accepts one. If it has accepted both, nobody knows.
+    // If an HTTPRoute and a GRPCRoute have the same host, a controller accepts one. If it has accepted both,
+    // the outcome is unknown.
     for place in grpc.iter_mut().flat_map(|attached| &mut attached.places) {
         if http.iter().flat_map(|attached| &attached.places).any(|other| place.meets(other)) {
             place.certainty = Certainty::InDoubt;
@@ -134,8 +133,8 @@ fn places(
             .into_iter()
             .map(|listener| (listener, listener.allows(gateway_name, route_name, around.namespaces)))
             .collect();
-        // A controller that has accepted the route knows more than we do: of what this listener allows, and, if no other
-        // listener can be meant, that it does.
+        // A controller that has accepted the route has better information about what this listener allows. If
+        // no other listener can be meant, the route is allowed here.
         let is_known = accepted == Certainty::Sure && around.controller.is_some();
         let refused = allowed.iter().all(|(_, allowed)| allowed.is_none());
         for (listener, allowed) in allowed {
@@ -152,7 +151,7 @@ fn places(
     }
     let mut ports: BTreeMap<(Certainty, &str), BTreeSet<u32>> = BTreeMap::new();
     for (listener, host, certainty) in &found {
-        // Where another listener owns the host, the route is there as surely as it is at that one.
+        // If another listener owns the host, the route is as certain here as at that one.
         let at_owner = match gateway.owner(listener.port, host) {
             Some(owner) if owner.hostname != listener.hostname => {
                 let at = found.iter().filter(|(at, of, _)| std::ptr::eq(*at, owner) && of == host);
@@ -164,7 +163,7 @@ fn places(
     }
     let mut places: BTreeMap<(Certainty, Vec<u32>), Vec<String>> = BTreeMap::new();
     for ((certainty, host), ports) in ports {
-        // Where ports make no difference for the host, they are not asked for.
+        // If ports make no difference for the host, they are ignored.
         let everywhere = gateway.http_listeners().all(|listener| ports.contains(&listener.port));
         let ports = if everywhere { Vec::new() } else { ports.into_iter().flat_map(seen_ports).collect() };
         places.entry((certainty, ports)).or_default().push(host.to_owned());
@@ -173,7 +172,7 @@ fn places(
     for ((certainty, ports), mut hosts) in places {
         hosts.sort();
         hosts.dedup();
-        // A host that is named is asked before any host, so both stay.
+        // A named host takes precedence over any host, so both remain.
         if hosts.first().is_some_and(String::is_empty) {
             hosts.remove(0);
             all.push(At { ports: ports.clone(), hosts: Vec::new(), certainty });
@@ -185,7 +184,7 @@ fn places(
     all
 }
 
-/// The hosts that both a listener and a route are for; an empty one is any.
+/// The hosts that both a listener and a route serve. An empty one means any.
 fn common(listener: &str, route: &[String]) -> Vec<String> {
     if route.is_empty() {
         return vec![listener.to_owned()];
@@ -200,16 +199,16 @@ fn common(listener: &str, route: &[String]) -> Vec<String> {
     route.iter().filter_map(narrower).collect()
 }
 
-/// Whether every host of the narrow one is one of the wide one, either perhaps with a wildcard.
+/// Whether every host of `narrow` belongs to `wide`. Either may have a wildcard.
 fn covers(wide: &str, narrow: &str) -> bool {
     let is_suffix = |suffix: &str| narrow.len() > suffix.len() && narrow.ends_with(suffix);
     wide.is_empty() || wide == narrow || wide.strip_prefix('*').is_some_and(is_suffix)
 }
 
 impl HttpRoute {
-    /// Whether a Gateway's controller has accepted the route there. `None`: it has refused it. Another controller has
-    /// no say, and where the Gateway's is not known, a refusal may be another's. What is known of an earlier version of
-    /// the route is not known of this one.
+    /// Whether the Gateway's controller has accepted the route there. `None` if it has rejected it. Other
+    /// controllers are ignored; if the Gateway's controller is unknown, a rejection may be another's. A status
+    /// of an earlier generation is ignored as well.
     fn acceptance(&self, parent: &Parent, controller: Option<&str>, name: &ObjectName) -> Option<Certainty> {
         let says = self.statuses.iter().filter(|status| {
             status.parent_ref.is_same(parent, name)
@@ -226,12 +225,12 @@ impl HttpRoute {
 }
 
 impl ParentStatus {
-    /// `None`: it does not say so of this generation of the route, or not of all of the route's rules.
+    /// `None` if there is no decision about this generation of the route, or none about all of its rules.
     fn accepts(&self, generation: i64) -> Option<bool> {
         let condition = |kind: &str| self.conditions.iter().find(|condition| condition.kind == kind);
         let accepted = condition("Accepted")?;
         let is_current = accepted.observed_generation.is_none_or(|of| of == generation);
-        // Which rules the proxy does without, nobody says. Those take no requests.
+        // It is unknown which rules the proxy has dropped. Those take no requests.
         let is_partial = condition("PartiallyInvalid").is_some_and(|partial| partial.status == "True");
         match accepted.status.as_str() {
             _ if !is_current => None,
@@ -260,7 +259,7 @@ impl Parent {
             && self.name == gateway.name
     }
 
-    /// The same parent, defaults written out or not.
+    /// Whether both name the same parent, with or without explicit defaults.
     fn is_same(&self, other: &Parent, route: &ObjectName) -> bool {
         self.defaulted(route) == other.defaulted(route)
             && self.name == other.name
@@ -277,12 +276,12 @@ impl Parent {
     }
 }
 
-/// The policies (by their places in the plan) of one target.
+/// The policies of one target, by their positions in the plan.
 #[derive(Clone, Debug, Default)]
 pub struct Targeted {
-    /// Those for all of it.
+    /// The policies for all of it.
     pub whole: Vec<u32>,
-    /// Those for one of its sections.
+    /// The policies for one of its sections.
     pub sections: BTreeMap<String, Vec<u32>>,
 }
 
@@ -297,12 +296,12 @@ pub fn placement(
     let mut placement = v1::Placement {
         everywhere: own.whole.clone(),
         regexes_last: regexes == RegexOrder::AfterPrefixes,
-        // Envoy Gateway's own order of matches comes with its order of regular expressions.
+        // Envoy Gateway's order of regular expressions and its order of matches belong together.
         methods_are_headers: regexes == RegexOrder::BeforePrefixes,
         ..v1::Placement::default()
     };
     if !own.sections.is_empty() {
-        // One that may not be there takes no requests from another's policies.
+        // A listener that may not exist takes no requests away from others' policies.
         for listener in gateway.http_listeners().filter(|listener| !listener.in_doubt) {
             let own = own.sections.get(&listener.name).filter(|_| listener.set.is_none());
             let policies = own.cloned().unwrap_or_default();

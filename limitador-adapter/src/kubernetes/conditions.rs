@@ -1,4 +1,4 @@
-//! What has become of a policy → its status. Pure.
+//! Computes the status of a policy. Pure.
 
 use super::crd::Group;
 use super::objects::{ObjectName, PolicyObject};
@@ -10,66 +10,66 @@ use policy::validation_error::ValidationError;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// The most ancestors that a status may list.
+/// The maximum number of ancestors in a status.
 const MAX_ANCESTORS: usize = 16;
-/// The most doubts that a message names.
+/// The maximum number of doubts in a message.
 const MAX_DOUBTS: usize = 3;
-/// The most Gateways that a message names because they do not exist.
+/// The maximum number of missing Gateways in a message.
 const MAX_STRAYS: usize = 4;
-/// The longest message of a condition, in characters.
+/// The maximum length of a condition's message, in characters.
 const MAX_TEXT: usize = 32_768;
 
-/// What a status depends on beside its policy.
+/// What a status depends on in addition to its policy.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusContext<'a> {
-    /// Who says so, in `ancestors`.
+    /// The controller's name in `ancestors`.
     pub controller: &'a str,
-    /// The Gateways whose filters follow their plan, `"*"` for one that follows all, and those [`without_bodies`].
+    /// The Gateways whose filters follow their plan, `"*"` for a filter that follows all, and those
+    /// [`without_bodies`].
     pub filters: &'a BTreeSet<String>,
-    /// What filters ask for as their Gateway, and is none.
+    /// The names that filters use as their Gateway although no such Gateway exists.
     pub strays: &'a BTreeSet<String>,
-    /// Another install of the adapter that writes the same statuses under the same name.
+    /// Another installation of the adapter that writes the same statuses under the same name.
     pub rival: Option<&'a str>,
-    /// Another install, under another name, writes the conditions of the policy as a whole.
+    /// Whether another installation, under another name, writes the conditions of the policy as a whole.
     pub ancestors_alone: bool,
 }
 
-/// What has become of a policy.
+/// The outcome for a policy.
 #[derive(Clone, Debug)]
 pub struct PolicyConditions {
-    /// As it is written.
+    /// The object.
     pub object: PolicyObject,
     /// Whether it can be used as it is.
     pub acceptance: Acceptance,
-    /// The Gateways it applies at.
+    /// The Gateways that it applies to.
     pub gateways: Vec<ObjectName>,
-    /// Which of its generations is in force, if any is.
+    /// Which of its generations is in force, if any.
     pub enforced_generation: Option<i64>,
-    /// Why no request can match, if none can.
+    /// Why no request can match, if so.
     pub never: Option<String>,
     /// Why it may apply to more requests than its route takes.
     pub doubts: Vec<String>,
-    /// What of it filters that read no bodies cannot evaluate.
+    /// What filters that do not read bodies cannot evaluate.
     pub needs_body: Vec<ValidationError>,
-    /// The Gateways at which others stand in its place on every route, and those others.
+    /// The Gateways where other policies replace it on every route, and those policies.
     pub overridden: Vec<(ObjectName, String)>,
 }
 
 /// Whether a policy can be used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It can.
     Accepted,
-    /// All that is wrong with it.
+    /// It has these mistakes.
     Invalid(Vec<ValidationError>),
-    /// What it is for does not exist.
+    /// Its target does not exist.
     TargetNotFound(String),
-    /// A policy of this group has its name.
+    /// A policy of this group has the same name.
     Conflicted(Group),
 }
 
 impl PolicyConditions {
-    /// Nothing is known against it.
+    /// No problem is known.
     pub fn new(object: &PolicyObject) -> Self {
         Self {
             object: object.clone(),
@@ -83,14 +83,14 @@ impl PolicyConditions {
         }
     }
 
-    /// Its target is not there. What is wrong with itself is told first.
+    /// Its target does not exist. Mistakes in the policy itself take precedence.
     pub fn not_found(&mut self, what: String) {
         if self.acceptance == Acceptance::Accepted {
             self.acceptance = Acceptance::TargetNotFound(what);
         }
     }
 
-    /// The status to write; `None`: it is written already.
+    /// The status to write, or `None` if it is already written.
     pub fn status(&self, context: StatusContext<'_>, now: &Time) -> Option<PolicyStatus> {
         let before = PolicyStatus::deserialize(&self.object.status).unwrap_or_default();
         let generation = self.object.generation;
@@ -122,7 +122,7 @@ impl PolicyConditions {
             let conditions = both(self.enforced(std::slice::from_ref(gateway), context), known);
             Ancestor { ancestor_ref, controller_name: context.controller.to_owned(), conditions }
         });
-        // Each stays in its place, or controllers would rearrange each other's for ever.
+        // Each entry keeps its place; otherwise controllers would keep reordering each other's entries.
         let mut own: Vec<Ancestor> = own.collect();
         let mut ancestors = Vec::with_capacity(before.ancestors.len());
         for ancestor in &before.ancestors {
@@ -182,7 +182,7 @@ impl PolicyConditions {
         !gateways.is_empty() && gateways.iter().all(at)
     }
 
-    /// At these Gateways.
+    /// The `Enforced` condition at these Gateways.
     fn enforced(&self, gateways: &[ObjectName], context: StatusContext<'_>) -> ConditionState {
         let StatusContext { filters, strays, .. } = context;
         let unfiltered =
@@ -245,7 +245,7 @@ impl PolicyConditions {
     }
 }
 
-/// Whether it is so, why in one word, and for people.
+/// Whether the condition is true, its reason, and its message.
 type ConditionState = (bool, ConditionReason, String);
 
 fn reference(gateway: &ObjectName) -> AncestorReference {

@@ -1,17 +1,17 @@
-//! The CustomResourceDefinitions, as `kubectl apply` takes them.
+//! The CustomResourceDefinitions for `kubectl apply`.
 
 use super::schema::TokenRateLimitPolicy;
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-/// Whose policies.
+/// An API group of policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum Group {
-    /// Weir's own.
+    /// Weir's own group.
     #[default]
     #[value(name = "weir.dev")]
     Weir,
-    /// Kuadrant's, for clusters without Kuadrant: its policies apply as they are.
+    /// Kuadrant's group, for clusters without Kuadrant: its policies apply unchanged.
     #[value(name = "kuadrant.io")]
     Kuadrant,
 }
@@ -25,7 +25,7 @@ impl Group {
         }
     }
 
-    /// What kubectl takes for the kind. Kuadrant's own definition has its short name, too.
+    /// The short name for kubectl. Kuadrant's own definition has the same one.
     pub fn short_name(self) -> &'static str {
         match self {
             Self::Weir => "wtrlp",
@@ -45,8 +45,8 @@ pub fn definition(group: Group) -> Result<Value, serde_json::Error> {
     Ok(definition)
 }
 
-/// Takes out what the generator says too much of: no field may be null (a null that means "not set" would be
-/// another way to say nothing), and words have no format.
+/// Removes what the generator adds and Kubernetes does not need: fields are not nullable, and strings have no
+/// format.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! A client that notes when the API server answered last: a watch that is silent and one that is dead look alike.
+//! A client that records when the API server last answered, because a silent watch looks like a dead one.
 
 use crate::metrics::AdapterMetrics;
 use kube::Client;
@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::codegen::Service;
 use tonic::codegen::http::{Method, Request, Response};
 
-/// The same client, whose lists and watches are heard.
+/// Wraps a client so that its lists and watches are recorded.
 pub fn heard(client: Client, metrics: Arc<AdapterMetrics>) -> Client {
     let namespace = client.default_namespace().to_owned();
     Client::new(HeardClient { client, metrics }, namespace)
@@ -45,7 +45,7 @@ impl Service<Request<Body>> for HeardClient {
     }
 }
 
-/// The resource of which all objects are asked for: `/api/VERSION/RESOURCE` or `/apis/GROUP/VERSION/RESOURCE`.
+/// The resource of a path that lists all objects: `/api/VERSION/RESOURCE` or `/apis/GROUP/VERSION/RESOURCE`.
 fn resource(path: &str) -> Option<&str> {
     let mut parts = path.trim_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {

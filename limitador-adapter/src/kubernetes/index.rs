@@ -1,5 +1,5 @@
-//! The cluster's objects → the plans of its Gateways, and what is told about each policy. Pure: a change comes in, the
-//! next [`ClusterIndex::view`] shows what follows.
+//! Computes the plans of the Gateways and the status of each policy from the cluster's objects. Pure: apply a
+//! change, then [`ClusterIndex::view`] returns the result.
 
 use super::attach::{Attached, Surroundings, Targeted, attached, placement};
 use super::conditions::{Acceptance, PolicyConditions};
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Everything that is known of the cluster.
+/// Everything that is known about the cluster.
 #[derive(Default)]
 pub struct ClusterIndex {
     policies: BTreeMap<(ObjectName, Group), Known>,
@@ -26,65 +26,65 @@ pub struct ClusterIndex {
     sets: BTreeMap<SetName, ListenerSetObject>,
     /// The controller of each GatewayClass.
     classes: BTreeMap<String, String>,
-    /// `None`: they cannot be read.
+    /// `None` if they cannot be read.
     namespaces: Option<BTreeMap<String, Labels>>,
 }
 
-/// A policy, and how its last version that could be used was read.
+/// A policy and its last valid version.
 struct Known {
     object: PolicyObject,
     mistakes: Vec<ValidationError>,
     valid: Option<(i64, ValidPolicy)>,
 }
 
-/// Something in the cluster has changed.
+/// A change in the cluster.
 #[derive(Debug)]
 pub enum Change {
-    /// A policy is new or another.
+    /// A policy was added or changed.
     Policy(PolicyObject),
-    /// A policy is gone.
+    /// A policy was deleted.
     NoPolicy(Group, ObjectName),
-    /// These, and no others, are the policies of that group.
+    /// The complete list of a group's policies.
     Policies(Group, Vec<PolicyObject>),
-    /// A Gateway is new, another, or gone.
+    /// A Gateway was added, changed or deleted.
     Gateway(ObjectName, Option<GatewayObject>),
-    /// These, and no others, are the Gateways.
+    /// The complete list of Gateways.
     Gateways(BTreeMap<ObjectName, GatewayObject>),
-    /// An HTTPRoute is new, another, or gone.
+    /// An HTTPRoute was added, changed or deleted.
     Route(ObjectName, Option<HttpRoute>),
-    /// These, and no others, are the HTTPRoutes.
+    /// The complete list of HTTPRoutes.
     Routes(BTreeMap<ObjectName, HttpRoute>),
-    /// A GRPCRoute is new, another, or gone.
+    /// A GRPCRoute was added, changed or deleted.
     GrpcRoute(ObjectName, Option<HttpRoute>),
-    /// These, and no others, are the GRPCRoutes.
+    /// The complete list of GRPCRoutes.
     GrpcRoutes(BTreeMap<ObjectName, HttpRoute>),
-    /// A ListenerSet or XListenerSet is new, another, or gone.
+    /// A ListenerSet or XListenerSet was added, changed or deleted.
     ListenerSet(SetName, Option<ListenerSetObject>),
-    /// These, and no others, are the ListenerSets, or the XListenerSets.
+    /// The complete list of ListenerSets or XListenerSets.
     ListenerSets(bool, BTreeMap<SetName, ListenerSetObject>),
-    /// A GatewayClass has this controller, or is gone.
+    /// A GatewayClass has this controller, or was deleted.
     Class(String, Option<String>),
-    /// These, and no others, are the GatewayClasses, with their controllers.
+    /// The complete list of GatewayClasses with their controllers.
     Classes(BTreeMap<String, String>),
-    /// A namespace has these labels, or is gone.
+    /// A namespace has these labels, or was deleted.
     Namespace(String, Option<Labels>),
-    /// These, and no others, are the namespaces; `None`: they cannot be read.
+    /// The complete list of namespaces. `None` if they cannot be read.
     Namespaces(Option<BTreeMap<String, Labels>>),
 }
 
-/// What the cluster's objects come to.
+/// The result for all objects.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// What comes into force.
+    /// The policies to enforce.
     pub collected: CollectedPolicies,
-    /// What is to be told.
+    /// The statuses to write.
     pub statuses: Vec<PolicyConditions>,
     /// All Gateways, as NAMESPACE/NAME.
     pub gateways: BTreeSet<String>,
 }
 
 impl ClusterIndex {
-    /// Takes a change in.
+    /// Applies a change.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Policy(object) => self.write(object),
@@ -126,7 +126,7 @@ impl ClusterIndex {
         let earlier = self.policies.remove(&key).filter(|known| known.object.uid == object.uid);
         if let Some(known) = earlier {
             if known.object.document == object.document {
-                // Its deletion is another generation, and the same policy.
+                // Deleting it changes the generation but not the policy.
                 let is_valid = known.mistakes.is_empty();
                 let generation = object.generation;
                 let valid = known.valid.map(|(of, valid)| (if is_valid { generation } else { of }, valid));
@@ -141,7 +141,7 @@ impl ClusterIndex {
         }
     }
 
-    /// What all of it comes to.
+    /// The result for everything that is known.
     pub fn view(&self) -> View {
         let mut view = View::default();
         let mut targets = Targets::default();
@@ -184,13 +184,13 @@ impl ClusterIndex {
         Surroundings { controller, namespaces: self.namespaces.as_ref() }
     }
 
-    /// The policies that are enforced, by name.
+    /// The policies in force, by name.
     fn in_force(&self) -> impl Iterator<Item = (&Known, &ValidPolicy)> {
         let own = |known: &&Known| self.conflict(known).is_none();
         self.policies.values().filter(own).filter_map(|known| Some((known, &known.valid.as_ref()?.1)))
     }
 
-    /// The policy of another group that has this one's name: limits are told apart by it.
+    /// The policy of another group with the same name. Limits are identified by name.
     fn conflict(&self, known: &Known) -> Option<Group> {
         let other = (known.object.name.clone(), Group::Weir);
         (known.object.group != Group::Weir && self.policies.contains_key(&other)).then_some(Group::Weir)
@@ -293,7 +293,7 @@ impl ClusterIndex {
     }
 }
 
-/// `None`: a Gateway's.
+/// `None` for a Gateway.
 fn route_kind(kind: TargetKind) -> Option<RouteKind> {
     match kind {
         TargetKind::Gateway => None,
@@ -326,7 +326,7 @@ fn put<K: Ord, T>(known: &mut BTreeMap<K, T>, name: K, value: Option<T>) {
     }
 }
 
-/// The policies in force by what they target, as places among all of them.
+/// The policies in force by target, as positions among all of them.
 #[derive(Default)]
 struct Targets {
     gateways: BTreeMap<ObjectName, Sections>,
@@ -347,7 +347,7 @@ impl Targets {
         }
     }
 
-    /// The plan of a Gateway names policies by their places in that plan.
+    /// A Gateway's plan names policies by their positions in that plan.
     fn plan(
         &self,
         name: &ObjectName,

@@ -1,5 +1,5 @@
-//! One replica at a time writes statuses: the holder of a Lease. And each replica has a Lease of its own that says
-//! which gateways' filters follow it, since a filter speaks to one replica only.
+//! One replica at a time writes statuses: the holder of a Lease. In addition, each replica has a Lease that
+//! lists the gateways whose filters follow it, since a filter connects to one replica only.
 
 use super::DEFAULT_CONTROLLER;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -12,18 +12,19 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// The Lease that the writer of the usual controller holds, and the beginning of any other's.
+/// The Lease of the default controller's writer, and the prefix of others.
 const NAME: &str = "limitador-adapter";
-/// What a Lease says of itself: so long after its holder has died, another has taken over and statuses are right again.
+/// The duration of a Lease. This long after its holder has died, another has taken over and statuses are
+/// correct again.
 pub const DURATION: Duration = Duration::from_secs(10);
-/// Between two looks.
+/// The interval between checks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Between two renewals.
+/// The interval between renewals.
 const RENEW_EVERY: Duration = Duration::from_millis(1_900);
-/// Nobody writes who has not renewed for so long: before another may take over.
+/// A holder that has not renewed for this long stops writing, before another may take over.
 const TRUST: Duration = Duration::from_secs(5);
 
-/// Between two messages of a replica that say the same.
+/// The interval between identical reports of a replica.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 const PRESENCE: &str = "weir.dev/presence";
@@ -33,26 +34,27 @@ const GATEWAYS: &str = "weir.dev/gateways";
 pub struct Election {
     api: Api<Lease>,
     identity: String,
-    /// The Lease that the writer holds.
+    /// The writer's Lease.
     name: String,
-    /// The Lease's version, and when it was first seen: clocks of other machines are not compared.
+    /// The Lease's version and when it was first seen. Clocks of different machines are never compared.
     seen: Option<(String, Instant)>,
     renewed: Option<Instant>,
-    /// What was told last of this replica's filters, and when.
+    /// The last report about this replica's filters, and when it was written.
     told: Option<(BTreeSet<String>, Instant)>,
 }
 
-/// What follows from how the Lease stands.
+/// What to do about the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseStep {
-    /// It is ours, or nobody's.
+    /// It is held by this replica, or by nobody.
     Hold,
-    /// It is somebody else's.
+    /// It is held by another replica.
     Wait,
 }
 
-/// Whether to take the Lease: pure. `unchanged`: how long the Lease has looked as it looks now. It is taken after two
-/// thirds of its time: a renewal is seen up to a look late, and statuses have to be written.
+/// Whether to take the Lease. Pure. `unchanged`: for how long the Lease has not changed. It is taken after two
+/// thirds of its duration, because a renewal may be noticed one interval late, and statuses have to be written
+/// in time.
 pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> LeaseStep {
     let duration = spec
         .lease_duration_seconds
@@ -76,7 +78,7 @@ fn name(controller: &str) -> String {
 }
 
 impl Election {
-    /// In the namespace in which the adapter runs. Installs with different controller names do not know each other.
+    /// In the adapter's namespace. Installations with different controller names are independent.
     pub fn new(client: Client, identity: &str, controller: &str) -> Self {
         let api = Api::default_namespaced(client);
         let (identity, name) = (identity.to_owned(), name(controller));
@@ -88,7 +90,7 @@ impl Election {
         self.renewed.is_some_and(|renewed| renewed.elapsed() < TRUST)
     }
 
-    /// Looks at the Lease, and takes or renews it if it may.
+    /// Checks the Lease, and takes or renews it if allowed.
     pub async fn look(&mut self) -> Result<(), kube::Error> {
         if self.renewed.is_some_and(|renewed| renewed.elapsed() < RENEW_EVERY) {
             return Ok(());
@@ -111,11 +113,12 @@ impl Election {
             return Ok(());
         }
         lease.spec = Some(self.held(&spec));
-        // With the version that was read, so of two that take it at once one gets it.
+        // Sent with the version that was read, so that only one of two concurrent attempts succeeds.
         self.written(self.api.replace(&self.name, &PostParams::default(), &lease).await, asked)
     }
 
-    /// `asked`: before the server can have taken it, so that nobody trusts a renewal longer than others do.
+    /// `asked`: a time before the server can have applied the write, so that this replica never trusts its
+    /// renewal longer than others do.
     fn written(&mut self, written: Result<Lease, kube::Error>, asked: Instant) -> Result<(), kube::Error> {
         match written {
             Ok(_) => {
@@ -148,7 +151,7 @@ impl Election {
         }
     }
 
-    /// Gives the Lease back, so that the next need not wait.
+    /// Releases the Lease, so that the next holder need not wait.
     pub async fn leave(&mut self) -> Result<(), kube::Error> {
         if self.leads()
             && let Some(mut lease) = self.api.get_opt(&self.name).await?
@@ -171,7 +174,7 @@ impl Election {
         self.name.strip_prefix(NAME).unwrap_or_default().trim_start_matches('-')
     }
 
-    /// Tells which gateways' filters follow this replica, unless that was told lately.
+    /// Reports which gateways' filters follow this replica, unless it did so recently.
     pub async fn tell(&mut self, following: &BTreeSet<String>) -> Result<(), kube::Error> {
         let lately =
             |(told, when): &(BTreeSet<String>, Instant)| told == following && when.elapsed() < TELL_EVERY;
@@ -192,7 +195,7 @@ impl Election {
         Ok(())
     }
 
-    /// The gateways whose filters follow any replica. Those of replicas that are long gone are taken out.
+    /// The gateways whose filters follow any replica. Reports of replicas that are long gone are deleted.
     pub async fn told(&self) -> Result<BTreeSet<String>, kube::Error> {
         let mut gateways = BTreeSet::new();
         for lease in self

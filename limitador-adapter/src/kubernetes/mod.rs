@@ -1,10 +1,11 @@
 //! Policies as objects of a Kubernetes cluster.
 //!
-//! [`schema`] is what the API server checks, [`crd`] the definition that tells it so. The cluster's [`objects`] go into
-//! the [`index`], which gives plans by what is [`attach`]ed to what, and the [`conditions`] of each policy. One
-//! replica, the holder of a [`lease`], writes them as [`status`] ([`status_writer`]). [`source`] puts it together.
+//! [`schema`] is what the API server validates, and [`crd`] the definition that contains it. The cluster's
+//! [`objects`] go into the [`index`], which computes plans from what is [`attach`]ed where, and the
+//! [`conditions`] of each policy. One replica, the holder of a [`lease`], writes them as [`status`]
+//! ([`status_writer`]). [`source`] connects these parts.
 
-/// As which controller the adapter writes statuses, unless it is told otherwise.
+/// The default controller name in statuses.
 pub const DEFAULT_CONTROLLER: &str = "weir.dev/limitador-adapter";
 
 pub mod attach;

@@ -1,4 +1,4 @@
-//! What is read of a cluster's objects, and how. Fields that mean nothing here are not looked at.
+//! Reads the cluster's objects. Irrelevant fields are ignored.
 
 mod rule;
 
@@ -13,12 +13,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// "NAMESPACE/NAME" of an object.
+/// The "NAMESPACE/NAME" of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
@@ -29,7 +27,7 @@ impl fmt::Display for ObjectName {
 }
 
 impl ObjectName {
-    /// Of an object that is in a namespace.
+    /// For a namespaced object.
     pub fn of(object: &DynamicObject) -> Self {
         Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
     }
@@ -38,15 +36,14 @@ impl ObjectName {
 /// A route, by its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteName {
-    /// Its name.
     pub name: ObjectName,
-    /// Two routes of different kinds may have one name.
+    /// Routes of different kinds may have the same name.
     pub kind: RouteKind,
 }
 
 impl RouteName {
-    /// With what the names of its routes begin in Envoy Gateway's proxies. Nobody else can choose them. In Istio's, the name of a
-    /// rule is that of its route, so they tell nothing.
+    /// The prefix of the route's names in Envoy Gateway's proxies, which only Envoy Gateway can assign. In
+    /// Istio's proxies, a rule has the name of its route, which proves nothing.
     pub fn in_envoy_gateway(&self) -> String {
         format!("{}/{}/", self.kind.name().to_ascii_lowercase(), self.name)
     }
@@ -58,17 +55,15 @@ impl fmt::Display for RouteName {
     }
 }
 
-/// The kinds of routes that requests for LLM APIs may take.
+/// The kinds of routes for requests to LLM APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteKind {
-    /// An HTTPRoute.
     Http,
-    /// A GRPCRoute.
     Grpc,
 }
 
 impl RouteKind {
-    /// As Gateway API names it.
+    /// The kind's name in Gateway API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Http => "HTTPRoute",
@@ -77,37 +72,34 @@ impl RouteKind {
     }
 }
 
-/// A policy, by whose CustomResourceDefinition it is.
+/// A policy, by the group of its CustomResourceDefinition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyObject {
-    /// Its group.
     pub group: Group,
-    /// Its name.
     pub name: ObjectName,
-    /// Kubernetes' own name of it.
+    /// The UID of the object.
     pub uid: String,
-    /// Counts changes of its spec.
+    /// Increases with each change of the spec.
     pub generation: i64,
-    /// As its author wrote it: without what the server adds, which changes when nothing has.
+    /// The author's document, without the fields that the server adds and changes.
     pub document: Value,
-    /// As it is told now.
+    /// The current status.
     pub status: Value,
-    /// Which installs of the adapter have written it.
+    /// The installations of the adapter that have written it.
     pub writers: Vec<StatusManager>,
 }
 
-/// An install of the adapter, as a field manager of a status.
+/// An installation of the adapter, as a field manager of a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusManager {
-    /// Its name.
     pub name: String,
-    /// Seconds; when it wrote last.
+    /// When it last wrote, in seconds.
     pub time: i64,
-    /// Whether the conditions of the policy as a whole are its own.
+    /// Whether it wrote the conditions of the policy as a whole.
     pub has_conditions: bool,
 }
 
-/// With what the names of our field managers begin.
+/// The prefix of Weir's field managers.
 pub const MANAGER: &str = "weir/";
 
 fn writers(object: &DynamicObject) -> Vec<StatusManager> {
@@ -125,7 +117,7 @@ fn writers(object: &DynamicObject) -> Vec<StatusManager> {
 }
 
 impl PolicyObject {
-    /// As the API server gives it.
+    /// Converts an object from the API server.
     pub fn new(group: Group, object: &DynamicObject) -> Self {
         let name = ObjectName::of(object);
         let document = json!({
@@ -146,39 +138,36 @@ impl PolicyObject {
     }
 }
 
-/// A Gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayObject {
     /// Its GatewayClass, which names its controller.
     pub class: String,
-    /// Its listeners, without those that cannot own a host.
+    /// Its listeners, except those that cannot own a host.
     pub listeners: Vec<Listener>,
-    /// From which namespaces ListenerSets may add to them. `None`: from none.
+    /// The namespaces whose ListenerSets may add listeners. `None`: no namespace.
     pub allowed_listeners: Option<AllowedNamespaces>,
 }
 
-/// A ListenerSet, or an XListenerSet: listeners that others add to a Gateway.
+/// A ListenerSet or XListenerSet: listeners that others add to a Gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerSetObject {
-    /// Its Gateway.
     pub parent: Parent,
-    /// As a Gateway's.
+    /// Its listeners.
     pub listeners: Vec<Listener>,
-    /// Whether the Gateway's controller has accepted it. `None`: it has not decided on this generation.
+    /// Whether the Gateway's controller has accepted it. `None` if it has not decided on this generation.
     pub accepted: Option<bool>,
 }
 
 /// A ListenerSet, by its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SetName {
-    /// Its name.
     pub name: ObjectName,
-    /// An XListenerSet, as it is called while it is an experiment.
+    /// Whether it is an XListenerSet, the experimental kind.
     pub is_experimental: bool,
 }
 
 impl ListenerSetObject {
-    /// As the API server gives it.
+    /// Converts an object from the API server.
     pub fn new(name: &SetName, object: &DynamicObject) -> Self {
         let listeners: Vec<Listener> = read(&object.data, "/spec/listeners");
         let of_set = |listener| Listener { set: Some(name.clone()), ..listener };
@@ -195,24 +184,22 @@ impl ListenerSetObject {
     }
 }
 
-/// A listener of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Listener {
-    /// Its name.
     pub name: String,
-    /// Empty: any.
+    /// Empty: any hostname.
     pub hostname: String,
-    /// As the Gateway says it; the proxy may listen elsewhere.
+    /// The Gateway's port. The proxy may listen on another one.
     pub port: u32,
     /// HTTP, HTTPS or something else.
     pub protocol: String,
     /// Which routes may attach.
     pub allowed_routes: AllowedRoutes,
-    /// Who has added it. `None`: it is the Gateway's own.
+    /// The set that adds it. `None`: the Gateway's own.
     #[serde(skip)]
     pub set: Option<SetName>,
-    /// Whether the Gateway takes it is not certain.
+    /// Whether it is uncertain that the Gateway takes it.
     #[serde(skip)]
     pub in_doubt: bool,
 }
@@ -227,7 +214,6 @@ impl Listener {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AllowedRoutes {
-    /// From which namespaces.
     pub namespaces: AllowedNamespaces,
     /// Empty: all kinds that the listener's protocol allows.
     pub kinds: Vec<AllowedKind>,
@@ -239,7 +225,7 @@ pub struct AllowedRoutes {
 pub struct AllowedNamespaces {
     /// `Same` (the default), `All`, `Selector` or `None`.
     pub from: String,
-    /// With `Selector`.
+    /// Used with `Selector`.
     pub selector: Option<LabelSelector>,
 }
 
@@ -247,17 +233,16 @@ pub struct AllowedNamespaces {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct AllowedKind {
-    /// `None`: GatewayObject API's.
+    /// `None`: Gateway API's group.
     pub group: Option<String>,
-    /// Its name.
     pub kind: String,
 }
 
-/// Labels of an object.
+/// The labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
 impl GatewayObject {
-    /// As the API server gives it.
+    /// Converts an object from the API server.
     pub fn new(object: &DynamicObject) -> Self {
         let listeners: Vec<Listener> = read(&object.data, "/spec/listeners");
         Self {
@@ -268,20 +253,20 @@ impl GatewayObject {
     }
 }
 
-/// An HTTPRoute, or a GRPCRoute as the HTTPRoute that it means.
+/// An HTTPRoute, or the equivalent of a GRPCRoute.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HttpRoute {
-    /// Seconds; the older of two equals wins.
+    /// In seconds; the older of two equal routes wins.
     pub created: i64,
-    /// What it wants to attach to.
+    /// What it attaches to.
     pub parents: Vec<Parent>,
-    /// Empty: any.
+    /// Empty: any hostname.
     pub hostnames: Vec<String>,
-    /// In their order.
+    /// In order.
     pub rules: Vec<HttpRouteRule>,
-    /// Counts changes of its spec.
+    /// Increases with each change of the spec.
     pub generation: i64,
-    /// What controllers say of it.
+    /// The statuses that controllers have written.
     pub statuses: Vec<ParentStatus>,
 }
 
@@ -289,29 +274,26 @@ pub struct HttpRoute {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Parent {
-    /// `None`: Gateway API's.
+    /// `None`: Gateway API's group.
     pub group: Option<String>,
     /// `None`: Gateway.
     pub kind: Option<String>,
-    /// `None`: the route's own.
+    /// `None`: the route's own namespace.
     pub namespace: Option<String>,
-    /// Of the Gateway.
+    /// The name of the Gateway.
     pub name: String,
-    /// Of one listener.
+    /// Limits it to one listener.
     pub section_name: Option<String>,
-    /// Of all listeners with this port.
+    /// Limits it to the listeners with this port.
     pub port: Option<u32>,
 }
 
-/// What one controller says of a route at one parent.
+/// A controller's status of a route at one parent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ParentStatus {
-    /// Which parent.
     pub parent_ref: Parent,
-    /// Which controller.
     pub controller_name: String,
-    /// What it says.
     pub conditions: Vec<ParentCondition>,
 }
 
@@ -319,24 +301,24 @@ pub struct ParentStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ParentCondition {
-    /// Such as `Accepted`.
+    /// For example `Accepted`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// Of which generation of the route.
+    /// The generation of the route that it describes.
     pub observed_generation: Option<i64>,
 }
 
 impl HttpRoute {
-    /// A GRPCRoute, as the API server gives it.
+    /// Converts a GRPCRoute from the API server.
     pub fn grpc(object: &DynamicObject) -> Self {
         let rules: Vec<GrpcRuleObject> = read(&object.data, "/spec/rules");
         let rules = rules.into_iter().map(RuleObject::from).collect();
         Self::with_rules(object, rules)
     }
 
-    /// As the API server gives it.
+    /// Converts an HTTPRoute from the API server.
     pub fn new(object: &DynamicObject) -> Self {
         Self::with_rules(object, read(&object.data, "/spec/rules"))
     }
@@ -353,7 +335,7 @@ impl HttpRoute {
     }
 }
 
-/// What the API server has checked is of the right shape; anything else is as good as absent.
+/// The API server has validated the object, so anything unexpected counts as absent.
 fn read<T: serde::de::DeserializeOwned + Default>(data: &Value, pointer: &str) -> T {
     data.pointer(pointer).and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
-//! Two installs of the adapter in one cluster. Under different controller names each has its own `ancestors`, and one of
-//! them writes the conditions of the policy as a whole. Under the same name they would overwrite each other's
-//! statuses for ever: one of them stops, and both say so. Which one, their names decide.
+//! Several installations of the adapter in one cluster. Under different controller names, each has its own
+//! `ancestors`, and one of them writes the conditions of the policy as a whole. Under the same name they would
+//! keep overwriting each other's statuses: so one of them, chosen by name, stops, and both report it.
 
 use super::objects::{MANAGER, PolicyObject, StatusManager};
 use super::status::PolicyStatus;
@@ -8,48 +8,48 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// An install that gave way tries again after this time: the other may be gone.
+/// An installation that has stopped tries again after this time, in case the other is gone.
 const GIVE_WAY: Duration = Duration::from_secs(300);
-/// An install that has not written for so long is no rival any more.
+/// An installation that has not written for this long is no longer a rival.
 const MEMORY: Duration = Duration::from_secs(600);
 
-/// What this install may write of a policy's status.
+/// What this installation may write of a policy's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// All of it.
     Whole,
-    /// Its own `ancestors`.
+    /// Only its own `ancestors`.
     Ancestors,
     /// Nothing for now.
     Leave,
 }
 
-/// What this install has written, and who else does.
+/// What this installation has written, and which others write.
 pub struct Rivals {
     own: String,
-    /// With what the names of installs with the same controller name begin.
+    /// The prefix of the names of installations with the same controller name.
     namesakes: String,
-    /// The last status of each policy, by uid, and when it was written by the API server's clock.
+    /// The last status of each policy by UID, and when it was written by the API server's clock.
     written: HashMap<String, (PolicyStatus, i64)>,
-    /// An install with the same controller name, and when it was seen to write.
+    /// An installation with the same controller name, and when it was last seen writing.
     rival: Option<(String, Instant)>,
     gave_way: Option<Instant>,
 }
 
 impl Rivals {
-    /// Of the install in this namespace.
+    /// For the installation in this namespace.
     pub fn new(controller: &str, namespace: &str) -> Self {
         let namesakes = format!("{MANAGER}{controller}/");
         let own = format!("{namesakes}{namespace}");
         Self { own, namesakes, written: HashMap::new(), rival: None, gave_way: None }
     }
 
-    /// As which field manager this install writes.
+    /// This installation's field manager.
     pub fn own(&self) -> &str {
         &self.own
     }
 
-    /// The namespace of an install with the same controller name.
+    /// The namespace of an installation with the same controller name.
     pub fn rival(&self) -> Option<&str> {
         self.rival.as_ref().map(|(name, _)| name.as_str())
     }
@@ -60,14 +60,14 @@ impl Rivals {
         self.rival.take_if(|(_, seen)| is_over(seen, MEMORY));
         self.gave_way.take_if(|since| is_over(since, GIVE_WAY));
         let status = PolicyStatus::deserialize(&object.status).unwrap_or_default();
-        // What is seen may be older than what was written.
+        // The watch may lag behind the last write.
         let written = self.written.get(&object.uid).filter(|(written, _)| *written != status);
         let rival = object.writers.iter().find(|writer| {
             let is_later = written.is_some_and(|(_, time)| writer.time >= *time);
             is_later && writer.name != self.own && writer.name.starts_with(&self.namesakes)
         });
         if let Some(StatusManager { name, .. }) = rival.cloned() {
-            // What was overwritten is seen once.
+            // An overwritten status is reported once.
             self.written.remove(&object.uid);
             let gives_way = self.own > name;
             let namespace = name.strip_prefix(&self.namesakes).unwrap_or_default().to_owned();
@@ -98,7 +98,7 @@ impl Rivals {
         }
     }
 
-    /// A status is written; `after`: the policy as it is since then.
+    /// Records that a status was written. `after`: the policy since then.
     pub fn wrote(&mut self, status: &PolicyStatus, after: &PolicyObject) {
         let own = after.writers.iter().find(|writer| writer.name == self.own);
         if let Some(own) = own {
@@ -106,7 +106,7 @@ impl Rivals {
         }
     }
 
-    /// Forgets the policies that are gone.
+    /// Forgets deleted policies.
     pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
         if self.written.len() > 16 {
             self.written.retain(|uid, _| is_there(uid));

@@ -1,4 +1,4 @@
-//! A cluster as the source of policies: what is watched is published, and statuses are written.
+//! A cluster as the source of policies: publishes what is watched and writes statuses.
 
 use super::index::View;
 use super::status_writer::{ClusterStatuses, Install};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A cluster that can be reached.
+/// A reachable cluster.
 pub struct ClusterSource {
     client: kube::Client,
     kuadrant: bool,
@@ -19,12 +19,13 @@ pub struct ClusterSource {
     metrics: Arc<AdapterMetrics>,
 }
 
-/// The watches are begun anew so often that an answer is due within this time, and a connection that is silent for so long
-/// is dead: nothing else tells that the other side has vanished.
+/// Watches restart often enough that a response is due within this time. A connection that is silent for longer
+/// is dead, which nothing else reveals.
 const SILENCE: Duration = Duration::from_secs(20);
 
 impl ClusterSource {
-    /// The cluster that this runs in, or that KUBECONFIG names. `kuadrant`: whether Kuadrant's policies are followed, too.
+    /// Connects to the cluster that the adapter runs in, or that KUBECONFIG names. `kuadrant`: also follow
+    /// Kuadrant's policies.
     pub async fn connect(
         kuadrant: bool,
         controller: String,
@@ -41,8 +42,8 @@ impl ClusterSource {
         Ok(Self { client, kuadrant, controller, metrics: Arc::clone(metrics) })
     }
 
-    /// Two tasks: one follows the policies for ever; the other writes their statuses until the drain, and has to be waited
-    /// for, since it gives its Lease back.
+    /// Starts two tasks. One follows the policies and never ends. The other writes their statuses until the
+    /// drain and must be awaited, since it releases its Lease.
     pub fn follow(
         self,
         publish: Publish,
@@ -63,7 +64,7 @@ impl ClusterSource {
     }
 }
 
-/// Without what a kubeconfig that is no YAML says: tokens and keys are in it.
+/// Omits the content of an invalid kubeconfig, which contains tokens and keys.
 pub fn told(error: &impl fmt::Display) -> String {
     const PARSED: &str = "failed to parse kubeconfig YAML";
     let text = error.to_string();

@@ -1,4 +1,4 @@
-//! Writes statuses and events, while this replica holds the Lease.
+//! Writes statuses and events while this replica holds the Lease.
 
 use super::conditions::{PolicyConditions, StatusContext};
 use super::lease::{Election, LOOK_EVERY};
@@ -21,26 +21,26 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Which install of the adapter writes.
+/// The installation of the adapter that writes.
 pub struct Install {
-    /// Its controller's name.
+    /// The controller's name.
     pub controller: String,
-    /// Of this replica.
+    /// The replica's name.
     pub identity: String,
-    /// Where it is counted what it sees.
+    /// The adapter's metrics.
     pub metrics: Arc<AdapterMetrics>,
 }
 
-/// What is known of the cluster.
+/// What is known about the cluster.
 #[derive(Debug, Default)]
 pub struct ClusterStatuses {
-    /// Of each policy.
+    /// The outcome of each policy.
     pub statuses: Vec<PolicyConditions>,
     /// All Gateways, as NAMESPACE/NAME.
     pub gateways: BTreeSet<String>,
 }
 
-/// Tells what has become of policies, for ever or until the drain.
+/// Writes the statuses of policies until the drain.
 pub async fn tell(
     client: Client,
     install: Install,
@@ -90,13 +90,13 @@ pub async fn tell(
     }
 }
 
-/// What filters ask for and is no Gateway; nothing before the Gateways are known.
+/// The names that filters use and that are not Gateways. Empty until the Gateways are known.
 fn find_strays(following: &BTreeSet<String>, gateways: &BTreeSet<String>) -> BTreeSet<String> {
     let names = following.iter().filter(|name| *name != "*" && !name.contains(':'));
     names.filter(|name| !gateways.contains(*name)).cloned().collect()
 }
 
-/// Keeps this replica's Leases, and hears which gateways have filters.
+/// Renews this replica's Leases, and collects which gateways have filters.
 async fn follow(election: &mut Election, filters: &Filters) -> Result<BTreeSet<String>, kube::Error> {
     let own = filters.following();
     election.tell(&own).await?;
@@ -139,7 +139,7 @@ impl StatusWriter {
             let Some(status) = conditions.status(context, &Time(Timestamp::now())) else { continue };
             match self.write(conditions, &status).await {
                 Ok(after) => after.iter().for_each(|after| self.rivals.wrote(&status, after)),
-                // It is tried again at the next look.
+                // Retried at the next interval.
                 Err(error) => {
                     tracing::warn!(policy = %object.name, %error, "the status cannot be written");
                 }
@@ -148,7 +148,7 @@ impl StatusWriter {
         self.rivals.keep(|uid| statuses.iter().any(|conditions| conditions.object.uid == uid));
     }
 
-    /// The policy as it is then; `None`: it is gone by now.
+    /// Returns the policy after the write, or `None` if it was deleted.
     async fn write(
         &self,
         conditions: &PolicyConditions,
@@ -176,7 +176,7 @@ impl StatusWriter {
             ..ObjectReference::default()
         };
         for event in events(object.status.get("conditions"), status) {
-            // The status is written all the same.
+            // The status is written even if the event is not.
             if let Err(error) = self.recorder.publish(&event, &about).await {
                 tracing::warn!(policy = %object.name, %error, "the event cannot be written");
             }
@@ -185,7 +185,7 @@ impl StatusWriter {
     }
 }
 
-/// One for each condition that says something else than before.
+/// One event for each condition that has changed.
 fn events(before: Option<&serde_json::Value>, status: &PolicyStatus) -> Vec<Event> {
     let known = |kind: &str, reason: &str| {
         let conditions = before.and_then(serde_json::Value::as_array).into_iter().flatten();
@@ -198,7 +198,7 @@ fn events(before: Option<&serde_json::Value>, status: &PolicyStatus) -> Vec<Even
     news.map(|condition| Event {
         type_: if condition.status == "True" { EventType::Normal } else { EventType::Warning },
         reason: condition.reason.clone(),
-        // The API takes this much of it.
+        // The API accepts this many characters.
         note: Some(condition.message.chars().take(1000).collect()),
         action: condition.type_.clone(),
         secondary: None,

@@ -1,6 +1,7 @@
-//! Follows the cluster: every change goes into the [`ClusterIndex`], and what follows is published.
+//! Follows the cluster: applies every change to the [`ClusterIndex`] and publishes the result.
 //!
-//! Nothing is published before all kinds were listed once. While the API server is away everything stays as it is.
+//! Nothing is published before all kinds have been listed once. While the API server is away, everything stays
+//! as it is.
 
 use super::crd::Group;
 use super::index::{Change, ClusterIndex, View};
@@ -20,29 +21,29 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What comes together is worked on together.
+/// Changes within this time are processed together.
 const GATHERING: Duration = Duration::from_millis(10);
-/// Between two attempts to reach an API server that is away, in milliseconds.
+/// The first pause between attempts to reach the API server, in milliseconds.
 const MIN_BACKOFF: u64 = 200;
 const MAX_BACKOFF: u64 = 3_000;
 
-/// The API server ends a watch after so long, and the next one goes on from there. If it does not, it is gone: a
-/// connection that is half open must not go unnoticed.
+/// The API server ends a watch after this time, and the next one continues from there. If it does not, the
+/// connection is dead.
 const WATCH_SECONDS: u32 = 15;
 
-/// What is watched.
+/// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum WatchedKind {
     Policy(Group),
     Gateway,
     Route(RouteKind),
-    /// Whether the experimental ones.
+    /// Whether it is the experimental kind.
     ListenerSet(bool),
     Class,
     Namespace,
 }
 
-/// The kinds to watch. Where Kuadrant itself runs, its policies are its own business.
+/// The kinds to watch. If Kuadrant itself is installed, it handles its own policies.
 fn kinds(kuadrant: bool) -> Vec<WatchedKind> {
     let policies = kuadrant.then_some(WatchedKind::Policy(Group::Kuadrant));
     let others = [
@@ -79,7 +80,7 @@ impl WatchedKind {
         }
     }
 
-    /// All there are of it.
+    /// The complete list of objects.
     fn all(self, objects: &[DynamicObject]) -> Change {
         match self {
             Self::Policy(group) => Change::Policies(
@@ -112,7 +113,7 @@ impl WatchedKind {
         }
     }
 
-    /// That it cannot be read. Only what makes routes more certain can be done without.
+    /// The kind cannot be read. Only kinds that reduce doubts about routes are optional.
     fn none(self) -> Option<Change> {
         match self {
             Self::Class => Some(Change::Classes(BTreeMap::new())),
@@ -125,7 +126,7 @@ impl WatchedKind {
         }
     }
 
-    /// One, as it is now, or that it is gone.
+    /// One object was added, changed or deleted.
     fn one(self, object: &DynamicObject, there: bool) -> Change {
         let name = ObjectName::of(object);
         match self {
@@ -147,7 +148,7 @@ impl WatchedKind {
 
 type WatchEvent = (WatchedKind, Result<Event<DynamicObject>, watcher::Error>);
 
-/// Follows the cluster for ever.
+/// Follows the cluster; never returns.
 pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View)) {
     let kinds = kinds(kuadrant);
     let mut streams: SelectAll<BoxStream<'static, WatchEvent>> = kinds
@@ -168,7 +169,8 @@ pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View
         while let Ok(Some(heard)) = tokio::time::timeout_at(gathered, streams.next()).await {
             changed |= following.hear(heard);
         }
-        // A flood of changes must not keep the first of them back: what is there by now is taken, the rest is next.
+        // A flood of changes must not delay the first of them: what has arrived is processed now, the rest
+        // next.
         while let Some(Some(heard)) = streams.next().now_or_never() {
             changed |= following.hear(heard);
             if tokio::time::Instant::now() > gathered + 10 * GATHERING {
@@ -184,13 +186,13 @@ pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View
 #[derive(Default)]
 struct Following {
     index: ClusterIndex,
-    /// Lists that are being told.
+    /// Lists that are still being received.
     lists: Vec<(WatchedKind, Vec<DynamicObject>)>,
     listed: BTreeSet<WatchedKind>,
 }
 
 impl Following {
-    /// Whether anything follows from it.
+    /// Handles an event. True if it changes anything.
     fn hear(&mut self, (kind, heard): WatchEvent) -> bool {
         match heard {
             Ok(Event::Init) => {
@@ -213,7 +215,7 @@ impl Following {
             Ok(Event::Apply(object)) => self.change(kind, kind.one(&object, true)),
             Ok(Event::Delete(object)) => self.change(kind, kind.one(&object, false)),
             Err(error) if is_undefined(&error) => {
-                // A cluster may do without Kuadrant's policies, or have no Gateway API yet.
+                // A cluster may lack Kuadrant's policies, or not have Gateway API yet.
                 let news = !self.listed.contains(&kind);
                 news && self.change(kind, kind.all(&[]))
             }
@@ -238,7 +240,7 @@ impl Following {
     }
 }
 
-/// The API server does not know this kind.
+/// Whether the API server does not know this kind.
 fn is_undefined(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 404,
@@ -262,7 +264,7 @@ fn controller(class: &DynamicObject) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// Pauses that double, of another length in each watch.
+/// A backoff with jitter for each watch.
 struct Pauses(backoff::Backoff);
 
 impl Default for Pauses {

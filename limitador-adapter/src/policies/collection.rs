@@ -1,5 +1,5 @@
-//! Files → the policies in force. A policy with a mistake keeps its last good version in force; so does every policy
-//! of a file that cannot be read or parsed. Pure: [`super::sources`] reads the files.
+//! Collects the policies of all files. If a policy has a mistake, its last valid version stays in force; so
+//! does every policy of a file that cannot be read or parsed. Pure: [`super::sources`] reads the files.
 
 use crate::policies::{read, yaml};
 use policy::model::Policy;
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Policies by the files they are written in.
+/// Policies by file.
 #[derive(Default)]
 pub struct Collection {
     files: BTreeMap<PathBuf, File>,
@@ -27,38 +27,36 @@ struct File {
 pub struct ValidPolicy {
     /// "NAMESPACE/NAME".
     pub name: Arc<str>,
-    /// Which document of its file it is, from 1.
+    /// The number of its document in the file, starting at 1.
     pub document: usize,
-    /// As it was read.
     pub policy: Arc<Policy>,
-    /// As it was written, as JSON.
+    /// The original document as JSON.
     pub json: Arc<[u8]>,
 }
 
-/// Something with mistakes.
+/// A document with mistakes.
 #[derive(Clone, Debug)]
 struct InvalidPolicy {
     /// `None`: the whole file.
     document: Option<usize>,
-    /// `None`: cannot be told.
+    /// `None` if it has no usable name.
     name: Option<Arc<str>>,
     mistakes: Vec<ValidationError>,
 }
 
-/// One policy, or one part of a file that is none, as it is told to people.
+/// The report about one policy, or about a part of a file that is not a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyReport {
-    /// "NAMESPACE/NAME", if it can be told.
+    /// "NAMESPACE/NAME", if it has one.
     pub policy: Option<Arc<str>>,
-    /// Where it is written.
     pub file: PathBuf,
-    /// Which document of the file, from 1. `None`: the whole file.
+    /// The number of its document in the file, starting at 1. `None`: the whole file.
     pub document: Option<usize>,
-    /// Whether it is in force, or an earlier version of it.
+    /// Whether it, or an earlier version of it, is in force.
     pub in_force: bool,
-    /// What is wrong with it as it is written now.
+    /// The mistakes in the current version.
     pub mistakes: Vec<ValidationError>,
-    /// What is not wrong, and may not be meant.
+    /// What is valid but may not be intended.
     pub warnings: Vec<ValidationError>,
 }
 
@@ -68,7 +66,7 @@ impl PolicyReport {
         self.mistakes.iter().map(|mistake| self.at(mistake))
     }
 
-    /// Each warning likewise.
+    /// Every warning in the same form.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.warnings.iter().map(|warning| self.at(warning))
     }
@@ -85,23 +83,22 @@ impl PolicyReport {
 /// The plan of a Gateway.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayPlan {
-    /// Which of the collected policies are in it, by their places.
+    /// The collected policies that it contains, by position.
     pub policies: Vec<usize>,
-    /// What each applies to.
+    /// What each policy applies to.
     pub placement: Placement,
     /// The Gateway's listeners, without policies.
     pub hosts: Vec<Listener>,
 }
 
-/// What a collection comes to.
+/// The result of a collection.
 #[derive(Clone, Debug, Default)]
 pub struct CollectedPolicies {
-    /// By name.
+    /// Sorted by name.
     pub policies: Vec<ValidPolicy>,
-    /// By file and document.
+    /// Sorted by file and document.
     pub entries: Vec<PolicyReport>,
-    /// The plan of each gateway, "NAMESPACE/NAME". `None`: of no cluster, so that each policy says by itself which
-    /// gateway it is for.
+    /// The plan of each gateway, "NAMESPACE/NAME". `None` without a cluster: each policy names its own gateway.
     pub plans: Option<HashMap<String, GatewayPlan>>,
 }
 
@@ -113,7 +110,7 @@ impl CollectedPolicies {
 }
 
 impl Collection {
-    /// A file is new or has changed. `Err`: why it cannot be read.
+    /// A file was added or changed. `Err`: it cannot be read, for this reason.
     pub fn update(&mut self, path: &Path, content: Result<&[u8], String>) {
         let file = self.files.entry(path.to_owned()).or_default();
         match content.and_then(yaml::parse) {
@@ -125,12 +122,12 @@ impl Collection {
         }
     }
 
-    /// A file is gone on purpose, and its policies with it.
+    /// A file was deleted on purpose, and its policies with it.
     pub fn remove(&mut self, path: &Path) {
         self.files.remove(path);
     }
 
-    /// All files together.
+    /// Combines all files.
     pub fn collect(&self) -> CollectedPolicies {
         let mut collected = CollectedPolicies::default();
         let mut first: HashMap<Arc<str>, (&Path, usize)> = HashMap::new();
@@ -174,7 +171,7 @@ impl File {
                 }),
             }
         }
-        // A mistake in a name could be in any policy's, so then none is taken for removed.
+        // A document without a usable name could be any policy, so none counts as removed.
         let nameless = self.invalid.iter().any(|invalid| invalid.name.is_none());
         for policy in earlier {
             let is_bad = self.invalid.iter().any(|invalid| invalid.name.as_ref() == Some(&policy.name));

@@ -1,14 +1,14 @@
-//! Which gateways' filters follow their plans here.
+//! Tracks which gateways' filters follow their plans here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A filter asks again at the latest when its last question was answered: after this long it has gone.
+/// A filter polls again at the latest when its last poll is answered. After this long it is gone.
 const GONE: Duration = Duration::from_secs(45);
 
-/// The gateways that are asked for, and when last.
+/// The gateways that filters poll for, and when they last did.
 pub struct Filters {
     asked: Mutex<HashMap<String, Instant>>,
     changes: watch::Sender<()>,
@@ -21,7 +21,7 @@ impl Default for Filters {
 }
 
 impl Filters {
-    /// A filter asks for the plan of this gateway, "NAMESPACE/NAME" or "*".
+    /// A filter polls for the plan of this gateway, "NAMESPACE/NAME" or "*".
     pub fn ask(&self, gateway: &str, headers_alone: bool) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let names = std::iter::once(gateway.to_owned()).chain(headers_alone.then(|| without_bodies(gateway)));
@@ -32,12 +32,13 @@ impl Filters {
         }
     }
 
-    /// Hears when a gateway is asked for that was not.
+    /// Notifies when a filter polls for another gateway.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 
-    /// The gateways that somebody follows, and what [`without_bodies`] makes of those with a filter that reads none.
+    /// The gateways that filters follow, and [`without_bodies`] of those with a filter that does not read
+    /// bodies.
     pub fn following(&self) -> BTreeSet<String> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.retain(|_, last| last.elapsed() < GONE);
@@ -45,7 +46,7 @@ impl Filters {
     }
 }
 
-/// How it is said that a filter of this gateway reads no bodies of requests.
+/// Marks a gateway with a filter that does not read request bodies.
 pub fn without_bodies(gateway: &str) -> String {
     format!("{gateway}:headers")
 }

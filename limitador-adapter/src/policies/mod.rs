@@ -1,8 +1,9 @@
-//! Policies, from where they are written to what is in force.
+//! Policies, from their source to what is in force.
 //!
-//! [`watch`] follows the files that [`sources`] reads, [`yaml`] parses them, [`read`] gives them their meaning, and a [`collection`] decides which version of
-//! each policy counts. [`publish`] makes a [`snapshot`] of that, which filters get as plans and calls look limits up in.
-//! [`filters`] knows which gateways' filters follow their plans here.
+//! [`watch`] follows the files that [`sources`] reads, [`yaml`] parses them, [`read`] interprets them, and a
+//! [`collection`] decides which version of each policy applies. [`publish`] makes a [`snapshot`] of that, which
+//! filters receive as plans and calls are resolved against. [`filters`] tracks which gateways' filters follow their
+//! plans here.
 
 pub mod collection;
 pub mod filters;

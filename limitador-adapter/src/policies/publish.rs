@@ -1,4 +1,4 @@
-//! Makes a snapshot of what was collected, and says in the log and in metrics what has changed.
+//! Publishes snapshots of collected policies, and reports changes in the log and in metrics.
 
 use super::collection::{CollectedPolicies, PolicyReport};
 use super::snapshot::{GatewaySelector, PlanReader, PolicySnapshot};
@@ -9,20 +9,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Brings what was collected into force.
+/// Publishes collected policies.
 pub struct Publish {
-    /// For those who ask what is in force.
+    /// Receives the policies in force.
     pub to: watch::Sender<Arc<PolicySnapshot>>,
     /// Whether the policies are known.
     pub known: watch::Sender<bool>,
-    /// The counts.
+    /// The adapter's metrics.
     pub metrics: Arc<AdapterMetrics>,
-    /// What counts: each limit has its share of it.
+    /// Keeps the counters. Each limit has a share of its room.
     pub ledger: Arc<dyn Ledger>,
 }
 
 impl Publish {
-    /// It comes into force.
+    /// Puts collected policies into force.
     pub fn publish(&self, collected: CollectedPolicies) {
         let current = Arc::clone(&self.to.borrow());
         let next = comes_into_force(collected, &current, &self.metrics);
@@ -32,7 +32,7 @@ impl Publish {
     }
 }
 
-/// Tells people what has changed, in the log and in numbers.
+/// Reports what has changed.
 fn comes_into_force(
     collected: CollectedPolicies,
     before: &PolicySnapshot,
@@ -54,7 +54,7 @@ fn comes_into_force(
         metrics.plan_changes.increment(1);
         tracing::info!(policies = now.len(), invalid = now.invalid(), version, "policies in force");
     }
-    // A gateway that no policy names any more has a plan still.
+    // A gateway that no policy names any more still has a plan.
     for gateway in now.gateways().union(&before.gateways()) {
         if let Some(named) = GatewaySelector::parse(gateway) {
             metrics

@@ -1,4 +1,4 @@
-//! The policies in force, for those who ask: filters (a plan by gateway) and the limiter (a limit by its name).
+//! The policies in force: plans by gateway for filters, and limits by name for the limiter.
 
 use crate::ledger::Key;
 use crate::metrics::AdapterMetrics;
@@ -13,27 +13,27 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is in force.
+/// The policies in force.
 #[derive(Default)]
 pub struct PolicySnapshot {
     policies: Vec<ValidPolicy>,
     limits: HashMap<Arc<str>, KnownLimit>,
     plans: Option<HashMap<String, GatewayPlan>>,
-    /// What the sources have, mistakes included.
+    /// The reports about all sources, mistakes included.
     pub entries: Vec<PolicyReport>,
 }
 
-/// What a filter that asks for a plan can do with it.
+/// What a filter understands of a plan.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanReader {
-    /// It reads no bodies of requests.
+    /// It does not read request bodies.
     pub headers_alone: bool,
-    /// It understands what is in doubt in a placement.
+    /// It knows that rules of a placement may be in doubt.
     pub knows_doubt: bool,
 }
 
 impl PlanReader {
-    /// A filter of this version that reads bodies, or headers alone.
+    /// A filter of this version, reading bodies or only headers.
     pub fn current(headers_alone: bool) -> Self {
         Self { headers_alone, knows_doubt: true }
     }
@@ -47,34 +47,32 @@ pub struct KnownLimit {
     pub policy: Arc<str>,
     /// Its name in the policy.
     pub name: String,
-    /// How long a hold may live whose call says nothing.
+    /// The default lifetime of a hold.
     pub ttl: Duration,
     /// At least one.
     pub rates: Vec<KnownRate>,
     /// Counts refusals.
     pub refused: Counter,
-    /// Counts refusals that were left out.
+    /// Counts refusals that were not enforced.
     pub excused: Counter,
-    /// Counts calls that were counted in its overflow bucket.
+    /// Counts calls in its overflow bucket.
     pub overflowed: Counter,
 }
 
 /// A rate that descriptors may name.
 pub struct KnownRate {
-    /// What it counts.
     pub unit: Unit,
-    /// Over which time.
     pub window: Window,
-    /// How descriptors tell it: `window` or `period`, and its value. Neither for `concurrency`.
+    /// The entry in descriptors: `window` or `period`, and its value. `None` for `concurrency`.
     pub window_entry: Option<(&'static str, String)>,
-    /// What may be used in a window. `None`: each call says it (`limitFrom`).
+    /// The maximum. `None`: each call brings it (`limitFrom`).
     pub max: Option<u64>,
-    /// Counts what is charged.
+    /// Counts the charges.
     pub charged: Counter,
 }
 
 impl PolicySnapshot {
-    /// What was collected comes into force.
+    /// Puts collected policies into force.
     pub fn new(collected: CollectedPolicies, metrics: &AdapterMetrics) -> Self {
         let CollectedPolicies { policies, entries, plans } = collected;
         let limits = policies.iter().flat_map(|valid| limits(valid, metrics));
@@ -87,7 +85,7 @@ impl PolicySnapshot {
         self.limits.get(key)
     }
 
-    /// A bucket's maximum, if its rate is in force and has one of its own.
+    /// The maximum of a bucket, if its rate is in force and has a fixed one.
     pub fn maximum(&self, key: &Key) -> Option<u64> {
         self.rate(key)?.max
     }
@@ -107,7 +105,7 @@ impl PolicySnapshot {
         self.policies.len()
     }
 
-    /// How many limits have a bucket for each of some values, and so need a share of the counters.
+    /// The number of limits with counters, each of which needs a share of the room.
     pub fn counting_limits(&self) -> usize {
         let limits = self.policies.iter().flat_map(|valid| &valid.policy.limits);
         limits.filter(|limit| !limit.counters.is_empty()).count()
@@ -123,7 +121,8 @@ impl PolicySnapshot {
         self.entries.iter().filter(|entry| !entry.mistakes.is_empty()).count()
     }
 
-    /// The version of a gateway's plan: the same for the same policies, whenever and wherever they are read.
+    /// The version of a gateway's plan: identical policies have the same version, whenever and wherever they
+    /// are read.
     pub fn version(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> String {
         self.version_of(&self.planned(gateway, reader))
     }
@@ -141,8 +140,8 @@ impl PolicySnapshot {
         format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
-    /// The plan of a gateway. In a cluster, a filter that reads headers alone gets none of the policies that need bodies:
-    /// it would have to refuse the whole plan, and statuses tell of them.
+    /// The plan of a gateway. In a cluster, a filter that reads only headers does not receive policies that
+    /// need bodies: it would have to reject the whole plan. Their statuses report it.
     pub fn plan(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> GetPlanResponse {
         let planned = self.planned(gateway, reader);
         let version = self.version_of(&planned);
@@ -197,7 +196,8 @@ impl PolicySnapshot {
     }
 }
 
-/// What each of the Gateways says, its policies named by their places among all. Policies stay at their Gateway's hosts.
+/// Combines the Gateways' placements, with policies named by their positions among all. Policies stay at their
+/// Gateway's hosts.
 fn together(plans: &HashMap<String, GatewayPlan>) -> Placement {
     let mut names: Vec<_> = plans.keys().collect();
     names.sort();
@@ -217,7 +217,7 @@ fn together(plans: &HashMap<String, GatewayPlan>) -> Placement {
     Placement { gateways: gateways.collect(), ..Placement::default() }
 }
 
-/// Each policy gets another place, or none.
+/// Renumbers the policies, or drops them.
 fn renamed(placement: &mut Placement, place: impl Fn(u32) -> Option<u32> + Copy) {
     placement.gateways.iter_mut().for_each(|gateway| renamed(gateway, place));
     let of_listeners = placement.listeners.iter_mut().map(|listener| &mut listener.policies);
@@ -254,22 +254,17 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
     limits.collect()
 }
 
-/// Which gateway a filter serves.
+/// The gateway that a filter serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GatewaySelector<'a> {
     /// Every policy applies.
     Any,
-    /// This one.
-    Named {
-        /// Its namespace.
-        namespace: &'a str,
-        /// Its name.
-        name: &'a str,
-    },
+    /// A single gateway.
+    Named { namespace: &'a str, name: &'a str },
 }
 
 impl<'a> GatewaySelector<'a> {
-    /// From "NAMESPACE/NAME", "*" or nothing, which is "*".
+    /// Parses "NAMESPACE/NAME" or "*". Nothing means "*".
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.is_empty() || text == "*" {
             return Some(Self::Any);
@@ -279,7 +274,7 @@ impl<'a> GatewaySelector<'a> {
         plain.then_some(Self::Named { namespace, name })
     }
 
-    /// Which route a policy means is for the filter to see, so routes' policies go to every gateway.
+    /// Only the filter can see which route a request takes, so routes' policies go to every gateway.
     fn serves(&self, policy_namespace: &str, target: &Target) -> bool {
         match self {
             Self::Named { namespace, name } if target.kind == TargetKind::Gateway => {

@@ -1,8 +1,8 @@
-//! Policies from files and folders, watched.
+//! Reads policies from files and folders, and watches them.
 //!
-//! By polling: it sees every kind of edit alike (in place, atomic renames, the symbolic links of a Kubernetes
-//! ConfigMap, network file systems). A change counts when two looks in a row agree on it, so that a file that is
-//! just being written is not taken for a short one.
+//! It polls, because that detects every kind of edit (in place, atomic renames, the symbolic links of a
+//! Kubernetes ConfigMap, network file systems). A change counts when two polls in a row agree, so that a file
+//! that is being written is not read half.
 
 use crate::policies::collection::Collection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,32 +12,33 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Between two looks. A change is in force after two of them.
+/// The polling interval. A change is in force after two intervals.
 pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Two writes within a clock tick of the file system look like one, so young files are read whatever they look like.
+/// Two writes within a clock tick of the file system are indistinguishable, so recently changed files are
+/// always read.
 const YOUNG: Duration = Duration::from_secs(2);
 
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// The files under some paths, and the policies in them.
+/// The files under some paths, and their policies.
 pub struct Sources {
     paths: Vec<PathBuf>,
     files: BTreeMap<PathBuf, SeenFile>,
-    /// What the files come to.
+    /// The policies of the files.
     pub collection: Collection,
 }
 
-/// A file as it was last looked at.
+/// The last known state of a file.
 #[derive(Default)]
 struct SeenFile {
     stamp: Option<Stamp>,
     content: Option<FileContent>,
-    /// What the last look saw, if that is not in force yet.
+    /// What the last poll saw, if it is not in force yet.
     next: Option<FileContent>,
 }
 
-/// A file's bytes, why it cannot be read, or that it is gone.
+/// A file's bytes, the error that prevented reading it, or its absence.
 #[derive(Clone, PartialEq)]
 enum FileContent {
     Bytes(Vec<u8>),
@@ -52,7 +53,7 @@ struct Stamp {
     inode: (u64, u64),
 }
 
-/// A path that policies should come from and do not.
+/// A path without policies.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {error}")]
 pub struct Missing {
@@ -61,7 +62,7 @@ pub struct Missing {
 }
 
 impl Sources {
-    /// Reads everything once. A path that is not there is an error now, and a mistake later.
+    /// Reads everything once. A missing path is an error now; later it only becomes a mistake.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Missing> {
         for path in paths {
             std::fs::metadata(path).map_err(|error| Missing { path: path.clone(), error })?;
@@ -73,7 +74,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Looks at every file. Whether anything has changed.
+    /// Polls every file. True if anything has changed.
     pub fn look(&mut self) -> bool {
         let mut there = BTreeSet::new();
         let mut unreadable = BTreeMap::new();
@@ -86,7 +87,7 @@ impl Sources {
             }
         }
         for path in self.files.keys() {
-            // The files of a folder that is gone as a whole were hardly deleted one by one: they stay in force.
+            // If a whole folder is gone, its files were probably not deleted on purpose: they stay in force.
             if !unreadable.keys().any(|gone| path.starts_with(gone)) {
                 there.insert(path.clone());
             }
@@ -125,14 +126,14 @@ impl Sources {
 }
 
 impl SeenFile {
-    /// The file looks as it did when what is in force was read.
+    /// Whether the file looks as it did when the content in force was read.
     fn is_settled(&self, stamp: Option<Stamp>) -> bool {
         let Some(now) = stamp else { return false };
         let age = SystemTime::now().duration_since(now.modified).unwrap_or_default();
         self.next.is_none() && self.stamp == stamp && age > YOUNG
     }
 
-    /// Whether this content comes into force: it is new, and the look before saw it too.
+    /// Whether this content comes into force: it is new, and the last poll saw it too.
     fn agree(&mut self, stamp: Option<Stamp>, content: FileContent) -> bool {
         self.stamp = stamp;
         if self.content.as_ref() == Some(&content) {
@@ -157,8 +158,8 @@ impl Stamp {
     }
 }
 
-/// A file that was named must be there; one that was found in a folder may go. A folder that has come back is
-/// read through its files again.
+/// A file that was named must exist; one that was found in a folder may be deleted. A folder that has returned
+/// is read through its files.
 fn read(path: &Path, named: bool) -> FileContent {
     if path.is_dir() {
         return FileContent::Gone;
@@ -170,7 +171,7 @@ fn read(path: &Path, named: bool) -> FileContent {
     }
 }
 
-/// A file itself, or the policy files in a folder. Hidden ones are editors' and Kubernetes' own.
+/// The file itself, or the policy files in a folder. Hidden files belong to editors and Kubernetes.
 fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !std::fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);

@@ -1,4 +1,4 @@
-//! Follows files: every change of them is published.
+//! Follows files and publishes every change.
 
 use super::collection::CollectedPolicies;
 use super::publish::Publish;
@@ -6,11 +6,11 @@ use super::sources::{LOOK_EVERY, Missing, Sources};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// After a watch of the policies that failed.
+/// The pause after a failure.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Looks for changes for ever. Files are read where they may block. A look that dies takes what it had read with it;
-/// then everything is read anew, and until that succeeds the policies stay as they are.
+/// Polls for changes; never returns. Files are read on a thread that may block. If that thread panics, its
+/// state is lost: everything is read again, and until that succeeds the policies stay as they are.
 pub async fn watch(sources: Sources, paths: Vec<PathBuf>, publish: Publish) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -36,7 +36,7 @@ pub async fn watch(sources: Sources, paths: Vec<PathBuf>, publish: Publish) {
     }
 }
 
-/// What there is now, and what it comes to if that is new.
+/// The sources, and the collected policies if they have changed.
 fn look_once(
     before: Option<Sources>,
     paths: &[PathBuf],

@@ -1,14 +1,15 @@
-//! YAML (and so JSON) text → documents, and back. The only file that names the YAML crate.
+//! Converts YAML (and so JSON) to documents and back. The only file that uses the YAML crate.
 
 use serde_json::Value;
 use serde_saphyr::UserMessageFormatter;
 
-/// Everything in one file that is no policy, and no policy is near this size.
+/// The maximum size of a file. No policy is nearly as large.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The documents of a file that are not empty, in order. The error names line and column.
+/// The non-empty documents of a file, in order. An error includes the line and column.
 ///
-/// A key that stands twice is an error: one of the two would be ignored. `yes` and `on` are words, not booleans.
+/// A duplicate key is an error, since one of the two would be ignored. `yes` and `on` are strings, not
+/// booleans.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Value>, String> {
     if bytes.len() > MAX_BYTES {
         return Err(format!("is larger than {MAX_BYTES} bytes"));
@@ -21,7 +22,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Value>, String> {
     })
 }
 
-/// A document as YAML.
+/// Formats a document as YAML.
 pub fn render(document: &Value) -> Result<String, serde_saphyr::ser::Error> {
     serde_saphyr::to_string(document)
 }

@@ -1,5 +1,5 @@
-//! How much one evaluation may do. Without a bound, a macro inside a macro over a list that a client can make long,
-//! or a chain of macros that doubles a string, would stop a worker of the gateway or take all its memory.
+//! Limits the work of one evaluation. Without a limit, nested macros over a list that a client makes long, or a
+//! chain of macros that keeps doubling a string, could block a worker of the gateway or exhaust its memory.
 
 use cel_interpreter::ExecutionError;
 use cel_interpreter::common::types::{CelBytes, CelList, CelMap, CelOptional, CelString, Type};
@@ -7,16 +7,16 @@ use cel_interpreter::common::value::{CowVal, StaticVal, Val};
 use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// In elements that are looked at by macros, or as many times [`BYTES_PER_UNIT`] of text that is made.
+/// In elements that macros visit, or in pieces of text of [`BYTES_PER_UNIT`] bytes.
 pub(super) const BUDGET: u32 = 10_000;
 
-/// Text that costs as much as an element.
+/// How many bytes of text cost as much as an element.
 pub(super) const BYTES_PER_UNIT: usize = 64;
 
-/// The function of a failure for want of budget.
+/// The function name in errors about an exhausted budget.
 pub(super) const EXHAUSTED: &str = "@budget";
 
-/// What is left. A CEL value, so that functions get it as an argument: they have no other state.
+/// What is left. It is a CEL value and is passed to functions as an argument, since they have no other state.
 #[derive(Debug)]
 pub(super) struct EvaluationBudget(AtomicU32);
 
@@ -26,10 +26,11 @@ impl EvaluationBudget {
     }
 
     pub(super) fn spend(&self, units: u64) -> Result<(), ExecutionError> {
-        // One evaluation runs on one thread; the atomic is there because CEL values must be `Sync`.
+        // One evaluation runs on one thread. The value is atomic because CEL values must be `Sync`.
         let left = self.0.load(Ordering::Relaxed);
         let after = u32::try_from(units).ok().and_then(|units| left.checked_sub(units));
-        // Once it is spent nothing more is free: `exists` goes on after an error, looking for a true.
+        // Once the budget is exhausted nothing is free any more: `exists` continues after an error, looking for
+        // a true element.
         self.0.store(after.unwrap_or(0), Ordering::Relaxed);
         after.map(drop).ok_or_else(|| ExecutionError::function_error(EXHAUSTED, ""))
     }
@@ -56,14 +57,14 @@ impl Val for EvaluationBudget {
 
 impl StaticVal for EvaluationBudget {}
 
-/// What a function's last argument is, if the expression was rewritten by us.
+/// The budget in a function's last argument, if the expression was rewritten.
 pub(super) fn of<'a>(argument: Option<&'a CowVal<'_, '_>>) -> Result<&'a EvaluationBudget, ExecutionError> {
     argument
         .and_then(|value| value.downcast_ref::<EvaluationBudget>())
         .ok_or_else(|| ExecutionError::function_error(EXHAUSTED, "no budget was given"))
 }
 
-/// What copying a value costs, in units.
+/// The cost of copying a value, in units.
 pub(super) fn weight(value: &dyn Val) -> u64 {
     if let Some(text) = value.downcast_ref::<CelString<'_>>() {
         return bytes(text.inner().len());
@@ -80,12 +81,12 @@ pub(super) fn weight(value: &dyn Val) -> u64 {
     if let Some(inner) = value.downcast_ref::<CelOptional<'_>>().and_then(CelOptional::option) {
         return weight(inner).saturating_add(1);
     }
-    // A view of a fact is copied as a reference; going over its names is what costs.
+    // A fact is copied as a reference. Iterating over its names is what costs.
     let count = value.as_sizer().map_or(0, |sizer| *sizer.size().inner());
     u64::try_from(count).unwrap_or(0).saturating_add(1)
 }
 
-/// What a text of this length costs, in units.
+/// The cost of a text of this length, in units.
 pub(super) fn bytes(length: usize) -> u64 {
     (length / BYTES_PER_UNIT) as u64 + 1
 }

@@ -1,4 +1,4 @@
-//! What an expression names, and whether it may: facts by phase, functions, and the limits of evaluation.
+//! Checks what an expression names: facts by phase, functions, and the limits of evaluation.
 
 use super::names::{self, Steps};
 use super::signatures;
@@ -9,16 +9,17 @@ use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr,
 use llm::response::pointer_mistake;
 use std::collections::BTreeSet;
 
-/// Of the tree that is evaluated recursively, with a frame of up to two kilobytes for each level.
+/// The maximum depth of the tree. The evaluator recurses and uses up to two kilobytes of stack per level.
 const DEEPEST: usize = super::syntax::DEEPEST as usize;
-/// Macros over lists. The values they build nest as deep as there are macros.
+/// The maximum number of macros over lists. The values that they build are nested as deeply as there are
+/// macros.
 const MAX_MACROS: usize = 8;
 
-/// The types that CEL knows by name, as `type(x) == int` needs.
+/// The types that CEL knows by name, as in `type(x) == int`.
 const TYPE_NAMES: [&str; 9] =
     ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
 
-/// The facts an expression may read, or everything that is wrong with it.
+/// Returns the facts that an expression uses, or all of its mistakes.
 pub(super) fn check(expr: &IdedExpr, phase: Phase) -> Result<Vec<FactPath>, String> {
     let mut check =
         Checker { phase, scope: Vec::new(), references: BTreeSet::new(), mistakes: Vec::new(), macros: 0 };
@@ -36,7 +37,7 @@ pub(super) fn check(expr: &IdedExpr, phase: Phase) -> Result<Vec<FactPath>, Stri
 
 struct Checker<'e> {
     phase: Phase,
-    /// The variables of the macros we are in.
+    /// The variables of the surrounding macros.
     scope: Vec<&'e str>,
     references: BTreeSet<FactPath>,
     mistakes: Vec<String>,
@@ -121,7 +122,7 @@ impl<'e> Checker<'e> {
         call.args.iter().for_each(|argument| self.visit(argument, depth + 1));
     }
 
-    /// `request.headers.x-user-tier`, which is a header less things that are no facts.
+    /// `request.headers.x-user-tier`, which CEL reads as a subtraction.
     fn dashed(&self, call: &'e CallExpr) -> Option<String> {
         let mut words = Vec::new();
         let mut call = call;
@@ -197,7 +198,7 @@ impl<'e> Checker<'e> {
         self.scope.truncate(before);
     }
 
-    /// The root and the steps of `root.a["b"][c]`, if the root is no variable of ours.
+    /// The root and the steps of `root.a["b"][c]`, unless the root is the variable of a macro.
     fn fact(&self, expr: &'e IdedExpr) -> Option<(&'e str, Steps<'e>)> {
         let mut steps = Steps::new();
         let mut expr = expr;

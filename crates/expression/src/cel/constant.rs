@@ -1,10 +1,10 @@
-//! The parts of an expression that no request changes. One that fails could only ever fail.
+//! The parts of an expression that do not depend on the request. If one of them fails, it always fails.
 
 use super::rewrite::{BUDGET, PATTERN};
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{EntryExpr, Expr};
 
-/// The largest parts of a changed tree that name no fact and no variable, without those that are plain values.
+/// The largest parts of a rewritten tree that name no fact and no variable, except plain values.
 pub(super) fn parts(tree: &IdedExpr) -> Vec<&IdedExpr> {
     let mut parts = Vec::new();
     gather(tree, &mut parts);
@@ -19,7 +19,7 @@ fn gather<'e>(expr: &'e IdedExpr, parts: &mut Vec<&'e IdedExpr>) {
     }
 }
 
-/// Macros are left to the evaluation of the whole.
+/// Macros are evaluated only as part of the whole.
 fn is_constant(expr: &IdedExpr) -> bool {
     match &expr.expr {
         Expr::Literal(_) => true,

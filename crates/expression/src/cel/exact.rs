@@ -1,28 +1,28 @@
-//! Which facts an expression compares exactly, in a way that a client would evade by another spelling: `fact == text` or
-//! `fact in [..]`. Where it is negated, another spelling gains nothing.
+//! Finds the facts that an expression compares exactly, so that a client could evade it with a different
+//! spelling: `fact == text` or `fact in [..]`. A negated comparison cannot be evaded in this way.
 
 use super::FactPath;
 use super::rewrite::fact;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 
-/// What is compared, and with what as far as that is written out.
+/// The compared fact, and the texts if they are literals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExactComparison {
     /// The fact.
     pub fact: FactPath,
-    /// The texts; none if they are not written out.
+    /// Empty if they are not literals.
     pub texts: Vec<String>,
 }
 
-/// Of a checked tree that is not changed yet.
+/// For a checked tree that is not rewritten yet.
 pub(super) fn comparisons(tree: &IdedExpr) -> Vec<ExactComparison> {
     let mut found = Vec::new();
     visit(tree, true, &mut found);
     found
 }
 
-/// `holds`: what is asked must hold for the whole to hold; else it must not.
+/// `holds`: whether the expression must be true, instead of false, for the whole to be true.
 fn visit(expr: &IdedExpr, holds: bool, found: &mut Vec<ExactComparison>) {
     match &expr.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => {}

@@ -1,5 +1,5 @@
-//! The functions an expression may call: CEL's own, the string extensions, and the operators that the policy
-//! language defines more generously than CEL. Names that start with `@` are written by [`super::rewrite`] only.
+//! The functions that an expression may call: CEL's own, the string extensions, and operators that accept more
+//! than CEL's. Names that start with `@` are used only by [`super::rewrite`].
 
 use super::budget;
 use super::pattern::Pattern;
@@ -25,7 +25,7 @@ pub(super) const MATCHES: &str = "@matches";
 type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
 type FunctionResult<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
-/// One for all expressions: building it costs as much as hundreds of evaluations.
+/// Shared by all expressions, since building it costs as much as hundreds of evaluations.
 pub(super) fn environment() -> Result<Arc<Env>, String> {
     static ENVIRONMENT: LazyLock<Result<Arc<Env>, String>> =
         LazyLock::new(|| declare().map(Arc::new).map_err(|error| error.to_string()));
@@ -59,7 +59,7 @@ fn declare() -> Result<Env, DeclarationError> {
     Ok(env)
 }
 
-/// `@charge(value, @budget)`: the value, once it is paid for.
+/// `@charge(value, @budget)`: charges the cost of the value and returns it.
 fn charge<'b, 'v>(mut args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     if let [value, budget] = args.as_slice() {
         budget::of(Some(budget))?.spend(budget::weight(value.as_ref()))?;
@@ -68,7 +68,7 @@ fn charge<'b, 'v>(mut args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     args.pop().ok_or_else(ExecutionError::missing_argument_or_target)
 }
 
-/// `@add(left, right, @budget)`: numbers, or texts and lists, whose sum is paid for before it is made.
+/// `@add(left, right, @budget)`: adds numbers, texts or lists. The cost is charged before the sum is computed.
 fn add<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     if let [left, right, budget] = args.as_slice()
         && Number::of(left.as_ref()).is_none()
@@ -79,7 +79,7 @@ fn add<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     arithmetic("+", &args, plus)
 }
 
-/// `None`: the left value knows no such operator.
+/// `None` if the left value has no such operator.
 type Computed<'v> = Option<Result<Box<dyn Val + 'v>, ExecutionError>>;
 type BinaryOperation = for<'a, 'v> fn(&'a (dyn Val + 'v), &'a (dyn Val + 'v)) -> Computed<'v>;
 
@@ -103,8 +103,8 @@ fn modulo<'v>(left: &(dyn Val + 'v), right: &(dyn Val + 'v)) -> Computed<'v> {
     Some(left.as_modder()?.modulo(right).map(CowVal::into_owned))
 }
 
-/// An operator on two values. CEL refuses to mix kinds of numbers; here an int with a uint is an int, and either with a
-/// double is a double.
+/// Applies an operator to two values. CEL does not mix kinds of numbers; here, an int with a uint is an int,
+/// and either with a double is a double.
 fn arithmetic<'b, 'v>(
     operator: &str,
     args: &[CowVal<'b, 'v>],
@@ -149,7 +149,7 @@ impl Number {
         value.downcast_ref::<CelUInt>().map(|value| Self::Uint(*value.inner()))
     }
 
-    /// Two numbers as the same kind; `None` if one is no number.
+    /// Converts two numbers to the same kind. `None` if one is not a number.
     fn pair(left: &dyn Val, right: &dyn Val) -> Option<(Self, Self)> {
         Some(match (Self::of(left)?, Self::of(right)?) {
             (Self::Int(left), Self::Uint(right)) => match i64::try_from(right) {
@@ -173,8 +173,8 @@ impl Number {
     }
 }
 
-/// `@replace(text, from, to[, most], @budget)`: the one string function whose result can be as long as its
-/// arguments' product.
+/// `@replace(text, from, to[, most], @budget)`: the only string function whose result can be as long as the
+/// product of its arguments.
 fn replace<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let (texts, rest) = args.split_at_checked(3).ok_or_else(ExecutionError::missing_argument_or_target)?;
     let mut words = texts.iter().map_while(|value| value.downcast_ref::<CelString<'_>>());
@@ -183,7 +183,7 @@ fn replace<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     };
     let most = match rest {
         [most, _] => match most.downcast_ref::<CelInt>() {
-            // CEL: a negative number means all.
+            // In CEL, a negative number means all.
             Some(most) => usize::try_from(*most.inner()).unwrap_or(usize::MAX),
             None => return Err(refused("replace", args.split_last().map_or(&[], |(_, args)| args))),
         },
@@ -223,7 +223,7 @@ fn join<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     Ok(CowVal::owned(CelString::from(joined)))
 }
 
-/// `@matches(text, pattern)`: the pattern was compiled with the expression.
+/// `@matches(text, pattern)`: the pattern is compiled with the expression.
 fn matches<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let [text, pattern] = args.as_slice() else { return Err(ExecutionError::missing_argument_or_target()) };
     match (text.downcast_ref::<CelString<'_>>(), pattern.downcast_ref::<Pattern>()) {
@@ -232,8 +232,8 @@ fn matches<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     }
 }
 
-/// `@index_of(text, needle[, from])`, in characters. The crate's own tries the needle at each place, which a client
-/// that chooses both can make slow.
+/// `@index_of(text, needle[, from])`, in characters. The crate's own function tries the needle at each
+/// position, which is slow if a client chooses both.
 fn index_of<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let Search { text, needle, from } = Search::of("indexOf", &args)?;
     let start = from.unwrap_or(0);
@@ -241,11 +241,12 @@ fn index_of<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     Ok(position(text, found))
 }
 
-/// `@last_index_of(text, needle[, from])`: the last that starts at `from` or before.
+/// `@last_index_of(text, needle[, from])`: the last match that starts at `from` or earlier.
 fn last_index_of<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let Search { text, needle, from } = Search::of("lastIndexOf", &args)?;
     let mut end = from.map_or(text.len(), |from| from.saturating_add(needle.len()).min(text.len()));
-    // A needle that starts at `from` ends between characters; if nothing does, an earlier one ends before.
+    // A match that starts at `from` ends at a character boundary. If there is none here, matches can only end
+    // earlier.
     while !text.is_char_boundary(end) {
         end = end.saturating_sub(1);
     }
@@ -283,7 +284,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// A place in bytes as CEL counts, in characters; -1 for none.
+/// Converts a byte position to CEL's, in characters; -1 for none.
 fn position<'b, 'v>(text: &str, place: Option<usize>) -> CowVal<'b, 'v> {
     let characters = place.and_then(|place| text.get(..place)).map(|before| before.chars().count());
     CowVal::owned(CelInt::from(characters.and_then(|count| i64::try_from(count).ok()).unwrap_or(-1)))

@@ -1,6 +1,6 @@
-//! What a predicate asks of single facts, as far as its tree shows it plainly: `request.path == "/v1/chat"`,
-//! `request.path.startsWith("/team-7/")`, `auth.identity.plan in ["free", "gold"]`, and such with `||` between them. By
-//! that the policies of a request can be found instead of asked one after the other.
+//! Comparisons of single facts that a predicate plainly consists of: `request.path == "/v1/chat"`,
+//! `request.path.startsWith("/team-7/")`, `auth.identity.plan in ["free", "gold"]`, and such comparisons joined
+//! with `||`. They allow finding the policies of a request without evaluating all of them.
 
 use super::lookup::Lookup;
 use super::rewrite::Variables;
@@ -10,36 +10,36 @@ use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel_interpreter::common::types::CelString;
 
-/// One of the tests passes, or the predicate is false. A test of an absent fact does not pass.
+/// The predicate is false unless one of these tests passes. A test of an absent fact does not pass.
 #[derive(Debug)]
 pub struct Guard {
     pub tests: Vec<Test>,
 }
 
-/// What is asked of one fact that is a text.
+/// A comparison of one fact that is a string.
 #[derive(Debug)]
 pub struct Test {
     pub fact: FactPath,
     pub text: String,
-    /// The fact begins with the text, or is the text.
+    /// Whether the fact only has to begin with the text.
     pub prefix: bool,
 }
 
-/// A fact that can be read by itself.
+/// A fact that can be read separately.
 #[derive(Debug)]
 pub struct Probe(Lookup);
 
-/// What a request has of it.
+/// The value of the fact in a request.
 #[derive(Debug)]
 pub enum GuardReading {
     Text(String),
     Absent,
-    /// Another type, or a failure: an expression has to say what that means.
+    /// Another type, or a failure, which only the expression can handle.
     Other,
 }
 
 impl Expression {
-    /// What must be so for the predicate to hold; several if they are joined with `&&`.
+    /// Guards that must all pass for the predicate to be true. There are several if they are joined with `&&`.
     pub fn guards(&self) -> Vec<Guard> {
         let mut guards = Vec::new();
         let compiled = &*self.compiled;
@@ -65,7 +65,7 @@ impl Probe {
     }
 }
 
-/// `false && x` and `x && false` are false, whatever x is.
+/// `false && x` and `x && false` are false for any x.
 fn gather(expr: &IdedExpr, variables: &Variables, guards: &mut Vec<Guard>) {
     if let Some((left, right)) = operands(expr, operators::LOGICAL_AND) {
         gather(left, variables, guards);
@@ -97,7 +97,7 @@ fn either(expr: &IdedExpr, variables: &Variables, tests: &mut Vec<Test>) -> Opti
     Some(())
 }
 
-/// What is asked for which texts, and whether it may only begin with them.
+/// The compared fact, the texts, and whether a prefix is enough.
 fn asked(call: &CallExpr) -> Option<(&IdedExpr, &[IdedExpr], bool)> {
     match (call.func_name.as_str(), call.target.as_deref(), call.args.as_slice()) {
         (operators::EQUALS, None, [left, right]) => Some(match &left.expr {

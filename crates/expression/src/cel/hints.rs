@@ -1,9 +1,9 @@
-//! What a person probably meant who writes CEL as another language: a hint for the end of an error message.
+//! Hints for error messages, for people who write CEL like another language.
 
 use super::signatures::FUNCTIONS;
 use crate::facts::ATTRIBUTES;
 
-/// Words and signs of other languages, and what CEL has for each.
+/// Words and symbols of other languages, and their equivalents in CEL.
 const FOREIGN: [(&str, &str); 17] = [
     ("and", "conditions are joined with '&&'"),
     ("&", "conditions are joined with '&&'"),
@@ -24,7 +24,7 @@ const FOREIGN: [(&str, &str); 17] = [
     ("|||", "conditions are joined with '||'"),
 ];
 
-/// Values of other languages.
+/// Values of other languages, and their equivalents in CEL.
 const VALUES: [(&str, &str); 6] = [
     ("True", "true"),
     ("TRUE", "true"),
@@ -34,7 +34,7 @@ const VALUES: [(&str, &str); 6] = [
     ("nil", "null"),
 ];
 
-/// Functions of other languages.
+/// Functions of other languages, and their equivalents in CEL.
 const FOREIGN_FUNCTIONS: [(&str, &str); 14] = [
     ("len", "size"),
     ("length", "size"),
@@ -52,7 +52,7 @@ const FOREIGN_FUNCTIONS: [(&str, &str); 14] = [
     ("str", "string"),
 ];
 
-/// After a syntax error.
+/// The hint for a syntax error.
 pub(super) fn of_syntax(source: &str) -> Option<String> {
     if let Some(hint) = has_with_brackets(source) {
         return Some(hint);
@@ -73,7 +73,7 @@ pub(super) fn of_syntax(source: &str) -> Option<String> {
     None
 }
 
-/// After an unknown fact that is one word.
+/// The hint for an unknown fact that is a single word.
 pub(super) fn of_word(word: &str) -> Option<String> {
     if let Some((_, value)) = VALUES.iter().find(|(foreign, _)| *foreign == word) {
         return Some(format!("did you mean `{value}`?"));
@@ -83,14 +83,14 @@ pub(super) fn of_word(word: &str) -> Option<String> {
     attribute.map(|attribute| format!("did you mean `{}.{word}`?", attribute.root))
 }
 
-/// After an unknown function.
+/// The hint for an unknown function.
 pub(super) fn of_function(name: &str) -> Option<&'static str> {
     let (_, known) = FOREIGN_FUNCTIONS.iter().find(|(foreign, _)| *foreign == name)?;
     let known = FUNCTIONS.iter().map(|function| function.name).find(|name| name == known).unwrap_or(known);
     Some(known)
 }
 
-/// `has(request.headers["x-tier"])`, which CEL's macro does not take.
+/// `has(request.headers["x-tier"])`, which CEL's macro does not accept.
 fn has_with_brackets(source: &str) -> Option<String> {
     let (_, argument) = source.split_once("has(")?;
     let (argument, _) = argument.split_once(')')?;
@@ -101,7 +101,7 @@ fn has_with_brackets(source: &str) -> Option<String> {
     quoted.then(|| format!("`has` takes no brackets; write `{name} in {}`", map.trim()))
 }
 
-/// The words and the signs of an expression, without what is in quotes.
+/// The words and symbols of an expression outside of strings.
 fn outside_strings(source: &str) -> Vec<&str> {
     let kind = |c: char| match c {
         c if c.is_alphanumeric() || c == '_' => 1,

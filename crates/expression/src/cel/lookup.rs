@@ -1,5 +1,5 @@
-//! A fact by its whole name. The tree that is evaluated has one variable for each, so that `auth.identity.userid` is
-//! one step and not three: looking up facts is most of what a predicate does.
+//! Looks up a fact by its whole name. The evaluated tree has one variable per fact, so that
+//! `auth.identity.userid` takes one step instead of three. Looking up facts is most of the work of a predicate.
 
 use super::values::{self, Attributes, HeaderFields, JsonObject, Mapping};
 use super::{EvaluationError, FactPath};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read, or not to its end";
 
-/// Where a fact is.
+/// The place of a fact.
 #[derive(Debug)]
 pub(super) struct Lookup {
     path: FactPath,
@@ -20,39 +20,39 @@ pub(super) struct Lookup {
 #[derive(Debug)]
 enum FactPlace {
     Attribute(&'static Attribute),
-    /// A part of `llm` or another root without an own value, for `has`.
+    /// A part of `llm` or another root without a value of its own, for `has`.
     Root(&'static str),
     Headers,
-    /// Lower case.
+    /// A request header, in lower case.
     Header(String),
-    /// Of the response, lower case.
+    /// A response header, in lower case.
     AnswerHeader(String),
     /// The whole `auth`.
     Auth,
-    /// From this part of the path on, below the `auth` root.
+    /// A claim: the path below the `auth` root, from this index.
     OfAuth(usize),
-    /// From this part of the path on, below the dynamic metadata.
+    /// A part of the dynamic metadata: the path from this index.
     OfMetadata(usize),
-    /// In Envoy's filter state, under the path's other part.
+    /// A key of Envoy's filter state: the other part of the path.
     FilterState,
-    /// From this part of the path on, below `llm.metadata`.
+    /// A part of `llm.metadata`: the path from this index.
     OfLlmMetadata(usize),
-    /// In the body, at the pointer that is the path's other part.
+    /// A value in the request's body: the pointer is the other part of the path.
     Pointed,
-    /// The same of the response's.
+    /// The same in the response's body.
     Answered,
 }
 
 /// Why a path ends early.
 enum LookupStop {
-    /// There is no such part.
+    /// This part does not exist.
     Missing(usize),
-    /// The part before this one has none.
+    /// The part before this one has no parts.
     NoObject(usize, &'static str),
 }
 
 impl Lookup {
-    /// `None`: no fact, which a checked expression does not have.
+    /// `None` if it is not a fact, which a checked expression does not contain.
     pub(super) fn new(path: FactPath) -> Option<Self> {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         let place = match names.as_slice() {
@@ -81,7 +81,7 @@ impl Lookup {
         &self.path
     }
 
-    /// In which spelling its values are.
+    /// The spelling of its values.
     pub(super) fn spelling(&self) -> Option<Spelling> {
         match self.place {
             FactPlace::Attribute(attribute) => attribute.spelling(),
@@ -89,7 +89,7 @@ impl Lookup {
         }
     }
 
-    /// Of a path, if it is one.
+    /// For a path: compares it without the query.
     pub(super) fn leave_query_out(&mut self) {
         if matches!(self.place, FactPlace::Attribute(attribute) if attribute.origin == Origin::Path)
             && let Some(lookup) = Self::new(vec!["request".to_owned(), "url_path".to_owned()])
@@ -122,7 +122,7 @@ impl Lookup {
                 None => CowVal::owned(Mapping::new(JsonObject(Some(facts.filter_state())))),
                 Some(name) => CowVal::Owned(values::json(facts.filter_state().get(name)?)),
             },
-            // Without any, it is an empty map, so that `has` can ask for its parts.
+            // If there is none, it is an empty map, so that `has` can test its parts.
             FactPlace::OfLlmMetadata(from) => match self.path.get(*from) {
                 None => CowVal::owned(Mapping::new(JsonObject(facts.llm_metadata()))),
                 Some(_) => CowVal::Owned(values::json(self.llm_metadata(*from, facts).ok()?)),
@@ -150,7 +150,7 @@ impl Lookup {
         }
     }
 
-    /// Something in which any fact of the body can be looked for: of a body in doubt there is no telling.
+    /// Whether any fact of the body may be in it. If the body is in doubt, its contents are unknown.
     fn is_whole_of_body(&self) -> bool {
         match &self.place {
             FactPlace::Root(root) => *root == "llm",
@@ -164,7 +164,7 @@ impl Lookup {
         of_body && (facts.is_body_in_doubt() || self.path == ["llm", "model"] && facts.asked_model().is_err())
     }
 
-    /// Why a value that may be there is not known.
+    /// Why a value that may exist is unknown.
     fn failure(&self, facts: &Facts) -> Option<&'static str> {
         if self.is_in_doubt(facts) {
             return Some(UNREADABLE_BODY);
@@ -196,7 +196,7 @@ impl Lookup {
         self.failure(facts).is_none() && matches!(self.stop(facts), LookupStop::Missing(_))
     }
 
-    /// Why there is no value.
+    /// The error if there is no value.
     pub(super) fn missing(&self, facts: &Facts) -> EvaluationError {
         if facts.is_too_large(&self.path) {
             let name = self.named(self.path.len());
@@ -238,7 +238,7 @@ impl Lookup {
     fn descend<'f>(&self, root: &'f Value, from: usize) -> Result<&'f Value, LookupStop> {
         self.path.iter().enumerate().skip(from).try_fold(root, |value, (index, name)| match value {
             Value::Object(fields) => fields.get(name).ok_or(LookupStop::Missing(index.saturating_add(1))),
-            // What is null has no part, as if it were not there.
+            // The parts of null are absent.
             Value::Null => Err(LookupStop::Missing(index)),
             other => Err(LookupStop::NoObject(index, type_name(other))),
         })

@@ -1,9 +1,9 @@
-//! CEL, compiled once and evaluated often. The only module that names the CEL crate.
+//! CEL, compiled once and evaluated often. The only module that uses the CEL crate.
 //!
-//! Source → tree ([`syntax`]) → what it names, or what is wrong ([`check`], [`types`]) → a tree the crate can evaluate
-//! as the policy language promises ([`rewrite`]) → a value, from facts that are looked up as they are asked for
-//! ([`values`]), within a [`budget`]; or, if it is [`short`], without an interpreter. What a test comes to where a value
-//! is absent, [`truth`] says.
+//! Source → tree ([`syntax`]) → the facts that it uses, or its mistakes ([`check`], [`types`]) → a tree that
+//! the crate evaluates with our semantics ([`rewrite`]) → a value, from facts that are looked up on demand
+//! ([`values`]), within a [`budget`]. If an expression is [`short`], it needs no interpreter. [`truth`] defines
+//! tests of absent values.
 
 mod budget;
 mod check;
@@ -46,17 +46,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use truth::Truths;
 
-/// When an expression is evaluated, and so which facts it may name.
+/// When an expression is evaluated, which determines the facts that it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Before the request goes on.
+    /// Before the request is forwarded.
     Request,
-    /// After the response has passed.
+    /// After the response has ended.
     Response,
 }
 
-/// A fact that an expression names, as far as its text tells: `["auth", "identity", "userid"]`,
-/// `["request", "headers", "x-tenant"]`.
+/// A fact that an expression names literally: `["auth", "identity", "userid"]`, `["request", "headers",
+/// "x-tenant"]`.
 pub type FactPath = Vec<String>;
 
 /// One compiled expression.
@@ -68,10 +68,10 @@ pub struct Expression {
 struct Compiled {
     source: String,
     tree: IdedExpr,
-    /// If there are tests in it, whose values may be absent.
+    /// The tests in it whose values may be absent.
     truths: Option<Truths>,
     variables: Variables,
-    /// If it is.
+    /// The short form, if it has one.
     short: Option<Short>,
     references: Vec<FactPath>,
     exact: Vec<ExactComparison>,
@@ -80,8 +80,8 @@ struct Compiled {
 }
 
 impl Expression {
-    /// Compiles; the error says all that is wrong (syntax, an unknown root or function, a fact of another phase, a
-    /// fact that is not built yet, a type that can be known to be wrong for its use).
+    /// Compiles an expression. The error lists all mistakes: syntax, unknown roots or functions, facts of
+    /// another phase, facts that are not built yet, and types that can never be right.
     pub fn compile(source: &str, phase: Phase, purpose: ResultType) -> Result<Self, String> {
         let mut tree = syntax::parse(source)?;
         let references = check::check(&tree, phase)?;
@@ -106,7 +106,7 @@ impl Expression {
         Ok(compiled)
     }
 
-    /// Whether what is the same for every request has a value.
+    /// Evaluates the constant parts, so that failures are found early.
     fn constants(&self) -> Result<(), String> {
         for constant in constant::parts(&self.compiled.tree) {
             self.resolve(constant, &Facts::default(), |_| Ok(()))
@@ -115,27 +115,27 @@ impl Expression {
         Ok(())
     }
 
-    /// As the policy has it.
+    /// The source in the policy.
     pub fn source(&self) -> &str {
         &self.compiled.source
     }
 
-    /// The facts it may read. A macro's own variable is none.
+    /// The facts that it may read, without variables of macros.
     pub fn references(&self) -> &[FactPath] {
         &self.compiled.references
     }
 
-    /// The facts that it compares exactly, so that a client gains by spelling them otherwise.
+    /// The facts that it compares exactly, so that a client may evade it with another spelling.
     pub fn exact_comparisons(&self) -> &[ExactComparison] {
         &self.compiled.exact
     }
 
-    /// Whether it names a fact that only the request's body tells.
+    /// Whether it uses a fact that only the request's body provides.
     pub fn is_of_body(&self) -> bool {
         self.compiled.of_body
     }
 
-    /// Whether it names such facts and no others.
+    /// Whether it uses only such facts.
     pub fn is_of_body_alone(&self) -> bool {
         self.is_of_body() && self.references().iter().all(facts::is_of_body)
     }
@@ -145,7 +145,7 @@ impl Expression {
         self.references().iter().find(|path| facts::is_of_body(path)).map(facts::written)
     }
 
-    /// The value as a predicate. Nothing is absent from it: each test of what is absent has a truth.
+    /// Evaluates a predicate. Every test of an absent value has a truth value, so the result is never `Absent`.
     pub fn predicate(&self, facts: &Facts) -> Result<bool, EvaluationError> {
         let Compiled { short, variables, .. } = &*self.compiled;
         if let Some(holds) = short.as_ref().and_then(|short| short.holds(variables, facts)) {
@@ -157,7 +157,7 @@ impl Expression {
         })
     }
 
-    /// What is absent, if that is why an expression has no value, or why a predicate is what it is.
+    /// The absent fact, if that is why an expression has no value, or why a predicate has its value.
     pub fn absent(&self, facts: &Facts) -> Option<String> {
         match self.resolve(&self.compiled.tree, facts, |_| Ok(())) {
             Err(EvaluationError::Absent(what)) => Some(what),
@@ -165,7 +165,7 @@ impl Expression {
         }
     }
 
-    /// The value as a counter's. Numbers that are equal give the same text. Null and a list without elements are absent.
+    /// Evaluates a counter. Equal numbers give the same text. Null and an empty list are absent.
     pub fn counter(&self, facts: &Facts) -> Result<CounterValue, EvaluationError> {
         let Compiled { short, variables, .. } = &*self.compiled;
         if let Some(text) = short.as_ref().and_then(|short| short.text(variables, facts)) {
@@ -182,7 +182,7 @@ impl Expression {
         })
     }
 
-    /// The value as an amount: a number, rounded up, negative as 0, saturating.
+    /// Evaluates an amount: rounded up, at least 0, saturating.
     pub fn amount(&self, facts: &Facts) -> Result<u64, EvaluationError> {
         self.evaluate(facts, |value| match Number::of(value) {
             Some(Number::Int(value)) => Ok(u64::try_from(value).unwrap_or(0)),
@@ -190,13 +190,13 @@ impl Expression {
             Some(Number::Double(value)) if value.is_nan() => {
                 Err(EvaluationError::Failed("the value is not a number".into()))
             }
-            // A cast saturates.
+            // The cast saturates.
             Some(Number::Double(value)) => Ok(value.ceil() as u64),
             None => Err(unsuitable(value, "a number")),
         })
     }
 
-    /// The value as a maximum.
+    /// Evaluates a maximum.
     pub fn maximum(&self, facts: &Facts) -> Result<LimitValue, EvaluationError> {
         self.evaluate(facts, |value| {
             if let Some(text) = value.downcast_ref::<CelString<'_>>() {
@@ -222,7 +222,7 @@ impl Expression {
         })
     }
 
-    /// The value as a length of time: a duration, or a number of seconds.
+    /// Evaluates a length of time: a duration, or a number of seconds.
     pub fn life(&self, facts: &Facts) -> Result<Duration, EvaluationError> {
         self.evaluate(facts, |value| {
             if let Some(duration) = value.downcast_ref::<time::Duration>() {
@@ -241,7 +241,7 @@ impl Expression {
         })
     }
 
-    /// The value as a text for people: a string, nothing else.
+    /// Evaluates a string.
     pub fn words(&self, facts: &Facts) -> Result<String, EvaluationError> {
         self.evaluate(facts, |value| match value.downcast_ref::<CelString<'_>>() {
             Some(text) => Ok(text.inner().to_owned()),
@@ -249,7 +249,7 @@ impl Expression {
         })
     }
 
-    /// Most values are what the crate makes of them. See [`truth`] for the others.
+    /// The crate evaluates most values. [`truth`] handles absent ones.
     fn evaluate<T>(
         &self,
         facts: &Facts,
@@ -258,7 +258,7 @@ impl Expression {
         let value = self.resolve(&self.compiled.tree, facts, &read);
         let (Err(first), Some(truths)) = (&value, &self.compiled.truths) else { return value };
         match (self.resolve(&truths.tree, facts, read), first) {
-            // The words for what fails are those of the expression as it is written.
+            // Errors quote the original expression.
             (Err(EvaluationError::Failed(_)), EvaluationError::Failed(_)) => value,
             (value, _) => value,
         }
@@ -275,7 +275,7 @@ impl Expression {
             EvaluationNames { facts, variables, truths: truths.as_ref(), budget: EvaluationBudget::new() };
         let mut context = Context::with_env(environment.clone());
         context.set_variable_resolver(&names);
-        // They are the second tree's alone.
+        // Only the second tree has them.
         if !std::ptr::eq(tree, &self.compiled.tree) {
             truth::declare(&mut context).map_err(|error| self.explain(&error, facts))?;
         }
@@ -285,7 +285,7 @@ impl Expression {
         }
     }
 
-    /// The crate's error in our words. Its own may show values.
+    /// Words the crate's error, which may contain values.
     fn explain(&self, error: &ExecutionError, facts: &Facts) -> EvaluationError {
         if let ExecutionError::UndeclaredReference(name) = error
             && let Some(fact) = self.compiled.variables.fact(name)
@@ -321,7 +321,7 @@ impl Expression {
         })
     }
 
-    /// The whole name of a fact whose last part is `name`, if the expression says it.
+    /// The whole name of a fact whose last part is `name`, if the expression contains it.
     fn place(&self, name: &str) -> String {
         let ending_in = |path: &FactPath| {
             let last = path.iter().rposition(|part| part.eq_ignore_ascii_case(name))?;
@@ -337,7 +337,7 @@ impl fmt::Debug for Expression {
     }
 }
 
-/// What the names in a changed tree stand for, in one evaluation.
+/// The values of the names in a rewritten tree, for one evaluation.
 struct EvaluationNames<'f> {
     facts: &'f Facts,
     variables: &'f Variables,

@@ -6,17 +6,17 @@ use crate::small_sort;
 use crate::suggest::nearest;
 use cel_interpreter::IdedExpr;
 
-/// What comes after a root: names, or expressions whose value is known when they are evaluated.
+/// The steps after a root: names, or expressions that are only known at evaluation.
 pub(super) type Steps<'e> = Vec<Result<&'e str, &'e IdedExpr>>;
 
-/// In the order in which an error lists them.
+/// In the order of error messages.
 const ROOTS: [&str; 9] =
     ["auth", "connection", "destination", "filter_state", "llm", "metadata", "request", "source", "upstream"];
 
-/// Known after the response; only `cost` may name them.
+/// Known after the response; only `cost` may use them.
 const AFTER: [&str; 2] = ["response", "usage"];
 
-/// Whether this names a fact, whenever it is known.
+/// Whether this names a fact in any phase.
 pub(super) fn is_root(name: &str) -> bool {
     ROOTS.contains(&name) || AFTER.contains(&name) || name == "optional"
 }
@@ -87,7 +87,7 @@ pub(super) fn after(name: &str) -> String {
     format!("`{name}` is known only after the response, but this is evaluated before it")
 }
 
-/// `root.name`, where the root has attributes and nothing else.
+/// `root.name`, for a root that has only attributes.
 fn attribute(root: &str, names: &[&str], steps: usize) -> Result<FactPath, String> {
     let Some(name) = names.first() else { return Err(alone(root)) };
     if (root, *name) == ("request", "body") {
@@ -107,7 +107,7 @@ fn attribute(root: &str, names: &[&str], steps: usize) -> Result<FactPath, Strin
     Ok(path(&roots, &[name]))
 }
 
-/// An error if something is looked up in what is a plain value.
+/// Rejects steps into a plain value.
 fn plain(root: &str, name: &str, further: usize) -> Result<(), String> {
     if further == 0 { Ok(()) } else { Err(format!("`{root}.{name}` is a plain value and has no parts")) }
 }

@@ -1,14 +1,14 @@
-//! The regular expressions of `matches`, compiled with the expression, and those of routes. The former must be written
-//! out: a pattern from a fact would be compiled for each request, and a client could choose what that costs.
+//! The regular expressions of `matches`, compiled with the expression, and those of routes. The former must be
+//! literals: a pattern from a fact would be compiled for each request, and a client could choose the cost.
 
 use cel_interpreter::common::types::Type;
 use cel_interpreter::common::value::{StaticVal, Val};
 use regex_lite::{Regex, RegexBuilder};
 use std::any::Any;
 
-/// Of a compiled pattern, in bytes. What a search costs grows with it.
+/// The maximum size of a compiled pattern, in bytes. The cost of a search grows with it.
 const SIZE_LIMIT: usize = 64 * 1024;
-/// The same of a route's: whoever may write routes makes every request of the gateway pay for them.
+/// The same for a route's pattern, which every request of the gateway has to pay for.
 const ROUTE_SIZE_LIMIT: usize = 8 * 1024;
 
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ impl Pattern {
             .map_err(|error| format!("the pattern of `matches` is wrong: {error}"))
     }
 
-    /// A pattern that only a whole text matches, as routes have them.
+    /// A pattern that must match the whole text, as in routes.
     pub fn whole(source: &str) -> Result<Self, String> {
         RegexBuilder::new(&format!("^(?:{source})$"))
             .size_limit(ROUTE_SIZE_LIMIT)

@@ -1,10 +1,10 @@
-//! What an evaluation comes to, and what is said if it comes to nothing.
+//! The results of evaluations, and their errors.
 
 use super::functions::Number;
 use cel_interpreter::common::types::{CelBool, CelList, CelString};
 use cel_interpreter::common::value::Val;
 
-/// What an expression's value is for, and so of which type it must be.
+/// What an expression is used for, which determines its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultType {
     /// `when`: a bool.
@@ -15,7 +15,7 @@ pub enum ResultType {
     Amount,
     /// `cost`: a number.
     Cost,
-    /// `limitFrom`: a number, or null; money may be a decimal text.
+    /// `limitFrom`: a number, or null; for money, also a decimal as text.
     Maximum,
     /// `reservation.ttl`: a duration, or a number of seconds.
     Life,
@@ -23,7 +23,7 @@ pub enum ResultType {
     Text,
 }
 
-/// What `limitFrom` comes to.
+/// The result of a `limitFrom`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LimitValue {
     /// Null: there is no limit.
@@ -36,30 +36,31 @@ pub enum LimitValue {
     Text(String),
 }
 
-/// What a counter comes to.
+/// The result of a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CounterValue {
     /// A string, number or bool.
     One(String),
-    /// The distinct elements of a list that is not empty; `None` for those that are no such value.
+    /// The distinct elements of a list that is not empty; `None` for elements of other types.
     Each(Vec<Option<String>>),
 }
 
-/// A counter may have this many distinct elements of a list. If there are more, it is given one more, which shows that.
+/// The maximum number of distinct elements in a counter's list. If there are more, one more is returned to show
+/// that.
 pub const MAX_ELEMENTS: usize = 64;
 
-/// Why an evaluation gave no value.
+/// Why an evaluation has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
-    /// A value that this request does not have.
+    /// This request does not have the value.
     #[error("{0} is absent")]
     Absent(String),
-    /// Anything else. Names types and facts, never a value: it goes to logs.
+    /// Any other failure. Names types and facts but never a value, because it is logged.
     #[error("{0}")]
     Failed(String),
 }
 
-/// `function` as the crate spells it: `_<_`, `@in`, `trim`.
+/// `function` in the crate's spelling: `_<_`, `@in`, `trim`.
 pub(super) fn no_overload(function: &str, types: &[String]) -> String {
     let types = types.iter().map(|name| plain_type(name).to_owned());
     let types: Vec<String> = types.collect();
@@ -78,7 +79,7 @@ pub(super) fn unsuitable(value: &dyn Val, needed: &str) -> EvaluationError {
     ))
 }
 
-/// A type as CEL's literals and conversions name it.
+/// A type's name in CEL's literals and conversions.
 pub(super) fn plain_type(name: &str) -> &str {
     match name {
         "google.protobuf.Timestamp" => "timestamp",
@@ -89,7 +90,7 @@ pub(super) fn plain_type(name: &str) -> &str {
     }
 }
 
-/// What is said to be absent where a value is null, and where a list has too few elements.
+/// What is reported as absent if a value is null, or a list has too few elements.
 pub(super) const NULL_VALUE: &str = "a value (it is null)";
 pub(super) const ELEMENT: &str = "an element of a list";
 
@@ -111,7 +112,7 @@ pub(super) fn elements(list: &CelList<'_>) -> Result<CounterValue, EvaluationErr
     Ok(CounterValue::Each(each))
 }
 
-/// A counter's text.
+/// The text of a counter's value.
 pub(super) fn key(value: &dyn Val) -> Result<String, EvaluationError> {
     if let Some(text) = value.downcast_ref::<CelString<'_>>() {
         return Ok(text.inner().to_owned());
@@ -128,7 +129,7 @@ pub(super) fn key(value: &dyn Val) -> Result<String, EvaluationError> {
     }
 }
 
-/// Shortest, and alike for a whole number whether it came as an integer or not.
+/// The shortest form, and the same for a whole number whether it is an integer or not.
 pub(super) fn double_text(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();

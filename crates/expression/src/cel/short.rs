@@ -1,5 +1,5 @@
-//! The shortest expressions, which most are: a fact, and a fact beside a text that is written out. They take no
-//! interpreter, and only where they come to what it would say: whatever is no text is left to it.
+//! The most common expressions: a fact, or a fact compared with a literal. They are evaluated without the
+//! interpreter if the fact is a string; the interpreter handles the rest.
 
 use super::rewrite::Variables;
 use crate::facts::Facts;
@@ -7,7 +7,7 @@ use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use llm::words::is_same;
 
-/// What is done with the fact.
+/// The operation on the fact.
 pub(super) enum Short {
     /// `fact`.
     Fact,
@@ -20,7 +20,7 @@ pub(super) enum Short {
 }
 
 impl Short {
-    /// Of a changed tree, if it is that short.
+    /// The short form of a rewritten tree, if it has one.
     pub(super) fn of(tree: &IdedExpr, variables: &Variables) -> Option<Self> {
         match &tree.expr {
             Expr::Ident(_) => is_fact(tree, variables).then_some(Self::Fact),
@@ -44,7 +44,7 @@ impl Short {
         }
     }
 
-    /// The value as a predicate.
+    /// Evaluates it as a predicate.
     pub(super) fn holds(&self, variables: &Variables, facts: &Facts) -> Option<bool> {
         if matches!(self, Self::Fact) {
             return None;
@@ -63,7 +63,7 @@ impl Short {
         }
     }
 
-    /// The value, if it is a text.
+    /// The value, if it is a string.
     pub(super) fn text<'f>(&self, variables: &Variables, facts: &'f Facts) -> Option<&'f str> {
         match self {
             Self::Fact => variables.first_fact()?.text(facts),

@@ -1,4 +1,5 @@
-//! What an expression may call, and how: so that a wrong name or a wrong number of arguments is known at load.
+//! The functions that an expression may call and their arguments, so that wrong names or argument counts are
+//! found when a policy is loaded.
 
 use super::hints;
 use super::types::{
@@ -15,23 +16,23 @@ pub(super) enum Style {
     Global,
     /// `x.f()`.
     Member,
-    /// Either.
+    /// Either form.
     Both,
 }
 
-/// One function. The arguments are counted without the `x` of `x.f()`.
+/// One function. The number of arguments excludes the `x` of `x.f()`.
 pub(super) struct Signature {
     pub(super) name: &'static str,
     style: Style,
     least: usize,
     most: usize,
-    /// Of which types its arguments may be, the `x` of `x.f()` first.
+    /// The types of its arguments, starting with the `x` of `x.f()`.
     pub(super) takes: &'static [Types],
-    /// Of which types its value may be.
+    /// The types of its result.
     pub(super) gives: Types,
 }
 
-/// Least and most arguments, what they are, and what the value is.
+/// The minimum and maximum number of arguments, their types, and the types of the result.
 const fn function(
     name: &'static str,
     style: Style,
@@ -47,7 +48,7 @@ const PERIOD: Types = Types::any_of(&[TEXT, DURATION]);
 const CLOCK: Types = Types::any_of(&[TIME, DURATION]);
 const MOMENT: Types = Types::any_of(&[TEXT, NUMBER, TIME]);
 
-/// In the order in which an error lists them.
+/// In the order of error messages.
 pub(super) static FUNCTIONS: [Signature; 45] = [
     function("bool", Global, (1, 1), &[SCALAR], BOOL),
     function("bytes", Global, (1, 1), &[SCALAR], BYTES),
@@ -96,7 +97,7 @@ pub(super) static FUNCTIONS: [Signature; 45] = [
     function("value", Member, (0, 0), &[OPTIONAL], ANY),
 ];
 
-/// What the parser expands when it is written right, and how that is.
+/// The macros that the parser expands, and how they are written.
 static MACROS: [(&str, &str); 7] = [
     ("all", "LIST.all(NAME, CONDITION)"),
     ("exists", "LIST.exists(NAME, CONDITION)"),
@@ -107,12 +108,12 @@ static MACROS: [(&str, &str); 7] = [
     ("map", "LIST.map(NAME, VALUE)"),
 ];
 
-/// The function that looks into the request's body. It is a fact with another name, and looked up like one.
+/// The function that reads the request's body. It is treated as a fact with another name.
 pub(super) const REQUEST_BODY: &str = facts::POINTED;
-/// The function that looks into the response's.
+/// The function that reads the response's body.
 pub(super) const RESPONSE_BODY: &str = facts::ANSWERED;
 
-/// Whether the argument of a function is a time zone.
+/// Whether a function's argument is a time zone.
 pub(super) fn takes_zone(name: &str) -> bool {
     name.starts_with("get")
 }
@@ -121,9 +122,9 @@ pub(super) fn takes_zone(name: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionUsage {
     pub name: &'static str,
-    /// With the types of its arguments in capitals; `[..]` may be left out.
+    /// With the types of its arguments in capitals and optional ones in brackets.
     pub usage: String,
-    /// The types that its value may have. Empty for a macro.
+    /// The types of its result. Empty for a macro.
     pub gives: String,
 }
 
@@ -164,7 +165,7 @@ fn usage(function: &Signature) -> String {
     format!("{target}{}({}{more})", function.name, least.join(", "))
 }
 
-/// The function of a call, or what is wrong with it.
+/// The function of a call, or what is wrong with the call.
 pub(super) fn find(name: &str, member: bool, args: usize) -> Result<&'static Signature, String> {
     if let Some((_, right)) = MACROS.iter().find(|(known, _)| *known == name) {
         return Err(format!("`{name}` is written `{right}`"));
@@ -177,7 +178,7 @@ pub(super) fn find(name: &str, member: bool, args: usize) -> Result<&'static Sig
         (Member, false) => return Err(format!("`{name}` is called as `x.{name}(..)`, not as `{name}(..)`")),
         _ => {}
     }
-    // Called either way, the first argument of the one is the target of the other.
+    // A function with both forms counts the target as its first argument.
     let own = usize::from(found.style == Both && !member);
     let (least, most) = (found.least.saturating_add(own), found.most.saturating_add(own));
     if (least..=most).contains(&args) {

@@ -1,19 +1,18 @@
-//! Source text to syntax tree, within limits that keep every later step on a small stack, and the mistakes of it in
-//! words.
+//! Parses source text within limits that let every later step run on a small stack, and words its mistakes.
 
 use super::hints;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::parser::pratt_parser::{Lexer, TokenKind};
 use cel_interpreter::parser::{ParseErrors, PrattParser};
 
-/// The longest expression, in bytes.
+/// The maximum length of an expression, in bytes.
 const LONGEST: usize = 4096;
-/// Words, numbers, signs and brackets. The parser and the drop of a tree recurse with each in the worst case.
+/// The maximum number of tokens. In the worst case, parsing and dropping a tree recurse once per token.
 const MAX_TOKENS: usize = 1024;
-/// Brackets in brackets, operators in operators.
+/// The maximum nesting of brackets and operators.
 pub(super) const DEEPEST: u16 = 32;
 
-/// Parses, with macros expanded.
+/// Parses an expression and expands its macros.
 pub(super) fn parse(source: &str) -> Result<IdedExpr, String> {
     if source.len() > LONGEST {
         return Err(format!("the expression is {} bytes long; at most {LONGEST} are possible", source.len()));
@@ -34,7 +33,7 @@ fn count_tokens(source: &str) -> Result<(), String> {
     let (mut depth, mut tokens) = (0_u16, 0_usize);
     while tokens <= MAX_TOKENS {
         match lexer.lex().kind {
-            // What it is, the parser tells.
+            // The parser reports the mistake.
             TokenKind::TokEnd | TokenKind::TokError => return Ok(()),
             TokenKind::TokWhitespace | TokenKind::TokComment => continue,
             TokenKind::TokLeftParen | TokenKind::TokLeftBracket | TokenKind::TokLeftBrace => {

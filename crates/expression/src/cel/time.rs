@@ -1,5 +1,5 @@
-//! CEL's timestamps and durations. The crate's own need a table of all time zones, which is twice as large as the
-//! rest of the module; these know UTC and offsets such as `+02:00`.
+//! CEL's timestamps and durations. The crate's own need a table of all time zones that is twice as large as the
+//! rest of the module. These know only UTC and offsets such as `+02:00`.
 
 use cel_interpreter::common::traits::{Adder, Comparer, Negator, Subtractor};
 use cel_interpreter::common::types::{
@@ -12,9 +12,9 @@ use std::cmp::Ordering;
 
 const SECOND: i128 = 1_000_000_000;
 const DAY: i128 = 86_400 * SECOND;
-/// From the specification: the years 1 to 9999.
+/// From CEL's specification: the years 1 to 9999.
 const TIMES: std::ops::RangeInclusive<i128> = -62_135_596_800 * SECOND..=253_402_300_800 * SECOND - 1;
-/// From the specification: about ten thousand years.
+/// From CEL's specification: about ten thousand years.
 const MOST: i128 = 315_576_000_000 * SECOND;
 
 /// Nanoseconds since the epoch.
@@ -40,7 +40,7 @@ impl Duration {
         if nanoseconds.abs() <= MOST { Ok(Self(nanoseconds)) } else { Err(out_of_range("duration")) }
     }
 
-    /// Nothing, if it is negative.
+    /// Zero if it is negative.
     pub(super) fn length(self) -> std::time::Duration {
         u64::try_from(self.0.max(0)).map_or(std::time::Duration::MAX, std::time::Duration::from_nanos)
     }
@@ -105,7 +105,7 @@ fn mismatch(operator: &str, left: &dyn Val, right: &dyn Val) -> ExecutionError {
     ExecutionError::no_such_overload(operator, types.to_vec())
 }
 
-// Neither kind is ever further from zero than 2^70, so that no sum of two overflows.
+// Neither type exceeds 2^70, so no sum of two overflows.
 impl Adder for Timestamp {
     fn add<'b, 'v>(&'b self, right: &(dyn Val + 'v)) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
@@ -158,7 +158,7 @@ impl Negator for Duration {
     }
 }
 
-/// A part of a date or time, and a part of a duration where that has one.
+/// A part of a date or time, and the same part of a duration if it exists.
 type TimePart = (&'static str, fn(&CivilTime) -> i64, Option<i128>);
 
 static PARTS: [TimePart; 10] = [
@@ -175,7 +175,7 @@ static PARTS: [TimePart; 10] = [
     ("getMilliseconds", |at| at.nanoseconds / 1_000_000 % 1_000, Some(1_000_000)),
 ];
 
-/// Declares the functions that take or make times.
+/// Declares the functions on times.
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     env.add_overload("timestamp", "string_to_timestamp", vec![STRING_TYPE], timestamp)?;
     env.add_overload("timestamp", "int_to_timestamp", vec![INT_TYPE], timestamp)?;
@@ -187,7 +187,7 @@ pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
 }
 
 fn declare_parts(env: &mut Env) -> Result<(), DeclarationError> {
-    // Overloads are plain functions without state, hence one for each part.
+    // Overloads are plain functions without state, so each part needs one.
     macro_rules! part {
         ($($index:literal),*) => {$(
             if let Some((name, _, of_duration)) = PARTS.get($index) {
@@ -255,16 +255,16 @@ fn seconds<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executio
     }
 }
 
-/// A day and a time of day.
+/// A date and a time of day.
 struct CivilTime {
-    /// Since the epoch.
+    /// Days since the epoch.
     days: i64,
     year: i64,
-    /// From 1.
+    /// Starting at 1.
     month: i64,
-    /// From 1.
+    /// Starting at 1.
     day: i64,
-    /// From 0.
+    /// Starting at 0.
     day_of_year: i64,
     /// Since midnight.
     nanoseconds: i64,
@@ -273,7 +273,7 @@ struct CivilTime {
 impl CivilTime {
     fn at(nanoseconds: i128) -> Self {
         let days = nanoseconds.div_euclid(DAY) as i64;
-        // A guess that is low by twenty years at most.
+        // A lower bound that is at most twenty years off.
         let mut year = 1970 + days.div_euclid(if days < 0 { 365 } else { 366 });
         while days >= days_before(year + 1) {
             year += 1;
@@ -303,7 +303,7 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days from the epoch to the first of January.
+/// The days from the epoch to January 1.
 fn days_before(year: i64) -> i64 {
     let past = year - 1;
     past * 365 + past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400) - 719_162
@@ -348,7 +348,7 @@ fn numbers<const N: usize>(text: &str, between: char, widths: [usize; N]) -> Opt
     parts.next().is_none().then_some(found)
 }
 
-/// Whether a time zone is one that is known.
+/// Whether a time zone is supported.
 pub(super) fn is_zone(zone: &str) -> bool {
     offset(zone).is_some()
 }

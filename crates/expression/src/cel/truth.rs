@@ -1,10 +1,10 @@
-//! What a test comes to where a value is absent: false, or true for `!=`; `exists` over it is false, `all` is true,
-//! `has` is false. `!`, `&&`, `||` and `? :` compose these truths, wherever in an expression a test stands.
+//! The result of testing an absent value: false, or true for `!=`; `exists` over it is false, `all` is true,
+//! `has` is false. `!`, `&&`, `||` and `? :` combine these results, wherever a test is in an expression.
 //!
-//! The crate's evaluator makes an absent value an error, which travels up to the root unless something beside it
-//! settles the value whatever the test says. So an evaluation that succeeds is right. One that fails is repeated on a
-//! second tree, in which each test is a call of [`TEST`]: that evaluates the test, and turns absence, and nothing
-//! else, into its truth.
+//! The crate's evaluator turns an absent value into an error that propagates to the root, unless another
+//! operand decides the result. So an evaluation that succeeds is correct. One that fails is repeated with a
+//! second tree, in which each test is a call of [`TEST`]: it evaluates the test, and replaces absence, but no
+//! other failure, by the test's result.
 
 use super::functions::MATCHES;
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
@@ -13,41 +13,41 @@ use cel_interpreter::common::value::{CowVal, StaticVal, Val};
 use cel_interpreter::{Context, ExecutionError, FunctionContext, IdedExpr, Value};
 use std::any::Any;
 
-/// `@test(@tree3)`: the function that gives the truth of a test.
+/// `@test(@tree3)`: the function that evaluates a test.
 const TEST: &str = "@test";
-/// The name of the test with this index.
+/// The prefix of a test's name, followed by its index.
 pub(super) const TREE: &str = "@tree";
-/// Before the name of a fact: whether it is absent, and not something else that fails.
+/// Before a fact's name: asks whether the fact is absent, as opposed to failing in another way.
 pub(super) const ABSENCE: &str = "@absence";
 
-/// What an absent value makes of a test.
+/// The result of a test whose value is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IfAbsent {
     False,
     True,
-    /// Of what `?.` looks into: there is nothing to find.
+    /// An empty optional, for `?.`.
     Nothing,
 }
 
-/// A part of an expression that an absent value goes no further than.
+/// A part of an expression in which an absent value is contained.
 #[derive(Clone, Debug)]
 pub(super) struct AbsenceTree {
     expr: IdedExpr,
     if_absent: IfAbsent,
 }
 
-/// The second tree of an expression, and the tests in it.
+/// The second tree of an expression, and its tests.
 #[derive(Debug)]
 pub(super) struct Truths {
     pub(super) tree: IdedExpr,
     pub(super) trees: Vec<AbsenceTree>,
 }
 
-/// Tests in the operands of tests. Each takes a piece of the stack.
+/// The maximum nesting of tests. Each level uses some of the stack.
 const MAX_NESTED: usize = 8;
 
 impl Truths {
-    /// Of a changed tree. `is_predicate`: the whole of it is a test. `None`: there is no test in it.
+    /// For a rewritten tree. `is_predicate`: the whole tree is a test. `None` if it contains no test.
     pub(super) fn of(tree: &IdedExpr, is_predicate: bool) -> Result<Option<Self>, String> {
         let mut tests = Tests::default();
         let mut tree = tree.clone();
@@ -66,7 +66,7 @@ impl Truths {
     }
 }
 
-/// Makes tests known to an evaluation.
+/// Registers the tests for an evaluation.
 pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), ExecutionError> {
     type Function = Box<
         dyn for<'b, 'v> Fn(&mut FunctionContext<'b, 'v>) -> Result<CowVal<'b, 'v>, ExecutionError>
@@ -77,8 +77,8 @@ pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), ExecutionErro
     context.add_function(TEST, function).map_err(|error| ExecutionError::function_error(TEST, error))
 }
 
-/// Whether a failure means that a value is absent; `fact` says so of a fact by its name in the tree. What is null has
-/// no parts, no elements and no operations: it is as good as absent wherever one of them is asked for.
+/// Whether a failure means that a value is absent; `fact` answers this for a fact by its name in the tree. Null
+/// has no parts, elements or operations, so it counts as absent wherever one of them is needed.
 pub(super) fn is_absence(error: &ExecutionError, fact: impl FnOnce(&str) -> bool) -> bool {
     match error {
         ExecutionError::UndeclaredReference(name) => fact(name),
@@ -127,17 +127,17 @@ impl IfAbsent {
     }
 }
 
-/// Finds the tests of an expression and takes them out of it.
+/// Finds the tests of an expression and extracts them.
 #[derive(Default)]
 struct Tests {
     trees: Vec<AbsenceTree>,
-    /// In how many tests we are.
+    /// The number of surrounding tests.
     nested: usize,
     most_nested: usize,
 }
 
 impl Tests {
-    /// An expression that has to be true or false.
+    /// An expression that must be true or false.
     fn condition(&mut self, expr: &mut IdedExpr) {
         let is_test = is_test(expr);
         match &mut expr.expr {
@@ -150,7 +150,7 @@ impl Tests {
         }
     }
 
-    /// An expression of which any value is wanted. The tests in it are true or false all the same.
+    /// An expression with any value. Tests inside it are still true or false.
     fn value(&mut self, expr: &mut IdedExpr) {
         match (&expr.expr, is_test(expr)) {
             (Expr::Call(call), true) if call.func_name == operators::NOT_EQUALS => {
@@ -164,7 +164,7 @@ impl Tests {
         }
     }
 
-    /// Puts a call of [`TEST`] in the place of an expression.
+    /// Replaces an expression by a call of [`TEST`].
     fn test(&mut self, expr: &mut IdedExpr, if_absent: IfAbsent) {
         self.nested = self.nested.saturating_add(1);
         self.most_nested = self.most_nested.max(self.nested);
@@ -214,7 +214,7 @@ impl Tests {
             return self.value(no);
         }
         call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(|part| self.value(part));
-        // What is found in that way is an optional, in which nothing is absent.
+        // The result is an optional, in which nothing is absent.
         if let (true, Some(operand)) = (is_optional(call), call.args.first_mut())
             && !matches!(&operand.expr, Expr::Call(call) if is_optional(call))
         {
@@ -222,8 +222,8 @@ impl Tests {
         }
     }
 
-    /// What a macro does with each element. The parser writes `@result && x`, `@result || x`, `@result + [x]`, and
-    /// `x ? y : @result`, by which the evaluator knows the macros: the accumulator stays as it is.
+    /// What a macro does with each element. The evaluator recognises macros by the parser's `@result && x`,
+    /// `@result || x`, `@result + [x]` and `x ? y : @result`, so the accumulator stays as it is.
     fn step(&mut self, expr: &mut IdedExpr) {
         let Expr::Call(call) = &mut expr.expr else { return self.value(expr) };
         match (call.func_name.as_str(), call.args.as_mut_slice()) {
@@ -238,7 +238,7 @@ impl Tests {
     }
 }
 
-/// Whether this is a test by itself, and so true or false wherever it stands.
+/// Whether this is a test in itself, and so true or false wherever it appears.
 fn is_test(expr: &IdedExpr) -> bool {
     match &expr.expr {
         Expr::Select(select) => select.test,
@@ -275,7 +275,7 @@ fn is_optional(call: &CallExpr) -> bool {
     [operators::OPT_SELECT, operators::OPT_INDEX].contains(&call.func_name.as_str())
 }
 
-/// The connective of `exists` and `all`.
+/// The operator of `exists` and `all`.
 fn fold(loops: &ComprehensionExpr) -> Option<&'static str> {
     match &loops.loop_step.expr {
         Expr::Call(call) if call.func_name == operators::LOGICAL_OR => Some(operators::LOGICAL_OR),
@@ -284,7 +284,7 @@ fn fold(loops: &ComprehensionExpr) -> Option<&'static str> {
     }
 }
 
-/// `exists_one`, whose value is a comparison of what it has counted.
+/// Whether this is `exists_one`, whose result compares a count.
 fn counts(loops: &ComprehensionExpr) -> bool {
     matches!(&loops.result.expr, Expr::Call(call) if call.func_name == operators::EQUALS)
 }

@@ -1,5 +1,5 @@
-//! The types that can be known before any request: enough to refuse what can never work, such as a header that is
-//! compared with a number. Whatever is known at run time only (claims, parts of the body) may be of any type.
+//! Types that are known before any request: enough to reject what can never work, such as a header compared
+//! with a number. Values that are only known at run time (claims, parts of the body) may have any type.
 
 use super::{FactPath, ResultType, names, signatures};
 use crate::facts::{self, AttributeType};
@@ -7,7 +7,7 @@ use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
 use std::ops::BitOr;
 
-/// The types that a value may be of.
+/// A set of types that a value may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Types(u16);
 
@@ -23,7 +23,7 @@ pub(super) const DURATION: Types = Types(1 << 8);
 pub(super) const OPTIONAL: Types = Types(1 << 9);
 pub(super) const TYPE: Types = Types(1 << 10);
 pub(super) const ANY: Types = Types((1 << 11) - 1);
-/// What a conversion may begin with.
+/// The types that a conversion accepts.
 pub(super) const SCALAR: Types = Types::any_of(&[BOOL, NUMBER, TEXT, BYTES, TIME, DURATION]);
 
 const NAMES: [(Types, &str); 11] = [
@@ -56,12 +56,12 @@ impl Types {
         self.0 == 0
     }
 
-    /// Whether a value can be of both.
+    /// Whether two sets have a type in common.
     pub(super) fn meets(self, other: Self) -> bool {
         !self.and(other).is_none()
     }
 
-    /// For an argument in the usage of a function: `STRING`, `NUMBER|STRING`.
+    /// The notation for an argument in the reference: `STRING`, `NUMBER|STRING`.
     pub(super) fn placeholder(self) -> String {
         if self == ANY {
             return "VALUE".to_owned();
@@ -88,9 +88,9 @@ impl BitOr for Types {
     }
 }
 
-/// Whether an expression can have a value of the type its use needs.
+/// Whether an expression can have a type that its use needs.
 pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
-    // Each branch of a choice has to.
+    // Each branch of a conditional must.
     if let Expr::Call(CallExpr { func_name, args, .. }) = &expr.expr
         && func_name == operators::CONDITIONAL
         && let [_, yes, no] = args.as_slice()
@@ -110,12 +110,12 @@ pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
         ResultType::Life => ("a life must be a duration, or a number of seconds", NUMBER | DURATION),
         ResultType::Text => ("this must be a string", TEXT),
     };
-    // A counter that is always null counts nobody apart.
+    // A counter that is always null does not separate anybody.
     let fits = found.meets(types) && !(purpose == ResultType::Counter && found == NULL);
     if fits { Ok(()) } else { Err(format!("{needed}, but this is {}", found.name())) }
 }
 
-/// Everything in a checked expression that is of a wrong type for what is done with it.
+/// All type errors in a checked expression.
 pub(super) fn mistakes(expr: &IdedExpr) -> Vec<String> {
     let mut checker = Checker::default();
     checker.of(expr);
@@ -123,10 +123,10 @@ pub(super) fn mistakes(expr: &IdedExpr) -> Vec<String> {
     checker.mistakes
 }
 
-/// Goes through an expression. Only one whose names are checked: what it names exists.
+/// Visits an expression. Its names must have been checked.
 #[derive(Default)]
 struct Checker<'e> {
-    /// The variables of the macros we are in.
+    /// The variables of the surrounding macros.
     scope: Vec<(&'e str, Types)>,
     mistakes: Vec<String>,
 }
@@ -193,7 +193,7 @@ impl<'e> Checker<'e> {
         result
     }
 
-    /// What a macro's variable may be.
+    /// The types of a macro's variable.
     fn element(&mut self, range: &'e IdedExpr) -> Types {
         match &range.expr {
             Expr::List(list) if !list.elements.is_empty() && list.optional_indices.is_empty() => {
@@ -210,7 +210,7 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The fact that this names, if it is one whole name.
+    /// The fact, if this is one whole name.
     fn path(&self, expr: &IdedExpr) -> Option<FactPath> {
         let path = super::rewrite::fact(expr)?;
         let root = path.first()?;
@@ -300,7 +300,7 @@ impl<'e> Checker<'e> {
         self.known(same | later | between, operators::SUBSTRACT, left, right, "cannot be reduced by")
     }
 
-    /// The types of what is computed, if there are any.
+    /// The types of a result, or an error if there are none.
     fn known(&mut self, types: Types, operator: &str, left: Types, right: Types, what: &str) -> Types {
         if !types.is_none() {
             return types;
@@ -379,7 +379,7 @@ impl<'e> Checker<'e> {
     }
 }
 
-/// As it is written.
+/// The operator as it is written.
 fn plain(operator: &str) -> &str {
     match operator {
         operators::CONDITIONAL => "?",

@@ -1,4 +1,4 @@
-//! Facts as CEL sees them: views that borrow from [`Facts`] and convert nothing until an expression asks for it.
+//! Facts as CEL values: views that borrow from [`Facts`] and convert nothing until an expression needs it.
 
 use super::time::Timestamp;
 use crate::facts::{self, Attribute, Fact, Facts, HeaderMap};
@@ -12,16 +12,16 @@ use serde_json::{Map, Value};
 use std::fmt::Debug;
 use std::sync::OnceLock;
 
-/// Something with named fields.
+/// A value with named fields.
 pub(super) trait NamedFields: Clone + Debug + Send + Sync {
     fn field<'v>(&self, name: &str) -> Option<Box<dyn Val + 'v>>
     where
         Self: 'v;
 
-    /// How many there are.
+    /// The number of fields.
     fn count(&self) -> usize;
 
-    /// Their names, for macros over the keys.
+    /// The names, for macros over the keys.
     fn names<'v>(&self) -> Vec<CelString<'v>>
     where
         Self: 'v;
@@ -31,7 +31,7 @@ pub(super) trait NamedFields: Clone + Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct Mapping<F: NamedFields> {
     fields: F,
-    /// What [`Iterable`] lends out has to live somewhere.
+    /// The names that [`Iterable`] lends out.
     names: OnceLock<Vec<CelString<'static>>>,
 }
 
@@ -190,7 +190,7 @@ pub(super) fn json<'v>(value: &'v Value) -> Box<dyn Val + 'v> {
     }
 }
 
-/// The whole `auth` root; empty without an identity, so that `has(auth.identity)` is false.
+/// The whole `auth` root. Empty without an identity, so that `has(auth.identity)` is false.
 pub(super) fn auth(facts: &Facts) -> Box<dyn Val + '_> {
     match facts.auth_root() {
         Some(value) => json(value),
@@ -223,7 +223,7 @@ impl NamedFields for HeaderFields<'_> {
     }
 }
 
-/// A root, or `llm.estimate`, made of attributes.
+/// A root, or `llm.estimate`, that consists of attributes.
 #[derive(Clone, Debug)]
 pub(super) struct Attributes<'a> {
     pub(super) facts: &'a Facts,
@@ -269,7 +269,7 @@ impl NamedFields for Attributes<'_> {
         self.facts.attribute(found).map(attribute)
     }
 
-    // An expression that names such a root without one of its attributes does not compile.
+    // An expression that uses such a root without an attribute does not compile.
     fn count(&self) -> usize {
         0
     }

@@ -1,8 +1,8 @@
-//! Envoy's attributes that a policy may name, of which type each is, and where it is cheapest to get.
+//! Envoy's attributes that a policy may use, their types, and their cheapest sources.
 
 use llm::spelling;
 
-/// Of which type an attribute is.
+/// The type of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttributeType {
     Text,
@@ -12,34 +12,34 @@ pub enum AttributeType {
     Time,
 }
 
-/// Where an attribute comes from.
+/// The source of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// This header; it may be absent.
+    /// This header, which may be absent.
     Header(&'static str),
-    /// `:path`, in one spelling.
+    /// The normalised `:path`.
     Path,
-    /// `:authority`, in one spelling.
+    /// The normalised `:authority`.
     Host,
     /// The part of the path before the `?`.
     UrlPath,
     /// The part of `:path` after the `?`.
     Query,
-    /// `content-length`, 0 without one, as Envoy does.
+    /// `content-length`, or 0 without it, as in Envoy.
     Size,
-    /// The property of the attribute's own name.
+    /// The property with the attribute's name.
     Property,
     /// The property `source.address`, without the port.
     Address,
-    /// What the request is expected to use, which comes from `content-length` or the body.
+    /// The request's expected usage, from `content-length` or the body.
     Estimate,
-    /// What the upstreams of the request's model did lately.
+    /// Recent failures of the model's upstreams.
     Failures,
-    /// The response's usage, in an answer's facts.
+    /// The response's usage.
     Usage,
     /// The response's status code.
     Code,
-    /// Whether the response came to its own end.
+    /// Whether the response ended normally.
     Finished,
     /// The request's body.
     Body,
@@ -54,7 +54,7 @@ pub struct Attribute {
     pub origin: Origin,
 }
 
-/// A way to write values, of which a fact has one.
+/// A normalisation of a fact's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spelling {
     Path,
@@ -62,7 +62,7 @@ pub(crate) enum Spelling {
 }
 
 impl Spelling {
-    /// A text that the fact is compared with, in the fact's spelling; `None`: as it is.
+    /// Normalises a text that the fact is compared with. `None` if it is already normalised.
     pub(crate) fn of_literal(self, text: &str) -> Option<String> {
         match self {
             Self::Path => spelling::path(text).map(|(spelled, _)| spelled),
@@ -72,7 +72,7 @@ impl Spelling {
 }
 
 impl Attribute {
-    /// If its values have one.
+    /// The normalisation of its values, if there is one.
     pub(crate) fn spelling(&self) -> Option<Spelling> {
         match self.origin {
             Origin::Path | Origin::UrlPath => Some(Spelling::Path),
@@ -102,7 +102,8 @@ const fn body(name: &'static str, kind: AttributeType) -> Attribute {
     Attribute { root: "llm", name, kind, origin: Origin::Body }
 }
 
-/// All of them but `request.headers` and `llm.metadata`, which are maps. From Envoy's documentation, "Attributes".
+/// All attributes except `request.headers` and `llm.metadata`, which are maps. From "Attributes" in Envoy's
+/// documentation.
 pub static ATTRIBUTES: [Attribute; 49] = [
     text("request", "path", Origin::Path),
     text("request", "url_path", Origin::UrlPath),
@@ -165,7 +166,7 @@ pub fn find(root: &str, name: &str) -> Option<&'static Attribute> {
     ATTRIBUTES.iter().find(|attribute| attribute.root == root && attribute.name == name)
 }
 
-/// The roots that are made of attributes.
+/// The roots that consist of attributes.
 static ROOTS: [&str; 9] =
     ["request", "source", "destination", "connection", "llm", "metadata", "upstream", "usage", "response"];
 
@@ -174,16 +175,16 @@ pub fn root(name: &str) -> Option<&'static str> {
     ROOTS.iter().find(|root| **root == name).copied()
 }
 
-/// Of which type a fact is, wherever it is known.
+/// The type of a fact whose type is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FactType {
-    /// A map, of whatever is in it.
+    /// A map with any values.
     Map,
     /// A plain value.
     Of(AttributeType),
 }
 
-/// The type of a fact. `None`: only the request tells.
+/// The type of a fact. `None` if it is only known at run time.
 pub(crate) fn types(path: &[String]) -> Option<FactType> {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match path.as_slice() {

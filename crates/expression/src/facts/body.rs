@@ -1,29 +1,29 @@
-//! What a request's body tells, for expressions: `llm.*` and `requestBodyJSON`.
+//! The facts of a request's body: `llm.*` and `requestBodyJSON`.
 
 use super::{Fact, number};
 use crate::cel::FactPath;
 use llm::request::{self, Pointed, RequestBody};
 use serde_json::{Map, Value};
 
-/// The name of Kuadrant's function, as the root of a fact's path; its pointer is the other part.
+/// The name of Kuadrant's function, used as the root of a fact's path. The pointer is the other part.
 pub const POINTED: &str = "requestBodyJSON";
 
-/// The same of the response's body.
+/// The same for the response's body.
 pub const ANSWERED: &str = "responseBodyJSON";
 
-/// Where `llm.metadata` is in a body.
+/// The place of `llm.metadata` in a body.
 const METADATA: &str = "/metadata";
 
 /// The facts of a body.
 #[derive(Clone, Debug)]
 pub(super) struct BodyFacts {
     body: RequestBody,
-    /// What was asked for with [`POINTED`], by pointer; `None`: it is too large.
+    /// The values at pointers for [`POINTED`]. `None` if a value is too large.
     pub(super) pointed: Vec<(String, Option<Value>)>,
 }
 
 impl BodyFacts {
-    /// Takes what is wanted out of a decoded body that has been read.
+    /// Takes the needed values from a decoded body.
     pub(super) fn new(body: RequestBody, text: &[u8], pointers: &[String]) -> Self {
         let found = |pointer: &String| match request::pointed(text, pointer) {
             Pointed::Absent => None,
@@ -33,12 +33,13 @@ impl BodyFacts {
         Self { body, pointed: pointers.iter().filter_map(found).collect() }
     }
 
-    /// Whether something that is not known may be in it.
+    /// Whether it may contain something unknown.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.body.condition.hides_facts()
     }
 
-    /// Of a body in doubt, what the path tells alone: a later part of it may say otherwise than an earlier one.
+    /// If the body is in doubt, only the facts of the path are known: the rest of the body could override the
+    /// beginning.
     pub(super) fn attribute(&self, name: &str) -> Option<Fact<'_>> {
         let route = &self.body.route;
         let by_path = match name {
@@ -61,7 +62,7 @@ impl BodyFacts {
         }
     }
 
-    /// The model, if there is one; an error if it cannot be known.
+    /// The model, if there is one. An error if it cannot be known.
     pub(super) fn model(&self) -> Result<Option<&str>, &'static str> {
         match (&self.body.route.model, &self.body.model) {
             (Some(model), _) => Ok(Some(model)),
@@ -82,12 +83,12 @@ impl BodyFacts {
         certain.find(|(known, _)| known == pointer).and_then(|(_, value)| value.as_ref())
     }
 
-    /// Whether it is there, and too large to be read.
+    /// Whether the value exists but is too large to be read.
     pub(super) fn is_too_large(&self, pointer: &str) -> bool {
         self.pointed.iter().any(|(known, value)| known == pointer && value.is_none())
     }
 
-    /// The body that is sent on asks for so much output of each completion.
+    /// The forwarded body asks for this much output per completion.
     pub(super) fn capped(&mut self, each: u64) {
         self.body.max_output = Some(each);
     }
@@ -97,7 +98,7 @@ impl BodyFacts {
     }
 }
 
-/// Whether only a body can tell this fact.
+/// Whether only the body can provide this fact.
 pub fn is_of_body(path: &FactPath) -> bool {
     match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["llm", "estimate" | "finished", ..] => false,
@@ -106,7 +107,7 @@ pub fn is_of_body(path: &FactPath) -> bool {
     }
 }
 
-/// The pointer into this body ([`POINTED`] or [`ANSWERED`]) to what the fact asks for, if it is read by pointer.
+/// The pointer into this body ([`POINTED`] or [`ANSWERED`]), if the fact is read by pointer.
 pub fn pointer<'p>(body: &str, path: &'p FactPath) -> Option<&'p str> {
     match path.as_slice() {
         [root, pointer] if root == body => Some(pointer),

@@ -1,5 +1,5 @@
-//! What an exchange keeps of its request's facts after the judgement: those that its own expressions name, and no
-//! others. Much of the rest is whatever a client chose to send.
+//! What an exchange keeps of its facts after the judgement: only those that its own expressions use. Most of
+//! the rest is whatever the client sent.
 
 use super::body::{POINTED, pointer};
 use super::{Facts, Need, need};
@@ -7,11 +7,11 @@ use crate::cel::FactPath;
 use llm::tree;
 use serde_json::{Map, Value};
 
-/// A string in a map or a list, beside its text.
+/// The size of a string in a map or list, without its text.
 const ITEM: usize = 64;
 
 impl Facts {
-    /// How many bytes they take, at most, beside their own place.
+    /// The maximum size in bytes, without the struct itself.
     pub fn size(&self) -> usize {
         let texts = self.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
         let properties = self.properties.iter().map(|(_, value)| match value {
@@ -36,7 +36,7 @@ impl Facts {
             .fold(size_of::<Self>(), usize::saturating_add)
     }
 
-    /// Forgets what none of these names.
+    /// Drops every fact that none of these names.
     pub fn keep(&mut self, named: &[&FactPath]) {
         let mut needs: Vec<Need> = named.iter().filter_map(|path| need(path)).collect();
         if needs.contains(&Need::Failures) {
@@ -99,7 +99,7 @@ impl super::BodyFacts {
     fn keep(&mut self, named: &[&FactPath]) {
         self.pointed.retain_mut(|(here, value)| {
             let of_this = named.iter().filter(|path| pointer(POINTED, path) == Some(here));
-            // `llm.metadata` has further parts, `requestBodyJSON` none.
+            // `llm.metadata` has parts; `requestBodyJSON` has none.
             let parts: Vec<&[String]> =
                 of_this.map(|path| below(path, &["llm", "metadata"]).unwrap_or_default()).collect();
             *value = value.take().and_then(|value| pruned(value, &parts));
@@ -108,13 +108,14 @@ impl super::BodyFacts {
     }
 }
 
-/// What is below these parts of the path, if it begins with them.
+/// The rest of the path, if it begins with these parts.
 fn below<'p>(path: &'p FactPath, roots: &[&str]) -> Option<&'p [String]> {
     let (begin, rest) = path.split_at_checked(roots.len())?;
     begin.iter().eq(roots).then_some(rest)
 }
 
-/// A value without what none of the paths leads to. What has no parts stays as it is: an error may tell its type.
+/// A value without the parts that no path leads to. A value without parts stays, since an error may name its
+/// type.
 fn pruned(value: Value, paths: &[&[String]]) -> Option<Value> {
     if paths.is_empty() {
         return None;

@@ -1,8 +1,8 @@
-//! What is known of a request, as plain data for CEL. The plan lists what it needs ([`Need`]); the shell fetches
-//! just that and hands the raw values over. What was not handed over is absent.
+//! What is known of a request, as plain data for CEL. The plan lists its needs ([`Need`]); the shell fetches
+//! only those and passes on the raw values. Whatever was not passed on is absent.
 //!
-//! Text that is not UTF-8 is kept, with U+FFFD for each bad byte: were it dropped, a client could make a header
-//! vanish for the policy that its upstream still sees.
+//! Text that is not UTF-8 is kept, with U+FFFD for each bad byte. If it were dropped, a client could hide a
+//! header from the policy that the upstream still sees.
 
 mod attributes;
 mod body;
@@ -26,19 +26,19 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Something the shell must fetch before a request can be decided.
+/// What the shell must fetch before a request can be judged.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// A request header by its lower-case name; `:path` and its kind included. All its values: if it is repeated,
-    /// joined with `,`, as Envoy's `request.headers` does.
+    /// A request header by its lower-case name, including `:path` and the like. Repeated values are joined with
+    /// `,`, as in Envoy's `request.headers`.
     Header(String),
-    /// All request headers, one call of [`Facts::header`] for each.
+    /// All request headers, with one call of [`Facts::header`] for each.
     Headers,
-    /// An Envoy attribute by its path, e.g. `["source", "address"]`.
+    /// An Envoy attribute by its path, for example `["source", "address"]`.
     Property(Vec<String>),
-    /// Who is asking (`auth`), from where the plugin configuration says.
+    /// The identity (`auth`), from the source in the plugin configuration.
     Identity,
-    /// How often upstreams failed lately, see [`Facts::failures`].
+    /// Recent failures of upstreams; see [`Facts::failures`].
     Failures,
 }
 
@@ -50,31 +50,31 @@ pub struct Facts {
     spelled: Option<Box<Spelled>>,
     properties: Vec<(&'static Attribute, Property)>,
     route_name: Option<String>,
-    /// The header that the filter takes out of the request.
+    /// The header that the filter removes from the request.
     lost_header: Option<String>,
     metadata: Option<Map<String, Value>>,
-    /// Texts.
+    /// Strings by key.
     filter_state: Map<String, Value>,
     auth: Option<Value>,
-    /// What is there and too large to be read.
+    /// What exists but is too large to be read.
     too_large: TooLarge,
     estimate: Option<(u64, u64)>,
     failures: BTreeMap<String, u64>,
     answer: Option<Box<ResponseFacts>>,
     body: Option<Box<BodyFacts>>,
-    /// They are of a message in a WebSocket.
+    /// Whether they describe a message in a WebSocket.
     in_socket: bool,
 }
 
-/// A path and a host in the spelling that facts have, where the client's is another.
+/// A normalised path and host, if the client's differ.
 #[derive(Clone, Debug, Default)]
 struct Spelled {
-    /// And the length of its part before the `?`.
+    /// And the length of the part before the `?`.
     path: Option<(String, usize)>,
     host: Option<String>,
 }
 
-/// Parts of the facts that are there and too large to be read: what names them cannot be evaluated.
+/// Facts that exist but are too large to be read. Expressions that use them fail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct TooLarge {
     auth: bool,
@@ -86,11 +86,11 @@ struct TooLarge {
 /// What is known of a response at its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseFacts {
-    /// What it used, as far as it is known; an estimate if need be.
+    /// Its usage, possibly estimated.
     pub usage: Usage,
-    /// Its status code; 0 if there was none.
+    /// The status code; 0 if there was none.
     pub code: u16,
-    /// Whether it came to its own end.
+    /// Whether it ended normally.
     pub finished: bool,
     /// Those that the plan asked for, by lower-case name.
     pub headers: HeaderMap,
@@ -116,7 +116,7 @@ pub enum Fact<'a> {
 }
 
 impl Facts {
-    /// What must be fetched so that expressions that name these facts can be evaluated. Sorted, without repeats.
+    /// What must be fetched to evaluate expressions that use these facts. Sorted, without repeats.
     pub fn needs<'a>(references: impl IntoIterator<Item = &'a FactPath>) -> Vec<Need> {
         let mut needs: Vec<Need> = references.into_iter().filter_map(need).collect();
         small_sort::sort(&mut needs);
@@ -127,8 +127,8 @@ impl Facts {
         needs
     }
 
-    /// A request header; `:path`, `:method`, `:authority` and `:scheme` give the `request.*` facts. Repeated, its
-    /// values are joined with `,`, but for the ones that HTTP knows once only.
+    /// Adds a request header. `:path`, `:method`, `:authority` and `:scheme` provide the `request.*` facts.
+    /// Repeated values are joined with `,`, except for headers that HTTP allows only once.
     pub fn header(&mut self, name: &str, value: &[u8]) {
         let name = lower_case(name);
         let value = String::from_utf8_lossy(value);
@@ -150,8 +150,9 @@ impl Facts {
         }
     }
 
-    /// An Envoy attribute, as the host returned it: text as it is, numbers and times (nanoseconds) as eight bytes,
-    /// little endian, a bool as one byte, messages serialised. What is of another shape is absent.
+    /// Adds an Envoy attribute as the host returned it: strings as they are, numbers and times (nanoseconds) as
+    /// eight bytes in little endian, a bool as one byte, messages serialised. A value of another form counts as
+    /// absent.
     pub fn property(&mut self, path: &[String], value: &[u8]) {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {
@@ -177,17 +178,17 @@ impl Facts {
         }
     }
 
-    /// The whole `auth` root, e.g. `{"identity": {..}}`.
+    /// Sets the whole `auth` root, for example `{"identity": {..}}`.
     pub fn auth(&mut self, value: Value) {
         self.auth = Some(value);
     }
 
-    /// There is an identity, too large to be read: expressions that name `auth` fail instead of finding nobody.
+    /// The identity is too large to be read. Expressions that use `auth` fail, instead of finding no identity.
     pub fn auth_too_large(&mut self) {
         self.too_large.auth = true;
     }
 
-    /// Whether this fact is there and too large to be read.
+    /// Whether this fact exists but is too large to be read.
     pub(crate) fn is_too_large(&self, path: &FactPath) -> bool {
         let TooLarge { auth, metadata, body } = self.too_large;
         if !(auth || metadata || body) {
@@ -203,29 +204,29 @@ impl Facts {
         }
     }
 
-    /// The estimate's facts, `llm.estimate.*`.
+    /// Sets `llm.estimate.*`.
     pub fn estimate(&mut self, input: u64, output: u64) {
         self.estimate = Some((input, output));
     }
 
-    /// How many of each model's upstreams' responses of the last minute were failures.
+    /// Sets how many responses of each model's upstreams failed in the last minute.
     pub fn failures(&mut self, by_model: BTreeMap<String, u64>) {
         self.failures = by_model;
     }
 
-    /// The response's facts.
+    /// Sets the response's facts.
     pub fn answer(&mut self, answer: ResponseFacts) {
         self.answer = Some(Box::new(answer));
     }
 
-    /// What the response used, where a policy knows better.
+    /// Replaces the response's usage, if a policy's format differs.
     pub fn usage(&mut self, usage: Usage) {
         if let Some(answer) = &mut self.answer {
             answer.usage = usage;
         }
     }
 
-    /// The model that is asked for, as far as it is known.
+    /// The requested model, as far as it is known.
     pub fn model(&self) -> Option<String> {
         match self.read_body() {
             Some(body) => body.model.clone(),
@@ -233,7 +234,8 @@ impl Facts {
         }
     }
 
-    /// The model by which the request is priced; empty if it names none. An error: it names one that is not known.
+    /// The model that determines the price; empty if the request names none. An error if its model cannot be
+    /// known.
     pub fn asked_model(&self) -> Result<String, &'static str> {
         match &self.body {
             Some(body) => body.model().map(|model| model.unwrap_or_default().to_owned()),
@@ -241,19 +243,20 @@ impl Facts {
         }
     }
 
-    /// What the request's body tells. `text`: as it was read; `pointers`: what is wanted of it beside that.
+    /// Adds the facts of the request's body. `text`: the body as it was read. `pointers`: further values to
+    /// take from it.
     pub fn body(&mut self, body: RequestBody, text: &[u8], pointers: &[String]) {
         let facts = BodyFacts::new(body, text, pointers);
         self.too_large.body = facts.pointed.iter().any(|(_, value)| value.is_none());
         self.body = Some(Box::new(facts));
     }
 
-    /// What the request's body told, if it was read.
+    /// The facts of the request's body, if it was read.
     pub fn read_body(&self) -> Option<&RequestBody> {
         self.body.as_ref().map(|body| body.body())
     }
 
-    /// The body that is sent on asks for so much output in all, and not for any.
+    /// The forwarded body asks for this much output in all.
     pub fn cap_output(&mut self, cap: u64) {
         if let Some(facts) = &mut self.body {
             facts.capped(facts.body().share(cap));
@@ -262,17 +265,17 @@ impl Facts {
         }
     }
 
-    /// Whether what the request's body tells cannot be known: it was not read, or not to its end.
+    /// Whether facts of the request's body are unknown, because it was not read to its end.
     pub(crate) fn is_body_in_doubt(&self) -> bool {
         self.body.as_ref().is_none_or(|body| body.is_in_doubt())
     }
 
-    /// A header, if it was fetched; empty if not.
+    /// A header, if it was fetched; otherwise empty.
     pub fn fetched_header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_default()
     }
 
-    /// Whose API the caller speaks, as far as it is known.
+    /// The dialect of the caller, as far as it is known.
     pub fn dialect(&self) -> Dialect {
         let generates = |body: &&RequestBody| body.route.operation.is_some_and(Operation::uses_tokens);
         match self.read_body().filter(generates) {
@@ -284,12 +287,12 @@ impl Facts {
     /// Envoy's attribute for the name of the matched route.
     pub const ROUTE_NAME: [&str; 2] = ["xds", "route_name"];
 
-    /// The filter takes this header out of the request, after which Envoy chooses the route again.
+    /// The filter removes this header from the request. Envoy then selects the route again.
     pub fn loses_header(&mut self, name: &str) {
         self.lost_header = Some(lower_case(name).into_owned());
     }
 
-    /// A header as Envoy's routes see it, once the filter is done.
+    /// A header as Envoy's routes see it after the filter.
     pub fn routed_header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).filter(|_| self.lost_header.as_deref() != Some(name))
     }
@@ -314,15 +317,15 @@ impl Facts {
         self.method() == Some("GET")
     }
 
-    /// Whether the request goes on until it is answered, as a WebSocket's does, which is a GET. Envoy leaves the header
-    /// `upgrade` to those alone.
+    /// Whether the client keeps the request open until it is answered, like a WebSocket upgrade, which is a
+    /// GET. Envoy removes the header `upgrade` from other requests.
     pub fn is_upgrade(&self) -> bool {
         let upgrades = self.is_get() && self.headers.contains("upgrade");
         !self.in_socket && (self.method() == Some("CONNECT") || upgrades)
     }
 
-    /// The facts of a message in the WebSocket that this request has opened: what predicates and counters see is the
-    /// upgrade's, and the message is its body.
+    /// The facts of a message in the WebSocket that this request has opened. Predicates and counters see the
+    /// upgrade's facts, with the message as the body.
     pub fn of_message(&self) -> Self {
         let mut facts = Self { in_socket: true, body: None, answer: None, ..self.clone() };
         for of_body in ["content-length", "content-type", "content-encoding"] {
@@ -331,12 +334,12 @@ impl Facts {
         facts
     }
 
-    /// Whether they are of a message in a WebSocket.
+    /// Whether they describe a message in a WebSocket.
     pub fn is_message(&self) -> bool {
         self.in_socket
     }
 
-    /// The method by which the body is read. A message is read like the body of a POST.
+    /// The method with which to read the body. A message is read like the body of a POST.
     pub fn body_method(&self) -> &str {
         if self.in_socket { "POST" } else { self.fetched_header(":method") }
     }
@@ -345,7 +348,7 @@ impl Facts {
         self.headers.get(":method")
     }
 
-    /// Nobody reads the request's body: only its length is known, if that is announced, or how much has come.
+    /// The request's body is not read. Only its announced length is known, or how much has arrived.
     pub fn unread_body(&mut self, come: u64) {
         let length = self.content_length().max((come > 0).then_some(come));
         let body = RequestBody::unread(self.path().unwrap_or_default(), length);
@@ -358,7 +361,7 @@ impl Facts {
         }
     }
 
-    /// The path in one spelling, and the length of its part before the `?`.
+    /// The normalised path, and the length of the part before the `?`.
     fn spelled_path(&self) -> Option<(&str, usize)> {
         match self.spelled.as_ref().and_then(|spelled| spelled.path.as_ref()) {
             Some((path, length)) => Some((path, *length)),
@@ -366,7 +369,7 @@ impl Facts {
         }
     }
 
-    /// Whether the call is known to use no tokens. `bodiless`: it ends with its headers.
+    /// Whether the call is known to use no tokens. `bodiless`: it has no body.
     pub fn uses_no_tokens(&self, bodiless: bool) -> bool {
         let method = self.body_method();
         self.path().is_some_and(|path| request::uses_no_tokens(method, path, !bodiless, self.read_body()))
@@ -378,12 +381,12 @@ impl Facts {
         self.read_body().is_none_or(|body| !body.operation.uses_tokens()).then_some(id)
     }
 
-    /// `:authority` as it came, if it was fetched.
+    /// The unmodified `:authority`, if it was fetched.
     pub fn host(&self) -> Option<&str> {
         self.headers.get(":authority")
     }
 
-    /// A number among the attributes.
+    /// The value of a numeric attribute.
     pub fn number(&self, attribute: &Attribute) -> Option<i64> {
         match self.attribute(attribute)? {
             Fact::Number(number) => Some(number),
@@ -391,7 +394,7 @@ impl Facts {
         }
     }
 
-    /// A text among the attributes.
+    /// The value of a text attribute.
     pub fn text(&self, attribute: &Attribute) -> Option<&str> {
         match self.attribute(attribute)? {
             Fact::Text(text) => Some(text),
@@ -445,7 +448,7 @@ impl Facts {
                 let (path, length) = self.spelled_path()?;
                 path.get(length..).map(|query| Fact::Text(query.strip_prefix('?').unwrap_or(query)))
             }
-            // Nobody knows which of several hosts the upstream takes.
+            // It is unknown which of several hosts the upstream uses.
             Origin::Host => {
                 let spelled = self.spelled.as_ref().and_then(|spelled| spelled.host.as_deref());
                 let host = spelled.or(self.host())?;
@@ -530,7 +533,7 @@ fn decode(kind: AttributeType, value: &[u8]) -> Option<Property> {
     let eight = || <[u8; 8]>::try_from(value).ok();
     match kind {
         AttributeType::Text => Some(Property::Text(String::from_utf8_lossy(value).into_owned())),
-        // All of Envoy's numbers here are ports, sizes or small ids, so that int and uint read alike.
+        // All of Envoy's numbers here are ports, sizes or small ids, so ints and uints have the same encoding.
         AttributeType::Number => eight().map(|bytes| Property::Number(number(u64::from_le_bytes(bytes)))),
         AttributeType::Time => eight().map(|bytes| Property::Time(i64::from_le_bytes(bytes))),
         AttributeType::Bool => match value {
@@ -544,7 +547,8 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets; anything else (a pipe) as it is.
+/// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets. Anything else, such as a pipe,
+/// stays as it is.
 pub fn without_port(address: &str) -> &str {
     if let Some((inside, _)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return inside;
@@ -555,7 +559,7 @@ pub fn without_port(address: &str) -> &str {
     }
 }
 
-/// Header names are case-insensitive; Envoy's are lower case already.
+/// Header names are case-insensitive. Envoy's are in lower case.
 pub fn lower_case(name: &str) -> Cow<'_, str> {
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(name.to_ascii_lowercase())

@@ -1,10 +1,10 @@
-//! The inner loops: finding the end of things, counting characters.
+//! The inner loops: they find the ends of values and count characters.
 
 use super::lanes::{BLOCK, Block, Sum, Weight};
 use super::script;
 use memchr::memchr;
 
-/// What follows the first white space.
+/// The bytes after any white space.
 pub(super) fn after_space(bytes: &[u8]) -> &[u8] {
     match bytes {
         [first, ..] if *first > b' ' => bytes,
@@ -16,8 +16,7 @@ pub(super) fn after_space(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Where the closing quote of a string is, whose beginning is at the beginning of `bytes` or before it, outside an
-/// escape sequence.
+/// The position of a string's closing quote. `bytes` begin in the string, outside an escape sequence.
 pub(super) fn closing_quote(bytes: &[u8]) -> Option<usize> {
     if let Some(at) = short_string(bytes) {
         return Some(at);
@@ -34,7 +33,7 @@ pub(super) fn closing_quote(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The same for strings of less than 32 bytes without escape sequences, which are nearly all.
+/// The same for strings of less than 32 bytes without escape sequences, which nearly all are.
 pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
@@ -43,7 +42,7 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
         let word = u64::from_le_bytes(*word);
         let quotes = zeros(word ^ (ONES * b'"' as u64));
         let escapes = zeros(word ^ (ONES * b'\\' as u64));
-        // The lowest mark is exact; those above it may not be.
+        // The lowest mark is exact; those above it may be wrong.
         if quotes | escapes != 0 {
             let is_quote = quotes.trailing_zeros() < escapes.trailing_zeros();
             let at = (quotes.trailing_zeros() >> 3) as usize;
@@ -65,11 +64,12 @@ pub(crate) fn characters(bytes: &[u8]) -> u64 {
     weight.total().saturating_add(rest)
 }
 
-/// Decoded characters of a JSON string up to the first block that needs a closer look: the string ends in it, or it
-/// holds an escape sequence that is not two bytes for one character, or that may not be complete. Returns the
-/// characters and how far they reach. The first byte is outside an escape sequence.
+/// Counts the decoded characters of a JSON string up to the first block that needs a closer look, because the
+/// string ends in it, or because it contains an escape sequence that is incomplete or does not encode one
+/// character in two bytes. Returns the characters and how far they reach. The first byte is outside an escape
+/// sequence.
 pub(super) fn plain_characters(bytes: &[u8]) -> (u64, usize) {
-    // Of an escape sequence, the backslash is no character.
+    // The backslash of an escape sequence does not count.
     let (mut weight, mut escapes) = (Weight::default(), Sum::default());
     let mut reach = 0usize;
     for bytes in bytes.as_chunks::<BLOCK>().0 {
@@ -86,7 +86,7 @@ pub(super) fn plain_characters(bytes: &[u8]) -> (u64, usize) {
     (weight.total().saturating_sub(escapes.total()), reach)
 }
 
-/// Whether each backslash begins a sequence of two bytes, all of which are in the block, and each quote ends one.
+/// Whether each backslash begins a two-byte sequence within the block, and each quote ends one.
 fn is_plain(block: &Block) -> bool {
     let (quotes, escapes) = (block.equal(b'"'), block.equal(b'\\'));
     let escaped = escapes << 1;

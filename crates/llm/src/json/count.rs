@@ -1,32 +1,33 @@
-//! How much text there is in a container, without looking at its structure: so nobody has to know a container for its
-//! text to count. Only the depth of what is open is kept, so depth costs nothing.
+//! Counts the text in a container without parsing its structure, so that the text of unknown containers counts
+//! too. Only the current depth is kept, so depth costs nothing.
 
 use super::lanes::{BLOCK, Block};
 use super::script;
 
-/// What was found in a container.
+/// The text of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
     /// Characters of strings and keys, decoded.
     pub(crate) characters: u64,
     /// Numbers and literals.
     pub(crate) scalars: u64,
-    /// Bytes of numbers and literals, and of whatever else is neither a string nor punctuation.
+    /// Bytes of numbers and literals, and of anything else that is neither a string nor punctuation.
     pub(crate) scalar_bytes: u64,
 }
 
-/// Counts one container at a time, which may come in pieces.
+/// Counts one container at a time, in any chunks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counter {
-    /// Containers that are open, with the counted one.
+    /// The number of open containers, including the counted one.
     depth: u64,
     inside: Inside,
     found: Counted,
-    /// What lenient parsers take for a comment or a quote came, and what seems to follow may be inside.
+    /// Whether a character has appeared that begins a comment or a string to lenient parsers, so that what
+    /// seems to follow may be inside it.
     stray: bool,
 }
 
-/// Where the next byte stands.
+/// The context of the next byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Inside {
     /// Between strings, numbers and literals.
@@ -49,17 +50,17 @@ impl Counter {
         *self = Self { depth: 1, ..Self::default() };
     }
 
-    /// What has been found since it was asked last.
+    /// Returns what was found since the last call.
     pub(super) fn found(&mut self) -> Counted {
         std::mem::take(&mut self.found)
     }
 
-    /// The container has not ended, and what it holds is no JSON.
+    /// Whether the open container is not valid JSON.
     pub(super) fn is_stray(&self) -> bool {
         self.stray
     }
 
-    /// The next bytes; what follows the container, if it has ended or is no JSON.
+    /// Reads the next bytes. Returns the remaining ones if the container has ended or is not JSON.
     pub(super) fn feed<'a>(&mut self, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
         while let Some((block, rest)) = bytes.split_first_chunk::<BLOCK>() {
             if !self.block(block)
@@ -73,12 +74,12 @@ impl Counter {
         bytes.get(length..)
     }
 
-    /// Byte for byte; where the container ends, if it does.
+    /// Reads byte by byte. Returns where the container ends, if it does.
     fn steps(&mut self, bytes: &[u8]) -> Option<usize> {
         bytes.iter().position(|byte| self.step(*byte)).map(|at| at.saturating_add(1))
     }
 
-    /// One byte, and whether the container ends with it.
+    /// Reads one byte. True if it ends the container.
     fn step(&mut self, byte: u8) -> bool {
         let begins = script::of_byte(byte);
         self.inside = match self.inside {
@@ -97,7 +98,7 @@ impl Counter {
                     Inside::Hex { left: left.saturating_sub(1), value: value << 4 | digit }
                 }
                 Some(digit) => self.character(script::of_unit(value << 4 | digit)),
-                // What should be a digit is none, and is read as what it is.
+                // Not a hexadecimal digit, so it is read as an ordinary byte.
                 None => {
                     self.inside = Inside::String;
                     return self.step(byte);
@@ -135,8 +136,8 @@ impl Counter {
         false
     }
 
-    /// A whole block at once. False: it needs a closer look, since the container may end in it, or it has escape
-    /// sequences that are not two bytes for one character, or not complete.
+    /// Reads a whole block. False if it needs a closer look, because the container may end in it, or because an
+    /// escape sequence is incomplete or longer than two bytes.
     fn block(&mut self, bytes: &[u8; BLOCK]) -> bool {
         let begins_in_string = match self.inside {
             Inside::Nothing | Inside::Scalar => 0,
@@ -181,7 +182,7 @@ impl Counter {
     }
 }
 
-/// Where sequences of a backslash and another byte begin. `None`: one is not all in the block, or is longer.
+/// The starts of two-byte escape sequences. `None` if one is longer or not entirely in the block.
 #[inline(always)]
 fn escapes(block: &Block, backslashes: u64) -> Option<u64> {
     if backslashes == 0 {
@@ -197,7 +198,7 @@ fn escapes(block: &Block, backslashes: u64) -> Option<u64> {
     (begun >> 63 == 0 && escaped & block.equal(b'u') == 0).then_some(begun)
 }
 
-/// For each bit, whether an odd number of bits is set up to it.
+/// For each bit, whether the number of set bits up to it is odd.
 #[inline(always)]
 fn parity(bits: u64) -> u64 {
     [1, 2, 4, 8, 16, 32].into_iter().fold(bits, |bits, shift| bits ^ bits << shift)

@@ -1,13 +1,13 @@
-//! Many bytes at once, with vector instructions here and in wasm: which of them are something, as bits. The lowest bit
-//! is the first byte. The only file that knows the crate `wide`.
+//! Classifies many bytes at once, with vector instructions here and in Wasm. Results are bit masks, with the
+//! lowest bit for the first byte. The only file that uses the crate `wide`.
 
 use super::script;
 use wide::u8x16;
 
-/// What is looked at together.
+/// The number of bytes in a block.
 pub(super) const BLOCK: usize = 64;
 
-/// So many bytes.
+/// One block.
 pub(super) struct Block([u8x16; 4]);
 
 impl Block {
@@ -17,14 +17,14 @@ impl Block {
         Self([u8x16::new(*a), u8x16::new(*b), u8x16::new(*c), u8x16::new(*d)])
     }
 
-    /// Which are this byte.
+    /// The bytes that equal this one.
     #[inline(always)]
     pub(super) fn equal(&self, byte: u8) -> u64 {
         let byte = u8x16::splat(byte);
         self.bits(|lane| lane.simd_eq(byte))
     }
 
-    /// Whether any is one of these two.
+    /// Whether any byte equals one of these two.
     #[inline(always)]
     pub(super) fn any(&self, one: u8, other: u8) -> bool {
         let (one, other) = (u8x16::splat(one), u8x16::splat(other));
@@ -33,13 +33,13 @@ impl Block {
         (is_either(a) | is_either(b) | is_either(c) | is_either(d)).to_bitmask() != 0
     }
 
-    /// Which open a container.
+    /// The bytes that open a container.
     #[inline(always)]
     pub(super) fn opening(&self) -> u64 {
         self.folded(b'{')
     }
 
-    /// Which close one.
+    /// The bytes that close a container.
     #[inline(always)]
     pub(super) fn closing(&self) -> u64 {
         self.folded(b'}')
@@ -64,14 +64,14 @@ impl Block {
         u64::from(of.count_ones()).wrapping_add(count(script::ONE_MORE_FROM)).wrapping_add(more)
     }
 
-    /// Which stand between numbers and literals: white space, control characters, commas and colons.
+    /// The bytes between numbers and literals: white space, control characters, commas and colons.
     #[inline(always)]
     pub(super) fn between(&self) -> u64 {
         let (space, comma, colon) = (u8x16::splat(b' '), u8x16::splat(b','), u8x16::splat(b':'));
         self.bits(|lane| lane.min(space).simd_eq(lane) | lane.simd_eq(comma) | lane.simd_eq(colon))
     }
 
-    /// Which are this brace, or the bracket beside it in ASCII.
+    /// The bytes that are this brace or the corresponding bracket.
     #[inline(always)]
     fn folded(&self, brace: u8) -> u64 {
         let (bit, brace) = (u8x16::splat(0x20), u8x16::splat(brace));
@@ -86,13 +86,13 @@ impl Block {
     }
 }
 
-/// Which are this byte or a larger one.
+/// The bytes that are at least this one.
 #[inline(always)]
 fn from(lane: u8x16, first: u8) -> u8x16 {
     lane.max(u8x16::splat(first)).simd_eq(lane)
 }
 
-/// Adds up how many bytes of blocks are something, without looking at single ones.
+/// Sums matching bytes over blocks without examining single bytes.
 #[derive(Default)]
 pub(super) struct Sum {
     lanes: u8x16,
@@ -101,7 +101,7 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    /// Those that are this byte.
+    /// Adds the bytes that equal this one.
     #[inline(always)]
     pub(super) fn equal(&mut self, block: &Block, byte: u8) {
         let byte = u8x16::splat(byte);
@@ -114,7 +114,7 @@ impl Sum {
         let [a, b, c, d] = block.0;
         self.lanes -= hits(a) + hits(b) + hits(c) + hits(d);
         self.blocks = self.blocks.wrapping_add(1);
-        // Four more would not fit.
+        // Four more would overflow.
         if self.blocks == 63 {
             self.total = self.total();
             (self.lanes, self.blocks) = (u8x16::default(), 0);
@@ -127,7 +127,7 @@ impl Sum {
     }
 }
 
-/// Adds up what the characters of blocks weigh ([`script`]).
+/// Sums the weights of characters over blocks ([`script`]).
 #[derive(Default)]
 pub(super) struct Weight {
     lanes: u8x16,
@@ -151,7 +151,7 @@ impl Weight {
         let [a, b, c, d] = block.0;
         self.lanes += weight(a) + weight(b) + weight(c) + weight(d);
         self.blocks = self.blocks.wrapping_add(1);
-        // Four more of at most five would not fit.
+        // Four more of at most five would overflow.
         if self.blocks == 12 {
             self.total = self.total();
             (self.lanes, self.blocks) = (u8x16::default(), 0);
@@ -164,14 +164,14 @@ impl Weight {
     }
 }
 
-/// Bytes that a scanner stops at.
+/// The bytes that a scanner stops at.
 pub(super) trait Stop {
     fn is(byte: u8) -> bool;
     fn are(lane: u8x16) -> u8x16;
 }
 
-/// What may follow a number or literal: `,` `:` `"` and containers' ends and beginnings. Brackets and braces differ in
-/// one bit.
+/// The bytes that may follow a number or literal: `,` `:` `"`, brackets and braces. Brackets and braces differ
+/// in one bit.
 pub(super) struct Structure;
 
 impl Stop for Structure {
@@ -187,8 +187,9 @@ impl Stop for Structure {
     }
 }
 
-/// Quotes, and containers' ends and beginnings; and what begins a comment or another kind of string for lenient parsers, which
-/// valid JSON has in strings only. Of those, all but the slash differ from a quote in two bits at most.
+/// Quotes, brackets and braces, and the characters that begin comments or other strings in lenient parsers
+/// (valid JSON has these only in strings). All of the latter but the slash differ from a quote in at most two
+/// bits.
 pub(super) struct Nesting;
 
 impl Stop for Nesting {
@@ -205,7 +206,7 @@ impl Stop for Nesting {
     }
 }
 
-/// Where the first of them is.
+/// The position of the first of them.
 #[inline]
 pub(super) fn find<S: Stop>(bytes: &[u8]) -> Option<usize> {
     if bytes.first().is_some_and(|byte| S::is(*byte)) {

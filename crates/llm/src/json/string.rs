@@ -1,13 +1,13 @@
-//! Strings that may come in pieces: what is in them, escape sequences decoded.
+//! Strings in chunks: their contents, with escape sequences decoded.
 
 use super::bytes::{characters, plain_characters};
 use super::{JsonPlace, Reader, ScanState, Scanner, Use, script};
 use memchr::memchr2;
 
-/// The longest key, number or word that anybody could mean; what is longer is none of them.
+/// The longest key, number or word that can have a meaning.
 const TOKEN: usize = 48;
 
-/// Where in an escape sequence a string stands.
+/// The position in an escape sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Escape {
     #[default]
@@ -19,7 +19,7 @@ pub(super) enum Escape {
     },
 }
 
-/// A key, number or word that may come in pieces.
+/// A key, number or word that may arrive in chunks.
 #[derive(Clone, Debug)]
 pub(super) struct TokenBuffer {
     bytes: [u8; TOKEN],
@@ -37,7 +37,7 @@ impl TokenBuffer {
         self.length = 0;
     }
 
-    /// Adds a piece; one that does not fit makes the whole token too long to be anything.
+    /// Appends a piece. A token that becomes too long has no meaning.
     pub(super) fn push(&mut self, piece: &[u8]) {
         let end = self.length.saturating_add(piece.len());
         if let Some(room) = self.bytes.get_mut(self.length..end) {
@@ -46,12 +46,12 @@ impl TokenBuffer {
         self.length = end;
     }
 
-    /// Its length in bytes, if it was too long.
+    /// The length in bytes, if the token is too long.
     pub(super) fn too_long(&self) -> Option<u64> {
         (self.length > TOKEN).then(|| u64::try_from(self.length).unwrap_or(u64::MAX))
     }
 
-    /// `None` if it was too long.
+    /// `None` if the token is too long.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
         self.bytes.get(..self.length)
     }
@@ -92,10 +92,10 @@ impl<P: JsonPlace> Scanner<P> {
         }
     }
 
-    /// Counts text up to its closing quote, or to an escape sequence that is not all there.
+    /// Counts text up to its closing quote, or up to an incomplete escape sequence.
     fn text<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let mut sum = 0u64;
-        // How much of what comes next has been looked at as a block, and needs a closer look.
+        // How many of the next bytes were examined as a block and need a closer look.
         let mut close = 0usize;
         loop {
             if close == 0 {
@@ -122,7 +122,7 @@ impl<P: JsonPlace> Scanner<P> {
         bytes
     }
 
-    /// Whether nobody wants more of the string than how many characters it has.
+    /// Whether only the number of characters matters.
     fn only_counts(&self, purpose: Use) -> bool {
         purpose == Use::Text && self.place.only_counts()
     }
@@ -138,7 +138,8 @@ impl<P: JsonPlace> Scanner<P> {
         }
     }
 
-    /// One byte of an escape sequence. False: it is not part of it, since what should be a digit is none.
+    /// Reads a byte of an escape sequence. False if the byte does not belong to it, because it should be a
+    /// digit and is not.
     fn escape(&mut self, byte: u8, purpose: Use, to: &mut impl Reader<Place = P>) -> bool {
         match (self.escape, char::from(byte).to_digit(16)) {
             (Escape::Hex { left, value }, Some(digit)) => {
@@ -171,7 +172,7 @@ impl<P: JsonPlace> Scanner<P> {
         true
     }
 
-    /// A unit of UTF-16. Where characters are only counted, the second half of a surrogate pair adds none.
+    /// Adds a UTF-16 code unit. If characters are only counted, the second half of a surrogate pair adds none.
     fn code_unit(&mut self, unit: u32, purpose: Use, to: &mut impl Reader<Place = P>) {
         match (self.half.take(), unit) {
             (Some(first), 0xdc00..0xe000) => {
@@ -191,7 +192,7 @@ impl<P: JsonPlace> Scanner<P> {
         }
     }
 
-    /// What is no character, such as half a surrogate pair, is replaced.
+    /// Adds a character. Invalid ones, such as half a surrogate pair, are replaced.
     fn character(&mut self, code: u32, purpose: Use, to: &mut impl Reader<Place = P>) {
         let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
         self.piece(character.encode_utf8(&mut [0; 4]).as_bytes(), purpose, to);
@@ -224,8 +225,8 @@ impl<P: JsonPlace> Scanner<P> {
     }
 }
 
-/// The complete escape sequence at the beginning: how many characters it adds, and how long it is. The second half
-/// of a surrogate pair adds none to the first.
+/// The weight and length of the complete escape sequence at the beginning. The second half of a surrogate pair
+/// adds no weight.
 fn escape_sequence(bytes: &[u8]) -> Option<(u64, usize)> {
     match bytes {
         [b'\\', b'u', digits @ ..] => {
@@ -233,7 +234,7 @@ fn escape_sequence(bytes: &[u8]) -> Option<(u64, usize)> {
             let unit = digits.first_chunk::<4>()?.iter().try_fold(0, digit)?;
             Some((script::of_unit(unit), 6))
         }
-        // A byte inside a character of UTF-8 begins none.
+        // A continuation byte of UTF-8 begins no character.
         [b'\\', other, ..] => Some((characters(&[*other]), 2)),
         _ => None,
     }

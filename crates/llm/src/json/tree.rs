@@ -1,36 +1,36 @@
-//! JSON as a tree, with a bound on the memory that it takes. `{"":0}` has six bytes as text and a hundred times as
-//! many as a tree, so a bound on the text bounds nothing. In: text and an allowance. Out: the value, or why there is
-//! none; nothing is built beyond the allowance.
+//! JSON as a tree with bounded memory. `{"":0}` takes six bytes as text and a hundred times as many as a tree,
+//! so a bound on the text is not enough. Input: text and an allowance. Output: the value, or an error; nothing
+//! is built beyond the allowance.
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::Cell;
 use std::fmt;
 
-/// The most that one tree may take, in bytes. The longest header that Envoy takes (60 kB) can hold a token with some
-/// ten thousand groups, which take less.
+/// The largest tree, in bytes. The longest header that Envoy accepts (60 kB) can contain a token with about ten
+/// thousand groups, which take less.
 pub const MAX_SIZE: usize = 1 << 20;
 
 /// Why there is no tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeError {
-    /// The text is no JSON.
+    /// The text is not JSON.
     Invalid,
-    /// The tree would take more than is allowed.
+    /// The tree would exceed the allowance.
     TooLarge,
 }
 
-/// What the allocator adds to each allocation, at most, with rounding.
+/// The allocator's overhead per allocation, with rounding.
 const ALLOCATION: usize = 24;
-/// A node of the map holds at most eleven entries, and at least five unless it is the only one; what points to it, and
-/// the nodes above, are a part of it.
+/// A map's node holds at most eleven entries, and at least five unless it is the only one. This includes a
+/// share of its parents.
 const NODE: usize = 12 * size_of::<(String, Value)>() + 16 * size_of::<usize>();
 const ENTRIES_PER_NODE: usize = 5;
-/// A list that grows has twice the room that it needs, and beside it, while it moves, the old one.
+/// A growing list allocates twice its size, and while it moves, the old allocation still exists.
 const ELEMENT: usize = 3 * size_of::<Value>();
 const FIRST_ELEMENTS: usize = 4 * size_of::<Value>() + ALLOCATION;
 
-/// What is left of an allowance.
+/// The rest of an allowance.
 pub struct Allowance {
     left: Cell<usize>,
     exceeded: Cell<bool>,
@@ -42,7 +42,7 @@ impl Allowance {
         Self { left: Cell::new(bytes), exceeded: Cell::default() }
     }
 
-    /// Takes so much of it, before it is allocated.
+    /// Takes this many bytes, before they are allocated.
     pub fn take(&self, bytes: usize) -> Result<(), TreeError> {
         let left = self.left.get().checked_sub(bytes);
         if left.is_none() {
@@ -52,17 +52,17 @@ impl Allowance {
         Ok(())
     }
 
-    /// A text of so many bytes.
+    /// Takes a text's bytes.
     pub fn text(&self, length: usize) -> Result<(), TreeError> {
         self.take(text(length))
     }
 
-    /// One more element of a list that has so many.
+    /// Takes one more element of a list with `before` elements.
     pub fn element(&self, before: usize) -> Result<(), TreeError> {
         self.take(element(before))
     }
 
-    /// One more entry of a map that has so many, without its key's text.
+    /// Takes one more entry of a map with `before` entries, without its key's text.
     pub fn entry(&self, before: usize) -> Result<(), TreeError> {
         self.take(entry(before))
     }
@@ -80,7 +80,7 @@ fn entry(before: usize) -> usize {
     if before.is_multiple_of(ENTRIES_PER_NODE) { NODE.saturating_add(ALLOCATION) } else { 0 }
 }
 
-/// The value of a whole text.
+/// Parses a whole text.
 pub fn parse(text: &[u8], most: usize) -> Result<Value, TreeError> {
     let allowance = Allowance::new(most);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -92,7 +92,7 @@ pub fn parse(text: &[u8], most: usize) -> Result<Value, TreeError> {
     }
 }
 
-/// How many bytes a value takes at most, beside its own place.
+/// The maximum size of a value in bytes, without the `Value` itself.
 pub fn size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
@@ -105,7 +105,7 @@ pub fn size(value: &Value) -> usize {
     }
 }
 
-/// The same of the fields of an object.
+/// The same for the fields of an object.
 pub fn map_size(fields: &Map<String, Value>) -> usize {
     let sizes = fields
         .iter()

@@ -1,5 +1,5 @@
-//! What each provider has of its own: one file per provider, and its row in [`PROVIDERS`]. Most servers speak OpenAI's API,
-//! and their usage is found by the names of its counts: they need no file.
+//! The differences of each provider: one file per provider, and its row in [`PROVIDERS`]. Most servers
+//! implement OpenAI's API, and their usage is found by the names of its counts, so they need no file.
 
 mod anthropic;
 mod azure;
@@ -38,32 +38,32 @@ use crate::request::{Dialect, Operation};
 use crate::response::Field;
 use crate::response::place::ResponseMember;
 
-/// What one provider has of its own. What it leaves out is as in [`Provider::NOTHING`].
+/// The differences of one provider. Whatever it leaves out is as in [`Provider::NOTHING`].
 pub(crate) struct Provider {
-    /// For the documents.
+    /// The name in the documentation.
     pub(crate) name: &'static str,
-    /// Calls that their path's last segments tell.
+    /// Calls that the last segments of their paths identify.
     pub(crate) calls: &'static [PathEnd],
-    /// Calls that only code can tell, such as those whose paths have the model in them.
+    /// Calls that only code can identify, for example because the path contains the model.
     pub(crate) paths: &'static [ReadPath],
     /// Calls that use no tokens.
     pub(crate) tokenless: &'static [TokenlessCall],
-    /// The same, where only code can tell.
+    /// The same, if only code can identify them.
     pub(crate) tokenless_paths: &'static [ReadTokenless],
     /// The members of its requests.
     pub(crate) request: &'static [RequestField],
     /// The members of its responses.
     pub(crate) response: &'static [ResponseMember],
-    /// Members that are so in the events of a stream only.
+    /// Members that have this meaning only in events of a stream.
     pub(crate) events: &'static [ResponseMember],
-    /// Documents that repeat what others of their stream delivered.
+    /// Documents that repeat what others in their stream delivered.
     pub(crate) repeats: &'static [Repeat],
     /// Headers that report usage.
     pub(crate) headers: &'static [UsageHeader],
 }
 
 impl Provider {
-    /// One that speaks OpenAI's API and reports usage as others do.
+    /// A provider with OpenAI's API and the usual form of usage.
     pub(crate) const NOTHING: Provider = Provider {
         name: "",
         calls: &[],
@@ -88,7 +88,7 @@ pub(crate) type ReadTokenless = fn(&[&str]) -> Option<(Dialect, Operation)>;
 pub(crate) struct UsageHeader {
     pub(crate) name: &'static str,
     pub(crate) field: Field,
-    /// Without one of these there is none of the others.
+    /// If this header is missing, the others are missing too.
     pub(crate) is_first: bool,
 }
 
@@ -97,11 +97,11 @@ pub(crate) struct UsageHeader {
 pub(crate) struct Repeat {
     pub(crate) begins: &'static str,
     pub(crate) ends: &'static [&'static str],
-    /// They are events; otherwise they may be any documents in a row.
+    /// Whether they are events; otherwise they may be any sequence of documents.
     pub(crate) is_event: bool,
 }
 
-/// All of them.
+/// All providers.
 pub(crate) const PROVIDERS: &[&Provider] = &[
     &openai::PROVIDER,
     &anthropic::PROVIDER,
@@ -130,27 +130,28 @@ pub(crate) const PROVIDERS: &[&Provider] = &[
     &yandex::PROVIDER,
 ];
 
-/// What an API asks of its clients and says to them, where that depends on whose it is.
+/// What an API's clients and servers expect, depending on the dialect.
 pub(crate) struct DialectRules {
-    /// Whether its servers heed a maximum of output. One that they ignore must not make the hold small.
+    /// Whether its servers honour a maximum output. One that they ignore must not reduce the hold.
     pub(crate) heeds: fn(Option<Operation>, MaximumField) -> bool,
-    /// The field in which to set a maximum; `None` if the answer is no generated text, or nobody knows the field.
+    /// The field in which to set a maximum. `None` if the response is not generated text, or the field is
+    /// unknown.
     pub(crate) cap: fn(CapTarget<'_>) -> Option<FieldPath>,
-    /// What an image costs whose size its first bytes tell.
+    /// The cost of an image whose size its first bytes reveal.
     pub(crate) images: ImageFormula,
-    /// What an image costs whose size is not known.
+    /// The cost of an image of unknown size.
     pub(crate) tokens_per_image: u64,
-    /// Whether an answer is a stream unless the request says otherwise.
+    /// Whether a response is a stream unless the request says otherwise.
     pub(crate) streams: bool,
-    /// Whether a request without a prompt loads the model and generates nothing.
+    /// Whether a request without a prompt only loads the model.
     pub(crate) loads_without_prompt: bool,
     /// Whether `modelId` may be the model.
     pub(crate) reads_model_id: bool,
     /// Whether `metadata.user_id` is the end user.
     pub(crate) names_user_in_metadata: bool,
-    /// The status for a request that can never pass. Clients that repeat every 429 stop at it.
+    /// The status for a request that can never pass. Clients that retry every 429 stop at it.
     pub(crate) too_large: u16,
-    /// A refusal, as its client libraries read it.
+    /// Formats a refusal for its client libraries.
     pub(crate) refusal: fn(&RefusalFacts<'_>) -> RefusalReply,
 }
 
@@ -168,8 +169,8 @@ impl Dialect {
     }
 }
 
-/// What all providers have of one kind, as a list for each, and `$shared`. The tables of this crate are made of them by the
-/// compiler, so the rows of a provider are in the module once.
+/// Joins the rows of one kind from all providers and `$shared`. The compiler builds the tables of this crate
+/// from them, so that the module contains each row once.
 macro_rules! lists {
     ($element:ty, $of:ident, $shared:expr) => {{
         const LISTS: [&[$element]; $crate::providers::PROVIDERS.len() + 1] = {

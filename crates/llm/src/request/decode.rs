@@ -1,6 +1,7 @@
-//! `content-encoding` of requests: the body as it is to be read, and as it is sent on if it has to be edited. Some clients
-//! compress by default. Others name an encoding that is none of the body's: a server that ignores the header reads it all
-//! the same, and one that looks at the bytes needs no header. So the bytes decide first, and the header second.
+//! Decodes the `content-encoding` of requests, and decides what to send if the body is edited. Some clients
+//! compress by default. Others name an encoding that the body does not have: servers that ignore the header
+//! read it all the same, and servers that look at the bytes need no header. So the bytes count first, and the
+//! header second.
 
 use super::lenient::{self, reads_as_text};
 use super::{Extent, length, unicode};
@@ -8,32 +9,33 @@ use crate::response::Cause;
 use crate::response::decode::{Budget, Decoder, Sink};
 use std::borrow::Cow;
 
-/// How many encodings around each other are taken off. Nobody needs more than one.
+/// The maximum number of nested encodings. Nobody needs more than one.
 const LAYERS: usize = 3;
 
 /// A body without its `content-encoding`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded<'a> {
-    /// As much as was decoded.
+    /// The decoded bytes.
     pub body: Cow<'a, [u8]>,
-    /// Whether that is all. Only then may it be edited; an edited body goes on without `content-encoding`.
+    /// Whether they are complete. Only then may the body be edited; an edited body is sent without
+    /// `content-encoding`.
     pub extent: Extent,
-    /// Why that is not all, though all of it was here.
+    /// Why they are incomplete although the whole body was available.
     pub cause: Option<Cause>,
-    /// What the header is worth.
+    /// Whether the header is correct.
     pub label: Label,
-    /// What a server reads that trusts the header, if that is something else and both can be read.
+    /// What a server that trusts the header reads, if it is something else and both can be read.
     pub trusting: Option<Cow<'a, [u8]>>,
 }
 
-/// What a `content-encoding` is worth.
+/// Whether a `content-encoding` is correct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label {
-    /// The body is encoded as it says.
+    /// The body is encoded as the header says.
     True,
-    /// It is encoded in another way, or not at all.
+    /// The body is encoded differently, or not at all.
     False,
-    /// Nothing that is known decodes it.
+    /// No known decoder can read it.
     Undecoded,
 }
 
@@ -60,7 +62,7 @@ impl Coding {
         }
     }
 
-    /// What the first bytes say. Brotli and bare deflate have no sign.
+    /// Detects the encoding from the first bytes. Brotli and raw deflate have no signature.
     fn of_bytes(body: &[u8]) -> Option<Self> {
         let divides = |head: [u8; 2]| u16::from_be_bytes(head).checked_rem(31) == Some(0);
         match body {
@@ -71,7 +73,7 @@ impl Coding {
         }
     }
 
-    /// Whether something that begins like text may be encoded so.
+    /// Whether bytes that begin like text may be in this encoding.
     fn may_look_like_text(self) -> bool {
         matches!(self, Self::Deflate | Self::Brotli)
     }
@@ -87,11 +89,11 @@ impl Coding {
     }
 }
 
-/// Decodes a body, but no more than `most` bytes of it. What cannot be decoded stays as it is.
+/// Decodes at most `most` bytes of a body. What cannot be decoded stays as it is.
 pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: usize) -> Decoded<'a> {
     let (cause, label, trusting) = (None, Label::True, None);
     let mut decoded = Decoded { body: Cow::Borrowed(body), extent, cause, label, trusting };
-    // What was put on last comes off first. More than are taken off need not be known.
+    // The encoding that was applied last is removed first. Names beyond the maximum do not matter.
     let names = content_encoding.split(',').rev().filter_map(Coding::of);
     let mut labels = names.take(LAYERS.saturating_add(1)).peekable();
     if body.is_empty() {
@@ -111,7 +113,7 @@ pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: 
         });
         let Some((coding, layer)) = unpacked else { break };
         if text && lenient::is_document(&unicode::to_utf8(&decoded.body)) {
-            // A body made to be read in both ways.
+            // A body that can be read in both ways was made to deceive.
             decoded.trusting = Some(Cow::Owned(layer.bytes));
             break;
         }
@@ -141,7 +143,7 @@ struct Unpacked {
     cause: Option<Cause>,
 }
 
-/// An error if nothing that a server would read comes out.
+/// An error if the result is nothing that a server would read.
 fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Unpacked, Cause> {
     let mut decoder = coding.decoder()?;
     let mut budget = Budget::of(u64::try_from(most).unwrap_or(u64::MAX));
@@ -153,7 +155,7 @@ fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Un
     let bytes = decoded.bytes;
     match outcome {
         Ok(()) => Ok(Unpacked { bytes, extent, cause: None }),
-        // Some decoders do not mind a missing end.
+        // Some decoders accept a truncated body.
         Err(Cause::Truncated) if lenient::is_document(&unicode::to_utf8(&bytes)) => {
             Ok(Unpacked { bytes, extent, cause: None })
         }

@@ -1,6 +1,6 @@
-//! What Weir adds to a request, put into the client's own bytes: everything else stays as it came, byte for byte. A
-//! body that needs no change is not touched, and neither is one that no server would take. One that a server might take and
-//! that cannot be changed here says so ([`Unchangeable`]).
+//! Adds Weir's fields to a request in the client's own bytes; everything else stays byte for byte as it came. A
+//! body that needs no edit is not touched, and neither is one that no server would accept. If a server might
+//! accept a body that cannot be edited here, the result is [`Unchangeable`].
 
 use super::maximum::{CapTarget, FieldPath};
 use super::members::{Members, members};
@@ -10,30 +10,31 @@ use std::ops::Range;
 
 const INCLUDE_USAGE: FieldPath = &[&["stream_options"], &["include_usage"]];
 
-/// What asking for usage came to.
+/// The result of asking for usage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageRequest {
-    /// The body that asks; `None` if the client's needs no change.
+    /// The edited body. `None` if no edit is needed.
     pub body: Option<Vec<u8>>,
-    /// The client did not ask itself: the chunk that answers is not for it ([`super::UsageChunkFilter`]).
+    /// Whether the client did not ask itself, so that the usage chunk must not reach it
+    /// ([`super::UsageChunkFilter`]).
     pub unasked: bool,
 }
 
-/// Why a body that has to be changed cannot be.
+/// Why a body cannot be edited although it has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unchangeable {
     /// It is UTF-16 or UTF-32.
     NotUtf8,
     /// Only its beginning was read.
     Incomplete,
-    /// Two servers would read two different requests in it.
+    /// Two servers would read two different requests.
     Ambiguous,
-    /// It is in an encoding that is not known.
+    /// Its encoding is unknown.
     Encoded,
 }
 
 impl Unchangeable {
-    /// As metrics spell it.
+    /// The name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotUtf8 => "not_utf8",
@@ -43,7 +44,7 @@ impl Unchangeable {
         }
     }
 
-    /// For the client.
+    /// The message for the client.
     pub fn message(self) -> &'static str {
         match self {
             Self::NotUtf8 => "The request body must be UTF-8.",
@@ -56,9 +57,10 @@ impl Unchangeable {
     }
 }
 
-/// Sets `stream_options.include_usage` in a streaming request for OpenAI-style chats and completions, whatever the
-/// client made of it. Only where the path says that it is one: another server may refuse what it does not know. A body of
-/// which only the beginning is here goes on as it is: without its usage it is charged for its whole length.
+/// Sets `stream_options.include_usage` in a streaming request for OpenAI-style chats and completions, whatever
+/// the client set. Only if the path identifies such a call, since other servers may reject unknown fields. A
+/// body of which only the beginning is available is not edited; without usage, the response is charged for its
+/// whole length.
 pub fn ask_for_usage(request: &RequestBody, body: &[u8]) -> Result<UsageRequest, Unchangeable> {
     if !request.stream || !may_ask_for_usage(request) {
         return Ok(UsageRequest::default());
@@ -86,8 +88,8 @@ fn edited_to_ask(body: &[u8]) -> Option<UsageRequest> {
     Some(UsageRequest { body: Some(apply(body, edits)?), unasked })
 }
 
-/// Caps the output of a request without a maximum of its own at `cap` tokens in all; `None` if it has one, or
-/// nobody knows its server's field, or no server would take it.
+/// Caps the output of a request without a maximum at `cap` tokens in all. `None` if it has a maximum, its
+/// server's field is unknown, or no server would accept it.
 pub fn cap_output(request: &RequestBody, body: &[u8], cap: u64) -> Result<Option<Vec<u8>>, Unchangeable> {
     if request.max_output.is_some() {
         return Ok(None);
@@ -120,12 +122,12 @@ fn changeable(request: &RequestBody) -> Result<(), Unchangeable> {
     }
 }
 
-/// Where the text begins, behind a byte order mark.
+/// The start of the text, after a byte order mark.
 fn beginning(body: &[u8]) -> usize {
     if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
 }
 
-/// Whether the last `include_usage` of the last `stream_options` is true, as lenient servers see it.
+/// Whether the last `include_usage` of the last `stream_options` is true, as lenient servers read it.
 fn asked(text: &[u8], root: &Members) -> bool {
     let last = |members: &Members| {
         members.found.iter().rfind(|member| member.exact).map(|member| member.value.clone())
@@ -143,9 +145,10 @@ struct Edit {
     with: String,
 }
 
-/// What it takes to have `value` at `path` in a JSON object, in every place where the path leads if keys are
-/// repeated or written in another case, since which of them the server takes is not for us to know. Values that `keep`
-/// accepts stay. `root`: the members of the text that the path begins with. `None` if no parser would take what is inside.
+/// The edits that set `path` to `value` in a JSON object, in every place that the path leads to if keys are
+/// repeated or written in another case, since it is unknown which of them the server uses. Values that `keep`
+/// accepts stay. `root`: the members of the text that the path begins with. `None` if no parser would accept
+/// the contents.
 fn set(
     text: &[u8],
     root: Members,
@@ -162,7 +165,7 @@ fn set(
             let mut there = false;
             for member in found {
                 let raw = text.get(member.value.clone())?;
-                // Null under a name that we would not choose is as good as absent.
+                // Null under an alternative name counts as absent.
                 if member.key != 0 && raw == b"null" {
                     continue;
                 }
@@ -186,14 +189,14 @@ fn set(
     Some(edits)
 }
 
-/// Puts the member of `wrapped`, an object, at the beginning of another one.
+/// Inserts the member of `wrapped`, an object, at the beginning of another object.
 fn insertion(inside: usize, empty: bool, wrapped: &str) -> Option<Edit> {
     let member = wrapped.strip_prefix('{')?.strip_suffix('}')?;
     let comma = if empty { "" } else { "," };
     Some(Edit { at: inside..inside, with: format!("{member}{comma}") })
 }
 
-/// An object with the value at the path.
+/// An object with the value at this path.
 fn nested(path: FieldPath, value: &str) -> String {
     let names = path.iter().rev().filter_map(|names| names.first());
     names.fold(value.to_owned(), |inner, name| format!("{{\"{name}\":{inner}}}"))

@@ -1,5 +1,5 @@
-//! What the scanner tells of a request's body, kept: a few short values, and counts of everything that a model may
-//! read.
+//! Collects what the scanner reports about a request's body: a few short values, and counts of everything that
+//! a model may read.
 
 mod files;
 
@@ -15,17 +15,18 @@ use crate::json::{Counted, Reader, characters};
 use crate::response::count;
 use files::MessagePart;
 
-/// The longest tag, in characters: there are types of more than 40.
+/// The longest tag, in characters. Some types have more than 40.
 const TAG: u64 = 64;
 /// The longest name.
 const NAME: u64 = 512;
-/// What the server adds to the prompt that the body only names: a conversation so far, a cached content, a kept prompt,
-/// a store of files. As much as Gemini caches at least.
+/// The cost of context that the server adds and the body only names: an earlier conversation, cached content, a
+/// stored prompt, a file store. This is the smallest context that Gemini caches.
 const CONTEXT_TOKENS: u64 = 4096;
-/// So many bytes of a number or literal are one token, as token ids are; what is longer counts as text.
+/// A number or literal of at most this many bytes counts as one token, like a token id. Longer ones count as
+/// text.
 const SCALAR: u64 = 8;
 
-/// What has been read of a body.
+/// What was read from a body.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gather {
     pub(super) model: GivenText,
@@ -33,33 +34,33 @@ pub(super) struct Gather {
     pub(super) model_id: GivenText,
     pub(super) user: Kept,
     pub(super) metadata_user: Kept,
-    /// In the order in which they count.
+    /// In order of precedence.
     pub(super) sessions: [Kept; 3],
     pub(super) stream: GivenBool,
     pub(super) stream_variant: GivenBool,
-    /// `stream_options` under a key in another case.
+    /// `stream_options` with a key in another case.
     pub(super) stream_options_variant: bool,
     pub(super) background: bool,
     pub(super) maxima: Maxima,
     pub(super) completions: Option<u64>,
-    /// How many prompts there are, if they are a list.
+    /// The number of prompts, if they are a list.
     pub(super) prompts: u64,
     pub(super) seen: Seen,
-    /// Characters.
+    /// The characters of the text.
     pub(super) tally: CharacterTally,
-    /// Tokens that the client has counted out itself, and those of files and contexts.
+    /// Tokens given as ids, and those of files and contexts.
     pub(super) tokens: u64,
-    /// Images of which the size is not known, and the others.
+    /// Images of unknown size, and images of known size.
     pub(super) images: u64,
     pub(super) sized: SizedImages,
-    /// Bytes of the body that were images and files, and have been counted as such.
+    /// Bytes of the body that were counted as images or files.
     pub(super) media: u64,
     pub(super) malformed: bool,
-    /// Something was there that a model reads, even if there is no text in it.
+    /// Whether there is something that a model reads, even without text.
     pub(super) has_parts: bool,
-    /// The first document is over: what follows is not read by anybody.
+    /// Whether the first document has ended. Nobody reads what follows.
     over: bool,
-    /// The body is a list of documents.
+    /// Whether the body is a list of documents.
     list: bool,
     open: Open,
     part: MessagePart,
@@ -88,7 +89,7 @@ impl Gather {
         }
     }
 
-    /// Text that is read.
+    /// Adds text.
     pub(super) fn read(&mut self, text: &[u8]) {
         self.seen.content = true;
         self.tally.add_text(characters(text));
@@ -99,7 +100,7 @@ impl Gather {
         self.add_tokens(tokens_of_recording(bytes));
     }
 
-    /// Adds numbers and literals that may be the ids of tokens.
+    /// Adds numbers and literals that may be token ids.
     fn add_scalars(&mut self, scalars: u64, bytes: u64) {
         self.tally.add_text(bytes.saturating_sub(scalars.saturating_mul(SCALAR)));
         self.add_tokens(scalars);
@@ -109,7 +110,7 @@ impl Gather {
         self.tokens = self.tokens.saturating_add(tokens);
     }
 
-    /// Adds an image, whose size may be known.
+    /// Adds an image, with its size if that is known.
     fn add_image(&mut self, sized: Option<SizedImages>) {
         match sized {
             Some(sized) => self.sized.add(sized),
@@ -118,12 +119,12 @@ impl Gather {
         self.part.has_image = true;
     }
 
-    /// Adds to how many completions are asked for. `best_of` generates as many as it says, whatever `n` says.
+    /// Adds to the number of completions. `best_of` generates as many as it says, whatever `n` says.
     pub(super) fn add_completions(&mut self, token: &[u8]) {
         self.completions = self.completions.max(count(token).filter(|completions| *completions > 0));
     }
 
-    /// A value that is no string where a name should be, if it is none.
+    /// Records a value that is not a string where a name should be.
     fn set_other(&mut self, place: Place) {
         if let Some(model) = self.model_at(place) {
             model.set_other();
@@ -137,11 +138,11 @@ impl Gather {
         }
     }
 
-    /// A number, or a word that might be one.
+    /// Records a number, or a word that may be one.
     fn set_number(&mut self, place: Place, token: &[u8], quoted: bool) {
         let value = count(token).filter(|value| *value > 0);
         match place {
-            // Quoted, it is none, but to a lenient server.
+            // A number in quotes counts only to lenient servers.
             Place::Maximum(kind) if quoted => {
                 self.maxima.add(kind, None);
                 self.maxima.add_possible(value);
@@ -231,7 +232,7 @@ impl Reader for Gather {
     }
 
     fn open_document(&mut self) {
-        // Some servers read the first of several documents, and nobody reads more than one.
+        // Some servers read the first of several documents, and none reads more.
         self.malformed |= self.over;
     }
 
@@ -323,7 +324,7 @@ impl Reader for Gather {
             }
             Place::FileName => {
                 let of = Type::of_name(self.open.beginning());
-                // Nothing else may say what it is; what does is believed rather.
+                // Only if nothing else says what it is.
                 if of != Some(Type::Text) {
                     self.part.files.say(of);
                 }
@@ -350,7 +351,7 @@ impl Reader for Gather {
                 self.seen.sign(sign);
                 self.tally.add_name(characters, TAG);
             }
-            // Text where there should be an object.
+            // Text instead of an object.
             Place::Root
             | Place::Envelope
             | Place::Calls
@@ -376,7 +377,7 @@ impl Reader for Gather {
     fn scalar(&mut self, place: Place, token: Option<&[u8]>) {
         let token = token.unwrap_or_default();
         match place {
-            // A prompt may be given as the ids of its tokens.
+            // A prompt may consist of token ids.
             Place::Content | Place::Prompt | Place::PromptItem
                 if token.first().is_some_and(|first| first.is_ascii_digit() || *first == b'-') =>
             {
@@ -406,7 +407,7 @@ impl Reader for Gather {
     }
 }
 
-/// What the common servers take for true, in a field that should be a bool.
+/// The values that common servers accept as true in a boolean field.
 pub(super) fn is_true(token: &[u8]) -> bool {
     [&b"true"[..], b"1", b"1.0", b"t", b"yes", b"y", b"on"]
         .iter()

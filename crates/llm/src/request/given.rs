@@ -1,19 +1,19 @@
 //! Values that may be given more than once: which one counts, and whether they differ.
 
-/// The longest model, user or session that counts as one, in bytes. No provider takes longer ones.
+/// The longest model, user or session, in bytes. No provider accepts longer ones.
 const KEPT: usize = 512;
 
-/// A short string that may come in pieces, and again.
+/// A short string that may arrive in chunks, and repeatedly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {
     bytes: Vec<u8>,
     too_long: bool,
-    /// It is something else than a string, and not null either.
+    /// Whether it is neither a string nor null.
     no_text: bool,
 }
 
 impl Kept {
-    /// The whole of it at once.
+    /// Sets the whole string.
     pub(super) fn set(&mut self, text: &[u8]) {
         self.clear();
         self.push(text);
@@ -33,24 +33,24 @@ impl Kept {
         }
     }
 
-    /// `None` if it was absent, empty or too long.
+    /// `None` if it is absent, empty or too long.
     pub(super) fn text(&self) -> Option<String> {
         let there = !self.bytes.is_empty() && !self.too_long;
         there.then(|| String::from_utf8_lossy(&self.bytes).into_owned())
     }
 
-    /// It is given, and is no text that could be a name.
+    /// Whether it is present but cannot be a name.
     pub(super) fn is_unreadable(&self) -> bool {
         self.too_long || self.no_text
     }
 
-    /// Whether a server that takes one takes the other. Of what is too long nobody knows.
+    /// Whether servers would treat both alike. Unknown if one is too long.
     fn is_same(&self, other: &Kept) -> bool {
         self == other && !self.is_unreadable()
     }
 }
 
-/// A string under one key, the last one of which counts, as for most parsers.
+/// A string under one key. As in most parsers, the last value counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GivenText {
     last: Kept,
@@ -76,18 +76,18 @@ impl GivenText {
         self.last.push(piece);
     }
 
-    /// The whole of it at once.
+    /// Sets the whole string.
     pub(super) fn set(&mut self, text: &[u8]) {
         self.open();
         self.push(text);
     }
 
-    /// Null, which is as good as empty.
+    /// Null counts as empty.
     pub(super) fn set_null(&mut self) {
         self.open();
     }
 
-    /// A value that is no text.
+    /// A value that is not a string.
     pub(super) fn set_other(&mut self) {
         self.open();
         self.last.no_text = true;
@@ -101,18 +101,18 @@ impl GivenText {
         self.last.is_unreadable()
     }
 
-    /// Given again with another value.
+    /// Whether it was given again with a different value.
     pub(super) fn differs(&self) -> bool {
         self.differs || self.first.as_ref().is_some_and(|first| !first.is_same(&self.last))
     }
 
-    /// Both are given, with values that differ.
+    /// Whether both are given, with different values.
     pub(super) fn contradicts(&self, other: &GivenText) -> bool {
         self.is_given && other.is_given && !self.last.is_same(&other.last)
     }
 }
 
-/// A bool under one key, the last one of which counts.
+/// A boolean under one key. The last value counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GivenBool {
     value: Option<bool>,
@@ -133,27 +133,27 @@ impl GivenBool {
         self.differs
     }
 
-    /// Both are given, with values that differ.
+    /// Whether both are given, with different values.
     pub(super) fn contradicts(self, other: GivenBool) -> bool {
         self.value.zip(other.value).is_some_and(|(one, other)| one != other)
     }
 }
 
-/// What a body gives twice, with values that differ: which one its server takes is not for us to know.
+/// What a body contains twice with different values. It is unknown which one its server uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conflicts {
     /// The model.
     pub model: bool,
-    /// Whether the answer is a stream.
+    /// Whether the response is a stream.
     pub stream: bool,
-    /// The client's own maximum of output.
+    /// The client's own maximum output.
     pub max_output: bool,
     /// The same, given once, under a key whose case only some servers ignore.
     pub max_output_case: bool,
 }
 
 impl Conflicts {
-    /// Those of both.
+    /// The conflicts in both.
     #[must_use]
     pub fn and(self, other: Conflicts) -> Conflicts {
         Conflicts {
@@ -164,7 +164,7 @@ impl Conflicts {
         }
     }
 
-    /// Those of either.
+    /// The conflicts in either.
     #[must_use]
     pub fn or(self, other: Conflicts) -> Conflicts {
         Conflicts {
@@ -175,7 +175,7 @@ impl Conflicts {
         }
     }
 
-    /// The first of them, as a caller knows it.
+    /// The first of them, as the client calls it.
     pub fn first(self) -> Option<&'static str> {
         match self {
             Conflicts { model: true, .. } => Some("model"),

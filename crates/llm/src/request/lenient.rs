@@ -1,12 +1,13 @@
-//! JSON as lenient parsers take it: `NaN` and `Infinity`, raw control characters, bytes that are no UTF-8, trailing commas,
-//! comments, single quotes, keys without quotes, and anything behind the first document. In: text. Out: its tokens,
-//! or the same document as strict JSON. A server may be as lenient as this, so that what it understands is read and edited.
+//! JSON as lenient parsers read it: `NaN` and `Infinity`, raw control characters, invalid UTF-8, trailing
+//! commas, comments, single quotes, unquoted keys, and anything after the first document. Input: text. Output:
+//! its tokens, or the same document as strict JSON. A server may be this lenient, so whatever such a server
+//! understands is read and edited.
 
 use super::Pointed;
 use crate::json::tree::{self, TreeError};
 use std::ops::Range;
 
-/// One token, and where it is.
+/// One token and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) kind: TokenKind,
@@ -24,13 +25,13 @@ pub(super) enum TokenKind {
     },
     Comma,
     Colon,
-    /// In double or single quotes, which are part of it.
+    /// In double or single quotes, which are included.
     Text,
-    /// A number, a literal, or a key without quotes.
+    /// A number, a literal, or an unquoted key.
     Word,
 }
 
-/// Walks through text, token by token.
+/// Iterates over the tokens of a text.
 #[derive(Clone, Debug)]
 pub(super) struct Tokens<'a> {
     text: &'a [u8],
@@ -38,7 +39,7 @@ pub(super) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// From this byte of the text on.
+    /// Starts at this byte of the text.
     pub(super) fn new(text: &'a [u8], at: usize) -> Self {
         Self { text, at }
     }
@@ -47,7 +48,7 @@ impl<'a> Tokens<'a> {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    /// Moves behind white space and comments; `None` if a comment does not end.
+    /// Skips white space and comments. `None` if a comment does not end.
     fn skip_space(&mut self) -> Option<()> {
         loop {
             let rest = self.rest();
@@ -71,7 +72,7 @@ impl<'a> Tokens<'a> {
 impl Iterator for Tokens<'_> {
     type Item = Token;
 
-    /// `None` at the end, and where no parser would go on.
+    /// `None` at the end, and where every parser would fail.
     fn next(&mut self) -> Option<Token> {
         self.skip_space()?;
         let rest = self.rest();
@@ -102,7 +103,7 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
-/// How long a string is, both quotes included.
+/// The length of a string, with both quotes.
 fn text_length(text: &[u8], quote: u8) -> Option<usize> {
     let mut at = 1usize;
     loop {
@@ -114,11 +115,11 @@ fn text_length(text: &[u8], quote: u8) -> Option<usize> {
     }
 }
 
-/// Whether a JSON document may begin here, or a form.
+/// Whether a JSON document or a form may begin here.
 pub(super) fn reads_as_text(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let body = body.strip_prefix(b"\xff\xfe").or(body.strip_prefix(b"\xfe\xff")).unwrap_or(body);
-    // In UTF-16 and UTF-32 there are zeros between.
+    // In UTF-16 and UTF-32 there are zeros in between.
     let begins = body.iter().position(|b| !is_space(*b) && *b != 0);
     matches!(
         begins.and_then(|at| body.get(at..)).unwrap_or_default(),
@@ -126,29 +127,29 @@ pub(super) fn reads_as_text(body: &[u8]) -> bool {
     )
 }
 
-/// Whether the text begins with an object or array that some parser might take.
+/// Whether the text begins with an object or array that some parser might accept.
 pub(super) fn is_document(text: &[u8]) -> bool {
     let mut tokens = Tokens::new(text, 0);
     let opens = tokens.clone().next().is_some_and(|token| matches!(token.kind, TokenKind::Open { .. }));
     opens && super::members::value(text, &mut tokens).is_some()
 }
 
-/// Whether some parser takes this word for a value.
+/// Whether some parser accepts this word as a value.
 pub(super) fn is_value(word: &[u8]) -> bool {
     let literals = ["true", "false", "null", "nan", "infinity", "inf", "undefined", "none"];
     word.first().is_some_and(|first| first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.'))
         || literals.iter().any(|literal| word.eq_ignore_ascii_case(literal.as_bytes()))
 }
 
-/// The deepest document that is rewritten. Parsers refuse deeper ones, or overflow.
+/// The deepest document that is converted. Parsers reject deeper ones, or overflow.
 const MAX_DEPTH: usize = 128;
 
-/// The first document of the text as strict JSON: numbers that JSON does not know become null. `None` if no parser would
-/// take it.
+/// The first document of the text as strict JSON. Numbers that JSON does not have become null. `None` if every
+/// parser would fail.
 pub(super) fn to_strict(text: &[u8]) -> Option<String> {
     let mut strict = String::with_capacity(text.len());
     let mut open: Vec<bool> = Vec::new();
-    // What may come next: a key or value, and whether a comma has to go before it.
+    // What may come next: a key or value, and whether a comma must precede it.
     let (mut comma, mut key) = (false, false);
     let mut tokens = Tokens::new(text, 0);
     loop {
@@ -169,7 +170,7 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
                 strict.push(if array { ']' } else { '}' });
                 open.pop();
             }
-            // Two values without a comma, or what belongs nowhere.
+            // Two values without a comma, or a misplaced token.
             _ if comma => return None,
             TokenKind::Text | TokenKind::Word if key => {
                 put_text(&mut strict, source);
@@ -198,7 +199,7 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
     }
 }
 
-/// A value, wherever it is from, as long as its tree is not too large.
+/// Parses a value, unless its tree would be too large.
 pub(super) fn parsed(value: &[u8]) -> Pointed {
     let strict = match tree::parse(value, tree::MAX_SIZE) {
         Err(TreeError::Invalid) => {
@@ -225,7 +226,7 @@ fn put_word(strict: &mut String, word: &[u8]) {
     });
 }
 
-/// A string, its escape sequences decoded as far as they are any, in quotes of JSON.
+/// Appends a string in JSON quotes, with valid escape sequences decoded.
 fn put_text(strict: &mut String, source: &[u8]) {
     let inside = match source {
         [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
@@ -242,7 +243,7 @@ fn put_text(strict: &mut String, source: &[u8]) {
                     strict.extend(['\\', escape])
                 }
                 Some('u') => put_unit(strict, &mut characters),
-                // What no parser knows stands for itself.
+                // An unknown escape sequence stands for its character.
                 Some(other) => put_plain(strict, other),
                 None => {}
             },
@@ -263,7 +264,7 @@ fn put_plain(strict: &mut String, character: char) {
     }
 }
 
-/// The digits behind `\u`; half a surrogate pair that stands alone is replaced.
+/// Decodes the digits after `\u`. An unpaired surrogate is replaced.
 fn put_unit(strict: &mut String, characters: &mut std::str::Chars<'_>) {
     let unit = |text: &str| text.get(..4).and_then(|digits| u16::from_str_radix(digits, 16).ok());
     let Some(first) = unit(characters.as_str()) else { return strict.push('\u{fffd}') };

@@ -1,4 +1,4 @@
-//! The client's own maximum of output: which fields count in which dialect, and which one to set where it gave none.
+//! The client's own maximum output: which fields count in which dialect, and which one to set if there is none.
 
 use super::Operation;
 use super::names::{self, MAX_NAME};
@@ -12,38 +12,37 @@ pub(crate) enum MaximumField {
     MaxCompletionTokens,
     MaxOutputTokens,
     MaxTokensToSample,
-    /// A field of the body itself that only one kind of server knows, by number.
+    /// A field of the body that only one kind of server knows, by number.
     Other(u8),
     Setting(Settings),
 }
 
 /// What is known of each field, in the order of [`FIELDS`].
 ///
-/// A whole number of 1 to 2^53 is a maximum, however it is written (`5.0`, `0.5e1`). Anything else is absent:
-/// negative and larger numbers, fractions, texts and what is no number. What only some servers heed (a number in
-/// quotes, a key in another case, a field of another API, a field of an object that nobody here knows) makes a hold
-/// larger, never smaller.
+/// An integer from 1 to 2^53 is a maximum, in any notation (`5.0`, `0.5e1`). Anything else counts as absent:
+/// negative and larger numbers, fractions, texts. What only some servers honour (a number in quotes, a key in
+/// another case, a field of another API, a field in an unknown object) can only make a hold larger.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Maxima {
     fields: [Given; FIELDS.len()],
-    /// The largest of all that any server may heed, wherever it stands.
+    /// The largest value that any server may honour, in any place.
     possible: u64,
-    /// The sum of those in the elements of lists that nobody here knows.
+    /// The sum of the values in elements of unknown lists.
     elements: u64,
 }
 
 /// One field.
 #[derive(Clone, Copy, Debug, Default)]
 struct Given {
-    /// A repeated key counts with its largest value: which one the server takes is not for us to know.
+    /// If a key is repeated, its largest value counts, since it is unknown which one the server uses.
     largest: Option<u64>,
     /// The first value, if there is any.
     first: Option<Option<u64>>,
-    /// Another value than the first.
+    /// Whether a later value differs from the first.
     differs: bool,
-    /// One that is absent, or as good as that.
+    /// Whether one value is absent or equivalent to absent.
     is_absent: bool,
-    /// Given under a key in another case.
+    /// A value under a key in another case.
     variant: Option<Option<u64>>,
 }
 
@@ -75,7 +74,7 @@ impl Maxima {
         self.fields.iter_mut().zip(FIELDS).find_map(|(given, of)| (of == kind).then_some(given))
     }
 
-    /// A value, or what is none.
+    /// Adds a value. `None` if it is not a maximum.
     pub(crate) fn add(&mut self, kind: MaximumField, value: Option<u64>) {
         self.add_possible(value);
         let Some(given) = self.at(kind) else { return };
@@ -85,18 +84,18 @@ impl Maxima {
         given.is_absent |= value.is_none();
     }
 
-    /// A value that some servers may heed.
+    /// Adds a value that some servers may honour.
     pub(crate) fn add_possible(&mut self, value: Option<u64>) {
         self.possible = self.possible.max(value.unwrap_or_default());
     }
 
-    /// A value in an element of a list: a server that heeds it generates as much for each of them.
+    /// Adds a value in an element of a list. A server that honours it generates that much for each element.
     pub(crate) fn add_element(&mut self, value: Option<u64>) {
         self.add_possible(value);
         self.elements = self.elements.saturating_add(value.unwrap_or_default());
     }
 
-    /// A value under a key in another case.
+    /// Adds a value under a key in another case.
     pub(crate) fn add_variant(&mut self, kind: MaximumField, value: Option<u64>) {
         self.add_possible(value);
         let Some(given) = self.at(kind) else { return };
@@ -104,7 +103,7 @@ impl Maxima {
         given.variant.get_or_insert(value);
     }
 
-    /// Those that the server heeds. One that it ignores must not make the hold small.
+    /// The fields that the server honours. A field that it ignores must not reduce the hold.
     fn heeded(&self, route: &Route) -> impl Iterator<Item = &Given> {
         self.fields
             .iter()
@@ -114,22 +113,22 @@ impl Maxima {
             .map(|(given, _)| given)
     }
 
-    /// The largest of those that the server heeds.
+    /// The largest value that the server honours.
     pub(crate) fn largest(&self, route: &Route) -> Option<u64> {
         self.heeded(route).filter_map(|given| given.largest).max()
     }
 
-    /// The largest that any server may heed, or 0.
+    /// The largest value that any server may honour, or 0.
     pub(crate) fn possible(&self) -> u64 {
         self.possible
     }
 
-    /// What all elements of lists ask for together, or 0.
+    /// The sum over all elements of lists, or 0.
     pub(crate) fn of_elements(&self) -> u64 {
         self.elements
     }
 
-    /// One that it heeds is given twice, with values that differ.
+    /// Whether a field that it honours is given twice with different values.
     pub(crate) fn conflict(&self, route: &Route) -> bool {
         let conflicts = |given: &Given| {
             let both = given.first.zip(given.variant);
@@ -138,21 +137,21 @@ impl Maxima {
         self.heeded(route).any(conflicts)
     }
 
-    /// One that it heeds is given under a key in another case only.
+    /// Whether a field that it honours is given only under a key in another case.
     pub(crate) fn only_in_another_case(&self, route: &Route) -> bool {
         self.heeded(route).any(|given| given.first.is_none() && given.variant.flatten().is_some())
     }
 
-    /// A maximum is given, and beside it that there is none: which of them the server takes is not for us to know.
+    /// Whether a maximum and its absence are both given, so that it is unknown which one the server uses.
     pub(crate) fn is_unsure(&self, route: &Route) -> bool {
         self.heeded(route).any(|given| given.largest.is_some() && given.is_absent)
     }
 }
 
-/// The names of a field, one list for each step down from the body; the first of each list is the one to add.
+/// The names of a field, one list for each level below the body. The first name of each list is the one to add.
 pub(crate) type FieldPath = &'static [&'static [&'static str]];
 
-/// What tells where a body's maximum belongs.
+/// What determines the field for a maximum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CapTarget<'a> {
     pub(crate) operation: Operation,
@@ -161,7 +160,7 @@ pub(crate) struct CapTarget<'a> {
     pub(crate) shape: Shape,
 }
 
-/// What a body without a telling path looks like, as far as it decides the field.
+/// The form of a body whose path is unknown, as far as it determines the field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Shape {
     #[default]
@@ -174,7 +173,7 @@ pub(crate) enum Shape {
     TextGenerationInference,
 }
 
-/// Whether a key is some server's name for a maximum, in any case and with any hyphens and underscores.
+/// Whether a key is a known name for a maximum, ignoring case, hyphens and underscores.
 pub(super) fn is_maximum(key: &[u8]) -> bool {
     let (mut folded, mut name, mut length) = ([0; MAX_NAME], [0; 20], 0usize);
     let key = names::folded(key, &mut folded).unwrap_or(key);

@@ -43,10 +43,10 @@ use gather::Gather;
 use maximum::Shape;
 use seen::Seen;
 
-/// Whose API a request speaks.
+/// The API of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// OpenAI and the many servers that speak alike.
+    /// OpenAI and the many compatible servers.
     OpenAi,
     /// Anthropic, also on Vertex.
     Anthropic,
@@ -58,12 +58,12 @@ pub enum Dialect {
     Cohere,
     /// Ollama's own API.
     Ollama,
-    /// None that we know.
+    /// An unknown API.
     #[default]
     Unknown,
 }
 
-/// What is asked for.
+/// The kind of call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// The next turn of a conversation.
@@ -78,7 +78,7 @@ pub enum Operation {
     Embedding,
     /// Texts in order of their relevance.
     Rerank,
-    /// Images made or changed.
+    /// Generating or editing images.
     Image,
     /// Speech to text or text to speech.
     Audio,
@@ -86,9 +86,9 @@ pub enum Operation {
     Moderation,
     /// A count of tokens.
     CountTokens,
-    /// Which models there are.
+    /// A list of models.
     Models,
-    /// What the provider keeps (files, batches, stored results) is listed, read, created or deleted.
+    /// Listing, reading, creating or deleting what the provider stores (files, batches, results).
     Manage,
     /// Anything else.
     #[default]
@@ -120,43 +120,43 @@ impl Operation {
         !matches!(self, Self::Moderation | Self::CountTokens | Self::Models | Self::Manage)
     }
 
-    /// Whether a list of prompts is as many requests.
+    /// Whether a list of prompts counts as that many requests.
     fn is_of_prompts(self) -> bool {
         matches!(self, Self::Completion | Self::Other)
     }
 
-    /// Whether text is generated, so that a maximum of output means something.
+    /// Whether it generates text, so that a maximum output applies.
     fn generates(self) -> bool {
         !matches!(self, Self::Embedding | Self::Rerank) && self.uses_tokens()
     }
 }
 
-/// How well a body could be read.
+/// How much of a body could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Condition {
-    /// To its end.
+    /// All of it.
     #[default]
     Read,
-    /// To its end, though a header says that it is something else.
+    /// All of it, although a header describes it wrongly.
     Mislabeled,
-    /// It was longer than the filter's cap, and is known to the cap.
+    /// The part up to the filter's maximum.
     Cut,
-    /// It is no JSON that all servers take, and is known as far as a lenient one would take it.
+    /// As much as a lenient parser accepts; strict parsers reject it.
     Malformed,
     /// It is neither JSON nor a form.
     Foreign,
-    /// To its end, and it says nothing that a dialect names.
+    /// All of it, but it contains nothing that a dialect names.
     Silent,
-    /// Two servers would read two different requests in it; only what is the same in both is known.
+    /// Two servers would read two different requests. Only what is the same in both is known.
     Ambiguous,
-    /// It is in an encoding that is not known, or not the one that its header says.
+    /// Its encoding is unknown, or differs from its header.
     Undecoded,
-    /// It has not come, or nobody waits for it.
+    /// It has not arrived, or is not awaited.
     Unread,
 }
 
 impl Condition {
-    /// As metrics spell it.
+    /// The name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -171,8 +171,8 @@ impl Condition {
         }
     }
 
-    /// Whether a server may find something in the body that was not found here: a fact that is absent is then not known to
-    /// be absent.
+    /// Whether a server may find something in the body that was not found here. An absent fact may then be
+    /// present.
     pub fn hides_facts(self) -> bool {
         match self {
             Self::Read | Self::Mislabeled | Self::Silent => false,
@@ -186,55 +186,55 @@ impl Condition {
     }
 }
 
-/// How much of the body is here.
+/// How much of the body is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// All.
+    /// All of it.
     Whole,
-    /// The beginning; the length of all of it in bytes, if `content-length` tells.
+    /// The beginning, and the total length in bytes if `content-length` gives it.
     Cut(Option<u64>),
 }
 
-/// What a request's body tells.
+/// The facts of a request's body.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestBody {
-    /// What its path told.
+    /// The facts of its path.
     pub route: Route,
-    /// Whose API it speaks, by its path or else by its shape.
+    /// The API, by the path or else by the body's form.
     pub dialect: Dialect,
-    /// What is asked for.
+    /// The kind of call.
     pub operation: Operation,
-    /// The model, from the path if that names it.
+    /// The model, from the path if it contains one.
     pub model: Option<String>,
-    /// A model is given that is no text, or one too long for a name.
+    /// Whether the model is not a string, or is too long for a name.
     pub model_is_unreadable: bool,
-    /// Whether the answer is to come as a stream.
+    /// Whether the response should be a stream.
     pub stream: bool,
-    /// The client's own maximum of output per completion, in tokens, at least 1: the largest of those that the
-    /// server heeds.
+    /// The client's maximum output per completion, in tokens and at least 1: the largest that the server
+    /// honours.
     pub max_output: Option<u64>,
-    /// How many completions are asked for, of all prompts, at least 1.
+    /// The number of completions for all prompts, at least 1.
     pub completions: u64,
     /// The end user, as the client names it.
     pub user: Option<String>,
     /// The session, as the client names it.
     pub session: Option<String>,
-    /// The estimate of the input, in tokens: characters of text / 4, and images and files by constants.
+    /// The estimated input in tokens: characters of text / 4, and constants for images and files.
     pub input: u64,
-    /// How well it could be read.
+    /// How much of it could be read.
     pub condition: Condition,
-    /// The answer comes later, and only its name now: OpenAI's `background`.
+    /// Whether the response comes later: OpenAI's `background`.
     pub background: bool,
-    /// What is given twice, with values that differ.
+    /// What is given twice with different values.
     pub conflicts: Conflicts,
     shape: Shape,
-    /// It is UTF-16 or UTF-32, which Python's servers read and nobody else.
+    /// Whether it is UTF-16 or UTF-32, which only Python servers read.
     wide: bool,
-    /// A maximum that the server may heed: it makes the estimate larger only.
+    /// A maximum that the server may honour. It can only make the estimate larger.
     possible_max_output: u64,
-    /// The sum of the maxima in the elements of lists, times the completions of each.
+    /// The sum of the maxima in elements of lists, times the completions of each.
     elements_max_output: u64,
-    /// The server may take [`RequestBody::max_output`] for absent.
+    /// Whether the server may ignore [`RequestBody::max_output`].
     unsure_max_output: bool,
 }
 
@@ -243,9 +243,9 @@ pub struct RequestBody {
 pub const METADATA: usize = 64 << 10;
 
 impl RequestBody {
-    /// The estimate of the output, in tokens; `floor` is that of the limits which apply.
+    /// The estimated output in tokens. `floor`: the floor of the limits that apply.
     pub fn output(&self, floor: u64) -> u64 {
-        // An unknown server may answer with text whatever the body looks like.
+        // An unknown server may generate text, whatever the body looks like.
         let may_generate = self.operation.generates() || self.route.operation.is_none();
         if !may_generate || !self.operation.uses_tokens() {
             return 0;
@@ -259,7 +259,7 @@ impl RequestBody {
         own.max(self.possible_max_output.saturating_mul(self.completions)).max(self.elements_max_output)
     }
 
-    /// Whether it has nothing that could be answered. What completes text completes an empty one, too.
+    /// Whether there is nothing to answer. A text completion also completes an empty text.
     fn asks_nothing(&self) -> bool {
         let is_conversation =
             matches!(self.route.operation, Some(Operation::Chat | Operation::Message | Operation::Response));
@@ -267,7 +267,7 @@ impl RequestBody {
         self.input == 0 && !self.condition.hides_facts() && is_refused
     }
 
-    /// Of so much output, what each completion gets: at least 1.
+    /// Each completion's share of an output, at least 1.
     pub fn share(&self, output: u64) -> u64 {
         output.checked_div(self.completions).unwrap_or(output).max(1)
     }
@@ -282,7 +282,7 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
         condition = Condition::Silent;
     }
     if condition.hides_facts() || condition == Condition::Silent {
-        // As without the body: each byte may be a character of text, but for what was read and is an image or a file.
+        // As without the body, each byte may be a character, except the images and files that were read.
         characters = characters.max(length.saturating_sub(gathered.media));
     }
     let rules = dialect.rules();
@@ -323,7 +323,7 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
     }
 }
 
-/// The model, and whether one is given that is no text. Where the path names it, what the body says is ignored.
+/// The model, and whether it is present but not a string. If the path names the model, the body's is ignored.
 fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
     if route.model.is_some() {
         return (route.model.clone(), false);
@@ -343,7 +343,7 @@ fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
 fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
     let (model, variant) = (&gathered.model, &gathered.model_variant);
     let model = model.differs() || variant.differs() || model.contradicts(variant);
-    // Nobody but such servers reads it, and they read nothing else.
+    // Only such servers read it, and they read nothing else.
     let alias = route.dialect.rules().reads_model_id
         && (gathered.model_id.differs()
             || !gathered.seen.messages && gathered.model.contradicts(&gathered.model_id));
@@ -359,7 +359,7 @@ fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
     }
 }
 
-/// What the path did not tell.
+/// Adds what the path did not determine.
 fn by_shape(route: &Route, seen: Seen, condition: Condition) -> (Dialect, Operation) {
     let (dialect, operation) = match seen {
         Seen { contents: true, .. } => (Dialect::Gemini, Operation::Chat),
@@ -377,9 +377,9 @@ fn by_shape(route: &Route, seen: Seen, condition: Condition) -> (Dialect, Operat
     match (route.dialect, route.operation) {
         (Dialect::Unknown, None) => (dialect, operation),
         (path, Some(Operation::Manage)) if seen.inputs => (path, Operation::Chat),
-        // What the body may ask is asked.
+        // The body may contain a prompt, so it counts as having one.
         (path, Some(_)) if route.body_decides && condition.hides_facts() => (path, Operation::Chat),
-        // The vendors' own bodies: all that matters of them is whether they are a conversation.
+        // In the vendors' own bodies, it only matters whether they are a conversation.
         (path, None) => {
             let operation = if operation == Operation::Message { Operation::Chat } else { operation };
             (path, operation)

@@ -38,24 +38,24 @@ pub(crate) enum Object {
     Additional,
     /// A message, a part of one, or an element of an input.
     Content,
-    /// A prompt that is kept at OpenAI.
+    /// A prompt that OpenAI stores.
     Prompt,
-    /// A call of a tool.
+    /// A tool call.
     Call,
     ToolConfig,
     /// A file or an image. What differs with the kind is marked as that of a file.
     File,
-    /// The body, as servers see it that read names in any case: all that must not be given twice.
+    /// The body as servers with case-insensitive names read it: everything that must not be given twice.
     AnyCase,
 }
 
 /// A place in a request. An element of an array is where its array is, unless `gather.rs` says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// The body itself.
+    /// The body.
     #[default]
     Root,
-    /// The body inside another one.
+    /// The body inside an envelope.
     Envelope,
     /// In a document that nobody reads.
     Nowhere,
@@ -63,7 +63,7 @@ pub(crate) enum Place {
     Model,
     /// `MODEL`, which is the same to servers that ignore case.
     ModelVariant,
-    /// `modelId`, which is the model to some.
+    /// `modelId`, which some servers read as the model.
     ModelId,
     User,
     /// Anthropic's `metadata.user_id`.
@@ -71,62 +71,62 @@ pub(crate) enum Place {
     Stream,
     StreamVariant,
     StreamOptionsVariant,
-    /// A session's name; the first of the three that is given counts.
+    /// The name of a session. The first of the three that is present counts.
     Session(SessionSource),
     Metadata,
     LitellmMetadata,
-    /// Something else in an object of metadata.
+    /// Another member of a metadata object.
     Label,
     Maximum(MaximumField),
     MaximumVariant(MaximumField),
-    /// A maximum that a server may heed and that makes a hold larger, never smaller.
+    /// A maximum that a server may honour. It can only make a hold larger.
     PossibleMaximum,
-    /// The same in an element of a list, each of which may be a request of its own.
+    /// The same in an element of a list, each of which may be a separate request.
     ElementMaximum,
-    /// How many completions are asked for.
+    /// The number of completions.
     Completions,
-    /// An object with settings of the generation.
+    /// An object with generation settings.
     Settings(Settings),
 
     /// All strings and keys in it are text.
     Text,
-    /// What nobody here knows: text, but a maximum in it may be heeded.
+    /// Unknown: text, but a maximum in it may be honoured.
     Unknown,
-    /// The same inside a list, where each number may be the id of a token.
+    /// The same inside a list, where each number may be a token id.
     UnknownElement,
-    /// What the model reads: text, token ids, or objects with them inside.
+    /// What the model reads: text, token ids, or objects that contain them.
     Content,
-    /// A prompt, or several.
+    /// One or more prompts.
     Prompt,
     /// One of several prompts.
     PromptItem,
-    /// Calls of tools: their names and arguments are read.
+    /// Tool calls, whose names and arguments are read.
     Calls,
-    /// Definitions of tools.
+    /// Tool definitions.
     Tools,
     ToolConfig,
-    /// The format of the answer: its name, or a schema.
+    /// The format of the response: its name, or a schema.
     Format,
-    /// Something short from a list of few.
+    /// A short value from a small set.
     Tag,
-    /// Something short that is a name to somebody.
+    /// A short value that names something.
     Name,
-    /// What a part says it is.
+    /// The declared type of a part.
     PartType,
-    /// An image or a file, in a place that holds nothing else.
+    /// An image or a file, in a place for nothing else.
     Media(Media),
-    /// What is inside of one.
+    /// The contents of such a place.
     Source(Media),
-    /// Its content, or where that is.
+    /// Its data, or its location.
     Data(Media),
-    /// Where it is.
+    /// Its location.
     Reference(Media),
     FileType,
     FileName,
-    /// The name of something that the server has, and that the model will read.
+    /// The name of content that the server stores and the model will read.
     Context,
 
-    /// Told by its presence alone.
+    /// Only its presence matters.
     Sign(Sign),
 }
 
@@ -153,34 +153,34 @@ pub(crate) enum Settings {
     Additional,
 }
 
-/// What an image or a file is, by the place where it is.
+/// What an image or a file is, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Media {
     Image,
-    /// Sound, or a film.
+    /// Audio or video.
     Audio,
-    /// What its type says.
+    /// Its type says it.
     File,
 }
 
-/// A field that tells the dialect of a body whose path does not.
+/// A field that identifies the dialect if the path does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
     AnthropicVersion,
-    /// A field of OpenAI's Responses API that no embedding has.
+    /// A field of OpenAI's Responses API that embeddings do not have.
     Response,
-    /// One of them that says that the answer comes later.
+    /// One of them that requests a background response.
     Background,
 }
 
-/// How the key counts that leads to a place.
+/// How the key of a place counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyIs {
-    /// A name that we know.
+    /// A known name.
     Known,
-    /// A key of metadata.
+    /// A metadata key.
     Label,
-    /// Text, since we do not know it, or since the model reads the keys, too.
+    /// Text, because it is unknown, or because the model also reads keys.
     Text,
 }
 
@@ -244,7 +244,7 @@ impl json::JsonPlace for Place {
 }
 
 impl Place {
-    /// Where an element of an array is that stands here, where a single value should be.
+    /// The place of an element if an array replaces a single value here.
     pub(super) fn element(self) -> Place {
         self.child(b"").0
     }
@@ -324,7 +324,7 @@ impl Place {
         )
     }
 
-    /// Whether its members set how a server generates, as far as anybody knows.
+    /// Whether its members configure generation, as far as is known.
     fn is_settings(self) -> bool {
         matches!(
             self,
@@ -337,7 +337,7 @@ impl Place {
         self.is_settings() || matches!(self, Place::Content | Place::Prompt | Place::PromptItem)
     }
 
-    /// Where a maximum is that a server may heed.
+    /// The place of a maximum that a server may honour.
     fn maximum(self) -> Place {
         if self == Place::UnknownElement { Place::ElementMaximum } else { Place::PossibleMaximum }
     }
@@ -351,7 +351,7 @@ impl Place {
         }
     }
 
-    /// In [`Object::File`], what is a file's is this media's.
+    /// Converts the place for a file in [`Object::File`] to this kind of media.
     fn of(self, media: Media) -> Place {
         match self {
             Place::Source(_) => Place::Source(media),

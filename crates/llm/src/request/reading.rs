@@ -1,5 +1,5 @@
-//! A body as it came, read. What it is, its bytes say first and its labels second. Where two servers would read two
-//! requests, both are read, the larger is held, and what differs is not known.
+//! Reads a body as it came. Its bytes count first and its headers second. If two servers could read two
+//! different requests, both are read, the larger one is held, and whatever differs is unknown.
 
 use super::gather::Gather;
 use super::{Condition, Decoded, Extent, Label, RequestBody, Route};
@@ -8,38 +8,38 @@ use crate::json::Scanner;
 use crate::response::{CHARACTERS_PER_TOKEN, Cause};
 use std::borrow::Cow;
 
-/// A body as it came over the wire, and what came with it.
+/// A body as it came over the wire, with its headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Wire<'h, 'b> {
-    /// `:method`; empty if it is not known: then the body tells it.
+    /// `:method`. Empty if unknown; then the presence of a body decides.
     pub method: &'h str,
     /// `:path`.
     pub path: &'h str,
-    /// The header; empty if there is none.
+    /// Empty if there is none.
     pub content_type: &'h str,
-    /// The header, its values joined with commas; empty if there is none.
+    /// The header's values, joined with commas. Empty if there is none.
     pub content_encoding: &'h str,
-    /// All of it, or its beginning.
+    /// The body or its beginning.
     pub body: &'b [u8],
-    /// Which of the two.
+    /// Whether it is the whole body.
     pub extent: Extent,
-    /// More than this is not decoded.
+    /// The maximum number of decoded bytes.
     pub most: usize,
 }
 
-/// What was read.
+/// The result of reading.
 #[derive(Clone, Debug)]
 pub struct ParsedBody<'a> {
     /// The facts.
     pub body: RequestBody,
-    /// The text that they are from, without `content-encoding`: UTF-8 as far as it is any text.
+    /// The text that was read, without `content-encoding`, and in UTF-8 if it is text.
     pub text: Cow<'a, [u8]>,
     /// Why the body could not be decoded, or not to its end.
     pub cause: Option<Cause>,
 }
 
 impl<'b> Wire<'_, 'b> {
-    /// Reads it.
+    /// Reads the body.
     pub fn read(self) -> ParsedBody<'b> {
         let Decoded { body: text, extent, cause, label, trusting } =
             decode(self.content_encoding, self.body, self.extent, self.most);
@@ -54,18 +54,18 @@ impl<'b> Wire<'_, 'b> {
         if let Some(other) = trusting {
             body = body.or(read_text(&route, self.content_type, &other, extent, wire));
         }
-        // In UTF-16, only what is read of it is of use.
+        // In UTF-16, the edited text would be useless, so only the converted text is kept.
         let text = if body.wide { Cow::Owned(unicode::to_utf8(&text).into_owned()) } else { text };
         ParsedBody { body, text, cause }
     }
 }
 
-/// Reads a body that is not compressed, or no longer.
+/// Reads a body that is not compressed.
 pub fn read(path: &str, content_type: &str, body: &[u8], extent: Extent) -> RequestBody {
     read_text(&Route::of_request("", path, !body.is_empty()), content_type, body, extent, 0)
 }
 
-/// `wire`: how long it was when it came.
+/// `wire`: its length on the wire.
 fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wire: u64) -> RequestBody {
     let length = length(body).max(wire);
     let cut = match extent {
@@ -86,7 +86,7 @@ fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wir
             let condition = if is_form { Condition::Read } else { Condition::Mislabeled };
             concluded(&form::read(boundary, body), condition)
         }
-        // JSON with a form behind it, or in it.
+        // JSON that contains a form, or is followed by one.
         (_, Some(boundary)) => {
             let of_form = concluded(&form::read(boundary, body), Condition::Read);
             concluded(&gathered, condition).or(of_form)
@@ -101,7 +101,7 @@ fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wir
     read
 }
 
-/// Walks through a JSON body. What only a lenient server takes is put into strict JSON before it is believed.
+/// Scans a JSON body. What only lenient servers accept is first converted to strict JSON.
 fn scan(body: &[u8]) -> (Gather, Condition) {
     let mut gathered = Gather::default();
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
@@ -114,7 +114,7 @@ fn scan(body: &[u8]) -> (Gather, Condition) {
                 return (gathered, Condition::Read);
             }
         }
-        // A comment.
+        // The start of a comment.
         Some(b'/' | b'#') => {}
         Some(_) => return (gathered, Condition::Foreign),
     }
@@ -128,8 +128,8 @@ fn scan(body: &[u8]) -> (Gather, Condition) {
     (gathered, Condition::Malformed)
 }
 
-/// Whether the type names a charset in which the same bytes may be another text: UTF-7, or one of those whose characters
-/// have quotes and braces as their second bytes.
+/// Whether the type names a charset in which the same bytes may be another text: UTF-7, or one with quotes and
+/// braces as second bytes of characters.
 fn is_in_doubt(content_type: &str) -> bool {
     const KNOWN: [&str; 8] =
         ["utf8", "utf16", "utf32", "usascii", "ascii", "iso8859", "windows125", "latin1"];
@@ -144,8 +144,8 @@ fn is_in_doubt(content_type: &str) -> bool {
 }
 
 impl RequestBody {
-    /// Both, where nobody knows which of the two a server reads: the larger estimate, and of what they say only what they
-    /// agree on.
+    /// Combines two readings if it is unknown which one the server uses: the larger estimate, and only the
+    /// facts on which they agree.
     fn or(mut self, other: Self) -> Self {
         let same = |one: &mut Option<String>, other: Option<String>| {
             one.take_if(|one| Some(&*one) != other.as_ref());
@@ -163,7 +163,7 @@ impl RequestBody {
         self.possible_max_output = self.possible_max_output.max(other.possible_max_output);
         self.elements_max_output = self.elements_max_output.max(other.elements_max_output);
         self.unsure_max_output |= other.unsure_max_output;
-        // Without a maximum the output is estimated by the input, or by the largest floor.
+        // Without a maximum, the output is estimated from the input, or from the largest floor.
         let without = self.input.max(1024);
         self.max_output = match (self.max_output, other.max_output) {
             (None, None) => None,
@@ -176,7 +176,7 @@ impl RequestBody {
         self
     }
 
-    /// Who it is from and for is not known after all.
+    /// Discards the model, user and session.
     fn forget(&mut self, length: u64) {
         if self.operation.uses_tokens() {
             self.input = self.input.max(length / CHARACTERS_PER_TOKEN);
@@ -186,7 +186,7 @@ impl RequestBody {
         self.condition = Condition::Ambiguous;
     }
 
-    /// A body that nobody waits for: it is as long as is announced.
+    /// A body that is not awaited. Its announced length counts.
     pub fn unread(path: &str, announced: Option<u64>) -> Self {
         let route = Route::of_request("", path, announced.is_none_or(|length| length > 0));
         read_text(&route, "", &[], Extent::Cut(announced), 0).with(Condition::Unread)

@@ -1,5 +1,5 @@
-//! What a path tells of a call: whose API, which operation, and for some providers the model. In: the path as it
-//! came. It judges no body: where the path is nobody's, the body's shape decides ([`super::by_shape`]).
+//! What a path reveals about a call: the API, the operation, and for some providers the model. Input: the path
+//! as it came. If the path is unknown, the form of the body decides ([`super::by_shape`]).
 
 use super::tokenless::TokenlessMatch;
 use super::{Dialect, Operation, RequestBody, tokenless};
@@ -7,37 +7,37 @@ use crate::providers::{ReadPath, all};
 use crate::spelling::{before_semicolon, percent_decoded};
 use std::borrow::Cow;
 
-/// What a path tells.
+/// What a path reveals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
-    /// Whose API it is; [`Dialect::Unknown`] if the path is nobody's.
+    /// The API, or [`Dialect::Unknown`].
     pub dialect: Dialect,
-    /// What is asked for; `None` if only the body can tell.
+    /// The operation. `None` if only the body can tell.
     pub operation: Option<Operation>,
-    /// The model, where the path names it. Then whatever the body says of it is ignored upstream.
+    /// The model, if the path names it. The body's is then ignored upstream.
     pub model: Option<String>,
-    /// Whether the answer is a stream, where the path decides that.
+    /// Whether the response is a stream, if the path decides that.
     pub stream: Option<bool>,
-    /// It uses no tokens only if the body has nothing that a model answers.
+    /// Whether the call uses tokens if its body contains something for a model to answer.
     pub body_decides: bool,
-    /// The answer comes later, and is read by another call.
+    /// Whether the response comes later and is read by another call.
     pub background: bool,
 }
 
 impl Route {
-    /// Reads a path, with or without its query, whatever the method.
+    /// Reads a path, with or without a query, for any method.
     pub fn of(path: &str) -> Self {
         Self::known(None, path, false)
     }
 
-    /// Reads the path of a request. `method`: an empty one is that of a request with a body, or without.
+    /// Reads the path of a request. `method`: if empty, the presence of a body decides.
     pub fn of_request(method: &str, path: &str, has_body: bool) -> Self {
         Self::known(Some(method_or(method, has_body)), path, has_body)
     }
 
     fn known(method: Option<&str>, path: &str, has_body: bool) -> Self {
         let route = Self::that_generates(path);
-        // What generates is so whatever else the path may be, if the method does not tell.
+        // If the method is unknown, a path that generates takes precedence.
         if method.is_none() && route.operation.is_some_and(Operation::uses_tokens) {
             return route;
         }
@@ -45,7 +45,7 @@ impl Route {
             Some(TokenlessMatch { dialect, operation, body_decides }) => {
                 Self { dialect, operation: Some(operation), body_decides, ..route }
             }
-            // In doubt it is none of those that use no tokens: the body tells what it is.
+            // In doubt, the call may use tokens, and the body decides.
             None if route.operation.is_some_and(|operation| !operation.uses_tokens()) => Self::default(),
             None => route,
         }
@@ -73,7 +73,7 @@ impl Route {
         Self { dialect, operation: Some(operation), ..Self::default() }
     }
 
-    /// With the model that `/openai/deployments/{deployment}/chat/completions` names.
+    /// Adds the model of `/openai/deployments/{deployment}/chat/completions`.
     pub(crate) fn with_deployment(mut self, before: &[&str]) -> Self {
         let mut segments = before.iter().skip_while(|segment| **segment != "deployments");
         self.model = segments.nth(1).map(|deployment| (*deployment).to_owned());
@@ -84,7 +84,7 @@ impl Route {
 static PATHS: &[ReadPath] = all!(ReadPath, paths, |_, _| None);
 static CALLS: &[PathEnd] = all!(PathEnd, calls, PathEnd::new(&[], &[], Dialect::Unknown, Operation::Other));
 
-/// A call that the last segments of a path tell.
+/// A call that the last segments of its path identify.
 #[derive(Clone, Copy)]
 pub(crate) struct PathEnd {
     parents: &'static [&'static str],
@@ -98,7 +98,7 @@ pub(crate) struct PathEnd {
 /// Any segment before the last, or none.
 pub(crate) const ANY: &[&str] = &[];
 
-/// Segments of paths whose calls generate text: there is no embedding behind them.
+/// Segments of paths for generating text, after which there is no embedding.
 pub(crate) const GENERATING: &[&str] = &["chat", "completions", "messages", "responses", "generate"];
 
 impl PathEnd {
@@ -112,17 +112,17 @@ impl PathEnd {
         Self { parents, names, dialect, operation, stream: None, unless: &[] }
     }
 
-    /// The answer is a stream.
+    /// Marks calls whose response is a stream.
     pub(crate) const fn streaming(self) -> Self {
         Self { stream: Some(true), ..self }
     }
 
-    /// Not behind any of these segments.
+    /// Excludes paths with any of these segments before.
     pub(crate) const fn unless(self, segments: &'static [&'static str]) -> Self {
         Self { unless: segments, ..self }
     }
 
-    /// The dialect and the operation of these calls.
+    /// The dialect and operation of these calls.
     pub(crate) fn call(&self) -> (Dialect, Operation) {
         (self.dialect, self.operation)
     }
@@ -133,7 +133,7 @@ impl PathEnd {
     }
 }
 
-/// The method, if it was not fetched the one that the body tells.
+/// The method, or the likely one if it was not fetched.
 fn method_or(method: &str, has_body: bool) -> &str {
     match method {
         "" if has_body => "POST",
@@ -142,8 +142,8 @@ fn method_or(method: &str, has_body: bool) -> &str {
     }
 }
 
-/// Whether a call is known to use no tokens: reading, listing, keeping and deleting, and what only counts or judges. `body`:
-/// what it says, if it was read.
+/// Whether a call is known to use no tokens: it reads, lists, stores, deletes, counts or moderates. `body`: its
+/// facts, if it was read.
 pub fn uses_no_tokens(method: &str, path: &str, has_body: bool, body: Option<&RequestBody>) -> bool {
     if body.is_some_and(|body| body.operation.uses_tokens()) {
         return false;
@@ -152,7 +152,7 @@ pub fn uses_no_tokens(method: &str, path: &str, has_body: bool, body: Option<&Re
     found.is_some_and(|found| body.is_some() || !found.body_decides)
 }
 
-/// Some servers read a path in any case.
+/// Some servers ignore the case of paths.
 fn is_one_of(names: &[&str], segment: &str) -> bool {
     names.iter().any(|name| name.eq_ignore_ascii_case(segment))
 }

@@ -1,10 +1,10 @@
-//! Calls that use no tokens: reading, listing, keeping and deleting, and what only counts or judges. Each provider has a table
-//! by method and path ([`crate::providers`]); what is in none of them may use tokens.
+//! Calls that use no tokens: they read, list, store, delete, count or moderate. Each provider has a table by
+//! method and path ([`crate::providers`]); a call that is in none of them may use tokens.
 //!
-//! A path is in it if it has exactly one of the shapes of a known API, spelled as its provider spells it: the name of the
-//! API's version, with whatever the gateway puts before it, and then the segments of the row. So `/v1/models` and
-//! `/team/v1/models` list models, and `/v1/chat/completions/models`, `/V1/models`, `/v1//models`, `/v1/models;x` and
-//! `/v1%2Fmodels` may be anything. What is read or deleted has no body.
+//! A path matches only if it has exactly one of the forms of a known API, spelled as its provider spells it:
+//! any prefix of the gateway, the version, and the segments of the row. So `/v1/models` and `/team/v1/models`
+//! list models, but `/v1/chat/completions/models`, `/V1/models`, `/v1//models`, `/v1/models;x` and
+//! `/v1%2Fmodels` may be anything. A call that reads or deletes has no body.
 
 use super::{Dialect, Operation};
 use crate::providers::{ReadTokenless, all};
@@ -13,28 +13,29 @@ use crate::table::{self, Member, NameTable};
 /// The methods of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
-    /// ParsedBody, without a body.
+    /// Reading, without a body.
     Get,
     /// Deleting, without a body.
     Delete,
     /// `POST`, `PUT` or `PATCH`.
     Post,
-    /// The same, unless the body has `inputs`: at the path where OpenAI keeps a conversation, Mistral answers in it.
+    /// The same, unless the body has `inputs`: Mistral generates a response at the path where OpenAI stores a
+    /// conversation.
     PostToKeep,
 }
 
 /// What comes before the segments of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Base {
-    /// A version of the API, and a prefix of the gateway's own before it.
+    /// A version of the API, after an optional prefix of the gateway.
     Version,
-    /// `api`, in the same way.
+    /// `api`, after an optional prefix.
     Api,
     /// Nothing.
     Root,
 }
 
-/// A call; of its segments `*` is any one.
+/// A call. `*` matches any one segment.
 pub(crate) type TokenlessCall = (Method, Base, &'static [&'static str], Dialect, Operation);
 
 static CALLS: &[TokenlessCall] =
@@ -55,7 +56,7 @@ const fn rows_by_last() -> [Member<(), usize>; CALLS.len()] {
 }
 static PATHS: &[ReadTokenless] = all!(ReadTokenless, tokenless_paths, |_| None);
 
-/// Segments that are part of an API.
+/// Segments that belong to an API.
 const OF_APIS: [&str; 17] = [
     "api",
     "openai",
@@ -80,15 +81,15 @@ const OF_APIS: [&str; 17] = [
 pub(super) struct TokenlessMatch {
     pub(super) dialect: Dialect,
     pub(super) operation: Operation,
-    /// Its body may say that it uses some after all.
+    /// Whether its body may show that it uses tokens.
     pub(super) body_decides: bool,
 }
 
-/// The most segments that a gateway puts before a version.
+/// The maximum number of segments before a version.
 const PREFIX: usize = 4;
 
-/// Whose call it is, and what it is, if it uses no tokens. `method`: `None` if it does not matter; `has_body`: it may
-/// have one.
+/// The dialect and operation of a call that uses no tokens. `method`: `None` if it does not matter. `has_body`:
+/// it may have a body.
 pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<TokenlessMatch> {
     let method = match method {
         None => None,
@@ -107,7 +108,7 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<T
         *segments.get_mut(length)? = segment;
         length = length.saturating_add(1);
     }
-    // One slash at the end changes nothing.
+    // A trailing slash makes no difference.
     let segments = segments.get(..length)?;
     let segments = segments.strip_suffix(&[""]).unwrap_or(segments);
     if is_it(Method::Post)
@@ -157,7 +158,7 @@ fn is_base(before: &[&str], base: Base) -> bool {
     }
 }
 
-/// A path with such a segment before its version has another meaning.
+/// A path with such a segment before its version means something else.
 fn is_of_api(segment: &str) -> bool {
     is_version(segment) || OF_APIS.contains(&segment)
 }
@@ -166,7 +167,8 @@ pub(crate) fn is_version(segment: &str) -> bool {
     matches!(segment, "v1" | "v2" | "v3" | "v4" | "v1beta" | "v1beta1" | "v1beta2" | "v1beta3" | "v1alpha")
 }
 
-/// Nothing in it that a server might read otherwise: no escape, parameter, dot segment or empty segment.
+/// Whether no server could read it differently: it has no escapes or parameters, and is not empty or a dot
+/// segment.
 pub(crate) fn is_plain(segment: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'@' | b'~');

@@ -1,43 +1,43 @@
-//! Takes the chunk that answers `include_usage` out of a stream of server-sent events, for a client that did not
-//! ask for it: `"choices":[]` with a `usage` breaks those who expect a choice in every chunk. LiteLLM sends a choice
-//! whose delta is empty instead. In: the body in any pieces, not compressed. Out: the same bytes without that one event.
-//! A usage with a `cost` is OpenRouter's, which sends it whatever was asked for, and stays.
+//! Removes the chunk that answers `include_usage` from a stream of server-sent events, for a client that did
+//! not ask for it: `"choices":[]` with a `usage` breaks clients that expect a choice in every chunk. LiteLLM
+//! sends a choice with an empty delta instead. Input: the uncompressed body in any chunks. Output: the same
+//! bytes without that event. A usage with a `cost` comes from OpenRouter, which always sends it, and stays.
 //!
-//! An event is kept back only as long as it could still be that chunk, which most are not once their first delta says
-//! something; and never longer than to its own end.
+//! An event is held back only while it could still be that chunk, which is no longer possible once its first
+//! delta has content, and at most until it ends.
 
 use super::members::{element, members};
 use crate::memory::{Lease, MemoryBudget, Purpose};
 use memchr::{memchr2, memmem};
 use std::borrow::Cow;
 
-/// The longest event that is kept back, in bytes. The chunk with usage has a tenth of that.
+/// The longest event that is held back, in bytes. The usage chunk is a tenth of that.
 const KEPT_BACK: usize = 16 << 10;
 
-/// What becomes of a piece of the response.
+/// What to do with a chunk of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChunkEdit {
-    /// Send this on in its place.
+    /// Send this instead.
     Replace(Vec<u8>),
-    /// Keep this in its place: some of it may have to be taken out.
+    /// Hold this back instead: some of it may have to be removed.
     Keep(Vec<u8>),
 }
 
 /// The filter for one response.
 #[derive(Debug)]
 pub struct UsageChunkFilter {
-    /// For what is kept back.
+    /// The memory of what is held back.
     lease: Lease,
     mode: Mode,
-    /// What is kept back: the beginning of an event.
+    /// The start of an event that is held back.
     held: Vec<u8>,
-    /// The current line has no text yet.
+    /// Whether the current line is still empty.
     blank: bool,
-    /// The last line ended in CR: a LF now belongs to it.
+    /// Whether the last line ended in CR, so that a following LF belongs to it.
     after_cr: bool,
-    /// The last line belonged to an event that was taken out.
+    /// Whether the last line belonged to an event that was removed.
     taken_out: bool,
-    /// The proxy keeps what is kept back.
+    /// Whether the proxy buffers what is held back.
     kept: bool,
 }
 
@@ -47,7 +47,7 @@ enum Mode {
     Between,
     /// In a comment between two events. It keeps the connection alive, so it passes at once.
     Comment,
-    /// In an event that may hold the usage.
+    /// In an event that may be the usage chunk.
     Holding,
     /// In an event that passes unchanged.
     Passing,
@@ -60,14 +60,14 @@ impl Default for UsageChunkFilter {
 }
 
 impl UsageChunkFilter {
-    /// One that keeps back no more than this allows: an event for which there is no memory passes.
+    /// Limits the memory for what is held back. An event without memory passes.
     pub fn within(memory: &MemoryBudget) -> Self {
         let (blank, after_cr, taken_out, kept) = (true, false, false, false);
         let lease = memory.empty(Purpose::Keep);
         Self { lease, mode: Mode::Between, held: Vec::new(), blank, after_cr, taken_out, kept }
     }
 
-    /// What to do with `chunk`; `None`: nothing. `end`: nothing follows.
+    /// What to do with `chunk`; `None` if it passes unchanged. `end`: it is the last one.
     pub fn edit(&mut self, chunk: &[u8], end: bool) -> Option<ChunkEdit> {
         let kept = std::mem::take(&mut self.kept);
         let out = self.feed(chunk, end);
@@ -75,11 +75,11 @@ impl UsageChunkFilter {
             self.kept = true;
             return Some(ChunkEdit::Keep(self.held.clone()));
         }
-        // What was kept would pass with the piece.
+        // What the proxy buffers would otherwise pass with the chunk.
         out.or_else(|| kept.then(|| chunk.to_vec())).map(ChunkEdit::Replace)
     }
 
-    /// What to send in the place of `chunk`; `None` if just that. `end`: nothing follows.
+    /// What to send instead of `chunk`; `None` if it passes unchanged. `end`: it is the last one.
     pub fn feed(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.held.len().saturating_add(chunk.len()));
         let mut rest = self.after_cr(chunk, &mut out);
@@ -106,7 +106,7 @@ impl UsageChunkFilter {
         (out != chunk).then_some(out)
     }
 
-    /// The second half of a line end that was split.
+    /// The second half of a split line end.
     fn after_cr<'a>(&mut self, chunk: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let split = self.after_cr;
         self.after_cr &= chunk.is_empty();
@@ -138,7 +138,7 @@ impl UsageChunkFilter {
         self.target(out).extend_from_slice(text);
     }
 
-    /// Whether so much more of the event may be kept back. A buffer that grows may double.
+    /// Whether this much more may be held back. A growing buffer may double its capacity.
     fn has_room(&mut self, more: usize) -> bool {
         let length = self.held.len().saturating_add(more);
         let room = length.saturating_mul(2).max(self.lease.bytes());
@@ -159,7 +159,7 @@ impl UsageChunkFilter {
         }
     }
 
-    /// The event that is kept back is complete; whether it was taken out.
+    /// Ends the event that is held back. True if it was removed.
     fn end_event(&mut self, out: &mut Vec<u8>) -> bool {
         self.mode = Mode::Between;
         if is_usage_chunk(&data(&self.held)) {
@@ -185,8 +185,8 @@ fn data(event: &[u8]) -> Cow<'_, [u8]> {
     })
 }
 
-/// Whether the beginning of the data leaves it open. Quotes inside a string are escaped, so what looks like the key
-/// is one.
+/// Whether the beginning of the data may belong to the usage chunk. Quotes in strings are escaped, so what
+/// looks like the key is one.
 fn may_be_usage_chunk(data: &[u8]) -> bool {
     let data = data.trim_ascii_start();
     let Some(inside) = data.strip_prefix(b"{") else { return data.is_empty() };
@@ -212,7 +212,7 @@ fn may_be_usage_chunk(data: &[u8]) -> bool {
     }
 }
 
-/// Whether the beginning of a choice leaves it open that its delta says nothing.
+/// Whether the beginning of a choice may have an empty delta.
 fn may_be_empty_choice(choice: &[u8]) -> bool {
     let member = |key: &[u8]| {
         let at = memmem::find(choice, key)?;
@@ -235,7 +235,7 @@ fn may_be_empty_choice(choice: &[u8]) -> bool {
         },
         Some(_) => return false,
     };
-    // Members without a value say nothing.
+    // Members without a value do not count.
     loop {
         rest = rest.trim_ascii_start();
         let Some(key) = rest.strip_prefix(b"\"") else { return is_null && matches!(rest, [] | [b'}', ..]) };
@@ -250,7 +250,7 @@ fn may_be_empty_choice(choice: &[u8]) -> bool {
     }
 }
 
-/// `"choices":[]`, or one choice that says nothing, and a `usage` that says something.
+/// `"choices":[]`, or one choice with an empty delta, and a `usage` with a value.
 fn is_usage_chunk(data: &[u8]) -> bool {
     if memmem::find(data, b"\"usage\"").is_none() || !may_be_usage_chunk(data) {
         return false;
@@ -267,7 +267,7 @@ fn is_usage_chunk(data: &[u8]) -> bool {
     says_nothing && usage.is_some_and(|usage| !usage.empty && usage.found.is_empty())
 }
 
-/// A list of one choice whose delta has no values.
+/// Whether this is a list of one choice whose delta has no values.
 fn is_one_empty_choice(choices: &[u8]) -> Option<bool> {
     let first = element(choices, 0, 0)?;
     let choice = choices.get(first)?;

@@ -1,4 +1,4 @@
-//! The open document of a response: how much was generated in it, and whether it is nothing but an error.
+//! The open document of a response: how much text it contains, and whether it is nothing but an error.
 
 use super::place::StatusKind;
 use crate::json::{LABEL, characters};
@@ -6,23 +6,23 @@ use crate::json::{LABEL, characters};
 /// The open document.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Document {
-    /// It has reported something.
+    /// Whether it has reported usage.
     pub(super) reports: bool,
     pub(super) tells_output: bool,
-    /// It carries no text.
+    /// Whether it carries no text.
     pub(super) mute: bool,
-    /// It repeats what other events delivered.
+    /// Whether it repeats what other events delivered.
     pub(super) repeats: bool,
-    /// It says that the call failed.
+    /// Whether it says that the call failed.
     pub(super) failed: bool,
-    /// Its counts are of one result of several, if it says of which.
+    /// Whether its counts belong to one of several results, and it says which.
     pub(super) is_of_result: bool,
     pub(super) index: Option<u32>,
     pub(super) text: u64,
     /// The same as `text` under other names, or instead of it.
     pub(super) text_again: u64,
     pub(super) text_parts: u64,
-    /// What is said to a person. If the call failed, nobody generated it.
+    /// A message for people. If the call failed, it was not generated.
     pub(super) notice: u64,
     pub(super) reasoning: u64,
     pub(super) reasoning_content: u64,
@@ -30,23 +30,23 @@ pub(super) struct Document {
     status: StatusText,
 }
 
-/// A string that may say how the call went.
+/// A string that may describe the outcome of the call.
 #[derive(Clone, Copy, Debug, Default)]
 struct StatusText {
     bytes: usize,
     characters: u64,
-    /// It has something that no code has.
+    /// Whether it contains a character that no code has.
     is_prose: bool,
     beginning: [u8; BEGINNING],
 }
 
-/// The longest word of success or failure.
+/// The longest word for success or failure.
 const BEGINNING: usize = 12;
 /// The longest code, in bytes.
 const MAX_CODE: usize = 64;
 
 impl Document {
-    /// Some servers send their text or reasoning under several names side by side.
+    /// Some servers send their text or reasoning under several names at once.
     fn characters(&self) -> u64 {
         let notice = if self.is_only_error() { 0 } else { self.notice };
         if self.mute { 0 } else { self.text().saturating_add(self.reasoning()).saturating_add(notice) }
@@ -68,12 +68,12 @@ impl Document {
         if self.repeats { self.characters() } else { 0 }
     }
 
-    /// Whether it says that the call failed, and nothing else.
+    /// Whether it only says that the call failed.
     pub(super) fn is_only_error(&self) -> bool {
         self.failed && !self.reports && self.text() == 0 && self.reasoning() == 0
     }
 
-    /// A string begins that may say how the call went.
+    /// Begins a string that may describe the outcome.
     pub(super) fn open_status(&mut self) {
         self.status = StatusText::default();
     }
@@ -88,7 +88,7 @@ impl Document {
         status.is_prose |= !piece.iter().all(is_of_code);
     }
 
-    /// It is complete. What is no code is text.
+    /// Ends that string. Anything but a code is text.
     pub(super) fn close_status(&mut self, outcome: StatusKind) {
         let StatusText { bytes, characters, is_prose, beginning } = self.status;
         let word = beginning.get(..bytes);
@@ -102,7 +102,7 @@ impl Document {
         }
     }
 
-    /// The same as a number or literal.
+    /// The same for a number or literal.
     pub(super) fn status_number(&mut self, outcome: StatusKind, token: Option<&[u8]>) {
         let Some(token) = token.filter(|token| token.first().is_some_and(|first| *first != b'n')) else {
             return;
@@ -114,7 +114,7 @@ impl Document {
     }
 }
 
-/// Of no word, or of an empty one, it is neither.
+/// An unknown or empty word means neither success nor failure.
 fn is_success(code: &[u8]) -> bool {
     let zero = code.iter().all(|digit| *digit == b'0');
     let two_hundred = code.first() == Some(&b'2') && code.iter().all(u8::is_ascii_digit);

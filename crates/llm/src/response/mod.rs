@@ -1,7 +1,8 @@
-//! Response bytes → usage, whatever the format, the encoding and the chunking, in bounded memory.
+//! Response bytes → usage, for any format, encoding and chunking, in bounded memory.
 //!
-//! What arrives decides the format: the content type where it says something, else the first byte. Nothing is
-//! buffered; each layer hands its pieces on. It judges no status and estimates nothing: it tells what was read.
+//! The content type determines the format if it is specific, and otherwise the first byte does. Nothing is
+//! buffered; each layer passes on its chunks. This module judges no status and estimates nothing: it reports
+//! what was read.
 
 mod base64;
 mod body;
@@ -41,20 +42,20 @@ pub struct Usage {
     pub input: u64,
     /// Completion tokens, reasoning included.
     pub output: u64,
-    /// `input + output`, or what the provider says the total is, if that is more.
+    /// `input + output`, or the provider's own total if that is larger.
     pub total: u64,
-    /// Of `input`: read from a cache.
+    /// The part of `input` that was read from a cache.
     pub cached: u64,
-    /// Of `input`: written to a cache.
+    /// The part of `input` that was written to a cache.
     pub cache_write: u64,
-    /// Of `cache_write`: with the longer of two lifetimes.
+    /// The part of `cache_write` with the longer of two lifetimes.
     pub cache_write_1h: u64,
-    /// Of `output`: reasoning.
+    /// The part of `output` that is reasoning.
     pub reasoning: u64,
 }
 
 impl Usage {
-    /// What both used.
+    /// The sum of both.
     fn plus(self, other: Self) -> Self {
         Self {
             input: self.input.saturating_add(other.input),
@@ -68,7 +69,7 @@ impl Usage {
     }
 }
 
-/// What the meter needs to know of the response before its body.
+/// What the meter needs of the response's headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHead {
     /// The status code.
@@ -77,7 +78,8 @@ pub struct ResponseHead {
     pub content_type: String,
     /// `content-encoding`, as it came.
     pub content_encoding: String,
-    /// Other headers that carry usage (`x-amzn-bedrock-*-token-count`) or that a `cost` names, lower-case names.
+    /// Other headers with usage (`x-amzn-bedrock-*-token-count`) or that a `cost` uses, with names in lower
+    /// case.
     pub usage_headers: Vec<(String, String)>,
 }
 
@@ -88,7 +90,7 @@ static USAGE_HEADERS: &[UsageHeader] =
 const MAX_TYPE: usize = 256;
 
 impl ResponseHead {
-    /// From the headers, each looked up by its lower-case name. `further`: those that are wanted beside ours.
+    /// Reads the headers, each by its lower-case name. `further`: more headers that are needed.
     pub fn from_headers(
         status: u16,
         further: &[String],
@@ -98,7 +100,7 @@ impl ResponseHead {
         let content_encoding = header("content-encoding").unwrap_or_default();
         let mut usage_headers = Vec::new();
         for UsageHeader { name, is_first, .. } in USAGE_HEADERS {
-            // Nearly all responses have none, and are not asked further.
+            // Nearly all responses have none, and need no further look-ups.
             if *is_first || !usage_headers.is_empty() {
                 usage_headers.extend(header(name).map(|value| ((*name).to_owned(), value)));
             }
@@ -109,7 +111,7 @@ impl ResponseHead {
         Self { status, content_type, content_encoding, usage_headers }
     }
 
-    /// How many bytes it takes, beside its own place.
+    /// Its size in bytes, without the struct itself.
     pub fn size(&self) -> usize {
         let headers = self.usage_headers.iter().map(|(name, value)| {
             size_of::<(String, String)>().saturating_add(name.len()).saturating_add(value.len())
@@ -118,7 +120,7 @@ impl ResponseHead {
         headers.chain(types).fold(0, usize::saturating_add)
     }
 
-    /// Forgets what is too long to be a content type or an encoding.
+    /// Removes a content type or encoding that is too long.
     pub fn shorten(&mut self) {
         for text in [&mut self.content_type, &mut self.content_encoding] {
             if text.len() <= MAX_TYPE {
@@ -135,12 +137,13 @@ impl ResponseHead {
         Content::of(&self.content_type) == Content::ServerSentEvents
     }
 
-    /// Whether a WebSocket or another protocol goes on from here: what follows is not read, and has no end of its own.
+    /// Whether the connection switches to a WebSocket or another protocol, whose bytes are not read and have no
+    /// end.
     pub fn switches_protocols(&self) -> bool {
         self.status == 101
     }
 
-    /// Whether it tells of success.
+    /// Whether the status is a success.
     pub fn is_success(&self) -> bool {
         self.switches_protocols() || (200..300).contains(&self.status)
     }
@@ -151,31 +154,32 @@ impl ResponseHead {
     }
 }
 
-/// What was read, at any moment.
+/// What was read so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MeterReading {
-    /// The last usage that was reported. All zero: the call is metered in a unit that is not tokens.
+    /// The last reported usage. If all of it is zero, the call is metered in another unit than tokens.
     pub usage: Option<Usage>,
-    /// Nobody told input and output apart.
+    /// Whether only a total was reported.
     pub only_total: bool,
-    /// The call is metered in a unit that is not tokens.
+    /// Whether the call is metered in another unit than tokens.
     pub other_unit: bool,
-    /// Characters of generated text that were delivered, reasoning and tool calls included.
+    /// Characters of generated text that were delivered, including reasoning and tool calls.
     pub delivered: u64,
-    /// Of `delivered`: what came after the last report of output. Where a stream is cut, this is not in `usage`.
+    /// The part of `delivered` after the last report of output. If a stream is cut, `usage` does not include
+    /// it.
     pub uncovered: u64,
-    /// The provider said in the body that the call failed, whatever the status.
+    /// Whether the provider's body says that the call failed, whatever the status.
     pub ended_in_error: bool,
-    /// The worst thing that was wrong with the body.
+    /// The most serious problem with the body.
     pub broken: Option<Cause>,
 }
 
-/// How many characters of text make a token, where nobody counted.
+/// The number of characters per token, if nobody counted.
 pub const CHARACTERS_PER_TOKEN: u64 = 4;
 
 impl MeterReading {
-    /// What was used if the body was cut, by either side or by an error: what was reported until then, and for the
-    /// text after it an estimate. Anthropic's streams begin with a report that knows one token of output.
+    /// The usage if the body was cut, by either side or by an error: what was reported, and an estimate of the
+    /// text after that. Anthropic's streams begin with a report of one output token.
     pub fn usage_if_cut(&self) -> Option<Usage> {
         let more = self.uncovered.div_ceil(CHARACTERS_PER_TOKEN);
         let add = |usage: Usage| Usage {
@@ -186,8 +190,8 @@ impl MeterReading {
         self.usage.map(add)
     }
 
-    /// `usage` with estimates in the place of zeros that cannot be right: no input, though a prompt of so many tokens was
-    /// sent, and no output beside delivered text.
+    /// `usage` with estimates instead of zeros that cannot be correct: no input although a prompt of this many
+    /// tokens was sent, or no output although text was delivered.
     pub fn completed(&self, usage: Usage, prompt: u64) -> Usage {
         let delivered = self.delivered.div_ceil(CHARACTERS_PER_TOKEN);
         if self.other_unit || usage.output > 0 && usage.input > 0 {
@@ -211,41 +215,41 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// What one takes, in bytes, without its decoder: its own place and the little that it keeps.
+    /// The size of a meter in bytes, with what it keeps but without its decoder.
     pub const SIZE: usize = size_of::<Self>() + (4 << 10);
 
-    /// A meter for the response with this head, with as much memory as its decoder may ever want.
+    /// A meter for the response with this head, with unlimited memory for its decoder.
     pub fn new(head: &ResponseHead) -> Self {
         Self::within(head, &MemoryBudget::default())
     }
 
-    /// A meter for the response with this head. Its decoder asks for memory before it allocates any; if it is refused,
-    /// the rest of the body goes unread, and counts by its bytes.
+    /// A meter for the response with this head. Its decoder asks for memory before it allocates. If it is
+    /// refused, the rest of the body is not read and counts by its bytes.
     pub fn within(head: &ResponseHead, memory: &MemoryBudget) -> Self {
         Self { layers: Layers::new(&head.content_encoding, memory), body: Body::new(head) }
     }
 
-    /// One that looks for single values instead.
+    /// A meter that looks for single values instead.
     pub fn looking_for(pointers: &Arc<Pointers>, head: &ResponseHead, memory: &MemoryBudget) -> Self {
         let mut meter = Self::within(head, memory);
         meter.body.look_for(Arc::clone(pointers));
         meter
     }
 
-    /// One that looks for what is said of a result that the provider makes in the background.
+    /// A meter that looks for references to a background result.
     pub fn looking_for_stored(head: &ResponseHead, memory: &MemoryBudget) -> Self {
         let mut meter = Self::within(head, memory);
         meter.body.look_for_stored();
         meter
     }
 
-    /// What it has found of that.
+    /// What it has found about that result.
     pub fn stored(&mut self) -> StoredAnswer {
         self.finish();
         self.body.stored()
     }
 
-    /// The values that the policy's pointers have led to.
+    /// The values that the policies' pointers have found.
     pub fn found(&mut self) -> Found {
         self.finish();
         self.body.found()
@@ -256,14 +260,14 @@ impl Meter {
         self.layers.feed(chunk, &mut self.body);
     }
 
-    /// The body is over: what has been read, with what only the end can tell.
+    /// The body has ended. Returns what was read, including what only the end can show.
     pub fn finish(&mut self) -> MeterReading {
         self.layers.finish(&mut self.body);
         self.body.finish();
         self.body.reading()
     }
 
-    /// What has been read so far. A decoder may hold something back until the end.
+    /// What was read so far. A decoder may hold back something until the end.
     pub fn reading(&self) -> MeterReading {
         self.body.reading()
     }

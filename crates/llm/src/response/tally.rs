@@ -1,43 +1,43 @@
-//! The counts of one usage report as the provider named them, and what they mean together.
+//! The counts of one usage report under the provider's names, and what they mean together.
 
 use super::Usage;
 
-/// A count, by what it means. Providers differ in what they include in what.
+/// A count by its meaning. Providers differ in what each includes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
-    /// Input, with what was read from a cache.
+    /// Input, including cache reads.
     Input,
-    /// Input, possibly without what went through a cache: `CacheRead` and `CacheWrite` stand beside it.
+    /// Input, possibly without cached tokens: `CacheRead` and `CacheWrite` are separate.
     FreshInput,
     CacheRead,
     CacheWrite,
-    /// Of what was written to a cache: what lives five minutes there, and what lives an hour.
+    /// Cache writes with a lifetime of five minutes, and of an hour.
     CacheWrite5m,
     CacheWrite1h,
-    /// Of the input: read from a cache.
+    /// The part of the input that was read from a cache.
     Cached,
-    /// Of the input: written to a cache.
+    /// The part of the input that was written to a cache.
     Written,
     /// Output, possibly without reasoning.
     Output,
-    /// Of the output: reasoning.
+    /// The part of the output that is reasoning.
     Reasoning,
-    /// Gemini's reasoning, beside the output.
+    /// Gemini's reasoning, not included in the output.
     Thoughts,
-    /// Gemini's tool results, beside the input.
+    /// Gemini's tool results, not included in the input.
     ToolUse,
-    /// What Mistral's connectors brought, beside the input.
+    /// The results of Mistral's connectors, not included in the input.
     Connector,
     Total,
-    /// Cohere bills other numbers than it uses; they count if there are no others.
+    /// Cohere bills other numbers than it uses. They count if there are no others.
     BilledInput,
     BilledImages,
     BilledOutput,
-    /// Input of one of several predictions; they add up.
+    /// The input of one of several predictions; they add up.
     Predicted,
-    /// Output of one of several results; they add up.
+    /// The output of one of several results; they add up.
     Generated,
-    /// What Perplexity read for the answer, beside the input and the total.
+    /// What Perplexity read for the response, included in neither input nor total.
     Citation,
     /// Seconds of audio in the prompt. Mistral reports their tokens only in the total.
     AudioSeconds,
@@ -45,7 +45,7 @@ pub(crate) enum Field {
 
 const FIELDS: usize = 21;
 
-/// What makes up the input of those who count caches beside it.
+/// The parts of the input in formats that count caches separately.
 const INPUTS: &[Field] = &[Field::Input, Field::FreshInput, Field::CacheRead, Field::CacheWrite];
 
 /// The counts of one report.
@@ -53,15 +53,16 @@ const INPUTS: &[Field] = &[Field::Input, Field::FreshInput, Field::CacheRead, Fi
 pub(super) struct Tally {
     values: [u64; FIELDS],
     known: u32,
-    /// A count in another unit was reported: the call is metered, but not in tokens.
+    /// Whether a count in another unit was reported: the call is metered, but not in tokens.
     pub(super) other_unit: bool,
 }
 
-/// The largest integer that every JSON reader agrees on.
+/// The largest integer on which all JSON readers agree.
 const MAX_COUNT: u64 = 1 << 53;
 
 impl Tally {
-    /// Notes a count; the last one stays, except where counts of several parts add up. A zero never erases one.
+    /// Records a count. The last one counts, except that counts of several parts add up. A zero never replaces
+    /// one.
     pub(super) fn set(&mut self, field: Field, value: u64) {
         if let Some(place) = self.values.get_mut(field as usize) {
             let adds = matches!(field, Field::Predicted | Field::Generated);
@@ -74,7 +75,7 @@ impl Tally {
         }
     }
 
-    /// Takes a count back: what came in its place was no number of tokens.
+    /// Removes a count, because what replaced it was not a number of tokens.
     pub(super) fn unset(&mut self, field: Field) {
         if let Some(place) = self.values.get_mut(field as usize) {
             *place = 0;
@@ -86,22 +87,22 @@ impl Tally {
         self.known == 0 && !self.other_unit
     }
 
-    /// Whether it says nothing but zeros.
+    /// Whether all its counts are zero.
     pub(super) fn is_zero(&self) -> bool {
         !self.other_unit && self.values.iter().all(|value| *value == 0)
     }
 
-    /// Whether the total is all that it tells.
+    /// Whether it has only a total.
     pub(super) fn is_only_total(&self) -> bool {
         self.known == bit(Field::Total)
     }
 
-    /// Whether it counts something, and that is no tokens.
+    /// Whether it counts something other than tokens.
     pub(super) fn is_of_other_unit(&self) -> bool {
         self.other_unit && self.values.iter().all(|value| *value == 0)
     }
 
-    /// Whether anything tells how much was generated.
+    /// Whether any count includes what was generated.
     pub(super) fn tells_output(&self) -> bool {
         let output = [Field::Output, Field::Thoughts, Field::BilledOutput, Field::Generated];
         let rest = self.input().zip(self.total());
@@ -109,19 +110,20 @@ impl Tally {
             || rest.is_some_and(|(input, total)| total > input)
     }
 
-    /// Whether anything tells more than the total.
+    /// Whether any count is more than the total.
     pub(super) fn tells_parts(&self) -> bool {
         self.known & !bit(Field::Total) != 0
     }
 
-    /// Takes over what a later report says. Its counts win, unless they are zero; what it is silent about stays, but an
-    /// earlier total is not one of later counts.
+    /// Merges a later report. Its counts replace earlier ones, unless they are zero. Counts that it lacks stay,
+    /// but an earlier total does not apply to later counts.
     pub(super) fn merge(&mut self, later: &Tally) {
         let is_news = |(at, value): (usize, &u64)| *value > 0 && self.values.get(at) != Some(value);
         if later.values.iter().enumerate().any(is_news) {
             self.unset(Field::Total);
         }
-        // A report of no less input than before has counted all of it again, so a cache that it calls empty was.
+        // A report with no less input than before has counted everything again, so a cache that it calls empty
+        // is empty.
         if later.sum(INPUTS) >= self.sum(INPUTS) {
             INPUTS.iter().filter(|field| later.get(**field) == Some(0)).for_each(|field| self.unset(*field));
             if later.get(Field::CacheWrite) == Some(0) {
@@ -159,12 +161,12 @@ impl Tally {
         self.values.get(field as usize).copied().unwrap_or(0)
     }
 
-    /// A total of zero is none.
+    /// A total of zero does not count.
     fn total(&self) -> Option<u64> {
         self.get(Field::Total).filter(|total| *total > 0)
     }
 
-    /// The normal form: input with cached tokens, output with reasoning.
+    /// The normalised usage: input with cached tokens, output with reasoning.
     pub(super) fn usage(&self) -> Usage {
         let (input, output) = match (self.input(), self.output(), self.total()) {
             (Some(_), Some(output), Some(total)) => self.fit(output, total),
@@ -184,13 +186,13 @@ impl Tally {
         Usage { input, output, total, cached, cache_write, cache_write_1h, reasoning }
     }
 
-    /// The input with all that stands beside it.
+    /// The input, including all separate parts.
     fn input(&self) -> Option<u64> {
         let billed = || {
             let images = self.get(Field::BilledImages);
             self.get(Field::BilledInput).map(|text| text.saturating_add(images.unwrap_or(0))).or(images)
         };
-        // A prompt that is smaller than what was cached of it is without it.
+        // A prompt that is smaller than its cached part does not include it.
         let beside = |input: u64| if self.caches() > input { self.caches() } else { 0 };
         let whole = self.get(Field::Input).map(|input| input.saturating_add(beside(input)));
         let fresh = || self.get(Field::FreshInput).map(|fresh| fresh.saturating_add(self.beside()));
@@ -199,12 +201,13 @@ impl Tally {
         input.map(|input| input.saturating_add(brought)).or_else(|| Some(brought).filter(|it| *it > 0))
     }
 
-    /// What tools and connectors brought.
+    /// What tools and connectors added.
     fn brought(&self) -> u64 {
         self.or_zero(Field::ToolUse).saturating_add(self.or_zero(Field::Connector))
     }
 
-    /// What went through caches and is not in the fresh input. Who gives details of the input includes it.
+    /// The cached tokens that the fresh input excludes. A provider that gives details of the input includes
+    /// them.
     fn beside(&self) -> u64 {
         let included = self.get(Field::Cached).is_some() || self.get(Field::Written).is_some();
         if included { 0 } else { self.caches() }
@@ -226,15 +229,15 @@ impl Tally {
         self.or_zero(Field::Reasoning).max(self.or_zero(Field::Thoughts))
     }
 
-    /// Without a total to tell: reasoning that exceeds the output is not in it, and thoughts never are.
+    /// Without a total: reasoning that exceeds the output is not included in it, and thoughts never are.
     fn with_reasoning(&self, output: u64) -> u64 {
         let reasoning = self.reasoning();
         let beside = reasoning > output || self.get(Field::Thoughts).is_some();
         if beside { output.saturating_add(reasoning) } else { output }
     }
 
-    /// Input and output such that they make up the total, if what stands beside them explains the difference. What
-    /// nothing explains is output (hidden thinking), unless there was audio to be read.
+    /// Input and output that make up the total, if the separate parts explain the difference. What nothing
+    /// explains is output (hidden reasoning), unless there was audio input.
     fn fit(&self, output: u64, total: u64) -> (u64, u64) {
         let usual = (self.input().unwrap_or(0), self.with_reasoning(output));
         let brought = self.brought();
@@ -244,7 +247,7 @@ impl Tally {
         let cached = alone.saturating_add(self.caches());
         let inputs = [plain, alone, cached, read].into_iter().flat_map(|it| [it.saturating_add(brought), it]);
         let outputs = [usual.1, output.saturating_add(self.reasoning()), output];
-        // Reasoning that exceeds the output is beside it, whatever the total leaves out.
+        // Reasoning that exceeds the output is separate, whatever the total omits.
         let outputs = outputs.map(|output| output.max(self.reasoning()));
         let ways = inputs.flat_map(|input| outputs.map(|output| (input, output)));
         let explained =
@@ -260,7 +263,7 @@ fn bit(field: Field) -> u32 {
     1u32.checked_shl(field as u32).unwrap_or(0)
 }
 
-/// A JSON number that is a count of tokens: a whole one from 0 to 2^53, in whatever notation.
+/// Parses a JSON number that counts tokens: an integer from 0 to 2^53, in any notation.
 pub fn count(token: &[u8]) -> Option<u64> {
     let (mantissa, exponent) = match token.iter().position(|b| matches!(b, b'e' | b'E')) {
         Some(at) => (token.get(..at)?, exponent(token.get(at.checked_add(1)?..)?)?),
@@ -274,7 +277,7 @@ pub fn count(token: &[u8]) -> Option<u64> {
         return None;
     }
     let mut value = 0u64;
-    // Where the point stands: how many digits after it are still to be taken as whole ones.
+    // The position of the decimal point: how many digits after it still belong to the integer.
     let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
     let mut taken = 0i32;
     for digit in whole.iter().chain(fraction) {

@@ -1,56 +1,56 @@
-//! Which calls of an LLM API the messages of a socket are: where one begins, what belongs to it, and where it ends.
-//! In: the path of the upgrade, and the text of a message. It judges nothing.
+//! Assigns the messages of a socket to calls of an LLM API: where a call begins, what belongs to it, and where
+//! it ends. Input: the path of the upgrade, and the text of a message.
 
 use crate::request::{Operation, Route};
 use crate::spelling::percent_decoded;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// An API that is spoken over WebSockets.
+/// An API over WebSockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketApi {
-    /// OpenAI's Responses: one response at a time, in the events of its streams.
+    /// OpenAI's Responses: one response at a time, as the events of its streams.
     Responses,
-    /// OpenAI's Realtime: the server may begin a response unasked, when it hears the end of a sentence.
+    /// OpenAI's Realtime: the server may begin a response unasked, when it detects the end of speech.
     Realtime,
     /// Gemini Live: turns.
     GeminiLive,
 }
 
-/// What a client's message is.
+/// The kind of a client's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// It begins a call. So does whatever cannot be read, or is not known.
+    /// It begins a call. So does a message that cannot be read or is unknown.
     Call,
-    /// It prepares a call and asks for no output (`generate: false`): a report of zero is right.
+    /// It prepares a call and asks for no output (`generate: false`), so a reported zero is correct.
     WarmUp,
-    /// It belongs to the call under way; without one it begins one.
+    /// It belongs to the current call, or begins one if there is none.
     Input,
     /// It asks nothing of the model.
     Other,
 }
 
-/// What a server's message is. `id`: of the response that it belongs to.
+/// The kind of a server's message. `id`: of the response that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEvent {
-    /// The model begins to answer.
+    /// The model begins a response.
     Begins { id: Option<String> },
-    /// A part of an answer.
+    /// A part of a response.
     Part { id: Option<String> },
-    /// The end of an answer, which has its usage.
+    /// The end of a response, with its usage.
     Ends { id: Option<String> },
-    /// What a client asked for last, and has not begun, failed.
+    /// The client's last request failed before its response began.
     Failed,
-    /// Usage of something else than an answer, such as a transcription.
+    /// The usage of something other than a response, for example a transcription.
     Aside,
-    /// A part of a turn. `complete`: it is the last one; `usage`: it has the usage of the turn.
+    /// A part of a turn. `complete`: it is the last one. `usage`: it contains the turn's usage.
     Turn { complete: bool, usage: bool },
-    /// Nothing of a call.
+    /// It belongs to no call.
     Other,
 }
 
 impl SocketApi {
-    /// What is spoken where an upgrade has this path.
+    /// The API of an upgrade with this path.
     pub fn of(path: &str) -> Option<Self> {
         let path = path.split('?').next().unwrap_or_default();
         let path = percent_decoded(path);
@@ -76,7 +76,7 @@ impl SocketApi {
         named("model").or_else(|| named("deployment"))
     }
 
-    /// What a client's message is, and the model that it names. `whole`: all of it is there.
+    /// The kind of a client's message, and the model that it names. `whole`: the message is complete.
     pub fn client(self, text: &[u8], whole: bool) -> (ClientEvent, Option<String>) {
         let mut members = EventMembers::default();
         let read = members.read(text);
@@ -112,7 +112,7 @@ impl SocketApi {
         (event, model)
     }
 
-    /// What a server's message is, or its beginning.
+    /// The kind of a server's message, or of its beginning.
     pub fn server(self, text: &[u8]) -> ServerEvent {
         let mut members = EventMembers::default();
         members.read(text);
@@ -138,16 +138,16 @@ impl SocketApi {
     }
 }
 
-/// What is looked for in a message.
+/// The relevant members of a message.
 #[derive(Debug, Default)]
 struct EventMembers {
-    /// How many there are.
+    /// How many members there are.
     count: usize,
     kind: Option<String>,
-    /// Two servers might read two messages.
+    /// Whether two servers might read different messages.
     ambiguous: bool,
     generate: Option<String>,
-    /// Of the response.
+    /// The response's id.
     id: Option<String>,
     model: Option<String>,
     usage: bool,
@@ -156,7 +156,7 @@ struct EventMembers {
     complete: bool,
 }
 
-/// Which object is read.
+/// The object that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     Message,
@@ -166,7 +166,7 @@ enum Scope {
 }
 
 impl EventMembers {
-    /// False: it is no JSON object, or not to its end. What came before that is known.
+    /// False if it is not a complete JSON object. What came before the error is known.
     fn read(&mut self, text: &[u8]) -> bool {
         let mut json = serde_json::Deserializer::from_slice(text);
         let read = EventObject { scope: Scope::Message, members: self }.deserialize(&mut json);
@@ -229,7 +229,7 @@ impl EventMembers {
     }
 }
 
-/// Reads an object; any other value is passed over, and the answer is false.
+/// Reads an object. Any other value is skipped, and the result is false.
 struct EventObject<'m> {
     scope: Scope,
     members: &'m mut EventMembers,
@@ -287,7 +287,7 @@ impl<'de> Visitor<'de> for EventObject<'_> {
     }
 }
 
-/// Reads a text or a truth value; any other value is passed over.
+/// Reads a string or a boolean. Any other value is skipped.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
@@ -424,7 +424,7 @@ mod tests {
                 r#"{"type":"response.completed","response":{"id":"r1"}}"#,
                 ServerEvent::Ends { id: id("r1") },
             ),
-            // Cut: what came is known.
+            // The message is cut; what has arrived is known.
             (
                 Responses,
                 r#"{"type":"response.completed","response":{"id":"r1","out"#,

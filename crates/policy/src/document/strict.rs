@@ -1,5 +1,5 @@
-//! JSON text → value. Unlike `serde_json`'s own, a key that is given twice is a mistake: the second would silently
-//! replace the first, and a limit with it.
+//! Parses JSON and, unlike `serde_json`, rejects duplicate keys: the second would silently replace the first,
+//! and a limit with it.
 
 use crate::document::shortened;
 use crate::validation_error::ValidationError;
@@ -8,7 +8,7 @@ use serde_json::error::Category;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Parses JSON; the mistake says in which line and column it goes wrong.
+/// Parses JSON. A mistake includes the line and the column.
 pub fn parse(text: &[u8]) -> Result<Value, ValidationError> {
     let told = |message| ValidationError { path: String::new(), message };
     if text.trim_ascii().is_empty() {

@@ -1,9 +1,9 @@
-//! Predicates that a client can evade: they compare what the client chose, the path or the host, exactly.
+//! Predicates that a client can evade, because they compare the path or the host exactly.
 
 use crate::validation_error::ValidationError;
 use expression::cel::{ExactComparison, Expression};
 
-/// A warning for each such predicate of a list.
+/// The warnings for a list of predicates.
 pub(super) fn all(path: &str, predicates: &[Expression]) -> Vec<ValidationError> {
     let numbered = predicates.iter().enumerate();
     numbered.filter_map(|(index, predicate)| one(format!("{path}[{index}].predicate"), predicate)).collect()

@@ -1,8 +1,8 @@
-//! The names that identify a policy and a limit. Descriptors join them with `/`, so none may hold one.
+//! The names that identify a policy and a limit. Descriptors join them with `/`, so no name may contain one.
 
 use crate::document::{DocumentNode, Reported, shortened};
 
-/// What is named, and so which names there are.
+/// A kind of name and the rule that it follows.
 pub struct NameRule {
     what: &'static str,
     is: fn(&str) -> bool,
@@ -21,7 +21,7 @@ pub const POLICY: NameRule = NameRule {
     is: is_object,
     alphabet: "at most 253 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends",
 };
-/// A limit. Kuadrant leaves these to the author; what people write there is `free`, `api_key`, `perUser`.
+/// A limit. Kuadrant does not restrict these; common names are `free`, `api_key`, `perUser`.
 pub const LIMIT: NameRule = NameRule {
     what: "the name of a limit",
     is: |name| is_name(name, 63, |c| c.is_ascii_alphanumeric(), "-_"),
@@ -29,7 +29,7 @@ pub const LIMIT: NameRule = NameRule {
 };
 
 impl NameRule {
-    /// Whether `name`, which stands at `node`, follows the rule.
+    /// Whether `name`, found at `node`, follows the rule.
     pub fn check(&self, name: &str, node: &DocumentNode<'_>) -> Result<String, Reported> {
         if (self.is)(name) {
             return Ok(name.to_owned());

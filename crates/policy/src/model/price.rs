@@ -1,29 +1,29 @@
-//! Money: prices by model, and what tokens cost. All amounts are whole micro-USD, so nothing is lost in fractions.
+//! Money: prices by model, and the cost of tokens. All amounts are whole micro-USD, so no fractions are lost.
 
 use llm::response::Usage;
 
-/// Micro-USD in a USD, and tokens in the unit of a price.
+/// The number of micro-USD in a USD, and of tokens in the unit of a price.
 const MILLION: u128 = 1_000_000;
 
 /// What a model's tokens cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Price {
-    /// The model's name; `*` stands for any run of characters.
+    /// The model's name; `*` matches any characters.
     pub model: String,
     /// What its tokens cost.
     pub tariff: Tariff,
 }
 
-/// Micro-USD for a million tokens each.
+/// Prices in micro-USD per million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tariff {
     /// Prompt tokens.
     pub input: u64,
-    /// Of those, the ones that came from a cache.
+    /// Input tokens that were read from a cache.
     pub cached: u64,
-    /// And the ones that were written to a cache.
+    /// Input tokens that were written to a cache.
     pub cache_write: u64,
-    /// Those among them that live there for an hour.
+    /// Those of them that are cached for an hour.
     pub cache_write_1h: u64,
     /// Completion tokens.
     pub output: u64,
@@ -145,17 +145,17 @@ impl Tariff {
     }
 }
 
-/// Of millionths, rounded up.
+/// Rounds millionths up.
 fn whole(millionths: u128) -> u64 {
     u64::try_from(millionths.div_ceil(MILLION)).unwrap_or(u64::MAX)
 }
 
-/// What the tokens of this model cost: the first price that is for it.
+/// The price of this model's tokens: the first entry that matches.
 pub(crate) fn of(prices: &[Price], model: &str) -> Option<Tariff> {
     prices.iter().find(|price| price.is_for(model)).map(|price| price.tariff)
 }
 
-/// What tokens cost at most, whatever the model: of each kind, the dearest.
+/// The highest price of each kind of token, over all models.
 pub(crate) fn dearest(prices: &[Price]) -> Tariff {
     let none = Tariff { input: 0, cached: 0, cache_write: 0, cache_write_1h: 0, output: 0 };
     prices.iter().map(|price| price.tariff).fold(none, |one, other| Tariff {
@@ -167,7 +167,7 @@ pub(crate) fn dearest(prices: &[Price]) -> Tariff {
     })
 }
 
-/// USD as a decimal with up to six places, in micro-USD.
+/// Parses USD, a decimal with up to six places, as micro-USD.
 pub fn micro_usd(text: &str) -> Option<u64> {
     let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -180,14 +180,15 @@ pub fn micro_usd(text: &str) -> Option<u64> {
     i64::try_from(micro).is_ok().then_some(micro)
 }
 
-/// Micro-USD as people read it: `5.00`, `0.000125`.
+/// Formats micro-USD: `5.00`, `0.000125`.
 pub fn usd_text(micro: u64) -> String {
     let places = format!("{:06}", micro % 1_000_000);
     let kept = places.trim_end_matches('0');
     format!("{}.{kept:0<2}", micro / 1_000_000)
 }
 
-/// Whether a name is of a pattern's form. In time proportional to the product of their lengths, whatever the pattern.
+/// Whether a name matches a pattern. Takes time proportional to the product of their lengths, whatever the
+/// pattern.
 fn glob(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
@@ -210,7 +211,7 @@ mod tests {
         Usage { input, cached, output, total: input.saturating_add(output), ..Usage::default() }
     }
 
-    /// Writing to a cache costs as much as any other input.
+    /// Cache writes cost as much as other input.
     fn tariff(input: u64, cached: u64, output: u64) -> Tariff {
         Tariff { input, cached, cache_write: input, cache_write_1h: input, output }
     }

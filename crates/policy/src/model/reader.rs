@@ -1,4 +1,4 @@
-//! Document → [`Policy`]. Everything is read before anything is given up, so one pass tells every mistake.
+//! Converts a document to a [`Policy`]. Reads everything before it fails, so one pass finds every mistake.
 
 mod limits;
 
@@ -15,7 +15,8 @@ use limits::limits;
 use llm::response::UsagePointers;
 use std::sync::Arc;
 
-/// And how plain `limits` stand to a more specific policy's. Kuadrant calls its own implicit defaults.
+/// Each API version, and how its plain `limits` combine with a more specific policy's. In Kuadrant they are
+/// implicit defaults.
 const VERSIONS: &[(&str, Precedence)] = &[
     ("weir.dev/v1alpha1", Precedence::Own),
     ("kuadrant.io/v1alpha1", Precedence::Defaults(Strategy::Atomic)),
@@ -86,7 +87,7 @@ const QUOTA_HEADERS: &[(&str, QuotaHeaders)] =
 const BUFFER: &str = "the filter's configuration must say `requestBody: {\"access\": \"Buffer\"}`";
 const PREDICATE: KnownFields = KnownFields { known: &["predicate"], later: &[], ignored: &[] };
 
-/// One policy, of no cluster: a section is a listener or a rule, which only a cluster's Gateway or HTTPRoute can tell.
+/// A policy outside a cluster. It may not name a section, since listeners and rules exist only in a cluster.
 pub fn policy(document: DocumentNode<'_>) -> Result<Policy, Reported> {
     let policy = policy_in_cluster(document.clone());
     let targets = document.at(&["spec", "targetRefs"]).and_then(|node| node.items().ok()).unwrap_or_default();
@@ -101,12 +102,11 @@ pub fn policy(document: DocumentNode<'_>) -> Result<Policy, Reported> {
     }
 }
 
-/// One policy.
 pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported> {
     if let Some(kind) = document.peek("kind").filter(|kind| !is_one_of(kind, KINDS))
         && !document.peek("apiVersion").is_some_and(|version| is_one_of(version, VERSIONS))
     {
-        // Another kind of object altogether: what else is in it cannot be judged.
+        // Another kind of object, so its content cannot be validated.
         return Err(document.refuse(format!(
             "is a `{}`, not a `TokenRateLimitPolicy` of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1`",
             shortened(kind)
@@ -161,7 +161,7 @@ struct Spec {
 }
 
 struct Rules {
-    /// The path of what they stand in.
+    /// The path of the block that they are in.
     block: &'static str,
     precedence: Precedence,
     when: Vec<Expression>,
@@ -191,7 +191,7 @@ fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
     })
 }
 
-/// From `limits`, `defaults` or `overrides`: one of them.
+/// From `limits`, `defaults` or `overrides`, of which one is required.
 fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
     let priced = spec.optional("prices").is_some();
     let (own, defaults, overrides) =
@@ -249,7 +249,7 @@ fn targets(spec: &DocumentObject<'_>) -> Result<(Target, Vec<Target>), Reported>
         if targets.contains(&next) {
             return Err(item.refuse("is a duplicate"));
         }
-        // What `defaults` give way to, and what `overrides` prevail over, depends on the level.
+        // The level decides what `defaults` give way to and what `overrides` prevail over.
         if targets.first().is_some_and(|first| level(first) != level(&next)) {
             return Err(item.refuse(
                 "differs in kind from the first target: all must be Gateways or all must be routes, and all or none must have a `sectionName`",
@@ -268,7 +268,7 @@ fn target(node: DocumentNode<'_>) -> Result<Target, Reported> {
     let target = node.object(&TARGET)?;
     let group = target.required("group").and_then(|node| node.word(GROUPS, &[]));
     let kind = target.required("kind").and_then(|node| node.word(TARGETS, &[]));
-    // Without a cluster this is the name of an Envoy route, which may be any text.
+    // Outside a cluster, this names an Envoy route, which may be any text.
     let name = target.required("name").and_then(|node| node.text());
     let section = target.optional("sectionName").map(|node| node.text()).transpose();
     group?;
@@ -283,7 +283,7 @@ fn when(node: DocumentNode<'_>) -> Result<Vec<Expression>, Reported> {
     }))
 }
 
-/// USD: whole, or a decimal text.
+/// USD, as an integer or a decimal text.
 fn money(node: &DocumentNode<'_>) -> Result<u64, Reported> {
     if node.is_whole() {
         let usd = node.whole_number()?;
@@ -313,7 +313,7 @@ fn price(node: DocumentNode<'_>) -> Result<Price, Reported> {
     if let Ok((glob, node)) = &model
         && *glob != "*"
     {
-        // Unknown, every model would cost what the last `*` does.
+        // If the model is unknown, the most expensive price applies to every model.
         node.note(format!("the model is in the request's body: {BUFFER}"));
     }
     let input = price.required("input").and_then(|node| money(&node));
@@ -383,9 +383,9 @@ fn expression(node: &DocumentNode<'_>, purpose: ResultType) -> Result<Expression
 }
 
 fn expression_in(node: &DocumentNode<'_>, phase: Phase, purpose: ResultType) -> Result<Expression, Reported> {
-    // YAML's block strings end in a line break, and a counter's text is part of its identity.
+    // Block strings in YAML end in a line break, and a counter's text is part of its identity.
     let compiled = Expression::compile(node.text()?.trim(), phase, purpose);
-    // The error may quote the expression, with whatever characters are in it.
+    // The error may quote the expression, with any characters.
     let compiled = compiled.map_err(|error| node.refuse(one_line(&error)))?;
     if let Some(fact) = compiled.fact_of_body() {
         node.note(format!("`{}` is in the request's body: {BUFFER}", one_line(&fact)));

@@ -6,11 +6,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share(u16);
 
-/// All of it.
+/// 100 %.
 const WHOLE: u16 = 10_000;
 
 impl Share {
-    /// `^[0-9]{1,3}([.][0-9]{1,2})?%$`, more than 0% and at most 100%; `None` is anything else.
+    /// Parses `^[0-9]{1,3}([.][0-9]{1,2})?%$`, more than 0% and at most 100%. `None` for anything else.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let number = text.strip_suffix('%')?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "00"));
@@ -25,10 +25,10 @@ impl Share {
         (1..=WHOLE).contains(&share).then_some(Self(share))
     }
 
-    /// What it comes to of this maximum.
+    /// This share of a maximum.
     pub fn of(self, max: u64) -> u64 {
         let part = u128::from(max) * u128::from(self.0) / u128::from(WHOLE);
-        // It is no more than the maximum itself.
+        // The share is never more than the maximum itself.
         u64::try_from(part).unwrap_or(max)
     }
 }

@@ -1,29 +1,28 @@
-//! A policy's `usage`: how responses are read, and what is charged where they report nothing.
+//! A policy's `usage`: how responses are read, and what is charged if they report nothing.
 
 use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported};
 use llm::response::{COUNTS, UsagePointers, pointer_mistake};
 use std::sync::Arc;
 
-/// `usage`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageRules {
     /// What a successful response without usage is charged.
     pub on_missing: OnMissing,
     /// Whether providers are asked for the usage of streams.
     pub stream_usage: StreamUsage,
-    /// What happens to WebSockets where tokens or money are counted.
+    /// How WebSockets are handled if tokens or money are counted.
     pub web_socket: WebSocketMode,
-    /// Where responses of a format of one's own tell their usage.
+    /// Where responses in a custom format report their usage.
     pub pointers: Option<Arc<UsagePointers>>,
 }
 
 /// What a successful response without usage is charged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
-    /// The estimate of its input, and what was delivered.
+    /// The estimate of its input, plus what was delivered.
     #[default]
     Estimate,
-    /// What was held for it.
+    /// What was held.
     Hold,
     /// Nothing.
     Zero,
@@ -32,22 +31,22 @@ pub enum OnMissing {
 /// Whether providers are asked for the usage of streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StreamUsage {
-    /// Where the request's body is read, it is changed to ask.
+    /// The request's body is edited to ask for usage, if bodies are read.
     #[default]
     Request,
-    /// The request goes on as it came.
+    /// The request is not edited.
     Leave,
 }
 
-/// What happens to WebSockets where tokens or money are counted.
+/// How WebSockets are handled if tokens or money are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WebSocketMode {
-    /// Each call inside is judged and charged like a request. An upgrade to what cannot be metered is refused.
+    /// Each call inside is judged and charged like a request. Upgrades that cannot be metered are refused.
     #[default]
     Meter,
     /// Every upgrade is refused.
     Refuse,
-    /// They pass, and what is said inside is not counted.
+    /// They pass, and the calls inside are not counted.
     Allow,
 }
 
@@ -97,8 +96,8 @@ fn pointer<'a>(node: &DocumentNode<'a>) -> Result<&'a str, Reported> {
     pointer_mistake(pointer).map_or(Ok(pointer), |mistake| Err(node.refuse(mistake)))
 }
 
-/// Kuadrant's `dataExtraction`: several pointers to the total, the first that leads to one telling. It stands beside
-/// the limits.
+/// Kuadrant's `dataExtraction`: several pointers to the total, of which the first that finds a value counts. It
+/// is on the same level as the limits.
 pub(super) fn data_extraction(beside: &DocumentObject<'_>) -> Result<Option<UsagePointers>, Reported> {
     let Some(node) = beside.optional("dataExtraction") else { return Ok(None) };
     let Some(response) = node.object(&DATA_EXTRACTION)?.optional("response") else { return Ok(None) };

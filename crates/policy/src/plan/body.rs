@@ -3,9 +3,9 @@
 /// Whether request bodies are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyAccess {
-    /// The check happens on the request's headers.
+    /// Requests are judged by their headers.
     #[default]
     None,
-    /// Where a limit needs the body, the request waits until it is there, or so many bytes of it.
+    /// If a limit needs the body, the request waits for it, or for this many bytes of it.
     Buffer(usize),
 }

@@ -1,4 +1,4 @@
-//! In whose buckets a limit counts a request, by its counters' values.
+//! In which buckets a limit counts a request, by the values of its counters.
 
 use super::DoubtCause;
 use crate::model::Limit;
@@ -8,13 +8,13 @@ use protocol::call::Entries;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// The longest value of a counter that is told as it is, in bytes.
+/// Longer counter values, in bytes, are shortened.
 const LONGEST_VALUE: usize = 512;
-/// How many characters of a longer one are shown.
+/// How many characters of a longer value are kept.
 const SHOWN: usize = 64;
-/// In how many buckets of a limit one request may count, at most.
+/// In how many buckets of a limit one request may count.
 const MAX_BUCKETS: usize = MAX_ELEMENTS;
-/// The value of a counter that has none. A value that is this text counts with quotes around it.
+/// The value of a counter without a value. The same text as an actual value counts with quotes around it.
 const NULL: &str = "null";
 
 /// One of the buckets of a request: counter expressions and their values.
@@ -23,18 +23,18 @@ pub(super) struct RequestBucket {
     pub entries: Entries,
 }
 
-/// Why the values of some counters are not known.
+/// Why the values of some counters are unknown.
 type Doubts = Arc<[(DoubtCause, String)]>;
 
-/// Counters, with their buckets in this request.
+/// Counters, and their buckets for this request.
 type FoundBuckets<'p> = (&'p [Expression], Arc<[RequestBucket]>, Doubts);
 
-/// The buckets of a request, as far as they are known. Limits with the same counters share them.
+/// The buckets of a request that are known so far. Limits with the same counters share them.
 #[derive(Default)]
 pub(super) struct RequestBuckets<'p>(Vec<FoundBuckets<'p>>);
 
 impl<'p> RequestBuckets<'p> {
-    /// Those of a limit, at least one.
+    /// The buckets of a limit, at least one.
     pub fn find(&mut self, limit: &'p Limit, facts: &Facts) -> (Arc<[RequestBucket]>, Doubts) {
         let same = |(counters, ..): &&(&[Expression], _, _)| {
             let sources = |all: &'p [Expression]| all.iter().map(Expression::source);
@@ -53,7 +53,7 @@ impl<'p> RequestBuckets<'p> {
     }
 }
 
-/// What a counter is, in each bucket that it names: at least one.
+/// The values of a counter, one for each of its buckets: at least one.
 fn values(counter: &Expression, facts: &Facts, doubts: &mut Vec<(DoubtCause, String)>) -> Vec<String> {
     let error = match counter.counter(facts) {
         Ok(CounterValue::One(value)) => return vec![told(value)],
@@ -74,7 +74,8 @@ fn values(counter: &Expression, facts: &Facts, doubts: &mut Vec<(DoubtCause, Str
     vec![NULL.to_owned()]
 }
 
-/// One bucket for each combination of the values; if they are too many, one for all lists together.
+/// One bucket for each combination of the values. If there are too many, all lists together count in one
+/// bucket.
 fn combined(
     counters: &[Expression],
     mut values: Vec<Vec<String>>,
@@ -87,7 +88,7 @@ fn combined(
             *values = vec![NULL.to_owned()];
         }
     }
-    // Nearly always.
+    // The common case.
     if values.iter().all(|values| values.len() == 1) {
         return vec![bucket(counters, values.into_iter().flatten())];
     }
@@ -112,8 +113,8 @@ fn bucket(counters: &[Expression], values: impl IntoIterator<Item = String>) -> 
     RequestBucket { counters, entries }
 }
 
-/// A value as its bucket's. One that is longer than any name is its digest: a client could otherwise make the call to the
-/// adapter too long, and with it the adapter's memory. No value is [`NULL`].
+/// The value as it appears in the bucket. A long value is replaced by its digest: otherwise a client could
+/// exceed the size of a call, or fill the adapter's memory. No value equals [`NULL`].
 fn told(value: String) -> String {
     if value.len() > LONGEST_VALUE {
         let beginning: String = value.chars().take(SHOWN).collect();

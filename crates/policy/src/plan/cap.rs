@@ -1,11 +1,12 @@
-//! `outputCap: Inject`: how much output what a request holds is enough for.
+//! `outputCap: Inject`: how much output a request's holds are enough for.
 
 use super::{Estimate, Hold};
 use crate::model::{Tariff, Unit};
 
-/// The most output, in tokens, for which all limits that cap it hold enough, at least 1. `None`: none of them caps it.
+/// The largest output, in tokens and at least 1, that the holds of all capping limits cover. `None` if no limit
+/// caps it.
 pub(super) fn of(holds: &[Hold], estimate: Estimate) -> Option<u64> {
-    // A dry run changes nothing.
+    // A dry run does not edit requests.
     let capping = holds.iter().filter(|hold| hold.rate.caps_output && hold.enforced);
     capping.filter_map(|hold| enough_for(hold, estimate)).min().map(|cap| cap.max(1))
 }
@@ -21,9 +22,9 @@ fn enough_for(hold: &Hold, estimate: Estimate) -> Option<u64> {
     }
 }
 
-/// `None`: output is free.
+/// `None` if output is free.
 fn bought(micro_usd: u64, tariff: Tariff, input: u64) -> Option<u64> {
-    // Prices are for a million tokens.
+    // Prices are per million tokens.
     let all = u128::from(micro_usd).saturating_mul(1_000_000);
     let of_input = u128::from(input).saturating_mul(u128::from(tariff.input));
     let output = all.saturating_sub(of_input).checked_div(u128::from(tariff.output))?;

@@ -1,4 +1,4 @@
-//! One policy of a plan: which of its limits apply to a request.
+//! One policy of a plan, and which of its limits apply to a request.
 
 use super::bucket::RequestBuckets;
 use super::holding::Matching;
@@ -15,9 +15,9 @@ use std::sync::Arc;
 pub(super) struct CompiledPolicy {
     pub name: Arc<str>,
     pub policy: Policy,
-    /// Beside `policy.limits`.
+    /// Parallel to `policy.limits`.
     rates: Vec<Vec<Arc<PlannedRate>>>,
-    /// Beside `policy.limits`: where bodies are read, this limit has a use for one.
+    /// Parallel to `policy.limits`: whether the limit needs the body, if bodies are read.
     pub reads_body: Vec<bool>,
 }
 
@@ -30,19 +30,19 @@ pub struct PlannedRate {
     pub limit: String,
     /// Maximum, window and unit.
     pub rate: Rate,
-    /// The policy's.
+    /// The policy's failure mode.
     pub failure_mode: FailureMode,
-    /// The policy's.
+    /// The policy's rules for usage.
     pub usage: UsageRules,
-    /// The policy's.
+    /// The policy's own refusal.
     pub on_exceeded: Option<Arc<OnExceeded>>,
-    /// The limit's.
+    /// The limit's `overrun`.
     pub overrun: Overrun,
-    /// The limit's.
+    /// Whether the limit caps output.
     pub caps_output: bool,
-    /// Where bodies are read, the limit has a use for one.
+    /// Whether the limit needs the body, if bodies are read.
     pub reads_body: bool,
-    /// The limit's name, or with its unit and window if the limit has several rates.
+    /// The limit's name, with its unit and window if the limit has several rates.
     pub label: String,
     pub(super) entries: Entries,
 }
@@ -66,7 +66,7 @@ impl CompiledPolicy {
         self.policy.limits.iter().flat_map(|limit| &limit.rates).any(|rate| rate.unit.is_of_usage())
     }
 
-    /// Whether one of its limits has a use for the body, as far as the headers tell.
+    /// Whether one of its limits needs the body, as far as the headers show.
     pub fn wants_body(&self, effective: &Effective<'_>, facts: &Facts) -> bool {
         let may_hold = |when: &[Expression]| {
             !by_source(when, false).any(|predicate| predicate.predicate(facts) == Ok(false))
@@ -92,7 +92,7 @@ impl CompiledPolicy {
         let given = conflict::of(facts);
         let when = &effective.when.policy.when;
         let by_headers = holds_true(by_source(when, false), facts);
-        // The body may not have been read because the headers rule out whatever has a use for it.
+        // The body may be unread because the headers rule out every limit that needs it.
         let mut by_body = None;
         let mut policy_by_body =
             || by_body.get_or_insert_with(|| holds_true(by_source(when, true), facts)).clone();
@@ -135,13 +135,13 @@ impl CompiledPolicy {
     }
 }
 
-/// Whether all predicates hold, and what is to be said of those that fail: they count as true. As in CEL's own `&&`, one
-/// that is false settles it, whatever fails beside it.
+/// Whether all predicates are true, and the doubts about those that fail, which count as true. As with `&&` in
+/// CEL, one false predicate decides, whatever else fails.
 fn holds_true<'e>(when: impl Iterator<Item = &'e Expression>, facts: &Facts) -> Result<Vec<String>, Miss> {
     let mut failed = Vec::new();
     let conflicts = conflict::of(facts);
     for predicate in when {
-        // Given twice, one of its values may make it true: then the request is refused.
+        // One of two different values may make it true. In that case the request is refused.
         if conflict::names(predicate, conflicts) {
             continue;
         }

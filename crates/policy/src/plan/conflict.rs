@@ -1,6 +1,6 @@
-//! What a request's body gives twice, with values that differ, and whether it matters: to a limit whose expressions
-//! name it, whose prices depend on it, or that has the body changed because of it. Which of the values the server
-//! takes nobody knows, so such a request cannot be judged.
+//! Values that a request's body contains twice and that differ, and whether that matters. It does for a limit
+//! whose expressions or prices use the value, or that edits the body because of it. It is unknown which value
+//! the server uses, so such a request cannot be judged.
 
 use crate::model::{Limit, Policy, StreamUsage, Unit};
 use expression::cel::{Expression, FactPath};
@@ -10,17 +10,17 @@ use llm::request::Conflicts;
 const ALL: Conflicts = Conflicts { model: true, stream: true, max_output: true, max_output_case: true };
 const OUTPUT: Conflicts = Conflicts { model: false, stream: false, max_output: true, max_output_case: true };
 
-/// What the body of this request gives twice.
+/// What the request's body contains twice.
 pub(super) fn of(facts: &Facts) -> Conflicts {
     facts.read_body().map(|body| body.conflicts).unwrap_or_default()
 }
 
-/// Whether an expression names something that is given twice.
+/// Whether an expression uses something that the body contains twice.
 pub(super) fn names(expression: &Expression, conflicts: Conflicts) -> bool {
     conflicts != Conflicts::default() && named(expression).and(conflicts) != Conflicts::default()
 }
 
-/// What of it a limit that applies depends on.
+/// Which of it a limit that applies depends on.
 pub(super) fn matters<'e>(
     conflicts: Conflicts,
     policy: &Policy,

@@ -3,7 +3,7 @@
 use expression::facts::Facts;
 use llm::response::Usage;
 
-/// What a request is expected to use, in tokens.
+/// The expected usage of a request, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     /// Prompt tokens.
@@ -13,7 +13,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// From the body, or without it from `content-length`.
+    /// Computed from the body, or without it from `content-length`.
     pub(super) fn of(facts: &Facts, bodiless: bool, smallest_limit: Option<u64>) -> Self {
         let floor = smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024));
         if let Some(body) = facts.read_body() {
@@ -23,7 +23,8 @@ impl Estimate {
             return Self::default();
         }
         let input = estimate_input(facts, bodiless);
-        // When the client names no maximum, as much as went in, and at least the floor.
+        // Without a maximum from the client, the output is estimated as large as the input, and at least as the
+        // floor.
         Self { input, output: if bodiless { 0 } else { input.max(floor) } }
     }
 
@@ -32,13 +33,13 @@ impl Estimate {
         self.input.saturating_add(self.output)
     }
 
-    /// As if it had been used.
+    /// The estimate as usage.
     pub fn usage(self) -> Usage {
         Usage { input: self.input, output: self.output, total: self.total(), ..Usage::default() }
     }
 }
 
-/// Without the body, each byte of it counts as a character of text.
+/// Without the body, each of its bytes counts as a character.
 fn estimate_input(facts: &Facts, bodiless: bool) -> u64 {
     match facts.content_length() {
         Some(length) if !bodiless && length > 0 => (length / 4).max(1),

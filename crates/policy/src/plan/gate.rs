@@ -1,35 +1,35 @@
-//! In which order a request's facts are fetched, and whether any limit can apply to it by those that are there. Most
-//! requests that no policy is for are let go before the identity is read, or anything else that costs more.
+//! The order in which a request's facts are fetched, and whether any limit can still apply. Most requests
+//! without a policy are let go before the identity, or any other expensive fact, is read.
 //!
-//! A predicate that is false settles its limit, whatever is to be said of the others. So a gate never lets a request
-//! go to which a limit applies, and nothing else is decided here.
+//! One false predicate decides about its limit, whatever the others are. So a gate never lets a request go to
+//! which a limit applies. It decides nothing else.
 
 use super::index::PolicyIndex;
 use super::{CompiledPolicy, precedence};
 use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, Need};
 
-/// Facts that are fetched together, and what they tell.
+/// Facts that are fetched together, and what they decide.
 #[derive(Debug)]
 pub struct FactRound {
     needs: Vec<Need>,
-    /// `None`: nothing is told.
+    /// `None`: they decide nothing.
     gate: Option<RoundGate>,
 }
 
 impl FactRound {
-    /// What is fetched, beside that of the rounds before.
+    /// What to fetch in addition to the rounds before.
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
 
-    /// Whether a limit may apply, as far as it is known by now. Only then is there another round.
+    /// Whether a limit may still apply. Only then is there another round.
     pub fn is_open(&self, facts: &Facts) -> bool {
         self.gate.as_ref().is_none_or(|gate| gate.is_open(facts) || gate.shows_result(facts))
     }
 }
 
-/// Divides what must be fetched. All headers at once are cheaper than some of them twice.
+/// Divides the needs into rounds. Fetching all headers at once is cheaper than fetching some of them twice.
 pub(super) fn rounds(policies: &[CompiledPolicy], needs: &[Need]) -> Vec<FactRound> {
     let asked: &[fn(&FactPath) -> bool] =
         if needs.contains(&Need::Headers) { &[] } else { &[is_of_header, is_of_headers_or_identity] };
@@ -46,7 +46,7 @@ pub(super) fn rounds(policies: &[CompiledPolicy], needs: &[Need]) -> Vec<FactRou
     rounds
 }
 
-/// Those that no round has.
+/// The needs that are in none of the rounds.
 fn others(needs: &[Need], rounds: &[FactRound]) -> Vec<Need> {
     needs.iter().filter(|need| !rounds.iter().any(|round| round.needs.contains(need))).cloned().collect()
 }
@@ -54,14 +54,14 @@ fn others(needs: &[Need], rounds: &[FactRound]) -> Vec<Need> {
 /// See the module.
 #[derive(Debug)]
 struct RoundGate {
-    /// Beside the plan's policies.
+    /// Parallel to the plan's policies.
     policies: Vec<Conditions>,
     index: PolicyIndex,
-    /// Tokens or money are counted, so what a stored result shows matters, whoever reads it.
+    /// Whether tokens or money are counted, so that reads of stored results matter, whoever reads them.
     counts_usage: bool,
 }
 
-/// What must not be false.
+/// Predicates that must not be false.
 #[derive(Debug)]
 struct Conditions {
     of_policy: Vec<Expression>,
@@ -69,7 +69,7 @@ struct Conditions {
 }
 
 impl RoundGate {
-    /// By the predicates that name usable facts only. `None`: it would be open for everything.
+    /// A gate that uses only predicates over usable facts. `None` if it would always be open.
     fn new(policies: &[CompiledPolicy], usable: fn(&FactPath) -> bool) -> Option<Self> {
         let all: Vec<usize> = (0..policies.len()).collect();
         let index = PolicyIndex::new(policies, &all, usable);
@@ -80,7 +80,7 @@ impl RoundGate {
         (!policies.iter().any(Conditions::are_none)).then_some(Self { policies, index, counts_usage })
     }
 
-    /// What must be known to ask.
+    /// The facts that it needs.
     fn needs(&self) -> Vec<Need> {
         let all =
             self.policies.iter().flat_map(|one| one.of_policy.iter().chain(one.of_limits.iter().flatten()));
@@ -110,7 +110,7 @@ impl RoundGate {
 }
 
 impl Conditions {
-    /// `alone`: no other policy's `when` stands in the place of its own.
+    /// `alone`: no other policy's `when` replaces its own.
     fn new(planned: &CompiledPolicy, alone: bool, usable: fn(&FactPath) -> bool) -> Self {
         let is_told = |one: &&Expression| alone && !one.is_of_body() && one.references().iter().all(usable);
         let told = |when: &[Expression]| when.iter().filter(is_told).cloned().collect();
@@ -119,13 +119,13 @@ impl Conditions {
         Self { of_policy: told(&policy.when), of_limits }
     }
 
-    /// Nothing can be told of one of its limits.
+    /// Nothing is known about one of its limits.
     fn are_none(&self) -> bool {
         self.of_policy.is_empty() && self.of_limits.iter().any(Vec::is_empty)
     }
 }
 
-/// Whether it is a single header, or made of one.
+/// Whether it is a single header, or derived from one.
 fn is_of_header(path: &FactPath) -> bool {
     path.first().is_some_and(|root| root == "request") && asks(path, |need| matches!(need, Need::Header(_)))
 }

@@ -1,4 +1,4 @@
-//! What a limit that applies would hold of each of its rates: how much, of which maximum, for how long.
+//! What a limit that applies would hold in each of its rates: how much, of which maximum, and for how long.
 
 use super::bucket::{RequestBucket, RequestBuckets};
 use super::{
@@ -10,16 +10,16 @@ use expression::facts::Facts;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A hold that lives shorter than this would be none.
+/// A shorter hold would be useless.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// A limit that applies, and in whose buckets.
+/// A limit that applies, and its buckets.
 pub(super) struct Matching<'p> {
     planned: &'p CompiledPolicy,
     pub limit: &'p Limit,
-    /// With their maxima. Those that have none here are left out.
+    /// The rates with their maxima, without those that have none for this request.
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
-    /// Each `limitFrom` that is no maximum.
+    /// The `limitFrom`s that did not produce a maximum.
     pub failures: Vec<Failure>,
     /// At least one.
     buckets: Arc<[RequestBucket]>,
@@ -27,7 +27,7 @@ pub(super) struct Matching<'p> {
 }
 
 impl<'p> Matching<'p> {
-    /// Of a limit whose predicates hold: to whom it applies.
+    /// For a limit whose predicates are true.
     pub fn of(
         planned: &'p CompiledPolicy,
         limit: &'p Limit,
@@ -47,18 +47,18 @@ impl<'p> Matching<'p> {
         Ok(Self { planned, limit, rates, failures, buckets, doubts })
     }
 
-    /// The smallest maximum that bounds what the response may say.
+    /// The smallest maximum that limits the response's length.
     pub fn smallest_output_limit(&self) -> Option<u64> {
         self.rates.iter().filter(|(rate, _)| rate.rate.unit.bounds_output()).map(|(_, max)| *max).min()
     }
 
-    /// Adds a hold for each rate in each bucket, and what cannot be evaluated and is assumed. A call that `is_free` uses
-    /// no tokens, and holds none: only a `cost` charges it.
+    /// Adds a hold for each rate in each bucket, and what could not be evaluated and is assumed. A call that
+    /// `is_free` uses no tokens and holds none; only a `cost` charges it.
     pub fn hold(mut self, facts: &Facts, estimate: Estimate, is_free: bool, judgement: &mut Judgement) {
         let mut assumed = |part, error: &EvaluationError| {
             judgement.assumed.push(self.planned.failure(self.limit, part, error));
         };
-        // What a client's numbers may make fail is held as if the policy had said nothing of it.
+        // If a client's numbers make it fail, the estimate is held, as without a `reservation.amount`.
         let given = self.limit.amount.as_ref().and_then(|amount| {
             amount.amount(facts).inspect_err(|error| assumed(PolicyPart::Amount, error)).ok()
         });
@@ -95,13 +95,13 @@ impl<'p> Matching<'p> {
         judgement.doubts.append(&mut self.doubts);
     }
 
-    /// What one request may hold of a rate, if it may not hold all.
+    /// The most that one request may hold of a rate, if that is limited.
     fn most(&self, rate: &Rate, max: u64) -> Option<(u64, Share)> {
         let share = self.limit.max_share.filter(|_| rate.unit.is_of_usage())?;
         Some((share.of(max), share))
     }
 
-    /// An absent value cannot lift a limit, and neither can what has no value at all.
+    /// Neither an absent value nor a failure turns enforcement off.
     fn is_enforced(&self, facts: &Facts, assumed: &mut Vec<Failure>) -> bool {
         let Some(when) = &self.limit.enforce_when else { return true };
         match when.predicate(facts) {
@@ -114,7 +114,7 @@ impl<'p> Matching<'p> {
     }
 }
 
-/// The rates that have a maximum for this request; `failed` hears of each that should have one.
+/// The rates that have a maximum for this request. Those that should have one and do not are added to `failed`.
 fn with_maxima<'p>(
     rates: &'p [Arc<PlannedRate>],
     facts: &Facts,
@@ -130,7 +130,7 @@ fn with_maxima<'p>(
     rates.iter().filter_map(maximum).collect()
 }
 
-/// What the model's tokens cost, where that is needed; and why it is the dearest price, if no price is for the model.
+/// The price of the model's tokens, if it is needed, and the doubt if no price matches and the highest applies.
 fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Tariff, Option<String>)> {
     if rate.unit != Unit::Usd || rate.cost.is_some() {
         return None;
@@ -146,7 +146,8 @@ fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Ta
     Some(own.map_or_else(|| (price::dearest(prices), Some(detail())), |own| (own, None)))
 }
 
-/// What may be used of a rate in all; `None`: it is not limited. An absent `auth` or header value says so, too.
+/// The rate's maximum for this request. `None`: it is not limited, for example because `auth` or a header is
+/// absent.
 fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
     let expression = match &rate.max {
         Maximum::Fixed(max) => return Ok(Some(*max)),
@@ -157,12 +158,12 @@ fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
         given => given?,
     };
     let failed = |needed: &str| Err(EvaluationError::Failed(format!("the value must be {needed}")));
-    // As in `limit`, money is in USD.
+    // Money is in USD, as in `limit`.
     if rate.unit == Unit::Usd {
         return match given {
             LimitValue::Nothing => Ok(None),
             LimitValue::Whole(max) => Ok(Some(max.saturating_mul(1_000_000))),
-            // A cast saturates.
+            // The cast saturates.
             LimitValue::Number(max) => Ok(Some((max * 1e6).round() as u64)),
             LimitValue::Text(max) => match micro_usd(&max) {
                 Some(max) => Ok(Some(max)),
@@ -175,14 +176,14 @@ fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
         LimitValue::Whole(max) => Ok(Some(max)),
         LimitValue::Number(max) if max.fract() == 0.0 => Ok(Some(max as u64)),
         LimitValue::Text(max) if max.bytes().all(|byte| byte.is_ascii_digit()) && !max.is_empty() => {
-            // One that no integer holds is as large as the largest.
+            // A number that is too large for an integer counts as the largest.
             Ok(Some(max.parse().unwrap_or(u64::MAX)))
         }
         LimitValue::Number(_) | LimitValue::Text(_) => failed("a whole number, 0 or more, or null"),
     }
 }
 
-/// What to hold: what is given, or what the estimate would be charged.
+/// What to hold: the given amount, or what the estimate would be charged.
 fn amount(rate: &Rate, given: Option<u64>, tariff: Option<Tariff>, estimate: Estimate, facts: &Facts) -> u64 {
     let own = || match (rate.unit, tariff) {
         (Unit::Requests | Unit::Concurrency, _) => 1,
@@ -195,7 +196,7 @@ fn amount(rate: &Rate, given: Option<u64>, tariff: Option<Tariff>, estimate: Est
     if !rate.unit.is_of_usage() {
         return 1;
     }
-    // A cost that needs the response itself, such as a header, says nothing yet.
+    // A cost that needs the response itself, for example a header, is not known yet.
     let cost = |cost: &Expression| cost.amount(facts).ok();
     given.or_else(|| rate.cost.as_ref().and_then(cost)).unwrap_or_else(own).max(1)
 }

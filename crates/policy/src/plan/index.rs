@@ -1,5 +1,5 @@
-//! Which policies a request can concern, found by its facts: what it costs does not grow with the policies for other
-//! paths, hosts or people. A policy that is left out would have said of each of its limits that it does not apply.
+//! Finds the policies that a request may concern by its facts, so that the cost does not grow with the policies
+//! for other paths, hosts or users. None of the limits of the policies that it leaves out would apply.
 
 use super::{CompiledPolicy, precedence};
 use crate::model::Policy;
@@ -7,34 +7,34 @@ use expression::cel::{Expression, FactPath, Guard, GuardReading, Probe, Test};
 use expression::facts::Facts;
 use expression::small_sort;
 
-/// Fewer than these are asked one after the other, which is faster.
+/// Fewer policies than this are checked one by one, which is faster.
 const WORTH_IT: usize = 16;
 
-/// Some policies of a plan, by their places in it.
+/// Some policies of a plan, by their positions in it.
 #[derive(Debug, Default)]
 pub(super) struct PolicyIndex {
-    /// Those that nothing plain is asked for.
+    /// The policies without a plain comparison to index.
     always: Vec<usize>,
     facts: Vec<Indexed>,
-    /// In their order, each once: see [`key`].
+    /// Sorted and distinct: see [`key`].
     keys: Vec<String>,
-    /// Beside the keys.
+    /// Parallel to the keys.
     places: Vec<Vec<usize>>,
 }
 
-/// A fact that policies are found by.
+/// A fact by which policies are found.
 #[derive(Debug)]
 struct Indexed {
     fact: FactPath,
     probe: Probe,
-    /// Of the beginnings that are asked for, in bytes, each once.
+    /// The distinct lengths of the prefixes that are compared, in bytes.
     lengths: Vec<usize>,
-    /// The policies that ask for it.
+    /// The policies that compare it.
     all: Vec<usize>,
 }
 
 impl PolicyIndex {
-    /// Of the policies at these places, by the facts that are `usable`.
+    /// Indexes the policies at these positions by the facts that are `usable`.
     pub fn new(policies: &[CompiledPolicy], places: &[usize], usable: fn(&FactPath) -> bool) -> Self {
         let alone = precedence::stand_alone(policies);
         let is_alone = |place: usize| places.len() >= WORTH_IT && alone.get(place) == Some(&true);
@@ -87,14 +87,14 @@ impl PolicyIndex {
         self.facts.last_mut()
     }
 
-    /// Whether any policy that may concern this request is as it is asked.
+    /// Whether `is` holds for any policy that may concern this request.
     pub fn any(&self, facts: &Facts, is: impl FnMut(usize) -> bool) -> bool {
         let mut found = Vec::new();
         self.by_facts(facts, &mut found);
         self.always.iter().copied().chain(found).any(is)
     }
 
-    /// The policies that may concern this request, in their order, none twice.
+    /// The policies that may concern this request, in order and without repeats.
     pub fn find(&self, facts: &Facts) -> Vec<usize> {
         let mut found = self.always.clone();
         self.by_facts(facts, &mut found);
@@ -124,7 +124,7 @@ impl PolicyIndex {
     }
 }
 
-/// What has to be found: the fact, that it is the text or begins with it, and the text.
+/// The key to look up: the fact, whether it equals the text or begins with it, and the text.
 fn key(fact: &FactPath, text: &str, prefix: bool) -> String {
     let mut key = fact.join("\0");
     key.push_str(if prefix { "\0^" } else { "\0=" });
@@ -136,7 +136,7 @@ fn of_test(test: &Test) -> String {
     key(&test.fact, &test.text, test.prefix)
 }
 
-/// Of the whole policy, or of each of its limits: what all have to say, each in one way or another.
+/// The comparisons of which one must be true for the policy to apply: its own, or one for each of its limits.
 fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guard>>> {
     let plain = |guard: &Guard| !guard.tests.is_empty() && guard.tests.iter().all(|test| usable(&test.fact));
     let of = |when: &[Expression]| {
@@ -150,7 +150,7 @@ fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guar
     }
 }
 
-/// The one that the fewest policies have in common, by the keys of all.
+/// The guard with the fewest policies in common, given all keys.
 fn rarest(guards: Vec<Guard>, keys: &[String]) -> Option<Guard> {
     let common = |test: &Test| {
         let key = of_test(test);

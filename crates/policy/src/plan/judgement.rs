@@ -1,4 +1,4 @@
-//! What a plan says of a request.
+//! What a plan decides about a request.
 
 use super::{Estimate, PlannedRate};
 use crate::model::{FailureMode, Overrun, Share, Tariff};
@@ -8,73 +8,72 @@ use protocol::call::Entries;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one rate is asked to hold.
+/// What one rate should hold.
 #[derive(Clone, Debug)]
 pub struct Hold {
-    /// Of which rate.
+    /// The rate.
     pub rate: Arc<PlannedRate>,
-    /// Which bucket: counter expressions and their values.
+    /// The bucket: counter expressions and their values.
     pub counters: Arc<[(String, String)]>,
     /// The descriptor's entries.
     pub entries: Entries,
     /// At least 1.
     pub amount: u64,
-    /// What may be used in all.
+    /// The rate's maximum.
     pub max: u64,
-    /// How long it may live.
+    /// How long the hold may live.
     pub ttl: Duration,
     /// The most that one request may hold, and the share of the maximum that this is.
     pub most: Option<(u64, Share)>,
-    /// Whether it can refuse.
+    /// Whether the rate can refuse.
     pub enforced: bool,
-    /// What the model's tokens cost, where money is counted.
+    /// The price of the model's tokens, if money is counted.
     pub tariff: Option<Tariff>,
 }
 
 impl Hold {
-    /// Whether a request is refused because it would hold more than its share.
+    /// Whether the request must be refused because it would hold more than its share.
     pub fn exceeds_share(&self) -> bool {
         self.enforced && self.most.is_some_and(|(most, _)| self.amount > most)
     }
 
-    /// Whether a stream that outgrows it is cut where there is no room.
+    /// Whether a stream that outgrows the hold is cut if there is no room.
     pub fn is_cut(&self) -> bool {
         self.enforced && self.rate.overrun == Overrun::Cut && self.rate.rate.unit.is_of_usage()
     }
 }
 
-/// A limit that applies although something about the request could not be known.
+/// A limit that applies although part of the request is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
     /// "NAMESPACE/NAME".
     pub policy: Arc<str>,
-    /// The limit's name.
     pub limit: String,
-    /// What could not be known.
+    /// What is unknown.
     pub cause: DoubtCause,
-    /// The expression, and why it has no value. For people: it goes to logs, and shows no value.
+    /// The expression, and why it has no value. It is logged, and contains no values.
     pub detail: String,
 }
 
-/// What could not be known about a request, so that a limit applied by assumption.
+/// What is unknown about a request, so that a limit applies by assumption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DoubtCause {
-    /// A predicate failed and counted as true.
+    /// A predicate failed and counts as true.
     Predicate,
-    /// A counter's value was absent: the request counted in the limit's `null` bucket.
+    /// A counter's value is absent: the request counts in the limit's `null` bucket.
     CounterAbsent,
-    /// A counter failed: the request counted in the limit's `null` bucket.
+    /// A counter failed: the request counts in the limit's `null` bucket.
     CounterFailed,
-    /// Lists in the counters named more buckets than one request may use: it counted in the `null` bucket.
+    /// Lists in the counters name more buckets than one request may use: it counts in the `null` bucket.
     CounterTooLong,
-    /// No price is for the model: the dearest price applied.
+    /// No price matches the model: the highest price applies.
     Price,
-    /// The body could not be read, or not all of it.
+    /// The body was not read, or not to its end.
     Body(Condition),
 }
 
 impl DoubtCause {
-    /// As metrics spell it.
+    /// The name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Predicate => "predicate",
@@ -87,18 +86,17 @@ impl DoubtCause {
     }
 }
 
-/// Something of a policy that could not be evaluated for this request.
+/// Part of a policy that could not be evaluated for this request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// "NAMESPACE/NAME".
     pub policy: Arc<str>,
-    /// The limit's name.
     pub limit: String,
-    /// What was being evaluated.
+    /// The part.
     pub part: PolicyPart,
-    /// The evaluation's own words.
+    /// The error message.
     pub cause: String,
-    /// The policy's.
+    /// The policy's failure mode.
     pub mode: FailureMode,
 }
 
@@ -120,7 +118,7 @@ pub enum PolicyPart {
 }
 
 impl PolicyPart {
-    /// As metrics spell it.
+    /// The name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Amount => "amount",
@@ -138,31 +136,32 @@ impl PolicyPart {
 pub enum Miss {
     /// The policy targets another route.
     OtherRoute,
-    /// This policy's `defaults` or `overrides` stand in its place.
+    /// This policy's `defaults` or `overrides` replace it.
     Replaced(String),
     /// This predicate is false.
     False(Expression),
-    /// The `limitFrom` of each of its rates is null, or names an absent value.
+    /// The `limitFrom` of each of its rates is null or names an absent value.
     NoMaximum,
-    /// The `limitFrom` of this rate is no maximum, and the limit has no other rates.
+    /// The `limitFrom` of this rate did not produce a maximum, and the limit has no other rates.
     Failed(Failure),
 }
 
-/// What a plan says of a request.
+/// What a plan decides about a request.
 #[derive(Clone, Debug, Default)]
 pub struct Judgement {
-    /// What to hold, one per rate of every limit that applies.
+    /// What to hold, one entry per rate of every limit that applies.
     pub holds: Vec<Hold>,
-    /// Each `limitFrom` that is no maximum: its policy's `failureMode` decides.
+    /// The `limitFrom`s that did not produce a maximum. Their policies' `failureMode` decides.
     pub failures: Vec<Failure>,
-    /// The limits that apply although something could not be known. Of the body, the exchange says so.
+    /// The limits that apply although something is unknown. The exchange adds the doubts about the body.
     pub doubts: Vec<Doubt>,
-    /// What could not be evaluated and has a value that is safe: limits are enforced, the estimate is held.
+    /// What could not be evaluated and is replaced by a safe value: limits are enforced, and the estimate is
+    /// held.
     pub assumed: Vec<Failure>,
-    /// What the request is expected to use.
+    /// The expected usage of the request.
     pub estimate: Estimate,
     /// The most output, in tokens, if the request names no maximum.
     pub output_cap: Option<u64>,
-    /// What the request's body gives twice, and a limit that applies depends on: it has to be refused.
+    /// What the request's body contains twice and a limit depends on: the request must be refused.
     pub conflicts: Conflicts,
 }

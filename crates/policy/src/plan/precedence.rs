@@ -1,26 +1,26 @@
-//! Which rules of a request's policies stand: `defaults` give way to what is more specific, `overrides` prevail over it,
-//! whole (atomic) or rule by rule (merge). As in Kuadrant, what is most specific is merged with the next, what comes of
-//! that with the one above, and so on: a policy that has given way has no say any more. Plain `limits` stand beside all
-//! others, and so do policies on the same target.
+//! Which rules of a request's policies apply. `defaults` give way to more specific policies, and `overrides`
+//! prevail over them, either as a whole (atomic) or rule by rule (merge). As in Kuadrant, policies merge
+//! pairwise, from most to least specific, and a policy that was replaced has no further effect. Plain `limits`
+//! apply in addition to all others, and so do policies on the same target.
 
 use super::{CompiledPolicy, Miss};
 use crate::model::{Precedence, Strategy, Target, TargetKind};
 use expression::small_sort;
 use std::sync::Arc;
 
-/// A policy, as far as it stands.
+/// A policy, as far as it applies.
 pub(super) struct Effective<'p> {
     pub planned: &'p CompiledPolicy,
-    /// Whose `when` it is under.
+    /// The policy whose `when` applies.
     pub when: &'p CompiledPolicy,
-    /// The policies that stand in the place of this one's limits of these names.
+    /// The policies that replace this one's limits of these names.
     replaced: Vec<(&'p str, &'p CompiledPolicy)>,
-    /// The policy that stands in the place of all of it.
+    /// The policy that replaces all of it.
     by: Option<&'p CompiledPolicy>,
 }
 
 impl<'p> Effective<'p> {
-    /// What stands in the place of one of its limits.
+    /// What replaces one of its limits.
     pub fn instead(&self, limit: &str) -> Option<Miss> {
         self.replacing(limit).map(|by| Miss::Replaced(by.name.to_string()))
     }
@@ -29,14 +29,14 @@ impl<'p> Effective<'p> {
         self.by.or_else(|| self.replaced.iter().find(|(name, _)| *name == limit).map(|(_, by)| *by))
     }
 
-    /// Its limits that stand.
+    /// Its limits that still apply.
     fn names(&self) -> impl Iterator<Item = (&'p str, &'p CompiledPolicy)> {
         let limits = self.planned.policy.limits.iter().map(|limit| limit.name.as_str());
         limits.filter(|limit| self.replacing(limit).is_none()).map(|limit| (limit, self.planned))
     }
 }
 
-/// The policies of a request, each as far as it stands.
+/// The policies of a request, each as far as it applies.
 pub(super) fn effective<'p>(policies: Vec<&'p CompiledPolicy>) -> Vec<Effective<'p>> {
     let alone = |planned| Effective { planned, when: planned, replaced: Vec::new(), by: None };
     let mut all: Vec<Effective<'p>> = policies.iter().copied().map(alone).collect();
@@ -60,7 +60,7 @@ pub(super) fn effective<'p>(policies: Vec<&'p CompiledPolicy>) -> Vec<Effective<
     all
 }
 
-/// Beside each of the policies that meet on a route, those that take its place, if no limit of it stands.
+/// For each of the policies on a route, the policies that replace it, if none of its limits applies.
 pub(super) fn overridden(policies: &[CompiledPolicy]) -> Vec<Vec<Arc<str>>> {
     let by = |one: Effective<'_>| {
         let limits = one.planned.policy.limits.iter();
@@ -74,7 +74,7 @@ pub(super) fn overridden(policies: &[CompiledPolicy]) -> Vec<Vec<Arc<str>>> {
     effective(policies.iter().collect()).into_iter().map(by).collect()
 }
 
-/// Beside each policy, whether its rules stand as they are written, whatever else a request meets.
+/// For each policy, whether its rules always apply as written.
 pub(super) fn stand_alone(policies: &[CompiledPolicy]) -> Vec<bool> {
     let general = policies.iter().filter(|planned| planned.policy.precedence != Precedence::Own);
     let most_general = general.map(specificity).min();
@@ -83,10 +83,10 @@ pub(super) fn stand_alone(policies: &[CompiledPolicy]) -> Vec<bool> {
     policies.iter().map(alone).collect()
 }
 
-/// A policy with what is more specific.
+/// Merges a policy with the more specific ones.
 fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
     let planned = general.planned;
-    // A `when` is a rule like any other: one of them is for both.
+    // A `when` is merged like any other rule, and then applies to both.
     let is_there = |when: &&CompiledPolicy| !when.policy.when.is_empty();
     let (own, theirs) = (Some(planned).filter(is_there), below.iter().map(|one| one.when).find(is_there));
     match planned.policy.precedence {
@@ -112,7 +112,7 @@ fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
     }
 }
 
-/// As [`specificity`] has it.
+/// The order of [`specificity`].
 const FROM_MOST_SPECIFIC: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 
 /// A route is more specific than its gateway, and a section than the whole.

@@ -1,4 +1,4 @@
-//! What policies want to know of requests and responses, by what their expressions name.
+//! Which facts of requests and responses policies need, given their expressions.
 
 use crate::model::{Limit, Policy};
 use expression::cel::Expression;
@@ -7,7 +7,7 @@ use expression::small_sort;
 use llm::response::Pointers;
 use std::sync::Arc;
 
-/// What is asked for to read a body, and to send another one on.
+/// The headers that are needed to read a body and to send an edited one.
 pub(super) const BODY_HEADERS: [&str; 6] =
     [":method", ":path", "accept-encoding", "content-encoding", "content-length", "content-type"];
 
@@ -29,7 +29,7 @@ fn pointers_into<'p>(body: &'static str, policies: &'p [Policy]) -> impl Iterato
     paths.filter_map(move |path| facts::pointer(body, path))
 }
 
-/// What is to be found in responses.
+/// What to find in responses.
 pub(super) fn answered(policies: &[Policy]) -> Arc<Pointers> {
     let of_usage = policies.iter().filter_map(|policy| policy.usage.pointers.as_deref());
     let of_usage = of_usage.flat_map(|own| own.pointers().map(String::as_str));
@@ -41,18 +41,18 @@ pub(super) fn answered(policies: &[Policy]) -> Arc<Pointers> {
 pub(super) fn needs(policies: &[Policy]) -> Vec<Need> {
     let mut needs = Facts::needs(all_expressions(policies).flat_map(Expression::references));
     if !policies.is_empty() {
-        // Whose dialect it is, and which calls use no tokens.
+        // For the dialect, and to recognise calls that use no tokens.
         needs.push(Need::Header(":path".into()));
     }
     if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit.is_of_usage()) {
-        // What the estimate needs, and which calls use no tokens.
+        // For the estimate, and to recognise calls that use no tokens.
         needs.push(Need::Header("content-length".into()));
         needs.push(Need::Header(":method".into()));
     }
     needs
 }
 
-/// In their order, each once.
+/// Sorted and without repeats.
 fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
     let mut all: Vec<String> = all.collect();
     small_sort::sort(&mut all);

@@ -1,4 +1,4 @@
-//! One match of one rule of a route, for one host.
+//! One match of a route's rule, for one host.
 
 use expression::cel::Pattern;
 use expression::facts::{Facts, Need, lower_case};
@@ -6,8 +6,8 @@ use protocol::wire::weir::v1::{Field, Match, Rule, field, r#match::Path};
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
-/// How a path is compared. Gateway API asks an exact path before prefixes and leaves the place of regular expressions
-/// open.
+/// How a path is compared. In Gateway API, exact paths come before prefixes, and the place of regular
+/// expressions is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PathMatchKind {
     Exact,
@@ -17,21 +17,21 @@ pub(super) enum PathMatchKind {
 
 #[derive(Clone, Debug)]
 pub(super) struct RouteEntry {
-    /// Lower case; `*.` and a suffix; or empty: any.
+    /// In lower case; `*.` and a suffix, or empty for any host.
     pub(super) host: String,
     pub(super) kind: PathMatchKind,
-    /// Of a prefix: without the slash at its end. Of a regular expression: its beginning, up to a slash and without it, so
-    /// that it is found as a prefix is.
+    /// For a prefix: without the trailing slash. For a regular expression: its literal beginning, up to the
+    /// last slash, so that it is found like a prefix.
     pub(super) path: String,
     pub(super) ports: Arc<[u32]>,
     pub(super) policies: Arc<[usize]>,
-    /// It takes no request away from others.
+    /// Whether it takes no request away from others.
     pub(super) in_doubt: bool,
-    /// With what the proxy's names of its routes begin; empty: that is not known.
+    /// The beginning of the proxy's names for the route. Empty if unknown.
     route_name: Arc<str>,
-    /// Of the path as it is written.
+    /// The length of the path as written.
     length: usize,
-    /// With what every path that it matches begins.
+    /// The literal beginning of every path that it matches, and the pattern.
     regex: Option<(String, Pattern)>,
     method: String,
     headers: Vec<(String, Value)>,
@@ -39,13 +39,13 @@ pub(super) struct RouteEntry {
     order: (usize, usize),
 }
 
-/// Which of several matches of one path comes first.
+/// How to order several matches of one path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ranking {
-    /// As Gateway API says: one with a method, then more headers, then more query parameters.
+    /// As in Gateway API: a method first, then more headers, then more query parameters.
     #[default]
     GatewayApi,
-    /// As Envoy Gateway does: a method is one more header, and of equal numbers the one with more exact values is first.
+    /// As in Envoy Gateway: a method counts as a header, and of equal numbers, more exact values come first.
     EnvoyGateway,
 }
 
@@ -55,14 +55,14 @@ enum Value {
     Regex(Pattern),
 }
 
-/// Every match of a rule, for each of its hosts.
+/// All matches of a rule, for each of its hosts.
 pub(super) fn entries(rule: &Rule, order: usize) -> Result<Vec<RouteEntry>, String> {
     let (ports, policies): (Arc<[u32]>, _) = (rule.ports.clone().into(), places(&rule.policies));
     let (any, route_name) = ([String::new()], Arc::from(rule.route_name.as_str()));
     let hosts = if rule.hostnames.is_empty() { &any[..] } else { &rule.hostnames };
     let mut entries = Vec::new();
     for (index, found) in rule.matches.iter().enumerate() {
-        // A pattern is compiled once, however many hosts there are.
+        // A pattern is compiled once for all hosts.
         let mut entry = RouteEntry::new(found, (order, index))?;
         (entry.ports, entry.policies) = (ports.clone(), policies.clone());
         entry.in_doubt = rule.in_doubt;
@@ -77,17 +77,17 @@ pub(super) fn places(places: &[u32]) -> Arc<[usize]> {
     places.iter().map(|place| usize::try_from(*place).unwrap_or(usize::MAX)).collect()
 }
 
-/// Whether a route's regular expression can be compiled here, and if not why.
+/// Whether a route's regular expression can be compiled here, and if not, why.
 pub fn check_pattern(source: &str) -> Result<(), String> {
     Pattern::whole(source).map(drop)
 }
 
-/// Hostnames compare by what they are most specific in.
+/// The order in which hostnames are specific.
 pub(super) fn specificity(hostname: &str) -> (bool, usize) {
     (!hostname.is_empty() && !hostname.starts_with('*'), hostname.len())
 }
 
-/// Whether a hostname, perhaps with a wildcard or empty, is that of this host.
+/// Whether a hostname, possibly with a wildcard or empty, matches this host.
 pub(super) fn covers(hostname: &str, host: &str) -> bool {
     match hostname.strip_prefix('*') {
         Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
@@ -137,12 +137,12 @@ impl RouteEntry {
         self.key().cmp(&other.key()).then_with(|| self.rank(ranking).cmp(&other.rank(ranking)))
     }
 
-    /// Among those of one host and kind that take a request: the lowest does.
+    /// The lowest of the matches of one host and kind takes the request.
     pub(super) fn rank(&self, ranking: Ranking) -> impl Ord + use<> {
         let (headers, query) = (self.headers.len(), self.query.len());
         let method = usize::from(!self.method.is_empty());
         let counts = match ranking {
-            // The path of a prefix ends at its last segment.
+            // A prefix's path ends at its last segment.
             Ranking::GatewayApi if self.kind == PathMatchKind::Prefix => [0, method, headers, query, 0],
             Ranking::GatewayApi => [self.length, method, headers, query, 0],
             Ranking::EnvoyGateway => [
@@ -156,7 +156,7 @@ impl RouteEntry {
         (Reverse(counts), self.order)
     }
 
-    /// Whether the proxy's own name of the request's route says that another rule has taken it.
+    /// Whether the proxy's name for the request's route shows that another rule took it.
     pub(super) fn is_elsewhere(&self, route: Option<&str>) -> bool {
         let Some((kind, _)) = self.route_name.split_once('/') else { return false };
         route.is_some_and(|route| {
@@ -169,7 +169,7 @@ impl RouteEntry {
         !self.route_name.is_empty()
     }
 
-    /// Whether all but host and port match; of the path, what its key does not say.
+    /// Whether everything but host and port matches. The key has already decided part of the path.
     pub(super) fn takes(&self, path: &str, query: &str, facts: &Facts) -> bool {
         let header = |name: &str| facts.routed_header(name);
         (self.method.is_empty() || header(":method") == Some(&self.method))
@@ -189,11 +189,11 @@ impl RouteEntry {
     }
 }
 
-/// What every path that a regular expression matches begins with; nothing where that cannot be told at a glance.
+/// The literal text that every match of a regular expression begins with. Empty if it is not obvious.
 fn beginning(source: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_~%:@".contains(c);
     let (literal, rest) = source.split_at(source.find(|c| !plain(c)).unwrap_or(source.len()));
-    // Where one thing or another will do, neither has to be there.
+    // With alternatives, none of them is certain.
     if rest.contains('|') && !alternatives_are_enclosed(rest) {
         return "";
     }
@@ -201,7 +201,7 @@ fn beginning(source: &str) -> &str {
     literal.get(..literal.len().saturating_sub(usize::from(repeated))).unwrap_or_default()
 }
 
-/// Whether each `|` is in parentheses, and nothing is there that could hide a parenthesis.
+/// Whether each `|` is in parentheses, and nothing could hide a parenthesis.
 fn alternatives_are_enclosed(source: &str) -> bool {
     let mut depth = 0_usize;
     source.chars().all(|c| {
@@ -227,7 +227,7 @@ impl Value {
     }
 }
 
-/// Of several with one name, only the first counts, as Gateway API says.
+/// In Gateway API, only the first of several with one name counts.
 fn values(fields: &[Field], name: impl Fn(&str) -> String) -> Result<Vec<(String, Value)>, String> {
     let mut values: Vec<(String, Value)> = Vec::with_capacity(fields.len());
     for field in fields {
@@ -244,7 +244,7 @@ fn values(fields: &[Field], name: impl Fn(&str) -> String) -> Result<Vec<(String
     Ok(values)
 }
 
-/// The first of that name, as it is written.
+/// The first parameter of that name, undecoded.
 fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)

@@ -1,4 +1,5 @@
-//! Rules by host and path. Finding those of a request takes as long as its host and path have parts, not as there are rules.
+//! Rules by host and path. A lookup takes time proportional to the parts of the host and path, not to the
+//! number of rules.
 
 use super::rule::{PathMatchKind, Ranking, RouteEntry};
 use expression::small_sort;
@@ -6,14 +7,14 @@ use expression::small_sort;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct RouteTable {
-    /// By host, kind and text of the path, then the most specific first.
+    /// Sorted by host, kind and text of the path, the most specific first.
     entries: Vec<RouteEntry>,
-    /// The most dots in a wildcard, and the most slashes in a prefix or in what a regular expression begins with, that any
-    /// entry has: what a client adds beyond costs nothing.
+    /// The largest number of dots in a wildcard, and of slashes in a prefix or in the beginning of a regular
+    /// expression. So extra ones that a client adds cost nothing.
     deepest_host: usize,
     deepest_path: usize,
     has_regexes: bool,
-    /// Regular expressions come after prefixes.
+    /// Whether regular expressions come after prefixes.
     regexes_last: bool,
     ranking: Ranking,
 }
@@ -34,7 +35,7 @@ impl RouteTable {
         self.entries.is_empty()
     }
 
-    /// The rule that takes the request: the most specific host first, then path, method, headers, query, and age.
+    /// The rule that takes the request: the most specific by host, then path, method, headers, query and age.
     pub(super) fn first<'t>(
         &'t self,
         host: &str,
@@ -54,7 +55,7 @@ impl RouteTable {
         })
     }
 
-    /// Every rule that would take the request if no other did.
+    /// Every rule that would take the request if there were no others.
     pub(super) fn all<'t>(
         &'t self,
         host: &str,
@@ -68,9 +69,9 @@ impl RouteTable {
         self.hosts(host).flat_map(|entries| of_host(entries).collect::<Vec<_>>()).collect()
     }
 
-    /// The entries of every hostname that covers this host, the most specific one's first.
+    /// The entries of every hostname that matches this host, the most specific first.
     fn hosts<'t>(&'t self, host: &str) -> impl Iterator<Item = &'t [RouteEntry]> {
-        // Found by their order, since only the end of a host is asked for: nothing of it is copied.
+        // Found by binary search, since only suffixes of the host are looked up. Nothing is copied.
         let wildcards = suffixes(host, self.deepest_host).map(|suffix| self.of_host(&format!("*{suffix}")));
         let exact = std::iter::once(self.of_host(host));
         let any = std::iter::once_with(|| self.of_host(""));
@@ -99,7 +100,7 @@ impl RouteTable {
     }
 }
 
-/// Those of a host's entries that are found by this.
+/// The entries of a host that this key finds.
 fn range<'e>(entries: &'e [RouteEntry], kind: PathMatchKind, path: &str) -> std::slice::Iter<'e, RouteEntry> {
     let key = (kind, path);
     let of = |entry: &RouteEntry| (entry.kind, entry.path.as_str()).cmp(&key);
@@ -108,8 +109,8 @@ fn range<'e>(entries: &'e [RouteEntry], kind: PathMatchKind, path: &str) -> std:
     rest.get(..rest.partition_point(|entry| of(entry).is_eq())).unwrap_or_default().iter()
 }
 
-/// The whole path, without a slash at its end, and what is before each slash, the longest first; none has more than
-/// so many slashes.
+/// The whole path without a trailing slash, and the part before each slash, the longest first, with at most
+/// this many slashes.
 fn beginnings(path: &str, deepest: usize) -> impl Iterator<Item = &str> {
     let end = path.match_indices('/').nth(deepest).map_or(path.len(), |(at, _)| at);
     let longest = path.get(..end).unwrap_or_default();
@@ -117,7 +118,7 @@ fn beginnings(path: &str, deepest: usize) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(longest), |prefix| prefix.rfind('/').and_then(|at| prefix.get(..at)))
 }
 
-/// What begins with a dot, the longest first; none has more than so many.
+/// The suffixes that begin with a dot, the longest first, with at most this many dots.
 fn suffixes(host: &str, deepest: usize) -> impl Iterator<Item = &str> {
     let mut suffixes: Vec<&str> =
         host.rmatch_indices('.').take(deepest).filter_map(|(at, _)| host.get(at..)).collect();

@@ -1,4 +1,4 @@
-//! The listeners of a Gateway: which of them a request reaches, and which routes they take.
+//! The listeners of a Gateway: which one a request reaches, and which routes each takes.
 
 use super::{Certainty, GATEWAY_API, covers};
 use crate::kubernetes::objects::{
@@ -10,7 +10,7 @@ use protocol::wire::weir::v1;
 use std::collections::BTreeMap;
 
 impl GatewayObject {
-    /// The listener to which requests for this host go, where a proxy keeps its listeners apart.
+    /// The listener that receives requests for this host, if the proxy separates its listeners.
     pub(super) fn owner(&self, port: u32, host: &str) -> Option<&Listener> {
         let reached = |listener: &&Listener| listener.port == port && covers(&listener.hostname, host);
         let is_exact =
@@ -19,7 +19,7 @@ impl GatewayObject {
         self.listeners.iter().filter(reached).max_by_key(specificity)
     }
 
-    /// What is passed through reaches no filter of requests.
+    /// Passed-through connections reach no HTTP filter.
     pub fn http_listeners(&self) -> impl Iterator<Item = &Listener> {
         self.listeners.iter().filter(|listener| listener.protocol != "TLS")
     }
@@ -40,7 +40,7 @@ impl GatewayObject {
         v1::Listener { hostname: listener.hostname.clone(), ports, policies: Vec::new() }
     }
 
-    /// With the listeners that these sets add, as far as it takes them.
+    /// Adds the listeners of these sets, as far as the Gateway takes them.
     pub fn with_sets<'s>(
         &self,
         name: &ObjectName,
@@ -56,7 +56,7 @@ impl GatewayObject {
             let Some(allowed) = allowed.filter(|_| set.accepted != Some(false)) else { continue };
             let is_sure = allowed == Certainty::Sure && set.accepted == Some(true);
             for listener in &set.listeners {
-                // The Gateway's own come first, then the sets' by age.
+                // The Gateway's own come first, then those of the sets by age.
                 let same =
                     |other: &Listener| other.port == listener.port && other.hostname == listener.hostname;
                 let in_doubt = !is_sure || gateway.listeners.iter().any(same);
@@ -78,7 +78,7 @@ impl Listener {
             && parent.port.is_none_or(|port| port == self.port)
     }
 
-    /// Whether routes of this kind and namespace may attach. `None`: they may not.
+    /// Whether routes of this kind and namespace may attach. `None` if they may not.
     pub(super) fn allows(
         &self,
         gateway: &ObjectName,
@@ -94,9 +94,9 @@ impl Listener {
         }
         let of_protocol = match self.protocol.as_str() {
             "HTTP" | "HTTPS" | "" => Certainty::Sure,
-            // HTTPRoutes are not for them.
+            // HTTPRoutes cannot attach to these.
             "TLS" | "TCP" | "UDP" => return None,
-            // A controller's own.
+            // A protocol of the controller's own.
             _ => Certainty::InDoubt,
         };
         let of_protocol = if self.in_doubt { Certainty::InDoubt } else { of_protocol };
@@ -104,14 +104,14 @@ impl Listener {
         allowed.allow(own, &route.name.namespace, namespaces).map(|allowed| allowed.max(of_protocol))
     }
 
-    /// As the proxy may see its port: Envoy Gateway's listen 10000 higher where only root may.
+    /// The ports that the proxy may use. Envoy Gateway's proxies listen 10000 higher on privileged ports.
     pub fn ports(&self) -> Vec<u32> {
         seen_ports(self.port)
     }
 }
 
 impl AllowedNamespaces {
-    /// Whether they take what is in this namespace. `None`: they do not.
+    /// Whether they admit this namespace. `None` if they do not.
     pub(super) fn allow(
         &self,
         own: &str,
@@ -124,12 +124,12 @@ impl AllowedNamespaces {
             "Selector" => {
                 let labels = namespaces.map(|all| all.get(namespace));
                 match (labels, self.selector.clone().map(Selector::try_from)) {
-                    // An empty selector selects all.
+                    // An empty selector selects all namespaces.
                     (Some(_), None) => None,
                     (Some(Some(labels)), Some(Ok(selector))) => {
                         selector.matches(labels).then_some(Certainty::Sure)
                     }
-                    // A namespace that is not there has no routes, but its route may be heard of first.
+                    // A route may be seen before its namespace.
                     _ => Some(Certainty::InDoubt),
                 }
             }

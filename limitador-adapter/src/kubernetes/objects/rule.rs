@@ -1,4 +1,4 @@
-//! The rules of HTTPRoutes and GRPCRoutes: what is written in them, and what the filter matches.
+//! The rules of HTTPRoutes and GRPCRoutes, and what the filter matches for them.
 
 use protocol::wire::weir::v1::{Field, Match, field, r#match::Path};
 use serde::Deserialize;
@@ -6,14 +6,14 @@ use serde::Deserialize;
 /// A rule of a route.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HttpRouteRule {
-    /// Its own, or `rule-1` and so on.
+    /// Its name, or `rule-1` and so on.
     pub name: String,
-    /// Those that can be compared here as the proxy does. At least one, or one of the others.
+    /// The matches that the filter can evaluate like the proxy. There is at least one here or in `unclear`.
     pub matches: Vec<Match>,
-    /// Those that cannot, such as one with a regular expression that cannot be compiled here, without what is in doubt: they take
-    /// more than the proxy lets them.
+    /// The matches that it cannot, for example because a regular expression does not compile here. They omit
+    /// what is in doubt, so they match more requests than the proxy's.
     pub unclear: Vec<Match>,
-    /// Why those are unclear.
+    /// Why those are in doubt.
     pub doubts: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ impl From<GrpcRuleObject> for RuleObject {
 }
 
 impl GrpcMethod {
-    /// A method's path is `/SERVICE/METHOD`.
+    /// The path of a method is `/SERVICE/METHOD`.
     fn path(self) -> WrittenValue {
         let Self { kind, service, method } = self;
         let is_regex = kind == "RegularExpression";
@@ -79,7 +79,7 @@ impl GrpcMethod {
             (service, method) if !is_regex && !service.is_empty() => {
                 ("Exact", format!("/{service}/{method}"))
             }
-            // Neither the names of services nor those of methods have anything that means something here but dots.
+            // In the names of services and methods, only dots have a meaning in regular expressions.
             (service, method) if !is_regex => {
                 ("RegularExpression", format!("/{}/{}", any(service), any(&method.replace('.', "[.]"))))
             }
@@ -99,7 +99,7 @@ struct WrittenValue {
 }
 
 impl HttpRouteRule {
-    /// A rule without a name is called after its place, as in Kuadrant.
+    /// An unnamed rule is called after its position, as in Kuadrant.
     pub(super) fn new(number: usize, rule: RuleObject) -> Self {
         let (mut matches, mut unclear, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
         if rule.matches.is_empty() {
@@ -117,8 +117,8 @@ impl HttpRouteRule {
 }
 
 impl WrittenMatch {
-    /// With a header that is named twice, or a regular expression that cannot be compiled here, only method and path are asked
-    /// for, and why is told.
+    /// If a header is named twice, or a regular expression does not compile here, the match contains only the
+    /// method and path, and the reason is recorded.
     fn read(self, doubts: &mut Vec<String>) -> Match {
         let before = doubts.len();
         let path = self.path.and_then(|path| match path.kind.as_str() {
@@ -129,19 +129,20 @@ impl WrittenMatch {
         let mut fields = |written: Vec<WrittenValue>| -> Vec<Field> {
             written.into_iter().filter_map(|value| value.field(doubts)).collect()
         };
-        // Gateway API forbids it and cannot check it: the first would count there, and proxies ask for all of them.
+        // Gateway API forbids it but cannot validate it: the first would count there, while proxies require all
+        // of them.
         let repeated = repeated(&self.headers);
         let (headers, query) = (fields(self.headers), fields(self.query_params));
         doubts.extend(repeated.map(|name| format!("the header `{name}` is matched more than once")));
         if doubts.len() > before {
-            // Of several fields of one name the first counts, and it may be the one that is missing.
+            // Of several fields with one name, the first counts, and that may be the one that is missing.
             return Match { path, method: self.method, ..Match::default() };
         }
         Match { path, method: self.method, headers, query }
     }
 }
 
-/// A header that is named more than once, in whatever case.
+/// A header that is named more than once, ignoring case.
 fn repeated(headers: &[WrittenValue]) -> Option<String> {
     let mut names: Vec<String> = headers.iter().map(|header| header.name.to_ascii_lowercase()).collect();
     names.sort_unstable();
@@ -158,7 +159,8 @@ impl WrittenValue {
     }
 }
 
-/// The filter's regular expressions are not all of Envoy's: one that it cannot compile must not cost it its plan.
+/// The filter does not support all of Envoy's regular expressions. One that it cannot compile must not make the
+/// whole plan unusable.
 fn checked(pattern: String, doubts: &mut Vec<String>) -> Option<String> {
     match policy::routes::check_pattern(&pattern) {
         Ok(()) => Some(pattern),

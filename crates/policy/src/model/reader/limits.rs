@@ -11,7 +11,7 @@ use crate::model::{
 use expression::cel::{Expression, Phase, ResultType};
 use std::time::Duration;
 
-/// In the order in which a message lists them.
+/// In the order of error messages.
 const UNITS: &[(&str, Unit)] = &[
     ("tokens", Unit::Tokens),
     ("requests", Unit::Requests),
@@ -36,7 +36,7 @@ const RESERVATION: KnownFields =
     KnownFields { known: &["amount", "ttl", "maxShare"], later: &[], ignored: &[] };
 const COUNTER: KnownFields = KnownFields { known: &["expression"], later: &[], ignored: &[] };
 
-/// `priced`: the policy says what tokens cost.
+/// `priced`: whether the policy has prices.
 pub(super) fn limits(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Limit>, Reported> {
     let limits = node.entries()?;
     if limits.is_empty() {
@@ -73,7 +73,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
     })
 }
 
-/// Only what a stream delivers can outgrow a hold.
+/// Only a stream can outgrow a hold.
 fn overrun(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<Overrun, Reported> {
     let overrun = node.word(OVERRUNS, &[])?;
     if overrun == Overrun::Cut && rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.is_of_usage())) {
@@ -82,7 +82,7 @@ fn overrun(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result
     Ok(overrun)
 }
 
-/// A cap comes from what is held, and goes into the request's body.
+/// A cap is computed from the hold and is written into the request's body.
 fn caps_output(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<bool, Reported> {
     if !node.word(OUTPUT_CAPS, &[])? {
         return Ok(false);
@@ -131,7 +131,7 @@ fn rates(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
 fn rate(node: DocumentNode<'_>, priced: bool) -> Result<Rate, Reported> {
     let rate = node.object(&RATE)?;
     let unit = rate.optional("unit").map(|node| node.word(UNITS, &[])).transpose();
-    // Whoever mistyped the unit may have meant one whose limit and window look otherwise.
+    // If the unit is mistyped, the intended unit may have another form of limit and window.
     let unit = unit?.unwrap_or_default();
     let max = maximum(&rate, unit);
     let window = window(&rate, unit);
@@ -227,7 +227,7 @@ fn reservation(
     Ok(ReservationFields { amount: amount?, ttl, max_share: max_share? })
 }
 
-/// A request of `requests` or `concurrency` holds one, whatever it is like: there a share says nothing.
+/// For `requests` and `concurrency`, every request holds one, so a share is meaningless.
 fn max_share(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<Share, Reported> {
     let text = node.text()?;
     let share = Share::parse(text).ok_or_else(|| {
@@ -242,7 +242,7 @@ fn max_share(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Resu
     Ok(share)
 }
 
-/// Kuadrant takes a number, too.
+/// Kuadrant also accepts a number.
 fn amount(node: &DocumentNode<'_>) -> Result<Expression, Reported> {
     if !node.is_whole() {
         return expression(node, ResultType::Amount);
