@@ -1,4 +1,4 @@
-//! Where the built artefacts and the repository's files are.
+//! Finds the built artefacts and the repository's files.
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +25,7 @@ pub fn envoy() -> PathBuf {
     find("WEIR_ENVOY", cache().join(format!("envoy-{pin}/envoy")))
 }
 
-/// `etcd`, `kube-apiserver` or `kubectl`: of `$KUBEBUILDER_ASSETS`, of what `make test-k8s` has built, or whatever
-/// the PATH has.
+/// `etcd`, `kube-apiserver` or `kubectl`: from `$KUBEBUILDER_ASSETS`, built by `make test-k8s`, or in the PATH.
 pub fn kubernetes(program: &str) -> PathBuf {
     let module =
         std::fs::read_to_string(root().join("scripts/k8s/go.mod")).expect("scripts/k8s/go.mod is there");
@@ -43,7 +42,7 @@ pub fn kubernetes(program: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{program} is missing: run `make test-k8s`, which builds it"))
 }
 
-/// Whether there is an API server to run: envtest's, or the one that `make test-k8s` has built.
+/// Whether an API server is available: envtest's, or the one that `make test-k8s` builds.
 pub fn has_kubernetes() -> bool {
     std::env::var_os("KUBEBUILDER_ASSETS").is_some()
         || std::fs::read_dir(cache()).into_iter().flatten().flatten().any(|entry| {
@@ -52,17 +51,17 @@ pub fn has_kubernetes() -> bool {
         })
 }
 
-/// Envoy Gateway's control plane, which `make test-envoy-gateway` has built.
+/// Envoy Gateway's control plane, built by `make test-envoy-gateway`.
 pub fn envoy_gateway() -> PathBuf {
     cache().join(format!("envoy-gateway-server-{}", pin("envoy-gateway"))).join("envoy-gateway")
 }
 
-/// A program or file of Istio's control plane, which `make test-istio` has built.
+/// A program or file of Istio's control plane, built by `make test-istio`.
 pub fn istio(name: &str) -> PathBuf {
     cache().join(format!("istio-server-{}", pin("istio-server"))).join(name)
 }
 
-/// Helm: `$WEIR_HELM`, or the one that `make test-k8s` has built.
+/// Helm: `$WEIR_HELM`, or the one that `make test-k8s` builds.
 pub fn helm() -> PathBuf {
     let module =
         std::fs::read_to_string(root().join("scripts/helm/go.mod")).expect("scripts/helm/go.mod is there");
@@ -78,7 +77,7 @@ pub fn definitions(whose: &str) -> PathBuf {
     cache().join(format!("{whose}-{}", pin(whose)))
 }
 
-/// The version of somebody else's that the scripts take.
+/// The version that the scripts pin.
 fn pin(whose: &str) -> String {
     let script = std::fs::read_to_string(root().join("scripts/kubernetes.sh"))
         .expect("scripts/kubernetes.sh is there");
@@ -87,7 +86,7 @@ fn pin(whose: &str) -> String {
     pin.expect("scripts/kubernetes.sh pins it").to_owned()
 }
 
-/// Redis: `$WEIR_REDIS`, the one in the PATH, or the one that `make` has found a name for.
+/// Redis: `$WEIR_REDIS`, the one in the PATH, or the one that `make` has linked in the cache.
 pub fn redis() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut installed = std::env::split_paths(&path).map(|folder| folder.join("redis-server"));
@@ -95,7 +94,7 @@ pub fn redis() -> PathBuf {
     find("WEIR_REDIS", installed.unwrap_or_else(|| cache().join("redis-server")))
 }
 
-/// Where the project keeps what it has downloaded.
+/// The cache of downloads.
 pub fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("weir")

@@ -1,4 +1,4 @@
-//! Certificates for tests: an authority, and what it signs.
+//! Certificate authorities for tests.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::path::Path;
@@ -10,7 +10,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates an authority.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -25,7 +25,7 @@ impl Authority {
         &self.pem
     }
 
-    /// A certificate and its key for these host names and addresses.
+    /// Issues a certificate and its key for these host names and addresses.
     pub fn sign(&self, names: &[&str]) -> (String, String) {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("these are names");
@@ -35,7 +35,7 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// Writes `tls.crt`, `tls.key` and `ca.crt`, as a Secret of Kubernetes has them.
+    /// Writes `tls.crt`, `tls.key` and `ca.crt`, as in a Kubernetes Secret.
     pub fn write(&self, folder: &Path, names: &[&str]) {
         let (certificate, key) = self.sign(names);
         for (name, text) in [("tls.crt", &certificate), ("tls.key", &key), ("ca.crt", &self.pem)] {

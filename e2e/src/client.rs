@@ -1,4 +1,4 @@
-//! A client that can stop anywhere: send a request, read its answer piece by piece, or hang up.
+//! A client that can stop at any point: it sends a request, reads the response in pieces, or disconnects.
 
 use crate::wait;
 use crate::wire::{self, Head, Headers, Piece, Wire, header};
@@ -19,7 +19,7 @@ pub struct Request {
     chunked: bool,
 }
 
-/// A request on its way.
+/// A request under way.
 pub struct InFlight {
     wire: Wire,
     bodiless: bool,
@@ -27,18 +27,18 @@ pub struct InFlight {
     body: Vec<u8>,
 }
 
-/// An answer, as far as it came.
+/// A response, as far as it arrived.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// Its fields.
+    /// The header fields.
     pub headers: Headers,
-    /// What arrived of the body.
+    /// The part of the body that arrived.
     pub body: Vec<u8>,
-    /// The fields after the body.
+    /// The trailers.
     pub trailers: Headers,
-    /// Why the body is not whole.
+    /// Why the body is incomplete.
     pub cut: Option<String>,
     /// When the last byte arrived.
     pub finished: Instant,
@@ -61,69 +61,69 @@ impl Request {
         Self::new("POST", path).header("content-type", "application/json").body(json.to_string())
     }
 
-    /// A chat completion of at most that many tokens.
+    /// A chat completion with this maximum output.
     pub fn chat(max_tokens: u64) -> Self {
         let messages = serde_json::json!([{ "role": "user", "content": "Hi" }]);
         let json = serde_json::json!({ "model": "gpt-4o", "messages": messages, "max_tokens": max_tokens });
         Self::post("/v1/chat/completions", &json)
     }
 
-    /// With one more header, whatever its bytes.
+    /// Adds a header with any bytes.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.to_owned(), value.as_ref().to_vec()));
         self
     }
 
-    /// With a token as its Authorization.
+    /// Sets a token as the Authorization.
     pub fn token(self, token: &str) -> Self {
         self.header("authorization", format!("Bearer {token}"))
     }
 
-    /// The upstream answers it with the answer of that name.
+    /// Asks the upstream for the answer of that name.
     pub fn answered_by(self, name: &str) -> Self {
         self.header(crate::upstream::ANSWER, name)
     }
 
-    /// With another body.
+    /// Sets another body.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// With a trailer, so chunked.
+    /// Adds a trailer, which makes the request chunked.
     pub fn trailer(mut self, name: &str, value: &str) -> Self {
         self.trailers.push((name.to_owned(), value.to_owned()));
         self.chunked()
     }
 
-    /// Without a content-length, in pieces of a hundred bytes.
+    /// Sends it without a content-length, in chunks of a hundred bytes.
     pub fn chunked(mut self) -> Self {
         self.chunked = true;
         self
     }
 
-    /// To another path.
+    /// Sets another path.
     pub fn path(mut self, path: &str) -> Self {
         self.path = path.to_owned();
         self
     }
 
-    /// Sends it and leaves it on its way.
+    /// Sends it without waiting for the response.
     pub fn open(&self, to: SocketAddr) -> InFlight {
         self.try_open(to).unwrap_or_else(|error| panic!("cannot send a request to {to}: {error}"))
     }
 
-    /// Sends it and reads the answer.
+    /// Sends it and reads the response.
     pub fn send(&self, to: SocketAddr) -> Response {
         self.open(to).finish()
     }
 
-    /// The same, for one that may not be there.
+    /// Like `send`, but the server may be away.
     pub fn try_send(&self, to: SocketAddr) -> io::Result<Response> {
         self.try_open(to)?.try_finish()
     }
 
-    /// Sends so many bytes of it, waits, sends the rest, and reads the answer.
+    /// Sends this many bytes of it, waits, sends the rest, and reads the response.
     pub fn send_in_two(&self, to: SocketAddr, first: usize, wait: impl FnOnce()) -> Response {
         let sent = self.try_open_in_two(to, first, wait);
         sent.unwrap_or_else(|error| panic!("cannot send a request to {to}: {error}")).finish()
@@ -172,7 +172,7 @@ impl InFlight {
         self.try_head().unwrap_or_else(|error| panic!("there was no response: {error}"))
     }
 
-    /// Reads until the body is at least that long.
+    /// Reads until the body has at least this length.
     pub fn body_of(&mut self, length: usize) -> &[u8] {
         self.head();
         while self.body.len() < length {
@@ -189,7 +189,7 @@ impl InFlight {
         self.try_finish().unwrap_or_else(|error| panic!("there was no response: {error}"))
     }
 
-    /// Whether the beginning of an answer (or the end of the connection) is there to be read.
+    /// Whether the beginning of a response, or the end of the connection, can be read.
     pub fn answered(&self) -> bool {
         let stream = &self.wire.stream;
         stream.set_nonblocking(true).expect("a socket can be asked");
@@ -198,7 +198,7 @@ impl InFlight {
         there
     }
 
-    /// The client goes away without reading further.
+    /// Disconnects without reading further.
     pub fn hang_up(self) {}
 
     fn try_head(&mut self) -> io::Result<&Head> {
@@ -209,7 +209,7 @@ impl InFlight {
         Ok(self.head.insert(head))
     }
 
-    /// The same, for an answer that may not come.
+    /// Like `finish`, but there may be no response.
     pub fn try_finish(mut self) -> io::Result<Response> {
         let head = self.try_head()?.clone();
         let (trailers, cut) = loop {
@@ -232,7 +232,7 @@ impl InFlight {
 }
 
 impl Response {
-    /// A field's value.
+    /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }

@@ -1,5 +1,5 @@
-//! A real kube-apiserver with a real etcd on this machine, without containers: everything of a cluster but the nodes
-//! and the controllers. Kubernetes' own clients and RBAC see no difference.
+//! A real kube-apiserver with a real etcd on this machine, without containers: everything of a cluster except
+//! nodes and controllers. Clients and RBAC work as in any cluster.
 
 use crate::certificates::Authority;
 use crate::process::{Process, free_port};
@@ -22,7 +22,7 @@ pub struct Cluster {
 const ADMIN: &str = "test-admin-token";
 
 impl Cluster {
-    /// Starts it and waits until it serves. Nothing is in it but Kubernetes' own namespaces.
+    /// Starts a cluster with only Kubernetes' own namespaces, and waits until it serves.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let (etcd, peers, port) = (free_port(), free_port(), free_port());
@@ -39,18 +39,18 @@ impl Cluster {
         wait::until("the API server", || {
             assert!(self.apiserver.ended().is_none(), "the API server ended:\n{}", self.apiserver.log());
             let ready = self.kubectl(&["get", "--raw", "/readyz"]);
-            // Its own namespace for everybody's objects comes a moment later.
+            // The namespace `default` is created a moment later.
             (ready.status.success() && self.kubectl(&["get", "namespace", "default"]).status.success())
                 .then_some(())
         });
     }
 
-    /// For clients that may do everything.
+    /// A kubeconfig with all rights.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
 
-    /// For clients that may do everything, whose own namespace is this one, and that reach the API server at this port.
+    /// A kubeconfig with all rights, this namespace, and this port of the API server.
     pub fn kubeconfig_at(&self, port: u16, namespace: &str) -> PathBuf {
         let name = format!("kubeconfig-{namespace}-{port}");
         self.write_kubeconfig_at(&name, ADMIN, namespace, port)
@@ -61,7 +61,7 @@ impl Cluster {
         self.port
     }
 
-    /// For clients that may do what this service account may.
+    /// A kubeconfig with the rights of this service account.
     pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
         let token = self.run(&["-n", namespace, "create", "token", account]);
         self.write_kubeconfig(&format!("kubeconfig-{namespace}-{account}"), token.trim(), namespace)
@@ -87,7 +87,7 @@ impl Cluster {
         path
     }
 
-    /// kubectl, whatever it says.
+    /// Runs kubectl, which may fail.
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
         self.kubectl_with(arguments, "")
     }
@@ -96,7 +96,7 @@ impl Cluster {
         let mut command = Command::new(artefacts::kubernetes("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).current_dir(artefacts::root());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Its caches of what an API server has are no other test's.
+        // Tests must not share its cache of API resources.
         command.env("HOME", self.folder.path());
         let mut child = command.spawn().expect("kubectl starts");
         let mut stdin = child.stdin.take().expect("its input is ours");
@@ -105,22 +105,22 @@ impl Cluster {
         child.wait_with_output().expect("kubectl ends")
     }
 
-    /// kubectl, which must succeed. What it printed.
+    /// Runs kubectl, which must succeed, and returns its output.
     pub fn run(&self, arguments: &[&str]) -> String {
         succeeded(arguments, self.kubectl(arguments)).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The same, and this is what it reads.
+    /// Like `run`, with this input.
     pub fn run_with(&self, arguments: &[&str], input: &str) -> String {
         succeeded(arguments, self.kubectl_with(arguments, input)).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// `kubectl apply` of a manifest, which the API server may refuse.
+    /// Runs `kubectl apply`, which the API server may reject.
     pub fn try_apply(&self, manifest: &str) -> Result<String, String> {
         succeeded(&["apply"], self.kubectl_with(&["apply", "-f", "-"], manifest))
     }
 
-    /// `kubectl apply` of a manifest.
+    /// Runs `kubectl apply`, which must succeed.
     pub fn apply(&self, manifest: &str) {
         self.try_apply(manifest).unwrap_or_else(|error| panic!("{error}\n{manifest}"));
     }
@@ -131,7 +131,7 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
-    /// Says where a Service's pods are, as the controller of endpoints would: there is one, at this address.
+    /// Creates the endpoints of a Service, as their controller would: one pod at this address.
     pub fn endpoint(&self, service: &Value, address: &str, port: u16) {
         let mut metadata = json!({ "labels": service["metadata"]["labels"] });
         for field in ["name", "namespace"] {
@@ -152,7 +152,7 @@ impl Cluster {
         );
     }
 
-    /// Applies Weir's CustomResourceDefinitions and Gateway API's, and waits until they are served.
+    /// Applies Weir's and Gateway API's CustomResourceDefinitions, and waits until they are served.
     pub fn define(&self) {
         let gateway_api = artefacts::definitions("gateway-api").display().to_string();
         let folders = ["manifests/crds/tokenratelimitpolicies.yaml", "manifests/crds/kuadrant", &gateway_api]
@@ -161,14 +161,14 @@ impl Cluster {
         self.run(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
     }
 
-    /// Installs Weir as a cluster would, and gives the adapter's own rights.
+    /// Installs Weir, and returns a kubeconfig with the adapter's rights.
     pub fn install(&self) -> PathBuf {
         self.define();
         self.run(&["apply", "--server-side", "-k", "manifests/adapter"]);
         self.kubeconfig_of("weir-system", "limitador-adapter")
     }
 
-    /// Waits until a policy's condition of this type has this reason, and gives the condition.
+    /// Waits until a policy's condition of this type has this reason, and returns the condition.
     pub fn wait_for_reason(&self, policy: &[&str], kind: &str, reason: &str) -> Value {
         let mut last = Value::Null;
         let found = wait::within(wait::DEADLINE, || {
@@ -182,19 +182,19 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("wanted {kind} with the reason {reason}: {last:#}"))
     }
 
-    /// The API server is gone at once; etcd keeps what it knew.
+    /// Kills the API server. etcd keeps its data.
     pub fn kill_api_server(&mut self) {
         self.apiserver.kill();
     }
 
-    /// It comes back if a test has left it away.
+    /// Restarts it, if a test has left it stopped.
     pub fn revive(&mut self) {
         if !self.kubectl(&["get", "--raw", "/readyz"]).status.success() {
             self.restart_api_server();
         }
     }
 
-    /// It comes back where it was.
+    /// Restarts it on the same port.
     pub fn restart_api_server(&mut self) {
         self.apiserver.kill();
         self.apiserver = start_api_server(self.folder.path(), self.etcd, self.port);
@@ -237,7 +237,7 @@ fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Process {
     for (flag, value) in [
         ("etcd-servers", format!("http://127.0.0.1:{etcd}")),
         ("bind-address", "127.0.0.1".to_owned()),
-        // Nobody asks for it; the loopback address would be refused.
+        // Nothing uses this address, but the API server rejects a loopback address.
         ("advertise-address", "192.0.2.1".to_owned()),
         ("secure-port", port.to_string()),
         ("tls-cert-file", file("tls.crt")),
@@ -248,9 +248,9 @@ fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Process {
         ("service-account-key-file", file("accounts.crt")),
         ("service-account-signing-key-file", file("accounts.key")),
         ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
-        // There is no controller that would make the default service accounts it asks for.
+        // No controller would create the default service accounts that this plugin requires.
         ("disable-admission-plugins", "ServiceAccount".to_owned()),
-        // As fast as a test's patience: deleted and restarted servers must not be waited for.
+        // Tests must not wait for servers to shut down.
         ("shutdown-delay-duration", "0s".to_owned()),
     ] {
         command.arg(format!("--{flag}={value}"));

@@ -1,5 +1,5 @@
-//! The real Envoy, with a configuration as a person wrote it: only addresses and the module's place are changed, so
-//! that many run at once.
+//! The real Envoy with a configuration file of the repository. Only addresses and the module's path are
+//! changed, so that several can run at once.
 
 use crate::client::Request;
 use crate::process::Process;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// A configuration that can be changed before Envoy gets it.
+/// A configuration that can be edited before Envoy starts.
 #[derive(Clone, Debug)]
 pub struct Config(Value);
 
@@ -23,7 +23,7 @@ pub struct Envoy {
 }
 
 impl Config {
-    /// Reads `e2e/envoy.yaml` or an example's, by its path in the repository.
+    /// Reads `e2e/envoy.yaml` or an example's configuration, by its path in the repository.
     pub fn read(path: impl AsRef<Path>) -> Self {
         let path = artefacts::root().join(path);
         let text =
@@ -34,7 +34,7 @@ impl Config {
         Self(config)
     }
 
-    /// Listens on these ports instead of any.
+    /// Sets these ports instead of free ones.
     pub fn listen(&mut self, port: u16, admin: u16) {
         self.0["admin"]["address"]["socket_address"]["port_value"] = admin.into();
         self.0["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = port.into();
@@ -47,18 +47,18 @@ impl Config {
             json!({ "address": address.ip().to_string(), "port_value": address.port() });
     }
 
-    /// Gives a cluster one more address.
+    /// Adds an address to a cluster.
     pub fn also(&mut self, name: &str, address: SocketAddr) {
         let address = json!({ "address": address.ip().to_string(), "port_value": address.port() });
         self.endpoints(name).push(json!({ "endpoint": { "address": { "socket_address": address } } }));
     }
 
-    /// All that it says of a cluster.
+    /// The configuration of a cluster.
     pub fn named_cluster(&mut self, name: &str) -> Value {
         self.named(name).clone()
     }
 
-    /// Gives a cluster the settings of another, but for its addresses and TLS.
+    /// Replaces the settings of a cluster by another's, except addresses and TLS.
     pub fn take_settings(&mut self, name: &str, from: &Value) {
         let cluster = self.named(name);
         for (field, value) in from.as_object().into_iter().flatten() {
@@ -68,12 +68,12 @@ impl Config {
         }
     }
 
-    /// One more cluster.
+    /// Adds a cluster.
     pub fn add_cluster(&mut self, cluster: Value) {
         self.clusters().push(cluster);
     }
 
-    /// Takes the first listener away: Envoy gets it from this file, and again whenever [`write_listener`] has written another.
+    /// Moves the first listener to this file. Envoy reloads it when [`write_listener`] writes another.
     pub fn listener_from(&mut self, file: &Path) -> Value {
         let listeners = self.0["static_resources"].as_object_mut().and_then(|all| all.remove("listeners"));
         self.0["node"] = json!({ "id": "e2e", "cluster": "e2e" });
@@ -96,7 +96,7 @@ impl Config {
         endpoints.as_array_mut().expect("endpoints are a list")
     }
 
-    /// Changes the filter's own configuration.
+    /// Edits the filter's own configuration.
     pub fn plugin(&mut self, change: impl FnOnce(&mut Value)) {
         change(&mut self.wasm()["config"]["configuration"]["value"]);
     }
@@ -106,23 +106,23 @@ impl Config {
         typed(&mut self.0, ".wasm.v3.Wasm").expect("the configuration has our filter")
     }
 
-    /// The HTTP filters in their order.
+    /// The HTTP filters, in order.
     pub fn filters(&mut self) -> &mut Vec<Value> {
         let manager = typed(&mut self.0, ".HttpConnectionManager").expect("the configuration serves HTTP");
         manager["http_filters"].as_array_mut().expect("http_filters is a list")
     }
 
-    /// The filter whose type's name ends like this.
+    /// The filter whose type's name has this ending.
     pub fn typed(&mut self, suffix: &str) -> &mut Value {
         typed(&mut self.0, suffix).unwrap_or_else(|| panic!("the configuration has no {suffix}"))
     }
 
-    /// Everything, for changes that have no name here.
+    /// The whole configuration, for other edits.
     pub fn all(&mut self) -> &mut Value {
         &mut self.0
     }
 
-    /// Envoy's opinion of it, without running: its complaint if it refuses.
+    /// Lets Envoy validate it without running. Returns Envoy's error, if any.
     pub fn validate(&self) -> Result<(), String> {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let output = self.command(folder.path()).args(["--mode", "validate"]).output().expect("Envoy starts");
@@ -131,7 +131,7 @@ impl Config {
         if output.status.success() { Ok(()) } else { Err(text) }
     }
 
-    /// Writes it for Envoy, with the module's real place.
+    /// Writes it to a file, with the module's real path.
     pub fn write(&self, file: &Path) {
         let mut config = self.clone();
         if let Some(wasm) = typed(&mut config.0, ".wasm.v3.Wasm") {
@@ -153,7 +153,7 @@ impl Config {
         command
     }
 
-    /// Starts Envoy and gives its complaint if it ends instead of serving.
+    /// Starts Envoy, and returns its error if it ends instead of serving.
     pub fn try_start(&self, workers: u32) -> Result<Envoy, String> {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let admin_file = folder.path().join("admin");
@@ -174,7 +174,7 @@ impl Config {
     }
 }
 
-/// Moves a listener to where [`Config::listener_from`] looks for it.
+/// Writes a listener to the file of [`Config::listener_from`].
 pub fn write_listener(file: &Path, listener: &Value, version: u64) {
     let mut listener = listener.clone();
     listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
@@ -184,7 +184,7 @@ pub fn write_listener(file: &Path, listener: &Value, version: u64) {
     std::fs::rename(new, file).expect("a file can be moved");
 }
 
-/// The admin's and the first listener's address, once Envoy is live.
+/// The addresses of the admin interface and the first listener, once Envoy is live.
 fn addresses(admin_file: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
     let admin: SocketAddr = std::fs::read_to_string(admin_file).ok()?.trim().parse().ok()?;
     let ready = Request::get("/ready").try_send(admin).ok()?;
@@ -194,7 +194,7 @@ fn addresses(admin_file: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
     (ready.status == 200).then_some((admin, ([127, 0, 0, 1], port).into()))
 }
 
-/// Every listener, the admin's included, takes a port of the system's choice.
+/// Lets the system choose the port of every listener.
 fn free_ports(config: &mut Value) {
     config["admin"]["address"]["socket_address"] = json!({ "address": "127.0.0.1", "port_value": 0 });
     for listener in config["static_resources"]["listeners"].as_array_mut().into_iter().flatten() {
@@ -202,7 +202,7 @@ fn free_ports(config: &mut Value) {
     }
 }
 
-/// The message of a type whose name ends like this, wherever in a configuration it is.
+/// The message of a type whose name has this ending, anywhere in a configuration.
 pub fn typed<'a>(value: &'a mut Value, suffix: &str) -> Option<&'a mut Value> {
     let mine = value.get("@type").and_then(Value::as_str).is_some_and(|name| name.ends_with(suffix));
     match value {
@@ -219,19 +219,19 @@ impl Envoy {
         self.listener
     }
 
-    /// The statistic of that full name; 0 if there is none.
+    /// The statistic with this full name; 0 if there is none.
     pub fn stat(&self, name: &str) -> u64 {
         let text = Request::get("/stats").send(self.admin).text();
         let values = text.lines().filter_map(|line| line.split_once(": ")).filter(|(key, _)| *key == name);
         values.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).sum()
     }
 
-    /// How often a worker has brought a plan into force.
+    /// How many times a worker has put a plan into force.
     pub fn plans(&self) -> u64 {
         self.stat("wasmcustom.weir_plans")
     }
 
-    /// All statistics whose name holds this.
+    /// All statistics whose names contain this.
     pub fn stats(&self, part: &str) -> String {
         let text = Request::get("/stats").send(self.admin).text();
         text.lines().filter(|line| line.contains(part)).map(|line| format!("{line}\n")).collect()
@@ -242,7 +242,7 @@ impl Envoy {
         self.process.pid().as_raw_nonzero().get()
     }
 
-    /// Where its administration listens.
+    /// The address of the admin interface.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -252,17 +252,17 @@ impl Envoy {
         self.process.show_log();
     }
 
-    /// Everything it has printed.
+    /// Its whole log.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// It is gone, from one moment to the next.
+    /// Kills the process.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Whether it is still there.
+    /// Whether it is still running.
     pub fn runs(&mut self) -> bool {
         self.process.ended().is_none()
     }

@@ -1,4 +1,5 @@
-//! Clients that ask without a pause while something is changed: nobody is refused, and what their provider reports is known.
+//! Clients that send requests without a pause while something is changed. None may be refused, and what the
+//! provider reports is recorded.
 
 use crate::client::Request;
 use crate::jwt;
@@ -10,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const CLIENTS: usize = 4;
 /// How many requests pass between two steps of a change.
 const BETWEEN: usize = 40;
-/// How many tokens answers report.
+/// The numbers of tokens that responses report.
 const SIZES: [u64; 5] = [10, 20, 30, 50, 70];
 
-/// Makes the change while clients of this user ask for answers of all sizes, and one waits for its answer from beginning to
-/// end. Gives the tokens that the provider has reported.
+/// Makes the change while clients of this user ask for responses of all sizes, and one waits for its response
+/// throughout. Returns the tokens that the provider reported.
 pub fn during(to: SocketAddr, upstream: &Upstream, user: &str, change: impl FnOnce()) -> u64 {
     let gate = Gate::default();
     for tokens in SIZES {
@@ -56,7 +57,7 @@ pub fn during(to: SocketAddr, upstream: &Upstream, user: &str, change: impl FnOn
     reported
 }
 
-/// Waits until some more have come through.
+/// Waits until some more requests have passed.
 pub fn some_requests(upstream: &Upstream) {
     upstream.wait_for_calls(upstream.calls() + BETWEEN);
 }

@@ -1,4 +1,4 @@
-//! The exchanges of `metering/`, and what they have to be charged. Its README says what each field means.
+//! The exchanges of `metering/` and their expected charges. The README there explains each field.
 
 use crate::artefacts;
 use base64::Engine as _;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What of an exchange's usage is judged.
+/// The parts of an exchange's usage that are compared.
 pub const COUNTS: [&str; 7] =
     ["total", "input", "output", "cached", "reasoning", "cacheWrite", "cacheWrite1h"];
 
@@ -15,7 +15,7 @@ pub const COUNTS: [&str; 7] =
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeteredExchange {
-    /// Its file, without the ending.
+    /// The file name without its ending.
     #[serde(skip)]
     pub name: String,
     #[serde(rename = "source")]
@@ -52,7 +52,7 @@ enum BodyPiece {
     Base64 { b64: String },
 }
 
-/// What has to be charged.
+/// The expected charge.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum RightCharge {
@@ -73,7 +73,7 @@ fn once() -> u64 {
 }
 
 impl MeteredExchange {
-    /// All of them, in the order of their names.
+    /// All exchanges, sorted by name.
     pub fn all() -> Vec<Self> {
         let folder = artefacts::root().join("e2e/metering");
         let files = std::fs::read_dir(&folder).expect("the folder is there");
@@ -99,7 +99,7 @@ impl MeteredExchange {
         }
     }
 
-    /// What the upstream sends, up to where the client leaves.
+    /// What the upstream sends, up to where the client disconnects.
     pub fn chunks(&self) -> Vec<Vec<u8>> {
         let bytes = |chunk: &BodyPiece| match chunk {
             BodyPiece::Text(text) => text.clone().into_bytes(),
@@ -112,7 +112,7 @@ impl MeteredExchange {
         self.chunks.iter().take(come).map(bytes).filter(|chunk| !chunk.is_empty()).collect()
     }
 
-    /// Whether this is what has to be charged.
+    /// Whether this is the expected charge.
     pub fn fits(&self, charged: &BTreeMap<&str, u64>) -> bool {
         self.right.iter().all(|(name, right)| match (charged.get(name.as_str()), right) {
             (Some(charge), RightCharge::Exactly(count)) => charge == count,

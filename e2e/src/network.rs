@@ -1,7 +1,8 @@
-//! What a cluster's network does, on one machine: connections to a Service go to its pods in turn, a pod has a network of its
-//! own, and a node that goes silent answers nothing, while connections to it stay open.
+//! A cluster's network on one machine: connections to a Service are distributed to its pods, a pod has its own
+//! network, and a silent node answers nothing while connections to it stay open.
 //!
-//! It changes the network of the whole machine, so it asks for one of its own (`scripts/alone.sh`).
+//! It changes the network of the whole machine, so it runs in a network namespace of its own
+//! (`scripts/alone.sh`).
 
 use crate::process::Process;
 use crate::wait;
@@ -9,13 +10,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A Service's address and ports, as kube-proxy would have it.
+/// A Service's address and ports, as configured by kube-proxy.
 pub struct Service {
     table: String,
 }
 
 impl Service {
-    /// Connections to each of these ports of the address go to the ports of this machine beside it, one after the other.
+    /// Distributes connections to each of these ports of the address to the listed ports of this machine, in
+    /// turn.
     pub fn new(address: &str, ports: &[(u16, Vec<u16>)]) -> Self {
         assert_is_alone();
         run("ip", &["address", "replace", &format!("{address}/32"), "dev", "lo"]);
@@ -51,7 +53,7 @@ impl Service {
         Self { table }
     }
 
-    /// The node of the pod with these ports goes silent: nothing comes from it or reaches it, and nobody is told.
+    /// Silences the node of the pod with these ports: packets to and from it are dropped without notice.
     pub fn silence(&self, ports: &[u16]) {
         let table = &self.table;
         let rules = ports.iter().map(|port| {
@@ -63,7 +65,7 @@ impl Service {
         nft(&rules.collect::<String>());
     }
 
-    /// It is back.
+    /// Ends the silence.
     pub fn unsilence(&self) {
         let table = &self.table;
         nft(&format!("flush chain ip {table} to_silent\nflush chain ip {table} of_silent\n"));
@@ -76,16 +78,15 @@ impl Drop for Service {
     }
 }
 
-/// The network of a pod: an address of its own, from which it reaches this machine.
+/// The network of a pod, with its own address, from which it reaches this machine.
 pub struct PodNetwork {
     holder: Process,
-    /// Its address.
     pub address: String,
     _folder: tempfile::TempDir,
 }
 
 impl PodNetwork {
-    /// The one of that number, of at most 60.
+    /// The network with this number, at most 60.
     pub fn new(number: u8) -> Self {
         assert_is_alone();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -102,7 +103,7 @@ impl PodNetwork {
         run("ip", &["link", "add", &name, "type", "veth", "peer", "name", "eth0", "netns", &pid]);
         run("ip", &["address", "add", &format!("{ours}/30"), "dev", &name]);
         run("ip", &["link", "set", &name, "up"]);
-        // Pods of the Service listen on the loopback address.
+        // The Service's pods listen on the loopback address.
         std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"), "1")
             .expect("the network is ours");
         for arguments in [
@@ -117,7 +118,7 @@ impl PodNetwork {
         network
     }
 
-    /// What a command begins with that runs in it.
+    /// The prefix of a command that runs in it.
     pub fn enter(&self) -> [String; 2] {
         ["nsenter".to_owned(), format!("--net={}", self.place().display())]
     }

@@ -1,5 +1,6 @@
-//! Something is away for a while: what two proxies do meanwhile, one that ran before and one that starts, and how soon both limit
-//! again. Each outage is one row of the table in `manifests/OUTAGES.md` for each `failureMode`, and is printed as such.
+//! Tests an outage: how two proxies behave meanwhile, one that ran before and one that starts, and how soon
+//! both limit again. Each outage is a row of the table in `manifests/OUTAGES.md` for each `failureMode`, and is
+//! printed in that form.
 
 use crate::adapter::Adapter;
 use crate::client::Request;
@@ -9,84 +10,84 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// The values of `failureMode`, each that of one policy.
+/// The values of `failureMode`, each used by one policy.
 const MODES: [&str; 2] = ["Allow", "Deny"];
-/// How a request says which of the two policies applies to it.
+/// The header that selects the policy of a request.
 const MODE: &str = "x-failure-mode";
-/// Between two looks at everything that is watched.
+/// The interval of checks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long requests follow each other without a pause when a node has gone silent.
+/// For how long requests are sent without a pause after a node has gone silent.
 const BUSY: Duration = Duration::from_secs(10);
-/// How long both are watched at least, however long the other one took to start.
+/// How long both proxies are watched at least.
 const LEAST: Duration = Duration::from_secs(5);
-/// Requests that show which adapter a proxy asks.
+/// The number of requests that show which adapter a proxy uses.
 const SOME: usize = 40;
-/// How many requests may be refused, or pass unchecked, when one of two nodes goes silent.
+/// How many requests may be refused or pass unchecked when one of two nodes goes silent.
 const FEW: usize = 20;
 
-/// How a proxy answers.
+/// How a proxy answers requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// The request passes, and nobody counts it.
+    /// The request passes uncounted.
     Unchecked,
     /// 503: the limit cannot be checked.
     Refused,
     /// The limit is enforced.
     Limited,
-    /// The same, but for fewer than 20 requests.
+    /// The limit is enforced, except for fewer than 20 requests.
     MostlyLimited,
-    /// The proxy is not ready, so nobody is sent to it.
+    /// The proxy is not ready, so it receives no requests.
     NotReady,
 }
 
 use Answers::{Limited, MostlyLimited, NotReady, Refused, Unchecked};
 
-/// What is away, and how proxies answer meanwhile, for each failure mode.
+/// What is away, and how proxies behave meanwhile, for each failure mode.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
-    /// For the table.
+    /// The name in the table.
     pub away: &'static str,
     /// The proxy that ran before.
     pub running: [Answers; 2],
-    /// The one that starts meanwhile.
+    /// The proxy that starts meanwhile.
     pub starting: [Answers; 2],
-    /// How soon it limits after the return; the other one, within [`HEALED`].
+    /// How soon the starting proxy limits after the return. The other one does so within [`HEALED`].
     pub starts_within: Duration,
 }
 
 impl Outage {
-    /// One after which both proxies limit within [`HEALED`].
+    /// An outage after which both proxies limit within [`HEALED`].
     pub fn new(away: &'static str, running: [Answers; 2], starting: [Answers; 2]) -> Self {
         Self { away, running, starting, starts_within: HEALED }
     }
 }
 
-/// The policy decides.
+/// The policy's `failureMode` decides.
 pub const BY_POLICY: [Answers; 2] = [Unchecked, Refused];
 /// The filter's own `failureMode` decides, which is `Allow`.
 pub const BY_FILTER: [Answers; 2] = [Unchecked; 2];
-/// Nobody notices.
+/// The outage has no effect.
 pub const ENFORCED: [Answers; 2] = [Limited; 2];
-/// Hardly anybody does.
+/// The outage has almost no effect.
 pub const MOSTLY_ENFORCED: [Answers; 2] = [MostlyLimited; 2];
-/// It does not start.
+/// The proxy does not become ready.
 pub const NOT_READY: [Answers; 2] = [NotReady; 2];
 
-/// A gateway whose two proxies are watched.
+/// A gateway with two proxies.
 pub trait Proxies {
-    /// For the table.
+    /// The name in the table.
     const NAME: &'static str;
-    /// Where the proxy listens that runs.
+    /// The address of the running proxy.
     fn running(&self) -> SocketAddr;
-    /// Starts another one, and says where it listens once it does.
+    /// Starts another proxy and returns its address.
     fn start_another(&mut self) -> SocketAddr;
-    /// Whether requests are sent to it.
+    /// Whether the other proxy receives requests.
     fn other_is_ready(&self) -> bool;
-    /// Ends it.
+    /// Ends the other proxy.
     fn end_other(&mut self);
 }
 
-/// How long outages last.
+/// The duration of outages.
 pub fn duration() -> Duration {
     let seconds = std::env::var("WEIR_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(10))
@@ -115,7 +116,7 @@ pub fn is_enforced(at: SocketAddr) {
     MODES.into_iter().for_each(|mode| heals(at, mode));
 }
 
-/// Which of these adapters this proxy asks most: the loss of another would hardly be noticed.
+/// Which of these adapters this proxy uses most. The loss of another would hardly have an effect.
 pub fn busiest(adapters: &[Adapter], proxy: SocketAddr) -> usize {
     let reserves =
         || adapters.iter().map(|adapter| adapter.metric("weir_reserves_total", &[])).collect::<Vec<_>>();
@@ -126,7 +127,7 @@ pub fn busiest(adapters: &[Adapter], proxy: SocketAddr) -> usize {
     most.map_or(0, |(index, _)| index)
 }
 
-/// Runs through it: something goes `away`, and comes `back`.
+/// Plays an outage: `away` starts it and `back` ends it.
 pub fn play<W: Proxies>(world: &mut W, outage: Outage, away: impl FnOnce(&mut W), back: impl FnOnce(&mut W)) {
     let running = world.running();
     is_enforced(running);
@@ -197,7 +198,7 @@ pub fn play<W: Proxies>(world: &mut W, outage: Outage, away: impl FnOnce(&mut W)
     world.end_other();
 }
 
-/// A silent node costs most in its first seconds, and more the more requests there are.
+/// A silent node costs most in its first seconds, and more under load.
 fn look_without_pause(watches: &mut [WatchedProxy]) {
     let end = Instant::now() + BUSY;
     while Instant::now() < end {
@@ -231,13 +232,13 @@ struct WatchedProxy {
     mode: &'static str,
     wanted: Answers,
     since: Instant,
-    /// Whether the proxy starts, when one of two nodes is silent: until a worker has its first plan, the filter's own
-    /// `failureMode` decides.
+    /// Whether the proxy starts while one of two nodes is silent. Until a worker has its first plan, the
+    /// filter's own `failureMode` decides.
     starts: bool,
-    /// Until when that was so.
+    /// For how long that was so.
     unplanned: Duration,
     looks: usize,
-    /// When a request was answered otherwise, and how.
+    /// The requests that were answered differently: when and how.
     others: Vec<(Duration, String)>,
 }
 
@@ -255,7 +256,7 @@ impl WatchedProxy {
         }
     }
 
-    /// Waits until requests are answered as they should: what is away is not noticed at once, and a proxy that starts has no
+    /// Waits until requests are answered as expected. An outage is not noticed at once, and a new proxy has no
     /// plan at first.
     fn settle(&mut self) {
         let mut last = String::new();
@@ -279,7 +280,7 @@ impl WatchedProxy {
         }
         let mut answer = self.ask();
         if self.wanted == Limited && !self.is_wanted(&answer) {
-            // A busy machine may be too late for one answer of the adapter's, not for two in a row.
+            // On a busy machine, one reply of the adapter may be late, but not two in a row.
             answer = self.ask();
         }
         self.looks += 1;

@@ -1,7 +1,7 @@
-//! What a kubelet does with a pod's container, where there is none: volumes at their places, the arguments with their
-//! variables, and the program.
+//! Does the kubelet's work for a pod's container, where there is none: mounts volumes, expands variables in
+//! arguments, and starts the program.
 //!
-//! The places are those of the whole machine, so it asks for a file system of its own (`scripts/alone.sh`).
+//! The paths are absolute, so it runs in a mount namespace of its own (`scripts/alone.sh`).
 
 use crate::cluster::Cluster;
 use crate::network::PodNetwork;
@@ -14,10 +14,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The address of every pod without a network of its own. It is no loopback address, which no endpoint may have.
+/// The address of every pod without its own network. Endpoints may not have a loopback address.
 pub const ADDRESS: &str = "192.0.2.1";
 
-/// Puts volumes at their places, in a view of the file system that only this container has, and becomes the program.
+/// Mounts volumes in a mount namespace of the container, and executes the program.
 const ENTRY: &str = r#"while [ "$1" != -- ]; do mkdir -p "$2"; mount --bind "$1" "$2"; shift 2; done; shift; cd /; exec "$@""#;
 
 /// A pod of one container.
@@ -26,14 +26,14 @@ pub struct Pod<'a> {
     pub name: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
-    /// Its `metadata` and `spec`, as a Deployment's template has them.
+    /// The `metadata` and `spec` of a Deployment's template.
     pub template: &'a Value,
-    /// `None`: this machine's.
+    /// `None`: the machine's network.
     pub network: Option<&'a PodNetwork>,
 }
 
 impl Pod<'_> {
-    /// Starts its container as this program, and keeps its files here.
+    /// Starts its container with this program, and keeps its files in this folder.
     pub fn start(&self, cluster: &Cluster, program: &Path, folder: &Path) -> Process {
         self.prepare(cluster, folder);
         self.start_again(cluster, program, folder)
@@ -51,7 +51,7 @@ impl Pod<'_> {
         list(&self.template["spec"]["containers"][0]["volumeMounts"])
     }
 
-    /// The same with the files that it has already, so without the API server.
+    /// Starts it again with the files that it already has, without the API server.
     pub fn start_again(&self, cluster: &Cluster, program: &Path, folder: &Path) -> Process {
         assert!(
             std::env::var_os("WEIR_ALONE").is_some(),
@@ -77,7 +77,7 @@ impl Pod<'_> {
         Process::start(self.name, command, &folder.join(format!("{}.log", self.name)))
     }
 
-    /// Writes the files of a volume again, which a kubelet does when its Secret has changed.
+    /// Writes the files of a volume again, as a kubelet does when a Secret changes.
     pub fn renew(&self, cluster: &Cluster, name: &str, folder: &Path) {
         let volume = list(&self.template["spec"]["volumes"]).find(|volume| volume["name"] == name);
         let volume = volume.unwrap_or_else(|| panic!("there is no volume {name}"));
@@ -99,7 +99,7 @@ impl Pod<'_> {
                 }
                 (Some("spec.serviceAccountName"), _) => self.account().to_owned(),
                 (Some("spec.nodeName"), _) => "node".to_owned(),
-                // Annotations that a node's controller would have written.
+                // Annotations that a node's controller would write.
                 (Some(_), _) => String::new(),
                 (None, Some(resource)) if resource.ends_with(".cpu") => "1".to_owned(),
                 (None, Some(_)) => (1 << 30).to_string(),
@@ -115,7 +115,7 @@ impl Pod<'_> {
         text(&self.template["spec"]["serviceAccountName"])
     }
 
-    /// By their names.
+    /// The files by name.
     fn files(&self, cluster: &Cluster, volume: &Value) -> BTreeMap<String, Vec<u8>> {
         let named = |name: &Value| name.as_str().map(str::to_owned);
         if let Some(name) = volume.pointer("/secret/secretName").and_then(named) {
@@ -167,7 +167,7 @@ impl Pod<'_> {
     }
 }
 
-/// As a kubelet does: all files are in one folder, and a link to it is replaced as a whole.
+/// Like a kubelet: all files are in one folder, and a link to it is replaced atomically.
 fn write(place: &Path, files: BTreeMap<String, Vec<u8>>) {
     std::fs::create_dir_all(place).expect("a folder can be made");
     if files.is_empty() {

@@ -1,4 +1,4 @@
-//! What a user sees of a gateway while a part of Weir is away: one policy, one request, and how it was answered.
+//! What a user sees of a gateway while part of Weir is away: one policy, one request, and the response.
 
 use crate::client::{Request, Response};
 use crate::{jwt, wait};
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How soon limits must be in force again after what was away is back.
+/// How soon limits must be in force again after an outage.
 pub const HEALED: Duration = Duration::from_secs(10);
 
-/// How a request was answered that a limit applied to.
+/// The response to a request that a limit applies to.
 pub const LIMITED: (u16, Option<&str>) = (200, Some("1000000000"));
 
-/// A billion tokens for each user of a Gateway in the namespace `default`.
+/// A limit of a billion tokens per user of a Gateway in the namespace `default`.
 pub fn policy(gateway: &str, failure_mode: &str) -> String {
     json!({
         "apiVersion": "weir.dev/v1alpha1",
@@ -35,12 +35,12 @@ pub fn alice() -> Request {
     Request::chat(5).token(&jwt::token(&jwt::kuadrant_user("alice", "free")))
 }
 
-/// Its status, and the limit that it was told.
+/// The status and the limit in a response.
 pub fn told(answer: &Response) -> (u16, Option<&str>) {
     (answer.status, answer.header("x-ratelimit-limit-tokens"))
 }
 
-/// Waits until a request is answered like this, and says how long that took.
+/// Waits until a request is answered like this, and returns how long that took.
 pub fn becomes(to: SocketAddr, wanted: (u16, Option<&str>)) -> Duration {
     let (start, mut last) = (Instant::now(), String::new());
     let reached = wait::within(wait::DEADLINE, || match alice().try_send(to) {
@@ -57,7 +57,7 @@ pub fn becomes(to: SocketAddr, wanted: (u16, Option<&str>)) -> Duration {
     start.elapsed()
 }
 
-/// Every one of so many requests is answered like this.
+/// Sends this many requests, each of which must be answered like this.
 pub fn stays(to: SocketAddr, wanted: (u16, Option<&str>), requests: usize) {
     for _ in 0..requests {
         let answer = alice().send(to);
@@ -65,14 +65,14 @@ pub fn stays(to: SocketAddr, wanted: (u16, Option<&str>), requests: usize) {
     }
 }
 
-/// Limits are in force again, soon after what was away is back.
+/// Waits until limits are in force again, which must happen soon.
 pub fn heals(what: &str, to: SocketAddr) {
     let took = becomes(to, LIMITED);
     println!("{what}: limits are in force {took:?} after its return");
     assert!(took < HEALED, "{what}: {took:?}");
 }
 
-/// The serial numbers of an Envoy's certificates for a name, of its page `/certs`.
+/// The serial numbers of a name's certificates on Envoy's page `/certs`.
 pub fn certificates(page: &Value, name: &str) -> Vec<Value> {
     let pairs = page["certificates"].as_array().into_iter().flatten();
     let chains = pairs.flat_map(|pair| pair["cert_chain"].as_array().into_iter().flatten());

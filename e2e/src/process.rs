@@ -1,4 +1,4 @@
-//! A program that a test runs: its log in a file, and its end with the test's.
+//! A program that a test runs. Its log goes to a file, and it ends with the test.
 
 use crate::wait;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -17,7 +17,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it, its output appended to `log`.
+    /// Starts a program and appends its output to `log`.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("the log file opens");
         let also = file.try_clone().expect("a file can be shared");
@@ -26,7 +26,7 @@ impl Process {
         Self { child, name: name.to_owned(), log: log.to_owned() }
     }
 
-    /// Its status if it has ended.
+    /// The exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
@@ -37,31 +37,31 @@ impl Process {
             .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
     }
 
-    /// Stops it, and waits until none of its threads runs any more.
+    /// Stops it, and waits until none of its threads runs.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
         let stopped = waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("a child can be waited for");
         assert!(stopped.is_some_and(|(_, status)| status.stopped()), "{} does not stop", self.name);
     }
 
-    /// Ends it at once and waits until it is gone.
+    /// Kills it and waits for its end.
     pub fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
-    /// Asks it to end and waits until it has.
+    /// Sends SIGTERM and waits for its end.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         wait::until(&format!("the end of {}", self.name), || self.ended())
     }
 
-    /// Everything it has printed.
+    /// Its whole log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Prints the end of it, for who looks for what went wrong.
+    /// Prints the end of the log.
     pub fn show_log(&self) {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
@@ -84,14 +84,14 @@ impl Drop for Process {
     }
 }
 
-/// Where Envoy Gateway and its proxies listen, come what may.
+/// The ports that Envoy Gateway and its proxies use.
 const FIXED: Range<u16> = 18_000..20_000;
 
-/// So many ports belong to one process at a time, which listens on the first of them to say so.
+/// The size of a block of ports. A process owns a block by listening on its first port.
 const BLOCK: u16 = 100;
 
-/// A port that nobody listens on, that the system does not hand out by itself and no other test process chooses: it stays
-/// free until the program that is told of it listens there.
+/// A free port that neither the system nor another test process will assign. It stays free until a program
+/// listens on it.
 pub fn free_port() -> u16 {
     static OURS: Mutex<Vec<(TcpListener, Range<u16>)>> = Mutex::new(Vec::new());
     let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +105,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// One that is nobody's, and who is to listen on its first port.
+/// A block that no process owns, and the listener that claims it.
 fn block() -> (TcpListener, Range<u16>) {
     let all = (12_000..31_000).step_by(BLOCK.into()).filter(|first| !FIXED.contains(first));
     let somewhere = usize::try_from(std::process::id()).unwrap_or_default() % all.clone().count();

@@ -1,4 +1,4 @@
-//! A real Redis, in a folder and on a port of its own.
+//! A real Redis with its own folder and port.
 
 use crate::process::{Process, free_port};
 use crate::{artefacts, wait};
@@ -8,10 +8,10 @@ use std::net::TcpStream;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// A file that sentinels write, too.
+/// Sentinels rewrite this file.
 const CONFIGURATION: &str = "redis.conf";
 
-/// Of every Redis cluster.
+/// The number of slots in every Redis cluster.
 const SLOTS: u16 = 16_384;
 
 /// A running (or stopped, or killed) Redis.
@@ -23,17 +23,17 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// One that keeps nothing on disk.
+    /// Starts a Redis without persistence.
     pub fn start() -> Self {
         Self::start_with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// With these arguments, too. `PORT` and `FOLDER` in them stand for its own.
+    /// Starts a Redis with these arguments. `PORT` and `FOLDER` in them are replaced.
     pub fn start_with(arguments: &[&str]) -> Self {
         Self::configured("", arguments)
     }
 
-    /// One that follows another.
+    /// Starts a replica of another.
     pub fn replica_of(master: &Redis) -> Self {
         let replica = Self::start_with(&["--save", "", "--replicaof", &format!("127.0.0.1 {}", master.port)]);
         wait::until("the replica", || {
@@ -42,7 +42,7 @@ impl Redis {
         replica
     }
 
-    /// A sentinel that watches another Redis as the master of that name.
+    /// Starts a sentinel that watches another Redis under this name.
     pub fn sentinel(name: &str, master: &Redis) -> Self {
         let watch = format!(
             "sentinel monitor {name} 127.0.0.1 {} 1\n\
@@ -52,7 +52,7 @@ impl Redis {
         Self::configured(&watch, &["--sentinel"])
     }
 
-    /// A cluster of so many masters, each with its share of the slots.
+    /// Starts a cluster of this many masters, with the slots divided among them.
     pub fn cluster(masters: u16) -> Vec<Self> {
         let nodes: Vec<_> = (0..masters).map(|_| Self::cluster_node()).collect();
         let share = SLOTS.div_ceil(masters);
@@ -66,12 +66,12 @@ impl Redis {
         nodes
     }
 
-    /// One that follows a master of a cluster, and takes its place when that is gone.
+    /// Starts a replica of a cluster's master, which takes over when the master is gone.
     pub fn cluster_replica_of(master: &Redis) -> Self {
         let replica = Self::cluster_node();
         replica.meet(master);
         let id = master.command(&["CLUSTER", "MYID"]);
-        // It knows the master when their messages have been exchanged.
+        // It knows the master once they have exchanged messages.
         wait::until("the replica to know its master", || {
             (replica.command(&["CLUSTER", "REPLICATE", &id]) == "+OK").then_some(())
         });
@@ -91,7 +91,7 @@ impl Redis {
     }
 
     fn configured(configuration: &str, arguments: &[&str]) -> Self {
-        // A port can be lost between choosing and using it.
+        // Another process may take a port between choosing and using it.
         for _ in 0..3 {
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
             let port = free_port();
@@ -111,14 +111,14 @@ impl Redis {
         panic!("no port could be had for Redis");
     }
 
-    /// It says so itself: what answers at its port may be another's.
+    /// Checks its log, since another process may answer on its port.
     fn becomes_ready(&mut self) -> bool {
         let is_up =
             |log: String| ["Ready to accept connections", "Sentinel ID"].iter().any(|up| log.contains(up));
         wait::until("Redis", || match self.process.ended() {
             Some(_) => Some(false),
             None if !is_up(self.log()) => None,
-            // One that wants a password is there, too.
+            // A Redis that requires a password is ready, too.
             None => {
                 self.try_command(&["PING"]).ok().filter(|answer| !answer.contains("LOADING")).map(|_| true)
             }
@@ -130,17 +130,17 @@ impl Redis {
         self.port
     }
 
-    /// As `--storage` has it.
+    /// Its URL for `--storage`.
     pub fn url(&self, database: u16) -> String {
         format!("redis://127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The answer to a command, as Redis writes it.
+    /// The reply to a command, in Redis' notation.
     pub fn command(&self, words: &[&str]) -> String {
         self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}\n{}", self.log()))
     }
 
-    /// One reply: a line, or the text that the line announces.
+    /// Reads one reply: a line, or the text that the line announces.
     fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
         let stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(wait::DEADLINE))?;
@@ -156,49 +156,49 @@ impl Redis {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// A number of its INFO.
+    /// A number in its INFO.
     pub fn info(&self, name: &str) -> u64 {
         let info = self.command(&["INFO", "everything"]);
         let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in {info}"))
     }
 
-    /// It goes on existing and answers nobody.
+    /// Stops the process without ending it.
     pub fn freeze(&self) {
         self.process.stop();
     }
 
-    /// It goes on.
+    /// Continues a stopped process.
     pub fn thaw(&self) {
         self.process.signal(Signal::CONT);
     }
 
-    /// It is gone.
+    /// Kills the process.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// It comes back if a test has left it away.
+    /// Restarts it, if a test has left it stopped.
     pub fn revive(&mut self) {
         if self.try_command(&["PING"]).is_err() {
             self.restart();
         }
     }
 
-    /// It comes back where it was, with what it has kept on disk.
+    /// Restarts it on the same port, with its data on disk.
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = spawn(&self.folder, self.port, &self.arguments);
         assert!(self.becomes_ready(), "Redis does not come back:\n{}", self.log());
     }
 
-    /// Everything it has printed.
+    /// Its whole log.
     pub fn log(&self) -> String {
         self.process.log()
     }
 }
 
-/// Every node knows all the others and has the cluster's consent to answer.
+/// Waits until every node knows all the others and the cluster can answer.
 fn wait_for_cluster(nodes: &[Redis]) {
     let all = format!("cluster_known_nodes:{}\r", nodes.len());
     wait::until("the cluster", || {

@@ -28,30 +28,30 @@ use std::time::Duration;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Story {
-    /// What it shows, for who reads the file.
+    /// What it shows, for readers of the file.
     pub about: String,
-    /// The sentences of `e2e/scenarios/SENTENCES.md` that it shows, by their ids.
+    /// The ids of the sentences in `e2e/scenarios/SENTENCES.md` that it shows.
     #[serde(default)]
     pub shows: Vec<String>,
     /// Why it is not played through a real Envoy.
     pub natively: Option<String>,
-    /// When it begins, by the calendar: `2026-01-31T23:00Z`. Only natively.
+    /// The date on which it begins: `2026-01-31T23:00Z`. Only natively.
     pub begins: Option<Date>,
     /// The Envoy configuration that it is played with, by its path in the repository; `e2e/envoy.yaml` by default.
     /// `readsBodies` repeats what that says.
     pub gateway: Option<PathBuf>,
-    /// The filter waits for request bodies, and reads so many bytes of each.
+    /// The filter waits for request bodies and reads this many bytes of each.
     pub reads_bodies: Option<usize>,
-    /// In force from the beginning.
+    /// The policies in force from the start.
     pub policies: Vec<PolicySource>,
-    /// The claims of each who asks.
+    /// The claims of each user.
     #[serde(default)]
     pub people: BTreeMap<String, Value>,
     /// What happens, in order.
     pub steps: Vec<Step>,
 }
 
-/// Where a policy comes from.
+/// The source of a policy.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum PolicySource {
@@ -64,89 +64,89 @@ pub enum PolicySource {
     Inline(Value),
 }
 
-/// Something that happens.
+/// An event of a story.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub enum Step {
-    /// A request from its beginning to its end.
+    /// A complete request.
     Request(Box<Request>),
-    /// A request that is left on its way, under a name.
+    /// A named request that stays open.
     Open(Box<Opened>),
-    /// It goes on to its end.
+    /// Completes a request that stays open.
     Finish(Finished),
-    /// Its client goes away.
+    /// Its client disconnects.
     HangUp(String),
-    /// What is counted by now. Buckets that are not named may hold anything.
+    /// The expected buckets. Those that are not named are ignored.
     Counters(Vec<Bucket>),
-    /// Other policies are in force from now on.
+    /// Replaces the policies in force.
     Policies(Vec<PolicySource>),
-    /// Something happens to the adapter.
+    /// Does something to the adapter.
     Adapter(AdapterFate),
     /// Time passes.
     #[serde(deserialize_with = "duration")]
     Pass(Duration),
 }
 
-/// A request, what the provider answers, and what must come of it.
+/// A request, the provider's answer, and the expected outcome.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Request {
-    /// Who asks. Nobody: without a token.
+    /// The user. Absent: without a token.
     #[serde(rename = "as")]
     pub who: Option<String>,
     /// POST by default.
     #[serde(default = "post")]
     pub method: String,
-    /// With its query.
+    /// The path and query.
     #[serde(default = "chat")]
     pub path: String,
-    /// Beside those that every request has.
+    /// Headers in addition to those of every request.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// JSON, or text. By default a chat completion.
     #[serde(default = "hello")]
     pub body: Value,
-    /// All of it, in the place of `headers` and `body`.
+    /// Replaces `headers` and `body`.
     #[serde(skip)]
     pub exact: Option<Exact>,
-    /// What the provider does, if the request gets there.
+    /// What the provider does, if it receives the request.
     #[serde(default)]
     pub answer: Answer,
-    /// So often, one after another.
+    /// How many times to send it, one after another.
     #[serde(default = "once")]
     pub times: u32,
-    /// What must come of each.
+    /// The expected outcome of each.
     pub expect: Option<Expected>,
 }
 
-/// A request's headers in their lines, and its body to the last byte.
+/// A request's exact header lines and body.
 #[derive(Clone, Debug)]
 pub struct Exact {
-    /// Beside those that every request has.
+    /// Headers in addition to those of every request.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// Sent without a content-length.
+    /// Whether to send it without a content-length.
     pub chunked: bool,
 }
 
-/// A request on its way.
+/// A request that stays open.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Opened {
-    /// What later steps call it.
+    /// The name for later steps.
     pub name: String,
-    /// The request. `expect` is what must come of it by now; a request that reaches the provider has no status yet.
+    /// The request. `expect` is the outcome so far; a request that reaches the provider has no status yet.
     pub request: Request,
 }
 
-/// The end of a request that was opened.
+/// The end of a request that was open.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finished {
     /// Its name.
     pub name: String,
-    /// What must come of it.
+    /// The expected outcome.
     pub expect: Option<Expected>,
 }
 
@@ -156,19 +156,20 @@ pub struct Finished {
 pub struct Answer {
     /// 200 by default.
     pub status: Option<u16>,
-    /// A content-type of JSON is there by default.
+    /// A content-type of JSON is added by default.
     pub headers: BTreeMap<String, String>,
-    /// A chat completion that used so many tokens.
+    /// A chat completion that used this many tokens.
     pub usage: Option<u64>,
     /// JSON, or text. By default a chat completion that used 10 tokens.
     pub body: Option<Value>,
-    /// The body in exactly these pieces.
+    /// The body in exactly these chunks.
     pub pieces: Vec<String>,
-    /// The body in pieces of so many bytes.
+    /// The body in chunks of this size.
     pub pieces_of: Option<usize>,
-    /// How many pieces an opened request has got before it is finished; none, not even the head, by default.
+    /// How many chunks the client of an open request receives before it is finished. By default none, and not
+    /// even the headers.
     pub before: usize,
-    /// How it ends.
+    /// How the answer ends.
     pub ending: Ending,
 }
 
@@ -176,33 +177,33 @@ pub struct Answer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Ending {
-    /// Whole.
+    /// Completely.
     #[default]
     Whole,
-    /// Whole, with trailers behind the body.
+    /// Completely, with trailers after the body.
     Trailers,
-    /// The provider resets the connection after the last piece.
+    /// The provider resets the connection after the last chunk.
     Reset,
-    /// The same, before the head.
+    /// The provider resets the connection before the headers.
     NoHead,
 }
 
-/// What happens to the adapter.
+/// What is done to the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AdapterFate {
-    /// It answers nobody.
+    /// It is stopped, and does not answer.
     Frozen,
-    /// It goes on.
+    /// It continues.
     Thawed,
-    /// It is gone, with what it counted in memory.
+    /// It is killed, and loses what it counted in memory.
     Killed,
-    /// It is back.
+    /// It is restarted.
     Restarted,
 }
 
 impl Story {
-    /// Reads one file.
+    /// Reads a story from a file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
@@ -216,8 +217,8 @@ impl Story {
         Ok(story)
     }
 
-    /// Whether it may be played through an Envoy that has played others. What happens to the adapter has effects on the
-    /// filter for a while, and a filter remembers the failures of a minute.
+    /// Whether it may be played through an Envoy that has played others. Faults of the adapter affect the
+    /// filter for a while, and a filter remembers failures for a minute.
     pub fn shares_envoy(&self) -> bool {
         let fate = |step: &Step| matches!(step, Step::Adapter(_));
         let counts_failures = |source: &PolicySource| {
@@ -227,7 +228,7 @@ impl Story {
         self.gateway.is_none() && !self.steps.iter().any(fate) && !policies.any(counts_failures)
     }
 
-    /// Every story of `e2e/scenarios`, of the examples and of the recipes in `docs`, by its name, in their order.
+    /// Every story of `e2e/scenarios`, the examples and the recipes in `docs`, sorted by name.
     pub fn all() -> Vec<(String, PathBuf)> {
         let own = listed("e2e/scenarios").into_iter().filter_map(|path| {
             let is_story = path.extension().is_some_and(|extension| extension == "yaml");
@@ -246,7 +247,7 @@ impl Story {
     }
 }
 
-/// What is in a folder of the repository, in order.
+/// The sorted contents of a folder of the repository.
 fn listed(folder: &str) -> Vec<PathBuf> {
     let files = std::fs::read_dir(artefacts::root().join(folder)).expect("the folder is there");
     let mut paths: Vec<_> = files.map(|file| file.expect("a folder can be listed").path()).collect();
@@ -255,7 +256,7 @@ fn listed(folder: &str) -> Vec<PathBuf> {
 }
 
 impl Step {
-    /// Those that it puts in force.
+    /// The policies that it puts into force.
     fn policies(&self) -> &[PolicySource] {
         if let Self::Policies(policies) = self { policies } else { &[] }
     }
@@ -294,7 +295,7 @@ impl Request {
 }
 
 impl Request {
-    /// The headers beside those that every request has.
+    /// The headers in addition to those of every request.
     pub fn lines(&self) -> Vec<(String, String)> {
         if let Some(exact) = &self.exact {
             return exact.headers.clone();
@@ -309,19 +310,19 @@ impl Request {
 }
 
 impl Answer {
-    /// 200 unless it says otherwise.
+    /// The status, 200 by default.
     pub fn status(&self) -> u16 {
         self.status.unwrap_or(200)
     }
 
-    /// With a content-type.
+    /// The headers, including a content-type.
     pub fn headers(&self) -> Vec<(String, String)> {
         let mut headers = self.headers.clone();
         headers.entry("content-type".to_owned()).or_insert_with(|| "application/json".to_owned());
         headers.into_iter().collect()
     }
 
-    /// The body in its pieces.
+    /// The chunks of the body.
     pub fn pieces(&self) -> Vec<Vec<u8>> {
         if !self.pieces.is_empty() {
             return self.pieces.iter().map(|piece| piece.clone().into_bytes()).collect();

@@ -1,4 +1,4 @@
-//! Tests that share one world, because starting it takes long, and run one after the other. Each can be run alone.
+//! Runs tests one after another in a shared world that is slow to start. Each test can also be run alone.
 
 use libtest_mimic::{Arguments, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A test's name, and the test.
 pub type Test<W> = (&'static str, fn(&mut W));
 
-/// What starts when the first test needs it.
+/// What the first test starts.
 pub trait SharedWorld: Send + 'static {
     /// Starts it.
     fn start() -> Self;
-    /// For who looks for what went wrong.
+    /// Prints the logs of a failed test.
     fn show_logs(&self);
 }
 
-/// The main function of such a test program.
+/// The main function of such a test binary.
 pub fn run<W: SharedWorld>(tests: Vec<Test<W>>) -> ! {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -33,7 +33,7 @@ pub fn run<W: SharedWorld>(tests: Vec<Test<W>>) -> ! {
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    // Its processes end with it.
+    // Ends its processes.
     drop(world.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit();
 }

@@ -1,4 +1,4 @@
-//! The two ends of a WebSocket, by hand: what a library would not send must be sent, too.
+//! Both ends of a WebSocket, implemented by hand, because tests must send what no library would.
 
 use crate::wait::DEADLINE;
 use base64::Engine;
@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What has come.
+/// An event on a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// A message.
@@ -29,9 +29,9 @@ pub struct Peer {
     stream: TcpStream,
     masks: bool,
     deflate: Option<(Compress, Decompress)>,
-    /// Written in pieces of this size.
+    /// The size of the pieces that are written.
     pub piece: usize,
-    /// In so many frames.
+    /// The number of frames per message.
     pub frames: usize,
 }
 
@@ -45,7 +45,7 @@ impl Peer {
         Self { stream, masks, deflate, piece: usize::MAX, frames: 1 }
     }
 
-    /// Agrees to one that was asked for with this key.
+    /// Accepts an upgrade with this key.
     pub fn accept(mut stream: TcpStream, key: &str, deflate: bool) -> Self {
         let extensions = if deflate { DEFLATE } else { "" };
         let accept = sha1_smol::Sha1::from(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
@@ -58,7 +58,7 @@ impl Peer {
         Self::new(stream, false, deflate)
     }
 
-    /// Asks for a socket. An error: the head of another answer.
+    /// Requests an upgrade. The error is the head of another response.
     pub fn open(address: SocketAddr, path: &str, headers: &str, deflate: bool) -> Result<Self, String> {
         let mut stream = TcpStream::connect(address).expect("Envoy listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a socket can be told");
@@ -101,7 +101,7 @@ impl Peer {
     /// Sends bytes.
     pub fn send(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(self.piece) {
-            // The other end may have closed it.
+            // The other end may have closed the connection.
             let _sent = self.stream.write_all(piece);
         }
     }
@@ -125,7 +125,7 @@ impl Peer {
         bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     }
 
-    /// Waits for what comes next; pings are answered.
+    /// Waits for the next event and answers pings.
     pub fn hear(&mut self) -> Heard {
         let (mut payload, mut compressed) = (Vec::new(), false);
         loop {
@@ -168,7 +168,7 @@ impl Peer {
         Heard::Text(String::from_utf8(payload).expect("a message is text"))
     }
 
-    /// The next message, or how the socket ended.
+    /// The next message, or the end of the socket.
     pub fn hear_message(&mut self) -> Heard {
         loop {
             match self.hear() {
@@ -208,14 +208,14 @@ fn head(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).to_lowercase()
 }
 
-/// A provider that speaks WebSocket.
+/// A provider with a WebSocket API.
 pub struct SocketUpstream {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 
 impl SocketUpstream {
-    /// One that hears messages and answers each as `answer` does.
+    /// Starts a provider that answers each message with `answer`.
     pub fn start(answer: impl Fn(&mut Peer, &str) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = listener.local_addr().expect("it has an address");
@@ -226,7 +226,7 @@ impl SocketUpstream {
                 let (heard, answer) = (Arc::clone(&log), Arc::clone(&answer));
                 thread::spawn(move || {
                     let deflate = head(&mut stream).contains("permessage-deflate");
-                    // Our own clients do not look at what is made of their key.
+                    // The tests' clients ignore the accept key.
                     let mut peer = Peer::accept(stream, "", deflate);
                     loop {
                         let said = peer.hear();
@@ -252,12 +252,12 @@ impl SocketUpstream {
         self.address
     }
 
-    /// What it has heard, of all sockets.
+    /// Everything that it received, on all sockets.
     pub fn heard(&self) -> Vec<Heard> {
         self.heard.lock().expect("nobody panics").clone()
     }
 
-    /// The messages that it has heard.
+    /// The messages that it received.
     pub fn messages(&self) -> Vec<String> {
         let text = |heard| match heard {
             Heard::Text(text) => Some(text),

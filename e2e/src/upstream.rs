@@ -1,6 +1,6 @@
-//! A scripted LLM provider: what it answers, in which pieces, when, and how it ends is the test's choice.
+//! A scripted LLM provider: the test chooses the answer, its chunks, their timing, and the ending.
 //!
-//! A request picks its answer by the header [`ANSWER`]; without one it gets [`crate::llm::answer`].
+//! The header [`ANSWER`] of a request selects the answer; without it, [`crate::llm::answer`] applies.
 
 use crate::socket::{Heard, Peer};
 use crate::wait;
@@ -15,7 +15,7 @@ use std::time::Instant;
 /// The request header that names the answer.
 pub const ANSWER: &str = "x-answer";
 
-/// A provider that listens.
+/// A running provider.
 pub struct Upstream {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -34,25 +34,25 @@ struct Shared {
 pub struct Seen {
     /// The method.
     pub method: String,
-    /// The path with its query.
+    /// The path and query.
     pub path: String,
-    /// The fields.
+    /// The header fields.
     pub headers: Headers,
     /// The whole body.
     pub body: Vec<u8>,
-    /// The fields after the body.
+    /// The trailers.
     pub trailers: Headers,
     /// When the last byte of the answer was written.
     pub answered: Option<Instant>,
-    /// How many tokens the answer reports, if it is one of [`crate::llm`]'s.
+    /// How many tokens the answer reports, if it comes from [`crate::llm`].
     pub reported: u64,
 }
 
-/// Holds an answer back until the test lets it go.
+/// Holds an answer back until the test opens it.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
-/// What the provider does with a request: steps in order.
+/// What the provider does with a request, step by step.
 #[derive(Clone, Default)]
 pub struct Answer {
     status: u16,
@@ -72,7 +72,7 @@ enum Step {
 }
 
 impl Gate {
-    /// Lets everything behind it go on, now and later.
+    /// Lets everything after it continue, now and later.
     pub fn open(&self) {
         *lock(&self.0.0) = true;
         self.0.1.notify_all();
@@ -85,7 +85,7 @@ impl Gate {
 }
 
 impl Answer {
-    /// An answer with that status and, so far, no body.
+    /// An answer with this status and no body yet.
     pub fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
@@ -95,56 +95,56 @@ impl Answer {
         Self::new(status).header("content-type", "application/json").bytes(json.to_string())
     }
 
-    /// A chat completion that used so many tokens, all but one of them output.
+    /// A chat completion that used this many tokens, all but one of them output.
     pub fn used(total: u64) -> Self {
         Self::json(200, &crate::llm::completion("gpt-4o", "Hello.", 1, total.saturating_sub(1)))
     }
 
-    /// It reports so many tokens.
+    /// Sets how many tokens it reports.
     pub fn reporting(mut self, tokens: u64) -> Self {
         self.reported = tokens;
         self
     }
 
-    /// With one more header. Without a content-length the body is chunked, one chunk per [`Answer::bytes`].
+    /// Adds a header. Without a content-length, the body is chunked, with one chunk per [`Answer::bytes`].
     pub fn header(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// The head goes out now; else it does with the first byte of the body.
+    /// Sends the head now; otherwise it is sent with the first byte of the body.
     pub fn head(self) -> Self {
         self.step(Step::Head)
     }
 
-    /// Then these bytes of the body.
+    /// Then sends these bytes of the body.
     pub fn bytes(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::Bytes(bytes.into()))
     }
 
-    /// Then nothing until the gate opens.
+    /// Then waits until the gate opens.
     pub fn wait(self, gate: &Gate) -> Self {
         self.step(Step::Wait(gate.clone()))
     }
 
-    /// The same, before anything else.
+    /// Waits for the gate before anything else.
     pub fn wait_first(mut self, gate: &Gate) -> Self {
         self.steps.insert(0, Step::Wait(gate.clone()));
         self
     }
 
-    /// The body ends with these trailers.
+    /// Ends the body with these trailers.
     pub fn trailers(self, trailers: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         self.step(Step::Trailers(trailers.iter().map(own).collect()))
     }
 
-    /// Then the connection is reset.
+    /// Then resets the connection.
     pub fn reset(self) -> Self {
         self.step(Step::Reset)
     }
 
-    /// Then the connection is closed, whatever was promised.
+    /// Then closes the connection, even if the body is incomplete.
     pub fn close(self) -> Self {
         self.step(Step::Close)
     }
@@ -170,7 +170,7 @@ impl Answer {
         head
     }
 
-    /// Writes it; `false` when the connection is over.
+    /// Writes the answer. False if the connection is over.
     fn play(&self, stream: &TcpStream) -> io::Result<bool> {
         let (mut out, mut headed, mut ended) = (stream, false, false);
         for step in &self.steps {
@@ -205,12 +205,12 @@ impl Answer {
 }
 
 impl Upstream {
-    /// Listens on a free port.
+    /// Starts a provider on a free port.
     pub fn start() -> Self {
         Self::listen("127.0.0.1:0").expect("a free port can be had")
     }
 
-    /// Listens there.
+    /// Starts a provider on this address.
     pub fn listen(address: &str) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
@@ -233,12 +233,12 @@ impl Upstream {
         self.address
     }
 
-    /// Requests that name this answer get it.
+    /// Sets the answer for requests that name it.
     pub fn on(&self, name: &str, answer: Answer) {
         lock(&self.shared.answers).insert(name.to_owned(), answer);
     }
 
-    /// What reached it, in order.
+    /// The requests that reached it, in order.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.shared.seen).clone()
     }
@@ -248,12 +248,12 @@ impl Upstream {
         lock(&self.shared.seen).len()
     }
 
-    /// Waits until so many requests have reached it.
+    /// Waits until this many requests have reached it.
     pub fn wait_for_calls(&self, count: usize) {
         wait::until(&format!("{count} requests at the upstream"), || (self.calls() >= count).then_some(()));
     }
 
-    /// Waits until the last request there is answered whole, and says when that was.
+    /// Waits until the last request is answered completely, and returns when that was.
     pub fn last_answered(&self) -> Instant {
         wait::until("the upstream's answer", || lock(&self.shared.seen).last().and_then(|seen| seen.answered))
     }
@@ -296,7 +296,7 @@ impl Shared {
         (all.len() - 1, answer)
     }
 
-    /// A WebSocket: each message is recorded as a request of the method `MESSAGE`.
+    /// A WebSocket. Each message is recorded as a request with the method `MESSAGE`.
     fn converse(&self, stream: &TcpStream, head: Head) -> io::Result<()> {
         let mut peer = Peer::accept(
             stream.try_clone()?,

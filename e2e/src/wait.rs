@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test gives up on it: a busy machine takes 20 s to start two Envoys.
+/// The timeout of a test's condition. A busy machine needs 20 s to start two Envoys.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Asks until there is an answer, and panics with `what` when there is none within [`DEADLINE`].
+/// Polls until there is a result, and panics with `what` if there is none within [`DEADLINE`].
 pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     within(DEADLINE, ask).unwrap_or_else(|| panic!("waited {DEADLINE:?} in vain: {what}"))
 }
 
-/// Asks until there is an answer or the time is over.
+/// Polls until there is a result or the time is over.
 pub fn within<T>(time: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + time;
     loop {

@@ -1,6 +1,6 @@
-//! HTTP/1.1 as bytes on a socket, for both sides: heads, and bodies piece by piece as they arrive.
+//! HTTP/1.1 as bytes on a socket, for both sides: heads, and bodies in pieces as they arrive.
 //!
-//! Own code on purpose: the tests cut connections at exact bytes, which HTTP libraries are made to prevent.
+//! It is written by hand because tests cut connections at exact bytes, which HTTP libraries prevent.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -9,12 +9,12 @@ use std::sync::Arc;
 /// Header fields in order, names in lower case.
 pub type Headers = Vec<(String, String)>;
 
-/// The value of the first field of that name.
+/// The value of the first field with this name.
 pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// What stands before a body.
+/// What precedes a body.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// The words of the first line.
@@ -26,13 +26,13 @@ pub struct Head {
 /// A piece of a body.
 #[derive(Debug)]
 pub enum Piece {
-    /// Some of its bytes.
+    /// Some bytes.
     Bytes(Vec<u8>),
-    /// It is complete; what came after it.
+    /// The end, with the trailers.
     End(Headers),
 }
 
-/// A socket and what was read from it but not used yet.
+/// A socket, and what was read from it but not used yet.
 pub struct Wire {
     /// The socket.
     pub stream: Arc<TcpStream>,
@@ -40,7 +40,7 @@ pub struct Wire {
     body: Body,
 }
 
-/// Where in a body the reader is.
+/// The position in a body.
 enum Body {
     Length(u64),
     ChunkSize,
@@ -50,12 +50,12 @@ enum Body {
 }
 
 impl Wire {
-    /// Reads what comes from this socket.
+    /// Reads from this socket.
     pub fn new(stream: Arc<TcpStream>) -> Self {
         Self { stream, buffer: Vec::new(), body: Body::Done }
     }
 
-    /// A request's head; `None` when the peer closed instead.
+    /// A request's head; `None` if the peer has closed the connection.
     pub fn request(&mut self) -> io::Result<Option<Head>> {
         let Some(bytes) = self.upto(b"\r\n\r\n")? else { return Ok(None) };
         let mut fields = [httparse::EMPTY_HEADER; 100];
@@ -67,7 +67,7 @@ impl Wire {
         Ok(Some(Head { start, headers }))
     }
 
-    /// A response's head; `None` when the peer closed instead. `bodiless`: it answers a HEAD request.
+    /// A response's head; `None` if the peer has closed the connection. `bodiless`: it answers a HEAD request.
     pub fn response(&mut self, bodiless: bool) -> io::Result<Option<Head>> {
         let Some(bytes) = self.upto(b"\r\n\r\n")? else { return Ok(None) };
         let mut fields = [httparse::EMPTY_HEADER; 100];
@@ -81,7 +81,7 @@ impl Wire {
         Ok(Some(Head { start, headers }))
     }
 
-    /// The next piece of the body whose head was read last. An error when it was cut.
+    /// The next piece of the body after the last head. An error if it was cut.
     pub fn piece(&mut self) -> io::Result<Piece> {
         loop {
             match self.body {
@@ -137,7 +137,7 @@ impl Wire {
         Ok(Piece::End(trailers))
     }
 
-    /// The bytes up to and including `end`; `None` when the peer closed before any.
+    /// The bytes up to and including `end`; `None` if the peer has closed the connection before any.
     fn upto(&mut self, end: &[u8]) -> io::Result<Option<Vec<u8>>> {
         loop {
             if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
@@ -189,7 +189,7 @@ fn own(fields: &[httparse::Header]) -> Headers {
     fields.iter().map(|field| (field.name.to_lowercase(), text(field.value))).collect()
 }
 
-/// The connection will end with a reset instead of a goodbye, once its last owner is gone.
+/// Makes the connection end with a reset when its last owner drops it.
 pub fn reset(stream: &TcpStream) {
     let linger = rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO));
     linger.expect("a socket takes SO_LINGER");

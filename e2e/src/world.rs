@@ -1,4 +1,4 @@
-//! Everything together: an upstream, the adapter with some policies, and Envoy between a client and both.
+//! The whole system: an upstream, the adapter with some policies, and Envoy between a client and both.
 
 use crate::adapter::Adapter;
 use crate::client::{InFlight, Request, Response};
@@ -8,10 +8,10 @@ use crate::wait;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
-/// The configuration that tests use unless they bring their own.
+/// The default configuration of tests.
 pub const CONFIG: &str = "e2e/envoy.yaml";
 
-/// A policy for the gateway, as JSON, which is YAML too. `spec` is all of it but the target.
+/// A policy for the gateway, as JSON, which is also YAML. `spec` excludes the target.
 pub fn policy(name: &str, mut spec: Value) -> String {
     spec["targetRef"] = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway" });
     let kind = "TokenRateLimitPolicy";
@@ -19,7 +19,7 @@ pub fn policy(name: &str, mut spec: Value) -> String {
         .to_string()
 }
 
-/// A limit of so many tokens per hour and user, each request holding 100.
+/// A limit of this many tokens per hour and user; each request holds 100.
 pub fn per_user(max: u64) -> Value {
     json!({
         "counters": [{ "expression": "auth.identity.userid" }],
@@ -28,20 +28,20 @@ pub fn per_user(max: u64) -> Value {
     })
 }
 
-/// What runs. Envoy goes first, so that nothing it needs goes before it.
+/// The running parts. Envoy is dropped first, so that it never lacks what it needs.
 pub struct World {
-    /// Envoy with our filter.
+    /// Envoy with the filter.
     pub envoy: Envoy,
     /// The adapter.
     pub adapter: Adapter,
-    /// What stands between the two, if the test wants it.
+    /// What is between the two, if the test needs it.
     pub between: Option<Envoy>,
     /// The provider.
     pub upstream: Upstream,
     workers: u32,
 }
 
-/// What shall run.
+/// What to start.
 pub struct Builder {
     policies: Vec<String>,
     config: Config,
@@ -57,7 +57,7 @@ impl World {
         Self::build().policy(policy).start()
     }
 
-    /// A world to be described further.
+    /// A world to configure further.
     pub fn build() -> Builder {
         let (storage, others) = ("memory".to_owned(), Vec::new());
         Builder {
@@ -77,43 +77,44 @@ impl World {
         self.wait_for_plans(before);
     }
 
-    /// Waits until every worker, and Envoy's main thread, has taken another plan since there were so many.
+    /// Waits until every worker, and Envoy's main thread, has put another plan into force, given the number
+    /// before.
     fn wait_for_plans(&self, before: u64) {
         let wanted = before + u64::from(self.workers) + 1;
         wait::until("the plan in every worker", || (self.envoy.plans() >= wanted).then_some(()));
     }
 
-    /// Sends a request through Envoy and reads its answer.
+    /// Sends a request through Envoy and reads the response.
     pub fn send(&self, request: &Request) -> Response {
         request.send(self.envoy.address())
     }
 
-    /// Sends a request through Envoy and leaves it on its way.
+    /// Sends a request through Envoy without waiting for the response.
     pub fn open(&self, request: &Request) -> InFlight {
         request.open(self.envoy.address())
     }
 }
 
 impl Builder {
-    /// One more policy file.
+    /// Adds a policy file.
     pub fn policy(mut self, policy: &str) -> Self {
         self.policies.push(policy.to_owned());
         self
     }
 
-    /// Another Envoy configuration, by its path in the repository.
+    /// Sets another Envoy configuration, by its path in the repository.
     pub fn config(mut self, path: &str) -> Self {
         self.config = Config::read(path);
         self
     }
 
-    /// Changes Envoy's configuration.
+    /// Edits Envoy's configuration.
     pub fn change(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
     }
 
-    /// Changes the filter's configuration.
+    /// Edits the filter's configuration.
     pub fn plugin(self, change: impl FnOnce(&mut Value)) -> Self {
         self.change(|config| config.plugin(change))
     }
@@ -124,7 +125,7 @@ impl Builder {
         self
     }
 
-    /// The filter waits for request bodies, and reads so many bytes of each.
+    /// Makes the filter wait for request bodies and read this many bytes of each.
     pub fn reading_bodies(self, most: usize) -> Self {
         let reading = self.plugin(|plugin| {
             plugin["requestBody"] = json!({ "access": "Buffer", "maxBytes": most });
@@ -132,19 +133,19 @@ impl Builder {
         reading.change(|config| config.wasm()["config"]["allow_on_headers_stop_iteration"] = true.into())
     }
 
-    /// How many worker threads Envoy has.
+    /// Sets the number of Envoy's worker threads.
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
         self
     }
 
-    /// Where the adapter keeps its counters.
+    /// Sets the adapter's storage.
     pub fn storage(mut self, storage: &str) -> Self {
         self.storage = storage.to_owned();
         self
     }
 
-    /// Another adapter that Envoy may ask, too.
+    /// Adds another adapter that Envoy may use.
     pub fn also_asks(mut self, adapter: &Adapter) -> Self {
         self.others.push(adapter.grpc());
         self
@@ -156,7 +157,7 @@ impl Builder {
         self.start_with(adapter)
     }
 
-    /// The same, with an adapter that runs already.
+    /// Like `start`, with an adapter that is already running.
     pub fn start_with(mut self, adapter: Adapter) -> World {
         let upstream = Upstream::start();
         self.config.cluster("llm", upstream.address());

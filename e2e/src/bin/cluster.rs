@@ -1,4 +1,4 @@
-//! A cluster for people to try things on, until it is told to end: its kubeconfig is copied to the given file.
+//! Runs a cluster to try things on until it is stopped. Its kubeconfig is copied to the given file.
 
 use e2e::cluster::Cluster;
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -1,7 +1,8 @@
-//! `make demo`: Kuadrant's announced policy at work in a real Envoy, as a story one can read.
+//! `make demo`: plays a story about Kuadrant's announced policy in a real Envoy.
 //!
-//! It starts a scripted LLM, the adapter and Envoy, plays the story, prints curl lines that work, and stays until
-//! Ctrl-C. With `--once` it ends after the story. With `--policy FILE` there is no story, but a gateway with these policies.
+//! It starts a scripted LLM, the adapter and Envoy, plays the story, prints working curl commands, and runs
+//! until Ctrl-C. With `--once` it ends after the story. With `--policy FILE` there is no story, only a gateway
+//! with these policies.
 
 use e2e::adapter::Counter;
 use e2e::client::{Request, Response};
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const EXAMPLE: &str = "examples/kuadrant";
-/// What each request asks for, so that four fit into the free plan.
+/// The maximum output of each request, so that four fit into the free plan.
 const MAX_TOKENS: u64 = 4_900;
 
 fn main() {
@@ -29,7 +30,7 @@ fn main() {
     }
     let once = arguments.iter().any(|argument| argument == "--once");
     let world = start();
-    // Until here a signal ends everything at once; from here on what runs is ended in order.
+    // Until now a signal ends the process at once. From now on everything is ended in order.
     let over = ended();
     introduce(&world);
     tell(&world, "alice", "free");
@@ -43,7 +44,7 @@ fn main() {
     }
 }
 
-/// Whether a signal has asked it to end.
+/// Whether a signal has asked the demo to end.
 fn ended() -> Arc<AtomicBool> {
     let over = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

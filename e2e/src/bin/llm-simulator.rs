@@ -1,5 +1,5 @@
-//! An LLM provider that costs nothing: it answers every chat completion and says how many tokens that used, as many
-//! as `max_tokens` allows. `WEIR_LLM_LISTEN` says where it listens; 127.0.0.1:8000 by default.
+//! A free LLM provider: it answers every chat completion and reports as many tokens as `max_tokens` allows.
+//! `WEIR_LLM_LISTEN` sets its address, 127.0.0.1:8000 by default.
 
 use e2e::upstream::Upstream;
 

@@ -1,4 +1,4 @@
-//! Plays a story, step by step, and tells the first step that went otherwise.
+//! Plays a story step by step, and reports the first step with an unexpected outcome.
 
 use super::{AdapterFate, Bucket, Expected, PolicySource, Request, Step, Story};
 use crate::wait;
@@ -7,50 +7,50 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What plays a story's steps. It expects nothing; it does what it is told and says what it saw.
+/// Plays the steps of a story and reports what it observed. It expects nothing itself.
 pub trait Player {
-    /// A request on its way.
+    /// A request that stays open.
     type Open;
 
-    /// Puts these policies in force, and no others.
+    /// Puts these policies into force, and no others.
     fn apply(&mut self, policies: &[Value]);
-    /// Sends a request until it waits for the provider's answer (after `answer.before` pieces of it). If it never
-    /// gets there: how it was answered instead. `claims`: of who asks.
+    /// Sends a request until it waits for the provider's answer (after `answer.before` chunks of it). If it is
+    /// answered before, returns the response. `claims`: of the user.
     fn open(&mut self, request: &Request, claims: Option<&Value>) -> Result<Self::Open, Seen>;
-    /// Lets the provider answer and reads everything.
+    /// Lets the provider answer and reads the rest.
     fn finish(&mut self, open: Self::Open) -> Seen;
-    /// The client goes away.
+    /// Disconnects the client.
     fn hang_up(&mut self, open: Self::Open);
-    /// All buckets, as `/api/counters` lists them.
+    /// All buckets, as in `/api/counters`.
     fn counters(&mut self) -> Vec<Value>;
-    /// How long it may take until what happened is counted.
+    /// How long it may take until everything that happened is counted.
     fn settles_within(&self) -> Duration;
-    /// Something happens to the adapter.
+    /// Does something to the adapter.
     fn adapter(&mut self, fate: AdapterFate);
     /// Time passes.
     fn pass(&mut self, time: Duration);
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The status code; 0 if no response came.
+    /// The status; 0 without a response.
     pub status: u16,
-    /// The response's.
+    /// The response's headers.
     pub headers: Headers,
-    /// What arrived of it.
+    /// The part of the body that arrived.
     pub body: Vec<u8>,
-    /// Whether something of it is missing.
+    /// Whether the body is incomplete.
     pub cut: bool,
-    /// The headers with which the request got to the provider.
+    /// The headers that the provider received.
     pub sent: Option<Headers>,
-    /// The body with which it did.
+    /// The body that the provider received.
     pub sent_body: Option<Vec<u8>>,
-    /// How often the adapter was asked for room; `None`: the player cannot see that.
+    /// How many Reserves the adapter received. `None` if the player cannot see that.
     pub asked: Option<u64>,
 }
 
-/// Plays the story. An error: the step, and every expectation that it broke.
+/// Plays the story. The error contains the step and every expectation that failed.
 pub fn run<P: Player>(story: &Story, player: &mut P) -> Result<(), String> {
     player.apply(&objects(&story.policies));
     let mut open = HashMap::new();
