@@ -3,6 +3,7 @@
 . "$(dirname "$0")/tools.sh"
 
 bash scripts/check.sh
+bash scripts/docs.sh
 
 need_redis
 say "tests"
