@@ -47,6 +47,9 @@ pub struct Counter {
     pub used: u64,
     /// What is held.
     pub held: u64,
+    /// What is granted until the window ends.
+    #[serde(default)]
+    pub granted: u64,
     /// What is left.
     #[serde(default)]
     pub remaining: u64,

@@ -36,6 +36,8 @@ pub enum Command {
     /// Show what a cluster has of Weir: adapters, the filters of each Gateway, and what is wrong, with the next command.
     #[cfg(feature = "kubernetes")]
     Status(StatusArgs),
+    /// Show and change the counters of a running adapter.
+    Counters(CountersArgs),
     /// Print the CustomResourceDefinition of policies, as YAML.
     #[cfg(feature = "kubernetes")]
     Crd(CrdArgs),
@@ -245,6 +247,112 @@ pub struct ExplainArgs {
     /// The format of the output.
     #[arg(long, value_enum, default_value_t)]
     pub output: OutputFormat,
+}
+
+/// What to do with counters.
+#[derive(Clone, Debug, Args)]
+pub struct CountersArgs {
+    #[command(subcommand)]
+    pub action: CountersAction,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum CountersAction {
+    /// List counters: what is used, held, granted and remaining in each.
+    List(ListArgs),
+    /// Reset counters. Their windows start anew; requests under way keep their holds.
+    Reset(ResetArgs),
+    /// Raise the maximum of one counter until its window ends.
+    Grant(GrantArgs),
+}
+
+/// Where the adapter is.
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    /// The HTTP address of the adapter.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub server: String,
+    /// A file with the admin token of the adapter. It is required to change counters.
+    #[arg(long, env = "WEIR_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Which counters to list.
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Only counters of this policy.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub policy: Option<String>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// The format of the output.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+/// Which counters to reset.
+#[derive(Clone, Debug, Args)]
+pub struct ResetArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// The policy.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub policy: String,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// Which counters are meant. Whatever is left out matches all.
+#[derive(Clone, Debug, Args)]
+pub struct FilterArgs {
+    /// Only counters of this limit.
+    #[arg(long, value_name = "NAME")]
+    pub limit: Option<String>,
+    /// Only counters of this unit.
+    #[arg(long, value_name = "UNIT")]
+    pub unit: Option<String>,
+    /// Only counters of this window, such as 1h, or of this period, such as Month.
+    #[arg(long, value_name = "WINDOW")]
+    pub window: Option<String>,
+    /// Only counters with this value, such as auth.identity.userid=alice. Can be given more than once.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = counter)]
+    pub counter: Vec<(String, String)>,
+}
+
+/// Which counter to grant how much.
+#[derive(Clone, Debug, Args)]
+pub struct GrantArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// The policy.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub policy: String,
+    /// The limit.
+    #[arg(long, value_name = "NAME")]
+    pub limit: String,
+    /// The unit.
+    #[arg(long, value_name = "UNIT")]
+    pub unit: String,
+    /// The window, such as 1h, or the period, such as Month. It is required if the limit has several rates in this unit.
+    #[arg(long, value_name = "WINDOW")]
+    pub window: Option<String>,
+    /// The value of a counter of the limit, such as auth.identity.userid=alice. Give all of them.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = counter)]
+    pub counter: Vec<(String, String)>,
+    /// How much to add to the maximum, in the unit; micro-USD for usd.
+    #[arg(long, value_name = "NUMBER")]
+    pub amount: u64,
+    /// Identifies the grant: the same id again changes nothing. By default it is random.
+    #[arg(long, value_name = "TEXT")]
+    pub id: Option<String>,
+}
+
+/// The value is everything after the first `=`.
+fn counter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| "must be NAME=VALUE".to_owned())?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Where counters are kept.

@@ -13,6 +13,7 @@ pub mod check;
 pub mod cli;
 #[cfg(feature = "kubernetes")]
 pub mod cluster_status;
+pub mod counters;
 pub mod explain;
 pub mod grpc;
 #[cfg(feature = "kubernetes")]

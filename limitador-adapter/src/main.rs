@@ -31,6 +31,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Serve(config) => serve(&config),
         Command::Check(arguments) => check(&arguments),
         Command::Explain(asked) => explained(&asked),
+        Command::Counters(arguments) => counters(&arguments),
         #[cfg(feature = "kubernetes")]
         Command::Status(arguments) => cluster_status(&arguments),
         #[cfg(feature = "kubernetes")]
@@ -91,14 +92,23 @@ async fn explained(asked: &cli::ExplainArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let question = ExplainInput::read(asked)?;
-    for mistake in question.collected.mistakes() {
-        eprintln!("{mistake}");
+    let mistakes = question.collected.mistakes();
+    mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+    if question.collected.policies.is_empty() && !mistakes.is_empty() {
+        eprintln!("no valid policy to explain");
+        return Ok(ExitCode::FAILURE);
     }
     let explanation = explain(question).await?;
     match asked.output {
         OutputFormat::Text => print!("{explanation}"),
         OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn counters(arguments: &cli::CountersArgs) -> anyhow::Result<ExitCode> {
+    print!("{}", limitador_adapter::counters::run(&arguments.action).await?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,6 +16,7 @@ use crate::ledger::moment::Moment;
 use crate::ledger::redis::RedisLedger;
 use crate::ledger::shares::Capacity;
 use crate::metrics::AdapterMetrics;
+use crate::policies::audit::{AuditRecord, AuditTrail};
 use crate::policies::filters::Filters;
 use crate::policies::publish::Publish;
 use crate::policies::sources::{Missing, Sources};
@@ -25,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 /// The time for calls that are under way when a drain begins.
@@ -98,6 +99,7 @@ impl Serving {
         let routes =
             server::routes(limiter, &workers, &in_force, &draining, &metrics, Arc::clone(&filters)).await;
         let routes = routes.map_err(|error| ServeError::Reflection(error.to_string()))?;
+        let (audit, records) = AuditTrail::new();
         let pages = Pages {
             ledger: Arc::clone(&ledger),
             in_force,
@@ -107,12 +109,13 @@ impl Serving {
             modules,
             observers,
             access: ApiAccess::new(http, config.admin_token_file.clone()),
+            audit: if policies.is_of_cluster() { audit } else { AuditTrail::default() },
         };
         pages.access.log();
         let mut servers = JoinSet::new();
         let publish =
             Publish { to: publish, known, metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger) };
-        let following = policies.follow(publish, &filters, &draining, &mut servers);
+        let following = policies.follow(publish, &filters, &draining, records, &mut servers);
         servers
             .spawn(ended("the gRPC server", server::serve(grpc_listener, tls, routes, draining, are_known)));
         servers.spawn(ended("the HTTP server", pages.serve(http_listener)));
@@ -152,6 +155,15 @@ enum PolicyOrigin {
 }
 
 impl PolicyOrigin {
+    /// Whether there is a cluster to write events to.
+    fn is_of_cluster(&self) -> bool {
+        match self {
+            Self::Files(..) => false,
+            #[cfg(feature = "kubernetes")]
+            Self::Cluster(_) => true,
+        }
+    }
+
     /// Opens the source that the command line names.
     #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables))]
     async fn open(config: &ServeArgs, metrics: &Arc<AdapterMetrics>) -> Result<Self, ServeError> {
@@ -172,6 +184,7 @@ impl PolicyOrigin {
         publish: Publish,
         filters: &Arc<Filters>,
         drain: &watch::Receiver<bool>,
+        audit: mpsc::Receiver<AuditRecord>,
         servers: &mut JoinSet<Result<(), ServeError>>,
     ) -> JoinHandle<()> {
         match self {
@@ -181,7 +194,7 @@ impl PolicyOrigin {
             }
             #[cfg(feature = "kubernetes")]
             Self::Cluster(cluster) => {
-                let (following, telling) = cluster.follow(publish, filters, drain);
+                let (following, telling) = cluster.follow(publish, filters, drain, audit);
                 servers.spawn(async move {
                     telling.await;
                     Ok(())

@@ -129,6 +129,14 @@ pub async fn guard(State(access): State<ApiAccess>, request: Request, next: Next
     }
 }
 
+/// Like [`guard`] behind it, for calls that change something: they need a token even on a loopback address.
+pub async fn guard_change(State(access): State<ApiAccess>, request: Request, next: Next) -> Response {
+    match access {
+        ApiAccess::Local => Refusal::NoToken.into_response(),
+        ApiAccess::Token(_) | ApiAccess::Closed => next.run(request).await,
+    }
+}
+
 /// The token of the only `authorization` header.
 fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();

@@ -1,17 +1,19 @@
 //! The HTTP server, for people and probes.
 
-use crate::admin::access::{ApiAccess, guard};
+use crate::admin::access::{ApiAccess, guard, guard_change};
+use crate::admin::counters;
 use crate::admin::module::{Module, Modules};
 use crate::grpc::observe::{ObservedReserve, Observers};
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
 use crate::metrics::AdapterMetrics;
+use crate::policies::audit::AuditTrail;
 use crate::policies::collection::PolicyReport;
 use crate::policies::snapshot::PolicySnapshot;
 use axum::extract::{self, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use policy::model::Window;
 use serde::Serialize;
@@ -41,6 +43,8 @@ pub struct Pages {
     pub observers: Observers,
     /// Who may call `/api/*`.
     pub access: ApiAccess,
+    /// Receives changes of counters.
+    pub audit: AuditTrail,
 }
 
 impl Pages {
@@ -54,8 +58,12 @@ impl Pages {
     /// The endpoints.
     pub fn router(self) -> Router {
         // Unknown paths are refused in the same way as known ones.
+        let access = self.access.clone();
+        let needs_token = axum::middleware::from_fn_with_state(access, guard_change);
         let api = Router::new()
-            .route("/counters", get(counters))
+            .route("/counters", get(counters::list))
+            .route("/counters/reset", post(counters::reset).layer(needs_token.clone()))
+            .route("/counters/grant", post(counters::grant).layer(needs_token))
             .route("/policies", get(policies))
             .route("/watch", get(watched))
             .fallback(|| async { StatusCode::NOT_FOUND })
@@ -123,7 +131,7 @@ async fn metrics(State(pages): State<Pages>) -> Response {
     }
 }
 
-fn unavailable(error: &Unavailable) -> Response {
+pub(super) fn unavailable(error: &Unavailable) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
 }
 
@@ -131,7 +139,7 @@ fn unavailable(error: &Unavailable) -> Response {
 /// continues if the rate returns.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct CounterView {
+pub(super) struct CounterView {
     policy: String,
     limit: String,
     unit: &'static str,
@@ -140,6 +148,7 @@ struct CounterView {
     max: Option<u64>,
     used: u64,
     held: u64,
+    granted: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
     /// Either this or `period`; neither for `concurrency`.
@@ -171,8 +180,8 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl CounterView {
-    fn new(reading: &CounterReading, in_force: &PolicySnapshot, now: Moment) -> Self {
-        let CounterReading { key, used, held, reset } = reading;
+    pub(super) fn new(reading: &CounterReading, in_force: &PolicySnapshot, now: Moment) -> Self {
+        let CounterReading { key, used, held, granted, reset } = reading;
         let max = in_force.maximum(key);
         let (period, zone) = match &key.window {
             Window::Period(period, zone) => (Some(period.name()), Some(zone).filter(|zone| !zone.is_utc())),
@@ -194,7 +203,8 @@ impl CounterView {
             max,
             used: *used,
             held: *held,
-            remaining: max.map(|max| max.saturating_sub(used.saturating_add(*held))),
+            granted: *granted,
+            remaining: max.map(|max| max.saturating_add(*granted).saturating_sub(used.saturating_add(*held))),
             resets_in_seconds: key.window.ends().then(resets),
             in_force: in_force.has(key),
             overflow: key.is_overflow(),
@@ -204,19 +214,6 @@ impl CounterView {
 
 fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
-}
-
-async fn counters(State(pages): State<Pages>) -> Response {
-    let in_force = Arc::clone(&pages.in_force.borrow());
-    let now = Moment::now();
-    match pages.ledger.readings(now).await {
-        Ok(mut readings) => {
-            readings.sort_by(|a, b| a.key.cmp(&b.key));
-            let views = readings.iter().map(|reading| CounterView::new(reading, &in_force, now));
-            Json(views.collect::<Vec<_>>()).into_response()
-        }
-        Err(error) => unavailable(&error),
-    }
 }
 
 /// How long a call waits for a Reserve before it returns 204. Proxies wait longer than this.

@@ -44,7 +44,8 @@ fn request(asked: &ExplainArgs, address: &str, token: Option<&str>) -> String {
     format!("GET /api/watch?{query} HTTP/1.0\r\nhost: {address}\r\n{}\r\n", authorization.unwrap_or_default())
 }
 
-async fn exchange(address: &str, request: &str) -> std::io::Result<(u16, Vec<u8>)> {
+/// Sends a raw request and returns the status and the body of the response.
+pub async fn exchange(address: &str, request: &str) -> std::io::Result<(u16, Vec<u8>)> {
     let address = if address.contains(':') { address.to_owned() } else { format!("{address}:80") };
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;

@@ -4,12 +4,13 @@ use super::index::View;
 use super::status_writer::{ClusterStatuses, Install};
 use super::{heard, status_writer, watch as cluster};
 use crate::metrics::AdapterMetrics;
+use crate::policies::audit::AuditRecord;
 use crate::policies::filters::Filters;
 use crate::policies::publish::Publish;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// A reachable cluster.
 pub struct ClusterSource {
@@ -49,11 +50,12 @@ impl ClusterSource {
         publish: Publish,
         filters: &Arc<Filters>,
         drain: &watch::Receiver<bool>,
+        audit: mpsc::Receiver<AuditRecord>,
     ) -> (impl Future<Output = ()> + use<>, impl Future<Output = ()> + use<>) {
         let Self { client, kuadrant, controller, metrics } = self;
         let (tell_of, statuses) = watch::channel(Arc::default());
         let identity = std::env::var("POD_NAME").unwrap_or_else(|_| uuid::Uuid::new_v4().to_string());
-        let install = Install { controller, identity, metrics };
+        let install = Install { controller, identity, metrics, audit };
         let telling =
             status_writer::tell(client.clone(), install, statuses, Arc::clone(filters), drain.clone());
         let following = cluster::follow(client, kuadrant, move |View { collected, statuses, gateways }| {

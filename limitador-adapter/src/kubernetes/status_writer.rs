@@ -7,6 +7,7 @@ use super::rivals::{Rivals, Turn};
 use super::schema::TokenRateLimitPolicy;
 use super::status::PolicyStatus;
 use crate::metrics::AdapterMetrics;
+use crate::policies::audit::AuditRecord;
 use crate::policies::filters::Filters;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -19,7 +20,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// The installation of the adapter that writes.
 pub struct Install {
@@ -29,6 +30,8 @@ pub struct Install {
     pub identity: String,
     /// The adapter's metrics.
     pub metrics: Arc<AdapterMetrics>,
+    /// Operators' changes of counters, which become events.
+    pub audit: mpsc::Receiver<AuditRecord>,
 }
 
 /// What is known about the cluster.
@@ -48,7 +51,7 @@ pub async fn tell(
     filters: Arc<Filters>,
     mut drain: watch::Receiver<bool>,
 ) {
-    let Install { controller, identity, metrics } = install;
+    let Install { controller, identity, metrics, mut audit } = install;
     let mut election = Election::new(client.clone(), &identity, &controller);
     let reporter = Reporter { controller: controller.clone(), instance: Some(identity) };
     let rivals = Rivals::new(&controller, client.default_namespace());
@@ -59,6 +62,7 @@ pub async fn tell(
     let mut asked = filters.changes();
     let (mut following, mut strays) = (BTreeSet::new(), BTreeSet::new());
     loop {
+        let mut record = None;
         let looked = tokio::select! {
             _ = look.tick() => true,
             changed = known.changed() => match changed {
@@ -66,9 +70,16 @@ pub async fn tell(
                 Err(_) => break,
             },
             _ = asked.changed() => true,
+            Some(found) = audit.recv() => {
+                record = Some(found);
+                false
+            }
             _ = drain.wait_for(|draining| *draining) => break,
         };
         let current = Arc::clone(&known.borrow_and_update());
+        if let Some(record) = record {
+            writer.audit(&current.statuses, record).await;
+        }
         if looked {
             match follow(&mut election, &filters).await {
                 Ok(all) => following = all,
@@ -148,25 +159,23 @@ impl StatusWriter {
         self.rivals.keep(|uid| statuses.iter().any(|conditions| conditions.object.uid == uid));
     }
 
-    /// Returns the policy after the write, or `None` if it was deleted.
-    async fn write(
-        &self,
-        conditions: &PolicyConditions,
-        status: &PolicyStatus,
-    ) -> Result<Option<PolicyObject>, kube::Error> {
-        let object = &conditions.object;
-        let mut resource = ApiResource::erase::<TokenRateLimitPolicy>(&());
-        resource.group = object.group.name().to_owned();
-        resource.api_version = format!("{}/{}", resource.group, resource.version);
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &object.name.namespace, &resource);
-        let patch = Patch::Merge(json!({ "status": status }));
-        let parameters =
-            PatchParams { field_manager: Some(self.rivals.own().to_owned()), ..PatchParams::default() };
-        let after = match api.patch_status(&object.name.name, &parameters, &patch).await {
-            Err(kube::Error::Api(error)) if error.code == 404 => return Ok(None),
-            after => PolicyObject::new(object.group, &after?),
+    /// Writes an event about an operator's change of counters. Each replica writes those of its own calls.
+    async fn audit(&self, statuses: &[PolicyConditions], record: AuditRecord) {
+        let AuditRecord { policy, reason, note } = record;
+        let mut objects = statuses.iter().map(|conditions| &conditions.object);
+        let Some(object) = objects.find(|object| object.name.to_string() == policy) else { return };
+        let event = Event {
+            type_: EventType::Normal,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: "Counters".to_owned(),
+            secondary: None,
         };
+        self.publish(&event, object).await;
+    }
+
+    async fn publish(&self, event: &Event, object: &PolicyObject) {
+        let resource = resource(object);
         let about = ObjectReference {
             api_version: Some(resource.api_version),
             kind: Some(resource.kind),
@@ -175,14 +184,41 @@ impl StatusWriter {
             uid: Some(object.uid.clone()),
             ..ObjectReference::default()
         };
+        if let Err(error) = self.recorder.publish(event, &about).await {
+            tracing::warn!(policy = %object.name, %error, "the event cannot be written");
+        }
+    }
+
+    /// Returns the policy after the write, or `None` if it was deleted.
+    async fn write(
+        &self,
+        conditions: &PolicyConditions,
+        status: &PolicyStatus,
+    ) -> Result<Option<PolicyObject>, kube::Error> {
+        let object = &conditions.object;
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &object.name.namespace, &resource(object));
+        let patch = Patch::Merge(json!({ "status": status }));
+        let parameters =
+            PatchParams { field_manager: Some(self.rivals.own().to_owned()), ..PatchParams::default() };
+        let after = match api.patch_status(&object.name.name, &parameters, &patch).await {
+            Err(kube::Error::Api(error)) if error.code == 404 => return Ok(None),
+            after => PolicyObject::new(object.group, &after?),
+        };
+        // The status is written even if an event is not.
         for event in events(object.status.get("conditions"), status) {
-            // The status is written even if the event is not.
-            if let Err(error) = self.recorder.publish(&event, &about).await {
-                tracing::warn!(policy = %object.name, %error, "the event cannot be written");
-            }
+            self.publish(&event, object).await;
         }
         Ok(Some(after))
     }
+}
+
+/// The resource of a policy, by its group.
+fn resource(object: &PolicyObject) -> ApiResource {
+    let mut resource = ApiResource::erase::<TokenRateLimitPolicy>(&());
+    resource.group = object.group.name().to_owned();
+    resource.api_version = format!("{}/{}", resource.group, resource.version);
+    resource
 }
 
 /// One event for each condition that has changed.

@@ -197,8 +197,30 @@ pub struct CounterReading {
     pub used: u64,
     /// Held now.
     pub held: u64,
+    /// Granted in this window, in addition to the maximum.
+    pub granted: u64,
     /// Until the window ends; `None`: none has begun.
     pub reset: Option<Duration>,
+}
+
+/// Raises the maximum of one bucket until its window ends.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The bucket.
+    pub key: Arc<Key>,
+    /// How much to add to its maximum.
+    pub amount: u64,
+    /// Chosen by the caller. A repeated grant with the same id changes nothing.
+    pub id: String,
+}
+
+/// The bucket of a grant after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The bucket.
+    pub reading: CounterReading,
+    /// Whether a grant with this id was made before.
+    pub is_repeated: bool,
 }
 
 /// How much the ledger remembers.
@@ -241,6 +263,9 @@ pub enum Unavailable {
 
 /// A settlement without charges is remembered for so long: until no reserve can come any more that was sent before.
 pub const REMEMBERED_BRIEFLY: Duration = Duration::from_secs(10);
+
+/// How long the id of a grant is remembered after the grant has ended.
+pub const GRANT_REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether repeating a commit would charge nothing.
 pub fn is_empty(charges: &[Charge]) -> bool {
@@ -286,6 +311,12 @@ pub trait Ledger: Send + Sync {
     async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable>;
     /// Asks and charges without a hold.
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
+    /// Resets buckets: their charges and grants are gone, and their windows start anew. Holds stay. Returns the buckets
+    /// that had a charge or a grant.
+    async fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable>;
+    /// Raises the maximum of a bucket until its window ends. Starts the window if none is running. An id is remembered
+    /// for [`GRANT_REMEMBERED`] after the window ends.
+    async fn grant(&self, grant: Grant, now: Moment) -> Result<Granted, Unavailable>;
     /// Every bucket, in no order.
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable>;
     /// How much there is. Fails if the storage does not answer.

@@ -5,6 +5,7 @@
 //! filters receive as plans and calls are resolved against. [`filters`] tracks which gateways' filters follow their
 //! plans here.
 
+pub mod audit;
 pub mod collection;
 pub mod filters;
 pub mod older;

@@ -85,6 +85,23 @@ impl PolicySnapshot {
         self.limits.get(key)
     }
 
+    /// The counter expressions of a limit, sorted.
+    pub fn counters(&self, key: &str) -> Vec<&str> {
+        let limits = self
+            .policies
+            .iter()
+            .flat_map(|valid| valid.policy.limits.iter().map(move |limit| (valid, limit)));
+        let limit = limits.into_iter().find(|(valid, limit)| {
+            key.strip_prefix(&*valid.name).and_then(|rest| rest.strip_prefix('/'))
+                == Some(limit.name.as_str())
+        });
+        let counters = limit.iter().flat_map(|(_, limit)| &limit.counters);
+        let mut counters: Vec<_> = counters.map(|counter| counter.source()).collect();
+        counters.sort_unstable();
+        counters.dedup();
+        counters
+    }
+
     /// The maximum of a bucket, if its rate is in force and has a fixed one.
     pub fn maximum(&self, key: &Key) -> Option<u64> {
         self.rate(key)?.max

@@ -145,3 +145,13 @@ fn a_stream_that_outgrows_its_hold() {
     let dry_run = cutting.replace("overrun: Cut", "overrun: Cut\n      enforceWhen: \"false\"");
     insta::assert_snapshot!([told(&cutting), told(&dry_run)].join("\n"));
 }
+
+#[test]
+fn without_a_valid_policy_there_is_nothing_to_explain() {
+    let invalid = STRICT.replace("rates:", "rate:");
+    let files = [("policy.yaml", invalid.as_str()), ("request", CHAT)];
+    let explained = explained(&files, &["--policies", "policy.yaml", "--request", "request"]);
+    assert!(explained.starts_with("exit Some(1)"), "{explained}");
+    assert!(explained.contains("rate: "), "{explained}");
+    assert!(explained.ends_with("no valid policy to explain\n"), "{explained}");
+}

@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised, RaisedHold, Settled,
+    Charge, ChargeAt, GRANT_REMEMBERED, Grant, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised,
+    RaisedHold, Settled,
 };
 use policy::model::{Period, Unit, Window, ZoneName};
 use proptest::prelude::*;
@@ -38,6 +39,14 @@ enum Step {
     Raise {
         id: u8,
         holds: Vec<(Bucket, u64, bool)>,
+    },
+    /// An operator resets a bucket.
+    Reset(Bucket),
+    /// An operator raises a bucket's maximum.
+    Grant {
+        bucket: Bucket,
+        amount: u64,
+        id: u8,
     },
     Wait(u64),
     Sweep,
@@ -107,6 +116,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, charges)| Step::Commit { id, charges }),
         4 => (0..8u8, prop::collection::vec((raised, 0..80u64, any::<bool>()), 0..4))
             .prop_map(|(id, holds)| Step::Raise { id, holds }),
+        1 => (0..4usize, 0..2u8).prop_map(Step::Reset),
+        2 => ((0..4usize, 0..2u8), 1..60u64, 0..3u8)
+            .prop_map(|(bucket, amount, id)| Step::Grant { bucket, amount, id }),
         4 => (0..40u64).prop_map(Step::Wait),
         1 => (1..40 * 24 * 3600u64).prop_map(Step::Wait),
         2 => Just(Step::Sweep),
@@ -144,6 +156,7 @@ fn story() -> impl Strategy<Value = Story> {
                     Step::Raise { holds, .. } => {
                         holds.iter_mut().for_each(|((rate, _), ..)| *rate %= rates);
                     }
+                    Step::Reset((rate, _)) | Step::Grant { bucket: (rate, _), .. } => *rate %= rates,
                     Step::Wait(_) | Step::Sweep | Step::Die(_) => {}
                 }
             }
@@ -169,6 +182,10 @@ struct Model {
     /// Bucket → (end, used, number of the window).
     windows: BTreeMap<Bucket, (u64, u64, usize)>,
     made: usize,
+    /// Granted in the running windows.
+    granted: BTreeMap<Bucket, u64>,
+    /// The ids of grants, and until when each is remembered.
+    grants: BTreeMap<(Bucket, u8), u64>,
     live: BTreeMap<Id, Reservation>,
     past: BTreeMap<Id, Past>,
 }
@@ -195,6 +212,7 @@ impl Model {
         self.age += u32::from(seconds > 100);
         let now = self.now;
         self.windows.retain(|_, (end, ..)| *end > now);
+        self.granted.retain(|bucket, _| self.windows.contains_key(bucket));
         for reservation in self.live.values_mut() {
             reservation.holds.retain(|(.., until)| *until > now);
         }
@@ -217,6 +235,30 @@ impl Model {
     fn past(&self, id: Id) -> Option<Past> {
         let over = |past: &&Past| matches!(past, Past::Over(until) if *until <= self.now);
         self.past.get(&id).filter(|past| !over(past)).cloned()
+    }
+
+    fn granted(&self, bucket: Bucket) -> u64 {
+        self.granted.get(&bucket).copied().unwrap_or_default()
+    }
+
+    /// Whether there was anything to reset.
+    fn reset(&mut self, bucket: Bucket) -> bool {
+        let granted = self.granted.remove(&bucket).is_some();
+        self.windows.remove(&bucket).is_some_and(|(_, used, _)| used > 0) || granted
+    }
+
+    /// Whether the id was known.
+    fn grant(&mut self, policy: &[Rate], bucket: Bucket, amount: u64, id: u8) -> bool {
+        if self.grants.get(&(bucket, id)).is_some_and(|until| *until > self.now) {
+            return true;
+        }
+        // A charge that is given back at once starts the window.
+        self.charge(policy, bucket, 1);
+        let window = self.windows.get_mut(&bucket).unwrap();
+        window.1 -= 1;
+        self.grants.insert((bucket, id), window.0.saturating_add(GRANT_REMEMBERED.as_secs()));
+        *self.granted.entry(bucket).or_default() += amount;
+        false
     }
 
     fn used(&self, bucket: Bucket) -> u64 {
@@ -257,7 +299,7 @@ impl Model {
             let (amount, max) = (want.amount.max(1), want.max.unwrap_or(policy[want.bucket.0].max));
             let before =
                 self.used(want.bucket) + self.held(want.bucket) + taken.get(&want.bucket).unwrap_or(&0);
-            if before + amount <= max || !want.enforced {
+            if before + amount <= max + self.granted(want.bucket) || !want.enforced {
                 *taken.entry(want.bucket).or_default() += amount;
             } else {
                 admitted = false;
@@ -289,7 +331,7 @@ impl Model {
                 enforced.extend(is_enforced.then_some(*bucket));
             }
         }
-        let has_room = |of: &Bucket| self.used(*of) + self.held(*of) <= policy[of.0].max;
+        let has_room = |of: &Bucket| self.used(*of) + self.held(*of) <= policy[of.0].max + self.granted(*of);
         if enforced.iter().all(has_room) { Raised::Held } else { Raised::OutOfRoom }
     }
 
@@ -437,6 +479,19 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                     assert_eq!(ledger.raise(&named, wire.clone(), now).await.unwrap(), wanted, "{step:?}");
                 }
             }
+            Step::Reset(bucket) => {
+                let reset = ledger.reset(vec![key(policy, *bucket)], now).await.unwrap();
+                assert_eq!(!reset.is_empty(), model.reset(*bucket), "{step:?}");
+            }
+            Step::Grant { bucket, .. } if policy[bucket.0].unit == Unit::Concurrency => {}
+            Step::Grant { bucket, amount, id } => {
+                let grant = Grant { key: key(policy, *bucket), amount: *amount, id: id.to_string() };
+                let granted = ledger.grant(grant, now).await.unwrap();
+                assert_eq!(granted.is_repeated, model.grant(policy, *bucket, *amount, *id), "{step:?}");
+                let found = (granted.reading.used, granted.reading.held, granted.reading.granted);
+                let wanted = (model.used(*bucket), model.held(*bucket), model.granted(*bucket));
+                assert_eq!(found, wanted, "{step:?}");
+            }
             Step::Wait(seconds) => model.pass(*seconds),
             Step::Sweep => ledger.sweep(now).await.unwrap(),
             Step::Die(worker) => {
@@ -447,12 +502,13 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
             }
         }
         let readings = ledger.readings(at(&model)).await.unwrap();
-        let mut books: Vec<_> = readings.into_iter().map(|r| (r.key.clone(), r.used, r.held)).collect();
+        let mut books: Vec<_> =
+            readings.into_iter().map(|r| (r.key.clone(), r.used, r.held, r.granted)).collect();
         books.sort();
         let buckets = (0..policy.len()).flat_map(|rate| (0..2).map(move |user| (rate, user)));
         let mut wanted: Vec<_> =
-            buckets.map(|of| (key(policy, of), model.used(of), model.held(of))).collect();
-        wanted.retain(|(_, used, held)| used + held > 0);
+            buckets.map(|of| (key(policy, of), model.used(of), model.held(of), model.granted(of))).collect();
+        wanted.retain(|(_, used, held, granted)| used + held + granted > 0);
         wanted.sort();
         assert_eq!(books, wanted, "after {step:?}");
         check(&model);
@@ -505,6 +561,12 @@ fn exact(Story { before_change, policy, mut steps }: Story) -> Story {
             model.pass(*seconds);
             true
         }
+        Step::Reset(bucket) => {
+            model.reset(*bucket);
+            true
+        }
+        // What was taken of it may outlive it.
+        Step::Grant { .. } => false,
         Step::Sweep => true,
         // It may go beyond the limit.
         Step::Raise { .. } => false,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod admin;
+mod amended;
 mod binary;
 mod cluster_status;
 mod crd;
@@ -15,6 +16,7 @@ mod ledger;
 mod ledger_model;
 mod listener_sets;
 mod one_language;
+mod operators;
 mod plans;
 mod redis;
 mod secrets;

@@ -148,6 +148,8 @@ fn what_the_commands_name_exists() {
                 else {
                     continue;
                 };
+                let further = words.get(at + 2).copied().unwrap_or_default();
+                let command = command.find_subcommand(further).unwrap_or(command);
                 let flags = words[at..].iter().take_while(|word| !["|", "&", "#"].contains(word));
                 for flag in flags.filter_map(|word| word.strip_prefix("--")) {
                     let known = command.get_arguments().any(|argument| argument.get_long() == Some(flag));

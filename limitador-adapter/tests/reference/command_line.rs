@@ -39,9 +39,15 @@ fn row(argument: &Arg) -> [String; 4] {
     [usage(argument), variable, default, sentence(paragraph(help)) + &words]
 }
 
-fn section(command: &Command) -> String {
+fn section(of: &str, command: &Command) -> String {
     let about = sentence(paragraph(command.get_long_about().or(command.get_about())));
-    let mut text = format!("\n## `limitador-adapter {}`\n\n{about}\n\n", command.get_name());
+    let name = format!("{of} {}", command.get_name());
+    let mut text = format!("\n## `{name}`\n\n{about}\n");
+    if command.has_subcommands() {
+        let subcommands = command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help");
+        return text + &subcommands.map(|subcommand| section(&name, subcommand)).collect::<String>();
+    }
+    text.push('\n');
     let arguments =
         command.get_arguments().filter(|argument| !argument.is_hide_set() && argument.get_id() != "help");
     text += &table(["Flag", "Variable", "Default", "Meaning"], arguments.map(row));
@@ -57,6 +63,6 @@ fn the_page_of_the_command_line() {
          command lines are visible in process lists.",
     );
     let command = Cli::command();
-    command.get_subcommands().for_each(|command| text += &section(command));
+    command.get_subcommands().for_each(|subcommand| text += &section("limitador-adapter", subcommand));
     page("reference/command-line.md", &text);
 }

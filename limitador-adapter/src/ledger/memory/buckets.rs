@@ -64,6 +64,8 @@ struct RunningWindow {
     usage: WindowUsage,
     /// Of the usage: given back. Limitador counts up only.
     refunded: u64,
+    /// Added to the maximum until the window ends.
+    granted: u64,
     end: Instant,
     serial: WindowId,
 }
@@ -86,6 +88,12 @@ impl MemoryBucket {
     fn used(&self, now: Moment) -> u64 {
         let running = self.window.as_ref().filter(|window| window.end > now.instant);
         running.map_or(0, |window| window.usage.used().saturating_sub(window.refunded))
+    }
+
+    /// What is granted in the window of `now`.
+    fn granted(&self, now: Moment) -> u64 {
+        let running = self.window.as_ref().filter(|window| window.end > now.instant);
+        running.map_or(0, |window| window.granted)
     }
 
     fn reset(&self, now: Moment) -> Option<Duration> {
@@ -162,6 +170,7 @@ impl MemoryBuckets {
     /// Whether `amount` more fits under `max`. A bucket that there is not is empty.
     pub fn has_room(&self, place: Option<BucketIndex>, amount: u64, max: u64, now: Moment) -> bool {
         let bucket = place.and_then(|place| self.buckets.get(place));
+        let max = max.saturating_add(bucket.map_or(0, |bucket| bucket.granted(now)));
         let taken = bucket.map_or(Some(0), |bucket| bucket.used(now).checked_add(bucket.held));
         taken.and_then(|taken| taken.checked_add(amount)).is_some_and(|wanted| wanted <= max)
     }
@@ -202,23 +211,47 @@ impl MemoryBuckets {
         if amount == 0 {
             return Ok(0);
         }
-        self.end_window(place, now)?;
-        let Some(bucket) = self.buckets.get_mut(place) else { return Ok(0) };
-        if bucket.key.window == Window::Now {
+        self.start_window(place, now)?;
+        let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut()) else {
             return Ok(0);
-        }
-        let window = match &mut bucket.window {
-            Some(window) => window,
-            none => {
-                let usage = self.counters.start()?;
-                self.windows = self.windows.wrapping_add(1);
-                let (end, serial) = (after(now, now.until_end_of(&bucket.key.window)), self.windows);
-                self.ends.insert((end, serial), place);
-                none.insert(RunningWindow { usage, refunded: 0, end, serial })
-            }
         };
         self.counters.charge(&mut window.usage, amount)?;
         Ok(window.serial)
+    }
+
+    /// Makes sure that the window of `now` is running.
+    fn start_window(&mut self, place: BucketIndex, now: Moment) -> Result<(), Unavailable> {
+        self.end_window(place, now)?;
+        let Some(bucket) = self.buckets.get_mut(place) else { return Ok(()) };
+        if bucket.key.window == Window::Now || bucket.window.is_some() {
+            return Ok(());
+        }
+        let usage = self.counters.start()?;
+        self.windows = self.windows.wrapping_add(1);
+        let (end, serial) = (after(now, now.until_end_of(&bucket.key.window)), self.windows);
+        self.ends.insert((end, serial), place);
+        bucket.window = Some(RunningWindow { usage, refunded: 0, granted: 0, end, serial });
+        Ok(())
+    }
+
+    /// Raises a bucket's maximum in the window of `now`, which starts here if none is running.
+    pub fn grant(&mut self, place: BucketIndex, amount: u64, now: Moment) -> Result<(), Unavailable> {
+        self.start_window(place, now)?;
+        if let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut()) {
+            window.granted = window.granted.saturating_add(amount);
+        }
+        Ok(())
+    }
+
+    /// Drops a bucket's window with its charges and grants. False if it had none.
+    pub fn reset(&mut self, place: BucketIndex, now: Moment) -> Result<bool, Unavailable> {
+        let Some(bucket) = self.buckets.get_mut(place) else { return Ok(false) };
+        let is_marked = bucket.used(now) > 0 || bucket.granted(now) > 0;
+        let Some(window) = bucket.window.take() else { return Ok(false) };
+        self.ends.remove(&(window.end, window.serial));
+        self.counters.end(window.usage)?;
+        self.forget_if_empty(place);
+        Ok(is_marked)
     }
 
     /// Gives a charge back, if its window is still running: another window never had it.
@@ -234,6 +267,7 @@ impl MemoryBuckets {
     pub fn status(&self, seat: &Seat, window: &Window, max: u64, room: Admission, now: Moment) -> Status {
         let bucket = seat.place.and_then(|place| self.buckets.get(place));
         let (used, held) = bucket.map_or((0, 0), |bucket| (bucket.used(now), bucket.held));
+        let max = max.saturating_add(bucket.map_or(0, |bucket| bucket.granted(now)));
         let reset = bucket.and_then(|bucket| bucket.reset(now)).unwrap_or_else(|| now.until_end_of(window));
         let (limited, excused) = (room == Admission::Refused, room == Admission::Excused);
         let remaining = max.saturating_sub(used.saturating_add(held));
@@ -247,6 +281,7 @@ impl MemoryBuckets {
             key: Arc::clone(&bucket.key),
             used: bucket.used(now),
             held: bucket.held,
+            granted: bucket.granted(now),
             reset: bucket.reset(now),
         };
         buckets.map(reading).collect()

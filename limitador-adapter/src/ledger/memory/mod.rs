@@ -7,6 +7,7 @@
 mod buckets;
 pub mod budget;
 mod counters;
+mod grants;
 mod settled_ids;
 mod state;
 mod stored;
@@ -15,14 +16,14 @@ use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
 use crate::ledger::{
-    Charge, CounterReading, Hit, Hold, Idempotency, Ledger, LedgerOutcome, LedgerSize, Raised, RaisedHold,
-    Settled, StorageBytes, Unavailable, When, is_empty, is_worker, worker_of,
+    Charge, CounterReading, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize,
+    Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_empty, is_worker, worker_of,
 };
 use buckets::Admission;
 use state::{MemoryState, Taken, Want, all_admitted};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Windows that a single call may end on its way. Keeps up with any traffic, and no caller waits for long.
@@ -156,6 +157,26 @@ impl MemoryLedger {
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses: statuses.collect() })
     }
 
+    /// See [`Ledger::reset`].
+    pub fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable> {
+        let mut reset = Vec::new();
+        for key in keys {
+            let mut state = self.at(now)?;
+            if let Some(place) = state.buckets.find(&key)
+                && state.buckets.reset(place, now)?
+            {
+                reset.push(key);
+            }
+        }
+        Ok(reset)
+    }
+
+    /// See [`Ledger::grant`].
+    pub fn grant(&self, grant: &Grant, now: Moment) -> Result<Granted, Unavailable> {
+        let id = self.ids.hash_one((&grant.key, &grant.id));
+        self.at(now)?.grant(grant, id, now)
+    }
+
     /// See [`Ledger::readings`].
     pub fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         let places = self.at(now)?.buckets.places();
@@ -163,7 +184,7 @@ impl MemoryLedger {
         for batch in places.chunks(BATCH) {
             readings.extend(self.lock().buckets.readings(batch, now));
         }
-        readings.retain(|reading| reading.used > 0 || reading.held > 0);
+        readings.retain(|reading| reading.used > 0 || reading.held > 0 || reading.granted > 0);
         Ok(readings)
     }
 
@@ -269,6 +290,12 @@ impl Ledger for MemoryLedger {
     }
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         self.hit(&hits, now)
+    }
+    async fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable> {
+        self.reset(keys, now)
+    }
+    async fn grant(&self, grant: Grant, now: Moment) -> Result<Granted, Unavailable> {
+        self.grant(&grant, now)
     }
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         self.readings(now)

@@ -1,6 +1,7 @@
 //! What a ledger in memory knows, and how it changes: holds are taken, kept, settled, or lapse. No locks here.
 
 use super::buckets::{Admission, BucketIndex, MemoryBuckets, Seat, after};
+use super::grants::GrantIds;
 use super::settled_ids::{Advance, Charged, Id, Ids, MAX_IDS, Past, SettledIds};
 use super::stored::StoredResults;
 use crate::ledger::moment::Moment;
@@ -22,6 +23,8 @@ pub struct MemoryState {
     pub lapses: BTreeSet<(Instant, Id)>,
     /// Reservations that are over.
     pub archive: SettledIds,
+    /// The ids of grants.
+    pub grants: GrantIds,
     /// Results in the making, and what is held for them.
     pub stored: StoredResults,
     /// How many holds live.
@@ -85,6 +88,7 @@ impl MemoryState {
             live: Ids::default(),
             lapses: BTreeSet::new(),
             archive: SettledIds::new(MAX_IDS, now.instant),
+            grants: GrantIds::default(),
             stored: StoredResults::default(),
             holds: 0,
         }

@@ -65,7 +65,7 @@ for at = 6, #KEYS do
   for _, advance in ipairs(advances) do
     if advance[1] == asked then
       local confirmed, it = math.min(amount, advance[2]), bucket(advance[4] or asked)
-      if it.ends == advance[3] and it.ends > 0 then
+      if it.ends > 0 and window_id(it) == advance[3] then
         it.used, it.changed = math.max(it.used - (advance[2] - confirmed), 0), true
       end
       advance[2] = 0

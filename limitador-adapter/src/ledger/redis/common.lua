@@ -7,9 +7,13 @@
 -- A bucket is a text "USED END HELD HOLDS UNTIL": what the window that ends at END has used (END 0: there is none), what
 -- HOLDS holds hold, and when the last of them lapses. A reservation is "settled", "over UNTIL" (settled without a charge,
 -- which is remembered until then), or a packed table: live (its holds may lapse) or not, its holds {bucket, amount, until,
--- asked} and its advances {asked, amount, END, bucket}: what admission itself charged. What was asked of one bucket is in
+-- asked} and its advances {asked, amount, window, bucket}: what admission itself charged. What was asked of one bucket is in
 -- another only if there was no room for it: in its limit's overflow bucket. A result that is made in the background is a
 -- reservation with more in it (stored.lua).
+--
+-- What an operator has changed of a bucket has a record of its own, since few buckets have one: "EPOCH GRANTED END". EPOCH
+-- counts the resets of the bucket, and GRANTED is added to its maximum in the window that ends at END. While the key
+-- `amended` exists, there may be such records.
 --
 -- Apart from what lapses, nothing is written before everything is decided: a script that refuses changes nothing.
 
@@ -88,6 +92,36 @@ end
 
 local buckets, order = {}, {}
 
+local AMENDED = PREFIX .. 'amended'
+local is_amended = redis.call('EXISTS', AMENDED) == 1
+
+local function amendment_of(name)
+  return PREFIX .. 'a:' .. name
+end
+
+-- Adds what an operator has changed of a bucket.
+local function amend(name, it)
+  it.epoch, it.granted = 0, 0
+  local record = is_amended and redis.call('GET', amendment_of(name))
+  if not record then return end
+  local epoch, granted, ends = string.match(record, '^(%d+) (%d+) (%d+)')
+  it.epoch = tonumber(epoch)
+  if it.ends > 0 and it.ends == tonumber(ends) then it.granted = tonumber(granted) end
+end
+
+-- Writes what an operator has changed of a bucket, for as long as it can matter.
+local function save_amendment(name, it, ends)
+  local until_ms = math.max(ends, now) + SPARE
+  local record = text(it.epoch) .. ' ' .. text(it.granted) .. ' ' .. text(it.ends)
+  redis.call('SET', amendment_of(name), record, 'PXAT', text(until_ms))
+  if until_ms > redis.call('PEXPIRETIME', AMENDED) then redis.call('SET', AMENDED, '1', 'PXAT', text(until_ms)) end
+end
+
+-- Which window a bucket is in. After a reset, a period has another window with the same end.
+local function window_id(it)
+  return it.ends + (it.epoch % 32) / 32
+end
+
 -- The bucket of that name as it is now; what is changed in it is written by save().
 local function bucket(name)
   local known = buckets[name]
@@ -100,6 +134,7 @@ local function bucket(name)
     known.held, known.holds, known.untils = tonumber(held), tonumber(holds), tonumber(untils)
     if known.ends <= now then known.used, known.ends = 0, 0 end
   end
+  amend(name, known)
   buckets[name] = known
   order[#order + 1] = name
   return known
@@ -189,14 +224,14 @@ local function charge(it, window, amount)
     it.ends, it.begun = window_end(window), true
   end
   it.used, it.changed = math.min(it.used + amount, MOST), true
-  return it.ends
+  return window_id(it)
 end
 
--- What a caller is told of a bucket: whether it had no room, what is left, ms until its window ends, what is charged, and
--- whether it is the overflow bucket.
+-- What a caller is told of a bucket: whether it had no room, what is left, ms until its window ends, what is charged,
+-- whether it is the overflow bucket, and what is granted.
 local function status(told, it, window, max, limited, overflows)
   told[#told + 1] = limited and 1 or 0
-  told[#told + 1] = math.max(max - it.used - it.held, 0)
+  told[#told + 1] = math.max(max + it.granted - it.used - it.held, 0)
   if window == 'Now' then
     told[#told + 1] = 1000
   else
@@ -204,6 +239,7 @@ local function status(told, it, window, max, limited, overflows)
   end
   told[#told + 1] = it.used
   told[#told + 1] = overflows and 1 or 0
+  told[#told + 1] = it.granted
 end
 
 -- What is known of a reservation: a table, "settled", or nothing.

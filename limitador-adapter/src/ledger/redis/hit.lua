@@ -13,7 +13,7 @@ for at = 5, #KEYS do
     max = tonumber(ARGV[field + 2]), charge = tonumber(ARGV[field + 3]), always = ARGV[field + 4] == '1',
   }
   wants[#wants + 1] = want
-  want.limited = it.used + it.held + (it.asked or 0) + want.need > want.max
+  want.limited = it.used + it.held + (it.asked or 0) + want.need > want.max + it.granted
   if want.limited then
     admitted = false
   else

@@ -15,12 +15,14 @@ use crate::ledger::stored::{
     CreationCharge, DeferredCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult,
 };
 use crate::ledger::{
-    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize, Raised,
-    RaisedHold, Settled, Status, StorageBytes, Unavailable, When, is_worker,
+    Charge, ChargeAt, CounterReading, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger,
+    LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, Status, StorageBytes, Unavailable, When,
+    is_worker,
 };
 use clock::ServerClock;
 use connection::{Link, Script};
 use policy::model::{Tariff, UsageCost, Window};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -72,6 +74,8 @@ pub struct RedisLedger {
     commit: Script,
     see: Script,
     hit: Script,
+    reset: Script,
+    grant: Script,
     sweep: Script,
     attend: Script,
     gone: Script,
@@ -101,6 +105,8 @@ impl RedisLedger {
             commit: script_when_full!("stored", "commit"),
             see: script_when_full!("stored", "see"),
             hit: script!("hit"),
+            reset: script_when_full!("reset"),
+            grant: script_when_full!("grant"),
             sweep: script_when_full!("sweep"),
             attend: script_when_full!("attend"),
             gone: script_when_full!("gone"),
@@ -265,6 +271,7 @@ impl ScriptReply {
             let (limited, excused) = (full && enforced, full && !enforced);
             let (remaining, reset) = (self.next()?, Duration::from_millis(self.next()?));
             let (used, overflowed) = (self.next()?, self.next()? > 0);
+            let max = u64::saturating_add(max, self.next()?);
             Ok(Status { limited, excused, max, remaining, reset, used, overflowed })
         };
         buckets.map(status).collect()
@@ -433,6 +440,38 @@ impl Ledger for RedisLedger {
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses })
     }
 
+    async fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable> {
+        let mut reset = Vec::new();
+        for batch in keys.chunks(BATCH) {
+            let mut answer = self.run(&self.reset, &self.keys([], batch), &[self.time(now)]).await?;
+            for key in batch {
+                if answer.next()? > 0 {
+                    reset.push(Arc::clone(key));
+                }
+            }
+        }
+        Ok(reset)
+    }
+
+    async fn grant(&self, grant: Grant, now: Moment) -> Result<Granted, Unavailable> {
+        let Grant { key, amount: more, id } = grant;
+        let keys = self.keys([key_name::of(&key), grant_record(&key, &id)], []);
+        let remembered = GRANT_REMEMBERED.as_millis().to_string();
+        let arguments = |server: Duration| {
+            let window = key_name::window_at(&key.window, server);
+            vec![self.time(now), self.room(), window, amount(more), remembered.clone()]
+        };
+        let mut answer = self.run_by_calendar(&self.grant, &keys, now, arguments).await?;
+        let is_repeated = match answer.next()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Unavailable::Full("the limit has no room for another counter".to_owned())),
+        };
+        let (used, held, granted) = (answer.next()?, answer.next()?, answer.next()?);
+        let reset = Some(Duration::from_millis(answer.next()?)).filter(|reset| !reset.is_zero());
+        Ok(Granted { reading: CounterReading { key, used, held, granted, reset }, is_repeated })
+    }
+
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         let now = self.sweep_some(0, now).await?.now;
         let all = format!("{}buckets", key_name::PREFIX);
@@ -444,9 +483,14 @@ impl Ledger for RedisLedger {
             if !names.is_empty() {
                 let asked: Vec<_> = std::iter::once("MGET").chain(names.iter().copied()).collect();
                 let records: Vec<Option<String>> = self.link.ask(&asked).await?;
-                readings.extend(
-                    names.iter().zip(records).filter_map(|(name, record)| reading(name, &record?, now)),
-                );
+                let amended: Vec<_> = names.iter().map(|name| amendment(name)).collect();
+                let asked: Vec<_> =
+                    std::iter::once("MGET").chain(amended.iter().map(String::as_str)).collect();
+                let amended: Vec<Option<String>> = self.link.ask(&asked).await?;
+                let records = names.iter().zip(records).zip(amended);
+                readings.extend(records.filter_map(|((name, record), amended)| {
+                    reading(name, &record?, amended.as_deref().unwrap_or_default(), now)
+                }));
             }
             if next == "0" {
                 break;
@@ -502,16 +546,33 @@ impl Ledger for RedisLedger {
     }
 }
 
-/// A record of a bucket, for a person; `None`: it is over.
-fn reading(name: &str, record: &str, now: Duration) -> Option<CounterReading> {
+/// The name of the record of what an operator has changed of a bucket.
+fn amendment(name: &str) -> String {
+    format!("{}a:{name}", key_name::PREFIX)
+}
+
+/// The name of the record of a grant's id. The digest makes it short.
+fn grant_record(key: &Key, id: &str) -> String {
+    let digest = Sha256::digest(format!("{}\n{id}", key_name::of(key)));
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}g:{digest}", key_name::PREFIX)
+}
+
+/// Parses the records of a bucket. `None` if it is over.
+fn reading(name: &str, record: &str, amended: &str, now: Duration) -> Option<CounterReading> {
     let mut numbers = record.split(' ').map(str::parse::<u64>);
     let mut number = || numbers.next()?.ok();
     let (used, end, held) = (number()?, Duration::from_millis(number()?), number()?);
     let (used, reset) = if end > now { (used, Some(end - now)) } else { (0, None) };
-    (used > 0 || held > 0).then_some(CounterReading {
+    let mut amended = amended.split(' ').skip(1).map(|number| number.parse().unwrap_or_default());
+    let granted = amended.next().unwrap_or_default();
+    let is_of_this_window = reset.is_some() && amended.next().map(Duration::from_millis) == Some(end);
+    let granted = if is_of_this_window { granted } else { 0 };
+    (used > 0 || held > 0 || granted > 0).then_some(CounterReading {
         key: Arc::new(key_name::key(name)?),
         used,
         held,
+        granted,
         reset,
     })
 }

@@ -26,6 +26,6 @@ end
 save()
 redis.call('SET', reservation, cmsgpack.pack(known), 'KEEPTTL')
 for _, one in ipairs(raised) do
-  if one.matters and one.it.used + one.it.held > one.max then return { 1 } end
+  if one.matters and one.it.used + one.it.held > one.max + one.it.granted then return { 1 } end
 end
 return { 0 }

@@ -37,7 +37,7 @@ local admitted = true
 for _, want in ipairs(wants) do
   want.it, want.name = seat(want.asked)
   local it = want.it
-  want.limited = it.used + it.held + want.amount > want.max
+  want.limited = it.used + it.held + want.amount > want.max + it.granted
   if want.limited and want.refuses then
     admitted = false
   else

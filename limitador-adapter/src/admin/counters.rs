@@ -1,0 +1,330 @@
+//! `/api/counters`: lists buckets, resets them, and grants more until a window ends.
+
+use super::http::{CounterView, Pages, unavailable};
+use crate::ledger::moment::Moment;
+use crate::ledger::{Grant, Granted, Key, Unavailable};
+use crate::policies::snapshot::PolicySnapshot;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use llm::spelling::percent_decoded;
+use policy::model::{Unit, Window};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// The maximum length of a grant's id, in bytes.
+const MAX_ID: usize = 256;
+
+/// Which buckets are meant. Whatever is left out matches all.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct CounterFilter {
+    policy: Option<String>,
+    limit: Option<String>,
+    unit: Option<String>,
+    /// `1h`, `Month`, or `Month-Europe/Berlin`.
+    window: Option<String>,
+    counters: BTreeMap<String, String>,
+}
+
+/// The body of a grant.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrantRequest {
+    policy: String,
+    limit: String,
+    unit: String,
+    window: Option<String>,
+    #[serde(default)]
+    counters: BTreeMap<String, String>,
+    amount: u64,
+    id: String,
+}
+
+/// A window's name in the list of counters.
+fn window_name(window: &Window) -> String {
+    match window {
+        Window::Period(period, zone) => zone.with_period(*period),
+        Window::Fixed(_) | Window::Now => window.to_string(),
+    }
+}
+
+impl CounterFilter {
+    fn matches(&self, key: &Key) -> bool {
+        let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
+        let is =
+            |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let has = |(name, value): (&String, &String)| {
+            !key.is_overflow() && key.counters.iter().any(|(of, is)| of == name && is == value)
+        };
+        is(&self.policy, policy)
+            && is(&self.limit, limit)
+            && is(&self.unit, key.unit.name())
+            && self.window.as_ref().is_none_or(|wanted| *wanted == window_name(&key.window))
+            && self.counters.iter().all(has)
+    }
+}
+
+/// The parameters of a list.
+#[derive(Debug, Default)]
+struct ListQuery {
+    filter: CounterFilter,
+    /// Parameters `counter=NAME:VALUE`. Both parts may contain colons.
+    counters: Vec<String>,
+    count: Option<usize>,
+    after: Option<String>,
+}
+
+impl ListQuery {
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut list = Self::default();
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let value = percent_decoded(value).into_owned();
+            match name {
+                "policy" => list.filter.policy = Some(value),
+                "limit" => list.filter.limit = Some(value),
+                "unit" => list.filter.unit = Some(value),
+                "window" => list.filter.window = Some(value),
+                "counter" if value.contains(':') => list.counters.push(value),
+                "counter" => return Err("counter: must be NAME:VALUE".to_owned()),
+                "count" => {
+                    list.count = Some(value.parse().map_err(|_| "count: must be a number".to_owned())?)
+                }
+                "after" => list.after = Some(value),
+                _ => return Err(format!("{name}: unknown parameter")),
+            }
+        }
+        Ok(list)
+    }
+
+    fn matches(&self, key: &Key) -> bool {
+        let has = |wanted: &String| {
+            let is = |(name, value): &(String, String)| {
+                wanted.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix(':'))
+                    == Some(value.as_str())
+            };
+            !key.is_overflow() && key.counters.iter().any(is)
+        };
+        self.filter.matches(key) && self.counters.iter().all(has)
+    }
+
+    /// The query of the page after this bucket.
+    fn next(&self, query: &str, last: &str) -> String {
+        let rest = query.split('&').filter(|part| !part.is_empty() && !part.starts_with("after="));
+        rest.map(str::to_owned)
+            .chain([format!("after={}", percent_encoded(last))])
+            .collect::<Vec<_>>()
+            .join("&")
+    }
+}
+
+/// Identifies a bucket in the order of the list.
+fn position(key: &Key) -> String {
+    json!([*key.limit, key.unit.name(), window_name(&key.window), *key.counters]).to_string()
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte))
+            }
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// `GET /api/counters`.
+pub(super) async fn list(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let list = match ListQuery::parse(&query) {
+        Ok(list) => list,
+        Err(problem) => return bad_request(&problem),
+    };
+    let in_force = Arc::clone(&pages.in_force.borrow());
+    let now = Moment::now();
+    let mut readings = match pages.ledger.readings(now).await {
+        Ok(readings) => readings,
+        Err(error) => return unavailable(&error),
+    };
+    readings.retain(|reading| list.matches(&reading.key));
+    let mut readings: Vec<_> =
+        readings.into_iter().map(|reading| (position(&reading.key), reading)).collect();
+    readings.sort_by(|(a, _), (b, _)| a.cmp(b));
+    if let Some(after) = &list.after {
+        readings.retain(|(position, _)| position > after);
+    }
+    let count = list.count.unwrap_or(usize::MAX);
+    let next =
+        (readings.len() > count).then(|| count.checked_sub(1).and_then(|last| readings.get(last))).flatten();
+    let link = next.map(|(last, _)| format!("</api/counters?{}>; rel=\"next\"", list.next(&query, last)));
+    let views = readings.iter().take(count).map(|(_, reading)| CounterView::new(reading, &in_force, now));
+    let body = Json(views.collect::<Vec<_>>());
+    match link {
+        Some(link) => ([(header::LINK, link)], body).into_response(),
+        None => body.into_response(),
+    }
+}
+
+/// `POST /api/counters/reset`.
+pub(super) async fn reset(State(pages): State<Pages>, body: Bytes) -> Response {
+    let filter: CounterFilter = match serde_json::from_slice(&body) {
+        Ok(filter) => filter,
+        Err(error) => return bad_request(&error.to_string()),
+    };
+    let Some(policy) = filter.policy.clone() else {
+        return bad_request("policy: is required, as NAMESPACE/NAME");
+    };
+    let now = Moment::now();
+    match reset_matching(&pages, &filter, now).await {
+        Ok(reset) => {
+            for key in &reset {
+                tracing::info!(target: AUDIT, bucket = position(key), "counter reset");
+            }
+            pages.audit.record(
+                &policy,
+                "CountersReset",
+                &format!("an operator reset {} counters", reset.len()),
+            );
+            Json(json!({"reset": reset.len()})).into_response()
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn reset_matching(
+    pages: &Pages,
+    filter: &CounterFilter,
+    now: Moment,
+) -> Result<Vec<Arc<Key>>, Unavailable> {
+    let readings = pages.ledger.readings(now).await?;
+    let keys = readings.into_iter().map(|reading| reading.key).filter(|key| filter.matches(key));
+    pages.ledger.reset(keys.collect(), now).await
+}
+
+/// `POST /api/counters/grant`.
+pub(super) async fn grant(State(pages): State<Pages>, body: Bytes) -> Response {
+    let request: GrantRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
+        Err(error) => return bad_request(&error.to_string()),
+    };
+    let in_force = Arc::clone(&pages.in_force.borrow());
+    let key = match request.key(&in_force) {
+        Ok(key) => key,
+        Err((status, problem)) => return (status, format!("{problem}\n")).into_response(),
+    };
+    let policy = request.policy.clone();
+    let now = Moment::now();
+    let grant = Grant { key: Arc::new(key), amount: request.amount, id: request.id };
+    let quantity = grant.key.unit.quantity(grant.amount);
+    let id = grant.id.clone();
+    match pages.ledger.grant(grant, now).await {
+        Ok(Granted { reading, is_repeated }) => {
+            if !is_repeated {
+                tracing::info!(target: AUDIT, bucket = position(&reading.key), amount = request.amount, id, "grant");
+                let limit = &request.limit;
+                pages.audit.record(
+                    &policy,
+                    "Granted",
+                    &format!("an operator granted {quantity} to a counter of {limit}"),
+                );
+            }
+            Json(CounterView::new(&reading, &in_force, now)).into_response()
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+impl GrantRequest {
+    /// The bucket that is meant.
+    fn key(&self, in_force: &PolicySnapshot) -> Result<Key, (StatusCode, String)> {
+        let bad = |problem: &str| (StatusCode::BAD_REQUEST, problem.to_owned());
+        let missing = |problem: String| (StatusCode::NOT_FOUND, problem);
+        if self.amount == 0 {
+            return Err(bad("amount: must be at least 1"));
+        }
+        if self.id.is_empty() || self.id.len() > MAX_ID {
+            return Err(bad(
+                "id: must be 1 to 256 bytes long; a repeated grant with the same id changes nothing",
+            ));
+        }
+        let unit = Unit::named(&self.unit).ok_or_else(|| bad("unit: unknown unit"))?;
+        if unit == Unit::Concurrency {
+            return Err(bad("unit: concurrency has no window, so nothing can be granted until it ends"));
+        }
+        let name = format!("{}/{}", self.policy, self.limit);
+        let limit = in_force.limit(&name).ok_or_else(|| missing(format!("no limit {name} is in force")))?;
+        let expressions = in_force.counters(&name);
+        let given: Vec<&str> = self.counters.keys().map(String::as_str).collect();
+        if given != expressions {
+            return Err(bad(&format!("counters: must name [{}], as the limit does", expressions.join(", "))));
+        }
+        let is_wanted =
+            |window: &Window| self.window.as_ref().is_none_or(|name| *name == window_name(window));
+        let rates = limit.rates.iter().filter(|rate| rate.unit == unit && is_wanted(&rate.window));
+        let windows: Vec<&Window> = rates.map(|rate| &rate.window).collect();
+        let window = match windows.as_slice() {
+            [] => return Err(missing(format!("{name} has no such rate"))),
+            [window] => (*window).clone(),
+            several => {
+                let names: Vec<_> = several.iter().map(|window| window_name(window)).collect();
+                return Err(bad(&format!("window: is required, one of {}", names.join(", "))));
+            }
+        };
+        let counters = self.counters.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Ok(Key { limit: Arc::clone(&limit.key), unit, window, counters: counters.collect() })
+    }
+}
+
+/// The target of audit log lines.
+const AUDIT: &str = "limitador_adapter::audit";
+
+fn bad_request(problem: &str) -> Response {
+    (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::CounterReading;
+
+    fn reading(who: &str) -> CounterReading {
+        let counters = Arc::from([("auth.identity.userid".to_owned(), who.to_owned())]);
+        let limit = "default/llm/free".into();
+        let window = Window::Fixed(std::time::Duration::from_secs(3600));
+        let key = Arc::new(Key { limit, unit: Unit::Tokens, window, counters });
+        CounterReading { key, used: 1, held: 0, granted: 0, reset: None }
+    }
+
+    #[test]
+    fn a_filter_matches_what_it_names() {
+        let list = |query: &str| ListQuery::parse(query).unwrap().matches(&reading("a:b c").key);
+        for query in [
+            "",
+            "policy=default%2Fllm&limit=free&unit=tokens&window=1h",
+            "counter=auth.identity.userid:a:b%20c",
+        ] {
+            assert!(list(query), "{query}");
+        }
+        for query in [
+            "policy=default/other",
+            "limit=fre",
+            "unit=requests",
+            "window=1m",
+            "counter=auth.identity.userid:a",
+        ] {
+            assert!(!list(query), "{query}");
+        }
+        for query in ["counter=a", "count=x", "what=1"] {
+            ListQuery::parse(query).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Grants of a ledger in memory: each id counts once.
+
+use super::buckets::after;
+use super::state::MemoryState;
+use crate::ledger::moment::Moment;
+use crate::ledger::{CounterReading, GRANT_REMEMBERED, Grant, Granted, Unavailable};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How many ids are remembered. Operators make grants, so there are few.
+const MAX_IDS: usize = 1 << 16;
+
+/// The ids of grants, and until when each is remembered.
+#[derive(Default)]
+pub struct GrantIds(HashMap<u64, Instant>);
+
+impl GrantIds {
+    fn knows(&self, id: u64, now: Moment) -> bool {
+        self.0.get(&id).is_some_and(|until| *until > now.instant)
+    }
+
+    fn has_room(&mut self, now: Moment) -> bool {
+        if self.0.len() >= MAX_IDS {
+            self.0.retain(|_, until| *until > now.instant);
+        }
+        self.0.len() < MAX_IDS
+    }
+}
+
+impl MemoryState {
+    /// Raises the maximum of a bucket, unless `id` has done so before.
+    pub fn grant(&mut self, grant: &Grant, id: u64, now: Moment) -> Result<Granted, Unavailable> {
+        let is_repeated = self.grants.knows(id, now);
+        if !is_repeated {
+            if !self.grants.has_room(now) {
+                return Err(Unavailable::Full("too many grants are remembered".to_owned()));
+            }
+            let seat = self.buckets.seat(&grant.key);
+            if seat.overflow.is_some() {
+                return Err(Unavailable::Full("the limit has no room for another counter".to_owned()));
+            }
+            let place = self.buckets.sit(&grant.key, &seat);
+            self.buckets.grant(place, grant.amount, now)?;
+        }
+        let place = self.buckets.find(&grant.key);
+        let reading = place.and_then(|place| self.buckets.readings(&[place], now).pop());
+        let none = CounterReading { key: Arc::clone(&grant.key), used: 0, held: 0, granted: 0, reset: None };
+        let reading = reading.unwrap_or(none);
+        if !is_repeated {
+            let until = after(now, reading.reset.unwrap_or_default().saturating_add(GRANT_REMEMBERED));
+            self.grants.0.insert(id, until);
+        }
+        Ok(Granted { reading, is_repeated })
+    }
+}

@@ -1,0 +1,15 @@
+-- Resets buckets: their charges and grants are gone, and their windows start anew. KEYS[5]... the buckets.
+-- Tells, for each: whether it had a charge or a grant.
+
+local told = {}
+for at = 5, #KEYS do
+  local it = bucket(KEYS[at])
+  told[#told + 1] = (it.used > 0 or it.granted > 0) and 1 or 0
+  if it.ends > 0 then
+    local ends = it.ends
+    it.used, it.ends, it.granted, it.epoch, it.changed = 0, 0, 0, it.epoch + 1, true
+    save_amendment(KEYS[at], it, ends)
+  end
+end
+save()
+return told
