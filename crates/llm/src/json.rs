@@ -185,6 +185,10 @@ impl<P: JsonPlace> Scanner<P> {
         if bytes.is_empty() {
             return bytes;
         }
+        // In JSON text sequences (RFC 7464), each document follows a record separator.
+        if let [0x1e, rest @ ..] = bytes {
+            return rest;
+        }
         self.place = self.root;
         if matches!(bytes.first(), Some(b'{' | b'[' | b'"' | b'}' | b']' | b',' | b':'))
             || self.place.wants() == Wants::Anything

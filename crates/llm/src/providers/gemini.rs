@@ -206,16 +206,20 @@ fn path(last: &str, before: &[&str]) -> Option<Route> {
     Some(Route { dialect, operation: Some(operation), model, stream: Some(stream), ..Route::default() })
 }
 
-/// Counts, whose paths have the model in them.
+/// Counts, and reads of what was made later, whose paths have the model in them.
 fn tokenless_path(segments: &[&str]) -> Option<(Dialect, Operation)> {
     let (last, before) = segments.split_last()?;
-    let model = last.strip_suffix("countTokens").or_else(|| last.strip_suffix("computeTokens"))?;
+    let counts = || last.strip_suffix("countTokens").or_else(|| last.strip_suffix("computeTokens"));
+    let (model, operation) = match last.strip_suffix("fetchPredictOperation") {
+        Some(model) => (model, Operation::Manage),
+        None => (counts()?, Operation::CountTokens),
+    };
     let model = model.strip_suffix(':').or_else(|| model.strip_suffix("%3A"))?;
     let (parent, version) = before.split_last()?;
     let is_model =
         matches!(*parent, "models" | "tunedModels" | "endpoints") && is_plain(&model.replace("%2D", "-"));
     let version = version.iter().all(|segment| is_plain(segment)) && version.iter().any(|it| is_version(it));
-    (is_model && version).then_some((Dialect::Gemini, Operation::CountTokens))
+    (is_model && version).then_some((Dialect::Gemini, operation))
 }
 
 /// `google.rpc.Status`. A client waits as long as `RetryInfo` says.

@@ -119,7 +119,7 @@ impl Body {
         let (_, bytes) = bytes.split_at(at);
         self.framing = match (bytes.first(), self.content) {
             (None, _) => Framing::Unknown,
-            (Some(b'{' | b'[' | b'"'), _) => Framing::Documents,
+            (Some(b'{' | b'[' | b'"' | 0x1e), _) => Framing::Documents,
             // The first byte of a frame's length, which would have to be 16 MB to be anything else.
             (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {

@@ -454,12 +454,15 @@ const GENERATED: &[&[u8]] = &[
     b"message",
     b"messages",
     b"object",
+    b"options",
     b"outputs",
     b"parameters",
+    b"params",
     b"parsed",
     b"part",
     b"parts",
     b"reply",
+    b"request",
     b"schema",
     b"structured_output",
     b"text",
@@ -494,7 +497,8 @@ fn by_name(key: &[u8]) -> Node {
         None if is_detail && key.to_ascii_lowercase().starts_with(b"prompt") => Node::InputDetails,
         None if is_detail && key.to_ascii_lowercase().starts_with(b"input") => Node::InputDetails,
         None if is_detail => Node::OutputDetails,
-        None => Node::Other,
+        // Some report the counts of each model, or of each step, in an object or a list of their own.
+        None => aside(key, Node::ListedCounts),
     }
 }
 

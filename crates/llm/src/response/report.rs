@@ -299,7 +299,7 @@ impl Report {
 
     /// A count of tokens, which may be written as text.
     fn count_at(&mut self, node: Node, token: Option<&[u8]>) {
-        let value = token.and_then(count);
+        let value = token.and_then(|token| count(token.trim_ascii()));
         match (node, value) {
             (Node::Count(field), Some(value)) => self.open.set(field, value),
             (Node::Own(field), Some(value)) => self.own.set(field, value),

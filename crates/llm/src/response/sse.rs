@@ -33,7 +33,9 @@ enum LineState {
     /// In a value.
     InData,
     InEvent,
-    /// In a comment, or a value that means nothing to us.
+    /// In a comment. Clients skip it, so nothing in it was delivered, however long it is.
+    Comment,
+    /// In a value that means nothing to us.
     Ignored,
     /// In a line that is no field.
     Stray,
@@ -111,7 +113,8 @@ impl EventStream {
         match self.name.get(..self.length) {
             Some(b"data") => self.begin_data(scanner, to),
             Some(b"event") => self.state = LineState::Event,
-            Some(b"" | b"id" | b"retry") => self.state = LineState::Ignored,
+            Some(b"") => self.state = LineState::Comment,
+            Some(b"id" | b"retry") => self.state = LineState::Ignored,
             _ => {
                 self.stray(to);
                 return rest;
@@ -151,6 +154,7 @@ impl EventStream {
         match self.state {
             LineState::InData => scanner.feed(piece, to),
             LineState::Stray => to.unread(piece),
+            LineState::Comment => {}
             LineState::InEvent => {
                 self.push(piece);
                 self.pass(piece, to);
@@ -159,7 +163,7 @@ impl EventStream {
         }
     }
 
-    /// Nobody needs names and comments that are longer than this.
+    /// Nobody needs a name or an id that is longer than this.
     fn pass(&mut self, piece: &[u8], to: &mut Report) {
         to.unread(piece.get(LABEL.saturating_sub(self.passed)..).unwrap_or_default());
         self.passed = self.passed.saturating_add(piece.len());

@@ -86,8 +86,14 @@ fn what_is_too_long_for_an_id_counts() {
             assert_eq!(delivered(&body), length as u64 - 256, "{name}, {length}");
         }
     }
-    let event = format!("id: {}\n: {}\ndata: {{}}\n\n", "x".repeat(300), "y".repeat(300));
-    assert_eq!(read(&head("text/event-stream", ""), event.as_bytes()).delivered, 2 * 45);
+    let event = format!("id: {}\ndata: {{}}\n\n", "x".repeat(300));
+    assert_eq!(read(&head("text/event-stream", ""), event.as_bytes()).delivered, 45);
+}
+
+#[test]
+fn a_comment_is_not_delivered_however_long_it_is() {
+    let event = format!(": {}\n:{}\ndata: {{}}\n\n", "x".repeat(300), "y".repeat(100_000));
+    assert_eq!(read(&head("text/event-stream", ""), event.as_bytes()).delivered, 0);
 }
 
 #[test]
