@@ -7,7 +7,7 @@ use e2e::upstream::{Answer, Gate};
 use e2e::world::{World, per_user, policy};
 use e2e::{jwt, wait};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn alice() -> Request {
     Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })))
@@ -171,4 +171,47 @@ fn while_two_adapters_have_different_plans_the_limits_that_both_have_hold_and_fi
     let last = plans + flips;
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert!(world.envoy.plans() - last <= 3, "{} plans", world.envoy.plans() - last);
+}
+
+#[test]
+fn a_background_result_of_one_gateway_is_charged_once_to_its_creator_when_another_gateway_reads_it() {
+    let redis = Redis::start();
+    let response = |status: &str, usage: Value| {
+        Answer::json(
+            200,
+            &json!({ "id": "resp_1", "object": "response", "status": status, "background": true, "usage": usage }),
+        )
+    };
+    let usage = json!({ "input_tokens": 30, "output_tokens": 70, "total_tokens": 100 });
+    let worlds = [(); 2].map(|()| {
+        let world =
+            World::build().policy(&limited("Deny")).storage(&redis.url(0)).reading_bodies(10_000).start();
+        world.upstream.on("100", Answer::used(100));
+        world.upstream.on("queued", response("queued", Value::Null));
+        world.upstream.on("completed", response("completed", usage.clone()));
+        world
+    });
+    let [creating, reading] = &worlds;
+    let of = |who: &str, request: Request| request.token(&jwt::token(&json!({ "userid": who })));
+    let create = json!({ "model": "gpt-5", "input": "hello", "background": true });
+    let created = of("alice", Request::post("/v1/responses", &create)).answered_by("queued");
+    assert_eq!(creating.send(&created).status, 200);
+    for world in &worlds {
+        world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 100);
+    }
+    let read = |who: &str| of(who, Request::get("/v1/responses/resp_1"));
+    assert_eq!(reading.send(&read("bob").answered_by("queued")).status, 200);
+    assert_eq!(reading.send(&read("bob").answered_by("completed")).status, 200);
+    for world in &worlds {
+        world.adapter.wait_for_bucket("per-user", "tokens", "alice", 100, 0);
+    }
+    // Each gateway reads it again, and a later request of Alice's shows that the reads are settled.
+    for world in [reading, creating, reading] {
+        assert_eq!(world.send(&read("alice").answered_by("completed")).status, 200);
+        assert_eq!(world.send(&alice().answered_by("100")).status, 200);
+    }
+    for world in &worlds {
+        world.adapter.wait_for_bucket("per-user", "tokens", "alice", 400, 0);
+        world.adapter.wait_for_bucket("per-user", "tokens", "bob", 0, 0);
+    }
 }
