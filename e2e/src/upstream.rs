@@ -308,7 +308,7 @@ impl Shared {
             let (method, path, headers) = ("MESSAGE".to_owned(), path.clone(), head.headers.clone());
             let (body, trailers) = (text.into_bytes(), Headers::new());
             let seen = Seen { method, path, headers, body, trailers, answered: None, reported: 0 };
-            let (messages, reported) = crate::llm::responses::messages(&seen);
+            let (messages, reported) = crate::llm::messages(&seen);
             lock(&self.seen).push(Seen { reported, ..seen });
             messages.iter().for_each(|message| peer.say(&message.to_string()));
         }

@@ -36,6 +36,27 @@ fn candidate(part: Value) -> Value {
     json!({ "candidates": [{ "index": 0, "content": content }], "modelVersion": "gemini-3-pro", "responseId": "r1" })
 }
 
+/// What Gemini Live says to a message of a WebSocket, and the tokens that it reports.
+pub(super) fn messages(request: &Seen) -> (Vec<Value>, u64) {
+    // The client libraries spell it so.
+    let asked = Prompt::of(request, "/client_content/turns", "/none");
+    if asked.body.get("setup").is_some() {
+        return (vec![json!({ "setupComplete": {} })], 0);
+    }
+    if asked.body.get("client_content").is_none() {
+        return (Vec::new(), 0);
+    }
+    let says = |word: &&str| json!({ "serverContent": { "modelTurn": { "role": "model", "parts": [{ "text": word }] } } });
+    let mut messages: Vec<Value> = WORDS.iter().map(says).collect();
+    messages.push(json!({
+        "serverContent": { "turnComplete": true },
+        "usageMetadata": {
+            "promptTokenCount": asked.input, "responseTokenCount": asked.output, "totalTokenCount": asked.total()
+        }
+    }));
+    (messages, asked.total())
+}
+
 /// The first request is told where the second one goes.
 pub(super) fn upload(request: &Seen) -> Answer {
     if header(&request.headers, "x-goog-upload-command") == Some("start") {

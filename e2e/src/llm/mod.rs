@@ -10,7 +10,7 @@ mod cohere;
 mod gemini;
 mod ollama;
 mod openai;
-pub mod responses;
+mod responses;
 
 use crate::upstream::{Answer, Gate, Seen};
 use crate::wire::header;
@@ -101,6 +101,14 @@ pub fn answer(request: &Seen) -> Answer {
             gemini::content(request)
         }
         _ => openai::chat(request),
+    }
+}
+
+/// The messages that answer one of a WebSocket, and the tokens that they report.
+pub fn messages(request: &Seen) -> (Vec<Value>, u64) {
+    match request.path.contains("BidiGenerateContent") {
+        true => gemini::messages(request),
+        false => responses::messages(request),
     }
 }
 

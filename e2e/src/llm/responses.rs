@@ -13,7 +13,7 @@ pub(super) fn response(request: &Seen) -> Answer {
 }
 
 /// The events that answer a `response.create` of a WebSocket, and the tokens that they report.
-pub fn messages(request: &Seen) -> (Vec<Value>, u64) {
+pub(super) fn messages(request: &Seen) -> (Vec<Value>, u64) {
     let asked = Prompt::of(request, "/input", "/max_output_tokens");
     match asked.body["type"].as_str() {
         Some("response.create") if asked.body["generate"] == false => {

@@ -61,7 +61,10 @@ const fn sdk(
 pub const SDKS: [Sdk; 18] = [
     sdk(Python, "openai", &["stream", "tools", "upload", "abort", "responses", "responses_stream"], SENSIBLE),
     sdk(Python, "anthropic", &["stream", "tools", "upload", "count", "abort"], SENSIBLE),
-    Sdk { upload: 2, ..sdk(Python, "google_genai", &["stream", "tools", "upload", "count", "abort"], PLAIN) },
+    Sdk {
+        upload: 2,
+        ..sdk(Python, "google_genai", &["stream", "tools", "upload", "count", "abort", "live"], PLAIN)
+    },
     sdk(Python, "mistral", &["stream", "tools", "upload", "abort"], PLAIN),
     sdk(Python, "cohere", &["stream", "tools", "upload", "abort"], PATIENT),
     sdk(Python, "bedrock", &["stream", "tools", "abort"], STUBBORN),

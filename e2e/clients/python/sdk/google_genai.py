@@ -1,3 +1,4 @@
+import asyncio
 import io
 
 from google import genai
@@ -45,3 +46,16 @@ def abort(base):
     sdk = client(base)
     asked = {**ASK, "contents": "Speak slowly."}
     return next(iter(sdk.models.generate_content_stream(config=LIMITED, **asked))).text
+
+
+def live(base):
+    sdk = client(base)
+    # With a key, the library insists on TLS, which this gateway does not have.
+    sdk._api_client._websocket_base_url = lambda *_: base.replace("http", "ws", 1)
+
+    async def turn():
+        async with sdk.aio.live.connect(model=ASK["model"], config={"response_modalities": ["TEXT"]}) as session:
+            await session.send_client_content(turns={"role": "user", "parts": [{"text": ASK["contents"]}]})
+            return "".join([message.text or "" async for message in session.receive()])
+
+    return asyncio.run(turn())
