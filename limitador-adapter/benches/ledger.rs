@@ -1,7 +1,7 @@
 //! What counting costs, in memory and on a real Redis: pairs of a reserve and its commit per second and their latency;
 //! and by how much limits are overshot. Writes its section of `bench/RESULTS.md`.
 //!
-//! `cargo bench -p limitador-adapter --bench ledger`; after `--`, some of: memory redis overshoot (for which nothing is
+//! `cargo bench -p limitador-adapter --bench ledger`; after `--`, some of: memory redis sliding overshoot (for which nothing is
 //! written).
 // What goes wrong ends it, as it ends a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
@@ -10,6 +10,7 @@ mod ledger {
     pub mod memory;
     pub mod overshoot;
     pub mod redis;
+    pub mod sliding;
 }
 
 use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key};
@@ -25,14 +26,18 @@ const HEADING: &str = "## What counting costs";
 
 /// What a request holds: one amount for each limit, of one user. The names of limits are those of the policies in force.
 fn holds(user: usize, limits: usize) -> Vec<Hold> {
+    holds_over(&Window::Fixed(HOUR), user, limits)
+}
+
+/// The same, over another window.
+fn holds_over(window: &Window, user: usize, limits: usize) -> Vec<Hold> {
     static IN_FORCE: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
         (0..8).map(|limit| format!("default/llm-token-limits/limit-{limit}").into()).collect()
     });
     let counters: Arc<[_]> = Arc::from([("auth.identity.userid".to_owned(), format!("user-{user:08}"))]);
     let hold = |limit: &Arc<str>| {
         let limit = Arc::clone(limit);
-        let key =
-            Key { limit, unit: Unit::Tokens, window: Window::Fixed(HOUR), counters: Arc::clone(&counters) };
+        let key = Key { limit, unit: Unit::Tokens, window: window.clone(), counters: Arc::clone(&counters) };
         let key = Arc::new(key);
         Hold { key, amount: 500, max: u64::MAX, ttl: HOUR / 4, charge_at: ChargeAt::Commit, enforced: true }
     };
@@ -72,6 +77,9 @@ fn main() {
     }
     if wants("redis") {
         write!(section, "\n{}", runtime.block_on(ledger::redis::table())).expect("a text grows");
+    }
+    if wants("sliding") {
+        write!(section, "\n{}", runtime.block_on(ledger::sliding::table())).expect("a text grows");
     }
     if wants("overshoot") {
         write!(section, "\n{}", runtime.block_on(ledger::overshoot::table())).expect("a text grows");

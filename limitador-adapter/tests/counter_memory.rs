@@ -18,20 +18,32 @@ fn resident() -> u64 {
     line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
 }
 
-#[test]
-fn counters_take_no_more_memory_than_they_are_counted_for() {
+/// A counter of this window is charged so many times, a minute apart. The ledger stays: memory that is free again would be
+/// taken for none.
+fn takes_no_more_than_counted(window: &Window, counters: u64, times: u64) -> MemoryLedger {
     let ledger = MemoryLedger::new(Capacity::Bytes(1 << 40), Moment::now());
+    let begun = Moment::now();
     let limit: Arc<str> = "default/llm-token-limits/free".into();
     let before = resident();
-    for user in 0..COUNTERS {
+    for (user, minute) in (0..counters).flat_map(|user| (0..times).map(move |minute| (user, minute))) {
         let counters = Arc::from([("auth.identity.userid".to_owned(), format!("user-{user:08}"))]);
-        let window = Window::Fixed(Duration::from_secs(3600));
-        let key = Arc::new(Key { limit: Arc::clone(&limit), unit: Unit::Tokens, window, counters });
+        let (limit, window) = (Arc::clone(&limit), window.clone());
+        let key = Arc::new(Key { limit, unit: Unit::Tokens, window, counters });
         // Without an id, so that nothing but the counter is remembered.
-        ledger.commit("", &[Charge { key, amount: 7 }], Moment::now()).unwrap();
+        let now = begun + Duration::from_secs(60 * minute);
+        ledger.commit("", &[Charge { key, amount: 7 }], now).unwrap();
     }
     let (taken, counted) = (resident() - before, ledger.size().bytes.unwrap().used);
-    println!("{} bytes for each counter, counted as {}", taken / COUNTERS, counted / COUNTERS);
+    println!("{window}: {} bytes for each counter, counted as {}", taken / counters, counted / counters);
     assert!(taken <= counted, "{taken} bytes, counted as {counted}");
     assert!(counted <= 2 * taken, "{taken} bytes, counted as {counted}");
+    ledger
+}
+
+/// One after the other, since the memory is that of the whole process.
+#[test]
+fn counters_take_no_more_memory_than_they_are_counted_for() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let _fixed = takes_no_more_than_counted(&Window::Fixed(HOUR), COUNTERS, 1);
+    let _sliding = takes_no_more_than_counted(&Window::Sliding(HOUR), COUNTERS / 10, 60);
 }

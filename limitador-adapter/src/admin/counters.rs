@@ -50,7 +50,7 @@ struct GrantRequest {
 fn window_name(window: &Window) -> String {
     match window {
         Window::Period(period, zone) => zone.with_period(*period),
-        Window::Fixed(_) | Window::Now => window.to_string(),
+        Window::Fixed(_) | Window::Sliding(_) | Window::Now => window.to_string(),
     }
 }
 
@@ -279,6 +279,9 @@ impl GrantRequest {
                 return Err(bad(&format!("window: is required, one of {}", names.join(", "))));
             }
         };
+        if matches!(window, Window::Sliding(_)) {
+            return Err(bad("window: a sliding window does not end, so nothing can be granted until it ends"));
+        }
         let counters = self.counters.iter().map(|(name, value)| (name.clone(), value.clone()));
         Ok(Key { limit: Arc::clone(&limit.key), unit, window, counters: counters.collect() })
     }

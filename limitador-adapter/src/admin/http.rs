@@ -185,7 +185,7 @@ impl CounterView {
         let max = in_force.maximum(key);
         let (period, zone) = match &key.window {
             Window::Period(period, zone) => (Some(period.name()), Some(zone).filter(|zone| !zone.is_utc())),
-            Window::Fixed(_) | Window::Now => (None, None),
+            Window::Fixed(_) | Window::Sliding(_) | Window::Now => (None, None),
         };
         let resets = || whole_seconds(reset.unwrap_or_else(|| now.until_end_of(&key.window)));
         let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
@@ -193,7 +193,7 @@ impl CounterView {
             policy: policy.to_owned(),
             limit: limit.to_owned(),
             unit: key.unit.name(),
-            window: matches!(key.window, Window::Fixed(_)).then(|| key.window.to_string()),
+            window: matches!(key.window, Window::Fixed(_) | Window::Sliding(_)).then(|| key.window.to_string()),
             period,
             time_zone: zone.map(|zone| zone.name().to_owned()),
             counters: match key.is_overflow() {

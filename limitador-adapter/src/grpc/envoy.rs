@@ -132,7 +132,7 @@ fn clamp(amount: u64) -> u32 {
 /// The windows that Envoy has a name for.
 fn span(window: &Window) -> Span {
     let length = match window {
-        Window::Fixed(length) => *length,
+        Window::Fixed(length) | Window::Sliding(length) => *length,
         Window::Period(Period::Month, _) => return Span::Month,
         Window::Period(Period::Year, _) => return Span::Year,
         Window::Period(..) | Window::Now => window.length().unwrap_or_default(),

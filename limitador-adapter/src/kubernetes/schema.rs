@@ -178,6 +178,7 @@ pub struct CounterSchema {
     validation = ("has(self.limit) != has(self.limitFrom)", "takes exactly one of limit and limitFrom"),
     validation = ("!has(self.unit) || self.unit != 'concurrency' || (!has(self.window) && !has(self.period))", "concurrency takes neither window nor period"),
     validation = ("has(self.unit) && self.unit == 'concurrency' || has(self.window) != has(self.period)", "takes exactly one of window and period"),
+    validation = ("!has(self.windowType) || has(self.window)", "windowType goes with window"),
     validation = ("!has(self.timeZone) || has(self.period)", "timeZone goes with period"),
     validation = ("!has(self.limit) || type(self.limit) == int || has(self.unit) && self.unit == 'usd'", "limit is a whole number; only usd may be written as a text such as \"5.00\""),
     validation = ("!has(self.cost) || !has(self.unit) || self.unit != 'concurrency'", "concurrency has no cost")
@@ -194,6 +195,8 @@ pub struct RateSchema {
     #[schemars(length(max = 28), regex(pattern = "^([0-9]{1,5}(ms|s|m|h|d|w)){1,4}$"))]
     #[x_kube(validation = ("!self.matches('^(0+(ms|s|m|h|d|w))+$')", "must be at least 1s"))]
     pub window: Option<String>,
+    /// `Sliding` limits what is used during the last `window`, at any moment. `Fixed` windows follow one another.
+    pub window_type: Option<WindowTypeSchema>,
     /// A window of the calendar. Weeks begin on Monday, quarters in January, April, July and October. `Lifetime` never ends.
     pub period: Option<PeriodSchema>,
     /// The time zone of `period`, by its IANA name.
@@ -214,6 +217,14 @@ fn amount(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 19,
         "pattern": "^[0-9]{1,12}([.][0-9]{1,6})?$",
     })
+}
+
+/// How a window moves.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum WindowTypeSchema {
+    Fixed,
+    Sliding,
 }
 
 /// A window of the calendar.

@@ -28,7 +28,7 @@ impl Moment {
     /// How long a window lasts that starts now. For what is no matter of time, until it is worth asking again.
     pub fn until_end_of(self, window: &Window) -> Duration {
         match window {
-            Window::Fixed(length) => *length,
+            Window::Fixed(length) | Window::Sliding(length) => *length,
             Window::Period(period, zone) => {
                 calendar::around(*period, zone, self.unix).end.saturating_sub(self.unix)
             }

@@ -86,6 +86,9 @@ on_every_storage![
     periods_end_with_the_calendar_s,
     a_month_ends_at_midnight_of_its_time_zone,
     a_lifetime_does_not_end,
+    no_interval_of_a_sliding_window_s_length_has_more_than_its_maximum,
+    a_sliding_window_says_when_enough_of_it_is_over,
+    a_sliding_window_takes_back_what_a_failed_request_was_charged,
     a_commit_credits_no_other_window,
 ];
 
@@ -646,6 +649,106 @@ async fn a_lifetime_does_not_end(storage: Storage) {
     ledger.sweep(years).await.unwrap();
     assert!(!ledger.reserve("2", vec![hold], years).await.unwrap().admitted);
     assert_eq!(books(&ledger, years).await, [(50, 0)]);
+}
+
+async fn no_interval_of_a_sliding_window_s_length_has_more_than_its_maximum(storage: Storage) {
+    const MAX: u64 = 100;
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut below = move |bound: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % bound
+    };
+    for length in [1_000, 1_500, 60_000, 3_600_000_u64] {
+        let (ledger, begun) = storage.ledger(100).await;
+        let window = Window::Sliding(Duration::from_millis(length));
+        let hold = |amount| hold(key_of("alice", Unit::Tokens, window.clone()), amount, MAX);
+        let (mut ms, mut charged, mut refused) = (0, Vec::new(), 0);
+        for id in 0..400 {
+            // Bursts, steady traffic, and pauses.
+            ms += match below(10) {
+                0..4 => below(2),
+                4..9 => below(length / 12),
+                _ => below(length * 2),
+            };
+            let amount = 1 + below(20);
+            let at = |ms| begun + Duration::from_millis(ms);
+            let outcome = ledger.reserve(&id.to_string(), vec![hold(amount)], at(ms)).await.unwrap();
+            let since = |age: u64| {
+                let counts = charged.iter().filter(|(when, _)| when + age > ms);
+                counts.map(|(_, amount)| amount).sum::<u64>()
+            };
+            if outcome.admitted {
+                ms += below(length / 20);
+                ledger.commit(&id.to_string(), vec![charge(&hold(amount), amount)], at(ms)).await.unwrap();
+                charged.push((ms, amount));
+            } else {
+                refused += 1;
+                // It errs by a sixtieth at most.
+                let counted = since(length + length.div_ceil(60));
+                assert!(counted + amount > MAX, "refused with {counted} used, {amount} wanted");
+            }
+        }
+        for (end, _) in &charged {
+            let within = charged.iter().filter(|(when, _)| when <= end && when + length > *end);
+            let sum: u64 = within.map(|(_, amount)| amount).sum();
+            assert!(sum <= MAX, "{sum} in {length} ms up to {end} ms");
+        }
+        assert!(refused > 50 && charged.len() > 50, "{refused} refused, {} charged", charged.len());
+    }
+}
+
+async fn a_sliding_window_says_when_enough_of_it_is_over(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let second = Duration::from_secs(1);
+    let hold = |amount| hold(key_of("alice", Unit::Tokens, Window::Sliding(MINUTE)), amount, 100);
+    for (id, (at, amount)) in [(0, 30), (10, 30), (20, 30)].into_iter().enumerate() {
+        let id = format!("used-{id}");
+        ledger.commit(&id, vec![charge(&hold(1), amount)], now + second * at).await.unwrap();
+    }
+    let later = now + second * 30;
+    for (amount, wait) in [(11, 30), (40, 30), (41, 40), (70, 40), (71, 50), (100, 50), (101, 50)] {
+        let asked = vec![hold(amount)];
+        let refused = ledger.reserve("asks", asked.clone(), later).await.unwrap();
+        let wanted = Status { limited: true, reset: second * wait, ..good(100, 10, 90) };
+        assert_eq!(refused.statuses, [wanted], "{amount}");
+        if amount <= 100 {
+            let id = format!("comes-back-for-{amount}");
+            let early = later + second * wait - MILLISECOND;
+            assert!(!ledger.reserve(&id, asked.clone(), early).await.unwrap().admitted, "{amount}");
+        }
+    }
+    // What is in the way is held, and may be let go at any time.
+    ledger.reserve("holds", vec![hold(10)], later).await.unwrap();
+    let refused = ledger.reserve("asks", vec![hold(5)], later).await.unwrap();
+    assert_eq!(refused.statuses[0].reset, second * 30);
+    ledger.commit("holds", vec![], later).await.unwrap();
+    let admitted = ledger.reserve("comes-back", vec![hold(41)], later + second * 40).await.unwrap();
+    // The rest is over when what was used last is.
+    assert_eq!(admitted.statuses, [Status { reset: second * 10, ..good(100, 29, 30) }]);
+    assert_eq!(books(&ledger, later + second * 50).await, [(0, 41)]);
+}
+
+async fn a_sliding_window_takes_back_what_a_failed_request_was_charged(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let window = Window::Sliding(MINUTE);
+    let slot = Hold { charge_at: ChargeAt::Admission, ..hold(key_of("alice", Unit::Requests, window), 1, 5) };
+    for second in 0..4 {
+        let at = now + Duration::from_secs(second * 10);
+        ledger.reserve(&second.to_string(), vec![slot.clone()], at).await.unwrap();
+    }
+    let later = now + Duration::from_secs(35);
+    assert_eq!(books(&ledger, later).await, [(4, 0)]);
+    for id in ["1", "3"] {
+        ledger.commit(id, vec![charge(&slot, 0)], later).await.unwrap();
+    }
+    assert_eq!(books(&ledger, later).await, [(2, 0)]);
+    assert_eq!(books(&ledger, now + MINUTE).await, [(1, 0)]);
+    // What is over has nothing to give back.
+    ledger.commit("0", vec![charge(&slot, 0)], now + MINUTE + Duration::from_secs(5)).await.unwrap();
+    assert_eq!(books(&ledger, now + MINUTE + Duration::from_secs(5)).await, [(1, 0)]);
+    assert_eq!(books(&ledger, now + MINUTE + Duration::from_secs(20)).await, []);
 }
 
 async fn a_commit_credits_no_other_window(storage: Storage) {

@@ -88,6 +88,7 @@ fn rate() -> impl Strategy<Value = Rate> {
     ]);
     let window = prop_oneof![
         3 => (1..90u64).prop_map(|seconds| Window::Fixed(Duration::from_secs(seconds))),
+        2 => (1..300u64).prop_map(|seconds| Window::Sliding(Duration::from_secs(seconds))),
         1 => (prop::sample::select(Period::NAMED), prop::sample::select(ZONES))
             .prop_map(|((_, period), zone)| Window::Period(period, ZoneName::parse(zone).unwrap())),
     ];
@@ -160,6 +161,9 @@ fn story() -> impl Strategy<Value = Story> {
                     Step::Wait(_) | Step::Sweep | Step::Die(_) => {}
                 }
             }
+            // A sliding window does not end, and has no grants.
+            let slides = |rate: &usize| matches!(policy[*rate].window, Window::Sliding(_));
+            steps.retain(|step| !matches!(step, Step::Grant { bucket: (rate, _), .. } if slides(rate)));
             Story { before_change, policy, steps }
         },
     )
@@ -181,6 +185,8 @@ struct Model {
     age: u32,
     /// Bucket → (end, used, number of the window).
     windows: BTreeMap<Bucket, (u64, u64, usize)>,
+    /// Of sliding windows, from the oldest to the newest.
+    slots: BTreeMap<Bucket, Vec<Slot>>,
     made: usize,
     /// Granted in the running windows.
     granted: BTreeMap<Bucket, u64>,
@@ -188,6 +194,13 @@ struct Model {
     grants: BTreeMap<(Bucket, u8), u64>,
     live: BTreeMap<Id, Reservation>,
     past: BTreeMap<Id, Past>,
+}
+
+struct Slot {
+    start: u64,
+    end: u64,
+    used: u64,
+    number: usize,
 }
 
 /// Bucket, amount, and when it lapses or in which window it was charged.
@@ -213,6 +226,7 @@ impl Model {
         let now = self.now;
         self.windows.retain(|_, (end, ..)| *end > now);
         self.granted.retain(|bucket, _| self.windows.contains_key(bucket));
+        self.slots.values_mut().for_each(|slots| slots.retain(|slot| slot.end > now));
         for reservation in self.live.values_mut() {
             reservation.holds.retain(|(.., until)| *until > now);
         }
@@ -244,7 +258,9 @@ impl Model {
     /// Whether there was anything to reset.
     fn reset(&mut self, bucket: Bucket) -> bool {
         let granted = self.granted.remove(&bucket).is_some();
-        self.windows.remove(&bucket).is_some_and(|(_, used, _)| used > 0) || granted
+        let slots = self.slots.remove(&bucket).unwrap_or_default();
+        let slid = slots.iter().any(|slot| slot.used > 0);
+        self.windows.remove(&bucket).is_some_and(|(_, used, _)| used > 0) || granted || slid
     }
 
     /// Whether the id was known.
@@ -262,7 +278,26 @@ impl Model {
     }
 
     fn used(&self, bucket: Bucket) -> u64 {
-        self.windows.get(&bucket).map_or(0, |(_, used, _)| *used)
+        let slots = self.slots.get(&bucket).into_iter().flatten().map(|slot| slot.used);
+        self.windows.get(&bucket).map_or(0, |(_, used, _)| *used) + slots.sum::<u64>()
+    }
+
+    /// When the window of a bucket is over, or when so much of a sliding one is left at most, if it refuses.
+    fn end(&self, bucket: Bucket, at_most: Option<u64>) -> Option<u64> {
+        let mut used = self.used(bucket);
+        let slots = self.slots.get(&bucket).into_iter().flatten();
+        let mut slots = slots.map(|slot| {
+            used -= slot.used;
+            (slot.end, used)
+        });
+        let enough = slots.find(|(end, left)| {
+            at_most.is_some_and(|at_most| *left <= at_most) || self.newest(bucket) == Some(*end)
+        });
+        enough.map(|(end, _)| end).or_else(|| self.windows.get(&bucket).map(|(end, ..)| *end))
+    }
+
+    fn newest(&self, bucket: Bucket) -> Option<u64> {
+        Some(self.slots.get(&bucket)?.last()?.end)
     }
 
     fn held(&self, bucket: Bucket) -> u64 {
@@ -272,6 +307,7 @@ impl Model {
 
     fn charge(&mut self, policy: &[Rate], bucket: Bucket, amount: u64) -> usize {
         let end = match &policy[bucket.0].window {
+            Window::Sliding(length) => return self.charge_slot(bucket, amount, *length),
             Window::Fixed(length) => self.now + length.as_secs(),
             Window::Period(period, zone) => naive_end(*period, zone, self.now),
             Window::Now => return 0,
@@ -283,6 +319,25 @@ impl Model {
         let window = self.windows.entry(bucket).or_insert((end, 0, self.made));
         window.1 += amount;
         window.2
+    }
+
+    fn charge_slot(&mut self, bucket: Bucket, amount: u64, length: Duration) -> usize {
+        if amount == 0 {
+            return 0;
+        }
+        self.made += 1;
+        let (now, end) = (self.now, self.now + length.as_secs());
+        let slots = self.slots.entry(bucket).or_default();
+        // A sixtieth of the window.
+        if slots
+            .last()
+            .is_none_or(|slot| (now - slot.start) * 1000 >= (length.as_millis() as u64).div_ceil(60))
+        {
+            slots.push(Slot { start: now, end, used: 0, number: self.made });
+        }
+        let slot = slots.last_mut().unwrap();
+        (slot.used, slot.end) = (slot.used + amount, end);
+        slot.number
     }
 
     fn reserve(&mut self, policy: &[Rate], id: u8, wants: &[Want]) -> (bool, Idempotency) {
@@ -355,6 +410,10 @@ impl Model {
                     && running == window
                 {
                     *used -= *advance - confirmed;
+                }
+                let slots = self.slots.get_mut(of).into_iter().flatten();
+                if let Some(slot) = slots.into_iter().find(|slot| slot.number == *window) {
+                    slot.used -= *advance - confirmed;
                 }
                 amount -= confirmed;
                 *advance = 0;
@@ -452,7 +511,9 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                     let taken = model.used(want.bucket) + model.held(want.bucket);
                     assert_eq!(status.remaining, status.max.saturating_sub(taken), "{step:?}");
                     let ends = policy[want.bucket.0].window.ends();
-                    if let Some((end, ..)) = model.windows.get(&want.bucket).filter(|_| ends) {
+                    let full = status.limited || status.excused;
+                    let at_most = full.then(|| status.max.saturating_sub(want.amount.max(1)));
+                    if let Some(end) = model.end(want.bucket, at_most).filter(|_| ends) {
                         assert_eq!(status.reset.as_secs(), end - model.now, "{step:?}");
                     }
                 }

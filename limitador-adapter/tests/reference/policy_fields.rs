@@ -26,6 +26,7 @@ fn default(path: &str) -> Option<String> {
         "outputCap" => Some(code("None")),
         "enforceWhen" => Some(code("true")),
         "ttl" => Some(code(&format!("{}m", DEFAULT_TTL.as_secs() / 60))),
+        "windowType" => Some(code("Fixed")),
         "timeZone" => Some(code(ZoneName::UTC_NAME)),
         "maxShare" => Some(code("100%")),
         "amount" => Some("the estimate".into()),

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub enum Window {
     /// As long as this, from the first charge on.
     Fixed(Duration),
+    /// The last so much time, at any moment.
+    Sliding(Duration),
     /// A part of a time zone's calendar.
     Period(Period, ZoneName),
     /// What is under way now: `concurrency` alone, which is no matter of time.
@@ -122,12 +124,16 @@ impl ZoneName {
     }
 }
 
+/// Follows the length of a sliding window.
+const SLIDING: &str = "-sliding";
+
 impl Window {
     /// The descriptor's entry that tells it from other windows of the limit: one spelling for each, whatever the
-    /// policy's own (`86400s` for 24h and for 1d, `1500ms` where it is no whole number of seconds).
+    /// policy's own (`86400s` for 24h and for 1d, `1500ms` where it is no whole number of seconds, `3600s-sliding`).
     pub fn entry(&self) -> Option<(&'static str, String)> {
         match self {
             Self::Fixed(length) => Some(("window", duration::text(*length))),
+            Self::Sliding(length) => Some(("window", duration::text(*length) + SLIDING)),
             Self::Period(period, zone) => Some(("period", zone.with_period(*period))),
             Self::Now => None,
         }
@@ -136,7 +142,7 @@ impl Window {
     /// How long it lasts; a month counts as 30 days. `None`: it is no matter of time, or has no end.
     pub fn length(&self) -> Option<Duration> {
         match self {
-            Self::Fixed(length) => Some(*length),
+            Self::Fixed(length) | Self::Sliding(length) => Some(*length),
             Self::Period(period, _) => period.length(),
             Self::Now => None,
         }
@@ -145,17 +151,21 @@ impl Window {
     /// Whether it ends at some time: what is used of it comes back.
     pub fn ends(&self) -> bool {
         match self {
-            Self::Fixed(_) | Self::Now => true,
+            Self::Fixed(_) | Self::Sliding(_) | Self::Now => true,
             Self::Period(period, _) => *period != Period::Lifetime,
         }
     }
 }
 
-/// For people, after "per": `24h`, `90s`, `month (UTC)`, `lifetime`. Nothing for [`Window::Now`].
+/// For people, after "per": `24h`, `1h (sliding)`, `month (UTC)`, `lifetime`. Nothing for [`Window::Now`].
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(length) => f.write_str(&duration::short(*length)),
+            Self::Sliding(length) => {
+                f.write_str(&duration::short(*length))?;
+                f.write_str(" (sliding)")
+            }
             Self::Period(period, zone) => {
                 f.write_str(period.word())?;
                 if self.ends() {
@@ -195,6 +205,7 @@ mod tests {
             (Window::Period(Period::Month, berlin), "Month-Europe/Berlin", "month (Europe/Berlin)"),
             (Window::Period(Period::Lifetime, ZoneName::UTC), "Lifetime", "lifetime"),
             (Window::Fixed(Duration::from_secs(86_400)), "86400s", "24h"),
+            (Window::Sliding(Duration::from_secs(3_600)), "3600s-sliding", "1h (sliding)"),
         ];
         for (window, entry, people) in table {
             assert_eq!(window.entry().map(|(_, text)| text).as_deref(), Some(entry));

@@ -5,6 +5,7 @@
 //! as long as something is held in it or its window runs.
 
 use super::counters::{Counters, WindowUsage};
+use super::sliding::{SLOTS_BYTES, SlidingUsage};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::{Capacity, Shares};
 use crate::ledger::{CounterReading, Key, Status, Unavailable};
@@ -61,13 +62,37 @@ struct MemoryBucket {
 }
 
 struct RunningWindow {
-    usage: WindowUsage,
-    /// Of the usage: given back. Limitador counts up only.
-    refunded: u64,
-    /// Added to the maximum until the window ends.
+    usage: Usage,
+    /// Added to the maximum until the window ends. Sliding windows do not end, and have no grants.
     granted: u64,
+    /// When it is over. A sliding window may have moved it since.
     end: Instant,
     serial: WindowId,
+}
+
+enum Usage {
+    Fixed {
+        counted: WindowUsage,
+        /// Of what is counted: given back. Limitador counts up only.
+        refunded: u64,
+    },
+    Sliding(SlidingUsage),
+}
+
+impl RunningWindow {
+    fn used(&self, now: Moment) -> u64 {
+        match &self.usage {
+            Usage::Fixed { counted, refunded } => counted.used().saturating_sub(*refunded),
+            Usage::Sliding(sliding) => sliding.used(now),
+        }
+    }
+
+    fn end(&self, now: Moment) -> Instant {
+        match &self.usage {
+            Usage::Fixed { .. } => self.end,
+            Usage::Sliding(sliding) => sliding.end(now),
+        }
+    }
 }
 
 /// Tells all windows of all buckets apart.
@@ -86,18 +111,28 @@ pub struct MemoryBuckets {
 impl MemoryBucket {
     /// What the window of `now` has used.
     fn used(&self, now: Moment) -> u64 {
-        let running = self.window.as_ref().filter(|window| window.end > now.instant);
-        running.map_or(0, |window| window.usage.used().saturating_sub(window.refunded))
+        let running = self.window.as_ref().filter(|window| window.end(now) > now.instant);
+        running.map_or(0, |window| window.used(now))
     }
 
     /// What is granted in the window of `now`.
     fn granted(&self, now: Moment) -> u64 {
-        let running = self.window.as_ref().filter(|window| window.end > now.instant);
+        let running = self.window.as_ref().filter(|window| window.end(now) > now.instant);
         running.map_or(0, |window| window.granted)
     }
 
     fn reset(&self, now: Moment) -> Option<Duration> {
-        let left = self.window.as_ref()?.end.saturating_duration_since(now.instant);
+        let left = self.window.as_ref()?.end(now).saturating_duration_since(now.instant);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// When there may be room for so much more, whatever becomes of what is held.
+    fn has_room_in(&self, amount: u64, max: u64, now: Moment) -> Option<Duration> {
+        let end = match &self.window.as_ref()?.usage {
+            Usage::Fixed { .. } => return self.reset(now),
+            Usage::Sliding(sliding) => sliding.leaves(max.saturating_sub(amount), now),
+        };
+        let left = end.saturating_duration_since(now.instant);
         (!left.is_zero()).then_some(left)
     }
 }
@@ -164,7 +199,8 @@ impl MemoryBuckets {
     fn cost(&self, key: &Key) -> u64 {
         let counters = COUNTER_BYTES.saturating_mul(key.counters.len() as u64);
         let texts = counters.saturating_add(key.text_len() as u64);
-        self.shares.capacity().cost(BUCKET_BYTES.saturating_add(texts))
+        let slots = if matches!(key.window, Window::Sliding(_)) { SLOTS_BYTES } else { 0 };
+        self.shares.capacity().cost(BUCKET_BYTES.saturating_add(texts).saturating_add(slots))
     }
 
     /// Whether `amount` more fits under `max`. A bucket that there is not is empty.
@@ -215,22 +251,35 @@ impl MemoryBuckets {
         let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut()) else {
             return Ok(0);
         };
-        self.counters.charge(&mut window.usage, amount)?;
-        Ok(window.serial)
+        match &mut window.usage {
+            Usage::Fixed { counted, .. } => {
+                self.counters.charge(counted, amount)?;
+                Ok(window.serial)
+            }
+            Usage::Sliding(sliding) => {
+                self.windows = self.windows.wrapping_add(1);
+                Ok(sliding.charge(amount, now, self.windows))
+            }
+        }
     }
 
-    /// Makes sure that the window of `now` is running.
+    /// Makes sure that the window of `now` is running. A sliding one is over as long as nothing is charged.
     fn start_window(&mut self, place: BucketIndex, now: Moment) -> Result<(), Unavailable> {
         self.end_window(place, now)?;
         let Some(bucket) = self.buckets.get_mut(place) else { return Ok(()) };
         if bucket.key.window == Window::Now || bucket.window.is_some() {
             return Ok(());
         }
-        let usage = self.counters.start()?;
+        let usage = match bucket.key.window {
+            Window::Sliding(length) => Usage::Sliding(SlidingUsage::new(length)),
+            Window::Fixed(_) | Window::Period(..) | Window::Now => {
+                Usage::Fixed { counted: self.counters.start()?, refunded: 0 }
+            }
+        };
         self.windows = self.windows.wrapping_add(1);
         let (end, serial) = (after(now, now.until_end_of(&bucket.key.window)), self.windows);
         self.ends.insert((end, serial), place);
-        bucket.window = Some(RunningWindow { usage, refunded: 0, granted: 0, end, serial });
+        bucket.window = Some(RunningWindow { usage, granted: 0, end, serial });
         Ok(())
     }
 
@@ -248,27 +297,40 @@ impl MemoryBuckets {
         let Some(bucket) = self.buckets.get_mut(place) else { return Ok(false) };
         let is_marked = bucket.used(now) > 0 || bucket.granted(now) > 0;
         let Some(window) = bucket.window.take() else { return Ok(false) };
-        self.ends.remove(&(window.end, window.serial));
-        self.counters.end(window.usage)?;
+        self.drop_window(window)?;
         self.forget_if_empty(place);
         Ok(is_marked)
     }
 
     /// Gives a charge back, if its window is still running: another window never had it.
     pub fn refund(&mut self, place: BucketIndex, amount: u64, charged_in: WindowId) {
-        if let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut())
-            && window.serial == charged_in
-        {
-            window.refunded = window.refunded.saturating_add(amount);
+        let window = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut());
+        match window.map(|window| (window.serial, &mut window.usage)) {
+            Some((serial, Usage::Fixed { refunded, .. })) if serial == charged_in => {
+                *refunded = refunded.saturating_add(amount);
+            }
+            Some((_, Usage::Sliding(sliding))) => sliding.refund(charged_in, amount),
+            Some(_) | None => {}
         }
     }
 
     /// How a bucket stands.
-    pub fn status(&self, seat: &Seat, window: &Window, max: u64, room: Admission, now: Moment) -> Status {
+    pub fn status(
+        &self,
+        seat: &Seat,
+        window: &Window,
+        (amount, max): (u64, u64),
+        room: Admission,
+        now: Moment,
+    ) -> Status {
         let bucket = seat.place.and_then(|place| self.buckets.get(place));
         let (used, held) = bucket.map_or((0, 0), |bucket| (bucket.used(now), bucket.held));
         let max = max.saturating_add(bucket.map_or(0, |bucket| bucket.granted(now)));
-        let reset = bucket.and_then(|bucket| bucket.reset(now)).unwrap_or_else(|| now.until_end_of(window));
+        let reset = bucket.and_then(|bucket| match room {
+            Admission::Granted => bucket.reset(now),
+            Admission::Refused | Admission::Excused => bucket.has_room_in(amount, max, now),
+        });
+        let reset = reset.unwrap_or_else(|| now.until_end_of(window));
         let (limited, excused) = (room == Admission::Refused, room == Admission::Excused);
         let remaining = max.saturating_sub(used.saturating_add(held));
         Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some() }
@@ -299,6 +361,13 @@ impl MemoryBuckets {
                 return Ok(false);
             };
             let place = *entry.get();
+            let (_, serial) = entry.remove_entry().0;
+            let window = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut());
+            if let Some(window) = window.filter(|window| window.end(now) > now.instant) {
+                window.end = window.end(now);
+                self.ends.insert((window.end, serial), place);
+                continue;
+            }
             self.end_window(place, now)?;
             self.forget_if_empty(place);
         }
@@ -310,10 +379,16 @@ impl MemoryBuckets {
         let window = self
             .buckets
             .get_mut(place)
-            .and_then(|bucket| bucket.window.take_if(|window| window.end <= now.instant));
-        let Some(window) = window else { return Ok(()) };
+            .and_then(|bucket| bucket.window.take_if(|window| window.end(now) <= now.instant));
+        window.map_or(Ok(()), |window| self.drop_window(window))
+    }
+
+    fn drop_window(&mut self, window: RunningWindow) -> Result<(), Unavailable> {
         self.ends.remove(&(window.end, window.serial));
-        self.counters.end(window.usage)
+        match window.usage {
+            Usage::Fixed { counted, .. } => self.counters.end(counted),
+            Usage::Sliding(_) => Ok(()),
+        }
     }
 
     /// A bucket without holds and without a window is none.

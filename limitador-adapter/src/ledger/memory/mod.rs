@@ -9,6 +9,7 @@ pub mod budget;
 mod counters;
 mod grants;
 mod settled_ids;
+mod sliding;
 mod state;
 mod stored;
 
@@ -77,7 +78,7 @@ impl MemoryLedger {
             state.keep(id, worker, &holds, &taken, now)?;
         }
         let statuses = holds.iter().zip(taken).map(|(hold, Taken { room, seat })| {
-            state.buckets.status(&seat, &hold.key.window, hold.max, room, now)
+            state.buckets.status(&seat, &hold.key.window, (hold.amount.max(1), hold.max), room, now)
         });
         Ok(LedgerOutcome { admitted, idempotency, statuses: statuses.collect() })
     }
@@ -152,7 +153,7 @@ impl MemoryLedger {
         }
         let statuses = hits.iter().zip(taken).map(|(hit, Taken { room, .. })| {
             let seat = state.buckets.seat(&hit.key);
-            state.buckets.status(&seat, &hit.key.window, hit.max, room, now)
+            state.buckets.status(&seat, &hit.key.window, (hit.need.max(1), hit.max), room, now)
         });
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses: statuses.collect() })
     }

@@ -65,9 +65,7 @@ for at = 6, #KEYS do
   for _, advance in ipairs(advances) do
     if advance[1] == asked then
       local confirmed, it = math.min(amount, advance[2]), bucket(advance[4] or asked)
-      if it.ends > 0 and window_id(it) == advance[3] then
-        it.used, it.changed = math.max(it.used - (advance[2] - confirmed), 0), true
-      end
+      refund(it, advance[3], advance[2] - confirmed)
       advance[2] = 0
       amount = amount - confirmed
     end

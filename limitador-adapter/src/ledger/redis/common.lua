@@ -11,9 +11,16 @@
 -- another only if there was no room for it: in its limit's overflow bucket. A result that is made in the background is a
 -- reservation with more in it (stored.lua).
 --
+-- What a sliding window has used is kept in slots, beside its bucket's record: a slot begins with a charge, and takes in those
+-- that follow within a sixtieth of the window. All of it counts until the last of them is as old as the window is long. One
+-- record is the newest slot, "BEGINNING LAST AMOUNT FIRST": LAST is how long after its beginning it was charged last, and FIRST is
+-- when the oldest of all others ends (0: there are none). Another record has the others from the oldest on, each "BEGINNING LAST
+-- AMOUNT;", and is read only when one of them ends, or to say when there is room. USED is the sum of all, and END when the newest
+-- ends.
+--
 -- What an operator has changed of a bucket has a record of its own, since few buckets have one: "EPOCH GRANTED END". EPOCH
--- counts the resets of the bucket, and GRANTED is added to its maximum in the window that ends at END. While the key
--- `amended` exists, there may be such records.
+-- counts the resets of the bucket, and GRANTED is added to its maximum in the window that ends at END; sliding windows have no
+-- grants. While the key `amended` exists, there may be such records.
 --
 -- Apart from what lapses, nothing is written before everything is decided: a script that refuses changes nothing.
 
@@ -26,6 +33,8 @@ local REMEMBERED = 30 * 60 * 1000
 local BRIEFLY = 10 * 1000
 -- What a bucket takes beside its name, which is kept twice, in bytes.
 local BUCKET_BYTES = 250
+-- Into how many slots a sliding window is divided, as in sliding.rs, and what they take.
+local SLOTS, SLOTS_BYTES = 60, 2200
 -- Redis drops a record by itself this long after it can matter: only if no adapter is there to do it in time.
 local SPARE = 60 * 60 * 1000
 
@@ -43,7 +52,7 @@ end
 -- for: then the script changes nothing and tells -1 and the time, and the caller asks again.
 local calendar, elsewhere = {}, false
 
--- A window's name: a length in ms, a period's name, or "Now" for a gauge. A period is named with its bounds, in ms:
+-- A window's name: a length in ms, with "-sliding" for a sliding one, a period's name, or "Now" for a gauge. A period is named with its bounds, in ms:
 -- "Month-Europe/Berlin 1793487600000 1796079600000".
 local function window_of(argument)
   local name, from, to = string.match(argument, '^(%S+) (%d+) (%d+)$')
@@ -58,6 +67,11 @@ end
 local function window_end(window)
   local length = tonumber(window)
   return length and now + length or calendar[window]
+end
+
+-- Whether it is a period of the calendar.
+local function is_period(window)
+  return window ~= 'Now' and not string.match(window, '^%d')
 end
 
 -- How much room there is for counters, what one takes (0: by its size), and how many limits are in force.
@@ -79,15 +93,92 @@ local function overflow_of(name)
   return string.match(name, '^[^"]*"[^"]*","[^"]*","[^"]*",') .. OVERFLOW
 end
 
+-- How long the sliding window of a bucket is, if it has one.
+local function sliding_length(name)
+  local length = string.match(name, '^[^"]*"[^"]*","[^"]*","(%d+)%-sliding"')
+  return length and tonumber(length)
+end
+
+-- The newest slot of a bucket ("s"), or the others ("o").
+local function slots_of(name, which)
+  return PREFIX .. which .. ':' .. string.sub(name, string.len(PREFIX) + 3)
+end
+
 local function cost_of(name)
   if string.sub(name, -string.len(OVERFLOW)) == OVERFLOW then return 0 end
-  return each > 0 and each or BUCKET_BYTES + 2 * string.len(name)
+  if each > 0 then return each end
+  return BUCKET_BYTES + 2 * string.len(name) + (sliding_length(name) and SLOTS_BYTES or 0)
 end
 
 -- Gives back what a bucket took that is no longer there.
 local function give_back(name)
   local cost, limit = cost_of(name), limit_of(name)
   if cost > 0 and redis.call('HINCRBY', LIMITS, limit, -cost) <= 0 then redis.call('HDEL', LIMITS, limit) end
+end
+
+-- All slots but the newest.
+local function older_slots(it)
+  if not it.older then
+    it.older = (it.first > 0 and redis.call('GET', slots_of(it.name, 'o')) or '') .. (it.appended or '')
+    if it.appended then it.older_changed, it.appended = true, nil end
+  end
+  return it.older
+end
+
+-- Drops those of the older slots that have ended.
+local function drop_old(it)
+  local older, from, dropped = older_slots(it), 1, 0
+  it.first = 0
+  while true do
+    local start, last, amount, after = string.match(older, '^(%d+) (%d+) (%d+);()', from)
+    if not start then break end
+    if start + last + it.length > now then
+      it.first = start + last + it.length
+      break
+    end
+    from, dropped = after, dropped + amount
+  end
+  it.older, it.older_changed = string.sub(older, from), true
+  if it.used < MOST and it.older ~= '' then
+    it.used = math.max(it.used - dropped, 0)
+    return
+  end
+  -- The sum may have stopped short.
+  it.used = it.slot[3]
+  for amount in string.gmatch(it.older, '%d+ %d+ (%d+);') do it.used = math.min(it.used + amount, MOST) end
+end
+
+-- Reads the slots of a sliding window.
+local function read_slots(it)
+  local record = redis.call('GET', slots_of(it.name, 's')) or ''
+  local start, last, amount, first = string.match(record, '^(%d+) (%d+) (%d+) (%d+)$')
+  if not start then
+    it.used, it.ends = 0, 0
+    return
+  end
+  it.slot, it.first, it.older = { tonumber(start), tonumber(last), tonumber(amount) }, tonumber(first), nil
+  if it.first > 0 and it.first <= now then drop_old(it) end
+end
+
+-- Writes the slots of a sliding window.
+local function save_slots(it, expires)
+  local slot = it.slot
+  local record = text(slot[1]) .. ' ' .. text(slot[2]) .. ' ' .. text(slot[3]) .. ' ' .. text(it.first)
+  redis.call('SET', slots_of(it.name, 's'), record, 'PXAT', expires)
+  if it.older_changed and it.older == '' then
+    redis.call('DEL', slots_of(it.name, 'o'))
+  elseif it.older_changed then
+    redis.call('SET', slots_of(it.name, 'o'), it.older, 'PXAT', expires)
+  elseif it.appended then
+    redis.call('APPEND', slots_of(it.name, 'o'), it.appended)
+    redis.call('PEXPIREAT', slots_of(it.name, 'o'), expires)
+  end
+  it.older_changed, it.appended = false, nil
+end
+
+local function forget(it)
+  redis.call('DEL', it.name)
+  if it.length then redis.call('DEL', slots_of(it.name, 's'), slots_of(it.name, 'o')) end
 end
 
 local buckets, order = {}, {}
@@ -126,13 +217,14 @@ end
 local function bucket(name)
   local known = buckets[name]
   if known then return known end
-  known = { used = 0, ends = 0, held = 0, holds = 0, untils = 0 }
+  known = { used = 0, ends = 0, held = 0, holds = 0, untils = 0, name = name, length = sliding_length(name), first = 0, older = '' }
   local record = redis.call('GET', name)
   if record then
     local used, ends, held, holds, untils = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
     known.used, known.ends, known.there = tonumber(used), tonumber(ends), true
     known.held, known.holds, known.untils = tonumber(held), tonumber(holds), tonumber(untils)
     if known.ends <= now then known.used, known.ends = 0, 0 end
+    if known.length and known.ends > 0 then read_slots(known) end
   end
   amend(name, known)
   buckets[name] = known
@@ -144,7 +236,7 @@ local function save_one(name, it)
   it.changed = false
   if it.holds == 0 and it.ends == 0 then
     if it.there then
-      redis.call('DEL', name)
+      forget(it)
       if redis.call('ZREM', BUCKETS, name) == 1 then give_back(name) end
       it.there = false
     end
@@ -152,7 +244,12 @@ local function save_one(name, it)
   end
   local record = text(it.used) .. ' ' .. text(it.ends) .. ' ' .. text(it.held) .. ' ' .. text(it.holds) .. ' '
     .. text(it.untils)
-  redis.call('SET', name, record, 'PXAT', text(math.max(it.ends, it.untils) + SPARE))
+  local expires = text(math.max(it.ends, it.untils) + SPARE)
+  redis.call('SET', name, record, 'PXAT', expires)
+  if it.slot and (it.slot_changed or it.older_changed) then
+    save_slots(it, expires)
+    it.slot_changed = false
+  end
   if not it.there or it.begun then
     local is_new = redis.call('ZADD', BUCKETS, text(it.ends > 0 and it.ends or it.untils), name) == 1
     if is_new and cost_of(name) > 0 then redis.call('HINCRBY', LIMITS, limit_of(name), text(cost_of(name))) end
@@ -217,9 +314,37 @@ local function sit(it, name)
   created[limit] = (created[limit] or 0) + cost_of(name)
 end
 
--- Charges the window of now, which starts here if none is running. When that ends.
+-- Charges the slot of now. What refund() knows it by: when it began, and after how many resets.
+local function charge_slot(it, amount)
+  local slot = it.slot
+  if slot and now < slot[1] + math.ceil(it.length / SLOTS) then
+    slot[2], slot[3] = math.max(now - slot[1], slot[2]), math.min(slot[3] + amount, MOST)
+  else
+    if slot then
+      local ended = text(slot[1]) .. ' ' .. text(slot[2]) .. ' ' .. text(slot[3]) .. ';'
+      if it.first == 0 then it.first = slot[1] + slot[2] + it.length end
+      if it.older then
+        it.older, it.older_changed = it.older .. ended, true
+      else
+        it.appended = (it.appended or '') .. ended
+      end
+    else
+      -- What another window may have left.
+      it.older, it.older_changed = '', true
+    end
+    slot = { now, 0, amount }
+    it.slot = slot
+  end
+  if it.ends == 0 then it.begun = true end
+  it.ends = slot[1] + slot[2] + it.length
+  it.used, it.changed, it.slot_changed = math.min(it.used + amount, MOST), true, true
+  return slot[1] + (it.epoch % 32) / 32
+end
+
+-- Charges the window of now, which starts here if none is running. What refund() knows the charge by.
 local function charge(it, window, amount)
   if amount == 0 or window == 'Now' then return 0 end
+  if it.length then return charge_slot(it, amount) end
   if it.ends == 0 then
     it.ends, it.begun = window_end(window), true
   end
@@ -227,13 +352,49 @@ local function charge(it, window, amount)
   return window_id(it)
 end
 
--- What a caller is told of a bucket: whether it had no room, what is left, ms until its window ends, what is charged,
--- whether it is the overflow bucket, and what is granted.
-local function status(told, it, window, max, limited, overflows)
+-- Gives a charge back, unless its window or slot is over: another never had it.
+local function refund(it, charged, amount)
+  if amount == 0 or it.ends == 0 then return end
+  if not it.length then
+    if window_id(it) == charged then it.used, it.changed = math.max(it.used - amount, 0), true end
+    return
+  end
+  local of_epoch = charged % 1
+  if of_epoch ~= (it.epoch % 32) / 32 then return end
+  charged = charged - of_epoch
+  if it.slot[1] == charged then
+    it.slot[3] = math.max(it.slot[3] - amount, 0)
+  else
+    local older = older_slots(it)
+    local at = string.find(';' .. older, ';' .. text(charged) .. ' ', 1, true)
+    if not at then return end
+    local start, last, had, after = string.match(older, '^(%d+) (%d+) (%d+);()', at)
+    it.older, it.older_changed = string.sub(older, 1, at - 1) .. start .. ' ' .. last .. ' '
+      .. text(math.max(tonumber(had) - amount, 0)) .. ';' .. string.sub(older, after), true
+  end
+  it.used, it.changed, it.slot_changed = math.max(it.used - amount, 0), true, true
+end
+
+-- When at most so much of a sliding window counts: not before a slot has come to its end.
+local function leaves(it, at_most)
+  local used = it.used
+  for start, last, amount in string.gmatch(older_slots(it), '(%d+) (%d+) (%d+);') do
+    used = used - amount
+    if used <= at_most then return start + last + it.length end
+  end
+  return it.ends
+end
+
+-- What a caller is told of a bucket that it wanted so much of: whether it had no room, what is left, ms until its window
+-- ends, what is charged, whether it is the overflow bucket, and what is granted.
+local function status(told, it, window, amount, max, limited, overflows)
   told[#told + 1] = limited and 1 or 0
   told[#told + 1] = math.max(max + it.granted - it.used - it.held, 0)
   if window == 'Now' then
     told[#told + 1] = 1000
+  elseif it.length then
+    local ends = limited and leaves(it, max - amount) or it.ends
+    told[#told + 1] = it.ends > 0 and ends - now or it.length
   else
     told[#told + 1] = (it.ends > 0 and it.ends or window_end(window)) - now
   end

@@ -30,5 +30,7 @@ for _, want in ipairs(wants) do
 end
 save()
 local told = { admitted and 1 or 0 }
-for _, want in ipairs(wants) do status(told, want.it, want.window, want.max, want.limited, want.overflows) end
+for _, want in ipairs(wants) do
+  status(told, want.it, want.window, want.need, want.max, want.limited, want.overflows)
+end
 return told

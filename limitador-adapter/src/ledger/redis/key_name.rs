@@ -29,10 +29,21 @@ pub fn key(name: &str) -> Option<Key> {
 
 const NOW: &str = "Now";
 
+const SLIDING: &str = "sliding";
+
+/// Where the newest slot of a sliding bucket is and where the others are, by its name, and how long its window is.
+pub fn slots(name: &str) -> Option<([String; 2], Duration)> {
+    match key(name)?.window {
+        Window::Sliding(length) => Some(([":s:", ":o:"].map(|kind| name.replacen(":b:", kind, 1)), length)),
+        Window::Fixed(_) | Window::Period(..) | Window::Now => None,
+    }
+}
+
 /// A window as the scripts know it: its length in ms, its period, or "Now".
 pub fn window(window: &Window) -> String {
     match window {
         Window::Fixed(length) => length.as_millis().to_string(),
+        Window::Sliding(length) => format!("{}-{SLIDING}", length.as_millis()),
         Window::Period(period, zone) => zone.with_period(*period),
         Window::Now => NOW.to_owned(),
     }
@@ -40,6 +51,9 @@ pub fn window(window: &Window) -> String {
 
 /// The window of that name; `None`: it is none of ours.
 pub fn window_named(name: &str) -> Option<Window> {
+    if let Some((length, SLIDING)) = name.split_once('-') {
+        return Some(Window::Sliding(Duration::from_millis(length.parse().ok()?)));
+    }
     let (period, zone) = name.split_once('-').unwrap_or((name, ZoneName::UTC_NAME));
     Some(match Period::named(period) {
         Some(period) => Window::Period(period, ZoneName::parse(zone)?),
@@ -56,7 +70,7 @@ pub fn window_at(of: &Window, server: Duration) -> String {
             let around = calendar::around(*period, zone, server);
             format!("{name} {} {}", around.start.as_millis(), around.end.as_millis())
         }
-        Window::Fixed(_) | Window::Now => name,
+        Window::Fixed(_) | Window::Sliding(_) | Window::Now => name,
     }
 }
 
@@ -72,6 +86,7 @@ mod tests {
         let zone = ZoneName::parse("America/Port-au-Prince").unwrap();
         for window in [
             Window::Fixed(Duration::from_millis(1500)),
+            Window::Sliding(Duration::from_millis(1500)),
             Window::Period(Period::Week, ZoneName::UTC),
             Window::Period(Period::Quarter, zone),
             Window::Now,

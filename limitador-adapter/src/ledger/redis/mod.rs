@@ -481,16 +481,26 @@ impl Ledger for RedisLedger {
             let (next, page): (String, Vec<(String, f64)>) = self.link.ask(&asked).await?;
             let names: Vec<_> = page.iter().map(|(name, _)| name.as_str()).collect();
             if !names.is_empty() {
-                let asked: Vec<_> = std::iter::once("MGET").chain(names.iter().copied()).collect();
-                let records: Vec<Option<String>> = self.link.ask(&asked).await?;
+                // Those of sliding windows have slots.
+                let slots: Vec<_> = names.iter().map(|name| key_name::slots(name)).collect();
+                let of_slots = slots.iter().flatten().flat_map(|(names, _)| names).map(String::as_str);
+                let asked: Vec<_> =
+                    std::iter::once("MGET").chain(names.iter().copied()).chain(of_slots).collect();
+                let mut records: Vec<Option<String>> = self.link.ask(&asked).await?;
+                let mut of_slots = records.split_off(names.len().min(records.len())).into_iter();
                 let amended: Vec<_> = names.iter().map(|name| amendment(name)).collect();
                 let asked: Vec<_> =
                     std::iter::once("MGET").chain(amended.iter().map(String::as_str)).collect();
                 let amended: Vec<Option<String>> = self.link.ask(&asked).await?;
-                let records = names.iter().zip(records).zip(amended);
-                readings.extend(records.filter_map(|((name, record), amended)| {
-                    reading(name, &record?, amended.as_deref().unwrap_or_default(), now)
-                }));
+                let records = names.iter().zip(records).zip(&slots).zip(amended);
+                for (((name, record), slots), amended) in records {
+                    let sliding = slots.as_ref().map(|(_, length)| {
+                        let records: Vec<String> = of_slots.by_ref().take(2).flatten().collect();
+                        slots_used(&records.join(";"), *length, now)
+                    });
+                    let amended = amended.unwrap_or_default();
+                    readings.extend(record.and_then(|record| reading(name, &record, sliding, &amended, now)));
+                }
             }
             if next == "0" {
                 break;
@@ -558,11 +568,29 @@ fn grant_record(key: &Key, id: &str) -> String {
     format!("{}g:{digest}", key_name::PREFIX)
 }
 
-/// Parses the records of a bucket. `None` if it is over.
-fn reading(name: &str, record: &str, amended: &str, now: Duration) -> Option<CounterReading> {
+/// What counts of the slots of a sliding window.
+fn slots_used(record: &str, length: Duration, now: Duration) -> u64 {
+    let slots = record.split(';').filter_map(|slot| {
+        let mut numbers = slot.split(' ').map(str::parse::<u64>);
+        let mut number = || numbers.next()?.ok();
+        let last = Duration::from_millis(number()?.saturating_add(number()?));
+        (last.saturating_add(length) > now).then(number).flatten()
+    });
+    slots.fold(0, u64::saturating_add).min(MAX_AMOUNT)
+}
+
+/// Parses the records of a bucket. `None` if it is over. `sliding`: what counts, if that is not what was charged in all.
+fn reading(
+    name: &str,
+    record: &str,
+    sliding: Option<u64>,
+    amended: &str,
+    now: Duration,
+) -> Option<CounterReading> {
     let mut numbers = record.split(' ').map(str::parse::<u64>);
     let mut number = || numbers.next()?.ok();
     let (used, end, held) = (number()?, Duration::from_millis(number()?), number()?);
+    let used = sliding.unwrap_or(used);
     let (used, reset) = if end > now { (used, Some(end - now)) } else { (0, None) };
     let mut amended = amended.split(' ').skip(1).map(|number| number.parse().unwrap_or_default());
     let granted = amended.next().unwrap_or_default();

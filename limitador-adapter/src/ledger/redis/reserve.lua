@@ -22,7 +22,7 @@ local function answer(admitted, turn)
   for _, want in ipairs(wants) do
     local it, name = want.it, want.name
     if not it then it, name = seat(want.asked) end
-    status(told, it, want.window, want.max, want.limited, name ~= want.asked)
+    status(told, it, want.window, want.amount, want.max, want.limited, name ~= want.asked)
   end
   return told
 end

@@ -8,6 +8,7 @@ for at = 5, #KEYS do
   if it.ends > 0 then
     local ends = it.ends
     it.used, it.ends, it.granted, it.epoch, it.changed = 0, 0, 0, it.epoch + 1, true
+    it.slot, it.first, it.older, it.appended = nil, 0, '', nil
     save_amendment(KEYS[at], it, ends)
   end
 end

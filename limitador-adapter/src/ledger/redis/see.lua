@@ -19,7 +19,7 @@ for at = 5, #ARGV do window_of(ARGV[at]) end
 local missing = { '-1', text(now) }
 for _, rate in ipairs(result.rates) do
   local window = rate[2]
-  if window ~= 'Now' and not tonumber(window) and (elsewhere or not calendar[window]) then
+  if is_period(window) and (elsewhere or not calendar[window]) then
     missing[#missing + 1] = window
   end
 end

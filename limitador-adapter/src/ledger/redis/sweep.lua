@@ -9,7 +9,7 @@ for _, name in ipairs(due) do
   if it.there and (it.holds > 0 or it.ends > 0) then
     redis.call('ZADD', BUCKETS, text(it.ends > 0 and it.ends or it.untils), name)
   else
-    redis.call('DEL', name)
+    forget(it)
     redis.call('ZREM', BUCKETS, name)
     give_back(name)
   end

@@ -20,6 +20,7 @@ const UNITS: &[(&str, Unit)] = &[
     ("usd", Unit::Usd),
     ("concurrency", Unit::Concurrency),
 ];
+const WINDOW_TYPES: &[(&str, bool)] = &[("Fixed", false), ("Sliding", true)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
 const OVERRUNS: &[(&str, Overrun)] = &[("Continue", Overrun::Continue), ("Cut", Overrun::Cut)];
 const LIMIT: KnownFields = KnownFields {
@@ -28,7 +29,7 @@ const LIMIT: KnownFields = KnownFields {
     ignored: &[],
 };
 const RATE: KnownFields = KnownFields {
-    known: &["limit", "limitFrom", "window", "period", "timeZone", "unit", "cost"],
+    known: &["limit", "limitFrom", "window", "windowType", "period", "timeZone", "unit", "cost"],
     later: &[],
     ignored: &[],
 };
@@ -118,7 +119,7 @@ fn rates(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Rate>, Reported> {
         |rate, first| {
             let (unit, window) = (rate.unit.name(), &rate.window);
             match window {
-                Window::Fixed(_) => {
+                Window::Fixed(_) | Window::Sliding(_) => {
                     format!("counts {unit} in a window of {window}, as rates[{first}] does")
                 }
                 Window::Period(..) => format!("counts {unit} per {window}, as rates[{first}] does"),
@@ -163,9 +164,9 @@ fn cost(node: &DocumentNode<'_>, unit: Unit) -> Result<Expression, Reported> {
 
 fn window(rate: &DocumentObject<'_>, unit: Unit) -> Result<Window, Reported> {
     let (window, period) = (rate.optional("window"), rate.optional("period"));
-    let zone = rate.optional("timeZone");
+    let (zone, kind) = (rate.optional("timeZone"), rate.optional("windowType"));
     if unit == Unit::Concurrency {
-        return match window.or(period).or(zone) {
+        return match window.or(period).or(zone).or(kind) {
             Some(node) => {
                 Err(node.refuse("`concurrency` counts requests in flight and has no window; remove it"))
             }
@@ -178,19 +179,27 @@ fn window(rate: &DocumentObject<'_>, unit: Unit) -> Result<Window, Reported> {
         }
         zone => zone.map(|node| time_zone(&node)).transpose(),
     };
+    let kind = match kind {
+        Some(node) if window.is_none() => {
+            Err(node.refuse("needs `window`: a `period` begins and ends with the calendar"))
+        }
+        kind => kind.map(|node| node.word(WINDOW_TYPES, &[])).transpose(),
+    };
     match (window, period) {
         (Some(_), Some(period)) => Err(period.refuse("is mutually exclusive with `window`")),
         (_, Some(period)) => {
             let period = period.word(Period::NAMED, &[]);
-            let zone = zone?.unwrap_or(ZoneName::UTC);
+            let zone = kind.and(zone)?.unwrap_or(ZoneName::UTC);
             Ok(Window::Period(period?, zone))
         }
         (None, None) => {
             Err(rate.missing("window", "is required, or `period` in its place, such as `Day` or `Month`"))
         }
         (Some(node), None) => {
-            let length = node.duration(Duration::from_secs(1), Duration::MAX)?;
-            zone.map(|_| Window::Fixed(length))
+            let length = node.duration(Duration::from_secs(1), Duration::MAX);
+            let is_sliding = zone.and(kind)?.unwrap_or_default();
+            let length = length?;
+            Ok(if is_sliding { Window::Sliding(length) } else { Window::Fixed(length) })
         }
     }
 }
