@@ -346,7 +346,7 @@ impl Player for Native {
         let in_force = Arc::clone(&self.in_force.borrow());
         let readings = self.runtime.block_on(self.ledger.readings(self.now)).unwrap();
         let bucket = |reading: limitador_adapter::ledger::CounterReading| {
-            let (key, limit) = (&reading.key, in_force.limit(&reading.key.limit)?);
+            let (key, limit) = (&reading.key, in_force.limit_of(&reading.key)?);
             let counters: serde_json::Map<_, _> =
                 key.counters.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
             let max = in_force.maximum(key);

@@ -168,6 +168,8 @@ pub struct Limit {
     pub max_share: Option<Share>,
     /// What happens to a stream that outgrows its hold.
     pub overrun: Overrun,
+    /// Names its counters within the namespace, instead of its own name and the policy's.
+    pub counter_key: Option<String>,
     /// If false, the limit counts but never refuses. `None`: true.
     pub enforce_when: Option<Expression>,
     /// Whether a request without a maximum output gets one: the output that was held.

@@ -188,12 +188,17 @@ impl CounterView {
             Window::Fixed(_) | Window::Sliding(_) | Window::Now => (None, None),
         };
         let resets = || whole_seconds(reset.unwrap_or_else(|| now.until_end_of(&key.window)));
-        let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
+        let (policy, limit) = match in_force.limit_of(key) {
+            Some(limit) => (&*limit.policy, limit.name.as_str()),
+            // One that is no longer in force: its counterKey stands for the limit.
+            None => key.limit.rsplit_once('/').unwrap_or(("", &key.limit)),
+        };
         Self {
             policy: policy.to_owned(),
             limit: limit.to_owned(),
             unit: key.unit.name(),
-            window: matches!(key.window, Window::Fixed(_) | Window::Sliding(_)).then(|| key.window.to_string()),
+            window: matches!(key.window, Window::Fixed(_) | Window::Sliding(_))
+                .then(|| key.window.to_string()),
             period,
             time_zone: zone.map(|zone| zone.name().to_owned()),
             counters: match key.is_overflow() {

@@ -69,7 +69,7 @@ impl<'a> Named<'a> {
                 && is("period", &period)
         };
         let key = |rate: &KnownRate| Key {
-            limit: Arc::clone(&limit.key),
+            limit: Arc::clone(&limit.counted_as),
             unit: rate.unit,
             window: rate.window.clone(),
             counters: Arc::clone(&counters),

@@ -337,7 +337,7 @@ impl Limiter {
 /// Counts what the creators of results were charged.
 fn count_seen(charged: &SeenCharges, in_force: &PolicySnapshot) {
     for (key, amount) in charged {
-        let rates = in_force.limit(&key.limit).map(|limit| limit.rates.as_slice()).unwrap_or_default();
+        let rates = in_force.limit_of(key).map(|limit| limit.rates.as_slice()).unwrap_or_default();
         let rate = rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window);
         rate.into_iter().for_each(|rate| rate.charged.increment(*amount));
     }

@@ -64,10 +64,9 @@ impl Observers {
     pub fn show(&self, call: &FoundDescriptors<'_>, amounts: &[u64], outcome: &LedgerOutcome) {
         let rates =
             call.rates().zip(amounts).zip(&outcome.statuses).map(|(((named, _, key), amount), status)| {
-                let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
                 ObservedRate {
-                    policy: policy.to_owned(),
-                    limit: limit.to_owned(),
+                    policy: named.limit.policy.to_string(),
+                    limit: named.limit.name.clone(),
                     unit: key.unit.name().to_owned(),
                     window: key.window.to_string(),
                     counters: key.counters.iter().cloned().collect(),

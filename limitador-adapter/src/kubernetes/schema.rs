@@ -155,6 +155,10 @@ pub struct LimitSchema {
     /// What happens to a stream that outgrows its hold when the limit has no more room. `Cut` ends it as its API ends a
     /// stream at its maximum output.
     pub overrun: Option<OverrunSchema>,
+    /// Names the counters within the namespace, so that they survive when the policy or the limit is renamed or created again.
+    /// By default, they bear the names of both.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"))]
+    pub counter_key: Option<String>,
     /// A CEL expression with a bool as its value. Where it is false, the limit counts but never refuses.
     #[schemars(length(min = 1, max = 4096))]
     pub enforce_when: Option<Cel>,

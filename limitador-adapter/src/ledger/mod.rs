@@ -21,7 +21,7 @@ use stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredResult};
 /// One bucket: what is counted, for whom. A rate's maximum is no part of it, so changing that keeps the counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// "NAMESPACE/POLICY/LIMIT".
+    /// "NAMESPACE/POLICY/LIMIT", or "NAMESPACE//COUNTERKEY".
     pub limit: Arc<str>,
     /// What is counted.
     pub unit: Unit,

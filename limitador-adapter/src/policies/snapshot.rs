@@ -18,6 +18,8 @@ use std::time::Duration;
 pub struct PolicySnapshot {
     policies: Vec<ValidPolicy>,
     limits: HashMap<Arc<str>, KnownLimit>,
+    /// The limits whose counters have names of their own, by those.
+    counted: HashMap<Arc<str>, Arc<str>>,
     plans: Option<HashMap<String, GatewayPlan>>,
     /// The reports about all sources, mistakes included.
     pub entries: Vec<PolicyReport>,
@@ -43,6 +45,8 @@ impl PlanReader {
 pub struct KnownLimit {
     /// "NAMESPACE/POLICY/LIMIT".
     pub key: Arc<str>,
+    /// What its counters are named by: the same, or "NAMESPACE//COUNTERKEY".
+    pub counted_as: Arc<str>,
     /// "NAMESPACE/POLICY".
     pub policy: Arc<str>,
     /// Its name in the policy.
@@ -76,13 +80,24 @@ impl PolicySnapshot {
     pub fn new(collected: CollectedPolicies, metrics: &AdapterMetrics) -> Self {
         let CollectedPolicies { policies, entries, plans } = collected;
         let limits = policies.iter().flat_map(|valid| limits(valid, metrics));
-        let limits = limits.map(|limit| (Arc::clone(&limit.key), limit)).collect();
-        Self { policies, limits, entries, plans }
+        let limits: HashMap<_, _> = limits.map(|limit| (Arc::clone(&limit.key), limit)).collect();
+        let mut named: Vec<&KnownLimit> =
+            limits.values().filter(|limit| limit.key != limit.counted_as).collect();
+        // Of several, the first by name is shown to people.
+        named.sort_by(|a, b| b.key.cmp(&a.key));
+        let counted = named.iter().map(|limit| (Arc::clone(&limit.counted_as), Arc::clone(&limit.key)));
+        Self { policies, counted: counted.collect(), limits, entries, plans }
     }
 
     /// A limit by "NAMESPACE/POLICY/LIMIT".
     pub fn limit(&self, key: &str) -> Option<&KnownLimit> {
         self.limits.get(key)
+    }
+
+    /// The limit that a bucket is of, if it is in force.
+    pub fn limit_of(&self, key: &Key) -> Option<&KnownLimit> {
+        self.limit(self.counted.get(&key.limit).unwrap_or(&key.limit))
+            .filter(|limit| limit.counted_as == key.limit)
     }
 
     /// The counter expressions of a limit, sorted.
@@ -113,7 +128,7 @@ impl PolicySnapshot {
     }
 
     fn rate(&self, key: &Key) -> Option<&KnownRate> {
-        let rates = &self.limit(&key.limit)?.rates;
+        let rates = &self.limit_of(key)?.rates;
         rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window)
     }
 
@@ -247,6 +262,11 @@ fn renamed(placement: &mut Placement, place: impl Fn(u32) -> Option<u32> + Copy)
 fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
     let limits = valid.policy.limits.iter().map(|limit| KnownLimit {
         key: format!("{}/{}", valid.name, limit.name).into(),
+        counted_as: match &limit.counter_key {
+            // No policy has an empty name.
+            Some(key) => format!("{}//{key}", valid.policy.namespace).into(),
+            None => format!("{}/{}", valid.name, limit.name).into(),
+        },
         policy: Arc::clone(&valid.name),
         name: limit.name.clone(),
         ttl: match limit.ttl {

@@ -664,7 +664,8 @@ async fn no_interval_of_a_sliding_window_s_length_has_more_than_its_maximum(stor
         let (ledger, begun) = storage.ledger(100).await;
         let window = Window::Sliding(Duration::from_millis(length));
         let hold = |amount| hold(key_of("alice", Unit::Tokens, window.clone()), amount, MAX);
-        let (mut ms, mut charged, mut refused) = (0, Vec::new(), 0);
+        let (mut ms, mut refused) = (0_u64, 0);
+        let mut charged: Vec<(u64, u64)> = Vec::new();
         for id in 0..400 {
             // Bursts, steady traffic, and pauses.
             ms += match below(10) {
@@ -715,7 +716,7 @@ async fn a_sliding_window_says_when_enough_of_it_is_over(storage: Storage) {
         assert_eq!(refused.statuses, [wanted], "{amount}");
         if amount <= 100 {
             let id = format!("comes-back-for-{amount}");
-            let early = later + second * wait - MILLISECOND;
+            let early = later + (second * wait - MILLISECOND);
             assert!(!ledger.reserve(&id, asked.clone(), early).await.unwrap().admitted, "{amount}");
         }
     }

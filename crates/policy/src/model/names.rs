@@ -28,6 +28,9 @@ pub const LIMIT: NameRule = NameRule {
     alphabet: "at most 63 letters, digits, `-` and `_`, with a letter or digit at both ends",
 };
 
+/// Counters that several policies or limits have had, one after the other.
+pub const COUNTER_KEY: NameRule = NameRule { what: "the name of counters", ..LIMIT };
+
 impl NameRule {
     /// Whether `name`, found at `node`, follows the rule.
     pub fn check(&self, name: &str, node: &DocumentNode<'_>) -> Result<String, Reported> {

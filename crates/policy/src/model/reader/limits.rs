@@ -1,9 +1,7 @@
 //! `limits` → [`Limit`]s.
 
 use super::{BUFFER, expression, expression_in, money, when};
-use crate::document::{
-    DocumentNode, DocumentObject, KnownFields, Reported, all, distinct, one_line, shortened,
-};
+use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported, distinct, one_line, shortened};
 use crate::duration;
 use crate::model::{
     DEFAULT_TTL, Limit, Maximum, Overrun, Period, Rate, Share, Ttl, Unit, Window, ZoneName, names,
@@ -24,7 +22,7 @@ const WINDOW_TYPES: &[(&str, bool)] = &[("Fixed", false), ("Sliding", true)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
 const OVERRUNS: &[(&str, Overrun)] = &[("Continue", Overrun::Continue), ("Cut", Overrun::Cut)];
 const LIMIT: KnownFields = KnownFields {
-    known: &["when", "counters", "rates", "reservation", "overrun", "enforceWhen", "outputCap"],
+    known: &["when", "counters", "rates", "reservation", "overrun", "counterKey", "enforceWhen", "outputCap"],
     later: &[],
     ignored: &[],
 };
@@ -43,7 +41,16 @@ pub(super) fn limits(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Limit>
     if limits.is_empty() {
         return Err(node.refuse("must have at least one limit"));
     }
-    all(limits.into_iter().map(|(name, node)| limit(name, node, priced)))
+    distinct(
+        limits.into_iter().map(|(name, node)| (node.clone(), limit(name, node, priced))),
+        |limit, other| limit.counter_key.is_some() && limit.counter_key == other.counter_key,
+        |limit, _| {
+            let key = limit.counter_key.as_deref().unwrap_or_default();
+            format!(
+                "has the counterKey `{key}` of another limit, so a request would count twice in one bucket"
+            )
+        },
+    )
 }
 
 fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Reported> {
@@ -54,6 +61,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
     let rates = limit.required("rates").and_then(|node| rates(&node, priced));
     let reservation =
         limit.optional("reservation").map(|node| reservation(node, rates.as_deref())).transpose();
+    let counter_key = limit.optional("counterKey").map(counter_key).transpose();
     let overrun = limit.optional("overrun").map(|node| overrun(&node, rates.as_deref())).transpose();
     let enforce_when =
         limit.optional("enforceWhen").map(|node| expression(&node, ResultType::Predicate)).transpose();
@@ -69,9 +77,14 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
         ttl,
         max_share,
         overrun: overrun?.unwrap_or_default(),
+        counter_key: counter_key?,
         enforce_when: enforce_when?,
         caps_output: caps_output?.unwrap_or_default(),
     })
+}
+
+fn counter_key(node: DocumentNode<'_>) -> Result<String, Reported> {
+    names::COUNTER_KEY.check(node.text()?, &node)
 }
 
 /// Only a stream can outgrow a hold.
@@ -179,12 +192,13 @@ fn window(rate: &DocumentObject<'_>, unit: Unit) -> Result<Window, Reported> {
         }
         zone => zone.map(|node| time_zone(&node)).transpose(),
     };
-    let kind = match kind {
-        Some(node) if window.is_none() => {
+    let kind = kind.map(|node| match node.word(WINDOW_TYPES, &[]) {
+        Ok(_) if window.is_none() => {
             Err(node.refuse("needs `window`: a `period` begins and ends with the calendar"))
         }
-        kind => kind.map(|node| node.word(WINDOW_TYPES, &[])).transpose(),
-    };
+        read => read,
+    });
+    let kind = kind.transpose();
     match (window, period) {
         (Some(_), Some(period)) => Err(period.refuse("is mutually exclusive with `window`")),
         (_, Some(period)) => {
