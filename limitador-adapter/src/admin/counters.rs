@@ -55,8 +55,8 @@ fn window_name(window: &Window) -> String {
 }
 
 impl CounterFilter {
-    fn matches(&self, key: &Key) -> bool {
-        let (policy, limit) = key.limit.rsplit_once('/').unwrap_or(("", &key.limit));
+    fn matches(&self, key: &Key, in_force: &PolicySnapshot) -> bool {
+        let (policy, limit) = in_force.names_of(key);
         let is =
             |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         let has = |(name, value): (&String, &String)| {
@@ -103,7 +103,7 @@ impl ListQuery {
         Ok(list)
     }
 
-    fn matches(&self, key: &Key) -> bool {
+    fn matches(&self, key: &Key, in_force: &PolicySnapshot) -> bool {
         let has = |wanted: &String| {
             let is = |(name, value): &(String, String)| {
                 wanted.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix(':'))
@@ -111,7 +111,7 @@ impl ListQuery {
             };
             !key.is_overflow() && key.counters.iter().any(is)
         };
-        self.filter.matches(key) && self.counters.iter().all(has)
+        self.filter.matches(key, in_force) && self.counters.iter().all(has)
     }
 
     /// The query of the page after this bucket.
@@ -155,7 +155,7 @@ pub(super) async fn list(State(pages): State<Pages>, RawQuery(query): RawQuery) 
         Ok(readings) => readings,
         Err(error) => return unavailable(&error),
     };
-    readings.retain(|reading| list.matches(&reading.key));
+    readings.retain(|reading| list.matches(&reading.key, &in_force));
     let mut readings: Vec<_> =
         readings.into_iter().map(|reading| (position(&reading.key), reading)).collect();
     readings.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -205,8 +205,9 @@ async fn reset_matching(
     filter: &CounterFilter,
     now: Moment,
 ) -> Result<Vec<Arc<Key>>, Unavailable> {
+    let in_force = Arc::clone(&pages.in_force.borrow());
     let readings = pages.ledger.readings(now).await?;
-    let keys = readings.into_iter().map(|reading| reading.key).filter(|key| filter.matches(key));
+    let keys = readings.into_iter().map(|reading| reading.key).filter(|key| filter.matches(key, &in_force));
     pages.ledger.reset(keys.collect(), now).await
 }
 
@@ -280,10 +281,12 @@ impl GrantRequest {
             }
         };
         if matches!(window, Window::Sliding(_)) {
-            return Err(bad("window: a sliding window does not end, so nothing can be granted until it ends"));
+            return Err(bad(
+                "window: a sliding window does not end, so nothing can be granted until it ends",
+            ));
         }
         let counters = self.counters.iter().map(|(name, value)| (name.clone(), value.clone()));
-        Ok(Key { limit: Arc::clone(&limit.key), unit, window, counters: counters.collect() })
+        Ok(Key { limit: Arc::clone(&limit.counted_as), unit, window, counters: counters.collect() })
     }
 }
 
@@ -309,7 +312,9 @@ mod tests {
 
     #[test]
     fn a_filter_matches_what_it_names() {
-        let list = |query: &str| ListQuery::parse(query).unwrap().matches(&reading("a:b c").key);
+        let list = |query: &str| {
+            ListQuery::parse(query).unwrap().matches(&reading("a:b c").key, &PolicySnapshot::default())
+        };
         for query in [
             "",
             "policy=default%2Fllm&limit=free&unit=tokens&window=1h",

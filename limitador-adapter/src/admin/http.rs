@@ -188,11 +188,7 @@ impl CounterView {
             Window::Fixed(_) | Window::Sliding(_) | Window::Now => (None, None),
         };
         let resets = || whole_seconds(reset.unwrap_or_else(|| now.until_end_of(&key.window)));
-        let (policy, limit) = match in_force.limit_of(key) {
-            Some(limit) => (&*limit.policy, limit.name.as_str()),
-            // One that is no longer in force: its counterKey stands for the limit.
-            None => key.limit.rsplit_once('/').unwrap_or(("", &key.limit)),
-        };
+        let (policy, limit) = in_force.names_of(key);
         Self {
             policy: policy.to_owned(),
             limit: limit.to_owned(),

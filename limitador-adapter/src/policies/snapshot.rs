@@ -94,6 +94,15 @@ impl PolicySnapshot {
         self.limits.get(key)
     }
 
+    /// The policy, as "NAMESPACE/POLICY", and the limit that a bucket belongs to. If none in force does, its `counterKey`
+    /// stands for the limit.
+    pub fn names_of<'a>(&'a self, key: &'a Key) -> (&'a str, &'a str) {
+        match self.limit_of(key) {
+            Some(limit) => (&*limit.policy, limit.name.as_str()),
+            None => key.limit.rsplit_once('/').unwrap_or(("", &key.limit)),
+        }
+    }
+
     /// The limit that a bucket is of, if it is in force.
     pub fn limit_of(&self, key: &Key) -> Option<&KnownLimit> {
         self.limit(self.counted.get(&key.limit).unwrap_or(&key.limit))
