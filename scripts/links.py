@@ -16,7 +16,8 @@ for document in documents:
     text = open(document).read()
     folder = os.path.dirname(document)
     prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+    # A pattern in a code span is no link.
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose)):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")

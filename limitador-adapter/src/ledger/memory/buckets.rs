@@ -62,7 +62,7 @@ struct MemoryBucket {
 }
 
 struct RunningWindow {
-    usage: Usage,
+    usage: BucketUsage,
     /// Added to the maximum until the window ends. Sliding windows do not end, and have no grants.
     granted: u64,
     /// When it is over. A sliding window may have moved it since.
@@ -70,7 +70,7 @@ struct RunningWindow {
     serial: WindowId,
 }
 
-enum Usage {
+enum BucketUsage {
     Fixed {
         counted: WindowUsage,
         /// Of what is counted: given back. Limitador counts up only.
@@ -82,15 +82,15 @@ enum Usage {
 impl RunningWindow {
     fn used(&self, now: Moment) -> u64 {
         match &self.usage {
-            Usage::Fixed { counted, refunded } => counted.used().saturating_sub(*refunded),
-            Usage::Sliding(sliding) => sliding.used(now),
+            BucketUsage::Fixed { counted, refunded } => counted.used().saturating_sub(*refunded),
+            BucketUsage::Sliding(sliding) => sliding.used(now),
         }
     }
 
     fn end(&self, now: Moment) -> Instant {
         match &self.usage {
-            Usage::Fixed { .. } => self.end,
-            Usage::Sliding(sliding) => sliding.end(now),
+            BucketUsage::Fixed { .. } => self.end,
+            BucketUsage::Sliding(sliding) => sliding.end(now),
         }
     }
 }
@@ -129,8 +129,8 @@ impl MemoryBucket {
     /// When there may be room for so much more, whatever becomes of what is held.
     fn has_room_in(&self, amount: u64, max: u64, now: Moment) -> Option<Duration> {
         let end = match &self.window.as_ref()?.usage {
-            Usage::Fixed { .. } => return self.reset(now),
-            Usage::Sliding(sliding) => sliding.leaves(max.saturating_sub(amount), now),
+            BucketUsage::Fixed { .. } => return self.reset(now),
+            BucketUsage::Sliding(sliding) => sliding.leaves(max.saturating_sub(amount), now),
         };
         let left = end.saturating_duration_since(now.instant);
         (!left.is_zero()).then_some(left)
@@ -252,11 +252,11 @@ impl MemoryBuckets {
             return Ok(0);
         };
         match &mut window.usage {
-            Usage::Fixed { counted, .. } => {
+            BucketUsage::Fixed { counted, .. } => {
                 self.counters.charge(counted, amount)?;
                 Ok(window.serial)
             }
-            Usage::Sliding(sliding) => {
+            BucketUsage::Sliding(sliding) => {
                 self.windows = self.windows.wrapping_add(1);
                 Ok(sliding.charge(amount, now, self.windows))
             }
@@ -271,9 +271,9 @@ impl MemoryBuckets {
             return Ok(());
         }
         let usage = match bucket.key.window {
-            Window::Sliding(length) => Usage::Sliding(SlidingUsage::new(length)),
+            Window::Sliding(length) => BucketUsage::Sliding(SlidingUsage::new(length)),
             Window::Fixed(_) | Window::Period(..) | Window::Now => {
-                Usage::Fixed { counted: self.counters.start()?, refunded: 0 }
+                BucketUsage::Fixed { counted: self.counters.start()?, refunded: 0 }
             }
         };
         self.windows = self.windows.wrapping_add(1);
@@ -306,10 +306,10 @@ impl MemoryBuckets {
     pub fn refund(&mut self, place: BucketIndex, amount: u64, charged_in: WindowId) {
         let window = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut());
         match window.map(|window| (window.serial, &mut window.usage)) {
-            Some((serial, Usage::Fixed { refunded, .. })) if serial == charged_in => {
+            Some((serial, BucketUsage::Fixed { refunded, .. })) if serial == charged_in => {
                 *refunded = refunded.saturating_add(amount);
             }
-            Some((_, Usage::Sliding(sliding))) => sliding.refund(charged_in, amount),
+            Some((_, BucketUsage::Sliding(sliding))) => sliding.refund(charged_in, amount),
             Some(_) | None => {}
         }
     }
@@ -386,8 +386,8 @@ impl MemoryBuckets {
     fn drop_window(&mut self, window: RunningWindow) -> Result<(), Unavailable> {
         self.ends.remove(&(window.end, window.serial));
         match window.usage {
-            Usage::Fixed { counted, .. } => self.counters.end(counted),
-            Usage::Sliding(_) => Ok(()),
+            BucketUsage::Fixed { counted, .. } => self.counters.end(counted),
+            BucketUsage::Sliding(_) => Ok(()),
         }
     }
 
