@@ -1,6 +1,6 @@
 """Calls OpenAI's Responses API over a WebSocket, with nothing but Python's standard library.
 
-socket.py HOST:PORT TOKEN-FILE MAX...: one call in the same socket for each maximum of output tokens.
+responses_socket.py HOST:PORT TOKEN-FILE MAX...: one call in the same socket for each maximum of output tokens.
 """
 import base64
 import json
