@@ -105,7 +105,7 @@ fn bad() -> Vec<(Value, &'static str)> {
         (rate(json!({ "limit": 1, "window": "1y" })), "spec.limits.free.rates[0].window"),
         (rate(json!({ "limit": 1, "window": "" })), "spec.limits.free.rates[0].window"),
         (rate(json!({ "limit": 1, "window": "0h0m" })), "must be at least 1s"),
-        (rate(json!({ "limit": 1, "period": "Year" })), "spec.limits.free.rates[0].period"),
+        (rate(json!({ "limit": 1, "period": "Decade" })), "spec.limits.free.rates[0].period"),
         (rate(json!({ "limit": 1, "window": "1h", "unit": "words" })), "spec.limits.free.rates[0].unit"),
         (rate(json!({ "limit": 1, "window": "1h", "until": "later" })), "unknown field"),
         (

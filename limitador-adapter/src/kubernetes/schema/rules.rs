@@ -23,12 +23,13 @@ pub(super) const LIMIT_NAMES: (&str, &str) = (
 );
 
 pub(super) const DISTINCT_RATES: (&str, &str) = (
-    // Those with costs, types of windows or time zones of their own are left to the adapter: comparing long texts is more than the server allows.
+    // The adapter compares rates with costs, window types or time zones: comparing long texts is more than the server
+    // allows.
     "self.all(a, has(a.cost) || has(a.timeZone) || has(a.windowType) \
      || self.exists_one(b, !has(b.cost) && !has(b.timeZone) && !has(b.windowType) \
      && (has(a.unit) ? a.unit : 'tokens') == (has(b.unit) ? b.unit : 'tokens') \
      && (has(a.window) ? a.window : '') == (has(b.window) ? b.window : '') \
-     && (has(a.period) ? a.period : '') == (has(b.period) ? b.period : ''))))",
+     && (has(a.period) ? a.period : '') == (has(b.period) ? b.period : '')))",
     "two rates count the same thing in the same window",
 );
 
