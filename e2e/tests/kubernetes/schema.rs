@@ -92,6 +92,16 @@ fn bad() -> Vec<(Value, &'static str)> {
             rate(json!({ "limit": 1, "window": "1h", "period": "Day" })),
             "takes exactly one of window and period",
         ),
+        (
+            rate(json!({ "limit": 1, "period": "Day", "windowType": "Sliding" })),
+            "windowType goes with window",
+        ),
+        (rate(json!({ "limit": 1, "window": "1h", "windowType": "Rolling" })), "windowType"),
+        (
+            rate(json!({ "limit": 1, "window": "1h", "timeZone": "Europe/Berlin" })),
+            "timeZone goes with period",
+        ),
+        (with("/limits/free/counterKey", json!("a/b")), "counterKey"),
         (rate(json!({ "limit": 1, "window": "1h", "unit": "concurrency" })), "concurrency takes neither"),
         (rate(json!({ "limit": 1, "unit": "concurrency", "cost": "1" })), "concurrency has no cost"),
         (rate(json!({ "limit": -1, "window": "1h" })), "spec.limits.free.rates[0].limit"),
