@@ -68,6 +68,9 @@ pub struct Counter {
     /// Told only where it is: all those are counted here together for whom the limit had no room.
     #[serde(default)]
     pub overflow: bool,
+    /// `Soft`, where the limit refuses nothing.
+    #[serde(default)]
+    pub boundary: Option<String>,
 }
 
 fn yes() -> bool {

@@ -68,6 +68,11 @@ impl Config {
         }
     }
 
+    /// Whether there is a cluster of this name.
+    pub fn has_cluster(&mut self, name: &str) -> bool {
+        self.clusters().iter().any(|cluster| cluster["name"] == name)
+    }
+
     /// Adds a cluster.
     pub fn add_cluster(&mut self, cluster: Value) {
         self.clusters().push(cluster);

@@ -161,6 +161,9 @@ impl Builder {
     pub fn start_with(mut self, adapter: Adapter) -> World {
         let upstream = Upstream::start();
         self.config.cluster("llm", upstream.address());
+        if self.config.has_cluster("small-llm") {
+            self.config.cluster("small-llm", upstream.address());
+        }
         let between = self.between.map(|mut config| {
             config.cluster("limitador-adapter", adapter.grpc());
             config.start(1)

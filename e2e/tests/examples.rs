@@ -11,6 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[test]
+fn cheaper_model() {
+    follow("cheaper-model");
+}
+
+#[test]
 fn jac_scale() {
     follow("jac-scale");
 }
@@ -46,8 +51,16 @@ fn every_example_is_followed() {
     let mut examples: Vec<_> =
         folders.map(|folder| folder.unwrap().file_name().into_string().unwrap()).collect();
     examples.sort();
-    let followed =
-        ["jac-scale", "kuadrant", "litellm", "people", "per-user-requests", "truefoundry", "two-limits"];
+    let followed = [
+        "cheaper-model",
+        "jac-scale",
+        "kuadrant",
+        "litellm",
+        "people",
+        "per-user-requests",
+        "truefoundry",
+        "two-limits",
+    ];
     assert_eq!(examples, followed);
 }
 
@@ -126,7 +139,12 @@ fn start(folder: &Path, commands: &str, ports: &Ports, here: &Path) -> Vec<Proce
     let config = here.join("envoy.json");
     let mut envoy = Config::read(folder.join("envoy.yaml"));
     envoy.listen(ports.0["10000"], ports.0["9901"]);
-    envoy.cluster("llm", ports.at("8000").parse().unwrap());
+    // Every provider is the same simulator.
+    for cluster in ["llm", "small-llm"] {
+        if envoy.has_cluster(cluster) {
+            envoy.cluster(cluster, ports.at("8000").parse().unwrap());
+        }
+    }
     envoy.cluster("limitador-adapter", ports.at("8081").parse().unwrap());
     envoy.write(&config);
     let written = folder.join("envoy.yaml").display().to_string();

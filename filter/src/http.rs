@@ -121,6 +121,9 @@ impl Request {
                 Effect::AwaitBody(most) => self.await_body(most),
                 Effect::Edit(edit) => host::edit_request(&edit),
                 Effect::SetRequestHeader(name, value) => host::set_request_header(name, value),
+                Effect::Signal(headers) => {
+                    headers.iter().for_each(|(name, value)| host::set_request_header(name, value));
+                }
                 Effect::Reserve(call) => self.reserve(call),
                 Effect::Resume => self.resume(),
                 Effect::Deny(denial) => {

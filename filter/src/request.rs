@@ -11,6 +11,7 @@ use expression::identity::{self, IdentityError};
 /// Fetches what is needed, and removes the identity's header from the request. `None` if no limit applies.
 pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
     let (mut facts, mut came) = (Facts::default(), None);
+    remove_signals(shared, in_force, &mut facts);
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
         facts.loses_header(name);
     }
@@ -26,6 +27,22 @@ pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
         host::remove_request_header(name);
     }
     concerned.then_some(facts)
+}
+
+/// Removes a client's own copies of the headers that soft limits set, before anything else can see them.
+fn remove_signals(shared: &Shared, in_force: &ActivePlan, facts: &mut Facts) {
+    let identity = match &shared.config.identity {
+        Some(IdentitySource::Header { name, .. }) => Some(name),
+        Some(IdentitySource::Metadata { .. }) | None => None,
+    };
+    // The identity's header is read and removed all the same.
+    for name in in_force.signal_headers().iter().filter(|name| identity != Some(name)) {
+        if host::has_request_header(name) {
+            host::remove_request_header(name);
+            // Envoy may have matched the route by it, and goes on naming that one until it matches again.
+            facts.doubt_route();
+        }
+    }
 }
 
 /// Whether there is an identity, if it was needed.

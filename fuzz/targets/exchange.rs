@@ -29,6 +29,7 @@ impl Done {
                     assert!(serde_json::from_slice::<serde_json::Value>(&edit.body).is_ok())
                 }
                 Effect::SetRequestHeader(..)
+                | Effect::Signal(_)
                 | Effect::SetHeaders(_)
                 | Effect::RemoveHeader(_)
                 | Effect::ReplaceChunk(_)

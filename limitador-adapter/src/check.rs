@@ -2,7 +2,8 @@
 
 use crate::policies::collection::{CollectedPolicies, PolicyReport};
 use policy::model::{
-    FailureMode, Limit, Maximum, Overrun, Policy, Rate, Target, TargetKind, Ttl, Unit, Window,
+    Boundary, FailureMode, Limit, Maximum, Overrun, Policy, Rate, SoftSignal, Target, TargetKind, Ttl, Unit,
+    Window,
 };
 use serde_json::{Value, json};
 
@@ -129,6 +130,15 @@ fn rate(rate: &Rate) -> String {
     }
 }
 
+/// What a soft limit does with the requests that exceed it.
+pub fn signal_text(signal: &SoftSignal) -> String {
+    let headers: Vec<_> = signal.headers.iter().map(|(name, value)| format!("`{name}: {value}`")).collect();
+    match headers.as_slice() {
+        [] => "weir_soft_exceeded counts the request".to_owned(),
+        headers => format!("the request and the response carry {}", headers.join(" and ")),
+    }
+}
+
 impl LimitSummary<'_> {
     fn rates(&self) -> String {
         self.limit.rates.iter().map(rate).collect::<Vec<_>>().join(", ")
@@ -148,6 +158,9 @@ impl LimitSummary<'_> {
         let costs = limit.rates.iter().filter_map(|rate| Some((rate.unit, rate.cost.as_ref()?)));
         all.extend(costs.map(|(unit, cost)| format!("charges {} in {}", cost.source(), unit.name())));
         all.extend(limit.enforce_when.as_ref().map(|only| format!("refuses only if {}", only.source())));
+        if let Boundary::Soft(signal) = &limit.boundary {
+            all.push(format!("refuses nothing; once it is exceeded, {}", signal_text(signal)));
+        }
         all.extend(limit.caps_output.then(|| "caps the output of requests without a maximum".to_owned()));
         all.extend((limit.overrun == Overrun::Cut).then(|| "ends streams that find no more room".to_owned()));
         all

@@ -47,7 +47,7 @@ pub const METRICS: &[AdapterMetric] = &[
         name: "weir_excused_total",
         kind: MetricKind::Counter,
         labels: &["policy", "limit"],
-        help: "The same for limits that are not enforced (`enforceWhen`).",
+        help: "The same for limits that refuse nothing (`boundary: Soft`, or an `enforceWhen` that is false).",
     },
     AdapterMetric {
         name: "weir_charged_total",

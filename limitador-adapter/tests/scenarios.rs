@@ -151,6 +151,12 @@ impl Native {
                         sent.push((name.to_owned(), value.to_owned()));
                     }
                 }
+                Effect::Signal(headers) => {
+                    if let Some(sent) = &mut seen.sent {
+                        sent.retain(|(key, _)| !headers.iter().any(|(name, _)| name == key));
+                        sent.extend(headers.into_iter().map(|(name, value)| (name.into_owned(), value)));
+                    }
+                }
                 Effect::Reserve(call) => {
                     seen.asked = seen.asked.map(|asked| asked + 1);
                     let reply = self.reserve(&call);
@@ -210,8 +216,13 @@ impl Native {
     }
 
     fn facts(&mut self, request: &Request, claims: Option<&Value>, needs: &[Need]) -> Facts {
-        let headers = headers(request);
+        let signals = self.plan.signal_headers();
+        let (forged, headers): (Vec<_>, Vec<_>) =
+            headers(request).into_iter().partition(|(name, _)| signals.contains(name));
         let mut facts = Facts::default();
+        if !forged.is_empty() {
+            facts.doubt_route();
+        }
         for need in needs {
             match need {
                 Need::Header(name) => {
@@ -288,7 +299,8 @@ impl Player for Native {
         let id = ReservationId { prefix: "story".into(), number: self.requests };
         let mut exchange = Exchange::new(self.plan.clone(), id);
         // The identity's header is the auth filter's, and taken out.
-        let sent = headers(request).into_iter().filter(|(name, _)| name != "x-jwt-payload").collect();
+        let is_sent = |name: &String| name != "x-jwt-payload" && !self.plan.signal_headers().contains(name);
+        let sent = headers(request).into_iter().filter(|(name, _)| is_sent(name)).collect();
         let mut seen =
             Seen { sent: Some(sent), sent_body: Some(request.bytes()), asked: Some(0), ..Seen::default() };
         let (mut needs, mut facts) = (Vec::new(), Facts::default());

@@ -107,8 +107,13 @@ fn reply(plan: &Arc<Plan>) -> ReserveResponse {
         Effect::Reserve(call) => Some(ReserveRequest::decode(&**call).unwrap()),
         _ => None,
     });
-    let status =
-        DescriptorStatus { code: 1, limit: 1_000_000, remaining: 900_000, reset_ms: 80_000_000, used: None };
+    let status = DescriptorStatus {
+        code: 1,
+        limit: 1_000_000,
+        remaining: 900_000,
+        reset_ms: 80_000_000,
+        ..DescriptorStatus::default()
+    };
     let statuses = vec![status; reserve.map_or(0, |reserve| reserve.descriptors.len())];
     ReserveResponse { code: 1, reservation_id: "0123456789abcdef0123456789abcdef-1".into(), statuses }
 }

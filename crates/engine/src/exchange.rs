@@ -7,6 +7,7 @@ mod live;
 mod request_body;
 mod reservation;
 mod response;
+mod signals;
 mod stored;
 mod unread;
 
@@ -98,6 +99,9 @@ pub enum Effect {
     Edit(RequestEdit),
     /// Set a request header.
     SetRequestHeader(&'static str, &'static str),
+    /// Set the headers of soft limits that are exceeded, before the request is resumed: Envoy then chooses its route
+    /// again.
+    Signal(HeaderList),
     /// Send this message to the adapter's `Reserve` and pause the request until [`Effect::Resume`].
     Reserve(Vec<u8>),
     /// Resume the request.
@@ -141,6 +145,14 @@ impl ActivePlan {
         match self {
             Self::Nothing(_) => &[],
             Self::Plan(plan) => plan.rounds(),
+        }
+    }
+
+    /// The request headers to remove before anything is fetched, in lower case.
+    pub fn signal_headers(&self) -> &[String] {
+        match self {
+            Self::Nothing(_) => &[],
+            Self::Plan(plan) => plan.signal_headers(),
         }
     }
 }
@@ -464,15 +476,19 @@ impl Exchange {
                 if !reservation.has_room_for(0) {
                     reservation.forget_statuses();
                 }
+                let mut effects = vec![Effect::Count(Metric::Admitted)];
+                effects.extend(reservation.signal());
+                effects.push(Effect::Resume);
                 reservation.admitted();
                 self.state = State::Admitted(reservation);
-                vec![Effect::Count(Metric::Admitted), Effect::Resume]
+                effects
             }
             Ok((Code::OverLimit, response)) => {
                 reservation.answered(response);
                 let facts = reservation.facts.as_deref();
-                let (denial, failed) =
+                let (mut denial, failed) =
                     refusal::over_limit(&reservation.standings(), reservation.dialect, facts, self.asked_at);
+                denial.add_headers(reservation.signals.headers());
                 let refused = reservation.refusing().map(Metric::refused);
                 let counts = refused.chain(failed).map(Effect::Count);
                 let effects = counts.chain([Effect::Deny(denial)]).collect();
@@ -496,7 +512,9 @@ impl Exchange {
     /// The adapter could not answer: the strictest policy of the request decides. Usage is still reported.
     fn unchecked(&mut self, mut reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
         let cause = failure.name();
-        let strict = reservation.holds.iter().find(|hold| hold.rate.failure_mode == FailureMode::Deny);
+        // A soft limit never refuses. Where its policy is strict, it counts as exceeded instead.
+        let strict = |hold: &&Hold| hold.rate.failure_mode == FailureMode::Deny;
+        let strict = reservation.holds.iter().filter(strict).find(|hold| !hold.rate.boundary.is_soft());
         if let Some(hold) = strict {
             let denial = refusal::unavailable(Some(&hold.rate.policy), reservation.dialect);
             return vec![
@@ -505,20 +523,25 @@ impl Exchange {
                 Effect::Deny(denial),
             ];
         }
+        reservation.unchecked();
+        let mut effects = vec![Effect::Count(Metric::FailedOpen(cause))];
+        effects.extend(reservation.signal());
+        effects.push(Effect::Resume);
         reservation.admitted();
         self.state = State::Admitted(reservation);
-        vec![Effect::Count(Metric::FailedOpen(cause)), Effect::Resume]
+        effects
     }
 
     fn response(&mut self, mut reservation: Reservation, mut head: ResponseHead) -> Vec<Effect> {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         // A client that the provider throttles needs the provider's own numbers.
         let throttled = head.status == 429;
-        let told = if throttled {
+        let mut told = if throttled {
             Vec::new()
         } else {
             refusal::headers(&reservation.standings(), reservation.dialect, self.asked_at)
         };
+        told.extend(reservation.signals.headers());
         reservation.forget_statuses();
         head.shorten();
         if !reservation.has_room_for(head.size()) {

@@ -26,6 +26,12 @@ pub enum Metric {
         policy: String,
         limit: String,
     },
+    /// A request was admitted although it exceeds this soft limit.
+    SoftExceeded {
+        /// "NAMESPACE/NAME".
+        policy: String,
+        limit: String,
+    },
     /// A request was admitted unchecked, for this reason.
     FailedOpen(&'static str),
     /// A request was refused unchecked, for this reason.
@@ -122,6 +128,10 @@ impl Metric {
         Self::Refused { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone() }
     }
 
+    pub(crate) fn soft_exceeded(hold: &Hold) -> Self {
+        Self::SoftExceeded { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone() }
+    }
+
     pub(crate) fn in_doubt(doubt: &Doubt) -> Self {
         Self::InDoubt { policy: doubt.policy.to_string(), limit: doubt.limit.clone(), cause: doubt.cause }
     }
@@ -136,6 +146,7 @@ impl Metric {
             Self::Admitted => table::ADMITTED.name.into(),
             Self::Refused { policy, limit } => table::REFUSED.of(&[policy, limit]).into(),
             Self::OverShare { policy, limit } => table::OVER_SHARE.of(&[policy, limit]).into(),
+            Self::SoftExceeded { policy, limit } => table::SOFT_EXCEEDED.of(&[policy, limit]).into(),
             Self::FailedOpen(cause) => table::FAILED_OPEN.of(&[cause]).into(),
             Self::FailedClosed(cause) => table::FAILED_CLOSED.of(&[cause]).into(),
             Self::Evaluation { policy, part } => table::EVALUATION_ERRORS.of(&[policy, part]).into(),

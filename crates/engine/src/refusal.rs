@@ -29,6 +29,17 @@ pub struct Denial {
     pub body: Vec<u8>,
 }
 
+impl Denial {
+    /// Adds headers, except those that the policy's own refusal has.
+    pub(crate) fn add_headers(&mut self, headers: HeaderList) {
+        for (name, value) in headers {
+            if !self.headers.iter().any(|(known, _)| *known == name) {
+                self.headers.push((name, value));
+            }
+        }
+    }
+}
+
 /// If only holds are in the way, the client should retry after this many milliseconds: when the window ends, if
 /// that is sooner, but not before a second has passed.
 const HELD_UP_MS: (u64, u64) = (1_000, 2_000);

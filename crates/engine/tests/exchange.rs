@@ -76,7 +76,7 @@ fn reply(code: Code, statuses: &[(Code, u64, u64, u64)]) -> Vec<u8> {
         limit,
         remaining,
         reset_ms,
-        used: None,
+        ..DescriptorStatus::default()
     };
     let statuses = statuses.iter().map(status).collect();
     ReserveResponse { code: code.into(), reservation_id: String::new(), statuses }.encode_to_vec()
@@ -350,8 +350,14 @@ fn a_request_that_can_never_pass_is_not_told_to_retry() {
 fn refused_for(reset_ms: u64, used: Option<u64>) -> Denial {
     let mut exchange = exchange("Allow");
     exchange.handle(request());
-    let tokens =
-        DescriptorStatus { code: Code::OverLimit.into(), limit: 1000, remaining: 12, reset_ms, used };
+    let tokens = DescriptorStatus {
+        code: Code::OverLimit.into(),
+        limit: 1000,
+        remaining: 12,
+        reset_ms,
+        used,
+        exceeded: false,
+    };
     let over = ReserveResponse {
         code: Code::OverLimit.into(),
         reservation_id: String::new(),

@@ -49,7 +49,7 @@ fn reserved(
         limit: *limit,
         remaining: *remaining,
         reset_ms: 90_000,
-        used: None,
+        ..DescriptorStatus::default()
     };
     let statuses = statuses.iter().map(status).collect();
     let reply = ReserveResponse { code: code.into(), reservation_id: String::new(), statuses };

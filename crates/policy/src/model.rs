@@ -6,6 +6,7 @@ use expression::cel::Expression;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod boundary;
 mod evaded;
 pub mod names;
 pub(crate) mod price;
@@ -15,6 +16,7 @@ mod unit;
 mod usage;
 mod window;
 
+pub use boundary::{Boundary, SoftSignal};
 pub use price::micro_usd;
 pub use price::{Price, Tariff, UsageCost, usd_text};
 pub use share::Share;
@@ -168,9 +170,11 @@ pub struct Limit {
     pub max_share: Option<Share>,
     /// What happens to a stream that outgrows its hold.
     pub overrun: Overrun,
+    /// What happens once the limit is exceeded.
+    pub boundary: Boundary,
     /// Names its counters within the namespace, instead of its own name and the policy's.
     pub counter_key: Option<String>,
-    /// If false, the limit counts but never refuses. `None`: true.
+    /// If false, the limit counts but neither refuses nor signals. `None`: true.
     pub enforce_when: Option<Expression>,
     /// Whether a request without a maximum output gets one: the output that was held.
     pub caps_output: bool,

@@ -42,6 +42,7 @@ pub struct Plan {
     /// The order in which the needs are fetched.
     rounds: Vec<FactRound>,
     answer_headers: Vec<String>,
+    signal_headers: Vec<String>,
     body: BodyAccess,
     /// The JSON pointers of all expressions into requests.
     pointers: Vec<String>,
@@ -93,6 +94,7 @@ impl Plan {
     fn arranged(policies: Vec<Policy>, routes: Option<Routes>, mut needs: Vec<Need>) -> Self {
         without_repeats(&mut needs);
         let answer_headers = wanted::answer_headers(&policies);
+        let signal_headers = wanted::signal_headers(&policies);
         let (pointers, answered) = (wanted::pointers(&policies), wanted::answered(&policies));
         let policies: Vec<CompiledPolicy> = policies.into_iter().map(CompiledPolicy::new).collect();
         let on_every_route = |planned: &CompiledPolicy| planned.policy.target.kind == TargetKind::Gateway;
@@ -104,12 +106,29 @@ impl Plan {
         };
         let index = PolicyIndex::new(&policies, &places, |_| true);
         let (rounds, body) = (gate::rounds(&policies, &needs), BodyAccess::None);
-        Self { policies, routes, index, needs, rounds, answer_headers, body, pointers, answered }
+        Self {
+            policies,
+            routes,
+            index,
+            needs,
+            rounds,
+            answer_headers,
+            signal_headers,
+            body,
+            pointers,
+            answered,
+        }
     }
 
     /// The response headers that a `cost` uses, in lower case.
     pub fn answer_headers(&self) -> &[String] {
         &self.answer_headers
+    }
+
+    /// The headers that soft limits set, in lower case. A client's own copies are removed from every request before
+    /// anything else is fetched.
+    pub fn signal_headers(&self) -> &[String] {
+        &self.signal_headers
     }
 
     /// What to find in the response's body in addition to its usage.
@@ -234,6 +253,7 @@ impl Plan {
         match (&self.routes, facts.route_name()) {
             (Some(routes), _) => places.extend(routes.find_here(facts)),
             (None, Some(name)) => places.extend(self.on_route(name)),
+            (None, None) if facts.is_route_in_doubt() => places.extend(self.on_any_route()),
             (None, None) => {}
         }
         small_sort::sort(&mut places);
@@ -246,6 +266,13 @@ impl Plan {
             targets.any(|target| target.kind != TargetKind::Gateway && target.name == name)
         };
         self.policies.iter().enumerate().filter(is_for).map(|(place, _)| place)
+    }
+
+    fn on_any_route(&self) -> impl Iterator<Item = usize> {
+        let of_route = |planned: &CompiledPolicy| {
+            planned.policy.targets().any(|target| target.kind != TargetKind::Gateway)
+        };
+        self.policies.iter().enumerate().filter(move |(_, planned)| of_route(planned)).map(|(place, _)| place)
     }
 
     /// The policies on the request's route.

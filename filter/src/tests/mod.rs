@@ -4,4 +4,5 @@ mod exchanges;
 mod host;
 mod plans;
 mod play;
+mod signals;
 mod sockets;

@@ -6,7 +6,7 @@ use crate::root::Root;
 use prost::Message;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{
-    CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
+    CommitRequest, CommitResponse, DescriptorStatus, ReserveRequest, ReserveResponse,
 };
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use serde_json::{Value, json};
@@ -61,6 +61,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     Ok,
+    /// It lets the request pass although no limit has room.
+    Exceeded,
     OverLimit,
     /// With this gRPC status.
     Fail(u32),
@@ -301,10 +303,15 @@ impl Worker {
             self.refused.insert(id.clone());
         }
         let code = if reply == Reply::OverLimit { Code::OverLimit } else { Code::Ok };
-        let reserve = asked.reserve.map(|_| ReserveResponse {
+        let exceeded =
+            DescriptorStatus { exceeded: true, code: Code::Ok.into(), ..DescriptorStatus::default() };
+        let reserve = asked.reserve.map(|reserve| ReserveResponse {
             code: code.into(),
             reservation_id: id,
-            ..ReserveResponse::default()
+            statuses: match reply {
+                Reply::Exceeded => vec![exceeded; reserve.descriptors.len()],
+                Reply::Ok | Reply::OverLimit | Reply::Fail(_) => Vec::new(),
+            },
         });
         let settled = u64::try_from(asked.commits.len()).unwrap_or_default();
         let commit = (settled > 0).then_some(CommitResponse { settled, ..CommitResponse::default() });

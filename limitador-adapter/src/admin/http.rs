@@ -159,6 +159,9 @@ pub(super) struct CounterView {
     /// Omitted for UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     time_zone: Option<String>,
+    /// `Soft` if the limit refuses nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boundary: Option<&'static str>,
     /// Null if only an operator's reset ends the window.
     resets_in_seconds: Option<u64>,
     /// Omitted if true.
@@ -207,6 +210,7 @@ impl CounterView {
             granted: *granted,
             remaining: max.map(|max| max.saturating_add(*granted).saturating_sub(used.saturating_add(*held))),
             resets_in_seconds: key.window.ends().then(resets),
+            boundary: in_force.limit_of(key).filter(|limit| limit.is_soft).map(|_| "Soft"),
             in_force: in_force.has(key),
             overflow: key.is_overflow(),
         }

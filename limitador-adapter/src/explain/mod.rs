@@ -6,6 +6,7 @@ pub mod input;
 pub mod live;
 pub mod message;
 
+use crate::check::signal_text;
 use crate::explain::explanation::{
     EstimatedTokens, ExplainedLimit, ExplainedPolicy, ExplainedResponse, Explanation,
 };
@@ -128,7 +129,12 @@ fn judged(
             let failures = failures.filter(|one| one.policy == rate.policy && one.limit == rate.limit);
             texts.extend(failures.map(failed));
             texts.extend(hold.counters.iter().map(|(what, value)| format!("counts for {what} = {value}")));
-            if !hold.enforced {
+            if let Some(signal) = &hold.signal {
+                texts.push(format!(
+                    "refuses nothing (boundary: Soft); once it is exceeded, {}",
+                    signal_text(signal)
+                ));
+            } else if !hold.enforced {
                 texts.push("counts, but refuses nothing: its enforceWhen is false".to_owned());
             }
         }
@@ -271,6 +277,10 @@ fn decision(effects: &[Effect]) -> String {
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             format!("the request is refused, even with nothing used: {}: {message}", denial.status)
+        }
+        None if effects.iter().any(|effect| matches!(effect, Effect::Signal(_))) => {
+            "the request goes on and carries the signal of a soft limit that it exceeds, even with nothing used"
+                .to_owned()
         }
         None if effects.contains(&Effect::Resume) => {
             "the request goes on while all of them have room".to_owned()

@@ -81,6 +81,11 @@ impl<'a> Named<'a> {
         (!named.rates.is_empty()).then_some(named)
     }
 
+    /// Whether it is refused for want of room. A soft limit refuses nobody, whoever calls.
+    pub fn refuses(&self) -> bool {
+        !self.unenforced && !self.limit.is_soft
+    }
+
     /// Converts an amount to a rate's unit. For a whole limit, an amount is in tokens, and any number of tokens
     /// is one request.
     pub fn amount_in(&self, rate: &KnownRate, amount: u64) -> u64 {
@@ -157,9 +162,13 @@ impl<'a> FoundDescriptors<'a> {
         self.descriptors.iter().zip(&self.ranges).map(strictest).collect()
     }
 
-    /// Counts the refusals of an outcome, enforced or not, once per limit.
+    /// Counts the refusals of an outcome, once per limit.
     pub fn count_refusals(&self, outcome: &LedgerOutcome) {
         self.count_once(outcome, |status| status.limited, |limit| &limit.refused);
+    }
+
+    /// Counts what limits that refuse nothing had no room for, once per limit.
+    pub fn count_excused(&self, outcome: &LedgerOutcome) {
         self.count_once(outcome, |status| status.excused, |limit| &limit.excused);
     }
 

@@ -54,7 +54,7 @@ impl Ask {
             Self::Should if measured => (1, amount, When::Always),
             Self::Should => (amount, amount, When::Admitted),
         };
-        Hit { key: Arc::clone(key), max: named.max_of(rate), need, charge, when }
+        Hit { key: Arc::clone(key), max: named.max_of(rate), need, charge, when, enforced: named.refuses() }
     }
 }
 
@@ -80,6 +80,7 @@ pub async fn answer(
     let hits = call.rates().map(|(named, rate, key)| ask.hit(&amounts, named, rate, key)).collect();
     let outcome = limiter.hit(&call, ask.name(), hits, now).await?;
     call.count_overflows(&outcome);
+    call.count_excused(&outcome);
     let refused = !outcome.admitted && ask != Ask::Report;
     if refused {
         limiter.metrics().hits_refused.increment(1);

@@ -98,14 +98,14 @@ impl Limiter {
             amount: match rate.unit {
                 Unit::Requests | Unit::Concurrency => 1,
                 Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Usd => {
-                    let most = if named.unenforced { MAX_UNENFORCED } else { u64::MAX };
+                    let most = if named.refuses() { u64::MAX } else { MAX_UNENFORCED };
                     named.amount.unwrap_or(request.amount).clamp(1, most)
                 }
             },
             max: named.max_of(rate),
             ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
             charge_at: if rate.unit == Unit::Requests { ChargeAt::Admission } else { ChargeAt::Commit },
-            enforced: !named.unenforced,
+            enforced: named.refuses(),
         });
         let holds: Vec<Hold> = holds.collect();
         let amounts =
@@ -179,7 +179,7 @@ impl Limiter {
                 key: Arc::clone(key),
                 total: named.amount?.min(MAX_UNENFORCED),
                 max: named.max_of(rate),
-                enforced: !named.unenforced,
+                enforced: named.refuses(),
             })
         });
         let outcome = self.counted(self.ledger.raise(&id, holds.collect(), now).await);
@@ -310,7 +310,10 @@ impl Limiter {
             (true, Idempotency::Late) => &self.metrics.late,
         }
         .increment(1);
-        call.count_refusals(outcome);
+        if outcome.idempotency == Idempotency::First {
+            call.count_refusals(outcome);
+            call.count_excused(outcome);
+        }
         call.count_overflows(outcome);
     }
 
@@ -376,5 +379,6 @@ fn descriptor_status(status: Option<Status>) -> DescriptorStatus {
         remaining: status.remaining,
         reset_ms: u64::try_from(status.reset.as_millis()).unwrap_or(u64::MAX),
         used: Some(status.used),
+        exceeded: status.excused,
     }
 }

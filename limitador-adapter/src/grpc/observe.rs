@@ -76,7 +76,7 @@ impl Observers {
                     remaining: status.remaining,
                     resets_in_seconds: key.window.ends().then_some(status.reset.as_secs()),
                     has_room: !status.limited && !status.excused,
-                    enforced: !named.unenforced,
+                    enforced: named.refuses(),
                 }
             });
         let observed = ObservedReserve { admitted: outcome.admitted, rates: rates.collect() };

@@ -137,6 +137,11 @@ pub struct Predicate {
     validation = (
         "!has(self.reservation) || !has(self.reservation.maxShare) || self.rates.exists(rate, !has(rate.unit) || rate.unit in ['tokens', 'inputTokens', 'outputTokens', 'usd'])",
         "reservation.maxShare needs a rate of tokens, inputTokens, outputTokens or usd"
+    ),
+    validation = ("!has(self.softSignal) || has(self.boundary) && self.boundary == 'Soft'", "softSignal goes with boundary: Soft"),
+    validation = (
+        "!has(self.boundary) || self.boundary == 'Hard' || (!has(self.overrun) || self.overrun == 'Continue') && (!has(self.outputCap) || self.outputCap == 'None')",
+        "boundary: Soft takes neither overrun: Cut nor outputCap: Inject"
     )
 )]
 pub struct LimitSchema {
@@ -155,6 +160,12 @@ pub struct LimitSchema {
     /// What happens to a stream that outgrows its hold when the limit has no more room. `Cut` ends it as its API ends a
     /// stream at its maximum output.
     pub overrun: Option<OverrunSchema>,
+    /// What happens once the limit is exceeded. `Hard` refuses requests; `Soft` counts and admits them, and sets the headers of
+    /// `softSignal`.
+    pub boundary: Option<BoundarySchema>,
+    /// The headers of requests beyond a soft limit, set before a route is chosen, and of their responses. Weir removes clients'
+    /// own copies from every request.
+    pub soft_signal: Option<SoftSignalSchema>,
     /// Names the counters within the namespace, so that they survive when the policy or the limit is renamed or created again.
     /// By default, they bear the names of both.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"))]
@@ -290,6 +301,33 @@ fn number(_: &mut SchemaGenerator) -> Schema {
 pub enum OverrunSchema {
     Continue,
     Cut,
+}
+
+/// What happens once a limit is exceeded.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum BoundarySchema {
+    Hard,
+    Soft,
+}
+
+/// What marks a request that exceeds a soft limit.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+pub struct SoftSignalSchema {
+    /// The headers to set. If several exceeded limits set the same one, the first limit's value applies.
+    #[schemars(length(min = 1, max = 8))]
+    pub headers: Vec<SignalHeaderSchema>,
+}
+
+/// One header of a signal.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+pub struct SignalHeaderSchema {
+    /// The name of the header, such as x-weir-budget. Names that HTTP, proxies or providers use are refused.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    pub name: String,
+    /// Its value: ASCII, without spaces at either end.
+    #[schemars(length(min = 1, max = 256), regex(pattern = "^[!-~]([ -~]*[!-~])?$"))]
+    pub value: String,
 }
 
 /// Whether outputs are capped.

@@ -125,6 +125,8 @@ pub struct Hit {
     pub charge: u64,
     /// When to charge it.
     pub when: When,
+    /// Whether it is refused for want of room.
+    pub enforced: bool,
 }
 
 /// When a hit is charged.

@@ -53,11 +53,13 @@ pub struct KnownLimit {
     pub name: String,
     /// The default lifetime of a hold.
     pub ttl: Duration,
+    /// It refuses nothing (`boundary: Soft`).
+    pub is_soft: bool,
     /// At least one.
     pub rates: Vec<KnownRate>,
     /// Counts refusals.
     pub refused: Counter,
-    /// Counts refusals that were not enforced.
+    /// Counts what it had no room for and did not refuse.
     pub excused: Counter,
     /// Counts calls in its overflow bucket.
     pub overflowed: Counter,
@@ -282,6 +284,7 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
             Ttl::Fixed(ttl) => ttl,
             Ttl::From(_) => DEFAULT_TTL,
         },
+        is_soft: limit.boundary.is_soft(),
         rates: limit
             .rates
             .iter()

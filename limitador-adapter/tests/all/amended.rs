@@ -115,7 +115,14 @@ async fn a_grant_counts_for_raises_and_hits(storage: Storage) {
     let (ledger, now) = storage.ledger(100).await;
     let alice = key("alice", Unit::Tokens);
     ledger.grant(grant(&alice, 5, "x"), now).await.unwrap();
-    let hit = |charge| Hit { key: Arc::clone(&alice), max: 10, need: charge, charge, when: When::Admitted };
+    let hit = |charge| Hit {
+        key: Arc::clone(&alice),
+        max: 10,
+        need: charge,
+        charge,
+        when: When::Admitted,
+        enforced: true,
+    };
     assert!(ledger.hit(vec![hit(15)], now).await.unwrap().admitted);
     assert!(!ledger.hit(vec![hit(1)], now).await.unwrap().admitted);
 }

@@ -4,7 +4,8 @@ use crate::binary::{adapter, told};
 use e2e::artefacts;
 
 /// Each example and who asks.
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
+    ("cheaper-model", "alice"),
     ("jac-scale", "alice"),
     ("kuadrant", "alice"),
     ("litellm", "key"),

@@ -266,7 +266,14 @@ async fn a_changed_maximum_keeps_the_counter(storage: Storage) {
 }
 
 async fn hits_to_come_are_all_or_nothing_and_measured_ones_always_count(storage: Storage) {
-    let hit = |who, need, charge, when| Hit { key: key(who, Unit::Tokens), max: 10, need, charge, when };
+    let hit = |who, need, charge, when| Hit {
+        key: key(who, Unit::Tokens),
+        max: 10,
+        need,
+        charge,
+        when,
+        enforced: true,
+    };
     let (ledger, now) = storage.ledger(100).await;
     assert!(ledger.hit(vec![hit("alice", 10, 10, When::Admitted)], now).await.unwrap().admitted);
     let calls = vec![hit("alice", 1, 1, When::Admitted), hit("bob", 1, 1, When::Admitted)];
@@ -377,8 +384,14 @@ async fn a_request_charged_to_an_overflow_bucket_is_taken_back_from_there(storag
 async fn every_charge_counts_however_many_users_there_are(storage: Storage) {
     let (ledger, now) = storage.ledger(10).await;
     for user in 0..100_u64 {
-        let hit =
-            Hit { key: key(&user.to_string(), Unit::Tokens), max: 1, need: 1, charge: 3, when: When::Always };
+        let hit = Hit {
+            key: key(&user.to_string(), Unit::Tokens),
+            max: 1,
+            need: 1,
+            charge: 3,
+            when: When::Always,
+            enforced: true,
+        };
         ledger.hit(vec![hit], now).await.unwrap();
         let hold = tokens(&format!("other-{user}"), 1, 10);
         ledger.commit(&format!("{user}"), vec![charge(&hold, 2)], now).await.unwrap();

@@ -208,6 +208,8 @@ struct Slot {
 struct Reservation {
     holds: Vec<(Bucket, u64, u64)>,
     advances: Vec<(Bucket, u64, usize)>,
+    /// Which wants had no room and were let pass all the same.
+    excused: Vec<usize>,
     until: u64,
 }
 
@@ -340,7 +342,27 @@ impl Model {
         slot.number
     }
 
+    /// Which wants of a reserve had no room and were let pass all the same, now or when it came first.
+    fn excused(&self, policy: &[Rate], id: u8, wants: &[Want]) -> Vec<usize> {
+        let id = (self.age, id);
+        if let Some(reservation) = self.live.get(&id) {
+            return reservation.excused.clone();
+        }
+        let mut taken = BTreeMap::<Bucket, u64>::new();
+        let mut excused = Vec::new();
+        for (at, want) in wants.iter().enumerate().filter(|_| self.past(id).is_none()) {
+            let (amount, max) = (want.amount.max(1), want.max.unwrap_or(policy[want.bucket.0].max));
+            let taken = taken.entry(want.bucket).or_default();
+            let fits = self.used(want.bucket) + self.held(want.bucket) + *taken + amount
+                <= max + self.granted(want.bucket);
+            *taken += if fits || !want.enforced { amount } else { 0 };
+            excused.extend((!fits && !want.enforced).then_some(at));
+        }
+        excused
+    }
+
     fn reserve(&mut self, policy: &[Rate], id: u8, wants: &[Want]) -> (bool, Idempotency) {
+        let excused = self.excused(policy, id, wants);
         let id = (self.age, id);
         if self.live.contains_key(&id) {
             return (true, Idempotency::Repeated);
@@ -361,7 +383,7 @@ impl Model {
             }
         }
         if admitted && !wants.is_empty() {
-            let mut reservation = Reservation::default();
+            let mut reservation = Reservation { excused, ..Reservation::default() };
             for want in wants {
                 let (amount, until) = (want.amount.max(1), self.now + want.ttl);
                 if policy[want.bucket.0].unit == Unit::Requests {
@@ -502,6 +524,12 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                 });
                 let named = named(model.age, *id);
                 let outcome = ledger.reserve(&named, holds.collect(), now).await.unwrap();
+                let excused = outcome.statuses.iter().enumerate().filter(|(_, status)| status.excused);
+                let excused: Vec<usize> = excused.map(|(at, _)| at).collect();
+                let mut wanted = model.excused(policy, *id, wants);
+                // A repetition may ask for something else.
+                wanted.retain(|at| wants.get(*at).is_some_and(|want| !want.enforced));
+                assert_eq!(excused, wanted, "{step:?}");
                 assert_eq!(
                     (outcome.admitted, outcome.idempotency),
                     model.reserve(policy, *id, wants),

@@ -92,6 +92,7 @@ fn reserved(path: &str, length: &str, tokens: Option<(Code, u64)>) -> (Exchange,
             remaining,
             reset_ms: 90_000,
             used: Some(limit - remaining),
+            exceeded: false,
         };
         let all = [(code, 1000, remaining), (Code::Ok, 500, 450), (Code::Ok, 800, 700), (Code::Ok, 5, 4)];
         ReserveResponse {

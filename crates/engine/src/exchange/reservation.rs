@@ -1,6 +1,7 @@
 //! What a request holds, from the adapter's reply to the final charge.
 
 use super::Effect;
+use super::signals::ExceededLimits;
 use super::stored::{CreatedResult, ResultRole};
 use crate::metric::UsageSource;
 use crate::outbox::Settlement;
@@ -48,6 +49,8 @@ pub(super) struct Reservation {
     is_message: bool,
     /// The adapter's statuses, parallel to `holds`. Empty if it sent none.
     statuses: Vec<DescriptorStatus>,
+    /// The soft limits that the request exceeds.
+    pub(super) signals: ExceededLimits,
     /// The memory of everything except the facts.
     pub(super) lease: Lease,
     /// The memory of the facts.
@@ -99,6 +102,7 @@ impl Reservation {
             streams,
             is_message,
             statuses,
+            signals: ExceededLimits::default(),
             lease,
             facts_lease,
         }
@@ -140,7 +144,14 @@ impl Reservation {
         let model = self.model.as_ref().map_or(0, String::len);
         let statuses = self.statuses.len().saturating_mul(STATUS);
         sizes
-            .chain([model, role, statuses, self.id.len(), size_of::<Self>()])
+            .chain([
+                model,
+                role,
+                statuses,
+                self.id.len(),
+                size_of::<Self>(),
+                ExceededLimits::size(&self.holds),
+            ])
             .fold(EXCHANGE, usize::saturating_add)
     }
 
@@ -207,6 +218,7 @@ impl Reservation {
             self.id = response.reservation_id;
         }
         self.statuses = response.statuses;
+        self.note_exceeded();
     }
 
     /// The statuses have been sent to the client.

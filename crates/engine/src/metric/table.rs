@@ -35,6 +35,8 @@ metrics! {
         "Requests refused by this limit, calls inside WebSockets and upgrades that cannot be metered included. A request that two limits refuse counts for both.";
     OVER_SHARE = counter "weir_refused_by_max_share" ["policy", "limit"]
         "Refused requests that would have held more than the limit's `reservation.maxShare`.";
+    SOFT_EXCEEDED = counter "weir_soft_exceeded" ["policy", "limit"]
+        "Requests that were admitted although they exceed this limit, and that carry its signal (`boundary: Soft`).";
     FAILED_OPEN = counter "weir_failed_open" ["cause"]
         "Requests that went on unchecked. Causes: `no_plan`, `timeout`, `unavailable`, `status`, `malformed`, `unknown_limit`, `evaluation`.";
     FAILED_CLOSED = counter "weir_failed_closed" ["cause"]

@@ -189,6 +189,7 @@ impl Call {
                 Effect::AwaitBody(_)
                 | Effect::Resume
                 | Effect::SetRequestHeader(..)
+                | Effect::Signal(_)
                 | Effect::Reset
                 | Effect::SetHeaders(_)
                 | Effect::RemoveHeader(_)

@@ -50,6 +50,8 @@ pub struct Facts {
     spelled: Option<Box<Spelled>>,
     properties: Vec<(&'static Attribute, Property)>,
     route_name: Option<String>,
+    /// The route was chosen by a header that the filter has removed.
+    route_in_doubt: bool,
     /// The header that the filter removes from the request.
     lost_header: Option<String>,
     metadata: Option<Map<String, Value>>,
@@ -157,7 +159,7 @@ impl Facts {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {
             path if path == Self::ROUTE_NAME => {
-                self.route_name = Some(String::from_utf8_lossy(value).into_owned());
+                self.route_name = (!self.route_in_doubt).then(|| String::from_utf8_lossy(value).into_owned());
             }
             ["metadata"] => match identity::every_namespace(value) {
                 Ok(metadata) => self.metadata = Some(metadata),
@@ -295,6 +297,17 @@ impl Facts {
     /// A header as Envoy's routes see it after the filter.
     pub fn routed_header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).filter(|_| self.lost_header.as_deref() != Some(name))
+    }
+
+    /// Envoy has matched the route by a header that the filter has removed since. It is unknown which route the
+    /// request takes, so the policies of all routes apply.
+    pub fn doubt_route(&mut self) {
+        self.route_in_doubt = true;
+        self.route_name = None;
+    }
+
+    pub fn is_route_in_doubt(&self) -> bool {
+        self.route_in_doubt
     }
 
     /// The name of the matched route, if it was fetched.

@@ -4,7 +4,7 @@ use super::bucket::RequestBuckets;
 use super::holding::Matching;
 use super::precedence::Effective;
 use super::{Doubt, DoubtCause, Failure, Miss, PolicyPart, conflict};
-use crate::model::{FailureMode, Limit, OnExceeded, Overrun, Policy, Rate, UsageRules};
+use crate::model::{Boundary, FailureMode, Limit, OnExceeded, Overrun, Policy, Rate, UsageRules};
 use expression::cel::{EvaluationError, Expression};
 use expression::facts::Facts;
 use llm::request::Conflicts;
@@ -38,6 +38,8 @@ pub struct PlannedRate {
     pub on_exceeded: Option<Arc<OnExceeded>>,
     /// The limit's `overrun`.
     pub overrun: Overrun,
+    /// The limit's `boundary`.
+    pub boundary: Boundary,
     /// Whether the limit caps output.
     pub caps_output: bool,
     /// Whether the limit needs the body, if bodies are read.
@@ -126,7 +128,11 @@ impl CompiledPolicy {
             limit: limit.name.clone(),
             part,
             cause: error.to_string(),
-            mode: self.policy.failure_mode,
+            // A soft limit never refuses.
+            mode: match limit.boundary {
+                Boundary::Hard => self.policy.failure_mode,
+                Boundary::Soft(_) => FailureMode::Allow,
+            },
         }
     }
 
@@ -177,6 +183,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bo
             usage: policy.usage.clone(),
             on_exceeded: policy.on_exceeded.clone(),
             overrun: limit.overrun,
+            boundary: limit.boundary.clone(),
             caps_output: limit.caps_output,
             reads_body,
             label,

@@ -29,7 +29,10 @@ pub(super) fn matters<'e>(
     facts: &Facts,
 ) -> Conflicts {
     let never_refuses = |when: &Expression| !names(when, conflicts) && when.predicate(facts) == Ok(false);
-    if conflicts == Conflicts::default() || limit.enforce_when.as_ref().is_some_and(never_refuses) {
+    if conflicts == Conflicts::default()
+        || limit.boundary.is_soft()
+        || limit.enforce_when.as_ref().is_some_and(never_refuses)
+    {
         return Conflicts::default();
     }
     let units = || limit.rates.iter().map(|rate| rate.unit);

@@ -70,6 +70,8 @@ impl<'p> Matching<'p> {
             }
         };
         let is_enforced = self.is_enforced(facts, &mut judgement.assumed);
+        let signal = self.limit.boundary.signal().filter(|_| is_enforced);
+        let refuses = is_enforced && !self.limit.boundary.is_soft();
         for (rate, max) in &self.rates {
             if is_free && rate.rate.unit.is_of_usage() && rate.rate.cost.is_none() {
                 continue;
@@ -88,7 +90,8 @@ impl<'p> Matching<'p> {
                 max: *max,
                 most: self.most(&rate.rate, *max),
                 ttl,
-                enforced: is_enforced,
+                enforced: refuses,
+                signal: signal.cloned(),
                 tariff,
             }));
         }

@@ -1,7 +1,7 @@
 //! What a plan decides about a request.
 
 use super::{Estimate, PlannedRate};
-use crate::model::{FailureMode, Overrun, Share, Tariff};
+use crate::model::{FailureMode, Overrun, Share, SoftSignal, Tariff};
 use expression::cel::Expression;
 use llm::request::{Condition, Conflicts};
 use protocol::call::Entries;
@@ -27,6 +27,8 @@ pub struct Hold {
     pub most: Option<(u64, Share)>,
     /// Whether the rate can refuse.
     pub enforced: bool,
+    /// The signal of a soft limit, unless its `enforceWhen` is false.
+    pub signal: Option<Arc<SoftSignal>>,
     /// The price of the model's tokens, if money is counted.
     pub tariff: Option<Tariff>,
 }
@@ -34,7 +36,12 @@ pub struct Hold {
 impl Hold {
     /// Whether the request must be refused because it would hold more than its share.
     pub fn exceeds_share(&self) -> bool {
-        self.enforced && self.most.is_some_and(|(most, _)| self.amount > most)
+        self.enforced && self.is_above_share()
+    }
+
+    /// Whether it is more than one request may hold.
+    pub fn is_above_share(&self) -> bool {
+        self.most.is_some_and(|(most, _)| self.amount > most)
     }
 
     /// Whether a stream that outgrows the hold is cut if there is no room.

@@ -52,6 +52,13 @@ pub(super) fn needs(policies: &[Policy]) -> Vec<Need> {
     needs
 }
 
+/// The headers that soft limits set.
+pub(super) fn signal_headers(policies: &[Policy]) -> Vec<String> {
+    let limits = policies.iter().flat_map(|policy| &policy.limits);
+    let signals = limits.filter_map(|limit| limit.boundary.signal());
+    distinct(signals.flat_map(|signal| &signal.headers).map(|(name, _)| name.clone()))
+}
+
 /// Sorted and without repeats.
 fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
     let mut all: Vec<String> = all.collect();

@@ -70,8 +70,17 @@ impl MemoryLedger {
             });
             state.take(wants, now)
         } else {
-            let seat = |hold: &Hold| Taken { room: Admission::Granted, seat: state.buckets.seat(&hold.key) };
-            holds.iter().map(seat).collect()
+            // A repetition is told what the first call was.
+            let excused = state.live.get(&id).map_or(&[][..], |reservation| &reservation.excused);
+            let room = |place: usize, hold: &Hold| match !hold.enforced && excused.contains(&place) {
+                true => Admission::Excused,
+                false => Admission::Granted,
+            };
+            let seat = |(place, hold): (usize, &Hold)| Taken {
+                room: room(place, hold),
+                seat: state.buckets.seat(&hold.key),
+            };
+            holds.iter().enumerate().map(seat).collect()
         };
         let admitted = all_admitted(&taken);
         if admitted && idempotency == Idempotency::First {
@@ -139,7 +148,7 @@ impl MemoryLedger {
             key: &hit.key,
             amount: hit.need.max(1),
             max: hit.max,
-            enforced: true,
+            enforced: hit.enforced,
         });
         let taken = state.take(wants, now);
         let admitted = all_admitted(&taken);

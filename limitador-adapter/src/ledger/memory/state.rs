@@ -64,6 +64,8 @@ pub struct LiveReservation {
     pub charged: Charged,
     /// When its next hold lapses.
     pub lapses: Instant,
+    /// Which of the wants of its call had no room and were let pass all the same, by their positions.
+    pub excused: Box<[usize]>,
     /// Whose it is; 0: no worker's.
     worker: u64,
 }
@@ -136,8 +138,10 @@ impl MemoryState {
         taken: &[Taken],
         now: Moment,
     ) -> Result<(), Unavailable> {
+        let excused = taken.iter().enumerate().filter(|(_, taken)| taken.room == Admission::Excused);
+        let excused = excused.map(|(place, _)| place).collect();
         let mut reservation =
-            LiveReservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant, worker };
+            LiveReservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant, excused, worker };
         let Some(first) = holds.iter().map(|hold| hold.ttl).min() else { return Ok(()) };
         for (hold, Taken { seat, .. }) in holds.iter().zip(taken) {
             let (Some(place), amount) = (seat.place, hold.amount.max(1)) else { continue };

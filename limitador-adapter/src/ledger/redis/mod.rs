@@ -430,13 +430,14 @@ impl Ledger for RedisLedger {
                     amount(hit.max),
                     amount(hit.charge),
                     flag(hit.when == When::Always),
+                    flag(hit.enforced),
                 ]);
             }
             arguments
         };
         let mut answer = self.run_by_calendar(&self.hit, &keys, now, arguments).await?;
         let admitted = answer.next()? > 0;
-        let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, true)))?;
+        let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, hit.enforced)))?;
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses })
     }
 

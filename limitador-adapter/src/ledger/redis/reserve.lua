@@ -29,6 +29,10 @@ end
 
 local known = known_of(reservation)
 if known then
+  -- A repetition is told what the first call was.
+  for _, at in ipairs(known ~= 'settled' and known.live and known.excused or {}) do
+    if wants[at] then wants[at].limited = not wants[at].refuses end
+  end
   return answer(true, known ~= 'settled' and known.live and 1 or 2)
 end
 
@@ -54,8 +58,9 @@ if not admitted then
 end
 if #wants == 0 then return answer(true, 0) end
 
-local kept, advances, first, last = {}, {}, nil, 0
-for _, want in ipairs(wants) do
+local kept, advances, excused, first, last = {}, {}, {}, nil, 0
+for at, want in ipairs(wants) do
+  if want.limited then excused[#excused + 1] = at end
   local overflows = want.name ~= want.asked
   if want.charges then
     release(want.it, want.amount)
@@ -72,6 +77,8 @@ end
 save()
 if #kept > 0 then redis.call('INCRBY', HOLDS, #kept) end
 redis.call('ZADD', LAPSES, text(first), id)
-local packed = cmsgpack.pack({ live = true, holds = kept, advances = advances })
+local record = { live = true, holds = kept, advances = advances }
+if #excused > 0 then record.excused = excused end
+local packed = cmsgpack.pack(record)
 redis.call('SET', reservation, packed, 'PXAT', text(last + REMEMBERED + SPARE))
 return answer(true, 0)

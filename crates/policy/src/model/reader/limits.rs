@@ -1,12 +1,14 @@
 //! `limits` → [`Limit`]s.
 
-use super::{BUFFER, expression, expression_in, money, when};
+use super::{BUFFER, expression, expression_in, header_name, header_value, money, when};
 use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported, distinct, one_line, shortened};
 use crate::duration;
 use crate::model::{
-    DEFAULT_TTL, Limit, Maximum, Overrun, Period, Rate, Share, Ttl, Unit, Window, ZoneName, names,
+    Boundary, DEFAULT_TTL, Limit, Maximum, Overrun, Period, Rate, Share, SoftSignal, Ttl, Unit, Window,
+    ZoneName, boundary, names,
 };
 use expression::cel::{Expression, Phase, ResultType};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// In the order of error messages.
@@ -21,8 +23,23 @@ const UNITS: &[(&str, Unit)] = &[
 const WINDOW_TYPES: &[(&str, bool)] = &[("Fixed", false), ("Sliding", true)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
 const OVERRUNS: &[(&str, Overrun)] = &[("Continue", Overrun::Continue), ("Cut", Overrun::Cut)];
+const BOUNDARIES: &[(&str, bool)] = &[("Hard", false), ("Soft", true)];
+/// How many headers a signal may have, and how long a value may be, in bytes.
+const MAX_SIGNAL_HEADERS: usize = 8;
+const MAX_SIGNAL_VALUE: usize = 256;
 const LIMIT: KnownFields = KnownFields {
-    known: &["when", "counters", "rates", "reservation", "overrun", "counterKey", "enforceWhen", "outputCap"],
+    known: &[
+        "when",
+        "counters",
+        "rates",
+        "reservation",
+        "overrun",
+        "boundary",
+        "softSignal",
+        "counterKey",
+        "enforceWhen",
+        "outputCap",
+    ],
     later: &[],
     ignored: &[],
 };
@@ -33,6 +50,8 @@ const RATE: KnownFields = KnownFields {
 };
 const RESERVATION: KnownFields =
     KnownFields { known: &["amount", "ttl", "maxShare"], later: &[], ignored: &[] };
+const SOFT_SIGNAL: KnownFields = KnownFields { known: &["headers"], later: &[], ignored: &[] };
+const SIGNAL_HEADER: KnownFields = KnownFields { known: &["name", "value"], later: &[], ignored: &[] };
 const COUNTER: KnownFields = KnownFields { known: &["expression"], later: &[], ignored: &[] };
 
 /// `priced`: whether the policy has prices.
@@ -65,6 +84,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
     let overrun = limit.optional("overrun").map(|node| overrun(&node, rates.as_deref())).transpose();
     let enforce_when =
         limit.optional("enforceWhen").map(|node| expression(&node, ResultType::Predicate)).transpose();
+    let boundary = boundary(&limit);
     let caps_output =
         limit.optional("outputCap").map(|node| caps_output(&node, rates.as_deref())).transpose();
     let ReservationFields { amount, ttl, max_share } = reservation?.unwrap_or_default();
@@ -77,6 +97,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
         ttl,
         max_share,
         overrun: overrun?.unwrap_or_default(),
+        boundary: boundary?,
         counter_key: counter_key?,
         enforce_when: enforce_when?,
         caps_output: caps_output?.unwrap_or_default(),
@@ -85,6 +106,79 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
 
 fn counter_key(node: DocumentNode<'_>) -> Result<String, Reported> {
     names::COUNTER_KEY.check(node.text()?, &node)
+}
+
+/// From `boundary` and `softSignal`. A soft limit neither ends streams nor changes requests.
+fn boundary(limit: &DocumentObject<'_>) -> Result<Boundary, Reported> {
+    let node = limit.optional("boundary");
+    let is_soft = node.as_ref().map(|node| node.word(BOUNDARIES, &[])).transpose();
+    let signal = limit.optional("softSignal").map(soft_signal).transpose();
+    let (is_soft, signal) = (is_soft?.unwrap_or_default(), signal?);
+    if !is_soft {
+        return match limit.optional("softSignal") {
+            Some(node) => Err(node.refuse("needs `boundary: Soft`: a hard limit refuses requests")),
+            None => Ok(Boundary::Hard),
+        };
+    }
+    let hard_alone = [("overrun", "Cut"), ("outputCap", "Inject")];
+    let is_set = |(field, word): &(&str, &str)| {
+        limit.optional(field).is_some_and(|node| node.word(&[(*word, ())], &[]).is_ok())
+    };
+    if let (Some((field, word)), Some(node)) = (hard_alone.iter().find(|one| is_set(one)), node) {
+        return Err(node.refuse(format!("`Soft` is mutually exclusive with `{field}: {word}`")));
+    }
+    Ok(Boundary::Soft(Arc::new(signal.unwrap_or_default())))
+}
+
+fn soft_signal(node: DocumentNode<'_>) -> Result<SoftSignal, Reported> {
+    let headers = node.object(&SOFT_SIGNAL)?.required("headers")?;
+    let items = headers.items()?;
+    if items.is_empty() || items.len() > MAX_SIGNAL_HEADERS {
+        return Err(headers.refuse(format!("must have 1 to {MAX_SIGNAL_HEADERS} headers")));
+    }
+    let headers = distinct(
+        items.into_iter().map(|item| (item.clone(), signal_header(item))),
+        |(name, _), (other, _)| name == other,
+        |(name, _), first| format!("sets `{name}`, as headers[{first}] does"),
+    )?;
+    Ok(SoftSignal { headers })
+}
+
+fn signal_header(node: DocumentNode<'_>) -> Result<(String, String), Reported> {
+    let header = node.object(&SIGNAL_HEADER)?;
+    let name = header.required("name").and_then(|node| signal_name(&node));
+    let value = header.required("value").and_then(|node| signal_value(&node));
+    Ok((name?, value?))
+}
+
+fn signal_name(node: &DocumentNode<'_>) -> Result<String, Reported> {
+    let text = node.text()?;
+    if text.starts_with(':') {
+        let told = shortened(text);
+        return Err(node.refuse(format!("`{told}` is a pseudo-header, which a signal cannot set")));
+    }
+    let name = header_name(text, node)?;
+    match boundary::reserved(&name) {
+        Some(why) => {
+            let told = shortened(&name);
+            Err(node.refuse(format!(
+                "`{told}` {why}, and Weir removes a signal's header from every request: choose a name such as `x-weir-budget`"
+            )))
+        }
+        None => Ok(name),
+    }
+}
+
+/// Routes compare it as a whole, so it has no spaces around it, which HTTP would drop.
+fn signal_value(node: &DocumentNode<'_>) -> Result<String, Reported> {
+    let value = header_value(node)?;
+    let is_plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if value.is_empty() || value.len() > MAX_SIGNAL_VALUE || !is_plain || value.trim() != value {
+        return Err(node.refuse(format!(
+            "must be 1 to {MAX_SIGNAL_VALUE} ASCII characters, without spaces at either end"
+        )));
+    }
+    Ok(value)
 }
 
 /// Only a stream can outgrow a hold.
