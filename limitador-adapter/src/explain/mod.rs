@@ -124,7 +124,7 @@ fn judged(
             let doubts: Vec<&Doubt> = judgement.doubts.iter().filter(is_its_own).collect();
             texts.push("applies".to_owned());
             texts.extend(predicates(policies, &rate.policy, &rate.limit, &asked));
-            texts.extend(doubts.into_iter().map(doubted));
+            texts.extend(doubts.into_iter().map(|doubt| doubted(doubt, &asked)));
             let failures = judgement.failures.iter();
             let failures = failures.filter(|one| one.policy == rate.policy && one.limit == rate.limit);
             texts.extend(failures.map(failed));
@@ -234,7 +234,7 @@ fn failed(Failure { part, cause, mode, .. }: &Failure) -> String {
 }
 
 /// What is assumed for a limit that applies in doubt.
-fn doubted(Doubt { cause, detail, .. }: &Doubt) -> String {
+fn doubted(Doubt { cause, detail, .. }: &Doubt, facts: &Facts) -> String {
     match cause {
         DoubtCause::Predicate => format!("this fails, so it counts as true: {detail}"),
         DoubtCause::CounterAbsent | DoubtCause::CounterFailed => {
@@ -243,7 +243,13 @@ fn doubted(Doubt { cause, detail, .. }: &Doubt) -> String {
         DoubtCause::CounterTooLong => {
             format!("a counter names too many buckets, so the request counts in the null bucket: {detail}")
         }
-        DoubtCause::Price => format!("no price is known to apply, so the dearest does: {detail}"),
+        // The client chose the name, so it is quoted.
+        DoubtCause::Price => match facts.asked_model() {
+            Ok(model) if !model.is_empty() => {
+                format!("no price is for the model {model:?}, so the dearest price of the policy applies")
+            }
+            Ok(_) | Err(_) => format!("no price is known to apply, so the dearest does: {detail}"),
+        },
         DoubtCause::Body(condition) => format!("the body is not known whole: {}", condition.name()),
     }
 }

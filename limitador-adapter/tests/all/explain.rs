@@ -155,3 +155,30 @@ fn without_a_valid_policy_there_is_nothing_to_explain() {
     assert!(explained.contains("rate: "), "{explained}");
     assert!(explained.ends_with("no valid policy to explain\n"), "{explained}");
 }
+
+#[test]
+fn a_model_without_a_price_is_named() {
+    let policy = r#"
+apiVersion: weir.dev/v1alpha1
+kind: TokenRateLimitPolicy
+metadata: {name: budget}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: Gateway, name: api-gateway}
+  prices: [{model: "gpt-4*", input: "2.50", output: "10.00"}]
+  limits:
+    all:
+      rates: [{limit: "5.00", window: 24h, unit: usd}]
+"#;
+    let of_model = |model: &str| {
+        let chat = CHAT.replace("gpt-4o", model);
+        let files = [("policy.yaml", policy), ("request", chat.as_str())];
+        explained(&files, &["--policies", "policy.yaml", "--request", "request", "--reads-bodies"])
+    };
+    let told = of_model("mystery-1");
+    assert!(
+        told.contains("no price is for the model \"mystery-1\", so the dearest price of the policy applies"),
+        "{told}"
+    );
+    assert!(!of_model("gpt-4o").contains("no price"));
+    assert!(of_model("").contains("no price is known to apply, so the dearest does: no model is named"));
+}
