@@ -1,7 +1,7 @@
 //! `/api/counters`, and the command that calls it.
 
 use crate::binary::adapter;
-use crate::server::{POLICY, Server, commit, reserve, whole};
+use crate::server::{POLICY, Server, commit, descriptor, reserve, whole};
 use limitador_adapter::cli::Storage;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -212,4 +212,40 @@ async fn the_command_lists_resets_and_grants() {
     assert_eq!((is_good, text.as_str()), (true, "0 counters reset\n"));
     let (is_good, text) = run(&[&grant[..7], &["--amount", "500"]].concat());
     assert!(!is_good && text.contains("counters: must name [auth.identity.userid]"), "{text}");
+}
+
+/// Over HTTP, as on every other storage: a sliding window never ends, so nothing can be granted until it does. It can be reset.
+#[tokio::test]
+async fn a_sliding_window_takes_no_grant_and_can_be_reset() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = POLICY.replace("window: 24h}", "window: 24h, windowType: Sliding}");
+    std::fs::write(folder.path().join("llm.yaml"), policy).unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let mut config = Server::config(vec![folder.path().join("llm.yaml")], 1000, Storage::Memory);
+    config.admin_token_file = Some(token);
+    let server = Server::configured(folder, config).await;
+    let tokens =
+        |amount| vec![descriptor("default/llm/all", Some(("tokens", "86400s-sliding")), Some(amount))];
+    server.kuadrant().commit(commit("1", tokens(900))).await.unwrap();
+    let of_all = |more: Value| {
+        let mut body = json!({"policy": "default/llm", "limit": "all", "unit": "tokens"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for window in [json!({}), json!({"window": "24h (sliding)"})] {
+        let mut body = of_all(json!({"amount": 500, "id": "1"}));
+        body.as_object_mut().unwrap().extend(window.as_object().unwrap().clone());
+        let (status, answer) = post(&server, "/api/counters/grant", &body).await;
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer.contains("a sliding window does not end"), "{answer}");
+    }
+    let listed = list(&server, "?limit=all&unit=tokens").await;
+    assert_eq!((&listed[0]["used"], &listed[0]["granted"]), (&json!(900), &json!(0)));
+    let reset = post(&server, "/api/counters/reset", &of_all(json!({"window": "24h (sliding)"}))).await;
+    assert_eq!(reset, (200, json!({"reset": 1}).to_string()));
+    assert_eq!(list(&server, "?limit=all&unit=tokens").await, Vec::<Value>::new());
+    // The window starts anew.
+    server.kuadrant().commit(commit("2", tokens(70))).await.unwrap();
+    assert_eq!(list(&server, "?limit=all&unit=tokens").await[0]["used"], json!(70));
 }
