@@ -3,11 +3,12 @@
 use prost::Message;
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "envoy/service/ratelimit/v3/rls.proto",
     "kuadrant/service/ratelimit/v1/ratelimit.proto",
     "weir/v1/policy.proto",
     "weir/v1/reservation.proto",
+    "weir/v1/usage.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

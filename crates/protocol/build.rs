@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kuadrant/service/ratelimit/v1/ratelimit.proto",
         "weir/v1/policy.proto",
         "weir/v1/reservation.proto",
+        "weir/v1/usage.proto",
     ];
     println!("cargo::rerun-if-changed={root}");
     prost_build::Config::new().include_file("wire.rs").compile_fds(protox::compile(files, [root])?)?;

@@ -31,6 +31,9 @@ pub const RESERVATION_SERVICE: &str = "weir.v1.ReservationService";
 /// The adapter's gRPC service for plans.
 pub const POLICY_SERVICE: &str = "weir.v1.PolicyService";
 
+/// The adapter's gRPC service for reading buckets.
+pub const USAGE_SERVICE: &str = "weir.v1.UsageService";
+
 /// Why a call to the adapter failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFailure {
@@ -199,7 +202,16 @@ pub fn add_further(call: &mut Vec<u8>, commit: &[u8]) {
     put_bytes(100, commit, call);
 }
 
-/// Encodes a [`ReserveRequest`] with the encoded [`CommitRequest`]s that the adapter handles first.
+/// Encodes a `GetUsageRequest` without commits: only the entries and the maxima of the items count.
+pub fn usage<'a>(items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
+    let mut call = Vec::with_capacity(capacity(&items));
+    for item in items {
+        put_descriptor(&item, &[], &mut call);
+    }
+    call
+}
+
+/// Encodes a [`ReserveRequest`], or a `GetUsageRequest`, with the encoded [`CommitRequest`]s that the adapter handles first.
 pub fn with_commits(reserve: &[u8], commits: &[&[u8]]) -> Vec<u8> {
     let mut call = reserve.to_vec();
     commits.iter().for_each(|commit| put_bytes(101, commit, &mut call));
@@ -278,6 +290,7 @@ fn put_bytes(field: u32, bytes: &[u8], into: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::weir::v1::GetUsageRequest;
 
     fn entries(pairs: &[(&str, &str)]) -> Entries {
         let mut entries = Entries::default();
@@ -323,6 +336,18 @@ mod tests {
         assert_eq!((one.hits_addend, one.ttl_ms), (Some(u64::MAX), 900_000));
         assert_eq!((two.hits_addend, two.ttl_ms), (Some(1), 1500));
         assert_eq!(((one.max, one.unenforced), (two.max, two.unenforced)), ((None, false), (Some(0), true)));
+    }
+
+    #[test]
+    fn a_question_about_usage_names_the_buckets_and_what_has_ended() {
+        let counted = entries(&[("limit", "default/p/free"), ("unit", "tokens")]);
+        let item =
+            Item { entries: &counted, amount: 0, ttl: Duration::ZERO, max: Some(7), unenforced: false };
+        let call = with_commits(&usage([item].into_iter()), &[&commit("a", [item].into_iter())]);
+        let request = GetUsageRequest::decode(&*call).unwrap();
+        let [descriptor] = request.descriptors.as_slice() else { panic!("{request:?}") };
+        assert_eq!((descriptor.entries.len(), descriptor.max), (2, Some(7)));
+        assert_eq!(request.commits[0].reservation_id, "a");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
 use crate::ledger::{
-    Charge, ChargeAt, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Raised, RaisedHold, Settled, Status,
-    Unavailable, When,
+    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Raised, RaisedHold,
+    Settled, Status, Unavailable, When,
 };
 use crate::metrics::AdapterMetrics;
 use crate::policies::snapshot::PolicySnapshot;
@@ -21,6 +21,7 @@ use protocol::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, DescriptorStatus, ParkedResult, RaisedHolds, ReserveRequest,
     ReserveResponse, SeenResult,
 };
+use protocol::wire::weir::v1::{BucketUsage, GetUsageRequest, GetUsageResponse};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -272,6 +273,22 @@ impl Limiter {
         Ok(settled)
     }
 
+    /// Reads the bucket of each descriptor, and changes nothing.
+    pub async fn usage(&self, request: GetUsageRequest, now: Moment) -> Result<GetUsageResponse, CallError> {
+        let in_force = self.now_in_force();
+        let call = find(request.descriptors, &in_force)?;
+        let keys: Vec<_> = call.rates().map(|(_, _, key)| Arc::clone(key)).collect();
+        let mut readings = self.counted(self.ledger.read(&keys, now).await)?.into_iter();
+        let buckets = call.descriptors.iter().map(|named| {
+            let Some(named) = named else { return BucketUsage::default() };
+            let rates = named.rates.iter().map(|(rate, _)| named.max_of(rate)).zip(readings.by_ref());
+            // One of ours names one rate; of several, the strictest counts.
+            let all: Vec<_> = rates.map(|(max, reading)| bucket_usage(max, &reading)).collect();
+            all.into_iter().min_by_key(|bucket| bucket.remaining).unwrap_or_default()
+        });
+        Ok(GetUsageResponse { buckets: buckets.collect() })
+    }
+
     /// Checks and charges without a hold. `call` is the name in metrics.
     pub async fn hit<'a>(
         &self,
@@ -369,6 +386,19 @@ pub fn find(
         return Err(CallError::Invalid(format!("a call names {MAX_DESCRIPTORS} descriptors at most")));
     }
     Ok(FoundDescriptors::find(descriptors, in_force))
+}
+
+fn bucket_usage(max: u64, reading: &CounterReading) -> BucketUsage {
+    let max = max.saturating_add(reading.granted);
+    let reset = reading.reset.unwrap_or_default();
+    BucketUsage {
+        known: true,
+        max,
+        used: reading.used,
+        held: reading.held,
+        remaining: max.saturating_sub(reading.used.saturating_add(reading.held)),
+        reset_ms: u64::try_from(reset.as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 fn descriptor_status(status: Option<Status>) -> DescriptorStatus {

@@ -4,6 +4,7 @@ use crate::grpc::envoy::{Ask, answer};
 use crate::grpc::limiter::{CallError, Limiter};
 use crate::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService as EnvoyService;
 use crate::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitService as KuadrantService;
+use crate::grpc::services::weir::v1::usage_service_server::UsageService;
 use crate::ledger::Unavailable;
 use crate::ledger::moment::Moment;
 use metrics::Histogram;
@@ -11,6 +12,7 @@ use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitR
 use protocol::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
 };
+use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -23,6 +25,7 @@ pub struct RateLimits {
     check: Histogram,
     report: Histogram,
     should: Histogram,
+    usage: Histogram,
 }
 
 impl RateLimits {
@@ -31,25 +34,29 @@ impl RateLimits {
         let latency = |call| limiter.metrics().latency(call);
         let (reserve, commit) = (latency("Reserve"), latency("Commit"));
         let (check, report) = (latency("CheckRateLimit"), latency("Report"));
-        let should = latency("ShouldRateLimit");
-        Self { limiter, reserve, commit, check, report, should }
+        let (should, usage) = (latency("ShouldRateLimit"), latency("GetUsage"));
+        Self { limiter, reserve, commit, check, report, should, usage }
     }
 
     /// Handles a Reserve after the commits that it carries, and records the latency.
     pub async fn reserve_timed(&self, mut request: ReserveRequest) -> Result<ReserveResponse, Status> {
-        let mut commits = std::mem::take(&mut request.commits).into_iter();
-        if let Some(first) = commits.next() {
-            // These commits are copies: if one fails it is sent again, and the Reserve is judged without it.
-            if let Err(status) =
-                self.commit_timed(CommitRequest { further: commits.collect(), ..first }).await
-            {
-                tracing::warn!(%status, "a reserve is judged before the commits that it carries");
-            }
-        }
+        self.carried("Reserve", std::mem::take(&mut request.commits)).await;
         let now = Moment::now();
         let answered = self.limiter.reserve(request, now).await;
         self.reserve.record(now.instant.elapsed());
         Ok(answered?)
+    }
+
+    /// Handles the commits that a call carries. They are copies: if one fails it is sent again, and the call is
+    /// answered without it.
+    async fn carried(&self, call: &str, commits: Vec<CommitRequest>) {
+        let mut commits = commits.into_iter();
+        if let Some(first) = commits.next()
+            && let Err(status) =
+                self.commit_timed(CommitRequest { further: commits.collect(), ..first }).await
+        {
+            tracing::warn!(%status, call, "a call is answered before the commits that it carries");
+        }
     }
 
     /// Handles a Commit and records the latency.
@@ -89,6 +96,18 @@ impl KuadrantService for RateLimits {
 
     async fn commit(&self, request: Request<CommitRequest>) -> CallResult<CommitResponse> {
         self.commit_timed(request.into_inner()).await.map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl UsageService for RateLimits {
+    async fn get_usage(&self, request: Request<GetUsageRequest>) -> CallResult<GetUsageResponse> {
+        let mut request = request.into_inner();
+        self.carried("GetUsage", std::mem::take(&mut request.commits)).await;
+        let now = Moment::now();
+        let answered = self.limiter.usage(request, now).await;
+        self.usage.record(now.instant.elapsed());
+        Ok(Response::new(answered?))
     }
 }
 

@@ -8,6 +8,7 @@ use super::services::envoy::service::ratelimit::v3::rate_limit_service_server::R
 use super::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitServiceServer as KuadrantServer;
 use super::services::weir::v1::policy_service_server::PolicyServiceServer;
 use super::services::weir::v1::reservation_service_server::ReservationServiceServer;
+use super::services::weir::v1::usage_service_server::UsageServiceServer;
 use super::stream::Reservations;
 use super::tls::{self, TlsAcceptor};
 use super::workers::Workers;
@@ -46,6 +47,7 @@ pub async fn routes(
     health.set_serving::<EnvoyServer<RateLimits>>().await;
     health.set_serving::<ReservationServiceServer<Reservations>>().await;
     health.set_serving::<PolicyServiceServer<Plans>>().await;
+    health.set_serving::<UsageServiceServer<RateLimits>>().await;
     let mut draining = draining.clone();
     tokio::spawn(async move {
         if draining.wait_for(|draining| *draining).await.is_ok() {
@@ -57,6 +59,7 @@ pub async fn routes(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     Ok(Routes::new(KuadrantServer::from_arc(Arc::clone(&limits)))
+        .add_service(UsageServiceServer::from_arc(Arc::clone(&limits)))
         .add_service(EnvoyServer::from_arc(limits))
         .add_service(ReservationServiceServer::new(reservations))
         .add_service(PolicyServiceServer::new(plans))

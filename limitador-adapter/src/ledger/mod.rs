@@ -319,6 +319,9 @@ pub trait Ledger: Send + Sync {
     /// Raises the maximum of a bucket until its window ends. Starts the window if none is running. An id is remembered
     /// for [`GRANT_REMEMBERED`] after the window ends.
     async fn grant(&self, grant: Grant, now: Moment) -> Result<Granted, Unavailable>;
+    /// The buckets in which these keys are counted now, in order. Their `reset` is never absent: without a window, it is that of
+    /// one that would begin now. Changes nothing.
+    async fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable>;
     /// Every bucket, in no order.
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable>;
     /// How much there is. Fails if the storage does not answer.

@@ -4,6 +4,7 @@ use crate::server::{POLICY, Server, commit, descriptor, reserve, whole};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, RaisedHolds, ReserveRequest};
+use protocol::wire::weir::v1::{BucketUsage, GetUsageRequest};
 use std::time::Duration;
 use tonic::Code as Grpc;
 
@@ -302,4 +303,24 @@ async fn sixty_four_at_once_are_ten() {
     let admitted = calls.join_all().await.iter().filter(|answer| answer.code() == Code::Ok).count();
     assert_eq!(admitted, 10);
     assert_eq!(server.books("free", "tokens").await, [(0, 1000)]);
+}
+
+#[tokio::test]
+async fn usage_is_read_after_what_has_ended_and_costs_nothing() {
+    let server = started().await;
+    let mut client = server.usage();
+    server.kuadrant().reserve(reserve("a-1", whole(400, 1))).await.unwrap();
+    server.kuadrant().reserve(reserve("a-2", whole(300, 1))).await.unwrap();
+    let free = descriptor("default/llm/free", Some(("tokens", "3600s")), None);
+    let descriptors = vec![free, descriptor("default/llm/gone", None, None)];
+    let ask = GetUsageRequest { descriptors, commits: vec![commit("a-1", whole(150, 1))] };
+    for _ in 0..3 {
+        let answer = client.get_usage(ask.clone()).await.unwrap().into_inner();
+        let [free, gone] = answer.buckets.as_slice() else { panic!("{answer:?}") };
+        assert_eq!((free.max, free.used, free.held, free.remaining), (1000, 150, 300, 550));
+        assert!(free.known && free.reset_ms > 3_590_000, "{free:?}");
+        assert_eq!(*gone, BucketUsage::default());
+    }
+    assert_eq!(server.books("free", "tokens").await, [(150, 300)]);
+    assert_eq!(server.books("free", "requests").await, [(2, 0)]);
 }

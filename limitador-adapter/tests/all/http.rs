@@ -140,6 +140,7 @@ async fn reflection_lists_the_services() {
         "kuadrant.service.ratelimit.v1.RateLimitService",
         "weir.v1.PolicyService",
         "weir.v1.ReservationService",
+        "weir.v1.UsageService",
     ];
     assert_eq!(names, wanted);
 }

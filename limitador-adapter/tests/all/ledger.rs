@@ -3,8 +3,8 @@
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, Hit, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised, RaisedHold, Settled,
-    Status, When,
+    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised,
+    RaisedHold, Settled, Status, When,
 };
 use policy::model::{Period, Unit, Window, ZoneName};
 use std::sync::Arc;
@@ -53,6 +53,7 @@ async fn books(ledger: &Arc<dyn Ledger>, now: Moment) -> Vec<(u64, u64)> {
 }
 
 on_every_storage![
+    reading_buckets_changes_none_of_them,
     a_hold_counts_like_usage_until_the_commit_replaces_it_by_the_charge,
     exactly_the_limit_fits_and_a_hold_is_at_least_one,
     all_or_nothing_and_every_status_is_told,
@@ -772,4 +773,33 @@ async fn a_commit_credits_no_other_window(storage: Storage) {
     ledger.commit("2", vec![charge(&hold, 30)], now + MINUTE).await.unwrap();
     ledger.commit("1", vec![charge(&hold, 10), charge(&slot, 0)], now + MINUTE).await.unwrap();
     assert_eq!(books(&ledger, now + MINUTE).await, [(40, 0)]);
+}
+
+async fn reading_buckets_changes_none_of_them(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let calendar = Window::Period(Period::Hour, ZoneName::UTC);
+    let windows = [Window::Fixed(MINUTE), Window::Sliding(MINUTE), calendar, Window::Now];
+    let keys: Vec<_> = windows.map(|window| key_of("alice", Unit::Tokens, window)).into_iter().collect();
+    let fresh = ledger.read(&keys, now).await.unwrap();
+    let numbers = |readings: &[CounterReading]| -> Vec<_> {
+        readings.iter().map(|reading| (reading.used, reading.held, reading.granted)).collect()
+    };
+    assert_eq!(numbers(&fresh), [(0, 0, 0); 4]);
+    assert_eq!((fresh[0].reset, fresh[1].reset), (Some(MINUTE), Some(MINUTE)));
+    assert!(fresh[2].reset.is_some_and(|reset| reset <= MINUTE * 60), "{:?}", fresh[2]);
+    assert_eq!(ledger.size().await.unwrap().counters, 0, "reading makes no bucket");
+    let holds: Vec<_> = keys.iter().map(|key| hold(Arc::clone(key), 30, 100)).collect();
+    ledger.reserve("a", holds.clone(), now).await.unwrap();
+    let charges = holds.iter().map(|hold| charge(hold, 120)).collect();
+    ledger.commit("a", charges, now).await.unwrap();
+    let later = now + Duration::from_secs(20);
+    ledger.reserve("b", vec![hold(Arc::clone(&keys[3]), 7, 100)], later).await.unwrap();
+    for _ in 0..3 {
+        let readings = ledger.read(&keys, later).await.unwrap();
+        assert_eq!(numbers(&readings), [(120, 0, 0), (120, 0, 0), (120, 0, 0), (0, 7, 0)]);
+        assert_eq!(readings[0].reset, Some(Duration::from_secs(40)));
+        assert_eq!(readings[1].reset, Some(Duration::from_secs(40)));
+    }
+    assert_eq!(numbers(&ledger.read(&keys[..1], now + MINUTE).await.unwrap()), [(0, 0, 0)]);
+    assert_eq!(ledger.read(&[], later).await.unwrap(), []);
 }

@@ -6,6 +6,7 @@ use limitador_adapter::grpc::services::envoy::service::ratelimit::v3::rate_limit
 use limitador_adapter::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
 use limitador_adapter::grpc::services::weir::v1::policy_service_client::PolicyServiceClient;
 use limitador_adapter::grpc::services::weir::v1::reservation_service_client::ReservationServiceClient;
+use limitador_adapter::grpc::services::weir::v1::usage_service_client::UsageServiceClient;
 use limitador_adapter::serve::Serving;
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
@@ -119,6 +120,10 @@ impl Server {
 
     pub fn reservations(&self) -> ReservationServiceClient<Channel> {
         ReservationServiceClient::new(self.channel())
+    }
+
+    pub fn usage(&self) -> UsageServiceClient<Channel> {
+        UsageServiceClient::new(self.channel())
     }
 
     pub fn plans(&self) -> PolicyServiceClient<Channel> {

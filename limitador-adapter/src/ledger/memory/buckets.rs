@@ -336,6 +336,17 @@ impl MemoryBuckets {
         Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some() }
     }
 
+    /// How the bucket stands in which a key is counted now.
+    pub fn read(&self, key: &Arc<Key>, now: Moment) -> CounterReading {
+        let Seat { place, overflow } = self.seat(key);
+        let reading = place.and_then(|place| self.readings(&[place], now).pop());
+        let key = overflow.unwrap_or_else(|| Arc::clone(key));
+        let new = now.until_end_of(&key.window);
+        let none = CounterReading { key, used: 0, held: 0, granted: 0, reset: None };
+        let reading = reading.unwrap_or(none);
+        CounterReading { reset: reading.reset.or(Some(new)), ..reading }
+    }
+
     /// How the buckets at some places stand, for a person.
     pub fn readings(&self, places: &[BucketIndex], now: Moment) -> Vec<CounterReading> {
         let buckets = places.iter().filter_map(|place| self.buckets.get(*place));

@@ -187,6 +187,12 @@ impl MemoryLedger {
         self.at(now)?.grant(grant, id, now)
     }
 
+    /// See [`Ledger::read`].
+    pub fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
+        let state = self.at(now)?;
+        Ok(keys.iter().map(|key| state.buckets.read(key, now)).collect())
+    }
+
     /// See [`Ledger::readings`].
     pub fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         let places = self.at(now)?.buckets.places();
@@ -306,6 +312,9 @@ impl Ledger for MemoryLedger {
     }
     async fn grant(&self, grant: Grant, now: Moment) -> Result<Granted, Unavailable> {
         self.grant(&grant, now)
+    }
+    async fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
+        self.read(keys, now)
     }
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         self.readings(now)

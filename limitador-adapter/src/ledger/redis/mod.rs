@@ -76,6 +76,7 @@ pub struct RedisLedger {
     hit: Script,
     reset: Script,
     grant: Script,
+    read: Script,
     sweep: Script,
     attend: Script,
     gone: Script,
@@ -107,6 +108,7 @@ impl RedisLedger {
             hit: script!("hit"),
             reset: script_when_full!("reset"),
             grant: script_when_full!("grant"),
+            read: script_when_full!("read"),
             sweep: script_when_full!("sweep"),
             attend: script_when_full!("attend"),
             gone: script_when_full!("gone"),
@@ -471,6 +473,23 @@ impl Ledger for RedisLedger {
         let (used, held, granted) = (answer.next()?, answer.next()?, answer.next()?);
         let reset = Some(Duration::from_millis(answer.next()?)).filter(|reset| !reset.is_zero());
         Ok(Granted { reading: CounterReading { key, used, held, granted, reset }, is_repeated })
+    }
+
+    async fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
+        let names = self.keys([], keys);
+        let arguments = |server: Duration| {
+            let windows = keys.iter().map(|key| key_name::window_at(&key.window, server));
+            [self.time(now), self.room()].into_iter().chain(windows).collect()
+        };
+        let mut answer = self.run_by_calendar(&self.read, &names, now, arguments).await?;
+        let reading = |key: &Arc<Key>| {
+            let overflows = answer.next()? > 0;
+            let key = if overflows { Arc::new(key.overflow()) } else { Arc::clone(key) };
+            let (used, held, granted) = (answer.next()?, answer.next()?, answer.next()?);
+            let reset = Some(Duration::from_millis(answer.next()?));
+            Ok(CounterReading { key, used, held, granted, reset })
+        };
+        keys.iter().map(reading).collect()
     }
 
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
