@@ -2,13 +2,14 @@
 
 mod body;
 mod socket;
+mod usage;
 
 use crate::caller::{Caller, ReserveReply, Waiting};
 use crate::cuttable::CuttableStream;
 use crate::deferred;
 use crate::host;
 use crate::metrics;
-use crate::request;
+use crate::request::{self, AsksForUsage};
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use engine::exchange::{ActivePlan, Effect, Event, Exchange};
@@ -24,6 +25,7 @@ use proxy_wasm::types::Action;
 use socket::SocketContext;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
+use usage::UsageState;
 
 /// How much of a response is read at once if there is no memory for all of it, in bytes.
 const PIECE: usize = 16 << 10;
@@ -37,6 +39,8 @@ pub struct Http {
     request: Option<Rc<RefCell<Request>>>,
     /// Used instead for a WebSocket whose messages are metered.
     socket: Option<Rc<RefCell<SocketContext>>>,
+    /// Used instead if the client asks for its usage.
+    usage: Option<UsageState>,
 }
 
 /// A request to which a limit may apply.
@@ -64,7 +68,7 @@ impl HttpContext for Unconfigured {}
 impl Http {
     /// For a request that has not arrived yet.
     pub fn new(id: u32, shared: &Rc<Shared>) -> Self {
-        Self { id, shared: shared.clone(), request: None, socket: None }
+        Self { id, shared: shared.clone(), request: None, socket: None, usage: None }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Request) -> T) -> Option<T> {
@@ -312,14 +316,23 @@ impl Context for Http {
     fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
         let body = host::reply(size);
         let reply = if status == 0 { Ok(&*body) } else { Err(CallFailure::from(status)) };
-        reserve::answered(&self.shared, self.id, token, reply);
+        if !self.usage_read(token, reply) {
+            reserve::answered(&self.shared, self.id, token, reply);
+        }
     }
 }
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
         let in_force = self.shared.in_force();
-        let Some(mut facts) = request::facts(&self.shared, &in_force) else { return Action::Continue };
+        let mut facts = match request::facts(&self.shared, &in_force) {
+            Ok(Some(facts)) => facts,
+            Ok(None) => return Action::Continue,
+            Err(AsksForUsage) => {
+                self.tell_usage(&in_force);
+                return Action::Pause;
+            }
+        };
         if !end && facts.is_get() {
             // GETs hardly ever have a body, and those that do are not WebSockets.
             host::request_header("upgrade").iter().for_each(|value| facts.header("upgrade", value));
@@ -336,12 +349,16 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        if self.usage.is_some() {
+            return Action::Pause;
+        }
         let socket = || self.with_socket(|socket| socket.client(size));
         self.with(|request| request.gathered(size, end)).or_else(socket).unwrap_or(Action::Continue)
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.with(Request::all_gathered).unwrap_or(Action::Continue)
+        let passes = if self.usage.is_some() { Action::Pause } else { Action::Continue };
+        self.with(Request::all_gathered).unwrap_or(passes)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end: bool) -> Action {

@@ -5,20 +5,39 @@ use crate::shared::Shared;
 use engine::config::IdentitySource;
 use engine::exchange::ActivePlan;
 use engine::metric::Metric;
+use engine::usage::UsageQuestion;
 use expression::facts::{Facts, Need};
 use expression::identity::{self, IdentityError};
+use policy::plan::Plan;
+
+/// The request asks for the caller's usage.
+pub struct AsksForUsage;
 
 /// Fetches what is needed, and removes the identity's header from the request. `None` if no limit applies.
-pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
-    let (mut facts, mut came) = (Facts::default(), None);
+pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Result<Option<Facts>, AsksForUsage> {
+    let (mut facts, mut came) = (own_facts(shared), None);
     remove_signals(shared, in_force, &mut facts);
-    if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
-        facts.loses_header(name);
+    let mut rounds = in_force.rounds().iter();
+    let first = rounds.next();
+    if let Some(round) = first {
+        came = fetch(shared, round.needs(), &mut facts, None);
     }
-    let concerned = in_force.rounds().iter().all(|round| {
-        came = fetch(shared, round.needs(), &mut facts).or(came);
-        round.is_open(&facts)
-    });
+    if let Some(path) = &shared.config.usage_path {
+        // Nearly every plan needs it in the first round.
+        if facts.path().is_none()
+            && let Some(target) = host::request_header(":path")
+        {
+            facts.header(":path", &target);
+        }
+        if path.is(&facts) {
+            return Err(AsksForUsage);
+        }
+    }
+    let concerned = first.is_none_or(|round| round.is_open(&facts))
+        && rounds.all(|round| {
+            came = fetch(shared, round.needs(), &mut facts, None).or(came);
+            round.is_open(&facts)
+        });
     // Last: when a header is removed, Envoy selects the route again without it, even if there was no such
     // header.
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity
@@ -26,7 +45,7 @@ pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Option<Facts> {
     {
         host::remove_request_header(name);
     }
-    concerned.then_some(facts)
+    Ok(concerned.then_some(facts))
 }
 
 /// Removes a client's own copies of the headers that soft limits set, before anything else can see them.
@@ -45,19 +64,49 @@ fn remove_signals(shared: &Shared, in_force: &ActivePlan, facts: &mut Facts) {
     }
 }
 
-/// Whether there is an identity, if it was needed.
-fn fetch(shared: &Shared, needs: &[Need], facts: &mut Facts) -> Option<bool> {
+/// The facts of the request that a question about usage describes.
+pub fn described_facts(shared: &Shared, plan: &Plan, question: &UsageQuestion) -> Facts {
+    let mut facts = own_facts(shared);
+    fetch(shared, question.needs(plan), &mut facts, Some(question));
+    facts
+}
+
+fn own_facts(shared: &Shared) -> Facts {
+    let mut facts = Facts::default();
+    if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity {
+        facts.loses_header(name);
+    }
+    facts
+}
+
+/// Whether there is an identity, if it was needed. `described`: has headers that replace the request's own.
+fn fetch<'n>(
+    shared: &Shared,
+    needs: impl IntoIterator<Item = &'n Need>,
+    facts: &mut Facts,
+    described: Option<&UsageQuestion>,
+) -> Option<bool> {
     let mut came = None;
+    let instead = |name: &str| described.and_then(|question| question.header(name));
     for need in needs {
         match need {
             Need::Header(name) => {
-                if let Some(value) = host::request_header(name) {
+                let value = match instead(name) {
+                    Some(value) => value.map(|value| value.as_bytes().to_vec()),
+                    None => host::request_header(name),
+                };
+                if let Some(value) = value {
                     facts.header(name, &value);
                 }
             }
             Need::Headers => {
                 for (name, value) in host::request_headers() {
-                    facts.header(&name, &value);
+                    if instead(&name).is_none() {
+                        facts.header(&name, &value);
+                    }
+                }
+                for (name, value) in described.iter().flat_map(|question| question.headers()) {
+                    value.iter().for_each(|value| facts.header(name, value.as_bytes()));
                 }
             }
             Need::Property(path) => {

@@ -16,7 +16,7 @@ use engine::outbox::{Outbox, Raise, Settlement};
 use llm::memory::MemoryBudget;
 use policy::plan::Plan;
 use policy::validation_error::ValidationError;
-use protocol::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE};
+use protocol::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE, USAGE_SERVICE};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use std::sync::Arc;
 pub const RESERVE: Method = (RATE_LIMIT_SERVICE, "Reserve");
 pub const COMMIT: Method = (RATE_LIMIT_SERVICE, "Commit");
 pub const RESERVE_AND_COMMIT: Method = (RESERVATION_SERVICE, "ReserveAndCommit");
+pub const GET_USAGE: Method = (USAGE_SERVICE, "GetUsage");
 pub const GET_PLAN: Method = (POLICY_SERVICE, "GetPlan");
 
 /// The share of the memory for settlements while the adapter is unreachable: of 128 MiB, tens of thousands of

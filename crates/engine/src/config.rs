@@ -1,6 +1,7 @@
 //! The filter's plugin configuration.
 
 use crate::cluster;
+use crate::usage::UsagePath;
 use expression::identity::IdentityEncoding;
 use expression::protobuf_struct;
 use llm::memory;
@@ -33,6 +34,8 @@ pub struct PluginConfig {
     pub request_body: BodyAccess,
     /// How many bytes all exchanges may keep in memory.
     pub memory: usize,
+    /// What callers may ask for their own usage. `None`: they cannot.
+    pub usage_path: Option<UsagePath>,
     /// Inline policies, at least one. `None`: the adapter provides them.
     pub policies: Option<Vec<Policy>>,
 }
@@ -78,7 +81,16 @@ const ENCODINGS: &[(&str, IdentityEncoding)] =
     &[("json", IdentityEncoding::Json), ("base64url-json", IdentityEncoding::Base64UrlJson)];
 
 const CONFIG: KnownFields = KnownFields {
-    known: &["adapter", "gateway", "failureMode", "identity", "requestBody", "memory", "policies"],
+    known: &[
+        "adapter",
+        "gateway",
+        "failureMode",
+        "identity",
+        "requestBody",
+        "memory",
+        "usagePath",
+        "policies",
+    ],
     later: &[],
     ignored: &[],
 };
@@ -118,6 +130,7 @@ fn config(node: DocumentNode<'_>) -> Result<PluginConfig, Reported> {
         Some(BodyAccess::None) | None => LEAST_MEMORY,
     };
     let memory = config.optional("memory").map(|node| memory(node, least)).transpose();
+    let usage_path = config.optional("usagePath").map(|node| usage_path(&node)).transpose();
     let policies = config.optional("policies").map(|node| policies(&node)).transpose();
     let (cluster, grpc_service, timeout) = adapter?;
     Ok(PluginConfig {
@@ -129,6 +142,7 @@ fn config(node: DocumentNode<'_>) -> Result<PluginConfig, Reported> {
         identity: identity?,
         request_body: body?.unwrap_or_default(),
         memory: memory?.flatten().unwrap_or(memory::DEFAULT.max(least)),
+        usage_path: usage_path?,
         policies: policies?.filter(|policies| !policies.is_empty()),
     })
 }
@@ -219,6 +233,12 @@ fn most_of_body(node: &DocumentNode<'_>) -> Result<usize, Reported> {
     let most = node.whole_number()?;
     let beyond = || node.refuse(format!("must be from 1 to {LARGEST_BODY}"));
     usize::try_from(most).ok().filter(|_| (1..=LARGEST_BODY).contains(&most)).ok_or_else(beyond)
+}
+
+fn usage_path(node: &DocumentNode<'_>) -> Result<UsagePath, Reported> {
+    let wrong = "must be a path such as `/weir/usage`: visible ASCII without a query, percent-encoding, `;`, `.` segments \
+                 or a trailing slash, and not `/`";
+    UsagePath::parse(node.text()?).ok_or_else(|| node.refuse(wrong))
 }
 
 fn policies(node: &DocumentNode<'_>) -> Result<Vec<Policy>, Reported> {

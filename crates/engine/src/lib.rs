@@ -14,4 +14,5 @@ pub mod refusal;
 pub mod retry;
 pub mod socket;
 pub mod stream;
+pub mod usage;
 pub mod watch;

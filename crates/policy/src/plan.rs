@@ -184,6 +184,11 @@ impl Plan {
         &self.rounds
     }
 
+    /// Whether it knows the gateway's routes, so that the matched route's name decides nothing.
+    pub fn is_placed(&self) -> bool {
+        self.routes.is_some()
+    }
+
     /// Which limits apply, and what they would hold. `bodiless`: the request has no body.
     pub fn judge(&self, facts: &mut Facts, bodiless: bool) -> Judgement {
         let policies = self.concerned(facts);

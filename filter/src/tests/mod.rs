@@ -6,3 +6,4 @@ mod plans;
 mod play;
 mod signals;
 mod sockets;
+mod usage;

@@ -8,7 +8,9 @@ use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, DescriptorStatus, ReserveRequest, ReserveResponse,
 };
-use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
+use protocol::wire::weir::v1::{
+    BucketUsage, GetUsageRequest, GetUsageResponse, ReserveAndCommitRequest, ReserveAndCommitResponse,
+};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +23,8 @@ pub struct Worker {
     streams: BTreeMap<u32, Progress>,
     /// What the adapter has not answered yet.
     pub waiting: Vec<Asked>,
+    /// The tokens of the questions about usage that it has not answered yet, with the number of buckets of each.
+    pub questions: Vec<(u32, usize)>,
     /// Reservations that were asked for, that were refused, and that have ended.
     pub asked: BTreeSet<String>,
     pub refused: BTreeSet<String>,
@@ -81,6 +85,7 @@ impl Worker {
         let access = if reads_bodies { "Buffer" } else { "None" };
         let configuration = json!({
             "adapter": { "cluster": "adapter" }, "requestBody": { "access": access }, "policies": [policy],
+            "usagePath": "/usage",
         });
         host::with(|host| {
             host.reset();
@@ -96,6 +101,7 @@ impl Worker {
             contexts: ROOT,
             streams: BTreeMap::new(),
             waiting: Vec::new(),
+            questions: Vec::new(),
             asked: BTreeSet::new(),
             refused: BTreeSet::new(),
             ended: BTreeMap::new(),
@@ -342,6 +348,21 @@ impl Worker {
         }
     }
 
+    /// The adapter answers the oldest question about usage.
+    pub fn tell_usage(&mut self, reply: Reply) {
+        if self.questions.is_empty() {
+            return;
+        }
+        let (token, size) = self.questions.remove(0);
+        if let Reply::Fail(status) = reply {
+            self.enter(ROOT);
+            proxy_on_grpc_close(0, token, status);
+            return self.hear();
+        }
+        let buckets = vec![BucketUsage { known: true, max: 7, ..BucketUsage::default() }; size];
+        self.receive(token, &GetUsageResponse { buckets }.encode_to_vec());
+    }
+
     fn receive(&mut self, token: u32, message: &[u8]) {
         host::with(|host| host.received = message.to_vec());
         self.enter(ROOT);
@@ -393,6 +414,12 @@ impl Worker {
                     asked.number = Some(message.number);
                     asked.reserve = message.reserve;
                     asked.commits.extend(message.commit);
+                }
+                "GetUsage" => {
+                    let question = GetUsageRequest::decode(message.as_slice()).unwrap();
+                    question.commits.iter().for_each(|commit| self.commit(commit));
+                    self.questions.push((token, question.descriptors.len()));
+                    continue;
                 }
                 method => panic!("{method} is called"),
             }

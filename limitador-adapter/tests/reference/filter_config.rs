@@ -90,6 +90,14 @@ const KEYS: &[(&str, &str, &str, &str, &str)] = &[
          768 MiB.",
     ),
     (
+        "usagePath",
+        "string",
+        "callers cannot",
+        "\"/weir/usage\"",
+        "A path on which the filter answers `GET` with the caller's own limits and what is used of them. Such requests never go \
+         upstream. See [usage.md](../usage.md).",
+    ),
+    (
         "policies",
         "list",
         "the adapter's",

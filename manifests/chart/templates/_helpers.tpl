@@ -82,7 +82,7 @@ load_assignment:
 {{- fail (printf "%s.controller is %q: expected EnvoyGateway or Istio" $at (toString $given.controller)) -}}
 {{- end -}}
 {{- $defaults := dict
-  "listeners" (list "http") "failureMode" "Allow" "maxBytes" 16777216
+  "listeners" (list "http") "failureMode" "Allow" "maxBytes" 16777216 "usagePath" ""
   "identityKey" (ternary "people" "payload" (eq $given.controller "EnvoyGateway"))
   "resourceName" (printf "weir-%s" (required (printf "%s.name is required: the Gateway's name" $at) $given.name)) -}}
 {{- if and (eq $given.controller "EnvoyGateway") (not $given.namespace) -}}
@@ -144,6 +144,12 @@ config:
       # What a SecurityPolicy's JWT provider of this name has found out; Envoy Gateway puts it there.
       {{- end }}
       identity: {metadata: envoy.filters.http.jwt_authn, key: {{ .gateway.identityKey }}}
+      # Where callers may read their own usage (docs/usage.md), for example /weir/usage.
+      {{- if .gateway.usagePath }}
+      usagePath: {{ .gateway.usagePath | quote }}
+      {{- else }}
+      # usagePath: /weir/usage
+      {{- end }}
 {{- end }}
 
 {{- /* A number of bytes, as people write it. */ -}}

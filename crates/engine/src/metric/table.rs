@@ -48,7 +48,7 @@ metrics! {
     UNIDENTIFIED = counter "weir_unidentified" ["cause"]
         "Identities that could not be read. Causes: `encoding`, `json`, `not_an_object`, `metadata`, `too_large`.";
     CALL_ERRORS = counter "weir_call_errors" ["method", "cause"]
-        "Failed calls of the adapter's `Reserve`, `Commit` and `GetPlan`.";
+        "Failed calls of the adapter's `Reserve`, `Commit`, `GetPlan` and `GetUsage`.";
     REQUEST_ERRORS = counter "weir_request_errors" ["cause"]
         "Request bodies that could not be read completely (`cut`, `malformed`, `foreign`, `encoding`, `corrupt`, `truncated`, `unread`), that two servers would read differently (`ambiguous`), that a header describes incorrectly (`mislabeled`), or that contain no prompt (`silent`). What is unknown is estimated from their length. `websocket` counts sockets that were closed because they could not be read.";
     REQUEST_BODIES_MISSING = counter "weir_request_bodies_missing" []

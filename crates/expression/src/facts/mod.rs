@@ -325,6 +325,12 @@ impl Facts {
         self.headers.get(":path")
     }
 
+    /// The normalised path without its query, if it was fetched.
+    pub fn url_path(&self) -> Option<&str> {
+        let (path, length) = self.spelled_path()?;
+        path.get(..length)
+    }
+
     /// Whether the method is GET, if it was fetched.
     pub fn is_get(&self) -> bool {
         self.method() == Some("GET")
@@ -453,10 +459,7 @@ impl Facts {
         match attribute.origin {
             Origin::Header(name) => self.headers.get(name).map(Fact::Text),
             Origin::Path => self.spelled_path().map(|(path, _)| Fact::Text(path)),
-            Origin::UrlPath => {
-                let (path, length) = self.spelled_path()?;
-                path.get(..length).map(Fact::Text)
-            }
+            Origin::UrlPath => self.url_path().map(Fact::Text),
             Origin::Query => {
                 let (path, length) = self.spelled_path()?;
                 path.get(length..).map(|query| Fact::Text(query.strip_prefix('?').unwrap_or(query)))

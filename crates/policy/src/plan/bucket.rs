@@ -15,7 +15,7 @@ const SHOWN: usize = 64;
 /// In how many buckets of a limit one request may count.
 const MAX_BUCKETS: usize = MAX_ELEMENTS;
 /// The value of a counter without a value. The same text as an actual value counts with quotes around it.
-const NULL: &str = "null";
+pub(super) const NULL: &str = "null";
 
 /// One of the buckets of a request: counter expressions and their values.
 pub(super) struct RequestBucket {

@@ -44,6 +44,8 @@ pub struct PlannedRate {
     pub caps_output: bool,
     /// Whether the limit needs the body, if bodies are read.
     pub reads_body: bool,
+    /// Whether a counter of the limit reads the body.
+    pub counts_by_body: bool,
     /// The limit's name, with its unit and window if the limit has several rates.
     pub label: String,
     pub(super) entries: Entries,
@@ -186,6 +188,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bo
             boundary: limit.boundary.clone(),
             caps_output: limit.caps_output,
             reads_body,
+            counts_by_body: limit.counters.iter().any(Expression::is_of_body),
             label,
             entries,
         })

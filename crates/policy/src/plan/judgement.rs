@@ -1,5 +1,6 @@
 //! What a plan decides about a request.
 
+use super::bucket::NULL;
 use super::{Estimate, PlannedRate};
 use crate::model::{FailureMode, Overrun, Share, SoftSignal, Tariff};
 use expression::cel::Expression;
@@ -42,6 +43,11 @@ impl Hold {
     /// Whether it is more than one request may hold.
     pub fn is_above_share(&self) -> bool {
         self.most.is_some_and(|(most, _)| self.amount > most)
+    }
+
+    /// Whether its bucket is the `null` bucket because of a counter that may read the request's body.
+    pub fn lacks_counter_of_body(&self) -> bool {
+        self.rate.counts_by_body && self.counters.iter().any(|(_, value)| value == NULL)
     }
 
     /// Whether a stream that outgrows the hold is cut if there is no room.

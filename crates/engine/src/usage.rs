@@ -1,0 +1,214 @@
+//! A caller's own view of its limits: what the plugin configuration's `usagePath` answers. A question is judged like the
+//! request that it describes, with the caller's own facts, so it finds the buckets of such a request and no others. The
+//! adapter then reads these buckets. Nothing is held, charged or counted.
+
+mod answer;
+
+use crate::exchange::read_body;
+use crate::refusal::Denial;
+use answer::{UsageRow, error};
+use expression::facts::{Facts, Need};
+use llm::memory::{Lease, MemoryBudget, Purpose};
+use llm::spelling;
+use policy::plan::{Hold, Plan};
+use protocol::call::{self, CallFailure, Item, LONGEST_CALL};
+use protocol::wire::weir::v1::GetUsageResponse;
+use serde_json::json;
+use std::time::Duration;
+
+/// The path that the filter answers itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsagePath(String);
+
+/// The longest path to answer, or to ask about, in bytes.
+const LONGEST_PATH: usize = 2048;
+/// The longest name of a model to ask about, in bytes.
+const LONGEST_MODEL: usize = 256;
+/// Which request is described if the question has no `path`.
+const DEFAULT_PATH: &str = "/v1/chat/completions";
+/// How many buckets one answer shows.
+const MAX_ROWS: usize = 256;
+/// What a question takes in the shell and here, in bytes, and what each of its buckets takes.
+const QUESTION: usize = 2 << 10;
+const ROW: usize = 512;
+
+impl UsagePath {
+    /// `None` if no request's normalised path can be this.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_path = is_path(text) && !text.contains('?') && text != "/";
+        (is_path && spelling::path(text).is_none()).then(|| Self(text.to_owned()))
+    }
+
+    /// Whether a request asks for it, in whatever spelling.
+    pub fn is(&self, facts: &Facts) -> bool {
+        facts.url_path() == Some(self.0.as_str())
+    }
+}
+
+/// As proxies accept it: visible ASCII. A fragment never reaches a server.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/')
+        && text.len() <= LONGEST_PATH
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
+
+/// What a caller asks about: a request with this path and model, which is otherwise the caller's own.
+#[derive(Debug)]
+pub struct UsageQuestion {
+    path: String,
+    model: Option<String>,
+    body: Vec<u8>,
+    length: String,
+}
+
+impl UsageQuestion {
+    /// Parses the question's own method and `:path`. If it is none, returns the answer.
+    pub fn parse(method: &str, target: &str) -> Result<Self, Denial> {
+        if !matches!(method, "GET" | "HEAD") {
+            let mut denial = error(405, "method_not_allowed", "Usage can only be read. Please use GET.");
+            denial.headers.push(("allow".into(), "GET, HEAD".to_owned()));
+            return Err(denial);
+        }
+        let query = target.split('#').next().and_then(|target| target.split_once('?'));
+        let (mut path, mut model) = (None, None);
+        for (name, value) in query.iter().flat_map(|(_, query)| query.split('&')).filter_map(parameter) {
+            let known = match name {
+                "path" if is_path(&value) => &mut path,
+                "model" if (1..=LONGEST_MODEL).contains(&value.len()) => &mut model,
+                "path" => return Err(invalid("`path` must be the path of a request, such as /v1/messages.")),
+                "model" => return Err(invalid("`model` must be the name of a model.")),
+                _ => continue,
+            };
+            if known.replace(value).is_some() {
+                return Err(invalid("A parameter is given twice."));
+            }
+        }
+        let path = path.unwrap_or_else(|| DEFAULT_PATH.to_owned());
+        let mut body = json!({ "messages": [{ "role": "user", "content": "usage" }] });
+        if let (Some(model), Some(body)) = (&model, body.as_object_mut()) {
+            body.insert("model".to_owned(), model.clone().into());
+        }
+        let body = body.to_string().into_bytes();
+        let length = body.len().to_string();
+        Ok(Self { path, model, body, length })
+    }
+
+    /// A header that the described request does not have in common with the question: its value, or none.
+    pub fn header(&self, name: &str) -> Option<Option<&str>> {
+        let (_, value) = self.headers().into_iter().find(|(own, _)| *own == name)?;
+        Some(value)
+    }
+
+    /// All such headers.
+    pub fn headers(&self) -> [(&'static str, Option<&str>); 6] {
+        [
+            (":method", Some("POST")),
+            (":path", Some(&self.path)),
+            ("content-encoding", None),
+            ("content-length", Some(&self.length)),
+            ("content-type", Some("application/json")),
+            ("upgrade", None),
+        ]
+    }
+
+    /// The facts to fetch.
+    pub fn needs<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p Need> {
+        // The question's own route says nothing about the described request's.
+        let own_route = |need: &&Need| match need {
+            Need::Property(path) => path != &Facts::ROUTE_NAME,
+            Need::Header(_) | Need::Headers | Need::Identity | Need::Failures => true,
+        };
+        let is_placed = plan.is_placed();
+        plan.needs().iter().filter(move |need| !is_placed || own_route(need))
+    }
+
+    /// Finds the buckets of the described request, and returns the call of `GetUsage` that reads them. If there is nothing to
+    /// ask the adapter, returns the answer.
+    pub fn ask(
+        self,
+        plan: &Plan,
+        mut facts: Facts,
+        memory: &MemoryBudget,
+    ) -> Result<(UsageCall, Vec<u8>), Denial> {
+        read_body(plan, &mut facts, &self.body);
+        let judgement = plan.judge(&mut facts, false);
+        if let Some(failure) = judgement.failures.first() {
+            let message = format!(
+                "The maximum of limit {} of policy {} could not be determined.",
+                failure.limit, failure.policy
+            );
+            return Err(error(503, "usage_unavailable", &message));
+        }
+        // A limit that is not enforced is not shown to clients.
+        let mut holds: Vec<Hold> = judgement.holds.into_iter().filter(|hold| hold.enforced).collect();
+        let omitted = holds.len().saturating_sub(MAX_ROWS);
+        holds.truncate(MAX_ROWS);
+        let rows: Vec<UsageRow> = holds.iter().map(UsageRow::new).collect();
+        let items = holds.iter().zip(&rows).filter(|(_, row)| row.is_read).map(|(hold, _)| Item {
+            entries: &hold.entries,
+            amount: 0,
+            ttl: Duration::ZERO,
+            max: hold.rate.rate.max.fixed().is_none().then_some(hold.max),
+            unenforced: false,
+        });
+        let message = call::usage(items);
+        let size = message.len().saturating_add(rows.len().saturating_mul(ROW)).saturating_add(QUESTION);
+        let lease = memory.lease(Purpose::Keep, size);
+        let Some(lease) = lease.filter(|_| message.len() <= LONGEST_CALL) else {
+            return Err(error(503, "usage_unavailable", "The gateway has no memory left to show usage."));
+        };
+        let Self { path, model, .. } = self;
+        let call = UsageCall { path, model, rows, omitted, _lease: lease };
+        if message.is_empty() {
+            return Err(call.answer(Ok(GetUsageResponse::default())));
+        }
+        Ok((call, message))
+    }
+}
+
+/// A question that waits for the adapter.
+#[derive(Debug)]
+pub struct UsageCall {
+    path: String,
+    model: Option<String>,
+    rows: Vec<UsageRow>,
+    /// How many buckets are not shown.
+    omitted: usize,
+    _lease: Lease,
+}
+
+impl UsageCall {
+    /// The answer for the caller.
+    pub fn answer(self, reply: Result<GetUsageResponse, CallFailure>) -> Denial {
+        /// The status with which gRPC servers answer calls of services that they do not have.
+        const UNIMPLEMENTED: u32 = 12;
+        let asked = self.rows.iter().filter(|row| row.is_read).count();
+        match reply {
+            Ok(response) if response.buckets.len() == asked => self.view(response.buckets),
+            Err(CallFailure::Status(UNIMPLEMENTED)) => {
+                error(503, "usage_unavailable", "The rate limiter is too old to show usage.")
+            }
+            Ok(_) | Err(_) => unavailable(),
+        }
+    }
+}
+
+/// No plan has arrived yet.
+pub fn without_plan() -> Denial {
+    error(503, "usage_unavailable", "The gateway has not received its rate limits yet. Please try again.")
+}
+
+/// The adapter cannot be asked.
+fn unavailable() -> Denial {
+    error(503, "usage_unavailable", "The rate limiter cannot be reached. Please try again.")
+}
+
+fn invalid(message: &str) -> Denial {
+    error(400, "invalid_parameter", message)
+}
+
+/// A parameter of a query, decoded.
+fn parameter(text: &str) -> Option<(&str, String)> {
+    let (name, value) = text.split_once('=')?;
+    Some((name, spelling::percent_decoded(value).into_owned()))
+}

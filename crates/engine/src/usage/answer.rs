@@ -1,0 +1,127 @@
+//! The answer to a question about usage, as JSON.
+
+use super::UsageCall;
+use crate::refusal::Denial;
+use policy::duration;
+use policy::model::Window;
+use policy::plan::{Hold, PlannedRate};
+use protocol::wire::weir::v1::BucketUsage;
+use serde::Serialize;
+use serde_json::json;
+use std::sync::Arc;
+
+/// One bucket to show.
+#[derive(Debug)]
+pub(super) struct UsageRow {
+    rate: Arc<PlannedRate>,
+    max: u64,
+    /// Whether its bucket is known. If not, it depends on more of the request's body than the question describes.
+    pub is_read: bool,
+}
+
+/// One bucket as the caller sees it. It never contains a counter's value.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BucketView<'a> {
+    policy: &'a str,
+    limit: &'a str,
+    unit: &'static str,
+    /// Either this or `period`; neither for `concurrency`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_zone: Option<&'a str>,
+    max: u64,
+    /// Null if the bucket is not known.
+    used: Option<u64>,
+    held: Option<u64>,
+    remaining: Option<u64>,
+    /// Null if time does not end the window.
+    resets_in_seconds: Option<u64>,
+}
+
+/// The whole answer.
+#[derive(Serialize)]
+struct UsageView<'a> {
+    path: &'a str,
+    model: Option<&'a str>,
+    limits: Vec<BucketView<'a>>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    omitted: usize,
+}
+
+/// The form that serde requires.
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl UsageRow {
+    pub fn new(hold: &Hold) -> Self {
+        Self { rate: Arc::clone(&hold.rate), max: hold.max, is_read: !hold.lacks_counter_of_body() }
+    }
+
+    fn view(&self, bucket: Option<&BucketUsage>) -> BucketView<'_> {
+        let window = &self.rate.rate.window;
+        let (length, kind, period, zone) = match window {
+            Window::Fixed(length) => (Some(length), None, None, None),
+            Window::Sliding(length) => (Some(length), Some("Sliding"), None, None),
+            Window::Period(period, zone) => (None, None, Some(period.name()), Some(zone.name())),
+            Window::Now => (None, None, None, None),
+        };
+        let ends = window.ends() && *window != Window::Now;
+        BucketView {
+            policy: &self.rate.policy,
+            limit: &self.rate.limit,
+            unit: self.rate.rate.unit.name(),
+            window: length.map(|length| duration::short(*length)),
+            window_type: kind,
+            period,
+            time_zone: zone.filter(|_| ends),
+            max: bucket.map_or(self.max, |bucket| bucket.max),
+            used: bucket.map(|bucket| bucket.used),
+            held: bucket.map(|bucket| bucket.held),
+            remaining: bucket.map(|bucket| bucket.remaining),
+            resets_in_seconds: bucket.filter(|_| ends).map(|bucket| bucket.reset_ms.div_ceil(1000)),
+        }
+    }
+}
+
+impl UsageCall {
+    /// `buckets`: those that were read, in order.
+    pub(super) fn view(&self, buckets: Vec<BucketUsage>) -> Denial {
+        let mut read = buckets.iter();
+        let rows = self.rows.iter().filter_map(|row| match row.is_read.then(|| read.next()).flatten() {
+            Some(bucket) => bucket.known.then(|| row.view(Some(bucket))),
+            None => Some(row.view(None)),
+        });
+        let limits = rows.collect();
+        let view =
+            UsageView { path: &self.path, model: self.model.as_deref(), limits, omitted: self.omitted };
+        match serde_json::to_vec(&view) {
+            Ok(body) => reply(200, body),
+            Err(_) => super::unavailable(),
+        }
+    }
+}
+
+/// An answer that shows no usage.
+pub(super) fn error(status: u16, code: &str, message: &str) -> Denial {
+    let mut reply =
+        reply(status, json!({ "error": { "code": code, "message": message } }).to_string().into());
+    if status == 503 {
+        reply.headers.push(("retry-after".into(), "1".to_owned()));
+    }
+    reply
+}
+
+/// No cache may keep it: it is for one caller, and true only now.
+fn reply(status: u16, body: Vec<u8>) -> Denial {
+    let headers = [("content-type", "application/json"), ("cache-control", "no-store")];
+    let headers = headers.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect();
+    Denial { status, headers, body }
+}
