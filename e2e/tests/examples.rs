@@ -16,6 +16,11 @@ fn cheaper_model() {
 }
 
 #[test]
+fn hierarchy() {
+    follow("hierarchy");
+}
+
+#[test]
 fn jac_scale() {
     follow("jac-scale");
 }
@@ -53,6 +58,7 @@ fn every_example_is_followed() {
     examples.sort();
     let followed = [
         "cheaper-model",
+        "hierarchy",
         "jac-scale",
         "kuadrant",
         "litellm",
@@ -67,7 +73,7 @@ fn every_example_is_followed() {
 /// What curl sends and what `explain` reads are the same claims.
 #[test]
 fn the_tokens_of_the_examples_have_the_claims_beside_them() {
-    for who in ["alice", "bob", "key"] {
+    for who in ["alice", "ana", "ben", "bob", "cleo", "key"] {
         let file = |extension| artefacts::root().join(format!("examples/people/{who}.{extension}"));
         let read = |extension| std::fs::read_to_string(file(extension)).unwrap();
         let claims: Value = serde_json::from_str(&read("json")).unwrap();

@@ -4,8 +4,9 @@ use crate::binary::{adapter, told};
 use e2e::artefacts;
 
 /// Each example and who asks.
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     ("cheaper-model", "alice"),
+    ("hierarchy", "ana"),
     ("jac-scale", "alice"),
     ("kuadrant", "alice"),
     ("litellm", "key"),
