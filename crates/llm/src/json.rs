@@ -221,7 +221,7 @@ impl<P: JsonPlace> Scanner<P> {
             b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
             b'#' | b'\'' | b'/' => self.broken(to),
-            _ if matches!(wants, Wants::Scalar | Wants::Anything | Wants::Count) => {
+            _ if matches!(wants, Wants::Scalar | Wants::ScalarOrObject | Wants::Anything | Wants::Count) => {
                 if self.depth > 0
                     && let Some((scalar, rest)) = short_scalar(bytes)
                 {
@@ -246,7 +246,7 @@ impl<P: JsonPlace> Scanner<P> {
     ) -> &'a [u8] {
         let purpose = match wants {
             Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Strings => Use::Text,
-            Wants::Scalar => Use::Word,
+            Wants::Scalar | Wants::ScalarOrObject => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
         if purpose == Use::Text {
@@ -281,11 +281,12 @@ impl<P: JsonPlace> Scanner<P> {
     }
 
     fn begin_container(&mut self, array: bool, wants: Wants, to: &mut impl Reader<Place = P>) {
-        if wants == Wants::Scalar {
+        if wants == Wants::Scalar || wants == Wants::ScalarOrObject && array {
             to.misplaced(self.place);
         }
         let matters = match wants {
             Wants::Object | Wants::Anything | Wants::Strings => true,
+            Wants::ScalarOrObject => !array,
             Wants::Nothing | Wants::Text | Wants::TextOrLength | Wants::Scalar | Wants::Count => false,
         };
         let place = self.place;
@@ -512,7 +513,7 @@ fn short_value<'a, P: JsonPlace>(
             to.close_text(place);
         }
         Wants::Strings => to.text(place, text),
-        Wants::Scalar => to.word(place, Some(text)),
+        Wants::Scalar | Wants::ScalarOrObject => to.word(place, Some(text)),
         Wants::Object | Wants::Nothing => {}
     }
     rest.get(1..)

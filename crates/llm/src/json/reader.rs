@@ -33,6 +33,8 @@ pub(crate) enum Wants {
     Strings,
     /// A number, word or literal.
     Scalar,
+    /// A number, word or literal; or the members of an object that stands for one.
+    ScalarOrObject,
     /// A string, an object's members, a number or a literal.
     Anything,
     /// A string, a number or a literal; of a container, how much text it contains.

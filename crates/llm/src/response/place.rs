@@ -173,11 +173,8 @@ impl JsonPlace for Node {
     fn wants(self) -> Wants {
         match self {
             Node::Other | Node::Label => Wants::Nothing,
-            Node::Count(_)
-            | Node::Own(_)
-            | Node::Found(_)
-            | Node::FoundInList(_)
-            | Node::Iteration(_)
+            Node::Count(_) | Node::Own(_) | Node::Found(_) | Node::FoundInList(_) => Wants::ScalarOrObject,
+            Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::OtherUnit
             | Node::Pointed(_)
@@ -253,6 +250,10 @@ impl Node {
         match self {
             Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts => return aside(key, self),
             Node::ToolUsage => return Node::Tool,
+            Node::Count(field) => return part(field, key).map_or(Node::Other, Node::Count),
+            Node::Own(field) => return part(field, key).map_or(Node::Other, Node::Own),
+            Node::Found(field) => return part(field, key).map_or(Node::Other, Node::Found),
+            Node::FoundInList(field) => return part(field, key).map_or(Node::Other, Node::FoundInList),
             Node::Errors => return Node::Error,
             Node::Unknown => return Node::Unknown,
             Node::Metadata if names::is_usage(key) => return Node::Counts,
@@ -499,6 +500,20 @@ fn by_name(key: &[u8]) -> Node {
         None if is_detail => Node::OutputDetails,
         // Some report the counts of each model, or of each step, in an object or a list of their own.
         None => aside(key, Node::ListedCounts),
+    }
+}
+
+/// A member of an object that stands for a count: the count itself as a total, or a part of it with a price of its own.
+#[cold]
+fn part(whole: Field, key: &[u8]) -> Option<Field> {
+    match (names::field(key, true)?, whole) {
+        // A total contains what was cached.
+        (Field::Total, Field::FreshInput) => Some(Field::Input),
+        (Field::Total, _) => Some(whole),
+        (Field::Cached | Field::CacheRead, Field::Input | Field::FreshInput) => Some(Field::Cached),
+        (Field::CacheWrite, Field::Input | Field::FreshInput) => Some(Field::Written),
+        (Field::Reasoning | Field::Thoughts, Field::Output) => Some(Field::Reasoning),
+        _ => None,
     }
 }
 

@@ -369,6 +369,8 @@ impl Reader for Report {
             Node::Timings => (Source::Timings, Covers::Several),
             Node::Iterations | Node::Tool => return self.take_beside(),
             Node::Metrics | Node::CacheDetails => return self.take_pair(node),
+            Node::Count(field) if !self.open.has_count(field) => return self.misplaced(node),
+            Node::Own(field) if !self.own.has_count(field) => return self.misplaced(node),
             _ => return,
         };
         let tally = std::mem::take(&mut self.open);

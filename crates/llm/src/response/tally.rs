@@ -153,6 +153,12 @@ impl Tally {
         self.other_unit |= other.other_unit;
     }
 
+    /// Whether this count was reported, alone or in the total of its parts.
+    pub(super) fn has_count(&self, field: Field) -> bool {
+        let known = |field: Field| self.known & bit(field) != 0;
+        known(field) || matches!(field, Field::FreshInput) && known(Field::Input)
+    }
+
     fn get(&self, field: Field) -> Option<u64> {
         (self.known & bit(field) != 0).then(|| self.or_zero(field))
     }

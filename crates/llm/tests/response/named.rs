@@ -45,6 +45,9 @@ fn counts_are_found_wherever_a_provider_puts_them() {
         json!({"usage": {"prompt_tokens": "12", "completion_tokens": 34.0}}),
         json!({"usage": {"input": 12, "output": 34, "cost": {"input": 1.0, "output": 2.0}}}),
         json!({"token_usage": {"prompttokens": 12, "completiontokens": 34}}),
+        // A count with its parts.
+        json!({"usage": {"inputTokens": {"total": 12, "noCache": 2, "cacheRead": 10}, "outputTokens": {"total": 34, "text": 30}}}),
+        json!({"stats": {"prompt_tokens": {"total": 12}, "completion_tokens": {"total": 34, "reasoning": 30}}}),
         // Several results.
         json!({"results": [
             {"generated_text": "a", "generated_token_count": 14, "input_token_count": 5},
