@@ -60,7 +60,7 @@ impl NodeCluster {
         }
         println!("{}", commands.trim_end());
         let token = jwt::token(&json!({ "sub": "alice", "userid": "alice" }));
-        self.run_with(&[("TOKEN", &token)], "timeout", &["300", "bash", "-euo", "pipefail", "-c", &commands])
+        self.run_with(&[("TOKEN", &token)], "timeout", &["600", "bash", "-euo", "pipefail", "-c", &commands])
     }
 
     /// A program, which must succeed. What it printed.
