@@ -1,4 +1,4 @@
-//! Turns the messages of `proto/` into Rust. The services are generated where they are served.
+//! Generates Rust types for the messages in `proto/`. The services are generated in the crates that serve them.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";

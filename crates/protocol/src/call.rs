@@ -1,5 +1,5 @@
-//! The calls to the adapter as bytes. What a hold counts is encoded once, for the `Reserve` that takes it and
-//! the `Commit` that ends it.
+//! Encodes the calls to the adapter. The entries that identify a hold are encoded once, for the `Reserve` that
+//! takes it and the `Commit` that ends it.
 
 use crate::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use crate::wire::kuadrant::service::ratelimit::v1::{
@@ -12,14 +12,14 @@ use std::time::Duration;
 /// The `domain` of every call.
 pub const DOMAIN: &str = "weir";
 
-/// The most descriptors in one call: more than a reasonable plan needs, and few enough for the ledger's lock. A
-/// request that needs more is refused, whatever its policies' failure mode.
+/// The maximum number of descriptors in one call: more than a reasonable plan needs, and few enough for the
+/// ledger's lock. A request that needs more is refused, whatever its policies' failure mode.
 pub const MAX_DESCRIPTORS: usize = 4096;
 
-/// The maximum size of a call in bytes. gRPC servers accept 4 MB, and a commit may carry others.
+/// The maximum size of a call in bytes. gRPC servers accept 4 MB, and a commit may carry further commits.
 pub const LONGEST_CALL: usize = 1 << 20;
 
-/// The maximum length of a stored result's id, in bytes. Some gateways combine several names in one.
+/// The maximum length of a stored result's id in bytes. Some gateways combine several names in one id.
 pub const MAX_RESULT_ID: usize = 1024;
 
 /// The adapter's gRPC service for holds and charges.
@@ -83,7 +83,7 @@ impl CallFailure {
 pub struct Entries(Vec<u8>);
 
 impl Entries {
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub fn size(&self) -> usize {
         self.0.len()
     }
@@ -109,7 +109,7 @@ pub struct Item<'a> {
     /// The entries of the descriptor.
     pub entries: &'a Entries,
     pub amount: u64,
-    /// Zero if there is none.
+    /// Zero if it has none.
     pub ttl: Duration,
     /// The maximum, if the adapter cannot know it.
     pub max: Option<u64>,
@@ -151,8 +151,8 @@ pub fn commit<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     call
 }
 
-/// Encodes a [`CommitRequest`] for a reservation that created a background result. What is deferred is charged
-/// when the result is seen. An item's amount is for adapters that do not know this.
+/// Encodes a [`CommitRequest`] for a reservation that created a background result. Deferred charges are made when
+/// the result is seen. Adapters that do not support this charge each item's amount.
 pub fn park<'a>(
     id: &str,
     items: impl Iterator<Item = (Item<'a>, Option<DeferredCharge>)>,
@@ -177,12 +177,12 @@ pub fn park<'a>(
     call
 }
 
-/// Adds what a stored result showed to an encoded [`CommitRequest`].
+/// Adds the usage that a stored result showed to an encoded [`CommitRequest`].
 pub fn add_seen(call: &mut Vec<u8>, seen: SeenResult) {
     append(&CommitRequest { seen: vec![seen], ..Default::default() }, call);
 }
 
-/// Encodes a [`RaisedHolds`]: the totals to hold.
+/// Encodes a [`RaisedHolds`] with the totals to hold.
 pub fn raise<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     let mut raised = Vec::with_capacity(capacity(&items));
     for item in items {
@@ -243,17 +243,17 @@ pub fn reply<T: Message + Default>(reply: Result<&[u8], CallFailure>) -> Result<
     reply.and_then(|bytes| T::decode(bytes).map_err(|_| CallFailure::Malformed))
 }
 
-/// The fields of a message may be in any order, so separately encoded parts can be concatenated.
+/// Concatenates separately encoded parts, since the fields of a message may be in any order.
 fn append(message: &impl Message, call: &mut Vec<u8>) {
     call.extend_from_slice(&message.encode_to_vec());
 }
 
-/// The approximate size of this many items.
+/// Returns the approximate size of this many items.
 fn capacity<T>(items: &impl Iterator<Item = T>) -> usize {
     items.size_hint().0.saturating_mul(128).saturating_add(96)
 }
 
-/// `further`: more fields, already encoded.
+/// `further` holds more fields, already encoded.
 fn put_descriptor(item: &Item<'_>, further: &[u8], call: &mut Vec<u8>) {
     let ttl = (!item.ttl.is_zero()).then(|| u64::try_from(item.ttl.as_millis()).unwrap_or(u64::MAX));
     let addend = (item.amount > 0).then_some(item.amount);
@@ -262,7 +262,7 @@ fn put_descriptor(item: &Item<'_>, further: &[u8], call: &mut Vec<u8>) {
     let addend_length = addend.map_or(0, |amount| varint_field_len(1, amount));
     let tail: usize = known().map(|(field, number)| varint_field_len(field, number)).sum();
     encode_key(2, WireType::LengthDelimited, call);
-    // An addend is shorter than 128 bytes, so its length takes one byte, like its key.
+    // An addend is shorter than 128 bytes, so its length takes one byte, as its key does.
     encode_varint((item.entries.0.len() + 2 + addend_length + tail + further.len()) as u64, call);
     call.extend_from_slice(&item.entries.0);
     encode_key(3, WireType::LengthDelimited, call);

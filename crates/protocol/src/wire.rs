@@ -1,4 +1,4 @@
-//! The messages between filter and adapter, as defined in `proto/`.
+//! The generated message types.
 #![allow(missing_docs, clippy::all)]
 
 include!(concat!(env!("OUT_DIR"), "/wire.rs"));

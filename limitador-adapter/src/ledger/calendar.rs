@@ -1,5 +1,5 @@
-//! Where the periods of the calendar begin and end, in any time zone. The time zones are those of the IANA database that this
-//! program was built with, so every replica knows the same ones, whatever the machine has installed or is set to.
+//! Computes where calendar periods begin and end in any time zone. The IANA database is compiled into this
+//! program, so all replicas agree, whatever the machine has installed.
 
 use jiff::civil::{Date, Weekday, date};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 static DATABASE: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
-/// Where the calendar ends that adapters know.
+/// The end of the supported calendar.
 const LAST_YEAR: i16 = 9999;
 
-/// Why a time zone cannot be used, for people; `None`: it can.
+/// Returns why a time zone cannot be used, or `None` if it can.
 pub fn unknown_zone(zone: &ZoneName) -> Option<String> {
     let name = zone.name();
     let known: Vec<String> = DATABASE.available().map(|known| known.to_string()).collect();
@@ -26,7 +26,8 @@ pub fn unknown_zone(zone: &ZoneName) -> Option<String> {
     Some(format!("`{name}` is not a time zone of the IANA database{hint}"))
 }
 
-/// The period around a time, both since 1970 began in UTC. Beyond the last year of the calendar a period is one second long.
+/// Returns the period that contains a time, both as durations since 1970 in UTC. Beyond the calendar's last
+/// year, every period is one second long.
 pub fn around(period: Period, zone: &ZoneName, unix: Duration) -> Range<Duration> {
     let second = unix.as_secs();
     let found = i64::try_from(second).ok().and_then(|second| period_of(period, zone, second));
@@ -35,11 +36,12 @@ pub fn around(period: Period, zone: &ZoneName, unix: Duration) -> Range<Duration
 }
 
 fn period_of(period: Period, zone: &ZoneName, second: i64) -> Option<Range<Duration>> {
-    // Policies name only zones that are known. A bucket of another adapter, with a newer database, may name others.
+    // Policies name only known zones, but another adapter with a newer database may have created a bucket in
+    // a zone that is unknown here.
     let zone = if zone.is_utc() { None } else { DATABASE.get(zone.name()).ok() }.unwrap_or(TimeZone::UTC);
     let now = Timestamp::from_second(second).ok()?.to_zoned(zone.clone());
     let seconds = |start: i64, end: i64| {
-        // A period that contains the beginning of 1970 began before.
+        // The period that contains the start of 1970 began earlier.
         let start = u64::try_from(start).unwrap_or_default();
         Some(Duration::from_secs(start)..Duration::from_secs(u64::try_from(end).ok()?))
     };
@@ -64,7 +66,7 @@ fn period_of(period: Period, zone: &ZoneName, second: i64) -> Option<Range<Durat
         Period::Year => (today.first_of_year(), today.last_of_year().tomorrow().ok()?),
         Period::Lifetime => (date(1970, 1, 1), date(LAST_YEAR, 12, 1)),
     };
-    // The first moment of a day, if clocks skip midnight.
+    // If clocks skip midnight, this is the first moment of the day.
     let begins = |day: Date| day.to_zoned(zone.clone()).ok().map(|zoned| zoned.timestamp().as_second());
     seconds(begins(first)?, begins(next)?)
 }
@@ -81,7 +83,7 @@ mod tests {
         u64::try_from(time.parse::<Timestamp>().unwrap().as_second()).unwrap()
     }
 
-    /// Each is checked at its first and last moments, and right before and after it.
+    /// Each period is tested at its first and last moment, and immediately before and after it.
     #[test]
     fn periods_begin_and_end_with_the_calendar_of_their_time_zone() {
         use Period::{Day, Hour, Month, Quarter, Week, Year};
@@ -104,7 +106,7 @@ mod tests {
             ("America/New_York", Month, "2026-11-01T04:00:00Z", "2026-12-01T05:00:00Z"),
             ("America/New_York", Quarter, "2026-01-01T05:00:00Z", "2026-04-01T04:00:00Z"),
             ("America/New_York", Year, "2026-01-01T05:00:00Z", "2027-01-01T05:00:00Z"),
-            // The hour before the change, the first after it, and the two that the clocks show twice.
+            // The hour before the change, the first hour after it, and the hour that clocks show twice.
             ("America/New_York", Hour, "2026-03-08T06:00:00Z", "2026-03-08T07:00:00Z"),
             ("America/New_York", Hour, "2026-03-08T07:00:00Z", "2026-03-08T08:00:00Z"),
             ("America/New_York", Hour, "2026-11-01T05:00:00Z", "2026-11-01T06:00:00Z"),
@@ -114,7 +116,8 @@ mod tests {
             ("Asia/Kolkata", Hour, "2026-11-28T06:30:00Z", "2026-11-28T07:30:00Z"),
             ("Asia/Kolkata", Month, "2026-10-31T18:30:00Z", "2026-11-30T18:30:00Z"),
             ("Pacific/Kiritimati", Day, "2026-11-27T10:00:00Z", "2026-11-28T10:00:00Z"),
-            // Clocks skip midnight in Santiago: the day begins at 01:00. In Havana they show it twice.
+            // Santiago's clocks skip midnight, so the day begins at 01:00. Havana's clocks show midnight
+            // twice.
             ("America/Santiago", Day, "2026-09-06T04:00:00Z", "2026-09-07T03:00:00Z"),
             ("America/Havana", Day, "2024-11-03T04:00:00Z", "2024-11-04T05:00:00Z"),
         ];
@@ -156,7 +159,7 @@ mod tests {
             for period in
                 [Period::Hour, Period::Day, Period::Week, Period::Month, Period::Quarter, Period::Year]
             {
-                // Some times on the days around the changes of 2026 somewhere.
+                // Wall-clock times near the changes of 2026 in various zones.
                 for step in 0..48 {
                     for day in [1_772_900_000, 1_774_700_000, 1_793_400_000] {
                         let now = Duration::from_secs(day + step * 10_801);

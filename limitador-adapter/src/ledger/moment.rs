@@ -1,31 +1,31 @@
-//! A point in time by two clocks: the monotonic clock, which measures how long things last, and the calendar.
+//! A point in time on two clocks: the monotonic clock, which measures durations, and the calendar.
 
 use super::calendar;
 use policy::model::Window;
 use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long after a refusal for want of a free slot it is worth asking again: nobody knows when one is free.
+/// The retry delay after a refusal by a gauge, since nobody knows when a slot becomes free.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// By the clock that only goes forward.
+    /// The monotonic time.
     pub instant: Instant,
-    /// By the calendar: since 1970 began in UTC.
+    /// The calendar time since 1970 in UTC.
     pub unix: Duration,
 }
 
 impl Moment {
-    /// This one.
+    /// Returns the current moment.
     pub fn now() -> Self {
-        // A clock before 1970 knows no calendar.
+        // A clock before 1970 is treated as 1970.
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { instant: Instant::now(), unix }
     }
 
-    /// How long a window lasts that starts now. For what is no matter of time, until it is worth asking again.
+    /// Returns how long a window lasts that starts now. For a gauge, returns the retry delay.
     pub fn until_end_of(self, window: &Window) -> Duration {
         match window {
             Window::Fixed(length) | Window::Sliding(length) => *length,
@@ -40,7 +40,7 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Self;
 
-    /// As far as the clocks go.
+    /// Adds a duration, up to the limits of the clocks.
     fn add(self, time: Duration) -> Self {
         let instant = self.instant.checked_add(time).unwrap_or(self.instant);
         Self { instant, unix: self.unix.saturating_add(time) }

@@ -1,19 +1,20 @@
-//! How much room each limit has for counters, so that no limit takes another's: a client that invents counter values fills
-//! its own limit's share alone.
+//! Divides the memory for counters among limits, so that a client that invents counter values fills only its
+//! own limit's share.
 //!
-//! Half of the room is guaranteed, in equal parts, one for each limit; whatever a limit needs beyond its part comes from the
-//! other half, first come, first served. Who finds no room is counted in the limit's overflow bucket, for which there always
-//! is some: limits and rates are the policies', and few.
+//! Half of the memory is divided evenly among the limits. What a limit needs beyond its guaranteed share
+//! comes from the other half, first come, first served. If there is no room, the limit's overflow bucket
+//! counts further users. Overflow buckets are always available, because the number of limits and rates is
+//! small.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// How much room there is.
+/// The capacity for counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// For so many counters.
+    /// A number of counters.
     Counters(u64),
-    /// For counters of so many bytes together.
+    /// A number of bytes for all counters together.
     Bytes(u64),
 }
 
@@ -24,14 +25,14 @@ impl From<usize> for Capacity {
 }
 
 impl Capacity {
-    /// In its own unit.
+    /// Returns the capacity in its own unit.
     pub fn total(self) -> u64 {
         match self {
             Self::Counters(total) | Self::Bytes(total) => total,
         }
     }
 
-    /// What a counter of so many bytes takes of it.
+    /// Returns the part of the capacity that a counter of this many bytes takes.
     pub fn cost(self, bytes: u64) -> u64 {
         match self {
             Self::Counters(_) => 1,
@@ -40,40 +41,39 @@ impl Capacity {
     }
 }
 
-/// Who has taken how much.
+/// The capacity that each limit has taken.
 pub struct Shares {
     capacity: Capacity,
-    /// How many limits are known to be in force.
+    /// The number of limits in force.
     known: u64,
     taken: HashMap<Arc<str>, u64>,
-    /// What was taken beyond the guaranteed parts.
+    /// The amount taken beyond the guaranteed shares.
     beyond: u64,
     sum: u64,
 }
 
 impl Shares {
-    /// Nothing is taken.
+    /// Creates shares of which nothing is taken.
     pub fn new(capacity: Capacity) -> Self {
         Self { capacity, known: 1, taken: HashMap::new(), beyond: 0, sum: 0 }
     }
 
-    /// How much there is.
     pub fn capacity(&self) -> Capacity {
         self.capacity
     }
 
-    /// How much is taken.
+    /// Returns how much is taken.
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// So many limits are in force.
+    /// Sets the number of limits in force.
     pub fn know(&mut self, limits: usize) {
         self.known = (limits as u64).max(1);
         self.count_beyond();
     }
 
-    /// Whether there is room for one more counter of a limit.
+    /// Returns whether there is room for another counter of a limit.
     pub fn has_room(&self, limit: &str, cost: u64) -> bool {
         let taken = self.taken.get(limit);
         let guaranteed = self.guaranteed(taken.is_none());
@@ -82,7 +82,7 @@ impl Shares {
         more == 0 || self.beyond.saturating_add(more) <= self.capacity.total().saturating_sub(promised)
     }
 
-    /// Takes it. The caller has asked whether there is some.
+    /// Takes room for a counter. The caller has checked that there is room.
     pub fn take(&mut self, limit: &Arc<str>, cost: u64) {
         self.sum = self.sum.saturating_add(cost);
         let guaranteed = self.guaranteed(false);
@@ -93,13 +93,13 @@ impl Shares {
             }
             None => {
                 self.taken.insert(Arc::clone(limit), cost);
-                // One more limit may leave less for each.
+                // One more limit may make each guaranteed share smaller.
                 self.count_beyond();
             }
         }
     }
 
-    /// Gives it back.
+    /// Returns the room of a counter.
     pub fn give_back(&mut self, limit: &Arc<str>, cost: u64) {
         let Some(taken) = self.taken.get_mut(limit) else { return };
         *taken = taken.saturating_sub(cost);
@@ -113,7 +113,7 @@ impl Shares {
         }
     }
 
-    /// Limits that are no longer in force may have counters still.
+    /// Limits that are no longer in force may still have counters.
     fn limits(&self, one_more: bool) -> u64 {
         self.known.max((self.taken.len() as u64).saturating_add(u64::from(one_more)))
     }
@@ -128,7 +128,7 @@ impl Shares {
     }
 }
 
-/// What of `cost` goes beyond the guaranteed part of a limit that has taken so much before.
+/// Returns the part of `cost` beyond a limit's guaranteed share, given what the limit has taken before.
 fn beyond(taken: u64, cost: u64, guaranteed: u64) -> u64 {
     taken.saturating_add(cost).saturating_sub(taken.max(guaranteed))
 }
@@ -154,7 +154,7 @@ mod tests {
     fn a_flood_in_one_limit_leaves_the_others_their_parts() {
         let mut shares = Shares::new(Capacity::Counters(1000));
         shares.know(5);
-        assert_eq!(take_all(&mut shares, "flooded"), 600, "its part, and all that nobody is guaranteed");
+        assert_eq!(take_all(&mut shares, "flooded"), 600, "its share, and everything that is not guaranteed");
         for other in ["a", "b", "c", "d"] {
             assert_eq!(take_all(&mut shares, other), 100);
         }
@@ -185,7 +185,7 @@ mod tests {
                 if takes {
                     let has = mine.iter().sum::<u64>();
                     let has_room = shares.has_room(&name, cost);
-                    prop_assert!(has_room || has + cost > 1000 / 2 / 6, "its part is its own");
+                    prop_assert!(has_room || has + cost > 1000 / 2 / 6, "its share is guaranteed");
                     if has_room {
                         shares.take(&name, cost);
                         mine.push(cost);

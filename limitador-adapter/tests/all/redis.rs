@@ -105,7 +105,7 @@ async fn a_node_of_a_cluster_that_is_named_as_if_it_were_alone() {
     let mut others = Redis::cluster(2);
     place_of_weir(&mut others);
     let error = served(&others[0].url(0)).size().await.unwrap_err().to_string();
-    assert!(error.ends_with("which is named as redis+cluster://HOST:PORT"), "{error}");
+    assert!(error.ends_with("; use redis+cluster://HOST:PORT"), "{error}");
 }
 
 #[tokio::test]

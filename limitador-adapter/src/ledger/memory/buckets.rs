@@ -1,8 +1,7 @@
-//! The buckets of a ledger in memory: what is held, what is used in the current window, and when that is over. No
-//! reservations here, no locks; [`super`] has both.
-//!
-//! A bucket is looked up once per call, by its key; from then on it is known by its place. A place stays as it is for
-//! as long as something is held in it or its window runs.
+//! The buckets of the in-memory ledger: held amounts, usage of the current window, and the window's end. This
+//! module knows no reservations and takes no locks; [`super`] does both. A bucket is looked up by its key
+//! once per call and then addressed by its index. An index stays valid while the bucket has holds or a
+//! running window.
 
 use super::counters::{Counters, WindowUsage};
 use super::sliding::{SLOTS_BYTES, SlidingUsage};
@@ -15,46 +14,47 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An end that no clock reaches, for windows whose own end cannot be told.
+/// An end that no clock reaches, for windows whose end cannot be represented.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// `now` and then some.
+/// Adds a duration to `now` without overflowing.
 pub fn after(now: Moment, duration: Duration) -> Instant {
     now.instant.checked_add(duration).unwrap_or(now.instant + FAR)
 }
 
-/// Whether a bucket has room for what a call wants.
+/// Whether a bucket has room for a requested amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Yes.
+    /// There is room.
     Granted,
-    /// No, so the call is refused.
+    /// There is no room, so the call is refused.
     Refused,
-    /// No, which stops nobody.
+    /// There is no room, but the rate is not enforced.
     Excused,
 }
 
-/// Where a bucket is.
+/// The index of a bucket.
 pub type BucketIndex = usize;
 
-/// What a bucket takes beside the texts of its counters, in bytes, with its window running: about 900, and what tables need when
-/// they grow. `tests/counter_memory.rs` measures it.
+/// The memory of a bucket with a running window in bytes, apart from the texts of its counters. A bucket
+/// takes about 900 bytes; the rest is for tables that are growing. `tests/counter_memory.rs` measures it.
 const BUCKET_BYTES: u64 = 1_200;
-/// And for each of its counters.
+/// The additional memory of each counter in bytes.
 const COUNTER_BYTES: u64 = 80;
 
-/// Where a key is counted: in a bucket of its own, or in the overflow bucket of its limit where there is no room for one.
+/// The bucket that counts a key: its own bucket, or its limit's overflow bucket if the limit has no room for
+/// another one.
 #[derive(Clone, Debug)]
 pub struct Seat {
-    /// Where that bucket is; `None`: it is not there yet.
+    /// The index of the bucket. `None` if the bucket does not exist yet.
     pub place: Option<BucketIndex>,
-    /// The key of the overflow bucket, if it is that.
+    /// The key of the overflow bucket, if the key is counted there.
     pub overflow: Option<Arc<Key>>,
 }
 
 struct MemoryBucket {
     key: Arc<Key>,
-    /// What it takes of its limit's share.
+    /// The bucket's part of its limit's share.
     cost: u64,
     held: u64,
     holds: u32,
@@ -63,9 +63,9 @@ struct MemoryBucket {
 
 struct RunningWindow {
     usage: BucketUsage,
-    /// Added to the maximum until the window ends. Sliding windows do not end, and have no grants.
+    /// Added to the maximum until the window ends. Sliding windows never end, so they have no grants.
     granted: u64,
-    /// When it is over. A sliding window may have moved it since.
+    /// The end of the window. For a sliding window, the end may have moved since.
     end: Instant,
     serial: WindowId,
 }
@@ -73,7 +73,7 @@ struct RunningWindow {
 enum BucketUsage {
     Fixed {
         counted: WindowUsage,
-        /// Of what is counted: given back. Limitador counts up only.
+        /// The refunded part of `counted`, because limitador cannot decrease a counter.
         refunded: u64,
     },
     Sliding(SlidingUsage),
@@ -95,10 +95,10 @@ impl RunningWindow {
     }
 }
 
-/// Tells all windows of all buckets apart.
+/// Identifies a window among all windows of all buckets.
 pub type WindowId = u64;
 
-/// All buckets that hold or have used something.
+/// All buckets with holds or usage.
 pub struct MemoryBuckets {
     counters: Counters,
     places: HashMap<Arc<Key>, BucketIndex>,
@@ -109,13 +109,13 @@ pub struct MemoryBuckets {
 }
 
 impl MemoryBucket {
-    /// What the window of `now` has used.
+    /// Returns the usage of the current window.
     fn used(&self, now: Moment) -> u64 {
         let running = self.window.as_ref().filter(|window| window.end(now) > now.instant);
         running.map_or(0, |window| window.used(now))
     }
 
-    /// What is granted in the window of `now`.
+    /// Returns the amount granted in the current window.
     fn granted(&self, now: Moment) -> u64 {
         let running = self.window.as_ref().filter(|window| window.end(now) > now.instant);
         running.map_or(0, |window| window.granted)
@@ -126,7 +126,7 @@ impl MemoryBucket {
         (!left.is_zero()).then_some(left)
     }
 
-    /// When there may be room for so much more, whatever becomes of what is held.
+    /// Returns when there may be room for this amount, ignoring holds.
     fn has_room_in(&self, amount: u64, max: u64, now: Moment) -> Option<Duration> {
         let end = match &self.window.as_ref()?.usage {
             BucketUsage::Fixed { .. } => return self.reset(now),
@@ -138,7 +138,7 @@ impl MemoryBucket {
 }
 
 impl MemoryBuckets {
-    /// None yet, and never more than there is room for.
+    /// Creates an empty set of buckets that never exceeds this capacity.
     pub fn new(capacity: Capacity) -> Self {
         Self {
             counters: Counters::default(),
@@ -150,27 +150,26 @@ impl MemoryBuckets {
         }
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.buckets.len()
     }
 
-    /// Where a bucket is, if there is one.
+    /// Returns the index of a bucket, if the bucket exists.
     pub fn find(&self, key: &Key) -> Option<BucketIndex> {
         self.places.get(key).copied()
     }
 
-    /// Whether this bucket is there: quicker than to find it.
+    /// Returns whether the bucket with this index has this key. This is faster than [`Self::find`].
     pub fn is_at(&self, place: BucketIndex, key: &Key) -> bool {
         self.buckets.get(place).is_some_and(|bucket| *bucket.key == *key)
     }
 
-    /// Who has how much room.
+    /// Returns each limit's share of the memory.
     pub fn shares(&mut self) -> &mut Shares {
         &mut self.shares
     }
 
-    /// Where a key is counted now.
+    /// Returns which bucket counts a key now.
     pub fn seat(&self, key: &Key) -> Seat {
         let place = self.find(key);
         if place.is_some() || self.shares.has_room(&key.limit, self.cost(key)) {
@@ -180,14 +179,14 @@ impl MemoryBuckets {
         Seat { place: self.find(&overflow), overflow: Some(overflow) }
     }
 
-    /// The bucket of a seat, made if it is not there.
+    /// Returns the bucket of a seat, creating it if necessary.
     pub fn sit(&mut self, key: &Arc<Key>, seat: &Seat) -> BucketIndex {
         let key = seat.overflow.as_ref().unwrap_or(key);
-        // It may have been made for the same call.
+        // An earlier descriptor of the same call may have created it.
         if let Some(place) = seat.place.or_else(|| self.find(key)) {
             return place;
         }
-        // Those are few, and what has no other room counts there.
+        // Overflow buckets cost nothing: there are few, and they must always be available.
         let cost = if key.is_overflow() { 0 } else { self.cost(key) };
         self.shares.take(&key.limit, cost);
         let bucket = MemoryBucket { key: Arc::clone(key), cost, held: 0, holds: 0, window: None };
@@ -203,7 +202,7 @@ impl MemoryBuckets {
         self.shares.capacity().cost(BUCKET_BYTES.saturating_add(texts).saturating_add(slots))
     }
 
-    /// Whether `amount` more fits under `max`. A bucket that there is not is empty.
+    /// Returns whether `amount` fits below `max`. A missing bucket counts as empty.
     pub fn has_room(&self, place: Option<BucketIndex>, amount: u64, max: u64, now: Moment) -> bool {
         let bucket = place.and_then(|place| self.buckets.get(place));
         let max = max.saturating_add(bucket.map_or(0, |bucket| bucket.granted(now)));
@@ -211,7 +210,7 @@ impl MemoryBuckets {
         taken.and_then(|taken| taken.checked_add(amount)).is_some_and(|wanted| wanted <= max)
     }
 
-    /// Takes an amount out of a bucket's room. The caller has asked whether there is any.
+    /// Adds a hold. The caller has checked that there is room.
     pub fn hold(&mut self, place: BucketIndex, amount: u64) {
         if let Some(bucket) = self.buckets.get_mut(place) {
             bucket.held = bucket.held.saturating_add(amount);
@@ -219,14 +218,14 @@ impl MemoryBuckets {
         }
     }
 
-    /// One of a bucket's holds holds so much more, room or not.
+    /// Increases one of a bucket's holds, even if there is no room.
     pub fn grow(&mut self, place: BucketIndex, amount: u64) {
         if let Some(bucket) = self.buckets.get_mut(place) {
             bucket.held = bucket.held.saturating_add(amount);
         }
     }
 
-    /// Lets a hold go, and forgets the bucket if it was all there was.
+    /// Releases a hold, and removes the bucket if nothing is left in it.
     pub fn release(&mut self, place: BucketIndex, amount: u64) {
         if let Some(bucket) = self.buckets.get_mut(place) {
             bucket.held = bucket.held.saturating_sub(amount);
@@ -235,14 +234,14 @@ impl MemoryBuckets {
         }
     }
 
-    /// Of what one hold has, so much is held no longer.
+    /// Decreases one of a bucket's holds.
     pub fn lessen(&mut self, place: BucketIndex, amount: u64) {
         if let Some(bucket) = self.buckets.get_mut(place) {
             bucket.held = bucket.held.saturating_sub(amount);
         }
     }
 
-    /// Charges the window of `now`, which starts here if none is running. Which window that is.
+    /// Charges the current window and returns it. Starts a window if none is running.
     pub fn charge(&mut self, place: BucketIndex, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
         if amount == 0 {
             return Ok(0);
@@ -263,7 +262,7 @@ impl MemoryBuckets {
         }
     }
 
-    /// Makes sure that the window of `now` is running. A sliding one is over as long as nothing is charged.
+    /// Starts a window if none is running. A sliding window without charges counts as ended.
     fn start_window(&mut self, place: BucketIndex, now: Moment) -> Result<(), Unavailable> {
         self.end_window(place, now)?;
         let Some(bucket) = self.buckets.get_mut(place) else { return Ok(()) };
@@ -283,7 +282,7 @@ impl MemoryBuckets {
         Ok(())
     }
 
-    /// Raises a bucket's maximum in the window of `now`, which starts here if none is running.
+    /// Raises a bucket's maximum in the current window. Starts a window if none is running.
     pub fn grant(&mut self, place: BucketIndex, amount: u64, now: Moment) -> Result<(), Unavailable> {
         self.start_window(place, now)?;
         if let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut()) {
@@ -292,7 +291,7 @@ impl MemoryBuckets {
         Ok(())
     }
 
-    /// Drops a bucket's window with its charges and grants. False if it had none.
+    /// Drops a bucket's window with its charges and grants. Returns false if there were none.
     pub fn reset(&mut self, place: BucketIndex, now: Moment) -> Result<bool, Unavailable> {
         let Some(bucket) = self.buckets.get_mut(place) else { return Ok(false) };
         let is_marked = bucket.used(now) > 0 || bucket.granted(now) > 0;
@@ -302,7 +301,7 @@ impl MemoryBuckets {
         Ok(is_marked)
     }
 
-    /// Gives a charge back, if its window is still running: another window never had it.
+    /// Refunds a charge if its window is still running. A later window never counted it.
     pub fn refund(&mut self, place: BucketIndex, amount: u64, charged_in: WindowId) {
         let window = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut());
         match window.map(|window| (window.serial, &mut window.usage)) {
@@ -314,7 +313,7 @@ impl MemoryBuckets {
         }
     }
 
-    /// How a bucket stands.
+    /// Returns the status of a bucket.
     pub fn status(
         &self,
         seat: &Seat,
@@ -360,12 +359,12 @@ impl MemoryBuckets {
         buckets.map(reading).collect()
     }
 
-    /// Where there are any now.
+    /// Returns the indices of all buckets.
     pub fn places(&self) -> Vec<BucketIndex> {
         self.buckets.iter().map(|(place, _)| place).collect()
     }
 
-    /// Ends windows that are over, a bounded number. Whether there may be more.
+    /// Ends at most `at_most` expired windows. Returns whether more may have expired.
     pub fn sweep(&mut self, at_most: usize, now: Moment) -> Result<bool, Unavailable> {
         for _ in 0..at_most {
             let Some(entry) = self.ends.first_entry().filter(|entry| entry.key().0 <= now.instant) else {
@@ -385,7 +384,7 @@ impl MemoryBuckets {
         Ok(true)
     }
 
-    /// Drops the bucket's window if it is over.
+    /// Drops the bucket's window if it has ended.
     fn end_window(&mut self, place: BucketIndex, now: Moment) -> Result<(), Unavailable> {
         let window = self
             .buckets
@@ -402,7 +401,7 @@ impl MemoryBuckets {
         }
     }
 
-    /// A bucket without holds and without a window is none.
+    /// Removes a bucket without holds and without a window.
     fn forget_if_empty(&mut self, place: BucketIndex) {
         if self.buckets.get(place).is_some_and(|bucket| bucket.holds == 0 && bucket.window.is_none()) {
             let bucket = self.buckets.remove(place);

@@ -1,16 +1,15 @@
-//! How much memory counters may take in this process, if nobody says it: a part of what the container has, or the machine.
+//! The default memory limit for counters: a fraction of the container's or machine's memory.
 
 use std::fs;
 use std::path::Path;
 
-/// Of the memory that there is, counters have the third part: the rest is for reservations, the ids of those that were
-/// settled, connections, and whatever the allocator cannot give back.
+/// Counters get a third of the memory. The rest is for reservations, settled ids, connections, and memory
+/// that the allocator cannot return.
 const PART: u64 = 3;
 
-/// What is taken where nothing can be read.
+/// The amount that is assumed if nothing can be read.
 const UNKNOWN: u64 = 1 << 30;
 
-/// In bytes.
 pub fn of_this_machine() -> u64 {
     of_memory(memory(Path::new("/")))
 }
@@ -19,10 +18,10 @@ fn of_memory(memory: Option<u64>) -> u64 {
     memory.unwrap_or(UNKNOWN) / PART
 }
 
-/// The least of what the control groups (version 2, then 1) and the machine allow.
+/// Returns the lowest limit of the control groups (version 2, then 1) and the machine.
 fn memory(root: &Path) -> Option<u64> {
     let number = |path: &str| fs::read_to_string(root.join(path)).ok()?.trim().parse::<u64>().ok();
-    // Of no limit, version 2 says "max" and version 1 a number beyond any memory.
+    // Without a limit, version 2 reports "max" and version 1 a number larger than any memory.
     let limits = [number("sys/fs/cgroup/memory.max"), number("sys/fs/cgroup/memory/memory.limit_in_bytes")];
     limits.into_iter().chain([machine(root)]).flatten().filter(|bytes| *bytes > 0).min()
 }
@@ -33,7 +32,7 @@ fn machine(root: &Path) -> Option<u64> {
     total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// A number of bytes as Kubernetes writes it: 1048576, 64Mi, 2Gi, 500M.
+/// Parses a number of bytes in Kubernetes notation: 1048576, 64Mi, 2Gi, 500M.
 pub fn parse(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.get(digits.len()..).unwrap_or_default() {

@@ -1,9 +1,10 @@
-//! The charged usage of windows, kept by the `limitador` crate. The only file that names it.
+//! The charged usage of windows, stored in the `limitador` crate. No other file uses that crate.
 //!
-//! One limitador limit, in a namespace of its own, per window of a bucket; without variables, so that nothing is
-//! evaluated, nothing is shared and limitador's bounded cache (which forgets) stays out of it. The limit's maximum is
-//! `u64::MAX`: the value can then be read exactly, debt included, and a policy's new maximum keeps the counter.
-//! When a window ends is the ledger's business: limitador reads the system's clock, which can jump.
+//! Each window of a bucket is one limitador limit in a separate namespace. The limit has no variables, so
+//! limitador evaluates no expressions and does not use its bounded cache, which may evict counters. Its
+//! maximum is `u64::MAX`, so the value can be read exactly even in debt, and a policy's new maximum does not
+//! reset the counter. The ledger decides when a window ends, because limitador reads the system clock, which
+//! can jump.
 
 use crate::ledger::Unavailable;
 use limitador::counter::Counter;
@@ -13,25 +14,26 @@ use limitador::storage::{CounterStorage, StorageErr};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// A century: longer than any process, short enough for every clock.
+/// A century: longer than any process runs, and within the range of every clock.
 const NEVER: u64 = 100 * 365 * 24 * 60 * 60;
 
-/// All windows' usage.
+/// The usage of all windows.
 pub struct Counters {
     storage: InMemoryStorage,
     made: u64,
 }
 
-/// One window's usage. End it with [`Counters::end`], or it stays in memory.
+/// The usage of one window. It stays in memory until [`Counters::end`] is called.
 pub struct WindowUsage {
-    /// Always one: limitador reads a whole `Vec` at a time.
+    /// Always one element, because limitador takes a `Vec`.
     counter: Vec<Counter>,
-    /// As limitador told it last. Nobody else writes there, so it is read after each charge and not for each question.
+    /// The last value that limitador returned. Nobody else writes this counter, so it is read only after a
+    /// charge.
     used: u64,
 }
 
 impl WindowUsage {
-    /// What has been charged.
+    /// Returns the charged amount.
     pub fn used(&self) -> u64 {
         self.used
     }
@@ -39,13 +41,13 @@ impl WindowUsage {
 
 impl Default for Counters {
     fn default() -> Self {
-        // The size is that of the cache for limits with variables, of which there are none.
+        // The size of the cache for limits with variables. There are none.
         Self { storage: InMemoryStorage::new(0), made: 0 }
     }
 }
 
 impl Counters {
-    /// A new window, nothing used.
+    /// Starts a window without usage.
     pub fn start(&mut self) -> Result<WindowUsage, Unavailable> {
         self.made = self.made.wrapping_add(1);
         let namespace = format!("{:x}", self.made);
@@ -56,17 +58,17 @@ impl Counters {
         Ok(WindowUsage { counter: vec![counter], used: 0 })
     }
 
-    /// Charges; saturates, where limitador would wrap around.
+    /// Adds a charge. The value saturates, whereas limitador would wrap around.
     pub fn charge(&self, usage: &mut WindowUsage, amount: u64) -> Result<(), Unavailable> {
         let amount = amount.min(u64::MAX - usage.used);
-        // One look-up in limitador's tree, where an update and a question after it are two. It tells what there was before.
+        // This takes one lookup in limitador's tree instead of two, because it returns the previous value.
         self.storage.check_and_update(&mut usage.counter, amount).map_err(failed)?;
         let remaining = usage.counter.first().and_then(Counter::remaining);
         usage.used = remaining.map_or(0, |remaining| u64::MAX - remaining).saturating_add(amount);
         Ok(())
     }
 
-    /// Forgets a window.
+    /// Removes a window.
     pub fn end(&self, usage: WindowUsage) -> Result<(), Unavailable> {
         let limits = usage.counter.iter().map(|counter| Arc::new(counter.limit().clone()));
         self.storage.delete_counters(&limits.collect::<HashSet<_>>()).map_err(failed)

@@ -1,4 +1,4 @@
-//! Grants of a ledger in memory: each id counts once.
+//! The grants of the in-memory ledger. Each id takes effect once.
 
 use super::buckets::after;
 use super::state::MemoryState;
@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many ids are remembered. Operators make grants, so there are few.
+/// The maximum number of remembered ids. Operators make grants, so there are few.
 const MAX_IDS: usize = 1 << 16;
 
-/// The ids of grants, and until when each is remembered.
+/// The ids of grants, and when each may be forgotten.
 #[derive(Default)]
 pub struct GrantIds(HashMap<u64, Instant>);
 
@@ -29,7 +29,7 @@ impl GrantIds {
 }
 
 impl MemoryState {
-    /// Raises the maximum of a bucket, unless `id` has done so before.
+    /// Raises the maximum of a bucket, unless a grant with this id has been made before.
     pub fn grant(&mut self, grant: &Grant, id: u64, now: Moment) -> Result<Granted, Unavailable> {
         let is_repeated = self.grants.knows(id, now);
         if !is_repeated {

@@ -1,8 +1,8 @@
-//! The ledger in this process. One lock: reserving reads and then writes several buckets, and two that do so at once
-//! would both see the last room.
+//! The in-memory ledger. It has a single lock, because a reserve reads several buckets before it writes them.
+//! Without the lock, two concurrent reserves could both take the last room.
 //!
-//! A reservation is live (it holds), lapsed (its time ran out; its commit may still come) or settled. Live ones are in
-//! here; [`SettledIds`] remembers the others.
+//! A reservation is live (it has holds), lapsed (its holds have expired, but its commit may still arrive) or
+//! settled. Live reservations are kept here; [`SettledIds`] remembers the others.
 
 mod buckets;
 pub mod budget;
@@ -27,31 +27,32 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Windows that a single call may end on its way. Keeps up with any traffic, and no caller waits for long.
+/// The number of expired windows that a call may end. This keeps up with any traffic without delaying a
+/// caller for long.
 const SWEEP_IN_PASSING: usize = 4;
 
-/// Workers that are told from each other, at most: thousands of gateways.
+/// The maximum number of workers that are tracked, enough for thousands of gateways.
 const MAX_WORKERS: usize = 1 << 16;
 
-/// Windows, readings or reservations per hold of the lock, when a whole ledger is gone through.
+/// The number of windows, readings or reservations that are processed each time the lock is taken to traverse
+/// the whole ledger.
 const BATCH: usize = 512;
 
 /// Holds and charges in this process's memory.
 pub struct MemoryLedger {
     ids: RandomState,
     state: Mutex<MemoryState>,
-    /// Until when each worker is taken to live.
+    /// When each worker counts as gone.
     workers: Mutex<HashMap<u64, Instant>>,
 }
 
 impl MemoryLedger {
-    /// Empty, with so much room.
+    /// Creates an empty ledger with this capacity.
     pub fn new(capacity: impl Into<Capacity>, now: Moment) -> Self {
         let state = MemoryState::new(capacity.into(), now);
         Self { ids: RandomState::new(), state: Mutex::new(state), workers: Mutex::default() }
     }
 
-    /// See [`Ledger::reserve`].
     pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let worker = self.worker(worker_of(id));
         let id = self.ids.hash_one(id);
@@ -92,13 +93,11 @@ impl MemoryLedger {
         Ok(LedgerOutcome { admitted, idempotency, statuses: statuses.collect() })
     }
 
-    /// See [`Ledger::raise`].
     pub fn raise(&self, id: &str, holds: &[RaisedHold], now: Moment) -> Result<Raised, Unavailable> {
         let name = self.ids.hash_one(id);
         Ok(self.at(now)?.raise(name, holds, now))
     }
 
-    /// See [`Ledger::commit`].
     pub fn commit(&self, id: &str, charges: &[Charge], now: Moment) -> Result<Settled, Unavailable> {
         let name = self.ids.hash_one(id);
         let mut state = self.at(now)?;
@@ -114,7 +113,6 @@ impl MemoryLedger {
         Ok(settled)
     }
 
-    /// See [`Ledger::park`].
     pub fn park(
         &self,
         id: &str,
@@ -131,7 +129,6 @@ impl MemoryLedger {
         state.park((stored, result), name, holds, charges, charged, now)
     }
 
-    /// See [`Ledger::see`].
     pub fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
         let stored = self.stored(&sighting.id);
         self.at(now)?.see(stored, sighting, now)
@@ -141,7 +138,6 @@ impl MemoryLedger {
         self.ids.hash_one(id)
     }
 
-    /// See [`Ledger::hit`].
     pub fn hit(&self, hits: &[Hit], now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let mut state = self.at(now)?;
         let wants = hits.iter().map(|hit| Want {
@@ -167,7 +163,6 @@ impl MemoryLedger {
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses: statuses.collect() })
     }
 
-    /// See [`Ledger::reset`].
     pub fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable> {
         let mut reset = Vec::new();
         for key in keys {
@@ -181,7 +176,6 @@ impl MemoryLedger {
         Ok(reset)
     }
 
-    /// See [`Ledger::grant`].
     pub fn grant(&self, grant: &Grant, now: Moment) -> Result<Granted, Unavailable> {
         let id = self.ids.hash_one((&grant.key, &grant.id));
         self.at(now)?.grant(grant, id, now)
@@ -204,7 +198,6 @@ impl MemoryLedger {
         Ok(readings)
     }
 
-    /// See [`Ledger::size`].
     pub fn size(&self) -> LedgerSize {
         let mut state = self.lock();
         let shares = state.buckets.shares();
@@ -222,13 +215,11 @@ impl MemoryLedger {
         }
     }
 
-    /// See [`Ledger::sweep`].
     pub fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
         while self.at(now)?.buckets.sweep(BATCH, now)? {}
         Ok(())
     }
 
-    /// See [`Ledger::attend`].
     pub fn attend(&self, workers: &[String], lives: Duration, now: Moment) {
         let until = now.instant.checked_add(lives).unwrap_or(now.instant);
         let mut known = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,7 +231,6 @@ impl MemoryLedger {
         }
     }
 
-    /// See [`Ledger::release_gone`].
     pub fn release_gone(&self, now: Moment) -> usize {
         let mut gone = HashSet::new();
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).retain(|worker, until| {
@@ -262,17 +252,18 @@ impl MemoryLedger {
         released
     }
 
-    /// A worker's number; 0: none of ours.
+    /// Returns the number of a worker, or 0 if the id names no worker.
     fn worker(&self, name: Option<&str>) -> u64 {
         name.map_or(0, |name| self.ids.hash_one(name).max(1))
     }
 
-    /// A panic while the lock was held (there is none to be had) must not stop every later call.
+    /// If a thread panicked while it held the lock, later calls still work. No code under the lock is
+    /// expected to panic.
     fn lock(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state as it is at `now`.
+    /// Locks the state and brings it up to `now`.
     fn at(&self, now: Moment) -> Result<MutexGuard<'_, MemoryState>, Unavailable> {
         let mut state = self.lock();
         state.lapse(now);

@@ -1,6 +1,6 @@
-//! Which reservations are over, so that a replayed commit charges nothing and a late reserve holds nothing. Bounded:
-//! two generations, the older dropped whole when the younger has had its time or is full. What was settled without a charge
-//! needs no more than some seconds.
+//! Remembers ended reservations, so that a repeated commit charges nothing and a late reserve holds nothing.
+//! The memory is bounded by two generations: when the younger one is full or old enough, the older one is
+//! dropped as a whole. Reservations that were settled without a charge are remembered for a few seconds only.
 
 use super::buckets::{BucketIndex, WindowId};
 use crate::ledger::{Key, REMEMBERED_BRIEFLY};
@@ -9,44 +9,45 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An id is remembered for this long at least, unless there are too many.
+/// The minimum time for which an id is remembered, unless there are too many ids.
 pub const REMEMBERED: Duration = Duration::from_secs(30 * 60);
 
-/// Ids of one generation: what a hash table of 2^22 slots takes (36 MB).
+/// The maximum number of ids in a generation: the capacity of a hash table with 2^22 slots (36 MB).
 pub const MAX_IDS: usize = 3_600_000;
 
-/// Ids that were settled without a charge, at most. Beyond it the oldest go: what they could do is hold a little longer.
+/// The maximum number of remembered ids that were settled without a charge. Beyond it, the oldest are
+/// dropped; a late reserve with such an id would hold an amount until it expires.
 const MAX_BRIEF_IDS: usize = 1 << 18;
 
-/// A keyed hash of a reservation's id: ids are the callers', of any length.
+/// A keyed hash of a reservation's id. Callers choose ids of any length.
 pub type Id = u64;
 
-/// What was charged at admission.
+/// The charges made at admission.
 pub type Charged = Vec<Advance>;
 
-/// A charge at admission, which the commit confirms or takes back.
+/// A charge made at admission, which the commit confirms or refunds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Advance {
-    /// To which bucket.
+    /// The key of the bucket.
     pub key: Arc<Key>,
-    /// Where that was. Another may be there by now, but never with the same window.
+    /// The index of the bucket at that time. Another bucket may have this index now, but never with the same
+    /// window.
     pub place: BucketIndex,
-    /// How much.
     pub amount: u64,
-    /// In which window.
+    /// The window that was charged.
     pub window: WindowId,
 }
 
-/// What is remembered of an id that is no longer held.
+/// What is remembered about an id without holds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Past {
-    /// Its commit came.
+    /// Its commit has arrived.
     Settled,
-    /// Its holds lapsed; the commit may still come.
+    /// Its holds have lapsed. The commit may still arrive.
     Lapsed(Charged),
 }
 
-/// An id is a keyed hash already.
+/// Passes ids through, because an id is already a keyed hash.
 #[derive(Clone, Copy, Default)]
 pub struct AsItIs(u64);
 
@@ -64,7 +65,6 @@ impl Hasher for AsItIs {
     }
 }
 
-/// A table of ids.
 pub type Ids<T> = HashMap<Id, T, BuildHasherDefault<AsItIs>>;
 
 #[derive(Default)]
@@ -79,33 +79,33 @@ impl Generation {
     }
 }
 
-/// The ids of reservations that are over.
+/// The ids of ended reservations.
 pub struct SettledIds {
     young: Generation,
     old: Generation,
     since: Instant,
     at_most: usize,
     forgotten: u64,
-    /// Settled without a charge: until when that is remembered, and the same in the order of time.
+    /// When ids that were settled without a charge may be forgotten, by id and by time.
     brief: Ids<Instant>,
     ends: VecDeque<(Instant, Id)>,
 }
 
 impl SettledIds {
-    /// Empty; `at_most` ids per generation.
+    /// Creates an empty set that keeps `at_most` ids per generation.
     pub fn new(at_most: usize, now: Instant) -> Self {
         let (young, old) = (Generation::default(), Generation::default());
         let (brief, ends) = (Ids::default(), VecDeque::new());
         Self { young, old, since: now, at_most, forgotten: 0, brief, ends }
     }
 
-    /// The id's commit came.
+    /// Records that the id's commit has arrived.
     pub fn settle(&mut self, id: Id, now: Instant) {
         self.make_room(now);
         self.young.settled.insert(id);
     }
 
-    /// The id's commit came, and charged nothing.
+    /// Records that the id's commit has arrived and charged nothing.
     pub fn settle_briefly(&mut self, id: Id, now: Instant) {
         let end = now.checked_add(REMEMBERED_BRIEFLY).unwrap_or(now);
         self.brief.insert(id, end);
@@ -120,13 +120,13 @@ impl SettledIds {
         }
     }
 
-    /// The id's holds lapsed.
+    /// Records that the id's holds have lapsed.
     pub fn lapse(&mut self, id: Id, charged: Charged, now: Instant) {
         self.make_room(now);
         self.young.lapsed.insert(id, charged);
     }
 
-    /// Whether the id is over.
+    /// Returns whether the reservation has ended.
     pub fn knows(&self, id: Id, now: Instant) -> bool {
         let knows = |g: &&Generation| g.settled.contains(&id) || g.lapsed.contains_key(&id);
         [&self.young, &self.old].iter().any(knows) || self.knows_briefly(id, now)
@@ -136,7 +136,7 @@ impl SettledIds {
         self.brief.get(&id).is_some_and(|end| *end > now)
     }
 
-    /// What is remembered of the id, taken out if it lapsed.
+    /// Returns what is remembered about the id, and removes it if its holds had lapsed.
     pub fn take(&mut self, id: Id, now: Instant) -> Option<Past> {
         let settled = self.young.settled.contains(&id) || self.old.settled.contains(&id);
         if settled || self.knows_briefly(id, now) {
@@ -145,12 +145,12 @@ impl SettledIds {
         self.young.lapsed.remove(&id).or_else(|| self.old.lapsed.remove(&id)).map(Past::Lapsed)
     }
 
-    /// How many ids are remembered.
+    /// Returns the number of remembered ids.
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len() + self.brief.len()
     }
 
-    /// How many ids were dropped before their time.
+    /// Returns how many ids were dropped early.
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }

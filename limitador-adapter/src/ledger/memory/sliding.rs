@@ -1,44 +1,46 @@
-//! What a bucket has used during the last so much time, in slots.
+//! The usage of a bucket in a sliding window, divided into slots.
 //!
-//! A slot begins with a charge and takes in those that follow within a sixtieth of the window. All of it counts until the last
-//! of them is as old as the window is long. So a charge counts for at least as long as the window, and at most a sixtieth
-//! longer.
+//! A slot begins with a charge and also takes the charges of the next sixtieth of the window. The whole slot
+//! counts until its last charge is as old as the window is long. So a charge counts for at least the length
+//! of the window, and at most a sixtieth longer.
 
 use super::buckets::{WindowId, after};
 use crate::ledger::moment::Moment;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Into how many slots a window is divided. As in `common.lua`.
+/// The number of slots in a window. `common.lua` has the same number.
 pub const SLOTS: u32 = 60;
 
-/// What all slots of a bucket take, in bytes: a window that is not aligned with its slots touches one more.
+/// The memory of all slots of a bucket in bytes. A window that is not aligned with its slots overlaps one
+/// more.
 pub const SLOTS_BYTES: u64 = 64 * size_of::<Slot>() as u64;
 
-/// What is used of a sliding window that is not over.
+/// The usage of a running sliding window.
 pub struct SlidingUsage {
     length: Duration,
-    /// From the oldest to the newest: at least one.
+    /// The slots from oldest to newest. There is at least one.
     slots: VecDeque<Slot>,
-    /// Their sum.
+    /// The sum of the slots.
     used: u64,
 }
 
 struct Slot {
     id: WindowId,
     start: Instant,
-    /// When it was charged last.
+    /// The time of the last charge.
     last: Instant,
     used: u64,
 }
 
 impl SlidingUsage {
-    /// Nothing is used.
+    /// Creates a window without usage.
     pub fn new(length: Duration) -> Self {
         Self { length, slots: VecDeque::new(), used: 0 }
     }
 
-    /// Charges the slot of `now`, which is `next` if none is. Which one it is.
+    /// Charges the current slot and returns its id. If there is no current slot, a new one gets the id
+    /// `next`.
     pub fn charge(&mut self, amount: u64, now: Moment, next: WindowId) -> WindowId {
         self.forget(now);
         let slot_length = slot_length(self.length);
@@ -48,7 +50,7 @@ impl SlidingUsage {
             .filter(|slot| now.instant.saturating_duration_since(slot.start) < slot_length);
         self.used = self.used.saturating_add(amount);
         if let Some(slot) = current {
-            // Calls may come a little out of order.
+            // Calls may arrive slightly out of order.
             slot.last = slot.last.max(now.instant);
             slot.used = slot.used.saturating_add(amount);
             return slot.id;
@@ -57,7 +59,7 @@ impl SlidingUsage {
         next
     }
 
-    /// Gives back what was charged in a slot, if that still counts.
+    /// Refunds a charge if its slot still counts.
     pub fn refund(&mut self, id: WindowId, amount: u64) {
         if let Some(slot) = self.slots.iter_mut().rev().find(|slot| slot.id == id) {
             slot.used = slot.used.saturating_sub(amount);
@@ -65,7 +67,7 @@ impl SlidingUsage {
         }
     }
 
-    /// What counts now.
+    /// Returns the usage that counts now.
     pub fn used(&self, now: Moment) -> u64 {
         let over = |slot: &&Slot| self.end_of(slot, now) <= now.instant;
         if self.slots.front().is_none_or(|oldest| !over(&oldest)) {
@@ -74,12 +76,12 @@ impl SlidingUsage {
         self.slots.iter().skip_while(over).fold(0, |sum, slot| sum.saturating_add(slot.used))
     }
 
-    /// When nothing counts any more that has been charged so far.
+    /// Returns when the last charge stops counting.
     pub fn end(&self, now: Moment) -> Instant {
         self.slots.back().map_or(now.instant, |newest| self.end_of(newest, now))
     }
 
-    /// When at most so much counts: not before some of it has come to its end.
+    /// Returns when the usage has fallen to this amount or below.
     pub fn leaves(&self, at_most: u64, now: Moment) -> Instant {
         let mut used = self.used(now);
         let counting = self.slots.iter().filter(|slot| self.end_of(slot, now) > now.instant);
@@ -112,7 +114,7 @@ impl SlidingUsage {
     }
 }
 
-/// In whole milliseconds, as Redis counts.
+/// Rounds to whole milliseconds, as Redis does.
 fn slot_length(window: Duration) -> Duration {
     let ms = window.as_millis().div_ceil(u128::from(SLOTS));
     Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))

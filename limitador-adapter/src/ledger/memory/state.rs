@@ -1,4 +1,5 @@
-//! What a ledger in memory knows, and how it changes: holds are taken, kept, settled, or lapse. No locks here.
+//! The state of the in-memory ledger and its transitions: holds are taken, kept, settled or expire. This
+//! module takes no locks.
 
 use super::buckets::{Admission, BucketIndex, MemoryBuckets, Seat, after};
 use super::grants::GrantIds;
@@ -13,56 +14,52 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// See the module.
+/// The state behind the ledger's lock.
 pub struct MemoryState {
-    /// What is held and used.
+    /// Held and used amounts.
     pub buckets: MemoryBuckets,
-    /// Reservations with holds, or whose commit is to confirm what admission charged.
+    /// Reservations with holds, or with charges at admission that a commit has yet to confirm.
     pub live: Ids<LiveReservation>,
-    /// When the next hold of a reservation lapses.
+    /// When the next hold of each reservation lapses.
     pub lapses: BTreeSet<(Instant, Id)>,
-    /// Reservations that are over.
+    /// Ended reservations.
     pub archive: SettledIds,
     /// The ids of grants.
     pub grants: GrantIds,
-    /// Results in the making, and what is held for them.
+    /// Background results and the holds for them.
     pub stored: StoredResults,
-    /// How many holds live.
+    /// The number of live holds.
     pub holds: usize,
 }
 
-/// Room that a call asks for.
+/// An amount that a call requests from a bucket.
 pub struct Want<'a> {
-    /// In which bucket.
     pub key: &'a Arc<Key>,
-    /// How much.
     pub amount: u64,
-    /// What the bucket may hold and have used in all.
+    /// The maximum of held and used amounts in the bucket.
     pub max: u64,
-    /// Whether it is refused for want of room.
+    /// Whether lack of room refuses the call.
     pub enforced: bool,
 }
 
-/// What became of a want, and where it is counted.
+/// The outcome of a request for room.
 pub struct Taken {
     /// Whether there was room.
     pub room: Admission,
-    /// In which bucket.
+    /// The bucket that counts the amount.
     pub seat: Seat,
 }
 
-/// Whether every want was granted.
+/// Returns whether everything was granted.
 pub fn all_admitted(taken: &[Taken]) -> bool {
     taken.iter().all(|taken| taken.room != Admission::Refused)
 }
 
-/// One reservation.
 pub struct LiveReservation {
-    /// What it holds.
     pub holds: Vec<Held>,
-    /// What admission itself charged.
+    /// The charges made at admission.
     pub charged: Charged,
-    /// When its next hold lapses.
+    /// When the next hold lapses.
     pub lapses: Instant,
     /// Which of the wants of its call had no room and were let pass all the same, by their positions.
     pub excused: Box<[usize]>,
@@ -70,20 +67,17 @@ pub struct LiveReservation {
     worker: u64,
 }
 
-/// One hold.
 pub struct Held {
-    /// In which bucket.
     pub place: BucketIndex,
-    /// How much.
     pub amount: u64,
-    /// When it lapses.
+    /// When it expires.
     pub until: Instant,
-    /// What it was asked of, if it is held in the overflow bucket instead: the charge goes there, too.
+    /// The requested key, if the amount is held in the overflow bucket instead. The charge goes there, too.
     asked: Option<Arc<Key>>,
 }
 
 impl MemoryState {
-    /// Empty, with so much room.
+    /// Creates an empty state with this capacity.
     pub fn new(capacity: Capacity, now: Moment) -> Self {
         Self {
             buckets: MemoryBuckets::new(capacity),
@@ -96,9 +90,10 @@ impl MemoryState {
         }
     }
 
-    /// Takes every amount out of its bucket, or none, if one that is enforced has no room.
+    /// Takes every amount, or none if an enforced bucket has no room.
     ///
-    /// One after the other, so that two wants of one bucket see each other.
+    /// Each amount is taken before the next is checked, so that two amounts for the same bucket see each
+    /// other.
     pub fn take<'a>(
         &mut self,
         wants: impl ExactSizeIterator<Item = Want<'a>> + Clone,
@@ -129,7 +124,7 @@ impl MemoryState {
         Taken { room, seat }
     }
 
-    /// Remembers what was taken under its id, and charges what admission itself uses.
+    /// Records the granted amounts under the reservation's id, and makes the charges of admission.
     pub fn keep(
         &mut self,
         id: Id,
@@ -164,7 +159,7 @@ impl MemoryState {
         Ok(())
     }
 
-    /// Holds more for a reservation that lives.
+    /// Raises the holds of a live reservation.
     pub fn raise(&mut self, id: Id, holds: &[RaisedHold], now: Moment) -> Raised {
         let Some(mut reservation) = self.live.remove(&id) else { return Raised::Unknown };
         let mut places = Vec::with_capacity(holds.len());
@@ -184,7 +179,7 @@ impl MemoryState {
         if places.iter().all(has_room) { Raised::Held } else { Raised::OutOfRoom }
     }
 
-    /// Lets go of holds.
+    /// Releases holds.
     pub fn release(&mut self, holds: Vec<Held>) {
         self.holds = self.holds.saturating_sub(holds.len());
         for hold in holds {
@@ -192,7 +187,8 @@ impl MemoryState {
         }
     }
 
-    /// Ends the reservations of some workers among the next `at_most` after `last`. How many, and where to go on.
+    /// Ends the reservations of these workers among the next `at_most` reservations after `last`. Returns the
+    /// number of ended reservations and where to continue.
     pub fn release_of(
         &mut self,
         workers: &HashSet<u64>,
@@ -216,7 +212,8 @@ impl MemoryState {
         (released, batch.last().copied().filter(|_| batch.len() == at_most))
     }
 
-    /// Takes out what is known of a reservation that ends: its holds, and what admission charged. `None`: it has ended.
+    /// Removes a reservation and returns its holds and its charges at admission. Returns `None` if it has
+    /// ended already.
     pub fn end(&mut self, id: Id, now: Moment) -> Option<(Settled, Vec<Held>, Charged)> {
         if let Some(reservation) = self.live.remove(&id) {
             self.lapses.remove(&(reservation.lapses, id));
@@ -229,8 +226,8 @@ impl MemoryState {
         }
     }
 
-    /// Lets the holds go. Charges what goes beyond the admission's own charges, and gives back what those had too much.
-    /// A bucket that the commit does not name keeps its advance.
+    /// Releases the holds, charges the difference to what was charged at admission, and refunds any excess. A
+    /// bucket that the commit does not name keeps its charge from admission.
     pub fn settle(
         &mut self,
         holds: Vec<Held>,
@@ -238,7 +235,7 @@ impl MemoryState {
         mut advances: Charged,
         now: Moment,
     ) -> Result<(), Unavailable> {
-        // What is charged was held, mostly, and in the same order: its bucket is known.
+        // Charges usually have the order of the holds, which gives their buckets without a lookup.
         let (mut known, mut others) = (holds.iter().cycle(), Vec::new());
         let charged = charges.iter().try_for_each(|charge| {
             let amount = self.beyond_advances(charge, &mut advances);
@@ -254,13 +251,13 @@ impl MemoryState {
                 }
             }
         });
-        // It may make room for the buckets of what was not held.
+        // Released first, since this may make room for buckets that were not held.
         self.release(holds);
         charged?;
         others.into_iter().try_for_each(|(charge, amount)| self.charge_one(&charge.key, amount, now))
     }
 
-    /// Whether this is what was held of a bucket.
+    /// Returns whether this hold belongs to the bucket.
     pub fn is_held_for(&self, held: &Held, key: &Arc<Key>) -> bool {
         match &held.asked {
             Some(asked) => asked == key,
@@ -268,7 +265,7 @@ impl MemoryState {
         }
     }
 
-    /// What a charge adds to what was charged at admission.
+    /// Returns what a charge adds to the charge at admission.
     fn beyond_advances(&mut self, charge: &Charge, advances: &mut Charged) -> u64 {
         let mut amount = charge.amount;
         for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
@@ -280,7 +277,7 @@ impl MemoryState {
         amount
     }
 
-    /// What was used cannot be refused, and there is room for it in the overflow bucket at least.
+    /// Usage cannot be refused. At least the overflow bucket has room for it.
     pub fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<(), Unavailable> {
         if amount == 0 || key.window == Window::Now {
             return Ok(());
@@ -290,7 +287,7 @@ impl MemoryState {
         self.buckets.charge(place, amount, now).map(drop)
     }
 
-    /// Lets go of every hold whose time is over.
+    /// Releases every expired hold.
     pub fn lapse(&mut self, now: Moment) {
         self.lapse_stored(now);
         while let Some((_, id)) = self.lapses.first().copied().filter(|(when, _)| *when <= now.instant) {

@@ -1,5 +1,5 @@
--- Some workers live. KEYS[5] workers by the time until which they are taken to live; ARGV[2] for how long that is now, in ms,
--- then their names.
+-- Records which workers are alive. KEYS[5] is the sorted set of workers by the time when they count as gone.
+-- ARGV[2] is the time from now in ms, followed by the workers' names.
 
 for at = 3, #ARGV do redis.call('ZADD', KEYS[5], text(now + tonumber(ARGV[2])), ARGV[at]) end
 return { 1 }

@@ -1,36 +1,37 @@
-//! What time it is in Redis. The server's clock decides when windows begin and end; the calendar's periods are computed here,
-//! for the time that the server is taken to have. A server that is in another period says so, and is believed.
+//! Estimates the time of the Redis server. The server's clock decides when windows begin and end. This
+//! process computes the calendar periods for the server's estimated time. If the server is in another period,
+//! it replies with its time, and the estimate is corrected.
 
 use crate::ledger::Unavailable;
 use crate::ledger::moment::Moment;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// How often a script is told the calendar anew: twice is enough unless a clock jumps.
+/// The maximum number of attempts per script. Two suffice unless a clock jumps.
 pub const ATTEMPTS: usize = 4;
 
-/// The server's clock, as seen from here.
+/// An estimate of the server's clock.
 #[derive(Default)]
 pub struct ServerClock {
-    /// By how many milliseconds it is ahead of this machine's, as far as that ever mattered.
+    /// How far the server's clock is ahead of this machine's in ms, as last corrected.
     ahead: AtomicI64,
-    /// By how many this machine's is wrong: in tests alone.
+    /// How far this machine's clock is ahead of the true time in ms. Not zero in tests only.
     own_error: i64,
 }
 
 impl ServerClock {
-    /// Of a machine whose own clock is ahead by so many milliseconds.
+    /// Creates the clock of a machine that is ahead by this many milliseconds.
     pub fn of_a_machine_ahead(milliseconds: i64) -> Self {
         Self { own_error: milliseconds, ..Self::default() }
     }
 
-    /// The server's time, in time since 1970 began.
+    /// Returns the server's estimated time since 1970 in UTC.
     pub fn time(&self, now: Moment) -> Duration {
         let ms = self.own(now).saturating_add(self.ahead.load(Ordering::Relaxed));
         Duration::from_millis(u64::try_from(ms).unwrap_or_default())
     }
 
-    /// The server has said what its time is, in milliseconds.
+    /// Corrects the estimate with the server's time in milliseconds.
     pub fn learn(&self, server: u64, now: Moment) {
         let server = i64::try_from(server).unwrap_or(i64::MAX);
         self.ahead.store(server.saturating_sub(self.own(now)), Ordering::Relaxed);
@@ -41,7 +42,7 @@ impl ServerClock {
     }
 }
 
-/// After [`ATTEMPTS`].
+/// Reports that all [`ATTEMPTS`] failed.
 pub fn jumps() -> Unavailable {
-    Unavailable::Storage("the clock of Redis jumps, so its periods of the calendar are not known".to_owned())
+    Unavailable::Storage("the clock of the Redis server jumps, so its calendar periods are unknown".to_owned())
 }

@@ -1,8 +1,9 @@
--- Ends a reservation. KEYS[5] the reservation, then the buckets; ARGV[2] its id (empty: not to be remembered), [3] the
--- room for counters, [4] the result that it created in the background (empty: none) and [5] the estimate of its input, then
--- for each bucket: window, amount, and what is deferred until the result is seen (empty: nothing): what is charged now, and
--- the cost.
--- Tells: -1 and the time, or 0 its holds are let go, 1 there were none, 2 it was settled before, 3 what is deferred waits; then, for each
+-- Ends a reservation. KEYS[5] is the reservation, followed by the buckets. ARGV[2] is its id (empty: it is
+-- not remembered), [3] the room for counters, [4] the background result that it created (empty: none) and [5]
+-- the estimated input. Then follow for each bucket: window, amount, and the charges that wait until the
+-- result is seen (empty: none): the part that is charged now, and the cost. Returns -1 and the time; or 0 if
+-- holds were released, 1 if there were none, 2 if it was settled before, 3 if charges are deferred; then, for
+-- each deferred charge, the amount that an earlier read charged.
 -- deferred charge, what an early sighting charged.
 
 local FIELDS, FIRST = 3, 6
@@ -19,7 +20,7 @@ local result
 if created then
   result = { live = true, holds = {}, advances = {}, rates = {}, creator = id, input = tonumber(ARGV[5]), keep = now + UNSEEN }
 end
--- What is deferred, by its bucket.
+-- The deferred charges by bucket.
 local deferred = {}
 for at = 6, #KEYS do
   local later = ARGV[FIRST + (at - 6) * FIELDS + 2]
@@ -46,9 +47,9 @@ if known then
   end
 end
 
--- What goes beyond the admission's own charges is charged, and what those had too much is given back, unless their
--- window is over: another never had it. A bucket that is not named keeps its advance. What was held in the overflow
--- bucket is charged there.
+-- A bucket is charged the amount beyond its charge at admission. An excess is refunded if its window is still
+-- running, since a later window never counted it. A bucket that is not named keeps its charge at admission. A
+-- hold in the overflow bucket is charged there.
 local is_empty = true
 for at = 6, #KEYS do
   local field = FIRST + (at - 6) * FIELDS
@@ -100,7 +101,7 @@ if result then save_result(stored, result) end
 if id == '' then
   redis.call('DEL', reservation)
 elseif is_empty then
-  -- Repeating it changes nothing: it only has to be known to a reserve that is still on its way.
+  -- Repeating this commit changes nothing. It is remembered only for a reserve that may still arrive.
   redis.call('SET', reservation, 'over ' .. text(now + BRIEFLY), 'PX', text(BRIEFLY))
 else
   redis.call('SET', reservation, 'settled', 'PX', text(REMEMBERED))

@@ -1,41 +1,45 @@
--- What every script here begins with: time, and the records that they read and write.
+-- The beginning of every script: the time, and the records that scripts read and write.
 --
--- KEYS[1] reservations by the time of their next lapse, KEYS[2] buckets by the time to look at them again,
--- KEYS[3] how many holds live, KEYS[4] what the buckets of each limit take of the room for counters; what follows is each
--- script's own. ARGV[1] is the time in ms, empty for the server's.
+-- KEYS[1] is the sorted set of reservations by the time of their next lapse, KEYS[2] the buckets by the time
+-- of their next inspection, KEYS[3] the number of live holds, and KEYS[4] the room for counters that each
+-- limit's buckets take. Further keys belong to each script. ARGV[1] is the time in ms; if it is empty, the
+-- server's time applies.
 --
--- A bucket is a text "USED END HELD HOLDS UNTIL": what the window that ends at END has used (END 0: there is none), what
--- HOLDS holds hold, and when the last of them lapses. A reservation is "settled", "over UNTIL" (settled without a charge,
--- which is remembered until then), or a packed table: live (its holds may lapse) or not, its holds {bucket, amount, until,
--- asked} and its advances {asked, amount, window, bucket}: what admission itself charged. What was asked of one bucket is in
--- another only if there was no room for it: in its limit's overflow bucket. A result that is made in the background is a
--- reservation with more in it (stored.lua).
+-- A bucket is a text "USED END HELD HOLDS UNTIL": the usage of the window that ends at END (0: there is no
+-- window), the amount and number of its holds, and the time when the last of them lapses. A reservation is
+-- "settled", "over UNTIL" (settled without a charge, and remembered until then), or a packed table. The table
+-- has a flag `live` (its holds may lapse), its holds {bucket, amount, until, asked} and its charges at
+-- admission {asked, amount, window, bucket}. The bucket differs from the requested one only if the amount is
+-- in the limit's overflow bucket, for want of room. A background result is a reservation with additional
+-- fields (stored.lua).
 --
--- What a sliding window has used is kept in slots, beside its bucket's record: a slot begins with a charge, and takes in those
--- that follow within a sixtieth of the window. All of it counts until the last of them is as old as the window is long. One
--- record is the newest slot, "BEGINNING LAST AMOUNT FIRST": LAST is how long after its beginning it was charged last, and FIRST is
--- when the oldest of all others ends (0: there are none). Another record has the others from the oldest on, each "BEGINNING LAST
--- AMOUNT;", and is read only when one of them ends, or to say when there is room. USED is the sum of all, and END when the newest
--- ends.
+-- The usage of a sliding window is kept in slots, in records next to the bucket's record. A slot begins with
+-- a charge and also takes the charges of the next sixtieth of the window. The whole slot counts until its
+-- last charge is as old as the window is long. One record is the newest slot, "BEGINNING LAST AMOUNT FIRST":
+-- LAST is the time from its beginning to its last charge, and FIRST is the time when the oldest of the other
+-- slots ends (0: there are none). Another record has the other slots from oldest to newest, each as
+-- "BEGINNING LAST AMOUNT;". It is read only when one of them ends, or to compute when there is room. USED is
+-- the sum of all slots, and END is the time when the newest slot ends.
 --
--- What an operator has changed of a bucket has a record of its own, since few buckets have one: "EPOCH GRANTED END". EPOCH
--- counts the resets of the bucket, and GRANTED is added to its maximum in the window that ends at END; sliding windows have no
--- grants. While the key `amended` exists, there may be such records.
+-- An operator's change of a bucket has a separate record, since few buckets have one: "EPOCH GRANTED END".
+-- EPOCH counts the resets of the bucket. GRANTED is added to its maximum in the window that ends at END;
+-- sliding windows have no grants. Such records exist only while the key `amended` exists.
 --
--- Apart from what lapses, nothing is written before everything is decided: a script that refuses changes nothing.
+-- Apart from lapses, a script writes only after all decisions are made, so a script that refuses changes
+-- nothing.
 
 local LAPSES, BUCKETS, HOLDS, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
--- The largest whole number that Lua counts exactly. Sums stop there.
+-- The largest integer that Lua represents exactly. Sums saturate at this value.
 local MOST = 9007199254740991
 local REMEMBERED = 30 * 60 * 1000
--- As REMEMBERED_BRIEFLY in ledger.rs.
+-- Same as REMEMBERED_BRIEFLY in ledger.rs.
 local BRIEFLY = 10 * 1000
--- What a bucket takes beside its name, which is kept twice, in bytes.
+-- The size of a bucket in bytes without its name, which is stored twice.
 local BUCKET_BYTES = 250
--- Into how many slots a sliding window is divided, as in sliding.rs, and what they take.
+-- The number of slots in a sliding window, as in sliding.rs, and their size in bytes.
 local SLOTS, SLOTS_BYTES = 60, 2200
--- Redis drops a record by itself this long after it can matter: only if no adapter is there to do it in time.
+-- Redis deletes a record this long after it can matter, in case no adapter is running to delete it in time.
 local SPARE = 60 * 60 * 1000
 
 local now = tonumber(ARGV[1])
@@ -48,12 +52,13 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- When the periods of the calendar end that a caller has named, and whether `now` is in another one than the caller took it
--- for: then the script changes nothing and tells -1 and the time, and the caller asks again.
+-- The ends of the calendar periods that the caller named, and whether `now` is outside one of them. In that
+-- case the script changes nothing and returns -1 and the time, and the caller tries again.
 local calendar, elsewhere = {}, false
 
--- A window's name: a length in ms, with "-sliding" for a sliding one, a period's name, or "Now" for a gauge. A period is named with its bounds, in ms:
--- "Month-Europe/Berlin 1793487600000 1796079600000".
+-- The name of a window: a length in ms, followed by "-sliding" for a sliding window; a period's name; or
+-- "Now" for a gauge. A period is followed by its bounds in ms: "Month-Europe/Berlin 1793487600000
+-- 1796079600000".
 local function window_of(argument)
   local name, from, to = string.match(argument, '^(%S+) (%d+) (%d+)$')
   if not name then return argument end
@@ -63,18 +68,19 @@ local function window_of(argument)
   return name
 end
 
--- When a window ends that starts now.
+-- Returns when a window ends that starts now.
 local function window_end(window)
   local length = tonumber(window)
   return length and now + length or calendar[window]
 end
 
--- Whether it is a period of the calendar.
+-- Returns whether the window is a calendar period.
 local function is_period(window)
   return window ~= 'Now' and not string.match(window, '^%d')
 end
 
--- How much room there is for counters, what one takes (0: by its size), and how many limits are in force.
+-- The room for counters, the room that one counter takes (0: depends on its size), and the number of limits
+-- in force.
 local total, each, in_force = 0, 0, 1
 
 local function set_room(text)
@@ -82,7 +88,8 @@ local function set_room(text)
   total, each, in_force = tonumber(of_total), tonumber(of_each), tonumber(limits)
 end
 
--- A bucket's name is a list: its limit, its unit, its window (of which none has a quote), and its counters.
+-- The name of a bucket is a JSON list: its limit, its unit, its window, and its counters. None of the first
+-- three contains a quote.
 local OVERFLOW = '[["","overflow"]]]'
 
 local function limit_of(name)
@@ -93,13 +100,13 @@ local function overflow_of(name)
   return string.match(name, '^[^"]*"[^"]*","[^"]*","[^"]*",') .. OVERFLOW
 end
 
--- How long the sliding window of a bucket is, if it has one.
+-- Returns the length of a bucket's sliding window, if it has one.
 local function sliding_length(name)
   local length = string.match(name, '^[^"]*"[^"]*","[^"]*","(%d+)%-sliding"')
   return length and tonumber(length)
 end
 
--- The newest slot of a bucket ("s"), or the others ("o").
+-- Returns the key of a bucket's newest slot ("s"), or of its other slots ("o").
 local function slots_of(name, which)
   return PREFIX .. which .. ':' .. string.sub(name, string.len(PREFIX) + 3)
 end
@@ -110,13 +117,13 @@ local function cost_of(name)
   return BUCKET_BYTES + 2 * string.len(name) + (sliding_length(name) and SLOTS_BYTES or 0)
 end
 
--- Gives back what a bucket took that is no longer there.
+-- Returns the room of a bucket that has been removed.
 local function give_back(name)
   local cost, limit = cost_of(name), limit_of(name)
   if cost > 0 and redis.call('HINCRBY', LIMITS, limit, -cost) <= 0 then redis.call('HDEL', LIMITS, limit) end
 end
 
--- All slots but the newest.
+-- Returns all slots except the newest.
 local function older_slots(it)
   if not it.older then
     it.older = (it.first > 0 and redis.call('GET', slots_of(it.name, 'o')) or '') .. (it.appended or '')
@@ -125,7 +132,7 @@ local function older_slots(it)
   return it.older
 end
 
--- Drops those of the older slots that have ended.
+-- Drops older slots that have ended.
 local function drop_old(it)
   local older, from, dropped = older_slots(it), 1, 0
   it.first = 0
@@ -143,7 +150,7 @@ local function drop_old(it)
     it.used = math.max(it.used - dropped, 0)
     return
   end
-  -- The sum may have stopped short.
+  -- The sum may have saturated.
   it.used = it.slot[3]
   for amount in string.gmatch(it.older, '%d+ %d+ (%d+);') do it.used = math.min(it.used + amount, MOST) end
 end
@@ -190,7 +197,7 @@ local function amendment_of(name)
   return PREFIX .. 'a:' .. name
 end
 
--- Adds what an operator has changed of a bucket.
+-- Adds an operator's changes to a bucket.
 local function amend(name, it)
   it.epoch, it.granted = 0, 0
   local record = is_amended and redis.call('GET', amendment_of(name))
@@ -200,7 +207,7 @@ local function amend(name, it)
   if it.ends > 0 and it.ends == tonumber(ends) then it.granted = tonumber(granted) end
 end
 
--- Writes what an operator has changed of a bucket, for as long as it can matter.
+-- Writes an operator's changes of a bucket, for as long as they can matter.
 local function save_amendment(name, it, ends)
   local until_ms = math.max(ends, now) + SPARE
   local record = text(it.epoch) .. ' ' .. text(it.granted) .. ' ' .. text(it.ends)
@@ -208,12 +215,12 @@ local function save_amendment(name, it, ends)
   if until_ms > redis.call('PEXPIRETIME', AMENDED) then redis.call('SET', AMENDED, '1', 'PXAT', text(until_ms)) end
 end
 
--- Which window a bucket is in. After a reset, a period has another window with the same end.
+-- Identifies the window of a bucket. After a reset, a period has a new window with the same end.
 local function window_id(it)
   return it.ends + (it.epoch % 32) / 32
 end
 
--- The bucket of that name as it is now; what is changed in it is written by save().
+-- Returns the current state of the bucket with this name. Changes are written by save().
 local function bucket(name)
   local known = buckets[name]
   if known then return known end
@@ -257,7 +264,7 @@ local function save_one(name, it)
   end
 end
 
--- Writes every bucket that was changed.
+-- Writes every changed bucket.
 local function save()
   for _, name in ipairs(order) do
     local it = buckets[name]
@@ -273,12 +280,13 @@ end
 
 local function release(it, amount)
   it.held, it.holds = math.max(it.held - amount, 0), math.max(it.holds - 1, 0)
-  -- A maximum may have made the sum stop short.
+  -- The sum may have saturated at the maximum.
   if it.holds == 0 then it.held, it.untils = 0, 0 end
   it.changed = true
 end
 
--- As in shares.rs: whether there is room for one more bucket of a limit, those of this call included.
+-- Returns whether there is room for another bucket of a limit, including those that this call adds. Same as
+-- in shares.rs.
 local created = {}
 local function has_room(name)
   local limit, cost = limit_of(name), cost_of(name)
@@ -298,7 +306,8 @@ local function has_room(name)
   return beyond + more <= total - guaranteed * limits
 end
 
--- Where a key is counted: its own bucket, if there is one or room for one, else the overflow bucket of its limit.
+-- Returns the bucket that counts a key: its own bucket, if it exists or there is room for it, else its
+-- limit's overflow bucket.
 local function seat(name)
   local it = bucket(name)
   if it.there or it.counted or has_room(name) then return it, name end
@@ -306,7 +315,7 @@ local function seat(name)
   return bucket(overflow), overflow
 end
 
--- Takes the room of a bucket that is about to be made.
+-- Takes room for a bucket that is about to be created.
 local function sit(it, name)
   if it.there or it.counted then return end
   it.counted = true
@@ -314,7 +323,8 @@ local function sit(it, name)
   created[limit] = (created[limit] or 0) + cost_of(name)
 end
 
--- Charges the slot of now. What refund() knows it by: when it began, and after how many resets.
+-- Charges the current slot. Returns what refund() needs to find the charge: the beginning of the slot, and
+-- the number of resets.
 local function charge_slot(it, amount)
   local slot = it.slot
   if slot and now < slot[1] + math.ceil(it.length / SLOTS) then
@@ -329,7 +339,7 @@ local function charge_slot(it, amount)
         it.appended = (it.appended or '') .. ended
       end
     else
-      -- What another window may have left.
+      -- Left over from another window.
       it.older, it.older_changed = '', true
     end
     slot = { now, 0, amount }
@@ -341,7 +351,8 @@ local function charge_slot(it, amount)
   return slot[1] + (it.epoch % 32) / 32
 end
 
--- Charges the window of now, which starts here if none is running. What refund() knows the charge by.
+-- Charges the current window, and starts one if none is running. Returns what refund() needs to find the
+-- charge.
 local function charge(it, window, amount)
   if amount == 0 or window == 'Now' then return 0 end
   if it.length then return charge_slot(it, amount) end
@@ -352,7 +363,7 @@ local function charge(it, window, amount)
   return window_id(it)
 end
 
--- Gives a charge back, unless its window or slot is over: another never had it.
+-- Refunds a charge if its window or slot still counts. A later window never counted it.
 local function refund(it, charged, amount)
   if amount == 0 or it.ends == 0 then return end
   if not it.length then
@@ -375,7 +386,7 @@ local function refund(it, charged, amount)
   it.used, it.changed, it.slot_changed = math.max(it.used - amount, 0), true, true
 end
 
--- When at most so much of a sliding window counts: not before a slot has come to its end.
+-- Returns when the usage of a sliding window has fallen to this amount, which is when a slot ends.
 local function leaves(it, at_most)
   local used = it.used
   for start, last, amount in string.gmatch(older_slots(it), '(%d+) (%d+) (%d+);') do
@@ -385,8 +396,8 @@ local function leaves(it, at_most)
   return it.ends
 end
 
--- What a caller is told of a bucket that it wanted so much of: whether it had no room, what is left, ms until its window
--- ends, what is charged, whether it is the overflow bucket, and what is granted.
+-- Appends the status of a bucket to the reply: whether it had no room, the remaining amount, ms until its
+-- window ends, the charged amount, whether it is the overflow bucket, and the granted amount.
 local function status(told, it, window, amount, max, limited, overflows)
   told[#told + 1] = limited and 1 or 0
   told[#told + 1] = math.max(max + it.granted - it.used - it.held, 0)
@@ -403,7 +414,7 @@ local function status(told, it, window, amount, max, limited, overflows)
   told[#told + 1] = it.granted
 end
 
--- What is known of a reservation: a table, "settled", or nothing.
+-- Returns the record of a reservation: a table, "settled", or nil.
 local function known_of(name)
   local record = redis.call('GET', name)
   if not record or record == 'settled' then return record end
@@ -412,7 +423,7 @@ local function known_of(name)
   return cmsgpack.unpack(record)
 end
 
--- Lets go of every hold whose time is over, or of all. Whether something was let go.
+-- Releases all expired holds, or all holds. Returns whether a hold was released.
 local function lapse_one(id, all)
   local name = PREFIX .. 'r:' .. id
   local reservation = known_of(name)
@@ -439,7 +450,7 @@ local function lapse_one(id, all)
   end
 end
 
--- Everything that lapses by now does so before anything else is looked at.
+-- Expired holds are released before anything else happens.
 repeat
   local due = redis.call('ZRANGEBYSCORE', LAPSES, '-inf', text(now), 'LIMIT', 0, 200)
   for _, id in ipairs(due) do lapse_one(id) end

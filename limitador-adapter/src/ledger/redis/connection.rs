@@ -1,8 +1,8 @@
-//! The connection to a Redis: opened when it is needed, thrown away when it fails, opened again. The only file that
-//! names the `redis` crate.
+//! The connection to Redis. It is opened when it is needed, dropped when it fails, and opened again. No other
+//! file uses the `redis` crate.
 //!
-//! While none can be had, calls fail instead of queueing: their callers have a failureMode. A call whose answer does not
-//! come may have been carried out all the same.
+//! While there is no connection, calls fail instead of queueing, so that each policy's failureMode applies. A
+//! call without a reply may still have been executed.
 
 use super::url::{RedisUrl, Topology};
 use crate::ledger::Unavailable;
@@ -19,29 +19,28 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// For an answer, and for a connection.
+/// The timeout of a reply, and of a connection attempt.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Between two attempts to connect.
+/// The pause between two connection attempts.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// Calls that may be on their way at once before others wait.
+/// The number of calls that may be in flight before further ones wait.
 const AT_ONCE: usize = 1024;
 
-/// What a Redis answers whose memory is full.
+/// The error code of a Redis that is out of memory.
 const FULL: &str = "OOM";
 
-/// A script of ours.
+/// A Lua script.
 pub struct Script(redis::Script);
 
 impl Script {
-    /// From its source.
     pub fn new(source: &str) -> Self {
         Self(redis::Script::new(source))
     }
 }
 
-/// A connection that comes back.
+/// A connection that is opened again after it fails.
 pub struct Link {
     place: RedisUrl,
     timeout: Duration,
@@ -53,7 +52,7 @@ pub struct Link {
 struct LinkState {
     open: Option<OpenConnection>,
     opened: u64,
-    /// When connecting failed last, and why.
+    /// The time and the error of the last failed attempt to connect.
     failed: Option<(Instant, String)>,
 }
 
@@ -70,19 +69,19 @@ enum Connection {
 }
 
 impl Link {
-    /// To there; connects when it is used. Fails if no connection could ever be made.
+    /// Creates a connection to this server, which is opened on first use. Fails if the URL cannot work.
     pub fn new(place: RedisUrl) -> Result<Self, String> {
         let checked = nodes(&place).map(drop).map_err(|error| told(&place, &error));
         let connecting = tokio::sync::Mutex::default();
         checked.map(|()| Self { place, timeout: TIMEOUT, state: Mutex::default(), connecting })
     }
 
-    /// Waits so long for an answer, and for a connection.
+    /// Sets the timeout of a reply and of a connection attempt.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// Runs a script: one round trip, unless the server has never seen it.
+    /// Runs a script in one round trip, or in two if the server does not have the script yet.
     pub async fn run<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -107,7 +106,6 @@ impl Link {
         })
     }
 
-    /// Runs a command.
     pub async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> Result<T, Unavailable> {
         let mut open = self.open().await?;
         let mut words = command.iter();
@@ -122,20 +120,20 @@ impl Link {
         answered.map_err(|error| self.failed(&open, &error))
     }
 
-    /// What a failure means. A connection that is broken, silent, or one to a Redis that is no master any more, is not
-    /// used again; a connection that was opened since stays.
+    /// Classifies a failure. A connection that is broken, does not reply, or leads to a server that is no
+    /// longer the master is dropped. A connection that has been opened since is kept.
     fn failed(&self, used: &OpenConnection, error: &RedisError) -> Unavailable {
         let replaced = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
         if replaced || error.is_io_error() || error.is_unrecoverable_error() {
             let mut state = self.state();
             if state.open.take_if(|open| open.number == used.number).is_some() {
                 let error = told(&self.place, error);
-                tracing::error!(error, place = ?self.place, "the connection to Redis is lost");
+                tracing::error!(error, place = ?self.place, "the connection to Redis was lost");
             }
         }
         let is_alone = matches!(used.connection, Connection::One(_));
         let hint = if is_alone && matches!(error.code(), Some("MOVED" | "ASK" | "CLUSTERDOWN")) {
-            ": this Redis is a node of a cluster, which is named as redis+cluster://HOST:PORT"
+            ": this Redis is a node of a cluster; use redis+cluster://HOST:PORT"
         } else {
             ""
         };
@@ -146,7 +144,7 @@ impl Link {
         if let Some(open) = &self.state().open {
             return Ok(open.clone());
         }
-        // One connects; the others wait for what comes of it.
+        // One task connects, and the others wait for its result.
         let _alone = self.connecting.lock().await;
         {
             let state = self.state();
@@ -160,7 +158,7 @@ impl Link {
         let connected = match tokio::time::timeout(2 * self.timeout, connect(&self.place, self.timeout)).await
         {
             Ok(connected) => connected.map_err(|error| told(&self.place, &error)),
-            Err(_) => Err("connecting to Redis takes too long".to_owned()),
+            Err(_) => Err("connecting to Redis timed out".to_owned()),
         };
         let evicts = match &connected {
             Ok(connection) => evicts(connection.clone()).await,
@@ -172,7 +170,7 @@ impl Link {
                 if let Some(policy) = evicts {
                     tracing::warn!(
                         policy,
-                        "this Redis forgets counters when its memory is full: set noeviction"
+                        "this Redis evicts counters when its memory is full: set maxmemory-policy to noeviction"
                     );
                 }
                 tracing::info!(place = ?self.place, "connected to Redis");
@@ -192,13 +190,14 @@ impl Link {
         }
     }
 
-    /// No panic can leave it half changed.
+    /// A panic cannot leave the state half changed.
     fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An error, fit to be shown: a server may repeat the arguments of a command that it refuses, AUTH's too.
+/// Formats an error for logs. A server may repeat the arguments of a command that it rejects, including those
+/// of AUTH.
 fn told(place: &RedisUrl, error: &RedisError) -> String {
     let error = error.to_string();
     let (message, _) = error.split_once("with args beginning with").unwrap_or((&error, ""));
@@ -206,7 +205,7 @@ fn told(place: &RedisUrl, error: &RedisError) -> String {
 }
 
 async fn connect(place: &RedisUrl, timeout: Duration) -> RedisResult<Connection> {
-    // Whoever else uses TLS in this process may have chosen before; the choice is the same.
+    // Another part of this process may have installed the same TLS provider already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let nodes = nodes(place)?;
     if place.kind == Topology::Cluster {
@@ -228,7 +227,8 @@ async fn connect(place: &RedisUrl, timeout: Duration) -> RedisResult<Connection>
     client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
 }
 
-/// What a Redis with a full memory does, if it drops keys. One that does not let itself be asked is trusted.
+/// Returns the eviction policy of a Redis that drops keys when its memory is full. If the server does not
+/// allow the query, it is trusted.
 async fn evicts(mut connection: Connection) -> Option<String> {
     let mut asked = redis::cmd("CONFIG");
     asked.arg("GET").arg("maxmemory*");
@@ -241,7 +241,8 @@ async fn evicts(mut connection: Connection) -> Option<String> {
     told.get("maxmemory-policy").filter(|policy| limited && *policy != "noeviction").cloned()
 }
 
-/// The master as the sentinels know it now. They are asked without the password, which is the master's.
+/// Returns the current master according to the sentinels. They are asked without the password, which belongs
+/// to the master.
 async fn master_of(place: &RedisUrl, nodes: Vec<ConnectionInfo>, name: &str) -> RedisResult<Client> {
     let of_master = nodes.first().ok_or_else(no_node)?.redis_settings().clone();
     let sentinels = nodes.into_iter().map(|node| node.addr().clone());
@@ -257,7 +258,7 @@ async fn master_of(place: &RedisUrl, nodes: Vec<ConnectionInfo>, name: &str) -> 
     client.async_get_client().await
 }
 
-/// Each node as the crate wants it.
+/// Converts the nodes to the crate's type.
 fn nodes(place: &RedisUrl) -> RedisResult<Vec<ConnectionInfo>> {
     let scheme = if place.tls { "rediss" } else { "redis" };
     let credentials = place.credentials.as_ref().map(|who| format!("{}@", who.expose())).unwrap_or_default();
@@ -271,5 +272,5 @@ fn nodes(place: &RedisUrl) -> RedisResult<Vec<ConnectionInfo>> {
 }
 
 fn no_node() -> RedisError {
-    RedisError::from((redis::ErrorKind::InvalidClientConfig, "no node is named"))
+    RedisError::from((redis::ErrorKind::InvalidClientConfig, "no nodes"))
 }

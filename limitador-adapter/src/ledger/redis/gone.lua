@@ -1,7 +1,7 @@
--- Ends the holds of the workers that are gone, of some reservations at a time. KEYS[5] workers by the time until which they
--- are taken to live; ARGV[2] the time that decides, in ms (0: now), [3] where to go on (0: at the beginning), [4] how many
--- reservations to look at.
--- Tells: the time that decides, where to go on (0: this was all), how many reservations ended.
+-- Ends the holds of gone workers, for a part of the reservations. KEYS[5] is the sorted set of workers by the
+-- time when they count as gone. ARGV[2] is the deciding time in ms (0: now), [3] where to continue (0: at the
+-- beginning), and [4] the number of reservations to inspect. Returns the deciding time, where to continue (0:
+-- all are done), and the number of ended reservations.
 
 local decides = tonumber(ARGV[2])
 if decides == 0 then decides = now end

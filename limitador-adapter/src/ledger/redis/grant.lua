@@ -1,8 +1,8 @@
--- Raises the maximum of a bucket until its window ends, and starts the window if none is running. KEYS[5] the bucket,
--- KEYS[6] the record of the grant's id; ARGV[2] the room for counters, [3] the window, [4] the amount, [5] how long the id
--- is remembered after that, in ms.
--- Tells: -1 and the time, or 0 it is granted, 1 the id is known, 2 there is no room for another counter; then what is charged, held and
--- granted, and ms until the window ends (0: none is running).
+-- Raises the maximum of a bucket until its window ends, and starts the window if none is running. KEYS[5] is
+-- the bucket, and KEYS[6] the record of the grant's id. ARGV[2] is the room for counters, [3] the window, [4]
+-- the amount, and [5] how long the id is remembered after the window, in ms. Returns -1 and the time; or 0 if
+-- the amount is granted, 1 if the id is known, 2 if there is no room for another counter; then the charged,
+-- held and granted amounts, and ms until the window ends (0: none is running).
 
 set_room(ARGV[2])
 local window = window_of(ARGV[3])

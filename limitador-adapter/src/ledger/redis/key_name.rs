@@ -1,24 +1,25 @@
-//! A bucket's name in Redis: `{weir}:b:` and its key as a JSON list, which people can read and nothing can forge.
+//! The Redis key of a bucket: `{weir}:b:` and the bucket's key as a JSON list. People can read it, and no
+//! counter value can forge another bucket's key.
 //!
-//! All of Weir's names have the hash tag `{weir}`: in a cluster they are in one slot, since one script has to see all
-//! limits of a request.
+//! All keys have the hash tag `{weir}`, so a cluster keeps them in one slot. This is necessary because one
+//! script accesses all limits of a request.
 
 use crate::ledger::Key;
 use crate::ledger::calendar;
 use policy::model::{Period, Unit, Window, ZoneName};
 use std::time::Duration;
 
-/// What all names begin with.
+/// The prefix of all keys.
 pub const PREFIX: &str = "{weir}:";
 
-/// A bucket's name.
+/// Returns the Redis key of a bucket.
 pub fn of(key: &Key) -> String {
     let window = serde_json::Value::String(window(&key.window));
     let list = serde_json::json!([*key.limit, key.unit.name(), window, *key.counters]);
     format!("{PREFIX}b:{list}")
 }
 
-/// The bucket of a name; `None`: it is none of ours.
+/// Parses a Redis key. Returns `None` if it is not a bucket of Weir.
 pub fn key(name: &str) -> Option<Key> {
     let list = name.strip_prefix(PREFIX)?.strip_prefix("b:")?;
     let (limit, unit, window, counters): (String, String, String, Vec<(String, String)>) =
@@ -31,7 +32,7 @@ const NOW: &str = "Now";
 
 const SLIDING: &str = "sliding";
 
-/// Where the newest slot of a sliding bucket is and where the others are, by its name, and how long its window is.
+/// Returns the keys of a sliding bucket's newest slot and of its other slots, and the length of its window.
 pub fn slots(name: &str) -> Option<([String; 2], Duration)> {
     match key(name)?.window {
         Window::Sliding(length) => Some(([":s:", ":o:"].map(|kind| name.replacen(":b:", kind, 1)), length)),
@@ -39,7 +40,7 @@ pub fn slots(name: &str) -> Option<([String; 2], Duration)> {
     }
 }
 
-/// A window as the scripts know it: its length in ms, its period, or "Now".
+/// Formats a window for the scripts: its length in ms, its period, or "Now".
 pub fn window(window: &Window) -> String {
     match window {
         Window::Fixed(length) => length.as_millis().to_string(),
@@ -49,7 +50,7 @@ pub fn window(window: &Window) -> String {
     }
 }
 
-/// The window of that name; `None`: it is none of ours.
+/// Parses a window. Returns `None` if Weir has no such window.
 pub fn window_named(name: &str) -> Option<Window> {
     if let Some((length, SLIDING)) = name.split_once('-') {
         return Some(Window::Sliding(Duration::from_millis(length.parse().ok()?)));
@@ -62,7 +63,8 @@ pub fn window_named(name: &str) -> Option<Window> {
     })
 }
 
-/// A window as a script is told it: of the calendar's periods, the one around a time of the server's.
+/// Formats a window as a script's argument. A calendar period includes the bounds of the period that contains
+/// the server's time.
 pub fn window_at(of: &Window, server: Duration) -> String {
     let name = window(of);
     match of {

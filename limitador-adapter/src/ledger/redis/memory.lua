@@ -1,4 +1,4 @@
--- Tells: how many bytes the server has stored, how many it may (0: as many as it can), how many the machine has.
+-- Returns the bytes that the server stores, its maxmemory (0: unlimited), and the memory of its machine.
 
 local info = redis.call('INFO', 'memory')
 local function number(name)

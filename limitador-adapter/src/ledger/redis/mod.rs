@@ -1,8 +1,9 @@
-//! The ledger in a Redis (7 or newer, or Valkey): several adapters share every bucket and every hold exactly.
+//! The ledger in Redis (version 7 or newer) or Valkey. Several adapters share every bucket and every hold
+//! exactly.
 //!
-//! Each call is one script, so one round trip however many limits there are, and nobody sees half of it. The time is the
-//! server's ([`clock`]). What the scripts keep is told in `common.lua`. Reserve and commit may be repeated and may go to
-//! different adapters; a hit has no id, so one whose answer was lost may have been charged.
+//! Each call runs one script: one round trip for any number of limits, and atomic. The server's time applies
+//! ([`clock`]). `common.lua` describes the records. Reserve and commit may be repeated, also at different
+//! adapters. A hit has no id, so if its reply is lost, it may have been charged.
 
 mod clock;
 mod connection;
@@ -28,19 +29,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use url::RedisUrl;
 
-/// The largest number that the scripts count exactly; larger ones stand for it.
+/// The largest number that the scripts represent exactly. Larger numbers count as this one.
 pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
 
-/// No hold lives longer.
+/// The maximum lifetime of a hold.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Buckets that one script looks at, when all are gone through: a millisecond or two for everyone else.
+/// The number of buckets that one script inspects during a traversal. It blocks other calls for a millisecond
+/// or two.
 const BATCH: usize = 500;
 
-/// Reservations that one script looks at, when those of a gone worker are looked for.
+/// The number of reservations that one script inspects in search of those of gone workers.
 const RESERVATIONS: usize = 1000;
 
-/// The room for counters in a Redis that does not say what memory it has, in bytes.
+/// The room for counters in bytes, for a server that does not report its memory.
 const UNKNOWN_ROOM: u64 = 4 << 30;
 
 macro_rules! script {
@@ -52,19 +54,20 @@ macro_rules! script {
     };
 }
 
-/// What lets go or has been used is done by a Redis whose memory is full as well: refusing it would keep it full.
+/// Scripts that release holds or charge usage also run when the server's memory is full. Rejecting them would
+/// keep it full.
 macro_rules! script_when_full {
     ($($name:literal),+) => {
         script!("#!lua flags=allow-oom\n", $($name),+)
     };
 }
 
-/// Holds and charges in a Redis.
+/// Holds and charges in Redis.
 pub struct RedisLedger {
     link: Link,
-    /// `None`: a part of what the server has.
+    /// The configured capacity. `None`: a part of the server's memory.
     capacity: Option<Capacity>,
-    /// Of what it has, in bytes, as it said last.
+    /// The capacity in bytes, derived from what the server last reported.
     room: AtomicU64,
     limits: AtomicUsize,
     clock: WhoseTime,
@@ -84,7 +87,7 @@ pub struct RedisLedger {
     memory: Script,
 }
 
-/// Whose time counts.
+/// The clock that decides.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WhoseTime {
     Server,
@@ -92,7 +95,7 @@ enum WhoseTime {
 }
 
 impl RedisLedger {
-    /// In that Redis, which need not be there yet, with so much room for counters.
+    /// Creates a ledger with this capacity. The server need not be reachable yet.
     pub fn new(place: RedisUrl, capacity: Option<Capacity>) -> Result<Self, String> {
         Ok(Self {
             link: Link::new(place)?,
@@ -117,22 +120,22 @@ impl RedisLedger {
         })
     }
 
-    /// Takes the calls' time instead of the server's: for tests that cannot wait for a month to end.
+    /// Uses the time of the calls instead of the server's, for tests that cannot wait for the end of a month.
     pub fn with_the_callers_time(self) -> Self {
         Self { clock: WhoseTime::Caller, ..self }
     }
 
-    /// Takes this machine's clock for one that is so many milliseconds ahead: for tests of wrong clocks.
+    /// Pretends that this machine's clock is ahead by this many milliseconds, for tests of wrong clocks.
     pub fn with_a_clock_that_is_ahead(self, milliseconds: i64) -> Self {
         Self { server: ServerClock::of_a_machine_ahead(milliseconds), ..self }
     }
 
-    /// Waits so long for an answer of Redis, and for a connection: for tests on machines that are busy otherwise.
+    /// Sets the timeout for replies and connections, for tests on busy machines.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { link: self.link.with_timeout(timeout), ..self }
     }
 
-    /// The first argument of each script.
+    /// Returns the first argument of every script.
     fn time(&self, now: Moment) -> String {
         match self.clock {
             WhoseTime::Server => String::new(),
@@ -149,8 +152,8 @@ impl RedisLedger {
         Ok(ScriptReply(self.link.run::<Vec<i64>>(script, keys, arguments).await?.into_iter()))
     }
 
-    /// Runs a script that has to know the calendar. The server's clock decides, and `arguments` gets that time as this machine
-    /// takes it to be. If the server is in another period, it says what its time is.
+    /// Runs a script that needs the calendar. `arguments` receives the server's estimated time. If the server
+    /// is in another period, it replies with its time, and the script runs again.
     async fn run_by_calendar(
         &self,
         script: &Script,
@@ -168,7 +171,7 @@ impl RedisLedger {
         Err(clock::jumps())
     }
 
-    /// Ends a reservation, and defers some of its charges if it created a result.
+    /// Ends a reservation. If it created a result, some of its charges are deferred.
     async fn end<'a>(
         &self,
         id: &str,
@@ -193,13 +196,13 @@ impl RedisLedger {
         self.run_by_calendar(&self.commit, &keys, now, arguments).await
     }
 
-    /// The keys of a script: those that all have, its own, and the buckets.
+    /// Returns the keys of a script: the common keys, its own, and the buckets.
     fn keys<'a>(
         &self,
         own: impl IntoIterator<Item = String>,
         buckets: impl IntoIterator<Item = &'a Arc<Key>>,
     ) -> Vec<String> {
-        // What is counted in one way says nothing in the other.
+        // A number of counters and a number of bytes cannot be compared.
         let limits = match self.capacity {
             Some(Capacity::Counters(_)) => "limits",
             _ => "limit-bytes",
@@ -208,7 +211,7 @@ impl RedisLedger {
         common.into_iter().chain(own).chain(buckets.into_iter().map(|key| key_name::of(key))).collect()
     }
 
-    /// The room for counters, as the scripts know it.
+    /// Formats the room for counters as the scripts read it.
     fn room(&self) -> String {
         let (total, each) = match self.capacity {
             Some(Capacity::Counters(total)) => (total, 1),
@@ -218,7 +221,7 @@ impl RedisLedger {
         format!("{} {each} {}", total.min(MAX_AMOUNT), self.limits.load(Ordering::Relaxed).max(1))
     }
 
-    /// What the server has stored, and what it may store, if that is limited.
+    /// Returns the server's used memory and its maximum, if it has one.
     async fn memory(&self) -> Result<Option<StorageBytes>, Unavailable> {
         let mut answer = self.run(&self.memory, &self.keys([], []), &[]).await?;
         let (used, most, machine) = (answer.next()?, answer.next()?, answer.next()?);
@@ -231,7 +234,7 @@ impl RedisLedger {
         Ok((most > 0).then_some(StorageBytes { used, most }))
     }
 
-    /// Forgets what is over, of so many buckets, and tells the size.
+    /// Removes expired data in this many buckets, and returns the size.
     async fn sweep_some(&self, at_most: usize, now: Moment) -> Result<Swept, Unavailable> {
         let arguments = [self.time(now), self.room(), at_most.to_string()];
         let mut answer = self.run(&self.sweep, &self.keys([], []), &arguments).await?;
@@ -248,25 +251,25 @@ struct Swept {
     size: LedgerSize,
 }
 
-/// What a script tells: whole numbers.
+/// The reply of a script: integers.
 struct ScriptReply(std::vec::IntoIter<i64>);
 
 impl ScriptReply {
-    /// Whether the server is in another period of the calendar than it was told. What comes next is its time.
+    /// Whether the server is in another calendar period than the caller assumed. The server's time follows.
     fn is_elsewhere(&mut self) -> bool {
         self.0.as_slice().first() == Some(&-1) && self.0.next().is_some()
     }
 
     fn next(&mut self) -> Result<u64, Unavailable> {
         let number = self.0.next().and_then(|number| u64::try_from(number).ok());
-        number.ok_or_else(|| Unavailable::Storage("a script of ours answered too little".to_owned()))
+        number.ok_or_else(|| Unavailable::Storage("unexpected reply from a Weir script".to_owned()))
     }
 
     fn size(&mut self) -> Result<usize, Unavailable> {
         Ok(usize::try_from(self.next()?).unwrap_or(usize::MAX))
     }
 
-    /// One of each bucket: its maximum, and whether it refuses for want of room.
+    /// The maximum of a bucket, and whether lack of room refuses the call.
     fn statuses(&mut self, buckets: impl Iterator<Item = (u64, bool)>) -> Result<Vec<Status>, Unavailable> {
         let status = |(max, enforced)| {
             let full = self.next()? > 0;
@@ -284,25 +287,25 @@ fn reservation(id: &str) -> String {
     format!("{}r:{id}", key_name::PREFIX)
 }
 
-/// The id of a result's record, among reservations.
+/// Returns the id of a result's record among reservations.
 fn stored(id: &StoredId) -> String {
     format!("stored:{}", id.as_str())
 }
 
-/// As the scripts read them.
+/// Formats the numbers as the scripts parse them.
 fn numbers(numbers: impl IntoIterator<Item = u64>) -> String {
     let texts: Vec<String> = numbers.into_iter().map(amount).collect();
     texts.join(" ")
 }
 
-/// What is charged now, and the cost.
+/// The part that is charged now, and the cost.
 fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
     let UsageCost { base, tariff, reasoning } = deferred.cost;
     let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
     [deferred.now, base, input, cached, cache_write, cache_write_1h, output, reasoning]
 }
 
-/// Workers by the time until which they are taken to live.
+/// The sorted set of workers by the time when they count as gone.
 fn workers_key() -> String {
     format!("{}workers", key_name::PREFIX)
 }
@@ -399,7 +402,7 @@ impl Ledger for RedisLedger {
             usage.total,
             u64::from(ends),
         ];
-        // In which periods it is charged is known to its record alone.
+        // Only its record contains the periods that it charges.
         let mut periods: Vec<Window> = Vec::new();
         for _ in 0..=clock::ATTEMPTS {
             let mut arguments = vec![self.time(now), stored(&id), self.room(), numbers(usage)];
@@ -501,7 +504,7 @@ impl Ledger for RedisLedger {
             let (next, page): (String, Vec<(String, f64)>) = self.link.ask(&asked).await?;
             let names: Vec<_> = page.iter().map(|(name, _)| name.as_str()).collect();
             if !names.is_empty() {
-                // Those of sliding windows have slots.
+                // Sliding windows have slots.
                 let slots: Vec<_> = names.iter().map(|name| key_name::slots(name)).collect();
                 let of_slots = slots.iter().flatten().flat_map(|(names, _)| names).map(String::as_str);
                 let asked: Vec<_> =
@@ -527,7 +530,7 @@ impl Ledger for RedisLedger {
             }
             cursor = next;
         }
-        // A page may repeat what another had.
+        // SCAN may return a key twice.
         readings.sort_by(|a, b| a.key.cmp(&b.key));
         readings.dedup_by(|a, b| a.key == b.key);
         Ok(readings)
@@ -576,19 +579,19 @@ impl Ledger for RedisLedger {
     }
 }
 
-/// The name of the record of what an operator has changed of a bucket.
+/// Returns the key of the record of an operator's changes to a bucket.
 fn amendment(name: &str) -> String {
     format!("{}a:{name}", key_name::PREFIX)
 }
 
-/// The name of the record of a grant's id. The digest makes it short.
+/// Returns the key of the record of a grant's id. Hashing the id makes it short.
 fn grant_record(key: &Key, id: &str) -> String {
     let digest = Sha256::digest(format!("{}\n{id}", key_name::of(key)));
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}g:{digest}", key_name::PREFIX)
 }
 
-/// What counts of the slots of a sliding window.
+/// Returns the sum of the slots that still count.
 fn slots_used(record: &str, length: Duration, now: Duration) -> u64 {
     let slots = record.split(';').filter_map(|slot| {
         let mut numbers = slot.split(' ').map(str::parse::<u64>);
@@ -599,7 +602,8 @@ fn slots_used(record: &str, length: Duration, now: Duration) -> u64 {
     slots.fold(0, u64::saturating_add).min(MAX_AMOUNT)
 }
 
-/// Parses the records of a bucket. `None` if it is over. `sliding`: what counts, if that is not what was charged in all.
+/// Parses the records of a bucket. Returns `None` if the bucket has expired. `sliding` is the usage that
+/// still counts in a sliding window.
 fn reading(
     name: &str,
     record: &str,

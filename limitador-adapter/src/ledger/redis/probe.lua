@@ -1,2 +1,2 @@
--- Whether something can be stored now: a Redis whose memory is full does not run this.
+-- Succeeds if the server can store something: a Redis without free memory rejects this script.
 return { 1 }

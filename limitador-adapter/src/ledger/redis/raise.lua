@@ -1,6 +1,6 @@
--- Holds more for a reservation that has come to use more, whether there is room or not. KEYS[5] the reservation, then the
--- buckets; for each bucket ARGV[2...]: what to hold in all, max, whether it matters that there is no room.
--- Tells: 0 there is room, 1 one that matters has none, 2 no hold of this id lives.
+-- Raises the holds of a reservation, even if there is no room. KEYS[5] is the reservation, followed by the
+-- buckets. ARGV[2...] are for each bucket: the total to hold, max, and whether lack of room is reported.
+-- Returns 0 if there is room, 1 if a reported bucket has none, 2 if the reservation has no live hold.
 
 local FIELDS, FIRST = 3, 2
 local reservation = KEYS[5]

@@ -1,6 +1,7 @@
--- Holds every amount, or none. KEYS[5] the reservation, then the buckets; ARGV[2] its id, [3] the room for counters, then
--- for each bucket: window, amount, max, ttl in ms, whether it refuses, whether admission charges it.
--- Tells: -1 and the time, or whether it was admitted, whether the id was known (0 no, 1 live, 2 over), then the buckets' statuses.
+-- Holds every amount, or none. KEYS[5] is the reservation, followed by the buckets. ARGV[2] is its id and [3]
+-- the room for counters, followed for each bucket by: window, amount, max, ttl in ms, whether lack of room
+-- refuses, and whether admission charges it. Returns -1 and the time; or whether it was admitted, whether the
+-- id was known (0 no, 1 live, 2 over), then the buckets' statuses.
 
 local FIELDS, FIRST = 6, 4
 local reservation, id = KEYS[5], ARGV[2]
@@ -36,7 +37,7 @@ if known then
   return answer(true, known ~= 'settled' and known.live and 1 or 2)
 end
 
--- One after the other, so that two wants of one bucket see each other.
+-- Each amount is taken before the next is checked, so that two amounts for the same bucket see each other.
 local admitted = true
 for _, want in ipairs(wants) do
   want.it, want.name = seat(want.asked)

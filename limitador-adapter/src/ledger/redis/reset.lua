@@ -1,5 +1,5 @@
--- Resets buckets: their charges and grants are gone, and their windows start anew. KEYS[5]... the buckets.
--- Tells, for each: whether it had a charge or a grant.
+-- Resets buckets: removes their charges and grants, and starts their windows anew. KEYS[5]... are the
+-- buckets. Returns for each bucket whether it had a charge or a grant.
 
 local told = {}
 for at = 5, #KEYS do

@@ -1,6 +1,6 @@
--- Somebody has seen a result that was made in the background. ARGV[2] its id, [3] the room for counters, [4] the usage, then the periods of
--- its rates.
--- Tells: for each rate that was charged, its bucket and how much; or -1, the time, and the periods that it has to know.
+-- Records that a background result was seen. ARGV[2] is its id, [3] the room for counters and [4] the usage,
+-- followed by the periods of its rates. Returns the bucket and the amount of each rate that was charged; or
+-- -1, the time, and the periods whose bounds it needs.
 
 local id, usage = ARGV[2], numbers(ARGV[4])
 set_room(ARGV[3])
@@ -8,7 +8,7 @@ local result = known_of(stored_name(id))
 if not result then
   local known = redis.call('GET', early_name(id))
   local before = known and numbers(known)
-  -- As Sighting::supersedes.
+  -- Same as Sighting::supersedes.
   local worth = function(it) return it[9] * 2 + 1 - it[1] end
   if not before or worth(usage) > worth(before) or worth(usage) == worth(before) and usage[8] >= before[8] then
     redis.call('SET', early_name(id), ARGV[4], 'PX', text(EARLY))

@@ -1,14 +1,14 @@
--- Results that are made in the background. One is a reservation whose id is "stored:" and a hash of the provider's id, so its
--- holds lapse as all do, and with no worker. It has further: creator (a reservation's id), input (the estimate), seen,
--- keep (until when it is remembered), and its rates {asked, window, charged, cost}. A cost is a list: base, then what a
--- million tokens cost: input, cached, cache_write, cache_write_1h, output, reasoning.
--- A usage is a list: whether it is partial, input, cached, cache_write, cache_write_1h, output, reasoning, total, and whether
--- there will be no more.
+-- Background results. A result is a reservation without a worker. Its id is "stored:" and a hash of the
+-- provider's id, and its holds lapse like all others. It has additional fields: creator (a reservation's id),
+-- input (the estimate), seen, keep (until when it is remembered), and rates {asked, window, charged, cost}. A
+-- cost is a list: base, then the cost of a million tokens of input, cached, cache_write, cache_write_1h,
+-- output, reasoning. A usage is a list: whether it is partial, input, cached, cache_write, cache_write_1h,
+-- output, reasoning, total, and whether the result is complete.
 
--- As in ledger/stored.rs.
+-- Same as in ledger/stored.rs.
 local UNSEEN, SEEN, EARLY = 24 * 60 * 60 * 1000, 30 * 60 * 1000, 60 * 1000
 local MAX_STORED = 131072
--- Results by the time until which they are remembered.
+-- The sorted set of results by the time until which they are remembered.
 local STORED = PREFIX .. 'stored'
 
 local function stored_name(id)
@@ -19,14 +19,14 @@ local function early_name(id)
   return PREFIX .. 'e:' .. id
 end
 
--- The numbers of a text.
+-- Parses the numbers in a text.
 local function numbers(of)
   local list = {}
   for number in string.gmatch(of, '%d+') do list[#list + 1] = tonumber(number) end
   return list
 end
 
--- As UsageCost::of.
+-- Same as UsageCost::of.
 local function cost_of_usage(cost, input, usage)
   local cached = math.min(usage[3], input)
   local fresh = input - cached
@@ -39,7 +39,8 @@ local function cost_of_usage(cost, input, usage)
   return math.min(cost[1] + math.ceil(sum / 1000000), MOST)
 end
 
--- Charges what is missing to an amount, and holds so much less. How much that was.
+-- Charges a rate up to this amount, and reduces its hold accordingly. Returns the difference that was
+-- charged.
 local function charge_up_to(result, rate, amount)
   local more = math.max(amount - rate[3], 0)
   if more == 0 then return 0 end
@@ -60,7 +61,7 @@ local function charge_up_to(result, rate, amount)
   return more
 end
 
--- Somebody has seen a result. What that charged, beside its rates.
+-- Records that a result was seen. Returns the amount that this charged, in the order of its rates.
 local function see(result, usage)
   local input = usage[2]
   if usage[1] == 1 then
@@ -93,8 +94,8 @@ local function save_result(id, result)
   redis.call('ZADD', STORED, text(last), id)
 end
 
--- What becomes of a result that this reservation creates: it is remembered ("new") unless another one waits for it or there
--- is no room, or it was created before ("old").
+-- Decides about a result that this reservation creates: "new" if it is to be remembered, "old" if this
+-- reservation created it before, false if another unread result has the id or there is no room.
 local function creation(id, creator)
   local known = known_of(stored_name(id))
   if known then return known.creator == creator and 'old' or known.seen and 'new' end

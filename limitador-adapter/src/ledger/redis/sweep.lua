@@ -1,5 +1,5 @@
--- Forgets what is over. ARGV[2] the room for counters, [3] how many buckets to look at, at most.
--- Tells: the time in ms, whether there may be more to do, how many buckets, reservations and holds there are.
+-- Removes expired data. ARGV[2] is the room for counters, and [3] the maximum number of buckets to inspect.
+-- Returns the time in ms, whether more may have expired, and the numbers of buckets, reservations and holds.
 
 set_room(ARGV[2])
 local at_most = tonumber(ARGV[3])
@@ -14,7 +14,7 @@ for _, name in ipairs(due) do
     give_back(name)
   end
 end
--- Whatever adapters of another version have left uncounted.
+-- Adapters of another version may have left buckets uncounted.
 if redis.call('ZCARD', BUCKETS) == 0 then redis.call('DEL', LIMITS) end
 local more = at_most > 0 and #due == at_most
 return {

@@ -1,7 +1,6 @@
-//! Where a Redis is, as `--storage` spells it. Pure; [`super::link`] goes there.
+//! Parses the URL of a Redis, as `--storage` takes it. Pure; [`super::link`] opens the connection.
 //!
-//! Any part of a URL may be a password that its author put into the wrong place, so no error and no `Debug` repeats any of
-//! it.
+//! A password may be in the wrong part of the URL, so no error and no `Debug` repeats any of it.
 
 use crate::secret::Secret;
 use llm::spelling::percent_decoded;
@@ -9,61 +8,59 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-/// One Redis, a cluster, or one that sentinels watch.
+/// A single Redis, a cluster, or a Redis that sentinels watch.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
-    /// Which of them.
     pub kind: Topology,
-    /// Over TLS.
+    /// Whether the connection uses TLS.
     pub tls: bool,
-    /// "HOST:PORT", at least one.
+    /// "HOST:PORT" for each node. There is at least one.
     pub nodes: Vec<String>,
     /// "USER:PASSWORD" or ":PASSWORD", as in a URL.
     pub credentials: Option<Secret>,
-    /// The database's number.
+    /// The number of the database.
     pub database: u16,
 }
 
-/// What is at the nodes.
+/// What runs at the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {
-    /// The Redis itself.
+    /// A single Redis.
     One,
     /// Nodes of a cluster.
     Cluster,
-    /// Sentinels that know the master of this name.
+    /// Sentinels, and the name of the master that they know.
     Sentinel(String),
 }
 
-/// What is wrong with a place.
+/// Why a URL cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
-    /// Not one of ours.
+    /// An unknown scheme.
     #[error(
-        "is no Redis: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+cluster://HOST:PORT,HOST:PORT or \
-         redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DATABASE]; rediss for TLS"
+        "is not the URL of a Redis; use redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], \
+         redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DATABASE]; rediss for TLS"
     )]
     Scheme,
-    /// No host.
-    #[error("names no host")]
+    #[error("has no host")]
     NoHost,
-    /// What stands for a host.
-    #[error("has something else where HOST[:PORT] must be")]
+    /// A node that cannot be parsed.
+    #[error("has a node that is not HOST[:PORT]")]
     Node,
-    /// What comes after the hosts.
-    #[error("has something else where the number of the database must be")]
+    /// A path that cannot be parsed.
+    #[error("has a database that is not a number")]
     Database,
-    /// Sentinels need to know which.
-    #[error("names no master: redis+sentinel://HOST:PORT/MASTER")]
+    /// Sentinels without a master's name.
+    #[error("has no master; use redis+sentinel://HOST:PORT/MASTER")]
     NoMaster,
-    /// Several nodes of something that has one.
-    #[error("names several hosts, which only redis+cluster and redis+sentinel have")]
+    /// Several nodes for a single Redis.
+    #[error("has several hosts; use redis+cluster or redis+sentinel")]
     Several,
-    /// A cluster has one database.
-    #[error("names a database, which a cluster has not")]
+    /// A database for a cluster, which has only one.
+    #[error("has a database, but a cluster has only one")]
     NoDatabases,
-    /// Options.
-    #[error("has options after `?`, of which there are none")]
+    /// A query string.
+    #[error("has options after `?`, but none are supported")]
     Options,
 }
 
@@ -134,28 +131,28 @@ fn is_host(host: &str) -> bool {
 }
 
 impl RedisUrl {
-    /// What must not be shown: the user and the password, as written and as meant.
+    /// Returns the texts to hide: the user and the password, both as written and percent-decoded.
     pub fn secrets(&self) -> Vec<String> {
         let written = self.credentials.as_ref().map(Secret::expose).unwrap_or_default();
         let (user, password) = written.split_once(':').unwrap_or((written, ""));
         let mut secrets: Vec<String> = vec![written.to_owned(), password.to_owned(), user.to_owned()];
         let meant: Vec<String> = secrets.iter().map(|secret| percent_decoded(secret).into_owned()).collect();
         secrets.extend(meant);
-        // What is shorter is in every other message, and hides nothing.
+        // Shorter texts occur in ordinary messages, so hiding them would only garble those.
         secrets.retain(|secret| secret.len() >= 3);
         secrets
     }
 }
 
 impl fmt::Debug for RedisUrl {
-    /// Configurations are logged.
+    /// Hides credentials, because configurations are logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, tls, nodes, .. } = self;
         let tls = if *tls { " over TLS" } else { "" };
         match kind {
             Topology::One => write!(f, "a Redis{tls}"),
-            Topology::Cluster => write!(f, "a Redis cluster by {} nodes{tls}", nodes.len()),
-            Topology::Sentinel(_) => write!(f, "a Redis by {} sentinels{tls}", nodes.len()),
+            Topology::Cluster => write!(f, "a Redis cluster of {} nodes{tls}", nodes.len()),
+            Topology::Sentinel(_) => write!(f, "a Redis with {} sentinels{tls}", nodes.len()),
         }
     }
 }
@@ -195,24 +192,24 @@ mod tests {
     #[test]
     fn places_that_are_none() {
         for (text, wanted) in [
-            ("redis://", "names no host"),
-            ("redis://:6379", "names no host"),
-            ("redis://a,b", "names several hosts, which only redis+cluster and redis+sentinel have"),
-            ("redis://a/b", "has something else where the number of the database must be"),
-            ("redis://a/1/2", "has something else where the number of the database must be"),
-            ("redis://user:password", "has something else where HOST[:PORT] must be"),
-            ("redis://a:0", "has something else where HOST[:PORT] must be"),
-            ("redis://a:65536", "has something else where HOST[:PORT] must be"),
-            ("redis://[::g]", "has something else where HOST[:PORT] must be"),
-            ("redis://a b", "has something else where HOST[:PORT] must be"),
-            ("redis+cluster://a/1", "names a database, which a cluster has not"),
-            ("redis+sentinel://a", "names no master: redis+sentinel://HOST:PORT/MASTER"),
-            ("redis://a?b=c", "has options after `?`, of which there are none"),
+            ("redis://", "has no host"),
+            ("redis://:6379", "has no host"),
+            ("redis://a,b", "has several hosts; use redis+cluster or redis+sentinel"),
+            ("redis://a/b", "has a database that is not a number"),
+            ("redis://a/1/2", "has a database that is not a number"),
+            ("redis://user:password", "has a node that is not HOST[:PORT]"),
+            ("redis://a:0", "has a node that is not HOST[:PORT]"),
+            ("redis://a:65536", "has a node that is not HOST[:PORT]"),
+            ("redis://[::g]", "has a node that is not HOST[:PORT]"),
+            ("redis://a b", "has a node that is not HOST[:PORT]"),
+            ("redis+cluster://a/1", "has a database, but a cluster has only one"),
+            ("redis+sentinel://a", "has no master; use redis+sentinel://HOST:PORT/MASTER"),
+            ("redis://a?b=c", "has options after `?`, but none are supported"),
         ] {
             assert_eq!(told(text), wanted, "{text}");
         }
         for text in ["redis", "http://a", "redis+socket://a", "redis+://a/b/c"] {
-            assert!(told(text).starts_with("is no Redis") || text.contains("+:"), "{text}: {}", told(text));
+            assert!(told(text).starts_with("is not the URL of a Redis") || text.contains("+:"), "{text}: {}", told(text));
         }
     }
 
