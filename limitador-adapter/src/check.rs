@@ -144,7 +144,7 @@ impl LimitSummary<'_> {
         self.limit.rates.iter().map(rate).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whom the limit applies to, what it holds, and its other settings.
+    /// Describes whom the limit applies to, what it holds, and its other settings.
     fn details(&self) -> Vec<String> {
         let limit = self.limit;
         let mut all: Vec<String> =
@@ -162,7 +162,7 @@ impl LimitSummary<'_> {
             all.push(format!("refuses nothing; once it is exceeded, {}", signal_text(signal)));
         }
         all.extend(limit.caps_output.then(|| "caps the output of requests without a maximum".to_owned()));
-        all.extend((limit.overrun == Overrun::Cut).then(|| "ends streams that find no more room".to_owned()));
+        all.extend((limit.overrun == Overrun::Cut).then(|| "ends streams that outgrow their hold when there is no room".to_owned()));
         all
     }
 

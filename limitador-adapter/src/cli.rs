@@ -52,7 +52,7 @@ pub struct CrdArgs {
     pub group: Group,
 }
 
-/// How to serve.
+/// The arguments of `serve`.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// Files (YAML, several documents allowed, or JSON) or folders of them; watched for changes.
@@ -118,7 +118,7 @@ pub struct ServeArgs {
     pub worker_grace: Duration,
 }
 
-/// Which policies of a cluster to serve, and as whom.
+/// Which policies of a cluster to serve, and under which controller name.
 #[cfg(feature = "kubernetes")]
 #[derive(Clone, Debug, Args)]
 pub struct ClusterArgs {
@@ -137,14 +137,15 @@ pub struct ClusterArgs {
 }
 
 impl ServeArgs {
-    /// How much room for counters was asked for.
+    /// The requested room for counters.
     pub fn capacity(&self) -> Option<Capacity> {
         let counters = self.max_counters.map(Capacity::from);
         counters.or(self.counter_memory.map(Capacity::Bytes))
     }
 }
 
-/// As Gateway API names controllers, but short enough to be part of a field manager's name.
+/// Accepts names of controllers as Gateway API does, but only if they are short enough to be part of a field
+/// manager's name.
 #[cfg(feature = "kubernetes")]
 fn controller_name(text: &str) -> Result<String, String> {
     let is_path = |part: &str| {
@@ -164,7 +165,7 @@ fn controller_name(text: &str) -> Result<String, String> {
 #[cfg(feature = "kubernetes")]
 const MAX_CONTROLLER_NAME: usize = 60;
 
-/// Long enough for a worker to find another adapter.
+/// The minimum is long enough for a worker to find another adapter.
 fn grace(text: &str) -> Result<Duration, String> {
     let grace = policy::duration::parse(text).filter(|grace| *grace >= SHORTEST_GRACE);
     grace.ok_or_else(|| "must be a duration of at least 1s, such as 35s".to_owned())
@@ -172,7 +173,7 @@ fn grace(text: &str) -> Result<Duration, String> {
 
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
-/// What to check.
+/// The arguments of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
     /// Files or folders of policies.
@@ -183,7 +184,7 @@ pub struct CheckArgs {
     pub output: OutputFormat,
 }
 
-/// Which cluster to show.
+/// The arguments of `status`.
 #[cfg(feature = "kubernetes")]
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
@@ -206,7 +207,7 @@ pub enum OutputFormat {
     Json,
 }
 
-/// What to explain.
+/// The arguments of `explain`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
     /// Files or folders of policies.
@@ -249,7 +250,7 @@ pub struct ExplainArgs {
     pub output: OutputFormat,
 }
 
-/// What to do with counters.
+/// The arguments of `counters`.
 #[derive(Clone, Debug, Args)]
 pub struct CountersArgs {
     #[command(subcommand)]
@@ -304,7 +305,7 @@ pub struct ResetArgs {
     pub filter: FilterArgs,
 }
 
-/// Which counters are meant. Whatever is left out matches all.
+/// Selects counters. An omitted option matches all.
 #[derive(Clone, Debug, Args)]
 pub struct FilterArgs {
     /// Only counters of this limit.
@@ -365,13 +366,13 @@ pub enum Storage {
     Redis(RedisUrl),
 }
 
-/// What is wrong with a storage. Nothing of it is repeated: it may hold a password.
+/// Why a storage cannot be used. The message never repeats the value, which may contain a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// Neither of them.
+    /// Neither `memory` nor the URL of a Redis.
     #[error("is not a storage; use `memory` or `redis://HOST`")]
     Unknown,
-    /// A Redis that is not named right.
+    /// An invalid Redis URL.
     #[cfg(feature = "redis")]
     #[error("{0}")]
     Redis(RedisUrlError),
@@ -390,13 +391,13 @@ impl FromStr for Storage {
     }
 }
 
-/// clap repeats a value that its parser refuses, so this one refuses none.
+/// clap's errors repeat a value that its parser rejects, so this parser accepts every value.
 fn storage(text: &str) -> Result<Result<Storage, StorageError>, Infallible> {
     Ok(text.parse())
 }
 
 impl Cli {
-    /// As [`Parser::parse`], but nothing that may hold a password is repeated.
+    /// Like [`Parser::parse`], but errors never repeat a value that may contain a password.
     pub fn read() -> Self {
         match Self::try_parse().and_then(Self::checked) {
             Ok(cli) => cli,
@@ -419,8 +420,8 @@ impl Cli {
     }
 }
 
-/// A message without any word of the command line, or value of our environment, that may hold a password: one in the
-/// wrong place is repeated by whoever does not find a file of that name.
+/// Removes words of the command line and values of `WEIR_` variables that may contain a password. A password
+/// in the wrong place may appear in an error, for example as the name of a missing file.
 pub fn cleared(message: &str) -> String {
     let words = std::env::args_os().skip(1);
     let ours = |(name, value): (OsString, OsString)| {
@@ -428,7 +429,8 @@ pub fn cleared(message: &str) -> String {
     };
     let values = std::env::vars_os().filter_map(ours);
     let words: Vec<String> = words.chain(values).filter_map(|word| word.into_string().ok()).collect();
-    // `--flag=VALUE` and lists are repeated in parts, the longest first.
+    // An error may also quote the value of `--flag=VALUE` or one element of a list. The longest texts are
+    // removed first.
     let parts = words.iter().flat_map(|word| {
         let value = word.split_once('=').map_or("", |(_, value)| value);
         [word.as_str(), value].into_iter().chain(word.split(','))
@@ -436,7 +438,7 @@ pub fn cleared(message: &str) -> String {
     without(message, parts.filter(|part| may_be_secret(part))).into_owned()
 }
 
-/// Whether it is a URL, or looks as if it was meant to be one.
+/// Returns whether the word is a URL, or looks like an attempt at one.
 fn may_be_secret(word: &str) -> bool {
     word.contains("://") || word.contains('@') || word.starts_with("redis")
 }

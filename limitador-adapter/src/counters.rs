@@ -41,7 +41,7 @@ async fn listed(list: &ListArgs) -> anyhow::Result<String> {
     }
 }
 
-/// One counter on a line.
+/// Formats one counter as a line.
 fn line(counter: &Value) -> String {
     let text = |field: &str| counter.get(field).and_then(Value::as_str).unwrap_or_default();
     let unit = Unit::named(text("unit"));

@@ -1,9 +1,10 @@
 //! Serves TokenRateLimitPolicies: distributes plans, and keeps holds and charges.
 //!
-//! [`serve`] starts everything. [`policies`] come from files, or from a cluster through [`kubernetes`]. Filters
-//! receive them as plans and send their calls over [`grpc`], which resolves limits against the policies and
-//! counts in a [`ledger`]. [`admin`] is HTTP for people and probes. On the command line, [`check`] summarises
-//! policies, [`explain`] shows what they mean for a request, and [`cluster_status`] what a cluster has of Weir.
+//! [`serve`] starts everything. [`policies`] come from files, or from a cluster through [`kubernetes`].
+//! Filters receive them as plans and send their calls over [`grpc`], which resolves limits against the
+//! policies and counts in a [`ledger`]. [`admin`] is HTTP for people and probes. On the command line,
+//! [`check`] summarises policies, [`explain`] shows their effect on a request, and [`cluster_status`] shows
+//! the state of Weir in a cluster.
 //!
 //! Modules depend on each other one way: `ledger` and `metrics` <- `policies` <- `kubernetes`, `grpc` <-
 //! `admin`, `explain` <- `serve`.

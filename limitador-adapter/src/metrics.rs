@@ -1,4 +1,4 @@
-//! The adapter's metrics, for Prometheus. The only file that uses the exporter. There is no global recorder, so
+//! The adapter's metrics for Prometheus. No other file uses the exporter. There is no global recorder, so
 //! several adapters in one process count separately.
 
 use crate::ledger::LedgerSize;
@@ -8,7 +8,8 @@ use metrics_exporter_prometheus::{
 };
 use policy::model::Unit;
 
-/// Latencies in seconds, from a call that only touches memory to one that is far too slow.
+/// The buckets of latency histograms in seconds, from a call that only touches memory to one that is far too
+/// slow.
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
@@ -20,7 +21,7 @@ pub enum MetricKind {
     Histogram,
 }
 
-/// One metric of the adapter, for its exposition and for `docs/reference/metrics.md`.
+/// One metric of the adapter, for its exposition and the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct AdapterMetric {
     pub name: &'static str,
@@ -53,7 +54,7 @@ pub const METRICS: &[AdapterMetric] = &[
         name: "weir_charged_total",
         kind: MetricKind::Counter,
         labels: &["policy", "limit", "unit"],
-        help: "What was charged, in the unit; `usd` counts micro-USD.",
+        help: "The charged amount in the unit. `usd` counts micro-USD.",
     },
     AdapterMetric {
         name: "weir_commits_total",
@@ -77,7 +78,7 @@ pub const METRICS: &[AdapterMetric] = &[
         name: "weir_unknown_limits_total",
         kind: MetricKind::Counter,
         labels: &["call"],
-        help: "Descriptors that name a limit which is not in force.",
+        help: "Descriptors that name a limit that is not in force.",
     },
     AdapterMetric {
         name: "weir_overflowed_total",
@@ -101,7 +102,7 @@ pub const METRICS: &[AdapterMetric] = &[
         name: "weir_storage_max_bytes",
         kind: MetricKind::Gauge,
         labels: &[],
-        help: "The most that `weir_storage_used_bytes` can reach.",
+        help: "The maximum of `weir_storage_used_bytes`.",
     },
     AdapterMetric {
         name: "weir_storage_full",
@@ -180,7 +181,7 @@ pub const METRICS: &[AdapterMetric] = &[
         name: "weir_kubernetes_last_heard_timestamp_seconds",
         kind: MetricKind::Gauge,
         labels: &["resource"],
-        help: "When the API server last answered a list or a watch. While all is well, at most 20 seconds ago.",
+        help: "When the API server last answered a list or a watch. Normally at most 20 seconds ago.",
     },
     AdapterMetric {
         name: "weir_kubernetes_rival_installs",
@@ -252,7 +253,7 @@ pub struct AdapterMetrics {
 }
 
 impl AdapterMetrics {
-    /// All metrics start at zero.
+    /// Creates the metrics. All start at zero.
     pub fn new() -> Result<Self, BuildError> {
         let latency = Matcher::Full("weir_grpc_seconds".to_owned());
         let recorder = PrometheusBuilder::new().set_buckets_for_metric(latency, &BUCKETS)?.build_recorder();
@@ -299,12 +300,12 @@ impl AdapterMetrics {
         gauge(&self.recorder, name, &[("resource", resource)])
     }
 
-    /// Whether another installation has the same name.
+    /// Whether another install has the same name.
     pub fn rivals(&self) -> Gauge {
         gauge(&self.recorder, "weir_kubernetes_rival_installs", &[])
     }
 
-    /// How many Gateways that filters name do not exist.
+    /// The number of Gateways that filters name and that do not exist.
     pub fn unknown_gateways(&self) -> Gauge {
         gauge(&self.recorder, "weir_unknown_gateways", &[])
     }
@@ -355,7 +356,7 @@ impl AdapterMetrics {
         self.handle.run_upkeep();
     }
 
-    /// The exposition, with the ledger's current size.
+    /// Renders the exposition, including the ledger's current size.
     pub fn render(&self, size: LedgerSize, is_full: bool) -> String {
         for (name, value) in [
             ("weir_holds", size.holds),

@@ -1,9 +1,9 @@
-//! Passwords, which must not appear in messages, logs or pages.
+//! Passwords, which must not appear in messages, logs or responses.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Replaces a secret.
+/// The text that replaces a secret.
 pub const HIDDEN: &str = "[hidden]";
 
 /// A secret text. It has no `Display`, and its `Debug` reveals nothing, not even the length.

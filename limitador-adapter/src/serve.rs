@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
-/// The time for calls that are under way when a drain begins.
+/// The time for running calls when a drain begins.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// The running servers.
@@ -129,25 +129,24 @@ impl Serving {
     pub async fn failed(&mut self) -> ServeError {
         match self.servers.join_next().await {
             Some(ended) => {
-                flatten(ended).err().unwrap_or(ServeError::Ended("a server", "without a word".into()))
+                flatten(ended).err().unwrap_or(ServeError::Ended("a server", "without a reason".into()))
             }
             None => ServeError::Ended("everything", "nothing serves".into()),
         }
     }
 
-    /// Stops accepting calls, answers those that are waiting, and ends within a bounded time.
+    /// Stops accepting calls, answers waiting ones, and ends within a bounded time.
     pub async fn drain(mut self) {
         self.drain.send_replace(true);
         let ended = async { while self.servers.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, ended).await.is_err() {
-            tracing::warn!("calls were still under way when the time to drain was over");
+            tracing::warn!("calls were still running when the drain timed out");
         }
         self.upkeep.iter().for_each(JoinHandle::abort);
         tracing::info!("drained");
     }
 }
 
-/// The source of policies.
 enum PolicyOrigin {
     Files(Sources, Vec<PathBuf>),
     #[cfg(feature = "kubernetes")]
@@ -155,7 +154,7 @@ enum PolicyOrigin {
 }
 
 impl PolicyOrigin {
-    /// Whether there is a cluster to write events to.
+    /// Returns whether there is a cluster to write events to.
     fn is_of_cluster(&self) -> bool {
         match self {
             Self::Files(..) => false,
@@ -177,7 +176,7 @@ impl PolicyOrigin {
         Ok(Self::Files(sources, config.policies.clone()))
     }
 
-    /// Follows the source. Tasks that must end cleanly at a drain are added to `servers`.
+    /// Follows the source. Tasks that must end cleanly in a drain are added to `servers`.
     #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables))]
     fn follow(
         self,
@@ -205,13 +204,13 @@ impl PolicyOrigin {
     }
 }
 
-/// `None`: no TLS.
+/// Returns the TLS configuration, or `None` without TLS.
 fn tls_files(config: &ServeArgs) -> Option<tls::TlsFiles> {
     let (certificate, key) = (config.tls_cert.clone()?, config.tls_key.clone()?);
     Some(tls::TlsFiles { certificate, key, clients: config.tls_client_ca.clone() })
 }
 
-/// Opens the ledger. A Redis may still be unreachable: until then calls fail, and `/readyz` reports it.
+/// Opens the ledger. A Redis may still be unreachable. Until it answers, calls fail and `/readyz` reports it.
 fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
     let storage = config.storage.as_ref().map_err(|error| ServeError::Storage(error.to_string()))?;
     Ok(match storage {
@@ -245,7 +244,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeE
     Ok((listener, address))
 }
 
-/// Removes expired data; never returns.
+/// Removes expired data, and never returns.
 async fn sweep(ledger: Arc<dyn Ledger>, metrics: Arc<AdapterMetrics>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

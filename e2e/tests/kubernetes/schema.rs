@@ -67,7 +67,7 @@ fn bad() -> Vec<(Value, &'static str)> {
                 "targetRefs": [target, { "group": target["group"], "kind": "HTTPRoute", "name": "llm" }],
                 "limits": limits,
             }),
-            "all targets are Gateways or all are routes",
+            "targets must be all Gateways or all routes",
         ),
         (without("limits"), "takes exactly one of limits, defaults and overrides"),
         (
@@ -76,7 +76,7 @@ fn bad() -> Vec<(Value, &'static str)> {
         ),
         (
             json!({ "targetRef": good()["targetRef"], "when": [{ "predicate": "true" }], "overrides": { "limits": limits } }),
-            "when goes with limits",
+            "when is valid only with limits",
         ),
         (with("/limits", json!({})), "spec.limits in body should have at least 1 properties"),
         (with("/limits/a b", limits["free"].clone()), "the name of a limit has"),
@@ -94,12 +94,12 @@ fn bad() -> Vec<(Value, &'static str)> {
         ),
         (
             rate(json!({ "limit": 1, "period": "Day", "windowType": "Sliding" })),
-            "windowType goes with window",
+            "windowType requires window",
         ),
         (rate(json!({ "limit": 1, "window": "1h", "windowType": "Rolling" })), "windowType"),
         (
             rate(json!({ "limit": 1, "window": "1h", "timeZone": "Europe/Berlin" })),
-            "timeZone goes with period",
+            "timeZone requires period",
         ),
         (with("/limits/free/counterKey", json!("a/b")), "counterKey"),
         (rate(json!({ "limit": 1, "window": "1h", "unit": "concurrency" })), "concurrency takes neither"),
@@ -146,12 +146,12 @@ fn bad() -> Vec<(Value, &'static str)> {
         ),
         (
             json!({ "targetRef": target, "defaults": { "limits": limits }, "dataExtraction": extraction }),
-            "dataExtraction goes with limits",
+            "dataExtraction is valid only with limits",
         ),
-        (rate(usd.clone()), "a rate in usd needs prices, or a cost"),
+        (rate(usd.clone()), "a rate in usd requires prices or a cost"),
         (
             json!({ "targetRef": target, "overrides": { "limits": { "free": { "rates": [usd] } } } }),
-            "a rate in usd needs prices, or a cost",
+            "a rate in usd requires prices or a cost",
         ),
         (with("/prices", json!([price, price])), "two prices are for the same model"),
         (
@@ -179,11 +179,11 @@ fn bad() -> Vec<(Value, &'static str)> {
             } } }),
             "overrun needs a rate of tokens",
         ),
-        (with("/onExceeded", json!({ "headers": { "x a": "b" } })), "is no name of a header"),
-        (with("/onExceeded", json!({ "headers": { "Content-Length": "0" } })), "is no name of a header"),
+        (with("/onExceeded", json!({ "headers": { "x a": "b" } })), "is not a valid header name"),
+        (with("/onExceeded", json!({ "headers": { "Content-Length": "0" } })), "is not a valid header name"),
         (
             with("/onExceeded", json!({ "headers": { "x-a": "a\nb" } })),
-            "the value of a header is on one line",
+            "header values must not contain control characters",
         ),
         (with("/prices", json!([{ "model": "*", "input": "2,50", "output": "1" }])), "spec.prices[0].input"),
         (with("/onExceeded", json!({ "status": 200 })), "spec.onExceeded.status"),

@@ -1,9 +1,9 @@
 //! Access control for `/api/*`, which shows who has used how much.
 //!
-//! What counts is the address that the HTTP port listens on, not the caller's address: behind a sidecar or
-//! another proxy, every caller seems to be on loopback. On a loopback address, no token is needed unless one is
-//! configured. On any other address, every caller needs the token, and without a configured token every call is
-//! refused.
+//! The decision depends on the address that the HTTP port listens on, not on the caller's address: behind a
+//! sidecar or another proxy, every caller seems to be on loopback. On a loopback address, no token is needed
+//! unless one is configured. On any other address, every caller needs the token. If no token is configured
+//! there, every call is refused.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -46,7 +46,8 @@ enum Refusal {
 }
 
 impl ApiAccess {
-    /// For an HTTP port on this address, and the file with the token, if configured.
+    /// Creates the access control for an HTTP port on this address. `file` contains the token, if one is
+    /// configured.
     pub fn new(listen: SocketAddr, token_file: Option<PathBuf>) -> Self {
         let local = listen.ip().to_canonical().is_loopback();
         match token_file {
@@ -106,7 +107,7 @@ impl IntoResponse for Refusal {
                 (StatusCode::FORBIDDEN, message).into_response()
             }
             Self::NotLocal => {
-                let message = "without an admin token only this machine is answered, and not through a proxy: \
+                let message = "without an admin token, only direct calls from this machine are answered: \
                                --admin-token-file names the file with it\n";
                 (StatusCode::FORBIDDEN, message).into_response()
             }
@@ -129,7 +130,7 @@ pub async fn guard(State(access): State<ApiAccess>, request: Request, next: Next
     }
 }
 
-/// Like [`guard`] behind it, for calls that change something: they need a token even on a loopback address.
+/// Like [`guard`], for calls that change something. These need a token even on a loopback address.
 pub async fn guard_change(State(access): State<ApiAccess>, request: Request, next: Next) -> Response {
     match access {
         ApiAccess::Local => Refusal::NoToken.into_response(),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// The maximum length of a grant's id, in bytes.
 const MAX_ID: usize = 256;
 
-/// Which buckets are meant. Whatever is left out matches all.
+/// Selects buckets. An omitted field matches all.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct CounterFilter {
@@ -245,7 +245,7 @@ pub(super) async fn grant(State(pages): State<Pages>, body: Bytes) -> Response {
 }
 
 impl GrantRequest {
-    /// The bucket that is meant.
+    /// Finds the bucket to change.
     fn key(&self, in_force: &PolicySnapshot) -> Result<Key, (StatusCode, String)> {
         let bad = |problem: &str| (StatusCode::BAD_REQUEST, problem.to_owned());
         let missing = |problem: String| (StatusCode::NOT_FOUND, problem);

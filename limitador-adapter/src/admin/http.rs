@@ -57,7 +57,7 @@ impl Pages {
 
     /// The endpoints.
     pub fn router(self) -> Router {
-        // Unknown paths are refused in the same way as known ones.
+        // Unknown paths are refused like known ones.
         let access = self.access.clone();
         let needs_token = axum::middleware::from_fn_with_state(access, guard_change);
         let api = Router::new()

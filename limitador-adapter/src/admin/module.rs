@@ -9,9 +9,8 @@ use std::sync::Arc;
 /// A module and its digest.
 #[derive(Clone, Debug)]
 pub struct Module {
-    /// The bytes as built.
     pub bytes: Bytes,
-    /// In hexadecimal.
+    /// The digest in hexadecimal.
     pub sha256: String,
 }
 
@@ -24,8 +23,8 @@ impl Module {
     }
 }
 
-/// The modules of this version and of others. A proxy's configuration names a digest, and during an upgrade the
-/// adapter and that configuration change one after the other.
+/// The modules of this version and of other versions. A proxy's configuration names a digest, and during an
+/// upgrade the adapter and that configuration change one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Modules {
     current: Option<Module>,

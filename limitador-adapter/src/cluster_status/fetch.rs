@@ -1,5 +1,5 @@
-//! Reads the objects that a status is about. A kind that the cluster does not have is empty, one that may not be read is an error
-//! of its own: the others are shown all the same.
+//! Reads the objects that a status is computed from. If the cluster does not have a kind, its list is empty.
+//! If a kind cannot be read, that is reported and the other kinds are shown.
 
 use super::{filter, object_name};
 use crate::kubernetes::crd::Group;
@@ -18,15 +18,15 @@ use tonic::codegen::http::Request;
 /// The objects of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct FetchedObjects {
-    /// As the API server gives them.
+    /// The objects as the API server returns them.
     pub items: Vec<Value>,
     /// Whether the cluster knows the kind.
     pub is_defined: bool,
-    /// Why they cannot be read.
+    /// The error, if they cannot be read.
     pub error: Option<String>,
 }
 
-/// Everything that a status is about.
+/// Everything that a status is computed from.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterObjects {
     pub deployments: FetchedObjects,
@@ -35,21 +35,21 @@ pub struct ClusterObjects {
     pub kuadrant_policies: FetchedObjects,
     pub patch_policies: FetchedObjects,
     pub envoy_filters: FetchedObjects,
-    /// By the adapter's Service.
+    /// The modules by the adapter's Service.
     pub modules: BTreeMap<ObjectName, ServedModules>,
 }
 
 /// The modules that an adapter serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServedModules {
-    /// The digest of its own; `None` if it cannot be reached.
+    /// The digest of the adapter's own module. `None` if the adapter is unreachable.
     pub digest: Option<String>,
-    /// Others that filters ask for.
+    /// The digests of other modules that it serves and that filters name.
     pub others: BTreeSet<String>,
 }
 
 impl ClusterObjects {
-    /// The policies of this group.
+    /// Returns the policies of this group.
     pub fn policies_of(&self, group: Group) -> &FetchedObjects {
         match group {
             Group::Weir => &self.weir_policies,
@@ -57,7 +57,7 @@ impl ClusterObjects {
         }
     }
 
-    /// Each kind by its plural name.
+    /// Returns each kind with its plural name.
     pub fn all(&self) -> [(&'static str, &FetchedObjects); 6] {
         [
             ("deployments.apps", &self.deployments),
@@ -70,7 +70,7 @@ impl ClusterObjects {
     }
 }
 
-/// A client for the cluster that this kubeconfig names, or KUBECONFIG, or the one that this runs in.
+/// Creates a client for the cluster that this kubeconfig, KUBECONFIG or the environment names.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
     let config = match kubeconfig {
         None => kube::Config::infer().await.map_err(|error| told(&error))?,
@@ -83,7 +83,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, String> {
     Client::try_from(config).map_err(|error| told(&error))
 }
 
-/// Reads all of them. Fails if the API server cannot be reached.
+/// Reads all kinds. Fails if the API server is unreachable.
 pub async fn fetch(client: &Client) -> Result<ClusterObjects, kube::Error> {
     client.apiserver_version().await?;
     let policies =
@@ -119,7 +119,8 @@ pub async fn fetch(client: &Client) -> Result<ClusterObjects, kube::Error> {
     Ok(objects)
 }
 
-/// Of these modules, and its own, as the API server's proxy shows the adapter's Service.
+/// Asks the adapter's Service, through the API server's proxy, which of these modules it serves, and for the
+/// digest of its own.
 async fn served(client: &Client, adapter: &ObjectName, named: BTreeSet<&str>) -> ServedModules {
     let ObjectName { namespace, name } = adapter;
     let service = format!("/api/v1/namespaces/{namespace}/services/{name}:8080/proxy");

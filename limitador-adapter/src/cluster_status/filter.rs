@@ -1,4 +1,4 @@
-//! The filters that control planes are told to configure, and the module that each names.
+//! Finds the filters that control planes should configure, and the module that each one names.
 
 use super::fetch::ClusterObjects;
 use super::{list_at, object_name, text_at};
@@ -9,29 +9,29 @@ use serde_json::Value;
 /// A filter for one Gateway.
 #[derive(Clone, Debug, Serialize)]
 pub struct InstalledFilter {
-    /// Which one.
+    /// The name of the Gateway.
     pub gateway: String,
-    /// The object that configures it, as kubectl names it.
+    /// The kind and name of the object that configures it, as kubectl prints them.
     pub kind: &'static str,
     /// Its namespace and name.
     pub object: String,
     /// The digest of the module.
     pub module: String,
-    /// The adapter whose Service the module comes from.
+    /// The adapter with the Service that serves the module.
     #[serde(skip)]
     pub adapter: ObjectName,
-    /// Why the control plane does not use it, if it says so.
+    /// Why the control plane does not use the filter, if it reports a reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
 
-/// As they name the module: http://NAME.NAMESPACE.svc.cluster.local:8080/weir-DIGEST.wasm.
+/// Parses the URL of a module: http://NAME.NAMESPACE.svc.cluster.local:8080/weir-DIGEST.wasm.
 struct ModuleUrl {
     adapter: ObjectName,
     digest: String,
 }
 
-/// All of them.
+/// Returns all filters.
 pub fn all(objects: &ClusterObjects) -> Vec<InstalledFilter> {
     let kinds =
         [("envoypatchpolicy", &objects.patch_policies.items), ("envoyfilter", &objects.envoy_filters.items)];
@@ -54,7 +54,7 @@ fn of(kind: &'static str, object: &Value) -> Vec<InstalledFilter> {
     targets.map(filter).collect()
 }
 
-/// The first URL of a module anywhere in the object.
+/// Returns the first URL of a module anywhere in the object.
 fn module_url(value: &Value) -> Option<ModuleUrl> {
     match value {
         Value::String(text) => parse(text),
@@ -72,7 +72,7 @@ fn parse(url: &str) -> Option<ModuleUrl> {
     Some(ModuleUrl { adapter: ObjectName { namespace, name }, digest: digest.to_owned() })
 }
 
-/// What Envoy Gateway says of a patch that it does not apply. Istio says nothing of an EnvoyFilter.
+/// Returns why Envoy Gateway does not apply a patch. Istio reports nothing about an EnvoyFilter.
 fn refused(object: &Value) -> Option<String> {
     let conditions = list_at(object, "/status/ancestors").flat_map(|it| list_at(it, "/conditions"));
     let mut bad = conditions.filter(|it| text_at(it, "/status") == "False");

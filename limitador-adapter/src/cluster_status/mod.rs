@@ -1,6 +1,7 @@
-//! `status`: what a cluster has of Weir, what is wrong with it, and what to do next.
+//! `status`: shows what is installed in a cluster, what is wrong, and what to do next.
 //!
-//! [`fetch`] reads the cluster's objects, [`ClusterStatus::new`] concludes from them without a cluster.
+//! [`fetch`] reads the objects from the cluster, and [`ClusterStatus::new`] evaluates them. The latter needs
+//! no cluster.
 
 pub mod fetch;
 mod filter;
@@ -15,7 +16,7 @@ use problem::Problem;
 use serde::Serialize;
 use serde_json::Value;
 
-/// What a cluster has of Weir.
+/// The state of Weir in a cluster.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClusterStatus {
     installs: Vec<InstallStatus>,
@@ -31,11 +32,11 @@ struct InstallStatus {
     image: String,
     ready: u64,
     replicas: u64,
-    /// The digest of the module that it serves, if that is known.
+    /// The digest of the module that it serves, if known.
     module: Option<String>,
 }
 
-/// A Gateway, and the filters for it.
+/// A Gateway and its filters.
 #[derive(Clone, Debug, Serialize)]
 struct GatewayStatus {
     gateway: String,
@@ -44,7 +45,7 @@ struct GatewayStatus {
     policies: usize,
 }
 
-/// A policy, and what its status says.
+/// A policy and its status.
 #[derive(Clone, Debug, Serialize)]
 struct PolicyOverview {
     policy: String,
@@ -56,7 +57,7 @@ struct PolicyOverview {
 }
 
 impl ClusterStatus {
-    /// What these objects say.
+    /// Evaluates these objects.
     pub fn new(objects: &ClusterObjects) -> Self {
         let installs: Vec<_> = objects.deployments.items.iter().map(|it| install(objects, it)).collect();
         let policies: Vec<_> = [Group::Weir, Group::Kuadrant]
@@ -70,7 +71,7 @@ impl ClusterStatus {
         status
     }
 
-    /// Whether nothing is wrong.
+    /// Returns whether no problem was found.
     pub fn is_good(&self) -> bool {
         self.problems.is_empty()
     }
@@ -104,7 +105,7 @@ fn policy(group: Group, object: &Value) -> PolicyOverview {
         let part = |field| text_at(ancestor, &format!("/ancestorRef/{field}"));
         format!("{}/{}", part("namespace"), part("name"))
     });
-    // Before an adapter has written a status, its targets alone tell.
+    // Before an adapter has written a status, only the targets are known.
     let targets = list_at(object, "/spec/targetRefs").chain(object.pointer("/spec/targetRef"));
     let targets = targets.filter(|target| text_at(target, "/kind") == "Gateway");
     let targets = targets.map(|target| format!("{}/{}", name.namespace, text_at(target, "/name")));
@@ -120,7 +121,7 @@ fn policy(group: Group, object: &Value) -> PolicyOverview {
     }
 }
 
-/// A policy's condition of this type.
+/// Returns a policy's condition of this type.
 fn condition<'v>(object: &'v Value, kind: &str) -> Option<&'v Value> {
     list_at(object, "/status/conditions").find(|condition| text_at(condition, "/type") == kind)
 }

@@ -1,4 +1,4 @@
-//! What is wrong, and the next command for each.
+//! The problems in a cluster, each with the next command.
 
 use super::fetch::{ClusterObjects, FetchedObjects};
 use super::filter::InstalledFilter;
@@ -8,12 +8,11 @@ use crate::kubernetes::reason::ConditionReason;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// With what.
+    /// The object.
     pub object: String,
-    /// What is wrong with it.
+    /// The problem.
     pub message: String,
     /// A command, or what to change.
     pub next: String,
@@ -22,10 +21,10 @@ pub struct Problem {
 const INSTALL: &str =
     "helm install weir dist/manifests/chart --namespace weir-system --create-namespace --values values.yaml";
 const UPGRADE: &str = "helm upgrade weir dist/manifests/chart --namespace weir-system --values values.yaml";
-/// What the manifests have before `make manifests` fills in the digest.
+/// The placeholder for the digest, which `make manifests` fills in.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// All of them, what others depend on first.
+/// Lists all problems. Those that cause others come first.
 pub fn all(objects: &ClusterObjects, status: &ClusterStatus, filters: &[InstalledFilter]) -> Vec<Problem> {
     let mut problems = unreadable(objects);
     problems.extend(not_installed(objects, status));
@@ -139,7 +138,7 @@ fn policy_problem(group: Group, object: &Value) -> Option<Problem> {
     Some(problem(about, format!("{reason}: {}", text_at(bad, "/message")), next))
 }
 
-/// Enough of a digest to compare it by eye.
+/// The part of a digest that is shown, long enough to compare by eye.
 pub fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }

@@ -53,7 +53,7 @@ fn gateway(gateway: &GatewayStatus) -> String {
     format!("{} ({}): {filters}, {policies}", gateway.gateway, gateway.class)
 }
 
-/// One line without control characters, whatever an object says.
+/// Reduces a text of an object to one line without control characters.
 fn line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ")

@@ -3,7 +3,6 @@
 use serde::Serialize;
 use std::fmt;
 
-/// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
@@ -50,7 +49,7 @@ pub struct ExplainedResponse {
     pub status: u16,
     /// Where the usage comes from.
     pub source: String,
-    /// By limit: "NAMESPACE/NAME/LIMIT: amount".
+    /// Entries of the form "NAMESPACE/NAME/LIMIT: amount".
     pub charges: Vec<String>,
 }
 

@@ -18,7 +18,7 @@ pub struct ExplainInput {
     /// The policies.
     pub collected: CollectedPolicies,
     pub request: Message,
-    /// Its response, if its charge should be explained.
+    /// The response, if its charge is to be explained.
     pub response: Option<Message>,
     /// The whole `auth` root.
     pub auth: Option<Value>,
@@ -61,7 +61,7 @@ impl ExplainInput {
         })
     }
 
-    /// The needed facts that the files provide, and those that they do not.
+    /// Returns the needed facts that the files provide, and the names of those that they do not.
     pub fn facts(&self, needs: &[Need]) -> (Facts, Vec<String>) {
         let (mut facts, mut unknown) = (Facts::default(), Vec::new());
         self.request.pseudo.iter().for_each(|(name, value)| facts.header(name, value.as_bytes()));
@@ -71,7 +71,7 @@ impl ExplainInput {
         }
         for need in needs {
             match need {
-                // A file contains no failures of upstreams.
+                // The files contain no failures of upstreams.
                 Need::Header(_) | Need::Headers | Need::Failures => {}
                 Need::Identity => match &self.auth {
                     Some(auth) => facts.auth(auth.clone()),

@@ -8,7 +8,7 @@ use std::fmt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// No adapter sends a longer response.
+/// The maximum length of an adapter's response.
 const MAX_ANSWER: u64 = 8 << 20;
 
 /// Waits for the next request.

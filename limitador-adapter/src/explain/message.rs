@@ -33,12 +33,12 @@ impl Message {
         Ok(message)
     }
 
-    /// Parses a response: `HTTP/1.1 200 OK` (or HTTP/2, as curl writes it), headers, an empty line, the body.
+    /// Parses a response: `HTTP/1.1 200 OK` (or HTTP/2, as curl prints it), headers, an empty line, the body.
     pub fn response(bytes: &[u8]) -> Result<Self, String> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
         let text = with_end_of_headers(bytes);
-        // For this purpose, only the version differs.
+        // Here, only the version differs.
         let text = match text.strip_prefix(b"HTTP/2 ").or_else(|| text.strip_prefix(b"HTTP/3 ")) {
             Some(rest) => [b"HTTP/1.1 ", rest].concat(),
             None => text,
@@ -48,7 +48,7 @@ impl Message {
         Ok(Self { status: parsed.code.unwrap_or_default(), ..message })
     }
 
-    /// A header's values, joined with `,`. Empty if there are none.
+    /// Returns a header's values, joined with `,`. The result is empty if there are none.
     pub fn header(&self, name: &str) -> String {
         let values = self.headers.iter().filter(|(known, _)| known == name);
         let values = values.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
@@ -60,7 +60,7 @@ impl Message {
         let headers = headers.iter().map(lower).collect();
         let mut message = Self { headers, ..Self::default() };
         let chunked = message.header("transfer-encoding").contains("chunked");
-        // curl keeps the header, but writes the body without chunked framing.
+        // curl keeps the header but prints the body without chunked framing.
         let whole = chunked.then(|| unchunked(body)).flatten();
         message.body = whole.unwrap_or_else(|| body.to_vec());
         message
@@ -76,12 +76,12 @@ fn with_end_of_headers(bytes: &[u8]) -> Vec<u8> {
 fn complete(parsed: httparse::Result<usize>) -> Result<usize, String> {
     match parsed {
         Ok(httparse::Status::Complete(start)) => Ok(start),
-        Ok(httparse::Status::Partial) => Err("is no whole HTTP message: its headers do not end".to_owned()),
+        Ok(httparse::Status::Partial) => Err("is not a complete HTTP message: its headers do not end".to_owned()),
         Err(error) => Err(format!("is no HTTP message (start line, headers, empty line, body): {error}")),
     }
 }
 
-/// `None` if the body is not chunked.
+/// Decodes chunked framing. Returns `None` if the body is not chunked.
 fn unchunked(mut body: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {

@@ -90,7 +90,7 @@ pub async fn explain(question: ExplainInput) -> Result<Explanation, Unexplained>
 /// How the request is edited.
 fn changes(effects: &[Effect]) -> Vec<String> {
     let change = |effect: &Effect| match effect {
-        Effect::Count(Metric::OutputCapped) => Some("it gets a maximum output: what is held for its output"),
+        Effect::Count(Metric::OutputCapped) => Some("it gets a maximum output, equal to its hold for output"),
         Effect::Count(Metric::UsageAsked) => Some("it is changed to ask for the usage of its stream"),
         Effect::SetRequestHeader("accept-encoding", _) => {
             Some("it is changed to ask for an uncompressed response")
@@ -100,7 +100,7 @@ fn changes(effects: &[Effect]) -> Vec<String> {
     effects.iter().filter_map(change).map(str::to_owned).collect()
 }
 
-/// For every limit, whether it applies, and what it would hold or why it does not apply.
+/// Returns for every limit whether it applies, and what it would hold or why it does not apply.
 fn judged(
     plan: &Plan,
     policies: &[Policy],
@@ -159,7 +159,7 @@ fn judged(
             let key = (name.clone(), limit.name.clone());
             let notes = limits.remove(&key);
             let applies = notes.is_none() || applying.contains(&key);
-            // If a limit applies but some of its rates hold nothing, those count usage.
+            // Rates that count usage and hold nothing have no note.
             let notes =
                 notes.unwrap_or_else(|| vec!["applies, and holds nothing: the call uses no tokens".into()]);
             ExplainedLimit { limit: limit.name.clone(), applies, notes }
@@ -171,7 +171,7 @@ fn judged(
     (EstimatedTokens { input: estimate.input, output: estimate.output }, explained)
 }
 
-/// Why a limit applies: the predicates that are true, the policy's first.
+/// Returns why a limit applies: the predicates that are true, beginning with the policy's.
 fn predicates<'p>(
     policies: &'p [Policy],
     name: &'p str,
@@ -186,7 +186,7 @@ fn predicates<'p>(
     })
 }
 
-/// What the response will be charged.
+/// Returns what the response will be charged.
 fn will_charge(rate: &Rate) -> String {
     match (&rate.cost, rate.unit) {
         (Some(cost), _) => format!("will charge {}", cost.source().trim()),
@@ -199,7 +199,7 @@ fn will_charge(rate: &Rate) -> String {
     }
 }
 
-/// What happens to a stream that outgrows its holds, if a limit counts usage.
+/// Returns what happens to a stream that outgrows its holds, if the limit counts usage.
 fn outgrown(holds: &[Hold]) -> Option<&'static str> {
     let counts_usage = holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage());
     counts_usage.then(|| match holds.iter().any(Hold::is_cut) {
@@ -258,7 +258,7 @@ fn per(window: &Window) -> String {
     if *window == Window::Now { " at a time".to_owned() } else { format!(" per {window}") }
 }
 
-/// What a new adapter with these policies would answer.
+/// Returns what a new adapter with these policies would answer.
 async fn reserve(collected: CollectedPolicies, call: &[u8]) -> Result<ReserveResponse, Unexplained> {
     let metrics = AdapterMetrics::new().map_err(|error| Unexplained(error.to_string()))?;
     let (_publish, in_force) = watch::channel(Arc::new(PolicySnapshot::new(collected, &metrics)));
@@ -295,7 +295,7 @@ fn decision(effects: &[Effect]) -> String {
     }
 }
 
-/// What a response is charged, computed from the call that the filter would make.
+/// Returns what a response is charged, computed from the call that the filter would make.
 fn charged(
     policies: &[Policy],
     status: u16,
@@ -312,7 +312,7 @@ fn charged(
                 source = " by estimate, since it reports no usage"
             }
             Effect::Count(Metric::Usage(UsageSource::Deferred)) => {
-                source = " when somebody has seen the result that it names"
+                source = " when somebody reads the result that it names"
             }
             Effect::Count(Metric::Usage(UsageSource::None)) => source = ": it used nothing",
             Effect::Count(Metric::Unreadable(cause)) => trouble = format!(" (unreadable: {})", cause.name()),

@@ -18,20 +18,20 @@ pub struct Named<'a> {
     pub rates: Vec<(&'a KnownRate, Arc<Key>)>,
     /// Whether the descriptor names the unit of its amount.
     pub unit_given: bool,
-    /// Its own `hits_addend`.
+    /// The descriptor's `hits_addend`.
     pub amount: Option<u64>,
-    /// Its own ttl.
+    /// The descriptor's ttl.
     pub ttl: Option<Duration>,
-    /// Its own maximum, for rates that have none.
+    /// The descriptor's maximum, for rates without a fixed one.
     pub max: Option<u64>,
     /// Counted, but never refused.
     pub unenforced: bool,
-    /// What is charged when a result is seen.
+    /// The charge that waits until a result is seen.
     pub deferred: Option<DeferredCharge>,
 }
 
 impl<'a> Named<'a> {
-    /// `None` if no such limit or rate is in force.
+    /// Resolves a descriptor. Returns `None` if no such limit or rate is in force.
     pub fn find(descriptor: RateLimitDescriptor, in_force: &'a PolicySnapshot) -> Option<Self> {
         let amount = descriptor.hits_addend;
         let ttl = (descriptor.ttl_ms > 0).then(|| Duration::from_millis(descriptor.ttl_ms));
@@ -45,7 +45,7 @@ impl<'a> Named<'a> {
                 "unit" => &mut unit,
                 "window" => &mut window,
                 "period" => &mut period,
-                // Expressions are never empty, which distinguishes an overflow bucket from a caller's.
+                // Expressions are never empty, so no caller can name an overflow bucket.
                 "" => return None,
                 _ => {
                     counters.push((key, value));
@@ -96,12 +96,12 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// The part of a rate's charge that is deferred until a result is seen.
+    /// Returns the part of a rate's charge that is deferred until a result is seen.
     pub fn deferred_in(&self, rate: &KnownRate) -> Option<DeferredCharge> {
         self.deferred.filter(|_| self.unit_given && rate.unit.is_of_usage())
     }
 
-    /// The maximum of a rate.
+    /// Returns the maximum of a rate.
     pub fn max_of(&self, rate: &KnownRate) -> u64 {
         rate.max.or(self.max).unwrap_or(0)
     }
@@ -119,9 +119,9 @@ fn deferred_charge(wire: &wire::DeferredCharge) -> DeferredCharge {
     DeferredCharge { now: wire.now, cost }
 }
 
-/// A call's descriptors, resolved or not.
+/// The descriptors of a call, resolved or unknown.
 pub struct FoundDescriptors<'a> {
-    /// In the order of the call; `None` for unknown ones.
+    /// The descriptors in the order of the call. `None` for unknown ones.
     pub descriptors: Vec<Option<Named<'a>>>,
     ranges: Vec<Range<usize>>,
 }
@@ -141,18 +141,18 @@ impl<'a> FoundDescriptors<'a> {
         Self { descriptors, ranges }
     }
 
-    /// How many are unknown.
+    /// Returns the number of unknown descriptors.
     pub fn unknown(&self) -> usize {
         self.descriptors.iter().filter(|named| named.is_none()).count()
     }
 
-    /// Each rate of each known descriptor, in the order in which they are passed to the ledger.
+    /// Returns each rate of each known descriptor, in the order in which they are passed to the ledger.
     pub fn rates(&self) -> impl Iterator<Item = (&Named<'a>, &'a KnownRate, &Arc<Key>)> {
         let known = self.descriptors.iter().flatten();
         known.flat_map(|named| named.rates.iter().map(move |(rate, key)| (named, *rate, key)))
     }
 
-    /// The strictest rate's status for each descriptor; `None` for unknown ones.
+    /// Returns the status of the strictest rate of each descriptor, or `None` for unknown ones.
     pub fn statuses(&self, outcome: &LedgerOutcome) -> Vec<Option<(&'a KnownRate, Status)>> {
         let strictest = |(named, range): (&Option<Named<'a>>, &Range<usize>)| {
             let rates = named.iter().flat_map(|named| named.rates.iter().map(|(rate, _)| *rate));
@@ -172,7 +172,7 @@ impl<'a> FoundDescriptors<'a> {
         self.count_once(outcome, |status| status.excused, |limit| &limit.excused);
     }
 
-    /// Counts that limits had no room for more counters, once per limit.
+    /// Counts calls in overflow buckets, once per limit.
     pub fn count_overflows(&self, outcome: &LedgerOutcome) {
         if outcome.statuses.iter().any(|status| status.overflowed) {
             self.count_once(outcome, |status| status.overflowed, |limit| &limit.overflowed);

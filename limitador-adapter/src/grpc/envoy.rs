@@ -91,7 +91,7 @@ pub async fn answer(
     Ok(response(&call, &outcome, refused))
 }
 
-/// An unknown limit must not override known ones, so it decides only if nothing else does.
+/// An unknown limit must not override known ones, so it decides only if all limits are unknown.
 fn response(call: &FoundDescriptors<'_>, outcome: &LedgerOutcome, refused: bool) -> RateLimitResponse {
     let overall_code = match (refused, call.unknown()) {
         (true, _) => Code::OverLimit,

@@ -30,17 +30,17 @@ use tokio::sync::watch;
 /// The maximum lifetime of a hold, whatever a call asks for. An exchange that takes a day has failed.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The most that one call may hold if no maximum stops it. Sums of holds saturate at what a storage can count,
-/// and releasing a hold that saturated would free what others hold.
+/// The maximum amount of a hold without a maximum. Sums of holds saturate at what a storage can count, and
+/// releasing a hold from a saturated sum would also free what others hold.
 const MAX_UNENFORCED: u64 = 1 << 40;
 
-/// How many reservations one Commit may end.
+/// The maximum number of reservations in one Commit.
 const MAX_COMMITS: usize = 4096;
 
-/// How many results one reservation may show.
+/// The maximum number of results in the commit of one reservation.
 const MAX_SEEN: usize = 64;
 
-/// How many of these are handled at once.
+/// The number of these that are handled at once.
 const COMMITS_AT_ONCE: usize = 64;
 
 /// The interval between log lines about unknown limits.
@@ -66,7 +66,7 @@ pub enum CallError {
 }
 
 impl Limiter {
-    /// For these policies and this ledger.
+    /// Creates a limiter for these policies and this ledger.
     pub fn new(
         ledger: Arc<dyn Ledger>,
         in_force: watch::Receiver<Arc<PolicySnapshot>>,
@@ -75,12 +75,12 @@ impl Limiter {
         Self { ledger, in_force, metrics, told: Mutex::new(None), observers: Observers::default() }
     }
 
-    /// The callers that wait for the next Reserve.
+    /// The callers of `explain --watch`, which wait for the next Reserve.
     pub fn observers(&self) -> Observers {
         self.observers.clone()
     }
 
-    /// Holds what every descriptor that names a limit in force asks for, or nothing.
+    /// Holds the amount of every descriptor that names a limit in force, or nothing.
     pub async fn reserve(&self, request: ReserveRequest, now: Moment) -> Result<ReserveResponse, CallError> {
         let in_force = self.now_in_force();
         let call = find(request.descriptors, &in_force)?;
@@ -127,7 +127,7 @@ impl Limiter {
     pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
         let further = std::mem::take(&mut request.further);
         if further.len() >= MAX_COMMITS {
-            return Err(CallError::Invalid(format!("a commit ends {MAX_COMMITS} reservations at most")));
+            return Err(CallError::Invalid(format!("a commit may end at most {MAX_COMMITS} reservations")));
         }
         let in_force = self.now_in_force();
         let out_of_room = self.raise(std::mem::take(&mut request.raised), &in_force, now).await?;
@@ -140,7 +140,7 @@ impl Limiter {
         let mut further = pin!(further.buffered(COMMITS_AT_ONCE));
         while let Some(result) = further.next().await {
             if let Err(error) = result {
-                tracing::warn!(%error, settled, "a batch of commits was settled in part");
+                tracing::warn!(%error, settled, "a batch of commits was settled only in part");
                 break;
             }
             settled += 1;
@@ -157,7 +157,7 @@ impl Limiter {
         now: Moment,
     ) -> Result<Vec<String>, CallError> {
         if raised.len() > MAX_COMMITS {
-            return Err(CallError::Invalid(format!("a commit raises {MAX_COMMITS} reservations at most")));
+            return Err(CallError::Invalid(format!("a commit may raise at most {MAX_COMMITS} reservations")));
         }
         let results = stream::iter(raised).map(|raised| self.raise_one(raised, in_force, now));
         let results: Vec<_> = results.buffered(COMMITS_AT_ONCE).collect().await;
@@ -165,7 +165,7 @@ impl Limiter {
         Ok(results?.into_iter().flatten().collect())
     }
 
-    /// Returns the id if there is no room.
+    /// Returns the reservation's id if there is no room.
     async fn raise_one(
         &self,
         raised: RaisedHolds,
@@ -203,7 +203,7 @@ impl Limiter {
         let seen = std::mem::take(&mut request.seen);
         let ends_nothing = !seen.is_empty() && request.descriptors.is_empty();
         if seen.len() > MAX_SEEN {
-            return Err(CallError::Invalid(format!("a commit shows {MAX_SEEN} results at most")));
+            return Err(CallError::Invalid(format!("a commit may show at most {MAX_SEEN} results")));
         }
         for seen in seen {
             let charged = self.counted(self.ledger.see(sighting(seen)?, now).await)?;
@@ -310,7 +310,7 @@ impl Limiter {
         Ok(outcome)
     }
 
-    /// The policies that are now in force.
+    /// Returns the policies in force.
     pub fn now_in_force(&self) -> Arc<PolicySnapshot> {
         Arc::clone(&self.in_force.borrow())
     }
@@ -354,7 +354,7 @@ impl Limiter {
     }
 }
 
-/// Counts what the creators of results were charged.
+/// Counts the charges of the creators of results.
 fn count_seen(charged: &SeenCharges, in_force: &PolicySnapshot) {
     for (key, amount) in charged {
         let rates = in_force.limit_of(key).map(|limit| limit.rates.as_slice()).unwrap_or_default();
@@ -366,7 +366,7 @@ fn count_seen(charged: &SeenCharges, in_force: &PolicySnapshot) {
 fn stored_id(id: &str) -> Result<StoredId, CallError> {
     match id.len() {
         1..=MAX_RESULT_ID => Ok(StoredId::of(id)),
-        _ => Err(CallError::Invalid(format!("a result's id has 1 to {MAX_RESULT_ID} bytes"))),
+        _ => Err(CallError::Invalid(format!("the id of a result must have 1 to {MAX_RESULT_ID} bytes"))),
     }
 }
 
@@ -383,7 +383,7 @@ pub fn find(
     in_force: &PolicySnapshot,
 ) -> Result<FoundDescriptors<'_>, CallError> {
     if descriptors.len() > MAX_DESCRIPTORS {
-        return Err(CallError::Invalid(format!("a call names {MAX_DESCRIPTORS} descriptors at most")));
+        return Err(CallError::Invalid(format!("a call may have at most {MAX_DESCRIPTORS} descriptors")));
     }
     Ok(FoundDescriptors::find(descriptors, in_force))
 }

@@ -1,9 +1,9 @@
 //! The gRPC server, for filters and other proxies.
 //!
-//! A [`server`] has the [`services`]: [`rate_limits`] (one call per message), [`stream`] (the same over one
-//! stream per worker) and [`plans`]. The [`limiter`] handles the calls, or [`envoy`] for the protocol without
-//! holds; both resolve [`descriptors`] against the policies. [`workers`] tracks who has a stream, and [`tls`]
-//! decides who may connect.
+//! The [`server`] has the [`services`]: [`rate_limits`] (one call per message), [`stream`] (one stream per
+//! worker) and [`plans`]. The [`limiter`] handles the calls of both; [`envoy`] handles the protocol without
+//! holds. Both resolve [`descriptors`] against the policies. [`workers`] tracks which workers have a stream,
+//! and [`tls`] decides who may connect.
 
 pub mod descriptors;
 pub mod envoy;

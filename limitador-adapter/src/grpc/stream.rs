@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(5 * 60);
 /// How many requests of one stream wait for the ledger at once. Further ones stay unread.
 const AT_ONCE: usize = 1024;
 
-/// See the module.
+/// Serves `ReserveAndCommit`.
 pub struct Reservations {
     limits: Arc<RateLimits>,
     workers: Arc<Workers>,
@@ -28,7 +28,7 @@ pub struct Reservations {
 }
 
 impl Reservations {
-    /// Served by these services. A drain ends every stream after its last request is answered.
+    /// Creates a stream of these services. A drain ends every stream after its last request is answered.
     pub fn new(limits: Arc<RateLimits>, workers: Arc<Workers>, drain: watch::Receiver<bool>) -> Self {
         Self { limits, workers, drain }
     }
@@ -53,7 +53,7 @@ impl ReservationService for Reservations {
         let requests = requests.into_inner().take_while(|request| ready(request.is_ok()));
         let answers = requests.take_until(Box::pin(over)).filter_map(|request| ready(request.ok()));
         let mut settled: Option<CommitsDone> = None;
-        // Dropped with the stream.
+        // The task ends when this guard is dropped with the stream.
         let mut presence: Option<Presence> = None;
         let answers = answers
             .map(move |request| {
@@ -63,8 +63,8 @@ impl ReservationService for Reservations {
                     presence = workers.enter(&request.worker);
                     entered = presence.as_ref().map(|presence| presence.worker().to_owned());
                 }
-                // No client is refused because of an earlier commit: every Reserve waits for the commits before
-                // it.
+                // A Reserve waits for every commit before it, so that no client is refused because of a
+                // commit that is still in progress.
                 let before = settled.clone();
                 let done = request.commit.is_some().then(oneshot::channel::<()>).map(|(done, is_done)| {
                     settled = Some(is_done.shared());
@@ -83,7 +83,7 @@ impl ReservationService for Reservations {
     }
 }
 
-/// Resolves when every commit up to a message of the stream is handled.
+/// Resolves when every commit up to a message of the stream has been handled.
 type CommitsDone = Shared<oneshot::Receiver<()>>;
 
 async fn answer(
@@ -97,12 +97,12 @@ async fn answer(
         Some(request) => Some(limits.commit_timed(request).await),
         None => None,
     });
-    // If the commits before were dropped unanswered, nothing waits for this any more.
+    // If the earlier commits were dropped without an answer, there is nothing to wait for.
     if let Some(before) = before {
         drop(before.await);
     }
     if let Some(done) = done {
-        // Nobody may be waiting.
+        // The receiver may be gone.
         done.send(()).unwrap_or_default();
     }
     let (reserve, reserve_status) = split(match reserve {

@@ -1,7 +1,7 @@
-//! TLS for the gRPC port, and client authentication. The only file that uses the TLS crates.
+//! TLS for the gRPC port, and client authentication. No other file uses the TLS crates.
 //!
-//! The files are checked every second. Certificates that cert-manager or the kubelet renews apply to new
-//! connections, and unusable files change nothing.
+//! The files are checked every second. New connections use renewed certificates from cert-manager or the
+//! kubelet. Unusable files change nothing.
 
 use futures::Stream;
 use std::io;
@@ -94,7 +94,7 @@ impl TlsFiles {
         Ok(TlsAcceptor::from(Arc::new(server)))
     }
 
-    /// The configuration in the files, followed by its changes.
+    /// Returns the configuration in the files, and a channel with its changes.
     pub fn open(self) -> Result<watch::Receiver<TlsAcceptor>, Unusable> {
         let mut contents = self.read()?;
         let (publish, acceptor) = watch::channel(self.server(&contents)?);
@@ -102,19 +102,19 @@ impl TlsFiles {
             let mut refused = None;
             while !publish.is_closed() {
                 tokio::time::sleep(LOOK_EVERY).await;
-                // The files are small, and rarely on slow disks.
+                // Blocking is acceptable: the files are small, and rarely on slow disks.
                 let Ok(now) = self.read() else { continue };
                 if now == contents || refused.as_ref() == Some(&now) {
                     continue;
                 }
                 match self.server(&now) {
                     Ok(server) => {
-                        tracing::info!("another certificate, key or client authority is in use");
+                        tracing::info!("the TLS files have changed and are in use");
                         publish.send_replace(server);
                         (contents, refused) = (now, None);
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the TLS files cannot be used; those before stay in use");
+                        tracing::error!(%error, "the TLS files are unusable; the previous ones stay in use");
                         refused = Some(now);
                     }
                 }
@@ -127,9 +127,9 @@ impl TlsFiles {
 fn problem(error: &PemError) -> &'static str {
     match error {
         PemError::MissingSectionEnd { .. } => "a PEM section has no end line",
-        PemError::IllegalSectionStart { .. } => "a PEM section does not begin with a line of its own",
+        PemError::IllegalSectionStart { .. } => "a PEM section does not begin on a separate line",
         PemError::Base64Decode(_) => "a PEM section is not base64",
-        PemError::NoItemsFound => "has no PEM section of the kind that is needed",
+        PemError::NoItemsFound => "has no PEM section of the required kind",
         _ => "is not PEM",
     }
 }
@@ -153,16 +153,17 @@ pub fn incoming(
                 () = ready.closed() => return,
             };
             let Ok((stream, _)) = accepted else {
-                // Probably no file descriptors are left. Open connections will end.
+                // The process may have run out of file descriptors. Some become free when open connections
+                // end.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
             let (acceptor, ready) = (acceptor.borrow().clone(), ready.clone());
             tokio::spawn(async move {
                 match shake_hands(stream, acceptor).await {
-                    // This fails only if nobody serves any more.
+                    // This fails only after the server has ended.
                     Ok(stream) => drop(ready.send(Ok(stream)).await),
-                    Err(error) => tracing::debug!(%error, "a caller was turned away"),
+                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
                 }
             });
         }

@@ -8,15 +8,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many times a worker is confirmed before it would count as gone.
+/// How often a worker is confirmed within its grace period.
 const OFTEN: u32 = 4;
 
 /// The workers with streams.
 pub struct Workers {
     ledger: Arc<dyn Ledger>,
-    /// How long a worker without a stream counts as alive.
+    /// How long a worker counts as alive without a stream.
     grace: Duration,
-    /// The number of streams per worker.
+    /// The number of streams of each worker.
     streams: Mutex<HashMap<String, usize>>,
 }
 
@@ -27,12 +27,12 @@ pub struct Presence {
 }
 
 impl Workers {
-    /// A worker without a stream for `grace` counts as gone.
+    /// Creates a set of workers. A worker without a stream for `grace` counts as gone.
     pub fn new(ledger: Arc<dyn Ledger>, grace: Duration) -> Arc<Self> {
         Arc::new(Self { ledger, grace, streams: Mutex::default() })
     }
 
-    /// A worker has opened a stream. `None` if the name does not identify a worker.
+    /// Records that a worker has opened a stream. Returns `None` if the name does not identify a worker.
     pub fn enter(self: &Arc<Self>, worker: &str) -> Option<Presence> {
         if !is_worker(worker) {
             return None;
@@ -44,7 +44,7 @@ impl Workers {
         Some(Presence { workers: Arc::clone(self), worker: worker.to_owned() })
     }
 
-    /// Confirms a worker to the ledger at once, instead of at the next round.
+    /// Confirms a worker to the ledger at once instead of in the next round.
     pub async fn attend(&self, worker: &str) {
         if let Err(error) = self.ledger.attend(&[worker.to_owned()], self.grace, Moment::now()).await {
             tracing::debug!(%error, "a worker could not be attended");
@@ -52,8 +52,8 @@ impl Workers {
     }
 
     /// Confirms all workers and ends the holds of those that are gone, in a loop. An adapter that has just
-    /// started, or could not confirm its own workers for a while, ends nobody's holds: other adapters may have
-    /// failed in the same way.
+    /// started, or could not confirm its own workers for a while, ends nobody's holds, because other adapters
+    /// may have had the same problem.
     pub async fn look_after(self: Arc<Self>, metrics: Arc<AdapterMetrics>) {
         let mut look = tokio::time::interval((self.grace / OFTEN).max(Duration::from_millis(10)));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -83,7 +83,7 @@ impl Workers {
         self.ledger.release_gone(Moment::now()).await
     }
 
-    /// A panic cannot leave it inconsistent.
+    /// A panic cannot leave the map inconsistent.
     fn streams(&self) -> MutexGuard<'_, HashMap<String, usize>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Determines which routes are attached to which Gateway, and so what each policy applies to.
+//! Determines which routes are attached to which Gateway, and so which requests each policy applies to.
 
 mod listener;
 
@@ -28,7 +28,7 @@ pub struct At {
     pub ports: Vec<u32>,
     /// Empty: any host.
     pub hosts: Vec<String>,
-    /// Whether its requests are certain to arrive here.
+    /// Whether the requests certainly arrive here.
     pub certainty: Certainty,
 }
 
@@ -42,7 +42,7 @@ pub enum Certainty {
     InDoubt,
 }
 
-/// What else determines which routes a Gateway takes.
+/// Other inputs that determine which routes a Gateway takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings<'a> {
     /// The controller of the Gateway's GatewayClass.
@@ -71,11 +71,11 @@ pub enum RegexOrder {
     BeforePrefixes,
     /// As Istio does.
     AfterPrefixes,
-    /// Another controller; it is uncertain which match takes a request.
+    /// As another controller does. It is uncertain which match takes a request.
     Unknown,
 }
 
-/// The routes of a Gateway. Of equal ones, the winner comes first.
+/// Returns the routes of a Gateway. Of equal ones, the winner comes first.
 pub fn attached<'a>(
     name: &ObjectName,
     gateway: &GatewayObject,
@@ -133,8 +133,8 @@ fn places(
             .into_iter()
             .map(|listener| (listener, listener.allows(gateway_name, route_name, around.namespaces)))
             .collect();
-        // A controller that has accepted the route has better information about what this listener allows. If
-        // no other listener can be meant, the route is allowed here.
+        // A controller that has accepted the route knows better what this listener allows. If it cannot mean
+        // another listener, the route is allowed here.
         let is_known = accepted == Certainty::Sure && around.controller.is_some();
         let refused = allowed.iter().all(|(_, allowed)| allowed.is_none());
         for (listener, allowed) in allowed {
@@ -184,7 +184,7 @@ fn places(
     all
 }
 
-/// The hosts that both a listener and a route serve. An empty one means any.
+/// Returns the hosts that both a listener and a route serve. An empty host means any.
 fn common(listener: &str, route: &[String]) -> Vec<String> {
     if route.is_empty() {
         return vec![listener.to_owned()];
@@ -199,16 +199,16 @@ fn common(listener: &str, route: &[String]) -> Vec<String> {
     route.iter().filter_map(narrower).collect()
 }
 
-/// Whether every host of `narrow` belongs to `wide`. Either may have a wildcard.
+/// Returns whether every host of `narrow` belongs to `wide`. Either may have a wildcard.
 fn covers(wide: &str, narrow: &str) -> bool {
     let is_suffix = |suffix: &str| narrow.len() > suffix.len() && narrow.ends_with(suffix);
     wide.is_empty() || wide == narrow || wide.strip_prefix('*').is_some_and(is_suffix)
 }
 
 impl HttpRoute {
-    /// Whether the Gateway's controller has accepted the route there. `None` if it has rejected it. Other
-    /// controllers are ignored; if the Gateway's controller is unknown, a rejection may be another's. A status
-    /// of an earlier generation is ignored as well.
+    /// Returns whether the Gateway's controller has accepted the route there, or `None` if it has rejected
+    /// it. Other controllers are ignored. If the Gateway's controller is unknown, the rejection may be
+    /// another controller's. A status of an earlier generation is ignored as well.
     fn acceptance(&self, parent: &Parent, controller: Option<&str>, name: &ObjectName) -> Option<Certainty> {
         let says = self.statuses.iter().filter(|status| {
             status.parent_ref.is_same(parent, name)
@@ -225,7 +225,8 @@ impl HttpRoute {
 }
 
 impl ParentStatus {
-    /// `None` if there is no decision about this generation of the route, or none about all of its rules.
+    /// Returns `None` if there is no decision about this generation of the route, or none about all of its
+    /// rules.
     fn accepts(&self, generation: i64) -> Option<bool> {
         let condition = |kind: &str| self.conditions.iter().find(|condition| condition.kind == kind);
         let accepted = condition("Accepted")?;
@@ -259,7 +260,7 @@ impl Parent {
             && self.name == gateway.name
     }
 
-    /// Whether both name the same parent, with or without explicit defaults.
+    /// Returns whether both name the same parent, with or without explicit defaults.
     fn is_same(&self, other: &Parent, route: &ObjectName) -> bool {
         self.defaulted(route) == other.defaulted(route)
             && self.name == other.name
@@ -279,13 +280,13 @@ impl Parent {
 /// The policies of one target, by their positions in the plan.
 #[derive(Clone, Debug, Default)]
 pub struct Targeted {
-    /// The policies for all of it.
+    /// The policies for the whole target.
     pub whole: Vec<u32>,
     /// The policies for one of its sections.
     pub sections: BTreeMap<String, Vec<u32>>,
 }
 
-/// What the policies of a Gateway's plan apply to.
+/// Computes which requests the policies of a Gateway's plan apply to.
 pub fn placement(
     gateway: &GatewayObject,
     own: &Targeted,

@@ -19,15 +19,15 @@ const MAX_STRAYS: usize = 4;
 /// The maximum length of a condition's message, in characters.
 const MAX_TEXT: usize = 32_768;
 
-/// What a status depends on in addition to its policy.
+/// The inputs of a status in addition to its policy.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusContext<'a> {
     /// The controller's name in `ancestors`.
     pub controller: &'a str,
-    /// The Gateways whose filters follow their plan, `"*"` for a filter that follows all, and those
+    /// The Gateways with filters that follow their plan, `"*"` for a filter that follows all, and those
     /// [`without_bodies`].
     pub filters: &'a BTreeSet<String>,
-    /// The names that filters use as their Gateway although no such Gateway exists.
+    /// The Gateways that filters name and that do not exist.
     pub strays: &'a BTreeSet<String>,
     /// Another installation of the adapter that writes the same statuses under the same name.
     pub rival: Option<&'a str>,
@@ -40,7 +40,7 @@ pub struct StatusContext<'a> {
 pub struct PolicyConditions {
     /// The object.
     pub object: PolicyObject,
-    /// Whether it can be used as it is.
+    /// Whether the object can be used.
     pub acceptance: Acceptance,
     /// The Gateways that it applies to.
     pub gateways: Vec<ObjectName>,
@@ -48,19 +48,19 @@ pub struct PolicyConditions {
     pub enforced_generation: Option<i64>,
     /// Why no request can match, if so.
     pub never: Option<String>,
-    /// Why it may apply to more requests than its route takes.
+    /// Why it may apply to more requests than those of its route.
     pub doubts: Vec<String>,
-    /// What filters that do not read bodies cannot evaluate.
+    /// The parts that filters without access to bodies cannot evaluate.
     pub needs_body: Vec<ValidationError>,
     /// The Gateways where other policies replace it on every route, and those policies.
     pub overridden: Vec<(ObjectName, String)>,
 }
 
-/// Whether a policy can be used as it is.
+/// Whether a policy can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     Accepted,
-    /// It has these mistakes.
+    /// It has these errors.
     Invalid(Vec<ValidationError>),
     /// Its target does not exist.
     TargetNotFound(String),
@@ -83,14 +83,14 @@ impl PolicyConditions {
         }
     }
 
-    /// Its target does not exist. Mistakes in the policy itself take precedence.
+    /// Marks the target as missing. Errors in the policy itself take precedence.
     pub fn not_found(&mut self, what: String) {
         if self.acceptance == Acceptance::Accepted {
             self.acceptance = Acceptance::TargetNotFound(what);
         }
     }
 
-    /// The status to write, or `None` if it is already written.
+    /// Returns the status to write, or `None` if it is already written.
     pub fn status(&self, context: StatusContext<'_>, now: &Time) -> Option<PolicyStatus> {
         let before = PolicyStatus::deserialize(&self.object.status).unwrap_or_default();
         let generation = self.object.generation;
@@ -182,7 +182,7 @@ impl PolicyConditions {
         !gateways.is_empty() && gateways.iter().all(at)
     }
 
-    /// The `Enforced` condition at these Gateways.
+    /// Computes the `Enforced` condition at these Gateways.
     fn enforced(&self, gateways: &[ObjectName], context: StatusContext<'_>) -> ConditionState {
         let StatusContext { filters, strays, .. } = context;
         let unfiltered =
@@ -198,7 +198,7 @@ impl PolicyConditions {
                 format!("by the policy {} of {}", self.object.name, group.name()),
             ),
             (Acceptance::TargetNotFound(_), _) => {
-                (false, ConditionReason::TargetNotFound, "there is nothing to enforce it on".to_owned())
+                (false, ConditionReason::TargetNotFound, "the target does not exist".to_owned())
             }
             (_, None) => {
                 (false, ConditionReason::Invalid, "no valid version of this policy has been seen".to_owned())
@@ -226,7 +226,7 @@ impl PolicyConditions {
                 let gateway = blind.map(ToString::to_string).unwrap_or_default();
                 let lines: Vec<_> = self.needs_body.iter().map(ToString::to_string).collect();
                 let message = format!(
-                    "a filter of the Gateway {gateway} reads no bodies of requests:\n{}",
+                    "a filter of the Gateway {gateway} does not read request bodies:\n{}",
                     lines.join("\n")
                 );
                 (false, ConditionReason::NoBodyAccess, message)
@@ -234,7 +234,7 @@ impl PolicyConditions {
             (_, Some(generation)) if generation != self.object.generation => (
                 false,
                 ConditionReason::Stale,
-                format!("generation {generation} stays in force until the mistakes are corrected"),
+                format!("generation {generation} stays in force until the errors are corrected"),
             ),
             _ => {
                 let told = std::iter::once("filters have the policy in their plan")

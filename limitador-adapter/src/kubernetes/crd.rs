@@ -17,7 +17,6 @@ pub enum Group {
 }
 
 impl Group {
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Weir => "weir.dev",
@@ -34,7 +33,7 @@ impl Group {
     }
 }
 
-/// The definition of this group's TokenRateLimitPolicy.
+/// Generates the definition of this group's TokenRateLimitPolicy.
 pub fn definition(group: Group) -> Result<Value, serde_json::Error> {
     let mut definition = TokenRateLimitPolicy::crd();
     definition.metadata.name = Some(format!("{}.{}", definition.spec.names.plural, group.name()));

@@ -1,4 +1,5 @@
-//! A client that records when the API server last answered, because a silent watch looks like a dead one.
+//! A client that records when the API server last answered, because a silent watch cannot be distinguished
+//! from a dead one.
 
 use crate::metrics::AdapterMetrics;
 use kube::Client;
@@ -45,7 +46,8 @@ impl Service<Request<Body>> for HeardClient {
     }
 }
 
-/// The resource of a path that lists all objects: `/api/VERSION/RESOURCE` or `/apis/GROUP/VERSION/RESOURCE`.
+/// Returns the resource in a path that lists all objects: `/api/VERSION/RESOURCE` or
+/// `/apis/GROUP/VERSION/RESOURCE`.
 fn resource(path: &str) -> Option<&str> {
     let mut parts = path.trim_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Everything that is known about the cluster.
+/// The known objects of the cluster.
 #[derive(Default)]
 pub struct ClusterIndex {
     policies: BTreeMap<(ObjectName, Group), Known>,
@@ -26,7 +26,7 @@ pub struct ClusterIndex {
     sets: BTreeMap<SetName, ListenerSetObject>,
     /// The controller of each GatewayClass.
     classes: BTreeMap<String, String>,
-    /// `None` if they cannot be read.
+    /// `None` if namespaces cannot be read.
     namespaces: Option<BTreeMap<String, Labels>>,
 }
 
@@ -72,7 +72,7 @@ pub enum Change {
     Namespaces(Option<BTreeMap<String, Labels>>),
 }
 
-/// The result for all objects.
+/// The result of evaluating all objects.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// The policies to enforce.
@@ -126,7 +126,7 @@ impl ClusterIndex {
         let earlier = self.policies.remove(&key).filter(|known| known.object.uid == object.uid);
         if let Some(known) = earlier {
             if known.object.document == object.document {
-                // Deleting it changes the generation but not the policy.
+                // Deletion changes the generation but not the policy.
                 let is_valid = known.mistakes.is_empty();
                 let generation = object.generation;
                 let valid = known.valid.map(|(of, valid)| (if is_valid { generation } else { of }, valid));
@@ -141,7 +141,7 @@ impl ClusterIndex {
         }
     }
 
-    /// The result for everything that is known.
+    /// Evaluates everything that is known.
     pub fn view(&self) -> View {
         let mut view = View::default();
         let mut targets = Targets::default();
@@ -190,7 +190,8 @@ impl ClusterIndex {
         self.policies.values().filter(own).filter_map(|known| Some((known, &known.valid.as_ref()?.1)))
     }
 
-    /// The policy of another group with the same name. Limits are identified by name.
+    /// Returns the policy of another group with the same name. Limits are identified by name, so only one of
+    /// the two can be in force.
     fn conflict(&self, known: &Known) -> Option<Group> {
         let other = (known.object.name.clone(), Group::Weir);
         (known.object.group != Group::Weir && self.policies.contains_key(&other)).then_some(Group::Weir)
@@ -237,7 +238,7 @@ impl ClusterIndex {
             }
             never.push(conditions.never.take());
         }
-        // One target that requests can reach is enough.
+        // It suffices if requests can reach one of the targets.
         conditions.never = never.into_iter().collect::<Option<Vec<String>>>().map(|why| why.join("; "));
         conditions.gateways.sort();
         conditions.gateways.dedup();
@@ -326,7 +327,7 @@ fn put<K: Ord, T>(known: &mut BTreeMap<K, T>, name: K, value: Option<T>) {
     }
 }
 
-/// The policies in force by target, as positions among all of them.
+/// Returns the policies in force by target, as positions among all of them.
 #[derive(Default)]
 struct Targets {
     gateways: BTreeMap<ObjectName, Sections>,
@@ -347,7 +348,7 @@ impl Targets {
         }
     }
 
-    /// A Gateway's plan names policies by their positions in that plan.
+    /// Converts positions, because a Gateway's plan names policies by their positions in that plan.
     fn plan(
         &self,
         name: &ObjectName,

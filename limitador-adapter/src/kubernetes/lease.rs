@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// The Lease of the default controller's writer, and the prefix of others.
 const NAME: &str = "limitador-adapter";
-/// The duration of a Lease. This long after its holder has died, another has taken over and statuses are
-/// correct again.
+/// The duration of a Lease. Within this time after its holder has died, another replica has taken over and
+/// statuses are correct again.
 pub const DURATION: Duration = Duration::from_secs(10);
 /// The interval between checks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -52,9 +52,9 @@ pub enum LeaseStep {
     Wait,
 }
 
-/// Whether to take the Lease. Pure. `unchanged`: for how long the Lease has not changed. It is taken after two
-/// thirds of its duration, because a renewal may be noticed one interval late, and statuses have to be written
-/// in time.
+/// Decides whether to take the Lease. Pure. `unchanged` is the time for which the Lease has not changed. It
+/// is taken after two thirds of its duration, because a renewal may be noticed one interval late and statuses
+/// have to be written in time.
 pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> LeaseStep {
     let duration = spec
         .lease_duration_seconds
@@ -78,14 +78,15 @@ fn name(controller: &str) -> String {
 }
 
 impl Election {
-    /// In the adapter's namespace. Installations with different controller names are independent.
+    /// Creates the Lease in the adapter's namespace. Installations with different controller names are
+    /// independent.
     pub fn new(client: Client, identity: &str, controller: &str) -> Self {
         let api = Api::default_namespaced(client);
         let (identity, name) = (identity.to_owned(), name(controller));
         Self { api, identity, name, seen: None, renewed: None, told: None }
     }
 
-    /// Whether this replica may write.
+    /// Returns whether this replica may write.
     pub fn leads(&self) -> bool {
         self.renewed.is_some_and(|renewed| renewed.elapsed() < TRUST)
     }
@@ -117,7 +118,7 @@ impl Election {
         self.written(self.api.replace(&self.name, &PostParams::default(), &lease).await, asked)
     }
 
-    /// `asked`: a time before the server can have applied the write, so that this replica never trusts its
+    /// `asked` is a time before the server can have applied the write, so that this replica never trusts its
     /// renewal longer than others do.
     fn written(&mut self, written: Result<Lease, kube::Error>, asked: Instant) -> Result<(), kube::Error> {
         match written {
@@ -195,7 +196,8 @@ impl Election {
         Ok(())
     }
 
-    /// The gateways whose filters follow any replica. Reports of replicas that are long gone are deleted.
+    /// Returns the gateways with filters that follow any replica. Deletes reports of replicas that are long
+    /// gone.
     pub async fn told(&self) -> Result<BTreeSet<String>, kube::Error> {
         let mut gateways = BTreeSet::new();
         for lease in self

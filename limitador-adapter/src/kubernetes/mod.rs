@@ -1,9 +1,9 @@
 //! Policies as objects of a Kubernetes cluster.
 //!
-//! [`schema`] is what the API server validates, and [`crd`] the definition that contains it. The cluster's
-//! [`objects`] go into the [`index`], which computes plans from what is [`attach`]ed where, and the
-//! [`conditions`] of each policy. One replica, the holder of a [`lease`], writes them as [`status`]
-//! ([`status_writer`]). [`source`] connects these parts.
+//! [`schema`] is what the API server validates, and [`crd`] the definition that contains it. The [`index`]
+//! receives the cluster's [`objects`] and computes plans from the routes that are [`attach`]ed to each
+//! Gateway, and the [`conditions`] of each policy. The replica that holds the [`lease`] writes them as
+//! [`status`] ([`status_writer`]). [`source`] connects these parts.
 
 /// The default controller name in statuses.
 pub const DEFAULT_CONTROLLER: &str = "weir.dev/limitador-adapter";

@@ -1,4 +1,4 @@
-//! Reads the cluster's objects. Irrelevant fields are ignored.
+//! Reads the cluster's objects. Ignores irrelevant fields.
 
 mod rule;
 
@@ -27,7 +27,7 @@ impl fmt::Display for ObjectName {
 }
 
 impl ObjectName {
-    /// For a namespaced object.
+    /// Reads the name of a namespaced object.
     pub fn of(object: &DynamicObject) -> Self {
         Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
     }
@@ -43,7 +43,7 @@ pub struct RouteName {
 
 impl RouteName {
     /// The prefix of the route's names in Envoy Gateway's proxies, which only Envoy Gateway can assign. In
-    /// Istio's proxies, a rule has the name of its route, which proves nothing.
+    /// Istio's proxies, a rule has the name of its route, so the name proves nothing.
     pub fn in_envoy_gateway(&self) -> String {
         format!("{}/{}/", self.kind.name().to_ascii_lowercase(), self.name)
     }
@@ -85,11 +85,11 @@ pub struct PolicyObject {
     pub document: Value,
     /// The current status.
     pub status: Value,
-    /// The installations of the adapter that have written it.
+    /// The installations of the adapter that have written the status.
     pub writers: Vec<StatusManager>,
 }
 
-/// An installation of the adapter, as a field manager of a status.
+/// An installation of the adapter, identified by a field manager of a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusManager {
     pub name: String,
@@ -142,7 +142,7 @@ impl PolicyObject {
 pub struct GatewayObject {
     /// Its GatewayClass, which names its controller.
     pub class: String,
-    /// Its listeners, except those that cannot own a host.
+    /// The listeners, except those that cannot own a host.
     pub listeners: Vec<Listener>,
     /// The namespaces whose ListenerSets may add listeners. `None`: no namespace.
     pub allowed_listeners: Option<AllowedNamespaces>,
@@ -152,7 +152,6 @@ pub struct GatewayObject {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerSetObject {
     pub parent: Parent,
-    /// Its listeners.
     pub listeners: Vec<Listener>,
     /// Whether the Gateway's controller has accepted it. `None` if it has not decided on this generation.
     pub accepted: Option<bool>,
@@ -196,7 +195,7 @@ pub struct Listener {
     pub protocol: String,
     /// Which routes may attach.
     pub allowed_routes: AllowedRoutes,
-    /// The set that adds it. `None`: the Gateway's own.
+    /// The set that adds the listener. `None` if it belongs to the Gateway itself.
     #[serde(skip)]
     pub set: Option<SetName>,
     /// Whether it is uncertain that the Gateway takes it.
@@ -258,11 +257,9 @@ impl GatewayObject {
 pub struct HttpRoute {
     /// In seconds; the older of two equal routes wins.
     pub created: i64,
-    /// What it attaches to.
     pub parents: Vec<Parent>,
     /// Empty: any hostname.
     pub hostnames: Vec<String>,
-    /// In order.
     pub rules: Vec<HttpRouteRule>,
     /// Increases with each change of the spec.
     pub generation: i64,

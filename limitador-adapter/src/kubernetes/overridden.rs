@@ -1,5 +1,5 @@
-//! Finds the policies that have no effect at a Gateway, because on every route their `defaults` give way or
-//! others' `overrides` prevail. Pure. `crates/policy` decides which policy prevails on a route.
+//! Finds the policies that have no effect at a Gateway, because on every route their `defaults` are replaced
+//! or others' `overrides` prevail. Pure. `crates/policy` decides which policy prevails on a route.
 
 use super::conditions::{Acceptance, PolicyConditions};
 use super::objects::ObjectName;
@@ -9,12 +9,12 @@ use policy::plan;
 use protocol::wire::weir::v1::Placement;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// By policy and Gateway, both NAMESPACE/NAME: what replaces the policy there. `None`: it has an effect
-/// somewhere.
+/// By policy and Gateway, both as NAMESPACE/NAME: the policies that replace it there. `None` if it has an
+/// effect somewhere.
 #[derive(Default)]
 pub struct Overridden(BTreeMap<(String, String), Option<BTreeSet<String>>>);
 
-/// For all Gateways.
+/// Computes the replacements at all Gateways.
 pub fn find(policies: &[ValidPolicy], plans: &HashMap<String, GatewayPlan>) -> Overridden {
     let mut found = Overridden::default();
     if policies.iter().all(|valid| valid.policy.precedence == Precedence::Own) {
@@ -31,7 +31,7 @@ pub fn find(policies: &[ValidPolicy], plans: &HashMap<String, GatewayPlan>) -> O
     found
 }
 
-/// The policies that meet on each route, if some of them can replace others.
+/// Returns the policies that meet on each route, if some of them can replace others.
 fn meetings(placement: &Placement, policies: &[&ValidPolicy]) -> BTreeSet<Vec<usize>> {
     let takes_part = |at: &usize| {
         policies.get(*at).is_some_and(|valid| {
@@ -68,7 +68,7 @@ impl Overridden {
         }
     }
 
-    /// The Gateways where this policy has no effect, and the policies that replace it there.
+    /// Returns the Gateways where this policy has no effect, and the policies that replace it there.
     pub fn of(&self, conditions: &PolicyConditions) -> Vec<(ObjectName, String)> {
         if matches!(conditions.acceptance, Acceptance::Conflicted(_)) {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Why a condition of a policy is true or false: each reason is declared here once, for the status and for
+//! The reasons of conditions. Each reason is declared here once, for the status and for
 //! `docs/reference/status.md`.
 
 macro_rules! reasons {
@@ -13,21 +13,21 @@ macro_rules! reasons {
             /// All of them, in the order of the reference.
             pub const ALL: &[Self] = &[$(Self::$reason,)*];
 
-            /// As the status has it.
+            /// The name in the status.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$reason => stringify!($reason),)*
                 }
             }
 
-            /// What it means.
+            /// The meaning of the reason.
             pub fn about(self) -> &'static str {
                 match self {
                     $(Self::$reason => $about,)*
                 }
             }
 
-            /// What an operator does about it. Empty if all is well.
+            /// What an operator should do about it. Empty if nothing is wrong.
             pub fn remedy(self) -> &'static str {
                 match self {
                     $(Self::$reason => $remedy,)*
@@ -51,7 +51,7 @@ reasons! {
         "A policy of `weir.dev` has the same namespace and name as this policy of `kuadrant.io`, and is in force instead."
         "Rename or delete one of the two.";
     Enforced
-        "The filters of every Gateway that the policy applies at have it in their plan. The message names what is in doubt, if anything is."
+        "The filters of all Gateways that the policy applies to have it in their plan. The message lists the doubts, if there are any."
         "";
     NeverMatches
         "No request can reach the target: no route is attached to the Gateway, or listener and route have no hostname in common."
@@ -60,7 +60,7 @@ reasons! {
         "No filter of this Gateway has asked for its plan in the last 45 seconds."
         "Install the filter for this Gateway, or correct `gateway` in the filter's configuration. The message lists Gateways that filters ask for and that do not exist.";
     NoBodyAccess
-        "The policy uses facts of request bodies, and a filter of the Gateway reads none. The filter's other policies stay in force."
+        "The policy uses facts of request bodies, and a filter of the Gateway does not read them. The filter's other policies stay in force."
         "Set `requestBody: {access: Buffer}` in the filter's configuration.";
     Stale
         "The latest generation has errors, so an earlier one is in force."

@@ -1,6 +1,7 @@
-//! Several installations of the adapter in one cluster. Under different controller names, each has its own
-//! `ancestors`, and one of them writes the conditions of the policy as a whole. Under the same name they would
-//! keep overwriting each other's statuses: so one of them, chosen by name, stops, and both report it.
+//! Detects several installations of the adapter in one cluster. With different controller names, each one has
+//! separate `ancestors`, and one of them writes the conditions of the policy as a whole. With the same name,
+//! they would keep overwriting each other's statuses. So one of them, chosen by name, stops, and both report
+//! it.
 
 use super::objects::{MANAGER, PolicyObject, StatusManager};
 use super::status::PolicyStatus;
@@ -13,10 +14,10 @@ const GIVE_WAY: Duration = Duration::from_secs(300);
 /// An installation that has not written for this long is no longer a rival.
 const MEMORY: Duration = Duration::from_secs(600);
 
-/// What this installation may write of a policy's status.
+/// The parts of a policy's status that this installation may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// All of it.
+    /// The whole status.
     Whole,
     /// Only its own `ancestors`.
     Ancestors,
@@ -24,7 +25,7 @@ pub enum Turn {
     Leave,
 }
 
-/// What this installation has written, and which others write.
+/// What this installation has written, and what it knows about others.
 pub struct Rivals {
     own: String,
     /// The prefix of the names of installations with the same controller name.
@@ -37,7 +38,7 @@ pub struct Rivals {
 }
 
 impl Rivals {
-    /// For the installation in this namespace.
+    /// Creates the state of the installation in this namespace.
     pub fn new(controller: &str, namespace: &str) -> Self {
         let namesakes = format!("{MANAGER}{controller}/");
         let own = format!("{namesakes}{namespace}");
@@ -54,7 +55,7 @@ impl Rivals {
         self.rival.as_ref().map(|(name, _)| name.as_str())
     }
 
-    /// What may be written of a policy.
+    /// Decides what may be written of a policy's status.
     pub fn look(&mut self, object: &PolicyObject, now: Instant) -> Turn {
         let is_over = |since: &Instant, time| now.saturating_duration_since(*since) >= time;
         self.rival.take_if(|(_, seen)| is_over(seen, MEMORY));

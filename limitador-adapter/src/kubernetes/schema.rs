@@ -1,5 +1,5 @@
-//! The fields of a TokenRateLimitPolicy as the API server checks them. A schema only: what a policy means is read
-//! from the object itself by `policy`, which checks again all that is said here, and the rest.
+//! The fields of a TokenRateLimitPolicy as the API server validates them. This is only a schema: `policy`
+//! reads the object itself, validates everything again, and checks what a schema cannot express.
 
 mod rules;
 
@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A CEL expression; `policy` bounds it at the same length.
+/// A CEL expression. `policy` has the same maximum length.
 type Cel = String;
 
 /// Limits how many tokens, requests or dollars may be used, by whom, and over which time.
@@ -39,8 +39,8 @@ type Cel = String;
 #[x_kube(
     validation = ("has(self.targetRef) != has(self.targetRefs)", "takes exactly one of targetRef and targetRefs"),
     validation = ("(has(self.limits) ? 1 : 0) + (has(self.defaults) ? 1 : 0) + (has(self.overrides) ? 1 : 0) == 1", "takes exactly one of limits, defaults and overrides"),
-    validation = ("!has(self.when) || has(self.limits)", "when goes with limits; defaults and overrides have their own"),
-    validation = ("!has(self.dataExtraction) || has(self.limits)", "dataExtraction goes with limits; defaults and overrides have their own"),
+    validation = ("!has(self.when) || has(self.limits)", "when is valid only with limits; defaults and overrides have their own"),
+    validation = ("!has(self.dataExtraction) || has(self.limits)", "dataExtraction is valid only with limits; defaults and overrides have their own"),
     validation = EXTRACTED_ONCE,
     validation = PRICED,
 )]
@@ -193,8 +193,8 @@ pub struct CounterSchema {
     validation = ("has(self.limit) != has(self.limitFrom)", "takes exactly one of limit and limitFrom"),
     validation = ("!has(self.unit) || self.unit != 'concurrency' || (!has(self.window) && !has(self.period))", "concurrency takes neither window nor period"),
     validation = ("has(self.unit) && self.unit == 'concurrency' || has(self.window) != has(self.period)", "takes exactly one of window and period"),
-    validation = ("!has(self.windowType) || has(self.window)", "windowType goes with window"),
-    validation = ("!has(self.timeZone) || has(self.period)", "timeZone goes with period"),
+    validation = ("!has(self.windowType) || has(self.window)", "windowType requires window"),
+    validation = ("!has(self.timeZone) || has(self.period)", "timeZone requires period"),
     validation = ("!has(self.limit) || type(self.limit) == int || has(self.unit) && self.unit == 'usd'", "limit is a whole number; only usd may be written as a text such as \"5.00\""),
     validation = ("!has(self.cost) || !has(self.unit) || self.unit != 'concurrency'", "concurrency has no cost")
 )]
@@ -355,7 +355,7 @@ pub struct MergedLimits {
     pub data_extraction: Option<DataExtraction>,
 }
 
-/// Where a response tells its total.
+/// The part of a response that contains the total.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataExtraction {
@@ -363,7 +363,7 @@ pub struct DataExtraction {
     pub response: Option<ResponseDataExtraction>,
 }
 
-/// Of the response's body.
+/// The values in a response body.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResponseDataExtraction {

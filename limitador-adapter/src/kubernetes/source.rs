@@ -20,13 +20,13 @@ pub struct ClusterSource {
     metrics: Arc<AdapterMetrics>,
 }
 
-/// Watches restart often enough that a response is due within this time. A connection that is silent for longer
-/// is dead, which nothing else reveals.
+/// A response is due within this time because watches restart often enough. A connection that is silent for
+/// longer is dead, and nothing else reveals that.
 const SILENCE: Duration = Duration::from_secs(20);
 
 impl ClusterSource {
-    /// Connects to the cluster that the adapter runs in, or that KUBECONFIG names. `kuadrant`: also follow
-    /// Kuadrant's policies.
+    /// Connects to the cluster that the adapter runs in or that KUBECONFIG names. If `kuadrant` is set,
+    /// Kuadrant's policies are followed too.
     pub async fn connect(
         kuadrant: bool,
         controller: String,
@@ -66,7 +66,7 @@ impl ClusterSource {
     }
 }
 
-/// Omits the content of an invalid kubeconfig, which contains tokens and keys.
+/// Omits the content of an invalid kubeconfig, because it contains tokens and keys.
 pub fn told(error: &impl fmt::Display) -> String {
     const PARSED: &str = "failed to parse kubeconfig YAML";
     let text = error.to_string();

@@ -1,4 +1,4 @@
-//! What is told about a policy in its status, by Gateway API's conventions for policies.
+//! The status of a policy, according to Gateway API's conventions.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
@@ -50,7 +50,7 @@ pub struct AncestorReference {
     pub section_name: Option<String>,
 }
 
-/// One of each type: so that an apply of one condition leaves the others.
+/// Merges by type, so that applying one condition keeps the others.
 fn conditions(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let item = generator.subschema_for::<Condition>();
     schemars::json_schema!({

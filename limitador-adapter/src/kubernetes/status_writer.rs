@@ -34,7 +34,7 @@ pub struct Install {
     pub audit: mpsc::Receiver<AuditRecord>,
 }
 
-/// What is known about the cluster.
+/// The state of the cluster.
 #[derive(Debug, Default)]
 pub struct ClusterStatuses {
     /// The outcome of each policy.
@@ -83,7 +83,7 @@ pub async fn tell(
         if looked {
             match follow(&mut election, &filters).await {
                 Ok(all) => following = all,
-                Err(error) => tracing::warn!(%error, "the Lease cannot be had; statuses may be old"),
+                Err(error) => tracing::warn!(%error, "the Lease cannot be acquired; statuses may be out of date"),
             }
             let before = std::mem::replace(&mut strays, find_strays(&following, &current.gateways));
             for gateway in strays.difference(&before) {
@@ -97,11 +97,12 @@ pub async fn tell(
         }
     }
     if let Err(error) = election.leave().await {
-        tracing::debug!(%error, "the Lease was not given back");
+        tracing::debug!(%error, "the Lease was not released");
     }
 }
 
-/// The names that filters use and that are not Gateways. Empty until the Gateways are known.
+/// Returns the Gateways that filters name and that do not exist. The result is empty until the Gateways are
+/// known.
 fn find_strays(following: &BTreeSet<String>, gateways: &BTreeSet<String>) -> BTreeSet<String> {
     let names = following.iter().filter(|name| *name != "*" && !name.contains(':'));
     names.filter(|name| !gateways.contains(*name)).cloned().collect()
@@ -205,7 +206,7 @@ impl StatusWriter {
             Err(kube::Error::Api(error)) if error.code == 404 => return Ok(None),
             after => PolicyObject::new(object.group, &after?),
         };
-        // The status is written even if an event is not.
+        // A missing event does not prevent the status from being written.
         for event in events(object.status.get("conditions"), status) {
             self.publish(&event, object).await;
         }
@@ -234,7 +235,7 @@ fn events(before: Option<&serde_json::Value>, status: &PolicyStatus) -> Vec<Even
     news.map(|condition| Event {
         type_: if condition.status == "True" { EventType::Normal } else { EventType::Warning },
         reason: condition.reason.clone(),
-        // The API accepts this many characters.
+        // The API accepts at most this many characters.
         note: Some(condition.message.chars().take(1000).collect()),
         action: condition.type_.clone(),
         secondary: None,

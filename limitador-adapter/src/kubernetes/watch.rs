@@ -1,7 +1,7 @@
 //! Follows the cluster: applies every change to the [`ClusterIndex`] and publishes the result.
 //!
-//! Nothing is published before all kinds have been listed once. While the API server is away, everything stays
-//! as it is.
+//! Nothing is published before all kinds have been listed once. While the API server is unreachable,
+//! everything stays as it is.
 
 use super::crd::Group;
 use super::index::{Change, ClusterIndex, View};
@@ -27,8 +27,8 @@ const GATHERING: Duration = Duration::from_millis(10);
 const MIN_BACKOFF: u64 = 200;
 const MAX_BACKOFF: u64 = 3_000;
 
-/// The API server ends a watch after this time, and the next one continues from there. If it does not, the
-/// connection is dead.
+/// The API server ends a watch after this time, and the next watch continues from there. If the server does
+/// not end it, the connection is dead.
 const WATCH_SECONDS: u32 = 15;
 
 /// The kinds that are watched.
@@ -113,7 +113,7 @@ impl WatchedKind {
         }
     }
 
-    /// The kind cannot be read. Only kinds that reduce doubts about routes are optional.
+    /// Handles a kind that cannot be read. Only kinds that reduce doubts about routes are optional.
     fn none(self) -> Option<Change> {
         match self {
             Self::Class => Some(Change::Classes(BTreeMap::new())),
@@ -169,7 +169,7 @@ pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View
         while let Ok(Some(heard)) = tokio::time::timeout_at(gathered, streams.next()).await {
             changed |= following.hear(heard);
         }
-        // A flood of changes must not delay the first of them: what has arrived is processed now, the rest
+        // A flood of changes must not delay the first one: what has arrived is processed now, and the rest
         // next.
         while let Some(Some(heard)) = streams.next().now_or_never() {
             changed |= following.hear(heard);
@@ -186,13 +186,13 @@ pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View
 #[derive(Default)]
 struct Following {
     index: ClusterIndex,
-    /// Lists that are still being received.
+    /// The lists that are still being received.
     lists: Vec<(WatchedKind, Vec<DynamicObject>)>,
     listed: BTreeSet<WatchedKind>,
 }
 
 impl Following {
-    /// Handles an event. True if it changes anything.
+    /// Handles an event. Returns true if it changes anything.
     fn hear(&mut self, (kind, heard): WatchEvent) -> bool {
         match heard {
             Ok(Event::Init) => {
@@ -240,7 +240,7 @@ impl Following {
     }
 }
 
-/// Whether the API server does not know this kind.
+/// Returns whether the API server does not know this kind.
 fn is_undefined(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 404,
@@ -264,7 +264,7 @@ fn controller(class: &DynamicObject) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// A backoff with jitter for each watch.
+/// Returns a backoff with jitter for a watch.
 struct Pauses(backoff::Backoff);
 
 impl Default for Pauses {

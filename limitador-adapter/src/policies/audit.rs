@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 
-/// Receives what operators have changed, for Kubernetes events.
+/// Sends operators' changes of counters to the writer of Kubernetes events.
 #[derive(Clone, Default)]
 pub struct AuditTrail(Option<mpsc::Sender<AuditRecord>>);
 
@@ -18,7 +18,8 @@ pub struct AuditRecord {
 }
 
 impl AuditTrail {
-    /// A trail, and its records. If they are read too slowly, further ones are only logged.
+    /// Creates a trail and the receiver of its records. If they are read too slowly, further ones are only
+    /// logged.
     pub fn new() -> (Self, mpsc::Receiver<AuditRecord>) {
         let (sender, receiver) = mpsc::channel(64);
         (Self(Some(sender)), receiver)

@@ -1,5 +1,6 @@
-//! Collects the policies of all files. If a policy has a mistake, its last valid version stays in force; so
-//! does every policy of a file that cannot be read or parsed. Pure: [`super::sources`] reads the files.
+//! Collects the policies of all files. If a policy has an error, its last valid version stays in force. If a
+//! file cannot be read or parsed, all of its policies stay in force. Pure: [`super::sources`] reads the
+//! files.
 
 use crate::policies::{read, yaml};
 use policy::model::Policy;
@@ -80,12 +81,12 @@ impl PolicyReport {
     }
 }
 
-/// The plan of a Gateway.
+/// The plan of one Gateway.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayPlan {
-    /// The collected policies that it contains, by position.
+    /// The policies in the plan, by their position in the collection.
     pub policies: Vec<usize>,
-    /// What each policy applies to.
+    /// The requests that each policy applies to.
     pub placement: Placement,
     /// The Gateway's listeners, without policies.
     pub hosts: Vec<Listener>,

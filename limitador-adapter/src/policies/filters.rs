@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A filter polls again at the latest when its last poll is answered. After this long it is gone.
+/// A filter polls again as soon as its last poll is answered. After this time without a poll, it counts as
+/// gone.
 const GONE: Duration = Duration::from_secs(45);
 
 /// The gateways that filters poll for, and when they last did.
@@ -21,7 +22,7 @@ impl Default for Filters {
 }
 
 impl Filters {
-    /// A filter polls for the plan of this gateway, "NAMESPACE/NAME" or "*".
+    /// Records that a filter polls for the plan of this gateway, "NAMESPACE/NAME" or "*".
     pub fn ask(&self, gateway: &str, headers_alone: bool) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let names = std::iter::once(gateway.to_owned()).chain(headers_alone.then(|| without_bodies(gateway)));
@@ -37,8 +38,8 @@ impl Filters {
         self.changes.subscribe()
     }
 
-    /// The gateways that filters follow, and [`without_bodies`] of those with a filter that does not read
-    /// bodies.
+    /// Returns the gateways that filters follow. Gateways with a filter that does not read bodies are marked
+    /// with [`without_bodies`].
     pub fn following(&self) -> BTreeSet<String> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.retain(|_, last| last.elapsed() < GONE);

@@ -1,4 +1,4 @@
-//! Policies, from their source to what is in force.
+//! Policies, from their source to the snapshot in force.
 //!
 //! [`watch`] follows the files that [`sources`] reads, [`yaml`] parses them, [`read`] interprets them, and a
 //! [`collection`] decides which version of each policy applies. [`publish`] makes a [`snapshot`] of that, which

@@ -17,7 +17,7 @@ pub struct Publish {
     pub known: watch::Sender<bool>,
     /// The adapter's metrics.
     pub metrics: Arc<AdapterMetrics>,
-    /// Keeps the counters. Each limit has a share of its room.
+    /// Stores the counters. Each limit has a share of its memory.
     pub ledger: Arc<dyn Ledger>,
 }
 
@@ -32,7 +32,7 @@ impl Publish {
     }
 }
 
-/// Reports what has changed.
+/// Logs and counts the changes.
 fn comes_into_force(
     collected: CollectedPolicies,
     before: &PolicySnapshot,
@@ -54,7 +54,7 @@ fn comes_into_force(
         metrics.plan_changes.increment(1);
         tracing::info!(policies = now.len(), invalid = now.invalid(), version, "policies in force");
     }
-    // A gateway that no policy names any more still has a plan.
+    // A gateway that no policy names any more still gets a plan.
     for gateway in now.gateways().union(&before.gateways()) {
         if let Some(named) = GatewaySelector::parse(gateway) {
             metrics

@@ -1,16 +1,17 @@
-//! Reads one policy, as `policy` does, and refuses what only the adapter can know to be wrong: a time zone that does not exist.
+//! Reads one policy as the `policy` crate does, and rejects time zones that do not exist, which only the
+//! adapter can recognise.
 
 use crate::ledger::calendar;
 use policy::model::{Policy, Window};
 use policy::validation_error::ValidationError;
 use serde_json::Value;
 
-/// A policy of a file.
+/// Reads a policy from a file.
 pub fn policy(document: &Value) -> Result<Policy, Vec<ValidationError>> {
     Policy::read(document).and_then(checked)
 }
 
-/// A policy of a cluster.
+/// Reads a policy from a cluster.
 pub fn policy_in_cluster(document: &Value) -> Result<Policy, Vec<ValidationError>> {
     Policy::read_in_cluster(document).and_then(checked)
 }

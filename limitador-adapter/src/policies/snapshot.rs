@@ -18,24 +18,24 @@ use std::time::Duration;
 pub struct PolicySnapshot {
     policies: Vec<ValidPolicy>,
     limits: HashMap<Arc<str>, KnownLimit>,
-    /// The limits whose counters have names of their own, by those.
+    /// The limits with a `counterKey`, by the name of their counters.
     counted: HashMap<Arc<str>, Arc<str>>,
     plans: Option<HashMap<String, GatewayPlan>>,
     /// The reports about all sources, mistakes included.
     pub entries: Vec<PolicyReport>,
 }
 
-/// What a filter understands of a plan.
+/// What a filter understands in a plan.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanReader {
-    /// It does not read request bodies.
+    /// The filter does not read request bodies.
     pub headers_alone: bool,
-    /// It knows that rules of a placement may be in doubt.
+    /// The filter knows that rules of a placement may be in doubt.
     pub knows_doubt: bool,
 }
 
 impl PlanReader {
-    /// A filter of this version, reading bodies or only headers.
+    /// Returns the abilities of a filter of this version.
     pub fn current(headers_alone: bool) -> Self {
         Self { headers_alone, knows_doubt: true }
     }
@@ -45,7 +45,7 @@ impl PlanReader {
 pub struct KnownLimit {
     /// "NAMESPACE/POLICY/LIMIT".
     pub key: Arc<str>,
-    /// What its counters are named by: the same, or "NAMESPACE//COUNTERKEY".
+    /// The name of its counters: the same, or "NAMESPACE//COUNTERKEY".
     pub counted_as: Arc<str>,
     /// "NAMESPACE/POLICY".
     pub policy: Arc<str>,
@@ -71,7 +71,7 @@ pub struct KnownRate {
     pub window: Window,
     /// The entry in descriptors: `window` or `period`, and its value. `None` for `concurrency`.
     pub window_entry: Option<(&'static str, String)>,
-    /// The maximum. `None`: each call brings it (`limitFrom`).
+    /// The maximum. If it is `None`, each call carries it (`limitFrom`).
     pub max: Option<u64>,
     /// Counts the charges.
     pub charged: Counter,
@@ -85,7 +85,7 @@ impl PolicySnapshot {
         let limits: HashMap<_, _> = limits.map(|limit| (Arc::clone(&limit.key), limit)).collect();
         let mut named: Vec<&KnownLimit> =
             limits.values().filter(|limit| limit.key != limit.counted_as).collect();
-        // Of several, the first by name is shown to people.
+        // If several policies share a counter, people see the first one by name.
         named.sort_by(|a, b| b.key.cmp(&a.key));
         let counted = named.iter().map(|limit| (Arc::clone(&limit.counted_as), Arc::clone(&limit.key)));
         Self { policies, counted: counted.collect(), limits, entries, plans }
@@ -96,8 +96,8 @@ impl PolicySnapshot {
         self.limits.get(key)
     }
 
-    /// The policy, as "NAMESPACE/POLICY", and the limit that a bucket belongs to. If none in force does, its `counterKey`
-    /// stands for the limit.
+    /// Returns the policy, as "NAMESPACE/POLICY", and the limit that a bucket belongs to. If no limit in
+    /// force does, returns its `counterKey` instead of the limit.
     pub fn names_of<'a>(&'a self, key: &'a Key) -> (&'a str, &'a str) {
         match self.limit_of(key) {
             Some(limit) => (&*limit.policy, limit.name.as_str()),
@@ -105,7 +105,7 @@ impl PolicySnapshot {
         }
     }
 
-    /// The limit that a bucket is of, if it is in force.
+    /// Returns the limit in force that a bucket belongs to.
     pub fn limit_of(&self, key: &Key) -> Option<&KnownLimit> {
         self.limit(self.counted.get(&key.limit).unwrap_or(&key.limit))
             .filter(|limit| limit.counted_as == key.limit)
@@ -128,7 +128,7 @@ impl PolicySnapshot {
         counters
     }
 
-    /// The maximum of a bucket, if its rate is in force and has a fixed one.
+    /// Returns the maximum of a bucket, if its rate is in force and has a fixed one.
     pub fn maximum(&self, key: &Key) -> Option<u64> {
         self.rate(key)?.max
     }
@@ -143,29 +143,29 @@ impl PolicySnapshot {
         rates.iter().find(|rate| rate.unit == key.unit && rate.window == key.window)
     }
 
-    /// How many policies are in force.
+    /// Returns the number of policies in force.
     pub fn len(&self) -> usize {
         self.policies.len()
     }
 
-    /// The number of limits with counters, each of which needs a share of the room.
+    /// Returns the number of limits with counters. Each needs a share of the room.
     pub fn counting_limits(&self) -> usize {
         let limits = self.policies.iter().flat_map(|valid| &valid.policy.limits);
         limits.filter(|limit| !limit.counters.is_empty()).count()
     }
 
-    /// Whether none is.
+    /// Returns whether no policy is in force.
     pub fn is_empty(&self) -> bool {
         self.policies.is_empty()
     }
 
-    /// How many policies and files have mistakes.
+    /// Returns the number of policies and files with errors.
     pub fn invalid(&self) -> usize {
         self.entries.iter().filter(|entry| !entry.mistakes.is_empty()).count()
     }
 
-    /// The version of a gateway's plan: identical policies have the same version, whenever and wherever they
-    /// are read.
+    /// Returns the version of a gateway's plan. Identical policies have the same version, whenever and
+    /// wherever they are read.
     pub fn version(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> String {
         self.version_of(&self.planned(gateway, reader))
     }
@@ -183,8 +183,9 @@ impl PolicySnapshot {
         format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
-    /// The plan of a gateway. In a cluster, a filter that reads only headers does not receive policies that
-    /// need bodies: it would have to reject the whole plan. Their statuses report it.
+    /// Returns the plan of a gateway. In a cluster, a filter that reads only headers does not receive
+    /// policies that need bodies, because it would have to reject the whole plan. The statuses of these
+    /// policies report it.
     pub fn plan(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> GetPlanResponse {
         let planned = self.planned(gateway, reader);
         let version = self.version_of(&planned);
@@ -221,7 +222,7 @@ impl PolicySnapshot {
         (policies, Some(placement))
     }
 
-    /// Every gateway that a policy names, as NAMESPACE/NAME.
+    /// Returns every gateway that a policy names, as NAMESPACE/NAME.
     pub fn gateways(&self) -> BTreeSet<String> {
         let targets = self
             .policies
@@ -239,8 +240,8 @@ impl PolicySnapshot {
     }
 }
 
-/// Combines the Gateways' placements, with policies named by their positions among all. Policies stay at their
-/// Gateway's hosts.
+/// Combines the Gateways' placements. Policies are named by their positions among all policies, and stay
+/// limited to their Gateway's hosts.
 fn together(plans: &HashMap<String, GatewayPlan>) -> Placement {
     let mut names: Vec<_> = plans.keys().collect();
     names.sort();
@@ -274,7 +275,7 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
     let limits = valid.policy.limits.iter().map(|limit| KnownLimit {
         key: format!("{}/{}", valid.name, limit.name).into(),
         counted_as: match &limit.counter_key {
-            // No policy has an empty name.
+            // Policies always have names.
             Some(key) => format!("{}//{key}", valid.policy.namespace).into(),
             None => format!("{}/{}", valid.name, limit.name).into(),
         },
@@ -306,9 +307,9 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
 /// The gateway that a filter serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GatewaySelector<'a> {
-    /// Every policy applies.
+    /// All policies apply.
     Any,
-    /// A single gateway.
+    /// The policies of one gateway apply.
     Named { namespace: &'a str, name: &'a str },
 }
 
@@ -323,7 +324,7 @@ impl<'a> GatewaySelector<'a> {
         plain.then_some(Self::Named { namespace, name })
     }
 
-    /// Only the filter can see which route a request takes, so routes' policies go to every gateway.
+    /// Only the filter can see which route a request takes, so the policies of routes go to every gateway.
     fn serves(&self, policy_namespace: &str, target: &Target) -> bool {
         match self {
             Self::Named { namespace, name } if target.kind == TargetKind::Gateway => {

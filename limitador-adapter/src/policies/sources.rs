@@ -1,8 +1,8 @@
 //! Reads policies from files and folders, and watches them.
 //!
-//! It polls, because that detects every kind of edit (in place, atomic renames, the symbolic links of a
-//! Kubernetes ConfigMap, network file systems). A change counts when two polls in a row agree, so that a file
-//! that is being written is not read half.
+//! It polls, because polling detects every kind of edit (in place, atomic renames, the symbolic links of a
+//! Kubernetes ConfigMap, network file systems). A change takes effect when two polls in a row agree, so that
+//! a file is not read while it is being written.
 
 use crate::policies::collection::Collection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ pub struct Sources {
     pub collection: Collection,
 }
 
-/// The last known state of a file.
+/// The state of a file.
 #[derive(Default)]
 struct SeenFile {
     stamp: Option<Stamp>,
@@ -62,7 +62,7 @@ pub struct Missing {
 }
 
 impl Sources {
-    /// Reads everything once. A missing path is an error now; later it only becomes a mistake.
+    /// Reads everything once. A missing path is an error here. After the start, it is only reported.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Missing> {
         for path in paths {
             std::fs::metadata(path).map_err(|error| Missing { path: path.clone(), error })?;
@@ -74,7 +74,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Polls every file. True if anything has changed.
+    /// Polls every file. Returns true if anything has changed.
     pub fn look(&mut self) -> bool {
         let mut there = BTreeSet::new();
         let mut unreadable = BTreeMap::new();
@@ -133,7 +133,7 @@ impl SeenFile {
         self.next.is_none() && self.stamp == stamp && age > YOUNG
     }
 
-    /// Whether this content comes into force: it is new, and the last poll saw it too.
+    /// Returns whether this content takes effect: it is new, and the last poll saw it too.
     fn agree(&mut self, stamp: Option<Stamp>, content: FileContent) -> bool {
         self.stamp = stamp;
         if self.content.as_ref() == Some(&content) {
@@ -158,8 +158,8 @@ impl Stamp {
     }
 }
 
-/// A file that was named must exist; one that was found in a folder may be deleted. A folder that has returned
-/// is read through its files.
+/// A file that was named must exist. A file that was found in a folder may be deleted. A folder that has
+/// returned is read through its files.
 fn read(path: &Path, named: bool) -> FileContent {
     if path.is_dir() {
         return FileContent::Gone;

@@ -9,8 +9,8 @@ use std::time::Duration;
 /// The pause after a failure.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Polls for changes; never returns. Files are read on a thread that may block. If that thread panics, its
-/// state is lost: everything is read again, and until that succeeds the policies stay as they are.
+/// Polls for changes, and never returns. Files are read on a thread that may block. If that thread panics,
+/// its state is lost and everything is read again. Until that succeeds, the policies stay as they are.
 pub async fn watch(sources: Sources, paths: Vec<PathBuf>, publish: Publish) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -31,7 +31,7 @@ pub async fn watch(sources: Sources, paths: Vec<PathBuf>, publish: Publish) {
             Err(died) => died.to_string(),
         };
         publish.metrics.watch_failures.increment(1);
-        tracing::error!(failure, "the policies could not be looked at; those in force stay");
+        tracing::error!(failure, "the policies could not be read; those in force stay");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

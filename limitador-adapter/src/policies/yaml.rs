@@ -1,4 +1,4 @@
-//! Converts YAML (and so JSON) to documents and back. The only file that uses the YAML crate.
+//! Converts YAML (and so JSON) to documents and back. No other file uses the YAML crate.
 
 use serde_json::Value;
 use serde_saphyr::UserMessageFormatter;
@@ -8,7 +8,7 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The non-empty documents of a file, in order. An error includes the line and column.
 ///
-/// A duplicate key is an error, since one of the two would be ignored. `yes` and `on` are strings, not
+/// Duplicate keys are errors, because one of the two values would be ignored. `yes` and `on` are strings, not
 /// booleans.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Value>, String> {
     if bytes.len() > MAX_BYTES {

@@ -224,13 +224,13 @@ async fn too_much_in_one_call_is_an_error_that_says_so() {
     let error = client.reserve(reserve("1", many)).await.unwrap_err();
     assert_eq!(
         (error.code(), error.message()),
-        (Grpc::InvalidArgument, "a call names 4096 descriptors at most")
+        (Grpc::InvalidArgument, "a call may have at most 4096 descriptors")
     );
     let further = vec![commit("1", vec![]); 4096];
     let error = client.commit(CommitRequest { further, ..commit("2", vec![]) }).await.unwrap_err();
     assert_eq!(
         (error.code(), error.message()),
-        (Grpc::InvalidArgument, "a commit ends 4096 reservations at most")
+        (Grpc::InvalidArgument, "a commit may end at most 4096 reservations")
     );
 }
 

@@ -10,7 +10,7 @@ use protocol::wire::weir::v1;
 use std::collections::BTreeMap;
 
 impl GatewayObject {
-    /// The listener that receives requests for this host, if the proxy separates its listeners.
+    /// Returns the listener that receives requests for this host, if the proxy separates its listeners.
     pub(super) fn owner(&self, port: u32, host: &str) -> Option<&Listener> {
         let reached = |listener: &&Listener| listener.port == port && covers(&listener.hostname, host);
         let is_exact =
@@ -30,7 +30,7 @@ impl GatewayObject {
         ports.all(|port| Some(port) == first)
     }
 
-    /// Its listeners, without policies.
+    /// The listeners, without policies.
     pub fn hosts(&self) -> Vec<v1::Listener> {
         self.http_listeners().map(|listener| self.host(listener)).collect()
     }
@@ -40,7 +40,7 @@ impl GatewayObject {
         v1::Listener { hostname: listener.hostname.clone(), ports, policies: Vec::new() }
     }
 
-    /// Adds the listeners of these sets, as far as the Gateway takes them.
+    /// Adds the listeners of these sets, if the Gateway takes them.
     pub fn with_sets<'s>(
         &self,
         name: &ObjectName,
@@ -56,7 +56,7 @@ impl GatewayObject {
             let Some(allowed) = allowed.filter(|_| set.accepted != Some(false)) else { continue };
             let is_sure = allowed == Certainty::Sure && set.accepted == Some(true);
             for listener in &set.listeners {
-                // The Gateway's own come first, then those of the sets by age.
+                // The Gateway's own listeners come first, then those of the sets by age.
                 let same =
                     |other: &Listener| other.port == listener.port && other.hostname == listener.hostname;
                 let in_doubt = !is_sure || gateway.listeners.iter().any(same);
@@ -78,7 +78,7 @@ impl Listener {
             && parent.port.is_none_or(|port| port == self.port)
     }
 
-    /// Whether routes of this kind and namespace may attach. `None` if they may not.
+    /// Returns whether routes of this kind and namespace may attach, or `None` if they may not.
     pub(super) fn allows(
         &self,
         gateway: &ObjectName,
@@ -104,14 +104,14 @@ impl Listener {
         allowed.allow(own, &route.name.namespace, namespaces).map(|allowed| allowed.max(of_protocol))
     }
 
-    /// The ports that the proxy may use. Envoy Gateway's proxies listen 10000 higher on privileged ports.
+    /// Returns the ports that the proxy may use. Envoy Gateway's proxies add 10000 to privileged ports.
     pub fn ports(&self) -> Vec<u32> {
         seen_ports(self.port)
     }
 }
 
 impl AllowedNamespaces {
-    /// Whether they admit this namespace. `None` if they do not.
+    /// Returns whether they admit this namespace, or `None` if they do not.
     pub(super) fn allow(
         &self,
         own: &str,

@@ -3,17 +3,16 @@
 use protocol::wire::weir::v1::{Field, Match, field, r#match::Path};
 use serde::Deserialize;
 
-/// A rule of a route.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HttpRouteRule {
-    /// Its name, or `rule-1` and so on.
+    /// The name of the rule, or `rule-1` and so on.
     pub name: String,
-    /// The matches that the filter can evaluate like the proxy. There is at least one here or in `unclear`.
+    /// The matches that the filter can evaluate like the proxy. This or `unclear` has at least one match.
     pub matches: Vec<Match>,
-    /// The matches that it cannot, for example because a regular expression does not compile here. They omit
-    /// what is in doubt, so they match more requests than the proxy's.
+    /// The matches that the filter cannot evaluate, for example because a regular expression does not compile
+    /// here. They omit the conditions in doubt, so they match more requests than the proxy's.
     pub unclear: Vec<Match>,
-    /// Why those are in doubt.
+    /// Why `unclear` is in doubt.
     pub doubts: Vec<String>,
 }
 
@@ -79,7 +78,7 @@ impl GrpcMethod {
             (service, method) if !is_regex && !service.is_empty() => {
                 ("Exact", format!("/{service}/{method}"))
             }
-            // In the names of services and methods, only dots have a meaning in regular expressions.
+            // In the names of services and methods, only dots have a special meaning in regular expressions.
             (service, method) if !is_regex => {
                 ("RegularExpression", format!("/{}/{}", any(service), any(&method.replace('.', "[.]"))))
             }
@@ -99,7 +98,7 @@ struct WrittenValue {
 }
 
 impl HttpRouteRule {
-    /// An unnamed rule is called after its position, as in Kuadrant.
+    /// Names an unnamed rule after its position, as Kuadrant does.
     pub(super) fn new(number: usize, rule: RuleObject) -> Self {
         let (mut matches, mut unclear, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
         if rule.matches.is_empty() {
@@ -129,20 +128,20 @@ impl WrittenMatch {
         let mut fields = |written: Vec<WrittenValue>| -> Vec<Field> {
             written.into_iter().filter_map(|value| value.field(doubts)).collect()
         };
-        // Gateway API forbids it but cannot validate it: the first would count there, while proxies require all
-        // of them.
+        // Gateway API forbids repeated headers but cannot validate this. According to Gateway API the first
+        // one counts, whereas proxies require all of them.
         let repeated = repeated(&self.headers);
         let (headers, query) = (fields(self.headers), fields(self.query_params));
         doubts.extend(repeated.map(|name| format!("the header `{name}` is matched more than once")));
         if doubts.len() > before {
-            // Of several fields with one name, the first counts, and that may be the one that is missing.
+            // If several fields have the same name, the first one counts, and that may be the missing one.
             return Match { path, method: self.method, ..Match::default() };
         }
         Match { path, method: self.method, headers, query }
     }
 }
 
-/// A header that is named more than once, ignoring case.
+/// Returns a header that is named more than once, ignoring case.
 fn repeated(headers: &[WrittenValue]) -> Option<String> {
     let mut names: Vec<String> = headers.iter().map(|header| header.name.to_ascii_lowercase()).collect();
     names.sort_unstable();
@@ -159,8 +158,8 @@ impl WrittenValue {
     }
 }
 
-/// The filter does not support all of Envoy's regular expressions. One that it cannot compile must not make the
-/// whole plan unusable.
+/// The filter does not support all regular expressions that Envoy does. One that does not compile must not
+/// make the whole plan unusable.
 fn checked(pattern: String, doubts: &mut Vec<String>) -> Option<String> {
     match policy::routes::check_pattern(&pattern) {
         Ok(()) => Some(pattern),

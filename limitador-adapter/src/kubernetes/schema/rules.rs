@@ -1,10 +1,10 @@
-//! Rules in CEL that the API server checks, and what it says where one is broken.
+//! CEL rules that the API server checks, with the message for each violation.
 
 pub(super) const EXTRACTED_ONCE: (&str, &str) = (
     "!has(self.usage) || !has(self.usage.pointers) || !(has(self.dataExtraction) \
      || has(self.defaults) && has(self.defaults.dataExtraction) \
      || has(self.overrides) && has(self.overrides.dataExtraction))",
-    "usage.pointers and dataExtraction say the same; a policy has one of them",
+    "usage.pointers and dataExtraction are mutually exclusive",
 );
 
 pub(super) const PRICED: (&str, &str) = (
@@ -14,7 +14,7 @@ pub(super) const PRICED: (&str, &str) = (
      !has(rate.unit) || rate.unit != 'usd' || has(rate.cost)))) \
      && (!has(self.overrides) || self.overrides.limits.all(name, self.overrides.limits[name].rates.all(rate, \
      !has(rate.unit) || rate.unit != 'usd' || has(rate.cost)))))",
-    "a rate in usd needs prices, or a cost",
+    "a rate in usd requires prices or a cost",
 );
 
 pub(super) const LIMIT_NAMES: (&str, &str) = (
@@ -23,8 +23,8 @@ pub(super) const LIMIT_NAMES: (&str, &str) = (
 );
 
 pub(super) const DISTINCT_RATES: (&str, &str) = (
-    // The adapter compares rates with costs, window types or time zones: comparing long texts is more than the server
-    // allows.
+    // Rates with costs, window types or time zones are compared by the adapter, because comparing long texts
+    // exceeds the API server's cost limit.
     "self.all(a, has(a.cost) || has(a.timeZone) || has(a.windowType) \
      || self.exists_one(b, !has(b.cost) && !has(b.timeZone) && !has(b.windowType) \
      && (has(a.unit) ? a.unit : 'tokens') == (has(b.unit) ? b.unit : 'tokens') \
@@ -36,14 +36,14 @@ pub(super) const DISTINCT_RATES: (&str, &str) = (
 pub(super) const HEADER_NAMES: (&str, &str) = (
     "self.all(name, name.matches('^[A-Za-z0-9!#$%&\\'*+.^_`|~-]+$') \
      && !(name.lowerAscii() in ['connection', 'content-length', 'transfer-encoding', 'upgrade']))",
-    "is no name of a header, or of one that Envoy sets itself",
+    "is not a valid header name, or Envoy sets this header itself",
 );
 
 pub(super) const HEADER_VALUES: (&str, &str) =
-    ("self.all(name, !self[name].matches('[[:cntrl:]]'))", "the value of a header is on one line");
+    ("self.all(name, !self[name].matches('[[:cntrl:]]'))", "header values must not contain control characters");
 
 pub(super) const ONE_LEVEL: (&str, &str) = (
     "self.all(target, (target.kind == 'Gateway') == (self[0].kind == 'Gateway') \
      && has(target.sectionName) == has(self[0].sectionName))",
-    "all targets are Gateways or all are routes, each whole or each with sectionName",
+    "targets must be all Gateways or all routes, and all or none must have sectionName",
 );
