@@ -1,5 +1,6 @@
-//! What one exchange costs the core, from the request's facts to the settlement, in nanoseconds: the best of some
-//! rounds. `cargo bench -p engine --bench exchange`, or with `-- NAME` for the cases whose names contain this.
+//! Measures what one exchange costs the core, from the request's facts to the settlement, in nanoseconds.
+//! Reports the best of several rounds. Run `cargo bench -p engine --bench exchange`, or add `-- NAME` for the
+//! cases with this text in their names.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../../llm/benches/timer/mod.rs"]
@@ -29,12 +30,12 @@ fn measure<T>(name: &str, what: impl FnMut() -> T) {
     println!("{:>8.0} ns  {name}", timer::best(200, what));
 }
 
-/// So many limits that are alike, for this path and group.
+/// Builds a plan with this many equal limits for this path and group.
 fn plan(limits: usize, path: &str, group: &str) -> Arc<Plan> {
     Arc::new(Plan::new(vec![policy(limits, path, group)]))
 }
 
-/// Without a path: for every one.
+/// Without a path, the limit applies to every path.
 fn policy(limits: usize, path: &str, group: &str) -> Policy {
     let path = (!path.is_empty()).then(|| json!({"predicate": format!("request.path == {path:?}")}));
     let group = json!({"predicate": format!("auth.identity.group == {group:?}")});
@@ -55,7 +56,7 @@ fn policy(limits: usize, path: &str, group: &str) -> Policy {
     Policy::read(&policy).unwrap()
 }
 
-/// One limit for the path, and a thousand policies beside it for others' paths, or for whoever is of another group.
+/// Builds a plan with one limit for the path and a thousand policies for other paths or other groups.
 fn among_others(by_path: bool, own: &str) -> Arc<Plan> {
     let others = (0..1_000).map(|number| match by_path {
         true => policy(1, &format!("/team-{number}/v1/chat/completions"), "free"),
@@ -65,7 +66,7 @@ fn among_others(by_path: bool, own: &str) -> Arc<Plan> {
     Arc::new(Plan::new(others.chain([own]).collect()))
 }
 
-/// As the filter drives it.
+/// Plays one exchange as the filter does.
 fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     let id = ReservationId { prefix: prefix.clone(), number: 10 };
     let in_force = ActivePlan::Plan(plan.clone());
@@ -95,7 +96,7 @@ fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     black_box(exchange.handle(Event::Body { chunk: ANSWER, end: true }));
 }
 
-/// What an adapter with room would answer.
+/// Builds the reply of an adapter with room.
 fn reply(plan: &Arc<Plan>) -> ReserveResponse {
     let mut exchange =
         Exchange::new(ActivePlan::Plan(plan.clone()), ReservationId { prefix: "w".into(), number: 1 });

@@ -1,4 +1,4 @@
-//! How long to wait after a failure before the next attempt. The wait doubles up to a maximum. It is
+//! Computes how long to wait after a failure before the next attempt. The wait doubles up to a maximum. It is
 //! randomised, so that the workers that lost one adapter do not all reconnect at the same moment.
 
 /// The first pause, in milliseconds.

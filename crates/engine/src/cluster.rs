@@ -1,4 +1,4 @@
-//! How a Wasm module names a cluster to Envoy in a gRPC call: as an encoded `GrpcService`.
+//! Encodes the name of a cluster as Envoy expects it in gRPC calls of a Wasm module: as a `GrpcService`.
 //!
 //! A plain name would work, but Envoy first tries to parse it as a `GrpcService`. A name that happens to parse
 //! as one without a target crashes Envoy (seen on 1.40 with the empty name).

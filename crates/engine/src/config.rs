@@ -22,11 +22,11 @@ pub struct PluginConfig {
     pub cluster: String,
     /// The cluster, encoded for gRPC calls.
     pub grpc_service: String,
-    /// How long a Reserve may take.
+    /// The timeout of a Reserve.
     pub timeout: Duration,
     /// The Gateway that this Envoy serves, "NAMESPACE/NAME" or "*". `None`: taken from the node's metadata.
     pub gateway: Option<String>,
-    /// Applies until the first plan arrives.
+    /// The failure mode until the first plan arrives.
     pub failure_mode: FailureMode,
     /// Where `auth` comes from. `None`: no identity.
     pub identity: Option<IdentitySource>,
@@ -66,7 +66,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
 /// Requests are held while the Reserve is under way, so the timeout is bounded.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The default for how much of a body is read: Envoy's own default buffer size.
+/// The default maximum of a body: Envoy's own default buffer size.
 const DEFAULT_BODY: usize = 1 << 20;
 /// A body is held twice: in the worker's memory and in the module's.
 const LARGEST_BODY: u64 = 64 << 20;
@@ -189,8 +189,8 @@ fn identity(node: DocumentNode<'_>) -> Result<IdentitySource, Reported> {
             let (namespace, key) = (namespace.to_owned(), key.map(str::to_owned));
             return Ok(IdentitySource::Metadata { namespace, key });
         }
-        (Some(_), None) => "`key` goes with `metadata`, not with `header`",
-        (None, Some(_)) => "`encoding` goes with `header`, not with `metadata`",
+        (Some(_), None) => "`key` is valid only with `metadata`, not with `header`",
+        (None, Some(_)) => "`encoding` is valid only with `header`, not with `metadata`",
         (Some(_), Some(_)) => "takes `header` or `metadata`, not both",
         (None, None) => "needs `header` or `metadata`",
     };
@@ -203,7 +203,7 @@ fn header_name(node: &DocumentNode<'_>) -> Result<String, Reported> {
     if name.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)) {
         Ok(name)
     } else {
-        Err(node.refuse("is not the name of a header"))
+        Err(node.refuse("is not a header name"))
     }
 }
 

@@ -44,11 +44,11 @@ pub enum Event<'a> {
         /// The request has no body.
         bodiless: bool,
     },
-    /// The request's body has arrived, as far as [`Effect::AwaitBody`] asked for it.
+    /// As much of the request's body has arrived as [`Effect::AwaitBody`] asked for.
     RequestBody {
         /// The body from its first byte.
         body: &'a [u8],
-        /// Whether this is all of it.
+        /// Whether the body is complete.
         end: bool,
     },
     /// The awaited body will not arrive: the proxy does not pass it on while the request is paused.
@@ -56,10 +56,10 @@ pub enum Event<'a> {
     /// This many bytes of the request's body have arrived so far, awaited or not. Needed only if
     /// [`Exchange::counts_request_body`].
     RequestPassed(u64),
-    /// The request's body has arrived, as far as [`Effect::AwaitBody`] asked for it, but there is no memory to
-    /// read it: see [`Exchange::room_for_body`].
+    /// As much of the request's body has arrived as [`Effect::AwaitBody`] asked for, but there is no memory
+    /// to read it: see [`Exchange::room_for_body`].
     UnreadBody {
-        /// How much of it has arrived, in bytes.
+        /// The number of bytes that have arrived.
         size: usize,
     },
     /// The adapter's reply to the Reserve.
@@ -92,7 +92,7 @@ pub enum Event<'a> {
 /// What the shell must do, in order. An exchange has no other effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Pause the request until this many bytes of its body have arrived, or all of it, and pass them to the
+    /// Pause the request until this many bytes of its body, or all of it, have arrived. Then pass them to the
     /// exchange.
     AwaitBody(usize),
     /// Replace the request's body.
@@ -157,7 +157,7 @@ impl ActivePlan {
     }
 }
 
-/// The reservation's id: unique, and not chosen by the client.
+/// The reservation's id. It is unique, and clients cannot choose it.
 #[derive(Clone, Debug)]
 pub struct ReservationId {
     /// Identifies the process and worker.
@@ -198,7 +198,7 @@ enum State {
 }
 
 impl Exchange {
-    /// A new exchange, before any event.
+    /// Creates an exchange before any event.
     pub fn new(in_force: ActivePlan, id: ReservationId) -> Self {
         Self {
             in_force,
@@ -223,7 +223,7 @@ impl Exchange {
         self
     }
 
-    /// Marks an exchange that asks for no output.
+    /// Marks an exchange as one that asks for no output.
     pub fn warming_up(mut self) -> Self {
         self.is_warm_up = true;
         self
@@ -305,7 +305,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the response's body has to be read.
+    /// Returns whether the response's body has to be read.
     pub fn reads_body(&self) -> bool {
         matches!(&self.state, State::Responding(responding)
             if !responding.head.switches_protocols() && responding.reservation.reads(&self.in_force))
@@ -317,7 +317,7 @@ impl Exchange {
             if responding.usage_chunk.is_some() || responding.cutter.as_ref().is_some_and(StreamCutter::edits))
     }
 
-    /// Whether the exchange is still under way.
+    /// Returns whether the exchange is still running.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
@@ -381,7 +381,7 @@ impl Exchange {
     ) -> Vec<Effect> {
         let mut judgement = plan.judge(&mut facts, bodiless);
         if facts.is_message() {
-            // Facts that another policy needs may be read; for this policy the request is free.
+            // Another policy may need more facts. For this policy, the request is free.
             let is_free = |hold: &Hold| {
                 hold.rate.usage.web_socket == WebSocketMode::Allow && hold.rate.rate.unit.is_of_usage()
             };
@@ -499,8 +499,8 @@ impl Exchange {
                 effects
             }
             Ok((Code::Unknown, response)) => {
-                // A status says if the adapter does not know a limit; a reply that says nothing about it counts
-                // as no answer.
+                // A status shows whether the adapter does not know a limit. A reply without a status for a
+                // limit counts as no answer.
                 let known = response.statuses.iter().any(|status| status.code() == Code::Unknown);
                 let cause = if known { CallFailure::UnknownLimit } else { CallFailure::Malformed };
                 self.unchecked(reservation, cause)
@@ -509,7 +509,7 @@ impl Exchange {
         }
     }
 
-    /// The adapter could not answer: the strictest policy of the request decides. Usage is still reported.
+    /// The adapter could not answer, so the strictest policy of the request decides. Usage is still reported.
     fn unchecked(&mut self, mut reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
         let cause = failure.name();
         // A soft limit never refuses. Where its policy is strict, it counts as exceeded instead.
@@ -534,7 +534,7 @@ impl Exchange {
 
     fn response(&mut self, mut reservation: Reservation, mut head: ResponseHead) -> Vec<Effect> {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
-        // A client that the provider throttles needs the provider's own numbers.
+        // A client that the provider throttles needs the provider's rate-limit headers.
         let throttled = head.status == 429;
         let mut told = if throttled {
             Vec::new()
@@ -561,7 +561,7 @@ impl Exchange {
             false => None,
         };
         if usage_chunk.is_some() || cutter.as_ref().is_some_and(StreamCutter::edits) {
-            // The body may become shorter than the provider announced.
+            // The body may become shorter than announced.
             effects.push(Effect::RemoveHeader("content-length"));
         }
         if unasked && usage_chunk.is_none() {
@@ -585,7 +585,7 @@ impl Exchange {
     }
 }
 
-/// The request asks for more than one request may hold of this limit, so the adapter need not be asked.
+/// The request asks for more than one request may hold of this limit, so there is no need to ask the adapter.
 fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
     let (policy, limit) = (hold.rate.policy.to_string(), hold.rate.limit.clone());
     let (denial, failed) = refusal::over_share(hold, facts);
@@ -612,7 +612,7 @@ fn refused_unasked(policy: &str, facts: &Facts) -> [Effect; 2] {
     [Effect::Count(Metric::FailedClosed("too_many_rates")), Effect::Deny(denial)]
 }
 
-/// If a body could not be read, each limit that applies and depends on it is in doubt.
+/// If a body could not be read, each applicable limit that depends on it is in doubt.
 fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Doubt> {
     let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
     let mut doubts: Vec<Doubt> = Vec::new();

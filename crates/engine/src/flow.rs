@@ -31,7 +31,8 @@ impl RequestFlow {
         Self { state: RequestState::Passing, may_be_endless, gathered: 0, sent: 0 }
     }
 
-    /// Whether the client may keep it open until it is answered, so that its body must not be awaited for long.
+    /// Returns whether the client may keep it open until it is answered. If so, its body must not be awaited
+    /// for long.
     pub fn may_be_endless(&self) -> bool {
         self.may_be_endless
     }
@@ -46,7 +47,7 @@ impl RequestFlow {
         self.state = RequestState::Held;
     }
 
-    /// Whether the proxy must keep it paused after this callback.
+    /// Returns whether the proxy must keep it paused after this callback.
     pub fn is_held(&self) -> bool {
         self.state != RequestState::Passing
     }
@@ -61,8 +62,8 @@ impl RequestFlow {
         self.is_awaiting_body() && self.gathered == 0
     }
 
-    /// The awaited body will not arrive; the request stays paused until that is handled. False if none is
-    /// awaited, or some has arrived.
+    /// Records that the awaited body will not arrive. The request stays paused until that is handled. Returns
+    /// false if no body is awaited, or some of it has arrived.
     pub fn body_missing(&mut self) -> bool {
         let missing = self.awaits_first_byte();
         if missing {
@@ -71,8 +72,8 @@ impl RequestFlow {
         missing
     }
 
-    /// This many bytes are available now: all that the proxy buffers, or what is passing. True if this is the
-    /// awaited body; the request then passes unless handling it pauses it again.
+    /// Records how many bytes are available now: all that the proxy buffers, or those that are passing.
+    /// Returns true if this is the awaited body. The request then passes unless handling it pauses it again.
     pub fn gather(&mut self, size: usize, end: bool) -> bool {
         self.gathered = size;
         let complete = matches!(self.state, RequestState::AwaitingBody(most) if end || size >= most);
@@ -92,7 +93,7 @@ impl RequestFlow {
         self.sent.saturating_add(self.gathered as u64)
     }
 
-    /// Ends the callback. True if the proxy must buffer what has arrived.
+    /// Ends the callback. Returns true if the proxy must buffer what has arrived.
     pub fn finish_callback(&mut self) -> bool {
         let held = self.is_held();
         if !held {
@@ -101,7 +102,7 @@ impl RequestFlow {
         held
     }
 
-    /// Resumes it. True if it was paused, so the proxy has to be told.
+    /// Resumes the request. Returns true if it was paused, so that the proxy has to be told.
     pub fn resume(&mut self) -> bool {
         let held = self.is_held();
         if held {
@@ -127,19 +128,19 @@ pub struct ResponseFlow {
     has_trailers: bool,
 }
 
-/// The part of a response's body that has passed and is still to be read.
+/// The part of a response's body that has passed and has not been read yet.
 #[derive(Debug, Default)]
 pub struct DeferredBody {
     /// The chunks in order, each with its memory.
     pub pieces: Vec<(Vec<u8>, Lease)>,
-    /// What follows the chunks.
+    /// What comes after the chunks.
     pub end: BodyEnd,
     size: usize,
     /// Whether it is in the queue of bodies to read.
     queued: bool,
 }
 
-/// What follows the chunks of a body.
+/// What comes after the chunks of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyEnd {
     /// More chunks.
@@ -154,11 +155,11 @@ pub enum BodyEnd {
 /// What to do when an exchange has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// Handle it now; nothing remains to be read.
+    /// Handle the end now. Nothing remains to be read.
     Now,
     /// Queue what remains to be read, including the end.
     Queue,
-    /// Nothing; what remains is already queued.
+    /// Nothing to do: the rest is already queued.
     Queued,
 }
 
@@ -173,13 +174,13 @@ impl ResponseFlow {
         self.buffered
     }
 
-    /// The trailers have arrived.
+    /// Records that the trailers have arrived.
     pub fn trailers(&mut self) {
         self.has_trailers = true;
     }
 
-    /// The current bytes are replaced, and the proxy buffers this many of the replacement. False if there are
-    /// no current bytes, because the trailers have arrived.
+    /// Replaces the current bytes. The proxy buffers this many bytes of the replacement. Returns false if
+    /// there are no current bytes, because the trailers have arrived.
     pub fn replace(&mut self, buffered: usize) -> bool {
         let possible = !self.has_trailers || self.buffered > 0;
         if possible {
@@ -205,7 +206,7 @@ impl ResponseFlow {
         (end || deferred.size > small) && deferred.queue()
     }
 
-    /// The exchange has ended, for whatever reason.
+    /// Ends the exchange, for whatever reason.
     pub fn close(&mut self) -> Closing {
         let Some(deferred) = &mut self.deferred else { return Closing::Now };
         if deferred.end == BodyEnd::Open {
@@ -214,12 +215,12 @@ impl ResponseFlow {
         if deferred.queue() { Closing::Queue } else { Closing::Queued }
     }
 
-    /// Whether nothing of the response follows what is still to be read.
+    /// Returns whether the unread part is the end of the response.
     pub fn has_ended(&self) -> bool {
         self.deferred.as_ref().is_none_or(|deferred| deferred.end != BodyEnd::Open)
     }
 
-    /// Takes what is still to be read.
+    /// Takes the unread part.
     pub fn take_deferred(&mut self) -> Option<DeferredBody> {
         self.deferred.take()
     }

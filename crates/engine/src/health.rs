@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-/// How many models are remembered. A client can name any number of them.
+/// The maximum number of models. A client can name any number of them.
 const MAX_MODELS: usize = 256;
 /// The minute is divided into seconds.
 const SECONDS: u64 = 60;
@@ -37,7 +37,7 @@ impl Health {
         *count = count.saturating_add(1);
     }
 
-    /// The failures of the last minute, for each model that had one.
+    /// Returns the failures of the last minute for each model that had one.
     pub fn counts(&mut self, now_ms: u64) -> BTreeMap<String, u64> {
         self.forget(now_ms / 1000);
         let sum =
@@ -55,7 +55,7 @@ impl Health {
     }
 }
 
-/// Whether a response with this status is an upstream's failure.
+/// Returns whether a response with this status is an upstream's failure.
 pub fn is_failure(status: u16) -> bool {
     status >= 500 || status == 429
 }

@@ -43,7 +43,7 @@ pub enum Metric {
         /// [`crate::plan::PolicyPart::name`].
         part: &'static str,
     },
-    /// A limit applied to a request although something about the request could not be known.
+    /// A limit applied to a request although part of the request was unknown.
     InDoubt {
         /// "NAMESPACE/NAME".
         policy: String,
@@ -58,7 +58,7 @@ pub enum Metric {
     /// Part of a request's body could not be read. The request is judged by the rest.
     UnreadRequest(&'static str),
     /// A request was refused with 400, for this reason: its body is ambiguous, or has to be edited and cannot
-    /// be.
+    /// be edited.
     InvalidRequest(&'static str),
     /// A request was edited so that its provider reports the stream's usage.
     UsageAsked,
@@ -82,7 +82,7 @@ pub enum Metric {
     MemoryRefused(MemoryUse),
 }
 
-/// What memory was needed for.
+/// The purpose of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemoryUse {
     /// The facts that are kept until the body arrives, or for a `cost` or the body of a refusal.
@@ -117,7 +117,7 @@ pub enum UsageSource {
     Reported,
     /// It was estimated from what was sent and delivered.
     Estimated,
-    /// It is charged when somebody has seen the background result.
+    /// It is charged when somebody reads the background result.
     Deferred,
     /// There was nothing to charge.
     None,
@@ -140,7 +140,7 @@ impl Metric {
         Self::Evaluation { policy: failure.policy.to_string(), part: failure.part.name() }
     }
 
-    /// The counter's name, followed by its labels and their values, each after a dot.
+    /// Returns the counter's name, followed by its labels and their values, each after a dot.
     pub fn name(&self) -> Cow<'static, str> {
         match self {
             Self::Admitted => table::ADMITTED.name.into(),
@@ -165,7 +165,7 @@ impl Metric {
             Self::StreamReset => table::STREAMS_RESET.name.into(),
             Self::Unreadable(cause) => table::RESPONSE_ERRORS.of(&[cause.name()]).into(),
             Self::TokensCharged(_) => table::TOKENS_CHARGED.name.into(),
-            // Each exchange counts one of these, so they are literals and need no allocation.
+            // Every exchange counts one of these, so they are literals that need no allocation.
             Self::Usage(UsageSource::Reported) => "weir_usage.source.reported".into(),
             Self::Usage(UsageSource::Estimated) => "weir_usage.source.estimated".into(),
             Self::Usage(UsageSource::Deferred) => "weir_usage.source.deferred".into(),
@@ -174,7 +174,7 @@ impl Metric {
         }
     }
 
-    /// How much to add to the counter.
+    /// Returns how much to add to the counter.
     pub fn amount(&self) -> u64 {
         match self {
             Self::TokensCharged(tokens) => *tokens,

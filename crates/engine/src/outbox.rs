@@ -1,7 +1,7 @@
-//! A bounded queue of settlements for the adapter. The timer sends one call at a time, and what settles
-//! meanwhile goes into the next one. So an idle gateway never waits, and a busy one makes few calls. A Reserve
-//! does not wait for them: earlier settlements are sent before it, so that no client is refused because of its
-//! own finished request. Times are milliseconds of any clock that does not run backwards.
+//! A bounded queue of settlements for the adapter. The timer sends one call at a time. Whatever settles
+//! meanwhile goes into the next call, so a busy gateway makes few calls. A Reserve does not wait for the
+//! queue: earlier settlements are sent before it, so that no client is refused because of its own finished
+//! request. Times are milliseconds of any clock that does not run backwards.
 
 use crate::backoff::Backoff;
 use protocol::call::{self, CallFailure};
@@ -52,8 +52,8 @@ pub struct Outbox {
     size: usize,
     capacity: usize,
     backoff: Backoff,
-    /// Whether to send one at a time, because the adapter rejected a call permanently and one of its
-    /// settlements is at fault.
+    /// Whether to send one settlement at a time, because the adapter rejected a call permanently and one of
+    /// its settlements is at fault.
     single: bool,
     not_before: u64,
 }
@@ -99,7 +99,8 @@ pub struct CommitOutcome {
 }
 
 impl Outbox {
-    /// An empty queue for at most `capacity` bytes of waiting settlements, and always for one.
+    /// Creates an empty queue for at most `capacity` bytes of waiting settlements. It always accepts one
+    /// settlement.
     pub fn new(capacity: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -126,8 +127,8 @@ impl Outbox {
         self.size.saturating_add(self.raises_size)
     }
 
-    /// Queues a raise, replacing the last one of its reservation. False if there is no room for it; it is then
-    /// lost.
+    /// Queues a raise in place of the last one of its reservation. Returns false if there is no room for it
+    /// and it is lost.
     pub fn raise(&mut self, raise: Raise) -> bool {
         self.raises_are_kept = false;
         if let Some(last) = self.raises.remove(&raise.id) {
@@ -156,8 +157,8 @@ impl Outbox {
         dropped
     }
 
-    /// The timer's next call, if there is something to send, the last call was answered, and the queue is not
-    /// paused.
+    /// Returns the timer's next call, if there is something to send, the last call was answered, and the
+    /// queue is not paused.
     pub fn send(&mut self, route: CommitRoute, now: u64) -> Option<Commit> {
         if self.is_timed_under_way() || self.is_paused(now) {
             return None;
@@ -165,7 +166,7 @@ impl Outbox {
         self.take(if self.single { 1 } else { BATCH }, route, true)
     }
 
-    /// A call to send in the stream right before a Reserve, whatever else is under way.
+    /// Returns a call to send in the stream right before a Reserve, whatever else is in flight.
     pub fn send_before_reserve(&mut self, now: u64) -> Option<Commit> {
         if self.single || self.is_paused(now) {
             return None;
@@ -173,13 +174,14 @@ impl Outbox {
         self.take(BATCH, CommitRoute::Stream, false)
     }
 
-    /// Whether more is waiting than one call carries.
+    /// Returns whether more is waiting than one call can carry.
     pub fn exceeds_a_call(&self) -> bool {
         self.waiting.len() > BATCH
     }
 
-    /// The settlements to copy into a Reserve that is sent this way, because it could be judged before they
-    /// arrive. Settling twice changes nothing. The newest are copied: a caller may just have seen their end.
+    /// Returns the settlements to copy into a Reserve that is sent this way, because it could be judged
+    /// before they arrive. Settling twice changes nothing. The newest are copied, because a caller may just
+    /// have seen the end of these exchanges.
     pub fn copies(&self, route: CommitRoute, now: u64) -> Vec<&[u8]> {
         let may_be_late =
             |call: &&CommitCall| route == CommitRoute::Unary || call.route == CommitRoute::Unary;
@@ -244,7 +246,7 @@ impl Outbox {
         CommitOutcome { retried, ..CommitOutcome::default() }
     }
 
-    /// When to send again, if something is waiting only for the time.
+    /// Returns when to send again, if only the pause delays the next call.
     pub fn wake_at(&self) -> Option<u64> {
         let raises = !self.raises.is_empty() && !self.raises_are_kept;
         ((!self.waiting.is_empty() || raises) && !self.is_timed_under_way()).then_some(self.not_before)

@@ -43,10 +43,11 @@ impl Denial {
 /// If only holds are in the way, the client should retry after this many milliseconds: when the window ends, if
 /// that is sooner, but not before a second has passed.
 const HELD_UP_MS: (u64, u64) = (1_000, 2_000);
-/// Client libraries sleep silently for as long as `retry-after` says. Above this, they are asked to report the
-/// error at once.
+/// Client libraries sleep silently for the whole `retry-after`. Above this length, they are asked to report
+/// the error at once.
 const LONGEST_SLEEP_MS: u64 = 60_000;
-/// How many limits the `RateLimit` headers list. Servers and clients limit the length of headers.
+/// The maximum number of limits in the `RateLimit` headers, because servers and clients limit the length of
+/// headers.
 const MAX_LISTED: usize = 8;
 
 /// A hold and the adapter's status of it.
@@ -57,24 +58,24 @@ pub(crate) struct RateStatus<'a> {
 }
 
 impl RateStatus<'_> {
-    /// Whether this rate refused.
+    /// Returns whether this rate refused.
     pub fn is_over(&self) -> bool {
         self.status.is_some_and(|status| status.code() == Code::OverLimit)
     }
 
-    /// Whether it would refuse even if nothing were used.
+    /// Returns whether it would refuse even without any usage.
     fn never_fits(&self) -> bool {
         self.is_over() && self.hold.amount > self.max()
     }
 
-    /// Whether only holds are in the way. What was charged leaves room, so any request that ends may free
+    /// Returns whether only holds are in the way. The charges leave room, so any request that ends may free
     /// enough.
     fn is_held_up(&self) -> bool {
         let used = self.status.and_then(|status| status.used);
         self.is_over() && used.is_some_and(|used| used.saturating_add(self.hold.amount) <= self.max())
     }
 
-    /// When there may be room again. `None`: a retry does not help.
+    /// Returns when there may be room again. `None` if a retry does not help.
     fn retry_ms(&self) -> Option<u64> {
         if self.never_fits() {
             None
@@ -85,7 +86,7 @@ impl RateStatus<'_> {
         }
     }
 
-    /// Orders rates by what is left of their maximum; those that refused come first.
+    /// Orders rates by the remaining part of their maximum. Those that refused come first.
     fn slack(&self) -> (bool, u128, u64) {
         let share = u128::from(self.remaining()).saturating_mul(1_000_000);
         let share = share.checked_div(u128::from(self.max())).unwrap_or_default();
@@ -106,7 +107,7 @@ impl RateStatus<'_> {
     }
 }
 
-/// Whether the response's headers name the time of day at which a window ends.
+/// Returns whether the response's headers name the time of day at which a window ends.
 pub(crate) fn tells_time(dialect: Dialect) -> bool {
     dialect == Dialect::Anthropic
 }
@@ -145,7 +146,7 @@ pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: 
     headers
 }
 
-/// Whether `onExceeded.quotaHeaders` publishes this rate.
+/// Returns whether `onExceeded.quotaHeaders` publishes this rate.
 fn is_published(standing: &RateStatus<'_>, all: &[&RateStatus<'_>]) -> bool {
     let rate = &standing.hold.rate;
     match rate.on_exceeded.as_ref().map(|own| own.quota_headers).unwrap_or_default() {
@@ -289,8 +290,8 @@ pub(crate) fn over_limit(
     overridden(told.denial(dialect, headers), named.hold, facts)
 }
 
-/// The refusal of a request that would hold more than its share of a limit. Like one that can never pass, it is
-/// too large whatever others use. Also a metric, if the policy's own body could not be evaluated.
+/// The refusal of a request that would hold more than its share of a limit. Like a request that can never
+/// pass, it is too large at any usage. Also returns a metric if the policy's own body could not be evaluated.
 pub(crate) fn over_share(hold: &Hold, facts: &Facts) -> (Denial, Option<Metric>) {
     let rate = &hold.rate;
     let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);
@@ -408,8 +409,8 @@ pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
         .denial(dialect, vec![("retry-after".into(), "1".into())])
 }
 
-/// The 400 for a request whose body other servers may read differently: it has contradictory keys, or has to be
-/// edited and cannot be. Retrying does not help.
+/// The 400 for a request with a body that other servers may read differently: it has contradictory keys, or
+/// has to be edited and cannot be. Retrying does not help.
 pub fn invalid_request(dialect: Dialect, message: &str) -> Denial {
     let told = ErrorBody { message: message.to_owned(), ..ErrorBody::invalid() };
     told.denial(dialect, vec![("x-should-retry".into(), "false".into())])

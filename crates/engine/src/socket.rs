@@ -58,7 +58,7 @@ const MAX_SERVER_MESSAGE: usize = 16 << 20;
 /// How much of a client's message is kept if bodies are not read.
 const MAX_CLIENT_MESSAGE: usize = 1 << 20;
 
-/// See the module.
+/// Meters one WebSocket.
 #[derive(Debug)]
 pub struct Socket {
     api: SocketApi,

@@ -18,7 +18,7 @@ const COMMIT_PATIENCE: u64 = 5_000;
 /// The timeout of the stream's first message.
 const HELLO_PATIENCE: u64 = 5_000;
 
-/// See the module.
+/// Tracks the calls in one stream.
 #[derive(Debug)]
 pub struct CallStream<Caller> {
     /// The timeout of a Reserve.
@@ -177,8 +177,8 @@ impl<Caller> CallStream<Caller> {
         }
     }
 
-    /// The stream has ended, for whatever reason. Returns what it leaves. If it worked, the next is opened
-    /// after a short pause; otherwise the pause grows.
+    /// Records that the stream has ended, for whatever reason. Returns the unanswered calls. If the stream
+    /// worked, the next one is opened after a short pause. Otherwise the pause grows.
     pub fn closed(&mut self, now: u64) -> Left<Caller> {
         let worked = self.is_open();
         if worked {

@@ -66,9 +66,9 @@ impl Watch {
         Self { headers_alone: matches!(access, BodyAccess::None), ..self }
     }
 
-    /// The name under which VMs that poll the same adapters share the reply. A release that understands more of
-    /// a plan than the one before must change the number. Envoy allows any name for a cluster, so it comes
-    /// last, after a character that no gateway's name contains.
+    /// The name under which VMs that poll the same adapters share a reply. A release that understands more of
+    /// a plan than the previous one must change the number. Envoy allows any name for a cluster, so the
+    /// cluster's name comes last, after a character that no gateway's name contains.
     pub fn shared_name(&self, cluster: &str) -> String {
         format!("weir.plan.2.{}.{} {cluster}", self.headers_alone, self.gateway)
     }
@@ -139,7 +139,7 @@ impl Watch {
         }
     }
 
-    /// Whether it is an earlier version that is not yet confirmed.
+    /// Returns whether it is an earlier version that is not confirmed yet.
     fn is_return(&mut self, version: &str) -> bool {
         if version == self.version || !self.left.iter().any(|left| left == version) {
             return false;
@@ -245,8 +245,8 @@ mod tests {
         assert_eq!(watch.wake_at(), Some(3_000));
     }
 
-    /// Polls as soon as allowed, and is answered `later` milliseconds afterwards. Returns the version then in
-    /// force, and the time.
+    /// Polls as soon as allowed, and gets a reply `later` milliseconds afterwards. Returns the version in
+    /// force after that, and the time.
     fn polled(watch: &mut Watch, now: &mut u64, version: &str, later: u64) -> String {
         *now = (*now).max(watch.wake_at().unwrap());
         assert!(watch.ask(*now).is_some());
@@ -259,13 +259,14 @@ mod tests {
     fn of_two_adapters_with_different_plans_the_newer_plan_stays_in_force() {
         let (mut watch, mut now) = (watch(), 0);
         assert_eq!(polled(&mut watch, &mut now, "old", 1), "old");
-        // The edit has reached one adapter. Every other poll goes to the other one, and is answered at once.
+        // The edit has reached one adapter. Every other poll goes to the other adapter, which answers at
+        // once.
         assert_eq!(polled(&mut watch, &mut now, "new", 500), "new");
         for _ in 0..10 {
             assert_eq!(polled(&mut watch, &mut now, "old", 1), "new");
             assert_eq!(polled(&mut watch, &mut now, "new", 30_000), "new");
         }
-        // By chance, the same one answers several times.
+        // By chance, the same adapter answers several times.
         for _ in 0..RETURN_ANSWERS - 1 {
             assert_eq!(polled(&mut watch, &mut now, "old", 1), "new");
         }
@@ -282,7 +283,7 @@ mod tests {
         }
         assert_eq!(polled(&mut watch, &mut now, "a", 5_000), "a", "its adapter had `b` until then");
         assert_eq!(polled(&mut watch, &mut now, "b", 1), "b", "and now `b` is none that was left");
-        // At once, but every adapter has to confirm it.
+        // The reply arrives at once, but every adapter has to confirm it.
         let undone = now;
         for _ in 0..RETURN_ANSWERS - 1 {
             assert_eq!(polled(&mut watch, &mut now, "a", 1), "b");

@@ -1,4 +1,4 @@
-//! Whatever comes in, the core gives a value or says what is wrong; it never panics.
+//! Whatever the input is, the core returns a value or an error, and never panics.
 
 use engine::config::PluginConfig;
 use expression::identity::IdentityEncoding;
@@ -8,7 +8,7 @@ use policy::validation_error::ValidationError;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Names that the reader looks for, so that arbitrary documents get past the first level.
+/// Names that the reader knows, so that arbitrary documents get past the first level.
 const NAMES: &[&str] = &[
     "adapter",
     "amount",
@@ -145,7 +145,7 @@ fn replace(document: &mut Value, steps: &[prop::sample::Index], part: Value) {
     }
 }
 
-/// A failure without a word, or with a word that breaks a log line, would be of no use.
+/// An empty error would be useless, and so would one that breaks a log line.
 fn is_told(mistakes: &[ValidationError]) -> bool {
     !mistakes.is_empty()
         && mistakes.iter().all(|m| !m.message.is_empty() && !m.to_string().contains(char::is_control))
@@ -194,7 +194,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..300),
         structure in prop::collection::vec(any::<u8>(), 0..100),
     ) {
-        // Alone, and as the struct of the namespace that is asked for.
+        // Alone, and inside the struct of the requested namespace.
         let mut message = vec![0x0a, u8::try_from(structure.len()).expect("short") + 5, 0x0a, 1, b'n', 0x12];
         message.push(u8::try_from(structure.len()).expect("short"));
         message.extend(structure);

@@ -1,5 +1,5 @@
-//! The exchange and request bodies that cannot be read, or that have to be changed and cannot be.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! Exchanges with request bodies that cannot be read, or that have to be edited and cannot be.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -138,7 +138,7 @@ fn what_need_not_be_changed_is_not_refused() {
         assert_eq!(denial(&effects), None, "{}", String::from_utf8_lossy(&body));
         assert!(held(&effects) >= 5);
     }
-    // A dry run refuses nothing.
+    // A dry run never refuses.
     let limit = json!({
         "rates": [{ "limit": 10_000, "window": "1h" }], "outputCap": "Inject", "enforceWhen": "false"
     });

@@ -1,4 +1,4 @@
-//! The filter's plugin configuration: what is taken, and what is told when it is not.
+//! The filter's plugin configuration: what is accepted, and the message for what is not.
 
 use engine::config::{IdentitySource, PluginConfig};
 use expression::identity::IdentityEncoding;
@@ -29,7 +29,7 @@ fn policy(name: &str) -> Value {
     })
 }
 
-/// As a person writes it in Envoy's YAML, with `google.protobuf.Struct` for its type.
+/// The configuration as it is written in Envoy's YAML, with the type `google.protobuf.Struct`.
 #[test]
 fn a_struct_is_read_as_json_is() {
     use prost::Message as _;

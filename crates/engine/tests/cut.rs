@@ -1,5 +1,6 @@
-//! Streams that outgrow their holds: what is raised, and how each API's stream ends where there is no room.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! Streams that outgrow their holds: which holds are raised, and how each API's stream ends when there is no
+//! room.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -34,9 +35,9 @@ fn cut() -> Value {
 struct Stream {
     exchange: Exchange,
     outbox: Outbox,
-    /// What follows from the request.
+    /// The effects of the request.
     asked: Vec<Effect>,
-    /// What the client gets.
+    /// The bytes that the client receives.
     got: Vec<u8>,
     cuts: usize,
     resets: usize,
@@ -72,7 +73,7 @@ impl Stream {
         Self { exchange, outbox: Outbox::new(1 << 20), asked, got: Vec::new(), cuts: 0, resets: 0 }
     }
 
-    /// A piece passes, and is read.
+    /// Passes a chunk, and lets the exchange read it.
     fn pass(&mut self, chunk: &[u8]) {
         let mut got = chunk.to_vec();
         if self.exchange.edits_body() {
@@ -104,7 +105,7 @@ impl Stream {
         self.asked.contains(&Effect::SetRequestHeader("accept-encoding", "identity"))
     }
 
-    /// What was raised since the last time.
+    /// Returns what was raised since the last call.
     fn raised(&mut self) -> Vec<RaisedHolds> {
         let Some(commit) = self.outbox.send(CommitRoute::Stream, 0) else { return Vec::new() };
         self.outbox.answered(commit.number, Ok(Default::default()), 0);
@@ -116,7 +117,7 @@ impl Stream {
         raised.map(|descriptor| descriptor.hits_addend.unwrap()).collect()
     }
 
-    /// What is charged in the end.
+    /// Ends the stream and returns its charge.
     fn end(mut self) -> u64 {
         let effects = self.exchange.handle(Event::Body { chunk: b"", end: true });
         for effect in effects {
@@ -160,7 +161,7 @@ fn of_chat() -> Stream {
     Stream::new(cut(), "/v1/chat/completions", &request, SSE, "")
 }
 
-/// The documents of a stream's ending: what follows the pieces that passed.
+/// Returns the documents of a stream's ending, which follow the given pieces.
 fn ending(stream: &mut Stream, pieces: &[Vec<u8>]) -> Vec<Value> {
     for piece in pieces {
         stream.pass(piece);
@@ -168,7 +169,7 @@ fn ending(stream: &mut Stream, pieces: &[Vec<u8>]) -> Vec<Value> {
     assert!(!stream.raised().is_empty(), "nothing was raised");
     stream.exchange.handle(Event::OutOfRoom);
     let before = stream.got.len();
-    // Two events in one piece: not even the first passes.
+    // The chunk has two events. Not even the first one passes.
     let further = [pieces.last().unwrap().as_slice(), pieces.last().unwrap()].concat();
     stream.pass(&further);
     stream.pass(&further);
@@ -220,7 +221,7 @@ fn a_chat_ends_with_its_length_its_usage_and_done() {
     assert_eq!(last["choices"][0]["finish_reason"], "length");
     assert_eq!((&usage["choices"], &usage["usage"]["completion_tokens"]), (&json!([]), &json!(200)));
     assert_eq!(done, "[DONE]");
-    // What the provider reports behind the cut is charged.
+    // Usage that the provider reports after the cut is charged.
     stream.pass(&event(
         &json!({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 900, "total_tokens": 905}}),
     ));
@@ -261,7 +262,7 @@ fn what_has_ended_itself_is_left_alone() {
     let end = event(
         &json!({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
     );
-    // The event under way is one that ends it.
+    // The current event ends the stream by itself.
     let mut stream = of_chat();
     stream.pass(&chat(&text()));
     stream.pass(&end);
@@ -302,10 +303,10 @@ fn a_stream_that_nobody_can_end_properly_is_reset() {
         assert_eq!(stream.resets, 1, "{content_type} {encoding}");
         stream.pass(&chat(&text()));
         assert_eq!((stream.resets, stream.got.len()), (1, chat(&text()).len()));
-        // What was delivered is charged.
+        // The delivered output is charged.
         stream.exchange.handle(Event::OutOfRoom);
     }
-    // It has events, but nobody knows its API; the first event is still to end.
+    // The stream has events of an unknown API, and its first event has not ended yet.
     for (content_type, separator) in [(SSE, "\n\n"), ("text/plain", "\n\n"), ("application/x-ndjson", "\n")] {
         let mut stream = Stream::new(cut(), "/v1/chat/completions", &request, content_type, "");
         let data = if separator == "\n" { "" } else { "data: " };
@@ -351,7 +352,7 @@ fn a_stream_is_recognised_whatever_its_content_type_says() {
     let nameless = event(&json!({"choices": [{"index": 0, "delta": {"content": text()}}]}));
     let mut stream = of_chat();
     assert_eq!(ending(&mut stream, &[nameless])[0]["choices"][0]["finish_reason"], "length");
-    // Lines of JSON as a document.
+    // JSON lines, sent with the content type of a document.
     let part =
         line(&json!({"model": "m", "created_at": "now", "message": {"content": text()}, "done": false}));
     let mut stream = Stream::new(cut(), "/api/chat", &request, "application/json", "");
@@ -373,7 +374,7 @@ fn a_stream_in_the_form_of_an_array_stays_one_wherever_it_is_split() {
         for piece in whole.as_bytes().chunks(size) {
             stream.pass(piece);
             let raised = stream.raised();
-            // Until it shows what it is, it may be a single document, which is not cut.
+            // Until its form is known, it may be a single document, which is never cut.
             let may_cut = raised.iter().any(|raised| raised.descriptors.iter().any(|one| !one.unenforced));
             if may_cut && !std::mem::replace(&mut asked, true) {
                 stream.out_of_room();
@@ -390,7 +391,7 @@ fn a_stream_in_the_form_of_an_array_stays_one_wherever_it_is_split() {
 
 #[test]
 fn what_is_looked_at_is_within_the_budget() {
-    // Sixty thousand bytes that are millions as a tree.
+    // Sixty thousand bytes that take millions of bytes as a tree.
     let bomb = event(&json!({
         "object": "chat.completion.chunk", "choices": [], "x": vec![json!({"": 0}); 8000],
     }));
@@ -401,7 +402,7 @@ fn what_is_looked_at_is_within_the_budget() {
     stream.pass(&bomb);
     assert!(memory.peak() > bomb.len() * 8, "the tree is counted");
     assert!(memory.peak() < 2 << 20, "{}", memory.peak());
-    // It says nothing of its API, so it is taken for an unknown one.
+    // The event does not reveal its API, so the API counts as unknown.
     stream.pass(&event(&json!({"answer": text()})));
     stream.out_of_room();
     stream.pass(&event(&json!({"answer": text()})));
@@ -523,7 +524,7 @@ fn a_converse_stream_ends_with_frames_whose_checksums_are_right() {
             }
         }
         if size == 10_000 {
-            // It came in one piece, and is read when it has passed.
+            // The stream came in one chunk, and is read after that has passed.
             stream.pass(&all);
         }
         assert_eq!(stream.cuts, 1, "{size}");

@@ -1,5 +1,5 @@
-//! Bodies that give a thing twice, and calls that use no tokens, from the request to what is held.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! Bodies that contain a field twice, and calls that use no tokens, from the request to the holds.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -25,7 +25,7 @@ fn plan(limits: &Value, more: &Value, access: BodyAccess) -> Plan {
     Plan::new(vec![Policy::read(&document).expect("a good policy")]).with_body(access)
 }
 
-/// What becomes of a request: what it holds of each rate, or the status with which it is refused.
+/// The outcome of a request: what it holds of each rate, or the status of its refusal.
 fn outcome(plan: Plan, method: &str, path: &str, body: &str) -> Result<Vec<u64>, u16> {
     let mut facts = Facts::default();
     facts.header(":path", path.as_bytes());
@@ -265,7 +265,7 @@ fn a_conversation_is_kept_for_nothing_only_if_its_body_says_so() {
         for (access, body, held) in [
             (buffer, kept, vec![]),
             (buffer, answered, vec![100]),
-            // OpenAI keeps it, Mistral answers it.
+            // OpenAI ignores the field; Mistral supports it.
             (BodyAccess::None, kept, vec![100]),
             (BodyAccess::None, answered, vec![100]),
         ] {

@@ -1,5 +1,5 @@
 //! The exchange, driven by events alone.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -138,7 +138,8 @@ fn one_call_holds_for_every_rate_of_every_limit() {
         ]
     };
     assert_eq!(call.descriptors.len(), 2);
-    // 400 bytes are 100 tokens; without a maximum as much may come back, and at least a quarter of the limit.
+    // 400 bytes are 100 tokens. Without a maximum, the output is estimated as large as the input, and at
+    // least as a quarter of the limit.
     assert_eq!((entries(0), call.descriptors[0].hits_addend), (expected("tokens", "3600s"), Some(350)));
     assert_eq!((entries(1), call.descriptors[1].hits_addend), (expected("requests", "60s"), Some(1)));
 }
@@ -224,7 +225,7 @@ fn what_a_tool_is_called_with_is_delivered_as_an_object_too() {
         b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"name\":\"four\",\"args\":{\
         \"city\":\"Bern\",\"days\":3}}}]}}]}\n\n";
     exchange.handle(Event::Body { chunk: event, end: false });
-    // The name's 4 characters, and 22 between the braces.
+    // The function's name has 4 characters, and its arguments have 22 between the braces.
     assert_eq!(commit(&exchange.handle(Event::Closed)).1, [100 + 7, 1]);
 }
 
@@ -254,7 +255,7 @@ fn a_body_that_cannot_be_read_is_counted_and_costs_its_input_and_its_bytes() {
     let effects = exchange.handle(Event::Body { chunk: &[0x80; 40], end: true });
     assert_eq!(commit(&effects).1, [100 + 40 / 4, 1]);
     assert!(effects.contains(&Effect::Count(Metric::Unreadable(Cause::Encoding))));
-    // A label that is wrong makes nothing unreadable.
+    // A wrong label does not make a body unreadable.
     let mut exchange = under_way("Allow");
     exchange.handle(Event::Response(head));
     let effects = exchange.handle(Event::Body { chunk: ANSWER, end: true });
@@ -266,7 +267,7 @@ fn a_body_that_cannot_be_read_is_counted_and_costs_its_input_and_its_bytes() {
 fn usage_that_is_followed_by_what_cannot_be_read_is_not_all() {
     let mut exchange = under_way("Allow");
     exchange.handle(Event::Response(ResponseHead { content_encoding: "zstd".into(), ..json_head(200) }));
-    // A frame with the answer, uncompressed, and one with a window that is too large.
+    // One frame contains the answer, uncompressed. The other one has a window that is too large.
     let length = (ANSWER.len() as u32) << 3 | 1;
     let frame = [b"\x28\xb5\x2f\xfd\0\x38", &length.to_le_bytes()[..3], ANSWER].concat();
     exchange.handle(Event::Body { chunk: &frame, end: false });
@@ -309,7 +310,7 @@ fn a_refusal_names_the_limit_and_commits_nothing() {
 
 #[test]
 fn a_limit_that_the_adapter_does_not_know_is_not_in_force_there_and_lifts_no_other() {
-    // Whatever the failure mode: the adapter can answer.
+    // The failure mode does not matter, because the adapter can answer.
     for failure_mode in ["Allow", "Deny"] {
         let mut exchange = exchange(failure_mode);
         exchange.handle(request());
@@ -328,7 +329,7 @@ fn a_limit_that_the_adapter_does_not_know_is_not_in_force_there_and_lifts_no_oth
         assert_eq!(effects, [Effect::Count(Metric::Admitted), Effect::Resume]);
         exchange.handle(Event::Response(json_head(200)));
         let effects = exchange.handle(Event::Body { chunk: ANSWER, end: true });
-        // Another adapter may know it.
+        // Another adapter may know the limit.
         assert_eq!(commit(&effects).1, [50, 1]);
     }
 }
@@ -346,7 +347,7 @@ fn a_request_that_can_never_pass_is_not_told_to_retry() {
     insta::assert_snapshot!(body(denial));
 }
 
-/// The denial of a request whose tokens are refused for so long, with so much charged.
+/// Returns the denial of a request that was refused for this long, given this usage.
 fn refused_for(reset_ms: u64, used: Option<u64>) -> Denial {
     let mut exchange = exchange("Allow");
     exchange.handle(request());
@@ -370,7 +371,7 @@ fn refused_for(reset_ms: u64, used: Option<u64>) -> Denial {
 
 #[test]
 fn no_client_is_left_to_sleep_for_more_than_a_minute() {
-    // 350 tokens are needed: up to 650 may be charged if only holds are in the way.
+    // The request needs 350 tokens. If the usage is at most 650, only holds are in the way.
     let table = [
         (59_000, None, "59000", false),
         (60_000, None, "60000", false),
@@ -529,7 +530,7 @@ fn play(exchange: &mut Exchange, happening: Happening) -> Vec<Effect> {
 }
 
 proptest! {
-    /// Whatever happens, in whatever order: what was reserved is either refused or committed, exactly once.
+    /// Whatever happens, in any order, each reservation is either refused or committed exactly once.
     #[test]
     fn every_reservation_ends_once(happenings in proptest::collection::vec(happening(), 0..12)) {
         let mut exchange = exchange("Allow");
@@ -545,13 +546,13 @@ proptest! {
     }
 }
 
-/// How many rounds of facts are fetched of a request with them, and its exchange if it may concern a limit with these
-/// predicates.
+/// Returns how many rounds of facts are fetched for a request with these facts, and its exchange if a limit
+/// with these predicates may apply.
 fn gated(when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
     gated_by(json!([]), when, facts)
 }
 
-/// The same; `of_policy` are its policy's.
+/// The same. `of_policy` are the predicates of the policy.
 fn gated_by(of_policy: Value, when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
     let document = json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
@@ -629,7 +630,7 @@ fn a_limit_s_false_predicate_settles_it_whatever_fails_in_its_policy() {
     let fails = "int(request.path) > 1 || auth.identity.userid == 'bob'";
     let (passes, isnt) = ("auth.identity.userid == 'alice'", "auth.identity.userid == 'bob'");
     let absent = "auth.identity.plan == 'free'";
-    // What is not told before the request is judged.
+    // These facts are unknown until the request is judged.
     let (late_fails, late_isnt) = ("int(request.path) > llm.estimate.input", "llm.estimate.input > 1000000");
     let cases = [
         (late_fails, isnt, false),
@@ -700,7 +701,7 @@ fn a_body_that_cannot_be_read_is_counted_for_each_limit_that_wants_it() {
     }
 }
 
-/// A plan of one policy with a limit for each of these counters and units.
+/// Builds a plan of one policy with a limit for each of these counters and units.
 fn plan_of(limits: Value) -> Plan {
     let document = json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
@@ -730,7 +731,7 @@ fn more_rates_than_a_call_may_name_let_nothing_pass() {
     let effects = asked(plan_of(limits(4097)), request());
     assert_eq!(counted(&effects), ["weir_failed_closed.cause.too_many_rates"]);
     assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
-    // Fewer, with long values: a call of more bytes than the adapter takes.
+    // Long values make the call larger than the adapter accepts, with fewer descriptors.
     let counters: Vec<Value> =
         (0..16).map(|index| json!({"expression": format!("request.headers['x-{index}']")})).collect();
     let rates = json!([{"limit": 1000, "window": "1h", "unit": "requests"}]);

@@ -1,4 +1,4 @@
-//! The real heap beside the budget: thousands of hostile exchanges at once, each in the middle of something.
+//! Compares the real heap with the budget while thousands of hostile exchanges are in progress.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unsafe_code)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -33,7 +33,7 @@ fn changed(more: usize, less: usize) {
     PEAK.set(PEAK.get().max(now));
 }
 
-// SAFETY: it is the system's allocator, and counts beside it.
+// SAFETY: every call is passed to the system's allocator and counted.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         changed(layout.size(), 0);
@@ -75,7 +75,7 @@ fn plan() -> ActivePlan {
     ActivePlan::Plan(Arc::new(plan.with_body(BodyAccess::Buffer(MAX_BODY))))
 }
 
-/// `{"a":[{"":0},...]}` of about this many bytes, and more.
+/// Returns `{"a":[{"":0},...]}` with about this many bytes.
 fn nodes(bytes: usize, more: &str) -> String {
     format!("{{\"a\":[{}0]{more}}}", "{\"\":0},".repeat(bytes / 7))
 }
@@ -101,7 +101,7 @@ fn facts(identity: &str, headers: usize, encoding: &str) -> Facts {
     facts
 }
 
-/// What hostile upstreams answer: an encoding, and the beginning of a body.
+/// The responses of hostile upstreams: an encoding, and the beginning of a body.
 fn answers() -> Vec<(&'static str, Vec<u8>)> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&vec![b' '; 100 << 10]).unwrap();
@@ -212,7 +212,7 @@ fn thousands_of_hostile_exchanges_stay_within_the_budget() {
             assert!(memory.used() <= BUDGET);
         }
         let heap = HEAP.get() - before;
-        // An exchange that is over, or whose request was refused, is an empty one.
+        // An exchange that has ended, or was refused, keeps nothing.
         let own = (open.capacity() * size_of::<Exchange>()) as i64;
         println!(
             "round {round}: {} open, {} leased, {heap} on the heap, {own} of them empty; {} denied; {:?}",
@@ -267,7 +267,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Whatever happens to several exchanges in whatever order.
+    /// Several exchanges, with any events in any order.
     #[test]
     fn no_order_of_events_exceeds_the_budget_or_leaves_a_lease(
         max in 0..200_000_usize,

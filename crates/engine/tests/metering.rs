@@ -1,6 +1,6 @@
-//! Exchanges rebuilt from public reports and providers' documents (`e2e/metering/`), each charged what it should be:
-//! in the pieces in which it came, split at every byte, byte by byte, and compressed in each way. Run with
-//! `cargo test -p engine --test metering`; a name or a part of it plays fewer.
+//! Exchanges rebuilt from public reports and providers' documentation (`e2e/metering/`). Each one must be
+//! charged correctly: in its original pieces, split at every byte, byte by byte, and in every encoding. Run
+//! `cargo test -p engine --test metering`, or add a part of a name to play fewer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// What is judged, and what of a policy's rates tells it.
+/// The counts that are compared, each with the `cost` that shows it.
 const COUNTS: [&str; 7] = ["total", "input", "output", "cached", "reasoning", "cacheWrite", "cacheWrite1h"];
 /// The longest body that is split at every byte.
 const SHORT: usize = 3000;
@@ -98,7 +98,7 @@ impl Case {
             Chunk::Text(text) => text.clone().into_bytes(),
             Chunk::Base64 { b64 } => base64(b64),
         };
-        // Those that come before the client leaves.
+        // The chunks that arrive before the client leaves.
         let come = match self.hangup_after {
             Some(seconds) if self.gap > 0.0 => (seconds / self.gap) as usize,
             _ => usize::MAX,
@@ -106,7 +106,7 @@ impl Case {
         self.chunks.iter().take(come).map(bytes).collect()
     }
 
-    /// What the exchanges of this case are charged altogether, if the answer comes like this.
+    /// Returns the sum of the charges of this case if the response arrives in these pieces.
     fn charged(&self, encoding: Option<&str>, pieces: &[Vec<u8>]) -> BTreeMap<&'static str, u64> {
         let mut sums = BTreeMap::new();
         for number in 0..self.times {
@@ -156,7 +156,7 @@ impl Case {
         let head = ResponseHead::from_headers(self.status, &[], header);
         exchange.handle(Event::Response(head));
         for piece in pieces {
-            // Nothing is charged before the end; what has come to be held is no charge.
+            // Nothing is charged before the end. Raised holds are not charges.
             let effects = exchange.handle(Event::Body { chunk: piece, end: false });
             assert!(effects.iter().all(|effect| matches!(effect, Effect::Raise(_))), "{effects:?}");
         }
@@ -173,7 +173,7 @@ impl Case {
     }
 }
 
-/// By the names of the limits. One that does not apply charges nothing.
+/// The charges by the name of the limit. A limit that does not apply charges nothing.
 fn charges(outbox: &mut Outbox) -> Vec<u64> {
     let call = outbox.send(CommitRoute::Unary, 0).expect("a commit");
     let commit = CommitRequest::decode(&*call.message).unwrap();
@@ -187,7 +187,7 @@ fn charges(outbox: &mut Outbox) -> Vec<u64> {
     COUNTS.map(of).into()
 }
 
-/// One rate for each of [`COUNTS`].
+/// Builds one rate for each of [`COUNTS`].
 fn plan() -> Plan {
     let rate = |name: &str| json!({"rates": [{"limit": 1_000_000_000, "window": "1h", "cost": format!("usage.{name}")}]});
     let limits: serde_json::Map<String, Value> = COUNTS
@@ -213,7 +213,7 @@ fn plan() -> Plan {
     Plan::new(vec![Policy::read(&document).expect("a good policy")])
 }
 
-/// All that is wrong with a charge.
+/// Returns every difference from the expected charge.
 fn wrong(case: &Case, how: &str, charged: &BTreeMap<&str, u64>) -> Option<String> {
     let fits = |name: &str, right: &Right| match (charged.get(name), right) {
         (Some(charge), Right::Count(count)) => charge == count,
@@ -224,7 +224,7 @@ fn wrong(case: &Case, how: &str, charged: &BTreeMap<&str, u64>) -> Option<String
     (!all).then(|| format!("{how}: charged {charged:?}"))
 }
 
-/// Plays a case in each way; the first way in which it is charged wrongly.
+/// Plays a case in every way, and returns the first way with a wrong charge.
 fn play(case: &Case) -> Result<(), Failed> {
     let chunks = case.chunks();
     let whole = chunks.concat();

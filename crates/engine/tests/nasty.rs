@@ -1,5 +1,5 @@
-//! Bodies that somebody made to hurt, as an exchange meets them: they cost bounded memory and time, stop nothing, and
-//! are counted. Each is 20 MB or more, and none is ever in memory whole.
+//! Hostile bodies in an exchange. They cost bounded memory and time, block nothing, and are counted. Each one
+//! has 20 MB or more, and is never completely in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -20,7 +20,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Counts what is allocated, by thread.
+/// Counts allocations by thread.
 struct Counting;
 
 thread_local! {
@@ -28,20 +28,20 @@ thread_local! {
     static PEAK: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: all is left to the system's allocator.
+// SAFETY: every call is passed to the system's allocator.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.get().wrapping_add(layout.size());
         NOW.set(now);
         PEAK.set(PEAK.get().max(now));
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller guarantees the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         NOW.set(NOW.get().wrapping_sub(layout.size()));
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller guarantees the contract.
         unsafe { System.dealloc(place, layout) }
     }
 }
@@ -50,12 +50,12 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 const MIB: usize = 1 << 20;
-/// What the meter may take: the largest window is zstd's, 8 MiB, doubled while it grows.
+/// The maximum memory of the meter. The largest window is zstd's, with 8 MiB, which doubles while it grows.
 const MOST: usize = 20 * MIB;
-/// What it may take of a body that is not compressed.
+/// The maximum memory for an uncompressed body.
 const MAX_PLAIN: usize = 256 << 10;
 
-/// One that begins like this, goes on like this so many times, and ends like this.
+/// A body with a beginning, a repeated middle, and an end.
 struct Body {
     name: &'static str,
     content_type: &'static str,
@@ -64,9 +64,9 @@ struct Body {
     middle: Vec<u8>,
     times: usize,
     end: &'static str,
-    /// What is counted.
+    /// The cause that is counted.
     cause: Option<Cause>,
-    /// What is reported.
+    /// The usage that is reported.
     total: Option<u64>,
 }
 
@@ -106,7 +106,7 @@ fn exchange() -> Exchange {
     exchange
 }
 
-/// What follows from it all, and the most memory that it took beside the body's pieces.
+/// The outcome of all events, and the peak memory without the body's pieces.
 fn play(body: &Body) -> (Vec<Effect>, usize) {
     let mut exchange = exchange();
     let (content_type, content_encoding) = (body.content_type.to_owned(), body.encoding.to_owned());
@@ -133,7 +133,7 @@ fn check(body: &Body) {
     let name = body.name;
     let most = if body.encoding.is_empty() { MAX_PLAIN } else { MOST };
     assert!(peak < most, "{name}: {peak} bytes");
-    // A debug build on a busy machine takes a second; what is not linear takes minutes.
+    // A debug build takes a second on a busy machine, whereas a quadratic algorithm takes minutes.
     assert!(took < Duration::from_secs(60), "{name}: {took:?}");
     let unreadable: Vec<_> = effects
         .iter()
@@ -234,12 +234,12 @@ fn bombs_are_given_up_and_counted() {
     }
 }
 
-/// Bodies that announce or need as much memory as their encoding allows, on few bytes.
+/// Bodies of a few bytes that announce or need as much memory as their encoding allows.
 fn greedy() -> Vec<(&'static str, Vec<u8>)> {
     let zstd = |header: &[u8], blocks: &[u8], times: usize| {
         [b"\x28\xb5\x2f\xfd", header, &blocks.repeat(times)].concat()
     };
-    // The length of a block and its kind, 1 for a byte that repeats itself and 2 for a compressed one.
+    // The length of a block and its type: 1 for a repeated byte, 2 for a compressed block.
     let block = |length: u32, kind: u32| (length << 3 | kind << 1).to_le_bytes()[..3].to_vec();
     let run = [block(128 << 10, 1), vec![b' ']].concat();
     let small_frame = zstd(b"\0\x00", &[block(1 << 10, 1), vec![b' ']].concat(), 3);
@@ -259,7 +259,7 @@ fn greedy() -> Vec<(&'static str, Vec<u8>)> {
         ("zstd", zstd(b"\0\x68", &run, 100)),
         ("zstd", zstd(b"\xa0\0\0\x80\0", &run, 64)),
         ("zstd", zstd(b"\0\x68", &[], 0)),
-        // A block that is kept as long as its end is missing.
+        // A block that is kept until its end arrives.
         ("zstd", [zstd(b"\0\x68", &block(128 << 10, 2), 1), vec![b'x'; 100 << 10]].concat()),
         // Literals and sequences that are announced and missing.
         (
@@ -293,7 +293,7 @@ fn many_greedy_bodies_never_take_more_than_the_budget() {
         let mut meters = Vec::with_capacity(STREAMS);
         let before = NOW.get();
         PEAK.set(before);
-        // All of them are open at the same time, and each gets a piece in turn.
+        // All bodies are open at the same time, and receive pieces in turn.
         for at in 0..STREAMS {
             meters.push(Meter::within(&heads[only.unwrap_or(at) % heads.len()], &memory));
         }

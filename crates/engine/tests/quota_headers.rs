@@ -1,4 +1,5 @@
-//! The headers that say how limits stand: Anthropic's own, and what a policy keeps to itself.
+//! The headers that show the state of limits: Anthropic's own, and `quotaHeaders`, which hides a policy's
+//! limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -58,7 +59,7 @@ fn reserved(
     (exchange, effects)
 }
 
-/// Of an answer to an admitted request.
+/// The headers of the response to an admitted request.
 fn told(policies: Vec<Policy>, path: &str, statuses: &[(Code, u64, u64)]) -> HeaderList {
     let (mut exchange, _) = reserved(policies, path, Code::Ok, statuses);
     let head = ResponseHead { status: 200, ..ResponseHead::default() };

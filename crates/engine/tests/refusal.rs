@@ -1,4 +1,5 @@
-//! The refusal of a request that cannot be served as it is, as each dialect's client libraries read it.
+//! The refusal of a request that cannot be served as it is, in the form that each dialect's client libraries
+//! read.
 
 use engine::refusal::invalid_request;
 use llm::request::Dialect;

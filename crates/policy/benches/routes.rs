@@ -1,5 +1,5 @@
-//! What finding a request's route among others costs, in nanoseconds: the best of some rounds.
-//! `cargo bench -p policy --bench routes`.
+//! Measures the lookup of a request's route among others, in nanoseconds. Reports the best of several rounds.
+//! Run `cargo bench -p policy --bench routes`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use expression::facts::Facts;
@@ -11,7 +11,7 @@ use std::time::Instant;
 const ROUNDS: u32 = 300;
 const TIMES: u32 = 50;
 
-/// So many routes, each with a policy; the first that is made comes last.
+/// Builds this many routes, each with a policy. The first one has the lowest rank.
 fn routes(count: u32, found: impl Fn(u32) -> Match) -> Routes {
     let rule = |place| Rule { matches: vec![found(place)], policies: vec![place], ..Rule::default() };
     let rules = (0..count).rev().map(rule).collect();

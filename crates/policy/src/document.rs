@@ -29,13 +29,13 @@ pub fn read<T>(
     }
 }
 
-/// Evaluates every result before it returns the first error, so that all mistakes are found.
+/// Evaluates every result before it returns the first error, so that all errors are reported.
 pub fn all<T>(results: impl Iterator<Item = Result<T, Reported>>) -> Result<Vec<T>, Reported> {
     results.collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Like [`all`], and also rejects a value that is the `same` as an earlier one. `complaint` words the message,
-/// given the index of the earlier one.
+/// Like [`all`], and also rejects a value that is the `same` as an earlier one. `complaint` formats the
+/// message from the index of the earlier one.
 pub fn distinct<'a, T>(
     read: impl Iterator<Item = (DocumentNode<'a>, Result<T, Reported>)>,
     same: impl Fn(&T, &T) -> bool,
@@ -55,7 +55,7 @@ pub fn distinct<'a, T>(
     results.into_iter().collect()
 }
 
-/// Proves that a mistake was recorded.
+/// Proves that an error was recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Reported(());
 
@@ -72,12 +72,11 @@ impl ValidationErrors {
 
 /// The fields that an object may have.
 pub struct KnownFields {
-    /// Fields that are read.
+    /// Fields that are supported.
     pub known: &'static [&'static str],
-    /// Fields of the language that are not built yet and are rejected by name, each with the field that it may
-    /// replace.
+    /// Fields that are planned and rejected by name, each with the field that it may replace.
     pub later: &'static [(&'static str, Option<&'static str>)],
-    /// Fields of others, with any value.
+    /// Fields of other implementations, with any value.
     pub ignored: &'static [&'static str],
 }
 
@@ -87,53 +86,53 @@ pub struct DocumentNode<'a> {
     value: &'a Value,
     path: String,
     mistakes: &'a ValidationErrors,
-    /// What is valid here, but may be a mistake where the policy is used.
+    /// Notes about valid values that may be errors where the policy is used.
     notes: &'a ValidationErrors,
 }
 
 impl<'a> DocumentNode<'a> {
-    /// Records a mistake.
+    /// Records an error.
     pub fn refuse(&self, message: impl Into<String>) -> Reported {
         self.mistakes.push(&self.path, message);
         Reported(())
     }
 
-    /// Records what would be a mistake elsewhere.
+    /// Records a note.
     pub fn note(&self, message: impl Into<String>) {
         self.notes.push(&self.path, message);
     }
 
-    /// The string in this field, if there is one. Rejects nothing.
+    /// Returns the string in this field, if there is one. Rejects nothing.
     pub fn peek(&self, field: &str) -> Option<&'a str> {
         self.value.get(field).and_then(Value::as_str)
     }
 
-    /// The value at this path, if there is one. Rejects nothing.
+    /// Returns the value at this path, if there is one. Rejects nothing.
     pub fn at(&self, fields: &[&'static str]) -> Option<DocumentNode<'a>> {
         let step = |node: Self, field: &&str| node.value.get(*field).map(|value| node.child(field, value));
         fields.iter().try_fold(self.clone(), step)
     }
 
-    /// An object with only these fields.
+    /// Reads an object that may have only these fields.
     pub fn object(self, fields: &'static KnownFields) -> Result<DocumentObject<'a>, Reported> {
         let object = DocumentObject { map: self.map()?, node: self, fields };
         object.check_names();
         Ok(object)
     }
 
-    /// An object with keys that its author chose, in order.
+    /// Reads an object with arbitrary keys, in order.
     pub fn entries(&self) -> Result<Vec<(&'a str, DocumentNode<'a>)>, Reported> {
         Ok(sorted(self.map()?).into_iter().map(|(name, value)| (name, self.child(name, value))).collect())
     }
 
-    /// A list.
+    /// Reads a list.
     pub fn items(&self) -> Result<Vec<DocumentNode<'a>>, Reported> {
         let items = self.value.as_array().ok_or_else(|| self.wrong_type("a list", ""))?;
         let item = |(i, value)| DocumentNode { value, path: format!("{}[{i}]", self.path), ..self.clone() };
         Ok(items.iter().enumerate().map(item).collect())
     }
 
-    /// A string that is not blank.
+    /// Reads a string that is not blank.
     pub fn text(&self) -> Result<&'a str, Reported> {
         let unquoted = self.value.is_number() || self.value.is_boolean();
         let hint = if unquoted { "; put it in quotes" } else { "" };
@@ -141,12 +140,12 @@ impl<'a> DocumentNode<'a> {
         if text.trim().is_empty() { Err(self.refuse("must not be empty")) } else { Ok(text) }
     }
 
-    /// Whether it is a whole number, possibly negative.
+    /// Returns whether it is a whole number, possibly negative.
     pub fn is_whole(&self) -> bool {
         self.value.is_i64() || self.value.is_u64()
     }
 
-    /// A whole number, at most `i64::MAX`: the largest that Kubernetes and CEL can hold.
+    /// Reads a whole number of at most `i64::MAX`, the largest that Kubernetes and CEL can represent.
     pub fn whole_number(&self) -> Result<u64, Reported> {
         let beyond = || self.value.as_f64().is_some_and(|number| number >= i64::MAX as f64);
         match (self.value.as_u64(), self.value.as_i64()) {
@@ -167,7 +166,7 @@ impl<'a> DocumentNode<'a> {
         }
     }
 
-    /// A duration within these bounds.
+    /// Reads a duration within these bounds.
     pub fn duration(&self, least: Duration, most: Duration) -> Result<Duration, Reported> {
         let example = if least < Duration::from_secs(1) { "200ms" } else { "24h" };
         if !self.value.is_string() {
@@ -190,7 +189,7 @@ impl<'a> DocumentNode<'a> {
         Ok(duration)
     }
 
-    /// One of these words. `later`: words of the language that are not built yet.
+    /// Reads one of these words. `later` lists words that are planned.
     pub fn word<T: Copy>(&self, words: &[(&str, T)], later: &[&str]) -> Result<T, Reported> {
         let text = self.value.as_str();
         if let Some((_, meaning)) = words.iter().find(|(word, _)| text == Some(word)) {
@@ -236,7 +235,7 @@ impl<'a> DocumentNode<'a> {
     }
 }
 
-/// An object whose field names have been checked.
+/// An object with checked field names.
 pub struct DocumentObject<'a> {
     node: DocumentNode<'a>,
     map: &'a Map<String, Value>,
@@ -244,22 +243,21 @@ pub struct DocumentObject<'a> {
 }
 
 impl<'a> DocumentObject<'a> {
-    /// The object itself.
     pub fn node(&self) -> &DocumentNode<'a> {
         &self.node
     }
 
-    /// An optional field.
+    /// Returns an optional field.
     pub fn optional(&self, name: &str) -> Option<DocumentNode<'a>> {
         self.map.get(name).map(|value| self.node.child(name, value))
     }
 
-    /// A required field.
+    /// Returns a required field.
     pub fn required(&self, name: &str) -> Result<DocumentNode<'a>, Reported> {
         if let Some(field) = self.optional(name) {
             return Ok(field);
         }
-        // The field that replaces it was already reported as unsupported. "is required" in addition would
+        // The replacement was already reported as unsupported. Reporting that this field is required would
         // mislead.
         let replaced = |(later, place): &(&str, _)| *place == Some(name) && self.map.contains_key(*later);
         if self.fields.later.iter().any(replaced) {
@@ -270,7 +268,7 @@ impl<'a> DocumentObject<'a> {
 
     /// Records that a field is missing.
     pub fn missing(&self, name: &str, message: &str) -> Reported {
-        // A typing error in its name was already reported. "is required" in addition would be noise.
+        // A typo in its name was already reported. Reporting that the field is required would only add noise.
         let is_mistyped = |written: &str| {
             !self.fields.known.contains(&written)
                 && nearest(written, self.fields.known.iter().copied()) == Some(name)
@@ -300,7 +298,7 @@ fn unknown(name: &str, known: &[&'static str]) -> String {
     }
 }
 
-/// Sorted by key, whatever features `serde_json` was built with.
+/// Sorts by key, whatever features `serde_json` was built with.
 fn sorted(map: &Map<String, Value>) -> Vec<(&str, &Value)> {
     let mut entries: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value)).collect();
     small_sort::sort_by(&mut entries, |(one, _), (other, _)| one.cmp(other));
@@ -316,7 +314,7 @@ fn listed<'a>(words: impl Iterator<Item = &'a str>, last: &str) -> String {
     }
 }
 
-/// On one line, and short enough for a message.
+/// Formats a value on one line, short enough for a message.
 pub fn shortened(text: &str) -> String {
     match text.char_indices().nth(60).and_then(|(end, _)| text.get(..end)) {
         Some(start) => format!("{}...", one_line(start)),

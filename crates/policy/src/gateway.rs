@@ -1,4 +1,4 @@
-//! Finds out which Gateway a proxy belongs to, from the filter's configuration or from the node's metadata.
+//! Determines which Gateway a proxy belongs to, from the filter's configuration or the node's metadata.
 
 use crate::model::names;
 
@@ -7,7 +7,7 @@ const ISTIO: [&[&str]; 2] = [
     &["xds", "node", "metadata", "NAMESPACE"],
     &["xds", "node", "metadata", "LABELS", "gateway.networking.k8s.io/gateway-name"],
 ];
-/// The labels of Envoy Gateway's pods, if something has copied them into the node.
+/// The labels of Envoy Gateway's pods, if they have been copied into the node.
 const ENVOY_GATEWAY: [&[&str]; 2] = [
     &["xds", "node", "metadata", "LABELS", "gateway.envoyproxy.io/owning-gateway-namespace"],
     &["xds", "node", "metadata", "LABELS", "gateway.envoyproxy.io/owning-gateway-name"],
@@ -15,7 +15,7 @@ const ENVOY_GATEWAY: [&[&str]; 2] = [
 /// Envoy Gateway names the node's cluster NAMESPACE/NAME after the Gateway.
 const CLUSTER: [&str; 3] = ["xds", "node", "cluster"];
 
-/// "NAMESPACE/NAME", or `*` if it is unknown. `property` reads a property of the proxy.
+/// Returns "NAMESPACE/NAME", or `*` if it is unknown. `property` reads a property of the proxy.
 pub fn find(written: Option<&str>, property: impl Fn(&[&str]) -> Option<Vec<u8>>) -> String {
     let text = |path: &[&str]| String::from_utf8(property(path)?).ok();
     let labelled = |[namespace, name]: &[&[&str]; 2]| Some(format!("{}/{}", text(namespace)?, text(name)?));
@@ -26,7 +26,7 @@ pub fn find(written: Option<&str>, property: impl Fn(&[&str]) -> Option<Vec<u8>>
     written.map(str::to_owned).or_else(told).unwrap_or_else(|| "*".to_owned())
 }
 
-/// Whether it is NAMESPACE/NAME.
+/// Returns whether it has the form NAMESPACE/NAME.
 pub fn is_gateway(text: &str) -> bool {
     text.split_once('/')
         .is_some_and(|(namespace, name)| names::is_namespace(namespace) && names::is_object(name))

@@ -1,5 +1,5 @@
-//! What a TokenRateLimitPolicy means: policy → plan, once per configuration; request facts → which limits apply and
-//! what they hold.
+//! Compiles a TokenRateLimitPolicy into a plan once per configuration, and judges request facts by it: which
+//! limits apply, and what they hold.
 
 pub mod document;
 pub mod duration;

@@ -1,4 +1,4 @@
-//! A TokenRateLimitPolicy as its author wrote it, read from JSON with every mistake reported.
+//! A TokenRateLimitPolicy as its author wrote it, read from JSON with every error reported.
 
 use crate::document;
 use crate::validation_error::ValidationError;
@@ -51,7 +51,7 @@ pub struct Policy {
     pub prices: Vec<Price>,
     /// How its refusals differ from the default.
     pub on_exceeded: Option<Arc<OnExceeded>>,
-    /// What is wrong with it if request bodies are not read: one entry for each fact that needs the body.
+    /// One note for each fact that needs the request's body. They are errors if bodies are not read.
     pub needs_body: Vec<ValidationError>,
 }
 
@@ -240,7 +240,6 @@ impl Maximum {
     }
 }
 
-/// The default lifetime of a hold.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 
 impl Policy {
@@ -255,8 +254,9 @@ impl Policy {
         document::read(document, reader::policy_in_cluster).map(Self::noted)
     }
 
-    /// What is valid but probably not intended: a limit whose buckets depend only on the request's body, exact
-    /// comparisons of what the client chooses, and prices that do not cover every model.
+    /// Returns warnings about valid but probably unintended parts: a limit with buckets that depend only on
+    /// the request's body, exact comparisons of values that the client chooses, and prices that do not cover
+    /// every model.
     pub fn warnings(&self) -> Vec<ValidationError> {
         let chosen = |limit: &&Limit| {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)

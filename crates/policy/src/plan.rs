@@ -53,8 +53,7 @@ pub struct Plan {
 /// If more single headers are needed, all headers are fetched at once, which costs about as much.
 const MAX_SINGLE_HEADERS: usize = 16;
 
-/// For each of the policies on a route, the names of the policies that replace it, if none of its limits
-/// applies there.
+/// The policies on a route that have no effect there, each with the names of the policies that replace it.
 pub fn overridden(policies: impl IntoIterator<Item = Policy>) -> Vec<Vec<Arc<str>>> {
     let policies: Vec<CompiledPolicy> = policies.into_iter().map(CompiledPolicy::new).collect();
     precedence::overridden(&policies)
@@ -148,8 +147,8 @@ impl Plan {
         self
     }
 
-    /// The stored result that a request reads, if tokens or money are counted: its creator may have to be
-    /// charged.
+    /// Returns the stored result that a request reads, if tokens or money are counted: its creator may have
+    /// to be charged.
     pub fn stored_result<'f>(&self, facts: &'f Facts, bodiless: bool) -> Option<&'f str> {
         facts.stored_result(bodiless).filter(|_| self.policies.iter().any(CompiledPolicy::counts_usage))
     }
@@ -252,7 +251,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// The policies that the request may concern: those on its route, except those that its facts rule out.
+    /// Returns the policies that the request may concern: those on its route, except those that its facts
+    /// rule out.
     fn concerned(&self, facts: &Facts) -> Vec<&CompiledPolicy> {
         let mut places = self.index.find(facts);
         match (&self.routes, facts.route_name()) {

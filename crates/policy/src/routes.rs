@@ -23,7 +23,7 @@ pub struct Routes {
     everywhere: Vec<usize>,
     /// The most specific hostnames first.
     listeners: Vec<RoutePolicies>,
-    /// The rules that the gateway uses. The most specific match takes a request.
+    /// The rules that the gateway uses. A request belongs to the most specific match.
     rules: RouteTable,
     /// The rules that it may use. Each one that matches a request adds its policies.
     in_doubt: RouteTable,
@@ -31,7 +31,7 @@ pub struct Routes {
     ports: Vec<u32>,
     /// Whether more than one host is named, so that it distinguishes listeners.
     has_hosts: bool,
-    /// Several Gateways, each of which applies.
+    /// Several Gateways, all of which apply.
     gateways: Vec<Routes>,
     needs: Vec<Need>,
 }
@@ -52,7 +52,7 @@ impl Routes {
         if mistakes.is_empty() { Ok(routes) } else { Err(mistakes) }
     }
 
-    /// `is_whole`: it is not one of several Gateways, which have no routes themselves.
+    /// Compiles a placement. `is_whole`: it is not one of several Gateways, which have no routes themselves.
     fn checked(
         placement: &Placement,
         path: &str,

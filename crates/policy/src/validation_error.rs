@@ -1,14 +1,14 @@
-//! A mistake in a document, and where it is.
+//! An error in a document, and its location.
 
 use std::fmt;
 
-/// One mistake. `path` has the form `spec.limits.free.when[0].predicate`; a key that is not a plain name is
-/// quoted (`spec.limits["a.b"]`). Empty: the document itself.
+/// One error. `path` has the form `spec.limits.free.when[0].predicate`. A key that is not a plain name is
+/// quoted (`spec.limits["a.b"]`). An empty path means the document itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidationError {
     /// The path of the value.
     pub path: String,
-    /// What is wrong and how to fix it, in lower case, without a full stop.
+    /// What is wrong and how to fix it, in lower case and without a full stop.
     pub message: String,
 }
 

@@ -1,6 +1,6 @@
-//! The policies that a request's facts rule out are those that would not have applied: with hundreds of policies, what is
-//! found is what asking each of them gives.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! The policies that a request's facts rule out are exactly those that would not have applied. With hundreds
+//! of policies, the index finds the same ones as evaluating each of them.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use expression::facts::Facts;
@@ -35,7 +35,7 @@ const PREDICATES: [&str; 26] = [
     "auth.identity.groups.exists(g, g == 'red')",
     "request.path == '/a' && (request.method == 'GET' || request.method == 'POST')",
     "metadata.filter_metadata.a.b == 'c'",
-    // What fails.
+    // A predicate that fails.
     "int(request.path) == 1",
     "int(request.headers['x-team']) == 1",
     "int(auth.identity.plan) == 1",
@@ -50,7 +50,7 @@ fn when() -> impl Strategy<Value = Value> {
     })
 }
 
-/// `kinds`: how many of the kinds of rules there may be.
+/// Generates a policy. `kinds` is the number of kinds of rules.
 fn policy(kinds: usize) -> impl Strategy<Value = (Value, bool)> {
     let limits = prop::collection::vec(when(), 1..3);
     (when(), limits, select(&RULES[..kinds]), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(

@@ -1,5 +1,5 @@
-//! The corpus of bad policies: each file has one mistake, and the file beside it has the message, since operators act on
-//! these words.
+//! The corpus of bad policies. Each file has one error, and the `.expected` file has its message, because
+//! operators act on these words.
 
 use policy::model::Policy;
 use policy::validation_error::ValidationError;
@@ -19,7 +19,8 @@ fn told(mistakes: &[ValidationError]) -> String {
     mistakes.iter().map(|mistake| format!("{mistake}\n")).collect()
 }
 
-/// After a message has changed on purpose: `UPDATE_EXPECT=1 cargo test -p policy --test mistakes`, and read the diff.
+/// After an intended change of a message, run `UPDATE_EXPECT=1 cargo test -p policy --test mistakes` and
+/// review the diff.
 #[test]
 fn each_bad_policy_is_refused_with_its_one_error() {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();

@@ -1,5 +1,5 @@
-//! `defaults` and `overrides` of a gateway's policy beside a route's own.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! How `defaults` and `overrides` of a gateway's policy combine with a route's policy.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use expression::facts::Facts;
@@ -8,7 +8,7 @@ use policy::plan::BodyAccess;
 use policy::plan::Plan;
 use serde_json::{Value, json};
 
-/// One limit of requests for each name.
+/// Builds one limit of requests for each name.
 fn limits(names: &[&str]) -> Value {
     let limit = |name: &&str| {
         ((*name).to_owned(), json!({ "rates": [{ "unit": "requests", "limit": 1, "window": "1m" }] }))
@@ -26,7 +26,7 @@ fn policy(name: &str, kind: &str, target: &str, rules: Value) -> Policy {
     Policy::read(&document).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
 }
 
-/// Which limits apply on a route, and why the others do not.
+/// Returns which limits apply on a route, and why the others do not.
 fn on(route: &str, gateway: &Value, chat: &Value) -> String {
     let policies = vec![
         policy("chat", "HTTPRoute", "chat", chat.clone()),
@@ -99,7 +99,7 @@ fn a_merged_when_is_for_both() {
     insta::assert_snapshot!(told.map(|(case, told)| format!("{case}:\n{told}")).join("\n"));
 }
 
-/// Which limits apply where a gateway, a route and a part of the route have policies of their own.
+/// Returns which limits apply where a gateway, a route and a section of the route have policies.
 fn of_three(gateway: Value, route: Value, rule: Value) -> String {
     let read = |name: &str, kind: &str, section: Option<&str>, rules: &Value| {
         let mut policy = policy(name, kind, "chat", rules.clone());
@@ -136,7 +136,7 @@ fn what_has_given_way_has_no_say_any_more() {
     let merged_over = |limits: Value| json!({ "overrides": { "strategy": "merge", "limits": limits } });
     let plain = |limits: Value| json!({ "limits": limits });
     let table = [
-        // The route's `a` has given way to the rule, so that the gateway's is not replaced by it.
+        // The rule has replaced the route's `a`, so that `a` no longer replaces the gateway's.
         (merged(ab()), atomic(a()), plain(b()), "gateway/a rule/b"),
         (merged(ab()), merged(a()), plain(b()), "route/a rule/b"),
         (atomic(ab()), atomic(a()), plain(b()), "rule/b"),
@@ -150,7 +150,8 @@ fn what_has_given_way_has_no_say_any_more() {
     }
 }
 
-/// Kuadrant's own plain limits are implicit defaults: its gateway's give way to its route's, all at once.
+/// Kuadrant's plain limits are implicit defaults: those of its gateway yield to those of its route, all at
+/// once.
 #[test]
 fn plain_limits_of_kuadrant_s_are_defaults() {
     let read = |version: &str, name: &str, kind: &str, names: &[&str]| {
@@ -175,7 +176,7 @@ fn plain_limits_of_kuadrant_s_are_defaults() {
     assert_eq!(applying(weir, kuadrant), ["gateway/a", "gateway/b", "route/b"]);
 }
 
-/// A `when` that stands over another policy's limit is one that this limit needs the body for.
+/// If a `when` applies to another policy's limit, the body is read for that limit.
 #[test]
 fn the_body_is_read_for_a_when_that_has_come_from_another_policy() {
     let gateway = json!({ "defaults": {

@@ -1,4 +1,4 @@
-//! Which route takes a request: Gateway API's rules, one table.
+//! Which route matches a request: Gateway API's rules in one table.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use expression::facts::{Facts, Need};
@@ -41,7 +41,7 @@ fn query(found: Match, query: Vec<Field>) -> Match {
     Match { query, ..found }
 }
 
-/// Each rule has the policy of its own place.
+/// Each rule has the policy with its own position.
 fn rules(rules: Vec<(&[&str], Vec<Match>)>) -> Routes {
     let count = rules.len();
     let rule = |(place, (hostnames, matches)): (usize, (&[&str], Vec<Match>))| Rule {
@@ -112,7 +112,7 @@ fn the_most_specific_path_takes_the_request() {
     }
 }
 
-/// However it begins, and whatever is found by its beginning: the longest that matches takes the request.
+/// Whatever a path begins with, and however the rule is found, the request belongs to the longest match.
 #[test]
 fn a_regular_expression_takes_what_it_matches_whatever_it_begins_with() {
     let all = [
@@ -166,7 +166,7 @@ fn a_regular_expression_takes_what_it_matches_whatever_it_begins_with() {
     for path in paths {
         let matches =
             |source: &&&str| regex_lite::Regex::new(&format!("^(?:{source})$")).unwrap().is_match(path);
-        // The longest first, then the first.
+        // The longest comes first, then the first one.
         let longest = all.iter().filter(matches).rev().max_by_key(|source| source.len());
         let wanted = longest.map(|longest| all.iter().position(|source| source == longest).unwrap());
         assert_eq!(found(&routes, "any", path), Vec::from_iter(wanted), "{path}");
@@ -253,7 +253,7 @@ fn listeners_are_told_apart_by_host_and_by_port_where_the_port_is_known() {
         ("x", 8443, &[0, 2]),
         ("x.a", 80, &[0, 3]),
         ("x.a", 8443, &[0, 2]),
-        // The proxy listens elsewhere than its Gateway says: it may be any of them, by its host.
+        // The proxy listens on other ports than its Gateway, so any listener with this host may be meant.
         ("x", 15006, &[0, 1, 2]),
         ("x.a", 15006, &[0, 2, 3]),
     ] {
@@ -323,7 +323,8 @@ fn a_rule_of_some_ports_takes_nothing_away_where_the_port_is_not_known() {
     }
 }
 
-/// Which listener of a port takes a connection, its server name says; so a request for another listener's host goes on by
+/// A connection's server name selects the listener of a port, so a request for another listener's host
+/// follows the first listener's routes.
 /// the routes of the first.
 #[test]
 fn a_client_that_names_another_host_in_its_handshake_meets_the_policies_of_both() {
@@ -377,7 +378,8 @@ fn regular_expressions_come_where_the_proxy_asks_them() {
     }
 }
 
-/// The first of each pair takes the request in Envoy Gateway. By Gateway API's own order the other one would.
+/// In Envoy Gateway, the first of each pair matches the request. In Gateway API's own order, the other one
+/// would.
 #[test]
 fn matches_of_one_path_are_ranked_as_the_proxy_ranks_them() {
     let post = || with_method(prefix("/v1"), "POST");
@@ -409,7 +411,8 @@ fn a_pattern_of_a_route_has_a_bounded_size() {
     assert!(policy::routes::check_pattern("([a-z]{30}){30}").is_err());
 }
 
-/// Envoy chooses the route again when the identity's header has gone, so a match of it takes no request away from others.
+/// Envoy selects the route again after the identity's header is removed, so a match of that header takes no
+/// request away from others.
 #[test]
 fn a_header_that_the_filter_removes_matches_no_route() {
     let with_identity = headers(prefix("/"), vec![like("x-jwt-payload", ".*")]);
@@ -420,7 +423,7 @@ fn a_header_that_the_filter_removes_matches_no_route() {
     assert_eq!(routes.find(&facts), [0]);
 }
 
-/// Routes are whoever's: what they ask for makes no request dear, and is fetched once.
+/// Anybody may write routes, so the fields that they need are fetched once and make no request expensive.
 #[test]
 fn many_headers_of_routes_are_fetched_at_once_and_none_twice() {
     let placed = |count: usize, predicate: &str| {
@@ -450,7 +453,7 @@ fn many_headers_of_routes_are_fetched_at_once_and_none_twice() {
     assert_eq!((singles(&all), all.contains(&Need::Headers)), (0, true), "{all:?}");
 }
 
-/// Where the proxy names the route that it has chosen, a rule in doubt does not meet the requests of others.
+/// If the proxy names the selected route, a rule in doubt does not apply to other routes' requests.
 #[test]
 fn a_rule_in_doubt_does_not_apply_where_the_proxy_names_another_route() {
     let rule = |route_name: &str, policy: u32, in_doubt: bool| Rule {
@@ -470,7 +473,7 @@ fn a_rule_in_doubt_does_not_apply_where_the_proxy_names_another_route() {
         (Some("httproute/mine/llm/rule/0/match/0/*"), vec![0]),
         (Some("httproute/other/llm/rule/0/match/0/*"), vec![0, 1]),
         (Some("httproute/other/llm-2/rule/0/match/0/*"), vec![0]),
-        // Not a name of this kind, or none: nobody knows.
+        // The name is of another kind, or missing, so nothing is known.
         (Some("custom"), vec![0, 1]),
         (Some("grpcroute/other/llm/rule/0/match/0/*"), vec![0, 1]),
         (Some(""), vec![0, 1]),
@@ -540,7 +543,7 @@ fn what_cannot_be_placed_is_told() {
 }
 
 proptest! {
-    /// Whatever a client sends; and a path of nothing but slashes costs no more than another.
+    /// Holds for any input from a client. A path of nothing but slashes costs no more than another path.
     #[test]
     fn no_request_brings_it_down(host in ".{0,40}", path in "[/a.?&=é]{0,60}") {
         let routes = rules(vec![
@@ -550,7 +553,7 @@ proptest! {
         prop_assert!(found(&routes, &host, &path).len() <= 1);
     }
 
-    /// The order in which rules without a difference in rank are written is all that may matter.
+    /// Only the order of rules with equal rank may matter.
     #[test]
     fn a_longer_prefix_wins_wherever_it_is_written(order in Just([0usize, 1, 2, 3]).prop_shuffle()) {
         let paths = ["/", "/a", "/a/b", "/a/b/c"];

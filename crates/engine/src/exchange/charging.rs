@@ -1,4 +1,4 @@
-//! What a rate is charged for an exchange, in its own unit, given the usage that its policy sees.
+//! Computes the charge of each rate for an exchange, in the rate's unit, from the usage that its policy sees.
 
 use super::reservation::Reservation;
 use super::stored::{CreatedResult, ResultRole};
@@ -29,7 +29,7 @@ impl Reservation {
         self.charge_with(answer, source, None)
     }
 
-    /// Like `charge`, but `created` is charged when somebody has seen it.
+    /// Like `charge`, but the usage of `created` is charged when somebody reads that result.
     pub(super) fn charge_with(
         &mut self,
         answer: ResponseFacts,
@@ -44,7 +44,7 @@ impl Reservation {
         let mut told = (known, source);
         let (mut charges, mut counts) = (Vec::with_capacity(self.holds.len()), Vec::new());
         for hold in &self.holds {
-            // A custom format is read as its policy defines it, and means nothing to other policies.
+            // A custom format is read as its policy defines it, and is ignored for other policies.
             let own = hold.rate.usage.pointers.as_ref().and_then(|own| own.usage(&pointed, reported));
             let (usage, source) = own.map_or((known, source), |own| (own, UsageSource::Reported));
             if let Some(facts) = &mut self.facts {

@@ -20,7 +20,7 @@ const KEPT: usize = 64 << 10;
 const FRAME: u64 = 16;
 const LONGEST_FRAME: u64 = (24 << 20) + (128 << 10) + FRAME;
 
-/// See the module.
+/// Cuts one stream.
 #[derive(Debug)]
 pub(super) struct StreamCutter {
     framing: StreamFraming,
@@ -100,12 +100,12 @@ impl StreamFraming {
         Some(if head.is_encoded() { Self::Opaque } else { framing })
     }
 
-    /// Detects the framing from the first byte, if the content type does not say it.
+    /// Detects the framing from the first byte, if the content type does not determine it.
     fn of_first_byte(byte: u8) -> Self {
         match byte {
             b'[' => Self::Array,
             b'{' => Self::Lines,
-            // The start of a comment or of the fields data, event, id and retry.
+            // The first byte of a comment or of the fields data, event, id and retry.
             b':' | b'd' | b'e' | b'i' | b'r' => Self::ServerSentEvents,
             _ => Self::Opaque,
         }
@@ -117,8 +117,8 @@ fn media_type(head: &ResponseHead) -> String {
 }
 
 impl StreamCutter {
-    /// `None` if this response is never cut. `streams`: the request asked for a stream. `tells_usage`: it also
-    /// asked for the stream's usage.
+    /// Returns `None` if this response is never cut. `streams`: the request asked for a stream.
+    /// `tells_usage`: it also asked for the stream's usage.
     pub(super) fn of(
         head: &ResponseHead,
         streams: bool,
@@ -150,12 +150,12 @@ impl StreamCutter {
         })
     }
 
-    /// Whether chunks of the response have to be examined as they pass.
+    /// Returns whether chunks of the response have to be examined as they pass.
     pub(super) fn edits(&self) -> bool {
         self.has_cut() || self.framing != StreamFraming::Opaque
     }
 
-    /// Whether the stream can still be cut.
+    /// Returns whether the stream can still be cut.
     pub(super) fn can_cut(&self) -> bool {
         self.phase == Phase::Passing && !self.may_be_one_document()
     }
@@ -165,19 +165,19 @@ impl StreamCutter {
         self.is_json && self.seen.api.is_none() && self.framing != StreamFraming::Opaque
     }
 
-    /// Whether the rest of the upstream's response is being dropped.
+    /// Returns whether the rest of the upstream's response is being dropped.
     pub(super) fn has_cut(&self) -> bool {
         self.phase == Phase::Cut
     }
 
-    /// A chunk passes that cannot be examined.
+    /// Handles a chunk that passes and cannot be examined.
     pub(super) fn lose_track(&mut self) {
         self.framing = StreamFraming::Opaque;
         self.event = Vec::new();
         self.lease.shrink(0);
     }
 
-    /// The limit has no room for more.
+    /// Records that the limit has no room for more.
     pub(super) fn cut(&mut self) -> CutRequest {
         match (self.phase, self.framing) {
             (Phase::Cut, _) => CutRequest::Ignored,
@@ -193,7 +193,7 @@ impl StreamCutter {
         }
     }
 
-    /// Edits a chunk. `None`: it passes unchanged. `usage`: what has been used so far.
+    /// Edits a chunk. Returns `None` if it passes unchanged. `usage` is the usage so far.
     pub(super) fn edit(&mut self, chunk: &[u8], usage: &Usage) -> Option<CutEdit> {
         if self.has_cut() {
             return Some(CutEdit::Replace(Vec::new()));
@@ -230,7 +230,7 @@ impl StreamCutter {
         }
     }
 
-    /// How to end the stream here, if possible. `rest`: the part of `chunk` that is still to be parsed.
+    /// Returns how to end the stream here, if possible. `rest` is the part of `chunk` that is not parsed yet.
     fn ending(&self, chunk: &[u8], rest: &[u8], usage: &Usage) -> Option<CutEdit> {
         if self.framing == StreamFraming::Opaque {
             return Some(CutEdit::Reset);
@@ -294,7 +294,7 @@ impl StreamCutter {
         rest
     }
 
-    /// Reads a document on a line of its own, or part of one. Returns the remaining bytes.
+    /// Reads a document on a separate line, or part of one. Returns the remaining bytes.
     fn document<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let (text, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
@@ -304,7 +304,7 @@ impl StreamCutter {
         rest
     }
 
-    /// Reads an array's element, part of one, or what separates two. Returns the remaining bytes.
+    /// Reads an array's element, part of one, or the separator of two. Returns the remaining bytes.
     fn element<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let (inside, rest) = self.array.take_element(bytes);
         self.keep(inside);

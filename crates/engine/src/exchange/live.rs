@@ -1,5 +1,5 @@
-//! Live holds: when a stream has delivered more than was held, its holds grow in steps. Nothing waits for that,
-//! and it changes no charge.
+//! Live holds: when a stream has delivered more than was held, its holds grow in steps. Nothing waits for a
+//! raise, and it does not affect charges.
 
 use super::Effect;
 use super::charging::Charging;
@@ -24,7 +24,7 @@ const STEP: u64 = 100;
 pub(super) struct LiveHolds {
     /// The number of delivered tokens at which to review the holds again.
     look_at: u64,
-    /// What each of the reservation's holds amounts to now, in order. Empty if nothing was raised.
+    /// The current amount of each hold of the reservation, in order. Empty if nothing was raised.
     held: Vec<u64>,
     /// The usage at the last review.
     usage: Usage,
@@ -38,7 +38,7 @@ impl LiveHolds {
 }
 
 impl ResponseInFlight {
-    /// Returns the new holds, if any has grown since more was read.
+    /// Returns the new holds if any of them has grown since the last review.
     pub(super) fn outgrown(&mut self) -> Option<Effect> {
         let reading = self.readers.as_ref()?.meter.as_ref()?.reading();
         let delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);

@@ -1,5 +1,5 @@
-//! The request's body, if a limit depends on it. It is read for its facts, and edited to ask for usage. Input:
-//! the bytes that the shell has buffered. Output: facts, and a body to send instead.
+//! The request's body, if a limit depends on it. It is read for its facts, and edited to ask for usage. The
+//! input is the bytes that the shell has buffered. The output is facts, and a body to send instead.
 
 use super::Effect;
 use crate::metric::Metric;
@@ -22,7 +22,7 @@ pub struct RequestEdit {
 /// the rest need not fit into the proxy's buffer.
 const BEGINNING: usize = 64 << 10;
 
-/// How much of its body a request has to wait for.
+/// How much of its body a request waits for.
 pub(super) fn wanted(facts: &Facts, most: usize) -> usize {
     let length = facts.content_length().and_then(|length| usize::try_from(length).ok());
     if length.is_some_and(|length| length > most) { most.min(BEGINNING) } else { most }
@@ -69,17 +69,17 @@ impl<'a> ReadBody<'a> {
             most,
         };
         let ParsedBody { body, text, cause } = wire.read();
-        // If a body can be read in two ways, only what is the same in both is known.
+        // If a body can be read in two ways, only facts with the same value in both are known.
         let pointers = if body.condition == Condition::Ambiguous { &[] } else { pointers };
         facts.body(body, &text, pointers);
         Self { text, cause, encoded }
     }
 
-    /// Counts what could not be read.
+    /// Counts parts that could not be read.
     pub(super) fn trouble(&self, facts: &Facts) -> Option<Effect> {
         let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
         let cause = match (self.cause, condition) {
-            // The body is longer than may be read, before or after decoding.
+            // The body is longer than the maximum, before or after decoding.
             (Some(Cause::Bomb), _) => Condition::Cut.name(),
             (Some(cause), _) => cause.name(),
             (None, Condition::Read) => return None,

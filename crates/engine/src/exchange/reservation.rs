@@ -1,4 +1,4 @@
-//! What a request holds, from the adapter's reply to the final charge.
+//! The holds of a request, from the adapter's reply to the final charge.
 
 use super::Effect;
 use super::signals::ExceededLimits;
@@ -57,9 +57,9 @@ pub(super) struct Reservation {
     facts_lease: Lease,
 }
 
-/// What an exchange takes in the shell and here, in bytes.
+/// The memory of an exchange in the shell and here, in bytes.
 const EXCHANGE: usize = 2 << 10;
-/// What one of the adapter's statuses takes, in bytes.
+/// The memory of one of the adapter's statuses, in bytes.
 const STATUS: usize = 256;
 
 impl Reservation {
@@ -108,22 +108,22 @@ impl Reservation {
         }
     }
 
-    /// Whether its response may be a stream that can be cut.
+    /// Returns whether the response may be a stream that can be cut.
     pub(super) fn may_be_cut(&self) -> bool {
         self.is_cut() && self.streams != Some(false)
     }
 
-    /// Whether its stream is cut when a limit runs out of room.
+    /// Returns whether the stream is cut when a limit runs out of room.
     pub(super) fn is_cut(&self) -> bool {
         !self.is_message && !self.tokenless && self.holds.iter().any(Hold::is_cut)
     }
 
-    /// The id that the adapter knows.
+    /// Returns the id that the adapter knows.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Reserves the memory that it needs, and `more`. False if there is not enough.
+    /// Reserves the memory that the reservation needs, and `more`. Returns false if there is not enough.
     pub(super) fn has_room_for(&mut self, more: usize) -> bool {
         let size = self.size().saturating_add(more);
         self.lease.resize(size)
@@ -159,7 +159,8 @@ impl Reservation {
         self.holds.iter().filter_map(|hold| hold.rate.rate.cost.as_ref())
     }
 
-    /// Keeps the facts for a `cost` or the body of `onExceeded`. False if there is no memory for them.
+    /// Keeps the facts for a `cost` or the body of `onExceeded`. Returns false if there is no memory for
+    /// them.
     pub(super) fn keep(&mut self, mut facts: Facts, memory: &MemoryBudget) -> bool {
         let refusals = self.holds.iter().filter_map(|hold| hold.rate.on_exceeded.as_ref()?.body.as_ref());
         let mut asking = self.costs().chain(refusals).peekable();
@@ -189,7 +190,7 @@ impl Reservation {
         }
     }
 
-    /// Whether a limit needs the provider to report a stream's usage.
+    /// Returns whether a limit needs the provider to report a stream's usage.
     pub(super) fn asks_for_usage(&self) -> bool {
         let rates = self.holds.iter().map(|hold| &hold.rate);
         let mut of_usage = rates.filter(|rate| rate.rate.unit.is_of_usage());
@@ -212,7 +213,7 @@ impl Reservation {
         call::reserve(&self.id, items)
     }
 
-    /// A server that chose an id of its own knows the reservation only by that.
+    /// A server that chose another id knows the reservation only by that id.
     pub(super) fn answered(&mut self, response: ReserveResponse) {
         if !response.reservation_id.is_empty() {
             self.id = response.reservation_id;
@@ -221,7 +222,7 @@ impl Reservation {
         self.note_exceeded();
     }
 
-    /// The statuses have been sent to the client.
+    /// Records that the statuses have been sent to the client.
     pub(super) fn forget_statuses(&mut self) {
         self.statuses = Vec::new();
     }
@@ -235,7 +236,7 @@ impl Reservation {
         self.holds.iter().zip(statuses).map(|(hold, status)| RateStatus { hold, status }).collect()
     }
 
-    /// The holds that were refused, or all of them if the adapter did not say which.
+    /// Returns the holds that were refused, or all holds if the adapter did not say which.
     pub(super) fn refusing(&self) -> impl Iterator<Item = &Hold> {
         let named = self.statuses.iter().any(|status| status.code() == Code::OverLimit);
         self.standings()
@@ -244,18 +245,18 @@ impl Reservation {
             .map(|standing| standing.hold)
     }
 
-    /// The request was not forwarded.
+    /// Handles a request that was not forwarded.
     pub(super) fn release(&self) -> Effect {
         self.commit(self.holds.iter().map(|_| 0))
     }
 
-    /// The request was forwarded, and the client left before the response: the input is charged.
+    /// Handles a client that left before the response to a forwarded request. The input is charged.
     pub(super) fn unanswered(mut self) -> Vec<Effect> {
         let usage = if self.tokenless { Usage::default() } else { estimated(self.input(), 0) };
         self.charge(ResponseFacts { usage, ..ResponseFacts::default() }, UsageSource::Estimated)
     }
 
-    /// The number of input tokens, as far as it is known. For an unread body, it is estimated from the bytes
+    /// Returns the number of input tokens, if it is known. For an unread body, it is estimated from the bytes
     /// that have passed.
     pub(super) fn input(&self) -> u64 {
         let passed = if self.unread { self.passed / CHARACTERS_PER_TOKEN } else { 0 };
@@ -268,7 +269,7 @@ impl Reservation {
         Effect::Commit(Settlement(call::commit(&self.id, items)))
     }
 
-    /// Settles the reservation and defers what a background result will use. `charges`: what to charge where it
+    /// Settles the reservation and defers what a background result will use. `charges` applies where a charge
     /// cannot be deferred.
     pub(super) fn park(&mut self, charges: &[u64], result: &CreatedResult) -> Effect {
         let deferred: Vec<_> = (0..self.holds.len()).map(|at| self.deferred(at, result)).collect();

@@ -70,7 +70,7 @@ impl ResponseInFlight {
         }
     }
 
-    /// The adapter has no room for what the stream has used.
+    /// Handles a stream that has used more than its limits have room for.
     pub(super) fn out_of_room(&mut self) -> Vec<Effect> {
         let refused = Effect::Count(Metric::RaiseRefused);
         match self.cutter.as_mut().map_or(CutRequest::Ignored, StreamCutter::cut) {
@@ -80,7 +80,7 @@ impl ResponseInFlight {
         }
     }
 
-    /// A chunk passes that cannot be examined. After a cut, it is dropped.
+    /// Handles a chunk that passes and cannot be examined. After a cut, it is dropped.
     pub(super) fn pass_unread(&mut self) -> Vec<Effect> {
         if self.cutter.as_ref().is_some_and(StreamCutter::has_cut) {
             return vec![Effect::ReplaceChunk(Vec::new())];
@@ -176,7 +176,8 @@ impl ResponseInFlight {
             None if uses_tokens && !is_only_error => {
                 let mut delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
                 if matches!(reservation.role, ResultRole::Creates { asked: true }) {
-                    // Nobody reads a result that is made later, so the creation costs what was held for it.
+                    // Nobody reads a later result of this request, so the creation costs what was held for
+                    // it.
                     delivered = delivered.max(reservation.estimate.output);
                 }
                 let usage = estimated(input, delivered);
@@ -184,7 +185,7 @@ impl ResponseInFlight {
             }
             None => reservation.charge(answer(Usage::default()), UsageSource::None),
         };
-        // A cut leaves half a document. Anything else that could not be read is counted.
+        // A cut leaves half a document. Other unreadable parts are counted.
         if let Some(cause) = reading.broken.filter(|_| finished) {
             effects.push(Effect::Count(Metric::Unreadable(cause)));
         }

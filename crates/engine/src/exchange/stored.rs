@@ -1,5 +1,5 @@
-//! Results that a provider stores. A request that creates one in the background holds until its usage is seen,
-//! through any gateway. Reading one costs nothing, and its usage is reported.
+//! Results that a provider stores. The holds of a request that creates one in the background stay until its
+//! usage is seen, through any gateway. Reading a result costs nothing, and its usage is reported.
 
 use super::Effect;
 use super::charging::Charging;
@@ -17,10 +17,10 @@ use protocol::wire::kuadrant::service::ratelimit::v1::{ParkedResult, SeenResult}
 /// How a request relates to a stored result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum ResultRole {
-    /// Not at all.
+    /// It has no relation to a stored result.
     #[default]
     None,
-    /// It may create a result that is made later. `asked`: its body or path says so.
+    /// It may create a result in the background. `asked`: its body or path requests this.
     Creates { asked: bool },
     /// It reads the result with this id.
     Reads(String),
@@ -30,13 +30,13 @@ pub(super) enum ResultRole {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CreatedResult {
     pub(super) id: String,
-    /// What to charge now: nothing, if the provider will report all usage later.
+    /// The charge now: nothing, if the provider will report all usage later.
     pub(super) delivered: Usage,
 }
 
 impl ResultRole {
-    /// The result that a response without usage promises. A complete response was made at once, whatever the
-    /// request asked for.
+    /// Returns the result that a response without usage promises. A complete response contains its result,
+    /// whatever the request asked for.
     pub(super) fn created(
         &self,
         stored: &StoredAnswer,
@@ -58,7 +58,7 @@ impl ResultRole {
         Some(CreatedResult { id: id.to_owned(), delivered })
     }
 
-    /// What a response shows of the result that the request reads. `whole`: it is complete.
+    /// Returns what a response shows of the result that the request reads. `whole`: the result is complete.
     pub(super) fn seen(
         &self,
         stored: &StoredAnswer,
@@ -119,7 +119,8 @@ impl Reservation {
         effects
     }
 
-    /// What one rate is charged for the created result: a part now, and the rest when its usage is seen.
+    /// Returns what one rate is charged for the created result: a part now, and the rest when its usage is
+    /// seen.
     pub(super) fn deferred(&mut self, at: usize, result: &CreatedResult) -> Option<DeferredCharge> {
         let cost = self.usage_cost(at)?;
         let usage = &result.delivered;

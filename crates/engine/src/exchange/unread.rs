@@ -19,7 +19,7 @@ impl State {
 }
 
 impl Exchange {
-    /// Whether the length of the request's body matters, because the body was not read.
+    /// Returns whether the length of the request's body matters, because the body was not read.
     pub fn counts_request_body(&self) -> bool {
         let reservation = match &self.state {
             State::Waiting(reservation) | State::Admitted(reservation) => reservation,

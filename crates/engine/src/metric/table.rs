@@ -38,7 +38,7 @@ metrics! {
     SOFT_EXCEEDED = counter "weir_soft_exceeded" ["policy", "limit"]
         "Requests that were admitted although they exceed this limit, and that carry its signal (`boundary: Soft`).";
     FAILED_OPEN = counter "weir_failed_open" ["cause"]
-        "Requests that went on unchecked. Causes: `no_plan`, `timeout`, `unavailable`, `status`, `malformed`, `unknown_limit`, `evaluation`.";
+        "Requests that passed unchecked. Causes: `no_plan`, `timeout`, `unavailable`, `status`, `malformed`, `unknown_limit`, `evaluation`.";
     FAILED_CLOSED = counter "weir_failed_closed" ["cause"]
         "Requests refused with 503, for the causes of `weir_failed_open`, or because more than 4096 rates apply to them (`too_many_rates`).";
     EVALUATION_ERRORS = counter "weir_evaluation_errors" ["policy", "part"]
@@ -82,7 +82,7 @@ metrics! {
     COMMITS_DROPPED = counter "weir_commits_dropped" []
         "Charges that were given up because the queue was full or the adapter rejected them. This usage is lost.";
     MEMORY_REFUSED = counter "weir_memory_refused" ["for"]
-        "Allocations beyond the memory budget: `facts` (a `cost` or `onExceeded` goes without them), `request_body` (estimated by its length), `response_body` (charged by its bytes), `usage_chunk` (the client gets it), `holds` (the request is refused with 503).";
+        "Allocations beyond the memory budget: `facts` (a `cost` or `onExceeded` is evaluated without them), `request_body` (estimated by its length), `response_body` (charged by its bytes), `usage_chunk` (the client gets it), `holds` (the request is refused with 503).";
     MEMORY = gauge "weir_memory_bytes" []
         "Memory kept for requests in flight, over all workers. Each worker may use `memory.maxBytes`.";
     PLANS = counter "weir_plans" []

@@ -148,8 +148,8 @@ impl Call {
             }
             Phase::Responding => {}
         }
-        // The messages have the form of the API's stream events. A line break would end an event; in JSON it is
-        // white space, so a blank replaces it.
+        // The messages have the form of the API's stream events. A line break would end an event. In JSON it
+        // is white space, so a blank replaces it.
         let mut event = Vec::with_capacity(text.len().saturating_add(8));
         event.extend_from_slice(b"data: ");
         event.extend(text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
@@ -251,7 +251,7 @@ impl Socket {
             ServerEvent::Ends { id } => (self.find(id.as_deref()).or_else(|| self.first()), true),
             ServerEvent::Failed => match self.unnamed() {
                 Some(place) => (Some(place), true),
-                // A response under way continues, except in the API that allows one at a time.
+                // A running response continues, except in the API that allows only one at a time.
                 None if self.api == SocketApi::Responses && self.first().is_some() => (self.first(), true),
                 None => return,
             },

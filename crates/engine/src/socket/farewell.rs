@@ -32,7 +32,7 @@ pub(super) fn to_client(api: SocketApi, denial: &Denial) -> Vec<u8> {
             Some(json!({ "type": "error", "status": denial.status, "error": error, "headers": headers }))
         }
         SocketApi::Realtime => Some(json!({ "type": "error", "event_id": "event_weir", "error": error })),
-        // Its servers give the reason only in the close frame.
+        // The servers of this API give the reason only in the close frame.
         SocketApi::GeminiLive => None,
     };
     let mut bytes =
@@ -42,7 +42,7 @@ pub(super) fn to_client(api: SocketApi, denial: &Denial) -> Vec<u8> {
     bytes
 }
 
-/// The error of a refusal's body. A policy's own body may have any form.
+/// Returns the error in a refusal's body. A policy's own body may have any form.
 fn error(denial: &Denial) -> Value {
     let body: Option<Value> = serde_json::from_slice(&denial.body).ok();
     let error = body.as_ref().and_then(|body| body.get("error")).filter(|error| error.is_object());

@@ -1,4 +1,4 @@
-//! Decides about a request that asks for a WebSocket.
+//! Decides how to handle a request that asks for a WebSocket.
 
 use super::Socket;
 use crate::exchange::ActivePlan;
@@ -10,7 +10,7 @@ use llm::websocket::SocketApi;
 use policy::model::WebSocketMode;
 use policy::plan::{Hold, Plan};
 
-/// See the module.
+/// The decision.
 #[derive(Debug)]
 pub enum Upgrade {
     /// An ordinary request. What passes inside is not read.
@@ -57,7 +57,7 @@ pub fn judge_upgrade(in_force: &ActivePlan, facts: Facts, memory: &MemoryBudget,
     }
 }
 
-/// What a call inside may hold, whatever it says.
+/// What a call inside may hold, whatever it contains.
 fn holds(plan: &Plan, facts: &Facts) -> Vec<Hold> {
     let mut facts = facts.of_message();
     facts.unread_body(0);

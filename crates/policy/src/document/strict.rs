@@ -8,7 +8,7 @@ use serde_json::error::Category;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Parses JSON. A mistake includes the line and the column.
+/// Parses JSON. Errors include the line and the column.
 pub fn parse(text: &[u8]) -> Result<Value, ValidationError> {
     let told = |message| ValidationError { path: String::new(), message };
     if text.trim_ascii().is_empty() {

@@ -28,11 +28,11 @@ pub const LIMIT: NameRule = NameRule {
     alphabet: "at most 63 letters, digits, `-` and `_`, with a letter or digit at both ends",
 };
 
-/// Counters that several policies or limits have had, one after the other.
+/// Counters that several policies or limits share over time.
 pub const COUNTER_KEY: NameRule = NameRule { what: "the name of counters", ..LIMIT };
 
 impl NameRule {
-    /// Whether `name`, found at `node`, follows the rule.
+    /// Reports an error unless `name`, found at `node`, follows the rule.
     pub fn check(&self, name: &str, node: &DocumentNode<'_>) -> Result<String, Reported> {
         if (self.is)(name) {
             return Ok(name.to_owned());

@@ -5,7 +5,7 @@ use llm::response::Usage;
 /// The number of micro-USD in a USD, and of tokens in the unit of a price.
 const MILLION: u128 = 1_000_000;
 
-/// What a model's tokens cost.
+/// The price of a model's tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Price {
     /// The model's name; `*` matches any characters.
@@ -29,30 +29,31 @@ pub struct Tariff {
     pub output: u64,
 }
 
-/// What a rate is charged for usage that becomes known later: so much, and so much for a million tokens of each kind.
+/// The charge of a rate for usage that becomes known later: a base, and an amount per million tokens of each
+/// kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageCost {
-    /// Whatever was used.
+    /// Charged whatever the usage is.
     pub base: u64,
-    /// Reasoning left aside.
+    /// The prices of all tokens except reasoning.
     pub tariff: Tariff,
-    /// Of the output, what was reasoning.
+    /// The price of reasoning tokens, which are part of the output.
     pub reasoning: u64,
 }
 
 impl UsageCost {
-    /// The same for each token of its kind.
+    /// The cost of a unit that counts these kinds of tokens.
     pub fn tokens(input: bool, output: bool) -> Self {
         let [input, output] = [input, output].map(|counts| if counts { 1_000_000 } else { 0 });
         Self::from(Tariff { input, cached: input, cache_write: input, cache_write_1h: input, output })
     }
 
-    /// So much, whatever was used.
+    /// A cost that does not depend on the usage.
     pub fn fixed(base: u64) -> Self {
         Self { base, ..Self::tokens(false, false) }
     }
 
-    /// What a response costs, rounded up; saturates.
+    /// Returns what a response costs, rounded up and saturated.
     pub fn of(&self, usage: &Usage) -> u64 {
         let reasoning = usage.reasoning.min(usage.output);
         let sum = self.tariff.sum(usage, reasoning);
@@ -60,7 +61,7 @@ impl UsageCost {
         self.base.saturating_add(whole(sum))
     }
 
-    /// The cost that `cost` computes, if it is of this kind: a sum of products, as far as some samples tell.
+    /// Returns the cost that `cost` computes, if it is linear in the usage at all samples.
     pub fn fitted(mut cost: impl FnMut(&Usage) -> Option<u64>) -> Option<Self> {
         let base = cost(&Usage::default())?;
         let million = MILLION as u64;
@@ -80,7 +81,7 @@ impl UsageCost {
     }
 }
 
-/// A cost that is no sum of products of its tokens shows at one of these.
+/// Usage at which a cost that is not linear becomes apparent.
 const SAMPLES: [Usage; 4] = [
     Usage { input: 7, output: 5, total: 12, cached: 2, cache_write: 2, cache_write_1h: 1, reasoning: 3 },
     Usage { input: 900, output: 90, total: 990, cached: 0, cache_write: 0, cache_write_1h: 0, reasoning: 0 },
@@ -111,22 +112,22 @@ impl From<Tariff> for UsageCost {
 }
 
 impl Price {
-    /// Whether it is this model's. A model that is not known has no name.
+    /// Returns whether it applies to this model. An unknown model has an empty name.
     pub fn is_for(&self, model: &str) -> bool {
         glob(&self.model, model)
     }
 }
 
 impl Tariff {
-    /// What a response costs in micro-USD, rounded up; saturates.
+    /// Returns what a response costs in micro-USD, rounded up and saturated.
     pub fn cost(&self, usage: &Usage) -> u64 {
         whole(self.sum(usage, 0))
     }
 
-    /// The same in millionths, without so much of the output.
+    /// Returns the cost in millionths of a micro-USD, without this part of the output.
     fn sum(&self, usage: &Usage, reasoning: u64) -> u128 {
         let cached = usage.cached.min(usage.input);
-        // What a total has beyond its parts is of no kind that has a price of its own: it costs what output does.
+        // The part of a total beyond input and output has no price of its own, so it costs as much as output.
         let output = usage.total.saturating_sub(usage.input).max(usage.output);
         let fresh = usage.input.saturating_sub(cached);
         let written = usage.cache_write.min(fresh);
@@ -145,17 +146,17 @@ impl Tariff {
     }
 }
 
-/// Rounds millionths up.
+/// Rounds up to whole micro-USD.
 fn whole(millionths: u128) -> u64 {
     u64::try_from(millionths.div_ceil(MILLION)).unwrap_or(u64::MAX)
 }
 
-/// The price of this model's tokens: the first entry that matches.
+/// Returns the price of this model's tokens: the first entry that matches.
 pub(crate) fn of(prices: &[Price], model: &str) -> Option<Tariff> {
     prices.iter().find(|price| price.is_for(model)).map(|price| price.tariff)
 }
 
-/// The highest price of each kind of token, over all models.
+/// Returns the highest price of each kind of token over all models.
 pub(crate) fn dearest(prices: &[Price]) -> Tariff {
     let none = Tariff { input: 0, cached: 0, cache_write: 0, cache_write_1h: 0, output: 0 };
     prices.iter().map(|price| price.tariff).fold(none, |one, other| Tariff {
@@ -187,8 +188,7 @@ pub fn usd_text(micro: u64) -> String {
     format!("{}.{kept:0<2}", micro / 1_000_000)
 }
 
-/// Whether a name matches a pattern. Takes time proportional to the product of their lengths, whatever the
-/// pattern.
+/// Returns whether a name matches a pattern, in time proportional to the product of their lengths.
 fn glob(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(tariff.cost(&usage(0, 0)), 600 * 3 + 120);
         assert_eq!(tariff.cost(&usage(200, 0)), 400 * 3 + 120 + 750);
         assert_eq!(tariff.cost(&usage(200, 100)), 400 * 3 + 120 + 375 + 600);
-        // More than there was is all that there was.
+        // A part that is larger than the whole counts as the whole.
         assert_eq!(tariff.cost(&usage(u64::MAX, u64::MAX)), 120 + 600 * 6);
     }
 
@@ -275,7 +275,7 @@ mod tests {
             (usage(2, 0, 0), 5),
             (usage(1000, 0, 500), 7500),
             (usage(1000, 400, 500), 7000),
-            // More cached than there is input counts as all of it.
+            // If more tokens are cached than there are input tokens, all input counts as cached.
             (usage(10, u64::MAX, 0), 13),
             (usage(u64::MAX, 0, u64::MAX), u64::MAX),
             (Usage { input: 10, output: 5, total: 20, ..Usage::default() }, 125),

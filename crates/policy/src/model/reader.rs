@@ -1,4 +1,4 @@
-//! Converts a document to a [`Policy`]. Reads everything before it fails, so one pass finds every mistake.
+//! Converts a document to a [`Policy`]. It reads everything before it fails, so one pass finds every error.
 
 mod limits;
 
@@ -83,7 +83,7 @@ const ON_EXCEEDED: KnownFields =
     KnownFields { known: &["status", "headers", "body", "quotaHeaders"], later: &[], ignored: &[] };
 const QUOTA_HEADERS: &[(&str, QuotaHeaders)] =
     &[("All", QuotaHeaders::All), ("Constrained", QuotaHeaders::Constrained), ("None", QuotaHeaders::None)];
-/// What to do about a policy that needs request bodies.
+/// What to change for a policy that needs request bodies.
 const BUFFER: &str = "the filter's configuration must say `requestBody: {\"access\": \"Buffer\"}`";
 const PREDICATE: KnownFields = KnownFields { known: &["predicate"], later: &[], ignored: &[] };
 
@@ -161,7 +161,7 @@ struct Spec {
 }
 
 struct Rules {
-    /// The path of the block that they are in.
+    /// The path of the block that contains the limits.
     block: &'static str,
     precedence: Precedence,
     when: Vec<Expression>,
@@ -249,7 +249,7 @@ fn targets(spec: &DocumentObject<'_>) -> Result<(Target, Vec<Target>), Reported>
         if targets.contains(&next) {
             return Err(item.refuse("is a duplicate"));
         }
-        // The level decides what `defaults` give way to and what `overrides` prevail over.
+        // The level decides which policies `defaults` yield to and which ones `overrides` prevail over.
         if targets.first().is_some_and(|first| level(first) != level(&next)) {
             return Err(item.refuse(
                 "differs in kind from the first target: all must be Gateways or all must be routes, and all or none must have a `sectionName`",

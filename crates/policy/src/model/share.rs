@@ -25,7 +25,7 @@ impl Share {
         (1..=WHOLE).contains(&share).then_some(Self(share))
     }
 
-    /// This share of a maximum.
+    /// Returns this share of a maximum.
     pub fn of(self, max: u64) -> u64 {
         let part = u128::from(max) * u128::from(self.0) / u128::from(WHOLE);
         // The share is never more than the maximum itself.

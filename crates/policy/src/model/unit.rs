@@ -11,17 +11,17 @@ macro_rules! units {
         }
 
         impl Unit {
-            /// All of them, by their names.
+            /// All units by their names.
             pub const NAMED: &[(&str, Self)] = &[$(($name, Self::$unit),)*];
 
-            /// As policies, descriptors and metrics spell it.
+            /// The name in policies, descriptors and metrics.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$unit => $name,)*
                 }
             }
 
-            /// What it counts, in a sentence for the reference.
+            /// What it counts, as a sentence for the reference.
             pub fn about(self) -> &'static str {
                 match self {
                     $(Self::$unit => $about,)*
@@ -33,7 +33,7 @@ macro_rules! units {
 }
 
 units! {
-    /// Requests. Each admitted request counts as one, whatever becomes of it.
+    /// Requests. Each admitted request counts as one, whatever happens to it.
     Requests = "requests",
     /// Input and output tokens together.
     #[default]
@@ -54,7 +54,7 @@ impl Unit {
         Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, unit)| *unit)
     }
 
-    /// So much of it, for people. Of concurrency, these are requests.
+    /// Formats an amount for people. For `concurrency`, it is a number of requests.
     pub fn quantity(self, amount: u64) -> String {
         match self {
             Self::Usd => format!("{} USD", usd_text(amount)),
@@ -65,7 +65,7 @@ impl Unit {
         }
     }
 
-    /// Whether what it counts is known from a response's usage only.
+    /// Returns whether only a response's usage shows the amount.
     pub fn is_of_usage(self) -> bool {
         match self {
             Self::Tokens | Self::InputTokens | Self::OutputTokens | Self::Usd => true,
@@ -73,7 +73,7 @@ impl Unit {
         }
     }
 
-    /// Whether the length of a response is part of what it counts.
+    /// Returns whether the length of a response is part of the amount.
     pub fn counts_output(self) -> bool {
         match self {
             Self::Tokens | Self::OutputTokens | Self::Usd => true,
@@ -81,7 +81,7 @@ impl Unit {
         }
     }
 
-    /// Whether it counts in tokens what a response may say.
+    /// Returns whether it counts the tokens of a response.
     pub fn bounds_output(self) -> bool {
         match self {
             Self::Tokens | Self::OutputTokens => true,

@@ -1,43 +1,42 @@
-//! Over which time a rate counts.
+//! The time over which a rate counts.
 
 use crate::duration;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Over which time a rate counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Window {
-    /// As long as this, from the first charge on.
+    /// A window of this length, from the first charge on.
     Fixed(Duration),
-    /// The last so much time, at any moment.
+    /// The most recent time of this length, at any moment.
     Sliding(Duration),
-    /// A part of a time zone's calendar.
+    /// A calendar period in a time zone.
     Period(Period, ZoneName),
-    /// What is under way now: `concurrency` alone, which is no matter of time.
+    /// The present, for `concurrency`, which is independent of time.
     Now,
 }
 
 macro_rules! periods {
     ($($(#[doc = $about:literal])* $period:ident = $name:literal, $word:literal, $length:expr;)*) => {
-        /// A part of the calendar.
+        /// A calendar period.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Period {
             $($(#[doc = $about])* $period,)*
         }
 
         impl Period {
-            /// All of them, by their names.
+            /// All periods by their names.
             pub const NAMED: &[(&str, Self)] = &[$(($name, Self::$period),)*];
 
-            /// As policies and descriptors spell it.
+            /// The name in policies and descriptors.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$period => $name,)*
                 }
             }
 
-            /// In a sentence.
+            /// The name in sentences.
             fn word(self) -> &'static str {
                 match self {
                     $(Self::$period => $word,)*
@@ -78,24 +77,23 @@ periods! {
 }
 
 impl Period {
-    /// The period with this name.
+    /// Returns the period with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, period)| *period)
     }
 }
 
-/// A time zone's name, as the IANA database spells it. Whether there is such a time zone is the adapter's to know: the filter
-/// has no database.
+/// The name of a time zone as in the IANA database. Only the adapter checks that the time zone exists,
+/// because the filter has no database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ZoneName(Option<Arc<str>>);
 
 impl ZoneName {
-    /// What applies where a policy names none.
+    /// The default time zone.
     pub const UTC: Self = Self(None);
-    /// Its name.
     pub const UTC_NAME: &str = "UTC";
 
-    /// `None`: no time zone can have that name.
+    /// Returns `None` if no time zone can have this name.
     pub fn parse(name: &str) -> Option<Self> {
         if name == Self::UTC_NAME {
             return Some(Self::UTC);
@@ -105,17 +103,17 @@ impl ZoneName {
         fits.then(|| Self(Some(name.into())))
     }
 
-    /// As the database spells it.
+    /// The name as in the database.
     pub fn name(&self) -> &str {
         self.0.as_deref().unwrap_or(Self::UTC_NAME)
     }
 
-    /// Whether it is the default.
+    /// Returns whether it is the default.
     pub fn is_utc(&self) -> bool {
         self.0.is_none()
     }
 
-    /// One spelling for each period of each zone: `Month`, `Month-Europe/Berlin`.
+    /// Formats each period of each zone in one way: `Month`, `Month-Europe/Berlin`.
     pub fn with_period(&self, period: Period) -> String {
         match &self.0 {
             None => period.name().to_owned(),
@@ -124,12 +122,13 @@ impl ZoneName {
     }
 }
 
-/// Follows the length of a sliding window.
+/// The suffix of the length of a sliding window.
 const SLIDING: &str = "-sliding";
 
 impl Window {
-    /// The descriptor's entry that tells it from other windows of the limit: one spelling for each, whatever the
-    /// policy's own (`86400s` for 24h and for 1d, `1500ms` where it is no whole number of seconds, `3600s-sliding`).
+    /// Returns the descriptor's entry that distinguishes it from other windows of the limit. Each window has
+    /// one spelling, whatever the policy's own is: `86400s` for 24h and for 1d, `1500ms` if it is not a whole
+    /// number of seconds, `3600s-sliding`.
     pub fn entry(&self) -> Option<(&'static str, String)> {
         match self {
             Self::Fixed(length) => Some(("window", duration::text(*length))),
@@ -139,7 +138,7 @@ impl Window {
         }
     }
 
-    /// How long it lasts; a month counts as 30 days. `None`: it is no matter of time, or has no end.
+    /// Returns the length of the window. A month counts as 30 days. `None` if the window has no end.
     pub fn length(&self) -> Option<Duration> {
         match self {
             Self::Fixed(length) | Self::Sliding(length) => Some(*length),
@@ -148,7 +147,7 @@ impl Window {
         }
     }
 
-    /// Whether it ends at some time: what is used of it comes back.
+    /// Returns whether usage is released again after some time.
     pub fn ends(&self) -> bool {
         match self {
             Self::Fixed(_) | Self::Sliding(_) | Self::Now => true,
@@ -157,7 +156,8 @@ impl Window {
     }
 }
 
-/// For people, after "per": `24h`, `1h (sliding)`, `month (UTC)`, `lifetime`. Nothing for [`Window::Now`].
+/// Formats the window to follow "per": `24h`, `1h (sliding)`, `month (UTC)`, `lifetime`. The result is empty
+/// for [`Window::Now`].
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! In which buckets a limit counts a request, by the values of its counters.
+//! The buckets in which a limit counts a request, according to the values of its counters.
 
 use super::DoubtCause;
 use crate::model::Limit;
@@ -8,11 +8,11 @@ use protocol::call::Entries;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// Longer counter values, in bytes, are shortened.
+/// The length in bytes above which counter values are shortened.
 const LONGEST_VALUE: usize = 512;
 /// How many characters of a longer value are kept.
 const SHOWN: usize = 64;
-/// In how many buckets of a limit one request may count.
+/// The maximum number of buckets of a limit that one request may count in.
 const MAX_BUCKETS: usize = MAX_ELEMENTS;
 /// The value of a counter without a value. The same text as an actual value counts with quotes around it.
 pub(super) const NULL: &str = "null";
@@ -59,7 +59,7 @@ fn values(counter: &Expression, facts: &Facts, doubts: &mut Vec<(DoubtCause, Str
         Ok(CounterValue::One(value)) => return vec![told(value)],
         Ok(CounterValue::Each(values)) => {
             if values.contains(&None) {
-                let detail = format!("{}: an element is no string, number or bool", counter.source());
+                let detail = format!("{}: an element is not a string, number or bool", counter.source());
                 doubts.push((DoubtCause::CounterFailed, detail));
             }
             return values.into_iter().map(|value| value.map_or_else(|| NULL.to_owned(), told)).collect();
@@ -113,8 +113,8 @@ fn bucket(counters: &[Expression], values: impl IntoIterator<Item = String>) -> 
     RequestBucket { counters, entries }
 }
 
-/// The value as it appears in the bucket. A long value is replaced by its digest: otherwise a client could
-/// exceed the size of a call, or fill the adapter's memory. No value equals [`NULL`].
+/// Returns the value as it appears in the bucket. A long value is replaced by its digest. Otherwise a client
+/// could exceed the size of a call or fill the adapter's memory. No value equals [`NULL`].
 fn told(value: String) -> String {
     if value.len() > LONGEST_VALUE {
         let beginning: String = value.chars().take(SHOWN).collect();

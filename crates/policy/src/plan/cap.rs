@@ -1,4 +1,4 @@
-//! `outputCap: Inject`: how much output a request's holds are enough for.
+//! `outputCap: Inject`: computes how much output a request's holds cover.
 
 use super::{Estimate, Hold};
 use crate::model::{Tariff, Unit};

@@ -143,13 +143,13 @@ impl CompiledPolicy {
     }
 }
 
-/// Whether all predicates are true, and the doubts about those that fail, which count as true. As with `&&` in
-/// CEL, one false predicate decides, whatever else fails.
+/// Returns whether all predicates are true, and the doubts about those that fail, which count as true. As
+/// with `&&` in CEL, one false predicate decides, whatever else fails.
 fn holds_true<'e>(when: impl Iterator<Item = &'e Expression>, facts: &Facts) -> Result<Vec<String>, Miss> {
     let mut failed = Vec::new();
     let conflicts = conflict::of(facts);
     for predicate in when {
-        // One of two different values may make it true. In that case the request is refused.
+        // One of the two values may make it true. If so, the request is refused.
         if conflict::names(predicate, conflicts) {
             continue;
         }

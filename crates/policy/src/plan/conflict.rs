@@ -1,6 +1,6 @@
-//! Values that a request's body contains twice and that differ, and whether that matters. It does for a limit
-//! whose expressions or prices use the value, or that edits the body because of it. It is unknown which value
-//! the server uses, so such a request cannot be judged.
+//! Values that a request's body contains twice with different values, and whether that matters. It matters if
+//! a limit has expressions or prices that use the value, or edits the body because of it. Nobody knows which
+//! value the server uses, so such a request cannot be judged.
 
 use crate::model::{Limit, Policy, StreamUsage, Unit};
 use expression::cel::{Expression, FactPath};
@@ -20,7 +20,7 @@ pub(super) fn names(expression: &Expression, conflicts: Conflicts) -> bool {
     conflicts != Conflicts::default() && named(expression).and(conflicts) != Conflicts::default()
 }
 
-/// Which of it a limit that applies depends on.
+/// Returns the duplicates that an applicable limit depends on.
 pub(super) fn matters<'e>(
     conflicts: Conflicts,
     policy: &Policy,

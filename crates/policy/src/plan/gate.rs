@@ -1,7 +1,7 @@
 //! The order in which a request's facts are fetched, and whether any limit can still apply. Most requests
-//! without a policy are let go before the identity, or any other expensive fact, is read.
+//! without a policy pass before the identity, or any other expensive fact, is read.
 //!
-//! One false predicate decides about its limit, whatever the others are. So a gate never lets a request go to
+//! One false predicate rules its limit out, whatever the others are. So a gate never lets a request pass to
 //! which a limit applies. It decides nothing else.
 
 use super::index::PolicyIndex;
@@ -9,21 +9,21 @@ use super::{CompiledPolicy, precedence};
 use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, Need};
 
-/// Facts that are fetched together, and what they decide.
+/// Facts that are fetched together, with the gate that they decide.
 #[derive(Debug)]
 pub struct FactRound {
     needs: Vec<Need>,
-    /// `None`: they decide nothing.
+    /// `None` if no gate uses them.
     gate: Option<RoundGate>,
 }
 
 impl FactRound {
-    /// What to fetch in addition to the rounds before.
+    /// Returns the facts to fetch in addition to those of the earlier rounds.
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
 
-    /// Whether a limit may still apply. Only then is there another round.
+    /// Returns whether a limit may still apply. If not, the remaining rounds are skipped.
     pub fn is_open(&self, facts: &Facts) -> bool {
         self.gate.as_ref().is_none_or(|gate| gate.is_open(facts) || gate.shows_result(facts))
     }
@@ -46,18 +46,18 @@ pub(super) fn rounds(policies: &[CompiledPolicy], needs: &[Need]) -> Vec<FactRou
     rounds
 }
 
-/// The needs that are in none of the rounds.
+/// Returns the needs that are in none of the rounds.
 fn others(needs: &[Need], rounds: &[FactRound]) -> Vec<Need> {
     needs.iter().filter(|need| !rounds.iter().any(|round| round.needs.contains(need))).cloned().collect()
 }
 
-/// See the module.
+/// Decides after a round whether a limit may apply.
 #[derive(Debug)]
 struct RoundGate {
     /// Parallel to the plan's policies.
     policies: Vec<Conditions>,
     index: PolicyIndex,
-    /// Whether tokens or money are counted, so that reads of stored results matter, whoever reads them.
+    /// Whether tokens or money are counted. If so, reads of stored results matter, whoever reads them.
     counts_usage: bool,
 }
 
@@ -80,7 +80,7 @@ impl RoundGate {
         (!policies.iter().any(Conditions::are_none)).then_some(Self { policies, index, counts_usage })
     }
 
-    /// The facts that it needs.
+    /// Returns the facts that it needs.
     fn needs(&self) -> Vec<Need> {
         let all =
             self.policies.iter().flat_map(|one| one.of_policy.iter().chain(one.of_limits.iter().flatten()));
@@ -92,12 +92,12 @@ impl RoundGate {
         needs
     }
 
-    /// Whether a stored result is read.
+    /// Returns whether a stored result is read.
     fn shows_result(&self, facts: &Facts) -> bool {
         self.counts_usage && facts.stored_result(facts.is_get()).is_some()
     }
 
-    /// Whether a limit may apply.
+    /// Returns whether a limit may apply.
     fn is_open(&self, facts: &Facts) -> bool {
         let may_hold = |conditions: &[Expression]| {
             !conditions.iter().any(|condition| condition.predicate(facts) == Ok(false))
@@ -119,13 +119,13 @@ impl Conditions {
         Self { of_policy: told(&policy.when), of_limits }
     }
 
-    /// Nothing is known about one of its limits.
+    /// Returns whether nothing is known about one of its limits.
     fn are_none(&self) -> bool {
         self.of_policy.is_empty() && self.of_limits.iter().any(Vec::is_empty)
     }
 }
 
-/// Whether it is a single header, or derived from one.
+/// Returns whether it is a single header, or derived from one.
 fn is_of_header(path: &FactPath) -> bool {
     path.first().is_some_and(|root| root == "request") && asks(path, |need| matches!(need, Need::Header(_)))
 }

@@ -1,4 +1,5 @@
-//! What a limit that applies would hold in each of its rates: how much, of which maximum, and for how long.
+//! Computes what an applicable limit would hold in each of its rates: how much, of which maximum, and for how
+//! long.
 
 use super::bucket::{RequestBucket, RequestBuckets};
 use super::{
@@ -10,7 +11,7 @@ use expression::facts::Facts;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A shorter hold would be useless.
+/// The minimum lifetime. A shorter hold would be useless.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// A limit that applies, and its buckets.
@@ -98,13 +99,13 @@ impl<'p> Matching<'p> {
         judgement.doubts.append(&mut self.doubts);
     }
 
-    /// The most that one request may hold of a rate, if that is limited.
+    /// Returns the most that one request may hold of a rate, if that is limited.
     fn most(&self, rate: &Rate, max: u64) -> Option<(u64, Share)> {
         let share = self.limit.max_share.filter(|_| rate.unit.is_of_usage())?;
         Some((share.of(max), share))
     }
 
-    /// Neither an absent value nor a failure turns enforcement off.
+    /// An absent value or a failure does not turn enforcement off.
     fn is_enforced(&self, facts: &Facts, assumed: &mut Vec<Failure>) -> bool {
         let Some(when) = &self.limit.enforce_when else { return true };
         match when.predicate(facts) {
@@ -133,7 +134,8 @@ fn with_maxima<'p>(
     rates.iter().filter_map(maximum).collect()
 }
 
-/// The price of the model's tokens, if it is needed, and the doubt if no price matches and the highest applies.
+/// Returns the price of the model's tokens, if it is needed, and a doubt if no price matches and the highest
+/// applies.
 fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Tariff, Option<String>)> {
     if rate.unit != Unit::Usd || rate.cost.is_some() {
         return None;

@@ -1,5 +1,5 @@
-//! Finds the policies that a request may concern by its facts, so that the cost does not grow with the policies
-//! for other paths, hosts or users. None of the limits of the policies that it leaves out would apply.
+//! Finds the policies that a request may concern by its facts, so that policies for other paths, hosts or
+//! users cost nothing. No limit of the omitted policies would apply.
 
 use super::{CompiledPolicy, precedence};
 use crate::model::Policy;
@@ -16,7 +16,7 @@ pub(super) struct PolicyIndex {
     /// The policies without a plain comparison to index.
     always: Vec<usize>,
     facts: Vec<Indexed>,
-    /// Sorted and distinct: see [`key`].
+    /// Sorted without repeats: see [`key`].
     keys: Vec<String>,
     /// Parallel to the keys.
     places: Vec<Vec<usize>>,
@@ -87,7 +87,7 @@ impl PolicyIndex {
         self.facts.last_mut()
     }
 
-    /// Whether `is` holds for any policy that may concern this request.
+    /// Returns whether `is` is true for any policy that may concern this request.
     pub fn any(&self, facts: &Facts, is: impl FnMut(usize) -> bool) -> bool {
         let mut found = Vec::new();
         self.by_facts(facts, &mut found);
@@ -136,7 +136,8 @@ fn of_test(test: &Test) -> String {
     key(&test.fact, &test.text, test.prefix)
 }
 
-/// The comparisons of which one must be true for the policy to apply: its own, or one for each of its limits.
+/// Returns the comparisons of which one must be true for the policy to apply: its own, or one for each of its
+/// limits.
 fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guard>>> {
     let plain = |guard: &Guard| !guard.tests.is_empty() && guard.tests.iter().all(|test| usable(&test.fact));
     let of = |when: &[Expression]| {
@@ -150,7 +151,7 @@ fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guar
     }
 }
 
-/// The guard with the fewest policies in common, given all keys.
+/// Returns the guard with the fewest policies in common, given all keys.
 fn rarest(guards: Vec<Guard>, keys: &[String]) -> Option<Guard> {
     let common = |test: &Test| {
         let key = of_test(test);

@@ -1,4 +1,4 @@
-//! What a plan decides about a request.
+//! The decisions of a plan about a request.
 
 use super::bucket::NULL;
 use super::{Estimate, PlannedRate};

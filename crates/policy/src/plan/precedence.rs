@@ -1,14 +1,14 @@
-//! Which rules of a request's policies apply. `defaults` give way to more specific policies, and `overrides`
-//! prevail over them, either as a whole (atomic) or rule by rule (merge). As in Kuadrant, policies merge
-//! pairwise, from most to least specific, and a policy that was replaced has no further effect. Plain `limits`
-//! apply in addition to all others, and so do policies on the same target.
+//! Decides which rules of a request's policies apply. `defaults` yield to more specific policies, and
+//! `overrides` prevail over them, either as a whole (atomic) or rule by rule (merge). As in Kuadrant,
+//! policies merge pairwise, from most to least specific, and a policy that was replaced has no further
+//! effect. Plain `limits` apply in addition to all others, and so do policies on the same target.
 
 use super::{CompiledPolicy, Miss};
 use crate::model::{Precedence, Strategy, Target, TargetKind};
 use expression::small_sort;
 use std::sync::Arc;
 
-/// A policy, as far as it applies.
+/// A policy and the parts of it that apply.
 pub(super) struct Effective<'p> {
     pub planned: &'p CompiledPolicy,
     /// The policy whose `when` applies.
@@ -29,14 +29,14 @@ impl<'p> Effective<'p> {
         self.by.or_else(|| self.replaced.iter().find(|(name, _)| *name == limit).map(|(_, by)| *by))
     }
 
-    /// Its limits that still apply.
+    /// Returns its limits that still apply.
     fn names(&self) -> impl Iterator<Item = (&'p str, &'p CompiledPolicy)> {
         let limits = self.planned.policy.limits.iter().map(|limit| limit.name.as_str());
         limits.filter(|limit| self.replacing(limit).is_none()).map(|limit| (limit, self.planned))
     }
 }
 
-/// The policies of a request, each as far as it applies.
+/// Returns the policies of a request, each with the parts that apply.
 pub(super) fn effective<'p>(policies: Vec<&'p CompiledPolicy>) -> Vec<Effective<'p>> {
     let alone = |planned| Effective { planned, when: planned, replaced: Vec::new(), by: None };
     let mut all: Vec<Effective<'p>> = policies.iter().copied().map(alone).collect();

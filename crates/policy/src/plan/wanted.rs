@@ -1,4 +1,4 @@
-//! Which facts of requests and responses policies need, given their expressions.
+//! Determines from their expressions which facts of requests and responses policies need.
 
 use crate::model::{Limit, Policy};
 use expression::cel::Expression;

@@ -6,8 +6,8 @@ use protocol::wire::weir::v1::{Field, Match, Rule, field, r#match::Path};
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
-/// How a path is compared. In Gateway API, exact paths come before prefixes, and the place of regular
-/// expressions is open.
+/// How a path is compared. In Gateway API, exact paths come before prefixes. It does not specify the rank of
+/// regular expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PathMatchKind {
     Exact,
@@ -25,7 +25,7 @@ pub(super) struct RouteEntry {
     pub(super) path: String,
     pub(super) ports: Arc<[u32]>,
     pub(super) policies: Arc<[usize]>,
-    /// Whether it takes no request away from others.
+    /// Whether it leaves requests to other routes.
     pub(super) in_doubt: bool,
     /// The beginning of the proxy's names for the route. Empty if unknown.
     route_name: Arc<str>,
@@ -39,7 +39,7 @@ pub(super) struct RouteEntry {
     order: (usize, usize),
 }
 
-/// How to order several matches of one path.
+/// The order of several matches of one path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ranking {
     /// As in Gateway API: a method first, then more headers, then more query parameters.
@@ -77,17 +77,17 @@ pub(super) fn places(places: &[u32]) -> Arc<[usize]> {
     places.iter().map(|place| usize::try_from(*place).unwrap_or(usize::MAX)).collect()
 }
 
-/// Whether a route's regular expression can be compiled here, and if not, why.
+/// Returns why a route's regular expression cannot be compiled here, if it cannot.
 pub fn check_pattern(source: &str) -> Result<(), String> {
     Pattern::whole(source).map(drop)
 }
 
-/// The order in which hostnames are specific.
+/// Orders hostnames by how specific they are.
 pub(super) fn specificity(hostname: &str) -> (bool, usize) {
     (!hostname.is_empty() && !hostname.starts_with('*'), hostname.len())
 }
 
-/// Whether a hostname, possibly with a wildcard or empty, matches this host.
+/// Returns whether a hostname, possibly with a wildcard or empty, matches this host.
 pub(super) fn covers(hostname: &str, host: &str) -> bool {
     match hostname.strip_prefix('*') {
         Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
@@ -137,7 +137,7 @@ impl RouteEntry {
         self.key().cmp(&other.key()).then_with(|| self.rank(ranking).cmp(&other.rank(ranking)))
     }
 
-    /// The lowest of the matches of one host and kind takes the request.
+    /// The request belongs to the lowest of the matches of one host and kind.
     pub(super) fn rank(&self, ranking: Ranking) -> impl Ord + use<> {
         let (headers, query) = (self.headers.len(), self.query.len());
         let method = usize::from(!self.method.is_empty());
@@ -156,7 +156,7 @@ impl RouteEntry {
         (Reverse(counts), self.order)
     }
 
-    /// Whether the proxy's name for the request's route shows that another rule took it.
+    /// Returns whether the proxy's name for the request's route shows that another rule has matched.
     pub(super) fn is_elsewhere(&self, route: Option<&str>) -> bool {
         let Some((kind, _)) = self.route_name.split_once('/') else { return false };
         route.is_some_and(|route| {
@@ -169,7 +169,7 @@ impl RouteEntry {
         !self.route_name.is_empty()
     }
 
-    /// Whether everything but host and port matches. The key has already decided part of the path.
+    /// Returns whether everything but host and port matches. The key has already decided part of the path.
     pub(super) fn takes(&self, path: &str, query: &str, facts: &Facts) -> bool {
         let header = |name: &str| facts.routed_header(name);
         (self.method.is_empty() || header(":method") == Some(&self.method))
@@ -189,11 +189,11 @@ impl RouteEntry {
     }
 }
 
-/// The literal text that every match of a regular expression begins with. Empty if it is not obvious.
+/// Returns the literal text that every match of a regular expression begins with. Empty if it is not obvious.
 fn beginning(source: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_~%:@".contains(c);
     let (literal, rest) = source.split_at(source.find(|c| !plain(c)).unwrap_or(source.len()));
-    // With alternatives, none of them is certain.
+    // If there are alternatives, no literal is certain.
     if rest.contains('|') && !alternatives_are_enclosed(rest) {
         return "";
     }
@@ -201,7 +201,7 @@ fn beginning(source: &str) -> &str {
     literal.get(..literal.len().saturating_sub(usize::from(repeated))).unwrap_or_default()
 }
 
-/// Whether each `|` is in parentheses, and nothing could hide a parenthesis.
+/// Returns whether each `|` is in parentheses, and nothing can hide a parenthesis.
 fn alternatives_are_enclosed(source: &str) -> bool {
     let mut depth = 0_usize;
     source.chars().all(|c| {
@@ -244,7 +244,7 @@ fn values(fields: &[Field], name: impl Fn(&str) -> String) -> Result<Vec<(String
     Ok(values)
 }
 
-/// The first parameter of that name, undecoded.
+/// Returns the first parameter with that name, without decoding it.
 fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)

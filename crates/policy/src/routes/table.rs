@@ -4,13 +4,13 @@
 use super::rule::{PathMatchKind, Ranking, RouteEntry};
 use expression::small_sort;
 
-/// See the module.
+/// The rules in lookup order.
 #[derive(Debug, Default)]
 pub(super) struct RouteTable {
     /// Sorted by host, kind and text of the path, the most specific first.
     entries: Vec<RouteEntry>,
     /// The largest number of dots in a wildcard, and of slashes in a prefix or in the beginning of a regular
-    /// expression. So extra ones that a client adds cost nothing.
+    /// expression. With these bounds, additional dots and slashes from a client cost nothing.
     deepest_host: usize,
     deepest_path: usize,
     has_regexes: bool,
@@ -35,7 +35,8 @@ impl RouteTable {
         self.entries.is_empty()
     }
 
-    /// The rule that takes the request: the most specific by host, then path, method, headers, query and age.
+    /// Returns the rule for the request: the most specific by host, then path, method, headers, query and
+    /// age.
     pub(super) fn first<'t>(
         &'t self,
         host: &str,
@@ -55,7 +56,7 @@ impl RouteTable {
         })
     }
 
-    /// Every rule that would take the request if there were no others.
+    /// Returns every rule that would match the request if there were no others.
     pub(super) fn all<'t>(
         &'t self,
         host: &str,
@@ -100,7 +101,7 @@ impl RouteTable {
     }
 }
 
-/// The entries of a host that this key finds.
+/// Returns the entries of a host that this key finds.
 fn range<'e>(entries: &'e [RouteEntry], kind: PathMatchKind, path: &str) -> std::slice::Iter<'e, RouteEntry> {
     let key = (kind, path);
     let of = |entry: &RouteEntry| (entry.kind, entry.path.as_str()).cmp(&key);

@@ -24,7 +24,7 @@ impl ArrayProgress {
         self.is_over
     }
 
-    /// Appends one more element and closes the array.
+    /// Appends another element and closes the array.
     pub fn ending(self, element: &[u8]) -> Vec<u8> {
         let separator: &[u8] = if self.has_elements && !self.after_comma { b"," } else { b"" };
         [separator, element, b"]"].concat()

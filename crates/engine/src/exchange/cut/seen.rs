@@ -1,15 +1,15 @@
-//! What is known of a stream from its events: its API, and what its ending has to repeat.
+//! What the events of a stream reveal: its API, and the fields that its ending has to repeat.
 
 use llm::memory::{MemoryBudget, Purpose};
 use llm::tree;
 use serde_json::Value;
 
-/// The longest text that an ending repeats, in bytes.
+/// The maximum length of a text that an ending repeats, in bytes.
 const MAX_TEXT: usize = 256;
-/// How many parts of a response may be open at once.
+/// The maximum number of open parts of a response.
 const MAX_OPEN: usize = 64;
-/// A parsed event takes at most this multiple of its bytes, plus a constant. One that takes more does not
-/// belong to a known API.
+/// A parsed event takes at most this multiple of its bytes, plus a constant. An event that takes more does
+/// not belong to a known API.
 const TREE_SHARE: usize = 8;
 const SMALLEST_TREE: usize = 8 << 10;
 
@@ -27,7 +27,7 @@ pub(super) enum StreamApi {
     Bedrock,
 }
 
-/// See the module.
+/// Collects the fields of one stream.
 #[derive(Debug, Default)]
 pub(super) struct SeenStream {
     pub api: Option<StreamApi>,
@@ -46,7 +46,7 @@ pub(super) struct SeenStream {
 }
 
 impl SeenStream {
-    /// The most memory that one allocates, in bytes.
+    /// The maximum memory of one, in bytes.
     pub const SIZE: usize = 3 * (MAX_TEXT + 64) + 2 * MAX_OPEN * size_of::<u64>();
 
     /// Reads a server-sent event whose lines are separated by line feeds.
@@ -54,7 +54,7 @@ impl SeenStream {
         let lines = event.split(|byte| *byte == b'\n');
         let mut data = lines.filter_map(|line| line.strip_prefix(b"data:"));
         let Some(first) = data.next() else { return };
-        // Data on several lines is rare, and no known API sends it.
+        // Data on several lines is rare. No known API sends it.
         if data.next().is_some() {
             return;
         }
@@ -64,14 +64,14 @@ impl SeenStream {
         }
     }
 
-    /// Reads a document from an event or from a line of its own.
+    /// Reads a document from an event or from a separate line.
     pub fn document(&mut self, data: &[u8], memory: &MemoryBudget) {
         with_tree(data, memory, |document| self.learn_from(&document));
     }
 
     fn learn_from(&mut self, document: &Value) {
         let kind = text(document, "type");
-        // Some compatible servers use another name for the object, or none.
+        // Some compatible servers use another object name, or none.
         let choice = document.get("choices").and_then(|choices| choices.get(0));
         let has = |name: &str| choice.is_some_and(|choice| choice.get(name).is_some());
         let object = text(document, "object");

@@ -11,7 +11,7 @@ use expression::cel::{Expression, Phase, ResultType};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// In the order of error messages.
+/// The units in the order of error messages.
 const UNITS: &[(&str, Unit)] = &[
     ("tokens", Unit::Tokens),
     ("requests", Unit::Requests),
@@ -54,7 +54,7 @@ const SOFT_SIGNAL: KnownFields = KnownFields { known: &["headers"], later: &[], 
 const SIGNAL_HEADER: KnownFields = KnownFields { known: &["name", "value"], later: &[], ignored: &[] };
 const COUNTER: KnownFields = KnownFields { known: &["expression"], later: &[], ignored: &[] };
 
-/// `priced`: whether the policy has prices.
+/// Reads the limits. `priced` is set if the policy has prices.
 pub(super) fn limits(node: &DocumentNode<'_>, priced: bool) -> Result<Vec<Limit>, Reported> {
     let limits = node.entries()?;
     if limits.is_empty() {
