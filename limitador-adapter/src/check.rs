@@ -162,7 +162,10 @@ impl LimitSummary<'_> {
             all.push(format!("refuses nothing; once it is exceeded, {}", signal_text(signal)));
         }
         all.extend(limit.caps_output.then(|| "caps the output of requests without a maximum".to_owned()));
-        all.extend((limit.overrun == Overrun::Cut).then(|| "ends streams that outgrow their hold when there is no room".to_owned()));
+        all.extend(
+            (limit.overrun == Overrun::Cut)
+                .then(|| "ends streams that outgrow their hold when there is no room".to_owned()),
+        );
         all
     }
 

@@ -1,5 +1,5 @@
-//! How long a request is read and edited, beside `serde_json` parsing it to a value; and how fast honest and hostile
-//! bodies are read. The best of several rounds; run with `cargo bench -p llm --bench request`.
+//! Measures how long it takes to read and edit a request, compared with `serde_json`, and how fast honest and
+//! hostile bodies are read. Reports the best of several rounds. Run `cargo bench -p llm --bench request`.
 
 mod bodies;
 mod timer;
@@ -38,7 +38,8 @@ fn main() {
     speeds();
 }
 
-/// How fast bodies are read. Wanted: 1 GB/s of the honest ones, and a tenth of that of the hostile ones.
+/// The speed of reading bodies. The targets are 1 GB/s for honest bodies, and a tenth of that for hostile
+/// ones.
 fn speeds() {
     println!("\n{:40} {:>9} {:>8}", "GB/s", "bytes", "read");
     for (kind, wanted, bodies) in [("honest", 1.0, bodies::honest()), ("hostile", 0.1, bodies::hostile())] {
@@ -67,7 +68,7 @@ fn event(text: &str) -> String {
     )
 }
 
-/// Of the best of many rounds.
+/// Returns the best of many rounds.
 fn micros(work: impl Fn()) -> f64 {
     timer::best(1, work) / 1000.0
 }

@@ -1,5 +1,5 @@
-//! How fast the meter reads, per format, beside `serde_json` parsing the same bytes to a value. The best of several
-//! rounds; run with `cargo bench -p llm --bench response`.
+//! Measures the speed of the meter for each format, compared with `serde_json`. Reports the best of several
+//! rounds. Run `cargo bench -p llm --bench response`.
 
 mod timer;
 
@@ -9,16 +9,16 @@ use llm::response::{Meter, ResponseHead};
 use std::hint::black_box;
 use std::io::Write;
 
-/// What Envoy hands over at once.
+/// The size of the chunks that Envoy delivers.
 const CHUNK: usize = 16 << 10;
 
 struct Body {
     name: &'static str,
     bytes: Vec<u8>,
     encoding: &'static str,
-    /// How many bytes it has, decoded.
+    /// The decoded size in bytes.
     plain: usize,
-    /// The documents in it, as somebody would parse them who had them all.
+    /// The documents in it, for a parser that needs complete documents.
     documents: Vec<Vec<u8>>,
 }
 
@@ -50,7 +50,7 @@ fn parse(documents: &[Vec<u8>]) {
     }
 }
 
-/// Decoded GB/s of the best of many rounds.
+/// Returns the decoded GB/s of the best of many rounds.
 fn speed(bytes: usize, work: impl Fn()) -> f64 {
     bytes as f64 / timer::best(1, work)
 }
@@ -62,7 +62,8 @@ fn bodies() -> std::io::Result<Vec<Body>> {
             r#"{{"id":"chatcmpl-9A1","object":"chat.completion","created":1740000000,"model":"gpt-4o-2024-08-06","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null}},"logprobs":{extra},"finish_reason":"stop"}}],{usage},"service_tier":"default","system_fingerprint":"fp_1"}}"#
         )
     };
-    // As models write it: a line's end now and then, a quotation, characters beyond ASCII as they are.
+    // Prose as models write it, with occasional line ends and quotations, and with unescaped characters
+    // beyond ASCII.
     let prose = r#"A weir is a low wall across a river, and it is older than most cities.\nIt holds the flow back, lets through \"what may pass\", and measures it — naïvely said.\n\n"#;
     let logprob = r#"{"token":" weir","logprob":-0.0123,"bytes":[32,119,101,105,114],"top_logprobs":[{"token":" weir","logprob":-0.0123,"bytes":[32,119,101,105,114]}]},"#;
     let logprobs = |times: usize| format!(r#"{{"content":[{}null]}}"#, logprob.repeat(times));

@@ -1,5 +1,6 @@
-//! How fast the messages of a socket are read, by the size of their frames: frames alone, and with what each message says of a
-//! call. The best of several rounds; run with `cargo bench -p llm --bench websocket`.
+//! Measures how fast the messages of a socket are read, by the size of their frames: only the frames, and
+//! with the assignment of messages to calls. Reports the best of several rounds. Run `cargo bench -p llm
+//! --bench websocket`.
 
 mod timer;
 
@@ -8,9 +9,9 @@ use llm::memory::MemoryBudget;
 use llm::websocket::{Extensions, MessageReader, Opcode, Peer, SocketApi, SocketEvent, frame};
 use std::hint::black_box;
 
-/// What Envoy hands over at once.
+/// The size of the chunks that Envoy delivers.
 const CHUNK: usize = 16 << 10;
-/// So much is read in a round.
+/// The number of bytes in a round.
 const ALL: usize = 8 << 20;
 
 fn main() {

@@ -1,6 +1,8 @@
-//! What LLM APIs say: request bytes → what is asked for and what it may cost; response bytes → what was used.
+//! Reads the messages of LLM APIs: request bytes → what is requested and may be used; response bytes → what
+//! was used.
 //!
-//! It knows no policy, host, clock, network, file or log. Whatever arrives is read in any pieces and in bounded memory.
+//! It knows no policies and does no I/O: no host, clock, network, file or log. It reads everything in any
+//! chunks and in bounded memory.
 
 mod json;
 pub mod memory;

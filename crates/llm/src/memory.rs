@@ -1,5 +1,5 @@
-//! Limits how many bytes the exchanges of one VM may keep. A Wasm module that cannot allocate traps, and all
-//! streams of its worker end with it. So memory is counted before it is allocated: whoever keeps something
+//! Limits how many bytes the exchanges of one VM may keep. If a Wasm module cannot allocate, it traps, and
+//! all streams of its worker end. So memory is counted before it is allocated: code that keeps something
 //! holds a [`Lease`] for it, and has to manage with less if there is none.
 //!
 //! A lease ends with its owner, so nothing leaks, however an exchange ends. Taking a lease allocates nothing.

@@ -1,4 +1,4 @@
-//! What this crate knows of each provider and dialect, as plain data for `docs/providers.md`. It decides nothing.
+//! The properties of each provider and dialect as plain data for `docs/providers.md`.
 
 use crate::providers::PROVIDERS;
 use crate::request::image::ImageFormula;
@@ -6,23 +6,24 @@ use crate::request::place::Place;
 use crate::request::{Dialect, Operation};
 use crate::response::place::Node;
 
-/// A provider, by what its file has of its own. What it leaves out is as in OpenAI's API, or found by its name.
+/// A provider, described by the contents of its file. Everything else is as in OpenAI's API, or is found by
+/// name.
 #[derive(Clone, Debug)]
 pub struct ProviderOverview {
     pub name: &'static str,
-    /// The dialects of its own calls.
+    /// The dialects of the provider's own calls.
     pub dialects: Vec<Dialect>,
-    /// What its own calls ask for.
+    /// The operations of the provider's own calls.
     pub operations: Vec<&'static str>,
     /// Its own fields for a maximum output, which make holds exact.
     pub maxima: Vec<&'static str>,
     /// Its own members and headers that report usage.
     pub usage: Vec<&'static str>,
-    /// How many of its calls are known to use no tokens.
+    /// The number of known calls that use no tokens.
     pub tokenless: usize,
 }
 
-/// What depends on the dialect.
+/// The properties of a dialect.
 #[derive(Clone, Copy, Debug)]
 pub struct DialectOverview {
     pub dialect: Dialect,
@@ -98,7 +99,7 @@ fn is_usage(node: Node) -> bool {
     )
 }
 
-/// Each once, in the order of their first.
+/// Removes repeats and keeps the order.
 fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
     all.fold(Vec::new(), |mut distinct, one| {
         if !distinct.contains(&one) {

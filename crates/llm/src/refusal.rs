@@ -1,5 +1,5 @@
-//! How each API presents a refusal to its client libraries. Input: the content, independent of any dialect.
-//! Output: a body and its headers.
+//! Presents refusals to the client libraries of each API. The input is the content, independent of any
+//! dialect. The output is a body and its headers.
 
 use crate::request::Dialect;
 use serde_json::{Value, json};

@@ -1,37 +1,37 @@
-//! Tables of names that several files declare, joined and indexed by the compiler: data, since the code for so many
-//! comparisons is many times as large.
+//! Tables of names that several files declare. The compiler joins and indexes them. They are data, because
+//! code for this many comparisons would be many times as large.
 
 use crate::words::is_same;
 
-/// A member of an object: where it is, what it is called, and what it leads to.
+/// A member of an object: its object, its name, and the place that it leads to.
 pub(crate) type Member<P, V> = (P, &'static str, V);
 
 /// The longest name, in bytes.
 pub(crate) const MAX_NAME: usize = 48;
 
-/// How many groups the members are in.
+/// The number of groups.
 const GROUPS: usize = 256;
 
-/// Members, in groups by what is cheap to see of their names.
+/// Members in groups. The group of a name is cheap to compute.
 #[derive(Debug)]
 pub(crate) struct NameTable<P: 'static, V: 'static> {
     members: &'static [Member<P, V>],
-    /// Where each group begins, and where the last one ends.
+    /// The start of each group, and the end of the last one.
     begin: [u16; GROUPS + 1],
 }
 
 impl<P: Copy + PartialEq, V: Copy> NameTable<P, V> {
-    /// Of members that [`joined`] has put in order.
+    /// Creates the table of members that [`joined`] has sorted.
     pub(crate) const fn new(members: &'static [Member<P, V>]) -> Self {
         Self { members, begin: beginnings(&[members]) }
     }
 
-    /// Where a member leads.
+    /// Returns where a member leads.
     pub(crate) fn find(&self, of: P, key: &[u8]) -> Option<V> {
         self.all(of, key).next()
     }
 
-    /// Where all members of this name lead, in the order of the table.
+    /// Returns where all members with this name lead, in the order of the table.
     pub(crate) fn all(&self, of: P, key: &[u8]) -> impl Iterator<Item = V> {
         let at = group(key);
         let [begin, end] =
@@ -56,7 +56,7 @@ const fn group(name: &[u8]) -> usize {
     }
 }
 
-/// How many elements some lists have.
+/// Returns the number of elements in some lists.
 pub(crate) const fn count<T>(mut lists: &[&[T]]) -> usize {
     let mut sum = 0;
     while let Some((list, others)) = lists.split_first() {
@@ -65,14 +65,14 @@ pub(crate) const fn count<T>(mut lists: &[&[T]]) -> usize {
     sum
 }
 
-/// Where each group begins if the members are in the order of their groups.
+/// Returns the start of each group, if the members are sorted by group.
 const fn beginnings<P, V>(mut lists: &[&[Member<P, V>]]) -> [u16; GROUPS + 1] {
     let mut begin = [0; GROUPS + 1];
     while let Some((list, others)) = lists.split_first() {
         let mut members = *list;
         while let Some(((_, name, _), further)) = members.split_first() {
             assert!(name.len() <= MAX_NAME, "a name is too long");
-            // Each group after this one begins a member later.
+            // Each later group begins one member later.
             let (_, mut after) = begin.split_at_mut(group(name.as_bytes()) + 1);
             while let Some((first, rest)) = after.split_first_mut() {
                 *first += 1;
@@ -85,7 +85,7 @@ const fn beginnings<P, V>(mut lists: &[&[Member<P, V>]]) -> [u16; GROUPS + 1] {
     begin
 }
 
-/// All members of some lists, in the order of their groups. `N`: how many there are.
+/// Joins the members of some lists, sorted by group. `N` is their number.
 pub(crate) const fn joined<P: Copy, V: Copy, const N: usize>(
     mut lists: &[&[Member<P, V>]],
     any: Member<P, V>,
@@ -109,7 +109,7 @@ pub(crate) const fn joined<P: Copy, V: Copy, const N: usize>(
     all
 }
 
-/// All elements of some lists in a row. `N`: how many there are.
+/// Joins the elements of some lists. `N` is their number.
 pub(crate) const fn flat<T: Copy, const N: usize>(mut lists: &[&[T]], any: T) -> [T; N] {
     let mut all = [any; N];
     let mut free: &mut [T] = &mut all;

@@ -92,10 +92,7 @@ fn bad() -> Vec<(Value, &'static str)> {
             rate(json!({ "limit": 1, "window": "1h", "period": "Day" })),
             "takes exactly one of window and period",
         ),
-        (
-            rate(json!({ "limit": 1, "period": "Day", "windowType": "Sliding" })),
-            "windowType requires window",
-        ),
+        (rate(json!({ "limit": 1, "period": "Day", "windowType": "Sliding" })), "windowType requires window"),
         (rate(json!({ "limit": 1, "window": "1h", "windowType": "Rolling" })), "windowType"),
         (
             rate(json!({ "limit": 1, "window": "1h", "timeZone": "Europe/Berlin" })),

@@ -76,7 +76,9 @@ fn with_end_of_headers(bytes: &[u8]) -> Vec<u8> {
 fn complete(parsed: httparse::Result<usize>) -> Result<usize, String> {
     match parsed {
         Ok(httparse::Status::Complete(start)) => Ok(start),
-        Ok(httparse::Status::Partial) => Err("is not a complete HTTP message: its headers do not end".to_owned()),
+        Ok(httparse::Status::Partial) => {
+            Err("is not a complete HTTP message: its headers do not end".to_owned())
+        }
         Err(error) => Err(format!("is no HTTP message (start line, headers, empty line, body): {error}")),
     }
 }

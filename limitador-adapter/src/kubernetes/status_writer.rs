@@ -83,7 +83,9 @@ pub async fn tell(
         if looked {
             match follow(&mut election, &filters).await {
                 Ok(all) => following = all,
-                Err(error) => tracing::warn!(%error, "the Lease cannot be acquired; statuses may be out of date"),
+                Err(error) => {
+                    tracing::warn!(%error, "the Lease cannot be acquired; statuses may be out of date")
+                }
             }
             let before = std::mem::replace(&mut strays, find_strays(&following, &current.gateways));
             for gateway in strays.difference(&before) {

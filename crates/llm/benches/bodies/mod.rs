@@ -1,4 +1,5 @@
-//! Request bodies of about 300 kB: honest ones of each API, as agents send them, and ones made to be read slowly.
+//! Request bodies of about 300 kB: honest ones of each API, as agents send them, and hostile ones that are
+//! slow to read.
 
 /// A name, a path, and the body.
 pub type Body = (&'static str, &'static str, String);
@@ -7,7 +8,7 @@ const CHAT: &str = "/v1/chat/completions";
 const SIZE: usize = 300_000;
 const PROSE: &str = r#"A weir is a low wall across a river.\nIt holds the flow back, lets through \"what may pass\", and measures it, said naïvely. "#;
 
-/// One per API: a system prompt, tools, and turns with calls and their results.
+/// One body per API: a system prompt, tools, and turns with calls and their results.
 pub fn honest() -> Vec<Body> {
     let schema = r#"{"type":"object","properties":{"path":{"type":"string","description":"The file to read, by its path in the repository."},"limit":{"type":"integer","description":"At most so many lines of it."}},"required":["path"]}"#;
     let list = |item: String| filled(&item, SIZE);
@@ -68,7 +69,7 @@ pub fn honest() -> Vec<Body> {
     ]
 }
 
-/// Each asks as much of the scanner for each byte as its kind can.
+/// Each body requires as much work per byte as its kind can.
 pub fn hostile() -> Vec<Body> {
     let content =
         |value: String| format!(r#"{{"model":"m","messages":[{{"role":"user","content":{value}}}]}}"#);
@@ -107,7 +108,7 @@ pub fn hostile() -> Vec<Body> {
     ]
 }
 
-/// As many of it as fit, with commas.
+/// Repeats the text, separated by commas, up to this size.
 fn filled(item: &str, size: usize) -> String {
     vec![item; size / (item.len() + 1) + 1].join(",")
 }

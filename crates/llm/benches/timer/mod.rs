@@ -1,9 +1,9 @@
-//! How long something takes when nothing disturbs it.
+//! Measures the undisturbed time of a function.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Nanoseconds of one call, in the shortest round of `times` calls; there are as many rounds as 700 ms hold.
+/// Returns the nanoseconds of one call in the shortest round of `times` calls. The rounds take 700 ms in all.
 pub fn best<T>(times: u32, mut work: impl FnMut() -> T) -> f64 {
     let (mut best, begin) = (Duration::MAX, Instant::now());
     while begin.elapsed() < Duration::from_millis(700) {

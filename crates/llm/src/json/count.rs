@@ -208,7 +208,7 @@ fn parity(bits: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// What is found in a text behind its first bracket, and what is left of it.
+    /// Returns what is found in a text after its first bracket, and the rest.
     fn counted(text: &[u8], pieces: usize, blocks: bool) -> (Counted, Option<Vec<u8>>) {
         let mut counter = Counter::default();
         counter.begin();

@@ -37,7 +37,7 @@ pub(crate) enum Wants {
     ScalarOrObject,
     /// A string, an object's members, a number or a literal.
     Anything,
-    /// A string, a number or a literal; of a container, how much text it contains.
+    /// A string, a number or a literal. For a container, only the amount of its text.
     Count,
 }
 

@@ -1,7 +1,8 @@
-//! How much of a token a character is, by its script: what tokenizers make of text that nobody counted.
+//! The weight of a character by its script. It approximates what tokenizers make of text that nobody has
+//! counted.
 //!
-//! The unit is a character of English, of which four make a token. UTF-8 tells the script by the first byte of each
-//! character, so many bytes can be weighed at once.
+//! The unit is an English character. Four units make a token. The first byte of a character in UTF-8
+//! determines the script, so many bytes can be weighed at once.
 //!
 //! | first byte | characters | weight |
 //! |---|---|---|
@@ -11,15 +12,16 @@
 //! | 0xe3 to 0xef | Chinese, Japanese, Korean | 4 |
 //! | 0xf0 and above | emoji, rare characters | 8 |
 //!
-//! `tests/request/scripts.json` has texts in twelve languages with the counts of real tokenizers: older ones make twice as
-//! many tokens of Greek, Hebrew, Hindi and Thai as newer ones, and the weights are between the two.
+//! `tests/request/scripts.json` has texts in twelve languages with the counts of real tokenizers. Older
+//! tokenizers need twice as many tokens for Greek, Hebrew, Hindi and Thai as newer ones, and the weights are
+//! in between.
 
-/// First bytes from here on weigh one more than other bytes, and four more. Any other byte weighs 1, so most text weighs
-/// what it has bytes.
+/// First bytes from these values on weigh one more, or four more, than other bytes. All other bytes weigh 1,
+/// so most texts weigh as much as they have bytes.
 pub(super) const ONE_MORE_FROM: u8 = 0xe3;
 pub(super) const FOUR_MORE_FROM: u8 = 0xf0;
 
-/// What a byte of UTF-8 adds.
+/// The weight of a byte in UTF-8.
 pub(super) const fn of_byte(byte: u8) -> u64 {
     match byte {
         0..ONE_MORE_FROM => 1,
@@ -28,7 +30,7 @@ pub(super) const fn of_byte(byte: u8) -> u64 {
     }
 }
 
-/// What a unit of UTF-16 adds: a surrogate pair counts with its first half.
+/// The weight of a code unit in UTF-16. A surrogate pair counts at its first half.
 pub(super) const fn of_unit(unit: u32) -> u64 {
     match unit {
         0xdc00..0xe000 => 0,

@@ -192,7 +192,7 @@ impl<P: JsonPlace> Scanner<P> {
         }
     }
 
-    /// Adds a character. Invalid ones, such as half a surrogate pair, are replaced.
+    /// Adds a character, or a replacement for an invalid one, such as half a surrogate pair.
     fn character(&mut self, code: u32, purpose: Use, to: &mut impl Reader<Place = P>) {
         let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
         self.piece(character.encode_utf8(&mut [0; 4]).as_bytes(), purpose, to);

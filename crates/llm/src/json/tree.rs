@@ -30,14 +30,14 @@ const ENTRIES_PER_NODE: usize = 5;
 const ELEMENT: usize = 3 * size_of::<Value>();
 const FIRST_ELEMENTS: usize = 4 * size_of::<Value>() + ALLOCATION;
 
-/// The rest of an allowance.
+/// The remaining allowance.
 pub struct Allowance {
     left: Cell<usize>,
     exceeded: Cell<bool>,
 }
 
 impl Allowance {
-    /// Of so many bytes.
+    /// An allowance of this many bytes.
     pub fn new(bytes: usize) -> Self {
         Self { left: Cell::new(bytes), exceeded: Cell::default() }
     }
@@ -105,7 +105,7 @@ pub fn size(value: &Value) -> usize {
     }
 }
 
-/// The same for the fields of an object.
+/// Returns the size of an object's fields.
 pub fn map_size(fields: &Map<String, Value>) -> usize {
     let sizes = fields
         .iter()
@@ -180,7 +180,6 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 }
 
-/// A key.
 struct Name<'a>(&'a Allowance);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {

@@ -1,4 +1,4 @@
-//! What Azure adds to OpenAI's API.
+//! Azure's additions to OpenAI's API.
 
 use super::Provider;
 use crate::response::place::Node;

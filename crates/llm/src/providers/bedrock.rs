@@ -1,4 +1,4 @@
-//! AWS Bedrock: Converse, and the vendors' own bodies in InvokeModel.
+//! AWS Bedrock: Converse, and InvokeModel with the vendors' own bodies.
 
 use super::{DialectRules, Provider, UsageHeader};
 use crate::refusal::{RefusalFacts, RefusalReason, RefusalReply};
@@ -114,7 +114,7 @@ pub(super) const PROVIDER: Provider = Provider {
 };
 
 pub(super) const RULES: DialectRules = DialectRules {
-    // InvokeModel takes the body of any vendor.
+    // InvokeModel accepts the body of any vendor.
     heeds: |operation, field| operation.is_none() || field == MaximumField::Setting(Settings::Inference),
     cap,
     images: ImageFormula::Pixels,
@@ -127,7 +127,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     refusal,
 };
 
-/// `/model/{id}/converse`; the id may be an ARN with slashes, escaped or not.
+/// `/model/{id}/converse`. The id may be an ARN with slashes, percent-encoded or not.
 fn path(last: &str, before: &[&str]) -> Option<Route> {
     let (operation, stream) = match last {
         "converse" => (Some(Operation::Chat), false),
@@ -148,7 +148,7 @@ fn path(last: &str, before: &[&str]) -> Option<Route> {
     })
 }
 
-/// A count, whose path has the model in it. An ARN has escaped colons and slashes.
+/// A call that counts tokens, with the model in its path. An ARN has percent-encoded colons and slashes.
 fn tokenless_path(segments: &[&str]) -> Option<(Dialect, Operation)> {
     let ["model", model, "count-tokens"] = segments else { return None };
     let plain = model.replace("%3A", ":").replace("%2F", ":").replace("%3a", ":").replace("%2f", ":");
@@ -179,7 +179,7 @@ fn cap(target: CapTarget<'_>) -> Option<FieldPath> {
 }
 
 fn refusal(refusal: &RefusalFacts<'_>) -> RefusalReply {
-    // botocore repeats a call that is throttled, and none that is beyond a quota.
+    // botocore retries a call that was throttled, but not a call that exceeds a quota.
     let exception = match refusal.reason {
         RefusalReason::Exceeded => "ThrottlingException",
         RefusalReason::TooLarge => "ServiceQuotaExceededException",
@@ -187,7 +187,7 @@ fn refusal(refusal: &RefusalFacts<'_>) -> RefusalReply {
         RefusalReason::Unavailable => "ServiceUnavailableException",
     };
     let mut headers = vec![("x-amzn-errortype", exception.to_owned())];
-    // botocore honours no other.
+    // botocore honours no other header.
     headers.extend(refusal.retry_ms.map(|ms| ("x-amz-retry-after", ms.to_string())));
     RefusalReply { headers, body: refusal.with_details(json!({ "message": refusal.message })) }
 }

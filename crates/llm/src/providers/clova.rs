@@ -1,4 +1,4 @@
-//! HyperCLOVA X, whose lengths are tokens.
+//! HyperCLOVA X, which counts lengths in tokens.
 
 use super::Provider;
 use crate::response::Field;

@@ -206,7 +206,7 @@ fn path(last: &str, before: &[&str]) -> Option<Route> {
     Some(Route { dialect, operation: Some(operation), model, stream: Some(stream), ..Route::default() })
 }
 
-/// Counts, and reads of what was made later, whose paths have the model in them.
+/// Calls with the model in their path that count tokens or read a stored result.
 fn tokenless_path(segments: &[&str]) -> Option<(Dialect, Operation)> {
     let (last, before) = segments.split_last()?;
     let counts = || last.strip_suffix("countTokens").or_else(|| last.strip_suffix("computeTokens"));

@@ -1,4 +1,4 @@
-//! Groq, which speaks OpenAI's API.
+//! Groq, which uses OpenAI's API.
 
 use super::Provider;
 use crate::response::place::Node;

@@ -1,4 +1,4 @@
-//! What LiteLLM's proxy adds to OpenAI's API.
+//! The additions of LiteLLM's proxy to OpenAI's API.
 
 use super::Provider;
 use crate::request::place::{Object, Place, SessionSource};

@@ -1,4 +1,4 @@
-//! Mistral, where it does not speak OpenAI's API.
+//! Mistral, where it differs from OpenAI's API.
 
 use super::Provider;
 use crate::request::Dialect::OpenAi;

@@ -1,4 +1,4 @@
-//! OpenAI, and the many servers that speak alike.
+//! OpenAI, and the many servers with its API.
 
 use super::{DialectRules, Provider, Repeat};
 use crate::refusal::openai_form;
@@ -328,7 +328,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     refusal: openai_form,
 };
 
-/// The name of a call behind an escaped slash.
+/// The name of a call after a percent-encoded slash.
 fn path(last: &str, before: &[&str]) -> Option<Route> {
     let (_, name) = last.rsplit_once('/')?;
     let route = Route::new(Dialect::OpenAi, Operation::Response).with_deployment(before);
@@ -355,7 +355,7 @@ fn cap(target: CapTarget<'_>) -> Option<FieldPath> {
     }
 }
 
-/// Models that refuse `max_tokens`. A deployment with a name of its own is none that we know.
+/// Models that reject `max_tokens`. A deployment with a custom name is never among them.
 fn reasons(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
     let numbered = name.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));

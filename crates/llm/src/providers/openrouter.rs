@@ -1,4 +1,4 @@
-//! What OpenRouter adds to OpenAI's API.
+//! OpenRouter's additions to OpenAI's API.
 
 use super::Provider;
 use crate::request::Dialect::Unknown;

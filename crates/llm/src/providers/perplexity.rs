@@ -1,4 +1,4 @@
-//! What Perplexity adds to OpenAI's API.
+//! Perplexity's additions to OpenAI's API.
 
 use super::Provider;
 use crate::request::Dialect;
@@ -34,7 +34,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::NOTHING
 };
 
-/// Calls whose answer comes later.
+/// Calls that are answered in the background.
 fn path(last: &str, before: &[&str]) -> Option<Route> {
     let is_async = match before {
         [.., "async", "chat"] => last == "completions",

@@ -1,4 +1,4 @@
-//! A server that nobody knows: every maximum may be heeded, and a refusal has OpenAI's form.
+//! An unknown server: it may honour every maximum, and a refusal has OpenAI's form.
 
 use super::DialectRules;
 use crate::refusal::openai_form;

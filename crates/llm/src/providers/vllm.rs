@@ -1,4 +1,4 @@
-//! What vLLM adds to OpenAI's API.
+//! vLLM's additions to OpenAI's API.
 
 use super::Provider;
 use crate::request::place::{Object, Place};

@@ -1,4 +1,4 @@
-//! What xAI adds to OpenAI's API.
+//! xAI's additions to OpenAI's API.
 
 use super::Provider;
 use crate::request::Dialect::Unknown;

@@ -1,7 +1,7 @@
 //! Decodes the `content-encoding` of requests, and decides what to send if the body is edited. Some clients
 //! compress by default. Others name an encoding that the body does not have: servers that ignore the header
-//! read it all the same, and servers that look at the bytes need no header. So the bytes count first, and the
-//! header second.
+//! can read it, and servers that look at the bytes need no header. So the bytes take precedence over the
+//! header.
 
 use super::lenient::{self, reads_as_text};
 use super::{Extent, length, unicode};
@@ -24,7 +24,7 @@ pub struct Decoded<'a> {
     pub cause: Option<Cause>,
     /// Whether the header is correct.
     pub label: Label,
-    /// What a server that trusts the header reads, if it is something else and both can be read.
+    /// What a server that trusts the header reads, if both readings are possible and they differ.
     pub trusting: Option<Cow<'a, [u8]>>,
 }
 
@@ -89,7 +89,7 @@ impl Coding {
     }
 }
 
-/// Decodes at most `most` bytes of a body. What cannot be decoded stays as it is.
+/// Decodes at most `most` bytes of a body. A part that cannot be decoded stays as it is.
 pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: usize) -> Decoded<'a> {
     let (cause, label, trusting) = (None, Label::True, None);
     let mut decoded = Decoded { body: Cow::Borrowed(body), extent, cause, label, trusting };
@@ -136,14 +136,14 @@ pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: 
     decoded
 }
 
-/// What one decoder makes of a body.
+/// The output of one decoder.
 struct Unpacked {
     bytes: Vec<u8>,
     extent: Extent,
     cause: Option<Cause>,
 }
 
-/// An error if the result is nothing that a server would read.
+/// Fails if no server would read the result.
 fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Unpacked, Cause> {
     let mut decoder = coding.decoder()?;
     let mut budget = Budget::of(u64::try_from(most).unwrap_or(u64::MAX));

@@ -1,6 +1,6 @@
-//! Adds Weir's fields to a request in the client's own bytes; everything else stays byte for byte as it came. A
-//! body that needs no edit is not touched, and neither is one that no server would accept. If a server might
-//! accept a body that cannot be edited here, the result is [`Unchangeable`].
+//! Adds Weir's fields to a request in the client's own bytes. All other bytes stay the same. A body is not
+//! touched if it needs no edit, or if no server would accept it. If a server might accept a body that cannot
+//! be edited here, the result is [`Unchangeable`].
 
 use super::maximum::{CapTarget, FieldPath};
 use super::members::{Members, members};

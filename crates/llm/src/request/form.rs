@@ -1,5 +1,6 @@
-//! `multipart/form-data`, in which audio and images are uploaded: its short fields and the size of its files. In:
-//! the content type and the body, whole or cut. It takes any bytes; what it does not know is text, or a file.
+//! `multipart/form-data`, the format for uploading audio and images: its short fields and the size of its
+//! files. The input is the content type and the body, complete or not. Unknown parts count as text or as a
+//! file.
 
 use super::gather::{Gather, is_true};
 use memchr::memmem;
@@ -7,16 +8,16 @@ use memchr::memmem;
 /// The longest boundary, in bytes. RFC 2046 allows 70.
 const MAX_BOUNDARY: usize = 256;
 
-/// The longest head of a part that is none but a head, in bytes.
+/// The maximum length of a part's head in bytes. A longer one is not a head.
 const MAX_HEAD: usize = 1024;
 
-/// Whether the content type says that the body is a form.
+/// Returns whether the content type is that of a form.
 pub(super) fn is_said_by(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
 }
 
-/// What is between the parts, if the body has parts: as the content type says, or else as it begins.
+/// Returns the delimiter of the parts, from the content type or else from the beginning of the body.
 pub(super) fn boundary(content_type: &str, body: &[u8]) -> Option<Vec<u8>> {
     let said =
         is_said_by(content_type).then(|| parameter(content_type.split(';').skip(1), "boundary")).flatten();
@@ -37,12 +38,12 @@ fn delimiter(boundary: &[u8]) -> Vec<u8> {
     [b"--", boundary].concat()
 }
 
-/// Reads the parts that this delimiter is before.
+/// Reads the parts after this delimiter.
 pub(super) fn read(delimiter: &[u8], body: &[u8]) -> Gather {
     let mut to = Gather::default();
     let finder = memmem::Finder::new(delimiter);
     let (outside, mut rest) = body.split_at(finder.find(body).unwrap_or(body.len()));
-    // No reader of forms takes what is outside of the parts; a server that reads no forms may.
+    // Form parsers ignore everything outside of the parts. A server that does not parse forms may read it.
     to.read(outside.trim_ascii());
     while let Some(after) = rest.get(delimiter.len()..) {
         let end = finder.find(after).unwrap_or(after.len());
@@ -60,9 +61,9 @@ fn parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, wanted: &str) ->
     })
 }
 
-/// One part: headers, a blank line, its content, and the line end that belongs to the next delimiter.
+/// Reads one part: headers, a blank line, its content, and the line end that belongs to the next delimiter.
 fn read_part(part: &[u8], to: &mut Gather) {
-    // Servers in Go take lines without a carriage return.
+    // Servers in Go accept lines without a carriage return.
     let blank = [&b"\r\n\r\n"[..], b"\n\n"].into_iter();
     let blank = blank.filter_map(|blank| Some((memmem::find(part, blank)?, blank.len()))).min();
     let Some((at, length)) = blank else {
@@ -84,7 +85,7 @@ fn read_part(part: &[u8], to: &mut Gather) {
         })
     };
     if header("content-transfer-encoding").is_some_and(is_transformed) {
-        // Some servers decode it, and others do not.
+        // Some servers decode it, others do not.
         to.malformed = true;
     }
     let disposition = header("content-disposition").unwrap_or_default();
@@ -108,7 +109,7 @@ fn read_part(part: &[u8], to: &mut Gather) {
     }
 }
 
-/// Whether a file says that it is text, which costs more than a recording or an image.
+/// Returns whether a file is declared as text, which costs more than a recording or an image.
 fn is_text(content_type: Option<&str>, file: Option<&str>) -> bool {
     const ENDINGS: [&str; 8] = ["txt", "md", "csv", "json", "jsonl", "html", "xml", "yaml"];
     let says = |content_type: &str| {
@@ -123,7 +124,7 @@ fn is_text(content_type: Option<&str>, file: Option<&str>) -> bool {
     content_type.is_some_and(says) || file.is_some_and(ends)
 }
 
-/// What the model does not read.
+/// Fields that the model does not read.
 fn is_setting(name: &str) -> bool {
     const SETTINGS: [&str; 17] = [
         "background",

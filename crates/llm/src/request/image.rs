@@ -1,6 +1,6 @@
-//! How large an image is, by the first bytes of its file: PNG, GIF, WebP and JPEG. In: the text of the base64 that holds it,
-//! in any pieces. Out: what it costs by the formulas that the providers publish. Only a few bytes are kept, wherever in the
-//! file the size is.
+//! Determines the size of an image from the first bytes of its file: PNG, GIF, WebP and JPEG. The input is
+//! the text of its base64, in any chunks. The output is its cost by the formulas that the providers publish.
+//! Only a few bytes are kept, wherever the size is in the file.
 //!
 //! | formula | tokens |
 //! |---|---|
@@ -18,7 +18,7 @@ pub(crate) enum ImageFormula {
     Crops,
 }
 
-/// Images of which the size is known: how many, and what they cost by each formula.
+/// Images of known size: their number, and their cost by each formula.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SizedImages {
     pub(super) count: u64,
@@ -54,7 +54,7 @@ impl SizedImages {
     }
 }
 
-/// One side in the proportion of two others, rounded up.
+/// Scales one side by the ratio of two others, rounded up.
 fn scaled(side: u64, to: u64, of: u64) -> u64 {
     side.saturating_mul(to).checked_div(of).unwrap_or(side).max(1)
 }
@@ -85,11 +85,12 @@ fn crops(width: u64, height: u64) -> u64 {
     width.div_ceil(side).saturating_mul(height.div_ceil(side)).saturating_mul(258)
 }
 
-/// How much of the text is looked at once: the prefix of a data URL, and the head of a PNG, GIF or WebP behind it.
+/// The length of the text that is examined at once: the prefix of a data URL, and the head of a PNG, GIF or
+/// WebP.
 const FIRST: usize = 96;
-/// The text that holds the head of a segment of a JPEG, wherever it begins in it.
+/// The length of text that contains the head of a JPEG segment at any offset.
 const SEGMENT: usize = 16;
-/// The most segments before the size of a JPEG.
+/// The maximum number of segments before the size of a JPEG.
 const MAX_SEGMENTS: u32 = 512;
 
 /// Reads the size of one image.
@@ -97,14 +98,14 @@ const MAX_SEGMENTS: u32 = 512;
 pub(super) struct ImageHead {
     /// How much of the text has passed.
     passed: u64,
-    /// Where the part begins that is wanted, and how long it is.
+    /// The start and the length of the part that is needed.
     from: u64,
     wanted: usize,
     kept: [u8; FIRST],
     length: usize,
-    /// Where the base64 begins.
+    /// The start of the base64.
     prefix: u64,
-    /// Where the next segment of a JPEG begins in the file.
+    /// The start of the next JPEG segment in the file.
     segment: u64,
     segments: u32,
     size: Option<(u32, u32)>,
@@ -129,7 +130,7 @@ impl Default for ImageHead {
 }
 
 impl ImageHead {
-    /// The next piece of the text.
+    /// Reads the next chunk of the text.
     pub(super) fn feed(&mut self, mut piece: &[u8]) {
         while !self.is_over && !piece.is_empty() {
             let skipped = self.from.saturating_add(self.length as u64).saturating_sub(self.passed);
@@ -148,7 +149,7 @@ impl ImageHead {
         }
     }
 
-    /// The text is over: the size, if it was there.
+    /// Ends the text. Returns the size, if it was found.
     pub(super) fn finish(&mut self) -> Option<(u32, u32)> {
         if !self.is_over && self.length > 0 {
             self.look();
@@ -156,7 +157,7 @@ impl ImageHead {
         self.size.filter(|(width, height)| *width > 0 && *height > 0)
     }
 
-    /// Looks at the part that was wanted.
+    /// Examines the part that was needed.
     fn look(&mut self) {
         if self.segment == 0 {
             self.first();
@@ -166,7 +167,7 @@ impl ImageHead {
         }
     }
 
-    /// What the file begins with.
+    /// Examines the beginning of the file.
     fn first(&mut self) {
         let text = self.kept.get(..self.length).unwrap_or_default();
         let comma = text.starts_with(b"data:").then(|| text.iter().position(|byte| *byte == b','));
@@ -180,7 +181,7 @@ impl ImageHead {
         self.is_over = true;
     }
 
-    /// A marker, the length of its segment, and for a frame its precision, height and width.
+    /// Examines a marker and the length of its segment, and for a frame its precision, height and width.
     fn jpeg_segment(&mut self) {
         let bytes = decoded(self.kept.get(..self.length).unwrap_or_default());
         let skip = usize::try_from(self.segment % 3).unwrap_or_default();
@@ -191,7 +192,7 @@ impl ImageHead {
             self.size = Some((u16::from_be_bytes([*w1, *w0]).into(), u16::from_be_bytes([*h1, *h0]).into()));
         }
         let length = u64::from(u16::from_be_bytes([*high, *low]));
-        // Behind the beginning of a scan there is no size.
+        // There is no size after the beginning of a scan.
         if !is_frame && length >= 2 && *marker != 0xda && self.segments < MAX_SEGMENTS {
             self.segments = self.segments.saturating_add(1);
             self.is_over = false;
@@ -199,7 +200,7 @@ impl ImageHead {
         }
     }
 
-    /// Waits for the text that holds the segment at this byte of the file. Some of it may be here already.
+    /// Waits for the text with the segment at this byte of the file. Some of it may have arrived already.
     fn want_segment(&mut self, at: u64) {
         let from = self.prefix.saturating_add((at / 3).saturating_mul(4));
         let skip = usize::try_from(from.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.length);
@@ -211,10 +212,10 @@ impl ImageHead {
     }
 }
 
-/// The bytes of a text in base64, up to what is none.
+/// Decodes base64 up to the first character that does not belong to it.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // In the other alphabet it is nothing that we read.
+    // The URL-safe alphabet is not supported.
     if !text.iter().any(|byte| matches!(byte, b'-' | b'_' | b'\r' | b'\n')) {
         Base64::default().feed(text, &mut bytes);
     }
@@ -235,7 +236,7 @@ fn gif(head: &[u8]) -> Option<(u32, u32)> {
     Some((number(&[*w1, *w0]), number(&[*h1, *h0])))
 }
 
-/// A RIFF file with one of three kinds of frames.
+/// Reads a RIFF file with one of three kinds of frames.
 fn webp(head: &[u8]) -> Option<(u32, u32)> {
     let is_webp = head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP");
     is_webp.then_some(())?;

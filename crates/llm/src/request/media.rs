@@ -1,4 +1,4 @@
-//! Images and files: what they cost, and what is one.
+//! Images and files: how to recognise them, and what they cost.
 //!
 //! | what | tokens |
 //! |---|---|
@@ -9,36 +9,37 @@
 //! | the same, by a URL or an id | 1920, as much as one minute of sound |
 //! | a text as a file | its characters / 4 |
 //!
-//! Only what is in a place for media is one, and only if it is base64 or a short URL: anything else is text, whatever
-//! it begins with. A file whose type is none of those that we know is a text.
+//! Only a string in a place for media counts as media, and only if it is base64 or a short URL. Any other
+//! string is text, whatever it begins with. A file of an unknown type is text.
 
 use super::image::SizedImages;
 use super::place::Media;
 
-/// The size of a file per token: audio at 128 kbit/s (16,000 bytes a second) and 32 tokens a second, which is what
-/// Gemini counts; OpenAI counts 10.
+/// The bytes of a recording per token: audio at 128 kbit/s (16,000 bytes a second) and 32 tokens a second,
+/// which is Gemini's rate. OpenAI's rate is 10.
 const BYTES_PER_TOKEN: u64 = 500;
-/// The size of a document per token: a scanned page of 100 kB is up to 3000 tokens at Anthropic. Compressed text has more
-/// tokens than that, photographs have fewer.
+/// The bytes of a document per token. At Anthropic, a scanned page of 100 kB has up to 3000 tokens.
+/// Compressed text has more tokens per byte, photographs have fewer.
 const DOCUMENT_BYTES_PER_TOKEN: u64 = 32;
-/// A file that is only named: as much as one minute of audio.
+/// The tokens of a file that is only named, as many as a minute of audio has.
 pub(super) const REFERENCE_TOKENS: u64 = 32 * 60;
 /// The longest URL or id, in characters.
 pub(super) const MAX_REFERENCE: u64 = 4096;
-/// How many bytes of base64 may be something else: those of `data:image/png;base64,`, and a few line ends.
+/// The number of bytes that may be something other than base64: those of `data:image/png;base64,`, and a few
+/// line ends.
 const FOREIGN: u64 = 16;
 
-/// Of sound or film of so many bytes.
+/// Returns the tokens of audio or video of this many bytes.
 pub(super) fn tokens_of_recording(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
-/// Of a document of so many bytes.
+/// Returns the tokens of a document of this many bytes.
 pub(super) fn tokens_of_document(bytes: u64) -> u64 {
     bytes.div_ceil(DOCUMENT_BYTES_PER_TOKEN)
 }
 
-/// How many bytes are none of base64 in any of its alphabets.
+/// Returns how many bytes do not belong to any alphabet of base64.
 pub(super) fn foreign(bytes: &[u8]) -> u64 {
     let is_foreign = |byte: &u8| {
         let letter = (*byte | 0x20).wrapping_sub(b'a') < 26;
@@ -47,7 +48,7 @@ pub(super) fn foreign(bytes: &[u8]) -> u64 {
         let line_end = (*byte == b'\r') | (*byte == b'\n');
         u8::from(!(letter | digit_or_slash | other | line_end))
     };
-    // Of so few the sum fits.
+    // The sum of this few bytes cannot overflow.
     bytes.chunks(128).map(|some| u64::from(some.iter().map(is_foreign).sum::<u8>())).sum()
 }
 
@@ -55,14 +56,14 @@ pub(super) fn foreign(bytes: &[u8]) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
-    /// The bytes themselves, of a type that it says itself, or not.
+    /// The data itself, with a declared type or without one.
     Inline(Option<Type>),
-    /// Where they are.
+    /// The location of the data.
     Reference,
     Text,
 }
 
-/// What a file's type says, as far as it decides what it costs.
+/// The type of a file, as far as it determines the cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Image,
@@ -71,7 +72,7 @@ pub(super) enum Type {
     Text,
 }
 
-/// Judges a string by its beginning, its length, and how much of it is not base64.
+/// Classifies a string by its beginning, its length, and how much of it is not base64.
 pub(super) fn judge(beginning: &[u8], characters: u64, foreign: u64) -> Found {
     if characters == 0 {
         return Found::Nothing;
@@ -93,7 +94,7 @@ fn strip_prefix<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// What the first bytes of a file say in base64: PDF, and what sound begins with.
+/// Recognises the first bytes of a PDF or of audio, in base64.
 fn sniffed(beginning: &[u8]) -> Option<Type> {
     let begins = |with: &[u8]| beginning.starts_with(with);
     if begins(b"iVBORw0KGgo") || begins(b"/9j/") || begins(b"R0lGOD") {
@@ -106,12 +107,12 @@ fn sniffed(beginning: &[u8]) -> Option<Type> {
 }
 
 impl Type {
-    /// Of a media type, or the name of a format. `None`: it says nothing of that.
+    /// Classifies a media type, or the name of a format. Returns `None` if it means neither.
     pub(super) fn of(word: &[u8]) -> Option<Type> {
         let word = word.trim_ascii().to_ascii_lowercase();
         let begins = |with: &[u8]| word.starts_with(with);
         match word.as_slice() {
-            // How it is given, in Anthropic's `source.type`.
+            // The source of the data, in Anthropic's `source.type`.
             b"" | b"base64" | b"url" | b"file" | b"content" => None,
             b"png" | b"jpeg" | b"jpg" | b"gif" | b"webp" | b"bmp" | b"tiff" | b"heic" | b"heif" | b"avif" => {
                 Some(Type::Image)
@@ -131,32 +132,32 @@ impl Type {
         }
     }
 
-    /// Of a file's name.
+    /// Classifies the name of a file.
     pub(super) fn of_name(name: &[u8]) -> Option<Type> {
         let dot = memchr::memrchr(b'.', name)?;
         Type::of(name.get(dot.checked_add(1)?..)?)
     }
 }
 
-/// A file under way, or a part with files: everything that was found, until it is known what they are.
+/// The current file, or a part with files: everything that was found until the type is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Files {
     image: bool,
     recording: bool,
     document: bool,
     text: bool,
-    /// How many are inline, and their bytes in base64.
+    /// The number of inline files, and the length of their base64.
     inline: u64,
     bytes: u64,
     references: u64,
-    /// Those of the inline ones whose size is known, should they be images.
+    /// The inline files of known size, in case they are images.
     sized: SizedImages,
 }
 
-/// What files come to.
+/// The cost of files.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cost {
-    /// Without those whose size is known.
+    /// Images of unknown size.
     pub(super) images: u64,
     pub(super) sized: SizedImages,
     pub(super) tokens: u64,
@@ -164,7 +165,7 @@ pub(super) struct Cost {
 }
 
 impl Files {
-    /// It says that it is of this type.
+    /// Declares a type.
     pub(super) fn say(&mut self, of: Option<Type>) {
         match of {
             Some(Type::Image) => self.image = true,
@@ -193,7 +194,7 @@ impl Files {
         self.inline == 0 && self.references == 0
     }
 
-    /// Adds those of which nothing says what they are.
+    /// Adds files without a known type.
     pub(super) fn add(&mut self, other: Files) {
         self.inline = self.inline.saturating_add(other.inline);
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -201,7 +202,7 @@ impl Files {
         self.sized.add(other.sized);
     }
 
-    /// Who says several things pays for all of them, since a server may take any.
+    /// If several types are declared, all of them count, because a server may use any of them.
     pub(super) fn cost(&self) -> Cost {
         let bytes = self.bytes.saturating_mul(3) / 4;
         let mut cost = Cost::default();
@@ -226,7 +227,7 @@ impl Files {
 }
 
 impl Media {
-    /// What the place says.
+    /// Returns the type that the place implies.
     pub(super) fn kind(self) -> Option<Type> {
         match self {
             Media::Image => Some(Type::Image),

@@ -1,34 +1,34 @@
-//! Members of a JSON object where they stand in its text, so that they can be read or replaced there. In: text, which
-//! may be no strict JSON ([`super::lenient`]). Out: where the values of the wanted keys are, or nothing if no parser would
-//! take the object. It does not recurse, and does not look into what nobody wants.
+//! Finds members of a JSON object in its text, so that they can be read or replaced there. The text may be
+//! lenient JSON ([`super::lenient`]). The output is the positions of the requested values, or nothing if no
+//! parser would accept the object. The search does not recurse and does not look into other values.
 
 use super::lenient::{Token, TokenKind, Tokens, is_value};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// What was found in an object.
+/// The requested members of an object.
 #[derive(Debug)]
 pub(super) struct Members {
-    /// In their order.
+    /// The members in their order.
     pub(super) found: Vec<Member>,
-    /// Where the first member begins, or would begin.
+    /// The position of the first member, or where it would be.
     pub(super) inside: usize,
-    /// The object has no members at all.
+    /// Whether the object has no members.
     pub(super) empty: bool,
 }
 
-/// A member with a wanted key.
+/// A member with a requested key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
-    /// Index of the key among the wanted ones.
+    /// The index of the requested key.
     pub(super) key: usize,
-    /// The key is written just so. Servers in Go take any case.
+    /// Whether the spelling is exact. Servers in Go ignore the case of keys.
     pub(super) exact: bool,
-    /// Where its value is.
+    /// The position of the value.
     pub(super) value: Range<usize>,
 }
 
-/// Looks in the object that begins at `from` for the members with these keys, however they are escaped.
+/// Finds the members with these keys, in any escaping, of the object that begins at `from`.
 pub(super) fn members(text: &[u8], from: usize, wanted: &[&str]) -> Option<Members> {
     let mut tokens = Tokens::new(text, from);
     let open = tokens.next().filter(|token| token.kind == TokenKind::Open { array: false })?;
@@ -54,7 +54,7 @@ pub(super) fn members(text: &[u8], from: usize, wanted: &[&str]) -> Option<Membe
     }
 }
 
-/// Where the element with this index is, of the array that begins at `from`.
+/// Finds the element with this index of the array that begins at `from`.
 pub(super) fn element(text: &[u8], from: usize, index: usize) -> Option<Range<usize>> {
     let mut tokens = Tokens::new(text, from);
     tokens.next().filter(|token| token.kind == TokenKind::Open { array: true })?;
@@ -65,7 +65,7 @@ pub(super) fn element(text: &[u8], from: usize, index: usize) -> Option<Range<us
     value(text, &mut tokens)
 }
 
-/// Where the value is that comes next.
+/// Finds the next value.
 pub(super) fn value(text: &[u8], tokens: &mut Tokens<'_>) -> Option<Range<usize>> {
     let Token { kind, at } = tokens.next()?;
     match kind {
@@ -87,7 +87,7 @@ pub(super) fn value(text: &[u8], tokens: &mut Tokens<'_>) -> Option<Range<usize>
     }
 }
 
-/// Which of the wanted keys this one is, and whether exactly.
+/// Returns the requested key that this is, and whether the spelling is exact.
 fn index(key: &[u8], wanted: &[&str]) -> Option<(usize, bool)> {
     let inside = match key {
         [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
@@ -108,7 +108,7 @@ fn index(key: &[u8], wanted: &[&str]) -> Option<(usize, bool)> {
     exact.or_else(|| wanted.iter().position(|wanted| same_in_go(wanted, &key)).map(|at| (at, false)))
 }
 
-/// Whether a server in Go takes this key for the wanted one, which is ASCII.
+/// Returns whether a server in Go takes this key for the requested one, which is ASCII.
 fn same_in_go(wanted: &str, key: &str) -> bool {
     let folded = key.chars().map(|c| match c {
         '\u{17f}' => 's',

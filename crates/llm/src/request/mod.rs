@@ -1,11 +1,12 @@
-//! Request bytes → the facts that a body tells (`llm.*`), and the same bytes with what Weir adds to them.
+//! Reads the facts in a request's body (`llm.*`), and edits the body for Weir.
 //!
-//! In: path, headers, and the body as it came, whole or cut ([`Wire`]). Out: [`ParsedBody`]; for the way on, an
-//! edited body that differs only where meant ([`edit`]); for the way back, [`UsageChunkFilter`]. ParsedBody and editing take
-//! what any server might take, so that none is asked for more than was held: the bytes decide what a body is, and its labels
-//! (`content-type`, `content-encoding`) only where the bytes do not.
+//! The input is the path, the headers and the body, complete or not ([`Wire`]). The output is a
+//! [`ParsedBody`], an edited body for the upstream ([`edit`]), and a [`UsageChunkFilter`] for the response.
+//! Reading and editing accept whatever any server might accept, so that no server is asked for more than was
+//! held. The bytes determine what a body is. Its labels (`content-type`, `content-encoding`) decide only if
+//! the bytes do not.
 //!
-//! It decides nothing: limits and refusals are elsewhere.
+//! This module does not decide about limits or refusals.
 
 mod decode;
 pub mod edit;
@@ -52,7 +53,7 @@ pub enum Dialect {
     Anthropic,
     /// Gemini, also on Vertex.
     Gemini,
-    /// AWS Bedrock: Converse, and the vendors' own bodies in InvokeModel.
+    /// AWS Bedrock: Converse, and InvokeModel with the vendors' own bodies.
     Bedrock,
     /// Cohere.
     Cohere,
@@ -74,9 +75,9 @@ pub enum Operation {
     Response,
     /// Anthropic's Messages API.
     Message,
-    /// Vectors of texts.
+    /// Embeddings of texts.
     Embedding,
-    /// Texts in order of their relevance.
+    /// Texts ranked by relevance.
     Rerank,
     /// Generating or editing images.
     Image,
@@ -96,7 +97,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The fact `llm.operation`.
+    /// Returns the value of the fact `llm.operation`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
@@ -115,7 +116,7 @@ impl Operation {
         }
     }
 
-    /// Whether a call of this kind may cost tokens at all.
+    /// Returns whether a call of this kind may cost tokens.
     pub fn uses_tokens(self) -> bool {
         !matches!(self, Self::Moderation | Self::CountTokens | Self::Models | Self::Manage)
     }
@@ -238,12 +239,12 @@ pub struct RequestBody {
     unsure_max_output: bool,
 }
 
-/// The most of `metadata`, or of another value that is read by pointer, in bytes. OpenAI allows 16 pairs of 64 and 512
-/// characters.
+/// The maximum size of `metadata`, or of another value that is read by pointer, in bytes. OpenAI allows 16
+/// pairs of 64 and 512 characters.
 pub const METADATA: usize = 64 << 10;
 
 impl RequestBody {
-    /// The estimated output in tokens. `floor`: the floor of the limits that apply.
+    /// The estimated output in tokens. `floor` is that of the applicable limits.
     pub fn output(&self, floor: u64) -> u64 {
         // An unknown server may generate text, whatever the body looks like.
         let may_generate = self.operation.generates() || self.route.operation.is_none();
@@ -259,7 +260,7 @@ impl RequestBody {
         own.max(self.possible_max_output.saturating_mul(self.completions)).max(self.elements_max_output)
     }
 
-    /// Whether there is nothing to answer. A text completion also completes an empty text.
+    /// Returns whether there is nothing to answer. A text completion completes even an empty text.
     fn asks_nothing(&self) -> bool {
         let is_conversation =
             matches!(self.route.operation, Some(Operation::Chat | Operation::Message | Operation::Response));
@@ -267,7 +268,7 @@ impl RequestBody {
         self.input == 0 && !self.condition.hides_facts() && is_refused
     }
 
-    /// Each completion's share of an output, at least 1.
+    /// Returns each completion's share of an output, at least 1.
     pub fn share(&self, output: u64) -> u64 {
         output.checked_div(self.completions).unwrap_or(output).max(1)
     }
@@ -323,7 +324,8 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
     }
 }
 
-/// The model, and whether it is present but not a string. If the path names the model, the body's is ignored.
+/// Returns the model, and whether it is present but not a string. If the path names the model, the body's is
+/// ignored.
 fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
     if route.model.is_some() {
         return (route.model.clone(), false);
@@ -343,7 +345,7 @@ fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
 fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
     let (model, variant) = (&gathered.model, &gathered.model_variant);
     let model = model.differs() || variant.differs() || model.contradicts(variant);
-    // Only such servers read it, and they read nothing else.
+    // Only such servers read the body, and they read nothing else.
     let alias = route.dialect.rules().reads_model_id
         && (gathered.model_id.differs()
             || !gathered.seen.messages && gathered.model.contradicts(&gathered.model_id));
@@ -377,7 +379,7 @@ fn by_shape(route: &Route, seen: Seen, condition: Condition) -> (Dialect, Operat
     match (route.dialect, route.operation) {
         (Dialect::Unknown, None) => (dialect, operation),
         (path, Some(Operation::Manage)) if seen.inputs => (path, Operation::Chat),
-        // The body may contain a prompt, so it counts as having one.
+        // The body may contain a prompt, so it counts as one that does.
         (path, Some(_)) if route.body_decides && condition.hides_facts() => (path, Operation::Chat),
         // In the vendors' own bodies, it only matters whether they are a conversation.
         (path, None) => {

@@ -13,11 +13,12 @@ const LISTS: &[&[RequestField]] = lists!(RequestField, request, shared::SHARED);
 
 static ORDERED: [RequestField; table::count(LISTS)] = table::joined(LISTS, (Object::Body, "", Place::Root));
 
-/// All names of all providers.
+/// The names of all providers.
 pub(super) static NAMES: NameTable<Object, Place> = NameTable::new(&ORDERED);
 
-/// The key as servers see it that ignore case: ASCII in lower case, and the two other letters that fold to one of
-/// ASCII, the long s and the sign for Kelvin. `None`: it is in lower case already, or longer than any name.
+/// Converts a key for servers that ignore case: ASCII to lower case, and the two other letters that fold to
+/// ASCII, the long s and the Kelvin sign. Returns `None` if the key is in lower case already, or longer than
+/// any name.
 pub(super) fn folded<'b>(key: &[u8], buffer: &'b mut [u8; MAX_NAME]) -> Option<&'b [u8]> {
     if !key.iter().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) {
         return None;

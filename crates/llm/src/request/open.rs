@@ -1,15 +1,14 @@
-//! The string that is being read, as far as it matters where what it says means something.
+//! The string that is being read, as far as its contents matter.
 
 use super::image::ImageHead;
 use super::place::Place;
 
-/// The string that is open.
 #[derive(Clone, Debug)]
 pub(super) struct Open {
     pub(super) place: Option<Place>,
     pub(super) characters: u64,
     pub(super) bytes: u64,
-    /// How many of them are no base64.
+    /// How many characters do not belong to base64.
     pub(super) foreign: u64,
     beginning: [u8; BEGINNING],
     length: usize,
@@ -17,7 +16,7 @@ pub(super) struct Open {
     pub(super) image: ImageHead,
 }
 
-/// How much of a string is kept that means something.
+/// How much of a string with a meaning is kept.
 const BEGINNING: usize = 96;
 
 impl Default for Open {
@@ -35,7 +34,7 @@ impl Default for Open {
 }
 
 impl Open {
-    /// Another string begins.
+    /// Begins another string.
     pub(super) fn begin(&mut self, place: Place) {
         (self.place, self.characters, self.bytes) = (Some(place), 0, 0);
         (self.foreign, self.length) = (0, 0);
@@ -44,7 +43,7 @@ impl Open {
         }
     }
 
-    /// The next piece, decoded.
+    /// Appends the next chunk, decoded.
     pub(super) fn add(&mut self, piece: &[u8], characters: u64) {
         self.characters = self.characters.saturating_add(characters);
         self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
@@ -62,7 +61,7 @@ impl Open {
         self.beginning.get(..self.length).unwrap_or_default()
     }
 
-    /// All of it, if it is short.
+    /// Returns the whole string, if it is short.
     pub(super) fn word(&self) -> &[u8] {
         if self.bytes <= 48 { self.beginning() } else { &[] }
     }

@@ -1,8 +1,9 @@
-//! Where requests put what we look for. One table for all dialects ([`NAMES`]), since their names do not clash;
-//! its rows are in [`crate::providers`]. Which maxima count in which dialect is [`crate::providers::DialectRules`]'s.
+//! The relevant places in requests. One table serves all dialects ([`NAMES`]), since their names do not
+//! clash. Its rows are in [`crate::providers`]. [`crate::providers::DialectRules`] defines which maxima count
+//! in which dialect.
 //!
-//! Text counts by exclusion: a place that nobody here knows holds text that a model may read, whatever is in it. These
-//! are the exclusions, and their bounds; what goes beyond a bound is text.
+//! Everything counts as text unless it is excluded: an unknown place contains text that a model may read.
+//! These are the exclusions and their bounds. Whatever exceeds a bound is text.
 //!
 //! | place | what is there | bound |
 //! |---|---|---|
@@ -12,8 +13,8 @@
 //! | [`Place::Metadata`] | keys and strings in `metadata`, `litellm_metadata`, `labels`, `requestMetadata` | 512 characters each, 16 Ki in all |
 //! | [`Place::Data`], [`Place::Reference`] | images and files, which count constants (`media.rs`) | base64, or 4096 characters of a URL |
 //!
-//! Tags, names and known keys are free only as long as they are less than the text itself, but for the first 4096
-//! characters ([`super::tally`]): thousands of roles or ids are text, too.
+//! Tags, names and known keys are free only up to the amount of text, and for the first 4096 characters
+//! ([`super::tally`]): thousands of roles or ids are text, too.
 
 use super::maximum::{MaximumField, is_maximum};
 use super::names::{self, NAMES};
@@ -21,14 +22,13 @@ use crate::json;
 use crate::json::Wants;
 use crate::table::Member;
 
-/// A member of a request.
 pub(crate) type RequestField = Member<Object, Place>;
 
-/// An object of a request whose members have names that are known.
+/// An object of a request with known member names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     Body,
-    /// The body, or an object of settings: none of these members is read by the model.
+    /// The body, or an object of settings. The model reads none of these members.
     Settings,
     Generation,
     Inference,
@@ -43,13 +43,14 @@ pub(crate) enum Object {
     /// A tool call.
     Call,
     ToolConfig,
-    /// A file or an image. What differs with the kind is marked as that of a file.
+    /// A file or an image. The differences between the kinds are marked as those of a file.
     File,
     /// The body as servers with case-insensitive names read it: everything that must not be given twice.
     AnyCase,
 }
 
-/// A place in a request. An element of an array is where its array is, unless `gather.rs` says otherwise.
+/// A place in a request. An element of an array is at the place of its array, unless `gather.rs` decides
+/// otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Place {
     /// The body.
@@ -102,7 +103,7 @@ pub(crate) enum Place {
     PromptItem,
     /// Tool calls, whose names and arguments are read.
     Calls,
-    /// Tool definitions.
+    /// The tool definitions.
     Tools,
     ToolConfig,
     /// The format of the response: its name, or a schema.

@@ -1,5 +1,5 @@
-//! What a JSON pointer (RFC 6901) names in a body: `/messages/0/content`. In: text and pointer. Out: the value. Only
-//! the parts on the way are looked at, and of repeated keys the last counts, as for most parsers.
+//! Finds the value that a JSON pointer (RFC 6901) names in a body: `/messages/0/content`. Only the parts on
+//! the way are examined. Of repeated keys the last one counts, as for most parsers.
 
 use super::members::{element, members};
 use super::{METADATA, lenient};
@@ -7,18 +7,18 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// What a pointer leads to.
+/// The result of following a pointer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pointed {
-    /// Nothing.
+    /// There is no value.
     Absent,
     /// A value.
     Value(Value),
-    /// A value of more than [`METADATA`] bytes, or of more parts than fit into a megabyte.
+    /// A value of more than [`METADATA`] bytes, or with more parts than fit into a megabyte.
     TooLarge,
 }
 
-/// What is there.
+/// Follows the pointer.
 pub fn pointed(body: &[u8], pointer: &str) -> Pointed {
     match find(body, pointer).and_then(|value| body.get(value)) {
         None => Pointed::Absent,
@@ -38,7 +38,7 @@ fn find(body: &[u8], pointer: &str) -> Option<Range<usize>> {
 
 fn step(body: &[u8], value: Range<usize>, name: &str) -> Option<Range<usize>> {
     if body.get(value.clone())?.trim_ascii_start().starts_with(b"[") {
-        // An index has no leading zero, and no sign.
+        // An index has no leading zero and no sign.
         let plain = name == "0" || !name.starts_with('0') && name.bytes().all(|b| b.is_ascii_digit());
         return element(body, value.start, name.parse().ok().filter(|_| plain)?);
     }

@@ -1,5 +1,5 @@
-//! Reads a body as it came. Its bytes count first and its headers second. If two servers could read two
-//! different requests, both are read, the larger one is held, and whatever differs is unknown.
+//! Reads a body. Its bytes take precedence over its headers. If two servers could read two different
+//! requests, both are read, the larger one is held, and values that differ are unknown.
 
 use super::gather::Gather;
 use super::{Condition, Decoded, Extent, Label, RequestBody, Route};

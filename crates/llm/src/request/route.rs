@@ -1,5 +1,5 @@
-//! What a path reveals about a call: the API, the operation, and for some providers the model. Input: the path
-//! as it came. If the path is unknown, the form of the body decides ([`super::by_shape`]).
+//! Determines from the path of a call its API, its operation, and for some providers the model. If the path
+//! is unknown, the form of the body decides ([`super::by_shape`]).
 
 use super::tokenless::TokenlessMatch;
 use super::{Dialect, Operation, RequestBody, tokenless};

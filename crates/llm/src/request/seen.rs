@@ -1,9 +1,9 @@
-//! Which fields were there that tell the dialect of a body whose path does not.
+//! Records which fields are present that reveal the dialect of a body, in case its path does not.
 
 use super::maximum::Shape;
 use super::place::Sign;
 
-/// Which of the fields that tell a dialect were there.
+/// The fields that reveal a dialect.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     pub(super) messages: bool,
@@ -16,7 +16,7 @@ pub(super) struct Seen {
     pub(super) anthropic_version: bool,
     pub(super) inference_config: bool,
     pub(super) response: bool,
-    /// Any of those that hold what the model reads.
+    /// One of the fields that contain what the model reads.
     pub(super) content: bool,
 }
 
@@ -31,7 +31,7 @@ impl Seen {
             b"inputs" => self.inputs = true,
             b"system" => self.system = true,
             b"inferenceConfig" => self.inference_config = true,
-            // No embedding has one.
+            // Embeddings do not have this field.
             b"instructions"
             | b"max_output_tokens"
             | b"previous_response_id"

@@ -1,25 +1,26 @@
-//! Results that a provider keeps, by their paths: which requests read one, and which create one that is made later.
+//! Recognises requests for stored results by their paths: those that read a result, and those that create one
+//! in the background.
 
 use super::tokenless;
 
-/// What a provider calls its results, as the segment before an id.
+/// The names that providers give to results, as the segment before an id.
 const KINDS: [&str; 6] = ["responses", "interactions", "runs", "completions", "batches", "jobs"];
 
-/// The id of the stored result that a request reads or cancels. In: the path as it came. The path has to be spelled as its
-/// provider spells it; what is not may be any other call.
+/// Returns the id of the stored result that a request reads or cancels. The path must be spelled exactly as
+/// its provider spells it. With another spelling, it may be any other call.
 pub fn read_result<'p>(method: &str, path: &'p str, has_body: bool) -> Option<&'p str> {
     let path = path.split('?').next().unwrap_or_default();
     let (before, last) = path.strip_suffix('/').unwrap_or(path).rsplit_once('/')?;
     let kind = |before: &str| before.rsplit('/').next().is_some_and(|kind| KINDS.contains(&kind));
     let id = match last {
         "cancel" | "results" => before.rsplit_once('/').filter(|(before, _)| kind(before))?.1,
-        // Some kinds are created by a path that ends in another one's name.
+        // Some kinds of results are created by a path that ends in another kind's name.
         id => Some(id).filter(|_| kind(before) && matches!(method, "GET"))?,
     };
     tokenless::find(Some(method), path, has_body).map(|_| id)
 }
 
-/// Whether what a path creates is always made later, and only its name is answered.
+/// Returns whether a path always creates its result in the background and responds only with its name.
 pub fn is_always_later(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let path = path.strip_suffix('/').unwrap_or(path);

@@ -1,18 +1,18 @@
-//! How much text a request has: what certainly is text, and what is not as long as there is little of it.
+//! Measures the text of a request: characters that certainly are text, and others that are free in small
+//! amounts.
 
-/// How many characters of tags, names and known keys are free, whatever else there is.
+/// The number of characters of tags, names and known keys that are always free.
 pub(super) const FREE_STRUCTURE: u64 = 4096;
-/// How many characters metadata may have in all. OpenAI allows 16 pairs of 64 and 512.
+/// The maximum number of free characters in metadata. OpenAI allows 16 pairs of 64 and 512.
 pub(super) const FREE_LABELS: u64 = 16 << 10;
 
-/// Characters.
+/// Numbers of characters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CharacterTally {
-    /// Text.
     pub(super) text: u64,
-    /// Tags, names and known keys.
+    /// Characters of tags, names and known keys.
     structure: u64,
-    /// Metadata.
+    /// Characters of metadata.
     labels: u64,
 }
 
@@ -26,12 +26,12 @@ impl CharacterTally {
         self.structure = self.structure.saturating_add(characters);
     }
 
-    /// Adds a tag or name; what is longer than `most` is text.
+    /// Adds a tag or name. If it is longer than `most`, it is text.
     pub(super) fn add_name(&mut self, characters: u64, most: u64) {
         if characters > most { self.add_text(characters) } else { self.add_key(characters) }
     }
 
-    /// Adds a key or string of metadata; what is longer than `most` is text.
+    /// Adds a key or string of metadata. If it is longer than `most`, it is text.
     pub(super) fn add_label(&mut self, characters: u64, most: u64) {
         if characters > most {
             self.add_text(characters);
@@ -40,9 +40,9 @@ impl CharacterTally {
         }
     }
 
-    /// What counts. Structure is free up to as much as there is text, and a little more: whatever it is called, more
-    /// of it than of text is text. So at least half of all strings counts, beyond the free ones, and more text never
-    /// makes it less.
+    /// Returns the number of characters that count. Structure is free up to the amount of text, and a little
+    /// more. Beyond that it counts as text, whatever it is called. So at least half of all strings count,
+    /// apart from the free ones, and more text never lowers the result.
     pub(super) fn characters(&self) -> u64 {
         let text = self.text.saturating_add(self.labels.saturating_sub(FREE_LABELS));
         text.max(self.structure.saturating_sub(FREE_STRUCTURE))

@@ -1,9 +1,11 @@
-//! JSON that is no UTF-8. Servers in Python take UTF-16 and UTF-32, so a body in one of them must not go unread.
+//! JSON that is not UTF-8. Servers in Python accept UTF-16 and UTF-32, so bodies in these encodings must be
+//! read.
 
 use std::borrow::Cow;
 
-/// The body as UTF-8, told from its first bytes, since JSON begins with two ASCII characters. Without a byte order
-/// mark. What is no Unicode at all stays as it is. Owned: it was no UTF-8.
+/// Converts the body to UTF-8 without a byte order mark. The first bytes reveal the encoding, since JSON
+/// begins with two ASCII characters. Bytes that are not Unicode stay as they are. The result is owned if the
+/// body was not UTF-8.
 pub(super) fn to_utf8(body: &[u8]) -> Cow<'_, [u8]> {
     match body {
         [0xef, 0xbb, 0xbf, rest @ ..] => Cow::Borrowed(rest),

@@ -3,8 +3,8 @@
 //! sends a choice with an empty delta instead. Input: the uncompressed body in any chunks. Output: the same
 //! bytes without that event. A usage with a `cost` comes from OpenRouter, which always sends it, and stays.
 //!
-//! An event is held back only while it could still be that chunk, which is no longer possible once its first
-//! delta has content, and at most until it ends.
+//! An event is held back only while it may be that chunk. This ends when its first delta has content, or when
+//! the event ends.
 
 use super::members::{element, members};
 use crate::memory::{Lease, MemoryBudget, Purpose};

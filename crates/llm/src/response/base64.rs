@@ -1,6 +1,6 @@
-//! Base64 that arrives in pieces.
+//! Decodes base64 that arrives in chunks.
 
-/// What is left of the group that is not complete.
+/// The bits of the last incomplete group.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Base64 {
     bits: u32,
@@ -8,8 +8,8 @@ pub(crate) struct Base64 {
 }
 
 impl Base64 {
-    /// Decodes a piece. Whatever is no digit is passed over, padding among it: the text was quoted in JSON, and the
-    /// document inside is judged on its own.
+    /// Decodes a chunk. Characters that are not digits, such as padding, are skipped: the text was quoted in
+    /// JSON, and the document inside is judged separately.
     pub(crate) fn feed(&mut self, piece: &[u8], to: &mut Vec<u8>) {
         for byte in piece {
             let Some(digit) = digit(*byte) else { continue };

@@ -1,4 +1,4 @@
-//! The decoded body: which format it is, and who reads it.
+//! The decoded body: determines its format and passes the bytes to the reader of that format.
 
 use super::Scanner;
 use super::decode::Sink;
@@ -20,7 +20,7 @@ pub(super) struct Body {
     report: Report,
 }
 
-/// What the content type says, where that decides more than the first byte.
+/// The content type, if it determines more than the first byte does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Content {
     #[default]
@@ -29,17 +29,17 @@ pub(super) enum Content {
     Frames,
 }
 
-/// How documents are packed into the body.
+/// How documents are arranged in the body.
 #[derive(Debug, Default)]
 enum Framing {
-    /// Not known yet: nothing but white space has come.
+    /// Unknown, because only white space has arrived.
     #[default]
     Unknown,
-    /// One document, or several in a row or in an array.
+    /// One document, several documents in a row, or an array of documents.
     Documents,
     ServerSentEvents(EventStream),
     Frames(Box<Frames>),
-    /// Nothing that we read.
+    /// A format that is not read.
     Foreign,
 }
 
@@ -72,12 +72,12 @@ impl Body {
         self.report.broken(cause);
     }
 
-    /// Bytes that cannot be decoded.
+    /// Handles bytes that cannot be decoded.
     pub(super) fn undecoded(&mut self, bytes: &[u8]) {
         self.report.raw.undecoded(bytes.len());
     }
 
-    /// Nothing more comes.
+    /// Handles the end of the body.
     pub(super) fn finish(&mut self) {
         let in_frame = matches!(&self.framing, Framing::Frames(frames) if frames.is_open());
         if in_frame || self.scanner.is_open() {
@@ -85,7 +85,7 @@ impl Body {
         }
     }
 
-    /// What has been read so far.
+    /// Returns what has been read so far.
     pub(super) fn reading(&self) -> MeterReading {
         MeterReading {
             usage: self.report.usage(),
@@ -98,7 +98,7 @@ impl Body {
         }
     }
 
-    /// Some report the usage of a call that does not stream in headers.
+    /// Some providers report the usage of calls that do not stream in headers.
     fn headers(&mut self, headers: &[(String, String)]) {
         let mut tally = Tally::default();
         for (name, value) in headers {
@@ -111,8 +111,8 @@ impl Body {
         self.report.take(Source::Headers, &tally, Covers::One);
     }
 
-    /// Looks at the first byte that is no white space and no part of a byte order mark. Where it begins a JSON
-    /// document that is what follows, whatever the content type: an error on a stream, mostly.
+    /// Examines the first byte after white space and a byte order mark. If it begins a JSON document, the
+    /// body is read as JSON, whatever the content type is. Most such bodies are errors in place of a stream.
     fn detect<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf);
         let at = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
@@ -120,7 +120,7 @@ impl Body {
         self.framing = match (bytes.first(), self.content) {
             (None, _) => Framing::Unknown,
             (Some(b'{' | b'[' | b'"' | 0x1e), _) => Framing::Documents,
-            // The first byte of a frame's length, which would have to be 16 MB to be anything else.
+            // The first byte of a frame's length. It is zero for every frame below 16 MB.
             (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
                 Framing::ServerSentEvents(EventStream::default())

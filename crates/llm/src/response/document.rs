@@ -1,4 +1,4 @@
-//! The open document of a response: how much text it contains, and whether it is nothing but an error.
+//! The open document of a response: how much text it contains, and whether it is only an error.
 
 use super::place::StatusKind;
 use crate::json::{LABEL, characters};
@@ -15,11 +15,11 @@ pub(super) struct Document {
     pub(super) repeats: bool,
     /// Whether it says that the call failed.
     pub(super) failed: bool,
-    /// Whether its counts belong to one of several results, and it says which.
+    /// Whether it names the one of several results that its counts belong to.
     pub(super) is_of_result: bool,
     pub(super) index: Option<u32>,
     pub(super) text: u64,
-    /// The same as `text` under other names, or instead of it.
+    /// The same text as `text` under other names, or other text in its place.
     pub(super) text_again: u64,
     pub(super) text_parts: u64,
     /// A message for people. If the call failed, it was not generated.
@@ -35,7 +35,7 @@ pub(super) struct Document {
 struct StatusText {
     bytes: usize,
     characters: u64,
-    /// Whether it contains a character that no code has.
+    /// Whether it contains a character that does not occur in codes.
     is_prose: bool,
     beginning: [u8; BEGINNING],
 }
@@ -46,7 +46,7 @@ const BEGINNING: usize = 12;
 const MAX_CODE: usize = 64;
 
 impl Document {
-    /// Some servers send their text or reasoning under several names at once.
+    /// Some servers send the same text or reasoning under several names.
     fn characters(&self) -> u64 {
         let notice = if self.is_only_error() { 0 } else { self.notice };
         if self.mute { 0 } else { self.text().saturating_add(self.reasoning()).saturating_add(notice) }
@@ -68,7 +68,7 @@ impl Document {
         if self.repeats { self.characters() } else { 0 }
     }
 
-    /// Whether it only says that the call failed.
+    /// Returns whether it is only a failure.
     pub(super) fn is_only_error(&self) -> bool {
         self.failed && !self.reports && self.text() == 0 && self.reasoning() == 0
     }

@@ -1,6 +1,6 @@
-//! `application/vnd.amazon.eventstream`: binary frames around JSON. A payload is handed on as it comes; one that
-//! holds another document in base64 (Bedrock's `chunk`) is unpacked on the way. Lengths are checked, checksums are
-//! not: whoever can forge a frame can forge its checksum.
+//! `application/vnd.amazon.eventstream`: binary frames around JSON. Payloads are passed on as they arrive. A
+//! payload with another document in base64 (Bedrock's `chunk`) is unpacked on the way. Lengths are checked.
+//! Checksums are not, because anyone who can forge a frame can forge its checksum.
 
 use super::base64::Base64;
 use super::place::Node;
@@ -8,16 +8,16 @@ use super::report::{Cause, Report};
 use super::sse::EventStream;
 use crate::json::{JsonPlace, Reader, Scanner, Wants};
 
-/// Total length, length of the headers, checksum of both.
+/// The total length, the length of the headers, and a checksum of both.
 const PRELUDE: usize = 12;
 /// The checksum after the payload.
 const TRAILER: u64 = 4;
-/// AWS's own bounds: 128 KiB of headers, 24 MiB of payload.
+/// AWS's maxima: 128 KiB of headers, 24 MiB of payload.
 const MAX_HEADERS: u64 = 128 << 10;
 const MAX_FRAME: u64 = (24 << 20) + MAX_HEADERS + 16;
-/// How much of the headers is kept. Those that matter come first and are short.
+/// The part of the headers that is kept. The relevant ones come first and are short.
 const KEPT_HEADERS: usize = 1024;
-/// How much of a payload is unpacked at once.
+/// The size of one unpacking step.
 const PIECE: usize = 4096;
 
 /// Reads the documents of a body.
@@ -26,19 +26,19 @@ type Documents = Scanner<Node>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frames {
     state: FrameState,
-    /// Bytes of the current part that have not come yet.
+    /// The bytes of the current part that have not arrived yet.
     left: u64,
     payload: u64,
-    /// The prelude, or the headers.
+    /// The prelude or the headers.
     kept: Vec<u8>,
-    /// What the payload is.
+    /// The type of the payload.
     kind: FrameKind,
-    /// What the payloads of parts make together, once that is known.
+    /// The format of the concatenated payloads of parts, once it is known.
     stream: Option<EventStream>,
     is_stream_known: bool,
     envelope: Scanner<Envelope>,
     base64: Base64,
-    /// What is unpacked at once.
+    /// The bytes that are unpacked in one step.
     unpacked: Vec<u8>,
 }
 
@@ -50,7 +50,7 @@ enum FrameState {
     Headers,
     Payload,
     Trailer,
-    /// What came is no frame.
+    /// The bytes are not a frame.
     Broken,
 }
 
@@ -76,12 +76,12 @@ impl Frames {
         }
     }
 
-    /// Whether a frame has begun that has not ended.
+    /// Returns whether a frame has begun and not ended.
     pub(super) fn is_open(&self) -> bool {
         !(self.state == FrameState::Broken || self.state == FrameState::Prelude && self.kept.is_empty())
     }
 
-    /// The current part is complete: what comes next. False: the next frame.
+    /// Handles the complete current part. Returns false at the end of a frame.
     fn advance(&mut self, documents: &mut Documents, to: &mut Report) -> bool {
         let (state, left) = match self.state {
             FrameState::Prelude => match lengths(&self.kept) {
@@ -99,7 +99,7 @@ impl Frames {
                 let kind = FrameKind::of(&self.kept);
                 to.ended_in_error |= kind == FrameKind::Failure;
                 self.kind = kind;
-                // What a failure says was not generated.
+                // The text of a failure was not generated.
                 documents.expect(if kind == FrameKind::Failure { Node::Other } else { Node::Root });
                 (FrameState::Payload, self.payload)
             }
@@ -136,7 +136,8 @@ impl Frames {
 }
 
 impl Frames {
-    /// A piece of the body that SageMaker cuts into frames wherever it likes: events or documents.
+    /// Reads a part of a body that SageMaker splits into frames at arbitrary positions. The body is events or
+    /// documents.
     fn part(&mut self, piece: &[u8], documents: &mut Documents, to: &mut Report) {
         let first = piece.iter().find(|byte| !byte.is_ascii_whitespace());
         if let Some(first) = first.filter(|_| !self.is_stream_known) {
@@ -151,14 +152,14 @@ impl Frames {
     }
 }
 
-/// A place in the document around another one that `chunk` frames hold.
+/// A place in the outer document of a `chunk` frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Envelope {
     #[default]
     Document,
-    /// The other document, in base64.
+    /// The inner document, in base64.
     Bytes,
-    /// What nobody generated, such as padding.
+    /// Text that was not generated, such as padding.
     Other,
 }
 
@@ -176,7 +177,7 @@ impl JsonPlace for Envelope {
     }
 }
 
-/// Hands the document inside an envelope on, as it is unpacked.
+/// Unpacks the document inside an envelope and passes it on.
 struct Unpack<'a> {
     base64: &'a mut Base64,
     unpacked: &'a mut Vec<u8>,
@@ -216,7 +217,7 @@ impl Reader for Unpack<'_> {
     }
 }
 
-/// The lengths of headers and payload, if they can be.
+/// Returns the lengths of headers and payload, if they are valid.
 fn lengths(prelude: &[u8]) -> Option<(u64, u64)> {
     let (total, rest) = prelude.split_first_chunk::<4>()?;
     let total = u64::from(u32::from_be_bytes(*total));
@@ -225,17 +226,17 @@ fn lengths(prelude: &[u8]) -> Option<(u64, u64)> {
     (total <= MAX_FRAME && headers <= MAX_HEADERS).then_some((headers, payload))
 }
 
-/// What a frame is, by its headers.
+/// The type of a frame according to its headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum FrameKind {
     /// A document.
     #[default]
     Event,
-    /// A part of a body, wherever that was cut.
+    /// A part of a body that was split at an arbitrary position.
     Part,
-    /// A document around another one, in base64.
+    /// A document that contains another one in base64.
     Chunk,
-    /// The end of the stream, by something that went wrong.
+    /// An error that ends the stream.
     Failure,
 }
 
@@ -255,7 +256,7 @@ impl FrameKind {
     }
 }
 
-/// The next header: its name, its value, and what follows.
+/// Reads the next header: its name, its value, and the rest.
 fn header(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (length, bytes) = bytes.split_first()?;
     let (name, bytes) = bytes.split_at_checked(usize::from(*length))?;

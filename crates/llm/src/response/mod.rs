@@ -69,17 +69,17 @@ impl Usage {
     }
 }
 
-/// What the meter needs of the response's headers.
+/// The response headers that the meter needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHead {
     /// The status code.
     pub status: u16,
-    /// `content-type`, as it came.
+    /// The value of `content-type`, unchanged.
     pub content_type: String,
-    /// `content-encoding`, as it came.
+    /// The value of `content-encoding`, unchanged.
     pub content_encoding: String,
-    /// Other headers with usage (`x-amzn-bedrock-*-token-count`) or that a `cost` uses, with names in lower
-    /// case.
+    /// Other headers, with names in lower case: those with usage (`x-amzn-bedrock-*-token-count`) and those
+    /// that a `cost` uses.
     pub usage_headers: Vec<(String, String)>,
 }
 
@@ -174,7 +174,7 @@ pub struct MeterReading {
     pub broken: Option<Cause>,
 }
 
-/// The number of characters per token, if nobody counted.
+/// The assumed number of characters per token.
 pub const CHARACTERS_PER_TOKEN: u64 = 4;
 
 impl MeterReading {

@@ -1,12 +1,13 @@
-//! What a member is called that counts tokens, whatever the provider: `prompt_tokens`, `inputTextTokenCount`,
-//! `tokens_generated`, `TotalTokens`. In: a key. Out: what it counts, if each word of it is known.
+//! Recognises members that count tokens by their names, for any provider: `prompt_tokens`,
+//! `inputTextTokenCount`, `tokens_generated`, `TotalTokens`. The input is a key. The output is what it
+//! counts, if every word in it is known.
 
 use super::tally::Field;
 
-/// The longest key that is looked at, in bytes.
+/// The maximum length of a key that is examined, in bytes.
 const MAX_NAME: usize = 48;
 
-// What the words of a key mean together.
+// The combined meaning of a key's words.
 const TOKEN: u16 = 1;
 const TOTAL: u16 = 1 << 1;
 const INPUT: u16 = 1 << 2;
@@ -20,7 +21,7 @@ const THOUGHTS: u16 = 1 << 9;
 const TOOL: u16 = 1 << 10;
 const CONNECTOR: u16 = 1 << 11;
 
-/// The words that begin with a letter, a longer one before those that it begins with.
+/// The words that begin with a letter. Longer words come before their prefixes.
 fn words(first: u8) -> &'static [(&'static [u8], u16)] {
     match first {
         b'c' => &[
@@ -62,7 +63,8 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
     }
 }
 
-/// What a key counts. `named`: its object is known to count tokens, so it need not say that.
+/// Returns what a key counts. If `named` is set, its object is known to count tokens, so the key need not
+/// mention them.
 pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
     let meaning = meaning(key)?;
     if meaning & TOKEN == 0 && (!named || meaning & (TOOL | CONNECTOR) != 0) {
@@ -78,7 +80,7 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
         () if has(THOUGHTS) => Some(Field::Thoughts),
         () if has(REASONING) => Some(Field::Reasoning),
         () if has(READ | WRITE) || has(INPUT) && has(OUTPUT) => None,
-        // `input` often leaves out what was cached, `prompt` never does.
+        // `input` often excludes cached tokens, whereas `prompt` never does.
         () if has(INPUT) && is_prompt(key) => Some(Field::Input),
         () if has(INPUT) => Some(Field::FreshInput),
         () if has(OUTPUT) => Some(Field::Output),
@@ -87,7 +89,7 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
     }
 }
 
-/// Whether an object of this name counts tokens: `usage`, `token_usage`, `usageMetadata`.
+/// Returns whether an object with this name counts tokens: `usage`, `token_usage`, `usageMetadata`.
 pub(super) fn is_usage(key: &[u8]) -> bool {
     let mut key = Normal::of(key);
     let key = key.text();
@@ -100,7 +102,7 @@ fn is_prompt(key: &[u8]) -> bool {
     contains(key.text(), b"prompt")
 }
 
-/// All that its words mean; `None` if one is unknown.
+/// Returns the meaning of all words, or `None` if one is unknown.
 fn meaning(key: &[u8]) -> Option<u16> {
     let mut normal = Normal::of(key);
     let (mut rest, mut meaning) = (normal.text(), 0);
@@ -119,14 +121,14 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// A key in lower case and without what separates its words.
+/// Converts a key to lower case without separators between words.
 struct Normal {
     text: [u8; MAX_NAME],
     length: usize,
 }
 
 impl Normal {
-    /// Too long a key has no words.
+    /// A key that is too long has no known words.
     fn of(key: &[u8]) -> Self {
         let (mut text, mut length) = ([0; MAX_NAME], 0usize);
         let letters = key.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' '));
@@ -184,7 +186,7 @@ mod tests {
             ("cacheReadInputTokenCount", Some(Field::CacheRead)),
             ("cache_creation_input_tokens", Some(Field::CacheWrite)),
             ("cacheWriteInputTokens", Some(Field::CacheWrite)),
-            // Nothing that was used, or nothing that tells of what.
+            // Words for something other than usage, or without a kind of token.
             ("max_tokens", None),
             ("tokens", None),
             ("num_tokens", None),
@@ -213,7 +215,7 @@ mod tests {
             ("cache_read", Some(Field::CacheRead)),
             ("total_cost", None),
             ("count", None),
-            // Which ones, or how often.
+            // Words for particular tokens, or for a frequency.
             ("connectors", None),
             ("tool_use", None),
         ] {

@@ -1,8 +1,9 @@
-//! Where the providers put what we look for: usage, generated text, errors. One table for all dialects, since their
-//! names do not clash; its rows are in [`crate::providers`], and those of many providers in `shared.rs`. What the names mean
-//! together is decided in `tally.rs`. Every string that is delivered counts as generated text, unless the table knows that its
-//! place holds something else; a place that holds a name or an id is only one as long as it is short. Counts of tokens are found in places
-//! that nobody listed, too, by their names ([`super::names`]); but never in what a model generated.
+//! The places of usage, generated text and errors in responses. One table serves all dialects, since their
+//! names do not clash. Its rows are in [`crate::providers`], and rows of several providers in `shared.rs`.
+//! `tally.rs` combines the counts. Every delivered string counts as generated text unless the table knows
+//! that its place contains something else. A place for a name or an id contains text if the string is too
+//! long. Counts of tokens in unlisted places are found by their names ([`super::names`]), but never inside
+//! generated text.
 
 mod shared;
 
@@ -23,34 +24,36 @@ static ORDERED: [ResponseMember; table::count(LISTS)] = table::joined(LISTS, (No
 static ORDERED_EVENTS: [ResponseMember; table::count(IN_EVENTS)] =
     table::joined(IN_EVENTS, (Node::Root, "", Node::Root));
 
-/// All members that a provider names, and those that are so in the events of a stream only.
+/// The members that a provider names, and members with a special meaning in the events of a stream.
 static MEMBERS: NameTable<Node, Node> = NameTable::new(&ORDERED);
 static EVENTS: NameTable<Node, Node> = NameTable::new(&ORDERED_EVENTS);
 
-/// A place in a document. Arrays are transparent: an element is where its array is.
+/// A place in a document. Arrays are transparent: an element is at the place of its array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Node {
     /// The document itself.
     #[default]
     Root,
-    /// A place whose text nobody generated, however long it is.
+    /// A place without generated text, however long it is.
     Other,
-    /// A name, id or the like. What is too long for one counts as text.
+    /// A name, an id or the like. A string that is too long for one counts as text.
     Label,
-    /// A place in what was generated, or that may be: all strings in it count as text, and counts in it mean nothing.
+    /// A place that contains or may contain generated text. All strings in it count as text, and its counts
+    /// are ignored.
     Unknown,
-    /// A place beside what was generated that we do not know: all strings in it count as text, and counts by their names.
+    /// An unknown place next to generated text. All strings in it count as text, and counts are found by
+    /// their names.
     Aside,
-    /// The same in a list of results, which add up.
+    /// The same in a list of results, which are added up.
     Listed,
-    /// An object that is known to hold counts, in a place that nobody listed.
+    /// An object with counts in an unlisted place.
     Counts,
     ListedCounts,
     /// Anthropic's several samplings of one message.
     Iterations,
-    /// The request's own metadata, in which a provider may put an object with counts.
+    /// The request's own metadata. A provider may put an object with counts there.
     Metadata,
-    /// Counts, each with its name in a member of its own.
+    /// Counts with the name in a separate member.
     Metrics,
     PairName,
     PairValue,
@@ -74,33 +77,33 @@ pub(crate) enum Node {
     Results,
     /// Anthropic's cache writes by their lifetime.
     CacheCreation,
-    /// Bedrock's, as a list.
+    /// Bedrock's cache writes, as a list.
     CacheDetails,
     CacheTtl,
     CacheCount,
     IterationType,
     Iteration(Field),
-    /// What the tools of OpenAI's Responses used, by tool.
+    /// The usage of each tool in OpenAI's Responses API.
     ToolUsage,
     Tool,
     ToolCount(Field),
     /// A count of tokens, in an object that holds counts.
     Count(Field),
-    /// A count of tokens in a place that nobody listed.
+    /// A count of tokens in an unlisted place.
     Found(Field),
     /// The same in a list of results.
     FoundInList(Field),
-    /// A count of tokens that is a member of the document itself, or of one of its parts.
+    /// A count of tokens in the document itself, or in one of its parts.
     Own(Field),
     /// A count in a unit that is not tokens.
     OtherUnit,
 
-    // Where a policy's own pointers lead ([`super::pointed`]).
-    /// On the way, by the number of the step.
+    // The places that a policy's own pointers lead to ([`super::pointed`]).
+    /// On the way to a value, with the number of the step.
     Way(u16),
-    /// A value, by its pointer.
+    /// A value, with the number of its pointer.
     Pointed(u16),
-    /// Of a result that is made in the background ([`super::stored`]).
+    /// A part of a background result ([`super::stored`]).
     Stored(StoredPart),
 
     // Objects with text in them.
@@ -119,53 +122,53 @@ pub(crate) enum Node {
     ToolCalls,
     Function,
     Audio,
-    /// The list in which OpenAI's form packs images and embeddings.
+    /// The list of images and embeddings in OpenAI's form.
     Data,
-    /// TGI's piece of a stream, and the details of a whole text.
+    /// One part of TGI's stream, and the details of a whole text.
     Token,
     Details,
     /// Generated text, or an object around it.
     Text,
-    /// All of the text, after its pieces if it was streamed.
+    /// The whole text, after its parts if it was streamed.
     Whole,
-    /// What a tool is called with: text, or an object.
+    /// The arguments of a tool call: text, or an object.
     Arguments,
-    /// Generated reasoning, under its two names that some servers send side by side.
+    /// Generated reasoning. Some servers send it under both of its names.
     Reasoning,
     ReasoningContent,
-    /// The same again, in parts.
+    /// The same reasoning in parts.
     ReasoningDetails,
     /// Text that some servers send again under another name, and in a list of parts.
     TextAgain,
     TextParts,
-    /// How the Responses API was to think; what was thought, where somebody puts it there.
+    /// The configuration of thinking in the Responses API. Some servers put the thoughts there.
     Thinking,
 
-    // What a document says about itself.
+    // Members that describe the document itself.
     Type,
     Error,
     /// A list of errors, which may be empty.
     Errors,
-    /// The code or text of an error, which may say that there is none.
+    /// The code or text of an error, which may mean that there is none.
     ErrorCode,
-    /// The code or the word for how the call went; or an object with one.
+    /// The code or word for the outcome of the call, or an object with one.
     Status(StatusKind),
-    /// What is said to a person of how it went: of an error, if nothing else came.
+    /// A message to people about the outcome. It describes an error if nothing else was delivered.
     Notice,
-    /// The same of what went wrong, for sure.
+    /// A message to people about an error.
     Complaint,
-    /// An object that says how the call went.
+    /// An object that describes the outcome of the call.
     Verdict,
-    /// Which of several results a document is of.
+    /// The number of the result that a document belongs to.
     Index,
     /// The name of an event, or Llama API's object for one.
     Event,
     /// Whether the call succeeded.
     Success,
-    /// SGLang's counts, beside all of the text so far.
+    /// SGLang's counts, next to the whole text so far.
     Cumulative,
 
-    /// Any object that is known: the parent of members that mean the same everywhere.
+    /// Any known object: the parent of members with the same meaning everywhere.
     Anywhere,
 }
 
@@ -223,7 +226,7 @@ impl JsonPlace for Node {
         }
     }
 
-    // The scanner asks this of each object.
+    // The scanner calls this for each object.
     fn is_document(self) -> bool {
         matches!(self, Node::Root)
     }
@@ -233,18 +236,18 @@ impl JsonPlace for Node {
     }
 }
 
-/// What tells how a call went.
+/// How a status is expressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StatusKind {
-    /// A code: anything that is none of success is one of failure.
+    /// A code. Every code other than those for success means failure.
     Code,
-    /// A word, of which only some tell of failure.
+    /// A word. Only some words mean failure.
     Word,
 }
 
 impl Node {
-    /// The place of `key` inside this one, if it is none of [`Node::everyday`]. `events`: the document is one of a stream of
-    /// named events, where usage may stand inside what the event is about.
+    /// Returns the place of `key` in this object, unless [`Node::everyday`] has it. If `events` is set, the
+    /// document is a named event, and usage may be inside the event's object.
     #[inline(never)]
     pub(super) fn child(self, key: &[u8], events: bool) -> Node {
         match self {
@@ -318,10 +321,10 @@ impl Node {
         }
     }
 
-    /// The place of a member that nobody names of an object with generated text somewhere inside.
+    /// Returns the place of an unlisted member in an object that contains generated text.
     fn text(self, key: &[u8]) -> Node {
         match (self, anywhere(key)) {
-            // Where text is an object, its members are of the same kind.
+            // If text is an object, its members are text as well.
             (
                 Node::Text
                 | Node::TextAgain
@@ -338,7 +341,8 @@ impl Node {
         }
     }
 
-    /// Members that nearly every event repeats, before all others are looked through: they are half of a stream's keys.
+    /// Returns the members that nearly every event repeats. They make up half of a stream's keys, so they are
+    /// tried first.
     #[inline(always)]
     pub(super) fn everyday(self, key: &[u8]) -> Option<Node> {
         let label = match key.len() {
@@ -363,7 +367,7 @@ impl Node {
         (label && self.has_labels()).then_some(Node::Label)
     }
 
-    /// Whether a member that is called like a label is one.
+    /// Returns whether a member with the name of a label is a label.
     fn has_labels(self) -> bool {
         !matches!(
             self,
@@ -371,7 +375,7 @@ impl Node {
         )
     }
 
-    /// The place of an element of an array.
+    /// Returns the place of an array's element.
     pub(super) fn element(self) -> Node {
         match self {
             Node::Aside => Node::Listed,
@@ -381,7 +385,7 @@ impl Node {
         }
     }
 
-    /// Whether something has to be done when an object here begins.
+    /// Returns whether the beginning of an object at this place has an effect.
     pub(super) fn is_marked(self) -> bool {
         matches!(
             self,
@@ -395,7 +399,7 @@ impl Node {
     }
 }
 
-/// A member that means the same wherever the object is known.
+/// Returns the place of a member with the same meaning in all known objects.
 fn anywhere(key: &[u8]) -> Node {
     match MEMBERS.find(Node::Anywhere, key) {
         Some(node) => node,
@@ -404,13 +408,13 @@ fn anywhere(key: &[u8]) -> Node {
     }
 }
 
-/// Whether a member is an id or a time by its name.
+/// Returns whether the name of a member is that of an id or a time.
 fn is_label(key: &[u8]) -> bool {
     [&b"_id"[..], b"Id", b"_at", b"Time"].iter().any(|end| key.ends_with(end))
 }
 
-/// A member of an object beside what was generated, where nobody knows it: a count by its name, an object of counts,
-/// something that was generated after all, or more of the same.
+/// Returns the place of an unlisted member next to generated text: a count by its name, an object of counts,
+/// generated text, or another unknown place.
 #[cold]
 fn aside(key: &[u8], place: Node) -> Node {
     if let Some(node) = MEMBERS.find(place, key) {
@@ -435,7 +439,7 @@ fn aside(key: &[u8], place: Node) -> Node {
     }
 }
 
-/// Members that hold what was generated, or what the request said: a count in them may be anybody's.
+/// Members with generated text or with parts of the request, whose counts may come from anybody.
 const GENERATED: &[&[u8]] = &[
     b"answer",
     b"args",
@@ -474,7 +478,7 @@ const GENERATED: &[&[u8]] = &[
     b"tools",
     b"value",
     b"values",
-    // What may be used, and not what was.
+    // Members for limits instead of usage.
     b"limit",
     b"limits",
     b"rate_limit",
@@ -486,10 +490,10 @@ const GENERATED: &[&[u8]] = &[
     b"pricing",
 ];
 
-/// Members of an object of counts that count money, or a part of what is counted already.
+/// Members of an object of counts that count money, or a part of another count.
 const COUNTED_ELSEWHERE: &[&[u8]] = &[b"cost", b"costs", b"cost_details", b"price", b"server_tool_use"];
 
-/// A member of an object that holds counts, where nobody listed it.
+/// Returns the place of an unlisted member in an object of counts.
 #[cold]
 fn by_name(key: &[u8]) -> Node {
     let is_detail = key.ends_with(b"etails");
@@ -498,7 +502,7 @@ fn by_name(key: &[u8]) -> Node {
         None if is_detail && key.to_ascii_lowercase().starts_with(b"prompt") => Node::InputDetails,
         None if is_detail && key.to_ascii_lowercase().starts_with(b"input") => Node::InputDetails,
         None if is_detail => Node::OutputDetails,
-        // Some report the counts of each model, or of each step, in an object or a list of their own.
+        // Some servers report the counts of each model or step in a nested object or list.
         None => aside(key, Node::ListedCounts),
     }
 }

@@ -1,17 +1,17 @@
-//! Single values of a response by JSON pointers (RFC 6901): usage in a format that no dialect knows, and
-//! `responseBodyJSON`. In: the places of a scanner. Out: numbers, bools and short strings, each as it came last; over
-//! a stream, the last event that has it tells. A document that is an array is a series of documents, as in streams, so
-//! no pointer begins with its index.
+//! Single values of a response by JSON pointers (RFC 6901): usage in custom formats, and `responseBodyJSON`.
+//! The input is the places of a scanner. The output is numbers, booleans and short strings. The last value of
+//! each pointer counts; in a stream, that of the last event with a value. A document that is an array counts
+//! as a series of documents, as in streams, so no pointer begins with its index.
 
 use super::Usage;
 use super::place::Node;
 use super::tally::{Field, Tally, count};
 use serde_json::Value;
 
-/// The longest name on the way, in bytes: the scanner keeps no longer ones.
+/// The maximum length of a name in a pointer, in bytes. The scanner keeps no longer names.
 const MAX_NAME: usize = 48;
 
-/// Where some pointers lead, as one tree.
+/// The targets of several pointers, as one tree.
 #[derive(Debug, Default)]
 pub struct Pointers {
     pointers: Vec<String>,
@@ -20,17 +20,17 @@ pub struct Pointers {
 
 #[derive(Debug)]
 struct Step {
-    /// The step before it, by its number from 1 on.
+    /// The previous step, by its number starting at 1.
     parent: u16,
     name: String,
     node: Node,
 }
 
-/// What was found, beside its pointers.
+/// The values that were found, in the order of the pointers.
 pub type Found = Vec<(String, Value)>;
 
 impl Pointers {
-    /// Of pointers that are all [`valid`], each once.
+    /// Creates the tree of pointers, which are all [`valid`] and distinct.
     pub fn new(pointers: Vec<String>) -> Self {
         let mut tree = Self { pointers, steps: Vec::new() };
         for index in 0..tree.pointers.len() {
@@ -41,7 +41,7 @@ impl Pointers {
         tree
     }
 
-    /// Nobody asks for anything.
+    /// Returns whether there are no pointers.
     pub fn is_empty(&self) -> bool {
         self.pointers.is_empty()
     }
@@ -52,13 +52,13 @@ impl Pointers {
             let is_last = at.saturating_add(1) == count;
             let known = self.steps.iter().position(|step| step.parent == parent && step.name == name);
             let place = known.unwrap_or(self.steps.len());
-            // More than a plan can have.
+            // More steps than a plan can have.
             let (Ok(number), Ok(index)) = (u16::try_from(place.saturating_add(1)), u16::try_from(index))
             else {
                 return;
             };
             match self.steps.get_mut(place) {
-                // A value with parts is no single one.
+                // A value with parts is not a single value.
                 Some(step) if !is_last => step.node = Node::Way(number),
                 Some(_) => {}
                 None => {
@@ -70,7 +70,7 @@ impl Pointers {
         }
     }
 
-    /// The place of `key` inside an object.
+    /// Returns the place of `key` in an object.
     pub(super) fn child(&self, parent: Node, key: &[u8]) -> Node {
         let parent = match parent {
             Node::Root => 0,
@@ -81,7 +81,7 @@ impl Pointers {
         step.map_or(Node::Other, |step| step.node)
     }
 
-    /// The place of an element of an array.
+    /// Returns the place of an array's element.
     pub(super) fn element(&self, array: Node, index: u32) -> Node {
         match array {
             Node::Way(_) => self.child(array, index.to_string().as_bytes()),
@@ -89,7 +89,7 @@ impl Pointers {
         }
     }
 
-    /// What was found of them.
+    /// Returns what was found.
     pub(super) fn found(&self, values: &[Option<Value>]) -> Found {
         let found = self.pointers.iter().zip(values);
         found.filter_map(|(pointer, value)| Some((pointer.clone(), value.clone()?))).collect()
@@ -100,17 +100,19 @@ impl Pointers {
     }
 }
 
-/// What is wrong with a pointer to a single value of a response.
+/// Returns why a pointer cannot name a single value of a response.
 pub fn mistake(pointer: &str) -> Option<&'static str> {
     let named = |part: &str| !part.is_empty() && part.len() <= MAX_NAME;
     let escaped = |part: &str| part.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     let mut raw = pointer.split('/').skip(1);
     match () {
         () if !pointer.starts_with('/') => {
-            Some("a JSON pointer to a value begins with `/`, such as `/usage/total`")
+            Some("a JSON pointer to a value must begin with `/`, such as `/usage/total`")
         }
-        () if !raw.all(escaped) => Some("in a JSON pointer, `~` is written `~0`, and a `/` in a name `~1`"),
-        () if !parts(pointer).all(|part| named(&part)) => Some("each name of the pointer has 1 to 48 bytes"),
+        () if !raw.all(escaped) => Some("in a JSON pointer, write `~0` for `~`, and `~1` for `/` in a name"),
+        () if !parts(pointer).all(|part| named(&part)) => {
+            Some("each name in the pointer must have 1 to 48 bytes")
+        }
         () => None,
     }
 }
@@ -119,7 +121,8 @@ fn parts(pointer: &str) -> impl Iterator<Item = String> {
     pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"))
 }
 
-/// A policy's own places of usage: for each count the pointers to it, the first that leads to one telling.
+/// The places of usage in a custom format: for each count its pointers, of which the first one with a value
+/// counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsagePointers(Vec<(Field, String)>);
 
@@ -127,19 +130,20 @@ pub struct UsagePointers(Vec<(Field, String)>);
 pub const COUNTS: [&str; 5] = ["input", "output", "total", "cached", "reasoning"];
 
 impl UsagePointers {
-    /// One more, for one of [`COUNTS`].
+    /// Adds a pointer for one of [`COUNTS`].
     pub fn add(&mut self, name: &str, pointer: &str) {
         let fields = [Field::Input, Field::Output, Field::Total, Field::Cached, Field::Reasoning];
         let field = COUNTS.iter().zip(fields).find(|(known, _)| **known == name);
         self.0.extend(field.map(|(_, field)| (field, pointer.to_owned())));
     }
 
-    /// All of them.
+    /// Returns all pointers.
     pub fn pointers(&self) -> impl Iterator<Item = &String> {
         self.0.iter().map(|(_, pointer)| pointer)
     }
 
-    /// What they lead to; for what they say nothing of, `otherwise` stands. `None`: they lead to no count.
+    /// Returns the usage at these places. Counts without a value come from `otherwise`. Returns `None` if no
+    /// pointer has a value.
     pub fn usage(&self, found: &Found, otherwise: Option<Usage>) -> Option<Usage> {
         let mut tally = Tally::default();
         for (field, pointer) in self.0.iter().rev() {

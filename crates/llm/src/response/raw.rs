@@ -1,21 +1,22 @@
-//! What stands in no document, or in one that cannot be read: an estimate of the text in it, from its bytes alone.
+//! Estimates the text in bytes that are not a readable document.
 
 use crate::json::characters;
 
-/// How many bytes of an image or of audio cost as much as a character of text: a token for each KiB. Speech of 24 kHz
-/// takes about 20 tokens and 16 to 48 kB a second, an image of 1 MB some thousand tokens.
+/// The number of bytes of an image or of audio that count as one character of text. This is one token per
+/// KiB. Speech at 24 kHz has about 20 tokens and 16 to 48 kB per second, and an image of 1 MB has a few
+/// thousand tokens.
 const MEDIA_BYTES: u64 = 256;
 
-/// As much as is needed to recognise a format.
+/// The number of bytes that suffice to recognise a format.
 const HEAD: usize = 12;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Raw {
-    /// The content type says that it is an image, audio or a video.
+    /// Whether the content type is that of an image, audio or video.
     pub(super) media_type: bool,
     characters: u64,
     bytes: u64,
-    /// What never stands in a text has come.
+    /// Whether bytes have arrived that never occur in text.
     binary: bool,
     head: [u8; HEAD],
     /// Bytes that could not be decoded.
@@ -33,13 +34,14 @@ impl Raw {
         self.binary = self.binary || bytes.iter().any(control);
     }
 
-    /// Compressed text: a byte stands for several characters, most of which are no text but what is around it.
+    /// Compressed text: a byte stands for several characters, most of which belong to the format instead of
+    /// the text.
     pub(super) fn undecoded(&mut self, bytes: usize) {
         self.undecoded = self.undecoded.saturating_add(bytes as u64);
     }
 
     /// Text counts by its characters, an image or audio by its size, and anything else as if each byte were a
-    /// character. A content type alone makes no text an image.
+    /// character. A content type alone does not make text an image.
     pub(super) fn characters(&self) -> u64 {
         let characters = match self.binary {
             false => self.characters,

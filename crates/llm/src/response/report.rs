@@ -1,5 +1,5 @@
-//! What a body has told so far: usage, delivered text, and what was wrong with it. The scanner calls it for every
-//! place that a dialect names; it decides what stays.
+//! Collects what a body has reported so far: usage, delivered text, and problems. The scanner calls it for
+//! every place that a dialect names.
 
 use super::Usage;
 use super::document::Document;
@@ -15,31 +15,31 @@ use crate::providers::{Repeat, all};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Why a body could not be read, or not to its end; the worst last.
+/// Why a body could not be read completely. Worse causes come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
-    /// The body was not encoded as `content-encoding` says, and was read as what it is.
+    /// The body was not encoded as `content-encoding` says. It was read anyway.
     Mislabeled,
     /// The body ended inside a document.
     Truncated,
-    /// A count of tokens was no number of tokens: negative, fractional, text, or above 2^53.
+    /// A count was not a number of tokens: negative, fractional, text, or above 2^53.
     Count,
-    /// What should be JSON is none.
+    /// The body should be JSON and is not.
     Malformed,
-    /// `content-encoding` names something that cannot be decoded here, or several encodings.
+    /// `content-encoding` names an unknown encoding, or several.
     Encoding,
-    /// The encoding announces a window that is larger than its decoder may have: 8 MiB for zstd, as in browsers.
+    /// The encoding announces a window larger than the maximum, such as 8 MiB for zstd, as in browsers.
     Window,
     /// There was no memory to read it.
     Memory,
-    /// The bytes are not what `content-encoding` says.
+    /// The bytes do not have the encoding that `content-encoding` names.
     Corrupt,
-    /// The decoded body is out of proportion to what came over the wire.
+    /// The decoded body is disproportionately larger than its bytes on the wire.
     Bomb,
 }
 
 impl Cause {
-    /// As metrics and logs spell it.
+    /// The name in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Cause::Mislabeled => "mislabeled",
@@ -55,81 +55,81 @@ impl Cause {
     }
 }
 
-/// Where a report of usage stood. A later one is more to be trusted when both are there.
+/// The place of a usage report. If there are several, later ones in this list are more reliable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     #[default]
     Headers,
     Timings,
-    /// Counts in places that nobody listed, by their names.
+    /// Counts in unlisted places, found by their names.
     Named,
     /// Members of the document itself.
     Native,
     Usage,
-    /// What AWS bills, after whatever the model's own format said.
+    /// The counts that AWS bills, in addition to those in the model's own format.
     InvocationMetrics,
 }
 
-/// What has been read.
+/// The state of reading.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
-    /// The documents are events of a stream.
+    /// Whether the documents are events of a stream.
     pub(super) events: bool,
     pub(super) ended_in_error: bool,
-    /// The stream calls the event that comes next an error.
+    /// Whether the stream calls the next event an error.
     pub(super) error_event: bool,
-    /// The status says that nothing was generated.
+    /// Whether the status means that nothing was generated.
     pub(super) failed: bool,
     pub(super) cause: Option<Cause>,
     reported: Option<(Source, Tally)>,
-    /// Delivered characters, up to the open document.
+    /// The delivered characters before the open document.
     delivered: u64,
-    /// The most that one event repeated of what others had delivered.
+    /// The largest number of characters that one event repeated from others.
     repeated: u64,
-    /// Characters of whole texts whose pieces may have been delivered before.
+    /// The characters of whole texts that may have been delivered in parts before.
     whole: u64,
-    /// What stands in no document.
+    /// The bytes outside of documents.
     pub(super) raw: Raw,
-    /// Of them, those that the last report of output covers.
+    /// The delivered characters that the last report of output covers.
     covered: u64,
-    /// The report whose object is open.
+    /// The report of the open object.
     open: Tally,
-    /// What was reported before the open document, once that has reported something itself.
+    /// The earlier report, if the open document has a report as well.
     before: Option<(Source, Tally)>,
-    /// Counts that are members of the open document.
+    /// The counts that are members of the open document.
     own: Tally,
-    /// Made when a document has something of it, which few have.
+    /// Allocated when a document needs it, which is rare.
     unusual: Option<Box<Unusual>>,
-    /// The documents are elements of one array, and not of a stream.
+    /// Whether the documents are elements of one array that is not a stream.
     list: bool,
     document: Document,
-    /// If set, nothing else is looked for.
+    /// If set, only this is searched.
     search: Option<ResponseSearch>,
     found: Vec<Option<Value>>,
 }
 
-/// What is looked for in the place of usage.
+/// What is searched in place of usage.
 #[derive(Clone, Debug)]
 enum ResponseSearch {
     Pointers(Arc<Pointers>),
     Stored(Box<StoredAnswer>),
 }
 
-/// Counts in other places than those of a report.
+/// Counts outside of reports.
 #[derive(Clone, Debug, Default)]
 struct Unusual {
-    /// In places of the open document that nobody listed, and those that are in lists.
+    /// Counts in unlisted places of the open document, and those in lists.
     named: Tally,
     listed: Tally,
-    /// One of several samplings or tools that used tokens beside what is reported, and whether it is reported after all.
+    /// The counts of one sampling or tool in addition to the report, and whether the report includes them.
     beside: Tally,
     is_reported: bool,
-    /// All of them in the open document, and in the last one that had any.
+    /// The sum of these in the open document, and in the last document that had any.
     open_extra: Tally,
     extra: Tally,
-    /// Of a stream that has several.
+    /// The results of a stream with several results.
     results: Results,
-    /// A count whose name is a member of its own, and its value.
+    /// A count with its name and its value in separate members.
     pair: (Option<Field>, Option<u64>),
 }
 
@@ -164,7 +164,7 @@ impl Report {
         }
     }
 
-    /// Null is no value.
+    /// Null is not a value.
     fn find(&mut self, pointer: u16, value: Option<Value>) {
         if let Some(place) = self.found.get_mut(usize::from(pointer))
             && let Some(value) = value.filter(|value| !value.is_null())
@@ -182,23 +182,24 @@ impl Report {
         }
     }
 
-    /// Whether nothing but the total was reported.
+    /// Returns whether only a total was reported.
     pub(super) fn tells_only_total(&self) -> bool {
         self.reported.is_some_and(|(_, tally)| tally.is_only_total())
     }
 
-    /// Whether what was reported is in a unit that is not tokens.
+    /// Returns whether the usage is in another unit than tokens.
     pub(super) fn is_of_other_unit(&self) -> bool {
         self.reported.is_some_and(|(_, tally)| tally.is_of_other_unit())
     }
 
-    /// Characters of generated text. What is repeated counts if it was not delivered before, and nobody counted it.
+    /// Returns the characters of generated text. Repeated text counts only if it was not delivered before and
+    /// no report counts it.
     pub(super) fn delivered(&self) -> u64 {
         if self.failed {
             return 0;
         }
         let pieces = self.delivered.saturating_add(self.document.delivered());
-        // A call that failed repeats the request, or what it had promised.
+        // A failed call repeats the request, or its incomplete output.
         let repeated = match self.reported {
             None if !self.ended_in_error => self.repeated.max(self.document.repeated()),
             _ => 0,
@@ -206,7 +207,7 @@ impl Report {
         pieces.max(repeated).max(self.whole).saturating_add(self.raw.characters())
     }
 
-    /// Characters that no report of output covers.
+    /// Returns the characters that no report of output covers.
     pub(super) fn uncovered(&self) -> u64 {
         if self.reported.is_some_and(|(source, _)| source == Source::Headers) {
             return 0;
@@ -215,13 +216,14 @@ impl Report {
         self.delivered().saturating_sub(covered)
     }
 
-    /// Notes what was wrong, if it is worse than what was wrong before.
+    /// Records a problem if it is worse than the one before.
     pub(super) fn broken(&mut self, cause: Cause) {
         self.cause = self.cause.max(Some(cause));
     }
 
-    /// A report is complete. Within one document the last one stands alone, as with any repeated key; over several
-    /// documents it completes the earlier ones, or is added to them if each is a result of its own. Zeros erase nothing.
+    /// Completes a report. Within one document, the last report counts, as with any repeated key. A report in
+    /// a later document completes the earlier ones, or is added if each document has its own result. Zeros
+    /// replace nothing.
     pub(super) fn take(&mut self, source: Source, tally: &Tally, covers: Covers) {
         let is_worse = |(earlier, known): (Source, Tally)| match (known.is_zero(), tally.is_zero()) {
             (false, true) => true,
@@ -247,7 +249,7 @@ impl Report {
         self.document.tells_output |= tally.tells_output();
     }
 
-    /// The place of a key that not nearly every event has.
+    /// Returns the place of a key that does not occur in nearly every event.
     fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
         let node = parent.child(key, self.events);
         if node.is_marked() {
@@ -263,7 +265,7 @@ impl Report {
         self.unusual.get_or_insert_default()
     }
 
-    /// What was used beside what is reported.
+    /// Adds usage that the report does not include.
     fn take_beside(&mut self) {
         let unusual = self.unusual();
         let beside = std::mem::take(&mut unusual.beside);
@@ -284,7 +286,7 @@ impl Report {
         }
     }
 
-    /// The open document is over, and had counts in unusual places.
+    /// Ends the open document, which had counts in unusual places.
     #[cold]
     fn take_unusual(&mut self) {
         let Some(unusual) = &mut self.unusual else { return };
@@ -297,7 +299,7 @@ impl Report {
         self.take(Source::Named, &all, Covers::Several);
     }
 
-    /// A count of tokens, which may be written as text.
+    /// Parses a count of tokens, which may be a string.
     fn count_at(&mut self, node: Node, token: Option<&[u8]>) {
         let value = token.and_then(|token| count(token.trim_ascii()));
         match (node, value) {
@@ -319,12 +321,12 @@ impl Report {
     }
 }
 
-/// What several reports are of.
+/// What several reports cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Covers {
-    /// One result, as far as it had come.
+    /// One result, up to the time of each report.
     One,
-    /// As many results, if they are the elements of a list.
+    /// A separate result each, if they are elements of a list.
     Several,
 }
 
@@ -501,7 +503,7 @@ impl Reader for Report {
 
     fn characters(&mut self, node: Node, characters: u64) {
         let count = match node {
-            // No document is open around it.
+            // No document is open outside of the bytes.
             Node::Root => &mut self.delivered,
             Node::Whole => &mut self.whole,
             Node::Notice | Node::Message => &mut self.document.notice,
@@ -536,13 +538,13 @@ impl Reader for Report {
 }
 
 impl Report {
-    /// The document says that the call failed.
+    /// The document reports that the call failed.
     fn fail(&mut self) {
         self.ended_in_error = true;
         self.document.failed = true;
     }
 
-    /// What the document says it is.
+    /// Records the type of the document.
     fn kind(&mut self, kind: &[u8]) {
         if matches!(kind, b"error" | b"response.failed") {
             self.ended_in_error = true;
@@ -554,7 +556,7 @@ impl Report {
 
 static REPEATS: &[Repeat] = all!(Repeat, repeats, Repeat { begins: "", ends: &[], is_event: false });
 
-/// Whether a document of this kind repeats what others of its stream delivered.
+/// Returns whether documents of this type repeat what others in their stream delivered.
 fn repeats(kind: &[u8], events: bool) -> bool {
     REPEATS.iter().any(|repeat| {
         (events || !repeat.is_event)

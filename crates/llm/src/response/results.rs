@@ -1,16 +1,16 @@
-//! Several results in one stream, whose events say of which they are: each with counts of its own, which grow. In: what the
-//! events report. Out: what the results come to.
+//! Several results in one stream, with events that name their result. Each result has its own growing counts.
+//! The input is the reports of the events, and the output is the sum over all results.
 
 use super::Usage;
 
-/// How many results are told apart; what is beyond counts as one. Few servers take as many prompts at once.
+/// The maximum number of results. Further ones count as one. Few servers accept as many prompts at once.
 const MAX_RESULTS: usize = 64;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Results(Vec<(u32, Usage)>);
 
 impl Results {
-    /// What one of them has used so far. Zeros erase nothing.
+    /// The usage of one result so far. Zeros replace nothing.
     pub(super) fn note(&mut self, index: u32, usage: Usage) {
         let known = self.0.iter().position(|(known, _)| *known == index);
         if known.is_none() && self.0.len() < MAX_RESULTS {
@@ -30,7 +30,7 @@ impl Results {
         earlier.total = earlier.input.saturating_add(earlier.output);
     }
 
-    /// All of them, if there are several.
+    /// Returns the sum of all results, if there are several.
     pub(super) fn sum(&self) -> Option<Usage> {
         let all = self.0.iter().map(|(_, usage)| *usage);
         (self.0.len() > 1).then(|| all.fold(Usage::default(), Usage::plus))

@@ -1,12 +1,12 @@
-//! Server-sent events: finds the data of each event and hands it on in pieces, without keeping any. An event may be
-//! of any size, its lines may end in CR, LF or CRLF, and the last one need not end at all.
+//! Server-sent events: finds the data of each event and passes it on in chunks without keeping any. Events
+//! may have any size, lines may end in CR, LF or CRLF, and the last line may have no end.
 
 use super::Scanner;
 use super::report::Report;
 use crate::json::{LABEL, Reader};
 use memchr::memchr2;
 
-/// The longest field name or event name that matters.
+/// The maximum length of a relevant field name or event name.
 const NAME: usize = 8;
 
 #[derive(Clone, Debug, Default)]
@@ -14,11 +14,11 @@ pub(super) struct EventStream {
     state: LineState,
     name: [u8; NAME],
     length: usize,
-    /// The last line ended in CR: a LF now belongs to it.
+    /// Whether the last line ended in CR. A following LF then belongs to it.
     after_cr: bool,
-    /// The open event has data already.
+    /// Whether the open event has data already.
     has_data: bool,
-    /// How much of the open line's value has been walked past.
+    /// How much of the open line's value has been skipped.
     passed: usize,
 }
 
@@ -27,17 +27,17 @@ enum LineState {
     /// At the beginning of a line, or in its field name.
     #[default]
     Name,
-    /// After the colon: one space does not belong to the value.
+    /// After the colon. One space does not belong to the value.
     Data,
     Event,
     /// In a value.
     InData,
     InEvent,
-    /// In a comment. Clients skip it, so nothing in it was delivered, however long it is.
+    /// In a comment. Clients skip comments, so nothing in one was delivered, however long it is.
     Comment,
-    /// In a value that means nothing to us.
+    /// In the value of an irrelevant field.
     Ignored,
-    /// In a line that is no field.
+    /// In a line that is not a field.
     Stray,
 }
 
@@ -75,7 +75,7 @@ impl EventStream {
         }
     }
 
-    /// A piece of a line.
+    /// Reads a part of a line.
     fn line(&mut self, mut piece: &[u8], scanner: &mut Scanner, to: &mut Report) {
         if self.state == LineState::Name {
             match piece {
@@ -100,7 +100,7 @@ impl EventStream {
         }
     }
 
-    /// Reads the field name; returns what follows its colon.
+    /// Reads the field name. Returns the rest after its colon.
     fn name<'a>(&mut self, piece: &'a [u8], scanner: &mut Scanner, to: &mut Report) -> &'a [u8] {
         let end = piece.iter().position(|b| *b == b':').unwrap_or(piece.len());
         let (name, rest) = piece.split_at(end);
@@ -124,7 +124,7 @@ impl EventStream {
         value
     }
 
-    /// What came of the line is no field, so it may be text.
+    /// Handles a line that is not a field and may be text.
     fn stray(&mut self, to: &mut Report) {
         to.unread(self.name.get(..self.length).unwrap_or_default());
         self.length = 0;
@@ -163,7 +163,7 @@ impl EventStream {
         }
     }
 
-    /// Nobody needs a name or an id that is longer than this.
+    /// A longer name or id is not needed.
     fn pass(&mut self, piece: &[u8], to: &mut Report) {
         to.unread(piece.get(LABEL.saturating_sub(self.passed)..).unwrap_or_default());
         self.passed = self.passed.saturating_add(piece.len());

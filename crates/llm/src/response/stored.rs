@@ -1,43 +1,43 @@
-//! What an answer says of a result that the provider makes in the background: its id, and how far it is. In: the places of a
-//! scanner.
+//! Finds what a response reveals about a background result: its id and its state. The input is the places of
+//! a scanner.
 
 use super::place::Node;
 
-/// The longest id, in bytes. A longer one is none.
+/// The maximum length of an id in bytes. Longer ones are ignored.
 const LONGEST: usize = 1024;
 
-/// A member that tells something of a result.
+/// A member that describes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoredPart {
-    /// The object that the events of a stream are about.
+    /// The object of an event in a stream.
     Around,
-    /// Of the document itself, or of that object.
+    /// The id of the document itself, or of that object.
     Id { own: bool },
-    /// How far it is.
+    /// The state of the result.
     Status,
-    /// Whether it is made in the background.
+    /// Whether the result is created in the background.
     Background,
 }
 
-/// What an answer has said.
+/// What a response has revealed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredAnswer {
     id: Vec<u8>,
     id_around: Vec<u8>,
     status: Vec<u8>,
     background: bool,
-    /// The string that comes is one that stays.
+    /// Whether the current string is kept.
     takes: bool,
 }
 
 impl StoredAnswer {
-    /// The provider's id of the result.
+    /// Returns the provider's id of the result.
     pub fn id(&self) -> Option<&str> {
         let id = if self.id.is_empty() { &self.id_around } else { &self.id };
         std::str::from_utf8(id).ok().filter(|id| !id.is_empty() && id.len() <= LONGEST)
     }
 
-    /// The result is still to come.
+    /// Returns whether the result is incomplete and will be continued.
     pub fn is_pending(&self) -> bool {
         const PENDING: [&str; 8] = [
             "queued",
@@ -52,22 +52,22 @@ impl StoredAnswer {
         PENDING.iter().any(|pending| self.status.eq_ignore_ascii_case(pending.as_bytes()))
     }
 
-    /// The result will never come, and nobody asked for that.
+    /// Returns whether the result has failed, without being cancelled.
     pub fn has_failed(&self) -> bool {
         self.status.eq_ignore_ascii_case(b"failed")
     }
 
-    /// The result will not be finished.
+    /// Returns whether the result was abandoned.
     pub fn is_cancelled(&self) -> bool {
         [&b"cancelled"[..], b"canceled", b"expired"].iter().any(|it| self.status.eq_ignore_ascii_case(it))
     }
 
-    /// The provider says that it goes on without the client.
+    /// Returns whether the provider continues without the client.
     pub fn is_in_background(&self) -> bool {
         self.background
     }
 
-    /// The place of `key`, where nothing else is looked for.
+    /// Returns the place of `key`, if nothing else is searched.
     pub(super) fn child(parent: Node, key: &[u8]) -> Node {
         let own = match parent {
             Node::Root => true,
@@ -83,7 +83,7 @@ impl StoredAnswer {
         })
     }
 
-    /// A string begins. The first id stays, and the last status.
+    /// Begins a string. The first id and the last status are kept.
     pub(super) fn open_text(&mut self, part: StoredPart) {
         if part == StoredPart::Status {
             self.status.clear();
@@ -91,10 +91,10 @@ impl StoredAnswer {
         self.takes = self.text_of(part).is_some_and(|text| text.is_empty());
     }
 
-    /// A piece of it.
+    /// Appends a part of the string.
     pub(super) fn text(&mut self, part: StoredPart, piece: &[u8]) {
         if let Some(text) = self.takes.then(|| self.text_of(part)).flatten() {
-            // One byte more tells that it is too long.
+            // One additional byte shows that the text is too long.
             let room = LONGEST.saturating_add(1).saturating_sub(text.len());
             text.extend_from_slice(piece.get(..room).unwrap_or(piece));
         }

@@ -1,4 +1,4 @@
-//! The counts of one usage report under the provider's names, and what they mean together.
+//! The counts of one usage report under the provider's names, and their combined meaning.
 
 use super::Usage;
 
@@ -115,8 +115,8 @@ impl Tally {
         self.known & !bit(Field::Total) != 0
     }
 
-    /// Merges a later report. Its counts replace earlier ones, unless they are zero. Counts that it lacks stay,
-    /// but an earlier total does not apply to later counts.
+    /// Merges a later report. Its counts replace earlier ones, unless they are zero. Counts that it lacks
+    /// stay, but an earlier total does not apply to later counts.
     pub(super) fn merge(&mut self, later: &Tally) {
         let is_news = |(at, value): (usize, &u64)| *value > 0 && self.values.get(at) != Some(value);
         if later.values.iter().enumerate().any(is_news) {
@@ -144,7 +144,7 @@ impl Tally {
         fields.iter().map(|field| self.or_zero(*field)).fold(0, u64::saturating_add)
     }
 
-    /// Adds what another result used.
+    /// Adds the usage of another result.
     pub(super) fn add(&mut self, other: &Tally) {
         for (mine, more) in self.values.iter_mut().zip(other.values) {
             *mine = mine.saturating_add(more);

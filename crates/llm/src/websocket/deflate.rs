@@ -1,4 +1,4 @@
-//! permessage-deflate: what was negotiated, and the messages of one direction decompressed.
+//! permessage-deflate: its negotiated parameters, and decompression of the messages in one direction.
 
 use super::SocketError;
 use crate::memory::{Lease, MemoryBudget, Purpose};
@@ -6,19 +6,19 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
-/// What the two sides of a socket have agreed on.
+/// What both sides of a socket have agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    /// Messages may be compressed.
+    /// Whether messages may be compressed.
     pub deflate: bool,
-    /// The client's messages may refer to those before.
+    /// Whether the client's messages may refer to earlier ones.
     pub client_takeover: bool,
-    /// The server's may.
+    /// Whether the server's messages may refer to earlier ones.
     pub server_takeover: bool,
 }
 
 impl Extensions {
-    /// Reads the response's `sec-websocket-extensions`. `None`: there is one that is not known.
+    /// Reads the response's `sec-websocket-extensions`. Returns `None` if it has an unknown extension.
     pub fn read(header: &str) -> Option<Self> {
         let mut extensions = Self::default();
         for offer in header.split(',').map(str::trim).filter(|offer| !offer.is_empty()) {
@@ -33,7 +33,7 @@ impl Extensions {
                 match name.trim().to_ascii_lowercase().as_str() {
                     "client_no_context_takeover" => extensions.client_takeover = false,
                     "server_no_context_takeover" => extensions.server_takeover = false,
-                    // A smaller window is read with the largest one.
+                    // A smaller window can be decoded with the largest one.
                     "client_max_window_bits" | "server_max_window_bits" => {}
                     _ => return None,
                 }
@@ -43,11 +43,11 @@ impl Extensions {
     }
 }
 
-/// How far back a match may reach; the output wraps around in it.
+/// The maximum distance of a match. The output wraps around in a buffer of this size.
 const WINDOW: usize = 32 << 10;
-/// The most that one message may be when it is decompressed.
+/// The maximum size of a decompressed message.
 const MAX_MESSAGE: usize = 256 << 20;
-/// What every message ends with, and none contains.
+/// The end of every message, which never occurs inside one.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// The decoder of one direction.
@@ -56,9 +56,9 @@ pub(super) struct MessageInflater {
     window: [u8; WINDOW],
     at: usize,
     takeover: bool,
-    /// Of the message that is being read.
+    /// The size of the current message.
     written: usize,
-    // Last: it outlives what it allows.
+    // The lease comes last, so that it is dropped after the memory that it covers.
     _lease: Lease,
 }
 
@@ -69,14 +69,14 @@ impl std::fmt::Debug for MessageInflater {
 }
 
 impl MessageInflater {
-    /// All that it will ever need.
+    /// Allocates all memory that the decoder will ever need.
     pub fn new(takeover: bool, memory: &MemoryBudget) -> Result<Box<Self>, SocketError> {
         let lease = memory.lease(Purpose::Keep, size_of::<Self>()).ok_or(SocketError::Memory)?;
         let core = DecompressorOxide::new();
         Ok(Box::new(Self { core, window: [0; WINDOW], at: 0, takeover, written: 0, _lease: lease }))
     }
 
-    /// More of a message.
+    /// Reads more of a message.
     pub fn feed(&mut self, mut bytes: &[u8], to: &mut impl FnMut(&[u8])) -> Result<(), SocketError> {
         loop {
             let (status, read, written) =
@@ -90,7 +90,7 @@ impl MessageInflater {
             to(self.window.get(self.at..end).unwrap_or_default());
             self.at = if end >= WINDOW { 0 } else { end };
             match status {
-                // A sender may end its data within a message; what follows begins anew, with the same window.
+                // A sender may end its data within a message. The rest then begins anew with the same window.
                 TINFLStatus::Done => self.core = DecompressorOxide::new(),
                 TINFLStatus::NeedsMoreInput => return Ok(()),
                 TINFLStatus::HasMoreOutput => continue,
@@ -102,7 +102,7 @@ impl MessageInflater {
         }
     }
 
-    /// The end of a message.
+    /// Ends a message.
     pub fn finish(&mut self, to: &mut impl FnMut(&[u8])) -> Result<(), SocketError> {
         self.feed(&TAIL, to)?;
         self.written = 0;

@@ -1,12 +1,12 @@
-//! The few frames that a filter adds to a socket.
+//! Encodes the few frames that a filter adds to a socket.
 
 use super::Opcode;
 use super::frame::mask as apply_mask;
 
-/// The longest reason of a close frame, in bytes.
+/// The maximum length of a close frame's reason in bytes.
 pub const MAX_REASON: usize = 123;
 
-/// A whole message, or a control frame, in one frame. A client's is masked.
+/// Encodes a whole message, or a control frame, as one frame. Frames of a client are masked.
 pub fn frame(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(payload.len().saturating_add(14));
     bytes.push(0x80 | opcode.bits());
@@ -34,7 +34,7 @@ pub fn frame(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     bytes
 }
 
-/// A close frame. The reason is cut to what fits.
+/// Encodes a close frame. The reason is cut to fit.
 pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     let end = (0..=MAX_REASON).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or_default();
     let reason = reason.get(..end.min(reason.len())).unwrap_or(reason);

@@ -1,4 +1,4 @@
-//! Frames in any pieces.
+//! Reads frames in any chunks.
 
 use super::{Opcode, SocketError};
 
@@ -13,11 +13,11 @@ pub(super) struct FrameHead {
     pub length: u64,
 }
 
-/// What comes next.
+/// The next part of a stream of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part<'a> {
     Head(FrameHead),
-    /// Some of the payload, masked as it came. `offset`: how much of it came before.
+    /// Some of the payload, still masked. `offset` is its position in the payload.
     Payload {
         bytes: &'a [u8],
         offset: u64,
@@ -25,9 +25,9 @@ pub(super) enum Part<'a> {
     End,
 }
 
-/// The longest head: two bytes, eight of length, four of mask.
+/// The maximum length of a head: two bytes, eight for the length, four for the mask.
 const MAX_HEAD: usize = 14;
-/// The longest payload of a control frame.
+/// The maximum length of a control frame's payload.
 const MAX_CONTROL: u64 = 125;
 
 /// Reads frames.
@@ -45,12 +45,12 @@ struct Payload {
 }
 
 impl FrameReader {
-    /// Whether the next byte begins a frame.
+    /// Returns whether the next byte begins a frame.
     pub fn is_between_frames(&self) -> bool {
         self.payload.is_none() && self.read == 0
     }
 
-    /// The next part, taken from the beginning of these bytes; `None`: more are needed.
+    /// Takes the next part from the beginning of these bytes. Returns `None` if more bytes are needed.
     pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Part<'a>>, SocketError> {
         if let Some(payload) = &mut self.payload {
             let left = payload.length.saturating_sub(payload.passed);
@@ -104,7 +104,7 @@ impl FrameReader {
             length => (u64::from(length), [a, b, c, d]),
         };
         let fin = first & 0x80 != 0;
-        // Of the three bits that extensions use, only the first is known.
+        // Only the first of the three extension bits is known.
         let known = first & 0x30 == 0;
         let control = !opcode.is_control() || fin && length <= MAX_CONTROL && first & 0x40 == 0;
         if !known || !control || length >> 63 != 0 {
@@ -115,7 +115,7 @@ impl FrameReader {
     }
 }
 
-/// Masks bytes, or unmasks them. `offset`: where in the payload they begin.
+/// Masks or unmasks bytes. `offset` is their position in the payload.
 pub(super) fn mask(bytes: &mut [u8], key: [u8; 4], offset: u64) {
     let mut key = key;
     key.rotate_left((offset % 4) as usize);

@@ -1,35 +1,35 @@
-//! Messages, put together from their frames and decompressed, as far as they fit into memory.
+//! Assembles messages from their frames and decompresses them, if they fit into memory.
 
 use super::deflate::{Extensions, MessageInflater};
 use super::frame::{FrameHead, FrameReader, Part, mask};
 use super::{Opcode, SocketError};
 use crate::memory::{Lease, MemoryBudget, Purpose};
 
-/// Whose messages are read.
+/// The sender of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Its frames are masked.
+    /// The client, which masks its frames.
     Client,
-    /// Its frames are not.
+    /// The server, which does not.
     Server,
 }
 
-/// What has come to its end.
+/// What has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketEvent {
     /// A message: see [`MessageReader::message`].
     Message,
-    /// There is no room for the rest of a message, which goes by unread: see [`MessageReader::message`].
+    /// The part of a message that fits into memory. The rest is skipped: see [`MessageReader::message`].
     Truncated,
     /// A control frame.
     Control(Opcode),
 }
 
-/// Bytes are unmasked in pieces of this size.
+/// The size in which bytes are unmasked.
 const PIECE: usize = 4 << 10;
-/// The memory for messages grows in steps of this size.
+/// The step in which the memory for messages grows.
 const STEP: usize = 4 << 10;
-/// Of a message that was long, no more than this is kept for the next one.
+/// The memory that is kept for the next message after a long one.
 const KEPT: usize = 16 << 10;
 
 /// Reads the messages of one direction.
@@ -41,9 +41,9 @@ pub struct MessageReader {
     inflater: Option<Box<MessageInflater>>,
     memory: MemoryBudget,
     max: usize,
-    /// Of the frame that is being read.
+    /// The head of the current frame.
     frame: Option<FrameHead>,
-    /// Of the message that is being read.
+    /// The state of the current message.
     message: Progress,
     text: Vec<u8>,
     lease: Lease,
@@ -52,16 +52,16 @@ pub struct MessageReader {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// None is being read.
+    /// No message is being read.
     None,
-    /// It is kept.
+    /// The message is kept.
     Kept { compressed: bool },
-    /// The rest of it goes by.
+    /// The rest of the message is skipped.
     Skipped { compressed: bool },
 }
 
 impl MessageReader {
-    /// Keeps at most so many bytes of a message.
+    /// Keeps at most this many bytes of a message.
     pub fn new(peer: Peer, extensions: Extensions, max: usize, memory: &MemoryBudget) -> Self {
         let mut reader = Self {
             frames: FrameReader::default(),
@@ -80,7 +80,7 @@ impl MessageReader {
         reader
     }
 
-    /// The two sides have agreed on these extensions. Said before the first byte.
+    /// Sets the agreed extensions. Must be called before the first byte is read.
     pub fn agree(&mut self, extensions: Extensions) {
         let takeover = match self.peer {
             Peer::Client => extensions.client_takeover,
@@ -89,28 +89,30 @@ impl MessageReader {
         self.deflate = extensions.deflate.then_some(takeover);
     }
 
-    /// Whether a message can be replaced by another one: none of those that follow refers to it.
+    /// Returns whether a message can be replaced, because no later message refers to it.
     pub fn is_replaceable(&self) -> bool {
         self.deflate != Some(true)
     }
 
-    /// The message that has just ended, or what was kept of it.
+    /// Returns the message that has just ended, or the part of it that was kept.
     pub fn message(&self) -> &[u8] {
         &self.text
     }
 
-    /// Whether the next byte begins a frame, and a message may begin with it.
+    /// Returns whether the next byte begins a frame, and a message may begin with it.
     pub fn is_between_messages(&self) -> bool {
         self.message == Progress::None && self.frames.is_between_frames()
     }
 
-    /// Whether a message has begun and is kept, or the head of a frame is not whole: what these bytes are is not known.
+    /// Returns whether a message has begun and is kept, or the head of a frame is incomplete. The meaning of
+    /// these bytes is not known yet.
     pub fn is_undecided(&self) -> bool {
         let head = self.frame.is_none() && !self.frames.is_between_frames();
         matches!(self.message, Progress::Kept { .. }) || head
     }
 
-    /// Reads from the beginning of these bytes until something ends; `None`: more are needed. After an error nothing more
+    /// Reads from the beginning of these bytes until something ends. Returns `None` if more bytes are needed.
+    /// After an error, nothing more is read.
     /// is read.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<SocketEvent>, SocketError> {
         if let Some(error) = self.error {
@@ -186,7 +188,7 @@ impl MessageReader {
         Ok(self.skip_unless(fits, compressed))
     }
 
-    /// The rest of a message goes by if it does not fit. Said once.
+    /// Skips the rest of a message that does not fit. Reported once.
     fn skip_unless(&mut self, fits: bool, compressed: bool) -> Option<SocketEvent> {
         let truncated = !fits && matches!(self.message, Progress::Kept { .. });
         if truncated {
@@ -227,7 +229,7 @@ impl MessageReader {
         Ok(fits)
     }
 
-    /// False: not all of it fits.
+    /// Returns false if not all of it fits.
     fn keep(&mut self, bytes: &[u8]) -> bool {
         if matches!(self.message, Progress::Skipped { .. }) {
             return true;
@@ -237,7 +239,7 @@ impl MessageReader {
         let needed = self.text.len().saturating_add(kept.len());
         if needed > self.text.capacity() {
             let grown = needed.max(self.text.capacity().saturating_mul(2)).next_multiple_of(STEP);
-            // While it grows there are both.
+            // While the buffer grows, both allocations exist.
             let both = grown.saturating_add(self.text.capacity());
             if !self.lease.resize(both)
                 || self.text.try_reserve_exact(grown.saturating_sub(self.text.len())).is_err()

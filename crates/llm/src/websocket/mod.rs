@@ -1,7 +1,8 @@
-//! WebSockets (RFC 6455) as they pass through a proxy: bytes in any pieces → messages, in bounded memory, and which calls
-//! of an LLM API the messages are. It changes no byte; [`frame`] makes the few frames that a filter adds.
+//! WebSockets (RFC 6455) as they pass through a proxy. Bytes in any chunks become messages, in bounded
+//! memory, and messages are assigned to calls of an LLM API. It changes no bytes; [`encode`] makes the few
+//! frames that a filter adds.
 //!
-//! Compression is permessage-deflate (RFC 7692), with or without context takeover. No other extension is understood.
+//! The only supported extension is permessage-deflate (RFC 7692), with or without context takeover.
 
 mod api;
 mod deflate;
@@ -14,33 +15,33 @@ pub use deflate::Extensions;
 pub use encode::{MAX_REASON, close, frame};
 pub use message::{MessageReader, Peer, SocketEvent};
 
-/// Why no more can be read of a direction of a socket.
+/// Why one direction of a socket cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketError {
-    /// It violates the protocol, or uses an extension that is not known.
+    /// It violates the protocol, or uses an unknown extension.
     Protocol,
-    /// A compressed message is no deflate.
+    /// A compressed message is not valid deflate.
     Corrupt,
-    /// A message is too much when it is decompressed.
+    /// A decompressed message is too large.
     Bomb,
     /// There is no memory for a decoder.
     Memory,
 }
 
-/// What a frame carries.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// More of a message.
+    /// A continuation of a message.
     Continuation,
-    /// The first frame of a text.
+    /// The first frame of a text message.
     Text,
     /// The first frame of a binary message.
     Binary,
     /// The end of the socket.
     Close,
-    /// To be answered with a pong.
+    /// A ping, which is answered with a pong.
     Ping,
-    /// The answer to a ping.
+    /// A pong, the answer to a ping.
     Pong,
 }
 
@@ -68,7 +69,7 @@ impl Opcode {
         }
     }
 
-    /// Whether it may stand between the frames of a message.
+    /// Returns whether it may appear between the frames of a message.
     pub fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }

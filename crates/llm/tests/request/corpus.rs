@@ -1,4 +1,4 @@
-//! Real-shaped requests of every dialect, and what is told of each.
+//! Realistic requests of every dialect, and the facts of each.
 
 use crate::difference;
 use llm::request::{self, Condition, Extent, Pointed, RequestBody, edit};

@@ -1,4 +1,4 @@
-//! What Weir adds to requests, table by table.
+//! What Weir adds to requests, in tables.
 
 use crate::{CHAT, read};
 use llm::request::edit;
@@ -40,7 +40,7 @@ fn asking_for_usage_keeps_what_the_client_sent() {
         ),
         added("{\"stream\":true,\"\\ud800\":\"\\udc00\"}", "{\"stream_options\":{\"include_usage\":true},\"stream\":true,\"\\ud800\":\"\\udc00\"}"),
         added("\u{feff}{\"stream\":true}", "\u{feff}{\"stream_options\":{\"include_usage\":true},\"stream\":true}"),
-        // The client asked in its own way, and one of two places did not.
+        // The client asked for usage in its own way, and only in one of two places.
         (
             r#"{"stream":true,"stream_options":{},"stream_options":{"include_usage":true}}"#.to_owned(),
             Some(r#"{"stream":true,"stream_options":{"include_usage":true},"stream_options":{"include_usage":true}}"#.to_owned()),
@@ -52,7 +52,7 @@ fn asking_for_usage_keeps_what_the_client_sent() {
         kept(r#"{}"#),
         kept(r#"{"stream":true"#),
         kept(r#"{"stream":true,"a":nonsense}"#),
-        // Servers in Python take `NaN`, and those in Go do not look behind the first document.
+        // Servers in Python accept `NaN`, and those in Go ignore everything after the first document.
         added(r#"{"stream":true}}"#, r#"{"stream_options":{"include_usage":true},"stream":true}}"#),
         added(r#"{"stream":true,"a":NaN}"#, r#"{"stream_options":{"include_usage":true},"stream":true,"a":NaN}"#),
         kept(r#"[{"stream":true}]"#),

@@ -1,10 +1,10 @@
-//! The estimate: the seeds' worked values, and which facts and numbers count.
+//! The estimate: worked examples, and which facts and numbers count.
 
 use crate::{CHAT, chat, read};
 use llm::request::Dialect;
 use serde_json::{Value, json};
 
-/// The floor is what `policy.md` derives from the smallest limit.
+/// The floor that follows from the smallest limit.
 #[test]
 fn the_worked_values_of_the_estimate() {
     let floor = |limit: u64| (limit / 4).clamp(1, 1024);
@@ -61,7 +61,7 @@ fn the_worked_values_of_the_estimate() {
             3,
         ),
         ("a prompt", "/v1/completions", json!({"prompt": "12345678", "max_tokens": 1}), 1024, 3),
-        // Each prompt has an output of its own.
+        // Each prompt has a separate output.
         (
             "a list of prompts",
             "/v1/completions",
@@ -109,7 +109,7 @@ fn no_number_works_to_its_senders_advantage() {
             assert_eq!((body.input, body.output(250)), (1, 250), "{field}: {value}");
         }
     }
-    // Quoted, it is no maximum; but a lenient server may make so many completions of it.
+    // In quotes, it is not a maximum, but a lenient server may generate this many completions.
     let quoted = |field: &str| read(CHAT, format!(r#"{{"{field}":"5","messages":"hi"}}"#));
     assert_eq!((quoted("max_tokens").max_output, quoted("max_completion_tokens").max_output), (None, None));
     assert_eq!((quoted("n").completions, quoted("best_of").completions), (5, 5));

@@ -1,4 +1,4 @@
-//! Text counts wherever it is, but in the places where it is known to be none: row 5 of the evasions.
+//! Text counts everywhere except in places that are known to contain none.
 
 use crate::{CHAT, read};
 use llm::request::{self, Condition, Extent};
@@ -20,7 +20,7 @@ fn text(length: usize) -> String {
     "A weir is a low wall across a river. ".chars().cycle().take(length).collect()
 }
 
-/// A body with one message, and something else.
+/// Builds a body with one message and another member.
 fn with(member: &str, value: Value) -> Value {
     let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
     body[member] = value;
@@ -249,7 +249,7 @@ fn images_and_files_count_constants() {
         let input = read(CHAT, body.to_string()).input;
         assert!(input >= expected && input <= expected + 2, "{}: {input}", &body.to_string()[..150]);
     }
-    // The order of keys changes nothing.
+    // The order of keys does not matter.
     let converse = |document: &str| {
         let body = format!(r#"{{"messages":[{{"role":"user","content":[{{"document":{{{document}}}}}]}}]}}"#);
         read("/model/m/converse", body).input
@@ -271,7 +271,7 @@ fn an_image_that_is_cut_off_is_an_image() {
     let cut = &body.as_bytes()[..200_000];
     let read = request::read(CHAT, "application/json", cut, Extent::Cut(None));
     assert!(read.input >= 765 && read.input < 900, "{}", read.input);
-    // What has not been read may be anything.
+    // An unread part may contain anything.
     let read = request::read(CHAT, "application/json", cut, Extent::Cut(Some(400_000)));
     assert!(read.input >= 50_000 + 765 && read.input < 51_000, "{}", read.input);
 }

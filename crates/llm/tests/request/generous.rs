@@ -1,12 +1,12 @@
-//! Whatever a body is like, a fair part of what its most generous reader could read of it is estimated.
+//! For any body, the estimate covers a fair part of what the most generous reader could find in it.
 
 use crate::{CHAT, read};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// What is free of tags, names and known keys, and of metadata.
+/// The number of free characters in tags, names and known keys, and in metadata.
 const FREE: u64 = 4096 + (16 << 10);
-/// At least this part of all other characters counts: a half, at four characters a token.
+/// At least this part of all other characters counts: a half, at four characters per token.
 const PART: u64 = 8;
 
 const PATHS: [&str; 12] = [
@@ -24,7 +24,7 @@ const PATHS: [&str; 12] = [
     "/elsewhere",
 ];
 
-/// Keys that lead somewhere, and some that lead nowhere.
+/// Keys that lead to known places, and some that do not.
 fn key() -> impl Strategy<Value = String> {
     let names = [
         "messages",
@@ -96,7 +96,7 @@ fn key() -> impl Strategy<Value = String> {
     prop_oneof![8 => prop::sample::select(names.to_vec()).prop_map(str::to_owned), 1 => "[a-z ]{1,60}"]
 }
 
-/// Prose, mostly short, some of it long.
+/// Generates prose, which is mostly short.
 fn prose() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
         "weir ",
@@ -131,7 +131,7 @@ fn body() -> impl Strategy<Value = Value> {
         .prop_map(|members| members.into_iter().collect::<Map<_, _>>().into())
 }
 
-/// All characters of all strings and keys.
+/// Returns all characters of all strings and keys.
 fn characters(value: &Value) -> u64 {
     let of = crate::weight;
     match value {
@@ -142,7 +142,7 @@ fn characters(value: &Value) -> u64 {
     }
 }
 
-/// The objects of a value, by number.
+/// Returns the number of objects in a value.
 fn object<'v>(value: &'v mut Value, number: &mut usize) -> Option<&'v mut Map<String, Value>> {
     match value {
         Value::Object(members) => {
@@ -165,7 +165,7 @@ fn objects(value: &Value) -> usize {
     }
 }
 
-/// The members of all objects in another order.
+/// Reverses the members of all objects.
 fn render(value: &Value, order: u64) -> String {
     match value {
         Value::Array(items) => {

@@ -1,20 +1,20 @@
-//! What honest bodies of each dialect are estimated at, beside what the test itself put into them.
+//! Compares the estimates of honest bodies in each dialect with the text that the test put into them.
 
 use crate::{read, weight};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// Words.
+/// Generates words.
 fn text(most: usize) -> impl Strategy<Value = String> {
     (prop::sample::select(&["word ", "ä ö ü ", "# 漢 ", "a b\n"][..]), 0..most)
         .prop_map(|(words, times)| words.repeat(times))
 }
 
-/// What a client honestly asks: nothing but what a model reads, and its settings.
+/// An honest request: only text that a model reads, and settings.
 #[derive(Clone, Debug)]
 struct Talk {
     system: String,
-    /// Of the user and the assistant in turn.
+    /// The turns of the user and the assistant, alternating.
     turns: Vec<String>,
     tools: Vec<Tool>,
     max: u64,
@@ -39,7 +39,7 @@ impl Talk {
         json!({ "type": "object", "properties": properties })
     }
 
-    /// Each tool, as `render` writes its name, description and schema.
+    /// Formats each tool with `render`, from its name, description and schema.
     fn tools(&self, render: impl Fn(&str, &str, Value) -> Value) -> Value {
         let tool = |(name, description, parameters): &(String, String, Vec<(String, String)>)| {
             render(name, description, Self::schema(parameters))
@@ -47,7 +47,7 @@ impl Talk {
         self.tools.iter().map(tool).collect()
     }
 
-    /// Each turn, as `render` writes its role and text.
+    /// Formats each turn with `render`, from its role and text.
     fn turns(&self, assistant: &str, render: impl Fn(&str, &str) -> Value) -> Value {
         let roles = ["user", assistant].into_iter().cycle();
         self.turns.iter().zip(roles).map(|(text, role)| render(role, text)).collect()
@@ -124,13 +124,13 @@ impl Talk {
         ]
     }
 
-    /// The characters of the conversation.
+    /// Returns the number of characters in the conversation.
     fn characters(&self) -> u64 {
         weight(&self.system) + self.turns.iter().map(|turn| weight(turn)).sum::<u64>()
     }
 }
 
-/// Of tools everything counts: their keys and every string.
+/// All of a tool counts: its keys and every string.
 fn all(value: &Value) -> u64 {
     match value {
         Value::String(text) => weight(text),

@@ -1,4 +1,4 @@
-//! Bodies whose headers say what they are not. What a lenient server would read of them is read and held.
+//! Bodies with wrong headers. Whatever a lenient server would read is read and held.
 
 use crate::CHAT;
 use crate::compressed::compressed;
@@ -114,8 +114,8 @@ fn a_stream_whose_end_is_missing_is_read_as_far_as_it_goes() {
     }
 }
 
-/// JSON for a server in Go as it stands, and other JSON for whoever inflates it: behind the first byte come the length
-/// of a block that is not compressed, and the same inverted, which is a key that begins.
+/// JSON for a server in Go as it stands, and other JSON for a server that inflates it. After the first byte
+/// come the length of an uncompressed block and its complement, which are also the beginning of a key.
 fn in_two_ways() -> Vec<u8> {
     let mut body = b" {\"\x84\xdd{\":\":\",\"}".to_vec();
     body.resize(5 + 0x227b, b' ');
@@ -334,7 +334,8 @@ proptest! {
             prop_assert_eq!((&read.model, read.input, read.max_output), (&honest.model, honest.input, honest.max_output));
             prop_assert!(read.stream);
         } else {
-            // What nobody can decode is held for by its length on the wire, which is what a server gets, too.
+            // A body that nobody can decode is held by its length on the wire, which is all that a server
+            // receives.
             prop_assert!(read.input >= body.len() as u64 / 4);
             prop_assert!(read.model.is_none() || read.model == honest.model);
         }

@@ -1,5 +1,5 @@
-//! Requests, read and edited: the corpus in `requests/`, the seeds' worked values, and everything a client might try.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! Requests, read and edited: the corpus in `requests/`, worked examples, and whatever a client might try.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod compressed;
@@ -28,7 +28,7 @@ fn chat(body: &Value) -> RequestBody {
     read(CHAT, body.to_string())
 }
 
-/// The one place in which two texts differ: where, what stood there, and what stands there.
+/// Returns the only difference between two texts: its position, the old text, and the new text.
 fn difference<'a>(old: &'a [u8], new: &'a [u8]) -> (usize, &'a [u8], &'a [u8]) {
     let prefix = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let (old, new) = (&old[prefix..], &new[prefix..]);
@@ -36,7 +36,7 @@ fn difference<'a>(old: &'a [u8], new: &'a [u8]) -> (usize, &'a [u8], &'a [u8]) {
     (prefix, &old[..old.len() - suffix], &new[..new.len() - suffix])
 }
 
-/// What the characters of a text weigh ([`llm`]'s table of scripts).
+/// Returns the weight of a text's characters, from [`llm`]'s table of scripts.
 pub fn weight(text: &str) -> u64 {
     let of = |character: char| match u32::from(character) {
         0..0x80 => 1,

@@ -1,4 +1,4 @@
-//! Bodies that are deep, cut, or written in a way of their own.
+//! Bodies that are deep, cut, or oddly formatted.
 
 use crate::corpus::corpus;
 use crate::{CHAT, read};
@@ -13,7 +13,7 @@ fn depth_costs_nothing() {
         for field in ["messages", "metadata", "x", "stream_options", "max_tokens", "model"] {
             let text = format!(r#"{{"{field}":{deep},"model":"m","stream":true,"prompt":"12345678"}}"#);
             let body = read(CHAT, text.as_bytes());
-            // Keys in what nobody knows are text, at any depth.
+            // Keys in unknown places are text at any depth.
             let keys = if deep == &objects { depth as u64 / 4 } else { 0 };
             assert_eq!(body.model.as_deref(), Some("m"), "{field}");
             assert!((2..=3 + keys).contains(&body.input), "{field}: {}", body.input);
@@ -27,7 +27,7 @@ fn depth_costs_nothing() {
     }
 }
 
-/// A scanner that does not move on keeps its worker for good.
+/// A scanner that makes no progress blocks its worker forever.
 #[test]
 fn whatever_stands_where_comes_to_an_end() {
     const BYTES: &[u8] = b"{}[]\"'/#,:1a \n\\";
@@ -44,7 +44,7 @@ fn whatever_stands_where_comes_to_an_end() {
     }
 }
 
-/// How many bytes stand in long runs of base64.
+/// Returns the number of bytes in long runs of base64.
 fn base64(body: &[u8]) -> usize {
     let runs = body.split(|byte| !byte.is_ascii_alphanumeric() && !b"+/=".contains(byte));
     runs.map(<[u8]>::len).filter(|length| *length > 50).sum()
@@ -59,7 +59,7 @@ fn a_body_that_is_cut_is_judged_by_what_is_known() {
             let body = request::read(&sample.path, &sample.content_type, &sample.body[..length], cut);
             assert_eq!(body.condition, Condition::Cut);
             if whole.operation == body.operation && whole.operation.uses_tokens() {
-                // What has been read and is base64 counts as the file that it is.
+                // The part that has been read and is base64 counts as a file.
                 let text = (sample.body.len() - base64(&sample.body[..length])) as u64;
                 assert!(body.input + 16 >= text / 4, "{} at {length}", sample.name);
             }

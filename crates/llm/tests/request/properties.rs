@@ -1,4 +1,4 @@
-//! Whatever comes, a request is read, and nothing of it changes but what is meant.
+//! Any request can be read, and edits change nothing but their target.
 
 use crate::{CHAT, difference, read};
 use llm::request::{Condition, edit};
@@ -22,7 +22,7 @@ fn path() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// Keys that matter, and some that do not.
+/// Relevant and irrelevant keys.
 fn key() -> impl Strategy<Value = String> {
     let names = [
         "stream",
@@ -71,7 +71,7 @@ fn object(values: impl Strategy<Value = Value>) -> impl Strategy<Value = serde_j
     prop::collection::hash_map(key(), values, 0..6).prop_map(|members| members.into_iter().collect())
 }
 
-/// A body, sometimes streaming, sometimes with options.
+/// Generates a body, sometimes streaming, sometimes with options.
 fn body() -> impl Strategy<Value = Value> {
     (object(value()), any::<Option<bool>>(), prop::option::of(value())).prop_map(
         |(mut body, stream, options)| {
@@ -86,7 +86,7 @@ fn body() -> impl Strategy<Value = Value> {
     )
 }
 
-/// The text of a value, with white space and escapes wherever they may be.
+/// Formats a value with white space and escapes wherever they may occur.
 fn render(value: &Value, dice: &mut impl FnMut() -> u8) -> String {
     let space = |dice: &mut dyn FnMut() -> u8| ["", "", " ", "\n\t", "\r\n  "][usize::from(dice() % 5)];
     let string = |text: &str, dice: &mut dyn FnMut() -> u8| {
@@ -131,7 +131,7 @@ fn text() -> impl Strategy<Value = (Value, String)> {
     })
 }
 
-/// Sets the value at a path, making objects where there are none.
+/// Sets the value at a path, creating missing objects.
 fn put(body: &Value, path: &[&str], value: Value) -> Value {
     let mut body = body.clone();
     let mut at = &mut body;
@@ -145,7 +145,7 @@ fn put(body: &Value, path: &[&str], value: Value) -> Value {
     body
 }
 
-/// The text of `stream_options`.
+/// Returns the text of `stream_options`.
 fn options(text: &str) -> Option<&str> {
     let members: std::collections::HashMap<String, &serde_json::value::RawValue> =
         serde_json::from_str(text).unwrap();
@@ -175,7 +175,7 @@ proptest! {
         let usage = edit::ask_for_usage(&request, &bytes).unwrap_or_default();
         let capped = edit::cap_output(&request, &bytes, 9).unwrap_or_default();
         for edited in [usage.body, capped].into_iter().flatten() {
-            // What some parser takes, it takes afterwards, too.
+            // If a parser accepts the original, it accepts the edited text, too.
             let still_valid = serde_json::from_slice::<serde::de::IgnoredAny>(&edited).is_ok();
             prop_assert!(still_valid || !valid);
         }
@@ -191,7 +191,7 @@ proptest! {
         let Some(edited) = usage.body else { return Ok(()) };
         let value: Value = serde_json::from_slice(&edited).unwrap();
         prop_assert_eq!(value, put(&body, &["stream_options", "include_usage"], true.into()));
-        // All that was there is still there, but the value that was meant.
+        // Everything except the edited value is unchanged.
         let (_, old, new) = difference(text.as_bytes(), &edited);
         let longest = r#""stream_options":{"include_usage":true},"#.len();
         prop_assert!(new.len() <= longest && old.len() <= options(&text).map_or(0, |options| options.len()));

@@ -1,10 +1,10 @@
-//! The chunk with usage is taken out of a stream, and nothing else.
+//! The usage chunk is removed from a stream, and nothing else.
 
 use crate::difference;
 use llm::request::UsageChunkFilter;
 use proptest::prelude::*;
 
-/// An event, and whether it is the chunk to take out.
+/// An event, and whether it is the chunk to remove.
 fn event() -> impl Strategy<Value = (String, bool)> {
     let usage = r#"{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29}"#;
     let events = [
@@ -57,7 +57,7 @@ fn event() -> impl Strategy<Value = (String, bool)> {
     prop::sample::select(events.to_vec())
 }
 
-/// A stream, the same without the chunk, and where each event ends in them.
+/// Returns a stream, the stream without the chunk, and the ends of all events.
 #[derive(Clone, Default)]
 struct Stream {
     sent: Vec<u8>,
@@ -92,7 +92,7 @@ fn stream() -> impl Strategy<Value = Stream> {
     })
 }
 
-/// What the client gets of a stream in these pieces.
+/// Returns what the client receives if the stream arrives in these pieces.
 fn filtered(stream: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
     let mut filter = UsageChunkFilter::default();
     let mut from = 0;
@@ -126,7 +126,7 @@ proptest! {
             let piece = &stream.sent[from..end];
             out += filter.feed(piece, false).map_or(piece.len(), |piece| piece.len());
             from = end;
-            // An event without a blank line at its end may go on.
+            // An event without a blank line at its end may continue.
             prop_assert!(out == expected || end == stream.sent.len(), "{} of {}", out, expected);
         }
     }

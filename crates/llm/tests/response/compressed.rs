@@ -1,4 +1,4 @@
-//! The same bodies, compressed by the encoders that servers use, and what is made to look like them.
+//! The same bodies, compressed by the encoders that servers use, and bodies that only look compressed.
 
 use crate::corpus::{Case, cases};
 use crate::in_pieces;
@@ -8,10 +8,10 @@ use llm::response::{Cause, MeterReading, ResponseHead};
 use proptest::prelude::*;
 use std::io::Write;
 
-/// A way to compress a body that comes in parts, each flushed so that it can be read when it arrives.
+/// Compresses a body that arrives in parts. Each part is flushed so that it can be read on arrival.
 type Compress = fn(&[&[u8]]) -> Vec<u8>;
 
-/// Each with the header that announces it.
+/// The encodings, each with its header.
 const WAYS: &[(&str, &str, Compress)] = &[
     ("gzip", "gzip", |parts| {
         flushed(GzEncoder::new(Vec::new(), Compression::default()), parts).finish().unwrap()
@@ -39,7 +39,7 @@ const WAYS: &[(&str, &str, Compress)] = &[
     ("zstd", "zstd", |parts| zstd(parts, 3, false)),
     ("zstd, with a checksum", "zstd", |parts| zstd(parts, 10, true)),
     ("zstd, a frame for each part", "zstd", |parts| {
-        // An empty frame and one to be passed over may stand anywhere.
+        // Empty frames and skippable frames may occur anywhere.
         let skipped = b"\x53\x2a\x4d\x18\x03\0\0\0abc";
         parts
             .iter()
@@ -70,7 +70,7 @@ fn encoded(case: &Case, encoding: &str) -> ResponseHead {
     ResponseHead { content_encoding: encoding.to_owned(), ..case.head.clone() }
 }
 
-/// The events of a stream; the whole body of anything else.
+/// Returns the events of a stream, or else the whole body.
 fn parts(case: &Case) -> Vec<&[u8]> {
     let mut begin = 0;
     let ends = case.ends.iter().copied().chain([case.body.len()]);
@@ -94,7 +94,7 @@ fn compression_makes_no_difference() {
     }
 }
 
-/// Whatever was flushed before the cut is read, even where the decoder keeps it for later matches.
+/// Everything that was flushed before the cut is read, even if the decoder keeps it for later matches.
 #[test]
 fn a_compressed_stream_that_is_cut_tells_what_was_reported_until_then() {
     for case in cases().iter().filter(|case| case.ends.len() > 2).step_by(3) {
@@ -103,7 +103,7 @@ fn a_compressed_stream_that_is_cut_tells_what_was_reported_until_then() {
             for count in [1, parts.len() / 2, parts.len() - 1] {
                 let until = case.ends[count - 1];
                 let plain = in_pieces(&case.head, &case.body[..until], usize::MAX);
-                // What the encoder adds at the end is not there yet: the flushed part is a common beginning.
+                // The encoder's final bytes are missing, so the flushed part is a common prefix.
                 let (one, other) = (compress(&parts[..count]), compress(&parts[..count + 1]));
                 let common = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
                 let read = in_pieces(&encoded(case, encoding), &other[..common], 100);
@@ -138,7 +138,7 @@ fn bodies_that_are_not_encoded_as_they_say_are_told_and_not_read() {
 #[test]
 fn what_is_not_compressed_as_announced_is_told() {
     let case = cases().iter().find(|case| case.name == "openai-chat.json").unwrap();
-    // What can be read all the same is in `exclusion.rs`.
+    // `exclusion.rs` tests what can be read anyway.
     let body: Vec<u8> = case.body.iter().map(|byte| byte ^ 0x80).collect();
     for encoding in ["gzip", "zstd", "deflate"] {
         let read = in_pieces(&encoded(case, encoding), &body, usize::MAX);
@@ -176,7 +176,7 @@ fn a_bomb_is_told_and_costs_no_more_than_its_budget() {
 
 #[test]
 fn a_window_larger_than_the_encoding_allows_is_refused() {
-    // A frame with a window of 16 MiB, and one whose only segment has 1 GiB.
+    // A frame with a window of 16 MiB, and one with a single segment of 1 GiB.
     for frame in [&b"\x28\xb5\x2f\xfd\x00\x70\x01\0\0"[..], b"\x28\xb5\x2f\xfd\xa0\0\0\0\x40\x01\0\0"] {
         let head = ResponseHead { content_encoding: "zstd".to_owned(), ..ResponseHead::default() };
         assert_eq!(in_pieces(&head, frame, 1).broken, Some(Cause::Window));
@@ -207,7 +207,7 @@ proptest! {
         body.truncate(cut.index(body.len() * 2));
         let head = encoded(case, encoding);
         let (pieces, whole) = (in_pieces(&head, &body, size), in_pieces(&head, &body, usize::MAX));
-        // What comes just before the damage may be lost when it arrives together with it.
+        // Bytes just before the damage may be lost if they arrive together with it.
         prop_assert!(pieces == whole || pieces.broken.is_some() && whole.broken.is_some());
     }
 

@@ -1,4 +1,4 @@
-//! Bodies as providers send them (`tests/responses/`), each with what it used in a file beside it.
+//! Bodies as providers send them (`tests/responses/`), each with a file that has its usage.
 
 use crate::frames;
 use llm::response::{MeterReading, ResponseHead, Usage};
@@ -13,7 +13,7 @@ pub struct Case {
     pub head: ResponseHead,
     pub body: Vec<u8>,
     pub expected: MeterReading,
-    /// Where one event ends and the next begins; empty for a body that is one document.
+    /// The boundary between two events. Empty for a body with one document.
     pub ends: Vec<usize>,
 }
 

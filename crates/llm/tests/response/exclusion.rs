@@ -1,4 +1,4 @@
-//! Delivered text in places and formats that nobody listed.
+//! Delivered text in unlisted places and formats.
 
 use crate::in_pieces;
 use llm::memory::MemoryBudget;
@@ -11,7 +11,7 @@ fn head(content_type: &str, content_encoding: &str) -> ResponseHead {
     ResponseHead { status: 200, content_type, content_encoding, ..ResponseHead::default() }
 }
 
-/// What is read of a body, which is the same at every split.
+/// Reads a body, with the same result at every split.
 fn read(head: &ResponseHead, body: &[u8]) -> MeterReading {
     let whole = in_pieces(head, body, usize::MAX);
     let splits = if body.len() > 2000 { 1..2 } else { 0..body.len() };
@@ -44,7 +44,7 @@ fn every_string_of_an_unknown_document_counts() {
         (r#""abc""#, 3),
         ("{\"a\":\"x\"}\n{\"a\":\"y\\n\\u00e9\"}\n", 5),
         (r#"{"vector":[0.1,0.2,0.3],"data":[{"embedding":"AAAA","index":0}]}"#, 0),
-        // Where text was expected, an object; and the other way round.
+        // An object in place of text, and text in place of an object.
         (r#"{"choices":[{"message":{"content":{"x":["ab","c"]},"reasoning":{"summary":"de"}}}]}"#, 5),
         (r#"{"choices":["abc"]}"#, 3),
         (r#"{"candidates":[{"content":"abc"}]}"#, 3),
@@ -55,7 +55,7 @@ fn every_string_of_an_unknown_document_counts() {
             r#"{"candidates":[{"content":{"parts":[{"executableCode":{"language":"PYTHON","code":"x=1"}}]}}]}"#,
             9,
         ),
-        // What a tool is called with, with its keys.
+        // The arguments of a tool call, including their keys.
         (r#"{"tool_calls":[{"name":"f","parameters":{"city":"Oslo"}}]}"#, 13),
         (
             r#"{"choices":[{"message":{"tool_calls":[{"id":"1","type":"custom","custom":{"name":"f","input":"abc"}}]}}]}"#,
@@ -119,12 +119,12 @@ fn what_is_no_document_counts_by_its_bytes() {
         ("text/event-stream", b"event: x\nanswer: Hello\n\n", 13),
         ("application/json", b"<html>x</html>", 14),
         ("text/vtt", b"WEBVTT\n\n00:00 --> 00:01\nHi", 26),
-        // A content type makes no text an image, and bytes make no text of one.
+        // Neither the content type nor the bytes alone make text an image.
         ("audio/mpeg", b"Hello there", 11),
         ("audio/pcm", &noise, 256),
         ("", &wave, 257),
         ("application/octet-stream", &noise, 1 << 16),
-        // A document that breaks off for something else.
+        // A document that breaks off and is followed by something else.
         ("application/json", b"{\"a\":\"bc\"]Hello", 7),
     ];
     for (content_type, body, expected) in table {
@@ -201,7 +201,7 @@ fn a_body_that_cannot_be_decoded_counts_by_its_bytes() {
     assert_eq!((reading.broken, reading.delivered), (Some(Cause::Window), window.len() as u64));
 }
 
-/// Characters of all strings in a value.
+/// Returns the characters of all strings in a value.
 fn strings(value: &Value) -> u64 {
     match value {
         Value::String(text) => crate::weight(text),

@@ -1,15 +1,15 @@
-//! Binary event streams: the corpus has them readable.
+//! Binary event streams, which the corpus has in a readable form.
 
 use serde::Deserialize;
 
-/// One frame of an event stream, readable.
+/// One frame of an event stream in readable form.
 #[derive(Deserialize)]
 struct Frame {
     headers: Vec<(String, String)>,
     payload: serde_json::Value,
 }
 
-/// The frames as they go over the wire, and where each ends.
+/// Returns the frames as sent over the wire, and the end of each.
 pub fn encode(readable: &[u8]) -> (Vec<u8>, Vec<usize>) {
     let frames: Vec<Frame> = serde_json::from_slice(readable).unwrap();
     let mut body = Vec::new();

@@ -1,9 +1,9 @@
-//! Every case of the list of what providers do has a body in the corpus: a table, so that none gets lost.
+//! Every known behaviour of a provider has a body in the corpus.
 
 use crate::corpus::cases;
 use llm::response::MeterReading;
 
-/// What is on the list, and the bodies that have it.
+/// The behaviours, and the bodies that show them.
 const LIST: &[(&str, &[&str])] = &[
     // OpenAI's chat completions.
     ("an answer, with all its details", &["openai-chat.json", "openai-chat-tools.json"]),
@@ -101,7 +101,7 @@ const LIST: &[(&str, &[&str])] = &[
     ("Groq", &["groq-stream.sse", "groq-stream-both.sse"]),
     ("OpenRouter, with a cost in USD", &["openrouter-stream.sse"]),
     ("xAI, whose total tells of the reasoning", &["xai.json"]),
-    // How streams are written.
+    // The formats of streams.
     ("CR", &["openai-chat-stream-cr.sse"]),
     ("CRLF", &["openai-chat-stream-crlf.sse"]),
     ("a byte order mark", &["openai-chat-stream-bom.sse"]),

@@ -1,4 +1,4 @@
-//! The meter, fed with whatever providers and networks come up with.
+//! The meter, with input from providers and networks of all kinds.
 
 #[cfg(test)]
 mod compressed;
@@ -27,7 +27,7 @@ mod zstd;
 
 use llm::response::{Meter, MeterReading, ResponseHead};
 
-/// What the meter reads of `body` when it comes in pieces of `size` bytes.
+/// Returns what the meter reads of `body` if it arrives in pieces of `size` bytes.
 fn in_pieces(head: &ResponseHead, body: &[u8], size: usize) -> MeterReading {
     let mut meter = Meter::new(head);
     for piece in body.chunks(size) {
@@ -36,7 +36,7 @@ fn in_pieces(head: &ResponseHead, body: &[u8], size: usize) -> MeterReading {
     meter.finish()
 }
 
-/// What the characters of a text weigh ([`llm`]'s table of scripts).
+/// Returns the weight of a text's characters, from [`llm`]'s table of scripts.
 pub fn weight(text: &str) -> u64 {
     let of = |character: char| match u32::from(character) {
         0..0x80 => 1,

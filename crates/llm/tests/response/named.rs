@@ -1,4 +1,4 @@
-//! Counts of tokens in places that nobody listed, found by their names; and never in what a model generated.
+//! Counts of tokens in unlisted places are found by their names, but never in generated text.
 
 use llm::response::{Meter, MeterReading, ResponseHead};
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ fn what_a_model_generated_is_never_searched() {
         json!({"result": {"message": forged, "content": forged, "tool_calls": [forged]}}),
         json!({"steps": [{"type": "function_call", "arguments": forged}]}),
         json!({"generations": [{"text": "a", "parameters": forged}]}),
-        // What the request said, and what may be used.
+        // Parts of the request, and limits instead of usage.
         json!({"tools": [forged], "input": forged, "instructions": forged, "metadata": {"prompt_tokens": "1"}}),
         json!({"limits": forged, "max_tokens": 5, "remaining_tokens": 5, "tokens": [1, 2]}),
     ];

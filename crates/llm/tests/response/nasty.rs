@@ -1,4 +1,4 @@
-//! Bodies that somebody made to hurt: parts without an end, lengths that lie.
+//! Hostile bodies: endless parts, and wrong lengths.
 
 use crate::frames::encode_frame;
 use crate::in_pieces;
@@ -12,7 +12,7 @@ fn read(content_type: &str, body: &[u8]) -> MeterReading {
     in_pieces(&head, body, 1500)
 }
 
-/// A scanner that does not move on keeps its worker for good.
+/// A scanner that makes no progress blocks its worker forever.
 #[test]
 fn whatever_stands_where_comes_to_an_end() {
     const BYTES: &[u8] = b"{}[]\"'/#,:1a \n\\";
@@ -95,13 +95,13 @@ fn frames_that_lie_about_their_length_are_told() {
     for (total, headers) in [(16 << 20, 0), (200_000, 100_000), (8192, 4096)] {
         assert_eq!(read(frames, &frame(total, headers)).broken, Some(Cause::Truncated), "{total} {headers}");
     }
-    // Headers that cannot be read are passed over, and what follows is read.
+    // Unreadable headers are skipped, and the rest is read.
     let mut body = encode_frame([("\u{1}", "x"); 200].into_iter(), b"{}");
     body.extend(encode_frame([].into_iter(), format!("{{{USAGE}}}").as_bytes()));
     assert_eq!(read(frames, &body).usage.map(|usage| usage.input), Some(5));
 }
 
-/// What stands around a document in base64 is read in its own place, however it is cut into pieces.
+/// Text around a document in base64 is read at its own place, however it is split.
 #[test]
 fn damage_around_an_unpacked_document_reads_the_same_in_any_pieces() {
     const DOCUMENT: &str = "eyJ0eXBlIjoibWVzc2FnZV9kZWx0YSIsInVzYWdlIjp7ImlucHV0X3Rva2VucyI6NSwib3V0cHV0X3Rva2VucyI6NX0sImRlbHRhIjp7InRleHQiOiJhYmNkZWZnaCJ9fQ==";

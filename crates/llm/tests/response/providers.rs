@@ -1,9 +1,9 @@
-//! A provider is its file, its row, and an example of what it answers.
+//! Every provider has a file, a row, and an example of its responses.
 
 use std::fs;
 use std::path::Path;
 
-/// The names of a folder's entries, without their extensions.
+/// Returns the names of a folder's entries without their extensions.
 fn names(folder: &str) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -11,7 +11,7 @@ fn names(folder: &str) -> Vec<String> {
     entries.map(|entry| name(entry.unwrap())).collect()
 }
 
-/// Those with a `PROVIDER`: `unknown` is for servers that nobody knows.
+/// The files with a `PROVIDER`. `unknown` has none.
 fn providers() -> Vec<String> {
     let mut names = names("src/providers");
     names.retain(|name| name != "mod" && name != "unknown");
@@ -23,7 +23,7 @@ fn every_provider_has_its_row() {
     let table =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/providers/mod.rs")).unwrap();
     for name in providers() {
-        // Without its `mod` line, no compiler looks at the file.
+        // Without a `mod` line, the compiler ignores the file.
         assert!(table.contains(&format!("\nmod {name};")), "`mod {name};` is missing in providers/mod.rs");
         let row = format!("&{name}::PROVIDER,");
         assert!(table.contains(&row), "`{row}` is missing in PROVIDERS");

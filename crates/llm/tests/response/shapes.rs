@@ -1,4 +1,4 @@
-//! Small bodies, each a question: is this usage, and how much?
+//! Small bodies. Each one checks whether something is usage, and how much.
 
 use crate::in_pieces;
 use llm::response::{Cause, MeterReading, ResponseHead, Usage};
@@ -143,7 +143,7 @@ fn delivered_text_is_counted_in_characters() {
         (r#"{"type":"content_block_start","content_block":{"type":"tool_use","input":{}}}"#, 0),
         (r#"{"output":{"message":{"content":[{"toolUse":{"name":"f","input":{"a":1}}}]}}}"#, 5),
         (r#"{"object":"list","data":[{"id":"gpt"}]}"#, 0),
-        // It may be all that was generated: a status of success says nothing else.
+        // It may be all that was generated: a status of success reveals nothing else.
         (r#"{"message":"Forbidden"}"#, 9),
     ];
     for (body, expected) in table {
@@ -151,7 +151,7 @@ fn delivered_text_is_counted_in_characters() {
     }
 }
 
-/// As servers write it that send ASCII only.
+/// Escapes a text as servers do that send only ASCII.
 fn in_ascii(text: &str) -> String {
     let mut json = String::from('"');
     for character in text.chars() {

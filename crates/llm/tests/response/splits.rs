@@ -1,4 +1,4 @@
-//! However a body is cut into pieces, and wherever it ends.
+//! Bodies in all kinds of pieces, and with all kinds of ends.
 
 use crate::corpus::{Case, cases};
 use crate::in_pieces;
@@ -58,7 +58,7 @@ fn what_is_read_at_the_end_was_read_before_it() {
     }
 }
 
-/// What a client that leaves after each event has to pay for.
+/// What a client has to pay for if it leaves after each event.
 #[test]
 fn a_stream_that_is_cut_tells_what_was_reported_until_then() {
     let mut story = String::new();
@@ -117,7 +117,7 @@ proptest! {
         prop_assert_eq!(in_pieces(&head, &bytes, size), in_pieces(&head, &bytes, usize::MAX));
     }
 
-    /// A sound body with some bytes changed.
+    /// Generates a valid body with some changed bytes.
     #[test]
     fn damaged_bodies_never_trap(
         seed in any::<prop::sample::Index>(),

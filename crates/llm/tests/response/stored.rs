@@ -1,4 +1,4 @@
-//! What an answer says of a result that is made in the background, however it is split.
+//! What a response reveals about a background result, at every split.
 
 use llm::memory::MemoryBudget;
 use llm::response::{Meter, ResponseHead, StoredAnswer};

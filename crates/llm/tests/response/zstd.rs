@@ -1,15 +1,15 @@
-//! The zstd decoder beside the reference one.
+//! Compares the zstd decoder with the reference decoder.
 
 use llm::request::{Extent, decode};
 use proptest::prelude::*;
 
-/// What came out, if all of it did.
+/// Returns the output if it is complete.
 fn decoded(body: &[u8]) -> Option<Vec<u8>> {
     let decoded = decode("zstd", body, Extent::Whole, usize::MAX);
     (decoded.extent == Extent::Whole).then(|| decoded.body.into_owned())
 }
 
-/// Text with words that come again after a while, in a cheap random order.
+/// Generates text with words that recur, in an order that is random enough.
 fn prose(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = move || {
@@ -49,7 +49,7 @@ fn what_the_reference_encodes_is_decoded() {
     }
 }
 
-/// Windows that are smaller than the body wrap around, and matches reach over their end.
+/// Windows that are smaller than the body wrap around, and matches cross their end.
 #[test]
 fn windows_of_every_size_are_decoded() {
     let body = [prose(350_000), noise(50_000), prose(350_000), vec![7; 100_000]].concat();
@@ -71,7 +71,7 @@ fn windows_of_every_size_are_decoded() {
 fn a_frame_with_a_dictionary_cannot_be_read() {
     let dictionary = prose(5_000);
     let mut encoder = libzstd::bulk::Compressor::with_dictionary(3, &dictionary).unwrap();
-    // A raw dictionary has no number, so its frames look like others until they refer to it.
+    // A raw dictionary has no id, so its frames look like others until they refer to it.
     assert_eq!(decoded(&encoder.compress(&prose(4_000)).unwrap()), None);
     assert_eq!(decoded(b"\x28\xb5\x2f\xfd\x21\x05\x01\x09\0\0x"), None);
 }
@@ -79,7 +79,7 @@ fn a_frame_with_a_dictionary_cannot_be_read() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
-    /// Damaged frames are read like the reference reads them, or not at all.
+    /// Damaged frames give the same result as the reference decoder, or none.
     #[test]
     fn damaged_frames_are_judged_like_the_reference_does(
         length in 1..6000usize,

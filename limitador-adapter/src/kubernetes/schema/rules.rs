@@ -39,8 +39,10 @@ pub(super) const HEADER_NAMES: (&str, &str) = (
     "is not a valid header name, or Envoy sets this header itself",
 );
 
-pub(super) const HEADER_VALUES: (&str, &str) =
-    ("self.all(name, !self[name].matches('[[:cntrl:]]'))", "header values must not contain control characters");
+pub(super) const HEADER_VALUES: (&str, &str) = (
+    "self.all(name, !self[name].matches('[[:cntrl:]]'))",
+    "header values must not contain control characters",
+);
 
 pub(super) const ONE_LEVEL: (&str, &str) = (
     "self.all(target, (target.kind == 'Gateway') == (self[0].kind == 'Gateway') \

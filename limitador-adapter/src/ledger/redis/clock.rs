@@ -44,5 +44,7 @@ impl ServerClock {
 
 /// Reports that all [`ATTEMPTS`] failed.
 pub fn jumps() -> Unavailable {
-    Unavailable::Storage("the clock of the Redis server jumps, so its calendar periods are unknown".to_owned())
+    Unavailable::Storage(
+        "the clock of the Redis server jumps, so its calendar periods are unknown".to_owned(),
+    )
 }

@@ -209,7 +209,11 @@ mod tests {
             assert_eq!(told(text), wanted, "{text}");
         }
         for text in ["redis", "http://a", "redis+socket://a", "redis+://a/b/c"] {
-            assert!(told(text).starts_with("is not the URL of a Redis") || text.contains("+:"), "{text}: {}", told(text));
+            assert!(
+                told(text).starts_with("is not the URL of a Redis") || text.contains("+:"),
+                "{text}: {}",
+                told(text)
+            );
         }
     }
 

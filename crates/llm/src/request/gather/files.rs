@@ -1,4 +1,5 @@
-//! Images and files in a body, counted when it is known what they are: the keys of a part may come in any order.
+//! Counts the images and files in a body once their type is known, because the keys of a part may have any
+//! order.
 
 use super::super::image::SizedImages;
 use super::super::media::{Files, Found, REFERENCE_TOKENS, Type, judge};
@@ -7,19 +8,19 @@ use super::super::place::Media;
 use super::{CONTEXT_TOKENS, Gather, TAG};
 use crate::json::Reader as _;
 
-/// A part of a message, as far as it decides what its files are.
+/// The parts of a message that determine the type of its files.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MessagePart {
-    /// It says that it is an image.
+    /// Whether it is declared as an image.
     pub(super) image: bool,
-    /// An image was in it.
+    /// Whether it contained an image.
     pub(super) has_image: bool,
-    /// Files of which nothing else says what they are.
+    /// Files without a known type.
     pub(super) files: Files,
 }
 
 impl Gather {
-    /// The body is over, or what is here of it: what is open counts as if it ended.
+    /// Ends the body, complete or not. Open parts are counted.
     pub(in super::super) fn finish(&mut self) {
         if let Some(place) = self.open.place {
             self.close_text(place);
@@ -28,7 +29,7 @@ impl Gather {
         self.end_part();
     }
 
-    /// The open file is over.
+    /// Ends the open file.
     pub(super) fn end_file(&mut self) {
         let file = std::mem::take(&mut self.file);
         if file.is_typed() {
@@ -38,7 +39,7 @@ impl Gather {
         }
     }
 
-    /// The open part is over.
+    /// Ends the open part.
     pub(super) fn end_part(&mut self) {
         let mut part = std::mem::take(&mut self.part);
         if part.image && part.files.is_empty() && !part.has_image {
@@ -50,7 +51,7 @@ impl Gather {
         self.add_files(part.files);
     }
 
-    /// Whether one is an image.
+    /// Returns whether one is an image.
     pub(super) fn add_files(&mut self, files: Files) -> bool {
         let cost = files.cost();
         self.images = self.images.saturating_add(cost.images);
@@ -72,7 +73,7 @@ impl Gather {
         self.tally.add_name(self.open.characters, TAG);
     }
 
-    /// A string in a place for images and files.
+    /// Adds a string in a place for images and files.
     pub(super) fn media(&mut self, media: Media) {
         let Open { characters, bytes, foreign, .. } = self.open;
         let sized = self.open.image.finish().map(SizedImages::of);
@@ -97,7 +98,7 @@ impl Gather {
         }
     }
 
-    /// The name of an image or a file that is elsewhere.
+    /// Adds the name of an image or a file that is stored elsewhere.
     pub(super) fn reference(&mut self, media: Media) {
         match media {
             Media::Image => self.add_image(None),

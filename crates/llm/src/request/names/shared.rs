@@ -1,4 +1,4 @@
-//! Members of requests that several providers have, and no file of [`crate::providers`] names.
+//! Members of requests that several providers share.
 
 use super::super::maximum::MaximumField;
 use super::super::place::{Media, Object, Place, RequestField};

@@ -1,5 +1,6 @@
-//! `br`. The window is at most 16 MB, the format's own bound: the extension for larger ones is refused. It grows with
-//! the data. Tables and window are allocated out of the budget; a refusal ends the decoder.
+//! `br`. The window is at most 16 MB, the format's own maximum. The extension for larger windows is rejected.
+//! The window grows with the data. Tables and the window are allocated from the budget. If the budget
+//! refuses, decoding ends.
 
 use super::leased::{self, Leased};
 use super::{Budget, Sink};
@@ -11,7 +12,7 @@ use brotli_decompressor::{
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// How much is decoded at once.
+/// The size of one decoding step.
 const PIECE: usize = 16 << 10;
 
 pub(crate) struct Brotli {
@@ -19,7 +20,7 @@ pub(crate) struct Brotli {
     refused: Rc<Cell<bool>>,
     piece: [u8; PIECE],
     complete: bool,
-    // Last: it outlives what it allows.
+    // The lease comes last, so that it is dropped after the memory that it covers.
     _lease: Lease,
 }
 
@@ -29,7 +30,7 @@ impl Brotli {
         let refused = Rc::new(Cell::new(false));
         let alloc = LeasedAlloc { memory: memory.clone(), refused: Rc::clone(&refused) };
         let core = BrotliState::new_strict(alloc.clone(), alloc.clone(), alloc);
-        // It cannot do without the table that it asks for first.
+        // The decoder cannot work without the first table that it allocates.
         let usable = !refused.get();
         usable.then(|| Box::new(Self { core, refused, piece: [0; PIECE], complete: false, _lease: lease }))
     }
@@ -71,7 +72,8 @@ impl Brotli {
     }
 }
 
-/// Answers a request that the budget refuses with an empty buffer, which the library takes for a failed allocation.
+/// If the budget refuses an allocation, returns an empty buffer, which the library treats as a failed
+/// allocation.
 #[derive(Clone)]
 struct LeasedAlloc {
     memory: MemoryBudget,

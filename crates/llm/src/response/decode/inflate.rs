@@ -1,4 +1,4 @@
-//! `gzip` (any number of members) and `deflate` (with zlib's header, or bare, as some servers send it).
+//! `gzip` (any number of members) and `deflate` (with zlib's header, or raw, as some servers send it).
 
 use super::leased;
 use super::{Budget, Sink};
@@ -8,7 +8,7 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
-/// How far back a match may reach; the output wraps around in it.
+/// The maximum distance of a match. The output wraps around in a buffer of this size.
 const WINDOW: usize = 32 << 10;
 
 pub(crate) struct Inflate {
@@ -17,26 +17,26 @@ pub(crate) struct Inflate {
     window: [u8; WINDOW],
     at: usize,
     wrapper: Wrapper,
-    /// A member has been read.
+    /// Whether a complete member has been read.
     later: bool,
-    // Last: it outlives what it allows.
+    // The lease comes last, so that it is dropped after the memory that it covers.
     _lease: Lease,
 }
 
-/// What is around the compressed data.
+/// The format around the compressed data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrapper {
-    /// A header, and a checksum and a length at the end of each of any number of members.
+    /// Any number of members, each with a header, a checksum and a length.
     Gzip,
     /// A header and a checksum.
     Zlib,
     None,
 }
 
-/// What the next byte belongs to.
+/// The part that the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MemberSection {
-    /// The ten bytes that every gzip header has, and its flags once they have come.
+    /// The ten fixed bytes of a gzip header, and its flags once they have arrived.
     Fixed {
         read: u8,
         flags: u8,
@@ -51,16 +51,16 @@ enum MemberSection {
         left: u32,
         flags: u8,
     },
-    /// A file name or comment, up to a zero.
+    /// A file name or comment, which ends with a zero.
     Text {
         flags: u8,
     },
     HeaderChecksum {
         left: u8,
     },
-    /// The first byte of zlib's header, or of bare data.
+    /// The first byte of zlib's header or of raw data.
     Zlib,
-    /// The second one, which tells.
+    /// The second byte, which distinguishes the two.
     ZlibCheck {
         first: u8,
     },
@@ -86,7 +86,7 @@ impl Inflate {
         Self::new(MemberSection::Zlib, Wrapper::Zlib, memory)
     }
 
-    /// All that it will ever need, whatever comes.
+    /// Allocates all memory that the decoder will ever need.
     fn new(part: MemberSection, wrapper: Wrapper, memory: &MemoryBudget) -> Option<Box<Self>> {
         let lease = leased::lease(size_of::<Self>(), memory)?;
         let core = DecompressorOxide::new();
@@ -103,7 +103,7 @@ impl Inflate {
         while let Some((first, rest)) = bytes.split_first() {
             match self.part {
                 MemberSection::Body => bytes = self.body(bytes, budget, to)?,
-                // Some servers pad gzip; anything else is not what it says.
+                // Some servers pad gzip with zeros. Any other byte means that the label is wrong.
                 MemberSection::End if self.wrapper == Wrapper::Gzip => return Ok(()),
                 MemberSection::End => return Err(Cause::Corrupt),
                 _ => {
@@ -156,7 +156,7 @@ impl Inflate {
         }
     }
 
-    /// A byte of a header or trailer.
+    /// Reads a byte of a header or trailer.
     fn around(&mut self, byte: u8, budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
         self.part = match self.part {
             MemberSection::Fixed { read, flags } => self.fixed(byte, read, flags)?,
@@ -197,10 +197,10 @@ impl Inflate {
         Ok(())
     }
 
-    /// A byte of the part that every gzip header has.
+    /// Reads a byte of the fixed part of a gzip header.
     fn fixed(&mut self, byte: u8, read: u8, flags: u8) -> Result<MemberSection, Cause> {
         let expected = match read {
-            // What follows a member and is none is padding.
+            // Bytes after a member that do not begin another one are padding.
             0 if byte != 0x1f && self.later => return Ok(MemberSection::End),
             0 => byte == 0x1f,
             1 => byte == 0x8b,
@@ -216,7 +216,7 @@ impl Inflate {
         if expected { Ok(next) } else { Err(Cause::Corrupt) }
     }
 
-    /// There is no header: these bytes are data already.
+    /// Handles a missing header: these bytes are data.
     fn bare(&mut self, bytes: &[u8], budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
         self.part = MemberSection::Body;
         self.wrapper = Wrapper::None;
@@ -224,7 +224,7 @@ impl Inflate {
     }
 }
 
-/// What of the header is still to come, by its flags; each is taken away as its part is reached.
+/// Returns the next part of the header according to its flags. Each flag is cleared when its part is reached.
 fn header(flags: u8) -> MemberSection {
     if flags & EXTRA != 0 {
         MemberSection::ExtraLength { read: 0, length: 0, flags: flags & !EXTRA }

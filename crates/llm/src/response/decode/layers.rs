@@ -1,12 +1,13 @@
-//! A body that may be encoded several times, as `content-encoding` says or otherwise: each layer is what its label says
-//! unless its first bytes show that this is wrong ([`sniff`]), and what comes out of one is looked at like the next.
+//! Decodes a body with several encodings, whether `content-encoding` lists them or not. Each layer has the
+//! encoding of its label unless its first bytes contradict that ([`sniff`]). The output of each layer is
+//! examined in the same way.
 
 use super::super::body::Body;
 use super::super::report::Cause;
 use super::{Budget, Decoder, Encoding, Sink, sniff};
 use crate::memory::MemoryBudget;
 
-/// How many layers are taken off; what is under them is read as it is.
+/// The maximum number of layers that are decoded. Further layers are read as they are.
 const MAX_LAYERS: usize = 3;
 
 #[derive(Debug)]
@@ -17,11 +18,11 @@ pub(in crate::response) struct Layers {
 
 #[derive(Debug)]
 struct DecoderLayer {
-    /// What `content-encoding` says.
+    /// The encodings in `content-encoding`.
     label: Result<Encoding, Cause>,
-    /// Another layer that it names, in case this one is not there.
+    /// Another encoding in the header, in case this layer is missing.
     other: Option<Encoding>,
-    /// The first bytes, as long as they are too few to judge it.
+    /// The first bytes, while there are too few to decide.
     head: [u8; sniff::HEAD],
     length: usize,
     decoder: Option<Decoder>,
@@ -29,9 +30,10 @@ struct DecoderLayer {
 }
 
 impl Layers {
-    /// Decoders ask for their memory before they allocate any; if it is refused, the rest of the body goes undecoded.
+    /// Creates the layers. Decoders reserve memory before they allocate it. If they get none, the rest of the
+    /// body is not decoded.
     pub(in crate::response) fn new(content_encoding: &str, memory: &MemoryBudget) -> Self {
-        // What was put on last comes off first.
+        // The encoding that was applied last is removed first.
         let names = || content_encoding.rsplit(',').map(str::trim).filter(|name| Encoding::is_any(name));
         let plain = content_encoding.is_empty();
         let label = |at| names().nth(at).map_or(Ok(Encoding::Identity), Encoding::of);
@@ -47,12 +49,12 @@ impl Layers {
         Self { layers: std::array::from_fn(layer), memory: memory.clone() }
     }
 
-    /// The next bytes, as they came over the wire.
+    /// Reads the next bytes from the wire.
     pub(in crate::response) fn feed(&mut self, bytes: &[u8], to: &mut Body) {
         Inner { layers: &mut self.layers, memory: &self.memory, to }.take(bytes);
     }
 
-    /// Nothing more comes.
+    /// Handles the end of the body.
     pub(in crate::response) fn finish(&mut self, to: &mut Body) {
         let mut layers = self.layers.as_mut_slice();
         while let Some((layer, inner)) = layers.split_first_mut() {
@@ -63,7 +65,7 @@ impl Layers {
     }
 }
 
-/// What is left to be done with what comes out of a layer.
+/// What to do with the output of a layer.
 struct Inner<'a> {
     layers: &'a mut [DecoderLayer],
     memory: &'a MemoryBudget,
@@ -101,7 +103,7 @@ impl DecoderLayer {
         }
     }
 
-    /// Decides how the bytes are encoded that begin like this.
+    /// Determines the encoding of bytes that begin like this.
     fn begin(&mut self, begun: &[u8], inner: &mut Inner<'_>) {
         let encoding = match begun {
             [] => Ok(Encoding::Identity),
@@ -132,7 +134,7 @@ impl DecoderLayer {
             Some(decoder) => {
                 if let Err(cause) = decoder.feed(bytes, &mut self.budget, inner) {
                     inner.to.broken(cause);
-                    // How much of it was read before cannot be told.
+                    // It is unknown how much of the body was read before.
                     inner.to.undecoded(bytes);
                 }
             }

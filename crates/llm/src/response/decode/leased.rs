@@ -1,18 +1,18 @@
-//! Buffers in memory that was asked for: how much a decoder needs is announced by the sender, so it allocates nothing
-//! until the budget agrees. A decoder that is refused is given up, and its body goes unread.
+//! Buffers in reserved memory. The sender announces how much a decoder needs, so nothing is allocated before
+//! the budget agrees. If it refuses, the decoder is dropped and its body is not read.
 
 use crate::memory::{Lease, MemoryBudget, Purpose};
 
-/// A lease for what a decoder keeps.
+/// Creates the lease for a decoder's memory.
 pub(super) fn lease(bytes: usize, memory: &MemoryBudget) -> Option<Lease> {
     memory.lease(Purpose::Keep, bytes)
 }
 
-/// A buffer and the lease for it.
+/// A buffer and its lease.
 #[derive(Debug)]
 pub(crate) struct Leased<T> {
     items: Vec<T>,
-    // After the items: a lease outlives what it allows.
+    // The lease comes after the items, so that it is dropped after them.
     _lease: Option<Lease>,
 }
 
@@ -23,7 +23,7 @@ impl<T> Default for Leased<T> {
 }
 
 impl<T: Clone + Default> Leased<T> {
-    /// A buffer of so many default items, unless the budget or the allocator refuses.
+    /// Creates a buffer with this many default items, unless the budget or the allocator refuses.
     pub(crate) fn new(length: usize, memory: &MemoryBudget) -> Option<Self> {
         let lease = lease(length.checked_mul(size_of::<T>())?, memory)?;
         let mut items = Vec::new();
@@ -41,7 +41,7 @@ impl<T: Clone + Default> Leased<T> {
     }
 }
 
-/// Bytes that are collected, in memory that grows as they come.
+/// A growing buffer of collected bytes.
 #[derive(Debug, Default)]
 pub(crate) struct LeasedBytes {
     room: Leased<u8>,
@@ -60,14 +60,14 @@ impl LeasedBytes {
         self.length = 0;
     }
 
-    /// Appends bytes. False: there is no memory for them.
+    /// Appends bytes. Returns false if there is no memory for them.
     #[must_use]
     pub(crate) fn extend(&mut self, bytes: &[u8], memory: &MemoryBudget) -> bool {
         let added = self.add(bytes.len(), memory);
         added.map(|room| room.copy_from_slice(bytes)).is_some()
     }
 
-    /// Makes room for so many bytes more, which are to be overwritten.
+    /// Extends the buffer by this many bytes, which the caller overwrites.
     pub(crate) fn add(&mut self, count: usize, memory: &MemoryBudget) -> Option<&mut [u8]> {
         let begin = self.length;
         let end = begin.checked_add(count)?;

@@ -1,6 +1,7 @@
-//! `content-encoding`: compressed bytes in, in any pieces; decoded bytes out, as soon as they are known. Memory is
-//! asked for before it is allocated ([`MemoryBudget`]) and bounded by the largest window of each format, work by what came
-//! over the wire ([`Budget`]). Checksums are not verified: the client does that, and we only count.
+//! `content-encoding`: compressed bytes in, in any chunks; decoded bytes out, as soon as they are known.
+//! Memory is reserved before it is allocated ([`MemoryBudget`]), and is bounded by the largest window of each
+//! format. Work is bounded by the bytes on the wire ([`Budget`]). Checksums are not verified: the client does
+//! that, and Weir only counts.
 
 #[cfg(feature = "brotli")]
 mod brotli;
@@ -19,7 +20,7 @@ use crate::memory::MemoryBudget;
 /// Decodes one body.
 #[derive(Default)]
 pub(crate) enum Decoder {
-    /// The bytes are what they are.
+    /// The bytes are not encoded.
     #[default]
     Identity,
     Inflate(Box<inflate::Inflate>),
@@ -27,16 +28,16 @@ pub(crate) enum Decoder {
     Brotli(Box<brotli::Brotli>),
     #[cfg(feature = "zstd")]
     Zstd(Box<zstd::Zstd>),
-    /// Something was wrong; the rest is ignored.
+    /// Decoding has failed. The rest is ignored.
     Over,
 }
 
-/// Where decoded bytes go.
+/// Receives the decoded bytes.
 pub(crate) trait Sink {
     fn take(&mut self, bytes: &[u8]);
 }
 
-/// How much may come out for what went in.
+/// The maximum output for the input so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     input: u64,
@@ -51,14 +52,14 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// What any body may decode to, however small it is on the wire: text that repeats itself compresses well.
+    /// The minimum bound on the output of any body. Repetitive text compresses well.
     const FREE: u64 = 32 << 20;
-    /// What each byte on the wire may decode to beyond that. Text compresses 3 to 20 times.
+    /// The additional output per byte on the wire. Text compresses 3 to 20 times.
     const RATIO: u64 = 64;
-    /// What a body may decode to in all.
+    /// The maximum output of a body.
     const MAX: u64 = 1 << 30;
 
-    /// For a body of which no more than this is wanted.
+    /// The budget of a body of which at most this many bytes are needed.
     pub(crate) fn of(most: u64) -> Self {
         Self { input: 0, output: 0, most }
     }
@@ -74,7 +75,7 @@ impl Budget {
     }
 }
 
-/// What `content-encoding` names.
+/// An encoding in `content-encoding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Identity,
@@ -87,13 +88,13 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// Whether a name in `content-encoding` stands for any encoding.
+    /// Returns whether a name in `content-encoding` means any encoding at all.
     pub(crate) fn is_any(name: &str) -> bool {
         let name = name.trim();
         !name.is_empty() && !name.eq_ignore_ascii_case("identity")
     }
 
-    /// By this header; an error if it names several encodings or one we do not know.
+    /// Parses the header. Fails if it names several encodings or an unknown one.
     pub(crate) fn of(content_encoding: &str) -> Result<Self, Cause> {
         let mut encodings = content_encoding
             .split(',')
@@ -116,12 +117,12 @@ impl Encoding {
 }
 
 impl Decoder {
-    /// The decoder for this header; an error if it names several encodings or one we do not know.
+    /// Creates the decoder for this header. Fails if it names several encodings or an unknown one.
     pub(crate) fn new(content_encoding: &str) -> Result<Self, Cause> {
         Self::of(Encoding::of(content_encoding)?, &MemoryBudget::default())
     }
 
-    /// The decoder for an encoding, which asks for its memory here. An error if it is refused.
+    /// Creates the decoder for an encoding and reserves its memory. Fails if there is none.
     pub(crate) fn of(encoding: Encoding, memory: &MemoryBudget) -> Result<Self, Cause> {
         let decoder = match encoding {
             Encoding::Identity => Some(Decoder::Identity),
@@ -135,7 +136,7 @@ impl Decoder {
         decoder.ok_or(Cause::Memory)
     }
 
-    /// The next bytes from the wire. After an error nothing more is decoded.
+    /// Decodes the next bytes from the wire. After an error, nothing more is decoded.
     pub(crate) fn feed(
         &mut self,
         bytes: &[u8],
@@ -161,7 +162,7 @@ impl Decoder {
         result
     }
 
-    /// Nothing more comes: an error if the body is not complete.
+    /// Handles the end of the body. Fails if the body is incomplete.
     pub(crate) fn finish(&mut self, budget: &Budget) -> Result<(), Cause> {
         let complete = match self {
             Decoder::Identity | Decoder::Over => true,

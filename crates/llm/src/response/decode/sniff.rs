@@ -1,12 +1,12 @@
-//! What a body is encoded with: what `content-encoding` says, unless its first bytes show that this is wrong.
+//! Determines the encoding of a body: the one in `content-encoding`, unless the first bytes contradict it.
 
 use super::super::report::Cause;
 use super::Encoding;
 
-/// How many bytes tell.
+/// The number of bytes that suffice.
 pub(crate) const HEAD: usize = 8;
 
-/// Whether these bytes, which a body begins with, are enough to judge an encoding.
+/// Returns whether the first bytes of a body suffice to determine its encoding.
 pub(crate) fn is_enough(label: Result<Encoding, Cause>, head: &[u8]) -> bool {
     match (label, head.first()) {
         (_, None) => false,
@@ -15,7 +15,8 @@ pub(crate) fn is_enough(label: Result<Encoding, Cause>, head: &[u8]) -> bool {
     }
 }
 
-/// The encoding of a body that begins with `head` and is labelled like this. `other`: its label names another one, too.
+/// Returns the encoding of a body that begins with `head` and has this label. `other`: the label names
+/// another encoding, too.
 pub(crate) fn encoding(
     label: Result<Encoding, Cause>,
     other: Option<Encoding>,
@@ -25,7 +26,7 @@ pub(crate) fn encoding(
         [0x1f, 0x8b, 8, ..] => Some(Encoding::Gzip),
         #[cfg(feature = "zstd")]
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Encoding::Zstd),
-        // Two bytes are too few to doubt another label, but a beginning of no text.
+        // Two bytes are too few to contradict another label, except when they cannot begin a text.
         [0x78, 0x01 | 0x9c | 0xda, ..] if label == Ok(Encoding::Identity) => Some(Encoding::Deflate),
         _ => None,
     };
@@ -34,7 +35,7 @@ pub(crate) fn encoding(
     }
     match label {
         Ok(Encoding::Identity) => label,
-        // These would have been recognised.
+        // These encodings would have been recognised.
         Ok(Encoding::Gzip) if is_text(head) => Ok(Encoding::Identity),
         #[cfg(feature = "zstd")]
         Ok(Encoding::Zstd) if is_text(head) => Ok(Encoding::Identity),
@@ -42,19 +43,20 @@ pub(crate) fn encoding(
         Ok(Encoding::Gzip) => other.map_or(label, Ok),
         #[cfg(feature = "zstd")]
         Ok(Encoding::Zstd) => other.map_or(label, Ok),
-        // Something of the same name as an encoding of characters, or that only a proxy knows.
+        // A character encoding, or an encoding that only a proxy knows.
         Err(_) => other.map_or(label, Ok),
         Ok(_) => label,
     }
 }
 
-/// Whether this is text in UTF-8, of which the last character may be cut.
+/// Returns whether this is text in UTF-8. The last character may be incomplete.
 fn is_text(head: &[u8]) -> bool {
     let is_utf8 = std::str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true);
     is_utf8 && !head.iter().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r' | b'\n'))
 }
 
-/// Whether these bytes begin JSON or server-sent events, which compressed data does once in a million times.
+/// Returns whether these bytes begin JSON or server-sent events. Compressed data does so once in a million
+/// times.
 fn begins_like_an_answer(head: &[u8]) -> bool {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match head {

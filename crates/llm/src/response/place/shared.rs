@@ -1,4 +1,4 @@
-//! Members of responses that several providers have, and no file of [`crate::providers`] names.
+//! Members of responses that several providers share.
 
 use super::{Node, ResponseMember, StatusKind};
 use crate::response::Field;

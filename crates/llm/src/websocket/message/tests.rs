@@ -3,7 +3,7 @@ use super::*;
 use flate2::{Compress, Compression, FlushCompress};
 use proptest::prelude::*;
 
-/// A message as a peer may send it: in frames, maybe compressed, with pings between.
+/// Encodes a message as a peer may send it: in frames, possibly compressed, with pings in between.
 fn encoded(text: &[u8], fragments: usize, key: Option<[u8; 4]>, compress: Option<&mut Compress>) -> Vec<u8> {
     let compressed = compress.is_some();
     let payload = compress.map_or_else(|| text.to_vec(), |compress| deflated(compress, text));

@@ -1,20 +1,20 @@
-//! The two kinds of bit streams in a block: one that is read from its end, and one that is read from its beginning.
+//! The two kinds of bit streams in a block: one is read from its end, the other from its beginning.
 
-/// A stream that is read backwards, from the highest bit of its last byte. Beyond its beginning it holds zeros.
+/// A stream that is read backwards, from the highest bit of its last byte. It is zero beyond its beginning.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BackwardBits<'a> {
-    /// What has not been loaded yet.
+    /// The bytes that have not been loaded.
     rest: &'a [u8],
-    /// The next bits, from the highest one on. Below the loaded ones there may be some of `rest` already.
+    /// The next bits, from the highest one down. Bits below the loaded ones may already belong to `rest`.
     loaded: u64,
-    /// How many have been loaded.
+    /// The number of loaded bits.
     count: u32,
-    /// How many bits were read that are not there.
+    /// The number of bits that were read beyond the beginning.
     missing: u32,
 }
 
 impl<'a> BackwardBits<'a> {
-    /// The stream in these bytes. Its beginning is marked by the highest bit that is set in the last byte.
+    /// Creates a stream. The highest set bit in the last byte marks its beginning.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
         let mark = bytes.last().filter(|last| **last != 0)?;
         let mut bits = Self { rest: bytes, loaded: 0, count: 0, missing: 0 };
@@ -23,7 +23,7 @@ impl<'a> BackwardBits<'a> {
         Some(bits)
     }
 
-    /// Makes the next 56 bits available to [`Self::take`], as far as they are there.
+    /// Makes the next 56 bits available to [`Self::take`], if there are as many.
     #[inline(always)]
     pub(super) fn load(&mut self) {
         if let Some((_, last)) = self.rest.split_last_chunk::<8>() {
@@ -43,10 +43,10 @@ impl<'a> BackwardBits<'a> {
         }
     }
 
-    /// The next bits without reading them: at most 56, after a load.
+    /// Returns the next bits without consuming them: at most 56 after a load.
     #[inline(always)]
     pub(super) fn peek(&self, bits: u32) -> usize {
-        // Twice, since a shift by 64 is none.
+        // Shifts twice, because a shift by 64 is undefined.
         ((self.loaded >> 1) >> 63u32.saturating_sub(bits)) as usize
     }
 
@@ -64,12 +64,12 @@ impl<'a> BackwardBits<'a> {
         value
     }
 
-    /// Whether more was read than there is.
+    /// Returns whether more bits were read than there are.
     pub(super) fn is_overrun(&self) -> bool {
         self.missing > 0
     }
 
-    /// Whether exactly what there is has been read.
+    /// Returns whether exactly all bits have been read.
     pub(super) fn is_complete(&self) -> bool {
         self.rest.is_empty() && self.count == 0 && self.missing == 0
     }
@@ -79,7 +79,7 @@ impl<'a> BackwardBits<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ForwardBits<'a> {
     bytes: &'a [u8],
-    /// How many bits have been read.
+    /// The number of bits that have been read.
     at: usize,
 }
 
@@ -88,7 +88,7 @@ impl<'a> ForwardBits<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The next bits, at most 16.
+    /// Returns the next bits, at most 16.
     pub(super) fn take(&mut self, bits: u32) -> Option<u32> {
         let byte = self.at >> 3;
         let mut value = 0u32;
@@ -108,7 +108,7 @@ impl<'a> ForwardBits<'a> {
         self.at = self.at.saturating_sub(1);
     }
 
-    /// What follows, from the next whole byte on.
+    /// Returns the rest from the next whole byte on.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at.div_ceil(8)..).unwrap_or_default()
     }

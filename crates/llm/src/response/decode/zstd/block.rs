@@ -1,4 +1,4 @@
-//! Compressed blocks: literals, and the sequences that weave them with repetitions (RFC 8878, section 3.1.1.3).
+//! Compressed blocks: literals, and the sequences that combine them with matches (RFC 8878, section 3.1.1.3).
 
 use super::super::Sink;
 use super::super::leased::LeasedBytes;
@@ -8,24 +8,24 @@ use super::huffman::Codes;
 use super::window::{DecodedWindow, Out};
 use crate::response::report::Cause;
 
-/// What blocks hand down to later ones of their frame, and the memory that they share.
+/// The state that later blocks of a frame inherit, and shared memory.
 #[derive(Default)]
 pub(super) struct Blocks {
     codes: Codes,
     literal_lengths: Table,
     offsets: Table,
     match_lengths: Table,
-    /// The last three offsets, the newest one first.
+    /// The last three offsets, newest first.
     recent: [usize; 3],
     literals: LeasedBytes,
 }
 
 /// One of the three kinds of codes in a sequence.
 struct BlockKind {
-    /// The largest table has 2 to the power of this many states.
+    /// The binary logarithm of the largest table's number of states.
     most_log: u32,
     symbols: usize,
-    /// The table that is used if the block brings none.
+    /// The default table, for blocks without a table.
     shares: &'static [i16],
     log: u32,
 }
@@ -57,7 +57,7 @@ const MATCH_LENGTHS: BlockKind = BlockKind {
     log: 6,
 };
 
-/// For each code of a length: the smallest one, and how many bits are added.
+/// For each length code: the smallest length, and the number of additional bits.
 const LITERAL_LENGTH_CODES: [(u32, u8); 36] = [
     (0, 0),
     (1, 0),
@@ -154,7 +154,7 @@ const MATCH_LENGTH_CODES: [(u32, u8); 53] = [
 ];
 
 impl Blocks {
-    /// A frame begins.
+    /// Begins a frame.
     pub(super) fn begin(&mut self) {
         self.recent = [1, 4, 8];
         self.codes.is_set = false;
@@ -163,7 +163,7 @@ impl Blocks {
         }
     }
 
-    /// Decodes a block that has at most so many bytes.
+    /// Decodes a block with at most this many bytes.
     pub(super) fn decode(
         &mut self,
         block: &[u8],
@@ -209,7 +209,7 @@ impl Blocks {
         Ok(rest)
     }
 
-    /// Reads which tables the sequences are coded with; what follows them.
+    /// Reads the tables of the sequences. Returns the rest.
     fn read_tables<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let (modes, bytes) = bytes.split_first()?;
         if modes & 3 != 0 {
@@ -250,7 +250,7 @@ impl Blocks {
                 match_state = self.match_lengths.next(match_state, &mut bits);
                 offset_state = self.offsets.next(offset_state, &mut bits);
             }
-            // Before anything is written: a block says nowhere how long it will be.
+            // Checked before writing, because a block does not announce its size.
             size = size.saturating_add(match_length);
             let (piece, rest) = literals.split_at_checked(length).ok_or(Cause::Corrupt)?;
             if size > most || bits.is_overrun() {
@@ -268,7 +268,7 @@ impl Blocks {
     }
 }
 
-/// What an offset stands for: 1 to 3 name one of the last three.
+/// Returns the offset for an offset value. The values 1 to 3 mean one of the last three offsets.
 fn recall(recent: &mut [usize; 3], offset: usize, literals: usize) -> usize {
     let [newest, second, third] = *recent;
     let named = if literals == 0 { offset.saturating_add(1) } else { offset };
@@ -310,7 +310,7 @@ fn read_table<'a>(table: &mut Table, kind: &BlockKind, mode: u8, bytes: &'a [u8]
     }
 }
 
-/// How many sequences there are, and what follows that number.
+/// Returns the number of sequences and the rest.
 fn count(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (first, rest) = bytes.split_first()?;
     match first {
@@ -326,16 +326,16 @@ fn count(bytes: &[u8]) -> Option<(usize, &[u8])> {
     }
 }
 
-/// The beginning of the literals.
+/// The header of the literals.
 struct Header {
-    /// 0: as they are. 1: one byte that repeats itself. 2: compressed. 3: compressed like the ones before.
+    /// 0: raw. 1: one repeated byte. 2: compressed. 3: compressed with the previous table.
     kind: u8,
     streams: u8,
-    /// How many literals there are.
+    /// The number of literals.
     size: usize,
-    /// How many bytes they take.
+    /// Their size in bytes.
     packed: usize,
-    /// How long the header is.
+    /// The length of the header.
     length: usize,
 }
 

@@ -1,16 +1,16 @@
-//! Finite state entropy: tables that turn bits into symbols, as RFC 8878, section 4.1, describes them.
+//! Finite state entropy (RFC 8878, section 4.1): tables that convert bits to symbols.
 
 use super::bits::{BackwardBits, ForwardBits};
 
 /// The largest table of any kind.
 const MAX_STATES: usize = 1 << 9;
-/// More symbols than any kind has.
+/// An upper bound on the symbols of all kinds.
 const MAX_SYMBOLS: usize = 256;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct FseState {
     symbol: u8,
-    /// How many bits lead to the next state, added to `base`.
+    /// The number of bits that, added to `base`, give the next state.
     bits: u8,
     base: u16,
 }
@@ -18,9 +18,9 @@ struct FseState {
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     states: [FseState; MAX_STATES],
-    /// How many bits select the first state.
+    /// The number of bits that select the first state.
     pub(super) log: u32,
-    /// It may be used again by a later block.
+    /// Whether a later block may use it again.
     pub(super) is_set: bool,
 }
 
@@ -31,7 +31,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// The same symbol always.
+    /// Creates a table with a single symbol.
     pub(super) fn repeat(&mut self, symbol: u8) {
         if let Some(first) = self.states.first_mut() {
             *first = FseState { symbol, bits: 0, base: 0 };
@@ -39,8 +39,8 @@ impl Table {
         (self.log, self.is_set) = (0, true);
     }
 
-    /// Reads the description of a table with at most so many symbols and 2 to the power of `most_log` states; what
-    /// follows it.
+    /// Reads the description of a table with at most this many symbols and 2 to the power of `most_log`
+    /// states. Returns the rest.
     pub(super) fn read<'a>(&mut self, bytes: &'a [u8], most_log: u32, symbols: usize) -> Option<&'a [u8]> {
         let mut bits = ForwardBits::new(bytes);
         let log = bits.take(4)?.saturating_add(5);
@@ -65,7 +65,7 @@ impl Table {
         Some(bits.rest())
     }
 
-    /// Builds the table in which each symbol has its share of the states; -1 is less than one.
+    /// Builds the table in which each symbol has its share of the states. A share of -1 means less than one.
     pub(super) fn build(&mut self, shares: &[i16], log: u32) -> Option<()> {
         self.is_set = false;
         let size = 1usize << log;
@@ -85,7 +85,7 @@ impl Table {
             for _ in 0..*share {
                 states.get_mut(at)?.symbol = symbol;
                 at = at.saturating_add(step) & mask;
-                // Two in a row only where nearly all states are taken.
+                // Two states in a row occur only when nearly all states are taken.
                 let mut tries = 0usize;
                 while at >= end && tries < size {
                     at = at.saturating_add(step) & mask;
@@ -119,7 +119,7 @@ impl Table {
     }
 }
 
-/// How many of the states that are left belong to the next symbol. Small numbers take a bit less.
+/// Reads how many of the remaining states belong to the next symbol. Small numbers take one bit less.
 fn share(bits: &mut ForwardBits<'_>, rest: u32) -> Option<i16> {
     let width = rest.saturating_add(1).ilog2().saturating_add(1);
     let value = bits.take(width)?;

@@ -1,4 +1,4 @@
-//! Literals in Huffman codes, as RFC 8878, section 4.2, describes them.
+//! Literals in Huffman codes (RFC 8878, section 4.2).
 
 use super::bits::BackwardBits;
 use super::fse::Table;
@@ -7,12 +7,13 @@ use super::fse::Table;
 const MAX_BITS: u32 = 11;
 const MAX_SYMBOLS: usize = 256;
 
-/// For each sequence of bits that is as long as the longest code: the symbol it begins with and the length of its code.
+/// Indexed by as many bits as the longest code has: the symbol at their beginning, and the length of its
+/// code.
 #[derive(Clone, Debug)]
 pub(super) struct Codes {
     entries: [(u8, u8); 1 << MAX_BITS],
     bits: u32,
-    /// A later block may use it again.
+    /// Whether a later block may use it again.
     pub(super) is_set: bool,
 }
 
@@ -23,7 +24,7 @@ impl Default for Codes {
 }
 
 impl Codes {
-    /// Reads the description of the codes; what follows it.
+    /// Reads the description of the codes. Returns the rest.
     pub(super) fn read<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         self.is_set = false;
         let mut weights = [0u8; MAX_SYMBOLS];
@@ -46,7 +47,7 @@ impl Codes {
         Some(rest)
     }
 
-    /// The last symbol's weight is what the others leave.
+    /// The weight of the last symbol follows from the others.
     fn build(&mut self, weights: &mut [u8; MAX_SYMBOLS], count: usize) -> Option<()> {
         let weight =
             |weight: u8| if weight == 0 { 0 } else { 1u32.checked_shl(u32::from(weight) - 1).unwrap_or(0) };
@@ -61,7 +62,8 @@ impl Codes {
             return None;
         }
         *weights.get_mut(count)? = u8::try_from(left.ilog2().saturating_add(1)).ok()?;
-        // Where the codes of each weight begin: the longest codes first, which weigh least.
+        // The position where the codes of each weight begin. The longest codes, which have the lowest weight,
+        // come first.
         let mut begin = [0usize; MAX_BITS as usize + 2];
         for weight in weights.iter().filter(|weight| **weight > 0) {
             let later = begin.get_mut(usize::from(*weight).saturating_add(1)..).unwrap_or_default();
@@ -78,12 +80,12 @@ impl Codes {
         Some(())
     }
 
-    /// Fills `to` from one stream, which has to hold just that.
+    /// Fills `to` from one stream, which must contain exactly these literals.
     pub(super) fn decode(&self, stream: &[u8], to: &mut [u8]) -> Option<()> {
         let mut bits = BackwardBits::new(stream)?;
         let mask = (1usize << self.bits).saturating_sub(1);
         let entries = self.entries.get(..=mask)?;
-        // Five codes are at most 55 bits.
+        // Five codes have at most 55 bits.
         for piece in to.chunks_mut(5) {
             bits.load();
             for byte in piece {
@@ -96,14 +98,14 @@ impl Codes {
     }
 }
 
-/// Weights that are compressed themselves, by two states in turn; how many there are.
+/// Reads compressed weights with two alternating states. Returns how many there are.
 fn unpack(packed: &[u8], weights: &mut [u8; MAX_SYMBOLS]) -> Option<usize> {
     let mut table = Table::default();
     let rest = table.read(packed, 6, MAX_BITS as usize + 2)?;
     let mut bits = BackwardBits::new(rest)?;
     let (mut one, mut other) = (bits.take(table.log), bits.take(table.log));
     let mut count = 0usize;
-    // The last symbol's weight is not among them.
+    // The last symbol's weight is omitted.
     let mut room = weights.iter_mut().take(MAX_SYMBOLS - 1);
     loop {
         *room.next()? = table.symbol(one);

@@ -1,7 +1,7 @@
-//! `zstd` (RFC 8878). Frames follow each other; each consists of blocks of at most 128 KiB. The window is at most
-//! 8 MiB, as RFC 9659 demands of this content encoding and as browsers enforce it. A decoder of our own, since libraries
-//! allocate what a header announces and hold the window back until the end: here each byte of memory is asked for
-//! first, and what a block holds is read as soon as the block has come.
+//! `zstd` (RFC 8878). A body is a sequence of frames, and a frame is a sequence of blocks of at most 128 KiB.
+//! The window is at most 8 MiB, as RFC 9659 requires for this content encoding and as browsers enforce. Weir
+//! has its own decoder because libraries allocate what a header announces and keep the window back until the
+//! end. This decoder reserves each byte of memory first, and outputs a block as soon as it has arrived.
 
 mod bits;
 mod block;
@@ -19,21 +19,21 @@ use window::{DecodedWindow, Out};
 const MAX_WINDOW: u64 = 8 << 20;
 const MAX_BLOCK: usize = 128 << 10;
 const MAGIC: u32 = 0xfd2f_b528;
-/// Frames to be passed over have a magic number that ends in any nibble.
+/// Skippable frames have a magic number that ends in any nibble.
 const SKIPPABLE: u32 = 0x184d_2a50;
 
 pub(crate) struct Zstd {
     part: FrameSection,
-    /// What has come of the current part, unless all of it came at once.
+    /// The bytes of the current part, unless all of it arrived at once.
     kept: LeasedBytes,
     window: DecodedWindow,
     blocks: Blocks,
-    /// The most that a block of the frame may hold.
+    /// The maximum size of a block in the frame.
     most_block: usize,
-    /// The frame ends in a checksum.
+    /// Whether the frame ends with a checksum.
     checksum: bool,
     memory: MemoryBudget,
-    // Last: it outlives what it allows.
+    // The lease comes last, so that it is dropped after the memory that it covers.
     _lease: Lease,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Zstd {
 enum FrameSection {
     Header,
     Block,
-    /// Bytes of a frame to be passed over.
+    /// In a skippable frame.
     Skip(u32),
 }
 
@@ -98,12 +98,12 @@ impl Zstd {
         Ok(())
     }
 
-    /// Whether the last frame is complete.
+    /// Returns whether the last frame is complete.
     pub(crate) fn is_complete(&self) -> bool {
         self.part == FrameSection::Header && self.kept.bytes().is_empty()
     }
 
-    /// How long the current part is, as far as that can be told from its beginning.
+    /// Returns the length of the current part, as far as its beginning determines it.
     fn needs(&self, part: &[u8]) -> Result<usize, Cause> {
         match self.part {
             FrameSection::Header => header_length(part),
@@ -125,7 +125,7 @@ impl Zstd {
         Ok(content.saturating_add(3).saturating_add(checksum))
     }
 
-    /// The current part is complete.
+    /// Handles the complete current part.
     fn advance(&mut self, part: &[u8], budget: &mut Budget, to: &mut impl Sink) -> Result<(), Cause> {
         if self.part == FrameSection::Header {
             return self.begin_frame(part);
@@ -175,7 +175,7 @@ impl Zstd {
 
 struct BlockHeader {
     is_last: bool,
-    /// 0: as it is. 1: one byte that repeats itself. 2: compressed.
+    /// 0: raw. 1: one repeated byte. 2: compressed.
     kind: u32,
     size: usize,
 }
@@ -195,7 +195,7 @@ struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Of a header that is complete.
+    /// Parses a complete header.
     fn read(header: &[u8]) -> Option<Self> {
         let (descriptor, fields) = header.get(4..)?.split_first()?;
         let (sizes, has_checksum) = (sizes(*descriptor), descriptor & 4 != 0);
@@ -203,7 +203,7 @@ impl FrameHeader {
         let (dictionary, content) = fields.split_at_checked(sizes.dictionary)?;
         let mut bytes = [0; 8];
         bytes.get_mut(..sizes.content)?.copy_from_slice(content.get(..sizes.content)?);
-        // Two bytes begin where one ends.
+        // The values of the two-byte field begin where those of one byte end.
         let extra = if sizes.content == 2 { 256 } else { 0 };
         let content = u64::from_le_bytes(bytes).saturating_add(extra);
         let window = match window.first() {
@@ -218,7 +218,7 @@ impl FrameHeader {
     }
 }
 
-/// How many bytes the fields of a frame's header take.
+/// Returns the size of the fields in a frame's header.
 struct Sizes {
     window: usize,
     dictionary: usize,
@@ -240,7 +240,7 @@ fn sizes(descriptor: u8) -> Sizes {
     Sizes { window: usize::from(!single_segment), dictionary, content }
 }
 
-/// Magic number, descriptor, and what the descriptor announces.
+/// Parses the magic number and the descriptor. Returns what the descriptor announces.
 fn header_length(header: &[u8]) -> Result<usize, Cause> {
     let Some(magic) = header.first_chunk::<4>() else { return Ok(4) };
     let magic = u32::from_le_bytes(*magic);

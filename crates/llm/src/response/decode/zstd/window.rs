@@ -1,5 +1,5 @@
-//! What was decoded last, as far back as a match may reach. Its memory grows with the data up to the size of the
-//! window, and each step is asked for.
+//! The most recent output, as far back as a match may refer. Its memory grows with the data up to the size of
+//! the window, and each step is reserved.
 
 use super::super::leased::Leased;
 use super::super::{Budget, Sink};
@@ -11,20 +11,20 @@ const LEAST: usize = 16 << 10;
 
 #[derive(Default)]
 pub(super) struct DecodedWindow {
-    /// A ring once it is as large as the window.
+    /// A ring buffer, once it is as large as the window.
     ring: Leased<u8>,
-    /// How far back a match may reach.
+    /// The maximum distance of a match.
     size: usize,
-    /// Where the next byte goes.
+    /// The position of the next byte.
     at: usize,
     /// How much of the frame is in the ring.
     filled: usize,
-    /// From here up to `at` it has not been handed on.
+    /// The start of the bytes before `at` that have not been passed on.
     handed: usize,
 }
 
 impl DecodedWindow {
-    /// A frame begins.
+    /// Begins a frame.
     pub(super) fn begin(&mut self, size: usize) {
         (self.size, self.at, self.filled, self.handed) = (size, 0, 0, 0);
     }
@@ -61,7 +61,7 @@ impl DecodedWindow {
         Ok(())
     }
 
-    /// Repeats what came `offset` bytes before.
+    /// Repeats the bytes from `offset` bytes before.
     #[inline]
     pub(super) fn repeat(
         &mut self,
@@ -79,13 +79,13 @@ impl DecodedWindow {
                 Some(from) => from,
                 None => self.at.saturating_add(size).saturating_sub(offset),
             };
-            // What is copied may be what this very match has written: a whole number of repetitions at once.
+            // A match may overlap its own output. Then a whole number of repetitions is copied at once.
             let mut ready = offset.min(size.saturating_sub(from));
             let mut left = length.min(room);
             if from < self.at {
                 length = length.saturating_sub(left);
             } else {
-                // From the end of the ring: up to there, then on from its beginning.
+                // The match begins near the end of the ring and continues at its beginning.
                 left = left.min(ready);
                 length = length.saturating_sub(left);
             }
@@ -104,7 +104,7 @@ impl DecodedWindow {
         Ok(())
     }
 
-    /// Hands on what has not been yet.
+    /// Passes on the remaining bytes.
     pub(super) fn hand_on(&mut self, out: &mut Out<'_, impl Sink>) -> Result<(), Cause> {
         let ready = self.ring.items().get(self.handed..self.at).unwrap_or_default();
         self.handed = self.at;
@@ -121,8 +121,8 @@ impl DecodedWindow {
         self.filled = self.filled.saturating_add(count).min(self.size);
     }
 
-    /// How many bytes fit before the end of the ring: at least one. More memory is asked for as long as all that was
-    /// decoded fits into the window.
+    /// Returns how many bytes fit before the end of the ring: at least one. Reserves more memory as long as
+    /// the whole output fits into the window.
     #[inline(always)]
     fn room(&mut self, wanted: usize, out: &mut Out<'_, impl Sink>) -> Result<usize, Cause> {
         let room = self.ring.items().len().saturating_sub(self.at);
@@ -148,7 +148,7 @@ impl DecodedWindow {
     }
 }
 
-/// Where decoded bytes go, and what bounds them.
+/// The receiver of the decoded bytes, and their bound.
 pub(super) struct Out<'a, S> {
     pub(super) memory: &'a MemoryBudget,
     pub(super) budget: &'a mut Budget,
