@@ -1,7 +1,7 @@
 //! Detects whether Envoy passes on request bodies while their headers are held back. It does so only with
-//! `allow_on_headers_stop_iteration` beside the filter's `root_id`, which a filter cannot request. Without it,
-//! a request that waits for its body hangs. So the first ones of each worker are watched: if Envoy has received
-//! some of a body and the filter has not, the flag is missing.
+//! `allow_on_headers_stop_iteration` next to the filter's `root_id`, which a filter cannot request. Without
+//! it, a request that waits for its body hangs. So the first such requests of each worker are watched: if
+//! Envoy has received some of a body and the filter has not, the flag is missing.
 
 use crate::caller::Caller;
 use crate::host;
@@ -16,7 +16,7 @@ pub const GET_TIMEOUT: u64 = 1000;
 /// How many requests are watched at once.
 const MAX_WATCHED: usize = 1000;
 
-/// See the module.
+/// Watches requests that wait for their bodies.
 #[derive(Default)]
 pub struct Bodies {
     access: Cell<Access>,

@@ -8,21 +8,21 @@ use std::rc::Weak;
 /// The reply to a Reserve.
 pub type ReserveReply = Result<ReserveResponse, CallFailure>;
 
-/// An exchange as the root context sees it. Calls are made in the exchange's own context.
+/// An exchange as the root context sees it. The context switches to the exchange's own for calls.
 pub trait Waiting {
-    /// The context for its host calls.
+    /// The id of the context for host calls.
     fn context(&self) -> u32;
-    /// The adapter's reply to its Reserve.
+    /// Passes on the adapter's reply to the Reserve.
     fn reserved(&mut self, reply: ReserveReply);
-    /// The adapter has no room for what it has used.
+    /// Handles a stream that has used more than the adapter has room for.
     fn out_of_room(&mut self);
-    /// Whether it waits for its body to begin.
+    /// Returns whether it waits for its body to begin.
     fn awaits_body(&self) -> bool;
-    /// The awaited body will not arrive.
+    /// Handles a body that will not arrive.
     fn body_missing(&mut self);
-    /// Whether nothing of its response follows what is still to be read.
+    /// Returns whether its unread part is the end of the response.
     fn has_ended(&self) -> bool;
-    /// Reads the part of its response that has passed.
+    /// Reads the part of the response that has passed.
     fn read_deferred(&mut self);
 }
 

@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 /// Smaller tables are not shrunk.
 const MIN_CAPACITY: usize = 256;
 
-/// See the module.
+/// Streams that may be cut, by reservation id.
 #[derive(Default)]
 pub struct CuttableStreams {
     streams: RefCell<HashMap<String, Caller>>,

@@ -1,14 +1,15 @@
-//! Responses that have passed and are still to be read. Envoy sends a callback's bytes only after it returns,
-//! so reading or settling there would delay them. Several small chunks are also read faster at once.
+//! Responses that have passed and have not been read yet. Envoy sends a callback's bytes only after the
+//! callback returns, so reading or settling in the callback would delay them. It is also faster to read
+//! several small chunks at once.
 
 use crate::caller::{Caller, Waiting};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// A response of which no more has passed waits for the rest.
+/// A response of which no more than this has passed waits for more.
 pub const SMALL: usize = 4 << 10;
 
-/// See the module.
+/// The queue of responses to read.
 #[derive(Default)]
 pub struct DeferredReads {
     /// Exchanges that have ended are kept until they are read.
@@ -16,7 +17,7 @@ pub struct DeferredReads {
 }
 
 impl DeferredReads {
-    /// This exchange has something to read.
+    /// Adds an exchange with something to read.
     pub fn push(&self, exchange: &Caller) {
         self.exchanges.borrow_mut().extend(exchange.upgrade());
     }
@@ -39,7 +40,7 @@ impl DeferredReads {
         if self.is_empty() {
             return;
         }
-        // The exchange that is about to reserve is borrowed, so its own response is read later too.
+        // The exchange that is about to reserve is borrowed, so its own response is read later, too.
         let has_ended =
             |exchange: &Rc<RefCell<dyn Waiting>>| exchange.try_borrow().is_ok_and(|it| it.has_ended());
         let (ended, passing): (Vec<_>, _) = self.exchanges.take().into_iter().partition(has_ended);

@@ -23,21 +23,21 @@ pub fn tick_every(milliseconds: u64) {
     told("the timer", hostcalls::set_tick_period(period));
 }
 
-/// An unpredictable number. `None` if the host provides none.
+/// Returns an unpredictable number, or `None` if the host provides none.
 #[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code)] // The SDK does not offer it, and clocks can show two machines the same time.
+#[allow(unsafe_code)] // The SDK does not offer this function. Clocks do not suffice, since two machines may have the same time.
 pub fn random() -> Option<u128> {
     #[link(wasm_import_module = "wasi_snapshot_preview1")]
     unsafe extern "C" {
         fn random_get(bytes: *mut u8, length: usize) -> i32;
     }
     let mut bytes = [0; 16];
-    // SAFETY: the host writes `length` bytes to `bytes`, which has that length.
+    // SAFETY: the host writes `length` bytes to `bytes`, which has this length.
     let status = unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
     (status == 0).then_some(u128::from_ne_bytes(bytes))
 }
 
-/// Outside Wasm, only tests provide a host.
+/// Outside of Wasm, only tests provide a host.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn random() -> Option<u128> {
     cfg!(test).then_some(0x5eed)
@@ -121,7 +121,7 @@ pub fn request_header(name: &str) -> Option<Vec<u8>> {
     })
 }
 
-/// Headers that mean nothing if they are empty.
+/// Returns whether a header with this name has no meaning if it is empty.
 const EMPTY_IS_NONE: [&str; 3] = ["accept-encoding", "content-encoding", "content-type"];
 
 /// Whether the request has this header.
@@ -146,7 +146,7 @@ pub fn remove_request_header(name: &str) {
 
 /// The response headers that the meter needs.
 pub fn response_head(further: &[String]) -> ResponseHead {
-    // Fetched all at once: a single header takes half as long as all of them, and five are needed.
+    // All headers are fetched at once: fetching a single header takes half as long, and five are needed.
     let headers = hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default();
     let text = |name: &str| {
         let (_, value) = headers.iter().find(|(known, _)| known == name)?;
@@ -186,7 +186,7 @@ pub fn resume() {
     told("resuming", hostcalls::resume_http_request());
 }
 
-/// Resets the stream after the callback returns.
+/// Resets the stream after the callback has returned.
 pub fn reset_response() {
     told("resetting the response", hostcalls::reset_http_response());
 }
@@ -233,7 +233,7 @@ pub fn as_context<T>(other: u32, own: u32, act: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Tells Envoy that this root context, which had asked for more time, can be deleted.
+/// Tells Envoy that this root context can be deleted. It had asked for more time.
 pub fn done() {
     told("leaving", hostcalls::done());
 }

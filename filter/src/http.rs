@@ -66,7 +66,7 @@ impl Context for Unconfigured {}
 impl HttpContext for Unconfigured {}
 
 impl Http {
-    /// For a request that has not arrived yet.
+    /// The context of a request that has not arrived yet.
     pub fn new(id: u32, shared: &Rc<Shared>) -> Self {
         Self { id, shared: shared.clone(), request: None, socket: None, usage: None }
     }
@@ -79,7 +79,7 @@ impl Http {
         self.socket.as_ref().map(|socket| act(&mut socket.borrow_mut()))
     }
 
-    /// A request for another protocol. An error means that it is already handled.
+    /// Handles a request for another protocol. An error means that the request is already handled.
     fn upgrade(&mut self, in_force: &ActivePlan, mut facts: Facts) -> Result<Facts, Action> {
         if facts.fetched_header(codex::CLIENT_HEADER).is_empty() {
             host::request_header(codex::CLIENT_HEADER)
@@ -214,7 +214,7 @@ impl Request {
         self.read_later(chunk, lease, end);
     }
 
-    /// Reads in small pieces what there is no memory for at once.
+    /// If there is no memory for all of it, reads it in small pieces.
     fn read_now(&mut self, size: usize, end: bool) {
         self.read_deferred();
         let mut at = self.response.release();
@@ -224,7 +224,7 @@ impl Request {
             self.handle(Event::Body { chunk: &piece, end: false });
             at = at.saturating_add(PIECE);
         }
-        // Only now: what follows a cut is dropped, but still read.
+        // Reads only now, because bytes after a cut are dropped but still read.
         self.handle(Event::PassingUnread);
         if end {
             self.handle(Event::Body { chunk: &[], end });

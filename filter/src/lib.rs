@@ -1,9 +1,9 @@
 //! The Envoy filter: converts host callbacks to the engine's events, and the engine's effects to host calls.
 //! Every decision is made in `engine`.
 //!
-//! For each worker and plugin, a root context keeps what its HTTP contexts share, follows the plan and sends
-//! the commits. For each request, an HTTP context drives an exchange. Envoy never re-enters the module during a
-//! host call, so a `RefCell` that is borrowed for one statement is always free.
+//! For each worker and plugin, a root context stores what its HTTP contexts share, follows the plan and sends
+//! the commits. For each request, an HTTP context drives an exchange. Envoy never re-enters the module during
+//! a host call, so a `RefCell` that is borrowed for one statement is always free.
 
 // The SDK's macro generates the module's entry points, which only Envoy calls.
 #![allow(missing_docs)]

@@ -17,17 +17,17 @@ pub const PLANS_REFUSED: &str = table::PLANS_REFUSED.name;
 pub const PLAN_VERSION: &str = table::PLAN_VERSION.name;
 pub const MEMORY: &str = table::MEMORY.name;
 
-/// The numbers that Envoy has given them.
+/// The ids that Envoy has assigned to the metrics.
 #[derive(Default)]
 pub struct Metrics {
-    /// Of names that the module has, by where they are: a look at the name itself takes longer than counting.
+    /// The ids of static names by their addresses, because comparing a name takes longer than counting.
     fixed: RefCell<Vec<(&'static str, u32)>>,
-    /// Of names with labels.
+    /// The ids of names with labels.
     labelled: RefCell<HashMap<String, u32>>,
 }
 
 impl Metrics {
-    /// Defines these at once, so that they are exported from the start.
+    /// Defines these metrics at once, so that they are exported from the start.
     pub fn new() -> Self {
         let metrics = Self::default();
         for name in [
@@ -69,7 +69,7 @@ impl Metrics {
         }
     }
 
-    /// Adds the difference to a gauge that several workers have a part in.
+    /// Adds the difference to a gauge that several workers share.
     pub fn change(&self, name: &'static str, now: u64, before: u64) {
         let part = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let difference = part(now).saturating_sub(part(before));

@@ -121,13 +121,14 @@ fn fetch<'n>(
     came
 }
 
-/// Reads the identity. True if one was given; an unreadable one counts as none, and in a metric.
+/// Reads the identity. Returns true if one was given. An unreadable identity counts as none, and is counted
+/// in a metric.
 fn identify(shared: &Shared, facts: &mut Facts) -> bool {
     let mut came = false;
     let found = match &shared.config.identity {
         None => Ok(None),
-        // A repeated header is joined with a comma, which is invalid in either encoding: it would be unknown
-        // which of the values the authentication filter wrote.
+        // A repeated header is joined with a comma, which is invalid in either encoding. Otherwise it would
+        // be unknown which of the values the authentication filter wrote.
         Some(IdentitySource::Header { name, encoding }) => {
             let value = host::request_header(name);
             came = value.is_some();

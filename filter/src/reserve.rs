@@ -1,4 +1,4 @@
-//! Reserves under way. They use the stream while it is open, and otherwise separate calls, which are retried if
+//! Running Reserves. They use the stream while it is open, and otherwise separate calls, which are retried if
 //! they cannot have been answered. Every reply goes through [`deliver`].
 
 use crate::caller::{Caller, ReserveReply};
@@ -11,8 +11,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Weak;
 
-/// Separate calls, by token. Envoy delivers a reply to the context that made the call, or nowhere if that is
-/// gone.
+/// Separate calls, by token. Envoy delivers a reply to the context that made the call, or drops it if the
+/// context is gone.
 #[derive(Default)]
 pub struct ReserveCalls {
     calls: RefCell<HashMap<u32, (Caller, Retry)>>,
@@ -34,8 +34,8 @@ impl ReserveCalls {
     }
 }
 
-/// Sends a Reserve of the exchange in context `context`, after everything that has settled. An error is its
-/// reply.
+/// Sends a Reserve of the exchange in context `context`, after everything that has settled. An error is the
+/// reply to it.
 pub fn send(shared: &Shared, context: u32, caller: &Caller, message: Vec<u8>) -> Result<(), CallFailure> {
     shared.deferred.read_ended();
     if shared.stream.is_open() {

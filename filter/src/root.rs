@@ -35,18 +35,18 @@ pub struct Root {
 
 struct Configured {
     shared: Rc<Shared>,
-    /// `None` if the policies are in the configuration.
+    /// The watch on the plan. `None` if the policies are in the configuration.
     watch: Option<Watch>,
     /// The token of the GetPlan under way.
     asking: Option<u32>,
     /// The token of the separate Commit under way, and its number in the outbox.
     committing: Option<(u32, CallNumber)>,
-    /// When this context gives in to Envoy's wish to delete it.
+    /// When this context agrees to be deleted, if Envoy has asked for that.
     leaving: Option<u64>,
 }
 
 impl Root {
-    /// Before it is configured.
+    /// Creates the context before it is configured.
     pub fn new(id: u32) -> Self {
         Self { id, configured: None }
     }
@@ -93,7 +93,7 @@ impl Configured {
         self.leave();
     }
 
-    /// Agrees to be deleted if nothing is left to send, or if it takes too long.
+    /// Agrees to be deleted if there is nothing left to send, or if sending takes too long.
     fn leave(&mut self) {
         let left = self.shared.outbox.borrow().len();
         let told = left == 0 && self.shared.deferred.is_empty();
@@ -105,7 +105,7 @@ impl Configured {
         }
     }
 
-    /// Ends what takes too long, and opens a stream if there is none.
+    /// Ends calls that take too long, and opens a stream if there is none.
     fn tend_stream(&mut self, now: u64) {
         let shared = Rc::clone(&self.shared);
         let (overdue, stuck) = shared.stream.overdue(now);
@@ -118,7 +118,7 @@ impl Configured {
         }
     }
 
-    /// Requests whose bodies Envoy has but does not pass on continue without them.
+    /// Resumes requests that wait for a body that Envoy does not pass on.
     fn look_for_bodies(&self, now: u64) {
         let Shared { root, bodies, metrics, .. } = &*self.shared;
         let mut grown = false;
@@ -131,7 +131,7 @@ impl Configured {
         watched.retain(still_waits);
         if grown && bodies.are_untried() {
             log::error!(
-                "request bodies do not reach the filter: set `allow_on_headers_stop_iteration: true` beside its \
+                "request bodies do not reach the filter: set `allow_on_headers_stop_iteration: true` next to its \
                  `root_id` (Envoy 1.36 or later); until then requests are judged by their headers"
             );
             metrics.add(metrics::BODIES_MISSING, 1);

@@ -36,7 +36,7 @@ const GATHERING: u64 = 1;
 /// How often the memory gauge is updated, in milliseconds. A host call for each request would cost too much.
 const SHOWING: u64 = 100;
 
-/// See the module.
+/// The shared state.
 pub struct Shared {
     /// The root context's id.
     pub root: u32,
@@ -44,13 +44,13 @@ pub struct Shared {
     pub metrics: Metrics,
     /// The memory budget of this VM's exchanges.
     pub memory: MemoryBudget,
-    /// What has to be sent to the adapter.
+    /// The queue of settlements for the adapter.
     pub outbox: RefCell<Outbox>,
-    /// Responses that are still to be read.
+    /// Responses that have not been read yet.
     pub deferred: DeferredReads,
     /// Streams that are cut if the adapter has no room for them.
     pub cuttable: Rc<CuttableStreams>,
-    /// Reserves under way as separate calls.
+    /// Running Reserves as separate calls.
     pub reserves: ReserveCalls,
     /// Whether request bodies arrive.
     pub bodies: Bodies,
@@ -63,7 +63,7 @@ pub struct Shared {
     in_force: RefCell<ActivePlan>,
     prefix: Arc<str>,
     reservations: Cell<u64>,
-    /// What this VM has added to the gauge, and when.
+    /// This VM's contribution to the gauge, and when it was last updated.
     memory_shown: Cell<(u64, u64)>,
     clock: Clock,
     /// When `on_tick` is called next.
@@ -189,7 +189,7 @@ impl Shared {
 
     /// Schedules the root context's `on_tick` for when the current bytes have passed.
     pub fn wake_soon(&self) {
-        // Nothing is earlier, so the clock is not needed.
+        // No time is earlier than this, so the clock is not needed.
         if self.awake_at.replace(Some(0)) != Some(0) {
             host::tick_every(GATHERING);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How many commit messages may precede one Reserve. Only after an outage are there more than one.
 const COMMITS_BEFORE: usize = 4;
 
-/// See the module.
+/// The stream of one root context.
 pub struct Stream {
     calls: RefCell<CallStream<Caller>>,
     /// The token of the current stream, open or opening.
@@ -21,7 +21,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// [`Stream::open`] opens it.
+    /// Creates a closed stream. [`Stream::open`] opens it.
     pub fn new(patience: Duration, seed: u128) -> Self {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         Self { calls: RefCell::new(CallStream::new(patience).with_jitter(seed)), token: Cell::default() }
@@ -85,14 +85,14 @@ impl Stream {
         Ok(())
     }
 
-    /// The Reserves that have timed out, and whether the stream should be cancelled.
+    /// Returns the Reserves that have timed out, and whether the stream should be cancelled.
     pub fn overdue(&self, now: u64) -> (Vec<Caller>, bool) {
         let mut calls = self.calls.borrow_mut();
         let stuck = calls.is_stuck(now);
         (calls.overdue(now), stuck)
     }
 
-    /// The adapter has ended the stream.
+    /// Handles the end of the stream by the adapter.
     pub fn ended(&self, now: u64) -> Left<Caller> {
         self.token.set(None);
         self.calls.borrow_mut().closed(now)
@@ -106,7 +106,7 @@ impl Stream {
         self.ended(now)
     }
 
-    /// When to act next, even if nothing arrives.
+    /// Returns when to act next, even if nothing arrives.
     pub fn wake_at(&self) -> Option<u64> {
         self.calls.borrow().wake_at()
     }

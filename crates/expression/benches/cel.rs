@@ -1,4 +1,5 @@
-//! What expressions cost, in nanoseconds: the best of some rounds. `cargo bench -p expression --bench cel`.
+//! Measures expressions in nanoseconds. Reports the best of several rounds. Run `cargo bench -p expression
+//! --bench cel`.
 
 #[path = "../../llm/benches/timer/mod.rs"]
 mod timer;
@@ -36,7 +37,7 @@ fn measure<T>(name: &str, what: impl FnMut() -> T) {
     println!("{:>8.0} ns  {name}", timer::best(200, what));
 }
 
-/// One limit as the announcement writes it: two predicates and a counter.
+/// One limit as in Kuadrant's announcement: two predicates and a counter.
 struct Limit {
     when: [Expression; 2],
     counter: Expression,

@@ -19,7 +19,7 @@ pub enum IdentityEncoding {
     Base64UrlJson,
 }
 
-/// Why a given identity is unusable.
+/// Why an identity is unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not base64url.
@@ -65,8 +65,8 @@ pub fn from_header(value: &[u8], encoding: IdentityEncoding) -> Result<Value, Id
     if identity.is_object() { Ok(auth(identity)) } else { Err(IdentityError::NotAnObject) }
 }
 
-/// The `auth` root from Envoy's `metadata` attribute (a serialised `envoy.config.core.v3.Metadata`). `None` if
-/// the authentication filter left nothing there.
+/// Reads the `auth` root from Envoy's `metadata` attribute (a serialised `envoy.config.core.v3.Metadata`).
+/// Returns `None` if the authentication filter left nothing there.
 pub fn from_metadata(
     message: &[u8],
     namespace: &str,
@@ -96,7 +96,7 @@ pub fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityErr
     Ok(namespaces)
 }
 
-/// Authentication filters write it with and without padding.
+/// Authentication filters write base64url with and without padding.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),

@@ -121,7 +121,7 @@ fn text(bytes: &[u8]) -> Result<&str, TreeError> {
 }
 
 /// A Struct contains only doubles, but its author meant the integer that was written. JSON has no NaN and no
-/// infinities, so nobody wrote those.
+/// infinities, so such values cannot occur.
 fn whole(value: f64) -> Option<Number> {
     /// 2^63: every whole double below it is an i64.
     const END: f64 = 9_223_372_036_854_775_808.0;

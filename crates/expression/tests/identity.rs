@@ -1,4 +1,4 @@
-//! Identities, as auth filters leave them.
+//! Identities as authentication filters provide them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const JWT: &str = "envoy.filters.http.jwt_authn";
 const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 
-/// What Envoy keeps of a JSON value: its numbers are doubles.
+/// Converts a JSON value as Envoy does: all numbers are doubles.
 fn protobuf(value: &Value) -> prost_types::Value {
     let kind = match value {
         Value::Null => Kind::NullValue(0),
@@ -35,7 +35,8 @@ fn structure(value: &Value) -> Struct {
     }
 }
 
-/// `envoy.config.core.v3.Metadata` as Envoy writes it, with structs; the second field is one that we do not read.
+/// Encodes `envoy.config.core.v3.Metadata` as Envoy does, with structs. The second field is ignored by the
+/// reader.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Metadata {
     #[prost(btree_map = "string, message", tag = "1")]
@@ -58,7 +59,7 @@ fn metadata(namespaces: &[(&str, Value)]) -> Vec<u8> {
 
 #[test]
 fn a_header_is_json_or_base64url_of_it_padded_or_not() {
-    // These bytes need both characters in which base64url differs, and padding.
+    // These bytes need padding and both characters in which base64url differs.
     let json = r#"{"userid":"alice?>~","plan":{"name":"free","seats":12}}"#;
     let expected = json!({"identity": {"userid": "alice?>~", "plan": {"name": "free", "seats": 12}}});
     let (padded, bare) = (URL_SAFE.encode(json), URL_SAFE_NO_PAD.encode(json));
@@ -86,7 +87,7 @@ fn a_header_that_cannot_be_read_is_no_identity() {
         (b"[{}]", IdentityEncoding::Json, IdentityError::NotAnObject),
         (b"null", IdentityEncoding::Json, IdentityError::NotAnObject),
         (b"{} {}", IdentityEncoding::Json, IdentityError::Json),
-        // Two headers of one name, as a proxy joins them: neither may be believed.
+        // A proxy joins two headers with the same name. Neither can be trusted.
         (b"{\"userid\":\"a\"},{\"userid\":\"b\"}", IdentityEncoding::Json, IdentityError::Json),
         (b"{\"userid\":\"\xff\"}", IdentityEncoding::Json, IdentityError::Json),
         (b"{\"userid\":\"alice\"}", IdentityEncoding::Base64UrlJson, IdentityError::Encoding),

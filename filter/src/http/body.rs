@@ -1,4 +1,4 @@
-//! A request's body as it arrives: awaited if the exchange needs it, and counted.
+//! A request's body as it arrives. It is awaited if the exchange needs it, and counted.
 
 use super::Request;
 use crate::bodies::{self, Watched};

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
-/// The context of a WebSocket that is metered.
+/// The context of a metered WebSocket.
 pub struct SocketContext {
     id: u32,
     /// A reference to itself.
@@ -23,18 +23,18 @@ pub struct SocketContext {
     /// Envoy buffers one byte, which is replaced by what the socket holds back. So the memory budget limits it
     /// instead of Envoy's buffer limit.
     is_paused: bool,
-    /// Calls that wait for the adapter.
+    /// The calls that wait for the adapter.
     calls: Vec<Rc<RefCell<SocketCall>>>,
 }
 
-/// One call inside, as the root context sees it.
+/// One call inside a socket, as the root context sees it.
 struct SocketCall {
     context: u32,
     number: u64,
     socket: Weak<RefCell<SocketContext>>,
 }
 
-/// What Envoy buffers while a socket is paused.
+/// The bytes that Envoy buffers while a socket is paused.
 const PLACEHOLDER: &[u8] = &[0];
 
 impl SocketContext {
@@ -51,7 +51,7 @@ impl SocketContext {
         })
     }
 
-    /// The upstream has answered the upgrade.
+    /// Handles the upstream's response to the upgrade.
     pub fn opened(&mut self) {
         let status =
             host::response_header(":status").and_then(|status| status.parse().ok()).unwrap_or_default();
@@ -62,7 +62,7 @@ impl SocketContext {
         self.resume();
     }
 
-    /// Handles bytes from the client. `size`: how many Envoy has now.
+    /// Handles bytes from the client. `size` is the number of bytes that Envoy has now.
     pub fn client(&mut self, size: usize) -> Action {
         let buffered = if self.is_paused { PLACEHOLDER.len() } else { 0 };
         let bytes = host::request_body_after(buffered, size.saturating_sub(buffered));
@@ -105,7 +105,7 @@ impl SocketContext {
         self.perform(effects);
     }
 
-    /// The socket has ended.
+    /// Handles the end of the socket.
     pub fn closed(&mut self) {
         let effects = self.socket.closed();
         self.calls.clear();
@@ -118,7 +118,7 @@ impl SocketContext {
         self.perform(effects);
     }
 
-    /// The effects of the adapter's reply about a call.
+    /// Performs the effects of the adapter's reply about a call.
     fn answer(&mut self, number: u64, reply: ReserveReply) -> Vec<SocketEffect> {
         self.calls.retain(|call| call.try_borrow().is_ok_and(|call| call.number != number));
         if let Err(failure) = reply {

@@ -10,7 +10,7 @@ fn tokens() -> Value {
     } } })
 }
 
-/// One that needs the request's body.
+/// A policy that needs the request's body.
 fn by_model() -> Value {
     json!({ "limits": { "all": {
         "when": [{ "predicate": "llm.model == 'gpt-5'" }],
@@ -218,7 +218,7 @@ fn perform(worker: &mut Worker, step: &Step) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Whatever happens in whatever order, nothing panics, and every hold that was asked for ends.
+    /// Whatever happens in any order, nothing panics, and every hold ends.
     #[test]
     fn every_hold_ends(
         steps in steps(),

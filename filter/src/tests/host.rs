@@ -1,13 +1,14 @@
-//! The host functions of Envoy, on state that a test sets up and looks at. One host per thread, as a worker has one.
+//! Envoy's host functions on a state that tests set up and examine. Each thread has one host, as each worker
+//! does.
 
-// The host's side of the ABI is C.
+// The host's side of the ABI uses C linkage.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::slice;
 
-/// A call to the adapter that is not answered yet, or a message in a stream to it.
+/// An unanswered call to the adapter, or a message in a stream to it.
 #[derive(Clone, Debug)]
 pub struct GrpcCall {
     pub token: u32,
@@ -18,38 +19,38 @@ pub struct GrpcCall {
 /// A header map.
 pub type HeaderMap = Vec<(String, Vec<u8>)>;
 
-/// What Envoy keeps for one HTTP stream.
+/// The state of one HTTP stream in Envoy.
 #[derive(Debug, Default)]
 pub struct HttpStream {
     pub request_headers: HeaderMap,
     pub response_headers: HeaderMap,
-    /// What is at hand of each body: buffered, or just passing.
+    /// The available part of each body, buffered or passing.
     pub request_body: Vec<u8>,
     pub response_body: Vec<u8>,
-    /// It was told to let the request go on, or the response.
+    /// Whether the module has resumed the request or the response.
     pub resumed: bool,
-    /// The local reply it was told to send.
+    /// The local reply that the module has sent.
     pub replied: Option<(u32, Vec<u8>)>,
 }
 
-/// See the module.
+/// The host of one thread.
 #[derive(Debug, Default)]
 pub struct Host {
-    /// In nanoseconds.
+    /// The time in nanoseconds.
     pub now: u64,
     pub configuration: Vec<u8>,
     pub streams: BTreeMap<u32, HttpStream>,
     /// The message that the module is about to fetch.
     pub received: Vec<u8>,
-    /// Calls and stream messages, in their order.
+    /// Calls and stream messages in order.
     pub sent: Vec<GrpcCall>,
-    /// Streams to the adapter that are open.
+    /// Open streams to the adapter.
     pub open: HashSet<u32>,
-    /// No call can be made, and no stream be opened.
+    /// Whether calls and streams fail.
     pub unreachable: bool,
-    /// What VMs have left for each other.
+    /// Data that VMs share.
     pub shared: BTreeMap<String, Vec<u8>>,
-    /// The root context may go.
+    /// Whether the root context may be deleted.
     pub done: bool,
     effective: u32,
     tokens: u32,
@@ -60,12 +61,12 @@ thread_local! {
     static HOST: RefCell<Host> = RefCell::default();
 }
 
-/// Looks at the host of this thread, or changes it.
+/// Reads or changes the host of this thread.
 pub fn with<T>(act: impl FnOnce(&mut Host) -> T) -> T {
     HOST.with_borrow_mut(act)
 }
 
-/// The module's entries.
+/// The entry points of the module.
 pub mod module {
     unsafe extern "C" {
         pub safe fn proxy_on_context_create(context: u32, root: u32);
@@ -85,10 +86,10 @@ pub mod module {
         safe fn proxy_on_memory_allocate(size: usize) -> *mut u8;
     }
 
-    /// Memory of the module's, filled with this.
+    /// Allocates memory of the module, filled with these bytes.
     pub fn give(bytes: &[u8]) -> *mut u8 {
         let place = proxy_on_memory_allocate(bytes.len());
-        // SAFETY: the module has allocated as many bytes.
+        // SAFETY: the module has allocated this many bytes.
         unsafe { place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         place
     }
@@ -155,18 +156,18 @@ unsafe fn bytes<'a>(data: *const u8, size: usize) -> &'a [u8] {
     if size == 0 {
         return &[];
     }
-    // SAFETY: the module says that so many bytes are there.
+    // SAFETY: the module guarantees that there are this many bytes.
     unsafe { slice::from_raw_parts(data, size) }
 }
 
 unsafe fn text(data: *const u8, size: usize) -> String {
-    // SAFETY: as above.
+    // SAFETY: same as above.
     String::from_utf8_lossy(unsafe { bytes(data, size) }).into_owned()
 }
 
 unsafe fn put(bytes: Option<&[u8]>, data: *mut *mut u8, size: *mut usize) -> u32 {
     let Some(bytes) = bytes else { return NOT_FOUND };
-    // SAFETY: the module passes two places of its own.
+    // SAFETY: the module owns both places.
     unsafe {
         *data = module::give(bytes);
         *size = bytes.len();
@@ -181,7 +182,7 @@ extern "C" fn proxy_log(_level: u32, _data: *const u8, _size: usize) -> u32 {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32 {
-    // SAFETY: the module's own place.
+    // SAFETY: the module owns this place.
     unsafe { *time = with(|host| host.now) };
     OK
 }
@@ -204,7 +205,7 @@ unsafe extern "C" fn proxy_get_buffer_bytes(
         let end = start.saturating_add(most).min(buffer.len());
         buffer.get(start..end).map(<[u8]>::to_vec)
     });
-    // SAFETY: the module's own places.
+    // SAFETY: the module owns these places.
     unsafe { put(found.as_deref(), data, size) }
 }
 
@@ -216,7 +217,7 @@ unsafe extern "C" fn proxy_set_buffer_bytes(
     data: *const u8,
     length: usize,
 ) -> u32 {
-    // SAFETY: the module's own bytes.
+    // SAFETY: the module owns these bytes.
     let new = unsafe { bytes(data, length) };
     with(|host| {
         let Some(buffer) = host.buffer(kind) else { return NOT_FOUND };
@@ -238,7 +239,7 @@ unsafe extern "C" fn proxy_get_header_map_pairs(kind: u32, data: *mut *mut u8, s
     for (name, value) in &map {
         bytes.extend([name.as_bytes(), b"\0", value, b"\0"].concat());
     }
-    // SAFETY: the module's own places.
+    // SAFETY: the module owns these places.
     unsafe { put(Some(&bytes), data, size) }
 }
 
@@ -250,7 +251,7 @@ unsafe extern "C" fn proxy_get_header_map_value(
     data: *mut *mut u8,
     size: *mut usize,
 ) -> u32 {
-    // SAFETY: the module's own bytes and places.
+    // SAFETY: the module owns these bytes and places.
     unsafe {
         let name = text(key, key_size);
         let value = with(|host| {
@@ -263,7 +264,7 @@ unsafe extern "C" fn proxy_get_header_map_value(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_remove_header_map_value(kind: u32, key: *const u8, key_size: usize) -> u32 {
-    // SAFETY: the module's own bytes.
+    // SAFETY: the module owns these bytes.
     let name = unsafe { text(key, key_size) };
     with(|host| host.headers(kind).map(|headers| headers.retain(|(known, _)| *known != name)));
     OK
@@ -277,7 +278,7 @@ unsafe extern "C" fn proxy_replace_header_map_value(
     data: *const u8,
     size: usize,
 ) -> u32 {
-    // SAFETY: the module's own bytes.
+    // SAFETY: the module owns these bytes.
     let (name, value) = unsafe { (text(key, key_size), bytes(data, size).to_vec()) };
     with(|host| {
         if let Some(headers) = host.headers(kind) {
@@ -295,7 +296,7 @@ unsafe extern "C" fn proxy_get_property(
     data: *mut *mut u8,
     size: *mut usize,
 ) -> u32 {
-    // SAFETY: the module's own bytes and places.
+    // SAFETY: the module owns these bytes and places.
     unsafe {
         let path = text(path, path_size);
         let path: Vec<&str> = path.split('\0').collect();
@@ -311,7 +312,7 @@ unsafe extern "C" fn proxy_get_shared_data(
     size: *mut usize,
     _cas: *mut u32,
 ) -> u32 {
-    // SAFETY: the module's own bytes and places.
+    // SAFETY: the module owns these bytes and places.
     unsafe {
         let name = text(name, name_size);
         put(with(|host| host.shared.get(&name).cloned()).as_deref(), data, size)
@@ -326,7 +327,7 @@ unsafe extern "C" fn proxy_set_shared_data(
     size: usize,
     _cas: u32,
 ) -> u32 {
-    // SAFETY: the module's own bytes.
+    // SAFETY: the module owns these bytes.
     let (name, data) = unsafe { (text(name, name_size), bytes(data, size).to_vec()) };
     with(|host| host.shared.insert(name, data));
     OK
@@ -343,7 +344,7 @@ unsafe extern "C" fn proxy_send_local_response(
     _headers_size: usize,
     _grpc_status: i32,
 ) -> u32 {
-    // SAFETY: the module's own bytes.
+    // SAFETY: the module owns these bytes.
     let body = unsafe { bytes(body, body_size) }.to_vec();
     with(|host| {
         if let Some(stream) = host.stream() {
@@ -378,7 +379,7 @@ unsafe extern "C" fn proxy_grpc_call(
     _timeout: u32,
     token: *mut u32,
 ) -> u32 {
-    // SAFETY: the module's own bytes and places.
+    // SAFETY: the module owns these bytes and places.
     unsafe {
         let (method, message) = (text(method, method_size), bytes(message, message_size).to_vec());
         with(|host| {
@@ -408,7 +409,7 @@ unsafe extern "C" fn proxy_grpc_stream(
         if host.unreachable {
             return INTERNAL_FAILURE;
         }
-        // SAFETY: the module's own place.
+        // SAFETY: the module owns this place.
         unsafe { *token = host.token() };
         host.open.insert(host.tokens);
         OK
@@ -417,7 +418,7 @@ unsafe extern "C" fn proxy_grpc_stream(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_grpc_send(token: u32, message: *const u8, size: usize, _end: bool) -> u32 {
-    // SAFETY: the module's own bytes.
+    // SAFETY: the module owns these bytes.
     let message = unsafe { bytes(message, size) }.to_vec();
     with(|host| {
         if host.open.contains(&token) {
@@ -452,7 +453,7 @@ extern "C" fn proxy_done() -> u32 {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_define_metric(_kind: u32, _name: *const u8, _size: usize, id: *mut u32) -> u32 {
-    // SAFETY: the module's own place.
+    // SAFETY: the module owns this place.
     with(|host| unsafe {
         host.metrics += 1;
         *id = host.metrics;
@@ -471,18 +472,18 @@ extern "C" fn proxy_record_metric(_id: u32, _value: u64) -> u32 {
 }
 
 impl Host {
-    /// A new host. The SDK outlives it, so no token is given out twice.
+    /// Installs a new host. The SDK outlives it, so tokens are never reused.
     pub fn reset(&mut self) {
         *self = Self { tokens: self.tokens, ..Self::default() };
     }
 
-    /// The context in whose name the next host call is made, as Envoy sets it for each callback.
+    /// The context of the next host call, as Envoy sets it for each callback.
     pub fn enter(&mut self, context: u32) {
         self.effective = context;
     }
 }
 
-/// What the SDK offers and the filter does not call: the linker asks for it.
+/// Functions that the SDK links and the filter never calls.
 macro_rules! uncalled {
     ($($name:ident)*) => { $(
         #[unsafe(no_mangle)]

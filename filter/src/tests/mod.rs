@@ -1,4 +1,4 @@
-//! The filter played natively: a scripted host takes Envoy's part, and an adapter that the test drives answers.
+//! Plays the filter natively. A scripted host stands in for Envoy, and the test drives the adapter's replies.
 
 mod exchanges;
 mod host;

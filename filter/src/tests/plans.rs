@@ -5,7 +5,8 @@ use prost::Message;
 use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use serde_json::json;
 
-/// A VM of a gateway starts and asks these adapters: the call, and the plan that it has already.
+/// Starts a VM of a gateway, which polls these adapters. Returns the call, and the plan that the VM already
+/// has.
 fn starts(root: u32, gateway: &str, cluster: &str) -> (u32, String) {
     let configuration = json!({ "adapter": { "cluster": cluster }, "gateway": gateway });
     host::with(|host| {

@@ -1,4 +1,4 @@
-//! Envoy's part: streams whose events come in an order of the test's, and an adapter that answers when it is told to.
+//! Stands in for Envoy: streams with events in the order of the test, and an adapter that replies on demand.
 
 use super::host::module::*;
 use super::host::{self, GrpcCall, HttpStream};
@@ -21,7 +21,7 @@ pub const ROOT: u32 = 1;
 pub struct Worker {
     contexts: u32,
     streams: BTreeMap<u32, Progress>,
-    /// What the adapter has not answered yet.
+    /// The unanswered calls to the adapter.
     pub waiting: Vec<Asked>,
     /// The tokens of the questions about usage that it has not answered yet, with the number of buckets of each.
     pub questions: Vec<(u32, usize)>,
@@ -31,24 +31,24 @@ pub struct Worker {
     pub ended: BTreeMap<String, u64>,
 }
 
-/// What the adapter was asked.
+/// A call to the adapter.
 #[derive(Debug)]
 pub struct Asked {
     token: u32,
-    /// Of the message, in a stream.
+    /// The number of the message in a stream.
     number: Option<u64>,
     reserve: Option<ReserveRequest>,
     commits: Vec<CommitRequest>,
 }
 
-/// How far a stream has come.
+/// The progress of a stream.
 #[derive(Debug, Default)]
 pub struct Progress {
     request_ended: bool,
     response: Phase,
-    /// The filter holds the request's headers, or its body.
+    /// The filter holds back the request's headers or body.
     held: bool,
-    /// What has gone upstream, and what has come to the client.
+    /// The bytes that went upstream, and the bytes that reached the client.
     pub upstream: Vec<u8>,
     pub client: Vec<u8>,
 }
@@ -61,7 +61,7 @@ enum Phase {
     Ended,
 }
 
-/// How the adapter answers.
+/// How the adapter replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     Ok,
@@ -110,7 +110,7 @@ impl Worker {
         worker
     }
 
-    /// The adapter greets: from here on the stream is in use.
+    /// Greets the filter. From here on, the stream is in use.
     pub fn open_stream(&mut self) {
         let open = host::with(|host| host.open.iter().next().copied());
         if let Some(token) = open {
@@ -118,7 +118,7 @@ impl Worker {
         }
     }
 
-    /// The stream to the adapter ends.
+    /// Ends the stream to the adapter.
     pub fn close_stream(&mut self, status: u32) {
         let open = host::with(|host| host.open.iter().next().copied());
         if let Some(token) = open {
@@ -137,7 +137,7 @@ impl Worker {
         self.hear();
     }
 
-    /// A request's headers.
+    /// Delivers a request's headers.
     pub fn request(&mut self, headers: &[(&str, &str)], end: bool) -> u32 {
         self.contexts += 1;
         let context = self.contexts;
@@ -157,7 +157,7 @@ impl Worker {
         context
     }
 
-    /// More of a request's body.
+    /// Delivers more of a request's body.
     pub fn body(&mut self, context: u32, bytes: &[u8], end: bool) {
         let Some(progress) = self.streams.get_mut(&context).filter(|progress| !progress.request_ended) else {
             return;
@@ -190,7 +190,7 @@ impl Worker {
         }
     }
 
-    /// The upstream answers, if the request has gone on.
+    /// Delivers the upstream's response, if the request was forwarded.
     pub fn respond(&mut self, context: u32, headers: &[(&str, &str)], end: bool) {
         let Some(progress) = self.streams.get_mut(&context) else { return };
         if progress.held || progress.response != Phase::None {
@@ -207,7 +207,8 @@ impl Worker {
         self.hear();
     }
 
-    /// The upstream answers an upgrade whose headers have gone on, whatever is held of what follows them.
+    /// Delivers the response to an upgrade whose headers were forwarded, whatever part of the following bytes
+    /// is held back.
     pub fn respond_early(&mut self, context: u32, headers: &[(&str, &str)]) {
         if let Some(progress) = self.streams.get_mut(&context) {
             let held = std::mem::take(&mut progress.held);
@@ -253,7 +254,7 @@ impl Worker {
         self.hear();
     }
 
-    /// The stream is over, wherever it is.
+    /// Ends the stream in any state.
     pub fn end(&mut self, context: u32) -> Option<Progress> {
         let progress = self.streams.remove(&context)?;
         self.enter(context);
@@ -267,7 +268,7 @@ impl Worker {
         Some(progress)
     }
 
-    /// Whether the filter holds the request, and what has passed of it.
+    /// Returns whether the filter holds the request back, and what has passed of it.
     pub fn is_held(&self, context: u32) -> bool {
         self.streams[&context].held
     }
@@ -280,7 +281,7 @@ impl Worker {
         &self.streams[&context].client
     }
 
-    /// The status of the filter's own answer.
+    /// Returns the status of the filter's local reply.
     pub fn replied(context: u32) -> Option<u32> {
         host::with(|host| host.streams[&context].replied.as_ref().map(|(status, _)| *status))
     }
@@ -289,18 +290,18 @@ impl Worker {
         Self::replied(context).is_some()
     }
 
-    /// The contexts of the streams that are not over.
+    /// Returns the contexts of the open streams.
     pub fn contexts(&self) -> Vec<u32> {
         self.streams.keys().copied().collect()
     }
 
-    /// The adapter answers what it was asked first, second, and so on.
+    /// Replies to the calls in the order in which they were made.
     pub fn answer(&mut self, place: usize, reply: Reply) {
         if place >= self.waiting.len() {
             return;
         }
         let asked = self.waiting.remove(place);
-        // A commit that arrived is carried out even if its answer is lost.
+        // A commit that arrived takes effect even if its reply is lost.
         for commit in &asked.commits {
             self.commit(commit);
         }
@@ -381,7 +382,7 @@ impl Worker {
         host::with(|host| host.enter(context));
     }
 
-    /// What the filter let go in a callback, or later, has passed.
+    /// Records what the filter let pass, in a callback or later.
     fn went(&mut self, context: u32, held: bool) {
         let progress = self.streams.get_mut(&context).unwrap();
         progress.held = held;
@@ -394,7 +395,7 @@ impl Worker {
         });
     }
 
-    /// What the filter has done since: what it sent to the adapter, and which requests it let go.
+    /// Handles what the filter has done since: its calls to the adapter, and the requests that it resumed.
     fn hear(&mut self) {
         let resumed: Vec<u32> = host::with(|host| {
             host.streams.iter().filter(|(_, stream)| stream.resumed).map(|(id, _)| *id).collect()
@@ -432,7 +433,7 @@ impl Worker {
         }
     }
 
-    /// Everything ends, and the adapter answers all that it is asked.
+    /// Ends everything, and replies to all calls.
     pub fn finish(&mut self) {
         host::with(|host| host.unreachable = false);
         for context in self.contexts() {

@@ -39,7 +39,7 @@ fn open(worker: &mut Worker) -> u32 {
     socket
 }
 
-/// The messages and control frames in these bytes.
+/// Decodes the messages and control frames in these bytes.
 fn frames(peer: Peer, mut bytes: &[u8]) -> Vec<Result<String, Opcode>> {
     let memory = MemoryBudget::default();
     let mut reader = MessageReader::new(peer, Extensions::default(), 1 << 20, &memory);
@@ -65,7 +65,7 @@ fn a_call_is_held_for_its_reserve_and_charged_at_its_completion() {
     assert_eq!(worker.upstream(socket), ping, "a message goes as a whole");
     worker.body(socket, &create[20..], false);
     assert!(worker.is_held(socket));
-    // What follows waits, too.
+    // The following bytes wait, too.
     worker.body(socket, &ping, false);
     worker.answer(0, Reply::Ok);
     assert_eq!(worker.upstream(socket), [&ping[..], &create, &ping].concat());
@@ -91,7 +91,7 @@ fn a_refused_call_ends_the_socket_with_the_reason() {
     assert_eq!(frames(Peer::Client, worker.upstream(socket)), [Err(Opcode::Ping), Err(Opcode::Close)]);
     worker.body(socket, &asked(CREATE), false);
     assert_eq!(frames(Peer::Client, worker.upstream(socket)).len(), 2, "nothing more goes upstream");
-    // A message that the server has begun comes to its end first.
+    // A message that the server has begun is completed first.
     worker.response_body(socket, &[&event[5..], &frame(Opcode::Pong, b"", None)].concat(), false);
     worker.response_body(socket, &said(COMPLETED), false);
     let heard = frames(Peer::Server, worker.client(socket));
@@ -127,7 +127,7 @@ fn a_warm_up_costs_what_is_reported() {
     };
     let warm_up =
         r#"{"type": "response.create", "model": "gpt-5", "generate": false, "input": "hello hello hello"}"#;
-    // A zero beside the prompt of a call that was to generate is replaced by the estimate.
+    // A zero with the prompt of a generating call is replaced by the estimate.
     for (asked_for, total, charged) in [(warm_up, 0, 0), (warm_up, 7, 7), (CREATE, 0, 6)] {
         let mut worker = Worker::new(tokens(), "Allow", true);
         let socket = open(&mut worker);
@@ -216,7 +216,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever comes in whatever pieces: no frame is cut, every hold ends, and no byte that is not refused is changed.
+    /// For any bytes in any chunks, no frame is cut, every hold ends, and no byte is changed unless its call
+    /// is refused.
     #[test]
     fn every_hold_of_a_socket_ends(steps in steps(), mode in prop_oneof![Just("Allow"), Just("Deny")]) {
         let mut worker = Worker::new(tokens(), mode, true);

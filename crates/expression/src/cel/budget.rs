@@ -7,7 +7,7 @@ use cel_interpreter::common::value::{CowVal, StaticVal, Val};
 use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// In elements that macros visit, or in pieces of text of [`BYTES_PER_UNIT`] bytes.
+/// The budget in elements that macros visit, or in pieces of text of [`BYTES_PER_UNIT`] bytes.
 pub(super) const BUDGET: u32 = 10_000;
 
 /// How many bytes of text cost as much as an element.
@@ -16,7 +16,8 @@ pub(super) const BYTES_PER_UNIT: usize = 64;
 /// The function name in errors about an exhausted budget.
 pub(super) const EXHAUSTED: &str = "@budget";
 
-/// What is left. It is a CEL value and is passed to functions as an argument, since they have no other state.
+/// The remaining budget. It is a CEL value and is passed to functions as an argument, since they have no
+/// other state.
 #[derive(Debug)]
 pub(super) struct EvaluationBudget(AtomicU32);
 
@@ -29,8 +30,8 @@ impl EvaluationBudget {
         // One evaluation runs on one thread. The value is atomic because CEL values must be `Sync`.
         let left = self.0.load(Ordering::Relaxed);
         let after = u32::try_from(units).ok().and_then(|units| left.checked_sub(units));
-        // Once the budget is exhausted nothing is free any more: `exists` continues after an error, looking for
-        // a true element.
+        // Once the budget is exhausted, nothing is free, because `exists` continues after an error in search
+        // of a true element.
         self.0.store(after.unwrap_or(0), Ordering::Relaxed);
         after.map(drop).ok_or_else(|| ExecutionError::function_error(EXHAUSTED, ""))
     }
@@ -81,7 +82,7 @@ pub(super) fn weight(value: &dyn Val) -> u64 {
     if let Some(inner) = value.downcast_ref::<CelOptional<'_>>().and_then(CelOptional::option) {
         return weight(inner).saturating_add(1);
     }
-    // A fact is copied as a reference. Iterating over its names is what costs.
+    // A fact is copied as a reference, so only the iteration over its names costs something.
     let count = value.as_sizer().map_or(0, |sizer| *sizer.size().inner());
     u64::try_from(count).unwrap_or(0).saturating_add(1)
 }

@@ -1,4 +1,4 @@
-//! Checks what an expression names: facts by phase, functions, and the limits of evaluation.
+//! Checks the names in an expression: facts by phase, functions, and the limits of evaluation.
 
 use super::names::{self, Steps};
 use super::signatures;
@@ -19,13 +19,13 @@ const MAX_MACROS: usize = 8;
 const TYPE_NAMES: [&str; 9] =
     ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
 
-/// Returns the facts that an expression uses, or all of its mistakes.
+/// Returns the facts that an expression uses, or all of its errors.
 pub(super) fn check(expr: &IdedExpr, phase: Phase) -> Result<Vec<FactPath>, String> {
     let mut check =
         Checker { phase, scope: Vec::new(), references: BTreeSet::new(), mistakes: Vec::new(), macros: 0 };
     check.visit(expr, 0);
     if check.macros > MAX_MACROS {
-        check.mistakes.push(format!("{} macros over lists; at most {MAX_MACROS} are possible", check.macros));
+        check.mistakes.push(format!("{} macros over lists; at most {MAX_MACROS} are allowed", check.macros));
     }
     if check.mistakes.is_empty() {
         return Ok(check.references.into_iter().collect());
@@ -78,8 +78,10 @@ impl<'e> Checker<'e> {
                 }
             }
             Expr::Struct(message) => {
-                self.mistakes
-                    .push(format!("`{}{{..}}` makes a message, and there are none here", message.type_name));
+                self.mistakes.push(format!(
+                    "`{}{{..}}` is a message literal, which is not supported",
+                    message.type_name
+                ));
             }
             Expr::Comprehension(loops) => self.comprehension(loops, depth),
         }
@@ -149,9 +151,7 @@ impl<'e> Checker<'e> {
         words.push(last.ok()?);
         words.reverse();
         let (name, unknown) = (words.join("-"), words.last()?);
-        Some(format!(
-            "unknown fact `{unknown}`; a name with a dash is written in brackets: `{path}[\"{name}\"]`"
-        ))
+        Some(format!("unknown fact `{unknown}`; write a name with a dash in brackets: `{path}[\"{name}\"]`"))
     }
 
     fn pattern(&mut self, call: &CallExpr) {
@@ -161,7 +161,7 @@ impl<'e> Checker<'e> {
                     self.mistakes.push(mistake);
                 }
             }
-            _ => self.mistakes.push("the pattern of `matches` must be written out as a string".to_owned()),
+            _ => self.mistakes.push("the pattern of `matches` must be a string literal".to_owned()),
         }
     }
 
@@ -176,9 +176,7 @@ impl<'e> Checker<'e> {
                 }
                 self.references.insert(vec![call.func_name.clone(), pointer.to_owned()]);
             }
-            _ => self
-                .mistakes
-                .push(format!("the pointer of `{}` must be written out as a string", call.func_name)),
+            _ => self.mistakes.push(format!("the pointer of `{}` must be a string literal", call.func_name)),
         }
     }
 

@@ -79,7 +79,7 @@ fn add<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     arithmetic("+", &args, plus)
 }
 
-/// `None` if the left value has no such operator.
+/// Returns `None` if the left value has no such operator.
 type Computed<'v> = Option<Result<Box<dyn Val + 'v>, ExecutionError>>;
 type BinaryOperation = for<'a, 'v> fn(&'a (dyn Val + 'v), &'a (dyn Val + 'v)) -> Computed<'v>;
 

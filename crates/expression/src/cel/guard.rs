@@ -1,6 +1,6 @@
-//! Comparisons of single facts that a predicate plainly consists of: `request.path == "/v1/chat"`,
-//! `request.path.startsWith("/team-7/")`, `auth.identity.plan in ["free", "gold"]`, and such comparisons joined
-//! with `||`. They allow finding the policies of a request without evaluating all of them.
+//! Recognises predicates that consist of comparisons of single facts: `request.path == "/v1/chat"`,
+//! `request.path.startsWith("/team-7/")`, `auth.identity.plan in ["free", "gold"]`, and such comparisons
+//! joined with `||`. With them, the policies of a request can be found without evaluating all policies.
 
 use super::lookup::Lookup;
 use super::rewrite::Variables;
@@ -25,7 +25,7 @@ pub struct Test {
     pub prefix: bool,
 }
 
-/// A fact that can be read separately.
+/// A fact that can be read without evaluating an expression.
 #[derive(Debug)]
 pub struct Probe(Lookup);
 
@@ -34,7 +34,7 @@ pub struct Probe(Lookup);
 pub enum GuardReading {
     Text(String),
     Absent,
-    /// Another type, or a failure, which only the expression can handle.
+    /// Another type, or a failure. Only the expression can handle it.
     Other,
 }
 
@@ -97,7 +97,7 @@ fn either(expr: &IdedExpr, variables: &Variables, tests: &mut Vec<Test>) -> Opti
     Some(())
 }
 
-/// The compared fact, the texts, and whether a prefix is enough.
+/// Returns the compared fact, the texts, and whether a prefix suffices.
 fn asked(call: &CallExpr) -> Option<(&IdedExpr, &[IdedExpr], bool)> {
     match (call.func_name.as_str(), call.target.as_deref(), call.args.as_slice()) {
         (operators::EQUALS, None, [left, right]) => Some(match &left.expr {

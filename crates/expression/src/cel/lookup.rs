@@ -8,7 +8,7 @@ use cel_interpreter::common::types::CelString;
 use cel_interpreter::common::value::CowVal;
 use serde_json::Value;
 
-pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read, or not to its end";
+pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read completely";
 
 /// The place of a fact.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ enum LookupStop {
 }
 
 impl Lookup {
-    /// `None` if it is not a fact, which a checked expression does not contain.
+    /// Returns `None` if it is not a fact. A checked expression contains only facts.
     pub(super) fn new(path: FactPath) -> Option<Self> {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         let place = match names.as_slice() {
@@ -76,7 +76,7 @@ impl Lookup {
         Some(Self { path, place })
     }
 
-    /// Its whole name.
+    /// Returns the whole name.
     pub(super) fn path(&self) -> &FactPath {
         &self.path
     }
@@ -98,7 +98,7 @@ impl Lookup {
         }
     }
 
-    /// The value, if the request has it.
+    /// Returns the value, if the request has it.
     pub(super) fn find<'f>(&self, facts: &'f Facts) -> Option<CowVal<'f, 'f>> {
         let hidden = self.is_whole_of_body() && facts.is_body_in_doubt();
         if hidden || facts.is_too_large(&self.path) {
@@ -122,7 +122,7 @@ impl Lookup {
                 None => CowVal::owned(Mapping::new(JsonObject(Some(facts.filter_state())))),
                 Some(name) => CowVal::Owned(values::json(facts.filter_state().get(name)?)),
             },
-            // If there is none, it is an empty map, so that `has` can test its parts.
+            // A missing root is an empty map, so that `has` can test its parts.
             FactPlace::OfLlmMetadata(from) => match self.path.get(*from) {
                 None => CowVal::owned(Mapping::new(JsonObject(facts.llm_metadata()))),
                 Some(_) => CowVal::Owned(values::json(self.llm_metadata(*from, facts).ok()?)),
@@ -132,7 +132,7 @@ impl Lookup {
         })
     }
 
-    /// The value, if the request has it and it is a text.
+    /// Returns the value, if the request has it and it is a text.
     pub(super) fn text<'f>(&self, facts: &'f Facts) -> Option<&'f str> {
         let text = |value: Option<&'f Value>| value?.as_str();
         match &self.place {
@@ -150,7 +150,7 @@ impl Lookup {
         }
     }
 
-    /// Whether any fact of the body may be in it. If the body is in doubt, its contents are unknown.
+    /// Returns whether any fact of the body may be in it. If the body is in doubt, its contents are unknown.
     fn is_whole_of_body(&self) -> bool {
         match &self.place {
             FactPlace::Root(root) => *root == "llm",
@@ -164,13 +164,13 @@ impl Lookup {
         of_body && (facts.is_body_in_doubt() || self.path == ["llm", "model"] && facts.asked_model().is_err())
     }
 
-    /// Why a value that may exist is unknown.
+    /// Returns why a value that may exist is unknown.
     fn failure(&self, facts: &Facts) -> Option<&'static str> {
         if self.is_in_doubt(facts) {
             return Some(UNREADABLE_BODY);
         }
         if facts.is_too_large(&self.path) {
-            return Some("it is, or is a part of, what is too large to be read");
+            return Some("it is part of a value that is too large to be read");
         }
         match &self.place {
             FactPlace::Attribute(attribute) if attribute.origin == Origin::Host && facts.host().is_some() => {
@@ -180,7 +180,7 @@ impl Lookup {
         }
     }
 
-    /// Why the path ends early.
+    /// Returns why the path ends early.
     fn stop(&self, facts: &Facts) -> LookupStop {
         let stop = match &self.place {
             FactPlace::OfAuth(from) => self.auth(*from, facts).err(),
@@ -191,17 +191,17 @@ impl Lookup {
         stop.unwrap_or(LookupStop::Missing(self.path.len()))
     }
 
-    /// Whether there is no value because the request has none.
+    /// Returns whether there is no value because the request has none.
     pub(super) fn is_absent(&self, facts: &Facts) -> bool {
         self.failure(facts).is_none() && matches!(self.stop(facts), LookupStop::Missing(_))
     }
 
-    /// The error if there is no value.
+    /// Returns the error if there is no value.
     pub(super) fn missing(&self, facts: &Facts) -> EvaluationError {
         if facts.is_too_large(&self.path) {
             let name = self.named(self.path.len());
             return EvaluationError::Failed(format!(
-                "`{name}` is, or is a part of, what is too large to be read"
+                "`{name}` is part of a value that is too large to be read"
             ));
         }
         if let Some(failure) = self.failure(facts) {

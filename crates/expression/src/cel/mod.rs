@@ -1,9 +1,9 @@
-//! CEL, compiled once and evaluated often. The only module that uses the CEL crate.
+//! CEL, compiled once and evaluated often. No other module uses the CEL crate.
 //!
-//! Source → tree ([`syntax`]) → the facts that it uses, or its mistakes ([`check`], [`types`]) → a tree that
-//! the crate evaluates with our semantics ([`rewrite`]) → a value, from facts that are looked up on demand
-//! ([`values`]), within a [`budget`]. If an expression is [`short`], it needs no interpreter. [`truth`] defines
-//! tests of absent values.
+//! The source becomes a tree ([`syntax`]). The tree is checked ([`check`], [`types`]), which finds the facts
+//! that it uses, and its errors. It is then rewritten ([`rewrite`]), so that the crate evaluates it with
+//! Weir's semantics. An evaluation looks up facts on demand ([`values`]), within a [`budget`]. If an
+//! expression is [`short`], it needs no interpreter. [`truth`] defines tests of absent values.
 
 mod budget;
 mod check;
@@ -80,8 +80,8 @@ struct Compiled {
 }
 
 impl Expression {
-    /// Compiles an expression. The error lists all mistakes: syntax, unknown roots or functions, facts of
-    /// another phase, facts that are not built yet, and types that can never be right.
+    /// Compiles an expression. The error lists all errors: syntax, unknown roots or functions, facts of
+    /// another phase, facts that are not supported yet, and types that can never be right.
     pub fn compile(source: &str, phase: Phase, purpose: ResultType) -> Result<Self, String> {
         let mut tree = syntax::parse(source)?;
         let references = check::check(&tree, phase)?;
@@ -91,7 +91,7 @@ impl Expression {
         }
         types::fits(&tree, purpose)?;
         let mut exact = exact::comparisons(&tree);
-        // The others are variables of macros.
+        // The other names are variables of macros.
         exact.retain(|exact| references.contains(&exact.fact));
         let variables = rewrite::rewrite(&mut tree)?;
         let short = Short::of(&tree, &variables);
@@ -215,7 +215,7 @@ impl Expression {
                     Ok(LimitValue::Number(value))
                 }
                 Some(Number::Double(_)) => {
-                    Err(EvaluationError::Failed("the value is no number that is 0 or more".into()))
+                    Err(EvaluationError::Failed("the value is not a number of 0 or more".into()))
                 }
                 None => Err(unsuitable(value, "a number, or null")),
             }
@@ -236,7 +236,7 @@ impl Expression {
                 Some(Number::Double(value)) => value,
                 None => return Err(unsuitable(value, "a duration, or a number of seconds")),
             };
-            let wrong = |_| EvaluationError::Failed("the value is no length of time".into());
+            let wrong = |_| EvaluationError::Failed("the value is not a valid length of time".into());
             Duration::try_from_secs_f64(seconds).map_err(wrong)
         })
     }
@@ -285,7 +285,7 @@ impl Expression {
         }
     }
 
-    /// Words the crate's error, which may contain values.
+    /// Formats the crate's error, which may contain values.
     fn explain(&self, error: &ExecutionError, facts: &Facts) -> EvaluationError {
         if let ExecutionError::UndeclaredReference(name) = error
             && let Some(fact) = self.compiled.variables.fact(name)

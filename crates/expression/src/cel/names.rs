@@ -113,7 +113,7 @@ fn plain(root: &str, name: &str, further: usize) -> Result<(), String> {
 }
 
 fn alone(root: &str) -> String {
-    format!("`{root}` alone is no value; it has: {}", all(root).join(", "))
+    format!("`{root}` is not a value by itself; it has: {}", all(root).join(", "))
 }
 
 fn all(root: &str) -> Vec<&'static str> {

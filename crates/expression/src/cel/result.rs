@@ -45,8 +45,8 @@ pub enum CounterValue {
     Each(Vec<Option<String>>),
 }
 
-/// The maximum number of distinct elements in a counter's list. If there are more, one more is returned to show
-/// that.
+/// The maximum number of distinct elements in a counter's list. If there are more, one additional element is
+/// returned to show that.
 pub const MAX_ELEMENTS: usize = 64;
 
 /// Why an evaluation has no value.

@@ -1,5 +1,5 @@
-//! Adds what the policy language promises beyond CEL: mixed numbers, and an end to every evaluation. The tree
-//! is rewritten once, when the expression is compiled, so the crate's evaluator is used unchanged.
+//! Adds the policy language's extensions to CEL: mixed numbers, and bounded evaluation. The tree is rewritten
+//! once, when the expression is compiled, so the crate's evaluator is used unchanged.
 
 use super::FactPath;
 use super::functions::{
@@ -21,7 +21,7 @@ pub(super) const PATTERN: &str = "@pattern";
 /// The prefix of a fact's name, followed by its index.
 const FACT: &str = "@fact";
 
-/// What the variables of a rewritten tree stand for, by the index in their names.
+/// The meaning of the variables in a rewritten tree, by the index in their names.
 #[derive(Default)]
 pub(super) struct Variables {
     facts: Vec<Lookup>,
@@ -177,7 +177,7 @@ impl Variables {
     fn matches(&mut self, call: &mut CallExpr) -> Result<(), String> {
         let pattern = match call.args.pop().map(|pattern| pattern.expr) {
             Some(Expr::Literal(LiteralValue::String(pattern))) => Pattern::compile(pattern.inner())?,
-            _ => return Err("the pattern of `matches` must be written out as a string".to_owned()),
+            _ => return Err("the pattern of `matches` must be a string literal".to_owned()),
         };
         into_global(call, MATCHES);
         // The cost of a search grows with the text.

@@ -1,4 +1,4 @@
-//! Parses source text within limits that let every later step run on a small stack, and words its mistakes.
+//! Parses source text and formats its errors. The limits ensure that every later step runs on a small stack.
 
 use super::hints;
 use cel_interpreter::IdedExpr;
@@ -15,7 +15,7 @@ pub(super) const DEEPEST: u16 = 32;
 /// Parses an expression and expands its macros.
 pub(super) fn parse(source: &str) -> Result<IdedExpr, String> {
     if source.len() > LONGEST {
-        return Err(format!("the expression is {} bytes long; at most {LONGEST} are possible", source.len()));
+        return Err(format!("the expression is {} bytes long; at most {LONGEST} are allowed", source.len()));
     }
     if source.trim().is_empty() {
         return Err("the expression is empty".to_owned());
@@ -33,7 +33,7 @@ fn count_tokens(source: &str) -> Result<(), String> {
     let (mut depth, mut tokens) = (0_u16, 0_usize);
     while tokens <= MAX_TOKENS {
         match lexer.lex().kind {
-            // The parser reports the mistake.
+            // The parser reports the error.
             TokenKind::TokEnd | TokenKind::TokError => return Ok(()),
             TokenKind::TokWhitespace | TokenKind::TokComment => continue,
             TokenKind::TokLeftParen | TokenKind::TokLeftBracket | TokenKind::TokLeftBrace => {
@@ -49,12 +49,12 @@ fn count_tokens(source: &str) -> Result<(), String> {
             return Err(too_deep());
         }
     }
-    Err(format!("the expression has too many parts; at most {MAX_TOKENS} words and signs are possible"))
+    Err(format!("the expression has too many parts; at most {MAX_TOKENS} words and signs are allowed"))
 }
 
 pub(super) fn too_deep() -> String {
     format!(
-        "the expression is nested too deeply; at most {DEEPEST} levels of brackets and operators are possible"
+        "the expression is nested too deeply; at most {DEEPEST} levels of brackets and operators are allowed"
     )
 }
 

@@ -58,7 +58,7 @@ impl Truths {
         }
         if tests.most_nested > MAX_NESTED {
             return Err(format!(
-                "tests are nested in tests too deeply; at most {MAX_NESTED} levels are possible"
+                "tests are nested in tests too deeply; at most {MAX_NESTED} levels are allowed"
             ));
         }
         let trees = tests.trees;
@@ -137,7 +137,7 @@ struct Tests {
 }
 
 impl Tests {
-    /// An expression that must be true or false.
+    /// Visits an expression that must be true or false.
     fn condition(&mut self, expr: &mut IdedExpr) {
         let is_test = is_test(expr);
         match &mut expr.expr {
@@ -150,7 +150,7 @@ impl Tests {
         }
     }
 
-    /// An expression with any value. Tests inside it are still true or false.
+    /// Visits an expression with any value. Tests inside it are still true or false.
     fn value(&mut self, expr: &mut IdedExpr) {
         match (&expr.expr, is_test(expr)) {
             (Expr::Call(call), true) if call.func_name == operators::NOT_EQUALS => {
@@ -222,8 +222,8 @@ impl Tests {
         }
     }
 
-    /// What a macro does with each element. The evaluator recognises macros by the parser's `@result && x`,
-    /// `@result || x`, `@result + [x]` and `x ? y : @result`, so the accumulator stays as it is.
+    /// Visits what a macro does with each element. The evaluator recognises macros by the parser's `@result
+    /// && x`, `@result || x`, `@result + [x]` and `x ? y : @result`, so the accumulator stays as it is.
     fn step(&mut self, expr: &mut IdedExpr) {
         let Expr::Call(call) = &mut expr.expr else { return self.value(expr) };
         match (call.func_name.as_str(), call.args.as_mut_slice()) {

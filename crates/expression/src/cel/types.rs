@@ -1,5 +1,6 @@
-//! Types that are known before any request: enough to reject what can never work, such as a header compared
-//! with a number. Values that are only known at run time (claims, parts of the body) may have any type.
+//! Types that are known before any request. They suffice to reject what can never work, such as a header
+//! compared with a number. Values that are only known at run time (claims, parts of the body) may have any
+//! type.
 
 use super::{FactPath, ResultType, names, signatures};
 use crate::facts::{self, AttributeType};
@@ -107,7 +108,7 @@ pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
         ResultType::Amount => ("an amount must be a number", NUMBER),
         ResultType::Cost => ("a cost must be a number", NUMBER),
         ResultType::Maximum => ("a maximum must be a number, or null for none", NUMBER | TEXT | NULL),
-        ResultType::Life => ("a life must be a duration, or a number of seconds", NUMBER | DURATION),
+        ResultType::Life => ("a lifetime must be a duration, or a number of seconds", NUMBER | DURATION),
         ResultType::Text => ("this must be a string", TEXT),
     };
     // A counter that is always null does not separate anybody.
@@ -374,7 +375,7 @@ impl<'e> Checker<'e> {
                 }
             }
         } else if right == MAP && self.path(list).is_some() && !left.meets(TEXT) {
-            self.compared(operators::IN, left, TEXT, "is no key such as");
+            self.compared(operators::IN, left, TEXT, "is not a key such as");
         }
     }
 }

@@ -33,7 +33,7 @@ impl BodyFacts {
         Self { body, pointed: pointers.iter().filter_map(found).collect() }
     }
 
-    /// Whether it may contain something unknown.
+    /// Returns whether it may contain something unknown.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.body.condition.hides_facts()
     }
@@ -66,10 +66,8 @@ impl BodyFacts {
     pub(super) fn model(&self) -> Result<Option<&str>, &'static str> {
         match (&self.body.route.model, &self.body.model) {
             (Some(model), _) => Ok(Some(model)),
-            _ if self.is_in_doubt() => {
-                Err("the body that names the model could not be read, or not to its end")
-            }
-            _ if self.body.model_is_unreadable => Err("the model is no text"),
+            _ if self.is_in_doubt() => Err("the body that names the model could not be read completely"),
+            _ if self.body.model_is_unreadable => Err("the model is not a string"),
             (None, model) => Ok(model.as_deref()),
         }
     }
@@ -83,7 +81,7 @@ impl BodyFacts {
         certain.find(|(known, _)| known == pointer).and_then(|(_, value)| value.as_ref())
     }
 
-    /// Whether the value exists but is too large to be read.
+    /// Returns whether the value exists but is too large to be read.
     pub(super) fn is_too_large(&self, pointer: &str) -> bool {
         self.pointed.iter().any(|(known, value)| known == pointer && value.is_none())
     }
@@ -98,7 +96,7 @@ impl BodyFacts {
     }
 }
 
-/// Whether only the body can provide this fact.
+/// Returns whether only the body can provide this fact.
 pub fn is_of_body(path: &FactPath) -> bool {
     match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["llm", "estimate" | "finished", ..] => false,

@@ -2,23 +2,20 @@
 
 use llm::words::is_same;
 
-/// A map from lower-case names to values. A request has few headers, and few names are as long as another: comparing the
-/// lengths of all of them is faster than any order.
+/// A map from lower-case names to values. A request has few headers, and few of them have names of the same
+/// length, so comparing the lengths of all names is faster than any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderMap(Vec<(String, String)>);
 
 impl HeaderMap {
-    /// The value of this header.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| is_it(known, name)).map(|(_, value)| value.as_str())
     }
 
-    /// The value of this header, to change it.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut String> {
         self.0.iter_mut().find(|(known, _)| is_it(known, name)).map(|(_, value)| value)
     }
 
-    /// Whether there is this header.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
@@ -46,12 +43,10 @@ impl HeaderMap {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// How many headers there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,5 +1,5 @@
-//! What an exchange keeps of its facts after the judgement: only those that its own expressions use. Most of
-//! the rest is whatever the client sent.
+//! Selects the facts that an exchange keeps after the judgement: only those that its expressions use. Most of
+//! the others are arbitrary data from the client.
 
 use super::body::{POINTED, pointer};
 use super::{Facts, Need, need};
@@ -36,18 +36,18 @@ impl Facts {
             .fold(size_of::<Self>(), usize::saturating_add)
     }
 
-    /// Drops every fact that none of these names.
+    /// Drops every fact that none of these expressions names.
     pub fn keep(&mut self, named: &[&FactPath]) {
         let mut needs: Vec<Need> = named.iter().filter_map(|path| need(path)).collect();
         if needs.contains(&Need::Failures) {
-            // They are counted by model, which the path may name.
+            // Failures are counted by model, which the path may name.
             needs.push(Need::Header(":path".to_owned()));
         }
         let all_headers = needs.contains(&Need::Headers);
         let is_needed = |name: &str| needs.iter().any(|need| matches!(need, Need::Header(n) if n == name));
         self.headers.retain(|name| all_headers || is_needed(name));
         if let Some(spelled) = &mut self.spelled {
-            // Without the header that was spelled otherwise, there is nothing of it.
+            // Without the original header, the normalised value is not needed.
             spelled.path.take_if(|_| !self.headers.contains(":path"));
             spelled.host.take_if(|_| !self.headers.contains(":authority"));
         }
@@ -108,7 +108,7 @@ impl super::BodyFacts {
     }
 }
 
-/// The rest of the path, if it begins with these parts.
+/// Returns the rest of the path, if it begins with these parts.
 fn below<'p>(path: &'p FactPath, roots: &[&str]) -> Option<&'p [String]> {
     let (begin, rest) = path.split_at_checked(roots.len())?;
     begin.iter().eq(roots).then_some(rest)

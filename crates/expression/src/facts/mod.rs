@@ -1,8 +1,8 @@
-//! What is known of a request, as plain data for CEL. The plan lists its needs ([`Need`]); the shell fetches
-//! only those and passes on the raw values. Whatever was not passed on is absent.
+//! The facts of a request, as plain data for CEL. The plan lists its needs ([`Need`]), and the shell fetches
+//! only those and passes on the raw values. A value that was not passed on is absent.
 //!
 //! Text that is not UTF-8 is kept, with U+FFFD for each bad byte. If it were dropped, a client could hide a
-//! header from the policy that the upstream still sees.
+//! header from the policy, although the upstream would see it.
 
 mod attributes;
 mod body;
@@ -46,7 +46,7 @@ pub enum Need {
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     headers: HeaderMap,
-    /// What the client spelled otherwise.
+    /// The original spelling of normalised values.
     spelled: Option<Box<Spelled>>,
     properties: Vec<(&'static Attribute, Property)>,
     route_name: Option<String>,
@@ -58,7 +58,7 @@ pub struct Facts {
     /// Strings by key.
     filter_state: Map<String, Value>,
     auth: Option<Value>,
-    /// What exists but is too large to be read.
+    /// Facts that exist but are too large to be read.
     too_large: TooLarge,
     estimate: Option<(u64, u64)>,
     failures: BTreeMap<String, u64>,
@@ -68,10 +68,10 @@ pub struct Facts {
     in_socket: bool,
 }
 
-/// A normalised path and host, if the client's differ.
+/// The normalised path and host, if they differ from the client's.
 #[derive(Clone, Debug, Default)]
 struct Spelled {
-    /// And the length of the part before the `?`.
+    /// The path, and the length of the part before the `?`.
     path: Option<(String, usize)>,
     host: Option<String>,
 }
@@ -85,18 +85,18 @@ struct TooLarge {
     body: bool,
 }
 
-/// What is known of a response at its end.
+/// The facts of a response at its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseFacts {
-    /// Its usage, possibly estimated.
+    /// The usage, possibly estimated.
     pub usage: Usage,
     /// The status code; 0 if there was none.
     pub code: u16,
     /// Whether it ended normally.
     pub finished: bool,
-    /// Those that the plan asked for, by lower-case name.
+    /// The headers that the plan requested, by lower-case name.
     pub headers: HeaderMap,
-    /// What its body has at the pointers that the plan asked for.
+    /// The values in the body at the pointers that the plan requested.
     pub pointed: Vec<(String, Value)>,
 }
 
@@ -185,7 +185,8 @@ impl Facts {
         self.auth = Some(value);
     }
 
-    /// The identity is too large to be read. Expressions that use `auth` fail, instead of finding no identity.
+    /// Marks the identity as too large to be read. Expressions that use `auth` fail instead of finding no
+    /// identity.
     pub fn auth_too_large(&mut self) {
         self.too_large.auth = true;
     }
@@ -228,7 +229,7 @@ impl Facts {
         }
     }
 
-    /// The requested model, as far as it is known.
+    /// Returns the requested model, if it is known.
     pub fn model(&self) -> Option<String> {
         match self.read_body() {
             Some(body) => body.model.clone(),
@@ -253,7 +254,6 @@ impl Facts {
         self.body = Some(Box::new(facts));
     }
 
-    /// The facts of the request's body, if it was read.
     pub fn read_body(&self) -> Option<&RequestBody> {
         self.body.as_ref().map(|body| body.body())
     }
@@ -277,7 +277,7 @@ impl Facts {
         self.headers.get(name).unwrap_or_default()
     }
 
-    /// The dialect of the caller, as far as it is known.
+    /// Returns the dialect of the caller, if it is known.
     pub fn dialect(&self) -> Dialect {
         let generates = |body: &&RequestBody| body.route.operation.is_some_and(Operation::uses_tokens);
         match self.read_body().filter(generates) {
@@ -367,7 +367,7 @@ impl Facts {
         self.headers.get(":method")
     }
 
-    /// The request's body is not read. Only its announced length is known, or how much has arrived.
+    /// Marks the body as unread. Only its announced length, or how much has arrived, is known.
     pub fn unread_body(&mut self, come: u64) {
         let length = self.content_length().max((come > 0).then_some(come));
         let body = RequestBody::unread(self.path().unwrap_or_default(), length);
@@ -464,7 +464,7 @@ impl Facts {
                 let (path, length) = self.spelled_path()?;
                 path.get(length..).map(|query| Fact::Text(query.strip_prefix('?').unwrap_or(query)))
             }
-            // It is unknown which of several hosts the upstream uses.
+            // If there are several hosts, it is unknown which one the upstream uses.
             Origin::Host => {
                 let spelled = self.spelled.as_ref().and_then(|spelled| spelled.host.as_deref());
                 let host = spelled.or(self.host())?;
@@ -549,7 +549,8 @@ fn decode(kind: AttributeType, value: &[u8]) -> Option<Property> {
     let eight = || <[u8; 8]>::try_from(value).ok();
     match kind {
         AttributeType::Text => Some(Property::Text(String::from_utf8_lossy(value).into_owned())),
-        // All of Envoy's numbers here are ports, sizes or small ids, so ints and uints have the same encoding.
+        // All of Envoy's numbers here are ports, sizes or small ids, so signed and unsigned integers have the
+        // same encoding.
         AttributeType::Number => eight().map(|bytes| Property::Number(number(u64::from_le_bytes(bytes)))),
         AttributeType::Time => eight().map(|bytes| Property::Time(i64::from_le_bytes(bytes))),
         AttributeType::Bool => match value {

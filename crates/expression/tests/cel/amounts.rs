@@ -1,4 +1,4 @@
-//! Amounts: rounded up, never negative, saturating.
+//! Amounts are rounded up, never negative, and saturate.
 
 use crate::{compile, facts};
 use expression::cel::ResultType;
@@ -31,7 +31,7 @@ fn an_amount_is_rounded_up_and_saturates() {
 fn an_amount_that_is_no_number_has_failed() {
     let error = compile("auth.identity.userid", ResultType::Amount).unwrap().amount(&facts()).unwrap_err();
     assert_eq!(error.to_string(), "the value is of type string, and must be a number");
-    // No room to let a client make an amount vanish.
+    // A client must not be able to make an amount vanish.
     let error = compile("0.0 / 0.0", ResultType::Amount).unwrap().amount(&facts()).unwrap_err();
     assert_eq!(error.to_string(), "the value is not a number");
 }

@@ -1,5 +1,5 @@
-//! Expressions: what they mean, what is wrong with them, and that no source and no facts bring them down.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! The meaning of expressions, their errors, and robustness against any source and facts.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,7 +20,7 @@ use expression::cel::{CounterValue, Expression, Phase, ResultType};
 use expression::facts::Facts;
 use serde_json::json;
 
-/// A request with an identity, as a gateway would see it.
+/// The facts of a request with an identity, as a gateway would see it.
 pub fn facts() -> Facts {
     let mut facts = Facts::default();
     for (name, value) in [
@@ -64,12 +64,12 @@ pub fn facts() -> Facts {
     facts
 }
 
-/// The compiled expression.
+/// Compiles an expression.
 pub fn compile(source: &str, purpose: ResultType) -> Result<Expression, String> {
     Expression::compile(source, Phase::Request, purpose).map_err(|error| format!("{source}: {error}"))
 }
 
-/// What a predicate says of a request, in one word or the error's.
+/// Returns the result of a predicate as one word, or as its error.
 pub fn predicate(source: &str, facts: &Facts) -> String {
     let value = |expression: Expression| expression.predicate(facts).map_err(|error| error.to_string());
     match compile(source, ResultType::Predicate).and_then(value) {
@@ -78,7 +78,7 @@ pub fn predicate(source: &str, facts: &Facts) -> String {
     }
 }
 
-/// What a counter says of a request; of a list, its elements.
+/// Returns the result of a counter, or the elements of its list.
 pub fn text(source: &str, facts: &Facts) -> String {
     let value = |expression: Expression| expression.counter(facts).map_err(|error| error.to_string());
     match compile(source, ResultType::Counter).and_then(value) {

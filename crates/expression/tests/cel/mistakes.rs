@@ -1,4 +1,4 @@
-//! What can be known to be wrong before any request, in the words that the author of a policy reads.
+//! Errors that can be found before any request, in the words that the author of a policy reads.
 
 use expression::cel::{Expression, Phase, ResultType};
 
@@ -213,7 +213,7 @@ fn an_expression_that_is_too_large_is_told_the_limit() {
     insta::assert_snapshot!(told(&sources, Phase::Request, ResultType::Predicate));
 }
 
-/// What no request makes work.
+/// Expressions that fail for every request.
 #[test]
 fn types_that_never_fit_are_refused() {
     let sources = [
@@ -268,7 +268,7 @@ fn types_that_never_fit_are_refused() {
     insta::assert_snapshot!(told(&sources, Phase::Request, ResultType::Predicate));
 }
 
-/// What only a request can tell is left to it.
+/// Expressions that only a request can decide are accepted.
 #[test]
 fn what_may_fit_compiles() {
     for source in [

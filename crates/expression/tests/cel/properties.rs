@@ -1,4 +1,4 @@
-//! No source and no facts bring an evaluation down, or keep it long.
+//! No source and no facts make an evaluation crash or take long.
 
 use crate::{compile, facts, predicate, text};
 use expression::cel::{Expression, Phase, ResultType};
@@ -6,7 +6,7 @@ use expression::facts::{Facts, Need};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Everything that can be done with a source.
+/// Does everything that can be done with a source.
 fn exercise(source: &str, facts: &Facts) {
     for purpose in [ResultType::Predicate, ResultType::Counter, ResultType::Amount] {
         for phase in [Phase::Request, Phase::Response] {
@@ -18,7 +18,7 @@ fn exercise(source: &str, facts: &Facts) {
     }
 }
 
-/// Pieces that make syntax trees of every kind when they are put together at random.
+/// Fragments that form syntax trees of every kind when they are combined at random.
 const PIECES: [&str; 68] = [
     "request",
     ".",
@@ -270,7 +270,7 @@ fn identity() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Sources that are as deep as they may be. The module has a stack of one MiB.
+/// Sources of the maximum depth. The module has a stack of one MiB.
 #[test]
 fn the_deepest_expressions_fit_on_a_small_stack() {
     // Without optimisation, a frame of the evaluator takes twenty times as much.
@@ -298,7 +298,7 @@ fn the_deepest_expressions_fit_on_a_small_stack() {
         sources.push("auth".to_owned() + &"[?0]".repeat(times) + " == 1");
         sources.push("'a'".to_owned() + &".trim()".repeat(times) + " == 'a'");
         sources.push(nested("[1].exists(x, ", "true", ")", times));
-        // Of what is absent, each test has a truth of its own.
+        // Every test of an absent value has a defined result.
         sources.push(nested("[1].exists(x, ", "auth.none == x", ")", times));
         sources.push(nested("[1].all(x, !(", "auth.none == x", "))", times));
         sources.push(nested("[1].filter(x, ", "auth.none == x", ").size() == 1", times));

@@ -1,4 +1,4 @@
-//! The shortest expressions say what the interpreter says of the same.
+//! Short forms give the same results as the interpreter.
 
 use crate::{compile, facts};
 use expression::cel::ResultType;
@@ -25,7 +25,7 @@ const FACTS: [&str; 18] = [
     "metadata.filter_metadata.space.key",
 ];
 
-/// An expression of the same value, and longer than any that the interpreter does not see.
+/// Returns an expression with the same value that is too long for a short form.
 fn longer(source: &str) -> String {
     format!("true ? ({source}) : ({source})")
 }

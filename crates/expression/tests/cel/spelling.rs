@@ -1,4 +1,4 @@
-//! What a client writes in another way is the same path, and the same host.
+//! Different spellings of a path or a host give the same fact.
 
 use crate::{compile, predicate};
 use expression::cel::ResultType;
@@ -94,7 +94,7 @@ fn every_spelling_of_a_host_is_the_same_host() {
     }
 }
 
-/// Envoy joins them with a comma, and nobody knows which of them the upstream takes.
+/// Envoy joins the hosts with a comma, and it is unknown which one the upstream uses.
 #[test]
 fn a_request_with_two_hosts_fails_the_predicate() {
     let mut facts = Facts::default();

@@ -1,4 +1,4 @@
-//! What tests come to where values are absent, and what becomes of the rest of an expression.
+//! The results of tests of absent values, and of the expressions that contain them.
 
 use crate::{compile, facts, predicate, text};
 use expression::cel::ResultType;
@@ -7,7 +7,7 @@ use llm::request::{self, Extent};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Tests of something that nobody has, and what they come to.
+/// Tests of a value that no request has, and their results.
 const ABSENT: [(&str, bool); 44] = [
     ("auth.identity.role == 'admin'", false),
     ("auth.identity.role != 'admin'", true),
@@ -55,7 +55,7 @@ const ABSENT: [(&str, bool); 44] = [
     ("auth.identity.deep.?role.orValue('none') == 'none'", true),
 ];
 
-/// Requests that have none of it, each in its own way.
+/// Requests that lack the value in various ways.
 fn without() -> Vec<Facts> {
     let identity = |identity: Value| {
         let mut facts = Facts::default();
@@ -70,7 +70,7 @@ fn without() -> Vec<Facts> {
 fn a_test_of_what_is_absent_is_false_and_negation_negates() {
     for (index, facts) in without().iter().enumerate() {
         for (source, expected) in ABSENT {
-            // What is null is there, to `has` and to `==`.
+            // For `has` and `==`, null is present.
             let is_there =
                 index == 3 && (source.contains("has(auth.identity.role)") || source.contains("orValue"));
             if is_there || source.starts_with("type(") && index == 3 {
@@ -187,10 +187,10 @@ fn of_a_body_in_doubt_nothing_is_certain() {
     assert_eq!(predicate("llm.model == 'anthropic.claude' && llm.operation == 'chat'", &path), "true");
 }
 
-/// A condition as a tree, with what it must come to by the rules.
+/// A condition as a tree, and the result that the rules define.
 #[derive(Clone, Debug)]
 enum Condition {
-    /// Of the fact with this index: whether it is the text with that index, or is not.
+    /// Tests whether the fact with this index equals the text with that index.
     Is(usize, usize),
     Isnt(usize, usize),
     Has(usize),
@@ -203,7 +203,7 @@ enum Condition {
     And(Box<Condition>, Box<Condition>),
     Or(Box<Condition>, Box<Condition>),
     If(Box<Condition>, Box<Condition>, Box<Condition>),
-    /// The same, where any value could stand.
+    /// The same, in places where any value may occur.
     Chosen(Box<Condition>),
     Filtered(usize, Box<Condition>),
 }
@@ -306,7 +306,7 @@ fn condition() -> impl Strategy<Value = Condition> {
     })
 }
 
-/// A request that has these values. `nulls`: what is absent is null where that is possible.
+/// Builds a request with these values. With `nulls`, absent values are null where possible.
 fn with(values: &Values, nulls: bool) -> Facts {
     let mut facts = Facts::default();
     let mut identity = json!({});
@@ -347,7 +347,7 @@ proptest! {
         nulls in any::<bool>(),
     ) {
         let source = condition.source();
-        // What is null is there.
+        // A null value is present.
         let facts = with(&values, nulls && !has_has(&source));
         let expected = condition.holds(&values).to_string();
         prop_assert_eq!(predicate(&source, &facts), expected, "{}", source);

@@ -1,4 +1,4 @@
-//! What expressions mean.
+//! The results of expressions.
 
 use crate::{compile, facts, predicate, text};
 use expression::cel::ResultType;
@@ -24,12 +24,12 @@ fn a_predicate_is_true() {
         r#""x-tenant" in request.headers && !("x-other" in request.headers)"#,
         r#"size(request.headers) == 9"#,
         r#"request.headers["x-list"].split(",").map(x, x.trim()) == ["a", "b", "c"]"#,
-        // Its connection.
+        // The connection.
         r#"source.address == "[2001:db8::7]:4321" && source.port == 4321"#,
         r#"source.remote_address == "2001:db8::7""#,
         r#"destination.address == "192.0.2.1:443" && !has(destination.port)"#,
         "connection.mtls && !has(connection.tls_version)",
-        // Who is asking.
+        // The identity.
         r#"auth.identity.userid == "alice" && request.auth.identity.userid == "alice""#,
         "has(auth.identity) && has(request.auth) && !has(auth.identity.email)",
         r#"auth.identity["plan"] in ["gold", "platinum"]"#,
@@ -236,7 +236,7 @@ fn metadata_is_that_of_the_filters_before_us() {
     assert_eq!(missing, "false");
 }
 
-/// What a body tells, and what it does not.
+/// The facts of a body, and what it does not reveal.
 #[test]
 fn a_body_s_facts_are_what_it_says() {
     let body = |text: &str| {
