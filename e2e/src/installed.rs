@@ -1,4 +1,5 @@
-//! The adapter as its Deployment starts it: two replicas behind a Service, in a cluster, with the module and mutual TLS.
+//! The adapter as its Deployment starts it: two replicas behind a Service, in a cluster, with the module and
+//! mutual TLS.
 
 use crate::adapter::Adapter;
 use crate::artefacts;
@@ -10,13 +11,13 @@ use crate::outage;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// The Service's address, which its name stands for in `scripts/alone.sh`.
+/// The Service's address, to which `scripts/alone.sh` resolves its name.
 const ADDRESS: &str = "10.0.0.20";
 
 /// The Secret with the proxies' certificate.
 const SECRET: &str = "weir-proxy-tls";
 
-/// See the module.
+/// The installed adapter.
 pub struct Installed {
     /// The replicas.
     pub adapters: Vec<Adapter>,
@@ -27,8 +28,8 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// Starts them with this module, their files in this folder, with further arguments; the proxies' certificate is in this
-    /// namespace.
+    /// Starts the replicas with this module, these further arguments, and their files in this folder. The
+    /// proxies' certificate is in this namespace.
     pub fn start(
         cluster: &Cluster,
         kubeconfig: &Path,
@@ -58,40 +59,40 @@ impl Installed {
         installed
     }
 
-    /// One of them.
+    /// Returns one of the replicas.
     pub fn adapter(&self) -> &Adapter {
         &self.adapters[0]
     }
 
-    /// All of them are gone.
+    /// Kills all replicas.
     pub fn kill(&mut self) {
         self.adapters.iter_mut().for_each(Adapter::kill);
     }
 
-    /// They come back.
+    /// Restarts all replicas.
     pub fn restart(&mut self) {
         self.adapters.iter_mut().for_each(Adapter::restart);
     }
 
-    /// Those come back that a test has left away.
+    /// Restarts the replicas that a test has left stopped.
     pub fn revive(&mut self) {
         self.unsilence();
         let is_away = |adapter: &&mut Adapter| Request::get("/healthz").try_send(adapter.http()).is_err();
         self.adapters.iter_mut().filter(is_away).for_each(Adapter::restart);
     }
 
-    /// The node of the one that this proxy asks goes silent.
+    /// Silences the node of the replica that this proxy uses.
     pub fn silence_one(&self, proxy: SocketAddr) {
         let silent = &self.adapters[outage::busiest(&self.adapters, proxy)];
         self.service.silence(&[silent.grpc().port(), silent.http().port()]);
     }
 
-    /// It is back.
+    /// Ends the silence of the node.
     pub fn unsilence(&self) {
         self.service.unsilence();
     }
 
-    /// A rollout: one after the other serves this module, and that of the version before.
+    /// Rolls out this module: one replica after the other serves it, and the previous module as well.
     pub fn roll_out(&mut self, module: &str, previous: &str, between: impl Fn()) {
         let all = with(&self.arguments, &["--wasm", module, "--wasm-previous", previous]);
         for adapter in &mut self.adapters {
@@ -100,7 +101,7 @@ impl Installed {
         }
     }
 
-    /// Gives the proxies another certificate.
+    /// Replaces the proxies' certificate.
     pub fn renew(&self, cluster: &Cluster) {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         self.authority.write(folder.path(), &["weir-proxy.weir-system.svc"]);
@@ -112,13 +113,13 @@ impl Installed {
         cluster.apply(&secret);
     }
 
-    /// A manifest of `manifests/` for the Gateway of that name, and for the module that is served.
+    /// Returns a manifest of `manifests/` for the Gateway with this name and the module that is served.
     pub fn manifest(&self, path: &str, gateway: &str) -> String {
         let digest = self.adapter().get("/weir.wasm.sha256").text();
         self.manifest_for(path, gateway, digest.trim())
     }
 
-    /// The same for the module with this digest.
+    /// Returns the same manifest for the module with this digest.
     pub fn manifest_for(&self, path: &str, gateway: &str, digest: &str) -> String {
         let text = std::fs::read_to_string(artefacts::root().join("manifests").join(path))
             .unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -1,29 +1,29 @@
-//! Tokens for the people in the tests, signed with a key that every configuration here trusts.
+//! Tokens for the people in the tests. Every configuration here trusts the key that signs them.
 //!
-//! The key is public: it protects nothing but example data.
+//! The key is public, because it protects only example data.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 
-/// What `e2e/envoy.yaml` and the examples trust.
+/// The key that `e2e/envoy.yaml` and the examples trust.
 pub const KEY: &[u8] = b"the key of Weir's examples: public, protects nothing";
 
-/// Who issues the tokens.
+/// The issuer of the tokens.
 pub const ISSUER: &str = "https://weir.example";
 
-/// The key as the JSON Web Key Set that an Envoy configuration holds.
+/// Formats the key as the JSON Web Key Set of an Envoy configuration.
 pub fn keys() -> Value {
     json!({ "keys": [{ "kty": "oct", "alg": "HS256", "kid": "weir-example", "k": BASE64.encode(KEY) }] })
 }
 
-/// A token with these claims and the issuer. It never expires.
+/// Creates a token with these claims and the issuer. It never expires.
 pub fn token(claims: &Value) -> String {
     sign(claims, KEY)
 }
 
-/// A token with these claims that nobody trusts.
+/// Creates a token with these claims that no configuration trusts.
 pub fn forged(claims: &Value) -> String {
     sign(claims, b"another key")
 }
@@ -42,7 +42,7 @@ fn signature_of(signed: &str, key: &[u8]) -> String {
     BASE64.encode(mac.finalize().into_bytes())
 }
 
-/// The claims of a token that [`KEY`] has signed.
+/// Returns the claims of a token that [`KEY`] has signed.
 pub fn claims(token: &str) -> Option<Value> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (_, claims) = signed.split_once('.')?;
@@ -50,7 +50,7 @@ pub fn claims(token: &str) -> Option<Value> {
     genuine.then(|| serde_json::from_slice(&BASE64.decode(claims).ok()?).ok())?
 }
 
-/// The claims of one of Kuadrant's users: an id and the groups in an annotation.
+/// Returns the claims of one of Kuadrant's users: an id, and the groups in an annotation.
 pub fn kuadrant_user(id: &str, groups: &str) -> Value {
     json!({ "sub": id, "userid": id, "metadata": { "annotations": { "kuadrant.io/groups": groups } } })
 }

@@ -1,8 +1,9 @@
-//! The tests from the outside: a real Envoy with the real module, the real adapter, and a scripted LLM behind it.
+//! End-to-end tests: a real Envoy with the real module, the real adapter, and a scripted LLM.
 //!
-//! In: the built artefacts ([`artefacts`]) and Envoy configurations as a person would write them. Out: what a
-//! client saw, what the upstream saw, what the counters say. It knows nothing of Weir's own code.
-//! Nothing here sleeps for a fixed time ([`wait`]), uses a fixed port, or survives the test that started it.
+//! The input is the built artefacts ([`artefacts`]) and Envoy configurations as a person would write them.
+//! The output is what a client saw, what the upstream saw, and what the counters show. The tests know nothing
+//! of Weir's code. Nothing here sleeps for a fixed time ([`wait`]), uses a fixed port, or survives the test
+//! that started it.
 
 pub mod adapter;
 pub mod artefacts;

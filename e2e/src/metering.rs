@@ -1,4 +1,4 @@
-//! The exchanges of `metering/` and their expected charges. The README there explains each field.
+//! The exchanges in `metering/` and their expected charges. The README there explains each field.
 
 use crate::artefacts;
 use base64::Engine as _;

@@ -1,19 +1,19 @@
-//! Several versions of the module, for upgrades.
+//! Several versions of the module, for tests of upgrades.
 
 use crate::artefacts;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// The module of a version: the same code, with a custom section that makes its digest another.
+/// One version of the module: the same code with a custom section that changes its digest.
 pub struct ModuleVersion {
-    /// Where it is.
+    /// The path of the file.
     pub file: String,
-    /// As manifests name it.
+    /// The digest in manifests.
     pub digest: String,
 }
 
 impl ModuleVersion {
-    /// Writes it to this folder.
+    /// Writes the version to this folder.
     pub fn new(folder: &Path, version: &str) -> Self {
         let mut bytes = std::fs::read(artefacts::wasm()).expect("the module can be read");
         let name = u8::try_from(version.len()).expect("a short name");

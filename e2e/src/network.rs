@@ -1,7 +1,7 @@
 //! A cluster's network on one machine: connections to a Service are distributed to its pods, a pod has its own
 //! network, and a silent node answers nothing while connections to it stay open.
 //!
-//! It changes the network of the whole machine, so it runs in a network namespace of its own
+//! This changes the network of the whole machine, so it runs in a separate network namespace
 //! (`scripts/alone.sh`).
 
 use crate::process::Process;

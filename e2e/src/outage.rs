@@ -206,7 +206,7 @@ fn look_without_pause(watches: &mut [WatchedProxy]) {
     }
 }
 
-/// Waits until limits are in force.
+/// Waits until limits are in force, and returns how long that took.
 fn heals(at: SocketAddr, mode: &str) {
     let mut last = String::new();
     let healed = wait::within(2 * wait::DEADLINE, || match request(mode).try_send(at) {

@@ -1,5 +1,5 @@
-//! `make demo POLICY=FILE`: a gateway to try policies of one's own with. A scripted LLM, the adapter with these policies, which it
-//! watches, and Envoy with the filter, each on the port that the documents name.
+//! `make demo POLICY=FILE`: a gateway to try policies with. It starts a scripted LLM, the adapter, which
+//! watches these policies, and Envoy with the filter. Each part uses the port that the documents name.
 
 use crate::artefacts;
 use crate::client::Request;
@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command};
 
-/// Its Envoy: clients have a JWT, and request bodies are read.
+/// The Envoy configuration. Clients have a JWT, and request bodies are read.
 const CONFIG: &str = "examples/two-limits/envoy.yaml";
 
-/// What runs. Envoy goes first, so that nothing it needs goes before it.
+/// The running parts. Envoy is dropped first, so that it never lacks what it needs.
 pub struct Playground {
     envoy: Envoy,
     adapter: Child,
@@ -21,14 +21,14 @@ pub struct Playground {
     _upstream: Upstream,
 }
 
-/// Where a part listens: where this variable says, or on this port.
+/// Returns the address of a part: the value of this variable, or this port.
 fn address(variable: &str, port: u16) -> SocketAddr {
     let given = std::env::var(variable).ok().and_then(|address| address.parse().ok());
     given.unwrap_or_else(|| ([127, 0, 0, 1], port).into())
 }
 
 impl Playground {
-    /// Starts everything and waits until Envoy limits. What is wrong with the policies, the adapter says on its own.
+    /// Starts everything and waits until Envoy limits. The adapter itself reports errors in the policies.
     pub fn start(policies: &Path) -> Self {
         let (grpc, http) = (address("WEIR_GRPC_LISTEN", 8081), address("WEIR_HTTP_LISTEN", 8080));
         let llm = address("WEIR_LLM_LISTEN", 8000);
@@ -56,7 +56,7 @@ impl Playground {
         });
     }
 
-    /// What runs where, for people.
+    /// Prints the address of each part.
     pub fn introduce(&self, policies: &Path) {
         let port = |address: SocketAddr| format!("http://localhost:{}", address.port());
         println!("\nThe gateway is ready. Changes of {} take effect within a second.\n", policies.display());

@@ -1,7 +1,7 @@
 //! Does the kubelet's work for a pod's container, where there is none: mounts volumes, expands variables in
 //! arguments, and starts the program.
 //!
-//! The paths are absolute, so it runs in a mount namespace of its own (`scripts/alone.sh`).
+//! Mount paths are absolute, so this runs in a separate mount namespace (`scripts/alone.sh`).
 
 use crate::cluster::Cluster;
 use crate::network::PodNetwork;
@@ -99,7 +99,7 @@ impl Pod<'_> {
                 }
                 (Some("spec.serviceAccountName"), _) => self.account().to_owned(),
                 (Some("spec.nodeName"), _) => "node".to_owned(),
-                // Annotations that a node's controller would write.
+                // The annotations that a node's controller would write.
                 (Some(_), _) => String::new(),
                 (None, Some(resource)) if resource.ends_with(".cpu") => "1".to_owned(),
                 (None, Some(_)) => (1 << 30).to_string(),

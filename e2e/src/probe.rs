@@ -1,4 +1,4 @@
-//! What a user sees of a gateway while part of Weir is away: one policy, one request, and the response.
+//! Observes a gateway while part of Weir is away, as a user would: one policy, one request, and the response.
 
 use crate::client::{Request, Response};
 use crate::{jwt, wait};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How soon limits must be in force again after an outage.
+/// The maximum time until limits are in force again after an outage.
 pub const HEALED: Duration = Duration::from_secs(10);
 
 /// The response to a request that a limit applies to.

@@ -1,4 +1,4 @@
-//! A program that a test runs. Its log goes to a file, and it ends with the test.
+//! A program that a test runs. It writes its log to a file and ends with the test.
 
 use crate::wait;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};

@@ -1,21 +1,23 @@
-//! Documents whose commands are run: `sh` blocks as they stand, `console` blocks with what they must print.
+//! Runs the commands in documents: `sh` blocks as they are, and `console` blocks with the output that they
+//! must print.
 //!
-//! In a console block a line `$ COMMAND` is run (lines that end in a backslash go on), and the lines below it are
-//! what it prints. There `...` stands for anything within a line, and alone on a line for any number of lines.
+//! In a console block, a line `$ COMMAND` is run, with continuation lines after a backslash. The following
+//! lines are its output. In them, `...` stands for any text within a line, or for any number of lines if it
+//! is alone on a line.
 
 use regex::Regex;
 use std::path::Path;
 
-/// A command and what it must print.
+/// A command and its expected output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// For a shell.
+    /// The text for the shell.
     pub command: String,
-    /// With `...` for anything.
+    /// The expected output, with `...` as a wildcard.
     pub prints: String,
 }
 
-/// The contents of all fenced blocks of that language.
+/// Returns the contents of all fenced blocks in this language.
 pub fn blocks(path: &Path, language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut blocks = Vec::new();
@@ -31,7 +33,7 @@ pub fn blocks(path: &Path, language: &str) -> Vec<String> {
     blocks
 }
 
-/// The commands of a console block.
+/// Returns the commands in a console block.
 pub fn session(block: &str) -> Vec<Command> {
     let mut commands: Vec<Command> = Vec::new();
     let mut goes_on = false;
@@ -51,7 +53,7 @@ pub fn session(block: &str) -> Vec<Command> {
 }
 
 impl Command {
-    /// Whether this is what it must print.
+    /// Returns whether the output matches.
     pub fn accepts(&self, printed: &str) -> bool {
         let mut pattern = String::from(r"\A");
         for line in self.prints.lines() {
@@ -64,7 +66,7 @@ impl Command {
         }
         pattern += r"\z";
         let end = if printed.is_empty() || printed.ends_with('\n') { "" } else { "\n" };
-        Regex::new(&pattern).expect("an escaped pattern").is_match(&format!("{printed}{end}"))
+        Regex::new(&pattern).expect("the pattern is escaped").is_match(&format!("{printed}{end}"))
     }
 }
 

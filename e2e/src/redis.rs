@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Sentinels rewrite this file.
+/// The configuration file, which sentinels rewrite.
 const CONFIGURATION: &str = "redis.conf";
 
 /// The number of slots in every Redis cluster.
@@ -108,7 +108,7 @@ impl Redis {
             }
             assert!(redis.log().contains("in use"), "Redis ended:\n{}", redis.log());
         }
-        panic!("no port could be had for Redis");
+        panic!("there is no free port for Redis");
     }
 
     /// Checks its log, since another process may answer on its port.
@@ -125,17 +125,16 @@ impl Redis {
         })
     }
 
-    /// Its port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its URL for `--storage`.
+    /// Returns the URL for `--storage`.
     pub fn url(&self, database: u16) -> String {
         format!("redis://127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The reply to a command, in Redis' notation.
+    /// Returns the reply to a command in Redis's notation.
     pub fn command(&self, words: &[&str]) -> String {
         self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}\n{}", self.log()))
     }
@@ -156,7 +155,7 @@ impl Redis {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// A number in its INFO.
+    /// Returns a number in the server's INFO.
     pub fn info(&self, name: &str) -> u64 {
         let info = self.command(&["INFO", "everything"]);
         let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -192,7 +191,6 @@ impl Redis {
         assert!(self.becomes_ready(), "Redis does not come back:\n{}", self.log());
     }
 
-    /// Its whole log.
     pub fn log(&self) -> String {
         self.process.log()
     }

@@ -1,8 +1,8 @@
-//! Stories: a policy, what clients ask, what the provider answers, and what must come of it, as YAML.
+//! Stories in YAML: a policy, the requests of clients, the provider's answers, and the expected outcome.
 //!
-//! A story knows nothing of how it is played. [`run`] plays it with any [`Player`]: through a real Envoy
-//! ([`envoy::ThroughEnvoy`]), or natively against the core and the adapter's ledger. `e2e/scenarios/README.md`
-//! shows the format.
+//! A story does not depend on how it is played. [`run`] plays it with any [`Player`]: through a real Envoy
+//! ([`envoy::ThroughEnvoy`]), or natively with the core and the adapter's ledger. `e2e/scenarios/README.md`
+//! describes the format.
 
 mod date;
 pub mod envoy;
@@ -24,23 +24,22 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// One story.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Story {
-    /// What it shows, for readers of the file.
+    /// What the story shows, for its readers.
     pub about: String,
     /// The ids of the sentences in `e2e/scenarios/SENTENCES.md` that it shows.
     #[serde(default)]
     pub shows: Vec<String>,
-    /// Why it is not played through a real Envoy.
+    /// Why the story is not played through a real Envoy.
     pub natively: Option<String>,
-    /// The date on which it begins: `2026-01-31T23:00Z`. Only natively.
+    /// The date on which it begins: `2026-01-31T23:00Z`. Only the native player supports it.
     pub begins: Option<Date>,
-    /// The Envoy configuration that it is played with, by its path in the repository; `e2e/envoy.yaml` by default.
-    /// `readsBodies` repeats what that says.
+    /// The Envoy configuration for the story, by its path in the repository; `e2e/envoy.yaml` by default.
+    /// `readsBodies` repeats its setting.
     pub gateway: Option<PathBuf>,
-    /// The filter waits for request bodies and reads this many bytes of each.
+    /// If set, the filter waits for request bodies and reads this many bytes of each.
     pub reads_bodies: Option<usize>,
     /// The policies in force from the start.
     pub policies: Vec<PolicySource>,
@@ -56,11 +55,8 @@ pub struct Story {
 #[serde(untagged)]
 pub enum PolicySource {
     /// A YAML file, by its path in the repository.
-    File {
-        /// The path.
-        file: PathBuf,
-    },
-    /// Written here.
+    File { file: PathBuf },
+    /// The policy itself.
     Inline(Value),
 }
 
@@ -74,15 +70,15 @@ pub enum Step {
     Open(Box<Opened>),
     /// Completes a request that stays open.
     Finish(Finished),
-    /// Its client disconnects.
+    /// The client of a named request disconnects.
     HangUp(String),
-    /// The expected buckets. Those that are not named are ignored.
+    /// The expected buckets. Buckets that are not listed are ignored.
     Counters(Vec<Bucket>),
     /// Replaces the policies in force.
     Policies(Vec<PolicySource>),
     /// Does something to the adapter.
     Adapter(AdapterFate),
-    /// Time passes.
+    /// Lets time pass.
     #[serde(deserialize_with = "duration")]
     Pass(Duration),
 }
@@ -144,7 +140,7 @@ pub struct Opened {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finished {
-    /// Its name.
+    /// The name of the request.
     pub name: String,
     /// The expected outcome.
     pub expect: Option<Expected>,
@@ -210,9 +206,7 @@ impl Story {
         let value: Value = serde_saphyr::from_str(&text).map_err(|error| told(&error))?;
         let story: Self = serde_json::from_value(value).map_err(|error| told(&error))?;
         if story.begins.is_some() && story.natively.is_none() {
-            return Err(told(
-                &"begins at a time of its own, which only the native player has: say `natively`",
-            ));
+            return Err(told(&"begins on a date, which only the native player supports: add `natively`"));
         }
         Ok(story)
     }
@@ -256,7 +250,7 @@ fn listed(folder: &str) -> Vec<PathBuf> {
 }
 
 impl Step {
-    /// The policies that it puts into force.
+    /// Returns the policies that the story puts into force.
     fn policies(&self) -> &[PolicySource] {
         if let Self::Policies(policies) = self { policies } else { &[] }
     }

@@ -257,7 +257,7 @@ impl SocketUpstream {
         self.heard.lock().expect("nobody panics").clone()
     }
 
-    /// The messages that it received.
+    /// Returns the messages that it received.
     pub fn messages(&self) -> Vec<String> {
         let text = |heard| match heard {
             Heard::Text(text) => Some(text),

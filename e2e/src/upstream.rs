@@ -207,7 +207,7 @@ impl Answer {
 impl Upstream {
     /// Starts a provider on a free port.
     pub fn start() -> Self {
-        Self::listen("127.0.0.1:0").expect("a free port can be had")
+        Self::listen("127.0.0.1:0").expect("there is a free port")
     }
 
     /// Starts a provider on this address.

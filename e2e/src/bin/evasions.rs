@@ -1,5 +1,6 @@
-//! Writes the bodies of all evasions into a folder, for `e2e/evasions/readings.py`: `KIND/NAME.plain` before it is
-//! encoded, `KIND/NAME.sent` as it is sent, `KIND/NAME.headers` with a line for each header.
+//! Writes the bodies of all evasions into a folder, for `e2e/evasions/readings.py`. `KIND/NAME.plain` is the
+//! body before it is encoded, `KIND/NAME.sent` is the body as it is sent, and `KIND/NAME.headers` has a line
+//! for each header.
 
 use e2e::scenario::Evasion;
 use std::path::Path;

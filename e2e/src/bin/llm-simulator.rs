@@ -1,5 +1,5 @@
-//! A free LLM provider: it answers every chat completion and reports as many tokens as `max_tokens` allows.
-//! `WEIR_LLM_LISTEN` sets its address, 127.0.0.1:8000 by default.
+//! A simulated LLM provider. It answers every chat completion and reports as many tokens as `max_tokens`
+//! allows. `WEIR_LLM_LISTEN` sets its address, 127.0.0.1:8000 by default.
 
 use e2e::upstream::Upstream;
 

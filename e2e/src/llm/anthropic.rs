@@ -1,4 +1,4 @@
-//! Anthropic's Messages. Half of the input comes from the cache.
+//! Anthropic's Messages API. Half of the input comes from the cache.
 
 use super::{Prompt, TEXT, TOOL, TOOL_INPUT, WORDS};
 use crate::upstream::{Answer, Seen};

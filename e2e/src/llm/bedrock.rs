@@ -35,7 +35,7 @@ pub(super) fn converse(request: &Seen) -> Answer {
     }))
 }
 
-/// Lengths and their checksum, headers, the payload, a checksum of all.
+/// Encodes a frame: lengths and their checksum, headers, payload, checksum.
 fn frame(kind: &str, payload: &Value) -> Vec<u8> {
     let mut headers = Vec::new();
     for (name, value) in
@@ -43,7 +43,7 @@ fn frame(kind: &str, payload: &Value) -> Vec<u8> {
     {
         headers.push(name.len() as u8);
         headers.extend(name.as_bytes());
-        // A text.
+        // The type of a string.
         headers.push(7);
         headers.extend((value.len() as u16).to_be_bytes());
         headers.extend(value.as_bytes());

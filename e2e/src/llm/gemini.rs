@@ -36,9 +36,9 @@ fn candidate(part: Value) -> Value {
     json!({ "candidates": [{ "index": 0, "content": content }], "modelVersion": "gemini-3-pro", "responseId": "r1" })
 }
 
-/// What Gemini Live says to a message of a WebSocket, and the tokens that it reports.
+/// Answers a message of a Gemini Live WebSocket. Returns the messages, and the tokens that they report.
 pub(super) fn messages(request: &Seen) -> (Vec<Value>, u64) {
-    // The client libraries spell it so.
+    // The client libraries use this spelling.
     let asked = Prompt::of(request, "/client_content/turns", "/none");
     if asked.body.get("setup").is_some() {
         return (vec![json!({ "setupComplete": {} })], 0);
@@ -57,7 +57,7 @@ pub(super) fn messages(request: &Seen) -> (Vec<Value>, u64) {
     (messages, asked.total())
 }
 
-/// The first request is told where the second one goes.
+/// The response to the first request contains the address for the second one.
 pub(super) fn upload(request: &Seen) -> Answer {
     if header(&request.headers, "x-goog-upload-command") == Some("start") {
         let host = header(&request.headers, "host").unwrap_or_default();

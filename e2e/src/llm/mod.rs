@@ -1,8 +1,9 @@
-//! What LLM providers answer by themselves: the text they were asked for, in the API that the path names, and how many
-//! tokens that took.
+//! The default answers of LLM providers: the requested text in the API that the path names, and the tokens
+//! that it took.
 //!
-//! A call uses one token per four characters asked and, answering, as many as its maximum allows. A prompt that says
-//! `slowly` gets the beginning of a stream and then nothing; one that offers the tool `get_weather` gets a call of it.
+//! A call uses one token per four characters of input, and as many output tokens as its maximum allows. If a
+//! prompt contains `slowly`, the response is the beginning of a stream that never continues. If a request
+//! offers the tool `get_weather`, the response calls it.
 
 mod anthropic;
 mod bedrock;
@@ -17,13 +18,13 @@ use crate::wire::header;
 pub use openai::completion;
 use serde_json::{Value, json};
 
-/// What every answer says.
+/// The text of every answer.
 pub const TEXT: &str = "Water finds its own level.";
 const WORDS: [&str; 5] = ["Water ", "finds ", "its ", "own ", "level."];
 const TOOL: &str = "get_weather";
 const TOOL_INPUT: &str = r#"{"city":"Paris"}"#;
 
-/// A call that generates text, as its fake provider reads it.
+/// A call that generates text, as its simulated provider reads it.
 struct Prompt {
     model: String,
     input: u64,
@@ -35,7 +36,7 @@ struct Prompt {
 }
 
 impl Prompt {
-    /// `asks`: the pointer of what counts as input.
+    /// Reads a call. `asks` is the pointer to the text that counts as input.
     fn of(request: &Seen, asks: &str, maximum: &str) -> Self {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let text = body.to_string();
@@ -59,7 +60,7 @@ impl Prompt {
         Answer::json(200, json).reporting(self.total())
     }
 
-    /// These pieces, of which a slow call gets the first `begun`.
+    /// Returns these chunks, of which a slow call receives the first `begun`.
     fn stream(&self, kind: &str, pieces: Vec<Vec<u8>>, begun: usize) -> Answer {
         let mut answer = Answer::new(200).header("content-type", kind).reporting(self.total());
         for (place, piece) in pieces.into_iter().enumerate() {
@@ -71,7 +72,7 @@ impl Prompt {
         answer
     }
 
-    /// Server-sent events; `named`: each with its type as its name.
+    /// Formats server-sent events. With `named`, each one has its type as its name.
     fn events(&self, events: Vec<Value>, named: bool, begun: usize) -> Answer {
         let event = |event: Value| match event["type"].as_str().filter(|_| named) {
             Some(name) => format!("event: {name}\ndata: {event}\n\n").into_bytes(),
@@ -81,7 +82,7 @@ impl Prompt {
     }
 }
 
-/// The answer to a request that names none of the test's own.
+/// Answers a request that does not name an answer of the test.
 pub fn answer(request: &Seen) -> Answer {
     let path = request.path.split('?').next().unwrap_or_default();
     let ends = |end: &str| path.ends_with(end);
@@ -104,7 +105,7 @@ pub fn answer(request: &Seen) -> Answer {
     }
 }
 
-/// The messages that answer one of a WebSocket, and the tokens that they report.
+/// Returns the messages that answer a message of a WebSocket, and the tokens that they report.
 pub fn messages(request: &Seen) -> (Vec<Value>, u64) {
     match request.path.contains("BidiGenerateContent") {
         true => gemini::messages(request),
@@ -120,7 +121,7 @@ fn models(path: &str) -> Answer {
     Answer::json(200, &json!({ "object": "list", "data": data, "models": [] }))
 }
 
-/// A file that was uploaded, as OpenAI, Mistral and Anthropic describe it.
+/// Describes an uploaded file as OpenAI, Mistral and Anthropic do.
 fn file(request: &Seen) -> Answer {
     let ours = header(&request.headers, "anthropic-version").is_some();
     let file = if ours {

@@ -1,4 +1,4 @@
-//! Ollama's own chat: lines of JSON.
+//! Ollama's own chat API: JSON lines.
 
 use super::{Prompt, TEXT, TOOL, TOOL_INPUT, WORDS};
 use crate::upstream::{Answer, Seen};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 pub(super) fn chat(request: &Seen) -> Answer {
     let mut asked = Prompt::of(request, "/messages", "/options/num_predict");
-    // A stream unless it is refused.
+    // The response is a stream unless the request declines it.
     asked.stream = asked.body["stream"] != false;
     let line = |message: Value, done: bool| {
         let mut line = json!({

@@ -1,4 +1,4 @@
-//! Chat completions: OpenAI's, and those of the many servers that are compatible with it.
+//! Chat completions of OpenAI and of the many compatible servers.
 
 use super::{Prompt, TEXT, TOOL, TOOL_INPUT, WORDS};
 use crate::upstream::{Answer, Seen};
@@ -41,7 +41,8 @@ fn usage(input: u64, output: u64) -> Value {
     json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": total })
 }
 
-/// Mistral reports the usage in the last choice's chunk, asked or not; others in a chunk of its own, if asked.
+/// Mistral reports the usage in the chunk of the last choice, whether it is requested or not. Others report
+/// it in a separate chunk, if it is requested.
 fn stream(asked: &Prompt) -> Answer {
     let mistral = asked.model.starts_with("mistral");
     let chunk = |choices: Value, usage: Value| {

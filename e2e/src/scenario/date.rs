@@ -1,4 +1,4 @@
-//! A date as a story writes it, `2026-01-31T23:00Z` → when that is.
+//! Parses dates in stories, such as `2026-01-31T23:00Z`.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Date(Duration);
 
 impl Date {
-    /// Since 1970 began.
+    /// Returns the time since 1970.
     pub fn since_1970(self) -> Duration {
         self.0
     }
@@ -34,7 +34,7 @@ impl<'de> Deserialize<'de> for Date {
 mod tests {
     use super::*;
 
-    /// By `date -u -d ... +%s`.
+    /// The expected values come from `date -u -d ... +%s`.
     #[test]
     fn a_date_is_a_time() {
         let table = [

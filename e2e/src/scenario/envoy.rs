@@ -8,10 +8,10 @@ use crate::{jwt, wait};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How much Envoy keeps of a body.
+/// The number of bytes of a body that Envoy buffers.
 const BUFFER: usize = 4 << 20;
 
-/// A world for stories that read the same of bodies; they are played one after another.
+/// A world for stories with the same reading of bodies. They are played one after another.
 pub struct ThroughEnvoy {
     world: World,
     requests: usize,
@@ -26,16 +26,16 @@ pub struct Waiting {
     gate: Gate,
     upstream_call: usize,
     asked: Option<u64>,
-    /// What it holds.
+    /// The gate that delays its answer.
     held: u64,
 }
 
 impl ThroughEnvoy {
-    /// Starts everything, with no policy yet.
+    /// Starts everything, without a policy.
     pub fn start(story: &Story) -> Self {
         let mut world = World::build();
         match (&story.gateway, story.reads_bodies) {
-            // A busy machine shall change no outcome.
+            // A busy machine must not change the outcome.
             (Some(file), _) => {
                 world = world.config(&file.to_string_lossy());
                 world = world.plugin(|plugin| plugin["adapter"]["timeout"] = "2s".into());
@@ -43,7 +43,7 @@ impl ThroughEnvoy {
             (None, Some(most)) => world = with_another_route(world).reading_bodies(most),
             (None, None) => world = with_another_route(world),
         }
-        // Envoy keeps more of a body than a story lets the filter read.
+        // Envoy buffers more of a body than a story lets the filter read.
         world = world.change(|config| {
             config.all()["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] =
                 BUFFER.into();
@@ -51,17 +51,18 @@ impl ThroughEnvoy {
         Self { world: world.start(), requests: 0, frozen: false, in_force: String::new(), renewals: 0 }
     }
 
-    /// Makes it ready for another story: everything of the last one has ended and is settled, and the adapter has lost
-    /// what it counted. Envoy and its VMs stay, since V8 takes seconds to compile the module.
+    /// Prepares the world for another story: all exchanges of the last one have ended and are settled, and
+    /// the adapter has lost its counters. Envoy and its VMs stay, since V8 takes seconds to compile the
+    /// module.
     pub fn renew(&mut self) {
         wait::until("the end of every request", || (self.under_way() == 0).then_some(()));
         self.renewals += 1;
         let limit = format!("renewal-{}", self.renewals);
-        // Another plan each time, since a filter is slow to take one back that it has left.
+        // The plan is different each time, because a filter is slow to return to a plan that it has left.
         let policy = world::policy(&limit, json!({ "limits": { limit.as_str(): world::per_user(1_000) } }));
         self.world.edit("0.yaml", &policy);
         self.in_force = policy;
-        // A worker settles in order, so this request's charge comes after everything that ended before it.
+        // A worker settles in order, so this request's charge follows everything that ended before it.
         self.world.send(&HttpRequest::chat(10).token(&jwt::token(&json!({ "userid": "renewal" }))));
         let charged = || self.world.adapter.bucket(&limit, "tokens", "renewal");
         wait::until("every settlement", || {
@@ -77,7 +78,7 @@ impl ThroughEnvoy {
         self.world.adapter.show_log();
     }
 
-    /// How many requests Envoy is at.
+    /// Returns the number of requests that Envoy is handling.
     fn under_way(&self) -> u64 {
         self.world.envoy.stat("http.gateway.downstream_rq_active")
     }
@@ -86,7 +87,7 @@ impl ThroughEnvoy {
         if self.frozen { 0 } else { self.world.adapter.counters().iter().map(|counter| counter.held).sum() }
     }
 
-    /// How many results in the making the adapter has heard of.
+    /// Returns how many pending results the adapter knows.
     fn parked(&self) -> u64 {
         if self.frozen {
             return 0;
@@ -94,7 +95,7 @@ impl ThroughEnvoy {
         self.world.adapter.metric("weir_commits_total", &["outcome=\"parked\""]) as u64
     }
 
-    /// How often the adapter was asked for room until now, if it can be asked for that.
+    /// Returns how many Reserves the adapter has received, if it is reachable.
     fn reserves(&self) -> Option<u64> {
         (!self.frozen).then(|| self.world.adapter.metric("weir_reserves_total", &[]) as u64)
     }
@@ -138,7 +139,7 @@ impl Player for ThroughEnvoy {
 
     fn apply(&mut self, policies: &[Value]) {
         let documents: String = policies.iter().map(|policy| format!("---\n{policy}\n")).collect();
-        // What changes nothing makes no other plan to wait for.
+        // An edit without a change makes no new plan to wait for.
         if documents != self.in_force {
             self.world.edit("0.yaml", &documents);
             self.in_force = documents;
@@ -156,7 +157,7 @@ impl Player for ThroughEnvoy {
             seen.headers.iter().any(|(key, value)| key == upstream::ANSWER && *value == name)
         };
         let reached = wait::until("the request at the provider, or its answer", || {
-            // In this order: what is answered by the provider has got there before.
+            // Checked in this order, because a request that the provider has answered has also reached it.
             let answered = client.answered();
             let call = self.world.upstream.seen()[calls..].iter().position(mine).map(|at| calls + at);
             (answered || call.is_some()).then_some(call)
@@ -176,9 +177,9 @@ impl Player for ThroughEnvoy {
         let (held, parked) = (self.held(), self.parked());
         open.gate.open();
         let seen = self.seen(open.client.try_finish(), Some(open.upstream_call), open.asked);
-        // The next request shall find it settled, as it does when the story is played natively.
+        // The next request must find this one settled, as when the story is played natively.
         if open.held > 0 && !self.frozen {
-            // What is parked goes on holding.
+            // The holds of a parked result stay.
             let settled = || self.held() <= held.saturating_sub(open.held) || self.parked() > parked;
             wait::until("the settlement", || settled().then_some(()));
         }
@@ -188,7 +189,7 @@ impl Player for ThroughEnvoy {
     fn hang_up(&mut self, open: Waiting) {
         let before = self.under_way();
         open.client.hang_up();
-        // What the provider sends from now on must not overtake the client's end.
+        // Chunks that the provider sends from now on must not overtake the client's disconnect.
         wait::until("Envoy to see the client go", || (self.under_way() < before).then_some(()));
         open.gate.open();
     }
@@ -212,12 +213,12 @@ impl Player for ThroughEnvoy {
     }
 
     fn pass(&mut self, time: Duration) {
-        // The one place where time itself is what a story waits for.
+        // This is the only place where a story waits for time itself.
         std::thread::sleep(time);
     }
 }
 
-/// A second route, for policies of one.
+/// Adds a second route, for policies on one route.
 fn with_another_route(world: Builder) -> Builder {
     world.change(|config| {
         let manager = config.typed(".HttpConnectionManager");

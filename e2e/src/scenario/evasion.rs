@@ -1,6 +1,6 @@
-//! One attempt to get tokens for less than they cost, as a file describes it: a request, what servers understand of
+//! One attempt to get tokens for less than they cost, read from a file: a request, what servers understand of
 //! it, and what must be held and charged. It becomes a [`Story`], so every player can play it.
-//! `e2e/evasions/README.md` shows the format.
+//! `e2e/evasions/README.md` describes the format.
 
 use super::recipe::{Encoding, Recipe};
 use super::{Amount, Answer, Bucket, Exact, Expected, Finished, Opened, PolicySource, Request, Step, Story};
@@ -9,95 +9,93 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// How many bytes of a body are read, where bodies are.
+/// The maximum number of bytes of a body, if bodies are read.
 const MAX_BYTES: usize = 1 << 20;
 
-/// One file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Evasion {
-    /// What is tried.
+    /// A description of the attempt.
     pub about: String,
-    /// The policy in force: the name of a file of `e2e/evasions/policies`, or a `spec` without its target.
+    /// The policy in force: the name of a file in `e2e/evasions/policies`, or a `spec` without its target.
     pub policy: Value,
     /// Whether the filter waits for bodies.
     #[serde(default = "yes")]
     pub reads_bodies: bool,
-    /// Who asks. By default somebody whose `userid` is the file's name; null: nobody.
+    /// The user. By default a user with the file's name as `userid`. Null: no user.
     #[serde(default, deserialize_with = "given")]
     pub claims: Option<Option<Value>>,
-    /// What is sent.
+    /// The request.
     pub request: Sent,
-    /// What the provider answers.
+    /// The provider's answer.
     #[serde(default)]
     pub answer: Answer,
-    /// What must come of it.
+    /// The expected outcome.
     pub expect: Outcome,
-    /// Why less has to be held than the most generous server spends, if so.
+    /// Why less may be held than the most generous server would spend, if it may.
     pub weaker: Option<String>,
-    /// What lenient servers understand of the body. Written by `e2e/evasions/readings.py`.
+    /// What lenient servers understand of the body. `e2e/evasions/readings.py` writes it.
     #[serde(default)]
     pub readings: BTreeMap<String, Reading>,
 }
 
-/// A request to its last byte.
+/// The exact bytes of a request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sent {
     /// POST by default.
     #[serde(default = "super::post")]
     pub method: String,
-    /// With its query.
+    /// The path with its query.
     #[serde(default = "super::chat")]
     pub path: String,
-    /// One map for each line.
+    /// The headers, with one map for each line.
     #[serde(default)]
     pub headers: Vec<BTreeMap<String, Recipe>>,
-    /// The body.
     #[serde(default)]
     pub body: Recipe,
-    /// What is done with it, in order.
+    /// The encodings that are applied to the body, in order.
     #[serde(default)]
     pub encode: Vec<Encoding>,
-    /// Sent without a content-length.
+    /// Whether it is sent without a content-length.
     #[serde(default)]
     pub chunked: bool,
 }
 
-/// What must come of an evasion.
+/// The expected outcome of an evasion.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
-    /// The refusal's status. None: the request gets to the provider.
+    /// The status of the refusal. `None` if the request reaches the provider.
     pub status: Option<u16>,
-    /// What is held while the provider thinks, by limit and unit ("all", "all requests").
+    /// The amounts that are held until the provider answers, by limit and unit ("all", "all requests").
     #[serde(default)]
     pub held: BTreeMap<String, Amount>,
-    /// What is charged in the end.
+    /// The amounts that are charged in the end.
     #[serde(default)]
     pub used: BTreeMap<String, Amount>,
-    /// Everything else that a story may expect of the whole exchange.
+    /// Further expectations about the whole exchange, as in a story.
     pub exchange: Option<Expected>,
 }
 
-/// What a server understands of a body.
+/// What one server understands of a body.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reading {
-    /// Why it understands nothing.
+    /// Why it rejects the body, if it does.
     pub error: Option<String>,
     /// The model.
     pub model: Option<Value>,
-    /// Whether it streams.
+    /// Whether the response is a stream.
     pub stream: Option<Value>,
-    /// Characters that its model may read.
+    /// The number of characters that the model may read.
     pub text: Option<u64>,
-    /// The output that it would allow: the maximum, for each completion.
+    /// The output that it would allow: the maximum times the number of completions.
     pub output: Option<u64>,
 }
 
 impl Evasion {
-    /// Every file of `e2e/evasions`, by its kind and name.
+    /// Returns every file of `e2e/evasions` by its kind and name.
     pub fn all() -> Vec<(String, PathBuf)> {
         let kinds = super::listed("e2e/evasions").into_iter().filter(|path| path.is_dir());
         let kinds = kinds.filter(|path| !path.ends_with("policies") && !path.ends_with("servers"));
@@ -110,7 +108,7 @@ impl Evasion {
         files.collect()
     }
 
-    /// Reads one file.
+    /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
         let value =
@@ -120,23 +118,23 @@ impl Evasion {
         evasion.map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// The body as it is before it is encoded, and as it is sent.
+    /// Returns the body before it is encoded, and as it is sent.
     pub fn bodies(&self) -> (Vec<u8>, Vec<u8>) {
         let plain = self.request.body.bytes();
         let sent = self.request.encode.iter().fold(plain.clone(), |bytes, encoding| encoding.apply(bytes));
         (plain, sent)
     }
 
-    /// What the most generous server would spend on it, in tokens.
+    /// Returns the number of tokens that the most generous server would spend.
     pub fn most_generous(&self) -> u64 {
         let tokens = |reading: &Reading| reading.text.unwrap_or(0) / 4 + reading.output.unwrap_or(0);
         self.readings.values().map(tokens).max().unwrap_or(0)
     }
 
-    /// The story of it.
+    /// Converts it to a story.
     pub fn story(&self, name: &str) -> Story {
         let claims = self.claims.clone().unwrap_or_else(|| Some(json!({ "userid": name })));
-        // A policy of its own has buckets of its own.
+        // An inline policy has separate buckets.
         let (who, policy) = match self.policy {
             Value::String(_) => (Some(name.to_owned()), None),
             _ => (None, Some(format!("default/{}", policy_name(name)))),
@@ -178,7 +176,8 @@ impl Evasion {
         }
     }
 
-    /// The headers beside those that every request has: a content-type, unless the file has one (`""`: none).
+    /// Returns the headers in addition to those of every request. A content-type is added unless the file has
+    /// one (`""`: none).
     pub fn headers(&self) -> Vec<(String, String)> {
         let lines = self.request.headers.iter().flatten();
         let mut headers: Vec<_> = lines.map(|(name, value)| (name.clone(), value.text())).collect();
@@ -218,12 +217,12 @@ impl Evasion {
     }
 }
 
-/// What policies of a file are called.
+/// The name of inline policies.
 fn policy_name(name: &str) -> String {
     name.replace('/', "-")
 }
 
-/// What the buckets of these limits must show.
+/// Returns the expected buckets of these limits.
 fn buckets(
     amounts: &BTreeMap<String, Amount>,
     bucket: &Bucket,
@@ -241,7 +240,7 @@ fn yes() -> bool {
     true
 }
 
-/// Null is a value of its own.
+/// Distinguishes null from an absent value.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Value>>, D::Error> {
     Option::<Value>::deserialize(deserializer).map(Some)
 }
@@ -250,8 +249,8 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Val
 mod tests {
     use super::*;
 
-    /// What must be held is at least nine tenths of what the most generous server would spend, where a body is read
-    /// and the limit counts tokens.
+    /// Checks that at least nine tenths of what the most generous server would spend are held, if bodies are
+    /// read and the limit counts tokens.
     #[test]
     fn no_expectation_is_weaker_than_a_reading() {
         let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! What a story expects, compared with what was seen. Only what is written is compared.
+//! Compares the expectations of a story with the observations. Omitted expectations are not compared.
 
 use super::Seen;
 use crate::wire::header;
@@ -6,60 +6,58 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What must come of a request.
+/// The expected outcome of a request.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Expected {
     /// The status code.
     pub status: Option<u16>,
-    /// A pattern for each whole value; null: the header is absent.
+    /// A pattern for each complete value. Null: the header is absent.
     pub headers: BTreeMap<String, Option<String>>,
-    /// An object: the body is JSON and holds this. A text: the body holds it.
+    /// An object: the body is JSON and contains it. A text: the body contains it.
     pub body: Option<Value>,
-    /// Exactly the body.
+    /// The exact body.
     pub exact_body: Option<String>,
-    /// Whether the body is cut.
+    /// Whether the body is incomplete.
     pub cut: Option<bool>,
-    /// Whether the request got to the provider.
+    /// Whether the request reached the provider.
     pub upstream: Option<bool>,
-    /// How often the adapter was asked for room.
+    /// The number of Reserves that the adapter received.
     pub asked: Option<u64>,
-    /// Exactly the body that the provider saw.
+    /// The exact body that the provider received.
     pub sent_body: Option<String>,
-    /// Headers that the provider saw, as `headers`.
+    /// The headers that the provider received, in the form of `headers`.
     pub sent: BTreeMap<String, Option<String>>,
 }
 
-/// What must be counted in a bucket. One that is not there counts and holds 0.
+/// The expected state of a bucket. A missing bucket has no usage and no holds.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Bucket {
-    /// "NAMESPACE/NAME", if the limit's name alone is not enough.
+    /// "NAMESPACE/NAME", if the limit's name is ambiguous.
     pub policy: Option<String>,
-    /// The limit.
     pub limit: String,
-    /// Tokens by default.
+    /// The unit, tokens by default.
     #[serde(default = "tokens")]
     pub unit: String,
-    /// The value of one of its counters.
+    /// The value of one of the counters.
     pub who: Option<String>,
-    /// The maximum.
     pub max: Option<u64>,
-    /// What is charged.
+    /// The charged amount.
     pub used: Option<Amount>,
-    /// What is held.
+    /// The held amount.
     pub held: Option<Amount>,
-    /// What is left.
+    /// The remaining amount.
     pub remaining: Option<Amount>,
 }
 
-/// How much: `5`, or `">= 5"`.
+/// An amount: `5`, or `">= 5"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
 pub enum Amount {
-    /// This much.
+    /// Exactly this amount.
     Exactly(u64),
-    /// This much, or more.
+    /// At least this amount.
     AtLeast(u64),
 }
 
@@ -96,7 +94,7 @@ fn tokens() -> String {
 }
 
 impl Expected {
-    /// Every difference, a line each.
+    /// Returns every difference, one per line.
     pub fn compare(&self, seen: &Seen) -> Vec<String> {
         let mut wrong = Vec::new();
         if let Some(status) = self.status
@@ -173,15 +171,15 @@ fn compare_body(expected: &Value, seen: &[u8], wrong: &mut Vec<String>) {
     let text = String::from_utf8_lossy(seen);
     match expected {
         Value::String(part) if text.contains(part) => {}
-        Value::String(part) => wrong.push(format!("the body does not hold {part:?}: {text}")),
+        Value::String(part) => wrong.push(format!("the body does not contain {part:?}: {text}")),
         expected => match serde_json::from_slice::<Value>(seen) {
             Ok(seen) => difference("body", expected, &seen, wrong),
-            Err(error) => wrong.push(format!("the body is no JSON ({error}): {text}")),
+            Err(error) => wrong.push(format!("the body is not JSON ({error}): {text}")),
         },
     }
 }
 
-/// What `expected` says and `seen` does not.
+/// Returns the parts of `expected` that `seen` lacks.
 fn difference(path: &str, expected: &Value, seen: &Value, wrong: &mut Vec<String>) {
     match (expected, seen) {
         (Value::Object(expected), Value::Object(seen)) => {
@@ -195,15 +193,15 @@ fn difference(path: &str, expected: &Value, seen: &Value, wrong: &mut Vec<String
 }
 
 impl Bucket {
-    /// Every difference, a line each. `all`: as `/api/counters` lists them.
+    /// Returns every difference, one per line. `all` are the buckets as in `/api/counters`.
     pub fn compare(&self, all: &[Value]) -> Vec<String> {
         let mut mine: Vec<_> = all.iter().filter(|bucket| self.is(bucket)).collect();
         if mine.len() > 1 && self.max.is_some() {
-            // Several rates of one limit and unit.
+            // The limit has several rates in this unit.
             mine.retain(|bucket| bucket["max"].as_u64() == self.max);
         }
         if mine.len() > 1 {
-            return vec![format!("{self} may be any of {} buckets", mine.len())];
+            return vec![format!("{self} matches {} buckets", mine.len())];
         }
         let max = self.max.map(Amount::Exactly);
         let wanted = [("max", max), ("used", self.used), ("held", self.held), ("remaining", self.remaining)];
@@ -255,7 +253,7 @@ mod tests {
         seen.body = br#"{"a": {"b": 2}}"#.to_vec();
         let wrong = [
             r#"the response's header x-a is "4x", not "[0-9]+""#,
-            "the response's header x-b is there: there",
+            "the response's header x-b is present: there",
             "body.a.b is 2, not 1",
         ];
         assert_eq!(expected.compare(&seen), wrong);

@@ -1,39 +1,34 @@
-//! Bytes as a file describes them: large, binary or encoded ones in a few words.
+//! Short descriptions of bytes that are large, binary or encoded.
 
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use serde::Deserialize;
 use std::io::Write as _;
 
-/// Pieces one after another. A piece is a text, or [`Piece::Repeat`], or [`Piece::Base64`].
+/// Pieces in a row. A piece is a text, [`Piece::Repeat`], or [`Piece::Base64`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(untagged)]
 pub enum Recipe {
-    /// No bytes.
     #[default]
     Nothing,
-    /// One piece.
     One(Piece),
-    /// Several.
     Several(Vec<Piece>),
 }
 
-/// A piece of a [`Recipe`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Piece {
-    /// Itself.
+    /// The text itself.
     Text(String),
-    /// A text many times. `#` in it is the number of each time, from 0.
+    /// A repeated text. In it, `#` is replaced by the number of the repetition, starting at 0.
     Repeat {
-        /// The text.
         repeat: String,
-        /// How often.
+        /// The number of repetitions.
         times: usize,
     },
-    /// Any bytes.
+    /// Arbitrary bytes.
     Base64 {
-        /// In base64.
+        /// The bytes in base64.
         base64: String,
     },
 }
@@ -44,32 +39,32 @@ pub enum Piece {
 pub enum Encoding {
     /// A content coding.
     Gzip,
-    /// The content coding `deflate`, as RFC 9110 means it.
+    /// The content coding `deflate` with zlib's header, as in RFC 9110.
     Zlib,
-    /// The content coding `deflate`, as some clients mean it.
+    /// The content coding `deflate` without a header, as some clients implement it.
     RawDeflate,
     /// A content coding.
     Br,
     /// A content coding.
     Zstd,
-    /// Without a byte order mark, as the others.
+    /// An encoding of text, without a byte order mark.
     Utf16le,
-    /// Of text.
+    /// An encoding of text.
     Utf16be,
-    /// Of text.
+    /// An encoding of text.
     Utf32le,
-    /// Of text.
+    /// An encoding of text.
     Utf32be,
-    /// Only so many bytes of it.
+    /// Keeps only this many bytes.
     Cut(usize),
-    /// More bytes behind it.
+    /// Appends bytes.
     Append(Recipe),
-    /// More bytes before it.
+    /// Prepends bytes.
     Prepend(Recipe),
 }
 
 impl Recipe {
-    /// All of them.
+    /// Returns all bytes.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Nothing => Vec::new(),
@@ -78,7 +73,7 @@ impl Recipe {
         }
     }
 
-    /// As text, which headers are.
+    /// Returns the bytes as text, for headers.
     pub fn text(&self) -> String {
         String::from_utf8(self.bytes()).expect("a header is text")
     }
@@ -101,7 +96,7 @@ impl Piece {
 }
 
 impl Encoding {
-    /// The bytes in this encoding.
+    /// Encodes the bytes.
     pub fn apply(&self, bytes: Vec<u8>) -> Vec<u8> {
         let packed = "memory takes bytes";
         let text = || String::from_utf8(bytes.clone()).expect("only text has other encodings of text");

@@ -27,7 +27,7 @@ pub trait Player {
     fn settles_within(&self) -> Duration;
     /// Does something to the adapter.
     fn adapter(&mut self, fate: AdapterFate);
-    /// Time passes.
+    /// Lets time pass.
     fn pass(&mut self, time: Duration);
 }
 
@@ -91,7 +91,7 @@ fn play<P: Player>(
             }
             Err(seen) => match &opened.request.expect {
                 Some(expected) => expected.compare(&seen),
-                None => vec![format!("it did not get to the provider: {}", seen.status)],
+                None => vec![format!("it did not reach the provider: {}", seen.status)],
             },
         },
         Step::Finish(finished) => {
@@ -137,7 +137,7 @@ fn compare(expected: Option<&Expected>, seen: &Seen) -> impl Iterator<Item = Str
 
 fn claims<'s>(story: &'s Story, request: &Request) -> Option<&'s Value> {
     let who = request.who.as_ref()?;
-    Some(story.people.get(who).unwrap_or_else(|| panic!("the story does not say who {who} is")))
+    Some(story.people.get(who).unwrap_or_else(|| panic!("the story does not define the user {who}")))
 }
 
 fn taken<O>(open: &mut HashMap<String, O>, name: &str) -> O {
