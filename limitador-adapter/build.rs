@@ -1,4 +1,5 @@
-//! Turns the services of `proto/` into Rust. Their messages are `protocol::wire`'s, so that there is one definition.
+//! Generates the services of `proto/`. Their messages are those of `protocol::wire`, so that each is defined
+//! once.
 
 use prost::Message;
 use std::path::PathBuf;

@@ -21,7 +21,7 @@ SERVERS = {
     "go": ["go", "run", str(HERE / "servers/read.go")],
     "node": ["node", str(HERE / "servers/read.js")],
 }
-# The fields that no server hands to its model, and those that only say of what kind their neighbours are.
+# Fields that no server passes to its model, and fields that only describe their neighbours.
 NOT_TEXT = {"model", "modelid", "user", "metadata", "stream", "max_tokens", "type", "role"}
 
 
@@ -33,7 +33,7 @@ def decoded(headers, sent, plain):
         label = label.strip()
         try:
             if label in ("gzip", "x-gzip"):
-                # As far as it goes.
+                # Decodes as much as possible.
                 body = zlib.decompressobj(47).decompress(body)
             elif label == "deflate":
                 wrapped = body[:1] == b"\x78"

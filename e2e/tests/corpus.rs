@@ -1,5 +1,5 @@
-//! Every evasion of `e2e/evasions`, through a real Envoy: one for those whose bodies are read, one for the others. The
-//! adapter's tests play the same ones natively.
+//! Plays every evasion of `e2e/evasions` through a real Envoy: one Envoy for evasions with bodies that are
+//! read, and one for the others. The adapter's tests play the same evasions natively.
 
 use e2e::scenario::envoy::ThroughEnvoy;
 use e2e::scenario::{Evasion, Story, run};
@@ -7,12 +7,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// By whether bodies are read.
+/// The worlds, by whether bodies are read.
 type Worlds = Arc<[Mutex<Option<ThroughEnvoy>>; 2]>;
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // They share an Envoy. In the order of their policies, since each other policy has to be waited for.
+    // The evasions share an Envoy. They are sorted by policy, because every change of the policy takes time.
     arguments.test_threads = Some(1);
     let worlds = Worlds::default();
     let read =
@@ -24,7 +24,7 @@ fn main() {
         Trial::test(name, move || play(&worlds, &story?))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    // Nothing is dropped behind `exit`, and the processes would go on.
+    // `exit` drops nothing, so the processes would keep running.
     worlds.iter().for_each(|world| drop(lock(world).take()));
     conclusion.exit();
 }

@@ -1,4 +1,4 @@
-//! `make demo` tells its story.
+//! Runs the story of `make demo`.
 
 use regex::Regex;
 use std::process::Command;

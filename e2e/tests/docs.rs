@@ -1,5 +1,5 @@
-//! The pages of `docs/` that a person follows on one machine are followed: files are written, commands run, and what they print is
-//! what the page says. The gateway is the one that `make demo POLICY=..` starts.
+//! Follows the pages of `docs/` for one machine: writes their files, runs their commands, and compares the
+//! output with the page. The gateway is the one that `make demo POLICY=..` starts.
 
 use e2e::client::Request;
 use e2e::process::{Process, free_port};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// The ports that the pages name, and those that are used instead.
+/// The ports in the pages, and the ports that replace them.
 struct PortMap(HashMap<&'static str, u16>);
 
 impl PortMap {
@@ -35,7 +35,7 @@ impl PortMap {
     }
 }
 
-/// A person's folder, and the gateway.
+/// The reader's folder, and the gateway.
 struct Newcomer {
     here: TempDir,
     ports: PortMap,
@@ -95,7 +95,8 @@ impl Newcomer {
         plans.and_then(|plans| plans.parse().ok()).unwrap_or_default()
     }
 
-    /// Writes a file; if it is the policy in force, waits until it is in force in the worker and in Envoy's main thread.
+    /// Writes a file. If it is the active policy, waits until it is in force in the worker and in Envoy's
+    /// main thread.
     fn write(&self, name: &str, text: &str) {
         let before = self.gateway.as_ref().map(|_| self.plans());
         std::fs::write(self.file(name), text).unwrap();
@@ -134,7 +135,7 @@ impl Newcomer {
         })
     }
 
-    /// A person types slowly enough for the charge to be counted by the next command.
+    /// A person types slowly enough for the charge to be counted before the next command.
     fn settled(&self) {
         let Some(_) = &self.gateway else { return };
         let adapter = self.ports.at("8080").parse().unwrap();
@@ -180,7 +181,7 @@ fn get_started() {
     assert!(followed > 5, "{followed}");
 }
 
-/// What each command of the page asks is there to be asked: the endpoint answers, the files are taken.
+/// Every endpoint in the page's commands answers, and every file is accepted.
 #[test]
 fn troubleshoot() {
     let mut newcomer = Newcomer::new();
@@ -218,7 +219,7 @@ fn troubleshoot() {
     assert!(asked > 8 && ran > 2, "{asked} {ran}");
 }
 
-/// A page with commands and what they print is one that is followed here.
+/// Every page that has commands with output is tested here.
 #[test]
 fn no_page_has_a_session_that_nobody_follows() {
     let pages = std::fs::read_dir(artefacts::root().join("docs")).unwrap();

@@ -1,4 +1,4 @@
-//! Policies change while requests pass; mistakes are told and change nothing.
+//! Policies change while requests pass. Errors are reported and change nothing.
 
 use e2e::client::Request;
 use e2e::envoy::Config;
@@ -15,7 +15,8 @@ fn limited_to(max: u64) -> String {
     policy("llm", json!({ "limits": { "per-user": per_user(max) } }))
 }
 
-/// The limit that a request through this Envoy is held to; every request takes a new connection, so any worker.
+/// Returns the limit that applies to a request through this Envoy. Each request uses a new connection, so any
+/// worker may handle it.
 fn limit_in_force(world: &World) -> Option<String> {
     let answer = world.send(&alice());
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -46,7 +47,7 @@ fn an_edit_is_in_force_within_a_second_and_keeps_the_count() {
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", used, 0);
 }
 
-/// What the upstream says that [`alice`]'s request used.
+/// The usage that the upstream reports for [`alice`]'s request.
 fn used_by_one() -> u64 {
     json!([{ "role": "user", "content": "Hi" }]).to_string().len() as u64 / 4 + 5
 }

@@ -1,4 +1,4 @@
-//! However an exchange ends, its hold ends with it and what was used is charged.
+//! Whatever the ending of an exchange is, its hold ends and its usage is charged.
 
 use e2e::client::Request;
 use e2e::upstream::{Answer, Gate};
@@ -15,7 +15,7 @@ fn alice() -> Request {
     Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })))
 }
 
-/// What the body of [`alice`]'s request counts for, when nothing is known of the usage.
+/// The estimate of [`alice`]'s request, if its usage is unknown.
 fn input() -> u64 {
     let messages = json!([{ "role": "user", "content": "Hi" }]);
     let body = json!({ "model": "gpt-4o", "messages": messages, "max_tokens": 5 }).to_string();
@@ -27,7 +27,7 @@ fn streamed(event: &str) -> Answer {
     Answer::new(200).header("content-type", "text/event-stream").bytes(event)
 }
 
-/// An event that delivers so many characters.
+/// Builds an event that delivers this many characters.
 fn event(characters: usize) -> String {
     let event = json!({ "choices": [{ "index": 0, "delta": { "content": "x".repeat(characters) } }] });
     format!("data: {event}\n\n")
@@ -102,7 +102,7 @@ fn usage_is_read_wherever_the_body_is_split() {
         let head = Answer::new(200).header("content-type", "application/json");
         world.upstream.on("split", head.bytes(&bytes[..at]).wait(&gate).bytes(&bytes[at..]));
         let mut request = world.open(&alice().answered_by("split"));
-        // What the upstream sent first has come through before it sends the rest.
+        // The first part of the upstream's response has passed before the rest is sent.
         assert_eq!(request.body_of(at), &bytes[..at]);
         gate.open();
         assert_eq!(request.finish().body, bytes);
@@ -110,7 +110,7 @@ fn usage_is_read_wherever_the_body_is_split() {
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", 7 * (bytes.len() as u64 - 1), 0);
 }
 
-/// Whatever the provider says: it comes through as it was sent, the exchange ends, and no trap ends the module.
+/// Whatever the provider sends passes unchanged, the exchange ends, and the module does not trap.
 #[test]
 fn a_response_may_hold_anything() {
     let (world, _) = world();

@@ -1,5 +1,6 @@
-//! `manifests/envoy/envoy.yaml` as it is shipped: whatever a client writes into its path, its host or its
-//! `x-forwarded-for`, the limits on the path, the host and the address count it, or it does not reach the provider.
+//! `manifests/envoy/envoy.yaml` as shipped. Whatever a client writes into its path, its host or its
+//! `x-forwarded-for`, the limits on the path, the host and the address count the request, or it does not
+//! reach the provider.
 
 use e2e::client::Request;
 use e2e::jwt;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 const MANIFEST: &str = "manifests/envoy/envoy.yaml";
 const BODY: &str = r#"{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}"#;
 
-/// What one request has to meet: the limits that count it, or how Envoy answers it without the provider.
+/// The expected outcome of a request: the limits that count it, or Envoy's response without the provider.
 enum Wanted {
     Counts(&'static [&'static str]),
     Answer(u16),
@@ -30,7 +31,7 @@ fn limits() -> Value {
     json!({ "limits": {
         "address": limit("source.remote_address == '127.0.0.1'"),
         "host": limit("request.host == 'gw.example'"),
-        // As Kuadrant's announcement compares it.
+        // The comparison in Kuadrant's announcement.
         "kuadrant": limit("request.path == '/v1/chat/completions'"),
         "path": limit("request.url_path == '/v1/chat/completions'"),
     } })
@@ -77,7 +78,7 @@ fn no_spelling_evades_a_limit_on_path_host_or_address() {
         (path("/v1/chat/completion%73"), Counts(&ALL)),
         (path("/v1/chat/completions%3Bx"), Counts(&ALL)),
         (path("/v1\\chat\\completions"), Counts(&ALL)),
-        // The client is told the right spelling.
+        // The client is redirected to the normalised path.
         (path("/v1/chat%2Fcompletions"), Answer(307)),
         (path("/v1%5cchat%5Ccompletions"), Answer(307)),
         (path("/v1/chat/completions#x"), Answer(400)),
@@ -85,7 +86,7 @@ fn no_spelling_evades_a_limit_on_path_host_or_address() {
         (path("http://gw.example/v1/chat/completions"), Counts(&ALL)),
         (path("http://GW.example:1234/v1/chat/completions/"), Counts(&ALL)),
         (path("http://user@gw.example/v1/chat/completions"), Counts(&ALL)),
-        // The URL's host is the one that counts, for Envoy and for us.
+        // The URL's host takes precedence, for Envoy and for Weir.
         ("POST http://gw.example/v1/chat/completions HTTP/1.1\nhost: other".into(), Counts(&ALL)),
         (host("GW.Example"), Counts(&ALL)),
         (host("gw.example:80"), Counts(&ALL)),
@@ -128,7 +129,7 @@ fn no_spelling_evades_a_limit_on_path_host_or_address() {
     }
 }
 
-/// Envoy joins them, and nobody knows which of them the upstream takes.
+/// Envoy joins them, and it is unknown which one the upstream uses.
 #[test]
 fn two_hosts_do_not_evade_a_limit_on_one_of_them() {
     let world = World::build().config(MANIFEST).policy(&policy("llm", limits())).start();
@@ -138,7 +139,7 @@ fn two_hosts_do_not_evade_a_limit_on_one_of_them() {
     assert_eq!(counted(&world), ALL.map(|limit| (limit.to_owned(), 1)));
 }
 
-/// Envoy keeps as much of a body as the filter reads, and what is longer goes on.
+/// Envoy buffers as much of a body as the filter reads. Longer bodies pass.
 #[test]
 fn bodies_of_up_to_16_mib_are_read_and_longer_ones_pass() {
     let by_model = json!({ "limits": { "model": {
@@ -154,8 +155,8 @@ fn bodies_of_up_to_16_mib_are_read_and_longer_ones_pass() {
     };
     let request = |padding: usize| Request::chat(5).token(&alice).body(body(padding));
     assert_eq!(world.send(&request(3 << 20)).status, 200);
-    // What is longer than is read passes, and counts: its model may be the limit's. Envoy keeps 16 MiB at most, so the
-    // rest waits until the beginning has passed.
+    // Longer bodies pass and are counted, because their model may be the limit's. Envoy buffers at most 16
+    // MiB, so the rest waits until the beginning has passed.
     let has_passed = || {
         e2e::wait::until("the request's beginning at the upstream", || {
             (world.envoy.stat("cluster.llm.upstream_rq_total") == 2).then_some(())

@@ -1,4 +1,4 @@
-//! Every example is started and used with the commands of its README, and prints what the README says.
+//! Starts and uses every example with the commands of its README, and compares the output with the README.
 
 use e2e::client::Request;
 use e2e::envoy::Config;
@@ -70,7 +70,7 @@ fn every_example_is_followed() {
     assert_eq!(examples, followed);
 }
 
-/// What curl sends and what `explain` reads are the same claims.
+/// curl sends the same claims that `explain` reads.
 #[test]
 fn the_tokens_of_the_examples_have_the_claims_beside_them() {
     for who in ["alice", "ana", "ben", "bob", "cleo", "key"] {
@@ -81,7 +81,7 @@ fn the_tokens_of_the_examples_have_the_claims_beside_them() {
     }
 }
 
-/// The README's ports, and those that are used instead, so that examples can run beside anything.
+/// The README's ports, and the ports that replace them, so that examples can run next to other programs.
 struct Ports(HashMap<&'static str, u16>);
 
 impl Ports {
@@ -114,7 +114,7 @@ fn follow(example: &str) {
     for block in blocks(&readme, "console") {
         for step in session(&block) {
             let mut bash = Command::new("bash");
-            // As on a terminal, errors are among the rest.
+            // As on a terminal, the output includes errors.
             let command = with_artefacts(&ports.moved(&step.command));
             bash.args(["-c", &format!("exec 2>&1\n{command}")]).current_dir(artefacts::root());
             let output = bash.output().unwrap();
@@ -140,7 +140,7 @@ fn ports_back(ports: &Ports, text: &str) -> String {
     text
 }
 
-/// Runs the README's own commands, each in its own process, and waits until Envoy limits.
+/// Runs the README's own commands, each in a separate process, and waits until Envoy limits.
 fn start(folder: &Path, commands: &str, ports: &Ports, here: &Path) -> Vec<Process> {
     let config = here.join("envoy.json");
     let mut envoy = Config::read(folder.join("envoy.yaml"));
@@ -172,7 +172,7 @@ fn start(folder: &Path, commands: &str, ports: &Ports, here: &Path) -> Vec<Proce
     started
 }
 
-/// A person types slowly enough for the charge to be counted by the next command.
+/// A person types slowly enough for the charge to be counted before the next command.
 fn settled(ports: &Ports) {
     let adapter = ports.at("8080").parse().unwrap();
     wait::until("the settlement", || {
@@ -181,7 +181,7 @@ fn settled(ports: &Ports) {
     });
 }
 
-/// What the README calls by the names that a person has.
+/// Replaces the names of files in the README.
 fn with_artefacts(command: &str) -> String {
     let simulator = env!("CARGO_BIN_EXE_llm-simulator");
     command

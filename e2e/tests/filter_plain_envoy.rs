@@ -17,7 +17,7 @@ fn build() -> e2e::world::Builder {
     World::build().config(MANIFEST).policy(&policy("llm", json!({ "limits": { "per-user": per_user(100) } })))
 }
 
-/// Whose buckets there are: requests without an identity share the one of `null`.
+/// Returns the users with buckets. Requests without an identity share the bucket of `null`.
 fn users(world: &World) -> Vec<String> {
     let counters = world.adapter.counters().into_iter();
     counters.map(|counter| counter.counters["auth.identity.userid"].clone()).collect()
@@ -41,7 +41,7 @@ fn the_module_s_metrics_have_labels() {
     }
 }
 
-/// jwt_authn would take the client's copy away, but here it is off.
+/// jwt_authn would remove the client's copy, but it is disabled here.
 #[test]
 fn a_client_s_own_identity_never_counts_even_where_the_auth_filter_is_off() {
     let off = json!({
@@ -64,7 +64,8 @@ fn a_client_s_own_identity_never_counts_even_where_the_auth_filter_is_off() {
     assert_eq!(wire::header(&world.upstream.seen()[0].headers, "x-jwt-payload"), None);
 }
 
-/// What an auth filter that appends instead of replacing would leave: nobody could say which copy is its own.
+/// An authentication filter that appends instead of replacing would leave this, and it would be unknown which
+/// copy is its own.
 #[test]
 fn an_identity_that_is_there_twice_is_none_and_is_counted() {
     let world = build()

@@ -1,4 +1,4 @@
-//! What other filters leave in Envoy's filter state, as a fact.
+//! Facts from Envoy's filter state, which other filters set.
 
 use e2e::client::Request;
 use e2e::wait;

@@ -1,4 +1,4 @@
-//! A proxy that its node names asks for its own gateway's plan.
+//! A proxy whose node names its gateway requests that gateway's plan.
 
 use e2e::client::Request;
 use e2e::world::{World, policy};

@@ -1,4 +1,4 @@
-//! The harness itself: what Envoy does without our filter, and that upstream and client really cut where they say.
+//! Tests the harness itself: Envoy's behaviour without the filter, and the exact positions of disconnects.
 
 use e2e::client::{Request, Response};
 use e2e::envoy::{Config, Envoy};

@@ -1,4 +1,4 @@
-//! Where `auth` comes from: a header of the auth filter, or its dynamic metadata.
+//! The sources of `auth`: a header of the authentication filter, or its dynamic metadata.
 
 use e2e::client::Request;
 use e2e::envoy::Config;
@@ -35,7 +35,7 @@ fn claims_can_come_from_jwt_authn_s_metadata() {
     assert_eq!(world.adapter.counters().len(), 1);
 }
 
-/// Writes what an external authorization service returns, where Envoy's ext_authz filter puts it.
+/// Stores the response of an external authorization service where Envoy's ext_authz filter does.
 const AUTH_FILTER: &str = r#"
 function envoy_on_request(handle)
   local id = handle:headers():get("x-user")
@@ -70,7 +70,7 @@ fn without_identity_a_predicate_on_it_is_false() {
     assert!(world.adapter.counters().is_empty(), "{:#?}", world.adapter.counters());
 }
 
-/// The auth filter's header with whatever bytes: a stated outcome, never a trap.
+/// For any bytes in the header, the outcome is defined and the module does not trap.
 #[test]
 fn an_identity_header_may_hold_anything() {
     let world =

@@ -1,6 +1,7 @@
-//! The exchanges of `metering/` through a real Envoy, all at one gateway: each is charged what it should be, and the
-//! client gets the upstream's bytes, except for a usage chunk that it has not asked for. Each exchange comes as it was
-//! recorded, in two pieces, and compressed; `cargo test -p engine --test metering` splits it at every byte.
+//! Plays the exchanges of `metering/` through a real Envoy at one gateway. Each one must be charged
+//! correctly, and the client must receive the upstream's bytes, except for a usage chunk that it did not
+//! request. Each exchange arrives as it was recorded, in two pieces, and compressed. `cargo test -p engine
+//! --test metering` splits it at every byte.
 
 use e2e::client::{Request, Response};
 use e2e::metering::{COUNTS, MeteredExchange};
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::Duration;
 
-/// One rate for each of [`COUNTS`], and a bucket for each way in which an exchange comes.
+/// Returns a policy with one rate for each of [`COUNTS`], and a bucket for each way to play an exchange.
 fn limits() -> Value {
     let limit = |name: &&str| {
         let rate = match *name {
@@ -30,7 +31,7 @@ fn limits() -> Value {
     COUNTS.iter().map(limit).collect::<Map<_, _>>().into()
 }
 
-/// How an exchange comes.
+/// The ways to play an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Delivery {
     AsRecorded,
@@ -52,7 +53,7 @@ impl Delivery {
     }
 }
 
-/// Plays an exchange in one way. What the upstream sent, and what the client got.
+/// Plays an exchange in one way. Returns what the upstream sent, and what the client received.
 fn play(world: &World, exchange: &MeteredExchange, delivery: Delivery) -> (Vec<u8>, Response) {
     let bucket = delivery.bucket(exchange);
     let mut request = Request::new(&exchange.method, &exchange.path).header("x-case", &bucket);
@@ -105,7 +106,7 @@ fn play(world: &World, exchange: &MeteredExchange, delivery: Delivery) -> (Vec<u
     }
     if delivery == Delivery::InTwo {
         in_flight.head();
-        // Any split is as good; the second piece should only not be read together with the first.
+        // Any position is fine, as long as the second piece is not read together with the first.
         std::thread::sleep(Duration::from_millis(1));
         gate.open();
     }
@@ -118,7 +119,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("compressing")
 }
 
-/// Whether the client got the upstream's bytes, or all of them but events with a usage that it has not asked for.
+/// Returns whether the client received the upstream's bytes, or all except usage events that it did not
+/// request.
 fn is_unchanged(exchange: &MeteredExchange, sent: &[u8], got: &[u8]) -> bool {
     if sent == got {
         return true;
@@ -131,7 +133,7 @@ fn is_unchanged(exchange: &MeteredExchange, sent: &[u8], got: &[u8]) -> bool {
     !asks && got.next().is_none() && missing.iter().all(|event| event.contains("\"usage\""))
 }
 
-/// Plays exchanges at a gateway; what is wrong with them.
+/// Plays exchanges at a gateway, and returns all errors.
 fn wrong(world: &World, exchanges: &[MeteredExchange]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut played = Vec::new();
@@ -150,7 +152,7 @@ fn wrong(world: &World, exchanges: &[MeteredExchange]) -> Vec<String> {
             played.push((exchange, *delivery));
         }
     }
-    // Nothing is charged in the way of a response; what was played last is charged last.
+    // Charges are made after the response. The last exchange is charged last.
     wait::within(wait::DEADLINE, || mischarged(world, &played).is_empty().then_some(()));
     wrong.extend(mischarged(world, &played));
     wrong

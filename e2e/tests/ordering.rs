@@ -1,5 +1,5 @@
-//! What a worker has seen end is settled before its next reserve is judged: nobody is refused because of a request of their
-//! own that has its answer.
+//! A worker settles everything that has ended before its next reserve is judged. So no request is refused
+//! because of an earlier request of the same client that has been answered.
 
 use e2e::client::Request;
 use e2e::envoy::Config;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const REQUESTS: usize = 40;
 
-/// Where there is room for one request at a time: in one limit by its number, in the other by its tokens.
+/// Two limits with room for one request at a time, one in concurrency and the other in tokens.
 fn one_at_a_time() -> Builder {
     let counters = json!([{ "expression": "auth.identity.userid" }]);
     let of_concurrency = json!({ "counters": counters, "rates": [{ "limit": 1, "unit": "concurrency" }] });
@@ -24,7 +24,7 @@ fn one_at_a_time() -> Builder {
     World::build().policy(&policy("llm", spec))
 }
 
-/// Each request is sent as soon as the answer to the one before has come.
+/// Sends each request as soon as the previous one is answered.
 fn none_is_refused(world: &World, answers: &[Answer]) {
     for (kind, answer) in answers.iter().enumerate() {
         world.upstream.on("answer", answer.clone());
@@ -37,7 +37,7 @@ fn none_is_refused(world: &World, answers: &[Answer]) {
     }
 }
 
-/// A short one, a long one, and a stream.
+/// A short response, a long one, and a stream.
 fn answers() -> [Answer; 3] {
     let long = llm::completion("gpt-4o", &"long ".repeat(60_000), 1, 2);
     let event = |event: Value| format!("data: {event}\n\n");
@@ -49,7 +49,7 @@ fn answers() -> [Answer; 3] {
     [Answer::used(3), Answer::json(200, &long), stream.bytes(format!("{delta}{usage}data: [DONE]\n\n"))]
 }
 
-/// A proxy before the adapter, with the stream's route changed.
+/// A proxy in front of the adapter, with a changed route for the stream.
 fn proxy(change: impl FnOnce(&mut Value)) -> Config {
     let mut config = Config::read("e2e/adapter-proxy.yaml");
     let manager = config.typed(".HttpConnectionManager");

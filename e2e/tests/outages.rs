@@ -1,5 +1,5 @@
-//! What a plain Envoy does while a part of Weir is away, and how it finds back. Its module is a file. What Istio and Envoy
-//! Gateway do is in their own tests, and the table of all in `manifests/OUTAGES.md`.
+//! How a plain Envoy behaves during outages of parts of Weir, and how it recovers. Its module is a file. The
+//! tests of Istio and Envoy Gateway cover their behaviour, and `manifests/OUTAGES.md` has a table of all.
 
 use e2e::adapter::Adapter;
 use e2e::cluster::Cluster;
@@ -12,7 +12,7 @@ use e2e::world::CONFIG;
 use serde_json::json;
 use std::net::SocketAddr;
 
-/// An Envoy, and what it needs, of which something is away.
+/// An Envoy and the parts that it needs, some of which may be away.
 struct World {
     config: Config,
     running: Envoy,
@@ -25,7 +25,7 @@ struct World {
 }
 
 impl World {
-    /// With the cluster of our manifest, but for TLS.
+    /// The Envoy has the cluster of our manifest, but without TLS.
     fn start(adapters: Vec<Adapter>, to: SocketAddr) -> Self {
         let upstream = Upstream::start();
         let mut config = Config::read(CONFIG);
@@ -68,7 +68,7 @@ impl Proxies for World {
         self.another.insert(another).address()
     }
 
-    /// It was waited for.
+    /// The starting proxy has become ready.
     fn other_is_ready(&self) -> bool {
         self.another.is_some()
     }
@@ -101,7 +101,7 @@ fn without_the_adapter_the_policy_decides_where_the_plan_is_known() {
     );
 }
 
-/// Two adapters behind one address, of which one answers nothing from one moment to the next, while connections stay open.
+/// Two adapters behind one address. One of them suddenly stops answering, while connections stay open.
 #[test]
 fn a_silent_node_costs_few_requests() {
     let redis = Redis::start();

@@ -35,19 +35,20 @@ fn request() -> Request {
     Request::post("/v1/chat/completions", &body).answered_by("long")
 }
 
-/// More than the limit. The filter reads a stream some KiB at a time, which the comment fills up.
+/// The text is longer than the limit. The filter reads a stream some KiB at a time, so a comment fills that
+/// up.
 fn first() -> String {
     format!(": {}\n\n{}", "x".repeat(5000), delta(&"four".repeat(200)))
 }
 
-/// More than the limit, and what follows once the gate is open.
+/// Text beyond the limit, and the rest after the gate opens.
 fn answer(gate: &Gate) -> Answer {
     let answer = Answer::new(200).header("content-type", "text/event-stream");
     let rest = format!("{}{}{USAGE}data: [DONE]\n\n", delta("more"), delta("and more"));
     answer.bytes(first()).wait(gate).bytes(rest)
 }
 
-/// What is charged once nothing is held any more.
+/// Returns the charge once nothing is held.
 fn charged(world: &World) -> u64 {
     wait::until("the end of the hold", || {
         let (used, held) = world.adapter.bucket("all", "tokens", "");
@@ -66,7 +67,7 @@ fn a_client_reads_a_stream_that_is_cut_to_a_proper_end() {
     wait::until("a raise that is refused", || {
         (world.envoy.stat("wasmcustom.weir_raises_refused") == 1).then_some(())
     });
-    // Others see what it uses.
+    // Other requests see its usage.
     assert_eq!(world.send(&request()).status, 429);
     gate.open();
     let cut = cut.finish();
@@ -80,7 +81,7 @@ fn a_client_reads_a_stream_that_is_cut_to_a_proper_end() {
     assert_eq!(last["choices"][0]["finish_reason"], "length");
     assert_eq!((&last["id"], &usage["choices"]), (&json!("c1"), &json!([])));
     assert_eq!(world.envoy.stat("wasmcustom.weir_streams_cut"), 1);
-    // The provider bills all of it.
+    // The provider bills the whole response.
     world.adapter.wait_for_bucket("all", "tokens", "", 400, 0);
 }
 
@@ -139,13 +140,13 @@ fn a_stream_that_is_compressed_all_the_same_is_reset() {
     world.upstream.on("long", answer.bytes(begun.clone()).wait(&gate).bytes(rest));
     let mut cut = world.open(&request());
     assert_eq!(cut.body_of(begun.len()), begun);
-    // Nothing more comes: the end is the filter's.
+    // Nothing follows: the ending comes from the filter.
     let cut = cut.finish();
     assert_eq!((cut.status, cut.body), (200, begun));
     assert!(cut.cut.is_some(), "it has no proper end");
     let stat = |name: &str| world.envoy.stat(&format!("wasmcustom.weir_{name}"));
     assert_eq!((stat("raises_refused"), stat("streams_cut"), stat("streams_reset")), (1, 0, 1));
-    // What was delivered is charged, and nothing is held any more.
+    // The delivered text is charged, and nothing is held.
     let charged = charged(&world);
     assert!((1500..1530).contains(&charged), "{charged}");
     gate.open();

@@ -1,5 +1,6 @@
-//! What other gateways get wrong about usage, each told by what happens there; the numbers are those of the list that
-//! it was collected in. The whole corpus is in `responses.rs`, every ending in `endings.rs`.
+//! Errors of other gateways in counting usage, each described by its effect. The numbers are those of the
+//! list in which they were collected. The whole corpus is in `responses.rs`, and every ending in
+//! `endings.rs`.
 
 use e2e::client::{Request, Response};
 use e2e::upstream::{Answer, Gate};
@@ -10,7 +11,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use std::io::Write as _;
 
-/// One limit for all, of so many tokens, that holds one token where it says `optimistic`.
+/// A limit of this many tokens for all users. A limit named `optimistic` holds one token per request.
 fn world(limit: u64, optimistic: bool) -> World {
     let mut all = json!({ "rates": [{ "limit": limit, "window": "1h" }] });
     if optimistic {
@@ -74,7 +75,7 @@ fn whoever_ends_an_exchange_it_is_settled() {
     let mut left = world.open(&stream.clone().answered_by("client"));
     left.body_of(text(400).len());
     left.hang_up();
-    // An input of "hi" is one token.
+    // The input "hi" is one token.
     used(&world, 101);
     gate.open();
     let gate = Gate::default();
@@ -201,7 +202,8 @@ fn refusals_use_nothing_and_a_client_does_not_choose_its_hold() {
         assert_eq!(world.send(&chat(&json!({ "max_tokens": 500 }))).status, 413);
     }
     assert_eq!(world.adapter.bucket("all", "requests", ""), (0, 0));
-    // A maximum that is none is like no maximum: 25 for the output, the least of a quarter of the limit and 1024.
+    // An invalid maximum counts as none. The output is then estimated at 25, the lower of a quarter of the
+    // limit and 1024.
     let gate = Gate::default();
     world.upstream.on("slow", Answer::used(90).wait_first(&gate));
     for maximum in [json!(-1_000_000), json!("5"), json!(1e300)] {
@@ -216,7 +218,7 @@ fn refusals_use_nothing_and_a_client_does_not_choose_its_hold() {
     gate.open();
     passes(&world, &chat(&json!({ "max_tokens": 10 })), "90", Answer::used(90));
     used(&world, 93);
-    // What is told is the time to this window's end, not its length.
+    // The header has the time until this window ends, not the window's length.
     wait::until("a shorter time", || {
         let refused = world.send(&chat(&json!({ "max_tokens": 50 })));
         let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();

@@ -1,11 +1,11 @@
-//! Envoy's own rate-limit filter, with the same limits of the same adapter.
+//! Envoy's own rate-limit filter with the same limits and the same adapter.
 
 use e2e::client::Request;
 use e2e::envoy::Config;
 use e2e::world::{World, policy};
 use serde_json::{Value, json};
 
-/// Envoy's filter in our filter's place: it counts one request of `x-user` per call.
+/// Replaces Weir's filter with Envoy's. It counts one request of `x-user` per call.
 fn envoys_own(config: &mut Config) {
     let generic = |key: &str, value: &str| json!({ "generic_key": { "descriptor_key": key, "descriptor_value": value } });
     let user = json!({ "header_name": "x-user", "descriptor_key": "auth.identity.userid" });

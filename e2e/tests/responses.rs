@@ -1,5 +1,5 @@
-//! What providers send, through a real Envoy: the client gets the provider's bytes, whatever they are, and is
-//! charged what they say. The bodies are the core's corpus, and some that were made to hurt.
+//! Responses of providers through a real Envoy. The client receives the provider's bytes, whatever they are,
+//! and is charged the usage in them. The bodies are the core's corpus, and some hostile ones.
 
 use e2e::client::{Request, Response};
 use e2e::upstream::Answer;
@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 #[path = "../../crates/llm/tests/response/frames.rs"]
-#[allow(dead_code)] // The core's tests make frames of their own, too.
+#[allow(dead_code)] // Shared with the core's tests, which also create frames.
 mod frames;
 
 /// A limit with a bucket for each case.
@@ -33,7 +33,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 const ENCODINGS: [&str; 5] = ["", "gzip", "deflate", "br", "zstd"];
 
-/// A body as a server sends it, flushed where it likes to.
+/// A body as a server sends it, flushed at arbitrary positions.
 fn encode(encoding: &str, body: &[u8]) -> Vec<u8> {
     match encoding {
         "gzip" => gzip(body),
@@ -113,7 +113,7 @@ impl Case {
         if encoding.is_empty() { answer } else { answer.header("content-encoding", encoding) }
     }
 
-    /// The golden usage; where a stream ends in an error, what came after the last report is estimated.
+    /// The expected usage. If a stream ends in an error, the text after the last report is estimated.
     fn charge(&self) -> u64 {
         let number = |key: &str| self.expected[key].as_u64().unwrap();
         let in_error = self.expected["endedInError"].as_bool().unwrap();
@@ -128,14 +128,14 @@ impl Case {
     }
 }
 
-/// What the body of the request counts for without being read.
+/// The estimate of a request whose body is not read.
 fn input() -> u64 {
     let messages = json!([{ "role": "user", "content": "Hi" }]);
     let body = json!({ "model": "gpt-4o", "messages": messages, "max_tokens": 5 }).to_string();
     body.len() as u64 / 4
 }
 
-/// In kilobytes, what a process has had in memory at most.
+/// Returns the peak memory of a process in kilobytes.
 fn peak(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -208,11 +208,11 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
         }
         wait::until(case, || {
             let (used, held) = world.adapter.bucket("all", "tokens", case);
-            // Whatever the body claims, no more than could have been delivered is charged.
+            // Whatever the body claims, the charge does not exceed what could have been delivered.
             (held == 0 && used >= input() && used <= input() + 25 * mib as u64).then_some(())
         });
     }
-    // The last of repeated keys counts, as for most parsers.
+    // Of repeated keys the last one counts, as for most parsers.
     let reported = "wasmcustom.weir_usage.source.reported";
     let before = world.envoy.stat(reported);
     let twice = br#"{"usage":{"total_tokens":5},"usage":{"total_tokens":7}}"#;
@@ -224,7 +224,7 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
     assert!(peak < 600_000, "{peak} kB");
 }
 
-/// What has no format that anybody listed is charged by the text in it, and where that cannot be read, by its bytes.
+/// A body in an unlisted format is charged by its text, or by its bytes if it cannot be read.
 #[test]
 fn what_was_delivered_in_unknown_formats_is_charged() {
     let world = world();
@@ -257,14 +257,14 @@ fn what_was_delivered_in_unknown_formats_is_charged() {
     }
 }
 
-/// JSON that is nothing but a long text of one letter.
+/// JSON with one long text of a single letter.
 fn gzip_bomb_text(length: usize) -> Vec<u8> {
     let mut text = b"{\"a\":\"".to_vec();
     text.resize(length, b'x');
     text
 }
 
-/// The SDK takes the names of headers for text: Envoy must not let others through, in either direction.
+/// The SDK expects the names of headers to be text, so Envoy must reject others in either direction.
 #[test]
 fn headers_that_are_no_text_trap_nothing() {
     let limit = json!({

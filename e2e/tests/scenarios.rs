@@ -1,7 +1,8 @@
-//! Every story of `e2e/scenarios`, played through a real Envoy. The adapter plays the same ones natively.
+//! Plays every story of `e2e/scenarios` through a real Envoy. The adapter's tests play the same stories
+//! natively.
 //!
-//! Stories with the same configuration share Envoys, one after another, since starting one costs seconds. Before each
-//! story, everything of the story before it is settled and the adapter starts anew.
+//! Stories with the same configuration share Envoys, one after another, since starting one takes seconds.
+//! Before each story, the previous one is settled and the adapter starts anew.
 
 use e2e::scenario::envoy::ThroughEnvoy;
 use e2e::scenario::{Story, run};
@@ -9,28 +10,29 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Envoys that have played a story to its end, by how much of a body they read.
+/// Envoys that have finished a story, by the number of body bytes that they read.
 #[derive(Clone, Default)]
 struct Idle(Arc<Mutex<HashMap<Option<usize>, Vec<ThroughEnvoy>>>>);
 
-/// Stories at a time.
+/// The number of concurrent stories.
 const THREADS: usize = 4;
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // A filter waits a second before it comes back to an adapter that starts anew, and needs no processor meanwhile.
+    // After the adapter has restarted, a filter waits a second before it reconnects, and needs no CPU
+    // meanwhile.
     arguments.test_threads.get_or_insert(THREADS);
     let idle = Idle::default();
     let trial = |(name, path): (String, std::path::PathBuf)| {
         let story = Story::read(&path);
-        // One that cannot be read is told, not left out.
+        // A story that cannot be read is reported instead of skipped.
         let is_played = story.as_ref().map_or(true, |story| story.natively.is_none());
         let idle = idle.clone();
         is_played.then(|| Trial::test(name, move || idle.play(&story?)))
     };
     let trials = Story::all().into_iter().filter_map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    // Nothing is dropped behind `exit`, and the processes would go on.
+    // `exit` drops nothing, so the processes would keep running.
     idle.take_all();
     conclusion.exit();
 }

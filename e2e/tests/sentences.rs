@@ -1,4 +1,5 @@
-//! `e2e/scenarios/SENTENCES.md` against the stories and tests that it names: every sentence is shown, or explained.
+//! Compares `e2e/scenarios/SENTENCES.md` with the stories and tests that it names. Every sentence is shown or
+//! explained.
 
 use e2e::artefacts;
 use e2e::scenario::Story;
@@ -6,7 +7,7 @@ use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// How many sentences each source has.
+/// The number of sentences in each source.
 const SOURCES: [(&str, usize); 13] = [
     ("J", 26),
     ("K", 15),
@@ -23,7 +24,7 @@ const SOURCES: [(&str, usize); 13] = [
     ("R", 7),
 ];
 
-/// One line of a table.
+/// One row of a table.
 struct Sentence {
     id: String,
     cell: String,
@@ -38,7 +39,7 @@ fn table() -> Vec<Sentence> {
     row.captures_iter(&text).map(sentence).collect()
 }
 
-/// The links that the stories themselves make, by sentence.
+/// The stories of each sentence, according to the stories themselves.
 fn shown() -> BTreeMap<String, BTreeSet<String>> {
     let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, path) in Story::all() {

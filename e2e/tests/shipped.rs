@@ -1,5 +1,5 @@
-//! Every configuration that we ship reads bodies, lets Envoy keep as much of them, trusts no `x-forwarded-for`, and gives
-//! paths and hosts one spelling.
+//! Every shipped configuration reads bodies, lets Envoy buffer as much of them, does not trust
+//! `x-forwarded-for`, and normalises paths and hosts.
 
 use e2e::artefacts;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ fn documents(path: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Whatever is at a key, wherever it is.
+/// Returns all values of a key, wherever they are.
 fn all(value: &Value, key: &str) -> Vec<Value> {
     let mut found = Vec::new();
     match value {
@@ -27,14 +27,14 @@ fn all(value: &Value, key: &str) -> Vec<Value> {
     found
 }
 
-/// The only value at a key.
+/// Returns the only value of a key.
 fn only(path: &str, value: &Value, key: &str) -> Value {
     let found = all(value, key);
     assert_eq!(found.len(), 1, "{path}: {key}: {found:?}");
     found[0].clone()
 }
 
-/// Of a plain Envoy, and of what Istio's control plane adds to its own.
+/// The settings of a plain Envoy, and those that Istio's control plane adds to its own.
 fn is_sound(path: &str) {
     let document = Value::Array(documents(path));
     let body = only(path, &document, "requestBody");
@@ -81,20 +81,20 @@ fn envoy_gateway_s_objects_are_sound() {
     assert_eq!((&body["access"], &body["maxBytes"]), (&json!("Buffer"), &json!(16 << 20)));
     assert_eq!(of("ClientTrafficPolicy", "weir")["spec"]["connection"]["bufferLimit"], "16Mi");
     assert_eq!(only(path, &patch, "allow_on_headers_stop_iteration"), json!(true));
-    // Where the patch is not applied, nobody takes the Gateway for a limited one.
+    // If the patch is not applied, the Gateway must not look limited.
     let placeholder = only(path, &of("EnvoyExtensionPolicy", "weir"), "inline");
     assert!(
         placeholder.as_str().unwrap().contains("handle:respond({[\":status\"] = \"503\"}"),
         "{placeholder}"
     );
-    // All are for the same Gateway.
+    // All objects are for the same Gateway.
     let targets = documents.iter().flat_map(|one| [all(one, "targetRef"), all(one, "targetRefs")].concat());
     let named = targets.flat_map(|target| all(&target, "name")).collect::<Vec<_>>();
     assert_eq!(named, vec![json!("llm-gateway"); 3]);
     assert_eq!(patch["name"], "default/llm-gateway/http");
 }
 
-/// The cluster `limitador-adapter`, wherever a file has it.
+/// Returns the cluster `limitador-adapter`, wherever a file has it.
 fn adapter_cluster(path: &str) -> Value {
     let named = |value: &Value| value["name"] == "limitador-adapter" && value["load_assignment"].is_object();
     let clusters =
@@ -106,7 +106,7 @@ fn adapter_cluster(path: &str) -> Value {
     clusters.into_iter().find(named).unwrap_or_else(|| panic!("{path} has no cluster limitador-adapter"))
 }
 
-/// A node that goes silent costs few refusals, whatever the gateway.
+/// A node that goes silent causes few refusals, whatever the gateway is.
 #[test]
 fn every_gateway_calls_the_adapter_in_the_same_way() {
     let plain = adapter_cluster("manifests/envoy/envoy.yaml");
@@ -121,7 +121,7 @@ fn every_gateway_calls_the_adapter_in_the_same_way() {
         {
             assert_eq!(cluster[key], plain[key], "{path}: {key}");
         }
-        // A file that is named in a cluster is read once; with SDS, renewed ones are read again.
+        // A file that a cluster names is read only once. With SDS, renewed files are read again.
         let tls = only(path, &cluster, "common_tls_context");
         assert!(tls["tls_certificate_sds_secret_configs"].is_array(), "{path}: {tls}");
     }
@@ -138,7 +138,7 @@ fn every_proxy_fetches_its_module_by_its_digest_until_it_has_it() {
         assert!(address.as_str().unwrap().ends_with(&name), "{address}");
         assert_eq!(only(path, value, "sha256"), json!(digest));
         assert!(only(path, value, "num_retries").as_u64().unwrap() >= 1_000_000);
-        // Else Envoy keeps the module before it: see upgrade.rs.
+        // Otherwise Envoy keeps the previous module: see upgrade.rs.
         let told = value.to_string();
         let of_vm = json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": digest });
         assert!(told.contains(&of_vm.to_string()), "{path}: the VM's configuration has no digest");

@@ -1,7 +1,8 @@
-//! A storm: on several workers, requests and answers that are made to take memory, beside honest ones. No VM may fail,
-//! memory stays within the budget, honest requests are charged exactly, and when it is over nothing is left behind.
+//! A load test on several workers, with honest requests and with requests and responses that are made to
+//! consume memory. No VM may fail, memory must stay within the budget, honest requests must be charged
+//! exactly, and nothing may remain afterwards.
 //!
-//! It runs for `WEIR_STORM_SECONDS` (60), with at most `ABREAST` hostile requests in flight.
+//! It runs for `WEIR_STORM_SECONDS` (60), with at most `ABREAST` concurrent hostile requests.
 
 use e2e::client::{InFlight, Request};
 use e2e::envoy::Envoy;
@@ -16,12 +17,12 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What each VM may keep: little, so that the storm reaches it.
+/// The memory budget of each VM. It is small, so that the test reaches it.
 const MEMORY: u64 = 24 << 20;
 const WORKERS: u32 = 2;
-/// Hostile requests in flight.
+/// The number of concurrent hostile requests.
 const ABREAST: usize = 400;
-/// What each honest request is charged.
+/// The charge of each honest request.
 const HONEST: u64 = 17;
 
 fn world() -> World {
@@ -51,7 +52,7 @@ fn world() -> World {
         .start()
 }
 
-/// JSON that takes a hundred times as much as a tree: of about this many bytes.
+/// JSON of about this many bytes that takes a hundred times as many as a tree.
 fn nodes(bytes: usize) -> Value {
     Value::Array((0..bytes / 7).map(|_| json!({ "": 0 })).collect())
 }
@@ -62,7 +63,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// What hostile upstreams answer, by name. Each stops in the middle until the gate opens.
+/// The responses of hostile upstreams, by name. Each one stops in the middle until the gate opens.
 fn answers(gate: &Gate) -> Vec<(String, Answer)> {
     let stream = |encoding: &str, bytes: Vec<u8>| {
         let head = Answer::new(200).header("content-type", "text/event-stream");
@@ -155,7 +156,7 @@ fn nothing_that_is_sent_brings_a_worker_down() {
         while Instant::now() < end {
             in_flight.push_back(hostile(sent, &names).open(address));
             sent += 1;
-            // Those who came first hang up, which leaves some of each kind in any state.
+            // The oldest ones disconnect, which leaves some of each kind in any state.
             if in_flight.len() > ABREAST {
                 in_flight.drain(..ABREAST / 4).for_each(InFlight::hang_up);
             }
@@ -166,7 +167,7 @@ fn nothing_that_is_sent_brings_a_worker_down() {
             }
         }
         gate.open();
-        // The last ones come to their end.
+        // The last ones are completed.
         let rest: Vec<u16> =
             in_flight.into_iter().filter_map(|one| Some(one.try_finish().ok()?.status)).collect();
         println!(

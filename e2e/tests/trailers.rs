@@ -1,4 +1,4 @@
-//! Bodies that end in trailers, through a filter that changes what passes: no byte is lost with them.
+//! Bodies with trailers, through a filter that edits what passes: no byte is lost.
 
 use e2e::client::Request;
 use e2e::upstream::{Answer, Gate};
@@ -10,7 +10,7 @@ fn world() -> World {
     World::build().policy(&policy("llm", json!({ "limits": limits }))).reading_bodies(100_000).start()
 }
 
-/// A stream whose usage the filter asks for, so that it looks out for the chunk that tells it.
+/// A stream for which the filter requests usage, so that it watches for the usage chunk.
 fn stream(answer: &str) -> Request {
     Request::new("POST", "/v1/chat/completions")
         .header("content-type", "application/json")
@@ -36,7 +36,7 @@ fn an_unfinished_event_before_trailers_reaches_the_client() {
         let answer = Answer::new(200).header("content-type", "text/event-stream").bytes(DELTA).wait(&gate);
         world.upstream.on(&name, answer.bytes(ending).trailers(&[("x-end", "yes")]));
         let mut answer = world.open(&stream(&name));
-        // The event before it does not wait for it.
+        // The event before it is not delayed.
         assert_eq!(answer.body_of(DELTA.len()), DELTA.as_bytes());
         gate.open();
         let answer = answer.finish();
@@ -46,7 +46,7 @@ fn an_unfinished_event_before_trailers_reaches_the_client() {
     world.adapter.wait_for_bucket("all", "tokens", "", 5 * (1 + 1), 0);
 }
 
-/// Envoy lets all of a piece pass or nothing, and gives no way to add to a body at its trailers.
+/// Envoy forwards all of a chunk or nothing, and nothing can be appended to a body when its trailers arrive.
 #[test]
 fn what_trailers_overtake_is_counted() {
     let world = world();

@@ -1,4 +1,5 @@
-//! Upgrades under load, in either order: nobody is refused, and Redis has counted what the provider has reported.
+//! Upgrades under load, in either order: no request is refused, and Redis has counted what the provider has
+//! reported.
 
 use e2e::adapter::Adapter;
 use e2e::client::Request;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 
 const WORKERS: u32 = 2;
 
-/// Two adapters on one Redis, and an Envoy whose listener comes from elsewhere and whose module the adapters serve.
+/// Two adapters on one Redis, and an Envoy with a dynamic listener and a module that the adapters serve.
 struct World {
     envoy: Envoy,
     listener: Value,
@@ -65,7 +66,7 @@ impl World {
         wait::until("the plan in every worker", || (self.envoy.plans() >= wanted).then_some(()));
     }
 
-    /// The adapters, one after the other, each serving its version's module and that of the version before.
+    /// Upgrades the adapters one after the other. Each serves its own module and the previous one.
     fn upgrade_adapters(&mut self) {
         let (storage, new, old) = (self.redis.url(0), self.new.file.clone(), self.old.file.clone());
         for place in 0..self.adapters.len() {
@@ -74,7 +75,7 @@ impl World {
         }
     }
 
-    /// The listener names the new module.
+    /// Updates the listener to name the new module.
     fn upgrade_manifest(&self) {
         write_listener(&self.place, &with_module(&self.listener, &self.new), 2);
         let updates = "listener_manager.lds.update_success";
@@ -97,7 +98,7 @@ fn alice() -> Request {
     Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })))
 }
 
-/// As the manifests have it: an adapter serves the module.
+/// As in the manifests, an adapter serves the module.
 fn with_module(listener: &Value, module: &ModuleVersion) -> Value {
     let uri = format!("http://weir/weir-{}.wasm", module.digest);
     let code = json!({ "remote": {
@@ -108,7 +109,8 @@ fn with_module(listener: &Value, module: &ModuleVersion) -> Value {
             "retry_back_off": { "base_interval": "0.5s", "max_interval": "3s" },
         },
     } });
-    // What makes a new module a new VM: Envoy's key of a VM has no digest while its code is still to be fetched.
+    // This makes a new VM for a new module: Envoy's key of a VM has no digest while its code is not fetched
+    // yet.
     let digest =
         json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": module.digest });
     with_code(listener, &json!({ "code": code, "configuration": digest }))
@@ -128,7 +130,7 @@ fn with_code(listener: &Value, vm_config: &Value) -> Value {
     listener
 }
 
-/// Runs the upgrade under load, and finds every token charged.
+/// Upgrades under load, and checks that every token is charged.
 fn under_load(world: &mut World, upgrade: impl FnOnce(&mut World)) {
     let upstream = Arc::clone(&world.upstream);
     let reported = load::during(world.envoy.address(), &upstream, "alice", || upgrade(world));
@@ -151,7 +153,7 @@ fn the_module_first_then_the_adapters() {
     let mut world = World::start("Deny");
     under_load(&mut world, |world| {
         world.upgrade_manifest();
-        // Nobody serves it yet.
+        // No adapter serves the module yet.
         assert_eq!(world.envoy.stat("listener_manager.total_listeners_warming"), 1);
         world.some_requests();
         let plans = world.envoy.plans();
@@ -163,7 +165,7 @@ fn the_module_first_then_the_adapters() {
 #[test]
 fn a_new_module_begins_with_the_plan_of_the_old_one() {
     let mut world = World::start("Allow");
-    // No adapter can tell it its own. Without a plan the filter's configuration decides, which says Deny.
+    // No adapter can provide the plan. Without one, the filter's configuration decides, which is Deny.
     world.adapters.iter_mut().for_each(Adapter::kill);
     let plans = world.envoy.plans();
     write_listener(&world.place, &with_local_module(&world.listener, &world.new), 2);

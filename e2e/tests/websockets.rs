@@ -7,7 +7,7 @@ use e2e::world::{World, policy};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
-/// The upstream is this one.
+/// This upstream.
 fn upstream(config: &mut Config, upstream: SocketAddr) {
     let clusters = config.all()["static_resources"]["clusters"].as_array_mut().expect("a list");
     let mut sockets = clusters.iter().find(|one| one["name"] == "llm").expect("the upstream").clone();
@@ -44,7 +44,7 @@ const RESPONSES: &str = "/v1/responses";
 const CREATE: &str =
     r#"{"type": "response.create", "model": "gpt-5", "input": "hello", "max_output_tokens": 600}"#;
 
-/// OpenAI's Responses: each call uses 1,000 tokens.
+/// OpenAI's Responses API. Each call uses 1,000 tokens.
 fn responses(peer: &mut Peer, text: &str) {
     let asked: Value = serde_json::from_str(text).expect("it is JSON");
     if asked["type"] != "response.create" {
@@ -64,7 +64,7 @@ fn open(world: &World, path: &str, deflate: bool) -> Peer {
     Peer::open(world.envoy.address(), path, "", deflate).expect("it is a WebSocket")
 }
 
-/// Waits for the event of this type; what it is, or how the socket ended before.
+/// Waits for the event with this type. Returns the event, or how the socket ended.
 fn event(peer: &mut Peer, kind: &str) -> Result<Value, Heard> {
     loop {
         match peer.hear() {
@@ -157,7 +157,7 @@ fn a_long_message_is_held_whole() {
         })
         .start();
     let mut peer = open(&world, RESPONSES, false);
-    // More than the filter reads.
+    // The message is longer than the filter reads.
     let input = "word ".repeat(500_000);
     let long = json!({ "type": "response.create", "model": "gpt-5", "input": input }).to_string();
     peer.say(&long);
@@ -187,7 +187,7 @@ fn a_response_that_the_server_begins_is_judged_and_charged() {
         event(&mut peer, "response.done").expect("it is done");
         world.adapter.wait_for_bucket("all", "tokens", "", used, 0);
     }
-    // There is no room for it, and it is charged all the same. Nothing more goes upstream.
+    // There is no room for the response, but it is charged. Nothing more goes upstream.
     peer.say(AUDIO);
     world.adapter.wait_for_bucket("all", "tokens", "", 400, 0);
     peer.say(AUDIO);

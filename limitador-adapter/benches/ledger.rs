@@ -1,9 +1,9 @@
-//! What counting costs, in memory and on a real Redis: pairs of a reserve and its commit per second and their latency;
-//! and by how much limits are overshot. Writes its section of `bench/RESULTS.md`.
+//! Measures counting in memory and in a real Redis: pairs of a reserve and its commit per second, their
+//! latency, and by how much limits are overshot. Writes its section of `bench/RESULTS.md`.
 //!
-//! `cargo bench -p limitador-adapter --bench ledger`; after `--`, some of: memory redis sliding overshoot (for which nothing is
-//! written).
-// What goes wrong ends it, as it ends a test.
+//! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: memory redis
+//! sliding overshoot. Then nothing is written.
+// A failure ends the benchmark, as it ends a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod ledger {
@@ -21,15 +21,16 @@ use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Where the section begins; it is the last one.
+/// The heading of the section, which is the last one.
 const HEADING: &str = "## What counting costs";
 
-/// What a request holds: one amount for each limit, of one user. The names of limits are those of the policies in force.
+/// The holds of a request: one amount for each limit of one user. The limits are those of the policies in
+/// force.
 fn holds(user: usize, limits: usize) -> Vec<Hold> {
     holds_over(&Window::Fixed(HOUR), user, limits)
 }
 
-/// The same, over another window.
+/// The same with another window.
 fn holds_over(window: &Window, user: usize, limits: usize) -> Vec<Hold> {
     static IN_FORCE: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
         (0..8).map(|limit| format!("default/llm-token-limits/limit-{limit}").into()).collect()
@@ -44,24 +45,24 @@ fn holds_over(window: &Window, user: usize, limits: usize) -> Vec<Hold> {
     IN_FORCE[..limits].iter().map(hold).collect()
 }
 
-/// What it used of each.
+/// The usage in each limit.
 fn charges(holds: &[Hold], amount: u64) -> Vec<Charge> {
     holds.iter().map(|hold| Charge { key: Arc::clone(&hold.key), amount }).collect()
 }
 
-/// The user of a pair: far from those before, so that no cache helps more than it would.
+/// The user of a pair. It differs from recent ones, so that caches help no more than in production.
 fn user(number: usize, users: usize) -> usize {
     number.wrapping_mul(7_919) % users
 }
 
-/// The p50 and the p99 in microseconds.
+/// Returns the p50 and the p99 in microseconds.
 fn percentiles(mut taken: Vec<Duration>) -> (f64, f64) {
     taken.sort();
     let at = |share: usize| taken.get(taken.len() * share / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6);
     (at(50), at(99))
 }
 
-/// Counters and limits per request.
+/// The number of counters, and the number of limits per request.
 const CASES: [(usize, usize); 6] = [(1, 1), (10_000, 1), (1_000_000, 1), (1, 8), (10_000, 8), (1_000_000, 8)];
 
 fn main() {

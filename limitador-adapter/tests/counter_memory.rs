@@ -1,4 +1,5 @@
-//! Counters take no more memory than they are counted for. A process of its own, since it looks at the memory of all of it.
+//! Counters take no more memory than they are accounted for. The test needs a separate process, because it
+//! measures the memory of the whole process.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use limitador_adapter::ledger::memory::MemoryLedger;
@@ -11,15 +12,15 @@ use std::time::Duration;
 
 const COUNTERS: u64 = 300_000;
 
-/// In bytes.
+/// The size in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
 }
 
-/// A counter of this window is charged so many times, a minute apart. The ledger stays: memory that is free again would be
-/// taken for none.
+/// Charges a counter with this window several times, a minute apart. The ledger is kept, because freed memory
+/// would count as unused.
 fn takes_no_more_than_counted(window: &Window, counters: u64, times: u64) -> MemoryLedger {
     let ledger = MemoryLedger::new(Capacity::Bytes(1 << 40), Moment::now());
     let begun = Moment::now();
@@ -29,7 +30,7 @@ fn takes_no_more_than_counted(window: &Window, counters: u64, times: u64) -> Mem
         let counters = Arc::from([("auth.identity.userid".to_owned(), format!("user-{user:08}"))]);
         let (limit, window) = (Arc::clone(&limit), window.clone());
         let key = Arc::new(Key { limit, unit: Unit::Tokens, window, counters });
-        // Without an id, so that nothing but the counter is remembered.
+        // The commit has no id, so that only the counter is remembered.
         let now = begun + Duration::from_secs(60 * minute);
         ledger.commit("", &[Charge { key, amount: 7 }], now).unwrap();
     }
@@ -40,7 +41,7 @@ fn takes_no_more_than_counted(window: &Window, counters: u64, times: u64) -> Mem
     ledger
 }
 
-/// One after the other, since the memory is that of the whole process.
+/// Runs one after the other, because the memory is that of the whole process.
 #[test]
 fn counters_take_no_more_memory_than_they_are_counted_for() {
     const HOUR: Duration = Duration::from_secs(3600);

@@ -1,6 +1,7 @@
-//! Every story of `e2e/scenarios` and every evasion of `e2e/evasions`, played natively: the core decides, the limiter
-//! and its ledger count. The same ones are played through a real Envoy by `e2e/tests/scenarios.rs` and `corpus.rs`.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! Plays every story of `e2e/scenarios` and every evasion of `e2e/evasions` natively: the core decides, and
+//! the limiter and its ledger count. `e2e/tests/scenarios.rs` and `corpus.rs` play the same ones through a
+//! real Envoy.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use e2e::redis::Redis;
@@ -56,18 +57,18 @@ fn main() {
         trials.push(Trial::test(format!("evasion/{name}"), move || play(story, memory)));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    // Nothing is dropped behind `exit`, and a process would go on.
+    // `exit` drops nothing, so a process would keep running.
     drop(redis);
     conclusion.exit();
 }
 
-/// Plays a story with a ledger of its own.
+/// Plays a story with a separate ledger.
 fn play(story: Result<Story, String>, ledger: impl FnOnce() -> Arc<dyn Ledger>) -> Result<(), Failed> {
     let story = story?;
     Ok(run(&story, &mut Native::new(&story, ledger()))?)
 }
 
-/// A filter and an adapter without a network between them, at a time of their own.
+/// A filter and an adapter without a network in between, and with a simulated clock.
 struct Native {
     runtime: Runtime,
     ledger: Arc<dyn Ledger>,
@@ -82,7 +83,7 @@ struct Native {
     requests: u64,
     health: Health,
     access: BodyAccess,
-    /// What the client gets in the place of the piece that is just passing.
+    /// The replacement of the chunk that is passing.
     replaced: Option<Vec<u8>>,
 }
 
@@ -91,7 +92,7 @@ struct Open {
     exchange: Exchange,
     answer: Answer,
     seen: Seen,
-    /// How many pieces have been delivered; `None`: not even the head.
+    /// The number of delivered chunks. `None` if not even the head was delivered.
     delivered: Option<usize>,
 }
 
@@ -124,7 +125,7 @@ impl Native {
         }
     }
 
-    /// Performs what follows from an event, and what follows from that.
+    /// Performs the effects of an event, and their effects.
     fn handle(&mut self, exchange: &mut Exchange, seen: &mut Seen, event: Event<'_>) {
         for effect in exchange.handle(event) {
             match effect {
@@ -196,7 +197,8 @@ impl Native {
         u64::try_from((self.now.instant - self.begun.instant).as_millis()).unwrap()
     }
 
-    /// Tells the adapter what it has not heard, if it is there. Whose holds have no room.
+    /// Sends waiting commits and raises to the adapter, if it is available. Returns the exchanges whose holds
+    /// have no room.
     fn tell(&mut self) -> Vec<String> {
         let mut out_of_room = Vec::new();
         let ms = self.milliseconds();
@@ -248,7 +250,7 @@ impl Native {
         facts
     }
 
-    /// Delivers the answer's head and its pieces up to this one.
+    /// Delivers the head of the answer, and its chunks up to this one.
     fn deliver(&mut self, open: &mut Open, pieces: usize) {
         let from = open.delivered.unwrap_or_else(|| {
             let (status, headers) = (open.answer.status(), open.answer.headers());
@@ -262,7 +264,7 @@ impl Native {
         open.delivered = Some(pieces);
     }
 
-    /// A piece passes, and is read.
+    /// Passes a chunk, and lets the exchange read it.
     fn body(&mut self, exchange: &mut Exchange, seen: &mut Seen, chunk: &[u8], end: bool) {
         if exchange.edits_body() {
             self.handle(exchange, seen, Event::Passing { chunk, end });
@@ -331,7 +333,7 @@ impl Player for Native {
     fn finish(&mut self, mut open: Open) -> Seen {
         let ending = open.answer.ending;
         if ending == Ending::NoHead {
-            // What Envoy says itself.
+            // The headers that Envoy itself sets.
             self.head(&mut open, 503, vec![("content-type".into(), "text/plain".into())]);
             self.body(&mut open.exchange, &mut open.seen, b"reset", true);
         } else {
@@ -379,7 +381,7 @@ impl Player for Native {
         self.away = matches!(fate, AdapterFate::Frozen | AdapterFate::Killed);
         assert_ne!(fate, AdapterFate::Killed, "what the memory held is not forgotten here");
         if !self.away {
-            // The longest that the filter waits before it tells again.
+            // The longest pause before the filter sends commits again.
             self.now = self.now + Duration::from_secs(5);
             self.tell();
         }
@@ -390,7 +392,8 @@ impl Player for Native {
     }
 }
 
-/// What Envoy knows itself: with the routes of `scenario::envoy`, and a client on the same machine.
+/// The attributes that Envoy itself knows: with the routes of `scenario::envoy`, and a client on the same
+/// machine.
 fn attribute(path: &[String], request: &Request) -> &'static [u8] {
     match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         name if name == Facts::ROUTE_NAME && request.path.starts_with("/elsewhere/") => b"elsewhere",

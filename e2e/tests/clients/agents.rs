@@ -1,4 +1,5 @@
-//! Coding agents from npm, with one prompt each, and their own settings but for the base URL and the key.
+//! Coding agents from npm, each with one prompt and its default settings, except for the base URL and the
+//! key.
 
 use crate::gateway::Gateway;
 use crate::installed;
@@ -36,7 +37,7 @@ pub fn trials() -> Vec<Trial> {
             check(&gateway, told, "it prints the limit", &printed)?;
             let requests = gateway.requests("never");
             let refused: Vec<_> = requests.into_iter().filter(|line| line.starts_with("400")).collect();
-            // One for which model to use, one for the prompt.
+            // One call selects the model, and one sends the prompt.
             check(&gateway, (1..=2).contains(&refused.len()), "it asks once", &refused)
         }),
     ]
@@ -44,11 +45,11 @@ pub fn trials() -> Vec<Trial> {
 
 type Agent = fn(&Gateway, &str, &Path) -> Command;
 
-/// A prompt within the limit, and one that a day's limit refuses.
+/// Sends a prompt within the limit, and one that a daily limit refuses.
 fn answered_then_refused(agent: Agent, usage: &Value) -> Result<Gateway, Failed> {
     let gateway = Gateway::start(&["plain", "long"], usage);
     answered(&gateway, agent)?;
-    // Some make several calls for a prompt, of which the first uses up the limit.
+    // Some agents make several calls for a prompt, and the first one uses up the limit.
     ask(&gateway, "long", agent, 1);
     let (printed, ended) = ask(&gateway, "long", agent, 2);
     check(&gateway, ended, "it gives up", &printed)?;
@@ -84,7 +85,7 @@ fn check(gateway: &Gateway, holds: bool, what: &str, found: &impl std::fmt::Debu
     Err(format!("not so: {what}: {found:#?}").into())
 }
 
-/// The program, in a home of its own.
+/// Returns the command of the program, with a separate home folder.
 fn program(name: &str, home: &Path) -> Command {
     let mut command = Command::new(installed("AGENTS").join("node_modules/.bin").join(name));
     command.current_dir(home).env("HOME", home).env_remove("XDG_CONFIG_HOME");

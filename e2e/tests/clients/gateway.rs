@@ -1,4 +1,5 @@
-//! A gateway that listens on a port for each case, so that a client can be left as it is: its base URL says which case it is.
+//! A gateway that listens on a separate port for each case. A client needs no special settings, because its
+//! base URL identifies the case.
 
 use e2e::process::{Process, free_port};
 use e2e::upstream::Seen;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// How long a client may take for all of its cases.
+/// The timeout of a client for all of its cases.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct Gateway {
@@ -21,8 +22,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// With a limit of its own for each of the cases `short`, `long` and `never`, and one that leaves room for all others.
-    /// `usage`: of the policy.
+    /// Starts a gateway with a separate limit for each of the cases `short`, `long` and `never`, and one with
+    /// room for all others. `usage` is that of the policy.
     pub fn start(cases: &[&str], usage: &Value) -> Self {
         let ports: BTreeMap<_, _> = cases.iter().map(|case| ((*case).to_owned(), free_port())).collect();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -32,7 +33,7 @@ impl Gateway {
             .reading_bodies(1 << 20)
             .change(move |config| {
                 let format = "%DOWNSTREAM_LOCAL_PORT% %RESPONSE_CODE% %REQ(:METHOD)% %REQ(:PATH)%\n";
-                // The clients' keys are no tokens of the gateway's.
+                // The clients' keys are not tokens of the gateway.
                 let manager = config.typed(".HttpConnectionManager");
                 let filters = manager["http_filters"].as_array_mut().expect("a list");
                 filters.retain(|filter| filter["name"] != "envoy.filters.http.jwt_authn");
@@ -58,14 +59,14 @@ impl Gateway {
         format!("http://127.0.0.1:{}", self.ports[case])
     }
 
-    /// A folder for the client.
+    /// Creates a folder for the client.
     pub fn place(&self, name: &str) -> PathBuf {
         let place = self.folder.path().join(name);
         std::fs::create_dir_all(&place).expect("a folder can be made");
         place
     }
 
-    /// Runs a client to its end; what it printed, and whether it ended by itself.
+    /// Runs a client to its end. Returns its output, and whether it ended by itself.
     pub fn run(&self, name: &str, command: Command) -> (String, bool) {
         let mut process = Process::start(name, command, &self.folder.path().join(name));
         let ended = wait::within(PATIENCE, || process.ended()).is_some();
@@ -73,7 +74,7 @@ impl Gateway {
         (process.log(), ended)
     }
 
-    /// The requests of a case that reached Envoy, as `STATUS METHOD PATH`, once all have ended.
+    /// Returns the requests of a case that reached Envoy, as `STATUS METHOD PATH`, once all have ended.
     pub fn requests(&self, case: &str) -> Vec<String> {
         let file = self.folder.path().join("requests");
         let (active, total) = ("http.gateway.downstream_rq_active", "http.gateway.downstream_rq_total");
@@ -86,19 +87,19 @@ impl Gateway {
         all.lines().filter_map(|line| line.strip_prefix(&port)).map(str::to_owned).collect()
     }
 
-    /// What reached the upstream of a case.
+    /// Returns the requests of a case that reached the upstream.
     pub fn seen(&self, case: &str) -> Vec<Seen> {
         let end = format!(":{}", self.ports[case]);
         let mine = |seen: &Seen| header(&seen.headers, "host").is_some_and(|host| host.ends_with(&end));
         self.world.upstream.seen().into_iter().filter(mine).collect()
     }
 
-    /// What the upstream reported in a case.
+    /// Returns the usage that the upstream reported in a case.
     pub fn reported(&self, case: &str) -> u64 {
         self.seen(case).iter().map(|seen| seen.reported).sum()
     }
 
-    /// What was charged in a case, once nothing is held.
+    /// Returns the charges of a case, once nothing is held.
     pub fn charged(&self, case: &str) -> u64 {
         let (limit, who) = match case {
             "short" | "long" | "never" => (case, String::new()),

@@ -1,5 +1,5 @@
-//! LLM clients as people use them, through a real Envoy: what they get, how many requests they make, what they are charged.
-//! `make test-clients` installs them.
+//! Unmodified LLM clients through a real Envoy: the responses that they receive, the number of requests that
+//! they make, and their charges. `make test-clients` installs the clients.
 
 mod agents;
 mod gateway;

@@ -1,4 +1,4 @@
-//! The SDKs, from PyPI and npm. Each plays all of its cases in one process.
+//! SDKs from PyPI and npm. Each one plays all of its cases in one process.
 
 use crate::gateway::Gateway;
 use crate::installed;
@@ -18,35 +18,35 @@ pub enum Language {
 }
 use Language::{Node, Python};
 
-/// How a client takes being refused.
+/// How a client handles a refusal.
 pub struct Manners {
-    /// Whether it waits as long as a short refusal asks it to, and tries again.
+    /// Whether it waits for the time in a short refusal and retries.
     waits: bool,
-    /// How many requests it makes for a call that is told to wait for a day.
+    /// The number of requests for a call that is told to wait for a day.
     long: RangeInclusive<usize>,
-    /// After how many seconds it gives up then.
+    /// The number of seconds after which it gives up.
     patience: f64,
 }
 
 pub struct Sdk {
     language: Language,
     name: &'static str,
-    /// What it does beside `plain`, which all do.
+    /// The cases in addition to `plain`, which all clients play.
     cases: &'static [&'static str],
-    /// How many requests an upload takes.
+    /// The number of requests of an upload.
     upload: usize,
     manners: Manners,
 }
 
 const REFUSALS: [&str; 3] = ["short", "long", "never"];
 
-/// It asks once when a day is too long to wait.
+/// It makes one request if a day is too long to wait.
 const SENSIBLE: Manners = Manners { waits: true, long: 1..=1, patience: 30.0 };
-/// It gives every refusal to its caller.
+/// It reports every refusal to its caller.
 const PLAIN: Manners = Manners { waits: false, long: 1..=1, patience: 30.0 };
-/// It tries again whatever it is told.
+/// It retries whatever the refusal says.
 const STUBBORN: Manners = Manners { waits: true, long: 2..=12, patience: 30.0 };
-/// It waits a minute each time, however long it is told to wait.
+/// It waits a minute each time, whatever the refusal says.
 const PATIENT: Manners = Manners { waits: true, long: 2..=4, patience: 150.0 };
 
 const fn sdk(
@@ -82,7 +82,7 @@ pub const SDKS: [Sdk; 18] = [
     sdk(Node, "langchain", &["stream", "tools", "abort"], SENSIBLE),
 ];
 
-/// What came of a case.
+/// The outcome of a case.
 struct Outcome {
     told: Value,
     requests: Vec<String>,

@@ -1,4 +1,5 @@
-//! What happens to a cluster, under load: what clients were told and what was counted, as a table for `manifests/OUTAGES.md`.
+//! Disruptions of a cluster under load. Compares what clients received with what was counted, in a table for
+//! `manifests/OUTAGES.md`.
 
 use crate::nodes::NodeCluster;
 use crate::traffic::{MODES, Outcome, Traffic};
@@ -6,10 +7,10 @@ use e2e::wait;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// How long usage may take to be counted after the last answer.
+/// The maximum time until usage is counted after the last answer.
 const COUNTED: Duration = Duration::from_secs(30);
 
-/// How long limits may not be checked.
+/// The maximum time without checks of limits.
 const UNCHECKED: Duration = Duration::from_secs(10);
 
 /// What clients may notice.
@@ -17,7 +18,7 @@ const UNCHECKED: Duration = Duration::from_secs(10);
 pub enum Expected {
     /// Nothing.
     Nothing,
-    /// For a while limits cannot be checked, so each policy's `failureMode` applies.
+    /// Limits cannot be checked for a while, so each policy's `failureMode` applies.
     Unchecked,
 }
 
@@ -28,23 +29,23 @@ struct TableRow {
     expected: Expected,
     took: Duration,
     outcomes: Vec<Outcome>,
-    /// `None`: there is no adapter left to ask.
+    /// `None` if there is no adapter left to ask.
     counted: Option<u64>,
 }
 
-/// All of them.
+/// The table of disruptions.
 pub struct Table<'c> {
     cluster: &'c NodeCluster,
     rows: Vec<TableRow>,
 }
 
 impl<'c> Table<'c> {
-    /// Without rows.
+    /// Creates a table without rows.
     pub fn new(cluster: &'c NodeCluster) -> Self {
         Self { cluster, rows: Vec::new() }
     }
 
-    /// Lets it happen under load, and compares what clients were told with what was counted.
+    /// Causes a disruption under load, and compares what clients received with what was counted.
     pub fn play(&mut self, what: &'static str, expected: Expected, happens: impl FnOnce()) {
         let before = self.cluster.counted();
         let (took, outcomes) = self.under_load(what, happens);
@@ -53,14 +54,14 @@ impl<'c> Table<'c> {
             let now = self.cluster.counted();
             [now[0] - before[0], now[1] - before[1]]
         };
-        // Usage of requests that failed may be counted as well.
+        // The usage of failed requests may be counted as well.
         let all =
             wait::within(COUNTED, || Some(counted()).filter(|all| all[0] >= told[0] && all[1] >= told[1]));
         let all = all.unwrap_or_else(counted);
         self.add(what, expected, took, outcomes, all.map(Some));
     }
 
-    /// The same, with no adapter left at the end.
+    /// The same for a disruption that leaves no adapter.
     pub fn play_uninstall(&mut self, happens: impl FnOnce()) {
         let (took, outcomes) = self.under_load("uninstalling", happens);
         self.add("uninstalling", Expected::Nothing, took, outcomes, [None; 2]);
@@ -91,7 +92,7 @@ impl<'c> Table<'c> {
         }
     }
 
-    /// Fails if anything was wrongly refused or lost.
+    /// Fails if a request was wrongly refused or usage was lost.
     pub fn conclude(&self) {
         let wrong: Vec<_> = self.rows.iter().flat_map(TableRow::wrong).collect();
         assert!(wrong.is_empty(), "{wrong:#?}");

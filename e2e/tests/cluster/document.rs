@@ -1,4 +1,4 @@
-//! A page of the documents, followed in a cluster: its files are written and its commands run, section by section.
+//! Follows a page of the documents in a cluster, section by section: writes its files and runs its commands.
 
 use crate::nodes::NodeCluster;
 use e2e::artefacts;
@@ -10,11 +10,10 @@ struct FencedBlock {
     text: String,
 }
 
-/// A page.
 pub struct Document(Vec<FencedBlock>);
 
 impl Document {
-    /// Of this path in the repository.
+    /// Reads the page at this path in the repository.
     pub fn read(path: &str) -> Self {
         let text = std::fs::read_to_string(artefacts::root().join(path)).expect("the page can be read");
         let mut lines = text.lines();
@@ -31,7 +30,7 @@ impl Document {
         Self(blocks)
     }
 
-    /// Everything but these sections.
+    /// Returns everything except these sections.
     pub fn follow(&self, cluster: &NodeCluster, without: &[&str]) {
         self.0
             .iter()
@@ -39,7 +38,7 @@ impl Document {
             .for_each(|it| it.run(cluster));
     }
 
-    /// One section.
+    /// Returns one section.
     pub fn follow_section(&self, cluster: &NodeCluster, section: &str) {
         let mut blocks = self.0.iter().filter(|block| block.section == section).peekable();
         assert!(blocks.peek().is_some(), "there is no section {section}");

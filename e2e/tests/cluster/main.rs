@@ -1,5 +1,5 @@
-//! In a real cluster of two nodes, which `scripts/cluster.sh` has started: Weir is installed as the documents say, stays under load
-//! through everything that happens to a cluster, and is uninstalled.
+//! Runs in a real cluster of two nodes, which `scripts/cluster.sh` starts. Weir is installed as the documents
+//! describe, stays under load through all disruptions, and is uninstalled.
 
 mod disruptions;
 mod document;
@@ -13,7 +13,7 @@ use nodes::NodeCluster;
 use objects::ObjectNames;
 use std::time::{Duration, Instant};
 
-/// From an empty cluster to a request that is refused.
+/// Begins with an empty cluster and ends with a refused request.
 const INSTALL_TIME: Duration = Duration::from_secs(600);
 
 #[test]

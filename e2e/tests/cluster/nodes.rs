@@ -1,4 +1,4 @@
-//! The cluster, as a person with a shell has it.
+//! The cluster as seen from a shell.
 
 use crate::traffic::{self, MODES};
 use e2e::adapter::Counter;
@@ -13,20 +13,20 @@ use tempfile::TempDir;
 
 const GATEWAY: &str = "llm-gateway";
 const SYSTEM: &str = "weir-system";
-/// Where the image goes.
+/// The repository of the image.
 const REGISTRY: &str = "registry.example.com";
 const ADMIN_TOKEN: &str = "cluster-test";
-/// How many lines of each log a failing test prints.
+/// The number of lines of each log that a failing test prints.
 const LAST_LINES: usize = 30;
 
-/// See the module.
+/// A running cluster.
 pub struct NodeCluster {
-    /// What a clone of the repository has, to work in.
+    /// A folder with the contents of a clone of the repository.
     checkout: TempDir,
 }
 
 impl NodeCluster {
-    /// The one that `scripts/cluster.sh` has started.
+    /// Connects to the cluster that `scripts/cluster.sh` has started.
     pub fn new() -> Self {
         let checkout = tempfile::tempdir().expect("a temporary folder can be made");
         for entry in ["Makefile", "scripts", "manifests"] {
@@ -46,13 +46,13 @@ impl NodeCluster {
         std::fs::copy(from, self.checkout.path().join(to)).expect("a file can be copied");
     }
 
-    /// A file beside the commands.
+    /// Writes a file next to the commands.
     pub fn write(&self, name: &str, text: &str) {
         let text = text.replace("REGISTRY", REGISTRY);
         std::fs::write(self.checkout.path().join(name), text).expect("a file can be written");
     }
 
-    /// Runs commands of a document, with what a reader fills in.
+    /// Runs commands of a document, with its placeholders filled in.
     pub fn shell(&self, commands: &str) -> String {
         let mut commands = commands.replace("REGISTRY", REGISTRY);
         if commands.contains("YOUR-GATEWAY") {
@@ -63,7 +63,7 @@ impl NodeCluster {
         self.run_with(&[("TOKEN", &token)], "timeout", &["600", "bash", "-euo", "pipefail", "-c", &commands])
     }
 
-    /// A program, which must succeed. What it printed.
+    /// Runs a program, which must succeed, and returns its output.
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
         self.run_with(&[], program, arguments)
     }
@@ -97,7 +97,8 @@ impl NodeCluster {
         self.kubectl(&["-n", namespace, "rollout", "status", what, "--timeout=180s"]);
     }
 
-    /// What the document expects to be there: Envoy Gateway, and a Gateway with a route to an LLM, which checks tokens.
+    /// Installs what the document requires: Envoy Gateway, and a Gateway that validates tokens, with a route
+    /// to an LLM.
     pub fn install_gateway(&self) {
         let chart = std::env::var("WEIR_ENVOY_GATEWAY_CHART").expect("make cluster-test names it");
         let namespace = "envoy-gateway-system";
@@ -133,12 +134,12 @@ impl NodeCluster {
         SocketAddr::new(address.expect("an address"), port.expect("a port"))
     }
 
-    /// The Gateway's Service.
+    /// Returns the Gateway's Service.
     pub fn gateway(&self) -> SocketAddr {
         Self::address(&self.proxies("service")[0])
     }
 
-    /// alice uses up what the document's policy allows, and is refused.
+    /// Alice uses up her limit in the document's policy and is refused.
     pub fn is_limited(&self) {
         let ask = |who: &str| {
             let token = jwt::token(&json!({ "sub": who, "userid": who }));
@@ -154,7 +155,7 @@ impl NodeCluster {
         self.kubectl(&["delete", "-f", "llm-policy.yaml"]);
     }
 
-    /// `status` finds nothing wrong.
+    /// Checks that `status` reports no problem.
     pub fn is_in_order(&self) {
         let mut last = String::new();
         let good = wait::within(wait::DEADLINE, || {
@@ -167,7 +168,8 @@ impl NodeCluster {
         assert!(good.is_some(), "status finds problems");
     }
 
-    /// Two proxies, one on each node, the policies of the clients, and a token that shows what is counted.
+    /// Prepares two proxies, one on each node, the policies of the clients, and a token that can read the
+    /// counters.
     pub fn prepare_for_load(&self) {
         let literal = format!("--from-literal=token={ADMIN_TOKEN}");
         self.kubectl(&["-n", SYSTEM, "create", "secret", "generic", "limitador-adapter-admin", &literal]);
@@ -186,11 +188,11 @@ impl NodeCluster {
             let policy = format!("tokenratelimitpolicies.weir.dev/{}", mode.to_ascii_lowercase());
             self.kubectl(&["wait", "--for=condition=Enforced", "--timeout=60s", &policy]);
         }
-        // The kubelet brings a Secret that was not there to running pods within a minute or two.
+        // The kubelet adds a Secret that was missing to running pods within a minute or two.
         self.counted();
     }
 
-    /// What the load needed beside the documents.
+    /// Removes what the load needed in addition to the documents.
     pub fn forget_load(&self) {
         self.kubectl(&["delete", "envoyproxy", "two-proxies"]);
     }
@@ -204,7 +206,7 @@ impl NodeCluster {
             .map_err(|error| format!("{error}: {} {}", answer.status, answer.text()))
     }
 
-    /// The tokens that are charged to the policy of each failure mode.
+    /// Returns the tokens that the policy of each failure mode was charged.
     pub fn counted(&self) -> [u64; 2] {
         let mut last = String::new();
         let counters =
@@ -216,7 +218,7 @@ impl NodeCluster {
         })
     }
 
-    /// All adapters are replaced, one after the other.
+    /// Replaces all adapters, one after the other.
     pub fn roll_adapter(&self) {
         self.kubectl(&["-n", SYSTEM, "rollout", "restart", "deployment/limitador-adapter"]);
         self.rollout(SYSTEM, "deployment/limitador-adapter");
@@ -227,7 +229,7 @@ impl NodeCluster {
         self.get(&["-n", SYSTEM, "pods", "-l", &label])["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Each adapter is killed, the second one when there are two again.
+    /// Kills each adapter. The second one is killed when there are two again.
     pub fn kill_adapter(&self) {
         let running = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_null();
         for pod in self.pods("limitador-adapter").into_iter().filter(running) {
@@ -237,7 +239,7 @@ impl NodeCluster {
         }
     }
 
-    /// The node without Redis loses all its pods, and takes part again.
+    /// The node without Redis loses all its pods and returns.
     pub fn drain_node(&self) {
         let redis = self.pods("redis")[0]["spec"]["nodeName"].clone();
         let node = if redis == "n1" { "n2" } else { "n1" };
@@ -246,13 +248,13 @@ impl NodeCluster {
         self.kubectl(&["uncordon", node]);
     }
 
-    /// Redis ends, and comes back with what it had.
+    /// Redis ends and returns with its data.
     pub fn restart_redis(&self) {
         self.kubectl(&["-n", SYSTEM, "rollout", "restart", "statefulset/redis"]);
         self.rollout(SYSTEM, "statefulset/redis");
     }
 
-    /// Another version of the module and the adapter, with one upgrade of the chart.
+    /// Upgrades the module and the adapter with one upgrade of the chart.
     pub fn upgrade(&self) {
         let new = ModuleVersion::new(self.checkout.path(), "v2");
         let (image, module) = (format!("{REGISTRY}/weir/limitador-adapter:v2"), artefacts::wasm());
@@ -299,11 +301,11 @@ impl Drop for NodeCluster {
     }
 }
 
-/// Whether it succeeded, and what it printed.
+/// Returns whether it succeeded, and its output.
 fn output(command: &mut Command) -> (bool, String) {
     let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let success = output.status.success();
-    // A program's warnings are no part of what it answers.
+    // Warnings are not part of a program's output.
     (success, if success { text(&output.stdout) } else { text(&output.stdout) + &text(&output.stderr) })
 }

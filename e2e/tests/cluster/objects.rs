@@ -1,32 +1,33 @@
-//! All objects of a cluster, by name: what an install adds, and whether its end takes it away.
+//! Lists all objects of a cluster by name, to compare them before and after an install.
 
 use crate::nodes::NodeCluster;
 use std::collections::BTreeSet;
 
-/// Kinds that come and go by themselves.
+/// Kinds of objects that come and go by themselves.
 const VOLATILE: [&str; 7] =
     ["events", "pods", "replicasets", "jobs", "leases", "endpoints", "endpointslices"];
-/// What the documents say stays: the definitions with the policies, and the volume with the counters.
+/// Objects that stay according to the documents: the definitions with the policies, and the volume with the
+/// counters.
 const STAYS: [&str; 3] = [
     "tokenratelimitpolic",
     "apiregistration.k8s.io/v1alpha1.weir.dev",
     "persistentvolumeclaims/data-redis-0",
 ];
-/// What the documents have a person create.
+/// Objects that the documents tell a person to create.
 const CREATED: [&str; 5] = [
     "namespaces/weir-system",
     "secrets/limitador-adapter-tls",
     "secrets/limitador-adapter-admin",
     "secrets/weir-proxy-tls",
-    // Kubernetes' own in that namespace.
+    // Kubernetes's own objects in that namespace.
     "weir-system ",
 ];
 
-/// "RESOURCE/NAME in NAMESPACE" of each.
+/// "RESOURCE/NAME in NAMESPACE" for each object.
 pub struct ObjectNames(BTreeSet<String>);
 
 impl ObjectNames {
-    /// Of everything that can be listed.
+    /// Lists everything that can be listed.
     pub fn of(cluster: &NodeCluster) -> Self {
         let kinds = cluster.run("kubectl", &["api-resources", "--verbs=list", "-o", "name"]);
         let mut all = BTreeSet::new();
@@ -42,7 +43,7 @@ impl ObjectNames {
         Self(all)
     }
 
-    /// But for what stays on purpose, and what is no part of the chart.
+    /// Excludes what stays on purpose, and what does not belong to the chart.
     pub fn are_as_before(&self, before: &Self) {
         let is_left = |name: &&String| {
             !STAYS.iter().any(|it| name.contains(it)) && !CREATED.iter().any(|it| is_created(name, it))

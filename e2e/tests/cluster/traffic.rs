@@ -1,4 +1,4 @@
-//! Clients that ask without an end, and what they were told.
+//! Clients that send requests continuously, and the responses that they receive.
 
 use e2e::client::Request;
 use e2e::jwt;
@@ -9,27 +9,27 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The values of `failureMode`, each that of one policy.
+/// The values of `failureMode`, each used by one policy.
 pub const MODES: [&str; 2] = ["Allow", "Deny"];
-/// How a request says which of the two policies applies to it.
+/// The header that selects the policy of a request.
 const MODE: &str = "x-failure-mode";
-/// Clients of each policy.
+/// The number of clients of each policy.
 const CLIENTS: usize = 2;
-/// Between two requests of a client.
+/// The pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(30);
-/// How many more requests are answered before and after something happens.
+/// The number of requests that are answered before and after a disruption.
 const AROUND: usize = 60;
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Since the traffic began.
+    /// The time since the traffic began.
     pub at: Duration,
-    /// 0: there was no answer.
+    /// The status; 0 if there was no response.
     pub status: u16,
-    /// What the answer says it used.
+    /// The usage in the response.
     pub tokens: u64,
-    /// For who looks for what went wrong.
+    /// Details for failing tests.
     pub about: String,
 }
 
@@ -40,7 +40,7 @@ pub struct Traffic {
     clients: [Vec<JoinHandle<Vec<Outcome>>>; 2],
 }
 
-/// One policy for each failure mode, far from its limit.
+/// Returns one policy for each failure mode, with a limit that is never reached.
 pub fn policies(gateway: &str) -> [String; 2] {
     MODES.map(|mode| {
         let limit = json!({
@@ -59,7 +59,7 @@ pub fn policies(gateway: &str) -> [String; 2] {
 }
 
 impl Traffic {
-    /// They ask here.
+    /// Starts the clients of this gateway.
     pub fn start(gateway: SocketAddr) -> Self {
         let (ended, answers) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let began = Instant::now();
@@ -83,7 +83,7 @@ impl Traffic {
         });
     }
 
-    /// What the clients of each policy were told.
+    /// Returns the outcomes of each policy's clients.
     pub fn end(self) -> [Vec<Outcome>; 2] {
         self.some_more();
         self.ended.store(true, Ordering::SeqCst);

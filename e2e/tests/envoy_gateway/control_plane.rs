@@ -1,4 +1,4 @@
-//! Envoy Gateway's control plane, which a test can end and start again.
+//! Envoy Gateway's control plane, which tests can stop and start.
 
 use crate::world::ITS;
 use e2e::artefacts;
@@ -8,14 +8,14 @@ use e2e::process::Process;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// See the module.
+/// A running control plane.
 pub struct ControlPlane {
     template: Value,
     process: Process,
 }
 
 impl ControlPlane {
-    /// Its definitions, its certificates by its own `certgen`, and itself.
+    /// Installs its definitions, creates its certificates with its own `certgen`, and starts it.
     pub fn start(cluster: &Cluster, folder: &Path) -> Self {
         let program = artefacts::envoy_gateway();
         let definitions = program.with_file_name("crds").display().to_string();
@@ -34,7 +34,7 @@ impl ControlPlane {
         Self { template, process }
     }
 
-    /// It ends, and another takes its place, without anything that it had kept.
+    /// Replaces the control plane by another one that has lost all state.
     pub fn restart(&mut self, cluster: &Cluster, folder: &Path) {
         self.process.kill();
         let kept = folder.join("envoy-gateway-kept");
@@ -43,7 +43,7 @@ impl ControlPlane {
         self.process = pod(&self.template).start_again(cluster, &artefacts::envoy_gateway(), folder);
     }
 
-    /// For who looks for what went wrong.
+    /// Prints the log for failing tests.
     pub fn show_log(&self) {
         self.process.show_log();
     }
@@ -60,7 +60,7 @@ fn configuration() -> Value {
         "provider": { "type": "Kubernetes" },
         "gateway": { "controllerName": "gateway.envoyproxy.io/gatewayclass-controller" },
         "extensionApis": { "enableEnvoyPatchPolicy": true },
-        // It and its proxy are on one machine here, and both would take these ports.
+        // Here, it and its proxy are on one machine, and both would use these ports.
         "admin": { "address": { "host": "127.0.0.1", "port": 19_900 } },
         "telemetry": { "metrics": { "prometheus": { "disable": true } } },
     });
@@ -80,7 +80,7 @@ fn template() -> Value {
             "volumeMounts": [
                 { "name": "config", "mountPath": "/config" },
                 { "name": "certs", "mountPath": "/certs" },
-                // Where it keeps modules.
+                // The folder for modules.
                 { "name": "kept", "mountPath": "/var/lib/eg" },
             ],
         }],

@@ -1,6 +1,7 @@
-//! Envoy Gateway's own control plane against a real API server, and a real Envoy as its proxy: what they make of our manifests.
+//! Tests the manifests with Envoy Gateway's own control plane, a real API server, and a real Envoy as its
+//! proxy.
 //!
-//! The tests share one world, and run one after the other (`make test-envoy-gateway`).
+//! The tests share one world and run one after the other (`make test-envoy-gateway`).
 
 mod control_plane;
 mod manifests;

@@ -1,4 +1,4 @@
-//! What the manifests do in Envoy Gateway, while everything is there.
+//! The manifests in Envoy Gateway, without any outage.
 
 use crate::Test;
 use crate::world::{World, address, object};
@@ -32,7 +32,7 @@ fn accepted(world: &mut World) {
     }
 }
 
-/// The announced policy, unchanged.
+/// Kuadrant's announced policy, unchanged.
 fn enforces(world: &mut World) {
     let alice = Request::chat(15_000).token(&jwt::token(&jwt::kuadrant_user("alice", "free")));
     let answer = wait::until("an answer of the proxy", || {
@@ -57,7 +57,7 @@ fn enforces(world: &mut World) {
     world.cluster.run(&["delete", "wtrlp/other", "trlp.kuadrant.io/llm-token-limits"]);
 }
 
-/// Limits may name what the body says, and a body of more than Envoy's own bound of 1 MiB is read.
+/// Limits may use facts of the body, and bodies above Envoy's own limit of 1 MiB are read.
 fn reads_bodies(world: &mut World) {
     world.cluster.run(&["apply", "-f", "examples/kuadrant/policy.yaml"]);
     let target = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "api-gateway" });
@@ -83,7 +83,7 @@ fn is_admitted(answer: &Response) -> bool {
     answer.status == 200 && answer.header("x-ratelimit-limit-tokens") == Some("200000")
 }
 
-/// Another Gateway with all requests refused, which is none of this proxy's business.
+/// Another Gateway's policy refuses all requests, but it does not concern this proxy.
 fn others(world: &World) {
     let (gateway_api, listeners) =
         ("gateway.networking.k8s.io/v1", json!([{ "name": "http", "protocol": "HTTP", "port": 80 }]));

@@ -1,5 +1,5 @@
-//! What gateways do while a part of Weir is away, and how they find back. `make test-outages` has outages of two minutes, `make
-//! test-envoy-gateway` of seconds.
+//! How gateways behave during outages of parts of Weir, and how they recover. The outages take two minutes in
+//! `make test-outages`, and seconds in `make test-envoy-gateway`.
 
 use crate::Test;
 use crate::world::{World, address};

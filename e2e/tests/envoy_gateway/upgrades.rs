@@ -1,4 +1,4 @@
-//! Upgrades under load, in either order: nobody is refused, and every token is charged.
+//! Upgrades under load, in either order: no request is refused, and every token is charged.
 
 use crate::Test;
 use crate::world::{World, address};
@@ -41,13 +41,13 @@ fn module_first(world: &mut World) {
     back_to(world, &old, &new.file);
 }
 
-/// It has lost every module that it had fetched.
+/// The control plane has lost every module that it had fetched.
 fn control_plane_restarts(world: &mut World) {
     world.settle("Deny");
     world.installed.kill();
     probe::becomes(address(), (503, None));
     world.restart_control_plane();
-    // Whatever it makes of the manifests comes to the proxy, which asks it again.
+    // Its configuration reaches the proxy, which requests the module again.
     let asked = |world: &World| {
         let stats = world.admin("/stats?filter=control_plane.connected_state").text();
         stats.trim().ends_with(": 1")
@@ -72,7 +72,7 @@ fn roll_out(world: &mut World, module: &str, previous: &str) {
     world.installed.roll_out(module, previous, || load::some_requests(&upstream));
 }
 
-/// For the next test.
+/// Restores the state for the next test.
 fn back_to(world: &mut World, module: &str, previous: &str) {
     world.installed.roll_out(module, previous, || {});
     let digest = world.installed.adapter().get("/weir.wasm.sha256").text();

@@ -1,4 +1,5 @@
-//! Envoy Gateway's control plane, the adapter with a Redis, an LLM, and the proxy of a Gateway, which tests start again.
+//! Envoy Gateway's control plane, the adapter with Redis, an LLM, and the proxy of a Gateway, which tests can
+//! restart.
 
 use crate::control_plane::ControlPlane;
 use e2e::adapter::Adapter;
@@ -23,14 +24,14 @@ pub const ITS: &str = "envoy-gateway-system";
 /// The Gateway of `manifests/kind/envoy-gateway`.
 pub const GATEWAY: &str = "api-gateway";
 const MANIFEST: &str = "envoy-gateway/envoyextensionpolicy.yaml";
-/// Where Envoy Gateway lets the listener on port 80 listen.
+/// The port that Envoy Gateway uses for the listener on port 80.
 const LISTENER: ([u8; 4], u16) = ([127, 0, 0, 1], 10_080);
-/// Its proxies' administration.
+/// The admin port of its proxies.
 const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 19_000);
-/// Where a kubelet asks whether its proxies are ready.
+/// The port on which a kubelet checks whether its proxies are ready.
 const READY: u16 = 19_003;
 
-/// See the module.
+/// The shared world.
 pub struct World {
     /// The API server.
     pub cluster: Cluster,
@@ -40,19 +41,19 @@ pub struct World {
     pub redis: Redis,
     /// The provider.
     pub upstream: Arc<Upstream>,
-    /// The proxy that Envoy Gateway wants, as its own Deployment says.
+    /// The proxy as the Deployment of Envoy Gateway specifies it.
     template: Value,
     proxy: Process,
-    /// A second one, in a network of its own.
+    /// A second proxy in a separate network.
     another: Option<Process>,
     network: PodNetwork,
     control_plane: ControlPlane,
-    /// Where files are.
+    /// The folder for files.
     pub folder: TempDir,
 }
 
 impl SharedWorld for World {
-    /// Everything but policies.
+    /// Starts everything except policies.
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cluster = Cluster::start();
@@ -62,7 +63,7 @@ impl SharedWorld for World {
         let storage = ["--storage", &redis.url(0)];
         let installed = Installed::start(&cluster, &kubeconfig, folder.path(), ITS, &storage);
         let upstream = Arc::new(Upstream::listen(&format!("{}:0", pod::ADDRESS)).unwrap());
-        // What `make kind-up` applies. No controller makes the LLM's endpoints.
+        // Applies what `make kind-up` applies. There is no controller that creates the LLM's endpoints.
         cluster.run(&["apply", "-f", "manifests/kind", "-f", "manifests/kind/envoy-gateway"]);
         cluster.endpoint(&cluster.get(&["service", "llm"]), pod::ADDRESS, upstream.address().port());
         cluster.apply(&installed.manifest(MANIFEST, GATEWAY));
@@ -114,13 +115,13 @@ impl Proxies for World {
 }
 
 impl World {
-    /// The filter, as the manifest has it, with the module of this digest.
+    /// Returns the filter's manifest with the module of this digest.
     pub fn apply_filter(&self, digest: &str) {
         self.cluster.apply(&self.installed.manifest_for(MANIFEST, GATEWAY, digest));
     }
 
-    /// What a test may have left otherwise, with the policies of outages in force and everything that a second proxy needs to
-    /// start without the API server.
+    /// Restores what a test may have changed, puts the policies of outages into force, and prepares
+    /// everything that a second proxy needs to start without the API server.
     pub fn settle_for_outage(&mut self) {
         self.end_other();
         self.cluster.revive();
@@ -148,29 +149,30 @@ impl World {
         SocketAddr::new(self.network.address.parse().unwrap(), port)
     }
 
-    /// What a kubelet does when the Secret has changed.
+    /// Updates the volume as a kubelet does when the Secret has changed.
     pub fn renew_certificate(&self) {
         self.installed.renew(&self.cluster);
         first_pod(&self.template).renew(&self.cluster, "weir-tls", self.folder.path());
     }
 
-    /// Whether the proxy has the module of this digest, in all its workers, and waits for no other.
+    /// Returns whether all workers of the proxy have the module of this digest, and no other module is
+    /// pending.
     pub fn has_module(&self, digest: &str) -> bool {
         let dump = self.admin("/config_dump?resource=dynamic_listeners").text();
         dump.contains(digest) && !dump.contains("warming_state")
     }
 
-    /// Another control plane takes the place of the one that runs.
+    /// Replaces the running control plane by another one.
     pub fn restart_control_plane(&mut self) {
         self.control_plane.restart(&self.cluster, self.folder.path());
     }
 
-    /// A page of Envoy's.
+    /// Returns a page of Envoy's admin interface.
     pub fn admin(&self, path: &str) -> e2e::client::Response {
         Request::get(path).send(ADMIN.into())
     }
 
-    /// Waits until an object's condition holds, wherever its kind keeps it.
+    /// Waits until an object's condition is true, wherever its kind stores conditions.
     pub fn holds(&self, kind: &str, name: &str, condition: &str) {
         let mut last = Value::Null;
         let held = wait::within(wait::DEADLINE, || {
@@ -185,16 +187,16 @@ impl World {
     }
 }
 
-/// As Envoy Gateway's Deployment has it.
+/// Starts the proxy as Envoy Gateway's Deployment specifies it.
 fn proxy_template(cluster: &Cluster) -> Value {
     let label = "gateway.envoyproxy.io/owning-gateway-name=api-gateway";
     let mut template = wait::until("the proxy's Deployment", || {
         let found = &cluster.get(&["-n", ITS, "deployment", "-l", label])["items"][0];
-        // It is another one once the EnvoyProxy with the certificate is known.
+        // The Deployment changes once the EnvoyProxy with the certificate is known.
         let template = found["spec"]["template"].clone();
         template.to_string().contains("/etc/weir").then_some(template)
     });
-    // The proxy asks for its own endpoints, and waits for an answer.
+    // The proxy requests its own endpoints and waits for the response.
     let service = cluster.get(&["-n", ITS, "service", "-l", label])["items"][0].clone();
     cluster.endpoint(&service, pod::ADDRESS, LISTENER.1);
     let arguments = template["spec"]["containers"][0]["args"].as_array_mut().unwrap();
@@ -206,12 +208,12 @@ fn first_pod(template: &Value) -> Pod<'_> {
     Pod { name: "envoy", namespace: ITS, template, network: None }
 }
 
-/// Where the Gateway listens.
+/// Returns the address of the Gateway.
 pub fn address() -> SocketAddr {
     LISTENER.into()
 }
 
-/// An object in the namespace `default`.
+/// Returns an object in the namespace `default`.
 pub fn object(version: &str, kind: &str, name: &str, spec: Value) -> String {
     let metadata = json!({ "name": name, "namespace": "default" });
     json!({ "apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec }).to_string()

@@ -1,4 +1,5 @@
-//! Istio's control plane: what `istioctl install` would apply, and istiod as its Deployment starts it.
+//! Istio's control plane: the objects that `istioctl install` would apply, and istiod as its Deployment
+//! starts it.
 
 use e2e::cluster::Cluster;
 use e2e::process::Process;
@@ -9,9 +10,9 @@ use std::path::Path;
 use std::process::Command;
 
 const NAMESPACE: &str = "istio-system";
-/// Where it listens: an address of its own, since the proxy on this machine has some of the same ports.
+/// Its address. It is a separate one because the proxy on this machine uses some of the same ports.
 const ADDRESS: &str = "192.0.2.2";
-/// Of its Service, where the API server finds its webhooks.
+/// The address of its Service, where the API server finds its webhooks.
 const SERVICE: &str = "10.0.0.10";
 
 /// Installs and starts it, and waits until it is ready.
@@ -24,7 +25,7 @@ pub fn start(cluster: &Cluster, folder: &Path) -> Process {
         objects.into_iter().partition(|object| object["kind"] == "CustomResourceDefinition");
     apply(cluster, definitions);
     cluster.run(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
-    // A webhook that nobody answers yet would refuse what comes after it.
+    // A webhook without a server would reject the objects that follow.
     let (webhooks, others): (Vec<_>, Vec<_>) =
         others.into_iter().partition(|object| text(&object["kind"]).ends_with("WebhookConfiguration"));
     apply(cluster, others);
@@ -39,7 +40,7 @@ pub fn start(cluster: &Cluster, folder: &Path) -> Process {
     istiod
 }
 
-/// What `istioctl` makes of its charts. What a stock Envoy lacks is off: three filters of Istio's own build.
+/// Renders Istio's charts. Three filters of Istio's own build are disabled, because a stock Envoy lacks them.
 fn generate(folder: &Path) -> Vec<Value> {
     let mut command = Command::new(artefacts::istio("istioctl"));
     command.args(["manifest", "generate"]).env("HOME", folder);
@@ -63,7 +64,7 @@ fn generate(folder: &Path) -> Vec<Value> {
     documents.filter(Value::is_object).map(with_address).collect()
 }
 
-/// istiod's Service gets the address where istiod listens.
+/// Directs istiod's Service to istiod's address.
 fn with_address(mut object: Value) -> Value {
     if object["kind"] == "Service" && object["metadata"]["name"] == "istiod" {
         object["spec"]["clusterIP"] = SERVICE.into();

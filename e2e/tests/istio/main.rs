@@ -1,6 +1,7 @@
-//! Istio's own control plane against a real API server, and its own agent with a real Envoy: what they make of our manifests.
+//! Tests the manifests with Istio's own control plane, a real API server, and Istio's own agent with a real
+//! Envoy.
 //!
-//! The tests share one world, and run one after the other (`make test-istio`).
+//! The tests share one world and run one after the other (`make test-istio`).
 
 mod control_plane;
 mod manifests;

@@ -1,4 +1,4 @@
-//! What the manifests do in Istio, while everything is there.
+//! The manifests in Istio, without any outage.
 
 use crate::Test;
 use crate::world::{GATEWAY, World, address};
@@ -21,7 +21,7 @@ pub const TESTS: &[Test] = &[
 
 const POLICY: [&str; 2] = ["trlp.kuadrant.io", "llm-token-limits"];
 
-/// The announced policy, unchanged.
+/// Kuadrant's announced policy, unchanged.
 fn enforces(world: &mut World) {
     world.settle("Allow");
     assert_eq!(world.rejections(), Vec::<String>::new());
@@ -37,7 +37,7 @@ fn enforces(world: &mut World) {
     assert!(refused.text().contains("default/llm-token-limits"), "{}", refused.text());
     assert_eq!(told(&bob.send(address())), (200, Some("200000")));
     world.cluster.wait_for_reason(&POLICY, "Enforced", "Enforced");
-    // Each answer is charged once.
+    // Each response is charged once.
     let used = || world.installed.adapter().bucket("gold", "tokens", "bob").0;
     let before = wait::until("bob's first charge", || Some(used()).filter(|used| *used > 0));
     assert_eq!(bob.send(address()).status, 200);
@@ -54,7 +54,7 @@ fn reads_bodies(world: &mut World) {
     }
 }
 
-/// A client's own copy of a header is no identity, with or without a RequestAuthentication.
+/// A client's own copy of a header is not an identity, with or without a RequestAuthentication.
 fn identity(world: &mut World) {
     world.settle("Allow");
     let adapter = world.installed.adapter();
@@ -91,7 +91,7 @@ fn used(world: &World) -> Vec<Value> {
     certificates(&world.admin("/certs").json(), "weir-proxy")
 }
 
-/// Whoever forgets the Secret gets `failureMode`, not a proxy that never becomes ready.
+/// If the Secret is missing, `failureMode` applies. The proxy becomes ready anyway.
 fn without_certificate(world: &mut World) {
     world.settle("Deny");
     world.start_proxy_without_certificate();
@@ -123,7 +123,7 @@ fn another_gateway(world: &mut World) {
     world.stop_proxy();
     world.cluster.run(&["delete", "gateway", "other"]);
     world.cluster.run(&["delete", "httproute", "other"]);
-    // The Gateway that has the filter is as it was.
+    // The Gateway with the filter is unaffected.
     world.start_proxy(GATEWAY);
     probe::becomes(address(), LIMITED);
 }

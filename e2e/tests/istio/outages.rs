@@ -1,5 +1,6 @@
-//! What gateways do while a part of Weir is away, and how they find back. `make test-outages` has outages of two minutes, `make
-//! test-istio` of seconds: no back-off is longer, but for those whose bound is part of what is asserted.
+//! How gateways behave during outages of parts of Weir, and how they recover. The outages take two minutes in
+//! `make test-outages`, and seconds in `make test-istio`. No backoff is longer than that, except those with
+//! bounds that are asserted.
 
 use crate::Test;
 use crate::world::{GATEWAY, World, address};
@@ -18,9 +19,9 @@ pub const TESTS: &[Test] = &[
     ("outage_of_the_api_server_a_running_proxy_enforces_limits", api_server_away),
 ];
 
-/// Longer than the longest back-off of Istio's agent and of its Envoy.
+/// Longer than the longest backoff of Istio's agent and its Envoy.
 const AGENT: Duration = Duration::from_secs(90);
-/// Longer than the longest back-off of everything else that is involved.
+/// Longer than the longest backoff of everything else.
 const AWHILE: Duration = Duration::from_secs(12);
 
 fn starts_first(world: &mut World) {
@@ -28,7 +29,7 @@ fn starts_first(world: &mut World) {
     world.stop_proxy();
     world.installed.kill();
     world.start_proxy(GATEWAY);
-    // It is not ready, so nobody is sent to it.
+    // The proxy is not ready, so it receives no requests.
     let ready = wait::within(AWHILE, || world.is_ready().then_some(()));
     assert!(ready.is_none(), "it is ready without its module");
     world.installed.restart();
@@ -38,7 +39,7 @@ fn starts_first(world: &mut World) {
     probe::heals("the adapter, for a starting proxy", address());
 }
 
-/// The filter's configuration comes before the adapter that serves its module.
+/// The filter's configuration arrives before the adapter that serves its module.
 fn another_module(world: &mut World) {
     world.settle("Allow");
     let ours = world.installed.adapter().get("/weir.wasm.sha256").text();
@@ -47,7 +48,8 @@ fn another_module(world: &mut World) {
     wait::until("the new listener", || {
         world.admin("/config_dump?resource=dynamic_listeners").text().contains("warming_state").then_some(())
     });
-    // Envoy itself would answer 503 without the filter. A busy machine may be too late for an answer of the adapter's.
+    // Without the filter, Envoy itself would answer 503. A busy machine may be too late for a reply of the
+    // adapter.
     let (end, mut limited) = (Instant::now() + AWHILE, 0);
     while Instant::now() < end {
         let answer = probe::alice().send(address());
@@ -113,8 +115,8 @@ fn node_silent(world: &mut World) {
 
 fn api_server_away(world: &mut World) {
     world.settle_for_outage();
-    // Istio's control plane asks the API server whether a pod's token is good, and its agent asks again after back-offs of its
-    // own, whatever filters the gateway has.
+    // Istio's control plane asks the API server whether a pod's token is valid, and its agent retries with
+    // backoffs, whatever filters the gateway has.
     let outage = Outage { starts_within: AGENT, ..Outage::new("the API server", ENFORCED, NOT_READY) };
     outage::play(
         world,

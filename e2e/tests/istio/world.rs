@@ -1,4 +1,5 @@
-//! Istio's control plane, the adapter with a Redis, an LLM, and the proxy of a Gateway, which tests stop and start.
+//! Istio's control plane, the adapter with Redis, an LLM, and the proxy of a Gateway, which tests can stop
+//! and start.
 
 use crate::control_plane;
 use e2e::adapter::Adapter;
@@ -28,7 +29,7 @@ const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 15000);
 /// The volume with the proxies' certificate.
 const CERTIFICATE: &str = "weir-tls";
 
-/// See the module.
+/// The shared world.
 pub struct World {
     /// The API server.
     pub cluster: Cluster,
@@ -36,10 +37,10 @@ pub struct World {
     pub installed: Installed,
     /// Its storage.
     pub redis: Redis,
-    /// Another version of the module, which the adapter serves, too.
+    /// Another version of the module, which the adapter serves as well.
     pub other: ModuleVersion,
     proxy: Option<Process>,
-    /// A second one, in a network of its own.
+    /// A second proxy in a separate network.
     another: Option<Process>,
     another_template: Value,
     network: PodNetwork,
@@ -49,7 +50,7 @@ pub struct World {
 }
 
 impl SharedWorld for World {
-    /// Everything but policies.
+    /// Starts everything except policies.
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bootstrap = Path::new("/var/lib/istio/envoy");
@@ -117,13 +118,13 @@ impl Proxies for World {
 }
 
 impl World {
-    /// The filter, as the manifest has it.
+    /// Returns the filter's manifest.
     pub fn apply_filter(&self) {
         self.cluster.apply(&self.installed.manifest("istio/envoyfilter.yaml", GATEWAY));
     }
 
-    /// What a test may have left otherwise: the filter of the manifest, RequestAuthentication, the adapter, a policy of
-    /// 20,000 tokens for each user, and a proxy that enforces it.
+    /// Restores what a test may have changed: the filter's manifest, RequestAuthentication, the adapter, a
+    /// policy of 20,000 tokens for each user, and a proxy that enforces it.
     pub fn settle(&mut self, failure_mode: &str) {
         self.end_other();
         self.cluster.revive();
@@ -140,7 +141,8 @@ impl World {
         probe::becomes(address(), probe::LIMITED);
     }
 
-    /// The same with the policies of outages, and with everything that a second proxy needs to start without the API server.
+    /// The same with the policies of outages, and with everything that a second proxy needs to start without
+    /// the API server.
     pub fn settle_for_outage(&mut self) {
         self.settle("Allow");
         self.cluster.run(&["delete", "wtrlp", "per-user"]);
@@ -158,13 +160,13 @@ impl World {
         SocketAddr::new(self.network.address.parse().unwrap(), port)
     }
 
-    /// Starts the proxy that istiod wants for a Gateway, and does not wait for it.
+    /// Starts the proxy that istiod specifies for a Gateway, without waiting for it.
     pub fn start_proxy(&mut self, gateway: &str) {
         let template = self.template(gateway);
         self.start_pod(gateway, &template);
     }
 
-    /// The same, without a volume.
+    /// The same, without one of the volumes.
     pub fn start_proxy_without_certificate(&mut self) {
         let mut template = self.template(GATEWAY);
         let mounts = template["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap();
@@ -190,12 +192,12 @@ impl World {
         })
     }
 
-    /// Its agent ends its Envoy, too.
+    /// Its agent ends its Envoy as well.
     pub fn stop_proxy(&mut self) {
         end(&mut self.proxy);
     }
 
-    /// What a kubelet does when the Secret has changed.
+    /// Updates the volume as a kubelet does when the Secret has changed.
     pub fn renew_certificate(&self) {
         self.installed.renew(&self.cluster);
         let template = self.template(GATEWAY);
@@ -204,12 +206,12 @@ impl World {
         pod.renew(&self.cluster, CERTIFICATE, self.folder.path());
     }
 
-    /// What a kubelet asks.
+    /// Returns whether the proxy is ready, as a kubelet checks it.
     pub fn is_ready(&self) -> bool {
         is_healthy(HEALTH.into())
     }
 
-    /// Waits for readiness, and says how long that took.
+    /// Waits for readiness, and returns how long that took.
     pub fn is_ready_within(&self, time: Duration) -> Duration {
         let start = Instant::now();
         let ready = wait::within(time, || self.is_ready().then_some(()));
@@ -217,12 +219,12 @@ impl World {
         start.elapsed()
     }
 
-    /// A page of Envoy's.
+    /// Returns a page of Envoy's admin interface.
     pub fn admin(&self, path: &str) -> Response {
         Request::get(path).send(ADMIN.into())
     }
 
-    /// The names of HTTP filters that listeners have.
+    /// Returns the names of the listeners' HTTP filters.
     pub fn filters(&self) -> Vec<String> {
         let Ok(dump) = Request::get("/config_dump?resource=dynamic_listeners").try_send(ADMIN.into()) else {
             return Vec::new();
@@ -232,7 +234,7 @@ impl World {
         names
     }
 
-    /// What Envoy has refused of its configuration.
+    /// Returns the parts of its configuration that Envoy has rejected.
     pub fn rejections(&self) -> Vec<String> {
         let stats = self.admin("/stats?filter=update_rejected").text();
         stats.lines().filter(|line| !line.ends_with(": 0")).map(str::to_owned).collect()
@@ -261,7 +263,7 @@ fn end(proxy: &mut Option<Process>) {
     }
 }
 
-/// Where the Gateway listens.
+/// Returns the address of the Gateway.
 pub fn address() -> SocketAddr {
     LISTENER.into()
 }

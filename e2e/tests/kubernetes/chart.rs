@@ -1,4 +1,5 @@
-//! The chart: a real API server takes a release, its upgrade and its end, and values that cannot work are refused.
+//! A real API server accepts a release of the chart, its upgrade and its uninstall. Values that cannot work
+//! are rejected.
 
 use crate::{gateway, policy};
 use e2e::artefacts;
@@ -15,7 +16,7 @@ fn helm(home: &std::path::Path, arguments: &[&str]) -> Output {
     command.output().expect("helm starts")
 }
 
-/// Helm, against this cluster.
+/// Runs Helm for this cluster.
 fn release(cluster: &Cluster, arguments: &[&str]) -> Output {
     let kubeconfig = cluster.kubeconfig();
     let kubeconfig = kubeconfig.to_str().expect("its path is text");

@@ -1,4 +1,4 @@
-//! Against a real API server, and through a real Envoy.
+//! Tests with a real API server and a real Envoy.
 
 mod chart;
 mod enforcement;
@@ -16,7 +16,7 @@ use e2e::client::Request;
 use e2e::jwt;
 use serde_json::{Value, json};
 
-/// A Gateway with one listener for everything.
+/// A Gateway with one listener for all hosts.
 fn gateway(name: &str) -> String {
     let listeners = json!([{ "name": "http", "protocol": "HTTP", "port": 80 }]);
     object(
@@ -27,13 +27,13 @@ fn gateway(name: &str) -> String {
     )
 }
 
-/// A route of that Gateway with these rules.
+/// Builds a route of that Gateway with these rules.
 fn route(name: &str, gateway: &str, rules: Value) -> String {
     let spec = json!({ "parentRefs": [{ "name": gateway }], "rules": rules });
     object("gateway.networking.k8s.io/v1", "HTTPRoute", name, spec)
 }
 
-/// A policy for that target.
+/// Builds a policy for that target.
 fn policy(name: &str, kind: &str, target: &str, mut spec: Value) -> String {
     spec["targetRef"]["group"] = "gateway.networking.k8s.io".into();
     spec["targetRef"]["kind"] = kind.into();

@@ -1,4 +1,4 @@
-//! What we say to apply can be applied, and gives the adapter no more rights than it needs.
+//! The manifests can be applied, and give the adapter only the rights that it needs.
 
 use e2e::artefacts;
 use e2e::cluster::Cluster;
@@ -27,7 +27,7 @@ fn every_manifest_is_taken_by_the_api_server_as_it_is() {
         let told = cluster.run(&[strict.as_slice(), &what].concat());
         println!("{what:?}:\n{told}");
     }
-    // What is scraped is what the Service of the adapter has.
+    // The scraped port is a port of the adapter's Service.
     let monitor = cluster.run(&["kustomize", "manifests/overlays/monitoring"]);
     let adapter = cluster.run(&["kustomize", "manifests/adapter"]);
     assert!(

@@ -1,4 +1,5 @@
-//! A Gateway's `defaults` and `overrides` beside its routes' own policies: what is enforced, and who is told to have no say.
+//! A Gateway's `defaults` and `overrides` with its routes' policies: which limits are enforced, and which
+//! statuses are `Overridden`.
 
 use super::routes::{met, requests, to};
 use super::{gateway, policy, route};
@@ -8,7 +9,7 @@ use e2e::wait;
 use e2e::world::World;
 use serde_json::{Value, json};
 
-/// The Gateway's policy: one limit, given in this way.
+/// The Gateway's policy with one limit in this block.
 fn shared(how: &str, strategy: &str) -> String {
     let limits = requests("shared", 100)["limits"].clone();
     policy("shared", "Gateway", "llm", json!({ how: { "strategy": strategy, "limits": limits } }))
@@ -22,7 +23,7 @@ fn told(cluster: &Cluster, name: &str, reason: &str) -> String {
     told["message"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Waits until requests to both routes meet these maximums.
+/// Waits until requests on both routes have these maximums.
 fn meet(world: &World, chat: &str, models: &str) {
     wait::until(&format!("{chat} for the chat and {models} for the models"), || {
         let now = [met(world, &to("/v1/chat", &[])), met(world, &to("/v1/models", &[]))];
@@ -46,7 +47,7 @@ fn defaults_and_overrides_of_a_gateway_are_enforced_and_whom_they_leave_no_say_i
     told(&cluster, "shared", "Enforced");
     told(&cluster, "chat", "Enforced");
 
-    // Once every route has a policy of its own, defaults are for none.
+    // Once every route has a policy, the defaults apply nowhere.
     cluster.apply(&policy("models", "HTTPRoute", "models", requests("models", 90)));
     meet(&world, "70", "90");
     let message = told(&cluster, "shared", "Overridden");
@@ -61,7 +62,7 @@ fn defaults_and_overrides_of_a_gateway_are_enforced_and_whom_they_leave_no_say_i
     let accepted = cluster.get(&["wtrlp", "chat"])["status"]["conditions"][0].clone();
     assert_eq!(accepted["reason"], "Accepted", "{accepted:#}");
 
-    // Merged limit by limit, all of them have a say, and a request counts in both.
+    // Merged limit by limit, all policies have an effect, and a request counts in both limits.
     cluster.apply(&shared("overrides", "merge"));
     meet(&world, "70", "90");
     for name in ["shared", "chat", "models"] {
@@ -73,7 +74,7 @@ fn defaults_and_overrides_of_a_gateway_are_enforced_and_whom_they_leave_no_say_i
     world.adapter.wait_for_bucket("shared", "requests", "", before.0 + 1, 0);
     assert_eq!(used("chat"), before.1 + 1);
 
-    // The same name is the Gateway's to say.
+    // The Gateway's limit wins for the same name.
     cluster.apply(&policy("chat", "HTTPRoute", "chat", requests("shared", 5)));
     meet(&world, "100", "90");
     assert_eq!(told(&cluster, "chat", "Overridden"), "by default/shared, on every route");

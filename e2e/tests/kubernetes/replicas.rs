@@ -1,4 +1,4 @@
-//! Replicas, their leader and the API server come and go.
+//! Replicas, their leader and the API server stop and start.
 
 use super::{alice, gateway, policy, route};
 use e2e::adapter::Adapter;
@@ -25,7 +25,7 @@ fn another_replica_writes_statuses_when_the_leader_is_killed() {
     cluster.apply(&route("chat", "llm", json!([{}])));
     cluster.apply(&policy("one", "Gateway", "llm", limited(1000)));
     cluster.wait_for_reason(&named("one"), "Enforced", "NoFilter");
-    // A filter that follows the second replica is seen by the first, which writes.
+    // The first replica, which writes statuses, knows about a filter that follows the second one.
     let second = Adapter::start_in_cluster(&kubeconfig, &[]);
     let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(second);
     cluster.wait_for_reason(&named("one"), "Enforced", "Enforced");

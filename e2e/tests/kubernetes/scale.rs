@@ -1,4 +1,5 @@
-//! A thousand policies on five hundred routes: what they cost, and that a request pays for those only that apply.
+//! Measures a thousand policies on five hundred routes. A request pays only for the policies that apply to
+//! it.
 
 use super::{gateway, policy, route};
 use e2e::adapter::Adapter;
@@ -12,7 +13,7 @@ use std::time::Instant;
 const ROUTES: usize = 500;
 const REQUESTS: u64 = 1_000;
 
-/// What a process has used of the processor, in microseconds, and holds of memory, in kilobytes.
+/// The CPU time of a process in microseconds, and its memory in kilobytes.
 fn used(pid: i32) -> (u64, u64) {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let after_name = stat.rsplit(')').next().unwrap();
@@ -23,7 +24,7 @@ fn used(pid: i32) -> (u64, u64) {
     (ticks * 10_000, resident.trim().trim_end_matches(" kB").parse().unwrap())
 }
 
-/// Microseconds of Envoy's processor for a request that no policy of a route concerns.
+/// Returns Envoy's CPU time in microseconds for a request that no policy of a route concerns.
 fn cost(world: &World) -> u64 {
     let before = used(world.envoy.pid()).0;
     for _ in 0..REQUESTS {
@@ -77,7 +78,7 @@ fn a_request_pays_for_the_policies_that_apply_to_it() {
     wait::until("the last policy", || (met(last) == Some((1_000_000 + last).to_string())).then_some(()));
     println!("the last of them was in force {:?} later", applied.elapsed());
     assert_eq!(met(ROUTES / 2), Some((1_000_000 + ROUTES / 2).to_string()));
-    // Statuses of a thousand policies are written beside what is measured; that is the adapter's work, not Envoy's.
+    // Meanwhile the adapter writes a thousand statuses. That is not part of Envoy's time.
     let many = cost(&world);
     let (adapter_after, envoy_after) = (used(world.adapter.pid()).1, used(world.envoy.pid()).1);
     println!(

@@ -1,4 +1,4 @@
-//! What the API server itself refuses, and that it tells the mistake's place.
+//! What the API server itself rejects, with the path of each error.
 
 use e2e::adapter::Adapter;
 use e2e::artefacts;
@@ -24,7 +24,7 @@ fn good() -> Value {
     })
 }
 
-/// A rate in place of the good one.
+/// Returns the valid policy with this rate.
 fn rate(rate: Value) -> Value {
     rates(json!([rate]))
 }
@@ -35,7 +35,7 @@ fn rates(rates: Value) -> Value {
     spec
 }
 
-/// The good policy with one field set.
+/// Returns the valid policy with one field set.
 fn with(pointer: &str, value: Value) -> Value {
     let mut spec = good();
     let (parent, field) = pointer.rsplit_once('/').expect("a pointer has a slash");
@@ -49,7 +49,7 @@ fn without(field: &str) -> Value {
     spec
 }
 
-/// One example for each thing that the schema refuses, and what it says.
+/// One example for each rule of the schema, and its message.
 fn bad() -> Vec<(Value, &'static str)> {
     let (target, limits) = (good()["targetRef"].clone(), good()["limits"].clone());
     let extraction = json!({ "response": { "totalTokens": ["/a"] } });
@@ -188,7 +188,7 @@ fn bad() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// What each rule in CEL of the definition says when it is broken.
+/// The message of each CEL rule in the definition.
 fn rules() -> Vec<String> {
     fn collect(value: &Value, found: &mut Vec<String>) {
         let rules = value["x-kubernetes-validations"].as_array().into_iter().flatten();
@@ -207,7 +207,7 @@ fn rules() -> Vec<String> {
     found
 }
 
-/// What uses every field is no mistake, whether or not it is built.
+/// A policy that uses every field is accepted, including fields that are not supported yet.
 fn every_field() -> Value {
     json!({
         "targetRef": { "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "llm", "sectionName": "chat" },
@@ -277,18 +277,18 @@ fn the_schema_takes_what_is_good_and_refuses_each_mistake_with_its_path() {
     }
 }
 
-/// The paths of all mistakes that `check` finds.
+/// Returns the paths of all errors that `check` finds.
 fn checked(document: &Value) -> Vec<String> {
     let mut file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
     file.write_all(document.to_string().as_bytes()).unwrap();
     let told = Command::new(artefacts::adapter()).arg("check").arg(file.path()).output().unwrap();
     let told = String::from_utf8([told.stdout, told.stderr].concat()).unwrap();
     let path = |line: &str| Some(line.split(": document 1: ").nth(1)?.split(": ").next()?.to_owned());
-    // A section is something of a cluster.
+    // Sections exist only in a cluster.
     told.lines().filter_map(path).filter(|path| path != "spec.targetRef.sectionName").collect()
 }
 
-/// The corpus of bad policies, each under the name of its file.
+/// Returns the corpus of bad policies, named after their files.
 fn corpus() -> Vec<(String, Value)> {
     let folder = artefacts::root().join("crates/policy/tests/bad");
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
@@ -331,7 +331,7 @@ fn every_bad_policy_is_refused_or_marked_with_its_mistakes() {
         });
         let told = told.unwrap_or_else(|| panic!("{name} is not told its mistake: {:#}", cluster.get(&at)));
         let (reason, message) = (&told["reason"], told["message"].as_str().unwrap());
-        // What is wrong with it wherever it stands; what is wrong beside that is the cluster's.
+        // Errors that do not depend on a cluster. The cluster may report more.
         let mistakes = checked(&cluster.get(&at));
         for path in &mistakes {
             assert!(reason == "Invalid" && message.contains(path), "{name}: {path}: {told:#}");

@@ -1,4 +1,4 @@
-//! A connection to the API server whose other side has vanished without a word.
+//! A connection to the API server whose peer has vanished silently.
 
 use super::routes::requests;
 use super::{gateway, policy, route};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Hands bytes on, until it goes silent: connections of before stay open, and nothing passes any more.
+/// Forwards bytes until it falls silent. Open connections then stay open, and nothing passes.
 struct Passage {
     port: u16,
     era: Arc<AtomicUsize>,
@@ -45,7 +45,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, era: &AtomicUsize, born: usize) 
     let mut buffer = [0; 16_384];
     while let Ok(length) = from.read(&mut buffer) {
         if era.load(Ordering::SeqCst) != born {
-            // Swallowed, and so is the end: the other side hears nothing more.
+            // The end of the connection is dropped as well, so the peer notices nothing.
             if length == 0 {
                 std::thread::park();
             }

@@ -1,4 +1,4 @@
-//! `limitador-adapter status`, against a real API server.
+//! `limitador-adapter status` with a real API server.
 
 use super::{gateway, policy, route};
 use e2e::artefacts;
@@ -44,7 +44,7 @@ fn what_is_missing_is_shown_until_it_is_there() {
         json!({ "limits": { "all": { "rates": rates } } }),
     ));
     let all = problems(&cluster).join("\n");
-    // No kubelet runs its pods.
+    // There is no kubelet, so no pods run.
     assert!(all.contains("0 of 1 replicas are ready"), "{all}");
     assert!(all.contains("has no filter"), "{all}");
     assert!(all.contains("has no status"), "{all}");

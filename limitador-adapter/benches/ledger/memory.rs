@@ -1,4 +1,4 @@
-//! In memory: inside the process, on one core, and over two threads.
+//! In memory, inside the process, on one core and on two threads.
 
 use crate::{CASES, charges, holds, percentiles, user};
 use limitador_adapter::ledger::memory::MemoryLedger;
@@ -15,7 +15,7 @@ pub fn table() -> String {
         | limits | counters | pairs per core's second | p50 us | p99 us |\n|---|---|---|---|---|\n"
         .to_owned();
     for (users, limits) in CASES {
-        // Of eight limits, each user has eight counters.
+        // With eight limits, each user has eight counters.
         let (cpu, (p50, p99)) = measure((users / limits).max(1), limits);
         writeln!(table, "| {limits} | {users} | {:.0} | {p50:.1} | {p99:.1} |", 1.0 / cpu)
             .expect("a text grows");
@@ -23,7 +23,7 @@ pub fn table() -> String {
     table
 }
 
-/// CPU seconds per pair, and latencies, every user having used something before.
+/// Returns the CPU seconds per pair, and the latencies. Every user has used something before.
 fn measure(users: usize, limits: usize) -> (f64, (f64, f64)) {
     let ledger = MemoryLedger::new(10_000_000_usize, Moment::now());
     let pair = |user, number: usize| {
@@ -44,7 +44,7 @@ fn measure(users: usize, limits: usize) -> (f64, (f64, f64)) {
     ((cpu() - before).as_secs_f64() / PAIRS as f64, percentiles(taken))
 }
 
-/// What this thread has had of the CPU.
+/// Returns this thread's CPU time.
 fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())

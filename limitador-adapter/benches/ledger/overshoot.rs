@@ -1,4 +1,4 @@
-//! By how much a limit is overshot when many use it at once.
+//! Measures by how much a limit is overshot when many clients use it at once.
 
 use crate::{charges, holds};
 use e2e::redis::Redis;
@@ -47,13 +47,13 @@ fn in_redis(redis: &Redis) -> Arc<dyn Ledger> {
     Arc::new(RedisLedger::new(place, Some(100_usize.into())).expect("it is one that can be reached"))
 }
 
-/// Everyone asks, and whoever may uses it, all at the same time, until nobody may.
+/// All clients send requests concurrently until all are refused.
 async fn overshoot(ledgers: &[Arc<dyn Ledger>], at_once: usize, used: u64) -> f64 {
     let barrier = Arc::new(Barrier::new(at_once));
     let mut tasks = JoinSet::new();
     for task in 0..at_once {
         let (reserving, barrier) = (Arc::clone(&ledgers[task % ledgers.len()]), Arc::clone(&barrier));
-        // Its commits go to another adapter, if there is one.
+        // Commits go to another adapter, if there is one.
         let committing = Arc::clone(&ledgers[(task + 1) % ledgers.len()]);
         tasks.spawn(async move {
             let rounds = usize::try_from(LIMIT / ESTIMATE).unwrap_or_default().div_ceil(at_once) + 1;
@@ -64,7 +64,7 @@ async fn overshoot(ledgers: &[Arc<dyn Ledger>], at_once: usize, used: u64) -> f6
                 let holds: Vec<_> = holds(0, 1).into_iter().map(hold).collect();
                 let charges = charges(&holds, used);
                 let outcome = reserving.reserve(&id, holds, Moment::now()).await.expect("an answer");
-                // All that were admitted are under way now.
+                // All admitted requests are running now.
                 barrier.wait().await;
                 if outcome.admitted {
                     committing.commit(&id, charges, Moment::now()).await.expect("an answer");

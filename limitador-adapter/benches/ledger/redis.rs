@@ -1,4 +1,4 @@
-//! On a real Redis on this machine, over TCP.
+//! In a real Redis on this machine, over TCP.
 
 use crate::{CASES, charges, holds, percentiles, user};
 use e2e::redis::Redis;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 const RUN: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 16;
-/// Charges of one commit that only fills the ledger.
+/// The number of charges in a commit that only fills the ledger.
 const FILL: usize = 250;
 
 /// The section's second table.

@@ -1,4 +1,5 @@
-//! What a sliding window costs beside a fixed one, with all of its slots in use, and the memory that a counter takes.
+//! Compares a sliding window with a fixed one, with all of its slots in use, and measures the memory of a
+//! counter.
 
 use crate::{HOUR, charges, holds_over, percentiles, user};
 use e2e::redis::Redis;
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 const USERS: usize = 2_000;
 const PAIRS: usize = 20_000;
-/// Fixed and sliding take turns, so that both meet the same machine; the median of the rounds counts.
+/// Fixed and sliding windows alternate, so that both run under the same conditions. The median of the rounds
+/// counts.
 const ROUNDS: usize = 5;
 
 /// The section's third table.
@@ -62,11 +64,11 @@ pub async fn table() -> String {
     table
 }
 
-/// What one pair takes.
+/// Returns the time of one pair.
 async fn round_of(ledger: &dyn Ledger, window: &Window, begun: Moment, round: usize) -> Duration {
     let start = Instant::now();
     for number in 0..PAIRS {
-        // A new slot every minute, and the oldest ones come to their end.
+        // A new slot begins every minute, and the oldest ones end.
         let now = begun + Duration::from_millis(3_600_000 + (round * PAIRS + number) as u64);
         let holds = holds_over(window, user(number, USERS), 1);
         let (id, charges) = (format!("gateway-1a2b3c4d-{round}-{number:x}"), charges(&holds, 100));
@@ -77,7 +79,7 @@ async fn round_of(ledger: &dyn Ledger, window: &Window, begun: Moment, round: us
     start.elapsed() / PAIRS as u32
 }
 
-/// What this process has of the memory, in bytes.
+/// Returns the memory of this process in bytes.
 fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a process has a status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What an operator changes of a ledger: resets and grants.
+//! Changes by operators: resets and grants.
 
 use crate::ledger::{MINUTE, key, key_of};
 use crate::storages::{Storage, on_every_storage};
@@ -33,7 +33,7 @@ fn grant(key: &Arc<Key>, amount: u64, id: &str) -> Grant {
     Grant { key: Arc::clone(key), amount, id: id.to_owned() }
 }
 
-/// (used, held, granted) of the only bucket.
+/// Returns (used, held, granted) of the only bucket.
 async fn book(ledger: &Arc<dyn Ledger>, now: Moment) -> (u64, u64, u64) {
     let readings = ledger.readings(now).await.unwrap();
     assert!(readings.len() < 2);
@@ -154,7 +154,7 @@ async fn resets_and_grants_of_many_at_once_lose_nothing(storage: Storage) {
     for number in 0..64 {
         let (ledger, alice) = (Arc::clone(&ledger), Arc::clone(&alice));
         tasks.spawn(async move {
-            // Each id comes twice.
+            // Each id arrives twice.
             ledger.grant(grant(&alice, 10, &(number / 2).to_string()), now).await.unwrap();
             u64::from(admits(&ledger, &number.to_string(), hold(&alice, 10, 0), now).await)
         });

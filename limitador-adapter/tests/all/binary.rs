@@ -1,4 +1,4 @@
-//! The program itself: how it starts, what it prints, how it ends.
+//! The program itself: how it starts, what it prints, and how it ends.
 
 use crate::server::{DEADLINE, POLICY};
 use std::io::{Read, Write};
@@ -22,14 +22,14 @@ pub fn folder(files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-/// Exit code, output and errors, without the folder's path.
+/// Returns the exit code, output and errors, without the folder's path.
 pub fn told(output: &Output, folder: &Path) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&folder.display().to_string(), "FOLDER");
     let code = output.status.code();
     format!("exit {code:?}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }
 
-/// The whole answer, if there is one.
+/// Returns the complete response, if there is one.
 pub fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
@@ -110,14 +110,14 @@ fn what_cannot_be_served_is_told() {
     insta::assert_snapshot!(without_log.join("\n\n"));
 }
 
-/// A served adapter, on ports that were free a moment ago.
+/// Starts an adapter on ports that were free a moment ago.
 struct Running {
     process: Child,
     http: SocketAddr,
 }
 
 impl Running {
-    /// A port can be lost between choosing and using it; then it is tried again.
+    /// Another process may take a port between choosing and using it. If so, starting is tried again.
     fn start(policies: &Path) -> Self {
         let mut tries = (0..3).map(|_| Self::try_start(policies));
         tries.find_map(|running| running).expect("it serves")
@@ -158,7 +158,7 @@ fn a_signal_to_end_is_obeyed_in_time_and_with_success() {
     let folder = folder(&[("a.yaml", POLICY)]);
     for signal in ["TERM", "INT"] {
         let mut running = Running::start(folder.path());
-        // A connection that says nothing must not keep it.
+        // An idle connection must not block it.
         let _idle = TcpStream::connect(running.http).unwrap();
         let start = Instant::now();
         let pid = running.process.id().to_string();

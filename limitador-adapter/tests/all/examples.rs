@@ -1,4 +1,4 @@
-//! The examples, as `check` and `explain` see them: why a limit matches, what is held and what is charged.
+//! The examples in `check` and `explain`: why a limit applies, what it holds and what it charges.
 
 use crate::binary::{adapter, told};
 use e2e::artefacts;

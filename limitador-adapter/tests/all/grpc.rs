@@ -50,7 +50,7 @@ async fn a_refusal_names_the_limits_without_room_and_holds_nothing() {
     let told: Vec<_> = answer.statuses.iter().map(|status| (status.code(), status.remaining)).collect();
     assert_eq!(told, [(Code::OverLimit, 100), (Code::OverLimit, 0), (Code::Ok, 99_100)]);
     assert_eq!(server.books("all", "tokens").await, [(0, 900)]);
-    // Once per limit, however many of its rates refuse.
+    // Refusals count once per limit, even if several of its rates refuse.
     assert_eq!(server.metric(r#"weir_refusals_total{policy="default/llm",limit="free"}"#).await, 1.0);
     assert_eq!(server.metric(r#"weir_reserves_total{outcome="refused"}"#).await, 1.0);
 }
@@ -103,7 +103,7 @@ async fn a_raise_travels_with_any_commit_and_tells_what_has_no_room() {
     let answer = client.commit(alone).await.unwrap().into_inner();
     assert_eq!((answer.settled, answer.out_of_room), (0, vec![]));
     assert_eq!(server.books("free", "tokens").await, [(0, 800)]);
-    // Before the commit that it comes with.
+    // The raise is handled before the commit in the same call.
     let raised = vec![raised("2", 400), raised("unknown", 5000)];
     let beside = CommitRequest { raised, ..commit("1", whole(50, 1)) };
     let answer = client.commit(beside).await.unwrap().into_inner();
@@ -144,7 +144,7 @@ async fn a_limit_that_nobody_knows_is_told_and_lifts_no_other() {
     assert_eq!(server.books("free", "tokens").await, [(0, 300)]);
     assert_eq!(server.metric(r#"weir_unknown_limits_total{call="Reserve"}"#).await, 4.0);
 
-    // The charges of the others are not lost for it.
+    // The charges of the other reservations are not lost.
     let mut descriptors = whole(100, 1);
     descriptors.insert(0, descriptor("default/llm/gold", None, Some(5)));
     assert_eq!(client.commit(commit("1", descriptors)).await.unwrap().into_inner().settled, 1);
@@ -171,7 +171,7 @@ async fn a_stock_client_needs_neither_ids_nor_rates_nor_amounts_of_its_own() {
     assert!(client.commit(request).await.unwrap().into_inner().reservation_released);
     assert_eq!(server.books("free", "tokens").await, [(60, 0)]);
     assert_eq!(server.books("free", "requests").await, [(1, 0)]);
-    // Without an id nothing can be told to be a repetition.
+    // Without an id, repetitions cannot be recognised.
     for used in [61, 62] {
         client.commit(CommitRequest { actual_amount: 1, ..commit("", descriptors.clone()) }).await.unwrap();
         assert_eq!(server.books("free", "tokens").await, [(used, 0)]);
@@ -268,7 +268,7 @@ async fn users_for_whom_there_is_no_room_share_an_overflow_bucket_that_is_shown_
         let id = format!("{user}-{amount}");
         codes.push(client.reserve(reserve(&id, of(user, amount))).await.unwrap().into_inner().code());
     }
-    // 1000 for each user, and for all those together that have no counter of their own.
+    // 1000 for each user, and 1000 for all users without a separate counter.
     assert_eq!(codes, [Code::Ok, Code::Ok, Code::Ok, Code::OverLimit, Code::Ok]);
     let counters = server.json("/api/counters").await;
     let told: Vec<_> = counters
@@ -281,7 +281,7 @@ async fn users_for_whom_there_is_no_room_share_an_overflow_bucket_that_is_shown_
     assert_eq!(told, [(nobody, true.into(), 900.into()), (alone, serde_json::Value::Null, 1000.into())]);
     let overflowed = server.metric(r#"weir_overflowed_total{policy="default/llm",limit="free"}"#).await;
     assert_eq!(overflowed, 3.0);
-    // Nobody can name that bucket.
+    // No caller can name that bucket.
     let mut forged = of("overflow", 1);
     forged[0].entries.last_mut().unwrap().key = String::new();
     let answer = client.reserve(reserve("forged", forged)).await.unwrap().into_inner();

@@ -1,4 +1,4 @@
-//! The pages, and the gRPC services around the main ones.
+//! The HTTP endpoints, and the auxiliary gRPC services.
 
 use crate::server::{POLICY, Server, reserve, whole};
 use limitador_adapter::cli::Storage;
@@ -52,7 +52,7 @@ async fn whoever_watches_sees_the_next_reserve_of_the_limit() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // Nobody says from outside when it has begun to wait.
+    // The test cannot observe when the call begins to wait.
     let mut client = server.kuadrant();
     while watching.try_wait().unwrap().is_none() {
         client.reserve(reserve("1", whole(400, 1))).await.unwrap();
@@ -145,7 +145,8 @@ async fn reflection_lists_the_services() {
     assert_eq!(names, wanted);
 }
 
-/// An upgrade changes the adapter and the proxies' configuration one after the other: both digests are served meanwhile.
+/// An upgrade changes the adapter and the proxies' configuration one after the other, so both digests are
+/// served meanwhile.
 #[tokio::test]
 async fn modules_of_other_versions_are_served_by_their_digests() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The cluster's objects → plans and verdicts, without a cluster.
+//! Plans and statuses computed from a cluster's objects, without a cluster.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -44,7 +44,7 @@ pub fn route_with(of: &str, spec: Value, statuses: Vec<Value>) -> Change {
     Change::Route(name(of), Some(HttpRoute::new(&route)))
 }
 
-/// What a controller says of a route at a parent, with the parent's defaults filled in.
+/// A controller's status of a route at a parent, with the parent's defaults filled in.
 pub fn status(parent: &Value, controller: &str, accepted: &str, generation: i64) -> Value {
     let mut parent = parent.clone();
     for (field, default) in
@@ -72,7 +72,7 @@ pub fn index(changes: Vec<Change>) -> ClusterIndex {
     index
 }
 
-/// The plan of a gateway, as lines.
+/// The plan of a gateway as lines of text.
 pub fn plan(index: &ClusterIndex, gateway: &str) -> String {
     plan_for(index, gateway, false)
 }
@@ -206,7 +206,7 @@ fn hosts_and_ports_are_those_that_listener_and_route_share() {
     insta::assert_snapshot!(statuses(&index, &["default/one"]));
 }
 
-/// Two listeners of one port, and a policy for the route at the inner one.
+/// Two listeners on one port, and a policy for the route at the inner one.
 fn shared_gateway(allowed: Value) -> Vec<Change> {
     let listeners = json!([
         { "name": "any", "protocol": "HTTP", "port": 80, "hostname": "*.example.com",
@@ -222,7 +222,7 @@ fn shared_gateway(allowed: Value) -> Vec<Change> {
     ]
 }
 
-/// A route of another team, at the outer listener, for the host that the inner one owns.
+/// Another team's route at the outer listener, for the host of the inner one.
 fn intruder(namespace: &str) -> (ObjectName, Value) {
     let parent = json!({ "name": "one", "namespace": "default", "sectionName": "any" });
     let path = json!({ "type": "Exact", "value": "/v1/chat/completions" });
@@ -316,10 +316,10 @@ fn only_the_gateway_s_own_controller_says_whether_it_takes_a_route() {
         (vec![says("new", "True", 1), says("old", "False", 1)], ""),
         (vec![says("new", "False", 1), says("old", "True", 1)], "not there"),
         (vec![says("old", "True", 1)], "in doubt "),
-        // Of an earlier version of the route.
+        // The status is about an earlier generation of the route.
         (vec![says("new", "True", 0)], "in doubt "),
         (vec![says("new", "False", 0)], "in doubt "),
-        // It has not decided yet: the proxy may still have it.
+        // The controller has not decided yet, so the proxy may still use the route.
         (vec![says("new", "Unknown", 1)], "in doubt "),
         (vec![partial(says("new", "True", 1))], "in doubt "),
     ];
@@ -338,7 +338,7 @@ fn only_the_gateway_s_own_controller_says_whether_it_takes_a_route() {
     }
 }
 
-/// Whether a route is at the Gateway `one`: the beginnings of its rules' lines.
+/// Returns whether a route is attached to the Gateway `one`: the beginnings of its rules' lines.
 pub fn presence(index: &ClusterIndex, policy: &str) -> Vec<String> {
     let plan = plan(index, "default/one");
     let lines = plan.lines().filter_map(|line| line.strip_suffix(&format!(": {policy}")));
@@ -348,7 +348,7 @@ pub fn presence(index: &ClusterIndex, policy: &str) -> Vec<String> {
 #[test]
 fn a_route_is_no_surer_at_a_host_than_at_the_listener_that_owns_it() {
     let mut index = index(shared_gateway(json!({ "from": "All" })));
-    // Accepted at the outer listener, and not yet decided on at the inner one.
+    // Accepted at the outer listener, and undecided at the inner one.
     let (name, mut spec) = intruder("default");
     let mut inner = spec["parentRefs"][0].clone();
     inner["sectionName"] = json!("llm");
@@ -380,7 +380,7 @@ fn a_route_that_its_controller_has_accepted_is_there_whatever_its_listener_says_
     assert_eq!(presence(&index, "for-chat"), ["in doubt [] [] /*"]);
     index.apply(classed("Same"));
     assert_eq!(presence(&index, "for-chat"), ["[] [] /*"]);
-    // Nobody has accepted it, and the listener does not take it.
+    // No controller has accepted the route, and the listener does not allow it.
     index.apply(classed("None"));
     index.apply(route_with("chat", at("one", "/"), Vec::new()));
     assert_eq!(presence(&index, "for-chat"), [""; 0]);
@@ -438,7 +438,7 @@ fn a_selector_s_expressions_are_followed() {
     }
 }
 
-/// In the listener of its own host, a route without hosts is at that host: no later than others that name it.
+/// At the listener of a host, a route without hosts has that host, with the same rank as routes that name it.
 #[test]
 fn a_route_without_hosts_is_at_each_listener_s_own() {
     let listeners = json!([
@@ -511,7 +511,8 @@ fn regular_expressions_are_in_doubt_where_nobody_knows_when_the_proxy_asks_them(
     }
 }
 
-/// Envoy Gateway's proxies name the route that they have chosen, so a route in doubt meets no request of another.
+/// Envoy Gateway's proxies name the selected route, so a route in doubt does not apply to another route's
+/// request.
 #[test]
 fn a_route_in_doubt_has_the_name_that_envoy_gateway_s_proxies_give_it() {
     for (controller, wanted) in [
@@ -537,7 +538,8 @@ fn a_route_in_doubt_has_the_name_that_envoy_gateway_s_proxies_give_it() {
     }
 }
 
-/// Its route takes no requests where proxies ask for both values, so it must take none from another route's policy.
+/// The route takes no requests if proxies require both values, so it must not take any away from another
+/// route's policy.
 #[test]
 fn a_header_that_is_matched_twice_leaves_the_match_in_doubt() {
     let headers = json!([{ "name": "X-Team", "value": "a" }, { "name": "x-team", "value": "b" }]);
@@ -713,7 +715,7 @@ fn a_lease_is_taken_from_nobody_who_renews_it() {
 fn a_policy_that_is_being_deleted_is_enforced_as_it_is() {
     let mut index = index(vec![gateway("one", http()), route("all", at("one", "/"))]);
     index.apply(policy("p", json!({ "kind": "Gateway", "name": "one" })));
-    // The deletion is another generation, and the spec stays the same while a finalizer holds the object.
+    // Deletion increments the generation, and the spec stays the same while a finalizer keeps the object.
     let Change::Policy(mut deleted) = policy("p", json!({ "kind": "Gateway", "name": "one" })) else {
         panic!()
     };
@@ -754,7 +756,7 @@ fn a_gateway_that_filters_ask_for_in_vain_is_named_where_one_is_missed() {
     assert_eq!(index.view().gateways, BTreeSet::from(["default/llm".to_owned()]));
 }
 
-/// Two installs that each write what they think, in turn, as the API server would keep it.
+/// Two installs write their statuses in turn, and the test merges them as the API server does.
 #[test]
 fn of_two_installs_of_one_name_one_gives_way_and_both_know() {
     let mut installs = [("a", Rivals::new("weir.dev/x", "a")), ("b", Rivals::new("weir.dev/x", "b"))];
@@ -812,10 +814,10 @@ fn an_install_of_another_name_leaves_the_policy_s_own_conditions_to_one_and_an_i
     assert_eq!(turn("weir.dev/a", &object), Turn::Whole);
     assert_eq!(turn("weir.dev/z", &object), Turn::Ancestors);
     assert_eq!(turn("weir.dev/m", &object), Turn::Whole, "its own");
-    // The other one does not follow the policy any more.
+    // The other one no longer follows the policy.
     object.generation = 2;
     assert_eq!(turn("weir.dev/z", &object), Turn::Whole);
-    // One that is gone has left its status.
+    // An install that is gone has left its status.
     object.generation = 1;
     let mut moved = Rivals::new("weir.dev/m", "zz");
     assert_eq!(moved.look(&object, Instant::now()), Turn::Whole);

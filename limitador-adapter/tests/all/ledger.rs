@@ -1,4 +1,4 @@
-//! What a ledger promises, case by case, whatever keeps it.
+//! The contract of a ledger, case by case, for every storage.
 
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
@@ -40,12 +40,12 @@ fn charge(hold: &Hold, amount: u64) -> Charge {
     Charge { key: Arc::clone(&hold.key), amount }
 }
 
-/// How a bucket of a minute stands that nothing is wrong with.
+/// The status of a bucket with a window of a minute and without a refusal.
 fn good(max: u64, remaining: u64, used: u64) -> Status {
     Status { limited: false, excused: false, max, remaining, reset: MINUTE, used, overflowed: false }
 }
 
-/// (used, held) of each bucket that has any, in the order of the keys.
+/// Returns (used, held) of each bucket that has any, in the order of the keys.
 async fn books(ledger: &Arc<dyn Ledger>, now: Moment) -> Vec<(u64, u64)> {
     let mut readings = ledger.readings(now).await.unwrap();
     readings.sort_by(|a, b| a.key.cmp(&b.key));
@@ -303,7 +303,7 @@ fn other(who: &str, amount: u64, max: u64) -> Hold {
     hold(Arc::new(key), amount, max)
 }
 
-/// What the overflow buckets of a limit have.
+/// Returns the contents of a limit's overflow buckets.
 async fn overflow(ledger: &Arc<dyn Ledger>, limit: &str, now: Moment) -> Vec<(u64, u64)> {
     let readings = ledger.readings(now).await.unwrap();
     let overflow =
@@ -316,7 +316,7 @@ async fn a_limit_beyond_its_share_counts_its_further_users_together_and_takes_no
 ) {
     let (ledger, now) = storage.ledger(20).await;
     ledger.share_among(2);
-    // Anybody may claim to be somebody new. 15 of them fit: a guaranteed quarter, and what nobody is guaranteed.
+    // A client may pretend to be many users. 15 of them fit: the guaranteed quarter, and the shared half.
     for user in 0..40 {
         let hold = tokens(&format!("new-{user}"), 10, 100);
         let outcome = ledger.reserve(&format!("r{user}"), vec![hold.clone()], now).await.unwrap();
@@ -327,11 +327,11 @@ async fn a_limit_beyond_its_share_counts_its_further_users_together_and_takes_no
         }
     }
     assert_eq!(overflow(&ledger, "default/llm/free", now).await, [(100, 0)]);
-    // Whoever was there before is counted as before, to the last token.
+    // Earlier users are still counted exactly.
     let known = ledger.reserve("known", vec![tokens("new-0", 90, 100)], now).await.unwrap();
     assert!(known.admitted && !known.statuses[0].overflowed);
     assert!(!ledger.reserve("more", vec![tokens("new-0", 1, 100)], now).await.unwrap().admitted);
-    // The other limit has its part.
+    // The other limit has its share.
     for user in 0..5 {
         let outcome =
             ledger.reserve(&format!("o{user}"), vec![other(&user.to_string(), 100, 100)], now).await;
@@ -339,7 +339,7 @@ async fn a_limit_beyond_its_share_counts_its_further_users_together_and_takes_no
         assert!(outcome.admitted && !outcome.statuses[0].overflowed, "{user}");
     }
     assert_eq!(overflow(&ledger, "default/llm/gold", now).await, []);
-    // What is over makes room.
+    // An expired bucket makes room.
     ledger.sweep(now + MINUTE).await.unwrap();
     let again = ledger.reserve("again", vec![tokens("new-39", 100, 100)], now + MINUTE).await.unwrap();
     assert!(again.admitted && !again.statuses[0].overflowed);
@@ -354,7 +354,7 @@ async fn what_was_held_in_an_overflow_bucket_is_charged_there(storage: Storage) 
     assert!(outcome.admitted && outcome.statuses.iter().all(|status| status.overflowed));
     let dave = ledger.reserve("2", vec![tokens("dave", 60, 100)], now).await.unwrap();
     assert_eq!(dave.statuses, [Status { limited: true, overflowed: true, ..good(100, 40, 0) }]);
-    // There is room for carol's own by now, but nothing was held in it.
+    // By now there is room for carol's own bucket, but nothing was held in it.
     let at = now + MINUTE;
     ledger.sweep(at).await.unwrap();
     assert_eq!(
@@ -363,7 +363,7 @@ async fn what_was_held_in_an_overflow_bucket_is_charged_there(storage: Storage) 
     );
     assert_eq!(overflow(&ledger, "default/llm/free", at).await, [(30, 0)]);
     assert_eq!(books(&ledger, at).await, [(30, 0)]);
-    // Whose holds are gone is charged wherever there is room, once.
+    // After its holds have expired, a reservation is charged wherever there is room, once.
     for told in [Settled::Charged, Settled::AlreadySettled] {
         assert_eq!(ledger.commit("3", vec![charge(&carol, 5)], at).await.unwrap(), told);
     }
@@ -402,7 +402,7 @@ async fn every_charge_counts_however_many_users_there_are(storage: Storage) {
     assert_eq!(books.len(), 11);
 }
 
-/// A reservation's id, of that worker.
+/// The id of a reservation by this worker.
 fn of(worker: u8, number: u32) -> String {
     format!("{worker:032x}-{number:x}")
 }
@@ -418,7 +418,7 @@ async fn the_holds_of_a_worker_that_is_gone_end(storage: Storage) {
     let workers = [1_u8, 2].map(|worker| format!("{worker:032x}"));
     ledger.attend(&workers, MINUTE / 2, now).await.unwrap();
     assert_eq!(ledger.release_gone(now + (MINUTE / 2 - MILLISECOND)).await.unwrap(), 0);
-    // The second one is heard of again.
+    // The second worker reports again.
     ledger.attend(&workers[1..], MINUTE, now + MINUTE / 4).await.unwrap();
     assert_eq!(ledger.release_gone(now + MINUTE / 2).await.unwrap(), 1500);
     assert_eq!(ledger.release_gone(now + MINUTE / 2).await.unwrap(), 0);
@@ -426,13 +426,13 @@ async fn the_holds_of_a_worker_that_is_gone_end(storage: Storage) {
     assert_eq!(books(&ledger, at).await, [(3002, 0), (0, 15_020), (0, 1502)]);
     let size = ledger.size().await.unwrap();
     assert_eq!((size.reservations, size.holds), (1502, 3004));
-    // It was alive after all: what it used is charged, once.
+    // The worker was alive after all, so its usage is charged once.
     let used = vec![charge(&tokens("alice", 10, 0), 7), charge(&request("alice", 0), 1)];
     for told in [Settled::Charged, Settled::AlreadySettled] {
         assert_eq!(ledger.commit(&of(1, 7), used.clone(), at).await.unwrap(), told);
     }
     assert_eq!(books(&ledger, at).await[..2], [(3002, 0), (7, 15_020)]);
-    // A late repetition of its reserve holds nothing.
+    // A reserve that is repeated late holds nothing.
     let late = ledger.reserve(&of(1, 8), vec![slot("alice")], at).await.unwrap();
     assert_eq!((late.idempotency, books(&ledger, at).await[2]), (Idempotency::Late, (0, 1502)));
 }
@@ -447,7 +447,7 @@ async fn what_cost_nothing_is_remembered_for_seconds_alone(storage: Storage) {
     }
     let before = now + (REMEMBERED_BRIEFLY - MILLISECOND);
     assert_eq!(ledger.reserve("1", vec![hold.clone()], before).await.unwrap().idempotency, Idempotency::Late);
-    // Repeating it does nothing, whether or not it is known.
+    // Repeating it has no effect, whether or not the id is known.
     let after = now + REMEMBERED_BRIEFLY;
     assert_eq!(ledger.commit("1", nothing, after).await.unwrap(), Settled::Charged);
     assert_eq!(books(&ledger, after).await, []);
@@ -506,7 +506,7 @@ async fn a_gauge_is_held_and_never_charged_and_no_window_empties_it(storage: Sto
     let third = ledger.reserve("3", vec![slot()], later).await.unwrap();
     assert_eq!(third.statuses, [Status { limited: true, reset: second, ..good(2, 0, 0) }]);
     assert_eq!(books(&ledger, later).await, [(0, 2)]);
-    // However it ends, and whatever its commit says.
+    // This holds for any ending and any commit.
     for (id, charged) in [("1", Some(0)), ("2", None)] {
         let charges = charged.map(|amount| charge(&slot(), amount)).into_iter().collect();
         assert_eq!(ledger.commit(id, charges, later).await.unwrap(), Settled::Released);
@@ -514,7 +514,7 @@ async fn a_gauge_is_held_and_never_charged_and_no_window_empties_it(storage: Sto
     ledger.commit("4", vec![charge(&slot(), 7)], later).await.unwrap();
     assert_eq!(books(&ledger, later).await, []);
     assert_eq!(ledger.size().await.unwrap().counters, 0);
-    // A crashed worker's slot comes back with its ttl.
+    // A crashed worker's slot is released after its ttl.
     ledger.reserve("5", vec![slot()], later).await.unwrap();
     assert_eq!(books(&ledger, later + (MINUTE * 15 - MILLISECOND)).await, [(0, 1)]);
     assert_eq!(books(&ledger, later + MINUTE * 15).await, []);
@@ -538,7 +538,7 @@ async fn what_is_not_enforced_is_held_and_charged_and_refuses_nothing(storage: S
     assert!(over.admitted);
     assert_eq!(over.statuses[0], Status { excused: true, ..good(100, 0, 0) });
     assert_eq!(books(&ledger, now).await, [(1, 0), (0, 120)]);
-    // The same bucket enforced, and one that is beside an enforced one without room.
+    // The same bucket is enforced, and an unenforced one without room is next to it.
     assert!(!ledger.reserve("3", vec![tokens("alice", 1, 100)], now).await.unwrap().admitted);
     assert!(!ledger.reserve("4", vec![dry(60), request("bob", 1)], now).await.unwrap().admitted);
     assert_eq!(books(&ledger, now).await, [(1, 0), (0, 120)]);
@@ -548,8 +548,8 @@ async fn what_is_not_enforced_is_held_and_charged_and_refuses_nothing(storage: S
     assert_eq!(books(&ledger, now).await, [(1, 0), (140, 0)]);
 }
 
-/// A day on whose end a week and a month end, too: 2100-01-31 is a Sunday. Far ahead, since Redis forgets what should
-/// have been over long ago.
+/// A day that is also the end of a week and a month: 2100-01-31 is a Sunday. It is far in the future, since
+/// Redis deletes data that should have expired long ago.
 const LAST_OF_JANUARY: Duration = Duration::from_secs(4_105_036_800);
 
 fn raised(hold: &Hold, total: u64, enforced: bool) -> Vec<RaisedHold> {
@@ -572,7 +572,7 @@ async fn a_raise_holds_more_until_the_commit_and_tells_whether_there_is_room(sto
         assert_eq!(ledger.raise("1", raised(&hold, total, enforced), now).await.unwrap(), told, "{total}");
         assert!(books(&ledger, now).await.contains(&(0, held)), "{total}");
     }
-    // What others hold leaves less room.
+    // Other holds leave less room.
     let bob = tokens("bob", 600, 1000);
     ledger.reserve("2", vec![bob.clone()], now).await.unwrap();
     ledger.reserve("3", vec![Hold { amount: 100, ..bob.clone() }], now).await.unwrap();
@@ -580,7 +580,7 @@ async fn a_raise_holds_more_until_the_commit_and_tells_whether_there_is_room(sto
     assert_eq!(ledger.raise("3", raised(&bob, 401, true), now).await.unwrap(), Raised::OutOfRoom);
     assert_eq!(ledger.commit("1", vec![charge(&hold, 1500)], now).await.unwrap(), Settled::Released);
     assert!(books(&ledger, now).await.contains(&(1500, 0)));
-    // A hold lives as long as it would have.
+    // The hold expires as it would have without the raise.
     assert!(!books(&ledger, now + MINUTE * 60 * 24).await.iter().any(|(_, held)| *held > 0));
 }
 
@@ -589,7 +589,7 @@ async fn a_raise_after_the_commit_or_of_nothing_holds_nothing(storage: Storage) 
     let hold = tokens("alice", 100, 1000);
     let unknown = ledger.raise("1", raised(&hold, 400, true), now).await.unwrap();
     assert_eq!(unknown, Raised::Unknown);
-    // It is not remembered either.
+    // It is not remembered, either.
     assert!(ledger.reserve("1", vec![hold.clone()], now).await.unwrap().admitted);
     assert_eq!(books(&ledger, now).await, [(0, 100)]);
     ledger.commit("1", vec![charge(&hold, 30)], now).await.unwrap();
@@ -637,7 +637,7 @@ async fn periods_end_with_the_calendar_s(storage: Storage) {
 }
 
 async fn a_month_ends_at_midnight_of_its_time_zone(storage: Storage) {
-    // April of 2100 begins in New York at 04:00 UTC, and December at 05:00.
+    // In New York, April 2100 begins at 04:00 UTC, and December at 05:00 UTC.
     for end in ["2100-04-01T04:00:00Z", "2100-12-01T05:00:00Z"] {
         let (ledger, now) = storage.ledger(100).await;
         let end = Duration::from_secs(end.parse::<jiff::Timestamp>().unwrap().as_second() as u64);
@@ -700,7 +700,7 @@ async fn no_interval_of_a_sliding_window_s_length_has_more_than_its_maximum(stor
                 charged.push((ms, amount));
             } else {
                 refused += 1;
-                // It errs by a sixtieth at most.
+                // The error is at most a sixtieth.
                 let counted = since(length + length.div_ceil(60));
                 assert!(counted + amount > MAX, "refused with {counted} used, {amount} wanted");
             }
@@ -734,13 +734,13 @@ async fn a_sliding_window_says_when_enough_of_it_is_over(storage: Storage) {
             assert!(!ledger.reserve(&id, asked.clone(), early).await.unwrap().admitted, "{amount}");
         }
     }
-    // What is in the way is held, and may be let go at any time.
+    // A hold is in the way, which may be released at any time.
     ledger.reserve("holds", vec![hold(10)], later).await.unwrap();
     let refused = ledger.reserve("asks", vec![hold(5)], later).await.unwrap();
     assert_eq!(refused.statuses[0].reset, second * 30);
     ledger.commit("holds", vec![], later).await.unwrap();
     let admitted = ledger.reserve("comes-back", vec![hold(41)], later + second * 40).await.unwrap();
-    // The rest is over when what was used last is.
+    // The rest expires with the last usage.
     assert_eq!(admitted.statuses, [Status { reset: second * 10, ..good(100, 29, 30) }]);
     assert_eq!(books(&ledger, later + second * 50).await, [(0, 41)]);
 }
@@ -760,7 +760,7 @@ async fn a_sliding_window_takes_back_what_a_failed_request_was_charged(storage: 
     }
     assert_eq!(books(&ledger, later).await, [(2, 0)]);
     assert_eq!(books(&ledger, now + MINUTE).await, [(1, 0)]);
-    // What is over has nothing to give back.
+    // An expired charge cannot be refunded.
     ledger.commit("0", vec![charge(&slot, 0)], now + MINUTE + Duration::from_secs(5)).await.unwrap();
     assert_eq!(books(&ledger, now + MINUTE + Duration::from_secs(5)).await, [(1, 0)]);
     assert_eq!(books(&ledger, now + MINUTE + Duration::from_secs(20)).await, []);

@@ -1,4 +1,4 @@
-//! Any policy, any order of calls and times: every storage agrees with a model that is too simple to be wrong.
+//! For any policy and any order of calls and times, every storage agrees with a simple model.
 
 use crate::storages::in_redis_of_a_clock_ahead;
 use e2e::redis::Redis;
@@ -50,11 +50,11 @@ enum Step {
     },
     Wait(u64),
     Sweep,
-    /// A worker is gone: the one of all even ids, or of all odd ones.
+    /// A worker is gone: the worker of all even ids, or of all odd ones.
     Die(u8),
 }
 
-/// A rate's number, and a user's.
+/// The number of a rate, and of a user.
 type Bucket = (usize, u8);
 
 #[derive(Clone, Debug)]
@@ -67,10 +67,10 @@ struct Want {
     enforced: bool,
 }
 
-/// A policy, and what happens under it.
+/// A policy, and a sequence of events.
 #[derive(Clone, Debug)]
 struct Story {
-    /// How many seconds before clocks change somewhere; `None`: now.
+    /// The number of seconds before a change of clocks somewhere. `None`: now.
     before_change: Option<u64>,
     policy: Vec<Rate>,
     steps: Vec<Step>,
@@ -131,7 +131,7 @@ fn story() -> impl Strategy<Value = Story> {
     let before_change = prop::option::of(0..3 * 86_400u64);
     (before_change, prop::collection::vec(rate(), 1..5), prop::collection::vec(step(), 1..60)).prop_map(
         |(before_change, mut policy, mut steps)| {
-            // Two rates of one limit that count the same in the same window are no policy.
+            // A policy cannot have two rates of one limit with the same unit and window.
             let mut known = Vec::new();
             policy.retain(|rate| {
                 let new = !known.contains(&(rate.unit, rate.window.clone()));
@@ -149,7 +149,7 @@ fn story() -> impl Strategy<Value = Story> {
                     }),
                     Step::Commit { charges, .. } => charges.iter_mut().for_each(|((rate, _), amount)| {
                         *rate %= rates;
-                        // Some take back what admission charged, some confirm it, some add to it.
+                        // Some commits refund what admission charged, some confirm it, some add to it.
                         if policy[*rate].unit == Unit::Requests {
                             *amount %= 3;
                         }
@@ -175,20 +175,20 @@ fn key(policy: &[Rate], (rate, user): Bucket) -> Arc<Key> {
     Arc::new(Key { limit: "default/llm/free".into(), unit, window, counters })
 }
 
-/// A call's id: those that were long ago may be forgotten, and are not used again.
+/// The id of a call. Ids from long ago may be forgotten, and are not used again.
 type Id = (u32, u8);
 
 #[derive(Default)]
 struct Model {
-    /// Since 1970.
+    /// The time since 1970.
     now: u64,
     age: u32,
     /// Bucket → (end, used, number of the window).
     windows: BTreeMap<Bucket, (u64, u64, usize)>,
-    /// Of sliding windows, from the oldest to the newest.
+    /// The slots of sliding windows, from oldest to newest.
     slots: BTreeMap<Bucket, Vec<Slot>>,
     made: usize,
-    /// Granted in the running windows.
+    /// The amounts granted in the running windows.
     granted: BTreeMap<Bucket, u64>,
     /// The ids of grants, and until when each is remembered.
     grants: BTreeMap<(Bucket, u8), u64>,
@@ -203,7 +203,7 @@ struct Slot {
     number: usize,
 }
 
-/// Bucket, amount, and when it lapses or in which window it was charged.
+/// The bucket, the amount, and when it lapses or in which window it was charged.
 #[derive(Clone, Default)]
 struct Reservation {
     holds: Vec<(Bucket, u64, u64)>,
@@ -257,7 +257,7 @@ impl Model {
         self.granted.get(&bucket).copied().unwrap_or_default()
     }
 
-    /// Whether there was anything to reset.
+    /// Returns whether there was anything to reset.
     fn reset(&mut self, bucket: Bucket) -> bool {
         let granted = self.granted.remove(&bucket).is_some();
         let slots = self.slots.remove(&bucket).unwrap_or_default();
@@ -265,12 +265,12 @@ impl Model {
         self.windows.remove(&bucket).is_some_and(|(_, used, _)| used > 0) || granted || slid
     }
 
-    /// Whether the id was known.
+    /// Returns whether the id was known.
     fn grant(&mut self, policy: &[Rate], bucket: Bucket, amount: u64, id: u8) -> bool {
         if self.grants.get(&(bucket, id)).is_some_and(|until| *until > self.now) {
             return true;
         }
-        // A charge that is given back at once starts the window.
+        // A charge that is refunded at once still starts the window.
         self.charge(policy, bucket, 1);
         let window = self.windows.get_mut(&bucket).unwrap();
         window.1 -= 1;
@@ -284,7 +284,8 @@ impl Model {
         self.windows.get(&bucket).map_or(0, |(_, used, _)| *used) + slots.sum::<u64>()
     }
 
-    /// When the window of a bucket is over, or when so much of a sliding one is left at most, if it refuses.
+    /// Returns when the window of a bucket ends, or when the usage of a sliding one has fallen to this
+    /// amount.
     fn end(&self, bucket: Bucket, at_most: Option<u64>) -> Option<u64> {
         let mut used = self.used(bucket);
         let slots = self.slots.get(&bucket).into_iter().flatten();
@@ -446,7 +447,8 @@ impl Model {
     }
 }
 
-/// The first time at which a clock on the wall shows another period: looked for day by day, and then by quarters of an hour.
+/// Finds the first time when a wall clock shows another period, first by days and then by quarters of an
+/// hour.
 fn naive_end(period: Period, zone: &ZoneName, now: u64) -> u64 {
     const QUARTER: u64 = 900;
     let zone = TimeZoneDatabase::bundled().get(zone.name()).unwrap();
@@ -480,7 +482,7 @@ fn naive_end(period: Period, zone: &ZoneName, now: u64) -> u64 {
     second
 }
 
-/// Some time before clocks change in New York the next time.
+/// Returns a time shortly before the next change of clocks in New York.
 fn before_the_next_change(seconds: u64) -> u64 {
     let zone = TimeZoneDatabase::bundled().get("America/New_York").unwrap();
     let later = Timestamp::now() + SignedDuration::from_hours(7 * 24);
@@ -496,12 +498,12 @@ fn named(age: u32, id: u8) -> String {
     format!("{}-{age}-{id}", worker_name(id % 2))
 }
 
-/// Plays a story on adapters that share a storage, each call at another one, and compares all that can be seen after
-/// each.
+/// Plays a story on adapters that share a storage, each call at another adapter, and compares everything
+/// observable after each call.
 async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model)) {
     let Story { before_change, policy, steps } = story;
     let begun = Moment::now();
-    // A whole second, as the steps are.
+    // The time is a whole second, as the steps are.
     let second = before_change.map_or_else(|| begun.unix.as_secs() + 1, before_the_next_change);
     let begun = Moment { unix: Duration::from_secs(second), ..begun };
     let at = |model: &Model| begun + Duration::from_secs(model.now - begun.unix.as_secs());
@@ -584,7 +586,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
             Step::Wait(seconds) => model.pass(*seconds),
             Step::Sweep => ledger.sweep(now).await.unwrap(),
             Step::Die(worker) => {
-                // Its time is over as soon as one adapter has heard of it, and another sees that.
+                // It expires as soon as one adapter knows its time, and another adapter sees that.
                 ledger.attend(&[worker_name(*worker)], Duration::ZERO, now).await.unwrap();
                 adapters[(idempotency + 1) % adapters.len()].release_gone(now).await.unwrap();
                 model.die(*worker);
@@ -616,15 +618,15 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
     }
 }
 
-/// What is left of a story if every commit ends an admitted reservation and charges no more than it holds: the estimates
-/// were never too low, and every limit is enforced.
+/// Returns the part of a story in which every commit ends an admitted reservation and charges at most its
+/// holds. So estimates are never too low, and every limit is enforced.
 fn exact(Story { before_change, policy, mut steps }: Story) -> Story {
     let now = before_change.map_or_else(|| Moment::now().unix.as_secs() + 1, before_the_next_change);
     let mut model = Model { now, ..Model::default() };
     let mut held: BTreeMap<Id, BTreeMap<Bucket, u64>> = BTreeMap::new();
     steps.retain_mut(|step| match step {
         Step::Reserve { id, wants } => {
-            // One exchange holds one bucket once, and for long enough.
+            // Each exchange holds a bucket only once, and for long enough.
             wants.sort_by_key(|want| want.bucket);
             wants.dedup_by_key(|want| want.bucket);
             for want in wants.iter_mut() {
@@ -654,12 +656,12 @@ fn exact(Story { before_change, policy, mut steps }: Story) -> Story {
             model.reset(*bucket);
             true
         }
-        // What was taken of it may outlive it.
+        // A charge may outlive it.
         Step::Grant { .. } => false,
         Step::Sweep => true,
-        // It may go beyond the limit.
+        // The charge may exceed the limit.
         Step::Raise { .. } => false,
-        // What it held would be missing when it is charged.
+        // The hold would be missing when it is charged.
         Step::Die(_) => false,
     });
     Story { before_change, policy, steps }
@@ -676,7 +678,7 @@ fn within_every_limit(policy: &[Rate]) -> impl Fn(&Model) {
     }
 }
 
-/// Plays so many stories, each on new adapters.
+/// Plays this many stories, each on new adapters.
 fn every_story(cases: u32, adapters: impl Fn() -> Vec<Arc<dyn Ledger>>) {
     let runtime = Runtime::new().unwrap();
     let config = || ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
@@ -704,7 +706,7 @@ fn any_story_of_two_adapters_on_one_redis_agrees_with_the_model() {
     let redis = Redis::start();
     every_story(300, || {
         redis.command(&["FLUSHALL"]);
-        // The clock of the second one is wrong.
+        // The clock of the second adapter is wrong.
         (0..2).map(|one| in_redis_of_a_clock_ahead(&redis, 0, 1000, one * 40 * 86_400_000)).collect()
     });
 }

@@ -1,4 +1,4 @@
-//! What came to Gateway API later: ListenerSets, GRPCRoutes, and policies with several targets.
+//! Later additions to Gateway API: ListenerSets, GRPCRoutes, and policies with several targets.
 
 use crate::kubernetes::{
     at, gateway, http, index, name, object, plan, policy, presence, route, route_with, status, statuses,
@@ -30,7 +30,7 @@ fn a_grpc_route_takes_the_paths_of_its_methods_and_has_policies_of_its_own() {
     ]);
     let index = index(vec![
         gateway("one", http()),
-        // Another kind may have the same name.
+        // An object of another kind may have the same name.
         route(
             "chat",
             json!({ "parentRefs": [{ "name": "one" }], "hostnames": ["web.example.com"], "rules": [{}] }),
@@ -82,7 +82,7 @@ fn set_name(of: &str, is_experimental: bool) -> SetName {
     SetName { name: name(of), is_experimental }
 }
 
-/// A ListenerSet of the Gateway `one`, with a listener for this host.
+/// A ListenerSet of the Gateway `one` with a listener for this host.
 fn set(of: &str, is_experimental: bool, host: &str, accepted: Option<&str>) -> Change {
     let listener = json!({ "name": "own", "protocol": "HTTP", "port": 80, "hostname": host });
     let mut set = object(of, json!({ "parentRef": { "name": "one" }, "listeners": [listener] }));
@@ -95,7 +95,7 @@ fn set(of: &str, is_experimental: bool, host: &str, accepted: Option<&str>) -> C
     Change::ListenerSet(name, Some(set))
 }
 
-/// A Gateway with a listener for everything below example.com that takes listeners of these namespaces.
+/// A Gateway with a listener for everything below example.com that accepts listeners from these namespaces.
 fn open_gateway(from: Value) -> Change {
     let listener = json!({ "name": "all", "protocol": "HTTP", "port": 80, "hostname": "*.example.com" });
     let spec = json!({ "listeners": [listener], "allowedListeners": { "namespaces": from } });
@@ -124,7 +124,7 @@ fn a_route_of_a_listener_set_is_at_the_listeners_that_the_set_adds() {
             policy("for-all", json!({ "kind": "Gateway", "name": "one", "sectionName": "all" })),
         ]);
         assert_eq!(presence(&index, "for-chat"), [r#"["llm.example.com"] [] *"#], "{kind}");
-        // Whose parent is the Gateway, is not at the set's listener.
+        // A route with the Gateway as its parent is not attached to the set's listener.
         assert_eq!(presence(&index, "for-web"), [r#"["*.example.com"] [] /*"#], "{kind}");
         let plan = plan(&index, "default/one");
         assert!(plan.contains("at `*.example.com` []: for-all\nat `llm.example.com` []: \n"), "{plan}");
@@ -183,7 +183,7 @@ fn a_policy_of_several_targets_applies_at_each_of_them_once() {
     [] [] /other*: 
     "#);
     assert!(statuses(&index, &["*"]).contains("p: Enforced=True"));
-    // One that is missing is told, and the others keep the policy.
+    // A missing target is reported, and the policy applies to the others.
     index.apply(Change::Policy(with_targets(json!([
         target("HTTPRoute", "chat"),
         target("HTTPRoute", "none")
@@ -191,7 +191,7 @@ fn a_policy_of_several_targets_applies_at_each_of_them_once() {
     let told = statuses(&index, &["*"]);
     assert!(told.contains("p: Accepted=False TargetNotFound: there is no HTTPRoute default/none"), "{told}");
     assert_eq!(presence(&index, "p"), ["[] [] /chat*"]);
-    // Several Gateways, one set of counters.
+    // Several Gateways share one set of counters.
     index.apply(gateway("two", http()));
     index.apply(Change::Policy(with_targets(json!([target("Gateway", "one"), target("Gateway", "two")]))));
     assert_eq!(plan(&index, "default/two"), "everywhere: p\n");

@@ -1,12 +1,12 @@
-//! The API server's schema and the reader describe the same language: each field, word and bound that one of them knows,
-//! the other knows, too. The schema is walked; at each place the reader is asked by giving it something wrong.
+//! The API server's schema and the reader accept the same language: each knows every field, word and bound
+//! that the other knows. The test walks the schema, and gives the reader a wrong value at each place.
 
 use limitador_adapter::kubernetes::crd::{Group, definition};
 use policy::model::Policy;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// Where a value stands, as the reader writes it: `spec.limits.free.rates[0].unit`.
+/// The path of a value, as the reader writes it: `spec.limits.free.rates[0].unit`.
 #[derive(Clone)]
 struct Path(Vec<Part>);
 
@@ -37,7 +37,7 @@ impl Path {
         text
     }
 
-    /// A policy that has this value there.
+    /// Returns a policy with this value at that path.
     fn policy(&self, value: Value) -> Value {
         let mut policy = json!({
             "apiVersion": "weir.dev/v1alpha1",
@@ -64,7 +64,7 @@ impl Path {
         policy
     }
 
-    /// What the reader says of this value there.
+    /// Returns the reader's message about this value at that path.
     fn errors(&self, value: Value) -> Vec<String> {
         let path = self.text();
         let errors = Policy::read(&self.policy(value)).err().unwrap_or_default();
@@ -72,7 +72,7 @@ impl Path {
     }
 }
 
-/// The names in a message: those between backticks.
+/// Returns the names in a message, which are between backticks.
 fn names(message: &str) -> BTreeSet<String> {
     message.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -112,7 +112,7 @@ fn walk(schema: &Value, at: &Path, visited: &mut usize, differences: &mut Vec<St
         }
     }
     match schema["type"].as_str() {
-        // No type: a number or a text.
+        // Without a type, it is a number or a text.
         None | Some("string" | "integer" | "number" | "boolean") => {
             if !refuses(json!([[]])) {
                 differ("the reader takes a list where the schema has none".to_owned());

@@ -1,4 +1,4 @@
-//! What only a Redis has: several adapters, a network, a clock of its own, a disk.
+//! Properties of Redis only: several adapters, a network, a separate clock, a disk.
 
 use crate::binary::{adapter, folder};
 use crate::ledger::{MINUTE, key};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// A ledger as it is served: at the server's time.
+/// A ledger as it is served, with the server's time.
 fn served(place: &str) -> Arc<dyn Ledger> {
     Arc::new(RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into())).unwrap())
 }
@@ -37,7 +37,7 @@ async fn books(ledger: &dyn Ledger) -> Vec<(u64, u64)> {
     readings.iter().map(|reading| (reading.used, reading.held)).collect()
 }
 
-/// Asks until it works, as sweeps and requests do.
+/// Retries until it works, as sweeps and requests do.
 async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) -> T {
     let start = Instant::now();
     loop {
@@ -49,7 +49,7 @@ async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) 
     }
 }
 
-/// Reserves at one adapter, commits at another: the least that a place has to offer.
+/// Reserves at one adapter and commits at another. Every Redis must support at least this.
 async fn is_a_place(place: &str) {
     let patient = || {
         RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into()))
@@ -79,7 +79,7 @@ async fn a_password_a_user_and_a_database() {
     }
 }
 
-/// Where Weir's keys are in a cluster: one slot, since a script has to see all limits of a request.
+/// The slot of Weir's keys in a cluster. They share one, since a script accesses all limits of a request.
 fn place_of_weir(nodes: &mut Vec<Redis>) -> Redis {
     let is_here = |node: &Redis| !node.command(&["EXISTS", "{weir}:buckets"]).contains("MOVED");
     let owner = nodes.iter().position(is_here).unwrap();
@@ -94,7 +94,7 @@ async fn a_cluster_whichever_of_its_nodes_is_named() {
         is_a_place(&format!("redis+cluster://127.0.0.1:{}", node.port())).await;
         owner.command(&["FLUSHALL"]);
     }
-    // The first one named does not answer.
+    // The first node in the URL does not answer.
     is_a_place(&format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", free_port(), others[0].port())).await;
     assert_eq!([&others[0], &others[1]].map(|node| node.command(&["DBSIZE"])), [":0", ":0"]);
     assert_ne!(owner.command(&["DBSIZE"]), ":0");
@@ -129,7 +129,7 @@ async fn a_cluster_whose_slot_moves_to_another_node() {
     for key in ["{weir}:lapses", "{weir}:buckets", "{weir}:holds", "{weir}:limits", "{weir}:r:1", &bucket] {
         assert_eq!(owner.command(&["MIGRATE", "127.0.0.1", &target, key, "0", "5000"]), "+OK", "{key}");
     }
-    // The keys are at the new node while the old one is still asked: it sends one on.
+    // The keys have moved to the new node, but the old one is still asked, and redirects.
     let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
     assert_eq!(settled, Settled::Released);
     [&others[1], &owner, &others[0]].iter().for_each(|node| set(node, "NODE", &to));
@@ -160,7 +160,7 @@ async fn a_cluster_that_loses_a_node() {
 async fn the_master_that_sentinels_know() {
     let (other, master) = (Redis::start(), Redis::start());
     let sentinel = Redis::sentinel("main", &master);
-    // The first one named does not answer, which is what several are for.
+    // The first node in the URL does not answer. Naming several nodes protects against this.
     let nodes = format!("127.0.0.1:{},127.0.0.1:{}", free_port(), sentinel.port());
     is_a_place(&format!("redis+sentinel://{nodes}/main")).await;
     assert_eq!(other.info("total_connections_received"), 2);
@@ -230,16 +230,16 @@ async fn a_call_is_one_round_trip_however_many_limits_it_has() {
         let charges = users.iter().flat_map(|user| charge(user, 1)).collect();
         assert_eq!(ledger.commit(id, charges, Moment::now()).await.unwrap(), Settled::Released);
     };
-    // The server has to see a script once.
+    // The server has to receive each script once.
     pair("first").await;
     let before = redis.info("total_reads_processed");
     for id in 0..50 {
         pair(&id.to_string()).await;
     }
-    // The question is one as well, and the end of the one before it may be.
+    // The check is one call as well, and the end of the previous one may be, too.
     let reads = redis.info("total_reads_processed") - before;
     assert!((2 * 50 + 1..=2 * 50 + 2).contains(&reads), "{reads}");
-    // A server that has forgotten the scripts is taught again.
+    // If the server has lost the scripts, they are sent again.
     redis.command(&["SCRIPT", "FLUSH"]);
     pair("after").await;
 }
@@ -269,7 +269,7 @@ async fn the_time_is_the_server_s() {
     short.window = Window::Fixed(second);
     hold.key = Arc::new(short);
     let charges = vec![Charge { key: Arc::clone(&hold.key), amount: 1 }];
-    // Whatever the caller's clock says.
+    // The caller's clock does not matter.
     let wrong = Moment { unix: Duration::ZERO, ..Moment::now() };
     ledger.commit("1", charges, wrong).await.unwrap();
     let start = Instant::now();
@@ -290,7 +290,7 @@ async fn the_calendar_is_that_of_the_server_s_time_however_wrong_the_adapter_s_c
     let mut hold = tokens("alice", 600);
     hold.key = Arc::new(Key { window: Window::Period(Period::Month, zone.clone()), ..(*hold.key).clone() });
     for wrong in [Duration::ZERO, Moment::now().unix - 40 * day, Moment::now().unix + 40 * day] {
-        // Each adapter is new: it has not seen the server's time.
+        // Each adapter is new, so it does not know the server's time.
         let ledger = served(&redis.url(0));
         let (id, wrong) = (format!("{wrong:?}"), Moment { unix: wrong, ..Moment::now() });
         let outcome = ledger.reserve(&id, vec![hold.clone()], wrong).await.unwrap();
@@ -355,7 +355,7 @@ async fn a_commit_whose_answer_was_lost_is_charged_once() {
     assert!(ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
     redis.freeze();
     let asked = Instant::now();
-    // It reaches the server, which does it when it goes on.
+    // The call reaches the server, which executes it when it continues.
     assert!(ledger.commit("1", charge("alice", 30), Moment::now()).await.is_err());
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     redis.thaw();
@@ -385,7 +385,7 @@ async fn adapters_share_everything_and_say_when_their_redis_is_gone() {
     assert_eq!(one.get("/readyz?exclude=storage").await, (200, "ok\n".to_owned()));
     let refused = one.kuadrant().reserve(reserve("3", whole(1, 1))).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
-    // Nobody asks, and it finds back by itself.
+    // Without any calls, it reconnects by itself.
     redis.restart();
     let start = Instant::now();
     while one.get("/readyz").await.0 != 200 {

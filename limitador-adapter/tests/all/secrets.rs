@@ -1,4 +1,4 @@
-//! A password is in no message, wherever its author put it.
+//! Passwords never appear in messages, whatever part of the input they are in.
 
 use crate::binary::adapter;
 use crate::server::POLICY;
@@ -115,7 +115,7 @@ fn the_help_does_not_show_the_environment_s_secrets() {
     assert!(output.status.success() && !is_shown(&output));
 }
 
-/// A Redis that repeats what it does not understand, as real ones do.
+/// A Redis that repeats unknown commands in its errors, as real ones do.
 fn parrot() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -164,7 +164,7 @@ fn what_the_server_repeats_of_a_password_is_not_shown() {
     assert!(!is_shown(&output), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whose line breaks were lost on their way through a variable, as they often are.
+/// A text whose line breaks were lost in a variable, as often happens.
 #[test]
 fn a_key_that_is_no_pem_is_not_repeated() {
     let line = format!("-----BEGIN PRIVATE KEY----- {SECRET}");

@@ -1,4 +1,4 @@
-//! An adapter that serves on free ports in this process, with policies in a folder of its own.
+//! An adapter that serves on free ports in this process, with policies in a separate folder.
 
 use e2e::redis::Redis;
 use limitador_adapter::cli::{ClusterArgs, ServeArgs, Storage};
@@ -23,7 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// As served by default.
+/// The default options.
 const GRACE: Duration = Duration::from_secs(35);
 
 pub struct Server {
@@ -31,7 +31,7 @@ pub struct Server {
     pub folder: TempDir,
 }
 
-/// A policy of three rates: `free` has tokens and requests per user, `all` has tokens together.
+/// A policy of three rates: `free` has tokens and requests per user, and `all` has shared tokens.
 pub const POLICY: &str = r#"
 apiVersion: weir.dev/v1alpha1
 kind: TokenRateLimitPolicy
@@ -61,12 +61,12 @@ impl Server {
         Self::serving(policies, folder, max_counters, Storage::Memory).await
     }
 
-    /// With the usual policy, and a Redis that others may share.
+    /// Starts it with the usual policy, and a Redis that others may share.
     pub async fn on(redis: &Redis) -> Self {
         Self::patient(redis.url(0).parse().unwrap(), GRACE).await
     }
 
-    /// One whose workers are gone after so long without a stream.
+    /// Starts one with this grace period for workers without a stream.
     pub async fn patient(storage: Storage, worker_grace: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("llm.yaml"), POLICY).unwrap();
@@ -78,7 +78,7 @@ impl Server {
         Self::configured(folder, Self::config(policies, max_counters, storage)).await
     }
 
-    /// As the command line would say.
+    /// Returns the arguments as on the command line.
     pub async fn configured(folder: TempDir, config: ServeArgs) -> Self {
         Self { serving: Serving::start(&config).await.unwrap(), folder }
     }
@@ -130,13 +130,13 @@ impl Server {
         PolicyServiceClient::new(self.channel())
     }
 
-    /// Status and body of a GET.
+    /// Returns the status and body of a GET.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let (head, body) = self.get_with(path, "host: adapter\r\n").await;
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
     }
 
-    /// Head and body of a GET with these headers.
+    /// Returns the head and body of a GET with these headers.
     pub async fn get_with(&self, path: &str, headers: &str) -> (String, String) {
         let to = SocketAddr::from(([127, 0, 0, 1], self.serving.http.port()));
         let mut stream = TcpStream::connect(to).await.unwrap();
@@ -152,7 +152,7 @@ impl Server {
         serde_json::from_str(&self.get(path).await.1).unwrap()
     }
 
-    /// (used, held) of the buckets of a limit and unit.
+    /// Returns (used, held) of the buckets of a limit and unit.
     pub async fn books(&self, limit: &str, unit: &str) -> Vec<(u64, u64)> {
         let counters = self.json("/api/counters").await;
         let mine = counters.as_array().unwrap().iter();
@@ -160,21 +160,21 @@ impl Server {
         mine.map(|counter| (counter["used"].as_u64().unwrap(), counter["held"].as_u64().unwrap())).collect()
     }
 
-    /// A metric's value by the start of its line.
+    /// Returns a metric's value by the start of its line.
     pub async fn metric(&self, start: &str) -> f64 {
         let text = self.get("/metrics").await.1;
         let line = text.lines().find(|line| line.starts_with(start));
         line.unwrap_or_else(|| panic!("no {start} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Writes a file as editors do: whole or not at all.
+    /// Writes a file atomically, as editors do.
     pub fn replace(&self, file: &str, text: &str) {
         let new = self.folder.path().join(".new");
         std::fs::write(&new, text).unwrap();
         std::fs::rename(new, self.folder.path().join(file)).unwrap();
     }
 
-    /// Waits until a look at `/api/policies` satisfies a condition, and says how long that took.
+    /// Waits until `/api/policies` satisfies a condition, and returns how long that took.
     pub async fn policies_until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Duration {
         let start = Instant::now();
         loop {
@@ -188,7 +188,7 @@ impl Server {
     }
 }
 
-/// A descriptor of alice's, or of nobody's for limits that count together.
+/// A descriptor of alice, or without a user for limits that users share.
 pub fn descriptor(limit: &str, rate: Option<(&str, &str)>, amount: Option<u64>) -> RateLimitDescriptor {
     let entry = |key: &str, value: &str| Entry { key: key.to_owned(), value: value.to_owned() };
     let mut entries = vec![entry("limit", limit)];
@@ -200,7 +200,7 @@ pub fn descriptor(limit: &str, rate: Option<(&str, &str)>, amount: Option<u64>) 
     RateLimitDescriptor { entries, hits_addend: amount, ..Default::default() }
 }
 
-/// What the filter sends for alice: tokens and one request of `free`, tokens of `all`.
+/// The filter's descriptors for alice: tokens and one request of `free`, tokens of `all`.
 pub fn whole(amount: u64, requests: u64) -> Vec<RateLimitDescriptor> {
     vec![
         descriptor("default/llm/free", Some(("tokens", "3600s")), Some(amount)),

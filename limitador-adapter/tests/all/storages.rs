@@ -1,4 +1,4 @@
-//! The storages that every test of a ledger goes through.
+//! The storages on which every test of a ledger runs.
 
 use e2e::redis::Redis;
 use e2e::wait;
@@ -9,10 +9,9 @@ use limitador_adapter::ledger::redis::{MAX_AMOUNT, RedisLedger};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// One of them.
 pub enum Storage {
     Memory,
-    /// A Redis, and the next of its databases that is empty.
+    /// A Redis, and its next empty database.
     Redis(Redis, AtomicU16),
 }
 
@@ -21,7 +20,7 @@ impl Storage {
         Self::Redis(Redis::start(), AtomicU16::new(0))
     }
 
-    /// An empty ledger for so many counters, at a time that it takes for now.
+    /// Returns an empty ledger for this many counters, and its present time.
     pub async fn ledger(&self, at_most: usize) -> (Arc<dyn Ledger>, Moment) {
         let now = Moment::now();
         match self {
@@ -32,7 +31,7 @@ impl Storage {
         }
     }
 
-    /// The most that it can count to.
+    /// Returns the maximum of its amounts.
     pub fn most(&self) -> u64 {
         match self {
             Self::Memory => u64::MAX,
@@ -41,12 +40,12 @@ impl Storage {
     }
 }
 
-/// One adapter's ledger in a Redis, at its callers' time.
+/// Returns the ledger of one adapter in a Redis, at its callers' time.
 pub fn in_redis(redis: &Redis, database: u16, at_most: usize) -> Arc<dyn Ledger> {
     in_redis_of_a_clock_ahead(redis, database, at_most, 0)
 }
 
-/// The same, of an adapter whose own clock is ahead by so many milliseconds.
+/// Returns the same of an adapter with a clock that is ahead by this many milliseconds.
 pub fn in_redis_of_a_clock_ahead(
     redis: &Redis,
     database: u16,
@@ -59,7 +58,7 @@ pub fn in_redis_of_a_clock_ahead(
     Arc::new(ledger.with_the_callers_time().with_timeout(10 * wait::DEADLINE))
 }
 
-/// Makes each of these functions a test for each storage.
+/// Makes each of these functions a test of each storage.
 macro_rules! on_every_storage {
     ($($name:ident,)*) => {
         mod memory {

@@ -1,4 +1,4 @@
-//! What a ledger promises of results that are made in the background, whatever keeps it.
+//! The contract of a ledger about background results, for every storage.
 
 use crate::ledger::{MINUTE, key};
 use crate::storages::{Storage, on_every_storage};
@@ -35,7 +35,7 @@ fn charge(key: &Arc<Key>, amount: u64) -> CreationCharge {
     CreationCharge { charge: Charge { key: Arc::clone(key), amount }, deferred: None }
 }
 
-/// Tokens, of which so many are charged at once, and so many if nothing can be deferred.
+/// A charge in tokens: the part that is charged at once, and the amount if nothing can be deferred.
 fn tokens(key: &Arc<Key>, now: u64, otherwise: u64) -> CreationCharge {
     let deferred = DeferredCharge { now, cost: UsageCost::tokens(true, true) };
     CreationCharge { deferred: Some(deferred), ..charge(key, otherwise) }
@@ -57,7 +57,7 @@ fn part(id: &str, output: u64) -> Sighting {
     Sighting { is_partial: true, ends: false, ..whole(id, usage(0, output)) }
 }
 
-/// (used, held) of a bucket.
+/// Returns (used, held) of a bucket.
 async fn books(ledger: &Arc<dyn Ledger>, key: &Arc<Key>, now: Moment) -> (u64, u64) {
     let readings = ledger.readings(now).await.unwrap();
     readings.iter().find(|reading| reading.key == *key).map_or((0, 0), |reading| (reading.used, reading.held))
@@ -73,7 +73,7 @@ async fn a_result_holds_until_it_is_seen_and_is_charged_once(storage: Storage) {
     assert_eq!(books(&ledger, &alice, now).await, (0, 600));
     let refused = ledger.reserve("2", vec![hold(&alice, 500)], now).await.unwrap();
     assert!(!refused.admitted);
-    // The answer was lost, and the creation is told again.
+    // The reply was lost, and the creation is sent again.
     let again = ledger.park("1", result("resp_1"), charges.clone(), now).await.unwrap();
     assert_eq!(again, Parking::AlreadySettled);
     assert_eq!(ledger.commit("1", Vec::new(), now).await.unwrap(), Settled::AlreadySettled);
@@ -91,10 +91,10 @@ async fn a_result_holds_until_it_is_seen_and_is_charged_once(storage: Storage) {
         assert!(ledger.see(whole("resp_1", usage(30, 70)), now).await.unwrap().is_empty());
         assert!(ledger.see(part("resp_1", 50), now).await.unwrap().is_empty());
     }
-    // What shows more than was seen before is no other result.
+    // A read that shows more than before is not another result.
     let more = ledger.see(whole("resp_1", usage(30, 90)), now).await.unwrap();
     assert_eq!(more, [(Arc::clone(&alice), 20)]);
-    // Told once more, long after.
+    // The same read arrives once more, much later.
     let later = now + MINUTE * 20;
     assert_eq!(ledger.park("1", result("resp_1"), charges, later).await.unwrap(), Parking::AlreadySettled);
     assert_eq!(ledger.size().await.unwrap().holds, 0);
@@ -133,7 +133,7 @@ async fn the_holds_of_a_result_outlive_its_worker_and_not_their_own_time(storage
     assert!(ledger.reserve("2", vec![hold(&alice, 1000)], lapsed).await.unwrap().admitted);
     ledger.commit("2", Vec::new(), lapsed).await.unwrap();
     assert_eq!(books(&ledger, &alice, lapsed).await, (0, 0));
-    // Who sees it after that sees it all the same.
+    // Later reads are charged in the same way.
     let late = now + MINUTE * 60 * 20;
     assert_eq!(ledger.see(whole("resp_1", usage(30, 70)), late).await.unwrap(), [(Arc::clone(&alice), 100)]);
     assert_eq!(books(&ledger, &alice, late).await, (100, 0));
@@ -283,7 +283,7 @@ async fn results_are_forgotten(storage: Storage) {
     }
     ledger.see(whole("1", usage(30, 70)), now).await.unwrap();
     if matches!(storage, Storage::Redis(..)) {
-        // It forgets by its own clock.
+        // Redis forgets it by its own clock.
         return;
     }
     let later = now + SEEN;

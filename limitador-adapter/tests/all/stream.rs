@@ -17,7 +17,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// Opens a stream and hears the hello.
+    /// Opens a stream and waits for the greeting.
     async fn open(server: &Server) -> Self {
         let (requests, receiver) = mpsc::unbounded_channel();
         let answers = server.reservations().reserve_and_commit(UnboundedReceiverStream::new(receiver)).await;
@@ -76,7 +76,7 @@ async fn a_drain_ends_a_stream_well() {
     draining.await.unwrap();
 }
 
-/// Asks again and again as soon as it has settled, where there is room for one at a time.
+/// Sends the next request as soon as the last one has settled, with room for only one at a time.
 async fn is_never_refused_by_its_own_last_request(server: &Server, together: bool) {
     let mut stream = Stream::open(server).await;
     let whole_limit = |number: u64| ReserveAndCommitRequest {
@@ -129,12 +129,12 @@ async fn a_reserve_of_its_own_brings_what_is_to_be_settled_before_it() {
     let commits = vec![commit("1", whole(0, 0)), commit("0", whole(0, 0))];
     let carrying = ReserveRequest { commits: commits.clone(), ..hold("3") };
     assert_eq!(client.reserve(carrying).await.unwrap().into_inner().code(), Code::Ok);
-    // They were copies: the commits themselves still come.
+    // The Reserve carried copies. The commits themselves follow.
     client.commit(commits[0].clone()).await.unwrap();
     assert_eq!(server.books("free", "tokens").await, [(0, 1000)]);
 }
 
-/// A worker says who it is, holds, and is gone.
+/// A worker sends its name, holds, and is gone.
 async fn its_holds_end(server: &Server) {
     let workers = [1_u8, 2].map(|worker| format!("{worker:032x}"));
     let (mut dying, mut living) = (Stream::open(server).await, Stream::open(server).await);
@@ -153,7 +153,7 @@ async fn its_holds_end(server: &Server) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(server.metric("weir_gone_reservations_total").await, 1.0);
-    // It comes back after all, and what it used is charged.
+    // The worker returns after all, and its usage is charged.
     server.kuadrant().commit(commit(&format!("{}-1", workers[0]), whole(150, 1))).await.unwrap();
     tokio::time::sleep(GRACE * 2).await;
     assert_eq!(server.books("free", "tokens").await, [(150, 400)]);

@@ -1,5 +1,5 @@
-//! The code blocks of README and `docs/`: policies are checked, commands parse, and what they name exists. `e2e/tests/docs.rs` runs
-//! those that can be run on one machine.
+//! The code blocks of README and `docs/`: policies are checked, commands parse, and the names in them exist.
+//! `e2e/tests/docs.rs` runs the blocks that can run on one machine.
 
 use crate::docs;
 use clap::CommandFactory;
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A fenced block: what stands behind the fence, and what is in it.
+/// A fenced block: the text after the fence, and its content.
 struct Block {
     page: PathBuf,
     info: String,
@@ -125,7 +125,7 @@ fn commands_in_the_documents_parse() {
     }
 }
 
-/// Manifests, examples and make targets; and the adapter's commands and flags.
+/// Manifests, examples and make targets, and the adapter's commands and flags.
 #[test]
 fn what_the_commands_name_exists() {
     let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
@@ -178,7 +178,7 @@ fn metrics_in_the_documents_are_declared() {
     }
 }
 
-/// Variables and statuses that the documents name, too, are the code's: a rename must not leave one behind.
+/// Variables and statuses in the documents exist in the code, so that a rename cannot leave one behind.
 #[test]
 fn variables_in_the_documents_are_known() {
     let cli = Cli::command();

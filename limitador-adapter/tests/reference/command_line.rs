@@ -2,7 +2,7 @@ use crate::{code, head, page, table};
 use clap::{Arg, Command, CommandFactory};
 use limitador_adapter::cli::Cli;
 
-/// A help text as one paragraph.
+/// Formats a help text as one paragraph.
 fn paragraph(text: Option<&clap::builder::StyledStr>) -> String {
     text.map(ToString::to_string).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }

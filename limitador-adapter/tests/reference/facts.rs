@@ -5,7 +5,7 @@ use llm::request::Operation;
 use policy::model::Unit;
 use std::collections::BTreeSet;
 
-/// What each attribute is.
+/// The description of each attribute.
 const ATTRIBUTE_MEANINGS: &[(&str, &str)] = &[
     ("request.path", "The path with its query. The path is normalised, as that of `request.url_path`"),
     (
@@ -64,7 +64,7 @@ const ATTRIBUTE_MEANINGS: &[(&str, &str)] = &[
     ("llm.operation", "What the request asks for; see below"),
 ];
 
-/// Facts that are maps, and functions that are facts: how one is written, its type, when it is known, what it is.
+/// Facts that are maps, and functions that are facts: the notation, type, phase and description of each.
 const MAPS: &[(&str, &str, &str, &str)] = &[
     (
         "auth.identity.NAME",

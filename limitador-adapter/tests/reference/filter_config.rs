@@ -3,7 +3,7 @@ use engine::config::{DEFAULT_TIMEOUT, PluginConfig};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Where, of which type, its default, an example, what it means.
+/// The path, type, default, example and meaning of each setting.
 const KEYS: &[(&str, &str, &str, &str, &str)] = &[
     ("adapter", "object", "required", "", "The adapter."),
     (
@@ -125,7 +125,7 @@ fn errors(config: &Value) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-/// The names that the reader knows in an object, as it lists them where it refuses another.
+/// Returns the names that the reader accepts in an object, from its message about another name.
 fn known(path: &str) -> BTreeSet<String> {
     let mut config =
         if path.is_empty() { with("", json!({"adapter": {"cluster": "c"}})) } else { with(path, json!({})) };

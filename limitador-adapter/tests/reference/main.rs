@@ -1,5 +1,5 @@
-//! The reference pages of `docs/`, generated from the code's own tables. A page that differs from what the code gives fails;
-//! `make reference` writes all of them anew.
+//! Generates the reference pages of `docs/` from the code's own tables. The test fails if a page differs.
+//! `make reference` writes all pages.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod blocks;
@@ -14,12 +14,11 @@ mod status;
 
 use std::path::PathBuf;
 
-/// The folder `docs/`.
 fn docs() -> PathBuf {
     e2e::artefacts::root().join("docs")
 }
 
-/// Compares a page with what the code gives, or writes it.
+/// Compares a page with the generated one, or writes it.
 fn page(name: &str, text: &str) {
     let path = docs().join(name);
     let text = format!("{}\n", text.replace("\n\n\n", "\n\n").trim_end());
@@ -36,7 +35,7 @@ fn head(title: &str, intro: &str) -> String {
     format!("<!-- Generated from the code by `make reference`. Do not edit. -->\n\n# {title}\n\n{intro}\n")
 }
 
-/// A table of Markdown.
+/// Formats a Markdown table.
 fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let mut text = line(&columns.map(str::to_owned));
@@ -45,7 +44,7 @@ fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [Str
     text
 }
 
-/// In the style of code.
+/// Formats text as code.
 fn code(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("`{text}`") }
 }

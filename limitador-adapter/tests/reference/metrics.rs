@@ -37,7 +37,7 @@ fn the_page_of_metrics() {
     page("reference/metrics.md", &text);
 }
 
-/// Everything that the adapter can export, exported once.
+/// Exports every metric of the adapter once.
 fn exported() -> BTreeSet<String> {
     let metrics = AdapterMetrics::new().unwrap();
     metrics.last_heard("gateways").set(1.0);

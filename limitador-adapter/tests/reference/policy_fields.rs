@@ -7,10 +7,10 @@ use policy::model::{
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Policies in which every field is used.
+/// Policies that use every field.
 const EXAMPLES: &str = include_str!("examples.yaml");
 
-/// What applies where a field is left out. A field that is not here is absent then.
+/// The default of each optional field. Other fields are absent by default.
 fn default(path: &str) -> Option<String> {
     let word = |word: &dyn std::fmt::Debug| Some(code(&format!("{word:?}")));
     let (_, field) = path.rsplit_once('.')?;
@@ -50,7 +50,7 @@ fn documents() -> Vec<Value> {
     documents.map(|document| serde_saphyr::from_str(document).expect("an example is YAML")).collect()
 }
 
-/// The first value at each path, as it is written in one line.
+/// Returns the first value at each path, formatted on one line.
 fn collect(
     value: &Value,
     path: &str,
@@ -122,7 +122,7 @@ fn rules(schema: &Value) -> Vec<String> {
     rules.filter_map(|rule| rule["message"].as_str()).map(str::to_owned).collect()
 }
 
-/// The object that a field leads to, and the path of its members.
+/// Returns the object that a field leads to, and the path of its members.
 fn inner<'s>(schema: &'s Value, path: &str) -> Option<(&'s Value, String)> {
     match schema["type"].as_str() {
         Some("object") if schema["properties"].is_object() => Some((schema, path.to_owned())),

@@ -2,7 +2,7 @@ use crate::{code, codes, head, page, table};
 use llm::overview;
 use llm::request::{self, Dialect, Extent, edit};
 
-/// A streaming request of each dialect, on a path of its own.
+/// A streaming request of each dialect, each on a separate path.
 fn stream_of(dialect: Dialect) -> Option<(&'static str, &'static str)> {
     match dialect {
         Dialect::OpenAi => {
@@ -23,7 +23,7 @@ fn stream_of(dialect: Dialect) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// Which facts of a body are known, and how the usage of its stream becomes known.
+/// Returns which facts of a body are known, and how the usage of its stream becomes known.
 fn read(dialect: Dialect) -> (String, &'static str) {
     let Some((path, body)) = stream_of(dialect) else {
         return ("as far as the body has OpenAI's names".to_owned(), "if the response reports it");

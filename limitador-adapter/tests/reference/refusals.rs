@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// 2026-11-28T09:30:00Z.
 const NOW: u64 = 1_795_858_200_000;
 
-/// Each dialect, with a path of its own.
+/// The dialects, each with a path.
 const PATHS: [(&str, Dialect, &str); 7] = [
     ("OpenAI", Dialect::OpenAi, "/v1/chat/completions"),
     ("Anthropic", Dialect::Anthropic, "/v1/messages"),
@@ -28,7 +28,7 @@ const PATHS: [(&str, Dialect, &str); 7] = [
     ("Unknown", Dialect::Unknown, "/anything"),
 ];
 
-/// What each header means.
+/// The meaning of each header.
 const HEADERS: &[(&str, &str)] = &[
     ("content-type", "`application/json`, unless the policy's own body is no JSON"),
     ("retry-after", "In how many seconds there may be room. Absent if a retry does not help"),
@@ -76,7 +76,7 @@ fn policy() -> Policy {
     Policy::read(&document).expect("a good policy")
 }
 
-/// An exchange and what came of the adapter's answer: `None` is none at all.
+/// Plays an exchange and returns the outcome of the adapter's reply. `None` means that there is no reply.
 fn reserved(path: &str, length: &str, tokens: Option<(Code, u64)>) -> (Exchange, Vec<Effect>) {
     let plan = ActivePlan::Plan(Arc::new(Plan::new(vec![policy()])));
     let mut exchange = Exchange::new(plan, ReservationId { prefix: "w".into(), number: 1 });
@@ -120,7 +120,7 @@ fn denial(path: &str, length: &str, tokens: Option<(Code, u64)>) -> Denial {
     denial.unwrap_or_else(|| panic!("{path} is not refused"))
 }
 
-/// The headers of the answer to an admitted request.
+/// Returns the headers of the response to an admitted request.
 fn admitted(path: &str) -> HeaderList {
     let (mut exchange, _) = reserved(path, "400", Some((Code::Ok, 900)));
     let head = ResponseHead { status: 200, ..ResponseHead::default() };

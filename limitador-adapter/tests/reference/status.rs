@@ -30,7 +30,7 @@ fn no_reason_is_written_out_beside_the_table() {
     }
 }
 
-/// A reason that says that something is wrong can be looked up by its name.
+/// Every reason that reports a problem has a section in Troubleshoot.
 #[test]
 fn every_reason_that_needs_a_remedy_is_a_symptom() {
     let troubleshoot = std::fs::read_to_string(docs().join("troubleshoot.md")).unwrap();
