@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# alone.sh ADDRESS=NAME[,NAME...]... -- COMMAND...: runs a command in a network and a file system of its own. Control planes
-# and their proxies have fixed ports and folders, and find names of a cluster. NAMEs are hosts of these ADDRESSes, which
-# this machine then has.
+# alone.sh ADDRESS=NAME[,NAME...]... -- COMMAND...: runs a command in a separate network and file system. Control planes
+# and their proxies use fixed ports and folders, and resolve names of a cluster. NAMEs are hosts of these ADDRESSes,
+# which are added to this machine.
 set -euo pipefail
 
-# Inside: the same files at the same places, except for those of a cluster, and no network but this machine's.
+# Inside, files have the same paths, except for those of a cluster, and the only network is this machine's.
 enter() {
   local root=/mnt entry names
   mount -t tmpfs none "$root"
@@ -24,7 +24,7 @@ enter() {
   ip link set lo up
   while [ "$1" != -- ]; do
     names="${1#*=}"
-    # With the last dot as well, which resolvers do not all take away.
+    # The names also end with a dot, which some resolvers do not remove.
     echo "${1%%=*} ${names//,/ } ${names//,/. }." >>"$root/etc/hosts"
     case "$1" in
       127.*) ;;

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# dist/weir.wasm, for Envoy, and dist/limitador-adapter, for this machine.
+# Builds dist/weir.wasm, for Envoy, and dist/limitador-adapter, for this machine.
 . "$(dirname "$0")/tools.sh"
 need_cargo
 
-# Beside its place first: a running program's file cannot be written to, and nobody sees half a file.
+# Each file is written under another name first, because a running program's file cannot be written to, and nobody must
+# see half a file.
 place() {
   mkdir -p dist
   cp "$1" "dist/.$2"

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# certificates.sh NAMESPACE...: the adapter's certificate in weir-system, and one for the proxies in each of these namespaces (of their
-# pods). By cert-manager where the cluster has it, which renews them. Else by openssl, for a year: run it again to renew them.
+# certificates.sh NAMESPACE...: creates the adapter's certificate in weir-system, and a certificate for the proxies in
+# each of these namespaces (those of their pods). If the cluster has cert-manager, it issues and renews them. Otherwise
+# openssl issues them for a year: run this again to renew them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || { echo "certificates.sh NAMESPACE...: the namespaces of the gateways' pods" >&2; exit 1; }
 system=weir-system
 
-# secret NAMESPACE NAME FILE: with FILE.crt, FILE.key and the authority.
+# secret NAMESPACE NAME FILE: creates a Secret with FILE.crt, FILE.key and the authority.
 secret() {
   kubectl -n "$1" create secret generic "$2" --dry-run=client -o yaml \
     --from-file=tls.crt="$3.crt" --from-file=tls.key="$3.key" --from-file=ca.crt="$(dirname "$3")/ca.crt" | kubectl apply -f -

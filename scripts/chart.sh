@@ -10,14 +10,14 @@ trap 'rm -rf "$work"' EXIT
 "$WEIR_HELM" lint --quiet --strict "$chart" --set image.repository=registry.example.com/limitador-adapter \
   || die "helm lint: $chart has mistakes"
 
-# render TEMPLATE...: of the release `weir` in weir-system, with the values of standard input.
+# render TEMPLATE...: renders these templates for the release `weir` in weir-system, with the values on standard input.
 render() {
   local shown=() template
   for template in "$@"; do shown+=(--show-only "templates/$template"); done
   "$WEIR_HELM" template weir "$chart" --namespace weir-system --values - "${shown[@]}" | sed '/^# Source: /d; /^$/d; 1{/^---$/d}'
 }
 
-# plain FILE HEADER TEMPLATE...: a manifest for kubectl.
+# plain FILE HEADER TEMPLATE...: writes a manifest for kubectl.
 plain() {
   local file="$1" header="$2"
   shift 2
@@ -46,7 +46,7 @@ mkdir -p "$work/$chart/files"
 mv "$work/weir.dev.yaml" "$work/$chart/files/weir.dev.yaml"
 cp manifests/crds/kuadrant/tokenratelimitpolicies.yaml "$work/$chart/files/kuadrant.io.yaml"
 
-# What users set, and all that comes of it.
+# The values of users, and everything that they render to.
 for values in e2e/chart/*.values.yaml; do
   out="${values%.values.yaml}.yaml"
   mkdir -p "$work/e2e/chart"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Weir in a real Kubernetes cluster of two nodes, without a container engine: installed as the documents say, with Envoy Gateway, and
-# kept under load through everything that happens to a cluster. As arguments, names of tests.
+# Tests Weir in a real Kubernetes cluster of two nodes, without a container engine. It is installed as the documents
+# describe, with Envoy Gateway, and stays under load through all disruptions. Arguments are names of tests.
 . "$(dirname "$0")/cluster/programs.sh"
 [ -n "${WEIR_WASM:-}" ] && [ -n "${WEIR_ADAPTER:-}" ] || bash scripts/build.sh
 export WEIR_WASM="${WEIR_WASM:-$PWD/dist/weir.wasm}" WEIR_ADAPTER="${WEIR_ADAPTER:-$PWD/dist/limitador-adapter}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# cluster.sh COMMAND...: runs a command on the control plane of a real Kubernetes cluster of two nodes, which exists for as long as the
-# command runs. KUBECONFIG is for it. Needs root and Debian's packages, no container engine. The nodes are processes in network,
-# mount and process namespaces of their own, so the end of one process is the end of everything.
+# cluster.sh COMMAND...: runs a command on the control plane of a real Kubernetes cluster of two nodes, which exists
+# only while the command runs. KUBECONFIG refers to it. It needs root and Debian's packages, but no container engine.
+# The nodes are processes in separate network, mount and process namespaces, so the end of one process ends everything.
 . "$(dirname "$0")/cluster/programs.sh"
 [ $# -gt 0 ] || die "cluster.sh COMMAND..."
 [ "$(id -u)" = 0 ] || die "nodes need root: kubelet and containerd mount file systems and make cgroups"
@@ -21,7 +21,7 @@ down() {
   for _ in $(seq 100); do
     left="$(find /sys/fs/cgroup/ -maxdepth 2 -type d -name "$name-n*")"
     [ -n "$left" ] || break
-    # Processes that have just been killed are still in them.
+    # Processes that have just been killed are still in the cgroups.
     while read -r cgroup; do find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null || true; done <<<"$left"
     sleep 0.1
   done

@@ -1,15 +1,15 @@
-# Sourced by every script here: strict mode, the places, and how to speak.
+# Sourced by every script here: strict mode, paths, and messages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Downloads and tools live outside the clone, under names that hold their version.
+# Downloads and tools are stored outside the clone, under names with their version.
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/weir"
 target="${CARGO_TARGET_DIR:-target}"
 
 say() { printf '\n\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() { printf '\nweir: %s\n' "$*" >&2; exit 1; }
 
-# Runs a command quietly; shows what it said only if it failed.
+# Runs a command quietly. Prints its output only if it fails.
 quietly() {
   local log
   log="$(mktemp)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The CustomResourceDefinitions of manifests/crds/, from the Rust types.
+# Generates the CustomResourceDefinitions in manifests/crds/ from the Rust types.
 . "$(dirname "$0")/tools.sh"
 need_cargo
 cargo build -p limitador-adapter --locked --target-dir "$target"

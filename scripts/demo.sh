@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The main job on this machine; what it shows is in e2e/src/bin/demo.rs. Everything is built with the profile `demo`, which
-# compiles fast; dist/ and what it holds stay as they are.
+# Runs the demo on this machine; e2e/src/bin/demo.rs describes it. Everything is built with the profile `demo`, which
+# compiles fast. dist/ stays as it is.
 . "$(dirname "$0")/tools.sh"
 need_cargo
 
-# The download waits for the network and the build for the processor, so they run at the same time.
+# The download waits for the network and the build for the CPU, so they run at the same time.
 (need_envoy) &
 envoy=$!
 

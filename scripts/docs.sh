@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The site of docs/, into dist/site. A broken link or an unlisted page fails.
+# Builds the site of docs/ into dist/site. A broken link or an unlisted page fails the build.
 . "$(dirname "$0")/tools.sh"
 
 need_mkdocs

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes every target of fuzz/ for FUZZ_SECONDS (60) in all, or just those named. Stable Rust does: coverage
-# counters are LLVM's, the fuzzer is libFuzzer, and safe Rust has little use for the sanitizers.
+# Fuzzes every target of fuzz/, or just those named, for FUZZ_SECONDS (60) in all. Stable Rust suffices: coverage
+# counters come from LLVM, the fuzzer is libFuzzer, and safe Rust rarely needs sanitizers.
 . "$(dirname "$0")/tools.sh"
 need_cargo
 need c++ g++
@@ -19,7 +19,7 @@ host="$(host_triple)"
 RUSTFLAGS="--cfg fuzzing $coverage" \
   cargo build -p fuzz --profile fuzz --locked --target "$host" --target-dir "$target/fuzz"
 
-# What earlier runs found is kept outside the clone, so that each run starts where the last one stopped.
+# The corpus is stored outside the clone, so that each run continues where the last one stopped.
 log="$(mktemp)"
 failed=""
 for name in $targets; do

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# up: a kube-apiserver with etcd on this machine, Weir's and Gateway API's definitions in it; .k8s/kubeconfig is for it.
-# down: its end.
+# up: starts a kube-apiserver with etcd on this machine, with the definitions of Weir and Gateway API. Its kubeconfig is
+# .k8s/kubeconfig.
+# down: stops it.
 . "$(dirname "$0")/kubernetes.sh"
 
 down() {
   local pid
   [ -f .k8s/pid ] || return 0
   pid="$(cat .k8s/pid)"
-  # The number may be another program's by now.
+  # The process id may belong to another program by now.
   ! tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q 'cluster .k8s/kubeconfig' || kill "$pid"
   rm -rf .k8s
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# up: a kind cluster with Envoy Gateway, or with Istio (WEIR_GATEWAY=istio), Weir and an LLM simulator. test: the announced
-# policy, through the gateway. down: its end. Needs docker, kind and kubectl (and istioctl). Everything it applies is what
-# make test-k8s and make test-envoy-gateway apply, too.
+# up: creates a kind cluster with Envoy Gateway, or with Istio (WEIR_GATEWAY=istio), Weir and an LLM simulator. test:
+# enforces the announced policy through the gateway. down: deletes the cluster. It needs docker, kind and kubectl (and
+# istioctl). It applies the same files as make test-k8s and make test-envoy-gateway.
 . "$(dirname "$0")/kubernetes.sh"
 name=weir
 system=weir-system
@@ -47,7 +47,7 @@ up() {
     -p '[{"op":"add","path":"/spec/template/spec/containers/0/imagePullPolicy","value":"Never"}]'
   kubectl -n "$system" rollout status deployment/limitador-adapter --timeout=180s
   kubectl apply -f manifests/kind -f "manifests/kind/$gateway"
-  # The module's digest, as the adapter that was just built serves it.
+  # The module's digest, as served by the adapter that was just built.
   kubectl -n "$system" port-forward service/limitador-adapter 18080:8080 >/dev/null &
   forward=$!
   digest="$(curl -sS --retry 20 --retry-connrefused http://127.0.0.1:18080/weir.wasm.sha256)"
@@ -70,7 +70,7 @@ run_test() {
   forward=$!
   trap 'kill $forward' EXIT
   until curl -s -o /dev/null http://127.0.0.1:18000/; do sleep 1; done
-  # Until alice's 20,000 tokens are used up. No --retry: curl would wait for as long as a 429 says.
+  # Until alice's 20,000 tokens are used up. There is no --retry, because curl would wait for as long as a 429 says.
   codes=
   while [[ "$codes" != *429* ]] && [ "${#codes}" -lt 2000 ]; do
     codes+="$(curl -sS -o /dev/null -w '%{http_code} ' http://127.0.0.1:18000/v1/chat/completions \

@@ -1,12 +1,12 @@
-# Sourced: a kube-apiserver, an etcd and a kubectl for tests that need no containers, and Gateway API's definitions.
-# KUBEBUILDER_ASSETS, envtest's convention, is used if it is set; else they are built from Go modules, once.
+# Sourced: a kube-apiserver, an etcd and a kubectl for tests without containers, and Gateway API's definitions.
+# KUBEBUILDER_ASSETS, envtest's convention, is used if it is set. Otherwise they are built from Go modules, once.
 . "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 
 kubernetes_pin="$(sed -n 's/^\tk8s.io\/kubernetes v\([0-9.]*\).*/\1/p' scripts/k8s/go.mod)"
 gateway_api_pin=1.4.1
 envoy_gateway_pin=1.6.0
 istio_pin=1.28.0
-# The newest version that Go's module proxy serves: of istio.io/istio it has commits, no releases.
+# The newest version on Go's module proxy, which has commits of istio.io/istio but no releases.
 istio_server_pin=v0.0.0-20260827124520-eed52ebb66ad
 istio_gateway_api_pin=1.6.0
 prometheus_operator_pin=0.85.0
@@ -32,7 +32,7 @@ need_kubernetes() {
     deploy/crds/cert-manager.io_{certificates,issuers}.yaml
 }
 
-# Go downloads the toolchain that a module asks for by itself, if there is any Go since 1.21.
+# Any Go since 1.21 downloads the toolchain that a module requires.
 need_go() {
   command -v go >/dev/null || PATH="$PATH:/usr/local/go/bin"
   command -v go >/dev/null || die "Go is missing (https://go.dev/dl); or KUBEBUILDER_ASSETS=FOLDER names a folder with kube-apiserver and etcd"
@@ -61,8 +61,8 @@ build_kubectl() {
   mv "$1/.kubectl" "$1/kubectl"
 }
 
-# Envoy Gateway's control plane, for Linux as its own image has it, and all definitions that it comes with. Its module cannot
-# be installed by its version alone, so it is built where it was downloaded to.
+# Envoy Gateway's control plane, for Linux as in its own image, and all of its definitions. Its module cannot be
+# installed by its version alone, so it is built in the folder where it was downloaded.
 need_envoy_gateway() {
   local place="$cache/envoy-gateway-server-$envoy_gateway_pin" work folder
   [ ! -x "$place/envoy-gateway" ] || return 0
@@ -81,8 +81,8 @@ need_envoy_gateway() {
   rm -rf "$work"
 }
 
-# Istio's control plane, its agent and istioctl, what its agent makes Envoy's bootstrap from, and the Gateway API that it was
-# built with.
+# Istio's control plane, its agent and istioctl, the template of its agent for Envoy's bootstrap, and the Gateway API
+# that it was built with.
 need_istio() {
   local place="$cache/istio-server-$istio_server_pin" work folder version=istio.io/istio/pkg/version
   [ ! -x "$place/pilot-discovery" ] || return 0
@@ -106,7 +106,7 @@ need_istio() {
   rm -rf "$work"
 }
 
-# Sets WEIR_HELM: the one it names already, or the pinned one, built from its Go module.
+# Sets WEIR_HELM: keeps the present value, or uses the pinned version, built from its Go module.
 need_helm() {
   local pin place
   pin="$(sed -n 's/.*helm.sh\/helm\/v4 v\([0-9.]*\).*/\1/p' scripts/helm/go.mod)"
@@ -122,7 +122,7 @@ need_helm() {
   export WEIR_HELM="${WEIR_HELM:-$place/helm}"
 }
 
-# Where a Go module's files are, downloaded if need be.
+# Prints the folder of a Go module's files, and downloads them if necessary.
 module_folder() {
   local folder
   folder="$(go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",/\1/p')"
@@ -130,7 +130,7 @@ module_folder() {
   echo "$folder"
 }
 
-# need_definitions PLACE MODULE@VERSION FILE...: definitions that a Go module carries.
+# need_definitions PLACE MODULE@VERSION FILE...: copies definitions from a Go module.
 need_definitions() {
   local place="$1" module="$2" work folder
   shift 2

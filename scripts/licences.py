@@ -9,7 +9,7 @@ def fits(expression):
     words = re.sub(r"([\w.+-]+) WITH ([\w.-]+)", r"\1_WITH_\2", expression.replace("/", " OR "))
     terms = re.findall(r"[()]|[\w.+-]+", words)
     python = [{"AND": "and", "OR": "or"}.get(t, t if t in "()" else str(t.replace("_WITH_", " WITH ") in allowed)) for t in terms]
-    return eval(" ".join(python), {})  # Only and, or, parentheses, True and False are left.
+    return eval(" ".join(python), {})  # Only and, or, parentheses, True and False remain.
 
 
 packages = [p for p in json.load(sys.stdin)["packages"] if p["source"]]

@@ -16,7 +16,7 @@ for document in documents:
     text = open(document).read()
     folder = os.path.dirname(document)
     prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    # A pattern in a code span is no link.
+    # A pattern in a code span is not a link.
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose)):
         if re.match(r"[a-z]+:", target):
             continue
@@ -27,7 +27,7 @@ for document in documents:
         elif anchor and file.endswith(".md") and anchor not in headings(file):
             broken.append(f"{document}: {target}: {file} has no such heading")
     if document == "CHANGELOG.md":
-        continue  # A changelog may name what is gone.
+        continue  # A changelog may name files that no longer exist.
     for path in re.findall(r"`([\w.-]+/[\w./-]*)`", prose):
         exists = any(os.path.exists(os.path.join(base, path)) for base in (".", folder))
         placeholder = re.search(r"(^|/)[A-Z]+(\.|$)", path) and "NAME" in path

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# dist/manifests: manifests/ with the digest of dist/weir.wasm, which proxies check the module against.
+# Writes dist/manifests: manifests/ with the digest of dist/weir.wasm, which proxies check the module against.
 . "$(dirname "$0")/common.sh"
 [ -f dist/weir.wasm ] || bash scripts/build.sh
 digest="$(sha256sum dist/weir.wasm | cut -d' ' -f1)"

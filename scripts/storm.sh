@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Requests and answers that are made to take memory, through a real Envoy with two workers, beside honest ones: for
-# WEIR_STORM_SECONDS (60), on this machine alone.
+# Load-tests a real Envoy with two workers: honest requests, and requests and responses that are made to consume memory,
+# for WEIR_STORM_SECONDS (60). Runs only on this machine.
 . "$(dirname "$0")/tools.sh"
 bash scripts/build.sh
 need_envoy

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LLM clients from PyPI and npm, through a real Envoy. CLIENTS=NAME runs those whose name has this in it.
+# Runs LLM clients from PyPI and npm through a real Envoy. CLIENTS=NAME selects those with this text in their name.
 . "$(dirname "$0")/tools.sh"
 
 bash scripts/build.sh
@@ -10,7 +10,8 @@ need_node() {
   node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || die "Node.js is older than 20: install a newer one"
 }
 
-# installed NAME FILE COMMAND...: a folder in the cache for what the file pins. The command gets a folder to fill.
+# installed NAME FILE COMMAND...: a folder in the cache for the packages that the file pins. The command receives a
+# folder to fill.
 installed() {
   local name="$1" file="$2" place work
   shift 2
@@ -41,7 +42,7 @@ WEIR_CLIENTS_PYTHON="$(installed "python-$(python3 -c 'import sys; print("%d.%d"
   e2e/clients/python/requirements.txt install_python)"
 WEIR_CLIENTS_NODE="$(installed node e2e/clients/node/package-lock.json install_node e2e/clients/node)"
 WEIR_CLIENTS_AGENTS="$(installed agents e2e/clients/agents/package-lock.json install_node e2e/clients/agents)"
-# Node looks for packages beside the program.
+# Node searches for packages in the program's folder.
 rm -rf "$WEIR_CLIENTS_NODE/sdk"
 cp -R e2e/clients/node/run.mjs e2e/clients/node/sdk "$WEIR_CLIENTS_NODE"
 export WEIR_CLIENTS_PYTHON WEIR_CLIENTS_NODE WEIR_CLIENTS_AGENTS

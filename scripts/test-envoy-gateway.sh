@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Envoy Gateway's own control plane, against a real API server, with a real Envoy as its proxy.
+# Tests Envoy Gateway's own control plane with a real API server and a real Envoy as its proxy.
 . "$(dirname "$0")/kubernetes.sh"
 bash scripts/build.sh
 need_envoy

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Istio's own control plane, against a real API server. Its own agent runs a real Envoy as the proxy, with our manifests.
+# Tests Istio's own control plane with a real API server. Its own agent runs a real Envoy as the proxy, with our
+# manifests.
 . "$(dirname "$0")/kubernetes.sh"
 bash scripts/build.sh
 need_envoy

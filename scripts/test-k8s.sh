@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What needs a cluster, against a real kube-apiserver and etcd on this machine, with a real Envoy.
+# Runs the tests that need a cluster, with a real kube-apiserver and etcd on this machine, and a real Envoy.
 . "$(dirname "$0")/kubernetes.sh"
 bash scripts/build.sh
 need_envoy

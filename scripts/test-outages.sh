@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Redis, the adapter, one of its nodes and the API server away for two minutes, with each gateway. WEIR_OUTAGE_SECONDS=600 for
-# longer; as arguments, some of envoy, istio and envoy-gateway.
+# Tests outages of two minutes with each gateway: Redis, the adapter, one of its nodes, and the API server.
+# WEIR_OUTAGE_SECONDS=600 makes them longer. Arguments select from envoy, istio and envoy-gateway.
 . "$(dirname "$0")/kubernetes.sh"
 export WEIR_OUTAGE_SECONDS="${WEIR_OUTAGE_SECONDS:-120}"
 [ $# -gt 0 ] || set -- envoy istio envoy-gateway

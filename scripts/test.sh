@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that needs no container engine, cheapest first.
+# Runs everything that needs no container engine, cheapest first.
 . "$(dirname "$0")/tools.sh"
 
 bash scripts/check.sh

@@ -16,7 +16,7 @@ apt_install() {
     install -y --no-install-recommends "$@" || die "apt-get could not install $*"
 }
 
-# need COMMAND PACKAGE...: the command, from these Debian packages if it is missing.
+# need COMMAND PACKAGE...: installs a missing command from these Debian packages.
 need() {
   local command="$1"
   shift
@@ -28,7 +28,7 @@ need_cargo() {
   need cc gcc libc6-dev
 }
 
-# Formatting and lints: rustup's minimal profile and Debian's compiler come without them.
+# Installs what is missing for formatting and lints: rustup's minimal profile and Debian's compiler lack both.
 need_lints() {
   need_cargo
   if ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
@@ -46,8 +46,8 @@ has_wasm_std() {
   [ -n "$(find "$libdir" -name 'libstd-*.rlib' 2>/dev/null)" ]
 }
 
-# Which toolchain compiles for wasm32: `rustup` (whatever cargo is in the PATH), or `debian` where rustup cannot
-# download the target: Debian's compiler carries the sources of std. WEIR_WASM_TOOLCHAIN names one.
+# The toolchain that compiles for wasm32: `rustup` (the cargo in the PATH), or `debian` if rustup cannot download the
+# target, because Debian's compiler includes the sources of std. WEIR_WASM_TOOLCHAIN selects one.
 wasm_toolchain() {
   if [ -n "${WEIR_WASM_TOOLCHAIN:-}" ]; then
     echo "$WEIR_WASM_TOOLCHAIN"
@@ -61,7 +61,7 @@ wasm_toolchain() {
   fi
 }
 
-# cargo_wasm SUBCOMMAND ARGS...: cargo for wasm32. Its output is in $target/wasm32-unknown-unknown.
+# cargo_wasm SUBCOMMAND ARGS...: runs cargo for wasm32. Its output is in $target/wasm32-unknown-unknown.
 cargo_wasm() {
   local subcommand="$1"
   shift
@@ -80,7 +80,7 @@ cargo_wasm_debian() {
     say "rustup cannot download $wasm_target: Debian's compiler builds the module, its standard library first (a minute)"
     apt_install rustc-web cargo-web rust-web-src
   fi
-  # Debian's own rust-lld points into a package that is not a dependency of its compiler.
+  # Debian's own rust-lld links to a package that its compiler does not depend on.
   linker="$(rustc --print sysroot)/lib/rustlib/$(host_triple)/bin/rust-lld"
   if [ ! -x "$linker" ]; then
     linker=/usr/bin/rust-lld
@@ -90,7 +90,7 @@ cargo_wasm_debian() {
     /usr/bin/cargo "$subcommand" --target "$wasm_target" --target-dir "$target" -Zbuild-std=std,panic_abort "$@"
 }
 
-# Sets WEIR_ENVOY to a real Envoy: the one it names already, or the pinned one.
+# Sets WEIR_ENVOY to a real Envoy: keeps the present value, or uses the pinned version.
 need_envoy() {
   if [ -n "${WEIR_ENVOY:-}" ]; then
     command -v "$WEIR_ENVOY" >/dev/null || die "WEIR_ENVOY=$WEIR_ENVOY is no program"
@@ -104,8 +104,8 @@ need_envoy() {
   export WEIR_ENVOY
 }
 
-# A Redis for the tests: the one that WEIR_REDIS names, the one in the PATH, or Debian's. Its package redis-tools has the
-# server under another name; redis-server would start one on this machine as well.
+# A Redis for the tests: the one that WEIR_REDIS names, the one in the PATH, or Debian's. Its package redis-tools has
+# the server under another name, whereas redis-server would also start one on this machine.
 need_redis() {
   local redis="${WEIR_REDIS:-$(command -v redis-server || echo "$cache/redis-server")}"
   if [ ! -x "$(command -v "$redis")" ]; then
@@ -117,7 +117,7 @@ need_redis() {
   "$redis" --version | grep -qE ' v=([7-9]|[1-9][0-9])\.' || die "$redis is older than Redis 7: WEIR_REDIS names another"
 }
 
-# Into a folder beside its place first, so that an interrupted download leaves nothing that looks whole.
+# Written to another folder first, so that an interrupted download does not look complete.
 install_envoy() {
   local place="$1" pin="$2" work
   python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
@@ -136,7 +136,7 @@ install_envoy() {
   rm -rf "$work"
 }
 
-# Sets `mkdocs` to the generator of the site, as scripts/docs.txt pins it.
+# Sets `mkdocs` to the site generator that scripts/docs.txt pins.
 need_mkdocs() {
   local place
   place="$cache/mkdocs-$(sha256sum scripts/docs.txt | cut -c1-16)"

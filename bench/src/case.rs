@@ -1,4 +1,4 @@
-//! The cases: what Envoy runs between client and upstream.
+//! The cases, which differ in the filters that Envoy runs between client and upstream.
 
 use anyhow::{Context, Result};
 use e2e::artefacts;
@@ -9,31 +9,31 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What Envoy runs in a case.
+/// The filter of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// Nothing.
+    /// No filter.
     None,
-    /// Envoy's rate-limit filter: a check, and maybe a report on stream end.
+    /// Envoy's rate-limit filter, with a check and possibly a report at the end of the stream.
     RateLimit { report: bool },
     /// A Wasm filter that does nothing.
     Empty,
     /// A Wasm filter that reads one header.
     Header,
-    /// A Wasm filter that sets the response headers which Weir sets.
+    /// A Wasm filter that sets the same response headers as Weir.
     Told,
     /// A Wasm filter that makes two calls of constant bytes.
     Floor,
-    /// Weir, with this gateway's policies. `header`: the identity comes in a header, which Weir removes.
+    /// Weir with this gateway's policies. `header`: the identity is in a header, which Weir removes.
     Weir { gateway: &'static str, header: bool },
 }
 
-/// A case with its name in the table.
+/// A case and its name in the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub name: &'static str,
     pub filter: Filter,
-    /// Weir's module is the one that `BENCH_BEFORE` names.
+    /// Whether the module is the one in `BENCH_BEFORE`.
     pub before: bool,
 }
 
@@ -41,12 +41,12 @@ pub const fn case(name: &'static str, filter: Filter) -> Case {
     Case { name, filter, before: false }
 }
 
-/// With the identity in a header.
+/// Returns the case with the identity in a header.
 pub const fn weir(gateway: &'static str) -> Filter {
     Filter::Weir { gateway, header: true }
 }
 
-/// In the order of the table.
+/// Returns the cases in the order of the table.
 pub const CASES: [Case; 12] = [
     case("Envoy alone", Filter::None),
     case("Envoy's rate-limit filter, one call", Filter::RateLimit { report: false }),
@@ -65,7 +65,7 @@ pub const CASES: [Case; 12] = [
     case("Weir, eight limits", weir("eight")),
 ];
 
-/// Where the other ends listen.
+/// The addresses of the other processes.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
     pub upstream: SocketAddr,
@@ -73,18 +73,19 @@ pub struct Ends {
 }
 
 impl Case {
-    /// The case itself. If `BENCH_BEFORE` names another module, a case of Weir is followed by the same case with that module.
+    /// Returns the case. If `BENCH_BEFORE` names another module, a case of Weir is followed by the same case with that
+    /// module.
     pub fn with_before(self) -> impl Iterator<Item = Case> {
         let twin = matches!(self.filter, Filter::Weir { .. }) && before().is_some();
         std::iter::once(self).chain(twin.then_some(Case { before: true, ..self }))
     }
 
-    /// Its name in the table.
+    /// Returns the name in the table.
     pub fn title(&self) -> String {
         if self.before { format!("{}, the module before", self.name) } else { self.name.into() }
     }
 
-    /// Envoy's whole configuration.
+    /// Returns Envoy's whole configuration.
     pub fn config(&self, ends: Ends) -> Result<Config> {
         let mut config = Config::read("bench/envoy.yaml");
         config.cluster("llm", ends.upstream);
@@ -105,7 +106,7 @@ impl Case {
         Ok(config)
     }
 
-    /// The module it loads.
+    /// Returns the module that the case loads.
     pub fn module(&self) -> Option<PathBuf> {
         match self.filter {
             Filter::None | Filter::RateLimit { .. } => None,
@@ -117,7 +118,7 @@ impl Case {
         }
     }
 
-    /// Whether an answer shows that the case works.
+    /// Returns whether a response shows that the case works.
     pub fn is_ready(&self, head: &str) -> bool {
         match self.filter {
             Filter::Weir { gateway: "none" | "elsewhere" | "nothing", .. } => true,
@@ -173,7 +174,7 @@ impl Case {
     }
 }
 
-/// The module to compare with.
+/// Returns the module to compare with.
 fn before() -> Option<PathBuf> {
     std::env::var_os("BENCH_BEFORE").map(PathBuf::from)
 }
@@ -181,7 +182,7 @@ fn before() -> Option<PathBuf> {
 const ROUTE: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config\
     /virtual_hosts/0/routes/0/route";
 
-/// What "Weir, one limit" counts.
+/// The descriptors of the case "Weir, one limit".
 const ENTRIES: [(&str, &str); 4] = [
     ("limit", "bench/one/free"),
     ("unit", "tokens"),
@@ -189,7 +190,7 @@ const ENTRIES: [(&str, &str); 4] = [
     ("auth.identity.userid", "alice"),
 ];
 
-/// What it tells the client.
+/// The response headers of that case.
 const TOLD: &str = "x-ratelimit-limit-tokens: 1000000000000
 x-ratelimit-remaining-tokens: 999999999900
 x-ratelimit-reset-tokens: 23h59m50s
@@ -218,7 +219,7 @@ fn actions() -> Vec<Value> {
     ENTRIES.map(action).to_vec()
 }
 
-/// The calls of the floor filter. Its hold expires soon, because a constant commit cannot name it.
+/// The calls of the floor filter. The hold expires soon, because a constant commit cannot name it.
 fn floor() -> String {
     let mut entries = Entries::default();
     for (key, value) in ENTRIES {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const NAME: &str = "a thousand policies on five hundred routes";
 const ROUTES: usize = 500;
 const MEASURED: Duration = Duration::from_secs(2);
-/// One in the worker and one in Envoy's main thread.
+/// The VM of the worker, and the VM of Envoy's main thread.
 const MACHINES: u32 = 2;
 
 const CASE: Case = case::case(NAME, weir("llm"));
@@ -125,7 +125,7 @@ fn size(
     })
 }
 
-/// Envoy's CPU time for one, in a closed loop.
+/// Measures Envoy's CPU time per request in a closed loop.
 fn per_request(envoy: &Envoy, rounds: usize) -> Result<f64> {
     let round = |_| {
         load::closed(envoy.address(), |answers| {
@@ -201,7 +201,7 @@ fn policy(name: &str, kind: &str, target: &str, group: &str, max: usize) -> Valu
     )
 }
 
-/// The policy that applies. Each maximum makes another plan.
+/// The policy that applies. A different maximum makes a different plan.
 fn chat(max: usize) -> Value {
     policy("chat", "HTTPRoute", "route-0", "free", 1_000_000_000 + max)
 }

@@ -1,17 +1,17 @@
-//! What a process has used, from `/proc`.
+//! The resources that a process has used, from `/proc`.
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use std::time::Duration;
 
-/// CPU time of all its threads, in nanoseconds' resolution.
+/// Returns the CPU time of all its threads, with a resolution of nanoseconds.
 pub fn cpu(pid: i32) -> Result<Duration> {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid))?;
     Ok(clock_gettime(clock)?.into())
 }
 
-/// Resident memory in bytes.
+/// Returns the resident memory in bytes.
 pub fn memory(pid: i32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Connections in use at once.
+/// The number of concurrent connections.
 pub const CONNECTIONS: u32 = 16;
 
-/// One connection that sends the same request over and over.
+/// A connection that repeats the same request.
 struct Client {
     stream: TcpStream,
     reader: message::Reader,
@@ -27,7 +27,7 @@ impl Client {
         Ok(Self { stream, reader, request: request.to_vec() })
     }
 
-    /// The head of the answer, which must be a success.
+    /// Returns the head of the response, which must be a success.
     fn exchange(&mut self) -> Result<String> {
         self.stream.write_all(&self.request)?;
         let head = self.reader.next()?.context("Envoy closed the connection")?;
@@ -38,7 +38,7 @@ impl Client {
     }
 }
 
-/// A chat completion of 560 bytes, from alice.
+/// A chat completion request of 560 bytes from alice.
 fn request() -> Vec<u8> {
     let text = "What does a weir do to a river? ".repeat(14);
     let mut body = serde_json::json!({
@@ -53,7 +53,7 @@ fn request() -> Vec<u8> {
     with_headers(body.as_bytes())
 }
 
-/// The request with this body, from alice.
+/// A request with this body from alice.
 pub fn with_headers(body: &[u8]) -> Vec<u8> {
     let headers = [
         ("host", "llm.example"),
@@ -64,13 +64,13 @@ pub fn with_headers(body: &[u8]) -> Vec<u8> {
     message::encode("POST /v1/chat/completions HTTP/1.1", &headers, body)
 }
 
-/// The head of one answer.
+/// Returns the head of one response.
 pub fn once(address: SocketAddr) -> Result<String> {
     Client::new(address, &request())?.exchange()
 }
 
-/// Runs `measure` while every connection sends its next request as soon as it has its answer. Gives what `measure`
-/// gave, and counts the answers in `answers`.
+/// Runs `measure` while every connection sends its next request as soon as it has its response. Returns the result of
+/// `measure`, and counts the responses in `answers`.
 pub fn closed<T>(address: SocketAddr, measure: impl FnOnce(&AtomicU64) -> Result<T>) -> Result<T> {
     closed_with(address, &request(), measure)
 }
@@ -99,8 +99,8 @@ pub fn closed_with<T>(
     })
 }
 
-/// How long each answer took at that many requests per second. If a request is due while its connection is still
-/// waiting, its time counts from when it was due.
+/// Measures the latencies at this many requests per second. If a connection is still waiting when a request is due, the
+/// latency includes the delay.
 pub fn fixed(address: SocketAddr, rate: u32, time: Duration) -> Result<Vec<Duration>> {
     let step = Duration::from_secs(1) * CONNECTIONS / rate;
     let begin = Instant::now() + Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! `make bench`: every case on its own Envoy with one worker, in interleaved rounds, against the same adapter and
+//! `make bench`: runs every case on a separate Envoy with one worker, in interleaved rounds, with the same adapter and
 //! upstream. Prints tables and writes them into `bench/RESULTS.md`.
 
 mod case;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const WARM_UP: Duration = Duration::from_millis(300);
 const CLOSED: Duration = Duration::from_secs(2);
 const FIXED: Duration = Duration::from_secs(2);
-/// Requests per second where latency is measured.
+/// The rate at which latency is measured, in requests per second.
 pub const RATE: u32 = 500;
 
 /// An Envoy that serves one case.
@@ -55,14 +55,14 @@ fn main() -> Result<()> {
     responses::run(&adapter, count, is_wanted)
 }
 
-/// What a request costs, by what Envoy runs.
+/// Measures the cost of a request in each case.
 fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str) -> bool) -> Result<String> {
     let cases = CASES.iter().filter(|case| case.filter == case::Filter::None || is_wanted(case.name));
     let cases = cases.flat_map(|case| case.with_before());
     let mut running = cases.map(|case| start(case, ends)).collect::<Result<Vec<_>>>()?;
     for round in 0..count {
         eprintln!("round {} of {count}", round + 1);
-        // To and fro, so that no case always comes behind the same one: what the last one leaves in caches counts.
+        // The order alternates, because a case may profit from what the previous one has left in the caches.
         running.reverse();
         for one in &mut running {
             let measured = measure(one, adapter)
@@ -79,7 +79,7 @@ fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str
     Ok(report::render(&rows, count, adapter_memory))
 }
 
-/// Starts it, and waits until an answer shows that it works.
+/// Starts it, and waits until a response shows that it works.
 fn start(case: Case, ends: Ends) -> Result<Running> {
     let config = case.config(ends)?;
     let begin = Instant::now();

@@ -1,10 +1,10 @@
-//! Just enough of HTTP/1.1 for a client and a server that only ever talk to Envoy, and what they say.
+//! A minimal HTTP/1.1 implementation for a client and a server that talk only to Envoy, and their messages.
 
 use serde_json::json;
 use std::io::{self, Read};
 use std::net::TcpStream;
 
-/// A message with its length.
+/// A message and its length.
 pub fn encode(start: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut message = format!("{start}\r\n");
     for (name, value) in headers {
@@ -16,19 +16,19 @@ pub fn encode(start: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Reads one message after the other.
+/// Reads messages in sequence.
 pub struct Reader {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Reader {
-    /// From the beginning of a connection.
+    /// Creates a reader at the beginning of a connection.
     pub fn new(stream: TcpStream) -> Self {
         Self { stream, buffer: Vec::with_capacity(8192) }
     }
 
-    /// The head of the next message, after reading its body too; `None` at the end of the connection.
+    /// Reads the next message and returns its head, or `None` at the end of the connection.
     pub fn next(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -56,7 +56,7 @@ fn content_length(head: &str) -> io::Result<usize> {
     length.ok_or_else(|| io::Error::other(format!("no content-length in {head}")))
 }
 
-/// A chat completion that says this and used 100 tokens.
+/// A chat completion with this text and a usage of 100 tokens.
 pub fn completion(text: &str) -> String {
     let body = json!({
         "id": "chatcmpl-1",

@@ -1,4 +1,4 @@
-//! The table, and which targets it meets.
+//! The table, and the targets that it meets.
 
 use crate::case::{Case, Filter, weir};
 use crate::{RATE, load};
@@ -7,24 +7,24 @@ use e2e::artefacts;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// One round of one case; times in microseconds.
+/// One round of one case. Times are in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
     /// Requests per second, closed loop.
     pub throughput: f64,
     /// Envoy's CPU time per request, closed loop.
     pub envoy_cpu: f64,
-    /// The adapter's, closed loop.
+    /// The adapter's CPU time per request, closed loop.
     pub adapter_cpu: f64,
-    /// Envoy's at the fixed rate.
+    /// Envoy's CPU time per request at the fixed rate.
     pub envoy_cpu_fixed: f64,
-    /// Latency at the fixed rate.
+    /// Median latency at the fixed rate.
     pub p50: f64,
-    /// Latency at the fixed rate.
+    /// 99th percentile of the latency at the fixed rate.
     pub p99: f64,
 }
 
-/// A case's line.
+/// A row of the table.
 pub struct Row {
     pub case: Case,
     pub median: Round,
@@ -34,7 +34,7 @@ pub struct Row {
 }
 
 impl Round {
-    /// Each value's own median.
+    /// Returns the median of each value.
     pub fn median(rounds: &[Round]) -> Round {
         let of = |field: fn(&Round) -> f64| median(rounds.iter().map(field).collect());
         Round {
@@ -48,7 +48,7 @@ impl Round {
     }
 }
 
-/// The one in the middle.
+/// Returns the median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -56,7 +56,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     if values.len() % 2 == 1 { at(middle) } else { (at(middle.saturating_sub(1)) + at(middle)) / 2.0 }
 }
 
-/// The whole report.
+/// Returns the whole report.
 pub fn render(rows: &[Row], rounds: usize, adapter_memory: u64) -> String {
     let mut text = format!(
         "# What Weir costs\n\n`make bench` on {}, {}: {rounds} interleaved rounds, medians. Envoy with one worker; \
@@ -125,8 +125,9 @@ fn targets(rows: &[Row], text: &mut String) {
     }
 }
 
-/// Puts a section, which begins with this line, into `bench/RESULTS.md`: in its old place, or before the section about the
-/// cost of counting, which another benchmark writes (`cargo bench -p limitador-adapter --bench ledger`).
+/// Puts a section, which begins with this line, into `bench/RESULTS.md`. It replaces the old section, or comes before
+/// the section about the cost of counting, which another benchmark writes (`cargo bench -p limitador-adapter --bench
+/// ledger`).
 pub fn keep(heading: &str, section: &str) -> Result<()> {
     let file = artefacts::root().join("bench/RESULTS.md");
     let before = std::fs::read_to_string(&file).unwrap_or_default();
@@ -145,7 +146,7 @@ pub fn keep(heading: &str, section: &str) -> Result<()> {
     Ok(std::fs::write(file, sections.join("\n").trim_end().to_owned() + "\n")?)
 }
 
-/// In general words.
+/// Describes the machine in general words.
 pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let information = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

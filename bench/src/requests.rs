@@ -1,5 +1,5 @@
-//! What a request costs if its body is read: Weir with `requestBody.access: Buffer`, compared with Envoy's own
-//! buffer filter, which buffers the body and does nothing with it, and with Envoy alone, which streams it.
+//! Measures requests with bodies: Weir with `requestBody.access: Buffer`, compared with Envoy's own buffer filter,
+//! which buffers the body and does nothing with it, and with Envoy alone, which streams it.
 
 use crate::case::{self, Ends};
 use crate::{cost, load, report};
@@ -10,14 +10,14 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Its name in `BENCH_CASES`, and the heading of its section.
+/// The name in `BENCH_CASES`, and the heading of the section.
 const NAME: &str = "request bodies";
 const HEADING: &str = "## What reading request bodies costs";
 const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_secs(1);
-/// Larger than any body here, and Envoy's default.
+/// A limit larger than any body here. It is Envoy's default.
 const MOST: u32 = 1 << 20;
-/// A coding agent's usual request has 76 kB.
+/// The size in bytes of a coding agent's usual request.
 const SIZES: [(&str, usize); 3] = [("560 B", 560), ("30 kB", 30_000), ("300 kB", 300_000)];
 
 /// What Envoy runs.
@@ -126,7 +126,7 @@ fn table(count: usize, rounds: &[Vec<Round>]) -> String {
     text
 }
 
-/// A chat of about that many bytes, from alice: tools, and enough turns to fill the size.
+/// Builds a chat of about this many bytes from alice: tools, and enough turns to fill the size.
 fn request(size: usize) -> Vec<u8> {
     let text = "What does a weir do to a river? It holds back, \"measures\", and lets pass.\n".repeat(5);
     let parameters = json!({

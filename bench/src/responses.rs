@@ -1,6 +1,6 @@
-//! What a response costs if Weir reads it: its time through Envoy from the moment the upstream sends it, Envoy's CPU
-//! time, and the memory of open streams, compared with Envoy alone in the same rounds. The CPU time includes the
-//! request's own cost (a Reserve and a Commit), which the table of requests shows.
+//! Measures responses that Weir reads, compared with Envoy alone in the same rounds: their time through Envoy, Envoy's
+//! CPU time, and the memory of open streams. The CPU time includes the request's own cost (a Reserve and a Commit),
+//! which the table of requests shows.
 
 mod bodies;
 mod client;
@@ -17,16 +17,17 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long each body is requested: on many connections for the CPU time, on one for the times.
+/// How long each body is requested: on many connections for the CPU time, and on one for the latencies.
 const BUSY: Duration = Duration::from_millis(400);
 const CALM: Duration = Duration::from_millis(500);
-/// Streams take their time; both are measured at once.
+/// Streams take long, so both are measured at once.
 const STREAMING: Duration = Duration::from_millis(900);
-/// Streams at a time: few enough that none waits for a processor.
+/// The number of concurrent streams. It is small, so that none waits for a processor.
 const STREAMS: usize = 4;
-/// The pause between an answer and the next request where times are measured, so that the work after an answer is done.
+/// The pause between a response and the next request when latencies are measured, so that work after a response has
+/// finished.
 const REST: Duration = Duration::from_millis(3);
-/// Streams that are open at once while the memory is measured.
+/// The number of streams that are open while the memory is measured.
 pub const OPEN_STREAMS: usize = 500;
 
 /// What Envoy runs.
@@ -35,7 +36,7 @@ enum Side {
     Alone,
     /// A Wasm filter that does nothing.
     Empty,
-    /// One that sets the headers which Weir sets, and nothing else.
+    /// A Wasm filter that only sets the same headers as Weir.
     Told,
     /// One limit; Weir reads the response.
     Weir,
@@ -48,13 +49,13 @@ const SIDES: [Side; 5] = [Side::Alone, Side::Empty, Side::Told, Side::Weir, Side
 struct Running {
     side: Side,
     envoy: Envoy,
-    /// One list per body, in the order of the bodies.
+    /// The rounds of each body, in the order of the bodies.
     rounds: Vec<Vec<Round>>,
-    /// Resident bytes: idle, and with open streams, plain and compressed.
+    /// Resident bytes: idle, and with open streams, uncompressed and compressed.
     memory: [u64; 3],
 }
 
-/// One round of one body; microseconds.
+/// One round of one body. Times are in microseconds.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     /// Envoy's CPU time per response.

@@ -1,4 +1,4 @@
-//! What a request holds, under a limit that it never reaches.
+//! Computes what a request holds under a limit that it never reaches.
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
 use expression::facts::Facts;
@@ -27,7 +27,7 @@ const PATHS: &[&str] = &[
     "/ask",
 ];
 
-/// A content-encoding and a content-type. None of the encodings is true.
+/// A content-encoding and a content-type. The encodings are never correct.
 const LABELS: &[(&str, &str)] = &[
     ("", "application/json"),
     ("gzip", "application/json"),
@@ -58,7 +58,8 @@ fn policy() -> Policy {
     Policy::read(&document).expect("the policy is right")
 }
 
-/// How many tokens a POST of this body holds; `None`: it is refused. The path and the labels are chosen by a number.
+/// Returns how many tokens a POST of this body holds, or `None` if it is refused. The number selects the path and the
+/// labels.
 pub fn held(path: u8, label: u8, body: &[u8]) -> Option<u64> {
     let (encoding, content_type) = LABELS[usize::from(label) % LABELS.len()];
     let mut facts = Facts::default();
@@ -92,7 +93,7 @@ pub fn held(path: u8, label: u8, body: &[u8]) -> Option<u64> {
     Some(call.map_or(0, |call| call.amount))
 }
 
-/// What the server would generate: the client's own maximum, where the path says which that is.
+/// Returns how much the server would generate: the client's own maximum, if the path determines its field.
 pub fn output(path: u8, body: &Value) -> u64 {
     let name = match chosen(path) {
         "/v1/chat/completions" | "/v1/completions" | "/v1/messages" | "/v1/chat" | "/v2/chat" => "max_tokens",

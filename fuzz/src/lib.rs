@@ -1,4 +1,4 @@
-//! What several targets need: a request to judge, and bytes in pieces.
+//! Shared parts of the targets: a request to judge, and bytes in pieces.
 
 pub mod hold;
 pub mod reading;
@@ -11,7 +11,7 @@ use policy::plan::Plan;
 use serde_json::json;
 use std::sync::Arc;
 
-/// What is known of a plausible request.
+/// The facts of a plausible request.
 pub fn facts() -> Facts {
     let mut facts = Facts::default();
     let headers = [
@@ -38,7 +38,7 @@ pub fn facts() -> Facts {
     facts
 }
 
-/// Cuts its bytes into pieces: each begins with its length.
+/// Splits bytes into pieces, each of which begins with its length.
 pub struct Pieces<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Pieces<'a> {
@@ -56,7 +56,7 @@ thread_local! {
     static PLAN: Arc<Plan> = Arc::new(Plan::new(vec![policy()]).with_body(BodyAccess::Buffer(1 << 16)));
 }
 
-/// A limit of each unit, which applies to [`facts`].
+/// A policy with a limit of each unit that applies to [`facts`].
 fn policy() -> Policy {
     let document = json!({
         "apiVersion": "weir.dev/v1alpha1",
@@ -77,13 +77,13 @@ fn policy() -> Policy {
     Policy::read(&document).expect("the policy is right")
 }
 
-/// An exchange under that policy.
+/// Creates an exchange under that policy.
 pub fn exchange() -> Exchange {
     let plan = ActivePlan::Plan(PLAN.with(Arc::clone));
     Exchange::new(plan, ReservationId { prefix: "fuzz".into(), number: 1 })
 }
 
-/// One whose request waits for the adapter.
+/// Creates an exchange whose request waits for the adapter.
 pub fn waiting() -> Exchange {
     let mut exchange = exchange();
     exchange.handle(Event::Request { facts: facts(), bodiless: false });

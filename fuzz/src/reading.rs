@@ -1,13 +1,14 @@
-//! How a generous server reads a body, independently of what Weir does: all of its text goes to the model, whatever the
-//! names of its fields.
+//! Reads a body as a generous server does, independently of Weir: all of its text goes to the model, whatever the names
+//! of its fields are.
 
 use serde_json::Value;
 
-/// What Weir may leave out of the text, in characters: names, tags and known keys up to 4096, metadata up to 16 Ki; and
-/// beyond that as much as there is other text. So half of what is here is held, but for these.
+/// The characters that Weir may leave out of the text: names, tags and known keys up to 4096 characters, metadata up to
+/// 16 Ki, and beyond that as many as there is other text. So apart from these, at least half of all characters are
+/// held.
 pub const FREE: u64 = 4096 + (16 << 10);
 
-/// The characters of all strings, but for those that may be images or files (`is_media`), which cost constants.
+/// Returns the characters of all strings, except those that may be images or files (`is_media`), which cost constants.
 pub fn characters(value: &Value) -> u64 {
     match value {
         Value::String(text) if is_media(text) => 0,
@@ -18,13 +19,13 @@ pub fn characters(value: &Value) -> u64 {
     }
 }
 
-/// A URL, or so much like base64 that it may be nothing else.
+/// Returns whether it is a URL, or so similar to base64 that it may be nothing else.
 pub fn is_media(text: &str) -> bool {
     let is_other = |c: &char| !(c.is_ascii_alphanumeric() || "+/-_=\r\n".contains(*c));
     text.chars().take(16).collect::<String>().contains("://") || text.chars().filter(is_other).count() <= 32
 }
 
-/// The tokens that must be held at least for a body of so many characters.
+/// Returns the minimum number of tokens to hold for a body of this many characters.
 pub fn least(characters: u64) -> u64 {
     (characters / 2).saturating_sub(FREE) / 4
 }

@@ -1,5 +1,5 @@
-//! Any bytes as the adapter's answers to GetPlan and Commit, and in its stream: nothing is lost, nothing is settled
-//! that was not sent, and there is always a next time.
+//! Any bytes as the adapter's replies to GetPlan and Commit, and in its stream. Nothing is lost, only sent settlements
+//! count as settled, and there is always a next time to act.
 #![no_main]
 
 use engine::outbox::{CommitRoute, Outbox};
@@ -49,7 +49,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// As an exchange makes them.
+/// Builds settlements as an exchange does.
 fn settlements() -> Vec<engine::outbox::Settlement> {
     let effects = fuzz::waiting().handle(engine::exchange::Event::Closed);
     let settlement = |effect| match effect {

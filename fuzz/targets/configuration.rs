@@ -1,4 +1,4 @@
-//! Any bytes as the filter's plugin configuration: refused with what is wrong, or a configuration.
+//! Any bytes as the filter's plugin configuration: the result is an error or a configuration.
 #![no_main]
 
 use engine::config::PluginConfig;

@@ -1,5 +1,5 @@
-//! Anything as a compressed body, of a request and of a response: no more comes out than was wanted, and the response's
-//! pieces change nothing, unless it was damaged.
+//! Any bytes as a compressed body of a request and of a response. The output never exceeds the requested size, and
+//! splitting the response does not change the result, unless the body is damaged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -20,18 +20,18 @@ fuzz_target!(|input: &[u8]| {
     assert!(whole == pieces || whole.broken.is_some() && pieces.broken.is_some(), "{whole:?} {pieces:?}");
     if decoded.cause.is_none() && decoded.extent == Extent::Whole && decoded.label == Label::True {
         let plain = read("", &decoded.body, usize::MAX);
-        // A request whose encoding has no end is whole if the document in it is; a response is not.
+        // A request whose encoding has no end is complete if its document is. A response is not.
         let broken = whole.broken.filter(|cause| *cause != Cause::Truncated);
         let whole = MeterReading { broken: broken.or(plain.broken), ..whole };
-        // A label that is wrong is seen through, and so is one that is missing.
+        // Wrong or missing labels are recognised.
         let mislabeled = [plain, whole].iter().any(|reading| reading.broken == Some(Cause::Mislabeled));
-        // A response that begins with the signature of another encoding is read as that, and there is no way back.
+        // A response that begins with the signature of another encoding is read in that encoding, without a way back.
         let misled = whole.broken.is_some() && sign(body).is_some_and(|sign| sign != encoding);
         assert!(mislabeled || misled || plain == whole, "{plain:?} {whole:?}");
     }
 });
 
-/// The encoding whose signature these bytes begin with.
+/// Returns the encoding whose signature these bytes begin with.
 fn sign(body: &[u8]) -> Option<&'static str> {
     match body {
         [0x1f, 0x8b, 8, ..] => Some("gzip"),

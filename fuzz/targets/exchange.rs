@@ -1,4 +1,4 @@
-//! Any events in any order: one Reserve, one end of the waiting, one Commit at most, and the exchange is over.
+//! Any events in any order: there is at most one Reserve, one end of the wait and one Commit, and the exchange ends.
 #![no_main]
 
 use engine::exchange::{Effect, Event};

@@ -1,4 +1,4 @@
-//! Any text as a CEL expression: refused with a reason, or evaluated to a value or an error, in bounded time.
+//! Any text as a CEL expression: it is rejected with a reason, or evaluates to a value or an error in bounded time.
 #![no_main]
 
 use expression::cel::{Expression, Phase, ResultType};

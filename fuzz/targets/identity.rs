@@ -1,4 +1,5 @@
-//! Any bytes as an identity header or as Envoy's dynamic metadata: an `auth` object, nothing, or an error.
+//! Any bytes as an identity header or as Envoy's dynamic metadata: the result is an `auth` object, nothing, or an
+//! error.
 #![no_main]
 
 use expression::identity::IdentityEncoding;

@@ -1,4 +1,5 @@
-//! Several exchanges at once, any events in any order, any budget: it is never exceeded, and all of it comes back.
+//! Several concurrent exchanges, with any events in any order and any budget: the budget is never exceeded, and all of
+//! it is returned.
 #![no_main]
 
 use engine::exchange::{Event, Exchange};
@@ -13,7 +14,7 @@ const ENCODINGS: [&str; 5] = ["", "gzip", "deflate", "br", "zstd"];
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((size, bytes)) = bytes.split_first_chunk::<2>() else { return };
-    // From nothing to 16 MB.
+    // The budget is between 0 and 16 MB.
     let max = usize::from(u16::from_le_bytes(*size)) << 8;
     let memory = MemoryBudget::new(max);
     let mut exchanges: Vec<Exchange> = (0..4).map(|_| fuzz::exchange().within(&memory)).collect();

@@ -1,5 +1,5 @@
-//! Any response: the meter gives a reading, and how the body was cut into pieces changes nothing of it, unless it
-//! was damaged while it was compressed.
+//! Any response: the meter returns a reading that does not depend on how the body is split, unless a compressed body is
+//! damaged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let whole = read(&head, body, usize::MAX);
     let pieces = read(&head, body, usize::from(*size) + 1);
-    // Where decompression failed depends on how far the decoder had looked ahead.
+    // The position of a decompression error depends on how far the decoder has read ahead.
     let damaged = whole.broken >= Some(Cause::Encoding) && pieces.broken >= Some(Cause::Encoding)
         || !head.content_encoding.is_empty() && whole.broken.is_some() && pieces.broken.is_some();
     assert!(whole == pieces || damaged, "{whole:?} {pieces:?}");

@@ -1,4 +1,4 @@
-//! Any JSON as a policy: refused with what is wrong and where, or a plan that judges.
+//! Any JSON as a policy: the result is a list of errors with their paths, or a plan that judges.
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};

@@ -1,12 +1,13 @@
-//! A path, a line end, and any bytes as the request's body: read under any label, and edited; valid JSON stays valid.
+//! A path, a line end, and any bytes as the request's body. The body is read under any label and edited. Valid JSON
+//! stays valid.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use llm::request::{self, Extent, Wire, edit};
 use serde_json::value::RawValue;
 
-/// How many bytes stand in strings that may be files: a short URL, or base64 in which little is anything else. They
-/// count by constants, wherever they stand.
+/// Returns the number of bytes in strings that may be files: short URLs, or base64 with few other characters. They
+/// count by constants, wherever they are.
 fn files(body: &[u8]) -> usize {
     let is_foreign = |byte: &u8| !byte.is_ascii_alphanumeric() && !b"+/=_-\r\n".contains(byte);
     let file = |string: &[u8]| {

@@ -1,15 +1,15 @@
-//! Any bytes as the frames of a WebSocket, from either side, compressed or not: in pieces they are the same messages as at
-//! once, no message is longer than is kept, and all memory comes back. Only what ends in an error may be told of sooner
-//! in pieces: that a message is cut, and then that it is corrupt.
+//! Any bytes as the frames of a WebSocket, from either side, compressed or not. Splitting them does not change the
+//! messages, no message exceeds the maximum, and all memory is returned. Only errors may be reported earlier in pieces:
+//! first that a message is cut, and then that it is corrupt.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use llm::memory::MemoryBudget;
 use llm::websocket::{Extensions, MessageReader, Peer, SocketError, SocketEvent};
 
-/// The most that is kept of a message.
+/// The maximum length of a message that is kept.
 const MAX: usize = 1 << 14;
-/// What a decoder of each direction and both messages take at most.
+/// The maximum memory of both directions' decoders and both messages.
 const MEMORY: usize = 1 << 20;
 
 type Messages = (Vec<(SocketEvent, Vec<u8>)>, Option<SocketError>);

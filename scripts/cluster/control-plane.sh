@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# control-plane.sh WORK COMMAND...: the first process of the cluster's namespaces. Starts the control plane and two nodes, with a
-# cable to each and no way out of this machine, and runs the command.
+# control-plane.sh WORK COMMAND...: the first process in the cluster's namespaces. It starts the control plane and two
+# nodes, connects each node, but not the internet, and runs the command.
 . "$(dirname "$0")/programs.sh"
 work="$1"
 shift
@@ -28,13 +28,13 @@ network() {
     ip -n "$name" address add "10.97.0.1$i/24" dev eth0
     ip -n "$name" link set eth0 up
     ip -n "$name" route add default via 10.97.0.1
-    # Pods of each node, from here and from the other one.
+    # Routes to the pods of each node, from here and from the other node.
     ip route add "10.244.$i.0/24" via "10.97.0.1$i"
     for other in "${node_names[@]}"; do
       [ "$other" = "$name" ] || ip -n "$name" route add "10.244.${other#n}.0/24" via "10.97.0.1${other#n}"
     done
   done
-  # Services, from here.
+  # Routes to Services, from here.
   ip route add 10.96.0.0/16 via 10.97.0.11
 }
 
@@ -45,7 +45,7 @@ sign() {
     -extfile <(echo "extendedKeyUsage=serverAuth,clientAuth"; [ -z "${3:-}" ] || echo "subjectAltName=$3")
 }
 
-# client NAME SUBJECT: a kubeconfig.
+# client NAME SUBJECT: writes a kubeconfig.
 client() {
   sign "$1" "$2"
   KUBECONFIG="$1.conf"
@@ -70,7 +70,7 @@ keys() (
   openssl genrsa -out accounts.key 2048 2>/dev/null
 )
 
-# start NAME COMMAND...: in the background, with a log.
+# start NAME COMMAND...: runs a command in the background, with a log.
 start() {
   local name="$1"
   shift
@@ -100,7 +100,7 @@ control_plane() {
     --service-account-issuer=https://kubernetes.default.svc.cluster.local --service-account-key-file="$pki/accounts.key" \
     --service-account-signing-key-file="$pki/accounts.key" --kubelet-preferred-address-types=InternalIP \
     --kubelet-client-certificate="$pki/kubelet-client.crt" --kubelet-client-key="$pki/kubelet-client.key"
-  # The controller-manager ends if there is no API server yet.
+  # The controller-manager exits if there is no API server yet.
   wait_for "the API server" kubectl get --raw /readyz
   start scheduler "$nodes/kube-scheduler" --kubeconfig="$pki/scheduler.conf" \
     --authentication-kubeconfig="$pki/scheduler.conf" --authorization-kubeconfig="$pki/scheduler.conf"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# images.sh OUT IMAGE...: images of programs that this machine has, as OUT/IMAGE.tar, under the names that manifests ask for. They stand
-# in for what a registry would serve. IMAGEs: pause, coredns, envoy, gateway, redis, llm, and adapter with the NAME to give it.
+# images.sh OUT IMAGE...: writes images of programs on this machine as OUT/IMAGE.tar, with the names that the manifests
+# use. They replace images from a registry. IMAGEs are pause, coredns, envoy, gateway, redis, llm, and adapter with the
+# NAME to give it.
 . "$(dirname "$0")/programs.sh"
 out="$1"
 shift
@@ -8,7 +9,8 @@ work="$(mktemp -d "$out/image.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
-# What gcr.io/distroless/cc has: the C library, authorities' certificates, and the users root, nobody and nonroot.
+# The contents of gcr.io/distroless/cc: the C library, certificates of authorities, and the users root, nobody and
+# nonroot.
 base() {
   mkdir -p root/tmp root/etc/ssl/certs root/home/nonroot root/usr/local/bin
   chmod 1777 root/tmp
@@ -19,7 +21,7 @@ base() {
   echo 'hosts: files dns' >root/etc/nsswitch.conf
 }
 
-# program FILE PLACE: a program with the libraries that it is linked to, and those that resolve names.
+# program FILE PLACE: copies a program with its shared libraries and those that resolve names.
 program() {
   local library
   mkdir -p "root$(dirname "$2")"
@@ -60,7 +62,7 @@ gateway() {
   image gateway "docker.io/envoyproxy/gateway:v$envoy_gateway_pin" '{"Entrypoint": ["/usr/local/bin/envoy-gateway"], "User": "65532:65532"}'
 }
 
-# Its own image starts without protected mode: whoever may reach it is up to the cluster.
+# The official image starts without protected mode, because the cluster decides who may reach it.
 redis() {
   local server
   server="$(readlink -f "$(command -v redis-check-rdb)")"
@@ -74,7 +76,7 @@ redis() {
   image redis docker.io/library/redis:7.4-alpine '{"Entrypoint": ["docker-entrypoint.sh"], "WorkingDir": "/data"}'
 }
 
-# An LLM that costs nothing, under the name that manifests/kind/llm.yaml has.
+# An LLM simulator, under the name in manifests/kind/llm.yaml.
 llm() {
   base
   program "$WEIR_LLM_SIMULATOR" /llm-simulator
@@ -82,7 +84,7 @@ llm() {
     '{"Entrypoint": ["/llm-simulator"], "Env": ["WEIR_LLM_LISTEN=0.0.0.0:8000"], "User": "65532:65532"}'
 }
 
-# As the Dockerfile's stage `adapter`. WEIR_WASM_PREVIOUS names the module of the version before.
+# Same as the Dockerfile's stage `adapter`. WEIR_WASM_PREVIOUS names the module of the previous version.
 adapter() {
   base
   program "$WEIR_ADAPTER" /limitador-adapter

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# node.sh WORK NAME: the first process of a node: containerd, kubelet and kube-proxy in network, mount and process namespaces of
-# their own.
+# node.sh WORK NAME: the first process of a node. It runs containerd, kubelet and kube-proxy in separate network, mount
+# and process namespaces.
 . "$(dirname "$0")/programs.sh"
 work="$1" name="$2"
 node="$work/$name" cgroup="$(basename "$work")-$name" log="$work/log"
 
-# What programs expect at fixed places is this node's own.
+# The fixed paths that programs use belong to this node.
 mount --make-rshared /
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/lib
@@ -17,7 +17,7 @@ done
 mount --make-rshared /var/lib/kubelet
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.route_localnet=1
 
-# The pods' cgroups, in each hierarchy of version 1 or in the one of version 2.
+# The cgroups of the pods, in each hierarchy of version 1 or in the one of version 2.
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
   mkdir -p "/sys/fs/cgroup/$cgroup"
 else
@@ -70,7 +70,7 @@ resolvConf: $node/resolv.conf
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 EOF
-# The machine's limits of connections are not this cluster's to change.
+# This cluster must not change the machine's limits of connections.
 cat >"$node/proxy.yaml" <<EOF
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration

@@ -1,4 +1,4 @@
-# Sourced: the programs of a cluster with nodes, and the images of what runs in it.
+# Sourced: the programs of a cluster with nodes, and the images that run in it.
 . "$(dirname "${BASH_SOURCE[0]}")/../kubernetes.sh"
 
 coredns_pin="$(sed -n 's/.*github.com\/coredns\/coredns v\([0-9.]*\).*/\1/p' scripts/coredns/go.mod | head -n 1)"
@@ -48,7 +48,7 @@ build_coredns() {
   mv "$coredns.new" "$coredns"
 }
 
-# Sets `charts` to Envoy Gateway's chart, as its release has it: the module holds the values as a template.
+# Sets `charts` to Envoy Gateway's chart as in its release: the module contains the values as a template.
 need_envoy_gateway_chart() {
   charts="$cache/envoy-gateway-chart-$envoy_gateway_pin/gateway-helm"
   [ ! -d "$charts" ] || return 0

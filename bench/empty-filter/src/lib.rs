@@ -1,6 +1,7 @@
-//! A filter that sees every header and body and does nothing: what Wasm itself costs. If its configuration names a
-//! request header, it reads that header: the least that a filter pays to know which requests concern it. If it has lines of
-//! `NAME: VALUE`, it sets these response headers: the least for a filter that reports quotas to clients.
+//! A filter that receives every header and body and does nothing, to measure the cost of Wasm itself. If its
+//! configuration names a request header, it reads that header, which is the least that a filter needs to select
+//! requests. If the configuration has lines of the form `NAME: VALUE`, it sets these response headers, which is the
+//! least that a filter needs to report quotas to clients.
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};

@@ -1,7 +1,7 @@
-//! The least that a token limiter in Wasm can do: it makes a call of constant bytes while the request
-//! waits, reads the usage of the answer with `serde_json`, and makes a second call of constant bytes before the answer ends.
+//! The minimum that a token limiter in Wasm has to do. It makes a call of constant bytes while the request waits, reads
+//! the usage in the response with `serde_json`, and makes a second call of constant bytes before the response ends.
 //!
-//! Configuration: the cluster, a `Reserve` and a `Commit` in hexadecimal, one per line.
+//! The configuration is the cluster, a `Reserve` and a `Commit` in hexadecimal, one per line.
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};

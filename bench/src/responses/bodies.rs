@@ -1,4 +1,4 @@
-//! The answers, and the upstream that gives them and notes when.
+//! The responses, and the upstream that sends them and records the times.
 
 use crate::message;
 use anyhow::Result;
@@ -11,39 +11,39 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two events of a stream.
+/// The pause between two events of a stream.
 pub const PAUSE: Duration = Duration::from_millis(1);
-/// Before the answer of an upstream that is not measured for throughput: what a proxy does after it has sent the
-/// request is over by then.
+/// The delay before a response that is not measured for throughput. In this time, the proxy finishes its work on the
+/// request.
 pub const THINKING: Duration = Duration::from_millis(2);
-/// Of each stream.
+/// The number of events in each stream.
 pub const EVENTS: usize = 200;
 const PROSE: &str = "A weir is a low wall across a river. It holds the flow back, lets through what may pass, and measures it. ";
 
-/// An answer.
+/// A response.
 pub struct Body {
     pub name: String,
     pub encoding: &'static str,
     pub is_stream: bool,
-    /// In bytes, not compressed.
+    /// The uncompressed size in bytes.
     pub plain: usize,
     head: Vec<u8>,
     pieces: Vec<Vec<u8>>,
 }
 
-/// The upstream, and what it shares with the clients.
+/// The upstream, and the data that it shares with the clients.
 pub struct Stage {
     pub address: SocketAddr,
     pub bodies: Vec<Body>,
     epoch: Instant,
-    /// When it sent the first and the last piece, by the client's number; nanoseconds.
+    /// The times when it sent the first and the last piece, by the client's number, in nanoseconds.
     sent: Vec<[AtomicU64; 2]>,
-    /// Streams that are to be held open wait here, amid their events, while it is true.
+    /// While this is true, streams wait between their events.
     held: (Mutex<bool>, Condvar),
     waiting: AtomicUsize,
 }
 
-/// Every body, plain and compressed.
+/// Returns every body, uncompressed and compressed.
 pub fn all() -> Result<Vec<Body>> {
     let mut bodies = Vec::new();
     for encoding in ["", "gzip"] {
@@ -105,7 +105,7 @@ fn events() -> Vec<String> {
     events
 }
 
-/// Compressed, if at all, so that each can be read when it arrives.
+/// Compresses the pieces so that each can be read when it arrives.
 fn pieces(events: &[String], encoding: &str) -> Result<Vec<Vec<u8>>> {
     if encoding.is_empty() {
         return Ok(events.iter().map(|event| event.clone().into_bytes()).collect());
@@ -156,20 +156,20 @@ impl Stage {
         Ok(stage)
     }
 
-    /// How long ago that was when the client with this number got its last answer's first piece, or its last.
+    /// Returns the time since the first or the last piece was sent to the client with this number.
     pub fn since_sent(&self, client: usize, piece: usize, now: Instant) -> Duration {
         let sent = self.sent.get(client).and_then(|sent| sent.get(piece));
         let sent = sent.map_or(0, |sent| sent.load(Ordering::SeqCst));
         now.duration_since(self.epoch).saturating_sub(Duration::from_nanos(sent))
     }
 
-    /// Whether streams stop half way, and go on when this is taken back.
+    /// Sets whether streams stop half way.
     pub fn hold(&self, held: bool) {
         *self.held.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
         self.held.1.notify_all();
     }
 
-    /// How many streams stand half way.
+    /// Returns the number of streams that have stopped half way.
     pub fn held(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }

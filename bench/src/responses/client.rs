@@ -1,4 +1,4 @@
-//! Clients that note when the first and the last byte of a body came.
+//! Clients that record when the first and the last byte of a body arrive.
 
 use super::bodies::{Body, Stage};
 use crate::message;
@@ -8,17 +8,17 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between the first requests of two clients: about a quarter of a stream.
+/// The delay between the first requests of two clients: about a quarter of a stream.
 const STAGGER: Duration = Duration::from_millis(53);
 
-/// One answer's times.
+/// The times of one response.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Of the first byte of the body, since the upstream sent the first piece.
+    /// The time from the upstream's first piece to the first byte of the body.
     pub first: Duration,
-    /// Of the last byte, since the upstream sent the last piece.
+    /// The time from the upstream's last piece to the last byte.
     pub last: Duration,
-    /// Of the first byte of the body, since the request.
+    /// The time from the request to the first byte of the body.
     pub asked: Duration,
 }
 
@@ -26,7 +26,7 @@ struct Client {
     stream: TcpStream,
     request: Vec<u8>,
     buffer: Vec<u8>,
-    /// What has come of the open answer, its end at least.
+    /// The recent bytes of the current response.
     received: Vec<u8>,
     number: usize,
 }
@@ -40,8 +40,8 @@ impl Client {
         Ok(Self { stream, request, buffer: vec![0; 256 << 10], received: Vec::new(), number })
     }
 
-    /// Sends the request and reads until there is something of the body: the head, when that was, and what is missing
-    /// of the body if that is known.
+    /// Sends the request and reads the head and the beginning of the body. Returns the head, the time, and the missing
+    /// length of the body if it is known.
     fn begin(&mut self) -> Result<(String, Instant, Option<usize>)> {
         self.received.clear();
         self.stream.write_all(&self.request)?;
@@ -69,7 +69,7 @@ impl Client {
         Ok(Instant::now())
     }
 
-    /// Reads to the end.
+    /// Reads the rest.
     fn end(&mut self, mut now: Instant, length: Option<usize>) -> Result<Instant> {
         let mut passed = 0;
         let is_over = |passed: usize, tail: &[u8]| match length {
@@ -97,7 +97,7 @@ impl Client {
     }
 }
 
-/// A chat completion of some 300 bytes, from alice.
+/// A chat completion request of about 300 bytes from alice.
 fn request(body: &Body, client: usize, think: bool) -> Vec<u8> {
     let request = serde_json::json!({
         "model": "gpt-4o",
@@ -121,7 +121,7 @@ fn request(body: &Body, client: usize, think: bool) -> Vec<u8> {
     message::encode("POST /v1/chat/completions HTTP/1.1", &headers, request.to_string().as_bytes())
 }
 
-/// The head of one answer.
+/// Returns the head of one response.
 pub fn once(address: SocketAddr, body: &Body) -> Result<String> {
     let mut client = Client::new(address, body, 0, false)?;
     let (head, began, length) = client.begin()?;
@@ -129,7 +129,7 @@ pub fn once(address: SocketAddr, body: &Body) -> Result<String> {
     Ok(head)
 }
 
-/// So many clients, each of which asks again so long after it has its answer.
+/// Runs this many clients. Each one repeats its request after this pause.
 pub fn ask(
     address: SocketAddr,
     stage: &Stage,
@@ -142,7 +142,7 @@ pub fn ask(
         let mut client = Client::new(address, body, number, !rest.is_zero())?;
         let mut samples = Vec::new();
         if !rest.is_zero() {
-            // Streams in step would wait for each other, most of all where they were admitted together.
+            // Streams in step would wait for each other, especially if they were admitted together.
             thread::sleep(STAGGER.saturating_mul(number as u32));
         }
         while Instant::now() < until {
@@ -162,11 +162,11 @@ pub fn ask(
     if samples.is_empty() { bail!("no answers") } else { Ok(samples) }
 }
 
-/// Streams that have come half way.
+/// Streams that are half complete.
 pub struct Streams(Vec<Client>);
 
 impl Streams {
-    /// Opens them, and waits until half of the events of each have come.
+    /// Opens the streams, and waits until half of each one's events have arrived.
     pub fn open(address: SocketAddr, stage: &Stage, body: &Body, count: usize) -> Result<Self> {
         stage.hold(true);
         let mut clients =
@@ -178,7 +178,7 @@ impl Streams {
         Ok(Self(clients))
     }
 
-    /// Lets them go on to their end.
+    /// Lets the streams continue to their end.
     pub fn finish(self, stage: &Stage) -> Result<()> {
         stage.hold(false);
         for mut client in self.0 {

@@ -1,16 +1,16 @@
-//! The section of the results.
+//! The section in the results.
 
 use super::bodies::{Body, EVENTS, PAUSE, THINKING};
 use super::{OPEN_STREAMS, REST, Round, Running, STREAMS, Side};
 use crate::report::{machine, median};
 use std::fmt::Write;
 
-/// The first line.
+/// Returns the heading.
 pub fn heading(is_stream: bool) -> &'static str {
     if is_stream { "## What reading streams costs" } else { "## What reading JSON answers costs" }
 }
 
-/// All of it.
+/// Returns the whole section.
 pub fn render(bodies: &[&Body], running: &[Running], count: usize, is_stream: bool) -> String {
     let day = std::env::var("BENCH_DATE").unwrap_or_else(|_| "an unknown day".into());
     let mut text = format!(
@@ -83,14 +83,14 @@ fn above(mine: &[Round], alone: &[Round]) -> f64 {
     of(mine, |round| round.cpu) - of(alone, |round| round.cpu)
 }
 
-/// What the smallest body of this encoding costs, and its size.
+/// Returns the cost of the smallest body in this encoding, and its size.
 fn small(bodies: &[&Body], running: &[Running], side: Side, like: &Body) -> Option<(f64, usize)> {
     let at = bodies.iter().position(|body| body.encoding == like.encoding)?;
     let small = bodies.get(at).filter(|small| small.plain < like.plain && !like.is_stream)?;
     Some((above(rounds(running, side, at)?, rounds(running, Side::Alone, at)?), small.plain))
 }
 
-/// Whether a median is longer than in any round of Envoy alone.
+/// Returns whether a median is longer than in any round of Envoy alone.
 fn shown(mine: f64, alone: &[Round], field: fn(&Round) -> f64) -> &'static str {
     if alone.iter().any(|round| field(round) >= mine) { "no" } else { "yes" }
 }

@@ -53,11 +53,12 @@ typed_extension_protocol_options:
     explicit_http_config:
       http2_protocol_options:
         connection_keepalive: {interval: 1s, timeout: 1s}
-# One call per request that is being decided, at most; the default of 1024 refuses beyond.
+# The maximum number of concurrent calls: one per request that waits for the adapter. The default of 1024 would reject
+# further calls.
 circuit_breakers:
   thresholds:
   - {max_requests: 100000, max_pending_requests: 100000}
-# Three calls without an answer in a row: connect anew, sooner than the ping would.
+# After three calls in a row without a response, Envoy reconnects. This is sooner than the ping would detect it.
 outlier_detection:
   consecutive_gateway_failure: 3
   enforcing_consecutive_gateway_failure: 100
@@ -107,21 +108,21 @@ redis://redis:6379
 config:
   name: weir
   root_id: weir
-  # Should the module ever trap, its VM is made anew; until then requests are answered with 503.
+  # If the module traps, its VM is recreated. Until then, requests are answered with 503.
   failure_policy: FAIL_RELOAD
   # Lets a request wait for its body (requestBody below).
   allow_on_headers_stop_iteration: true
   vm_config:
     vm_id: weir
     runtime: envoy.wasm.runtime.v8
-    # Envoy takes a module that it has still to fetch for the one of the same vm_id that it has, unless this differs.
+    # Otherwise Envoy would reuse the present module with the same vm_id in place of one that it has not fetched yet.
     configuration:
       "@type": type.googleapis.com/google.protobuf.StringValue
       value: {{ include "weir.digest" .root | quote }}
     code:
       remote:
         http_uri:
-          # The adapter shows the digest of its module at /weir.wasm.sha256.
+          # The adapter serves the digest of its module at /weir.wasm.sha256.
           uri: {{ include "weir.moduleUrl" .root }}
           cluster: weir-wasm
           timeout: 10s
@@ -136,12 +137,12 @@ config:
     value:
       adapter: {cluster: limitador-adapter}
       requestBody: {access: Buffer, maxBytes: {{ int64 .gateway.maxBytes }}}
-      # Before the first plan has come: Allow or Deny. Afterwards each policy has its own.
+      # Allow or Deny, until the first plan has arrived. Afterwards each policy's failureMode applies.
       failureMode: {{ .gateway.failureMode }}
       {{- if eq .gateway.controller "Istio" }}
-      # The claims that a RequestAuthentication has verified. No client can write there.
+      # The claims that a RequestAuthentication has verified. Clients cannot write to this metadata.
       {{- else }}
-      # What a SecurityPolicy's JWT provider of this name has found out; Envoy Gateway puts it there.
+      # The claims that the SecurityPolicy's JWT provider with this name has verified. Envoy Gateway stores them there.
       {{- end }}
       identity: {metadata: envoy.filters.http.jwt_authn, key: {{ .gateway.identityKey }}}
       # Where callers may read their own usage (docs/usage.md), for example /weir/usage.
