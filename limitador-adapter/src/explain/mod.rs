@@ -204,7 +204,7 @@ fn outgrown(holds: &[Hold]) -> Option<&'static str> {
     let counts_usage = holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage());
     counts_usage.then(|| match holds.iter().any(Hold::is_cut) {
         true => "a stream that outgrows its hold is cut when there is no room for more (overrun: Cut)",
-        false => "a stream that outgrows its hold goes on and may exceed the limit (overrun: Continue)",
+        false => "a stream that outgrows its hold continues and may exceed the limit (overrun: Continue)",
     })
 }
 
