@@ -19,7 +19,7 @@ pub struct Request {
     chunked: bool,
 }
 
-/// A request under way.
+/// A running request.
 pub struct InFlight {
     wire: Wire,
     bodiless: bool,
@@ -27,7 +27,7 @@ pub struct InFlight {
     body: Vec<u8>,
 }
 
-/// A response, as far as it arrived.
+/// The part of a response that has arrived.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.

@@ -117,7 +117,7 @@ impl Config {
         manager["http_filters"].as_array_mut().expect("http_filters is a list")
     }
 
-    /// The filter whose type's name has this ending.
+    /// The filter with a type name that ends in this text.
     pub fn typed(&mut self, suffix: &str) -> &mut Value {
         typed(&mut self.0, suffix).unwrap_or_else(|| panic!("the configuration has no {suffix}"))
     }
@@ -207,7 +207,7 @@ fn free_ports(config: &mut Value) {
     }
 }
 
-/// The message of a type whose name has this ending, anywhere in a configuration.
+/// The message with a type name that ends in this text, anywhere in a configuration.
 pub fn typed<'a>(value: &'a mut Value, suffix: &str) -> Option<&'a mut Value> {
     let mine = value.get("@type").and_then(Value::as_str).is_some_and(|name| name.ends_with(suffix));
     match value {
@@ -236,7 +236,7 @@ impl Envoy {
         self.stat("wasmcustom.weir_plans")
     }
 
-    /// All statistics whose names contain this.
+    /// All statistics with this text in their names.
     pub fn stats(&self, part: &str) -> String {
         let text = Request::get("/stats").send(self.admin).text();
         text.lines().filter(|line| line.contains(part)).map(|line| format!("{line}\n")).collect()

@@ -37,9 +37,9 @@ struct Configured {
     shared: Rc<Shared>,
     /// The watch on the plan. `None` if the policies are in the configuration.
     watch: Option<Watch>,
-    /// The token of the GetPlan under way.
+    /// The token of the running GetPlan.
     asking: Option<u32>,
-    /// The token of the separate Commit under way, and its number in the outbox.
+    /// The token of the separate Commit in flight, and its number in the outbox.
     committing: Option<(u32, CallNumber)>,
     /// When this context agrees to be deleted, if Envoy has asked for that.
     leaving: Option<u64>,

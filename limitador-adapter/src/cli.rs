@@ -261,7 +261,7 @@ pub struct CountersArgs {
 pub enum CountersAction {
     /// List counters: what is used, held, granted and remaining in each.
     List(ListArgs),
-    /// Reset counters. Their windows start anew; requests under way keep their holds.
+    /// Reset counters. Their windows start anew; running requests keep their holds.
     Reset(ResetArgs),
     /// Raise the maximum of one counter until its window ends.
     Grant(GrantArgs),

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The number of retries. Behind one address, several attempts in a row may reach a dead replica.
 const AGAIN: u8 = 7;
 
-/// A call under way.
+/// A running call.
 #[derive(Debug)]
 pub struct Retry {
     message: Vec<u8>,

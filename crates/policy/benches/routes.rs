@@ -58,13 +58,13 @@ fn measure(name: &str, found: impl Fn(u32) -> Match) {
 
 fn main() {
     measure("a prefix", |place| prefix(format!("/team-{place}/v1/chat")));
-    measure("a regular expression with a beginning of its own", |place| {
+    measure("a regular expression with a literal beginning", |place| {
         regex(format!("/team-{place}/v[0-9]+/.*"))
     });
-    measure("a regular expression whose own beginning no slash ends", |place| {
+    measure("a regular expression with a literal beginning without a slash", |place| {
         regex(format!("/team-{place}[a-z]*/v[0-9]+/.*"))
     });
-    measure("a regular expression without a beginning of its own", |place| {
+    measure("a regular expression without a literal beginning", |place| {
         regex(format!("/[a-z]+-{place}/v[0-9]+/.*"))
     });
     measure("a header", |place| with_header(prefix("/team-0/v1".into()), format!("model-{place}")));

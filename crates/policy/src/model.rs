@@ -285,8 +285,9 @@ impl Policy {
         let any = self.prices.iter().any(|price| price.model.bytes().all(|byte| byte == b'*'));
         (asks && !any).then(|| ValidationError {
             path: "spec.prices".to_owned(),
-            message: "has no price for `*`, so a model without a price costs as much as the dearest one"
-                .to_owned(),
+            message:
+                "has no price for `*`, so a model without a price costs as much as the most expensive one"
+                    .to_owned(),
         })
     }
 

@@ -24,7 +24,7 @@ pub struct Named<'a> {
     pub ttl: Option<Duration>,
     /// The descriptor's maximum, for rates without a fixed one.
     pub max: Option<u64>,
-    /// Counted, but never refused.
+    /// Whether lack of room never refuses the call.
     pub unenforced: bool,
     /// The charge that waits until a result is seen.
     pub deferred: Option<DeferredCharge>,

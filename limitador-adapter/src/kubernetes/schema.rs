@@ -69,7 +69,7 @@ pub struct TokenRateLimitPolicySpec {
     pub usage: Option<UsageSchema>,
     /// Kuadrant's field for where a response reports its total. Mutually exclusive with `usage.pointers`.
     pub data_extraction: Option<DataExtraction>,
-    /// Prices in USD per million tokens. The first entry whose `model` matches applies; if none does, the dearest.
+    /// Prices in USD per million tokens. The first entry whose `model` matches applies; if none does, the highest.
     #[schemars(length(max = 256))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, a.model == b.model))", "two prices are for the same model"))]
     pub prices: Option<Vec<PriceSchema>>,
@@ -167,7 +167,7 @@ pub struct LimitSchema {
     /// own copies from every request.
     pub soft_signal: Option<SoftSignalSchema>,
     /// Names the counters within the namespace, so that they survive when the policy or the limit is renamed or created again.
-    /// By default, they bear the names of both.
+    /// By default, they are named after both.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"))]
     pub counter_key: Option<String>,
     /// A CEL expression with a bool as its value. Where it is false, the limit counts but never refuses.

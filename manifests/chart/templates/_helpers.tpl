@@ -45,7 +45,7 @@ http://{{ include "weir.host" . }}.{{ .Values.clusterDomain }}:8080/weir-{{ incl
 name: limitador-adapter
 type: STRICT_DNS
 connect_timeout: 0.5s
-# gRPC needs HTTP/2. The ping closes a connection to an adapter whose node went silent, and the next one goes to
+# gRPC needs HTTP/2. The ping closes a connection to a node that went silent, and the next connection goes to
 # another replica.
 typed_extension_protocol_options:
   envoy.extensions.upstreams.http.v3.HttpProtocolOptions:

@@ -44,7 +44,7 @@ metrics! {
     EVALUATION_ERRORS = counter "weir_evaluation_errors" ["policy", "part"]
         "A `limitFrom`, `amount`, `ttl`, `enforceWhen`, `cost` or `onExceeded` that could not be evaluated for a request.";
     IN_DOUBT = counter "weir_in_doubt" ["policy", "limit", "cause"]
-        "Requests that this limit applied to although something about them is unknown. Causes: `predicate` (it failed and counted as true), `counter_absent`, `counter_failed` and `counter_too_long` (the request counted in the `null` bucket), `price` (no price matches the model, so the dearest applied), and the causes of `weir_request_errors`.";
+        "Requests that this limit applied to although something about them is unknown. Causes: `predicate` (it failed and counted as true), `counter_absent`, `counter_failed` and `counter_too_long` (the request counted in the `null` bucket), `price` (no price matches the model, so the highest applied), and the causes of `weir_request_errors`.";
     UNIDENTIFIED = counter "weir_unidentified" ["cause"]
         "Identities that could not be read. Causes: `encoding`, `json`, `not_an_object`, `metadata`, `too_large`.";
     CALL_ERRORS = counter "weir_call_errors" ["method", "cause"]
@@ -52,11 +52,11 @@ metrics! {
     REQUEST_ERRORS = counter "weir_request_errors" ["cause"]
         "Request bodies that could not be read completely (`cut`, `malformed`, `foreign`, `encoding`, `corrupt`, `truncated`, `unread`), that two servers would read differently (`ambiguous`), that a header describes incorrectly (`mislabeled`), or that contain no prompt (`silent`). What is unknown is estimated from their length. `websocket` counts sockets that were closed because they could not be read.";
     REQUEST_BODIES_MISSING = counter "weir_request_bodies_missing" []
-        "Workers whose filter gets no request bodies because `allow_on_headers_stop_iteration` is missing next to its `root_id`. Their requests are judged by their headers.";
+        "Workers that receive no request bodies because `allow_on_headers_stop_iteration` is missing next to its `root_id`. Their requests are judged by their headers.";
     INVALID_REQUESTS = counter "weir_invalid_requests" ["cause"]
         "Requests refused with 400: their body contradicts itself (`ambiguous`), or has to be changed (`outputCap`, `streamUsage`) and cannot be (`incomplete`, `not_utf8`, `encoding`).";
     USAGE_ASKED = counter "weir_usage_asked" []
-        "Streams whose request was changed so that the provider reports usage.";
+        "Streams with requests that were changed so that the provider reports usage.";
     OUTPUTS_CAPPED = counter "weir_outputs_capped" []
         "Requests that were given a maximum output (`outputCap: Inject`).";
     USAGE_CHUNKS_KEPT = counter "weir_usage_chunks_kept" []
@@ -72,7 +72,7 @@ metrics! {
     RAISES_DROPPED = counter "weir_raises_dropped" []
         "Raised holds that were given up because too many were waiting. The charge is not affected.";
     RESPONSE_ERRORS = counter "weir_response_errors" ["cause"]
-        "Responses of which a part could not be read. What could be read is charged. Causes: `count`, `malformed`, `truncated`, `encoding`, `corrupt`, `bomb`.";
+        "Responses that could not be read completely. The readable part is charged. Causes: `count`, `malformed`, `truncated`, `encoding`, `corrupt`, `bomb`.";
     TOKENS_CHARGED = counter "weir_tokens_charged" []
         "Tokens charged.";
     USAGE = counter "weir_usage" ["source"]

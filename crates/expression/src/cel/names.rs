@@ -1,4 +1,4 @@
-//! The facts by name: which exist, in which phase, and which are not built yet.
+//! The facts by name: which ones exist, in which phase, and which ones are not supported yet.
 
 use super::{FactPath, Phase, hints};
 use crate::facts::{self, ATTRIBUTES};
@@ -6,22 +6,22 @@ use crate::small_sort;
 use crate::suggest::nearest;
 use cel_interpreter::IdedExpr;
 
-/// The steps after a root: names, or expressions that are only known at evaluation.
+/// The steps after a root: names, or expressions that are only known when they are evaluated.
 pub(super) type Steps<'e> = Vec<Result<&'e str, &'e IdedExpr>>;
 
-/// In the order of error messages.
+/// The roots in the order of error messages.
 const ROOTS: [&str; 9] =
     ["auth", "connection", "destination", "filter_state", "llm", "metadata", "request", "source", "upstream"];
 
-/// Known after the response; only `cost` may use them.
+/// The roots that are known after the response. Only `cost` may use them.
 const AFTER: [&str; 2] = ["response", "usage"];
 
-/// Whether this names a fact in any phase.
+/// Returns whether this names a fact in any phase.
 pub(super) fn is_root(name: &str) -> bool {
     ROOTS.contains(&name) || AFTER.contains(&name) || name == "optional"
 }
 
-/// The fact that `root` and the steps after it name.
+/// Returns the fact that `root` and the steps after it name.
 pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<FactPath, String> {
     let names: Vec<&str> = steps.iter().map_while(|step| step.ok()).collect();
     match root {
@@ -64,7 +64,7 @@ pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<F
                 Some(hint) => format!("unknown fact `{root}`; {hint}"),
                 None if steps.is_empty() => {
                     format!(
-                        "unknown fact `{root}`; known: {}; a string is written in quotes: `\"{root}\"`",
+                        "unknown fact `{root}`; known: {};write a string in quotes: `\"{root}\"`",
                         ROOTS.join(", ")
                     )
                 }
@@ -87,12 +87,12 @@ pub(super) fn after(name: &str) -> String {
     format!("`{name}` is known only after the response, but this is evaluated before it")
 }
 
-/// `root.name`, for a root that has only attributes.
+/// Returns `root.name`, for a root that has only attributes.
 fn attribute(root: &str, names: &[&str], steps: usize) -> Result<FactPath, String> {
     let Some(name) = names.first() else { return Err(alone(root)) };
     if (root, *name) == ("request", "body") {
         return Err(
-            "`request.body` is no fact; use `llm.model` and the like, or `requestBodyJSON(\"/pointer\")`"
+            "`request.body` is not a fact; use `llm.model` and the like, or `requestBodyJSON(\"/pointer\")`"
                 .into(),
         );
     }

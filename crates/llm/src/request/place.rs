@@ -160,7 +160,7 @@ pub(crate) enum Media {
     Image,
     /// Audio or video.
     Audio,
-    /// Its type says it.
+    /// The declared type determines it.
     File,
 }
 

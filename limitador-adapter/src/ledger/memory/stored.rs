@@ -1,4 +1,4 @@
-//! Results in the making, as a ledger in memory remembers them. See [`crate::ledger::stored`].
+//! Background results in the in-memory ledger. See [`crate::ledger::stored`].
 
 use super::buckets::after;
 use super::settled_ids::{Charged, Id, Ids};
@@ -13,14 +13,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// All of them.
+/// The remembered results.
 #[derive(Default)]
 pub struct StoredResults {
     results: Ids<RememberedResult>,
-    /// When each is forgotten, and when the next of its holds lapses.
+    /// When each result is forgotten, and when the next of its holds lapses.
     ends: BTreeSet<(Instant, Id)>,
     lapses: BTreeSet<(Instant, Id)>,
-    /// Sightings whose result is not known, and when they are forgotten.
+    /// Reads of unknown results, and when they are forgotten.
     early: Ids<(Instant, Sighting)>,
     early_ends: VecDeque<(Instant, Id)>,
 }
@@ -28,7 +28,7 @@ pub struct StoredResults {
 struct RememberedResult {
     /// The reservation that created it.
     creator: Id,
-    /// The estimate of its input.
+    /// The estimated input.
     input: u64,
     seen: bool,
     ends: Instant,
@@ -49,17 +49,18 @@ impl RememberedResult {
 }
 
 impl StoredResults {
-    /// How many hold something.
+    /// Returns the number of results with holds.
     pub fn holding(&self) -> usize {
         self.lapses.len()
     }
 
-    /// Whether this reservation created this result.
+    /// Returns whether this reservation created this result.
     pub fn is_of(&self, id: Id, creator: Id) -> bool {
         self.results.get(&id).is_some_and(|known| known.creator == creator)
     }
 
-    /// Whether another reservation may create this result: nobody waits for it, and there is room.
+    /// Returns whether another reservation may create this result, which requires that no unread result has
+    /// its id and that there is room.
     fn takes(&self, id: Id) -> bool {
         self.results.get(&id).map_or(self.results.len() < MAX_STORED, |known| known.seen)
     }
@@ -101,7 +102,7 @@ impl StoredResults {
 }
 
 impl MemoryState {
-    /// Ends a creation whose holds these are: what is deferred waits for a sighting of its result.
+    /// Ends a creation with these holds. Deferred charges wait until the result is seen.
     pub fn park(
         &mut self,
         (id, result): (Id, &StoredResult),
@@ -147,7 +148,7 @@ impl MemoryState {
         early.map_or(Ok(Vec::new()), |(_, sighting)| self.see(id, sighting, now)).map(Parking::Parked)
     }
 
-    /// Somebody has seen a result: its creator is charged what was not charged before.
+    /// Records that a result was seen. Its creator is charged the part that was not charged before.
     pub fn see(&mut self, id: Id, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
         let Some(mut result) = self.stored.remove(id) else {
             self.stored.remember_early(id, sighting, now);
@@ -167,7 +168,8 @@ impl MemoryState {
         Ok(charged)
     }
 
-    /// Charges what is missing to an amount, and holds so much less. How much that was.
+    /// Charges a rate up to this amount, and reduces its hold accordingly. Returns the difference that was
+    /// charged.
     fn charge_up_to(
         &mut self,
         rate: &mut DeferredRate,
@@ -188,7 +190,7 @@ impl MemoryState {
         Ok(more)
     }
 
-    /// Lets go of every hold whose time is over, and forgets what need not be known any more.
+    /// Releases all expired holds, and removes expired results.
     pub fn lapse_stored(&mut self, now: Moment) {
         let is_due = |end: &(Instant, Id)| end.0 <= now.instant;
         while let Some((_, id)) = self.stored.lapses.first().copied().filter(is_due) {
