@@ -64,7 +64,7 @@ pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<F
                 Some(hint) => format!("unknown fact `{root}`; {hint}"),
                 None if steps.is_empty() => {
                     format!(
-                        "unknown fact `{root}`; known: {};write a string in quotes: `\"{root}\"`",
+                        "unknown fact `{root}`; known: {}; write a string in quotes: `\"{root}\"`",
                         ROOTS.join(", ")
                     )
                 }
