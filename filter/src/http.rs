@@ -37,7 +37,7 @@ pub struct Http {
     /// `None` until its headers arrive, and afterwards if no limit applies to it, as for most requests of some
     /// gateways.
     request: Option<Rc<RefCell<Request>>>,
-    /// Used instead for a WebSocket whose messages are metered.
+    /// Used instead for a WebSocket with metered messages.
     socket: Option<Rc<RefCell<SocketContext>>>,
     /// Used instead if the client asks for its usage.
     usage: Option<UsageState>,

@@ -69,5 +69,5 @@ fuzz_target!(|bytes: &[u8]| {
     }
     done.perform(&exchange.handle(Event::Closed));
     assert!(exchange.is_over());
-    assert!(done.reserves == 0 || done.commits + done.denials >= 1, "a hold is left behind: {done:?}");
+    assert!(done.reserves == 0 || done.commits + done.denials >= 1, "a hold was not released: {done:?}");
 });

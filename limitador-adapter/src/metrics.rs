@@ -210,9 +210,9 @@ pub struct AdapterMetrics {
     pub admitted: Counter,
     /// Reserves that were refused.
     pub refused: Counter,
-    /// Reserves whose id was held already.
+    /// Reserves with an id that was held already.
     pub repeated: Counter,
-    /// Reserves whose commit came first.
+    /// Reserves that arrived after their commit.
     pub late: Counter,
     /// Calls that could not be answered.
     pub unavailable: Counter,

@@ -17,7 +17,7 @@ struct EnvoyGrpc {
     cluster_name: String,
 }
 
-/// The longest name whose encoded length still fits in one byte.
+/// The maximum length of a name, so that its encoded length fits in one byte.
 pub const LONGEST: usize = 125;
 
 /// Encodes the message. `None` if the name is empty or longer than [`LONGEST`].

@@ -63,7 +63,7 @@ pub enum IdentitySource {
 
 /// The default timeout of a Reserve.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
-/// Requests are held while the Reserve is under way, so the timeout is bounded.
+/// Requests wait for the Reserve, so the timeout is bounded.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The default maximum of a body: Envoy's own default buffer size.

@@ -26,7 +26,7 @@ enum RequestState {
 }
 
 impl RequestFlow {
-    /// A request whose headers have arrived.
+    /// Creates the state of a request when its headers have arrived.
     pub fn new(may_be_endless: bool) -> Self {
         Self { state: RequestState::Passing, may_be_endless, gathered: 0, sent: 0 }
     }
@@ -250,7 +250,7 @@ mod tests {
             assert_eq!(request.come(), come);
             assert!(!request.finish_callback());
         }
-        assert!(!request.resume(), "there is nothing to resume");
+        assert!(!request.resume(), "there was nothing to resume");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub enum Metric {
         /// "NAMESPACE/NAME".
         policy: String,
         limit: String,
-        /// What was unknown.
+        /// The unknown part.
         cause: DoubtCause,
     },
     /// The identity header or metadata is present but invalid.

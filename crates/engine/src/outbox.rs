@@ -122,7 +122,7 @@ impl Outbox {
         Self { backoff: self.backoff.with_jitter(seed), ..self }
     }
 
-    /// How many bytes are waiting or under way.
+    /// The number of bytes that are waiting or in flight.
     pub fn size(&self) -> usize {
         self.size.saturating_add(self.raises_size)
     }
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(outbox.push(settlement("d")), 1);
         answered(&mut outbox, reply(1), 0);
         assert_eq!(ids(send(&mut outbox, 0)), ["c", "d"]);
-        assert_eq!(outbox.push(settlement(&"e".repeat(100))), 0, "but for what is under way");
+        assert_eq!(outbox.push(settlement(&"e".repeat(100))), 0, "except for settlements in flight");
         answered(&mut outbox, reply(2), 0);
         assert_eq!(outbox.push(settlement("f")), 1);
         assert_eq!(ids(send(&mut outbox, 0)), ["f"]);
@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(
             outbox.answered(third.number, reply(1), 1),
             CommitOutcome::default(),
-            "an answer counts once"
+            "a reply counts only once"
         );
         assert_eq!(outbox.answered(first.number, reply(1), 1).settled, 1);
         assert_eq!(outbox.answered(second.number, Err(CallFailure::Unavailable), 1).retried, 1);
@@ -489,7 +489,11 @@ mod tests {
         assert_eq!(copied(&outbox, CommitRoute::Stream, 0), ["a"]);
         outbox.answered(unary.number, Err(CallFailure::Unavailable), 0);
         assert_eq!(outbox.send_before_reserve(0), None, "an adapter that fails gets no further calls");
-        assert_eq!(copied(&outbox, CommitRoute::Stream, 0), ["a"], "but what a reserve depends on");
+        assert_eq!(
+            copied(&outbox, CommitRoute::Stream, 0),
+            ["a"],
+            "except for settlements that a reserve depends on"
+        );
         for number in 0..1000 {
             outbox.push(settlement(&format!("{number}{}", "x".repeat(1000))));
         }
@@ -528,7 +532,7 @@ mod tests {
         let mut both = Vec::new();
         [[2], [3]].iter().for_each(|message| call::add_raised(&mut both, message));
         assert_eq!(commit.message, both, "the last of each");
-        // A raise whose call failed is not sent again.
+        // If the call of a raise fails, the raise is not sent again.
         outbox.answered(commit.number, Err(CallFailure::Unavailable), 0);
         assert_eq!((outbox.wake_at(), outbox.size()), (None, 0));
         let kept = (0..100).filter(|at| outbox.raise(raise(&format!("{at:09}"), 1))).count();

@@ -55,7 +55,7 @@ struct PendingReserve<Caller> {
 pub struct StreamReply<Caller> {
     /// The reply to a Reserve that is still waiting.
     pub reserve: Option<(Caller, Result<ReserveResponse, CallFailure>)>,
-    /// The reply to a commit that is under way.
+    /// The reply to a commit in flight.
     pub commit: Option<(CallNumber, Result<CommitResponse, CallFailure>)>,
 }
 
@@ -145,7 +145,7 @@ impl<Caller> CallStream<Caller> {
         self.backoff.succeeded();
         let waiting = self.reserves.remove(&answer.number);
         let reserve = waiting.map(|waiting| (waiting.caller, said(answer.reserve, answer.reserve_status)));
-        // A reply without a commit does not concern the commits under way.
+        // A reply without a commit does not concern the commits in flight.
         let of_commit = answer.commit.is_some() || answer.commit_status != 0;
         let committed = of_commit.then(|| self.commits.remove(&answer.number)).flatten();
         let commit = committed.map(|(_, number)| (number, said(answer.commit, answer.commit_status)));
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(heard.reserve, Some((7, Ok(ReserveResponse::default()))));
         assert_eq!(heard.commit, Some((5, Ok(CommitResponse::default()))));
         let again = stream.heard(&answer(1, true), 12).unwrap();
-        assert_eq!(again, StreamReply { reserve: None, commit: None }, "nobody is answered twice");
+        assert_eq!(again, StreamReply { reserve: None, commit: None }, "no call is answered twice");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Watch {
         Some(question.encode_to_vec())
     }
 
-    /// When to poll, if no poll is under way.
+    /// When to poll, if no poll is running.
     pub fn wake_at(&self) -> Option<u64> {
         match self.state {
             WatchState::Due(at) => Some(at),
@@ -231,7 +231,7 @@ mod tests {
         let due = watch.wake_at().unwrap();
         assert_eq!(asked(watch.ask(due)).as_deref(), Some("a"));
         assert!(watch.answered(Ok(&plan("b")), 20_000).unwrap().is_some());
-        assert_eq!(watch.wake_at(), Some(20_000), "news after a long wait is asked after at once");
+        assert_eq!(watch.wake_at(), Some(20_000), "after a long poll with news, the next poll is immediate");
     }
 
     #[test]
@@ -272,7 +272,11 @@ mod tests {
         }
         assert_eq!(polled(&mut watch, &mut now, "new", 30_000), "new");
         assert_eq!(polled(&mut watch, &mut now, "old", 1), "new");
-        assert_eq!(polled(&mut watch, &mut now, "next", 1), "next", "another edit is no return");
+        assert_eq!(
+            polled(&mut watch, &mut now, "next", 1),
+            "next",
+            "another edit does not count as a return"
+        );
     }
 
     #[test]
@@ -282,7 +286,11 @@ mod tests {
             assert_eq!(polled(&mut watch, &mut now, version, 5_000), version);
         }
         assert_eq!(polled(&mut watch, &mut now, "a", 5_000), "a", "its adapter had `b` until then");
-        assert_eq!(polled(&mut watch, &mut now, "b", 1), "b", "and now `b` is none that was left");
+        assert_eq!(
+            polled(&mut watch, &mut now, "b", 1),
+            "b",
+            "and `b` no longer counts as an earlier version"
+        );
         // The reply arrives at once, but every adapter has to confirm it.
         let undone = now;
         for _ in 0..RETURN_ANSWERS - 1 {

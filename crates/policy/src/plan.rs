@@ -173,7 +173,7 @@ impl Plan {
         &self.pointers
     }
 
-    /// What must be fetched before a request can be judged.
+    /// The facts to fetch before a request can be judged.
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }

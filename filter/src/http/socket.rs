@@ -140,7 +140,7 @@ impl SocketContext {
     }
 
     fn perform(&mut self, effects: Vec<SocketEffect>) {
-        // A call whose Reserve fails at once may start another, and so on. A queue avoids recursion.
+        // A call with a Reserve that fails at once may start another call, and so on. A queue avoids recursion.
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {

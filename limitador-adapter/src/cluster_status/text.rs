@@ -9,7 +9,7 @@ impl fmt::Display for ClusterStatus {
         section(f, "Adapters", self.installs.iter().map(install))?;
         section(f, "Gateways", self.gateways.iter().map(gateway))?;
         let enforced = self.policies.iter().filter(|policy| policy.enforced == Some(true)).count();
-        writeln!(f, "Policies: {}, of which {enforced} enforced", self.policies.len())?;
+        writeln!(f, "Policies: {}, {enforced} of them enforced", self.policies.len())?;
         if self.problems.is_empty() {
             return writeln!(f, "\nEverything is in order.");
         }

@@ -144,7 +144,7 @@ pub struct GatewayObject {
     pub class: String,
     /// The listeners, except those that cannot own a host.
     pub listeners: Vec<Listener>,
-    /// The namespaces whose ListenerSets may add listeners. `None`: no namespace.
+    /// The namespaces with ListenerSets that may add listeners. `None`: no namespace.
     pub allowed_listeners: Option<AllowedNamespaces>,
 }
 

@@ -69,7 +69,7 @@ pub struct TokenRateLimitPolicySpec {
     pub usage: Option<UsageSchema>,
     /// Kuadrant's field for where a response reports its total. Mutually exclusive with `usage.pointers`.
     pub data_extraction: Option<DataExtraction>,
-    /// Prices in USD per million tokens. The first entry whose `model` matches applies; if none does, the highest.
+    /// Prices in USD per million tokens. The first entry with a matching `model` applies. If none matches, the highest prices apply.
     #[schemars(length(max = 256))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, a.model == b.model))", "two prices are for the same model"))]
     pub prices: Option<Vec<PriceSchema>>,

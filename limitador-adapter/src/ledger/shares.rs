@@ -53,7 +53,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Creates shares of which nothing is taken.
+    /// Creates shares without any counters.
     pub fn new(capacity: Capacity) -> Self {
         Self { capacity, known: 1, taken: HashMap::new(), beyond: 0, sum: 0 }
     }

@@ -304,7 +304,7 @@ fn creation(facts: &Facts) -> ResultRole {
     }
 }
 
-/// The usage of an exchange whose provider reported none.
+/// The usage of an exchange if its provider reported none.
 pub(super) fn estimated(input: u64, output: u64) -> Usage {
     Usage { input, output, total: input.saturating_add(output), ..Usage::default() }
 }

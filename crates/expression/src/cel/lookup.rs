@@ -20,7 +20,7 @@ pub(super) struct Lookup {
 #[derive(Debug)]
 enum FactPlace {
     Attribute(&'static Attribute),
-    /// A part of `llm` or another root without a value of its own, for `has`.
+    /// A part of `llm` or another root that has no value itself, for `has`.
     Root(&'static str),
     Headers,
     /// A request header, in lower case.

@@ -68,7 +68,7 @@ pub struct Expression {
 struct Compiled {
     source: String,
     tree: IdedExpr,
-    /// The tests in it whose values may be absent.
+    /// The tests with values that may be absent.
     truths: Option<Truths>,
     variables: Variables,
     /// The short form, if it has one.

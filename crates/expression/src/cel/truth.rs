@@ -20,7 +20,7 @@ pub(super) const TREE: &str = "@tree";
 /// Before a fact's name: asks whether the fact is absent, as opposed to failing in another way.
 pub(super) const ABSENCE: &str = "@absence";
 
-/// The result of a test whose value is absent.
+/// The result of a test if its value is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IfAbsent {
     False,
@@ -284,7 +284,7 @@ fn fold(loops: &ComprehensionExpr) -> Option<&'static str> {
     }
 }
 
-/// Whether this is `exists_one`, whose result compares a count.
+/// Whether this is `exists_one`, which compares a count.
 fn counts(loops: &ComprehensionExpr) -> bool {
     matches!(&loops.result.expr, Expr::Call(call) if call.func_name == operators::EQUALS)
 }

@@ -175,7 +175,7 @@ pub fn root(name: &str) -> Option<&'static str> {
     ROOTS.iter().find(|root| **root == name).copied()
 }
 
-/// The type of a fact whose type is known.
+/// The type of a fact, if it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FactType {
     /// A map with any values.

@@ -137,7 +137,7 @@ pub(crate) struct DialectRules {
     /// The field in which to set a maximum. `None` if the response is not generated text, or the field is
     /// unknown.
     pub(crate) cap: fn(CapTarget<'_>) -> Option<FieldPath>,
-    /// The cost of an image whose size its first bytes reveal.
+    /// The cost of an image, if its first bytes reveal its size.
     pub(crate) images: ImageFormula,
     /// The cost of an image of unknown size.
     pub(crate) tokens_per_image: u64,

@@ -148,7 +148,7 @@ pub struct Conflicts {
     pub stream: bool,
     /// The client's own maximum output.
     pub max_output: bool,
-    /// The same, given once, under a key whose case only some servers ignore.
+    /// The same, given once, under a key in a different case, which only some servers accept.
     pub max_output_case: bool,
 }
 

@@ -52,7 +52,7 @@ pub(super) fn foreign(bytes: &[u8]) -> u64 {
     bytes.chunks(128).map(|some| u64::from(some.iter().map(is_foreign).sum::<u8>())).sum()
 }
 
-/// What a string in a place for media is.
+/// The kind of a string in a place for media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,

@@ -226,7 +226,7 @@ pub struct RequestBody {
     pub condition: Condition,
     /// Whether the response comes later: OpenAI's `background`.
     pub background: bool,
-    /// What is given twice with different values.
+    /// The values that are given twice and differ.
     pub conflicts: Conflicts,
     shape: Shape,
     /// Whether it is UTF-16 or UTF-32, which only Python servers read.

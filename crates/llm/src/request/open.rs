@@ -12,7 +12,7 @@ pub(super) struct Open {
     pub(super) foreign: u64,
     beginning: [u8; BEGINNING],
     length: usize,
-    /// What may be an image.
+    /// A possible image.
     pub(super) image: ImageHead,
 }
 

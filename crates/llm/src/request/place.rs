@@ -101,7 +101,7 @@ pub(crate) enum Place {
     Prompt,
     /// One of several prompts.
     PromptItem,
-    /// Tool calls, whose names and arguments are read.
+    /// Tool calls. Their names and arguments are read.
     Calls,
     /// The tool definitions.
     Tools,

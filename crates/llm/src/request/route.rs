@@ -112,7 +112,7 @@ impl PathEnd {
         Self { parents, names, dialect, operation, stream: None, unless: &[] }
     }
 
-    /// Marks calls whose response is a stream.
+    /// Marks calls that respond with a stream.
     pub(crate) const fn streaming(self) -> Self {
         Self { stream: Some(true), ..self }
     }

@@ -267,7 +267,7 @@ fn is_usage_chunk(data: &[u8]) -> bool {
     says_nothing && usage.is_some_and(|usage| !usage.empty && usage.found.is_empty())
 }
 
-/// Whether this is a list of one choice whose delta has no values.
+/// Whether this is a list of one choice with a delta without values.
 fn is_one_empty_choice(choices: &[u8]) -> Option<bool> {
     let first = element(choices, 0, 0)?;
     let choice = choices.get(first)?;

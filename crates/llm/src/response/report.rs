@@ -108,7 +108,7 @@ pub(super) struct Report {
     found: Vec<Option<Value>>,
 }
 
-/// What is searched in place of usage.
+/// A search for something other than usage.
 #[derive(Clone, Debug)]
 enum ResponseSearch {
     Pointers(Arc<Pointers>),

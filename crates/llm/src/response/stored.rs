@@ -19,7 +19,7 @@ pub(crate) enum StoredPart {
     Background,
 }
 
-/// What a response has revealed.
+/// The information in a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredAnswer {
     id: Vec<u8>,

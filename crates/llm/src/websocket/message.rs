@@ -14,7 +14,7 @@ pub enum Peer {
     Server,
 }
 
-/// What has ended.
+/// The part that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketEvent {
     /// A message: see [`MessageReader::message`].

@@ -28,7 +28,7 @@ pub(super) struct Matching<'p> {
 }
 
 impl<'p> Matching<'p> {
-    /// For a limit whose predicates are true.
+    /// Creates the state of a limit with predicates that are all true.
     pub fn of(
         planned: &'p CompiledPolicy,
         limit: &'p Limit,

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An end that no clock reaches, for windows whose end cannot be represented.
+/// An end that no clock reaches, for windows with an end that cannot be represented.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Adds a duration to `now` without overflowing.

@@ -13,7 +13,7 @@ const MAX_OPEN: usize = 64;
 const TREE_SHARE: usize = 8;
 const SMALLEST_TREE: usize = 8 << 10;
 
-/// An API whose streams Weir can end.
+/// An API with streams that Weir can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamApi {
     Chat,
@@ -49,7 +49,7 @@ impl SeenStream {
     /// The maximum memory of one, in bytes.
     pub const SIZE: usize = 3 * (MAX_TEXT + 64) + 2 * MAX_OPEN * size_of::<u64>();
 
-    /// Reads a server-sent event whose lines are separated by line feeds.
+    /// Reads a server-sent event with line feeds between its lines.
     pub fn event(&mut self, event: &[u8], memory: &MemoryBudget) {
         let lines = event.split(|byte| *byte == b'\n');
         let mut data = lines.filter_map(|line| line.strip_prefix(b"data:"));
