@@ -66,6 +66,6 @@ reasons! {
         "The latest generation has errors, so an earlier one is in force."
         "Correct the errors that `Accepted` lists.";
     Overridden
-        "On every route, other policies take the place of this one (`defaults`, `overrides`, or a policy of the same name). The message names them."
+        "On every route, other policies replace this one (`defaults`, `overrides`, or a policy of the same name). The message names them."
         "Remove the other policy, or accept that it takes precedence.";
 }

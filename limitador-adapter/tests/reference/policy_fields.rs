@@ -183,7 +183,7 @@ fn the_page_of_the_policy_s_fields() {
         "TokenRateLimitPolicy",
         "Every field of `weir.dev/v1alpha1`. Policies of `kuadrant.io/v1alpha1` have the same fields. `spec.defaults.limits` and \
          `spec.overrides.limits` have the fields of `spec.limits`. [Facts](facts.md), [expressions](expressions.md) and \
-         [units](units.md) have pages of their own.\n\n\
+         [units](units.md) have separate pages.\n\n\
          - A duration is up to four numbers of up to five digits, each with a unit: `ms`, `s`, `m`, `h`, `d` or `w`.\n\
          - Two rates of one limit may not count the same unit over the same window.\n",
     );

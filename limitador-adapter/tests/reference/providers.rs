@@ -95,8 +95,8 @@ fn the_page_of_providers() {
         }),
     );
     text += &format!(
-        "\nAn empty cell means that the provider has nothing of its own there and does as OpenAI does, or that its calls have the model \
-         in their path (Bedrock, Vertex, Azure), which no table lists. The fact {} has the values of the second column.\n",
+        "\nAn empty cell means that the provider does the same as OpenAI, or that its calls have the model in their path (Bedrock, \
+         Vertex, Azure), which no table lists. The fact {} has the values of the second column.\n",
         code("llm.operation"),
     );
     page("providers.md", &text);

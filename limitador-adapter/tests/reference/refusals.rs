@@ -30,19 +30,19 @@ const PATHS: [(&str, Dialect, &str); 7] = [
 
 /// The meaning of each header.
 const HEADERS: &[(&str, &str)] = &[
-    ("content-type", "`application/json`, unless the policy's own body is no JSON"),
-    ("retry-after", "In how many seconds there may be room. Absent if a retry does not help"),
+    ("content-type", "`application/json`, unless the policy's own body is not JSON"),
+    ("retry-after", "The number of seconds until there may be room. Absent if a retry does not help"),
     ("retry-after-ms", "The same in milliseconds"),
     ("x-amz-retry-after", "The same in milliseconds, for AWS SDKs"),
     ("x-amzn-errortype", "The type of the error, for AWS SDKs"),
     ("x-should-retry", "`false` if a retry does not help, or not within a minute"),
-    ("x-ratelimit-limit-requests", "The limit of the tightest rate of `requests`"),
-    ("x-ratelimit-remaining-requests", "What remains of it"),
+    ("x-ratelimit-limit-requests", "The limit of the most constrained rate of `requests`"),
+    ("x-ratelimit-remaining-requests", "The remaining amount"),
     ("x-ratelimit-reset-requests", "When its window ends, as a duration"),
-    ("x-ratelimit-limit-tokens", "The limit of the tightest rate of `tokens`"),
-    ("x-ratelimit-remaining-tokens", "What remains of it"),
+    ("x-ratelimit-limit-tokens", "The limit of the most constrained rate of `tokens`"),
+    ("x-ratelimit-remaining-tokens", "The remaining amount"),
     ("x-ratelimit-reset-tokens", "When its window ends, as a duration"),
-    ("anthropic-ratelimit-requests-limit", "As `x-ratelimit-*`, in Anthropic's own headers"),
+    ("anthropic-ratelimit-requests-limit", "The same as `x-ratelimit-*`, in Anthropic's own headers"),
     ("anthropic-ratelimit-requests-remaining", ""),
     ("anthropic-ratelimit-requests-reset", "A time instead of a duration"),
     ("anthropic-ratelimit-tokens-limit", ""),
@@ -58,7 +58,7 @@ const HEADERS: &[(&str, &str)] = &[
         "ratelimit-policy",
         "The eight most constrained rates, by the IETF draft: quota `q` and window `w` in seconds",
     ),
-    ("ratelimit", "The same rates: what remains (`r`), and in how many seconds the window ends (`t`)"),
+    ("ratelimit", "The same rates: the remaining amount (`r`), and the seconds until the window ends (`t`)"),
 ];
 
 fn policy() -> Policy {
@@ -184,7 +184,7 @@ fn the_page_of_headers() {
     assert_eq!(known, sorted, "each header has a meaning, and no other");
     let mut text = head(
         "Headers",
-        "The headers that Weir sets on the responses to requests that a limit applies to. `onExceeded.quotaHeaders` chooses which \
+        "Weir sets these headers on responses to requests that a limit applies to. `onExceeded.quotaHeaders` chooses which \
          rates of a policy they show. Weir removes the header that carries the identity before the request goes upstream.\n",
     );
     text += &table(

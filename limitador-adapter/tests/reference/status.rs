@@ -7,7 +7,7 @@ fn the_page_of_statuses() {
         "Status",
         "`kubectl get wtrlp` shows the reasons of a policy's two conditions, and `kubectl get wtrlp -o wide` their messages. \
          `Accepted` says whether the policy is valid; `Enforced` says whether it is in force. `status.conditions` covers the \
-         policy as a whole, and `status.ancestors` each Gateway that it applies at.\n",
+         policy as a whole, and `status.ancestors` each Gateway that it applies to.\n",
     );
     text += &table(
         ["Reason", "Meaning", "What to do"],
