@@ -149,7 +149,7 @@ fn the_page_of_refusals() {
         "Refusals",
         "A refused request is answered in the form of the API that was called, so that its client library understands it. \
          `onExceeded` in a policy replaces the status, headers or body. A refusal names the policy, the limit, and the numbers, \
-         and never a counter's value. [Headers](headers.md) explains the headers; those that show quotas are left out here.\n",
+         but never a counter's value. [Headers](headers.md) explains the headers; those that show quotas are left out here.\n",
     );
     for (name, dialect, path) in PATHS {
         text += &format!("\n## {name}\n\nA limit has no room:\n\n");
