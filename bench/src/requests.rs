@@ -20,7 +20,7 @@ const MOST: u32 = 1 << 20;
 /// The size in bytes of a coding agent's usual request.
 const SIZES: [(&str, usize); 3] = [("560 B", 560), ("30 kB", 30_000), ("300 kB", 300_000)];
 
-/// What Envoy runs.
+/// The filter that Envoy runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Alone,

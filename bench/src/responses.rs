@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_millis(3);
 /// The number of streams that are open while the memory is measured.
 pub const OPEN_STREAMS: usize = 500;
 
-/// What Envoy runs.
+/// The filter that Envoy runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Alone,

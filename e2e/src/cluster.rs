@@ -56,7 +56,7 @@ impl Cluster {
         self.write_kubeconfig_at(&name, ADMIN, namespace, port)
     }
 
-    /// Where it serves.
+    /// Returns the address of the API server.
     pub fn port(&self) -> u16 {
         self.port
     }

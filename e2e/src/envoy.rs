@@ -219,7 +219,7 @@ pub fn typed<'a>(value: &'a mut Value, suffix: &str) -> Option<&'a mut Value> {
 }
 
 impl Envoy {
-    /// Where it takes requests.
+    /// Returns the address of the first listener.
     pub fn address(&self) -> SocketAddr {
         self.listener
     }
@@ -242,12 +242,11 @@ impl Envoy {
         text.lines().filter(|line| line.contains(part)).map(|line| format!("{line}\n")).collect()
     }
 
-    /// Its process id.
     pub fn pid(&self) -> i32 {
         self.process.pid().as_raw_nonzero().get()
     }
 
-    /// The address of the admin interface.
+    /// Returns the address of the admin interface.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -257,7 +256,6 @@ impl Envoy {
         self.process.show_log();
     }
 
-    /// Its whole log.
     pub fn log(&self) -> String {
         self.process.log()
     }

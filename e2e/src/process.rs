@@ -56,7 +56,6 @@ impl Process {
         wait::until(&format!("the end of {}", self.name), || self.ended())
     }
 
-    /// Its whole log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -69,7 +68,6 @@ impl Process {
         eprintln!("--- the end of the log of {}:\n{}\n---", self.name, lines[last..].join("\n"));
     }
 
-    /// Its process id.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

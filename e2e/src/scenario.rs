@@ -46,7 +46,7 @@ pub struct Story {
     /// The claims of each user.
     #[serde(default)]
     pub people: BTreeMap<String, Value>,
-    /// What happens, in order.
+    /// The steps in order.
     pub steps: Vec<Step>,
 }
 
@@ -146,7 +146,7 @@ pub struct Finished {
     pub expect: Option<Expected>,
 }
 
-/// What the provider does.
+/// The behaviour of the provider.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Answer {
@@ -184,7 +184,7 @@ pub enum Ending {
     NoHead,
 }
 
-/// What is done to the adapter.
+/// An action on the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AdapterFate {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A test's name, and the test.
 pub type Test<W> = (&'static str, fn(&mut W));
 
-/// What the first test starts.
+/// The world that the first test starts.
 pub trait SharedWorld: Send + 'static {
     /// Starts it.
     fn start() -> Self;

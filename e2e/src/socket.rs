@@ -247,7 +247,7 @@ impl SocketUpstream {
         Self { address, heard }
     }
 
-    /// Where it listens.
+    /// Returns the provider's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -228,7 +228,7 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// Where it listens.
+    /// Returns the provider's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -41,7 +41,7 @@ pub struct World {
     workers: u32,
 }
 
-/// What to start.
+/// The configuration of a world.
 pub struct Builder {
     policies: Vec<String>,
     config: Config,

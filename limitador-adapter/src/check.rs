@@ -33,7 +33,7 @@ impl CheckReport {
         self.collected.entries.iter().flat_map(PolicyReport::warnings).collect()
     }
 
-    /// What each policy limits, as text.
+    /// The limits of each policy as text.
     pub fn summary(&self) -> String {
         let policies = self.collected.policies.iter().map(|valid| described(&valid.policy));
         policies.collect::<Vec<_>>().join("\n")

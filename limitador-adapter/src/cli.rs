@@ -356,10 +356,10 @@ fn counter(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Where counters are kept.
+/// The storage of counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// In this process.
+    /// The memory of this process.
     Memory,
     /// In a Redis, which several adapters may share.
     #[cfg(feature = "redis")]

@@ -28,7 +28,7 @@ pub struct PluginConfig {
     pub gateway: Option<String>,
     /// The failure mode until the first plan arrives.
     pub failure_mode: FailureMode,
-    /// Where `auth` comes from. `None`: no identity.
+    /// The source of `auth`. `None`: no identity.
     pub identity: Option<IdentitySource>,
     /// Whether request bodies are read.
     pub request_body: BodyAccess,
@@ -40,13 +40,13 @@ pub struct PluginConfig {
     pub policies: Option<Vec<Policy>>,
 }
 
-/// Where `auth` comes from.
+/// The source of `auth`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentitySource {
     /// A header that the authentication filter before Weir sets and sanitises. It is not sent upstream.
     /// Provides `auth.identity`.
     Header {
-        /// In lower case.
+        /// The name in lower case.
         name: String,
         /// How the JSON is encoded.
         encoding: IdentityEncoding,

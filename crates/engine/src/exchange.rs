@@ -68,7 +68,7 @@ pub enum Event<'a> {
     Response(ResponseHead),
     /// A chunk of the response's body is passing. Needed only if [`Exchange::edits_body`].
     Passing {
-        /// As the upstream sent it.
+        /// The bytes, unchanged.
         chunk: &'a [u8],
         /// Whether this is the last chunk.
         end: bool,
@@ -78,7 +78,7 @@ pub enum Event<'a> {
     PassingUnread,
     /// A chunk of the response's body has passed, or only its end. Handling it can wait.
     Body {
-        /// As the upstream sent it.
+        /// The bytes, unchanged.
         chunk: &'a [u8],
         /// Whether this is the last chunk.
         end: bool,

@@ -133,14 +133,14 @@ pub struct ResponseFlow {
 pub struct DeferredBody {
     /// The chunks in order, each with its memory.
     pub pieces: Vec<(Vec<u8>, Lease)>,
-    /// What comes after the chunks.
+    /// The end of the chunks.
     pub end: BodyEnd,
     size: usize,
     /// Whether it is in the queue of bodies to read.
     queued: bool,
 }
 
-/// What comes after the chunks of a body.
+/// The end of a body's chunks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyEnd {
     /// More chunks.

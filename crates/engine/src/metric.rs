@@ -110,7 +110,7 @@ impl MemoryUse {
     }
 }
 
-/// Where a charge comes from.
+/// The source of a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageSource {
     /// The provider reported it.

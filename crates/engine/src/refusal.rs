@@ -217,7 +217,7 @@ const UNIT_HEADERS: [(Unit, [&str; 3]); 2] = [
     (Unit::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
 ];
 
-/// As documented by Anthropic.
+/// Formats Anthropic's headers as documented by Anthropic.
 const ANTHROPIC_HEADERS: [(Unit, [&str; 3]); 4] = [
     (
         Unit::Requests,

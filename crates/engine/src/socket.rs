@@ -24,7 +24,7 @@ use llm::websocket::{Extensions, MessageReader, Peer, SocketApi, SocketEvent};
 use protocol::call::CallFailure;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 
-/// What the shell must do.
+/// An action for the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketEffect {
     /// Send this call's message to the adapter's `Reserve`, and pass the reply to [`Socket::reply`].
@@ -244,7 +244,7 @@ impl Socket {
         (Passage::Replaced(said), effects)
     }
 
-    /// The socket has ended, for whatever reason. What was delivered is charged.
+    /// Handles the end of the socket, for whatever reason. The delivered output is charged.
     pub fn closed(&mut self) -> Vec<SocketEffect> {
         let mut effects = Vec::new();
         for mut call in std::mem::take(&mut self.calls) {

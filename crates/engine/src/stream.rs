@@ -71,7 +71,7 @@ pub struct Left<Caller> {
 /// A Reserve to send again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unanswered<Caller> {
-    /// Who is waiting.
+    /// The caller.
     pub caller: Caller,
     /// The original message.
     pub message: Vec<u8>,

@@ -31,7 +31,7 @@ pub enum IdentityError {
     /// JSON, but not an object.
     #[error("the identity is not a JSON object")]
     NotAnObject,
-    /// Not Envoy's Metadata message.
+    /// The bytes are not Envoy's Metadata message.
     #[error("the metadata cannot be decoded")]
     Metadata,
     /// It has more parts than fit into a megabyte. Expressions that use it fail.

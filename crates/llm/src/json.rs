@@ -86,7 +86,7 @@ enum ScanState {
     Broken,
 }
 
-/// What a string is for.
+/// The purpose of a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Key,

@@ -31,7 +31,7 @@ pub struct Policy {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// What it applies to.
+    /// The target.
     pub target: Target,
     /// Its other targets (`targetRefs`), all on the same level.
     pub further_targets: Vec<Target>,
@@ -72,12 +72,12 @@ pub struct OnExceeded {
 /// response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QuotaHeaders {
-    /// All of them.
+    /// Shows all of them.
     #[default]
     All,
     /// The one with the smallest share left.
     Constrained,
-    /// None of them.
+    /// Shows none of them.
     None,
 }
 
@@ -91,7 +91,7 @@ pub struct Target {
     pub section: Option<String>,
 }
 
-/// What a policy can target.
+/// The kind of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetKind {
     /// All routes of a Gateway.
@@ -215,7 +215,7 @@ pub struct Rate {
     pub max: Maximum,
     /// The time over which it counts.
     pub window: Window,
-    /// What is counted.
+    /// The unit.
     pub unit: Unit,
     /// What a response costs, in `unit` (micro-USD for money). `None`: the usage itself.
     pub cost: Option<Expression>,

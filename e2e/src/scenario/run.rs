@@ -14,8 +14,8 @@ pub trait Player {
 
     /// Puts these policies into force, and no others.
     fn apply(&mut self, policies: &[Value]);
-    /// Sends a request until it waits for the provider's answer (after `answer.before` chunks of it). If it is
-    /// answered before, returns the response. `claims`: of the user.
+    /// Sends a request until it waits for the provider's answer (after `answer.before` chunks of it). If it
+    /// is answered before, returns the response. `claims` are those of the user.
     fn open(&mut self, request: &Request, claims: Option<&Value>) -> Result<Self::Open, Seen>;
     /// Lets the provider answer and reads the rest.
     fn finish(&mut self, open: Self::Open) -> Seen;

@@ -439,7 +439,7 @@ impl Worker {
         for context in self.contexts() {
             self.end(context);
         }
-        // As long as a backoff may last.
+        // The maximum length of a backoff.
         for _ in 0..30 {
             self.advance(10_000);
             while !self.waiting.is_empty() {

@@ -21,7 +21,7 @@ const LONGEST: u64 = 4096;
 /// Headers that only proxies add.
 const OF_PROXIES: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
-/// Who may call the API.
+/// Decides who may call the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiAccess {
     /// Callers on this machine.

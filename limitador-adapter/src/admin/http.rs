@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
-/// What the endpoints need.
+/// The state that the endpoints need.
 #[derive(Clone)]
 pub struct Pages {
     /// The holds and charges.
@@ -41,7 +41,7 @@ pub struct Pages {
     pub modules: Modules,
     /// The callers of `explain --watch`.
     pub observers: Observers,
-    /// Who may call `/api/*`.
+    /// Decides who may call `/api/*`.
     pub access: ApiAccess,
     /// Receives changes of counters.
     pub audit: AuditTrail,

@@ -13,7 +13,7 @@ pub struct InstalledFilter {
     pub gateway: String,
     /// The kind and name of the object that configures it, as kubectl prints them.
     pub kind: &'static str,
-    /// Its namespace and name.
+    /// The namespace and name of this object.
     pub object: String,
     /// The digest of the module.
     pub module: String,

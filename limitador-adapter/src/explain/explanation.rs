@@ -43,11 +43,11 @@ pub struct ExplainedLimit {
     pub notes: Vec<String>,
 }
 
-/// What a response is charged.
+/// The charges of a response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExplainedResponse {
     pub status: u16,
-    /// Where the usage comes from.
+    /// The source of the usage.
     pub source: String,
     /// Entries of the form "NAMESPACE/NAME/LIMIT: amount".
     pub charges: Vec<String>,

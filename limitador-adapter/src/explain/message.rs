@@ -9,9 +9,9 @@ pub struct Message {
     pub pseudo: Vec<(&'static str, String)>,
     /// A response's status; 0 for a request.
     pub status: u16,
-    /// In order, with names in lower case.
+    /// The headers in order, with names in lower case.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// Without the transfer encoding.
+    /// The body without its transfer encoding.
     pub body: Vec<u8>,
 }
 

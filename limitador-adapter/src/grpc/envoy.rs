@@ -22,7 +22,7 @@ use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::{Code, D
 use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use std::sync::Arc;
 
-/// What a call does.
+/// The effect of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// `ShouldRateLimit`.

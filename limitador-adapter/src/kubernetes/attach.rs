@@ -17,7 +17,6 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 pub struct Attached<'a> {
     pub name: &'a RouteName,
     pub route: &'a HttpRoute,
-    /// Its hosts and ports.
     pub places: Vec<At>,
 }
 
@@ -67,11 +66,11 @@ impl Surroundings<'_> {
 /// When a proxy tries the regular expressions of its routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegexOrder {
-    /// As Envoy Gateway does.
+    /// Before prefixes, as Envoy Gateway does.
     BeforePrefixes,
-    /// As Istio does.
+    /// After prefixes, as Istio does.
     AfterPrefixes,
-    /// As another controller does. It is uncertain which match takes a request.
+    /// In another order. It is uncertain which match takes a request.
     Unknown,
 }
 

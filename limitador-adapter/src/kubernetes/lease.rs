@@ -43,7 +43,7 @@ pub struct Election {
     told: Option<(BTreeSet<String>, Instant)>,
 }
 
-/// What to do about the Lease.
+/// The action that a Lease requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseStep {
     /// It is held by this replica, or by nobody.

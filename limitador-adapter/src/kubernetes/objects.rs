@@ -140,7 +140,7 @@ impl PolicyObject {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayObject {
-    /// Its GatewayClass, which names its controller.
+    /// The GatewayClass, which names the controller.
     pub class: String,
     /// The listeners, except those that cannot own a host.
     pub listeners: Vec<Listener>,
@@ -218,7 +218,7 @@ pub struct AllowedRoutes {
     pub kinds: Vec<AllowedKind>,
 }
 
-/// From which namespaces routes may attach.
+/// The namespaces from which routes may attach.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AllowedNamespaces {
@@ -298,7 +298,7 @@ pub struct ParentStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ParentCondition {
-    /// For example `Accepted`.
+    /// The type, for example `Accepted`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.

@@ -21,7 +21,7 @@ pub enum Turn {
     Whole,
     /// Only its own `ancestors`.
     Ancestors,
-    /// Nothing for now.
+    /// Nothing may be written for now.
     Leave,
 }
 

@@ -255,7 +255,7 @@ pub enum PeriodSchema {
     Lifetime,
 }
 
-/// What a rate counts.
+/// The unit of a rate.
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -359,7 +359,7 @@ pub struct MergedLimits {
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataExtraction {
-    /// In the body of the response.
+    /// The place in the body of the response.
     pub response: Option<ResponseDataExtraction>,
 }
 
@@ -486,7 +486,7 @@ pub struct PriceSchema {
     pub output: String,
 }
 
-/// What a refused request is answered.
+/// The response to a refused request.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OnExceededSchema {

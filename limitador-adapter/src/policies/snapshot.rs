@@ -25,7 +25,7 @@ pub struct PolicySnapshot {
     pub entries: Vec<PolicyReport>,
 }
 
-/// What a filter understands in a plan.
+/// The abilities of a filter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanReader {
     /// The filter does not read request bodies.

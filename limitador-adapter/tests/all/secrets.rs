@@ -151,7 +151,7 @@ fn what_the_server_repeats_of_a_password_is_not_shown() {
         }
         std::thread::yield_now();
     };
-    // As often as it may be logged.
+    // Repeated as often as it may be logged.
     for _ in 0..5 {
         drop(crate::binary::get(free, "/metrics"));
     }

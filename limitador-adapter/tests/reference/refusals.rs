@@ -158,7 +158,7 @@ fn the_page_of_refusals() {
         text += &shown(&denial(path, "40000", Some((Code::OverLimit, 1000))));
         text += "\nThe adapter did not answer in time, and `failureMode` is `Deny`:\n\n";
         text += &shown(&denial(path, "400", None));
-        text += "\nThe body cannot be understood in one way only, or has to be changed and cannot be:\n\n";
+        text += "\nThe body is ambiguous, or it has to be edited and cannot be edited:\n\n";
         text += &shown(&invalid_request(dialect, "The request body gives two models."));
     }
     page("reference/refusals.md", &text);

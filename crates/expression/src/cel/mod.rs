@@ -49,9 +49,9 @@ use truth::Truths;
 /// When an expression is evaluated, which determines the facts that it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Before the request is forwarded.
+    /// The facts before the request is forwarded.
     Request,
-    /// After the response has ended.
+    /// The facts after the response has ended.
     Response,
 }
 

@@ -48,7 +48,7 @@ const PERIOD: Types = Types::any_of(&[TEXT, DURATION]);
 const CLOCK: Types = Types::any_of(&[TIME, DURATION]);
 const MOMENT: Types = Types::any_of(&[TEXT, NUMBER, TIME]);
 
-/// In the order of error messages.
+/// All functions in the order of error messages.
 pub(super) static FUNCTIONS: [Signature; 45] = [
     function("bool", Global, (1, 1), &[SCALAR], BOOL),
     function("bytes", Global, (1, 1), &[SCALAR], BYTES),

@@ -102,8 +102,8 @@ const fn body(name: &'static str, kind: AttributeType) -> Attribute {
     Attribute { root: "llm", name, kind, origin: Origin::Body }
 }
 
-/// All attributes except `request.headers` and `llm.metadata`, which are maps. From "Attributes" in Envoy's
-/// documentation.
+/// All attributes except `request.headers` and `llm.metadata`, which are maps. The list follows "Attributes"
+/// in Envoy's documentation.
 pub static ATTRIBUTES: [Attribute; 49] = [
     text("request", "path", Origin::Path),
     text("request", "url_path", Origin::UrlPath),

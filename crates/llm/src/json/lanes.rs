@@ -53,7 +53,7 @@ impl Block {
         from(most, script::ONE_MORE_FROM).to_bitmask() == 0
     }
 
-    /// What these bytes weigh.
+    /// Returns the weight of these bytes.
     #[inline(always)]
     pub(super) fn weight(&self, of: u64) -> u64 {
         if self.is_even() {

@@ -26,7 +26,7 @@ const CONTEXT_TOKENS: u64 = 4096;
 /// text.
 const SCALAR: u64 = 8;
 
-/// What was read from a body.
+/// The contents of a body.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gather {
     pub(super) model: GivenText,
@@ -34,7 +34,7 @@ pub(super) struct Gather {
     pub(super) model_id: GivenText,
     pub(super) user: Kept,
     pub(super) metadata_user: Kept,
-    /// In order of precedence.
+    /// The sessions in order of precedence.
     pub(super) sessions: [Kept; 3],
     pub(super) stream: GivenBool,
     pub(super) stream_variant: GivenBool,

@@ -151,7 +151,7 @@ impl Maxima {
 /// The names of a field, one list for each level below the body. The first name of each list is the one to add.
 pub(crate) type FieldPath = &'static [&'static [&'static str]];
 
-/// What determines the field for a maximum.
+/// Identifies the field for a maximum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CapTarget<'a> {
     pub(crate) operation: Operation,

@@ -7,7 +7,7 @@ use crate::providers::{ReadPath, all};
 use crate::spelling::{before_semicolon, percent_decoded};
 use std::borrow::Cow;
 
-/// What a path reveals.
+/// The information in a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// The API, or [`Dialect::Unknown`].

@@ -154,7 +154,7 @@ impl ResponseHead {
     }
 }
 
-/// What was read so far.
+/// The result of reading a body so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MeterReading {
     /// The last reported usage. If all of it is zero, the call is metered in another unit than tokens.
@@ -243,7 +243,7 @@ impl Meter {
         meter
     }
 
-    /// What it has found about that result.
+    /// Returns the information about that result.
     pub fn stored(&mut self) -> StoredAnswer {
         self.finish();
         self.body.stored()
@@ -267,7 +267,7 @@ impl Meter {
         self.body.reading()
     }
 
-    /// What was read so far. A decoder may hold back something until the end.
+    /// Returns the result so far. A decoder may hold back something until the end.
     pub fn reading(&self) -> MeterReading {
         self.body.reading()
     }

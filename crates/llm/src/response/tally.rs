@@ -207,7 +207,7 @@ impl Tally {
         input.map(|input| input.saturating_add(brought)).or_else(|| Some(brought).filter(|it| *it > 0))
     }
 
-    /// What tools and connectors added.
+    /// Returns the tokens that tools and connectors added.
     fn brought(&self) -> u64 {
         self.or_zero(Field::ToolUse).saturating_add(self.or_zero(Field::Connector))
     }

@@ -30,7 +30,7 @@ pub enum ClientEvent {
     Other,
 }
 
-/// The kind of a server's message. `id`: of the response that it belongs to.
+/// The kind of a server's message. `id` is that of the response that the message belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEvent {
     /// The model begins a response.

@@ -10,7 +10,7 @@ const MILLION: u128 = 1_000_000;
 pub struct Price {
     /// The model's name; `*` matches any characters.
     pub model: String,
-    /// What its tokens cost.
+    /// The prices of its tokens.
     pub tariff: Tariff,
 }
 

@@ -230,7 +230,7 @@ fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
     })
 }
 
-/// From `targetRef` or `targetRefs`.
+/// Reads the targets from `targetRef` or `targetRefs`.
 fn targets(spec: &DocumentObject<'_>) -> Result<(Target, Vec<Target>), Reported> {
     let Some(node) = spec.optional("targetRefs") else {
         return Ok((spec.required("targetRef").and_then(target)?, Vec::new()));

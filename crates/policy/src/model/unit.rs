@@ -1,10 +1,10 @@
-//! What a rate counts.
+//! The units of rates.
 
 use super::price::usd_text;
 
 macro_rules! units {
     ($(#[doc = $about:literal] $(#[$attribute:meta])* $unit:ident = $name:literal,)*) => {
-        /// What a rate counts.
+        /// The unit of a rate.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Unit {
             $(#[doc = $about] $(#[$attribute])* $unit,)*

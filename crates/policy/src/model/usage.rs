@@ -19,10 +19,10 @@ pub struct UsageRules {
 /// What a successful response without usage is charged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
-    /// The estimate of its input, plus what was delivered.
+    /// Charges the estimate of its input, plus the delivered output.
     #[default]
     Estimate,
-    /// What was held.
+    /// Charges the amount that was held.
     Hold,
     /// Nothing.
     Zero,

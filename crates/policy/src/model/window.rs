@@ -60,19 +60,19 @@ const fn seconds(seconds: u64) -> Option<Duration> {
 }
 
 periods! {
-    /// From the full hour.
+    /// Begins at each full hour.
     Hour = "Hour", "hour", seconds(HOUR);
-    /// From midnight.
+    /// Begins at midnight.
     Day = "Day", "day", seconds(DAY);
-    /// From Monday.
+    /// Begins on Monday.
     Week = "Week", "week", seconds(7 * DAY);
-    /// From the first.
+    /// Begins on the first of a month.
     Month = "Month", "month", seconds(30 * DAY);
-    /// From the first of January, April, July or October.
+    /// Begins on the first of January, April, July or October.
     Quarter = "Quarter", "quarter", seconds(91 * DAY);
-    /// From the first of January.
+    /// Begins on the first of January.
     Year = "Year", "year", seconds(365 * DAY);
-    /// Without end.
+    /// Never ends.
     Lifetime = "Lifetime", "lifetime", None;
 }
 

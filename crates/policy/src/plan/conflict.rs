@@ -10,7 +10,7 @@ use llm::request::Conflicts;
 const ALL: Conflicts = Conflicts { model: true, stream: true, max_output: true, max_output_case: true };
 const OUTPUT: Conflicts = Conflicts { model: false, stream: false, max_output: true, max_output_case: true };
 
-/// What the request's body contains twice.
+/// The values that the request's body contains twice.
 pub(super) fn of(facts: &Facts) -> Conflicts {
     facts.read_body().map(|body| body.conflicts).unwrap_or_default()
 }

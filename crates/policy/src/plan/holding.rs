@@ -22,7 +22,7 @@ pub(super) struct Matching<'p> {
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
     /// The `limitFrom`s that did not produce a maximum.
     pub failures: Vec<Failure>,
-    /// At least one.
+    /// The buckets. There is at least one.
     buckets: Arc<[RequestBucket]>,
     pub doubts: Vec<Doubt>,
 }

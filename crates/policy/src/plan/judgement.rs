@@ -9,7 +9,7 @@ use protocol::call::Entries;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one rate should hold.
+/// The hold of one rate.
 #[derive(Clone, Debug)]
 pub struct Hold {
     /// The rate.
@@ -18,7 +18,7 @@ pub struct Hold {
     pub counters: Arc<[(String, String)]>,
     /// The descriptor's entries.
     pub entries: Entries,
-    /// At least 1.
+    /// The amount, at least 1.
     pub amount: u64,
     /// The rate's maximum.
     pub max: u64,
@@ -62,7 +62,7 @@ pub struct Doubt {
     /// "NAMESPACE/NAME".
     pub policy: Arc<str>,
     pub limit: String,
-    /// What is unknown.
+    /// The unknown part.
     pub cause: DoubtCause,
     /// The expression, and why it has no value. It is logged, and contains no values.
     pub detail: String,
@@ -159,7 +159,7 @@ pub enum Miss {
     Failed(Failure),
 }
 
-/// What a plan decides about a request.
+/// The decisions of a plan about a request.
 #[derive(Clone, Debug, Default)]
 pub struct Judgement {
     /// What to hold, one entry per rate of every limit that applies.

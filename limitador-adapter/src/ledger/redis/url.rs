@@ -22,7 +22,7 @@ pub struct RedisUrl {
     pub database: u16,
 }
 
-/// What runs at the nodes.
+/// The kind of the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {
     /// A single Redis.
