@@ -60,7 +60,7 @@ pub const METRICS: &[AdapterMetric] = &[
         name: "weir_commits_total",
         kind: MetricKind::Counter,
         labels: &["outcome"],
-        help: "Settled reservations. Outcomes: `released` (settled, the normal case), `unknown` (no such hold; charged all the same), `replayed` (settled before; not charged again), `parked` (waits for a result that is created in the background).",
+        help: "Settled reservations. Outcomes: `released` (settled, the normal case), `unknown` (no such hold; charged anyway), `replayed` (settled before; not charged again), `parked` (waits for a result that is created in the background).",
     },
     AdapterMetric {
         name: "weir_raises_total",

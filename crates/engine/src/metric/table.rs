@@ -66,7 +66,7 @@ metrics! {
     RAISES_REFUSED = counter "weir_raises_refused" []
         "Streams that outgrew their hold when a limit with `overrun: Cut` had no room.";
     STREAMS_CUT = counter "weir_streams_cut" []
-        "Streams that were ended as their API ends a response at its maximum output, because their limit had no room (`overrun: Cut`).";
+        "Streams that were ended like responses at their maximum output, because their limit had no room (`overrun: Cut`).";
     STREAMS_RESET = counter "weir_streams_reset" []
         "Streams that were reset for the same reason, because they are compressed or of an unknown API.";
     RAISES_DROPPED = counter "weir_raises_dropped" []
