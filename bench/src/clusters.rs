@@ -40,7 +40,7 @@ pub fn run(rounds: usize, is_wanted: impl Fn(&str) -> bool, everything: bool, en
         return Ok(());
     }
     if !artefacts::has_kubernetes() {
-        eprintln!("{NAME}: left out, there is no kube-apiserver (make test-k8s builds one)");
+        eprintln!("{NAME}: skipped, because there is no kube-apiserver (make test-k8s builds one)");
         return Ok(());
     }
     let text = measure(rounds, ends)?;

@@ -1,4 +1,4 @@
-//! Does the kubelet's work for a pod's container, where there is none: mounts volumes, expands variables in
+//! Does the work of a kubelet for a pod's container: mounts volumes, expands variables in
 //! arguments, and starts the program.
 //!
 //! Mount paths are absolute, so this runs in a separate mount namespace (`scripts/alone.sh`).
@@ -28,7 +28,7 @@ pub struct Pod<'a> {
     pub namespace: &'a str,
     /// The `metadata` and `spec` of a Deployment's template.
     pub template: &'a Value,
-    /// `None`: the machine's network.
+    /// `None` means the machine's network.
     pub network: Option<&'a PodNetwork>,
 }
 

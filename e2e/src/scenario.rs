@@ -87,7 +87,7 @@ pub enum Step {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Request {
-    /// The user. Absent: without a token.
+    /// The user. If absent, the request has no token.
     #[serde(rename = "as")]
     pub who: Option<String>,
     /// POST by default.

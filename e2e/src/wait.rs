@@ -1,4 +1,4 @@
-//! Waiting for a condition instead of for a time.
+//! Waits for conditions instead of for fixed times.
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@ use std::rc::Weak;
 /// The reply to a Reserve.
 pub type ReserveReply = Result<ReserveResponse, CallFailure>;
 
-/// An exchange as the root context sees it. The context switches to the exchange's own for calls.
+/// An exchange as the root context sees it. Its methods are called in the exchange's own context.
 pub trait Waiting {
     /// The id of the context for host calls.
     fn context(&self) -> u32;

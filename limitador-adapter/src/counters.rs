@@ -113,8 +113,8 @@ async fn call(to: &ServerArgs, method: &str, path: &str, body: Option<&Value>) -
     let (status, answer) = exchange(address, &request).await.with_context(|| server.to_owned())?;
     match status {
         200 => serde_json::from_slice(&answer).with_context(|| server.to_owned()),
-        401 | 403 => bail!("{server} answers {status}: --token-file names the file with the admin token"),
-        404 if answer.is_empty() => bail!("{server} answers 404: is it an adapter of this version?"),
+        401 | 403 => bail!("{server} answered {status}: use --token-file FILE with the admin token"),
+        404 if answer.is_empty() => bail!("{server} answered 404; is it an adapter of this version?"),
         _ => bail!("{server} answers {status}: {}", String::from_utf8_lossy(&answer).trim_end()),
     }
 }

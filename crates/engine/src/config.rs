@@ -24,11 +24,11 @@ pub struct PluginConfig {
     pub grpc_service: String,
     /// The timeout of a Reserve.
     pub timeout: Duration,
-    /// The Gateway that this Envoy serves, "NAMESPACE/NAME" or "*". `None`: taken from the node's metadata.
+    /// The Gateway that this Envoy serves, "NAMESPACE/NAME" or "*". If it is `None`, it is taken from the node's metadata.
     pub gateway: Option<String>,
     /// The failure mode until the first plan arrives.
     pub failure_mode: FailureMode,
-    /// The source of `auth`. `None`: no identity.
+    /// The source of `auth`. `None` means no identity.
     pub identity: Option<IdentitySource>,
     /// Whether request bodies are read.
     pub request_body: BodyAccess,

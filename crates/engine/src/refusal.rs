@@ -101,7 +101,7 @@ impl RateStatus<'_> {
         self.status.map_or(0, |status| status.remaining)
     }
 
-    /// `None`: its window has no end.
+    /// `None` if its window has no end.
     fn reset_ms(&self) -> Option<u64> {
         self.hold.rate.rate.window.ends().then(|| self.status.map_or(0, |status| status.reset_ms))
     }
@@ -171,7 +171,7 @@ fn tightest<'a, 'b>(unit: Unit, known: &[&'a RateStatus<'b>]) -> Option<&'a Rate
 /// Selects at most [`MAX_LISTED`] of them and keeps their order.
 fn most_constrained<'a, 'b>(mut known: Vec<&'a RateStatus<'b>>) -> Vec<&'a RateStatus<'b>> {
     while known.len() > MAX_LISTED {
-        // Of equal ones, the last is removed.
+        // If several are equal, the last one is removed.
         let loosest = known.iter().enumerate().max_by_key(|(_, standing)| standing.slack());
         let Some((place, _)) = loosest else { break };
         known.remove(place);

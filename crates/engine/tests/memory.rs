@@ -222,7 +222,7 @@ fn thousands_of_hostile_exchanges_stay_within_the_budget() {
             seen.refused
         );
         assert!(heap <= memory.used() as i64 + own, "{heap} bytes for {} leased", memory.used());
-        // Half of them end.
+        // Half of the exchanges end.
         let mut number = 0;
         open.retain_mut(|exchange| {
             number += 1;

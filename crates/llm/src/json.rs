@@ -1,7 +1,7 @@
-//! A scanner for JSON that arrives in chunks. It skips everything that nobody asked for, builds no values, and
-//! keeps a few hundred bytes, however large the document is. Input: bytes, in any chunks. Output: calls of a
-//! [`Reader`] for the places that it names. Several documents may follow each other (NDJSON) or be elements of
-//! an array (Gemini's streams).
+//! A scanner for JSON that arrives in chunks. It skips all values that the reader does not request, builds no
+//! values, and keeps a few hundred bytes, however large the document is. It takes bytes in any chunks, and
+//! calls a [`Reader`] for the places that the reader names. Several documents may follow each other (NDJSON)
+//! or be elements of an array (Gemini's streams).
 //!
 //! It does not validate: skipped parts may be invalid JSON.
 

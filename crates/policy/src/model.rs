@@ -158,15 +158,15 @@ pub struct Limit {
     pub name: String,
     /// The limit applies only if all are true.
     pub when: Vec<Expression>,
-    /// Which bucket to use. Empty: one bucket for all.
+    /// Which bucket to use. Empty means one bucket for all.
     pub counters: Vec<Expression>,
     /// At least one; no two with the same unit and window.
     pub rates: Vec<Rate>,
-    /// What to hold, in each rate's own unit. `None`: the estimate.
+    /// What to hold, in each rate's own unit. `None` means the estimate.
     pub amount: Option<Expression>,
     /// How long a hold may live.
     pub ttl: Ttl,
-    /// The largest share of the limit that one request may hold. `None`: all of it.
+    /// The largest share of the limit that one request may hold. `None` means all of it.
     pub max_share: Option<Share>,
     /// What happens to a stream that outgrows its hold.
     pub overrun: Overrun,
@@ -217,7 +217,7 @@ pub struct Rate {
     pub window: Window,
     /// The unit.
     pub unit: Unit,
-    /// What a response costs, in `unit` (micro-USD for money). `None`: the usage itself.
+    /// What a response costs, in `unit` (micro-USD for money). `None` means the usage itself.
     pub cost: Option<Expression>,
 }
 

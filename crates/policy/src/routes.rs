@@ -1,8 +1,8 @@
 //! Finds the policies of a request by Gateway API's rules for listeners and routes.
 //!
-//! Input: the placement that comes with a plan. Output: the positions of policies in that plan. The cost grows
-//! with the number of labels in the request's host and segments in its path that any route names, not with the
-//! number of routes.
+//! It compiles the placement of a plan, and returns the positions of policies in that plan. The cost grows
+//! with the number of labels in the request's host and segments in its path that any route names, not with
+//! the number of routes.
 
 mod rule;
 mod table;

@@ -22,7 +22,7 @@ pub struct Evasion {
     /// Whether the filter waits for bodies.
     #[serde(default = "yes")]
     pub reads_bodies: bool,
-    /// The user. By default a user with the file's name as `userid`. Null: no user.
+    /// The user. By default a user with the file's name as `userid`. Null means no user.
     #[serde(default, deserialize_with = "given")]
     pub claims: Option<Option<Value>>,
     /// The request.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub struct Expected {
     /// The status code.
     pub status: Option<u16>,
-    /// A pattern for each complete value. Null: the header is absent.
+    /// A pattern for each complete value. Null means that the header is absent.
     pub headers: BTreeMap<String, Option<String>>,
     /// An object: the body is JSON and contains it. A text: the body contains it.
     pub body: Option<Value>,

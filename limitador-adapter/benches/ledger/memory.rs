@@ -1,4 +1,4 @@
-//! In memory, inside the process, on one core and on two threads.
+//! Measures counting in memory, on one core and on two threads.
 
 use crate::{CASES, charges, holds, percentiles, user};
 use limitador_adapter::ledger::memory::MemoryLedger;

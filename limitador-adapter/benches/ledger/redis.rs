@@ -1,4 +1,4 @@
-//! In a real Redis on this machine, over TCP.
+//! Measures counting in a real Redis on this machine, over TCP.
 
 use crate::{CASES, charges, holds, percentiles, user};
 use e2e::redis::Redis;

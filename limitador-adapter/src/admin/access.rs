@@ -103,12 +103,12 @@ impl IntoResponse for Refusal {
         };
         match self {
             Self::NoToken => {
-                let message = "no admin token is configured: --admin-token-file names the file with it\n";
+                let message = "no admin token is configured; use --admin-token-file FILE\n";
                 (StatusCode::FORBIDDEN, message).into_response()
             }
             Self::NotLocal => {
-                let message = "without an admin token, only direct calls from this machine are answered: \
-                               --admin-token-file names the file with it\n";
+                let message = "without an admin token, only direct calls from this machine are answered; \
+                               use --admin-token-file FILE\n";
                 (StatusCode::FORBIDDEN, message).into_response()
             }
             Self::Unauthenticated => {

@@ -97,7 +97,7 @@ async fn digest(State(pages): State<Pages>) -> Response {
 }
 
 fn no_module() -> Response {
-    (StatusCode::NOT_FOUND, "no module is served here: --wasm FILE names one\n").into_response()
+    (StatusCode::NOT_FOUND, "no module is served here; use --wasm FILE\n").into_response()
 }
 
 /// The Kubernetes probe excludes the storage. Without its storage, an adapter still serves plans and the

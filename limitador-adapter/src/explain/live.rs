@@ -28,9 +28,11 @@ pub async fn next(asked: &ExplainArgs) -> Result<ObservedReserve, Unexplained> {
             // There was no request for a while; ask again.
             204 => {}
             401 | 403 => {
-                return Err(unexplained(&format!("answers {status}: --token-file names the admin token")));
+                return Err(unexplained(&format!(
+                    "answered {status}: use --token-file FILE with the admin token"
+                )));
             }
-            404 => return Err(unexplained(&"answers 404: is it an adapter of this version?")),
+            404 => return Err(unexplained(&"answered 404; is it an adapter of this version?")),
             status => return Err(unexplained(&format!("answers {status}"))),
         }
     }

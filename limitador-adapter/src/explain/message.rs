@@ -79,7 +79,7 @@ fn complete(parsed: httparse::Result<usize>) -> Result<usize, String> {
         Ok(httparse::Status::Partial) => {
             Err("is not a complete HTTP message: its headers do not end".to_owned())
         }
-        Err(error) => Err(format!("is no HTTP message (start line, headers, empty line, body): {error}")),
+        Err(error) => Err(format!("is not an HTTP message (start line, headers, empty line, body): {error}")),
     }
 }
 

@@ -29,7 +29,7 @@ pub struct ObservedRate {
     pub policy: String,
     pub limit: String,
     pub unit: String,
-    /// In readable form: `24h`, `month (UTC)`; empty for requests in flight.
+    /// The window in readable form: `24h`, `month (UTC)`. It is empty for `concurrency`.
     pub window: String,
     pub counters: BTreeMap<String, String>,
     /// The amount to hold.

@@ -29,7 +29,7 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// The services of a limiter.
+    /// Creates the services of a limiter.
     pub fn new(limiter: Arc<Limiter>) -> Self {
         let latency = |call| limiter.metrics().latency(call);
         let (reserve, commit) = (latency("Reserve"), latency("Commit"));

@@ -23,9 +23,9 @@ pub struct Attached<'a> {
 /// A set of hosts and ports of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct At {
-    /// Empty: any port.
+    /// Empty means any port.
     pub ports: Vec<u32>,
-    /// Empty: any host.
+    /// Empty means any host.
     pub hosts: Vec<String>,
     /// Whether the requests certainly arrive here.
     pub certainty: Certainty,

@@ -287,9 +287,11 @@ impl ClusterIndex {
         let gateways: Vec<ObjectName> = attached.iter().filter_map(is_at).collect();
         let doubts = rules.iter().flat_map(|rule| &rule.doubts);
         conditions.doubts.extend(doubts.map(|why| format!("a match of the {name} is in doubt: {why}")));
-        conditions.never = gateways
-            .is_empty()
-            .then(|| format!("the {name} is attached to no Gateway, or has no hostname of its listeners"));
+        conditions.never = gateways.is_empty().then(|| {
+            format!(
+                "the {name} is not attached to a Gateway, or has no hostname in common with its listeners"
+            )
+        });
         conditions.gateways.extend(gateways);
     }
 }

@@ -144,7 +144,7 @@ pub struct GatewayObject {
     pub class: String,
     /// The listeners, except those that cannot own a host.
     pub listeners: Vec<Listener>,
-    /// The namespaces with ListenerSets that may add listeners. `None`: no namespace.
+    /// The namespaces with ListenerSets that may add listeners. `None` means no namespace.
     pub allowed_listeners: Option<AllowedNamespaces>,
 }
 
@@ -187,7 +187,7 @@ impl ListenerSetObject {
 #[serde(rename_all = "camelCase", default)]
 pub struct Listener {
     pub name: String,
-    /// Empty: any hostname.
+    /// Empty means any hostname.
     pub hostname: String,
     /// The Gateway's port. The proxy may listen on another one.
     pub port: u32,
@@ -214,7 +214,7 @@ impl Listener {
 #[serde(default)]
 pub struct AllowedRoutes {
     pub namespaces: AllowedNamespaces,
-    /// Empty: all kinds that the listener's protocol allows.
+    /// Empty means all kinds that the listener's protocol allows.
     pub kinds: Vec<AllowedKind>,
 }
 
@@ -232,7 +232,7 @@ pub struct AllowedNamespaces {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct AllowedKind {
-    /// `None`: Gateway API's group.
+    /// `None` means Gateway API's group.
     pub group: Option<String>,
     pub kind: String,
 }
@@ -258,7 +258,7 @@ pub struct HttpRoute {
     /// In seconds; the older of two equal routes wins.
     pub created: i64,
     pub parents: Vec<Parent>,
-    /// Empty: any hostname.
+    /// Empty means any hostname.
     pub hostnames: Vec<String>,
     pub rules: Vec<HttpRouteRule>,
     /// Increases with each change of the spec.
@@ -271,11 +271,11 @@ pub struct HttpRoute {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Parent {
-    /// `None`: Gateway API's group.
+    /// `None` means Gateway API's group.
     pub group: Option<String>,
-    /// `None`: Gateway.
+    /// `None` means Gateway.
     pub kind: Option<String>,
-    /// `None`: the route's own namespace.
+    /// `None` means the route's own namespace.
     pub namespace: Option<String>,
     /// The name of the Gateway.
     pub name: String,

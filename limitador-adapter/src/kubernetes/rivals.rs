@@ -99,7 +99,7 @@ impl Rivals {
         }
     }
 
-    /// Records that a status was written. `after`: the policy since then.
+    /// Records that a status was written. `after` is the policy after the write.
     pub fn wrote(&mut self, status: &PolicyStatus, after: &PolicyObject) {
         let own = after.writers.iter().find(|writer| writer.name == self.own);
         if let Some(own) = own {

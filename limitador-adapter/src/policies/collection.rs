@@ -38,7 +38,7 @@ pub struct ValidPolicy {
 /// A document with mistakes.
 #[derive(Clone, Debug)]
 struct InvalidPolicy {
-    /// `None`: the whole file.
+    /// `None` means the whole file.
     document: Option<usize>,
     /// `None` if it has no usable name.
     name: Option<Arc<str>>,
@@ -51,7 +51,7 @@ pub struct PolicyReport {
     /// "NAMESPACE/NAME", if it has one.
     pub policy: Option<Arc<str>>,
     pub file: PathBuf,
-    /// The number of its document in the file, starting at 1. `None`: the whole file.
+    /// The number of its document in the file, starting at 1. `None` means the whole file.
     pub document: Option<usize>,
     /// Whether it, or an earlier version of it, is in force.
     pub in_force: bool,

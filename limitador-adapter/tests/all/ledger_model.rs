@@ -70,7 +70,7 @@ struct Want {
 /// A policy, and a sequence of events.
 #[derive(Clone, Debug)]
 struct Story {
-    /// The number of seconds before a change of clocks somewhere. `None`: now.
+    /// The number of seconds before a change of clocks somewhere. `None` means now.
     before_change: Option<u64>,
     policy: Vec<Rate>,
     steps: Vec<Step>,

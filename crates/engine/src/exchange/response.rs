@@ -34,7 +34,7 @@ pub(super) struct ResponseReaders {
     finder: Option<Box<Meter>>,
     /// Finds references to a stored result.
     stored: Option<Box<Meter>>,
-    /// The memory of all readers. `None`: there is not enough.
+    /// The memory of all readers. `None` if there is not enough.
     lease: Option<Lease>,
     /// How many bytes have passed.
     passed: u64,

@@ -50,7 +50,7 @@ metrics! {
     CALL_ERRORS = counter "weir_call_errors" ["method", "cause"]
         "Failed calls of the adapter's `Reserve`, `Commit`, `GetPlan` and `GetUsage`.";
     REQUEST_ERRORS = counter "weir_request_errors" ["cause"]
-        "Request bodies that could not be read completely (`cut`, `malformed`, `foreign`, `encoding`, `corrupt`, `truncated`, `unread`), that two servers would read differently (`ambiguous`), that a header describes incorrectly (`mislabeled`), or that contain no prompt (`silent`). What is unknown is estimated from their length. `websocket` counts sockets that were closed because they could not be read.";
+        "Request bodies that could not be read completely (`cut`, `malformed`, `foreign`, `encoding`, `corrupt`, `truncated`, `unread`), that two servers would read differently (`ambiguous`), that a header describes incorrectly (`mislabeled`), or that contain no prompt (`silent`). The unknown part is estimated from their length. `websocket` counts sockets that were closed because they could not be read.";
     REQUEST_BODIES_MISSING = counter "weir_request_bodies_missing" []
         "Workers that receive no request bodies because `allow_on_headers_stop_iteration` is missing next to its `root_id`. Their requests are judged by their headers.";
     INVALID_REQUESTS = counter "weir_invalid_requests" ["cause"]

@@ -26,7 +26,7 @@ pub enum ResultType {
 /// The result of a `limitFrom`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LimitValue {
-    /// Null: there is no limit.
+    /// Null means that there is no limit.
     Nothing,
     /// A number that is not negative.
     Number(f64),

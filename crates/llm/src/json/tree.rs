@@ -1,6 +1,5 @@
-//! JSON as a tree with bounded memory. `{"":0}` takes six bytes as text and a hundred times as many as a tree,
-//! so a bound on the text is not enough. Input: text and an allowance. Output: the value, or an error; nothing
-//! is built beyond the allowance.
+//! JSON as a tree with bounded memory. `{"":0}` takes six bytes as text and a hundred times as many as a
+//! tree, so a bound on the text is not enough. Parsing takes an allowance, and builds nothing beyond it.
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};

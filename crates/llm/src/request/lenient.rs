@@ -1,6 +1,6 @@
-//! JSON as lenient parsers read it: `NaN` and `Infinity`, raw control characters, invalid UTF-8, trailing
-//! commas, comments, single quotes, unquoted keys, and anything after the first document. Input: text. Output:
-//! its tokens, or the same document as strict JSON. A server may be this lenient, so whatever such a server
+//! Splits text into tokens, or converts it to strict JSON, as lenient parsers read it. These accept `NaN` and
+//! `Infinity`, raw control characters, invalid UTF-8, trailing commas, comments, single quotes, unquoted
+//! keys, and anything after the first document. A server may be this lenient, so whatever such a server
 //! understands is read and edited.
 
 use super::Pointed;

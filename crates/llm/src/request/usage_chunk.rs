@@ -1,7 +1,7 @@
-//! Removes the chunk that answers `include_usage` from a stream of server-sent events, for a client that did
-//! not ask for it: `"choices":[]` with a `usage` breaks clients that expect a choice in every chunk. LiteLLM
-//! sends a choice with an empty delta instead. Input: the uncompressed body in any chunks. Output: the same
-//! bytes without that event. A usage with a `cost` comes from OpenRouter, which always sends it, and stays.
+//! Removes the chunk that answers `include_usage` from an uncompressed stream of server-sent events, for a
+//! client that did not ask for it. `"choices":[]` with a `usage` breaks clients that expect a choice in every
+//! chunk. LiteLLM sends a choice with an empty delta instead. All other bytes pass unchanged. A usage with a
+//! `cost` comes from OpenRouter, which always sends it, and stays.
 //!
 //! An event is held back only while it may be that chunk. This ends when its first delta has content, or when
 //! the event ends.

@@ -8,7 +8,7 @@ use super::place::Node;
 use super::tally::{Field, Tally, count};
 use serde_json::Value;
 
-/// The maximum length of a name in a pointer, in bytes. The scanner keeps no longer names.
+/// The maximum length of a name in a pointer, in bytes. The scanner does not keep longer names.
 const MAX_NAME: usize = 48;
 
 /// The targets of several pointers, as one tree.

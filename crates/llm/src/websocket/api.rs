@@ -1,5 +1,5 @@
-//! Assigns the messages of a socket to calls of an LLM API: where a call begins, what belongs to it, and where
-//! it ends. Input: the path of the upgrade, and the text of a message.
+//! Assigns the messages of a socket to calls of an LLM API: where a call begins, what belongs to it, and
+//! where it ends. The path of the upgrade determines the API.
 
 use crate::request::{Operation, Route};
 use crate::spelling::percent_decoded;

@@ -151,7 +151,7 @@ fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Ta
     Some(own.map_or_else(|| (price::dearest(prices), Some(detail())), |own| (own, None)))
 }
 
-/// The rate's maximum for this request. `None`: it is not limited, for example because `auth` or a header is
+/// The rate's maximum for this request. `None` if it is not limited, for example because `auth` or a header is
 /// absent.
 fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
     let expression = match &rate.max {

@@ -65,7 +65,7 @@ macro_rules! script_when_full {
 /// Holds and charges in Redis.
 pub struct RedisLedger {
     link: Link,
-    /// The configured capacity. `None`: a part of the server's memory.
+    /// The configured capacity. `None` means a part of the server's memory.
     capacity: Option<Capacity>,
     /// The capacity in bytes, derived from what the server last reported.
     room: AtomicU64,

@@ -46,7 +46,7 @@ pub(super) struct SeenStream {
 }
 
 impl SeenStream {
-    /// The maximum memory of one, in bytes.
+    /// The maximum memory of an instance in bytes.
     pub const SIZE: usize = 3 * (MAX_TEXT + 64) + 2 * MAX_OPEN * size_of::<u64>();
 
     /// Reads a server-sent event with line feeds between its lines.

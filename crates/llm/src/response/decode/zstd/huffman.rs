@@ -7,8 +7,8 @@ use super::fse::Table;
 const MAX_BITS: u32 = 11;
 const MAX_SYMBOLS: usize = 256;
 
-/// Indexed by as many bits as the longest code has: the symbol at their beginning, and the length of its
-/// code.
+/// For every sequence of bits that is as long as the longest code: the symbol at its beginning, and the
+/// length of that symbol's code.
 #[derive(Clone, Debug)]
 pub(super) struct Codes {
     entries: [(u8, u8); 1 << MAX_BITS],
