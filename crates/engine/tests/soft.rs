@@ -193,7 +193,7 @@ fn a_body_that_contradicts_itself_is_not_refused() {
         assert_eq!(matches!(effects.last(), Some(Effect::Deny(_))), refused, "{effects:?}");
         if let Some(Effect::Reserve(call)) = effects.last() {
             let call = ReserveRequest::decode(call.as_slice()).unwrap();
-            assert!(call.amount >= 900 * 10, "the dearest price applies: {call:?}");
+            assert!(call.amount >= 900 * 10, "the highest price applies: {call:?}");
             assert!(call.descriptors.iter().all(|one| one.unenforced));
         }
     }

@@ -289,9 +289,9 @@ fn decision(effects: &[Effect]) -> String {
                 .to_owned()
         }
         None if effects.contains(&Effect::Resume) => {
-            "the request goes on while all of them have room".to_owned()
+            "the request passes if all of them have room".to_owned()
         }
-        None => "the request goes on; no limit counts it".to_owned(),
+        None => "the request passes; no limit counts it".to_owned(),
     }
 }
 
