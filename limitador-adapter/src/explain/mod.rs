@@ -246,9 +246,9 @@ fn doubted(Doubt { cause, detail, .. }: &Doubt, facts: &Facts) -> String {
         // The client chose the name, so it is quoted.
         DoubtCause::Price => match facts.asked_model() {
             Ok(model) if !model.is_empty() => {
-                format!("no price is for the model {model:?}, so the dearest price of the policy applies")
+                format!("no price is for the model {model:?}, so the highest price of the policy applies")
             }
-            Ok(_) | Err(_) => format!("no price is known to apply, so the dearest does: {detail}"),
+            Ok(_) | Err(_) => format!("no price matches, so the highest one applies: {detail}"),
         },
         DoubtCause::Body(condition) => format!("the body is not known whole: {}", condition.name()),
     }

@@ -176,9 +176,9 @@ spec:
     };
     let told = of_model("mystery-1");
     assert!(
-        told.contains("no price is for the model \"mystery-1\", so the dearest price of the policy applies"),
+        told.contains("no price is for the model \"mystery-1\", so the highest price of the policy applies"),
         "{told}"
     );
     assert!(!of_model("gpt-4o").contains("no price"));
-    assert!(of_model("").contains("no price is known to apply, so the dearest does: no model is named"));
+    assert!(of_model("").contains("no price matches, so the highest one applies: no model is named"));
 }
