@@ -67,7 +67,7 @@ pub struct Counter {
     /// Omitted if false. If true, the bucket counts all requests for which the limit had no room.
     #[serde(default)]
     pub overflow: bool,
-    /// `Soft`, where the limit refuses nothing.
+    /// `Soft` if the limit never refuses.
     #[serde(default)]
     pub boundary: Option<String>,
 }

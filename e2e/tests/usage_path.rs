@@ -81,7 +81,7 @@ fn shows_a_caller_its_own(world: &World) {
         row("sliding", 20, 1, 0),
         row("tokens", 150, 60, 0),
     ];
-    // What has ended is charged first, without a wait.
+    // Exchanges that have ended are charged first, without waiting.
     let shown = usage(world, "alice", "");
     assert_eq!(numbers(&shown), used);
     let of_limit = |name: &str| {

@@ -54,7 +54,7 @@ fn remove_signals(shared: &Shared, in_force: &ActivePlan, facts: &mut Facts) {
         Some(IdentitySource::Header { name, .. }) => Some(name),
         Some(IdentitySource::Metadata { .. }) | None => None,
     };
-    // The identity's header is read and removed all the same.
+    // The identity's header is still read and removed.
     for name in in_force.signal_headers().iter().filter(|name| identity != Some(name)) {
         if host::has_request_header(name) {
             host::remove_request_header(name);

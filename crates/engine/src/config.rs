@@ -34,7 +34,7 @@ pub struct PluginConfig {
     pub request_body: BodyAccess,
     /// How many bytes all exchanges may keep in memory.
     pub memory: usize,
-    /// What callers may ask for their own usage. `None`: they cannot.
+    /// The path on which callers may read their own usage. `None` means that they cannot.
     pub usage_path: Option<UsagePath>,
     /// Inline policies, at least one. `None`: the adapter provides them.
     pub policies: Option<Vec<Policy>>,

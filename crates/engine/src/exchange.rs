@@ -512,7 +512,7 @@ impl Exchange {
     /// The adapter could not answer, so the strictest policy of the request decides. Usage is still reported.
     fn unchecked(&mut self, mut reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
         let cause = failure.name();
-        // A soft limit never refuses. Where its policy is strict, it counts as exceeded instead.
+        // A soft limit never refuses. If its policy is strict, it counts as exceeded instead.
         let strict = |hold: &&Hold| hold.rate.failure_mode == FailureMode::Deny;
         let strict = reservation.holds.iter().filter(strict).find(|hold| !hold.rate.boundary.is_soft());
         if let Some(hold) = strict {

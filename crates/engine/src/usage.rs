@@ -39,7 +39,7 @@ impl UsagePath {
         (is_path && spelling::path(text).is_none()).then(|| Self(text.to_owned()))
     }
 
-    /// Whether a request asks for it, in whatever spelling.
+    /// Whether a request asks for it, in any spelling.
     pub fn is(&self, facts: &Facts) -> bool {
         facts.url_path() == Some(self.0.as_str())
     }
@@ -93,13 +93,13 @@ impl UsageQuestion {
         Ok(Self { path, model, body, length })
     }
 
-    /// A header that the described request does not have in common with the question: its value, or none.
+    /// A header of the described request that differs from the question's: its value, or none.
     pub fn header(&self, name: &str) -> Option<Option<&str>> {
         let (_, value) = self.headers().into_iter().find(|(own, _)| *own == name)?;
         Some(value)
     }
 
-    /// All such headers.
+    /// Returns all such headers.
     pub fn headers(&self) -> [(&'static str, Option<&str>); 6] {
         [
             (":method", Some("POST")),
@@ -172,7 +172,7 @@ pub struct UsageCall {
     path: String,
     model: Option<String>,
     rows: Vec<UsageRow>,
-    /// How many buckets are not shown.
+    /// The number of buckets that are not shown.
     omitted: usize,
     _lease: Lease,
 }

@@ -103,7 +103,7 @@ fn only_what_is_exceeded_is_signalled_and_the_first_of_two_values_applies() {
         assert_eq!(pairs(&signalled(&effects).unwrap()), wanted, "{exceeded:?}");
         let count = effects.iter().filter(|effect| format!("{effect:?}").contains("SoftExceeded")).count();
         assert_eq!(count, exceeded.iter().filter(|exceeded| **exceeded).count());
-        // Nothing else is told of soft limits, and a provider's own refusal carries the signal too.
+        // Responses contain nothing else about soft limits. A provider's own refusal carries the signal, too.
         assert_eq!(pairs(&answered(&mut exchange, 429)), wanted, "{exceeded:?}");
     }
 }

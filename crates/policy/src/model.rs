@@ -174,7 +174,7 @@ pub struct Limit {
     pub boundary: Boundary,
     /// Names its counters within the namespace, instead of its own name and the policy's.
     pub counter_key: Option<String>,
-    /// If false, the limit counts but neither refuses nor signals. `None`: true.
+    /// If false, the limit counts but neither refuses nor signals. `None` means true.
     pub enforce_when: Option<Expression>,
     /// Whether a request without a maximum output gets one: the output that was held.
     pub caps_output: bool,

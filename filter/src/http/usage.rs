@@ -51,7 +51,7 @@ fn ask(shared: &Shared, context: u32, in_force: &ActivePlan) -> Result<(u32, Usa
     let ActivePlan::Plan(plan) = in_force else { return Err(usage::without_plan()) };
     let facts = request::described_facts(shared, plan, &question);
     let (call, message) = question.ask(plan, facts, &shared.memory)?;
-    // What the caller has seen end is charged first.
+    // Exchanges that the caller has seen end are charged first.
     shared.deferred.read_ended();
     let commits = shared.outbox.borrow();
     let message = call::with_commits(&message, &commits.copies(CommitRoute::Unary, shared.now()));

@@ -23,7 +23,7 @@ pub struct Worker {
     streams: BTreeMap<u32, Progress>,
     /// The unanswered calls to the adapter.
     pub waiting: Vec<Asked>,
-    /// The tokens of the questions about usage that it has not answered yet, with the number of buckets of each.
+    /// The tokens of the unanswered questions about usage, with the number of buckets of each.
     pub questions: Vec<(u32, usize)>,
     /// Reservations that were asked for, that were refused, and that have ended.
     pub asked: BTreeSet<String>,
@@ -65,7 +65,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     Ok,
-    /// It lets the request pass although no limit has room.
+    /// The request passes although the limit has no room.
     Exceeded,
     OverLimit,
     /// With this gRPC status.

@@ -159,7 +159,7 @@ pub(super) struct CounterView {
     /// Omitted for UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     time_zone: Option<String>,
-    /// `Soft` if the limit refuses nothing.
+    /// `Soft` if the limit never refuses.
     #[serde(skip_serializing_if = "Option::is_none")]
     boundary: Option<&'static str>,
     /// Null if only an operator's reset ends the window.

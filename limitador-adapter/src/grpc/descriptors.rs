@@ -81,7 +81,7 @@ impl<'a> Named<'a> {
         (!named.rates.is_empty()).then_some(named)
     }
 
-    /// Whether it is refused for want of room. A soft limit refuses nobody, whoever calls.
+    /// Whether lack of room refuses the call. A soft limit never refuses, whoever the caller is.
     pub fn refuses(&self) -> bool {
         !self.unenforced && !self.limit.is_soft
     }
@@ -167,7 +167,7 @@ impl<'a> FoundDescriptors<'a> {
         self.count_once(outcome, |status| status.limited, |limit| &limit.refused);
     }
 
-    /// Counts what limits that refuse nothing had no room for, once per limit.
+    /// Counts calls without room in limits that never refuse, once per limit.
     pub fn count_excused(&self, outcome: &LedgerOutcome) {
         self.count_once(outcome, |status| status.excused, |limit| &limit.excused);
     }

@@ -282,7 +282,7 @@ impl Limiter {
         let buckets = call.descriptors.iter().map(|named| {
             let Some(named) = named else { return BucketUsage::default() };
             let rates = named.rates.iter().map(|(rate, _)| named.max_of(rate)).zip(readings.by_ref());
-            // One of ours names one rate; of several, the strictest counts.
+            // Weir's own descriptors name one rate. If there are several, the strictest one counts.
             let all: Vec<_> = rates.map(|(max, reading)| bucket_usage(max, &reading)).collect();
             all.into_iter().min_by_key(|bucket| bucket.remaining).unwrap_or_default()
         });

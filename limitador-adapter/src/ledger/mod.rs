@@ -117,7 +117,7 @@ pub struct Hit {
     /// The amount to charge.
     pub charge: u64,
     pub when: When,
-    /// Whether it is refused for want of room.
+    /// Whether lack of room refuses the call.
     pub enforced: bool,
 }
 

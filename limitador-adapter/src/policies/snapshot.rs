@@ -53,13 +53,13 @@ pub struct KnownLimit {
     pub name: String,
     /// The default lifetime of a hold.
     pub ttl: Duration,
-    /// It refuses nothing (`boundary: Soft`).
+    /// It never refuses (`boundary: Soft`).
     pub is_soft: bool,
     /// At least one.
     pub rates: Vec<KnownRate>,
     /// Counts refusals.
     pub refused: Counter,
-    /// Counts what it had no room for and did not refuse.
+    /// Counts calls without room that it did not refuse.
     pub excused: Counter,
     /// Counts calls in its overflow bucket.
     pub overflowed: Counter,

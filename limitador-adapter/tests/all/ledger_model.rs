@@ -208,7 +208,7 @@ struct Slot {
 struct Reservation {
     holds: Vec<(Bucket, u64, u64)>,
     advances: Vec<(Bucket, u64, usize)>,
-    /// Which wants had no room and were let pass all the same.
+    /// The wants that had no room and passed anyway.
     excused: Vec<usize>,
     until: u64,
 }
@@ -343,7 +343,7 @@ impl Model {
         slot.number
     }
 
-    /// Which wants of a reserve had no room and were let pass all the same, now or when it came first.
+    /// The wants of a reserve that had no room and passed anyway, now or at its first arrival.
     fn excused(&self, policy: &[Rate], id: u8, wants: &[Want]) -> Vec<usize> {
         let id = (self.age, id);
         if let Some(reservation) = self.live.get(&id) {
@@ -529,7 +529,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                 let excused = outcome.statuses.iter().enumerate().filter(|(_, status)| status.excused);
                 let excused: Vec<usize> = excused.map(|(at, _)| at).collect();
                 let mut wanted = model.excused(policy, *id, wants);
-                // A repetition may ask for something else.
+                // A repetition may contain other holds.
                 wanted.retain(|at| wants.get(*at).is_some_and(|want| !want.enforced));
                 assert_eq!(excused, wanted, "{step:?}");
                 assert_eq!(

@@ -145,7 +145,7 @@ config:
       # The claims that the SecurityPolicy's JWT provider with this name has verified. Envoy Gateway stores them there.
       {{- end }}
       identity: {metadata: envoy.filters.http.jwt_authn, key: {{ .gateway.identityKey }}}
-      # Where callers may read their own usage (docs/usage.md), for example /weir/usage.
+      # The path on which callers may read their own usage (docs/usage.md), for example /weir/usage.
       {{- if .gateway.usagePath }}
       usagePath: {{ .gateway.usagePath | quote }}
       {{- else }}

@@ -15,7 +15,7 @@ pub(super) struct ExceededLimits {
 }
 
 impl ExceededLimits {
-    /// What they take for these holds at most, in bytes.
+    /// The maximum memory that they take for these holds, in bytes.
     pub(super) fn size(holds: &[Hold]) -> usize {
         let soft = holds.iter().filter(|hold| hold.signal.is_some());
         soft.count().saturating_mul(size_of::<Arc<SoftSignal>>())
@@ -61,7 +61,7 @@ impl Reservation {
         }
     }
 
-    /// What to do with a request that goes on although it exceeds soft limits.
+    /// What to do with a request that passes although it exceeds soft limits.
     pub(super) fn signal(&self) -> Vec<Effect> {
         let is_exceeded = |hold: &&Hold| {
             let mut signals = self.signals.signals.iter();

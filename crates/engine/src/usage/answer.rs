@@ -50,7 +50,7 @@ struct UsageView<'a> {
     path: &'a str,
     model: Option<&'a str>,
     limits: Vec<BucketView<'a>>,
-    /// How many more there are.
+    /// The number of further buckets.
     #[serde(skip_serializing_if = "is_zero")]
     omitted: usize,
 }
@@ -92,7 +92,7 @@ impl UsageRow {
 }
 
 impl UsageCall {
-    /// `buckets`: those that were read, in order.
+    /// `buckets` are the buckets that were read, in order.
     pub(super) fn view(&self, buckets: Vec<BucketUsage>) -> Denial {
         let mut read = buckets.iter();
         let rows = self.rows.iter().filter_map(|row| match row.is_read.then(|| read.next()).flatten() {

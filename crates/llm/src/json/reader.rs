@@ -33,7 +33,7 @@ pub(crate) enum Wants {
     Strings,
     /// A number, word or literal.
     Scalar,
-    /// A number, word or literal; or the members of an object that stands for one.
+    /// A number, word or literal, or the members of an object in place of one.
     ScalarOrObject,
     /// A string, an object's members, a number or a literal.
     Anything,

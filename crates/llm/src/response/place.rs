@@ -511,7 +511,7 @@ fn by_name(key: &[u8]) -> Node {
 #[cold]
 fn part(whole: Field, key: &[u8]) -> Option<Field> {
     match (names::field(key, true)?, whole) {
-        // A total contains what was cached.
+        // A total includes cached tokens.
         (Field::Total, Field::FreshInput) => Some(Field::Input),
         (Field::Total, _) => Some(whole),
         (Field::Cached | Field::CacheRead, Field::Input | Field::FreshInput) => Some(Field::Cached),

@@ -40,7 +40,7 @@ impl Hold {
         self.enforced && self.is_above_share()
     }
 
-    /// Whether it is more than one request may hold.
+    /// Whether it exceeds what one request may hold.
     pub fn is_above_share(&self) -> bool {
         self.most.is_some_and(|(most, _)| self.amount > most)
     }

@@ -335,7 +335,7 @@ impl MemoryBuckets {
         Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some() }
     }
 
-    /// How the bucket stands in which a key is counted now.
+    /// Returns the status of the bucket that counts a key now.
     pub fn read(&self, key: &Arc<Key>, now: Moment) -> CounterReading {
         let Seat { place, overflow } = self.seat(key);
         let reading = place.and_then(|place| self.readings(&[place], now).pop());

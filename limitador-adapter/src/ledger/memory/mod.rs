@@ -71,7 +71,7 @@ impl MemoryLedger {
             });
             state.take(wants, now)
         } else {
-            // A repetition is told what the first call was.
+            // A repetition gets the same answer as the first call.
             let excused = state.live.get(&id).map_or(&[][..], |reservation| &reservation.excused);
             let room = |place: usize, hold: &Hold| match !hold.enforced && excused.contains(&place) {
                 true => Admission::Excused,
@@ -181,7 +181,7 @@ impl MemoryLedger {
         self.at(now)?.grant(grant, id, now)
     }
 
-    /// See [`Ledger::read`].
+    /// Reads buckets. See [`Ledger::read`].
     pub fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         let state = self.at(now)?;
         Ok(keys.iter().map(|key| state.buckets.read(key, now)).collect())

@@ -61,7 +61,7 @@ pub struct LiveReservation {
     pub charged: Charged,
     /// When the next hold lapses.
     pub lapses: Instant,
-    /// Which of the wants of its call had no room and were let pass all the same, by their positions.
+    /// The positions of the wants that had no room and passed anyway.
     pub excused: Box<[usize]>,
     /// Whose it is; 0: no worker's.
     worker: u64,

@@ -30,7 +30,7 @@ end
 
 local known = known_of(reservation)
 if known then
-  -- A repetition is told what the first call was.
+  -- A repetition gets the same answer as the first call.
   for _, at in ipairs(known ~= 'settled' and known.live and known.excused or {}) do
     if wants[at] then wants[at].limited = not wants[at].refuses end
   end
