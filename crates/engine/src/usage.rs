@@ -139,8 +139,9 @@ impl UsageQuestion {
             );
             return Err(error(503, "usage_unavailable", &message));
         }
-        // A limit that is not enforced is not shown to clients.
-        let mut holds: Vec<Hold> = judgement.holds.into_iter().filter(|hold| hold.enforced).collect();
+        // As in the headers of responses, a dry run is not shown. A soft limit has a maximum that matters to its callers.
+        let is_shown = |hold: &Hold| hold.enforced || hold.signal.is_some();
+        let mut holds: Vec<Hold> = judgement.holds.into_iter().filter(is_shown).collect();
         let omitted = holds.len().saturating_sub(MAX_ROWS);
         holds.truncate(MAX_ROWS);
         let rows: Vec<UsageRow> = holds.iter().map(UsageRow::new).collect();

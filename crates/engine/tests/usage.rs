@@ -205,6 +205,26 @@ fn the_bucket_of_those_who_send_no_such_field_is_nobody_s_own() {
 }
 
 #[test]
+fn a_soft_limit_is_shown_as_one_and_a_dry_run_is_not_shown() {
+    let rates = json!([{ "limit": 10, "window": "1h" }]);
+    let signal = json!({ "headers": [{ "name": "x-budget", "value": "exceeded" }] });
+    let plan = plan(json!({
+        "soft": { "boundary": "Soft", "softSignal": signal, "rates": rates },
+        "dry-soft": { "boundary": "Soft", "softSignal": signal, "enforceWhen": "false", "rates": rates },
+        "dry": { "enforceWhen": "false", "rates": rates },
+    }));
+    let (call, request) = ask(&plan, "/u").unwrap();
+    assert_eq!(request.descriptors.len(), 1);
+    let bucket = BucketUsage { known: true, max: 10, used: 12, ..BucketUsage::default() };
+    let answer = body(&call.answer(Ok(GetUsageResponse { buckets: vec![bucket] })));
+    let soft = &answer["limits"][0];
+    assert_eq!(
+        (&soft["limit"], &soft["boundary"], &soft["used"]),
+        (&json!("soft"), &json!("Soft"), &json!(12))
+    );
+}
+
+#[test]
 fn what_cannot_be_asked_is_answered_at_once() {
     let plan = plan(json!({ "per-user": per_user() }));
     let invalid = (400, "invalid_parameter".to_owned());

@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub(super) struct UsageRow {
     rate: Arc<PlannedRate>,
     max: u64,
+    /// Whether the limit signals, and refuses nothing.
+    is_soft: bool,
     /// Whether its bucket is known. If not, it depends on more of the request's body than the question describes.
     pub is_read: bool,
 }
@@ -35,6 +37,9 @@ struct BucketView<'a> {
     period: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time_zone: Option<&'a str>,
+    /// Omitted for a limit that refuses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boundary: Option<&'static str>,
     max: u64,
     /// Null if the bucket is not known.
     used: Option<u64>,
@@ -62,7 +67,8 @@ fn is_zero(number: &usize) -> bool {
 
 impl UsageRow {
     pub fn new(hold: &Hold) -> Self {
-        Self { rate: Arc::clone(&hold.rate), max: hold.max, is_read: !hold.lacks_counter_of_body() }
+        let (is_soft, is_read) = (hold.signal.is_some(), !hold.lacks_counter_of_body());
+        Self { rate: Arc::clone(&hold.rate), max: hold.max, is_soft, is_read }
     }
 
     fn view(&self, bucket: Option<&BucketUsage>) -> BucketView<'_> {
@@ -82,6 +88,7 @@ impl UsageRow {
             window_type: kind,
             period,
             time_zone: zone.filter(|_| ends),
+            boundary: self.is_soft.then_some("Soft"),
             max: bucket.map_or(self.max, |bucket| bucket.max),
             used: bucket.map(|bucket| bucket.used),
             held: bucket.map(|bucket| bucket.held),
