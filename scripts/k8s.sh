@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # up: starts a kube-apiserver with etcd on this machine, with the definitions of Weir and Gateway API. Its kubeconfig is
 # .k8s/kubeconfig.
-# down: stops it.
+# down stops it.
 . "$(dirname "$0")/kubernetes.sh"
 
 down() {

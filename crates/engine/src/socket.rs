@@ -1,5 +1,5 @@
 //! A WebSocket that carries an LLM API. Each call inside is a separate [`Exchange`]: it is judged before its
-//! message goes upstream, and charged at its end. Bytes in, bytes and effects out; the shell performs the
+//! message goes upstream, and charged at its end. It takes bytes and returns bytes and effects; the shell performs the
 //! effects.
 //!
 //! Once the upgrade is answered, a filter can only change bytes that pass. So if a call is refused, a ping and

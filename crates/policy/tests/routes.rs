@@ -325,7 +325,6 @@ fn a_rule_of_some_ports_takes_nothing_away_where_the_port_is_not_known() {
 
 /// A connection's server name selects the listener of a port, so a request for another listener's host
 /// follows the first listener's routes.
-/// the routes of the first.
 #[test]
 fn a_client_that_names_another_host_in_its_handshake_meets_the_policies_of_both() {
     let rule = |hostname: &str, policy: u32| Rule {

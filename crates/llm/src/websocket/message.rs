@@ -113,7 +113,6 @@ impl MessageReader {
 
     /// Reads from the beginning of these bytes until something ends. Returns `None` if more bytes are needed.
     /// After an error, nothing more is read.
-    /// is read.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<SocketEvent>, SocketError> {
         if let Some(error) = self.error {
             return Err(error);

@@ -4,7 +4,6 @@
 -- result is seen (empty: none): the part that is charged now, and the cost. Returns -1 and the time; or 0 if
 -- holds were released, 1 if there were none, 2 if it was settled before, 3 if charges are deferred; then, for
 -- each deferred charge, the amount that an earlier read charged.
--- deferred charge, what an early sighting charged.
 
 local FIELDS, FIRST = 3, 6
 local reservation, id, stored = KEYS[5], ARGV[2], ARGV[4]
