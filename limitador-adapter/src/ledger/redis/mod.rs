@@ -5,25 +5,27 @@
 //! ([`clock`]). `common.lua` describes the records. Reserve and commit may be repeated, also at different
 //! adapters. A hit has no id, so if its reply is lost, it may have been charged.
 
+mod arguments;
 mod clock;
 mod connection;
 mod key_name;
+mod reply;
 pub mod url;
 
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
-use crate::ledger::stored::{
-    CreationCharge, DeferredCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult,
-};
+use crate::ledger::stored::{CreationCharge, DeferredCharge, Parking, SeenCharges, Sighting, StoredResult};
 use crate::ledger::{
     Charge, ChargeAt, CounterReading, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger,
-    LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, Status, StorageBytes, Unavailable, When,
-    is_worker,
+    LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_worker,
+};
+use arguments::{
+    amendment, amount, deferred_numbers, flag, grant_record, numbers, reservation, stored, workers_key,
 };
 use clock::ServerClock;
 use connection::{Link, Script};
-use policy::model::{Tariff, UsageCost, Window};
-use sha2::{Digest, Sha256};
+use policy::model::Window;
+use reply::{ScriptReply, reading, slots_used};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -249,73 +251,6 @@ struct Swept {
     now: Duration,
     more: bool,
     size: LedgerSize,
-}
-
-/// The reply of a script: integers.
-struct ScriptReply(std::vec::IntoIter<i64>);
-
-impl ScriptReply {
-    /// Whether the server is in another calendar period than the caller assumed. The server's time follows.
-    fn is_elsewhere(&mut self) -> bool {
-        self.0.as_slice().first() == Some(&-1) && self.0.next().is_some()
-    }
-
-    fn next(&mut self) -> Result<u64, Unavailable> {
-        let number = self.0.next().and_then(|number| u64::try_from(number).ok());
-        number.ok_or_else(|| Unavailable::Storage("unexpected reply from a Weir script".to_owned()))
-    }
-
-    fn size(&mut self) -> Result<usize, Unavailable> {
-        Ok(usize::try_from(self.next()?).unwrap_or(usize::MAX))
-    }
-
-    /// The maximum of a bucket, and whether lack of room refuses the call.
-    fn statuses(&mut self, buckets: impl Iterator<Item = (u64, bool)>) -> Result<Vec<Status>, Unavailable> {
-        let status = |(max, enforced)| {
-            let full = self.next()? > 0;
-            let (limited, excused) = (full && enforced, full && !enforced);
-            let (remaining, reset) = (self.next()?, Duration::from_millis(self.next()?));
-            let (used, overflowed) = (self.next()?, self.next()? > 0);
-            let max = u64::saturating_add(max, self.next()?);
-            Ok(Status { limited, excused, max, remaining, reset, used, overflowed })
-        };
-        buckets.map(status).collect()
-    }
-}
-
-fn reservation(id: &str) -> String {
-    format!("{}r:{id}", key_name::PREFIX)
-}
-
-/// Returns the id of a result's record among reservations.
-fn stored(id: &StoredId) -> String {
-    format!("stored:{}", id.as_str())
-}
-
-/// Formats the numbers as the scripts parse them.
-fn numbers(numbers: impl IntoIterator<Item = u64>) -> String {
-    let texts: Vec<String> = numbers.into_iter().map(amount).collect();
-    texts.join(" ")
-}
-
-/// The part that is charged now, and the cost.
-fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
-    let UsageCost { base, tariff, reasoning } = deferred.cost;
-    let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
-    [deferred.now, base, input, cached, cache_write, cache_write_1h, output, reasoning]
-}
-
-/// The sorted set of workers by the time when they count as gone.
-fn workers_key() -> String {
-    format!("{}workers", key_name::PREFIX)
-}
-
-fn flag(flag: bool) -> String {
-    if flag { "1" } else { "0" }.to_owned()
-}
-
-fn amount(amount: u64) -> String {
-    amount.min(MAX_AMOUNT).to_string()
 }
 
 #[tonic::async_trait]
@@ -577,54 +512,4 @@ impl Ledger for RedisLedger {
             }
         }
     }
-}
-
-/// Returns the key of the record of an operator's changes to a bucket.
-fn amendment(name: &str) -> String {
-    format!("{}a:{name}", key_name::PREFIX)
-}
-
-/// Returns the key of the record of a grant's id. Hashing the id makes it short.
-fn grant_record(key: &Key, id: &str) -> String {
-    let digest = Sha256::digest(format!("{}\n{id}", key_name::of(key)));
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}g:{digest}", key_name::PREFIX)
-}
-
-/// Returns the sum of the slots that still count.
-fn slots_used(record: &str, length: Duration, now: Duration) -> u64 {
-    let slots = record.split(';').filter_map(|slot| {
-        let mut numbers = slot.split(' ').map(str::parse::<u64>);
-        let mut number = || numbers.next()?.ok();
-        let last = Duration::from_millis(number()?.saturating_add(number()?));
-        (last.saturating_add(length) > now).then(number).flatten()
-    });
-    slots.fold(0, u64::saturating_add).min(MAX_AMOUNT)
-}
-
-/// Parses the records of a bucket. Returns `None` if the bucket has expired. `sliding` is the usage that
-/// still counts in a sliding window.
-fn reading(
-    name: &str,
-    record: &str,
-    sliding: Option<u64>,
-    amended: &str,
-    now: Duration,
-) -> Option<CounterReading> {
-    let mut numbers = record.split(' ').map(str::parse::<u64>);
-    let mut number = || numbers.next()?.ok();
-    let (used, end, held) = (number()?, Duration::from_millis(number()?), number()?);
-    let used = sliding.unwrap_or(used);
-    let (used, reset) = if end > now { (used, Some(end - now)) } else { (0, None) };
-    let mut amended = amended.split(' ').skip(1).map(|number| number.parse().unwrap_or_default());
-    let granted = amended.next().unwrap_or_default();
-    let is_of_this_window = reset.is_some() && amended.next().map(Duration::from_millis) == Some(end);
-    let granted = if is_of_this_window { granted } else { 0 };
-    (used > 0 || held > 0 || granted > 0).then_some(CounterReading {
-        key: Arc::new(key_name::key(name)?),
-        used,
-        held,
-        granted,
-        reset,
-    })
 }

@@ -1,0 +1,54 @@
+//! The keys and arguments of the scripts, as they parse them.
+
+use super::{MAX_AMOUNT, key_name};
+use crate::ledger::Key;
+use crate::ledger::stored::{DeferredCharge, StoredId};
+use policy::model::{Tariff, UsageCost};
+use sha2::{Digest, Sha256};
+
+pub fn reservation(id: &str) -> String {
+    format!("{}r:{id}", key_name::PREFIX)
+}
+
+/// Returns the id of a result's record among reservations.
+pub fn stored(id: &StoredId) -> String {
+    format!("stored:{}", id.as_str())
+}
+
+/// Formats the numbers as the scripts parse them.
+pub fn numbers(numbers: impl IntoIterator<Item = u64>) -> String {
+    let texts: Vec<String> = numbers.into_iter().map(amount).collect();
+    texts.join(" ")
+}
+
+/// The part that is charged now, and the cost.
+pub fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
+    let UsageCost { base, tariff, reasoning } = deferred.cost;
+    let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
+    [deferred.now, base, input, cached, cache_write, cache_write_1h, output, reasoning]
+}
+
+/// The sorted set of workers by the time when they count as gone.
+pub fn workers_key() -> String {
+    format!("{}workers", key_name::PREFIX)
+}
+
+pub fn flag(flag: bool) -> String {
+    if flag { "1" } else { "0" }.to_owned()
+}
+
+pub fn amount(amount: u64) -> String {
+    amount.min(MAX_AMOUNT).to_string()
+}
+
+/// Returns the key of the record of an operator's changes to a bucket.
+pub fn amendment(name: &str) -> String {
+    format!("{}a:{name}", key_name::PREFIX)
+}
+
+/// Returns the key of the record of a grant's id. Hashing the id makes it short.
+pub fn grant_record(key: &Key, id: &str) -> String {
+    let digest = Sha256::digest(format!("{}\n{id}", key_name::of(key)));
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}g:{digest}", key_name::PREFIX)
+}
