@@ -6,6 +6,7 @@
 //! generated text.
 
 mod shared;
+mod unlisted;
 
 use super::names;
 use super::stored::StoredPart;
@@ -13,6 +14,7 @@ use super::tally::Field;
 use crate::json::{JsonPlace, Wants};
 use crate::providers::lists;
 use crate::table::{self, Member, NameTable};
+use unlisted::{aside, by_name, detail, part};
 
 /// A member of a response.
 pub(crate) type ResponseMember = Member<Node, Node>;
@@ -411,125 +413,6 @@ fn anywhere(key: &[u8]) -> Node {
 /// Returns whether the name of a member is that of an id or a time.
 fn is_label(key: &[u8]) -> bool {
     [&b"_id"[..], b"Id", b"_at", b"Time"].iter().any(|end| key.ends_with(end))
-}
-
-/// Returns the place of an unlisted member next to generated text: a count by its name, an object of counts,
-/// generated text, or another unknown place.
-#[cold]
-fn aside(key: &[u8], place: Node) -> Node {
-    if let Some(node) = MEMBERS.find(place, key) {
-        return node;
-    }
-    let is_listed = matches!(place, Node::Listed | Node::ListedCounts);
-    let is_named = matches!(place, Node::Counts | Node::ListedCounts);
-    if let Some(field) = names::field(key, is_named) {
-        return if is_listed { Node::FoundInList(field) } else { Node::Found(field) };
-    }
-    if names::is_usage(key) {
-        return if is_listed { Node::ListedCounts } else { Node::Counts };
-    }
-    let is = |names: &[&[u8]]| names.iter().any(|name| key.eq_ignore_ascii_case(name));
-    match () {
-        () if is(COUNTED_ELSEWHERE) => Node::Other,
-        () if key.eq_ignore_ascii_case(b"error") && !is_named => Node::Error,
-        () if is_label(key) => Node::Label,
-        () if is_named => place,
-        () if is(GENERATED) => Node::Unknown,
-        () => place,
-    }
-}
-
-/// Members with generated text or with parts of the request, whose counts may come from anybody.
-const GENERATED: &[&[u8]] = &[
-    b"answer",
-    b"args",
-    b"arguments",
-    b"artifacts",
-    b"completion",
-    b"content",
-    b"contents",
-    b"delta",
-    b"function",
-    b"function_call",
-    b"functioncall",
-    b"generated_text",
-    b"input",
-    b"inputs",
-    b"json",
-    b"message",
-    b"messages",
-    b"object",
-    b"options",
-    b"outputs",
-    b"parameters",
-    b"params",
-    b"parsed",
-    b"part",
-    b"parts",
-    b"reply",
-    b"request",
-    b"schema",
-    b"structured_output",
-    b"text",
-    b"tool_calls",
-    b"toolcalls",
-    b"tool_use",
-    b"tooluse",
-    b"tools",
-    b"value",
-    b"values",
-    // Members for limits instead of usage.
-    b"limit",
-    b"limits",
-    b"rate_limit",
-    b"rate_limits",
-    b"ratelimit",
-    b"quota",
-    b"budget",
-    b"config",
-    b"pricing",
-];
-
-/// Members of an object of counts that count money, or a part of another count.
-const COUNTED_ELSEWHERE: &[&[u8]] = &[b"cost", b"costs", b"cost_details", b"price", b"server_tool_use"];
-
-/// Returns the place of an unlisted member in an object of counts.
-#[cold]
-fn by_name(key: &[u8]) -> Node {
-    let is_detail = key.ends_with(b"etails");
-    match names::field(key, true) {
-        Some(field) => Node::Count(field),
-        None if is_detail && key.to_ascii_lowercase().starts_with(b"prompt") => Node::InputDetails,
-        None if is_detail && key.to_ascii_lowercase().starts_with(b"input") => Node::InputDetails,
-        None if is_detail => Node::OutputDetails,
-        // Some servers report the counts of each model or step in a nested object or list.
-        None => aside(key, Node::ListedCounts),
-    }
-}
-
-/// A member of an object that stands for a count: the count itself as a total, or a part of it with a price of its own.
-#[cold]
-fn part(whole: Field, key: &[u8]) -> Option<Field> {
-    match (names::field(key, true)?, whole) {
-        // A total includes cached tokens.
-        (Field::Total, Field::FreshInput) => Some(Field::Input),
-        (Field::Total, _) => Some(whole),
-        (Field::Cached | Field::CacheRead, Field::Input | Field::FreshInput) => Some(Field::Cached),
-        (Field::CacheWrite, Field::Input | Field::FreshInput) => Some(Field::Written),
-        (Field::Reasoning | Field::Thoughts, Field::Output) => Some(Field::Reasoning),
-        _ => None,
-    }
-}
-
-/// What details say of the parts that have a price of their own; all others are parts of what is counted already.
-#[cold]
-fn detail(key: &[u8]) -> Node {
-    match names::field(key, false) {
-        Some(Field::Cached | Field::CacheRead) => Node::Count(Field::Cached),
-        Some(Field::CacheWrite) => Node::Count(Field::Written),
-        Some(Field::Reasoning | Field::Thoughts) => Node::Count(Field::Reasoning),
-        _ => Node::Other,
-    }
 }
 
 #[cfg(test)]
