@@ -154,7 +154,7 @@ fn compare_headers(
                 continue;
             }
             (Some(value), None) => {
-                wrong.push(format!("{whose} header {name} is there: {value}"));
+                wrong.push(format!("{whose} header {name} is present: {value}"));
                 continue;
             }
             (Some(value), Some(pattern)) => (value, pattern),
