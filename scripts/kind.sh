@@ -28,7 +28,7 @@ install_gateway() {
   fi
   kubectl apply --server-side -f "$releases/envoyproxy/gateway/releases/download/v$envoy_gateway_pin/install.yaml"
   kubectl -n envoy-gateway-system get configmap envoy-gateway-config -o yaml |
-    sed 's/extensionApis: {}/extensionApis: {enableEnvoyPatchPolicy: true}/' | kubectl apply -f -
+    sed 's/extensionApis: {}/extensionApis: {enableEnvoyPatchPolicy: true, enableLua: true}/' | kubectl apply -f -
   kubectl -n envoy-gateway-system rollout restart deployment/envoy-gateway
 }
 

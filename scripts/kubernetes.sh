@@ -4,7 +4,7 @@
 
 kubernetes_pin="$(sed -n 's/^\tk8s.io\/kubernetes v\([0-9.]*\).*/\1/p' scripts/k8s/go.mod)"
 gateway_api_pin=1.4.1
-envoy_gateway_pin=1.6.0
+envoy_gateway_pin=1.9.1
 istio_pin=1.28.0
 # The newest version on Go's module proxy, which has commits of istio.io/istio but no releases.
 istio_server_pin=v0.0.0-20260827124520-eed52ebb66ad
@@ -23,7 +23,7 @@ need_kubernetes() {
   need_definitions "$cache/gateway-api-$gateway_api_pin" "sigs.k8s.io/gateway-api@v$gateway_api_pin" \
     config/crd/standard/gateway.networking.k8s.io_{gatewayclasses,gateways,grpcroutes,httproutes}.yaml
   need_definitions "$cache/envoy-gateway-$envoy_gateway_pin" "github.com/envoyproxy/gateway@v$envoy_gateway_pin" \
-    charts/gateway-helm/crds/generated/gateway.envoyproxy.io_{clienttrafficpolicies,envoyextensionpolicies,envoypatchpolicies,envoyproxies,securitypolicies}.yaml
+    charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_{clienttrafficpolicies,envoyextensionpolicies,envoypatchpolicies,envoyproxies,securitypolicies}.yaml
   need_definitions "$cache/istio-$istio_pin" "istio.io/api@v$istio_pin" kubernetes/customresourcedefinitions.gen.yaml
   need_definitions "$cache/prometheus-operator-$prometheus_operator_pin" \
     "github.com/prometheus-operator/prometheus-operator@v$prometheus_operator_pin" \
@@ -75,7 +75,7 @@ need_envoy_gateway() {
   say "building Envoy Gateway $envoy_gateway_pin from its Go module, once (5 to 15 minutes)"
   quietly env -C "$work/module" CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$work/place/envoy-gateway" ./cmd/envoy-gateway \
     || die "Envoy Gateway could not be built"
-  cp -r "$work/module/charts/gateway-helm/crds" "$work/place/crds"
+  cp -r "$work/module/charts/gateway-helm/charts/crds/crds" "$work/place/crds"
   rm -rf "$place"
   mv "$work/place" "$place"
   rm -rf "$work"

@@ -47,10 +47,11 @@ coredns() {
   image coredns "docker.io/coredns/coredns:$coredns_pin" '{"Entrypoint": ["/coredns"], "User": "65532:65532"}'
 }
 
+# Of a name with a tag and a digest, the container runtime looks for the digest.
 envoy() {
   base
   program "$WEIR_ENVOY" /usr/local/bin/envoy
-  image envoy "$(sed -n 's/.*DefaultEnvoyProxyImage *= *"\(.*\)"/\1/p' "$(module_folder "github.com/envoyproxy/gateway@v$envoy_gateway_pin")"/api/v1alpha1/shared_types.go)" \
+  image envoy "$(sed -n 's/.*DefaultEnvoyProxyImage *= *"\(.*\)"/\1/p' "$(module_folder "github.com/envoyproxy/gateway@v$envoy_gateway_pin")"/api/v1alpha1/shared_types.go | sed 's/:[^:@]*@/@/')" \
     '{"Entrypoint": ["/usr/local/bin/envoy"], "User": "65532:65532"}'
 }
 

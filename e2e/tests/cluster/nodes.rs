@@ -290,6 +290,8 @@ impl NodeCluster {
             let (_, text) = output(Command::new("kubectl").args(arguments));
             eprintln!("--- kubectl {}:\n{text}", arguments.join(" "));
         }
+        let (_, text) = output(Command::new("bash").args(["-c", WEIR_METRICS]));
+        eprintln!("--- what the filters counted:\n{text}");
     }
 }
 
@@ -300,6 +302,12 @@ impl Drop for NodeCluster {
         }
     }
 }
+
+/// Prints the filters' own metrics, of each proxy.
+const WEIR_METRICS: &str = "\
+    for ip in $(kubectl -n envoy-gateway-system get pods -l app.kubernetes.io/component=proxy -o jsonpath='{.items[*].status.podIP}')
+    do echo \"$ip\"; curl -sS --max-time 5 \"$ip:19001/stats/prometheus\" | grep '^[a-z_]*weir_' | grep -v ' 0$'
+    done";
 
 /// Returns whether it succeeded, and its output.
 fn output(command: &mut Command) -> (bool, String) {

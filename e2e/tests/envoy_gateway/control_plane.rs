@@ -59,7 +59,7 @@ fn configuration() -> Value {
         "kind": "EnvoyGateway",
         "provider": { "type": "Kubernetes" },
         "gateway": { "controllerName": "gateway.envoyproxy.io/gatewayclass-controller" },
-        "extensionApis": { "enableEnvoyPatchPolicy": true },
+        "extensionApis": { "enableEnvoyPatchPolicy": true, "enableLua": true },
         // Here, it and its proxy are on one machine, and both would use these ports.
         "admin": { "address": { "host": "127.0.0.1", "port": 19_900 } },
         "telemetry": { "metrics": { "prometheus": { "disable": true } } },
