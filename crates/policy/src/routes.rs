@@ -29,7 +29,7 @@ pub struct Routes {
     in_doubt: RouteTable,
     /// All ports that rules name.
     ports: Vec<u32>,
-    /// Whether more than one host is named, so that it distinguishes listeners.
+    /// Whether the routes name more than one host. If so, the host of a request tells its listener.
     has_hosts: bool,
     /// Several Gateways, all of which apply.
     gateways: Vec<Routes>,

@@ -62,7 +62,7 @@ impl BodyFacts {
         }
     }
 
-    /// The model, if there is one. An error if it cannot be known.
+    /// Returns the model, if there is one. Fails if the body leaves it in doubt.
     pub(super) fn model(&self) -> Result<Option<&str>, &'static str> {
         match (&self.body.route.model, &self.body.model) {
             (Some(model), _) => Ok(Some(model)),

@@ -61,7 +61,7 @@ local function charge_up_to(result, rate, amount)
   return more
 end
 
--- Records that a result was seen. Returns the amount that this charged, in the order of its rates.
+-- Records that a result was seen. Returns how much that charges, for each of its rates in order.
 local function see(result, usage)
   local input = usage[2]
   if usage[1] == 1 then

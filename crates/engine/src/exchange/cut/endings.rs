@@ -43,7 +43,7 @@ pub(super) fn of(seen: &SeenStream, usage: &Usage) -> StreamEnding {
     })
 }
 
-/// The document of an ending that consists of one event.
+/// Returns the JSON document of an ending that is a single SSE event.
 pub(super) fn payload(ending: &[u8]) -> &[u8] {
     ending.strip_prefix(b"data: ").unwrap_or(ending).trim_ascii_end()
 }
