@@ -123,7 +123,7 @@ fn what_can_never_match_is_told() {
     cluster.apply(&route("lonely", "other", json!([{}])));
     cluster.apply(&policy("lonely", "HTTPRoute", "lonely", requests("a", 1)));
     let told = cluster.wait_for_reason(&["wtrlp", "lonely"], "Enforced", "NeverMatches");
-    assert!(told["message"].to_string().contains("attached to no Gateway"), "{told:#}");
+    assert!(told["message"].to_string().contains("is not attached to a Gateway"), "{told:#}");
     let twin = policy("early", "Gateway", "llm", requests("a", 5)).replace("weir.dev", "kuadrant.io");
     cluster.apply(&twin);
     cluster.wait_for_reason(&["trlp.kuadrant.io", "early"], "Accepted", "Conflicted");

@@ -176,6 +176,16 @@ fn bad() -> Vec<(Value, &'static str)> {
             } } }),
             "overrun needs a rate of tokens",
         ),
+        (
+            with("/limits/free/softSignal", json!({ "headers": [{ "name": "x-tier", "value": "small" }] })),
+            "softSignal goes with boundary: Soft",
+        ),
+        (
+            json!({ "targetRef": target, "limits": { "free": {
+                "boundary": "Soft", "overrun": "Cut", "rates": [{ "limit": 1, "window": "1h" }],
+            } } }),
+            "boundary: Soft takes neither overrun: Cut nor outputCap: Inject",
+        ),
         (with("/onExceeded", json!({ "headers": { "x a": "b" } })), "is not a valid header name"),
         (with("/onExceeded", json!({ "headers": { "Content-Length": "0" } })), "is not a valid header name"),
         (
