@@ -62,7 +62,7 @@ pub struct UsageQuestion {
 }
 
 impl UsageQuestion {
-    /// Parses the question's own method and `:path`. If it is none, returns the answer.
+    /// Parses the method and `:path` of the question. Returns an error response if they are not valid.
     pub fn parse(method: &str, target: &str) -> Result<Self, Denial> {
         if !matches!(method, "GET" | "HEAD") {
             let mut denial = error(405, "method_not_allowed", "Usage can only be read. Please use GET.");
