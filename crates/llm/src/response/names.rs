@@ -97,6 +97,45 @@ pub(super) fn is_usage(key: &[u8]) -> bool {
         || matches!(key, b"tokens" | b"tokencounts" | b"tokencount")
 }
 
+/// Returns whether a member of a count is a part of it: `text`, `audioTokens`, `noCache`.
+pub(super) fn is_part(key: &[u8]) -> bool {
+    let mut key = Normal::of(key);
+    let key = key.text();
+    let key = key.strip_suffix(b"count").unwrap_or(key);
+    let key = key.strip_suffix(b"tokens").or_else(|| key.strip_suffix(b"token")).unwrap_or(key);
+    PARTS.contains(&key)
+}
+
+const PARTS: &[&[u8]] = &[
+    b"audio",
+    b"content",
+    b"document",
+    b"documents",
+    b"file",
+    b"files",
+    b"fresh",
+    b"image",
+    b"images",
+    b"message",
+    b"messages",
+    b"new",
+    b"nocache",
+    b"noncached",
+    b"notcached",
+    b"other",
+    b"prediction",
+    b"regular",
+    b"standard",
+    b"system",
+    b"text",
+    b"tool",
+    b"tools",
+    b"uncached",
+    b"user",
+    b"video",
+    b"visible",
+];
+
 fn is_prompt(key: &[u8]) -> bool {
     let mut key = Normal::of(key);
     contains(key.text(), b"prompt")
@@ -220,6 +259,16 @@ mod tests {
             ("tool_use", None),
         ] {
             assert_eq!(field(key.as_bytes(), true), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_count_is_known_by_its_name() {
+        for key in ["text", "Text", "text_tokens", "audioTokenCount", "noCache", "no_cache"] {
+            assert!(is_part(key.as_bytes()), "{key}");
+        }
+        for key in ["a", "per_second", "max", "limit", "tokens", ""] {
+            assert!(!is_part(key.as_bytes()), "{key}");
         }
     }
 

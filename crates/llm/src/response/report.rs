@@ -292,6 +292,7 @@ impl Report {
         let Some(unusual) = &mut self.unusual else { return };
         unusual.open_extra = Tally::default();
         let mut all = std::mem::take(&mut unusual.listed);
+        all.add_parts();
         all.merge(&std::mem::take(&mut unusual.named));
         if let Some(index) = self.document.index.filter(|_| self.document.is_of_result && !all.is_empty()) {
             unusual.results.note(index, all.usage());
@@ -371,8 +372,12 @@ impl Reader for Report {
             Node::Timings => (Source::Timings, Covers::Several),
             Node::Iterations | Node::Tool => return self.take_beside(),
             Node::Metrics | Node::CacheDetails => return self.take_pair(node),
-            Node::Count(field) if !self.open.has_count(field) => return self.misplaced(node),
-            Node::Own(field) if !self.own.has_count(field) => return self.misplaced(node),
+            Node::Count(field) if !self.open.close_parts(field) => return self.misplaced(node),
+            Node::Own(field) if !self.own.close_parts(field) => return self.misplaced(node),
+            Node::Found(field) => {
+                self.unusual().named.close_parts(field);
+                return;
+            }
             _ => return,
         };
         let tally = std::mem::take(&mut self.open);
@@ -472,6 +477,9 @@ impl Reader for Report {
 
     fn misplaced(&mut self, node: Node) {
         match node {
+            // An object that stands for a count may have members in other units.
+            Node::Count(Field::InputPart | Field::OutputPart)
+            | Node::Own(Field::InputPart | Field::OutputPart) => {}
             Node::Count(field) => {
                 self.open.unset(field);
                 self.broken(Cause::Count);

@@ -41,9 +41,12 @@ pub(crate) enum Field {
     Citation,
     /// Seconds of audio in the prompt. Mistral reports their tokens only in the total.
     AudioSeconds,
+    /// The parts of a count without a name of their own in this list; they add up.
+    InputPart,
+    OutputPart,
 }
 
-const FIELDS: usize = 21;
+const FIELDS: usize = 23;
 
 /// The parts of the input in formats that count caches separately.
 const INPUTS: &[Field] = &[Field::Input, Field::FreshInput, Field::CacheRead, Field::CacheWrite];
@@ -65,7 +68,8 @@ impl Tally {
     /// one.
     pub(super) fn set(&mut self, field: Field, value: u64) {
         if let Some(place) = self.values.get_mut(field as usize) {
-            let adds = matches!(field, Field::Predicted | Field::Generated);
+            let adds =
+                matches!(field, Field::Predicted | Field::Generated | Field::InputPart | Field::OutputPart);
             *place = match value {
                 _ if adds => place.saturating_add(value),
                 0 => *place,
@@ -153,10 +157,39 @@ impl Tally {
         self.other_unit |= other.other_unit;
     }
 
+    /// Adds up the parts of several results, if none of them has a total.
+    pub(super) fn add_parts(&mut self) {
+        for (part, whole) in [(Field::InputPart, Field::Input), (Field::OutputPart, Field::Output)] {
+            if self.get(part).is_some() {
+                self.close_parts(whole);
+            }
+        }
+    }
+
     /// Whether this count was reported, alone or in the total of its parts.
-    pub(super) fn has_count(&self, field: Field) -> bool {
+    fn has_count(&self, field: Field) -> bool {
         let known = |field: Field| self.known & bit(field) != 0;
         known(field) || matches!(field, Field::FreshInput) && known(Field::Input)
+    }
+
+    /// Ends an object that stands for a count. Without a total, its parts add up. Returns whether it counted
+    /// anything.
+    pub(super) fn close_parts(&mut self, whole: Field) -> bool {
+        let (count, other, parts) = match whole {
+            Field::Input | Field::FreshInput => {
+                (Field::Input, Field::InputPart, &[Field::Cached, Field::Written][..])
+            }
+            Field::Output => (Field::Output, Field::OutputPart, &[Field::Reasoning][..]),
+            _ => return self.has_count(whole),
+        };
+        let is_known = |field: &Field| self.get(*field).is_some();
+        let sum = self.or_zero(other).saturating_add(self.sum(parts));
+        let has_parts = is_known(&other) || parts.iter().any(is_known);
+        self.unset(other);
+        if !self.has_count(whole) && has_parts {
+            self.set(count, sum);
+        }
+        self.has_count(whole)
     }
 
     fn get(&self, field: Field) -> Option<u64> {

@@ -48,7 +48,14 @@ fn counts_are_found_wherever_a_provider_puts_them() {
         // A count with its parts.
         json!({"usage": {"inputTokens": {"total": 12, "noCache": 2, "cacheRead": 10}, "outputTokens": {"total": 34, "text": 30}}}),
         json!({"stats": {"prompt_tokens": {"total": 12}, "completion_tokens": {"total": 34, "reasoning": 30}}}),
+        json!({"usage": {"inputTokens": {"noCache": 2, "cacheRead": 10}, "outputTokens": {"text": 30, "reasoning": 4}}}),
+        json!({"usage": {"inputTokens": {"total": null, "cacheRead": 12, "share": 0.5}, "outputTokens": {"text": 30, "audio": 4}}}),
+        json!({"stats": {"prompt_tokens": {"text": 5, "image": 7}, "completion_tokens": {"text": "34", "per_second": 8.5}}}),
+        json!({"prompt_tokens": {"text": 5, "image": 7}, "completion_tokens": {"text": 34}}),
         // Several results.
+        json!({"results": [
+            {"text": "a", "prompt_tokens": {"text": 5}, "completion_tokens": {"text": 14}},
+            {"text": "b", "prompt_tokens": {"text": 7}, "completion_tokens": {"text": 16, "audio": 4}}]}),
         json!({"results": [
             {"generated_text": "a", "generated_token_count": 14, "input_token_count": 5},
             {"generated_text": "b", "generated_token_count": 20, "input_token_count": 7}]}),

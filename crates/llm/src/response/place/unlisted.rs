@@ -97,16 +97,19 @@ pub(super) fn by_name(key: &[u8]) -> Node {
     }
 }
 
-/// A member of an object that stands for a count: the count itself as a total, or a part of it with a price of its own.
+/// A member of an object that stands for a count: the count itself as a total, a part of it with a price of its own, or
+/// another part.
 #[cold]
 pub(super) fn part(whole: Field, key: &[u8]) -> Option<Field> {
-    match (names::field(key, true)?, whole) {
+    match (names::field(key, true), whole) {
         // A total includes cached tokens.
-        (Field::Total, Field::FreshInput) => Some(Field::Input),
-        (Field::Total, _) => Some(whole),
-        (Field::Cached | Field::CacheRead, Field::Input | Field::FreshInput) => Some(Field::Cached),
-        (Field::CacheWrite, Field::Input | Field::FreshInput) => Some(Field::Written),
-        (Field::Reasoning | Field::Thoughts, Field::Output) => Some(Field::Reasoning),
+        (Some(Field::Total), Field::FreshInput) => Some(Field::Input),
+        (Some(Field::Total), _) => Some(whole),
+        (Some(Field::Cached | Field::CacheRead), Field::Input | Field::FreshInput) => Some(Field::Cached),
+        (Some(Field::CacheWrite), Field::Input | Field::FreshInput) => Some(Field::Written),
+        (Some(Field::Reasoning | Field::Thoughts), Field::Output) => Some(Field::Reasoning),
+        (_, Field::Input | Field::FreshInput) if names::is_part(key) => Some(Field::InputPart),
+        (_, Field::Output) if names::is_part(key) => Some(Field::OutputPart),
         _ => None,
     }
 }
