@@ -1,5 +1,6 @@
 //! `usagePath` through Envoy: callers read their own limits, which costs nothing and never reaches the provider.
 
+use e2e::artefacts;
 use e2e::client::{Request, Response};
 use e2e::jwt;
 use e2e::redis::Redis;
@@ -211,4 +212,44 @@ fn without_the_key_the_path_is_the_provider_s() {
     world.upstream.on("60", Answer::used(60));
     assert_eq!(world.send(&of("alice", Request::get(PATH).answered_by("60"))).status, 200);
     assert_eq!(world.upstream.calls(), 1);
+}
+
+/// The question and the answer in `docs/usage.md`, for a caller that has used 1200 tokens and has a request under way.
+#[test]
+fn the_page_shows_a_real_answer() {
+    let page = std::fs::read_to_string(artefacts::root().join("docs/usage.md")).unwrap();
+    let block = |language: &str| {
+        let (_, block) = page.split_once(&format!("```{language}\n")).unwrap();
+        block.split_once("```").unwrap().0.to_owned()
+    };
+    let url = block("sh").split('\'').nth(1).unwrap().to_owned();
+    let mut shown: Value = serde_json::from_str(&block("json")).unwrap();
+
+    let user = json!([{ "expression": "auth.identity.userid" }]);
+    let limits = json!({
+        "free": { "counters": user, "reservation": { "amount": "500" },
+            "rates": [{ "limit": 20000, "period": "Day", "timeZone": "Europe/Berlin" }] },
+        "bursts": { "counters": user,
+            "rates": [{ "limit": 20, "unit": "requests", "window": "1m", "windowType": "Sliding" }] },
+    });
+    let llm = policy("llm", json!({ "limits": limits }));
+    let world = World::build().policy(&llm).plugin(|plugin| plugin["usagePath"] = json!(PATH)).start();
+    let gate = Gate::default();
+    world.upstream.on("1200", Answer::used(1200));
+    world.upstream.on("slow", Answer::used(1).wait_first(&gate));
+    assert_eq!(world.send(&of("alice", Request::chat(5).answered_by("1200"))).status, 200);
+    let under_way = world.open(&of("alice", Request::chat(5).answered_by("slow")));
+    world.adapter.wait_for_bucket("free", "tokens", "alice", 1200, 500);
+
+    let mut answer = world.send(&of("alice", Request::get(url.trim_start_matches("localhost:10000")))).json();
+    for usage in [&mut shown, &mut answer] {
+        let limits = usage["limits"].as_array_mut().unwrap();
+        for limit in limits.iter_mut() {
+            assert!(limit["resetsInSeconds"].take().is_u64());
+        }
+        limits.sort_by_key(|limit| limit["limit"].to_string());
+    }
+    assert_eq!(answer, shown);
+    gate.open();
+    assert_eq!(under_way.finish().status, 200);
 }

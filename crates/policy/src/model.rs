@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod boundary;
 mod evaded;
+mod misspelt;
 pub mod names;
 pub(crate) mod price;
 pub mod reader;
@@ -255,8 +256,8 @@ impl Policy {
     }
 
     /// Returns warnings about valid but probably unintended parts: a limit with buckets that depend only on
-    /// the request's body, exact comparisons of values that the client chooses, and prices that do not cover
-    /// every model.
+    /// the request's body, exact comparisons of values that the client chooses, misspelt parts of the identity, and
+    /// prices that do not cover every model.
     pub fn warnings(&self) -> Vec<ValidationError> {
         let chosen = |limit: &&Limit| {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
@@ -274,8 +275,36 @@ impl Policy {
             warnings.extend(enforced.and_then(|predicate| evaded::one(path, predicate)));
         }
         warnings.extend(self.limits.iter().filter(chosen).map(bucket));
+        warnings.extend(self.misspelt());
         warnings.extend(self.unpriced());
         warnings
+    }
+
+    fn misspelt(&self) -> impl Iterator<Item = ValidationError> {
+        let numbered = |path: String, name: &'static str, expressions: &[Expression]| {
+            let expressions = expressions.iter().enumerate();
+            let warnings = expressions.filter_map(|(index, expression)| {
+                misspelt::one(format!("{path}[{index}].{name}"), expression)
+            });
+            warnings.collect::<Vec<_>>()
+        };
+        let of_limit = move |limit: &Limit| {
+            let path = format!("{}.limits.{}", self.block, limit.name);
+            let enforced = limit.enforce_when.iter().map(|it| ("enforceWhen", it));
+            let alone = enforced.chain(limit.amount.iter().map(|it| ("reservation.amount", it)));
+            let alone = alone.filter_map(|(name, it)| misspelt::one(format!("{path}.{name}"), it));
+            let mut warnings = numbered(format!("{path}.when"), "predicate", &limit.when);
+            warnings.extend(numbered(format!("{path}.counters"), "expression", &limit.counters));
+            warnings.extend(alone);
+            warnings.extend(limit.rates.iter().enumerate().filter_map(|(index, rate)| match &rate.max {
+                Maximum::From(max) => misspelt::one(format!("{path}.rates[{index}].limitFrom"), max),
+                Maximum::Fixed(_) => None,
+            }));
+            warnings
+        };
+        numbered(format!("{}.when", self.block), "predicate", &self.when)
+            .into_iter()
+            .chain(self.limits.iter().flat_map(of_limit))
     }
 
     /// Warns if a model may have no price and a limit needs one.
