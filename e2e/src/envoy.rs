@@ -58,6 +58,11 @@ impl Config {
         self.named(name).clone()
     }
 
+    /// Edits a cluster.
+    pub fn edit_cluster(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
+        edit(self.named(name));
+    }
+
     /// Replaces the settings of a cluster with those of another cluster, except for addresses and TLS.
     pub fn take_settings(&mut self, name: &str, from: &Value) {
         let cluster = self.named(name);

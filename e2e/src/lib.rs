@@ -6,6 +6,7 @@
 //! that started it.
 
 pub mod adapter;
+pub mod ai_gateway;
 pub mod artefacts;
 pub mod certificates;
 pub mod client;
