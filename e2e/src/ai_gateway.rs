@@ -42,15 +42,15 @@ const PLACE: &str = "x-place";
 /// A running processor. It ends when it is dropped.
 pub struct AiGateway {
     address: SocketAddr,
-    kept: Arc<Kept>,
+    kept: Arc<KeptBodies>,
     end: Option<oneshot::Sender<()>>,
 }
 
 /// The bodies of all chats so far, by the number of the chat.
 #[derive(Default)]
-struct Kept(Mutex<HashMap<usize, Value>>);
+struct KeptBodies(Mutex<HashMap<usize, Value>>);
 
-impl Kept {
+impl KeptBodies {
     fn bodies(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Value>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,7 +62,7 @@ impl AiGateway {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
         listener.set_nonblocking(true).expect("the listener can be asynchronous");
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(KeptBodies::default());
         let processor = Processor(kept.clone());
         let (end, ended) = oneshot::channel::<()>();
         std::thread::spawn(move || {
@@ -82,8 +82,7 @@ impl AiGateway {
         self.kept.bodies().len()
     }
 
-    /// Adds both filters and their cluster: before Weir's filter, as Envoy AI Gateway does by default, or after it, as
-    /// its annotation `lua-filter-order: before-extproc` does.
+    /// Adds both filters and their cluster, before or after Weir's filter.
     pub fn install(&self, config: &mut Config, before_weir: bool) {
         let filter = |name: &str, place: &str, mode: Value| {
             json!({ "name": name, "typed_config": {
@@ -137,7 +136,7 @@ impl Drop for AiGateway {
     }
 }
 
-struct Processor(Arc<Kept>);
+struct Processor(Arc<KeptBodies>);
 
 #[tonic::async_trait]
 impl ExternalProcessor for Processor {
@@ -165,7 +164,7 @@ impl ExternalProcessor for Processor {
 
 /// One exchange at one of the two places.
 struct Chat {
-    kept: Arc<Kept>,
+    kept: Arc<KeptBodies>,
     number: Option<usize>,
     translation: Translation,
 }
@@ -174,7 +173,7 @@ struct Chat {
 enum Translation {
     None,
     Whole,
-    Stream(Events),
+    Stream(TranslatedEvents),
 }
 
 impl Chat {
@@ -201,9 +200,9 @@ impl Chat {
             Asked::ResponseHeaders(headers_of) => {
                 let given = headers_of.headers.unwrap_or_default();
                 self.translation = match (self.body(), value(&given, ":status").as_str()) {
-                    (Some(body), "200") if body["stream"] == true => Translation::Stream(Events {
+                    (Some(body), "200") if body["stream"] == true => Translation::Stream(TranslatedEvents {
                         asks: body["stream_options"]["include_usage"] == true,
-                        ..Events::default()
+                        ..TranslatedEvents::default()
                     }),
                     (Some(_), "200") => Translation::Whole,
                     _ => Translation::None,
@@ -331,7 +330,7 @@ fn whole(body: &[u8]) -> Vec<u8> {
 
 /// The events of a stream in Anthropic's API, in OpenAI's.
 #[derive(Default)]
-struct Events {
+struct TranslatedEvents {
     /// Whether the kept body asks for the usage.
     asks: bool,
     rest: Vec<u8>,
@@ -339,7 +338,7 @@ struct Events {
     output: Value,
 }
 
-impl Events {
+impl TranslatedEvents {
     fn translated(&mut self, piece: &[u8]) -> Vec<u8> {
         self.rest.extend_from_slice(piece);
         let mut translated = Vec::new();

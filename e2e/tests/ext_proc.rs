@@ -1,5 +1,5 @@
 //! Weir beside Envoy AI Gateway's external processor, which translates between the APIs of client and provider: before
-//! it, as the documents say, and after it, as that gateway places it by default. The processor is a stand-in.
+//! it, as the documents say, and after it. The processor is a stand-in.
 
 use e2e::ai_gateway::{AiGateway, MODEL};
 use e2e::client::Request;
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 /// Where the processor is.
 #[derive(Clone, Copy, PartialEq)]
 enum Order {
-    /// The processor, then Weir: Envoy AI Gateway's default.
+    /// The processor, then Weir.
     ProcessorFirst,
-    /// Weir, then the processor: what the documents say.
+    /// Weir, then the processor: what the documents recommend.
     WeirFirst,
 }
 use Order::{ProcessorFirst, WeirFirst};

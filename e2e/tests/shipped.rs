@@ -81,6 +81,12 @@ fn envoy_gateway_s_objects_are_sound() {
     assert_eq!((&body["access"], &body["maxBytes"]), (&json!("Buffer"), &json!(16 << 20)));
     assert_eq!(of("ClientTrafficPolicy", "weir")["spec"]["connection"]["bufferLimit"], "16Mi");
     assert_eq!(only(path, &patch, "allow_on_headers_stop_iteration"), json!(true));
+    // It replaces the placeholder with a filter that is enabled on every route, and that Envoy AI Gateway does not take
+    // for a Lua filter, before which it would place its processor.
+    let operation = &patch["operation"];
+    let replaced = (&operation["op"], &operation["path"], &operation["value"]["name"]);
+    assert_eq!(replaced, (&json!("replace"), &Value::Null, &json!("weir")));
+    assert_eq!(operation["value"]["disabled"], Value::Null);
     // If the patch is not applied, the Gateway must not look limited.
     let placeholder = only(path, &of("EnvoyExtensionPolicy", "weir"), "inline");
     assert!(

@@ -3,7 +3,7 @@
 use crate::Test;
 use crate::world::{World, address, object};
 use e2e::client::{Request, Response};
-use e2e::probe::certificates;
+use e2e::probe::{LIMITED, alice, certificates, told};
 use e2e::{jwt, wait};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("the_objects_are_accepted", accepted),
     ("the_filter_enforces_a_policy_behind_envoy_gateway_s_own_control_plane", enforces),
     ("a_body_of_two_megabytes_is_read", reads_bodies),
+    ("a_route_with_its_own_extension_is_limited_too", extended_route),
     ("a_renewed_certificate_is_used_without_a_restart", renewal),
 ];
 
@@ -73,6 +74,25 @@ fn reads_bodies(world: &mut World) {
     let long = json!({ "padding": padding, "model": "gpt-4o", "messages": [], "max_tokens": 5 }).to_string();
     assert_eq!(chat.body(long).send(address()).status, 413);
     world.cluster.run(&["delete", "wtrlp/model", "trlp.kuadrant.io/llm-token-limits"]);
+}
+
+/// An EnvoyExtensionPolicy of a route replaces the one of its Gateway, which is Weir's.
+fn extended_route(world: &mut World) {
+    world.settle("Allow");
+    let rules = json!([{ "matches": [{ "path": { "type": "PathPrefix", "value": "/team" } }],
+        "backendRefs": [{ "name": "llm", "port": 8000 }] }]);
+    let route = json!({ "parentRefs": [{ "name": "api-gateway" }], "rules": rules });
+    world.cluster.apply(&object("gateway.networking.k8s.io/v1", "HTTPRoute", "team", route));
+    let target = json!([{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "team" }]);
+    let script = "function envoy_on_response(handle) handle:headers():add('x-team', 'yes') end";
+    let spec = json!({ "targetRefs": target, "lua": [{ "type": "Inline", "inline": script }] });
+    world.cluster.apply(&object("gateway.envoyproxy.io/v1alpha1", "EnvoyExtensionPolicy", "team", spec));
+    let request = alice().path("/team/v1/chat/completions");
+    let answer = wait::until("the route's own extension", || {
+        request.try_send(address()).ok().filter(|answer| answer.header("x-team").is_some())
+    });
+    world.cluster.run(&["delete", "envoyextensionpolicy/team", "httproute/team"]);
+    assert_eq!(told(&answer), LIMITED, "{}", answer.text());
 }
 
 fn of(user: &str, max_tokens: u64) -> Request {
