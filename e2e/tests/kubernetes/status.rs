@@ -55,6 +55,23 @@ fn what_is_missing_is_shown_until_it_is_there() {
     let text = String::from_utf8(status(&cluster, &[]).stdout).expect("text");
     assert!(text.contains("envoypatchpolicy default/weir"), "{text}");
     assert!(text.contains("next: make manifests"), "{text}");
+
+    // As Envoy Gateway 1.9 does unless Lua is enabled.
+    let refused = json!({ "status": { "ancestors": [{
+        "ancestorRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "llm-gateway" },
+        "controllerName": "gateway.envoyproxy.io/gatewayclass-controller",
+        "conditions": [{
+            "type": "Accepted", "status": "False", "reason": "Invalid", "lastTransitionTime": "2026-11-29T00:00:00Z",
+            "message": "Lua: Skipping Lua EnvoyExtensionPolicy as feature is disabled in the Gateway.",
+        }],
+    }] } });
+    let (status_of, refused) = ("--subresource=status", refused.to_string());
+    cluster.run(&["patch", "envoyextensionpolicy", "weir", status_of, "--type=merge", "-p", &refused]);
+    let text = String::from_utf8(status(&cluster, &[]).stdout).expect("text");
+    assert!(
+        text.contains("envoyextensionpolicy default/weir: ") && text.contains("extensionApis.enableLua"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct ClusterObjects {
     pub weir_policies: FetchedObjects,
     pub kuadrant_policies: FetchedObjects,
     pub patch_policies: FetchedObjects,
+    /// The placeholders of Weir's filters in Envoy Gateway.
+    pub extension_policies: FetchedObjects,
     pub envoy_filters: FetchedObjects,
     /// The modules by the adapter's Service.
     pub modules: BTreeMap<ObjectName, ServedModules>,
@@ -58,13 +60,14 @@ impl ClusterObjects {
     }
 
     /// Returns each kind with its plural name.
-    pub fn all(&self) -> [(&'static str, &FetchedObjects); 6] {
+    pub fn all(&self) -> [(&'static str, &FetchedObjects); 7] {
         [
             ("deployments.apps", &self.deployments),
             ("gateways.gateway.networking.k8s.io", &self.gateways),
             ("tokenratelimitpolicies.weir.dev", &self.weir_policies),
             ("tokenratelimitpolicies.kuadrant.io", &self.kuadrant_policies),
             ("envoypatchpolicies.gateway.envoyproxy.io", &self.patch_policies),
+            ("envoyextensionpolicies.gateway.envoyproxy.io", &self.extension_policies),
             ("envoyfilters.networking.istio.io", &self.envoy_filters),
         ]
     }
@@ -88,20 +91,19 @@ pub async fn fetch(client: &Client) -> Result<ClusterObjects, kube::Error> {
     client.apiserver_version().await?;
     let policies =
         |group: &'static str| (group, "v1alpha1", "TokenRateLimitPolicy", "tokenratelimitpolicies");
+    let of_envoy_gateway =
+        |kind: &'static str, plural: &'static str| ("gateway.envoyproxy.io", "v1alpha1", kind, plural);
+    let of_weir = "app.kubernetes.io/part-of=weir";
     let mut objects = ClusterObjects {
-        deployments: list(
-            client,
-            ("apps", "v1", "Deployment", "deployments"),
-            "app.kubernetes.io/part-of=weir",
-        )
-        .await,
+        deployments: list(client, ("apps", "v1", "Deployment", "deployments"), of_weir).await,
         gateways: list(client, ("gateway.networking.k8s.io", "v1", "Gateway", "gateways"), "").await,
         weir_policies: list(client, policies(Group::Weir.name()), "").await,
         kuadrant_policies: list(client, policies(Group::Kuadrant.name()), "").await,
-        patch_policies: list(
+        patch_policies: list(client, of_envoy_gateway("EnvoyPatchPolicy", "envoypatchpolicies"), "").await,
+        extension_policies: list(
             client,
-            ("gateway.envoyproxy.io", "v1alpha1", "EnvoyPatchPolicy", "envoypatchpolicies"),
-            "",
+            of_envoy_gateway("EnvoyExtensionPolicy", "envoyextensionpolicies"),
+            of_weir,
         )
         .await,
         envoy_filters: list(client, ("networking.istio.io", "v1alpha3", "EnvoyFilter", "envoyfilters"), "")

@@ -72,8 +72,8 @@ fn parse(url: &str) -> Option<ModuleUrl> {
     Some(ModuleUrl { adapter: ObjectName { namespace, name }, digest: digest.to_owned() })
 }
 
-/// Returns why Envoy Gateway does not apply a patch. Istio reports nothing about an EnvoyFilter.
-fn refused(object: &Value) -> Option<String> {
+/// Returns why Envoy Gateway does not apply an object. Istio reports nothing about an EnvoyFilter.
+pub fn refused(object: &Value) -> Option<String> {
     let conditions = list_at(object, "/status/ancestors").flat_map(|it| list_at(it, "/conditions"));
     let mut bad = conditions.filter(|it| text_at(it, "/status") == "False");
     bad.next().map(|it| format!("{}: {}", text_at(it, "/reason"), text_at(it, "/message")))

@@ -1,7 +1,7 @@
 //! The problems in a cluster, each with the next command.
 
 use super::fetch::{ClusterObjects, FetchedObjects};
-use super::filter::InstalledFilter;
+use super::filter::{self, InstalledFilter};
 use super::{ClusterStatus, InstallStatus, condition, object_name, text_at};
 use crate::kubernetes::crd::Group;
 use crate::kubernetes::reason::ConditionReason;
@@ -29,6 +29,7 @@ pub fn all(objects: &ClusterObjects, status: &ClusterStatus, filters: &[Installe
     let mut problems = unreadable(objects);
     problems.extend(not_installed(objects, status));
     problems.extend(status.installs.iter().filter_map(not_ready));
+    problems.extend(objects.extension_policies.items.iter().filter_map(placeholder_problem));
     problems.extend(filters.iter().filter_map(|filter| filter_problem(objects, filter)));
     problems.extend(without_filter(status));
     for group in [Group::Weir, Group::Kuadrant] {
@@ -81,6 +82,34 @@ fn not_ready(install: &InstallStatus) -> Option<Problem> {
     Some(problem(&install.deployment, message, next))
 }
 
+/// Without its placeholder, a Gateway has no filter. If the placeholder is invalid, Envoy Gateway answers 500 on all of the
+/// Gateway's routes.
+fn placeholder_problem(object: &Value) -> Option<Problem> {
+    let refused = filter::refused(object)?;
+    let name = object_name(object);
+    let words = refused.to_lowercase();
+    let next = if words.contains("lua") && words.contains("disabled") {
+        enable("enableLua")
+    } else {
+        format!("kubectl -n {} describe envoyextensionpolicy {}", name.namespace, name.name)
+    };
+    let effect = if refused.starts_with("Invalid") {
+        "and answers 500 on all routes of its Gateway"
+    } else {
+        "so its Gateway has no filter"
+    };
+    let message = format!("Envoy Gateway does not apply it ({refused}), {effect}");
+    Some(problem(format!("envoyextensionpolicy {name}"), message, next))
+}
+
+/// The command after a change of Envoy Gateway's configuration.
+fn enable(extension: &str) -> String {
+    format!(
+        "set extensionApis.{extension} in Envoy Gateway's configuration, then \
+         kubectl -n envoy-gateway-system rollout restart deployment/envoy-gateway"
+    )
+}
+
 fn filter_problem(objects: &ClusterObjects, filter: &InstalledFilter) -> Option<Problem> {
     let object = format!("{} {}", filter.kind, filter.object);
     if filter.module == NO_DIGEST {
@@ -89,9 +118,7 @@ fn filter_problem(objects: &ClusterObjects, filter: &InstalledFilter) -> Option<
     }
     if let Some(refused) = &filter.refused {
         let next = if refused.starts_with("Disabled") {
-            "set extensionApis.enableEnvoyPatchPolicy in Envoy Gateway's configuration, then \
-             kubectl -n envoy-gateway-system rollout restart deployment/envoy-gateway"
-                .to_owned()
+            enable("enableEnvoyPatchPolicy")
         } else {
             let (namespace, name) = filter.object.split_once('/').unwrap_or_default();
             format!("kubectl -n {namespace} describe {} {name}", filter.kind)

@@ -113,3 +113,23 @@ fn an_upgrade_that_is_not_finished_is_shown() {
     objects.modules.values_mut().for_each(|served| served.others = [MODULE.to_owned()].into());
     insta::assert_snapshot!(ClusterStatus::new(&objects).to_string());
 }
+
+/// Envoy Gateway 1.9 refuses the filter's placeholder unless Lua is enabled.
+#[test]
+fn a_placeholder_that_is_refused_is_shown_with_its_effect() {
+    let mut objects = installed(MODULE);
+    let placeholder = |name: &str, status: &str, reason: &str, message: &str| {
+        let accepted = json!({ "type": "Accepted", "status": status, "reason": reason, "message": message });
+        named("default", name, json!({ "status": { "ancestors": [{ "conditions": [accepted] }] } }))
+    };
+    let disabled = "Lua: Skipping Lua EnvoyExtensionPolicy as feature is disabled in the Gateway.";
+    let unparsable = "Lua: validation failed for lua body in policy with name invalid.";
+    let conflict = "Unable to target Gateway ops, another EnvoyExtensionPolicy has already attached to it.";
+    objects.extension_policies = found(vec![
+        placeholder("llm", "True", "Accepted", "Policy has been accepted."),
+        placeholder("web", "False", "Invalid", disabled),
+        placeholder("invalid", "False", "Invalid", unparsable),
+        placeholder("ops", "False", "Conflicted", conflict),
+    ]);
+    insta::assert_snapshot!(ClusterStatus::new(&objects).to_string());
+}
