@@ -1,6 +1,6 @@
 //! All calls to the host. The SDK panics on statuses that it does not expect, and its trait methods panic on
-//! every error. So this module makes only calls that Envoy never answers in such a way in the callbacks where
-//! they are used.
+//! every error. This module therefore makes each call only in callbacks in which Envoy never answers it with
+//! such a status.
 
 use engine::exchange::RequestEdit;
 use engine::refusal::Denial;
@@ -233,7 +233,7 @@ pub fn as_context<T>(other: u32, own: u32, act: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Tells Envoy that this root context can be deleted. It had asked for more time.
+/// Tells Envoy that this root context, which had asked for more time, can be deleted.
 pub fn done() {
     told("leaving", hostcalls::done());
 }

@@ -58,8 +58,8 @@ pub struct Request {
     is_reset: bool,
 }
 
-/// The context of a request while the plugin has no valid configuration: Envoy then lets everything pass, or
-/// nothing.
+/// The context of a request while the plugin has no valid configuration: Envoy then lets all requests pass,
+/// or none.
 pub struct Unconfigured;
 
 impl Context for Unconfigured {}

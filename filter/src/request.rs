@@ -38,8 +38,8 @@ pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Result<Option<Facts>, As
             came = fetch(shared, round.needs(), &mut facts, None).or(came);
             round.is_open(&facts)
         });
-    // Last: when a header is removed, Envoy selects the route again without it, even if there was no such
-    // header.
+    // This comes last, because Envoy selects the route again when a header is removed, even if there was no
+    // such header.
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity
         && came.unwrap_or_else(|| host::has_request_header(name))
     {
@@ -58,7 +58,7 @@ fn remove_signals(shared: &Shared, in_force: &ActivePlan, facts: &mut Facts) {
     for name in in_force.signal_headers().iter().filter(|name| identity != Some(name)) {
         if host::has_request_header(name) {
             host::remove_request_header(name);
-            // Envoy may have matched the route by it, and goes on naming that one until it matches again.
+            // Envoy may have matched the route by it, and reports that route until it matches again.
             facts.doubt_route();
         }
     }
@@ -79,7 +79,7 @@ fn own_facts(shared: &Shared) -> Facts {
     facts
 }
 
-/// Whether there is an identity, if it was needed. `described`: has headers that replace the request's own.
+/// Whether there is an identity, if it was needed. The headers of `described` replace the request's own.
 fn fetch<'n>(
     shared: &Shared,
     needs: impl IntoIterator<Item = &'n Need>,

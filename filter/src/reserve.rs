@@ -34,8 +34,8 @@ impl ReserveCalls {
     }
 }
 
-/// Sends a Reserve of the exchange in context `context`, after everything that has settled. An error is the
-/// reply to it.
+/// Sends a Reserve of the exchange in context `context`, after everything that has settled. If it fails at
+/// once, the error takes the place of the reply.
 pub fn send(shared: &Shared, context: u32, caller: &Caller, message: Vec<u8>) -> Result<(), CallFailure> {
     shared.deferred.read_ended();
     if shared.stream.is_open() {

@@ -96,7 +96,7 @@ fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     black_box(exchange.handle(Event::Body { chunk: ANSWER, end: true }));
 }
 
-/// Builds the reply of an adapter with room.
+/// Builds a reply that admits the request.
 fn reply(plan: &Arc<Plan>) -> ReserveResponse {
     let mut exchange =
         Exchange::new(ActivePlan::Plan(plan.clone()), ReservationId { prefix: "w".into(), number: 1 });

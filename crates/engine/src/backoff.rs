@@ -1,5 +1,5 @@
 //! Computes how long to wait after a failure before the next attempt. The wait doubles up to a maximum. It is
-//! randomised, so that the workers that lost one adapter do not all reconnect at the same moment.
+//! randomised, so that workers that lost the same adapter do not all reconnect at once.
 
 /// The first pause, in milliseconds.
 pub const MIN_BACKOFF: u64 = 100;

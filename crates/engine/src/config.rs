@@ -36,7 +36,7 @@ pub struct PluginConfig {
     pub memory: usize,
     /// The path on which callers may read their own usage. `None` means that they cannot.
     pub usage_path: Option<UsagePath>,
-    /// Inline policies, at least one. `None`: the adapter provides them.
+    /// Inline policies, at least one. `None` means that the adapter provides them.
     pub policies: Option<Vec<Policy>>,
 }
 
@@ -101,9 +101,8 @@ const MEMORY: KnownFields = KnownFields { known: &["maxBytes"], later: &[], igno
 const REQUEST_BODY: KnownFields = KnownFields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
 
 impl PluginConfig {
-    /// Reads JSON, or the `google.protobuf.Struct` that Envoy passes on unconverted, and reports every mistake.
-    /// An empty list of `policies` is a mistake: read as "no limits apply", it would silently let everything
-    /// pass.
+    /// Reads JSON, or the `google.protobuf.Struct` that Envoy passes on unconverted, and reports every
+    /// mistake. An empty list of `policies` is a mistake, because it would silently let everything pass.
     pub fn read(text: &[u8]) -> Result<Self, Vec<ValidationError>> {
         let all = Allowance::new(usize::MAX);
         let structure = || {
@@ -217,7 +216,7 @@ fn request_body(node: DocumentNode<'_>) -> Result<BodyAccess, Reported> {
     Ok(if buffers == Some(true) { BodyAccess::Buffer(most) } else { BodyAccess::None })
 }
 
-/// `least`: the memory that reading one body needs.
+/// `least` is the memory needed to read one body.
 fn memory(node: DocumentNode<'_>, least: usize) -> Result<Option<usize>, Reported> {
     let memory = node.object(&MEMORY)?;
     let bytes = |node: DocumentNode<'_>| {

@@ -45,8 +45,8 @@ pub enum ActivePlan {
 }
 
 impl ActivePlan {
-    /// The order in which to fetch the facts of [`Event::Request`]. If a round ends the fetching, no limit
-    /// applies and no exchange is needed.
+    /// The order in which to fetch the facts of [`Event::Request`]. If a round ends early, no limit applies
+    /// and no exchange is needed.
     pub fn rounds(&self) -> &[FactRound] {
         match self {
             Self::Nothing(_) => &[],
@@ -78,7 +78,7 @@ pub struct Exchange {
     in_force: ActivePlan,
     id: ReservationId,
     memory: MemoryBudget,
-    /// The upstream started it unasked, so it is charged even if it is refused.
+    /// The upstream started it without a request, so it is charged even if it is refused.
     is_unasked: bool,
     /// The request asks for no output, so a reported count of zero is plausible.
     is_warm_up: bool,
@@ -405,7 +405,7 @@ impl Exchange {
                 effects
             }
             Ok((Code::Unknown, response)) => {
-                // A status shows whether the adapter does not know a limit. A reply without a status for a
+                // The statuses show whether the adapter knows every limit. A reply without a status for a
                 // limit counts as no answer.
                 let known = response.statuses.iter().any(|status| status.code() == Code::Unknown);
                 let cause = if known { CallFailure::UnknownLimit } else { CallFailure::Malformed };

@@ -102,7 +102,7 @@ impl RequestFlow {
         held
     }
 
-    /// Resumes the request. Returns true if it was paused, so that the proxy has to be told.
+    /// Resumes the request. Returns true if it was paused, because the proxy must then be resumed.
     pub fn resume(&mut self) -> bool {
         let held = self.is_held();
         if held {
@@ -124,7 +124,7 @@ pub struct ResponseFlow {
     deferred: Option<DeferredBody>,
     /// The bytes of its body that the proxy buffers.
     buffered: usize,
-    /// Whether its trailers have arrived. No chunk of its body is passing then.
+    /// Whether its trailers have arrived. If so, no chunk of its body is passing.
     has_trailers: bool,
 }
 
@@ -189,13 +189,13 @@ impl ResponseFlow {
         possible
     }
 
-    /// The proxy sends what it buffers. Returns how much that is.
+    /// Records that the proxy sends its buffer, and returns how many bytes that is.
     pub fn release(&mut self) -> usize {
         std::mem::take(&mut self.buffered)
     }
 
-    /// Defers reading a chunk that has passed. True if it should be queued now. A response of which fewer than
-    /// `small` bytes have passed waits for more.
+    /// Defers reading a chunk that has passed. True if it should be queued now. A response waits until at
+    /// least `small` bytes have passed.
     pub fn defer(&mut self, piece: Vec<u8>, lease: Lease, end: bool, small: usize) -> bool {
         let deferred = self.deferred.get_or_insert_default();
         deferred.size = deferred.size.saturating_add(piece.len());

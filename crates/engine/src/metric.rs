@@ -57,8 +57,8 @@ pub enum Metric {
     Call { method: &'static str, failure: CallFailure },
     /// Part of a request's body could not be read. The request is judged by the rest.
     UnreadRequest(&'static str),
-    /// A request was refused with 400, for this reason: its body is ambiguous, or has to be edited and cannot
-    /// be edited.
+    /// A request was refused with 400, for this reason: its body is ambiguous, or needs an edit that cannot
+    /// be made.
     InvalidRequest(&'static str),
     /// A request was edited so that its provider reports the stream's usage.
     UsageAsked,
@@ -117,7 +117,7 @@ pub enum UsageSource {
     Reported,
     /// It was estimated from what was sent and delivered.
     Estimated,
-    /// It is charged when somebody reads the background result.
+    /// It is charged when a client reads the background result.
     Deferred,
     /// There was nothing to charge.
     None,

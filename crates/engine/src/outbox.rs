@@ -233,8 +233,8 @@ impl Outbox {
         }
     }
 
-    /// The stream ended before these calls were answered. The adapter may be healthy, so their settlements are
-    /// sent again at once.
+    /// Handles a stream that ended before these calls were answered. The adapter may be healthy, so their
+    /// settlements are sent again at once.
     pub fn returned(&mut self, numbers: impl DoubleEndedIterator<Item = CallNumber>) -> CommitOutcome {
         let mut retried = 0_usize;
         for number in numbers.rev() {
@@ -273,7 +273,7 @@ impl Outbox {
 
     fn take(&mut self, most: usize, route: CommitRoute, is_timed: bool) -> Option<Commit> {
         let first = self.waiting.pop_front();
-        // To a server that does not know raises, a call with nothing else is an empty commit. Every adapter
+        // A server that does not know raises reads a call with nothing else as an empty commit. Every adapter
         // that has streams accepts that.
         let is_bare = first.is_none();
         if is_bare && (self.raises.is_empty() || self.single || route == CommitRoute::Unary) {

@@ -40,8 +40,8 @@ impl Denial {
     }
 }
 
-/// If only holds are in the way, the client should retry after this many milliseconds: when the window ends, if
-/// that is sooner, but not before a second has passed.
+/// If only holds are in the way, the client should retry after this many milliseconds, or at the end of the
+/// window if that is sooner, but never within the first second.
 const HELD_UP_MS: (u64, u64) = (1_000, 2_000);
 /// Client libraries sleep silently for the whole `retry-after`. Above this length, they are asked to report
 /// the error at once.
@@ -112,8 +112,9 @@ pub(crate) fn tells_time(dialect: Dialect) -> bool {
     dialect == Dialect::Anthropic
 }
 
-/// The headers of a response, admitted or refused: the most constrained rate of each unit, and the two headers
-/// of the IETF draft. `asked_at`: when the adapter replied, in milliseconds of Unix time, if known.
+/// The headers of a response, admitted or refused: the most constrained rate of each unit, and the two
+/// headers of the IETF draft. `asked_at` is the time at which the adapter replied, in milliseconds of Unix
+/// time, if known.
 pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: Option<u64>) -> HeaderList {
     // A limit that is not enforced is not shown to clients.
     let binds = |standing: &&RateStatus<'_>| standing.status.is_some() && standing.hold.enforced;
@@ -254,8 +255,8 @@ const ANTHROPIC_HEADERS: [(Unit, [&str; 3]); 4] = [
 ];
 
 /// The refusal, and a metric if the policy's own body could not be evaluated. If several rates refused, it
-/// names one that can never pass, or else the last to have room again. `facts`: the request's, if a policy
-/// needs them.
+/// names one that can never pass, or else the last to have room again. `facts` are those of the request, if a
+/// policy needs them.
 pub(crate) fn over_limit(
     standings: &[RateStatus<'_>],
     dialect: Dialect,
@@ -399,7 +400,7 @@ fn set(headers: &mut HeaderList, name: &str, value: &str) {
     headers.push((name.to_owned().into(), value.to_owned()));
 }
 
-/// The 503 of `failureMode: Deny`. `policy`: the one that denies, or `None` for the plugin configuration.
+/// The 503 of `failureMode: Deny`. `policy` is the one that denies, or `None` for the plugin configuration.
 pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
     let whose = policy.map_or_else(|| "the gateway".to_owned(), |policy| format!("policy {policy}"));
     let message = format!(
@@ -410,7 +411,7 @@ pub(crate) fn unavailable(policy: Option<&str>, dialect: Dialect) -> Denial {
 }
 
 /// The 400 for a request with a body that other servers may read differently: it has contradictory keys, or
-/// has to be edited and cannot be. Retrying does not help.
+/// needs an edit that cannot be made. Retrying does not help.
 pub fn invalid_request(dialect: Dialect, message: &str) -> Denial {
     let told = ErrorBody { message: message.to_owned(), ..ErrorBody::invalid() };
     told.denial(dialect, vec![("x-should-retry".into(), "false".into())])

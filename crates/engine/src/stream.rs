@@ -3,7 +3,7 @@
 //! does not run backwards.
 //!
 //! Every call is answered, times out, or is returned when the stream ends, to be sent in another way. So no
-//! call is lost, whatever the adapter does. `Caller` identifies to the shell who is waiting.
+//! call is lost, whatever the adapter does. `Caller` lets the shell identify who is waiting.
 
 use crate::backoff::Backoff;
 use crate::outbox::{CallNumber, Commit};
@@ -59,7 +59,7 @@ pub struct StreamReply<Caller> {
     pub commit: Option<(CallNumber, Result<CommitResponse, CallFailure>)>,
 }
 
-/// What remains to be sent in another way after a stream has ended.
+/// The calls to send in another way after a stream has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Left<Caller> {
     /// The unanswered Reserves.
@@ -80,7 +80,7 @@ pub struct Unanswered<Caller> {
 }
 
 impl<Caller> CallStream<Caller> {
-    /// A stream to open at once. `patience`: the timeout of a Reserve, in milliseconds.
+    /// A stream to open at once. `patience` is the timeout of a Reserve, in milliseconds.
     pub fn new(patience: u64) -> Self {
         let (state, reserves, commits) = (StreamState::Closed(0), BTreeMap::new(), BTreeMap::new());
         Self { patience, state, reserves, commits, number: 0, backoff: Backoff::default() }
@@ -105,8 +105,8 @@ impl<Caller> CallStream<Caller> {
         matches!(self.state, StreamState::Open(_))
     }
 
-    /// The message for a Reserve, with a commit that the adapter handles first. `copies`: further settlements
-    /// that the Reserve itself carries.
+    /// The message for a Reserve, with a commit that the adapter handles first. `copies` are further
+    /// settlements that the Reserve itself carries.
     pub fn reserve(
         &mut self,
         message: Vec<u8>,

@@ -1,6 +1,6 @@
-//! A caller's own view of its limits: what the plugin configuration's `usagePath` answers. A question is judged like the
-//! request that it describes, with the caller's own facts, so it finds the buckets of such a request and no others. The
-//! adapter then reads these buckets. Nothing is held, charged or counted.
+//! A caller's view of its own limits, served at the plugin configuration's `usagePath`. A question is judged
+//! like the request that it describes, with the caller's own facts, so it finds exactly the buckets of that
+//! request. The adapter then reads these buckets. Nothing is held, charged or counted.
 
 mod answer;
 
@@ -28,12 +28,12 @@ const LONGEST_MODEL: usize = 256;
 const DEFAULT_PATH: &str = "/v1/chat/completions";
 /// How many buckets one answer shows.
 const MAX_ROWS: usize = 256;
-/// What a question takes in the shell and here, in bytes, and what each of its buckets takes.
+/// The memory of a question in the shell and here, and of each of its buckets, in bytes.
 const QUESTION: usize = 2 << 10;
 const ROW: usize = 512;
 
 impl UsagePath {
-    /// `None` if no request's normalised path can be this.
+    /// `None` if no normalised path can equal it.
     pub fn parse(text: &str) -> Option<Self> {
         let is_path = is_path(text) && !text.contains('?') && text != "/";
         (is_path && spelling::path(text).is_none()).then(|| Self(text.to_owned()))
@@ -45,14 +45,15 @@ impl UsagePath {
     }
 }
 
-/// As proxies accept it: visible ASCII. A fragment never reaches a server.
+/// Proxies accept only visible ASCII. A fragment never reaches a server.
 fn is_path(text: &str) -> bool {
     text.starts_with('/')
         && text.len() <= LONGEST_PATH
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
 }
 
-/// What a caller asks about: a request with this path and model, which is otherwise the caller's own.
+/// The request that a caller asks about. It has this path and model, and is otherwise the caller's own
+/// request.
 #[derive(Debug)]
 pub struct UsageQuestion {
     path: String,
@@ -113,7 +114,7 @@ impl UsageQuestion {
 
     /// The facts to fetch.
     pub fn needs<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p Need> {
-        // The question's own route says nothing about the described request's.
+        // The described request may have a different route.
         let own_route = |need: &&Need| match need {
             Need::Property(path) => path != &Facts::ROUTE_NAME,
             Need::Header(_) | Need::Headers | Need::Identity | Need::Failures => true,
@@ -122,8 +123,8 @@ impl UsageQuestion {
         plan.needs().iter().filter(move |need| !is_placed || own_route(need))
     }
 
-    /// Finds the buckets of the described request, and returns the call of `GetUsage` that reads them. If there is nothing to
-    /// ask the adapter, returns the answer.
+    /// Finds the buckets of the described request, and returns the `GetUsage` call that reads them. If there
+    /// is nothing to ask the adapter, returns the answer.
     pub fn ask(
         self,
         plan: &Plan,
@@ -139,7 +140,8 @@ impl UsageQuestion {
             );
             return Err(error(503, "usage_unavailable", &message));
         }
-        // As in the headers of responses, a dry run is not shown. A soft limit has a maximum that matters to its callers.
+        // Limits in a dry run are hidden, as they are in response headers. Soft limits are shown, because
+        // their maximum matters to callers.
         let is_shown = |hold: &Hold| hold.enforced || hold.signal.is_some();
         let mut holds: Vec<Hold> = judgement.holds.into_iter().filter(is_shown).collect();
         let omitted = holds.len().saturating_sub(MAX_ROWS);

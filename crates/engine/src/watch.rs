@@ -53,7 +53,7 @@ enum WatchState {
 }
 
 impl Watch {
-    /// Polls at once. `seed`: different in each VM, so that they do not all poll at the same moment.
+    /// Polls at once. `seed` differs between VMs, so that they do not all poll at the same moment.
     pub fn new(gateway: &str, seed: u128) -> Self {
         let gateway = gateway.to_owned();
         let (state, backoff) = (WatchState::Due(0), Backoff::default().with_jitter(seed));
@@ -103,7 +103,7 @@ impl Watch {
         self.backoff.failures()
     }
 
-    /// Handles a reply or a failure. `Some`: the policies of a different version.
+    /// Handles a reply or a failure. Returns the policies if their version is different.
     pub fn answered(
         &mut self,
         reply: Result<&[u8], CallFailure>,

@@ -1,4 +1,4 @@
-//! The filter's plugin configuration: what is accepted, and the message for what is not.
+//! The filter's plugin configuration: what is accepted, and the message for each mistake.
 
 use engine::config::{IdentitySource, PluginConfig};
 use expression::identity::IdentityEncoding;

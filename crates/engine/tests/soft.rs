@@ -1,4 +1,4 @@
-//! Soft limits: what is signalled, and that nothing of them refuses.
+//! Soft limits: what they signal, and that they never refuse.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -32,7 +32,7 @@ fn soft(name: &str, value: &str) -> Value {
     })
 }
 
-/// Asks for room under these limits. The statuses are those of the adapter: whether a rate refuses, or is exceeded.
+/// Asks for room under these limits. The adapter's statuses say whether a rate refuses, or is exceeded.
 fn asked(policy: Policy, reply: Result<&[(Code, bool)], CallFailure>) -> (Exchange, Vec<Effect>) {
     let plan = ActivePlan::Plan(Arc::new(Plan::new(vec![policy])));
     let mut exchange = Exchange::new(plan, ReservationId { prefix: "w".into(), number: 1 });
@@ -62,7 +62,7 @@ fn asked(policy: Policy, reply: Result<&[(Code, bool)], CallFailure>) -> (Exchan
     (exchange, effects)
 }
 
-/// What the request carries, if it goes on.
+/// The signal headers of the request, if it is forwarded.
 fn signalled(effects: &[Effect]) -> Option<HeaderList> {
     let signal = effects.iter().position(|effect| matches!(effect, Effect::Signal(_)));
     let resume = effects.iter().position(|effect| *effect == Effect::Resume)?;
@@ -169,7 +169,7 @@ fn a_maximum_that_is_no_number_refuses_nothing() {
     assert!(effects.iter().all(|effect| matches!(effect, Effect::Count(_))), "{effects:?}");
 }
 
-/// A model that the body gives twice leaves a hard limit undecided; a soft one counts the dearest.
+/// If the body names two models, a hard limit refuses the request, and a soft limit uses the highest price.
 #[test]
 fn a_body_that_contradicts_itself_is_not_refused() {
     for (boundary, refused) in [("Hard", true), ("Soft", false)] {

@@ -1,5 +1,5 @@
-//! Questions of callers about their own usage: what is asked of the adapter, and what the caller is told.
-// Clippy knows a test by its attribute, and so misses the functions that tests share.
+//! Callers' questions about their own usage: the call to the adapter, and the answer.
+// Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::refusal::Denial;

@@ -9,8 +9,8 @@ use serde_json::{Map, Number, Value};
 /// The maximum nesting, as in `prost`.
 const DEEPEST: usize = 100;
 
-/// Decodes the fields. An error if the bytes are not a valid message, contain what JSON cannot represent, or
-/// exceed the allowance.
+/// Decodes the fields. Fails if the bytes are not a valid message, contain a value that JSON cannot
+/// represent, or exceed the allowance.
 pub fn decode(message: &[u8], allowance: &Allowance) -> Result<Map<String, Value>, TreeError> {
     object(message, allowance, DEEPEST)
 }

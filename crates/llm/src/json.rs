@@ -22,7 +22,8 @@ use count::Counter;
 use lanes::{Nesting, Structure, find};
 use string::{Escape, TokenBuffer};
 
-/// How many relevant containers may be open at once. The deepest place that a reader names is 9 deep.
+/// How many relevant containers may be open at once. The deepest place that a reader names is nine levels
+/// deep.
 const MAX_DEPTH: usize = 24;
 
 /// Longer numbers and literals are copied.
@@ -48,7 +49,7 @@ pub(crate) struct Scanner<P> {
     token: TokenBuffer,
     /// How much of a skipped string has passed.
     passed: usize,
-    /// Counts the text of a container that is only counted.
+    /// Counts the text of a container whose structure is ignored.
     counter: Counter,
 }
 
@@ -448,8 +449,8 @@ impl<P: JsonPlace> Scanner<P> {
                     }
                 },
                 b'{' | b'[' => self.skipped = self.skipped.saturating_add(1),
-                // To lenient parsers, these begin a comment or a string, which may contain what seems to
-                // follow.
+                // Lenient parsers read these as the start of a comment or a string, which may contain the
+                // bytes that follow.
                 b'#' | b'&' | b'\'' | b'/' => {
                     self.broken(to);
                     return rest;

@@ -1,8 +1,8 @@
-//! Reads the messages of LLM APIs: request bytes → what is requested and may be used; response bytes → what
-//! was used.
+//! Reads the messages of LLM APIs: from a request, its facts and its expected usage; from a response, its
+//! reported usage.
 //!
-//! It knows no policies and does no I/O: no host, clock, network, file or log. It reads everything in any
-//! chunks and in bounded memory.
+//! It knows no policies and does no I/O: no host, clock, network, file or log. It accepts input in any chunks
+//! and needs bounded memory.
 
 mod json;
 pub mod memory;

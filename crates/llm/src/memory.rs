@@ -17,13 +17,13 @@ pub struct MemoryBudget(Option<Arc<BudgetState>>);
 /// The purpose of bytes, which determines how much of the budget they may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// What an exchange needs in any case: its holds, so that they end. May use the whole budget.
+    /// Records of the holds of an exchange, so that the holds can be released. They may use the whole budget.
     Record,
     /// Copies that are freed when the callback returns. May use seven eighths of the budget.
     Work,
-    /// What is kept between callbacks to judge an exchange better: facts, windows, unread bytes. All such
-    /// leases may use half of the budget, and each may use an eighth of what is left of that. So a few large
-    /// ones cannot starve many small ones.
+    /// Data that is kept between callbacks to judge an exchange better: facts, windows, unread bytes. All
+    /// such leases may use half of the budget, and each may use an eighth of what is left of that. So a few
+    /// large ones cannot starve many small ones.
     Keep,
 }
 
@@ -87,8 +87,8 @@ impl Lease {
         self.bytes
     }
 
-    /// Resizes the lease. If there is no room, it stays as it is and the result is false. Shrinking always
-    /// succeeds.
+    /// Resizes the lease. If there is no room, it stays as it is, and the function returns false. Shrinking
+    /// always succeeds.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         if let Some(shared) = &self.budget.0 {

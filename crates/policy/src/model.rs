@@ -56,7 +56,7 @@ pub struct Policy {
     pub needs_body: Vec<ValidationError>,
 }
 
-/// A policy's own refusal. Whatever it leaves out keeps its default.
+/// A policy's own refusal. Omitted fields keep their defaults.
 #[derive(Clone, Debug)]
 pub struct OnExceeded {
     /// The status instead of 429.
@@ -82,7 +82,7 @@ pub enum QuotaHeaders {
     None,
 }
 
-/// `targetRef`. Its namespace is the policy's.
+/// `targetRef`. It is in the policy's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Gateway or HTTPRoute.
@@ -113,12 +113,12 @@ impl Policy {
 /// How a policy's rules combine with those of a more specific policy, for example a route's with its gateway's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precedence {
-    /// `limits`: both apply.
+    /// `limits`, which apply together with it.
     #[default]
     Own,
-    /// `defaults`: the more specific rules win.
+    /// `defaults`, which yield to more specific rules.
     Defaults(Strategy),
-    /// `overrides`: these rules win.
+    /// `overrides`, which win over more specific rules.
     Overrides(Strategy),
 }
 
@@ -142,7 +142,7 @@ pub enum FailureMode {
     Deny,
 }
 
-/// What happens to a stream that has outgrown its hold and finds no room.
+/// What happens to a stream that has outgrown its hold when its limit has no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overrun {
     /// It continues. What it uses beyond the limit is held and charged.
@@ -225,9 +225,9 @@ pub struct Rate {
 /// The maximum of a rate.
 #[derive(Clone, Debug)]
 pub enum Maximum {
-    /// `limit`: a fixed number; money is in micro-USD.
+    /// `limit`, a fixed number. Money is in micro-USD.
     Fixed(u64),
-    /// `limitFrom`: evaluated for each request.
+    /// `limitFrom`, which is evaluated for each request.
     From(Expression),
 }
 

@@ -153,7 +153,7 @@ impl Plan {
         facts.stored_result(bodiless).filter(|_| self.policies.iter().any(CompiledPolicy::counts_usage))
     }
 
-    /// How much of its body to read, for a request that has a body and may be subject to a limit that needs it.
+    /// How much of its body to read, if the request has a body and a limit that may apply needs it.
     pub fn body_wanted(&self, facts: &Facts) -> Option<usize> {
         let BodyAccess::Buffer(most) = self.body else { return None };
         let effective = precedence::effective(self.concerned(facts));
@@ -188,7 +188,7 @@ impl Plan {
         self.routes.is_some()
     }
 
-    /// Which limits apply, and what they would hold. `bodiless`: the request has no body.
+    /// Which limits apply, and what they would hold. `bodiless` is true if the request has no body.
     pub fn judge(&self, facts: &mut Facts, bodiless: bool) -> Judgement {
         let policies = self.concerned(facts);
         Self::judged(policies, facts, bodiless, |_, _, _| {})
@@ -231,7 +231,7 @@ impl Plan {
         if estimate != preliminary {
             facts.estimate(estimate.input, estimate.output);
         }
-        // A `cost` also determines the hold: what the estimate would cost.
+        // A `cost` also determines the hold, which is the cost of the estimate.
         facts.answer(ResponseFacts {
             usage: estimate.usage(),
             code: 200,

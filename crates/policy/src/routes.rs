@@ -29,7 +29,7 @@ pub struct Routes {
     in_doubt: RouteTable,
     /// All ports that rules name.
     ports: Vec<u32>,
-    /// Whether the routes name more than one host. If so, the host of a request tells its listener.
+    /// Whether the routes name more than one host. If so, the host of a request identifies its listener.
     has_hosts: bool,
     /// Several Gateways, all of which apply.
     gateways: Vec<Routes>,
@@ -52,7 +52,8 @@ impl Routes {
         if mistakes.is_empty() { Ok(routes) } else { Err(mistakes) }
     }
 
-    /// Compiles a placement. `is_whole`: it is not one of several Gateways, which have no routes themselves.
+    /// Compiles a placement. `is_whole` is false for one of several Gateways, which cannot contain further
+    /// Gateways.
     fn checked(
         placement: &Placement,
         path: &str,
@@ -121,7 +122,7 @@ impl Routes {
         Self { everywhere, listeners, rules, in_doubt, ports, has_hosts, gateways, needs }
     }
 
-    /// The facts of a request that are needed.
+    /// The facts of a request that `find` needs.
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
@@ -145,7 +146,8 @@ impl Routes {
         if !self.listeners.is_empty() || !self.rules.is_empty() || !self.in_doubt.is_empty() {
             let host = facts.host().map(|host| without_port(host).to_ascii_lowercase()).unwrap_or_default();
             let port = self.port(facts);
-            // If the port is unknown, rules for certain ports may apply, and take no request away from others.
+            // If the port is unknown, rules for specific ports may apply, but they take no request away from
+            // other rules.
             let is_here = |ports: &[u32]| ports.is_empty() || port.is_some_and(|port| ports.contains(&port));
             let may_be_here = |ports: &[u32]| port.is_none() || is_here(ports);
             found.extend(self.listeners_at(&host, port).iter().flat_map(|place| place.policies.iter()));

@@ -422,7 +422,7 @@ fn a_header_that_the_filter_removes_matches_no_route() {
     assert_eq!(routes.find(&facts), [0]);
 }
 
-/// Anybody may write routes, so the fields that they need are fetched once and make no request expensive.
+/// Anybody may write routes, so the fields that they need are fetched once, and no request becomes expensive.
 #[test]
 fn many_headers_of_routes_are_fetched_at_once_and_none_twice() {
     let placed = |count: usize, predicate: &str| {

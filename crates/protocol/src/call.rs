@@ -13,7 +13,7 @@ use std::time::Duration;
 pub const DOMAIN: &str = "weir";
 
 /// The maximum number of descriptors in one call: more than a reasonable plan needs, and few enough for the
-/// ledger's lock. A request that needs more is refused, whatever its policies' failure mode.
+/// ledger's lock. A request that needs more is refused, regardless of its policies' failure mode.
 pub const MAX_DESCRIPTORS: usize = 4096;
 
 /// The maximum size of a call in bytes. gRPC servers accept 4 MB, and a commit may carry further commits.

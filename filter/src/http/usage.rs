@@ -30,7 +30,7 @@ impl Http {
         self.usage = Some(state);
     }
 
-    /// Handles a reply of the adapter. False if the question does not wait for it.
+    /// Handles a reply of the adapter. Returns false if the question does not wait for it.
     pub(super) fn usage_read(&mut self, token: u32, reply: Result<&[u8], CallFailure>) -> bool {
         let is_waiting =
             |state: &mut UsageState| matches!(state, UsageState::Asking(own, _) if *own == token);
@@ -42,7 +42,7 @@ impl Http {
     }
 }
 
-/// An error is the answer.
+/// Asks the adapter. An error is the answer for the caller.
 fn ask(shared: &Shared, context: u32, in_force: &ActivePlan) -> Result<(u32, UsageCall), Denial> {
     let header = |name| host::request_header(name).unwrap_or_default();
     let (method, target) = (header(":method"), header(":path"));

@@ -15,7 +15,7 @@ fn post<'a>(path: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str
     [&[(":method", "POST"), (":path", path), (":authority", "llm")], more].concat()
 }
 
-/// What a stream's headers have of a name.
+/// Returns the values of a header of a stream's request or response.
 fn header(context: u32, name: &str, of_response: bool) -> Vec<String> {
     host::with(|host| {
         let stream = &host.streams[&context];

@@ -29,7 +29,7 @@ impl Reservation {
         self.charge_with(answer, source, None)
     }
 
-    /// Like `charge`, but the usage of `created` is charged when somebody reads that result.
+    /// Like `charge`, but the usage of `created` is charged when a client reads that result.
     pub(super) fn charge_with(
         &mut self,
         answer: ResponseFacts,
@@ -81,7 +81,7 @@ impl Reservation {
 pub(super) struct Charging<'a> {
     /// The reported or estimated usage.
     pub(super) usage: &'a Usage,
-    /// Where the usage comes from. A failed call uses nothing, whatever a `cost` says.
+    /// Where the usage comes from. A failed call uses nothing, even if the policy has a `cost`.
     pub(super) source: UsageSource,
     /// Whether the response ended normally.
     pub(super) finished: bool,
@@ -95,7 +95,7 @@ impl Charging<'_> {
     pub(super) fn of(&self, hold: &Hold) -> (u64, Option<Metric>) {
         let rate = &hold.rate.rate;
         if rate.unit.is_of_usage() {
-            // A response that was cut is charged what was delivered, whatever `onMissing` says.
+            // A response that was cut is charged for the delivered output, regardless of `onMissing`.
             let missing = self.source == UsageSource::Estimated && self.finished;
             match hold.rate.usage.on_missing {
                 _ if self.source == UsageSource::None => return (0, None),
@@ -123,7 +123,7 @@ impl Charging<'_> {
             (Unit::InputTokens, _) => self.usage.input,
             (Unit::OutputTokens, _) => self.usage.output,
             (Unit::Usd, Some(tariff)) => tariff.cost(self.usage),
-            // Only a `cost` knows the price, so the hold is the best approximation.
+            // Only the `cost` determines the price, so the hold is the best approximation.
             (Unit::Usd, None) => hold.amount,
             // The hold ends with the reservation.
             (Unit::Concurrency, _) => 0,

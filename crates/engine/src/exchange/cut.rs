@@ -1,5 +1,5 @@
-//! Ends a stream that has used up its limit. Bytes pass to the end of the current event; then comes an ending
-//! that clients of the API read as "maximum output reached"; the rest is dropped. The API is detected from the
+//! Ends a stream that has used up its limit. The current event passes to its end. An ending that clients of
+//! the API read as "maximum output reached" follows, and the rest is dropped. The API is detected from the
 //! stream itself. A stream that Weir cannot end properly (compressed, or of an unknown API) is reset instead:
 //! in doubt, the limit applies.
 
@@ -53,7 +53,7 @@ enum StreamFraming {
     Frames,
     /// The elements of a JSON array. Gemini sends one unless asked for events.
     Array,
-    /// Unknown: the ends of events cannot be found.
+    /// An unknown framing, in which the ends of events cannot be found.
     Opaque,
 }
 
@@ -88,7 +88,7 @@ pub(super) enum CutRequest {
 }
 
 impl StreamFraming {
-    /// `None` if this is not a stream. `streams`: the request asked for one.
+    /// `None` if this is not a stream. `streams` is true if the request asked for one.
     fn of(head: &ResponseHead, streams: bool) -> Option<Self> {
         let framing = match media_type(head).as_str() {
             "text/event-stream" => Self::ServerSentEvents,
@@ -117,8 +117,8 @@ fn media_type(head: &ResponseHead) -> String {
 }
 
 impl StreamCutter {
-    /// Returns `None` if this response is never cut. `streams`: the request asked for a stream.
-    /// `tells_usage`: it also asked for the stream's usage.
+    /// Returns `None` if this response is never cut. `streams` is true if the request asked for a stream, and
+    /// `tells_usage` if it also asked for the stream's usage.
     pub(super) fn of(
         head: &ResponseHead,
         streams: bool,

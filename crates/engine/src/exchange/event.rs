@@ -58,7 +58,7 @@ pub enum Event<'a> {
         /// Whether this is the last chunk.
         end: bool,
     },
-    /// The adapter has no room for an [`Effect::Raise`].
+    /// The adapter had no room for an [`Effect::Raise`].
     OutOfRoom,
     /// The exchange has ended, for whatever reason.
     Closed,

@@ -133,7 +133,7 @@ impl ResponseInFlight {
         let gave_up = reading.is_some_and(|reading| reading.broken == Some(Cause::Memory));
         let unread = passed > 0 && (gave_up || !has_readers);
         if unread && self.reservation.counts_tokens() {
-            // Charged by what was delivered, like a response that was cut.
+            // The response is charged for the delivered output, as if it had been cut.
             finished = false;
             let read = reading.unwrap_or_default();
             let (delivered, uncovered) = (read.delivered.max(passed), read.uncovered.max(passed));
@@ -146,8 +146,8 @@ impl ResponseInFlight {
         let Some(reading) = reading else {
             return reservation.charge(answer(Usage::default()), UsageSource::None);
         };
-        // An invalid count is not a report, and unread bytes may contain more text. So whatever was delivered
-        // and not reported is estimated.
+        // An invalid count is not a report, and unread bytes may contain more text. The delivered output
+        // without a report is therefore estimated.
         let read = matches!(reading.broken, None | Some(Cause::Mislabeled));
         let whole = finished && !reading.ended_in_error && read;
         let usage = if whole { reading.usage } else { reading.usage_if_cut() };
@@ -176,8 +176,8 @@ impl ResponseInFlight {
             None if uses_tokens && !is_only_error => {
                 let mut delivered = reading.delivered.div_ceil(CHARACTERS_PER_TOKEN);
                 if matches!(reservation.role, ResultRole::Creates { asked: true }) {
-                    // Nobody reads a later result of this request, so the creation costs what was held for
-                    // it.
+                    // No client will read a later result of this request, so the creation costs at least its
+                    // hold.
                     delivered = delivered.max(reservation.estimate.output);
                 }
                 let usage = estimated(input, delivered);
@@ -185,7 +185,7 @@ impl ResponseInFlight {
             }
             None => reservation.charge(answer(Usage::default()), UsageSource::None),
         };
-        // A cut leaves half a document. Other unreadable parts are counted.
+        // After a cut, the rest of the document is missing as expected. Other unreadable parts are counted.
         if let Some(cause) = reading.broken.filter(|_| finished) {
             effects.push(Effect::Count(Metric::Unreadable(cause)));
         }

@@ -1,4 +1,4 @@
-//! Soft limits that a request exceeds: it carries their headers, and so does its response.
+//! The soft limits that a request exceeds. The request and its response carry their headers.
 
 use super::Effect;
 use super::reservation::Reservation;
@@ -33,7 +33,7 @@ impl ExceededLimits {
     }
 
     fn add(&mut self, signal: &Arc<SoftSignal>) {
-        // The rates and buckets of a limit have the same signal.
+        // The rates and buckets of a limit share one signal.
         if !self.signals.iter().any(|known| Arc::ptr_eq(known, signal)) {
             self.signals.push(Arc::clone(signal));
         }
@@ -41,7 +41,8 @@ impl ExceededLimits {
 }
 
 impl Reservation {
-    /// The adapter has answered: notes which soft limits had no room, or which hold more than one request may.
+    /// Records which soft limits have no room according to the adapter's reply, or would hold more than
+    /// `maxShare`.
     pub(super) fn note_exceeded(&mut self) {
         let mut exceeded = std::mem::take(&mut self.signals);
         for standing in self.standings() {
@@ -53,7 +54,7 @@ impl Reservation {
         self.signals = exceeded;
     }
 
-    /// The adapter could not answer: where a policy is strict, its soft limits count as exceeded.
+    /// Records that the adapter could not answer: the soft limits of strict policies count as exceeded.
     pub(super) fn unchecked(&mut self) {
         let strict = |hold: &&Hold| hold.rate.failure_mode == FailureMode::Deny || hold.is_above_share();
         for hold in self.holds.iter().filter(strict) {
@@ -61,7 +62,7 @@ impl Reservation {
         }
     }
 
-    /// What to do with a request that passes although it exceeds soft limits.
+    /// Returns the effects for a request that passes although it exceeds soft limits.
     pub(super) fn signal(&self) -> Vec<Effect> {
         let is_exceeded = |hold: &&Hold| {
             let mut signals = self.signals.signals.iter();

@@ -1,5 +1,5 @@
-//! Results that a provider stores. The holds of a request that creates one in the background stay until its
-//! usage is seen, through any gateway. Reading a result costs nothing, and its usage is reported.
+//! Results that a provider stores. If a request creates one in the background, its holds remain until any
+//! gateway sees the result's usage. Reading a result costs nothing, and its usage is reported.
 
 use super::Effect;
 use super::charging::Charging;
@@ -20,7 +20,7 @@ pub(super) enum ResultRole {
     /// It has no relation to a stored result.
     #[default]
     None,
-    /// It may create a result in the background. `asked`: its body or path requests this.
+    /// It may create a result in the background. `asked` is true if its body or path requests this.
     Creates { asked: bool },
     /// It reads the result with this id.
     Reads(String),
@@ -35,8 +35,8 @@ pub(super) struct CreatedResult {
 }
 
 impl ResultRole {
-    /// Returns the result that a response without usage promises. A complete response contains its result,
-    /// whatever the request asked for.
+    /// Returns the result that a response without usage promises. A complete response already contains its
+    /// result, even if the request asked for a background result.
     pub(super) fn created(
         &self,
         stored: &StoredAnswer,
@@ -58,7 +58,8 @@ impl ResultRole {
         Some(CreatedResult { id: id.to_owned(), delivered })
     }
 
-    /// Returns what a response shows of the result that the request reads. `whole`: the result is complete.
+    /// Returns the part of the result that the response contains, if the request reads one. `whole` is true
+    /// if the result is complete.
     pub(super) fn seen(
         &self,
         stored: &StoredAnswer,

@@ -1,5 +1,5 @@
-//! Requests whose bodies are not read, or not to the end. They are judged by what is known and charged for the
-//! bytes that pass.
+//! Requests whose bodies are not read, or not to the end. They are judged by the known facts and charged for
+//! the bytes that pass.
 
 use super::reservation::Reservation;
 use super::{ActivePlan, Effect, Exchange, State};
@@ -29,7 +29,7 @@ impl Exchange {
         reservation.unread
     }
 
-    /// Judges the request without its body, of which `come` bytes are known to have arrived.
+    /// Judges the request without its body, if at least `come` bytes of the body have arrived.
     pub(super) fn without_body(&mut self, mut facts: Facts, come: u64) -> Vec<Effect> {
         let ActivePlan::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };
         let plan = Arc::clone(plan);

@@ -127,7 +127,7 @@ impl Call {
         start
     }
 
-    /// Reads a message from the server about the call. `end`: it is the last one.
+    /// Reads a message from the server about the call. `end` is true for the last one.
     fn hear(&mut self, text: &[u8], end: bool, effects: &mut Vec<SocketEffect>) {
         match self.phase {
             Phase::Waiting => {
@@ -149,7 +149,7 @@ impl Call {
             Phase::Responding => {}
         }
         // The messages have the form of the API's stream events. A line break would end an event. In JSON it
-        // is white space, so a blank replaces it.
+        // is only white space, so it is replaced with a space.
         let mut event = Vec::with_capacity(text.len().saturating_add(8));
         event.extend_from_slice(b"data: ");
         event.extend(text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
@@ -232,7 +232,7 @@ impl Socket {
         let text = self.client.message().to_vec();
         let body = self.with_model(text, model.is_some());
         let (number, start, edited) = self.begin(&body, whole, Kind::of(&event), effects, next);
-        // The edits are made for requests of this API only.
+        // Only requests of this API are edited.
         let edited = edited.filter(|_| self.api == SocketApi::Responses && self.client.is_replaceable());
         let edited = edited.map(|body| frame(Opcode::Text, &body, Some(self.mask)));
         Some(Asked { number, start, edited })

@@ -21,7 +21,7 @@ pub enum Upgrade {
     Refused(Denial, Metric),
 }
 
-/// Judges an upgrade by the limits that may apply to calls inside it. `mask`: unpredictable bytes.
+/// Judges an upgrade by the limits that may apply to calls inside it. `mask` consists of unpredictable bytes.
 pub fn judge_upgrade(in_force: &ActivePlan, facts: Facts, memory: &MemoryBudget, mask: [u8; 4]) -> Upgrade {
     let ActivePlan::Plan(plan) = in_force else { return Upgrade::Request(facts) };
     if !facts.fetched_header("upgrade").eq_ignore_ascii_case("websocket") {
@@ -57,7 +57,7 @@ pub fn judge_upgrade(in_force: &ActivePlan, facts: Facts, memory: &MemoryBudget,
     }
 }
 
-/// What a call inside may hold, whatever it contains.
+/// What a call inside may hold, regardless of its content.
 fn holds(plan: &Plan, facts: &Facts) -> Vec<Hold> {
     let mut facts = facts.of_message();
     facts.unread_body(0);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(super) struct UsageRow {
     rate: Arc<PlannedRate>,
     max: u64,
-    /// Whether the limit signals, and refuses nothing.
+    /// Whether the limit only signals and never refuses.
     is_soft: bool,
     /// Whether its bucket is known. If not, it depends on more of the request's body than the question describes.
     pub is_read: bool,
@@ -126,7 +126,7 @@ pub(super) fn error(status: u16, code: &str, message: &str) -> Denial {
     reply
 }
 
-/// No cache may keep it: it is for one caller, and true only now.
+/// It must not be cached: it is meant for one caller and is soon out of date.
 fn reply(status: u16, body: Vec<u8>) -> Denial {
     let headers = [("content-type", "application/json"), ("cache-control", "no-store")];
     let headers = headers.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect();

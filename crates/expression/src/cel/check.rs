@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 
 /// The maximum depth of the tree. The evaluator recurses and uses up to two kilobytes of stack per level.
 const DEEPEST: usize = super::syntax::DEEPEST as usize;
-/// The maximum number of macros over lists. The values that they build are nested as deeply as there are
-/// macros.
+/// The maximum number of macros over lists. Each macro can add a level of nesting to the values that they
+/// build.
 const MAX_MACROS: usize = 8;
 
 /// The types that CEL knows by name, as in `type(x) == int`.

@@ -22,7 +22,7 @@ pub(super) fn comparisons(tree: &IdedExpr) -> Vec<ExactComparison> {
     found
 }
 
-/// `holds`: whether the expression must be true, instead of false, for the whole to be true.
+/// `holds` says whether the expression must be true, or must be false, for the whole to be true.
 fn visit(expr: &IdedExpr, holds: bool, found: &mut Vec<ExactComparison>) {
     match &expr.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => {}

@@ -39,7 +39,7 @@ enum FactPlace {
     OfLlmMetadata(usize),
     /// A value in the request's body: the pointer is the other part of the path.
     Pointed,
-    /// The same in the response's body.
+    /// A value in the response's body: the pointer is the other part of the path.
     Answered,
 }
 
@@ -150,7 +150,7 @@ impl Lookup {
         }
     }
 
-    /// Returns whether any fact of the body may be in it. If the body is in doubt, its contents are unknown.
+    /// Returns whether it may contain any of the body's facts. If the body is in doubt, they are unknown.
     fn is_whole_of_body(&self) -> bool {
         match &self.place {
             FactPlace::Root(root) => *root == "llm",

@@ -135,12 +135,12 @@ impl Expression {
         self.compiled.of_body
     }
 
-    /// Whether it uses only such facts.
+    /// Whether it uses only facts that the request's body provides.
     pub fn is_of_body_alone(&self) -> bool {
         self.is_of_body() && self.references().iter().all(facts::is_of_body)
     }
 
-    /// Such a fact, as its author wrote it.
+    /// A fact of the request's body, as its author wrote it.
     pub fn fact_of_body(&self) -> Option<String> {
         self.references().iter().find(|path| facts::is_of_body(path)).map(facts::written)
     }
@@ -275,7 +275,7 @@ impl Expression {
             EvaluationNames { facts, variables, truths: truths.as_ref(), budget: EvaluationBudget::new() };
         let mut context = Context::with_env(environment.clone());
         context.set_variable_resolver(&names);
-        // Only the second tree has them.
+        // Only the tree with the tests of absent values uses these functions.
         if !std::ptr::eq(tree, &self.compiled.tree) {
             truth::declare(&mut context).map_err(|error| self.explain(&error, facts))?;
         }

@@ -129,7 +129,7 @@ pub(super) fn key(value: &dyn Val) -> Result<String, EvaluationError> {
     }
 }
 
-/// The shortest form, and the same for a whole number whether it is an integer or not.
+/// Returns the shortest form. A double that is a whole number gets the same text as the integer.
 pub(super) fn double_text(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();

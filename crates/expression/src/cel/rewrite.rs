@@ -49,7 +49,7 @@ impl Variables {
         self.patterns.get(name.strip_prefix(PATTERN)?.parse::<usize>().ok()?)
     }
 
-    /// `looped`: inside a macro over a list, where the work for each element has to be charged.
+    /// `looped` is true inside a macro over a list, where the work for each element has to be charged.
     fn visit(&mut self, expr: &mut IdedExpr, looped: bool) -> Result<(), String> {
         if let Some(lookup) = fact(expr).and_then(Lookup::new) {
             *expr = ident(&format!("{FACT}{}", self.facts.len()));

@@ -118,11 +118,11 @@ pub(super) fn takes_zone(name: &str) -> bool {
     name.starts_with("get")
 }
 
-/// How a function or a macro is written, for the reference.
+/// A function or a macro as the reference shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionUsage {
     pub name: &'static str,
-    /// With the types of its arguments in capitals and optional ones in brackets.
+    /// The call, with the types of its arguments in capitals and optional arguments in brackets.
     pub usage: String,
     /// The types of its result. Empty for a macro.
     pub gives: String,

@@ -47,7 +47,8 @@ pub(super) struct Truths {
 const MAX_NESTED: usize = 8;
 
 impl Truths {
-    /// For a rewritten tree. `is_predicate`: the whole tree is a test. `None` if it contains no test.
+    /// Extracts the tests of a rewritten tree. `is_predicate` is true if the whole tree is a test. Returns
+    /// `None` if the tree contains no test.
     pub(super) fn of(tree: &IdedExpr, is_predicate: bool) -> Result<Option<Self>, String> {
         let mut tests = Tests::default();
         let mut tree = tree.clone();

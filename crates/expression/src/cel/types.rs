@@ -91,7 +91,7 @@ impl BitOr for Types {
 
 /// Whether an expression can have a type that its use needs.
 pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
-    // Each branch of a conditional must.
+    // Each branch of a conditional must have one.
     if let Expr::Call(CallExpr { func_name, args, .. }) = &expr.expr
         && func_name == operators::CONDITIONAL
         && let [_, yes, no] = args.as_slice()
@@ -111,7 +111,7 @@ pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
         ResultType::Life => ("a lifetime must be a duration, or a number of seconds", NUMBER | DURATION),
         ResultType::Text => ("this must be a string", TEXT),
     };
-    // A counter that is always null does not separate anybody.
+    // A counter that is always null would put all requests into one bucket.
     let fits = found.meets(types) && !(purpose == ResultType::Counter && found == NULL);
     if fits { Ok(()) } else { Err(format!("{needed}, but this is {}", found.name())) }
 }
@@ -211,7 +211,7 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The fact, if this is one whole name.
+    /// The fact, if the expression is nothing but its name.
     fn path(&self, expr: &IdedExpr) -> Option<FactPath> {
         let path = super::rewrite::fact(expr)?;
         let root = path.first()?;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// The name of Kuadrant's function, used as the root of a fact's path. The pointer is the other part.
 pub const POINTED: &str = "requestBodyJSON";
 
-/// The same for the response's body.
+/// Like [`POINTED`], for the response's body.
 pub const ANSWERED: &str = "responseBodyJSON";
 
 /// The place of `llm.metadata` in a body.
@@ -86,7 +86,7 @@ impl BodyFacts {
         self.pointed.iter().any(|(known, value)| known == pointer && value.is_none())
     }
 
-    /// The forwarded body asks for this much output per completion.
+    /// Records that the forwarded body asks for this much output per completion.
     pub(super) fn capped(&mut self, each: u64) {
         self.body.max_output = Some(each);
     }

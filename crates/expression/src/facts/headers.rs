@@ -3,7 +3,7 @@
 use llm::words::is_same;
 
 /// A map from lower-case names to values. A request has few headers, and few of them have names of the same
-/// length, so comparing the lengths of all names is faster than any order.
+/// length, so comparing the lengths of all names is faster than keeping them in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderMap(Vec<(String, String)>);
 

@@ -114,8 +114,7 @@ fn below<'p>(path: &'p FactPath, roots: &[&str]) -> Option<&'p [String]> {
     begin.iter().eq(roots).then_some(rest)
 }
 
-/// A value without the parts that no path leads to. A value without parts stays, since an error may name its
-/// type.
+/// Removes the parts that no path leads to. A value without parts stays, since an error may name its type.
 fn pruned(value: Value, paths: &[&[String]]) -> Option<Value> {
     if paths.is_empty() {
         return None;

@@ -50,7 +50,7 @@ pub struct Facts {
     spelled: Option<Box<Spelled>>,
     properties: Vec<(&'static Attribute, Property)>,
     route_name: Option<String>,
-    /// The route was chosen by a header that the filter has removed.
+    /// Whether the route was chosen by a header that the filter has removed.
     route_in_doubt: bool,
     /// The header that the filter removes from the request.
     lost_header: Option<String>,
@@ -118,7 +118,7 @@ pub enum Fact<'a> {
 }
 
 impl Facts {
-    /// What must be fetched to evaluate expressions that use these facts. Sorted, without repeats.
+    /// Returns what to fetch for expressions that use these facts. Sorted, without repeats.
     pub fn needs<'a>(references: impl IntoIterator<Item = &'a FactPath>) -> Vec<Need> {
         let mut needs: Vec<Need> = references.into_iter().filter_map(need).collect();
         small_sort::sort(&mut needs);
@@ -246,8 +246,8 @@ impl Facts {
         }
     }
 
-    /// Adds the facts of the request's body. `text`: the body as it was read. `pointers`: further values to
-    /// take from it.
+    /// Adds the facts of the request's body. `text` is the body as it was read, and `pointers` lead to
+    /// further values in it.
     pub fn body(&mut self, body: RequestBody, text: &[u8], pointers: &[String]) {
         let facts = BodyFacts::new(body, text, pointers);
         self.too_large.body = facts.pointed.iter().any(|(_, value)| value.is_none());
@@ -258,7 +258,7 @@ impl Facts {
         self.body.as_ref().map(|body| body.body())
     }
 
-    /// The forwarded body asks for this much output in all.
+    /// Records that the forwarded body asks for this much output in all.
     pub fn cap_output(&mut self, cap: u64) {
         if let Some(facts) = &mut self.body {
             facts.capped(facts.body().share(cap));
@@ -289,7 +289,7 @@ impl Facts {
     /// Envoy's attribute for the name of the matched route.
     pub const ROUTE_NAME: [&str; 2] = ["xds", "route_name"];
 
-    /// The filter removes this header from the request. Envoy then selects the route again.
+    /// Records that the filter removes this header from the request. Envoy then selects the route again.
     pub fn loses_header(&mut self, name: &str) {
         self.lost_header = Some(lower_case(name).into_owned());
     }
@@ -299,8 +299,8 @@ impl Facts {
         self.headers.get(name).filter(|_| self.lost_header.as_deref() != Some(name))
     }
 
-    /// Envoy has matched the route by a header that the filter has removed since. It is unknown which route the
-    /// request takes, so the policies of all routes apply.
+    /// Records that Envoy has matched the route by a header that the filter has removed since. It is unknown
+    /// which route the request takes, so the policies of all routes apply.
     pub fn doubt_route(&mut self) {
         self.route_in_doubt = true;
         self.route_name = None;
@@ -388,7 +388,7 @@ impl Facts {
         }
     }
 
-    /// Whether the call is known to use no tokens. `bodiless`: it has no body.
+    /// Whether the call is known to use no tokens. `bodiless` is true if it has no body.
     pub fn uses_no_tokens(&self, bodiless: bool) -> bool {
         let method = self.body_method();
         self.path().is_some_and(|path| request::uses_no_tokens(method, path, !bodiless, self.read_body()))

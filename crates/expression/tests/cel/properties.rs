@@ -6,7 +6,7 @@ use expression::facts::{Facts, Need};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Does everything that can be done with a source.
+/// Compiles and evaluates a source in every possible way.
 fn exercise(source: &str, facts: &Facts) {
     for purpose in [ResultType::Predicate, ResultType::Counter, ResultType::Amount] {
         for phase in [Phase::Request, Phase::Response] {

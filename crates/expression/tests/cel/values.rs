@@ -62,7 +62,7 @@ fn a_predicate_is_true() {
         r#""abc".contains("b") && "abc".endsWith("c") && "abc".reverse() == "cba" && size("é") == 1"#,
         r#""a" + "b" == "ab" && [1] + [2] == [1, 2] && b"a" + b"b" == b"ab""#,
         r#""gpt-4o-mini".matches("^gpt-4o(-[a-z]+)?$") && matches("abc", "b")"#,
-        // Macros, conversions, the rest.
+        // Macros, conversions and everything else.
         "[1, 2, 3].all(x, x > 0) && [1, 2, 3].exists_one(x, x == 2) && [1, 2, 3].existsOne(x, x == 2)",
         "[1, 2, 3].filter(x, x > 1) == [2, 3] && [1, 2].map(x, x * 2) == [2, 4] && [1, 2].map(x, x > 1, x) == [2]",
         r#"int("5") == 5 && double("0.5") == 0.5 && string(1) == "1" && bool("true") && uint(1) == 1u"#,

@@ -69,7 +69,7 @@ pub fn honest() -> Vec<Body> {
     ]
 }
 
-/// Each body requires as much work per byte as its kind can.
+/// Each body requires as much work per byte as possible for its kind.
 pub fn hostile() -> Vec<Body> {
     let content =
         |value: String| format!(r#"{{"model":"m","messages":[{{"role":"user","content":{value}}}]}}"#);

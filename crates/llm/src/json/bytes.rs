@@ -33,7 +33,7 @@ pub(super) fn closing_quote(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The same for strings of less than 32 bytes without escape sequences, which nearly all are.
+/// The same for strings of less than 32 bytes without escape sequences. Nearly all strings are of this kind.
 pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;

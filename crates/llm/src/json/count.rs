@@ -22,8 +22,8 @@ pub(super) struct Counter {
     depth: u64,
     inside: Inside,
     found: Counted,
-    /// Whether a character has appeared that begins a comment or a string to lenient parsers, so that what
-    /// seems to follow may be inside it.
+    /// Whether a character has appeared that begins a comment or a string for lenient parsers. The bytes that
+    /// follow may be inside it.
     stray: bool,
 }
 

@@ -188,8 +188,8 @@ impl Stop for Structure {
 }
 
 /// Quotes, brackets and braces, and the characters that begin comments or other strings in lenient parsers
-/// (valid JSON has these only in strings). All of the latter but the slash differ from a quote in at most two
-/// bits.
+/// (valid JSON has these only in strings). Except for the slash, these characters differ from a quote in at
+/// most two bits.
 pub(super) struct Nesting;
 
 impl Stop for Nesting {

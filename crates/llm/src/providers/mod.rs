@@ -38,7 +38,7 @@ use crate::request::{Dialect, Operation};
 use crate::response::Field;
 use crate::response::place::ResponseMember;
 
-/// The differences of one provider. Whatever it leaves out is as in [`Provider::NOTHING`].
+/// The differences of one provider. Omitted fields are as in [`Provider::NOTHING`].
 pub(crate) struct Provider {
     /// The name in the documentation.
     pub(crate) name: &'static str,
@@ -48,7 +48,7 @@ pub(crate) struct Provider {
     pub(crate) paths: &'static [ReadPath],
     /// Calls that use no tokens.
     pub(crate) tokenless: &'static [TokenlessCall],
-    /// The same, if only code can identify them.
+    /// Calls that use no tokens and that only code can identify.
     pub(crate) tokenless_paths: &'static [ReadTokenless],
     /// The members of its requests.
     pub(crate) request: &'static [RequestField],
@@ -190,7 +190,7 @@ macro_rules! lists {
 }
 pub(crate) use lists;
 
-/// The same in one list. `$any`: any element.
+/// Like [`lists`], but joins the rows into one list. `$any` is any element.
 macro_rules! all {
     ($element:ty, $of:ident, $any:expr) => {{
         const OF_EACH: &[&[$element]] = $crate::providers::lists!($element, $of, &[]);

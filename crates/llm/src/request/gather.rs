@@ -324,7 +324,7 @@ impl Reader for Gather {
             }
             Place::FileName => {
                 let of = Type::of_name(self.open.beginning());
-                // Only if nothing else says what it is.
+                // A name that suggests text is the weakest evidence, so it is not recorded.
                 if of != Some(Type::Text) {
                     self.part.files.say(of);
                 }
@@ -399,7 +399,7 @@ impl Reader for Gather {
     }
 
     fn word(&mut self, _place: Place, _word: Option<&[u8]>) {
-        // No place wants numbers only.
+        // No place in a request requests only numbers.
     }
 
     fn malformed(&mut self) {

@@ -139,7 +139,7 @@ impl GivenBool {
     }
 }
 
-/// What a body contains twice with different values. It is unknown which one its server uses.
+/// The values that a body contains twice and that differ. It is unknown which one its server uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conflicts {
     /// The model.
@@ -148,12 +148,13 @@ pub struct Conflicts {
     pub stream: bool,
     /// The client's own maximum output.
     pub max_output: bool,
-    /// The same, given once, under a key in a different case, which only some servers accept.
+    /// The client's own maximum output, given once, under a key in a different case that only some servers
+    /// accept.
     pub max_output_case: bool,
 }
 
 impl Conflicts {
-    /// The conflicts in both.
+    /// Returns the conflicts that are in both.
     #[must_use]
     pub fn and(self, other: Conflicts) -> Conflicts {
         Conflicts {
@@ -164,7 +165,7 @@ impl Conflicts {
         }
     }
 
-    /// The conflicts in either.
+    /// Returns the conflicts that are in either.
     #[must_use]
     pub fn or(self, other: Conflicts) -> Conflicts {
         Conflicts {

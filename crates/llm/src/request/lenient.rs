@@ -1,7 +1,7 @@
-//! Splits text into tokens, or converts it to strict JSON, as lenient parsers read it. These accept `NaN` and
-//! `Infinity`, raw control characters, invalid UTF-8, trailing commas, comments, single quotes, unquoted
-//! keys, and anything after the first document. A server may be this lenient, so whatever such a server
-//! understands is read and edited.
+//! Splits text into tokens, or converts it to strict JSON, as lenient parsers read it. Lenient parsers accept
+//! `NaN` and `Infinity`, raw control characters, invalid UTF-8, trailing commas, comments, single quotes,
+//! unquoted keys, and anything after the first document. A server may be this lenient, so whatever such a
+//! server understands is read and edited.
 
 use super::Pointed;
 use crate::json::tree::{self, TreeError};

@@ -17,11 +17,11 @@ pub(crate) enum MaximumField {
     Setting(Settings),
 }
 
-/// What is known of each field, in the order of [`FIELDS`].
+/// The values of each field, in the order of [`FIELDS`].
 ///
 /// An integer from 1 to 2^53 is a maximum, in any notation (`5.0`, `0.5e1`). Anything else counts as absent:
-/// negative and larger numbers, fractions, texts. What only some servers honour (a number in quotes, a key in
-/// another case, a field of another API, a field in an unknown object) can only make a hold larger.
+/// negative and larger numbers, fractions, texts. A value that only some servers honour (a number in quotes,
+/// a key in another case, a field of another API, a field in an unknown object) can only make a hold larger.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Maxima {
     fields: [Given; FIELDS.len()],

@@ -2,9 +2,9 @@
 //!
 //! | what | tokens |
 //! |---|---|
-//! | an image whose first bytes tell its size | by its size, as its provider publishes ([`super::image`]) |
+//! | an image whose first bytes contain its size | by its size, as its provider publishes ([`super::image`]) |
 //! | another image, inline or by a URL | 765, in Anthropic's and Bedrock's dialects 1600, in Gemini's 258 |
-//! | sound or film, inline | 1 for each 500 bytes of it |
+//! | audio or video, inline | 1 for each 500 bytes of it |
 //! | a document such as a PDF, inline | 1 for each 32 bytes of it |
 //! | the same, by a URL or an id | 1920, as much as one minute of sound |
 //! | a text as a file | its characters / 4 |
@@ -107,7 +107,7 @@ fn sniffed(beginning: &[u8]) -> Option<Type> {
 }
 
 impl Type {
-    /// Classifies a media type, or the name of a format. Returns `None` if it means neither.
+    /// Classifies a media type, or the name of a format. Returns `None` for a word that names no type.
     pub(super) fn of(word: &[u8]) -> Option<Type> {
         let word = word.trim_ascii().to_ascii_lowercase();
         let begins = |with: &[u8]| word.starts_with(with);

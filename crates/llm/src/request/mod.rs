@@ -244,7 +244,7 @@ pub struct RequestBody {
 pub const METADATA: usize = 64 << 10;
 
 impl RequestBody {
-    /// The estimated output in tokens. `floor` is that of the applicable limits.
+    /// The estimated output in tokens. `floor` is the floor that follows from the applicable limits.
     pub fn output(&self, floor: u64) -> u64 {
         // An unknown server may generate text, whatever the body looks like.
         let may_generate = self.operation.generates() || self.route.operation.is_none();
@@ -283,7 +283,7 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
         condition = Condition::Silent;
     }
     if condition.hides_facts() || condition == Condition::Silent {
-        // As without the body, each byte may be a character, except the images and files that were read.
+        // Each byte of an unread body may be a character, except in the images and files that were read.
         characters = characters.max(length.saturating_sub(gathered.media));
     }
     let rules = dialect.rules();
@@ -324,8 +324,8 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
     }
 }
 
-/// Returns the model, and whether it is present but not a string. If the path names the model, the body's is
-/// ignored.
+/// Returns the model, and whether it is present but not a string. If the path names the model, the model in
+/// the body is ignored.
 fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
     if route.model.is_some() {
         return (route.model.clone(), false);
@@ -345,7 +345,7 @@ fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
 fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
     let (model, variant) = (&gathered.model, &gathered.model_variant);
     let model = model.differs() || variant.differs() || model.contradicts(variant);
-    // Only such servers read the body, and they read nothing else.
+    // `modelId` matters only to servers that read it.
     let alias = route.dialect.rules().reads_model_id
         && (gathered.model_id.differs()
             || !gathered.seen.messages && gathered.model.contradicts(&gathered.model_id));

@@ -5,11 +5,11 @@
 //! Everything counts as text unless it is excluded: an unknown place contains text that a model may read.
 //! These are the exclusions and their bounds. Whatever exceeds a bound is text.
 //!
-//! | place | what is there | bound |
+//! | place | contents | bound |
 //! |---|---|---|
 //! | [`Place::Tag`] | roles, types, states, settings of the generation, `tool_choice` | 64 characters each |
 //! | [`Place::Name`], [`Place::Model`], [`Place::User`], sessions | names, ids, stop sequences, signatures | 512 characters each |
-//! | the keys that are named in the table | `messages`, `role`, `content`, ... | none, as they are what they are |
+//! | the keys that are named in the table | `messages`, `role`, `content`, ... | none |
 //! | [`Place::Metadata`] | keys and strings in `metadata`, `litellm_metadata`, `labels`, `requestMetadata` | 512 characters each, 16 Ki in all |
 //! | [`Place::Data`], [`Place::Reference`] | images and files, which count constants (`media.rs`) | base64, or 4096 characters of a URL |
 //!
@@ -82,7 +82,7 @@ pub(crate) enum Place {
     MaximumVariant(MaximumField),
     /// A maximum that a server may honour. It can only make a hold larger.
     PossibleMaximum,
-    /// The same in an element of a list, each of which may be a separate request.
+    /// A maximum in an element of a list. Each element may be a separate request.
     ElementMaximum,
     /// The number of completions.
     Completions,
@@ -93,7 +93,7 @@ pub(crate) enum Place {
     Text,
     /// Unknown: text, but a maximum in it may be honoured.
     Unknown,
-    /// The same inside a list, where each number may be a token id.
+    /// Unknown, inside a list: each number may be a token id.
     UnknownElement,
     /// What the model reads: text, token ids, or objects that contain them.
     Content,
@@ -170,7 +170,7 @@ pub(crate) enum Sign {
     AnthropicVersion,
     /// A field of OpenAI's Responses API that embeddings do not have.
     Response,
-    /// One of them that requests a background response.
+    /// A field of that API that requests a background response.
     Background,
 }
 

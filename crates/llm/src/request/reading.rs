@@ -65,7 +65,7 @@ pub fn read(path: &str, content_type: &str, body: &[u8], extent: Extent) -> Requ
     read_text(&Route::of_request("", path, !body.is_empty()), content_type, body, extent, 0)
 }
 
-/// `wire`: its length on the wire.
+/// Reads decoded text. `wire` is its length on the wire.
 fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wire: u64) -> RequestBody {
     let length = length(body).max(wire);
     let cut = match extent {
@@ -101,7 +101,7 @@ fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wir
     read
 }
 
-/// Scans a JSON body. What only lenient servers accept is first converted to strict JSON.
+/// Scans a JSON body. Lenient JSON is first converted to strict JSON.
 fn scan(body: &[u8]) -> (Gather, Condition) {
     let mut gathered = Gather::default();
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {

@@ -1,5 +1,5 @@
-//! Determines from the path of a call its API, its operation, and for some providers the model. If the path
-//! is unknown, the form of the body decides ([`super::by_shape`]).
+//! Determines the API and the operation of a call from its path, and for some providers the model. If the
+//! path is unknown, the form of the body decides ([`super::by_shape`]).
 
 use super::tokenless::TokenlessMatch;
 use super::{Dialect, Operation, RequestBody, tokenless};
@@ -30,7 +30,7 @@ impl Route {
         Self::known(None, path, false)
     }
 
-    /// Reads the path of a request. `method`: if empty, the presence of a body decides.
+    /// Reads the path of a request. If `method` is empty, the presence of a body decides.
     pub fn of_request(method: &str, path: &str, has_body: bool) -> Self {
         Self::known(Some(method_or(method, has_body)), path, has_body)
     }
@@ -117,7 +117,7 @@ impl PathEnd {
         Self { stream: Some(true), ..self }
     }
 
-    /// Excludes paths with any of these segments before.
+    /// Excludes paths that contain any of these segments before the matched ones.
     pub(crate) const fn unless(self, segments: &'static [&'static str]) -> Self {
         Self { unless: segments, ..self }
     }
@@ -142,8 +142,8 @@ fn method_or(method: &str, has_body: bool) -> &str {
     }
 }
 
-/// Whether a call is known to use no tokens: it reads, lists, stores, deletes, counts or moderates. `body`: its
-/// facts, if it was read.
+/// Whether a call is known to use no tokens: it reads, lists, stores, deletes, counts or moderates. `body`
+/// contains the facts of its body, if that was read.
 pub fn uses_no_tokens(method: &str, path: &str, has_body: bool, body: Option<&RequestBody>) -> bool {
     if body.is_some_and(|body| body.operation.uses_tokens()) {
         return false;

@@ -41,7 +41,7 @@ pub(crate) type TokenlessCall = (Method, Base, &'static [&'static str], Dialect,
 static CALLS: &[TokenlessCall] =
     all!(TokenlessCall, tokenless, (Method::Get, Base::Root, &[], Dialect::Unknown, Operation::Other));
 
-/// The numbers of all rows, by their last segments, which tell most of them apart.
+/// The numbers of all rows, by their last segments, which distinguish most of them.
 static ORDERED: [Member<(), usize>; CALLS.len()] = table::joined(&[&rows_by_last()], ((), "", 0));
 static BY_LAST: NameTable<(), usize> = NameTable::new(&ORDERED);
 
@@ -88,8 +88,8 @@ pub(super) struct TokenlessMatch {
 /// The maximum number of segments before a version.
 const PREFIX: usize = 4;
 
-/// The dialect and operation of a call that uses no tokens. `method`: `None` if it does not matter. `has_body`:
-/// it may have a body.
+/// The dialect and operation of a call that uses no tokens. `method` is `None` if it does not matter.
+/// `has_body` is true if the call may have a body.
 pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<TokenlessMatch> {
     let method = match method {
         None => None,

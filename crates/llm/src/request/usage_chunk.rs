@@ -67,7 +67,7 @@ impl UsageChunkFilter {
         Self { lease, mode: Mode::Between, held: Vec::new(), blank, after_cr, taken_out, kept }
     }
 
-    /// What to do with `chunk`; `None` if it passes unchanged. `end`: it is the last one.
+    /// What to do with `chunk`. `None` if it passes unchanged. `end` is true for the last chunk.
     pub fn edit(&mut self, chunk: &[u8], end: bool) -> Option<ChunkEdit> {
         let kept = std::mem::take(&mut self.kept);
         let out = self.feed(chunk, end);
@@ -79,7 +79,7 @@ impl UsageChunkFilter {
         out.or_else(|| kept.then(|| chunk.to_vec())).map(ChunkEdit::Replace)
     }
 
-    /// What to send instead of `chunk`; `None` if it passes unchanged. `end`: it is the last one.
+    /// What to send instead of `chunk`. `None` if it passes unchanged. `end` is true for the last chunk.
     pub fn feed(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.held.len().saturating_add(chunk.len()));
         let mut rest = self.after_cr(chunk, &mut out);

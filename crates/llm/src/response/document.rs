@@ -15,7 +15,7 @@ pub(super) struct Document {
     pub(super) repeats: bool,
     /// Whether it says that the call failed.
     pub(super) failed: bool,
-    /// Whether it names the one of several results that its counts belong to.
+    /// Whether it names the result that its counts belong to, if there are several.
     pub(super) is_of_result: bool,
     pub(super) index: Option<u32>,
     pub(super) text: u64,

@@ -1,4 +1,4 @@
-//! Response bytes → usage, for any format, encoding and chunking, in bounded memory.
+//! Reads usage from the bytes of a response, in any format, encoding and chunking, and in bounded memory.
 //!
 //! The content type determines the format if it is specific, and otherwise the first byte does. Nothing is
 //! buffered; each layer passes on its chunks. This module judges no status and estimates nothing: it reports
@@ -38,9 +38,9 @@ type Scanner = crate::json::Scanner<place::Node>;
 /// What a provider reported, normalised: `input` and `output` include cached and reasoning tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Prompt tokens, cached ones included.
+    /// Prompt tokens, including cached ones.
     pub input: u64,
-    /// Completion tokens, reasoning included.
+    /// Completion tokens, including reasoning.
     pub output: u64,
     /// `input + output`, or the provider's own total if that is larger.
     pub total: u64,
@@ -90,7 +90,7 @@ static USAGE_HEADERS: &[UsageHeader] =
 const MAX_TYPE: usize = 256;
 
 impl ResponseHead {
-    /// Reads the headers, each by its lower-case name. `further`: more headers that are needed.
+    /// Reads the headers, each by its lower-case name. `further` lists more headers that are needed.
     pub fn from_headers(
         status: u16,
         further: &[String],

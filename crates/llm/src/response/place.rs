@@ -46,7 +46,7 @@ pub(crate) enum Node {
     /// An unknown place next to generated text. All strings in it count as text, and counts are found by
     /// their names.
     Aside,
-    /// The same in a list of results, which are added up.
+    /// An unknown place in a list of results, which are added up.
     Listed,
     /// An object with counts in an unlisted place.
     Counts,
@@ -93,7 +93,7 @@ pub(crate) enum Node {
     Count(Field),
     /// A count of tokens in an unlisted place.
     Found(Field),
-    /// The same in a list of results.
+    /// A count of tokens in an unlisted place, in a list of results.
     FoundInList(Field),
     /// A count of tokens in the document itself, or in one of its parts.
     Own(Field),
@@ -410,7 +410,7 @@ fn anywhere(key: &[u8]) -> Node {
     }
 }
 
-/// Returns whether the name of a member is that of an id or a time.
+/// Returns whether a member's name belongs to an id or a time.
 fn is_label(key: &[u8]) -> bool {
     [&b"_id"[..], b"Id", b"_at", b"Time"].iter().any(|end| key.ends_with(end))
 }

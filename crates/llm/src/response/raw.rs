@@ -12,7 +12,7 @@ const HEAD: usize = 12;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Raw {
-    /// Whether the content type is that of an image, audio or video.
+    /// Whether the content type declares an image, audio or video.
     pub(super) media_type: bool,
     characters: u64,
     bytes: u64,
@@ -41,7 +41,7 @@ impl Raw {
     }
 
     /// Text counts by its characters, an image or audio by its size, and anything else as if each byte were a
-    /// character. A content type alone does not make text an image.
+    /// character. Text counts as text even if the content type declares an image.
     pub(super) fn characters(&self) -> u64 {
         let characters = match self.binary {
             false => self.characters,

@@ -322,7 +322,7 @@ impl Report {
     }
 }
 
-/// What several reports cover.
+/// The results that several reports cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Covers {
     /// One result, up to the time of each report.
@@ -511,7 +511,7 @@ impl Reader for Report {
 
     fn characters(&mut self, node: Node, characters: u64) {
         let count = match node {
-            // No document is open outside of the bytes.
+            // The root is reported only for text outside of documents.
             Node::Root => &mut self.delivered,
             Node::Whole => &mut self.whole,
             Node::Notice | Node::Message => &mut self.document.notice,

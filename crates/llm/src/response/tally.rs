@@ -37,7 +37,7 @@ pub(crate) enum Field {
     Predicted,
     /// The output of one of several results; they add up.
     Generated,
-    /// What Perplexity read for the response, included in neither input nor total.
+    /// The text that Perplexity read for the response, included in neither input nor total.
     Citation,
     /// Seconds of audio in the prompt. Mistral reports their tokens only in the total.
     AudioSeconds,
@@ -79,7 +79,7 @@ impl Tally {
         }
     }
 
-    /// Removes a count, because what replaced it was not a number of tokens.
+    /// Removes a count that was replaced by something other than a number of tokens.
     pub(super) fn unset(&mut self, field: Field) {
         if let Some(place) = self.values.get_mut(field as usize) {
             *place = 0;
@@ -126,8 +126,8 @@ impl Tally {
         if later.values.iter().enumerate().any(is_news) {
             self.unset(Field::Total);
         }
-        // A report with no less input than before has counted everything again, so a cache that it calls empty
-        // is empty.
+        // A report with at least as much input as before has counted everything again, so its zeros for
+        // caches are correct.
         if later.sum(INPUTS) >= self.sum(INPUTS) {
             INPUTS.iter().filter(|field| later.get(**field) == Some(0)).for_each(|field| self.unset(*field));
             if later.get(Field::CacheWrite) == Some(0) {
@@ -275,8 +275,8 @@ impl Tally {
         if beside { output.saturating_add(reasoning) } else { output }
     }
 
-    /// Input and output that make up the total, if the separate parts explain the difference. What nothing
-    /// explains is output (hidden reasoning), unless there was audio input.
+    /// Input and output that make up the total, if the separate parts explain the difference. Unexplained
+    /// tokens count as output (hidden reasoning), unless there was audio input.
     fn fit(&self, output: u64, total: u64) -> (u64, u64) {
         let usual = (self.input().unwrap_or(0), self.with_reasoning(output));
         let brought = self.brought();
@@ -286,7 +286,7 @@ impl Tally {
         let cached = alone.saturating_add(self.caches());
         let inputs = [plain, alone, cached, read].into_iter().flat_map(|it| [it.saturating_add(brought), it]);
         let outputs = [usual.1, output.saturating_add(self.reasoning()), output];
-        // Reasoning that exceeds the output is separate, whatever the total omits.
+        // Reasoning that exceeds the output is separate, even if the total omits it.
         let outputs = outputs.map(|output| output.max(self.reasoning()));
         let ways = inputs.flat_map(|input| outputs.map(|output| (input, output)));
         let explained =

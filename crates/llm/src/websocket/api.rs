@@ -30,7 +30,7 @@ pub enum ClientEvent {
     Other,
 }
 
-/// The kind of a server's message. `id` is that of the response that the message belongs to.
+/// The kind of a server's message. `id` identifies the response that the message belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEvent {
     /// The model begins a response.
@@ -43,7 +43,7 @@ pub enum ServerEvent {
     Failed,
     /// The usage of something other than a response, for example a transcription.
     Aside,
-    /// A part of a turn. `complete`: it is the last one. `usage`: it contains the turn's usage.
+    /// A part of a turn. `complete` is true for the last part, and `usage` if it contains the turn's usage.
     Turn { complete: bool, usage: bool },
     /// It belongs to no call.
     Other,
@@ -76,7 +76,8 @@ impl SocketApi {
         named("model").or_else(|| named("deployment"))
     }
 
-    /// The kind of a client's message, and the model that it names. `whole`: the message is complete.
+    /// The kind of a client's message, and the model that it names. `whole` is true if the message is
+    /// complete.
     pub fn client(self, text: &[u8], whole: bool) -> (ClientEvent, Option<String>) {
         let mut members = EventMembers::default();
         let read = members.read(text);
@@ -166,7 +167,7 @@ enum Scope {
 }
 
 impl EventMembers {
-    /// False if it is not a complete JSON object. What came before the error is known.
+    /// Returns false if it is not a complete JSON object. The members before the error are known.
     fn read(&mut self, text: &[u8]) -> bool {
         let mut json = serde_json::Deserializer::from_slice(text);
         let read = EventObject { scope: Scope::Message, members: self }.deserialize(&mut json);
@@ -424,7 +425,7 @@ mod tests {
                 r#"{"type":"response.completed","response":{"id":"r1"}}"#,
                 ServerEvent::Ends { id: id("r1") },
             ),
-            // The message is cut; what has arrived is known.
+            // The message is cut, and only the members that have arrived are known.
             (
                 Responses,
                 r#"{"type":"response.completed","response":{"id":"r1","out"#,

@@ -1,4 +1,4 @@
-//! What Weir adds to requests, in tables.
+//! Tables of the fields that Weir adds to requests.
 
 use crate::{CHAT, read};
 use llm::request::edit;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 /// The number of free characters in tags, names and known keys, and in metadata.
 const FREE: u64 = 4096 + (16 << 10);
-/// At least this part of all other characters counts: a half, at four characters per token.
+/// The smallest part of all other characters that counts: one half, at four characters per token.
 const PART: u64 = 8;
 
 const PATHS: [&str; 12] = [

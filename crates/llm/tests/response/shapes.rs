@@ -143,7 +143,7 @@ fn delivered_text_is_counted_in_characters() {
         (r#"{"type":"content_block_start","content_block":{"type":"tool_use","input":{}}}"#, 0),
         (r#"{"output":{"message":{"content":[{"toolUse":{"name":"f","input":{"a":1}}}]}}}"#, 5),
         (r#"{"object":"list","data":[{"id":"gpt"}]}"#, 0),
-        // It may be all that was generated: a status of success reveals nothing else.
+        // The message may be the generated text, since the status is a success.
         (r#"{"message":"Forbidden"}"#, 9),
     ];
     for (body, expected) in table {

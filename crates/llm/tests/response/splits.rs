@@ -58,7 +58,7 @@ fn what_is_read_at_the_end_was_read_before_it() {
     }
 }
 
-/// What a client has to pay for if it leaves after each event.
+/// The charge of a client that leaves after each event.
 #[test]
 fn a_stream_that_is_cut_tells_what_was_reported_until_then() {
     let mut story = String::new();

@@ -1,4 +1,4 @@
-//! Parses JSON and, unlike `serde_json`, rejects duplicate keys: the second would silently replace the first,
+//! Parses JSON and rejects duplicate keys. In `serde_json`, the second one would silently replace the first,
 //! and a limit with it.
 
 use crate::document::shortened;

@@ -1,5 +1,5 @@
-//! Expressions that ask for a part of `auth` that is probably misspelt. Filters in front may put anything there, so it
-//! is no error.
+//! Expressions that ask for a part of `auth` that is probably misspelt. Other filters may add any fields to
+//! `auth`, so these are warnings instead of errors.
 
 use crate::validation_error::ValidationError;
 use expression::cel::Expression;

@@ -23,7 +23,7 @@ pub struct Tariff {
     pub cached: u64,
     /// Input tokens that were written to a cache.
     pub cache_write: u64,
-    /// Those of them that are cached for an hour.
+    /// Input tokens that were written to a cache for an hour.
     pub cache_write_1h: u64,
     /// Completion tokens.
     pub output: u64,
@@ -33,7 +33,7 @@ pub struct Tariff {
 /// kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageCost {
-    /// Charged whatever the usage is.
+    /// Charged regardless of the usage.
     pub base: u64,
     /// The prices of all tokens except reasoning.
     pub tariff: Tariff,

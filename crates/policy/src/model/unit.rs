@@ -38,9 +38,9 @@ units! {
     /// Input and output tokens together.
     #[default]
     Tokens = "tokens",
-    /// Tokens of the prompt, cached tokens included.
+    /// Tokens of the prompt, including cached tokens.
     InputTokens = "inputTokens",
-    /// Tokens of the completion, reasoning tokens included.
+    /// Tokens of the completion, including reasoning tokens.
     OutputTokens = "outputTokens",
     /// Money, by the policy's `prices`. Limits are in USD; amounts are counted in micro-USD and rounded up.
     Usd = "usd",

@@ -96,8 +96,8 @@ fn pointer<'a>(node: &DocumentNode<'a>) -> Result<&'a str, Reported> {
     pointer_mistake(pointer).map_or(Ok(pointer), |mistake| Err(node.refuse(mistake)))
 }
 
-/// Kuadrant's `dataExtraction`: several pointers to the total, of which the first that finds a value counts. It
-/// is on the same level as the limits.
+/// Kuadrant's `dataExtraction`: several pointers to the total. The first one that finds a value counts. It is
+/// on the same level as the limits.
 pub(super) fn data_extraction(beside: &DocumentObject<'_>) -> Result<Option<UsagePointers>, Reported> {
     let Some(node) = beside.optional("dataExtraction") else { return Ok(None) };
     let Some(response) = node.object(&DATA_EXTRACTION)?.optional("response") else { return Ok(None) };

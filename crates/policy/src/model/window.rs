@@ -127,7 +127,7 @@ const SLIDING: &str = "-sliding";
 
 impl Window {
     /// Returns the descriptor's entry that distinguishes it from other windows of the limit. Each window has
-    /// one spelling, whatever the policy's own is: `86400s` for 24h and for 1d, `1500ms` if it is not a whole
+    /// one spelling, however the policy spells it: `86400s` for 24h and for 1d, `1500ms` if it is not a whole
     /// number of seconds, `3600s-sliding`.
     pub fn entry(&self) -> Option<(&'static str, String)> {
         match self {

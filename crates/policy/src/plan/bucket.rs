@@ -14,7 +14,7 @@ const LONGEST_VALUE: usize = 512;
 const SHOWN: usize = 64;
 /// The maximum number of buckets of a limit that one request may count in.
 const MAX_BUCKETS: usize = MAX_ELEMENTS;
-/// The value of a counter without a value. The same text as an actual value counts with quotes around it.
+/// The text for a counter without a value. An actual value with this text is put in quotes.
 pub(super) const NULL: &str = "null";
 
 /// One of the buckets of a request: counter expressions and their values.

@@ -1,6 +1,6 @@
-//! Values that a request's body contains twice with different values, and whether that matters. It matters if
-//! a limit has expressions or prices that use the value, or edits the body because of it. Nobody knows which
-//! value the server uses, so such a request cannot be judged.
+//! Fields that a request's body contains twice with different values, and whether that matters. It matters if
+//! an expression or price of a limit uses the field, or if a limit edits the body because of it. Nobody knows
+//! which value the server uses, so such a request cannot be judged.
 
 use crate::model::{Limit, Policy, StreamUsage, Unit};
 use expression::cel::{Expression, FactPath};
@@ -10,7 +10,7 @@ use llm::request::Conflicts;
 const ALL: Conflicts = Conflicts { model: true, stream: true, max_output: true, max_output_case: true };
 const OUTPUT: Conflicts = Conflicts { model: false, stream: false, max_output: true, max_output_case: true };
 
-/// The values that the request's body contains twice.
+/// The fields that the request's body contains twice.
 pub(super) fn of(facts: &Facts) -> Conflicts {
     facts.read_body().map(|body| body.conflicts).unwrap_or_default()
 }

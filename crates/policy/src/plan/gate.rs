@@ -1,7 +1,7 @@
 //! The order in which a request's facts are fetched, and whether any limit can still apply. Most requests
 //! without a policy pass before the identity, or any other expensive fact, is read.
 //!
-//! One false predicate rules its limit out, whatever the others are. So a gate never lets a request pass to
+//! One false predicate rules its limit out, regardless of the others. So a gate never lets a request pass to
 //! which a limit applies. It decides nothing else.
 
 use super::index::PolicyIndex;
@@ -57,7 +57,7 @@ struct RoundGate {
     /// Parallel to the plan's policies.
     policies: Vec<Conditions>,
     index: PolicyIndex,
-    /// Whether tokens or money are counted. If so, reads of stored results matter, whoever reads them.
+    /// Whether tokens or money are counted. If so, reads of stored results matter, no matter who reads them.
     counts_usage: bool,
 }
 
@@ -110,7 +110,7 @@ impl RoundGate {
 }
 
 impl Conditions {
-    /// `alone`: no other policy's `when` replaces its own.
+    /// `alone` is true if no other policy's `when` replaces its own.
     fn new(planned: &CompiledPolicy, alone: bool, usable: fn(&FactPath) -> bool) -> Self {
         let is_told = |one: &&Expression| alone && !one.is_of_body() && one.references().iter().all(usable);
         let told = |when: &[Expression]| when.iter().filter(is_told).cloned().collect();

@@ -24,7 +24,7 @@ pub struct Hold {
     pub max: u64,
     /// How long the hold may live.
     pub ttl: Duration,
-    /// The most that one request may hold, and the share of the maximum that this is.
+    /// The most that one request may hold, and its share of the maximum.
     pub most: Option<(u64, Share)>,
     /// Whether the rate can refuse.
     pub enforced: bool,
@@ -168,13 +168,14 @@ pub struct Judgement {
     pub failures: Vec<Failure>,
     /// The limits that apply although something is unknown. The exchange adds the doubts about the body.
     pub doubts: Vec<Doubt>,
-    /// What could not be evaluated and is replaced by a safe value: limits are enforced, and the estimate is
-    /// held.
+    /// The parts that could not be evaluated and are replaced by safe values: limits are enforced, and the
+    /// estimate is held.
     pub assumed: Vec<Failure>,
     /// The expected usage of the request.
     pub estimate: Estimate,
     /// The most output, in tokens, if the request names no maximum.
     pub output_cap: Option<u64>,
-    /// What the request's body contains twice and a limit depends on: the request must be refused.
+    /// The fields that the request's body contains twice and a limit depends on. If there are any, the
+    /// request must be refused.
     pub conflicts: Conflicts,
 }

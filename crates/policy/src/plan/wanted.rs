@@ -1,4 +1,4 @@
-//! Determines from their expressions which facts of requests and responses policies need.
+//! Determines which facts of requests and responses the expressions of policies need.
 
 use crate::model::{Limit, Policy};
 use expression::cel::Expression;

@@ -45,7 +45,8 @@ pub(super) enum Ranking {
     /// As in Gateway API: a method first, then more headers, then more query parameters.
     #[default]
     GatewayApi,
-    /// As in Envoy Gateway: a method counts as a header, and of equal numbers, more exact values come first.
+    /// As in Envoy Gateway: a method counts as a header, and if the numbers are equal, the match with more
+    /// exact values comes first.
     EnvoyGateway,
 }
 
@@ -227,7 +228,7 @@ impl Value {
     }
 }
 
-/// In Gateway API, only the first of several with one name counts.
+/// In Gateway API, only the first of several conditions with the same name counts.
 fn values(fields: &[Field], name: impl Fn(&str) -> String) -> Result<Vec<(String, Value)>, String> {
     let mut values: Vec<(String, Value)> = Vec::with_capacity(fields.len());
     for field in fields {

@@ -1,4 +1,4 @@
-//! What the events of a stream reveal: its API, and the fields that its ending has to repeat.
+//! Collects a stream's API, and the fields that its ending must repeat, from its events.
 
 use llm::memory::{MemoryBudget, Purpose};
 use llm::tree;
@@ -54,7 +54,7 @@ impl SeenStream {
         let lines = event.split(|byte| *byte == b'\n');
         let mut data = lines.filter_map(|line| line.strip_prefix(b"data:"));
         let Some(first) = data.next() else { return };
-        // Data on several lines is rare. No known API sends it.
+        // No known API sends data on several lines.
         if data.next().is_some() {
             return;
         }

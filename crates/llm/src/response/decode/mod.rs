@@ -1,7 +1,7 @@
-//! `content-encoding`: compressed bytes in, in any chunks; decoded bytes out, as soon as they are known.
-//! Memory is reserved before it is allocated ([`MemoryBudget`]), and is bounded by the largest window of each
-//! format. Work is bounded by the bytes on the wire ([`Budget`]). Checksums are not verified: the client does
-//! that, and Weir only counts.
+//! Decodes bodies with a `content-encoding`. It accepts bytes in any chunks and passes on decoded bytes as
+//! soon as they are known. Memory is reserved before it is allocated ([`MemoryBudget`]), and is bounded by
+//! the largest window of each format. Work is bounded by the bytes on the wire ([`Budget`]). Checksums are
+//! not verified: the client does that, and Weir only counts.
 
 #[cfg(feature = "brotli")]
 mod brotli;

@@ -15,8 +15,8 @@ pub(crate) fn is_enough(label: Result<Encoding, Cause>, head: &[u8]) -> bool {
     }
 }
 
-/// Returns the encoding of a body that begins with `head` and has this label. `other`: the label names
-/// another encoding, too.
+/// Returns the encoding of a body that begins with `head` and has this label. `other` is set if the label
+/// names another encoding, too.
 pub(crate) fn encoding(
     label: Result<Encoding, Cause>,
     other: Option<Encoding>,

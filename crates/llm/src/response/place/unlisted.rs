@@ -1,4 +1,4 @@
-//! Members that no table lists: what their names say.
+//! Classifies members that no table lists by their names.
 
 use super::{MEMBERS, Node, is_label, names};
 use crate::response::Field;
@@ -29,7 +29,8 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
     }
 }
 
-/// Members with generated text or with parts of the request, whose counts may come from anybody.
+/// Members with generated text or with parts of the request. Counts in them may come from the client or the
+/// model.
 const GENERATED: &[&[u8]] = &[
     b"answer",
     b"args",
@@ -97,8 +98,8 @@ pub(super) fn by_name(key: &[u8]) -> Node {
     }
 }
 
-/// A member of an object that stands for a count: the count itself as a total, a part of it with a price of its own, or
-/// another part.
+/// A member of an object that stands for a count: the count itself as a total, a part of it with a separate
+/// price, or another part.
 #[cold]
 pub(super) fn part(whole: Field, key: &[u8]) -> Option<Field> {
     match (names::field(key, true), whole) {
@@ -114,7 +115,8 @@ pub(super) fn part(whole: Field, key: &[u8]) -> Option<Field> {
     }
 }
 
-/// What details say of the parts that have a price of their own; all others are parts of what is counted already.
+/// Returns the place of a member of a count's details. Only parts with a separate price matter, since the
+/// count includes the others.
 #[cold]
 pub(super) fn detail(key: &[u8]) -> Node {
     match names::field(key, false) {
