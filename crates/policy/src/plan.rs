@@ -296,3 +296,46 @@ impl Plan {
         here
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::Plan;
+    use crate::model::Policy;
+    use expression::facts::Facts;
+    use serde_json::json;
+
+    /// However many policies there are, a request examines only those for its own values.
+    #[test]
+    fn a_request_examines_no_policies_for_other_values() {
+        let of_path = |index| format!("request.path.startsWith('/{index}/')");
+        let of_header = |index| format!("request.headers['x-team'] == '{index}' && request.method == 'POST'");
+        let of_user = |index| format!("auth.identity.userid == '{index}'");
+        let predicates: [fn(usize) -> String; 3] = [of_path, of_header, of_user];
+        for predicate in predicates {
+            let policy = |index| {
+                let document = json!({
+                    "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
+                    "metadata": { "name": format!("p{index}") },
+                    "spec": {
+                        "targetRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g" },
+                        "when": [{ "predicate": predicate(index) }],
+                        "limits": { "a": { "rates": [{ "limit": 1, "window": "1h" }] } },
+                    },
+                });
+                Policy::read(&document).unwrap()
+            };
+            let plan = Plan::new((0..1_000).map(policy).collect());
+            let examined = |value: &str| {
+                let mut facts = Facts::default();
+                let path = format!("/{value}/chat");
+                for (name, of) in [(":path", path.as_str()), ("x-team", value), (":method", "POST")] {
+                    facts.header(name, of.as_bytes());
+                }
+                facts.auth(json!({ "identity": { "userid": value } }));
+                plan.concerned(&facts).len()
+            };
+            assert_eq!((examined("7"), examined("none")), (1, 0), "{}", predicate(7));
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! Measures a thousand policies on five hundred routes. A request pays only for the policies that apply to
-//! it.
+//! A thousand policies on five hundred routes come into force, and each request meets those of its own route. What
+//! they cost is printed. Tests of the crate `policy` assert that a request examines only its own routes and policies.
 
 use super::{gateway, policy, route};
 use e2e::adapter::Adapter;
@@ -40,7 +40,7 @@ fn list(objects: impl Iterator<Item = String>) -> String {
 }
 
 #[test]
-fn a_request_pays_for_the_policies_that_apply_to_it() {
+fn a_thousand_policies_come_into_force() {
     let cluster = Cluster::start();
     let adapter = Adapter::start_in_cluster(&cluster.install(), &[]);
     cluster.apply(&gateway("llm"));
@@ -75,10 +75,12 @@ fn a_request_pays_for_the_policies_that_apply_to_it() {
     println!("{} objects were applied in {:?}", 3 * (ROUTES - 1), applied.elapsed());
     let applied = Instant::now();
     let last = ROUTES - 1;
-    wait::until("the last policy", || (met(last) == Some((1_000_000 + last).to_string())).then_some(()));
-    println!("the last of them was in force {:?} later", applied.elapsed());
-    assert_eq!(met(ROUTES / 2), Some((1_000_000 + ROUTES / 2).to_string()));
-    // Meanwhile the adapter writes a thousand statuses. That is not part of Envoy's time.
+    let all = format!("in force: {} policies", 2 * last + 1);
+    wait::until("all policies in both VMs", || (world.envoy.log().matches(&all).count() >= 2).then_some(()));
+    println!("all of them were in force {:?} later", applied.elapsed());
+    for index in [1, ROUTES / 2, last] {
+        assert_eq!(met(index), Some((1_000_000 + index).to_string()));
+    }
     let many = cost(&world);
     let (adapter_after, envoy_after) = (used(world.adapter.pid()).1, used(world.envoy.pid()).1);
     println!(
@@ -87,5 +89,4 @@ fn a_request_pays_for_the_policies_that_apply_to_it() {
     println!(
         "the adapter's memory: {adapter_before} kB, then {adapter_after} kB; Envoy's (two VMs): {envoy_before} kB, then {envoy_after} kB"
     );
-    assert!(many < 2 * few + 100, "{few} us, then {many} us");
 }

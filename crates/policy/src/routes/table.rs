@@ -126,3 +126,38 @@ fn suffixes(host: &str, deepest: usize) -> impl Iterator<Item = &str> {
     suffixes.reverse();
     suffixes.into_iter()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::rule::{Ranking, entries};
+    use super::RouteTable;
+    use protocol::wire::weir::v1::{Match, Rule, r#match::Path};
+    use std::cell::Cell;
+
+    /// However many routes there are, a request examines only those that its own path can match.
+    #[test]
+    fn a_request_examines_no_routes_of_other_paths() {
+        let exact = |path: String| Match { path: Some(Path::Exact(path)), ..Match::default() };
+        let prefix = |path: String| Match { path: Some(Path::Prefix(path)), ..Match::default() };
+        let regex =
+            |path: String| Match { path: Some(Path::Regex(path + "/v[0-9]+/chat")), ..Match::default() };
+        let kinds: [(fn(String) -> Match, _); 3] = [(exact, [1, 0]), (prefix, [1, 1]), (regex, [1, 1])];
+        for (kind, own) in kinds {
+            let rule = |index| Rule { matches: vec![kind(format!("/team-{index}"))], ..Rule::default() };
+            let rules = (0..500).flat_map(|index| entries(&rule(index), index).unwrap()).collect();
+            let table = RouteTable::new(rules, true, Ranking::GatewayApi);
+            let examined = |path: &str| {
+                let count = Cell::new(0);
+                let takes = |_: &&_| {
+                    count.set(count.get() + 1);
+                    false
+                };
+                assert!(table.first("llm.example", path, &takes).is_none());
+                count.get()
+            };
+            assert_eq!([examined("/team-7"), examined("/team-7/v1/chat")], own);
+            assert_eq!(examined("/nothing/here"), 0);
+        }
+    }
+}
