@@ -109,9 +109,9 @@ impl PluginConfig {
             protobuf_struct::decode(text, &all).ok().filter(|fields| !fields.is_empty()).map(Value::Object)
         };
         let value = document::parse(text).or_else(|mistake| structure().ok_or_else(|| vec![mistake]))?;
-        let (config, needs_body) = document::read(&value, config)?;
+        let (config, remarks) = document::read(&value, config)?;
         match config.request_body {
-            BodyAccess::None if !needs_body.is_empty() => Err(needs_body),
+            BodyAccess::None if !remarks.notes.is_empty() => Err(remarks.notes),
             _ => Ok(config),
         }
     }

@@ -16,15 +16,27 @@ mod strict;
 
 pub use strict::parse;
 
-/// Reads `value` with `reader`: returns the result with its notes, or all mistakes.
+/// Remarks on a valid document.
+pub struct Remarks {
+    /// Notes about values that may be errors where the document is used.
+    pub notes: Vec<ValidationError>,
+    /// Values that are probably unintended.
+    pub warnings: Vec<ValidationError>,
+}
+
+/// Reads `value` with `reader`: returns the result with its remarks, or all mistakes.
 pub fn read<T>(
     value: &Value,
     reader: impl FnOnce(DocumentNode<'_>) -> Result<T, Reported>,
-) -> Result<(T, Vec<ValidationError>), Vec<ValidationError>> {
-    let (mistakes, notes) = (ValidationErrors::default(), ValidationErrors::default());
-    let read = reader(DocumentNode { value, path: String::new(), mistakes: &mistakes, notes: &notes });
+) -> Result<(T, Remarks), Vec<ValidationError>> {
+    let [mistakes, notes, warnings] = std::array::from_fn(|_| ValidationErrors::default());
+    let path = String::new();
+    let node = DocumentNode { value, path, mistakes: &mistakes, notes: &notes, warnings: &warnings };
+    let read = reader(node);
     match (read, mistakes.0.into_inner()) {
-        (Ok(read), mistakes) if mistakes.is_empty() => Ok((read, notes.0.into_inner())),
+        (Ok(read), mistakes) if mistakes.is_empty() => {
+            Ok((read, Remarks { notes: notes.0.into_inner(), warnings: warnings.0.into_inner() }))
+        }
         (_, mistakes) => Err(mistakes),
     }
 }
@@ -86,8 +98,8 @@ pub struct DocumentNode<'a> {
     value: &'a Value,
     path: String,
     mistakes: &'a ValidationErrors,
-    /// Notes about valid values that may be errors where the policy is used.
     notes: &'a ValidationErrors,
+    warnings: &'a ValidationErrors,
 }
 
 impl<'a> DocumentNode<'a> {
@@ -100,6 +112,11 @@ impl<'a> DocumentNode<'a> {
     /// Records a note.
     pub fn note(&self, message: impl Into<String>) {
         self.notes.push(&self.path, message);
+    }
+
+    /// Records a warning.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.warnings.push(&self.path, message);
     }
 
     /// Returns the string in this field, if there is one. Rejects nothing.

@@ -1,6 +1,6 @@
 //! A TokenRateLimitPolicy as its author wrote it, read from JSON with every error reported.
 
-use crate::document;
+use crate::document::{self, Remarks};
 use crate::validation_error::ValidationError;
 use expression::cel::Expression;
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub struct Policy {
     pub on_exceeded: Option<Arc<OnExceeded>>,
     /// One note for each fact that needs the request's body. They are errors if bodies are not read.
     pub needs_body: Vec<ValidationError>,
+    /// One warning for each expression that is probably misspelt.
+    pub misspelt: Vec<ValidationError>,
 }
 
 /// A policy's own refusal. Omitted fields keep their defaults.
@@ -247,17 +249,17 @@ impl Policy {
     /// Reads an object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1` and reports every mistake. Its target
     /// may not name a section, which exists only in a cluster.
     pub fn read(document: &serde_json::Value) -> Result<Self, Vec<ValidationError>> {
-        document::read(document, reader::policy).map(Self::noted)
+        document::read(document, reader::policy).map(Self::with_remarks)
     }
 
     /// Reads an object in a cluster.
     pub fn read_in_cluster(document: &serde_json::Value) -> Result<Self, Vec<ValidationError>> {
-        document::read(document, reader::policy_in_cluster).map(Self::noted)
+        document::read(document, reader::policy_in_cluster).map(Self::with_remarks)
     }
 
     /// Returns warnings about valid but probably unintended parts: a limit with buckets that depend only on
-    /// the request's body, exact comparisons of values that the client chooses, misspelt parts of the identity, and
-    /// prices that do not cover every model.
+    /// the request's body, exact comparisons of values that the client chooses, misspelt parts of the
+    /// identity, and prices that do not cover every model.
     pub fn warnings(&self) -> Vec<ValidationError> {
         let chosen = |limit: &&Limit| {
             !limit.counters.is_empty() && limit.counters.iter().all(Expression::is_of_body_alone)
@@ -275,36 +277,9 @@ impl Policy {
             warnings.extend(enforced.and_then(|predicate| evaded::one(path, predicate)));
         }
         warnings.extend(self.limits.iter().filter(chosen).map(bucket));
-        warnings.extend(self.misspelt());
+        warnings.extend(self.misspelt.iter().cloned());
         warnings.extend(self.unpriced());
         warnings
-    }
-
-    fn misspelt(&self) -> impl Iterator<Item = ValidationError> {
-        let numbered = |path: String, name: &'static str, expressions: &[Expression]| {
-            let expressions = expressions.iter().enumerate();
-            let warnings = expressions.filter_map(|(index, expression)| {
-                misspelt::one(format!("{path}[{index}].{name}"), expression)
-            });
-            warnings.collect::<Vec<_>>()
-        };
-        let of_limit = move |limit: &Limit| {
-            let path = format!("{}.limits.{}", self.block, limit.name);
-            let enforced = limit.enforce_when.iter().map(|it| ("enforceWhen", it));
-            let alone = enforced.chain(limit.amount.iter().map(|it| ("reservation.amount", it)));
-            let alone = alone.filter_map(|(name, it)| misspelt::one(format!("{path}.{name}"), it));
-            let mut warnings = numbered(format!("{path}.when"), "predicate", &limit.when);
-            warnings.extend(numbered(format!("{path}.counters"), "expression", &limit.counters));
-            warnings.extend(alone);
-            warnings.extend(limit.rates.iter().enumerate().filter_map(|(index, rate)| match &rate.max {
-                Maximum::From(max) => misspelt::one(format!("{path}.rates[{index}].limitFrom"), max),
-                Maximum::Fixed(_) => None,
-            }));
-            warnings
-        };
-        numbered(format!("{}.when", self.block), "predicate", &self.when)
-            .into_iter()
-            .chain(self.limits.iter().flat_map(of_limit))
     }
 
     /// Warns if a model may have no price and a limit needs one.
@@ -320,7 +295,7 @@ impl Policy {
         })
     }
 
-    fn noted((policy, needs_body): (Self, Vec<ValidationError>)) -> Self {
-        Self { needs_body, ..policy }
+    fn with_remarks((policy, remarks): (Self, Remarks)) -> Self {
+        Self { needs_body: remarks.notes, misspelt: remarks.warnings, ..policy }
     }
 }

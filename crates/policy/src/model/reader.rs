@@ -123,7 +123,7 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
     let Rules { block, precedence, when, limits, pointers } = rules;
     let usage = UsageRules { pointers: usage.pointers.or(pointers.map(Arc::new)), ..usage };
     let precedence = if precedence == Precedence::Own { plain } else { precedence };
-    let (on_exceeded, needs_body) = (on_exceeded.map(Arc::new), Vec::new());
+    let on_exceeded = on_exceeded.map(Arc::new);
     Ok(Policy {
         namespace,
         name,
@@ -137,7 +137,8 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
         usage,
         prices,
         on_exceeded,
-        needs_body,
+        needs_body: Vec::new(),
+        misspelt: Vec::new(),
     })
 }
 
@@ -390,6 +391,7 @@ fn expression_in(node: &DocumentNode<'_>, phase: Phase, purpose: ResultType) -> 
     if let Some(fact) = compiled.fact_of_body() {
         node.note(format!("`{}` is in the request's body: {BUFFER}", one_line(&fact)));
     }
+    misspelt::warnings(&compiled).for_each(|warning| node.warn(warning));
     Ok(compiled)
 }
 
