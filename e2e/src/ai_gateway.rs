@@ -1,9 +1,9 @@
-//! A stand-in for Envoy AI Gateway's external processor, which needs a cluster of its own. It does what that processor
-//! does to a chat: OpenAI's API for clients, Anthropic's for the provider.
+//! A stand-in for Envoy AI Gateway's external processor, which runs only in a Kubernetes cluster. Like that processor, it
+//! translates chats from OpenAI's API, which the client uses, to Anthropic's API, which the provider uses.
 //!
-//! Envoy asks it at two places. The filter of the listener reads the client's body, keeps it, and names the model in a
-//! header. The filter of the cluster replaces the body by a translation of the one that was kept. The filter of the
-//! listener translates the response.
+//! Envoy calls it in two places. The filter in the listener stores the client's body and sets a header to the model. The
+//! filter in the cluster replaces the body with a translation of the stored body. The filter in the listener translates
+//! the response.
 
 use crate::envoy::Config;
 use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue, HeaderValueOption};

@@ -1,5 +1,5 @@
-//! Weir beside Envoy AI Gateway's external processor, which translates between the APIs of client and provider: before
-//! it, as the documents say, and after it. The processor is a stand-in.
+//! Weir in one Envoy with Envoy AI Gateway's external processor, which translates between the APIs of client and
+//! provider. The tests cover both orders of the filters. The processor is a stand-in.
 
 use e2e::ai_gateway::{AiGateway, MODEL};
 use e2e::client::Request;
@@ -79,7 +79,7 @@ fn a_whole_response_is_charged_as_reported_in_both_orders() {
     }
 }
 
-/// A limit whose requests Weir edits: it asks for the usage of a stream, and for no more output than was held.
+/// A limit for which Weir edits requests: it asks for a stream's usage, and adds a maximum output.
 fn edited() -> Value {
     json!({ "tokens": {
         "counters": [{ "expression": "auth.identity.userid" }], "outputCap": "Inject",
@@ -88,8 +88,7 @@ fn edited() -> Value {
 }
 
 fn streamed_without_maximum() -> Value {
-    let mut body = plain();
-    body["stream"] = true.into();
+    let mut body = streamed();
     body.as_object_mut().unwrap().remove("max_tokens");
     body
 }

@@ -49,7 +49,7 @@ pub(crate) struct Scanner<P> {
     token: TokenBuffer,
     /// How much of a skipped string has passed.
     passed: usize,
-    /// Counts the text of a container whose structure is ignored.
+    /// Counts the text in containers that are skipped.
     counter: Counter,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | what | tokens |
 //! |---|---|
-//! | an image whose first bytes contain its size | by its size, as its provider publishes ([`super::image`]) |
+//! | an inline image whose header states its size | by its size, as its provider publishes ([`super::image`]) |
 //! | another image, inline or by a URL | 765, in Anthropic's and Bedrock's dialects 1600, in Gemini's 258 |
 //! | audio or video, inline | 1 for each 500 bytes of it |
 //! | a document such as a PDF, inline | 1 for each 32 bytes of it |

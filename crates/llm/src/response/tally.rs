@@ -41,8 +41,9 @@ pub(crate) enum Field {
     Citation,
     /// Seconds of audio in the prompt. Mistral reports their tokens only in the total.
     AudioSeconds,
-    /// The parts of a count without a name of their own in this list; they add up.
+    /// A part of the input that has no field here. Such parts add up.
     InputPart,
+    /// A part of the output that has no field here. Such parts add up.
     OutputPart,
 }
 
