@@ -29,10 +29,9 @@ pub fn read<T>(
     value: &Value,
     reader: impl FnOnce(DocumentNode<'_>) -> Result<T, Reported>,
 ) -> Result<(T, Remarks), Vec<ValidationError>> {
-    let [mistakes, notes, warnings] = std::array::from_fn(|_| ValidationErrors::default());
-    let path = String::new();
-    let node = DocumentNode { value, path, mistakes: &mistakes, notes: &notes, warnings: &warnings };
-    let read = reader(node);
+    let findings = Findings::default();
+    let read = reader(DocumentNode { value, path: String::new(), findings: &findings });
+    let Findings { mistakes, notes, warnings } = findings;
     match (read, mistakes.0.into_inner()) {
         (Ok(read), mistakes) if mistakes.is_empty() => {
             Ok((read, Remarks { notes: notes.0.into_inner(), warnings: warnings.0.into_inner() }))
@@ -82,6 +81,14 @@ impl ValidationErrors {
     }
 }
 
+/// What is found while a document is read.
+#[derive(Default)]
+struct Findings {
+    mistakes: ValidationErrors,
+    notes: ValidationErrors,
+    warnings: ValidationErrors,
+}
+
 /// The fields that an object may have.
 pub struct KnownFields {
     /// Fields that are supported.
@@ -97,26 +104,24 @@ pub struct KnownFields {
 pub struct DocumentNode<'a> {
     value: &'a Value,
     path: String,
-    mistakes: &'a ValidationErrors,
-    notes: &'a ValidationErrors,
-    warnings: &'a ValidationErrors,
+    findings: &'a Findings,
 }
 
 impl<'a> DocumentNode<'a> {
     /// Records an error.
     pub fn refuse(&self, message: impl Into<String>) -> Reported {
-        self.mistakes.push(&self.path, message);
+        self.findings.mistakes.push(&self.path, message);
         Reported(())
     }
 
     /// Records a note.
     pub fn note(&self, message: impl Into<String>) {
-        self.notes.push(&self.path, message);
+        self.findings.notes.push(&self.path, message);
     }
 
     /// Records a warning.
     pub fn warn(&self, message: impl Into<String>) {
-        self.warnings.push(&self.path, message);
+        self.findings.warnings.push(&self.path, message);
     }
 
     /// Returns the string in this field, if there is one. Rejects nothing.
@@ -235,7 +240,7 @@ impl<'a> DocumentNode<'a> {
         } else {
             format!("{}.{name}", self.path)
         };
-        DocumentNode { value, path, mistakes: self.mistakes, notes: self.notes }
+        DocumentNode { value, path, findings: self.findings }
     }
 
     fn wrong_type(&self, wanted: &str, hint: &str) -> Reported {

@@ -3,11 +3,13 @@
 use crate::document::{self, Remarks};
 use crate::validation_error::ValidationError;
 use expression::cel::Expression;
+use extraction::DataExtraction;
 use std::sync::Arc;
 use std::time::Duration;
 
 mod boundary;
 mod evaded;
+pub(crate) mod extraction;
 mod misspelt;
 pub mod names;
 pub(crate) mod price;
@@ -44,6 +46,10 @@ pub struct Policy {
     pub limits: Vec<Limit>,
     /// How its rules combine with those of a more specific policy.
     pub precedence: Precedence,
+    /// Where responses report named counts.
+    pub extraction: Option<Arc<DataExtraction>>,
+    /// What a response counts in tokens, from the named counts.
+    pub token_compute: Option<Arc<Expression>>,
     /// What happens when the adapter cannot answer in time.
     pub failure_mode: FailureMode,
     /// How responses are read.
@@ -130,7 +136,7 @@ pub enum Strategy {
     /// All of the other policy's rules.
     #[default]
     Atomic,
-    /// Its limits with the same names, and its `when`.
+    /// Its limits with the same names, its `when`, its `dataExtraction`, and its `tokenCompute`.
     Merge,
 }
 

@@ -11,6 +11,7 @@ mod holding;
 mod index;
 mod judgement;
 mod precedence;
+mod tokens;
 mod wanted;
 
 use crate::model::{Policy, TargetKind};
@@ -29,6 +30,7 @@ pub use judgement::{Doubt, DoubtCause, Failure, Hold, Judgement, Miss, PolicyPar
 use llm::request::Conflicts;
 use llm::response::Pointers;
 use std::sync::Arc;
+pub use tokens::{TokenCompute, TokenRules};
 
 /// All policies in force.
 #[derive(Debug, Default)]

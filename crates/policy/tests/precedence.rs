@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use expression::facts::Facts;
+use llm::response::Usage;
 use policy::model::Policy;
 use policy::plan::BodyAccess;
 use policy::plan::Plan;
@@ -97,6 +98,42 @@ fn a_merged_when_is_for_both() {
         ("overrides, and the route has its own", on("chat", &gateway("overrides"), &with_when)),
     ];
     insta::assert_snapshot!(told.map(|(case, told)| format!("{case}:\n{told}")).join("\n"));
+}
+
+/// Returns what each limit on the route counts for a response with these values: 10 at `/a`, 20 at `/b`.
+fn counted(gateway: Value, chat: Value) -> Vec<(String, u64)> {
+    let policies =
+        vec![policy("chat", "HTTPRoute", "chat", chat), policy("gateway", "Gateway", "g", gateway)];
+    let plan = Plan::new(policies);
+    let mut facts = Facts::default();
+    facts.property(&Facts::ROUTE_NAME.map(str::to_owned), b"chat");
+    let found = vec![("/a".to_owned(), json!(10)), ("/b".to_owned(), json!(20))];
+    let holds = plan.judge(&mut facts, true).holds;
+    let counted = holds.iter().map(|hold| {
+        let compute = hold.tokens.compute.as_ref().expect("the limit has a `tokenCompute`");
+        (hold.rate.limit.clone(), compute.amount(&found, &Usage::default(), false).unwrap())
+    });
+    counted.collect()
+}
+
+#[test]
+fn merged_counts_and_their_computation_are_for_both() {
+    let limit = |name: &str| json!({ name: { "rates": [{ "limit": 1, "window": "1m" }] } });
+    let places = |pointer: &str| json!({ "response": { "n": [pointer] } });
+    let compute = |factor: u64| json!(format!("tokens.n * {factor}.0"));
+    let gateway = |kind: &str| json!({ kind: { "strategy": "merge", "limits": limit("a"), "dataExtraction": places("/a"), "tokenCompute": compute(2) } });
+    let bare = json!({ "limits": limit("b") });
+    let own = json!({ "limits": limit("b"), "dataExtraction": places("/b"), "tokenCompute": compute(3) });
+    let places_alone = json!({ "limits": limit("b"), "dataExtraction": places("/b") });
+    let both = |value| vec![("b".to_owned(), value), ("a".to_owned(), value)];
+    for (case, found, wanted) in [
+        ("the route says nothing", counted(gateway("defaults"), bare.clone()), 20),
+        ("the route has both", counted(gateway("defaults"), own.clone()), 60),
+        ("the route has only the places", counted(gateway("defaults"), places_alone.clone()), 40),
+        ("overrides win", counted(gateway("overrides"), own.clone()), 20),
+    ] {
+        assert_eq!(found, both(wanted), "{case}");
+    }
 }
 
 /// Returns which limits apply where a gateway, a route and a section of the route have policies.

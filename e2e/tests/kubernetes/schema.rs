@@ -145,6 +145,11 @@ fn bad() -> Vec<(Value, &'static str)> {
             json!({ "targetRef": target, "defaults": { "limits": limits }, "dataExtraction": extraction }),
             "dataExtraction is valid only with limits",
         ),
+        (
+            json!({ "targetRef": target, "defaults": { "limits": limits }, "tokenCompute": "tokens.totalTokens" }),
+            "tokenCompute is valid only with limits",
+        ),
+        (with("/dataExtraction", json!({ "response": { "a-b": ["/a"] } })), "the name of a count"),
         (rate(usd.clone()), "a rate in usd requires prices or a cost"),
         (
             json!({ "targetRef": target, "overrides": { "limits": { "free": { "rates": [usd] } } } }),

@@ -5,7 +5,9 @@ mod rules;
 
 use super::status::PolicyStatus;
 use kube::{CustomResource, KubeSchema};
-use rules::{DISTINCT_RATES, EXTRACTED_ONCE, HEADER_NAMES, HEADER_VALUES, LIMIT_NAMES, ONE_LEVEL, PRICED};
+use rules::{
+    COUNT_NAMES, DISTINCT_RATES, EXTRACTED_ONCE, HEADER_NAMES, HEADER_VALUES, LIMIT_NAMES, ONE_LEVEL, PRICED,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +43,7 @@ type Cel = String;
     validation = ("(has(self.limits) ? 1 : 0) + (has(self.defaults) ? 1 : 0) + (has(self.overrides) ? 1 : 0) == 1", "takes exactly one of limits, defaults and overrides"),
     validation = ("!has(self.when) || has(self.limits)", "when is valid only with limits; defaults and overrides have their own"),
     validation = ("!has(self.dataExtraction) || has(self.limits)", "dataExtraction is valid only with limits; defaults and overrides have their own"),
+    validation = ("!has(self.tokenCompute) || has(self.limits)", "tokenCompute is valid only with limits; defaults and overrides have their own"),
     validation = EXTRACTED_ONCE,
     validation = PRICED,
 )]
@@ -67,8 +70,13 @@ pub struct TokenRateLimitPolicySpec {
     pub failure_mode: Option<FailureModeSchema>,
     /// How usage is read from responses.
     pub usage: Option<UsageSchema>,
-    /// Kuadrant's field for where a response reports its total. Mutually exclusive with `usage.pointers`.
+    /// Kuadrant's field for where a response reports its token counts. Mutually exclusive with `usage.pointers`.
     pub data_extraction: Option<DataExtraction>,
+    /// Kuadrant's field for the tokens that a response counts. A CEL expression over `tokens.NAME`, the counts of
+    /// `dataExtraction.response`, and `tokens.totalTokens`. It replaces the total in rates whose unit is tokens, unless they have
+    /// a `cost`.
+    #[schemars(length(min = 1, max = 4096))]
+    pub token_compute: Option<Cel>,
     /// Prices in USD per million tokens. The first entry with a matching `model` applies. If none matches, the highest prices apply.
     #[schemars(length(max = 256))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, a.model == b.model))", "two prices are for the same model"))]
@@ -351,25 +359,44 @@ pub struct MergedLimits {
     #[schemars(extend("minProperties" = 1, "maxProperties" = 64))]
     #[x_kube(validation = LIMIT_NAMES)]
     pub limits: BTreeMap<String, LimitSchema>,
-    /// Kuadrant's field for where a response reports its total. Mutually exclusive with `usage.pointers`.
+    /// Kuadrant's field for where a response reports its token counts. Mutually exclusive with `usage.pointers`.
     pub data_extraction: Option<DataExtraction>,
+    /// Kuadrant's field for the tokens that a response counts. A CEL expression over `tokens.NAME`, the counts of
+    /// `dataExtraction.response`, and `tokens.totalTokens`. It replaces the total in rates whose unit is tokens, unless they have
+    /// a `cost`.
+    #[schemars(length(min = 1, max = 4096))]
+    pub token_compute: Option<Cel>,
 }
 
-/// The part of a response that contains the total.
+/// Where a response reports its token counts.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataExtraction {
-    /// The place in the body of the response.
-    pub response: Option<ResponseDataExtraction>,
+    /// Counts in the response's body: a name, and JSON pointers of which the first one that leads to a number other than zero
+    /// counts. `totalTokens` is the total. `tokenCompute` may use all of them. If a response has none of the values, Weir's own
+    /// reading replaces the count, if a name in the pointers or the count's name says which one it is.
+    #[schemars(extend("maxProperties" = 16))]
+    #[x_kube(validation = COUNT_NAMES)]
+    pub response: Option<BTreeMap<String, Pointers>>,
 }
 
-/// The values in a response body.
-#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ResponseDataExtraction {
-    /// JSON pointers to the total. The first one that leads to a number counts.
-    #[schemars(length(min = 1, max = 8))]
-    pub total_tokens: Option<Vec<Pointer>>,
+/// JSON pointers to one value.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pointers(Vec<Pointer>);
+
+impl JsonSchema for Pointers {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pointers".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let pointer = generator.subschema_for::<Pointer>();
+        json_schema!({ "type": "array", "minItems": 1, "maxItems": 8, "items": pointer })
+    }
 }
 
 /// A JSON pointer.

@@ -87,6 +87,9 @@ fn kind(schema: &Value) -> String {
     match schema["type"].as_str() {
         Some("array") => format!("list of {}", kind(&schema["items"])),
         Some("object") if schema["additionalProperties"]["type"] == "string" => "map of strings".into(),
+        Some("object") if schema["additionalProperties"]["type"] == "array" => {
+            "map of lists of strings".into()
+        }
         Some("object") if schema["additionalProperties"].is_object() => "map of objects".into(),
         Some(kind) => kind.into(),
         None => "integer or string".into(),

@@ -5,7 +5,7 @@ use super::stored::{CreatedResult, ResultRole};
 use super::{ActivePlan, Effect};
 use crate::metric::{Metric, UsageSource};
 use expression::facts::{Facts, ResponseFacts};
-use llm::response::{Pointers, Usage};
+use llm::response::{Found, Pointers, Usage};
 use policy::model::{OnMissing, Unit};
 use policy::plan::{Hold, PolicyPart};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ impl Reservation {
     /// The pointers into the response's body that policies define.
     pub(super) fn pointers<'p>(&self, in_force: &'p ActivePlan) -> Option<&'p Arc<Pointers>> {
         let ActivePlan::Plan(plan) = in_force else { return None };
-        let wanted = self.facts.is_some() || self.holds.iter().any(|hold| hold.rate.usage.pointers.is_some());
+        let is_pointed = |hold: &Hold| hold.tokens.pointers.is_some() || hold.tokens.compute.is_some();
+        let wanted = self.facts.is_some() || self.holds.iter().any(is_pointed);
         Some(plan.answered()).filter(|pointers| wanted && !pointers.is_empty())
     }
 
@@ -40,12 +41,15 @@ impl Reservation {
         if let Some(facts) = &mut self.facts {
             facts.answer(answer);
         }
-        let reported = (source == UsageSource::Reported).then_some(known);
+        let is_reported = source == UsageSource::Reported;
         let mut told = (known, source);
         let (mut charges, mut counts) = (Vec::with_capacity(self.holds.len()), Vec::new());
         for hold in &self.holds {
             // A custom format is read as its policy defines it, and is ignored for other policies.
-            let own = hold.rate.usage.pointers.as_ref().and_then(|own| own.usage(&pointed, reported));
+            let own = hold.tokens.pointers.as_ref();
+            let own = own.and_then(|own| own.usage(&pointed, known, is_reported));
+            // What was read before a cut may be incomplete.
+            let own = own.map(|own| if finished { own } else { own.max(known) });
             let (usage, source) = own.map_or((known, source), |own| (own, UsageSource::Reported));
             if let Some(facts) = &mut self.facts {
                 facts.usage(usage);
@@ -53,7 +57,8 @@ impl Reservation {
             if own.is_some() {
                 told = (usage, source);
             }
-            let charging = Charging { usage: &usage, source, finished, facts: self.facts.as_deref() };
+            let facts = self.facts.as_deref();
+            let charging = Charging { usage: &usage, pointed: &pointed, source, finished, facts };
             let (charge, failed) = charging.of(hold);
             charges.push(charge);
             counts.extend(failed.map(Effect::Count));
@@ -81,6 +86,8 @@ impl Reservation {
 pub(super) struct Charging<'a> {
     /// The reported or estimated usage.
     pub(super) usage: &'a Usage,
+    /// The values at the policies' pointers.
+    pub(super) pointed: &'a Found,
     /// Where the usage comes from. A failed call uses nothing, even if the policy has a `cost`.
     pub(super) source: UsageSource,
     /// Whether the response ended normally.
@@ -90,8 +97,8 @@ pub(super) struct Charging<'a> {
 }
 
 impl Charging<'_> {
-    /// The charge of one rate, and a metric if its `cost` could not be evaluated and the unit's own count is
-    /// charged instead.
+    /// The charge of one rate, and a metric if its `cost` or `tokenCompute` could not be evaluated and the
+    /// unit's own count is charged instead.
     pub(super) fn of(&self, hold: &Hold) -> (u64, Option<Metric>) {
         let rate = &hold.rate.rate;
         if rate.unit.is_of_usage() {
@@ -104,13 +111,18 @@ impl Charging<'_> {
                 _ => {}
             }
         }
+        let failed =
+            |part: PolicyPart| Metric::Evaluation { policy: hold.rate.policy.to_string(), part: part.name() };
+        if let Some(compute) = &hold.tokens.compute {
+            return match compute.amount(self.pointed, self.usage, !self.finished) {
+                Ok(amount) => (amount, None),
+                Err(_) => (self.own(hold), Some(failed(PolicyPart::TokenCompute))),
+            };
+        }
         let Some(cost) = &rate.cost else { return (self.own(hold), None) };
         match self.facts.map(|facts| cost.amount(facts)) {
             Some(Ok(amount)) => (amount, None),
-            Some(Err(_)) => {
-                let policy = hold.rate.policy.to_string();
-                (self.own(hold), Some(Metric::Evaluation { policy, part: PolicyPart::Cost.name() }))
-            }
+            Some(Err(_)) => (self.own(hold), Some(failed(PolicyPart::Cost))),
             // There was no memory for the facts of the `cost`. The hold is its value for the estimate.
             None => (self.own(hold).max(hold.amount), None),
         }

@@ -10,7 +10,7 @@ use super::stored::ResultRole;
 use crate::metric::UsageSource;
 use crate::outbox::Raise;
 use expression::facts::ResponseFacts;
-use llm::response::{CHARACTERS_PER_TOKEN, MeterReading, Usage};
+use llm::response::{CHARACTERS_PER_TOKEN, Found, MeterReading, Usage};
 use policy::plan::Hold;
 use protocol::call::{self, Item};
 use std::time::Duration;
@@ -78,6 +78,7 @@ impl Reservation {
         }
         let charging = Charging {
             usage: &usage,
+            pointed: &Found::new(),
             source: UsageSource::Estimated,
             finished: false,
             facts: self.facts.as_deref(),

@@ -7,7 +7,7 @@ use super::reservation::{Reservation, estimated};
 use crate::metric::UsageSource;
 use crate::outbox::Settlement;
 use expression::facts::ResponseFacts;
-use llm::response::{CHARACTERS_PER_TOKEN, MeterReading, StoredAnswer, Usage};
+use llm::response::{CHARACTERS_PER_TOKEN, Found, MeterReading, StoredAnswer, Usage};
 use policy::model::{Unit, UsageCost};
 use policy::plan::Hold;
 use protocol::call::{self, MAX_RESULT_ID};
@@ -130,7 +130,8 @@ impl Reservation {
             facts.usage(*usage);
         }
         let source = UsageSource::Estimated;
-        let charging = Charging { usage, source, finished: false, facts: self.facts.as_deref() };
+        let (facts, pointed) = (self.facts.as_deref(), &Found::new());
+        let charging = Charging { usage, pointed, source, finished: false, facts };
         let now = if usage.total > 0 { charging.of(hold).0 } else { 0 };
         let UsageCost { base, tariff, reasoning } = cost;
         Some(DeferredCharge {
@@ -150,6 +151,13 @@ impl Reservation {
     fn usage_cost(&mut self, at: usize) -> Option<UsageCost> {
         let Self { holds, facts, .. } = self;
         let hold = holds.get(at).filter(|hold| hold.rate.rate.unit.is_of_usage())?;
+        if let Some(compute) = &hold.tokens.compute {
+            let amount = |usage: &Usage| compute.amount(&Found::new(), usage, false).ok();
+            return Some(match amount(&Usage::default()) {
+                Some(_) => UsageCost::fitted(amount).unwrap_or_else(|| UsageCost::fixed(hold.amount)),
+                None => own_cost(hold),
+            });
+        }
         let Some(cost) = &hold.rate.rate.cost else { return Some(own_cost(hold)) };
         let Some(facts) = facts else { return Some(UsageCost::fixed(hold.amount)) };
         facts.usage(Usage::default());

@@ -42,7 +42,7 @@ metrics! {
     FAILED_CLOSED = counter "weir_failed_closed" ["cause"]
         "Requests refused with 503, for the causes of `weir_failed_open`, or because more than 4096 rates apply to them (`too_many_rates`).";
     EVALUATION_ERRORS = counter "weir_evaluation_errors" ["policy", "part"]
-        "A `limitFrom`, `amount`, `ttl`, `enforceWhen`, `cost` or `onExceeded` that could not be evaluated for a request.";
+        "A `limitFrom`, `amount`, `ttl`, `enforceWhen`, `cost`, `tokenCompute` or `onExceeded` that could not be evaluated for a request.";
     IN_DOUBT = counter "weir_in_doubt" ["policy", "limit", "cause"]
         "Requests that this limit applied to although something about them is unknown. Causes: `predicate` (it failed and counted as true), `counter_absent`, `counter_failed` and `counter_too_long` (the request counted in the `null` bucket), `price` (no price matches the model, so the highest applied), and the causes of `weir_request_errors`.";
     UNIDENTIFIED = counter "weir_unidentified" ["cause"]

@@ -41,6 +41,8 @@ enum FactPlace {
     Pointed,
     /// A value in the response's body: the pointer is the other part of the path.
     Answered,
+    /// A named count of the response: the other part of the path.
+    Count,
 }
 
 /// Why a path ends early.
@@ -67,6 +69,7 @@ impl Lookup {
             ["llm", "metadata", ..] => FactPlace::OfLlmMetadata(2),
             [facts::POINTED, _] => FactPlace::Pointed,
             [facts::ANSWERED, _] => FactPlace::Answered,
+            [facts::TOKENS] | [facts::TOKENS, _] => FactPlace::Count,
             ["llm", "estimate"] => FactPlace::Root("llm.estimate"),
             ["llm", "estimate", name] => FactPlace::Attribute(facts::find("llm.estimate", name)?),
             [root] => FactPlace::Root(facts::root(root)?),
@@ -129,6 +132,10 @@ impl Lookup {
             },
             FactPlace::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?)),
             FactPlace::Answered => CowVal::Owned(values::json(facts.answered(self.path.get(1)?)?)),
+            FactPlace::Count => match self.path.get(1) {
+                None => CowVal::owned(Mapping::new(JsonObject(Some(facts.counts())))),
+                Some(name) => CowVal::Owned(values::json(facts.counts().get(name)?)),
+            },
         })
     }
 

@@ -53,6 +53,8 @@ pub enum Phase {
     Request,
     /// The facts after the response has ended.
     Response,
+    /// Only `tokens.NAME`, the named counts of a response.
+    Counts,
 }
 
 /// A fact that an expression names literally: `["auth", "identity", "userid"]`, `["request", "headers",
@@ -123,6 +125,14 @@ impl Expression {
     /// The facts that it may read, without variables of macros.
     pub fn references(&self) -> &[FactPath] {
         &self.compiled.references
+    }
+
+    /// The named counts that it uses: `inputTokens` for `tokens.inputTokens`.
+    pub fn counts(&self) -> impl Iterator<Item = &str> {
+        self.references().iter().filter_map(|path| match path.as_slice() {
+            [root, name] if root == facts::TOKENS => Some(name.as_str()),
+            _ => None,
+        })
     }
 
     /// The facts that it compares exactly, so that a client may evade it with another spelling.

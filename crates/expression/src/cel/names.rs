@@ -18,13 +18,21 @@ const AFTER: [&str; 2] = ["response", "usage"];
 
 /// Returns whether this names a fact in any phase.
 pub(super) fn is_root(name: &str) -> bool {
-    ROOTS.contains(&name) || AFTER.contains(&name) || name == "optional"
+    ROOTS.contains(&name) || AFTER.contains(&name) || name == facts::TOKENS || name == "optional"
 }
 
 /// Returns the fact that `root` and the steps after it name.
 pub(super) fn reference(root: &str, steps: &Steps<'_>, phase: Phase) -> Result<FactPath, String> {
     let names: Vec<&str> = steps.iter().map_while(|step| step.ok()).collect();
     match root {
+        facts::TOKENS if phase != Phase::Counts => Err("`tokens` is known only in `tokenCompute`".to_owned()),
+        facts::TOKENS => match names.as_slice() {
+            [name] if steps.len() == 1 => Ok(path(&[root], &[name])),
+            _ => Err("name one count: `tokens.NAME`".to_owned()),
+        },
+        _ if phase == Phase::Counts => {
+            Err(format!("unknown fact `{root}`; `tokenCompute` has only `tokens.NAME`"))
+        }
         "auth" => Ok(path(&["auth"], &names)),
         "metadata" => match names.as_slice() {
             ["filter_metadata", ..] => Ok(path(&["metadata"], &names)),

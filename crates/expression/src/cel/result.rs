@@ -15,6 +15,8 @@ pub enum ResultType {
     Amount,
     /// `cost`: a number.
     Cost,
+    /// `tokenCompute`: a number.
+    Tokens,
     /// `limitFrom`: a number, or null; for money, also a decimal as text.
     Maximum,
     /// `reservation.ttl`: a duration, or a number of seconds.

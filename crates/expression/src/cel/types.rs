@@ -107,6 +107,7 @@ pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
         ),
         ResultType::Amount => ("an amount must be a number", NUMBER),
         ResultType::Cost => ("a cost must be a number", NUMBER),
+        ResultType::Tokens => ("a count of tokens must be a number", NUMBER),
         ResultType::Maximum => ("a maximum must be a number, or null for none", NUMBER | TEXT | NULL),
         ResultType::Life => ("a lifetime must be a duration, or a number of seconds", NUMBER | DURATION),
         ResultType::Text => ("this must be a string", TEXT),

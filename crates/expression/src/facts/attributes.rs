@@ -195,6 +195,7 @@ pub(crate) fn types(path: &[String]) -> Option<FactType> {
         ["request" | "response", "headers", _] | ["filter_state", _] => {
             Some(FactType::Of(AttributeType::Text))
         }
+        [super::TOKENS, _] => Some(FactType::Of(AttributeType::Number)),
         ["llm", "estimate", name] => find("llm.estimate", name).map(|found| FactType::Of(found.kind)),
         [name] => root(name).map(|_| FactType::Map),
         [root, name] => find(root, name).map(|found| FactType::Of(found.kind)),

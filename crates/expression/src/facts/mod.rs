@@ -26,6 +26,9 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+/// The root of the named counts of a response.
+pub const TOKENS: &str = "tokens";
+
 /// What the shell must fetch before a request can be judged.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
@@ -66,6 +69,8 @@ pub struct Facts {
     body: Option<Box<BodyFacts>>,
     /// Whether they describe a message in a WebSocket.
     in_socket: bool,
+    /// The named counts of the response.
+    counts: Map<String, Value>,
 }
 
 /// The normalised path and host, if they differ from the client's.
@@ -220,6 +225,16 @@ impl Facts {
     /// Sets the response's facts.
     pub fn answer(&mut self, answer: ResponseFacts) {
         self.answer = Some(Box::new(answer));
+    }
+
+    /// Returns facts with nothing but the named counts of a response.
+    pub fn of_counts(counts: impl Iterator<Item = (String, f64)>) -> Self {
+        let counts = counts.map(|(name, count)| (name, count.into())).collect();
+        Self { counts, ..Self::default() }
+    }
+
+    pub(crate) fn counts(&self) -> &Map<String, Value> {
+        &self.counts
     }
 
     /// Replaces the response's usage, if a policy's format differs.

@@ -20,8 +20,7 @@ mod stored;
 mod tally;
 
 pub(crate) use base64::Base64;
-pub use pointed::{COUNTS, mistake as pointer_mistake};
-pub use pointed::{Found, Pointers, UsagePointers};
+pub use pointed::{COUNTS, Found, PointedCount, Pointers, UsagePointers, mistake as pointer_mistake};
 pub use report::Cause;
 pub use stored::StoredAnswer;
 pub(crate) use tally::Field;
@@ -55,6 +54,33 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Returns one of the counts. `None` for a count that it does not have.
+    fn count(&self, field: Field) -> Option<u64> {
+        match field {
+            Field::Input | Field::FreshInput => Some(self.input),
+            Field::Output => Some(self.output),
+            Field::Total => Some(self.total),
+            Field::Cached | Field::CacheRead => Some(self.cached),
+            Field::CacheWrite => Some(self.cache_write),
+            Field::Reasoning | Field::Thoughts => Some(self.reasoning),
+            _ => None,
+        }
+    }
+
+    /// The larger of both in each count.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            total: self.total.max(other.total),
+            cached: self.cached.max(other.cached),
+            cache_write: self.cache_write.max(other.cache_write),
+            cache_write_1h: self.cache_write_1h.max(other.cache_write_1h),
+            reasoning: self.reasoning.max(other.reasoning),
+        }
+    }
+
     /// The sum of both.
     fn plus(self, other: Self) -> Self {
         Self {

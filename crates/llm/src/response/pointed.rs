@@ -1,11 +1,12 @@
 //! Single values of a response by JSON pointers (RFC 6901): usage in custom formats, and `responseBodyJSON`.
 //! The input is the places of a scanner. The output is numbers, booleans and short strings. The last value of
-//! each pointer counts; in a stream, that of the last event with a value. A document that is an array counts
-//! as a series of documents, as in streams, so no pointer begins with its index.
+//! each pointer counts; in a stream, that of the last event with a value. Zero never replaces another value.
+//! A document that is an array counts as a series of documents, as in streams, so no pointer begins with its
+//! index.
 
-use super::Usage;
 use super::place::Node;
 use super::tally::{Field, Tally, count};
+use super::{Usage, names};
 use serde_json::Value;
 
 /// The maximum length of a name in a pointer, in bytes. The scanner does not keep longer names.
@@ -121,19 +122,44 @@ fn parts(pointer: &str) -> impl Iterator<Item = String> {
     pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"))
 }
 
+/// The number in a value, or in decimal text, if it is 0 or more.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+    number.filter(|number| number.is_finite() && *number >= 0.0)
+}
+
+/// The first of the values at these pointers that is not zero, or else a zero, if there is one.
+fn first<'f, T: PartialEq + Default>(
+    pointers: impl Iterator<Item = &'f String>,
+    found: &Found,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Option<T> {
+    let mut zero = None;
+    for pointer in pointers {
+        let value = found.iter().find(|(known, _)| known == pointer).and_then(|(_, value)| read(value));
+        match value {
+            Some(value) if value != T::default() => return Some(value),
+            value => zero = zero.or(value),
+        }
+    }
+    zero
+}
+
 /// The places of usage in a custom format: for each count its pointers, of which the first one with a value
-/// counts.
+/// other than zero counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsagePointers(Vec<(Field, String)>);
 
 /// The counts that have pointers.
 pub const COUNTS: [&str; 5] = ["input", "output", "total", "cached", "reasoning"];
 
+/// Parallel to [`COUNTS`].
+const FIELDS: [Field; 5] = [Field::Input, Field::Output, Field::Total, Field::Cached, Field::Reasoning];
+
 impl UsagePointers {
     /// Adds a pointer for one of [`COUNTS`].
     pub fn add(&mut self, name: &str, pointer: &str) {
-        let fields = [Field::Input, Field::Output, Field::Total, Field::Cached, Field::Reasoning];
-        let field = COUNTS.iter().zip(fields).find(|(known, _)| **known == name);
+        let field = COUNTS.iter().zip(FIELDS).find(|(known, _)| **known == name);
         self.0.extend(field.map(|(_, field)| (field, pointer.to_owned())));
     }
 
@@ -142,20 +168,58 @@ impl UsagePointers {
         self.0.iter().map(|(_, pointer)| pointer)
     }
 
-    /// Returns the usage at these places. Counts without a value come from `otherwise`. Returns `None` if no
-    /// pointer has a value.
-    pub fn usage(&self, found: &Found, otherwise: Option<Usage>) -> Option<Usage> {
-        let mut tally = Tally::default();
-        for (field, pointer) in self.0.iter().rev() {
-            let value = found.iter().find(|(known, _)| known == pointer);
-            let value = value.and_then(|(_, value)| count(value.to_string().as_bytes()));
-            value.into_iter().for_each(|value| tally.set(*field, value));
+    /// Returns the usage at these places, or `None` if no pointer has a value. `known` is the usage without
+    /// pointers, which a provider reported if `is_reported`, and otherwise an estimate. If it was reported,
+    /// counts without a value come from it. Zeros are not believed if it shows that tokens were used.
+    pub fn usage(&self, found: &Found, known: Usage, is_reported: bool) -> Option<Usage> {
+        let (mut tally, mut is_zero) = (Tally::default(), false);
+        for field in FIELDS {
+            let pointers = self.0.iter().filter(|(own, _)| *own == field).map(|(_, pointer)| pointer);
+            match first(pointers, found, |value| count(text(value).as_bytes())) {
+                Some(0) => is_zero = true,
+                Some(value) => tally.set(field, value),
+                None => {}
+            }
+        }
+        if tally.is_empty() {
+            let is_used = known.output > 0 || is_reported && known.total > 0;
+            return (is_zero && !is_used).then(Usage::default);
         }
         let usage = tally.usage();
-        match otherwise {
-            _ if tally.is_empty() => None,
-            Some(known) if !tally.tells_parts() => Some(Usage { total: usage.total, ..known }),
-            _ => Some(usage),
+        match is_reported && !tally.tells_parts() {
+            true => Some(Usage { total: usage.total, ..known }),
+            false => Some(usage),
         }
+    }
+}
+
+/// A count as it is written.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), |text| text.trim().to_owned())
+}
+
+/// A count with a name of its own, at the first of these pointers with a value other than zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointedCount {
+    pub name: String,
+    pub pointers: Vec<String>,
+}
+
+impl PointedCount {
+    /// Returns the count in a response. `known` is the usage without pointers, reported or estimated. A value
+    /// that is zero or missing comes from it, if the names in the pointers or the count's own name say which
+    /// one it is. In a response that `is_cut`, a value may be incomplete, so the larger one counts.
+    pub fn value(&self, found: &Found, known: &Usage, is_cut: bool) -> Option<f64> {
+        let value = first(self.pointers.iter(), found, number);
+        match (value, self.field().and_then(|field| known.count(field))) {
+            (Some(value), Some(known)) if is_cut || value == 0.0 => Some(value.max(known as f64)),
+            (None, Some(known)) => Some(known as f64),
+            (value, _) => value,
+        }
+    }
+
+    fn field(&self) -> Option<Field> {
+        let last = self.pointers.iter().filter_map(|pointer| pointer.rsplit('/').next());
+        last.chain([self.name.as_str()]).find_map(|name| names::field(name.as_bytes(), true))
     }
 }

@@ -5,7 +5,7 @@ use super::Usage;
 use super::document::Document;
 use super::names;
 use super::place::Node;
-use super::pointed::{Found, Pointers};
+use super::pointed::{Found, Pointers, number};
 use super::raw::Raw;
 use super::results::Results;
 use super::stored::StoredAnswer;
@@ -164,10 +164,11 @@ impl Report {
         }
     }
 
-    /// Null is not a value.
+    /// Null is not a value, and a zero does not replace an earlier value.
     fn find(&mut self, pointer: u16, value: Option<Value>) {
         if let Some(place) = self.found.get_mut(usize::from(pointer))
             && let Some(value) = value.filter(|value| !value.is_null())
+            && (place.is_none() || number(&value) != Some(0.0))
         {
             *place = Some(value);
         }

@@ -1,7 +1,7 @@
 //! Single values of a response, by pointers.
 
 use llm::memory::MemoryBudget;
-use llm::response::{Meter, Pointers, ResponseHead};
+use llm::response::{Meter, PointedCount, Pointers, ResponseHead, Usage, UsagePointers};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -81,4 +81,60 @@ fn what_is_no_json_has_no_values() {
     }
     let deep = format!("{}1{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
     assert_eq!(found(&["/a/b"], "application/json", &deep, 0), json!({}));
+}
+
+#[test]
+fn a_zero_erases_no_earlier_value() {
+    let body =
+        "data: {\"u\":{\"in\":5,\"out\":\"7\"}}\n\ndata: {\"u\":{\"in\":0,\"out\":\"0\",\"cached\":0}}\n\n";
+    let found = found(&["/u/in", "/u/out", "/u/cached"], "text/event-stream", body, 20);
+    assert_eq!(found, json!({"/u/in": 5, "/u/out": "7", "/u/cached": 0}));
+}
+
+fn pairs(values: &Value) -> Vec<(String, Value)> {
+    values.as_object().unwrap().clone().into_iter().collect()
+}
+
+#[test]
+fn the_first_pointer_with_a_value_other_than_zero_counts() {
+    let mut pointers = UsagePointers::default();
+    for pointer in ["/a", "/b"] {
+        pointers.add("total", pointer);
+    }
+    let usage = |values: Value, known, is_reported| {
+        let usage = pointers.usage(&pairs(&values), known, is_reported);
+        usage.map(|usage| usage.total)
+    };
+    let reported = Usage { input: 3, total: 3, ..Usage::default() };
+    let delivered = Usage { input: 3, output: 4, total: 7, ..Usage::default() };
+    assert_eq!(usage(json!({"/a": 5, "/b": 6}), reported, true), Some(5));
+    assert_eq!(usage(json!({"/a": 0, "/b": "6"}), reported, true), Some(6));
+    assert_eq!(usage(json!({"/a": true, "/b": -6}), reported, true), None);
+    // A zero is believed only if nothing shows that tokens were used.
+    assert_eq!(usage(json!({"/a": 0}), reported, true), None);
+    assert_eq!(usage(json!({"/a": 0}), delivered, false), None);
+    assert_eq!(usage(json!({"/a": 0}), reported, false), Some(0));
+    assert_eq!(usage(json!({}), Usage::default(), false), None);
+}
+
+#[test]
+fn a_named_count_falls_back_to_the_known_usage() {
+    let known = Usage { input: 10, output: 20, total: 31, cached: 4, ..Usage::default() };
+    let value = |name: &str, pointers: &[&str], values: Value, is_cut| {
+        let pointers = pointers.iter().map(|pointer| (*pointer).to_owned()).collect();
+        PointedCount { name: name.to_owned(), pointers }.value(&pairs(&values), &known, is_cut)
+    };
+    let prompt = ["/usage/prompt_tokens", "/usage/input_tokens"];
+    assert_eq!(value("a", &prompt, json!({"/usage/input_tokens": 2.5}), false), Some(2.5));
+    assert_eq!(value("a", &prompt, json!({"/usage/input_tokens": 0}), false), Some(10.0));
+    assert_eq!(value("a", &prompt, json!({}), false), Some(10.0));
+    assert_eq!(value("a", &["/x", "/usageMetadata/candidatesTokenCount"], json!({}), false), Some(20.0));
+    assert_eq!(value("cachedTokens", &["/x"], json!({}), false), Some(4.0));
+    // What was read before a cut may be incomplete.
+    assert_eq!(value("outputTokens", &["/x"], json!({"/x": 5}), true), Some(20.0));
+    assert_eq!(value("outputTokens", &["/x"], json!({"/x": 50}), true), Some(50.0));
+    // A count without a known name has only its pointers.
+    assert_eq!(value("credits", &["/x"], json!({}), false), None);
+    assert_eq!(value("credits", &["/x"], json!({"/x": 0}), true), Some(0.0));
+    assert_eq!(value("credits", &["/x"], json!({"/x": "0.25"}), true), Some(0.25));
 }

@@ -2,17 +2,17 @@
 
 mod limits;
 
-use super::usage::{UsageRules, data_extraction, usage};
+use super::extraction::{DataExtraction, extraction};
+use super::usage::{UsageRules, usage};
 use super::{
     FailureMode, Limit, OnExceeded, Policy, Precedence, Price, QuotaHeaders, Strategy, Target, TargetKind,
-    Tariff, names, price,
+    Tariff, misspelt, names, price,
 };
 use crate::document::{
     DocumentNode, DocumentObject, KnownFields, Reported, all, distinct, one_line, shortened,
 };
 use expression::cel::{Expression, Phase, ResultType};
 use limits::limits;
-use llm::response::UsagePointers;
 use std::sync::Arc;
 
 /// Each API version, and how its plain `limits` combine with a more specific policy's. In Kuadrant they are
@@ -65,14 +65,18 @@ const SPEC: KnownFields = KnownFields {
         "prices",
         "onExceeded",
         "dataExtraction",
+        "tokenCompute",
     ],
     later: &[],
     ignored: &[],
 };
 const TARGET: KnownFields =
     KnownFields { known: &["group", "kind", "name", "sectionName"], later: &[], ignored: &[] };
-const BLOCK: KnownFields =
-    KnownFields { known: &["strategy", "when", "limits", "dataExtraction"], later: &[], ignored: &[] };
+const BLOCK: KnownFields = KnownFields {
+    known: &["strategy", "when", "limits", "dataExtraction", "tokenCompute"],
+    later: &[],
+    ignored: &[],
+};
 const STRATEGIES: &[(&str, Strategy)] = &[("atomic", Strategy::Atomic), ("merge", Strategy::Merge)];
 const PRICE: KnownFields = KnownFields {
     known: &["model", "input", "cachedInput", "cacheWrite", "cacheWrite1h", "output"],
@@ -120,8 +124,7 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
     let (plain, _) = (version?, kind?);
     let (namespace, name) = metadata?;
     let Spec { target: (target, further_targets), rules, failure_mode, usage, prices, on_exceeded } = spec?;
-    let Rules { block, precedence, when, limits, pointers } = rules;
-    let usage = UsageRules { pointers: usage.pointers.or(pointers.map(Arc::new)), ..usage };
+    let Rules { block, precedence, when, limits, extraction, token_compute } = rules;
     let precedence = if precedence == Precedence::Own { plain } else { precedence };
     let on_exceeded = on_exceeded.map(Arc::new);
     Ok(Policy {
@@ -133,6 +136,8 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
         when,
         limits,
         precedence,
+        extraction,
+        token_compute,
         failure_mode,
         usage,
         prices,
@@ -167,7 +172,8 @@ struct Rules {
     precedence: Precedence,
     when: Vec<Expression>,
     limits: Vec<Limit>,
-    pointers: Option<UsagePointers>,
+    extraction: Option<Arc<DataExtraction>>,
+    token_compute: Option<Arc<Expression>>,
 }
 
 fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
@@ -179,7 +185,7 @@ fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
     let prices = spec.optional("prices").map(|node| prices(&node)).transpose();
     let on_exceeded = spec.optional("onExceeded").map(on_exceeded).transpose();
     let (rules, usage) = (rules?, usage?.unwrap_or_default());
-    if rules.pointers.is_some() && usage.pointers.is_some() {
+    if rules.extraction.is_some() && usage.pointers.is_some() {
         return Err(spec.node().refuse("`usage.pointers` and `dataExtraction` are mutually exclusive"));
     }
     Ok(Spec {
@@ -209,25 +215,29 @@ fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
         (_, None, None) => {
             let when = spec.optional("when").map(when).transpose();
             let limits = spec.required("limits").and_then(|node| limits(&node, priced));
-            let pointers = data_extraction(spec)?;
+            let (extraction, token_compute) = extraction(spec, false)?;
+            let (block, precedence) = ("spec", Precedence::Own);
             let (when, limits) = (when?.unwrap_or_default(), limits?);
-            return Ok(Rules { block: "spec", precedence: Precedence::Own, when, limits, pointers });
+            return Ok(Rules { block, precedence, when, limits, extraction, token_compute });
         }
     };
     let block = block.object(&BLOCK)?;
     let strategy = block.optional("strategy").map(|node| node.word(STRATEGIES, &[])).transpose();
     let own_when = block.optional("when").map(when).transpose();
     let limits = block.required("limits").and_then(|node| limits(&node, priced));
-    let pointers = data_extraction(&block);
-    if let Some(node) = spec.optional("when").or_else(|| spec.optional("dataExtraction")) {
+    let outside = ["when", "dataExtraction", "tokenCompute"];
+    if let Some(node) = outside.iter().find_map(|field| spec.optional(field)) {
         return Err(node.refuse("belongs inside `defaults` or `overrides`, next to the limits it is for"));
     }
+    let strategy = strategy?.unwrap_or_default();
+    let (extraction, token_compute) = extraction(&block, strategy == Strategy::Merge)?;
     Ok(Rules {
         block: path,
-        precedence: precedence(strategy?.unwrap_or_default()),
+        precedence: precedence(strategy),
         when: own_when?.unwrap_or_default(),
         limits: limits?,
-        pointers: pointers?,
+        extraction,
+        token_compute,
     })
 }
 
@@ -383,16 +393,25 @@ fn expression(node: &DocumentNode<'_>, purpose: ResultType) -> Result<Expression
     expression_in(node, Phase::Request, purpose)
 }
 
-fn expression_in(node: &DocumentNode<'_>, phase: Phase, purpose: ResultType) -> Result<Expression, Reported> {
+pub(super) fn expression_in(
+    node: &DocumentNode<'_>,
+    phase: Phase,
+    purpose: ResultType,
+) -> Result<Expression, Reported> {
     // Block strings in YAML end in a line break, and a counter's text is part of its identity.
     let compiled = Expression::compile(node.text()?.trim(), phase, purpose);
     // The error may quote the expression, with any characters.
     let compiled = compiled.map_err(|error| node.refuse(one_line(&error)))?;
+    remark(node, &compiled);
+    Ok(compiled)
+}
+
+/// Records the note and the warnings about an expression.
+fn remark(node: &DocumentNode<'_>, compiled: &Expression) {
     if let Some(fact) = compiled.fact_of_body() {
         node.note(format!("`{}` is in the request's body: {BUFFER}", one_line(&fact)));
     }
-    misspelt::warnings(&compiled).for_each(|warning| node.warn(warning));
-    Ok(compiled)
+    misspelt::warnings(compiled).for_each(|warning| node.warn(warning));
 }
 
 fn is_one_of<T>(word: &str, words: &[(&str, T)]) -> bool {

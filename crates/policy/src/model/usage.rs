@@ -1,6 +1,6 @@
 //! A policy's `usage`: how responses are read, and what is charged if they report nothing.
 
-use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported};
+use crate::document::{DocumentNode, KnownFields, Reported};
 use llm::response::{COUNTS, UsagePointers, pointer_mistake};
 use std::sync::Arc;
 
@@ -53,8 +53,6 @@ pub enum WebSocketMode {
 const USAGE: KnownFields =
     KnownFields { known: &["onMissing", "streamUsage", "webSocket", "pointers"], later: &[], ignored: &[] };
 const POINTERS: KnownFields = KnownFields { known: &COUNTS, later: &[], ignored: &[] };
-const DATA_EXTRACTION: KnownFields = KnownFields { known: &["response"], later: &[], ignored: &[] };
-const RESPONSE: KnownFields = KnownFields { known: &["totalTokens"], later: &[], ignored: &[] };
 const ON_MISSING: &[(&str, OnMissing)] =
     &[("Estimate", OnMissing::Estimate), ("Hold", OnMissing::Hold), ("Zero", OnMissing::Zero)];
 const STREAM_USAGE: &[(&str, StreamUsage)] =
@@ -91,24 +89,7 @@ fn pointers(node: DocumentNode<'_>) -> Result<UsagePointers, Reported> {
     Ok(pointers)
 }
 
-fn pointer<'a>(node: &DocumentNode<'a>) -> Result<&'a str, Reported> {
+pub(super) fn pointer<'a>(node: &DocumentNode<'a>) -> Result<&'a str, Reported> {
     let pointer = node.text()?;
     pointer_mistake(pointer).map_or(Ok(pointer), |mistake| Err(node.refuse(mistake)))
-}
-
-/// Kuadrant's `dataExtraction`: several pointers to the total. The first one that finds a value counts. It is
-/// on the same level as the limits.
-pub(super) fn data_extraction(beside: &DocumentObject<'_>) -> Result<Option<UsagePointers>, Reported> {
-    let Some(node) = beside.optional("dataExtraction") else { return Ok(None) };
-    let Some(response) = node.object(&DATA_EXTRACTION)?.optional("response") else { return Ok(None) };
-    let Some(total) = response.object(&RESPONSE)?.optional("totalTokens") else { return Ok(None) };
-    let items = total.items()?;
-    if items.is_empty() {
-        return Err(total.refuse("must have at least one pointer"));
-    }
-    let mut pointers = UsagePointers::default();
-    for item in &items {
-        pointers.add("total", pointer(item)?);
-    }
-    Ok(Some(pointers))
 }

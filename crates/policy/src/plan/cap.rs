@@ -14,7 +14,7 @@ pub(super) fn of(holds: &[Hold], estimate: Estimate) -> Option<u64> {
 fn enough_for(hold: &Hold, estimate: Estimate) -> Option<u64> {
     let rate = &hold.rate.rate;
     match (rate.unit, hold.tariff) {
-        (unit, _) if unit.counts_output() && rate.cost.is_some() => Some(estimate.output),
+        (unit, _) if unit.counts_output() && hold.has_own_count() => Some(estimate.output),
         (Unit::Tokens, _) => Some(hold.amount.saturating_sub(estimate.input)),
         (Unit::OutputTokens, _) => Some(hold.amount),
         (Unit::Usd, Some(tariff)) => bought(hold.amount, tariff, estimate.input),

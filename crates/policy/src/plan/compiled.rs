@@ -112,7 +112,7 @@ impl CompiledPolicy {
             let applies = predicates().and_then(|failed| {
                 let all = when.iter();
                 *conflicts = conflicts.or(conflict::matters(given, &self.policy, all, limit, facts));
-                let mut matched = Matching::of(self, limit, rates, facts, buckets)?;
+                let mut matched = Matching::of(effective, limit, rates, facts, buckets)?;
                 let doubt = |detail| self.doubt(limit, DoubtCause::Predicate, detail);
                 matched.doubts.extend(failed.into_iter().map(doubt));
                 Ok(matched)

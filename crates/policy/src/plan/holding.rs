@@ -2,8 +2,10 @@
 //! long.
 
 use super::bucket::{RequestBucket, RequestBuckets};
+use super::precedence::Effective;
 use super::{
     CompiledPolicy, Doubt, DoubtCause, Estimate, Failure, Hold, Judgement, Miss, PlannedRate, PolicyPart,
+    TokenRules,
 };
 use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Share, Tariff, Ttl, Unit, micro_usd, price};
 use expression::cel::{EvaluationError, Expression, LimitValue};
@@ -18,6 +20,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 pub(super) struct Matching<'p> {
     planned: &'p CompiledPolicy,
     pub limit: &'p Limit,
+    tokens: TokenRules,
     /// The rates with their maxima, without those that have none for this request.
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
     /// The `limitFrom`s that did not produce a maximum.
@@ -30,12 +33,13 @@ pub(super) struct Matching<'p> {
 impl<'p> Matching<'p> {
     /// Creates the state of a limit with predicates that are all true.
     pub fn of(
-        planned: &'p CompiledPolicy,
+        effective: &Effective<'p>,
         limit: &'p Limit,
         rates: &'p [Arc<PlannedRate>],
         facts: &Facts,
         buckets: &mut RequestBuckets<'p>,
     ) -> Result<Self, Miss> {
+        let planned = effective.planned;
         let mut failures = Vec::new();
         let failed = |error| failures.push(planned.failure(limit, PolicyPart::Maximum, &error));
         let rates = with_maxima(rates, facts, failed);
@@ -45,7 +49,7 @@ impl<'p> Matching<'p> {
         let (buckets, doubts) = buckets.find(limit, facts);
         let doubt = |(cause, detail): &(DoubtCause, String)| planned.doubt(limit, *cause, detail.clone());
         let doubts = doubts.iter().map(doubt).collect();
-        Ok(Self { planned, limit, rates, failures, buckets, doubts })
+        Ok(Self { planned, limit, tokens: TokenRules::of(effective), rates, failures, buckets, doubts })
     }
 
     /// The smallest maximum that limits the response's length.
@@ -82,7 +86,9 @@ impl<'p> Matching<'p> {
                 self.doubts.push(self.planned.doubt(self.limit, DoubtCause::Price, detail.clone()));
             }
             let tariff = tariff.map(|(tariff, _)| tariff);
-            let amount = amount(&rate.rate, given, tariff, estimate, facts);
+            let tokens = self.tokens.for_rate(rate.rate.unit, rate.rate.cost.is_some());
+            let computed = || tokens.compute.as_ref()?.amount(&Vec::new(), &estimate.usage(), false).ok();
+            let amount = amount(&rate.rate, given.or_else(computed), tariff, estimate, facts);
             judgement.holds.extend(self.buckets.iter().map(|bucket| Hold {
                 rate: Arc::clone(rate),
                 counters: Arc::clone(&bucket.counters),
@@ -94,6 +100,7 @@ impl<'p> Matching<'p> {
                 enforced: refuses,
                 signal: signal.cloned(),
                 tariff,
+                tokens: tokens.clone(),
             }));
         }
         judgement.doubts.append(&mut self.doubts);

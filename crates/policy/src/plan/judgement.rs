@@ -1,7 +1,7 @@
 //! The decisions of a plan about a request.
 
 use super::bucket::NULL;
-use super::{Estimate, PlannedRate};
+use super::{Estimate, PlannedRate, TokenRules};
 use crate::model::{FailureMode, Overrun, Share, SoftSignal, Tariff};
 use expression::cel::Expression;
 use llm::request::{Condition, Conflicts};
@@ -32,6 +32,8 @@ pub struct Hold {
     pub signal: Option<Arc<SoftSignal>>,
     /// The price of the model's tokens, if money is counted.
     pub tariff: Option<Tariff>,
+    /// How the tokens of the response are counted.
+    pub tokens: TokenRules,
 }
 
 impl Hold {
@@ -48,6 +50,11 @@ impl Hold {
     /// Whether its bucket is the `null` bucket because of a counter that may read the request's body.
     pub fn lacks_counter_of_body(&self) -> bool {
         self.rate.counts_by_body && self.counters.iter().any(|(_, value)| value == NULL)
+    }
+
+    /// Whether the policy defines what a response counts, instead of the unit.
+    pub fn has_own_count(&self) -> bool {
+        self.rate.rate.cost.is_some() || self.tokens.compute.is_some()
     }
 
     /// Whether a stream that outgrows the hold is cut if there is no room.
@@ -126,6 +133,8 @@ pub enum PolicyPart {
     Enforcement,
     /// `cost`.
     Cost,
+    /// `tokenCompute`.
+    TokenCompute,
     /// `onExceeded.body`.
     OnExceeded,
 }
@@ -139,6 +148,7 @@ impl PolicyPart {
             Self::Maximum => "limitFrom",
             Self::Enforcement => "enforceWhen",
             Self::Cost => "cost",
+            Self::TokenCompute => "tokenCompute",
             Self::OnExceeded => "onExceeded",
         }
     }

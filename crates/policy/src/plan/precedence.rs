@@ -1,7 +1,7 @@
 //! Decides which rules of a request's policies apply. `defaults` yield to more specific policies, and
 //! `overrides` prevail over them, either as a whole (atomic) or rule by rule (merge). As in Kuadrant,
 //! policies merge pairwise, from most to least specific, and a policy that was replaced has no further
-//! effect. Plain `limits` apply in addition to all others, and so do policies on the same target.
+//! effect. `when`, `dataExtraction` and `tokenCompute` merge like limits, and then apply to both policies. Plain `limits` apply in addition to all others, and so do policies on the same target.
 
 use super::{CompiledPolicy, Miss};
 use crate::model::{Precedence, Strategy, Target, TargetKind};
@@ -13,6 +13,10 @@ pub(super) struct Effective<'p> {
     pub planned: &'p CompiledPolicy,
     /// The policy whose `when` applies.
     pub when: &'p CompiledPolicy,
+    /// The policy whose `dataExtraction` applies.
+    pub extraction: &'p CompiledPolicy,
+    /// The policy whose `tokenCompute` applies.
+    pub compute: &'p CompiledPolicy,
     /// The policies that replace this one's limits of these names.
     replaced: Vec<(&'p str, &'p CompiledPolicy)>,
     /// The policy that replaces all of it.
@@ -29,6 +33,15 @@ impl<'p> Effective<'p> {
         self.by.or_else(|| self.replaced.iter().find(|(name, _)| *name == limit).map(|(_, by)| *by))
     }
 
+    /// The policy whose rule applies.
+    fn source(&mut self, rule: PolicyRule) -> &mut &'p CompiledPolicy {
+        match rule {
+            PolicyRule::When => &mut self.when,
+            PolicyRule::Extraction => &mut self.extraction,
+            PolicyRule::Compute => &mut self.compute,
+        }
+    }
+
     /// Returns its limits that still apply.
     fn names(&self) -> impl Iterator<Item = (&'p str, &'p CompiledPolicy)> {
         let limits = self.planned.policy.limits.iter().map(|limit| limit.name.as_str());
@@ -36,9 +49,36 @@ impl<'p> Effective<'p> {
     }
 }
 
+/// A rule of a policy as a whole.
+#[derive(Clone, Copy)]
+enum PolicyRule {
+    When,
+    Extraction,
+    Compute,
+}
+
+impl PolicyRule {
+    const ALL: [Self; 3] = [Self::When, Self::Extraction, Self::Compute];
+
+    fn is_in(self, planned: &CompiledPolicy) -> bool {
+        match self {
+            Self::When => !planned.policy.when.is_empty(),
+            Self::Extraction => planned.policy.extraction.is_some(),
+            Self::Compute => planned.policy.token_compute.is_some(),
+        }
+    }
+}
+
 /// Returns the policies of a request, each with the parts that apply.
 pub(super) fn effective<'p>(policies: Vec<&'p CompiledPolicy>) -> Vec<Effective<'p>> {
-    let alone = |planned| Effective { planned, when: planned, replaced: Vec::new(), by: None };
+    let alone = |planned| Effective {
+        planned,
+        when: planned,
+        extraction: planned,
+        compute: planned,
+        replaced: Vec::new(),
+        by: None,
+    };
     let mut all: Vec<Effective<'p>> = policies.iter().copied().map(alone).collect();
     for level in FROM_MOST_SPECIFIC {
         let merges =
@@ -86,28 +126,37 @@ pub(super) fn stand_alone(policies: &[CompiledPolicy]) -> Vec<bool> {
 /// Merges a policy with the more specific ones.
 fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
     let planned = general.planned;
-    // A `when` is merged like any other rule, and then applies to both.
-    let is_there = |when: &&CompiledPolicy| !when.policy.when.is_empty();
-    let (own, theirs) = (Some(planned).filter(is_there), below.iter().map(|one| one.when).find(is_there));
     match planned.policy.precedence {
-        Precedence::Own => {}
-        Precedence::Defaults(Strategy::Atomic) => general.by = below.first().map(|one| one.planned),
+        Precedence::Own => return,
+        Precedence::Defaults(Strategy::Atomic) => {
+            general.by = below.first().map(|one| one.planned);
+            return;
+        }
         Precedence::Overrides(Strategy::Atomic) => {
             below.iter_mut().for_each(|one| one.by = Some(planned));
+            return;
         }
         Precedence::Defaults(Strategy::Merge) => {
             general.replaced.extend(below.iter().flat_map(|one| one.names()));
-            general.when = theirs.unwrap_or(planned);
-            let without = below.iter_mut().filter(|one| one.when.policy.when.is_empty());
-            without.for_each(|one| one.when = planned);
         }
         Precedence::Overrides(Strategy::Merge) => {
             let names: Vec<_> = general.names().collect();
-            general.when = own.or(theirs).unwrap_or(planned);
-            for one in below {
-                one.replaced.extend_from_slice(&names);
-                one.when = own.unwrap_or(one.when);
-            }
+            below.iter_mut().for_each(|one| one.replaced.extend_from_slice(&names));
+        }
+    }
+    for rule in PolicyRule::ALL {
+        let own = rule.is_in(planned).then_some(planned);
+        let theirs = below.iter_mut().map(|one| *one.source(rule)).find(|planned| rule.is_in(planned));
+        let overrides = matches!(planned.policy.precedence, Precedence::Overrides(_));
+        let for_all = own.filter(|_| overrides);
+        *general.source(rule) = for_all.or(theirs).unwrap_or(planned);
+        for one in &mut below {
+            let source = one.source(rule);
+            *source = match (for_all, rule.is_in(source)) {
+                (Some(own), _) => own,
+                (None, true) => *source,
+                (None, false) => own.unwrap_or(*source),
+            };
         }
     }
 }

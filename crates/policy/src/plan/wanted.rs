@@ -4,7 +4,7 @@ use crate::model::{Limit, Policy};
 use expression::cel::Expression;
 use expression::facts::{self, Facts, Need};
 use expression::small_sort;
-use llm::response::Pointers;
+use llm::response::{Pointers, UsagePointers};
 use std::sync::Arc;
 
 /// The headers that are needed to read a body and to send an edited one.
@@ -32,10 +32,15 @@ fn pointers_into<'p>(body: &'static str, policies: &'p [Policy]) -> impl Iterato
 /// What to find in responses.
 pub(super) fn answered(policies: &[Policy]) -> Arc<Pointers> {
     let of_usage = policies.iter().filter_map(|policy| policy.usage.pointers.as_deref());
-    let of_usage = of_usage.flat_map(|own| own.pointers().map(String::as_str));
-    Arc::new(Pointers::new(distinct(
-        of_usage.chain(pointers_into(facts::ANSWERED, policies)).map(str::to_owned),
-    )))
+    let totals = policies.iter().filter_map(|policy| policy.extraction.as_ref()?.total()).map(Arc::as_ref);
+    let of_usage = of_usage.chain(totals).flat_map(UsagePointers::pointers).map(String::as_str);
+    // Another policy's `tokenCompute` may use the counts.
+    let names = policies.iter().filter_map(|policy| policy.token_compute.as_ref()).flat_map(|it| it.counts());
+    let counts = names
+        .flat_map(|name| policies.iter().filter_map(move |policy| policy.extraction.as_ref()?.count(name)));
+    let counted = counts.flat_map(|count| &count.pointers).map(String::as_str);
+    let of_costs = pointers_into(facts::ANSWERED, policies);
+    Arc::new(Pointers::new(distinct(of_usage.chain(counted).chain(of_costs).map(str::to_owned))))
 }
 
 pub(super) fn needs(policies: &[Policy]) -> Vec<Need> {

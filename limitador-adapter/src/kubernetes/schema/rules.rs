@@ -22,6 +22,11 @@ pub(super) const LIMIT_NAMES: (&str, &str) = (
     "the name of a limit has at most 63 letters, digits, - and _, with a letter or digit at both ends",
 );
 
+pub(super) const COUNT_NAMES: (&str, &str) = (
+    "self.all(name, name.matches('^[A-Za-z_][A-Za-z0-9_]{0,62}$'))",
+    "the name of a count has at most 63 letters, digits and _, and does not begin with a digit",
+);
+
 pub(super) const DISTINCT_RATES: (&str, &str) = (
     // Rates with costs, window types or time zones are compared by the adapter, because comparing long texts
     // exceeds the API server's cost limit.

@@ -1,6 +1,6 @@
 //! `limits` → [`Limit`]s.
 
-use super::{BUFFER, expression, expression_in, header_name, header_value, money, when};
+use super::{BUFFER, expression, expression_in, header_name, header_value, money, remark, when};
 use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported, distinct, one_line, shortened};
 use crate::duration;
 use crate::model::{
@@ -373,13 +373,14 @@ fn ttl(node: &DocumentNode<'_>) -> Result<Ttl, Reported> {
     if duration::parse(text).is_some() {
         return node.duration(Duration::from_millis(1), Duration::MAX).map(Ttl::Fixed);
     }
-    let compiled = Expression::compile(text.trim(), Phase::Request, ResultType::Life);
-    compiled.map(Ttl::From).map_err(|error| {
+    let compiled = Expression::compile(text.trim(), Phase::Request, ResultType::Life).map_err(|error| {
         let told = shortened(text);
         node.refuse(one_line(&format!(
             "`{told}` is neither a duration such as `15m` nor an expression: {error}"
         )))
-    })
+    })?;
+    remark(node, &compiled);
+    Ok(Ttl::From(compiled))
 }
 
 #[cfg(test)]
