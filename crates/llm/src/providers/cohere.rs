@@ -67,7 +67,7 @@ pub(super) const PROVIDER: Provider = Provider {
     response: &[
         (Node::Root, "response_type", Node::Label),
         (Node::Root, "meta", Node::Meta),
-        (Node::Root, "generations", Node::Outputs),
+        (Node::Root, "generations", Node::Candidates),
         (Node::Usage, "tokens", Node::Tokens),
         (Node::Meta, "tokens", Node::Tokens),
         (Node::Usage, "billed_units", Node::BilledUnits),

@@ -109,7 +109,7 @@ pub(super) const PROVIDER: Provider = Provider {
     response: &[
         (Node::Root, "usageMetadata", Node::UsageMetadata),
         (Node::Root, "interaction", Node::Response),
-        (Node::Root, "steps", Node::Unknown),
+        (Node::Root, "steps", Node::Around),
         (Node::Root, "step", Node::Unknown),
         (Node::Root, "predictions", Node::Predictions),
         (Node::Root, "candidates", Node::Candidates),

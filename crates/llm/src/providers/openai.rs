@@ -290,7 +290,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Node::Root, "safety_identifier", Node::Label),
         (Node::Root, "prompt_cache_key", Node::Label),
         (Node::Root, "prompt_cache_retention", Node::Label),
-        (Node::Root, "billing", Node::Label),
+        (Node::Root, "billing", Node::Metrics),
         (Node::Anywhere, "annotation", Node::Other),
         (Node::Anywhere, "container", Node::Other),
         (Node::Anywhere, "encrypted_content", Node::Other),

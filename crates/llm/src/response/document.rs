@@ -9,6 +9,8 @@ pub(super) struct Document {
     /// Whether it has reported usage.
     pub(super) reports: bool,
     pub(super) tells_output: bool,
+    /// Whether it is usage as a whole.
+    pub(super) is_usage: bool,
     /// Whether it carries no text.
     pub(super) mute: bool,
     /// Whether it repeats what other events delivered.

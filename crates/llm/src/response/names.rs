@@ -20,10 +20,13 @@ const REASONING: u16 = 1 << 8;
 const THOUGHTS: u16 = 1 << 9;
 const TOOL: u16 = 1 << 10;
 const CONNECTOR: u16 = 1 << 11;
+/// A kind of content, which has a part of the input or output.
+const KIND: u16 = 1 << 12;
 
 /// The words that begin with a letter. Longer words come before their prefixes.
 fn words(first: u8) -> &'static [(&'static [u8], u16)] {
     match first {
+        b'a' => &[(b"audio", KIND)],
         b'c' => &[
             (b"completions", OUTPUT),
             (b"completion", OUTPUT),
@@ -39,9 +42,11 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
             (b"count", 0),
             (b"content", 0),
         ],
+        b'f' => &[(b"files", KIND), (b"file", KIND)],
         b'g' => &[(b"generated", OUTPUT), (b"generations", OUTPUT), (b"generation", OUTPUT)],
         b'h' => &[(b"hit", READ)],
-        b'i' => &[(b"inputs", INPUT), (b"input", INPUT), (b"in", INPUT)],
+        b'd' => &[(b"documents", KIND), (b"document", KIND)],
+        b'i' => &[(b"images", KIND), (b"image", KIND), (b"inputs", INPUT), (b"input", INPUT), (b"in", INPUT)],
         b'l' => &[(b"llm", 0)],
         b'n' => &[(b"number", 0), (b"num", 0), (b"nb", 0), (b"n", 0)],
         b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"out", OUTPUT), (b"of", 0)],
@@ -55,9 +60,10 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
             (b"thoughts", THOUGHTS),
             (b"thought", THOUGHTS),
             (b"tooluse", TOOL),
-            (b"text", 0),
+            (b"text", KIND),
         ],
         b'u' => &[(b"usage", 0), (b"used", 0)],
+        b'v' => &[(b"video", KIND), (b"vision", KIND)],
         b'w' => &[(b"written", WRITE), (b"write", WRITE)],
         _ => &[],
     }
@@ -80,21 +86,35 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
         () if has(THOUGHTS) => Some(Field::Thoughts),
         () if has(REASONING) => Some(Field::Reasoning),
         () if has(READ | WRITE) || has(INPUT) && has(OUTPUT) => None,
+        () if has(INPUT) && has(KIND) => Some(Field::InputPart),
+        () if has(OUTPUT) && has(KIND) => Some(Field::OutputPart),
+        () if has(KIND) => None,
         // `input` often excludes cached tokens, whereas `prompt` never does.
         () if has(INPUT) && is_prompt(key) => Some(Field::Input),
         () if has(INPUT) => Some(Field::FreshInput),
         () if has(OUTPUT) => Some(Field::Output),
-        () if has(TOTAL) => Some(Field::Total),
+        () if has(TOTAL) || named && has(TOKEN) => Some(Field::Total),
         () => None,
     }
 }
 
-/// Returns whether an object with this name counts tokens: `usage`, `token_usage`, `usageMetadata`.
+/// Returns whether an object with this name counts tokens: `usage`, `token_usage`, `tokens`.
 pub(super) fn is_usage(key: &[u8]) -> bool {
+    let mut normal = Normal::of(key);
+    is_named_usage(key) || matches!(normal.text(), b"tokens" | b"tokencounts" | b"tokencount")
+}
+
+/// Returns whether this is the name of usage, which is no name for text: `usage`, `usageMetadata`.
+pub(super) fn is_named_usage(key: &[u8]) -> bool {
     let mut key = Normal::of(key);
     let key = key.text();
     contains(key, b"usage") && !contains(key, b"tool")
-        || matches!(key, b"tokens" | b"tokencounts" | b"tokencount")
+}
+
+/// Returns whether a member of a count is the count itself: `tokens`, `tokenCount`, `value`.
+pub(super) fn is_whole(key: &[u8]) -> bool {
+    let mut key = Normal::of(key);
+    matches!(key.text(), b"tokens" | b"token" | b"count" | b"tokencount" | b"value" | b"amount" | b"number")
 }
 
 /// Returns whether a member of a count is a part of it: `text`, `audioTokens`, `noCache`.
@@ -200,7 +220,10 @@ mod tests {
             ("num_tokens_prompt_total", Some(Field::Input)),
             ("input_tokens", Some(Field::FreshInput)),
             ("input_token_count", Some(Field::FreshInput)),
-            ("inputTextTokens", Some(Field::FreshInput)),
+            ("inputTextTokens", Some(Field::InputPart)),
+            ("input_image_tokens", Some(Field::InputPart)),
+            ("audio_output_tokens", Some(Field::OutputPart)),
+            ("image_tokens", None),
             ("total_input_tokens", Some(Field::FreshInput)),
             ("tokens_input", Some(Field::FreshInput)),
             ("nb_input_tokens", Some(Field::FreshInput)),

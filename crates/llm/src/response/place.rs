@@ -48,9 +48,15 @@ pub(crate) enum Node {
     Aside,
     /// An unknown place in a list of results, which are added up.
     Listed,
+    /// An object that the server builds around generated text. All of it is [`Node::Unknown`], except for a
+    /// member with the name of usage.
+    Around,
     /// An object with counts in an unlisted place.
     Counts,
     ListedCounts,
+    /// A count whose name is in another member of the same object.
+    CountName,
+    CountValue,
     /// Anthropic's several samplings of one message.
     Iterations,
     /// The request's own metadata. A provider may put an object with counts there.
@@ -66,7 +72,7 @@ pub(crate) enum Node {
     InvocationMetrics,
     Timings,
     Meta,
-    /// Cohere's `tokens`.
+    /// `tokens` in usage: a total, or an object with counts.
     Tokens,
     /// Cohere's `billed_units`.
     BilledUnits,
@@ -124,8 +130,9 @@ pub(crate) enum Node {
     ToolCalls,
     Function,
     Audio,
-    /// The list of images and embeddings in OpenAI's form.
+    /// The list of images and embeddings in OpenAI's form, and one element of it.
     Data,
+    DataItem,
     /// One part of TGI's stream, and the details of a whole text.
     Token,
     Details,
@@ -178,7 +185,12 @@ impl JsonPlace for Node {
     fn wants(self) -> Wants {
         match self {
             Node::Other | Node::Label => Wants::Nothing,
-            Node::Count(_) | Node::Own(_) | Node::Found(_) | Node::FoundInList(_) => Wants::ScalarOrObject,
+            Node::Count(_)
+            | Node::Own(_)
+            | Node::Found(_)
+            | Node::FoundInList(_)
+            | Node::CountValue
+            | Node::Tokens => Wants::ScalarOrObject,
             Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::OtherUnit
@@ -191,6 +203,7 @@ impl JsonPlace for Node {
             | Node::IterationType
             | Node::PairName
             | Node::PairValue
+            | Node::CountName
             | Node::CacheTtl
             | Node::Index
             | Node::CacheCount => Wants::Scalar,
@@ -201,7 +214,6 @@ impl JsonPlace for Node {
             | Node::InvocationMetrics
             | Node::Timings
             | Node::Meta
-            | Node::Tokens
             | Node::BilledUnits
             | Node::InputDetails
             | Node::OutputDetails
@@ -259,8 +271,12 @@ impl Node {
             Node::Own(field) => return part(field, key).map_or(Node::Other, Node::Own),
             Node::Found(field) => return part(field, key).map_or(Node::Other, Node::Found),
             Node::FoundInList(field) => return part(field, key).map_or(Node::Other, Node::FoundInList),
+            Node::CountValue => return aside(key, Node::ListedCounts),
             Node::Errors => return Node::Error,
             Node::Unknown => return Node::Unknown,
+            Node::Around if names::is_named_usage(key) => return Node::ListedCounts,
+            Node::Around => return Node::Unknown,
+            Node::DataItem => return Node::Data.child_of_item(key),
             Node::Metadata if names::is_usage(key) => return Node::Counts,
             Node::Message | Node::Delta | Node::Response if events => {
                 if let Some(node) = EVENTS.find(self, key) {
@@ -289,6 +305,7 @@ impl Node {
                 node => node,
             },
             Node::Usage | Node::Meta => by_name(key),
+            Node::Tokens => names::field(key, true).map_or(Node::Other, Node::Count),
             Node::InputDetails | Node::OutputDetails => detail(key),
             Node::Iterations => match Node::Usage.child(key, false) {
                 Node::Count(field) => Node::Iteration(field),
@@ -311,7 +328,6 @@ impl Node {
             | Node::UsageMetadata
             | Node::InvocationMetrics
             | Node::Timings
-            | Node::Tokens
             | Node::BilledUnits
             | Node::CacheCreation
             | Node::CacheDetails
@@ -320,6 +336,15 @@ impl Node {
             | Node::Embeddings
             | Node::Statistics => Node::Other,
             _ => self.text(key),
+        }
+    }
+
+    /// Returns the place of `key` in an element of this list.
+    fn child_of_item(self, key: &[u8]) -> Node {
+        match (MEMBERS.find(self, key), anywhere(key)) {
+            (Some(node), _) => node,
+            (None, Node::Unknown) => aside(key, Node::Listed),
+            (None, known) => known,
         }
     }
 
@@ -337,6 +362,15 @@ impl Node {
                 | Node::ReasoningDetails,
                 Node::Unknown,
             ) => self,
+            // The server builds these objects, so neither a model nor a client has written their keys.
+            (Node::Choices | Node::ChoiceMessage | Node::Candidates, Node::Unknown)
+                if names::is_named_usage(key) =>
+            {
+                Node::ListedCounts
+            }
+            (Node::Message | Node::Delta | Node::Output, Node::Unknown) if names::is_named_usage(key) => {
+                Node::Counts
+            }
             (Node::Results, Node::Unknown) => aside(key, Node::Listed),
             (Node::Data | Node::Details, Node::Unknown) => aside(key, Node::Aside),
             (_, known) => known,
@@ -373,7 +407,13 @@ impl Node {
     fn has_labels(self) -> bool {
         !matches!(
             self,
-            Node::Unknown | Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts | Node::Iterations
+            Node::Unknown
+                | Node::Around
+                | Node::Aside
+                | Node::Listed
+                | Node::Counts
+                | Node::ListedCounts
+                | Node::Iterations
         )
     }
 
@@ -381,7 +421,8 @@ impl Node {
     pub(super) fn element(self) -> Node {
         match self {
             Node::Aside => Node::Listed,
-            Node::Counts => Node::ListedCounts,
+            Node::Counts | Node::Usage => Node::ListedCounts,
+            Node::Data => Node::DataItem,
             Node::Errors => Node::Error,
             node => node,
         }

@@ -78,6 +78,8 @@ pub(super) struct Report {
     pub(super) ended_in_error: bool,
     /// Whether the stream calls the next event an error.
     pub(super) error_event: bool,
+    /// Whether the stream names the next event after usage.
+    pub(super) usage_event: bool,
     /// Whether the status means that nothing was generated.
     pub(super) failed: bool,
     pub(super) cause: Option<Cause>,
@@ -252,7 +254,10 @@ impl Report {
 
     /// Returns the place of a key that does not occur in nearly every event.
     fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
-        let node = parent.child(key, self.events);
+        let node = match parent {
+            Node::Root if self.document.is_usage => usage_member(key, self.events),
+            _ => parent.child(key, self.events),
+        };
         if node.is_marked() {
             self.open = Tally::default();
             let is_cumulative = self.events && matches!(node, Node::Cumulative);
@@ -282,8 +287,15 @@ impl Report {
     fn take_pair(&mut self, node: Node) {
         let Some(unusual) = &mut self.unusual else { return };
         if let (Some(field), Some(value)) = std::mem::take(&mut unusual.pair) {
-            let tally = if node == Node::Metrics { &mut unusual.named } else { &mut self.open };
-            tally.set(field, value);
+            match node {
+                Node::Metrics => unusual.named.set(field, value),
+                Node::ListedCounts => {
+                    let mut one = Tally::default();
+                    one.set(field, value);
+                    unusual.listed.add(&one);
+                }
+                _ => self.open.set(field, value),
+            }
         }
     }
 
@@ -292,9 +304,10 @@ impl Report {
     fn take_unusual(&mut self) {
         let Some(unusual) = &mut self.unusual else { return };
         unusual.open_extra = Tally::default();
-        let mut all = std::mem::take(&mut unusual.listed);
+        let (mut all, mut named) = (std::mem::take(&mut unusual.listed), std::mem::take(&mut unusual.named));
         all.add_parts();
-        all.merge(&std::mem::take(&mut unusual.named));
+        named.add_members();
+        all.merge(&named);
         if let Some(index) = self.document.index.filter(|_| self.document.is_of_result && !all.is_empty()) {
             unusual.results.note(index, all.usage());
         }
@@ -307,6 +320,7 @@ impl Report {
         match (node, value) {
             (Node::Count(field), Some(value)) => self.open.set(field, value),
             (Node::Own(field), Some(value)) => self.own.set(field, value),
+            (Node::Tokens, Some(value)) => self.open.set(Field::Total, value),
             (Node::Count(_) | Node::Own(_), None) => self.misplaced(node),
             (Node::FoundInList(field), Some(value)) => {
                 let mut one = Tally::default();
@@ -317,7 +331,9 @@ impl Report {
             (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => {
                 self.unusual().beside.set(field, value);
             }
-            (Node::PairValue | Node::CacheCount, Some(value)) => self.unusual().pair.1 = Some(value),
+            (Node::PairValue | Node::CountValue | Node::CacheCount, Some(value)) => {
+                self.unusual().pair.1 = Some(value);
+            }
             _ => {}
         }
     }
@@ -359,6 +375,7 @@ impl Reader for Report {
 
     fn open_document(&mut self) {
         self.document = Document::default();
+        self.document.is_usage = std::mem::take(&mut self.usage_event);
         if !self.own.is_empty() {
             self.own = Tally::default();
         }
@@ -372,7 +389,7 @@ impl Reader for Report {
             Node::InvocationMetrics => (Source::InvocationMetrics, Covers::Several),
             Node::Timings => (Source::Timings, Covers::Several),
             Node::Iterations | Node::Tool => return self.take_beside(),
-            Node::Metrics | Node::CacheDetails => return self.take_pair(node),
+            Node::Metrics | Node::CacheDetails | Node::ListedCounts => return self.take_pair(node),
             Node::Count(field) if !self.open.close_parts(field) => return self.misplaced(node),
             Node::Own(field) if !self.own.close_parts(field) => return self.misplaced(node),
             Node::Found(field) => {
@@ -381,13 +398,15 @@ impl Reader for Report {
             }
             _ => return,
         };
-        let tally = std::mem::take(&mut self.open);
+        let mut tally = std::mem::take(&mut self.open);
+        tally.add_members();
         self.take(source, &tally, covers);
     }
 
     fn close_document(&mut self) {
         if !self.own.is_empty() {
-            let own = std::mem::take(&mut self.own);
+            let mut own = std::mem::take(&mut self.own);
+            own.add_members();
             if let Some(index) = self.document.index.filter(|_| self.events) {
                 self.unusual().results.note(index, own.usage());
             }
@@ -417,6 +436,8 @@ impl Reader for Report {
             | Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::PairValue
+            | Node::CountValue
+            | Node::Tokens
             | Node::CacheCount => self.count_at(node, token),
             Node::ErrorCode if !matches!(token, Some(b"null" | b"0" | b"false")) => self.fail(),
             Node::Success if token == Some(b"false") => self.fail(),
@@ -456,8 +477,11 @@ impl Reader for Report {
             | Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::PairValue
+            | Node::CountValue
+            | Node::Tokens
             | Node::CacheCount => self.count_at(node, word),
             Node::PairName => self.unusual().pair.0 = word.and_then(|word| names::field(word, false)),
+            Node::CountName => self.unusual().pair.0 = word.and_then(|word| names::field(word, true)),
             Node::CacheTtl => {
                 let lives_long = word == Some(b"1h");
                 self.unusual().pair.0 =
@@ -558,8 +582,19 @@ impl Report {
         if matches!(kind, b"error" | b"response.failed") {
             self.ended_in_error = true;
         }
+        self.document.is_usage |= names::is_named_usage(kind);
         self.document.mute |= kind == b"error" || self.events && kind.ends_with(b"audio.delta");
         self.document.repeats |= repeats(kind, self.events);
+    }
+}
+
+/// Returns the place of a member of a document that is usage as a whole, according to its type or the name of
+/// its event.
+fn usage_member(key: &[u8], events: bool) -> Node {
+    match names::field(key, true) {
+        Some(field) => Node::Found(field),
+        None if matches!(key, b"data" | b"payload" | b"value") => Node::Counts,
+        None => Node::Root.child(key, events),
     }
 }
 

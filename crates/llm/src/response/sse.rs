@@ -1,18 +1,19 @@
 //! Server-sent events: finds the data of each event and passes it on in chunks without keeping any. Events
 //! may have any size, lines may end in CR, LF or CRLF, and the last line may have no end.
 
-use super::Scanner;
 use super::report::Report;
+use super::{Scanner, names};
 use crate::json::{LABEL, Reader};
 use memchr::memchr2;
 
-/// The maximum length of a relevant field name or event name.
+/// The maximum length of a relevant field name, and of an event name.
 const NAME: usize = 8;
+const EVENT: usize = 24;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct EventStream {
     state: LineState,
-    name: [u8; NAME],
+    name: [u8; EVENT],
     length: usize,
     /// Whether the last line ended in CR. A following LF then belongs to it.
     after_cr: bool,
@@ -138,7 +139,7 @@ impl EventStream {
                 room.copy_from_slice(piece);
                 self.length = end;
             }
-            None => self.length = NAME + 1,
+            None => self.length = EVENT + 1,
         }
     }
 
@@ -175,9 +176,13 @@ impl EventStream {
             self.has_data = false;
             scanner.end(to);
         }
-        if self.state == LineState::InEvent && self.name.get(..self.length) == Some(b"error") {
-            to.ended_in_error = true;
-            to.error_event = true;
+        if self.state == LineState::InEvent {
+            let name = self.name.get(..self.length).unwrap_or_default();
+            if name == b"error" {
+                to.ended_in_error = true;
+                to.error_event = true;
+            }
+            to.usage_event = names::is_named_usage(name);
         }
         if self.state == LineState::Name
             && !matches!(self.name.get(..self.length), Some(b"" | b"data" | b"event" | b"id"))

@@ -167,6 +167,18 @@ impl Tally {
         }
     }
 
+    /// Adds up the parts of a count that are members beside each other: `input_text_tokens`,
+    /// `input_image_tokens`. The whole count replaces them if it was reported as well.
+    pub(super) fn add_members(&mut self) {
+        for (part, whole) in [(Field::InputPart, Field::FreshInput), (Field::OutputPart, Field::Output)] {
+            let Some(sum) = self.get(part) else { continue };
+            self.unset(part);
+            if !self.has_count(whole) {
+                self.set(whole, sum);
+            }
+        }
+    }
+
     /// Whether this count was reported, alone or in the total of its parts.
     fn has_count(&self, field: Field) -> bool {
         let known = |field: Field| self.known & bit(field) != 0;
@@ -181,6 +193,7 @@ impl Tally {
                 (Field::Input, Field::InputPart, &[Field::Cached, Field::Written][..])
             }
             Field::Output => (Field::Output, Field::OutputPart, &[Field::Reasoning][..]),
+            Field::Total => return !self.is_empty(),
             _ => return self.has_count(whole),
         };
         let is_known = |field: &Field| self.get(*field).is_some();

@@ -52,7 +52,42 @@ fn counts_are_found_wherever_a_provider_puts_them() {
         json!({"usage": {"inputTokens": {"total": null, "cacheRead": 12, "share": 0.5}, "outputTokens": {"text": 30, "audio": 4}}}),
         json!({"stats": {"prompt_tokens": {"text": 5, "image": 7}, "completion_tokens": {"text": "34", "per_second": 8.5}}}),
         json!({"prompt_tokens": {"text": 5, "image": 7}, "completion_tokens": {"text": 34}}),
+        // A count as an object with one number.
+        json!({"usage": {"input": {"tokens": 12}, "output": {"tokens": 34}}}),
+        json!({"usage": {"prompt": {"count": 12}, "completion": {"count": 34, "seconds": 2}}}),
+        json!({"usage": {"tokens": {"prompt": 12, "completion": 34}}}),
+        json!({"usage": {"tokens": {"prompt": {"total": 12}, "completion": 34, "total": 46}}}),
+        json!({"usage": {"total": {"input": 12, "output": 34}}}),
+        // Counts by the kind of content.
+        json!({"usage": {"input_text_tokens": 5, "input_image_tokens": 7, "output_text_tokens": 30, "output_audio_tokens": 4}}),
+        json!({"usage": {"input_text_tokens": 5, "input_tokens": 12, "output_tokens": 34, "output_audio_tokens": 4}}),
+        json!({"stats": {"textInputTokens": 5, "audioInputTokens": 7, "textOutputTokens": 34}}),
+        json!({"input_text_tokens": 5, "input_video_tokens": 7, "output_tokens": 34}),
+        json!({"type": "token_usage", "value": {"input": 12, "output": 34}}),
+        // A count with its name in another member.
+        json!({"usage": [{"type": "input", "tokens": 12}, {"type": "output", "tokens": 34}]}),
+        json!({"usage": [{"name": "prompt_tokens", "value": 12}, {"name": "completion_tokens", "value": "34"}]}),
+        json!({"data": {"token_usage": [{"count": 12, "kind": "prompt"}, {"count": 34, "kind": "completion"}]}}),
+        // In an object that the server builds around text.
+        json!({"message": {"role": "assistant", "content": "hi", "usage": tokens}}),
+        json!({"choices": [{"message": {"content": "hi", "usage": tokens}}]}),
+        json!({"choices": [{"text": "hi", "token_usage": {"input": 12, "output": 34}}]}),
+        json!({"generations": [{"text": "hi", "usage": tokens}]}),
+        json!({"output": {"text": "hi", "usageInfo": {"input": 12, "output": 34}}}),
+        json!({"billing": {"input_tokens": 12, "output_tokens": 34}}),
         // Several results.
+        json!({"generations": [
+            {"text": "a", "usage": {"prompt_tokens": 5, "completion_tokens": 14}},
+            {"text": "b", "usage": {"prompt_tokens": 7, "completion_tokens": 20}}]}),
+        json!({"data": [
+            {"embedding": [0.5], "usage": {"prompt_tokens": 5, "completion_tokens": 14}},
+            {"embedding": [0.5], "usage": {"prompt_tokens": 7, "completion_tokens": 20}}]}),
+        json!({"steps": [
+            {"text": "a", "usage": {"input_tokens": 5, "output_tokens": 14}},
+            {"text": "b", "usage": {"input_tokens": 7, "output_tokens": 20}}]}),
+        json!({"usage": [
+            {"model": "a", "input_tokens": 5, "output_tokens": 14},
+            {"model": "b", "input_tokens": 7, "output_tokens": 20}]}),
         json!({"results": [
             {"text": "a", "prompt_tokens": {"text": 5}, "completion_tokens": {"text": 14}},
             {"text": "b", "prompt_tokens": {"text": 7}, "completion_tokens": {"text": 16, "audio": 4}}]}),
@@ -157,4 +192,40 @@ fn zeros_erase_nothing_and_totals_are_explained() {
     assert_eq!(stream(&[json!({"usage": real}), json!({"usage": zeros})]), Some((7, 5)));
     assert_eq!(stream(&[json!({"usage": zeros}), json!({"usage": real})]), Some((7, 5)));
     assert_eq!(stream(&[json!({"usage": zeros}), json!({"x_groq": {"usage": real}})]), Some((7, 5)));
+}
+
+#[test]
+fn tokens_without_a_further_name_are_a_total() {
+    for body in [
+        json!({"usage": {"tokens": 46}}),
+        json!({"usage": {"used_tokens": "46"}}),
+        json!({"usage": {"model": "m", "token_count": 46}}),
+        json!({"data": {"usage": {"tokens_used": 46}}}),
+    ] {
+        assert_eq!(read(&body.to_string()).usage.map(|usage| usage.total), Some(46), "{body}");
+    }
+    for body in [
+        json!({"usage": {"max_tokens": 46}}),
+        json!({"tokens": 46}),
+        json!({"usage": {"remaining_tokens": 46}}),
+    ] {
+        assert_eq!(read(&body.to_string()).usage, None, "{body}");
+    }
+}
+
+#[test]
+fn an_event_that_is_named_after_usage_is_usage() {
+    let usage = read(r#"{"type": "usage", "prompt": 12, "completion": 34}"#).usage.unwrap();
+    assert_eq!((usage.input, usage.output), (12, 34));
+    let head =
+        ResponseHead { status: 200, content_type: "text/event-stream".into(), ..ResponseHead::default() };
+    for events in [
+        "event: text\ndata: {\"delta\": \"hi\"}\n\nevent: usage\ndata: {\"input\": 12, \"output\": 34}\n\n",
+        "event: message_usage\ndata: {\"data\": {\"prompt\": 12, \"completion\": 34}}\n\nevent: done\ndata: {\"input\": 1}\n\n",
+    ] {
+        let mut meter = Meter::new(&head);
+        meter.feed(events.as_bytes());
+        let usage = meter.finish().usage.unwrap();
+        assert_eq!((usage.input, usage.output), (12, 34), "{events}");
+    }
 }

@@ -103,12 +103,15 @@ pub(super) fn by_name(key: &[u8]) -> Node {
 #[cold]
 pub(super) fn part(whole: Field, key: &[u8]) -> Option<Field> {
     match (names::field(key, true), whole) {
+        // A total may be an object with all counts.
+        (Some(field), Field::Total) => Some(field),
         // A total includes cached tokens.
         (Some(Field::Total), Field::FreshInput) => Some(Field::Input),
         (Some(Field::Total), _) => Some(whole),
         (Some(Field::Cached | Field::CacheRead), Field::Input | Field::FreshInput) => Some(Field::Cached),
         (Some(Field::CacheWrite), Field::Input | Field::FreshInput) => Some(Field::Written),
         (Some(Field::Reasoning | Field::Thoughts), Field::Output) => Some(Field::Reasoning),
+        (None, _) if names::is_whole(key) => Some(whole),
         (_, Field::Input | Field::FreshInput) if names::is_part(key) => Some(Field::InputPart),
         (_, Field::Output) if names::is_part(key) => Some(Field::OutputPart),
         _ => None,
