@@ -102,6 +102,28 @@ pub fn property(path: Vec<&str>) -> Option<Vec<u8>> {
     hostcalls::get_property(path).ok().flatten()
 }
 
+/// Envoy's flag for a client that disconnected before the end of the response.
+const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
+
+/// Whether the client disconnected before the end of the response. Known when the request is logged.
+pub fn has_client_left() -> bool {
+    let flags = property(vec!["response", "flags"]).and_then(|value| value.try_into().ok());
+    flags.map_or(0, u64::from_le_bytes) & DOWNSTREAM_CONNECTION_TERMINATION != 0
+}
+
+/// Sets `wasm.NAME` in the request's filter state, unless another filter has made it read-only.
+#[allow(unsafe_code)] // The SDK's function panics if the host refuses.
+pub fn set_filter_state(name: &str, value: &str) {
+    unsafe extern "C" {
+        fn proxy_set_property(path: *const u8, length: usize, value: *const u8, size: usize) -> u32;
+    }
+    // SAFETY: the host reads both strings during the call.
+    let status = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
+    if status != 0 {
+        log::error!("the filter state {name}: the host answered {status}");
+    }
+}
+
 /// How much of the request Envoy has received, including its headers, whether or not the filter has seen it.
 pub fn request_size() -> Option<u64> {
     let size = property(vec!["request", "total_size"])?;

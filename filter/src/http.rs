@@ -12,13 +12,14 @@ use crate::metrics;
 use crate::request::{self, AsksForUsage};
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
-use engine::exchange::{ActivePlan, Effect, Event, Exchange};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ExchangeEnd, UsageRecord};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
 use engine::refusal::Denial;
 use engine::refusal::codex;
 use engine::socket::{Upgrade, judge_upgrade};
 use expression::facts::Facts;
 use llm::memory::{Lease, Purpose};
+use policy::model::UsageReporting;
 use protocol::call::CallFailure;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -56,6 +57,10 @@ pub struct Request {
     cuttable: Option<CuttableStream>,
     /// Whether nothing more of its response may reach the client.
     is_reset: bool,
+    /// Whether the end of its response has passed.
+    is_complete: bool,
+    /// What to write for the access log.
+    record: Option<Box<UsageRecord>>,
 }
 
 /// The context of a request while the plugin has no valid configuration: Envoy then lets all requests pass,
@@ -104,7 +109,9 @@ impl Http {
 
 impl Request {
     fn new(id: u32, shared: &Rc<Shared>, in_force: ActivePlan, may_be_endless: bool) -> Rc<RefCell<Self>> {
-        let exchange = Exchange::new(in_force, shared.next_reservation()).within(&shared.memory);
+        let reporting = shared.config.access_log.then_some(UsageReporting::Details);
+        let exchange = Exchange::new(in_force, shared.next_reservation());
+        let exchange = exchange.within(&shared.memory).reported(reporting);
         Rc::new_cyclic(|caller: &Weak<RefCell<Self>>| {
             RefCell::new(Self {
                 id,
@@ -115,6 +122,8 @@ impl Request {
                 response: ResponseFlow::default(),
                 cuttable: None,
                 is_reset: false,
+                is_complete: false,
+                record: None,
             })
         })
     }
@@ -154,6 +163,7 @@ impl Request {
                 Effect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
                 }
+                Effect::Record(record) => self.record = Some(record),
                 Effect::Count(count) => self.shared.metrics.count(&count),
             }
         }
@@ -198,6 +208,7 @@ impl Request {
 
     /// Bytes are copied only if they are read, and read after they have passed.
     fn body(&mut self, size: usize, end: bool) {
+        self.is_complete |= end;
         let size = self.response.new_bytes(size);
         let read = size > 0 && self.exchange.reads_body();
         if self.exchange.is_over() || !(read || end) {
@@ -250,6 +261,23 @@ impl Request {
             }
             Closing::Queue => self.queue(),
             Closing::Queued => {}
+        }
+    }
+
+    /// Envoy writes its access log after this.
+    fn logged(&mut self) {
+        if self.exchange.is_reported() {
+            self.read_deferred();
+        }
+        self.closed();
+        let Some(record) = self.record.take() else { return };
+        let end = match self.is_complete {
+            true => ExchangeEnd::Complete,
+            false if host::has_client_left() => ExchangeEnd::ClientLeft,
+            false => ExchangeEnd::Cut,
+        };
+        for (name, value) in record.fields(end) {
+            host::set_filter_state(&format!("weir.usage.{name}"), &value);
         }
     }
 
@@ -385,7 +413,7 @@ impl HttpContext for Http {
     }
 
     fn on_log(&mut self) {
-        self.with(Request::closed);
+        self.with(Request::logged);
         self.with_socket(SocketContext::closed);
     }
 }

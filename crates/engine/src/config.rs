@@ -36,6 +36,8 @@ pub struct PluginConfig {
     pub memory: usize,
     /// The path on which callers may read their own usage. `None` means that they cannot.
     pub usage_path: Option<UsagePath>,
+    /// Whether every exchange to which a limit applies is reported to Envoy's access log.
+    pub access_log: bool,
     /// Inline policies, at least one. `None` means that the adapter provides them.
     pub policies: Option<Vec<Policy>>,
 }
@@ -89,6 +91,7 @@ const CONFIG: KnownFields = KnownFields {
         "requestBody",
         "memory",
         "usagePath",
+        "accessLog",
         "policies",
     ],
     later: &[],
@@ -130,6 +133,7 @@ fn config(node: DocumentNode<'_>) -> Result<PluginConfig, Reported> {
     };
     let memory = config.optional("memory").map(|node| memory(node, least)).transpose();
     let usage_path = config.optional("usagePath").map(|node| usage_path(&node)).transpose();
+    let access_log = config.optional("accessLog").map(|node| node.flag()).transpose();
     let policies = config.optional("policies").map(|node| policies(&node)).transpose();
     let (cluster, grpc_service, timeout) = adapter?;
     Ok(PluginConfig {
@@ -142,6 +146,7 @@ fn config(node: DocumentNode<'_>) -> Result<PluginConfig, Reported> {
         request_body: body?.unwrap_or_default(),
         memory: memory?.flatten().unwrap_or(memory::DEFAULT.max(least)),
         usage_path: usage_path?,
+        access_log: access_log?.unwrap_or(false),
         policies: policies?.filter(|policies| !policies.is_empty()),
     })
 }

@@ -5,6 +5,7 @@ mod charging;
 mod cut;
 mod event;
 mod live;
+mod record;
 mod request_body;
 mod reservation;
 mod response;
@@ -13,6 +14,7 @@ mod stored;
 mod unread;
 
 pub use event::{Effect, Event};
+pub use record::{ExchangeEnd, UsageRecord};
 pub use request_body::RequestEdit;
 
 use crate::health;
@@ -24,7 +26,7 @@ use live::LiveHolds;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::{Condition, UsageChunkFilter};
 use llm::response::ResponseHead;
-use policy::model::{FailureMode, WebSocketMode};
+use policy::model::{FailureMode, UsageReporting, WebSocketMode};
 use policy::plan::{Doubt, FactRound, Failure, Hold, Plan};
 use protocol::call::{CallFailure, LONGEST_CALL, MAX_DESCRIPTORS};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -82,6 +84,8 @@ pub struct Exchange {
     is_unasked: bool,
     /// The request asks for no output, so a reported count of zero is plausible.
     is_warm_up: bool,
+    /// What to report to Envoy's access log, whatever the policies say.
+    reporting: Option<UsageReporting>,
     /// When the adapter replied, in milliseconds of Unix time, if the shell has reported it.
     asked_at: Option<u64>,
     state: State,
@@ -112,6 +116,7 @@ impl Exchange {
             memory: MemoryBudget::default(),
             is_unasked: false,
             is_warm_up: false,
+            reporting: None,
             asked_at: None,
             state: State::New,
         }
@@ -132,6 +137,12 @@ impl Exchange {
     /// Marks an exchange as one that asks for no output.
     pub fn warming_up(mut self) -> Self {
         self.is_warm_up = true;
+        self
+    }
+
+    /// Reports the exchange to Envoy's access log.
+    pub fn reported(mut self, reporting: Option<UsageReporting>) -> Self {
+        self.reporting = reporting;
         self
     }
 
@@ -215,6 +226,15 @@ impl Exchange {
     pub fn reads_body(&self) -> bool {
         matches!(&self.state, State::Responding(responding)
             if !responding.head.switches_protocols() && responding.reservation.reads(&self.in_force))
+    }
+
+    /// Whether the exchange is running and reported to Envoy's access log.
+    pub fn is_reported(&self) -> bool {
+        match &self.state {
+            State::Waiting(reservation) | State::Admitted(reservation) => reservation.reporting.is_some(),
+            State::Responding(responding) => responding.reservation.reporting.is_some(),
+            State::New | State::Reading { .. } | State::Over => false,
+        }
     }
 
     /// Whether the response's body may have to be edited.
@@ -317,7 +337,8 @@ impl Exchange {
             if let Some(id) = plan.stored_result(&facts, bodiless) {
                 let role = ResultRole::Reads(id.to_owned());
                 let id = self.id.to_string();
-                let mut reservation = Reservation::new(id, plan, judgement, &facts, bodiless, &self.memory);
+                let mut reservation =
+                    Reservation::new(id, plan, judgement, &facts, bodiless, None, &self.memory);
                 reservation.role = role;
                 if reservation.has_room_for(0) {
                     self.state = State::Admitted(reservation);
@@ -327,8 +348,9 @@ impl Exchange {
             }
         } else {
             let cap = judgement.output_cap;
+            let (id, reporting) = (self.id.to_string(), self.reporting);
             let mut reservation =
-                Reservation::new(self.id.to_string(), plan, judgement, &facts, bodiless, &self.memory);
+                Reservation::new(id, plan, judgement, &facts, bodiless, reporting, &self.memory);
             reservation.is_warm_up = self.is_warm_up;
             if !reservation.has_room_for(0) {
                 let denial = refusal::overloaded(reservation.dialect);
@@ -397,7 +419,8 @@ impl Exchange {
                 denial.add_headers(reservation.signals.headers());
                 let refused = reservation.refusing().map(Metric::refused);
                 let counts = refused.chain(failed).map(Effect::Count);
-                let effects = counts.chain([Effect::Deny(denial)]).collect();
+                let record = reservation.record_of_refusal();
+                let effects = counts.chain(record).chain([Effect::Deny(denial)]).collect();
                 if self.is_unasked {
                     reservation.admitted();
                     self.state = State::Admitted(reservation);

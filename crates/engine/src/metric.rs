@@ -123,6 +123,18 @@ pub enum UsageSource {
     None,
 }
 
+impl UsageSource {
+    /// The name in the access log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Estimated => "estimated",
+            Self::Deferred => "deferred",
+            Self::None => "none",
+        }
+    }
+}
+
 impl Metric {
     pub(crate) fn refused(hold: &Hold) -> Self {
         Self::Refused { policy: hold.rate.policy.to_string(), limit: hold.rate.limit.clone() }

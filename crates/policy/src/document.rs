@@ -167,6 +167,11 @@ impl<'a> DocumentNode<'a> {
         self.value.is_i64() || self.value.is_u64()
     }
 
+    /// Reads `true` or `false`.
+    pub fn flag(&self) -> Result<bool, Reported> {
+        self.value.as_bool().ok_or_else(|| self.refuse("must be `true` or `false`"))
+    }
+
     /// Reads a whole number of at most `i64::MAX`, the largest that Kubernetes and CEL can represent.
     pub fn whole_number(&self) -> Result<u64, Reported> {
         let beyond = || self.value.as_f64().is_some_and(|number| number >= i64::MAX as f64);

@@ -24,7 +24,7 @@ pub use price::micro_usd;
 pub use price::{Price, Tariff, UsageCost, usd_text};
 pub use share::Share;
 pub use unit::Unit;
-pub use usage::{OnMissing, StreamUsage, UsageRules, WebSocketMode};
+pub use usage::{OnMissing, StreamUsage, UsageReporting, UsageRules, WebSocketMode};
 pub use window::{Period, Window, ZoneName};
 
 /// One policy, its expressions compiled.
@@ -54,6 +54,8 @@ pub struct Policy {
     pub failure_mode: FailureMode,
     /// How responses are read.
     pub usage: UsageRules,
+    /// What Envoy's access log may show of the usage.
+    pub reporting: Option<UsageReporting>,
     /// The first that matches a model applies.
     pub prices: Vec<Price>,
     /// How its refusals differ from the default.

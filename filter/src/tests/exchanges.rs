@@ -72,6 +72,46 @@ fn a_refused_request_is_answered_and_goes_nowhere() {
 }
 
 #[test]
+fn the_usage_is_in_the_filter_state_when_envoy_writes_its_access_log() {
+    let recorded = |context: u32| host::with(|host| host.filter_state.remove(&context)).unwrap_or_default();
+    let mut reporting = tokens();
+    reporting["usageReporting"] = json!({ "enabled": true, "includeDetails": true });
+    let mut worker = Worker::new(reporting, "Allow", true);
+    let (answered, refused, left) =
+        (worker.request(POST, false), worker.request(POST, false), worker.request(POST, false));
+    for request in [answered, refused, left] {
+        worker.body(request, BODY, true);
+    }
+    worker.answer(0, Reply::Ok);
+    worker.answer(0, Reply::OverLimit);
+    worker.answer(0, Reply::Ok);
+    worker.respond(answered, OK, false);
+    // The body is read after it has passed, and before the log is written.
+    worker.response_body(answered, ANSWER, true);
+    worker.respond(left, OK, false);
+    [answered, refused, left].iter().for_each(|request| drop(worker.end(*request)));
+    let values = |context, names: &[&str]| {
+        let recorded = recorded(context);
+        let value = |name: &&str| recorded.get(&format!("weir.usage.{name}")).cloned().unwrap_or_default();
+        names.iter().map(value).collect::<Vec<_>>().join(" ")
+    };
+    let names = ["status", "source", "model", "stream", "input", "output", "total", "cached"];
+    assert_eq!(values(answered, &names), "ok reported gpt-5 true 30 12 42 0");
+    assert_eq!(values(refused, &names[..4]), "refused none gpt-5 true");
+    // The input is estimated, and nothing was delivered.
+    assert_eq!(values(left, &[&names[..4], &["output"]].concat()), "upstream_error estimated gpt-5 true 0");
+
+    drop(worker);
+    let mut worker = Worker::new(tokens(), "Allow", true);
+    let request = worker.request(POST, false);
+    worker.body(request, BODY, true);
+    worker.answer(0, Reply::Ok);
+    worker.respond(request, OK, true);
+    worker.end(request);
+    assert!(recorded(request).is_empty(), "nothing is written unless it is asked for");
+}
+
+#[test]
 fn an_adapter_that_is_away_is_asked_again_and_then_the_failure_mode_decides() {
     for (mode, replied) in [("Allow", None), ("Deny", Some(503))] {
         let mut worker = Worker::new(tokens(), mode, true);

@@ -50,6 +50,8 @@ pub struct Host {
     pub unreachable: bool,
     /// Data that VMs share.
     pub shared: BTreeMap<String, Vec<u8>>,
+    /// The filter state that the module has written, by context.
+    pub filter_state: BTreeMap<u32, BTreeMap<String, String>>,
     /// Whether the root context may be deleted.
     pub done: bool,
     effective: u32,
@@ -305,6 +307,21 @@ unsafe extern "C" fn proxy_get_property(
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_set_property(
+    path: *const u8,
+    path_size: usize,
+    value: *const u8,
+    value_size: usize,
+) -> u32 {
+    // SAFETY: the module owns these bytes.
+    let (path, value) = unsafe { (text(path, path_size), text(value, value_size)) };
+    with(|host| {
+        host.filter_state.entry(host.effective).or_default().insert(path, value);
+    });
+    OK
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_get_shared_data(
     name: *const u8,
     name_size: usize,
@@ -494,7 +511,7 @@ macro_rules! uncalled {
 }
 
 uncalled! {
-    proxy_set_property proxy_add_header_map_value proxy_set_header_map_pairs proxy_get_status
+    proxy_add_header_map_value proxy_set_header_map_pairs proxy_get_status
     proxy_grpc_close proxy_http_call proxy_close_stream
     proxy_dequeue_shared_queue proxy_enqueue_shared_queue proxy_resolve_shared_queue
     proxy_register_shared_queue proxy_call_foreign_function

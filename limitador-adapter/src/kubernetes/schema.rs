@@ -77,12 +77,25 @@ pub struct TokenRateLimitPolicySpec {
     /// a `cost`.
     #[schemars(length(min = 1, max = 4096))]
     pub token_compute: Option<Cel>,
+    /// Kuadrant's field for reports of usage: where the policy applies, each exchange's usage is written to Envoy's filter state,
+    /// for access logs.
+    pub usage_reporting: Option<UsageReportingSchema>,
     /// Prices in USD per million tokens. The first entry with a matching `model` applies. If none matches, the highest prices apply.
     #[schemars(length(max = 256))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, a.model == b.model))", "two prices are for the same model"))]
     pub prices: Option<Vec<PriceSchema>>,
     /// Replaces parts of the refusal, which otherwise is the error of the API that was called.
     pub on_exceeded: Option<OnExceededSchema>,
+}
+
+/// What is reported of each exchange's usage.
+#[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageReportingSchema {
+    /// Whether usage is reported.
+    pub enabled: Option<bool>,
+    /// Whether cached and reasoning tokens are reported, too.
+    pub include_details: Option<bool>,
 }
 
 /// A Gateway or an HTTPRoute.

@@ -98,6 +98,14 @@ const KEYS: &[(&str, &str, &str, &str, &str)] = &[
          upstream. See [usage.md](../usage.md).",
     ),
     (
+        "accessLog",
+        "bool",
+        "false",
+        "true",
+        "Whether the usage of every exchange to which a limit applies is written to Envoy's filter state, for access logs. A \
+         policy's `usageReporting` turns it on for the requests to which the policy applies. See [access-log.md](../access-log.md).",
+    ),
+    (
         "policies",
         "list",
         "the adapter's",

@@ -32,6 +32,7 @@ fn default(path: &str) -> Option<String> {
         "maxShare" => Some(code("100%")),
         "amount" => Some("the estimate".into()),
         "counters" => Some("one bucket".into()),
+        "enabled" | "includeDetails" => Some(code("false")),
         "status" => Some(code("429")),
         "cachedInput" | "cacheWrite" => Some(code("input")),
         "cacheWrite1h" => Some(code("cacheWrite")),

@@ -83,7 +83,7 @@ load_assignment:
 {{- fail (printf "%s.controller is %q: expected EnvoyGateway or Istio" $at (toString $given.controller)) -}}
 {{- end -}}
 {{- $defaults := dict
-  "listeners" (list "http") "failureMode" "Allow" "maxBytes" 16777216 "usagePath" ""
+  "listeners" (list "http") "failureMode" "Allow" "maxBytes" 16777216 "usagePath" "" "accessLog" false
   "identityKey" (ternary "people" "payload" (eq $given.controller "EnvoyGateway"))
   "resourceName" (printf "weir-%s" (required (printf "%s.name is required: the Gateway's name" $at) $given.name)) -}}
 {{- if and (eq $given.controller "EnvoyGateway") (not $given.namespace) -}}
@@ -150,6 +150,12 @@ config:
       usagePath: {{ .gateway.usagePath | quote }}
       {{- else }}
       # usagePath: /weir/usage
+      {{- end }}
+      # Writes the usage of each exchange to Envoy's filter state, for access logs (docs/access-log.md).
+      {{- if .gateway.accessLog }}
+      accessLog: true
+      {{- else }}
+      # accessLog: true
       {{- end }}
 {{- end }}
 

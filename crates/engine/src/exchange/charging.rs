@@ -37,7 +37,8 @@ impl Reservation {
         source: UsageSource,
         created: Option<CreatedResult>,
     ) -> Vec<Effect> {
-        let (known, finished, pointed) = (answer.usage, answer.finished, answer.pointed.clone());
+        let (known, code, finished) = (answer.usage, answer.code, answer.finished);
+        let pointed = answer.pointed.clone();
         if let Some(facts) = &mut self.facts {
             facts.answer(answer);
         }
@@ -68,9 +69,10 @@ impl Reservation {
                 told = (result.delivered, UsageSource::Deferred);
                 vec![self.park(&charges, &result)]
             }
-            None => vec![self.commit(charges.into_iter())],
+            None => vec![self.commit(charges.iter().copied())],
         };
         effects.append(&mut counts);
+        effects.extend(self.record(told.0, told.1, code, &charges));
         if self.counts_tokens() {
             effects.push(Effect::Count(Metric::Usage(told.1)));
         }

@@ -1,6 +1,7 @@
 //! The events of an exchange, and its effects.
 
 use super::RequestEdit;
+use super::record::UsageRecord;
 use crate::metric::Metric;
 use crate::outbox::{Raise, Settlement};
 use crate::refusal::{Denial, HeaderList};
@@ -100,6 +101,8 @@ pub enum Effect {
     Raise(Raise),
     /// An upstream of this model failed; record it in [`crate::health::Health`].
     UpstreamFailed(String),
+    /// Write this to Envoy's filter state when the exchange is logged.
+    Record(Box<UsageRecord>),
     /// Count this metric.
     Count(Metric),
 }

@@ -1,6 +1,7 @@
 //! The holds of a request, from the adapter's reply to the final charge.
 
 use super::Effect;
+use super::record;
 use super::signals::ExceededLimits;
 use super::stored::{CreatedResult, ResultRole};
 use crate::metric::UsageSource;
@@ -11,7 +12,7 @@ use expression::facts::{Facts, Need, ResponseFacts};
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::{Dialect, Operation, RequestBody, Route};
 use llm::response::{CHARACTERS_PER_TOKEN, Usage};
-use policy::model::StreamUsage;
+use policy::model::{StreamUsage, UsageReporting};
 use policy::plan::{Estimate, Hold, Judgement, Plan};
 use protocol::call::{self, Item};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -39,6 +40,10 @@ pub(super) struct Reservation {
     pub(super) facts: Option<Box<Facts>>,
     /// The model, if a policy uses `upstream.failuresLastMinute`. Empty if it is unknown.
     pub(super) model: Option<String>,
+    /// What to report to Envoy's access log.
+    pub(super) reporting: Option<UsageReporting>,
+    /// The model for that report.
+    pub(super) reported_model: Option<String>,
     /// Weir asked the provider for the stream's usage; the client did not.
     pub(super) usage_unasked: bool,
     /// Whether the client asked for the stream's usage.
@@ -69,6 +74,7 @@ impl Reservation {
         judgement: Judgement,
         facts: &Facts,
         bodiless: bool,
+        reporting: Option<UsageReporting>,
         memory: &MemoryBudget,
     ) -> Self {
         let Judgement { holds, estimate, .. } = judgement;
@@ -83,6 +89,8 @@ impl Reservation {
         let (dialect, is_message) = (facts.dialect(), facts.is_message());
         let of_body = facts.read_body().filter(|body| !body.condition.hides_facts()).map(|body| body.stream);
         let streams = of_body.or_else(|| Route::of(facts.path()?).stream);
+        let reporting = holds.iter().map(|hold| hold.rate.reporting).chain([reporting]).max().flatten();
+        let reported_model = reporting.and_then(|_| facts.model()).map(|model| record::shortened(&model));
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
         let (lease, facts_lease) = (memory.empty(Purpose::Record), memory.empty(Purpose::Keep));
         Self {
@@ -97,6 +105,8 @@ impl Reservation {
             dialect,
             facts,
             model,
+            reporting,
+            reported_model,
             usage_unasked,
             tells_usage: false,
             streams,
@@ -141,7 +151,8 @@ impl Reservation {
             let texts = counters.map(|text| text.saturating_add(64)).chain([entries]);
             texts.fold(size_of::<Hold>().saturating_add(64), usize::saturating_add)
         });
-        let model = self.model.as_ref().map_or(0, String::len);
+        let models = self.model.iter().chain(&self.reported_model).map(String::len);
+        let model = models.fold(0, usize::saturating_add);
         let statuses = self.statuses.len().saturating_mul(STATUS);
         sizes
             .chain([

@@ -185,6 +185,8 @@ impl Call {
                 Effect::Raise(raise) => effects.push(SocketEffect::Raise(raise)),
                 Effect::UpstreamFailed(model) => effects.push(SocketEffect::UpstreamFailed(model)),
                 Effect::Count(count) => effects.push(SocketEffect::Count(count)),
+                // The calls of a WebSocket have no entries of their own in the access log.
+                Effect::Record(_) => {}
                 // A message arrives as a whole, has no headers, and is not cut.
                 Effect::AwaitBody(_)
                 | Effect::Resume

@@ -3,7 +3,7 @@
 mod limits;
 
 use super::extraction::{DataExtraction, extraction};
-use super::usage::{UsageRules, usage};
+use super::usage::{UsageReporting, UsageRules, usage, usage_reporting};
 use super::{
     FailureMode, Limit, OnExceeded, Policy, Precedence, Price, QuotaHeaders, Strategy, Target, TargetKind,
     Tariff, misspelt, names, price,
@@ -66,6 +66,7 @@ const SPEC: KnownFields = KnownFields {
         "onExceeded",
         "dataExtraction",
         "tokenCompute",
+        "usageReporting",
     ],
     later: &[],
     ignored: &[],
@@ -123,7 +124,15 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
     let spec = document.required("spec").and_then(spec);
     let (plain, _) = (version?, kind?);
     let (namespace, name) = metadata?;
-    let Spec { target: (target, further_targets), rules, failure_mode, usage, prices, on_exceeded } = spec?;
+    let Spec {
+        target: (target, further_targets),
+        rules,
+        failure_mode,
+        usage,
+        reporting,
+        prices,
+        on_exceeded,
+    } = spec?;
     let Rules { block, precedence, when, limits, extraction, token_compute } = rules;
     let precedence = if precedence == Precedence::Own { plain } else { precedence };
     let on_exceeded = on_exceeded.map(Arc::new);
@@ -140,6 +149,7 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
         token_compute,
         failure_mode,
         usage,
+        reporting,
         prices,
         on_exceeded,
         needs_body: Vec::new(),
@@ -162,6 +172,7 @@ struct Spec {
     rules: Rules,
     failure_mode: FailureMode,
     usage: UsageRules,
+    reporting: Option<UsageReporting>,
     prices: Vec<Price>,
     on_exceeded: Option<OnExceeded>,
 }
@@ -182,6 +193,7 @@ fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
     let rules = rules(&spec);
     let failure_mode = spec.optional("failureMode").map(|node| node.word(FAILURE_MODES, &[])).transpose();
     let usage = spec.optional("usage").map(usage).transpose();
+    let reporting = spec.optional("usageReporting").map(usage_reporting).transpose();
     let prices = spec.optional("prices").map(|node| prices(&node)).transpose();
     let on_exceeded = spec.optional("onExceeded").map(on_exceeded).transpose();
     let (rules, usage) = (rules?, usage?.unwrap_or_default());
@@ -193,6 +205,7 @@ fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
         rules,
         failure_mode: failure_mode?.unwrap_or_default(),
         usage,
+        reporting: reporting?.flatten(),
         prices: prices?.unwrap_or_default(),
         on_exceeded: on_exceeded?,
     })

@@ -16,6 +16,15 @@ pub struct UsageRules {
     pub pointers: Option<Arc<UsagePointers>>,
 }
 
+/// What is reported about the usage of each exchange, from least to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UsageReporting {
+    /// Input, output and total.
+    Totals,
+    /// Also the parts of them.
+    Details,
+}
+
 /// What a successful response without usage is charged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
@@ -52,6 +61,8 @@ pub enum WebSocketMode {
 
 const USAGE: KnownFields =
     KnownFields { known: &["onMissing", "streamUsage", "webSocket", "pointers"], later: &[], ignored: &[] };
+const REPORTING: KnownFields =
+    KnownFields { known: &["enabled", "includeDetails"], later: &[], ignored: &[] };
 const POINTERS: KnownFields = KnownFields { known: &COUNTS, later: &[], ignored: &[] };
 const ON_MISSING: &[(&str, OnMissing)] =
     &[("Estimate", OnMissing::Estimate), ("Hold", OnMissing::Hold), ("Zero", OnMissing::Zero)];
@@ -60,6 +71,14 @@ const STREAM_USAGE: &[(&str, StreamUsage)] =
 
 const WEB_SOCKET: &[(&str, WebSocketMode)] =
     &[("Meter", WebSocketMode::Meter), ("Refuse", WebSocketMode::Refuse), ("Allow", WebSocketMode::Allow)];
+
+pub(super) fn usage_reporting(node: DocumentNode<'_>) -> Result<Option<UsageReporting>, Reported> {
+    let reporting = node.object(&REPORTING)?;
+    let flag = |name| reporting.optional(name).map(|node| node.flag()).transpose();
+    let (enabled, details) = (flag("enabled"), flag("includeDetails"));
+    let details = if details?.unwrap_or(false) { UsageReporting::Details } else { UsageReporting::Totals };
+    Ok(enabled?.unwrap_or(false).then_some(details))
+}
 
 pub(super) fn usage(node: DocumentNode<'_>) -> Result<UsageRules, Reported> {
     let usage = node.object(&USAGE)?;

@@ -4,7 +4,9 @@ use super::bucket::RequestBuckets;
 use super::holding::Matching;
 use super::precedence::Effective;
 use super::{Doubt, DoubtCause, Failure, Miss, PolicyPart, conflict};
-use crate::model::{Boundary, FailureMode, Limit, OnExceeded, Overrun, Policy, Rate, UsageRules};
+use crate::model::{
+    Boundary, FailureMode, Limit, OnExceeded, Overrun, Policy, Rate, UsageReporting, UsageRules,
+};
 use expression::cel::{EvaluationError, Expression};
 use expression::facts::Facts;
 use llm::request::Conflicts;
@@ -34,6 +36,8 @@ pub struct PlannedRate {
     pub failure_mode: FailureMode,
     /// The policy's rules for usage.
     pub usage: UsageRules,
+    /// What the policy reports to Envoy's access log.
+    pub reporting: Option<UsageReporting>,
     /// The policy's own refusal.
     pub on_exceeded: Option<Arc<OnExceeded>>,
     /// The limit's `overrun`.
@@ -183,6 +187,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bo
             rate: rate.clone(),
             failure_mode: policy.failure_mode,
             usage: policy.usage.clone(),
+            reporting: policy.reporting,
             on_exceeded: policy.on_exceeded.clone(),
             overrun: limit.overrun,
             boundary: limit.boundary.clone(),

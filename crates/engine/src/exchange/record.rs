@@ -1,0 +1,143 @@
+//! What an exchange used, for Envoy's access log.
+
+use super::Effect;
+use super::reservation::Reservation;
+use crate::metric::UsageSource;
+use llm::response::Usage;
+use policy::model::{Unit, UsageReporting};
+use policy::plan::Hold;
+use serde_json::json;
+
+/// How many limits a record lists. The record shows how many there are.
+const MAX_LIMITS: usize = 32;
+/// The maximum length of a text in a record, in bytes.
+const MAX_TEXT: usize = 256;
+
+/// The usage of one exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRecord {
+    model: Option<String>,
+    streams: Option<bool>,
+    usage: Usage,
+    source: UsageSource,
+    micro_usd: Option<u64>,
+    /// The limits with their charges, or those that refused the request.
+    limits: String,
+    is_refused: bool,
+    /// The response's status, or 0 if there was none.
+    code: u16,
+    has_details: bool,
+}
+
+/// How the proxy saw an exchange end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeEnd {
+    /// The response was complete.
+    Complete,
+    /// The client disconnected.
+    ClientLeft,
+    /// The response ended early for another reason.
+    Cut,
+}
+
+impl UsageRecord {
+    /// Returns the names and values of the record.
+    pub fn fields(&self, end: ExchangeEnd) -> Vec<(&'static str, String)> {
+        let status = match end {
+            _ if self.is_refused => "refused",
+            ExchangeEnd::ClientLeft => "client_disconnect",
+            ExchangeEnd::Cut => "upstream_error",
+            ExchangeEnd::Complete if self.code >= 400 => "upstream_error",
+            ExchangeEnd::Complete => "ok",
+        };
+        let mut fields = vec![("status", status.to_owned()), ("source", self.source.name().to_owned())];
+        fields.extend(self.model.clone().map(|model| ("model", model)));
+        fields.extend(self.streams.map(|streams| ("stream", streams.to_string())));
+        let Usage { input, output, total, cached, cache_write, reasoning, .. } = self.usage;
+        let mut counts = vec![("input", input), ("output", output), ("total", total)];
+        if self.has_details {
+            counts.extend([("cached", cached), ("cacheWrite", cache_write), ("reasoning", reasoning)]);
+        }
+        counts.extend(self.micro_usd.map(|micro_usd| ("microUsd", micro_usd)));
+        fields.extend(counts.into_iter().map(|(name, count)| (name, count.to_string())));
+        fields.push(("limits", self.limits.clone()));
+        fields
+    }
+}
+
+impl Reservation {
+    /// The record of a response, with the charge of each hold.
+    pub(super) fn record(
+        &self,
+        usage: Usage,
+        source: UsageSource,
+        code: u16,
+        charges: &[u64],
+    ) -> Option<Effect> {
+        let charged = || self.holds.iter().zip(charges.iter().copied());
+        let money = charged().filter(|(hold, _)| hold.rate.rate.unit == Unit::Usd).map(|(_, charge)| charge);
+        let limits = listed(charged().map(|(hold, charge)| (hold, Some(charge))), self.holds.len());
+        self.recorded(UsageRecord {
+            usage,
+            source,
+            micro_usd: money.max(),
+            limits,
+            code,
+            ..UsageRecord::nothing()
+        })
+    }
+
+    /// The record of a request that limits refused.
+    pub(super) fn record_of_refusal(&self) -> Option<Effect> {
+        let refusing: Vec<&Hold> = self.refusing().collect();
+        let limits = listed(refusing.iter().map(|hold| (*hold, None)), refusing.len());
+        self.recorded(UsageRecord { limits, is_refused: true, ..UsageRecord::nothing() })
+    }
+
+    fn recorded(&self, record: UsageRecord) -> Option<Effect> {
+        let reporting = self.reporting?;
+        let has_details = reporting == UsageReporting::Details;
+        let model = self.reported_model.clone();
+        Some(Effect::Record(Box::new(UsageRecord { has_details, model, streams: self.streams, ..record })))
+    }
+}
+
+impl UsageRecord {
+    fn nothing() -> Self {
+        Self {
+            model: None,
+            streams: None,
+            usage: Usage::default(),
+            source: UsageSource::None,
+            micro_usd: None,
+            limits: String::new(),
+            is_refused: false,
+            code: 0,
+            has_details: false,
+        }
+    }
+}
+
+/// Shortens a text that a client chose.
+pub(super) fn shortened(text: &str) -> String {
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text).to_owned()
+}
+
+fn listed<'h>(holds: impl Iterator<Item = (&'h Hold, Option<u64>)>, count: usize) -> String {
+    let limit = |(hold, charged): (&Hold, Option<u64>)| {
+        let counters = hold.counters.iter().map(|(name, value)| (name.clone(), json!(shortened(value))));
+        let mut limit = json!({
+            "policy": &*hold.rate.policy, "limit": hold.rate.limit, "unit": hold.rate.rate.unit.name(),
+            "counters": counters.collect::<serde_json::Map<_, _>>(),
+        });
+        if let (Some(charged), Some(limit)) = (charged, limit.as_object_mut()) {
+            limit.insert("charged".to_owned(), charged.into());
+        }
+        limit
+    };
+    let mut limits: Vec<_> = holds.take(MAX_LIMITS).map(limit).collect();
+    if let Some(omitted) = count.checked_sub(MAX_LIMITS).filter(|omitted| *omitted > 0) {
+        limits.push(json!({ "omitted": omitted }));
+    }
+    serde_json::Value::from(limits).to_string()
+}
