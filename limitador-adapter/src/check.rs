@@ -1,4 +1,4 @@
-//! `check`: reports mistakes in policies, and summarises what valid policies limit.
+//! `check`: reports errors in policies, and summarises what valid policies limit.
 
 use crate::policies::collection::{CollectedPolicies, PolicyReport};
 use policy::model::{
@@ -23,23 +23,23 @@ impl CheckReport {
         Self { collected }
     }
 
-    /// Every error as `FILE: document N: path: what is wrong`.
+    /// Returns each error as `FILE: document N: path: what is wrong`.
     pub fn errors(&self) -> Vec<String> {
         self.collected.mistakes()
     }
 
-    /// Every warning in the same form.
+    /// Returns each warning in the same form.
     pub fn warnings(&self) -> Vec<String> {
         self.collected.entries.iter().flat_map(PolicyReport::warnings).collect()
     }
 
-    /// The limits of each policy as text.
+    /// Returns the limits of each policy as text.
     pub fn summary(&self) -> String {
         let policies = self.collected.policies.iter().map(|valid| described(&valid.policy));
         policies.collect::<Vec<_>>().join("\n")
     }
 
-    /// The number of policies, errors and warnings.
+    /// Returns the number of policies, errors and warnings.
     pub fn count(&self) -> String {
         let count = |number: usize, one: &str, many: &str| {
             format!("{number} {}", if number == 1 { one } else { many })
@@ -52,7 +52,7 @@ impl CheckReport {
         )
     }
 
-    /// The findings as JSON.
+    /// Returns the findings as JSON.
     pub fn json(&self) -> Value {
         let entries = &self.collected.entries;
         let errors = entries.iter().flat_map(|entry| entry.mistakes.iter().map(move |error| (entry, error)));
@@ -104,7 +104,7 @@ fn described(policy: &Policy) -> String {
     text
 }
 
-/// Appends one line, whatever the text contains.
+/// Appends one line. Line breaks in the text become spaces.
 fn line(text: &mut String, before: &str, rest: &str) {
     let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
     text.extend([before, &rest, "\n"]);
@@ -130,7 +130,7 @@ fn rate(rate: &Rate) -> String {
     }
 }
 
-/// What a soft limit does with the requests that exceed it.
+/// Returns what a soft limit does with requests that exceed it.
 pub fn signal_text(signal: &SoftSignal) -> String {
     let headers: Vec<_> = signal.headers.iter().map(|(name, value)| format!("`{name}: {value}`")).collect();
     match headers.as_slice() {
@@ -144,7 +144,7 @@ impl LimitSummary<'_> {
         self.limit.rates.iter().map(rate).collect::<Vec<_>>().join(", ")
     }
 
-    /// Describes whom the limit applies to, what it holds, and its other settings.
+    /// Describes who the limit applies to, what it holds, and its other settings.
     fn details(&self) -> Vec<String> {
         let limit = self.limit;
         let mut all: Vec<String> =

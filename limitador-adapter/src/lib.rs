@@ -6,8 +6,8 @@
 //! [`check`] summarises policies, [`explain`] shows their effect on a request, and [`cluster_status`] shows
 //! the state of Weir in a cluster.
 //!
-//! Modules depend on each other one way: `ledger` and `metrics` <- `policies` <- `kubernetes`, `grpc` <-
-//! `admin`, `explain` <- `serve`.
+//! Modules depend on each other in one direction only: `ledger` and `metrics` <- `policies` <- `kubernetes`,
+//! `grpc` <- `admin`, `explain` <- `serve`.
 
 pub mod admin;
 pub mod check;

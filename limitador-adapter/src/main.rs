@@ -42,7 +42,7 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Errors go to stdout; so does the summary, if there are no errors. Warnings and the count go to stderr.
+/// Prints errors to stdout, or the summary if there are no errors. Prints warnings and the count to stderr.
 fn check(arguments: &cli::CheckArgs) -> anyhow::Result<ExitCode> {
     let report = CheckReport::new(Sources::open(&arguments.paths)?.collection.collect());
     let (errors, warnings) = (report.errors(), report.warnings());
@@ -62,7 +62,7 @@ fn check(arguments: &cli::CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Fails if anything is wrong, like `check`.
+/// Fails if there is any problem, like `check`.
 #[cfg(feature = "kubernetes")]
 #[tokio::main(flavor = "current_thread")]
 async fn cluster_status(arguments: &cli::StatusArgs) -> anyhow::Result<ExitCode> {
@@ -118,8 +118,8 @@ async fn serve(config: &cli::ServeArgs) -> anyhow::Result<ExitCode> {
         EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn,limitador_adapter=info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(colours).init();
-    // Both are installed before anything serves: a signal that arrives right after must not meet the default
-    // handler, which ends the process.
+    // Both handlers are installed before anything is served. Otherwise an early signal would reach the
+    // default handler, which ends the process.
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut serving = Serving::start(config).await?;

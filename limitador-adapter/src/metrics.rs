@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{
 };
 use policy::model::Unit;
 
-/// The buckets of latency histograms in seconds, from a call that only touches memory to one that is far too
+/// The buckets of latency histograms in seconds, from a call that only accesses memory to one that is far too
 /// slow.
 const BUCKETS: [f64; 12] =
     [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
@@ -210,7 +210,7 @@ pub struct AdapterMetrics {
     pub admitted: Counter,
     /// Reserves that were refused.
     pub refused: Counter,
-    /// Reserves with an id that was held already.
+    /// Reserves with an id that already had holds.
     pub repeated: Counter,
     /// Reserves that arrived after their commit.
     pub late: Counter,
@@ -220,7 +220,7 @@ pub struct AdapterMetrics {
     pub parked: Counter,
     /// Commits that released holds.
     pub released: Counter,
-    /// Commits without a hold; charged.
+    /// Commits without a live hold. They were charged.
     pub charged: Counter,
     /// Repeated commits.
     pub replayed: Counter,
@@ -248,7 +248,7 @@ pub struct AdapterMetrics {
     pub watch_failures: Counter,
     /// Policies in force.
     pub loaded: Gauge,
-    /// Policies and files with mistakes.
+    /// Policies and files with errors.
     pub invalid: Gauge,
 }
 
@@ -294,33 +294,33 @@ impl AdapterMetrics {
         })
     }
 
-    /// When the API server last answered about a resource.
+    /// The time when the API server last answered about a resource.
     pub fn last_heard(&self, resource: &str) -> Gauge {
         let name = "weir_kubernetes_last_heard_timestamp_seconds";
         gauge(&self.recorder, name, &[("resource", resource)])
     }
 
-    /// Whether another install has the same name.
+    /// Whether another installation has the same controller name.
     pub fn rivals(&self) -> Gauge {
         gauge(&self.recorder, "weir_kubernetes_rival_installs", &[])
     }
 
-    /// The number of Gateways that filters name and that do not exist.
+    /// The number of Gateways that filters name but that do not exist.
     pub fn unknown_gateways(&self) -> Gauge {
         gauge(&self.recorder, "weir_unknown_gateways", &[])
     }
 
-    /// Refusals of a limit.
+    /// The number of calls that a limit refused.
     pub fn refused(&self, policy: &str, limit: &str) -> Counter {
         counter(&self.recorder, "weir_refusals_total", &[("policy", policy), ("limit", limit)])
     }
 
-    /// Refusals that a limit did not enforce.
+    /// The number of calls that had no room but were not refused.
     pub fn excused(&self, policy: &str, limit: &str) -> Counter {
         counter(&self.recorder, "weir_excused_total", &[("policy", policy), ("limit", limit)])
     }
 
-    /// Calls that were counted in a limit's overflow bucket.
+    /// The number of calls that were counted in a limit's overflow bucket.
     pub fn overflowed(&self, policy: &str, limit: &str) -> Counter {
         counter(&self.recorder, "weir_overflowed_total", &[("policy", policy), ("limit", limit)])
     }
@@ -331,7 +331,7 @@ impl AdapterMetrics {
         counter(&self.recorder, "weir_charged_total", &labels)
     }
 
-    /// Descriptors without a known limit.
+    /// The number of descriptors without a known limit.
     pub fn unknown_limits(&self, call: &'static str) -> Counter {
         counter(&self.recorder, "weir_unknown_limits_total", &[("call", call)])
     }

@@ -15,7 +15,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for the peer that needs it.
+    /// Returns the text, for the peer that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -27,7 +27,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Removes these texts from a message of another library.
+/// Removes these texts from another library's message.
 pub fn without<'m>(message: &'m str, secrets: impl IntoIterator<Item = impl AsRef<str>>) -> Cow<'m, str> {
     let mut cleared = Cow::Borrowed(message);
     for secret in secrets {

@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
-/// The time for running calls when a drain begins.
+/// How long running calls may take after a drain begins.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// The running servers.
@@ -50,7 +50,7 @@ pub enum ServeError {
     /// A path has no policies.
     #[error("--policies {0}")]
     Policies(Missing),
-    /// There is no cluster.
+    /// There is no usable cluster.
     #[error("--kubernetes: {0}")]
     Kubernetes(String),
     /// Certificates or keys are unusable.
@@ -135,7 +135,7 @@ impl Serving {
         }
     }
 
-    /// Stops accepting calls, answers waiting ones, and ends within a bounded time.
+    /// Stops accepting calls, answers waiting ones, and stops within a bounded time.
     pub async fn drain(mut self) {
         self.drain.send_replace(true);
         let ended = async { while self.servers.join_next().await.is_some() {} };
@@ -176,7 +176,7 @@ impl PolicyOrigin {
         Ok(Self::Files(sources, config.policies.clone()))
     }
 
-    /// Follows the source. Tasks that must end cleanly in a drain are added to `servers`.
+    /// Follows the source. Adds the tasks that must end cleanly in a drain to `servers`.
     #[cfg_attr(not(feature = "kubernetes"), expect(unused_variables))]
     fn follow(
         self,
@@ -210,7 +210,8 @@ fn tls_files(config: &ServeArgs) -> Option<tls::TlsFiles> {
     Some(tls::TlsFiles { certificate, key, clients: config.tls_client_ca.clone() })
 }
 
-/// Opens the ledger. A Redis may still be unreachable. Until it answers, calls fail and `/readyz` reports it.
+/// Opens the ledger. Redis does not have to be reachable yet. Until it answers, calls fail and `/readyz`
+/// reports it.
 fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
     let storage = config.storage.as_ref().map_err(|error| ServeError::Storage(error.to_string()))?;
     Ok(match storage {
@@ -244,7 +245,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeE
     Ok((listener, address))
 }
 
-/// Removes expired data, and never returns.
+/// Removes expired data. Never returns.
 async fn sweep(ledger: Arc<dyn Ledger>, metrics: Arc<AdapterMetrics>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

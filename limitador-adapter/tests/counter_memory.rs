@@ -1,4 +1,4 @@
-//! Counters take no more memory than they are accounted for. The test needs a separate process, because it
+//! Counters take no more memory than is accounted for them. The test needs a separate process, because it
 //! measures the memory of the whole process.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,15 +12,15 @@ use std::time::Duration;
 
 const COUNTERS: u64 = 300_000;
 
-/// The size in bytes.
+/// Returns the resident memory of this process in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
 }
 
-/// Charges a counter with this window several times, a minute apart. The ledger is kept, because freed memory
-/// would count as unused.
+/// Charges counters with this window several times, a minute apart. Returns the ledger so that it is not
+/// freed. Otherwise the next measurement would reuse its memory.
 fn takes_no_more_than_counted(window: &Window, counters: u64, times: u64) -> MemoryLedger {
     let ledger = MemoryLedger::new(Capacity::Bytes(1 << 40), Moment::now());
     let begun = Moment::now();
@@ -30,7 +30,7 @@ fn takes_no_more_than_counted(window: &Window, counters: u64, times: u64) -> Mem
         let counters = Arc::from([("auth.identity.userid".to_owned(), format!("user-{user:08}"))]);
         let (limit, window) = (Arc::clone(&limit), window.clone());
         let key = Arc::new(Key { limit, unit: Unit::Tokens, window, counters });
-        // The commit has no id, so that only the counter is remembered.
+        // The commit has no id, so only the counter is remembered.
         let now = begun + Duration::from_secs(60 * minute);
         ledger.commit("", &[Charge { key, amount: 7 }], now).unwrap();
     }
@@ -41,7 +41,7 @@ fn takes_no_more_than_counted(window: &Window, counters: u64, times: u64) -> Mem
     ledger
 }
 
-/// Runs one after the other, because the memory is that of the whole process.
+/// The cases run one after the other, because they measure the memory of the whole process.
 #[test]
 fn counters_take_no_more_memory_than_they_are_counted_for() {
     const HOUR: Duration = Duration::from_secs(3600);

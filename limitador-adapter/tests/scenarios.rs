@@ -1,7 +1,7 @@
 //! Plays every story of `e2e/scenarios` and every evasion of `e2e/evasions` natively: the core decides, and
-//! the limiter and its ledger count. `e2e/tests/scenarios.rs` and `corpus.rs` play the same ones through a
+//! the limiter and its ledger count. `e2e/tests/scenarios.rs` and `corpus.rs` play the same stories through a
 //! real Envoy.
-// Clippy recognises tests by their attribute, and so misses functions that tests share.
+// Clippy recognises tests by their attribute, so it does not see that shared functions belong to tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use e2e::redis::Redis;
@@ -57,7 +57,7 @@ fn main() {
         trials.push(Trial::test(format!("evasion/{name}"), move || play(story, memory)));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    // `exit` drops nothing, so a process would keep running.
+    // `exit` runs no destructors, so the Redis process would keep running.
     drop(redis);
     conclusion.exit();
 }
@@ -83,7 +83,7 @@ struct Native {
     requests: u64,
     health: Health,
     access: BodyAccess,
-    /// The replacement of the chunk that is passing.
+    /// The replacement for the current chunk.
     replaced: Option<Vec<u8>>,
 }
 
@@ -125,7 +125,7 @@ impl Native {
         }
     }
 
-    /// Performs the effects of an event, and their effects.
+    /// Performs the effects of an event, and the effects that follow from them.
     fn handle(&mut self, exchange: &mut Exchange, seen: &mut Seen, event: Event<'_>) {
         for effect in exchange.handle(event) {
             match effect {
@@ -197,8 +197,8 @@ impl Native {
         u64::try_from((self.now.instant - self.begun.instant).as_millis()).unwrap()
     }
 
-    /// Sends waiting commits and raises to the adapter, if it is available. Returns the exchanges whose holds
-    /// have no room.
+    /// Sends waiting commits and raises to the adapter, if it is available. Returns the exchanges that have
+    /// no room for their raised holds.
     fn tell(&mut self) -> Vec<String> {
         let mut out_of_room = Vec::new();
         let ms = self.milliseconds();
@@ -250,7 +250,7 @@ impl Native {
         facts
     }
 
-    /// Delivers the head of the answer, and its chunks up to this one.
+    /// Delivers the head of the answer and this many of its chunks.
     fn deliver(&mut self, open: &mut Open, pieces: usize) {
         let from = open.delivered.unwrap_or_else(|| {
             let (status, headers) = (open.answer.status(), open.answer.headers());
@@ -264,7 +264,7 @@ impl Native {
         open.delivered = Some(pieces);
     }
 
-    /// Passes a chunk, and lets the exchange read it.
+    /// Passes a chunk to the exchange, which may replace it and then reads it.
     fn body(&mut self, exchange: &mut Exchange, seen: &mut Seen, chunk: &[u8], end: bool) {
         if exchange.edits_body() {
             self.handle(exchange, seen, Event::Passing { chunk, end });
@@ -300,7 +300,7 @@ impl Player for Native {
         self.requests += 1;
         let id = ReservationId { prefix: "story".into(), number: self.requests };
         let mut exchange = Exchange::new(self.plan.clone(), id);
-        // The identity's header is the auth filter's, and taken out.
+        // The filter removes the identity header, which only the authentication filter may set.
         let is_sent = |name: &String| name != "x-jwt-payload" && !self.plan.signal_headers().contains(name);
         let sent = headers(request).into_iter().filter(|(name, _)| is_sent(name)).collect();
         let mut seen =
@@ -333,7 +333,7 @@ impl Player for Native {
     fn finish(&mut self, mut open: Open) -> Seen {
         let ending = open.answer.ending;
         if ending == Ending::NoHead {
-            // The headers that Envoy itself sets.
+            // The headers that Envoy sets itself.
             self.head(&mut open, 503, vec![("content-type".into(), "text/plain".into())]);
             self.body(&mut open.exchange, &mut open.seen, b"reset", true);
         } else {
@@ -381,7 +381,7 @@ impl Player for Native {
         self.away = matches!(fate, AdapterFate::Frozen | AdapterFate::Killed);
         assert_ne!(fate, AdapterFate::Killed, "what the memory held is not forgotten here");
         if !self.away {
-            // The longest pause before the filter sends commits again.
+            // The longest pause before the filter retries commits.
             self.now = self.now + Duration::from_secs(5);
             self.tell();
         }
@@ -392,8 +392,8 @@ impl Player for Native {
     }
 }
 
-/// The attributes that Envoy itself knows: with the routes of `scenario::envoy`, and a client on the same
-/// machine.
+/// Returns the value of an attribute that Envoy provides, for the routes of `scenario::envoy` and a client on
+/// the same machine.
 fn attribute(path: &[String], request: &Request) -> &'static [u8] {
     match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         name if name == Facts::ROUTE_NAME && request.path.starts_with("/elsewhere/") => b"elsewhere",

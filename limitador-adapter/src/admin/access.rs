@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The maximum length of a token, in bytes.
+/// The maximum length of a token in bytes.
 const LONGEST: u64 = 4096;
 
 /// Headers that only proxies add.
@@ -28,7 +28,7 @@ pub enum ApiAccess {
     Local,
     /// Callers with the token in this file. The file is read for each call, so a new token applies at once.
     Token(Arc<PathBuf>),
-    /// Nobody.
+    /// No callers.
     Closed,
 }
 
@@ -46,8 +46,8 @@ enum Refusal {
 }
 
 impl ApiAccess {
-    /// Creates the access control for an HTTP port on this address. `file` contains the token, if one is
-    /// configured.
+    /// Creates the access control for an HTTP port on this address. `token_file` contains the token, if one
+    /// is configured.
     pub fn new(listen: SocketAddr, token_file: Option<PathBuf>) -> Self {
         let local = listen.ip().to_canonical().is_loopback();
         match token_file {
@@ -130,7 +130,7 @@ pub async fn guard(State(access): State<ApiAccess>, request: Request, next: Next
     }
 }
 
-/// Like [`guard`], for calls that change something. These need a token even on a loopback address.
+/// Like [`guard`], for calls that change something. These calls need a token even on a loopback address.
 pub async fn guard_change(State(access): State<ApiAccess>, request: Request, next: Next) -> Response {
     match access {
         ApiAccess::Local => Refusal::NoToken.into_response(),
@@ -138,7 +138,7 @@ pub async fn guard_change(State(access): State<ApiAccess>, request: Request, nex
     }
 }
 
-/// The token of the only `authorization` header.
+/// Returns the token of the `authorization` header, if there is exactly one such header.
 fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let value = all.next().filter(|_| all.next().is_none())?.as_bytes();
@@ -147,8 +147,9 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// If a web page makes a browser call this machine under a foreign name (DNS rebinding), the host header
-/// contains that name. Such a name has a dot, since nobody can register one without.
+/// Returns whether a call comes directly from this machine. A web page can make a browser call this machine
+/// under a foreign name (DNS rebinding). The host header then contains that name. Such a name has a dot,
+/// because names without a dot cannot be registered.
 fn is_local(headers: &HeaderMap) -> bool {
     let proxied = OF_PROXIES.iter().any(|name| headers.contains_key(*name));
     !proxied && headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local_name))
@@ -165,7 +166,8 @@ fn is_local_name(host: &str) -> bool {
     }
 }
 
-/// The digest of the token in the file. Neither it nor the error reveals any of the token.
+/// Returns the digest of the token in the file. Neither the digest nor the error reveals any part of the
+/// token.
 fn digest_of(file: &PathBuf) -> Result<[u8; 32], &'static str> {
     let opened = std::fs::File::open(file).map_err(|_| "the admin token file cannot be opened")?;
     let mut token = Vec::new();

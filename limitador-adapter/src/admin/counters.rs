@@ -1,4 +1,4 @@
-//! `/api/counters`: lists buckets, resets them, and grants more until a window ends.
+//! `/api/counters`: lists buckets, resets them, and grants additional amounts until a window ends.
 
 use super::http::{CounterView, Pages, unavailable};
 use crate::ledger::moment::Moment;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// The maximum length of a grant's id, in bytes.
+/// The maximum length of a grant's id in bytes.
 const MAX_ID: usize = 256;
 
 /// Selects buckets. An omitted field matches all.
@@ -46,7 +46,7 @@ struct GrantRequest {
     id: String,
 }
 
-/// A window's name in the list of counters.
+/// Returns a window's name in the list of counters.
 fn window_name(window: &Window) -> String {
     match window {
         Window::Period(period, zone) => zone.with_period(*period),
@@ -74,7 +74,7 @@ impl CounterFilter {
 #[derive(Debug, Default)]
 struct ListQuery {
     filter: CounterFilter,
-    /// Parameters `counter=NAME:VALUE`. Both parts may contain colons.
+    /// Each `counter=NAME:VALUE` parameter. Both parts may contain colons.
     counters: Vec<String>,
     count: Option<usize>,
     after: Option<String>,
@@ -114,7 +114,7 @@ impl ListQuery {
         self.filter.matches(key, in_force) && self.counters.iter().all(has)
     }
 
-    /// The query of the page after this bucket.
+    /// Returns the query for the page that starts after this bucket.
     fn next(&self, query: &str, last: &str) -> String {
         let rest = query.split('&').filter(|part| !part.is_empty() && !part.starts_with("after="));
         rest.map(str::to_owned)
@@ -124,7 +124,7 @@ impl ListQuery {
     }
 }
 
-/// Identifies a bucket in the order of the list.
+/// Returns the position of a bucket in the order of the list.
 fn position(key: &Key) -> String {
     json!([*key.limit, key.unit.name(), window_name(&key.window), *key.counters]).to_string()
 }

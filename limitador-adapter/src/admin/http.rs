@@ -57,7 +57,7 @@ impl Pages {
 
     /// The endpoints.
     pub fn router(self) -> Router {
-        // Unknown paths are refused like known ones.
+        // Unknown paths are refused in the same way as known ones.
         let access = self.access.clone();
         let needs_token = axum::middleware::from_fn_with_state(access, guard_change);
         let api = Router::new()
@@ -101,7 +101,7 @@ fn no_module() -> Response {
 }
 
 /// The Kubernetes probe excludes the storage. Without its storage, an adapter still serves plans and the
-/// module, and its errors let each policy's `failureMode` decide.
+/// module. Its errors let each policy's `failureMode` decide.
 const WITHOUT_STORAGE: &str = "exclude=storage";
 
 async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
@@ -135,8 +135,8 @@ pub(super) fn unavailable(error: &Unavailable) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
 }
 
-/// One bucket. If its rate is no longer in force, it has no maximum; it lasts until its window ends, and
-/// continues if the rate returns.
+/// One bucket. If its rate is no longer in force, it has no maximum. It lasts until its window ends, and
+/// continues to count if the rate returns.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CounterView {
@@ -151,7 +151,7 @@ pub(super) struct CounterView {
     granted: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
-    /// Either this or `period`; neither for `concurrency`.
+    /// Present unless `period` is. Both are omitted for `concurrency`.
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,13 +167,13 @@ pub(super) struct CounterView {
     /// Omitted if true.
     #[serde(skip_serializing_if = "is_true")]
     in_force: bool,
-    /// Omitted if false. Requests for which the limit had no room for another bucket share this one. It has no
-    /// counter values.
+    /// Omitted if false. This bucket counts all requests for which the limit had no room for a separate
+    /// bucket. It has no counter values.
     #[serde(skip_serializing_if = "is_false")]
     overflow: bool,
 }
 
-/// The form that serde requires.
+/// Takes a reference, because serde requires one.
 fn is_true(value: &bool) -> bool {
     *value
 }
@@ -221,10 +221,11 @@ fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
-/// How long a call waits for a Reserve before it returns 204. Proxies wait longer than this.
+/// How long a call waits for a Reserve before it returns 204. Proxies have longer timeouts.
 const WATCH: Duration = Duration::from_secs(25);
 
-/// The next Reserve that matches the policy and limit in the query; 204 if there was none for a while.
+/// Returns the next Reserve that matches the policy and limit in the query, or 204 if there is none for a
+/// while.
 async fn watched(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let wanted = |name: &str| {
         let parts = query.as_deref().unwrap_or_default().split('&');

@@ -23,8 +23,8 @@ impl Module {
     }
 }
 
-/// The modules of this version and of other versions. A proxy's configuration names a digest, and during an
-/// upgrade the adapter and that configuration change one after the other.
+/// The modules of this version and of other versions. A proxy's configuration names a module by its digest.
+/// During an upgrade, the adapter and that configuration do not change at the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Modules {
     current: Option<Module>,
@@ -32,7 +32,8 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Reads `current` and every module of `previous`, where a folder stands for the `.wasm` files in it.
+    /// Reads `current` and all modules of `previous`. A folder in `previous` stands for the `.wasm` files in
+    /// it.
     pub fn read(current: Option<&Path>, previous: &[PathBuf]) -> Result<Self, String> {
         let current = current.map(Module::read).transpose()?;
         let mut modules = Vec::new();
@@ -44,12 +45,12 @@ impl Modules {
         Ok(Self { current, previous: modules.into() })
     }
 
-    /// The module of this version.
+    /// Returns the module of this version.
     pub fn current(&self) -> Option<&Module> {
         self.current.as_ref()
     }
 
-    /// The module with the digest in `weir-DIGEST.wasm`.
+    /// Returns the module with the digest in `weir-DIGEST.wasm`.
     pub fn named(&self, file: &str) -> Option<&Module> {
         let digest = file.strip_prefix("weir-")?.strip_suffix(".wasm")?;
         self.current.iter().chain(self.previous.iter()).find(|module| module.sha256 == digest)

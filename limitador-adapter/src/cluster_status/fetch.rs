@@ -1,5 +1,5 @@
 //! Reads the objects that a status is computed from. If the cluster does not have a kind, its list is empty.
-//! If a kind cannot be read, that is reported and the other kinds are shown.
+//! If a kind cannot be read, the error is reported and the other kinds are still shown.
 
 use super::{filter, object_name};
 use crate::kubernetes::crd::Group;
@@ -121,8 +121,8 @@ pub async fn fetch(client: &Client) -> Result<ClusterObjects, kube::Error> {
     Ok(objects)
 }
 
-/// Asks the adapter's Service, through the API server's proxy, which of these modules it serves, and for the
-/// digest of its own.
+/// Asks the adapter's Service, through the API server's proxy, for the digest of its own module and which of
+/// these modules it serves.
 async fn served(client: &Client, adapter: &ObjectName, named: BTreeSet<&str>) -> ServedModules {
     let ObjectName { namespace, name } = adapter;
     let service = format!("/api/v1/namespaces/{namespace}/services/{name}:8080/proxy");

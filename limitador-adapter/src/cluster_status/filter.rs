@@ -1,4 +1,4 @@
-//! Finds the filters that control planes should configure, and the module that each one names.
+//! Finds the filters that control planes should configure, and the module that each filter names.
 
 use super::fetch::ClusterObjects;
 use super::{list_at, object_name, text_at};
@@ -11,13 +11,13 @@ use serde_json::Value;
 pub struct InstalledFilter {
     /// The name of the Gateway.
     pub gateway: String,
-    /// The kind and name of the object that configures it, as kubectl prints them.
+    /// The kind of the object that configures it, as kubectl prints it.
     pub kind: &'static str,
     /// The namespace and name of this object.
     pub object: String,
     /// The digest of the module.
     pub module: String,
-    /// The adapter with the Service that serves the module.
+    /// The adapter that serves the module through its Service.
     #[serde(skip)]
     pub adapter: ObjectName,
     /// Why the control plane does not use the filter, if it reports a reason.

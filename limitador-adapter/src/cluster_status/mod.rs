@@ -1,7 +1,7 @@
 //! `status`: shows what is installed in a cluster, what is wrong, and what to do next.
 //!
-//! [`fetch`] reads the objects from the cluster, and [`ClusterStatus::new`] evaluates them. The latter needs
-//! no cluster.
+//! [`fetch`] reads the objects from the cluster, and [`ClusterStatus::new`] evaluates them without access to
+//! the cluster.
 
 pub mod fetch;
 mod filter;
@@ -105,7 +105,7 @@ fn policy(group: Group, object: &Value) -> PolicyOverview {
         let part = |field| text_at(ancestor, &format!("/ancestorRef/{field}"));
         format!("{}/{}", part("namespace"), part("name"))
     });
-    // Before an adapter has written a status, only the targets are known.
+    // Until an adapter has written a status, only the targets are known.
     let targets = list_at(object, "/spec/targetRefs").chain(object.pointer("/spec/targetRef"));
     let targets = targets.filter(|target| text_at(target, "/kind") == "Gateway");
     let targets = targets.map(|target| format!("{}/{}", name.namespace, text_at(target, "/name")));

@@ -1,4 +1,4 @@
-//! The problems in a cluster, each with the next command.
+//! The problems in a cluster. Each one comes with the next command.
 
 use super::fetch::{ClusterObjects, FetchedObjects};
 use super::filter::{self, InstalledFilter};
@@ -21,10 +21,10 @@ pub struct Problem {
 const INSTALL: &str =
     "helm install weir dist/manifests/chart --namespace weir-system --create-namespace --values values.yaml";
 const UPGRADE: &str = "helm upgrade weir dist/manifests/chart --namespace weir-system --values values.yaml";
-/// The placeholder for the digest, which `make manifests` fills in.
+/// The placeholder digest that `make manifests` replaces.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Lists all problems. Those that cause others come first.
+/// Lists all problems. Problems that cause others come first.
 pub fn all(objects: &ClusterObjects, status: &ClusterStatus, filters: &[InstalledFilter]) -> Vec<Problem> {
     let mut problems = unreadable(objects);
     problems.extend(not_installed(objects, status));
@@ -82,8 +82,8 @@ fn not_ready(install: &InstallStatus) -> Option<Problem> {
     Some(problem(&install.deployment, message, next))
 }
 
-/// Without its placeholder, a Gateway has no filter. If the placeholder is invalid, Envoy Gateway answers 500 on all of the
-/// Gateway's routes.
+/// Returns the problem if a placeholder is rejected. Without its placeholder, a Gateway has no filter. If the
+/// placeholder is invalid, Envoy Gateway answers 500 on all routes of the Gateway.
 fn placeholder_problem(object: &Value) -> Option<Problem> {
     let refused = filter::refused(object)?;
     let name = object_name(object);
@@ -102,7 +102,7 @@ fn placeholder_problem(object: &Value) -> Option<Problem> {
     Some(problem(format!("envoyextensionpolicy {name}"), message, next))
 }
 
-/// The command after a change of Envoy Gateway's configuration.
+/// Returns the command to run after changing Envoy Gateway's configuration.
 fn enable(extension: &str) -> String {
     format!(
         "set extensionApis.{extension} in Envoy Gateway's configuration, then \
@@ -165,7 +165,7 @@ fn policy_problem(group: Group, object: &Value) -> Option<Problem> {
     Some(problem(about, format!("{reason}: {}", text_at(bad, "/message")), next))
 }
 
-/// The part of a digest that is shown, long enough to compare by eye.
+/// Shortens a digest for display. The result is long enough to compare by eye.
 pub fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }

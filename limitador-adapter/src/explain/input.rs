@@ -1,4 +1,4 @@
-//! The input of `explain`: reads the policies, the messages and the facts of the request from files.
+//! The input of `explain`: the policies, the messages and the facts of the request, read from files.
 
 use crate::cli::ExplainArgs;
 use crate::explain::message::Message;
@@ -18,9 +18,9 @@ pub struct ExplainInput {
     /// The policies.
     pub collected: CollectedPolicies,
     pub request: Message,
-    /// The response, if its charge is to be explained.
+    /// The response, if its charges are to be explained.
     pub response: Option<Message>,
-    /// The whole `auth` root.
+    /// The whole value of the `auth` root.
     pub auth: Option<Value>,
     /// The name of Envoy's route for the request.
     pub route: Option<String>,
@@ -61,7 +61,7 @@ impl ExplainInput {
         })
     }
 
-    /// Returns the needed facts that the files provide, and the names of those that they do not.
+    /// Returns the required facts that the files provide, and the names of those that they do not provide.
     pub fn facts(&self, needs: &[Need]) -> (Facts, Vec<String>) {
         let (mut facts, mut unknown) = (Facts::default(), Vec::new());
         self.request.pseudo.iter().for_each(|(name, value)| facts.header(name, value.as_bytes()));
@@ -71,7 +71,7 @@ impl ExplainInput {
         }
         for need in needs {
             match need {
-                // The files contain no failures of upstreams.
+                // The files do not contain upstream failures.
                 Need::Header(_) | Need::Headers | Need::Failures => {}
                 Need::Identity => match &self.auth {
                     Some(auth) => facts.auth(auth.clone()),
@@ -89,7 +89,7 @@ impl ExplainInput {
         (facts, unknown)
     }
 
-    /// An attribute in Envoy's form.
+    /// Returns an attribute in Envoy's encoding.
     fn property(&self, path: &[String]) -> Option<Vec<u8>> {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {

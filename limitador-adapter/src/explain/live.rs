@@ -25,7 +25,7 @@ pub async fn next(asked: &ExplainArgs) -> Result<ObservedReserve, Unexplained> {
         let (status, body) = exchange(address, &request).await.map_err(|error| unexplained(&error))?;
         match status {
             200 => return serde_json::from_slice(&body).map_err(|error| unexplained(&error)),
-            // There was no request for a while; ask again.
+            // There was no request for a while, so the call is repeated.
             204 => {}
             401 | 403 => {
                 return Err(unexplained(&format!(

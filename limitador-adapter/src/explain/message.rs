@@ -38,7 +38,7 @@ impl Message {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
         let text = with_end_of_headers(bytes);
-        // Here, only the version differs.
+        // httparse does not know these versions. The rest of the message is the same.
         let text = match text.strip_prefix(b"HTTP/2 ").or_else(|| text.strip_prefix(b"HTTP/3 ")) {
             Some(rest) => [b"HTTP/1.1 ", rest].concat(),
             None => text,
@@ -48,7 +48,7 @@ impl Message {
         Ok(Self { status: parsed.code.unwrap_or_default(), ..message })
     }
 
-    /// Returns a header's values, joined with `,`. The result is empty if there are none.
+    /// Returns a header's values, joined with `,`. The result is empty if the header is missing.
     pub fn header(&self, name: &str) -> String {
         let values = self.headers.iter().filter(|(known, _)| known == name);
         let values = values.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
@@ -60,14 +60,14 @@ impl Message {
         let headers = headers.iter().map(lower).collect();
         let mut message = Self { headers, ..Self::default() };
         let chunked = message.header("transfer-encoding").contains("chunked");
-        // curl keeps the header but prints the body without chunked framing.
+        // curl keeps this header but prints the body without chunked framing.
         let whole = chunked.then(|| unchunked(body)).flatten();
         message.body = whole.unwrap_or_else(|| body.to_vec());
         message
     }
 }
 
-/// A file with only headers often lacks the empty line that ends them.
+/// Adds the empty line that ends the headers. A file with only headers often lacks it.
 fn with_end_of_headers(bytes: &[u8]) -> Vec<u8> {
     let ends = bytes.windows(2).any(|two| two == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n");
     if ends { bytes.to_vec() } else { [bytes, b"\r\n\r\n"].concat() }

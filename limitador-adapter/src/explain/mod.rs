@@ -1,5 +1,5 @@
-//! `explain`: shows what the policies mean for one request. It runs the code of the filter and the limiter on
-//! empty counters.
+//! `explain`: shows what the policies mean for one request. It runs the code of the filter and the limiter
+//! with empty counters.
 
 pub mod explanation;
 pub mod input;
@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// How much of a body is decoded, as in the shipped configurations.
+/// The maximum size of a body to decode, as in the shipped configurations.
 const MAX_BODY: usize = 16 << 20;
 
 /// Explains the input.
@@ -87,7 +87,7 @@ pub async fn explain(question: ExplainInput) -> Result<Explanation, Unexplained>
     Ok(explanation)
 }
 
-/// How the request is edited.
+/// Returns how the request is edited.
 fn changes(effects: &[Effect]) -> Vec<String> {
     let change = |effect: &Effect| match effect {
         Effect::Count(Metric::OutputCapped) => Some("it gets a maximum output, equal to its hold for output"),
@@ -100,7 +100,7 @@ fn changes(effects: &[Effect]) -> Vec<String> {
     effects.iter().filter_map(change).map(str::to_owned).collect()
 }
 
-/// Returns for every limit whether it applies, and what it would hold or why it does not apply.
+/// Returns for every limit whether it applies, and either what it would hold or why it does not apply.
 fn judged(
     plan: &Plan,
     policies: &[Policy],
@@ -159,7 +159,7 @@ fn judged(
             let key = (name.clone(), limit.name.clone());
             let notes = limits.remove(&key);
             let applies = notes.is_none() || applying.contains(&key);
-            // Rates that count usage and hold nothing have no note.
+            // Rates that count usage but hold nothing have no note.
             let notes =
                 notes.unwrap_or_else(|| vec!["applies, and holds nothing: the call uses no tokens".into()]);
             ExplainedLimit { limit: limit.name.clone(), applies, notes }
@@ -171,7 +171,7 @@ fn judged(
     (EstimatedTokens { input: estimate.input, output: estimate.output }, explained)
 }
 
-/// Returns why a limit applies: the predicates that are true, beginning with the policy's.
+/// Returns why a limit applies: the predicates that are true, starting with the policy's predicates.
 fn predicates<'p>(
     policies: &'p [Policy],
     name: &'p str,
@@ -199,7 +199,7 @@ fn will_charge(rate: &Rate) -> String {
     }
 }
 
-/// Returns what happens to a stream that outgrows its holds, if the limit counts usage.
+/// Returns what happens to a stream that exceeds its holds, if the limit counts usage.
 fn outgrown(holds: &[Hold]) -> Option<&'static str> {
     let counts_usage = holds.iter().any(|hold| hold.rate.rate.unit.is_of_usage());
     counts_usage.then(|| match holds.iter().any(Hold::is_cut) {
@@ -233,7 +233,7 @@ fn failed(Failure { part, cause, mode, .. }: &Failure) -> String {
     format!("cannot be evaluated: its {}: {cause}; {consequence}", part.name())
 }
 
-/// What is assumed for a limit that applies in doubt.
+/// Returns what is assumed for a limit that applies in doubt.
 fn doubted(Doubt { cause, detail, .. }: &Doubt, facts: &Facts) -> String {
     match cause {
         DoubtCause::Predicate => format!("this fails, so it counts as true: {detail}"),

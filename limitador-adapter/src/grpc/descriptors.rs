@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A resolved descriptor.
 pub struct Named<'a> {
     pub limit: &'a KnownLimit,
-    /// The rates and their buckets. There is one if the descriptor names a unit and a window.
+    /// The rates and their buckets. There is exactly one if the descriptor names a unit and a window.
     pub rates: Vec<(&'a KnownRate, Arc<Key>)>,
     /// Whether the descriptor names the unit of its amount.
     pub unit_given: bool,
@@ -24,7 +24,7 @@ pub struct Named<'a> {
     pub ttl: Option<Duration>,
     /// The descriptor's maximum, for rates without a fixed one.
     pub max: Option<u64>,
-    /// Whether lack of room never refuses the call.
+    /// Whether the call is never refused for lack of room.
     pub unenforced: bool,
     /// The charge that waits until a result is seen.
     pub deferred: Option<DeferredCharge>,
@@ -81,13 +81,13 @@ impl<'a> Named<'a> {
         (!named.rates.is_empty()).then_some(named)
     }
 
-    /// Whether lack of room refuses the call. A soft limit never refuses, whoever the caller is.
+    /// Returns whether the call is refused if there is no room. A soft limit never refuses any caller.
     pub fn refuses(&self) -> bool {
         !self.unenforced && !self.limit.is_soft
     }
 
-    /// Converts an amount to a rate's unit. For a whole limit, an amount is in tokens, and any number of tokens
-    /// is one request.
+    /// Converts an amount to a rate's unit. If the descriptor names a whole limit, its amount is in tokens,
+    /// and any number of tokens counts as one request.
     pub fn amount_in(&self, rate: &KnownRate, amount: u64) -> u64 {
         match rate.unit {
             Unit::Requests if !self.unit_given => amount.min(1),

@@ -1,14 +1,14 @@
 //! The protocol without holds: Envoy's own rate limit service, and Kuadrant's two methods that split it.
 //!
-//! A descriptor's `hits_addend` takes precedence over the request's. In a descriptor, 0 means 0. In a request,
-//! 0 cannot be distinguished from an absent value: it means 0 for `Report`, and 1 for the other methods, as in
-//! Envoy's protocol. An amount has this effect:
+//! A descriptor's `hits_addend` takes precedence over the request's. In a descriptor, 0 means 0. In a
+//! request, 0 cannot be distinguished from an absent value. It means 0 for `Report`, and 1 for the other
+//! methods, as in Envoy's protocol. An amount has this effect:
 //! - No amount: one future request. It needs room for 1, and is charged only if the whole call is admitted.
-//! - An amount of `requests`: the same, for that many.
-//! - An amount of tokens: measured usage, since nobody knows it in advance. It is always charged, and the call
-//!   is refused if there was no room for 1. So 0 checks without charging (Envoy's filter before the request),
-//!   and usage is charged (the same filter with `apply_on_stream_done`) without losses, however many requests
-//!   end at once.
+//! - An amount of `requests`: the same, for that many requests.
+//! - An amount of tokens: measured usage, because it is unknown in advance. It is always charged, and the
+//!   call is refused if there was no room for 1. So 0 checks without charging (Envoy's filter before the
+//!   request). Later, the usage is charged (the same filter with `apply_on_stream_done`). No usage is lost,
+//!   however many requests end at once.
 
 use crate::grpc::descriptors::{FoundDescriptors, Named};
 use crate::grpc::limiter::{CallError, Limiter, find};
@@ -47,7 +47,7 @@ impl Ask {
         let amount = given.unwrap_or(amounts.by_default);
         let measured = rate.unit.is_of_usage() && given.is_some();
         let (need, charge, when) = match self {
-            // A request in flight ends at some time, and these calls cannot report when.
+            // These calls cannot report when a request ends.
             _ if rate.unit == Unit::Concurrency => (1, 0, When::Admitted),
             Self::Check => (amount, 0, When::Admitted),
             Self::Report => (1, amount, When::Always),
@@ -58,7 +58,7 @@ impl Ask {
     }
 }
 
-/// A call's amounts, for descriptors without their own.
+/// The call's amounts for descriptors without their own amount.
 struct Amounts {
     of_request: Option<u64>,
     by_default: u64,
@@ -91,7 +91,8 @@ pub async fn answer(
     Ok(response(&call, &outcome, refused))
 }
 
-/// An unknown limit must not override known ones, so it decides only if all limits are unknown.
+/// Returns the response. An unknown limit must not override known ones, so it decides only if all limits are
+/// unknown.
 fn response(call: &FoundDescriptors<'_>, outcome: &LedgerOutcome, refused: bool) -> RateLimitResponse {
     let overall_code = match (refused, call.unknown()) {
         (true, _) => Code::OverLimit,
@@ -125,12 +126,12 @@ fn descriptor_status(named: &Named<'_>, rate: &KnownRate, status: Status, refuse
     }
 }
 
-/// Envoy's protocol has 32 bits.
+/// Converts an amount to the 32 bits of Envoy's protocol.
 fn clamp(amount: u64) -> u32 {
     u32::try_from(amount).unwrap_or(u32::MAX)
 }
 
-/// The windows that Envoy has a name for.
+/// Returns Envoy's name for a window, or `Unknown` if Envoy has none.
 fn span(window: &Window) -> Span {
     let length = match window {
         Window::Fixed(length) | Window::Sliding(length) => *length,

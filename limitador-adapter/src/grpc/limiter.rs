@@ -27,11 +27,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The maximum lifetime of a hold, whatever a call asks for. An exchange that takes a day has failed.
+/// The maximum lifetime of a hold, whatever lifetime a call requests. An exchange that takes a day has
+/// failed.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The maximum amount of a hold without a maximum. Sums of holds saturate at what a storage can count, and
-/// releasing a hold from a saturated sum would also free what others hold.
+/// The maximum amount of a hold without a maximum. Sums of holds saturate at the storage's largest number.
+/// Releasing a hold from a saturated sum would also free the amounts of other holds.
 const MAX_UNENFORCED: u64 = 1 << 40;
 
 /// The maximum number of reservations in one Commit.
@@ -40,7 +41,7 @@ const MAX_COMMITS: usize = 4096;
 /// The maximum number of results in the commit of one reservation.
 const MAX_SEEN: usize = 64;
 
-/// The number of these that are handled at once.
+/// The number of commits or raises that are handled at once.
 const COMMITS_AT_ONCE: usize = 64;
 
 /// The interval between log lines about unknown limits.
@@ -75,7 +76,7 @@ impl Limiter {
         Self { ledger, in_force, metrics, told: Mutex::new(None), observers: Observers::default() }
     }
 
-    /// The callers of `explain --watch`, which wait for the next Reserve.
+    /// Returns the callers of `explain --watch`, which wait for the next Reserve.
     pub fn observers(&self) -> Observers {
         self.observers.clone()
     }
@@ -123,7 +124,7 @@ impl Limiter {
     }
 
     /// Settles reservations, several at once if the ledger is remote. If one fails, the caller repeats it and
-    /// all that follow; repeating a settled one changes nothing.
+    /// all later ones. Repeating a settled one changes nothing.
     pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
         let further = std::mem::take(&mut request.further);
         if further.len() >= MAX_COMMITS {
@@ -148,8 +149,8 @@ impl Limiter {
         Ok(CommitResponse { reservation_released: released == Settled::Released, settled, out_of_room })
     }
 
-    /// Raises holds, several at once, and returns the reservations without room. A failed raise is not
-    /// repeated: the next one includes it, and no charge depends on it.
+    /// Raises holds, several at once, and returns the reservations that have no room. A failed raise is not
+    /// repeated, because the next raise includes it and no charge depends on it.
     async fn raise(
         &self,
         raised: Vec<RaisedHolds>,
@@ -165,7 +166,7 @@ impl Limiter {
         Ok(results?.into_iter().flatten().collect())
     }
 
-    /// Returns the reservation's id if there is no room.
+    /// Raises the holds of one reservation. Returns its id if there is no room.
     async fn raise_one(
         &self,
         raised: RaisedHolds,
@@ -273,7 +274,7 @@ impl Limiter {
         Ok(settled)
     }
 
-    /// Reads the bucket of each descriptor, and changes nothing.
+    /// Reads the bucket of each descriptor. Changes nothing.
     pub async fn usage(&self, request: GetUsageRequest, now: Moment) -> Result<GetUsageResponse, CallError> {
         let in_force = self.now_in_force();
         let call = find(request.descriptors, &in_force)?;
@@ -282,14 +283,14 @@ impl Limiter {
         let buckets = call.descriptors.iter().map(|named| {
             let Some(named) = named else { return BucketUsage::default() };
             let rates = named.rates.iter().map(|(rate, _)| named.max_of(rate)).zip(readings.by_ref());
-            // Weir's own descriptors name one rate. If there are several, the strictest one counts.
+            // Weir's own descriptors name one rate. If a descriptor names several, the strictest one counts.
             let all: Vec<_> = rates.map(|(max, reading)| bucket_usage(max, &reading)).collect();
             all.into_iter().min_by_key(|bucket| bucket.remaining).unwrap_or_default()
         });
         Ok(GetUsageResponse { buckets: buckets.collect() })
     }
 
-    /// Checks and charges without a hold. `call` is the name in metrics.
+    /// Checks and charges without a hold. `call` is the name of the call in metrics.
     pub async fn hit<'a>(
         &self,
         call: &FoundDescriptors<'a>,
@@ -354,7 +355,7 @@ impl Limiter {
     }
 }
 
-/// Counts the charges of the creators of results.
+/// Counts these charges in the metrics of their limits.
 fn count_seen(charged: &SeenCharges, in_force: &PolicySnapshot) {
     for (key, amount) in charged {
         let rates = in_force.limit_of(key).map(|limit| limit.rates.as_slice()).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Publishes Reserves for `explain --watch` as they are answered. Nothing is built or kept while nobody is
-//! waiting.
+//! Publishes Reserves for `explain --watch` as they are answered. If no reader is waiting, nothing is built
+//! or kept.
 
 use crate::grpc::descriptors::FoundDescriptors;
 use crate::ledger::LedgerOutcome;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
-/// How many unread Reserves are kept for a slow reader. Older ones are skipped.
+/// The number of unread Reserves that are kept for a slow reader. Older ones are skipped.
 const MAX_UNREAD: usize = 64;
 
 /// The readers.
@@ -55,7 +55,7 @@ impl Observers {
         self.0.subscribe()
     }
 
-    /// Whether anybody is waiting.
+    /// Returns whether any reader is waiting.
     pub fn is_any(&self) -> bool {
         self.0.receiver_count() > 0
     }

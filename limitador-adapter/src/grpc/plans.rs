@@ -22,7 +22,7 @@ pub struct Plans {
 }
 
 impl Plans {
-    /// Serves the plans in force. A drain ends every call that waits.
+    /// Serves the plans in force. A drain ends every waiting call.
     pub fn new(
         in_force: watch::Receiver<Arc<PolicySnapshot>>,
         drain: watch::Receiver<bool>,

@@ -1,4 +1,4 @@
-//! The rate limit services: each method passes its message on and records the latency.
+//! The rate limit services. Each method forwards its message and records the latency.
 
 use crate::grpc::envoy::{Ask, answer};
 use crate::grpc::limiter::{CallError, Limiter};
@@ -47,8 +47,8 @@ impl RateLimits {
         Ok(answered?)
     }
 
-    /// Handles the commits that a call carries. They are copies: if one fails it is sent again, and the call is
-    /// answered without it.
+    /// Handles the commits that a call carries. They are copies, so the call is answered even if a commit
+    /// fails: the caller sends that commit again.
     async fn carried(&self, call: &str, commits: Vec<CommitRequest>) {
         let mut commits = commits.into_iter();
         if let Some(first) = commits.next()

@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
-/// Together, these two settings detect a peer that has vanished silently. So the holds of a worker that died
-/// with its machine end within a minute as well.
+/// The interval and the timeout of keepalive pings. Pings detect a peer that has vanished silently, so that
+/// the holds of a worker end within a minute even if its machine has died.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,7 +68,7 @@ pub async fn routes(
         .prepare())
 }
 
-/// Serves from the time when the policies are known until the drain.
+/// Serves once the policies are known, until the drain.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<watch::Receiver<TlsAcceptor>>,

@@ -1,5 +1,5 @@
-//! Reserves and commits in one stream. Each request is answered separately, as soon as the ledger has answered.
-//! A Reserve waits for the commits before it, and for nothing else.
+//! Reserves and commits in one stream. Each request is answered separately, as soon as the ledger has
+//! answered. A Reserve waits only for the commits before it.
 
 use crate::grpc::rate_limits::RateLimits;
 use crate::grpc::services::weir::v1::reservation_service_server::ReservationService;
@@ -14,10 +14,10 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Older streams are ended, so that new replicas get their share.
+/// The maximum age of a stream. Older streams are ended, so that new replicas get their share of the streams.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
-/// How many requests of one stream wait for the ledger at once. Further ones stay unread.
+/// The number of requests of one stream that may wait for the ledger at once. Further requests stay unread.
 const AT_ONCE: usize = 1024;
 
 /// Serves `ReserveAndCommit`.
@@ -49,11 +49,11 @@ impl ReservationService for Reservations {
             let draining = async { drop(drain.wait_for(|draining| *draining).await) };
             drop(tokio::time::timeout(LONGEST, draining).await);
         };
-        // The stream ends at a request that cannot be read, or when the caller disconnects.
+        // The stream ends at the first request that cannot be read, or when the caller disconnects.
         let requests = requests.into_inner().take_while(|request| ready(request.is_ok()));
         let answers = requests.take_until(Box::pin(over)).filter_map(|request| ready(request.ok()));
         let mut settled: Option<CommitsDone> = None;
-        // The task ends when this guard is dropped with the stream.
+        // The guard is dropped with the stream. Then the worker no longer counts as present here.
         let mut presence: Option<Presence> = None;
         let answers = answers
             .map(move |request| {
@@ -83,7 +83,7 @@ impl ReservationService for Reservations {
     }
 }
 
-/// Resolves when every commit up to a message of the stream has been handled.
+/// Resolves when every commit up to this message of the stream has been handled.
 type CommitsDone = Shared<oneshot::Receiver<()>>;
 
 async fn answer(

@@ -1,7 +1,7 @@
 //! TLS for the gRPC port, and client authentication. No other file uses the TLS crates.
 //!
 //! The files are checked every second. New connections use renewed certificates from cert-manager or the
-//! kubelet. Unusable files change nothing.
+//! kubelet. If the new files are unusable, nothing changes.
 
 use futures::Stream;
 use std::io;
@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 pub use tokio_rustls::TlsAcceptor;
 
-/// The interval of checks.
+/// The interval between checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The timeout of a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ impl TlsFiles {
         Ok(TlsAcceptor::from(Arc::new(server)))
     }
 
-    /// Returns the configuration in the files, and a channel with its changes.
+    /// Returns the configuration from the files, and a channel with its changes.
     pub fn open(self) -> Result<watch::Receiver<TlsAcceptor>, Unusable> {
         let mut contents = self.read()?;
         let (publish, acceptor) = watch::channel(self.server(&contents)?);
@@ -102,7 +102,7 @@ impl TlsFiles {
             let mut refused = None;
             while !publish.is_closed() {
                 tokio::time::sleep(LOOK_EVERY).await;
-                // Blocking is acceptable: the files are small, and rarely on slow disks.
+                // Blocking is acceptable here: the files are small and rarely on slow disks.
                 let Ok(now) = self.read() else { continue };
                 if now == contents || refused.as_ref() == Some(&now) {
                     continue;
@@ -140,7 +140,8 @@ impl From<TlsError> for Unusable {
     }
 }
 
-/// The connections of a listener after their handshakes. A slow handshake delays no other connection.
+/// Returns the connections of a listener after their handshakes. A slow handshake does not delay other
+/// connections.
 pub fn incoming(
     listener: TcpListener,
     acceptor: watch::Receiver<TlsAcceptor>,

@@ -1,5 +1,5 @@
 //! Tracks which workers are alive: those with an open stream here. A worker without a stream at any adapter
-//! counts as gone after a while, and its holds end long before they would expire.
+//! counts as gone after a grace period. Its holds then end, long before they would expire.
 
 use crate::ledger::moment::Moment;
 use crate::ledger::{Ledger, Unavailable, is_worker};
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a worker is confirmed within its grace period.
+/// How many times a worker is confirmed within its grace period.
 const OFTEN: u32 = 4;
 
 /// The workers with streams.
@@ -52,8 +52,8 @@ impl Workers {
     }
 
     /// Confirms all workers and ends the holds of those that are gone, in a loop. An adapter that has just
-    /// started, or could not confirm its own workers for a while, ends nobody's holds, because other adapters
-    /// may have had the same problem.
+    /// started, or could not confirm its own workers for a while, does not end any holds, because other
+    /// adapters may have had the same problem.
     pub async fn look_after(self: Arc<Self>, metrics: Arc<AdapterMetrics>) {
         let mut look = tokio::time::interval((self.grace / OFTEN).max(Duration::from_millis(10)));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

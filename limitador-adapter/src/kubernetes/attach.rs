@@ -1,4 +1,5 @@
-//! Determines which routes are attached to which Gateway, and so which requests each policy applies to.
+//! Determines which routes are attached to which Gateway, and therefore which requests each policy applies
+//! to.
 
 mod listener;
 
@@ -27,7 +28,7 @@ pub struct At {
     pub ports: Vec<u32>,
     /// Empty means any host.
     pub hosts: Vec<String>,
-    /// Whether the requests certainly arrive here.
+    /// Whether requests are certain to arrive here.
     pub certainty: Certainty,
 }
 
@@ -36,12 +37,12 @@ pub struct At {
 pub enum Certainty {
     /// The controller has accepted the route, and no other listener owns the host.
     Sure,
-    /// The controller has not decided yet, or proxies differ. Policies of the route apply, and it takes no
-    /// request away from other routes.
+    /// The controller has not decided yet, or proxies differ. Policies of the route apply, but the route does
+    /// not take requests away from other routes.
     InDoubt,
 }
 
-/// Other inputs that determine which routes a Gateway takes.
+/// Other inputs that determine which routes a Gateway accepts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings<'a> {
     /// The controller of the Gateway's GatewayClass.
@@ -74,7 +75,7 @@ pub enum RegexOrder {
     Unknown,
 }
 
-/// Returns the routes of a Gateway. Of equal ones, the winner comes first.
+/// Returns the routes of a Gateway. Of equal routes, the winner comes first.
 pub fn attached<'a>(
     name: &ObjectName,
     gateway: &GatewayObject,
@@ -132,8 +133,8 @@ fn places(
             .into_iter()
             .map(|listener| (listener, listener.allows(gateway_name, route_name, around.namespaces)))
             .collect();
-        // A controller that has accepted the route knows better what this listener allows. If it cannot mean
-        // another listener, the route is allowed here.
+        // A controller that has accepted the route knows better what its listeners allow. So a possible
+        // attachment to a named listener is certain, and a refusal by all listeners is in doubt.
         let is_known = accepted == Certainty::Sure && around.controller.is_some();
         let refused = allowed.iter().all(|(_, allowed)| allowed.is_none());
         for (listener, allowed) in allowed {
@@ -150,7 +151,7 @@ fn places(
     }
     let mut ports: BTreeMap<(Certainty, &str), BTreeSet<u32>> = BTreeMap::new();
     for (listener, host, certainty) in &found {
-        // If another listener owns the host, the route is as certain here as at that one.
+        // If another listener owns the host, the route is at most as certain here as at that listener.
         let at_owner = match gateway.owner(listener.port, host) {
             Some(owner) if owner.hostname != listener.hostname => {
                 let at = found.iter().filter(|(at, of, _)| std::ptr::eq(*at, owner) && of == host);
@@ -171,7 +172,7 @@ fn places(
     for ((certainty, ports), mut hosts) in places {
         hosts.sort();
         hosts.dedup();
-        // A named host takes precedence over any host, so both remain.
+        // A named host takes precedence over any host, so both are kept.
         if hosts.first().is_some_and(String::is_empty) {
             hosts.remove(0);
             all.push(At { ports: ports.clone(), hosts: Vec::new(), certainty });
@@ -183,7 +184,7 @@ fn places(
     all
 }
 
-/// Returns the hosts that both a listener and a route serve. An empty host means any.
+/// Returns the hosts that both a listener and a route serve. An empty host means any host.
 fn common(listener: &str, route: &[String]) -> Vec<String> {
     if route.is_empty() {
         return vec![listener.to_owned()];
@@ -205,9 +206,10 @@ fn covers(wide: &str, narrow: &str) -> bool {
 }
 
 impl HttpRoute {
-    /// Returns whether the Gateway's controller has accepted the route there, or `None` if it has rejected
-    /// it. Other controllers are ignored. If the Gateway's controller is unknown, the rejection may be
-    /// another controller's. A status of an earlier generation is ignored as well.
+    /// Returns how certain it is that the Gateway's controller has accepted the route at this parent, or
+    /// `None` if it has rejected it. Statuses of other controllers and of earlier generations are ignored. If
+    /// the Gateway's controller is unknown, a rejection may come from another controller, so it only causes
+    /// doubt.
     fn acceptance(&self, parent: &Parent, controller: Option<&str>, name: &ObjectName) -> Option<Certainty> {
         let says = self.statuses.iter().filter(|status| {
             status.parent_ref.is_same(parent, name)
@@ -224,13 +226,13 @@ impl HttpRoute {
 }
 
 impl ParentStatus {
-    /// Returns `None` if there is no decision about this generation of the route, or none about all of its
-    /// rules.
+    /// Returns `None` if the controller has not decided on this generation of the route, or has accepted only
+    /// some of its rules.
     fn accepts(&self, generation: i64) -> Option<bool> {
         let condition = |kind: &str| self.conditions.iter().find(|condition| condition.kind == kind);
         let accepted = condition("Accepted")?;
         let is_current = accepted.observed_generation.is_none_or(|of| of == generation);
-        // It is unknown which rules the proxy has dropped. Those take no requests.
+        // The proxy has dropped some rules, but it is unknown which. Dropped rules take no requests.
         let is_partial = condition("PartiallyInvalid").is_some_and(|partial| partial.status == "True");
         match accepted.status.as_str() {
             _ if !is_current => None,
@@ -296,12 +298,12 @@ pub fn placement(
     let mut placement = v1::Placement {
         everywhere: own.whole.clone(),
         regexes_last: regexes == RegexOrder::AfterPrefixes,
-        // Envoy Gateway's order of regular expressions and its order of matches belong together.
+        // Envoy Gateway, which tries regular expressions before prefixes, also ranks a method like a header.
         methods_are_headers: regexes == RegexOrder::BeforePrefixes,
         ..v1::Placement::default()
     };
     if !own.sections.is_empty() {
-        // A listener that may not exist takes no requests away from others' policies.
+        // A listener that may not exist takes no requests away from other listeners' policies.
         for listener in gateway.http_listeners().filter(|listener| !listener.in_doubt) {
             let own = own.sections.get(&listener.name).filter(|_| listener.set.is_none());
             let policies = own.cloned().unwrap_or_default();

@@ -24,14 +24,15 @@ const MAX_TEXT: usize = 32_768;
 pub struct StatusContext<'a> {
     /// The controller's name in `ancestors`.
     pub controller: &'a str,
-    /// The Gateways with filters that follow their plan, `"*"` for a filter that follows all, and those
-    /// [`without_bodies`].
+    /// The Gateways that filters follow, and `"*"` if a filter follows all of them. Gateways with a filter
+    /// that does not read bodies are also listed under the name from [`without_bodies`].
     pub filters: &'a BTreeSet<String>,
-    /// The Gateways that filters name and that do not exist.
+    /// The Gateways that filters name but that do not exist.
     pub strays: &'a BTreeSet<String>,
-    /// Another installation of the adapter that writes the same statuses under the same name.
+    /// Another installation of the adapter that writes the same statuses under the same controller name.
     pub rival: Option<&'a str>,
-    /// Whether another installation, under another name, writes the conditions of the policy as a whole.
+    /// Whether another installation, under another controller name, writes the conditions of the policy as a
+    /// whole.
     pub ancestors_alone: bool,
 }
 
@@ -44,11 +45,11 @@ pub struct PolicyConditions {
     pub acceptance: Acceptance,
     /// The Gateways that it applies to.
     pub gateways: Vec<ObjectName>,
-    /// Which of its generations is in force, if any.
+    /// The generation that is in force, if any.
     pub enforced_generation: Option<i64>,
-    /// Why no request can match, if so.
+    /// Why no request can match the policy. `None` if requests can match it.
     pub never: Option<String>,
-    /// Why it may apply to more requests than those of its route.
+    /// Why it may apply to more requests than those of its routes.
     pub doubts: Vec<String>,
     /// The parts that filters without access to bodies cannot evaluate.
     pub needs_body: Vec<ValidationError>,
@@ -69,7 +70,7 @@ pub enum Acceptance {
 }
 
 impl PolicyConditions {
-    /// No problem is known.
+    /// Creates the conditions of a policy without known problems.
     pub fn new(object: &PolicyObject) -> Self {
         Self {
             object: object.clone(),
@@ -122,7 +123,7 @@ impl PolicyConditions {
             let conditions = both(self.enforced(std::slice::from_ref(gateway), context), known);
             Ancestor { ancestor_ref, controller_name: context.controller.to_owned(), conditions }
         });
-        // Each entry keeps its place; otherwise controllers would keep reordering each other's entries.
+        // Each entry keeps its position. Otherwise controllers would keep reordering each other's entries.
         let mut own: Vec<Ancestor> = own.collect();
         let mut ancestors = Vec::with_capacity(before.ancestors.len());
         for ancestor in &before.ancestors {

@@ -1,5 +1,5 @@
-//! A client that records when the API server last answered, because a silent watch cannot be distinguished
-//! from a dead one.
+//! A client that records when the API server last answered. Without it, a silent watch cannot be
+//! distinguished from a dead one.
 
 use crate::metrics::AdapterMetrics;
 use kube::Client;

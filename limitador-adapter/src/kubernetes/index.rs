@@ -1,5 +1,5 @@
-//! Computes the plans of the Gateways and the status of each policy from the cluster's objects. Pure: apply a
-//! change, then [`ClusterIndex::view`] returns the result.
+//! Computes the plans of the Gateways and the status of each policy from the cluster's objects. Pure: after a
+//! change is applied, [`ClusterIndex::view`] returns the result.
 
 use super::attach::{Attached, Surroundings, Targeted, attached, placement};
 use super::conditions::{Acceptance, PolicyConditions};
@@ -126,7 +126,7 @@ impl ClusterIndex {
         let earlier = self.policies.remove(&key).filter(|known| known.object.uid == object.uid);
         if let Some(known) = earlier {
             if known.object.document == object.document {
-                // Deletion changes the generation but not the policy.
+                // Deletion changes the generation but not the spec.
                 let is_valid = known.mistakes.is_empty();
                 let generation = object.generation;
                 let valid = known.valid.map(|(of, valid)| (if is_valid { generation } else { of }, valid));
@@ -238,7 +238,7 @@ impl ClusterIndex {
             }
             never.push(conditions.never.take());
         }
-        // It suffices if requests can reach one of the targets.
+        // A policy takes effect if requests can reach at least one of its targets.
         conditions.never = never.into_iter().collect::<Option<Vec<String>>>().map(|why| why.join("; "));
         conditions.gateways.sort();
         conditions.gateways.dedup();
@@ -296,7 +296,7 @@ impl ClusterIndex {
     }
 }
 
-/// `None` for a Gateway.
+/// Returns the kind of route, or `None` for a Gateway.
 fn route_kind(kind: TargetKind) -> Option<RouteKind> {
     match kind {
         TargetKind::Gateway => None,
@@ -329,7 +329,7 @@ fn put<K: Ord, T>(known: &mut BTreeMap<K, T>, name: K, value: Option<T>) {
     }
 }
 
-/// Returns the policies in force by target, as positions among all of them.
+/// The policies in force by target. Each policy is identified by its position among all policies in force.
 #[derive(Default)]
 struct Targets {
     gateways: BTreeMap<ObjectName, Sections>,
@@ -350,7 +350,8 @@ impl Targets {
         }
     }
 
-    /// Converts positions, because a Gateway's plan names policies by their positions in that plan.
+    /// Creates the plan of a Gateway. Positions are converted, because the plan identifies policies by their
+    /// positions in the plan.
     fn plan(
         &self,
         name: &ObjectName,

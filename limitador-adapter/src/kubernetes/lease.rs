@@ -1,5 +1,5 @@
-//! One replica at a time writes statuses: the holder of a Lease. In addition, each replica has a Lease that
-//! lists the gateways whose filters follow it, since a filter connects to one replica only.
+//! Elects the replica that writes statuses: the holder of a Lease. In addition, each replica has a Lease that
+//! lists the gateways that its filters serve, because a filter connects to only one replica.
 
 use super::DEFAULT_CONTROLLER;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -12,19 +12,19 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// The Lease of the default controller's writer, and the prefix of others.
+/// The Lease of the default controller, and the prefix of the names of other Leases.
 const NAME: &str = "limitador-adapter";
-/// The duration of a Lease. Within this time after its holder has died, another replica has taken over and
-/// statuses are correct again.
+/// The duration of a Lease. If the holder dies, another replica takes over and corrects the statuses within
+/// this time.
 pub const DURATION: Duration = Duration::from_secs(10);
 /// The interval between checks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The interval between renewals.
 const RENEW_EVERY: Duration = Duration::from_millis(1_900);
-/// A holder that has not renewed for this long stops writing, before another may take over.
+/// A holder that has not renewed the Lease for this long stops writing, before another replica may take over.
 const TRUST: Duration = Duration::from_secs(5);
 
-/// The interval between identical reports of a replica.
+/// The interval between identical reports by a replica.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 const PRESENCE: &str = "weir.dev/presence";
@@ -46,15 +46,15 @@ pub struct Election {
 /// The action that a Lease requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseStep {
-    /// It is held by this replica, or by nobody.
+    /// Take or renew the Lease. No other replica holds it.
     Hold,
-    /// It is held by another replica.
+    /// Wait. Another replica holds the Lease.
     Wait,
 }
 
-/// Decides whether to take the Lease. Pure. `unchanged` is the time for which the Lease has not changed. It
-/// is taken after two thirds of its duration, because a renewal may be noticed one interval late and statuses
-/// have to be written in time.
+/// Decides whether to take the Lease. Pure. `unchanged` is how long the Lease has not changed. Another
+/// replica's Lease is taken after two thirds of its duration, because a change may be noticed one interval
+/// late and statuses must still be written in time.
 pub fn decide(spec: &LeaseSpec, me: &str, unchanged: Duration) -> LeaseStep {
     let duration = spec
         .lease_duration_seconds
@@ -91,7 +91,7 @@ impl Election {
         self.renewed.is_some_and(|renewed| renewed.elapsed() < TRUST)
     }
 
-    /// Checks the Lease, and takes or renews it if allowed.
+    /// Checks the Lease. Takes or renews it if allowed.
     pub async fn look(&mut self) -> Result<(), kube::Error> {
         if self.renewed.is_some_and(|renewed| renewed.elapsed() < RENEW_EVERY) {
             return Ok(());
@@ -114,12 +114,12 @@ impl Election {
             return Ok(());
         }
         lease.spec = Some(self.held(&spec));
-        // Sent with the version that was read, so that only one of two concurrent attempts succeeds.
+        // The request contains the version that was read, so only one of two concurrent attempts succeeds.
         self.written(self.api.replace(&self.name, &PostParams::default(), &lease).await, asked)
     }
 
-    /// `asked` is a time before the server can have applied the write, so that this replica never trusts its
-    /// renewal longer than others do.
+    /// Handles the response to a write. `asked` is a time before the server can have applied the write. So
+    /// this replica never trusts its renewal longer than others do.
     fn written(&mut self, written: Result<Lease, kube::Error>, asked: Instant) -> Result<(), kube::Error> {
         match written {
             Ok(_) => {
@@ -152,7 +152,7 @@ impl Election {
         }
     }
 
-    /// Releases the Lease, so that the next holder need not wait.
+    /// Releases the Lease, so that the next holder does not have to wait.
     pub async fn leave(&mut self) -> Result<(), kube::Error> {
         if self.leads()
             && let Some(mut lease) = self.api.get_opt(&self.name).await?
@@ -175,7 +175,7 @@ impl Election {
         self.name.strip_prefix(NAME).unwrap_or_default().trim_start_matches('-')
     }
 
-    /// Reports which gateways' filters follow this replica, unless it did so recently.
+    /// Reports which gateways' filters follow this replica, unless it has reported the same recently.
     pub async fn tell(&mut self, following: &BTreeSet<String>) -> Result<(), kube::Error> {
         let lately =
             |(told, when): &(BTreeSet<String>, Instant)| told == following && when.elapsed() < TELL_EVERY;

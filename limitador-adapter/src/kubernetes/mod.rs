@@ -1,7 +1,7 @@
 //! Policies as objects of a Kubernetes cluster.
 //!
-//! [`schema`] is what the API server validates, and [`crd`] the definition that contains it. The [`index`]
-//! receives the cluster's [`objects`] and computes plans from the routes that are [`attach`]ed to each
+//! [`schema`] is what the API server validates, and [`crd`] is the definition that contains it. The [`index`]
+//! receives the cluster's [`objects`]. It computes plans from the routes that are [`attach`]ed to each
 //! Gateway, and the [`conditions`] of each policy. The replica that holds the [`lease`] writes them as
 //! [`status`] ([`status_writer`]). [`source`] connects these parts.
 

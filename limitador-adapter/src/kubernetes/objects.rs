@@ -1,4 +1,4 @@
-//! Reads the cluster's objects. Ignores irrelevant fields.
+//! Reads the cluster's objects. Irrelevant fields are ignored.
 
 mod rule;
 
@@ -42,8 +42,8 @@ pub struct RouteName {
 }
 
 impl RouteName {
-    /// The prefix of the route's names in Envoy Gateway's proxies, which only Envoy Gateway can assign. In
-    /// Istio's proxies, a rule has the name of its route, so the name proves nothing.
+    /// The prefix of the names that Envoy Gateway gives the route in its proxies. Only Envoy Gateway can
+    /// assign such names. In Istio's proxies, a rule has the name of its route, so the name proves nothing.
     pub fn in_envoy_gateway(&self) -> String {
         format!("{}/{}/", self.kind.name().to_ascii_lowercase(), self.name)
     }
@@ -89,7 +89,7 @@ pub struct PolicyObject {
     pub writers: Vec<StatusManager>,
 }
 
-/// An installation of the adapter, identified by a field manager of a status.
+/// An installation of the adapter, identified by the field manager of a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusManager {
     pub name: String,
@@ -140,7 +140,7 @@ impl PolicyObject {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayObject {
-    /// The GatewayClass, which names the controller.
+    /// The GatewayClass. It names the controller.
     pub class: String,
     /// The listeners, except those that cannot own a host.
     pub listeners: Vec<Listener>,
@@ -198,7 +198,7 @@ pub struct Listener {
     /// The set that adds the listener. `None` if it belongs to the Gateway itself.
     #[serde(skip)]
     pub set: Option<SetName>,
-    /// Whether it is uncertain that the Gateway takes it.
+    /// Whether it is uncertain that the Gateway uses this listener.
     #[serde(skip)]
     pub in_doubt: bool,
 }
@@ -255,7 +255,7 @@ impl GatewayObject {
 /// An HTTPRoute, or the equivalent of a GRPCRoute.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HttpRoute {
-    /// In seconds; the older of two equal routes wins.
+    /// The creation time in seconds. Of two equal routes, the older one wins.
     pub created: i64,
     pub parents: Vec<Parent>,
     /// Empty means any hostname.
@@ -267,7 +267,7 @@ pub struct HttpRoute {
     pub statuses: Vec<ParentStatus>,
 }
 
-/// Something that a route attaches to.
+/// A parent that a route attaches to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Parent {
@@ -279,9 +279,9 @@ pub struct Parent {
     pub namespace: Option<String>,
     /// The name of the Gateway.
     pub name: String,
-    /// Limits it to one listener.
+    /// Restricts the attachment to one listener.
     pub section_name: Option<String>,
-    /// Limits it to the listeners with this port.
+    /// Restricts the attachment to listeners with this port.
     pub port: Option<u32>,
 }
 
@@ -332,7 +332,7 @@ impl HttpRoute {
     }
 }
 
-/// The API server has validated the object, so anything unexpected counts as absent.
+/// Reads a field. The API server has validated the object, so an unexpected value counts as absent.
 fn read<T: serde::de::DeserializeOwned + Default>(data: &Value, pointer: &str) -> T {
     data.pointer(pointer).and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
 }

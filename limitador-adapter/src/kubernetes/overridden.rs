@@ -1,5 +1,5 @@
-//! Finds the policies that have no effect at a Gateway, because on every route their `defaults` are replaced
-//! or others' `overrides` prevail. Pure. `crates/policy` decides which policy prevails on a route.
+//! Finds the policies that have no effect at a Gateway, because other policies replace their `defaults` or
+//! prevail with `overrides` on every route. Pure. `crates/policy` decides which policy prevails on a route.
 
 use super::conditions::{Acceptance, PolicyConditions};
 use super::objects::ObjectName;
@@ -9,8 +9,8 @@ use policy::plan;
 use protocol::wire::weir::v1::Placement;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// By policy and Gateway, both as NAMESPACE/NAME: the policies that replace it there. `None` if it has an
-/// effect somewhere.
+/// The policies that replace each policy at each Gateway, by policy and Gateway, both as NAMESPACE/NAME.
+/// `None` if the policy has an effect somewhere at the Gateway.
 #[derive(Default)]
 pub struct Overridden(BTreeMap<(String, String), Option<BTreeSet<String>>>);
 
@@ -31,7 +31,7 @@ pub fn find(policies: &[ValidPolicy], plans: &HashMap<String, GatewayPlan>) -> O
     found
 }
 
-/// Returns the policies that meet on each route, if some of them can replace others.
+/// Returns the sets of policies that meet on a route. Omits policies that take no part in replacements.
 fn meetings(placement: &Placement, policies: &[&ValidPolicy]) -> BTreeSet<Vec<usize>> {
     let takes_part = |at: &usize| {
         policies.get(*at).is_some_and(|valid| {

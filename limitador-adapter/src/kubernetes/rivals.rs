@@ -1,7 +1,7 @@
-//! Detects several installations of the adapter in one cluster. With different controller names, each one has
-//! separate `ancestors`, and one of them writes the conditions of the policy as a whole. With the same name,
-//! they would keep overwriting each other's statuses. So one of them, chosen by name, stops, and both report
-//! it.
+//! Detects several installations of the adapter in one cluster. If their controller names differ, each one
+//! has separate `ancestors`, and one of them writes the conditions of the policy as a whole. If their
+//! controller names are the same, they would keep overwriting each other's statuses. So one of them, chosen
+//! by name, stops writing, and both report the conflict.
 
 use super::objects::{MANAGER, PolicyObject, StatusManager};
 use super::status::PolicyStatus;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// An installation that has stopped tries again after this time, in case the other is gone.
+/// An installation that has stopped writing tries again after this time, in case the other one is gone.
 const GIVE_WAY: Duration = Duration::from_secs(300);
 /// An installation that has not written for this long is no longer a rival.
 const MEMORY: Duration = Duration::from_secs(600);
@@ -55,7 +55,7 @@ impl Rivals {
         self.rival.as_ref().map(|(name, _)| name.as_str())
     }
 
-    /// Decides what may be written of a policy's status.
+    /// Decides which parts of a policy's status may be written.
     pub fn look(&mut self, object: &PolicyObject, now: Instant) -> Turn {
         let is_over = |since: &Instant, time| now.saturating_duration_since(*since) >= time;
         self.rival.take_if(|(_, seen)| is_over(seen, MEMORY));
@@ -68,7 +68,7 @@ impl Rivals {
             is_later && writer.name != self.own && writer.name.starts_with(&self.namesakes)
         });
         if let Some(StatusManager { name, .. }) = rival.cloned() {
-            // An overwritten status is reported once.
+            // Each overwritten status is reported once.
             self.written.remove(&object.uid);
             let gives_way = self.own > name;
             let namespace = name.strip_prefix(&self.namesakes).unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! A cluster as the source of policies: publishes what is watched and writes statuses.
+//! A cluster as the source of policies: publishes the watched policies and writes statuses.
 
 use super::index::View;
 use super::status_writer::{ClusterStatuses, Install};
@@ -20,13 +20,13 @@ pub struct ClusterSource {
     metrics: Arc<AdapterMetrics>,
 }
 
-/// A response is due within this time because watches restart often enough. A connection that is silent for
-/// longer is dead, and nothing else reveals that.
+/// Watches restart often enough that a response is due within this time. A connection that is silent for
+/// longer is dead, and there is no other sign of it.
 const SILENCE: Duration = Duration::from_secs(20);
 
 impl ClusterSource {
-    /// Connects to the cluster that the adapter runs in or that KUBECONFIG names. If `kuadrant` is set,
-    /// Kuadrant's policies are followed too.
+    /// Connects to the cluster that the adapter runs in or that KUBECONFIG names. If `kuadrant` is set, also
+    /// follows Kuadrant's policies.
     pub async fn connect(
         kuadrant: bool,
         controller: String,
@@ -44,7 +44,7 @@ impl ClusterSource {
     }
 
     /// Starts two tasks. One follows the policies and never ends. The other writes their statuses until the
-    /// drain and must be awaited, since it releases its Lease.
+    /// drain and must be awaited, because it releases its Lease.
     pub fn follow(
         self,
         publish: Publish,
@@ -66,7 +66,7 @@ impl ClusterSource {
     }
 }
 
-/// Omits the content of an invalid kubeconfig, because it contains tokens and keys.
+/// Formats an error. Omits the content of an invalid kubeconfig, because it contains tokens and keys.
 pub fn told(error: &impl fmt::Display) -> String {
     const PARSED: &str = "failed to parse kubeconfig YAML";
     let text = error.to_string();

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
-/// The installation of the adapter that writes.
+/// The installation of the adapter.
 pub struct Install {
     /// The controller's name.
     pub controller: String,
@@ -30,7 +30,7 @@ pub struct Install {
     pub identity: String,
     /// The adapter's metrics.
     pub metrics: Arc<AdapterMetrics>,
-    /// Operators' changes of counters, which become events.
+    /// Operators' changes of counters, to publish as events.
     pub audit: mpsc::Receiver<AuditRecord>,
 }
 
@@ -103,7 +103,7 @@ pub async fn tell(
     }
 }
 
-/// Returns the Gateways that filters name and that do not exist. The result is empty until the Gateways are
+/// Returns the Gateways that filters name but that do not exist. The result is empty until the Gateways are
 /// known.
 fn find_strays(following: &BTreeSet<String>, gateways: &BTreeSet<String>) -> BTreeSet<String> {
     let names = following.iter().filter(|name| *name != "*" && !name.contains(':'));
@@ -153,7 +153,7 @@ impl StatusWriter {
             let Some(status) = conditions.status(context, &Time(Timestamp::now())) else { continue };
             match self.write(conditions, &status).await {
                 Ok(after) => after.iter().for_each(|after| self.rivals.wrote(&status, after)),
-                // Retried at the next interval.
+                // The write is retried at the next interval.
                 Err(error) => {
                     tracing::warn!(policy = %object.name, %error, "the status cannot be written");
                 }
@@ -162,7 +162,8 @@ impl StatusWriter {
         self.rivals.keep(|uid| statuses.iter().any(|conditions| conditions.object.uid == uid));
     }
 
-    /// Writes an event about an operator's change of counters. Each replica writes those of its own calls.
+    /// Writes an event about an operator's change of counters. Each replica writes the events of its own
+    /// calls.
     async fn audit(&self, statuses: &[PolicyConditions], record: AuditRecord) {
         let AuditRecord { policy, reason, note } = record;
         let mut objects = statuses.iter().map(|conditions| &conditions.object);
@@ -208,7 +209,7 @@ impl StatusWriter {
             Err(kube::Error::Api(error)) if error.code == 404 => return Ok(None),
             after => PolicyObject::new(object.group, &after?),
         };
-        // A missing event does not prevent the status from being written.
+        // The status is written even if an event cannot be written.
         for event in events(object.status.get("conditions"), status) {
             self.publish(&event, object).await;
         }
@@ -224,7 +225,7 @@ fn resource(object: &PolicyObject) -> ApiResource {
     resource
 }
 
-/// One event for each condition that has changed.
+/// Returns one event for each condition that has changed.
 fn events(before: Option<&serde_json::Value>, status: &PolicyStatus) -> Vec<Event> {
     let known = |kind: &str, reason: &str| {
         let conditions = before.and_then(serde_json::Value::as_array).into_iter().flatten();
@@ -237,7 +238,7 @@ fn events(before: Option<&serde_json::Value>, status: &PolicyStatus) -> Vec<Even
     news.map(|condition| Event {
         type_: if condition.status == "True" { EventType::Normal } else { EventType::Warning },
         reason: condition.reason.clone(),
-        // The API accepts at most this many characters.
+        // The API server accepts at most this many characters.
         note: Some(condition.message.chars().take(1000).collect()),
         action: condition.type_.clone(),
         secondary: None,

@@ -21,7 +21,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Changes within this time are processed together.
+/// Changes that arrive within this time are processed together.
 const GATHERING: Duration = Duration::from_millis(10);
 /// The first pause between attempts to reach the API server, in milliseconds.
 const MIN_BACKOFF: u64 = 200;
@@ -80,7 +80,7 @@ impl WatchedKind {
         }
     }
 
-    /// The complete list of objects.
+    /// Returns the change for the complete list of objects.
     fn all(self, objects: &[DynamicObject]) -> Change {
         match self {
             Self::Policy(group) => Change::Policies(
@@ -113,7 +113,8 @@ impl WatchedKind {
         }
     }
 
-    /// Handles a kind that cannot be read. Only kinds that reduce doubts about routes are optional.
+    /// Returns the change for a kind that cannot be read, or `None` if the kind is required. Kinds are
+    /// optional if they only reduce doubts about routes.
     fn none(self) -> Option<Change> {
         match self {
             Self::Class => Some(Change::Classes(BTreeMap::new())),
@@ -126,7 +127,7 @@ impl WatchedKind {
         }
     }
 
-    /// One object was added, changed or deleted.
+    /// Returns the change for one object that was added, changed or deleted.
     fn one(self, object: &DynamicObject, there: bool) -> Change {
         let name = ObjectName::of(object);
         match self {
@@ -148,7 +149,7 @@ impl WatchedKind {
 
 type WatchEvent = (WatchedKind, Result<Event<DynamicObject>, watcher::Error>);
 
-/// Follows the cluster; never returns.
+/// Follows the cluster. Never returns.
 pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View)) {
     let kinds = kinds(kuadrant);
     let mut streams: SelectAll<BoxStream<'static, WatchEvent>> = kinds
@@ -169,8 +170,8 @@ pub async fn follow(client: Client, kuadrant: bool, mut publish: impl FnMut(View
         while let Ok(Some(heard)) = tokio::time::timeout_at(gathered, streams.next()).await {
             changed |= following.hear(heard);
         }
-        // A flood of changes must not delay the first one: what has arrived is processed now, and the rest
-        // next.
+        // Only what has already arrived is processed now, so that a flood of changes does not delay the first
+        // one.
         while let Some(Some(heard)) = streams.next().now_or_never() {
             changed |= following.hear(heard);
             if tokio::time::Instant::now() > gathered + 10 * GATHERING {
@@ -215,7 +216,7 @@ impl Following {
             Ok(Event::Apply(object)) => self.change(kind, kind.one(&object, true)),
             Ok(Event::Delete(object)) => self.change(kind, kind.one(&object, false)),
             Err(error) if is_undefined(&error) => {
-                // A cluster may lack Kuadrant's policies, or not have Gateway API yet.
+                // A cluster may not have Kuadrant's policies, or may not have Gateway API yet.
                 let news = !self.listed.contains(&kind);
                 news && self.change(kind, kind.all(&[]))
             }
@@ -264,7 +265,7 @@ fn controller(class: &DynamicObject) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// Returns a backoff with jitter for a watch.
+/// A backoff with jitter for watches.
 struct Pauses(backoff::Backoff);
 
 impl Default for Pauses {

@@ -1,9 +1,9 @@
-//! Holds and charges by bucket, and the contract of every storage. [`memory`] keeps them in this process, and
-//! [`redis`] in a Redis that several adapters share.
+//! Holds and charges per bucket, and the trait that every storage implements. [`memory`] keeps the buckets in
+//! this process; [`redis`] keeps them in a Redis that several adapters share.
 //!
-//! The ledger knows no policies: each hold carries its maximum. Time is an argument, which a storage with its
-//! own clock ignores. All amounts saturate. A bucket of [`Window::Now`] is a gauge: it is held but never
-//! charged.
+//! The ledger does not know policies; each hold carries its maximum. The caller passes the time, and a
+//! storage that has its own clock ignores it. Arithmetic on amounts saturates. A bucket of [`Window::Now`] is
+//! a gauge: it is held but never charged.
 
 pub mod calendar;
 pub mod memory;
@@ -47,7 +47,7 @@ impl Key {
         *self.counters == **OVERFLOW
     }
 
-    /// Returns the length of the texts in bytes.
+    /// Returns the total length of the counters' names and values, in bytes.
     pub fn text_len(&self) -> usize {
         self.counters.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum()
     }
@@ -59,22 +59,22 @@ pub struct Hold {
     pub key: Arc<Key>,
     /// The amount; 0 counts as 1.
     pub amount: u64,
-    /// The maximum of held and used amounts in the bucket.
+    /// The maximum for the sum of held and used amounts in the bucket.
     pub max: u64,
     /// The lifetime of the hold.
     pub ttl: Duration,
     pub charge_at: ChargeAt,
-    /// Whether lack of room refuses the call. If false, the amount is held and charged anyway.
+    /// Whether the call is refused if there is no room. If false, the amount is held and charged anyway.
     pub enforced: bool,
 }
 
-/// The new total hold of a running reservation in one bucket.
+/// The new total that a live reservation holds in one bucket.
 #[derive(Clone, Debug)]
 pub struct RaisedHold {
     pub key: Arc<Key>,
-    /// The total to hold. A lower total than the present one changes nothing.
+    /// The total to hold. If it is lower than the current total, nothing changes.
     pub total: u64,
-    /// The maximum of held and used amounts in the bucket.
+    /// The maximum for the sum of held and used amounts in the bucket.
     pub max: u64,
     /// Whether lack of room is reported.
     pub enforced: bool,
@@ -94,7 +94,7 @@ pub enum Raised {
 /// When an amount is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChargeAt {
-    /// By the commit. It is held until then.
+    /// At the commit. The amount is held until then.
     Commit,
     /// At admission. The commit charges only the difference for the same bucket.
     Admission,
@@ -112,21 +112,21 @@ pub struct Charge {
 pub struct Hit {
     pub key: Arc<Key>,
     pub max: u64,
-    /// The room that is required; 0 counts as 1.
+    /// The required room; 0 counts as 1.
     pub need: u64,
     /// The amount to charge.
     pub charge: u64,
     pub when: When,
-    /// Whether lack of room refuses the call.
+    /// Whether the call is refused if there is no room.
     pub enforced: bool,
 }
 
 /// When a hit is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// If no bucket of the call refuses, because the usage has not happened yet.
+    /// Only if no bucket refuses the call, because the usage has not happened yet.
     Admitted,
-    /// Always, because the usage has happened.
+    /// Always, because the usage has already happened.
     Always,
 }
 
@@ -140,12 +140,12 @@ pub struct Status {
     pub max: u64,
     /// The maximum minus usage and holds; 0 if the bucket is in debt.
     pub remaining: u64,
-    /// The time until the window ends, or until a window that begins now would end. One second if the unit
-    /// has no window.
+    /// The time until the window ends. If no window is running, the time until a window that starts now would
+    /// end. One second if the unit has no window.
     pub reset: Duration,
-    /// The charged amount. The rest of `max - remaining` is held.
+    /// The charged amount. The remainder of `max - remaining` is held.
     pub used: u64,
-    /// Whether this is the limit's overflow bucket, because there is no room for a separate one.
+    /// Whether this is the limit's overflow bucket. It is used if there is no room for a separate bucket.
     pub overflowed: bool,
 }
 
@@ -164,7 +164,7 @@ pub struct LedgerOutcome {
 pub enum Idempotency {
     /// The id is new.
     First,
-    /// The id is held already. What was granted stands.
+    /// The id already has holds. They stay unchanged.
     Repeated,
     /// The commit arrived first. The call is admitted and holds nothing.
     Late,
@@ -191,7 +191,7 @@ pub struct CounterReading {
     pub held: u64,
     /// The amount granted in this window, in addition to the maximum.
     pub granted: u64,
-    /// The time until the window ends. `None` if no window has begun.
+    /// The time until the window ends. `None` if no window is running.
     pub reset: Option<Duration>,
 }
 
@@ -201,7 +201,7 @@ pub struct Grant {
     pub key: Arc<Key>,
     /// The amount to add to the maximum.
     pub amount: u64,
-    /// Chosen by the caller. A repeated grant with the same id changes nothing.
+    /// The caller chooses the id. Repeating a grant with the same id changes nothing.
     pub id: String,
 }
 
@@ -218,16 +218,17 @@ pub struct Granted {
 pub struct LedgerSize {
     /// Buckets with usage or holds.
     pub counters: usize,
-    /// The bytes that are used and available: in memory, those of counters; in Redis, those of everything
-    /// that the server stores. `None` if the storage has no limit.
+    /// The used and available bytes. In memory, these are the bytes for counters; in Redis, the bytes for
+    /// everything that the server stores. `None` if the storage has no limit.
     pub bytes: Option<StorageBytes>,
     /// Reservations without a commit.
     pub reservations: usize,
     /// The holds of these reservations.
     pub holds: usize,
-    /// Settled ids that are remembered to recognise repetitions. `None` if the storage does not count them.
+    /// Settled ids that are remembered to recognise repeated commits. `None` if the storage does not count
+    /// them.
     pub settled: Option<usize>,
-    /// Settled ids that were forgotten early.
+    /// Settled ids that were dropped early.
     pub forgotten: u64,
 }
 
@@ -250,10 +251,10 @@ pub enum Unavailable {
     Storage(String),
 }
 
-/// How long a settlement without charges is remembered: until its reserve can no longer arrive.
+/// How long a settlement without charges is remembered. After this time, its reserve can no longer arrive.
 pub const REMEMBERED_BRIEFLY: Duration = Duration::from_secs(10);
 
-/// How long the id of a grant is remembered after the grant has ended.
+/// How long the id of a grant is remembered after the grant ends.
 pub const GRANT_REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Returns whether repeating a commit would charge nothing.
@@ -261,7 +262,7 @@ pub fn is_empty(charges: &[Charge]) -> bool {
     charges.iter().all(|charge| charge.amount == 0 || charge.key.window == Window::Now)
 }
 
-/// Returns the worker that a reservation id names. `None` if the caller is not a worker of Weir.
+/// Returns the worker that a reservation id names, or `None` if the caller is not a Weir worker.
 pub fn worker_of(id: &str) -> Option<&str> {
     id.split_once('-').map(|(worker, _)| worker).filter(|worker| is_worker(worker))
 }
@@ -274,16 +275,16 @@ pub fn is_worker(name: &str) -> bool {
 /// Stores holds and charges. Every call is atomic: no other call sees a partial change.
 #[tonic::async_trait]
 pub trait Ledger: Send + Sync {
-    /// Holds every amount, or none. The caller chooses `id`, and repeating a call holds nothing twice. A
-    /// refused id is not remembered, so a repetition is judged again.
+    /// Holds every amount, or none. The caller chooses `id`. Repeating a call does not hold anything twice. A
+    /// refused id is not remembered, so a repeated call is decided again.
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
     /// Raises the holds of a reservation that uses more than it holds, even if there is no room, because the
-    /// amount is used already. A raise lowers nothing, does not extend a hold's lifetime, and ignores an id
-    /// that is settled or unknown, so repeating it changes nothing.
+    /// amount is already used. A raise never lowers a hold or extends its lifetime. It ignores settled and
+    /// unknown ids, so it can be repeated.
     async fn raise(&self, id: &str, holds: Vec<RaisedHold>, now: Moment) -> Result<Raised, Unavailable>;
     /// Ends a reservation: releases its holds and makes the charges once. An unknown id is charged as well,
     /// and a later reserve with this id holds nothing. An empty id cannot be remembered. An id without
-    /// charges is remembered only until its reserve can no longer arrive, since repeating such a commit
+    /// charges is remembered only until its reserve can no longer arrive, because repeating such a commit
     /// changes nothing.
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable>;
     /// Ends a reservation that created a background result. Holds of deferred charges stay until the result
@@ -301,22 +302,22 @@ pub trait Ledger: Send + Sync {
     async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable>;
     /// Checks and charges without a hold.
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
-    /// Resets buckets: removes their charges and grants, and starts their windows anew. Holds stay. Returns
-    /// the buckets that had a charge or a grant.
+    /// Resets buckets: removes their charges and grants, and ends their windows. Holds stay. Returns the
+    /// buckets that had a charge or a grant.
     async fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable>;
     /// Raises the maximum of a bucket until its window ends. Starts the window if none is running. The id is
     /// remembered for [`GRANT_REMEMBERED`] after the window ends.
     async fn grant(&self, grant: Grant, now: Moment) -> Result<Granted, Unavailable>;
-    /// The buckets in which these keys are counted now, in order. Their `reset` is never absent: without a window, it is that of
-    /// one that would begin now. Changes nothing.
+    /// Returns the current reading of the bucket that counts each key, in order. `reset` is always present:
+    /// if no window is running, it is that of a window that starts now. Changes nothing.
     async fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable>;
-    /// Every bucket, in no order.
+    /// Returns a reading of every bucket, in no particular order.
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable>;
     /// Returns the size of the ledger. Fails if the storage does not answer.
     async fn size(&self) -> Result<LedgerSize, Unavailable>;
-    /// Removes expired data. Call it about once a second. A late call only costs memory.
+    /// Removes expired data. Call this about once a second. A late call only costs memory.
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable>;
-    /// Fails if no hold can be taken now.
+    /// Fails if the storage cannot take holds now.
     async fn ready(&self) -> Result<(), Unavailable>;
     /// Sets the number of limits in force, each of which has a guaranteed share of the memory for counters.
     fn share_among(&self, limits: usize);

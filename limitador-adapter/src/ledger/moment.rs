@@ -5,7 +5,7 @@ use policy::model::Window;
 use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The retry delay after a refusal by a gauge, since nobody knows when a slot becomes free.
+/// The retry delay after a gauge refuses a request. When a slot becomes free is unknown.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A point in time.
@@ -25,7 +25,7 @@ impl Moment {
         Self { instant: Instant::now(), unix }
     }
 
-    /// Returns how long a window lasts that starts now. For a gauge, returns the retry delay.
+    /// Returns how long a window that starts now lasts. For a gauge, returns the retry delay.
     pub fn until_end_of(self, window: &Window) -> Duration {
         match window {
             Window::Fixed(length) | Window::Sliding(length) => *length,

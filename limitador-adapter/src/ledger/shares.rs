@@ -1,10 +1,10 @@
-//! Divides the memory for counters among limits, so that a client that invents counter values fills only its
-//! own limit's share.
+//! Divides the memory for counters among limits. A client that invents counter values fills only the share of
+//! its own limit.
 //!
-//! Half of the memory is divided evenly among the limits. What a limit needs beyond its guaranteed share
-//! comes from the other half, first come, first served. If there is no room, the limit's overflow bucket
-//! counts further users. Overflow buckets are always available, because the number of limits and rates is
-//! small.
+//! Half of the memory is divided evenly among the limits. If a limit needs more than its guaranteed share, it
+//! takes memory from the other half, first come, first served. If there is no room, the limit's overflow
+//! bucket counts further users. Overflow buckets are always available, because the number of limits and rates
+//! is small.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Capacity {
         }
     }
 
-    /// Returns the part of the capacity that a counter of this many bytes takes.
+    /// Returns how much of the capacity a counter of this many bytes takes.
     pub fn cost(self, bytes: u64) -> u64 {
         match self {
             Self::Counters(_) => 1,
@@ -62,7 +62,7 @@ impl Shares {
         self.capacity
     }
 
-    /// Returns how much is taken.
+    /// Returns the capacity that is taken.
     pub fn sum(&self) -> u64 {
         self.sum
     }
@@ -99,7 +99,7 @@ impl Shares {
         }
     }
 
-    /// Returns the room of a counter.
+    /// Releases the room of a counter.
     pub fn give_back(&mut self, limit: &Arc<str>, cost: u64) {
         let Some(taken) = self.taken.get_mut(limit) else { return };
         *taken = taken.saturating_sub(cost);
@@ -113,7 +113,8 @@ impl Shares {
         }
     }
 
-    /// Limits that are no longer in force may still have counters.
+    /// Returns the number of limits that share the capacity. Limits that are no longer in force may still
+    /// have counters.
     fn limits(&self, one_more: bool) -> u64 {
         self.known.max((self.taken.len() as u64).saturating_add(u64::from(one_more)))
     }

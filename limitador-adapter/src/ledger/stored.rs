@@ -1,8 +1,9 @@
-//! Results that a provider creates in the background. The creator's holds stay until the usage is seen, and
-//! the creator is charged then, whoever reads the result.
+//! Results that a provider creates in the background. The creator's holds stay until the usage is seen. Then
+//! the creator is charged, even if someone else reads the result.
 //!
-//! Each result has one record, under the provider's id. Several reads may show different usage, such as the
-//! part delivered before a stream was cut, and later the whole. Each rate is charged the largest usage, once.
+//! Each result has one record under the provider's id. Several reads may show different usage, such as the
+//! part that was delivered before a stream was cut, and later the whole. Each rate is charged the largest
+//! usage, once.
 
 use super::{Charge, Key};
 use llm::response::Usage;
@@ -11,16 +12,16 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a result is remembered that nobody has read. Its holds expire earlier.
+/// How long an unread result is remembered. Its holds expire earlier.
 pub const UNSEEN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a result is remembered after it was read. Another read may show more.
+/// How long a result is remembered after it was read. Another read may show more usage.
 pub const SEEN: Duration = Duration::from_secs(30 * 60);
 
 /// How long a read of an unknown result is remembered. The creation may still arrive from another gateway.
 pub const EARLY: Duration = Duration::from_secs(60);
 
-/// The maximum number of remembered results. Further ones are charged at once for what they held.
+/// The maximum number of remembered results. Further results are charged at once for what they held.
 pub const MAX_STORED: usize = 1 << 17;
 
 /// The id of a result. Providers may choose any text, so it is a hash of the provider's id.
@@ -95,8 +96,8 @@ impl Sighting {
     }
 }
 
-/// The charges of a read by bucket. A bucket with a key that is no longer known is charged, but not listed
-/// here.
+/// The charges of a read per bucket. If a bucket's key is no longer known, the bucket is charged but not
+/// listed here.
 pub type SeenCharges = Vec<(Arc<Key>, u64)>;
 
 /// The outcome of ending a creation.
@@ -104,8 +105,8 @@ pub type SeenCharges = Vec<(Arc<Key>, u64)>;
 pub enum Parking {
     /// The deferred charges wait. Lists the charges of reads that arrived earlier.
     Parked(SeenCharges),
-    /// Nothing is deferred, and everything is charged: another unread result has this id, or there are too
-    /// many results.
+    /// Nothing is deferred, and everything is charged, because another unread result has this id or there are
+    /// too many results.
     Charged,
     /// The reservation was settled before. Nothing changes.
     AlreadySettled,

@@ -1,4 +1,4 @@
-//! Operators' changes of counters, on their way to Kubernetes events.
+//! Operators' changes of counters, for Kubernetes events.
 
 use tokio::sync::mpsc;
 
@@ -18,7 +18,7 @@ pub struct AuditRecord {
 }
 
 impl AuditTrail {
-    /// Creates a trail and the receiver of its records. If they are read too slowly, further ones are only
+    /// Creates a trail and the receiver of its records. If the receiver is too slow, further records are only
     /// logged.
     pub fn new() -> (Self, mpsc::Receiver<AuditRecord>) {
         let (sender, receiver) = mpsc::channel(64);

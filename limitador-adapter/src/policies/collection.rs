@@ -23,7 +23,7 @@ struct File {
     invalid: Vec<InvalidPolicy>,
 }
 
-/// A policy without mistakes.
+/// A policy without errors.
 #[derive(Clone, Debug)]
 pub struct ValidPolicy {
     /// "NAMESPACE/NAME".
@@ -35,12 +35,12 @@ pub struct ValidPolicy {
     pub json: Arc<[u8]>,
 }
 
-/// A document with mistakes.
+/// A document with errors.
 #[derive(Clone, Debug)]
 struct InvalidPolicy {
     /// `None` means the whole file.
     document: Option<usize>,
-    /// `None` if it has no usable name.
+    /// `None` if the document has no usable name.
     name: Option<Arc<str>>,
     mistakes: Vec<ValidationError>,
 }
@@ -48,26 +48,26 @@ struct InvalidPolicy {
 /// The report about one policy, or about a part of a file that is not a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyReport {
-    /// "NAMESPACE/NAME", if it has one.
+    /// "NAMESPACE/NAME", if it has a usable name.
     pub policy: Option<Arc<str>>,
     pub file: PathBuf,
     /// The number of its document in the file, starting at 1. `None` means the whole file.
     pub document: Option<usize>,
-    /// Whether it, or an earlier version of it, is in force.
+    /// Whether this version or an earlier one is in force.
     pub in_force: bool,
-    /// The mistakes in the current version.
+    /// The errors in the current version.
     pub mistakes: Vec<ValidationError>,
-    /// What is valid but may not be intended.
+    /// Parts that are valid but may not be intended.
     pub warnings: Vec<ValidationError>,
 }
 
 impl PolicyReport {
-    /// Each mistake as `FILE: document N: path: what is wrong`.
+    /// Returns each error as `FILE: document N: path: what is wrong`.
     pub fn messages(&self) -> impl Iterator<Item = String> {
         self.mistakes.iter().map(|mistake| self.at(mistake))
     }
 
-    /// Every warning in the same form.
+    /// Returns each warning in the same form.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.warnings.iter().map(|warning| self.at(warning))
     }
@@ -99,19 +99,20 @@ pub struct CollectedPolicies {
     pub policies: Vec<ValidPolicy>,
     /// Sorted by file and document.
     pub entries: Vec<PolicyReport>,
-    /// The plan of each gateway, "NAMESPACE/NAME". `None` without a cluster: each policy names its own gateway.
+    /// The plan of each gateway, by "NAMESPACE/NAME". `None` without a cluster, where each policy names its
+    /// own gateway.
     pub plans: Option<HashMap<String, GatewayPlan>>,
 }
 
 impl CollectedPolicies {
-    /// Every mistake as `FILE: document N: path: what is wrong`.
+    /// Returns each error as `FILE: document N: path: what is wrong`.
     pub fn mistakes(&self) -> Vec<String> {
         self.entries.iter().flat_map(PolicyReport::messages).collect()
     }
 }
 
 impl Collection {
-    /// A file was added or changed. `Err`: it cannot be read, for this reason.
+    /// Records that a file was added or changed. `content` is an error if the file cannot be read.
     pub fn update(&mut self, path: &Path, content: Result<&[u8], String>) {
         let file = self.files.entry(path.to_owned()).or_default();
         match content.and_then(yaml::parse) {
@@ -123,7 +124,7 @@ impl Collection {
         }
     }
 
-    /// A file was deleted on purpose, and its policies with it.
+    /// Records that a file was deleted on purpose, and removes its policies.
     pub fn remove(&mut self, path: &Path) {
         self.files.remove(path);
     }
@@ -172,7 +173,7 @@ impl File {
                 }),
             }
         }
-        // A document without a usable name could be any policy, so none counts as removed.
+        // A document without a usable name could be any policy, so no policy counts as removed.
         let nameless = self.invalid.iter().any(|invalid| invalid.name.is_none());
         for policy in earlier {
             let is_bad = self.invalid.iter().any(|invalid| invalid.name.as_ref() == Some(&policy.name));
@@ -217,7 +218,7 @@ impl ValidPolicy {
     }
 }
 
-/// The name of a policy that has mistakes elsewhere.
+/// Returns the name of a policy that has errors elsewhere.
 fn name(document: &Value) -> Option<Arc<str>> {
     let metadata = document.get("metadata")?;
     let namespace = metadata.get("namespace").map_or(Some("default"), Value::as_str)?;

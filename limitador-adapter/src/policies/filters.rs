@@ -1,12 +1,12 @@
-//! Tracks which gateways' filters follow their plans here.
+//! Tracks which gateways' plans filters follow here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A filter polls again as soon as its last poll is answered. After this time without a poll, it counts as
-/// gone.
+/// The time after which a filter that has not polled counts as gone. A live filter polls again as soon as its
+/// last poll is answered.
 const GONE: Duration = Duration::from_secs(45);
 
 /// The gateways that filters poll for, and when they last did.

@@ -1,10 +1,10 @@
 //! Converts a placement for filters of the previous version, which do not know that a rule may be in doubt.
-//! They would let such a rule take requests away from other routes' policies. So policies that they cannot
-//! place apply everywhere: in doubt, the limit applies.
+//! They would let such a rule take requests away from other routes' policies. So the policies that these
+//! filters cannot place apply everywhere: in doubt, the limit applies.
 
 use protocol::wire::weir::v1::{Match, Placement, Rule, r#match::Path};
 
-/// Returns the placement without in_doubt, regexes_last, gateways and methods_are_headers.
+/// Returns the placement without `in_doubt`, `regexes_last`, `gateways` and `methods_are_headers`.
 pub fn placement(placement: Placement) -> Placement {
     let Placement { mut everywhere, listeners, rules, regexes_last, gateways, methods_are_headers } =
         placement;
@@ -14,7 +14,7 @@ pub fn placement(placement: Placement) -> Placement {
         everywhere.extend(gateway.rules.into_iter().flat_map(|rule| rule.policies));
     }
     let is_regex = |found: &Match| matches!(found.path, Some(Path::Regex(_)));
-    // Such a filter gives these requests to a match with a method.
+    // Older filters would assign these matches' requests to a match with a method.
     let is_ahead_of_methods = |found: &Match| {
         let is_longer =
             matches!(&found.path, Some(Path::Prefix(path)) if path.len() > 1 && path.ends_with('/'));
@@ -45,7 +45,7 @@ mod tests {
         Rule { matches, policies: vec![policy], in_doubt, ..Rule::default() }
     }
 
-    /// Reads the placement as a filter does that does not know these fields.
+    /// Evaluates the placement like a filter that does not know these fields.
     fn found(placement: Placement, path: &str) -> Vec<usize> {
         let mut placement =
             Placement { regexes_last: false, gateways: Vec::new(), methods_are_headers: false, ..placement };

@@ -54,7 +54,7 @@ fn comes_into_force(
         metrics.plan_changes.increment(1);
         tracing::info!(policies = now.len(), invalid = now.invalid(), version, "policies in force");
     }
-    // A gateway that no policy names any more still gets a plan.
+    // If no policy names a gateway any more, its plan still changes, so its metric is updated too.
     for gateway in now.gateways().union(&before.gateways()) {
         if let Some(named) = GatewaySelector::parse(gateway) {
             metrics

@@ -1,5 +1,5 @@
-//! Reads one policy as the `policy` crate does, and rejects time zones that do not exist, which only the
-//! adapter can recognise.
+//! Reads one policy with the `policy` crate. Also rejects unknown time zones, because only the adapter knows
+//! which time zones exist.
 
 use crate::ledger::calendar;
 use policy::model::{Policy, Window};

@@ -18,10 +18,10 @@ use std::time::Duration;
 pub struct PolicySnapshot {
     policies: Vec<ValidPolicy>,
     limits: HashMap<Arc<str>, KnownLimit>,
-    /// The limits with a `counterKey`, by the name of their counters.
+    /// The limits with a `counterKey`, by their counters' name.
     counted: HashMap<Arc<str>, Arc<str>>,
     plans: Option<HashMap<String, GatewayPlan>>,
-    /// The reports about all sources, mistakes included.
+    /// The reports about all sources, including errors.
     pub entries: Vec<PolicyReport>,
 }
 
@@ -53,13 +53,13 @@ pub struct KnownLimit {
     pub name: String,
     /// The default lifetime of a hold.
     pub ttl: Duration,
-    /// It never refuses (`boundary: Soft`).
+    /// Whether the limit never refuses (`boundary: Soft`).
     pub is_soft: bool,
-    /// At least one.
+    /// Has at least one element.
     pub rates: Vec<KnownRate>,
     /// Counts refusals.
     pub refused: Counter,
-    /// Counts calls without room that it did not refuse.
+    /// Counts calls that had no room but were not refused.
     pub excused: Counter,
     /// Counts calls in its overflow bucket.
     pub overflowed: Counter,
@@ -69,9 +69,9 @@ pub struct KnownLimit {
 pub struct KnownRate {
     pub unit: Unit,
     pub window: Window,
-    /// The entry in descriptors: `window` or `period`, and its value. `None` for `concurrency`.
+    /// The descriptor entry: `window` or `period`, and its value. `None` for `concurrency`.
     pub window_entry: Option<(&'static str, String)>,
-    /// The maximum. If it is `None`, each call carries it (`limitFrom`).
+    /// The maximum. `None` if each call carries it (`limitFrom`).
     pub max: Option<u64>,
     /// Counts the charges.
     pub charged: Counter,
@@ -85,19 +85,19 @@ impl PolicySnapshot {
         let limits: HashMap<_, _> = limits.map(|limit| (Arc::clone(&limit.key), limit)).collect();
         let mut named: Vec<&KnownLimit> =
             limits.values().filter(|limit| limit.key != limit.counted_as).collect();
-        // If several policies share a counter, people see the first one by name.
+        // If several policies share a counter, the first one by name is shown.
         named.sort_by(|a, b| b.key.cmp(&a.key));
         let counted = named.iter().map(|limit| (Arc::clone(&limit.counted_as), Arc::clone(&limit.key)));
         Self { policies, counted: counted.collect(), limits, entries, plans }
     }
 
-    /// A limit by "NAMESPACE/POLICY/LIMIT".
+    /// Returns the limit with the name "NAMESPACE/POLICY/LIMIT".
     pub fn limit(&self, key: &str) -> Option<&KnownLimit> {
         self.limits.get(key)
     }
 
-    /// Returns the policy, as "NAMESPACE/POLICY", and the limit that a bucket belongs to. If no limit in
-    /// force does, returns its `counterKey` instead of the limit.
+    /// Returns the policy, as "NAMESPACE/POLICY", and the limit that a bucket belongs to. If the bucket
+    /// belongs to no limit in force, returns its `counterKey` instead of the limit.
     pub fn names_of<'a>(&'a self, key: &'a Key) -> (&'a str, &'a str) {
         match self.limit_of(key) {
             Some(limit) => (&*limit.policy, limit.name.as_str()),
@@ -111,7 +111,7 @@ impl PolicySnapshot {
             .filter(|limit| limit.counted_as == key.limit)
     }
 
-    /// The counter expressions of a limit, sorted.
+    /// Returns the counter expressions of a limit, sorted.
     pub fn counters(&self, key: &str) -> Vec<&str> {
         let limits = self
             .policies
@@ -128,12 +128,12 @@ impl PolicySnapshot {
         counters
     }
 
-    /// Returns the maximum of a bucket, if its rate is in force and has a fixed one.
+    /// Returns the maximum of a bucket, if its rate is in force and has a fixed maximum.
     pub fn maximum(&self, key: &Key) -> Option<u64> {
         self.rate(key)?.max
     }
 
-    /// Whether a bucket's rate is in force.
+    /// Returns whether a bucket's rate is in force.
     pub fn has(&self, key: &Key) -> bool {
         self.rate(key).is_some()
     }
@@ -148,7 +148,7 @@ impl PolicySnapshot {
         self.policies.len()
     }
 
-    /// Returns the number of limits with counters. Each needs a share of the room.
+    /// Returns the number of limits with counters. Each limit needs a share of the memory.
     pub fn counting_limits(&self) -> usize {
         let limits = self.policies.iter().flat_map(|valid| &valid.policy.limits);
         limits.filter(|limit| !limit.counters.is_empty()).count()
@@ -164,8 +164,7 @@ impl PolicySnapshot {
         self.entries.iter().filter(|entry| !entry.mistakes.is_empty()).count()
     }
 
-    /// Returns the version of a gateway's plan. Identical policies have the same version, whenever and
-    /// wherever they are read.
+    /// Returns the version of a gateway's plan. Identical policies always have the same version.
     pub fn version(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> String {
         self.version_of(&self.planned(gateway, reader))
     }
@@ -261,7 +260,7 @@ fn together(plans: &HashMap<String, GatewayPlan>) -> Placement {
     Placement { gateways: gateways.collect(), ..Placement::default() }
 }
 
-/// Renumbers the policies, or drops them.
+/// Renumbers the policies. Drops those for which `place` returns `None`.
 fn renamed(placement: &mut Placement, place: impl Fn(u32) -> Option<u32> + Copy) {
     placement.gateways.iter_mut().for_each(|gateway| renamed(gateway, place));
     let of_listeners = placement.listeners.iter_mut().map(|listener| &mut listener.policies);
@@ -275,7 +274,7 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
     let limits = valid.policy.limits.iter().map(|limit| KnownLimit {
         key: format!("{}/{}", valid.name, limit.name).into(),
         counted_as: match &limit.counter_key {
-            // Policies always have names.
+            // This cannot equal the name of another limit, because policy names are never empty.
             Some(key) => format!("{}//{key}", valid.policy.namespace).into(),
             None => format!("{}/{}", valid.name, limit.name).into(),
         },
@@ -314,7 +313,7 @@ pub enum GatewaySelector<'a> {
 }
 
 impl<'a> GatewaySelector<'a> {
-    /// Parses "NAMESPACE/NAME" or "*". Nothing means "*".
+    /// Parses "NAMESPACE/NAME" or "*". An empty text means "*".
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.is_empty() || text == "*" {
             return Some(Self::Any);
@@ -324,7 +323,8 @@ impl<'a> GatewaySelector<'a> {
         plain.then_some(Self::Named { namespace, name })
     }
 
-    /// Only the filter can see which route a request takes, so the policies of routes go to every gateway.
+    /// Returns whether this gateway receives a policy. Only the filter can see which route a request takes,
+    /// so every gateway receives the policies of routes.
     fn serves(&self, policy_namespace: &str, target: &Target) -> bool {
         match self {
             Self::Named { namespace, name } if target.kind == TargetKind::Gateway => {

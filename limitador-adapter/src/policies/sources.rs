@@ -1,8 +1,8 @@
 //! Reads policies from files and folders, and watches them.
 //!
-//! It polls, because polling detects every kind of edit (in place, atomic renames, the symbolic links of a
-//! Kubernetes ConfigMap, network file systems). A change takes effect when two polls in a row agree, so that
-//! a file is not read while it is being written.
+//! It polls, because polling detects every kind of edit: in place, atomic renames, the symbolic links of a
+//! Kubernetes ConfigMap, and network file systems. A change takes effect when two consecutive polls agree, so
+//! that a file is not read while it is being written.
 
 use crate::policies::collection::Collection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,11 +34,11 @@ pub struct Sources {
 struct SeenFile {
     stamp: Option<Stamp>,
     content: Option<FileContent>,
-    /// What the last poll saw, if it is not in force yet.
+    /// What the last poll read, if it is not in force yet.
     next: Option<FileContent>,
 }
 
-/// A file's bytes, the error that prevented reading it, or its absence.
+/// A file's bytes, the error that prevented reading it, or the fact that it is gone.
 #[derive(Clone, PartialEq)]
 enum FileContent {
     Bytes(Vec<u8>),
@@ -53,7 +53,7 @@ struct Stamp {
     inode: (u64, u64),
 }
 
-/// A path without policies.
+/// A path that does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {error}")]
 pub struct Missing {
@@ -62,7 +62,7 @@ pub struct Missing {
 }
 
 impl Sources {
-    /// Reads everything once. A missing path is an error here. After the start, it is only reported.
+    /// Reads all files once. A missing path is an error here. Later, it is only reported.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Missing> {
         for path in paths {
             std::fs::metadata(path).map_err(|error| Missing { path: path.clone(), error })?;
@@ -87,7 +87,8 @@ impl Sources {
             }
         }
         for path in self.files.keys() {
-            // If a whole folder is gone, its files were probably not deleted on purpose: they stay in force.
+            // If a whole folder is gone, its files were probably not deleted on purpose, so their policies
+            // stay in force.
             if !unreadable.keys().any(|gone| path.starts_with(gone)) {
                 there.insert(path.clone());
             }
@@ -126,14 +127,14 @@ impl Sources {
 }
 
 impl SeenFile {
-    /// Whether the file looks as it did when the content in force was read.
+    /// Returns whether the file looks as it did when the content in force was read.
     fn is_settled(&self, stamp: Option<Stamp>) -> bool {
         let Some(now) = stamp else { return false };
         let age = SystemTime::now().duration_since(now.modified).unwrap_or_default();
         self.next.is_none() && self.stamp == stamp && age > YOUNG
     }
 
-    /// Returns whether this content takes effect: it is new, and the last poll saw it too.
+    /// Returns whether this content takes effect: it is new, and the previous poll read the same content.
     fn agree(&mut self, stamp: Option<Stamp>, content: FileContent) -> bool {
         self.stamp = stamp;
         if self.content.as_ref() == Some(&content) {
@@ -158,8 +159,8 @@ impl Stamp {
     }
 }
 
-/// A file that was named must exist. A file that was found in a folder may be deleted. A folder that has
-/// returned is read through its files.
+/// Reads a file. A file on the command line must exist. A file in a folder may have been deleted. If the path
+/// is a folder, its files are read instead.
 fn read(path: &Path, named: bool) -> FileContent {
     if path.is_dir() {
         return FileContent::Gone;
@@ -171,7 +172,8 @@ fn read(path: &Path, named: bool) -> FileContent {
     }
 }
 
-/// The file itself, or the policy files in a folder. Hidden files belong to editors and Kubernetes.
+/// Returns the file itself, or the policy files in a folder. Hidden files are skipped, because they belong to
+/// editors and Kubernetes.
 fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !std::fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);

@@ -9,8 +9,8 @@ use std::time::Duration;
 /// The pause after a failure.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Polls for changes, and never returns. Files are read on a thread that may block. If that thread panics,
-/// its state is lost and everything is read again. Until that succeeds, the policies stay as they are.
+/// Polls for changes. Never returns. Files are read on a blocking thread. If that thread panics, its state is
+/// lost and everything is read again. Until that succeeds, the policies stay as they are.
 pub async fn watch(sources: Sources, paths: Vec<PathBuf>, publish: Publish) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -36,7 +36,7 @@ pub async fn watch(sources: Sources, paths: Vec<PathBuf>, publish: Publish) {
     }
 }
 
-/// The sources, and the collected policies if they have changed.
+/// Returns the sources, and the collected policies if they have changed.
 fn look_once(
     before: Option<Sources>,
     paths: &[PathBuf],

@@ -1,4 +1,4 @@
-//! Converts YAML (and so JSON) to documents and back. No other file uses the YAML crate.
+//! Converts between documents and YAML (and therefore JSON). No other file uses the YAML crate.
 
 use serde_json::Value;
 use serde_saphyr::UserMessageFormatter;
@@ -6,7 +6,7 @@ use serde_saphyr::UserMessageFormatter;
 /// The maximum size of a file. No policy is nearly as large.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The non-empty documents of a file, in order. An error includes the line and column.
+/// Returns the non-empty documents of a file, in order. An error includes the line and column.
 ///
 /// Duplicate keys are errors, because one of the two values would be ignored. `yes` and `on` are strings, not
 /// booleans.

@@ -22,7 +22,7 @@ pub fn folder(files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-/// Returns the exit code, output and errors, without the folder's path.
+/// Returns the exit code, output and errors, without the path of the folder.
 pub fn told(output: &Output, folder: &Path) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&folder.display().to_string(), "FOLDER");
     let code = output.status.code();
@@ -117,7 +117,7 @@ struct Running {
 }
 
 impl Running {
-    /// Another process may take a port between choosing and using it. If so, starting is tried again.
+    /// Another process may take a port before the adapter uses it. If so, the start is retried.
     fn start(policies: &Path) -> Self {
         let mut tries = (0..3).map(|_| Self::try_start(policies));
         tries.find_map(|running| running).expect("it serves")
@@ -158,7 +158,7 @@ fn a_signal_to_end_is_obeyed_in_time_and_with_success() {
     let folder = folder(&[("a.yaml", POLICY)]);
     for signal in ["TERM", "INT"] {
         let mut running = Running::start(folder.path());
-        // An idle connection must not block it.
+        // An idle connection must not block the drain.
         let _idle = TcpStream::connect(running.http).unwrap();
         let start = Instant::now();
         let pid = running.process.id().to_string();

@@ -1,4 +1,4 @@
-//! The conclusions of `status` from a cluster's objects.
+//! What `status` concludes from a cluster's objects.
 
 use limitador_adapter::cluster_status::ClusterStatus;
 use limitador_adapter::cluster_status::fetch::{ClusterObjects, FetchedObjects, ServedModules};

@@ -17,7 +17,7 @@ fn the_committed_definitions_are_up_to_date() {
     }
 }
 
-/// Argo CD reports a drift if the API server stores more than was applied.
+/// Argo CD reports drift if the API server stores more than was applied.
 #[test]
 fn the_definitions_write_nothing_into_what_is_applied() {
     fn walk(schema: &serde_json::Value, is_schema: bool) {

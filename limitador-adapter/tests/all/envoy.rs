@@ -33,8 +33,8 @@ async fn as_a_request_limiter() {
     assert_eq!(server.metric(r#"weir_hits_total{outcome="refused"}"#).await, 1.0);
 }
 
-/// Before the request, a descriptor has `hits_addend: {number: 0}`. After it, with `apply_on_stream_done`, a
-/// descriptor has the usage.
+/// Envoy's filter as a token limiter. Before the request, its descriptor has `hits_addend: {number: 0}`.
+/// After the request, with `apply_on_stream_done`, its descriptor has the usage.
 #[tokio::test]
 async fn as_a_token_limiter() {
     let server = started().await;
@@ -47,15 +47,15 @@ async fn as_a_token_limiter() {
     assert_eq!(code(done(0)).await, Code::Ok);
     assert_eq!(code(done(999)).await, Code::Ok);
     assert_eq!(code(before()).await, Code::Ok, "there is room for one");
-    // Requests that were admitted together end one after another. No usage is lost.
+    // Requests that were admitted together end one after another, and no usage is lost.
     assert_eq!(code(done(500)).await, Code::Ok);
     assert_eq!(code(done(500)).await, Code::OverLimit);
     assert_eq!(code(before()).await, Code::OverLimit);
     assert_eq!(server.books("free", "tokens").await, [(1999, 0)]);
 }
 
-/// Without `unit`, both rates of the limit count: tokens in tokens, and one request for each call with
-/// tokens.
+/// Without `unit`, both rates of the limit count: one counts the tokens, and the other counts one request for
+/// each call with tokens.
 #[tokio::test]
 async fn a_whole_limit_counts_in_both_units() {
     let server = started().await;
@@ -70,7 +70,7 @@ async fn a_whole_limit_counts_in_both_units() {
         assert_eq!(used(server.books("free", "tokens").await), tokens);
         assert_eq!(used(server.books("free", "requests").await), requests);
     }
-    // No requests are left, so the next call is refused and costs no tokens.
+    // No requests are left, so the next call is refused and charges no tokens.
     let call = hits(vec![descriptor("default/llm/free", None, None)], 0);
     let answer = client.should_rate_limit(call).await.unwrap().into_inner();
     assert_eq!((answer.overall_code(), answer.statuses.len()), (Code::OverLimit, 1));

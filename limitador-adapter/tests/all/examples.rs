@@ -3,7 +3,7 @@
 use crate::binary::{adapter, told};
 use e2e::artefacts;
 
-/// Each example and who asks.
+/// Each example and the user who sends its request.
 const EXAMPLES: [(&str, &str); 8] = [
     ("cheaper-model", "alice"),
     ("hierarchy", "ana"),

@@ -48,7 +48,7 @@ const CHAT: &str = "POST /v1/chat/completions HTTP/1.1\r\nHost: llm\r\nX-Tenant:
 const USAGE: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n\
     {\"choices\": [], \"usage\": {\"prompt_tokens\": 15, \"completion_tokens\": 85, \"total_tokens\": 100}}";
 
-/// Runs `explain` on these files, which the arguments name.
+/// Runs `explain` on these files with these arguments.
 fn explained(files: &[(&str, &str)], arguments: &[&str]) -> String {
     let folder = folder(files);
     let mut command = adapter();

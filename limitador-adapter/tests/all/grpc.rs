@@ -50,7 +50,7 @@ async fn a_refusal_names_the_limits_without_room_and_holds_nothing() {
     let told: Vec<_> = answer.statuses.iter().map(|status| (status.code(), status.remaining)).collect();
     assert_eq!(told, [(Code::OverLimit, 100), (Code::OverLimit, 0), (Code::Ok, 99_100)]);
     assert_eq!(server.books("all", "tokens").await, [(0, 900)]);
-    // Refusals count once per limit, even if several of its rates refuse.
+    // Refusals count once per limit, even if several rates of the limit refuse.
     assert_eq!(server.metric(r#"weir_refusals_total{policy="default/llm",limit="free"}"#).await, 1.0);
     assert_eq!(server.metric(r#"weir_reserves_total{outcome="refused"}"#).await, 1.0);
 }
@@ -103,7 +103,7 @@ async fn a_raise_travels_with_any_commit_and_tells_what_has_no_room() {
     let answer = client.commit(alone).await.unwrap().into_inner();
     assert_eq!((answer.settled, answer.out_of_room), (0, vec![]));
     assert_eq!(server.books("free", "tokens").await, [(0, 800)]);
-    // The raise is handled before the commit in the same call.
+    // Raises are handled before the commit in the same call.
     let raised = vec![raised("2", 400), raised("unknown", 5000)];
     let beside = CommitRequest { raised, ..commit("1", whole(50, 1)) };
     let answer = client.commit(beside).await.unwrap().into_inner();
@@ -268,7 +268,7 @@ async fn users_for_whom_there_is_no_room_share_an_overflow_bucket_that_is_shown_
         let id = format!("{user}-{amount}");
         codes.push(client.reserve(reserve(&id, of(user, amount))).await.unwrap().into_inner().code());
     }
-    // 1000 for each user, and 1000 for all users without a separate counter.
+    // 1000 for each of the users with a counter, and 1000 for all other users together.
     assert_eq!(codes, [Code::Ok, Code::Ok, Code::Ok, Code::OverLimit, Code::Ok]);
     let counters = server.json("/api/counters").await;
     let told: Vec<_> = counters
@@ -281,7 +281,7 @@ async fn users_for_whom_there_is_no_room_share_an_overflow_bucket_that_is_shown_
     assert_eq!(told, [(nobody, true.into(), 900.into()), (alone, serde_json::Value::Null, 1000.into())]);
     let overflowed = server.metric(r#"weir_overflowed_total{policy="default/llm",limit="free"}"#).await;
     assert_eq!(overflowed, 3.0);
-    // No caller can name that bucket.
+    // No caller can name the overflow bucket.
     let mut forged = of("overflow", 1);
     forged[0].entries.last_mut().unwrap().key = String::new();
     let answer = client.reserve(reserve("forged", forged)).await.unwrap().into_inner();

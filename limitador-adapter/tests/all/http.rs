@@ -52,7 +52,7 @@ async fn whoever_watches_sees_the_next_reserve_of_the_limit() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // The test cannot observe when the call begins to wait.
+    // The test cannot observe when the call starts waiting, so it keeps sending.
     let mut client = server.kuadrant();
     while watching.try_wait().unwrap().is_none() {
         client.reserve(reserve("1", whole(400, 1))).await.unwrap();
@@ -145,8 +145,8 @@ async fn reflection_lists_the_services() {
     assert_eq!(names, wanted);
 }
 
-/// An upgrade changes the adapter and the proxies' configuration one after the other, so both digests are
-/// served meanwhile.
+/// An upgrade does not change the adapter and the proxies' configuration at the same time, so both digests
+/// are served meanwhile.
 #[tokio::test]
 async fn modules_of_other_versions_are_served_by_their_digests() {
     let folder = tempfile::tempdir().unwrap();

@@ -222,7 +222,7 @@ fn shared_gateway(allowed: Value) -> Vec<Change> {
     ]
 }
 
-/// Another team's route at the outer listener, for the host of the inner one.
+/// Returns another team's route for the host of the inner listener, attached to the outer listener.
 fn intruder(namespace: &str) -> (ObjectName, Value) {
     let parent = json!({ "name": "one", "namespace": "default", "sectionName": "any" });
     let path = json!({ "type": "Exact", "value": "/v1/chat/completions" });
@@ -338,7 +338,7 @@ fn only_the_gateway_s_own_controller_says_whether_it_takes_a_route() {
     }
 }
 
-/// Returns whether a route is attached to the Gateway `one`: the beginnings of its rules' lines.
+/// Returns how a policy's rules appear in the plan of the Gateway `one`: the beginnings of their lines.
 pub fn presence(index: &ClusterIndex, policy: &str) -> Vec<String> {
     let plan = plan(index, "default/one");
     let lines = plan.lines().filter_map(|line| line.strip_suffix(&format!(": {policy}")));
@@ -348,7 +348,7 @@ pub fn presence(index: &ClusterIndex, policy: &str) -> Vec<String> {
 #[test]
 fn a_route_is_no_surer_at_a_host_than_at_the_listener_that_owns_it() {
     let mut index = index(shared_gateway(json!({ "from": "All" })));
-    // Accepted at the outer listener, and undecided at the inner one.
+    // The controller has accepted the route at the outer listener, and has not decided at the inner one.
     let (name, mut spec) = intruder("default");
     let mut inner = spec["parentRefs"][0].clone();
     inner["sectionName"] = json!("llm");
@@ -438,7 +438,8 @@ fn a_selector_s_expressions_are_followed() {
     }
 }
 
-/// At the listener of a host, a route without hosts has that host, with the same rank as routes that name it.
+/// At a listener with a host, a route without hosts gets that host. It has the same rank as routes that name
+/// the host.
 #[test]
 fn a_route_without_hosts_is_at_each_listener_s_own() {
     let listeners = json!([
@@ -511,8 +512,8 @@ fn regular_expressions_are_in_doubt_where_nobody_knows_when_the_proxy_asks_them(
     }
 }
 
-/// Envoy Gateway's proxies name the selected route, so a route in doubt does not apply to another route's
-/// request.
+/// Envoy Gateway's proxies name the route that they select. So a route in doubt does not apply to another
+/// route's request.
 #[test]
 fn a_route_in_doubt_has_the_name_that_envoy_gateway_s_proxies_give_it() {
     for (controller, wanted) in [
@@ -538,7 +539,7 @@ fn a_route_in_doubt_has_the_name_that_envoy_gateway_s_proxies_give_it() {
     }
 }
 
-/// The route takes no requests if proxies require both values, so it must not take any away from another
+/// If proxies require both values, the route takes no requests. So it must not take any away from another
 /// route's policy.
 #[test]
 fn a_header_that_is_matched_twice_leaves_the_match_in_doubt() {
@@ -715,7 +716,7 @@ fn a_lease_is_taken_from_nobody_who_renews_it() {
 fn a_policy_that_is_being_deleted_is_enforced_as_it_is() {
     let mut index = index(vec![gateway("one", http()), route("all", at("one", "/"))]);
     index.apply(policy("p", json!({ "kind": "Gateway", "name": "one" })));
-    // Deletion increments the generation, and the spec stays the same while a finalizer keeps the object.
+    // Deletion increments the generation. The spec stays the same while a finalizer keeps the object.
     let Change::Policy(mut deleted) = policy("p", json!({ "kind": "Gateway", "name": "one" })) else {
         panic!()
     };
@@ -756,7 +757,7 @@ fn a_gateway_that_filters_ask_for_in_vain_is_named_where_one_is_missed() {
     assert_eq!(index.view().gateways, BTreeSet::from(["default/llm".to_owned()]));
 }
 
-/// Two installs write their statuses in turn, and the test merges them as the API server does.
+/// Two installations write their statuses in turn. The test merges them like the API server.
 #[test]
 fn of_two_installs_of_one_name_one_gives_way_and_both_know() {
     let mut installs = [("a", Rivals::new("weir.dev/x", "a")), ("b", Rivals::new("weir.dev/x", "b"))];
@@ -817,7 +818,7 @@ fn an_install_of_another_name_leaves_the_policy_s_own_conditions_to_one_and_an_i
     // The other one no longer follows the policy.
     object.generation = 2;
     assert_eq!(turn("weir.dev/z", &object), Turn::Whole);
-    // An install that is gone has left its status.
+    // An installation that is gone has left its status.
     object.generation = 1;
     let mut moved = Rivals::new("weir.dev/m", "zz");
     assert_eq!(moved.look(&object, Instant::now()), Turn::Whole);

@@ -1,4 +1,4 @@
-//! The contract of a ledger, case by case, for every storage.
+//! The contract of a ledger, case by case, on every storage.
 
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
@@ -40,7 +40,7 @@ fn charge(hold: &Hold, amount: u64) -> Charge {
     Charge { key: Arc::clone(&hold.key), amount }
 }
 
-/// The status of a bucket with a window of a minute and without a refusal.
+/// Returns the status of a bucket with a window of one minute, for a call that is not refused.
 fn good(max: u64, remaining: u64, used: u64) -> Status {
     Status { limited: false, excused: false, max, remaining, reset: MINUTE, used, overflowed: false }
 }
@@ -316,7 +316,8 @@ async fn a_limit_beyond_its_share_counts_its_further_users_together_and_takes_no
 ) {
     let (ledger, now) = storage.ledger(20).await;
     ledger.share_among(2);
-    // A client may pretend to be many users. 15 of them fit: the guaranteed quarter, and the shared half.
+    // A client may pretend to be many users. There is room for 15: the guaranteed quarter and the shared
+    // half.
     for user in 0..40 {
         let hold = tokens(&format!("new-{user}"), 10, 100);
         let outcome = ledger.reserve(&format!("r{user}"), vec![hold.clone()], now).await.unwrap();
@@ -339,7 +340,7 @@ async fn a_limit_beyond_its_share_counts_its_further_users_together_and_takes_no
         assert!(outcome.admitted && !outcome.statuses[0].overflowed, "{user}");
     }
     assert_eq!(overflow(&ledger, "default/llm/gold", now).await, []);
-    // An expired bucket makes room.
+    // An expired bucket frees its room.
     ledger.sweep(now + MINUTE).await.unwrap();
     let again = ledger.reserve("again", vec![tokens("new-39", 100, 100)], now + MINUTE).await.unwrap();
     assert!(again.admitted && !again.statuses[0].overflowed);
@@ -354,7 +355,7 @@ async fn what_was_held_in_an_overflow_bucket_is_charged_there(storage: Storage) 
     assert!(outcome.admitted && outcome.statuses.iter().all(|status| status.overflowed));
     let dave = ledger.reserve("2", vec![tokens("dave", 60, 100)], now).await.unwrap();
     assert_eq!(dave.statuses, [Status { limited: true, overflowed: true, ..good(100, 40, 0) }]);
-    // By now there is room for carol's own bucket, but nothing was held in it.
+    // Now there is room for carol's own bucket, but her holds are in the overflow bucket.
     let at = now + MINUTE;
     ledger.sweep(at).await.unwrap();
     assert_eq!(
@@ -363,7 +364,7 @@ async fn what_was_held_in_an_overflow_bucket_is_charged_there(storage: Storage) 
     );
     assert_eq!(overflow(&ledger, "default/llm/free", at).await, [(30, 0)]);
     assert_eq!(books(&ledger, at).await, [(30, 0)]);
-    // After its holds have expired, a reservation is charged wherever there is room, once.
+    // After its holds have expired, a reservation is charged once, in whichever bucket has room.
     for told in [Settled::Charged, Settled::AlreadySettled] {
         assert_eq!(ledger.commit("3", vec![charge(&carol, 5)], at).await.unwrap(), told);
     }
@@ -418,7 +419,7 @@ async fn the_holds_of_a_worker_that_is_gone_end(storage: Storage) {
     let workers = [1_u8, 2].map(|worker| format!("{worker:032x}"));
     ledger.attend(&workers, MINUTE / 2, now).await.unwrap();
     assert_eq!(ledger.release_gone(now + (MINUTE / 2 - MILLISECOND)).await.unwrap(), 0);
-    // The second worker reports again.
+    // Only the second worker reports again.
     ledger.attend(&workers[1..], MINUTE, now + MINUTE / 4).await.unwrap();
     assert_eq!(ledger.release_gone(now + MINUTE / 2).await.unwrap(), 1500);
     assert_eq!(ledger.release_gone(now + MINUTE / 2).await.unwrap(), 0);
@@ -426,13 +427,13 @@ async fn the_holds_of_a_worker_that_is_gone_end(storage: Storage) {
     assert_eq!(books(&ledger, at).await, [(3002, 0), (0, 15_020), (0, 1502)]);
     let size = ledger.size().await.unwrap();
     assert_eq!((size.reservations, size.holds), (1502, 3004));
-    // The worker was alive after all, so its usage is charged once.
+    // The worker was alive after all. Its usage is charged once.
     let used = vec![charge(&tokens("alice", 10, 0), 7), charge(&request("alice", 0), 1)];
     for told in [Settled::Charged, Settled::AlreadySettled] {
         assert_eq!(ledger.commit(&of(1, 7), used.clone(), at).await.unwrap(), told);
     }
     assert_eq!(books(&ledger, at).await[..2], [(3002, 0), (7, 15_020)]);
-    // A reserve that is repeated late holds nothing.
+    // A reserve that is repeated after its worker has gone holds nothing.
     let late = ledger.reserve(&of(1, 8), vec![slot("alice")], at).await.unwrap();
     assert_eq!((late.idempotency, books(&ledger, at).await[2]), (Idempotency::Late, (0, 1502)));
 }
@@ -447,7 +448,7 @@ async fn what_cost_nothing_is_remembered_for_seconds_alone(storage: Storage) {
     }
     let before = now + (REMEMBERED_BRIEFLY - MILLISECOND);
     assert_eq!(ledger.reserve("1", vec![hold.clone()], before).await.unwrap().idempotency, Idempotency::Late);
-    // Repeating it has no effect, whether or not the id is known.
+    // Repeating the commit has no effect, whether or not the id is still known.
     let after = now + REMEMBERED_BRIEFLY;
     assert_eq!(ledger.commit("1", nothing, after).await.unwrap(), Settled::Charged);
     assert_eq!(books(&ledger, after).await, []);
@@ -506,7 +507,7 @@ async fn a_gauge_is_held_and_never_charged_and_no_window_empties_it(storage: Sto
     let third = ledger.reserve("3", vec![slot()], later).await.unwrap();
     assert_eq!(third.statuses, [Status { limited: true, reset: second, ..good(2, 0, 0) }]);
     assert_eq!(books(&ledger, later).await, [(0, 2)]);
-    // This holds for any ending and any commit.
+    // Every commit releases its slot, with or without a charge.
     for (id, charged) in [("1", Some(0)), ("2", None)] {
         let charges = charged.map(|amount| charge(&slot(), amount)).into_iter().collect();
         assert_eq!(ledger.commit(id, charges, later).await.unwrap(), Settled::Released);
@@ -538,7 +539,8 @@ async fn what_is_not_enforced_is_held_and_charged_and_refuses_nothing(storage: S
     assert!(over.admitted);
     assert_eq!(over.statuses[0], Status { excused: true, ..good(100, 0, 0) });
     assert_eq!(books(&ledger, now).await, [(1, 0), (0, 120)]);
-    // The same bucket is enforced, and an unenforced one without room is next to it.
+    // An enforced hold in the same bucket is refused. A refused hold also refuses the unenforced hold next to
+    // it.
     assert!(!ledger.reserve("3", vec![tokens("alice", 1, 100)], now).await.unwrap().admitted);
     assert!(!ledger.reserve("4", vec![dry(60), request("bob", 1)], now).await.unwrap().admitted);
     assert_eq!(books(&ledger, now).await, [(1, 0), (0, 120)]);
@@ -548,8 +550,8 @@ async fn what_is_not_enforced_is_held_and_charged_and_refuses_nothing(storage: S
     assert_eq!(books(&ledger, now).await, [(1, 0), (140, 0)]);
 }
 
-/// A day that is also the end of a week and a month: 2100-01-31 is a Sunday. It is far in the future, since
-/// Redis deletes data that should have expired long ago.
+/// The start of a day that is also the last of a week and of a month: 2100-01-31 is a Sunday. It is far in
+/// the future, because Redis deletes data that should have expired long ago.
 const LAST_OF_JANUARY: Duration = Duration::from_secs(4_105_036_800);
 
 fn raised(hold: &Hold, total: u64, enforced: bool) -> Vec<RaisedHold> {
@@ -572,7 +574,7 @@ async fn a_raise_holds_more_until_the_commit_and_tells_whether_there_is_room(sto
         assert_eq!(ledger.raise("1", raised(&hold, total, enforced), now).await.unwrap(), told, "{total}");
         assert!(books(&ledger, now).await.contains(&(0, held)), "{total}");
     }
-    // Other holds leave less room.
+    // Other holds reduce the room.
     let bob = tokens("bob", 600, 1000);
     ledger.reserve("2", vec![bob.clone()], now).await.unwrap();
     ledger.reserve("3", vec![Hold { amount: 100, ..bob.clone() }], now).await.unwrap();
@@ -580,7 +582,7 @@ async fn a_raise_holds_more_until_the_commit_and_tells_whether_there_is_room(sto
     assert_eq!(ledger.raise("3", raised(&bob, 401, true), now).await.unwrap(), Raised::OutOfRoom);
     assert_eq!(ledger.commit("1", vec![charge(&hold, 1500)], now).await.unwrap(), Settled::Released);
     assert!(books(&ledger, now).await.contains(&(1500, 0)));
-    // The hold expires as it would have without the raise.
+    // The raise does not extend the hold's lifetime.
     assert!(!books(&ledger, now + MINUTE * 60 * 24).await.iter().any(|(_, held)| *held > 0));
 }
 
@@ -589,7 +591,7 @@ async fn a_raise_after_the_commit_or_of_nothing_holds_nothing(storage: Storage) 
     let hold = tokens("alice", 100, 1000);
     let unknown = ledger.raise("1", raised(&hold, 400, true), now).await.unwrap();
     assert_eq!(unknown, Raised::Unknown);
-    // It is not remembered, either.
+    // The id is not remembered either.
     assert!(ledger.reserve("1", vec![hold.clone()], now).await.unwrap().admitted);
     assert_eq!(books(&ledger, now).await, [(0, 100)]);
     ledger.commit("1", vec![charge(&hold, 30)], now).await.unwrap();
@@ -700,7 +702,7 @@ async fn no_interval_of_a_sliding_window_s_length_has_more_than_its_maximum(stor
                 charged.push((ms, amount));
             } else {
                 refused += 1;
-                // The error is at most a sixtieth.
+                // Usage counts for at most a sixtieth of the window too long.
                 let counted = since(length + length.div_ceil(60));
                 assert!(counted + amount > MAX, "refused with {counted} used, {amount} wanted");
             }
@@ -734,13 +736,13 @@ async fn a_sliding_window_says_when_enough_of_it_is_over(storage: Storage) {
             assert!(!ledger.reserve(&id, asked.clone(), early).await.unwrap().admitted, "{amount}");
         }
     }
-    // A hold is in the way, which may be released at any time.
+    // The hold takes the room. It may be released at any time, so it does not count for the reset.
     ledger.reserve("holds", vec![hold(10)], later).await.unwrap();
     let refused = ledger.reserve("asks", vec![hold(5)], later).await.unwrap();
     assert_eq!(refused.statuses[0].reset, second * 30);
     ledger.commit("holds", vec![], later).await.unwrap();
     let admitted = ledger.reserve("comes-back", vec![hold(41)], later + second * 40).await.unwrap();
-    // The rest expires with the last usage.
+    // The remaining usage expires at the same time as the last charge.
     assert_eq!(admitted.statuses, [Status { reset: second * 10, ..good(100, 29, 30) }]);
     assert_eq!(books(&ledger, later + second * 50).await, [(0, 41)]);
 }

@@ -50,11 +50,11 @@ enum Step {
     },
     Wait(u64),
     Sweep,
-    /// A worker is gone: the worker of all even ids, or of all odd ones.
+    /// All workers with even ids, or all workers with odd ids, are gone.
     Die(u8),
 }
 
-/// The number of a rate, and of a user.
+/// The number of a rate and of a user.
 type Bucket = (usize, u8);
 
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ struct Want {
 /// A policy, and a sequence of events.
 #[derive(Clone, Debug)]
 struct Story {
-    /// The number of seconds before a change of clocks somewhere. `None` means now.
+    /// The number of seconds before a clock change in some time zone. `None` means now.
     before_change: Option<u64>,
     policy: Vec<Rate>,
     steps: Vec<Step>,
@@ -149,7 +149,7 @@ fn story() -> impl Strategy<Value = Story> {
                     }),
                     Step::Commit { charges, .. } => charges.iter_mut().for_each(|((rate, _), amount)| {
                         *rate %= rates;
-                        // Some commits refund what admission charged, some confirm it, some add to it.
+                        // Some commits refund the charge at admission, some confirm it, and some add to it.
                         if policy[*rate].unit == Unit::Requests {
                             *amount %= 3;
                         }
@@ -161,7 +161,7 @@ fn story() -> impl Strategy<Value = Story> {
                     Step::Wait(_) | Step::Sweep | Step::Die(_) => {}
                 }
             }
-            // A sliding window does not end, and has no grants.
+            // A sliding window does not end, so it has no grants.
             let slides = |rate: &usize| matches!(policy[*rate].window, Window::Sliding(_));
             steps.retain(|step| !matches!(step, Step::Grant { bucket: (rate, _), .. } if slides(rate)));
             Story { before_change, policy, steps }
@@ -175,7 +175,7 @@ fn key(policy: &[Rate], (rate, user): Bucket) -> Arc<Key> {
     Arc::new(Key { limit: "default/llm/free".into(), unit, window, counters })
 }
 
-/// The id of a call. Ids from long ago may be forgotten, and are not used again.
+/// The id of a call. Ids from long ago may be forgotten, so they are not used again.
 type Id = (u32, u8);
 
 #[derive(Default)]
@@ -190,7 +190,7 @@ struct Model {
     made: usize,
     /// The amounts granted in the running windows.
     granted: BTreeMap<Bucket, u64>,
-    /// The ids of grants, and until when each is remembered.
+    /// The ids of grants, and how long each is remembered.
     grants: BTreeMap<(Bucket, u8), u64>,
     live: BTreeMap<Id, Reservation>,
     past: BTreeMap<Id, Past>,
@@ -203,12 +203,13 @@ struct Slot {
     number: usize,
 }
 
-/// The bucket, the amount, and when it lapses or in which window it was charged.
+/// A reservation. Each hold has a bucket, an amount and the time when it lapses. Each advance has a bucket,
+/// an amount and the charged window.
 #[derive(Clone, Default)]
 struct Reservation {
     holds: Vec<(Bucket, u64, u64)>,
     advances: Vec<(Bucket, u64, usize)>,
-    /// The wants that had no room and passed anyway.
+    /// The wants that had no room but were not enforced.
     excused: Vec<usize>,
     until: u64,
 }
@@ -216,7 +217,7 @@ struct Reservation {
 #[derive(Clone)]
 enum Past {
     Settled,
-    /// Settled without a charge, and remembered until then.
+    /// Settled without a charge, and remembered until this time.
     Over(u64),
     Lapsed(Vec<(Bucket, u64, usize)>),
 }
@@ -270,7 +271,7 @@ impl Model {
         if self.grants.get(&(bucket, id)).is_some_and(|until| *until > self.now) {
             return true;
         }
-        // A charge that is refunded at once still starts the window.
+        // Charging and refunding an amount starts the window.
         self.charge(policy, bucket, 1);
         let window = self.windows.get_mut(&bucket).unwrap();
         window.1 -= 1;
@@ -284,7 +285,7 @@ impl Model {
         self.windows.get(&bucket).map_or(0, |(_, used, _)| *used) + slots.sum::<u64>()
     }
 
-    /// Returns when the window of a bucket ends, or when the usage of a sliding one has fallen to this
+    /// Returns when the window of a bucket ends, or when the usage of a sliding one will have fallen to this
     /// amount.
     fn end(&self, bucket: Bucket, at_most: Option<u64>) -> Option<u64> {
         let mut used = self.used(bucket);
@@ -343,7 +344,8 @@ impl Model {
         slot.number
     }
 
-    /// The wants of a reserve that had no room and passed anyway, now or at its first arrival.
+    /// Returns the wants of a reserve that have no room but are not enforced. A repeated reserve returns
+    /// those of the first call.
     fn excused(&self, policy: &[Rate], id: u8, wants: &[Want]) -> Vec<usize> {
         let id = (self.age, id);
         if let Some(reservation) = self.live.get(&id) {
@@ -447,8 +449,8 @@ impl Model {
     }
 }
 
-/// Finds the first time when a wall clock shows another period, first by days and then by quarters of an
-/// hour.
+/// Finds the first time when a wall clock shows another period, first in steps of days and then in steps of
+/// quarters of an hour.
 fn naive_end(period: Period, zone: &ZoneName, now: u64) -> u64 {
     const QUARTER: u64 = 900;
     let zone = TimeZoneDatabase::bundled().get(zone.name()).unwrap();
@@ -498,12 +500,12 @@ fn named(age: u32, id: u8) -> String {
     format!("{}-{age}-{id}", worker_name(id % 2))
 }
 
-/// Plays a story on adapters that share a storage, each call at another adapter, and compares everything
+/// Plays a story on adapters that share a storage. Each call goes to another adapter. Compares everything
 /// observable after each call.
 async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model)) {
     let Story { before_change, policy, steps } = story;
     let begun = Moment::now();
-    // The time is a whole second, as the steps are.
+    // The steps are whole seconds, so the time is one too.
     let second = before_change.map_or_else(|| begun.unix.as_secs() + 1, before_the_next_change);
     let begun = Moment { unix: Duration::from_secs(second), ..begun };
     let at = |model: &Model| begun + Duration::from_secs(model.now - begun.unix.as_secs());
@@ -529,7 +531,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                 let excused = outcome.statuses.iter().enumerate().filter(|(_, status)| status.excused);
                 let excused: Vec<usize> = excused.map(|(at, _)| at).collect();
                 let mut wanted = model.excused(policy, *id, wants);
-                // A repetition may contain other holds.
+                // A repeated reserve may contain other holds.
                 wanted.retain(|at| wants.get(*at).is_some_and(|want| !want.enforced));
                 assert_eq!(excused, wanted, "{step:?}");
                 assert_eq!(
@@ -565,7 +567,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                 let wire: Vec<_> = wire.collect();
                 let named = named(model.age, *id);
                 let wanted = model.raise(policy, *id, holds);
-                // Repeating it changes nothing.
+                // Repeating a raise changes nothing.
                 for ledger in adapters {
                     assert_eq!(ledger.raise(&named, wire.clone(), now).await.unwrap(), wanted, "{step:?}");
                 }
@@ -586,7 +588,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
             Step::Wait(seconds) => model.pass(*seconds),
             Step::Sweep => ledger.sweep(now).await.unwrap(),
             Step::Die(worker) => {
-                // It expires as soon as one adapter knows its time, and another adapter sees that.
+                // One adapter records that the worker is gone, and another adapter releases its holds.
                 ledger.attend(&[worker_name(*worker)], Duration::ZERO, now).await.unwrap();
                 adapters[(idempotency + 1) % adapters.len()].release_gone(now).await.unwrap();
                 model.die(*worker);
@@ -619,7 +621,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
 }
 
 /// Returns the part of a story in which every commit ends an admitted reservation and charges at most its
-/// holds. So estimates are never too low, and every limit is enforced.
+/// holds. In this part, estimates are never too low, so every limit is enforced exactly.
 fn exact(Story { before_change, policy, mut steps }: Story) -> Story {
     let now = before_change.map_or_else(|| Moment::now().unix.as_secs() + 1, before_the_next_change);
     let mut model = Model { now, ..Model::default() };
@@ -656,12 +658,12 @@ fn exact(Story { before_change, policy, mut steps }: Story) -> Story {
             model.reset(*bucket);
             true
         }
-        // A charge may outlive it.
+        // A charge may outlive the grant.
         Step::Grant { .. } => false,
         Step::Sweep => true,
         // The charge may exceed the limit.
         Step::Raise { .. } => false,
-        // The hold would be missing when it is charged.
+        // The hold would be missing when the usage is charged.
         Step::Die(_) => false,
     });
     Story { before_change, policy, steps }

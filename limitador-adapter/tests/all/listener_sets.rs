@@ -82,7 +82,7 @@ fn set_name(of: &str, is_experimental: bool) -> SetName {
     SetName { name: name(of), is_experimental }
 }
 
-/// A ListenerSet of the Gateway `one` with a listener for this host.
+/// Returns a ListenerSet of the Gateway `one` with a listener for this host.
 fn set(of: &str, is_experimental: bool, host: &str, accepted: Option<&str>) -> Change {
     let listener = json!({ "name": "own", "protocol": "HTTP", "port": 80, "hostname": host });
     let mut set = object(of, json!({ "parentRef": { "name": "one" }, "listeners": [listener] }));
@@ -95,7 +95,7 @@ fn set(of: &str, is_experimental: bool, host: &str, accepted: Option<&str>) -> C
     Change::ListenerSet(name, Some(set))
 }
 
-/// A Gateway with a listener for everything below example.com that accepts listeners from these namespaces.
+/// Returns a Gateway with a listener for `*.example.com` that accepts ListenerSets from these namespaces.
 fn open_gateway(from: Value) -> Change {
     let listener = json!({ "name": "all", "protocol": "HTTP", "port": 80, "hostname": "*.example.com" });
     let spec = json!({ "listeners": [listener], "allowedListeners": { "namespaces": from } });
@@ -124,7 +124,7 @@ fn a_route_of_a_listener_set_is_at_the_listeners_that_the_set_adds() {
             policy("for-all", json!({ "kind": "Gateway", "name": "one", "sectionName": "all" })),
         ]);
         assert_eq!(presence(&index, "for-chat"), [r#"["llm.example.com"] [] *"#], "{kind}");
-        // A route with the Gateway as its parent is not attached to the set's listener.
+        // A route with the Gateway as its parent is not attached to the listener of the set.
         assert_eq!(presence(&index, "for-web"), [r#"["*.example.com"] [] /*"#], "{kind}");
         let plan = plan(&index, "default/one");
         assert!(plan.contains("at `*.example.com` []: for-all\nat `llm.example.com` []: \n"), "{plan}");

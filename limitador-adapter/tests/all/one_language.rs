@@ -1,5 +1,5 @@
-//! The API server's schema and the reader accept the same language: each knows every field, word and bound
-//! that the other knows. The test walks the schema, and gives the reader a wrong value at each place.
+//! The API server's schema and the reader accept the same language: each one knows every field, word and
+//! bound that the other knows. The test walks the schema and gives the reader a wrong value at each place.
 
 use limitador_adapter::kubernetes::crd::{Group, definition};
 use policy::model::Policy;
@@ -72,7 +72,7 @@ impl Path {
     }
 }
 
-/// Returns the names in a message, which are between backticks.
+/// Returns the names in a message, which are in backticks.
 fn names(message: &str) -> BTreeSet<String> {
     message.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -112,7 +112,7 @@ fn walk(schema: &Value, at: &Path, visited: &mut usize, differences: &mut Vec<St
         }
     }
     match schema["type"].as_str() {
-        // Without a type, it is a number or a text.
+        // A schema without a type accepts a number or a string.
         None | Some("string" | "integer" | "number" | "boolean") => {
             if !refuses(json!([[]])) {
                 differ("the reader takes a list where the schema has none".to_owned());

@@ -214,7 +214,7 @@ async fn the_command_lists_resets_and_grants() {
     assert!(!is_good && text.contains("counters: must name [auth.identity.userid]"), "{text}");
 }
 
-/// Over HTTP, as on every other storage: a sliding window never ends, so nothing can be granted until it does. It can be reset.
+/// A sliding window never ends, so nothing can be granted until it ends. It can be reset.
 #[tokio::test]
 async fn a_sliding_window_takes_no_grant_and_can_be_reset() {
     let folder = tempfile::tempdir().unwrap();

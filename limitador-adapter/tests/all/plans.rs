@@ -68,7 +68,7 @@ async fn a_poll_waits_for_a_change_of_its_own_plan() {
     let first = poll(&mut client, "default/gateway", "").await;
     let version = first.version.clone();
     let waiting = tokio::spawn(async move { poll(&mut client, "default/gateway", &version).await });
-    // A change of another gateway does not count.
+    // A change to another gateway's plan does not end the poll.
     server.replace("2.yaml", &other.replace("limit: 3", "limit: 4"));
     let mut others = server.plans();
     let before = poll(&mut others, "default/other", "").await;
@@ -82,7 +82,7 @@ async fn a_poll_waits_for_a_change_of_its_own_plan() {
     assert_ne!(second.version, first.version);
     assert!(String::from_utf8_lossy(&second.policies[0]).contains("2000"));
 
-    // The version depends on the content only, so an earlier content has its earlier version again.
+    // The version depends only on the content, so an earlier content has its earlier version again.
     server.replace("1.yaml", POLICY);
     let mut client = server.plans();
     assert_eq!(poll(&mut client, "default/gateway", &second.version).await, first);
@@ -97,7 +97,7 @@ async fn a_drain_answers_those_who_wait() {
         let version = version.clone();
         async move { poll(&mut client, "*", &version).await }
     });
-    // The second poll is waiting when a third one, on a separate connection, has been answered after it.
+    // When a third poll on a separate connection has been answered, the second poll is already waiting.
     let mut another = server.plans();
     poll(&mut another, "*", "").await;
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Properties of Redis only: several adapters, a network, a separate clock, a disk.
+//! Properties of Redis only: several adapters, a network, a separate clock, and a disk.
 
 use crate::binary::{adapter, folder};
 use crate::ledger::{MINUTE, key};
@@ -79,7 +79,8 @@ async fn a_password_a_user_and_a_database() {
     }
 }
 
-/// The slot of Weir's keys in a cluster. They share one, since a script accesses all limits of a request.
+/// Removes and returns the node that stores Weir's keys. All keys share a slot, because one script accesses
+/// all limits of a request.
 fn place_of_weir(nodes: &mut Vec<Redis>) -> Redis {
     let is_here = |node: &Redis| !node.command(&["EXISTS", "{weir}:buckets"]).contains("MOVED");
     let owner = nodes.iter().position(is_here).unwrap();
@@ -129,7 +130,7 @@ async fn a_cluster_whose_slot_moves_to_another_node() {
     for key in ["{weir}:lapses", "{weir}:buckets", "{weir}:holds", "{weir}:limits", "{weir}:r:1", &bucket] {
         assert_eq!(owner.command(&["MIGRATE", "127.0.0.1", &target, key, "0", "5000"]), "+OK", "{key}");
     }
-    // The keys have moved to the new node, but the old one is still asked, and redirects.
+    // The keys have moved to the new node. The ledger still asks the old one, which redirects it.
     let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
     assert_eq!(settled, Settled::Released);
     [&others[1], &owner, &others[0]].iter().for_each(|node| set(node, "NODE", &to));
@@ -160,7 +161,7 @@ async fn a_cluster_that_loses_a_node() {
 async fn the_master_that_sentinels_know() {
     let (other, master) = (Redis::start(), Redis::start());
     let sentinel = Redis::sentinel("main", &master);
-    // The first node in the URL does not answer. Naming several nodes protects against this.
+    // The first sentinel in the URL does not answer. Naming several sentinels protects against this.
     let nodes = format!("127.0.0.1:{},127.0.0.1:{}", free_port(), sentinel.port());
     is_a_place(&format!("redis+sentinel://{nodes}/main")).await;
     assert_eq!(other.info("total_connections_received"), 2);
@@ -236,7 +237,7 @@ async fn a_call_is_one_round_trip_however_many_limits_it_has() {
     for id in 0..50 {
         pair(&id.to_string()).await;
     }
-    // The check is one call as well, and the end of the previous one may be, too.
+    // This query is one read. The end of the previous query may be another.
     let reads = redis.info("total_reads_processed") - before;
     assert!((2 * 50 + 1..=2 * 50 + 2).contains(&reads), "{reads}");
     // If the server has lost the scripts, they are sent again.
@@ -355,7 +356,7 @@ async fn a_commit_whose_answer_was_lost_is_charged_once() {
     assert!(ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
     redis.freeze();
     let asked = Instant::now();
-    // The call reaches the server, which executes it when it continues.
+    // The server receives the call and executes it when it continues.
     assert!(ledger.commit("1", charge("alice", 30), Moment::now()).await.is_err());
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     redis.thaw();
@@ -385,7 +386,7 @@ async fn adapters_share_everything_and_say_when_their_redis_is_gone() {
     assert_eq!(one.get("/readyz?exclude=storage").await, (200, "ok\n".to_owned()));
     let refused = one.kuadrant().reserve(reserve("3", whole(1, 1))).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);
-    // Without any calls, it reconnects by itself.
+    // The adapter reconnects without calls from clients.
     redis.restart();
     let start = Instant::now();
     while one.get("/readyz").await.0 != 200 {

@@ -1,4 +1,4 @@
-//! Passwords never appear in messages, whatever part of the input they are in.
+//! Passwords never appear in messages, whichever part of the input contains them.
 
 use crate::binary::adapter;
 use crate::server::POLICY;
@@ -115,7 +115,7 @@ fn the_help_does_not_show_the_environment_s_secrets() {
     assert!(output.status.success() && !is_shown(&output));
 }
 
-/// A Redis that repeats unknown commands in its errors, as real ones do.
+/// Starts a fake Redis that repeats unknown commands in its errors, as a real one does.
 fn parrot() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -151,7 +151,7 @@ fn what_the_server_repeats_of_a_password_is_not_shown() {
         }
         std::thread::yield_now();
     };
-    // Repeated as often as it may be logged.
+    // Several calls, because each one may be logged.
     for _ in 0..5 {
         drop(crate::binary::get(free, "/metrics"));
     }
@@ -164,7 +164,7 @@ fn what_the_server_repeats_of_a_password_is_not_shown() {
     assert!(!is_shown(&output), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A text whose line breaks were lost in a variable, as often happens.
+/// Invalid keys, such as a key that lost its line breaks in an environment variable.
 #[test]
 fn a_key_that_is_no_pem_is_not_repeated() {
     let line = format!("-----BEGIN PRIVATE KEY----- {SECRET}");

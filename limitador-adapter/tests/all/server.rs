@@ -23,7 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The default options.
+/// The default grace period.
 const GRACE: Duration = Duration::from_secs(35);
 
 pub struct Server {
@@ -61,12 +61,12 @@ impl Server {
         Self::serving(policies, folder, max_counters, Storage::Memory).await
     }
 
-    /// Starts it with the usual policy, and a Redis that others may share.
+    /// Starts an adapter with the usual policy and a Redis that other adapters may share.
     pub async fn on(redis: &Redis) -> Self {
         Self::patient(redis.url(0).parse().unwrap(), GRACE).await
     }
 
-    /// Starts one with this grace period for workers without a stream.
+    /// Starts an adapter with this grace period for workers without a stream.
     pub async fn patient(storage: Storage, worker_grace: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("llm.yaml"), POLICY).unwrap();
@@ -78,7 +78,7 @@ impl Server {
         Self::configured(folder, Self::config(policies, max_counters, storage)).await
     }
 
-    /// Returns the arguments as on the command line.
+    /// Starts an adapter with these arguments.
     pub async fn configured(folder: TempDir, config: ServeArgs) -> Self {
         Self { serving: Serving::start(&config).await.unwrap(), folder }
     }
@@ -188,7 +188,7 @@ impl Server {
     }
 }
 
-/// A descriptor of alice, or without a user for limits that users share.
+/// Returns a descriptor for alice. It has no user if all users share the limit.
 pub fn descriptor(limit: &str, rate: Option<(&str, &str)>, amount: Option<u64>) -> RateLimitDescriptor {
     let entry = |key: &str, value: &str| Entry { key: key.to_owned(), value: value.to_owned() };
     let mut entries = vec![entry("limit", limit)];
@@ -200,7 +200,7 @@ pub fn descriptor(limit: &str, rate: Option<(&str, &str)>, amount: Option<u64>) 
     RateLimitDescriptor { entries, hits_addend: amount, ..Default::default() }
 }
 
-/// The filter's descriptors for alice: tokens and one request of `free`, tokens of `all`.
+/// Returns the filter's descriptors for alice: tokens and requests of `free`, and tokens of `all`.
 pub fn whole(amount: u64, requests: u64) -> Vec<RateLimitDescriptor> {
     vec![
         descriptor("default/llm/free", Some(("tokens", "3600s")), Some(amount)),

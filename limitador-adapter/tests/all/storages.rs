@@ -1,4 +1,4 @@
-//! The storages on which every test of a ledger runs.
+//! The storages that every ledger test runs on.
 
 use e2e::redis::Redis;
 use e2e::wait;
@@ -20,7 +20,7 @@ impl Storage {
         Self::Redis(Redis::start(), AtomicU16::new(0))
     }
 
-    /// Returns an empty ledger for this many counters, and its present time.
+    /// Returns an empty ledger for this many counters, and the current time.
     pub async fn ledger(&self, at_most: usize) -> (Arc<dyn Ledger>, Moment) {
         let now = Moment::now();
         match self {
@@ -31,7 +31,7 @@ impl Storage {
         }
     }
 
-    /// Returns the maximum of its amounts.
+    /// Returns the largest amount that the storage can count.
     pub fn most(&self) -> u64 {
         match self {
             Self::Memory => u64::MAX,
@@ -40,12 +40,12 @@ impl Storage {
     }
 }
 
-/// Returns the ledger of one adapter in a Redis, at its callers' time.
+/// Returns the ledger of one adapter in Redis. It uses the callers' time.
 pub fn in_redis(redis: &Redis, database: u16, at_most: usize) -> Arc<dyn Ledger> {
     in_redis_of_a_clock_ahead(redis, database, at_most, 0)
 }
 
-/// Returns the same of an adapter with a clock that is ahead by this many milliseconds.
+/// Like [`in_redis`], but the adapter's clock is ahead by this many milliseconds.
 pub fn in_redis_of_a_clock_ahead(
     redis: &Redis,
     database: u16,
@@ -58,7 +58,7 @@ pub fn in_redis_of_a_clock_ahead(
     Arc::new(ledger.with_the_callers_time().with_timeout(10 * wait::DEADLINE))
 }
 
-/// Makes each of these functions a test of each storage.
+/// Turns each of these functions into one test per storage.
 macro_rules! on_every_storage {
     ($($name:ident,)*) => {
         mod memory {

@@ -1,4 +1,4 @@
-//! The contract of a ledger about background results, for every storage.
+//! The contract of a ledger for background results, on every storage.
 
 use crate::ledger::{MINUTE, key};
 use crate::storages::{Storage, on_every_storage};
@@ -35,7 +35,7 @@ fn charge(key: &Arc<Key>, amount: u64) -> CreationCharge {
     CreationCharge { charge: Charge { key: Arc::clone(key), amount }, deferred: None }
 }
 
-/// A charge in tokens: the part that is charged at once, and the amount if nothing can be deferred.
+/// Returns a charge in tokens: the part that is charged at once, and the amount if nothing can be deferred.
 fn tokens(key: &Arc<Key>, now: u64, otherwise: u64) -> CreationCharge {
     let deferred = DeferredCharge { now, cost: UsageCost::tokens(true, true) };
     CreationCharge { deferred: Some(deferred), ..charge(key, otherwise) }
@@ -91,10 +91,10 @@ async fn a_result_holds_until_it_is_seen_and_is_charged_once(storage: Storage) {
         assert!(ledger.see(whole("resp_1", usage(30, 70)), now).await.unwrap().is_empty());
         assert!(ledger.see(part("resp_1", 50), now).await.unwrap().is_empty());
     }
-    // A read that shows more than before is not another result.
+    // A read that shows more usage than before is charged only the difference.
     let more = ledger.see(whole("resp_1", usage(30, 90)), now).await.unwrap();
     assert_eq!(more, [(Arc::clone(&alice), 20)]);
-    // The same read arrives once more, much later.
+    // The same read arrives again, much later.
     let later = now + MINUTE * 20;
     assert_eq!(ledger.park("1", result("resp_1"), charges, later).await.unwrap(), Parking::AlreadySettled);
     assert_eq!(ledger.size().await.unwrap().holds, 0);
@@ -106,7 +106,7 @@ async fn a_part_of_a_result_is_charged_and_the_whole_charges_the_rest(storage: S
     ledger.reserve("1", vec![hold(&alice, 600)], now).await.unwrap();
     ledger.park("1", result("resp_1"), vec![tokens(&alice, 25, 600)], now).await.unwrap();
     assert_eq!(books(&ledger, &alice, now).await, (25, 575));
-    // Less than was delivered before.
+    // This read shows less than an earlier one.
     assert!(ledger.see(part("resp_1", 5), now).await.unwrap().is_empty());
     assert_eq!(ledger.see(part("resp_1", 40), now).await.unwrap(), [(Arc::clone(&alice), 25)]);
     assert_eq!(books(&ledger, &alice, now).await, (50, 550));
@@ -189,7 +189,7 @@ async fn a_result_may_be_seen_before_its_creation_is_known(storage: Storage) {
     ledger.reserve("2", vec![hold(&alice, 600)], now).await.unwrap();
     ledger.see(whole("resp_2", usage(30, 70)), now).await.unwrap();
     if matches!(storage, Storage::Memory) {
-        // Redis forgets it by its own clock.
+        // Redis forgets reads by its own clock, so only the in-memory ledger is tested.
         ledger.park("2", result("resp_2"), vec![tokens(&alice, 0, 600)], now + EARLY).await.unwrap();
         assert_eq!(ledger.size().await.unwrap().holds, 1);
     }
@@ -283,7 +283,7 @@ async fn results_are_forgotten(storage: Storage) {
     }
     ledger.see(whole("1", usage(30, 70)), now).await.unwrap();
     if matches!(storage, Storage::Redis(..)) {
-        // Redis forgets it by its own clock.
+        // Redis forgets results by its own clock, so only the in-memory ledger is tested.
         return;
     }
     let later = now + SEEN;

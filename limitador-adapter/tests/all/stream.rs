@@ -76,7 +76,7 @@ async fn a_drain_ends_a_stream_well() {
     draining.await.unwrap();
 }
 
-/// Sends the next request as soon as the last one has settled, with room for only one at a time.
+/// Sends each request as soon as the previous one has settled. There is room for only one at a time.
 async fn is_never_refused_by_its_own_last_request(server: &Server, together: bool) {
     let mut stream = Stream::open(server).await;
     let whole_limit = |number: u64| ReserveAndCommitRequest {
@@ -129,12 +129,12 @@ async fn a_reserve_of_its_own_brings_what_is_to_be_settled_before_it() {
     let commits = vec![commit("1", whole(0, 0)), commit("0", whole(0, 0))];
     let carrying = ReserveRequest { commits: commits.clone(), ..hold("3") };
     assert_eq!(client.reserve(carrying).await.unwrap().into_inner().code(), Code::Ok);
-    // The Reserve carried copies. The commits themselves follow.
+    // The Reserve carried copies, so the commits themselves are still sent.
     client.commit(commits[0].clone()).await.unwrap();
     assert_eq!(server.books("free", "tokens").await, [(0, 1000)]);
 }
 
-/// A worker sends its name, holds, and is gone.
+/// A worker opens a stream, holds an amount and disconnects.
 async fn its_holds_end(server: &Server) {
     let workers = [1_u8, 2].map(|worker| format!("{worker:032x}"));
     let (mut dying, mut living) = (Stream::open(server).await, Stream::open(server).await);

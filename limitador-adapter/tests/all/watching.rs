@@ -73,7 +73,7 @@ async fn a_mistake_leaves_the_last_good_version_in_force_and_is_told() {
     let told = server.json("/api/policies").await;
     assert!(in_force(&told, "default/llm") && in_force(&told, "default/b2"), "{told:#}");
 
-    // The name itself is wrong, so it could be any policy's, and all policies stay.
+    // The name itself is wrong, so the document could be any policy. All policies stay in force.
     server.replace("a.yaml", &POLICY.replace("{name: llm}", "{nome: llm}"));
     server.policies_until("no name", |told| mistakes(told).iter().any(|told| told.contains("nome"))).await;
     let told = server.json("/api/policies").await;
@@ -142,7 +142,7 @@ async fn a_path_that_was_named_and_vanishes_takes_no_policy_with_it() {
     server.policies_until("all is back", |told| mistakes(told).is_empty()).await;
 }
 
-/// `policies.yaml` links to `..data/policies.yaml`, and `..data` to a separate folder for each version.
+/// `policies.yaml` links to `..data/policies.yaml`, and `..data` links to a separate folder for each version.
 #[tokio::test]
 async fn a_config_map_is_followed_through_its_links() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The code blocks of README and `docs/`: policies are checked, commands parse, and the names in them exist.
-//! `e2e/tests/docs.rs` runs the blocks that can run on one machine.
+//! The code blocks of README and `docs/`: policies are checked, commands are parsed, and the names in them
+//! must exist. `e2e/tests/docs.rs` runs the blocks that can run on one machine.
 
 use crate::docs;
 use clap::CommandFactory;
@@ -125,7 +125,7 @@ fn commands_in_the_documents_parse() {
     }
 }
 
-/// Manifests, examples and make targets, and the adapter's commands and flags.
+/// The manifests, examples, make targets, and adapter commands and flags in the documents exist.
 #[test]
 fn what_the_commands_name_exists() {
     let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
@@ -178,7 +178,8 @@ fn metrics_in_the_documents_are_declared() {
     }
 }
 
-/// Variables and statuses in the documents exist in the code, so that a rename cannot leave one behind.
+/// The variables and statuses in the documents exist in the code, so a rename cannot leave an old name
+/// behind.
 #[test]
 fn variables_in_the_documents_are_known() {
     let cli = Cli::command();

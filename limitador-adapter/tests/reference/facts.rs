@@ -64,7 +64,7 @@ const ATTRIBUTE_MEANINGS: &[(&str, &str)] = &[
     ("llm.operation", "What the request asks for; see below"),
 ];
 
-/// Facts that are maps, and functions that are facts: the notation, type, phase and description of each.
+/// Facts that are maps and functions that are facts: the notation, type, phase and description of each.
 const MAPS: &[(&str, &str, &str, &str)] = &[
     (
         "auth.identity.NAME",

@@ -133,7 +133,8 @@ fn errors(config: &Value) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-/// Returns the names that the reader accepts in an object, from its message about another name.
+/// Returns the fields that the reader accepts in an object. The reader lists them when it rejects an unknown
+/// field.
 fn known(path: &str) -> BTreeSet<String> {
     let mut config =
         if path.is_empty() { with("", json!({"adapter": {"cluster": "c"}})) } else { with(path, json!({})) };

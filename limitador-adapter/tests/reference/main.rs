@@ -1,4 +1,4 @@
-//! Generates the reference pages of `docs/` from the code's own tables. The test fails if a page differs.
+//! Generates the reference pages of `docs/` from the tables in the code. The test fails if a page differs.
 //! `make reference` writes all pages.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -30,7 +30,7 @@ fn page(name: &str, text: &str) {
     assert!(committed == text, "{} is not what the code gives: run `make reference`", path.display());
 }
 
-/// The head of a generated page.
+/// Returns the head of a generated page.
 fn head(title: &str, intro: &str) -> String {
     format!("<!-- Generated from the code by `make reference`. Do not edit. -->\n\n# {title}\n\n{intro}\n")
 }

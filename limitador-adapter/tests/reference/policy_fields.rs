@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Policies that use every field.
 const EXAMPLES: &str = include_str!("examples.yaml");
 
-/// The default of each optional field. Other fields are absent by default.
+/// Returns the default of an optional field. Other fields are absent by default.
 fn default(path: &str) -> Option<String> {
     let word = |word: &dyn std::fmt::Debug| Some(code(&format!("{word:?}")));
     let (_, field) = path.rsplit_once('.')?;
@@ -126,7 +126,7 @@ fn rules(schema: &Value) -> Vec<String> {
     rules.filter_map(|rule| rule["message"].as_str()).map(str::to_owned).collect()
 }
 
-/// Returns the object that a field leads to, and the path of its members.
+/// Returns the object that a field leads to, and the path of its fields.
 fn inner<'s>(schema: &'s Value, path: &str) -> Option<(&'s Value, String)> {
     match schema["type"].as_str() {
         Some("object") if schema["properties"].is_object() => Some((schema, path.to_owned())),
@@ -166,7 +166,7 @@ impl Reference {
         }
         for (name, field) in properties {
             if let Some((schema, path)) = inner(field, &format!("{path}.{name}")) {
-                // `defaults` and `overrides` have the limits of `limits`.
+                // `defaults` and `overrides` have the same limits as `limits`.
                 let is_known = path.starts_with("spec.overrides") || path.starts_with("spec.defaults.");
                 if !is_known {
                     self.object(schema, &path);

@@ -2,7 +2,7 @@ use crate::{code, codes, head, page, table};
 use llm::overview;
 use llm::request::{self, Dialect, Extent, edit};
 
-/// A streaming request of each dialect, each on a separate path.
+/// Returns a path and a streaming request in this dialect. Each dialect has a separate path.
 fn stream_of(dialect: Dialect) -> Option<(&'static str, &'static str)> {
     match dialect {
         Dialect::OpenAi => {

@@ -76,7 +76,8 @@ fn policy() -> Policy {
     Policy::read(&document).expect("a good policy")
 }
 
-/// Plays an exchange and returns the outcome of the adapter's reply. `None` means that there is no reply.
+/// Plays an exchange. Returns it and the effects of the adapter's reply. If `tokens` is `None`, there is no
+/// reply.
 fn reserved(path: &str, length: &str, tokens: Option<(Code, u64)>) -> (Exchange, Vec<Effect>) {
     let plan = ActivePlan::Plan(Arc::new(Plan::new(vec![policy()])));
     let mut exchange = Exchange::new(plan, ReservationId { prefix: "w".into(), number: 1 });

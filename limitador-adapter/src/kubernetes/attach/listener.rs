@@ -1,4 +1,4 @@
-//! The listeners of a Gateway: which one a request reaches, and which routes each takes.
+//! The listeners of a Gateway: which listener a request reaches, and which routes each listener accepts.
 
 use super::{Certainty, GATEWAY_API, covers};
 use crate::kubernetes::objects::{
@@ -19,7 +19,8 @@ impl GatewayObject {
         self.listeners.iter().filter(reached).max_by_key(specificity)
     }
 
-    /// Passed-through connections reach no HTTP filter.
+    /// Returns all listeners except TLS listeners. They pass connections through, so no HTTP filter sees
+    /// their requests.
     pub fn http_listeners(&self) -> impl Iterator<Item = &Listener> {
         self.listeners.iter().filter(|listener| listener.protocol != "TLS")
     }
@@ -30,7 +31,7 @@ impl GatewayObject {
         ports.all(|port| Some(port) == first)
     }
 
-    /// The listeners, without policies.
+    /// Returns the listeners without policies.
     pub fn hosts(&self) -> Vec<v1::Listener> {
         self.http_listeners().map(|listener| self.host(listener)).collect()
     }
@@ -40,7 +41,7 @@ impl GatewayObject {
         v1::Listener { hostname: listener.hostname.clone(), ports, policies: Vec::new() }
     }
 
-    /// Adds the listeners of these sets, if the Gateway takes them.
+    /// Adds the listeners of these sets if the Gateway accepts them.
     pub fn with_sets<'s>(
         &self,
         name: &ObjectName,
@@ -78,7 +79,8 @@ impl Listener {
             && parent.port.is_none_or(|port| port == self.port)
     }
 
-    /// Returns whether routes of this kind and namespace may attach, or `None` if they may not.
+    /// Returns how certain it is that routes of this kind and namespace may attach, or `None` if they may
+    /// not.
     pub(super) fn allows(
         &self,
         gateway: &ObjectName,
@@ -94,9 +96,9 @@ impl Listener {
         }
         let of_protocol = match self.protocol.as_str() {
             "HTTP" | "HTTPS" | "" => Certainty::Sure,
-            // HTTPRoutes cannot attach to these.
+            // HTTPRoutes cannot attach to these protocols.
             "TLS" | "TCP" | "UDP" => return None,
-            // A protocol of the controller's own.
+            // The controller defines this protocol.
             _ => Certainty::InDoubt,
         };
         let of_protocol = if self.in_doubt { Certainty::InDoubt } else { of_protocol };
@@ -111,7 +113,7 @@ impl Listener {
 }
 
 impl AllowedNamespaces {
-    /// Returns whether they admit this namespace, or `None` if they do not.
+    /// Returns how certain it is that this namespace is allowed, or `None` if it is not.
     pub(super) fn allow(
         &self,
         own: &str,
@@ -124,12 +126,12 @@ impl AllowedNamespaces {
             "Selector" => {
                 let labels = namespaces.map(|all| all.get(namespace));
                 match (labels, self.selector.clone().map(Selector::try_from)) {
-                    // An empty selector selects all namespaces.
+                    // A missing selector must not count as an empty one, which selects all namespaces.
                     (Some(_), None) => None,
                     (Some(Some(labels)), Some(Ok(selector))) => {
                         selector.matches(labels).then_some(Certainty::Sure)
                     }
-                    // A route may be seen before its namespace.
+                    // A route may be observed before its namespace.
                     _ => Some(Certainty::InDoubt),
                 }
             }

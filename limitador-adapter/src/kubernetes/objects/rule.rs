@@ -7,12 +7,13 @@ use serde::Deserialize;
 pub struct HttpRouteRule {
     /// The name of the rule, or `rule-1` and so on.
     pub name: String,
-    /// The matches that the filter can evaluate like the proxy. This or `unclear` has at least one match.
+    /// The matches that the filter can evaluate exactly as the proxy does. This list or `unclear` has at
+    /// least one match.
     pub matches: Vec<Match>,
     /// The matches that the filter cannot evaluate, for example because a regular expression does not compile
-    /// here. They omit the conditions in doubt, so they match more requests than the proxy's.
+    /// here. They omit the conditions in doubt, so they match more requests than the proxy does.
     pub unclear: Vec<Match>,
-    /// Why `unclear` is in doubt.
+    /// Why the matches in `unclear` are in doubt.
     pub doubts: Vec<String>,
 }
 
@@ -67,7 +68,7 @@ impl From<GrpcRuleObject> for RuleObject {
 }
 
 impl GrpcMethod {
-    /// The path of a method is `/SERVICE/METHOD`.
+    /// Returns the path of a method: `/SERVICE/METHOD`.
     fn path(self) -> WrittenValue {
         let Self { kind, service, method } = self;
         let is_regex = kind == "RegularExpression";
@@ -98,7 +99,7 @@ struct WrittenValue {
 }
 
 impl HttpRouteRule {
-    /// Names an unnamed rule after its position, as Kuadrant does.
+    /// Reads a rule. An unnamed rule is named after its position, as in Kuadrant.
     pub(super) fn new(number: usize, rule: RuleObject) -> Self {
         let (mut matches, mut unclear, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
         if rule.matches.is_empty() {
@@ -116,8 +117,8 @@ impl HttpRouteRule {
 }
 
 impl WrittenMatch {
-    /// If a header is named twice, or a regular expression does not compile here, the match contains only the
-    /// method and path, and the reason is recorded.
+    /// Reads a match. If a header is named twice, or a regular expression does not compile here, the match
+    /// contains only the method and path, and the reason is recorded.
     fn read(self, doubts: &mut Vec<String>) -> Match {
         let before = doubts.len();
         let path = self.path.and_then(|path| match path.kind.as_str() {
@@ -128,13 +129,14 @@ impl WrittenMatch {
         let mut fields = |written: Vec<WrittenValue>| -> Vec<Field> {
             written.into_iter().filter_map(|value| value.field(doubts)).collect()
         };
-        // Gateway API forbids repeated headers but cannot validate this. According to Gateway API the first
-        // one counts, whereas proxies require all of them.
+        // Gateway API forbids repeated headers but cannot validate this. Gateway API specifies that the first
+        // one counts, but proxies require all of them.
         let repeated = repeated(&self.headers);
         let (headers, query) = (fields(self.headers), fields(self.query_params));
         doubts.extend(repeated.map(|name| format!("the header `{name}` is matched more than once")));
         if doubts.len() > before {
-            // If several fields have the same name, the first one counts, and that may be the missing one.
+            // If several fields have the same name, only the first one counts. It may be the one that was
+            // left out.
             return Match { path, method: self.method, ..Match::default() };
         }
         Match { path, method: self.method, headers, query }
@@ -158,8 +160,8 @@ impl WrittenValue {
     }
 }
 
-/// The filter does not support all regular expressions that Envoy does. One that does not compile must not
-/// make the whole plan unusable.
+/// Checks a regular expression. The filter does not support all regular expressions that Envoy supports. If
+/// one does not compile, the rest of the plan must still be usable.
 fn checked(pattern: String, doubts: &mut Vec<String>) -> Option<String> {
     match policy::routes::check_pattern(&pattern) {
         Ok(()) => Some(pattern),

@@ -1,6 +1,6 @@
-//! The buckets of the in-memory ledger: held amounts, usage of the current window, and the window's end. This
-//! module knows no reservations and takes no locks; [`super`] does both. A bucket is looked up by its key
-//! once per call and then addressed by its index. An index stays valid while the bucket has holds or a
+//! The buckets of the in-memory ledger: held amounts, the usage of the current window, and the end of the
+//! window. This module does not know reservations and takes no locks; [`super`] handles both. Each call looks
+//! up a bucket by its key once and then uses its index. An index stays valid while the bucket has holds or a
 //! running window.
 
 use super::counters::{Counters, WindowUsage};
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An end that no clock reaches, for windows with an end that cannot be represented.
+/// The fallback for an end that is too far in the future to be represented.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Adds a duration to `now` without overflowing.
@@ -36,10 +36,10 @@ pub enum Admission {
 /// The index of a bucket.
 pub type BucketIndex = usize;
 
-/// The memory of a bucket with a running window in bytes, apart from the texts of its counters. A bucket
-/// takes about 900 bytes; the rest is for tables that are growing. `tests/counter_memory.rs` measures it.
+/// The memory of a bucket with a running window, in bytes, excluding its counters. A bucket takes about 900
+/// bytes; the rest allows for growing hash tables. `tests/counter_memory.rs` measures it.
 const BUCKET_BYTES: u64 = 1_200;
-/// The additional memory of each counter in bytes.
+/// The additional memory of each counter, in bytes.
 const COUNTER_BYTES: u64 = 80;
 
 /// The bucket that counts a key: its own bucket, or its limit's overflow bucket if the limit has no room for
@@ -54,7 +54,7 @@ pub struct Seat {
 
 struct MemoryBucket {
     key: Arc<Key>,
-    /// The bucket's part of its limit's share.
+    /// The part of the limit's share that the bucket takes.
     cost: u64,
     held: u64,
     holds: u32,
@@ -63,9 +63,10 @@ struct MemoryBucket {
 
 struct RunningWindow {
     usage: BucketUsage,
-    /// Added to the maximum until the window ends. Sliding windows never end, so they have no grants.
+    /// The amount added to the maximum until the window ends. Sliding windows never end, so they have no
+    /// grants.
     granted: u64,
-    /// The end of the window. For a sliding window, the end may have moved since.
+    /// The end of the window. The end of a sliding window may have moved since.
     end: Instant,
     serial: WindowId,
 }
@@ -126,7 +127,7 @@ impl MemoryBucket {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Returns when there may be room for this amount, ignoring holds.
+    /// Returns the time until there may be room for this amount, ignoring holds.
     fn has_room_in(&self, amount: u64, max: u64, now: Moment) -> Option<Duration> {
         let end = match &self.window.as_ref()?.usage {
             BucketUsage::Fixed { .. } => return self.reset(now),
@@ -241,7 +242,8 @@ impl MemoryBuckets {
         }
     }
 
-    /// Charges the current window and returns it. Starts a window if none is running.
+    /// Charges the current window, starting one if none is running. Returns the id of the charged window or
+    /// slot.
     pub fn charge(&mut self, place: BucketIndex, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
         if amount == 0 {
             return Ok(0);
@@ -301,7 +303,7 @@ impl MemoryBuckets {
         Ok(is_marked)
     }
 
-    /// Refunds a charge if its window is still running. A later window never counted it.
+    /// Refunds a charge if its window is still running. A later window does not include the charge.
     pub fn refund(&mut self, place: BucketIndex, amount: u64, charged_in: WindowId) {
         let window = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut());
         match window.map(|window| (window.serial, &mut window.usage)) {
@@ -335,7 +337,7 @@ impl MemoryBuckets {
         Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some() }
     }
 
-    /// Returns the status of the bucket that counts a key now.
+    /// Returns the reading of the bucket that counts a key now.
     pub fn read(&self, key: &Arc<Key>, now: Moment) -> CounterReading {
         let Seat { place, overflow } = self.seat(key);
         let reading = place.and_then(|place| self.readings(&[place], now).pop());
@@ -346,7 +348,7 @@ impl MemoryBuckets {
         CounterReading { reset: reading.reset.or(Some(new)), ..reading }
     }
 
-    /// How the buckets at some places stand, for a person.
+    /// Returns the readings of the buckets with these indices.
     pub fn readings(&self, places: &[BucketIndex], now: Moment) -> Vec<CounterReading> {
         let buckets = places.iter().filter_map(|place| self.buckets.get(*place));
         let reading = |bucket: &MemoryBucket| CounterReading {

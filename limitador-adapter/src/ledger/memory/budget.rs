@@ -7,7 +7,7 @@ use std::path::Path;
 /// that the allocator cannot return.
 const PART: u64 = 3;
 
-/// The amount that is assumed if nothing can be read.
+/// The memory size to assume if it cannot be read.
 const UNKNOWN: u64 = 1 << 30;
 
 pub fn of_this_machine() -> u64 {

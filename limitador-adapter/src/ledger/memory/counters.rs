@@ -25,9 +25,9 @@ pub struct Counters {
 
 /// The usage of one window. It stays in memory until [`Counters::end`] is called.
 pub struct WindowUsage {
-    /// Always one element, because limitador takes a `Vec`.
+    /// Always has one element. It is a `Vec` because limitador requires one.
     counter: Vec<Counter>,
-    /// The last value that limitador returned. Nobody else writes this counter, so it is read only after a
+    /// The last value that limitador returned. Nothing else writes this counter, so it is read only after a
     /// charge.
     used: u64,
 }
@@ -41,7 +41,7 @@ impl WindowUsage {
 
 impl Default for Counters {
     fn default() -> Self {
-        // The size of the cache for limits with variables. There are none.
+        // The size of the cache for limits with variables. It is 0 because there are no such limits.
         Self { storage: InMemoryStorage::new(0), made: 0 }
     }
 }

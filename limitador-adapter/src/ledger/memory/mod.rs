@@ -27,22 +27,21 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The number of expired windows that a call may end. This keeps up with any traffic without delaying a
-/// caller for long.
+/// The number of expired windows that each call ends at most. This keeps up with any traffic without delaying
+/// a caller for long.
 const SWEEP_IN_PASSING: usize = 4;
 
-/// The maximum number of workers that are tracked, enough for thousands of gateways.
+/// The maximum number of tracked workers. This is enough for thousands of gateways.
 const MAX_WORKERS: usize = 1 << 16;
 
-/// The number of windows, readings or reservations that are processed each time the lock is taken to traverse
-/// the whole ledger.
+/// The number of windows, readings or reservations to process per lock when traversing the whole ledger.
 const BATCH: usize = 512;
 
 /// Holds and charges in this process's memory.
 pub struct MemoryLedger {
     ids: RandomState,
     state: Mutex<MemoryState>,
-    /// When each worker counts as gone.
+    /// The time after which each worker counts as gone.
     workers: Mutex<HashMap<u64, Instant>>,
 }
 
@@ -71,7 +70,7 @@ impl MemoryLedger {
             });
             state.take(wants, now)
         } else {
-            // A repetition gets the same answer as the first call.
+            // A repeated call gets the same answer as the first one.
             let excused = state.live.get(&id).map_or(&[][..], |reservation| &reservation.excused);
             let room = |place: usize, hold: &Hold| match !hold.enforced && excused.contains(&place) {
                 true => Admission::Excused,
@@ -252,7 +251,7 @@ impl MemoryLedger {
         released
     }
 
-    /// Returns the number of a worker, or 0 if the id names no worker.
+    /// Returns the hash that identifies a worker, or 0 if there is no name.
     fn worker(&self, name: Option<&str>) -> u64 {
         name.map_or(0, |name| self.ids.hash_one(name).max(1))
     }

@@ -1,6 +1,6 @@
 //! Remembers ended reservations, so that a repeated commit charges nothing and a late reserve holds nothing.
 //! The memory is bounded by two generations: when the younger one is full or old enough, the older one is
-//! dropped as a whole. Reservations that were settled without a charge are remembered for a few seconds only.
+//! dropped as a whole. Reservations that were settled without a charge are remembered for only a few seconds.
 
 use super::buckets::{BucketIndex, WindowId};
 use crate::ledger::{Key, REMEMBERED_BRIEFLY};
@@ -38,7 +38,7 @@ pub struct Advance {
     pub window: WindowId,
 }
 
-/// What is remembered about an id without holds.
+/// What is remembered about an id that has no holds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Past {
     /// Its commit has arrived.

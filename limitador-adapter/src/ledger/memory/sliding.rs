@@ -1,19 +1,19 @@
 //! The usage of a bucket in a sliding window, divided into slots.
 //!
-//! A slot begins with a charge and also takes the charges of the next sixtieth of the window. The whole slot
+//! A slot starts with a charge and collects further charges for a sixtieth of the window. The whole slot
 //! counts until its last charge is as old as the window is long. So a charge counts for at least the length
-//! of the window, and at most a sixtieth longer.
+//! of the window, and for at most a sixtieth longer.
 
 use super::buckets::{WindowId, after};
 use crate::ledger::moment::Moment;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The number of slots in a window. `common.lua` has the same number.
+/// The number of slots in a window. `common.lua` uses the same number.
 pub const SLOTS: u32 = 60;
 
-/// The memory of all slots of a bucket in bytes. A window that is not aligned with its slots overlaps one
-/// more.
+/// The memory of all slots of a bucket, in bytes. A window that is not aligned with its slots overlaps one
+/// more slot.
 pub const SLOTS_BYTES: u64 = 64 * size_of::<Slot>() as u64;
 
 /// The usage of a running sliding window.
@@ -39,7 +39,7 @@ impl SlidingUsage {
         Self { length, slots: VecDeque::new(), used: 0 }
     }
 
-    /// Charges the current slot and returns its id. If there is no current slot, a new one gets the id
+    /// Charges the current slot and returns its id. If there is no current slot, starts one with the id
     /// `next`.
     pub fn charge(&mut self, amount: u64, now: Moment, next: WindowId) -> WindowId {
         self.forget(now);
@@ -81,7 +81,7 @@ impl SlidingUsage {
         self.slots.back().map_or(now.instant, |newest| self.end_of(newest, now))
     }
 
-    /// Returns when the usage has fallen to this amount or below.
+    /// Returns when the usage will have fallen to this amount or less.
     pub fn leaves(&self, at_most: u64, now: Moment) -> Instant {
         let mut used = self.used(now);
         let counting = self.slots.iter().filter(|slot| self.end_of(slot, now) > now.instant);

@@ -18,7 +18,7 @@ use std::time::Instant;
 pub struct MemoryState {
     /// Held and used amounts.
     pub buckets: MemoryBuckets,
-    /// Reservations with holds, or with charges at admission that a commit has yet to confirm.
+    /// Reservations with holds. Some also have charges at admission, which the commit confirms or refunds.
     pub live: Ids<LiveReservation>,
     /// When the next hold of each reservation lapses.
     pub lapses: BTreeSet<(Instant, Id)>,
@@ -42,7 +42,7 @@ pub struct Want<'a> {
     pub enforced: bool,
 }
 
-/// The outcome of a request for room.
+/// The outcome of a request for room in one bucket.
 pub struct Taken {
     /// Whether there was room.
     pub room: Admission,
@@ -61,18 +61,19 @@ pub struct LiveReservation {
     pub charged: Charged,
     /// When the next hold lapses.
     pub lapses: Instant,
-    /// The positions of the wants that had no room and passed anyway.
+    /// The positions of the wants that had no room but were not enforced.
     pub excused: Box<[usize]>,
-    /// Whose it is; 0: no worker's.
+    /// The hash that identifies the worker, or 0 if the reservation belongs to no worker.
     worker: u64,
 }
 
 pub struct Held {
     pub place: BucketIndex,
     pub amount: u64,
-    /// When it expires.
+    /// When the hold expires.
     pub until: Instant,
-    /// The requested key, if the amount is held in the overflow bucket instead. The charge goes there, too.
+    /// The requested key, if the amount is held in the overflow bucket instead. The charge goes to the
+    /// overflow bucket, too.
     asked: Option<Arc<Key>>,
 }
 
@@ -92,8 +93,8 @@ impl MemoryState {
 
     /// Takes every amount, or none if an enforced bucket has no room.
     ///
-    /// Each amount is taken before the next is checked, so that two amounts for the same bucket see each
-    /// other.
+    /// Each amount is taken before the next one is checked, so that two amounts for the same bucket are
+    /// counted together.
     pub fn take<'a>(
         &mut self,
         wants: impl ExactSizeIterator<Item = Want<'a>> + Clone,
@@ -124,7 +125,7 @@ impl MemoryState {
         Taken { room, seat }
     }
 
-    /// Records the granted amounts under the reservation's id, and makes the charges of admission.
+    /// Stores the holds under the reservation's id, and makes the charges that are due at admission.
     pub fn keep(
         &mut self,
         id: Id,
@@ -213,7 +214,7 @@ impl MemoryState {
     }
 
     /// Removes a reservation and returns its holds and its charges at admission. Returns `None` if it has
-    /// ended already.
+    /// already ended.
     pub fn end(&mut self, id: Id, now: Moment) -> Option<(Settled, Vec<Held>, Charged)> {
         if let Some(reservation) = self.live.remove(&id) {
             self.lapses.remove(&(reservation.lapses, id));
@@ -226,8 +227,8 @@ impl MemoryState {
         }
     }
 
-    /// Releases the holds, charges the difference to what was charged at admission, and refunds any excess. A
-    /// bucket that the commit does not name keeps its charge from admission.
+    /// Releases the holds and charges what exceeds the charge at admission. Refunds any excess of the charge
+    /// at admission. A bucket that the commit does not name keeps its charge from admission.
     pub fn settle(
         &mut self,
         holds: Vec<Held>,
@@ -235,7 +236,7 @@ impl MemoryState {
         mut advances: Charged,
         now: Moment,
     ) -> Result<(), Unavailable> {
-        // Charges usually have the order of the holds, which gives their buckets without a lookup.
+        // Charges usually have the same order as the holds, so most buckets are found without a lookup.
         let (mut known, mut others) = (holds.iter().cycle(), Vec::new());
         let charged = charges.iter().try_for_each(|charge| {
             let amount = self.beyond_advances(charge, &mut advances);
@@ -251,7 +252,7 @@ impl MemoryState {
                 }
             }
         });
-        // Released first, since this may make room for buckets that were not held.
+        // The holds are released first, because this may make room for buckets that had no hold.
         self.release(holds);
         charged?;
         others.into_iter().try_for_each(|(charge, amount)| self.charge_one(&charge.key, amount, now))
@@ -265,7 +266,7 @@ impl MemoryState {
         }
     }
 
-    /// Returns what a charge adds to the charge at admission.
+    /// Returns the part of a charge that was not charged at admission, and refunds any excess.
     fn beyond_advances(&mut self, charge: &Charge, advances: &mut Charged) -> u64 {
         let mut amount = charge.amount;
         for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
@@ -277,7 +278,7 @@ impl MemoryState {
         amount
     }
 
-    /// Usage cannot be refused. At least the overflow bucket has room for it.
+    /// Charges one bucket. Usage cannot be refused; at least the overflow bucket has room for it.
     pub fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<(), Unavailable> {
         if amount == 0 || key.window == Window::Now {
             return Ok(());

@@ -59,8 +59,8 @@ impl StoredResults {
         self.results.get(&id).is_some_and(|known| known.creator == creator)
     }
 
-    /// Returns whether another reservation may create this result, which requires that no unread result has
-    /// its id and that there is room.
+    /// Returns whether another reservation may create this result. This requires that no unread result has
+    /// the same id, and that there is room.
     fn takes(&self, id: Id) -> bool {
         self.results.get(&id).map_or(self.results.len() < MAX_STORED, |known| known.seen)
     }
@@ -148,7 +148,7 @@ impl MemoryState {
         early.map_or(Ok(Vec::new()), |(_, sighting)| self.see(id, sighting, now)).map(Parking::Parked)
     }
 
-    /// Records that a result was seen. Its creator is charged the part that was not charged before.
+    /// Records that a result was seen. Charges its creator the part that has not been charged yet.
     pub fn see(&mut self, id: Id, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
         let Some(mut result) = self.stored.remove(id) else {
             self.stored.remember_early(id, sighting, now);
@@ -168,8 +168,7 @@ impl MemoryState {
         Ok(charged)
     }
 
-    /// Charges a rate up to this amount, and reduces its hold accordingly. Returns the difference that was
-    /// charged.
+    /// Charges a rate up to this total and reduces its hold accordingly. Returns the newly charged amount.
     fn charge_up_to(
         &mut self,
         rate: &mut DeferredRate,

@@ -21,14 +21,14 @@ pub fn numbers(numbers: impl IntoIterator<Item = u64>) -> String {
     texts.join(" ")
 }
 
-/// The part that is charged now, and the cost.
+/// Returns the amount to charge now and the cost, in the order that the scripts expect.
 pub fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
     let UsageCost { base, tariff, reasoning } = deferred.cost;
     let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
     [deferred.now, base, input, cached, cache_write, cache_write_1h, output, reasoning]
 }
 
-/// The sorted set of workers by the time when they count as gone.
+/// Returns the key of the sorted set of workers. Their scores are the times when they count as gone.
 pub fn workers_key() -> String {
     format!("{}workers", key_name::PREFIX)
 }

@@ -15,7 +15,7 @@ pub const ATTEMPTS: usize = 4;
 pub struct ServerClock {
     /// How far the server's clock is ahead of this machine's in ms, as last corrected.
     ahead: AtomicI64,
-    /// How far this machine's clock is ahead of the true time in ms. Not zero in tests only.
+    /// How far this machine's clock is ahead of the true time in ms. Only tests set it.
     own_error: i64,
 }
 

@@ -1,8 +1,8 @@
-//! The connection to Redis. It is opened when it is needed, dropped when it fails, and opened again. No other
-//! file uses the `redis` crate.
+//! The connection to Redis. It is opened when it is first needed. If it fails, it is dropped and opened
+//! again. No other file uses the `redis` crate.
 //!
-//! While there is no connection, calls fail instead of queueing, so that each policy's failureMode applies. A
-//! call without a reply may still have been executed.
+//! While there is no connection, calls fail instead of queueing, so that each policy's `failureMode` applies.
+//! A call without a reply may have been executed.
 
 use super::url::{RedisUrl, Topology};
 use crate::ledger::Unavailable;
@@ -19,16 +19,16 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The timeout of a reply, and of a connection attempt.
+/// The timeout for replies and connection attempts.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The pause between two connection attempts.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// The number of calls that may be in flight before further ones wait.
+/// The number of calls that may be in flight. Further calls wait.
 const AT_ONCE: usize = 1024;
 
-/// The error code of a Redis that is out of memory.
+/// The error code that Redis returns when it is out of memory.
 const FULL: &str = "OOM";
 
 /// A Lua script.
@@ -69,7 +69,7 @@ enum Connection {
 }
 
 impl Link {
-    /// Creates a connection to this server, which is opened on first use. Fails if the URL cannot work.
+    /// Creates a connection to this server, which is opened on first use. Fails if the URL is unusable.
     pub fn new(place: RedisUrl) -> Result<Self, String> {
         let checked = nodes(&place).map(drop).map_err(|error| told(&place, &error));
         let connecting = tokio::sync::Mutex::default();
@@ -120,8 +120,8 @@ impl Link {
         answered.map_err(|error| self.failed(&open, &error))
     }
 
-    /// Classifies a failure. A connection that is broken, does not reply, or leads to a server that is no
-    /// longer the master is dropped. A connection that has been opened since is kept.
+    /// Classifies a failure. Drops the connection if it is broken, does not reply, or leads to a server that
+    /// is no longer the master. Keeps a connection that was opened after the failed one.
     fn failed(&self, used: &OpenConnection, error: &RedisError) -> Unavailable {
         let replaced = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
         if replaced || error.is_io_error() || error.is_unrecoverable_error() {
@@ -196,8 +196,8 @@ impl Link {
     }
 }
 
-/// Formats an error for logs. A server may repeat the arguments of a command that it rejects, including those
-/// of AUTH.
+/// Formats an error for logs. Removes the arguments of the command, including those of AUTH, which a server
+/// may repeat when it rejects the command.
 fn told(place: &RedisUrl, error: &RedisError) -> String {
     let error = error.to_string();
     let (message, _) = error.split_once("with args beginning with").unwrap_or((&error, ""));
@@ -227,8 +227,8 @@ async fn connect(place: &RedisUrl, timeout: Duration) -> RedisResult<Connection>
     client.get_multiplexed_async_connection_with_config(&config).await.map(Connection::One)
 }
 
-/// Returns the eviction policy of a Redis that drops keys when its memory is full. If the server does not
-/// allow the query, it is trusted.
+/// Returns the eviction policy if Redis drops keys when its memory is full. If the server does not allow the
+/// query, it is assumed not to.
 async fn evicts(mut connection: Connection) -> Option<String> {
     let mut asked = redis::cmd("CONFIG");
     asked.arg("GET").arg("maxmemory*");
@@ -241,8 +241,8 @@ async fn evicts(mut connection: Connection) -> Option<String> {
     told.get("maxmemory-policy").filter(|policy| limited && *policy != "noeviction").cloned()
 }
 
-/// Returns the current master according to the sentinels. They are asked without the password, which belongs
-/// to the master.
+/// Returns the current master according to the sentinels. The password is not sent to the sentinels, because
+/// it belongs to the master.
 async fn master_of(place: &RedisUrl, nodes: Vec<ConnectionInfo>, name: &str) -> RedisResult<Client> {
     let of_master = nodes.first().ok_or_else(no_node)?.redis_settings().clone();
     let sentinels = nodes.into_iter().map(|node| node.addr().clone());

@@ -1,5 +1,5 @@
-//! The Redis key of a bucket: `{weir}:b:` and the bucket's key as a JSON list. People can read it, and no
-//! counter value can forge another bucket's key.
+//! The Redis key of a bucket: `{weir}:b:` and the bucket's key as a JSON list. It is readable, and no counter
+//! value can forge another bucket's key.
 //!
 //! All keys have the hash tag `{weir}`, so a cluster keeps them in one slot. This is necessary because one
 //! script accesses all limits of a request.

@@ -1,9 +1,9 @@
 //! The ledger in Redis (version 7 or newer) or Valkey. Several adapters share every bucket and every hold
 //! exactly.
 //!
-//! Each call runs one script: one round trip for any number of limits, and atomic. The server's time applies
-//! ([`clock`]). `common.lua` describes the records. Reserve and commit may be repeated, also at different
-//! adapters. A hit has no id, so if its reply is lost, it may have been charged.
+//! Each call runs one script, so it is atomic and takes one round trip for any number of limits. The server's
+//! clock decides ([`clock`]). `common.lua` describes the records. Reserve and commit can be repeated, even at
+//! another adapter. A hit has no id, so if its reply is lost, it may have been charged.
 
 mod arguments;
 mod clock;
@@ -31,20 +31,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use url::RedisUrl;
 
-/// The largest number that the scripts represent exactly. Larger numbers count as this one.
+/// The largest number that the scripts represent exactly. Larger numbers are capped to it.
 pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
 
 /// The maximum lifetime of a hold.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The number of buckets that one script inspects during a traversal. It blocks other calls for a millisecond
-/// or two.
+/// The number of buckets that one script inspects during a traversal. The script blocks other calls for a
+/// millisecond or two.
 const BATCH: usize = 500;
 
-/// The number of reservations that one script inspects in search of those of gone workers.
+/// The number of reservations that one script inspects to find those of workers that are gone.
 const RESERVATIONS: usize = 1000;
 
-/// The room for counters in bytes, for a server that does not report its memory.
+/// The room for counters in bytes if the server does not report its memory.
 const UNKNOWN_ROOM: u64 = 4 << 30;
 
 macro_rules! script {
@@ -56,8 +56,8 @@ macro_rules! script {
     };
 }
 
-/// Scripts that release holds or charge usage also run when the server's memory is full. Rejecting them would
-/// keep it full.
+/// Scripts that release holds or charge usage also run when the server's memory is full. Otherwise it would
+/// stay full.
 macro_rules! script_when_full {
     ($($name:literal),+) => {
         script!("#!lua flags=allow-oom\n", $($name),+)
@@ -89,7 +89,7 @@ pub struct RedisLedger {
     memory: Script,
 }
 
-/// The clock that decides.
+/// Which clock decides when windows begin and end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WhoseTime {
     Server,
@@ -122,7 +122,8 @@ impl RedisLedger {
         })
     }
 
-    /// Uses the time of the calls instead of the server's, for tests that cannot wait for the end of a month.
+    /// Uses the time of the calls instead of the server's time, for tests that cannot wait for the end of a
+    /// month.
     pub fn with_the_callers_time(self) -> Self {
         Self { clock: WhoseTime::Caller, ..self }
     }
@@ -204,7 +205,7 @@ impl RedisLedger {
         own: impl IntoIterator<Item = String>,
         buckets: impl IntoIterator<Item = &'a Arc<Key>>,
     ) -> Vec<String> {
-        // A number of counters and a number of bytes cannot be compared.
+        // Counters and bytes cannot be compared, so they are stored under different keys.
         let limits = match self.capacity {
             Some(Capacity::Counters(_)) => "limits",
             _ => "limit-bytes",
@@ -236,7 +237,7 @@ impl RedisLedger {
         Ok((most > 0).then_some(StorageBytes { used, most }))
     }
 
-    /// Removes expired data in this many buckets, and returns the size.
+    /// Removes expired data from at most this many buckets, and returns the size of the ledger.
     async fn sweep_some(&self, at_most: usize, now: Moment) -> Result<Swept, Unavailable> {
         let arguments = [self.time(now), self.room(), at_most.to_string()];
         let mut answer = self.run(&self.sweep, &self.keys([], []), &arguments).await?;
@@ -337,7 +338,8 @@ impl Ledger for RedisLedger {
             usage.total,
             u64::from(ends),
         ];
-        // Only its record contains the periods that it charges.
+        // Only the result's record contains the periods to charge. The server replies with them if they are
+        // missing.
         let mut periods: Vec<Window> = Vec::new();
         for _ in 0..=clock::ATTEMPTS {
             let mut arguments = vec![self.time(now), stored(&id), self.room(), numbers(usage)];

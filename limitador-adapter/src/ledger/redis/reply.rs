@@ -9,7 +9,8 @@ use std::time::Duration;
 pub struct ScriptReply(pub std::vec::IntoIter<i64>);
 
 impl ScriptReply {
-    /// Whether the server is in another calendar period than the caller assumed. The server's time follows.
+    /// Returns whether the server is in a different calendar period than the caller assumed. If so, its time
+    /// is the next number.
     pub fn is_elsewhere(&mut self) -> bool {
         self.0.as_slice().first() == Some(&-1) && self.0.next().is_some()
     }
@@ -23,7 +24,8 @@ impl ScriptReply {
         Ok(usize::try_from(self.next()?).unwrap_or(usize::MAX))
     }
 
-    /// The maximum of a bucket, and whether lack of room refuses the call.
+    /// Parses the status of each bucket. `buckets` contains each bucket's maximum, and whether it refuses
+    /// calls when it is full.
     pub fn statuses(
         &mut self,
         buckets: impl Iterator<Item = (u64, bool)>,

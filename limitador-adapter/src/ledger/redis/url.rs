@@ -1,6 +1,6 @@
-//! Parses the URL of a Redis, as `--storage` takes it. Pure; [`super::link`] opens the connection.
+//! Parses the URL of a Redis, as given to `--storage`. Pure; [`super::connection`] opens the connection.
 //!
-//! A password may be in the wrong part of the URL, so no error and no `Debug` repeats any of it.
+//! A password may be in the wrong part of the URL, so errors and `Debug` never repeat any part of it.
 
 use crate::secret::Secret;
 use llm::spelling::percent_decoded;
