@@ -1,4 +1,4 @@
-//! A proxy whose node names its gateway requests that gateway's plan.
+//! If a proxy's node metadata names a gateway, the filter requests that gateway's plan.
 
 use e2e::client::Request;
 use e2e::world::{World, policy};
