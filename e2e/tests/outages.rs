@@ -68,7 +68,7 @@ impl Proxies for World {
         self.another.insert(another).address()
     }
 
-    /// The starting proxy has become ready.
+    /// `start_another` has already waited until the proxy is ready.
     fn other_is_ready(&self) -> bool {
         self.another.is_some()
     }

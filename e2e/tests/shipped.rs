@@ -34,7 +34,8 @@ fn only(path: &str, value: &Value, key: &str) -> Value {
     found[0].clone()
 }
 
-/// The settings of a plain Envoy, and those that Istio's control plane adds to its own.
+/// Checks the settings of a plain Envoy. In Istio, the manifest adds these settings to those of the control
+/// plane.
 fn is_sound(path: &str) {
     let document = Value::Array(documents(path));
     let body = only(path, &document, "requestBody");

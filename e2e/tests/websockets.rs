@@ -7,7 +7,7 @@ use e2e::world::{World, policy};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
-/// Routes to this upstream.
+/// Routes all requests to this upstream.
 fn upstream(config: &mut Config, upstream: SocketAddr) {
     let clusters = config.all()["static_resources"]["clusters"].as_array_mut().expect("a list");
     let mut sockets = clusters.iter().find(|one| one["name"] == "llm").expect("the upstream").clone();
