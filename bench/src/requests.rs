@@ -17,7 +17,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_secs(1);
 /// The buffer limit. It is Envoy's default, and larger than any body here.
 const MOST: u32 = 1 << 20;
-/// The size in bytes of a coding agent's usual request.
+/// The names and the sizes in bytes of the request bodies. Coding agents send large requests.
 const SIZES: [(&str, usize); 3] = [("560 B", 560), ("30 kB", 30_000), ("300 kB", 300_000)];
 
 /// The filter that Envoy runs.

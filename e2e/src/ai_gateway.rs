@@ -57,7 +57,7 @@ impl KeptBodies {
 }
 
 impl AiGateway {
-    /// Starts it on a free port.
+    /// Starts a processor on a free port.
     pub fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");

@@ -96,7 +96,7 @@ impl Cluster {
         let mut command = Command::new(artefacts::kubernetes("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).current_dir(artefacts::root());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Tests must not share its cache of API resources.
+        // Tests must not share kubectl's cache of API resources.
         command.env("HOME", self.folder.path());
         let mut child = command.spawn().expect("kubectl starts");
         let mut stdin = child.stdin.take().expect("its input is ours");

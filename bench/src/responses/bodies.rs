@@ -1,4 +1,4 @@
-//! The responses, and the upstream that sends them and records when it did.
+//! The responses, and the upstream that sends them and records the send times.
 
 use crate::message;
 use anyhow::Result;
