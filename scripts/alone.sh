@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# alone.sh ADDRESS=NAME[,NAME...]... -- COMMAND...: runs a command in a separate network and file system. Control planes
-# and their proxies use fixed ports and folders, and resolve names of a cluster. NAMEs are hosts of these ADDRESSes,
-# which are added to this machine.
+# alone.sh ADDRESS=NAME[,NAME...]... -- COMMAND...: runs a command in a separate network and file system, because
+# control planes and their proxies use fixed ports and folders, and resolve the names of a cluster. Each ADDRESS is
+# added to the loopback interface, and its NAMEs resolve to it.
 set -euo pipefail
 
-# Inside, files have the same paths, except for those of a cluster, and the only network is this machine's.
+# Inside, files have the same paths, except for those that a cluster uses. The only network is the loopback interface.
 enter() {
   local root=/mnt entry names
   mount -t tmpfs none "$root"
@@ -24,7 +24,7 @@ enter() {
   ip link set lo up
   while [ "$1" != -- ]; do
     names="${1#*=}"
-    # The names also end with a dot, which some resolvers do not remove.
+    # Each name is also listed with a trailing dot, because some resolvers do not remove it.
     echo "${1%%=*} ${names//,/ } ${names//,/. }." >>"$root/etc/hosts"
     case "$1" in
       127.*) ;;

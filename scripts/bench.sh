@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compares Weir with Envoy's own filters and bare Wasm filters. BENCH_ROUNDS=8 sets the rounds, BENCH_CASES='one
-# limit;empty' selects cases, 'JSON;chunks' selects the responses, and BENCH_BEFORE=PATH adds another module to the same
-# rounds.
+# Compares Weir with Envoy's own filters and bare Wasm filters. BENCH_ROUNDS=8 sets the number of rounds,
+# BENCH_CASES='one limit;empty' selects cases, BENCH_CASES='JSON;chunks' selects the responses, and BENCH_BEFORE=PATH
+# adds another module to the same rounds.
 . "$(dirname "$0")/tools.sh"
 bash scripts/build.sh
 need_envoy

@@ -3,8 +3,8 @@
 . "$(dirname "$0")/tools.sh"
 need_cargo
 
-# Each file is written under another name first, because a running program's file cannot be written to, and nobody must
-# see half a file.
+# Writes each file under another name first, because a running program's file cannot be overwritten, and other programs
+# must not see a partial file.
 place() {
   mkdir -p dist
   cp "$1" "dist/.$2"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # certificates.sh NAMESPACE...: creates the adapter's certificate in weir-system, and a certificate for the proxies in
-# each of these namespaces (those of their pods). If the cluster has cert-manager, it issues and renews them. Otherwise
-# openssl issues them for a year: run this again to renew them.
+# each of these namespaces, which are the namespaces of the proxies' pods. If the cluster has cert-manager, cert-manager
+# issues and renews them. Otherwise, openssl issues them for a year. To renew them, run this script again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || { echo "certificates.sh NAMESPACE...: the namespaces of the gateways' pods" >&2; exit 1; }

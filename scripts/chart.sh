@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Renders the plain manifests, and what the chart's tests compare, from manifests/chart. `chart.sh check` changes nothing, and fails if
-# they differ.
+# Renders the plain manifests, and the expected output of the chart's tests, from manifests/chart. `chart.sh check`
+# changes nothing, and fails if the files differ.
 . "$(dirname "$0")/kubernetes.sh"
 need_helm
 chart=manifests/chart
@@ -46,7 +46,7 @@ mkdir -p "$work/$chart/files"
 mv "$work/weir.dev.yaml" "$work/$chart/files/weir.dev.yaml"
 cp manifests/crds/kuadrant/tokenratelimitpolicies.yaml "$work/$chart/files/kuadrant.io.yaml"
 
-# The values of users, and everything that they render to.
+# Examples of users' values, and the manifests that they render to.
 for values in e2e/chart/*.values.yaml; do
   out="${values%.values.yaml}.yaml"
   mkdir -p "$work/e2e/chart"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Formatting, lints, and what a compiler does not check: the purity of the core, and machine paths in committed files.
+# Checks formatting and lints, and things that a compiler does not check, such as the purity of the core and machine
+# paths in committed files.
 . "$(dirname "$0")/tools.sh"
 need_lints
 
@@ -9,10 +10,10 @@ cargo fmt --all --check
 say "lints"
 cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/outages,e2e/storm,e2e/clients,e2e/cluster --locked --target-dir "$target" -- -D warnings
 
-# The build of `make demo`: the adapter with the fewest features.
+# `make demo` builds the adapter with the fewest features.
 cargo clippy -p limitador-adapter --no-default-features --locked --target-dir "$target" -- -D warnings
 
-# The core makes decisions and does nothing else: no crate under crates/ uses a runtime, a network, a clock or a host.
+# The core only makes decisions. No crate under crates/ uses a runtime, a network, a clock or a host.
 say "purity of the core"
 impure='^(tokio.*|async-.*|smol|futures-(executor|io)|mio|socket2|hyper.*|h2|tonic.*|tower.*|axum.*|reqwest|ureq|http|rustls.*|native-tls|openssl.*|kube.*|k8s-.*|limitador.*|redis|proxy-wasm|getrandom|rand|iana-time-zone|js-sys|web-sys|web-time|wasm-bindgen.*|wasi|instant|notify|walkdir|tempfile|env_logger|tracing.*|metrics.*|clap.*)$'
 for crate in crates/*; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests Weir in a real Kubernetes cluster of two nodes, without a container engine. It is installed as the documents
-# describe, with Envoy Gateway, and stays under load through all disruptions. Arguments are names of tests.
+# Tests Weir in a real Kubernetes cluster of two nodes, without a container engine. Weir is installed as documented,
+# with Envoy Gateway, and stays under load during all disruptions. Arguments are names of tests.
 . "$(dirname "$0")/cluster/programs.sh"
 [ -n "${WEIR_WASM:-}" ] && [ -n "${WEIR_ADAPTER:-}" ] || bash scripts/build.sh
 export WEIR_WASM="${WEIR_WASM:-$PWD/dist/weir.wasm}" WEIR_ADAPTER="${WEIR_ADAPTER:-$PWD/dist/limitador-adapter}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # cluster.sh COMMAND...: runs a command on the control plane of a real Kubernetes cluster of two nodes, which exists
-# only while the command runs. KUBECONFIG refers to it. It needs root and Debian's packages, but no container engine.
-# The nodes are processes in separate network, mount and process namespaces, so the end of one process ends everything.
+# only while the command runs. KUBECONFIG points to it. It needs root and Debian's packages, but no container engine.
+# The nodes are processes in separate network, mount and process namespaces, so everything ends when one process ends.
 . "$(dirname "$0")/cluster/programs.sh"
 [ $# -gt 0 ] || die "cluster.sh COMMAND..."
 [ "$(id -u)" = 0 ] || die "nodes need root: kubelet and containerd mount file systems and make cgroups"
@@ -10,7 +10,7 @@ need_cluster
 work="$(mktemp -d "${WEIR_CLUSTER_DIR:-/var/tmp}/weir-XXXXXX")"
 name="$(basename "$work")"
 chmod 755 "$work"
-# A kubelet sets these for the whole machine.
+# A kubelet changes these settings for the whole machine.
 sysctl vm.overcommit_memory kernel.panic kernel.panic_on_oops >"$work/sysctls"
 
 down() {
@@ -21,7 +21,7 @@ down() {
   for _ in $(seq 100); do
     left="$(find /sys/fs/cgroup/ -maxdepth 2 -type d -name "$name-n*")"
     [ -n "$left" ] || break
-    # Processes that have just been killed are still in the cgroups.
+    # Processes that have just been killed may still be in the cgroups.
     while read -r cgroup; do find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null || true; done <<<"$left"
     sleep 0.1
   done

@@ -2,7 +2,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Downloads and tools are stored outside the clone, under names with their version.
+# Downloads and tools are stored outside the clone, and their names include the version.
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/weir"
 target="${CARGO_TARGET_DIR:-target}"
 

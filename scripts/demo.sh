@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Runs the demo on this machine; e2e/src/bin/demo.rs describes it. Everything is built with the profile `demo`, which
-# compiles fast. dist/ stays as it is.
+# compiles fast. dist/ is not changed.
 . "$(dirname "$0")/tools.sh"
 need_cargo
 
-# The download waits for the network and the build for the CPU, so they run at the same time.
+# The download waits for the network and the build uses the CPU, so they run at the same time.
 (need_envoy) &
 envoy=$!
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the site of docs/ into dist/site. A broken link or an unlisted page fails the build.
+# Builds the site of docs/ into dist/site. The build fails if a link is broken or a page is not listed.
 . "$(dirname "$0")/tools.sh"
 
 need_mkdocs

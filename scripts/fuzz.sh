@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes every target of fuzz/, or just those named, for FUZZ_SECONDS (60) in all. Stable Rust suffices: coverage
-# counters come from LLVM, the fuzzer is libFuzzer, and safe Rust rarely needs sanitizers.
+# Fuzzes every target in fuzz/, or only the named ones, for FUZZ_SECONDS (60) in total. Stable Rust is sufficient,
+# because coverage counters come from LLVM, the fuzzer is libFuzzer, and safe Rust rarely needs sanitizers.
 . "$(dirname "$0")/tools.sh"
 need_cargo
 need c++ g++

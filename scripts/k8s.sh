@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# up: starts a kube-apiserver with etcd on this machine, with the definitions of Weir and Gateway API. Its kubeconfig is
-# .k8s/kubeconfig.
-# down stops it.
+# up: starts a kube-apiserver with etcd on this machine, and installs the definitions of Weir and Gateway API. Its
+# kubeconfig is .k8s/kubeconfig. down: stops it.
 . "$(dirname "$0")/kubernetes.sh"
 
 down() {
   local pid
   [ -f .k8s/pid ] || return 0
   pid="$(cat .k8s/pid)"
-  # The process id may belong to another program by now.
+  # By now, the process id may belong to another program.
   ! tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q 'cluster .k8s/kubeconfig' || kill "$pid"
   rm -rf .k8s
 }

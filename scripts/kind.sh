@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # up: creates a kind cluster with Envoy Gateway, or with Istio (WEIR_GATEWAY=istio), Weir and an LLM simulator. test:
-# enforces the announced policy through the gateway. down: deletes the cluster. It needs docker, kind and kubectl (and
-# istioctl). It applies the same files as make test-k8s and make test-envoy-gateway.
+# checks that the gateway enforces Kuadrant's announced policy. down: deletes the cluster. The script needs docker, kind
+# and kubectl, and istioctl for Istio. It applies the same files as make test-k8s and make test-envoy-gateway.
 . "$(dirname "$0")/kubernetes.sh"
 name=weir
 system=weir-system
@@ -70,7 +70,8 @@ run_test() {
   forward=$!
   trap 'kill $forward' EXIT
   until curl -s -o /dev/null http://127.0.0.1:18000/; do sleep 1; done
-  # Until alice's 20,000 tokens are used up. There is no --retry, because curl would wait for as long as a 429 says.
+  # Sends requests until alice's 20,000 tokens are used up. Does not use --retry, because curl would wait for the retry
+  # time of a 429.
   codes=
   while [[ "$codes" != *429* ]] && [ "${#codes}" -lt 2000 ]; do
     codes+="$(curl -sS -o /dev/null -w '%{http_code} ' http://127.0.0.1:18000/v1/chat/completions \

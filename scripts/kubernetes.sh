@@ -1,12 +1,13 @@
-# Sourced: a kube-apiserver, an etcd and a kubectl for tests without containers, and Gateway API's definitions.
-# KUBEBUILDER_ASSETS, envtest's convention, is used if it is set. Otherwise they are built from Go modules, once.
+# Sourced: provides a kube-apiserver, etcd and kubectl for tests without containers, and Gateway API's definitions. If
+# KUBEBUILDER_ASSETS is set (envtest's convention), the programs in it are used. Otherwise, they are built once from Go
+# modules.
 . "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 
 kubernetes_pin="$(sed -n 's/^\tk8s.io\/kubernetes v\([0-9.]*\).*/\1/p' scripts/k8s/go.mod)"
 gateway_api_pin=1.4.1
 envoy_gateway_pin=1.9.1
 istio_pin=1.28.0
-# The newest version on Go's module proxy, which has commits of istio.io/istio but no releases.
+# The newest version on Go's module proxy, which has istio.io/istio's commits but not its releases.
 istio_server_pin=v0.0.0-20260827124520-eed52ebb66ad
 istio_gateway_api_pin=1.6.0
 prometheus_operator_pin=0.85.0
@@ -32,7 +33,7 @@ need_kubernetes() {
     deploy/crds/cert-manager.io_{certificates,issuers}.yaml
 }
 
-# Any Go since 1.21 downloads the toolchain that a module requires.
+# Go 1.21 and later download the toolchain that a module requires.
 need_go() {
   command -v go >/dev/null || PATH="$PATH:/usr/local/go/bin"
   command -v go >/dev/null || die "Go is missing (https://go.dev/dl); or KUBEBUILDER_ASSETS=FOLDER names a folder with kube-apiserver and etcd"
@@ -61,8 +62,8 @@ build_kubectl() {
   mv "$1/.kubectl" "$1/kubectl"
 }
 
-# Envoy Gateway's control plane, for Linux as in its own image, and all of its definitions. Its module cannot be
-# installed by its version alone, so it is built in the folder where it was downloaded.
+# Builds Envoy Gateway's control plane, for Linux as in its own image, and copies its definitions. `go install` cannot
+# build the module by its version, so it is built in its download folder.
 need_envoy_gateway() {
   local place="$cache/envoy-gateway-server-$envoy_gateway_pin" work folder
   [ ! -x "$place/envoy-gateway" ] || return 0
@@ -81,8 +82,8 @@ need_envoy_gateway() {
   rm -rf "$work"
 }
 
-# Istio's control plane, its agent and istioctl, the template of its agent for Envoy's bootstrap, and the Gateway API
-# that it was built with.
+# Builds Istio's control plane, its agent and istioctl. Copies the agent's template for Envoy's bootstrap, and the
+# definitions of the Gateway API version that Istio uses.
 need_istio() {
   local place="$cache/istio-server-$istio_server_pin" work folder version=istio.io/istio/pkg/version
   [ ! -x "$place/pilot-discovery" ] || return 0
@@ -106,7 +107,7 @@ need_istio() {
   rm -rf "$work"
 }
 
-# Sets WEIR_HELM: keeps the present value, or uses the pinned version, built from its Go module.
+# Sets WEIR_HELM. Keeps the current value if there is one. Otherwise, uses the pinned version, built from its Go module.
 need_helm() {
   local pin place
   pin="$(sed -n 's/.*helm.sh\/helm\/v4 v\([0-9.]*\).*/\1/p' scripts/helm/go.mod)"

@@ -1,15 +1,15 @@
-"""Fails if a dependency's licence is none of those that deny.toml allows. Reads what `cargo metadata` says on stdin."""
+"""Fails if deny.toml does not allow a dependency's licence. Reads the output of `cargo metadata` from stdin."""
 import json, re, sys
 
 allowed = set(re.findall(r'"([^"]+)"', re.search(r"allow = \[(.*?)\]", open("deny.toml").read(), re.S)[1]))
 
 
 def fits(expression):
-    """SPDX, as far as crates use it: AND, OR, WITH, parentheses, and the older slash for OR."""
+    """Evaluates an SPDX expression with AND, OR, WITH, parentheses, and the older slash for OR."""
     words = re.sub(r"([\w.+-]+) WITH ([\w.-]+)", r"\1_WITH_\2", expression.replace("/", " OR "))
     terms = re.findall(r"[()]|[\w.+-]+", words)
     python = [{"AND": "and", "OR": "or"}.get(t, t if t in "()" else str(t.replace("_WITH_", " WITH ") in allowed)) for t in terms]
-    return eval(" ".join(python), {})  # Only and, or, parentheses, True and False remain.
+    return eval(" ".join(python), {})  # The text contains only and, or, parentheses, True and False.
 
 
 packages = [p for p in json.load(sys.stdin)["packages"] if p["source"]]

@@ -1,4 +1,4 @@
-"""Fails if a document names a file of the project that does not exist, or a heading that its target lacks."""
+"""Fails if a document refers to a project file that does not exist, or links to a heading that does not exist."""
 import os, re, subprocess, sys
 
 documents = subprocess.check_output(["git", "ls-files", "*.md"], text=True).split()
@@ -7,7 +7,7 @@ broken = []
 
 
 def headings(document):
-    """The anchors of a document, as GitHub writes them."""
+    """Returns the anchors of a document in GitHub's format."""
     titles = re.findall(r"^#+ (.*)$", open(document).read(), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 

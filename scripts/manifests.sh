@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes dist/manifests: manifests/ with the digest of dist/weir.wasm, which proxies check the module against.
+# Copies manifests/ to dist/manifests and fills in the digest of dist/weir.wasm, which proxies use to verify the module.
 . "$(dirname "$0")/common.sh"
 [ -f dist/weir.wasm ] || bash scripts/build.sh
 digest="$(sha256sum dist/weir.wasm | cut -d' ' -f1)"

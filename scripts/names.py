@@ -1,4 +1,4 @@
-"""Fails if a type's name is declared twice in the workspace (tests aside) and scripts/names.txt gives no reason for it."""
+"""Fails if a type name outside tests is declared more than once, and scripts/names.txt gives no reason for it."""
 import collections, re, subprocess, sys
 
 declared = collections.defaultdict(list)

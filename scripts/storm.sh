@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Load-tests a real Envoy with two workers: honest requests, and requests and responses that are made to consume memory,
-# for WEIR_STORM_SECONDS (60). Runs only on this machine.
+# Load-tests a real Envoy with two workers for WEIR_STORM_SECONDS (60), with honest requests, and with requests and
+# responses that are designed to consume memory. Runs only on this machine.
 . "$(dirname "$0")/tools.sh"
 bash scripts/build.sh
 need_envoy

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs LLM clients from PyPI and npm through a real Envoy. CLIENTS=NAME selects those with this text in their name.
+# Runs LLM clients from PyPI and npm through a real Envoy. CLIENTS=NAME selects the clients with this text in their
+# names.
 . "$(dirname "$0")/tools.sh"
 
 bash scripts/build.sh
@@ -10,8 +11,8 @@ need_node() {
   node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || die "Node.js is older than 20: install a newer one"
 }
 
-# installed NAME FILE COMMAND...: a folder in the cache for the packages that the file pins. The command receives a
-# folder to fill.
+# installed NAME FILE COMMAND...: creates a folder in the cache for the packages that the file pins. The command
+# receives a folder to fill.
 installed() {
   local name="$1" file="$2" place work
   shift 2

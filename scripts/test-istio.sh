@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests Istio's own control plane with a real API server. Its own agent runs a real Envoy as the proxy, with our
+# Tests Istio's own control plane with a real API server. Istio's agent runs a real Envoy as the proxy, with our
 # manifests.
 . "$(dirname "$0")/kubernetes.sh"
 bash scripts/build.sh

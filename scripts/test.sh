@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs everything that needs no container engine, cheapest first.
+# Runs the checks and tests that need neither a container engine nor a cluster, the fastest ones first.
 . "$(dirname "$0")/tools.sh"
 
 bash scripts/check.sh

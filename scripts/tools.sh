@@ -28,7 +28,7 @@ need_cargo() {
   need cc gcc libc6-dev
 }
 
-# Installs what is missing for formatting and lints: rustup's minimal profile and Debian's compiler lack both.
+# Installs rustfmt and clippy if they are missing. rustup's minimal profile and Debian's compiler include neither.
 need_lints() {
   need_cargo
   if ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
@@ -46,8 +46,8 @@ has_wasm_std() {
   [ -n "$(find "$libdir" -name 'libstd-*.rlib' 2>/dev/null)" ]
 }
 
-# The toolchain that compiles for wasm32: `rustup` (the cargo in the PATH), or `debian` if rustup cannot download the
-# target, because Debian's compiler includes the sources of std. WEIR_WASM_TOOLCHAIN selects one.
+# Selects the toolchain that compiles for wasm32: `rustup` (the cargo in the PATH), or `debian` if rustup cannot
+# download the target. Debian's compiler includes the sources of std. WEIR_WASM_TOOLCHAIN overrides the selection.
 wasm_toolchain() {
   if [ -n "${WEIR_WASM_TOOLCHAIN:-}" ]; then
     echo "$WEIR_WASM_TOOLCHAIN"
@@ -80,7 +80,7 @@ cargo_wasm_debian() {
     say "rustup cannot download $wasm_target: Debian's compiler builds the module, its standard library first (a minute)"
     apt_install rustc-web cargo-web rust-web-src
   fi
-  # Debian's own rust-lld links to a package that its compiler does not depend on.
+  # Debian's rust-lld is a link into a package that the compiler does not depend on.
   linker="$(rustc --print sysroot)/lib/rustlib/$(host_triple)/bin/rust-lld"
   if [ ! -x "$linker" ]; then
     linker=/usr/bin/rust-lld
@@ -90,7 +90,7 @@ cargo_wasm_debian() {
     /usr/bin/cargo "$subcommand" --target "$wasm_target" --target-dir "$target" -Zbuild-std=std,panic_abort "$@"
 }
 
-# Sets WEIR_ENVOY to a real Envoy: keeps the present value, or uses the pinned version.
+# Sets WEIR_ENVOY to a real Envoy. Keeps the current value if there is one. Otherwise, uses the pinned version.
 need_envoy() {
   if [ -n "${WEIR_ENVOY:-}" ]; then
     command -v "$WEIR_ENVOY" >/dev/null || die "WEIR_ENVOY=$WEIR_ENVOY is no program"
@@ -104,8 +104,8 @@ need_envoy() {
   export WEIR_ENVOY
 }
 
-# A Redis for the tests: the one that WEIR_REDIS names, the one in the PATH, or Debian's. Its package redis-tools has
-# the server under another name, whereas redis-server would also start one on this machine.
+# Provides a Redis for the tests: WEIR_REDIS, the one in the PATH, or Debian's. Debian's package redis-tools contains
+# the server under another name. The package redis-server would also start a server on this machine.
 need_redis() {
   local redis="${WEIR_REDIS:-$(command -v redis-server || echo "$cache/redis-server")}"
   if [ ! -x "$(command -v "$redis")" ]; then
@@ -117,7 +117,7 @@ need_redis() {
   "$redis" --version | grep -qE ' v=([7-9]|[1-9][0-9])\.' || die "$redis is older than Redis 7: WEIR_REDIS names another"
 }
 
-# Written to another folder first, so that an interrupted download does not look complete.
+# Writes to another folder first, so that an interrupted download does not look complete.
 install_envoy() {
   local place="$1" pin="$2" work
   python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv

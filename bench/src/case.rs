@@ -1,4 +1,4 @@
-//! The cases, which differ in the filters that Envoy runs between client and upstream.
+//! The benchmark cases. They differ in the filters that Envoy runs between client and upstream.
 
 use anyhow::{Context, Result};
 use e2e::artefacts;
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub enum Filter {
     /// No filter.
     None,
-    /// Envoy's rate-limit filter, with a check and possibly a report at the end of the stream.
+    /// Envoy's rate-limit filter, with a check, and optionally a report at the end of the stream.
     RateLimit { report: bool },
     /// A Wasm filter that does nothing.
     Empty,
@@ -22,9 +22,9 @@ pub enum Filter {
     Header,
     /// A Wasm filter that sets the same response headers as Weir.
     Told,
-    /// A Wasm filter that makes two calls of constant bytes.
+    /// A Wasm filter that makes two calls with constant bytes.
     Floor,
-    /// Weir with this gateway's policies. `header`: the identity is in a header, which Weir removes.
+    /// Weir with this gateway's policies. With `header`, the identity is in a header, which Weir removes.
     Weir { gateway: &'static str, header: bool },
 }
 
@@ -33,7 +33,7 @@ pub enum Filter {
 pub struct Case {
     pub name: &'static str,
     pub filter: Filter,
-    /// Whether the module is the one in `BENCH_BEFORE`.
+    /// Whether to use the module in `BENCH_BEFORE`.
     pub before: bool,
 }
 
@@ -73,8 +73,8 @@ pub struct Ends {
 }
 
 impl Case {
-    /// Returns the case. If `BENCH_BEFORE` names another module, a case of Weir is followed by the same case with that
-    /// module.
+    /// Returns the case. If `BENCH_BEFORE` names another module and this is a case of Weir, also returns the same case
+    /// with that module.
     pub fn with_before(self) -> impl Iterator<Item = Case> {
         let twin = matches!(self.filter, Filter::Weir { .. }) && before().is_some();
         std::iter::once(self).chain(twin.then_some(Case { before: true, ..self }))
@@ -174,7 +174,7 @@ impl Case {
     }
 }
 
-/// Returns the module to compare with.
+/// Returns the module in `BENCH_BEFORE`, for comparison.
 fn before() -> Option<PathBuf> {
     std::env::var_os("BENCH_BEFORE").map(PathBuf::from)
 }
@@ -219,7 +219,7 @@ fn actions() -> Vec<Value> {
     ENTRIES.map(action).to_vec()
 }
 
-/// The calls of the floor filter. The hold expires soon, because a constant commit cannot name it.
+/// Returns the floor filter's configuration. The hold expires after a second, because a constant commit cannot name it.
 fn floor() -> String {
     let mut entries = Entries::default();
     for (key, value) in ENTRIES {

@@ -1,5 +1,6 @@
-//! A thousand policies and five hundred routes of a cluster: the plan's size, what a VM pays to load it, memory, and what a
-//! request costs, compared with one policy and one route. On a real API server, if one has been built.
+//! Measures a cluster with a thousand policies on five hundred routes, compared with one policy on one route: the
+//! plan's size, the cost of loading it into a VM, memory, and the cost of a request. Requires a real API server, and is
+//! skipped if none has been built.
 
 use crate::case::{self, Case, Ends, weir};
 use crate::{cost, load, report};
@@ -17,12 +18,12 @@ use std::time::{Duration, Instant};
 const NAME: &str = "a thousand policies on five hundred routes";
 const ROUTES: usize = 500;
 const MEASURED: Duration = Duration::from_secs(2);
-/// The VM of the worker, and the VM of Envoy's main thread.
+/// The number of VMs: one for the worker, and one for Envoy's main thread.
 const MACHINES: u32 = 2;
 
 const CASE: Case = case::case(NAME, weir("llm"));
 
-/// The measurements for one size of cluster: times in microseconds, memory in bytes.
+/// The measurements for one cluster size. Times are in microseconds, and memory is in bytes.
 struct Size {
     policies: usize,
     routes: usize,
@@ -34,7 +35,7 @@ struct Size {
     unlimited: f64,
 }
 
-/// Measures it if it is selected and there is a kube-apiserver.
+/// Runs the benchmark if it is selected and there is a kube-apiserver.
 pub fn run(rounds: usize, is_wanted: impl Fn(&str) -> bool, everything: bool, ends: Ends) -> Result<()> {
     if !is_wanted(NAME) {
         return Ok(());
@@ -68,7 +69,7 @@ fn measure(rounds: usize, ends: Ends) -> Result<String> {
     Ok(table(rounds, &[few, many]))
 }
 
-/// Waits until every policy is in force and no further plan comes.
+/// Waits until every policy is in force and no further plan arrives.
 fn settled(adapter: &Adapter, envoy: &Envoy, policies: usize) {
     wait::until("every policy", || {
         (adapter.metric("weir_policies_loaded", &[]) == policies as f64).then_some(())
@@ -95,7 +96,7 @@ fn size(
     wait::until("the limit", || load::once(envoy.address()).ok().filter(shown(1_000_000_010)));
     let (adapter_memory, envoy_memory) = (cost::memory(adapter.pid())?, cost::memory(envoy.pid())?);
     let limited = per_request(envoy, rounds)?;
-    // An edit of one policy is a whole plan for every VM.
+    // When one policy is edited, every VM loads a whole plan.
     let mut taken = Vec::new();
     for round in 0..rounds.max(2) {
         let (before, plans) = (cost::cpu(envoy.pid())?, envoy.plans());
@@ -201,7 +202,7 @@ fn policy(name: &str, kind: &str, target: &str, group: &str, max: usize) -> Valu
     )
 }
 
-/// The policy that applies. A different maximum makes a different plan.
+/// Returns the policy that applies. A different maximum results in a different plan.
 fn chat(max: usize) -> Value {
     policy("chat", "HTTPRoute", "route-0", "free", 1_000_000_000 + max)
 }

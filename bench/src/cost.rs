@@ -5,7 +5,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use std::time::Duration;
 
-/// Returns the CPU time of all its threads, with a resolution of nanoseconds.
+/// Returns the CPU time of all threads of a process, with a resolution of nanoseconds.
 pub fn cpu(pid: i32) -> Result<Duration> {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid))?;
     Ok(clock_gettime(clock)?.into())

@@ -1,4 +1,4 @@
-//! The clients, in a closed loop or at a fixed rate.
+//! Clients that send requests in a closed loop or at a fixed rate.
 
 use crate::message;
 use anyhow::{Context, Result, bail};
@@ -27,7 +27,7 @@ impl Client {
         Ok(Self { stream, reader, request: request.to_vec() })
     }
 
-    /// Returns the head of the response, which must be a success.
+    /// Sends the request and returns the head of the response, which must be a success.
     fn exchange(&mut self) -> Result<String> {
         self.stream.write_all(&self.request)?;
         let head = self.reader.next()?.context("Envoy closed the connection")?;
@@ -38,7 +38,7 @@ impl Client {
     }
 }
 
-/// A chat completion request of 560 bytes from alice.
+/// Returns a chat completion request from alice with a body of 560 bytes.
 fn request() -> Vec<u8> {
     let text = "What does a weir do to a river? ".repeat(14);
     let mut body = serde_json::json!({
@@ -53,7 +53,7 @@ fn request() -> Vec<u8> {
     with_headers(body.as_bytes())
 }
 
-/// A request with this body from alice.
+/// Returns a request from alice with this body.
 pub fn with_headers(body: &[u8]) -> Vec<u8> {
     let headers = [
         ("host", "llm.example"),
@@ -64,7 +64,7 @@ pub fn with_headers(body: &[u8]) -> Vec<u8> {
     message::encode("POST /v1/chat/completions HTTP/1.1", &headers, body)
 }
 
-/// Returns the head of one response.
+/// Sends one request and returns the head of the response.
 pub fn once(address: SocketAddr) -> Result<String> {
     Client::new(address, &request())?.exchange()
 }
@@ -75,7 +75,7 @@ pub fn closed<T>(address: SocketAddr, measure: impl FnOnce(&AtomicU64) -> Result
     closed_with(address, &request(), measure)
 }
 
-/// The same with another request.
+/// Does the same with this request.
 pub fn closed_with<T>(
     address: SocketAddr,
     request: &[u8],

@@ -62,7 +62,7 @@ fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str
     let mut running = cases.map(|case| start(case, ends)).collect::<Result<Vec<_>>>()?;
     for round in 0..count {
         eprintln!("round {} of {count}", round + 1);
-        // The order alternates, because a case may profit from what the previous one has left in the caches.
+        // The order alternates, because a case may benefit from the caches that the previous one has filled.
         running.reverse();
         for one in &mut running {
             let measured = measure(one, adapter)
@@ -79,7 +79,7 @@ fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str
     Ok(report::render(&rows, count, adapter_memory))
 }
 
-/// Starts it, and waits until a response shows that it works.
+/// Starts an Envoy for the case, and waits until a response shows that it works.
 fn start(case: Case, ends: Ends) -> Result<Running> {
     let config = case.config(ends)?;
     let begin = Instant::now();

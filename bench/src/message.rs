@@ -4,7 +4,7 @@ use serde_json::json;
 use std::io::{self, Read};
 use std::net::TcpStream;
 
-/// A message and its length.
+/// Encodes a message with its content-length.
 pub fn encode(start: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut message = format!("{start}\r\n");
     for (name, value) in headers {
@@ -56,7 +56,7 @@ fn content_length(head: &str) -> io::Result<usize> {
     length.ok_or_else(|| io::Error::other(format!("no content-length in {head}")))
 }
 
-/// A chat completion with this text and a usage of 100 tokens.
+/// Returns a chat completion with this text and a usage of 100 tokens.
 pub fn completion(text: &str) -> String {
     let body = json!({
         "id": "chatcmpl-1",

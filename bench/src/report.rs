@@ -1,4 +1,4 @@
-//! The table, and the targets that it meets.
+//! Renders the table, and the targets that the results meet.
 
 use crate::case::{Case, Filter, weir};
 use crate::{RATE, load};
@@ -7,20 +7,20 @@ use e2e::artefacts;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// One round of one case. Times are in microseconds.
+/// The results of one round of one case. Times are in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
-    /// Requests per second, closed loop.
+    /// Requests per second in the closed loop.
     pub throughput: f64,
-    /// Envoy's CPU time per request, closed loop.
+    /// Envoy's CPU time per request in the closed loop.
     pub envoy_cpu: f64,
-    /// The adapter's CPU time per request, closed loop.
+    /// The adapter's CPU time per request in the closed loop.
     pub adapter_cpu: f64,
     /// Envoy's CPU time per request at the fixed rate.
     pub envoy_cpu_fixed: f64,
-    /// Median latency at the fixed rate.
+    /// The median latency at the fixed rate.
     pub p50: f64,
-    /// 99th percentile of the latency at the fixed rate.
+    /// The 99th percentile of the latency at the fixed rate.
     pub p99: f64,
 }
 
@@ -125,9 +125,9 @@ fn targets(rows: &[Row], text: &mut String) {
     }
 }
 
-/// Puts a section, which begins with this line, into `bench/RESULTS.md`. It replaces the old section, or comes before
-/// the section about the cost of counting, which another benchmark writes (`cargo bench -p limitador-adapter --bench
-/// ledger`).
+/// Writes a section with this heading into `bench/RESULTS.md`. It replaces the old section. If there is none, it is
+/// inserted before the section about the cost of counting, which another benchmark writes (`cargo bench -p
+/// limitador-adapter --bench ledger`).
 pub fn keep(heading: &str, section: &str) -> Result<()> {
     let file = artefacts::root().join("bench/RESULTS.md");
     let before = std::fs::read_to_string(&file).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Measures requests with bodies: Weir with `requestBody.access: Buffer`, compared with Envoy's own buffer filter,
-//! which buffers the body and does nothing with it, and with Envoy alone, which streams it.
+//! Measures requests with bodies. Compares Weir with `requestBody.access: Buffer`, Envoy's own buffer filter, which
+//! only buffers the body, and Envoy alone, which streams the body.
 
 use crate::case::{self, Ends};
 use crate::{cost, load, report};
@@ -15,9 +15,9 @@ const NAME: &str = "request bodies";
 const HEADING: &str = "## What reading request bodies costs";
 const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_secs(1);
-/// A limit larger than any body here. It is Envoy's default.
+/// The buffer limit. It is Envoy's default, and larger than any body here.
 const MOST: u32 = 1 << 20;
-/// The size in bytes of a coding agent's usual request.
+/// The names and the sizes in bytes of the request bodies. Coding agents send large requests.
 const SIZES: [(&str, usize); 3] = [("560 B", 560), ("30 kB", 30_000), ("300 kB", 300_000)];
 
 /// The filter that Envoy runs.
@@ -34,7 +34,7 @@ const SIDES: [(Side, &str); 3] = [
     (Side::Weir, "Weir, one limit, bodies read"),
 ];
 
-/// One round of one body through one side.
+/// The results of one round of one body through one filter.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     /// Envoy's CPU time per request, in microseconds.
@@ -43,7 +43,7 @@ struct Round {
     throughput: f64,
 }
 
-/// Measures it if it is selected, and stores the table if everything was.
+/// Runs the benchmark if it is selected. Stores the table if `keeps` is set.
 pub fn run(count: usize, is_wanted: impl Fn(&str) -> bool, keeps: bool, ends: Ends) -> Result<()> {
     if !is_wanted(NAME) {
         return Ok(());
@@ -126,7 +126,7 @@ fn table(count: usize, rounds: &[Vec<Round>]) -> String {
     text
 }
 
-/// Builds a chat of about this many bytes from alice: tools, and enough turns to fill the size.
+/// Builds a chat request from alice of about this many bytes, with tools and enough messages to reach the size.
 fn request(size: usize) -> Vec<u8> {
     let text = "What does a weir do to a river? It holds back, \"measures\", and lets pass.\n".repeat(5);
     let parameters = json!({

@@ -1,6 +1,6 @@
-//! Measures responses that Weir reads, compared with Envoy alone in the same rounds: their time through Envoy, Envoy's
-//! CPU time, and the memory of open streams. The CPU time includes the request's own cost (a Reserve and a Commit),
-//! which the table of requests shows.
+//! Measures responses that Weir reads, compared with Envoy alone in the same rounds: the time that they take through
+//! Envoy, Envoy's CPU time, and the memory of open streams. The CPU time includes the cost of the request itself (a
+//! Reserve and a Commit), which the table of requests shows.
 
 mod bodies;
 mod client;
@@ -17,15 +17,16 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long each body is requested: on many connections for the CPU time, and on one for the latencies.
+/// How long each body is requested. `BUSY` uses many connections, to measure the CPU time. `CALM` uses one, to measure
+/// the latencies.
 const BUSY: Duration = Duration::from_millis(400);
 const CALM: Duration = Duration::from_millis(500);
-/// Streams take long, so both are measured at once.
+/// Streams take long, so the CPU time and the latencies are measured together.
 const STREAMING: Duration = Duration::from_millis(900);
-/// The number of concurrent streams. It is small, so that none waits for a processor.
+/// The number of concurrent streams. It is small, so that no stream waits for a CPU.
 const STREAMS: usize = 4;
-/// The pause between a response and the next request when latencies are measured, so that work after a response has
-/// finished.
+/// The pause between a response and the next request when latencies are measured. In this time, Envoy finishes its work
+/// after the response.
 const REST: Duration = Duration::from_millis(3);
 /// The number of streams that are open while the memory is measured.
 pub const OPEN_STREAMS: usize = 500;
@@ -38,9 +39,9 @@ enum Side {
     Empty,
     /// A Wasm filter that only sets the same headers as Weir.
     Told,
-    /// One limit; Weir reads the response.
+    /// Weir with one limit. Weir reads the response.
     Weir,
-    /// Weir also reads the request, asks for the stream's usage, and removes the usage chunk.
+    /// Weir also reads the request, requests the stream's usage, and removes the usage chunk.
     Asking,
 }
 
@@ -51,20 +52,20 @@ struct Running {
     envoy: Envoy,
     /// The rounds of each body, in the order of the bodies.
     rounds: Vec<Vec<Round>>,
-    /// Resident bytes: idle, and with open streams, uncompressed and compressed.
+    /// Resident memory in bytes: idle, with open uncompressed streams, and with open compressed streams.
     memory: [u64; 3],
 }
 
-/// One round of one body. Times are in microseconds.
+/// The results of one round of one body. Times are in microseconds.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     /// Envoy's CPU time per response.
     cpu: f64,
-    /// From the upstream's first byte to the client's.
+    /// The time from the upstream's first byte to the client's first byte.
     first: f64,
-    /// From the upstream's last piece to the client's last byte.
+    /// The time from the upstream's last piece to the client's last byte.
     last: f64,
-    /// From the request to the first byte of the body.
+    /// The time from the request to the first byte of the body.
     asked: f64,
 }
 

@@ -1,5 +1,5 @@
 //! The LLM behind Envoy. It sends the same response to every request at minimal cost, so that Envoy dominates the
-//! measurement.
+//! results.
 
 use crate::message;
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ fn serve(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A chat completion of 1.2 kB with a usage of 100 tokens.
+/// Returns a chat completion of 1.2 kB with a usage of 100 tokens.
 fn answer() -> Vec<u8> {
     let text = "The river is held back by the weir, and what may pass is measured. ".repeat(12);
     let body = message::completion(&text);

@@ -1,4 +1,4 @@
-//! The real adapter, with its policies in a separate folder.
+//! Runs the real adapter, with its policies in a separate folder.
 
 use crate::client::{Request, Response};
 use crate::process::{Process, free_port};
@@ -19,7 +19,7 @@ pub struct Adapter {
     place: Endpoints,
 }
 
-/// The kubeconfig, if its policies come from a cluster.
+/// The adapter's ports and arguments. `kubeconfig` is set if the policies come from a cluster.
 #[derive(Clone)]
 struct Endpoints {
     grpc: u16,
@@ -35,39 +35,35 @@ pub struct Counter {
     /// "NAMESPACE/NAME".
     pub policy: String,
     pub limit: String,
-    /// The unit.
     pub unit: String,
-    /// The counters: expression to value.
+    /// The value of each counter, by its expression.
     pub counters: BTreeMap<String, String>,
-    /// The maximum. 0 if its rate is no longer in force.
+    /// The maximum, or 0 if the rate is no longer in force.
     #[serde(default)]
     pub max: u64,
-    /// The charged amount.
+    /// The amount charged so far.
     pub used: u64,
-    /// The held amount.
+    /// The amount held by running requests.
     pub held: u64,
     /// The amount granted until the window ends.
     #[serde(default)]
     pub granted: u64,
-    /// The remaining amount.
     #[serde(default)]
     pub remaining: u64,
-    /// The length of the window.
     pub window: Option<String>,
-    /// The calendar period.
     pub period: Option<String>,
-    /// The time zone, if it is not UTC.
+    /// The time zone of the period, unless it is UTC.
     #[serde(default)]
     pub time_zone: Option<String>,
     /// The time until the window ends. `None` if it has no end.
     pub resets_in_seconds: Option<u64>,
-    /// Omitted if true.
+    /// The field is omitted if true.
     #[serde(default = "yes")]
     pub in_force: bool,
-    /// Omitted if false. If true, the bucket counts all requests for which the limit had no room.
+    /// Whether this is the limit's overflow counter. The field is omitted if false.
     #[serde(default)]
     pub overflow: bool,
-    /// `Soft` if the limit never refuses.
+    /// `Soft` if the limit never refuses requests.
     #[serde(default)]
     pub boundary: Option<String>,
 }
@@ -77,17 +73,17 @@ fn yes() -> bool {
 }
 
 impl Adapter {
-    /// Starts it with these policies, one file each, and waits until it is ready.
+    /// Starts an adapter with these policies, one file each, and waits until it is ready.
     pub fn start(policies: &[String]) -> Self {
         Self::start_on("memory", policies)
     }
 
-    /// Like [`Self::start`], with this storage.
+    /// Like [`Self::start`], but with this storage.
     pub fn start_on(storage: &str, policies: &[String]) -> Self {
         Self::start_as(policies, &["--storage", storage])
     }
 
-    /// Like [`Self::start`], with further arguments.
+    /// Like [`Self::start`], but with additional arguments.
     pub fn start_as(policies: &[String], further: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         std::fs::create_dir(folder.path().join("policies")).expect("a folder can be made");
@@ -98,7 +94,7 @@ impl Adapter {
         Self::start_in(folder, None, further)
     }
 
-    /// Starts it with the policies of a cluster, with the rights in this kubeconfig, and waits until it is
+    /// Starts an adapter that reads its policies from a cluster with this kubeconfig, and waits until it is
     /// ready.
     pub fn start_in_cluster(kubeconfig: &Path, further: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -107,7 +103,7 @@ impl Adapter {
 
     fn start_in(mut folder: TempDir, kubeconfig: Option<PathBuf>, further: &[&str]) -> Self {
         let further: Vec<_> = further.iter().map(|&word| word.to_owned()).collect();
-        // Another process may take a port between choosing and using it.
+        // Another process may take the port before the adapter binds it.
         for _ in 0..3 {
             let (kubeconfig, further) = (kubeconfig.clone(), further.clone());
             let place = Endpoints { grpc: free_port(), http: free_port(), kubeconfig, further };
@@ -192,7 +188,7 @@ impl Adapter {
         assert!(reached.is_some(), "wanted used {used} and held {held}: {:#?}", self.counters());
     }
 
-    /// Returns its report about its policies.
+    /// Returns the adapter's report about its policies.
     pub fn policies(&self) -> Value {
         self.get("/api/policies").json()
     }
@@ -206,7 +202,7 @@ impl Adapter {
         mine.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// Prints the end of its log.
+    /// Prints the end of the log.
     pub fn show_log(&self) {
         self.process.show_log();
     }
@@ -215,7 +211,7 @@ impl Adapter {
         self.process.pid().as_raw_nonzero().get()
     }
 
-    /// Returns its whole log.
+    /// Returns the whole log.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -235,12 +231,13 @@ impl Adapter {
         self.process.kill();
     }
 
-    /// Asks it to end, and waits for that.
+    /// Sends SIGTERM and waits for the process to exit.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         self.process.terminate()
     }
 
-    /// Ends it as its orchestrator would, and starts another one in its place, with these further arguments.
+    /// Terminates the adapter as an orchestrator would, and starts another one in its place with these
+    /// additional arguments.
     pub fn replace(&mut self, further: &[&str]) {
         let status = self.terminate();
         assert!(status.success(), "{status}: {}", self.log());
@@ -248,7 +245,7 @@ impl Adapter {
         self.restart();
     }
 
-    /// Restarts it on the same ports.
+    /// Restarts the adapter on the same ports.
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = spawn(&self.folder, &self.place);

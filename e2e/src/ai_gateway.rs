@@ -1,5 +1,5 @@
-//! A stand-in for Envoy AI Gateway's external processor, which runs only in a Kubernetes cluster. Like that processor, it
-//! translates chats from OpenAI's API, which the client uses, to Anthropic's API, which the provider uses.
+//! A stand-in for Envoy AI Gateway's external processor, which runs only in a Kubernetes cluster. Like that processor,
+//! it translates chats between OpenAI's API, which the client uses, and Anthropic's API, which the provider uses.
 //!
 //! Envoy calls it in two places. The filter in the listener stores the client's body and sets a header to the model. The
 //! filter in the cluster replaces the body with a translation of the stored body. The filter in the listener translates
@@ -33,20 +33,20 @@ use tonic::{Request, Response, Status, Streaming};
 /// The header that names the model, for routes and for the filters after the processor.
 pub const MODEL: &str = "x-ai-eg-model";
 
-/// The header by which the filter of the cluster finds what the other one kept.
+/// The header that identifies the stored body for the cluster's filter.
 const ID: &str = "x-ai-eg-internal-req-id";
 
-/// The metadata that tells the filter of the cluster from that of the listener.
+/// The metadata that distinguishes the cluster's filter from the listener's filter.
 const PLACE: &str = "x-place";
 
-/// A running processor. It ends when it is dropped.
+/// A running processor. It stops when it is dropped.
 pub struct AiGateway {
     address: SocketAddr,
     kept: Arc<KeptBodies>,
     end: Option<oneshot::Sender<()>>,
 }
 
-/// The bodies of all chats so far, by the number of the chat.
+/// The bodies of all chats so far, indexed by chat number.
 #[derive(Default)]
 struct KeptBodies(Mutex<HashMap<usize, Value>>);
 
@@ -57,7 +57,7 @@ impl KeptBodies {
 }
 
 impl AiGateway {
-    /// Starts it on a free port.
+    /// Starts a processor on a free port.
     pub fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
@@ -77,7 +77,7 @@ impl AiGateway {
         Self { address, kept, end: Some(end) }
     }
 
-    /// How many chats the filter of the listener has read.
+    /// Returns how many chats the listener's filter has read.
     pub fn chats(&self) -> usize {
         self.kept.bodies().len()
     }
@@ -162,14 +162,14 @@ impl ExternalProcessor for Processor {
     }
 }
 
-/// One exchange at one of the two places.
+/// One exchange at one of the two filters.
 struct Chat {
     kept: Arc<KeptBodies>,
     number: Option<usize>,
     translation: Translation,
 }
 
-/// What happens to the body of the response.
+/// How to translate the body of the response.
 enum Translation {
     None,
     Whole,
@@ -293,7 +293,7 @@ fn value(headers: &HeaderMap, name: &str) -> String {
     })
 }
 
-/// A request in OpenAI's API, in Anthropic's.
+/// Translates a request from OpenAI's API to Anthropic's.
 fn translated(body: &Value) -> Value {
     let maximum = body.get("max_completion_tokens").or_else(|| body.get("max_tokens")).cloned();
     json!({
@@ -313,7 +313,7 @@ fn usage(input: &Value, output: &Value) -> Value {
     })
 }
 
-/// A response in Anthropic's API, in OpenAI's.
+/// Translates a complete response from Anthropic's API to OpenAI's.
 fn whole(body: &[u8]) -> Vec<u8> {
     let message: Value = serde_json::from_slice(body).unwrap_or_default();
     let choice = json!({
@@ -328,10 +328,10 @@ fn whole(body: &[u8]) -> Vec<u8> {
     chat.to_string().into_bytes()
 }
 
-/// The events of a stream in Anthropic's API, in OpenAI's.
+/// Translates the events of a stream from Anthropic's API to OpenAI's.
 #[derive(Default)]
 struct TranslatedEvents {
-    /// Whether the kept body asks for the usage.
+    /// Whether the stored body requests usage.
     asks: bool,
     rest: Vec<u8>,
     input: Value,

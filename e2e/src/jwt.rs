@@ -1,4 +1,4 @@
-//! Tokens for the people in the tests. Every configuration here trusts the key that signs them.
+//! Tokens for the users in the tests. Every test configuration trusts the key that signs them.
 //!
 //! The key is public, because it protects only example data.
 
@@ -23,7 +23,7 @@ pub fn token(claims: &Value) -> String {
     sign(claims, KEY)
 }
 
-/// Creates a token with these claims that no configuration trusts.
+/// Creates a token with these claims, signed with a key that no configuration trusts.
 pub fn forged(claims: &Value) -> String {
     sign(claims, b"another key")
 }
@@ -42,7 +42,7 @@ fn signature_of(signed: &str, key: &[u8]) -> String {
     BASE64.encode(mac.finalize().into_bytes())
 }
 
-/// Returns the claims of a token that [`KEY`] has signed.
+/// Returns the claims of a token if it is signed with [`KEY`].
 pub fn claims(token: &str) -> Option<Value> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (_, claims) = signed.split_once('.')?;

@@ -1,8 +1,8 @@
 //! End-to-end tests: a real Envoy with the real module, the real adapter, and a scripted LLM.
 //!
-//! The input is the built artefacts ([`artefacts`]) and Envoy configurations as a person would write them.
-//! The output is what a client saw, what the upstream saw, and what the counters show. The tests know nothing
-//! of Weir's code. Nothing here sleeps for a fixed time ([`wait`]), uses a fixed port, or survives the test
+//! The tests use the built artefacts ([`artefacts`]) and Envoy configurations as users would write them. They
+//! check what the client received, what the upstream received, and what the counters show. They do not depend
+//! on Weir's code. Nothing here sleeps for a fixed time ([`wait`]), uses a fixed port, or outlives the test
 //! that started it.
 
 pub mod adapter;

@@ -1,4 +1,4 @@
-//! Clients that send requests without a pause while something is changed. None may be refused, and what the
+//! Clients that send requests continuously during a change. No request may be refused, and the usage that the
 //! provider reports is recorded.
 
 use crate::client::Request;
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const CLIENTS: usize = 4;
 /// How many requests pass between two steps of a change.
 const BETWEEN: usize = 40;
-/// The numbers of tokens that responses report.
+/// The token counts that responses report.
 const SIZES: [u64; 5] = [10, 20, 30, 50, 70];
 
-/// Makes the change while clients of this user ask for responses of all sizes, and one waits for its response
-/// throughout. Returns the tokens that the provider reported.
+/// Makes the change while clients of this user request responses of all sizes. One client waits for its
+/// response during the whole change. Returns the tokens that the provider reported.
 pub fn during(to: SocketAddr, upstream: &Upstream, user: &str, change: impl FnOnce()) -> u64 {
     let gate = Gate::default();
     for tokens in SIZES {

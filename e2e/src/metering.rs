@@ -15,7 +15,7 @@ pub const COUNTS: [&str; 7] =
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeteredExchange {
-    /// The file name without its ending.
+    /// The file name without its extension.
     #[serde(skip)]
     pub name: String,
     #[serde(rename = "source")]
@@ -73,7 +73,7 @@ fn once() -> u64 {
 }
 
 impl MeteredExchange {
-    /// All exchanges, sorted by name.
+    /// Returns all exchanges, sorted by name.
     pub fn all() -> Vec<Self> {
         let folder = artefacts::root().join("e2e/metering");
         let files = std::fs::read_dir(&folder).expect("the folder is there");
@@ -90,7 +90,7 @@ impl MeteredExchange {
         files.into_iter().map(read).collect()
     }
 
-    /// What the client sends.
+    /// Returns the body that the client sends.
     pub fn sent(&self) -> Option<Vec<u8>> {
         match &self.body {
             Value::Null => None,
@@ -99,7 +99,7 @@ impl MeteredExchange {
         }
     }
 
-    /// What the upstream sends, up to where the client disconnects.
+    /// Returns the chunks that the upstream sends until the client disconnects.
     pub fn chunks(&self) -> Vec<Vec<u8>> {
         let bytes = |chunk: &BodyPiece| match chunk {
             BodyPiece::Text(text) => text.clone().into_bytes(),
@@ -112,7 +112,7 @@ impl MeteredExchange {
         self.chunks.iter().take(come).map(bytes).filter(|chunk| !chunk.is_empty()).collect()
     }
 
-    /// Whether this is the expected charge.
+    /// Returns whether this is the expected charge.
     pub fn fits(&self, charged: &BTreeMap<&str, u64>) -> bool {
         self.right.iter().all(|(name, right)| match (charged.get(name.as_str()), right) {
             (Some(charge), RightCharge::Exactly(count)) => charge == count,

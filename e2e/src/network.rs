@@ -1,5 +1,5 @@
-//! A cluster's network on one machine: connections to a Service are distributed to its pods, a pod has its own
-//! network, and a silent node answers nothing while connections to it stay open.
+//! Simulates a cluster's network on one machine. Connections to a Service are distributed among its pods.
+//! Each pod has a separate network. A silent node answers nothing, but connections to it stay open.
 //!
 //! This changes the network of the whole machine, so it runs in a separate network namespace
 //! (`scripts/alone.sh`).
@@ -16,8 +16,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Distributes connections to each of these ports of the address to the listed ports of this machine, in
-    /// turn.
+    /// Distributes connections to each of these ports of the address among the listed ports of this machine,
+    /// in turn.
     pub fn new(address: &str, ports: &[(u16, Vec<u16>)]) -> Self {
         assert_is_alone();
         run("ip", &["address", "replace", &format!("{address}/32"), "dev", "lo"]);
@@ -53,7 +53,7 @@ impl Service {
         Self { table }
     }
 
-    /// Silences the node of the pod with these ports: packets to and from it are dropped without notice.
+    /// Silences the node of the pod with these ports: packets to and from it are silently dropped.
     pub fn silence(&self, ports: &[u16]) {
         let table = &self.table;
         let rules = ports.iter().map(|port| {
@@ -78,7 +78,7 @@ impl Drop for Service {
     }
 }
 
-/// The network of a pod, with its own address, from which it reaches this machine.
+/// The network of a pod. The pod has a separate address and can reach this machine.
 pub struct PodNetwork {
     holder: Process,
     pub address: String,
@@ -86,7 +86,7 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// The network with this number, at most 60.
+    /// Creates the network with this number, at most 60.
     pub fn new(number: u8) -> Self {
         assert_is_alone();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -118,7 +118,7 @@ impl PodNetwork {
         network
     }
 
-    /// The prefix of a command that runs in it.
+    /// Returns the prefix of a command that runs in this network.
     pub fn enter(&self) -> [String; 2] {
         ["nsenter".to_owned(), format!("--net={}", self.place().display())]
     }

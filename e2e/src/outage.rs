@@ -1,6 +1,6 @@
-//! Tests an outage: how two proxies behave meanwhile, one that ran before and one that starts, and how soon
-//! both limit again. Each outage is a row of the table in `manifests/OUTAGES.md` for each `failureMode`, and is
-//! printed in that form.
+//! Tests how two proxies behave during an outage, one that was already running and one that starts during the
+//! outage, and how soon both enforce limits again. For each `failureMode`, prints the outage as a row of the
+//! table in `manifests/OUTAGES.md`.
 
 use crate::adapter::Adapter;
 use crate::client::Request;
@@ -16,9 +16,9 @@ const MODES: [&str; 2] = ["Allow", "Deny"];
 const MODE: &str = "x-failure-mode";
 /// The interval of checks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For how long requests are sent without a pause after a node has gone silent.
+/// How long requests are sent without a pause after a node has gone silent.
 const BUSY: Duration = Duration::from_secs(10);
-/// How long both proxies are watched at least.
+/// The minimum time for which both proxies are watched.
 const LEAST: Duration = Duration::from_secs(5);
 /// The number of requests that show which adapter a proxy uses.
 const SOME: usize = 40;
@@ -30,7 +30,7 @@ const FEW: usize = 20;
 pub enum Answers {
     /// The request passes uncounted.
     Unchecked,
-    /// 503: the limit cannot be checked.
+    /// The request is refused with 503, because the limit cannot be checked.
     Refused,
     /// The limit is enforced.
     Limited,
@@ -42,21 +42,21 @@ pub enum Answers {
 
 use Answers::{Limited, MostlyLimited, NotReady, Refused, Unchecked};
 
-/// What is away, and how proxies behave meanwhile, for each failure mode.
+/// An outage of one part, and the expected behaviour of the proxies for each failure mode.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
     /// The name in the table.
     pub away: &'static str,
-    /// The proxy that ran before.
+    /// The proxy that was already running.
     pub running: [Answers; 2],
-    /// The proxy that starts meanwhile.
+    /// The proxy that starts during the outage.
     pub starting: [Answers; 2],
-    /// How soon the starting proxy limits after the return. The other one does so within [`HEALED`].
+    /// How soon the starting proxy enforces limits after the outage. The other one does so within [`HEALED`].
     pub starts_within: Duration,
 }
 
 impl Outage {
-    /// An outage after which both proxies limit within [`HEALED`].
+    /// Creates an outage after which both proxies enforce limits within [`HEALED`].
     pub fn new(away: &'static str, running: [Answers; 2], starting: [Answers; 2]) -> Self {
         Self { away, running, starting, starts_within: HEALED }
     }
@@ -64,7 +64,7 @@ impl Outage {
 
 /// The policy's `failureMode` decides.
 pub const BY_POLICY: [Answers; 2] = [Unchecked, Refused];
-/// The filter's own `failureMode` decides, which is `Allow`.
+/// The filter's own `failureMode` decides. It is `Allow`.
 pub const BY_FILTER: [Answers; 2] = [Unchecked; 2];
 /// The outage has no effect.
 pub const ENFORCED: [Answers; 2] = [Limited; 2];
@@ -77,23 +77,23 @@ pub const NOT_READY: [Answers; 2] = [NotReady; 2];
 pub trait Proxies {
     /// The name in the table.
     const NAME: &'static str;
-    /// The address of the running proxy.
+    /// Returns the address of the running proxy.
     fn running(&self) -> SocketAddr;
     /// Starts another proxy and returns its address.
     fn start_another(&mut self) -> SocketAddr;
-    /// Whether the other proxy receives requests.
+    /// Returns whether the other proxy is ready to receive requests.
     fn other_is_ready(&self) -> bool;
-    /// Ends the other proxy.
+    /// Stops the other proxy.
     fn end_other(&mut self);
 }
 
-/// The duration of outages.
+/// Returns the duration of outages.
 pub fn duration() -> Duration {
     let seconds = std::env::var("WEIR_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(10))
 }
 
-/// Two policies of a Gateway in the namespace `default`, one for each failure mode.
+/// Returns two policies for a Gateway in the namespace `default`, one for each failure mode.
 pub fn policies(gateway: &str) -> [String; 2] {
     MODES.map(|mode| {
         let target = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway });
@@ -116,7 +116,7 @@ pub fn is_enforced(at: SocketAddr) {
     MODES.into_iter().for_each(|mode| heals(at, mode));
 }
 
-/// Which of these adapters this proxy uses most. The loss of another would hardly have an effect.
+/// Returns the index of the adapter that this proxy uses most. Losing another one would have little effect.
 pub fn busiest(adapters: &[Adapter], proxy: SocketAddr) -> usize {
     let reserves =
         || adapters.iter().map(|adapter| adapter.metric("weir_reserves_total", &[])).collect::<Vec<_>>();
@@ -198,7 +198,7 @@ pub fn play<W: Proxies>(world: &mut W, outage: Outage, away: impl FnOnce(&mut W)
     world.end_other();
 }
 
-/// A silent node costs most in its first seconds, and more under load.
+/// A silent node has the largest effect in the first seconds, and under load.
 fn look_without_pause(watches: &mut [WatchedProxy]) {
     let end = Instant::now() + BUSY;
     while Instant::now() < end {
@@ -206,7 +206,7 @@ fn look_without_pause(watches: &mut [WatchedProxy]) {
     }
 }
 
-/// Waits until limits are in force, and returns how long that took.
+/// Waits until limits are in force.
 fn heals(at: SocketAddr, mode: &str) {
     let mut last = String::new();
     let healed = wait::within(2 * wait::DEADLINE, || match request(mode).try_send(at) {
@@ -235,10 +235,10 @@ struct WatchedProxy {
     /// Whether the proxy starts while one of two nodes is silent. Until a worker has its first plan, the
     /// filter's own `failureMode` decides.
     starts: bool,
-    /// For how long that was so.
+    /// How long the worker had no plan.
     unplanned: Duration,
     looks: usize,
-    /// The requests that were answered differently: when and how.
+    /// When and how requests were answered unexpectedly.
     others: Vec<(Duration, String)>,
 }
 
@@ -256,8 +256,8 @@ impl WatchedProxy {
         }
     }
 
-    /// Waits until requests are answered as expected. An outage is not noticed at once, and a new proxy has no
-    /// plan at first.
+    /// Waits until requests are answered as expected. A proxy does not notice an outage at once, and a new
+    /// proxy has no plan at first.
     fn settle(&mut self) {
         let mut last = String::new();
         let settled = wait::within(HEALED, || {
@@ -280,7 +280,7 @@ impl WatchedProxy {
         }
         let mut answer = self.ask();
         if self.wanted == Limited && !self.is_wanted(&answer) {
-            // On a busy machine, one reply of the adapter may be late, but not two in a row.
+            // On a busy machine, one reply from the adapter may be late, but not two in a row.
             answer = self.ask();
         }
         self.looks += 1;
@@ -330,7 +330,7 @@ impl WatchedProxy {
     }
 }
 
-/// A cell of the table.
+/// Formats a cell of the table.
 impl std::fmt::Display for WatchedProxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.wanted {

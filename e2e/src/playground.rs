@@ -1,5 +1,5 @@
-//! `make demo POLICY=FILE`: a gateway to try policies with. It starts a scripted LLM, the adapter, which
-//! watches these policies, and Envoy with the filter. Each part uses the port that the documents name.
+//! `make demo POLICY=FILE`: a gateway for trying out policies. It starts a scripted LLM, the adapter, which
+//! watches these policies, and Envoy with the filter. Each part uses the port that the documentation names.
 
 use crate::artefacts;
 use crate::client::Request;
@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command};
 
-/// The Envoy configuration. Clients have a JWT, and request bodies are read.
+/// The Envoy configuration. It authenticates clients by JWT and reads request bodies.
 const CONFIG: &str = "examples/two-limits/envoy.yaml";
 
-/// The running parts. Envoy is dropped first, so that it never lacks what it needs.
+/// The running parts. Envoy is dropped first, so that the parts that it needs outlive it.
 pub struct Playground {
     envoy: Envoy,
     adapter: Child,
@@ -21,14 +21,15 @@ pub struct Playground {
     _upstream: Upstream,
 }
 
-/// Returns the address of a part: the value of this variable, or this port.
+/// Returns the address of a part, from this environment variable or with this port.
 fn address(variable: &str, port: u16) -> SocketAddr {
     let given = std::env::var(variable).ok().and_then(|address| address.parse().ok());
     given.unwrap_or_else(|| ([127, 0, 0, 1], port).into())
 }
 
 impl Playground {
-    /// Starts everything and waits until Envoy limits. The adapter itself reports errors in the policies.
+    /// Starts everything and waits until Envoy enforces limits. The adapter itself reports errors in the
+    /// policies.
     pub fn start(policies: &Path) -> Self {
         let (grpc, http) = (address("WEIR_GRPC_LISTEN", 8081), address("WEIR_HTTP_LISTEN", 8080));
         let llm = address("WEIR_LLM_LISTEN", 8000);

@@ -1,5 +1,5 @@
-//! Does the work of a kubelet for a pod's container: mounts volumes, expands variables in
-//! arguments, and starts the program.
+//! Runs a pod's container as a kubelet would: mounts volumes, expands variables in arguments, and starts the
+//! program.
 //!
 //! Mount paths are absolute, so this runs in a separate mount namespace (`scripts/alone.sh`).
 
@@ -14,17 +14,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The address of every pod without its own network. Endpoints may not have a loopback address.
+/// The address of every pod without a separate network. Endpoints may not have a loopback address.
 pub const ADDRESS: &str = "192.0.2.1";
 
 /// Mounts volumes in a mount namespace of the container, and executes the program.
 const ENTRY: &str = r#"while [ "$1" != -- ]; do mkdir -p "$2"; mount --bind "$1" "$2"; shift 2; done; shift; cd /; exec "$@""#;
 
-/// A pod of one container.
+/// A pod with one container.
 pub struct Pod<'a> {
-    /// Its name.
     pub name: &'a str,
-    /// Its namespace.
     pub namespace: &'a str,
     /// The `metadata` and `spec` of a Deployment's template.
     pub template: &'a Value,
@@ -33,13 +31,13 @@ pub struct Pod<'a> {
 }
 
 impl Pod<'_> {
-    /// Starts its container with this program, and keeps its files in this folder.
+    /// Starts the pod's container with this program, and keeps its files in this folder.
     pub fn start(&self, cluster: &Cluster, program: &Path, folder: &Path) -> Process {
         self.prepare(cluster, folder);
         self.start_again(cluster, program, folder)
     }
 
-    /// Writes the files of its volumes.
+    /// Writes the files of the pod's volumes.
     pub fn prepare(&self, cluster: &Cluster, folder: &Path) {
         let volumes = list(&self.template["spec"]["volumes"]).map(|volume| text(&volume["name"]));
         for volume in volumes.filter(|volume| self.mounts().any(|mount| mount["name"] == *volume)) {
@@ -51,7 +49,7 @@ impl Pod<'_> {
         list(&self.template["spec"]["containers"][0]["volumeMounts"])
     }
 
-    /// Starts it again with the files that it already has, without the API server.
+    /// Restarts the container with its existing files, without the API server.
     pub fn start_again(&self, cluster: &Cluster, program: &Path, folder: &Path) -> Process {
         assert!(
             std::env::var_os("WEIR_ALONE").is_some(),
@@ -99,7 +97,7 @@ impl Pod<'_> {
                 }
                 (Some("spec.serviceAccountName"), _) => self.account().to_owned(),
                 (Some("spec.nodeName"), _) => "node".to_owned(),
-                // The annotations that a node's controller would write.
+                // Other fields, such as annotations that a controller would write, are empty.
                 (Some(_), _) => String::new(),
                 (None, Some(resource)) if resource.ends_with(".cpu") => "1".to_owned(),
                 (None, Some(_)) => (1 << 30).to_string(),
@@ -115,7 +113,7 @@ impl Pod<'_> {
         text(&self.template["spec"]["serviceAccountName"])
     }
 
-    /// The files by name.
+    /// Returns the files of a volume by name.
     fn files(&self, cluster: &Cluster, volume: &Value) -> BTreeMap<String, Vec<u8>> {
         let named = |name: &Value| name.as_str().map(str::to_owned);
         if let Some(name) = volume.pointer("/secret/secretName").and_then(named) {
@@ -167,7 +165,7 @@ impl Pod<'_> {
     }
 }
 
-/// Like a kubelet: all files are in one folder, and a link to it is replaced atomically.
+/// Writes files as a kubelet does: into one folder, with a link to it that is replaced atomically.
 fn write(place: &Path, files: BTreeMap<String, Vec<u8>>) {
     std::fs::create_dir_all(place).expect("a folder can be made");
     if files.is_empty() {

@@ -1,4 +1,4 @@
-//! Observes a gateway while part of Weir is away, as a user would: one policy, one request, and the response.
+//! Observes a gateway as a user would while part of Weir is unavailable, with one policy and one request.
 
 use crate::client::{Request, Response};
 use crate::{jwt, wait};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 /// The maximum time until limits are in force again after an outage.
 pub const HEALED: Duration = Duration::from_secs(10);
 
-/// The response to a request that a limit applies to.
+/// The status and limit of a response if the limit is enforced.
 pub const LIMITED: (u16, Option<&str>) = (200, Some("1000000000"));
 
-/// A limit of a billion tokens per user of a Gateway in the namespace `default`.
+/// Returns a policy with a billion tokens per user, for a Gateway in the namespace `default`.
 pub fn policy(gateway: &str, failure_mode: &str) -> String {
     json!({
         "apiVersion": "weir.dev/v1alpha1",
@@ -30,17 +30,17 @@ pub fn policy(gateway: &str, failure_mode: &str) -> String {
     .to_string()
 }
 
-/// A request that costs little.
+/// Returns a request that costs little.
 pub fn alice() -> Request {
     Request::chat(5).token(&jwt::token(&jwt::kuadrant_user("alice", "free")))
 }
 
-/// The status and the limit in a response.
+/// Returns the status and the limit in a response.
 pub fn told(answer: &Response) -> (u16, Option<&str>) {
     (answer.status, answer.header("x-ratelimit-limit-tokens"))
 }
 
-/// Waits until a request is answered like this, and returns how long that took.
+/// Waits until a request gets this response, and returns how long that took.
 pub fn becomes(to: SocketAddr, wanted: (u16, Option<&str>)) -> Duration {
     let (start, mut last) = (Instant::now(), String::new());
     let reached = wait::within(wait::DEADLINE, || match alice().try_send(to) {
@@ -57,7 +57,7 @@ pub fn becomes(to: SocketAddr, wanted: (u16, Option<&str>)) -> Duration {
     start.elapsed()
 }
 
-/// Sends this many requests, each of which must be answered like this.
+/// Sends this many requests. Each of them must get this response.
 pub fn stays(to: SocketAddr, wanted: (u16, Option<&str>), requests: usize) {
     for _ in 0..requests {
         let answer = alice().send(to);
@@ -65,14 +65,14 @@ pub fn stays(to: SocketAddr, wanted: (u16, Option<&str>), requests: usize) {
     }
 }
 
-/// Waits until limits are in force again, which must happen soon.
+/// Waits until limits are in force again, and fails if that takes longer than [`HEALED`].
 pub fn heals(what: &str, to: SocketAddr) {
     let took = becomes(to, LIMITED);
     println!("{what}: limits are in force {took:?} after its return");
     assert!(took < HEALED, "{what}: {took:?}");
 }
 
-/// The serial numbers of a name's certificates on Envoy's page `/certs`.
+/// Returns the serial numbers of the certificates for a name on Envoy's page `/certs`.
 pub fn certificates(page: &Value, name: &str) -> Vec<Value> {
     let pairs = page["certificates"].as_array().into_iter().flatten();
     let chains = pairs.flat_map(|pair| pair["cert_chain"].as_array().into_iter().flatten());

@@ -1,4 +1,4 @@
-//! A program that a test runs. It writes its log to a file and ends with the test.
+//! A program that a test runs. It writes its log to a file and is killed when the test ends.
 
 use crate::wait;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -26,31 +26,30 @@ impl Process {
         Self { child, name: name.to_owned(), log: log.to_owned() }
     }
 
-    /// The exit status, if it has ended.
+    /// Returns the exit status, if the program has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal)
             .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
     }
 
-    /// Stops it, and waits until none of its threads runs.
+    /// Sends SIGSTOP, and waits until all threads have stopped.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
         let stopped = waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("a child can be waited for");
         assert!(stopped.is_some_and(|(_, status)| status.stopped()), "{} does not stop", self.name);
     }
 
-    /// Kills it and waits for its end.
+    /// Kills the program and waits until it exits.
     pub fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
-    /// Sends SIGTERM and waits for its end.
+    /// Sends SIGTERM and waits until the program exits.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         wait::until(&format!("the end of {}", self.name), || self.ended())
@@ -82,14 +81,14 @@ impl Drop for Process {
     }
 }
 
-/// The ports that Envoy Gateway and its proxies use.
+/// The fixed ports that Envoy Gateway and its proxies use.
 const FIXED: Range<u16> = 18_000..20_000;
 
-/// The size of a block of ports. A process owns a block by listening on its first port.
+/// The number of ports in a block. A process owns a block by listening on its first port.
 const BLOCK: u16 = 100;
 
-/// A free port that neither the system nor another test process will assign. It stays free until a program
-/// listens on it.
+/// Returns a free port that neither the system nor another test process will assign. It stays free until a
+/// program listens on it.
 pub fn free_port() -> u16 {
     static OURS: Mutex<Vec<(TcpListener, Range<u16>)>> = Mutex::new(Vec::new());
     let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +102,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// A block that no process owns, and the listener that claims it.
+/// Finds a block that no process owns. Returns the block and the listener that claims it.
 fn block() -> (TcpListener, Range<u16>) {
     let all = (12_000..31_000).step_by(BLOCK.into()).filter(|first| !FIXED.contains(first));
     let somewhere = usize::try_from(std::process::id()).unwrap_or_default() % all.clone().count();

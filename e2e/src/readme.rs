@@ -1,9 +1,9 @@
-//! Runs the commands in documents: `sh` blocks as they are, and `console` blocks with the output that they
-//! must print.
+//! Runs the commands in documents. `sh` blocks are run as they are, and `console` blocks also contain the
+//! expected output.
 //!
-//! In a console block, a line `$ COMMAND` is run, with continuation lines after a backslash. The following
-//! lines are its output. In them, `...` stands for any text within a line, or for any number of lines if it
-//! is alone on a line.
+//! In a console block, `$ COMMAND` is a command, and a backslash continues it on the next line. The lines
+//! that follow are its output. There, `...` matches any text within a line. On a line by itself, it matches
+//! any number of lines.
 
 use regex::Regex;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::path::Path;
 /// A command and its expected output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// The text for the shell.
+    /// The command for the shell.
     pub command: String,
     /// The expected output, with `...` as a wildcard.
     pub prints: String,

@@ -1,4 +1,4 @@
-//! A real Redis with its own folder and port.
+//! Runs a real Redis with a separate folder and port.
 
 use crate::process::{Process, free_port};
 use crate::{artefacts, wait};
@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// The configuration file, which sentinels rewrite.
+/// The configuration file. Sentinels rewrite it.
 const CONFIGURATION: &str = "redis.conf";
 
 /// The number of slots in every Redis cluster.
@@ -42,7 +42,7 @@ impl Redis {
         replica
     }
 
-    /// Starts a sentinel that watches another Redis under this name.
+    /// Starts a sentinel that monitors another Redis under this name.
     pub fn sentinel(name: &str, master: &Redis) -> Self {
         let watch = format!(
             "sentinel monitor {name} 127.0.0.1 {} 1\n\
@@ -66,12 +66,12 @@ impl Redis {
         nodes
     }
 
-    /// Starts a replica of a cluster's master, which takes over when the master is gone.
+    /// Starts a replica of a cluster's master. The replica takes over when the master is gone.
     pub fn cluster_replica_of(master: &Redis) -> Self {
         let replica = Self::cluster_node();
         replica.meet(master);
         let id = master.command(&["CLUSTER", "MYID"]);
-        // It knows the master once they have exchanged messages.
+        // The replica knows the master only after they have exchanged messages.
         wait::until("the replica to know its master", || {
             (replica.command(&["CLUSTER", "REPLICATE", &id]) == "+OK").then_some(())
         });
@@ -91,7 +91,7 @@ impl Redis {
     }
 
     fn configured(configuration: &str, arguments: &[&str]) -> Self {
-        // Another process may take a port between choosing and using it.
+        // Another process may take the port before Redis binds it.
         for _ in 0..3 {
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
             let port = free_port();
@@ -111,7 +111,7 @@ impl Redis {
         panic!("there is no free port for Redis");
     }
 
-    /// Checks its log, since another process may answer on its port.
+    /// Checks the log as well, because another process may answer on the port.
     fn becomes_ready(&mut self) -> bool {
         let is_up =
             |log: String| ["Ready to accept connections", "Sentinel ID"].iter().any(|up| log.contains(up));
@@ -155,7 +155,7 @@ impl Redis {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Returns a number in the server's INFO.
+    /// Returns a number from the server's INFO.
     pub fn info(&self, name: &str) -> u64 {
         let info = self.command(&["INFO", "everything"]);
         let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -177,14 +177,14 @@ impl Redis {
         self.process.kill();
     }
 
-    /// Restarts it, if a test has left it stopped.
+    /// Restarts Redis if a test has left it stopped.
     pub fn revive(&mut self) {
         if self.try_command(&["PING"]).is_err() {
             self.restart();
         }
     }
 
-    /// Restarts it on the same port, with its data on disk.
+    /// Restarts Redis on the same port, with its data on disk.
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = spawn(&self.folder, self.port, &self.arguments);
@@ -196,7 +196,7 @@ impl Redis {
     }
 }
 
-/// Waits until every node knows all the others and the cluster can answer.
+/// Waits until every node knows all the others and the cluster can answer commands.
 fn wait_for_cluster(nodes: &[Redis]) {
     let all = format!("cluster_known_nodes:{}\r", nodes.len());
     wait::until("the cluster", || {

@@ -1,8 +1,7 @@
-//! Stories in YAML: a policy, the requests of clients, the provider's answers, and the expected outcome.
+//! Stories in YAML. A story has a policy, client requests, the provider's answers, and the expected outcome.
 //!
-//! A story does not depend on how it is played. [`run`] plays it with any [`Player`]: through a real Envoy
-//! ([`envoy::ThroughEnvoy`]), or natively with the core and the adapter's ledger. `e2e/scenarios/README.md`
-//! describes the format.
+//! [`run`] plays a story with any [`Player`]: through a real Envoy ([`envoy::ThroughEnvoy`]), or natively
+//! with the core and the adapter's ledger. `e2e/scenarios/README.md` describes the format.
 
 mod date;
 pub mod envoy;
@@ -27,19 +26,19 @@ use std::time::Duration;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Story {
-    /// What the story shows, for its readers.
+    /// A description of the story for its readers.
     pub about: String,
-    /// The ids of the sentences in `e2e/scenarios/SENTENCES.md` that it shows.
+    /// The ids of the sentences in `e2e/scenarios/SENTENCES.md` that the story shows.
     #[serde(default)]
     pub shows: Vec<String>,
     /// Why the story is not played through a real Envoy.
     pub natively: Option<String>,
-    /// The date on which it begins: `2026-01-31T23:00Z`. Only the native player supports it.
+    /// The start date, such as `2026-01-31T23:00Z`. Only the native player supports it.
     pub begins: Option<Date>,
-    /// The Envoy configuration for the story, by its path in the repository; `e2e/envoy.yaml` by default.
-    /// `readsBodies` repeats its setting.
+    /// The path of the Envoy configuration in the repository; `e2e/envoy.yaml` by default. `readsBodies` must
+    /// match its setting.
     pub gateway: Option<PathBuf>,
-    /// If set, the filter waits for request bodies and reads this many bytes of each.
+    /// If set, the filter buffers request bodies and reads up to this many bytes of each.
     pub reads_bodies: Option<usize>,
     /// The policies in force from the start.
     pub policies: Vec<PolicySource>,
@@ -54,13 +53,13 @@ pub struct Story {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum PolicySource {
-    /// A YAML file, by its path in the repository.
+    /// The path of a YAML file in the repository.
     File { file: PathBuf },
     /// The policy itself.
     Inline(Value),
 }
 
-/// An event of a story.
+/// A step of a story.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub enum Step {
@@ -76,7 +75,7 @@ pub enum Step {
     Counters(Vec<Bucket>),
     /// Replaces the policies in force.
     Policies(Vec<PolicySource>),
-    /// Does something to the adapter.
+    /// Stops, continues, kills or restarts the adapter.
     Adapter(AdapterFate),
     /// Lets time pass.
     #[serde(deserialize_with = "duration")]
@@ -99,19 +98,19 @@ pub struct Request {
     /// Headers in addition to those of every request.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// JSON, or text. By default a chat completion.
+    /// JSON or text; a chat completion by default.
     #[serde(default = "hello")]
     pub body: Value,
-    /// Replaces `headers` and `body`.
+    /// The exact request, which replaces `headers` and `body`.
     #[serde(skip)]
     pub exact: Option<Exact>,
-    /// What the provider does, if it receives the request.
+    /// The provider's answer, if it receives the request.
     #[serde(default)]
     pub answer: Answer,
-    /// How many times to send it, one after another.
+    /// How many times to send the request, one after another.
     #[serde(default = "once")]
     pub times: u32,
-    /// The expected outcome of each.
+    /// The expected outcome of each request.
     pub expect: Option<Expected>,
 }
 
@@ -132,11 +131,11 @@ pub struct Exact {
 pub struct Opened {
     /// The name for later steps.
     pub name: String,
-    /// The request. `expect` is the outcome so far; a request that reaches the provider has no status yet.
+    /// The request. `expect` is the outcome so far. A request that reaches the provider has no status yet.
     pub request: Request,
 }
 
-/// The end of a request that was open.
+/// The completion of an open request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finished {
@@ -146,7 +145,7 @@ pub struct Finished {
     pub expect: Option<Expected>,
 }
 
-/// The behaviour of the provider.
+/// The provider's answer.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Answer {
@@ -154,16 +153,16 @@ pub struct Answer {
     pub status: Option<u16>,
     /// A content-type of JSON is added by default.
     pub headers: BTreeMap<String, String>,
-    /// A chat completion that used this many tokens.
+    /// The answer is a chat completion that used this many tokens.
     pub usage: Option<u64>,
-    /// JSON, or text. By default a chat completion that used 10 tokens.
+    /// JSON or text; a chat completion that used 10 tokens by default.
     pub body: Option<Value>,
     /// The body in exactly these chunks.
     pub pieces: Vec<String>,
     /// The body in chunks of this size.
     pub pieces_of: Option<usize>,
-    /// How many chunks the client of an open request receives before it is finished. By default none, and not
-    /// even the headers.
+    /// How many chunks the client of an open request receives before the request is finished. By default, the
+    /// client receives nothing, not even the headers.
     pub before: usize,
     /// How the answer ends.
     pub ending: Ending,
@@ -188,13 +187,13 @@ pub enum Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AdapterFate {
-    /// It is stopped, and does not answer.
+    /// The adapter is stopped and does not answer.
     Frozen,
-    /// It continues.
+    /// The adapter continues.
     Thawed,
-    /// It is killed, and loses what it counted in memory.
+    /// The adapter is killed and loses its counters in memory.
     Killed,
-    /// It is restarted.
+    /// The adapter is restarted.
     Restarted,
 }
 
@@ -211,8 +210,8 @@ impl Story {
         Ok(story)
     }
 
-    /// Whether it may be played through an Envoy that has played others. Faults of the adapter affect the
-    /// filter for a while, and a filter remembers failures for a minute.
+    /// Returns whether the story may be played through an Envoy that has played other stories. Faults of the
+    /// adapter affect the filter for a while, and the filter remembers failures for a minute.
     pub fn shares_envoy(&self) -> bool {
         let fate = |step: &Step| matches!(step, Step::Adapter(_));
         let counts_failures = |source: &PolicySource| {
@@ -222,7 +221,7 @@ impl Story {
         self.gateway.is_none() && !self.steps.iter().any(fate) && !policies.any(counts_failures)
     }
 
-    /// Every story of `e2e/scenarios`, the examples and the recipes in `docs`, sorted by name.
+    /// Returns every story in `e2e/scenarios`, the examples, and the recipes in `docs`, sorted by name.
     pub fn all() -> Vec<(String, PathBuf)> {
         let own = listed("e2e/scenarios").into_iter().filter_map(|path| {
             let is_story = path.extension().is_some_and(|extension| extension == "yaml");
@@ -241,7 +240,7 @@ impl Story {
     }
 }
 
-/// The sorted contents of a folder of the repository.
+/// Returns the sorted contents of a folder in the repository.
 fn listed(folder: &str) -> Vec<PathBuf> {
     let files = std::fs::read_dir(artefacts::root().join(folder)).expect("the folder is there");
     let mut paths: Vec<_> = files.map(|file| file.expect("a folder can be listed").path()).collect();
@@ -257,7 +256,7 @@ impl Step {
 }
 
 impl PolicySource {
-    /// The policies as objects.
+    /// Returns the policies as objects.
     pub fn objects(&self) -> Vec<Value> {
         match self {
             Self::Inline(policy) => vec![policy.clone()],
@@ -273,7 +272,7 @@ impl PolicySource {
 }
 
 impl Request {
-    /// The body's bytes, compressed if a header says so.
+    /// Returns the body's bytes, compressed if a header requires it.
     pub fn bytes(&self) -> Vec<u8> {
         if let Some(exact) = &self.exact {
             return exact.body.clone();
@@ -289,7 +288,7 @@ impl Request {
 }
 
 impl Request {
-    /// The headers in addition to those of every request.
+    /// Returns the headers in addition to those that every request has.
     pub fn lines(&self) -> Vec<(String, String)> {
         if let Some(exact) = &self.exact {
             return exact.headers.clone();
@@ -297,26 +296,26 @@ impl Request {
         self.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Whether the length of the body is not announced.
+    /// Returns whether the request has no content-length.
     pub fn is_chunked(&self) -> bool {
         self.exact.as_ref().is_some_and(|exact| exact.chunked)
     }
 }
 
 impl Answer {
-    /// The status, 200 by default.
+    /// Returns the status, 200 by default.
     pub fn status(&self) -> u16 {
         self.status.unwrap_or(200)
     }
 
-    /// The headers, including a content-type.
+    /// Returns the headers, including a content-type.
     pub fn headers(&self) -> Vec<(String, String)> {
         let mut headers = self.headers.clone();
         headers.entry("content-type".to_owned()).or_insert_with(|| "application/json".to_owned());
         headers.into_iter().collect()
     }
 
-    /// The chunks of the body.
+    /// Returns the chunks of the body.
     pub fn pieces(&self) -> Vec<Vec<u8>> {
         if !self.pieces.is_empty() {
             return self.pieces.iter().map(|piece| piece.clone().into_bytes()).collect();
@@ -352,7 +351,7 @@ fn once() -> u32 {
     1
 }
 
-/// `1500ms`, `2s`, `15m`, `24h`.
+/// Parses a duration, such as `1500ms`, `2s`, `15m` or `24h`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

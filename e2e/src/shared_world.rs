@@ -4,18 +4,17 @@ use libtest_mimic::{Arguments, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A test's name, and the test.
+/// The name of a test, and its function.
 pub type Test<W> = (&'static str, fn(&mut W));
 
-/// The world that the first test starts.
+/// A world that the first test starts and later tests reuse.
 pub trait SharedWorld: Send + 'static {
-    /// Starts it.
     fn start() -> Self;
-    /// Prints the logs of a failed test.
+    /// Prints the logs after a failed test.
     fn show_logs(&self);
 }
 
-/// The main function of such a test binary.
+/// The main function of a test binary with a shared world.
 pub fn run<W: SharedWorld>(tests: Vec<Test<W>>) -> ! {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -33,7 +32,7 @@ pub fn run<W: SharedWorld>(tests: Vec<Test<W>>) -> ! {
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    // Ends its processes.
+    // This stops the world's processes.
     drop(world.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit();
 }

@@ -1,4 +1,5 @@
-//! Both ends of a WebSocket, implemented by hand, because tests must send what no library would.
+//! Both ends of a WebSocket. They are implemented by hand, because tests must send messages that no library
+//! would send.
 
 use crate::wait::DEADLINE;
 use base64::Engine;
@@ -12,13 +13,9 @@ use std::thread;
 /// An event on a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// A message.
     Text(String),
-    /// A close frame.
     Close(u16, String),
-    /// A ping.
     Ping(Vec<u8>),
-    /// A pong.
     Pong,
     /// The end of the connection.
     End,
@@ -29,7 +26,7 @@ pub struct Peer {
     stream: TcpStream,
     masks: bool,
     deflate: Option<(Compress, Decompress)>,
-    /// The size of the pieces that are written.
+    /// The number of bytes in each write.
     pub piece: usize,
     /// The number of frames per message.
     pub frames: usize,
@@ -45,7 +42,7 @@ impl Peer {
         Self { stream, masks, deflate, piece: usize::MAX, frames: 1 }
     }
 
-    /// Accepts an upgrade with this key.
+    /// Accepts an upgrade request with this key.
     pub fn accept(mut stream: TcpStream, key: &str, deflate: bool) -> Self {
         let extensions = if deflate { DEFLATE } else { "" };
         let accept = sha1_smol::Sha1::from(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
@@ -58,7 +55,7 @@ impl Peer {
         Self::new(stream, false, deflate)
     }
 
-    /// Requests an upgrade. The error is the head of another response.
+    /// Requests an upgrade. If the server refuses, the error is the head of its response.
     pub fn open(address: SocketAddr, path: &str, headers: &str, deflate: bool) -> Result<Self, String> {
         let mut stream = TcpStream::connect(address).expect("Envoy listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a socket can be told");
@@ -98,7 +95,7 @@ impl Peer {
         self.send(&bytes);
     }
 
-    /// Sends bytes.
+    /// Sends raw bytes.
     pub fn send(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(self.piece) {
             // The other end may have closed the connection.
@@ -125,7 +122,7 @@ impl Peer {
         bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     }
 
-    /// Waits for the next event and answers pings.
+    /// Waits for the next event. Answers pings.
     pub fn hear(&mut self) -> Heard {
         let (mut payload, mut compressed) = (Vec::new(), false);
         loop {
@@ -168,7 +165,7 @@ impl Peer {
         Heard::Text(String::from_utf8(payload).expect("a message is text"))
     }
 
-    /// The next message, or the end of the socket.
+    /// Waits for the next message, or the end of the socket.
     pub fn hear_message(&mut self) -> Heard {
         loop {
             match self.hear() {
@@ -252,12 +249,12 @@ impl SocketUpstream {
         self.address
     }
 
-    /// Everything that it received, on all sockets.
+    /// Returns all events that the provider received, on all sockets.
     pub fn heard(&self) -> Vec<Heard> {
         self.heard.lock().expect("nobody panics").clone()
     }
 
-    /// Returns the messages that it received.
+    /// Returns the messages that the provider received.
     pub fn messages(&self) -> Vec<String> {
         let text = |heard| match heard {
             Heard::Text(text) => Some(text),

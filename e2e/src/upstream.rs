@@ -1,6 +1,6 @@
-//! A scripted LLM provider: the test chooses the answer, its chunks, their timing, and the ending.
+//! A scripted LLM provider. The test chooses the answer, its chunks, their timing, and how it ends.
 //!
-//! The header [`ANSWER`] of a request selects the answer; without it, [`crate::llm::answer`] applies.
+//! The request header [`ANSWER`] selects the answer. Without it, [`crate::llm::answer`] answers the request.
 
 use crate::socket::{Heard, Peer};
 use crate::wait;
@@ -32,27 +32,24 @@ struct Shared {
 /// A request that reached the provider.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The method.
     pub method: String,
     /// The path and query.
     pub path: String,
-    /// The header fields.
     pub headers: Headers,
     /// The whole body.
     pub body: Vec<u8>,
-    /// The trailers.
     pub trailers: Headers,
     /// When the last byte of the answer was written.
     pub answered: Option<Instant>,
-    /// How many tokens the answer reports, if it comes from [`crate::llm`].
+    /// The number of tokens that the answer reports, if it comes from [`crate::llm`].
     pub reported: u64,
 }
 
-/// Holds an answer back until the test opens it.
+/// Delays an answer until the test opens the gate.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
-/// What the provider does with a request, step by step.
+/// The steps of the provider's answer to a request.
 #[derive(Clone, Default)]
 pub struct Answer {
     status: u16,
@@ -72,7 +69,7 @@ enum Step {
 }
 
 impl Gate {
-    /// Lets everything after it continue, now and later.
+    /// Opens the gate for all current and future answers.
     pub fn open(&self) {
         *lock(&self.0.0) = true;
         self.0.1.notify_all();
@@ -85,22 +82,22 @@ impl Gate {
 }
 
 impl Answer {
-    /// An answer with this status and no body yet.
+    /// Creates an answer with this status and no body.
     pub fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
-    /// A JSON answer.
+    /// Creates a JSON answer.
     pub fn json(status: u16, json: &serde_json::Value) -> Self {
         Self::new(status).header("content-type", "application/json").bytes(json.to_string())
     }
 
-    /// A chat completion that used this many tokens, all but one of them output.
+    /// Creates a chat completion that used this many tokens. All but one of them are output.
     pub fn used(total: u64) -> Self {
         Self::json(200, &crate::llm::completion("gpt-4o", "Hello.", 1, total.saturating_sub(1)))
     }
 
-    /// Sets how many tokens it reports.
+    /// Sets the number of tokens that the answer reports.
     pub fn reporting(mut self, tokens: u64) -> Self {
         self.reported = tokens;
         self
@@ -112,22 +109,22 @@ impl Answer {
         self
     }
 
-    /// Sends the head now; otherwise it is sent with the first byte of the body.
+    /// Sends the head now. Otherwise, it is sent with the first byte of the body.
     pub fn head(self) -> Self {
         self.step(Step::Head)
     }
 
-    /// Then sends these bytes of the body.
+    /// Sends these bytes of the body.
     pub fn bytes(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::Bytes(bytes.into()))
     }
 
-    /// Then waits until the gate opens.
+    /// Waits until the gate opens.
     pub fn wait(self, gate: &Gate) -> Self {
         self.step(Step::Wait(gate.clone()))
     }
 
-    /// Waits for the gate before anything else.
+    /// Waits until the gate opens, before any other step.
     pub fn wait_first(mut self, gate: &Gate) -> Self {
         self.steps.insert(0, Step::Wait(gate.clone()));
         self
@@ -139,12 +136,12 @@ impl Answer {
         self.step(Step::Trailers(trailers.iter().map(own).collect()))
     }
 
-    /// Then resets the connection.
+    /// Resets the connection.
     pub fn reset(self) -> Self {
         self.step(Step::Reset)
     }
 
-    /// Then closes the connection, even if the body is incomplete.
+    /// Closes the connection, even if the body is incomplete.
     pub fn close(self) -> Self {
         self.step(Step::Close)
     }
@@ -170,7 +167,7 @@ impl Answer {
         head
     }
 
-    /// Writes the answer. False if the connection is over.
+    /// Writes the answer. Returns false if the connection must be closed afterwards.
     fn play(&self, stream: &TcpStream) -> io::Result<bool> {
         let (mut out, mut headed, mut ended) = (stream, false, false);
         for step in &self.steps {
@@ -233,27 +230,27 @@ impl Upstream {
         self.address
     }
 
-    /// Sets the answer for requests that name it.
+    /// Sets the answer for requests that select this name.
     pub fn on(&self, name: &str, answer: Answer) {
         lock(&self.shared.answers).insert(name.to_owned(), answer);
     }
 
-    /// The requests that reached it, in order.
+    /// Returns the requests that reached the provider, in order.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.shared.seen).clone()
     }
 
-    /// How many requests reached it.
+    /// Returns how many requests reached the provider.
     pub fn calls(&self) -> usize {
         lock(&self.shared.seen).len()
     }
 
-    /// Waits until this many requests have reached it.
+    /// Waits until this many requests have reached the provider.
     pub fn wait_for_calls(&self, count: usize) {
         wait::until(&format!("{count} requests at the upstream"), || (self.calls() >= count).then_some(()));
     }
 
-    /// Waits until the last request is answered completely, and returns when that was.
+    /// Waits until the last request is answered completely, and returns the time of its last byte.
     pub fn last_answered(&self) -> Instant {
         wait::until("the upstream's answer", || lock(&self.shared.seen).last().and_then(|seen| seen.answered))
     }
@@ -296,7 +293,7 @@ impl Shared {
         (all.len() - 1, answer)
     }
 
-    /// A WebSocket. Each message is recorded as a request with the method `MESSAGE`.
+    /// Serves a WebSocket. Each message is recorded as a request with the method `MESSAGE`.
     fn converse(&self, stream: &TcpStream, head: Head) -> io::Result<()> {
         let mut peer = Peer::accept(
             stream.try_clone()?,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The timeout of a test's condition. A busy machine needs 20 s to start two Envoys.
+/// The timeout for a condition. A busy machine needs 20 s to start two Envoys.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Polls until there is a result, and panics with `what` if there is none within [`DEADLINE`].
@@ -10,7 +10,7 @@ pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     within(DEADLINE, ask).unwrap_or_else(|| panic!("waited {DEADLINE:?} in vain: {what}"))
 }
 
-/// Polls until there is a result or the time is over.
+/// Polls until there is a result or the time has passed.
 pub fn within<T>(time: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + time;
     loop {

@@ -1,25 +1,25 @@
-//! HTTP/1.1 as bytes on a socket, for both sides: heads, and bodies in pieces as they arrive.
+//! HTTP/1.1 at the byte level, for clients and servers. Bodies are read in pieces as they arrive.
 //!
-//! It is written by hand because tests cut connections at exact bytes, which HTTP libraries prevent.
+//! It is written by hand because tests cut connections at exact byte positions, and HTTP libraries prevent
+//! that.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// Header fields in order, names in lower case.
+/// Header fields in order, with names in lower case.
 pub type Headers = Vec<(String, String)>;
 
-/// The value of the first field with this name.
+/// Returns the value of the first field with this name.
 pub fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// What precedes a body.
+/// The head of a message: the start line and the header fields.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// The words of the first line.
+    /// The three words of the start line.
     pub start: [String; 3],
-    /// The fields.
     pub headers: Headers,
 }
 
@@ -28,19 +28,18 @@ pub struct Head {
 pub enum Piece {
     /// Some bytes.
     Bytes(Vec<u8>),
-    /// The end, with the trailers.
+    /// The end of the body, with its trailers.
     End(Headers),
 }
 
-/// A socket, and what was read from it but not used yet.
+/// A socket, and the bytes that were read from it but not used yet.
 pub struct Wire {
-    /// The socket.
     pub stream: Arc<TcpStream>,
     buffer: Vec<u8>,
     body: Body,
 }
 
-/// The position in a body.
+/// How the rest of the body is delimited.
 enum Body {
     Length(u64),
     ChunkSize,
@@ -50,12 +49,12 @@ enum Body {
 }
 
 impl Wire {
-    /// Reads from this socket.
+    /// Creates a reader for this socket.
     pub fn new(stream: Arc<TcpStream>) -> Self {
         Self { stream, buffer: Vec::new(), body: Body::Done }
     }
 
-    /// A request's head; `None` if the peer has closed the connection.
+    /// Reads a request's head. Returns `None` if the peer has closed the connection.
     pub fn request(&mut self) -> io::Result<Option<Head>> {
         let Some(bytes) = self.upto(b"\r\n\r\n")? else { return Ok(None) };
         let mut fields = [httparse::EMPTY_HEADER; 100];
@@ -67,7 +66,8 @@ impl Wire {
         Ok(Some(Head { start, headers }))
     }
 
-    /// A response's head; `None` if the peer has closed the connection. `bodiless`: it answers a HEAD request.
+    /// Reads a response's head. Returns `None` if the peer has closed the connection. Set `bodiless` for the
+    /// response to a HEAD request.
     pub fn response(&mut self, bodiless: bool) -> io::Result<Option<Head>> {
         let Some(bytes) = self.upto(b"\r\n\r\n")? else { return Ok(None) };
         let mut fields = [httparse::EMPTY_HEADER; 100];
@@ -81,7 +81,7 @@ impl Wire {
         Ok(Some(Head { start, headers }))
     }
 
-    /// The next piece of the body after the last head. An error if it was cut.
+    /// Reads the next piece of the body after the last head. Returns an error if the body was cut off.
     pub fn piece(&mut self) -> io::Result<Piece> {
         loop {
             match self.body {
@@ -137,7 +137,8 @@ impl Wire {
         Ok(Piece::End(trailers))
     }
 
-    /// The bytes up to and including `end`; `None` if the peer has closed the connection before any.
+    /// Reads the bytes up to and including `end`. Returns `None` if the peer closed the connection before
+    /// sending any.
     fn upto(&mut self, end: &[u8]) -> io::Result<Option<Vec<u8>>> {
         loop {
             if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
@@ -189,13 +190,13 @@ fn own(fields: &[httparse::Header]) -> Headers {
     fields.iter().map(|field| (field.name.to_lowercase(), text(field.value))).collect()
 }
 
-/// Makes the connection end with a reset when its last owner drops it.
+/// Makes the connection end with a reset when the last owner drops it.
 pub fn reset(stream: &TcpStream) {
     let linger = rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO));
     linger.expect("a socket takes SO_LINGER");
 }
 
-/// A piece of a chunked body.
+/// Encodes a piece of a chunked body.
 pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
     chunk.extend_from_slice(bytes);
@@ -203,7 +204,7 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     chunk
 }
 
-/// The end of a chunked body.
+/// Encodes the end of a chunked body.
 pub fn last_chunk(trailers: &[(String, String)]) -> Vec<u8> {
     let fields: String = trailers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!("0\r\n{fields}\r\n").into_bytes()

@@ -8,10 +8,10 @@ use crate::wait;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
-/// The default configuration of tests.
+/// The default Envoy configuration for tests.
 pub const CONFIG: &str = "e2e/envoy.yaml";
 
-/// A policy for the gateway, as JSON, which is also YAML. `spec` excludes the target.
+/// Returns a policy for the gateway as JSON, which is also YAML. `spec` excludes the target.
 pub fn policy(name: &str, mut spec: Value) -> String {
     spec["targetRef"] = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "gateway" });
     let kind = "TokenRateLimitPolicy";
@@ -19,7 +19,7 @@ pub fn policy(name: &str, mut spec: Value) -> String {
         .to_string()
 }
 
-/// A limit of this many tokens per hour and user; each request holds 100.
+/// Returns a limit of this many tokens per hour and user. Each request holds 100.
 pub fn per_user(max: u64) -> Value {
     json!({
         "counters": [{ "expression": "auth.identity.userid" }],
@@ -28,15 +28,13 @@ pub fn per_user(max: u64) -> Value {
     })
 }
 
-/// The running parts. Envoy is dropped first, so that it never lacks what it needs.
+/// The running parts. Envoy is dropped first, so that the parts that it needs outlive it.
 pub struct World {
     /// Envoy with the filter.
     pub envoy: Envoy,
-    /// The adapter.
     pub adapter: Adapter,
-    /// What is between the two, if the test needs it.
+    /// A second Envoy between Envoy and the adapter, if the test needs one.
     pub between: Option<Envoy>,
-    /// The provider.
     pub upstream: Upstream,
     workers: u32,
 }
@@ -52,12 +50,12 @@ pub struct Builder {
 }
 
 impl World {
-    /// A world with this policy (YAML, several documents allowed).
+    /// Starts a world with this policy. The YAML may contain several documents.
     pub fn with(policy: &str) -> World {
         Self::build().policy(policy).start()
     }
 
-    /// A world to configure further.
+    /// Returns a builder for a world with more settings.
     pub fn build() -> Builder {
         let (storage, others) = ("memory".to_owned(), Vec::new());
         Builder {
@@ -77,8 +75,8 @@ impl World {
         self.wait_for_plans(before);
     }
 
-    /// Waits until every worker, and Envoy's main thread, has put another plan into force, given the number
-    /// before.
+    /// Waits until every worker and Envoy's main thread have put another plan into force. `before` is the
+    /// number of plans before the edit.
     fn wait_for_plans(&self, before: u64) {
         let wanted = before + u64::from(self.workers) + 1;
         wait::until("the plan in every worker", || (self.envoy.plans() >= wanted).then_some(()));
@@ -102,7 +100,7 @@ impl Builder {
         self
     }
 
-    /// Sets another Envoy configuration, by its path in the repository.
+    /// Uses another Envoy configuration, by its path in the repository.
     pub fn config(mut self, path: &str) -> Self {
         self.config = Config::read(path);
         self
@@ -125,7 +123,7 @@ impl Builder {
         self
     }
 
-    /// Makes the filter wait for request bodies and read this many bytes of each.
+    /// Makes the filter buffer request bodies and read up to this many bytes of each.
     pub fn reading_bodies(self, most: usize) -> Self {
         let reading = self.plugin(|plugin| {
             plugin["requestBody"] = json!({ "access": "Buffer", "maxBytes": most });
@@ -145,7 +143,7 @@ impl Builder {
         self
     }
 
-    /// Adds another adapter that Envoy may use.
+    /// Adds another adapter for Envoy to use.
     pub fn also_asks(mut self, adapter: &Adapter) -> Self {
         self.others.push(adapter.grpc());
         self
@@ -157,7 +155,7 @@ impl Builder {
         self.start_with(adapter)
     }
 
-    /// Like `start`, with an adapter that is already running.
+    /// Like `start`, but with an adapter that is already running.
     pub fn start_with(mut self, adapter: Adapter) -> World {
         let upstream = Upstream::start();
         self.config.cluster("llm", upstream.address());

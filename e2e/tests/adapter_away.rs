@@ -33,7 +33,7 @@ fn a_stopped_adapter_delays_no_response_and_is_told_once_later() {
     let delay = answer.finished.saturating_duration_since(world.upstream.last_answered());
     println!("the last byte took {delay:?} from the upstream to the client");
     assert!(delay < Duration::from_millis(250), "{delay:?}");
-    // Commits are sent again, so that they arrive twice and must be charged once.
+    // The filter resends commits, so they arrive twice and must be charged once.
     wait::until("another try to settle", || {
         (world.envoy.stat("wasmcustom.weir_commits_retried") > 0).then_some(())
     });
@@ -79,11 +79,11 @@ fn an_adapter_that_answers_nobody_costs_a_request_its_timeout_and_no_more() {
     let waited = refused.finished - asked;
     println!("refused after {waited:?}");
     assert_eq!(refused.status, 503);
-    // The request waited, but not forever. Envoy's timers start when its loop last woke, so a timeout
-    // slightly below 200 ms is correct, too.
+    // The request waited, but not forever. Envoy's timers start when its event loop last woke up, so a
+    // timeout slightly below 200 ms is also correct.
     assert!(waited >= Duration::from_millis(150) && waited < Duration::from_secs(2), "{waited:?}");
     world.adapter.thaw();
-    // The hold that the adapter has taken nevertheless is released.
+    // The adapter did take the hold, which is then released.
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
 }
 
@@ -122,7 +122,7 @@ fn an_adapter_told_to_end_answers_who_waits_and_ends_well() {
     assert_eq!(world.send(&alice().answered_by("100")).status, 200);
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", 100, 0);
     let told = std::time::Instant::now();
-    // Meanwhile, Envoy's threads wait for a plan, up to 30 s.
+    // Meanwhile, Envoy's threads wait for a plan for up to 30 s.
     let status = world.adapter.terminate();
     println!("ended after {:?}", told.elapsed());
     assert!(status.success(), "{status}: {}", world.adapter.log());

@@ -126,7 +126,7 @@ fn of_two_limits_the_stricter_holds_and_is_named() {
     world.adapter.wait_for_bucket("everyone", "tokens", "", 300, 0);
 }
 
-/// An authorization filter before Weir and a guardrail after it: S9, KT1, L61.
+/// Tests an authorization filter before Weir and a guardrail after it (S9, KT1, L61).
 #[test]
 fn who_is_turned_away_before_or_behind_the_limits_has_used_nothing() {
     let rbac = |name: &str, header: &str| {
@@ -171,7 +171,8 @@ fn who_is_turned_away_before_or_behind_the_limits_has_used_nothing() {
     assert_eq!(world.upstream.calls(), 0);
 }
 
-/// The size of the call does not depend on it, so no client can make a call too long to be answered.
+/// The size of the call does not depend on the client's values, so no client can make the call too large to
+/// be answered.
 #[test]
 fn a_counter_whose_value_is_endless_is_a_bucket_like_any() {
     let windows = (1..90).map(|minutes| json!({ "limit": 1_000_000, "window": format!("{minutes}m") }));
@@ -189,7 +190,7 @@ fn a_counter_whose_value_is_endless_is_a_bucket_like_any() {
     assert!(counters.iter().all(|one| one.counters.values().all(|value| value.len() < 200)), "{counters:#?}");
 }
 
-/// As in the manifests' Envoy, a path has one spelling for predicates, whatever the client's is.
+/// As in the manifests' Envoy, predicates see a normalised path, regardless of the client's spelling.
 #[test]
 fn a_path_s_other_spellings_evade_nothing() {
     let limit = json!({

@@ -1,5 +1,5 @@
-//! Plays every evasion of `e2e/evasions` through a real Envoy: one Envoy for evasions with bodies that are
-//! read, and one for the others. The adapter's tests play the same evasions natively.
+//! Plays every evasion in `e2e/evasions` through a real Envoy. One Envoy reads request bodies, and another
+//! one does not. The adapter's tests play the same evasions natively.
 
 use e2e::scenario::envoy::ThroughEnvoy;
 use e2e::scenario::{Evasion, Story, run};
@@ -7,7 +7,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The worlds, by whether bodies are read.
+/// One world for each setting of whether bodies are read.
 type Worlds = Arc<[Mutex<Option<ThroughEnvoy>>; 2]>;
 
 fn main() {
@@ -24,7 +24,7 @@ fn main() {
         Trial::test(name, move || play(&worlds, &story?))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    // `exit` drops nothing, so the processes would keep running.
+    // `exit` does not drop values, so the processes would keep running.
     worlds.iter().for_each(|world| drop(lock(world).take()));
     conclusion.exit();
 }

@@ -1,5 +1,5 @@
-//! Follows the pages of `docs/` for one machine: writes their files, runs their commands, and compares the
-//! output with the page. The gateway is the one that `make demo POLICY=..` starts.
+//! Follows those pages of `docs/` that need only one machine. Writes their files, runs their commands, and
+//! compares the output with the page. The gateway is the one that `make demo POLICY=..` starts.
 
 use e2e::client::Request;
 use e2e::process::{Process, free_port};
@@ -95,8 +95,8 @@ impl Newcomer {
         plans.and_then(|plans| plans.parse().ok()).unwrap_or_default()
     }
 
-    /// Writes a file. If it is the active policy, waits until it is in force in the worker and in Envoy's
-    /// main thread.
+    /// Writes a file. If the file is the active policy, waits until it is in force in the worker and in
+    /// Envoy's main thread.
     fn write(&self, name: &str, text: &str) {
         let before = self.gateway.as_ref().map(|_| self.plans());
         std::fs::write(self.file(name), text).unwrap();
@@ -121,7 +121,7 @@ impl Newcomer {
         (output.status.success(), printed)
     }
 
-    /// Runs a command that waits for a request, and sends requests until it has seen one.
+    /// Runs a command that waits for a request, and sends requests until the command has seen one.
     fn watched(&self, command: &str) -> (bool, String) {
         let (envoy, token) =
             (self.ports.at("10000").parse().unwrap(), self.file("examples/people/alice.jwt"));
@@ -135,7 +135,8 @@ impl Newcomer {
         })
     }
 
-    /// A person types slowly enough for the charge to be counted before the next command.
+    /// Waits until charges are counted. A person types slowly enough for that to happen before the next
+    /// command.
     fn settled(&self) {
         let Some(_) = &self.gateway else { return };
         let adapter = self.ports.at("8080").parse().unwrap();
@@ -181,7 +182,7 @@ fn get_started() {
     assert!(followed > 5, "{followed}");
 }
 
-/// Every endpoint in the page's commands answers, and every file is accepted.
+/// Checks that every endpoint in the page's commands answers, and that every file is accepted.
 #[test]
 fn troubleshoot() {
     let mut newcomer = Newcomer::new();
@@ -219,7 +220,7 @@ fn troubleshoot() {
     assert!(asked > 8 && ran > 2, "{asked} {ran}");
 }
 
-/// Every page that has commands with output is tested here.
+/// Checks that every page that has commands with output is tested here.
 #[test]
 fn no_page_has_a_session_that_nobody_follows() {
     let pages = std::fs::read_dir(artefacts::root().join("docs")).unwrap();

@@ -1,4 +1,4 @@
-//! Policies change while requests pass. Errors are reported and change nothing.
+//! Policies change while requests are running. Invalid policies are reported and change nothing.
 
 use e2e::client::Request;
 use e2e::envoy::Config;
@@ -47,7 +47,7 @@ fn an_edit_is_in_force_within_a_second_and_keeps_the_count() {
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", used, 0);
 }
 
-/// The usage that the upstream reports for [`alice`]'s request.
+/// Returns the usage that the upstream reports for [`alice`]'s request.
 fn used_by_one() -> u64 {
     json!([{ "role": "user", "content": "Hi" }]).to_string().len() as u64 / 4 + 5
 }

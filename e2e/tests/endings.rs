@@ -1,4 +1,4 @@
-//! Whatever the ending of an exchange is, its hold ends and its usage is charged.
+//! However an exchange ends, its hold is released and its usage is charged.
 
 use e2e::client::Request;
 use e2e::upstream::{Answer, Gate};
@@ -15,14 +15,14 @@ fn alice() -> Request {
     Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })))
 }
 
-/// The estimate of [`alice`]'s request, if its usage is unknown.
+/// Returns the estimated input of [`alice`]'s request, which is charged if its usage is unknown.
 fn input() -> u64 {
     let messages = json!([{ "role": "user", "content": "Hi" }]);
     let body = json!({ "model": "gpt-4o", "messages": messages, "max_tokens": 5 }).to_string();
     body.len() as u64 / 4
 }
 
-/// A stream that has delivered this event.
+/// Creates a stream that has delivered this event.
 fn streamed(event: &str) -> Answer {
     Answer::new(200).header("content-type", "text/event-stream").bytes(event)
 }
@@ -102,7 +102,7 @@ fn usage_is_read_wherever_the_body_is_split() {
         let head = Answer::new(200).header("content-type", "application/json");
         world.upstream.on("split", head.bytes(&bytes[..at]).wait(&gate).bytes(&bytes[at..]));
         let mut request = world.open(&alice().answered_by("split"));
-        // The first part of the upstream's response has passed before the rest is sent.
+        // The first part of the response arrives before the upstream sends the rest.
         assert_eq!(request.body_of(at), &bytes[..at]);
         gate.open();
         assert_eq!(request.finish().body, bytes);
@@ -110,7 +110,7 @@ fn usage_is_read_wherever_the_body_is_split() {
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", 7 * (bytes.len() as u64 - 1), 0);
 }
 
-/// Whatever the provider sends passes unchanged, the exchange ends, and the module does not trap.
+/// Any response from the provider passes unchanged, the exchange ends, and the module does not trap.
 #[test]
 fn a_response_may_hold_anything() {
     let (world, _) = world();

@@ -1,6 +1,6 @@
-//! `manifests/envoy/envoy.yaml` as shipped. Whatever a client writes into its path, its host or its
-//! `x-forwarded-for`, the limits on the path, the host and the address count the request, or it does not
-//! reach the provider.
+//! Tests `manifests/envoy/envoy.yaml` as shipped. For any path, host or `x-forwarded-for` that a client
+//! sends, the limits on the path, the host and the address count the request, or it does not reach the
+//! provider.
 
 use e2e::client::Request;
 use e2e::jwt;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 const MANIFEST: &str = "manifests/envoy/envoy.yaml";
 const BODY: &str = r#"{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}"#;
 
-/// The expected outcome of a request: the limits that count it, or Envoy's response without the provider.
+/// The expected outcome of a request: the limits that count it, or the status of Envoy's own response.
 enum Wanted {
     Counts(&'static [&'static str]),
     Answer(u16),
@@ -31,7 +31,7 @@ fn limits() -> Value {
     json!({ "limits": {
         "address": limit("source.remote_address == '127.0.0.1'"),
         "host": limit("request.host == 'gw.example'"),
-        // The comparison in Kuadrant's announcement.
+        // This predicate is from Kuadrant's announcement.
         "kuadrant": limit("request.path == '/v1/chat/completions'"),
         "path": limit("request.url_path == '/v1/chat/completions'"),
     } })
@@ -86,7 +86,7 @@ fn no_spelling_evades_a_limit_on_path_host_or_address() {
         (path("http://gw.example/v1/chat/completions"), Counts(&ALL)),
         (path("http://GW.example:1234/v1/chat/completions/"), Counts(&ALL)),
         (path("http://user@gw.example/v1/chat/completions"), Counts(&ALL)),
-        // The URL's host takes precedence, for Envoy and for Weir.
+        // The URL's host takes precedence in both Envoy and Weir.
         ("POST http://gw.example/v1/chat/completions HTTP/1.1\nhost: other".into(), Counts(&ALL)),
         (host("GW.Example"), Counts(&ALL)),
         (host("gw.example:80"), Counts(&ALL)),
@@ -129,7 +129,7 @@ fn no_spelling_evades_a_limit_on_path_host_or_address() {
     }
 }
 
-/// Envoy joins them, and it is unknown which one the upstream uses.
+/// Envoy joins duplicate headers, and it is unknown which one the upstream uses.
 #[test]
 fn two_hosts_do_not_evade_a_limit_on_one_of_them() {
     let world = World::build().config(MANIFEST).policy(&policy("llm", limits())).start();
@@ -155,7 +155,7 @@ fn bodies_of_up_to_16_mib_are_read_and_longer_ones_pass() {
     };
     let request = |padding: usize| Request::chat(5).token(&alice).body(body(padding));
     assert_eq!(world.send(&request(3 << 20)).status, 200);
-    // Longer bodies pass and are counted, because their model may be the limit's. Envoy buffers at most 16
+    // Longer bodies pass and are counted, because they may use the limit's model. Envoy buffers at most 16
     // MiB, so the rest waits until the beginning has passed.
     let has_passed = || {
         e2e::wait::until("the request's beginning at the upstream", || {

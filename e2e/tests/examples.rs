@@ -1,4 +1,4 @@
-//! Starts and uses every example with the commands of its README, and compares the output with the README.
+//! Starts and uses every example with the commands in its README, and compares the output with the README.
 
 use e2e::client::Request;
 use e2e::envoy::Config;
@@ -70,7 +70,7 @@ fn every_example_is_followed() {
     assert_eq!(examples, followed);
 }
 
-/// curl sends the same claims that `explain` reads.
+/// Checks that curl sends the same claims that `explain` reads.
 #[test]
 fn the_tokens_of_the_examples_have_the_claims_beside_them() {
     for who in ["alice", "ana", "ben", "bob", "cleo", "key"] {
@@ -114,7 +114,7 @@ fn follow(example: &str) {
     for block in blocks(&readme, "console") {
         for step in session(&block) {
             let mut bash = Command::new("bash");
-            // As on a terminal, the output includes errors.
+            // The output includes errors, as in a terminal.
             let command = with_artefacts(&ports.moved(&step.command));
             bash.args(["-c", &format!("exec 2>&1\n{command}")]).current_dir(artefacts::root());
             let output = bash.output().unwrap();
@@ -140,12 +140,12 @@ fn ports_back(ports: &Ports, text: &str) -> String {
     text
 }
 
-/// Runs the README's own commands, each in a separate process, and waits until Envoy limits.
+/// Runs the README's commands, each in a separate process, and waits until Envoy enforces limits.
 fn start(folder: &Path, commands: &str, ports: &Ports, here: &Path) -> Vec<Process> {
     let config = here.join("envoy.json");
     let mut envoy = Config::read(folder.join("envoy.yaml"));
     envoy.listen(ports.0["10000"], ports.0["9901"]);
-    // Every provider is the same simulator.
+    // The same simulator serves as every provider.
     for cluster in ["llm", "small-llm"] {
         if envoy.has_cluster(cluster) {
             envoy.cluster(cluster, ports.at("8000").parse().unwrap());
@@ -172,7 +172,7 @@ fn start(folder: &Path, commands: &str, ports: &Ports, here: &Path) -> Vec<Proce
     started
 }
 
-/// A person types slowly enough for the charge to be counted before the next command.
+/// Waits until charges are counted. A person types slowly enough for that to happen before the next command.
 fn settled(ports: &Ports) {
     let adapter = ports.at("8080").parse().unwrap();
     wait::until("the settlement", || {
@@ -181,7 +181,7 @@ fn settled(ports: &Ports) {
     });
 }
 
-/// Replaces the names of files in the README.
+/// Replaces the README's file names with the paths of the artefacts.
 fn with_artefacts(command: &str) -> String {
     let simulator = env!("CARGO_BIN_EXE_llm-simulator");
     command

@@ -1,5 +1,5 @@
-//! Weir in one Envoy with Envoy AI Gateway's external processor, which translates between the APIs of client and
-//! provider. The tests cover both orders of the filters. The processor is a stand-in.
+//! Weir together with Envoy AI Gateway's external processor, which translates between the client's API and the
+//! provider's API. The tests cover both orders of the filters. The processor is a stand-in.
 
 use e2e::ai_gateway::{AiGateway, MODEL};
 use e2e::client::Request;
@@ -8,12 +8,12 @@ use e2e::wait;
 use e2e::world::{Builder, World, per_user, policy};
 use serde_json::{Value, json};
 
-/// Where the processor is.
+/// The order of the two filters.
 #[derive(Clone, Copy, PartialEq)]
 enum Order {
-    /// The processor, then Weir.
+    /// The processor runs before Weir.
     ProcessorFirst,
-    /// Weir, then the processor: what the documents recommend.
+    /// Weir runs before the processor, as the documentation recommends.
     WeirFirst,
 }
 use Order::{ProcessorFirst, WeirFirst};
@@ -35,7 +35,7 @@ impl Both {
         Self { world: change(build).start(), processor }
     }
 
-    /// The last request that the provider has seen.
+    /// Returns the last request that the provider received.
     fn forwarded(&self) -> Value {
         let seen = self.world.upstream.seen().pop().expect("the provider was called");
         assert_eq!(seen.path, "/v1/messages");
@@ -79,7 +79,7 @@ fn a_whole_response_is_charged_as_reported_in_both_orders() {
     }
 }
 
-/// A limit for which Weir edits requests: it asks for a stream's usage, and adds a maximum output.
+/// Returns a limit for which Weir edits requests: Weir requests the usage of streams and adds a maximum output.
 fn edited() -> Value {
     json!({ "tokens": {
         "counters": [{ "expression": "auth.identity.userid" }], "outputCap": "Inject",
@@ -99,7 +99,7 @@ fn weir_s_edits_reach_the_provider_if_weir_is_first() {
     let answer = both.world.send(&chat(&streamed_without_maximum()));
     let text = answer.text();
     assert!(answer.status == 200 && text.contains("level.") && text.ends_with("data: [DONE]\n\n"), "{text}");
-    // Weir has asked for the usage, and removes it from the response because the client has not.
+    // Weir requested the usage, and removes it from the response because the client did not request it.
     assert!(!text.contains("\"usage\""), "{text}");
     both.charged(both.reported());
     let cap = both.forwarded()["max_tokens"].as_u64().unwrap();
@@ -113,7 +113,7 @@ fn weir_s_edits_are_lost_if_the_processor_is_first() {
     let text = answer.text();
     assert!(answer.status == 200 && text.ends_with("data: [DONE]\n\n") && !text.contains("usage"), "{text}");
     assert_eq!(both.forwarded()["max_tokens"], 4096, "the translation's own default");
-    // Weir sees the provider's own stream, which always reports its usage.
+    // Weir sees the provider's original stream, which always reports its usage.
     both.charged(both.reported());
 }
 
@@ -133,7 +133,7 @@ fn a_refusal_speaks_the_client_s_api_and_costs_the_processor_nothing_if_weir_is_
     }
 }
 
-/// The processor's header is there only after the processor. Before it, `llm.model` says the same.
+/// The processor's header is available only after the processor. Before it, `llm.model` has the same value.
 #[test]
 fn the_processor_s_header_is_a_fact_after_it_alone() {
     let limit = |predicate: &str| {
@@ -165,7 +165,7 @@ fn long_bodies_pass_in_both_orders() {
     }
 }
 
-/// Nothing stays held if the client hangs up or the processor is away.
+/// Nothing remains held if the client disconnects or the processor is unavailable.
 #[test]
 fn every_hold_ends() {
     for order in [WeirFirst, ProcessorFirst] {

@@ -1,4 +1,4 @@
-//! `manifests/envoy/envoy.yaml` does what its comments say.
+//! Checks that `manifests/envoy/envoy.yaml` works as its comments describe.
 
 use e2e::client::Request;
 use e2e::jwt;
@@ -41,7 +41,7 @@ fn the_module_s_metrics_have_labels() {
     }
 }
 
-/// jwt_authn would remove the client's copy, but it is disabled here.
+/// jwt_authn would remove the client's copy of the header, but it is disabled here.
 #[test]
 fn a_client_s_own_identity_never_counts_even_where_the_auth_filter_is_off() {
     let off = json!({
@@ -64,8 +64,8 @@ fn a_client_s_own_identity_never_counts_even_where_the_auth_filter_is_off() {
     assert_eq!(wire::header(&world.upstream.seen()[0].headers, "x-jwt-payload"), None);
 }
 
-/// An authentication filter that appends instead of replacing would leave this, and it would be unknown which
-/// copy is its own.
+/// An authentication filter that appends its header instead of replacing it would leave the client's copy. It
+/// would then be unknown which copy is the filter's.
 #[test]
 fn an_identity_that_is_there_twice_is_none_and_is_counted() {
     let world = build()

@@ -1,4 +1,5 @@
-//! A proxy whose node names its gateway requests that gateway's plan.
+//! The filter requests the plan of its gateway. Unless the configuration names the gateway, the filter
+//! derives it from Envoy's node.
 
 use e2e::client::Request;
 use e2e::world::{World, policy};

@@ -1,4 +1,4 @@
-//! The workers of an Envoy that dies are gone. Their holds end long before they would expire.
+//! When an Envoy dies, the holds of its workers are released long before they would expire.
 
 use e2e::adapter::Adapter;
 use e2e::client::Request;
@@ -8,7 +8,7 @@ use e2e::world::{World, policy};
 use e2e::{jwt, wait};
 use serde_json::json;
 
-/// Kills an Envoy with running requests. Its adapter keeps the counters in this storage.
+/// Kills an Envoy with running requests. The adapter keeps its counters in this storage.
 fn its_holds_end(storage: &str) {
     let counters = json!([{ "expression": "auth.identity.userid" }]);
     let slots = json!({ "counters": counters, "rates": [{ "limit": 2, "unit": "concurrency" }] });
@@ -25,14 +25,14 @@ fn its_holds_end(storage: &str) {
     world.upstream.on("quick", Answer::used(3));
     let alice = Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })));
     assert_eq!(world.send(&alice.clone().answered_by("quick")).status, 200);
-    // The next requests may reach the other worker, which does not wait for the commits of this one.
+    // The next requests may reach the other worker, which does not wait for this worker's commits.
     world.adapter.wait_for_bucket("tokens", "tokens", "alice", 3, 0);
     let slow = alice.answered_by("slow");
     let open = [world.open(&slow), world.open(&slow)];
     world.upstream.wait_for_calls(3);
     world.adapter.wait_for_bucket("slots", "concurrency", "alice", 0, 2);
     world.adapter.wait_for_bucket("tokens", "tokens", "alice", 3, 800);
-    // The holds stay as long as the Envoy lives.
+    // The holds remain as long as the Envoy is running.
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(world.adapter.bucket("tokens", "tokens", "alice"), (3, 800));
     world.envoy.kill();

@@ -1,4 +1,4 @@
-//! Tests the harness itself: Envoy's behaviour without the filter, and the exact positions of disconnects.
+//! Tests the test harness: Envoy's behaviour without the filter, and the exact positions of disconnects.
 
 use e2e::client::{Request, Response};
 use e2e::envoy::{Config, Envoy};

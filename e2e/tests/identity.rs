@@ -35,7 +35,7 @@ fn claims_can_come_from_jwt_authn_s_metadata() {
     assert_eq!(world.adapter.counters().len(), 1);
 }
 
-/// Stores the response of an external authorization service where Envoy's ext_authz filter does.
+/// Stores the result of an external authorization in the same place as Envoy's ext_authz filter.
 const AUTH_FILTER: &str = r#"
 function envoy_on_request(handle)
   local id = handle:headers():get("x-user")
@@ -70,7 +70,7 @@ fn without_identity_a_predicate_on_it_is_false() {
     assert!(world.adapter.counters().is_empty(), "{:#?}", world.adapter.counters());
 }
 
-/// For any bytes in the header, the outcome is defined and the module does not trap.
+/// Any bytes in the header lead to a defined outcome, and the module does not trap.
 #[test]
 fn an_identity_header_may_hold_anything() {
     let world =

@@ -1,4 +1,4 @@
-//! Request bodies with wrong labels, or without anybody waiting for them, through a real Envoy.
+//! Request bodies with incorrect headers, or that the filter does not buffer, through a real Envoy.
 
 use e2e::client::{Request, Response};
 use e2e::upstream::{Answer, Seen};
@@ -56,7 +56,7 @@ fn a_label_that_lies_hides_nothing() {
         let response = world.send(&request);
         assert_eq!((response.status, world.upstream.calls()), (413, 0), "{request:?}: {}", response.text());
     }
-    // The label is wrong, and the request is edited to ask for the usage of its stream anyway.
+    // The header is wrong, but the request is still edited to request the stream's usage.
     let body = br#"{"model":"m","stream":true,"x":NaN,"messages":"hi"}"#;
     let (response, seen) = send(&world, &post(body).header("content-encoding", "gzip"));
     let asked = [br#"{"stream_options":{"include_usage":true},"#, &body[1..]].concat();
@@ -95,7 +95,7 @@ fn a_get_with_a_body_is_read_and_one_without_does_not_wait() {
     assert_eq!(world.send(&Request::get("/v1/chat/completions")).status, 200);
 }
 
-/// Sends a body in chunks, without announcing its length.
+/// Sends a body in chunks, without a content-length.
 fn stream(world: &World, path: &str, answer: &str, pieces: &[Vec<u8>]) -> Vec<u8> {
     let mut socket = TcpStream::connect(world.envoy.address()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -162,7 +162,8 @@ fn a_filter_that_gets_no_bodies_says_so_and_goes_on_by_the_headers() {
     assert_eq!(world.envoy.stat("wasmcustom.weir_request_bodies_missing"), 1);
     assert_eq!(world.envoy.stat("wasmcustom.weir_request_errors.cause.unread"), 3);
     assert!(world.envoy.log().contains("allow_on_headers_stop_iteration"), "{}", world.envoy.log());
-    // The announced length is held: 2000 tokens of input and as many of output, which is more than the limit.
+    // The hold is based on the content-length: 2000 input tokens and as many output tokens, which is more
+    // than the limit.
     let length = "x".repeat(8000);
     let response = world.send(&post(format!("{{\"model\":\"m\",\"messages\":\"{length}\"}}").as_bytes()));
     assert_eq!(response.status, 413, "{}", response.text());

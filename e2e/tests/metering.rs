@@ -1,7 +1,7 @@
-//! Plays the exchanges of `metering/` through a real Envoy at one gateway. Each one must be charged
+//! Plays the exchanges in `metering/` through a real Envoy at one gateway. Each one must be charged
 //! correctly, and the client must receive the upstream's bytes, except for a usage chunk that it did not
-//! request. Each exchange arrives as it was recorded, in two pieces, and compressed. `cargo test -p engine
-//! --test metering` splits it at every byte.
+//! request. Each exchange is played as recorded, in two pieces, and compressed. `cargo test -p engine --test
+//! metering` splits each exchange at every byte.
 
 use e2e::client::{Request, Response};
 use e2e::metering::{COUNTS, MeteredExchange};
@@ -53,7 +53,7 @@ impl Delivery {
     }
 }
 
-/// Plays an exchange in one way. Returns what the upstream sent, and what the client received.
+/// Plays an exchange in one way. Returns the bytes that the upstream sent, and the client's response.
 fn play(world: &World, exchange: &MeteredExchange, delivery: Delivery) -> (Vec<u8>, Response) {
     let bucket = delivery.bucket(exchange);
     let mut request = Request::new(&exchange.method, &exchange.path).header("x-case", &bucket);
@@ -106,7 +106,7 @@ fn play(world: &World, exchange: &MeteredExchange, delivery: Delivery) -> (Vec<u
     }
     if delivery == Delivery::InTwo {
         in_flight.head();
-        // Any position is fine, as long as the second piece is not read together with the first.
+        // The split may be anywhere, as long as the second piece is not read together with the first.
         std::thread::sleep(Duration::from_millis(1));
         gate.open();
     }
@@ -119,8 +119,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("compressing")
 }
 
-/// Returns whether the client received the upstream's bytes, or all except usage events that it did not
-/// request.
+/// Returns whether the client received the upstream's bytes, except for usage events that it did not request.
 fn is_unchanged(exchange: &MeteredExchange, sent: &[u8], got: &[u8]) -> bool {
     if sent == got {
         return true;
@@ -152,7 +151,7 @@ fn wrong(world: &World, exchanges: &[MeteredExchange]) -> Vec<String> {
             played.push((exchange, *delivery));
         }
     }
-    // Charges are made after the response. The last exchange is charged last.
+    // Exchanges are charged after their responses, and in order.
     wait::within(wait::DEADLINE, || mischarged(world, &played).is_empty().then_some(()));
     wrong.extend(mischarged(world, &played));
     wrong

@@ -1,5 +1,5 @@
-//! A worker settles everything that has ended before its next reserve is judged. So no request is refused
-//! because of an earlier request of the same client that has been answered.
+//! A worker settles every exchange that has ended before its next Reserve is evaluated. As a result, a
+//! request is never refused because of an earlier request of the same client that has already been answered.
 
 use e2e::client::Request;
 use e2e::envoy::Config;
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 const REQUESTS: usize = 40;
 
-/// Two limits with room for one request at a time, one in concurrency and the other in tokens.
+/// Builds a world with two limits that have room for one request at a time: one of concurrency, and one of
+/// tokens.
 fn one_at_a_time() -> Builder {
     let counters = json!([{ "expression": "auth.identity.userid" }]);
     let of_concurrency = json!({ "counters": counters, "rates": [{ "limit": 1, "unit": "concurrency" }] });
@@ -37,7 +38,7 @@ fn none_is_refused(world: &World, answers: &[Answer]) {
     }
 }
 
-/// A short response, a long one, and a stream.
+/// Returns a short response, a long one, and a stream.
 fn answers() -> [Answer; 3] {
     let long = llm::completion("gpt-4o", &"long ".repeat(60_000), 1, 2);
     let event = |event: Value| format!("data: {event}\n\n");
@@ -49,7 +50,7 @@ fn answers() -> [Answer; 3] {
     [Answer::used(3), Answer::json(200, &long), stream.bytes(format!("{delta}{usage}data: [DONE]\n\n"))]
 }
 
-/// A proxy in front of the adapter, with a changed route for the stream.
+/// Configures a proxy in front of the adapter, with changes to the route of the stream.
 fn proxy(change: impl FnOnce(&mut Value)) -> Config {
     let mut config = Config::read("e2e/adapter-proxy.yaml");
     let manager = config.typed(".HttpConnectionManager");

@@ -1,5 +1,5 @@
-//! How a plain Envoy behaves during outages of parts of Weir, and how it recovers. Its module is a file. The
-//! tests of Istio and Envoy Gateway cover their behaviour, and `manifests/OUTAGES.md` has a table of all.
+//! How a plain Envoy behaves during outages of parts of Weir, and how it recovers. Its module is a file.
+//! Other tests cover Istio and Envoy Gateway, and `manifests/OUTAGES.md` has a table of all three.
 
 use e2e::adapter::Adapter;
 use e2e::cluster::Cluster;
@@ -12,7 +12,7 @@ use e2e::world::CONFIG;
 use serde_json::json;
 use std::net::SocketAddr;
 
-/// An Envoy and the parts that it needs, some of which may be away.
+/// An Envoy and the parts that it needs. Any of these parts may be unavailable.
 struct World {
     config: Config,
     running: Envoy,
@@ -25,7 +25,7 @@ struct World {
 }
 
 impl World {
-    /// The Envoy has the cluster of our manifest, but without TLS.
+    /// The Envoy uses the adapter cluster from our manifest, but without TLS.
     fn start(adapters: Vec<Adapter>, to: SocketAddr) -> Self {
         let upstream = Upstream::start();
         let mut config = Config::read(CONFIG);
@@ -68,7 +68,7 @@ impl Proxies for World {
         self.another.insert(another).address()
     }
 
-    /// The starting proxy has become ready.
+    /// `start_another` has already waited until the proxy is ready.
     fn other_is_ready(&self) -> bool {
         self.another.is_some()
     }
@@ -101,7 +101,7 @@ fn without_the_adapter_the_policy_decides_where_the_plan_is_known() {
     );
 }
 
-/// Two adapters behind one address. One of them suddenly stops answering, while connections stay open.
+/// Two adapters are behind one address. One of them suddenly stops answering, but its connections stay open.
 #[test]
 fn a_silent_node_costs_few_requests() {
     let redis = Redis::start();

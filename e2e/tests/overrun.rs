@@ -35,13 +35,13 @@ fn request() -> Request {
     Request::post("/v1/chat/completions", &body).answered_by("long")
 }
 
-/// The text is longer than the limit. The filter reads a stream some KiB at a time, so a comment fills that
-/// up.
+/// Returns text that is longer than the limit. The filter reads a stream a few KiB at a time, so a comment
+/// fills that buffer.
 fn first() -> String {
     format!(": {}\n\n{}", "x".repeat(5000), delta(&"four".repeat(200)))
 }
 
-/// Text beyond the limit, and the rest after the gate opens.
+/// Returns an answer with text beyond the limit, and with the rest after the gate opens.
 fn answer(gate: &Gate) -> Answer {
     let answer = Answer::new(200).header("content-type", "text/event-stream");
     let rest = format!("{}{}{USAGE}data: [DONE]\n\n", delta("more"), delta("and more"));
@@ -67,7 +67,7 @@ fn a_client_reads_a_stream_that_is_cut_to_a_proper_end() {
     wait::until("a raise that is refused", || {
         (world.envoy.stat("wasmcustom.weir_raises_refused") == 1).then_some(())
     });
-    // Other requests see its usage.
+    // Other requests see the stream's usage.
     assert_eq!(world.send(&request()).status, 429);
     gate.open();
     let cut = cut.finish();
@@ -140,7 +140,7 @@ fn a_stream_that_is_compressed_all_the_same_is_reset() {
     world.upstream.on("long", answer.bytes(begun.clone()).wait(&gate).bytes(rest));
     let mut cut = world.open(&request());
     assert_eq!(cut.body_of(begun.len()), begun);
-    // Nothing follows: the ending comes from the filter.
+    // The upstream sends nothing more. The filter itself ends the stream.
     let cut = cut.finish();
     assert_eq!((cut.status, cut.body), (200, begun));
     assert!(cut.cut.is_some(), "it has no proper end");

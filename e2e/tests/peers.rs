@@ -1,6 +1,6 @@
-//! Errors of other gateways in counting usage, each described by its effect. The numbers are those of the
-//! list in which they were collected. The whole corpus is in `responses.rs`, and every ending in
-//! `endings.rs`.
+//! Known bugs of other gateways in counting usage, each described by its effect. The numbers come from the
+//! list in which they were collected. `responses.rs` has the whole corpus, and `endings.rs` covers every way
+//! that an exchange can end.
 
 use e2e::client::{Request, Response};
 use e2e::upstream::{Answer, Gate};
@@ -11,7 +11,8 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use std::io::Write as _;
 
-/// A limit of this many tokens for all users. A limit named `optimistic` holds one token per request.
+/// Starts a world with a limit of this many tokens for all users. With `optimistic`, each request holds one
+/// token.
 fn world(limit: u64, optimistic: bool) -> World {
     let mut all = json!({ "rates": [{ "limit": limit, "window": "1h" }] });
     if optimistic {
@@ -218,7 +219,7 @@ fn refusals_use_nothing_and_a_client_does_not_choose_its_hold() {
     gate.open();
     passes(&world, &chat(&json!({ "max_tokens": 10 })), "90", Answer::used(90));
     used(&world, 93);
-    // The header has the time until this window ends, not the window's length.
+    // The header contains the time until this window ends, not the window's length.
     wait::until("a shorter time", || {
         let refused = world.send(&chat(&json!({ "max_tokens": 50 })));
         let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();

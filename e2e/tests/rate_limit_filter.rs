@@ -1,4 +1,4 @@
-//! Envoy's own rate-limit filter with the same limits and the same adapter.
+//! Tests Envoy's own rate-limit filter with the same limits and the same adapter.
 
 use e2e::client::Request;
 use e2e::envoy::Config;

@@ -1,4 +1,4 @@
-//! The exact response to a refused client, and whether an SDK understands it.
+//! Tests the exact response to a refused client, and that an SDK understands it.
 
 use e2e::client::Request;
 use e2e::upstream::Answer;
@@ -51,7 +51,7 @@ fn a_refusal_says_why_and_when_to_come_back() {
     assert_header(&refused, "x-ratelimit-reset-tokens", r"59m\d+s|1h0m0s");
     assert_header(&refused, "ratelimit-policy", r#""per-user";q=150;w=3600"#);
     assert_header(&refused, "ratelimit", r#""per-user";r=90;t=\d+"#);
-    // Otherwise the client would sleep for an hour.
+    // Without this header, the client would sleep for an hour.
     assert_header(&refused, "x-should-retry", "false");
     let body = refused.json();
     let error = &body["error"];
@@ -76,7 +76,7 @@ fn a_request_that_can_never_pass_is_told_not_to_retry() {
     assert!(refused.json()["error"]["message"].as_str().unwrap().starts_with("Request too large"));
 }
 
-/// In OpenAI's own client, a refusal is a `RateLimitError`.
+/// OpenAI's own client raises a `RateLimitError` for a refusal.
 #[test]
 fn openai_s_own_client_understands_the_refusal() {
     let Some(python) = python_with_openai() else {

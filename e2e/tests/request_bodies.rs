@@ -1,5 +1,5 @@
-//! Request bodies through a real Envoy that waits for them. They are read in every encoding, and pass
-//! unchanged unless they have to be edited.
+//! Request bodies that a real Envoy buffers. They are read in every encoding, and are forwarded unchanged
+//! unless Weir must edit them.
 
 use e2e::client::{Request, Response};
 use e2e::upstream::{Answer, Seen};
@@ -73,7 +73,7 @@ fn a_compressed_body_that_has_to_ask_for_usage_goes_on_plain() {
 
 #[test]
 fn bodies_made_to_hurt_are_counted_and_passed_on_as_they_came() {
-    // A limit on a model applies to them, because their model is unknown.
+    // A limit on a model applies to these requests, because their model is unknown.
     let world = with_limits(json!({ "users": { "rates": [{ "limit": 1_000_000_000, "window": "1h" }] } }));
     let bomb = gzip(&[b"{\"messages\":\"".to_vec(), vec![b'x'; 300 << 20]].concat());
     let deep = [b"{\"messages\":".to_vec(), vec![b'['; 50_000]].concat();

@@ -1,5 +1,5 @@
-//! Responses of providers through a real Envoy. The client receives the provider's bytes, whatever they are,
-//! and is charged the usage in them. The bodies are the core's corpus, and some hostile ones.
+//! Responses of providers through a real Envoy. The client receives the provider's bytes unchanged, and is
+//! charged the usage in them. The bodies come from the core's corpus, with some hostile ones added.
 
 use e2e::client::{Request, Response};
 use e2e::upstream::Answer;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 #[allow(dead_code)] // Shared with the core's tests, which also create frames.
 mod frames;
 
-/// A limit with a bucket for each case.
+/// Starts a world with a limit that has a bucket for each case.
 fn world() -> World {
     let limit = json!({
         "counters": [{ "expression": "request.headers['x-case']" }],
@@ -33,7 +33,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 const ENCODINGS: [&str; 5] = ["", "gzip", "deflate", "br", "zstd"];
 
-/// A body as a server sends it, flushed at arbitrary positions.
+/// Encodes a body as a server would send it, flushed at arbitrary positions.
 fn encode(encoding: &str, body: &[u8]) -> Vec<u8> {
     match encoding {
         "gzip" => gzip(body),
@@ -63,7 +63,7 @@ struct Case {
     expected: Value,
 }
 
-/// The bodies of the core's corpus.
+/// Returns the bodies of the core's corpus.
 fn corpus() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/llm/tests/responses");
     let mut files: Vec<PathBuf> =
@@ -113,7 +113,8 @@ impl Case {
         if encoding.is_empty() { answer } else { answer.header("content-encoding", encoding) }
     }
 
-    /// The expected usage. If a stream ends in an error, the text after the last report is estimated.
+    /// Returns the expected charge. If a stream ends in an error, the text after the last usage report is
+    /// estimated.
     fn charge(&self) -> u64 {
         let number = |key: &str| self.expected[key].as_u64().unwrap();
         let in_error = self.expected["endedInError"].as_bool().unwrap();
@@ -128,7 +129,7 @@ impl Case {
     }
 }
 
-/// The estimate of a request whose body is not read.
+/// Returns the estimated input of a request whose body is not read.
 fn input() -> u64 {
     let messages = json!([{ "role": "user", "content": "Hi" }]);
     let body = json!({ "model": "gpt-4o", "messages": messages, "max_tokens": 5 }).to_string();
@@ -208,11 +209,12 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
         }
         wait::until(case, || {
             let (used, held) = world.adapter.bucket("all", "tokens", case);
-            // Whatever the body claims, the charge does not exceed what could have been delivered.
+            // The charge never exceeds the amount of text that could have been delivered, regardless of the
+            // usage in the body.
             (held == 0 && used >= input() && used <= input() + 25 * mib as u64).then_some(())
         });
     }
-    // Of repeated keys the last one counts, as for most parsers.
+    // If keys are repeated, the last one counts, as in most parsers.
     let reported = "wasmcustom.weir_usage.source.reported";
     let before = world.envoy.stat(reported);
     let twice = br#"{"usage":{"total_tokens":5},"usage":{"total_tokens":7}}"#;
@@ -224,7 +226,7 @@ fn bodies_made_to_hurt_pass_unchanged_in_bounded_memory_and_are_counted() {
     assert!(peak < 600_000, "{peak} kB");
 }
 
-/// A body in an unlisted format is charged by its text, or by its bytes if it cannot be read.
+/// A body in an unknown format is charged by its text, or by its bytes if it cannot be read.
 #[test]
 fn what_was_delivered_in_unknown_formats_is_charged() {
     let world = world();
@@ -257,14 +259,15 @@ fn what_was_delivered_in_unknown_formats_is_charged() {
     }
 }
 
-/// JSON with one long text of a single letter.
+/// Compresses JSON with one long text that repeats a single letter.
 fn gzip_bomb_text(length: usize) -> Vec<u8> {
     let mut text = b"{\"a\":\"".to_vec();
     text.resize(length, b'x');
     text
 }
 
-/// The SDK expects the names of headers to be text, so Envoy must reject others in either direction.
+/// The proxy-wasm SDK requires header names to be valid text, so Envoy must reject other names in both
+/// directions.
 #[test]
 fn headers_that_are_no_text_trap_nothing() {
     let limit = json!({

@@ -1,8 +1,8 @@
-//! Plays every story of `e2e/scenarios` through a real Envoy. The adapter's tests play the same stories
+//! Plays every story in `e2e/scenarios` through a real Envoy. The adapter's tests play the same stories
 //! natively.
 //!
-//! Stories with the same configuration share Envoys, one after another, since starting one takes seconds.
-//! Before each story, the previous one is settled and the adapter starts anew.
+//! Stories with the same configuration share an Envoy, one after another, because starting one takes seconds.
+//! Before each story, the previous one is settled and the adapter is restarted.
 
 use e2e::scenario::envoy::ThroughEnvoy;
 use e2e::scenario::{Story, run};
@@ -10,7 +10,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Envoys that have finished a story, by the number of body bytes that they read.
+/// Idle Envoys that have finished a story, by the number of body bytes that they read.
 #[derive(Clone, Default)]
 struct Idle(Arc<Mutex<HashMap<Option<usize>, Vec<ThroughEnvoy>>>>);
 
@@ -19,8 +19,7 @@ const THREADS: usize = 4;
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // After the adapter has restarted, a filter waits a second before it reconnects, and needs no CPU
-    // meanwhile.
+    // After an adapter restart, a filter waits a second before it reconnects, and uses no CPU in that time.
     arguments.test_threads.get_or_insert(THREADS);
     let idle = Idle::default();
     let trial = |(name, path): (String, std::path::PathBuf)| {
@@ -32,7 +31,7 @@ fn main() {
     };
     let trials = Story::all().into_iter().filter_map(trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    // `exit` drops nothing, so the processes would keep running.
+    // `exit` does not drop values, so the processes would keep running.
     idle.take_all();
     conclusion.exit();
 }

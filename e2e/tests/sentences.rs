@@ -1,5 +1,5 @@
-//! Compares `e2e/scenarios/SENTENCES.md` with the stories and tests that it names. Every sentence is shown or
-//! explained.
+//! Compares `e2e/scenarios/SENTENCES.md` with the stories and tests that it names. A story, a test or an
+//! explanation must cover every sentence.
 
 use e2e::artefacts;
 use e2e::scenario::Story;
@@ -39,7 +39,7 @@ fn table() -> Vec<Sentence> {
     row.captures_iter(&text).map(sentence).collect()
 }
 
-/// The stories of each sentence, according to the stories themselves.
+/// Returns the stories that declare each sentence in `shows`.
 fn shown() -> BTreeMap<String, BTreeSet<String>> {
     let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, path) in Story::all() {

@@ -1,4 +1,4 @@
-//! Several adapters share one Redis: limits apply across all of them, and a Redis outage is handled.
+//! Several adapters share one Redis. Limits apply across all of them, and a Redis outage is handled.
 
 use e2e::adapter::Adapter;
 use e2e::client::Request;
@@ -87,7 +87,7 @@ fn without_its_redis_an_adapter_lets_pass_where_the_policy_allows_and_hears_of_i
     assert_eq!(world.adapter.get("/readyz").status, 503);
     redis.restart();
     wait::until("the adapter", || (world.adapter.get("/readyz").status == 200).then_some(()));
-    // The earlier hold became a charge, and requests that passed unchecked are charged, each of them once.
+    // The earlier hold became a charge, and each request that passed unchecked is charged once.
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", 300, 0);
 }
 
@@ -154,7 +154,7 @@ fn while_two_adapters_have_different_plans_the_limits_that_both_have_hold_and_fi
     let other = Adapter::start_on(&redis.url(0), &[plan("before")]);
     let building = World::build().policy(&plan("before")).storage(&redis.url(0)).also_asks(&other);
     let world = building.workers(2).start();
-    // The edit reaches one adapter, and the other one much later.
+    // The edit reaches one adapter first, and the other one much later.
     world.adapter.write("0.yaml", &plan("after"));
     wait::until("the edit", || {
         let told = world.adapter.get("/api/policies");
@@ -205,7 +205,7 @@ fn a_background_result_of_one_gateway_is_charged_once_to_its_creator_when_anothe
     for world in &worlds {
         world.adapter.wait_for_bucket("per-user", "tokens", "alice", 100, 0);
     }
-    // Each gateway reads it again. A later request of Alice shows that the reads are settled.
+    // Each gateway reads the result again. A later request from Alice shows that the reads are settled.
     for world in [reading, creating, reading] {
         assert_eq!(world.send(&read("alice").answered_by("completed")).status, 200);
         assert_eq!(world.send(&alice().answered_by("100")).status, 200);

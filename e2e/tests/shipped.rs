@@ -1,5 +1,5 @@
-//! Every shipped configuration reads bodies, lets Envoy buffer as much of them, does not trust
-//! `x-forwarded-for`, and normalises paths and hosts.
+//! Checks that every shipped configuration reads bodies, lets Envoy buffer as much of a body as the filter
+//! reads, does not trust `x-forwarded-for`, and normalises paths and hosts.
 
 use e2e::artefacts;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ fn documents(path: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Returns all values of a key, wherever they are.
+/// Returns all values of a key at any depth.
 fn all(value: &Value, key: &str) -> Vec<Value> {
     let mut found = Vec::new();
     match value {
@@ -34,7 +34,8 @@ fn only(path: &str, value: &Value, key: &str) -> Value {
     found[0].clone()
 }
 
-/// The settings of a plain Envoy, and those that Istio's control plane adds to its own.
+/// Checks the settings of a plain Envoy. In Istio, the manifest adds these settings to those of the control
+/// plane.
 fn is_sound(path: &str) {
     let document = Value::Array(documents(path));
     let body = only(path, &document, "requestBody");
@@ -81,26 +82,26 @@ fn envoy_gateway_s_objects_are_sound() {
     assert_eq!((&body["access"], &body["maxBytes"]), (&json!("Buffer"), &json!(16 << 20)));
     assert_eq!(of("ClientTrafficPolicy", "weir")["spec"]["connection"]["bufferLimit"], "16Mi");
     assert_eq!(only(path, &patch, "allow_on_headers_stop_iteration"), json!(true));
-    // It replaces the placeholder with a filter that is enabled on every route, and that Envoy AI Gateway does not take
-    // for a Lua filter, before which it would place its processor.
+    // The patch replaces the placeholder with a filter that is enabled on every route. Envoy AI Gateway must
+    // not mistake it for a Lua filter, because it would then place its processor before it.
     let operation = &patch["operation"];
     let replaced = (&operation["op"], &operation["path"], &operation["value"]["name"]);
     assert_eq!(replaced, (&json!("replace"), &Value::Null, &json!("weir")));
     assert_eq!(operation["value"]["disabled"], Value::Null);
-    // If the patch is not applied, the Gateway must not look limited.
+    // If the patch is not applied, the Gateway must not appear to be limited.
     let placeholder = only(path, &of("EnvoyExtensionPolicy", "weir"), "inline");
     assert!(
         placeholder.as_str().unwrap().contains("handle:respond({[\":status\"] = \"503\"}"),
         "{placeholder}"
     );
-    // All objects are for the same Gateway.
+    // All objects must target the same Gateway.
     let targets = documents.iter().flat_map(|one| [all(one, "targetRef"), all(one, "targetRefs")].concat());
     let named = targets.flat_map(|target| all(&target, "name")).collect::<Vec<_>>();
     assert_eq!(named, vec![json!("llm-gateway"); 3]);
     assert_eq!(patch["name"], "default/llm-gateway/http");
 }
 
-/// Returns the cluster `limitador-adapter`, wherever a file has it.
+/// Returns the cluster `limitador-adapter` from any of the files.
 fn adapter_cluster(path: &str) -> Value {
     let named = |value: &Value| value["name"] == "limitador-adapter" && value["load_assignment"].is_object();
     let clusters =
@@ -112,7 +113,7 @@ fn adapter_cluster(path: &str) -> Value {
     clusters.into_iter().find(named).unwrap_or_else(|| panic!("{path} has no cluster limitador-adapter"))
 }
 
-/// A node that goes silent causes few refusals, whatever the gateway is.
+/// With any gateway, a node that goes silent causes few refusals.
 #[test]
 fn every_gateway_calls_the_adapter_in_the_same_way() {
     let plain = adapter_cluster("manifests/envoy/envoy.yaml");
@@ -127,7 +128,7 @@ fn every_gateway_calls_the_adapter_in_the_same_way() {
         {
             assert_eq!(cluster[key], plain[key], "{path}: {key}");
         }
-        // A file that a cluster names is read only once. With SDS, renewed files are read again.
+        // Envoy reads a file that a cluster names only once. With SDS, it reads renewed files again.
         let tls = only(path, &cluster, "common_tls_context");
         assert!(tls["tls_certificate_sds_secret_configs"].is_array(), "{path}: {tls}");
     }
@@ -144,7 +145,7 @@ fn every_proxy_fetches_its_module_by_its_digest_until_it_has_it() {
         assert!(address.as_str().unwrap().ends_with(&name), "{address}");
         assert_eq!(only(path, value, "sha256"), json!(digest));
         assert!(only(path, value, "num_retries").as_u64().unwrap() >= 1_000_000);
-        // Otherwise Envoy keeps the previous module: see upgrade.rs.
+        // Without the digest, Envoy keeps the previous module; see upgrade.rs.
         let told = value.to_string();
         let of_vm = json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": digest });
         assert!(told.contains(&of_vm.to_string()), "{path}: the VM's configuration has no digest");

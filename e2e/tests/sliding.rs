@@ -1,5 +1,5 @@
-//! A sliding window through Envoy with 64 concurrent clients: no interval of its length exceeds its maximum.
-//! `WEIR_SLIDING_SECONDS` sets the duration.
+//! Tests a sliding window through Envoy with 64 concurrent clients. No interval of the window's length may
+//! exceed the maximum. `WEIR_SLIDING_SECONDS` sets the duration.
 
 use e2e::client::Request;
 use e2e::jwt;
@@ -20,7 +20,7 @@ fn sliding() -> Builder {
     World::build().policy(&policy("llm", json!({ "failureMode": "Deny", "limits": { "per-user": limit } })))
 }
 
-/// When each admitted request was sent, and when its response had arrived. It was charged in between.
+/// Returns when each admitted request was sent and when its response arrived. It was charged in between.
 fn admitted(world: &World, run: Duration) -> Vec<(Duration, Duration)> {
     world.upstream.on("answer", Answer::used(3));
     let alice = Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" }))).answered_by("answer");

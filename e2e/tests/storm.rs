@@ -1,6 +1,6 @@
-//! A load test on several workers, with honest requests and with requests and responses that are made to
-//! consume memory. No VM may fail, memory must stay within the budget, honest requests must be charged
-//! exactly, and nothing may remain afterwards.
+//! A load test on several workers, with honest requests, and with hostile requests and responses that are
+//! designed to consume memory. No VM may fail, memory must stay within the budget, honest requests must be
+//! charged exactly, and nothing may remain held afterwards.
 //!
 //! It runs for `WEIR_STORM_SECONDS` (60), with at most `ABREAST` concurrent hostile requests.
 
@@ -52,7 +52,7 @@ fn world() -> World {
         .start()
 }
 
-/// JSON of about this many bytes that takes a hundred times as many as a tree.
+/// Returns JSON of about this many bytes that needs a hundred times as many when it is parsed into a tree.
 fn nodes(bytes: usize) -> Value {
     Value::Array((0..bytes / 7).map(|_| json!({ "": 0 })).collect())
 }
@@ -63,7 +63,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The responses of hostile upstreams, by name. Each one stops in the middle until the gate opens.
+/// Returns the responses of hostile upstreams, by name. Each one stops in the middle until the gate opens.
 fn answers(gate: &Gate) -> Vec<(String, Answer)> {
     let stream = |encoding: &str, bytes: Vec<u8>| {
         let head = Answer::new(200).header("content-type", "text/event-stream");
@@ -73,7 +73,7 @@ fn answers(gate: &Gate) -> Vec<(String, Answer)> {
     let blanks = vec![b' '; 8 << 20];
     let mut brotli = brotli_encoder::CompressorWriter::new(Vec::new(), 4096, 1, 24);
     brotli.write_all(&blanks).unwrap();
-    // A window of 8 MiB, and as many blanks in 64 blocks of four bytes each.
+    // A window of 8 MiB, and 8 MiB of spaces in 64 blocks of four bytes each.
     let mut zstd = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 13 << 3];
     (0..64).for_each(|_| zstd.extend([0x02, 0x00, 0x10, b' ']));
     let event =
@@ -94,7 +94,7 @@ fn answers(gate: &Gate) -> Vec<(String, Answer)> {
     named.into_iter().map(|(name, answer)| (name.to_owned(), answer)).collect()
 }
 
-/// The hostile requests, by kind.
+/// Returns a hostile request. The number determines its kind.
 fn hostile(number: usize, names: &[String]) -> Request {
     let kind = number % 6;
     let who = format!("mallory-{}", number % 20);
@@ -156,7 +156,7 @@ fn nothing_that_is_sent_brings_a_worker_down() {
         while Instant::now() < end {
             in_flight.push_back(hostile(sent, &names).open(address));
             sent += 1;
-            // The oldest ones disconnect, which leaves some of each kind in any state.
+            // The oldest requests disconnect, so requests of every kind end in many different states.
             if in_flight.len() > ABREAST {
                 in_flight.drain(..ABREAST / 4).for_each(InFlight::hang_up);
             }
@@ -167,7 +167,7 @@ fn nothing_that_is_sent_brings_a_worker_down() {
             }
         }
         gate.open();
-        // The last ones are completed.
+        // The remaining requests are completed.
         let rest: Vec<u16> =
             in_flight.into_iter().filter_map(|one| Some(one.try_finish().ok()?.status)).collect();
         println!(

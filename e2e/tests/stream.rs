@@ -1,4 +1,4 @@
-//! The stream that carries Reserves and Commits to the adapter, and the calls that replace it.
+//! Tests the stream that carries Reserves and Commits to the adapter, and the separate calls that replace it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ fn start(build: Builder) -> World {
     world
 }
 
-/// A proxy in front of the adapter, with a changed route for the stream.
+/// Configures a proxy in front of the adapter, with changes to the route of the stream.
 fn proxy(change: impl FnOnce(&mut Value)) -> Config {
     let mut config = Config::read("e2e/adapter-proxy.yaml");
     let manager = config.typed(".HttpConnectionManager");
@@ -34,7 +34,7 @@ fn proxy(change: impl FnOnce(&mut Value)) -> Config {
     config
 }
 
-/// Sends requests one after the other. All of them must pass.
+/// Sends requests one after another. All of them must pass.
 fn pass(world: &World, count: usize) {
     for _ in 0..count {
         let answer = world.send(&alice());
@@ -79,7 +79,7 @@ fn a_stream_that_ends_again_and_again_loses_nothing() {
     };
     let world = start(build().between(proxy(short)));
     let ends = || world.between.as_ref().unwrap().stat("http.adapter.downstream_rq_max_duration_reached");
-    // Many requests at once, so that some are waiting when the stream ends.
+    // Sends many requests at once, so that some are waiting when the stream ends.
     let client = || {
         wait::until("twenty streams", || {
             pass(&world, 20);
@@ -127,7 +127,7 @@ fn garbage_from_the_adapter_is_counted_and_stops_nothing() {
             route["response_headers_to_add"] =
                 json!([{ "header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD" }]);
         });
-        // Separate Reserve calls fail in the same way, so there is no alternative.
+        // Separate Reserve calls fail in the same way, so there is no fallback.
         let routes =
             &mut config.typed(".HttpConnectionManager")["route_config"]["virtual_hosts"][0]["routes"];
         let mut reserve = routes[0].clone();

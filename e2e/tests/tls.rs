@@ -1,4 +1,4 @@
-//! Who may call the adapter, and where proxies can fetch the module.
+//! Tests who may call the adapter, and where proxies can fetch the module.
 
 use e2e::adapter::Adapter;
 use e2e::certificates::Authority;
@@ -22,7 +22,7 @@ fn is_limited(answer: &Response) -> bool {
     answer.header("x-ratelimit-limit-requests") == Some("1000")
 }
 
-/// Envoy's side of TLS, with the certificate in this folder or without one.
+/// Returns Envoy's TLS configuration, with the certificate in this folder or without one.
 fn transport(authority: &Path, own: Option<&Path>) -> Value {
     let file = |folder: &Path, name: &str| json!({ "filename": folder.join(name).display().to_string() });
     let mut context = json!({ "validation_context": {

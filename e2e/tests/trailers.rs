@@ -1,4 +1,4 @@
-//! Bodies with trailers, through a filter that edits what passes: no byte is lost.
+//! Bodies with trailers pass through a filter that edits them, and no byte is lost.
 
 use e2e::client::Request;
 use e2e::upstream::{Answer, Gate};
@@ -10,7 +10,7 @@ fn world() -> World {
     World::build().policy(&policy("llm", json!({ "limits": limits }))).reading_bodies(100_000).start()
 }
 
-/// A stream for which the filter requests usage, so that it watches for the usage chunk.
+/// Builds a request for a stream for which the filter requests usage, so that it watches for the usage chunk.
 fn stream(answer: &str) -> Request {
     Request::new("POST", "/v1/chat/completions")
         .header("content-type", "application/json")
@@ -36,7 +36,7 @@ fn an_unfinished_event_before_trailers_reaches_the_client() {
         let answer = Answer::new(200).header("content-type", "text/event-stream").bytes(DELTA).wait(&gate);
         world.upstream.on(&name, answer.bytes(ending).trailers(&[("x-end", "yes")]));
         let mut answer = world.open(&stream(&name));
-        // The event before it is not delayed.
+        // The event before the usage chunk is not delayed.
         assert_eq!(answer.body_of(DELTA.len()), DELTA.as_bytes());
         gate.open();
         let answer = answer.finish();
@@ -46,7 +46,8 @@ fn an_unfinished_event_before_trailers_reaches_the_client() {
     world.adapter.wait_for_bucket("all", "tokens", "", 5 * (1 + 1), 0);
 }
 
-/// Envoy forwards all of a chunk or nothing, and nothing can be appended to a body when its trailers arrive.
+/// Envoy forwards either a whole chunk or nothing, and a filter cannot append to a body when its trailers
+/// arrive.
 #[test]
 fn what_trailers_overtake_is_counted() {
     let world = world();

@@ -1,5 +1,5 @@
-//! Upgrades under load, in either order: no request is refused, and Redis has counted what the provider has
-//! reported.
+//! Upgrades under load, in either order. No request is refused, and Redis has counted all usage that the
+//! provider reported.
 
 use e2e::adapter::Adapter;
 use e2e::client::Request;
@@ -66,7 +66,7 @@ impl World {
         wait::until("the plan in every worker", || (self.envoy.plans() >= wanted).then_some(()));
     }
 
-    /// Upgrades the adapters one after the other. Each serves its own module and the previous one.
+    /// Upgrades the adapters one after another. Each serves its own module and the previous one.
     fn upgrade_adapters(&mut self) {
         let (storage, new, old) = (self.redis.url(0), self.new.file.clone(), self.old.file.clone());
         for place in 0..self.adapters.len() {
@@ -98,7 +98,7 @@ fn alice() -> Request {
     Request::chat(5).token(&jwt::token(&json!({ "userid": "alice" })))
 }
 
-/// As in the manifests, an adapter serves the module.
+/// Configures the listener to fetch the module from an adapter, as the manifests do.
 fn with_module(listener: &Value, module: &ModuleVersion) -> Value {
     let uri = format!("http://weir/weir-{}.wasm", module.digest);
     let code = json!({ "remote": {
@@ -109,8 +109,8 @@ fn with_module(listener: &Value, module: &ModuleVersion) -> Value {
             "retry_back_off": { "base_interval": "0.5s", "max_interval": "3s" },
         },
     } });
-    // This makes a new VM for a new module: Envoy's key of a VM has no digest while its code is not fetched
-    // yet.
+    // The digest forces a new VM for a new module, because Envoy's VM key does not include the digest until
+    // the code has been fetched.
     let digest =
         json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": module.digest });
     with_code(listener, &json!({ "code": code, "configuration": digest }))
@@ -165,7 +165,8 @@ fn the_module_first_then_the_adapters() {
 #[test]
 fn a_new_module_begins_with_the_plan_of_the_old_one() {
     let mut world = World::start("Allow");
-    // No adapter can provide the plan. Without one, the filter's configuration decides, which is Deny.
+    // No adapter can provide a plan, so the `failureMode` of the filter's configuration applies, which is
+    // Deny.
     world.adapters.iter_mut().for_each(Adapter::kill);
     let plans = world.envoy.plans();
     write_listener(&world.place, &with_local_module(&world.listener, &world.new), 2);

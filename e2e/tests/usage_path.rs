@@ -46,7 +46,7 @@ fn usage(world: &World, who: &str, query: &str) -> Value {
     answer.json()
 }
 
-/// Limit, maximum, used, held and remaining.
+/// Returns the limit, maximum, used, held and remaining amounts.
 fn numbers(usage: &Value) -> Vec<(String, u64, u64, u64, u64)> {
     let limits = usage["limits"].as_array().unwrap();
     let number = |limit: &Value, name: &str| limit[name].as_u64().unwrap();
@@ -82,7 +82,7 @@ fn shows_a_caller_its_own(world: &World) {
         row("sliding", 20, 1, 0),
         row("tokens", 150, 60, 0),
     ];
-    // Exchanges that have ended are charged first, without waiting.
+    // Exchanges that have ended are charged first, so the test need not wait.
     let shown = usage(world, "alice", "");
     assert_eq!(numbers(&shown), used);
     let of_limit = |name: &str| {
@@ -108,7 +108,7 @@ fn shows_a_caller_its_own(world: &World) {
     assert!((1..=31 * 86_400 + 3600).contains(&seconds("month")), "{shown}");
     assert!(of_limit("at-once")["resetsInSeconds"].is_null());
 
-    // It works while the caller is over the limit, and however often it is asked.
+    // The path works while the caller is over the limit, for any number of requests.
     assert_eq!(world.send(&chat("alice")).status, 429);
     for _ in 0..30 {
         assert_eq!(numbers(&usage(world, "alice", "")), used);
@@ -168,7 +168,7 @@ fn the_path_is_the_filter_s_in_every_spelling_and_for_every_method() {
     assert_eq!(world.adapter.counters(), []);
 }
 
-/// The identity is what the gateway has verified, whatever the client claims.
+/// The identity is the one that the gateway has verified, regardless of the client's headers.
 #[test]
 fn no_client_chooses_whose_limits_it_sees() {
     let world = build(Some(PATH)).start();
@@ -214,7 +214,7 @@ fn without_the_key_the_path_is_the_provider_s() {
     assert_eq!(world.upstream.calls(), 1);
 }
 
-/// The question and the answer in `docs/usage.md`, for a caller that has used 1200 tokens and has a request under way.
+/// The request and response in `docs/usage.md`, for a caller that has used 1200 tokens and has one running request.
 #[test]
 fn the_page_shows_a_real_answer() {
     let page = std::fs::read_to_string(artefacts::root().join("docs/usage.md")).unwrap();

@@ -1,4 +1,4 @@
-//! WebSockets through the filter: each call inside is judged and charged like a request.
+//! WebSockets through the filter. Each call inside a socket is checked and charged like a request.
 
 use e2e::envoy::Config;
 use e2e::socket::{Heard, Peer, SocketUpstream};
@@ -7,7 +7,7 @@ use e2e::world::{World, policy};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
-/// This upstream.
+/// Routes all requests to this upstream.
 fn upstream(config: &mut Config, upstream: SocketAddr) {
     let clusters = config.all()["static_resources"]["clusters"].as_array_mut().expect("a list");
     let mut sockets = clusters.iter().find(|one| one["name"] == "llm").expect("the upstream").clone();
@@ -44,7 +44,7 @@ const RESPONSES: &str = "/v1/responses";
 const CREATE: &str =
     r#"{"type": "response.create", "model": "gpt-5", "input": "hello", "max_output_tokens": 600}"#;
 
-/// OpenAI's Responses API. Each call uses 1,000 tokens.
+/// Answers as OpenAI's Responses API. Each call uses 1,000 tokens.
 fn responses(peer: &mut Peer, text: &str) {
     let asked: Value = serde_json::from_str(text).expect("it is JSON");
     if asked["type"] != "response.create" {
@@ -187,7 +187,7 @@ fn a_response_that_the_server_begins_is_judged_and_charged() {
         event(&mut peer, "response.done").expect("it is done");
         world.adapter.wait_for_bucket("all", "tokens", "", used, 0);
     }
-    // There is no room for the response, but it is charged. Nothing more goes upstream.
+    // There is no room for the response, but it is charged. No further messages go upstream.
     peer.say(AUDIO);
     world.adapter.wait_for_bucket("all", "tokens", "", 400, 0);
     peer.say(AUDIO);

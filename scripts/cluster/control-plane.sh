@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # control-plane.sh WORK COMMAND...: the first process in the cluster's namespaces. It starts the control plane and two
-# nodes, connects each node, but not the internet, and runs the command.
+# nodes, connects the nodes without internet access, and runs the command.
 . "$(dirname "$0")/programs.sh"
 work="$1"
 shift
@@ -28,13 +28,13 @@ network() {
     ip -n "$name" address add "10.97.0.1$i/24" dev eth0
     ip -n "$name" link set eth0 up
     ip -n "$name" route add default via 10.97.0.1
-    # Routes to the pods of each node, from here and from the other node.
+    # Adds routes to the pods of each node, from here and from the other node.
     ip route add "10.244.$i.0/24" via "10.97.0.1$i"
     for other in "${node_names[@]}"; do
       [ "$other" = "$name" ] || ip -n "$name" route add "10.244.${other#n}.0/24" via "10.97.0.1${other#n}"
     done
   done
-  # Routes to Services, from here.
+  # Adds routes to Services, from here.
   ip route add 10.96.0.0/16 via 10.97.0.11
 }
 

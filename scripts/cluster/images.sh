@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# images.sh OUT IMAGE...: writes images of programs on this machine as OUT/IMAGE.tar, with the names that the manifests
-# use. They replace images from a registry. IMAGEs are pause, coredns, envoy, gateway, redis, llm, and adapter with the
-# NAME to give it.
+# images.sh OUT IMAGE...: packs programs on this machine into images OUT/IMAGE.tar, with the names that the manifests
+# use. They replace images from a registry. An IMAGE is pause, coredns, envoy, gateway, redis, llm, or adapter, which is
+# followed by its NAME.
 . "$(dirname "$0")/programs.sh"
 out="$1"
 shift
@@ -9,8 +9,7 @@ work="$(mktemp -d "$out/image.XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
-# The contents of gcr.io/distroless/cc: the C library, certificates of authorities, and the users root, nobody and
-# nonroot.
+# Creates the contents of gcr.io/distroless/cc: the C library, CA certificates, and the users root, nobody and nonroot.
 base() {
   mkdir -p root/tmp root/etc/ssl/certs root/home/nonroot root/usr/local/bin
   chmod 1777 root/tmp
@@ -21,7 +20,7 @@ base() {
   echo 'hosts: files dns' >root/etc/nsswitch.conf
 }
 
-# program FILE PLACE: copies a program with its shared libraries and those that resolve names.
+# program FILE PLACE: copies a program with its shared libraries, and the libraries that resolve names.
 program() {
   local library
   mkdir -p "root$(dirname "$2")"
@@ -47,7 +46,7 @@ coredns() {
   image coredns "docker.io/coredns/coredns:$coredns_pin" '{"Entrypoint": ["/coredns"], "User": "65532:65532"}'
 }
 
-# Of a name with a tag and a digest, the container runtime looks for the digest.
+# If a name has both a tag and a digest, the container runtime uses only the digest.
 envoy() {
   base
   program "$WEIR_ENVOY" /usr/local/bin/envoy
@@ -63,7 +62,7 @@ gateway() {
   image gateway "docker.io/envoyproxy/gateway:v$envoy_gateway_pin" '{"Entrypoint": ["/usr/local/bin/envoy-gateway"], "User": "65532:65532"}'
 }
 
-# The official image starts without protected mode, because the cluster decides who may reach it.
+# Like the official image, this starts Redis without protected mode, because the cluster controls access.
 redis() {
   local server
   server="$(readlink -f "$(command -v redis-check-rdb)")"
@@ -77,7 +76,7 @@ redis() {
   image redis docker.io/library/redis:7.4-alpine '{"Entrypoint": ["docker-entrypoint.sh"], "WorkingDir": "/data"}'
 }
 
-# An LLM simulator, under the name in manifests/kind/llm.yaml.
+# Packs an LLM simulator under the name in manifests/kind/llm.yaml.
 llm() {
   base
   program "$WEIR_LLM_SIMULATOR" /llm-simulator
@@ -85,7 +84,7 @@ llm() {
     '{"Entrypoint": ["/llm-simulator"], "Env": ["WEIR_LLM_LISTEN=0.0.0.0:8000"], "User": "65532:65532"}'
 }
 
-# Same as the Dockerfile's stage `adapter`. WEIR_WASM_PREVIOUS names the module of the previous version.
+# Same as the stage `adapter` of the Dockerfile. WEIR_WASM_PREVIOUS names the previous version of the module.
 adapter() {
   base
   program "$WEIR_ADAPTER" /limitador-adapter

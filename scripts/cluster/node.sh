@@ -5,7 +5,7 @@
 work="$1" name="$2"
 node="$work/$name" cgroup="$(basename "$work")-$name" log="$work/log"
 
-# The fixed paths that programs use belong to this node.
+# The programs use fixed paths, which must be private to this node.
 mount --make-rshared /
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/lib
@@ -17,7 +17,7 @@ done
 mount --make-rshared /var/lib/kubelet
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.route_localnet=1
 
-# The cgroups of the pods, in each hierarchy of version 1 or in the one of version 2.
+# Creates the cgroups of the pods, in every hierarchy of cgroup v1 or in the single hierarchy of v2.
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
   mkdir -p "/sys/fs/cgroup/$cgroup"
 else
@@ -37,7 +37,7 @@ cat >"$node/cni/10-weir.conflist" <<EOF
     "ranges": [[{"subnet": "10.244.${name#n}.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 EOF
-# Where CAP_SYS_RESOURCE is missing, runc may not lower a container's oom_score_adj.
+# Without CAP_SYS_RESOURCE, runc may not lower a container's oom_score_adj.
 cat >"$node/containerd.toml" <<EOF
 version = 2
 root = "/var/lib/containerd"
@@ -70,7 +70,7 @@ resolvConf: $node/resolv.conf
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 EOF
-# This cluster must not change the machine's limits of connections.
+# This cluster must not change the machine's connection limits.
 cat >"$node/proxy.yaml" <<EOF
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration

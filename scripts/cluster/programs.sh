@@ -48,7 +48,8 @@ build_coredns() {
   mv "$coredns.new" "$coredns"
 }
 
-# Sets `charts` to Envoy Gateway's chart as in its release: the module contains the values as a template.
+# Sets `charts` to Envoy Gateway's chart with the values of its release. The Go module contains the values only as a
+# template.
 need_envoy_gateway_chart() {
   charts="$cache/envoy-gateway-chart-$envoy_gateway_pin/gateway-helm"
   [ ! -d "$charts" ] || return 0

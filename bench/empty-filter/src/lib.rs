@@ -1,7 +1,7 @@
-//! A filter that receives every header and body and does nothing, to measure the cost of Wasm itself. If its
-//! configuration names a request header, it reads that header, which is the least that a filter needs to select
-//! requests. If the configuration has lines of the form `NAME: VALUE`, it sets these response headers, which is the
-//! least that a filter needs to report quotas to clients.
+//! A filter that receives every header and body and does nothing. It measures the cost of Wasm itself. If its
+//! configuration names a request header, the filter reads that header, which is the minimum for selecting requests. If
+//! the configuration has lines of the form `NAME: VALUE`, the filter sets these response headers, which is the minimum
+//! for reporting quotas to clients.
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};

@@ -1,7 +1,8 @@
-//! The minimum that a token limiter in Wasm has to do. It makes a call of constant bytes while the request waits, reads
-//! the usage in the response with `serde_json`, and makes a second call of constant bytes before the response ends.
+//! The minimum work of a token limiter in Wasm. The filter makes a call with constant bytes while the request waits,
+//! reads the usage in the response with `serde_json`, and makes a second call with constant bytes before the response
+//! ends.
 //!
-//! The configuration is the cluster, a `Reserve` and a `Commit` in hexadecimal, one per line.
+//! The configuration has three lines: the cluster, a `Reserve` in hexadecimal, and a `Commit` in hexadecimal.
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};

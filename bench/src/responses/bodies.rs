@@ -1,4 +1,4 @@
-//! The responses, and the upstream that sends them and records the times.
+//! The responses, and the upstream that sends them and records the send times.
 
 use crate::message;
 use anyhow::Result;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// The pause between two events of a stream.
 pub const PAUSE: Duration = Duration::from_millis(1);
-/// The delay before a response that is not measured for throughput. In this time, the proxy finishes its work on the
+/// The delay before a response when throughput is not measured. In this time, the proxy finishes its work on the
 /// request.
 pub const THINKING: Duration = Duration::from_millis(2);
 /// The number of events in each stream.
@@ -36,7 +36,7 @@ pub struct Stage {
     pub address: SocketAddr,
     pub bodies: Vec<Body>,
     epoch: Instant,
-    /// The times when it sent the first and the last piece, by the client's number, in nanoseconds.
+    /// When the first and the last piece were sent, in nanoseconds, by the client's number.
     sent: Vec<[AtomicU64; 2]>,
     /// While this is true, streams wait between their events.
     held: (Mutex<bool>, Condvar),
@@ -105,7 +105,7 @@ fn events() -> Vec<String> {
     events
 }
 
-/// Compresses the pieces so that each can be read when it arrives.
+/// Compresses the events so that each one can be decompressed as soon as it arrives.
 fn pieces(events: &[String], encoding: &str) -> Result<Vec<Vec<u8>>> {
     if encoding.is_empty() {
         return Ok(events.iter().map(|event| event.clone().into_bytes()).collect());
@@ -163,13 +163,13 @@ impl Stage {
         now.duration_since(self.epoch).saturating_sub(Duration::from_nanos(sent))
     }
 
-    /// Sets whether streams stop half way.
+    /// Sets whether streams stop halfway.
     pub fn hold(&self, held: bool) {
         *self.held.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
         self.held.1.notify_all();
     }
 
-    /// Returns the number of streams that have stopped half way.
+    /// Returns the number of streams that have stopped halfway.
     pub fn held(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }

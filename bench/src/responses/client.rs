@@ -69,7 +69,7 @@ impl Client {
         Ok(Instant::now())
     }
 
-    /// Reads the rest.
+    /// Reads the rest of the body, and returns when its last byte arrived.
     fn end(&mut self, mut now: Instant, length: Option<usize>) -> Result<Instant> {
         let mut passed = 0;
         let is_over = |passed: usize, tail: &[u8]| match length {
@@ -97,7 +97,7 @@ impl Client {
     }
 }
 
-/// A chat completion request of about 300 bytes from alice.
+/// Returns a chat completion request of about 300 bytes from alice.
 fn request(body: &Body, client: usize, think: bool) -> Vec<u8> {
     let request = serde_json::json!({
         "model": "gpt-4o",
@@ -121,7 +121,7 @@ fn request(body: &Body, client: usize, think: bool) -> Vec<u8> {
     message::encode("POST /v1/chat/completions HTTP/1.1", &headers, request.to_string().as_bytes())
 }
 
-/// Returns the head of one response.
+/// Sends one request and returns the head of the response.
 pub fn once(address: SocketAddr, body: &Body) -> Result<String> {
     let mut client = Client::new(address, body, 0, false)?;
     let (head, began, length) = client.begin()?;
@@ -129,7 +129,7 @@ pub fn once(address: SocketAddr, body: &Body) -> Result<String> {
     Ok(head)
 }
 
-/// Runs this many clients. Each one repeats its request after this pause.
+/// Runs this many clients for this time. Each client repeats its request after this pause.
 pub fn ask(
     address: SocketAddr,
     stage: &Stage,
@@ -142,7 +142,7 @@ pub fn ask(
         let mut client = Client::new(address, body, number, !rest.is_zero())?;
         let mut samples = Vec::new();
         if !rest.is_zero() {
-            // Streams in step would wait for each other, especially if they were admitted together.
+            // Synchronised streams would wait for each other, especially if they were admitted together.
             thread::sleep(STAGGER.saturating_mul(number as u32));
         }
         while Instant::now() < until {
@@ -162,11 +162,11 @@ pub fn ask(
     if samples.is_empty() { bail!("no answers") } else { Ok(samples) }
 }
 
-/// Streams that are half complete.
+/// Open streams that have stopped halfway.
 pub struct Streams(Vec<Client>);
 
 impl Streams {
-    /// Opens the streams, and waits until half of each one's events have arrived.
+    /// Opens the streams, and waits until half of the events of each stream have arrived.
     pub fn open(address: SocketAddr, stage: &Stage, body: &Body, count: usize) -> Result<Self> {
         stage.hold(true);
         let mut clients =
@@ -178,7 +178,7 @@ impl Streams {
         Ok(Self(clients))
     }
 
-    /// Lets the streams continue to their end.
+    /// Lets the streams run to their end.
     pub fn finish(self, stage: &Stage) -> Result<()> {
         stage.hold(false);
         for mut client in self.0 {

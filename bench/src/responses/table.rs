@@ -1,4 +1,4 @@
-//! The section in the results.
+//! Renders the section of the results.
 
 use super::bodies::{Body, EVENTS, PAUSE, THINKING};
 use super::{OPEN_STREAMS, REST, Round, Running, STREAMS, Side};
@@ -83,14 +83,14 @@ fn above(mine: &[Round], alone: &[Round]) -> f64 {
     of(mine, |round| round.cpu) - of(alone, |round| round.cpu)
 }
 
-/// Returns the cost of the smallest body in this encoding, and its size.
+/// Returns the cost and the size of the smallest body in the encoding of `like`.
 fn small(bodies: &[&Body], running: &[Running], side: Side, like: &Body) -> Option<(f64, usize)> {
     let at = bodies.iter().position(|body| body.encoding == like.encoding)?;
     let small = bodies.get(at).filter(|small| small.plain < like.plain && !like.is_stream)?;
     Some((above(rounds(running, side, at)?, rounds(running, Side::Alone, at)?), small.plain))
 }
 
-/// Returns whether a median is longer than in any round of Envoy alone.
+/// Returns whether a median exceeds every round of Envoy alone.
 fn shown(mine: f64, alone: &[Round], field: fn(&Round) -> f64) -> &'static str {
     if alone.iter().any(|round| field(round) >= mine) { "no" } else { "yes" }
 }

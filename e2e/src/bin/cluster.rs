@@ -1,4 +1,4 @@
-//! Runs a cluster to try things on until it is stopped. Its kubeconfig is copied to the given file.
+//! Runs a cluster for experiments until the process is stopped. Copies the kubeconfig to the given file.
 
 use e2e::cluster::Cluster;
 use signal_hook::consts::{SIGINT, SIGTERM};

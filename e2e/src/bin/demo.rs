@@ -1,8 +1,8 @@
 //! `make demo`: plays a story about Kuadrant's announced policy in a real Envoy.
 //!
 //! It starts a scripted LLM, the adapter and Envoy, plays the story, prints working curl commands, and runs
-//! until Ctrl-C. With `--once` it ends after the story. With `--policy FILE` there is no story, only a gateway
-//! with these policies.
+//! until Ctrl-C. With `--once`, it exits after the story. With `--policy FILE`, it only starts a gateway with
+//! these policies.
 
 use e2e::adapter::Counter;
 use e2e::client::{Request, Response};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const EXAMPLE: &str = "examples/kuadrant";
-/// The maximum output of each request, so that four fit into the free plan.
+/// The maximum output of each request. Four requests fit into the free plan.
 const MAX_TOKENS: u64 = 4_900;
 
 fn main() {
@@ -30,7 +30,7 @@ fn main() {
     }
     let once = arguments.iter().any(|argument| argument == "--once");
     let world = start();
-    // Until now a signal ends the process at once. From now on everything is ended in order.
+    // Until this point, a signal ends the process at once. From here on, everything is shut down in order.
     let over = ended();
     introduce(&world);
     tell(&world, "alice", "free");
@@ -44,7 +44,7 @@ fn main() {
     }
 }
 
-/// Whether a signal has asked the demo to end.
+/// Returns a flag that is set when a signal asks the demo to end.
 fn ended() -> Arc<AtomicBool> {
     let over = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 pub(super) fn message(request: &Seen) -> Answer {
     let asked = Prompt::of(request, "/messages", "/max_tokens");
-    // Agents allow tens of thousands.
+    // Agents allow tens of thousands of output tokens.
     let asked = Prompt { output: asked.output.min(16), ..asked };
     if asked.stream {
         return asked.events(events(&asked), true, 3);

@@ -1,4 +1,4 @@
-//! Bedrock's Converse: JSON, or a stream of AWS's binary frames.
+//! Bedrock's Converse API: JSON, or a stream of AWS's binary frames.
 
 use super::{Prompt, TEXT, TOOL, TOOL_INPUT, WORDS};
 use crate::upstream::{Answer, Seen};
@@ -35,7 +35,7 @@ pub(super) fn converse(request: &Seen) -> Answer {
     }))
 }
 
-/// Encodes a frame: lengths and their checksum, headers, payload, checksum.
+/// Encodes a frame: the lengths and their checksum, the headers, the payload, and a checksum.
 fn frame(kind: &str, payload: &Value) -> Vec<u8> {
     let mut headers = Vec::new();
     for (name, value) in
@@ -43,7 +43,7 @@ fn frame(kind: &str, payload: &Value) -> Vec<u8> {
     {
         headers.push(name.len() as u8);
         headers.extend(name.as_bytes());
-        // The type of a string.
+        // This is the type code of a string.
         headers.push(7);
         headers.extend((value.len() as u16).to_be_bytes());
         headers.extend(value.as_bytes());

@@ -1,4 +1,4 @@
-//! Cohere's chat, version 2.
+//! Cohere's chat API, version 2.
 
 use super::{Prompt, TEXT, TOOL, TOOL_INPUT, WORDS};
 use crate::upstream::{Answer, Seen};

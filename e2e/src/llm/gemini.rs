@@ -1,4 +1,4 @@
-//! Gemini's generateContent, and its uploads in two steps.
+//! Gemini's generateContent API, and its two-step uploads.
 
 use super::{Prompt, TEXT, TOOL, TOOL_INPUT, WORDS};
 use crate::upstream::{Answer, Seen};
@@ -21,7 +21,7 @@ pub(super) fn content(request: &Seen) -> Answer {
     let input: Value = serde_json::from_str(TOOL_INPUT).unwrap_or_default();
     let call = json!({ "functionCall": { "name": TOOL, "args": input } });
     let text = match asked.body["generationConfig"]["responseMimeType"].as_str() {
-        // Gemini CLI asks which model to use.
+        // Gemini CLI asks which model to use, in this format.
         Some("application/json") => r#"{"reasoning": "It is simple.", "model_choice": "flash"}"#,
         _ => TEXT,
     };
@@ -36,7 +36,7 @@ fn candidate(part: Value) -> Value {
     json!({ "candidates": [{ "index": 0, "content": content }], "modelVersion": "gemini-3-pro", "responseId": "r1" })
 }
 
-/// Answers a message of a Gemini Live WebSocket. Returns the messages, and the tokens that they report.
+/// Returns the messages that answer a message of a Gemini Live WebSocket, and the tokens that they report.
 pub(super) fn messages(request: &Seen) -> (Vec<Value>, u64) {
     // The client libraries use this spelling.
     let asked = Prompt::of(request, "/client_content/turns", "/none");

@@ -1,5 +1,5 @@
-//! The default answers of LLM providers: the requested text in the API that the path names, and the tokens
-//! that it took.
+//! The default answers of LLM providers: a text in the format of the API that the path names, and its token
+//! usage.
 //!
 //! A call uses one token per four characters of input, and as many output tokens as its maximum allows. If a
 //! prompt contains `slowly`, the response is the beginning of a stream that never continues. If a request
@@ -60,7 +60,7 @@ impl Prompt {
         Answer::json(200, json).reporting(self.total())
     }
 
-    /// Returns these chunks, of which a slow call receives the first `begun`.
+    /// Returns these chunks. A slow call receives only the first `begun` of them.
     fn stream(&self, kind: &str, pieces: Vec<Vec<u8>>, begun: usize) -> Answer {
         let mut answer = Answer::new(200).header("content-type", kind).reporting(self.total());
         for (place, piece) in pieces.into_iter().enumerate() {
@@ -72,7 +72,7 @@ impl Prompt {
         answer
     }
 
-    /// Formats server-sent events. With `named`, each one has its type as its name.
+    /// Formats server-sent events. With `named`, the type of each event is also its name.
     fn events(&self, events: Vec<Value>, named: bool, begun: usize) -> Answer {
         let event = |event: Value| match event["type"].as_str().filter(|_| named) {
             Some(name) => format!("event: {name}\ndata: {event}\n\n").into_bytes(),
@@ -82,7 +82,7 @@ impl Prompt {
     }
 }
 
-/// Answers a request that does not name an answer of the test.
+/// Answers a request that does not select an answer of the test.
 pub fn answer(request: &Seen) -> Answer {
     let path = request.path.split('?').next().unwrap_or_default();
     let ends = |end: &str| path.ends_with(end);

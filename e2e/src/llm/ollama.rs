@@ -1,4 +1,4 @@
-//! Ollama's own chat API: JSON lines.
+//! Ollama's own chat API, which uses JSON lines.
 
 use super::{Prompt, TEXT, TOOL, TOOL_INPUT, WORDS};
 use crate::upstream::{Answer, Seen};

@@ -1,4 +1,4 @@
-//! Chat completions of OpenAI and of the many compatible servers.
+//! Chat completions of OpenAI and compatible servers.
 
 use super::{Prompt, TEXT, TOOL, TOOL_INPUT, WORDS};
 use crate::upstream::{Answer, Seen};
@@ -20,7 +20,6 @@ pub(super) fn chat(request: &Seen) -> Answer {
     asked.json(&whole)
 }
 
-/// A chat completion.
 pub fn completion(model: &str, text: &str, input: u64, output: u64) -> Value {
     json!({
         "id": "chatcmpl-1",
@@ -41,8 +40,8 @@ fn usage(input: u64, output: u64) -> Value {
     json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": total })
 }
 
-/// Mistral reports the usage in the chunk of the last choice, whether it is requested or not. Others report
-/// it in a separate chunk, if it is requested.
+/// Mistral reports usage in the chunk of the last choice, whether or not it is requested. Other servers
+/// report it in a separate chunk, if it is requested.
 fn stream(asked: &Prompt) -> Answer {
     let mistral = asked.model.starts_with("mistral");
     let chunk = |choices: Value, usage: Value| {

@@ -12,7 +12,7 @@ pub(super) fn response(request: &Seen) -> Answer {
     asked.json(&whole(&asked, "completed"))
 }
 
-/// Returns the events that answer a `response.create` of a WebSocket, and the tokens that they report.
+/// Returns the events that answer a WebSocket's `response.create`, and the tokens that they report.
 pub(super) fn messages(request: &Seen) -> (Vec<Value>, u64) {
     let asked = Prompt::of(request, "/input", "/max_output_tokens");
     match asked.body["type"].as_str() {

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
-/// A minute of the UTC calendar.
+/// A UTC date and time, to the minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Date(Duration);
 

@@ -8,10 +8,10 @@ use crate::{jwt, wait};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The number of bytes of a body that Envoy buffers.
+/// The maximum number of body bytes that Envoy buffers.
 const BUFFER: usize = 4 << 20;
 
-/// A world for stories with the same reading of bodies. They are played one after another.
+/// A world for stories with the same setting for reading bodies. The stories are played one after another.
 pub struct ThroughEnvoy {
     world: World,
     requests: usize,
@@ -26,16 +26,16 @@ pub struct Waiting {
     gate: Gate,
     upstream_call: usize,
     asked: Option<u64>,
-    /// The gate that delays its answer.
+    /// The amount that this request holds.
     held: u64,
 }
 
 impl ThroughEnvoy {
-    /// Starts everything, without a policy.
+    /// Starts everything except policies.
     pub fn start(story: &Story) -> Self {
         let mut world = World::build();
         match (&story.gateway, story.reads_bodies) {
-            // A busy machine must not change the outcome.
+            // A longer timeout, so that a busy machine does not change the outcome.
             (Some(file), _) => {
                 world = world.config(&file.to_string_lossy());
                 world = world.plugin(|plugin| plugin["adapter"]["timeout"] = "2s".into());
@@ -43,7 +43,7 @@ impl ThroughEnvoy {
             (None, Some(most)) => world = with_another_route(world).reading_bodies(most),
             (None, None) => world = with_another_route(world),
         }
-        // Envoy buffers more of a body than a story lets the filter read.
+        // Envoy must buffer more of a body than a story lets the filter read.
         world = world.change(|config| {
             config.all()["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] =
                 BUFFER.into();
@@ -51,18 +51,18 @@ impl ThroughEnvoy {
         Self { world: world.start(), requests: 0, frozen: false, in_force: String::new(), renewals: 0 }
     }
 
-    /// Prepares the world for another story: all exchanges of the last one have ended and are settled, and
-    /// the adapter has lost its counters. Envoy and its VMs stay, since V8 takes seconds to compile the
-    /// module.
+    /// Prepares the world for another story. Waits until all exchanges of the last story have ended and are
+    /// settled, and then restarts the adapter, which loses its counters. Envoy and its VMs keep running,
+    /// because V8 takes seconds to compile the module.
     pub fn renew(&mut self) {
         wait::until("the end of every request", || (self.under_way() == 0).then_some(()));
         self.renewals += 1;
         let limit = format!("renewal-{}", self.renewals);
-        // The plan is different each time, because a filter is slow to return to a plan that it has left.
+        // The plan is different each time, because a filter is slow to return to an earlier plan.
         let policy = world::policy(&limit, json!({ "limits": { limit.as_str(): world::per_user(1_000) } }));
         self.world.edit("0.yaml", &policy);
         self.in_force = policy;
-        // A worker settles in order, so this request's charge follows everything that ended before it.
+        // A worker settles in order, so this request is charged after everything that ended before it.
         self.world.send(&HttpRequest::chat(10).token(&jwt::token(&json!({ "userid": "renewal" }))));
         let charged = || self.world.adapter.bucket(&limit, "tokens", "renewal");
         wait::until("every settlement", || {
@@ -72,7 +72,7 @@ impl ThroughEnvoy {
         self.world.adapter.restart();
     }
 
-    /// Prints the ends of the logs.
+    /// Prints the end of each log.
     pub fn show_logs(&self) {
         self.world.envoy.show_log();
         self.world.adapter.show_log();
@@ -139,7 +139,7 @@ impl Player for ThroughEnvoy {
 
     fn apply(&mut self, policies: &[Value]) {
         let documents: String = policies.iter().map(|policy| format!("---\n{policy}\n")).collect();
-        // An edit without a change makes no new plan to wait for.
+        // If the policies are unchanged, there is no new plan to wait for.
         if documents != self.in_force {
             self.world.edit("0.yaml", &documents);
             self.in_force = documents;
@@ -157,7 +157,7 @@ impl Player for ThroughEnvoy {
             seen.headers.iter().any(|(key, value)| key == upstream::ANSWER && *value == name)
         };
         let reached = wait::until("the request at the provider, or its answer", || {
-            // Checked in this order, because a request that the provider has answered has also reached it.
+            // The order matters, because a request that the provider has answered has also reached it.
             let answered = client.answered();
             let call = self.world.upstream.seen()[calls..].iter().position(mine).map(|at| calls + at);
             (answered || call.is_some()).then_some(call)
@@ -177,9 +177,9 @@ impl Player for ThroughEnvoy {
         let (held, parked) = (self.held(), self.parked());
         open.gate.open();
         let seen = self.seen(open.client.try_finish(), Some(open.upstream_call), open.asked);
-        // The next request must find this one settled, as when the story is played natively.
+        // This request must be settled before the next one, as when the story is played natively.
         if open.held > 0 && !self.frozen {
-            // The holds of a parked result stay.
+            // The holds of a parked result remain.
             let settled = || self.held() <= held.saturating_sub(open.held) || self.parked() > parked;
             wait::until("the settlement", || settled().then_some(()));
         }
@@ -189,7 +189,7 @@ impl Player for ThroughEnvoy {
     fn hang_up(&mut self, open: Waiting) {
         let before = self.under_way();
         open.client.hang_up();
-        // Chunks that the provider sends from now on must not overtake the client's disconnect.
+        // Envoy must notice the client's disconnect before the provider sends more chunks.
         wait::until("Envoy to see the client go", || (self.under_way() < before).then_some(()));
         open.gate.open();
     }
@@ -213,7 +213,7 @@ impl Player for ThroughEnvoy {
     }
 
     fn pass(&mut self, time: Duration) {
-        // This is the only place where a story waits for time itself.
+        // This is the only place where a story sleeps.
         std::thread::sleep(time);
     }
 }

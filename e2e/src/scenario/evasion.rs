@@ -1,6 +1,6 @@
-//! One attempt to get tokens for less than they cost, read from a file: a request, what servers understand of
-//! it, and what must be held and charged. It becomes a [`Story`], so every player can play it.
-//! `e2e/evasions/README.md` describes the format.
+//! One attempt to pay less for tokens than they cost, read from a file. The file has a request, how servers
+//! interpret it, and the amounts that must be held and charged. It becomes a [`Story`], so every player can
+//! play it. `e2e/evasions/README.md` describes the format.
 
 use super::recipe::{Encoding, Recipe};
 use super::{Amount, Answer, Bucket, Exact, Expected, Finished, Opened, PolicySource, Request, Step, Story};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The maximum number of bytes of a body, if bodies are read.
+/// The maximum number of body bytes to read, if bodies are read.
 const MAX_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -17,24 +17,23 @@ const MAX_BYTES: usize = 1 << 20;
 pub struct Evasion {
     /// A description of the attempt.
     pub about: String,
-    /// The policy in force: the name of a file in `e2e/evasions/policies`, or a `spec` without its target.
+    /// The policy in force: the name of a file in `e2e/evasions/policies`, or a `spec` without a target.
     pub policy: Value,
-    /// Whether the filter waits for bodies.
+    /// Whether the filter buffers request bodies.
     #[serde(default = "yes")]
     pub reads_bodies: bool,
-    /// The user. By default a user with the file's name as `userid`. Null means no user.
+    /// The user. By default, the `userid` is the file's name. Null means no user.
     #[serde(default, deserialize_with = "given")]
     pub claims: Option<Option<Value>>,
-    /// The request.
     pub request: Sent,
     /// The provider's answer.
     #[serde(default)]
     pub answer: Answer,
     /// The expected outcome.
     pub expect: Outcome,
-    /// Why less may be held than the most generous server would spend, if it may.
+    /// The reason, if less may be held than the most generous server would spend.
     pub weaker: Option<String>,
-    /// What lenient servers understand of the body. `e2e/evasions/readings.py` writes it.
+    /// How lenient servers interpret the body. Written by `e2e/evasions/readings.py`.
     #[serde(default)]
     pub readings: BTreeMap<String, Reading>,
 }
@@ -46,10 +45,10 @@ pub struct Sent {
     /// POST by default.
     #[serde(default = "super::post")]
     pub method: String,
-    /// The path with its query.
+    /// The path and query.
     #[serde(default = "super::chat")]
     pub path: String,
-    /// The headers, with one map for each line.
+    /// The headers, with one map for each header line.
     #[serde(default)]
     pub headers: Vec<BTreeMap<String, Recipe>>,
     #[serde(default)]
@@ -57,7 +56,7 @@ pub struct Sent {
     /// The encodings that are applied to the body, in order.
     #[serde(default)]
     pub encode: Vec<Encoding>,
-    /// Whether it is sent without a content-length.
+    /// Whether the request is sent without a content-length.
     #[serde(default)]
     pub chunked: bool,
 }
@@ -68,34 +67,34 @@ pub struct Sent {
 pub struct Outcome {
     /// The status of the refusal. `None` if the request reaches the provider.
     pub status: Option<u16>,
-    /// The amounts that are held until the provider answers, by limit and unit ("all", "all requests").
+    /// The amounts that are held until the provider answers, by limit and unit (such as "all" and "all
+    /// requests").
     #[serde(default)]
     pub held: BTreeMap<String, Amount>,
-    /// The amounts that are charged in the end.
+    /// The amounts that are charged when the exchange ends.
     #[serde(default)]
     pub used: BTreeMap<String, Amount>,
     /// Further expectations about the whole exchange, as in a story.
     pub exchange: Option<Expected>,
 }
 
-/// What one server understands of a body.
+/// How one server interprets a body.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reading {
-    /// Why it rejects the body, if it does.
+    /// The reason, if the server rejects the body.
     pub error: Option<String>,
-    /// The model.
     pub model: Option<Value>,
     /// Whether the response is a stream.
     pub stream: Option<Value>,
     /// The number of characters that the model may read.
     pub text: Option<u64>,
-    /// The output that it would allow: the maximum times the number of completions.
+    /// The output that the server would allow: the maximum times the number of completions.
     pub output: Option<u64>,
 }
 
 impl Evasion {
-    /// Returns every file of `e2e/evasions` by its kind and name.
+    /// Returns every file in `e2e/evasions` by its kind and name.
     pub fn all() -> Vec<(String, PathBuf)> {
         let kinds = super::listed("e2e/evasions").into_iter().filter(|path| path.is_dir());
         let kinds = kinds.filter(|path| !path.ends_with("policies") && !path.ends_with("servers"));
@@ -108,7 +107,7 @@ impl Evasion {
         files.collect()
     }
 
-    /// Reads a file.
+    /// Reads an evasion from a file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
         let value =
@@ -118,7 +117,7 @@ impl Evasion {
         evasion.map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Returns the body before it is encoded, and as it is sent.
+    /// Returns the body before encoding, and the body as it is sent.
     pub fn bodies(&self) -> (Vec<u8>, Vec<u8>) {
         let plain = self.request.body.bytes();
         let sent = self.request.encode.iter().fold(plain.clone(), |bytes, encoding| encoding.apply(bytes));
@@ -131,7 +130,7 @@ impl Evasion {
         self.readings.values().map(tokens).max().unwrap_or(0)
     }
 
-    /// Converts it to a story.
+    /// Converts the evasion to a story.
     pub fn story(&self, name: &str) -> Story {
         let claims = self.claims.clone().unwrap_or_else(|| Some(json!({ "userid": name })));
         // An inline policy has separate buckets.
@@ -176,8 +175,8 @@ impl Evasion {
         }
     }
 
-    /// Returns the headers in addition to those of every request. A content-type is added unless the file has
-    /// one (`""`: none).
+    /// Returns the headers in addition to those that every request has. A content-type is added unless the
+    /// file sets one. An empty content-type (`""`) means none.
     pub fn headers(&self) -> Vec<(String, String)> {
         let lines = self.request.headers.iter().flatten();
         let mut headers: Vec<_> = lines.map(|(name, value)| (name.clone(), value.text())).collect();
@@ -217,7 +216,7 @@ impl Evasion {
     }
 }
 
-/// The name of inline policies.
+/// Returns the name of an inline policy.
 fn policy_name(name: &str) -> String {
     name.replace('/', "-")
 }
@@ -249,8 +248,8 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Val
 mod tests {
     use super::*;
 
-    /// Checks that at least nine tenths of what the most generous server would spend are held, if bodies are
-    /// read and the limit counts tokens.
+    /// Checks that the hold is at least nine tenths of what the most generous server would spend, if bodies
+    /// are read and the limit counts tokens.
     #[test]
     fn no_expectation_is_weaker_than_a_reading() {
         let mut wrong = Vec::new();

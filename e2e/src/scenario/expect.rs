@@ -1,4 +1,4 @@
-//! Compares the expectations of a story with the observations. Omitted expectations are not compared.
+//! Compares a story's expectations with the observed outcome. Omitted expectations are not compared.
 
 use super::Seen;
 use crate::wire::header;
@@ -10,23 +10,23 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Expected {
-    /// The status code.
     pub status: Option<u16>,
-    /// A pattern for each complete value. Null means that the header is absent.
+    /// A pattern that must match the whole value of each header. Null means that the header must be absent.
     pub headers: BTreeMap<String, Option<String>>,
-    /// An object: the body is JSON and contains it. A text: the body contains it.
+    /// If this is an object, the body must be JSON that contains it. If it is text, the body must contain the
+    /// text.
     pub body: Option<Value>,
     /// The exact body.
     pub exact_body: Option<String>,
-    /// Whether the body is incomplete.
+    /// Whether the body must be incomplete.
     pub cut: Option<bool>,
-    /// Whether the request reached the provider.
+    /// Whether the request must reach the provider.
     pub upstream: Option<bool>,
     /// The number of Reserves that the adapter received.
     pub asked: Option<u64>,
     /// The exact body that the provider received.
     pub sent_body: Option<String>,
-    /// The headers that the provider received, in the form of `headers`.
+    /// The headers that the provider received, in the same form as `headers`.
     pub sent: BTreeMap<String, Option<String>>,
 }
 
@@ -34,20 +34,17 @@ pub struct Expected {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Bucket {
-    /// "NAMESPACE/NAME", if the limit's name is ambiguous.
+    /// "NAMESPACE/NAME". Required only if the limit's name is ambiguous.
     pub policy: Option<String>,
     pub limit: String,
-    /// The unit, tokens by default.
+    /// The unit; tokens by default.
     #[serde(default = "tokens")]
     pub unit: String,
-    /// The value of one of the counters.
+    /// The value of any of the bucket's counters.
     pub who: Option<String>,
     pub max: Option<u64>,
-    /// The charged amount.
     pub used: Option<Amount>,
-    /// The held amount.
     pub held: Option<Amount>,
-    /// The remaining amount.
     pub remaining: Option<Amount>,
 }
 
@@ -55,9 +52,7 @@ pub struct Bucket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
 pub enum Amount {
-    /// Exactly this amount.
     Exactly(u64),
-    /// At least this amount.
     AtLeast(u64),
 }
 
@@ -193,7 +188,7 @@ fn difference(path: &str, expected: &Value, seen: &Value, wrong: &mut Vec<String
 }
 
 impl Bucket {
-    /// Returns every difference, one per line. `all` are the buckets as in `/api/counters`.
+    /// Returns every difference, one per line. `all` contains the buckets as in `/api/counters`.
     pub fn compare(&self, all: &[Value]) -> Vec<String> {
         let mut mine: Vec<_> = all.iter().filter(|bucket| self.is(bucket)).collect();
         if mine.len() > 1 && self.max.is_some() {

@@ -5,7 +5,7 @@ use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use serde::Deserialize;
 use std::io::Write as _;
 
-/// Pieces in a row. A piece is a text, [`Piece::Repeat`], or [`Piece::Base64`].
+/// A sequence of pieces. Each piece is a text, [`Piece::Repeat`], or [`Piece::Base64`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(untagged)]
 pub enum Recipe {
@@ -18,9 +18,9 @@ pub enum Recipe {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Piece {
-    /// The text itself.
+    /// A literal text.
     Text(String),
-    /// A repeated text. In it, `#` is replaced by the number of the repetition, starting at 0.
+    /// A repeated text. Each `#` is replaced with the index of the repetition, starting at 0.
     Repeat {
         repeat: String,
         /// The number of repetitions.
@@ -33,27 +33,21 @@ pub enum Piece {
     },
 }
 
-/// What is done with the bytes of a recipe before they are sent.
+/// A transformation of a recipe's bytes before they are sent.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
-    /// A content coding.
     Gzip,
     /// The content coding `deflate` with zlib's header, as in RFC 9110.
     Zlib,
     /// The content coding `deflate` without a header, as some clients implement it.
     RawDeflate,
-    /// A content coding.
     Br,
-    /// A content coding.
     Zstd,
-    /// An encoding of text, without a byte order mark.
+    /// Text encodings have no byte order mark.
     Utf16le,
-    /// An encoding of text.
     Utf16be,
-    /// An encoding of text.
     Utf32le,
-    /// An encoding of text.
     Utf32be,
     /// Keeps only this many bytes.
     Cut(usize),

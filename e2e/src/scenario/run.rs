@@ -7,25 +7,25 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Plays the steps of a story and reports what it observed. It expects nothing itself.
+/// Plays the steps of a story and reports what happened. It does not check expectations.
 pub trait Player {
     /// A request that stays open.
     type Open;
 
     /// Puts these policies into force, and no others.
     fn apply(&mut self, policies: &[Value]);
-    /// Sends a request until it waits for the provider's answer (after `answer.before` chunks of it). If it
-    /// is answered before, returns the response. `claims` are those of the user.
+    /// Sends a request and waits until it is blocked on the provider's answer, after `answer.before` chunks
+    /// of it. If the request is answered before that, returns the response. `claims` are the user's claims.
     fn open(&mut self, request: &Request, claims: Option<&Value>) -> Result<Self::Open, Seen>;
     /// Lets the provider answer and reads the rest.
     fn finish(&mut self, open: Self::Open) -> Seen;
     /// Disconnects the client.
     fn hang_up(&mut self, open: Self::Open);
-    /// All buckets, as in `/api/counters`.
+    /// Returns all buckets, as in `/api/counters`.
     fn counters(&mut self) -> Vec<Value>;
-    /// How long it may take until everything that happened is counted.
+    /// Returns how long it may take until everything is counted.
     fn settles_within(&self) -> Duration;
-    /// Does something to the adapter.
+    /// Stops, continues, kills or restarts the adapter.
     fn adapter(&mut self, fate: AdapterFate);
     /// Lets time pass.
     fn pass(&mut self, time: Duration);
@@ -34,7 +34,7 @@ pub trait Player {
 /// The outcome of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The status; 0 without a response.
+    /// The status, or 0 if there is no response.
     pub status: u16,
     /// The response's headers.
     pub headers: Headers,
@@ -46,11 +46,11 @@ pub struct Seen {
     pub sent: Option<Headers>,
     /// The body that the provider received.
     pub sent_body: Option<Vec<u8>>,
-    /// How many Reserves the adapter received. `None` if the player cannot see that.
+    /// The number of Reserves that the adapter received, or `None` if the player cannot observe it.
     pub asked: Option<u64>,
 }
 
-/// Plays the story. The error contains the step and every expectation that failed.
+/// Plays a story. The error contains the step and every failed expectation.
 pub fn run<P: Player>(story: &Story, player: &mut P) -> Result<(), String> {
     player.apply(&objects(&story.policies));
     let mut open = HashMap::new();

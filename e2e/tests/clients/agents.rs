@@ -1,5 +1,5 @@
-//! Coding agents from npm, each with one prompt and its default settings, except for the base URL and the
-//! key.
+//! Coding agents from npm. Each one gets one prompt and has its default settings, except for the base URL and
+//! the key.
 
 use crate::gateway::Gateway;
 use crate::installed;
@@ -49,7 +49,7 @@ type Agent = fn(&Gateway, &str, &Path) -> Command;
 fn answered_then_refused(agent: Agent, usage: &Value) -> Result<Gateway, Failed> {
     let gateway = Gateway::start(&["plain", "long"], usage);
     answered(&gateway, agent)?;
-    // Some agents make several calls for a prompt, and the first one uses up the limit.
+    // Some agents make several calls per prompt, and the first one uses up the limit.
     ask(&gateway, "long", agent, 1);
     let (printed, ended) = ask(&gateway, "long", agent, 2);
     check(&gateway, ended, "it gives up", &printed)?;
@@ -85,7 +85,7 @@ fn check(gateway: &Gateway, holds: bool, what: &str, found: &impl std::fmt::Debu
     Err(format!("not so: {what}: {found:#?}").into())
 }
 
-/// Returns the command of the program, with a separate home folder.
+/// Returns a command that runs the program with a separate home folder.
 fn program(name: &str, home: &Path) -> Command {
     let mut command = Command::new(installed("AGENTS").join("node_modules/.bin").join(name));
     command.current_dir(home).env("HOME", home).env_remove("XDG_CONFIG_HOME");

@@ -1,4 +1,4 @@
-//! A gateway that listens on a separate port for each case. A client needs no special settings, because its
+//! A gateway that listens on a separate port for each case. Clients need no special settings, because the
 //! base URL identifies the case.
 
 use e2e::process::{Process, free_port};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// The timeout of a client for all of its cases.
+/// The timeout for a client to play all of its cases.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct Gateway {
@@ -22,8 +22,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway with a separate limit for each of the cases `short`, `long` and `never`, and one with
-    /// room for all others. `usage` is that of the policy.
+    /// Starts a gateway with a separate limit for each of the cases `short`, `long` and `never`, and one
+    /// limit with room for all other cases. `usage` is the policy's `usage`.
     pub fn start(cases: &[&str], usage: &Value) -> Self {
         let ports: BTreeMap<_, _> = cases.iter().map(|case| ((*case).to_owned(), free_port())).collect();
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -33,7 +33,7 @@ impl Gateway {
             .reading_bodies(1 << 20)
             .change(move |config| {
                 let format = "%DOWNSTREAM_LOCAL_PORT% %RESPONSE_CODE% %REQ(:METHOD)% %REQ(:PATH)%\n";
-                // The clients' keys are not tokens of the gateway.
+                // The clients' API keys are not tokens that the gateway accepts.
                 let manager = config.typed(".HttpConnectionManager");
                 let filters = manager["http_filters"].as_array_mut().expect("a list");
                 filters.retain(|filter| filter["name"] != "envoy.filters.http.jwt_authn");
@@ -66,7 +66,7 @@ impl Gateway {
         place
     }
 
-    /// Runs a client to its end. Returns its output, and whether it ended by itself.
+    /// Runs a client until it exits. Returns its output, and whether it exited by itself.
     pub fn run(&self, name: &str, command: Command) -> (String, bool) {
         let mut process = Process::start(name, command, &self.folder.path().join(name));
         let ended = wait::within(PATIENCE, || process.ended()).is_some();

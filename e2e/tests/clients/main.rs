@@ -1,5 +1,5 @@
-//! Unmodified LLM clients through a real Envoy: the responses that they receive, the number of requests that
-//! they make, and their charges. `make test-clients` installs the clients.
+//! Runs unmodified LLM clients through a real Envoy. Checks the responses that they receive, the number of
+//! requests that they make, and their charges. `make test-clients` installs the clients.
 
 mod agents;
 mod gateway;
@@ -8,7 +8,7 @@ mod sdks;
 use libtest_mimic::{Arguments, Trial};
 use std::path::PathBuf;
 
-/// The folder where `make test-clients` has installed them.
+/// Returns the folder where `make test-clients` has installed these clients.
 fn installed(what: &str) -> PathBuf {
     let folder = std::env::var_os(format!("WEIR_CLIENTS_{what}")).map(PathBuf::from);
     folder.filter(|folder| folder.exists()).expect("run `make test-clients`, which installs the clients")

@@ -1,4 +1,4 @@
-//! SDKs from PyPI and npm. Each one plays all of its cases in one process.
+//! SDKs from PyPI and npm. Each SDK plays all of its cases in one process.
 
 use crate::gateway::Gateway;
 use crate::installed;
@@ -20,11 +20,11 @@ use Language::{Node, Python};
 
 /// How a client handles a refusal.
 pub struct Manners {
-    /// Whether it waits for the time in a short refusal and retries.
+    /// Whether the client waits for a short retry time and retries.
     waits: bool,
-    /// The number of requests for a call that is told to wait for a day.
+    /// The number of requests for a call with a retry time of one day.
     long: RangeInclusive<usize>,
-    /// The number of seconds after which it gives up.
+    /// The number of seconds after which the client gives up.
     patience: f64,
 }
 
@@ -33,20 +33,20 @@ pub struct Sdk {
     name: &'static str,
     /// The cases in addition to `plain`, which all clients play.
     cases: &'static [&'static str],
-    /// The number of requests of an upload.
+    /// The number of requests for an upload.
     upload: usize,
     manners: Manners,
 }
 
 const REFUSALS: [&str; 3] = ["short", "long", "never"];
 
-/// It makes one request if a day is too long to wait.
+/// The client makes only one request if the retry time is one day.
 const SENSIBLE: Manners = Manners { waits: true, long: 1..=1, patience: 30.0 };
-/// It reports every refusal to its caller.
+/// The client reports every refusal to its caller.
 const PLAIN: Manners = Manners { waits: false, long: 1..=1, patience: 30.0 };
-/// It retries whatever the refusal says.
+/// The client retries regardless of the refusal's retry time.
 const STUBBORN: Manners = Manners { waits: true, long: 2..=12, patience: 30.0 };
-/// It waits a minute each time, whatever the refusal says.
+/// The client waits a minute each time, regardless of the refusal's retry time.
 const PATIENT: Manners = Manners { waits: true, long: 2..=4, patience: 150.0 };
 
 const fn sdk(

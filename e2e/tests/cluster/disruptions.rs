@@ -1,5 +1,5 @@
-//! Disruptions of a cluster under load. Compares what clients received with what was counted, in a table for
-//! `manifests/OUTAGES.md`.
+//! Disruptions of a cluster under load. Compares the usage that clients received with the usage that was
+//! counted, and prints a table for `manifests/OUTAGES.md`.
 
 use crate::nodes::NodeCluster;
 use crate::traffic::{MODES, Outcome, Traffic};
@@ -7,16 +7,15 @@ use e2e::wait;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The maximum time until usage is counted after the last answer.
+/// The maximum time between the last answer and the moment when all usage is counted.
 const COUNTED: Duration = Duration::from_secs(30);
 
-/// The maximum time without checks of limits.
+/// The maximum time for which limits are not checked.
 const UNCHECKED: Duration = Duration::from_secs(10);
 
-/// What clients may notice.
+/// The effect that clients may notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Nothing.
     Nothing,
     /// Limits cannot be checked for a while, so each policy's `failureMode` applies.
     Unchecked,
@@ -45,7 +44,8 @@ impl<'c> Table<'c> {
         Self { cluster, rows: Vec::new() }
     }
 
-    /// Causes a disruption under load, and compares what clients received with what was counted.
+    /// Causes a disruption under load, and compares the usage that clients received with the usage that was
+    /// counted.
     pub fn play(&mut self, what: &'static str, expected: Expected, happens: impl FnOnce()) {
         let before = self.cluster.counted();
         let (took, outcomes) = self.under_load(what, happens);
@@ -61,7 +61,7 @@ impl<'c> Table<'c> {
         self.add(what, expected, took, outcomes, all.map(Some));
     }
 
-    /// The same for a disruption that leaves no adapter.
+    /// Does the same for a disruption that leaves no adapter.
     pub fn play_uninstall(&mut self, happens: impl FnOnce()) {
         let (took, outcomes) = self.under_load("uninstalling", happens);
         self.add("uninstalling", Expected::Nothing, took, outcomes, [None; 2]);

@@ -1,4 +1,5 @@
-//! Follows a page of the documents in a cluster, section by section: writes its files and runs its commands.
+//! Follows a page of the documentation in a cluster, section by section: writes its files and runs its
+//! commands.
 
 use crate::nodes::NodeCluster;
 use e2e::artefacts;
@@ -30,7 +31,7 @@ impl Document {
         Self(blocks)
     }
 
-    /// Returns everything except these sections.
+    /// Follows all sections except these.
     pub fn follow(&self, cluster: &NodeCluster, without: &[&str]) {
         self.0
             .iter()
@@ -38,7 +39,7 @@ impl Document {
             .for_each(|it| it.run(cluster));
     }
 
-    /// Returns one section.
+    /// Follows one section.
     pub fn follow_section(&self, cluster: &NodeCluster, section: &str) {
         let mut blocks = self.0.iter().filter(|block| block.section == section).peekable();
         assert!(blocks.peek().is_some(), "there is no section {section}");

@@ -1,5 +1,5 @@
-//! Runs in a real cluster of two nodes, which `scripts/cluster.sh` starts. Weir is installed as the documents
-//! describe, stays under load through all disruptions, and is uninstalled.
+//! Tests Weir in a real cluster of two nodes, which `scripts/cluster.sh` starts. Weir is installed as
+//! documented, stays under load during all disruptions, and is uninstalled.
 
 mod disruptions;
 mod document;
@@ -13,7 +13,7 @@ use nodes::NodeCluster;
 use objects::ObjectNames;
 use std::time::{Duration, Instant};
 
-/// Begins with an empty cluster and ends with a refused request.
+/// The maximum time from an empty cluster to the first refused request.
 const INSTALL_TIME: Duration = Duration::from_secs(600);
 
 #[test]

@@ -1,4 +1,4 @@
-//! The cluster as seen from a shell.
+//! Controls the cluster with shell commands.
 
 use crate::traffic::{self, MODES};
 use e2e::adapter::Counter;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const GATEWAY: &str = "llm-gateway";
 const SYSTEM: &str = "weir-system";
-/// The repository of the image.
+/// The registry of the images.
 const REGISTRY: &str = "registry.example.com";
 const ADMIN_TOKEN: &str = "cluster-test";
 /// The number of lines of each log that a failing test prints.
@@ -52,7 +52,7 @@ impl NodeCluster {
         std::fs::write(self.checkout.path().join(name), text).expect("a file can be written");
     }
 
-    /// Runs commands of a document, with its placeholders filled in.
+    /// Runs the commands of a document, with its placeholders filled in.
     pub fn shell(&self, commands: &str) -> String {
         let mut commands = commands.replace("REGISTRY", REGISTRY);
         if commands.contains("YOUR-GATEWAY") {
@@ -97,8 +97,8 @@ impl NodeCluster {
         self.kubectl(&["-n", namespace, "rollout", "status", what, "--timeout=180s"]);
     }
 
-    /// Installs what the document requires: Envoy Gateway, and a Gateway that validates tokens, with a route
-    /// to an LLM.
+    /// Installs the prerequisites of the document: Envoy Gateway, and a Gateway that validates tokens, with a
+    /// route to an LLM.
     pub fn install_gateway(&self) {
         let chart = std::env::var("WEIR_ENVOY_GATEWAY_CHART").expect("make cluster-test names it");
         let namespace = "envoy-gateway-system";
@@ -109,7 +109,7 @@ impl NodeCluster {
         let mut gateway = String::new();
         for file in ["manifests/kind/llm.yaml", "manifests/kind/envoy-gateway/gateway.yaml"] {
             let text = std::fs::read_to_string(artefacts::root().join(file)).expect("a file can be read");
-            // It names the EnvoyProxy of another install.
+            // This line refers to the EnvoyProxy of another installation.
             let lines = text.lines().filter(|line| !line.contains("kind: EnvoyProxy"));
             gateway +=
                 &lines.map(|line| format!("{}\n", line.replace("api-gateway", GATEWAY))).collect::<String>();
@@ -134,12 +134,12 @@ impl NodeCluster {
         SocketAddr::new(address.expect("an address"), port.expect("a port"))
     }
 
-    /// Returns the Gateway's Service.
+    /// Returns the address of the Gateway's Service.
     pub fn gateway(&self) -> SocketAddr {
         Self::address(&self.proxies("service")[0])
     }
 
-    /// Alice uses up her limit in the document's policy and is refused.
+    /// Checks that Alice is refused after she has used up her limit in the document's policy.
     pub fn is_limited(&self) {
         let ask = |who: &str| {
             let token = jwt::token(&json!({ "sub": who, "userid": who }));
@@ -192,7 +192,7 @@ impl NodeCluster {
         self.counted();
     }
 
-    /// Removes what the load needed in addition to the documents.
+    /// Removes the objects that the load needed in addition to the documentation.
     pub fn forget_load(&self) {
         self.kubectl(&["delete", "envoyproxy", "two-proxies"]);
     }
@@ -206,7 +206,7 @@ impl NodeCluster {
             .map_err(|error| format!("{error}: {} {}", answer.status, answer.text()))
     }
 
-    /// Returns the tokens that the policy of each failure mode was charged.
+    /// Returns the tokens that were charged to the policy of each failure mode.
     pub fn counted(&self) -> [u64; 2] {
         let mut last = String::new();
         let counters =
@@ -229,7 +229,7 @@ impl NodeCluster {
         self.get(&["-n", SYSTEM, "pods", "-l", &label])["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Kills each adapter. The second one is killed when there are two again.
+    /// Kills each adapter. Kills the second one only when two are running again.
     pub fn kill_adapter(&self) {
         let running = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_null();
         for pod in self.pods("limitador-adapter").into_iter().filter(running) {
@@ -239,7 +239,7 @@ impl NodeCluster {
         }
     }
 
-    /// The node without Redis loses all its pods and returns.
+    /// Drains the node without Redis, and then makes it available again.
     pub fn drain_node(&self) {
         let redis = self.pods("redis")[0]["spec"]["nodeName"].clone();
         let node = if redis == "n1" { "n2" } else { "n1" };
@@ -248,13 +248,13 @@ impl NodeCluster {
         self.kubectl(&["uncordon", node]);
     }
 
-    /// Redis ends and returns with its data.
+    /// Restarts Redis, which keeps its data.
     pub fn restart_redis(&self) {
         self.kubectl(&["-n", SYSTEM, "rollout", "restart", "statefulset/redis"]);
         self.rollout(SYSTEM, "statefulset/redis");
     }
 
-    /// Upgrades the module and the adapter with one upgrade of the chart.
+    /// Upgrades the module and the adapter in one upgrade of the chart.
     pub fn upgrade(&self) {
         let new = ModuleVersion::new(self.checkout.path(), "v2");
         let (image, module) = (format!("{REGISTRY}/weir/limitador-adapter:v2"), artefacts::wasm());
@@ -303,13 +303,13 @@ impl Drop for NodeCluster {
     }
 }
 
-/// Prints the filters' own metrics, of each proxy.
+/// Prints the filters' metrics of each proxy.
 const WEIR_METRICS: &str = "\
     for ip in $(kubectl -n envoy-gateway-system get pods -l app.kubernetes.io/component=proxy -o jsonpath='{.items[*].status.podIP}')
     do echo \"$ip\"; curl -sS --max-time 5 \"$ip:19001/stats/prometheus\" | grep '^[a-z_]*weir_' | grep -v ' 0$'
     done";
 
-/// Returns whether it succeeded, and its output.
+/// Returns whether the command succeeded, and its output.
 fn output(command: &mut Command) -> (bool, String) {
     let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 /// Kinds of objects that come and go by themselves.
 const VOLATILE: [&str; 7] =
     ["events", "pods", "replicasets", "jobs", "leases", "endpoints", "endpointslices"];
-/// Objects that stay according to the documents: the definitions with the policies, and the volume with the
-/// counters.
+/// Objects that remain after an uninstall, as documented: the definitions with the policies, and the volume
+/// with the counters.
 const STAYS: [&str; 3] = [
     "tokenratelimitpolic",
     "apiregistration.k8s.io/v1alpha1.weir.dev",
     "persistentvolumeclaims/data-redis-0",
 ];
-/// Objects that the documents tell a person to create.
+/// Objects that users create, as documented.
 const CREATED: [&str; 5] = [
     "namespaces/weir-system",
     "secrets/limitador-adapter-tls",
@@ -27,7 +27,7 @@ const CREATED: [&str; 5] = [
 pub struct ObjectNames(BTreeSet<String>);
 
 impl ObjectNames {
-    /// Lists everything that can be listed.
+    /// Lists all objects of all kinds that can be listed.
     pub fn of(cluster: &NodeCluster) -> Self {
         let kinds = cluster.run("kubectl", &["api-resources", "--verbs=list", "-o", "name"]);
         let mut all = BTreeSet::new();
@@ -43,7 +43,8 @@ impl ObjectNames {
         Self(all)
     }
 
-    /// Excludes what stays on purpose, and what does not belong to the chart.
+    /// Checks that the objects are the same as before, except for those that remain on purpose or do not
+    /// belong to the chart.
     pub fn are_as_before(&self, before: &Self) {
         let is_left = |name: &&String| {
             !STAYS.iter().any(|it| name.contains(it)) && !CREATED.iter().any(|it| is_created(name, it))

@@ -17,7 +17,7 @@ const MODE: &str = "x-failure-mode";
 const CLIENTS: usize = 2;
 /// The pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(30);
-/// The number of requests that are answered before and after a disruption.
+/// The number of requests that must be answered before and after a disruption.
 const AROUND: usize = 60;
 
 /// The outcome of a request.
@@ -25,11 +25,11 @@ const AROUND: usize = 60;
 pub struct Outcome {
     /// The time since the traffic began.
     pub at: Duration,
-    /// The status; 0 if there was no response.
+    /// The status, or 0 if there was no response.
     pub status: u16,
     /// The usage in the response.
     pub tokens: u64,
-    /// Details for failing tests.
+    /// Details for the messages of failing tests.
     pub about: String,
 }
 
@@ -59,7 +59,7 @@ pub fn policies(gateway: &str) -> [String; 2] {
 }
 
 impl Traffic {
-    /// Starts the clients of this gateway.
+    /// Starts clients that send requests to this gateway.
     pub fn start(gateway: SocketAddr) -> Self {
         let (ended, answers) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let began = Instant::now();
@@ -83,7 +83,7 @@ impl Traffic {
         });
     }
 
-    /// Returns the outcomes of each policy's clients.
+    /// Stops the clients, and returns the outcomes for each policy.
     pub fn end(self) -> [Vec<Outcome>; 2] {
         self.some_more();
         self.ended.store(true, Ordering::SeqCst);

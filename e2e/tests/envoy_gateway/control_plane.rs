@@ -34,7 +34,7 @@ impl ControlPlane {
         Self { template, process }
     }
 
-    /// Replaces the control plane by another one that has lost all state.
+    /// Replaces the control plane with another one that has no state.
     pub fn restart(&mut self, cluster: &Cluster, folder: &Path) {
         self.process.kill();
         let kept = folder.join("envoy-gateway-kept");
@@ -60,7 +60,7 @@ fn configuration() -> Value {
         "provider": { "type": "Kubernetes" },
         "gateway": { "controllerName": "gateway.envoyproxy.io/gatewayclass-controller" },
         "extensionApis": { "enableEnvoyPatchPolicy": true, "enableLua": true },
-        // Here, it and its proxy are on one machine, and both would use these ports.
+        // In this test, the control plane and its proxy run on one machine, and both would use these ports.
         "admin": { "address": { "host": "127.0.0.1", "port": 19_900 } },
         "telemetry": { "metrics": { "prometheus": { "disable": true } } },
     });
@@ -80,7 +80,7 @@ fn template() -> Value {
             "volumeMounts": [
                 { "name": "config", "mountPath": "/config" },
                 { "name": "certs", "mountPath": "/certs" },
-                // The folder for modules.
+                // The folder in which modules are stored.
                 { "name": "kept", "mountPath": "/var/lib/eg" },
             ],
         }],

@@ -1,4 +1,4 @@
-//! The manifests in Envoy Gateway, without any outage.
+//! Tests the manifests in Envoy Gateway without outages.
 
 use crate::Test;
 use crate::world::{World, address, object};
@@ -33,7 +33,7 @@ fn accepted(world: &mut World) {
     }
 }
 
-/// Kuadrant's announced policy, unchanged.
+/// Kuadrant's announced policy is enforced without changes.
 fn enforces(world: &mut World) {
     let alice = Request::chat(15_000).token(&jwt::token(&jwt::kuadrant_user("alice", "free")));
     let answer = wait::until("an answer of the proxy", || {
@@ -58,7 +58,7 @@ fn enforces(world: &mut World) {
     world.cluster.run(&["delete", "wtrlp/other", "trlp.kuadrant.io/llm-token-limits"]);
 }
 
-/// Limits may use facts of the body, and bodies above Envoy's own limit of 1 MiB are read.
+/// Limits may use facts from the body, and bodies above Envoy's own limit of 1 MiB are read.
 fn reads_bodies(world: &mut World) {
     world.cluster.run(&["apply", "-f", "examples/kuadrant/policy.yaml"]);
     let target = json!({ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "api-gateway" });
@@ -76,7 +76,7 @@ fn reads_bodies(world: &mut World) {
     world.cluster.run(&["delete", "wtrlp/model", "trlp.kuadrant.io/llm-token-limits"]);
 }
 
-/// An EnvoyExtensionPolicy of a route replaces the one of its Gateway, which is Weir's.
+/// An EnvoyExtensionPolicy on a route replaces Weir's EnvoyExtensionPolicy on the Gateway.
 fn extended_route(world: &mut World) {
     world.settle("Allow");
     let rules = json!([{ "matches": [{ "path": { "type": "PathPrefix", "value": "/team" } }],
@@ -103,7 +103,7 @@ fn is_admitted(answer: &Response) -> bool {
     answer.status == 200 && answer.header("x-ratelimit-limit-tokens") == Some("200000")
 }
 
-/// Another Gateway's policy refuses all requests, but it does not concern this proxy.
+/// A policy that refuses all requests of another Gateway does not apply to this proxy.
 fn others(world: &World) {
     let (gateway_api, listeners) =
         ("gateway.networking.k8s.io/v1", json!([{ "name": "http", "protocol": "HTTP", "port": 80 }]));

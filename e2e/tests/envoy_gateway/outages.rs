@@ -14,7 +14,7 @@ pub const TESTS: &[Test] = &[
 
 fn redis_away(world: &mut World) {
     world.settle_for_outage();
-    // A proxy that starts has the module and the plan.
+    // A proxy that starts during the outage still gets the module and the plan.
     let outage = Outage::new("Redis", BY_POLICY, BY_POLICY);
     outage::play(world, outage, |world| world.redis.kill(), |world| world.redis.restart());
 }

@@ -1,4 +1,4 @@
-//! Upgrades under load, in either order: no request is refused, and every token is charged.
+//! Upgrades under load, in either order. No request is refused, and every token is charged.
 
 use crate::Test;
 use crate::world::{World, address};
@@ -41,13 +41,13 @@ fn module_first(world: &mut World) {
     back_to(world, &old, &new.file);
 }
 
-/// The control plane has lost every module that it had fetched.
+/// The control plane restarts and loses every module that it had fetched.
 fn control_plane_restarts(world: &mut World) {
     world.settle("Deny");
     world.installed.kill();
     probe::becomes(address(), (503, None));
     world.restart_control_plane();
-    // Its configuration reaches the proxy, which requests the module again.
+    // The new configuration reaches the proxy, which requests the module again.
     let asked = |world: &World| {
         let stats = world.admin("/stats?filter=control_plane.connected_state").text();
         stats.trim().ends_with(": 1")

@@ -31,17 +31,14 @@ const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 19_000);
 /// The port on which a kubelet checks whether its proxies are ready.
 const READY: u16 = 19_003;
 
-/// The shared world.
+/// The world that all tests share.
 pub struct World {
-    /// The API server.
     pub cluster: Cluster,
-    /// The adapter.
     pub installed: Installed,
-    /// Its storage.
+    /// The adapter's storage.
     pub redis: Redis,
-    /// The provider.
     pub upstream: Arc<Upstream>,
-    /// The proxy as the Deployment of Envoy Gateway specifies it.
+    /// The proxy's pod template from Envoy Gateway's Deployment.
     template: Value,
     proxy: Process,
     /// A second proxy in a separate network.
@@ -115,13 +112,13 @@ impl Proxies for World {
 }
 
 impl World {
-    /// Returns the filter's manifest with the module of this digest.
+    /// Applies the filter's manifest with the module of this digest.
     pub fn apply_filter(&self, digest: &str) {
         self.cluster.apply(&self.installed.manifest_for(MANIFEST, GATEWAY, digest));
     }
 
-    /// Restores what a test may have changed, puts the policies of outages into force, and prepares
-    /// everything that a second proxy needs to start without the API server.
+    /// Restores everything that a test may have changed, puts the outage policies into force, and prepares
+    /// the files that a second proxy needs to start without the API server.
     pub fn settle_for_outage(&mut self) {
         self.end_other();
         self.cluster.revive();
@@ -133,7 +130,7 @@ impl World {
         self.other_pod().prepare(&self.cluster, self.folder.path());
     }
 
-    /// The same with one policy of 20,000 tokens for each user.
+    /// Restores the same state, but with one policy of 20,000 tokens for each user.
     pub fn settle(&mut self, failure_mode: &str) {
         self.cluster.run(&["delete", "--ignore-not-found", "wtrlp", "allow", "deny"]);
         self.cluster.apply(&probe::policy(GATEWAY, failure_mode));
@@ -162,7 +159,7 @@ impl World {
         dump.contains(digest) && !dump.contains("warming_state")
     }
 
-    /// Replaces the running control plane by another one.
+    /// Replaces the running control plane with another one.
     pub fn restart_control_plane(&mut self) {
         self.control_plane.restart(&self.cluster, self.folder.path());
     }
@@ -187,16 +184,16 @@ impl World {
     }
 }
 
-/// Starts the proxy as Envoy Gateway's Deployment specifies it.
+/// Returns the proxy's pod template from Envoy Gateway's Deployment.
 fn proxy_template(cluster: &Cluster) -> Value {
     let label = "gateway.envoyproxy.io/owning-gateway-name=api-gateway";
     let mut template = wait::until("the proxy's Deployment", || {
         let found = &cluster.get(&["-n", ITS, "deployment", "-l", label])["items"][0];
-        // The Deployment changes once the EnvoyProxy with the certificate is known.
+        // The Deployment changes when Envoy Gateway processes the EnvoyProxy with the certificate.
         let template = found["spec"]["template"].clone();
         template.to_string().contains("/etc/weir").then_some(template)
     });
-    // The proxy requests its own endpoints and waits for the response.
+    // The proxy requests its own endpoints and waits for them.
     let service = cluster.get(&["-n", ITS, "service", "-l", label])["items"][0].clone();
     cluster.endpoint(&service, pod::ADDRESS, LISTENER.1);
     let arguments = template["spec"]["containers"][0]["args"].as_array_mut().unwrap();

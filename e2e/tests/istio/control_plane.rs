@@ -1,5 +1,5 @@
-//! Istio's control plane: the objects that `istioctl install` would apply, and istiod as its Deployment
-//! starts it.
+//! Runs Istio's control plane: the objects that `istioctl install` would apply, and istiod as its Deployment
+//! would start it.
 
 use e2e::cluster::Cluster;
 use e2e::process::Process;
@@ -10,12 +10,12 @@ use std::path::Path;
 use std::process::Command;
 
 const NAMESPACE: &str = "istio-system";
-/// Its address. It is a separate one because the proxy on this machine uses some of the same ports.
+/// istiod's address. It is a separate address because the proxy on this machine uses some of the same ports.
 const ADDRESS: &str = "192.0.2.2";
-/// The address of its Service, where the API server finds its webhooks.
+/// The address of istiod's Service, where the API server finds its webhooks.
 const SERVICE: &str = "10.0.0.10";
 
-/// Installs and starts it, and waits until it is ready.
+/// Installs and starts the control plane, and waits until it is ready.
 pub fn start(cluster: &Cluster, folder: &Path) -> Process {
     let definitions = artefacts::istio("gateway-api").display().to_string();
     cluster.run(&["apply", "--server-side", "--force-conflicts", "-f", &definitions]);
@@ -25,7 +25,7 @@ pub fn start(cluster: &Cluster, folder: &Path) -> Process {
         objects.into_iter().partition(|object| object["kind"] == "CustomResourceDefinition");
     apply(cluster, definitions);
     cluster.run(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
-    // A webhook without a server would reject the objects that follow.
+    // A webhook without a running server would reject the objects that follow.
     let (webhooks, others): (Vec<_>, Vec<_>) =
         others.into_iter().partition(|object| text(&object["kind"]).ends_with("WebhookConfiguration"));
     apply(cluster, others);
@@ -40,7 +40,7 @@ pub fn start(cluster: &Cluster, folder: &Path) -> Process {
     istiod
 }
 
-/// Renders Istio's charts. Three filters of Istio's own build are disabled, because a stock Envoy lacks them.
+/// Renders Istio's charts. Three filters are disabled, because only Istio's own build of Envoy has them.
 fn generate(folder: &Path) -> Vec<Value> {
     let mut command = Command::new(artefacts::istio("istioctl"));
     command.args(["manifest", "generate"]).env("HOME", folder);
@@ -64,7 +64,7 @@ fn generate(folder: &Path) -> Vec<Value> {
     documents.filter(Value::is_object).map(with_address).collect()
 }
 
-/// Directs istiod's Service to istiod's address.
+/// Points istiod's Service at istiod's address.
 fn with_address(mut object: Value) -> Value {
     if object["kind"] == "Service" && object["metadata"]["name"] == "istiod" {
         object["spec"]["clusterIP"] = SERVICE.into();

@@ -1,4 +1,4 @@
-//! The manifests in Istio, without any outage.
+//! Tests the manifests in Istio without outages.
 
 use crate::Test;
 use crate::world::{GATEWAY, World, address};
@@ -21,7 +21,7 @@ pub const TESTS: &[Test] = &[
 
 const POLICY: [&str; 2] = ["trlp.kuadrant.io", "llm-token-limits"];
 
-/// Kuadrant's announced policy, unchanged.
+/// Kuadrant's announced policy is enforced without changes.
 fn enforces(world: &mut World) {
     world.settle("Allow");
     assert_eq!(world.rejections(), Vec::<String>::new());
@@ -91,7 +91,7 @@ fn used(world: &World) -> Vec<Value> {
     certificates(&world.admin("/certs").json(), "weir-proxy")
 }
 
-/// If the Secret is missing, `failureMode` applies. The proxy becomes ready anyway.
+/// If the Secret is missing, `failureMode` applies, but the proxy still becomes ready.
 fn without_certificate(world: &mut World) {
     world.settle("Deny");
     world.start_proxy_without_certificate();

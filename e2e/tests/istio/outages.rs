@@ -1,6 +1,6 @@
 //! How gateways behave during outages of parts of Weir, and how they recover. The outages take two minutes in
-//! `make test-outages`, and seconds in `make test-istio`. No backoff is longer than that, except those with
-//! bounds that are asserted.
+//! `make test-outages`, and seconds in `make test-istio`. All backoffs are shorter than that, except those
+//! that have asserted bounds.
 
 use crate::Test;
 use crate::world::{GATEWAY, World, address};
@@ -39,7 +39,7 @@ fn starts_first(world: &mut World) {
     probe::heals("the adapter, for a starting proxy", address());
 }
 
-/// The filter's configuration arrives before the adapter that serves its module.
+/// The filter's configuration arrives before any adapter serves its module.
 fn another_module(world: &mut World) {
     world.settle("Allow");
     let ours = world.installed.adapter().get("/weir.wasm.sha256").text();
@@ -48,8 +48,8 @@ fn another_module(world: &mut World) {
     wait::until("the new listener", || {
         world.admin("/config_dump?resource=dynamic_listeners").text().contains("warming_state").then_some(())
     });
-    // Without the filter, Envoy itself would answer 503. A busy machine may be too late for a reply of the
-    // adapter.
+    // Without the filter, Envoy itself would answer 503. On a busy machine, the adapter's reply may arrive
+    // too late.
     let (end, mut limited) = (Instant::now() + AWHILE, 0);
     while Instant::now() < end {
         let answer = probe::alice().send(address());
@@ -91,7 +91,7 @@ fn upgrade(world: &mut World) {
 
 fn redis_away(world: &mut World) {
     world.settle_for_outage();
-    // A proxy that starts has the module and the plan.
+    // A proxy that starts during the outage still gets the module and the plan.
     let outage = Outage::new("Redis", BY_POLICY, BY_POLICY);
     outage::play(world, outage, |world| world.redis.kill(), |world| world.redis.restart());
 }
@@ -116,7 +116,7 @@ fn node_silent(world: &mut World) {
 fn api_server_away(world: &mut World) {
     world.settle_for_outage();
     // Istio's control plane asks the API server whether a pod's token is valid, and its agent retries with
-    // backoffs, whatever filters the gateway has.
+    // backoffs, regardless of the gateway's filters.
     let outage = Outage { starts_within: AGENT, ..Outage::new("the API server", ENFORCED, NOT_READY) };
     outage::play(
         world,

@@ -29,15 +29,13 @@ const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 15000);
 /// The volume with the proxies' certificate.
 const CERTIFICATE: &str = "weir-tls";
 
-/// The shared world.
+/// The world that all tests share.
 pub struct World {
-    /// The API server.
     pub cluster: Cluster,
-    /// The adapter.
     pub installed: Installed,
-    /// Its storage.
+    /// The adapter's storage.
     pub redis: Redis,
-    /// Another version of the module, which the adapter serves as well.
+    /// Another version of the module, which the adapter also serves.
     pub other: ModuleVersion,
     proxy: Option<Process>,
     /// A second proxy in a separate network.
@@ -118,7 +116,7 @@ impl Proxies for World {
 }
 
 impl World {
-    /// Returns the filter's manifest.
+    /// Applies the filter's manifest.
     pub fn apply_filter(&self) {
         self.cluster.apply(&self.installed.manifest("istio/envoyfilter.yaml", GATEWAY));
     }
@@ -141,8 +139,8 @@ impl World {
         probe::becomes(address(), probe::LIMITED);
     }
 
-    /// The same with the policies of outages, and with everything that a second proxy needs to start without
-    /// the API server.
+    /// Restores the same state with the outage policies, and prepares the files that a second proxy needs to
+    /// start without the API server.
     pub fn settle_for_outage(&mut self) {
         self.settle("Allow");
         self.cluster.run(&["delete", "wtrlp", "per-user"]);
@@ -160,13 +158,13 @@ impl World {
         SocketAddr::new(self.network.address.parse().unwrap(), port)
     }
 
-    /// Starts the proxy that istiod specifies for a Gateway, without waiting for it.
+    /// Starts the proxy that istiod specifies for a Gateway, without waiting until it is ready.
     pub fn start_proxy(&mut self, gateway: &str) {
         let template = self.template(gateway);
         self.start_pod(gateway, &template);
     }
 
-    /// The same, without one of the volumes.
+    /// Starts the proxy without the volume that contains the certificate.
     pub fn start_proxy_without_certificate(&mut self) {
         let mut template = self.template(GATEWAY);
         let mounts = template["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap();
@@ -192,7 +190,7 @@ impl World {
         })
     }
 
-    /// Its agent ends its Envoy as well.
+    /// Stops the proxy. The agent also stops its Envoy.
     pub fn stop_proxy(&mut self) {
         end(&mut self.proxy);
     }
@@ -206,12 +204,12 @@ impl World {
         pod.renew(&self.cluster, CERTIFICATE, self.folder.path());
     }
 
-    /// Returns whether the proxy is ready, as a kubelet checks it.
+    /// Returns whether the proxy is ready, as a kubelet would check.
     pub fn is_ready(&self) -> bool {
         is_healthy(HEALTH.into())
     }
 
-    /// Waits for readiness, and returns how long that took.
+    /// Waits until the proxy is ready, and returns how long that took.
     pub fn is_ready_within(&self, time: Duration) -> Duration {
         let start = Instant::now();
         let ready = wait::within(time, || self.is_ready().then_some(()));
@@ -234,7 +232,7 @@ impl World {
         names
     }
 
-    /// Returns the parts of its configuration that Envoy has rejected.
+    /// Returns the parts of the configuration that Envoy has rejected.
     pub fn rejections(&self) -> Vec<String> {
         let stats = self.admin("/stats?filter=update_rejected").text();
         stats.lines().filter(|line| !line.ends_with(": 0")).map(str::to_owned).collect()

@@ -1,5 +1,5 @@
-//! A real API server accepts a release of the chart, its upgrade and its uninstall. Values that cannot work
-//! are rejected.
+//! A real API server accepts the installation, upgrade and removal of the chart. Values that cannot work are
+//! rejected.
 
 use crate::{gateway, policy};
 use e2e::artefacts;
@@ -16,7 +16,7 @@ fn helm(home: &std::path::Path, arguments: &[&str]) -> Output {
     command.output().expect("helm starts")
 }
 
-/// Runs Helm for this cluster.
+/// Runs Helm against this cluster.
 fn release(cluster: &Cluster, arguments: &[&str]) -> Output {
     let kubeconfig = cluster.kubeconfig();
     let kubeconfig = kubeconfig.to_str().expect("its path is text");

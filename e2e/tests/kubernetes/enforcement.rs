@@ -1,4 +1,4 @@
-//! A policy that is applied is enforced, and its status reports that.
+//! An applied policy is enforced, and its status reports that.
 
 use super::routes::requests;
 use super::{alice, gateway, policy, route};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const POLICY: [&str; 2] = ["trlp.kuadrant.io", "llm-token-limits"];
 
-/// The time from the beginning to the first of three successful requests in a row.
+/// Returns the time until the first of three successful requests in a row.
 fn takes_effect(world: &World, what: &str, done: impl Fn(&e2e::client::Response) -> bool) -> Duration {
     let begun = Instant::now();
     let took = wait::until(what, || {

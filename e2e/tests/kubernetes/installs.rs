@@ -1,4 +1,4 @@
-//! Several installs of the adapter in one cluster, and what kubectl shows of them.
+//! Several installations of the adapter in one cluster, and kubectl's output for them.
 
 use super::routes::requests;
 use super::{gateway, policy, route};
@@ -21,7 +21,7 @@ fn started() -> Cluster {
     cluster
 }
 
-/// Returns how often the policy is written while nobody changes it.
+/// Returns how often the policy is written although its spec does not change.
 fn writes(cluster: &Cluster) -> i64 {
     let version = || cluster.get(&POLICY)["metadata"]["resourceVersion"].clone();
     let mut last = version();
@@ -43,7 +43,7 @@ fn ancestors(cluster: &Cluster) -> Vec<Value> {
 fn of_two_installs_with_one_controller_name_one_gives_way_and_both_say_so() {
     let cluster = started();
     let first = Adapter::start_in_cluster(&cluster.kubeconfig_at(cluster.port(), "weir-system"), &[]);
-    // Only the first one has filters, so the two have different views.
+    // Only the first adapter has filters, so the two report different statuses.
     let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(first);
     cluster.wait_for_reason(&POLICY, "Enforced", "Enforced");
     let second = Adapter::start_in_cluster(&cluster.kubeconfig_at(cluster.port(), "weir-two"), &[]);
@@ -65,7 +65,7 @@ fn installs_with_names_of_their_own_leave_each_other_alone() {
     let first = Adapter::start_in_cluster(&cluster.kubeconfig_at(cluster.port(), "weir-system"), &[]);
     let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(first);
     cluster.wait_for_reason(&POLICY, "Enforced", "Enforced");
-    // Even in the same namespace, they have different Leases.
+    // Even in the same namespace, the adapters use different Leases.
     let named = ["--controller-name", "zoo.example.com/weir"];
     let second = Adapter::start_in_cluster(&cluster.kubeconfig_at(cluster.port(), "weir-system"), &named);
     wait::until("both in `ancestors`", || {
@@ -93,7 +93,7 @@ fn kubectl_shows_why_a_policy_is_not_enforced_and_each_kind_has_a_short_name_of_
     };
     assert_ne!(short_names("weir.dev"), short_names("kuadrant.io"));
 
-    // If a Gateway lacks its filter, the status names filters with a mistyped Gateway.
+    // If a Gateway has no filter, the status lists filters with a mistyped Gateway name.
     let mistyped = World::build().plugin(|plugin| plugin["gateway"] = json!("default/lmm"));
     let world = mistyped.start_with(adapter);
     wait::until("the stray", || {
@@ -103,7 +103,7 @@ fn kubectl_shows_why_a_policy_is_not_enforced_and_each_kind_has_a_short_name_of_
     assert_eq!(world.adapter.metric("weir_unknown_gateways", &[]), 1.0);
     assert!(world.adapter.log().contains("default/lmm"), "{}", world.adapter.log());
 
-    // While a finalizer keeps a deleted policy, it stays in force.
+    // A deleted policy stays in force while a finalizer keeps it.
     let finalizers = json!({ "metadata": { "finalizers": ["example.com/keep"] } }).to_string();
     cluster.run(&["patch", POLICY[0], POLICY[1], "--type=merge", "-p", &finalizers]);
     cluster.run(&["delete", POLICY[0], POLICY[1], "--wait=false"]);

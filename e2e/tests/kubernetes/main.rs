@@ -1,4 +1,4 @@
-//! Tests with a real API server and a real Envoy.
+//! Tests that use a real API server and a real Envoy.
 
 mod chart;
 mod enforcement;
@@ -16,7 +16,7 @@ use e2e::client::Request;
 use e2e::jwt;
 use serde_json::{Value, json};
 
-/// A Gateway with one listener for all hosts.
+/// Builds a Gateway with one listener for all hosts.
 fn gateway(name: &str) -> String {
     let listeners = json!([{ "name": "http", "protocol": "HTTP", "port": 80 }]);
     object(

@@ -1,4 +1,4 @@
-//! The manifests can be applied, and give the adapter only the rights that it needs.
+//! The manifests can be applied, and grant the adapter only the permissions that it needs.
 
 use e2e::artefacts;
 use e2e::cluster::Cluster;
@@ -27,7 +27,7 @@ fn every_manifest_is_taken_by_the_api_server_as_it_is() {
         let told = cluster.run(&[strict.as_slice(), &what].concat());
         println!("{what:?}:\n{told}");
     }
-    // The scraped port is a port of the adapter's Service.
+    // The scraped port must be a port of the adapter's Service.
     let monitor = cluster.run(&["kustomize", "manifests/overlays/monitoring"]);
     let adapter = cluster.run(&["kustomize", "manifests/adapter"]);
     assert!(

@@ -1,5 +1,5 @@
-//! A Gateway's `defaults` and `overrides` with its routes' policies: which limits are enforced, and which
-//! statuses are `Overridden`.
+//! Tests how a Gateway's `defaults` and `overrides` combine with its routes' policies: which limits are
+//! enforced, and which policies are reported as `Overridden`.
 
 use super::routes::{met, requests, to};
 use super::{gateway, policy, route};
@@ -9,7 +9,7 @@ use e2e::wait;
 use e2e::world::World;
 use serde_json::{Value, json};
 
-/// The Gateway's policy with one limit in this block.
+/// Returns a policy for the Gateway with one limit in this block.
 fn shared(how: &str, strategy: &str) -> String {
     let limits = requests("shared", 100)["limits"].clone();
     policy("shared", "Gateway", "llm", json!({ how: { "strategy": strategy, "limits": limits } }))
@@ -23,7 +23,7 @@ fn told(cluster: &Cluster, name: &str, reason: &str) -> String {
     told["message"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Waits until requests on both routes have these maximums.
+/// Waits until requests on the two routes are limited by these maximums.
 fn meet(world: &World, chat: &str, models: &str) {
     wait::until(&format!("{chat} for the chat and {models} for the models"), || {
         let now = [met(world, &to("/v1/chat", &[])), met(world, &to("/v1/models", &[]))];
@@ -62,7 +62,7 @@ fn defaults_and_overrides_of_a_gateway_are_enforced_and_whom_they_leave_no_say_i
     let accepted = cluster.get(&["wtrlp", "chat"])["status"]["conditions"][0].clone();
     assert_eq!(accepted["reason"], "Accepted", "{accepted:#}");
 
-    // Merged limit by limit, all policies have an effect, and a request counts in both limits.
+    // If limits are merged individually, all policies have an effect, and a request counts in both limits.
     cluster.apply(&shared("overrides", "merge"));
     meet(&world, "70", "90");
     for name in ["shared", "chat", "models"] {
@@ -74,7 +74,7 @@ fn defaults_and_overrides_of_a_gateway_are_enforced_and_whom_they_leave_no_say_i
     world.adapter.wait_for_bucket("shared", "requests", "", before.0 + 1, 0);
     assert_eq!(used("chat"), before.1 + 1);
 
-    // The Gateway's limit wins for the same name.
+    // If the names are equal, the Gateway's limit applies.
     cluster.apply(&policy("chat", "HTTPRoute", "chat", requests("shared", 5)));
     meet(&world, "100", "90");
     assert_eq!(told(&cluster, "chat", "Overridden"), "by default/shared, on every route");

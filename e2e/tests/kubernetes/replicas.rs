@@ -1,4 +1,4 @@
-//! Replicas, their leader and the API server stop and start.
+//! Replicas, their leader, and the API server are stopped and restarted.
 
 use super::{alice, gateway, policy, route};
 use e2e::adapter::Adapter;
@@ -25,7 +25,8 @@ fn another_replica_writes_statuses_when_the_leader_is_killed() {
     cluster.apply(&route("chat", "llm", json!([{}])));
     cluster.apply(&policy("one", "Gateway", "llm", limited(1000)));
     cluster.wait_for_reason(&named("one"), "Enforced", "NoFilter");
-    // The first replica, which writes statuses, knows about a filter that follows the second one.
+    // The first replica writes the statuses. It must know about a filter that is connected to the second
+    // replica.
     let second = Adapter::start_in_cluster(&kubeconfig, &[]);
     let world = World::build().plugin(|plugin| plugin["gateway"] = json!("default/llm")).start_with(second);
     cluster.wait_for_reason(&named("one"), "Enforced", "Enforced");

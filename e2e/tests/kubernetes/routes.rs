@@ -16,13 +16,13 @@ pub fn to(path: &str, headers: &[(&str, &str)]) -> Request {
     headers.iter().fold(Request::post(path, &json!({})), |request, (name, value)| request.header(name, value))
 }
 
-/// Returns the smallest maximum of requests that applied to this request.
+/// Returns the smallest request limit that applied to this request.
 pub fn met(world: &World, request: &Request) -> String {
     let answer = world.send(request);
     answer.header("x-ratelimit-limit-requests").unwrap_or("none").to_owned()
 }
 
-/// Writes the status of a route's present generation, as its Gateway's controller would.
+/// Writes the status of a route's current generation, as its Gateway's controller would.
 fn accept(cluster: &Cluster, route: &str) {
     let generation = cluster.get(&["httproute", route])["metadata"]["generation"].clone();
     let condition = json!({
@@ -82,8 +82,8 @@ fn a_request_meets_the_policies_of_its_gateway_route_and_rule() {
     let all = world.upstream.calls() as u64;
     world.adapter.wait_for_bucket("all", "requests", "", all, 0);
 
-    // A route takes no requests away from another route's policy before its controller has accepted its
-    // present generation.
+    // A route takes no requests from another route's policy before the controller has accepted the route's
+    // current generation.
     let completions = json!([{ "matches": [path("PathPrefix", "/v1/chat/completions")] }]);
     cluster.apply(&route("models", "llm", completions));
     cluster.apply(&policy("models", "HTTPRoute", "models", requests("models", 1_000)));
@@ -128,7 +128,7 @@ fn what_can_never_match_is_told() {
     cluster.apply(&twin);
     cluster.wait_for_reason(&["trlp.kuadrant.io", "early"], "Accepted", "Conflicted");
     cluster.wait_for_reason(&["trlp.kuadrant.io", "early"], "Enforced", "Overridden");
-    // If Kuadrant itself is installed, its policies are ignored.
+    // If Kuadrant itself is installed, Weir ignores Kuadrant's policies.
     cluster.run(&["delete", "trlp.kuadrant.io", "early"]);
     drop(world);
     let adapter = Adapter::start_in_cluster(&kubeconfig, &["--ignore-kuadrant"]);

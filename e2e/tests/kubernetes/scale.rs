@@ -1,5 +1,6 @@
-//! A thousand policies on five hundred routes come into force, and each request meets those of its own route. What
-//! they cost is printed. Tests of the crate `policy` assert that a request examines only its own routes and policies.
+//! A thousand policies on five hundred routes are enforced, and only the policies of its own route apply to a
+//! request. The test prints their cost. Tests of the crate `policy` assert that a request examines only its
+//! own routes and policies.
 
 use super::{gateway, policy, route};
 use e2e::adapter::Adapter;
@@ -13,7 +14,7 @@ use std::time::Instant;
 const ROUTES: usize = 500;
 const REQUESTS: u64 = 1_000;
 
-/// The CPU time of a process in microseconds, and its memory in kilobytes.
+/// Returns the CPU time of a process in microseconds, and its memory in kilobytes.
 fn used(pid: i32) -> (u64, u64) {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let after_name = stat.rsplit(')').next().unwrap();
@@ -24,7 +25,7 @@ fn used(pid: i32) -> (u64, u64) {
     (ticks * 10_000, resident.trim().trim_end_matches(" kB").parse().unwrap())
 }
 
-/// Returns Envoy's CPU time in microseconds for a request that no policy of a route concerns.
+/// Returns Envoy's CPU time in microseconds for a request to which no route's policy applies.
 fn cost(world: &World) -> u64 {
     let before = used(world.envoy.pid()).0;
     for _ in 0..REQUESTS {

@@ -1,4 +1,4 @@
-//! What the API server itself rejects, with the path of each error.
+//! Policies that the API server itself rejects, and the path of each error.
 
 use e2e::adapter::Adapter;
 use e2e::artefacts;
@@ -49,7 +49,7 @@ fn without(field: &str) -> Value {
     spec
 }
 
-/// One example for each rule of the schema, and its message.
+/// Returns one example for each rule of the schema, with its message.
 fn bad() -> Vec<(Value, &'static str)> {
     let (target, limits) = (good()["targetRef"].clone(), good()["limits"].clone());
     let extraction = json!({ "response": { "totalTokens": ["/a"] } });
@@ -203,7 +203,7 @@ fn bad() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// The message of each CEL rule in the definition.
+/// Returns the message of each CEL rule in the definition.
 fn rules() -> Vec<String> {
     fn collect(value: &Value, found: &mut Vec<String>) {
         let rules = value["x-kubernetes-validations"].as_array().into_iter().flatten();
@@ -222,7 +222,7 @@ fn rules() -> Vec<String> {
     found
 }
 
-/// A policy that uses every field is accepted, including fields that are not supported yet.
+/// Returns a policy that uses every field, including fields that are not supported yet.
 fn every_field() -> Value {
     json!({
         "targetRef": { "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "llm", "sectionName": "chat" },
@@ -292,7 +292,7 @@ fn the_schema_takes_what_is_good_and_refuses_each_mistake_with_its_path() {
     }
 }
 
-/// Returns the paths of all errors that `check` finds.
+/// Returns the paths of all errors that `check` reports.
 fn checked(document: &Value) -> Vec<String> {
     let mut file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
     file.write_all(document.to_string().as_bytes()).unwrap();
@@ -346,7 +346,7 @@ fn every_bad_policy_is_refused_or_marked_with_its_mistakes() {
         });
         let told = told.unwrap_or_else(|| panic!("{name} is not told its mistake: {:#}", cluster.get(&at)));
         let (reason, message) = (&told["reason"], told["message"].as_str().unwrap());
-        // Errors that do not depend on a cluster. The cluster may report more.
+        // `check` finds only errors that do not depend on the cluster. The API server may report more.
         let mistakes = checked(&cluster.get(&at));
         for path in &mistakes {
             assert!(reason == "Invalid" && message.contains(path), "{name}: {path}: {told:#}");

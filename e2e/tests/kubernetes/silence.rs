@@ -1,4 +1,4 @@
-//! A connection to the API server whose peer has vanished silently.
+//! A connection to the API server when the peer silently disappears.
 
 use super::routes::requests;
 use super::{gateway, policy, route};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Forwards bytes until it falls silent. Open connections then stay open, and nothing passes.
+/// Forwards bytes until it is silenced. After that, open connections stay open, but no bytes pass.
 struct Passage {
     port: u16,
     era: Arc<AtomicUsize>,
@@ -45,7 +45,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, era: &AtomicUsize, born: usize) 
     let mut buffer = [0; 16_384];
     while let Ok(length) = from.read(&mut buffer) {
         if era.load(Ordering::SeqCst) != born {
-            // The end of the connection is dropped as well, so the peer notices nothing.
+            // The end of the connection is not forwarded either, so the peer does not notice it.
             if length == 0 {
                 std::thread::park();
             }

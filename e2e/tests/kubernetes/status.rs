@@ -1,4 +1,4 @@
-//! `limitador-adapter status` with a real API server.
+//! Tests `limitador-adapter status` with a real API server.
 
 use super::{gateway, policy, route};
 use e2e::artefacts;
@@ -56,7 +56,7 @@ fn what_is_missing_is_shown_until_it_is_there() {
     assert!(text.contains("envoypatchpolicy default/weir"), "{text}");
     assert!(text.contains("next: make manifests"), "{text}");
 
-    // As Envoy Gateway 1.9 does unless Lua is enabled.
+    // Envoy Gateway 1.9 reports this unless Lua is enabled.
     let refused = json!({ "status": { "ancestors": [{
         "ancestorRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "llm-gateway" },
         "controllerName": "gateway.envoyproxy.io/gatewayclass-controller",
