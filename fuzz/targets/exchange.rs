@@ -37,6 +37,7 @@ impl Done {
                 | Effect::Reset
                 | Effect::Raise(_)
                 | Effect::UpstreamFailed(_)
+                | Effect::Record(_)
                 | Effect::Count(_) => {}
             }
         }

@@ -102,6 +102,21 @@ fn the_usage_is_in_the_filter_state_when_envoy_writes_its_access_log() {
     assert_eq!(values(left, &[&names[..4], &["output"]].concat()), "upstream_error estimated gpt-5 true 0");
 
     drop(worker);
+    let mut reporting = tokens();
+    reporting["usageReporting"] = json!({ "enabled": true });
+    let mut worker = Worker::new(reporting, "Allow", true);
+    let forging = worker.request(POST, false);
+    worker.body(forging, br#"{"model": "gpt-5\n200 ok 99999", "messages": []}"#, true);
+    worker.answer(0, Reply::Ok);
+    worker.end(forging);
+    let recorded_model = recorded(forging).remove("weir.usage.model");
+    assert_eq!(
+        recorded_model.as_deref(),
+        Some("gpt-5 200 ok 99999"),
+        "no model begins a new line of the log"
+    );
+
+    drop(worker);
     let mut worker = Worker::new(tokens(), "Allow", true);
     let request = worker.request(POST, false);
     worker.body(request, BODY, true);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 /// How many limits a record lists. The record shows how many there are.
 const MAX_LIMITS: usize = 32;
-/// The maximum length of a text in a record, in bytes.
+/// The maximum length of a text in a record, in characters.
 const MAX_TEXT: usize = 256;
 
 /// The usage of one exchange.
@@ -118,9 +118,9 @@ impl UsageRecord {
     }
 }
 
-/// Shortens a text that a client chose.
+/// Shortens a text that a client chose. It must not end a line of a log.
 pub(super) fn shortened(text: &str) -> String {
-    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text).to_owned()
+    text.chars().take(MAX_TEXT).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
 fn listed<'h>(holds: impl Iterator<Item = (&'h Hold, Option<u64>)>, count: usize) -> String {

@@ -4,6 +4,7 @@ use super::names::{self, Steps};
 use super::signatures;
 use super::syntax::too_deep;
 use super::{FactPath, Phase};
+use crate::facts;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
 use llm::response::pointer_mistake;
@@ -107,6 +108,12 @@ impl<'e> Checker<'e> {
             };
             match signatures::find(&name, member, call.args.len()) {
                 Ok(function) if function.name == "matches" => self.pattern(call),
+                Ok(function) if self.phase == Phase::Counts && is_pointer_function(function.name) => {
+                    self.mistakes.push(format!(
+                        "`{}` is unknown here; name a count in `dataExtraction.response` and use `tokens.NAME`",
+                        function.name
+                    ));
+                }
                 Ok(function) if function.name == signatures::REQUEST_BODY => self.pointer(call),
                 Ok(function) if function.name == signatures::RESPONSE_BODY => {
                     if self.phase == Phase::Request {
@@ -182,7 +189,8 @@ impl<'e> Checker<'e> {
 
     fn comprehension(&mut self, loops: &'e ComprehensionExpr, depth: usize) {
         self.macros = self.macros.saturating_add(1);
-        if names::is_root(&loops.iter_var) {
+        let is_free = loops.iter_var == facts::TOKENS && self.phase != Phase::Counts;
+        if names::is_root(&loops.iter_var) && !is_free {
             self.mistakes.push(format!("`{}` is a fact; give the variable another name", loops.iter_var));
         }
         self.visit(&loops.iter_range, depth + 1);
@@ -229,4 +237,8 @@ impl<'e> Checker<'e> {
         steps.reverse();
         Some((root, steps))
     }
+}
+
+fn is_pointer_function(name: &str) -> bool {
+    matches!(name, signatures::REQUEST_BODY | signatures::RESPONSE_BODY)
 }

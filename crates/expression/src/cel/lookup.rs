@@ -133,8 +133,8 @@ impl Lookup {
             FactPlace::Pointed => CowVal::Owned(values::json(facts.pointed(self.path.get(1)?)?)),
             FactPlace::Answered => CowVal::Owned(values::json(facts.answered(self.path.get(1)?)?)),
             FactPlace::Count => match self.path.get(1) {
-                None => CowVal::owned(Mapping::new(JsonObject(Some(facts.counts())))),
-                Some(name) => CowVal::Owned(values::json(facts.counts().get(name)?)),
+                None => CowVal::owned(Mapping::new(JsonObject(facts.counts()))),
+                Some(name) => CowVal::Owned(values::json(facts.counts()?.get(name)?)),
             },
         })
     }

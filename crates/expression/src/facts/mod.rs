@@ -70,7 +70,7 @@ pub struct Facts {
     /// Whether they describe a message in a WebSocket.
     in_socket: bool,
     /// The named counts of the response.
-    counts: Map<String, Value>,
+    counts: Option<Box<Map<String, Value>>>,
 }
 
 /// The normalised path and host, if they differ from the client's.
@@ -230,11 +230,11 @@ impl Facts {
     /// Returns facts with nothing but the named counts of a response.
     pub fn of_counts(counts: impl Iterator<Item = (String, f64)>) -> Self {
         let counts = counts.map(|(name, count)| (name, count.into())).collect();
-        Self { counts, ..Self::default() }
+        Self { counts: Some(Box::new(counts)), ..Self::default() }
     }
 
-    pub(crate) fn counts(&self) -> &Map<String, Value> {
-        &self.counts
+    pub(crate) fn counts(&self) -> Option<&Map<String, Value>> {
+        self.counts.as_deref()
     }
 
     /// Replaces the response's usage, if a policy's format differs.

@@ -41,11 +41,14 @@ pub fn is_built_in(name: &str) -> bool {
     name == TOTAL
 }
 
+/// Both fields of a block.
+pub(super) struct Extraction {
+    pub(super) data: Option<Arc<DataExtraction>>,
+    pub(super) token_compute: Option<Arc<Expression>>,
+}
+
 /// Reads `dataExtraction` and `tokenCompute`. If the rules `merge`, the counts may come from another policy.
-pub(super) fn extraction(
-    beside: &DocumentObject<'_>,
-    merge: bool,
-) -> Result<(Option<Arc<DataExtraction>>, Option<Arc<Expression>>), Reported> {
+pub(super) fn extraction(beside: &DocumentObject<'_>, merge: bool) -> Result<Extraction, Reported> {
     let extraction = beside.optional("dataExtraction").map(data_extraction).transpose();
     let compute = beside.optional("tokenCompute");
     let expression = compute.as_ref().map(|node| expression_in(node, Phase::Counts, ResultType::Tokens));
@@ -59,7 +62,7 @@ pub(super) fn extraction(
         (Some(node), Some(name)) if !merge => Err(node.refuse(format!(
             "`tokens.{name}` is neither `tokens.{TOTAL}` nor a count in `dataExtraction.response`"
         ))),
-        _ => Ok((extraction.map(Arc::new), expression.map(Arc::new))),
+        _ => Ok(Extraction { data: extraction.map(Arc::new), token_compute: expression.map(Arc::new) }),
     }
 }
 

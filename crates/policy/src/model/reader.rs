@@ -2,7 +2,7 @@
 
 mod limits;
 
-use super::extraction::{DataExtraction, extraction};
+use super::extraction::{Extraction, extraction};
 use super::usage::{UsageReporting, UsageRules, usage, usage_reporting};
 use super::{
     FailureMode, Limit, OnExceeded, Policy, Precedence, Price, QuotaHeaders, Strategy, Target, TargetKind,
@@ -133,7 +133,7 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
         prices,
         on_exceeded,
     } = spec?;
-    let Rules { block, precedence, when, limits, extraction, token_compute } = rules;
+    let Rules { block, precedence, when, limits, extraction } = rules;
     let precedence = if precedence == Precedence::Own { plain } else { precedence };
     let on_exceeded = on_exceeded.map(Arc::new);
     Ok(Policy {
@@ -145,8 +145,8 @@ pub fn policy_in_cluster(document: DocumentNode<'_>) -> Result<Policy, Reported>
         when,
         limits,
         precedence,
-        extraction,
-        token_compute,
+        extraction: extraction.data,
+        token_compute: extraction.token_compute,
         failure_mode,
         usage,
         reporting,
@@ -183,8 +183,7 @@ struct Rules {
     precedence: Precedence,
     when: Vec<Expression>,
     limits: Vec<Limit>,
-    extraction: Option<Arc<DataExtraction>>,
-    token_compute: Option<Arc<Expression>>,
+    extraction: Extraction,
 }
 
 fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
@@ -197,7 +196,7 @@ fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
     let prices = spec.optional("prices").map(|node| prices(&node)).transpose();
     let on_exceeded = spec.optional("onExceeded").map(on_exceeded).transpose();
     let (rules, usage) = (rules?, usage?.unwrap_or_default());
-    if rules.extraction.is_some() && usage.pointers.is_some() {
+    if rules.extraction.data.is_some() && usage.pointers.is_some() {
         return Err(spec.node().refuse("`usage.pointers` and `dataExtraction` are mutually exclusive"));
     }
     Ok(Spec {
@@ -228,10 +227,10 @@ fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
         (_, None, None) => {
             let when = spec.optional("when").map(when).transpose();
             let limits = spec.required("limits").and_then(|node| limits(&node, priced));
-            let (extraction, token_compute) = extraction(spec, false)?;
+            let extraction = extraction(spec, false)?;
             let (block, precedence) = ("spec", Precedence::Own);
             let (when, limits) = (when?.unwrap_or_default(), limits?);
-            return Ok(Rules { block, precedence, when, limits, extraction, token_compute });
+            return Ok(Rules { block, precedence, when, limits, extraction });
         }
     };
     let block = block.object(&BLOCK)?;
@@ -243,14 +242,13 @@ fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
         return Err(node.refuse("belongs inside `defaults` or `overrides`, next to the limits it is for"));
     }
     let strategy = strategy?.unwrap_or_default();
-    let (extraction, token_compute) = extraction(&block, strategy == Strategy::Merge)?;
+    let extraction = extraction(&block, strategy == Strategy::Merge)?;
     Ok(Rules {
         block: path,
         precedence: precedence(strategy),
         when: own_when?.unwrap_or_default(),
         limits: limits?,
         extraction,
-        token_compute,
     })
 }
 

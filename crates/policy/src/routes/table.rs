@@ -142,8 +142,8 @@ mod tests {
         let prefix = |path: String| Match { path: Some(Path::Prefix(path)), ..Match::default() };
         let regex =
             |path: String| Match { path: Some(Path::Regex(path + "/v[0-9]+/chat")), ..Match::default() };
-        let kinds: [(fn(String) -> Match, _); 3] = [(exact, [1, 0]), (prefix, [1, 1]), (regex, [1, 1])];
-        for (kind, own) in kinds {
+        let kinds: [fn(String) -> Match; 3] = [exact, prefix, regex];
+        for (kind, own) in kinds.into_iter().zip([[1, 0], [1, 1], [1, 1]]) {
             let rule = |index| Rule { matches: vec![kind(format!("/team-{index}"))], ..Rule::default() };
             let rules = (0..500).flat_map(|index| entries(&rule(index), index).unwrap()).collect();
             let table = RouteTable::new(rules, true, Ranking::GatewayApi);
