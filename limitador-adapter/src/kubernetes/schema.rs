@@ -71,7 +71,7 @@ pub struct TokenRateLimitPolicySpec {
     /// How usage is read from responses.
     pub usage: Option<UsageSchema>,
     /// Kuadrant's field for where a response reports its token counts. Mutually exclusive with `usage.pointers`.
-    pub data_extraction: Option<DataExtraction>,
+    pub data_extraction: Option<DataExtractionSchema>,
     /// Kuadrant's field for the tokens that a response counts. A CEL expression over `tokens.NAME`, the counts of
     /// `dataExtraction.response`, and `tokens.totalTokens`. It replaces the total in rates whose unit is tokens, unless they have
     /// a `cost`.
@@ -373,7 +373,7 @@ pub struct MergedLimits {
     #[x_kube(validation = LIMIT_NAMES)]
     pub limits: BTreeMap<String, LimitSchema>,
     /// Kuadrant's field for where a response reports its token counts. Mutually exclusive with `usage.pointers`.
-    pub data_extraction: Option<DataExtraction>,
+    pub data_extraction: Option<DataExtractionSchema>,
     /// Kuadrant's field for the tokens that a response counts. A CEL expression over `tokens.NAME`, the counts of
     /// `dataExtraction.response`, and `tokens.totalTokens`. It replaces the total in rates whose unit is tokens, unless they have
     /// a `cost`.
@@ -384,26 +384,26 @@ pub struct MergedLimits {
 /// Where a response reports its token counts.
 #[derive(Clone, Debug, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DataExtraction {
+pub struct DataExtractionSchema {
     /// Counts in the response's body: a name, and JSON pointers of which the first one that leads to a number other than zero
     /// counts. `totalTokens` is the total. `tokenCompute` may use all of them. If a response has none of the values, Weir's own
     /// reading replaces the count, if a name in the pointers or the count's name says which one it is.
     #[schemars(extend("maxProperties" = 16))]
     #[x_kube(validation = COUNT_NAMES)]
-    pub response: Option<BTreeMap<String, Pointers>>,
+    pub response: Option<BTreeMap<String, PointerList>>,
 }
 
 /// JSON pointers to one value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Pointers(Vec<Pointer>);
+pub struct PointerList(Vec<Pointer>);
 
-impl JsonSchema for Pointers {
+impl JsonSchema for PointerList {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Pointers".into()
+        "PointerList".into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
