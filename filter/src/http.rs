@@ -364,7 +364,8 @@ impl HttpContext for Http {
             }
         };
         if !end && facts.is_get() {
-            // GETs hardly ever have a body, and those that do are not WebSockets.
+            // A WebSocket begins with a GET that does not end. Nearly all other GETs end with their headers,
+            // so they do not need this look-up.
             host::request_header("upgrade").iter().for_each(|value| facts.header("upgrade", value));
             if facts.is_upgrade() {
                 facts = match self.upgrade(&in_force, facts) {

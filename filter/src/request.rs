@@ -129,8 +129,8 @@ fn identify(shared: &Shared, facts: &mut Facts) -> bool {
     let mut came = false;
     let found = match &shared.config.identity {
         None => Ok(None),
-        // A repeated header is joined with a comma, which is invalid in either encoding. Otherwise it would
-        // be unknown which of the values the authentication filter wrote.
+        // Repeated headers are joined with a comma, which is invalid in either encoding. This rejects them,
+        // because it is unknown which value the authentication filter wrote.
         Some(IdentitySource::Header { name, encoding }) => {
             let value = host::request_header(name);
             came = value.is_some();
