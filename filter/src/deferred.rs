@@ -35,7 +35,7 @@ impl DeferredReads {
 
     /// Reads the responses that have ended, so that they are settled before the next Reserve. A client that
     /// has received its response may send another request at once. Responses that are still passing are read
-    /// later, to not delay this Reserve.
+    /// later, so that they do not delay this Reserve.
     pub fn read_ended(&self) {
         if self.is_empty() {
             return;
