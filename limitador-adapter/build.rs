@@ -1,5 +1,5 @@
-//! Generates the services of `proto/`. Their messages are those of `protocol::wire`, so that each is defined
-//! once.
+//! Generates the services of `proto/`. They use the messages of `protocol::wire`, so that each message is
+//! defined only once.
 
 use prost::Message;
 use std::path::PathBuf;

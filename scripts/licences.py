@@ -5,7 +5,7 @@ allowed = set(re.findall(r'"([^"]+)"', re.search(r"allow = \[(.*?)\]", open("den
 
 
 def fits(expression):
-    """Evaluates an SPDX expression with AND, OR, WITH, parentheses, and the older slash for OR."""
+    """Evaluates an SPDX expression with AND, OR, WITH and parentheses. A slash is an older form of OR."""
     words = re.sub(r"([\w.+-]+) WITH ([\w.-]+)", r"\1_WITH_\2", expression.replace("/", " OR "))
     terms = re.findall(r"[()]|[\w.+-]+", words)
     python = [{"AND": "and", "OR": "or"}.get(t, t if t in "()" else str(t.replace("_WITH_", " WITH ") in allowed)) for t in terms]

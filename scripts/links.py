@@ -1,4 +1,4 @@
-"""Fails if a document refers to a project file that does not exist, or links to a heading that does not exist."""
+"""Fails if a document refers to a project file or a heading that does not exist."""
 import os, re, subprocess, sys
 
 documents = subprocess.check_output(["git", "ls-files", "*.md"], text=True).split()

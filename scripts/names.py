@@ -1,4 +1,4 @@
-"""Fails if a type name outside tests is declared more than once, and scripts/names.txt gives no reason for it."""
+"""Fails if a type name is declared more than once outside tests without a reason in scripts/names.txt."""
 import collections, re, subprocess, sys
 
 declared = collections.defaultdict(list)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Asks Python, Go and Node what they understand of each evasion's body, and writes their answers into its file.
+"""Parses each evasion's body with servers in Python, Go and Node, and writes the results into its file.
 
 usage: e2e/evasions/readings.py [--check]    --check: changes nothing, and fails if a file would change
 
-Needs python3, go and node. A content-encoding that is true has been undone before a server parses; one that is false
-has been ignored, as by a server that reads the bytes it gets. Tests read the answers from the files.
+Needs python3, go and node. The bodies are decoded before the servers parse them. A wrong content-encoding is ignored,
+as by a server that reads the raw bytes. Tests read the results from the files.
 """
 
 import json
@@ -21,12 +21,12 @@ SERVERS = {
     "go": ["go", "run", str(HERE / "servers/read.go")],
     "node": ["node", str(HERE / "servers/read.js")],
 }
-# Fields that no server passes to its model, and fields that only describe their neighbours.
+# Fields that servers do not pass to the model, and fields that only describe other fields.
 NOT_TEXT = {"model", "modelid", "user", "metadata", "stream", "max_tokens", "type", "role"}
 
 
 def decoded(headers, sent, plain):
-    """The body as a server parses it."""
+    """Returns the body that a server parses."""
     labels = [line.split(":", 1)[1] for line in headers.splitlines() if line.lower().startswith("content-encoding:")]
     body = sent
     for label in reversed(",".join(labels).lower().split(",")):
@@ -46,7 +46,7 @@ def decoded(headers, sent, plain):
 
 
 def characters(value):
-    """What may be prompt text."""
+    """Counts the characters that may be prompt text."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, list):
@@ -62,7 +62,7 @@ def is_known(key, value):
 
 
 def whole(value):
-    """A number of tokens, as pydantic and its like take it."""
+    """Parses a number of tokens as lenient validators such as pydantic do."""
     try:
         number = float(value) if not isinstance(value, bool) else 0
         return int(number) if number == int(number) and 0 < number < 2**53 else None

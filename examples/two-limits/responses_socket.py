@@ -35,7 +35,7 @@ def send(text):
 
 
 def receive():
-    """A frame: its opcode and its payload. Servers do not mask."""
+    """Reads a frame. Returns its opcode and its payload, which servers do not mask."""
     opcode, length = incoming.read(2)
     if length == 126:
         (length,) = struct.unpack("!H", incoming.read(2))

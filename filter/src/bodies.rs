@@ -1,6 +1,6 @@
-//! Detects whether Envoy passes on request bodies while their headers are held back. It does so only with
-//! `allow_on_headers_stop_iteration` next to the filter's `root_id`, which a filter cannot request. Without
-//! it, a request that waits for its body hangs. So the first such requests of each worker are watched: if
+//! Detects whether Envoy passes request bodies to the filter while the headers are held back. Envoy does so
+//! only with `allow_on_headers_stop_iteration` next to the filter's `root_id`. A filter cannot set this flag.
+//! Without it, a request that waits for its body hangs. So each worker watches its first such requests: if
 //! Envoy has received some of a body and the filter has not, the flag is missing.
 
 use crate::caller::Caller;
@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 pub const INTERVAL: u64 = 20;
 /// While the answer is unknown, a request waits at most this long for its body to begin, in milliseconds.
 pub const TIMEOUT: u64 = 5000;
-/// The same for a GET that has not ended and announces no body. It hardly ever has one.
+/// The timeout for a GET without a content-length that has not ended. Such a GET hardly ever has a body.
 pub const GET_TIMEOUT: u64 = 1000;
 /// How many requests are watched at once.
 const MAX_WATCHED: usize = 1000;

@@ -16,11 +16,11 @@ pub trait Waiting {
     fn reserved(&mut self, reply: ReserveReply);
     /// Handles a stream that has used more than the adapter has room for.
     fn out_of_room(&mut self);
-    /// Returns whether it waits for its body to begin.
+    /// Returns whether the exchange waits for its body to begin.
     fn awaits_body(&self) -> bool;
     /// Handles a body that will not arrive.
     fn body_missing(&mut self);
-    /// Returns whether its unread part is the end of the response.
+    /// Returns whether the response has ended and its last part is unread.
     fn has_ended(&self) -> bool;
     /// Reads the part of the response that has passed.
     fn read_deferred(&mut self);

@@ -1,4 +1,4 @@
-//! Streams with raised holds that are cut if there is no room (`overrun: Cut`), by reservation id.
+//! Streams with raised holds, by reservation id. They are cut if there is no room (`overrun: Cut`).
 
 use crate::caller::Caller;
 use crate::host;
@@ -15,7 +15,7 @@ pub struct CuttableStreams {
     streams: RefCell<HashMap<String, Caller>>,
 }
 
-/// Registers a stream until it is dropped. The exchange's lease includes its memory.
+/// The registration of a stream, which ends when this is dropped. The exchange's lease includes its memory.
 pub struct CuttableStream {
     id: String,
     streams: Rc<CuttableStreams>,

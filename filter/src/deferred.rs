@@ -1,12 +1,12 @@
-//! Responses that have passed and have not been read yet. Envoy sends a callback's bytes only after the
-//! callback returns, so reading or settling in the callback would delay them. It is also faster to read
-//! several small chunks at once.
+//! Responses that have passed but have not been read yet. Envoy sends a callback's bytes only after the
+//! callback returns, so reading or settling in the callback would delay them. Reading several small chunks at
+//! once is also faster.
 
 use crate::caller::{Caller, Waiting};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// A response of which no more than this has passed waits for more.
+/// Up to this many unread bytes, a response waits for more before it is read.
 pub const SMALL: usize = 4 << 10;
 
 /// The queue of responses to read.
@@ -33,9 +33,9 @@ impl DeferredReads {
         exchanges.iter().for_each(|exchange| exchange.borrow_mut().read_deferred());
     }
 
-    /// Reads the responses that have ended, so that they are settled before the next Reserve: a client that has
-    /// its response may send another request at once. Responses that are still passing are read later, since
-    /// another client is waiting for this Reserve.
+    /// Reads the responses that have ended, so that they are settled before the next Reserve. A client that
+    /// has received its response may send another request at once. Responses that are still passing are read
+    /// later, so that they do not delay this Reserve.
     pub fn read_ended(&self) {
         if self.is_empty() {
             return;

@@ -48,12 +48,12 @@ pub fn configuration(size: usize) -> Vec<u8> {
     buffer(BufferType::PluginConfiguration, size)
 }
 
-/// This much of the request's body, which Envoy buffers.
+/// The first `size` bytes of the request's body, which Envoy buffers.
 pub fn request_body(size: usize) -> Vec<u8> {
     buffer(BufferType::HttpRequestBody, size)
 }
 
-/// This many bytes of the request's body, starting at an offset.
+/// `size` bytes of the request's body, starting at an offset.
 pub fn request_body_after(before: usize, size: usize) -> Vec<u8> {
     hostcalls::get_buffer(BufferType::HttpRequestBody, before, size).ok().flatten().unwrap_or_default()
 }
@@ -124,14 +124,16 @@ pub fn set_filter_state(name: &str, value: &str) {
     }
 }
 
-/// How much of the request Envoy has received, including its headers, whether or not the filter has seen it.
+/// The number of bytes of the request, including headers, that Envoy has received. The filter may not have
+/// seen all of them.
 pub fn request_size() -> Option<u64> {
     let size = property(vec!["request", "total_size"])?;
     <[u8; 8]>::try_from(size.as_slice()).ok().map(u64::from_le_bytes)
 }
 
-/// A request header. Repeated values are joined with commas, as in Envoy's own attributes, so that none of them
-/// is lost. For headers that HTTP allows only once, Envoy rejects repeats, and a direct look-up is cheaper.
+/// A request header. Repeated values are joined with commas, as in Envoy's own attributes, so that none is
+/// lost. Envoy rejects repeats of headers that HTTP allows only once, so for those a cheaper direct look-up
+/// suffices.
 pub fn request_header(name: &str) -> Option<Vec<u8>> {
     if name.starts_with(':') || name == "content-length" {
         return header(MapType::HttpRequestHeaders, name);
@@ -143,7 +145,7 @@ pub fn request_header(name: &str) -> Option<Vec<u8>> {
     })
 }
 
-/// Returns whether a header with this name has no meaning if it is empty.
+/// Headers that have no meaning if they are empty.
 const EMPTY_IS_NONE: [&str; 3] = ["accept-encoding", "content-encoding", "content-type"];
 
 /// Whether the request has this header.

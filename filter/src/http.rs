@@ -1,4 +1,4 @@
-//! One request and its response: each callback becomes an event of its exchange, and the effects are performed.
+//! One request and its response. Each callback becomes an event of the exchange, whose effects are performed.
 
 mod body;
 mod socket;
@@ -35,8 +35,7 @@ const PIECE: usize = 16 << 10;
 pub struct Http {
     id: u32,
     shared: Rc<Shared>,
-    /// `None` until its headers arrive, and afterwards if no limit applies to it, as for most requests of some
-    /// gateways.
+    /// `None` until the headers arrive, and if no limit applies, as for most requests of some gateways.
     request: Option<Rc<RefCell<Request>>>,
     /// Used instead for a WebSocket with metered messages.
     socket: Option<Rc<RefCell<SocketContext>>>,
@@ -55,7 +54,7 @@ pub struct Request {
     response: ResponseFlow,
     /// Registered if its response may be cut.
     cuttable: Option<CuttableStream>,
-    /// Whether nothing more of its response may reach the client.
+    /// Whether the rest of its response must not reach the client.
     is_reset: bool,
     /// Whether the end of its response has passed.
     is_complete: bool,
@@ -195,18 +194,20 @@ impl Request {
         }
     }
 
-    /// Replaces what is passing and what Envoy buffers. Envoy buffers `buffered` bytes of the replacement.
+    /// Replaces the bytes that are passing or that Envoy buffers. Envoy buffers `buffered` bytes of the
+    /// replacement.
     fn replace(&mut self, bytes: &[u8], buffered: usize) {
         if self.response.replace(buffered) {
             host::replace_response_body(bytes);
         } else {
-            // The beginning of an event that arrived together with the end of another one. It cannot be sent
-            // any more.
+            // These bytes begin an event, and arrived together with the end of the previous event. It is too
+            // late to send them.
             self.shared.metrics.add(metrics::BYTES_LOST, bytes.len() as u64);
         }
     }
 
-    /// Bytes are copied only if they are read, and read after they have passed.
+    /// Handles bytes of the response. They are copied only if the exchange reads them, and read after they
+    /// have passed.
     fn body(&mut self, size: usize, end: bool) {
         self.is_complete |= end;
         let size = self.response.new_bytes(size);
@@ -225,7 +226,7 @@ impl Request {
         self.read_later(chunk, lease, end);
     }
 
-    /// If there is no memory for all of it, reads it in small pieces.
+    /// Reads the bytes in small pieces, because there is no memory for all of them.
     fn read_now(&mut self, size: usize, end: bool) {
         self.read_deferred();
         let mut at = self.response.release();
@@ -235,7 +236,7 @@ impl Request {
             self.handle(Event::Body { chunk: &piece, end: false });
             at = at.saturating_add(PIECE);
         }
-        // Reads only now, because bytes after a cut are dropped but still read.
+        // This comes after reading, because bytes after a cut are dropped but still read.
         self.handle(Event::PassingUnread);
         if end {
             self.handle(Event::Body { chunk: &[], end });
@@ -286,7 +287,8 @@ impl Request {
     }
 }
 
-/// Most refusals are the same for all clients. The client is identified only for the others.
+/// Adapts a refusal with a long wait for Codex. Other refusals are the same for all clients, so the client's
+/// header is not read.
 fn for_client(denial: Denial) -> Denial {
     let originator = || host::request_header(codex::CLIENT_HEADER);
     let is_codex = denial.is_long()
@@ -362,7 +364,8 @@ impl HttpContext for Http {
             }
         };
         if !end && facts.is_get() {
-            // GETs hardly ever have a body, and those that do are not WebSockets.
+            // A WebSocket begins with a GET that does not end. Nearly all other GETs end with their headers,
+            // so they do not need this look-up.
             host::request_header("upgrade").iter().for_each(|value| facts.header("upgrade", value));
             if facts.is_upgrade() {
                 facts = match self.upgrade(&in_force, facts) {

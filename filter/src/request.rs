@@ -10,10 +10,11 @@ use expression::facts::{Facts, Need};
 use expression::identity::{self, IdentityError};
 use policy::plan::Plan;
 
-/// The request asks for the caller's usage.
+/// Returned if the request asks for the caller's usage.
 pub struct AsksForUsage;
 
-/// Fetches what is needed, and removes the identity's header from the request. `None` if no limit applies.
+/// Fetches the facts that the plan needs, and removes the identity header from the request. Returns `None` if
+/// no limit applies.
 pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Result<Option<Facts>, AsksForUsage> {
     let (mut facts, mut came) = (own_facts(shared), None);
     remove_signals(shared, in_force, &mut facts);
@@ -23,7 +24,7 @@ pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Result<Option<Facts>, As
         came = fetch(shared, round.needs(), &mut facts, None);
     }
     if let Some(path) = &shared.config.usage_path {
-        // Nearly every plan needs it in the first round.
+        // Nearly every plan needs the path in the first round.
         if facts.path().is_none()
             && let Some(target) = host::request_header(":path")
         {
@@ -48,17 +49,17 @@ pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Result<Option<Facts>, As
     Ok(concerned.then_some(facts))
 }
 
-/// Removes a client's own copies of the headers that soft limits set, before anything else can see them.
+/// Removes a client's copies of the headers that soft limits set, so that nothing else sees them.
 fn remove_signals(shared: &Shared, in_force: &ActivePlan, facts: &mut Facts) {
     let identity = match &shared.config.identity {
         Some(IdentitySource::Header { name, .. }) => Some(name),
         Some(IdentitySource::Metadata { .. }) | None => None,
     };
-    // The identity's header is still read and removed.
+    // The identity header is read and removed elsewhere.
     for name in in_force.signal_headers().iter().filter(|name| identity != Some(name)) {
         if host::has_request_header(name) {
             host::remove_request_header(name);
-            // Envoy may have matched the route by it, and reports that route until it matches again.
+            // Envoy may have matched the route by this header, and reports that route until it matches again.
             facts.doubt_route();
         }
     }
@@ -79,7 +80,8 @@ fn own_facts(shared: &Shared) -> Facts {
     facts
 }
 
-/// Whether there is an identity, if it was needed. The headers of `described` replace the request's own.
+/// Fetches these facts. Returns whether there is an identity, if it was needed. The headers of `described`
+/// replace those of the request.
 fn fetch<'n>(
     shared: &Shared,
     needs: impl IntoIterator<Item = &'n Need>,
@@ -121,14 +123,14 @@ fn fetch<'n>(
     came
 }
 
-/// Reads the identity. Returns true if one was given. An unreadable identity counts as none, and is counted
-/// in a metric.
+/// Reads the identity. Returns true if the request has one. An unreadable identity is treated as absent, and
+/// counted in a metric.
 fn identify(shared: &Shared, facts: &mut Facts) -> bool {
     let mut came = false;
     let found = match &shared.config.identity {
         None => Ok(None),
-        // A repeated header is joined with a comma, which is invalid in either encoding. Otherwise it would
-        // be unknown which of the values the authentication filter wrote.
+        // Repeated headers are joined with a comma, which is invalid in either encoding. This rejects them,
+        // because it is unknown which value the authentication filter wrote.
         Some(IdentitySource::Header { name, encoding }) => {
             let value = host::request_header(name);
             came = value.is_some();

@@ -1,5 +1,6 @@
-//! Running Reserves. They use the stream while it is open, and otherwise separate calls, which are retried if
-//! they cannot have been answered. Every reply goes through [`deliver`].
+//! Sends Reserves and handles their replies. Reserves use the stream while it is open, and separate calls
+//! otherwise. Separate calls are retried while the adapter is unavailable. Every reply goes through
+//! [`deliver`].
 
 use crate::caller::{Caller, ReserveReply};
 use crate::host;
@@ -16,7 +17,7 @@ use std::rc::Weak;
 #[derive(Default)]
 pub struct ReserveCalls {
     calls: RefCell<HashMap<u32, (Caller, Retry)>>,
-    /// Beyond this number, calls that nobody waits for are dropped.
+    /// Above this number, calls without a waiting exchange are dropped.
     prune_at: Cell<usize>,
 }
 
@@ -34,8 +35,8 @@ impl ReserveCalls {
     }
 }
 
-/// Sends a Reserve of the exchange in context `context`, after everything that has settled. If it fails at
-/// once, the error takes the place of the reply.
+/// Sends a Reserve of the exchange in context `context`, after all pending settlements. If it fails at once,
+/// the error takes the place of the reply.
 pub fn send(shared: &Shared, context: u32, caller: &Caller, message: Vec<u8>) -> Result<(), CallFailure> {
     shared.deferred.read_ended();
     if shared.stream.is_open() {
@@ -47,9 +48,9 @@ pub fn send(shared: &Shared, context: u32, caller: &Caller, message: Vec<u8>) ->
     call(shared, context, Weak::clone(caller), Retry::new(message, shared.now(), timeout))
 }
 
-/// Sends a Reserve that the stream has left unanswered, as a separate call.
+/// Resends a Reserve as a separate call after the stream ended without a reply.
 pub fn resend(shared: &Shared, caller: &Caller, message: Vec<u8>, timeout: u64) {
-    // An exchange that has ended has released its hold.
+    // If the exchange has ended, it has already released its hold.
     if caller.strong_count() > 0 {
         let retry = Retry::new(message, shared.now(), timeout);
         if let Err(failure) = call(shared, shared.root, Weak::clone(caller), retry) {
@@ -58,7 +59,7 @@ pub fn resend(shared: &Shared, caller: &Caller, message: Vec<u8>, timeout: u64) 
     }
 }
 
-/// Handles a reply that the context `context` has received. False if it does not belong to a Reserve.
+/// Handles a reply that context `context` has received. Returns false if it does not belong to a Reserve.
 pub fn answered(shared: &Shared, context: u32, token: u32, reply: Result<&[u8], CallFailure>) -> bool {
     let Some((caller, retry)) = shared.reserves.calls.borrow_mut().remove(&token) else { return false };
     let reply = match reply {
@@ -85,7 +86,7 @@ pub fn deliver(context: u32, caller: &Caller, reply: ReserveReply) {
 
 fn call(shared: &Shared, context: u32, caller: Caller, retry: Retry) -> Result<(), CallFailure> {
     let now = shared.now();
-    // Separate calls are not ordered, so the Reserve carries what must be settled before it.
+    // Separate calls are not ordered, so the Reserve carries the settlements that must come before it.
     let message =
         call::with_commits(retry.message(), &shared.outbox.borrow().copies(CommitRoute::Unary, now));
     let (service, timeout) = (&shared.config.grpc_service, retry.patience(now));

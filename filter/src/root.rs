@@ -1,5 +1,5 @@
-//! The root context: reads the configuration, follows the plan, and reports usage to the adapter while no
-//! client waits.
+//! The root context: reads the configuration, polls for the plan, and reports usage to the adapter in the
+//! background.
 
 use crate::bodies::{self, Watched};
 use crate::caller::Caller;
@@ -24,7 +24,7 @@ use std::time::Duration;
 /// The timeout of a Commit. Nothing waits for it.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The time for the last commits of a replaced configuration, in milliseconds.
+/// The timeout for the last commits of a replaced configuration, in milliseconds.
 const LAST_PATIENCE: u64 = 60_000;
 
 /// One plugin on one worker.
@@ -37,7 +37,7 @@ struct Configured {
     shared: Rc<Shared>,
     /// The watch on the plan. `None` if the policies are in the configuration.
     watch: Option<Watch>,
-    /// The token of the running GetPlan.
+    /// The token of the GetPlan call in flight.
     asking: Option<u32>,
     /// The token of the separate Commit in flight, and its number in the outbox.
     committing: Option<(u32, CallNumber)>,
@@ -64,7 +64,8 @@ impl Configured {
         Ok(configured)
     }
 
-    /// After an upgrade of the module, or in a new VM, requests arrive before the adapter's reply does.
+    /// Restores the stored plan. After an upgrade of the module, or in a new VM, requests may arrive before
+    /// the adapter's reply.
     fn resume(&mut self) {
         let Some(watch) = &mut self.watch else { return };
         let kept = host::shared(&watch.shared_name(&self.shared.config.cluster));
@@ -81,7 +82,7 @@ impl Configured {
         self.look_for_bodies(now);
         self.send_commits(now);
         self.ask_for_plan(now);
-        // What settles now is sent with the next Reserve, or the next time.
+        // Exchanges that settle here are sent with the next Reserve or at the next call.
         self.shared.deferred.read();
         let commits = self.shared.outbox.borrow().wake_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
@@ -152,9 +153,9 @@ impl Configured {
         self.stream_left(left);
     }
 
-    /// Sends what a stream left unanswered as separate calls.
+    /// Resends unanswered messages of an ended stream as separate calls.
     fn stream_left(&mut self, left: Left<Caller>) {
-        // Before the Reserves, which carry copies of it.
+        // Must come before the Reserves, which carry copies of the commits.
         let returned = self.shared.outbox.borrow_mut().returned(left.commits.into_iter());
         self.count(returned);
         for Unanswered { caller, message, patience } in left.reserves {

@@ -1,4 +1,4 @@
-//! What a root context shares with its HTTP contexts.
+//! The state that a root context shares with its HTTP contexts.
 
 use crate::bodies::Bodies;
 use crate::cuttable::CuttableStreams;
@@ -27,11 +27,11 @@ pub const RESERVE_AND_COMMIT: Method = (RESERVATION_SERVICE, "ReserveAndCommit")
 pub const GET_USAGE: Method = (USAGE_SERVICE, "GetUsage");
 pub const GET_PLAN: Method = (POLICY_SERVICE, "GetPlan");
 
-/// The share of the memory for settlements while the adapter is unreachable: of 128 MiB, tens of thousands of
-/// them. It is reserved, so that nothing that clients send can displace a charge.
+/// The share of the memory for settlements while the adapter is unreachable. Of 128 MiB, it has room for tens
+/// of thousands. It is reserved, so that client data cannot displace a charge.
 const OUTBOX_SHARE: usize = 12;
-/// How long settlements are collected before a Commit, in milliseconds. So a busy worker sends at most a
-/// thousand calls a second, whatever its load.
+/// How long settlements are collected before a Commit, in milliseconds. So a worker sends at most a thousand
+/// calls a second at any load.
 const GATHERING: u64 = 1;
 /// How often the memory gauge is updated, in milliseconds. A host call for each request would cost too much.
 const SHOWING: u64 = 100;
@@ -50,7 +50,7 @@ pub struct Shared {
     pub deferred: DeferredReads,
     /// Streams that are cut if the adapter has no room for them.
     pub cuttable: Rc<CuttableStreams>,
-    /// Running Reserves as separate calls.
+    /// Reserves in flight as separate calls.
     pub reserves: ReserveCalls,
     /// Whether request bodies arrive.
     pub bodies: Bodies,
@@ -71,7 +71,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// From the plugin's configuration, or all of its mistakes.
+    /// Reads the plugin's configuration, or returns all of its errors.
     pub fn new(root: u32, text: &[u8]) -> Result<Self, Vec<ValidationError>> {
         let mut config = PluginConfig::read(text)?;
         let message = "the host must allow random_get: reservations are named with it".to_owned();
@@ -107,14 +107,14 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Puts a plan into force for requests that arrive from now on.
+    /// Activates a plan for all later requests.
     pub fn set_plan(&self, plan: Plan, version: u64) {
         self.in_force.replace(ActivePlan::Plan(Arc::new(plan)));
         self.metrics.add(metrics::PLANS, 1);
         self.metrics.set(metrics::PLAN_VERSION, version);
     }
 
-    /// The plan for a request that arrives now.
+    /// The plan for new requests.
     pub fn in_force(&self) -> ActivePlan {
         self.in_force.borrow().clone()
     }
@@ -189,7 +189,7 @@ impl Shared {
 
     /// Schedules the root context's `on_tick` for when the current bytes have passed.
     pub fn wake_soon(&self) {
-        // No time is earlier than this, so the clock is not needed.
+        // Zero is the earliest time, so the clock is not needed.
         if self.awake_at.replace(Some(0)) != Some(0) {
             host::tick_every(GATHERING);
         }

@@ -1,5 +1,5 @@
-//! The root context's stream to the adapter. Reserves and commits use it while it is open. A separate call
-//! costs Envoy more than everything else that a limit needs.
+//! The root context's stream to the adapter. Reserves and commits use it while it is open, because a separate
+//! call costs Envoy more than all other work for a limit.
 
 use crate::caller::Caller;
 use crate::host;
@@ -10,7 +10,7 @@ use protocol::call::{self, CallFailure};
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-/// How many commit messages may precede one Reserve. Only after an outage are there more than one.
+/// How many commit messages may precede one Reserve. There is more than one only after an outage.
 const COMMITS_BEFORE: usize = 4;
 
 /// The stream of one root context.
@@ -37,7 +37,7 @@ impl Stream {
         self.token.get() == Some(token)
     }
 
-    /// Sends a Reserve after everything that has settled. Called in the root context.
+    /// Sends a Reserve after all pending settlements. Called in the root context.
     pub fn reserve(&self, shared: &Shared, message: Vec<u8>, caller: Caller) {
         let now = shared.now();
         for _ in 0..COMMITS_BEFORE {
@@ -92,7 +92,7 @@ impl Stream {
         (calls.overdue(now), stuck)
     }
 
-    /// Handles the end of the stream by the adapter.
+    /// Handles a stream that the adapter has ended.
     pub fn ended(&self, now: u64) -> Left<Caller> {
         self.token.set(None);
         self.calls.borrow_mut().closed(now)

@@ -58,8 +58,8 @@ fn policy() -> Policy {
     Policy::read(&document).expect("the policy is right")
 }
 
-/// Returns how many tokens a POST of this body holds, or `None` if it is refused. The number selects the path and the
-/// labels.
+/// Returns how many tokens a POST of this body holds, or `None` if it is refused. The numbers select the path
+/// and the labels.
 pub fn held(path: u8, label: u8, body: &[u8]) -> Option<u64> {
     let (encoding, content_type) = LABELS[usize::from(label) % LABELS.len()];
     let mut facts = Facts::default();
@@ -93,7 +93,7 @@ pub fn held(path: u8, label: u8, body: &[u8]) -> Option<u64> {
     Some(call.map_or(0, |call| call.amount))
 }
 
-/// Returns how much the server would generate: the client's own maximum, if the path determines its field.
+/// Returns the maximum output that the client requests, or 0 if the path does not determine the field.
 pub fn output(path: u8, body: &Value) -> u64 {
     let name = match chosen(path) {
         "/v1/chat/completions" | "/v1/completions" | "/v1/messages" | "/v1/chat" | "/v2/chat" => "max_tokens",

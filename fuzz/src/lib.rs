@@ -1,4 +1,4 @@
-//! Shared parts of the targets: a request to judge, and bytes in pieces.
+//! Shared parts of the targets: facts, policies, exchanges, and input in pieces.
 
 pub mod hold;
 pub mod reading;
@@ -11,7 +11,7 @@ use policy::plan::Plan;
 use serde_json::json;
 use std::sync::Arc;
 
-/// The facts of a plausible request.
+/// Returns the facts of a plausible request.
 pub fn facts() -> Facts {
     let mut facts = Facts::default();
     let headers = [

@@ -1,14 +1,15 @@
-//! Reads a body as a generous server does, independently of Weir: all of its text goes to the model, whatever the names
-//! of its fields are.
+//! Reads a body like a generous server, independently of Weir. Such a server passes all text to the model, in
+//! any field.
 
 use serde_json::Value;
 
-/// The characters that Weir may leave out of the text: names, tags and known keys up to 4096 characters, metadata up to
-/// 16 Ki, and beyond that as many as there is other text. So apart from these, at least half of all characters are
-/// held.
+/// The number of characters that Weir may ignore: up to 4096 in names, tags and known keys, and up to 16 Ki
+/// in metadata. Beyond that, Weir may ignore as many characters as the other text has. So it holds at least
+/// half of all further characters.
 pub const FREE: u64 = 4096 + (16 << 10);
 
-/// Returns the characters of all strings, except those that may be images or files (`is_media`), which cost constants.
+/// Returns the number of characters in all strings, except those that may be images or files (`is_media`).
+/// The latter cost constants.
 pub fn characters(value: &Value) -> u64 {
     match value {
         Value::String(text) if is_media(text) => 0,
@@ -19,7 +20,7 @@ pub fn characters(value: &Value) -> u64 {
     }
 }
 
-/// Returns whether it is a URL, or so similar to base64 that it may be nothing else.
+/// Returns whether the text may be a URL, or base64 with few other characters.
 pub fn is_media(text: &str) -> bool {
     let is_other = |c: &char| !(c.is_ascii_alphanumeric() || "+/-_=\r\n".contains(*c));
     text.chars().take(16).collect::<String>().contains("://") || text.chars().filter(is_other).count() <= 32

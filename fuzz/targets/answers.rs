@@ -1,5 +1,6 @@
-//! Any bytes as the adapter's replies to GetPlan and Commit, and in its stream. Nothing is lost, only sent settlements
-//! count as settled, and there is always a next time to act.
+//! Feeds arbitrary bytes to the readers of GetPlan replies, Commit replies and the adapter's stream. No
+//! settlement or Reserve is lost, only settlements that were sent count as settled, and the next call is
+//! always scheduled.
 #![no_main]
 
 use engine::outbox::{CommitRoute, Outbox};
@@ -49,7 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Builds settlements as an exchange does.
+/// Returns the settlements of an exchange.
 fn settlements() -> Vec<engine::outbox::Settlement> {
     let effects = fuzz::waiting().handle(engine::exchange::Event::Closed);
     let settlement = |effect| match effect {

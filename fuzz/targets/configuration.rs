@@ -1,4 +1,4 @@
-//! Any bytes as the filter's plugin configuration: the result is an error or a configuration.
+//! Reads arbitrary bytes as the filter's plugin configuration. The result is a configuration or an error.
 #![no_main]
 
 use engine::config::PluginConfig;

@@ -1,5 +1,5 @@
-//! Any bytes as a compressed body of a request and of a response. The output never exceeds the requested size, and
-//! splitting the response does not change the result, unless the body is damaged.
+//! Decodes arbitrary bytes as a compressed request body and response body. The output never exceeds the
+//! requested size, and splitting the response does not change the result, unless the body is damaged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -20,18 +20,19 @@ fuzz_target!(|input: &[u8]| {
     assert!(whole == pieces || whole.broken.is_some() && pieces.broken.is_some(), "{whole:?} {pieces:?}");
     if decoded.cause.is_none() && decoded.extent == Extent::Whole && decoded.label == Label::True {
         let plain = read("", &decoded.body, usize::MAX);
-        // A request whose encoding has no end is complete if its document is. A response is not.
+        // A request body without the end of its encoding is complete if its JSON document is complete. A
+        // response body is not.
         let broken = whole.broken.filter(|cause| *cause != Cause::Truncated);
         let whole = MeterReading { broken: broken.or(plain.broken), ..whole };
         // Wrong or missing labels are recognised.
         let mislabeled = [plain, whole].iter().any(|reading| reading.broken == Some(Cause::Mislabeled));
-        // A response that begins with the signature of another encoding is read in that encoding, without a way back.
+        // A response that begins with the signature of another encoding is read only in that encoding.
         let misled = whole.broken.is_some() && sign(body).is_some_and(|sign| sign != encoding);
         assert!(mislabeled || misled || plain == whole, "{plain:?} {whole:?}");
     }
 });
 
-/// Returns the encoding whose signature these bytes begin with.
+/// Detects the encoding by the signature at the beginning of the body.
 fn sign(body: &[u8]) -> Option<&'static str> {
     match body {
         [0x1f, 0x8b, 8, ..] => Some("gzip"),

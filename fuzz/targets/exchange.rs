@@ -1,4 +1,5 @@
-//! Any events in any order: there is at most one Reserve, one end of the wait and one Commit, and the exchange ends.
+//! Drives an exchange with arbitrary events in any order. There is at most one Reserve, one Resume or Deny,
+//! and one Commit, and the exchange ends.
 #![no_main]
 
 use engine::exchange::{Effect, Event};

@@ -1,4 +1,5 @@
-//! Any text as a CEL expression: it is rejected with a reason, or evaluates to a value or an error in bounded time.
+//! Compiles arbitrary text as a CEL expression. It is rejected with a reason, or it evaluates to a value or
+//! an error in bounded time.
 #![no_main]
 
 use expression::cel::{Expression, Phase, ResultType};

@@ -1,5 +1,5 @@
-//! Any bytes as an identity header or as Envoy's dynamic metadata: the result is an `auth` object, nothing, or an
-//! error.
+//! Reads arbitrary bytes as an identity header and as Envoy's dynamic metadata. The result is an `auth`
+//! object, nothing, or an error.
 #![no_main]
 
 use expression::identity::IdentityEncoding;

@@ -1,5 +1,5 @@
-//! Several concurrent exchanges, with any events in any order and any budget: the budget is never exceeded, and all of
-//! it is returned.
+//! Drives several concurrent exchanges with arbitrary events and an arbitrary budget. They never exceed the
+//! budget, and return all of it.
 #![no_main]
 
 use engine::exchange::{Event, Exchange};
@@ -9,7 +9,7 @@ use llm::memory::MemoryBudget;
 use llm::response::ResponseHead;
 use protocol::call::{self, CallFailure};
 
-/// The encodings of responses.
+/// The content encodings of responses.
 const ENCODINGS: [&str; 5] = ["", "gzip", "deflate", "br", "zstd"];
 
 fuzz_target!(|bytes: &[u8]| {

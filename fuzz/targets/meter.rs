@@ -1,5 +1,5 @@
-//! Any response: the meter returns a reading that does not depend on how the body is split, unless a compressed body is
-//! damaged.
+//! Meters an arbitrary response. The reading does not depend on how the body is split, unless a compressed
+//! body is damaged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

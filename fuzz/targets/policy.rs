@@ -1,4 +1,5 @@
-//! Any JSON as a policy: the result is a list of errors with their paths, or a plan that judges.
+//! Reads arbitrary JSON as a policy. The result is a list of errors with their paths, or a plan that handles
+//! requests.
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};

@@ -1,13 +1,13 @@
-//! A path, a line end, and any bytes as the request's body. The body is read under any label and edited. Valid JSON
-//! stays valid.
+//! Reads and edits an arbitrary request body under any label. The input is a path, a line end, and the body.
+//! Valid JSON stays valid.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use llm::request::{self, Extent, Wire, edit};
 use serde_json::value::RawValue;
 
-/// Returns the number of bytes in strings that may be files: short URLs, or base64 with few other characters. They
-/// count by constants, wherever they are.
+/// Returns the number of bytes in strings that may be files: short URLs, or base64 with few other characters.
+/// In any place, they may count as constants.
 fn files(body: &[u8]) -> usize {
     let is_foreign = |byte: &u8| !byte.is_ascii_alphanumeric() && !b"+/=_-\r\n".contains(byte);
     let file = |string: &[u8]| {

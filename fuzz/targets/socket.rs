@@ -1,13 +1,13 @@
-//! Any bytes as the frames of a WebSocket, from either side, compressed or not. Splitting them does not change the
-//! messages, no message exceeds the maximum, and all memory is returned. Only errors may be reported earlier in pieces:
-//! first that a message is cut, and then that it is corrupt.
+//! Reads arbitrary bytes as WebSocket frames, from either side, with or without compression. Splitting them
+//! does not change the messages or the error, no message exceeds the maximum, and all memory is returned. The
+//! only difference is that the reader may report more events before an error if the input is in pieces.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use llm::memory::MemoryBudget;
 use llm::websocket::{Extensions, MessageReader, Peer, SocketError, SocketEvent};
 
-/// The maximum length of a message that is kept.
+/// The maximum length of a message that the reader keeps.
 const MAX: usize = 1 << 14;
 /// The maximum memory of both directions' decoders and both messages.
 const MEMORY: usize = 1 << 20;

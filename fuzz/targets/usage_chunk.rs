@@ -1,5 +1,5 @@
-//! Any stream, split as the first byte says. The output does not depend on the split, and is the stream without some of
-//! its parts.
+//! Filters an arbitrary stream in pieces of the size that the first byte gives. The output does not depend on
+//! the size, and is a subsequence of the stream.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     let out = filtered(stream, usize::from(*size).max(1));
     let mut rest = stream.iter();
     assert!(out.iter().all(|byte| rest.any(|sent| sent == byte)));
-    // An event beyond the maximum may be decided by the part of it that has arrived.
+    // The filter may decide about an event above the maximum before all of it has arrived.
     if stream.len() < 16 << 10 {
         assert_eq!(out, filtered(stream, stream.len().max(1)));
     }

@@ -1,8 +1,8 @@
 //! Measures counting in memory and in a real Redis: pairs of a reserve and its commit per second, their
-//! latency, and by how much limits are overshot. Writes its section of `bench/RESULTS.md`.
+//! latency, and by how much limits are overshot. Writes a section of `bench/RESULTS.md`.
 //!
-//! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: memory redis
-//! sliding overshoot. Then nothing is written.
+//! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: memory, redis,
+//! sliding, overshoot. With arguments, the benchmark writes no section.
 // A failure ends the benchmark, as it ends a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -21,16 +21,16 @@ use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The heading of the section, which is the last one.
+/// The heading of the section, which is the file's last one.
 const HEADING: &str = "## What counting costs";
 
-/// The holds of a request: one amount for each limit of one user. The limits are those of the policies in
-/// force.
+/// Builds a request's holds: one for each limit of one user, in an hourly window.
 fn holds(user: usize, limits: usize) -> Vec<Hold> {
     holds_over(&Window::Fixed(HOUR), user, limits)
 }
 
-/// The same with another window.
+/// Builds a request's holds in the given window. They share the names of their limits, like those of active
+/// policies.
 fn holds_over(window: &Window, user: usize, limits: usize) -> Vec<Hold> {
     static IN_FORCE: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
         (0..8).map(|limit| format!("default/llm-token-limits/limit-{limit}").into()).collect()
@@ -45,12 +45,12 @@ fn holds_over(window: &Window, user: usize, limits: usize) -> Vec<Hold> {
     IN_FORCE[..limits].iter().map(hold).collect()
 }
 
-/// The usage in each limit.
+/// Builds the charges for these holds.
 fn charges(holds: &[Hold], amount: u64) -> Vec<Charge> {
     holds.iter().map(|hold| Charge { key: Arc::clone(&hold.key), amount }).collect()
 }
 
-/// The user of a pair. It differs from recent ones, so that caches help no more than in production.
+/// Selects the user of a pair. Users are spread, so that caches help no more than in production.
 fn user(number: usize, users: usize) -> usize {
     number.wrapping_mul(7_919) % users
 }

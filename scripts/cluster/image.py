@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""image.py OUT.tar NAME FOLDER [--config JSON]: an OCI image of one layer, the contents of the folder, for `ctr images import`."""
+"""Builds an OCI image for `ctr images import`, with the contents of a folder as its only layer.
+
+usage: image.py OUT.tar NAME FOLDER [--config JSON]
+"""
 import argparse
 import hashlib
 import io

@@ -1,4 +1,4 @@
-//! Whatever the input is, the core returns a value or an error, and never panics.
+//! For any input, the core returns a value or an error, and never panics.
 
 use engine::config::PluginConfig;
 use expression::identity::IdentityEncoding;
@@ -124,7 +124,7 @@ fn good_config() -> Value {
     })
 }
 
-/// Puts `part` at the place that `steps` lead to.
+/// Replaces the value at the end of `steps` with `part`.
 fn replace(document: &mut Value, steps: &[prop::sample::Index], part: Value) {
     let place = match (document, steps) {
         (Value::Object(map), [step, rest @ ..]) if !map.is_empty() => {
@@ -145,7 +145,7 @@ fn replace(document: &mut Value, steps: &[prop::sample::Index], part: Value) {
     }
 }
 
-/// An empty error would be useless, and so would one that breaks a log line.
+/// Returns whether there are errors, each with a message that fits on one log line.
 fn is_told(mistakes: &[ValidationError]) -> bool {
     !mistakes.is_empty()
         && mistakes.iter().all(|m| !m.message.is_empty() && !m.to_string().contains(char::is_control))
@@ -194,7 +194,7 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..300),
         structure in prop::collection::vec(any::<u8>(), 0..100),
     ) {
-        // Alone, and inside the struct of the requested namespace.
+        // As the whole message, and inside the struct of the requested namespace.
         let mut message = vec![0x0a, u8::try_from(structure.len()).expect("short") + 5, 0x0a, 1, b'n', 0x12];
         message.push(u8::try_from(structure.len()).expect("short"));
         message.extend(structure);

@@ -1,4 +1,4 @@
-//! Exchanges with request bodies that cannot be read, or that need an edit that cannot be made.
+//! Exchanges with request bodies that Weir cannot read or cannot edit.
 // Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -1,4 +1,4 @@
-//! The filter's plugin configuration: what is accepted, and the message for each mistake.
+//! The filter's plugin configuration: valid configurations, and the message for each error.
 
 use engine::config::{IdentitySource, PluginConfig};
 use expression::identity::IdentityEncoding;
@@ -29,7 +29,7 @@ fn policy(name: &str) -> Value {
     })
 }
 
-/// The configuration as it is written in Envoy's YAML, with the type `google.protobuf.Struct`.
+/// The configuration in the form of Envoy's YAML, with the type `google.protobuf.Struct`.
 #[test]
 fn a_struct_is_read_as_json_is() {
     use prost::Message as _;

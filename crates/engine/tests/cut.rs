@@ -1,4 +1,4 @@
-//! Streams that outgrow their holds: which holds are raised, and how each API's stream ends when there is no
+//! Streams that outgrow their holds: which holds are raised, and how each API's stream ends if there is no
 //! room.
 // Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -73,7 +73,7 @@ impl Stream {
         Self { exchange, outbox: Outbox::new(1 << 20), asked, got: Vec::new(), cuts: 0, resets: 0 }
     }
 
-    /// Passes a chunk, and lets the exchange read it.
+    /// Passes a chunk through the exchange, which reads it.
     fn pass(&mut self, chunk: &[u8]) {
         let mut got = chunk.to_vec();
         if self.exchange.edits_body() {
@@ -161,7 +161,7 @@ fn of_chat() -> Stream {
     Stream::new(cut(), "/v1/chat/completions", &request, SSE, "")
 }
 
-/// Returns the documents of a stream's ending, which follow the given pieces.
+/// Returns the documents at the end of a stream, after the given pieces.
 fn ending(stream: &mut Stream, pieces: &[Vec<u8>]) -> Vec<Value> {
     for piece in pieces {
         stream.pass(piece);
@@ -262,7 +262,7 @@ fn what_has_ended_itself_is_left_alone() {
     let end = event(
         &json!({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
     );
-    // The current event ends the stream by itself.
+    // The current event already ends the stream.
     let mut stream = of_chat();
     stream.pass(&chat(&text()));
     stream.pass(&end);
@@ -374,7 +374,7 @@ fn a_stream_in_the_form_of_an_array_stays_one_wherever_it_is_split() {
         for piece in whole.as_bytes().chunks(size) {
             stream.pass(piece);
             let raised = stream.raised();
-            // Until its form is known, it may be a single document, which is never cut.
+            // Until the body's form is known, it may be a single document, which is never cut.
             let may_cut = raised.iter().any(|raised| raised.descriptors.iter().any(|one| !one.unenforced));
             if may_cut && !std::mem::replace(&mut asked, true) {
                 stream.out_of_room();
@@ -391,7 +391,7 @@ fn a_stream_in_the_form_of_an_array_stays_one_wherever_it_is_split() {
 
 #[test]
 fn what_is_looked_at_is_within_the_budget() {
-    // Sixty thousand bytes that take millions of bytes as a tree.
+    // Sixty thousand bytes that take millions of bytes when parsed into a tree.
     let bomb = event(&json!({
         "object": "chat.completion.chunk", "choices": [], "x": vec![json!({"": 0}); 8000],
     }));

@@ -1,4 +1,4 @@
-//! Bodies that contain a field twice, and calls that use no tokens, from the request to the holds.
+//! Bodies with repeated fields, and calls that use no tokens: the holds or the refusal of each request.
 // Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

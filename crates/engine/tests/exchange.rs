@@ -1,4 +1,4 @@
-//! The exchange, driven by events alone.
+//! The exchange, driven only by events.
 // Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -138,8 +138,8 @@ fn one_call_holds_for_every_rate_of_every_limit() {
         ]
     };
     assert_eq!(call.descriptors.len(), 2);
-    // 400 bytes are 100 tokens. Without a maximum, the output is estimated as large as the input, and at
-    // least as a quarter of the limit.
+    // 400 bytes are 100 tokens. Without a maximum, the estimated output is as large as the input, but at
+    // least a quarter of the limit.
     assert_eq!((entries(0), call.descriptors[0].hits_addend), (expected("tokens", "3600s"), Some(350)));
     assert_eq!((entries(1), call.descriptors[1].hits_addend), (expected("requests", "60s"), Some(1)));
 }
@@ -371,7 +371,8 @@ fn refused_for(reset_ms: u64, used: Option<u64>) -> Denial {
 
 #[test]
 fn no_client_is_left_to_sleep_for_more_than_a_minute() {
-    // The request needs 350 tokens. If the usage is at most 650, only holds are in the way.
+    // The request needs 350 tokens of a limit of 1000. If the usage is at most 650, only other holds take up
+    // the room.
     let table = [
         (59_000, None, "59000", false),
         (60_000, None, "60000", false),
@@ -414,7 +415,7 @@ fn the_headers_list_the_eight_most_constrained_limits() {
     let id = ReservationId { prefix: "w".into(), number: 10 };
     let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
     exchange.handle(request());
-    // The first and the fourth have the most left.
+    // The first and the fourth limit have the most room.
     let statuses: Vec<_> = [90, 5, 5, 80, 5, 5, 5, 5, 5, 70].map(|left| (Code::Ok, 100, left, 60_000)).into();
     exchange.handle(Event::Reply(call::reply(Ok(&reply(Code::Ok, &statuses)))));
     let effects = exchange.handle(Event::Response(json_head(200)));
@@ -530,7 +531,7 @@ fn play(exchange: &mut Exchange, happening: Happening) -> Vec<Effect> {
 }
 
 proptest! {
-    /// Whatever happens, in any order, each reservation is either refused or committed exactly once.
+    /// For any events in any order, each reservation is either refused, or committed exactly once.
     #[test]
     fn every_reservation_ends_once(happenings in proptest::collection::vec(happening(), 0..12)) {
         let mut exchange = exchange("Allow");
@@ -546,13 +547,13 @@ proptest! {
     }
 }
 
-/// Returns how many rounds of facts are fetched for a request with these facts, and its exchange if a limit
-/// with these predicates may apply.
+/// Fetches the facts that a limit with these predicates needs. Returns the number of rounds, and the exchange
+/// if the limit may apply.
 fn gated(when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
     gated_by(json!([]), when, facts)
 }
 
-/// The same. `of_policy` are the predicates of the policy.
+/// Like [`gated`], with predicates of the policy, too.
 fn gated_by(of_policy: Value, when: Value, facts: &Facts) -> (usize, Option<Exchange>) {
     let document = json!({
         "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy",
@@ -731,7 +732,7 @@ fn more_rates_than_a_call_may_name_let_nothing_pass() {
     let effects = asked(plan_of(limits(4097)), request());
     assert_eq!(counted(&effects), ["weir_failed_closed.cause.too_many_rates"]);
     assert!(matches!(effects.last(), Some(Effect::Deny(denial)) if denial.status == 503), "{effects:?}");
-    // Long values make the call larger than the adapter accepts, with fewer descriptors.
+    // With long values, fewer descriptors already make the call larger than the adapter accepts.
     let counters: Vec<Value> =
         (0..16).map(|index| json!({"expression": format!("request.headers['x-{index}']")})).collect();
     let rates = json!([{"limit": 1000, "window": "1h", "unit": "requests"}]);

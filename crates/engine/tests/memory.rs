@@ -1,4 +1,4 @@
-//! Compares the real heap with the budget while thousands of hostile exchanges are in progress.
+//! Compares the actual heap size with the budget while thousands of hostile exchanges are in progress.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unsafe_code)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -111,7 +111,7 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
         encoder.write_all(&vec![b' '; 1 << 20]).unwrap();
         encoder.flush().unwrap();
     }
-    // A frame with a window of 8 MiB, and 1 MiB of blanks: 8 blocks of four bytes each.
+    // A frame with a window of 8 MiB, and 1 MiB of blanks in 8 blocks of four bytes each.
     let mut zstd = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 13 << 3];
     (0..8).for_each(|_| zstd.extend([0x02, 0x00, 0x10, b' ']));
     let events = [b"data: {\"x\":{\"y\":\"", "z".repeat(20_000).as_bytes()].concat();
@@ -267,7 +267,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Several exchanges, with any events in any order.
+    /// Drives several exchanges with any events in any order.
     #[test]
     fn no_order_of_events_exceeds_the_budget_or_leaves_a_lease(
         max in 0..200_000_usize,

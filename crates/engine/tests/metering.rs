@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// The counts that are compared, each with the `cost` that shows it.
+/// The counts to compare. Each one is the name of a `cost`.
 const COUNTS: [&str; 7] = ["total", "input", "output", "cached", "reasoning", "cacheWrite", "cacheWrite1h"];
-/// The longest body that is split at every byte.
+/// The maximum length of bodies that are split at every byte.
 const SHORT: usize = 3000;
 
 #[derive(Deserialize)]
@@ -173,7 +173,7 @@ impl Case {
     }
 }
 
-/// The charges by the name of the limit. A limit that does not apply charges nothing.
+/// Returns the charge of each limit, in the order of [`COUNTS`]. A limit that does not apply charges nothing.
 fn charges(outbox: &mut Outbox) -> Vec<u64> {
     let call = outbox.send(CommitRoute::Unary, 0).expect("a commit");
     let commit = CommitRequest::decode(&*call.message).unwrap();
@@ -213,7 +213,7 @@ fn plan() -> Plan {
     Plan::new(vec![Policy::read(&document).expect("a good policy")])
 }
 
-/// Returns every difference from the expected charge.
+/// Returns all charges if one of them differs from the expected charge.
 fn wrong(case: &Case, how: &str, charged: &BTreeMap<&str, u64>) -> Option<String> {
     let fits = |name: &str, right: &Right| match (charged.get(name), right) {
         (Some(charge), Right::Count(count)) => charge == count,

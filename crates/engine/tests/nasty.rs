@@ -1,5 +1,5 @@
-//! Hostile bodies in an exchange. They cost bounded memory and time, block nothing, and are counted. Each one
-//! has 20 MB or more, and is never completely in memory.
+//! Hostile bodies in an exchange. They take bounded memory and time, block nothing, and are counted in
+//! metrics. Each one has 20 MB or more, and is never completely in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
@@ -64,9 +64,9 @@ struct Body {
     middle: Vec<u8>,
     times: usize,
     end: &'static str,
-    /// The cause that is counted.
+    /// The counted cause.
     cause: Option<Cause>,
-    /// The usage that is reported.
+    /// The reported usage.
     total: Option<u64>,
 }
 
@@ -106,7 +106,7 @@ fn exchange() -> Exchange {
     exchange
 }
 
-/// The outcome of all events, and the peak memory without the body's pieces.
+/// Plays the body through an exchange. Returns all effects, and the peak memory without the body's pieces.
 fn play(body: &Body) -> (Vec<Effect>, usize) {
     let mut exchange = exchange();
     let (content_type, content_encoding) = (body.content_type.to_owned(), body.encoding.to_owned());
@@ -261,7 +261,7 @@ fn greedy() -> Vec<(&'static str, Vec<u8>)> {
         ("zstd", zstd(b"\0\x68", &[], 0)),
         // A block that is kept until its end arrives.
         ("zstd", [zstd(b"\0\x68", &block(128 << 10, 2), 1), vec![b'x'; 100 << 10]].concat()),
-        // Literals and sequences that are announced and missing.
+        // Literals and sequences that are announced but missing.
         (
             "zstd",
             [zstd(b"\0\x68", &block(10, 2), 1), b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec()]

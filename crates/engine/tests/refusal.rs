@@ -1,5 +1,4 @@
-//! The refusal of a request that cannot be served as it is, in the form that each dialect's client libraries
-//! read.
+//! Refusals of requests that are invalid, in the form that each dialect's client libraries read.
 
 use engine::refusal::invalid_request;
 use llm::request::Dialect;

@@ -32,7 +32,8 @@ fn soft(name: &str, value: &str) -> Value {
     })
 }
 
-/// Asks for room under these limits. The adapter's statuses say whether a rate refuses, or is exceeded.
+/// Sends a request under this policy, and the adapter's reply. Each status has the rate's code, and whether
+/// the rate is exceeded.
 fn asked(policy: Policy, reply: Result<&[(Code, bool)], CallFailure>) -> (Exchange, Vec<Effect>) {
     let plan = ActivePlan::Plan(Arc::new(Plan::new(vec![policy])));
     let mut exchange = Exchange::new(plan, ReservationId { prefix: "w".into(), number: 1 });
@@ -62,7 +63,7 @@ fn asked(policy: Policy, reply: Result<&[(Code, bool)], CallFailure>) -> (Exchan
     (exchange, effects)
 }
 
-/// The signal headers of the request, if it is forwarded.
+/// Returns the signal headers of the request if it is forwarded.
 fn signalled(effects: &[Effect]) -> Option<HeaderList> {
     let signal = effects.iter().position(|effect| matches!(effect, Effect::Signal(_)));
     let resume = effects.iter().position(|effect| *effect == Effect::Resume)?;
@@ -77,7 +78,7 @@ fn pairs(headers: &HeaderList) -> Vec<(&str, &str)> {
     headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect()
 }
 
-/// The headers of a response with this status.
+/// Returns the headers that are set on a response with this status.
 fn answered(exchange: &mut Exchange, status: u16) -> HeaderList {
     let effects = exchange.handle(Event::Response(ResponseHead { status, ..ResponseHead::default() }));
     let headers = effects.into_iter().find_map(|effect| match effect {

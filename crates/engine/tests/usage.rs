@@ -24,7 +24,7 @@ fn plan(limits: Value) -> Plan {
     Plan::new(vec![Policy::read(&document).expect("a good policy")]).with_body(BodyAccess::Buffer(1 << 20))
 }
 
-/// The facts of alice's request, with the headers that the question replaces.
+/// Returns the facts of Alice's request, with the headers that the question replaces.
 fn facts(question: &UsageQuestion) -> Facts {
     let mut facts = Facts::default();
     for (name, value) in question.headers() {

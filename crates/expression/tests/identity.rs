@@ -59,7 +59,7 @@ fn metadata(namespaces: &[(&str, Value)]) -> Vec<u8> {
 
 #[test]
 fn a_header_is_json_or_base64url_of_it_padded_or_not() {
-    // These bytes need padding and both characters in which base64url differs.
+    // These bytes need padding and a character that base64url replaces.
     let json = r#"{"userid":"alice?>~","plan":{"name":"free","seats":12}}"#;
     let expected = json!({"identity": {"userid": "alice?>~", "plan": {"name": "free", "seats": 12}}});
     let (padded, bare) = (URL_SAFE.encode(json), URL_SAFE_NO_PAD.encode(json));

@@ -62,8 +62,8 @@ fn bodies() -> std::io::Result<Vec<Body>> {
             r#"{{"id":"chatcmpl-9A1","object":"chat.completion","created":1740000000,"model":"gpt-4o-2024-08-06","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null}},"logprobs":{extra},"finish_reason":"stop"}}],{usage},"service_tier":"default","system_fingerprint":"fp_1"}}"#
         )
     };
-    // Prose as models write it, with occasional line ends and quotations, and with unescaped characters
-    // beyond ASCII.
+    // Prose like a model's, with occasional line ends and quotations, and with unescaped non-ASCII
+    // characters.
     let prose = r#"A weir is a low wall across a river, and it is older than most cities.\nIt holds the flow back, lets through \"what may pass\", and measures it — naïvely said.\n\n"#;
     let logprob = r#"{"token":" weir","logprob":-0.0123,"bytes":[32,119,101,105,114],"top_logprobs":[{"token":" weir","logprob":-0.0123,"bytes":[32,119,101,105,114]}]},"#;
     let logprobs = |times: usize| format!(r#"{{"content":[{}null]}}"#, logprob.repeat(times));

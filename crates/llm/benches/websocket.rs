@@ -1,6 +1,5 @@
-//! Measures how fast the messages of a socket are read, by the size of their frames: only the frames, and
-//! with the assignment of messages to calls. Reports the best of several rounds. Run `cargo bench -p llm
-//! --bench websocket`.
+//! Measures how fast a socket's messages are read, by frame size: the frames only, and with the assignment of
+//! messages to calls. Reports the best of several rounds. Run `cargo bench -p llm --bench websocket`.
 
 mod timer;
 

@@ -1,4 +1,4 @@
-//! Measures the lookup of a request's route among others, in nanoseconds. Reports the best of several rounds.
+//! Measures the lookup of a request's route among many, in nanoseconds. Reports the best of several rounds.
 //! Run `cargo bench -p policy --bench routes`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,5 +1,5 @@
-//! The policies that a request's facts rule out are exactly those that would not have applied. With hundreds
-//! of policies, the index finds the same ones as evaluating each of them.
+//! A request's facts rule out exactly the policies that would not have applied. With hundreds of policies,
+//! the index finds the same policies as an evaluation of each of them.
 // Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -127,7 +127,7 @@ fn compare(plan: &Plan, facts: &Facts) {
     assert!(goes_on || (asked.holds.is_empty() && asked.failures.is_empty()), "{}", told(&asked));
 }
 
-/// Every policy applies everywhere, as on a Gateway.
+/// Builds a plan in which every policy applies to all routes, like a Gateway's policy.
 fn everywhere(policies: Vec<Policy>) -> Plan {
     let all = 0..u32::try_from(policies.len()).unwrap();
     let placement = Placement { everywhere: all.collect(), ..Placement::default() };

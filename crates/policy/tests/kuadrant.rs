@@ -1,4 +1,4 @@
-//! A policy that was written for Kuadrant has the same meaning here.
+//! A policy for Kuadrant has the same meaning in Weir.
 
 use policy::model::{DEFAULT_TTL, FailureMode, Policy, TargetKind, Ttl, Unit, Window};
 use std::time::Duration;

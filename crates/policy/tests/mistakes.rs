@@ -1,5 +1,5 @@
-//! The corpus of bad policies. Each file has one error, and the `.expected` file has its message, because
-//! operators act on these words.
+//! The corpus of bad policies. Each file has one error. The `.expected` file has the error's message, because
+//! operators rely on its text.
 
 use policy::model::Policy;
 use policy::validation_error::ValidationError;

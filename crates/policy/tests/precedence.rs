@@ -9,7 +9,7 @@ use policy::plan::BodyAccess;
 use policy::plan::Plan;
 use serde_json::{Value, json};
 
-/// Builds one limit of requests for each name.
+/// Builds one request limit for each name.
 fn limits(names: &[&str]) -> Value {
     let limit = |name: &&str| {
         ((*name).to_owned(), json!({ "rates": [{ "unit": "requests", "limit": 1, "window": "1m" }] }))
@@ -100,7 +100,7 @@ fn a_merged_when_is_for_both() {
     insta::assert_snapshot!(told.map(|(case, told)| format!("{case}:\n{told}")).join("\n"));
 }
 
-/// Returns what each limit on the route counts for a response with these values: 10 at `/a`, 20 at `/b`.
+/// Returns what each limit on the route counts for a response with the values 10 at `/a` and 20 at `/b`.
 fn counted(gateway: Value, chat: Value) -> Vec<(String, u64)> {
     let policies =
         vec![policy("chat", "HTTPRoute", "chat", chat), policy("gateway", "Gateway", "g", gateway)];
@@ -173,7 +173,8 @@ fn what_has_given_way_has_no_say_any_more() {
     let merged_over = |limits: Value| json!({ "overrides": { "strategy": "merge", "limits": limits } });
     let plain = |limits: Value| json!({ "limits": limits });
     let table = [
-        // The rule has replaced the route's `a`, so that `a` no longer replaces the gateway's.
+        // The rule's policy has replaced the route's `a`, which therefore no longer replaces the gateway's
+        // `a`.
         (merged(ab()), atomic(a()), plain(b()), "gateway/a rule/b"),
         (merged(ab()), merged(a()), plain(b()), "route/a rule/b"),
         (atomic(ab()), atomic(a()), plain(b()), "rule/b"),
@@ -187,8 +188,8 @@ fn what_has_given_way_has_no_say_any_more() {
     }
 }
 
-/// Kuadrant's plain limits are implicit defaults: those of its gateway yield to those of its route, all at
-/// once.
+/// Kuadrant's plain limits are implicit atomic defaults: if the route has limits, none of the gateway's
+/// apply.
 #[test]
 fn plain_limits_of_kuadrant_s_are_defaults() {
     let read = |version: &str, name: &str, kind: &str, names: &[&str]| {
@@ -213,7 +214,7 @@ fn plain_limits_of_kuadrant_s_are_defaults() {
     assert_eq!(applying(weir, kuadrant), ["gateway/a", "gateway/b", "route/b"]);
 }
 
-/// If a `when` applies to another policy's limit, the body is read for that limit.
+/// If a policy's `when` also applies to another policy's limit, the body is read for that limit.
 #[test]
 fn the_body_is_read_for_a_when_that_has_come_from_another_policy() {
     let gateway = json!({ "defaults": {

@@ -1,4 +1,4 @@
-//! Which route matches a request: Gateway API's rules in one table.
+//! The route that matches a request, according to Gateway API's rules.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use expression::facts::{Facts, Need};
@@ -41,7 +41,7 @@ fn query(found: Match, query: Vec<Field>) -> Match {
     Match { query, ..found }
 }
 
-/// Each rule has the policy with its own position.
+/// Builds rules. Each rule has one policy, whose number is the rule's position.
 fn rules(rules: Vec<(&[&str], Vec<Match>)>) -> Routes {
     let count = rules.len();
     let rule = |(place, (hostnames, matches)): (usize, (&[&str], Vec<Match>))| Rule {
@@ -112,7 +112,7 @@ fn the_most_specific_path_takes_the_request() {
     }
 }
 
-/// Whatever a path begins with, and however the rule is found, the request belongs to the longest match.
+/// For any beginning of the path, and any way to look up the rule, the request belongs to the longest match.
 #[test]
 fn a_regular_expression_takes_what_it_matches_whatever_it_begins_with() {
     let all = [
@@ -253,7 +253,7 @@ fn listeners_are_told_apart_by_host_and_by_port_where_the_port_is_known() {
         ("x", 8443, &[0, 2]),
         ("x.a", 80, &[0, 3]),
         ("x.a", 8443, &[0, 2]),
-        // The proxy listens on other ports than its Gateway, so any listener with this host may be meant.
+        // The proxy's ports differ from the Gateway's, so any listener with this host may match.
         ("x", 15006, &[0, 1, 2]),
         ("x.a", 15006, &[0, 2, 3]),
     ] {
@@ -377,8 +377,7 @@ fn regular_expressions_come_where_the_proxy_asks_them() {
     }
 }
 
-/// In Envoy Gateway, the first of each pair matches the request. In Gateway API's own order, the other one
-/// would.
+/// In Envoy Gateway, the first of each pair matches the request. In Gateway API's order, the second would.
 #[test]
 fn matches_of_one_path_are_ranked_as_the_proxy_ranks_them() {
     let post = || with_method(prefix("/v1"), "POST");
@@ -410,8 +409,8 @@ fn a_pattern_of_a_route_has_a_bounded_size() {
     assert!(policy::routes::check_pattern("([a-z]{30}){30}").is_err());
 }
 
-/// Envoy selects the route again after the identity's header is removed, so a match of that header takes no
-/// request away from others.
+/// Envoy selects the route again after the identity header is removed, so a route that matches this header
+/// gets no requests.
 #[test]
 fn a_header_that_the_filter_removes_matches_no_route() {
     let with_identity = headers(prefix("/"), vec![like("x-jwt-payload", ".*")]);
@@ -422,7 +421,7 @@ fn a_header_that_the_filter_removes_matches_no_route() {
     assert_eq!(routes.find(&facts), [0]);
 }
 
-/// Anybody may write routes, so the fields that they need are fetched once, and no request becomes expensive.
+/// Many people may write routes. The fields that routes need are fetched once, so that requests stay cheap.
 #[test]
 fn many_headers_of_routes_are_fetched_at_once_and_none_twice() {
     let placed = |count: usize, predicate: &str| {
@@ -452,7 +451,7 @@ fn many_headers_of_routes_are_fetched_at_once_and_none_twice() {
     assert_eq!((singles(&all), all.contains(&Need::Headers)), (0, true), "{all:?}");
 }
 
-/// If the proxy names the selected route, a rule in doubt does not apply to other routes' requests.
+/// If the proxy names the selected route, an uncertain rule does not apply to requests of other routes.
 #[test]
 fn a_rule_in_doubt_does_not_apply_where_the_proxy_names_another_route() {
     let rule = |route_name: &str, policy: u32, in_doubt: bool| Rule {
@@ -472,7 +471,7 @@ fn a_rule_in_doubt_does_not_apply_where_the_proxy_names_another_route() {
         (Some("httproute/mine/llm/rule/0/match/0/*"), vec![0]),
         (Some("httproute/other/llm/rule/0/match/0/*"), vec![0, 1]),
         (Some("httproute/other/llm-2/rule/0/match/0/*"), vec![0]),
-        // The name is of another kind, or missing, so nothing is known.
+        // The name has another format or is missing, so the route is unknown.
         (Some("custom"), vec![0, 1]),
         (Some("grpcroute/other/llm/rule/0/match/0/*"), vec![0, 1]),
         (Some(""), vec![0, 1]),
@@ -542,7 +541,7 @@ fn what_cannot_be_placed_is_told() {
 }
 
 proptest! {
-    /// Holds for any input from a client. A path of nothing but slashes costs no more than another path.
+    /// The input may be anything. A path that consists of slashes costs no more than other paths.
     #[test]
     fn no_request_brings_it_down(host in ".{0,40}", path in "[/a.?&=é]{0,60}") {
         let routes = rules(vec![
@@ -552,7 +551,7 @@ proptest! {
         prop_assert!(found(&routes, &host, &path).len() <= 1);
     }
 
-    /// Only the order of rules with equal rank may matter.
+    /// The order of rules matters only if their ranks are equal.
     #[test]
     fn a_longer_prefix_wins_wherever_it_is_written(order in Just([0usize, 1, 2, 3]).prop_shuffle()) {
         let paths = ["/", "/a", "/a/b", "/a/b/c"];

@@ -1,4 +1,5 @@
-// Plays an SDK's cases: run.mjs SDK '{"case": "http://127.0.0.1:PORT", ...}'. Prints a line of JSON for each.
+// Runs an SDK's cases, and prints one line of JSON for each.
+// Usage: run.mjs SDK '{"case": "http://127.0.0.1:PORT", ...}'
 const [name, cases] = process.argv.slice(2);
 const sdk = await import(`./sdk/${name}.mjs`);
 

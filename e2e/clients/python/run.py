@@ -1,4 +1,7 @@
-"""Plays an SDK's cases: run.py SDK '{"case": "http://127.0.0.1:PORT", ...}'. Prints a line of JSON for each."""
+"""Runs an SDK's cases, and prints one line of JSON for each.
+
+usage: run.py SDK '{"case": "http://127.0.0.1:PORT", ...}'
+"""
 import importlib
 import json
 import sys

@@ -1,5 +1,5 @@
-// What a lenient server in Go understands of a body: encoding/json, which ignores the case of keys and reads the first
-// document only. Reads a path for each line of standard input, writes a line of JSON for each.
+// Parses bodies like a lenient server in Go. The encoding/json decoder ignores the case of keys, and reads only the first
+// document. Reads one path per line from stdin, and writes one line of JSON for each.
 package main
 
 import (

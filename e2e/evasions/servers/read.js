@@ -1,5 +1,5 @@
-// What a lenient server in Node understands of a body: JSON.parse of its text without a byte order mark, as body-parser
-// does it. Reads a path for each line of standard input, writes a line of JSON for each.
+// Parses bodies like a lenient server in Node. Like body-parser, it removes a byte order mark and calls JSON.parse. Reads
+// one path per line from stdin, and writes one line of JSON for each.
 const fs = require("fs");
 
 function read(path) {

@@ -1,5 +1,5 @@
-"""What a lenient server in Python understands of a body: json.loads of its bytes, which takes UTF-16, NaN and, with
-strict=False, control characters. Reads a path for each line of standard input, writes a line of JSON for each."""
+"""Parses bodies like a lenient server in Python. json.loads accepts UTF-16 and NaN, and with strict=False also control
+characters. Reads one path per line from stdin, and writes one line of JSON for each."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-//! A request's body as it arrives. It is awaited if the exchange needs it, and counted.
+//! Handles a request's body as it arrives: waits for it if the exchange needs it, and counts its bytes.
 
 use super::Request;
 use crate::bodies::{self, Watched};
@@ -26,7 +26,7 @@ impl Request {
         }
     }
 
-    /// This many bytes of the request's body are available now.
+    /// Handles more of the request's body. `size` bytes of it are available now.
     pub(super) fn gathered(&mut self, size: usize, end: bool) -> Action {
         if self.request.is_awaiting_body() {
             self.shared.bodies.came();
@@ -46,7 +46,7 @@ impl Request {
         if self.request.finish_callback() { Action::Pause } else { Action::Continue }
     }
 
-    /// The available bytes are the whole body.
+    /// Handles the end of the request's body. All of it is available.
     pub(super) fn all_gathered(&mut self) -> Action {
         self.gathered(self.request.gathered(), true)
     }

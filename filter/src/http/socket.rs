@@ -1,5 +1,4 @@
-//! A WebSocket. Its bytes arrive as the bodies of a request and a response that continue until one side ends
-//! them.
+//! A WebSocket. Its bytes arrive as the bodies of a request and its response, until one side ends them.
 
 use crate::caller::{Caller, ReserveReply, Waiting};
 use crate::host;
@@ -20,8 +19,8 @@ pub struct SocketContext {
     context: Weak<RefCell<Self>>,
     shared: Rc<Shared>,
     socket: Socket,
-    /// Envoy buffers one byte, which is replaced by what the socket holds back. So the memory budget limits it
-    /// instead of Envoy's buffer limit.
+    /// While paused, Envoy buffers a placeholder of one byte, and the socket keeps the held-back bytes. So
+    /// the memory budget limits them, and not Envoy's buffer limit.
     is_paused: bool,
     /// The calls that wait for the adapter.
     calls: Vec<Rc<RefCell<SocketCall>>>,
@@ -73,7 +72,7 @@ impl SocketContext {
             Passage::AsTheyAre if buffered == 0 => return Action::Continue,
             Passage::AsTheyAre => Some(bytes),
             Passage::Replaced(bytes) => Some(bytes),
-            // The adapter may have been unreachable.
+            // If the adapter is unreachable, the calls may already be decided.
             Passage::Held => self.socket.release(),
         };
         match released {
@@ -128,7 +127,7 @@ impl SocketContext {
         self.socket.reply(number, reply, &mut || next(&shared))
     }
 
-    /// Forwards what is no longer held back.
+    /// Forwards bytes that are no longer held back.
     fn resume(&mut self) {
         if self.is_paused
             && let Some(bytes) = self.socket.release()

@@ -1,4 +1,4 @@
-//! A caller's question about its own usage. It is answered here and never goes upstream.
+//! Answers callers that ask for their own usage. Such requests never go upstream.
 
 use super::Http;
 use crate::host;
@@ -10,7 +10,7 @@ use engine::refusal::Denial;
 use engine::usage::{self, UsageCall, UsageQuestion};
 use protocol::call::{self, CallFailure};
 
-/// How far a question has come. Its request stays paused.
+/// The state of a question about usage. Its request stays paused.
 pub enum UsageState {
     /// Waiting for the reply to the call with this token.
     Asking(u32, Box<UsageCall>),
@@ -18,7 +18,7 @@ pub enum UsageState {
 }
 
 impl Http {
-    /// Answers, or asks the adapter first.
+    /// Asks the adapter, or answers at once if that is not possible.
     pub(super) fn tell_usage(&mut self, in_force: &ActivePlan) {
         let state = match ask(&self.shared, self.id, in_force) {
             Ok((token, call)) => UsageState::Asking(token, Box::new(call)),
@@ -30,7 +30,7 @@ impl Http {
         self.usage = Some(state);
     }
 
-    /// Handles a reply of the adapter. Returns false if the question does not wait for it.
+    /// Handles a reply from the adapter. Returns false if the question does not wait for it.
     pub(super) fn usage_read(&mut self, token: u32, reply: Result<&[u8], CallFailure>) -> bool {
         let is_waiting =
             |state: &mut UsageState| matches!(state, UsageState::Asking(own, _) if *own == token);
@@ -42,7 +42,7 @@ impl Http {
     }
 }
 
-/// Asks the adapter. An error is the answer for the caller.
+/// Asks the adapter. An error contains the answer for the caller.
 fn ask(shared: &Shared, context: u32, in_force: &ActivePlan) -> Result<(u32, UsageCall), Denial> {
     let header = |name| host::request_header(name).unwrap_or_default();
     let (method, target) = (header(":method"), header(":path"));
@@ -51,7 +51,7 @@ fn ask(shared: &Shared, context: u32, in_force: &ActivePlan) -> Result<(u32, Usa
     let ActivePlan::Plan(plan) = in_force else { return Err(usage::without_plan()) };
     let facts = request::described_facts(shared, plan, &question);
     let (call, message) = question.ask(plan, facts, &shared.memory)?;
-    // Exchanges that the caller has seen end are charged first.
+    // Exchanges whose end the caller has seen are charged first.
     shared.deferred.read_ended();
     let commits = shared.outbox.borrow();
     let message = call::with_commits(&message, &commits.copies(CommitRoute::Unary, shared.now()));

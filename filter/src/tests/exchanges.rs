@@ -273,7 +273,7 @@ fn perform(worker: &mut Worker, step: &Step) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Whatever happens in any order, nothing panics, and every hold ends.
+    /// For any events in any order, nothing panics, and every hold ends.
     #[test]
     fn every_hold_ends(
         steps in steps(),

@@ -1,5 +1,5 @@
-//! Envoy's host functions on a state that tests set up and examine. Each thread has one host, as each worker
-//! does.
+//! Implements Envoy's host functions on a state that tests set up and examine. Each thread has a separate
+//! host, like a worker.
 
 // The host's side of the ABI uses C linkage.
 #![allow(unsafe_code)]

@@ -5,7 +5,7 @@ use prost::Message;
 use protocol::wire::weir::v1::{GetPlanRequest, GetPlanResponse};
 use serde_json::json;
 
-/// Starts a VM of a gateway, which polls these adapters. Returns the call, and the plan that the VM already
+/// Starts a VM of a gateway, which polls these adapters. Returns the poll, and the plan that the VM already
 /// has.
 fn starts(root: u32, gateway: &str, cluster: &str) -> (u32, String) {
     let configuration = json!({ "adapter": { "cluster": cluster }, "gateway": gateway });

@@ -25,7 +25,7 @@ pub struct Worker {
     pub waiting: Vec<Asked>,
     /// The tokens of the unanswered questions about usage, with the number of buckets of each.
     pub questions: Vec<(u32, usize)>,
-    /// Reservations that were asked for, that were refused, and that have ended.
+    /// Reservations that were requested, that were refused, and that have ended.
     pub asked: BTreeSet<String>,
     pub refused: BTreeSet<String>,
     pub ended: BTreeMap<String, u64>,
@@ -110,7 +110,7 @@ impl Worker {
         worker
     }
 
-    /// Greets the filter. From here on, the stream is in use.
+    /// Sends the adapter's greeting. From here on, the filter uses the stream.
     pub fn open_stream(&mut self) {
         let open = host::with(|host| host.open.iter().next().copied());
         if let Some(token) = open {
@@ -207,8 +207,7 @@ impl Worker {
         self.hear();
     }
 
-    /// Delivers the response to an upgrade whose headers were forwarded, whatever part of the following bytes
-    /// is held back.
+    /// Delivers the response to an upgrade whose headers were forwarded, even if later bytes are held back.
     pub fn respond_early(&mut self, context: u32, headers: &[(&str, &str)]) {
         if let Some(progress) = self.streams.get_mut(&context) {
             let held = std::mem::take(&mut progress.held);
@@ -268,7 +267,6 @@ impl Worker {
         Some(progress)
     }
 
-    /// Returns whether the filter holds the request back, and what has passed of it.
     pub fn is_held(&self, context: u32) -> bool {
         self.streams[&context].held
     }
@@ -349,7 +347,7 @@ impl Worker {
         }
     }
 
-    /// The adapter answers the oldest question about usage.
+    /// Answers the oldest question about usage, as the adapter.
     pub fn tell_usage(&mut self, reply: Reply) {
         if self.questions.is_empty() {
             return;
@@ -382,7 +380,7 @@ impl Worker {
         host::with(|host| host.enter(context));
     }
 
-    /// Records what the filter let pass, in a callback or later.
+    /// Records the bytes that the filter has passed on, in a callback or later.
     fn went(&mut self, context: u32, held: bool) {
         let progress = self.streams.get_mut(&context).unwrap();
         progress.held = held;
@@ -395,7 +393,7 @@ impl Worker {
         });
     }
 
-    /// Handles what the filter has done since: its calls to the adapter, and the requests that it resumed.
+    /// Handles the filter's new calls to the adapter, and the requests that it has resumed.
     fn hear(&mut self) {
         let resumed: Vec<u32> = host::with(|host| {
             host.streams.iter().filter(|(_, stream)| stream.resumed).map(|(id, _)| *id).collect()

@@ -32,7 +32,7 @@ fn a_client_s_own_copies_are_removed_whether_a_limit_applies_or_not() {
         let forged =
             [("x-budget", "exceeded"), ("x-model", "large"), ("x-budget", "none"), ("x-other", "kept")];
         let request = worker.request(&post(path, &forged), true);
-        // The predicate does not see it, either.
+        // The predicate does not see the forged header, either.
         assert_eq!(worker.is_held(request), path != "/free", "{path}");
         worker.answer(0, Reply::Ok);
         assert!(!worker.is_held(request));

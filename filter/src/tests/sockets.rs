@@ -65,7 +65,7 @@ fn a_call_is_held_for_its_reserve_and_charged_at_its_completion() {
     assert_eq!(worker.upstream(socket), ping, "a message goes as a whole");
     worker.body(socket, &create[20..], false);
     assert!(worker.is_held(socket));
-    // The following bytes wait, too.
+    // Later bytes wait, too.
     worker.body(socket, &ping, false);
     worker.answer(0, Reply::Ok);
     assert_eq!(worker.upstream(socket), [&ping[..], &create, &ping].concat());
@@ -91,7 +91,7 @@ fn a_refused_call_ends_the_socket_with_the_reason() {
     assert_eq!(frames(Peer::Client, worker.upstream(socket)), [Err(Opcode::Ping), Err(Opcode::Close)]);
     worker.body(socket, &asked(CREATE), false);
     assert_eq!(frames(Peer::Client, worker.upstream(socket)).len(), 2, "nothing more goes upstream");
-    // A message that the server has begun is completed first.
+    // The server's unfinished message is completed first.
     worker.response_body(socket, &[&event[5..], &frame(Opcode::Pong, b"", None)].concat(), false);
     worker.response_body(socket, &said(COMPLETED), false);
     let heard = frames(Peer::Server, worker.client(socket));
@@ -127,7 +127,7 @@ fn a_warm_up_costs_what_is_reported() {
     };
     let warm_up =
         r#"{"type": "response.create", "model": "gpt-5", "generate": false, "input": "hello hello hello"}"#;
-    // A zero with the prompt of a generating call is replaced by the estimate.
+    // For a call that generates output, a reported zero is replaced by the estimate.
     for (asked_for, total, charged) in [(warm_up, 0, 0), (warm_up, 7, 7), (CREATE, 0, 6)] {
         let mut worker = Worker::new(tokens(), "Allow", true);
         let socket = open(&mut worker);

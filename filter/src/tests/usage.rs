@@ -1,4 +1,4 @@
-//! Questions about usage: each is answered once, by the filter, whatever happens meanwhile.
+//! Questions about usage. The filter answers each one exactly once, whatever happens in the meantime.
 
 use super::host;
 use super::play::{Reply, Worker};

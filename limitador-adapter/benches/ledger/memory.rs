@@ -23,7 +23,7 @@ pub fn table() -> String {
     table
 }
 
-/// Returns the CPU seconds per pair, and the latencies. Every user has used something before.
+/// Returns the CPU seconds per pair, and the latencies. Every user has earlier usage.
 fn measure(users: usize, limits: usize) -> (f64, (f64, f64)) {
     let ledger = MemoryLedger::new(10_000_000_usize, Moment::now());
     let pair = |user, number: usize| {

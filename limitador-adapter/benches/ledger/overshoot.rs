@@ -53,7 +53,7 @@ async fn overshoot(ledgers: &[Arc<dyn Ledger>], at_once: usize, used: u64) -> f6
     let mut tasks = JoinSet::new();
     for task in 0..at_once {
         let (reserving, barrier) = (Arc::clone(&ledgers[task % ledgers.len()]), Arc::clone(&barrier));
-        // Commits go to another adapter, if there is one.
+        // If there is a second adapter, commits go to it.
         let committing = Arc::clone(&ledgers[(task + 1) % ledgers.len()]);
         tasks.spawn(async move {
             let rounds = usize::try_from(LIMIT / ESTIMATE).unwrap_or_default().div_ceil(at_once) + 1;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 const RUN: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 16;
-/// The number of charges in a commit that only fills the ledger.
+/// The number of charges in each commit that fills the ledger before the measurement.
 const FILL: usize = 250;
 
 /// The section's second table.
@@ -67,7 +67,7 @@ async fn pair(ledger: &dyn Ledger, user: usize, limits: usize, number: usize) {
     ledger.commit(&id, charges, Moment::now()).await.expect("Redis answers");
 }
 
-/// Every user has used something before.
+/// Every user has earlier usage.
 async fn fill(ledger: &RedisLedger, users: usize, limits: usize) {
     let all = (0..users).flat_map(|user| charges(&holds(user, limits), 1));
     let mut batch: Vec<Charge> = Vec::with_capacity(FILL);

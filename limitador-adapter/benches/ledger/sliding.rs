@@ -1,4 +1,4 @@
-//! Compares a sliding window with a fixed one, with all of its slots in use, and measures the memory of a
+//! Compares a sliding window, with all of its slots in use, with a fixed window, and measures the memory of a
 //! counter.
 
 use crate::{HOUR, charges, holds_over, percentiles, user};
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 const USERS: usize = 2_000;
 const PAIRS: usize = 20_000;
-/// Fixed and sliding windows alternate, so that both run under the same conditions. The median of the rounds
-/// counts.
+/// The number of rounds. Fixed and sliding windows alternate, so that both run under the same conditions. The
+/// result is the median.
 const ROUNDS: usize = 5;
 
 /// The section's third table.

@@ -31,7 +31,7 @@ fn an_amount_is_rounded_up_and_saturates() {
 fn an_amount_that_is_no_number_has_failed() {
     let error = compile("auth.identity.userid", ResultType::Amount).unwrap().amount(&facts()).unwrap_err();
     assert_eq!(error.to_string(), "the value is of type string, and must be a number");
-    // A client must not be able to make an amount vanish.
+    // A client must not be able to avoid a charge with NaN.
     let error = compile("0.0 / 0.0", ResultType::Amount).unwrap().amount(&facts()).unwrap_err();
     assert_eq!(error.to_string(), "the value is not a number");
 }

@@ -1,4 +1,4 @@
-//! The meaning of expressions, their errors, and robustness against any source and facts.
+//! The results of expressions, their errors, and robustness against any source and any facts.
 // Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(
     clippy::unwrap_used,

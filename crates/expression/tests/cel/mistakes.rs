@@ -1,4 +1,4 @@
-//! Errors that can be found before any request, in the words that the author of a policy reads.
+//! Errors that are found before any request, with the messages that authors of policies see.
 
 use expression::cel::{Expression, Phase, ResultType};
 
@@ -268,7 +268,7 @@ fn types_that_never_fit_are_refused() {
     insta::assert_snapshot!(told(&sources, Phase::Request, ResultType::Predicate));
 }
 
-/// Expressions that only a request can decide are accepted.
+/// An expression is accepted if its result depends on the request.
 #[test]
 fn what_may_fit_compiles() {
     for source in [

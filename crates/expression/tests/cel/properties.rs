@@ -1,4 +1,4 @@
-//! No source and no facts make an evaluation crash or take long.
+//! For any source and any facts, evaluation does not crash and does not take long.
 
 use crate::{compile, facts, predicate, text};
 use expression::cel::{Expression, Phase, ResultType};
@@ -6,7 +6,7 @@ use expression::facts::{Facts, Need};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Compiles and evaluates a source in every possible way.
+/// Compiles a source for every phase and result type, and evaluates it.
 fn exercise(source: &str, facts: &Facts) {
     for purpose in [ResultType::Predicate, ResultType::Counter, ResultType::Amount] {
         for phase in [Phase::Request, Phase::Response] {
@@ -270,10 +270,10 @@ fn identity() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Sources of the maximum depth. The module has a stack of one MiB.
+/// Uses sources of the maximum depth. The module has a stack of 1 MiB.
 #[test]
 fn the_deepest_expressions_fit_on_a_small_stack() {
-    // Without optimisation, a frame of the evaluator takes twenty times as much.
+    // Without optimisation, the evaluator's stack frames are twenty times as large.
     const STACK: usize = if cfg!(debug_assertions) { 2 << 20 } else { 256 << 10 };
     let nested = |before: &str, middle: &str, after: &str, times: usize| {
         format!("{}{middle}{}", before.repeat(times), after.repeat(times))
@@ -298,7 +298,7 @@ fn the_deepest_expressions_fit_on_a_small_stack() {
         sources.push("auth".to_owned() + &"[?0]".repeat(times) + " == 1");
         sources.push("'a'".to_owned() + &".trim()".repeat(times) + " == 'a'");
         sources.push(nested("[1].exists(x, ", "true", ")", times));
-        // Every test of an absent value has a defined result.
+        // Comparisons with an absent value have a defined result.
         sources.push(nested("[1].exists(x, ", "auth.none == x", ")", times));
         sources.push(nested("[1].all(x, !(", "auth.none == x", "))", times));
         sources.push(nested("[1].filter(x, ", "auth.none == x", ").size() == 1", times));

@@ -25,7 +25,7 @@ const FACTS: [&str; 18] = [
     "metadata.filter_metadata.space.key",
 ];
 
-/// Returns an expression with the same value that is too long for a short form.
+/// Returns an expression with the same value, but too long for a short form.
 fn longer(source: &str) -> String {
     format!("true ? ({source}) : ({source})")
 }

@@ -1,4 +1,4 @@
-//! The results of tests of absent values, and of the expressions that contain them.
+//! The results of comparisons with absent values, and of expressions that contain such comparisons.
 
 use crate::{compile, facts, predicate, text};
 use expression::cel::ResultType;
@@ -7,7 +7,7 @@ use llm::request::{self, Extent};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Tests of a value that no request has, and their results.
+/// Comparisons with a value that no request has, and their results.
 const ABSENT: [(&str, bool); 44] = [
     ("auth.identity.role == 'admin'", false),
     ("auth.identity.role != 'admin'", true),
@@ -142,7 +142,7 @@ fn what_fails_is_not_absent_and_what_is_certain_settles_it() {
     }
 }
 
-/// A body, or its beginning.
+/// Returns facts with a body, of which only the beginning may be known.
 fn body(path: &str, text: &str, extent: Extent) -> Facts {
     let mut facts = facts();
     let read = request::read(path, "application/json", text.as_bytes(), extent);
@@ -203,7 +203,7 @@ enum Condition {
     And(Box<Condition>, Box<Condition>),
     Or(Box<Condition>, Box<Condition>),
     If(Box<Condition>, Box<Condition>, Box<Condition>),
-    /// The same, in places where any value may occur.
+    /// The same condition, as the test of a conditional expression that returns strings.
     Chosen(Box<Condition>),
     Filtered(usize, Box<Condition>),
 }

@@ -1,4 +1,4 @@
-//! Request bodies of about 300 kB: honest ones of each API, as agents send them, and hostile ones that are
+//! Request bodies of about 300 kB: honest ones for each API, like those of agents, and hostile ones that are
 //! slow to read.
 
 /// A name, a path, and the body.
@@ -69,7 +69,7 @@ pub fn honest() -> Vec<Body> {
     ]
 }
 
-/// Each body requires as much work per byte as possible for its kind.
+/// Bodies that require as much work per byte as possible, each in a different way.
 pub fn hostile() -> Vec<Body> {
     let content =
         |value: String| format!(r#"{{"model":"m","messages":[{{"role":"user","content":{value}}}]}}"#);

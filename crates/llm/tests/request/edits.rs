@@ -40,7 +40,7 @@ fn asking_for_usage_keeps_what_the_client_sent() {
         ),
         added("{\"stream\":true,\"\\ud800\":\"\\udc00\"}", "{\"stream_options\":{\"include_usage\":true},\"stream\":true,\"\\ud800\":\"\\udc00\"}"),
         added("\u{feff}{\"stream\":true}", "\u{feff}{\"stream_options\":{\"include_usage\":true},\"stream\":true}"),
-        // The client asked for usage in its own way, and only in one of two places.
+        // The client already asks for usage, but only in one of two repeated fields.
         (
             r#"{"stream":true,"stream_options":{},"stream_options":{"include_usage":true}}"#.to_owned(),
             Some(r#"{"stream":true,"stream_options":{"include_usage":true},"stream_options":{"include_usage":true}}"#.to_owned()),

@@ -4,7 +4,7 @@ use crate::{CHAT, chat, read};
 use llm::request::Dialect;
 use serde_json::{Value, json};
 
-/// The floor that follows from the smallest limit.
+/// The floor depends on the smallest limit.
 #[test]
 fn the_worked_values_of_the_estimate() {
     let floor = |limit: u64| (limit / 4).clamp(1, 1024);
@@ -109,7 +109,7 @@ fn no_number_works_to_its_senders_advantage() {
             assert_eq!((body.input, body.output(250)), (1, 250), "{field}: {value}");
         }
     }
-    // In quotes, it is not a maximum, but a lenient server may generate this many completions.
+    // A quoted number is not a maximum, but a lenient server may take it as the number of completions.
     let quoted = |field: &str| read(CHAT, format!(r#"{{"{field}":"5","messages":"hi"}}"#));
     assert_eq!((quoted("max_tokens").max_output, quoted("max_completion_tokens").max_output), (None, None));
     assert_eq!((quoted("n").completions, quoted("best_of").completions), (5, 5));

@@ -1,4 +1,4 @@
-//! Text counts everywhere except in places that are known to contain none.
+//! Text counts everywhere, except in places that are known to contain no text.
 
 use crate::{CHAT, read};
 use llm::request::{self, Condition, Extent};
@@ -271,7 +271,7 @@ fn an_image_that_is_cut_off_is_an_image() {
     let cut = &body.as_bytes()[..200_000];
     let read = request::read(CHAT, "application/json", cut, Extent::Cut(None));
     assert!(read.input >= 765 && read.input < 900, "{}", read.input);
-    // An unread part may contain anything.
+    // The unread part may contain anything, so it counts as text.
     let read = request::read(CHAT, "application/json", cut, Extent::Cut(Some(400_000)));
     assert!(read.input >= 50_000 + 765 && read.input < 51_000, "{}", read.input);
 }

@@ -1,12 +1,13 @@
-//! For any body, the estimate covers a fair part of what the most generous reader could find in it.
+//! For any body, the estimate covers at least half of the text that the most generous reader could find in
+//! it.
 
 use crate::{CHAT, read};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// The number of free characters in tags, names and known keys, and in metadata.
+/// The number of free characters: those in tags, names and known keys, and those in metadata.
 const FREE: u64 = 4096 + (16 << 10);
-/// The smallest part of all other characters that counts: one half, at four characters per token.
+/// The maximum number of other characters per held token: half of them count, at four characters per token.
 const PART: u64 = 8;
 
 const PATHS: [&str; 12] = [

@@ -1,4 +1,4 @@
-//! Compares the estimates of honest bodies in each dialect with the text that the test put into them.
+//! Compares the estimates for honest bodies in each dialect with the text that the test has put into them.
 
 use crate::{read, weight};
 use proptest::prelude::*;
@@ -53,7 +53,7 @@ impl Talk {
         self.turns.iter().zip(roles).map(|(text, role)| render(role, text)).collect()
     }
 
-    /// In every dialect: the path, the body, and the tools in it.
+    /// Formats the request in every dialect. Returns the path, the body, and the tools in it.
     fn written(&self) -> Vec<(&'static str, Value, Value)> {
         let function = |name: &str, description: &str, schema: Value| {
             let function = json!({ "name": name, "description": description, "parameters": schema });
@@ -130,7 +130,7 @@ impl Talk {
     }
 }
 
-/// All of a tool counts: its keys and every string.
+/// Returns the weight of all keys and strings of a tool.
 fn all(value: &Value) -> u64 {
     match value {
         Value::String(text) => weight(text),

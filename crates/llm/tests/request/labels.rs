@@ -1,4 +1,4 @@
-//! Bodies with wrong headers. Whatever a lenient server would read is read and held.
+//! Bodies with wrong headers. The hold covers all text that a lenient server would read.
 
 use crate::CHAT;
 use crate::compressed::compressed;
@@ -114,8 +114,8 @@ fn a_stream_whose_end_is_missing_is_read_as_far_as_it_goes() {
     }
 }
 
-/// JSON for a server in Go as it stands, and other JSON for a server that inflates it. After the first byte
-/// come the length of an uncompressed block and its complement, which are also the beginning of a key.
+/// A server in Go reads this body as JSON, and a server that inflates it reads other JSON. The first byte is
+/// followed by the length of an uncompressed block and its complement, which also begin a key.
 fn in_two_ways() -> Vec<u8> {
     let mut body = b" {\"\x84\xdd{\":\":\",\"}".to_vec();
     body.resize(5 + 0x227b, b' ');
@@ -334,8 +334,8 @@ proptest! {
             prop_assert_eq!((&read.model, read.input, read.max_output), (&honest.model, honest.input, honest.max_output));
             prop_assert!(read.stream);
         } else {
-            // A body that nobody can decode is held by its length on the wire, which is all that a server
-            // receives.
+            // If no server can decode the body, the hold is based on the length on the wire, which is all
+            // that a server receives.
             prop_assert!(read.input >= body.len() as u64 / 4);
             prop_assert!(read.model.is_none() || read.model == honest.model);
         }

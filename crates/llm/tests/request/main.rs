@@ -1,4 +1,4 @@
-//! Requests, read and edited: the corpus in `requests/`, worked examples, and whatever a client might try.
+//! Reading and editing requests: the corpus in `requests/`, worked examples, and hostile requests.
 // Clippy recognises tests by their attribute, and so misses functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -1,4 +1,4 @@
-//! Bodies that are deep, cut, or oddly formatted.
+//! Bodies that are deeply nested, truncated, or oddly formatted.
 
 use crate::corpus::corpus;
 use crate::{CHAT, read};

@@ -1,4 +1,4 @@
-//! Any request can be read, and edits change nothing but their target.
+//! Any request can be read, and an edit changes only its target.
 
 use crate::{CHAT, difference, read};
 use llm::request::{Condition, edit};
@@ -86,7 +86,7 @@ fn body() -> impl Strategy<Value = Value> {
     )
 }
 
-/// Formats a value with white space and escapes wherever they may occur.
+/// Formats a value with whitespace and escapes in all places where JSON allows them.
 fn render(value: &Value, dice: &mut impl FnMut() -> u8) -> String {
     let space = |dice: &mut dyn FnMut() -> u8| ["", "", " ", "\n\t", "\r\n  "][usize::from(dice() % 5)];
     let string = |text: &str, dice: &mut dyn FnMut() -> u8| {

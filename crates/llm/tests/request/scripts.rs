@@ -1,5 +1,5 @@
-//! Compares the estimates of texts in twelve languages with the counts of real tokenizers (`scripts.json`:
-//! OpenAI's o200k and its older cl100k, as counted by js-tiktoken 1.0.21).
+//! Compares the estimates for texts in twelve languages with the counts of real tokenizers (`scripts.json`:
+//! OpenAI's o200k and the older cl100k, as counted by js-tiktoken 1.0.21).
 
 use crate::read;
 use serde::Deserialize;
@@ -21,8 +21,7 @@ fn an_estimate_is_near_what_tokenizers_count_in_any_script() {
         let body = json!({"model": "m", "messages": [{"role": "user", "content": text}]});
         let estimate = read("/v1/chat/completions", body.to_string()).input;
         let (least, most) = (o200k.min(cl100k), o200k.max(cl100k));
-        // Tokenizers differ by a factor of two and more. The estimate should be between them, or close to
-        // that.
+        // Tokenizers differ by a factor of two or more. The estimate should be in their range or close to it.
         let bounds = least * 9 / 10..=most * 5 / 4;
         println!("{language}: {estimate}, {o200k} and {cl100k} counted");
         assert!(bounds.contains(&estimate), "{language}: {estimate}, {o200k} and {cl100k} counted");

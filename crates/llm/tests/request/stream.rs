@@ -1,4 +1,4 @@
-//! The usage chunk is removed from a stream, and nothing else.
+//! The usage chunk is the only part that is removed from a stream.
 
 use crate::difference;
 use llm::request::UsageChunkFilter;
@@ -126,7 +126,7 @@ proptest! {
             let piece = &stream.sent[from..end];
             out += filter.feed(piece, false).map_or(piece.len(), |piece| piece.len());
             from = end;
-            // An event without a blank line at its end may continue.
+            // An event that does not end with a blank line may continue.
             prop_assert!(out == expected || end == stream.sent.len(), "{} of {}", out, expected);
         }
     }

@@ -1,4 +1,4 @@
-//! The same bodies, compressed by the encoders that servers use, and bodies that only look compressed.
+//! The corpus, compressed by the encoders that servers use, and bodies that only look compressed.
 
 use crate::corpus::{Case, cases};
 use crate::in_pieces;
@@ -94,7 +94,8 @@ fn compression_makes_no_difference() {
     }
 }
 
-/// Everything that was flushed before the cut is read, even if the decoder keeps it for later matches.
+/// The meter reads everything that was flushed before the cut, even if the decoder keeps it for later
+/// matches.
 #[test]
 fn a_compressed_stream_that_is_cut_tells_what_was_reported_until_then() {
     for case in cases().iter().filter(|case| case.ends.len() > 2).step_by(3) {
@@ -138,7 +139,7 @@ fn bodies_that_are_not_encoded_as_they_say_are_told_and_not_read() {
 #[test]
 fn what_is_not_compressed_as_announced_is_told() {
     let case = cases().iter().find(|case| case.name == "openai-chat.json").unwrap();
-    // `exclusion.rs` tests what can be read anyway.
+    // `exclusion.rs` tests mislabelled bodies that can be read anyway.
     let body: Vec<u8> = case.body.iter().map(|byte| byte ^ 0x80).collect();
     for encoding in ["gzip", "zstd", "deflate"] {
         let read = in_pieces(&encoded(case, encoding), &body, usize::MAX);

@@ -1,4 +1,4 @@
-//! Bodies as providers send them (`tests/responses/`), each with a file that has its usage.
+//! Bodies from providers (`tests/responses/`), each with a file that has the expected usage.
 
 use crate::frames;
 use llm::response::{MeterReading, ResponseHead, Usage};
@@ -13,7 +13,7 @@ pub struct Case {
     pub head: ResponseHead,
     pub body: Vec<u8>,
     pub expected: MeterReading,
-    /// The boundary between two events. Empty for a body with one document.
+    /// The boundaries between events. Empty for a body with one document.
     pub ends: Vec<usize>,
 }
 

@@ -44,7 +44,7 @@ fn every_string_of_an_unknown_document_counts() {
         (r#""abc""#, 3),
         ("{\"a\":\"x\"}\n{\"a\":\"y\\n\\u00e9\"}\n", 5),
         (r#"{"vector":[0.1,0.2,0.3],"data":[{"embedding":"AAAA","index":0}]}"#, 0),
-        // An object in place of text, and text in place of an object.
+        // Objects in place of text, text in place of objects, and unknown fields and types.
         (r#"{"choices":[{"message":{"content":{"x":["ab","c"]},"reasoning":{"summary":"de"}}}]}"#, 5),
         (r#"{"choices":["abc"]}"#, 3),
         (r#"{"candidates":[{"content":"abc"}]}"#, 3),
@@ -66,7 +66,7 @@ fn every_string_of_an_unknown_document_counts() {
         (r#"{"segments":[{"text":"abc"}]}"#, 3),
         (r#"{"text":"abc","segments":[{"id":0,"text":"ab"},{"id":1,"text":"c"}]}"#, 3),
         (r#"{"start":{"toolUse":{"toolUseId":"t1","name":"f"}},"contentBlockIndex":0,"p":"abcdef"}"#, 0),
-        // A text and all of its tokens.
+        // A text, and a list of its tokens.
         (r#"{"generated_text":"abc","details":{"tokens":[{"text":"ab"},{"text":"c"}]}}"#, 3),
     ];
     for (body, expected) in table {
@@ -119,12 +119,12 @@ fn what_is_no_document_counts_by_its_bytes() {
         ("text/event-stream", b"event: x\nanswer: Hello\n\n", 13),
         ("application/json", b"<html>x</html>", 14),
         ("text/vtt", b"WEBVTT\n\n00:00 --> 00:01\nHi", 26),
-        // Neither the content type nor the bytes alone make text an image.
+        // The content type does not suffice to treat a body as media, and neither do the bytes.
         ("audio/mpeg", b"Hello there", 11),
         ("audio/pcm", &noise, 256),
         ("", &wave, 257),
         ("application/octet-stream", &noise, 1 << 16),
-        // A document that breaks off and is followed by something else.
+        // A document that is malformed and followed by text.
         ("application/json", b"{\"a\":\"bc\"]Hello", 7),
     ];
     for (content_type, body, expected) in table {

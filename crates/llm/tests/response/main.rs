@@ -1,4 +1,4 @@
-//! The meter, with input from providers and networks of all kinds.
+//! The meter, with responses from all kinds of providers and networks.
 
 #[cfg(test)]
 mod compressed;

@@ -68,7 +68,7 @@ fn counts_are_found_wherever_a_provider_puts_them() {
         json!({"usage": [{"type": "input", "tokens": 12}, {"type": "output", "tokens": 34}]}),
         json!({"usage": [{"name": "prompt_tokens", "value": 12}, {"name": "completion_tokens", "value": "34"}]}),
         json!({"data": {"token_usage": [{"count": 12, "kind": "prompt"}, {"count": 34, "kind": "completion"}]}}),
-        // In an object that the server builds around text.
+        // Counts in an object that the server builds around text.
         json!({"message": {"role": "assistant", "content": "hi", "usage": tokens}}),
         json!({"choices": [{"message": {"content": "hi", "usage": tokens}}]}),
         json!({"choices": [{"text": "hi", "token_usage": {"input": 12, "output": 34}}]}),

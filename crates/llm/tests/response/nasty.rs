@@ -101,7 +101,7 @@ fn frames_that_lie_about_their_length_are_told() {
     assert_eq!(read(frames, &body).usage.map(|usage| usage.input), Some(5));
 }
 
-/// Text around a document in base64 is read at its own place, however it is split.
+/// The reading of text around a base64 document does not depend on the split.
 #[test]
 fn damage_around_an_unpacked_document_reads_the_same_in_any_pieces() {
     const DOCUMENT: &str = "eyJ0eXBlIjoibWVzc2FnZV9kZWx0YSIsInVzYWdlIjp7ImlucHV0X3Rva2VucyI6NSwib3V0cHV0X3Rva2VucyI6NX0sImRlbHRhIjp7InRleHQiOiJhYmNkZWZnaCJ9fQ==";

@@ -110,7 +110,7 @@ fn the_first_pointer_with_a_value_other_than_zero_counts() {
     assert_eq!(usage(json!({"/a": 5, "/b": 6}), reported, true), Some(5));
     assert_eq!(usage(json!({"/a": 0, "/b": "6"}), reported, true), Some(6));
     assert_eq!(usage(json!({"/a": true, "/b": -6}), reported, true), None);
-    // A zero is believed only if nothing shows that tokens were used.
+    // A zero counts only if there is no sign that tokens were used.
     assert_eq!(usage(json!({"/a": 0}), reported, true), None);
     assert_eq!(usage(json!({"/a": 0}), delivered, false), None);
     assert_eq!(usage(json!({"/a": 0}), reported, false), Some(0));
@@ -130,10 +130,10 @@ fn a_named_count_falls_back_to_the_known_usage() {
     assert_eq!(value("a", &prompt, json!({}), false), Some(10.0));
     assert_eq!(value("a", &["/x", "/usageMetadata/candidatesTokenCount"], json!({}), false), Some(20.0));
     assert_eq!(value("cachedTokens", &["/x"], json!({}), false), Some(4.0));
-    // What was read before a cut may be incomplete.
+    // Values from before a cut may be incomplete.
     assert_eq!(value("outputTokens", &["/x"], json!({"/x": 5}), true), Some(20.0));
     assert_eq!(value("outputTokens", &["/x"], json!({"/x": 50}), true), Some(50.0));
-    // A count without a known name has only its pointers.
+    // If the count's name is unknown, only its pointers give a value.
     assert_eq!(value("credits", &["/x"], json!({}), false), None);
     assert_eq!(value("credits", &["/x"], json!({"/x": 0}), true), Some(0.0));
     assert_eq!(value("credits", &["/x"], json!({"/x": "0.25"}), true), Some(0.25));

@@ -1,4 +1,4 @@
-//! Small bodies. Each one checks whether something is usage, and how much.
+//! Small bodies. Each one checks whether the meter finds usage, and how much.
 
 use crate::in_pieces;
 use llm::response::{Cause, MeterReading, ResponseHead, Usage};
@@ -152,7 +152,7 @@ fn delivered_text_is_counted_in_characters() {
     }
 }
 
-/// Escapes a text as servers do that send only ASCII.
+/// Escapes a text like servers that send only ASCII.
 fn in_ascii(text: &str) -> String {
     let mut json = String::from('"');
     for character in text.chars() {

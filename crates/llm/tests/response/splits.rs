@@ -1,4 +1,4 @@
-//! Bodies in all kinds of pieces, and with all kinds of ends.
+//! Bodies that are split in all kinds of ways, and that end in all kinds of ways.
 
 use crate::corpus::{Case, cases};
 use crate::in_pieces;
@@ -58,7 +58,7 @@ fn what_is_read_at_the_end_was_read_before_it() {
     }
 }
 
-/// The charge of a client that leaves after each event.
+/// Shows the charge if the client leaves after each event.
 #[test]
 fn a_stream_that_is_cut_tells_what_was_reported_until_then() {
     let mut story = String::new();

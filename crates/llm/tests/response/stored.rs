@@ -1,4 +1,4 @@
-//! What a response reveals about a background result, at every split.
+//! The facts about a background result that the meter reads from a response, at every split.
 
 use llm::memory::MemoryBudget;
 use llm::response::{Meter, ResponseHead, StoredAnswer};

@@ -9,7 +9,7 @@ fn decoded(body: &[u8]) -> Option<Vec<u8>> {
     (decoded.extent == Extent::Whole).then(|| decoded.body.into_owned())
 }
 
-/// Generates text with words that recur, in an order that is random enough.
+/// Generates text with recurring words in pseudo-random order.
 fn prose(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = move || {
@@ -49,7 +49,7 @@ fn what_the_reference_encodes_is_decoded() {
     }
 }
 
-/// Windows that are smaller than the body wrap around, and matches cross their end.
+/// A window that is smaller than the body wraps around, and matches cross its end.
 #[test]
 fn windows_of_every_size_are_decoded() {
     let body = [prose(350_000), noise(50_000), prose(350_000), vec![7; 100_000]].concat();
@@ -79,7 +79,7 @@ fn a_frame_with_a_dictionary_cannot_be_read() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
-    /// Damaged frames give the same result as the reference decoder, or none.
+    /// For damaged frames, the result is the same as the reference decoder's, or there is none.
     #[test]
     fn damaged_frames_are_judged_like_the_reference_does(
         length in 1..6000usize,

@@ -2,7 +2,7 @@ import { createOpenAI } from '@ai-sdk/openai';
 import { generateText, jsonSchema, streamText, tool } from 'ai';
 
 const ask = { maxOutputTokens: 20 };
-// The Responses API, as by default.
+// Uses the Responses API, which is the SDK's default.
 const model = (base) => createOpenAI({ baseURL: `${base}/v1`, apiKey: 'key' })('gpt-4o');
 const chat = (base) => createOpenAI({ baseURL: `${base}/v1`, apiKey: 'key' }).chat('gpt-4o');
 

@@ -12,7 +12,7 @@ export async function plain(base) {
 export async function stream(base) {
   const asked = { ...ask, messages: says('How does water flow?'), stream: true };
   let text = '';
-  // Nobody asked for a chunk about usage, which has no choice.
+  // The client did not ask for usage, so every chunk has a choice.
   for await (const chunk of await client(base).chat.completions.create(asked)) text += chunk.choices[0].delta.content;
   return text;
 }

@@ -13,7 +13,7 @@ def client(base):
 
 
 def plain(base):
-    # A client closes itself when it is no longer referenced.
+    # Keeps a reference to the client, because an unreferenced client closes itself.
     sdk = client(base)
     return sdk.models.generate_content(config=LIMITED, **ASK).text
 
@@ -50,7 +50,7 @@ def abort(base):
 
 def live(base):
     sdk = client(base)
-    # With a key, the library requires TLS, which this gateway does not have.
+    # With an API key, the library requires TLS, but the test gateway uses plain HTTP.
     sdk._api_client._websocket_base_url = lambda *_: base.replace("http", "ws", 1)
     sdk._api_client._websocket_ssl_ctx = {}
 
