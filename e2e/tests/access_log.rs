@@ -1,5 +1,6 @@
 //! The usage of each exchange in Envoy's own access log, in JSON and in a text format.
 
+use e2e::artefacts;
 use e2e::client::Request;
 use e2e::jwt;
 use e2e::upstream::{Answer, Gate};
@@ -33,6 +34,14 @@ struct Logged {
     folder: tempfile::TempDir,
 }
 
+/// The access log that `docs/access-log.md` shows.
+fn documented() -> Value {
+    let page = std::fs::read_to_string(artefacts::root().join("docs/access-log.md")).unwrap();
+    let (_, block) = page.split_once("```yaml\naccess_log:\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    serde_saphyr::from_str::<Value>(block).unwrap()[0].take()
+}
+
 impl Logged {
     fn start(spec: Value, plugin: impl FnOnce(&mut Value)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -46,7 +55,10 @@ impl Logged {
                 "path": path, "log_format": format,
             } })
         };
+        let mut shown = documented();
+        shown["typed_config"]["path"] = json!(folder.path().join("documented"));
         let logs = json!([
+            shown,
             log(json_log, json!({ "json_format": names })),
             log(text_log, json!({ "text_format_source": { "inline_string": text } })),
         ]);
@@ -165,6 +177,13 @@ fn the_log_has_the_numbers_of_the_counters() {
     let limits: Value = serde_json::from_str(entry["limits"].as_str().unwrap()).unwrap();
     assert_eq!((&limits[0]["limit"], &limits[0]["charged"]), (&json!("tokens"), &Value::Null));
     assert_eq!(world.adapter.bucket("tokens", "tokens", "rich"), (10_000, 0));
+
+    let shown: Value = serde_json::from_str(&logged.lines("documented")[0]).unwrap();
+    let names = ["usage", "input", "output", "total", "limits"];
+    let same = ["status", "input", "output", "total", "limits"];
+    let first: Value = serde_json::from_str(&logged.lines("json")[0]).unwrap();
+    assert_eq!(values(&shown, &names), values(&first, &same));
+    assert_eq!(shown["status"], 200);
 
     let lines = logged.lines("text");
     let statuses: Vec<&str> =
