@@ -142,11 +142,12 @@ fn per_request(envoy: &Envoy, rounds: usize) -> Result<f64> {
 
 fn table(rounds: usize, sizes: &[Size]) -> String {
     let mut text = format!(
-        "{HEADING}\n\n`BENCH_CASES='{NAME}' make bench` on {}, {}: {rounds} rounds, medians. Policies and routes of a real \
-         API server; the first policy's limit applies to the requests, half of the others are on other routes and half on \
-         the gateway for other groups. *Request* is Envoy's whole CPU time in a closed loop, in microseconds, Envoy's own \
-         share included, with the one limit and without its policy, in the first row so without any. *Taking a plan* is Envoy's CPU time for each VM when one policy \
-         is edited: to read and to compile the whole plan. Envoy has one worker, and so two VMs.\n\n\
+        "{HEADING}\n\n`BENCH_CASES='{NAME}' make bench` on {}, {}: medians of {rounds} rounds. The policies and routes \
+         are in a real API server. The first policy's limit applies to the requests. Half of the other policies are on \
+         other routes, and half are on the gateway, but for other groups. *Request, limited* is Envoy's total CPU time per \
+         request in a closed loop, in microseconds. *No limit* is the same without the first policy (so in the first row, \
+         without any policy). *Taking a plan* is Envoy's CPU time per VM to read and compile the whole plan after one \
+         policy is edited. Envoy has one worker, and therefore two VMs.\n\n\
          | policies | routes | plan kB | taking a plan ms | adapter MB | Envoy MB | request, limited us | no limit us |\n\
          |---|---|---|---|---|---|---|---|\n",
         std::env::var("BENCH_DATE").unwrap_or_else(|_| "an unknown day".into()),

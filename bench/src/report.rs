@@ -59,10 +59,10 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 /// Returns the whole report.
 pub fn render(rows: &[Row], rounds: usize, adapter_memory: u64) -> String {
     let mut text = format!(
-        "# What Weir costs\n\n`make bench` on {}, {}: {rounds} interleaved rounds, medians. Envoy with one worker; \
-         {} connections, 560-byte request, 1.2 kB answer. CPU times are microseconds per request in a closed loop \
-         (at {RATE}/s in brackets), latencies microseconds at {RATE} requests/s. *Above* is Envoy's CPU time above \
-         Envoy alone.\n\n",
+        "# What Weir costs\n\n`make bench` on {}, {}: medians of {rounds} interleaved rounds. Envoy has one \
+         worker. {} connections send 560-byte requests and get 1.2 kB responses. CPU times are in microseconds per request \
+         in a closed loop (in brackets: at {RATE} requests/s). Latencies are in microseconds at {RATE} requests/s. *Above* \
+         is the additional CPU time compared with Envoy alone.\n\n",
         std::env::var("BENCH_DATE").unwrap_or_else(|_| "an unknown day".into()),
         machine(),
         load::CONNECTIONS,
@@ -89,7 +89,7 @@ pub fn render(rows: &[Row], rounds: usize, adapter_memory: u64) -> String {
             row.ready.as_millis(),
         );
     }
-    let _ = writeln!(text, "\nThe adapter's memory: {} MB.\n", adapter_memory / 1_000_000);
+    let _ = writeln!(text, "\nThe adapter uses {} MB of memory.\n", adapter_memory / 1_000_000);
     targets(rows, &mut text);
     text
 }

@@ -106,9 +106,9 @@ fn measure(envoy: &Envoy, request: &[u8]) -> Result<Round> {
 
 fn table(count: usize, rounds: &[Vec<Round>]) -> String {
     let mut text = format!(
-        "{HEADING}\n\n`BENCH_CASES='{NAME}' make bench` on {}, {}: {count} interleaved rounds, medians. Envoy with one \
-         worker; {} connections in a closed loop, a chat with tools and turns, 1.2 kB answer; microseconds per request. \
-         *Above* is Envoy's CPU time above that with Envoy's buffer filter.\n\n\
+        "{HEADING}\n\n`BENCH_CASES='{NAME}' make bench` on {}, {}: medians of {count} interleaved rounds. Envoy has \
+         one worker. {} connections send a chat with tools and several turns in a closed loop, and get 1.2 kB responses. \
+         Times are in microseconds per request. *Above* is the additional CPU time compared with Envoy's buffer filter.\n\n\
          | body | through | requests/s | Envoy CPU | above |\n|---|---|---|---|---|\n",
         std::env::var("BENCH_DATE").unwrap_or_else(|_| "an unknown day".into()),
         report::machine(),

@@ -70,7 +70,7 @@ fn main() {
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     let date = std::env::var("BENCH_DATE").map(|date| format!(" on {date}")).unwrap_or_default();
     let mut section = format!(
-        "{HEADING}\n\n`cargo bench -p limitador-adapter --bench ledger`{date}; keys made anew for each call as for one over the wire, the names of limits being those of the policies in force.\n"
+        "{HEADING}\n\n`cargo bench -p limitador-adapter --bench ledger`{date}. As for real calls, keys are created for each call, and the names of limits are shared with the policies in force.\n"
     );
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
     if wants("memory") {

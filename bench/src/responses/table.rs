@@ -14,11 +14,12 @@ pub fn heading(is_stream: bool) -> &'static str {
 pub fn render(bodies: &[&Body], running: &[Running], count: usize, is_stream: bool) -> String {
     let day = std::env::var("BENCH_DATE").unwrap_or_else(|_| "an unknown day".into());
     let mut text = format!(
-        "{}\n\n`BENCH_CASES={} make bench` on {day}, {}: {count} interleaved rounds, medians; Envoy with one worker, one \
-         limit; microseconds. *CPU above* is Envoy's CPU time per response above Envoy alone, the request's share (a \
-         Reserve, a Commit) included. *First byte* is from the upstream's first piece to the client's first byte, *last \
-         byte* from its last piece to the client's last byte, *asked* from the request to the first byte, admission \
-         included. *Shown*: longer than in any round of Envoy alone.",
+        "{}\n\n`BENCH_CASES={} make bench` on {day}, {}: medians of {count} interleaved rounds. Envoy has one worker, \
+         and one limit applies. Times are in microseconds. *CPU above* is Envoy's additional CPU time per response compared \
+         with Envoy alone, including the request's part (a Reserve, a Commit). *First byte* is the time from the upstream's \
+         first chunk to the client's first byte. *Last byte* is the time from the upstream's last chunk to the client's \
+         last byte. *Asked* is the time from the request to the first byte, including the limit check. *Shown* is \"yes\" \
+         if the time is longer than in every round of Envoy alone.",
         heading(is_stream),
         if is_stream { "chunks" } else { "JSON" },
         machine(),
@@ -26,15 +27,15 @@ pub fn render(bodies: &[&Body], running: &[Running], count: usize, is_stream: bo
     let _ = if is_stream {
         writeln!(
             text,
-            " {EVENTS} events, one each {} ms; {STREAMS} streams at a time, out of step.\n",
+            " A stream has {EVENTS} events, one every {} ms. {STREAMS} streams run at a time, with staggered starts.\n",
             PAUSE.as_millis()
         )
     } else {
         writeln!(
             text,
-            " CPU time at {} connections in a closed loop, *per MB* what of it comes with each MB beyond the 1.2 kB; \
-             the rest at one connection that rests {} ms between requests, the upstream answering after {} ms, the \
-             whole body at once.\n",
+            " *Per MB* is the part of the CPU time for each MB beyond the 1.2 kB. CPU times were measured with {} \
+             connections in a closed loop. The other times were measured with one connection that pauses {} ms between \
+             requests. The upstream answers after {} ms and sends the whole body at once.\n",
             crate::load::CONNECTIONS,
             REST.as_millis(),
             THINKING.as_millis(),
@@ -121,7 +122,8 @@ fn line(
 fn memory(running: &[Running], text: &mut String) {
     let _ = writeln!(
         text,
-        "\nEnvoy's memory in MB, idle after the rounds and with {OPEN_STREAMS} streams open, half of their events through:\n\n\
+        "\nThis table shows Envoy's memory in MB: idle after the rounds, and with {OPEN_STREAMS} open streams that have \
+         delivered half of their events.\n\n\
          | | idle | plain | gzip |\n|---|---|---|---|"
     );
     for one in running {

@@ -11,7 +11,7 @@ const PAIRS: usize = 200_000;
 
 /// The section's first table.
 pub fn table() -> String {
-    let mut table = "In memory, one thread. A core's second is CPU time, whatever else the machine does; p50 and p99 are of a reserve and its commit together. Wanted: 100,000 pairs. What grows with the counters is the memory that a look-up misses the caches in; policies, limits and counters that a request does not name are not looked at.\n\n\
+    let mut table = "In memory, with one thread. \"Per core's second\" means per second of CPU time, so other work on the machine does not count. p50 and p99 are for a reserve and its commit together. The target is 100,000 pairs. With more counters, look-ups miss the CPU caches more often. Policies, limits and counters that a request does not use are not visited.\n\n\
         | limits | counters | pairs per core's second | p50 us | p99 us |\n|---|---|---|---|---|\n"
         .to_owned();
     for (users, limits) in CASES {

@@ -18,7 +18,7 @@ const AT_ONCE: [usize; 4] = [1, 16, 64, 256];
 /// The section's last table.
 pub async fn table() -> String {
     let mut table = format!(
-        "What was charged beyond a limit of {LIMIT} tokens, in percent of it, when so many requests are under way all the time: each holds {ESTIMATE}, and uses {ESTIMATE} (exact) or {} (too low an estimate: the debt stands until the window ends).\n\n\
+        "This table shows how far charges exceed a limit of {LIMIT} tokens, in percent of the limit, with 1 to 256 requests in flight at all times. Each request holds {ESTIMATE} tokens, and uses {ESTIMATE} (the estimate is exact) or {} (the estimate is a third of the usage). The excess remains until the window ends.\n\n\
         | estimate | storage | 1 | 16 | 64 | 256 |\n|---|---|---|---|---|---|\n",
         3 * ESTIMATE
     );

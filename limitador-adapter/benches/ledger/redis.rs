@@ -19,7 +19,7 @@ const FILL: usize = 250;
 /// The section's second table.
 pub async fn table() -> String {
     let mut table = format!(
-        "On a Redis 7 on the same machine, {AT_ONCE} pairs under way at once over one connection; what Redis keeps is per counter, its share of the settled requests left out.\n\n\
+        "With Redis 7 on the same machine, and {AT_ONCE} concurrent pairs over one connection. The bytes per counter do not include the records of settled requests.\n\n\
         | limits | counters | pairs/s | p50 us | p99 us | bytes per counter |\n|---|---|---|---|---|---|\n"
     );
     for (users, limits) in CASES {
