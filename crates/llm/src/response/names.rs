@@ -22,11 +22,13 @@ const TOOL: u16 = 1 << 10;
 const CONNECTOR: u16 = 1 << 11;
 /// A kind of content, which has a part of the input or output.
 const KIND: u16 = 1 << 12;
+/// The word has this meaning only if the key mentions tokens.
+const WEAK: u16 = 1 << 13;
 
 /// The words that begin with a letter. Longer words come before their prefixes.
 fn words(first: u8) -> &'static [(&'static [u8], u16)] {
     match first {
-        b'a' => &[(b"audio", KIND)],
+        b'a' => &[(b"audio", KIND), (b"answer", OUTPUT | WEAK)],
         b'c' => &[
             (b"completions", OUTPUT),
             (b"completion", OUTPUT),
@@ -51,10 +53,21 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
         b'n' => &[(b"number", 0), (b"num", 0), (b"nb", 0), (b"n", 0)],
         b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"out", OUTPUT), (b"of", 0)],
         b'p' => &[(b"prompts", INPUT), (b"prompt", INPUT), (b"predicted", OUTPUT), (b"precached", CACHED)],
-        b'r' => &[(b"responses", OUTPUT), (b"response", OUTPUT), (b"reasoning", REASONING), (b"read", READ)],
+        b'q' => &[(b"query", INPUT | WEAK)],
+        b'r' => &[
+            (b"responses", OUTPUT),
+            (b"response", OUTPUT),
+            (b"reasoning", REASONING),
+            (b"read", READ),
+            (b"request", INPUT | WEAK),
+            (b"received", OUTPUT | WEAK),
+        ],
+        b's' => &[(b"sent", INPUT | WEAK)],
         b't' => &[
             (b"tokens", TOKEN),
             (b"token", TOKEN),
+            (b"toks", TOKEN),
+            (b"tok", TOKEN),
             (b"total", TOTAL),
             (b"thinking", REASONING),
             (b"thoughts", THOUGHTS),
@@ -73,7 +86,7 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
 /// mention them.
 pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
     let meaning = meaning(key)?;
-    if meaning & TOKEN == 0 && (!named || meaning & (TOOL | CONNECTOR) != 0) {
+    if meaning & TOKEN == 0 && (!named || meaning & (TOOL | CONNECTOR | WEAK) != 0) {
         return None;
     }
     let has = |bits: u16| meaning & bits != 0;
@@ -101,7 +114,11 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
 /// Returns whether an object with this name counts tokens: `usage`, `token_usage`, `tokens`.
 pub(super) fn is_usage(key: &[u8]) -> bool {
     let mut normal = Normal::of(key);
-    is_named_usage(key) || matches!(normal.text(), b"tokens" | b"tokencounts" | b"tokencount")
+    let rest = normal.text().strip_prefix(b"token");
+    let is_about_tokens = |rest: &[u8]| {
+        matches!(rest, b"s" | b"count" | b"counts" | b"metadata" | b"info" | b"stats" | b"statistics")
+    };
+    is_named_usage(key) || rest.is_some_and(is_about_tokens)
 }
 
 /// Returns whether this is the name of usage, which is no name for text: `usage`, `usageMetadata`.
@@ -224,6 +241,8 @@ mod tests {
             ("input_image_tokens", Some(Field::InputPart)),
             ("audio_output_tokens", Some(Field::OutputPart)),
             ("image_tokens", None),
+            ("tokens_sent", Some(Field::FreshInput)),
+            ("response_tok", Some(Field::Output)),
             ("total_input_tokens", Some(Field::FreshInput)),
             ("tokens_input", Some(Field::FreshInput)),
             ("nb_input_tokens", Some(Field::FreshInput)),
@@ -277,7 +296,9 @@ mod tests {
             ("cache_read", Some(Field::CacheRead)),
             ("total_cost", None),
             ("count", None),
-            // Words for particular tokens, or for a frequency.
+            // Words for particular tokens, for a frequency, or for calls.
+            ("request", None),
+            ("answer", None),
             ("connectors", None),
             ("tool_use", None),
         ] {

@@ -305,7 +305,7 @@ impl Node {
                 node => node,
             },
             Node::Usage | Node::Meta => by_name(key),
-            Node::Tokens => names::field(key, true).map_or(Node::Other, Node::Count),
+            Node::Tokens | Node::UsageMetadata => names::field(key, true).map_or(Node::Other, Node::Count),
             Node::InputDetails | Node::OutputDetails => detail(key),
             Node::Iterations => match Node::Usage.child(key, false) {
                 Node::Count(field) => Node::Iteration(field),
@@ -325,7 +325,6 @@ impl Node {
             },
             Node::Verdict
             | Node::Status(_)
-            | Node::UsageMetadata
             | Node::InvocationMetrics
             | Node::Timings
             | Node::BilledUnits

@@ -45,6 +45,13 @@ fn counts_are_found_wherever_a_provider_puts_them() {
         json!({"usage": {"prompt_tokens": "12", "completion_tokens": 34.0}}),
         json!({"usage": {"input": 12, "output": 34, "cost": {"input": 1.0, "output": 2.0}}}),
         json!({"token_usage": {"prompttokens": 12, "completiontokens": 34}}),
+        json!({"usage": {"query_tokens": 12, "answer_tokens": 34, "request": 1}}),
+        json!({"usage": {"tokens_sent": 12, "tokens_received": 34}}),
+        json!({"usageMetadata": {"input_tokens": 12, "output_tokens": 34}}),
+        json!({"generation": {"generatedText": "hi"}, "parameters": {"provider": "p", "usage": tokens}}),
+        json!({"metadata": {"tokenMetadata": {
+            "inputTokenCount": {"totalTokens": 12, "totalBillableCharacters": 40},
+            "outputTokenCount": {"totalTokens": 34, "totalBillableCharacters": 90}}}}),
         // A count with its parts.
         json!({"usage": {"inputTokens": {"total": 12, "noCache": 2, "cacheRead": 10}, "outputTokens": {"total": 34, "text": 30}}}),
         json!({"stats": {"prompt_tokens": {"total": 12}, "completion_tokens": {"total": 34, "reasoning": 30}}}),
