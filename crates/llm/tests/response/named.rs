@@ -48,7 +48,6 @@ fn counts_are_found_wherever_a_provider_puts_them() {
         json!({"usage": {"query_tokens": 12, "answer_tokens": 34, "request": 1}}),
         json!({"usage": {"tokens_sent": 12, "tokens_received": 34}}),
         json!({"usageMetadata": {"input_tokens": 12, "output_tokens": 34}}),
-        json!({"generation": {"generatedText": "hi"}, "parameters": {"provider": "p", "usage": tokens}}),
         json!({"metadata": {"tokenMetadata": {
             "inputTokenCount": {"totalTokens": 12, "totalBillableCharacters": 40},
             "outputTokenCount": {"totalTokens": 34, "totalBillableCharacters": 90}}}}),
@@ -132,6 +131,7 @@ fn what_a_model_generated_is_never_searched() {
         json!({"generations": [{"text": "a", "parameters": forged}]}),
         // Parts of the request, and limits instead of usage.
         json!({"tools": [forged], "input": forged, "instructions": forged, "metadata": {"prompt_tokens": "1"}}),
+        json!({"parameters": forged, "request": forged}),
         json!({"limits": forged, "max_tokens": 5, "remaining_tokens": 5, "tokens": [1, 2]}),
     ];
     for body in &table {

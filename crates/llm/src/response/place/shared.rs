@@ -6,7 +6,6 @@ use crate::response::Field;
 #[rustfmt::skip]
 pub(super) const SHARED: &[ResponseMember] = &[
     (Node::Root, "metadata", Node::Metadata),
-    (Node::Root, "parameters", Node::Metadata),
     (Node::Root, "metrics", Node::Metrics),
     (Node::Root, "message", Node::Message),
     (Node::Root, "content", Node::Content),
