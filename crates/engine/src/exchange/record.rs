@@ -74,31 +74,28 @@ impl Reservation {
         code: u16,
         charges: &[u64],
     ) -> Option<Effect> {
+        let reporting = self.reporting?;
         let charged = || self.holds.iter().zip(charges.iter().copied());
         let money = charged().filter(|(hold, _)| hold.rate.rate.unit == Unit::Usd).map(|(_, charge)| charge);
         let limits = listed(charged().map(|(hold, charge)| (hold, Some(charge))), self.holds.len());
-        self.recorded(UsageRecord {
-            usage,
-            source,
-            micro_usd: money.max(),
-            limits,
-            code,
-            ..UsageRecord::nothing()
-        })
+        let micro_usd = money.max();
+        let record = UsageRecord { usage, source, micro_usd, limits, code, ..UsageRecord::nothing() };
+        Some(self.recorded(record, reporting))
     }
 
     /// The record of a request that limits refused.
     pub(super) fn record_of_refusal(&self) -> Option<Effect> {
+        let reporting = self.reporting?;
         let refusing: Vec<&Hold> = self.refusing().collect();
         let limits = listed(refusing.iter().map(|hold| (*hold, None)), refusing.len());
-        self.recorded(UsageRecord { limits, is_refused: true, ..UsageRecord::nothing() })
+        let record = UsageRecord { limits, is_refused: true, ..UsageRecord::nothing() };
+        Some(self.recorded(record, reporting))
     }
 
-    fn recorded(&self, record: UsageRecord) -> Option<Effect> {
-        let reporting = self.reporting?;
+    fn recorded(&self, record: UsageRecord, reporting: UsageReporting) -> Effect {
         let has_details = reporting == UsageReporting::Details;
         let model = self.reported_model.clone();
-        Some(Effect::Record(Box::new(UsageRecord { has_details, model, streams: self.streams, ..record })))
+        Effect::Record(Box::new(UsageRecord { has_details, model, streams: self.streams, ..record }))
     }
 }
 
