@@ -134,7 +134,7 @@ fn walk(schema: &Value, at: &Path, visited: &mut usize, differences: &mut Vec<St
             if !refuses(json!("x")) {
                 differ("the reader takes a text where the schema has a map".to_owned());
             }
-            walk(&schema["additionalProperties"], &at.field("x-free"), visited, differences);
+            walk(&schema["additionalProperties"], &at.field("free"), visited, differences);
         }
         Some(other) => differ(format!("an unknown type, {other}")),
     }
