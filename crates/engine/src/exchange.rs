@@ -146,7 +146,7 @@ impl Exchange {
         self
     }
 
-    /// Whether the response's headers name a time of day. If so, [`Exchange::answered_at`] must be called
+    /// Whether the response's headers contain a time of day. If so, [`Exchange::answered_at`] must be called
     /// first.
     pub fn tells_time(&self) -> bool {
         matches!(&self.state, State::Waiting(reservation) if refusal::tells_time(reservation.dialect))
@@ -514,7 +514,8 @@ impl Exchange {
     }
 }
 
-/// The request asks for more than one request may hold of this limit, so there is no need to ask the adapter.
+/// Refuses a request that asks for more than one request may hold of this limit. There is no need to ask the
+/// adapter.
 fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
     let (policy, limit) = (hold.rate.policy.to_string(), hold.rate.limit.clone());
     let (denial, failed) = refusal::over_share(hold, facts);
@@ -535,13 +536,13 @@ impl std::fmt::Display for ReservationId {
     }
 }
 
-/// More rates apply than one call to the adapter can carry.
+/// Refuses a request to which more rates apply than one call to the adapter can carry.
 fn refused_unasked(policy: &str, facts: &Facts) -> [Effect; 2] {
     let denial = refusal::unavailable(Some(policy), facts.dialect());
     [Effect::Count(Metric::FailedClosed("too_many_rates")), Effect::Deny(denial)]
 }
 
-/// If a body could not be read, each applicable limit that depends on it is in doubt.
+/// Returns a doubt for each applicable limit that depends on a body that could not be read.
 fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Doubt> {
     let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
     let mut doubts: Vec<Doubt> = Vec::new();

@@ -133,17 +133,17 @@ pub struct ResponseFlow {
 pub struct DeferredBody {
     /// The chunks in order, each with its memory.
     pub pieces: Vec<(Vec<u8>, Lease)>,
-    /// The end of the chunks.
+    /// What follows the chunks.
     pub end: BodyEnd,
     size: usize,
     /// Whether it is in the queue of bodies to read.
     queued: bool,
 }
 
-/// The end of a body's chunks.
+/// What follows the deferred chunks of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyEnd {
-    /// More chunks.
+    /// More chunks will follow.
     #[default]
     Open,
     /// Nothing; the body is complete.
@@ -164,12 +164,12 @@ pub enum Closing {
 }
 
 impl ResponseFlow {
-    /// How many of the bytes in a callback are new.
+    /// Returns how many of the bytes in a callback are new.
     pub fn new_bytes(&self, size: usize) -> usize {
         size.saturating_sub(self.buffered)
     }
 
-    /// How many bytes the proxy had buffered before the new ones.
+    /// Returns how many bytes the proxy had buffered before the new ones.
     pub fn buffered(&self) -> usize {
         self.buffered
     }
@@ -179,8 +179,8 @@ impl ResponseFlow {
         self.has_trailers = true;
     }
 
-    /// Replaces the current bytes. The proxy buffers this many bytes of the replacement. Returns false if
-    /// there are no current bytes, because the trailers have arrived.
+    /// Replaces the current bytes. `buffered` is how many bytes of the replacement the proxy buffers. Returns
+    /// false if there are no current bytes, because the trailers have arrived.
     pub fn replace(&mut self, buffered: usize) -> bool {
         let possible = !self.has_trailers || self.buffered > 0;
         if possible {
@@ -194,8 +194,8 @@ impl ResponseFlow {
         std::mem::take(&mut self.buffered)
     }
 
-    /// Defers reading a chunk that has passed. True if it should be queued now. A response waits until at
-    /// least `small` bytes have passed.
+    /// Defers reading a chunk that has passed. Returns true if the response should be queued now: at its end,
+    /// or once more than `small` bytes are unread.
     pub fn defer(&mut self, piece: Vec<u8>, lease: Lease, end: bool, small: usize) -> bool {
         let deferred = self.deferred.get_or_insert_default();
         deferred.size = deferred.size.saturating_add(piece.len());

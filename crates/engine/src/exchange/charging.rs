@@ -125,7 +125,7 @@ impl Charging<'_> {
         match self.facts.map(|facts| cost.amount(facts)) {
             Some(Ok(amount)) => (amount, None),
             Some(Err(_)) => (self.own(hold), Some(failed(PolicyPart::Cost))),
-            // There was no memory for the facts of the `cost`. The hold is its value for the estimate.
+            // There was no memory to keep the facts for the `cost`. The hold is the `cost` of the estimate.
             None => (self.own(hold).max(hold.amount), None),
         }
     }

@@ -22,7 +22,7 @@ pub(super) struct Call {
     /// Whether the last part of its turn has arrived. Its usage may follow.
     turn_is_complete: bool,
     has_usage: bool,
-    /// The messages that the server has sent before the adapter replied.
+    /// The messages that the server sent before the adapter replied.
     backlog: Vec<Said>,
     backlog_lease: Lease,
 }
@@ -366,8 +366,8 @@ impl Socket {
         self.calls.iter().position(|call| call.id.as_deref() == Some(id))
     }
 
-    /// The oldest call with a response that the server has not named. A call that waits for the adapter has not gone
-    /// upstream.
+    /// The oldest call with a response that the server has not named. A call that waits for the adapter has
+    /// not gone upstream.
     fn unnamed(&self) -> Option<usize> {
         let held = match self.state {
             State::Holding { call, .. } => Some(call),
