@@ -19,9 +19,9 @@ pub struct UsageRules {
 /// What is reported about the usage of each exchange, from least to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageReporting {
-    /// Input, output and total.
+    /// The input, output and total tokens.
     Totals,
-    /// Also the parts of them.
+    /// Also the parts of these: cached, cache writes and reasoning.
     Details,
 }
 
@@ -33,7 +33,7 @@ pub enum OnMissing {
     Estimate,
     /// Charges the amount that was held.
     Hold,
-    /// Nothing.
+    /// Charges nothing.
     Zero,
 }
 
@@ -50,12 +50,13 @@ pub enum StreamUsage {
 /// How WebSockets are handled if tokens or money are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WebSocketMode {
-    /// Each call inside is judged and charged like a request. Upgrades that cannot be metered are refused.
+    /// Each call inside a WebSocket is judged and charged like a request. Upgrades that cannot be metered are
+    /// refused.
     #[default]
     Meter,
     /// Every upgrade is refused.
     Refuse,
-    /// They pass, and the calls inside are not counted.
+    /// Every upgrade is admitted, and the calls inside are not counted.
     Allow,
 }
 
