@@ -21,7 +21,7 @@ pub(super) struct Lookup {
 #[derive(Debug)]
 enum FactPlace {
     Attribute(&'static Attribute),
-    /// A root such as `llm`, which has no value itself. Used by `has`.
+    /// A root such as `llm` or `llm.estimate`, which has no value itself. Used by `has`.
     Root(&'static str),
     Headers,
     /// A request header by its name in lower case.

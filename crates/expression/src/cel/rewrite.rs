@@ -85,8 +85,8 @@ impl Variables {
         Ok(())
     }
 
-    /// Visits an element of a list or map. The list or map receives a copy of the value, so its cost is
-    /// charged.
+    /// Visits an element of a list or map. The list or map receives a copy of the value. In a loop, the cost
+    /// of the copy is charged.
     fn copied(&mut self, element: &mut IdedExpr, looped: bool) -> Result<(), String> {
         self.visit(element, looped)?;
         if looped {
@@ -113,7 +113,7 @@ impl Variables {
             operators::DIVIDE => call.func_name = DIVIDE.to_owned(),
             operators::MODULO => call.func_name = MODULO.to_owned(),
             // The crate's lists and maps can be compared only with their own kind. A view of a fact can be
-            // compared with any kind.
+            // compared with any kind, so it becomes the left operand.
             operators::EQUALS | operators::NOT_EQUALS => {
                 if let [left, right] = call.args.as_mut_slice()
                     && is_path(right)

@@ -351,8 +351,8 @@ impl Facts {
         self.method() == Some("GET")
     }
 
-    /// Whether the client keeps the request open until it is answered. A WebSocket upgrade is such a request,
-    /// and is a GET. Envoy removes the header `upgrade` from other requests.
+    /// Whether the client keeps the request open until it is answered. WebSocket upgrades are such requests,
+    /// and they are GETs. Envoy removes the header `upgrade` from other requests.
     pub fn is_upgrade(&self) -> bool {
         let upgrades = self.is_get() && self.headers.contains("upgrade");
         !self.in_socket && (self.method() == Some("CONNECT") || upgrades)
