@@ -33,7 +33,7 @@ pub struct PluginConfig {
     pub identity: Option<IdentitySource>,
     /// Whether request bodies are read.
     pub request_body: BodyAccess,
-    /// How many bytes all exchanges may keep in memory.
+    /// The maximum number of bytes that all exchanges together may keep in memory.
     pub memory: usize,
     /// The path on which callers may read their own usage. `None` means that they cannot.
     pub usage_path: Option<UsagePath>,
@@ -66,12 +66,13 @@ pub enum IdentitySource {
 
 /// The default timeout of a Reserve.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
-/// Requests wait for the Reserve, so the timeout is bounded.
+/// The maximum timeout of a Reserve. It is bounded because requests wait for the Reserve.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The default maximum of a body: Envoy's own default buffer size.
 const DEFAULT_BODY: usize = 1 << 20;
-/// A body is held twice: in the worker's memory and in the module's.
+/// The largest configurable maximum of a body. A body is held twice: in the worker's memory and in the
+/// module's.
 const LARGEST_BODY: u64 = 64 << 20;
 
 /// The minimum useful budget, and a maximum that stays below the 1 GiB at which Envoy terminates a VM.

@@ -84,9 +84,9 @@ pub struct Exchange {
     is_unasked: bool,
     /// The request asks for no output, so a reported count of zero is plausible.
     is_warm_up: bool,
-    /// What to report to Envoy's access log, whatever the policies say.
+    /// What to report to Envoy's access log, regardless of the policies.
     reporting: Option<UsageReporting>,
-    /// When the adapter replied, in milliseconds of Unix time, if the shell has reported it.
+    /// The time at which the adapter replied, in milliseconds of Unix time, if the shell has set it.
     asked_at: Option<u64>,
     state: State,
 }
@@ -95,7 +95,7 @@ pub struct Exchange {
 enum State {
     /// The request has not arrived.
     New,
-    /// Waiting for the body, of which at most `most` bytes are read.
+    /// Waiting for the body. At most `most` bytes of it are read.
     Reading { facts: Box<Facts>, most: usize, _lease: Lease },
     /// Waiting for the adapter; the request is paused.
     Waiting(Reservation),

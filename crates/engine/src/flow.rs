@@ -31,33 +31,33 @@ impl RequestFlow {
         Self { state: RequestState::Passing, may_be_endless, gathered: 0, sent: 0 }
     }
 
-    /// Returns whether the client may keep it open until it is answered. If so, its body must not be awaited
-    /// for long.
+    /// Returns whether the client may keep the request open until it is answered. If so, its body must not be
+    /// awaited for long.
     pub fn may_be_endless(&self) -> bool {
         self.may_be_endless
     }
 
-    /// Pauses it until this many bytes of its body have arrived.
+    /// Pauses the request until this many bytes of its body have arrived.
     pub fn await_body(&mut self, most: usize) {
         self.state = RequestState::AwaitingBody(most);
     }
 
-    /// Pauses it until it is resumed.
+    /// Pauses the request until it is resumed.
     pub fn hold(&mut self) {
         self.state = RequestState::Held;
     }
 
-    /// Returns whether the proxy must keep it paused after this callback.
+    /// Returns whether the proxy must keep the request paused after this callback.
     pub fn is_held(&self) -> bool {
         self.state != RequestState::Passing
     }
 
-    /// Whether it is paused for its body.
+    /// Whether the request is paused for its body.
     pub fn is_awaiting_body(&self) -> bool {
         matches!(self.state, RequestState::AwaitingBody(_))
     }
 
-    /// Whether it is paused for its body and none of it has arrived.
+    /// Whether the request is paused for its body and none of the body has arrived.
     pub fn awaits_first_byte(&self) -> bool {
         self.is_awaiting_body() && self.gathered == 0
     }
@@ -83,12 +83,12 @@ impl RequestFlow {
         complete
     }
 
-    /// How much of the body is available.
+    /// Returns the number of bytes of the body that are available now.
     pub fn gathered(&self) -> usize {
         self.gathered
     }
 
-    /// How much of the body has arrived so far.
+    /// Returns the number of bytes of the body that have arrived so far.
     pub fn come(&self) -> u64 {
         self.sent.saturating_add(self.gathered as u64)
     }
@@ -206,7 +206,7 @@ impl ResponseFlow {
         (end || deferred.size > small) && deferred.queue()
     }
 
-    /// Ends the exchange, for whatever reason.
+    /// Ends the exchange, for any reason.
     pub fn close(&mut self) -> Closing {
         let Some(deferred) = &mut self.deferred else { return Closing::Now };
         if deferred.end == BodyEnd::Open {

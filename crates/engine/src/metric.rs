@@ -115,7 +115,7 @@ impl MemoryUse {
 pub enum UsageSource {
     /// The provider reported it.
     Reported,
-    /// It was estimated from what was sent and delivered.
+    /// It was estimated from the request and the delivered output.
     Estimated,
     /// It is charged when a client reads the background result.
     Deferred,

@@ -90,11 +90,11 @@ pub struct Commit {
 /// The result of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitOutcome {
-    /// How many were settled.
+    /// The number of settlements that were acknowledged.
     pub settled: usize,
-    /// How many will be sent again.
+    /// The number of settlements that will be sent again.
     pub retried: usize,
-    /// How many the adapter rejected permanently. They are dropped.
+    /// The number of settlements that the adapter rejected permanently. They are dropped.
     pub dropped: usize,
 }
 
@@ -166,7 +166,7 @@ impl Outbox {
         self.take(if self.single { 1 } else { BATCH }, route, true)
     }
 
-    /// Returns a call to send in the stream right before a Reserve, whatever else is in flight.
+    /// Returns a call to send in the stream right before a Reserve, regardless of other calls in flight.
     pub fn send_before_reserve(&mut self, now: u64) -> Option<Commit> {
         if self.single || self.is_paused(now) {
             return None;

@@ -116,7 +116,7 @@ pub(crate) fn tells_time(dialect: Dialect) -> bool {
 /// headers of the IETF draft. `asked_at` is the time at which the adapter replied, in milliseconds of Unix
 /// time, if known.
 pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: Option<u64>) -> HeaderList {
-    // A limit that is not enforced is not shown to clients.
+    // Limits that are not enforced are not shown to clients.
     let binds = |standing: &&RateStatus<'_>| standing.status.is_some() && standing.hold.enforced;
     let all: Vec<&RateStatus<'_>> = standings.iter().filter(binds).collect();
     let known: Vec<&RateStatus<'_>> =
@@ -268,7 +268,7 @@ pub(crate) fn over_limit(
     let named =
         refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms().unwrap_or(u64::MAX)));
     let Some(named) = named else {
-        // The server did not say which rate refused.
+        // The server did not report which rate refused.
         let told = ErrorBody { message: "Rate limit exceeded.".into(), kind: "tokens", ..ErrorBody::over() };
         return (told.denial(dialect, headers), None);
     };

@@ -70,9 +70,9 @@ pub struct Socket {
     state: State,
     /// The bytes from the client, starting at the first frame that is neither forwarded nor refused yet.
     pending: Vec<u8>,
-    /// How many of these bytes are parsed.
+    /// The number of these bytes that are parsed.
     parsed: usize,
-    /// What to send upstream with the next bytes.
+    /// The bytes to send upstream when the next bytes pass.
     upstream: Vec<u8>,
     /// The memory of both.
     bytes_lease: Lease,
@@ -244,7 +244,7 @@ impl Socket {
         (Passage::Replaced(said), effects)
     }
 
-    /// Handles the end of the socket, for whatever reason. The delivered output is charged.
+    /// Handles the end of the socket, for any reason. The delivered output is charged.
     pub fn closed(&mut self) -> Vec<SocketEffect> {
         let mut effects = Vec::new();
         for mut call in std::mem::take(&mut self.calls) {

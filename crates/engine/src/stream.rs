@@ -3,7 +3,7 @@
 //! does not run backwards.
 //!
 //! Every call is answered, times out, or is returned when the stream ends, to be sent in another way. So no
-//! call is lost, whatever the adapter does. `Caller` lets the shell identify who is waiting.
+//! call is lost, regardless of what the adapter does. `Caller` lets the shell identify who is waiting.
 
 use crate::backoff::Backoff;
 use crate::outbox::{CallNumber, Commit};
@@ -24,7 +24,7 @@ pub struct CallStream<Caller> {
     /// The timeout of a Reserve.
     patience: u64,
     state: StreamState,
-    /// In the order in which they were sent, which is also the order in which they time out.
+    /// The unanswered Reserves, in the order in which they were sent. They time out in the same order.
     reserves: BTreeMap<u64, PendingReserve<Caller>>,
     /// The unanswered commits by message number: when they were sent, and their numbers in the outbox.
     commits: BTreeMap<u64, (u64, CallNumber)>,
@@ -178,8 +178,8 @@ impl<Caller> CallStream<Caller> {
         }
     }
 
-    /// Records that the stream has ended, for whatever reason. Returns the unanswered calls. If the stream
-    /// worked, the next one is opened after a short pause. Otherwise the pause grows.
+    /// Records that the stream has ended, for any reason. Returns the unanswered calls. If the stream worked,
+    /// the next one is opened after a short pause. Otherwise the pause grows.
     pub fn closed(&mut self, now: u64) -> Left<Caller> {
         let worked = self.is_open();
         if worked {

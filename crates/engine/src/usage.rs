@@ -94,8 +94,8 @@ impl UsageQuestion {
         Ok(Self { path, model, body, length })
     }
 
-    /// The described request's value of a header that replaces the question's own. The inner `None` means
-    /// that the described request does not have the header.
+    /// Returns the value of a header in the described request, if it differs from the question's own. The
+    /// inner `None` means that the described request does not have the header.
     pub fn header(&self, name: &str) -> Option<Option<&str>> {
         let (_, value) = self.headers().into_iter().find(|(own, _)| *own == name)?;
         Some(value)

@@ -92,7 +92,7 @@ impl Watch {
         Some(question.encode_to_vec())
     }
 
-    /// When to poll, if no poll is running.
+    /// Returns when to poll next, if no poll is in progress.
     pub fn wake_at(&self) -> Option<u64> {
         match self.state {
             WatchState::Due(at) => Some(at),
@@ -100,7 +100,7 @@ impl Watch {
         }
     }
 
-    /// How many polls have failed since the last reply.
+    /// Returns the number of polls that have failed since the last reply.
     pub fn failures(&self) -> u32 {
         self.backoff.failures()
     }

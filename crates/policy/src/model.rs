@@ -36,7 +36,7 @@ pub struct Policy {
     pub name: String,
     /// The target.
     pub target: Target,
-    /// Its other targets (`targetRefs`), all on the same level.
+    /// The policy's other targets (`targetRefs`), all on the same level.
     pub further_targets: Vec<Target>,
     /// The path of its limits: `spec`, `spec.defaults` or `spec.overrides`.
     pub block: &'static str,
@@ -44,7 +44,7 @@ pub struct Policy {
     pub when: Vec<Expression>,
     /// Sorted by name.
     pub limits: Vec<Limit>,
-    /// How its rules combine with those of a more specific policy.
+    /// How the policy's rules combine with those of a more specific policy.
     pub precedence: Precedence,
     /// Where responses report named counts.
     pub extraction: Option<Arc<DataExtraction>>,
@@ -54,11 +54,11 @@ pub struct Policy {
     pub failure_mode: FailureMode,
     /// How responses are read.
     pub usage: UsageRules,
-    /// What Envoy's access log may show of the usage.
+    /// How much of the usage Envoy's access log may show.
     pub reporting: Option<UsageReporting>,
     /// The first price that matches a model applies.
     pub prices: Vec<Price>,
-    /// How its refusals differ from the default.
+    /// How the policy's refusals differ from the default.
     pub on_exceeded: Option<Arc<OnExceeded>>,
     /// One note for each fact that needs the request's body. They are errors if bodies are not read.
     pub needs_body: Vec<ValidationError>,
@@ -166,13 +166,13 @@ pub enum Overrun {
 /// One entry of `limits`.
 #[derive(Clone, Debug)]
 pub struct Limit {
-    /// Its key.
+    /// The limit's key in `limits`.
     pub name: String,
     /// The limit applies only if all predicates are true.
     pub when: Vec<Expression>,
     /// Expressions that select the bucket. Empty means one bucket for all requests.
     pub counters: Vec<Expression>,
-    /// At least one; no two with the same unit and window.
+    /// At least one. No two rates have the same unit and window.
     pub rates: Vec<Rate>,
     /// How much to hold, in each rate's own unit. `None` means the estimate.
     pub amount: Option<Expression>,

@@ -134,7 +134,7 @@ impl Plan {
         &self.signal_headers
     }
 
-    /// What to find in the response's body in addition to its usage.
+    /// The pointers to look up in the response's body, in addition to its usage.
     pub fn answered(&self) -> &Arc<Pointers> {
         &self.answered
     }
@@ -173,7 +173,7 @@ impl Plan {
         }
     }
 
-    /// What expressions need from a body in addition to its facts, as JSON pointers.
+    /// The JSON pointers that expressions use to read a request's body, in addition to its facts.
     pub fn pointers(&self) -> &[String] {
         &self.pointers
     }

@@ -51,7 +51,7 @@ enum StreamFraming {
     ServerSentEvents,
     Lines,
     Frames,
-    /// The elements of a JSON array. Gemini sends one unless asked for events.
+    /// The elements of a JSON array. Gemini sends one unless the request asks for events.
     Array,
     /// An unknown framing, in which the ends of events cannot be found.
     Opaque,

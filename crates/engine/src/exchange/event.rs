@@ -61,7 +61,7 @@ pub enum Event<'a> {
     },
     /// A limit had no room for an [`Effect::Raise`].
     OutOfRoom,
-    /// The exchange has ended, for whatever reason.
+    /// The exchange has ended, for any reason.
     Closed,
 }
 

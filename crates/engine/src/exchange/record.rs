@@ -1,4 +1,4 @@
-//! What an exchange used, for Envoy's access log.
+//! The usage of an exchange, for Envoy's access log.
 
 use super::Effect;
 use super::reservation::Reservation;

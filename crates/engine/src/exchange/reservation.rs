@@ -248,7 +248,7 @@ impl Reservation {
         self.holds.iter().zip(statuses).map(|(hold, status)| RateStatus { hold, status }).collect()
     }
 
-    /// Returns the holds that were refused, or all holds if the adapter did not say which.
+    /// Returns the holds that were refused, or all holds if the adapter did not report which.
     pub(super) fn refusing(&self) -> impl Iterator<Item = &Hold> {
         let named = self.statuses.iter().any(|status| status.code() == Code::OverLimit);
         self.standings()

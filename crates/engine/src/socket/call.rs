@@ -43,7 +43,7 @@ struct Said {
 /// How a call begins.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// The adapter has been asked.
+    /// The call waits for the adapter.
     Waits,
     /// The call is admitted.
     Admitted,
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-/// The result of a message that is a call.
+/// The outcome of a message that begins a call.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub number: u64,

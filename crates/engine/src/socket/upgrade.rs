@@ -57,7 +57,7 @@ pub fn judge_upgrade(in_force: &ActivePlan, facts: Facts, memory: &MemoryBudget,
     }
 }
 
-/// What a call inside may hold, regardless of its content.
+/// Returns what a call inside may hold, regardless of its content.
 fn holds(plan: &Plan, facts: &Facts) -> Vec<Hold> {
     let mut facts = facts.of_message();
     facts.unread_body(0);

@@ -29,7 +29,7 @@ struct BucketView<'a> {
     policy: &'a str,
     limit: &'a str,
     unit: &'static str,
-    /// Either this or `period`; neither for `concurrency`.
+    /// Either this or `period` is set. For `concurrency`, neither is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -157,9 +157,9 @@ impl Facts {
         }
     }
 
-    /// Adds an Envoy attribute as the host returned it: strings as they are, numbers and times (nanoseconds)
-    /// as eight bytes in little endian, a bool as one byte, messages serialised. A value of another form
-    /// counts as absent.
+    /// Adds an Envoy attribute as the host returned it. Strings are unchanged, numbers and times (in
+    /// nanoseconds) are eight bytes in little-endian order, a bool is one byte, and messages are serialised.
+    /// A value in any other form counts as absent.
     pub fn property(&mut self, path: &[String], value: &[u8]) {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageRules {
-    /// What a successful response without usage is charged.
+    /// The charge for a successful response that reports no usage.
     pub on_missing: OnMissing,
     /// Whether providers are asked for the usage of streams.
     pub stream_usage: StreamUsage,
@@ -16,7 +16,7 @@ pub struct UsageRules {
     pub pointers: Option<Arc<UsagePointers>>,
 }
 
-/// What is reported about the usage of each exchange, from least to most.
+/// How much of the usage of each exchange is reported, from least to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageReporting {
     /// The input, output and total tokens.
@@ -25,7 +25,7 @@ pub enum UsageReporting {
     Details,
 }
 
-/// What a successful response without usage is charged.
+/// The charge for a successful response that reports no usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
     /// Charges the estimate of its input, plus the delivered output.

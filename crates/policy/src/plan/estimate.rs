@@ -1,4 +1,4 @@
-//! How many tokens a request is expected to use.
+//! Estimates how many tokens a request will use.
 
 use expression::facts::Facts;
 use llm::response::Usage;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 /// A policy and the parts of it that apply.
 pub(super) struct Effective<'p> {
     pub planned: &'p CompiledPolicy,
-    /// The policy whose `when` applies.
+    /// The policy that provides the `when`.
     pub when: &'p CompiledPolicy,
-    /// The policy whose `dataExtraction` applies.
+    /// The policy that provides the `dataExtraction`.
     pub extraction: &'p CompiledPolicy,
-    /// The policy whose `tokenCompute` applies.
+    /// The policy that provides the `tokenCompute`.
     pub compute: &'p CompiledPolicy,
     /// The policies that replace this one's limits of these names.
     replaced: Vec<(&'p str, &'p CompiledPolicy)>,

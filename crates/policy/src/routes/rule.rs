@@ -6,8 +6,8 @@ use protocol::wire::weir::v1::{Field, Match, Rule, field, r#match::Path};
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
-/// How a path is compared. In Gateway API, exact paths come before prefixes. It does not specify the rank of
-/// regular expressions.
+/// How a path is compared. In Gateway API, exact paths come before prefixes. Gateway API does not specify the
+/// rank of regular expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PathMatchKind {
     Exact,
@@ -17,7 +17,7 @@ pub(super) enum PathMatchKind {
 
 #[derive(Clone, Debug)]
 pub(super) struct RouteEntry {
-    /// In lower case; `*.` and a suffix, or empty for any host.
+    /// A hostname in lower case, which may begin with the wildcard `*.`. Empty matches any host.
     pub(super) host: String,
     pub(super) kind: PathMatchKind,
     /// A prefix has no trailing slash. A regular expression is represented by its literal beginning up to the
