@@ -1,7 +1,7 @@
 //! Encodes the name of a cluster as Envoy expects it in gRPC calls of a Wasm module: as a `GrpcService`.
 //!
-//! A plain name would work, but Envoy first tries to parse it as a `GrpcService`. A name that happens to parse
-//! as one without a target crashes Envoy (seen on 1.40 with the empty name).
+//! A plain name would work, but Envoy first tries to parse it as a `GrpcService`. A name that happens to
+//! parse as one without a target crashes Envoy (seen on 1.40 with the empty name).
 
 use prost::Message;
 

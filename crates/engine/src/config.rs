@@ -24,7 +24,8 @@ pub struct PluginConfig {
     pub grpc_service: String,
     /// The timeout of a Reserve.
     pub timeout: Duration,
-    /// The Gateway that this Envoy serves, "NAMESPACE/NAME" or "*". If it is `None`, it is taken from the node's metadata.
+    /// The Gateway that this Envoy serves: "NAMESPACE/NAME", or "*" for all. If it is `None`, the node's
+    /// metadata names the Gateway.
     pub gateway: Option<String>,
     /// The failure mode until the first plan arrives.
     pub failure_mode: FailureMode,
@@ -32,7 +33,7 @@ pub struct PluginConfig {
     pub identity: Option<IdentitySource>,
     /// Whether request bodies are read.
     pub request_body: BodyAccess,
-    /// How many bytes all exchanges may keep in memory.
+    /// The maximum number of bytes that all exchanges together may keep in memory.
     pub memory: usize,
     /// The path on which callers may read their own usage. `None` means that they cannot.
     pub usage_path: Option<UsagePath>,
@@ -55,8 +56,8 @@ pub enum IdentitySource {
     },
     /// Dynamic metadata set by the authentication filter before Weir.
     Metadata {
-        /// For example `envoy.filters.http.ext_authz`. Its struct becomes `auth`, so its key `identity` becomes
-        /// `auth.identity`.
+        /// For example `envoy.filters.http.ext_authz`. Its struct becomes `auth`, so its key `identity`
+        /// becomes `auth.identity`.
         namespace: String,
         /// If set, this key's value becomes `auth.identity`.
         key: Option<String>,
@@ -65,15 +66,16 @@ pub enum IdentitySource {
 
 /// The default timeout of a Reserve.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(200);
-/// Requests wait for the Reserve, so the timeout is bounded.
+/// The maximum timeout of a Reserve. It is bounded because requests wait for the Reserve.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The default maximum of a body: Envoy's own default buffer size.
 const DEFAULT_BODY: usize = 1 << 20;
-/// A body is held twice: in the worker's memory and in the module's.
+/// The largest configurable maximum of a body. A body is held twice: in the worker's memory and in the
+/// module's.
 const LARGEST_BODY: u64 = 64 << 20;
 
-/// The smallest useful budget, and the largest that stays below the 1 GiB at which Envoy ends a VM.
+/// The minimum useful budget, and a maximum that stays below the 1 GiB at which Envoy terminates a VM.
 const LEAST_MEMORY: usize = 16 << 20;
 const MAX_MEMORY: usize = 768 << 20;
 /// A request's body exists in several copies while it is read: see `exchange::request_body`.
@@ -104,8 +106,8 @@ const MEMORY: KnownFields = KnownFields { known: &["maxBytes"], later: &[], igno
 const REQUEST_BODY: KnownFields = KnownFields { known: &["access", "maxBytes"], later: &[], ignored: &[] };
 
 impl PluginConfig {
-    /// Reads JSON, or the `google.protobuf.Struct` that Envoy passes on unconverted, and reports every
-    /// mistake. An empty list of `policies` is a mistake, because it would silently let everything pass.
+    /// Reads JSON, or the `google.protobuf.Struct` that Envoy passes on unconverted, and reports every error.
+    /// An empty list of `policies` is an error, because it would silently admit every request.
     pub fn read(text: &[u8]) -> Result<Self, Vec<ValidationError>> {
         let all = Allowance::new(usize::MAX);
         let structure = || {

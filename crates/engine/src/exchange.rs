@@ -84,9 +84,9 @@ pub struct Exchange {
     is_unasked: bool,
     /// The request asks for no output, so a reported count of zero is plausible.
     is_warm_up: bool,
-    /// What to report to Envoy's access log, whatever the policies say.
+    /// What to report to Envoy's access log, regardless of the policies.
     reporting: Option<UsageReporting>,
-    /// When the adapter replied, in milliseconds of Unix time, if the shell has reported it.
+    /// The time at which the adapter replied, in milliseconds of Unix time, if the shell has set it.
     asked_at: Option<u64>,
     state: State,
 }
@@ -95,7 +95,7 @@ pub struct Exchange {
 enum State {
     /// The request has not arrived.
     New,
-    /// Waiting for the body, of which at most `most` bytes are read.
+    /// Waiting for the body. At most `most` bytes of it are read.
     Reading { facts: Box<Facts>, most: usize, _lease: Lease },
     /// Waiting for the adapter; the request is paused.
     Waiting(Reservation),
@@ -146,7 +146,7 @@ impl Exchange {
         self
     }
 
-    /// Whether the response's headers name a time of day. If so, [`Exchange::answered_at`] must be called
+    /// Whether the response's headers contain a time of day. If so, [`Exchange::answered_at`] must be called
     /// first.
     pub fn tells_time(&self) -> bool {
         matches!(&self.state, State::Waiting(reservation) if refusal::tells_time(reservation.dialect))
@@ -514,7 +514,8 @@ impl Exchange {
     }
 }
 
-/// The request asks for more than one request may hold of this limit, so there is no need to ask the adapter.
+/// Refuses a request that asks for more than one request may hold of this limit. There is no need to ask the
+/// adapter.
 fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
     let (policy, limit) = (hold.rate.policy.to_string(), hold.rate.limit.clone());
     let (denial, failed) = refusal::over_share(hold, facts);
@@ -535,13 +536,13 @@ impl std::fmt::Display for ReservationId {
     }
 }
 
-/// More rates apply than one call to the adapter can carry.
+/// Refuses a request to which more rates apply than one call to the adapter can carry.
 fn refused_unasked(policy: &str, facts: &Facts) -> [Effect; 2] {
     let denial = refusal::unavailable(Some(policy), facts.dialect());
     [Effect::Count(Metric::FailedClosed("too_many_rates")), Effect::Deny(denial)]
 }
 
-/// If a body could not be read, each applicable limit that depends on it is in doubt.
+/// Returns a doubt for each applicable limit that depends on a body that could not be read.
 fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Doubt> {
     let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
     let mut doubts: Vec<Doubt> = Vec::new();

@@ -31,33 +31,33 @@ impl RequestFlow {
         Self { state: RequestState::Passing, may_be_endless, gathered: 0, sent: 0 }
     }
 
-    /// Returns whether the client may keep it open until it is answered. If so, its body must not be awaited
-    /// for long.
+    /// Returns whether the client may keep the request open until it is answered. If so, its body must not be
+    /// awaited for long.
     pub fn may_be_endless(&self) -> bool {
         self.may_be_endless
     }
 
-    /// Pauses it until this many bytes of its body have arrived.
+    /// Pauses the request until this many bytes of its body have arrived.
     pub fn await_body(&mut self, most: usize) {
         self.state = RequestState::AwaitingBody(most);
     }
 
-    /// Pauses it until it is resumed.
+    /// Pauses the request until it is resumed.
     pub fn hold(&mut self) {
         self.state = RequestState::Held;
     }
 
-    /// Returns whether the proxy must keep it paused after this callback.
+    /// Returns whether the proxy must keep the request paused after this callback.
     pub fn is_held(&self) -> bool {
         self.state != RequestState::Passing
     }
 
-    /// Whether it is paused for its body.
+    /// Whether the request is paused for its body.
     pub fn is_awaiting_body(&self) -> bool {
         matches!(self.state, RequestState::AwaitingBody(_))
     }
 
-    /// Whether it is paused for its body and none of it has arrived.
+    /// Whether the request is paused for its body and none of the body has arrived.
     pub fn awaits_first_byte(&self) -> bool {
         self.is_awaiting_body() && self.gathered == 0
     }
@@ -83,12 +83,12 @@ impl RequestFlow {
         complete
     }
 
-    /// How much of the body is available.
+    /// Returns the number of bytes of the body that are available now.
     pub fn gathered(&self) -> usize {
         self.gathered
     }
 
-    /// How much of the body has arrived so far.
+    /// Returns the number of bytes of the body that have arrived so far.
     pub fn come(&self) -> u64 {
         self.sent.saturating_add(self.gathered as u64)
     }
@@ -133,17 +133,17 @@ pub struct ResponseFlow {
 pub struct DeferredBody {
     /// The chunks in order, each with its memory.
     pub pieces: Vec<(Vec<u8>, Lease)>,
-    /// The end of the chunks.
+    /// What follows the chunks.
     pub end: BodyEnd,
     size: usize,
     /// Whether it is in the queue of bodies to read.
     queued: bool,
 }
 
-/// The end of a body's chunks.
+/// What follows the deferred chunks of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyEnd {
-    /// More chunks.
+    /// More chunks will follow.
     #[default]
     Open,
     /// Nothing; the body is complete.
@@ -164,12 +164,12 @@ pub enum Closing {
 }
 
 impl ResponseFlow {
-    /// How many of the bytes in a callback are new.
+    /// Returns how many of the bytes in a callback are new.
     pub fn new_bytes(&self, size: usize) -> usize {
         size.saturating_sub(self.buffered)
     }
 
-    /// How many bytes the proxy had buffered before the new ones.
+    /// Returns how many bytes the proxy had buffered before the new ones.
     pub fn buffered(&self) -> usize {
         self.buffered
     }
@@ -179,8 +179,8 @@ impl ResponseFlow {
         self.has_trailers = true;
     }
 
-    /// Replaces the current bytes. The proxy buffers this many bytes of the replacement. Returns false if
-    /// there are no current bytes, because the trailers have arrived.
+    /// Replaces the current bytes. `buffered` is how many bytes of the replacement the proxy buffers. Returns
+    /// false if there are no current bytes, because the trailers have arrived.
     pub fn replace(&mut self, buffered: usize) -> bool {
         let possible = !self.has_trailers || self.buffered > 0;
         if possible {
@@ -194,8 +194,8 @@ impl ResponseFlow {
         std::mem::take(&mut self.buffered)
     }
 
-    /// Defers reading a chunk that has passed. True if it should be queued now. A response waits until at
-    /// least `small` bytes have passed.
+    /// Defers reading a chunk that has passed. Returns true if the response should be queued now: at its end,
+    /// or once more than `small` bytes are unread.
     pub fn defer(&mut self, piece: Vec<u8>, lease: Lease, end: bool, small: usize) -> bool {
         let deferred = self.deferred.get_or_insert_default();
         deferred.size = deferred.size.saturating_add(piece.len());
@@ -206,7 +206,7 @@ impl ResponseFlow {
         (end || deferred.size > small) && deferred.queue()
     }
 
-    /// Ends the exchange, for whatever reason.
+    /// Ends the exchange, for any reason.
     pub fn close(&mut self) -> Closing {
         let Some(deferred) = &mut self.deferred else { return Closing::Now };
         if deferred.end == BodyEnd::Open {

@@ -1,5 +1,5 @@
-//! Counts how often the upstreams of each model failed in the last minute. Times are milliseconds of any clock
-//! that does not run backwards.
+//! Counts how often the upstreams of each model failed in the last minute. Times are milliseconds of any
+//! clock that does not run backwards.
 
 use std::collections::BTreeMap;
 

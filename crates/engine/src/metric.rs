@@ -66,7 +66,7 @@ pub enum Metric {
     OutputCapped,
     /// The usage chunk reached a client that had not asked for it, because the stream was compressed.
     UsageChunkKept,
-    /// The adapter had no room for what a stream with `overrun: Cut` has used.
+    /// A raise was refused, because a stream with `overrun: Cut` has used more than its limit has room for.
     RaiseRefused,
     /// A stream was ended because its limit had no room left (`overrun: Cut`).
     StreamCut,
@@ -115,7 +115,7 @@ impl MemoryUse {
 pub enum UsageSource {
     /// The provider reported it.
     Reported,
-    /// It was estimated from what was sent and delivered.
+    /// It was estimated from the request and the delivered output.
     Estimated,
     /// It is charged when a client reads the background result.
     Deferred,

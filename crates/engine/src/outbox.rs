@@ -1,7 +1,7 @@
-//! A bounded queue of settlements for the adapter. The timer sends one call at a time. Whatever settles
-//! meanwhile goes into the next call, so a busy gateway makes few calls. A Reserve does not wait for the
-//! queue: earlier settlements are sent before it, so that no client is refused because of its own finished
-//! request. Times are milliseconds of any clock that does not run backwards.
+//! A bounded queue of settlements for the adapter. The timer sends one call at a time. Settlements that
+//! arrive in the meantime go into the next call, so a busy gateway makes few calls. A Reserve does not wait
+//! for the queue: earlier settlements are sent before it, so that no client is refused because of its own
+//! finished request. Times are milliseconds of any clock that does not run backwards.
 
 use crate::backoff::Backoff;
 use protocol::call::{self, CallFailure};
@@ -28,12 +28,12 @@ impl Raise {
     }
 }
 
-/// How much one call carries, in settlements and in bytes. gRPC servers accept 4 MB.
+/// The maximum size of one call, in settlements and in bytes. By default, gRPC servers accept 4 MB.
 const BATCH: usize = 256;
 const LONGEST: usize = 1 << 20;
 /// Raises may take up an eighth of the capacity, in addition to the settlements.
 const RAISES_SHARE: usize = 8;
-/// How many bytes of copies a Reserve carries; fewer while the adapter fails.
+/// The maximum size of the copied settlements in a Reserve, in bytes. It is lower while the adapter fails.
 const COPIED: usize = 64 << 10;
 const COPIED_AFTER_FAILURE: usize = 8 << 10;
 
@@ -90,11 +90,11 @@ pub struct Commit {
 /// The result of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitOutcome {
-    /// How many were settled.
+    /// The number of settlements that were acknowledged.
     pub settled: usize,
-    /// How many will be sent again.
+    /// The number of settlements that will be sent again.
     pub retried: usize,
-    /// How many the adapter rejected permanently. They are dropped.
+    /// The number of settlements that the adapter rejected permanently. They are dropped.
     pub dropped: usize,
 }
 
@@ -166,7 +166,7 @@ impl Outbox {
         self.take(if self.single { 1 } else { BATCH }, route, true)
     }
 
-    /// Returns a call to send in the stream right before a Reserve, whatever else is in flight.
+    /// Returns a call to send in the stream right before a Reserve, regardless of other calls in flight.
     pub fn send_before_reserve(&mut self, now: u64) -> Option<Commit> {
         if self.single || self.is_paused(now) {
             return None;
@@ -174,14 +174,14 @@ impl Outbox {
         self.take(BATCH, CommitRoute::Stream, false)
     }
 
-    /// Returns whether more is waiting than one call can carry.
+    /// Returns whether more settlements are waiting than one call can carry.
     pub fn exceeds_a_call(&self) -> bool {
         self.waiting.len() > BATCH
     }
 
-    /// Returns the settlements to copy into a Reserve that is sent this way, because it could be judged
-    /// before they arrive. Settling twice changes nothing. The newest are copied, because a caller may just
-    /// have seen the end of these exchanges.
+    /// Returns the settlements to copy into a Reserve that is sent by this route, because the adapter could
+    /// judge the Reserve before they arrive. Settling twice has no effect. The newest settlements are copied,
+    /// because a client may have just seen these exchanges end.
     pub fn copies(&self, route: CommitRoute, now: u64) -> Vec<&[u8]> {
         let may_be_late =
             |call: &&CommitCall| route == CommitRoute::Unary || call.route == CommitRoute::Unary;
@@ -252,7 +252,7 @@ impl Outbox {
         ((!self.waiting.is_empty() || raises) && !self.is_timed_under_way()).then_some(self.not_before)
     }
 
-    /// How many settlements are unacknowledged.
+    /// Returns the number of unacknowledged settlements.
     pub fn len(&self) -> usize {
         let sent = self.calls.values().map(|call| call.settlements.len());
         sent.fold(self.waiting.len(), usize::saturating_add)
@@ -304,7 +304,8 @@ impl Outbox {
         Some(Commit { number: self.number, message })
     }
 
-    /// The first `settled` of them are done. The others go back to their places in the queue.
+    /// Drops the first `settled` settlements, which are done, and returns the others to the front of the
+    /// queue.
     fn put_back(&mut self, settlements: Vec<Settlement>, settled: usize) {
         let done = settlements.iter().take(settled).map(|settlement| settlement.0.len()).sum();
         self.size = self.size.saturating_sub(done);

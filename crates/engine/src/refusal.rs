@@ -40,8 +40,8 @@ impl Denial {
     }
 }
 
-/// If only holds are in the way, the client should retry after this many milliseconds, or at the end of the
-/// window if that is sooner, but never within the first second.
+/// If holds alone cause the refusal, the client should retry when the window ends, but no sooner than the
+/// first and no later than the second of these times, in milliseconds.
 const HELD_UP_MS: (u64, u64) = (1_000, 2_000);
 /// Client libraries sleep silently for the whole `retry-after`. Above this length, they are asked to report
 /// the error at once.
@@ -50,7 +50,7 @@ const LONGEST_SLEEP_MS: u64 = 60_000;
 /// headers.
 const MAX_LISTED: usize = 8;
 
-/// A hold and the adapter's status of it.
+/// A hold and the adapter's status for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateStatus<'a> {
     pub hold: &'a Hold,
@@ -68,8 +68,8 @@ impl RateStatus<'_> {
         self.is_over() && self.hold.amount > self.max()
     }
 
-    /// Returns whether only holds are in the way. The charges leave room, so any request that ends may free
-    /// enough.
+    /// Returns whether holds alone cause the refusal. The charges leave room, so any request that ends may
+    /// free enough.
     fn is_held_up(&self) -> bool {
         let used = self.status.and_then(|status| status.used);
         self.is_over() && used.is_some_and(|used| used.saturating_add(self.hold.amount) <= self.max())
@@ -107,7 +107,7 @@ impl RateStatus<'_> {
     }
 }
 
-/// Returns whether the response's headers name the time of day at which a window ends.
+/// Returns whether the response's headers contain the time of day at which a window ends.
 pub(crate) fn tells_time(dialect: Dialect) -> bool {
     dialect == Dialect::Anthropic
 }
@@ -116,7 +116,7 @@ pub(crate) fn tells_time(dialect: Dialect) -> bool {
 /// headers of the IETF draft. `asked_at` is the time at which the adapter replied, in milliseconds of Unix
 /// time, if known.
 pub(crate) fn headers(standings: &[RateStatus<'_>], dialect: Dialect, asked_at: Option<u64>) -> HeaderList {
-    // A limit that is not enforced is not shown to clients.
+    // Limits that are not enforced are not shown to clients.
     let binds = |standing: &&RateStatus<'_>| standing.status.is_some() && standing.hold.enforced;
     let all: Vec<&RateStatus<'_>> = standings.iter().filter(binds).collect();
     let known: Vec<&RateStatus<'_>> =
@@ -255,8 +255,8 @@ const ANTHROPIC_HEADERS: [(Unit, [&str; 3]); 4] = [
 ];
 
 /// The refusal, and a metric if the policy's own body could not be evaluated. If several rates refused, it
-/// names one that can never pass, or else the last to have room again. `facts` are those of the request, if a
-/// policy needs them.
+/// names one that can never admit the request, or else the last to have room again. `facts` are those of the
+/// request, if a policy needs them.
 pub(crate) fn over_limit(
     standings: &[RateStatus<'_>],
     dialect: Dialect,
@@ -268,7 +268,7 @@ pub(crate) fn over_limit(
     let named =
         refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms().unwrap_or(u64::MAX)));
     let Some(named) = named else {
-        // The server did not say which rate refused.
+        // The server did not report which rate refused.
         let told = ErrorBody { message: "Rate limit exceeded.".into(), kind: "tokens", ..ErrorBody::over() };
         return (told.denial(dialect, headers), None);
     };
@@ -292,7 +292,8 @@ pub(crate) fn over_limit(
 }
 
 /// The refusal of a request that would hold more than its share of a limit. Like a request that can never
-/// pass, it is too large at any usage. Also returns a metric if the policy's own body could not be evaluated.
+/// pass, it is too large regardless of the current usage. Also returns a metric if the policy's own body
+/// could not be evaluated.
 pub(crate) fn over_share(hold: &Hold, facts: &Facts) -> (Denial, Option<Metric>) {
     let rate = &hold.rate;
     let (limit, policy, unit) = (&rate.limit, &rate.policy, rate.rate.unit);

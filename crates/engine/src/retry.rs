@@ -1,5 +1,5 @@
-//! Repeats a call to the adapter that was not answered: if one of several replicas has just died, another takes
-//! the call. The reservation's id makes repeating safe.
+//! Retries a call that the adapter did not answer: if one of several replicas has just died, another one
+//! takes the call. The reservation's id makes retries safe.
 
 use protocol::call::CallFailure;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The number of retries. Behind one address, several attempts in a row may reach a dead replica.
 const AGAIN: u8 = 7;
 
-/// A running call.
+/// A call in progress.
 #[derive(Debug)]
 pub struct Retry {
     message: Vec<u8>,
@@ -17,7 +17,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// A call with a total timeout in milliseconds.
+    /// Creates a call with a total timeout of `patience` milliseconds.
     pub fn new(message: Vec<u8>, now: u64, patience: u64) -> Self {
         Self { message, end: now.saturating_add(patience.max(1)), left: AGAIN }
     }
@@ -27,12 +27,12 @@ impl Retry {
         &self.message
     }
 
-    /// The time that is left.
+    /// Returns the remaining time.
     pub fn patience(&self, now: u64) -> Duration {
         Duration::from_millis(self.end.saturating_sub(now).max(1))
     }
 
-    /// The next attempt, or the final failure. Envoy reports a timeout as an unavailable adapter.
+    /// Returns the next attempt, or the final failure. Envoy reports a timeout as an unavailable adapter.
     pub fn failed(mut self, failure: CallFailure, now: u64) -> Result<Self, CallFailure> {
         match failure {
             CallFailure::Unavailable if now >= self.end => Err(CallFailure::Timeout),

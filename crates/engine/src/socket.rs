@@ -1,10 +1,10 @@
 //! A WebSocket that carries an LLM API. Each call inside is a separate [`Exchange`]: it is judged before its
-//! message goes upstream, and charged at its end. It takes bytes and returns bytes and effects; the shell performs the
-//! effects.
+//! message goes upstream, and charged at its end. It takes bytes and returns bytes and effects; the shell
+//! performs the effects.
 //!
-//! Once the upgrade is answered, a filter can only change bytes that pass. So if a call is refused, a ping and
-//! a close frame replace its message, and the API's error event and a close frame replace the next bytes from
-//! the upstream.
+//! Once the upgrade is answered, a filter can only change bytes that pass. So if a call is refused, a ping
+//! and a close frame replace its message, and the API's error event and a close frame replace the next bytes
+//! from the upstream.
 
 mod call;
 mod farewell;
@@ -53,9 +53,9 @@ pub enum Passage {
 /// The plan for the next call, and its reservation id.
 pub type Next<'n> = &'n mut dyn FnMut() -> (ActivePlan, ReservationId);
 
-/// How much of a server's message is kept for reading.
+/// The maximum number of bytes of a server's message that are kept for parsing.
 const MAX_SERVER_MESSAGE: usize = 16 << 20;
-/// How much of a client's message is kept if bodies are not read.
+/// The maximum number of bytes of a client's message that are kept if bodies are not read.
 const MAX_CLIENT_MESSAGE: usize = 1 << 20;
 
 /// Meters one WebSocket.
@@ -68,11 +68,11 @@ pub struct Socket {
     client: MessageReader,
     server: MessageReader,
     state: State,
-    /// What the client has sent, starting at the first frame that is not yet decided.
+    /// The bytes from the client, starting at the first frame that is neither forwarded nor refused yet.
     pending: Vec<u8>,
-    /// How many of these bytes are parsed.
+    /// The number of these bytes that are parsed.
     parsed: usize,
-    /// What to send upstream with the next bytes.
+    /// The bytes to send upstream when the next bytes pass.
     upstream: Vec<u8>,
     /// The memory of both.
     bytes_lease: Lease,
@@ -139,8 +139,8 @@ impl Socket {
         })
     }
 
-    /// The upstream has answered the upgrade, with these extensions. [`Socket::release`] then returns what to
-    /// forward of what the client has already sent.
+    /// Handles the upstream's answer to the upgrade, with these extensions. [`Socket::release`] then returns
+    /// the bytes to forward out of those that the client has already sent.
     pub fn opened(&mut self, status: u16, extensions: &str, next: Next<'_>) -> Vec<SocketEffect> {
         let mut effects = Vec::new();
         if status != 101 {
@@ -181,7 +181,7 @@ impl Socket {
         (self.release().map_or(Passage::Held, Passage::Replaced), effects)
     }
 
-    /// Returns what to forward of the bytes that were held back. `None` if they are still held.
+    /// Returns the bytes to forward out of those that were held back. `None` if they are still held.
     pub fn release(&mut self) -> Option<Vec<u8>> {
         if matches!(self.state, State::Opening | State::Holding { .. }) {
             return None;
@@ -191,7 +191,7 @@ impl Socket {
         Some(released)
     }
 
-    /// Handles the adapter's reply about a call. [`Socket::release`] then returns what to forward.
+    /// Handles the adapter's reply about a call. [`Socket::release`] then returns the bytes to forward.
     pub fn reply(
         &mut self,
         number: u64,
@@ -244,7 +244,7 @@ impl Socket {
         (Passage::Replaced(said), effects)
     }
 
-    /// Handles the end of the socket, for whatever reason. The delivered output is charged.
+    /// Handles the end of the socket, for any reason. The delivered output is charged.
     pub fn closed(&mut self) -> Vec<SocketEffect> {
         let mut effects = Vec::new();
         for mut call in std::mem::take(&mut self.calls) {
@@ -259,7 +259,7 @@ impl Socket {
         matches!(self.state, State::Refused { .. }) && self.server.is_between_messages()
     }
 
-    /// Reads what the server sends. Returns after how many of these bytes a refusal can be sent.
+    /// Parses bytes from the server. Returns the number of bytes after which a refusal can be sent.
     fn read_server(
         &mut self,
         bytes: &[u8],
@@ -298,8 +298,9 @@ impl Socket {
         }
     }
 
-    /// Parses what the client sends, of which `parsed` bytes are done. True if all of it is forwarded
-    /// unchanged. Otherwise `upstream` has what is forwarded, and the rest stays pending.
+    /// Parses bytes from the client. The first `parsed` bytes were parsed earlier. Returns true if all bytes
+    /// are forwarded unchanged. Otherwise, `upstream` contains the bytes to forward, and the rest stays
+    /// pending.
     fn parse(&mut self, all: &[u8], parsed: usize, effects: &mut Vec<SocketEffect>, next: Next<'_>) -> bool {
         let mut rest = all.get(parsed..).unwrap_or_default();
         // Bytes before `decided` are forwarded; those before `copied` are in `upstream` already.

@@ -3,7 +3,7 @@
 //! does not run backwards.
 //!
 //! Every call is answered, times out, or is returned when the stream ends, to be sent in another way. So no
-//! call is lost, whatever the adapter does. `Caller` lets the shell identify who is waiting.
+//! call is lost, regardless of what the adapter does. `Caller` lets the shell identify who is waiting.
 
 use crate::backoff::Backoff;
 use crate::outbox::{CallNumber, Commit};
@@ -24,7 +24,7 @@ pub struct CallStream<Caller> {
     /// The timeout of a Reserve.
     patience: u64,
     state: StreamState,
-    /// In the order in which they were sent, which is also the order in which they time out.
+    /// The unanswered Reserves, in the order in which they were sent. They time out in the same order.
     reserves: BTreeMap<u64, PendingReserve<Caller>>,
     /// The unanswered commits by message number: when they were sent, and their numbers in the outbox.
     commits: BTreeMap<u64, (u64, CallNumber)>,
@@ -75,12 +75,13 @@ pub struct Unanswered<Caller> {
     pub caller: Caller,
     /// The original message.
     pub message: Vec<u8>,
-    /// The time that is left, in milliseconds.
+    /// The remaining time, in milliseconds.
     pub patience: u64,
 }
 
 impl<Caller> CallStream<Caller> {
-    /// A stream to open at once. `patience` is the timeout of a Reserve, in milliseconds.
+    /// Creates a stream that is due to be opened at once. `patience` is the timeout of a Reserve, in
+    /// milliseconds.
     pub fn new(patience: u64) -> Self {
         let (state, reserves, commits) = (StreamState::Closed(0), BTreeMap::new(), BTreeMap::new());
         Self { patience, state, reserves, commits, number: 0, backoff: Backoff::default() }
@@ -91,7 +92,7 @@ impl<Caller> CallStream<Caller> {
         Self { backoff: self.backoff.with_jitter(seed), ..self }
     }
 
-    /// Whether to open a stream now. If so, it counts as opening.
+    /// Returns whether to open a stream now. If so, the stream counts as opening from now on.
     pub fn open(&mut self, now: u64) -> bool {
         let due = matches!(self.state, StreamState::Closed(at) if at <= now);
         if due {
@@ -105,7 +106,7 @@ impl<Caller> CallStream<Caller> {
         matches!(self.state, StreamState::Open(_))
     }
 
-    /// The message for a Reserve, with a commit that the adapter handles first. `copies` are further
+    /// Builds the message for a Reserve, with a commit that the adapter handles first. `copies` are further
     /// settlements that the Reserve itself carries.
     pub fn reserve(
         &mut self,
@@ -125,7 +126,7 @@ impl<Caller> CallStream<Caller> {
         sent
     }
 
-    /// The message for a commit alone.
+    /// Builds the message for a commit alone.
     pub fn commit(&mut self, commit: &Commit, now: u64) -> Vec<u8> {
         call::streamed(self.next(Some(commit), now), None, Some(&commit.message))
     }
@@ -138,7 +139,7 @@ impl<Caller> CallStream<Caller> {
         self.number
     }
 
-    /// Handles a reply. An error means that it cannot be read, and the stream is useless.
+    /// Handles a reply. An error means that the reply cannot be decoded, so the stream is unusable.
     pub fn heard(&mut self, answer: &[u8], now: u64) -> Result<StreamReply<Caller>, CallFailure> {
         let answer = ReserveAndCommitResponse::decode(answer).map_err(|_| CallFailure::Malformed)?;
         self.state = StreamState::Open(now);
@@ -152,7 +153,7 @@ impl<Caller> CallStream<Caller> {
         Ok(StreamReply { reserve, commit })
     }
 
-    /// The Reserves that have timed out.
+    /// Removes the Reserves that have timed out, and returns their callers.
     pub fn overdue(&mut self, now: u64) -> Vec<Caller> {
         let mut overdue = Vec::new();
         while let Some(first) = self.reserves.first_entry() {
@@ -164,7 +165,7 @@ impl<Caller> CallStream<Caller> {
         overdue
     }
 
-    /// Whether to cancel the stream: a call is waiting, and nothing has arrived for as long as a call may take.
+    /// Whether to cancel the stream: a call is waiting, and nothing has arrived within the timeout of a call.
     pub fn is_stuck(&self, now: u64) -> bool {
         match self.state {
             StreamState::Closed(_) => false,
@@ -177,8 +178,8 @@ impl<Caller> CallStream<Caller> {
         }
     }
 
-    /// Records that the stream has ended, for whatever reason. Returns the unanswered calls. If the stream
-    /// worked, the next one is opened after a short pause. Otherwise the pause grows.
+    /// Records that the stream has ended, for any reason. Returns the unanswered calls. If the stream worked,
+    /// the next one is opened after a short pause. Otherwise the pause grows.
     pub fn closed(&mut self, now: u64) -> Left<Caller> {
         let worked = self.is_open();
         if worked {

@@ -24,9 +24,9 @@ pub struct UsagePath(String);
 const LONGEST_PATH: usize = 2048;
 /// The longest name of a model to ask about, in bytes.
 const LONGEST_MODEL: usize = 256;
-/// Which request is described if the question has no `path`.
+/// The path of the described request if the question has no `path`.
 const DEFAULT_PATH: &str = "/v1/chat/completions";
-/// How many buckets one answer shows.
+/// The maximum number of buckets in one answer.
 const MAX_ROWS: usize = 256;
 /// The memory of a question in the shell and here, and of each of its buckets, in bytes.
 const QUESTION: usize = 2 << 10;
@@ -39,7 +39,7 @@ impl UsagePath {
         (is_path && spelling::path(text).is_none()).then(|| Self(text.to_owned()))
     }
 
-    /// Whether a request asks for it, in any spelling.
+    /// Whether a request is for this path, in any spelling.
     pub fn is(&self, facts: &Facts) -> bool {
         facts.url_path() == Some(self.0.as_str())
     }
@@ -94,7 +94,8 @@ impl UsageQuestion {
         Ok(Self { path, model, body, length })
     }
 
-    /// A header of the described request that differs from the question's: its value, or none.
+    /// Returns the value of a header in the described request, if it differs from the question's own. The
+    /// inner `None` means that the described request does not have the header.
     pub fn header(&self, name: &str) -> Option<Option<&str>> {
         let (_, value) = self.headers().into_iter().find(|(own, _)| *own == name)?;
         Some(value)
@@ -196,12 +197,12 @@ impl UsageCall {
     }
 }
 
-/// No plan has arrived yet.
+/// The answer if no plan has arrived yet.
 pub fn without_plan() -> Denial {
     error(503, "usage_unavailable", "The gateway has not received its rate limits yet. Please try again.")
 }
 
-/// The adapter cannot be asked.
+/// The answer if the adapter is unreachable.
 fn unavailable() -> Denial {
     error(503, "usage_unavailable", "The rate limiter cannot be reached. Please try again.")
 }
@@ -210,7 +211,7 @@ fn invalid(message: &str) -> Denial {
     error(400, "invalid_parameter", message)
 }
 
-/// A parameter of a query, decoded.
+/// Decodes one parameter of a query.
 fn parameter(text: &str) -> Option<(&str, String)> {
     let (name, value) = text.split_once('=')?;
     Some((name, spelling::percent_decoded(value).into_owned()))

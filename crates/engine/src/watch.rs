@@ -15,31 +15,33 @@ use std::time::Duration;
 /// The timeout of a poll. The adapter holds a poll without news for 30 s.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// The pause between two polls that both brought news.
+/// The minimum interval between two polls if the first one returned a new version.
 const BETWEEN_NEWS: u64 = 50;
-/// The pause after a poll without news, so that an adapter that does not hold polls is not flooded.
+/// The minimum interval after a poll that returned no new version, so that an adapter that does not hold
+/// polls is not flooded.
 const BETWEEN_OLDS: u64 = 1_000;
 
-/// While an edit spreads, or one adapter learns of it late, the adapters behind one address have different
-/// plans. An adapter that has the filter's own plan holds the poll. One that replies at once with a plan that
-/// the filter has left may be behind. So the filter returns to a plan only after this many such replies in a
-/// row: then no adapter has the newer plan, and the edit was undone.
+/// While a policy change propagates, the adapters behind one address have different plans. An adapter that
+/// has the filter's current plan holds the poll. An adapter that replies at once with a plan that the filter
+/// has already replaced may be outdated. So the filter returns to such a plan only after this many such
+/// replies in a row. By then, no adapter has the newer plan: the change was reverted.
 const RETURN_ANSWERS: u32 = 8;
 /// The pause between these polls.
 const BETWEEN_RETURNS: u64 = 100;
-/// An adapter that took longer than this to reply had the filter's plan until then, so its reply is an edit.
+/// An adapter that took longer than this to reply had the filter's plan until then, so its reply is a new
+/// change.
 const AT_ONCE: u64 = 1_000;
-/// How many of the plans that were left are remembered.
+/// The maximum number of replaced plans to remember.
 const MAX_LEFT: usize = 4;
 
 #[derive(Debug)]
 pub struct Watch {
     gateway: String,
-    /// The last version seen, whether or not it could be compiled. Only a different one is news.
+    /// The last version seen, whether or not it could be compiled.
     version: String,
-    /// The earlier versions, the latest last.
+    /// The replaced versions, the latest last.
     left: Vec<String>,
-    /// How many replies in a row named an earlier version.
+    /// How many replies in a row named a replaced version.
     returns: u32,
     headers_alone: bool,
     state: WatchState,
@@ -90,7 +92,7 @@ impl Watch {
         Some(question.encode_to_vec())
     }
 
-    /// When to poll, if no poll is running.
+    /// Returns when to poll next, if no poll is in progress.
     pub fn wake_at(&self) -> Option<u64> {
         match self.state {
             WatchState::Due(at) => Some(at),
@@ -98,7 +100,7 @@ impl Watch {
         }
     }
 
-    /// How many polls have failed since the last reply.
+    /// Returns the number of polls that have failed since the last reply.
     pub fn failures(&self) -> u32 {
         self.backoff.failures()
     }
@@ -139,7 +141,7 @@ impl Watch {
         }
     }
 
-    /// Returns whether it is an earlier version that is not confirmed yet.
+    /// Returns whether it is a replaced version that is not confirmed yet.
     fn is_return(&mut self, version: &str) -> bool {
         if version == self.version || !self.left.iter().any(|left| left == version) {
             return false;

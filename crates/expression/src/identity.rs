@@ -52,7 +52,7 @@ impl IdentityError {
     }
 }
 
-/// The `auth` root from the value of an identity header.
+/// Reads the `auth` root from the value of an identity header.
 pub fn from_header(value: &[u8], encoding: IdentityEncoding) -> Result<Value, IdentityError> {
     let identity: Value = match encoding {
         IdentityEncoding::Json => tree::parse(value, tree::MAX_SIZE),
@@ -84,7 +84,7 @@ pub fn from_metadata(
     }
 }
 
-/// All namespaces of Envoy's `metadata` attribute as JSON, for the fact of that name.
+/// Reads all namespaces of Envoy's `metadata` attribute as JSON, for the fact with the same name.
 pub fn every_namespace(message: &[u8]) -> Result<Map<String, Value>, IdentityError> {
     let metadata = Metadata::decode(message).map_err(|_| IdentityError::Metadata)?;
     let (mut namespaces, allowance) = (Map::new(), Allowance::new(tree::MAX_SIZE));
@@ -102,8 +102,8 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The part of `envoy.config.core.v3.Metadata` that is read. On the wire, a message is bytes with their length,
-/// so the structs of other filters need not be decoded.
+/// The part of `envoy.config.core.v3.Metadata` that is read. On the wire, a message is a length followed by
+/// bytes, so the structs of other filters do not have to be decoded.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Metadata {
     #[prost(btree_map = "string, bytes", tag = "1")]

@@ -1,6 +1,6 @@
-//! Converts `google.protobuf.Struct` to JSON. Envoy uses it for metadata, and for plugin configurations written
-//! as YAML. It is decoded by hand, because a list of empty values takes two bytes each on the wire and a
-//! hundred in memory: each value is taken from an allowance before it is built.
+//! Converts `google.protobuf.Struct` to JSON. Envoy uses it for metadata, and for plugin configurations
+//! written as YAML. It is decoded by hand, because an empty value in a list takes two bytes on the wire and a
+//! hundred bytes in memory. The memory of each value is deducted from an allowance before the value is built.
 
 use llm::tree::{Allowance, TreeError};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
@@ -29,7 +29,7 @@ fn object(message: &[u8], allowance: &Allowance, depth: usize) -> Result<Map<Str
     Ok(read)
 }
 
-/// An entry of a map: its key, and the message of its value.
+/// Splits a map entry into its key and the message of its value.
 fn pair(entry: &[u8]) -> Result<(&str, &[u8]), TreeError> {
     let (mut name, mut value) = ("", &[][..]);
     each(entry, |number, field| {
@@ -120,10 +120,10 @@ fn text(bytes: &[u8]) -> Result<&str, TreeError> {
     std::str::from_utf8(bytes).map_err(|_| TreeError::Invalid)
 }
 
-/// A Struct contains only doubles, but its author meant the integer that was written. JSON has no NaN and no
-/// infinities, so such values cannot occur.
+/// Converts a number. A Struct contains only doubles, so whole numbers are converted back to integers. `None`
+/// for NaN and infinities, which JSON cannot represent.
 fn whole(value: f64) -> Option<Number> {
-    /// 2^63: every whole double below it is an i64.
+    /// 2^63. Every whole double from -2^63 up to, but not including, 2^63 fits into an i64.
     const END: f64 = 9_223_372_036_854_775_808.0;
     if value.fract() == 0.0 && (-END..END).contains(&value) {
         // Integral and in range, so the cast is exact.

@@ -1,14 +1,15 @@
-//! Sorts with little code. In Wasm, the standard library's sorts take five kilobytes for each type, and so does
-//! collecting into its ordered maps. Everything sorted here is short, or sorted once per plan.
+//! A sort with a small code size. In Wasm, the standard library's sorts take five kilobytes for each type,
+//! and so does collecting into its ordered maps. The lists that are sorted here are short, or are sorted only
+//! once per plan.
 
 use std::cmp::Ordering;
 
-/// Sorts by the items' order.
+/// Sorts items by their natural order.
 pub fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, T::cmp);
 }
 
-/// Sorts in n log n steps. Equal items may change their order.
+/// Sorts in O(n log n) steps. The sort is not stable.
 pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     for root in (0..items.len() / 2).rev() {
         sift(items, root, items.len(), &compare);
@@ -19,7 +20,7 @@ pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     }
 }
 
-/// Restores the heap below `root`, with the largest first.
+/// Restores the heap below `root`, with the largest item at the top.
 fn sift<T>(items: &mut [T], mut root: usize, end: usize, compare: &impl Fn(&T, &T) -> Ordering) {
     let less = |items: &[T], a: usize, b: usize| {
         let both = items.get(a).zip(items.get(b).filter(|_| b < end));

@@ -1,8 +1,8 @@
-//! Reads a document and finds every mistake in it.
+//! Reads a document and finds every error in it.
 //!
 //! A [`DocumentNode`] is a value with its path. Each reader returns a value or a [`Reported`], which exists
-//! only if a mistake was recorded. So nothing is rejected without a message, and nothing invalid is accepted.
-//! This module knows JSON, not what policies mean.
+//! only if an error was recorded. So nothing is rejected without a message, and nothing invalid is accepted.
+//! This module knows JSON, but not the meaning of a policy.
 
 use crate::duration;
 use crate::validation_error::ValidationError;
@@ -24,7 +24,7 @@ pub struct Remarks {
     pub warnings: Vec<ValidationError>,
 }
 
-/// Reads `value` with `reader`: returns the result with its remarks, or all mistakes.
+/// Reads `value` with `reader`. Returns the result with its remarks, or all errors.
 pub fn read<T>(
     value: &Value,
     reader: impl FnOnce(DocumentNode<'_>) -> Result<T, Reported>,
@@ -45,8 +45,8 @@ pub fn all<T>(results: impl Iterator<Item = Result<T, Reported>>) -> Result<Vec<
     results.collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Like [`all`], and also rejects a value that is the `same` as an earlier one. `complaint` formats the
-/// message from the index of the earlier one.
+/// Like [`all`], but also rejects a value that is the `same` as an earlier one. `complaint` formats the
+/// message from the index of the earlier value.
 pub fn distinct<'a, T>(
     read: impl Iterator<Item = (DocumentNode<'a>, Result<T, Reported>)>,
     same: impl Fn(&T, &T) -> bool,
@@ -81,7 +81,7 @@ impl ValidationErrors {
     }
 }
 
-/// What is found while a document is read.
+/// The errors and remarks that were recorded while a document was read.
 #[derive(Default)]
 struct Findings {
     mistakes: ValidationErrors,
@@ -95,7 +95,7 @@ pub struct KnownFields {
     pub known: &'static [&'static str],
     /// Fields that are planned and rejected by name, each with the field that it may replace.
     pub later: &'static [(&'static str, Option<&'static str>)],
-    /// Fields of other implementations, with any value.
+    /// Fields of other implementations. They are accepted with any value and ignored.
     pub ignored: &'static [&'static str],
 }
 
@@ -124,12 +124,12 @@ impl<'a> DocumentNode<'a> {
         self.findings.warnings.push(&self.path, message);
     }
 
-    /// Returns the string in this field, if there is one. Rejects nothing.
+    /// Returns the string in this field, if there is one. Never records an error.
     pub fn peek(&self, field: &str) -> Option<&'a str> {
         self.value.get(field).and_then(Value::as_str)
     }
 
-    /// Returns the value at this path, if there is one. Rejects nothing.
+    /// Returns the value at this path, if there is one. Never records an error.
     pub fn at(&self, fields: &[&'static str]) -> Option<DocumentNode<'a>> {
         let step = |node: Self, field: &&str| node.value.get(*field).map(|value| node.child(field, value));
         fields.iter().try_fold(self.clone(), step)
@@ -325,7 +325,7 @@ fn unknown(name: &str, known: &[&'static str]) -> String {
     }
 }
 
-/// Sorts by key, whatever features `serde_json` was built with.
+/// Sorts by key, regardless of the features that `serde_json` was built with.
 fn sorted(map: &Map<String, Value>) -> Vec<(&str, &Value)> {
     let mut entries: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value)).collect();
     small_sort::sort_by(&mut entries, |(one, _), (other, _)| one.cmp(other));
@@ -349,7 +349,7 @@ pub fn shortened(text: &str) -> String {
     }
 }
 
-/// Control characters would break a log line or a terminal.
+/// Escapes control characters, which would break a log line or a terminal.
 pub fn one_line(text: &str) -> String {
     text.chars().fold(String::new(), |mut line, c| {
         if c.is_control() {

@@ -20,7 +20,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     None
 }
 
-/// The canonical spelling: whole seconds (`86400s`), or else milliseconds (`1500ms`).
+/// The canonical spelling: whole seconds if possible (`86400s`), otherwise milliseconds (`1500ms`).
 pub fn text(duration: Duration) -> String {
     if duration.subsec_millis() == 0 {
         format!("{}s", duration.as_secs())

@@ -2,12 +2,12 @@
 
 use crate::model::names;
 
-/// Istio passes the labels of their pods to its proxies, and Gateway API's labels name the Gateway.
+/// Istio passes the labels of its proxies' pods to the proxies. Gateway API's label names the Gateway.
 const ISTIO: [&[&str]; 2] = [
     &["xds", "node", "metadata", "NAMESPACE"],
     &["xds", "node", "metadata", "LABELS", "gateway.networking.k8s.io/gateway-name"],
 ];
-/// The labels of Envoy Gateway's pods, if they have been copied into the node.
+/// The labels of Envoy Gateway's pods, if they were copied into the node's metadata.
 const ENVOY_GATEWAY: [&[&str]; 2] = [
     &["xds", "node", "metadata", "LABELS", "gateway.envoyproxy.io/owning-gateway-namespace"],
     &["xds", "node", "metadata", "LABELS", "gateway.envoyproxy.io/owning-gateway-name"],

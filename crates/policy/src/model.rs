@@ -27,7 +27,7 @@ pub use unit::Unit;
 pub use usage::{OnMissing, StreamUsage, UsageReporting, UsageRules, WebSocketMode};
 pub use window::{Period, Window, ZoneName};
 
-/// One policy, its expressions compiled.
+/// One policy with compiled expressions.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// `metadata.namespace`, "default" if absent.
@@ -36,7 +36,7 @@ pub struct Policy {
     pub name: String,
     /// The target.
     pub target: Target,
-    /// Its other targets (`targetRefs`), all on the same level.
+    /// The policy's other targets (`targetRefs`), all on the same level.
     pub further_targets: Vec<Target>,
     /// The path of its limits: `spec`, `spec.defaults` or `spec.overrides`.
     pub block: &'static str,
@@ -44,21 +44,21 @@ pub struct Policy {
     pub when: Vec<Expression>,
     /// Sorted by name.
     pub limits: Vec<Limit>,
-    /// How its rules combine with those of a more specific policy.
+    /// How the policy's rules combine with those of a more specific policy.
     pub precedence: Precedence,
     /// Where responses report named counts.
     pub extraction: Option<Arc<DataExtraction>>,
-    /// What a response counts in tokens, from the named counts.
+    /// Computes the charged tokens of a response from its named counts.
     pub token_compute: Option<Arc<Expression>>,
     /// What happens when the adapter cannot answer in time.
     pub failure_mode: FailureMode,
     /// How responses are read.
     pub usage: UsageRules,
-    /// What Envoy's access log may show of the usage.
+    /// How much of the usage Envoy's access log may show.
     pub reporting: Option<UsageReporting>,
-    /// The first that matches a model applies.
+    /// The first price that matches a model applies.
     pub prices: Vec<Price>,
-    /// How its refusals differ from the default.
+    /// How the policy's refusals differ from the default.
     pub on_exceeded: Option<Arc<OnExceeded>>,
     /// One note for each fact that needs the request's body. They are errors if bodies are not read.
     pub needs_body: Vec<ValidationError>,
@@ -79,20 +79,20 @@ pub struct OnExceeded {
     pub quota_headers: QuotaHeaders,
 }
 
-/// Which rates of a policy appear in the `x-ratelimit-*`, `anthropic-ratelimit-*` and `RateLimit` headers of a
-/// response.
+/// Which rates of a policy appear in the `x-ratelimit-*`, `anthropic-ratelimit-*` and `RateLimit` headers of
+/// a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QuotaHeaders {
     /// Shows all of them.
     #[default]
     All,
-    /// The one with the smallest share left.
+    /// Shows the rate with the smallest remaining share.
     Constrained,
     /// Shows none of them.
     None,
 }
 
-/// `targetRef`. It is in the policy's namespace.
+/// `targetRef`. The target is in the policy's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Gateway or HTTPRoute.
@@ -114,13 +114,14 @@ pub enum TargetKind {
 }
 
 impl Policy {
-    /// All its targets: at least one, and all on the same level.
+    /// All targets of the policy: at least one, and all on the same level.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         std::iter::once(&self.target).chain(&self.further_targets)
     }
 }
 
-/// How a policy's rules combine with those of a more specific policy, for example a route's with its gateway's.
+/// How a policy's rules combine with those of a more specific policy, for example a route's with its
+/// gateway's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precedence {
     /// `limits`, which apply together with it.
@@ -152,7 +153,7 @@ pub enum FailureMode {
     Deny,
 }
 
-/// What happens to a stream that has outgrown its hold when its limit has no room.
+/// What happens to a stream that outgrows its hold when its limit has no room left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overrun {
     /// It continues. What it uses beyond the limit is held and charged.
@@ -165,17 +166,17 @@ pub enum Overrun {
 /// One entry of `limits`.
 #[derive(Clone, Debug)]
 pub struct Limit {
-    /// Its key.
+    /// The limit's key in `limits`.
     pub name: String,
-    /// The limit applies only if all are true.
+    /// The limit applies only if all predicates are true.
     pub when: Vec<Expression>,
-    /// Which bucket to use. Empty means one bucket for all.
+    /// Expressions that select the bucket. Empty means one bucket for all requests.
     pub counters: Vec<Expression>,
-    /// At least one; no two with the same unit and window.
+    /// At least one. No two rates have the same unit and window.
     pub rates: Vec<Rate>,
-    /// What to hold, in each rate's own unit. `None` means the estimate.
+    /// How much to hold, in each rate's own unit. `None` means the estimate.
     pub amount: Option<Expression>,
-    /// How long a hold may live.
+    /// The maximum lifetime of a hold.
     pub ttl: Ttl,
     /// The largest share of the limit that one request may hold. `None` means all of it.
     pub max_share: Option<Share>,
@@ -183,16 +184,16 @@ pub struct Limit {
     pub overrun: Overrun,
     /// What happens once the limit is exceeded.
     pub boundary: Boundary,
-    /// Names its counters within the namespace, instead of its own name and the policy's.
+    /// The name of its counters within the namespace. `None` means the limit's and the policy's own names.
     pub counter_key: Option<String>,
     /// If false, the limit counts but neither refuses nor signals. `None` means true.
     pub enforce_when: Option<Expression>,
-    /// Whether a request without a maximum output gets one: the output that was held.
+    /// Whether a request without a maximum output receives one: the output that was held.
     pub caps_output: bool,
 }
 
 impl Limit {
-    /// All expressions that are evaluated for it, at any time.
+    /// All expressions of the limit, regardless of when they are evaluated.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let of_rates = self.rates.iter().flat_map(|rate| {
             let max = match &rate.max {
@@ -210,7 +211,7 @@ impl Limit {
     }
 }
 
-/// How long a hold may live.
+/// The maximum lifetime of a hold.
 #[derive(Clone, Debug)]
 pub enum Ttl {
     /// A fixed time.
@@ -222,7 +223,7 @@ pub enum Ttl {
 /// A maximum per window.
 #[derive(Clone, Debug)]
 pub struct Rate {
-    /// The most that may be used in a window, in `unit`.
+    /// The maximum usage per window, in `unit`.
     pub max: Maximum,
     /// The time over which it counts.
     pub window: Window,
@@ -242,7 +243,7 @@ pub enum Maximum {
 }
 
 impl Maximum {
-    /// The fixed maximum, if there is one.
+    /// Returns the maximum if it is fixed.
     pub fn fixed(&self) -> Option<u64> {
         match self {
             Self::Fixed(max) => Some(*max),
@@ -254,8 +255,8 @@ impl Maximum {
 pub const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
 
 impl Policy {
-    /// Reads an object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1` and reports every mistake. Its target
-    /// may not name a section, which exists only in a cluster.
+    /// Reads an object of `weir.dev/v1alpha1` or `kuadrant.io/v1alpha1` and reports every error. Its target
+    /// may not name a section, because sections exist only in a cluster.
     pub fn read(document: &serde_json::Value) -> Result<Self, Vec<ValidationError>> {
         document::read(document, reader::policy).map(Self::with_remarks)
     }

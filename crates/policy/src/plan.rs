@@ -1,4 +1,4 @@
-//! Policies, prepared for judging requests: which facts to fetch, and what a request would hold.
+//! Policies, compiled for judging requests: which facts to fetch, and what a request would hold.
 
 mod body;
 mod bucket;
@@ -36,7 +36,7 @@ pub use tokens::{TokenCompute, TokenRules};
 #[derive(Debug, Default)]
 pub struct Plan {
     policies: Vec<CompiledPolicy>,
-    /// `None` without a cluster: a policy on an HTTPRoute then applies to the Envoy route of that name.
+    /// `None` outside a cluster: a policy on an HTTPRoute then applies to the Envoy route with that name.
     routes: Option<Routes>,
     /// Finds the policies that apply on every route.
     index: PolicyIndex,
@@ -48,21 +48,22 @@ pub struct Plan {
     body: BodyAccess,
     /// The JSON pointers of all expressions into requests.
     pointers: Vec<String>,
-    /// Their JSON pointers into responses, and those of policies' custom formats.
+    /// The JSON pointers of all expressions into responses, and those of the policies' custom formats.
     answered: Arc<Pointers>,
 }
 
-/// If more single headers are needed, all headers are fetched at once, which costs about as much.
+/// The maximum number of headers to fetch one by one. Beyond it, all headers are fetched at once, which costs
+/// about as much.
 const MAX_SINGLE_HEADERS: usize = 16;
 
-/// The policies on a route that have no effect there, each with the names of the policies that replace it.
+/// For each policy on a route: the names of the policies that replace it, if it has no effect there.
 pub fn overridden(policies: impl IntoIterator<Item = Policy>) -> Vec<Vec<Arc<str>>> {
     let policies: Vec<CompiledPolicy> = policies.into_iter().map(CompiledPolicy::new).collect();
     precedence::overridden(&policies)
 }
 
-/// Fetching a header twice would join its values twice. Whoever writes routes chooses the headers, so beyond a
-/// maximum all are fetched at once.
+/// Removes repeated needs, because fetching a header twice would join its values twice. The routes' authors
+/// choose the headers, so beyond a maximum, all headers are fetched at once.
 fn without_repeats(needs: &mut Vec<Need>) {
     small_sort::sort(needs);
     needs.dedup();
@@ -76,7 +77,8 @@ fn without_repeats(needs: &mut Vec<Need>) {
 }
 
 impl Plan {
-    /// Compiles policies. If two refuse alike, the earlier one is named first.
+    /// Compiles policies. If two of them refuse a request for equal reasons, the refusal names the earlier
+    /// one.
     pub fn new(policies: Vec<Policy>) -> Self {
         let mut needs = wanted::needs(&policies);
         if policies.iter().any(|policy| policy.target.kind != TargetKind::Gateway) {
@@ -121,23 +123,23 @@ impl Plan {
         }
     }
 
-    /// The response headers that a `cost` uses, in lower case.
+    /// The response headers that a `cost` uses, with names in lower case.
     pub fn answer_headers(&self) -> &[String] {
         &self.answer_headers
     }
 
-    /// The headers that soft limits set, in lower case. A client's own copies are removed from every request before
-    /// anything else is fetched.
+    /// The headers that soft limits set, with names in lower case. A client's own copies are removed from
+    /// every request before anything else is fetched.
     pub fn signal_headers(&self) -> &[String] {
         &self.signal_headers
     }
 
-    /// What to find in the response's body in addition to its usage.
+    /// The pointers to look up in the response's body, in addition to its usage.
     pub fn answered(&self) -> &Arc<Pointers> {
         &self.answered
     }
 
-    /// Sets whether request bodies are read. If not, expressions may not name facts of the body.
+    /// Sets whether request bodies are read. If not, expressions must not use facts of the body.
     pub fn with_body(mut self, access: BodyAccess) -> Self {
         self.body = access;
         let reads = self.policies.iter().any(|planned| planned.reads_body.contains(&true));
@@ -155,14 +157,15 @@ impl Plan {
         facts.stored_result(bodiless).filter(|_| self.policies.iter().any(CompiledPolicy::counts_usage))
     }
 
-    /// How much of its body to read, if the request has a body and a limit that may apply needs it.
+    /// Returns how many bytes of the body to read, if the request has a body and a limit that may apply needs
+    /// it.
     pub fn body_wanted(&self, facts: &Facts) -> Option<usize> {
         let BodyAccess::Buffer(most) = self.body else { return None };
         let effective = precedence::effective(self.concerned(facts));
         effective.iter().any(|one| one.planned.wants_body(one, facts)).then_some(most)
     }
 
-    /// How much of a body is read, if bodies are read.
+    /// The maximum number of bytes of a body to read, if bodies are read.
     pub fn most_of_body(&self) -> Option<usize> {
         match self.body {
             BodyAccess::Buffer(most) => Some(most),
@@ -170,7 +173,7 @@ impl Plan {
         }
     }
 
-    /// What expressions need from a body in addition to its facts, as JSON pointers.
+    /// The JSON pointers that expressions use to read a request's body, in addition to its facts.
     pub fn pointers(&self) -> &[String] {
         &self.pointers
     }
@@ -185,18 +188,20 @@ impl Plan {
         &self.rounds
     }
 
-    /// Whether it knows the gateway's routes, so that the matched route's name decides nothing.
+    /// Whether the plan knows the gateway's routes, so that it does not depend on the matched route's name.
     pub fn is_placed(&self) -> bool {
         self.routes.is_some()
     }
 
-    /// Which limits apply, and what they would hold. `bodiless` is true if the request has no body.
+    /// Determines which limits apply, and what they would hold. `bodiless` is true if the request has no
+    /// body.
     pub fn judge(&self, facts: &mut Facts, bodiless: bool) -> Judgement {
         let policies = self.concerned(facts);
         Self::judged(policies, facts, bodiless, |_, _, _| {})
     }
 
-    /// Like `judge`, and reports to `miss` each limit that does not apply: policy, limit, and why.
+    /// Like `judge`, but also calls `miss` for each limit that does not apply, with the policy, the limit and
+    /// the reason.
     pub fn judge_with(
         &self,
         facts: &mut Facts,
@@ -207,7 +212,7 @@ impl Plan {
         Self::judged(policies, facts, bodiless, miss)
     }
 
-    /// Which limits of these policies apply, and what they would hold.
+    /// Determines which limits of these policies apply, and what they would hold.
     fn judged(
         policies: Vec<&CompiledPolicy>,
         facts: &mut Facts,
@@ -282,7 +287,7 @@ impl Plan {
         self.policies.iter().enumerate().filter(move |(_, planned)| of_route(planned)).map(|(place, _)| place)
     }
 
-    /// The policies on the request's route.
+    /// Returns the policies on the request's route.
     fn targeted(&self, facts: &Facts, miss: &mut impl FnMut(&str, &str, Miss)) -> Vec<&CompiledPolicy> {
         if let Some(routes) = &self.routes {
             return routes.find(facts).into_iter().filter_map(|place| self.policies.get(place)).collect();

@@ -1,4 +1,4 @@
-//! Finds the policies of a request by Gateway API's rules for listeners and routes.
+//! Finds the policies that apply to a request according to Gateway API's rules for listeners and routes.
 //!
 //! It compiles the placement of a plan, and returns the positions of policies in that plan. The cost grows
 //! with the number of labels in the request's host and segments in its path that any route names, not with
@@ -25,13 +25,13 @@ pub struct Routes {
     listeners: Vec<RoutePolicies>,
     /// The rules that the gateway uses. A request belongs to the most specific match.
     rules: RouteTable,
-    /// The rules that it may use. Each one that matches a request adds its policies.
+    /// The rules that the gateway may use. Each rule that matches a request adds its policies.
     in_doubt: RouteTable,
     /// All ports that rules name.
     ports: Vec<u32>,
     /// Whether the routes name more than one host. If so, the host of a request identifies its listener.
     has_hosts: bool,
-    /// Several Gateways, all of which apply.
+    /// The routes of several Gateways. All of them apply.
     gateways: Vec<Routes>,
     needs: Vec<Need>,
 }
@@ -132,7 +132,7 @@ impl Routes {
         &self.everywhere
     }
 
-    /// The positions of the policies that apply, in order.
+    /// Returns the positions of the policies that apply, in order.
     pub fn find(&self, facts: &Facts) -> Vec<usize> {
         let mut found = self.find_here(facts);
         found.extend_from_slice(&self.everywhere);
@@ -182,7 +182,7 @@ impl Routes {
         found
     }
 
-    /// The most specific listener for the host, for each port if the port is unknown.
+    /// Returns the most specific listener for the host. If the port is unknown, returns one for each port.
     fn listeners_at(&self, host: &str, port: Option<u32>) -> Vec<&RoutePolicies> {
         let mut found: Vec<&RoutePolicies> = Vec::new();
         for place in self.listeners.iter().filter(|place| rule::covers(&place.hostname, host)) {
@@ -196,14 +196,14 @@ impl Routes {
         found
     }
 
-    /// The name in the client's TLS handshake, if it distinguishes listeners.
+    /// Returns the server name in the client's TLS handshake, if it distinguishes listeners.
     fn server_name(&self, facts: &Facts) -> Option<String> {
         let name = self.has_hosts.then(|| find("connection", "requested_server_name")).flatten();
         name.and_then(|name| facts.text(name)).filter(|name| !name.is_empty()).map(str::to_ascii_lowercase)
     }
 
-    /// The port that the request came to, if the gateway has it. A proxy may listen on other ports than its
-    /// Gateway; then only hostnames distinguish listeners.
+    /// Returns the port that received the request, if the gateway has such a port. A proxy may listen on
+    /// other ports than its Gateway. In that case, only hostnames distinguish listeners.
     fn port(&self, facts: &Facts) -> Option<u32> {
         let port = facts.number(find("destination", "port")?)?;
         u32::try_from(port).ok().filter(|port| self.ports.binary_search(port).is_ok())

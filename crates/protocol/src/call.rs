@@ -1,5 +1,5 @@
-//! Encodes the calls to the adapter. The entries that identify a hold are encoded once, for the `Reserve` that
-//! takes it and the `Commit` that ends it.
+//! Encodes the calls to the adapter. The entries that identify a hold are encoded once, for both the
+//! `Reserve` that takes the hold and the `Commit` that ends it.
 
 use crate::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use crate::wire::kuadrant::service::ratelimit::v1::{
@@ -12,14 +12,16 @@ use std::time::Duration;
 /// The `domain` of every call.
 pub const DOMAIN: &str = "weir";
 
-/// The maximum number of descriptors in one call: more than a reasonable plan needs, and few enough for the
-/// ledger's lock. A request that needs more is refused, regardless of its policies' failure mode.
+/// The maximum number of descriptors in one call. It is more than a reasonable plan needs, and low enough
+/// that the ledger's lock is held only briefly. A request that needs more is refused, regardless of its
+/// policies' failure mode.
 pub const MAX_DESCRIPTORS: usize = 4096;
 
-/// The maximum size of a call in bytes. gRPC servers accept 4 MB, and a commit may carry further commits.
+/// The maximum size of a call in bytes. By default, gRPC servers accept 4 MB, and a commit may carry further
+/// commits.
 pub const LONGEST_CALL: usize = 1 << 20;
 
-/// The maximum length of a stored result's id in bytes. Some gateways combine several names in one id.
+/// The maximum length of a stored result's id in bytes. Some gateways combine several names into one id.
 pub const MAX_RESULT_ID: usize = 1024;
 
 /// The adapter's gRPC service for holds and charges.
@@ -50,7 +52,7 @@ pub enum CallFailure {
 }
 
 impl From<u32> for CallFailure {
-    /// Converts a gRPC status code.
+    /// Converts a gRPC status code to a failure.
     fn from(status: u32) -> Self {
         match status {
             4 => Self::Timeout,
@@ -72,7 +74,7 @@ impl CallFailure {
         }
     }
 
-    /// Whether repeating the call cannot help: InvalidArgument, NotFound, FailedPrecondition, OutOfRange.
+    /// Whether a retry cannot succeed: InvalidArgument, NotFound, FailedPrecondition, OutOfRange.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Status(3 | 5 | 9 | 11))
     }
@@ -97,7 +99,7 @@ impl Entries {
         put_bytes(2, value.as_bytes(), &mut self.0);
     }
 
-    /// Appends all entries of another.
+    /// Returns these entries followed by the other ones.
     pub fn with(&self, other: &Entries) -> Self {
         Self([self.0.as_slice(), other.0.as_slice()].concat())
     }
@@ -109,11 +111,11 @@ pub struct Item<'a> {
     /// The entries of the descriptor.
     pub entries: &'a Entries,
     pub amount: u64,
-    /// Zero if it has none.
+    /// The maximum lifetime, or zero if there is none.
     pub ttl: Duration,
     /// The maximum, if the adapter cannot know it.
     pub max: Option<u64>,
-    /// Whether it is counted but never refused.
+    /// Whether the amount is counted, but never causes a refusal.
     pub unenforced: bool,
 }
 
@@ -151,8 +153,8 @@ pub fn commit<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     call
 }
 
-/// Encodes a [`CommitRequest`] for a reservation that created a background result. Deferred charges are made when
-/// the result is seen. Adapters that do not support this charge each item's amount.
+/// Encodes a [`CommitRequest`] for a reservation that created a background result. Deferred charges are made
+/// when the result's usage is seen. Adapters that do not support this charge each item's amount.
 pub fn park<'a>(
     id: &str,
     items: impl Iterator<Item = (Item<'a>, Option<DeferredCharge>)>,
@@ -177,7 +179,7 @@ pub fn park<'a>(
     call
 }
 
-/// Adds the usage that a stored result showed to an encoded [`CommitRequest`].
+/// Adds the observed usage of a stored result to an encoded [`CommitRequest`].
 pub fn add_seen(call: &mut Vec<u8>, seen: SeenResult) {
     append(&CommitRequest { seen: vec![seen], ..Default::default() }, call);
 }
@@ -202,7 +204,7 @@ pub fn add_further(call: &mut Vec<u8>, commit: &[u8]) {
     put_bytes(100, commit, call);
 }
 
-/// Encodes a `GetUsageRequest` without commits: only the entries and the maxima of the items count.
+/// Encodes a `GetUsageRequest` without commits. Only the entries and the maxima of the items are used.
 pub fn usage<'a>(items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     let mut call = Vec::with_capacity(capacity(&items));
     for item in items {
@@ -211,7 +213,8 @@ pub fn usage<'a>(items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     call
 }
 
-/// Encodes a [`ReserveRequest`], or a `GetUsageRequest`, with the encoded [`CommitRequest`]s that the adapter handles first.
+/// Adds encoded [`CommitRequest`]s, which the adapter handles first, to an encoded [`ReserveRequest`] or
+/// `GetUsageRequest`.
 pub fn with_commits(reserve: &[u8], commits: &[&[u8]]) -> Vec<u8> {
     let mut call = reserve.to_vec();
     commits.iter().for_each(|commit| put_bytes(101, commit, &mut call));
@@ -230,8 +233,8 @@ pub fn streamed(number: u64, reserve: Option<&[u8]>, commit: Option<&[u8]>) -> V
     call
 }
 
-/// Encodes the first `ReserveAndCommitRequest` of a stream, which names the worker whose reservation ids begin
-/// with this prefix.
+/// Encodes the first `ReserveAndCommitRequest` of a stream, which identifies the worker by the prefix of its
+/// reservation ids.
 pub fn introduction(worker: &str) -> Vec<u8> {
     let mut call = Vec::new();
     put_bytes(4, worker.as_bytes(), &mut call);
@@ -243,17 +246,17 @@ pub fn reply<T: Message + Default>(reply: Result<&[u8], CallFailure>) -> Result<
     reply.and_then(|bytes| T::decode(bytes).map_err(|_| CallFailure::Malformed))
 }
 
-/// Concatenates separately encoded parts, since the fields of a message may be in any order.
+/// Appends an encoded part. Parts can be concatenated, because the fields of a message may be in any order.
 fn append(message: &impl Message, call: &mut Vec<u8>) {
     call.extend_from_slice(&message.encode_to_vec());
 }
 
-/// Returns the approximate size of this many items.
+/// Returns the approximate encoded size of the items.
 fn capacity<T>(items: &impl Iterator<Item = T>) -> usize {
     items.size_hint().0.saturating_mul(128).saturating_add(96)
 }
 
-/// `further` holds more fields, already encoded.
+/// Encodes a descriptor. `further` contains additional encoded fields.
 fn put_descriptor(item: &Item<'_>, further: &[u8], call: &mut Vec<u8>) {
     let ttl = (!item.ttl.is_zero()).then(|| u64::try_from(item.ttl.as_millis()).unwrap_or(u64::MAX));
     let addend = (item.amount > 0).then_some(item.amount);
@@ -262,7 +265,7 @@ fn put_descriptor(item: &Item<'_>, further: &[u8], call: &mut Vec<u8>) {
     let addend_length = addend.map_or(0, |amount| varint_field_len(1, amount));
     let tail: usize = known().map(|(field, number)| varint_field_len(field, number)).sum();
     encode_key(2, WireType::LengthDelimited, call);
-    // An addend is shorter than 128 bytes, so its length takes one byte, as its key does.
+    // An addend is shorter than 128 bytes, so its length takes one byte, and so does its key.
     encode_varint((item.entries.0.len() + 2 + addend_length + tail + further.len()) as u64, call);
     call.extend_from_slice(&item.entries.0);
     encode_key(3, WireType::LengthDelimited, call);

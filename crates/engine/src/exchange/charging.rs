@@ -49,7 +49,7 @@ impl Reservation {
             // A custom format is read as its policy defines it, and is ignored for other policies.
             let own = hold.tokens.pointers.as_ref();
             let own = own.and_then(|own| own.usage(&pointed, known, is_reported));
-            // What was read before a cut may be incomplete.
+            // The usage that was read before a cut may be incomplete.
             let own = own.map(|own| if finished { own } else { own.max(known) });
             let (usage, source) = own.map_or((known, source), |own| (own, UsageSource::Reported));
             if let Some(facts) = &mut self.facts {
@@ -90,7 +90,7 @@ pub(super) struct Charging<'a> {
     pub(super) usage: &'a Usage,
     /// The values at the policies' pointers.
     pub(super) pointed: &'a Found,
-    /// Where the usage comes from. A failed call uses nothing, even if the policy has a `cost`.
+    /// The source of the usage. A failed call uses nothing, even if the policy has a `cost`.
     pub(super) source: UsageSource,
     /// Whether the response ended normally.
     pub(super) finished: bool,
@@ -125,7 +125,7 @@ impl Charging<'_> {
         match self.facts.map(|facts| cost.amount(facts)) {
             Some(Ok(amount)) => (amount, None),
             Some(Err(_)) => (self.own(hold), Some(failed(PolicyPart::Cost))),
-            // There was no memory for the facts of the `cost`. The hold is its value for the estimate.
+            // There was no memory to keep the facts for the `cost`. The hold is the `cost` of the estimate.
             None => (self.own(hold).max(hold.amount), None),
         }
     }

@@ -1,5 +1,5 @@
-//! Ends a stream that has used up its limit. The current event passes to its end. An ending that clients of
-//! the API read as "maximum output reached" follows, and the rest is dropped. The API is detected from the
+//! Ends a stream that has used up its limit. The current event is completed. Then follows an ending that
+//! clients of the API read as "maximum output reached", and the rest is dropped. The API is detected from the
 //! stream itself. A stream that Weir cannot end properly (compressed, or of an unknown API) is reset instead:
 //! in doubt, the limit applies.
 
@@ -46,12 +46,12 @@ pub(super) struct StreamCutter {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamFraming {
-    /// Not yet known: the first bytes will show it.
+    /// Unknown until the first bytes arrive.
     Unknown,
     ServerSentEvents,
     Lines,
     Frames,
-    /// The elements of a JSON array. Gemini sends one unless asked for events.
+    /// The elements of a JSON array. Gemini sends one unless the request asks for events.
     Array,
     /// An unknown framing, in which the ends of events cannot be found.
     Opaque,
@@ -160,7 +160,8 @@ impl StreamCutter {
         self.phase == Phase::Passing && !self.may_be_one_document()
     }
 
-    /// A JSON body that is not a stream of a known API was generated at once, so cutting it would save nothing.
+    /// A JSON body that is not a stream of a known API was generated at once, so cutting it would save
+    /// nothing.
     fn may_be_one_document(&self) -> bool {
         self.is_json && self.seen.api.is_none() && self.framing != StreamFraming::Opaque
     }

@@ -49,8 +49,8 @@ pub enum Event<'a> {
         /// Whether this is the last chunk.
         end: bool,
     },
-    /// A chunk of the response's body is passing, and there is no memory to read it, so nothing is removed from
-    /// it.
+    /// A chunk of the response's body is passing, and there is no memory to read it, so nothing is removed
+    /// from it.
     PassingUnread,
     /// A chunk of the response's body has passed, or only its end. Handling it can wait.
     Body {
@@ -59,9 +59,9 @@ pub enum Event<'a> {
         /// Whether this is the last chunk.
         end: bool,
     },
-    /// The adapter had no room for an [`Effect::Raise`].
+    /// A limit had no room for an [`Effect::Raise`].
     OutOfRoom,
-    /// The exchange has ended, for whatever reason.
+    /// The exchange has ended, for any reason.
     Closed,
 }
 
@@ -75,8 +75,8 @@ pub enum Effect {
     Edit(RequestEdit),
     /// Set a request header.
     SetRequestHeader(&'static str, &'static str),
-    /// Set the headers of soft limits that are exceeded, before the request is resumed: Envoy then chooses its route
-    /// again.
+    /// Set the headers of soft limits that are exceeded, before the request is resumed: Envoy then chooses
+    /// its route again.
     Signal(HeaderList),
     /// Send this message to the adapter's `Reserve` and pause the request until [`Effect::Resume`].
     Reserve(Vec<u8>),
@@ -90,8 +90,8 @@ pub enum Effect {
     RemoveHeader(&'static str),
     /// Replace the current chunk of the response.
     ReplaceChunk(Vec<u8>),
-    /// Replace the current chunk of the response and hold it back: some of it may have to be removed. The proxy
-    /// buffers it, so it can still be sent after the body's last chunk, and the next chunk replaces it.
+    /// Replace the current chunk of the response and hold it back: some of it may have to be removed. The
+    /// proxy buffers it, so it can still be sent after the body's last chunk, and the next chunk replaces it.
     KeepChunk(Vec<u8>),
     /// Reset the response: nothing more of it may reach the client, and it cannot be ended properly.
     Reset,

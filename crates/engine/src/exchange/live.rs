@@ -15,8 +15,8 @@ use policy::plan::Hold;
 use protocol::call::{self, Item};
 use std::time::Duration;
 
-/// Holds are reviewed each time a stream has delivered this many tokens more, or a quarter more. So they are
-/// raised only a few times.
+/// Holds are reviewed each time a stream has delivered this many more tokens, or a quarter more if that is
+/// larger. So they are raised only a few times.
 const STEP: u64 = 100;
 
 /// The current holds of a stream.

@@ -1,4 +1,4 @@
-//! What an exchange used, for Envoy's access log.
+//! The usage of an exchange, for Envoy's access log.
 
 use super::Effect;
 use super::reservation::Reservation;
@@ -8,7 +8,8 @@ use policy::model::{Unit, UsageReporting};
 use policy::plan::Hold;
 use serde_json::json;
 
-/// How many limits a record lists. The record shows how many there are.
+/// The maximum number of limits that a record lists. If there are more, the record contains the number of
+/// omitted limits.
 const MAX_LIMITS: usize = 32;
 /// The maximum length of a text in a record, in characters.
 const MAX_TEXT: usize = 256;
@@ -29,7 +30,7 @@ pub struct UsageRecord {
     has_details: bool,
 }
 
-/// How the proxy saw an exchange end.
+/// How an exchange ended, according to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeEnd {
     /// The response was complete.
@@ -115,7 +116,7 @@ impl UsageRecord {
     }
 }
 
-/// Shortens a text that a client chose. It must not end a line of a log.
+/// Shortens a text that a client chose, and replaces control characters so that it cannot break a log line.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(MAX_TEXT).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }

@@ -18,11 +18,11 @@ pub struct RequestEdit {
     pub headers: Vec<(&'static str, Option<String>)>,
 }
 
-/// If a body is known to be too long, only this much of it is awaited. Most clients name the model first, and
+/// If a body is known to be too long, only this much of it is awaited. Most clients put the model first, and
 /// the rest need not fit into the proxy's buffer.
 const BEGINNING: usize = 64 << 10;
 
-/// How much of its body a request waits for.
+/// Returns how many bytes of its body a request waits for.
 pub(super) fn wanted(facts: &Facts, most: usize) -> usize {
     let length = facts.content_length().and_then(|length| usize::try_from(length).ok());
     if length.is_some_and(|length| length > most) { most.min(BEGINNING) } else { most }
@@ -88,9 +88,9 @@ impl<'a> ReadBody<'a> {
         Some(Effect::Count(Metric::UnreadRequest(cause)))
     }
 
-    /// Edits the body so that it asks for usage (`asks`) and for no more output than `cap`, unless the client's
-    /// own values do so. Also returns whether the client had not asked for usage. It fails if a limit depends
-    /// on an edit that cannot be made: otherwise such a body would bypass the limit.
+    /// Edits the body so that it asks for usage (`asks`) and for no more output than `cap`, unless the
+    /// client's own values do so. Also returns whether the client had not asked for usage. It fails if a
+    /// limit depends on an edit that cannot be made: otherwise such a body would bypass the limit.
     pub(super) fn change(
         &self,
         facts: &mut Facts,
@@ -131,9 +131,9 @@ impl<'a> ReadBody<'a> {
     }
 }
 
-/// Whether the upstream must not compress its response, because a chunk may have to be removed (`unasked`: the
-/// one with the usage) or the stream may have to be cut. A client that refuses uncompressed responses receives
-/// the chunk instead, but no client can prevent a cut.
+/// Whether the upstream must not compress its response, because a chunk may have to be removed (`unasked`:
+/// the one with the usage) or the stream may have to be cut. A client that refuses uncompressed responses
+/// receives the chunk instead, but no client can prevent a cut.
 pub(super) fn needs_plain_response(unasked: bool, may_be_cut: bool, facts: &Facts) -> bool {
     may_be_cut || unasked && takes_identity(facts.fetched_header("accept-encoding"))
 }

@@ -133,7 +133,8 @@ impl Reservation {
         &self.id
     }
 
-    /// Reserves the memory that the reservation needs, and `more`. Returns false if there is not enough.
+    /// Reserves the memory that the reservation needs, plus `more` bytes. Returns false if there is not
+    /// enough.
     pub(super) fn has_room_for(&mut self, more: usize) -> bool {
         let size = self.size().saturating_add(more);
         self.lease.resize(size)
@@ -238,8 +239,8 @@ impl Reservation {
         self.statuses = Vec::new();
     }
 
-    /// Each hold with the adapter's status of it, if there is one. A limit that the adapter does not know is
-    /// not in force there: while an edit spreads, the adapter may have a different plan.
+    /// Each hold with the adapter's status for it, if there is one. A limit that the adapter does not know is
+    /// not in force there: while a policy change propagates, the adapter may have a different plan.
     pub(super) fn standings(&self) -> Vec<RateStatus<'_>> {
         let known = |status: &&DescriptorStatus| status.code() != Code::Unknown;
         let statuses = self.statuses.iter().map(|status| Some(status).filter(known));
@@ -247,7 +248,7 @@ impl Reservation {
         self.holds.iter().zip(statuses).map(|(hold, status)| RateStatus { hold, status }).collect()
     }
 
-    /// Returns the holds that were refused, or all holds if the adapter did not say which.
+    /// Returns the holds that were refused, or all holds if the adapter did not report which.
     pub(super) fn refusing(&self) -> impl Iterator<Item = &Hold> {
         let named = self.statuses.iter().any(|status| status.code() == Code::OverLimit);
         self.standings()

@@ -120,8 +120,8 @@ impl ResponseInFlight {
         })
     }
 
-    /// The response's usage. A call that failed, or that uses no tokens, costs nothing. A successful call that
-    /// reports nothing costs its input and the delivered output.
+    /// The response's usage. A call that failed, or that uses no tokens, costs nothing. A successful call
+    /// that reports nothing costs its input and the delivered output.
     pub(super) fn settle(mut self: Box<Self>, in_force: &ActivePlan, ending: Ending) -> Vec<Effect> {
         let mut finished = ending == Ending::Complete || self.head.switches_protocols();
         let succeeded = self.head.is_success();

@@ -15,7 +15,7 @@ pub(super) struct ExceededLimits {
 }
 
 impl ExceededLimits {
-    /// The maximum memory that they take for these holds, in bytes.
+    /// The maximum memory in bytes that an instance for these holds needs.
     pub(super) fn size(holds: &[Hold]) -> usize {
         let soft = holds.iter().filter(|hold| hold.signal.is_some());
         soft.count().saturating_mul(size_of::<Arc<SoftSignal>>())

@@ -46,8 +46,8 @@ impl ResultRole {
     ) -> Option<CreatedResult> {
         let Self::Creates { asked } = *self else { return None };
         let in_background = asked || stored.is_in_background();
-        // The provider itself says that the usage will follow. A client can disconnect from a stream after any
-        // event, so an incomplete response promises nothing.
+        // The provider itself announces that the usage will follow. A client can disconnect from a stream
+        // after any event, so an incomplete response promises nothing.
         let promised = finished && stored.is_pending();
         let unfinished = in_background && (!finished || reading.delivered == 0);
         let is_later = promised || unfinished;
@@ -146,8 +146,8 @@ impl Reservation {
         })
     }
 
-    /// The cost of usage in one rate, as far as it can be determined without the response. A `cost` that is not
-    /// linear costs what was held.
+    /// The cost of usage in one rate, as far as it can be determined without the response. A `cost` that is
+    /// not linear costs what was held.
     fn usage_cost(&mut self, at: usize) -> Option<UsageCost> {
         let Self { holds, facts, .. } = self;
         let hold = holds.get(at).filter(|hold| hold.rate.rate.unit.is_of_usage())?;

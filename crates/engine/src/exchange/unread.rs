@@ -1,5 +1,5 @@
-//! Handles requests whose body is not read, or only in part. They are judged by the known facts and charged
-//! for the bytes that pass.
+//! Handles requests with a body that is not read, or is read only in part. They are judged by the known facts
+//! and charged for the bytes that pass.
 
 use super::reservation::Reservation;
 use super::{ActivePlan, Effect, Exchange, State};

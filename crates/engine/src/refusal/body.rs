@@ -21,7 +21,7 @@ pub(super) struct ErrorBody<'a> {
 }
 
 impl ErrorBody<'_> {
-    /// A limit has no room.
+    /// The refusal because a limit has no room.
     pub fn over() -> Self {
         Self {
             reason: RefusalReason::Exceeded,
@@ -34,13 +34,14 @@ impl ErrorBody<'_> {
         }
     }
 
-    /// The request can never pass. Clients that retry every 429 stop at these statuses.
+    /// The refusal of a request that can never pass. Clients that retry every 429 do not retry these
+    /// statuses.
     pub fn too_large(dialect: Dialect) -> Self {
         let status = dialect.too_large_status();
         Self { reason: RefusalReason::TooLarge, status, ..Self::over() }
     }
 
-    /// The limits could not be checked.
+    /// The refusal because the limits could not be checked.
     pub fn unavailable() -> Self {
         Self {
             reason: RefusalReason::Unavailable,
@@ -53,7 +54,7 @@ impl ErrorBody<'_> {
         }
     }
 
-    /// The request is invalid.
+    /// The refusal of an invalid request.
     pub fn invalid() -> Self {
         Self {
             reason: RefusalReason::Invalid,

@@ -22,7 +22,7 @@ pub(super) struct Call {
     /// Whether the last part of its turn has arrived. Its usage may follow.
     turn_is_complete: bool,
     has_usage: bool,
-    /// The messages that the server has sent before the adapter replied.
+    /// The messages that the server sent before the adapter replied.
     backlog: Vec<Said>,
     backlog_lease: Lease,
 }
@@ -43,7 +43,7 @@ struct Said {
 /// How a call begins.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// The adapter has been asked.
+    /// The call waits for the adapter.
     Waits,
     /// The call is admitted.
     Admitted,
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-/// The result of a message that is a call.
+/// The outcome of a message that begins a call.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub number: u64,
@@ -366,8 +366,8 @@ impl Socket {
         self.calls.iter().position(|call| call.id.as_deref() == Some(id))
     }
 
-    /// The oldest call with a response that the server has not named. A call that waits for the adapter has not gone
-    /// upstream.
+    /// The oldest call with a response that the server has not named. A call that waits for the adapter has
+    /// not gone upstream.
     fn unnamed(&self) -> Option<usize> {
         let held = match self.state {
             State::Holding { call, .. } => Some(call),

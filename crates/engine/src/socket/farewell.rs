@@ -16,8 +16,8 @@ pub(super) fn to_server(mask: [u8; 4]) -> Vec<u8> {
     [frame(Opcode::Ping, b"", Some(mask)), close(NORMAL, "", Some(mask))].concat()
 }
 
-/// For the client: an error event in the API's own form, if it has one, and a close frame whose reason names
-/// the limit.
+/// For the client: an error event in the API's own form, if it has one, and a close frame with a reason that
+/// names the limit.
 pub(super) fn to_client(api: SocketApi, denial: &Denial) -> Vec<u8> {
     let error = error(denial);
     let reason = error.get("message").and_then(Value::as_str).unwrap_or("Rate limit exceeded.").to_owned();

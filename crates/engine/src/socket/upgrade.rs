@@ -15,7 +15,7 @@ use policy::plan::{Hold, Plan};
 pub enum Upgrade {
     /// An ordinary request. What passes inside is not read.
     Request(Facts),
-    /// Not a request itself; each call inside is one.
+    /// A WebSocket that carries an LLM API. Each call inside is judged as a request.
     Socket(Box<Socket>),
     /// Refused, so that the client falls back to HTTP requests.
     Refused(Denial, Metric),
@@ -57,7 +57,7 @@ pub fn judge_upgrade(in_force: &ActivePlan, facts: Facts, memory: &MemoryBudget,
     }
 }
 
-/// What a call inside may hold, regardless of its content.
+/// Returns what a call inside may hold, regardless of its content.
 fn holds(plan: &Plan, facts: &Facts) -> Vec<Hold> {
     let mut facts = facts.of_message();
     facts.unread_body(0);

@@ -17,7 +17,8 @@ pub(super) struct UsageRow {
     max: u64,
     /// Whether the limit only signals and never refuses.
     is_soft: bool,
-    /// Whether its bucket is known. If not, it depends on more of the request's body than the question describes.
+    /// Whether its bucket is known. If not, it depends on more of the request's body than the question
+    /// describes.
     pub is_read: bool,
 }
 
@@ -28,7 +29,7 @@ struct BucketView<'a> {
     policy: &'a str,
     limit: &'a str,
     unit: &'static str,
-    /// Either this or `period`; neither for `concurrency`.
+    /// Either this or `period` is set. For `concurrency`, neither is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +46,7 @@ struct BucketView<'a> {
     used: Option<u64>,
     held: Option<u64>,
     remaining: Option<u64>,
-    /// Null if time does not end the window.
+    /// Null if the window has no end.
     resets_in_seconds: Option<u64>,
 }
 
@@ -60,7 +61,7 @@ struct UsageView<'a> {
     omitted: usize,
 }
 
-/// The form that serde requires.
+/// Takes a reference, because serde requires it.
 fn is_zero(number: &usize) -> bool {
     *number == 0
 }
@@ -126,7 +127,7 @@ pub(super) fn error(status: u16, code: &str, message: &str) -> Denial {
     reply
 }
 
-/// It must not be cached: it is meant for one caller and is soon out of date.
+/// The answer must not be cached: it is meant for one caller and is soon out of date.
 fn reply(status: u16, body: Vec<u8>) -> Denial {
     let headers = [("content-type", "application/json"), ("cache-control", "no-store")];
     let headers = headers.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect();

@@ -1,5 +1,5 @@
-//! Limits the work of one evaluation. Without a limit, nested macros over a list that a client makes long, or a
-//! chain of macros that keeps doubling a string, could block a worker of the gateway or exhaust its memory.
+//! Limits the work of one evaluation. Without a limit, nested macros over a client's long list, or a chain of
+//! macros that keeps doubling a string, could block a worker of the gateway or exhaust its memory.
 
 use cel_interpreter::ExecutionError;
 use cel_interpreter::common::types::{CelBytes, CelList, CelMap, CelOptional, CelString, Type};
@@ -7,10 +7,10 @@ use cel_interpreter::common::value::{CowVal, StaticVal, Val};
 use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The budget in elements that macros visit, or in pieces of text of [`BYTES_PER_UNIT`] bytes.
+/// The budget in units. A unit is one element that a macro visits, or [`BYTES_PER_UNIT`] bytes of text.
 pub(super) const BUDGET: u32 = 10_000;
 
-/// How many bytes of text cost as much as an element.
+/// The number of bytes of text that cost as much as one element.
 pub(super) const BYTES_PER_UNIT: usize = 64;
 
 /// The function name in errors about an exhausted budget.
@@ -30,8 +30,8 @@ impl EvaluationBudget {
         // One evaluation runs on one thread. The value is atomic because CEL values must be `Sync`.
         let left = self.0.load(Ordering::Relaxed);
         let after = u32::try_from(units).ok().and_then(|units| left.checked_sub(units));
-        // Once the budget is exhausted, nothing is free, because `exists` continues after an error in search
-        // of a true element.
+        // Once the budget is exhausted, it stays exhausted, because `exists` continues after an error in
+        // search of a true element.
         self.0.store(after.unwrap_or(0), Ordering::Relaxed);
         after.map(drop).ok_or_else(|| ExecutionError::function_error(EXHAUSTED, ""))
     }
@@ -58,14 +58,14 @@ impl Val for EvaluationBudget {
 
 impl StaticVal for EvaluationBudget {}
 
-/// The budget in a function's last argument, if the expression was rewritten.
+/// Returns the budget from a function's last argument, where the rewritten expression passes it.
 pub(super) fn of<'a>(argument: Option<&'a CowVal<'_, '_>>) -> Result<&'a EvaluationBudget, ExecutionError> {
     argument
         .and_then(|value| value.downcast_ref::<EvaluationBudget>())
         .ok_or_else(|| ExecutionError::function_error(EXHAUSTED, "no budget was given"))
 }
 
-/// The cost of copying a value, in units.
+/// Returns the cost of copying a value, in units.
 pub(super) fn weight(value: &dyn Val) -> u64 {
     if let Some(text) = value.downcast_ref::<CelString<'_>>() {
         return bytes(text.inner().len());
@@ -87,7 +87,7 @@ pub(super) fn weight(value: &dyn Val) -> u64 {
     u64::try_from(count).unwrap_or(0).saturating_add(1)
 }
 
-/// The cost of a text of this length, in units.
+/// Returns the cost of a text of this length, in units.
 pub(super) fn bytes(length: usize) -> u64 {
     (length / BYTES_PER_UNIT) as u64 + 1
 }

@@ -10,7 +10,7 @@ use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr,
 use llm::response::pointer_mistake;
 use std::collections::BTreeSet;
 
-/// The maximum depth of the tree. The evaluator recurses and uses up to two kilobytes of stack per level.
+/// The maximum depth of the tree. The evaluator is recursive and uses up to two kilobytes of stack per level.
 const DEEPEST: usize = super::syntax::DEEPEST as usize;
 /// The maximum number of macros over lists. Each macro can add a level of nesting to the values that they
 /// build.
@@ -131,7 +131,7 @@ impl<'e> Checker<'e> {
         call.args.iter().for_each(|argument| self.visit(argument, depth + 1));
     }
 
-    /// `request.headers.x-user-tier`, which CEL reads as a subtraction.
+    /// Recognises `request.headers.x-user-tier`, which CEL parses as a subtraction.
     fn dashed(&self, call: &'e CallExpr) -> Option<String> {
         let mut words = Vec::new();
         let mut call = call;
@@ -204,7 +204,7 @@ impl<'e> Checker<'e> {
         self.scope.truncate(before);
     }
 
-    /// The root and the steps of `root.a["b"][c]`, unless the root is the variable of a macro.
+    /// Returns the root and the steps of `root.a["b"][c]`, unless the root is the variable of a macro.
     fn fact(&self, expr: &'e IdedExpr) -> Option<(&'e str, Steps<'e>)> {
         let mut steps = Steps::new();
         let mut expr = expr;

@@ -1,10 +1,12 @@
-//! The parts of an expression that do not depend on the request. If one of them fails, it always fails.
+//! Finds the parts of an expression that do not depend on the request. If such a part fails, it fails for
+//! every request.
 
 use super::rewrite::{BUDGET, PATTERN};
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{EntryExpr, Expr};
 
-/// The largest parts of a rewritten tree that name no fact and no variable, except plain values.
+/// Returns the largest constant parts of a rewritten tree: those that use no fact and no variable. Plain
+/// literals are omitted.
 pub(super) fn parts(tree: &IdedExpr) -> Vec<&IdedExpr> {
     let mut parts = Vec::new();
     gather(tree, &mut parts);
@@ -19,7 +21,7 @@ fn gather<'e>(expr: &'e IdedExpr, parts: &mut Vec<&'e IdedExpr>) {
     }
 }
 
-/// Macros are evaluated only as part of the whole.
+/// Macros do not count as constant: they are evaluated only as part of the whole expression.
 fn is_constant(expr: &IdedExpr) -> bool {
     match &expr.expr {
         Expr::Literal(_) => true,

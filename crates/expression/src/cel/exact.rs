@@ -6,23 +6,23 @@ use super::rewrite::fact;
 use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 
-/// The compared fact, and the texts if they are literals.
+/// An exact comparison of a fact with one or more texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExactComparison {
     /// The fact.
     pub fact: FactPath,
-    /// Empty if they are not literals.
+    /// The texts that the fact is compared with. Empty if they are not literals.
     pub texts: Vec<String>,
 }
 
-/// For a checked tree that is not rewritten yet.
+/// Returns the exact comparisons in a tree that is checked but not rewritten yet.
 pub(super) fn comparisons(tree: &IdedExpr) -> Vec<ExactComparison> {
     let mut found = Vec::new();
     visit(tree, true, &mut found);
     found
 }
 
-/// `holds` says whether the expression must be true, or must be false, for the whole to be true.
+/// `holds` is the value that the expression must have for the whole to be true.
 fn visit(expr: &IdedExpr, holds: bool, found: &mut Vec<ExactComparison>) {
     match &expr.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => {}

@@ -1,5 +1,5 @@
-//! The functions that an expression may call: CEL's own, the string extensions, and operators that accept more
-//! than CEL's. Names that start with `@` are used only by [`super::rewrite`].
+//! The functions that an expression may call: CEL's own, the string extensions, and operators that accept
+//! more than CEL's. Names that start with `@` are used only by [`super::rewrite`].
 
 use super::budget;
 use super::pattern::Pattern;
@@ -25,7 +25,8 @@ pub(super) const MATCHES: &str = "@matches";
 type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
 type FunctionResult<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
-/// Shared by all expressions, since building it costs as much as hundreds of evaluations.
+/// The environment is shared by all expressions, because building it costs as much as hundreds of
+/// evaluations.
 pub(super) fn environment() -> Result<Arc<Env>, String> {
     static ENVIRONMENT: LazyLock<Result<Arc<Env>, String>> =
         LazyLock::new(|| declare().map(Arc::new).map_err(|error| error.to_string()));
@@ -68,7 +69,8 @@ fn charge<'b, 'v>(mut args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     args.pop().ok_or_else(ExecutionError::missing_argument_or_target)
 }
 
-/// `@add(left, right, @budget)`: adds numbers, texts or lists. The cost is charged before the sum is computed.
+/// `@add(left, right, @budget)`: adds numbers, texts or lists. The cost is charged before the sum is
+/// computed.
 fn add<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     if let [left, right, budget] = args.as_slice()
         && Number::of(left.as_ref()).is_none()
@@ -103,8 +105,8 @@ fn modulo<'v>(left: &(dyn Val + 'v), right: &(dyn Val + 'v)) -> Computed<'v> {
     Some(left.as_modder()?.modulo(right).map(CowVal::into_owned))
 }
 
-/// Applies an operator to two values. CEL does not mix kinds of numbers; here, an int with a uint is an int,
-/// and either with a double is a double.
+/// Applies an operator to two values. CEL does not mix kinds of numbers. Here, an int and a uint are computed
+/// as ints, and either of them and a double as doubles.
 fn arithmetic<'b, 'v>(
     operator: &str,
     args: &[CowVal<'b, 'v>],
@@ -173,8 +175,8 @@ impl Number {
     }
 }
 
-/// `@replace(text, from, to[, most], @budget)`: the only string function whose result can be as long as the
-/// product of its arguments.
+/// `@replace(text, from, to[, most], @budget)`: the only string function with a result that can be as long as
+/// the product of its arguments.
 fn replace<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let (texts, rest) = args.split_at_checked(3).ok_or_else(ExecutionError::missing_argument_or_target)?;
     let mut words = texts.iter().map_while(|value| value.downcast_ref::<CelString<'_>>());
@@ -183,7 +185,7 @@ fn replace<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     };
     let most = match rest {
         [most, _] => match most.downcast_ref::<CelInt>() {
-            // In CEL, a negative number means all.
+            // In CEL, a negative number means that all occurrences are replaced.
             Some(most) => usize::try_from(*most.inner()).unwrap_or(usize::MAX),
             None => return Err(refused("replace", args.split_last().map_or(&[], |(_, args)| args))),
         },
@@ -232,8 +234,8 @@ fn matches<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     }
 }
 
-/// `@index_of(text, needle[, from])`, in characters. The crate's own function tries the needle at each
-/// position, which is slow if a client chooses both.
+/// `@index_of(text, needle[, from])`: the first match, in characters. The crate's own function tries the
+/// needle at each position, which is slow if a client chooses both arguments.
 fn index_of<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
     let Search { text, needle, from } = Search::of("indexOf", &args)?;
     let start = from.unwrap_or(0);
@@ -256,7 +258,7 @@ fn last_index_of<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
 struct Search<'a> {
     text: &'a str,
     needle: &'a str,
-    /// In bytes.
+    /// The position in bytes at which the search starts.
     from: Option<usize>,
 }
 
@@ -284,7 +286,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Converts a byte position to CEL's, in characters; -1 for none.
+/// Converts a position in bytes to CEL's position in characters. `None` becomes -1.
 fn position<'b, 'v>(text: &str, place: Option<usize>) -> CowVal<'b, 'v> {
     let characters = place.and_then(|place| text.get(..place)).map(|before| before.chars().count());
     CowVal::owned(CelInt::from(characters.and_then(|count| i64::try_from(count).ok()).unwrap_or(-1)))

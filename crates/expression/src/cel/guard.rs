@@ -10,7 +10,8 @@ use cel_interpreter::IdedExpr;
 use cel_interpreter::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel_interpreter::common::types::CelString;
 
-/// The predicate is false unless one of these tests passes. A test of an absent fact does not pass.
+/// Tests of which at least one must pass for the predicate to be true. A test of an absent fact does not
+/// pass.
 #[derive(Debug)]
 pub struct Guard {
     pub tests: Vec<Test>,
@@ -34,12 +35,13 @@ pub struct Probe(Lookup);
 pub enum GuardReading {
     Text(String),
     Absent,
-    /// Another type, or a failure. Only the expression can handle it.
+    /// The fact has another type, or cannot be read. The expression itself has to be evaluated.
     Other,
 }
 
 impl Expression {
-    /// Guards that must all pass for the predicate to be true. There are several if they are joined with `&&`.
+    /// Returns guards that must all pass for the predicate to be true. There are several if comparisons are
+    /// joined with `&&`.
     pub fn guards(&self) -> Vec<Guard> {
         let mut guards = Vec::new();
         let compiled = &*self.compiled;

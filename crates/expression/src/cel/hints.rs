@@ -52,7 +52,7 @@ const FOREIGN_FUNCTIONS: [(&str, &str); 14] = [
     ("str", "string"),
 ];
 
-/// The hint for a syntax error.
+/// Returns the hint for a syntax error, if there is one.
 pub(super) fn of_syntax(source: &str) -> Option<String> {
     if let Some(hint) = has_with_brackets(source) {
         return Some(hint);
@@ -73,7 +73,7 @@ pub(super) fn of_syntax(source: &str) -> Option<String> {
     None
 }
 
-/// The hint for an unknown fact that is a single word.
+/// Returns the hint for an unknown fact that is a single word, if there is one.
 pub(super) fn of_word(word: &str) -> Option<String> {
     if let Some((_, value)) = VALUES.iter().find(|(foreign, _)| *foreign == word) {
         return Some(format!("did you mean `{value}`?"));
@@ -83,14 +83,14 @@ pub(super) fn of_word(word: &str) -> Option<String> {
     attribute.map(|attribute| format!("did you mean `{}.{word}`?", attribute.root))
 }
 
-/// The hint for an unknown function.
+/// Returns the hint for an unknown function, if there is one.
 pub(super) fn of_function(name: &str) -> Option<&'static str> {
     let (_, known) = FOREIGN_FUNCTIONS.iter().find(|(foreign, _)| *foreign == name)?;
     let known = FUNCTIONS.iter().map(|function| function.name).find(|name| name == known).unwrap_or(known);
     Some(known)
 }
 
-/// `has(request.headers["x-tier"])`, which CEL's macro does not accept.
+/// Recognises `has(request.headers["x-tier"])`, which CEL's macro does not accept.
 fn has_with_brackets(source: &str) -> Option<String> {
     let (_, argument) = source.split_once("has(")?;
     let (argument, _) = argument.split_once(')')?;
@@ -101,7 +101,7 @@ fn has_with_brackets(source: &str) -> Option<String> {
     quoted.then(|| format!("`has` takes no brackets; write `{name} in {}`", map.trim()))
 }
 
-/// The words and symbols of an expression outside of strings.
+/// Returns the words and symbols of an expression outside of strings.
 fn outside_strings(source: &str) -> Vec<&str> {
     let kind = |c: char| match c {
         c if c.is_alphanumeric() || c == '_' => 1,

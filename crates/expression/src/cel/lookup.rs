@@ -1,5 +1,6 @@
-//! Looks up a fact by its whole name. The evaluated tree has one variable per fact, so that
-//! `auth.identity.userid` takes one step instead of three. Looking up facts is most of the work of a predicate.
+//! Looks up a fact by its full name. The evaluated tree has one variable per fact, so that
+//! `auth.identity.userid` takes one step instead of three. Looking up facts is most of the work of a
+//! predicate.
 
 use super::values::{self, Attributes, HeaderFields, JsonObject, Mapping};
 use super::{EvaluationError, FactPath};
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read completely";
 
-/// The place of a fact.
+/// A fact's path, and where to find its value.
 #[derive(Debug)]
 pub(super) struct Lookup {
     path: FactPath,
@@ -20,28 +21,28 @@ pub(super) struct Lookup {
 #[derive(Debug)]
 enum FactPlace {
     Attribute(&'static Attribute),
-    /// A part of `llm` or another root that has no value itself, for `has`.
+    /// A root such as `llm` or `llm.estimate`, which has no value itself. Used by `has`.
     Root(&'static str),
     Headers,
-    /// A request header, in lower case.
+    /// A request header by its name in lower case.
     Header(String),
-    /// A response header, in lower case.
+    /// A response header by its name in lower case.
     AnswerHeader(String),
     /// The whole `auth`.
     Auth,
-    /// A claim: the path below the `auth` root, from this index.
+    /// A part of `auth`: the path from this index on.
     OfAuth(usize),
-    /// A part of the dynamic metadata: the path from this index.
+    /// A part of the dynamic metadata: the path from this index on.
     OfMetadata(usize),
-    /// A key of Envoy's filter state: the other part of the path.
+    /// A key of Envoy's filter state: the rest of the path.
     FilterState,
-    /// A part of `llm.metadata`: the path from this index.
+    /// A part of `llm.metadata`: the path from this index on.
     OfLlmMetadata(usize),
-    /// A value in the request's body: the pointer is the other part of the path.
+    /// A value in the request's body. The pointer is the rest of the path.
     Pointed,
-    /// A value in the response's body: the pointer is the other part of the path.
+    /// A value in the response's body. The pointer is the rest of the path.
     Answered,
-    /// A named count of the response: the other part of the path.
+    /// A named count of the response: the rest of the path.
     Count,
 }
 
@@ -49,7 +50,7 @@ enum FactPlace {
 enum LookupStop {
     /// This part does not exist.
     Missing(usize),
-    /// The part before this one has no parts.
+    /// The value before this part is of this type, which has no parts.
     NoObject(usize, &'static str),
 }
 
@@ -79,12 +80,12 @@ impl Lookup {
         Some(Self { path, place })
     }
 
-    /// Returns the whole name.
+    /// Returns the fact's path.
     pub(super) fn path(&self) -> &FactPath {
         &self.path
     }
 
-    /// The spelling of its values.
+    /// Returns the normalisation of the fact's values, if there is one.
     pub(super) fn spelling(&self) -> Option<Spelling> {
         match self.place {
             FactPlace::Attribute(attribute) => attribute.spelling(),
@@ -92,7 +93,7 @@ impl Lookup {
         }
     }
 
-    /// For a path: compares it without the query.
+    /// If the fact is the path, removes the query before comparisons.
     pub(super) fn leave_query_out(&mut self) {
         if matches!(self.place, FactPlace::Attribute(attribute) if attribute.origin == Origin::Path)
             && let Some(lookup) = Self::new(vec!["request".to_owned(), "url_path".to_owned()])
@@ -139,7 +140,7 @@ impl Lookup {
         })
     }
 
-    /// Returns the value, if the request has it and it is a text.
+    /// Returns the value, if the request has it and it is a string.
     pub(super) fn text<'f>(&self, facts: &'f Facts) -> Option<&'f str> {
         let text = |value: Option<&'f Value>| value?.as_str();
         match &self.place {
@@ -157,7 +158,8 @@ impl Lookup {
         }
     }
 
-    /// Returns whether it may contain any of the body's facts. If the body is in doubt, they are unknown.
+    /// Returns whether the value is a map that contains facts of the body. If the body is in doubt, they are
+    /// unknown.
     fn is_whole_of_body(&self) -> bool {
         match &self.place {
             FactPlace::Root(root) => *root == "llm",

@@ -1,9 +1,9 @@
 //! CEL, compiled once and evaluated often. No other module uses the CEL crate.
 //!
-//! The source becomes a tree ([`syntax`]). The tree is checked ([`check`], [`types`]), which finds the facts
-//! that it uses, and its errors. It is then rewritten ([`rewrite`]), so that the crate evaluates it with
-//! Weir's semantics. An evaluation looks up facts on demand ([`values`]), within a [`budget`]. If an
-//! expression is [`short`], it needs no interpreter. [`truth`] defines tests of absent values.
+//! The source becomes a tree ([`syntax`]). The tree is checked ([`check`], [`types`]), which finds its errors
+//! and the facts that it uses. It is then rewritten ([`rewrite`]), so that the crate evaluates it with Weir's
+//! semantics. An evaluation looks up facts on demand ([`values`]), within a [`budget`]. If an expression is
+//! [`short`], it needs no interpreter. [`truth`] defines tests of absent values.
 
 mod budget;
 mod check;
@@ -70,7 +70,7 @@ pub struct Expression {
 struct Compiled {
     source: String,
     tree: IdedExpr,
-    /// The tests with values that may be absent.
+    /// The tests of values that may be absent.
     truths: Option<Truths>,
     variables: Variables,
     /// The short form, if it has one.
@@ -83,7 +83,7 @@ struct Compiled {
 
 impl Expression {
     /// Compiles an expression. The error lists all errors: syntax, unknown roots or functions, facts of
-    /// another phase, facts that are not supported yet, and types that can never be right.
+    /// another phase, facts that are not supported yet, and types that can never fit.
     pub fn compile(source: &str, phase: Phase, purpose: ResultType) -> Result<Self, String> {
         let mut tree = syntax::parse(source)?;
         let references = check::check(&tree, phase)?;
@@ -108,7 +108,7 @@ impl Expression {
         Ok(compiled)
     }
 
-    /// Evaluates the constant parts, so that failures are found early.
+    /// Evaluates the constant parts, so that their failures are found when the policy is loaded.
     fn constants(&self) -> Result<(), String> {
         for constant in constant::parts(&self.compiled.tree) {
             self.resolve(constant, &Facts::default(), |_| Ok(()))
@@ -122,12 +122,12 @@ impl Expression {
         &self.compiled.source
     }
 
-    /// The facts that it may read, without variables of macros.
+    /// The facts that the expression may read, without the variables of macros.
     pub fn references(&self) -> &[FactPath] {
         &self.compiled.references
     }
 
-    /// The named counts that it uses: `inputTokens` for `tokens.inputTokens`.
+    /// The named counts that the expression uses: `inputTokens` for `tokens.inputTokens`.
     pub fn counts(&self) -> impl Iterator<Item = &str> {
         self.references().iter().filter_map(|path| match path.as_slice() {
             [root, name] if root == facts::TOKENS => Some(name.as_str()),
@@ -135,27 +135,29 @@ impl Expression {
         })
     }
 
-    /// The facts that it compares exactly, so that a client may evade it with another spelling.
+    /// The facts that the expression compares exactly. A client may evade such a comparison with another
+    /// spelling.
     pub fn exact_comparisons(&self) -> &[ExactComparison] {
         &self.compiled.exact
     }
 
-    /// Whether it uses a fact that only the request's body provides.
+    /// Whether the expression uses a fact that only the request's body provides.
     pub fn is_of_body(&self) -> bool {
         self.compiled.of_body
     }
 
-    /// Whether it uses only facts that the request's body provides.
+    /// Whether the expression uses only facts that the request's body provides.
     pub fn is_of_body_alone(&self) -> bool {
         self.is_of_body() && self.references().iter().all(facts::is_of_body)
     }
 
-    /// A fact of the request's body, as its author wrote it.
+    /// The first fact of the request's body in the expression, as its author wrote it.
     pub fn fact_of_body(&self) -> Option<String> {
         self.references().iter().find(|path| facts::is_of_body(path)).map(facts::written)
     }
 
-    /// Evaluates a predicate. Every test of an absent value has a truth value, so the result is never `Absent`.
+    /// Evaluates a predicate. Every test of an absent value has a truth value, so the result is never
+    /// `Absent`.
     pub fn predicate(&self, facts: &Facts) -> Result<bool, EvaluationError> {
         let Compiled { short, variables, .. } = &*self.compiled;
         if let Some(holds) = short.as_ref().and_then(|short| short.holds(variables, facts)) {
@@ -167,7 +169,8 @@ impl Expression {
         })
     }
 
-    /// The absent fact, if that is why an expression has no value, or why a predicate has its value.
+    /// Returns the absent fact, if it is the reason why the expression has no value, or why a predicate has
+    /// its value.
     pub fn absent(&self, facts: &Facts) -> Option<String> {
         match self.resolve(&self.compiled.tree, facts, |_| Ok(())) {
             Err(EvaluationError::Absent(what)) => Some(what),
@@ -175,7 +178,7 @@ impl Expression {
         }
     }
 
-    /// Evaluates a counter. Equal numbers give the same text. Null and an empty list are absent.
+    /// Evaluates a counter. Equal numbers have the same text. Null and an empty list are absent.
     pub fn counter(&self, facts: &Facts) -> Result<CounterValue, EvaluationError> {
         let Compiled { short, variables, .. } = &*self.compiled;
         if let Some(text) = short.as_ref().and_then(|short| short.text(variables, facts)) {
@@ -192,7 +195,7 @@ impl Expression {
         })
     }
 
-    /// Evaluates an amount: rounded up, at least 0, saturating.
+    /// Evaluates an amount. The result is rounded up, at least 0, and saturates.
     pub fn amount(&self, facts: &Facts) -> Result<u64, EvaluationError> {
         self.evaluate(facts, |value| match Number::of(value) {
             Some(Number::Int(value)) => Ok(u64::try_from(value).unwrap_or(0)),
@@ -259,7 +262,8 @@ impl Expression {
         })
     }
 
-    /// The crate evaluates most values. [`truth`] handles absent ones.
+    /// Evaluates the tree. If that fails, the tree in which tests of absent values have a result is evaluated
+    /// (see [`truth`]).
     fn evaluate<T>(
         &self,
         facts: &Facts,
@@ -268,7 +272,8 @@ impl Expression {
         let value = self.resolve(&self.compiled.tree, facts, &read);
         let (Err(first), Some(truths)) = (&value, &self.compiled.truths) else { return value };
         match (self.resolve(&truths.tree, facts, read), first) {
-            // Errors quote the original expression.
+            // If neither failure is an absent value, the first error is returned, because it quotes the
+            // original expression.
             (Err(EvaluationError::Failed(_)), EvaluationError::Failed(_)) => value,
             (value, _) => value,
         }
@@ -295,7 +300,7 @@ impl Expression {
         }
     }
 
-    /// Formats the crate's error, which may contain values.
+    /// Converts the crate's error, which may contain values, to one that does not.
     fn explain(&self, error: &ExecutionError, facts: &Facts) -> EvaluationError {
         if let ExecutionError::UndeclaredReference(name) = error
             && let Some(fact) = self.compiled.variables.fact(name)
@@ -331,7 +336,7 @@ impl Expression {
         })
     }
 
-    /// The whole name of a fact whose last part is `name`, if the expression contains it.
+    /// Returns the full name of a fact that ends in `name`, if the expression contains one.
     fn place(&self, name: &str) -> String {
         let ending_in = |path: &FactPath| {
             let last = path.iter().rposition(|part| part.eq_ignore_ascii_case(name))?;

@@ -1,4 +1,4 @@
-//! The facts by name: which ones exist, in which phase, and which ones are not supported yet.
+//! The names of facts: which facts exist, in which phase, and which are not supported yet.
 
 use super::{FactPath, Phase, hints};
 use crate::facts::{self, ATTRIBUTES};
@@ -6,7 +6,7 @@ use crate::small_sort;
 use crate::suggest::nearest;
 use cel_interpreter::IdedExpr;
 
-/// The steps after a root: names, or expressions that are only known when they are evaluated.
+/// The steps after a root: names, or expressions with values that are known only at run time.
 pub(super) type Steps<'e> = Vec<Result<&'e str, &'e IdedExpr>>;
 
 /// The roots in the order of error messages.

@@ -1,5 +1,6 @@
-//! The regular expressions of `matches`, compiled with the expression, and those of routes. The former must be
-//! literals: a pattern from a fact would be compiled for each request, and a client could choose the cost.
+//! The regular expressions of `matches`, compiled with the expression, and those of routes. A pattern of
+//! `matches` must be a literal: a pattern from a fact would be compiled for each request, and a client could
+//! determine the cost.
 
 use cel_interpreter::common::types::Type;
 use cel_interpreter::common::value::{StaticVal, Val};
@@ -8,7 +9,8 @@ use std::any::Any;
 
 /// The maximum size of a compiled pattern, in bytes. The cost of a search grows with it.
 const SIZE_LIMIT: usize = 64 * 1024;
-/// The same for a route's pattern, which every request of the gateway has to pay for.
+/// The maximum size of a route's compiled pattern, in bytes. Every request of the gateway may have to be
+/// compared with it.
 const ROUTE_SIZE_LIMIT: usize = 8 * 1024;
 
 #[derive(Clone, Debug)]
@@ -23,7 +25,7 @@ impl Pattern {
             .map_err(|error| format!("the pattern of `matches` is wrong: {error}"))
     }
 
-    /// A pattern that must match the whole text, as in routes.
+    /// Compiles a pattern that must match the whole text, as in routes.
     pub fn whole(source: &str) -> Result<Self, String> {
         RegexBuilder::new(&format!("^(?:{source})$"))
             .size_limit(ROUTE_SIZE_LIMIT)

@@ -62,7 +62,7 @@ pub enum EvaluationError {
     Failed(String),
 }
 
-/// `function` in the crate's spelling: `_<_`, `@in`, `trim`.
+/// Formats a type error. `function` has the crate's spelling: `_<_`, `@in`, `trim`.
 pub(super) fn no_overload(function: &str, types: &[String]) -> String {
     let types = types.iter().map(|name| plain_type(name).to_owned());
     let types: Vec<String> = types.collect();
@@ -81,7 +81,7 @@ pub(super) fn unsuitable(value: &dyn Val, needed: &str) -> EvaluationError {
     ))
 }
 
-/// A type's name in CEL's literals and conversions.
+/// Returns a type's name in CEL's literals and conversions.
 pub(super) fn plain_type(name: &str) -> &str {
     match name {
         "google.protobuf.Timestamp" => "timestamp",
@@ -92,11 +92,11 @@ pub(super) fn plain_type(name: &str) -> &str {
     }
 }
 
-/// What is reported as absent if a value is null, or a list has too few elements.
+/// The names that are reported as absent if a value is null, or a list has too few elements.
 pub(super) const NULL_VALUE: &str = "a value (it is null)";
 pub(super) const ELEMENT: &str = "an element of a list";
 
-/// The distinct elements of a counter's list.
+/// Returns the distinct elements of a counter's list.
 pub(super) fn elements(list: &CelList<'_>) -> Result<CounterValue, EvaluationError> {
     let mut each: Vec<Option<String>> = Vec::new();
     for element in list.inner() {
@@ -114,7 +114,7 @@ pub(super) fn elements(list: &CelList<'_>) -> Result<CounterValue, EvaluationErr
     Ok(CounterValue::Each(each))
 }
 
-/// The text of a counter's value.
+/// Returns the text of a counter's value.
 pub(super) fn key(value: &dyn Val) -> Result<String, EvaluationError> {
     if let Some(text) = value.downcast_ref::<CelString<'_>>() {
         return Ok(text.inner().to_owned());

@@ -1,5 +1,5 @@
-//! The most common expressions: a fact, or a fact compared with a literal. They are evaluated without the
-//! interpreter if the fact is a string; the interpreter handles the rest.
+//! The most common expressions: a fact, or a fact compared with a literal. If the fact is a string, they are
+//! evaluated without the interpreter. The interpreter handles all other cases.
 
 use super::rewrite::Variables;
 use crate::facts::Facts;
@@ -20,7 +20,7 @@ pub(super) enum Short {
 }
 
 impl Short {
-    /// The short form of a rewritten tree, if it has one.
+    /// Returns the short form of a rewritten tree, if it has one.
     pub(super) fn of(tree: &IdedExpr, variables: &Variables) -> Option<Self> {
         match &tree.expr {
             Expr::Ident(_) => is_fact(tree, variables).then_some(Self::Fact),
@@ -44,7 +44,7 @@ impl Short {
         }
     }
 
-    /// Evaluates it as a predicate.
+    /// Evaluates the short form as a predicate. `None` if the interpreter has to evaluate it.
     pub(super) fn holds(&self, variables: &Variables, facts: &Facts) -> Option<bool> {
         if matches!(self, Self::Fact) {
             return None;
@@ -63,7 +63,7 @@ impl Short {
         }
     }
 
-    /// The value, if it is a string.
+    /// Returns the value, if it is a string.
     pub(super) fn text<'f>(&self, variables: &Variables, facts: &'f Facts) -> Option<&'f str> {
         match self {
             Self::Fact => variables.first_fact()?.text(facts),

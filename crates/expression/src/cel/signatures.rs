@@ -118,7 +118,7 @@ pub(super) fn takes_zone(name: &str) -> bool {
     name.starts_with("get")
 }
 
-/// A function or a macro as the reference shows it.
+/// A function or a macro, as shown in the reference documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionUsage {
     pub name: &'static str,
@@ -128,7 +128,7 @@ pub struct FunctionUsage {
     pub gives: String,
 }
 
-/// Every function and macro, by name.
+/// Returns every function and macro, sorted by name.
 pub fn functions() -> Vec<FunctionUsage> {
     let of = |function: &Signature| FunctionUsage {
         name: function.name,
@@ -165,7 +165,7 @@ fn usage(function: &Signature) -> String {
     format!("{target}{}({}{more})", function.name, least.join(", "))
 }
 
-/// The function of a call, or what is wrong with the call.
+/// Returns the function of a call, or the error in the call.
 pub(super) fn find(name: &str, member: bool, args: usize) -> Result<&'static Signature, String> {
     if let Some((_, right)) = MACROS.iter().find(|(known, _)| *known == name) {
         return Err(format!("`{name}` is written `{right}`"));
@@ -178,7 +178,7 @@ pub(super) fn find(name: &str, member: bool, args: usize) -> Result<&'static Sig
         (Member, false) => return Err(format!("`{name}` is called as `x.{name}(..)`, not as `{name}(..)`")),
         _ => {}
     }
-    // A function with both forms counts the target as its first argument.
+    // If a function has both forms, the target counts as its first argument in the global form.
     let own = usize::from(found.style == Both && !member);
     let (least, most) = (found.least.saturating_add(own), found.most.saturating_add(own));
     if (least..=most).contains(&args) {

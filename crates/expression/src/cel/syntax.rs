@@ -71,7 +71,7 @@ fn describe(source: &str, errors: &ParseErrors) -> String {
     format!("syntax error{place}: {}{hint}", plainly(&first.msg))
 }
 
-/// The parser's message without its jargon.
+/// Rewrites the parser's message without its jargon.
 fn plainly(message: &str) -> String {
     let message = message.trim_start_matches("Syntax error: ");
     let mismatch = message.strip_prefix("mismatched input ").and_then(|rest| rest.split_once(" expecting "));

@@ -1,5 +1,5 @@
-//! CEL's timestamps and durations. The crate's own need a table of all time zones that is twice as large as the
-//! rest of the module. These know only UTC and offsets such as `+02:00`.
+//! CEL's timestamps and durations. The crate's own types need a table of all time zones that is twice as
+//! large as the rest of the Wasm module. These types support only UTC and offsets such as `+02:00`.
 
 use cel_interpreter::common::traits::{Adder, Comparer, Negator, Subtractor};
 use cel_interpreter::common::types::{
@@ -12,9 +12,9 @@ use std::cmp::Ordering;
 
 const SECOND: i128 = 1_000_000_000;
 const DAY: i128 = 86_400 * SECOND;
-/// From CEL's specification: the years 1 to 9999.
+/// The range of timestamps in CEL's specification: the years 1 to 9999.
 const TIMES: std::ops::RangeInclusive<i128> = -62_135_596_800 * SECOND..=253_402_300_800 * SECOND - 1;
-/// From CEL's specification: about ten thousand years.
+/// The maximum duration in CEL's specification: about ten thousand years.
 const MOST: i128 = 315_576_000_000 * SECOND;
 
 /// Nanoseconds since the epoch.
@@ -40,7 +40,7 @@ impl Duration {
         if nanoseconds.abs() <= MOST { Ok(Self(nanoseconds)) } else { Err(out_of_range("duration")) }
     }
 
-    /// Zero if it is negative.
+    /// Converts the duration. A negative duration becomes zero.
     pub(super) fn length(self) -> std::time::Duration {
         u64::try_from(self.0.max(0)).map_or(std::time::Duration::MAX, std::time::Duration::from_nanos)
     }
@@ -105,7 +105,7 @@ fn mismatch(operator: &str, left: &dyn Val, right: &dyn Val) -> ExecutionError {
     ExecutionError::no_such_overload(operator, types.to_vec())
 }
 
-// Neither type exceeds 2^70, so no sum of two overflows.
+// Values of both types stay below 2^70, so the sum of two cannot overflow.
 impl Adder for Timestamp {
     fn add<'b, 'v>(&'b self, right: &(dyn Val + 'v)) -> Result<CowVal<'b, 'v>, ExecutionError>
     where
@@ -158,7 +158,8 @@ impl Negator for Duration {
     }
 }
 
-/// A part of a date or time, and the same part of a duration if it exists.
+/// The name of a function, the part of a date or time that it returns, and the length of its unit if the
+/// function also accepts durations.
 type TimePart = (&'static str, fn(&CivilTime) -> i64, Option<i128>);
 
 static PARTS: [TimePart; 10] = [
@@ -187,7 +188,7 @@ pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
 }
 
 fn declare_parts(env: &mut Env) -> Result<(), DeclarationError> {
-    // Overloads are plain functions without state, so each part needs one.
+    // Overloads are plain functions without state, so each part needs its own.
     macro_rules! part {
         ($($index:literal),*) => {$(
             if let Some((name, _, of_duration)) = PARTS.get($index) {
@@ -273,7 +274,7 @@ struct CivilTime {
 impl CivilTime {
     fn at(nanoseconds: i128) -> Self {
         let days = nanoseconds.div_euclid(DAY) as i64;
-        // A lower bound that is at most twenty years off.
+        // A lower bound for the year. It is at most twenty years too low, so the loop is short.
         let mut year = 1970 + days.div_euclid(if days < 0 { 365 } else { 366 });
         while days >= days_before(year + 1) {
             year += 1;
@@ -303,13 +304,13 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// The days from the epoch to January 1.
+/// Returns the number of days from the epoch to January 1 of a year.
 fn days_before(year: i64) -> i64 {
     let past = year - 1;
     past * 365 + past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400) - 719_162
 }
 
-/// RFC 3339.
+/// Parses a timestamp as in RFC 3339.
 fn parse_timestamp(text: &str) -> Option<i128> {
     let (date, rest) = text.split_at_checked(10)?;
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
@@ -353,7 +354,7 @@ pub(super) fn is_zone(zone: &str) -> bool {
     offset(zone).is_some()
 }
 
-/// `UTC`, `+02:00`, `-8:30`, as nanoseconds.
+/// Parses an offset such as `UTC`, `+02:00` or `-8:30`, as nanoseconds.
 fn offset(zone: &str) -> Option<i128> {
     if matches!(zone, "UTC" | "Z" | "") {
         return (!zone.is_empty()).then_some(0);
@@ -369,7 +370,7 @@ fn offset(zone: &str) -> Option<i128> {
     (hours < 24 && minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60) * SECOND)
 }
 
-/// `1h30m`, `-1.5s`, `100ms`.
+/// Parses a duration such as `1h30m`, `-1.5s` or `100ms`.
 fn parse_duration(text: &str) -> Option<i128> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),

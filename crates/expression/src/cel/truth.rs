@@ -1,10 +1,12 @@
-//! The result of testing an absent value: false, or true for `!=`; `exists` over it is false, `all` is true,
-//! `has` is false. `!`, `&&`, `||` and `? :` combine these results, wherever a test is in an expression.
+//! Defines the results of tests of absent values. A comparison is false, except that `!=` is true. `exists`
+//! and `has` are false, and `all` is true. `!`, `&&`, `||` and `? :` combine these results, wherever a test
+//! is in an expression.
 //!
 //! The crate's evaluator turns an absent value into an error that propagates to the root, unless another
-//! operand decides the result. So an evaluation that succeeds is correct. One that fails is repeated with a
-//! second tree, in which each test is a call of [`TEST`]: it evaluates the test, and replaces absence, but no
-//! other failure, by the test's result.
+//! operand decides the result. So if an evaluation succeeds, its result is correct. If it fails, the
+//! evaluation is repeated with a second tree, in which each test is a call of [`TEST`]. This function
+//! evaluates the test. If a value is absent, it returns the result that is defined above. It passes on all
+//! other failures.
 
 use super::functions::MATCHES;
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
@@ -17,7 +19,7 @@ use std::any::Any;
 const TEST: &str = "@test";
 /// The prefix of a test's name, followed by its index.
 pub(super) const TREE: &str = "@tree";
-/// Before a fact's name: asks whether the fact is absent, as opposed to failing in another way.
+/// The prefix of a fact's name in a query whether the fact is absent, rather than unknown for another reason.
 pub(super) const ABSENCE: &str = "@absence";
 
 /// The result of a test if its value is absent.
@@ -29,7 +31,7 @@ enum IfAbsent {
     Nothing,
 }
 
-/// A part of an expression in which an absent value is contained.
+/// A part of an expression that handles an absent value inside it.
 #[derive(Clone, Debug)]
 pub(super) struct AbsenceTree {
     expr: IdedExpr,
@@ -78,8 +80,9 @@ pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), ExecutionErro
     context.add_function(TEST, function).map_err(|error| ExecutionError::function_error(TEST, error))
 }
 
-/// Whether a failure means that a value is absent; `fact` answers this for a fact by its name in the tree. Null
-/// has no parts, elements or operations, so it counts as absent wherever one of them is needed.
+/// Returns whether a failure means that a value is absent. `fact` determines this for a fact by its name in
+/// the tree. Null has no parts, elements or operations, so it counts as absent wherever one of them is
+/// needed.
 pub(super) fn is_absence(error: &ExecutionError, fact: impl FnOnce(&str) -> bool) -> bool {
     match error {
         ExecutionError::UndeclaredReference(name) => fact(name),
@@ -215,7 +218,7 @@ impl Tests {
             return self.value(no);
         }
         call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(|part| self.value(part));
-        // The result is an optional, in which nothing is absent.
+        // The result is an optional, which is never absent.
         if let (true, Some(operand)) = (is_optional(call), call.args.first_mut())
             && !matches!(&operand.expr, Expr::Call(call) if is_optional(call))
         {
@@ -223,8 +226,9 @@ impl Tests {
         }
     }
 
-    /// Visits what a macro does with each element. The evaluator recognises macros by the parser's `@result
-    /// && x`, `@result || x`, `@result + [x]` and `x ? y : @result`, so the accumulator stays as it is.
+    /// Visits a macro's step, which is evaluated for each element. The evaluator recognises macros by the
+    /// parser's `@result && x`, `@result || x`, `@result + [x]` and `x ? y : @result`, so the accumulator
+    /// stays as it is.
     fn step(&mut self, expr: &mut IdedExpr) {
         let Expr::Call(call) = &mut expr.expr else { return self.value(expr) };
         match (call.func_name.as_str(), call.args.as_mut_slice()) {
@@ -239,7 +243,7 @@ impl Tests {
     }
 }
 
-/// Whether this is a test in itself, and so true or false wherever it appears.
+/// Whether the expression itself is a test, and so is true or false wherever it appears.
 fn is_test(expr: &IdedExpr) -> bool {
     match &expr.expr {
         Expr::Select(select) => select.test,
@@ -271,12 +275,12 @@ fn is_choice(call: &CallExpr) -> bool {
     call.target.is_none() && call.func_name == operators::CONDITIONAL
 }
 
-/// `x.?y` and `x[?y]`.
+/// Whether the call is `x.?y` or `x[?y]`.
 fn is_optional(call: &CallExpr) -> bool {
     [operators::OPT_SELECT, operators::OPT_INDEX].contains(&call.func_name.as_str())
 }
 
-/// The operator of `exists` and `all`.
+/// Returns the operator of `exists` or `all`.
 fn fold(loops: &ComprehensionExpr) -> Option<&'static str> {
     match &loops.loop_step.expr {
         Expr::Call(call) if call.func_name == operators::LOGICAL_OR => Some(operators::LOGICAL_OR),
@@ -285,7 +289,7 @@ fn fold(loops: &ComprehensionExpr) -> Option<&'static str> {
     }
 }
 
-/// Whether this is `exists_one`, which compares a count.
+/// Whether the macro is `exists_one`, which compares a count.
 fn counts(loops: &ComprehensionExpr) -> bool {
     matches!(&loops.result.expr, Expr::Call(call) if call.func_name == operators::EQUALS)
 }

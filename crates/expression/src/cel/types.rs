@@ -1,6 +1,6 @@
-//! Types that are known before any request. They suffice to reject what can never work, such as a header
-//! compared with a number. Values that are only known at run time (claims, parts of the body) may have any
-//! type.
+//! Infers types when an expression is compiled. They suffice to reject expressions that can never work, such
+//! as a header that is compared with a number. Values of types that are known only at run time (claims, parts
+//! of the body) may have any type.
 
 use super::{FactPath, ResultType, names, signatures};
 use crate::facts::{self, AttributeType};
@@ -89,9 +89,9 @@ impl BitOr for Types {
     }
 }
 
-/// Whether an expression can have a type that its use needs.
+/// Checks whether an expression can have a type that its purpose requires.
 pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
-    // Each branch of a conditional must have one.
+    // Each branch of a conditional must have such a type.
     if let Expr::Call(CallExpr { func_name, args, .. }) = &expr.expr
         && func_name == operators::CONDITIONAL
         && let [_, yes, no] = args.as_slice()
@@ -117,7 +117,7 @@ pub(super) fn fits(expr: &IdedExpr, purpose: ResultType) -> Result<(), String> {
     if fits { Ok(()) } else { Err(format!("{needed}, but this is {}", found.name())) }
 }
 
-/// All type errors in a checked expression.
+/// Returns all type errors in a checked expression.
 pub(super) fn mistakes(expr: &IdedExpr) -> Vec<String> {
     let mut checker = Checker::default();
     checker.of(expr);
@@ -125,7 +125,7 @@ pub(super) fn mistakes(expr: &IdedExpr) -> Vec<String> {
     checker.mistakes
 }
 
-/// Visits an expression. Its names must have been checked.
+/// Infers the types in an expression with names that are already checked.
 #[derive(Default)]
 struct Checker<'e> {
     /// The variables of the surrounding macros.
@@ -134,7 +134,7 @@ struct Checker<'e> {
 }
 
 impl<'e> Checker<'e> {
-    /// The types of an expression.
+    /// Returns the types of an expression.
     fn of(&mut self, expr: &'e IdedExpr) -> Types {
         match &expr.expr {
             Expr::Literal(literal) => of_literal(literal),
@@ -195,7 +195,7 @@ impl<'e> Checker<'e> {
         result
     }
 
-    /// The types of a macro's variable.
+    /// Returns the types of a macro's variable.
     fn element(&mut self, range: &'e IdedExpr) -> Types {
         match &range.expr {
             Expr::List(list) if !list.elements.is_empty() && list.optional_indices.is_empty() => {
@@ -212,7 +212,7 @@ impl<'e> Checker<'e> {
         }
     }
 
-    /// The fact, if the expression is nothing but its name.
+    /// Returns the fact, if the expression consists only of its name.
     fn path(&self, expr: &IdedExpr) -> Option<FactPath> {
         let path = super::rewrite::fact(expr)?;
         let root = path.first()?;
@@ -302,7 +302,7 @@ impl<'e> Checker<'e> {
         self.known(same | later | between, operators::SUBSTRACT, left, right, "cannot be reduced by")
     }
 
-    /// The types of a result, or an error if there are none.
+    /// Returns the types of a result. Records an error if there are none.
     fn known(&mut self, types: Types, operator: &str, left: Types, right: Types, what: &str) -> Types {
         if !types.is_none() {
             return types;
@@ -381,7 +381,7 @@ impl<'e> Checker<'e> {
     }
 }
 
-/// The operator as it is written.
+/// Returns the operator as it is written in an expression.
 fn plain(operator: &str) -> &str {
     match operator {
         operators::CONDITIONAL => "?",

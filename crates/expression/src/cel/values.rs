@@ -1,4 +1,5 @@
-//! Facts as CEL values: views that borrow from [`Facts`] and convert nothing until an expression needs it.
+//! Facts as CEL values: views that borrow from [`Facts`] and convert values only when an expression needs
+//! them.
 
 use super::time::Timestamp;
 use crate::facts::{self, Attribute, Fact, Facts, HeaderMap};
@@ -31,7 +32,7 @@ pub(super) trait NamedFields: Clone + Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct Mapping<F: NamedFields> {
     fields: F,
-    /// The names that [`Iterable`] lends out.
+    /// The names to which iterators of [`Iterable`] refer.
     names: OnceLock<Vec<CelString<'static>>>,
 }
 
@@ -190,7 +191,7 @@ pub(super) fn json<'v>(value: &'v Value) -> Box<dyn Val + 'v> {
     }
 }
 
-/// The whole `auth` root. Empty without an identity, so that `has(auth.identity)` is false.
+/// Returns the whole `auth` root. It is empty without an identity, so that `has(auth.identity)` is false.
 pub(super) fn auth(facts: &Facts) -> Box<dyn Val + '_> {
     match facts.auth_root() {
         Some(value) => json(value),
@@ -269,7 +270,7 @@ impl NamedFields for Attributes<'_> {
         self.facts.attribute(found).map(attribute)
     }
 
-    // An expression that uses such a root without an attribute does not compile.
+    // Never used: an expression that uses such a root without an attribute does not compile.
     fn count(&self) -> usize {
         0
     }
@@ -282,7 +283,7 @@ impl NamedFields for Attributes<'_> {
     }
 }
 
-/// An attribute's value.
+/// Converts an attribute's value.
 pub(super) fn attribute<'v>(fact: Fact<'v>) -> Box<dyn Val + 'v> {
     match fact {
         Fact::Text(value) => Box::new(CelString::from(value)),

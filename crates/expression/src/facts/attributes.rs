@@ -25,7 +25,7 @@ pub enum Origin {
     UrlPath,
     /// The part of `:path` after the `?`.
     Query,
-    /// `content-length`, or 0 without it, as in Envoy.
+    /// `content-length`. As in Envoy, 0 if there is none.
     Size,
     /// The property with the attribute's name.
     Property,
@@ -161,7 +161,7 @@ pub static ATTRIBUTES: [Attribute; 49] = [
     body("operation", AttributeType::Text),
 ];
 
-/// The attribute of this name.
+/// Returns the attribute with this name.
 pub fn find(root: &str, name: &str) -> Option<&'static Attribute> {
     ATTRIBUTES.iter().find(|attribute| attribute.root == root && attribute.name == name)
 }
@@ -170,7 +170,7 @@ pub fn find(root: &str, name: &str) -> Option<&'static Attribute> {
 static ROOTS: [&str; 9] =
     ["request", "source", "destination", "connection", "llm", "metadata", "upstream", "usage", "response"];
 
-/// The root of this name.
+/// Returns the root with this name.
 pub fn root(name: &str) -> Option<&'static str> {
     ROOTS.iter().find(|root| **root == name).copied()
 }
@@ -184,7 +184,7 @@ pub(crate) enum FactType {
     Of(AttributeType),
 }
 
-/// The type of a fact. `None` if it is only known at run time.
+/// Returns the type of a fact. `None` if it is known only at run time.
 pub(crate) fn types(path: &[String]) -> Option<FactType> {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match path.as_slice() {

@@ -5,7 +5,7 @@ use crate::cel::FactPath;
 use llm::request::{self, Pointed, RequestBody};
 use serde_json::{Map, Value};
 
-/// The name of Kuadrant's function, used as the root of a fact's path. The pointer is the other part.
+/// The name of Kuadrant's function, used as the root of a fact's path. The rest of the path is the pointer.
 pub const POINTED: &str = "requestBodyJSON";
 
 /// Like [`POINTED`], for the response's body.
@@ -33,13 +33,13 @@ impl BodyFacts {
         Self { body, pointed: pointers.iter().filter_map(found).collect() }
     }
 
-    /// Returns whether it may contain something unknown.
+    /// Returns whether the body may contain unknown facts.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.body.condition.hides_facts()
     }
 
-    /// If the body is in doubt, only the facts of the path are known: the rest of the body could override the
-    /// beginning.
+    /// If the body is in doubt, only the facts from the request's path are known: the unread part of the body
+    /// could override the part that was read.
     pub(super) fn attribute(&self, name: &str) -> Option<Fact<'_>> {
         let route = &self.body.route;
         let by_path = match name {
@@ -62,7 +62,7 @@ impl BodyFacts {
         }
     }
 
-    /// Returns the model, if there is one. Fails if the body leaves it in doubt.
+    /// Returns the model, if there is one. Fails if the model is in doubt.
     pub(super) fn model(&self) -> Result<Option<&str>, &'static str> {
         match (&self.body.route.model, &self.body.model) {
             (Some(model), _) => Ok(Some(model)),
@@ -105,7 +105,7 @@ pub fn is_of_body(path: &FactPath) -> bool {
     }
 }
 
-/// The pointer into this body ([`POINTED`] or [`ANSWERED`]), if the fact is read by pointer.
+/// Returns the pointer into this body ([`POINTED`] or [`ANSWERED`]), if the fact is read by pointer.
 pub fn pointer<'p>(body: &str, path: &'p FactPath) -> Option<&'p str> {
     match path.as_slice() {
         [root, pointer] if root == body => Some(pointer),
@@ -114,7 +114,7 @@ pub fn pointer<'p>(body: &str, path: &'p FactPath) -> Option<&'p str> {
     }
 }
 
-/// The fact as its author wrote it.
+/// Formats the fact as the policy's author wrote it.
 pub fn written(path: &FactPath) -> String {
     match path.as_slice() {
         [root, pointer] if root == POINTED || root == ANSWERED => format!("{root}('{pointer}')"),

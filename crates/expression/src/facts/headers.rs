@@ -2,8 +2,8 @@
 
 use llm::words::is_same;
 
-/// A map from lower-case names to values. A request has few headers, and few of them have names of the same
-/// length, so comparing the lengths of all names is faster than keeping them in order.
+/// A map from lower-case names to values. A request has few headers, and few of their names have the same
+/// length, so comparing the lengths of all names is faster than keeping the names sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderMap(Vec<(String, String)>);
 
@@ -33,7 +33,7 @@ impl HeaderMap {
         self.retain(|known| known != name);
     }
 
-    /// Keeps only the headers with these names.
+    /// Keeps only the headers with names for which `keep` returns true.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.0.retain(|(name, _)| keep(name));
     }

@@ -1,5 +1,5 @@
-//! Selects the facts that an exchange keeps after the judgement: only those that its expressions use. Most of
-//! the others are arbitrary data from the client.
+//! Selects the facts that an exchange keeps after it was judged: only those that its expressions use. Most
+//! other facts are arbitrary data from the client.
 
 use super::body::{POINTED, pointer};
 use super::{Facts, Need, need};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const ITEM: usize = 64;
 
 impl Facts {
-    /// The maximum size in bytes, without the struct itself.
+    /// The maximum size of the facts in bytes.
     pub fn size(&self) -> usize {
         let texts = self.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
         let properties = self.properties.iter().map(|(_, value)| match value {
@@ -36,7 +36,7 @@ impl Facts {
             .fold(size_of::<Self>(), usize::saturating_add)
     }
 
-    /// Drops every fact that none of these expressions names.
+    /// Drops every fact that is not `named`.
     pub fn keep(&mut self, named: &[&FactPath]) {
         let mut needs: Vec<Need> = named.iter().filter_map(|path| need(path)).collect();
         if needs.contains(&Need::Failures) {
@@ -114,7 +114,7 @@ fn below<'p>(path: &'p FactPath, roots: &[&str]) -> Option<&'p [String]> {
     begin.iter().eq(roots).then_some(rest)
 }
 
-/// Removes the parts that no path leads to. A value without parts stays, since an error may name its type.
+/// Removes the parts that no path leads to. Keeps a value without parts, because an error may name its type.
 fn pruned(value: Value, paths: &[&[String]]) -> Option<Value> {
     if paths.is_empty() {
         return None;

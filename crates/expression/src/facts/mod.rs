@@ -1,8 +1,8 @@
 //! The facts of a request, as plain data for CEL. The plan lists its needs ([`Need`]), and the shell fetches
-//! only those and passes on the raw values. A value that was not passed on is absent.
+//! only those and passes on the raw values. A value that the shell does not pass on is absent.
 //!
-//! Text that is not UTF-8 is kept, with U+FFFD for each bad byte. If it were dropped, a client could hide a
-//! header from the policy, although the upstream would see it.
+//! Text that is not valid UTF-8 is kept, with U+FFFD in place of invalid bytes. If it were dropped, a client
+//! could hide a header from the policy, although the upstream would see it.
 
 mod attributes;
 mod body;
@@ -32,8 +32,8 @@ pub const TOKENS: &str = "tokens";
 /// What the shell must fetch before a request can be judged.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// A request header by its lower-case name, including `:path` and the like. Repeated values are joined with
-    /// `,`, as in Envoy's `request.headers`.
+    /// A request header by its lower-case name, including `:path` and the like. Repeated values are joined
+    /// with `,`, as in Envoy's `request.headers`.
     Header(String),
     /// All request headers, with one call of [`Facts::header`] for each.
     Headers,
@@ -55,7 +55,7 @@ pub struct Facts {
     route_name: Option<String>,
     /// Whether the route was chosen by a header that the filter has removed.
     route_in_doubt: bool,
-    /// The header that the filter removes from the request.
+    /// The header that the filter will remove from the request.
     lost_header: Option<String>,
     metadata: Option<Map<String, Value>>,
     /// Strings by key.
@@ -67,7 +67,7 @@ pub struct Facts {
     failures: BTreeMap<String, u64>,
     answer: Option<Box<ResponseFacts>>,
     body: Option<Box<BodyFacts>>,
-    /// Whether they describe a message in a WebSocket.
+    /// Whether these are the facts of a message in a WebSocket.
     in_socket: bool,
     /// The named counts of the response.
     counts: Option<Box<Map<String, Value>>>,
@@ -157,9 +157,9 @@ impl Facts {
         }
     }
 
-    /// Adds an Envoy attribute as the host returned it: strings as they are, numbers and times (nanoseconds) as
-    /// eight bytes in little endian, a bool as one byte, messages serialised. A value of another form counts as
-    /// absent.
+    /// Adds an Envoy attribute as the host returned it. Strings are unchanged, numbers and times (in
+    /// nanoseconds) are eight bytes in little-endian order, a bool is one byte, and messages are serialised.
+    /// A value in any other form counts as absent.
     pub fn property(&mut self, path: &[String], value: &[u8]) {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match path.as_slice() {
@@ -252,8 +252,8 @@ impl Facts {
         }
     }
 
-    /// The model that determines the price; empty if the request names none. An error if its model cannot be
-    /// known.
+    /// Returns the model that determines the price. It is empty if the request names none. Fails if the model
+    /// cannot be determined.
     pub fn asked_model(&self) -> Result<String, &'static str> {
         match &self.body {
             Some(body) => body.model().map(|model| model.unwrap_or_default().to_owned()),
@@ -261,8 +261,8 @@ impl Facts {
         }
     }
 
-    /// Adds the facts of the request's body. `text` is the body as it was read, and `pointers` lead to
-    /// further values in it.
+    /// Adds the facts of the request's body. `text` is the body as it was read, and `pointers` are JSON
+    /// pointers to further values in it.
     pub fn body(&mut self, body: RequestBody, text: &[u8], pointers: &[String]) {
         let facts = BodyFacts::new(body, text, pointers);
         self.too_large.body = facts.pointed.iter().any(|(_, value)| value.is_none());
@@ -273,7 +273,7 @@ impl Facts {
         self.body.as_ref().map(|body| body.body())
     }
 
-    /// Records that the forwarded body asks for this much output in all.
+    /// Records that the forwarded body asks for this much output in total.
     pub fn cap_output(&mut self, cap: u64) {
         if let Some(facts) = &mut self.body {
             facts.capped(facts.body().share(cap));
@@ -287,7 +287,7 @@ impl Facts {
         self.body.as_ref().is_none_or(|body| body.is_in_doubt())
     }
 
-    /// A header, if it was fetched; otherwise empty.
+    /// Returns a header, or an empty string if it was not fetched.
     pub fn fetched_header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_default()
     }
@@ -309,7 +309,7 @@ impl Facts {
         self.lost_header = Some(lower_case(name).into_owned());
     }
 
-    /// A header as Envoy's routes see it after the filter.
+    /// Returns a header as Envoy's routes see it after the filter.
     pub fn routed_header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).filter(|_| self.lost_header.as_deref() != Some(name))
     }
@@ -351,8 +351,8 @@ impl Facts {
         self.method() == Some("GET")
     }
 
-    /// Whether the client keeps the request open until it is answered, like a WebSocket upgrade, which is a
-    /// GET. Envoy removes the header `upgrade` from other requests.
+    /// Whether the client keeps the request open until it is answered. WebSocket upgrades are such requests,
+    /// and they are GETs. Envoy removes the header `upgrade` from other requests.
     pub fn is_upgrade(&self) -> bool {
         let upgrades = self.is_get() && self.headers.contains("upgrade");
         !self.in_socket && (self.method() == Some("CONNECT") || upgrades)
@@ -368,7 +368,7 @@ impl Facts {
         facts
     }
 
-    /// Whether they describe a message in a WebSocket.
+    /// Whether these are the facts of a message in a WebSocket.
     pub fn is_message(&self) -> bool {
         self.in_socket
     }
@@ -382,7 +382,8 @@ impl Facts {
         self.headers.get(":method")
     }
 
-    /// Marks the body as unread. Only its announced length, or how much has arrived, is known.
+    /// Marks the body as unread. Only its announced length and the number of bytes that have arrived are
+    /// known.
     pub fn unread_body(&mut self, come: u64) {
         let length = self.content_length().max((come > 0).then_some(come));
         let body = RequestBody::unread(self.path().unwrap_or_default(), length);
@@ -579,8 +580,8 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets. Anything else, such as a pipe,
-/// stays as it is.
+/// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets. Any other text, such as the
+/// path of a pipe, stays as it is.
 pub fn without_port(address: &str) -> &str {
     if let Some((inside, _)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return inside;
@@ -591,7 +592,7 @@ pub fn without_port(address: &str) -> &str {
     }
 }
 
-/// Header names are case-insensitive. Envoy's are in lower case.
+/// Converts a header name to lower case, as in Envoy. Header names are case-insensitive.
 pub fn lower_case(name: &str) -> Cow<'_, str> {
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(name.to_ascii_lowercase())

@@ -12,15 +12,15 @@ pub enum Boundary {
     Soft(Arc<SoftSignal>),
 }
 
-/// The headers of a request that a soft limit has admitted beyond its maximum, and of its response. They are in
-/// lower case, and each name is there once.
+/// The headers to set on a request that a soft limit admits beyond its maximum, and on its response. The
+/// names are in lower case and unique.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SoftSignal {
     pub headers: Vec<(String, String)>,
 }
 
 impl Boundary {
-    /// The signal of a soft limit.
+    /// Returns the signal if the limit is soft.
     pub fn signal(&self) -> Option<&Arc<SoftSignal>> {
         match self {
             Self::Hard => None,
@@ -33,8 +33,8 @@ impl Boundary {
     }
 }
 
-/// Why a soft limit cannot set a header. The client's own copies are removed from every request, so a header that
-/// clients, proxies or providers use for something else would be lost.
+/// Returns why a soft limit cannot set a header, if it cannot. The client's own copies are removed from every
+/// request, so a header that clients, proxies or providers use for something else would be lost.
 pub(super) fn reserved(name: &str) -> Option<&'static str> {
     let kinds = [
         (CREDENTIALS, CREDENTIAL_PREFIXES, "carries credentials"),

@@ -1,15 +1,15 @@
-//! Predicates that a client can evade, because they compare the path or the host exactly.
+//! Warns about predicates that a client can evade, because they compare the path or the host exactly.
 
 use crate::validation_error::ValidationError;
 use expression::cel::{ExactComparison, Expression};
 
-/// The warnings for a list of predicates.
+/// Returns the warnings for a list of predicates.
 pub(super) fn all(path: &str, predicates: &[Expression]) -> Vec<ValidationError> {
     let numbered = predicates.iter().enumerate();
     numbered.filter_map(|(index, predicate)| one(format!("{path}[{index}].predicate"), predicate)).collect()
 }
 
-/// The warning for a predicate, if there is one.
+/// Returns the warning for a predicate, if there is one.
 pub(super) fn one(path: String, predicate: &Expression) -> Option<ValidationError> {
     let mut messages: Vec<&str> = Vec::new();
     for message in predicate.exact_comparisons().iter().filter_map(message) {

@@ -1,5 +1,6 @@
 //! Kuadrant's `dataExtraction` and `tokenCompute`: named counts at JSON pointers into a response, and an
-//! expression over them that computes the charged tokens. They are on the same level as the limits.
+//! expression over them that computes the charged tokens. In a policy, they are on the same level as the
+//! limits.
 
 use super::reader::expression_in;
 use super::usage::pointer;
@@ -25,23 +26,23 @@ pub struct DataExtraction {
 }
 
 impl DataExtraction {
-    /// The places of the total.
+    /// Returns the pointers of the total.
     pub fn total(&self) -> Option<&Arc<UsagePointers>> {
         self.total.as_ref()
     }
 
-    /// The count of this name.
+    /// Returns the count with this name.
     pub fn count(&self, name: &str) -> Option<&PointedCount> {
         self.counts.iter().find(|count| count.name == name)
     }
 }
 
-/// Whether `tokens.NAME` exists without a count of this name.
+/// Returns whether `tokens.NAME` exists even without a count of this name.
 pub fn is_built_in(name: &str) -> bool {
     name == TOTAL
 }
 
-/// Both fields of a block.
+/// `dataExtraction` and `tokenCompute` of a block.
 pub(super) struct Extraction {
     pub(super) data: Option<Arc<DataExtraction>>,
     pub(super) token_compute: Option<Arc<Expression>>,

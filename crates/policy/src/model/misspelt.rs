@@ -1,5 +1,5 @@
-//! Expressions that ask for a part of `auth` that is probably misspelt. Other filters may add any fields to
-//! `auth`, so these are warnings instead of errors.
+//! Warns about expressions that use a part of `auth` that is probably misspelt. Other filters may add any
+//! fields to `auth`, so these are warnings instead of errors.
 
 use expression::cel::Expression;
 use expression::suggest::nearest;

@@ -28,7 +28,7 @@ pub const LIMIT: NameRule = NameRule {
     alphabet: "at most 63 letters, digits, `-` and `_`, with a letter or digit at both ends",
 };
 
-/// Counters that several policies or limits share over time.
+/// Counters that several limits share, possibly across policies or over time.
 pub const COUNTER_KEY: NameRule = NameRule { what: "the name of counters", ..LIMIT };
 
 impl NameRule {

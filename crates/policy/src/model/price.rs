@@ -1,8 +1,8 @@
-//! Money: prices by model, and the cost of tokens. All amounts are whole micro-USD, so no fractions are lost.
+//! Money: prices by model, and the cost of tokens. All amounts are whole micro-USD, so no fractions get lost.
 
 use llm::response::Usage;
 
-/// The number of micro-USD in a USD, and of tokens in the unit of a price.
+/// The number of micro-USD in one USD, and of tokens to which a price applies.
 const MILLION: u128 = 1_000_000;
 
 /// The price of a model's tokens.
@@ -81,7 +81,7 @@ impl UsageCost {
     }
 }
 
-/// Usage at which a cost that is not linear becomes apparent.
+/// Samples of usage that reveal whether a cost is linear.
 const SAMPLES: [Usage; 4] = [
     Usage { input: 7, output: 5, total: 12, cached: 2, cache_write: 2, cache_write_1h: 1, reasoning: 3 },
     Usage { input: 900, output: 90, total: 990, cached: 0, cache_write: 0, cache_write_1h: 0, reasoning: 0 },
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(tariff.cost(&usage(0, 0)), 600 * 3 + 120);
         assert_eq!(tariff.cost(&usage(200, 0)), 400 * 3 + 120 + 750);
         assert_eq!(tariff.cost(&usage(200, 100)), 400 * 3 + 120 + 375 + 600);
-        // A part that is larger than the whole counts as the whole.
+        // A part that is larger than the whole counts as much as the whole.
         assert_eq!(tariff.cost(&usage(u64::MAX, u64::MAX)), 120 + 600 * 6);
     }
 

@@ -15,8 +15,8 @@ use expression::cel::{Expression, Phase, ResultType};
 use limits::limits;
 use std::sync::Arc;
 
-/// Each API version, and how its plain `limits` combine with a more specific policy's. In Kuadrant they are
-/// implicit defaults.
+/// Each API version, and how its plain `limits` combine with those of a more specific policy. In Kuadrant,
+/// they are implicit defaults.
 const VERSIONS: &[(&str, Precedence)] = &[
     ("weir.dev/v1alpha1", Precedence::Own),
     ("kuadrant.io/v1alpha1", Precedence::Defaults(Strategy::Atomic)),
@@ -88,11 +88,12 @@ const ON_EXCEEDED: KnownFields =
     KnownFields { known: &["status", "headers", "body", "quotaHeaders"], later: &[], ignored: &[] };
 const QUOTA_HEADERS: &[(&str, QuotaHeaders)] =
     &[("All", QuotaHeaders::All), ("Constrained", QuotaHeaders::Constrained), ("None", QuotaHeaders::None)];
-/// What to change for a policy that needs request bodies.
+/// How to change the configuration for a policy that needs request bodies.
 const BUFFER: &str = "the filter's configuration must say `requestBody: {\"access\": \"Buffer\"}`";
 const PREDICATE: KnownFields = KnownFields { known: &["predicate"], later: &[], ignored: &[] };
 
-/// A policy outside a cluster. It may not name a section, since listeners and rules exist only in a cluster.
+/// Reads a policy outside a cluster. It may not name a section, because listeners and rules exist only in a
+/// cluster.
 pub fn policy(document: DocumentNode<'_>) -> Result<Policy, Reported> {
     let policy = policy_in_cluster(document.clone());
     let targets = document.at(&["spec", "targetRefs"]).and_then(|node| node.items().ok()).unwrap_or_default();
@@ -210,7 +211,7 @@ fn spec(node: DocumentNode<'_>) -> Result<Spec, Reported> {
     })
 }
 
-/// From `limits`, `defaults` or `overrides`, of which one is required.
+/// Reads the rules from `limits`, `defaults` or `overrides`. Exactly one of them is required.
 fn rules(spec: &DocumentObject<'_>) -> Result<Rules, Reported> {
     let priced = spec.optional("prices").is_some();
     let (own, defaults, overrides) =
@@ -271,7 +272,8 @@ fn targets(spec: &DocumentObject<'_>) -> Result<(Target, Vec<Target>), Reported>
         if targets.contains(&next) {
             return Err(item.refuse("is a duplicate"));
         }
-        // The level decides which policies `defaults` yield to and which ones `overrides` prevail over.
+        // The level determines which policies `defaults` yield to and which policies `overrides` prevail
+        // over.
         if targets.first().is_some_and(|first| level(first) != level(&next)) {
             return Err(item.refuse(
                 "differs in kind from the first target: all must be Gateways or all must be routes, and all or none must have a `sectionName`",
@@ -290,7 +292,7 @@ fn target(node: DocumentNode<'_>) -> Result<Target, Reported> {
     let target = node.object(&TARGET)?;
     let group = target.required("group").and_then(|node| node.word(GROUPS, &[]));
     let kind = target.required("kind").and_then(|node| node.word(TARGETS, &[]));
-    // Outside a cluster, this names an Envoy route, which may be any text.
+    // Outside a cluster, this is the name of an Envoy route, which may be any text.
     let name = target.required("name").and_then(|node| node.text());
     let section = target.optional("sectionName").map(|node| node.text()).transpose();
     group?;
@@ -305,7 +307,7 @@ fn when(node: DocumentNode<'_>) -> Result<Vec<Expression>, Reported> {
     }))
 }
 
-/// USD, as an integer or a decimal text.
+/// Reads an amount in USD: an integer, or a decimal in a string.
 fn money(node: &DocumentNode<'_>) -> Result<u64, Reported> {
     if node.is_whole() {
         let usd = node.whole_number()?;

@@ -10,7 +10,7 @@ pub struct Share(u16);
 const WHOLE: u16 = 10_000;
 
 impl Share {
-    /// Parses `^[0-9]{1,3}([.][0-9]{1,2})?%$`, more than 0% and at most 100%. `None` for anything else.
+    /// Parses `^[0-9]{1,3}([.][0-9]{1,2})?%$`, above 0% and at most 100%. `None` for anything else.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let number = text.strip_suffix('%')?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "00"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageRules {
-    /// What a successful response without usage is charged.
+    /// The charge for a successful response that reports no usage.
     pub on_missing: OnMissing,
     /// Whether providers are asked for the usage of streams.
     pub stream_usage: StreamUsage,
@@ -16,16 +16,16 @@ pub struct UsageRules {
     pub pointers: Option<Arc<UsagePointers>>,
 }
 
-/// What is reported about the usage of each exchange, from least to most.
+/// How much of the usage of each exchange is reported, from least to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageReporting {
-    /// Input, output and total.
+    /// The input, output and total tokens.
     Totals,
-    /// Also the parts of them.
+    /// Also the parts of these: cached, cache writes and reasoning.
     Details,
 }
 
-/// What a successful response without usage is charged.
+/// The charge for a successful response that reports no usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
     /// Charges the estimate of its input, plus the delivered output.
@@ -33,7 +33,7 @@ pub enum OnMissing {
     Estimate,
     /// Charges the amount that was held.
     Hold,
-    /// Nothing.
+    /// Charges nothing.
     Zero,
 }
 
@@ -50,12 +50,13 @@ pub enum StreamUsage {
 /// How WebSockets are handled if tokens or money are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WebSocketMode {
-    /// Each call inside is judged and charged like a request. Upgrades that cannot be metered are refused.
+    /// Each call inside a WebSocket is judged and charged like a request. Upgrades that cannot be metered are
+    /// refused.
     #[default]
     Meter,
     /// Every upgrade is refused.
     Refuse,
-    /// They pass, and the calls inside are not counted.
+    /// Every upgrade is admitted, and the calls inside are not counted.
     Allow,
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Window {
-    /// A window of this length, from the first charge on.
+    /// A window of this length that begins with the first charge.
     Fixed(Duration),
-    /// The most recent time of this length, at any moment.
+    /// A window of this length that always ends now.
     Sliding(Duration),
     /// A calendar period in a time zone.
     Period(Period, ZoneName),
-    /// The present, for `concurrency`, which is independent of time.
+    /// No window, for `concurrency`, which does not depend on time.
     Now,
 }
 
@@ -113,7 +113,7 @@ impl ZoneName {
         self.0.is_none()
     }
 
-    /// Formats each period of each zone in one way: `Month`, `Month-Europe/Berlin`.
+    /// Formats a period in this zone. Equal periods have equal text: `Month`, `Month-Europe/Berlin`.
     pub fn with_period(&self, period: Period) -> String {
         match &self.0 {
             None => period.name().to_owned(),
@@ -147,7 +147,7 @@ impl Window {
         }
     }
 
-    /// Returns whether usage is released again after some time.
+    /// Returns whether the window ends, so that its usage no longer counts.
     pub fn ends(&self) -> bool {
         match self {
             Self::Fixed(_) | Self::Sliding(_) | Self::Now => true,

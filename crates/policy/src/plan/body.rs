@@ -1,4 +1,4 @@
-//! Whether a filter reads request bodies.
+//! The filter's access to request bodies.
 
 /// Whether request bodies are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -6,6 +6,6 @@ pub enum BodyAccess {
     /// Requests are judged by their headers.
     #[default]
     None,
-    /// If a limit needs the body, the request waits for it, or for this many bytes of it.
+    /// If a limit needs the body, the request waits for the whole body, or for this many bytes of it.
     Buffer(usize),
 }

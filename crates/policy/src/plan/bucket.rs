@@ -10,20 +10,20 @@ use std::sync::Arc;
 
 /// The length in bytes above which counter values are shortened.
 const LONGEST_VALUE: usize = 512;
-/// How many characters of a longer value are kept.
+/// The number of characters to keep of a longer value.
 const SHOWN: usize = 64;
 /// The maximum number of buckets of a limit that one request may count in.
 const MAX_BUCKETS: usize = MAX_ELEMENTS;
 /// The text for a counter without a value. An actual value with this text is put in quotes.
 pub(super) const NULL: &str = "null";
 
-/// One of the buckets of a request: counter expressions and their values.
+/// One bucket of a request: the counter expressions and their values.
 pub(super) struct RequestBucket {
     pub counters: Arc<[(String, String)]>,
     pub entries: Entries,
 }
 
-/// Why the values of some counters are unknown.
+/// The reasons why the values of some counters are unknown.
 type Doubts = Arc<[(DoubtCause, String)]>;
 
 /// Counters, and their buckets for this request.
@@ -34,7 +34,7 @@ type FoundBuckets<'p> = (&'p [Expression], Arc<[RequestBucket]>, Doubts);
 pub(super) struct RequestBuckets<'p>(Vec<FoundBuckets<'p>>);
 
 impl<'p> RequestBuckets<'p> {
-    /// The buckets of a limit, at least one.
+    /// Returns the buckets of a limit, at least one.
     pub fn find(&mut self, limit: &'p Limit, facts: &Facts) -> (Arc<[RequestBucket]>, Doubts) {
         let same = |(counters, ..): &&(&[Expression], _, _)| {
             let sources = |all: &'p [Expression]| all.iter().map(Expression::source);
@@ -53,7 +53,7 @@ impl<'p> RequestBuckets<'p> {
     }
 }
 
-/// The values of a counter, one for each of its buckets: at least one.
+/// Returns the values of a counter, one for each of its buckets, at least one.
 fn values(counter: &Expression, facts: &Facts, doubts: &mut Vec<(DoubtCause, String)>) -> Vec<String> {
     let error = match counter.counter(facts) {
         Ok(CounterValue::One(value)) => return vec![told(value)],
@@ -74,8 +74,8 @@ fn values(counter: &Expression, facts: &Facts, doubts: &mut Vec<(DoubtCause, Str
     vec![NULL.to_owned()]
 }
 
-/// One bucket for each combination of the values. If there are too many, all lists together count in one
-/// bucket.
+/// Returns one bucket for each combination of the values. If there are too many, each list is replaced by
+/// [`NULL`], so there is one bucket.
 fn combined(
     counters: &[Expression],
     mut values: Vec<Vec<String>>,
@@ -113,8 +113,9 @@ fn bucket(counters: &[Expression], values: impl IntoIterator<Item = String>) -> 
     RequestBucket { counters, entries }
 }
 
-/// Returns the value as it appears in the bucket. A long value is replaced by its digest. Otherwise a client
-/// could exceed the size of a call or fill the adapter's memory. No value equals [`NULL`].
+/// Returns the value as it appears in the bucket. A long value is replaced by its beginning and its digest.
+/// Otherwise, a client could exceed the size of a call or fill the adapter's memory. The result never equals
+/// [`NULL`].
 fn told(value: String) -> String {
     if value.len() > LONGEST_VALUE {
         let beginning: String = value.chars().take(SHOWN).collect();

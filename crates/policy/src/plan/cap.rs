@@ -3,8 +3,8 @@
 use super::{Estimate, Hold};
 use crate::model::{Tariff, Unit};
 
-/// The largest output, in tokens and at least 1, that the holds of all capping limits cover. `None` if no limit
-/// caps it.
+/// The largest output, in tokens and at least 1, that the holds of all capping limits cover. `None` if no
+/// limit caps the output.
 pub(super) fn of(holds: &[Hold], estimate: Estimate) -> Option<u64> {
     // A dry run does not edit requests.
     let capping = holds.iter().filter(|hold| hold.rate.caps_output && hold.enforced);
@@ -22,7 +22,7 @@ fn enough_for(hold: &Hold, estimate: Estimate) -> Option<u64> {
     }
 }
 
-/// `None` if output is free.
+/// Returns how many output tokens this amount covers in addition to the input. `None` if output is free.
 fn bought(micro_usd: u64, tariff: Tariff, input: u64) -> Option<u64> {
     // Prices are per million tokens.
     let all = u128::from(micro_usd).saturating_mul(1_000_000);

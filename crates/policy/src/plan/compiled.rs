@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(super) struct CompiledPolicy {
     pub name: Arc<str>,
     pub policy: Policy,
-    /// Parallel to `policy.limits`.
+    /// The rates of each limit, parallel to `policy.limits`.
     rates: Vec<Vec<Arc<PlannedRate>>>,
     /// Parallel to `policy.limits`: whether the limit needs the body, if bodies are read.
     pub reads_body: Vec<bool>,
@@ -34,7 +34,7 @@ pub struct PlannedRate {
     pub rate: Rate,
     /// The policy's failure mode.
     pub failure_mode: FailureMode,
-    /// The policy's rules for usage.
+    /// The policy's `usage`.
     pub usage: UsageRules,
     /// What the policy reports to Envoy's access log.
     pub reporting: Option<UsageReporting>,
@@ -69,7 +69,7 @@ impl CompiledPolicy {
         Self { name, policy, rates, reads_body }
     }
 
-    /// Whether it counts tokens or money.
+    /// Whether the policy counts tokens or money.
     pub fn counts_usage(&self) -> bool {
         self.policy.limits.iter().flat_map(|limit| &limit.rates).any(|rate| rate.unit.is_of_usage())
     }
@@ -100,7 +100,8 @@ impl CompiledPolicy {
         let given = conflict::of(facts);
         let when = &effective.when.policy.when;
         let by_headers = holds_true(by_source(when, false), facts);
-        // The body may be unread because the headers rule out every limit that needs it.
+        // Evaluated on demand, because the body is not read if the headers rule out every limit that needs
+        // it.
         let mut by_body = None;
         let mut policy_by_body =
             || by_body.get_or_insert_with(|| holds_true(by_source(when, true), facts)).clone();
@@ -147,8 +148,8 @@ impl CompiledPolicy {
     }
 }
 
-/// Returns whether all predicates are true, and the doubts about those that fail, which count as true. As
-/// with `&&` in CEL, one false predicate decides, whatever else fails.
+/// Returns the first false predicate, or else the errors of those that fail, which count as true. As with
+/// `&&` in CEL, one false predicate decides the result even if others fail.
 fn holds_true<'e>(when: impl Iterator<Item = &'e Expression>, facts: &Facts) -> Result<Vec<String>, Miss> {
     let mut failed = Vec::new();
     let conflicts = conflict::of(facts);
@@ -201,7 +202,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bo
     limit.rates.iter().map(planned).collect()
 }
 
-/// The predicates that need the body, or those that do not.
+/// Returns the predicates that need the body, or those that do not.
 fn by_source(when: &[Expression], of_body: bool) -> impl Iterator<Item = &Expression> {
     when.iter().filter(move |predicate| predicate.is_of_body() == of_body)
 }

@@ -1,6 +1,6 @@
 //! Fields that a request's body contains twice with different values, and whether that matters. It matters if
-//! an expression or price of a limit uses the field, or if a limit edits the body because of it. Nobody knows
-//! which value the server uses, so such a request cannot be judged.
+//! an expression or price of a limit uses the field, or if a limit edits the body because of it. It is
+//! unknown which value the server uses, so such a request cannot be judged.
 
 use crate::model::{Limit, Policy, StreamUsage, Unit};
 use expression::cel::{Expression, FactPath};
@@ -10,17 +10,17 @@ use llm::request::Conflicts;
 const ALL: Conflicts = Conflicts { model: true, stream: true, max_output: true, max_output_case: true };
 const OUTPUT: Conflicts = Conflicts { model: false, stream: false, max_output: true, max_output_case: true };
 
-/// The fields that the request's body contains twice.
+/// Returns the fields that the request's body contains twice with different values.
 pub(super) fn of(facts: &Facts) -> Conflicts {
     facts.read_body().map(|body| body.conflicts).unwrap_or_default()
 }
 
-/// Whether an expression uses something that the body contains twice.
+/// Returns whether an expression uses any of these fields.
 pub(super) fn names(expression: &Expression, conflicts: Conflicts) -> bool {
     conflicts != Conflicts::default() && named(expression).and(conflicts) != Conflicts::default()
 }
 
-/// Returns the duplicates that an applicable limit depends on.
+/// Returns the conflicts that an applicable limit depends on.
 pub(super) fn matters<'e>(
     conflicts: Conflicts,
     policy: &Policy,

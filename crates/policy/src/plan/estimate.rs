@@ -1,4 +1,4 @@
-//! How many tokens a request is expected to use.
+//! Estimates how many tokens a request will use.
 
 use expression::facts::Facts;
 use llm::response::Usage;
@@ -13,7 +13,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Computed from the body, or without it from `content-length`.
+    /// Estimates the usage from the body, or from `content-length` if the body is not read.
     pub(super) fn of(facts: &Facts, bodiless: bool, smallest_limit: Option<u64>) -> Self {
         let floor = smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024));
         if let Some(body) = facts.read_body() {
@@ -23,12 +23,12 @@ impl Estimate {
             return Self::default();
         }
         let input = estimate_input(facts, bodiless);
-        // Without a maximum from the client, the output is estimated as large as the input, and at least as the
-        // floor.
+        // If the client sets no maximum, the output is estimated to be as large as the input, but not below
+        // the floor.
         Self { input, output: if bodiless { 0 } else { input.max(floor) } }
     }
 
-    /// Input and output.
+    /// The sum of input and output.
     pub fn total(self) -> u64 {
         self.input.saturating_add(self.output)
     }
@@ -39,7 +39,7 @@ impl Estimate {
     }
 }
 
-/// Without the body, each of its bytes counts as a character.
+/// Estimates the input tokens. If the body is not read, each of its bytes counts as a character.
 fn estimate_input(facts: &Facts, bodiless: bool) -> u64 {
     match facts.content_length() {
         Some(length) if !bodiless && length > 0 => (length / 4).max(1),

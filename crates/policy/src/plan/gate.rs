@@ -1,19 +1,19 @@
 //! The order in which a request's facts are fetched, and whether any limit can still apply. Most requests
 //! without a policy pass before the identity, or any other expensive fact, is read.
 //!
-//! One false predicate rules its limit out, regardless of the others. So a gate never lets a request pass to
-//! which a limit applies. It decides nothing else.
+//! One false predicate rules its limit out, regardless of the others. So if a limit applies to a request, no
+//! gate lets the request pass. Gates decide nothing else.
 
 use super::index::PolicyIndex;
 use super::{CompiledPolicy, precedence};
 use expression::cel::{Expression, FactPath};
 use expression::facts::{Facts, Need};
 
-/// Facts that are fetched together, with the gate that they decide.
+/// Facts that are fetched together, and the gate that is evaluated afterwards.
 #[derive(Debug)]
 pub struct FactRound {
     needs: Vec<Need>,
-    /// `None` if no gate uses them.
+    /// `None` if no gate follows.
     gate: Option<RoundGate>,
 }
 
@@ -57,7 +57,8 @@ struct RoundGate {
     /// Parallel to the plan's policies.
     policies: Vec<Conditions>,
     index: PolicyIndex,
-    /// Whether tokens or money are counted. If so, reads of stored results matter, no matter who reads them.
+    /// Whether tokens or money are counted. If so, reads of stored results are relevant, regardless of the
+    /// reader: their usage may have to be charged to the creator.
     counts_usage: bool,
 }
 
@@ -69,7 +70,8 @@ struct Conditions {
 }
 
 impl RoundGate {
-    /// A gate that uses only predicates over usable facts. `None` if it would always be open.
+    /// Creates a gate from the predicates that use only `usable` facts. `None` if the gate would always be
+    /// open.
     fn new(policies: &[CompiledPolicy], usable: fn(&FactPath) -> bool) -> Option<Self> {
         let all: Vec<usize> = (0..policies.len()).collect();
         let index = PolicyIndex::new(policies, &all, usable);
@@ -119,13 +121,13 @@ impl Conditions {
         Self { of_policy: told(&policy.when), of_limits }
     }
 
-    /// Returns whether nothing is known about one of its limits.
+    /// Returns whether the conditions can never rule out one of the policy's limits.
     fn are_none(&self) -> bool {
         self.of_policy.is_empty() && self.of_limits.iter().any(Vec::is_empty)
     }
 }
 
-/// Returns whether it is a single header, or derived from one.
+/// Returns whether a fact is a single header, or derived from one.
 fn is_of_header(path: &FactPath) -> bool {
     path.first().is_some_and(|root| root == "request") && asks(path, |need| matches!(need, Need::Header(_)))
 }

@@ -1,5 +1,4 @@
-//! Computes what an applicable limit would hold in each of its rates: how much, of which maximum, and for how
-//! long.
+//! Computes the hold of an applicable limit for each of its rates: the amount, the maximum and the lifetime.
 
 use super::bucket::{RequestBucket, RequestBuckets};
 use super::precedence::Effective;
@@ -13,7 +12,7 @@ use expression::facts::Facts;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The minimum lifetime. A shorter hold would be useless.
+/// The minimum lifetime of a hold. A shorter hold would be useless.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// A limit that applies, and its buckets.
@@ -21,9 +20,9 @@ pub(super) struct Matching<'p> {
     planned: &'p CompiledPolicy,
     pub limit: &'p Limit,
     tokens: TokenRules,
-    /// The rates with their maxima, without those that have none for this request.
+    /// The rates that have a maximum for this request, with their maxima.
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
-    /// The `limitFrom`s that did not produce a maximum.
+    /// The `limitFrom` expressions that did not produce a maximum.
     pub failures: Vec<Failure>,
     /// The buckets. There is at least one.
     buckets: Arc<[RequestBucket]>,
@@ -52,18 +51,18 @@ impl<'p> Matching<'p> {
         Ok(Self { planned, limit, tokens: TokenRules::of(effective), rates, failures, buckets, doubts })
     }
 
-    /// The smallest maximum that limits the response's length.
+    /// The smallest maximum of the rates that limit the response's length.
     pub fn smallest_output_limit(&self) -> Option<u64> {
         self.rates.iter().filter(|(rate, _)| rate.rate.unit.bounds_output()).map(|(_, max)| *max).min()
     }
 
-    /// Adds a hold for each rate in each bucket, and what could not be evaluated and is assumed. A call that
+    /// Adds a hold for each rate in each bucket, and the parts that could not be evaluated. A call that
     /// `is_free` uses no tokens and holds none; only a `cost` charges it.
     pub fn hold(mut self, facts: &Facts, estimate: Estimate, is_free: bool, judgement: &mut Judgement) {
         let mut assumed = |part, error: &EvaluationError| {
             judgement.assumed.push(self.planned.failure(self.limit, part, error));
         };
-        // If a client's numbers make it fail, the estimate is held, as without a `reservation.amount`.
+        // If a client's numbers make it fail, the estimate is held, as if there were no `reservation.amount`.
         let given = self.limit.amount.as_ref().and_then(|amount| {
             amount.amount(facts).inspect_err(|error| assumed(PolicyPart::Amount, error)).ok()
         });
@@ -106,13 +105,13 @@ impl<'p> Matching<'p> {
         judgement.doubts.append(&mut self.doubts);
     }
 
-    /// Returns the most that one request may hold of a rate, if that is limited.
+    /// Returns the maximum amount of a rate that one request may hold, if there is one.
     fn most(&self, rate: &Rate, max: u64) -> Option<(u64, Share)> {
         let share = self.limit.max_share.filter(|_| rate.unit.is_of_usage())?;
         Some((share.of(max), share))
     }
 
-    /// An absent value or a failure does not turn enforcement off.
+    /// Evaluates `enforceWhen`. An absent value or a failure does not turn enforcement off.
     fn is_enforced(&self, facts: &Facts, assumed: &mut Vec<Failure>) -> bool {
         let Some(when) = &self.limit.enforce_when else { return true };
         match when.predicate(facts) {
@@ -125,7 +124,8 @@ impl<'p> Matching<'p> {
     }
 }
 
-/// The rates that have a maximum for this request. Those that should have one and do not are added to `failed`.
+/// Returns the rates that have a maximum for this request. Calls `failed` for each rate with a maximum that
+/// cannot be evaluated.
 fn with_maxima<'p>(
     rates: &'p [Arc<PlannedRate>],
     facts: &Facts,
@@ -158,8 +158,8 @@ fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Ta
     Some(own.map_or_else(|| (price::dearest(prices), Some(detail())), |own| (own, None)))
 }
 
-/// The rate's maximum for this request. `None` if it is not limited, for example because `auth` or a header is
-/// absent.
+/// Returns the rate's maximum for this request. `None` if there is no limit, for example because `auth` or a
+/// header is absent.
 fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
     let expression = match &rate.max {
         Maximum::Fixed(max) => return Ok(Some(*max)),
@@ -170,7 +170,7 @@ fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
         given => given?,
     };
     let failed = |needed: &str| Err(EvaluationError::Failed(format!("the value must be {needed}")));
-    // Money is in USD, as in `limit`.
+    // Amounts of money are in USD, as in `limit`.
     if rate.unit == Unit::Usd {
         return match given {
             LimitValue::Nothing => Ok(None),
@@ -188,14 +188,14 @@ fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
         LimitValue::Whole(max) => Ok(Some(max)),
         LimitValue::Number(max) if max.fract() == 0.0 => Ok(Some(max as u64)),
         LimitValue::Text(max) if max.bytes().all(|byte| byte.is_ascii_digit()) && !max.is_empty() => {
-            // A number that is too large for an integer counts as the largest.
+            // A number that is too large for an integer counts as the largest integer.
             Ok(Some(max.parse().unwrap_or(u64::MAX)))
         }
         LimitValue::Number(_) | LimitValue::Text(_) => failed("a whole number, 0 or more, or null"),
     }
 }
 
-/// What to hold: the given amount, or what the estimate would be charged.
+/// Returns how much to hold: the given amount, or the charge for the estimate.
 fn amount(rate: &Rate, given: Option<u64>, tariff: Option<Tariff>, estimate: Estimate, facts: &Facts) -> u64 {
     let own = || match (rate.unit, tariff) {
         (Unit::Requests | Unit::Concurrency, _) => 1,

@@ -7,18 +7,18 @@ use expression::cel::{Expression, FactPath, Guard, GuardReading, Probe, Test};
 use expression::facts::Facts;
 use expression::small_sort;
 
-/// Fewer policies than this are checked one by one, which is faster.
+/// The minimum number of policies to index. Checking fewer policies one by one is faster.
 const WORTH_IT: usize = 16;
 
-/// Some policies of a plan, by their positions in it.
+/// An index of some policies of a plan. The policies are identified by their positions in it.
 #[derive(Debug, Default)]
 pub(super) struct PolicyIndex {
     /// The policies without a plain comparison to index.
     always: Vec<usize>,
     facts: Vec<Indexed>,
-    /// Sorted without repeats: see [`key`].
+    /// Sorted and without repeats. See [`key`].
     keys: Vec<String>,
-    /// Parallel to the keys.
+    /// The policies of each key, parallel to `keys`.
     places: Vec<Vec<usize>>,
 }
 
@@ -29,7 +29,7 @@ struct Indexed {
     probe: Probe,
     /// The distinct lengths of the prefixes that are compared, in bytes.
     lengths: Vec<usize>,
-    /// The policies that compare it.
+    /// All policies that compare the fact.
     all: Vec<usize>,
 }
 
@@ -94,7 +94,7 @@ impl PolicyIndex {
         self.always.iter().copied().chain(found).any(is)
     }
 
-    /// The policies that may concern this request, in order and without repeats.
+    /// Returns the policies that may concern this request, in order and without repeats.
     pub fn find(&self, facts: &Facts) -> Vec<usize> {
         let mut found = self.always.clone();
         self.by_facts(facts, &mut found);
@@ -124,7 +124,8 @@ impl PolicyIndex {
     }
 }
 
-/// The key to look up: the fact, whether it equals the text or begins with it, and the text.
+/// Returns the key to look up. It consists of the fact, whether the text is a prefix or the whole value, and
+/// the text.
 fn key(fact: &FactPath, text: &str, prefix: bool) -> String {
     let mut key = fact.join("\0");
     key.push_str(if prefix { "\0^" } else { "\0=" });
@@ -136,8 +137,8 @@ fn of_test(test: &Test) -> String {
     key(&test.fact, &test.text, test.prefix)
 }
 
-/// Returns the comparisons of which one must be true for the policy to apply: its own, or one for each of its
-/// limits.
+/// Returns the guards of the policy itself, or else those of each of its limits. One guard from each list
+/// suffices for the index. `None` if one of the lists would be empty.
 fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guard>>> {
     let plain = |guard: &Guard| !guard.tests.is_empty() && guard.tests.iter().all(|test| usable(&test.fact));
     let of = |when: &[Expression]| {
@@ -151,7 +152,7 @@ fn guards(policy: &Policy, usable: fn(&FactPath) -> bool) -> Option<Vec<Vec<Guar
     }
 }
 
-/// Returns the guard with the fewest policies in common, given all keys.
+/// Returns the guard that the fewest policies share, according to all keys.
 fn rarest(guards: Vec<Guard>, keys: &[String]) -> Option<Guard> {
     let common = |test: &Test| {
         let key = of_test(test);

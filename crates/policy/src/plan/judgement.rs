@@ -22,9 +22,9 @@ pub struct Hold {
     pub amount: u64,
     /// The rate's maximum.
     pub max: u64,
-    /// How long the hold may live.
+    /// The maximum lifetime of the hold.
     pub ttl: Duration,
-    /// The most that one request may hold, and its share of the maximum.
+    /// The maximum amount that one request may hold, and its share of the rate's maximum.
     pub most: Option<(u64, Share)>,
     /// Whether the rate can refuse.
     pub enforced: bool,
@@ -42,12 +42,12 @@ impl Hold {
         self.enforced && self.is_above_share()
     }
 
-    /// Whether it exceeds what one request may hold.
+    /// Whether the hold exceeds what one request may hold.
     pub fn is_above_share(&self) -> bool {
         self.most.is_some_and(|(most, _)| self.amount > most)
     }
 
-    /// Whether its bucket is the `null` bucket because of a counter that may read the request's body.
+    /// Whether the hold is in the `null` bucket, possibly because of a counter that reads the request's body.
     pub fn lacks_counter_of_body(&self) -> bool {
         self.rate.counts_by_body && self.counters.iter().any(|(_, value)| value == NULL)
     }
@@ -71,7 +71,7 @@ pub struct Doubt {
     pub limit: String,
     /// The unknown part.
     pub cause: DoubtCause,
-    /// The expression, and why it has no value. It is logged, and contains no values.
+    /// The expression, and why it has no value. It never contains a request's values, because it is logged.
     pub detail: String,
 }
 
@@ -84,7 +84,8 @@ pub enum DoubtCause {
     CounterAbsent,
     /// A counter failed: the request counts in the limit's `null` bucket.
     CounterFailed,
-    /// Lists in the counters name more buckets than one request may use: it counts in the `null` bucket.
+    /// Lists in the counters name more buckets than one request may use: the request counts in the limit's
+    /// `null` bucket.
     CounterTooLong,
     /// No price matches the model: the highest price applies.
     Price,
@@ -172,9 +173,9 @@ pub enum Miss {
 /// The decisions of a plan about a request.
 #[derive(Clone, Debug, Default)]
 pub struct Judgement {
-    /// What to hold, one entry per rate of every limit that applies.
+    /// The holds, one for each rate of every limit that applies, and for each bucket.
     pub holds: Vec<Hold>,
-    /// The `limitFrom`s that did not produce a maximum. Their policies' `failureMode` decides.
+    /// The `limitFrom` expressions that did not produce a maximum. Their policies' `failureMode` decides.
     pub failures: Vec<Failure>,
     /// The limits that apply although something is unknown. The exchange adds the doubts about the body.
     pub doubts: Vec<Doubt>,
@@ -183,7 +184,7 @@ pub struct Judgement {
     pub assumed: Vec<Failure>,
     /// The expected usage of the request.
     pub estimate: Estimate,
-    /// The most output, in tokens, if the request names no maximum.
+    /// The maximum output in tokens to set if the request has none.
     pub output_cap: Option<u64>,
     /// The fields that the request's body contains twice and a limit depends on. If there are any, the
     /// request must be refused.

@@ -1,7 +1,8 @@
 //! Decides which rules of a request's policies apply. `defaults` yield to more specific policies, and
 //! `overrides` prevail over them, either as a whole (atomic) or rule by rule (merge). As in Kuadrant,
 //! policies merge pairwise, from most to least specific, and a policy that was replaced has no further
-//! effect. `when`, `dataExtraction` and `tokenCompute` merge like limits, and then apply to both policies. Plain `limits` apply in addition to all others, and so do policies on the same target.
+//! effect. `when`, `dataExtraction` and `tokenCompute` merge like limits, and then apply to both policies.
+//! Plain `limits` apply in addition to all others. Policies on the same target apply together, too.
 
 use super::{CompiledPolicy, Miss};
 use crate::model::{Precedence, Strategy, Target, TargetKind};
@@ -11,20 +12,20 @@ use std::sync::Arc;
 /// A policy and the parts of it that apply.
 pub(super) struct Effective<'p> {
     pub planned: &'p CompiledPolicy,
-    /// The policy whose `when` applies.
+    /// The policy that provides the `when`.
     pub when: &'p CompiledPolicy,
-    /// The policy whose `dataExtraction` applies.
+    /// The policy that provides the `dataExtraction`.
     pub extraction: &'p CompiledPolicy,
-    /// The policy whose `tokenCompute` applies.
+    /// The policy that provides the `tokenCompute`.
     pub compute: &'p CompiledPolicy,
     /// The policies that replace this one's limits of these names.
     replaced: Vec<(&'p str, &'p CompiledPolicy)>,
-    /// The policy that replaces all of it.
+    /// The policy that replaces the whole policy.
     by: Option<&'p CompiledPolicy>,
 }
 
 impl<'p> Effective<'p> {
-    /// What replaces one of its limits.
+    /// Returns what replaces one of the policy's limits, if anything does.
     pub fn instead(&self, limit: &str) -> Option<Miss> {
         self.replacing(limit).map(|by| Miss::Replaced(by.name.to_string()))
     }
@@ -33,7 +34,7 @@ impl<'p> Effective<'p> {
         self.by.or_else(|| self.replaced.iter().find(|(name, _)| *name == limit).map(|(_, by)| *by))
     }
 
-    /// The policy whose rule applies.
+    /// Returns the policy that provides a rule.
     fn source(&mut self, rule: PolicyRule) -> &mut &'p CompiledPolicy {
         match rule {
             PolicyRule::When => &mut self.when,
@@ -42,14 +43,14 @@ impl<'p> Effective<'p> {
         }
     }
 
-    /// Returns its limits that still apply.
+    /// Returns the policy's limits that still apply.
     fn names(&self) -> impl Iterator<Item = (&'p str, &'p CompiledPolicy)> {
         let limits = self.planned.policy.limits.iter().map(|limit| limit.name.as_str());
         limits.filter(|limit| self.replacing(limit).is_none()).map(|limit| (limit, self.planned))
     }
 }
 
-/// A rule of a policy as a whole.
+/// A rule that applies to a policy as a whole.
 #[derive(Clone, Copy)]
 enum PolicyRule {
     When,
@@ -100,7 +101,7 @@ pub(super) fn effective<'p>(policies: Vec<&'p CompiledPolicy>) -> Vec<Effective<
     all
 }
 
-/// For each of the policies on a route, the policies that replace it, if none of its limits applies.
+/// For each policy on a route: the policies that replace it, if none of its limits applies.
 pub(super) fn overridden(policies: &[CompiledPolicy]) -> Vec<Vec<Arc<str>>> {
     let by = |one: Effective<'_>| {
         let limits = one.planned.policy.limits.iter();
@@ -114,7 +115,7 @@ pub(super) fn overridden(policies: &[CompiledPolicy]) -> Vec<Vec<Arc<str>>> {
     effective(policies.iter().collect()).into_iter().map(by).collect()
 }
 
-/// For each policy, whether its rules always apply as written.
+/// For each policy: whether its rules always apply as written.
 pub(super) fn stand_alone(policies: &[CompiledPolicy]) -> Vec<bool> {
     let general = policies.iter().filter(|planned| planned.policy.precedence != Precedence::Own);
     let most_general = general.map(specificity).min();
@@ -164,7 +165,7 @@ fn merge<'p>(general: &mut Effective<'p>, mut below: Vec<&mut Effective<'p>>) {
 /// The order of [`specificity`].
 const FROM_MOST_SPECIFIC: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 
-/// A route is more specific than its gateway, and a section than the whole.
+/// A route is more specific than its gateway, and a section is more specific than the whole.
 fn specificity(planned: &CompiledPolicy) -> (bool, bool) {
     let Target { kind, section, .. } = &planned.policy.target;
     (*kind != TargetKind::Gateway, section.is_some())

@@ -38,7 +38,7 @@ impl TokenRules {
         }
     }
 
-    /// The rules for a rate in this unit. A rate with a `cost` has no use for the computed tokens.
+    /// Returns the rules for a rate in this unit. A rate with a `cost` does not use the computed tokens.
     pub(super) fn for_rate(&self, unit: Unit, has_cost: bool) -> Self {
         let compute = self.compute.as_ref().filter(|_| unit == Unit::Tokens && !has_cost).cloned();
         Self { pointers: self.pointers.clone(), compute }
@@ -46,8 +46,8 @@ impl TokenRules {
 }
 
 impl TokenCompute {
-    /// Returns the tokens of a response. `found` are the values at the policies' pointers, and `usage` is what
-    /// was reported or estimated. `is_cut` is true if the response ended early.
+    /// Computes the charged tokens of a response. `found` contains the values at the policies' pointers, and
+    /// `usage` is the reported or estimated usage. `is_cut` is true if the response ended early.
     pub fn amount(&self, found: &Found, usage: &Usage, is_cut: bool) -> Result<u64, EvaluationError> {
         let count = |name: &str| {
             let named = self.extraction.as_ref().and_then(|extraction| extraction.count(name));

@@ -7,7 +7,7 @@ use expression::small_sort;
 use llm::response::{Pointers, UsagePointers};
 use std::sync::Arc;
 
-/// The headers that are needed to read a body and to send an edited one.
+/// The headers that are needed to read a body and to send an edited body.
 pub(super) const BODY_HEADERS: [&str; 6] =
     [":method", ":path", "accept-encoding", "content-encoding", "content-length", "content-type"];
 
@@ -29,7 +29,7 @@ fn pointers_into<'p>(body: &'static str, policies: &'p [Policy]) -> impl Iterato
     paths.filter_map(move |path| facts::pointer(body, path))
 }
 
-/// What to find in responses.
+/// Returns the pointers to look up in responses.
 pub(super) fn answered(policies: &[Policy]) -> Arc<Pointers> {
     let of_usage = policies.iter().filter_map(|policy| policy.usage.pointers.as_deref());
     let totals = policies.iter().filter_map(|policy| policy.extraction.as_ref()?.total()).map(Arc::as_ref);
@@ -46,11 +46,11 @@ pub(super) fn answered(policies: &[Policy]) -> Arc<Pointers> {
 pub(super) fn needs(policies: &[Policy]) -> Vec<Need> {
     let mut needs = Facts::needs(all_expressions(policies).flat_map(Expression::references));
     if !policies.is_empty() {
-        // For the dialect, and to recognise calls that use no tokens.
+        // Needed to determine the dialect, and to identify calls that use no tokens.
         needs.push(Need::Header(":path".into()));
     }
     if policies.iter().flat_map(|p| &p.limits).flat_map(|l| &l.rates).any(|r| r.unit.is_of_usage()) {
-        // For the estimate, and to recognise calls that use no tokens.
+        // Needed for the estimate, and to identify calls that use no tokens.
         needs.push(Need::Header("content-length".into()));
         needs.push(Need::Header(":method".into()));
     }

@@ -1,4 +1,4 @@
-//! One match of a route's rule, for one host.
+//! One match of a route's rule for one host.
 
 use expression::cel::Pattern;
 use expression::facts::{Facts, Need, lower_case};
@@ -6,8 +6,8 @@ use protocol::wire::weir::v1::{Field, Match, Rule, field, r#match::Path};
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
-/// How a path is compared. In Gateway API, exact paths come before prefixes. It does not specify the rank of
-/// regular expressions.
+/// How a path is compared. In Gateway API, exact paths come before prefixes. Gateway API does not specify the
+/// rank of regular expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PathMatchKind {
     Exact,
@@ -17,21 +17,22 @@ pub(super) enum PathMatchKind {
 
 #[derive(Clone, Debug)]
 pub(super) struct RouteEntry {
-    /// In lower case; `*.` and a suffix, or empty for any host.
+    /// A hostname in lower case, which may begin with the wildcard `*.`. Empty matches any host.
     pub(super) host: String,
     pub(super) kind: PathMatchKind,
-    /// For a prefix: without the trailing slash. For a regular expression: its literal beginning, up to the
-    /// last slash, so that it is found like a prefix.
+    /// A prefix has no trailing slash. A regular expression is represented by its literal beginning up to the
+    /// last slash, so that it can be looked up like a prefix.
     pub(super) path: String,
     pub(super) ports: Arc<[u32]>,
     pub(super) policies: Arc<[usize]>,
-    /// Whether it leaves requests to other routes.
+    /// Whether it is uncertain that the gateway uses the rule. If so, the rule takes no requests away from
+    /// others.
     pub(super) in_doubt: bool,
     /// The beginning of the proxy's names for the route. Empty if unknown.
     route_name: Arc<str>,
     /// The length of the path as written.
     length: usize,
-    /// The literal beginning of every path that it matches, and the pattern.
+    /// The literal text that every matching path begins with, and the pattern.
     regex: Option<(String, Pattern)>,
     method: String,
     headers: Vec<(String, Value)>,
@@ -42,7 +43,8 @@ pub(super) struct RouteEntry {
 /// The order of several matches of one path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ranking {
-    /// As in Gateway API: a method first, then more headers, then more query parameters.
+    /// As in Gateway API: matches with a method first, then those with more headers, then those with more
+    /// query parameters.
     #[default]
     GatewayApi,
     /// As in Envoy Gateway: a method counts as a header, and if the numbers are equal, the match with more
@@ -56,7 +58,7 @@ enum Value {
     Regex(Pattern),
 }
 
-/// All matches of a rule, for each of its hosts.
+/// Returns all matches of a rule for each of its hosts.
 pub(super) fn entries(rule: &Rule, order: usize) -> Result<Vec<RouteEntry>, String> {
     let (ports, policies): (Arc<[u32]>, _) = (rule.ports.clone().into(), places(&rule.policies));
     let (any, route_name) = ([String::new()], Arc::from(rule.route_name.as_str()));
@@ -138,7 +140,7 @@ impl RouteEntry {
         self.key().cmp(&other.key()).then_with(|| self.rank(ranking).cmp(&other.rank(ranking)))
     }
 
-    /// The request belongs to the lowest of the matches of one host and kind.
+    /// Among the matches for the same host and kind, the request belongs to the one with the lowest rank.
     pub(super) fn rank(&self, ranking: Ranking) -> impl Ord + use<> {
         let (headers, query) = (self.headers.len(), self.query.len());
         let method = usize::from(!self.method.is_empty());
@@ -170,7 +172,8 @@ impl RouteEntry {
         !self.route_name.is_empty()
     }
 
-    /// Returns whether everything but host and port matches. The key has already decided part of the path.
+    /// Returns whether everything except the host and the port matches. The lookup by key has already
+    /// compared part of the path.
     pub(super) fn takes(&self, path: &str, query: &str, facts: &Facts) -> bool {
         let header = |name: &str| facts.routed_header(name);
         (self.method.is_empty() || header(":method") == Some(&self.method))
@@ -190,11 +193,12 @@ impl RouteEntry {
     }
 }
 
-/// Returns the literal text that every match of a regular expression begins with. Empty if it is not obvious.
+/// Returns the literal text that every match of a regular expression begins with. Empty if there is no
+/// obvious one.
 fn beginning(source: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_~%:@".contains(c);
     let (literal, rest) = source.split_at(source.find(|c| !plain(c)).unwrap_or(source.len()));
-    // If there are alternatives, no literal is certain.
+    // With alternatives, no literal beginning is certain.
     if rest.contains('|') && !alternatives_are_enclosed(rest) {
         return "";
     }
@@ -202,7 +206,8 @@ fn beginning(source: &str) -> &str {
     literal.get(..literal.len().saturating_sub(usize::from(repeated))).unwrap_or_default()
 }
 
-/// Returns whether each `|` is in parentheses, and nothing can hide a parenthesis.
+/// Returns whether each `|` is in parentheses, and nothing can hide a parenthesis (an escape, a class or a
+/// comment).
 fn alternatives_are_enclosed(source: &str) -> bool {
     let mut depth = 0_usize;
     source.chars().all(|c| {

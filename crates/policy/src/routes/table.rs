@@ -1,5 +1,5 @@
-//! Rules by host and path. A lookup takes time proportional to the parts of the host and path, not to the
-//! number of rules.
+//! Looks up rules by host and path. A lookup takes time proportional to the number of parts of the host and
+//! path, not to the number of rules.
 
 use super::rule::{PathMatchKind, Ranking, RouteEntry};
 use expression::small_sort;
@@ -7,10 +7,10 @@ use expression::small_sort;
 /// The rules in lookup order.
 #[derive(Debug, Default)]
 pub(super) struct RouteTable {
-    /// Sorted by host, kind and text of the path, the most specific first.
+    /// Sorted by host, path kind and path text, the most specific first.
     entries: Vec<RouteEntry>,
-    /// The largest number of dots in a wildcard, and of slashes in a prefix or in the beginning of a regular
-    /// expression. With these bounds, additional dots and slashes from a client cost nothing.
+    /// The maximum number of dots in a wildcard, and of slashes in a prefix or in the beginning of a regular
+    /// expression. Because of these bounds, additional dots and slashes from a client cost nothing.
     deepest_host: usize,
     deepest_path: usize,
     has_regexes: bool,
@@ -101,7 +101,7 @@ impl RouteTable {
     }
 }
 
-/// Returns the entries of a host that this key finds.
+/// Returns the entries of one host with this path kind and path.
 fn range<'e>(entries: &'e [RouteEntry], kind: PathMatchKind, path: &str) -> std::slice::Iter<'e, RouteEntry> {
     let key = (kind, path);
     let of = |entry: &RouteEntry| (entry.kind, entry.path.as_str()).cmp(&key);
@@ -110,8 +110,8 @@ fn range<'e>(entries: &'e [RouteEntry], kind: PathMatchKind, path: &str) -> std:
     rest.get(..rest.partition_point(|entry| of(entry).is_eq())).unwrap_or_default().iter()
 }
 
-/// The whole path without a trailing slash, and the part before each slash, the longest first, with at most
-/// this many slashes.
+/// Returns the whole path without a trailing slash, and the part before each slash, the longest first. They
+/// contain at most `deepest` slashes.
 fn beginnings(path: &str, deepest: usize) -> impl Iterator<Item = &str> {
     let end = path.match_indices('/').nth(deepest).map_or(path.len(), |(at, _)| at);
     let longest = path.get(..end).unwrap_or_default();
@@ -119,7 +119,7 @@ fn beginnings(path: &str, deepest: usize) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(longest), |prefix| prefix.rfind('/').and_then(|at| prefix.get(..at)))
 }
 
-/// The suffixes that begin with a dot, the longest first, with at most this many dots.
+/// Returns the suffixes that begin with a dot, the longest first. They contain at most `deepest` dots.
 fn suffixes(host: &str, deepest: usize) -> impl Iterator<Item = &str> {
     let mut suffixes: Vec<&str> =
         host.rmatch_indices('.').take(deepest).filter_map(|(at, _)| host.get(at..)).collect();

@@ -11,7 +11,7 @@ pub(super) enum StreamEnding {
     Own,
     /// Send these bytes.
     Bytes(Vec<u8>),
-    /// Unknown.
+    /// Weir does not know how to end this stream.
     Unknown,
 }
 
@@ -210,7 +210,7 @@ fn put_frame(event: &str, payload: &Value, frames: &mut Vec<u8>) {
     frames.append(&mut frame);
 }
 
-/// The checksum of gzip, computed bit by bit, since an ending is short.
+/// The checksum of gzip (CRC-32), computed bit by bit because an ending is short.
 fn crc32(bytes: &[u8]) -> u32 {
     let mut sum = u32::MAX;
     for byte in bytes {

@@ -1,4 +1,4 @@
-//! Collects a stream's API, and the fields that its ending must repeat, from its events.
+//! Detects a stream's API from its events, and collects the fields that its ending must repeat.
 
 use llm::memory::{MemoryBudget, Purpose};
 use llm::tree;

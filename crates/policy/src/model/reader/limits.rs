@@ -1,4 +1,4 @@
-//! `limits` → [`Limit`]s.
+//! Reads `limits`.
 
 use super::{BUFFER, expression, expression_in, header_name, header_value, money, remark, when};
 use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported, distinct, one_line, shortened};
@@ -24,7 +24,7 @@ const WINDOW_TYPES: &[(&str, bool)] = &[("Fixed", false), ("Sliding", true)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
 const OVERRUNS: &[(&str, Overrun)] = &[("Continue", Overrun::Continue), ("Cut", Overrun::Cut)];
 const BOUNDARIES: &[(&str, bool)] = &[("Hard", false), ("Soft", true)];
-/// How many headers a signal may have, and how long a value may be, in bytes.
+/// The maximum number of headers of a signal, and the maximum length of a value in bytes.
 const MAX_SIGNAL_HEADERS: usize = 8;
 const MAX_SIGNAL_VALUE: usize = 256;
 const LIMIT: KnownFields = KnownFields {
@@ -108,7 +108,7 @@ fn counter_key(node: DocumentNode<'_>) -> Result<String, Reported> {
     names::COUNTER_KEY.check(node.text()?, &node)
 }
 
-/// From `boundary` and `softSignal`. A soft limit neither ends streams nor changes requests.
+/// Reads `boundary` and `softSignal`. A soft limit neither ends streams nor edits requests.
 fn boundary(limit: &DocumentObject<'_>) -> Result<Boundary, Reported> {
     let node = limit.optional("boundary");
     let is_soft = node.as_ref().map(|node| node.word(BOUNDARIES, &[])).transpose();
@@ -169,7 +169,8 @@ fn signal_name(node: &DocumentNode<'_>) -> Result<String, Reported> {
     }
 }
 
-/// Routes compare it as a whole, so it has no spaces around it, which HTTP would drop.
+/// Reads a value of a signal header. Routes compare whole values, and HTTP drops spaces around them, so such
+/// spaces are rejected.
 fn signal_value(node: &DocumentNode<'_>) -> Result<String, Reported> {
     let value = header_value(node)?;
     let is_plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
@@ -181,7 +182,7 @@ fn signal_value(node: &DocumentNode<'_>) -> Result<String, Reported> {
     Ok(value)
 }
 
-/// Only a stream can outgrow a hold.
+/// Reads `overrun`. Only usage can outgrow a hold.
 fn overrun(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<Overrun, Reported> {
     let overrun = node.word(OVERRUNS, &[])?;
     if overrun == Overrun::Cut && rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.is_of_usage())) {
@@ -190,7 +191,7 @@ fn overrun(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result
     Ok(overrun)
 }
 
-/// A cap is computed from the hold and is written into the request's body.
+/// Reads `outputCap`. The cap is computed from the hold and written into the request's body.
 fn caps_output(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<bool, Reported> {
     if !node.word(OUTPUT_CAPS, &[])? {
         return Ok(false);
@@ -344,7 +345,8 @@ fn reservation(
     Ok(ReservationFields { amount: amount?, ttl, max_share: max_share? })
 }
 
-/// For `requests` and `concurrency`, every request holds one, so a share is meaningless.
+/// Reads `maxShare`. For `requests` and `concurrency`, every request holds one, so a share would be
+/// meaningless.
 fn max_share(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<Share, Reported> {
     let text = node.text()?;
     let share = Share::parse(text).ok_or_else(|| {
@@ -359,7 +361,7 @@ fn max_share(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Resu
     Ok(share)
 }
 
-/// Kuadrant also accepts a number.
+/// Reads `amount`. As in Kuadrant, it may also be a number.
 fn amount(node: &DocumentNode<'_>) -> Result<Expression, Reported> {
     if !node.is_whole() {
         return expression(node, ResultType::Amount);
