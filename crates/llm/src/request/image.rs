@@ -54,7 +54,7 @@ impl SizedImages {
     }
 }
 
-/// Scales one side by the ratio of two others, rounded up.
+/// Scales one side by the ratio of two others, to at least 1.
 fn scaled(side: u64, to: u64, of: u64) -> u64 {
     side.saturating_mul(to).checked_div(of).unwrap_or(side).max(1)
 }
@@ -96,9 +96,9 @@ const MAX_SEGMENTS: u32 = 512;
 /// Reads the size of one image.
 #[derive(Clone, Debug)]
 pub(super) struct ImageHead {
-    /// How much of the text has passed.
+    /// The number of characters of the text that have been read.
     passed: u64,
-    /// The start and the length of the part that is needed.
+    /// The start and the length of the part that is examined next.
     from: u64,
     wanted: usize,
     kept: [u8; FIRST],
@@ -157,7 +157,7 @@ impl ImageHead {
         self.size.filter(|(width, height)| *width > 0 && *height > 0)
     }
 
-    /// Examines the part that was needed.
+    /// Examines the part that has been collected.
     fn look(&mut self) {
         if self.segment == 0 {
             self.first();
@@ -200,7 +200,8 @@ impl ImageHead {
         }
     }
 
-    /// Waits for the text with the segment at this byte of the file. Some of it may have arrived already.
+    /// Waits for the text that encodes the segment at this byte of the file. Some of it may have arrived
+    /// already.
     fn want_segment(&mut self, at: u64) {
         let from = self.prefix.saturating_add((at / 3).saturating_mul(4));
         let skip = usize::try_from(from.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.length);

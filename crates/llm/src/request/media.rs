@@ -21,12 +21,12 @@ const BYTES_PER_TOKEN: u64 = 500;
 /// The bytes of a document per token. At Anthropic, a scanned page of 100 kB has up to 3000 tokens.
 /// Compressed text has more tokens per byte, photographs have fewer.
 const DOCUMENT_BYTES_PER_TOKEN: u64 = 32;
-/// The tokens of a file that is only named, as many as a minute of audio has.
+/// The number of tokens that a file counts as if it is only referenced: as many as a minute of audio has.
 pub(super) const REFERENCE_TOKENS: u64 = 32 * 60;
 /// The longest URL or id, in characters.
 pub(super) const MAX_REFERENCE: u64 = 4096;
-/// The number of bytes that may be something other than base64: those of `data:image/png;base64,`, and a few
-/// line ends.
+/// The number of bytes in a base64 string that need not be base64: the prefix `data:image/png;base64,` and a
+/// few line ends.
 const FOREIGN: u64 = 16;
 
 /// Returns the tokens of audio or video of this many bytes.
@@ -139,7 +139,7 @@ impl Type {
     }
 }
 
-/// The current file, or a part with files: everything that was found until the type is known.
+/// The current file, or a part with files. It collects everything that is found until the type is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Files {
     image: bool,

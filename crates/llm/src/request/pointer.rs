@@ -14,7 +14,7 @@ pub enum Pointed {
     Absent,
     /// A value.
     Value(Value),
-    /// A value of more than [`METADATA`] bytes, or with more parts than fit into a megabyte.
+    /// A value of more than [`METADATA`] bytes, or with a tree of more than a megabyte.
     TooLarge,
 }
 
