@@ -20,7 +20,7 @@ const REASONING: u16 = 1 << 8;
 const THOUGHTS: u16 = 1 << 9;
 const TOOL: u16 = 1 << 10;
 const CONNECTOR: u16 = 1 << 11;
-/// A kind of content, which has a part of the input or output.
+/// A kind of content that accounts for a part of the input or output.
 const KIND: u16 = 1 << 12;
 /// The word has this meaning only if the key mentions tokens.
 const WEAK: u16 = 1 << 13;
@@ -121,7 +121,7 @@ pub(super) fn is_usage(key: &[u8]) -> bool {
     is_named_usage(key) || rest.is_some_and(is_about_tokens)
 }
 
-/// Returns whether this is the name of usage, which is no name for text: `usage`, `usageMetadata`.
+/// Returns whether this is a name for usage that is never a name for text: `usage`, `usageMetadata`.
 pub(super) fn is_named_usage(key: &[u8]) -> bool {
     let mut key = Normal::of(key);
     let key = key.text();
@@ -204,7 +204,7 @@ struct Normal {
 }
 
 impl Normal {
-    /// A key that is too long has no known words.
+    /// Normalises a key. A key that is too long has no known words.
     fn of(key: &[u8]) -> Self {
         let (mut text, mut length) = ([0; MAX_NAME], 0usize);
         let letters = key.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' '));

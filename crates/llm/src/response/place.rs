@@ -40,8 +40,7 @@ pub(crate) enum Node {
     Other,
     /// A name, an id or the like. A string that is too long for one counts as text.
     Label,
-    /// A place that contains or may contain generated text. All strings in it count as text, and its counts
-    /// are ignored.
+    /// A place that may contain generated text. All strings in it count as text, and its counts are ignored.
     Unknown,
     /// An unknown place next to generated text. All strings in it count as text, and counts are found by
     /// their names.
@@ -57,7 +56,7 @@ pub(crate) enum Node {
     /// A count whose name is in another member of the same object.
     CountName,
     CountValue,
-    /// Anthropic's several samplings of one message.
+    /// Anthropic's list of samplings of one message.
     Iterations,
     /// The request's own metadata. A provider may put an object with counts there.
     Metadata,
@@ -138,7 +137,7 @@ pub(crate) enum Node {
     Details,
     /// Generated text, or an object around it.
     Text,
-    /// The whole text, after its parts if it was streamed.
+    /// The whole text. In a stream, it follows its parts.
     Whole,
     /// The arguments of a tool call: text, or an object.
     Arguments,
@@ -158,13 +157,13 @@ pub(crate) enum Node {
     Error,
     /// A list of errors, which may be empty.
     Errors,
-    /// The code or text of an error, which may mean that there is none.
+    /// The code or text of an error. It may mean that there is no error.
     ErrorCode,
     /// The code or word for the outcome of the call, or an object with one.
     Status(StatusKind),
-    /// A message to people about the outcome. It describes an error if nothing else was delivered.
+    /// A message for people about the outcome. It describes an error if nothing else was delivered.
     Notice,
-    /// A message to people about an error.
+    /// A message for people about an error.
     Complaint,
     /// An object that describes the outcome of the call.
     Verdict,
@@ -376,8 +375,8 @@ impl Node {
         }
     }
 
-    /// Returns the members that nearly every event repeats. They make up half of a stream's keys, so they are
-    /// tried first.
+    /// Returns the place of a member that nearly every event contains. These members make up half of a
+    /// stream's keys, so they are tried first.
     #[inline(always)]
     pub(super) fn everyday(self, key: &[u8]) -> Option<Node> {
         let label = match key.len() {
@@ -402,7 +401,7 @@ impl Node {
         (label && self.has_labels()).then_some(Node::Label)
     }
 
-    /// Returns whether a member with the name of a label is a label.
+    /// Returns whether members of this object that have the name of a label are labels.
     fn has_labels(self) -> bool {
         !matches!(
             self,
@@ -427,7 +426,7 @@ impl Node {
         }
     }
 
-    /// Returns whether the beginning of an object at this place has an effect.
+    /// Returns whether an object at this place begins a new report of usage.
     pub(super) fn is_marked(self) -> bool {
         matches!(
             self,
@@ -450,7 +449,7 @@ fn anywhere(key: &[u8]) -> Node {
     }
 }
 
-/// Returns whether a member's name belongs to an id or a time.
+/// Returns whether a member's name looks like that of an id or a time.
 fn is_label(key: &[u8]) -> bool {
     [&b"_id"[..], b"Id", b"_at", b"Time"].iter().any(|end| key.ends_with(end))
 }

@@ -9,7 +9,7 @@ const LONGEST: usize = 1024;
 /// A member that describes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoredPart {
-    /// The object of an event in a stream.
+    /// The object in an event of a stream that describes the result.
     Around,
     /// The id of the document itself, or of that object.
     Id { own: bool },
@@ -62,12 +62,12 @@ impl StoredAnswer {
         [&b"cancelled"[..], b"canceled", b"expired"].iter().any(|it| self.status.eq_ignore_ascii_case(it))
     }
 
-    /// Returns whether the provider continues without the client.
+    /// Returns whether the provider creates the result in the background, without the client.
     pub fn is_in_background(&self) -> bool {
         self.background
     }
 
-    /// Returns the place of `key`, if nothing else is searched.
+    /// Returns the place of `key` if the meter looks only for background results.
     pub(super) fn child(parent: Node, key: &[u8]) -> Node {
         let own = match parent {
             Node::Root => true,

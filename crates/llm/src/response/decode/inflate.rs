@@ -1,4 +1,5 @@
-//! `gzip` (any number of members) and `deflate` (with zlib's header, or raw, as some servers send it).
+//! Decodes `gzip` (any number of members) and `deflate` (with zlib's header, or raw, as some servers send
+//! it).
 
 use super::leased;
 use super::{Budget, Sink};
@@ -103,7 +104,8 @@ impl Inflate {
         while let Some((first, rest)) = bytes.split_first() {
             match self.part {
                 MemberSection::Body => bytes = self.body(bytes, budget, to)?,
-                // Some servers pad gzip with zeros. Any other byte means that the label is wrong.
+                // Some servers pad gzip. In the other formats, bytes after the end mean that the label is
+                // wrong.
                 MemberSection::End if self.wrapper == Wrapper::Gzip => return Ok(()),
                 MemberSection::End => return Err(Cause::Corrupt),
                 _ => {

@@ -1,5 +1,6 @@
-//! Buffers in reserved memory. The sender announces how much a decoder needs, so nothing is allocated before
-//! the budget agrees. If it refuses, the decoder is dropped and its body is not read.
+//! Buffers in reserved memory. The sender announces how much memory a decoder needs, so nothing is allocated
+//! before the budget agrees. If the budget refuses, the decoder is dropped and the rest of the body is not
+//! decoded.
 
 use crate::memory::{Lease, MemoryBudget, Purpose};
 

@@ -8,7 +8,7 @@ use super::huffman::Codes;
 use super::window::{DecodedWindow, Out};
 use crate::response::report::Cause;
 
-/// The state that later blocks of a frame inherit, and shared memory.
+/// The state that later blocks of a frame inherit, and memory that all blocks share.
 #[derive(Default)]
 pub(super) struct Blocks {
     codes: Codes,
@@ -25,7 +25,7 @@ struct BlockKind {
     /// The binary logarithm of the largest table's number of states.
     most_log: u32,
     symbols: usize,
-    /// The default table, for blocks without a table.
+    /// The shares of the default table, for blocks that do not describe a table.
     shares: &'static [i16],
     log: u32,
 }
@@ -268,7 +268,7 @@ impl Blocks {
     }
 }
 
-/// Returns the offset for an offset value. The values 1 to 3 mean one of the last three offsets.
+/// Returns the offset for an offset value. The values 1 to 3 refer to the last three offsets.
 fn recall(recent: &mut [usize; 3], offset: usize, literals: usize) -> usize {
     let [newest, second, third] = *recent;
     let named = if literals == 0 { offset.saturating_add(1) } else { offset };
