@@ -37,7 +37,8 @@ pub(crate) struct Scanner<P> {
     depth: usize,
     /// The innermost relevant container, if there is one.
     here: Frame<P>,
-    /// How many containers are open inside a skipped value. Only this number grows with the depth of the input.
+    /// How many containers are open inside a skipped value. Only this number grows with the depth of the
+    /// input.
     skipped: u64,
     /// The place of a whole document.
     root: P,
@@ -129,7 +130,7 @@ impl<P: JsonPlace> Scanner<P> {
         }
     }
 
-    /// Whether the length of the skipped container matters.
+    /// Returns whether the length of the skipped container matters.
     fn is_measured(&self) -> bool {
         matches!(self.state, ScanState::Skip | ScanState::String(Use::Skip))
             && matches!(self.place.wants(), Wants::TextOrLength | Wants::Strings)
@@ -157,7 +158,7 @@ impl<P: JsonPlace> Scanner<P> {
         self.root = root;
     }
 
-    /// Whether a document is incomplete.
+    /// Returns whether a document is incomplete.
     pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, ScanState::Document | ScanState::Stray | ScanState::Broken)
     }

@@ -55,7 +55,7 @@ impl Counter {
         std::mem::take(&mut self.found)
     }
 
-    /// Whether the open container is not valid JSON.
+    /// Returns whether the open container is not valid JSON.
     pub(super) fn is_stray(&self) -> bool {
         self.stray
     }

@@ -45,7 +45,7 @@ impl Block {
         self.folded(b'}')
     }
 
-    /// Whether each byte weighs 1.
+    /// Returns whether each byte weighs 1.
     #[inline(always)]
     pub(super) fn is_even(&self) -> bool {
         let [a, b, c, d] = self.0;
@@ -171,8 +171,8 @@ pub(super) trait Stop {
     fn are(lane: u8x16) -> u8x16;
 }
 
-/// The bytes that may follow a number or literal: `,` `:` `"`, brackets and braces. Brackets and braces differ
-/// in one bit.
+/// The bytes that may follow a number or literal: `,` `:` `"`, brackets and braces. Brackets and braces
+/// differ in one bit.
 pub(super) struct Structure;
 
 impl Stop for Structure {

@@ -3,8 +3,8 @@
 
 use super::Counted;
 
-/// A place in a document. An array's elements are at the place of the array, unless the reader says otherwise.
-/// The default is the document itself.
+/// A place in a document. An array's elements are at the place of the array, unless the reader says
+/// otherwise. The default is the document itself.
 pub(crate) trait JsonPlace: Copy + Default + Eq {
     /// Returns what the reader requests at this place.
     fn wants(self) -> Wants;
@@ -14,7 +14,7 @@ pub(crate) trait JsonPlace: Copy + Default + Eq {
         self == Self::default()
     }
 
-    /// Whether only the length of a text at this place matters.
+    /// Returns whether only the length of a text at this place matters.
     fn only_counts(self) -> bool;
 }
 

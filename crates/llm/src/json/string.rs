@@ -122,7 +122,7 @@ impl<P: JsonPlace> Scanner<P> {
         bytes
     }
 
-    /// Whether only the number of characters matters.
+    /// Returns whether only the number of characters matters.
     fn only_counts(&self, purpose: Use) -> bool {
         purpose == Use::Text && self.place.only_counts()
     }
@@ -172,7 +172,8 @@ impl<P: JsonPlace> Scanner<P> {
         true
     }
 
-    /// Adds a UTF-16 code unit. If characters are only counted, the second half of a surrogate pair adds none.
+    /// Adds a UTF-16 code unit. If characters are only counted, the second half of a surrogate pair adds
+    /// none.
     fn code_unit(&mut self, unit: u32, purpose: Use, to: &mut impl Reader<Place = P>) {
         match (self.half.take(), unit) {
             (Some(first), 0xdc00..0xe000) => {

@@ -127,7 +127,7 @@ fn beginning(body: &[u8]) -> usize {
     if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
 }
 
-/// Whether the last `include_usage` of the last `stream_options` is true, as lenient servers read it.
+/// Returns whether the last `include_usage` of the last `stream_options` is true, as lenient servers read it.
 fn asked(text: &[u8], root: &Members) -> bool {
     let last = |members: &Members| {
         members.found.iter().rfind(|member| member.exact).map(|member| member.value.clone())

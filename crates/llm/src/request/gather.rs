@@ -1,5 +1,5 @@
-//! Collects what the scanner reports about a request's body: a few short values, and counts of everything that
-//! a model may read.
+//! Collects what the scanner reports about a request's body: a few short values, and counts of everything
+//! that a model may read.
 
 mod files;
 

@@ -115,7 +115,7 @@ fn text_length(text: &[u8], quote: u8) -> Option<usize> {
     }
 }
 
-/// Whether a JSON document or a form may begin here.
+/// Returns whether a JSON document or a form may begin here.
 pub(super) fn reads_as_text(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let body = body.strip_prefix(b"\xff\xfe").or(body.strip_prefix(b"\xfe\xff")).unwrap_or(body);
@@ -127,14 +127,14 @@ pub(super) fn reads_as_text(body: &[u8]) -> bool {
     )
 }
 
-/// Whether the text begins with an object or array that some parser might accept.
+/// Returns whether the text begins with an object or array that some parser might accept.
 pub(super) fn is_document(text: &[u8]) -> bool {
     let mut tokens = Tokens::new(text, 0);
     let opens = tokens.clone().next().is_some_and(|token| matches!(token.kind, TokenKind::Open { .. }));
     opens && super::members::value(text, &mut tokens).is_some()
 }
 
-/// Whether some parser accepts this word as a value.
+/// Returns whether some parser accepts this word as a value.
 pub(super) fn is_value(word: &[u8]) -> bool {
     let literals = ["true", "false", "null", "nan", "infinity", "inf", "undefined", "none"];
     word.first().is_some_and(|first| first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.'))

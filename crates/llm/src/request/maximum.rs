@@ -151,7 +151,8 @@ impl Maxima {
     }
 }
 
-/// The names of a field, one list for each level below the body. The first name of each list is the one to add.
+/// The names of a field, one list for each level below the body. The first name of each list is the one to
+/// add.
 pub(crate) type FieldPath = &'static [&'static [&'static str]];
 
 /// Identifies the field for a maximum.
@@ -176,7 +177,7 @@ pub(crate) enum Shape {
     TextGenerationInference,
 }
 
-/// Whether a key is a known name for a maximum, ignoring case, hyphens and underscores.
+/// Returns whether a key is a known name for a maximum, ignoring case, hyphens and underscores.
 pub(super) fn is_maximum(key: &[u8]) -> bool {
     let (mut folded, mut name, mut length) = ([0; MAX_NAME], [0; 20], 0usize);
     let key = names::folded(key, &mut folded).unwrap_or(key);

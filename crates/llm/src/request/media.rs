@@ -202,7 +202,8 @@ impl Files {
         self.sized.add(other.sized);
     }
 
-    /// If several types are declared, all of them count, because a server may use any of them.
+    /// Returns the cost. If several types are declared, all of them count, because a server may use any of
+    /// them.
     pub(super) fn cost(&self) -> Cost {
         let bytes = self.bytes.saturating_mul(3) / 4;
         let mut cost = Cost::default();

@@ -314,7 +314,7 @@ impl Place {
         }
     }
 
-    /// Whether each string here is text that a model may read.
+    /// Returns whether each string here is text that a model may read.
     pub(super) fn is_text(self) -> bool {
         matches!(
             self,

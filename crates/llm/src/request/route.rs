@@ -157,7 +157,8 @@ fn is_one_of(names: &[&str], segment: &str) -> bool {
     names.iter().any(|name| name.eq_ignore_ascii_case(segment))
 }
 
-/// Finds the call by the last segments of its path. A match of two segments takes precedence over a match of one.
+/// Finds the call by the last segments of its path. A match of two segments takes precedence over a match of
+/// one.
 fn by_name(last: &str, before: &[&str]) -> Route {
     let parent = before.last().copied().unwrap_or_default();
     let mut call: Option<&PathEnd> = None;

@@ -187,8 +187,8 @@ fn data(event: &[u8]) -> Cow<'_, [u8]> {
     })
 }
 
-/// Whether the beginning of the data may belong to the usage chunk. Quotes in strings are escaped, so a match
-/// is always a key.
+/// Returns whether the beginning of the data may belong to the usage chunk. Quotes in strings are escaped, so
+/// a match is always a key.
 fn may_be_usage_chunk(data: &[u8]) -> bool {
     let data = data.trim_ascii_start();
     let Some(inside) = data.strip_prefix(b"{") else { return data.is_empty() };
@@ -214,7 +214,7 @@ fn may_be_usage_chunk(data: &[u8]) -> bool {
     }
 }
 
-/// Whether the beginning of a choice may have an empty delta.
+/// Returns whether the beginning of a choice may have an empty delta.
 fn may_be_empty_choice(choice: &[u8]) -> bool {
     let member = |key: &[u8]| {
         let at = memmem::find(choice, key)?;
@@ -270,7 +270,7 @@ fn is_usage_chunk(data: &[u8]) -> bool {
     says_nothing && usage.is_some_and(|usage| !usage.empty && usage.found.is_empty())
 }
 
-/// Whether this is a list of one choice with a delta without values.
+/// Returns whether this is a list of one choice with a delta without values.
 fn is_one_empty_choice(choices: &[u8]) -> Option<bool> {
     let first = element(choices, 0, 0)?;
     let choice = choices.get(first)?;

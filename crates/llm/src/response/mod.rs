@@ -158,23 +158,23 @@ impl ResponseHead {
         }
     }
 
-    /// Whether the body is a stream of server-sent events.
+    /// Returns whether the body is a stream of server-sent events.
     pub fn is_event_stream(&self) -> bool {
         Content::of(&self.content_type) == Content::ServerSentEvents
     }
 
-    /// Whether the connection switches to a WebSocket or another protocol, in which case its bytes are not
-    /// read and have no end.
+    /// Returns whether the connection switches to a WebSocket or another protocol, in which case its bytes
+    /// are not read and have no end.
     pub fn switches_protocols(&self) -> bool {
         self.status == 101
     }
 
-    /// Whether the status is a success.
+    /// Returns whether the status is a success.
     pub fn is_success(&self) -> bool {
         self.switches_protocols() || (200..300).contains(&self.status)
     }
 
-    /// Whether the body is compressed.
+    /// Returns whether the body is compressed.
     pub fn is_encoded(&self) -> bool {
         self.content_encoding.split(',').any(Encoding::is_any)
     }

@@ -25,7 +25,7 @@ const KIND: u16 = 1 << 12;
 /// The word has this meaning only if the key mentions tokens.
 const WEAK: u16 = 1 << 13;
 
-/// The words that begin with a letter. Longer words come before their prefixes.
+/// Returns the known words that begin with this letter. Longer words come before their prefixes.
 fn words(first: u8) -> &'static [(&'static [u8], u16)] {
     match first {
         b'a' => &[(b"audio", KIND), (b"answer", OUTPUT | WEAK)],

@@ -40,7 +40,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The name in metrics and logs.
+    /// Returns the name in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Cause::Mislabeled => "mislabeled",

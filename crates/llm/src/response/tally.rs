@@ -180,7 +180,7 @@ impl Tally {
         }
     }
 
-    /// Whether this count was reported, alone or in the total of its parts.
+    /// Returns whether this count was reported, alone or in the total of its parts.
     fn has_count(&self, field: Field) -> bool {
         let known = |field: Field| self.known & bit(field) != 0;
         known(field) || matches!(field, Field::FreshInput) && known(Field::Input)
