@@ -32,7 +32,7 @@ const SHORT_SCALAR: usize = 24;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scanner<P> {
     state: ScanState,
-    /// The relevant containers that are open around `here`, outermost first.
+    /// The open containers that are relevant and contain `here`, outermost first.
     open: [Frame<P>; MAX_DEPTH],
     depth: usize,
     /// The innermost relevant container, if there is one.
@@ -451,8 +451,8 @@ impl<P: JsonPlace> Scanner<P> {
                     }
                 },
                 b'{' | b'[' => self.skipped = self.skipped.saturating_add(1),
-                // Lenient parsers read these as the start of a comment or a string, which may contain the
-                // bytes that follow.
+                // In lenient parsers, these characters begin a comment or a string, and the bytes that follow
+                // may be part of it.
                 b'#' | b'&' | b'\'' | b'/' => {
                     self.broken(to);
                     return rest;

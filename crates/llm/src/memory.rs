@@ -15,7 +15,7 @@ pub const DEFAULT: usize = 128 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBudget(Option<Arc<BudgetState>>);
 
-/// The purpose of bytes, which determines how much of the budget they may use.
+/// What leased bytes are for. The purpose determines how much of the budget they may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Records of the holds of an exchange, so that the holds can be released. They may use the whole budget.
@@ -28,7 +28,7 @@ pub enum Purpose {
     Keep,
 }
 
-/// The right to keep some bytes until it is dropped.
+/// The right to keep some bytes until the lease is dropped.
 #[derive(Debug)]
 pub struct Lease {
     budget: MemoryBudget,

@@ -1,4 +1,4 @@
-//! The properties of each provider and dialect as plain data for `docs/providers.md`.
+//! Describes each provider and dialect as plain data for `docs/providers.md`.
 
 use crate::providers::PROVIDERS;
 use crate::request::image::ImageFormula;

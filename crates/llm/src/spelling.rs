@@ -1,6 +1,6 @@
 //! Normalises paths and hosts. A client can write either in many ways that its server treats alike: with a
 //! trailing slash or `;x`, percent-encoded, with a port or in capitals. Predicates that compare them must not
-//! depend on the client's choice, and not every proxy can be configured to normalise all of it.
+//! depend on the client's choice, and not every proxy can be configured to normalise all of these.
 
 use std::borrow::Cow;
 

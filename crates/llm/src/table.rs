@@ -1,5 +1,5 @@
-//! Tables of names that several files declare. The compiler joins and indexes them. They are data, because
-//! code for this many comparisons would be many times as large.
+//! Tables of names that several files declare. The compiler joins and indexes them. The tables are data,
+//! because code for so many comparisons would be many times as large.
 
 use crate::words::is_same;
 

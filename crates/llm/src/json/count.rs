@@ -15,7 +15,7 @@ pub(crate) struct Counted {
     pub(crate) scalar_bytes: u64,
 }
 
-/// Counts one container at a time, in any chunks.
+/// Counts one container at a time. The container may arrive in chunks of any size.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counter {
     /// The number of open containers, including the counted one.
@@ -98,7 +98,7 @@ impl Counter {
                     Inside::Hex { left: left.saturating_sub(1), value: value << 4 | digit }
                 }
                 Some(digit) => self.character(script::of_unit(value << 4 | digit)),
-                // Not a hexadecimal digit, so it is read as an ordinary byte.
+                // This is not a hexadecimal digit, so it is read as an ordinary byte.
                 None => {
                     self.inside = Inside::String;
                     return self.step(byte);

@@ -128,7 +128,7 @@ impl Sum {
     }
 }
 
-/// Sums the weights of characters over blocks ([`script`]).
+/// Adds up the weights of the characters in many blocks ([`script`]).
 #[derive(Default)]
 pub(super) struct Weight {
     lanes: u8x16,

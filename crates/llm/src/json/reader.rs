@@ -18,22 +18,22 @@ pub(crate) trait JsonPlace: Copy + Default + Eq {
     fn only_counts(self) -> bool;
 }
 
-/// What the scanner reports about the value at a place.
+/// What a reader requests at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wants {
-    /// Nothing: it is skipped.
+    /// Nothing. The value is skipped.
     Nothing,
-    /// Its members, if it is an object (or an array of objects).
+    /// The members of an object or of an array of objects.
     Object,
     /// A string.
     Text,
     /// A string, or the number of characters in a container that replaces it.
     TextOrLength,
-    /// All strings in the value. Below the maximum depth, only their characters.
+    /// All strings in the value. Beyond the maximum depth, only the number of their characters.
     Strings,
     /// A number, word or literal.
     Scalar,
-    /// A number, word or literal, or the members of an object in place of one.
+    /// A number, word or literal, or the members of an object in its place.
     ScalarOrObject,
     /// A string, an object's members, a number or a literal.
     Anything,
@@ -46,7 +46,7 @@ pub(crate) const LABEL: usize = 256;
 
 /// Receives what a document contains.
 pub(crate) trait Reader {
-    /// The places that it knows.
+    /// The places that the reader knows.
     type Place: JsonPlace;
 
     /// Returns the place of a key in an object at `parent`. A key that is longer than all known names may be

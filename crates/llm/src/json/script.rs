@@ -1,4 +1,4 @@
-//! The weight of a character by its script. It approximates the number of tokens in a text.
+//! Weighs characters by their script, to approximate the number of tokens in a text.
 //!
 //! The unit is an English character. Four units make a token. The first byte of a character in UTF-8
 //! determines the script, so many bytes can be weighed at once.

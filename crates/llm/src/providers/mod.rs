@@ -97,7 +97,7 @@ pub(crate) struct UsageHeader {
 pub(crate) struct Repeat {
     pub(crate) begins: &'static str,
     pub(crate) ends: &'static [&'static str],
-    /// Whether they are events; otherwise they may be any sequence of documents.
+    /// Whether the documents must be events of a stream. Otherwise, they may be any sequence of documents.
     pub(crate) is_event: bool,
 }
 
@@ -170,7 +170,7 @@ impl Dialect {
 }
 
 /// Joins the rows of one kind from all providers and `$shared`. The compiler builds the tables of this crate
-/// from them, so that the module contains each row once.
+/// from them, so that the compiled module contains each row once.
 macro_rules! lists {
     ($element:ty, $of:ident, $shared:expr) => {{
         const LISTS: [&[$element]; $crate::providers::PROVIDERS.len() + 1] = {

@@ -22,7 +22,7 @@ pub struct Decoded<'a> {
     pub extent: Extent,
     /// Why the decoded body is incomplete although the whole body was available.
     pub cause: Option<Cause>,
-    /// Whether the header is correct.
+    /// Whether the `content-encoding` header is correct.
     pub label: Label,
     /// What a server that trusts the header reads, if that is possible and differs from `body`.
     pub trusting: Option<Cow<'a, [u8]>>,
@@ -155,7 +155,7 @@ fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Un
     let bytes = decoded.bytes;
     match outcome {
         Ok(()) => Ok(Unpacked { bytes, extent, cause: None }),
-        // Some decoders accept a truncated body.
+        // Some servers have decoders that accept a truncated body.
         Err(Cause::Truncated) if lenient::is_document(&unicode::to_utf8(&bytes)) => {
             Ok(Unpacked { bytes, extent, cause: None })
         }

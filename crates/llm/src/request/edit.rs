@@ -1,5 +1,5 @@
-//! Adds Weir's fields to a request in the client's own bytes. All other bytes stay the same. A body is not
-//! touched if it needs no edit, or if no server would accept it. If a server might accept a body that cannot
+//! Adds Weir's fields to a request in the client's own bytes. All other bytes stay the same. A body stays
+//! unchanged if it needs no edit or if no server would accept it. If a server might accept a body that cannot
 //! be edited here, the result is [`Unchangeable`].
 
 use super::maximum::{CapTarget, FieldPath};

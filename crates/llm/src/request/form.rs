@@ -10,7 +10,7 @@ const MAX_BOUNDARY: usize = 256;
 /// The maximum length of a part's head in bytes. A longer head also counts as text.
 const MAX_HEAD: usize = 1024;
 
-/// Returns whether the content type is that of a form.
+/// Returns whether the content type declares a form.
 pub(super) fn is_said_by(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))

@@ -46,11 +46,11 @@ pub(super) struct Gather {
     /// The number of prompts, if they are a list.
     pub(super) prompts: u64,
     pub(super) seen: Seen,
-    /// The characters of the text.
+    /// The counts of characters.
     pub(super) tally: CharacterTally,
     /// Tokens given as ids, and the tokens of files and contexts.
     pub(super) tokens: u64,
-    /// Images of unknown size, and images of known size.
+    /// The number of images of unknown size, and the images of known size.
     pub(super) images: u64,
     pub(super) sized: SizedImages,
     /// Bytes of the body that were counted as images or files.

@@ -3,7 +3,7 @@
 /// The longest model, user or session, in bytes. No provider accepts longer ones.
 const KEPT: usize = 512;
 
-/// A short string that may arrive in chunks, and repeatedly.
+/// A short string that may arrive in chunks and may be repeated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {
     bytes: Vec<u8>,
@@ -139,7 +139,7 @@ impl GivenBool {
     }
 }
 
-/// The values that a body contains twice and that differ. It is unknown which one its server uses.
+/// The fields that a body contains twice with different values. It is unknown which value the server uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conflicts {
     /// The model.

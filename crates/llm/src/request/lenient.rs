@@ -1,7 +1,7 @@
 //! Splits text into tokens, or converts it to strict JSON, as lenient parsers read it. Lenient parsers accept
 //! `NaN` and `Infinity`, raw control characters, invalid UTF-8, trailing commas, comments, single quotes,
-//! unquoted keys, and anything after the first document. A server may be this lenient, so whatever such a
-//! server understands is read and edited.
+//! unquoted keys, and anything after the first document. A server may be this lenient, so everything that
+//! such a server accepts can be read and edited.
 
 use super::Pointed;
 use crate::json::tree::{self, TreeError};
@@ -25,7 +25,7 @@ pub(super) enum TokenKind {
     },
     Comma,
     Colon,
-    /// In double or single quotes, which are included.
+    /// A string in double or single quotes. The token includes the quotes.
     Text,
     /// A number, a literal, or an unquoted key.
     Word,
@@ -39,7 +39,7 @@ pub(super) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// Starts at this byte of the text.
+    /// Creates an iterator that starts at this byte of the text.
     pub(super) fn new(text: &'a [u8], at: usize) -> Self {
         Self { text, at }
     }

@@ -13,7 +13,7 @@ pub(crate) enum MaximumField {
     MaxCompletionTokens,
     MaxOutputTokens,
     MaxTokensToSample,
-    /// A field of the body that only one kind of server knows, by number.
+    /// A numbered field of the body that only one kind of server knows.
     Other(u8),
     Setting(Settings),
 }

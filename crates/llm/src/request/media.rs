@@ -1,13 +1,13 @@
 //! Images and files: how to recognise them, and what they cost.
 //!
-//! | what | tokens |
+//! | content | tokens |
 //! |---|---|
-//! | an inline image whose header states its size | by its size, as its provider publishes ([`super::image`]) |
+//! | an inline image with its size in the header | by the provider's formula ([`super::image`]) |
 //! | another image, inline or by a URL | 765, in Anthropic's and Bedrock's dialects 1600, in Gemini's 258 |
-//! | audio or video, inline | 1 for each 500 bytes of it |
-//! | a document such as a PDF, inline | 1 for each 32 bytes of it |
-//! | the same, by a URL or an id | 1920, as much as one minute of sound |
-//! | a text as a file | its characters / 4 |
+//! | audio or video, inline | 1 for each 500 bytes |
+//! | a document such as a PDF, inline | 1 for each 32 bytes |
+//! | a recording or a document, by a URL or an id | 1920, as many as one minute of audio |
+//! | a text file | its characters / 4 |
 //!
 //! Only a string in a place for media counts as media, and only if it is base64 or a short URL. Any other
 //! string is text, whatever it begins with. A file of an unknown type is text.

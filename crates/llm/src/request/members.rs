@@ -1,5 +1,5 @@
 //! Finds members of a JSON object in its text, so that they can be read or replaced there. The text may be
-//! lenient JSON ([`super::lenient`]). The output is the positions of the requested values, or nothing if no
+//! lenient JSON ([`super::lenient`]). The result is the positions of the requested values, or `None` if no
 //! parser would accept the object. The search does not recurse and does not look into other values.
 
 use super::lenient::{Token, TokenKind, Tokens, is_value};
@@ -11,7 +11,7 @@ use std::ops::Range;
 pub(super) struct Members {
     /// The members in their order.
     pub(super) found: Vec<Member>,
-    /// The position of the first member, or where it would be.
+    /// The position of the first member, or the position where it would be.
     pub(super) inside: usize,
     /// Whether the object has no members.
     pub(super) empty: bool,

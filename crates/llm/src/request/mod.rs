@@ -1,4 +1,4 @@
-//! Reads the facts in a request's body (`llm.*`), and edits the body for Weir.
+//! Reads facts from a request's body (`llm.*`), and edits the body.
 //!
 //! The input is the path, the headers and the body, complete or not ([`Wire`]). The output is a
 //! [`ParsedBody`], an edited body for the upstream ([`edit`]), and a [`UsageChunkFilter`] for the response.
@@ -6,7 +6,7 @@
 //! held. The bytes determine the format of a body. Its headers (`content-type`, `content-encoding`) decide
 //! only if the bytes do not.
 //!
-//! This module does not decide about limits or refusals.
+//! This module makes no decisions about limits or refusals.
 
 mod decode;
 pub mod edit;
@@ -148,7 +148,7 @@ pub enum Condition {
     Foreign,
     /// All of it, but it contains no field that any dialect knows.
     Silent,
-    /// Two servers would read two different requests. Only what is the same in both is known.
+    /// Two servers would read two different requests. Only the facts on which both agree are known.
     Ambiguous,
     /// Its encoding is unknown, or differs from its header.
     Undecoded,
@@ -226,7 +226,7 @@ pub struct RequestBody {
     pub condition: Condition,
     /// Whether the response comes later: OpenAI's `background`.
     pub background: bool,
-    /// The values that are given twice and differ.
+    /// The fields that are given twice with different values.
     pub conflicts: Conflicts,
     shape: Shape,
     /// Whether the body is UTF-16 or UTF-32, which only Python servers read.

@@ -1,4 +1,4 @@
-//! The string that is being read, as far as its contents matter.
+//! The string that is being read. Only the parts that matter are kept.
 
 use super::image::ImageHead;
 use super::place::Place;

@@ -11,7 +11,7 @@
 //! | [`Place::Name`], [`Place::Model`], [`Place::User`], sessions | names, ids, stop sequences, signatures | 512 characters each |
 //! | the keys that are named in the table | `messages`, `role`, `content`, ... | none |
 //! | [`Place::Metadata`] | keys and strings in `metadata`, `litellm_metadata`, `labels`, `requestMetadata` | 512 characters each, 16 Ki in all |
-//! | [`Place::Data`], [`Place::Reference`] | images and files, which count constants (`media.rs`) | base64, or 4096 characters of a URL |
+//! | [`Place::Data`], [`Place::Reference`] | images and files (`media.rs` defines their costs) | base64, or 4096 characters of a URL |
 //!
 //! Tags, names and known keys are free only up to the amount of text, and for the first 4096 characters
 //! ([`super::tally`]): thousands of roles or ids are text, too.
@@ -108,7 +108,7 @@ pub(crate) enum Place {
     /// The tool definitions.
     Tools,
     ToolConfig,
-    /// The format of the response: its name, or a schema.
+    /// The format of the response, which is a name or a schema.
     Format,
     /// A short value from a small set.
     Tag,
@@ -152,7 +152,7 @@ pub(crate) enum Settings {
     TextGeneration,
     /// `parameters` of Vertex and TGI.
     Parameters,
-    /// Bedrock Converse's `additionalModelRequestFields`: the vendors' own.
+    /// Bedrock Converse's `additionalModelRequestFields`, which has the vendors' own fields.
     Additional,
 }
 
@@ -355,7 +355,7 @@ impl Place {
         }
     }
 
-    /// Converts the place for a file in [`Object::File`] to this kind of media.
+    /// Converts a place of a file in [`Object::File`] to this kind of media.
     fn of(self, media: Media) -> Place {
         match self {
             Place::Source(_) => Place::Source(media),

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 /// A body as it came over the wire, with its headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Wire<'h, 'b> {
-    /// `:method`. Empty if unknown; then the presence of a body decides.
+    /// `:method`. If it is unknown, this is empty, and the presence of a body decides.
     pub method: &'h str,
     /// `:path`.
     pub path: &'h str,

@@ -45,7 +45,7 @@ impl Route {
             Some(TokenlessMatch { dialect, operation, body_decides }) => {
                 Self { dialect, operation: Some(operation), body_decides, ..route }
             }
-            // In doubt, the call may use tokens, and the body decides.
+            // If in doubt, the call may use tokens, and the body decides.
             None if route.operation.is_some_and(|operation| !operation.uses_tokens()) => Self::default(),
             None => route,
         }

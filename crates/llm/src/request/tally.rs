@@ -6,7 +6,7 @@ pub(super) const FREE_STRUCTURE: u64 = 4096;
 /// The maximum number of free characters in metadata. OpenAI allows 16 pairs of 64 and 512.
 pub(super) const FREE_LABELS: u64 = 16 << 10;
 
-/// Numbers of characters.
+/// Counts of characters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CharacterTally {
     pub(super) text: u64,

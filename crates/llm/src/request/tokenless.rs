@@ -1,10 +1,10 @@
-//! Calls that use no tokens: they read, list, store, delete, count or moderate. Each provider has a table by
-//! method and path ([`crate::providers`]); a call that is in none of them may use tokens.
+//! Recognises calls that use no tokens: they read, list, store, delete, count or moderate. Each provider has
+//! a table of methods and paths ([`crate::providers`]). A call that is in no table may use tokens.
 //!
-//! A path matches only if it has exactly one of the forms of a known API, spelled as its provider spells it:
-//! any prefix of the gateway, the version, and the segments of the row. So `/v1/models` and `/team/v1/models`
-//! list models, but `/v1/chat/completions/models`, `/V1/models`, `/v1//models`, `/v1/models;x` and
-//! `/v1%2Fmodels` may be anything. A call that reads or deletes has no body.
+//! A path matches only if it is spelled exactly as the provider spells it: any prefix of the gateway, then
+//! the version, then the segments of the row. So `/v1/models` and `/team/v1/models` list models, but
+//! `/v1/chat/completions/models`, `/V1/models`, `/v1//models`, `/v1/models;x` and `/v1%2Fmodels` may be
+//! anything. A call that reads or deletes has no body.
 
 use super::{Dialect, Operation};
 use crate::providers::{ReadTokenless, all};

@@ -12,7 +12,7 @@ use crate::json::{JsonPlace, Reader, Scanner, Wants};
 const PRELUDE: usize = 12;
 /// The checksum after the payload.
 const TRAILER: u64 = 4;
-/// AWS's maxima: 128 KiB of headers, 24 MiB of payload.
+/// The maxima of AWS: 128 KiB of headers, 24 MiB of payload.
 const MAX_HEADERS: u64 = 128 << 10;
 const MAX_FRAME: u64 = (24 << 20) + MAX_HEADERS + 16;
 /// The part of the headers that is kept. The relevant ones come first and are short.

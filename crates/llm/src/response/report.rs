@@ -95,7 +95,7 @@ pub(super) struct Report {
     pub(super) raw: Raw,
     /// The delivered characters that the last report of output covers.
     covered: u64,
-    /// The report of the open object.
+    /// The counts of the open object.
     open: Tally,
     /// The earlier report, if the open document has a report as well.
     before: Option<(Source, Tally)>,

@@ -1,5 +1,4 @@
-//! Finds what a response reveals about a background result: its id and its state. The input is the places of
-//! a scanner.
+//! Finds the id and the state of a background result in a response.
 
 use super::place::Node;
 
@@ -11,7 +10,7 @@ const LONGEST: usize = 1024;
 pub(crate) enum StoredPart {
     /// The object in an event of a stream that describes the result.
     Around,
-    /// The id of the document itself, or of that object.
+    /// The id, either of the document itself or of that object.
     Id { own: bool },
     /// The state of the result.
     Status,
@@ -19,7 +18,7 @@ pub(crate) enum StoredPart {
     Background,
 }
 
-/// The information in a response.
+/// What a response contains about a background result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredAnswer {
     id: Vec<u8>,

@@ -34,9 +34,9 @@ pub(crate) enum Field {
     BilledInput,
     BilledImages,
     BilledOutput,
-    /// The input of one of several predictions; they add up.
+    /// The input of one of several predictions. These inputs add up.
     Predicted,
-    /// The output of one of several results; they add up.
+    /// The output of one of several results. These outputs add up.
     Generated,
     /// The text that Perplexity read for the response, included in neither input nor total.
     Citation,

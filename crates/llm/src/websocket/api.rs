@@ -427,7 +427,7 @@ mod tests {
                 r#"{"type":"response.completed","response":{"id":"r1"}}"#,
                 ServerEvent::Ends { id: id("r1") },
             ),
-            // The message is cut, and only the members that have arrived are known.
+            // The message is truncated, so only the members that have arrived are known.
             (
                 Responses,
                 r#"{"type":"response.completed","response":{"id":"r1","out"#,

@@ -1,4 +1,5 @@
-//! permessage-deflate: its negotiated parameters, and decompression of the messages in one direction.
+//! Implements permessage-deflate: parses the negotiated parameters and decompresses the messages of one
+//! direction.
 
 use super::SocketError;
 use crate::memory::{Lease, MemoryBudget, Purpose};
@@ -34,7 +35,7 @@ impl Extensions {
                 match name.trim().to_ascii_lowercase().as_str() {
                     "client_no_context_takeover" => extensions.client_takeover = false,
                     "server_no_context_takeover" => extensions.server_takeover = false,
-                    // A smaller window can be decoded with the largest one.
+                    // The largest window can also decode messages for a smaller one.
                     "client_max_window_bits" | "server_max_window_bits" => {}
                     _ => return None,
                 }

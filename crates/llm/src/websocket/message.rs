@@ -1,11 +1,11 @@
-//! Assembles messages from their frames and decompresses them, if they fit into memory.
+//! Assembles messages from their frames and decompresses them, as far as they fit into memory.
 
 use super::deflate::{Extensions, MessageInflater};
 use super::frame::{FrameHead, FrameReader, Part, mask};
 use super::{Opcode, SocketError};
 use crate::memory::{Lease, MemoryBudget, Purpose};
 
-/// The sender of the messages.
+/// The side that sends the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The client, which masks its frames.
