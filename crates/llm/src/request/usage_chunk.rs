@@ -3,23 +3,23 @@
 //! chunk. LiteLLM sends a choice with an empty delta instead. All other bytes pass unchanged. A `usage` with
 //! a `cost` stays, because it comes from OpenRouter, which always sends it.
 //!
-//! An event is held back only while it may be that chunk. This ends when its first delta has content, or when
-//! the event ends.
+//! An event is held back only while it may be that chunk. It passes as soon as its first delta has content,
+//! or when it ends.
 
 use super::members::{element, members};
 use crate::memory::{Lease, MemoryBudget, Purpose};
 use memchr::{memchr2, memmem};
 use std::borrow::Cow;
 
-/// The longest event that is held back, in bytes. The usage chunk is a tenth of that.
+/// The longest event that is held back, in bytes. The usage chunk is about a tenth of that size.
 const KEPT_BACK: usize = 16 << 10;
 
 /// What to do with a chunk of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChunkEdit {
-    /// Send this instead.
+    /// Send these bytes instead.
     Replace(Vec<u8>),
-    /// Hold this back instead: some of it may have to be removed.
+    /// Hold back these bytes, because some of them may have to be removed.
     Keep(Vec<u8>),
 }
 

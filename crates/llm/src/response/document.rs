@@ -17,7 +17,7 @@ pub(super) struct Document {
     pub(super) repeats: bool,
     /// Whether it reports that the call failed.
     pub(super) failed: bool,
-    /// Whether it names the result that its counts belong to, if there are several.
+    /// Whether it names the result to which its counts belong. A stream may have several results.
     pub(super) is_of_result: bool,
     pub(super) index: Option<u32>,
     pub(super) text: u64,

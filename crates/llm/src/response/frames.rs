@@ -81,7 +81,7 @@ impl Frames {
         !(self.state == FrameState::Broken || self.state == FrameState::Prelude && self.kept.is_empty())
     }
 
-    /// Handles the complete current part. Returns false at the end of a frame.
+    /// Handles the complete current part. Returns `false` at the end of a frame.
     fn advance(&mut self, documents: &mut Documents, to: &mut Report) -> bool {
         let (state, left) = match self.state {
             FrameState::Prelude => match lengths(&self.kept) {

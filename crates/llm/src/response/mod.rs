@@ -1,8 +1,9 @@
-//! Reads usage from the bytes of a response, in any format, encoding and chunking, and in bounded memory.
+//! Reads usage from the bytes of a response, in any format and encoding, in chunks of any size, and in
+//! bounded memory.
 //!
-//! The content type determines the format if it is specific, and otherwise the first byte does. Nothing is
-//! buffered; each layer passes on its chunks. This module does not judge the status. It reports what was
-//! read.
+//! The content type determines the format if it is specific. Otherwise, the first byte determines it. Bodies
+//! are not buffered: each layer passes on its chunks. This module does not judge the status. It reports what
+//! was read.
 
 mod base64;
 mod body;
@@ -126,7 +127,7 @@ impl ResponseHead {
         let content_encoding = header("content-encoding").unwrap_or_default();
         let mut usage_headers = Vec::new();
         for UsageHeader { name, is_first, .. } in USAGE_HEADERS {
-            // Nearly all responses have none, and need no further look-ups.
+            // Nearly all responses have none of these headers, so no further look-ups are needed.
             if *is_first || !usage_headers.is_empty() {
                 usage_headers.extend(header(name).map(|value| ((*name).to_owned(), value)));
             }
@@ -191,8 +192,8 @@ pub struct MeterReading {
     pub other_unit: bool,
     /// Characters of generated text that were delivered, including reasoning and tool calls.
     pub delivered: u64,
-    /// The part of `delivered` after the last report of output. If a stream is cut, `usage` does not include
-    /// it.
+    /// The part of `delivered` after the last report of output. If a stream is cut off, `usage` does not
+    /// include this part.
     pub uncovered: u64,
     /// Whether the provider's body reports that the call failed, whatever the status is.
     pub ended_in_error: bool,
@@ -242,7 +243,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The size of a meter in bytes, with what it keeps but without its decoder.
+    /// The size of a meter in bytes, including the data that it keeps but not its decoder.
     pub const SIZE: usize = size_of::<Self>() + (4 << 10);
 
     /// Creates a meter for the response with this head. The memory for its decoder is unlimited.

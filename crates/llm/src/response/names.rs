@@ -1,6 +1,6 @@
 //! Recognises members that count tokens by their names, for any provider: `prompt_tokens`,
-//! `inputTextTokenCount`, `tokens_generated`, `TotalTokens`. The input is a key. The output is what it
-//! counts, if every word in it is known.
+//! `inputTextTokenCount`, `tokens_generated`, `TotalTokens`. A key is recognised only if every word in it is
+//! known.
 
 use super::tally::Field;
 
@@ -267,7 +267,7 @@ mod tests {
             ("cacheReadInputTokenCount", Some(Field::CacheRead)),
             ("cache_creation_input_tokens", Some(Field::CacheWrite)),
             ("cacheWriteInputTokens", Some(Field::CacheWrite)),
-            // Words for something other than usage, or without a kind of token.
+            // Names for something other than usage, or without a kind of token.
             ("max_tokens", None),
             ("tokens", None),
             ("num_tokens", None),
@@ -296,7 +296,7 @@ mod tests {
             ("cache_read", Some(Field::CacheRead)),
             ("total_cost", None),
             ("count", None),
-            // Words for particular tokens, for a frequency, or for calls.
+            // Names for particular tokens, for a frequency, or for calls.
             ("request", None),
             ("answer", None),
             ("connectors", None),

@@ -1,9 +1,9 @@
 //! The places of usage, generated text and errors in responses. One table serves all dialects, since their
-//! names do not clash. Its rows are in [`crate::providers`], and rows of several providers in `shared.rs`.
-//! `tally.rs` combines the counts. Every delivered string counts as generated text unless the table knows
-//! that its place contains something else. A place for a name or an id contains text if the string is too
-//! long. Counts of tokens in unlisted places are found by their names ([`super::names`]), but never inside
-//! generated text.
+//! names do not clash. Its rows are in [`crate::providers`]. Rows that several providers share are in
+//! `shared.rs`. `tally.rs` combines the counts. Every delivered string counts as generated text unless the
+//! table knows that its place contains something else. A place for a name or an id contains text if the
+//! string is too long. Counts of tokens in unlisted places are found by their names ([`super::names`]), but
+//! never inside generated text.
 
 mod shared;
 mod unlisted;
@@ -45,7 +45,7 @@ pub(crate) enum Node {
     /// An unknown place next to generated text. All strings in it count as text, and counts are found by
     /// their names.
     Aside,
-    /// An unknown place in a list of results, which are added up.
+    /// An unknown place in a list of results. The counts of the results are added up.
     Listed,
     /// An object that the server builds around generated text. All of it is [`Node::Unknown`], except for a
     /// member with the name of usage.
@@ -53,7 +53,7 @@ pub(crate) enum Node {
     /// An object with counts in an unlisted place.
     Counts,
     ListedCounts,
-    /// A count whose name is in another member of the same object.
+    /// The name of a count that has its value in another member of the same object.
     CountName,
     CountValue,
     /// Anthropic's list of samplings of one message.
@@ -102,11 +102,11 @@ pub(crate) enum Node {
     FoundInList(Field),
     /// A count of tokens in the document itself, or in one of its parts.
     Own(Field),
-    /// A count in a unit that is not tokens.
+    /// A count in a unit other than tokens.
     OtherUnit,
 
     // The places that a policy's own pointers lead to ([`super::pointed`]).
-    /// On the way to a value, with the number of the step.
+    /// A step on the way to a value, with the number of the step.
     Way(u16),
     /// A value, with the number of its pointer.
     Pointed(u16),
@@ -141,7 +141,7 @@ pub(crate) enum Node {
     Whole,
     /// The arguments of a tool call: text, or an object.
     Arguments,
-    /// Generated reasoning. Some servers send it under both of its names.
+    /// Generated reasoning. Some servers send it under both names.
     Reasoning,
     ReasoningContent,
     /// The same reasoning in parts.
@@ -176,7 +176,7 @@ pub(crate) enum Node {
     /// SGLang's counts, next to the whole text so far.
     Cumulative,
 
-    /// Any known object: the parent of members with the same meaning everywhere.
+    /// Any known object. It is the parent of members that have the same meaning everywhere.
     Anywhere,
 }
 

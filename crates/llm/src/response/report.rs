@@ -203,7 +203,7 @@ impl Report {
             return 0;
         }
         let pieces = self.delivered.saturating_add(self.document.delivered());
-        // A failed call repeats the request, or its incomplete output.
+        // The repeated text of a failed call is the request or the incomplete output.
         let repeated = match self.reported {
             None if !self.ended_in_error => self.repeated.max(self.document.repeated()),
             _ => 0,

@@ -12,7 +12,7 @@ pub fn frame(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     bytes.push(0x80 | opcode.bits());
     let masked = if mask.is_some() { 0x80 } else { 0 };
     match payload.len() {
-        // Less than 126, so it fits.
+        // The length is less than 126, so the cast is lossless.
         length @ ..126 => bytes.push(masked | length as u8),
         length => match u16::try_from(length) {
             Ok(length) => {

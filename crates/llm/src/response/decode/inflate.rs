@@ -202,7 +202,7 @@ impl Inflate {
     /// Reads a byte of the fixed part of a gzip header.
     fn fixed(&mut self, byte: u8, read: u8, flags: u8) -> Result<MemberSection, Cause> {
         let expected = match read {
-            // Bytes after a member that do not begin another one are padding.
+            // Bytes after a member are padding if they do not begin another member.
             0 if byte != 0x1f && self.later => return Ok(MemberSection::End),
             0 => byte == 0x1f,
             1 => byte == 0x8b,

@@ -1,6 +1,6 @@
 //! Decodes a body with several encodings, whether `content-encoding` lists them or not. Each layer has the
-//! encoding of its label unless its first bytes contradict that ([`sniff`]). The output of each layer is
-//! examined in the same way.
+//! encoding that its label names, unless its first bytes contradict the label ([`sniff`]). The output of each
+//! layer is examined in the same way.
 
 use super::super::body::Body;
 use super::super::report::Cause;
@@ -30,8 +30,8 @@ struct DecoderLayer {
 }
 
 impl Layers {
-    /// Creates the layers. Decoders reserve memory before they allocate it. If they get none, the rest of the
-    /// body is not decoded.
+    /// Creates the layers. Decoders reserve memory before they allocate it. If the budget refuses, the rest
+    /// of the body is not decoded.
     pub(in crate::response) fn new(content_encoding: &str, memory: &MemoryBudget) -> Self {
         // The encoding that was applied last is removed first.
         let names = || content_encoding.rsplit(',').map(str::trim).filter(|name| Encoding::is_any(name));

@@ -61,7 +61,7 @@ impl LeasedBytes {
         self.length = 0;
     }
 
-    /// Appends bytes. Returns false if there is no memory for them.
+    /// Appends bytes. Returns `false` if there is no memory for them.
     #[must_use]
     pub(crate) fn extend(&mut self, bytes: &[u8], memory: &MemoryBudget) -> bool {
         let added = self.add(bytes.len(), memory);

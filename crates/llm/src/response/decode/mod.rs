@@ -88,7 +88,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// Returns whether a name in `content-encoding` means any encoding at all.
+    /// Returns whether a name in `content-encoding` stands for an encoding at all.
     pub(crate) fn is_any(name: &str) -> bool {
         let name = name.trim();
         !name.is_empty() && !name.eq_ignore_ascii_case("identity")
@@ -122,7 +122,7 @@ impl Decoder {
         Self::of(Encoding::of(content_encoding)?, &MemoryBudget::default())
     }
 
-    /// Creates the decoder for an encoding and reserves its memory. Fails if there is none.
+    /// Creates the decoder for an encoding and reserves its memory. Fails if there is no memory.
     pub(crate) fn of(encoding: Encoding, memory: &MemoryBudget) -> Result<Self, Cause> {
         let decoder = match encoding {
             Encoding::Identity => Some(Decoder::Identity),

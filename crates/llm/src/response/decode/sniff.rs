@@ -3,7 +3,7 @@
 use super::super::report::Cause;
 use super::Encoding;
 
-/// The number of bytes that suffice.
+/// The number of bytes that always suffice to determine an encoding.
 pub(crate) const HEAD: usize = 8;
 
 /// Returns whether the first bytes of a body suffice to determine its encoding.
@@ -15,7 +15,7 @@ pub(crate) fn is_enough(label: Result<Encoding, Cause>, head: &[u8]) -> bool {
     }
 }
 
-/// Returns the encoding of a body that begins with `head` and has this label. `other` is set if the label
+/// Returns the encoding of a body that begins with `head` and has this label. `other` is set if the header
 /// names another encoding, too.
 pub(crate) fn encoding(
     label: Result<Encoding, Cause>,

@@ -1,4 +1,4 @@
-//! Classifies members that no table lists by their names.
+//! Classifies, by their names, members that no table lists.
 
 use super::{MEMBERS, Node, is_label, names};
 use crate::response::Field;

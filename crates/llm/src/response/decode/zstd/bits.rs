@@ -65,12 +65,12 @@ impl<'a> BackwardBits<'a> {
         value
     }
 
-    /// Returns whether more bits were read than there are.
+    /// Returns whether more bits were read than the stream contains.
     pub(super) fn is_overrun(&self) -> bool {
         self.missing > 0
     }
 
-    /// Returns whether exactly all bits have been read.
+    /// Returns whether all bits have been read and no more.
     pub(super) fn is_complete(&self) -> bool {
         self.rest.is_empty() && self.count == 0 && self.missing == 0
     }
@@ -109,7 +109,7 @@ impl<'a> ForwardBits<'a> {
         self.at = self.at.saturating_sub(1);
     }
 
-    /// Returns the rest from the next whole byte on.
+    /// Returns the remaining bytes, beginning with the next whole byte.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at.div_ceil(8)..).unwrap_or_default()
     }

@@ -1,4 +1,5 @@
-//! Compressed blocks: literals, and the sequences that combine them with matches (RFC 8878, section 3.1.1.3).
+//! Decodes compressed blocks: literals, and the sequences that combine them with matches (RFC 8878, section
+//! 3.1.1.3).
 
 use super::super::Sink;
 use super::super::leased::LeasedBytes;
@@ -163,7 +164,7 @@ impl Blocks {
         }
     }
 
-    /// Decodes a block with at most this many bytes.
+    /// Decodes a block. Its output may have at most `most` bytes.
     pub(super) fn decode(
         &mut self,
         block: &[u8],

@@ -120,7 +120,7 @@ impl Table {
     }
 }
 
-/// Reads how many of the remaining states belong to the next symbol. Small numbers take one bit less.
+/// Reads how many of the remaining states belong to the next symbol. Small numbers take one bit fewer.
 fn share(bits: &mut ForwardBits<'_>, rest: u32) -> Option<i16> {
     let width = rest.saturating_add(1).ilog2().saturating_add(1);
     let value = bits.take(width)?;

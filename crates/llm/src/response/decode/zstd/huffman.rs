@@ -1,4 +1,4 @@
-//! Literals in Huffman codes (RFC 8878, section 4.2).
+//! Decodes literals in Huffman codes (RFC 8878, section 4.2).
 
 use super::bits::BackwardBits;
 use super::fse::Table;

@@ -1,8 +1,8 @@
-//! `zstd` (RFC 8878). A body is a sequence of frames, and a frame is a sequence of blocks of at most 128 KiB.
-//! The window is at most 8 MiB, as RFC 9659 requires for this content encoding and as browsers enforce. Weir
-//! has its own decoder because libraries allocate as much as a header announces and hold back the window
-//! until the end. This decoder reserves memory before it allocates, and outputs each block as soon as it has
-//! arrived.
+//! Decodes `zstd` (RFC 8878). A body is a sequence of frames, and a frame is a sequence of blocks of at most
+//! 128 KiB. The window is at most 8 MiB, as RFC 9659 requires for this content encoding and as browsers
+//! enforce. Weir has its own decoder because libraries allocate as much as a header announces and hold back
+//! the window until the end. This decoder reserves memory before it allocates, and outputs each block as soon
+//! as it has arrived.
 
 mod bits;
 mod block;

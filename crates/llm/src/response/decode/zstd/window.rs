@@ -1,5 +1,5 @@
-//! The most recent output, as far back as a match may refer. Its memory grows with the data up to the size of
-//! the window, and each step is reserved first.
+//! Keeps the most recent output, as far back as a match may refer. Its memory grows with the data up to the
+//! size of the window, and each step is reserved first.
 
 use super::super::leased::Leased;
 use super::super::{Budget, Sink};
