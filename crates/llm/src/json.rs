@@ -82,7 +82,7 @@ enum ScanState {
     Skip,
     /// In text that is not a document.
     Stray,
-    /// In a container whose text is only counted.
+    /// In a container in which text is only counted.
     Count,
     /// The input is not JSON. Nothing more is read until `Scanner::end` resets the scanner.
     Broken,

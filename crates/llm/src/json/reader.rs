@@ -3,8 +3,8 @@
 
 use super::Counted;
 
-/// A place in a document. An array's elements are at the place of the array, unless the reader says
-/// otherwise. The default is the document itself.
+/// A place in a document. An array's elements are at the place of the array, unless the reader maps them to
+/// another place. The default is the document itself.
 pub(crate) trait JsonPlace: Copy + Default + Eq {
     /// Returns what the reader requests at this place.
     fn wants(self) -> Wants;

@@ -328,7 +328,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     refusal: openai_form,
 };
 
-/// Recognises a call whose name follows a percent-encoded slash.
+/// Recognises a call if its name follows a percent-encoded slash.
 fn path(last: &str, before: &[&str]) -> Option<Route> {
     let (_, name) = last.rsplit_once('/')?;
     let route = Route::new(Dialect::OpenAi, Operation::Response).with_deployment(before);

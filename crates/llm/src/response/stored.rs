@@ -8,7 +8,7 @@ const LONGEST: usize = 1024;
 /// A member that describes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoredPart {
-    /// The object in an event of a stream that describes the result.
+    /// The object that describes the result in an event of a stream.
     Around,
     /// The id, either of the document itself or of that object.
     Id { own: bool },

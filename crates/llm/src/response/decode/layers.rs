@@ -7,7 +7,7 @@ use super::super::report::Cause;
 use super::{Budget, Decoder, Encoding, Sink, sniff};
 use crate::memory::MemoryBudget;
 
-/// The maximum number of layers that are decoded. Further layers are not decoded.
+/// The maximum number of layers that are decoded. The bytes of further layers are read without decoding.
 const MAX_LAYERS: usize = 3;
 
 #[derive(Debug)]

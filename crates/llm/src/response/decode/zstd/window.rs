@@ -149,7 +149,7 @@ impl DecodedWindow {
     }
 }
 
-/// The receiver of the decoded bytes, and the limits on their memory and number.
+/// The receiver of the decoded bytes, with the budgets for memory and for output.
 pub(super) struct Out<'a, S> {
     pub(super) memory: &'a MemoryBudget,
     pub(super) budget: &'a mut Budget,
