@@ -1,9 +1,9 @@
-//! A scanner for JSON that arrives in chunks. It skips all values that the reader does not request, builds no
-//! values, and keeps a few hundred bytes, however large the document is. It takes bytes in any chunks, and
-//! calls a [`Reader`] for the places that the reader names. Several documents may follow each other (NDJSON)
-//! or be elements of an array (Gemini's streams).
+//! A scanner for JSON that arrives in chunks of any size. It calls a [`Reader`] for the places that the
+//! reader requests, and skips all other values. It builds no values and keeps a few hundred bytes, however
+//! large the document is. Several documents may follow each other (NDJSON) or be elements of an array
+//! (Gemini's streams).
 //!
-//! It does not validate: skipped parts may be invalid JSON.
+//! The scanner does not validate its input: skipped parts may be invalid JSON.
 
 mod bytes;
 mod count;
@@ -22,32 +22,33 @@ use count::Counter;
 use lanes::{Nesting, Structure, find};
 use string::{Escape, TokenBuffer};
 
-/// How many relevant containers may be open at once. The deepest place that a reader names is nine levels
-/// deep.
+/// The maximum number of relevant containers that may be open at once. The deepest place that any reader
+/// requests is nine levels deep.
 const MAX_DEPTH: usize = 24;
 
-/// Longer numbers and literals are copied.
+/// Numbers and literals longer than this many bytes are copied into a buffer.
 const SHORT_SCALAR: usize = 24;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scanner<P> {
     state: ScanState,
-    /// The relevant containers that are open around `here`, outermost first.
+    /// The open containers that are relevant and contain `here`, outermost first.
     open: [Frame<P>; MAX_DEPTH],
     depth: usize,
     /// The innermost relevant container, if there is one.
     here: Frame<P>,
-    /// How many containers are open inside a skipped value. Only this number grows with the depth of the input.
+    /// How many containers are open inside a skipped value. Only this number grows with the depth of the
+    /// input.
     skipped: u64,
     /// The place of a whole document.
     root: P,
     /// The place of the next value.
     place: P,
     escape: Escape,
-    /// The first half of a surrogate pair, whose second half may follow.
+    /// The first half of a surrogate pair. The second half may follow.
     half: Option<u32>,
     token: TokenBuffer,
-    /// How much of a skipped string has passed.
+    /// The number of bytes of the skipped string that have been read.
     passed: usize,
     /// Counts the text in containers that are skipped.
     counter: Counter,
@@ -81,9 +82,9 @@ enum ScanState {
     Skip,
     /// In text that is not a document.
     Stray,
-    /// In a container that is only counted.
+    /// In a container in which text is only counted.
     Count,
-    /// The input is not JSON. Only a reset helps.
+    /// The input is not JSON. Nothing more is read until `Scanner::end` resets the scanner.
     Broken,
 }
 
@@ -129,13 +130,14 @@ impl<P: JsonPlace> Scanner<P> {
         }
     }
 
-    /// Whether the length of the skipped container matters.
+    /// Returns whether the length of the skipped container matters.
     fn is_measured(&self) -> bool {
         matches!(self.state, ScanState::Skip | ScanState::String(Use::Skip))
             && matches!(self.place.wants(), Wants::TextOrLength | Wants::Strings)
     }
 
-    /// Reports a piece of a skipped string that ends where `left` bytes remain.
+    /// Reports a piece of a skipped string: `bytes` without the last `left` bytes and without a closing
+    /// quote.
     fn pass(&mut self, bytes: &[u8], left: usize, to: &mut impl Reader<Place = P>) {
         let quote = usize::from(!matches!(self.state, ScanState::String(_)));
         let end = bytes.len().saturating_sub(left.saturating_add(quote));
@@ -144,7 +146,7 @@ impl<P: JsonPlace> Scanner<P> {
         self.passed = self.passed.saturating_add(piece.len());
     }
 
-    /// Counts the characters that end where `left` bytes remain, without the container's own end.
+    /// Counts the characters in `bytes` without the last `left` bytes and without the end of the container.
     fn measure(&self, bytes: &[u8], left: usize, to: &mut impl Reader<Place = P>) {
         let end = usize::from(self.skipped == 0).saturating_add(left);
         let passed = bytes.get(..bytes.len().saturating_sub(end)).unwrap_or_default();
@@ -156,16 +158,16 @@ impl<P: JsonPlace> Scanner<P> {
         self.root = root;
     }
 
-    /// Whether a document is incomplete.
+    /// Returns whether a document is incomplete.
     pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, ScanState::Document | ScanState::Stray | ScanState::Broken)
     }
 
-    /// Ends whatever is open: the next byte begins a document.
+    /// Ends the open document, if there is one. The next byte begins a new document.
     pub(crate) fn end(&mut self, to: &mut impl Reader<Place = P>) {
         if matches!(self.state, ScanState::Document | ScanState::Stray) {
             self.state = ScanState::Document;
-            // Documents end by themselves.
+            // No document is open.
             return;
         }
         if self.is_open() {
@@ -304,7 +306,7 @@ impl<P: JsonPlace> Scanner<P> {
                     self.place = to.element(place, 0);
                 }
             }
-            // Below the maximum depth, text is still counted.
+            // Text is counted even beyond the maximum depth.
             _ if matches!(wants, Wants::Count | Wants::Anything) => {
                 self.counter.begin();
                 self.state = ScanState::Count;
@@ -449,8 +451,8 @@ impl<P: JsonPlace> Scanner<P> {
                     }
                 },
                 b'{' | b'[' => self.skipped = self.skipped.saturating_add(1),
-                // Lenient parsers read these as the start of a comment or a string, which may contain the
-                // bytes that follow.
+                // In lenient parsers, these characters begin a comment or a string, and the bytes that follow
+                // may be part of it.
                 b'#' | b'&' | b'\'' | b'/' => {
                     self.broken(to);
                     return rest;
@@ -484,13 +486,14 @@ fn ends_scalar(byte: u8) -> bool {
     )
 }
 
-/// A short, complete number or literal, and the remaining bytes.
+/// Splits off a number or literal if it is short and complete. Returns it and the remaining bytes.
 fn short_scalar(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().take(SHORT_SCALAR).position(|byte| ends_scalar(*byte))?;
     bytes.split_at_checked(end)
 }
 
-/// A key without escape sequences that its colon follows directly, and the remaining bytes.
+/// Splits off a key if it has no escape sequences and a colon follows it directly. Returns the key and the
+/// bytes after the colon.
 fn plain_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let [b'"', bytes @ ..] = bytes else { return None };
     match bytes.split_at_checked(short_string(bytes)?)? {
@@ -520,7 +523,7 @@ fn short_value<'a, P: JsonPlace>(
     rest.get(1..)
 }
 
-/// The bytes after a skipped value, if it is not a container and is complete.
+/// Returns the bytes after a skipped value if the value is complete and not a container.
 fn value_end<'a, P: JsonPlace>(
     place: P,
     bytes: &'a [u8],

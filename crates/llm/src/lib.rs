@@ -1,8 +1,8 @@
-//! Reads the messages of LLM APIs: from a request, its facts and its expected usage; from a response, its
-//! reported usage.
+//! Reads the messages of LLM APIs. It extracts facts and an estimate of the usage from requests, and the
+//! reported usage from responses.
 //!
-//! It knows no policies and does no I/O: no host, clock, network, file or log. It accepts input in any chunks
-//! and needs bounded memory.
+//! This crate knows nothing about policies and does no I/O: it uses no host, clock, network, files or logs.
+//! Input may arrive in chunks of any size, and memory use is bounded.
 
 mod json;
 pub mod memory;

@@ -1,33 +1,34 @@
 //! Limits how many bytes the exchanges of one VM may keep. If a Wasm module cannot allocate, it traps, and
-//! all streams of its worker end. So memory is counted before it is allocated: code that keeps something
-//! holds a [`Lease`] for it, and has to manage with less if there is none.
+//! all streams of its worker end. So memory is reserved before it is allocated: code that keeps data holds a
+//! [`Lease`] for it, and has to make do with less if the budget refuses one.
 //!
-//! A lease ends with its owner, so nothing leaks, however an exchange ends. Taking a lease allocates nothing.
+//! A lease is released when its owner is dropped, so nothing leaks, however an exchange ends. Taking a lease
+//! does not allocate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The default budget of a VM's exchanges, in bytes. Envoy runs one VM per worker and ends it at 1 GiB, and a
-/// gateway with eight workers has to fit into a container. An exchange usually keeps 10 kB.
+/// The default budget of a VM's exchanges, in bytes. Envoy runs one VM per worker and terminates it at 1 GiB.
+/// A gateway with eight workers has to fit into a container. An exchange usually keeps 10 kB.
 pub const DEFAULT: usize = 128 << 20;
 
 /// A budget of bytes, shared by its clones. The default is unlimited.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBudget(Option<Arc<BudgetState>>);
 
-/// The purpose of bytes, which determines how much of the budget they may use.
+/// What leased bytes are for. The purpose determines how much of the budget they may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Records of the holds of an exchange, so that the holds can be released. They may use the whole budget.
     Record,
-    /// Copies that are freed when the callback returns. May use seven eighths of the budget.
+    /// Copies that are freed when the callback returns. They may use seven eighths of the budget.
     Work,
-    /// Data that is kept between callbacks to judge an exchange better: facts, windows, unread bytes. All
-    /// such leases may use half of the budget, and each may use an eighth of what is left of that. So a few
-    /// large ones cannot starve many small ones.
+    /// Data that is kept between callbacks to judge an exchange better: facts, windows, unread bytes.
+    /// Together, these leases may use half of the budget. Each may use an eighth of what is left of that
+    /// half, so a few large leases cannot starve many small ones.
     Keep,
 }
 
-/// The right to keep some bytes until it is dropped.
+/// The right to keep some bytes until the lease is dropped.
 #[derive(Debug)]
 pub struct Lease {
     budget: MemoryBudget,
@@ -50,17 +51,17 @@ struct Used {
 }
 
 impl MemoryBudget {
-    /// A budget of this many bytes.
+    /// Creates a budget of this many bytes.
     pub fn new(max: usize) -> Self {
         Self(Some(Arc::new(BudgetState { max, used: Mutex::default() })))
     }
 
-    /// How many bytes are leased.
+    /// Returns the number of leased bytes.
     pub fn used(&self) -> usize {
         self.now().all
     }
 
-    /// The largest number of bytes that were ever leased.
+    /// Returns the largest number of bytes that were leased at any time.
     pub fn peak(&self) -> usize {
         self.now().peak
     }
@@ -71,7 +72,7 @@ impl MemoryBudget {
         lease.resize(bytes).then_some(lease)
     }
 
-    /// An empty lease, to be resized.
+    /// Creates an empty lease, to be resized later.
     pub fn empty(&self, purpose: Purpose) -> Lease {
         Lease { budget: self.clone(), purpose, bytes: 0 }
     }
@@ -82,13 +83,13 @@ impl MemoryBudget {
 }
 
 impl Lease {
-    /// The size of the lease.
+    /// Returns the size of the lease in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Resizes the lease. If there is no room, it stays as it is, and the function returns false. Shrinking
-    /// always succeeds.
+    /// Resizes the lease. If there is no room, keeps the old size and returns `false`. Shrinking always
+    /// succeeds.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         if let Some(shared) = &self.budget.0 {
@@ -106,7 +107,7 @@ impl Lease {
         true
     }
 
-    /// Shrinks it to at most this many bytes.
+    /// Shrinks the lease to at most this many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let smaller = self.bytes.min(bytes);
         // Shrinking always succeeds.
@@ -121,7 +122,7 @@ impl Drop for Lease {
 }
 
 impl BudgetState {
-    /// Whether a lease may grow to this.
+    /// Returns whether a lease may grow to `bytes`.
     fn has_room(&self, used: Used, lease: &Lease, bytes: usize) -> bool {
         let of_others = used.all.saturating_sub(lease.bytes);
         let fits = |share: usize| of_others.checked_add(bytes).is_some_and(|sum| sum <= share);

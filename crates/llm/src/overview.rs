@@ -1,4 +1,4 @@
-//! The properties of each provider and dialect as plain data for `docs/providers.md`.
+//! Describes each provider and dialect as plain data for `docs/providers.md`.
 
 use crate::providers::PROVIDERS;
 use crate::request::image::ImageFormula;
@@ -6,8 +6,8 @@ use crate::request::place::Place;
 use crate::request::{Dialect, Operation};
 use crate::response::place::Node;
 
-/// A provider, described by the contents of its file. Everything else is as in OpenAI's API, or is found by
-/// name.
+/// A provider, described by the contents of its file. Whatever the file omits works as in OpenAI's API or is
+/// found by name.
 #[derive(Clone, Debug)]
 pub struct ProviderOverview {
     pub name: &'static str,
@@ -15,9 +15,9 @@ pub struct ProviderOverview {
     pub dialects: Vec<Dialect>,
     /// The operations of the provider's own calls.
     pub operations: Vec<&'static str>,
-    /// Its own fields for a maximum output, which make holds exact.
+    /// The provider's own fields for a maximum output. They make holds exact.
     pub maxima: Vec<&'static str>,
-    /// Its own members and headers that report usage.
+    /// The provider's own members and headers that report usage.
     pub usage: Vec<&'static str>,
     /// The number of known calls that use no tokens.
     pub tokenless: usize,
@@ -32,13 +32,13 @@ pub struct DialectOverview {
     pub streams: bool,
     /// How an image of known size is counted.
     pub images: &'static str,
-    /// How many tokens an image of unknown size counts.
+    /// The number of tokens that an image of unknown size counts as.
     pub tokens_per_image: u64,
-    /// The status of a refusal that no retry can change.
+    /// The status of a refusal if a retry can never succeed.
     pub too_large: u16,
 }
 
-/// Every provider that has a file.
+/// Returns every provider that has a file.
 pub fn providers() -> Vec<ProviderOverview> {
     let overview = |provider: &&crate::providers::Provider| {
         let calls: Vec<(Dialect, Operation)> = provider.calls.iter().map(|call| call.call()).collect();
@@ -59,7 +59,7 @@ pub fn providers() -> Vec<ProviderOverview> {
     PROVIDERS.iter().map(overview).collect()
 }
 
-/// Every dialect.
+/// Returns every dialect.
 pub fn dialects() -> Vec<DialectOverview> {
     let all = [
         (Dialect::OpenAi, "OpenAI"),
@@ -99,7 +99,7 @@ fn is_usage(node: Node) -> bool {
     )
 }
 
-/// Removes repeats and keeps the order.
+/// Removes duplicates and keeps the order.
 fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
     all.fold(Vec::new(), |mut distinct, one| {
         if !distinct.contains(&one) {

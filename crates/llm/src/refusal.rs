@@ -1,5 +1,5 @@
-//! Presents refusals to the client libraries of each API. The input is the content, independent of any
-//! dialect. The output is a body and its headers.
+//! Formats refusals for the client libraries of each API. The input does not depend on the dialect. The
+//! output is a body and its headers.
 
 use crate::request::Dialect;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// A limit has no room.
+    /// A limit is exhausted.
     Exceeded,
     /// The request can never pass.
     TooLarge,
@@ -27,9 +27,9 @@ pub struct RefusalFacts<'a> {
     pub kind: &'a str,
     /// OpenAI's `code`.
     pub code: &'a str,
-    /// When there is room again. `None` if a retry does not help, or the time is unknown.
+    /// The time until there is room again. `None` if a retry does not help or the time is unknown.
     pub retry_ms: Option<u64>,
-    /// An object with the names and numbers of the rate that refused.
+    /// An object that describes the rate that refused the request.
     pub details: Option<Value>,
 }
 
@@ -58,7 +58,7 @@ impl RefusalFacts<'_> {
 }
 
 impl Dialect {
-    /// The status for a request that can never pass.
+    /// Returns the status for a request that can never pass.
     pub fn too_large_status(self) -> u16 {
         self.rules().too_large
     }
@@ -69,14 +69,14 @@ impl Dialect {
     }
 }
 
-/// OpenAI's form, which most clients understand.
+/// Formats a refusal in OpenAI's form, which most clients understand.
 pub(crate) fn openai_form(refusal: &RefusalFacts<'_>) -> RefusalReply {
     let RefusalFacts { message, kind, code, .. } = refusal;
     let error = json!({ "message": message, "type": kind, "param": null, "code": code });
     RefusalReply::of(json!({ "error": refusal.with_details(error) }))
 }
 
-/// Whole seconds, rounded up, at least 1.
+/// Converts milliseconds to whole seconds, rounded up, at least 1.
 pub(crate) fn seconds(ms: u64) -> u64 {
     ms.div_ceil(1000).max(1)
 }

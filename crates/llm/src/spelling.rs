@@ -1,12 +1,12 @@
 //! Normalises paths and hosts. A client can write either in many ways that its server treats alike: with a
 //! trailing slash or `;x`, percent-encoded, with a port or in capitals. Predicates that compare them must not
-//! depend on the client's choice, and not every proxy can be configured to normalise all of it.
+//! depend on the client's choice, and not every proxy can be configured to normalise all of these.
 
 use std::borrow::Cow;
 
-/// Normalises `:path` as lenient servers read it: percent-decoded once, without `.`, `..`, empty segments, `;x`
-/// and a trailing slash. The query stays as it is. Returns the path and the length of the part before the `?`;
-/// `None` if it is already normalised.
+/// Normalises `:path` as lenient servers read it: percent-decoded once, without `.`, `..`, empty segments,
+/// `;x` and a trailing slash. The query stays unchanged. Returns the path and the length of the part before
+/// the `?`, or `None` if the path is already normalised.
 pub fn path(path: &str) -> Option<(String, usize)> {
     let end = path.find(['?', '#']).unwrap_or(path.len());
     let (before, after) = path.split_at_checked(end)?;
@@ -15,13 +15,13 @@ pub fn path(path: &str) -> Option<(String, usize)> {
     }
     let mut spelled = resolved(before);
     let length = spelled.len();
-    // A fragment is only for the client.
+    // A fragment is not meant for the server.
     spelled.push_str(after.split('#').next().unwrap_or_default());
     Some((spelled, length))
 }
 
 /// Normalises `:authority`: lower case, percent-decoded, without a port, user information or trailing dot.
-/// `None` if it is already normalised.
+/// Returns `None` if the host is already normalised.
 pub fn host(host: &str) -> Option<String> {
     let odd = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b':' | b'@' | b'%');
     if !host.bytes().any(odd) && !host.ends_with('.') {
@@ -32,7 +32,7 @@ pub fn host(host: &str) -> Option<String> {
     Some(without_port(spelled).trim_end_matches('.').to_owned())
 }
 
-/// `[::1]:80` becomes `[::1]`; an IPv6 address without brackets has no port.
+/// Removes the port: `[::1]:80` becomes `[::1]`. An IPv6 address without brackets has no port.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -42,7 +42,8 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// The common case. `*` and anything else that is not a path stay as they are.
+/// Returns whether the path is already normalised, which is the common case. `*` and anything else that is
+/// not a path stay unchanged.
 fn is_plain(path: &str) -> bool {
     if !path.starts_with('/') || path == "/" {
         return true;
@@ -80,12 +81,12 @@ fn resolved(path: &str) -> String {
     spelled
 }
 
-/// A segment of a path without its parameters.
+/// Returns a path segment without its parameters.
 pub fn before_semicolon(segment: &str) -> &str {
     segment.split(';').next().unwrap_or_default()
 }
 
-/// Invalid escape sequences stay as they are.
+/// Decodes percent-encoded bytes. Invalid escape sequences stay unchanged.
 pub fn percent_decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);

@@ -1,5 +1,5 @@
-//! Tables of names that several files declare. The compiler joins and indexes them. They are data, because
-//! code for this many comparisons would be many times as large.
+//! Tables of names that several files declare. The compiler joins and indexes them. The tables are data,
+//! because code for so many comparisons would be many times as large.
 
 use crate::words::is_same;
 
@@ -12,7 +12,7 @@ pub(crate) const MAX_NAME: usize = 48;
 /// The number of groups.
 const GROUPS: usize = 256;
 
-/// Members in groups. The group of a name is cheap to compute.
+/// Members, grouped by a cheap hash of their names.
 #[derive(Debug)]
 pub(crate) struct NameTable<P: 'static, V: 'static> {
     members: &'static [Member<P, V>],
@@ -21,17 +21,17 @@ pub(crate) struct NameTable<P: 'static, V: 'static> {
 }
 
 impl<P: Copy + PartialEq, V: Copy> NameTable<P, V> {
-    /// Creates the table of members that [`joined`] has sorted.
+    /// Creates a table of members, which [`joined`] must have sorted.
     pub(crate) const fn new(members: &'static [Member<P, V>]) -> Self {
         Self { members, begin: beginnings(&[members]) }
     }
 
-    /// Returns where a member leads.
+    /// Returns the place that a member leads to.
     pub(crate) fn find(&self, of: P, key: &[u8]) -> Option<V> {
         self.all(of, key).next()
     }
 
-    /// Returns where all members with this name lead, in the order of the table.
+    /// Returns the places that all members with this name lead to, in the order of the table.
     pub(crate) fn all(&self, of: P, key: &[u8]) -> impl Iterator<Item = V> {
         let at = group(key);
         let [begin, end] =
@@ -56,7 +56,7 @@ const fn group(name: &[u8]) -> usize {
     }
 }
 
-/// Returns the number of elements in some lists.
+/// Returns the total number of elements in several lists.
 pub(crate) const fn count<T>(mut lists: &[&[T]]) -> usize {
     let mut sum = 0;
     while let Some((list, others)) = lists.split_first() {
@@ -85,7 +85,7 @@ const fn beginnings<P, V>(mut lists: &[&[Member<P, V>]]) -> [u16; GROUPS + 1] {
     begin
 }
 
-/// Joins the members of some lists, sorted by group. `N` is their number.
+/// Joins several lists of members and sorts them by group. `N` is the total number of members.
 pub(crate) const fn joined<P: Copy, V: Copy, const N: usize>(
     mut lists: &[&[Member<P, V>]],
     any: Member<P, V>,
@@ -109,7 +109,7 @@ pub(crate) const fn joined<P: Copy, V: Copy, const N: usize>(
     all
 }
 
-/// Joins the elements of some lists. `N` is their number.
+/// Joins several lists. `N` is the total number of elements.
 pub(crate) const fn flat<T: Copy, const N: usize>(mut lists: &[&[T]], any: T) -> [T; N] {
     let mut all = [any; N];
     let mut free: &mut [T] = &mut all;

@@ -1,6 +1,6 @@
-//! Compares names eight bytes at a time. In Wasm, comparing slices looks at single bytes.
+//! Compares names eight bytes at a time. In Wasm, comparing slices reads single bytes.
 
-/// Returns whether both are equal.
+/// Returns whether both names are equal.
 pub fn is_same(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
@@ -12,7 +12,7 @@ pub fn is_same(one: &[u8], other: &[u8]) -> bool {
         }
     }
     match (one.last_chunk::<8>(), other.last_chunk::<8>()) {
-        // These bytes overlap those that have been compared.
+        // The last eight bytes may overlap those that were compared before.
         (Some(last), Some(other)) => u64::from_le_bytes(*last) == u64::from_le_bytes(*other),
         _ => rest.iter().zip(other_rest).all(|(byte, other)| byte == other),
     }

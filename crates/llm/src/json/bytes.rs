@@ -4,7 +4,7 @@ use super::lanes::{BLOCK, Block, Sum, Weight};
 use super::script;
 use memchr::memchr;
 
-/// The bytes after any white space.
+/// Returns the bytes after any leading white space.
 pub(super) fn after_space(bytes: &[u8]) -> &[u8] {
     match bytes {
         [first, ..] if *first > b' ' => bytes,
@@ -16,7 +16,8 @@ pub(super) fn after_space(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// The position of a string's closing quote. `bytes` begin in the string, outside an escape sequence.
+/// Returns the position of a string's closing quote. `bytes` must begin inside the string and outside an
+/// escape sequence.
 pub(super) fn closing_quote(bytes: &[u8]) -> Option<usize> {
     if let Some(at) = short_string(bytes) {
         return Some(at);
@@ -33,7 +34,8 @@ pub(super) fn closing_quote(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The same for strings of less than 32 bytes without escape sequences. Nearly all strings are of this kind.
+/// Returns the position of the closing quote if the string is shorter than 32 bytes and has no escape
+/// sequences. Nearly all strings are of this kind.
 pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
@@ -42,7 +44,7 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
         let word = u64::from_le_bytes(*word);
         let quotes = zeros(word ^ (ONES * b'"' as u64));
         let escapes = zeros(word ^ (ONES * b'\\' as u64));
-        // The lowest mark is exact; those above it may be wrong.
+        // Only the lowest mark is reliable. Higher marks may be false positives.
         if quotes | escapes != 0 {
             let is_quote = quotes.trailing_zeros() < escapes.trailing_zeros();
             let at = (quotes.trailing_zeros() >> 3) as usize;
@@ -52,7 +54,8 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The weight ([`script`]) of UTF-8 text. A character counts where it begins, so splitting it changes nothing.
+/// Returns the weight ([`script`]) of UTF-8 text. The weights of all chunks add up to the weight of the text,
+/// even if a character is split between chunks.
 pub(crate) fn characters(bytes: &[u8]) -> u64 {
     if bytes.len() < BLOCK && bytes.iter().copied().fold(0, u8::max) < script::ONE_MORE_FROM {
         return bytes.len() as u64;
@@ -64,10 +67,9 @@ pub(crate) fn characters(bytes: &[u8]) -> u64 {
     weight.total().saturating_add(rest)
 }
 
-/// Counts the decoded characters of a JSON string up to the first block that needs a closer look, because the
-/// string ends in it, or because it contains an escape sequence that is incomplete or does not encode one
-/// character in two bytes. Returns the characters and how far they reach. The first byte is outside an escape
-/// sequence.
+/// Counts the decoded characters of a JSON string block by block. It stops before the first block in which
+/// the string ends, or which has an escape sequence that is incomplete or longer than two bytes. Returns the
+/// number of characters and the number of bytes read. The first byte must be outside an escape sequence.
 pub(super) fn plain_characters(bytes: &[u8]) -> (u64, usize) {
     // The backslash of an escape sequence does not count.
     let (mut weight, mut escapes) = (Weight::default(), Sum::default());
@@ -86,7 +88,8 @@ pub(super) fn plain_characters(bytes: &[u8]) -> (u64, usize) {
     (weight.total().saturating_sub(escapes.total()), reach)
 }
 
-/// Whether each backslash begins a two-byte sequence within the block, and each quote ends one.
+/// Returns whether each backslash begins a two-byte escape sequence within the block, and each quote ends
+/// one.
 fn is_plain(block: &Block) -> bool {
     let (quotes, escapes) = (block.equal(b'"'), block.equal(b'\\'));
     let escaped = escapes << 1;

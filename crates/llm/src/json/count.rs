@@ -1,5 +1,5 @@
-//! Counts the text in a container without parsing its structure, so that the text of unknown containers counts
-//! too. Only the current depth is kept, so depth costs nothing.
+//! Counts the text in a container without parsing its structure, so that the text of unknown containers
+//! counts too. Only the current depth is stored, so deep nesting costs no memory.
 
 use super::lanes::{BLOCK, Block};
 use super::script;
@@ -15,15 +15,15 @@ pub(crate) struct Counted {
     pub(crate) scalar_bytes: u64,
 }
 
-/// Counts one container at a time, in any chunks.
+/// Counts one container at a time. The container may arrive in chunks of any size.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counter {
     /// The number of open containers, including the counted one.
     depth: u64,
     inside: Inside,
     found: Counted,
-    /// Whether a character has appeared that begins a comment or a string for lenient parsers. The bytes that
-    /// follow may be inside it.
+    /// Whether a character has appeared that begins a comment or a string in lenient parsers. The bytes that
+    /// follow may be part of it.
     stray: bool,
 }
 
@@ -45,7 +45,7 @@ enum Inside {
 }
 
 impl Counter {
-    /// A container has been opened.
+    /// Begins to count a container that has just been opened.
     pub(super) fn begin(&mut self) {
         *self = Self { depth: 1, ..Self::default() };
     }
@@ -55,12 +55,12 @@ impl Counter {
         std::mem::take(&mut self.found)
     }
 
-    /// Whether the open container is not valid JSON.
+    /// Returns whether the open container is not valid JSON.
     pub(super) fn is_stray(&self) -> bool {
         self.stray
     }
 
-    /// Reads the next bytes. Returns the remaining ones if the container has ended or is not JSON.
+    /// Reads the next bytes. Returns the unread bytes if the container has ended or is not JSON.
     pub(super) fn feed<'a>(&mut self, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
         while let Some((block, rest)) = bytes.split_first_chunk::<BLOCK>() {
             if !self.block(block)
@@ -74,12 +74,12 @@ impl Counter {
         bytes.get(length..)
     }
 
-    /// Reads byte by byte. Returns where the container ends, if it does.
+    /// Reads byte by byte. If the container ends or is not JSON, returns the number of bytes read.
     fn steps(&mut self, bytes: &[u8]) -> Option<usize> {
         bytes.iter().position(|byte| self.step(*byte)).map(|at| at.saturating_add(1))
     }
 
-    /// Reads one byte. True if it ends the container.
+    /// Reads one byte. Returns `true` if the container ends or is not JSON.
     fn step(&mut self, byte: u8) -> bool {
         let begins = script::of_byte(byte);
         self.inside = match self.inside {
@@ -98,7 +98,7 @@ impl Counter {
                     Inside::Hex { left: left.saturating_sub(1), value: value << 4 | digit }
                 }
                 Some(digit) => self.character(script::of_unit(value << 4 | digit)),
-                // Not a hexadecimal digit, so it is read as an ordinary byte.
+                // This is not a hexadecimal digit, so it is read as an ordinary byte.
                 None => {
                     self.inside = Inside::String;
                     return self.step(byte);
@@ -136,8 +136,8 @@ impl Counter {
         false
     }
 
-    /// Reads a whole block. False if it needs a closer look, because the container may end in it, or because an
-    /// escape sequence is incomplete or longer than two bytes.
+    /// Reads a whole block. Returns `false` if the block must be read byte by byte, because the container may
+    /// end in it or an escape sequence is incomplete or longer than two bytes.
     fn block(&mut self, bytes: &[u8; BLOCK]) -> bool {
         let begins_in_string = match self.inside {
             Inside::Nothing | Inside::Scalar => 0,
@@ -182,7 +182,8 @@ impl Counter {
     }
 }
 
-/// The starts of two-byte escape sequences. `None` if one is longer or not entirely in the block.
+/// Returns the starts of the two-byte escape sequences, or `None` if one is longer or not entirely in the
+/// block.
 #[inline(always)]
 fn escapes(block: &Block, backslashes: u64) -> Option<u64> {
     if backslashes == 0 {
@@ -198,7 +199,7 @@ fn escapes(block: &Block, backslashes: u64) -> Option<u64> {
     (begun >> 63 == 0 && escaped & block.equal(b'u') == 0).then_some(begun)
 }
 
-/// For each bit, whether the number of set bits up to it is odd.
+/// Sets each bit for which the number of set bits up to and including it is odd.
 #[inline(always)]
 fn parity(bits: u64) -> u64 {
     [1, 2, 4, 8, 16, 32].into_iter().fold(bits, |bits, shift| bits ^ bits << shift)

@@ -1,5 +1,5 @@
-//! Classifies many bytes at once, with vector instructions here and in Wasm. Results are bit masks, with the
-//! lowest bit for the first byte. The only file that uses the crate `wide`.
+//! Classifies many bytes at once, with vector instructions both natively and in Wasm. Results are bit masks,
+//! with the lowest bit for the first byte. This is the only file that uses the `wide` crate.
 
 use super::script;
 use wide::u8x16;
@@ -17,14 +17,14 @@ impl Block {
         Self([u8x16::new(*a), u8x16::new(*b), u8x16::new(*c), u8x16::new(*d)])
     }
 
-    /// The bytes that equal this one.
+    /// Returns a mask of the bytes that equal `byte`.
     #[inline(always)]
     pub(super) fn equal(&self, byte: u8) -> u64 {
         let byte = u8x16::splat(byte);
         self.bits(|lane| lane.simd_eq(byte))
     }
 
-    /// Whether any byte equals one of these two.
+    /// Returns whether any byte equals `one` or `other`.
     #[inline(always)]
     pub(super) fn any(&self, one: u8, other: u8) -> bool {
         let (one, other) = (u8x16::splat(one), u8x16::splat(other));
@@ -33,19 +33,19 @@ impl Block {
         (is_either(a) | is_either(b) | is_either(c) | is_either(d)).to_bitmask() != 0
     }
 
-    /// The bytes that open a container.
+    /// Returns a mask of the bytes that open a container.
     #[inline(always)]
     pub(super) fn opening(&self) -> u64 {
         self.folded(b'{')
     }
 
-    /// The bytes that close a container.
+    /// Returns a mask of the bytes that close a container.
     #[inline(always)]
     pub(super) fn closing(&self) -> u64 {
         self.folded(b'}')
     }
 
-    /// Whether each byte weighs 1.
+    /// Returns whether each byte weighs 1.
     #[inline(always)]
     pub(super) fn is_even(&self) -> bool {
         let [a, b, c, d] = self.0;
@@ -53,7 +53,7 @@ impl Block {
         from(most, script::ONE_MORE_FROM).to_bitmask() == 0
     }
 
-    /// Returns the weight of these bytes.
+    /// Returns the weight of the bytes in the mask `of`.
     #[inline(always)]
     pub(super) fn weight(&self, of: u64) -> u64 {
         if self.is_even() {
@@ -64,14 +64,15 @@ impl Block {
         u64::from(of.count_ones()).wrapping_add(count(script::ONE_MORE_FROM)).wrapping_add(more)
     }
 
-    /// The bytes between numbers and literals: white space, control characters, commas and colons.
+    /// Returns a mask of the bytes between numbers and literals: white space, control characters, commas and
+    /// colons.
     #[inline(always)]
     pub(super) fn between(&self) -> u64 {
         let (space, comma, colon) = (u8x16::splat(b' '), u8x16::splat(b','), u8x16::splat(b':'));
         self.bits(|lane| lane.min(space).simd_eq(lane) | lane.simd_eq(comma) | lane.simd_eq(colon))
     }
 
-    /// The bytes that are this brace or the corresponding bracket.
+    /// Returns a mask of the bytes that equal this brace or the corresponding bracket.
     #[inline(always)]
     fn folded(&self, brace: u8) -> u64 {
         let (bit, brace) = (u8x16::splat(0x20), u8x16::splat(brace));
@@ -86,13 +87,13 @@ impl Block {
     }
 }
 
-/// The bytes that are at least this one.
+/// Marks the bytes that are at least `first`.
 #[inline(always)]
 fn from(lane: u8x16, first: u8) -> u8x16 {
     lane.max(u8x16::splat(first)).simd_eq(lane)
 }
 
-/// Sums matching bytes over blocks without examining single bytes.
+/// Counts matching bytes in many blocks without examining single bytes.
 #[derive(Default)]
 pub(super) struct Sum {
     lanes: u8x16,
@@ -101,7 +102,7 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    /// Adds the bytes that equal this one.
+    /// Counts the bytes that equal `byte`.
     #[inline(always)]
     pub(super) fn equal(&mut self, block: &Block, byte: u8) {
         let byte = u8x16::splat(byte);
@@ -110,11 +111,11 @@ impl Sum {
 
     #[inline(always)]
     fn add(&mut self, block: &Block, hits: impl Fn(u8x16) -> u8x16) {
-        // A hit is 255, which is one less than nothing.
+        // A hit is 255, which is -1 in wrapping arithmetic.
         let [a, b, c, d] = block.0;
         self.lanes -= hits(a) + hits(b) + hits(c) + hits(d);
         self.blocks = self.blocks.wrapping_add(1);
-        // Four more would overflow.
+        // Another block could add 4 to a lane, which would overflow.
         if self.blocks == 63 {
             self.total = self.total();
             (self.lanes, self.blocks) = (u8x16::default(), 0);
@@ -127,7 +128,7 @@ impl Sum {
     }
 }
 
-/// Sums the weights of characters over blocks ([`script`]).
+/// Adds up the weights of the characters in many blocks ([`script`]).
 #[derive(Default)]
 pub(super) struct Weight {
     lanes: u8x16,
@@ -143,7 +144,7 @@ impl Weight {
             return;
         }
         let splat = u8x16::splat;
-        // A hit is 255, which is one less than nothing.
+        // A hit is 255, which is -1 in wrapping arithmetic.
         let weight = |lane| {
             let more = from(lane, script::FOUR_MORE_FROM) & splat(3);
             splat(1) - from(lane, script::ONE_MORE_FROM) + more
@@ -151,7 +152,7 @@ impl Weight {
         let [a, b, c, d] = block.0;
         self.lanes += weight(a) + weight(b) + weight(c) + weight(d);
         self.blocks = self.blocks.wrapping_add(1);
-        // Four more of at most five would overflow.
+        // Another block could add 20 to a lane, which would overflow.
         if self.blocks == 12 {
             self.total = self.total();
             (self.lanes, self.blocks) = (u8x16::default(), 0);
@@ -170,8 +171,8 @@ pub(super) trait Stop {
     fn are(lane: u8x16) -> u8x16;
 }
 
-/// The bytes that may follow a number or literal: `,` `:` `"`, brackets and braces. Brackets and braces differ
-/// in one bit.
+/// The bytes that may follow a number or literal: `,` `:` `"`, brackets and braces. Brackets and braces
+/// differ in one bit.
 pub(super) struct Structure;
 
 impl Stop for Structure {
@@ -206,7 +207,7 @@ impl Stop for Nesting {
     }
 }
 
-/// The position of the first of them.
+/// Returns the position of the first byte that `S` stops at.
 #[inline]
 pub(super) fn find<S: Stop>(bytes: &[u8]) -> Option<usize> {
     if bytes.first().is_some_and(|byte| S::is(*byte)) {

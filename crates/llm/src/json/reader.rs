@@ -1,39 +1,39 @@
-//! The interface between the scanner and its readers: places in a document, what is wanted of the value at a
-//! place, and what was found there.
+//! The interface between the scanner and its readers: places in a document, what a reader requests at a
+//! place, and what the scanner found there.
 
 use super::Counted;
 
-/// A place in a document. An array's elements are at the place of the array, unless the reader says otherwise.
-/// The default is the document itself.
+/// A place in a document. An array's elements are at the place of the array, unless the reader maps them to
+/// another place. The default is the document itself.
 pub(crate) trait JsonPlace: Copy + Default + Eq {
-    /// What to do with the value here.
+    /// Returns what the reader requests at this place.
     fn wants(self) -> Wants;
 
-    /// Whether it is the whole document.
+    /// Returns whether this is the place of the whole document.
     fn is_document(self) -> bool {
         self == Self::default()
     }
 
-    /// Whether only the length of a text at this place matters.
+    /// Returns whether only the length of a text at this place matters.
     fn only_counts(self) -> bool;
 }
 
-/// What the scanner reports about the value at a place.
+/// What a reader requests at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wants {
-    /// Nothing: it is skipped.
+    /// Nothing. The value is skipped.
     Nothing,
-    /// Its members, if it is an object (or an array of objects).
+    /// The members of an object or of an array of objects.
     Object,
     /// A string.
     Text,
     /// A string, or the number of characters in a container that replaces it.
     TextOrLength,
-    /// All strings in the value. Below the maximum depth, only their characters.
+    /// All strings in the value. Beyond the maximum depth, only the number of their characters.
     Strings,
     /// A number, word or literal.
     Scalar,
-    /// A number, word or literal, or the members of an object in place of one.
+    /// A number, word or literal, or the members of an object in its place.
     ScalarOrObject,
     /// A string, an object's members, a number or a literal.
     Anything,
@@ -46,47 +46,47 @@ pub(crate) const LABEL: usize = 256;
 
 /// Receives what a document contains.
 pub(crate) trait Reader {
-    /// The places that it knows.
+    /// The places that the reader knows.
     type Place: JsonPlace;
 
-    /// The place of a key in an object at `parent`. A key that is longer than all names may be reported as
-    /// empty.
+    /// Returns the place of a key in an object at `parent`. A key that is longer than all known names may be
+    /// passed as empty.
     fn child(&mut self, parent: Self::Place, key: &[u8]) -> Self::Place;
-    /// The place of an element of an array at `array`.
+    /// Returns the place of an element of the array at `array`.
     fn element(&mut self, array: Self::Place, _index: u32) -> Self::Place {
         array
     }
-    /// A document begins, and it is an object.
+    /// Called at the beginning of a document that is an object.
     fn open_document(&mut self) {}
-    /// The open document has ended, or will never end.
+    /// Called when the open document has ended or was abandoned.
     fn close_document(&mut self) {}
-    /// An object has ended.
+    /// Called at the end of an object.
     fn close(&mut self, _place: Self::Place) {}
-    /// A requested string begins.
+    /// Called at the beginning of a requested string.
     fn open_text(&mut self, _place: Self::Place) {}
-    /// A requested string ends.
+    /// Called at the end of a requested string.
     fn close_text(&mut self, _place: Self::Place) {}
-    /// How much text an unexamined container, or a part of it, contains.
+    /// Called with the amount of text in a container that is only counted, or in a part of it.
     fn counted(&mut self, _place: Self::Place, _found: Counted) {}
-    /// The next key is longer than all names and has this many bytes.
+    /// Called before a key of `length` bytes that is longer than all known names.
     fn long_key(&mut self, _parent: Self::Place, _length: u64) {}
-    /// The next number or literal is long and has this many bytes.
+    /// Called before a long number or literal of `length` bytes.
     fn long_scalar(&mut self, _place: Self::Place, _length: u64) {}
-    /// A piece of a requested string, decoded.
+    /// Called with a decoded piece of a requested string.
     fn text(&mut self, place: Self::Place, piece: &[u8]);
-    /// A number of characters of a string, if only that matters.
+    /// Called with a number of characters of a string if only their number matters.
     fn characters(&mut self, place: Self::Place, characters: u64);
-    /// A number or literal; `None` if it is too long.
+    /// Called with a number or literal, or with `None` if it is too long.
     fn scalar(&mut self, place: Self::Place, token: Option<&[u8]>);
-    /// A short string instead of a scalar; `None` if it is too long.
+    /// Called with a short string in place of a scalar, or with `None` if it is too long.
     fn word(&mut self, place: Self::Place, word: Option<&[u8]>);
-    /// A container instead of a scalar.
+    /// Called for a container in place of a scalar.
     fn misplaced(&mut self, _place: Self::Place) {}
-    /// A piece of a skipped string, not decoded, and how many bytes of it came before. Complete strings of at
-    /// most [`LABEL`] bytes may be omitted.
+    /// Called with an undecoded piece of a skipped string and the number of bytes before it in the string.
+    /// Complete strings of at most [`LABEL`] bytes may be omitted.
     fn passed(&mut self, _place: Self::Place, _before: usize, _piece: &[u8]) {}
-    /// Bytes outside of all documents, or in a document after invalid JSON.
+    /// Called with bytes outside of all documents, or after invalid JSON in a document.
     fn unread(&mut self, _bytes: &[u8]) {}
-    /// The input is not valid JSON.
+    /// Called when the input is not valid JSON.
     fn malformed(&mut self);
 }

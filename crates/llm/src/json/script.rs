@@ -1,4 +1,4 @@
-//! The weight of a character by its script. It approximates the number of tokens in a text.
+//! Weighs characters by their script, to approximate the number of tokens in a text.
 //!
 //! The unit is an English character. Four units make a token. The first byte of a character in UTF-8
 //! determines the script, so many bytes can be weighed at once.
@@ -15,12 +15,12 @@
 //! tokenizers need twice as many tokens for Greek, Hebrew, Hindi and Thai as newer ones, and the weights are
 //! in between.
 
-/// First bytes from these values on weigh one more, or four more, than other bytes. All other bytes weigh 1,
-/// so most texts weigh as much as they have bytes.
+/// First bytes of at least these values weigh one or four more than other bytes. All other bytes weigh 1, so
+/// the weight of most texts is their length in bytes.
 pub(super) const ONE_MORE_FROM: u8 = 0xe3;
 pub(super) const FOUR_MORE_FROM: u8 = 0xf0;
 
-/// The weight of a byte in UTF-8.
+/// Returns the weight of a byte in UTF-8.
 pub(super) const fn of_byte(byte: u8) -> u64 {
     match byte {
         0..ONE_MORE_FROM => 1,
@@ -29,7 +29,7 @@ pub(super) const fn of_byte(byte: u8) -> u64 {
     }
 }
 
-/// The weight of a code unit in UTF-16. A surrogate pair counts at its first half.
+/// Returns the weight of a UTF-16 code unit. A surrogate pair counts at its first half.
 pub(super) const fn of_unit(unit: u32) -> u64 {
     match unit {
         0xdc00..0xe000 => 0,

@@ -1,10 +1,10 @@
-//! Strings in chunks: their contents, with escape sequences decoded.
+//! Reads strings that arrive in chunks and decodes their escape sequences.
 
 use super::bytes::{characters, plain_characters};
 use super::{JsonPlace, Reader, ScanState, Scanner, Use, script};
 use memchr::memchr2;
 
-/// The longest key, number or word that can have a meaning.
+/// The maximum length of a key, number or word in bytes. Longer ones have no meaning.
 const TOKEN: usize = 48;
 
 /// The position in an escape sequence.
@@ -37,7 +37,7 @@ impl TokenBuffer {
         self.length = 0;
     }
 
-    /// Appends a piece. A token that becomes too long has no meaning.
+    /// Appends a piece. If the token becomes too long, only its length is kept up to date.
     pub(super) fn push(&mut self, piece: &[u8]) {
         let end = self.length.saturating_add(piece.len());
         if let Some(room) = self.bytes.get_mut(self.length..end) {
@@ -46,12 +46,12 @@ impl TokenBuffer {
         self.length = end;
     }
 
-    /// The length in bytes, if the token is too long.
+    /// Returns the length in bytes if the token is too long.
     pub(super) fn too_long(&self) -> Option<u64> {
         (self.length > TOKEN).then(|| u64::try_from(self.length).unwrap_or(u64::MAX))
     }
 
-    /// `None` if the token is too long.
+    /// Returns the token, or `None` if it is too long.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
         self.bytes.get(..self.length)
     }
@@ -95,7 +95,7 @@ impl<P: JsonPlace> Scanner<P> {
     /// Counts text up to its closing quote, or up to an incomplete escape sequence.
     fn text<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let mut sum = 0u64;
-        // How many of the next bytes were examined as a block and need a closer look.
+        // The number of bytes that remain of a block that could not be counted as a whole.
         let mut close = 0usize;
         loop {
             if close == 0 {
@@ -122,7 +122,7 @@ impl<P: JsonPlace> Scanner<P> {
         bytes
     }
 
-    /// Whether only the number of characters matters.
+    /// Returns whether only the number of characters matters.
     fn only_counts(&self, purpose: Use) -> bool {
         purpose == Use::Text && self.place.only_counts()
     }
@@ -138,8 +138,8 @@ impl<P: JsonPlace> Scanner<P> {
         }
     }
 
-    /// Reads a byte of an escape sequence. False if the byte does not belong to it, because it should be a
-    /// digit and is not.
+    /// Reads a byte of an escape sequence. Returns `false` if the byte does not belong to it, because it
+    /// should be a digit and is not.
     fn escape(&mut self, byte: u8, purpose: Use, to: &mut impl Reader<Place = P>) -> bool {
         match (self.escape, char::from(byte).to_digit(16)) {
             (Escape::Hex { left, value }, Some(digit)) => {
@@ -172,7 +172,8 @@ impl<P: JsonPlace> Scanner<P> {
         true
     }
 
-    /// Adds a UTF-16 code unit. If characters are only counted, the second half of a surrogate pair adds none.
+    /// Adds a UTF-16 code unit. If characters are only counted, the second half of a surrogate pair adds
+    /// none.
     fn code_unit(&mut self, unit: u32, purpose: Use, to: &mut impl Reader<Place = P>) {
         match (self.half.take(), unit) {
             (Some(first), 0xdc00..0xe000) => {
@@ -225,8 +226,8 @@ impl<P: JsonPlace> Scanner<P> {
     }
 }
 
-/// The weight and length of the complete escape sequence at the beginning. The second half of a surrogate pair
-/// adds no weight.
+/// Returns the weight and length of the escape sequence at the beginning, if it is complete. The second half
+/// of a surrogate pair adds no weight.
 fn escape_sequence(bytes: &[u8]) -> Option<(u64, usize)> {
     match bytes {
         [b'\\', b'u', digits @ ..] => {
@@ -234,7 +235,7 @@ fn escape_sequence(bytes: &[u8]) -> Option<(u64, usize)> {
             let unit = digits.first_chunk::<4>()?.iter().try_fold(0, digit)?;
             Some((script::of_unit(unit), 6))
         }
-        // A continuation byte of UTF-8 begins no character.
+        // Only the byte after the backslash has a weight.
         [b'\\', other, ..] => Some((characters(&[*other]), 2)),
         _ => None,
     }

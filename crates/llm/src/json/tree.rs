@@ -1,16 +1,17 @@
-//! JSON as a tree with bounded memory. `{"":0}` takes six bytes as text and a hundred times as many as a
-//! tree, so a bound on the text is not enough. Parsing takes an allowance, and builds nothing beyond it.
+//! Parses JSON into a tree with bounded memory. `{"":0}` takes six bytes as text and a hundred times as many
+//! as a tree, so a bound on the text is not enough. The parser charges an allowance and stops when it is
+//! exhausted.
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::Cell;
 use std::fmt;
 
-/// The largest tree, in bytes. The longest header that Envoy accepts (60 kB) can contain a token with about ten
-/// thousand groups, which take less.
+/// The largest tree, in bytes. The longest header that Envoy accepts (60 kB) can contain a token with about
+/// ten thousand groups. Its tree is smaller than this.
 pub const MAX_SIZE: usize = 1 << 20;
 
-/// Why there is no tree.
+/// Why no tree was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeError {
     /// The text is not JSON.
@@ -21,11 +22,12 @@ pub enum TreeError {
 
 /// The allocator's overhead per allocation, with rounding.
 const ALLOCATION: usize = 24;
-/// A map's node holds at most eleven entries, and at least five unless it is the only one. This includes a
-/// share of its parents.
+/// The size of a map's node, including a share of its parent nodes. A node holds at most eleven entries, and
+/// at least five unless it is the only one.
 const NODE: usize = 12 * size_of::<(String, Value)>() + 16 * size_of::<usize>();
 const ENTRIES_PER_NODE: usize = 5;
-/// A growing list allocates twice its size, and while it moves, the old allocation still exists.
+/// The cost of a list's element. A growing list doubles its capacity, and the old allocation still exists
+/// while the elements move.
 const ELEMENT: usize = 3 * size_of::<Value>();
 const FIRST_ELEMENTS: usize = 4 * size_of::<Value>() + ALLOCATION;
 
@@ -36,12 +38,12 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// An allowance of this many bytes.
+    /// Creates an allowance of this many bytes.
     pub fn new(bytes: usize) -> Self {
         Self { left: Cell::new(bytes), exceeded: Cell::default() }
     }
 
-    /// Takes this many bytes, before they are allocated.
+    /// Charges this many bytes. Must be called before they are allocated.
     pub fn take(&self, bytes: usize) -> Result<(), TreeError> {
         let left = self.left.get().checked_sub(bytes);
         if left.is_none() {
@@ -51,17 +53,17 @@ impl Allowance {
         Ok(())
     }
 
-    /// Takes a text's bytes.
+    /// Charges a text of this length.
     pub fn text(&self, length: usize) -> Result<(), TreeError> {
         self.take(text(length))
     }
 
-    /// Takes one more element of a list with `before` elements.
+    /// Charges one more element of a list with `before` elements.
     pub fn element(&self, before: usize) -> Result<(), TreeError> {
         self.take(element(before))
     }
 
-    /// Takes one more entry of a map with `before` entries, without its key's text.
+    /// Charges one more entry of a map with `before` entries, without the text of its key.
     pub fn entry(&self, before: usize) -> Result<(), TreeError> {
         self.take(entry(before))
     }
@@ -79,7 +81,7 @@ fn entry(before: usize) -> usize {
     if before.is_multiple_of(ENTRIES_PER_NODE) { NODE.saturating_add(ALLOCATION) } else { 0 }
 }
 
-/// Parses a whole text.
+/// Parses a whole text into a tree of at most `most` bytes.
 pub fn parse(text: &[u8], most: usize) -> Result<Value, TreeError> {
     let allowance = Allowance::new(most);
     let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -91,7 +93,7 @@ pub fn parse(text: &[u8], most: usize) -> Result<Value, TreeError> {
     }
 }
 
-/// The maximum size of a value in bytes, without the `Value` itself.
+/// Returns the maximum size of a value in bytes, without the `Value` itself.
 pub fn size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,

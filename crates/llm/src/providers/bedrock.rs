@@ -127,7 +127,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     refusal,
 };
 
-/// `/model/{id}/converse`. The id may be an ARN with slashes, percent-encoded or not.
+/// Recognises `/model/{id}/converse`. The id may be an ARN with slashes, percent-encoded or not.
 fn path(last: &str, before: &[&str]) -> Option<Route> {
     let (operation, stream) = match last {
         "converse" => (Some(Operation::Chat), false),
@@ -148,7 +148,8 @@ fn path(last: &str, before: &[&str]) -> Option<Route> {
     })
 }
 
-/// A call that counts tokens, with the model in its path. An ARN has percent-encoded colons and slashes.
+/// Recognises a call that counts tokens and has the model in its path. An ARN has percent-encoded colons and
+/// slashes.
 fn tokenless_path(segments: &[&str]) -> Option<(Dialect, Operation)> {
     let ["model", model, "count-tokens"] = segments else { return None };
     let plain = model.replace("%3A", ":").replace("%2F", ":").replace("%3a", ":").replace("%2f", ":");

@@ -178,7 +178,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     refusal,
 };
 
-/// `/models/{model}:{method}`, and Vertex's `/publishers/{publisher}/models/{model}:{method}`.
+/// Recognises `/models/{model}:{method}`, and Vertex's `/publishers/{publisher}/models/{model}:{method}`.
 fn path(last: &str, before: &[&str]) -> Option<Route> {
     let (model, method) = last.rsplit_once(':')?;
     let stream = matches!(method, "streamGenerateContent" | "serverStreamingPredict" | "streamRawPredict");
@@ -206,7 +206,7 @@ fn path(last: &str, before: &[&str]) -> Option<Route> {
     Some(Route { dialect, operation: Some(operation), model, stream: Some(stream), ..Route::default() })
 }
 
-/// Calls with the model in their path that count tokens or read a stored result.
+/// Recognises calls that count tokens or read a stored result and have the model in their path.
 fn tokenless_path(segments: &[&str]) -> Option<(Dialect, Operation)> {
     let (last, before) = segments.split_last()?;
     let counts = || last.strip_suffix("countTokens").or_else(|| last.strip_suffix("computeTokens"));
@@ -222,7 +222,7 @@ fn tokenless_path(segments: &[&str]) -> Option<(Dialect, Operation)> {
     (is_model && version).then_some((Dialect::Gemini, operation))
 }
 
-/// `google.rpc.Status`. A client waits as long as `RetryInfo` says.
+/// Formats a `google.rpc.Status`. Clients wait for the delay in `RetryInfo`.
 fn refusal(refusal: &RefusalFacts<'_>) -> RefusalReply {
     let (status, reason) = match refusal.reason {
         RefusalReason::Exceeded => ("RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"),

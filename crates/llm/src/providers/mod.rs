@@ -1,5 +1,5 @@
-//! The differences of each provider: one file per provider, and its row in [`PROVIDERS`]. Most servers
-//! implement OpenAI's API, and their usage is found by the names of its counts, so they need no file.
+//! The APIs of the providers: each provider has one file and one row in [`PROVIDERS`]. Most servers implement
+//! OpenAI's API, and the names of their counts reveal their usage, so they need no file.
 
 mod anthropic;
 mod azure;
@@ -38,7 +38,7 @@ use crate::request::{Dialect, Operation};
 use crate::response::Field;
 use crate::response::place::ResponseMember;
 
-/// The differences of one provider. Omitted fields are as in [`Provider::NOTHING`].
+/// The API of one provider. Omitted fields are as in [`Provider::NOTHING`].
 pub(crate) struct Provider {
     /// The name in the documentation.
     pub(crate) name: &'static str,
@@ -50,13 +50,13 @@ pub(crate) struct Provider {
     pub(crate) tokenless: &'static [TokenlessCall],
     /// Calls that use no tokens and that only code can identify.
     pub(crate) tokenless_paths: &'static [ReadTokenless],
-    /// The members of its requests.
+    /// The members of the provider's requests.
     pub(crate) request: &'static [RequestField],
-    /// The members of its responses.
+    /// The members of the provider's responses.
     pub(crate) response: &'static [ResponseMember],
     /// Members that have this meaning only in events of a stream.
     pub(crate) events: &'static [ResponseMember],
-    /// Documents that repeat what others in their stream delivered.
+    /// Documents that repeat what other documents in their stream delivered.
     pub(crate) repeats: &'static [Repeat],
     /// Headers that report usage.
     pub(crate) headers: &'static [UsageHeader],
@@ -97,7 +97,7 @@ pub(crate) struct UsageHeader {
 pub(crate) struct Repeat {
     pub(crate) begins: &'static str,
     pub(crate) ends: &'static [&'static str],
-    /// Whether they are events; otherwise they may be any sequence of documents.
+    /// Whether the documents must be events of a stream. Otherwise, they may be any sequence of documents.
     pub(crate) is_event: bool,
 }
 
@@ -130,9 +130,9 @@ pub(crate) const PROVIDERS: &[&Provider] = &[
     &yandex::PROVIDER,
 ];
 
-/// What an API's clients and servers expect, depending on the dialect.
+/// What the clients and servers of an API expect, depending on the dialect.
 pub(crate) struct DialectRules {
-    /// Whether its servers honour a maximum output. One that they ignore must not reduce the hold.
+    /// Whether the servers honour a maximum output. A maximum that they ignore must not reduce the hold.
     pub(crate) heeds: fn(Option<Operation>, MaximumField) -> bool,
     /// The field in which to set a maximum. `None` if the response is not generated text, or the field is
     /// unknown.
@@ -149,9 +149,9 @@ pub(crate) struct DialectRules {
     pub(crate) reads_model_id: bool,
     /// Whether `metadata.user_id` is the end user.
     pub(crate) names_user_in_metadata: bool,
-    /// The status for a request that can never pass. Clients that retry every 429 stop at it.
+    /// The status for a request that can never pass. Clients that retry every 429 do not retry this status.
     pub(crate) too_large: u16,
-    /// Formats a refusal for its client libraries.
+    /// Formats a refusal for the client libraries.
     pub(crate) refusal: fn(&RefusalFacts<'_>) -> RefusalReply,
 }
 
@@ -170,7 +170,7 @@ impl Dialect {
 }
 
 /// Joins the rows of one kind from all providers and `$shared`. The compiler builds the tables of this crate
-/// from them, so that the module contains each row once.
+/// from them, so that the compiled module contains each row once.
 macro_rules! lists {
     ($element:ty, $of:ident, $shared:expr) => {{
         const LISTS: [&[$element]; $crate::providers::PROVIDERS.len() + 1] = {
@@ -190,7 +190,7 @@ macro_rules! lists {
 }
 pub(crate) use lists;
 
-/// Like [`lists`], but joins the rows into one list. `$any` is any element.
+/// Like [`lists`], but joins the rows into one list. `$any` is an arbitrary element.
 macro_rules! all {
     ($element:ty, $of:ident, $any:expr) => {{
         const OF_EACH: &[&[$element]] = $crate::providers::lists!($element, $of, &[]);

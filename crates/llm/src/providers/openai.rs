@@ -328,7 +328,7 @@ pub(super) const RULES: DialectRules = DialectRules {
     refusal: openai_form,
 };
 
-/// The name of a call after a percent-encoded slash.
+/// Recognises a call if its name follows a percent-encoded slash.
 fn path(last: &str, before: &[&str]) -> Option<Route> {
     let (_, name) = last.rsplit_once('/')?;
     let route = Route::new(Dialect::OpenAi, Operation::Response).with_deployment(before);
@@ -355,7 +355,7 @@ fn cap(target: CapTarget<'_>) -> Option<FieldPath> {
     }
 }
 
-/// Models that reject `max_tokens`. A deployment with a custom name is never among them.
+/// Returns whether a model rejects `max_tokens`. A deployment with a custom name is never recognised.
 fn reasons(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
     let numbered = name.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));

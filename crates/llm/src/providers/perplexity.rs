@@ -34,7 +34,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::NOTHING
 };
 
-/// Calls that are answered in the background.
+/// Recognises calls that are answered in the background.
 fn path(last: &str, before: &[&str]) -> Option<Route> {
     let is_async = match before {
         [.., "async", "chat"] => last == "completions",

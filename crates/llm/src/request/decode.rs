@@ -1,6 +1,6 @@
 //! Decodes the `content-encoding` of requests, and decides what to send if the body is edited. Some clients
-//! compress by default. Others name an encoding that the body does not have: servers that ignore the header
-//! can read it, and servers that look at the bytes need no header. So the bytes take precedence over the
+//! compress by default. Others name an encoding that the body does not have. Such a body works with servers
+//! that ignore the header or detect the encoding from the bytes. So the bytes take precedence over the
 //! header.
 
 use super::lenient::{self, reads_as_text};
@@ -15,16 +15,16 @@ const LAYERS: usize = 3;
 /// A body without its `content-encoding`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded<'a> {
-    /// The decoded bytes.
+    /// The decoded body.
     pub body: Cow<'a, [u8]>,
-    /// Whether they are complete. Only then may the body be edited; an edited body is sent without
-    /// `content-encoding`.
+    /// Whether the decoded body is complete. Only a complete body may be edited. An edited body is sent
+    /// without `content-encoding`.
     pub extent: Extent,
-    /// Why they are incomplete although the whole body was available.
+    /// Why the decoded body is incomplete although the whole body was available.
     pub cause: Option<Cause>,
-    /// Whether the header is correct.
+    /// Whether the `content-encoding` header is correct.
     pub label: Label,
-    /// What a server that trusts the header reads, if both readings are possible and they differ.
+    /// What a server that trusts the header reads, if that is possible and differs from `body`.
     pub trusting: Option<Cow<'a, [u8]>>,
 }
 
@@ -73,7 +73,7 @@ impl Coding {
         }
     }
 
-    /// Whether bytes that begin like text may be in this encoding.
+    /// Returns whether data in this encoding may begin like text.
     fn may_look_like_text(self) -> bool {
         matches!(self, Self::Deflate | Self::Brotli)
     }
@@ -89,7 +89,7 @@ impl Coding {
     }
 }
 
-/// Decodes at most `most` bytes of a body. A part that cannot be decoded stays as it is.
+/// Decodes at most `most` bytes of a body. A part that cannot be decoded stays unchanged.
 pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: usize) -> Decoded<'a> {
     let (cause, label, trusting) = (None, Label::True, None);
     let mut decoded = Decoded { body: Cow::Borrowed(body), extent, cause, label, trusting };
@@ -113,7 +113,7 @@ pub fn decode<'a>(content_encoding: &str, body: &'a [u8], extent: Extent, most: 
         });
         let Some((coding, layer)) = unpacked else { break };
         if text && lenient::is_document(&unicode::to_utf8(&decoded.body)) {
-            // A body that can be read in both ways was made to deceive.
+            // Only a malicious client sends a body that can be read in both ways.
             decoded.trusting = Some(Cow::Owned(layer.bytes));
             break;
         }
@@ -143,7 +143,7 @@ struct Unpacked {
     cause: Option<Cause>,
 }
 
-/// Fails if no server would read the result.
+/// Decodes one layer. Fails if no server would accept the result.
 fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Unpacked, Cause> {
     let mut decoder = coding.decoder()?;
     let mut budget = Budget::of(u64::try_from(most).unwrap_or(u64::MAX));
@@ -155,7 +155,7 @@ fn unpack(coding: Coding, body: &[u8], extent: Extent, most: usize) -> Result<Un
     let bytes = decoded.bytes;
     match outcome {
         Ok(()) => Ok(Unpacked { bytes, extent, cause: None }),
-        // Some decoders accept a truncated body.
+        // Some servers have decoders that accept a truncated body.
         Err(Cause::Truncated) if lenient::is_document(&unicode::to_utf8(&bytes)) => {
             Ok(Unpacked { bytes, extent, cause: None })
         }

@@ -1,5 +1,5 @@
-//! Adds Weir's fields to a request in the client's own bytes. All other bytes stay the same. A body is not
-//! touched if it needs no edit, or if no server would accept it. If a server might accept a body that cannot
+//! Adds Weir's fields to a request in the client's own bytes. All other bytes stay the same. A body stays
+//! unchanged if it needs no edit or if no server would accept it. If a server might accept a body that cannot
 //! be edited here, the result is [`Unchangeable`].
 
 use super::maximum::{CapTarget, FieldPath};
@@ -15,7 +15,7 @@ const INCLUDE_USAGE: FieldPath = &[&["stream_options"], &["include_usage"]];
 pub struct UsageRequest {
     /// The edited body. `None` if no edit is needed.
     pub body: Option<Vec<u8>>,
-    /// Whether the client did not ask itself, so that the usage chunk must not reach it
+    /// Whether the client did not ask for usage. The usage chunk must then not reach the client
     /// ([`super::UsageChunkFilter`]).
     pub unasked: bool,
 }
@@ -34,7 +34,7 @@ pub enum Unchangeable {
 }
 
 impl Unchangeable {
-    /// The name in metrics.
+    /// Returns the name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotUtf8 => "not_utf8",
@@ -44,7 +44,7 @@ impl Unchangeable {
         }
     }
 
-    /// The message for the client.
+    /// Returns the message for the client.
     pub fn message(self) -> &'static str {
         match self {
             Self::NotUtf8 => "The request body must be UTF-8.",
@@ -57,10 +57,10 @@ impl Unchangeable {
     }
 }
 
-/// Sets `stream_options.include_usage` in a streaming request for OpenAI-style chats and completions, whatever
-/// the client set. Only if the path identifies such a call, since other servers may reject unknown fields. A
-/// body of which only the beginning is available is not edited; without usage, the response is charged for its
-/// whole length.
+/// Sets `stream_options.include_usage` in a streaming request for OpenAI-style chats and completions,
+/// whatever the client set. It edits a request only if the path identifies such a call, because other servers
+/// may reject unknown fields. If only the beginning of the body is available, the body is not edited. Without
+/// usage, the response is charged for its whole length.
 pub fn ask_for_usage(request: &RequestBody, body: &[u8]) -> Result<UsageRequest, Unchangeable> {
     if !request.stream || !may_ask_for_usage(request) {
         return Ok(UsageRequest::default());
@@ -72,7 +72,7 @@ pub fn ask_for_usage(request: &RequestBody, body: &[u8]) -> Result<UsageRequest,
     }
 }
 
-/// Whether a stream of this request has to be asked for its usage.
+/// Returns whether a stream for this request reports its usage only if the request asks for it.
 pub fn may_ask_for_usage(request: &RequestBody) -> bool {
     request.route.dialect == Dialect::OpenAi
         && matches!(request.route.operation, Some(Operation::Chat | Operation::Completion))
@@ -88,8 +88,8 @@ fn edited_to_ask(body: &[u8]) -> Option<UsageRequest> {
     Some(UsageRequest { body: Some(apply(body, edits)?), unasked })
 }
 
-/// Caps the output of a request without a maximum at `cap` tokens in all. `None` if it has a maximum, its
-/// server's field is unknown, or no server would accept it.
+/// Caps the total output of a request without a maximum at `cap` tokens. Returns `None` if the request has a
+/// maximum, the server's field is unknown, or no server would accept the body.
 pub fn cap_output(request: &RequestBody, body: &[u8], cap: u64) -> Result<Option<Vec<u8>>, Unchangeable> {
     if request.max_output.is_some() {
         return Ok(None);
@@ -122,12 +122,12 @@ fn changeable(request: &RequestBody) -> Result<(), Unchangeable> {
     }
 }
 
-/// The start of the text, after a byte order mark.
+/// Returns the start of the text, after any byte order mark.
 fn beginning(body: &[u8]) -> usize {
     if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
 }
 
-/// Whether the last `include_usage` of the last `stream_options` is true, as lenient servers read it.
+/// Returns whether the last `include_usage` of the last `stream_options` is true, as lenient servers read it.
 fn asked(text: &[u8], root: &Members) -> bool {
     let last = |members: &Members| {
         members.found.iter().rfind(|member| member.exact).map(|member| member.value.clone())
@@ -145,10 +145,10 @@ struct Edit {
     with: String,
 }
 
-/// The edits that set `path` to `value` in a JSON object, in every place that the path leads to if keys are
-/// repeated or written in another case, since it is unknown which of them the server uses. Values that `keep`
-/// accepts stay. `root`: the members of the text that the path begins with. `None` if no parser would accept
-/// the contents.
+/// Returns the edits that set `path` to `value` in a JSON object. `root` has the members that the path begins
+/// with. Keys may be repeated or written in another case. It is unknown which of them the server uses, so all
+/// of them are set. Values that `keep` accepts stay unchanged. Returns `None` if no parser would accept the
+/// contents.
 fn set(
     text: &[u8],
     root: Members,
@@ -196,7 +196,7 @@ fn insertion(inside: usize, empty: bool, wrapped: &str) -> Option<Edit> {
     Some(Edit { at: inside..inside, with: format!("{member}{comma}") })
 }
 
-/// An object with the value at this path.
+/// Returns an object with the value at this path.
 fn nested(path: FieldPath, value: &str) -> String {
     let names = path.iter().rev().filter_map(|names| names.first());
     names.fold(value.to_owned(), |inner, name| format!("{{\"{name}\":{inner}}}"))

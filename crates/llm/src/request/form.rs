@@ -1,6 +1,5 @@
-//! `multipart/form-data`, the format for uploading audio and images: its short fields and the size of its
-//! files. The input is the content type and the body, complete or not. Unknown parts count as text or as a
-//! file.
+//! Reads `multipart/form-data`, the format for uploading audio and images. It extracts short fields and the
+//! sizes of files from a body, which may be incomplete. Unknown parts count as text or as a file.
 
 use super::gather::{Gather, is_true};
 use memchr::memmem;
@@ -8,10 +7,10 @@ use memchr::memmem;
 /// The longest boundary, in bytes. RFC 2046 allows 70.
 const MAX_BOUNDARY: usize = 256;
 
-/// The maximum length of a part's head in bytes. A longer one is not a head.
+/// The maximum length of a part's head in bytes. A longer head also counts as text.
 const MAX_HEAD: usize = 1024;
 
-/// Returns whether the content type is that of a form.
+/// Returns whether the content type declares a form.
 pub(super) fn is_said_by(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/"))
@@ -85,7 +84,7 @@ fn read_part(part: &[u8], to: &mut Gather) {
         })
     };
     if header("content-transfer-encoding").is_some_and(is_transformed) {
-        // Some servers decode it, others do not.
+        // Some servers decode the content, others do not.
         to.malformed = true;
     }
     let disposition = header("content-disposition").unwrap_or_default();
@@ -124,7 +123,7 @@ fn is_text(content_type: Option<&str>, file: Option<&str>) -> bool {
     content_type.is_some_and(says) || file.is_some_and(ends)
 }
 
-/// Fields that the model does not read.
+/// Returns whether a field is a setting that the model does not read.
 fn is_setting(name: &str) -> bool {
     const SETTINGS: [&str; 17] = [
         "background",

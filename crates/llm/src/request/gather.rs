@@ -1,5 +1,5 @@
-//! Collects what the scanner reports about a request's body: a few short values, and counts of everything that
-//! a model may read.
+//! Collects what the scanner reports about a request's body: a few short values, and counts of everything
+//! that a model may read.
 
 mod files;
 
@@ -15,12 +15,12 @@ use crate::json::{Counted, Reader, characters};
 use crate::response::count;
 use files::MessagePart;
 
-/// The longest tag, in characters. Some types have more than 40.
+/// The longest tag, in characters. Some types are longer than 40 characters.
 const TAG: u64 = 64;
-/// The longest name.
+/// The longest name, in characters.
 const NAME: u64 = 512;
-/// The cost of context that the server adds and the body only names: an earlier conversation, cached content, a
-/// stored prompt, a file store. This is the smallest context that Gemini caches.
+/// The cost in tokens of context that the server adds and the body only references: an earlier conversation,
+/// cached content, a stored prompt or a file store. This is the smallest context that Gemini caches.
 const CONTEXT_TOKENS: u64 = 4096;
 /// A number or literal of at most this many bytes counts as one token, like a token id. Longer ones count as
 /// text.
@@ -38,7 +38,7 @@ pub(super) struct Gather {
     pub(super) sessions: [Kept; 3],
     pub(super) stream: GivenBool,
     pub(super) stream_variant: GivenBool,
-    /// `stream_options` with a key in another case.
+    /// Whether `stream_options` appears under a key in another case.
     pub(super) stream_options_variant: bool,
     pub(super) background: bool,
     pub(super) maxima: Maxima,
@@ -46,19 +46,19 @@ pub(super) struct Gather {
     /// The number of prompts, if they are a list.
     pub(super) prompts: u64,
     pub(super) seen: Seen,
-    /// The characters of the text.
+    /// The counts of characters.
     pub(super) tally: CharacterTally,
-    /// Tokens given as ids, and those of files and contexts.
+    /// Tokens given as ids, and the tokens of files and contexts.
     pub(super) tokens: u64,
-    /// Images of unknown size, and images of known size.
+    /// The number of images of unknown size, and the images of known size.
     pub(super) images: u64,
     pub(super) sized: SizedImages,
     /// Bytes of the body that were counted as images or files.
     pub(super) media: u64,
     pub(super) malformed: bool,
-    /// Whether there is something that a model reads, even without text.
+    /// Whether the body has something for a model to read, even if there is no text.
     pub(super) has_parts: bool,
-    /// Whether the first document has ended. Nobody reads what follows.
+    /// Whether the first document has ended. No server reads what follows.
     over: bool,
     /// Whether the body is a list of documents.
     list: bool,
@@ -119,12 +119,12 @@ impl Gather {
         self.part.has_image = true;
     }
 
-    /// Adds to the number of completions. `best_of` generates as many as it says, whatever `n` says.
+    /// Records a number of completions. The largest one counts, because `best_of` may be larger than `n`.
     pub(super) fn add_completions(&mut self, token: &[u8]) {
         self.completions = self.completions.max(count(token).filter(|completions| *completions > 0));
     }
 
-    /// Records a value that is not a string where a name should be.
+    /// Records a value of an unexpected type.
     fn set_other(&mut self, place: Place) {
         if let Some(model) = self.model_at(place) {
             model.set_other();
@@ -142,7 +142,7 @@ impl Gather {
     fn set_number(&mut self, place: Place, token: &[u8], quoted: bool) {
         let value = count(token).filter(|value| *value > 0);
         match place {
-            // A number in quotes counts only to lenient servers.
+            // Only lenient servers accept a number in quotes.
             Place::Maximum(kind) if quoted => {
                 self.maxima.add(kind, None);
                 self.maxima.add_possible(value);
@@ -232,7 +232,7 @@ impl Reader for Gather {
     }
 
     fn open_document(&mut self) {
-        // Some servers read the first of several documents, and none reads more.
+        // Some servers read the first of several documents. No server reads more.
         self.malformed |= self.over;
     }
 
@@ -351,7 +351,7 @@ impl Reader for Gather {
                 self.seen.sign(sign);
                 self.tally.add_name(characters, TAG);
             }
-            // Text instead of an object.
+            // A string in place of an object.
             Place::Root
             | Place::Envelope
             | Place::Calls
@@ -407,7 +407,7 @@ impl Reader for Gather {
     }
 }
 
-/// The values that common servers accept as true in a boolean field.
+/// Returns whether common servers accept this value as true in a boolean field.
 pub(super) fn is_true(token: &[u8]) -> bool {
     [&b"true"[..], b"1", b"1.0", b"t", b"yes", b"y", b"on"]
         .iter()

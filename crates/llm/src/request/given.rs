@@ -1,14 +1,14 @@
-//! Values that may be given more than once: which one counts, and whether they differ.
+//! Values that may be given more than once. They record which value counts and whether the values differ.
 
 /// The longest model, user or session, in bytes. No provider accepts longer ones.
 const KEPT: usize = 512;
 
-/// A short string that may arrive in chunks, and repeatedly.
+/// A short string that may arrive in chunks and may be repeated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {
     bytes: Vec<u8>,
     too_long: bool,
-    /// Whether it is neither a string nor null.
+    /// Whether the value is neither a string nor null.
     no_text: bool,
 }
 
@@ -33,18 +33,18 @@ impl Kept {
         }
     }
 
-    /// `None` if it is absent, empty or too long.
+    /// Returns the string, or `None` if it is absent, empty or too long.
     pub(super) fn text(&self) -> Option<String> {
         let there = !self.bytes.is_empty() && !self.too_long;
         there.then(|| String::from_utf8_lossy(&self.bytes).into_owned())
     }
 
-    /// Whether it is present but cannot be a name.
+    /// Returns whether the value is present but cannot be a name.
     pub(super) fn is_unreadable(&self) -> bool {
         self.too_long || self.no_text
     }
 
-    /// Whether servers would treat both alike. Unknown if one is too long.
+    /// Returns whether servers would treat both values alike. Returns `false` if they are unreadable.
     fn is_same(&self, other: &Kept) -> bool {
         self == other && !self.is_unreadable()
     }
@@ -60,7 +60,7 @@ pub(super) struct GivenText {
 }
 
 impl GivenText {
-    /// A string begins.
+    /// Begins a string.
     pub(super) fn open(&mut self) {
         if self.is_given {
             match &self.first {
@@ -82,12 +82,12 @@ impl GivenText {
         self.push(text);
     }
 
-    /// Null counts as empty.
+    /// Records null, which counts as empty.
     pub(super) fn set_null(&mut self) {
         self.open();
     }
 
-    /// A value that is not a string.
+    /// Records a value that is not a string.
     pub(super) fn set_other(&mut self) {
         self.open();
         self.last.no_text = true;
@@ -101,12 +101,12 @@ impl GivenText {
         self.last.is_unreadable()
     }
 
-    /// Whether it was given again with a different value.
+    /// Returns whether the string was given again with a different value.
     pub(super) fn differs(&self) -> bool {
         self.differs || self.first.as_ref().is_some_and(|first| !first.is_same(&self.last))
     }
 
-    /// Whether both are given, with different values.
+    /// Returns whether both are given and differ.
     pub(super) fn contradicts(&self, other: &GivenText) -> bool {
         self.is_given && other.is_given && !self.last.is_same(&other.last)
     }
@@ -133,13 +133,13 @@ impl GivenBool {
         self.differs
     }
 
-    /// Whether both are given, with different values.
+    /// Returns whether both are given and differ.
     pub(super) fn contradicts(self, other: GivenBool) -> bool {
         self.value.zip(other.value).is_some_and(|(one, other)| one != other)
     }
 }
 
-/// The values that a body contains twice and that differ. It is unknown which one its server uses.
+/// The fields that a body contains twice with different values. It is unknown which value the server uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conflicts {
     /// The model.
@@ -176,7 +176,7 @@ impl Conflicts {
         }
     }
 
-    /// The first of them, as the client calls it.
+    /// Returns the first conflict, under the name that the client uses.
     pub fn first(self) -> Option<&'static str> {
         match self {
             Conflicts { model: true, .. } => Some("model"),

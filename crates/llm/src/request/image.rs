@@ -1,12 +1,12 @@
 //! Determines the size of an image from the first bytes of its file: PNG, GIF, WebP and JPEG. The input is
-//! the text of its base64, in any chunks. The output is its cost by the formulas that the providers publish.
-//! Only a few bytes are kept, wherever the size is in the file.
+//! the base64 text of the file, in chunks of any size. The output is the cost of the image by the formulas
+//! that the providers publish. Only a few bytes are kept, wherever the size is in the file.
 //!
 //! | formula | tokens |
 //! |---|---|
-//! | [`ImageFormula::Tiles`], OpenAI | 85, and 170 for each tile of 512 x 512, after the image is made to fit into 2048 x 2048 and its shorter side into 768 |
+//! | [`ImageFormula::Tiles`], OpenAI | 85, and 170 for each tile of 512 x 512, after the image is scaled to fit into 2048 x 2048 and its shorter side into 768 |
 //! | [`ImageFormula::Pixels`], Anthropic | width x height / 750, at most 1600 |
-//! | [`ImageFormula::Crops`], Gemini | 258 up to 384 x 384, else 258 for each square of two thirds of the shorter side (256 to 768) |
+//! | [`ImageFormula::Crops`], Gemini | 258 up to 384 x 384, otherwise 258 for each square of two thirds of the shorter side (256 to 768) |
 
 use crate::response::Base64;
 
@@ -54,7 +54,7 @@ impl SizedImages {
     }
 }
 
-/// Scales one side by the ratio of two others, rounded up.
+/// Scales one side by the ratio of two others, to at least 1.
 fn scaled(side: u64, to: u64, of: u64) -> u64 {
     side.saturating_mul(to).checked_div(of).unwrap_or(side).max(1)
 }
@@ -90,15 +90,15 @@ fn crops(width: u64, height: u64) -> u64 {
 const FIRST: usize = 96;
 /// The length of text that contains the head of a JPEG segment at any offset.
 const SEGMENT: usize = 16;
-/// The maximum number of segments before the size of a JPEG.
+/// The maximum number of segments that may precede the size in a JPEG.
 const MAX_SEGMENTS: u32 = 512;
 
 /// Reads the size of one image.
 #[derive(Clone, Debug)]
 pub(super) struct ImageHead {
-    /// How much of the text has passed.
+    /// The number of characters of the text that have been read.
     passed: u64,
-    /// The start and the length of the part that is needed.
+    /// The start and the length of the part that is examined next.
     from: u64,
     wanted: usize,
     kept: [u8; FIRST],
@@ -157,7 +157,7 @@ impl ImageHead {
         self.size.filter(|(width, height)| *width > 0 && *height > 0)
     }
 
-    /// Examines the part that was needed.
+    /// Examines the part that has been collected.
     fn look(&mut self) {
         if self.segment == 0 {
             self.first();
@@ -192,7 +192,7 @@ impl ImageHead {
             self.size = Some((u16::from_be_bytes([*w1, *w0]).into(), u16::from_be_bytes([*h1, *h0]).into()));
         }
         let length = u64::from(u16::from_be_bytes([*high, *low]));
-        // There is no size after the beginning of a scan.
+        // No size follows the beginning of a scan.
         if !is_frame && length >= 2 && *marker != 0xda && self.segments < MAX_SEGMENTS {
             self.segments = self.segments.saturating_add(1);
             self.is_over = false;
@@ -200,7 +200,8 @@ impl ImageHead {
         }
     }
 
-    /// Waits for the text with the segment at this byte of the file. Some of it may have arrived already.
+    /// Waits for the text that encodes the segment at this byte of the file. Some of it may have arrived
+    /// already.
     fn want_segment(&mut self, at: u64) {
         let from = self.prefix.saturating_add((at / 3).saturating_mul(4));
         let skip = usize::try_from(from.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.length);

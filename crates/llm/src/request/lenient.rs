@@ -1,7 +1,7 @@
 //! Splits text into tokens, or converts it to strict JSON, as lenient parsers read it. Lenient parsers accept
 //! `NaN` and `Infinity`, raw control characters, invalid UTF-8, trailing commas, comments, single quotes,
-//! unquoted keys, and anything after the first document. A server may be this lenient, so whatever such a
-//! server understands is read and edited.
+//! unquoted keys, and anything after the first document. A server may be this lenient, so everything that
+//! such a server accepts can be read and edited.
 
 use super::Pointed;
 use crate::json::tree::{self, TreeError};
@@ -25,7 +25,7 @@ pub(super) enum TokenKind {
     },
     Comma,
     Colon,
-    /// In double or single quotes, which are included.
+    /// A string in double or single quotes. The token includes the quotes.
     Text,
     /// A number, a literal, or an unquoted key.
     Word,
@@ -39,7 +39,7 @@ pub(super) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// Starts at this byte of the text.
+    /// Creates an iterator that starts at this byte of the text.
     pub(super) fn new(text: &'a [u8], at: usize) -> Self {
         Self { text, at }
     }
@@ -48,7 +48,7 @@ impl<'a> Tokens<'a> {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    /// Skips white space and comments. `None` if a comment does not end.
+    /// Skips white space and comments. Returns `None` if a comment does not end.
     fn skip_space(&mut self) -> Option<()> {
         loop {
             let rest = self.rest();
@@ -72,7 +72,7 @@ impl<'a> Tokens<'a> {
 impl Iterator for Tokens<'_> {
     type Item = Token;
 
-    /// `None` at the end, and where every parser would fail.
+    /// Returns the next token, or `None` at the end and where every parser would fail.
     fn next(&mut self) -> Option<Token> {
         self.skip_space()?;
         let rest = self.rest();
@@ -103,7 +103,7 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
-/// The length of a string, with both quotes.
+/// Returns the length of a string with both quotes.
 fn text_length(text: &[u8], quote: u8) -> Option<usize> {
     let mut at = 1usize;
     loop {
@@ -115,11 +115,11 @@ fn text_length(text: &[u8], quote: u8) -> Option<usize> {
     }
 }
 
-/// Whether a JSON document or a form may begin here.
+/// Returns whether a JSON document or a form may begin here.
 pub(super) fn reads_as_text(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let body = body.strip_prefix(b"\xff\xfe").or(body.strip_prefix(b"\xfe\xff")).unwrap_or(body);
-    // In UTF-16 and UTF-32 there are zeros in between.
+    // UTF-16 and UTF-32 have zero bytes between ASCII characters.
     let begins = body.iter().position(|b| !is_space(*b) && *b != 0);
     matches!(
         begins.and_then(|at| body.get(at..)).unwrap_or_default(),
@@ -127,29 +127,29 @@ pub(super) fn reads_as_text(body: &[u8]) -> bool {
     )
 }
 
-/// Whether the text begins with an object or array that some parser might accept.
+/// Returns whether the text begins with an object or array that some parser might accept.
 pub(super) fn is_document(text: &[u8]) -> bool {
     let mut tokens = Tokens::new(text, 0);
     let opens = tokens.clone().next().is_some_and(|token| matches!(token.kind, TokenKind::Open { .. }));
     opens && super::members::value(text, &mut tokens).is_some()
 }
 
-/// Whether some parser accepts this word as a value.
+/// Returns whether some parser accepts this word as a value.
 pub(super) fn is_value(word: &[u8]) -> bool {
     let literals = ["true", "false", "null", "nan", "infinity", "inf", "undefined", "none"];
     word.first().is_some_and(|first| first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.'))
         || literals.iter().any(|literal| word.eq_ignore_ascii_case(literal.as_bytes()))
 }
 
-/// The deepest document that is converted. Parsers reject deeper ones, or overflow.
+/// The deepest document that is converted. Parsers reject deeper documents or overflow their stack.
 const MAX_DEPTH: usize = 128;
 
-/// The first document of the text as strict JSON. Numbers that JSON does not have become null. `None` if every
-/// parser would fail.
+/// Converts the first document of the text to strict JSON. Numbers that JSON cannot represent become null.
+/// Returns `None` if every parser would fail.
 pub(super) fn to_strict(text: &[u8]) -> Option<String> {
     let mut strict = String::with_capacity(text.len());
     let mut open: Vec<bool> = Vec::new();
-    // What may come next: a key or value, and whether a comma must precede it.
+    // Whether a comma must come next, and whether the next token must be a key.
     let (mut comma, mut key) = (false, false);
     let mut tokens = Tokens::new(text, 0);
     loop {
@@ -162,7 +162,7 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
                 key = open.last() == Some(&false);
                 continue;
             }
-            // A key needs its value.
+            // An object cannot end between a key and its value.
             TokenKind::Close { array } if open.last() == Some(&array) && !strict.ends_with(':') => {
                 if strict.ends_with(',') {
                     strict.pop();

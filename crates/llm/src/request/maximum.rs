@@ -1,4 +1,5 @@
-//! The client's own maximum output: which fields count in which dialect, and which one to set if there is none.
+//! The client's own maximum output: which fields count in which dialect, and which field to set if there is
+//! none.
 
 use super::Operation;
 use super::names::{self, MAX_NAME};
@@ -12,7 +13,7 @@ pub(crate) enum MaximumField {
     MaxCompletionTokens,
     MaxOutputTokens,
     MaxTokensToSample,
-    /// A field of the body that only one kind of server knows, by number.
+    /// A numbered field of the body that only one kind of server knows.
     Other(u8),
     Setting(Settings),
 }
@@ -20,8 +21,9 @@ pub(crate) enum MaximumField {
 /// The values of each field, in the order of [`FIELDS`].
 ///
 /// An integer from 1 to 2^53 is a maximum, in any notation (`5.0`, `0.5e1`). Anything else counts as absent:
-/// negative and larger numbers, fractions, texts. A value that only some servers honour (a number in quotes,
-/// a key in another case, a field of another API, a field in an unknown object) can only make a hold larger.
+/// negative and larger numbers, fractions, and strings. A value that only some servers honour (a number in
+/// quotes, a key in another case, a field of another API, a field in an unknown object) can only increase a
+/// hold.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Maxima {
     fields: [Given; FIELDS.len()],
@@ -40,7 +42,7 @@ struct Given {
     first: Option<Option<u64>>,
     /// Whether a later value differs from the first.
     differs: bool,
-    /// Whether one value is absent or equivalent to absent.
+    /// Whether one of the values counts as absent.
     is_absent: bool,
     /// A value under a key in another case.
     variant: Option<Option<u64>>,
@@ -74,7 +76,7 @@ impl Maxima {
         self.fields.iter_mut().zip(FIELDS).find_map(|(given, of)| (of == kind).then_some(given))
     }
 
-    /// Adds a value. `None` if it is not a maximum.
+    /// Adds a value, or `None` for a value that is not a maximum.
     pub(crate) fn add(&mut self, kind: MaximumField, value: Option<u64>) {
         self.add_possible(value);
         let Some(given) = self.at(kind) else { return };
@@ -103,7 +105,7 @@ impl Maxima {
         given.variant.get_or_insert(value);
     }
 
-    /// The fields that the server honours. A field that it ignores must not reduce the hold.
+    /// Returns the fields that the server honours. A field that it ignores must not reduce the hold.
     fn heeded(&self, route: &Route) -> impl Iterator<Item = &Given> {
         self.fields
             .iter()
@@ -113,22 +115,22 @@ impl Maxima {
             .map(|(given, _)| given)
     }
 
-    /// The largest value that the server honours.
+    /// Returns the largest value that the server honours.
     pub(crate) fn largest(&self, route: &Route) -> Option<u64> {
         self.heeded(route).filter_map(|given| given.largest).max()
     }
 
-    /// The largest value that any server may honour, or 0.
+    /// Returns the largest value that any server may honour, or 0.
     pub(crate) fn possible(&self) -> u64 {
         self.possible
     }
 
-    /// The sum over all elements of lists, or 0.
+    /// Returns the sum over all elements of lists, or 0.
     pub(crate) fn of_elements(&self) -> u64 {
         self.elements
     }
 
-    /// Whether a field that it honours is given twice with different values.
+    /// Returns whether a field that the server honours is given twice with different values.
     pub(crate) fn conflict(&self, route: &Route) -> bool {
         let conflicts = |given: &Given| {
             let both = given.first.zip(given.variant);
@@ -137,18 +139,20 @@ impl Maxima {
         self.heeded(route).any(conflicts)
     }
 
-    /// Whether a field that it honours is given only under a key in another case.
+    /// Returns whether a field that the server honours is given only under a key in another case.
     pub(crate) fn only_in_another_case(&self, route: &Route) -> bool {
         self.heeded(route).any(|given| given.first.is_none() && given.variant.flatten().is_some())
     }
 
-    /// Whether a maximum and its absence are both given, so that it is unknown which one the server uses.
+    /// Returns whether a field has both a maximum and a value that counts as absent, so that it is unknown
+    /// which one the server uses.
     pub(crate) fn is_unsure(&self, route: &Route) -> bool {
         self.heeded(route).any(|given| given.largest.is_some() && given.is_absent)
     }
 }
 
-/// The names of a field, one list for each level below the body. The first name of each list is the one to add.
+/// The names of a field, one list for each level below the body. The first name of each list is the one to
+/// add.
 pub(crate) type FieldPath = &'static [&'static [&'static str]];
 
 /// Identifies the field for a maximum.
@@ -160,20 +164,20 @@ pub(crate) struct CapTarget<'a> {
     pub(crate) shape: Shape,
 }
 
-/// The form of a body whose path is unknown, as far as it determines the field.
+/// The form of a body with an unknown path, as far as it determines the field for a maximum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Shape {
     #[default]
     Plain,
-    /// `anthropic_version`.
+    /// The body has `anthropic_version`.
     Anthropic,
-    /// `inputText`.
+    /// The body has `inputText`.
     Titan,
-    /// `inputs`.
+    /// The body has `inputs`.
     TextGenerationInference,
 }
 
-/// Whether a key is a known name for a maximum, ignoring case, hyphens and underscores.
+/// Returns whether a key is a known name for a maximum, ignoring case, hyphens and underscores.
 pub(super) fn is_maximum(key: &[u8]) -> bool {
     let (mut folded, mut name, mut length) = ([0; MAX_NAME], [0; 20], 0usize);
     let key = names::folded(key, &mut folded).unwrap_or(key);

@@ -1,13 +1,13 @@
 //! Images and files: how to recognise them, and what they cost.
 //!
-//! | what | tokens |
+//! | content | tokens |
 //! |---|---|
-//! | an inline image whose header states its size | by its size, as its provider publishes ([`super::image`]) |
+//! | an inline image with its size in the header | by the provider's formula ([`super::image`]) |
 //! | another image, inline or by a URL | 765, in Anthropic's and Bedrock's dialects 1600, in Gemini's 258 |
-//! | audio or video, inline | 1 for each 500 bytes of it |
-//! | a document such as a PDF, inline | 1 for each 32 bytes of it |
-//! | the same, by a URL or an id | 1920, as much as one minute of sound |
-//! | a text as a file | its characters / 4 |
+//! | audio or video, inline | 1 for each 500 bytes |
+//! | a document such as a PDF, inline | 1 for each 32 bytes |
+//! | a recording or a document, by a URL or an id | 1920, as many as one minute of audio |
+//! | a text file | its characters / 4 |
 //!
 //! Only a string in a place for media counts as media, and only if it is base64 or a short URL. Any other
 //! string is text, whatever it begins with. A file of an unknown type is text.
@@ -21,12 +21,12 @@ const BYTES_PER_TOKEN: u64 = 500;
 /// The bytes of a document per token. At Anthropic, a scanned page of 100 kB has up to 3000 tokens.
 /// Compressed text has more tokens per byte, photographs have fewer.
 const DOCUMENT_BYTES_PER_TOKEN: u64 = 32;
-/// The tokens of a file that is only named, as many as a minute of audio has.
+/// The number of tokens that a file counts as if it is only referenced: as many as a minute of audio has.
 pub(super) const REFERENCE_TOKENS: u64 = 32 * 60;
 /// The longest URL or id, in characters.
 pub(super) const MAX_REFERENCE: u64 = 4096;
-/// The number of bytes that may be something other than base64: those of `data:image/png;base64,`, and a few
-/// line ends.
+/// The number of bytes in a base64 string that need not be base64: the prefix `data:image/png;base64,` and a
+/// few line ends.
 const FOREIGN: u64 = 16;
 
 /// Returns the tokens of audio or video of this many bytes.
@@ -139,7 +139,7 @@ impl Type {
     }
 }
 
-/// The current file, or a part with files: everything that was found until the type is known.
+/// The current file, or a part with files. It collects everything that is found until the type is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Files {
     image: bool,
@@ -202,7 +202,8 @@ impl Files {
         self.sized.add(other.sized);
     }
 
-    /// If several types are declared, all of them count, because a server may use any of them.
+    /// Returns the cost. If several types are declared, all of them count, because a server may use any of
+    /// them.
     pub(super) fn cost(&self) -> Cost {
         let bytes = self.bytes.saturating_mul(3) / 4;
         let mut cost = Cost::default();

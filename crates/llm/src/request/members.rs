@@ -1,5 +1,5 @@
 //! Finds members of a JSON object in its text, so that they can be read or replaced there. The text may be
-//! lenient JSON ([`super::lenient`]). The output is the positions of the requested values, or nothing if no
+//! lenient JSON ([`super::lenient`]). The result is the positions of the requested values, or `None` if no
 //! parser would accept the object. The search does not recurse and does not look into other values.
 
 use super::lenient::{Token, TokenKind, Tokens, is_value};
@@ -11,7 +11,7 @@ use std::ops::Range;
 pub(super) struct Members {
     /// The members in their order.
     pub(super) found: Vec<Member>,
-    /// The position of the first member, or where it would be.
+    /// The position of the first member, or the position where it would be.
     pub(super) inside: usize,
     /// Whether the object has no members.
     pub(super) empty: bool,
@@ -28,7 +28,7 @@ pub(super) struct Member {
     pub(super) value: Range<usize>,
 }
 
-/// Finds the members with these keys, in any escaping, of the object that begins at `from`.
+/// Finds the members with these keys in the object that begins at `from`. The keys may have escape sequences.
 pub(super) fn members(text: &[u8], from: usize, wanted: &[&str]) -> Option<Members> {
     let mut tokens = Tokens::new(text, from);
     let open = tokens.next().filter(|token| token.kind == TokenKind::Open { array: false })?;
@@ -87,14 +87,14 @@ pub(super) fn value(text: &[u8], tokens: &mut Tokens<'_>) -> Option<Range<usize>
     }
 }
 
-/// Returns the requested key that this is, and whether the spelling is exact.
+/// Returns the index of the requested key that matches, and whether the spelling is exact.
 fn index(key: &[u8], wanted: &[&str]) -> Option<(usize, bool)> {
     let inside = match key {
         [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
         word => word,
     };
     let longest = wanted.iter().map(|wanted| wanted.len()).max()?;
-    // Each character may be written as `\u0000`.
+    // Each character may be written as an escape sequence of six bytes, such as `\u0000`.
     if inside.len() > longest.saturating_mul(6) {
         return None;
     }
@@ -108,7 +108,7 @@ fn index(key: &[u8], wanted: &[&str]) -> Option<(usize, bool)> {
     exact.or_else(|| wanted.iter().position(|wanted| same_in_go(wanted, &key)).map(|at| (at, false)))
 }
 
-/// Returns whether a server in Go takes this key for the requested one, which is ASCII.
+/// Returns whether a server in Go accepts this key as the requested one, which must be ASCII.
 fn same_in_go(wanted: &str, key: &str) -> bool {
     let folded = key.chars().map(|c| match c {
         '\u{17f}' => 's',

@@ -1,12 +1,12 @@
-//! Reads the facts in a request's body (`llm.*`), and edits the body for Weir.
+//! Reads facts from a request's body (`llm.*`), and edits the body.
 //!
 //! The input is the path, the headers and the body, complete or not ([`Wire`]). The output is a
 //! [`ParsedBody`], an edited body for the upstream ([`edit`]), and a [`UsageChunkFilter`] for the response.
 //! Reading and editing accept whatever any server might accept, so that no server is asked for more than was
-//! held. The bytes determine what a body is. Its labels (`content-type`, `content-encoding`) decide only if
-//! the bytes do not.
+//! held. The bytes determine the format of a body. Its headers (`content-type`, `content-encoding`) decide
+//! only if the bytes do not.
 //!
-//! This module does not decide about limits or refusals.
+//! This module makes no decisions about limits or refusals.
 
 mod decode;
 pub mod edit;
@@ -83,7 +83,7 @@ pub enum Operation {
     Image,
     /// Speech to text or text to speech.
     Audio,
-    /// A judgement of a text.
+    /// Moderation: a text is checked for harmful content.
     Moderation,
     /// A count of tokens.
     CountTokens,
@@ -121,12 +121,12 @@ impl Operation {
         !matches!(self, Self::Moderation | Self::CountTokens | Self::Models | Self::Manage)
     }
 
-    /// Whether a list of prompts counts as that many requests.
+    /// Returns whether a list of prompts counts as that many requests.
     fn is_of_prompts(self) -> bool {
         matches!(self, Self::Completion | Self::Other)
     }
 
-    /// Whether it generates text, so that a maximum output applies.
+    /// Returns whether a call of this kind generates text, so that a maximum output applies.
     fn generates(self) -> bool {
         !matches!(self, Self::Embedding | Self::Rerank) && self.uses_tokens()
     }
@@ -146,18 +146,18 @@ pub enum Condition {
     Malformed,
     /// It is neither JSON nor a form.
     Foreign,
-    /// All of it, but it contains nothing that a dialect names.
+    /// All of it, but it contains no field that any dialect knows.
     Silent,
-    /// Two servers would read two different requests. Only what is the same in both is known.
+    /// Two servers would read two different requests. Only the facts on which both agree are known.
     Ambiguous,
     /// Its encoding is unknown, or differs from its header.
     Undecoded,
-    /// It has not arrived, or is not awaited.
+    /// It has not arrived, or the filter does not wait for it.
     Unread,
 }
 
 impl Condition {
-    /// The name in metrics.
+    /// Returns the name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -172,8 +172,8 @@ impl Condition {
         }
     }
 
-    /// Whether a server may find something in the body that was not found here. An absent fact may then be
-    /// present.
+    /// Returns whether a server may find something in the body that was not found here. A fact that was not
+    /// found may then be present.
     pub fn hides_facts(self) -> bool {
         match self {
             Self::Read | Self::Mislabeled | Self::Silent => false,
@@ -211,8 +211,8 @@ pub struct RequestBody {
     pub model_is_unreadable: bool,
     /// Whether the response should be a stream.
     pub stream: bool,
-    /// The client's maximum output per completion, in tokens and at least 1: the largest that the server
-    /// honours.
+    /// The client's maximum output per completion in tokens, at least 1. If there are several, this is the
+    /// largest one that the server honours.
     pub max_output: Option<u64>,
     /// The number of completions for all prompts, at least 1.
     pub completions: u64,
@@ -222,18 +222,18 @@ pub struct RequestBody {
     pub session: Option<String>,
     /// The estimated input in tokens: characters of text / 4, and constants for images and files.
     pub input: u64,
-    /// How much of it could be read.
+    /// How much of the body could be read.
     pub condition: Condition,
     /// Whether the response comes later: OpenAI's `background`.
     pub background: bool,
-    /// The values that are given twice and differ.
+    /// The fields that are given twice with different values.
     pub conflicts: Conflicts,
     shape: Shape,
-    /// Whether it is UTF-16 or UTF-32, which only Python servers read.
+    /// Whether the body is UTF-16 or UTF-32, which only Python servers read.
     wide: bool,
-    /// A maximum that the server may honour. It can only make the estimate larger.
+    /// A maximum that the server may honour. It can only increase the estimate.
     possible_max_output: u64,
-    /// The sum of the maxima in elements of lists, times the completions of each.
+    /// The sum of the maxima in elements of lists, times the number of completions.
     elements_max_output: u64,
     /// Whether the server may ignore [`RequestBody::max_output`].
     unsure_max_output: bool,
@@ -244,7 +244,8 @@ pub struct RequestBody {
 pub const METADATA: usize = 64 << 10;
 
 impl RequestBody {
-    /// The estimated output in tokens. `floor` is the floor that follows from the applicable limits.
+    /// Returns the estimated output in tokens. `floor` is the minimum estimate that follows from the
+    /// applicable limits.
     pub fn output(&self, floor: u64) -> u64 {
         // An unknown server may generate text, whatever the body looks like.
         let may_generate = self.operation.generates() || self.route.operation.is_none();
@@ -260,7 +261,7 @@ impl RequestBody {
         own.max(self.possible_max_output.saturating_mul(self.completions)).max(self.elements_max_output)
     }
 
-    /// Returns whether there is nothing to answer. A text completion completes even an empty text.
+    /// Returns whether the request has nothing to answer. A text completion continues even an empty text.
     fn asks_nothing(&self) -> bool {
         let is_conversation =
             matches!(self.route.operation, Some(Operation::Chat | Operation::Message | Operation::Response));
@@ -324,8 +325,8 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
     }
 }
 
-/// Returns the model, and whether it is present but not a string. If the path names the model, the model in
-/// the body is ignored.
+/// Returns the model, and whether it is present but unreadable. If the path names the model, the model in the
+/// body is ignored.
 fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
     if route.model.is_some() {
         return (route.model.clone(), false);
@@ -361,7 +362,7 @@ fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {
     }
 }
 
-/// Adds what the path did not determine.
+/// Determines the dialect and the operation from the body, as far as the path leaves them open.
 fn by_shape(route: &Route, seen: Seen, condition: Condition) -> (Dialect, Operation) {
     let (dialect, operation) = match seen {
         Seen { contents: true, .. } => (Dialect::Gemini, Operation::Chat),
@@ -379,7 +380,7 @@ fn by_shape(route: &Route, seen: Seen, condition: Condition) -> (Dialect, Operat
     match (route.dialect, route.operation) {
         (Dialect::Unknown, None) => (dialect, operation),
         (path, Some(Operation::Manage)) if seen.inputs => (path, Operation::Chat),
-        // The body may contain a prompt, so it counts as one that does.
+        // The body may contain a prompt, so it counts as if it did.
         (path, Some(_)) if route.body_decides && condition.hides_facts() => (path, Operation::Chat),
         // In the vendors' own bodies, it only matters whether they are a conversation.
         (path, None) => {

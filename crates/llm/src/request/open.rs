@@ -1,4 +1,4 @@
-//! The string that is being read, as far as its contents matter.
+//! The string that is being read. Only the parts that matter are kept.
 
 use super::image::ImageHead;
 use super::place::Place;
@@ -8,7 +8,7 @@ pub(super) struct Open {
     pub(super) place: Option<Place>,
     pub(super) characters: u64,
     pub(super) bytes: u64,
-    /// How many characters do not belong to base64.
+    /// The number of characters that do not belong to base64.
     pub(super) foreign: u64,
     beginning: [u8; BEGINNING],
     length: usize,
@@ -16,7 +16,7 @@ pub(super) struct Open {
     pub(super) image: ImageHead,
 }
 
-/// How much of a string with a meaning is kept.
+/// The number of bytes that are kept of a string.
 const BEGINNING: usize = 96;
 
 impl Default for Open {

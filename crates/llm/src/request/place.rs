@@ -11,7 +11,7 @@
 //! | [`Place::Name`], [`Place::Model`], [`Place::User`], sessions | names, ids, stop sequences, signatures | 512 characters each |
 //! | the keys that are named in the table | `messages`, `role`, `content`, ... | none |
 //! | [`Place::Metadata`] | keys and strings in `metadata`, `litellm_metadata`, `labels`, `requestMetadata` | 512 characters each, 16 Ki in all |
-//! | [`Place::Data`], [`Place::Reference`] | images and files, which count constants (`media.rs`) | base64, or 4096 characters of a URL |
+//! | [`Place::Data`], [`Place::Reference`] | images and files (`media.rs` defines their costs) | base64, or 4096 characters of a URL |
 //!
 //! Tags, names and known keys are free only up to the amount of text, and for the first 4096 characters
 //! ([`super::tally`]): thousands of roles or ids are text, too.
@@ -43,9 +43,11 @@ pub(crate) enum Object {
     /// A tool call.
     Call,
     ToolConfig,
-    /// A file or an image. The differences between the kinds are marked as those of a file.
+    /// A file or an image. The table has the places of a file, and `Place::of` converts them to other kinds
+    /// of media.
     File,
-    /// The body as servers with case-insensitive names read it: everything that must not be given twice.
+    /// The body as servers read it that ignore the case of keys. It has only the members that must not be
+    /// given twice.
     AnyCase,
 }
 
@@ -58,11 +60,11 @@ pub(crate) enum Place {
     Root,
     /// The body inside an envelope.
     Envelope,
-    /// In a document that nobody reads.
+    /// In a document that no server reads.
     Nowhere,
 
     Model,
-    /// `MODEL`, which is the same to servers that ignore case.
+    /// `MODEL`, which servers that ignore case read as `model`.
     ModelVariant,
     /// `modelId`, which some servers read as the model.
     ModelId,
@@ -72,7 +74,7 @@ pub(crate) enum Place {
     Stream,
     StreamVariant,
     StreamOptionsVariant,
-    /// The name of a session. The first of the three that is present counts.
+    /// The name of a session. The first of the three sources that is present counts.
     Session(SessionSource),
     Metadata,
     LitellmMetadata,
@@ -80,7 +82,7 @@ pub(crate) enum Place {
     Label,
     Maximum(MaximumField),
     MaximumVariant(MaximumField),
-    /// A maximum that a server may honour. It can only make a hold larger.
+    /// A maximum that a server may honour. It can only increase a hold.
     PossibleMaximum,
     /// A maximum in an element of a list. Each element may be a separate request.
     ElementMaximum,
@@ -91,9 +93,9 @@ pub(crate) enum Place {
 
     /// All strings and keys in it are text.
     Text,
-    /// Unknown: text, but a maximum in it may be honoured.
+    /// An unknown place. It counts as text, but servers may honour a maximum in it.
     Unknown,
-    /// Unknown, inside a list: each number may be a token id.
+    /// An unknown place inside a list. Each number may be a token id.
     UnknownElement,
     /// What the model reads: text, token ids, or objects that contain them.
     Content,
@@ -106,7 +108,7 @@ pub(crate) enum Place {
     /// The tool definitions.
     Tools,
     ToolConfig,
-    /// The format of the response: its name, or a schema.
+    /// The format of the response, which is a name or a schema.
     Format,
     /// A short value from a small set.
     Tag,
@@ -114,13 +116,13 @@ pub(crate) enum Place {
     Name,
     /// The declared type of a part.
     PartType,
-    /// An image or a file, in a place for nothing else.
+    /// An image or a file, in a place that contains nothing else.
     Media(Media),
-    /// The contents of such a place.
+    /// The object inside such a place that has the data or its location.
     Source(Media),
-    /// Its data, or its location.
+    /// The data of an image or a file, or its location.
     Data(Media),
-    /// Its location.
+    /// The location of an image or a file.
     Reference(Media),
     FileType,
     FileName,
@@ -150,11 +152,11 @@ pub(crate) enum Settings {
     TextGeneration,
     /// `parameters` of Vertex and TGI.
     Parameters,
-    /// Bedrock Converse's `additionalModelRequestFields`: the vendors' own.
+    /// Bedrock Converse's `additionalModelRequestFields`, which has the vendors' own fields.
     Additional,
 }
 
-/// What an image or a file is, by its place.
+/// The kind of an image or a file, according to its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Media {
     Image,
@@ -245,12 +247,12 @@ impl json::JsonPlace for Place {
 }
 
 impl Place {
-    /// The place of an element if an array replaces a single value here.
+    /// Returns the place of an element if an array replaces a single value here.
     pub(super) fn element(self) -> Place {
         self.child(b"").0
     }
 
-    /// The place of `key` inside this one, and how the key counts.
+    /// Returns the place of `key` inside this one, and how the key counts.
     pub(super) fn child(self, key: &[u8]) -> (Place, KeyIs) {
         let known = match self {
             Place::Root | Place::Envelope => NAMES
@@ -312,7 +314,7 @@ impl Place {
         }
     }
 
-    /// Whether each string here is text that a model may read.
+    /// Returns whether each string here is text that a model may read.
     pub(super) fn is_text(self) -> bool {
         matches!(
             self,
@@ -325,7 +327,7 @@ impl Place {
         )
     }
 
-    /// Whether its members configure generation, as far as is known.
+    /// Returns whether the members of this place configure generation, as far as is known.
     fn is_settings(self) -> bool {
         matches!(
             self,
@@ -333,12 +335,13 @@ impl Place {
         )
     }
 
-    /// Replicate puts its settings next to the prompt, in `input`, and Vertex in each of its `instances`.
+    /// Returns whether this place may contain a maximum. Replicate puts settings next to the prompt, in
+    /// `input`, and Vertex puts them in each of its `instances`.
     fn may_hold_maximum(self) -> bool {
         self.is_settings() || matches!(self, Place::Content | Place::Prompt | Place::PromptItem)
     }
 
-    /// The place of a maximum that a server may honour.
+    /// Returns the place of a maximum that a server may honour.
     fn maximum(self) -> Place {
         if self == Place::UnknownElement { Place::ElementMaximum } else { Place::PossibleMaximum }
     }
@@ -352,7 +355,7 @@ impl Place {
         }
     }
 
-    /// Converts the place for a file in [`Object::File`] to this kind of media.
+    /// Converts a place of a file in [`Object::File`] to this kind of media.
     fn of(self, media: Media) -> Place {
         match self {
             Place::Source(_) => Place::Source(media),

@@ -1,5 +1,5 @@
-//! Finds the value that a JSON pointer (RFC 6901) names in a body: `/messages/0/content`. Only the parts on
-//! the way are examined. If a key is repeated, the last one counts, as in most parsers.
+//! Finds the value that a JSON pointer (RFC 6901) names in a body: `/messages/0/content`. Only the values
+//! along the path are examined. If a key is repeated, the last one counts, as in most parsers.
 
 use super::members::{element, members};
 use super::{METADATA, lenient};
@@ -14,7 +14,7 @@ pub enum Pointed {
     Absent,
     /// A value.
     Value(Value),
-    /// A value of more than [`METADATA`] bytes, or with more parts than fit into a megabyte.
+    /// A value of more than [`METADATA`] bytes, or with a tree of more than a megabyte.
     TooLarge,
 }
 

@@ -1,5 +1,5 @@
 //! Reads a body. Its bytes take precedence over its headers. If two servers could read two different
-//! requests, both are read, the larger one is held, and values that differ are unknown.
+//! requests, both are read. The hold covers the larger one, and values that differ count as unknown.
 
 use super::gather::Gather;
 use super::{Condition, Decoded, Extent, Label, RequestBody, Route};
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 /// A body as it came over the wire, with its headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Wire<'h, 'b> {
-    /// `:method`. Empty if unknown; then the presence of a body decides.
+    /// `:method`. If it is unknown, this is empty, and the presence of a body decides.
     pub method: &'h str,
     /// `:path`.
     pub path: &'h str,
@@ -34,7 +34,7 @@ pub struct ParsedBody<'a> {
     pub body: RequestBody,
     /// The text that was read, without `content-encoding`, and in UTF-8 if it is text.
     pub text: Cow<'a, [u8]>,
-    /// Why the body could not be decoded, or not to its end.
+    /// Why the body could not be decoded completely.
     pub cause: Option<Cause>,
 }
 
@@ -54,7 +54,7 @@ impl<'b> Wire<'_, 'b> {
         if let Some(other) = trusting {
             body = body.or(read_text(&route, self.content_type, &other, extent, wire));
         }
-        // In UTF-16, the edited text would be useless, so only the converted text is kept.
+        // A body in UTF-16 or UTF-32 is never edited, so only the converted text is kept.
         let text = if body.wide { Cow::Owned(unicode::to_utf8(&text).into_owned()) } else { text };
         ParsedBody { body, text, cause }
     }
@@ -128,8 +128,8 @@ fn scan(body: &[u8]) -> (Gather, Condition) {
     (gathered, Condition::Malformed)
 }
 
-/// Whether the type names a charset in which the same bytes may be another text: UTF-7, or one with quotes and
-/// braces as second bytes of characters.
+/// Returns whether the content type names a charset in which the same bytes may be a different text: UTF-7,
+/// or a charset that uses quotes and braces as second bytes of characters.
 fn is_in_doubt(content_type: &str) -> bool {
     const KNOWN: [&str; 8] =
         ["utf8", "utf16", "utf32", "usascii", "ascii", "iso8859", "windows125", "latin1"];
@@ -144,8 +144,8 @@ fn is_in_doubt(content_type: &str) -> bool {
 }
 
 impl RequestBody {
-    /// Combines two readings if it is unknown which one the server uses: the larger estimate, and only the
-    /// facts on which they agree.
+    /// Combines two readings if it is unknown which one the server uses. It keeps the larger estimate and
+    /// only the facts on which both agree.
     fn or(mut self, other: Self) -> Self {
         let same = |one: &mut Option<String>, other: Option<String>| {
             one.take_if(|one| Some(&*one) != other.as_ref());
@@ -186,7 +186,7 @@ impl RequestBody {
         self.condition = Condition::Ambiguous;
     }
 
-    /// A body that is not awaited. Its announced length counts.
+    /// Returns the facts of a body that the filter does not wait for. Its announced length counts.
     pub fn unread(path: &str, announced: Option<u64>) -> Self {
         let route = Route::of_request("", path, announced.is_none_or(|length| length > 0));
         read_text(&route, "", &[], Extent::Cut(announced), 0).with(Condition::Unread)

@@ -12,9 +12,9 @@ use std::borrow::Cow;
 pub struct Route {
     /// The API, or [`Dialect::Unknown`].
     pub dialect: Dialect,
-    /// The operation. `None` if only the body can tell.
+    /// The operation. `None` if only the body determines it.
     pub operation: Option<Operation>,
-    /// The model, if the path names it. The body's is then ignored upstream.
+    /// The model, if the path names it. The upstream then ignores the model in the body.
     pub model: Option<String>,
     /// Whether the response is a stream, if the path decides that.
     pub stream: Option<bool>,
@@ -37,7 +37,7 @@ impl Route {
 
     fn known(method: Option<&str>, path: &str, has_body: bool) -> Self {
         let route = Self::that_generates(path);
-        // If the method is unknown, a path that generates takes precedence.
+        // If the method is unknown, a path for a call that uses tokens takes precedence.
         if method.is_none() && route.operation.is_some_and(Operation::uses_tokens) {
             return route;
         }
@@ -45,7 +45,7 @@ impl Route {
             Some(TokenlessMatch { dialect, operation, body_decides }) => {
                 Self { dialect, operation: Some(operation), body_decides, ..route }
             }
-            // In doubt, the call may use tokens, and the body decides.
+            // If in doubt, the call may use tokens, and the body decides.
             None if route.operation.is_some_and(|operation| !operation.uses_tokens()) => Self::default(),
             None => route,
         }
@@ -98,11 +98,11 @@ pub(crate) struct PathEnd {
 /// Any segment before the last, or none.
 pub(crate) const ANY: &[&str] = &[];
 
-/// Segments of paths for generating text, after which there is no embedding.
+/// Segments of paths for generating text. A path with one of them is not for embedding or reranking.
 pub(crate) const GENERATING: &[&str] = &["chat", "completions", "messages", "responses", "generate"];
 
 impl PathEnd {
-    /// A path that ends in one of `parents` and one of `names`.
+    /// Creates a row for paths that end in one of `parents` and one of `names`.
     pub(crate) const fn new(
         parents: &'static [&'static str],
         names: &'static [&'static str],
@@ -122,7 +122,7 @@ impl PathEnd {
         Self { unless: segments, ..self }
     }
 
-    /// The dialect and operation of these calls.
+    /// Returns the dialect and operation of these calls.
     pub(crate) fn call(&self) -> (Dialect, Operation) {
         (self.dialect, self.operation)
     }
@@ -133,7 +133,7 @@ impl PathEnd {
     }
 }
 
-/// The method, or the likely one if it was not fetched.
+/// Returns the method, or the likely one if the method was not fetched.
 fn method_or(method: &str, has_body: bool) -> &str {
     match method {
         "" if has_body => "POST",
@@ -142,8 +142,8 @@ fn method_or(method: &str, has_body: bool) -> &str {
     }
 }
 
-/// Whether a call is known to use no tokens: it reads, lists, stores, deletes, counts or moderates. `body`
-/// contains the facts of its body, if that was read.
+/// Returns whether a call is known to use no tokens: it reads, lists, stores, deletes, counts or moderates.
+/// `body` contains the facts of its body, if that was read.
 pub fn uses_no_tokens(method: &str, path: &str, has_body: bool, body: Option<&RequestBody>) -> bool {
     if body.is_some_and(|body| body.operation.uses_tokens()) {
         return false;
@@ -152,12 +152,13 @@ pub fn uses_no_tokens(method: &str, path: &str, has_body: bool, body: Option<&Re
     found.is_some_and(|found| body.is_some() || !found.body_decides)
 }
 
-/// Some servers ignore the case of paths.
+/// Returns whether a segment is one of these names. The case does not matter, because some servers ignore it.
 fn is_one_of(names: &[&str], segment: &str) -> bool {
     names.iter().any(|name| name.eq_ignore_ascii_case(segment))
 }
 
-/// Finds the call by the last segments of its path. A match of two segments takes precedence over a match of one.
+/// Finds the call by the last segments of its path. A match of two segments takes precedence over a match of
+/// one.
 fn by_name(last: &str, before: &[&str]) -> Route {
     let parent = before.last().copied().unwrap_or_default();
     let mut call: Option<&PathEnd> = None;

@@ -1,4 +1,4 @@
-//! Records which fields are present that reveal the dialect of a body, in case its path does not.
+//! Records the fields that reveal the dialect of a body, in case its path does not.
 
 use super::maximum::Shape;
 use super::place::Sign;

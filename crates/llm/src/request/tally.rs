@@ -1,4 +1,4 @@
-//! Measures the text of a request: characters that certainly are text, and others that are free in small
+//! Measures the text of a request: characters that are certainly text, and others that are free in small
 //! amounts.
 
 /// The number of characters of tags, names and known keys that are always free.
@@ -6,7 +6,7 @@ pub(super) const FREE_STRUCTURE: u64 = 4096;
 /// The maximum number of free characters in metadata. OpenAI allows 16 pairs of 64 and 512.
 pub(super) const FREE_LABELS: u64 = 16 << 10;
 
-/// Numbers of characters.
+/// Counts of characters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CharacterTally {
     pub(super) text: u64,
@@ -40,9 +40,9 @@ impl CharacterTally {
         }
     }
 
-    /// Returns the number of characters that count. Structure is free up to the amount of text, and a little
-    /// more. Beyond that it counts as text, whatever it is called. So at least half of all strings count,
-    /// apart from the free ones, and more text never lowers the result.
+    /// Returns the number of characters that count. Tags, names and known keys are free up to the amount of
+    /// text plus [`FREE_STRUCTURE`]. Beyond that, they count as text. So at least half of all characters
+    /// count, apart from those that are always free, and more text never lowers the result.
     pub(super) fn characters(&self) -> u64 {
         let text = self.text.saturating_add(self.labels.saturating_sub(FREE_LABELS));
         text.max(self.structure.saturating_sub(FREE_STRUCTURE))

@@ -1,10 +1,10 @@
-//! Calls that use no tokens: they read, list, store, delete, count or moderate. Each provider has a table by
-//! method and path ([`crate::providers`]); a call that is in none of them may use tokens.
+//! Recognises calls that use no tokens: they read, list, store, delete, count or moderate. Each provider has
+//! a table of methods and paths ([`crate::providers`]). A call that is in no table may use tokens.
 //!
-//! A path matches only if it has exactly one of the forms of a known API, spelled as its provider spells it:
-//! any prefix of the gateway, the version, and the segments of the row. So `/v1/models` and `/team/v1/models`
-//! list models, but `/v1/chat/completions/models`, `/V1/models`, `/v1//models`, `/v1/models;x` and
-//! `/v1%2Fmodels` may be anything. A call that reads or deletes has no body.
+//! A path matches only if it is spelled exactly as the provider spells it: any prefix of the gateway, then
+//! the version, then the segments of the row. So `/v1/models` and `/team/v1/models` list models, but
+//! `/v1/chat/completions/models`, `/V1/models`, `/v1//models`, `/v1/models;x` and `/v1%2Fmodels` may be
+//! anything. A call that reads or deletes has no body.
 
 use super::{Dialect, Operation};
 use crate::providers::{ReadTokenless, all};
@@ -19,8 +19,8 @@ pub(crate) enum Method {
     Delete,
     /// `POST`, `PUT` or `PATCH`.
     Post,
-    /// The same, unless the body has `inputs`: Mistral generates a response at the path where OpenAI stores a
-    /// conversation.
+    /// Like `Post`, unless the body has `inputs`: Mistral generates a response at the path where OpenAI
+    /// stores a conversation.
     PostToKeep,
 }
 
@@ -41,7 +41,7 @@ pub(crate) type TokenlessCall = (Method, Base, &'static [&'static str], Dialect,
 static CALLS: &[TokenlessCall] =
     all!(TokenlessCall, tokenless, (Method::Get, Base::Root, &[], Dialect::Unknown, Operation::Other));
 
-/// The numbers of all rows, by their last segments, which distinguish most of them.
+/// The indices of all rows, grouped by the last segment, which identifies most rows.
 static ORDERED: [Member<(), usize>; CALLS.len()] = table::joined(&[&rows_by_last()], ((), "", 0));
 static BY_LAST: NameTable<(), usize> = NameTable::new(&ORDERED);
 
@@ -81,15 +81,15 @@ const OF_APIS: [&str; 17] = [
 pub(super) struct TokenlessMatch {
     pub(super) dialect: Dialect,
     pub(super) operation: Operation,
-    /// Whether its body may show that it uses tokens.
+    /// Whether the body may show that the call uses tokens.
     pub(super) body_decides: bool,
 }
 
 /// The maximum number of segments before a version.
 const PREFIX: usize = 4;
 
-/// The dialect and operation of a call that uses no tokens. `method` is `None` if it does not matter.
-/// `has_body` is true if the call may have a body.
+/// Finds a call that uses no tokens. `method` is `None` if it does not matter. `has_body` is true if the call
+/// may have a body.
 pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<TokenlessMatch> {
     let method = match method {
         None => None,
@@ -158,7 +158,8 @@ fn is_base(before: &[&str], base: Base) -> bool {
     }
 }
 
-/// A path with such a segment before its version means something else.
+/// Returns whether a segment belongs to an API. A path with such a segment before its version means something
+/// else.
 fn is_of_api(segment: &str) -> bool {
     is_version(segment) || OF_APIS.contains(&segment)
 }
@@ -167,8 +168,8 @@ pub(crate) fn is_version(segment: &str) -> bool {
     matches!(segment, "v1" | "v2" | "v3" | "v4" | "v1beta" | "v1beta1" | "v1beta2" | "v1beta3" | "v1alpha")
 }
 
-/// Whether no server could read it differently: it has no escapes or parameters, and is not empty or a dot
-/// segment.
+/// Returns whether all servers read this segment alike: it has no escapes or parameters, and is not empty or
+/// a dot segment.
 pub(crate) fn is_plain(segment: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'@' | b'~');

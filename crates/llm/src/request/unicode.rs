@@ -1,10 +1,10 @@
-//! JSON that is not UTF-8. Servers in Python accept UTF-16 and UTF-32, so bodies in these encodings must be
-//! read.
+//! Converts JSON that is not UTF-8. Servers in Python accept UTF-16 and UTF-32, so bodies in these encodings
+//! must be read.
 
 use std::borrow::Cow;
 
 /// Converts the body to UTF-8 without a byte order mark. The first bytes reveal the encoding, since JSON
-/// begins with two ASCII characters. Bytes that are not Unicode stay as they are. The result is owned if the
+/// begins with two ASCII characters. Bytes that are not Unicode stay unchanged. The result is owned if the
 /// body was not UTF-8.
 pub(super) fn to_utf8(body: &[u8]) -> Cow<'_, [u8]> {
     match body {

@@ -1,32 +1,32 @@
 //! Removes the chunk that answers `include_usage` from an uncompressed stream of server-sent events, for a
 //! client that did not ask for it. `"choices":[]` with a `usage` breaks clients that expect a choice in every
-//! chunk. LiteLLM sends a choice with an empty delta instead. All other bytes pass unchanged. A usage with a
-//! `cost` comes from OpenRouter, which always sends it, and stays.
+//! chunk. LiteLLM sends a choice with an empty delta instead. All other bytes pass unchanged. A `usage` with
+//! a `cost` stays, because it comes from OpenRouter, which always sends it.
 //!
-//! An event is held back only while it may be that chunk. This ends when its first delta has content, or when
-//! the event ends.
+//! An event is held back only while it may be that chunk. It passes as soon as its first delta has content,
+//! or when it ends.
 
 use super::members::{element, members};
 use crate::memory::{Lease, MemoryBudget, Purpose};
 use memchr::{memchr2, memmem};
 use std::borrow::Cow;
 
-/// The longest event that is held back, in bytes. The usage chunk is a tenth of that.
+/// The longest event that is held back, in bytes. The usage chunk is about a tenth of that size.
 const KEPT_BACK: usize = 16 << 10;
 
 /// What to do with a chunk of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChunkEdit {
-    /// Send this instead.
+    /// Send these bytes instead.
     Replace(Vec<u8>),
-    /// Hold this back instead: some of it may have to be removed.
+    /// Hold back these bytes, because some of them may have to be removed.
     Keep(Vec<u8>),
 }
 
 /// The filter for one response.
 #[derive(Debug)]
 pub struct UsageChunkFilter {
-    /// The memory of what is held back.
+    /// The lease for the bytes that are held back.
     lease: Lease,
     mode: Mode,
     /// The start of an event that is held back.
@@ -37,7 +37,7 @@ pub struct UsageChunkFilter {
     after_cr: bool,
     /// Whether the last line belonged to an event that was removed.
     taken_out: bool,
-    /// Whether the proxy buffers what is held back.
+    /// Whether the proxy buffers the bytes that are held back.
     kept: bool,
 }
 
@@ -60,14 +60,15 @@ impl Default for UsageChunkFilter {
 }
 
 impl UsageChunkFilter {
-    /// Limits the memory for what is held back. An event without memory passes.
+    /// Creates a filter that takes the memory for held-back bytes from a budget. If there is no memory for an
+    /// event, the event passes.
     pub fn within(memory: &MemoryBudget) -> Self {
         let (blank, after_cr, taken_out, kept) = (true, false, false, false);
         let lease = memory.empty(Purpose::Keep);
         Self { lease, mode: Mode::Between, held: Vec::new(), blank, after_cr, taken_out, kept }
     }
 
-    /// What to do with `chunk`. `None` if it passes unchanged. `end` is true for the last chunk.
+    /// Returns what to do with `chunk`, or `None` if it passes unchanged. `end` is true for the last chunk.
     pub fn edit(&mut self, chunk: &[u8], end: bool) -> Option<ChunkEdit> {
         let kept = std::mem::take(&mut self.kept);
         let out = self.feed(chunk, end);
@@ -75,11 +76,12 @@ impl UsageChunkFilter {
             self.kept = true;
             return Some(ChunkEdit::Keep(self.held.clone()));
         }
-        // What the proxy buffers would otherwise pass with the chunk.
+        // Otherwise, the bytes that the proxy buffers would pass together with the chunk.
         out.or_else(|| kept.then(|| chunk.to_vec())).map(ChunkEdit::Replace)
     }
 
-    /// What to send instead of `chunk`. `None` if it passes unchanged. `end` is true for the last chunk.
+    /// Returns what to send instead of `chunk`, or `None` if it passes unchanged. `end` is true for the last
+    /// chunk.
     pub fn feed(&mut self, chunk: &[u8], end: bool) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.held.len().saturating_add(chunk.len()));
         let mut rest = self.after_cr(chunk, &mut out);
@@ -106,7 +108,7 @@ impl UsageChunkFilter {
         (out != chunk).then_some(out)
     }
 
-    /// The second half of a split line end.
+    /// Handles the second half of a line end that was split between chunks.
     fn after_cr<'a>(&mut self, chunk: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let split = self.after_cr;
         self.after_cr &= chunk.is_empty();
@@ -125,7 +127,7 @@ impl UsageChunkFilter {
         if self.mode == Mode::Holding { &mut self.held } else { out }
     }
 
-    /// A piece of a line.
+    /// Handles a piece of a line.
     fn text(&mut self, text: &[u8], out: &mut Vec<u8>) {
         if self.mode == Mode::Between {
             self.mode = if text.starts_with(b":") { Mode::Comment } else { Mode::Holding };
@@ -138,7 +140,7 @@ impl UsageChunkFilter {
         self.target(out).extend_from_slice(text);
     }
 
-    /// Whether this much more may be held back. A growing buffer may double its capacity.
+    /// Returns whether `more` bytes may be held back in addition. A growing buffer may double its capacity.
     fn has_room(&mut self, more: usize) -> bool {
         let length = self.held.len().saturating_add(more);
         let room = length.saturating_mul(2).max(self.lease.bytes());
@@ -159,7 +161,7 @@ impl UsageChunkFilter {
         }
     }
 
-    /// Ends the event that is held back. True if it was removed.
+    /// Ends the event that is held back. Returns `true` if it was removed.
     fn end_event(&mut self, out: &mut Vec<u8>) -> bool {
         self.mode = Mode::Between;
         if is_usage_chunk(&data(&self.held)) {
@@ -171,7 +173,7 @@ impl UsageChunkFilter {
     }
 }
 
-/// An event's data: the values of its `data` fields.
+/// Returns an event's data: the values of its `data` fields.
 fn data(event: &[u8]) -> Cow<'_, [u8]> {
     let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
     let values =
@@ -185,8 +187,8 @@ fn data(event: &[u8]) -> Cow<'_, [u8]> {
     })
 }
 
-/// Whether the beginning of the data may belong to the usage chunk. Quotes in strings are escaped, so what
-/// looks like the key is one.
+/// Returns whether the beginning of the data may belong to the usage chunk. Quotes in strings are escaped, so
+/// a match is always a key.
 fn may_be_usage_chunk(data: &[u8]) -> bool {
     let data = data.trim_ascii_start();
     let Some(inside) = data.strip_prefix(b"{") else { return data.is_empty() };
@@ -212,7 +214,7 @@ fn may_be_usage_chunk(data: &[u8]) -> bool {
     }
 }
 
-/// Whether the beginning of a choice may have an empty delta.
+/// Returns whether the beginning of a choice may have an empty delta.
 fn may_be_empty_choice(choice: &[u8]) -> bool {
     let member = |key: &[u8]| {
         let at = memmem::find(choice, key)?;
@@ -250,7 +252,8 @@ fn may_be_empty_choice(choice: &[u8]) -> bool {
     }
 }
 
-/// `"choices":[]`, or one choice with an empty delta, and a `usage` with a value.
+/// Returns whether this is the usage chunk: `"choices":[]` or one choice with an empty delta, and a `usage`
+/// with a value.
 fn is_usage_chunk(data: &[u8]) -> bool {
     if memmem::find(data, b"\"usage\"").is_none() || !may_be_usage_chunk(data) {
         return false;
@@ -267,7 +270,7 @@ fn is_usage_chunk(data: &[u8]) -> bool {
     says_nothing && usage.is_some_and(|usage| !usage.empty && usage.found.is_empty())
 }
 
-/// Whether this is a list of one choice with a delta without values.
+/// Returns whether this is a list of one choice with a delta without values.
 fn is_one_empty_choice(choices: &[u8]) -> Option<bool> {
     let first = element(choices, 0, 0)?;
     let choice = choices.get(first)?;

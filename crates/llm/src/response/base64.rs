@@ -8,8 +8,8 @@ pub(crate) struct Base64 {
 }
 
 impl Base64 {
-    /// Decodes a chunk. Characters that are not digits, such as padding, are skipped: the text was quoted in
-    /// JSON, and the document inside is judged separately.
+    /// Decodes a chunk. Characters that are not base64 digits, such as padding, are skipped. The decoded
+    /// document is checked separately.
     pub(crate) fn feed(&mut self, piece: &[u8], to: &mut Vec<u8>) {
         for byte in piece {
             let Some(digit) = digit(*byte) else { continue };

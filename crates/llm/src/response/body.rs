@@ -1,4 +1,4 @@
-//! The decoded body: determines its format and passes the bytes to the reader of that format.
+//! Determines the format of the decoded body and passes the bytes to the reader of that format.
 
 use super::Scanner;
 use super::decode::Sink;
@@ -20,7 +20,7 @@ pub(super) struct Body {
     report: Report,
 }
 
-/// The content type, if it determines more than the first byte does.
+/// The content types that determine the format better than the first byte does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Content {
     #[default]
@@ -98,7 +98,7 @@ impl Body {
         }
     }
 
-    /// Some providers report the usage of calls that do not stream in headers.
+    /// Reads usage from the headers. Some providers report it there for calls that do not stream.
     fn headers(&mut self, headers: &[(String, String)]) {
         let mut tally = Tally::default();
         for (name, value) in headers {
@@ -120,7 +120,7 @@ impl Body {
         self.framing = match (bytes.first(), self.content) {
             (None, _) => Framing::Unknown,
             (Some(b'{' | b'[' | b'"' | 0x1e), _) => Framing::Documents,
-            // The first byte of a frame's length. It is zero for every frame below 16 MB.
+            // The first byte of a frame's length. It is zero for every frame below 16 MiB.
             (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
                 Framing::ServerSentEvents(EventStream::default())

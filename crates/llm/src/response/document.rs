@@ -9,22 +9,22 @@ pub(super) struct Document {
     /// Whether it has reported usage.
     pub(super) reports: bool,
     pub(super) tells_output: bool,
-    /// Whether it is usage as a whole.
+    /// Whether the whole document is usage.
     pub(super) is_usage: bool,
     /// Whether it carries no text.
     pub(super) mute: bool,
     /// Whether it repeats what other events delivered.
     pub(super) repeats: bool,
-    /// Whether it says that the call failed.
+    /// Whether it reports that the call failed.
     pub(super) failed: bool,
-    /// Whether it names the result that its counts belong to, if there are several.
+    /// Whether it names the result to which its counts belong. A stream may have several results.
     pub(super) is_of_result: bool,
     pub(super) index: Option<u32>,
     pub(super) text: u64,
     /// The same text as `text` under other names, or other text in its place.
     pub(super) text_again: u64,
     pub(super) text_parts: u64,
-    /// A message for people. If the call failed, it was not generated.
+    /// A message for people. If the call failed, the message does not come from the model.
     pub(super) notice: u64,
     pub(super) reasoning: u64,
     pub(super) reasoning_content: u64,
@@ -48,7 +48,8 @@ const BEGINNING: usize = 12;
 const MAX_CODE: usize = 64;
 
 impl Document {
-    /// Some servers send the same text or reasoning under several names.
+    /// Returns the number of characters in the document. Some servers send the same text or reasoning under
+    /// several names, so only the longest of each counts.
     fn characters(&self) -> u64 {
         let notice = if self.is_only_error() { 0 } else { self.notice };
         if self.mute { 0 } else { self.text().saturating_add(self.reasoning()).saturating_add(notice) }
@@ -70,7 +71,7 @@ impl Document {
         if self.repeats { self.characters() } else { 0 }
     }
 
-    /// Returns whether it is only a failure.
+    /// Returns whether the document only reports a failure.
     pub(super) fn is_only_error(&self) -> bool {
         self.failed && !self.reports && self.text() == 0 && self.reasoning() == 0
     }
@@ -90,7 +91,7 @@ impl Document {
         status.is_prose |= !piece.iter().all(is_of_code);
     }
 
-    /// Ends that string. Anything but a code is text.
+    /// Ends that string. A string that cannot be a code or a word for the outcome counts as text.
     pub(super) fn close_status(&mut self, outcome: StatusKind) {
         let StatusText { bytes, characters, is_prose, beginning } = self.status;
         let word = beginning.get(..bytes);
@@ -104,7 +105,7 @@ impl Document {
         }
     }
 
-    /// The same for a number or literal.
+    /// Reads a number or literal that may describe the outcome.
     pub(super) fn status_number(&mut self, outcome: StatusKind, token: Option<&[u8]>) {
         let Some(token) = token.filter(|token| token.first().is_some_and(|first| *first != b'n')) else {
             return;
@@ -116,7 +117,7 @@ impl Document {
     }
 }
 
-/// An unknown or empty word means neither success nor failure.
+/// Returns whether a code means success.
 fn is_success(code: &[u8]) -> bool {
     let zero = code.iter().all(|digit| *digit == b'0');
     let two_hundred = code.first() == Some(&b'2') && code.iter().all(u8::is_ascii_digit);

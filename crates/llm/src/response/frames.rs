@@ -1,6 +1,6 @@
-//! `application/vnd.amazon.eventstream`: binary frames around JSON. Payloads are passed on as they arrive. A
-//! payload with another document in base64 (Bedrock's `chunk`) is unpacked on the way. Lengths are checked.
-//! Checksums are not, because anyone who can forge a frame can forge its checksum.
+//! Reads `application/vnd.amazon.eventstream`, which wraps JSON in binary frames. Payloads are passed on as
+//! they arrive. A payload that contains another document in base64 (Bedrock's `chunk`) is decoded first.
+//! Lengths are checked. Checksums are not, because anyone who can forge a frame can forge its checksum.
 
 use super::base64::Base64;
 use super::place::Node;
@@ -12,12 +12,12 @@ use crate::json::{JsonPlace, Reader, Scanner, Wants};
 const PRELUDE: usize = 12;
 /// The checksum after the payload.
 const TRAILER: u64 = 4;
-/// AWS's maxima: 128 KiB of headers, 24 MiB of payload.
+/// The maxima of AWS: 128 KiB of headers, 24 MiB of payload.
 const MAX_HEADERS: u64 = 128 << 10;
 const MAX_FRAME: u64 = (24 << 20) + MAX_HEADERS + 16;
 /// The part of the headers that is kept. The relevant ones come first and are short.
 const KEPT_HEADERS: usize = 1024;
-/// The size of one unpacking step.
+/// The maximum number of bytes that are processed at once.
 const PIECE: usize = 4096;
 
 /// Reads the documents of a body.
@@ -26,7 +26,7 @@ type Documents = Scanner<Node>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frames {
     state: FrameState,
-    /// The bytes of the current part that have not arrived yet.
+    /// The number of bytes of the current part that have not arrived yet.
     left: u64,
     payload: u64,
     /// The prelude or the headers.
@@ -38,7 +38,7 @@ pub(super) struct Frames {
     is_stream_known: bool,
     envelope: Scanner<Envelope>,
     base64: Base64,
-    /// The bytes that are unpacked in one step.
+    /// The bytes that are decoded at once.
     unpacked: Vec<u8>,
 }
 
@@ -81,7 +81,7 @@ impl Frames {
         !(self.state == FrameState::Broken || self.state == FrameState::Prelude && self.kept.is_empty())
     }
 
-    /// Handles the complete current part. Returns false at the end of a frame.
+    /// Handles the complete current part. Returns `false` at the end of a frame.
     fn advance(&mut self, documents: &mut Documents, to: &mut Report) -> bool {
         let (state, left) = match self.state {
             FrameState::Prelude => match lengths(&self.kept) {
@@ -99,7 +99,7 @@ impl Frames {
                 let kind = FrameKind::of(&self.kept);
                 to.ended_in_error |= kind == FrameKind::Failure;
                 self.kind = kind;
-                // The text of a failure was not generated.
+                // The text of a failure does not come from the model.
                 documents.expect(if kind == FrameKind::Failure { Node::Other } else { Node::Root });
                 (FrameState::Payload, self.payload)
             }
@@ -136,8 +136,8 @@ impl Frames {
 }
 
 impl Frames {
-    /// Reads a part of a body that SageMaker splits into frames at arbitrary positions. The body is events or
-    /// documents.
+    /// Reads a part of a body that SageMaker splits into frames at arbitrary positions. The body contains
+    /// events or documents.
     fn part(&mut self, piece: &[u8], documents: &mut Documents, to: &mut Report) {
         let first = piece.iter().find(|byte| !byte.is_ascii_whitespace());
         if let Some(first) = first.filter(|_| !self.is_stream_known) {
@@ -159,7 +159,7 @@ enum Envelope {
     Document,
     /// The inner document, in base64.
     Bytes,
-    /// Text that was not generated, such as padding.
+    /// Text that does not come from the model, such as padding.
     Other,
 }
 
@@ -177,7 +177,7 @@ impl JsonPlace for Envelope {
     }
 }
 
-/// Unpacks the document inside an envelope and passes it on.
+/// Decodes the document inside an envelope and passes it on.
 struct Unpack<'a> {
     base64: &'a mut Base64,
     unpacked: &'a mut Vec<u8>,

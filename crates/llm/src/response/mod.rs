@@ -1,8 +1,9 @@
-//! Reads usage from the bytes of a response, in any format, encoding and chunking, and in bounded memory.
+//! Reads usage from the bytes of a response, in any format and encoding, in chunks of any size, and in
+//! bounded memory.
 //!
-//! The content type determines the format if it is specific, and otherwise the first byte does. Nothing is
-//! buffered; each layer passes on its chunks. This module judges no status and estimates nothing: it reports
-//! what was read.
+//! The content type determines the format if it is specific. Otherwise, the first byte determines it. Bodies
+//! are not buffered: each layer passes on its chunks. This module does not judge the status. It reports what
+//! was read.
 
 mod base64;
 mod body;
@@ -54,7 +55,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Returns one of the counts. `None` for a count that it does not have.
+    /// Returns one of the counts, or `None` if usage has no such count.
     fn count(&self, field: Field) -> Option<u64> {
         match field {
             Field::Input | Field::FreshInput => Some(self.input),
@@ -67,7 +68,7 @@ impl Usage {
         }
     }
 
-    /// The larger of both in each count.
+    /// Returns the larger value of each count.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -81,7 +82,7 @@ impl Usage {
         }
     }
 
-    /// The sum of both.
+    /// Returns the sum of both.
     fn plus(self, other: Self) -> Self {
         Self {
             input: self.input.saturating_add(other.input),
@@ -116,7 +117,7 @@ static USAGE_HEADERS: &[UsageHeader] =
 const MAX_TYPE: usize = 256;
 
 impl ResponseHead {
-    /// Reads the headers, each by its lower-case name. `further` lists more headers that are needed.
+    /// Reads the headers, each by its lower-case name. `further` lists additional headers to read.
     pub fn from_headers(
         status: u16,
         further: &[String],
@@ -126,7 +127,7 @@ impl ResponseHead {
         let content_encoding = header("content-encoding").unwrap_or_default();
         let mut usage_headers = Vec::new();
         for UsageHeader { name, is_first, .. } in USAGE_HEADERS {
-            // Nearly all responses have none, and need no further look-ups.
+            // Nearly all responses have none of these headers, so no further look-ups are needed.
             if *is_first || !usage_headers.is_empty() {
                 usage_headers.extend(header(name).map(|value| ((*name).to_owned(), value)));
             }
@@ -137,7 +138,7 @@ impl ResponseHead {
         Self { status, content_type, content_encoding, usage_headers }
     }
 
-    /// Its size in bytes, without the struct itself.
+    /// Returns its size in bytes, without the struct itself.
     pub fn size(&self) -> usize {
         let headers = self.usage_headers.iter().map(|(name, value)| {
             size_of::<(String, String)>().saturating_add(name.len()).saturating_add(value.len())
@@ -158,23 +159,23 @@ impl ResponseHead {
         }
     }
 
-    /// Whether the body is a stream of server-sent events.
+    /// Returns whether the body is a stream of server-sent events.
     pub fn is_event_stream(&self) -> bool {
         Content::of(&self.content_type) == Content::ServerSentEvents
     }
 
-    /// Whether the connection switches to a WebSocket or another protocol, whose bytes are not read and have no
-    /// end.
+    /// Returns whether the connection switches to a WebSocket or another protocol, in which case its bytes
+    /// are not read and have no end.
     pub fn switches_protocols(&self) -> bool {
         self.status == 101
     }
 
-    /// Whether the status is a success.
+    /// Returns whether the status is a success.
     pub fn is_success(&self) -> bool {
         self.switches_protocols() || (200..300).contains(&self.status)
     }
 
-    /// Whether the body is compressed.
+    /// Returns whether the body is compressed.
     pub fn is_encoded(&self) -> bool {
         self.content_encoding.split(',').any(Encoding::is_any)
     }
@@ -183,18 +184,18 @@ impl ResponseHead {
 /// The result of reading a body so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MeterReading {
-    /// The last reported usage. If all of it is zero, the call is metered in another unit than tokens.
+    /// The last reported usage. If all counts are zero, the call is metered in a unit other than tokens.
     pub usage: Option<Usage>,
     /// Whether only a total was reported.
     pub only_total: bool,
-    /// Whether the call is metered in another unit than tokens.
+    /// Whether the call is metered in a unit other than tokens.
     pub other_unit: bool,
     /// Characters of generated text that were delivered, including reasoning and tool calls.
     pub delivered: u64,
-    /// The part of `delivered` after the last report of output. If a stream is cut, `usage` does not include
-    /// it.
+    /// The part of `delivered` after the last report of output. If a stream is cut off, `usage` does not
+    /// include this part.
     pub uncovered: u64,
-    /// Whether the provider's body says that the call failed, whatever the status.
+    /// Whether the provider's body reports that the call failed, whatever the status is.
     pub ended_in_error: bool,
     /// The most serious problem with the body.
     pub broken: Option<Cause>,
@@ -204,8 +205,9 @@ pub struct MeterReading {
 pub const CHARACTERS_PER_TOKEN: u64 = 4;
 
 impl MeterReading {
-    /// The usage if the body was cut, by either side or by an error: what was reported, and an estimate of the
-    /// text after that. Anthropic's streams begin with a report of one output token.
+    /// Returns the usage of a body that was cut off, by either side or by an error. It is the reported usage
+    /// plus an estimate for the text after the last report. Anthropic's streams begin with a report of one
+    /// output token.
     pub fn usage_if_cut(&self) -> Option<Usage> {
         let more = self.uncovered.div_ceil(CHARACTERS_PER_TOKEN);
         let add = |usage: Usage| Usage {
@@ -216,8 +218,8 @@ impl MeterReading {
         self.usage.map(add)
     }
 
-    /// `usage` with estimates instead of zeros that cannot be correct: no input although a prompt of this many
-    /// tokens was sent, or no output although text was delivered.
+    /// Returns `usage` with estimates in place of zeros that cannot be correct: no input although a prompt of
+    /// `prompt` tokens was sent, or no output although text was delivered.
     pub fn completed(&self, usage: Usage, prompt: u64) -> Usage {
         let delivered = self.delivered.div_ceil(CHARACTERS_PER_TOKEN);
         if self.other_unit || usage.output > 0 && usage.input > 0 {
@@ -241,59 +243,59 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The size of a meter in bytes, with what it keeps but without its decoder.
+    /// The size of a meter in bytes, including the data that it keeps but not its decoder.
     pub const SIZE: usize = size_of::<Self>() + (4 << 10);
 
-    /// A meter for the response with this head, with unlimited memory for its decoder.
+    /// Creates a meter for the response with this head. The memory for its decoder is unlimited.
     pub fn new(head: &ResponseHead) -> Self {
         Self::within(head, &MemoryBudget::default())
     }
 
-    /// A meter for the response with this head. Its decoder asks for memory before it allocates. If it is
-    /// refused, the rest of the body is not read and counts by its bytes.
+    /// Creates a meter for the response with this head. Its decoder reserves memory before it allocates. If
+    /// the budget refuses, the rest of the body is not decoded and counts by its length in bytes.
     pub fn within(head: &ResponseHead, memory: &MemoryBudget) -> Self {
         Self { layers: Layers::new(&head.content_encoding, memory), body: Body::new(head) }
     }
 
-    /// A meter that looks for single values instead.
+    /// Creates a meter that looks for single values instead of usage.
     pub fn looking_for(pointers: &Arc<Pointers>, head: &ResponseHead, memory: &MemoryBudget) -> Self {
         let mut meter = Self::within(head, memory);
         meter.body.look_for(Arc::clone(pointers));
         meter
     }
 
-    /// A meter that looks for references to a background result.
+    /// Creates a meter that looks for references to a background result instead of usage.
     pub fn looking_for_stored(head: &ResponseHead, memory: &MemoryBudget) -> Self {
         let mut meter = Self::within(head, memory);
         meter.body.look_for_stored();
         meter
     }
 
-    /// Returns the information about that result.
+    /// Returns what the response contains about a background result.
     pub fn stored(&mut self) -> StoredAnswer {
         self.finish();
         self.body.stored()
     }
 
-    /// The values that the policies' pointers have found.
+    /// Returns the values at the pointers of the policies.
     pub fn found(&mut self) -> Found {
         self.finish();
         self.body.found()
     }
 
-    /// The next bytes of the body, as the upstream sent them.
+    /// Reads the next bytes of the body, as the upstream sent them.
     pub fn feed(&mut self, chunk: &[u8]) {
         self.layers.feed(chunk, &mut self.body);
     }
 
-    /// The body has ended. Returns what was read, including what only the end can show.
+    /// Ends the body. Returns the final result, including problems that only the end can show.
     pub fn finish(&mut self) -> MeterReading {
         self.layers.finish(&mut self.body);
         self.body.finish();
         self.body.reading()
     }
 
-    /// Returns the result so far. A decoder may hold back something until the end.
+    /// Returns the result so far. A decoder may hold back bytes until the end.
     pub fn reading(&self) -> MeterReading {
         self.body.reading()
     }

@@ -1,6 +1,6 @@
 //! Recognises members that count tokens by their names, for any provider: `prompt_tokens`,
-//! `inputTextTokenCount`, `tokens_generated`, `TotalTokens`. The input is a key. The output is what it
-//! counts, if every word in it is known.
+//! `inputTextTokenCount`, `tokens_generated`, `TotalTokens`. A key is recognised only if every word in it is
+//! known.
 
 use super::tally::Field;
 
@@ -20,12 +20,12 @@ const REASONING: u16 = 1 << 8;
 const THOUGHTS: u16 = 1 << 9;
 const TOOL: u16 = 1 << 10;
 const CONNECTOR: u16 = 1 << 11;
-/// A kind of content, which has a part of the input or output.
+/// A kind of content that accounts for a part of the input or output.
 const KIND: u16 = 1 << 12;
 /// The word has this meaning only if the key mentions tokens.
 const WEAK: u16 = 1 << 13;
 
-/// The words that begin with a letter. Longer words come before their prefixes.
+/// Returns the known words that begin with this letter. Longer words come before their prefixes.
 fn words(first: u8) -> &'static [(&'static [u8], u16)] {
     match first {
         b'a' => &[(b"audio", KIND), (b"answer", OUTPUT | WEAK)],
@@ -121,7 +121,7 @@ pub(super) fn is_usage(key: &[u8]) -> bool {
     is_named_usage(key) || rest.is_some_and(is_about_tokens)
 }
 
-/// Returns whether this is the name of usage, which is no name for text: `usage`, `usageMetadata`.
+/// Returns whether this is a name for usage that is never a name for text: `usage`, `usageMetadata`.
 pub(super) fn is_named_usage(key: &[u8]) -> bool {
     let mut key = Normal::of(key);
     let key = key.text();
@@ -204,7 +204,7 @@ struct Normal {
 }
 
 impl Normal {
-    /// A key that is too long has no known words.
+    /// Normalises a key. A key that is too long has no known words.
     fn of(key: &[u8]) -> Self {
         let (mut text, mut length) = ([0; MAX_NAME], 0usize);
         let letters = key.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' '));
@@ -267,7 +267,7 @@ mod tests {
             ("cacheReadInputTokenCount", Some(Field::CacheRead)),
             ("cache_creation_input_tokens", Some(Field::CacheWrite)),
             ("cacheWriteInputTokens", Some(Field::CacheWrite)),
-            // Words for something other than usage, or without a kind of token.
+            // Names for something other than usage, or without a kind of token.
             ("max_tokens", None),
             ("tokens", None),
             ("num_tokens", None),
@@ -296,7 +296,7 @@ mod tests {
             ("cache_read", Some(Field::CacheRead)),
             ("total_cost", None),
             ("count", None),
-            // Words for particular tokens, for a frequency, or for calls.
+            // Names for particular tokens, for a frequency, or for calls.
             ("request", None),
             ("answer", None),
             ("connectors", None),

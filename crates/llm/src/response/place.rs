@@ -1,9 +1,9 @@
 //! The places of usage, generated text and errors in responses. One table serves all dialects, since their
-//! names do not clash. Its rows are in [`crate::providers`], and rows of several providers in `shared.rs`.
-//! `tally.rs` combines the counts. Every delivered string counts as generated text unless the table knows
-//! that its place contains something else. A place for a name or an id contains text if the string is too
-//! long. Counts of tokens in unlisted places are found by their names ([`super::names`]), but never inside
-//! generated text.
+//! names do not clash. Its rows are in [`crate::providers`]. Rows that several providers share are in
+//! `shared.rs`. `tally.rs` combines the counts. Every delivered string counts as generated text unless the
+//! table knows that its place contains something else. A place for a name or an id contains text if the
+//! string is too long. Counts of tokens in unlisted places are found by their names ([`super::names`]), but
+//! never inside generated text.
 
 mod shared;
 mod unlisted;
@@ -40,13 +40,12 @@ pub(crate) enum Node {
     Other,
     /// A name, an id or the like. A string that is too long for one counts as text.
     Label,
-    /// A place that contains or may contain generated text. All strings in it count as text, and its counts
-    /// are ignored.
+    /// A place that may contain generated text. All strings in it count as text, and its counts are ignored.
     Unknown,
     /// An unknown place next to generated text. All strings in it count as text, and counts are found by
     /// their names.
     Aside,
-    /// An unknown place in a list of results, which are added up.
+    /// An unknown place in a list of results. The counts of the results are added up.
     Listed,
     /// An object that the server builds around generated text. All of it is [`Node::Unknown`], except for a
     /// member with the name of usage.
@@ -54,10 +53,10 @@ pub(crate) enum Node {
     /// An object with counts in an unlisted place.
     Counts,
     ListedCounts,
-    /// A count whose name is in another member of the same object.
+    /// The name of a count that has its value in another member of the same object.
     CountName,
     CountValue,
-    /// Anthropic's several samplings of one message.
+    /// Anthropic's list of samplings of one message.
     Iterations,
     /// The request's own metadata. A provider may put an object with counts there.
     Metadata,
@@ -103,11 +102,11 @@ pub(crate) enum Node {
     FoundInList(Field),
     /// A count of tokens in the document itself, or in one of its parts.
     Own(Field),
-    /// A count in a unit that is not tokens.
+    /// A count in a unit other than tokens.
     OtherUnit,
 
     // The places that a policy's own pointers lead to ([`super::pointed`]).
-    /// On the way to a value, with the number of the step.
+    /// A step on the way to a value, with the number of the step.
     Way(u16),
     /// A value, with the number of its pointer.
     Pointed(u16),
@@ -138,11 +137,11 @@ pub(crate) enum Node {
     Details,
     /// Generated text, or an object around it.
     Text,
-    /// The whole text, after its parts if it was streamed.
+    /// The whole text. In a stream, it follows its parts.
     Whole,
     /// The arguments of a tool call: text, or an object.
     Arguments,
-    /// Generated reasoning. Some servers send it under both of its names.
+    /// Generated reasoning. Some servers send it under both names.
     Reasoning,
     ReasoningContent,
     /// The same reasoning in parts.
@@ -158,13 +157,13 @@ pub(crate) enum Node {
     Error,
     /// A list of errors, which may be empty.
     Errors,
-    /// The code or text of an error, which may mean that there is none.
+    /// The code or text of an error. It may mean that there is no error.
     ErrorCode,
     /// The code or word for the outcome of the call, or an object with one.
     Status(StatusKind),
-    /// A message to people about the outcome. It describes an error if nothing else was delivered.
+    /// A message for people about the outcome. It describes an error if nothing else was delivered.
     Notice,
-    /// A message to people about an error.
+    /// A message for people about an error.
     Complaint,
     /// An object that describes the outcome of the call.
     Verdict,
@@ -177,7 +176,7 @@ pub(crate) enum Node {
     /// SGLang's counts, next to the whole text so far.
     Cumulative,
 
-    /// Any known object: the parent of members with the same meaning everywhere.
+    /// Any known object. It is the parent of members that have the same meaning everywhere.
     Anywhere,
 }
 
@@ -376,8 +375,8 @@ impl Node {
         }
     }
 
-    /// Returns the members that nearly every event repeats. They make up half of a stream's keys, so they are
-    /// tried first.
+    /// Returns the place of a member that nearly every event contains. These members make up half of a
+    /// stream's keys, so they are tried first.
     #[inline(always)]
     pub(super) fn everyday(self, key: &[u8]) -> Option<Node> {
         let label = match key.len() {
@@ -402,7 +401,7 @@ impl Node {
         (label && self.has_labels()).then_some(Node::Label)
     }
 
-    /// Returns whether a member with the name of a label is a label.
+    /// Returns whether members of this object that have the name of a label are labels.
     fn has_labels(self) -> bool {
         !matches!(
             self,
@@ -427,7 +426,7 @@ impl Node {
         }
     }
 
-    /// Returns whether the beginning of an object at this place has an effect.
+    /// Returns whether an object at this place begins a new report of usage.
     pub(super) fn is_marked(self) -> bool {
         matches!(
             self,
@@ -450,7 +449,7 @@ fn anywhere(key: &[u8]) -> Node {
     }
 }
 
-/// Returns whether a member's name belongs to an id or a time.
+/// Returns whether a member's name looks like that of an id or a time.
 fn is_label(key: &[u8]) -> bool {
     [&b"_id"[..], b"Id", b"_at", b"Time"].iter().any(|end| key.ends_with(end))
 }

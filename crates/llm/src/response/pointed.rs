@@ -1,6 +1,6 @@
-//! Single values of a response by JSON pointers (RFC 6901): usage in custom formats, and `responseBodyJSON`.
-//! The input is the places of a scanner. The output is numbers, booleans and short strings. The last value of
-//! each pointer counts; in a stream, that of the last event with a value. Zero never replaces another value.
+//! Finds single values of a response by JSON pointers (RFC 6901), for usage in custom formats and for
+//! `responseBodyJSON`. The values are numbers, booleans and short strings. The last value at each pointer
+//! counts. In a stream, this is the value in the last event that has one. Zero never replaces another value.
 //! A document that is an array counts as a series of documents, as in streams, so no pointer begins with its
 //! index.
 
@@ -31,7 +31,7 @@ struct Step {
 pub type Found = Vec<(String, Value)>;
 
 impl Pointers {
-    /// Creates the tree of pointers, which are all [`valid`] and distinct.
+    /// Creates the tree of pointers, which must all be [`valid`] and distinct.
     pub fn new(pointers: Vec<String>) -> Self {
         let mut tree = Self { pointers, steps: Vec::new() };
         for index in 0..tree.pointers.len() {
@@ -53,13 +53,13 @@ impl Pointers {
             let is_last = at.saturating_add(1) == count;
             let known = self.steps.iter().position(|step| step.parent == parent && step.name == name);
             let place = known.unwrap_or(self.steps.len());
-            // More steps than a plan can have.
+            // A plan cannot have this many steps.
             let (Ok(number), Ok(index)) = (u16::try_from(place.saturating_add(1)), u16::try_from(index))
             else {
                 return;
             };
             match self.steps.get_mut(place) {
-                // A value with parts is not a single value.
+                // An object or array is not a single value.
                 Some(step) if !is_last => step.node = Node::Way(number),
                 Some(_) => {}
                 None => {
@@ -122,13 +122,14 @@ fn parts(pointer: &str) -> impl Iterator<Item = String> {
     pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"))
 }
 
-/// The number in a value, or in decimal text, if it is 0 or more.
+/// Returns the number in a value, or in decimal text, if it is 0 or more.
 pub(super) fn number(value: &Value) -> Option<f64> {
     let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
     number.filter(|number| number.is_finite() && *number >= 0.0)
 }
 
-/// The first of the values at these pointers that is not zero, or else a zero, if there is one.
+/// Returns the first value at these pointers that is not zero. If there is none, returns zero if any of the
+/// values is zero.
 fn first<'f, T: PartialEq + Default>(
     pointers: impl Iterator<Item = &'f String>,
     found: &Found,
@@ -145,15 +146,15 @@ fn first<'f, T: PartialEq + Default>(
     zero
 }
 
-/// The places of usage in a custom format: for each count its pointers, of which the first one with a value
-/// other than zero counts.
+/// The pointers to usage in a custom format. For each count, the first pointer to a value other than zero
+/// counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsagePointers(Vec<(Field, String)>);
 
-/// The counts that have pointers.
+/// The counts that may have pointers.
 pub const COUNTS: [&str; 5] = ["input", "output", "total", "cached", "reasoning"];
 
-/// Parallel to [`COUNTS`].
+/// The fields of [`COUNTS`], in the same order.
 const FIELDS: [Field; 5] = [Field::Input, Field::Output, Field::Total, Field::Cached, Field::Reasoning];
 
 impl UsagePointers {
@@ -168,9 +169,10 @@ impl UsagePointers {
         self.0.iter().map(|(_, pointer)| pointer)
     }
 
-    /// Returns the usage at these places, or `None` if no pointer has a value. `known` is the usage without
-    /// pointers, which a provider reported if `is_reported`, and otherwise an estimate. If it was reported,
-    /// counts without a value come from it. Zeros are not believed if it shows that tokens were used.
+    /// Returns the usage at these places, or `None` if no pointer has a value. `known` is the usage that was
+    /// found without pointers. The provider reported it if `is_reported` is set. Otherwise it is an estimate.
+    /// If `known` was reported and the pointers lead only to a total, all other counts come from `known`.
+    /// Zeros are ignored if `known` shows that tokens were used.
     pub fn usage(&self, found: &Found, known: Usage, is_reported: bool) -> Option<Usage> {
         let (mut tally, mut is_zero) = (Tally::default(), false);
         for field in FIELDS {
@@ -193,12 +195,13 @@ impl UsagePointers {
     }
 }
 
-/// A count as it is written.
+/// Returns the text of a count.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), |text| text.trim().to_owned())
 }
 
-/// A count with a name of its own, at the first of these pointers with a value other than zero.
+/// A custom count with its own name. Its value is at the first of these pointers that leads to a value other
+/// than zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PointedCount {
     pub name: String,
@@ -206,9 +209,10 @@ pub struct PointedCount {
 }
 
 impl PointedCount {
-    /// Returns the count in a response. `known` is the usage without pointers, reported or estimated. A value
-    /// that is zero or missing comes from it, if the names in the pointers or the count's own name say which
-    /// one it is. In a response that `is_cut`, a value may be incomplete, so the larger one counts.
+    /// Returns the count in a response. `known` is the usage that was found without pointers, reported or
+    /// estimated. If the value is zero or missing, it comes from the same count in `known`, which is
+    /// identified by the names in the pointers or by the name of the count. If the response `is_cut`, the
+    /// value may be incomplete, so the larger of the two counts.
     pub fn value(&self, found: &Found, known: &Usage, is_cut: bool) -> Option<f64> {
         let value = first(self.pointers.iter(), found, number);
         match (value, self.field().and_then(|field| known.count(field))) {

@@ -1,4 +1,4 @@
-//! Estimates the text in bytes that are not a readable document.
+//! Estimates the amount of text in bytes that are not a readable document.
 
 use crate::json::characters;
 
@@ -34,14 +34,15 @@ impl Raw {
         self.binary = self.binary || bytes.iter().any(control);
     }
 
-    /// Compressed text: a byte stands for several characters, most of which belong to the format instead of
-    /// the text.
+    /// Adds bytes of compressed text, each of which counts as one character. A byte stands for several
+    /// characters, but most of them belong to the format and not to the text.
     pub(super) fn undecoded(&mut self, bytes: usize) {
         self.undecoded = self.undecoded.saturating_add(bytes as u64);
     }
 
-    /// Text counts by its characters, an image or audio by its size, and anything else as if each byte were a
-    /// character. Text counts as text even if the content type declares an image.
+    /// Returns the estimated number of characters. Text counts by its characters, an image or audio by its
+    /// size, and anything else as one character per byte. Text counts as text even if the content type
+    /// declares an image.
     pub(super) fn characters(&self) -> u64 {
         let characters = match self.binary {
             false => self.characters,

@@ -28,9 +28,10 @@ pub enum Cause {
     Malformed,
     /// `content-encoding` names an unknown encoding, or several.
     Encoding,
-    /// The encoding announces a window larger than the maximum, such as 8 MiB for zstd, as in browsers.
+    /// The encoding announces a window larger than the maximum. For zstd, the maximum is 8 MiB, as in
+    /// browsers.
     Window,
-    /// There was no memory to read it.
+    /// There was no memory to read the body.
     Memory,
     /// The bytes do not have the encoding that `content-encoding` names.
     Corrupt,
@@ -39,7 +40,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The name in metrics and logs.
+    /// Returns the name in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Cause::Mislabeled => "mislabeled",
@@ -70,15 +71,15 @@ pub(super) enum Source {
     InvocationMetrics,
 }
 
-/// The state of reading.
+/// What has been read so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
     /// Whether the documents are events of a stream.
     pub(super) events: bool,
     pub(super) ended_in_error: bool,
-    /// Whether the stream calls the next event an error.
+    /// Whether the name of the next event means an error.
     pub(super) error_event: bool,
-    /// Whether the stream names the next event after usage.
+    /// Whether the name of the next event means usage.
     pub(super) usage_event: bool,
     /// Whether the status means that nothing was generated.
     pub(super) failed: bool,
@@ -94,7 +95,7 @@ pub(super) struct Report {
     pub(super) raw: Raw,
     /// The delivered characters that the last report of output covers.
     covered: u64,
-    /// The report of the open object.
+    /// The counts of the open object.
     open: Tally,
     /// The earlier report, if the open document has a report as well.
     before: Option<(Source, Tally)>,
@@ -105,7 +106,7 @@ pub(super) struct Report {
     /// Whether the documents are elements of one array that is not a stream.
     list: bool,
     document: Document,
-    /// If set, only this is searched.
+    /// If set, the reader looks only for this.
     search: Option<ResponseSearch>,
     found: Vec<Option<Value>>,
 }
@@ -126,7 +127,7 @@ struct Unusual {
     /// The counts of one sampling or tool in addition to the report, and whether the report includes them.
     beside: Tally,
     is_reported: bool,
-    /// The sum of these in the open document, and in the last document that had any.
+    /// The sum of these counts in the open document, and in the last document that had any.
     open_extra: Tally,
     extra: Tally,
     /// The results of a stream with several results.
@@ -166,7 +167,7 @@ impl Report {
         }
     }
 
-    /// Null is not a value, and a zero does not replace an earlier value.
+    /// Records the value at a pointer. Null is not a value, and a zero does not replace an earlier value.
     fn find(&mut self, pointer: u16, value: Option<Value>) {
         if let Some(place) = self.found.get_mut(usize::from(pointer))
             && let Some(value) = value.filter(|value| !value.is_null())
@@ -190,7 +191,7 @@ impl Report {
         self.reported.is_some_and(|(_, tally)| tally.is_only_total())
     }
 
-    /// Returns whether the usage is in another unit than tokens.
+    /// Returns whether the usage is in a unit other than tokens.
     pub(super) fn is_of_other_unit(&self) -> bool {
         self.reported.is_some_and(|(_, tally)| tally.is_of_other_unit())
     }
@@ -202,7 +203,7 @@ impl Report {
             return 0;
         }
         let pieces = self.delivered.saturating_add(self.document.delivered());
-        // A failed call repeats the request, or its incomplete output.
+        // The repeated text of a failed call is the request or the incomplete output.
         let repeated = match self.reported {
             None if !self.ended_in_error => self.repeated.max(self.document.repeated()),
             _ => 0,
@@ -224,9 +225,9 @@ impl Report {
         self.cause = self.cause.max(Some(cause));
     }
 
-    /// Completes a report. Within one document, the last report counts, as with any repeated key. A report in
-    /// a later document completes the earlier ones, or is added if each document has its own result. Zeros
-    /// replace nothing.
+    /// Records a complete report. Within one document, the last report counts, as with any repeated key. A
+    /// report in a later document is merged with the earlier ones, or added to them if each document has its
+    /// own result. A zero never replaces another value.
     pub(super) fn take(&mut self, source: Source, tally: &Tally, covers: Covers) {
         let is_worse = |(earlier, known): (Source, Tally)| match (known.is_zero(), tally.is_zero()) {
             (false, true) => true,
@@ -342,9 +343,9 @@ impl Report {
 /// The results that several reports cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Covers {
-    /// One result, up to the time of each report.
+    /// All reports cover one result, each up to its own time.
     One,
-    /// A separate result each, if they are elements of a list.
+    /// Each report covers a separate result if the documents are elements of a list.
     Several,
 }
 
@@ -571,7 +572,7 @@ impl Reader for Report {
 }
 
 impl Report {
-    /// The document reports that the call failed.
+    /// Records that the call failed.
     fn fail(&mut self) {
         self.ended_in_error = true;
         self.document.failed = true;
@@ -588,7 +589,7 @@ impl Report {
     }
 }
 
-/// Returns the place of a member of a document that is usage as a whole, according to its type or the name of
+/// Returns the place of a member of a document that contains only usage, according to its type or the name of
 /// its event.
 fn usage_member(key: &[u8], events: bool) -> Node {
     match names::field(key, true) {
@@ -600,7 +601,7 @@ fn usage_member(key: &[u8], events: bool) -> Node {
 
 static REPEATS: &[Repeat] = all!(Repeat, repeats, Repeat { begins: "", ends: &[], is_event: false });
 
-/// Returns whether documents of this type repeat what others in their stream delivered.
+/// Returns whether documents of this type repeat what other documents in their stream delivered.
 fn repeats(kind: &[u8], events: bool) -> bool {
     REPEATS.iter().any(|repeat| {
         (events || !repeat.is_event)

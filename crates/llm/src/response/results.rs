@@ -1,16 +1,17 @@
-//! Several results in one stream, with events that name their result. Each result has its own growing counts.
-//! The input is the reports of the events, and the output is the sum over all results.
+//! Adds up the usage of several results in one stream. Each event names its result, and each result has its
+//! own growing counts.
 
 use super::Usage;
 
-/// The maximum number of results. Further ones count as one. Few servers accept as many prompts at once.
+/// The maximum number of results. Further results are merged into the last one. Few servers accept as many
+/// prompts at once.
 const MAX_RESULTS: usize = 64;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Results(Vec<(u32, Usage)>);
 
 impl Results {
-    /// The usage of one result so far. Zeros replace nothing.
+    /// Records the usage of one result so far. A zero never replaces another value.
     pub(super) fn note(&mut self, index: u32, usage: Usage) {
         let known = self.0.iter().position(|(known, _)| *known == index);
         if known.is_none() && self.0.len() < MAX_RESULTS {

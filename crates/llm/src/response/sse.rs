@@ -1,5 +1,5 @@
-//! Server-sent events: finds the data of each event and passes it on in chunks without keeping any. Events
-//! may have any size, lines may end in CR, LF or CRLF, and the last line may have no end.
+//! Reads server-sent events. It finds the data of each event and passes it on in chunks without buffering it.
+//! Events may have any size, lines may end in CR, LF or CRLF, and the last line may have no end.
 
 use super::report::Report;
 use super::{Scanner, names};
@@ -19,7 +19,7 @@ pub(super) struct EventStream {
     after_cr: bool,
     /// Whether the open event has data already.
     has_data: bool,
-    /// How much of the open line's value has been skipped.
+    /// The number of bytes of the current line's value that were skipped.
     passed: usize,
 }
 
@@ -164,7 +164,8 @@ impl EventStream {
         }
     }
 
-    /// A longer name or id is not needed.
+    /// Skips a piece of a value. Bytes beyond the length of a label are reported as unread, because they may
+    /// be text.
     fn pass(&mut self, piece: &[u8], to: &mut Report) {
         to.unread(piece.get(LABEL.saturating_sub(self.passed)..).unwrap_or_default());
         self.passed = self.passed.saturating_add(piece.len());

@@ -1,5 +1,4 @@
-//! Finds what a response reveals about a background result: its id and its state. The input is the places of
-//! a scanner.
+//! Finds the id and the state of a background result in a response.
 
 use super::place::Node;
 
@@ -9,9 +8,9 @@ const LONGEST: usize = 1024;
 /// A member that describes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoredPart {
-    /// The object of an event in a stream.
+    /// The object that describes the result in an event of a stream.
     Around,
-    /// The id of the document itself, or of that object.
+    /// The id, either of the document itself or of that object.
     Id { own: bool },
     /// The state of the result.
     Status,
@@ -19,7 +18,7 @@ pub(crate) enum StoredPart {
     Background,
 }
 
-/// The information in a response.
+/// What a response contains about a background result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredAnswer {
     id: Vec<u8>,
@@ -62,12 +61,12 @@ impl StoredAnswer {
         [&b"cancelled"[..], b"canceled", b"expired"].iter().any(|it| self.status.eq_ignore_ascii_case(it))
     }
 
-    /// Returns whether the provider continues without the client.
+    /// Returns whether the provider creates the result in the background, without the client.
     pub fn is_in_background(&self) -> bool {
         self.background
     }
 
-    /// Returns the place of `key`, if nothing else is searched.
+    /// Returns the place of `key` if the meter looks only for background results.
     pub(super) fn child(parent: Node, key: &[u8]) -> Node {
         let own = match parent {
             Node::Root => true,

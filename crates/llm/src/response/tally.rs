@@ -29,13 +29,14 @@ pub(crate) enum Field {
     /// The results of Mistral's connectors, not included in the input.
     Connector,
     Total,
-    /// Cohere bills other numbers than it uses. They count if there are no others.
+    /// Cohere bills numbers that differ from the numbers it uses. The billed numbers count if there are no
+    /// others.
     BilledInput,
     BilledImages,
     BilledOutput,
-    /// The input of one of several predictions; they add up.
+    /// The input of one of several predictions. These inputs add up.
     Predicted,
-    /// The output of one of several results; they add up.
+    /// The output of one of several results. These outputs add up.
     Generated,
     /// The text that Perplexity read for the response, included in neither input nor total.
     Citation,
@@ -65,8 +66,8 @@ pub(super) struct Tally {
 const MAX_COUNT: u64 = 1 << 53;
 
 impl Tally {
-    /// Records a count. The last one counts, except that counts of several parts add up. A zero never replaces
-    /// one.
+    /// Records a count. A later value replaces an earlier one, except that counts of several parts add up. A
+    /// zero never replaces another value.
     pub(super) fn set(&mut self, field: Field, value: u64) {
         if let Some(place) = self.values.get_mut(field as usize) {
             let adds =
@@ -92,22 +93,22 @@ impl Tally {
         self.known == 0 && !self.other_unit
     }
 
-    /// Whether all its counts are zero.
+    /// Returns whether all counts are zero.
     pub(super) fn is_zero(&self) -> bool {
         !self.other_unit && self.values.iter().all(|value| *value == 0)
     }
 
-    /// Whether it has only a total.
+    /// Returns whether the report has only a total.
     pub(super) fn is_only_total(&self) -> bool {
         self.known == bit(Field::Total)
     }
 
-    /// Whether it counts something other than tokens.
+    /// Returns whether the report counts only something other than tokens.
     pub(super) fn is_of_other_unit(&self) -> bool {
         self.other_unit && self.values.iter().all(|value| *value == 0)
     }
 
-    /// Whether any count includes what was generated.
+    /// Returns whether any count includes the output.
     pub(super) fn tells_output(&self) -> bool {
         let output = [Field::Output, Field::Thoughts, Field::BilledOutput, Field::Generated];
         let rest = self.input().zip(self.total());
@@ -115,13 +116,13 @@ impl Tally {
             || rest.is_some_and(|(input, total)| total > input)
     }
 
-    /// Whether any count is more than the total.
+    /// Returns whether the report has any count other than the total.
     pub(super) fn tells_parts(&self) -> bool {
         self.known & !bit(Field::Total) != 0
     }
 
-    /// Merges a later report. Its counts replace earlier ones, unless they are zero. Counts that it lacks
-    /// stay, but an earlier total does not apply to later counts.
+    /// Merges a later report. Its counts replace earlier ones, unless they are zero. Counts that it lacks are
+    /// kept, but an earlier total does not apply to later counts.
     pub(super) fn merge(&mut self, later: &Tally) {
         let is_news = |(at, value): (usize, &u64)| *value > 0 && self.values.get(at) != Some(value);
         if later.values.iter().enumerate().any(is_news) {
@@ -167,7 +168,7 @@ impl Tally {
         }
     }
 
-    /// Adds up the parts of a count that are members beside each other: `input_text_tokens`,
+    /// Adds up the parts of a count that are members of the same object: `input_text_tokens`,
     /// `input_image_tokens`. The whole count replaces them if it was reported as well.
     pub(super) fn add_members(&mut self) {
         for (part, whole) in [(Field::InputPart, Field::FreshInput), (Field::OutputPart, Field::Output)] {
@@ -179,7 +180,7 @@ impl Tally {
         }
     }
 
-    /// Whether this count was reported, alone or in the total of its parts.
+    /// Returns whether this count was reported, alone or in the total of its parts.
     fn has_count(&self, field: Field) -> bool {
         let known = |field: Field| self.known & bit(field) != 0;
         known(field) || matches!(field, Field::FreshInput) && known(Field::Input)
@@ -214,12 +215,12 @@ impl Tally {
         self.values.get(field as usize).copied().unwrap_or(0)
     }
 
-    /// A total of zero does not count.
+    /// Returns the total. A total of zero does not count.
     fn total(&self) -> Option<u64> {
         self.get(Field::Total).filter(|total| *total > 0)
     }
 
-    /// The normalised usage: input with cached tokens, output with reasoning.
+    /// Returns the normalised usage: input with cached tokens, output with reasoning.
     pub(super) fn usage(&self) -> Usage {
         let (input, output) = match (self.input(), self.output(), self.total()) {
             (Some(_), Some(output), Some(total)) => self.fit(output, total),
@@ -239,7 +240,7 @@ impl Tally {
         Usage { input, output, total, cached, cache_write, cache_write_1h, reasoning }
     }
 
-    /// The input, including all separate parts.
+    /// Returns the input, including all separate parts.
     fn input(&self) -> Option<u64> {
         let billed = || {
             let images = self.get(Field::BilledImages);
@@ -259,8 +260,8 @@ impl Tally {
         self.or_zero(Field::ToolUse).saturating_add(self.or_zero(Field::Connector))
     }
 
-    /// The cached tokens that the fresh input excludes. A provider that gives details of the input includes
-    /// them.
+    /// Returns the cached tokens that the fresh input excludes. If a provider reports details of the input,
+    /// its input includes them.
     fn beside(&self) -> u64 {
         let included = self.get(Field::Cached).is_some() || self.get(Field::Written).is_some();
         if included { 0 } else { self.caches() }
@@ -282,15 +283,16 @@ impl Tally {
         self.or_zero(Field::Reasoning).max(self.or_zero(Field::Thoughts))
     }
 
-    /// Without a total: reasoning that exceeds the output is not included in it, and thoughts never are.
+    /// Returns the output with reasoning, for reports without a total. Output that is smaller than the
+    /// reasoning does not include it, and output never includes thoughts.
     fn with_reasoning(&self, output: u64) -> u64 {
         let reasoning = self.reasoning();
         let beside = reasoning > output || self.get(Field::Thoughts).is_some();
         if beside { output.saturating_add(reasoning) } else { output }
     }
 
-    /// Input and output that make up the total, if the separate parts explain the difference. Unexplained
-    /// tokens count as output (hidden reasoning), unless there was audio input.
+    /// Returns the input and output that add up to the total, if the separate parts explain the difference.
+    /// Unexplained tokens count as output (hidden reasoning), unless there was audio input.
     fn fit(&self, output: u64, total: u64) -> (u64, u64) {
         let usual = (self.input().unwrap_or(0), self.with_reasoning(output));
         let brought = self.brought();
@@ -330,7 +332,7 @@ pub fn count(token: &[u8]) -> Option<u64> {
         return None;
     }
     let mut value = 0u64;
-    // The position of the decimal point: how many digits after it still belong to the integer.
+    // The number of digits before the decimal point, after the exponent has moved it.
     let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
     let mut taken = 0i32;
     for digit in whole.iter().chain(fraction) {

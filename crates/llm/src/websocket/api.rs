@@ -9,24 +9,25 @@ use std::fmt;
 /// An API over WebSockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketApi {
-    /// OpenAI's Responses: one response at a time, as the events of its streams.
+    /// OpenAI's Responses API. The server sends one response at a time, in the same events as in HTTP
+    /// streams.
     Responses,
-    /// OpenAI's Realtime: the server may begin a response unasked, when it detects the end of speech.
+    /// OpenAI's Realtime API. The server may begin a response on its own when it detects the end of speech.
     Realtime,
-    /// Gemini Live: turns.
+    /// Gemini Live, which exchanges turns.
     GeminiLive,
 }
 
 /// The kind of a client's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// It begins a call. So does a message that cannot be read or is unknown.
+    /// Begins a call. Unknown and unreadable messages count as this kind.
     Call,
-    /// It prepares a call and asks for no output (`generate: false`), so a reported zero is correct.
+    /// Prepares a call and requests no output (`generate: false`), so a reported zero is correct.
     WarmUp,
-    /// It belongs to the current call, or begins one if there is none.
+    /// Belongs to the current call, or begins one if there is none.
     Input,
-    /// It asks nothing of the model.
+    /// Requests nothing from the model.
     Other,
 }
 
@@ -45,12 +46,12 @@ pub enum ServerEvent {
     Aside,
     /// A part of a turn. `complete` is true for the last part, and `usage` if it contains the turn's usage.
     Turn { complete: bool, usage: bool },
-    /// It belongs to no call.
+    /// Belongs to no call.
     Other,
 }
 
 impl SocketApi {
-    /// The API of an upgrade with this path.
+    /// Returns the API of an upgrade with this path.
     pub fn of(path: &str) -> Option<Self> {
         let path = path.split('?').next().unwrap_or_default();
         let path = percent_decoded(path);
@@ -66,7 +67,7 @@ impl SocketApi {
         }
     }
 
-    /// The model that the upgrade's path names.
+    /// Returns the model that the path of the upgrade names.
     pub fn model_of(path: &str) -> Option<String> {
         let (_, query) = path.split_once('?')?;
         let named = |name: &str| {
@@ -76,7 +77,7 @@ impl SocketApi {
         named("model").or_else(|| named("deployment"))
     }
 
-    /// The kind of a client's message, and the model that it names. `whole` is true if the message is
+    /// Returns the kind of a client's message, and the model that it names. `whole` is true if the message is
     /// complete.
     pub fn client(self, text: &[u8], whole: bool) -> (ClientEvent, Option<String>) {
         let mut members = EventMembers::default();
@@ -113,7 +114,7 @@ impl SocketApi {
         (event, model)
     }
 
-    /// The kind of a server's message, or of its beginning.
+    /// Returns the kind of a server's message. `text` may be only its beginning.
     pub fn server(self, text: &[u8]) -> ServerEvent {
         let mut members = EventMembers::default();
         members.read(text);
@@ -142,7 +143,7 @@ impl SocketApi {
 /// The relevant members of a message.
 #[derive(Debug, Default)]
 struct EventMembers {
-    /// How many members there are.
+    /// The number of members.
     count: usize,
     kind: Option<String>,
     /// Whether two servers might read different messages.
@@ -167,7 +168,8 @@ enum Scope {
 }
 
 impl EventMembers {
-    /// Returns false if it is not a complete JSON object. The members before the error are known.
+    /// Reads a message. Returns `false` if it is not a complete JSON object. The members before the error are
+    /// kept.
     fn read(&mut self, text: &[u8]) -> bool {
         let mut json = serde_json::Deserializer::from_slice(text);
         let read = EventObject { scope: Scope::Message, members: self }.deserialize(&mut json);
@@ -230,7 +232,7 @@ impl EventMembers {
     }
 }
 
-/// Reads an object. Any other value is skipped, and the result is false.
+/// Reads an object. Skips any other value and returns `false`.
 struct EventObject<'m> {
     scope: Scope,
     members: &'m mut EventMembers,
@@ -288,7 +290,7 @@ impl<'de> Visitor<'de> for EventObject<'_> {
     }
 }
 
-/// Reads a string or a boolean. Any other value is skipped.
+/// Reads a string or a boolean. Skips any other value.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
@@ -307,7 +309,7 @@ impl<'de> Visitor<'de> for Text {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        // No id, model or type is longer.
+        // No id, model or type is longer than this.
         Ok((text.len() <= 512).then(|| text.to_owned()))
     }
 
@@ -425,7 +427,7 @@ mod tests {
                 r#"{"type":"response.completed","response":{"id":"r1"}}"#,
                 ServerEvent::Ends { id: id("r1") },
             ),
-            // The message is cut, and only the members that have arrived are known.
+            // The message is truncated, so only the members that have arrived are known.
             (
                 Responses,
                 r#"{"type":"response.completed","response":{"id":"r1","out"#,

@@ -1,4 +1,5 @@
-//! permessage-deflate: its negotiated parameters, and decompression of the messages in one direction.
+//! Implements permessage-deflate: parses the negotiated parameters and decompresses the messages of one
+//! direction.
 
 use super::SocketError;
 use crate::memory::{Lease, MemoryBudget, Purpose};
@@ -6,7 +7,7 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
-/// What both sides of a socket have agreed on.
+/// The extensions that both sides of a socket have agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
     /// Whether messages may be compressed.
@@ -18,7 +19,8 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// Reads the response's `sec-websocket-extensions`. Returns `None` if it has an unknown extension.
+    /// Parses the response's `sec-websocket-extensions` header. Returns `None` if it names an unknown
+    /// extension.
     pub fn read(header: &str) -> Option<Self> {
         let mut extensions = Self::default();
         for offer in header.split(',').map(str::trim).filter(|offer| !offer.is_empty()) {
@@ -33,7 +35,7 @@ impl Extensions {
                 match name.trim().to_ascii_lowercase().as_str() {
                     "client_no_context_takeover" => extensions.client_takeover = false,
                     "server_no_context_takeover" => extensions.server_takeover = false,
-                    // A smaller window can be decoded with the largest one.
+                    // The largest window can also decode messages for a smaller one.
                     "client_max_window_bits" | "server_max_window_bits" => {}
                     _ => return None,
                 }
@@ -47,7 +49,7 @@ impl Extensions {
 const WINDOW: usize = 32 << 10;
 /// The maximum size of a decompressed message.
 const MAX_MESSAGE: usize = 256 << 20;
-/// The end of every message, which never occurs inside one.
+/// The end of every compressed message. The sender removes it, and the receiver appends it again.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// The decoder of one direction.
@@ -56,7 +58,7 @@ pub(super) struct MessageInflater {
     window: [u8; WINDOW],
     at: usize,
     takeover: bool,
-    /// The size of the current message.
+    /// The decompressed size of the current message so far.
     written: usize,
     // The lease comes last, so that it is dropped after the memory that it covers.
     _lease: Lease,
@@ -76,7 +78,7 @@ impl MessageInflater {
         Ok(Box::new(Self { core, window: [0; WINDOW], at: 0, takeover, written: 0, _lease: lease }))
     }
 
-    /// Reads more of a message.
+    /// Decompresses the next bytes of a message.
     pub fn feed(&mut self, mut bytes: &[u8], to: &mut impl FnMut(&[u8])) -> Result<(), SocketError> {
         loop {
             let (status, read, written) =
@@ -90,7 +92,8 @@ impl MessageInflater {
             to(self.window.get(self.at..end).unwrap_or_default());
             self.at = if end >= WINDOW { 0 } else { end };
             match status {
-                // A sender may end its data within a message. The rest then begins anew with the same window.
+                // A sender may end its deflate stream in the middle of a message. The rest of the message is
+                // a new stream with the same window.
                 TINFLStatus::Done => self.core = DecompressorOxide::new(),
                 TINFLStatus::NeedsMoreInput => return Ok(()),
                 TINFLStatus::HasMoreOutput => continue,

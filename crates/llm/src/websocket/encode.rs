@@ -6,13 +6,13 @@ use super::frame::mask as apply_mask;
 /// The maximum length of a close frame's reason in bytes.
 pub const MAX_REASON: usize = 123;
 
-/// Encodes a whole message, or a control frame, as one frame. Frames of a client are masked.
+/// Encodes a whole message or a control frame as one frame. Frames from a client are masked.
 pub fn frame(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(payload.len().saturating_add(14));
     bytes.push(0x80 | opcode.bits());
     let masked = if mask.is_some() { 0x80 } else { 0 };
     match payload.len() {
-        // Less than 126, so it fits.
+        // The length is less than 126, so the cast is lossless.
         length @ ..126 => bytes.push(masked | length as u8),
         length => match u16::try_from(length) {
             Ok(length) => {
@@ -34,7 +34,7 @@ pub fn frame(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     bytes
 }
 
-/// Encodes a close frame. The reason is cut to fit.
+/// Encodes a close frame. A reason that is too long is truncated.
 pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     let end = (0..=MAX_REASON).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or_default();
     let reason = reason.get(..end.min(reason.len())).unwrap_or(reason);

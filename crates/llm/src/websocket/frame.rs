@@ -1,4 +1,4 @@
-//! Reads frames in any chunks.
+//! Reads frames from chunks of any size.
 
 use super::{Opcode, SocketError};
 
@@ -6,7 +6,7 @@ use super::{Opcode, SocketError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameHead {
     pub fin: bool,
-    /// The bit that permessage-deflate uses.
+    /// The extension bit that permessage-deflate uses (RSV1).
     pub compressed: bool,
     pub opcode: Opcode,
     pub mask: Option<[u8; 4]>,

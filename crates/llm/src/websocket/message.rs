@@ -1,33 +1,34 @@
-//! Assembles messages from their frames and decompresses them, if they fit into memory.
+//! Assembles messages from their frames and decompresses them, as far as they fit into memory.
 
 use super::deflate::{Extensions, MessageInflater};
 use super::frame::{FrameHead, FrameReader, Part, mask};
 use super::{Opcode, SocketError};
 use crate::memory::{Lease, MemoryBudget, Purpose};
 
-/// The sender of the messages.
+/// The side that sends the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The client, which masks its frames.
     Client,
-    /// The server, which does not.
+    /// The server, which does not mask its frames.
     Server,
 }
 
-/// The part that has ended.
+/// What a reader has just finished reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketEvent {
-    /// A message: see [`MessageReader::message`].
+    /// A whole message. [`MessageReader::message`] returns it.
     Message,
-    /// The part of a message that fits into memory. The rest is skipped: see [`MessageReader::message`].
+    /// The part of a message that fits into memory. [`MessageReader::message`] returns it. The rest is
+    /// skipped.
     Truncated,
     /// A control frame.
     Control(Opcode),
 }
 
-/// The size in which bytes are unmasked.
+/// The number of bytes that are unmasked at once.
 const PIECE: usize = 4 << 10;
-/// The step in which the memory for messages grows.
+/// The memory for messages grows in multiples of this size.
 const STEP: usize = 4 << 10;
 /// The memory that is kept for the next message after a long one.
 const KEPT: usize = 16 << 10;
@@ -61,7 +62,7 @@ enum Progress {
 }
 
 impl MessageReader {
-    /// Keeps at most this many bytes of a message.
+    /// Creates a reader that keeps at most `max` bytes of each message.
     pub fn new(peer: Peer, extensions: Extensions, max: usize, memory: &MemoryBudget) -> Self {
         let mut reader = Self {
             frames: FrameReader::default(),
@@ -89,7 +90,7 @@ impl MessageReader {
         self.deflate = extensions.deflate.then_some(takeover);
     }
 
-    /// Returns whether a message can be replaced, because no later message refers to it.
+    /// Returns whether a message can be replaced. This is the case if no later message refers to it.
     pub fn is_replaceable(&self) -> bool {
         self.deflate != Some(true)
     }
@@ -104,15 +105,15 @@ impl MessageReader {
         self.message == Progress::None && self.frames.is_between_frames()
     }
 
-    /// Returns whether a message has begun and is kept, or the head of a frame is incomplete. The meaning of
-    /// these bytes is not known yet.
+    /// Returns whether the bytes read last cannot be interpreted yet, because a message is incomplete and
+    /// kept, or the head of a frame is incomplete.
     pub fn is_undecided(&self) -> bool {
         let head = self.frame.is_none() && !self.frames.is_between_frames();
         matches!(self.message, Progress::Kept { .. }) || head
     }
 
-    /// Reads from the beginning of these bytes until something ends. Returns `None` if more bytes are needed.
-    /// After an error, nothing more is read.
+    /// Reads these bytes up to the next event. Returns `None` if more bytes are needed. After an error,
+    /// nothing more is read.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<SocketEvent>, SocketError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -187,7 +188,7 @@ impl MessageReader {
         Ok(self.skip_unless(fits, compressed))
     }
 
-    /// Skips the rest of a message that does not fit. Reported once.
+    /// Skips the rest of a message that does not fit. Returns an event only the first time.
     fn skip_unless(&mut self, fits: bool, compressed: bool) -> Option<SocketEvent> {
         let truncated = !fits && matches!(self.message, Progress::Kept { .. });
         if truncated {
@@ -228,7 +229,7 @@ impl MessageReader {
         Ok(fits)
     }
 
-    /// Returns false if not all of it fits.
+    /// Keeps a piece of a message. Returns `false` if not all of it fits.
     fn keep(&mut self, bytes: &[u8]) -> bool {
         if matches!(self.message, Progress::Skipped { .. }) {
             return true;

@@ -1,6 +1,6 @@
-//! WebSockets (RFC 6455) as they pass through a proxy. Bytes in any chunks become messages, in bounded
-//! memory, and messages are assigned to calls of an LLM API. It changes no bytes; [`encode`] makes the few
-//! frames that a filter adds.
+//! Reads WebSocket connections (RFC 6455) that pass through a proxy. It assembles messages from chunks of any
+//! size in bounded memory, and assigns them to calls of an LLM API. It does not change any bytes. [`encode`]
+//! creates the few frames that a filter adds.
 //!
 //! The only supported extension is permessage-deflate (RFC 7692), with or without context takeover.
 
@@ -18,7 +18,7 @@ pub use message::{MessageReader, Peer, SocketEvent};
 /// Why one direction of a socket cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketError {
-    /// It violates the protocol, or uses an unknown extension.
+    /// The peer violates the protocol or uses an unknown extension.
     Protocol,
     /// A compressed message is not valid deflate.
     Corrupt,
@@ -37,7 +37,7 @@ pub enum Opcode {
     Text,
     /// The first frame of a binary message.
     Binary,
-    /// The end of the socket.
+    /// The end of the connection.
     Close,
     /// A ping, which is answered with a pong.
     Ping,
@@ -69,7 +69,7 @@ impl Opcode {
         }
     }
 
-    /// Returns whether it may appear between the frames of a message.
+    /// Returns whether this is a control frame, which may appear between the frames of a message.
     pub fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }

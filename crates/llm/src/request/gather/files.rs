@@ -1,5 +1,5 @@
-//! Counts the images and files in a body once their type is known, because the keys of a part may have any
-//! order.
+//! Counts the images and files in a body. It waits until their type is known, because the keys of a part may
+//! come in any order.
 
 use super::super::image::SizedImages;
 use super::super::media::{Files, Found, REFERENCE_TOKENS, Type, judge};
@@ -51,7 +51,7 @@ impl Gather {
         self.add_files(part.files);
     }
 
-    /// Returns whether one is an image.
+    /// Adds files. Returns whether one of them is an image.
     pub(super) fn add_files(&mut self, files: Files) -> bool {
         let cost = files.cost();
         self.images = self.images.saturating_add(cost.images);

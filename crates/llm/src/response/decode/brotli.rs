@@ -1,6 +1,6 @@
-//! `br`. The window is at most 16 MB, the format's own maximum. The extension for larger windows is rejected.
-//! The window grows with the data. Tables and the window are allocated from the budget. If the budget
-//! refuses, decoding ends.
+//! Decodes `br`. The window is at most 16 MB, the format's own maximum. The extension for larger windows is
+//! rejected. The window grows with the data. The memory for the window and for tables comes from the budget.
+//! If the budget refuses, decoding ends.
 
 use super::leased::{self, Leased};
 use super::{Budget, Sink};
@@ -72,8 +72,8 @@ impl Brotli {
     }
 }
 
-/// If the budget refuses an allocation, returns an empty buffer, which the library treats as a failed
-/// allocation.
+/// An allocator that takes memory from the budget. If the budget refuses, it returns an empty buffer, which
+/// the library treats as a failed allocation.
 #[derive(Clone)]
 struct LeasedAlloc {
     memory: MemoryBudget,

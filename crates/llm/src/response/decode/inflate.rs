@@ -1,4 +1,5 @@
-//! `gzip` (any number of members) and `deflate` (with zlib's header, or raw, as some servers send it).
+//! Decodes `gzip` (any number of members) and `deflate` (with zlib's header, or raw, as some servers send
+//! it).
 
 use super::leased;
 use super::{Budget, Sink};
@@ -103,7 +104,8 @@ impl Inflate {
         while let Some((first, rest)) = bytes.split_first() {
             match self.part {
                 MemberSection::Body => bytes = self.body(bytes, budget, to)?,
-                // Some servers pad gzip with zeros. Any other byte means that the label is wrong.
+                // Some servers pad gzip. In the other formats, bytes after the end mean that the label is
+                // wrong.
                 MemberSection::End if self.wrapper == Wrapper::Gzip => return Ok(()),
                 MemberSection::End => return Err(Cause::Corrupt),
                 _ => {
@@ -200,7 +202,7 @@ impl Inflate {
     /// Reads a byte of the fixed part of a gzip header.
     fn fixed(&mut self, byte: u8, read: u8, flags: u8) -> Result<MemberSection, Cause> {
         let expected = match read {
-            // Bytes after a member that do not begin another one are padding.
+            // Bytes after a member are padding if they do not begin another member.
             0 if byte != 0x1f && self.later => return Ok(MemberSection::End),
             0 => byte == 0x1f,
             1 => byte == 0x8b,

@@ -1,13 +1,13 @@
 //! Decodes a body with several encodings, whether `content-encoding` lists them or not. Each layer has the
-//! encoding of its label unless its first bytes contradict that ([`sniff`]). The output of each layer is
-//! examined in the same way.
+//! encoding that its label names, unless its first bytes contradict the label ([`sniff`]). The output of each
+//! layer is examined in the same way.
 
 use super::super::body::Body;
 use super::super::report::Cause;
 use super::{Budget, Decoder, Encoding, Sink, sniff};
 use crate::memory::MemoryBudget;
 
-/// The maximum number of layers that are decoded. Further layers are read as they are.
+/// The maximum number of layers that are decoded. The bytes of further layers are read without decoding.
 const MAX_LAYERS: usize = 3;
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(in crate::response) struct Layers {
 struct DecoderLayer {
     /// The encodings in `content-encoding`.
     label: Result<Encoding, Cause>,
-    /// Another encoding in the header, in case this layer is missing.
+    /// Another encoding in the header, which is used if this layer is missing.
     other: Option<Encoding>,
     /// The first bytes, while there are too few to decide.
     head: [u8; sniff::HEAD],
@@ -30,8 +30,8 @@ struct DecoderLayer {
 }
 
 impl Layers {
-    /// Creates the layers. Decoders reserve memory before they allocate it. If they get none, the rest of the
-    /// body is not decoded.
+    /// Creates the layers. Decoders reserve memory before they allocate it. If the budget refuses, the rest
+    /// of the body is not decoded.
     pub(in crate::response) fn new(content_encoding: &str, memory: &MemoryBudget) -> Self {
         // The encoding that was applied last is removed first.
         let names = || content_encoding.rsplit(',').map(str::trim).filter(|name| Encoding::is_any(name));
@@ -65,7 +65,7 @@ impl Layers {
     }
 }
 
-/// What to do with the output of a layer.
+/// Receives the output of a layer and passes it to the next layer, or to the body.
 struct Inner<'a> {
     layers: &'a mut [DecoderLayer],
     memory: &'a MemoryBudget,
@@ -103,7 +103,7 @@ impl DecoderLayer {
         }
     }
 
-    /// Determines the encoding of bytes that begin like this.
+    /// Chooses the decoder for a layer that begins with these bytes.
     fn begin(&mut self, begun: &[u8], inner: &mut Inner<'_>) {
         let encoding = match begun {
             [] => Ok(Encoding::Identity),
@@ -134,7 +134,7 @@ impl DecoderLayer {
             Some(decoder) => {
                 if let Err(cause) = decoder.feed(bytes, &mut self.budget, inner) {
                     inner.to.broken(cause);
-                    // It is unknown how much of the body was read before.
+                    // It is unknown how many of these bytes were decoded, so all of them count as undecoded.
                     inner.to.undecoded(bytes);
                 }
             }

@@ -1,5 +1,6 @@
-//! Buffers in reserved memory. The sender announces how much a decoder needs, so nothing is allocated before
-//! the budget agrees. If it refuses, the decoder is dropped and its body is not read.
+//! Buffers in reserved memory. The sender announces how much memory a decoder needs, so nothing is allocated
+//! before the budget agrees. If the budget refuses, the decoder is dropped and the rest of the body is not
+//! decoded.
 
 use crate::memory::{Lease, MemoryBudget, Purpose};
 
@@ -60,7 +61,7 @@ impl LeasedBytes {
         self.length = 0;
     }
 
-    /// Appends bytes. Returns false if there is no memory for them.
+    /// Appends bytes. Returns `false` if there is no memory for them.
     #[must_use]
     pub(crate) fn extend(&mut self, bytes: &[u8], memory: &MemoryBudget) -> bool {
         let added = self.add(bytes.len(), memory);

@@ -1,7 +1,7 @@
-//! Decodes bodies with a `content-encoding`. It accepts bytes in any chunks and passes on decoded bytes as
-//! soon as they are known. Memory is reserved before it is allocated ([`MemoryBudget`]), and is bounded by
-//! the largest window of each format. Work is bounded by the bytes on the wire ([`Budget`]). Checksums are
-//! not verified: the client does that, and Weir only counts.
+//! Decodes bodies with a `content-encoding`. Input may arrive in chunks of any size, and decoded bytes are
+//! passed on as soon as they are known. Memory is reserved before it is allocated ([`MemoryBudget`]), and is
+//! bounded by the largest window of each format. Work is bounded by the bytes on the wire ([`Budget`]).
+//! Checksums are not verified: the client does that, and Weir only counts.
 
 #[cfg(feature = "brotli")]
 mod brotli;
@@ -52,14 +52,14 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The minimum bound on the output of any body. Repetitive text compresses well.
+    /// The output that every body may have, however small it is. Repetitive text compresses well.
     const FREE: u64 = 32 << 20;
     /// The additional output per byte on the wire. Text compresses 3 to 20 times.
     const RATIO: u64 = 64;
     /// The maximum output of a body.
     const MAX: u64 = 1 << 30;
 
-    /// The budget of a body of which at most this many bytes are needed.
+    /// Creates the budget of a body that may have at most `most` bytes of output.
     pub(crate) fn of(most: u64) -> Self {
         Self { input: 0, output: 0, most }
     }
@@ -88,7 +88,7 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// Returns whether a name in `content-encoding` means any encoding at all.
+    /// Returns whether a name in `content-encoding` stands for an encoding at all.
     pub(crate) fn is_any(name: &str) -> bool {
         let name = name.trim();
         !name.is_empty() && !name.eq_ignore_ascii_case("identity")
@@ -122,7 +122,7 @@ impl Decoder {
         Self::of(Encoding::of(content_encoding)?, &MemoryBudget::default())
     }
 
-    /// Creates the decoder for an encoding and reserves its memory. Fails if there is none.
+    /// Creates the decoder for an encoding and reserves its memory. Fails if there is no memory.
     pub(crate) fn of(encoding: Encoding, memory: &MemoryBudget) -> Result<Self, Cause> {
         let decoder = match encoding {
             Encoding::Identity => Some(Decoder::Identity),

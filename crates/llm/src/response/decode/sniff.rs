@@ -3,7 +3,7 @@
 use super::super::report::Cause;
 use super::Encoding;
 
-/// The number of bytes that suffice.
+/// The number of bytes that always suffice to determine an encoding.
 pub(crate) const HEAD: usize = 8;
 
 /// Returns whether the first bytes of a body suffice to determine its encoding.
@@ -15,7 +15,7 @@ pub(crate) fn is_enough(label: Result<Encoding, Cause>, head: &[u8]) -> bool {
     }
 }
 
-/// Returns the encoding of a body that begins with `head` and has this label. `other` is set if the label
+/// Returns the encoding of a body that begins with `head` and has this label. `other` is set if the header
 /// names another encoding, too.
 pub(crate) fn encoding(
     label: Result<Encoding, Cause>,
@@ -26,7 +26,8 @@ pub(crate) fn encoding(
         [0x1f, 0x8b, 8, ..] => Some(Encoding::Gzip),
         #[cfg(feature = "zstd")]
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Encoding::Zstd),
-        // Two bytes are too few to contradict another label, except when they cannot begin a text.
+        // Two bytes are too few to contradict another encoding. If the label names none, they suffice,
+        // because no text begins like this.
         [0x78, 0x01 | 0x9c | 0xda, ..] if label == Ok(Encoding::Identity) => Some(Encoding::Deflate),
         _ => None,
     };
@@ -35,7 +36,7 @@ pub(crate) fn encoding(
     }
     match label {
         Ok(Encoding::Identity) => label,
-        // These encodings would have been recognised.
+        // Gzip and zstd would have been recognised above.
         Ok(Encoding::Gzip) if is_text(head) => Ok(Encoding::Identity),
         #[cfg(feature = "zstd")]
         Ok(Encoding::Zstd) if is_text(head) => Ok(Encoding::Identity),
@@ -55,8 +56,8 @@ fn is_text(head: &[u8]) -> bool {
     is_utf8 && !head.iter().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r' | b'\n'))
 }
 
-/// Returns whether these bytes begin JSON or server-sent events. Compressed data does so once in a million
-/// times.
+/// Returns whether these bytes begin JSON or server-sent events. Compressed data does so only about once in a
+/// million times.
 fn begins_like_an_answer(head: &[u8]) -> bool {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     match head {

@@ -1,4 +1,4 @@
-//! Classifies members that no table lists by their names.
+//! Classifies, by their names, members that no table lists.
 
 use super::{MEMBERS, Node, is_label, names};
 use crate::response::Field;
@@ -98,8 +98,8 @@ pub(super) fn by_name(key: &[u8]) -> Node {
     }
 }
 
-/// A member of an object that stands for a count: the count itself as a total, a part of it with a separate
-/// price, or another part.
+/// Classifies a member of an object that stands for a count: the count itself as a total, a part of it with a
+/// separate price, or another part.
 #[cold]
 pub(super) fn part(whole: Field, key: &[u8]) -> Option<Field> {
     match (names::field(key, true), whole) {

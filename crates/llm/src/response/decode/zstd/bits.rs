@@ -1,6 +1,7 @@
 //! The two kinds of bit streams in a block: one is read from its end, the other from its beginning.
 
-/// A stream that is read backwards, from the highest bit of its last byte. It is zero beyond its beginning.
+/// A stream that is read backwards, from the highest bit of its last byte. All bits beyond its beginning are
+/// zero.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BackwardBits<'a> {
     /// The bytes that have not been loaded.
@@ -23,7 +24,7 @@ impl<'a> BackwardBits<'a> {
         Some(bits)
     }
 
-    /// Makes the next 56 bits available to [`Self::take`], if there are as many.
+    /// Makes the next 56 bits available to [`Self::take`], if there are that many.
     #[inline(always)]
     pub(super) fn load(&mut self) {
         if let Some((_, last)) = self.rest.split_last_chunk::<8>() {
@@ -43,10 +44,10 @@ impl<'a> BackwardBits<'a> {
         }
     }
 
-    /// Returns the next bits without consuming them: at most 56 after a load.
+    /// Returns the next bits without consuming them. At most 56 bits are available after a load.
     #[inline(always)]
     pub(super) fn peek(&self, bits: u32) -> usize {
-        // Shifts twice, because a shift by 64 is undefined.
+        // Shifts twice, because a shift by 64 would overflow.
         ((self.loaded >> 1) >> 63u32.saturating_sub(bits)) as usize
     }
 
@@ -64,12 +65,12 @@ impl<'a> BackwardBits<'a> {
         value
     }
 
-    /// Returns whether more bits were read than there are.
+    /// Returns whether more bits were read than the stream contains.
     pub(super) fn is_overrun(&self) -> bool {
         self.missing > 0
     }
 
-    /// Returns whether exactly all bits have been read.
+    /// Returns whether all bits have been read and no more.
     pub(super) fn is_complete(&self) -> bool {
         self.rest.is_empty() && self.count == 0 && self.missing == 0
     }
@@ -108,7 +109,7 @@ impl<'a> ForwardBits<'a> {
         self.at = self.at.saturating_sub(1);
     }
 
-    /// Returns the rest from the next whole byte on.
+    /// Returns the remaining bytes, beginning with the next whole byte.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at.div_ceil(8)..).unwrap_or_default()
     }

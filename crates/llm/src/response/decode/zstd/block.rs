@@ -1,4 +1,5 @@
-//! Compressed blocks: literals, and the sequences that combine them with matches (RFC 8878, section 3.1.1.3).
+//! Decodes compressed blocks: literals, and the sequences that combine them with matches (RFC 8878, section
+//! 3.1.1.3).
 
 use super::super::Sink;
 use super::super::leased::LeasedBytes;
@@ -8,7 +9,7 @@ use super::huffman::Codes;
 use super::window::{DecodedWindow, Out};
 use crate::response::report::Cause;
 
-/// The state that later blocks of a frame inherit, and shared memory.
+/// The state that later blocks of a frame inherit, and memory that all blocks share.
 #[derive(Default)]
 pub(super) struct Blocks {
     codes: Codes,
@@ -25,7 +26,7 @@ struct BlockKind {
     /// The binary logarithm of the largest table's number of states.
     most_log: u32,
     symbols: usize,
-    /// The default table, for blocks without a table.
+    /// The shares of the default table, for blocks that do not describe a table.
     shares: &'static [i16],
     log: u32,
 }
@@ -163,7 +164,7 @@ impl Blocks {
         }
     }
 
-    /// Decodes a block with at most this many bytes.
+    /// Decodes a block. Its output may have at most `most` bytes.
     pub(super) fn decode(
         &mut self,
         block: &[u8],
@@ -268,7 +269,7 @@ impl Blocks {
     }
 }
 
-/// Returns the offset for an offset value. The values 1 to 3 mean one of the last three offsets.
+/// Returns the offset for an offset value. The values 1 to 3 refer to the last three offsets.
 fn recall(recent: &mut [usize; 3], offset: usize, literals: usize) -> usize {
     let [newest, second, third] = *recent;
     let named = if literals == 0 { offset.saturating_add(1) } else { offset };

@@ -10,7 +10,7 @@ const MAX_SYMBOLS: usize = 256;
 #[derive(Clone, Copy, Debug, Default)]
 struct FseState {
     symbol: u8,
-    /// The number of bits that, added to `base`, give the next state.
+    /// The number of bits to read. Their value plus `base` is the next state.
     bits: u8,
     base: u16,
 }
@@ -65,7 +65,8 @@ impl Table {
         Some(bits.rest())
     }
 
-    /// Builds the table in which each symbol has its share of the states. A share of -1 means less than one.
+    /// Builds the table in which each symbol has its share of the states. A share of -1 means less than one
+    /// state.
     pub(super) fn build(&mut self, shares: &[i16], log: u32) -> Option<()> {
         self.is_set = false;
         let size = 1usize << log;
@@ -85,7 +86,7 @@ impl Table {
             for _ in 0..*share {
                 states.get_mut(at)?.symbol = symbol;
                 at = at.saturating_add(step) & mask;
-                // Two states in a row occur only when nearly all states are taken.
+                // The states from `end` on are taken by the symbols with a share of -1.
                 let mut tries = 0usize;
                 while at >= end && tries < size {
                     at = at.saturating_add(step) & mask;
@@ -119,7 +120,7 @@ impl Table {
     }
 }
 
-/// Reads how many of the remaining states belong to the next symbol. Small numbers take one bit less.
+/// Reads how many of the remaining states belong to the next symbol. Small numbers take one bit fewer.
 fn share(bits: &mut ForwardBits<'_>, rest: u32) -> Option<i16> {
     let width = rest.saturating_add(1).ilog2().saturating_add(1);
     let value = bits.take(width)?;

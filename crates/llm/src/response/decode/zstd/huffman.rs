@@ -1,4 +1,4 @@
-//! Literals in Huffman codes (RFC 8878, section 4.2).
+//! Decodes literals in Huffman codes (RFC 8878, section 4.2).
 
 use super::bits::BackwardBits;
 use super::fse::Table;
@@ -7,8 +7,8 @@ use super::fse::Table;
 const MAX_BITS: u32 = 11;
 const MAX_SYMBOLS: usize = 256;
 
-/// For every sequence of bits that is as long as the longest code: the symbol at its beginning, and the
-/// length of that symbol's code.
+/// A table with an entry for every bit sequence that is as long as the longest code. Each entry has the
+/// symbol at the beginning of the sequence and the length of its code.
 #[derive(Clone, Debug)]
 pub(super) struct Codes {
     entries: [(u8, u8); 1 << MAX_BITS],
@@ -47,7 +47,7 @@ impl Codes {
         Some(rest)
     }
 
-    /// The weight of the last symbol follows from the others.
+    /// Builds the table from the weights. The weight of the last symbol follows from the others.
     fn build(&mut self, weights: &mut [u8; MAX_SYMBOLS], count: usize) -> Option<()> {
         let weight =
             |weight: u8| if weight == 0 { 0 } else { 1u32.checked_shl(u32::from(weight) - 1).unwrap_or(0) };

@@ -1,7 +1,8 @@
-//! `zstd` (RFC 8878). A body is a sequence of frames, and a frame is a sequence of blocks of at most 128 KiB.
-//! The window is at most 8 MiB, as RFC 9659 requires for this content encoding and as browsers enforce. Weir
-//! has its own decoder because libraries allocate what a header announces and keep the window back until the
-//! end. This decoder reserves each byte of memory first, and outputs a block as soon as it has arrived.
+//! Decodes `zstd` (RFC 8878). A body is a sequence of frames, and a frame is a sequence of blocks of at most
+//! 128 KiB. The window is at most 8 MiB, as RFC 9659 requires for this content encoding and as browsers
+//! enforce. Weir has its own decoder because libraries allocate as much as a header announces and hold back
+//! the window until the end. This decoder reserves memory before it allocates, and outputs each block as soon
+//! as it has arrived.
 
 mod bits;
 mod block;
@@ -19,7 +20,7 @@ use window::{DecodedWindow, Out};
 const MAX_WINDOW: u64 = 8 << 20;
 const MAX_BLOCK: usize = 128 << 10;
 const MAGIC: u32 = 0xfd2f_b528;
-/// Skippable frames have a magic number that ends in any nibble.
+/// The magic number of skippable frames. Its lowest four bits may have any value.
 const SKIPPABLE: u32 = 0x184d_2a50;
 
 pub(crate) struct Zstd {
@@ -203,7 +204,7 @@ impl FrameHeader {
         let (dictionary, content) = fields.split_at_checked(sizes.dictionary)?;
         let mut bytes = [0; 8];
         bytes.get_mut(..sizes.content)?.copy_from_slice(content.get(..sizes.content)?);
-        // The values of the two-byte field begin where those of one byte end.
+        // The values of the two-byte field begin after those of the one-byte field.
         let extra = if sizes.content == 2 { 256 } else { 0 };
         let content = u64::from_le_bytes(bytes).saturating_add(extra);
         let window = match window.first() {
@@ -218,7 +219,7 @@ impl FrameHeader {
     }
 }
 
-/// Returns the size of the fields in a frame's header.
+/// The sizes of the fields in a frame's header, in bytes.
 struct Sizes {
     window: usize,
     dictionary: usize,
@@ -240,7 +241,7 @@ fn sizes(descriptor: u8) -> Sizes {
     Sizes { window: usize::from(!single_segment), dictionary, content }
 }
 
-/// Parses the magic number and the descriptor. Returns what the descriptor announces.
+/// Returns the length of a frame's header, as far as its first bytes determine it.
 fn header_length(header: &[u8]) -> Result<usize, Cause> {
     let Some(magic) = header.first_chunk::<4>() else { return Ok(4) };
     let magic = u32::from_le_bytes(*magic);

@@ -1,5 +1,5 @@
-//! The most recent output, as far back as a match may refer. Its memory grows with the data up to the size of
-//! the window, and each step is reserved.
+//! Keeps the most recent output, as far back as a match may refer. Its memory grows with the data up to the
+//! size of the window, and each step is reserved first.
 
 use super::super::leased::Leased;
 use super::super::{Budget, Sink};
@@ -17,7 +17,7 @@ pub(super) struct DecodedWindow {
     size: usize,
     /// The position of the next byte.
     at: usize,
-    /// How much of the frame is in the ring.
+    /// The number of bytes of the frame that are in the ring.
     filled: usize,
     /// The start of the bytes before `at` that have not been passed on.
     handed: usize,
@@ -61,7 +61,7 @@ impl DecodedWindow {
         Ok(())
     }
 
-    /// Repeats the bytes from `offset` bytes before.
+    /// Appends `length` bytes from `offset` bytes back.
     #[inline]
     pub(super) fn repeat(
         &mut self,
@@ -79,7 +79,8 @@ impl DecodedWindow {
                 Some(from) => from,
                 None => self.at.saturating_add(size).saturating_sub(offset),
             };
-            // A match may overlap its own output. Then a whole number of repetitions is copied at once.
+            // A match may overlap its own output. In that case, each step copies a whole number of
+            // repetitions.
             let mut ready = offset.min(size.saturating_sub(from));
             let mut left = length.min(room);
             if from < self.at {
@@ -121,8 +122,8 @@ impl DecodedWindow {
         self.filled = self.filled.saturating_add(count).min(self.size);
     }
 
-    /// Returns how many bytes fit before the end of the ring: at least one. Reserves more memory as long as
-    /// the whole output fits into the window.
+    /// Returns how many bytes can be written before the ring ends, which is at least one. If there is too
+    /// little room, enlarges the ring up to the size of the window, or starts again at its beginning.
     #[inline(always)]
     fn room(&mut self, wanted: usize, out: &mut Out<'_, impl Sink>) -> Result<usize, Cause> {
         let room = self.ring.items().len().saturating_sub(self.at);
@@ -148,7 +149,7 @@ impl DecodedWindow {
     }
 }
 
-/// The receiver of the decoded bytes, and their bound.
+/// The receiver of the decoded bytes, with the budgets for memory and for output.
 pub(super) struct Out<'a, S> {
     pub(super) memory: &'a MemoryBudget,
     pub(super) budget: &'a mut Budget,
