@@ -29,7 +29,7 @@ fn evaluate(expression: &Expression, purpose: ResultType) {
         let error = match purpose {
             ResultType::Predicate => expression.predicate(&facts).err(),
             ResultType::Counter => expression.counter(&facts).err(),
-            ResultType::Amount | ResultType::Cost => expression.amount(&facts).err(),
+            ResultType::Amount | ResultType::Cost | ResultType::Tokens => expression.amount(&facts).err(),
             ResultType::Maximum => expression.maximum(&facts).err(),
             ResultType::Life => expression.life(&facts).err(),
             ResultType::Text => expression.words(&facts).err(),
