@@ -123,9 +123,14 @@ pub(super) fn is_usage(key: &[u8]) -> bool {
 
 /// Returns whether this is a name for usage that is never a name for text: `usage`, `usageMetadata`.
 pub(super) fn is_named_usage(key: &[u8]) -> bool {
+    // This is also called for the name and type of each event. Nearly none of them has the word.
+    let is_word = |at: usize| key.get(at..).and_then(|rest| rest.get(..5));
+    let mut words = memchr::memchr2_iter(b'u', b'U', key).filter_map(is_word);
+    if !words.any(|word| word.eq_ignore_ascii_case(b"usage")) {
+        return false;
+    }
     let mut key = Normal::of(key);
-    let key = key.text();
-    contains(key, b"usage") && !contains(key, b"tool")
+    !contains(key.text(), b"tool")
 }
 
 /// Returns whether a member of a count is the count itself: `tokens`, `tokenCount`, `value`.
