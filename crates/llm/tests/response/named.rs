@@ -51,6 +51,8 @@ fn counts_are_found_wherever_a_provider_puts_them() {
         json!({"metadata": {"tokenMetadata": {
             "inputTokenCount": {"totalTokens": 12, "totalBillableCharacters": 40},
             "outputTokenCount": {"totalTokens": 34, "totalBillableCharacters": 90}}}}),
+        json!({"candidates": [{"content": {"parts": [{"text": "hi"}]}, "tokenUsage": {"input": 12, "output": 34}}]}),
+        json!({"usage": {"input": {"count": "12"}, "output": {"value": 34.0}}}),
         // A count with its parts.
         json!({"usage": {"inputTokens": {"total": 12, "noCache": 2, "cacheRead": 10}, "outputTokens": {"total": 34, "text": 30}}}),
         json!({"stats": {"prompt_tokens": {"total": 12}, "completion_tokens": {"total": 34, "reasoning": 30}}}),
