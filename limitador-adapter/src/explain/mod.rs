@@ -22,7 +22,7 @@ use engine::metric::{Metric, UsageSource};
 use engine::outbox::{CommitRoute, Outbox};
 use expression::facts::Facts;
 use llm::response::ResponseHead;
-use policy::model::{FailureMode, Policy, Rate, Unit, Window};
+use policy::model::{FailureMode, Policy, Unit, Window};
 use policy::plan::{BodyAccess, Doubt, DoubtCause, Failure, Hold, Judgement, Miss, Plan};
 use prost::Message as _;
 use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
@@ -143,7 +143,7 @@ fn judged(
             Unit::Usd => unit.quantity(hold.amount),
             _ => hold.amount.to_string(),
         };
-        let (window, charge) = (per(&rate.rate.window), will_charge(&rate.rate));
+        let (window, charge) = (per(&rate.rate.window), will_charge(hold));
         texts.push(format!("holds {amount} of {}{window}, {charge}", unit.quantity(max)));
     }
     // The rates of one limit are adjacent.
@@ -187,7 +187,11 @@ fn predicates<'p>(
 }
 
 /// Returns what the response will be charged.
-fn will_charge(rate: &Rate) -> String {
+fn will_charge(hold: &Hold) -> String {
+    if let Some(compute) = &hold.tokens.compute {
+        return format!("will charge {}", compute.source().trim());
+    }
+    let rate = &hold.rate.rate;
     match (&rate.cost, rate.unit) {
         (Some(cost), _) => format!("will charge {}", cost.source().trim()),
         (None, Unit::Requests) => "will charge 1".to_owned(),

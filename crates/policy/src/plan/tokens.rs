@@ -46,6 +46,11 @@ impl TokenRules {
 }
 
 impl TokenCompute {
+    /// The expression in the policy.
+    pub fn source(&self) -> &str {
+        self.expression.source()
+    }
+
     /// Computes the charged tokens of a response. `found` contains the values at the policies' pointers, and
     /// `usage` is the reported or estimated usage. `is_cut` is true if the response ended early.
     pub fn amount(&self, found: &Found, usage: &Usage, is_cut: bool) -> Result<u64, EvaluationError> {
