@@ -58,8 +58,8 @@ pub struct Request {
     is_reset: bool,
     /// Whether the end of its response has passed.
     is_complete: bool,
-    /// What to write for the access log.
-    record: Option<Box<UsageRecord>>,
+    /// What to write for the access log, and its memory.
+    record: Option<(Box<UsageRecord>, Lease)>,
 }
 
 /// The context of a request while the plugin has no valid configuration: Envoy then lets all requests pass,
@@ -162,7 +162,11 @@ impl Request {
                 Effect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
                 }
-                Effect::Record(record) => self.record = Some(record),
+                // A client may keep its response open for long. If there is no memory left, nothing is written.
+                Effect::Record(record) => {
+                    let lease = self.shared.memory.lease(Purpose::Record, record.size());
+                    self.record = lease.map(|lease| (record, lease));
+                }
                 Effect::Count(count) => self.shared.metrics.count(&count),
             }
         }
@@ -271,7 +275,7 @@ impl Request {
             self.read_deferred();
         }
         self.closed();
-        let Some(record) = self.record.take() else { return };
+        let Some((record, _lease)) = self.record.take() else { return };
         let end = match self.is_complete {
             true => ExchangeEnd::Complete,
             false if host::has_client_left() => ExchangeEnd::ClientLeft,

@@ -42,6 +42,12 @@ pub enum ExchangeEnd {
 }
 
 impl UsageRecord {
+    /// Its size in bytes.
+    pub fn size(&self) -> usize {
+        let model = self.model.as_ref().map_or(0, String::len);
+        size_of::<Self>().saturating_add(model).saturating_add(self.limits.len())
+    }
+
     /// Returns the names and values of the record.
     pub fn fields(&self, end: ExchangeEnd) -> Vec<(&'static str, String)> {
         let status = match end {
