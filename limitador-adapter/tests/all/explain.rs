@@ -182,3 +182,13 @@ spec:
     assert!(!of_model("gpt-4o").contains("no price"));
     assert!(of_model("").contains("no price matches, so the highest one applies: no model is named"));
 }
+
+/// A `tokenCompute` replaces the total.
+#[test]
+fn computed_tokens_are_shown() {
+    let policy = include_str!("../../../docs/recipes/weighted-tokens.yaml");
+    let arguments = ["--policies", "policy.yaml", "--request", "request", "--identity", "alice"];
+    let alice = r#"{"sub": "alice"}"#;
+    let told = explained(&[("policy.yaml", policy), ("request", CHAT), ("alice", alice)], &arguments);
+    assert!(told.contains("will charge tokens.inputTokens + 4.0 * tokens.outputTokens"), "{told}");
+}
