@@ -55,6 +55,17 @@ fn main() -> Result<()> {
     responses::run(&adapter, count, is_wanted)
 }
 
+/// Returns the order of `count` cases in a round. A case's figures depend on when it runs and on which case ran before it,
+/// so each round starts with another case, and every second time around the cases run backwards.
+fn order(round: usize, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.rotate_left(round.checked_rem(count).unwrap_or(0));
+    if round.checked_div(count).unwrap_or(0) % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
 /// Measures the cost of a request in each case.
 fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str) -> bool) -> Result<String> {
     let cases = CASES.iter().filter(|case| case.filter == case::Filter::None || is_wanted(case.name));
@@ -62,18 +73,14 @@ fn requests(adapter: &Adapter, ends: Ends, count: usize, is_wanted: impl Fn(&str
     let mut running = cases.map(|case| start(case, ends)).collect::<Result<Vec<_>>>()?;
     for round in 0..count {
         eprintln!("round {} of {count}", round + 1);
-        // The order alternates, because a case may benefit from the caches that the previous one has filled.
-        running.reverse();
-        for one in &mut running {
+        for place in order(round, running.len()) {
+            let Some(one) = running.get_mut(place) else { continue };
             let measured = measure(one, adapter)
                 .with_context(|| format!("{}\n{}", one.case.title(), one.envoy.log()))?;
             one.rounds.push(measured);
         }
     }
 
-    if count % 2 == 1 {
-        running.reverse();
-    }
     let rows = running.iter().map(row).collect::<Result<Vec<_>>>()?;
     let adapter_memory = cost::memory(adapter.pid())?;
     Ok(report::render(&rows, count, adapter_memory))
