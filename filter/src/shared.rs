@@ -14,7 +14,7 @@ use engine::health::Health;
 use engine::metric::Metric;
 use engine::outbox::{Outbox, Raise, Settlement};
 use llm::memory::MemoryBudget;
-use policy::plan::Plan;
+use policy::plan::{LearnedOutputs, Plan};
 use policy::validation_error::ValidationError;
 use protocol::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE, USAGE_SERVICE};
 use std::cell::{Cell, RefCell};
@@ -58,6 +58,8 @@ pub struct Shared {
     pub stream: Stream,
     /// Recent failures of this worker's upstreams.
     pub health: RefCell<Health>,
+    /// The output of this worker's responses.
+    outputs: LearnedOutputs,
     /// Unique to this root context.
     pub random: u128,
     in_force: RefCell<ActivePlan>,
@@ -80,9 +82,11 @@ impl Shared {
         let policies = config.policies.take();
         let stream = Stream::new(config.timeout, random);
         let outbox_capacity = config.memory / OUTBOX_SHARE;
+        let memory = MemoryBudget::new(config.memory.saturating_sub(outbox_capacity));
         let shared = Self {
             root,
-            memory: MemoryBudget::new(config.memory.saturating_sub(outbox_capacity)),
+            outputs: LearnedOutputs::within(&memory),
+            memory,
             config,
             metrics: Metrics::new(),
             outbox: RefCell::new(Outbox::new(outbox_capacity).with_jitter(random)),
@@ -109,6 +113,8 @@ impl Shared {
 
     /// Activates a plan for all later requests.
     pub fn set_plan(&self, plan: Plan, version: u64) {
+        // A new plan knows what the previous ones have learned.
+        let plan = plan.learning(self.outputs.clone());
         self.in_force.replace(ActivePlan::Plan(Arc::new(plan)));
         self.metrics.add(metrics::PLANS, 1);
         self.metrics.set(metrics::PLAN_VERSION, version);

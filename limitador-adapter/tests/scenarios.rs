@@ -25,8 +25,7 @@ use limitador_adapter::policies::collection::Collection;
 use limitador_adapter::policies::snapshot::PolicySnapshot;
 use llm::response::ResponseHead;
 use policy::model::{FailureMode, Policy};
-use policy::plan::BodyAccess;
-use policy::plan::Plan;
+use policy::plan::{BodyAccess, LearnedOutputs, Plan};
 use prost::Message;
 use protocol::call::CallFailure;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
@@ -83,6 +82,7 @@ struct Native {
     requests: u64,
     health: Health,
     access: BodyAccess,
+    outputs: LearnedOutputs,
     /// The replacement for the current chunk.
     replaced: Option<Vec<u8>>,
 }
@@ -121,6 +121,7 @@ impl Native {
             requests,
             health: Health::default(),
             access,
+            outputs: LearnedOutputs::default(),
             replaced: None,
         }
     }
@@ -292,7 +293,8 @@ impl Player for Native {
         let mistakes: Vec<_> = collected.entries.iter().flat_map(|entry| entry.messages()).collect();
         assert!(mistakes.is_empty(), "{mistakes:#?}");
         let read: Vec<_> = collected.policies.iter().map(|good| Policy::clone(&good.policy)).collect();
-        self.plan = FilterPlan::Plan(Arc::new(Plan::new(read).with_body(self.access)));
+        let plan = Plan::new(read).with_body(self.access).learning(self.outputs.clone());
+        self.plan = FilterPlan::Plan(Arc::new(plan));
         self.in_force.send_replace(Arc::new(PolicySnapshot::new(collected, &self.metrics)));
     }
 

@@ -10,6 +10,7 @@ mod gate;
 mod holding;
 mod index;
 mod judgement;
+mod learned;
 mod precedence;
 mod tokens;
 mod wanted;
@@ -27,6 +28,7 @@ pub use gate::FactRound;
 use holding::Matching;
 use index::PolicyIndex;
 pub use judgement::{Doubt, DoubtCause, Failure, Hold, Judgement, Miss, PolicyPart};
+pub use learned::{LearnedOutputs, OutputLesson};
 use llm::request::Conflicts;
 use llm::response::Pointers;
 use std::sync::Arc;
@@ -50,6 +52,8 @@ pub struct Plan {
     pointers: Vec<String>,
     /// The JSON pointers of all expressions into responses, and those of the policies' custom formats.
     answered: Arc<Pointers>,
+    /// The length of earlier responses, if it is learned.
+    outputs: Option<LearnedOutputs>,
 }
 
 /// The maximum number of headers to fetch one by one. Beyond it, all headers are fetched at once, which costs
@@ -120,6 +124,7 @@ impl Plan {
             body,
             pointers,
             answered,
+            outputs: None,
         }
     }
 
@@ -148,6 +153,12 @@ impl Plan {
             without_repeats(&mut self.needs);
         }
         self.rounds = gate::rounds(&self.policies, &self.needs);
+        self
+    }
+
+    /// Estimates the output of requests from earlier responses.
+    pub fn learning(mut self, outputs: LearnedOutputs) -> Self {
+        self.outputs = Some(outputs);
         self
     }
 
@@ -197,7 +208,7 @@ impl Plan {
     /// body.
     pub fn judge(&self, facts: &mut Facts, bodiless: bool) -> Judgement {
         let policies = self.concerned(facts);
-        Self::judged(policies, facts, bodiless, |_, _, _| {})
+        self.judged(policies, facts, bodiless, |_, _, _| {})
     }
 
     /// Like `judge`, but also calls `miss` for each limit that does not apply, with the policy, the limit and
@@ -209,11 +220,12 @@ impl Plan {
         mut miss: impl FnMut(&str, &str, Miss),
     ) -> Judgement {
         let policies = self.targeted(facts, &mut miss);
-        Self::judged(policies, facts, bodiless, miss)
+        self.judged(policies, facts, bodiless, miss)
     }
 
     /// Determines which limits of these policies apply, and what they would hold.
     fn judged(
+        &self,
         policies: Vec<&CompiledPolicy>,
         facts: &mut Facts,
         bodiless: bool,
@@ -239,25 +251,42 @@ impl Plan {
             facts.estimate(estimate.input, estimate.output);
         }
         // A `cost` also determines the hold, which is the cost of the estimate.
-        facts.answer(ResponseFacts {
-            usage: estimate.usage(),
-            code: 200,
-            finished: true,
-            ..ResponseFacts::default()
-        });
+        facts.answer(expected_answer(estimate));
         let mut judgement = Judgement { estimate, failures, conflicts, ..Judgement::default() };
         judgement.holds.reserve(matching.len());
         let is_free = facts.uses_no_tokens(bodiless);
+        let mut lesson = self.lesson(facts);
         for mut limit in matching {
             judgement.failures.append(&mut limit.failures);
-            limit.hold(facts, estimate, is_free, &mut judgement);
+            let learned = lesson.as_mut().and_then(|(lesson, model)| lesson.add(limit.output_key(model)?));
+            let Some(output) = learned else {
+                limit.hold(facts, estimate, is_free, &mut judgement);
+                continue;
+            };
+            let learned = estimate.learned(output, smallest);
+            facts.answer(expected_answer(learned));
+            limit.hold(facts, learned, is_free, &mut judgement);
+            facts.answer(expected_answer(estimate));
         }
+        judgement.lesson = lesson.map(|(lesson, _)| lesson).filter(|lesson| !lesson.is_empty());
         judgement.output_cap = cap::of(&judgement.holds, estimate);
         judgement
     }
 }
 
+/// The response that is expected before there is one.
+fn expected_answer(estimate: Estimate) -> ResponseFacts {
+    ResponseFacts { usage: estimate.usage(), code: 200, finished: true, ..ResponseFacts::default() }
+}
+
 impl Plan {
+    /// Returns what the response will teach, and the model, if nothing in the request limits the output.
+    fn lesson(&self, facts: &Facts) -> Option<(OutputLesson, String)> {
+        let outputs = self.outputs.as_ref()?;
+        let body = facts.read_body().filter(|body| body.has_open_output())?;
+        Some((OutputLesson::new(outputs.clone(), body.completions), facts.asked_model().ok()?))
+    }
+
     /// Returns the policies that the request may concern: those on its route, except those that its facts
     /// rule out.
     fn concerned(&self, facts: &Facts) -> Vec<&CompiledPolicy> {

@@ -64,6 +64,11 @@ impl Reservation {
             charges.push(charge);
             counts.extend(failed.map(Effect::Count));
         }
+        // Only a complete and successful response shows how long such responses are.
+        let is_lesson = told.1 == UsageSource::Reported && finished && code < 400 && created.is_none();
+        if let Some(lesson) = self.lesson.take().filter(|_| is_lesson) {
+            lesson.learn(told.0.output);
+        }
         let mut effects = match created {
             Some(result) => {
                 told = (result.delivered, UsageSource::Deferred);

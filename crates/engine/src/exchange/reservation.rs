@@ -13,7 +13,7 @@ use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::{Dialect, Operation, RequestBody, Route};
 use llm::response::{CHARACTERS_PER_TOKEN, Usage};
 use policy::model::{StreamUsage, UsageReporting};
-use policy::plan::{Estimate, Hold, Judgement, Plan};
+use policy::plan::{Estimate, Hold, Judgement, OutputLesson, Plan};
 use protocol::call::{self, Item};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
@@ -40,6 +40,8 @@ pub(super) struct Reservation {
     pub(super) facts: Option<Box<Facts>>,
     /// The model, if a policy uses `upstream.failuresLastMinute`. Empty if it is unknown.
     pub(super) model: Option<String>,
+    /// What the response teaches about the output of such requests.
+    pub(super) lesson: Option<Box<OutputLesson>>,
     /// What to report to Envoy's access log.
     pub(super) reporting: Option<UsageReporting>,
     /// The model for that report.
@@ -77,7 +79,7 @@ impl Reservation {
         reporting: Option<UsageReporting>,
         memory: &MemoryBudget,
     ) -> Self {
-        let Judgement { holds, estimate, .. } = judgement;
+        let Judgement { holds, estimate, lesson, .. } = judgement;
         let tokenless = bodiless || facts.uses_no_tokens(bodiless);
         let role = match plan.stored_result(facts, bodiless) {
             Some(id) => ResultRole::Reads(id.to_owned()),
@@ -105,6 +107,7 @@ impl Reservation {
             dialect,
             facts,
             model,
+            lesson: lesson.map(Box::new),
             reporting,
             reported_model,
             usage_unasked,
@@ -154,10 +157,12 @@ impl Reservation {
         });
         let models = self.model.iter().chain(&self.reported_model).map(String::len);
         let model = models.fold(0, usize::saturating_add);
+        let lesson = self.lesson.as_ref().map_or(0, |lesson| lesson.size());
         let statuses = self.statuses.len().saturating_mul(STATUS);
         sizes
             .chain([
                 model,
+                lesson,
                 role,
                 statuses,
                 self.id.len(),

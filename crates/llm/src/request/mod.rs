@@ -247,9 +247,7 @@ impl RequestBody {
     /// Returns the estimated output in tokens. `floor` is the minimum estimate that follows from the
     /// applicable limits.
     pub fn output(&self, floor: u64) -> u64 {
-        // An unknown server may generate text, whatever the body looks like.
-        let may_generate = self.operation.generates() || self.route.operation.is_none();
-        if !may_generate || !self.operation.uses_tokens() {
+        if !self.may_generate() {
             return 0;
         }
         let without = if self.asks_nothing() { 0 } else { self.input.max(floor) };
@@ -259,6 +257,18 @@ impl RequestBody {
             None => without,
         };
         own.max(self.possible_max_output.saturating_mul(self.completions)).max(self.elements_max_output)
+    }
+
+    /// Returns whether only the size of the input suggests how long the output may be.
+    pub fn has_open_output(&self) -> bool {
+        let is_open =
+            self.max_output.is_none() && self.possible_max_output == 0 && self.elements_max_output == 0;
+        is_open && self.may_generate() && !self.asks_nothing() && !self.condition.hides_facts()
+    }
+
+    fn may_generate(&self) -> bool {
+        // An unknown server may generate text, whatever the body looks like.
+        (self.operation.generates() || self.route.operation.is_none()) && self.operation.uses_tokens()
     }
 
     /// Returns whether the request has nothing to answer. A text completion continues even an empty text.

@@ -15,7 +15,7 @@ pub struct Estimate {
 impl Estimate {
     /// Estimates the usage from the body, or from `content-length` if the body is not read.
     pub(super) fn of(facts: &Facts, bodiless: bool, smallest_limit: Option<u64>) -> Self {
-        let floor = smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024));
+        let floor = floor(smallest_limit);
         if let Some(body) = facts.read_body() {
             return Self { input: body.input, output: body.output(floor) };
         }
@@ -28,6 +28,12 @@ impl Estimate {
         Self { input, output: if bodiless { 0 } else { input.max(floor) } }
     }
 
+    /// Returns the estimate with a learned output. It holds at least a quarter of the floor: a client could ask for
+    /// many short outputs, and then for many long ones at once.
+    pub(super) fn learned(self, output: u64, smallest_limit: Option<u64>) -> Self {
+        Self { output: output.max(floor(smallest_limit) / 4).max(1), ..self }
+    }
+
     /// The sum of input and output.
     pub fn total(self) -> u64 {
         self.input.saturating_add(self.output)
@@ -37,6 +43,11 @@ impl Estimate {
     pub fn usage(self) -> Usage {
         Usage { input: self.input, output: self.output, total: self.total(), ..Usage::default() }
     }
+}
+
+/// The minimum output of a request that sets no maximum.
+fn floor(smallest_limit: Option<u64>) -> u64 {
+    smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024))
 }
 
 /// Estimates the input tokens. If the body is not read, each of its bytes counts as a character.

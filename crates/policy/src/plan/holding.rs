@@ -1,6 +1,7 @@
 //! Computes the hold of an applicable limit for each of its rates: the amount, the maximum and the lifetime.
 
 use super::bucket::{RequestBucket, RequestBuckets};
+use super::learned::OutputKey;
 use super::precedence::Effective;
 use super::{
     CompiledPolicy, Doubt, DoubtCause, Estimate, Failure, Hold, Judgement, Miss, PlannedRate, PolicyPart,
@@ -54,6 +55,15 @@ impl<'p> Matching<'p> {
     /// The smallest maximum of the rates that limit the response's length.
     pub fn smallest_output_limit(&self) -> Option<u64> {
         self.rates.iter().filter(|(rate, _)| rate.rate.unit.bounds_output()).map(|(_, max)| *max).min()
+    }
+
+    /// Returns the key under which the limit's outputs are learned. `None` if the policy defines the hold, or if
+    /// the hold caps the output: then responses would be cut at the length of earlier ones.
+    pub fn output_key(&self, model: &str) -> Option<OutputKey> {
+        let (first, _) = self.rates.first()?;
+        let is_open = self.limit.amount.is_none() && !first.caps_output;
+        let holds_output = self.rates.iter().any(|(rate, _)| rate.rate.unit.is_of_usage());
+        if is_open && holds_output { OutputKey::new(&first.policy, &first.limit, model) } else { None }
     }
 
     /// Adds a hold for each rate in each bucket, and the parts that could not be evaluated. A call that

@@ -1,7 +1,7 @@
 //! The decisions of a plan about a request.
 
 use super::bucket::NULL;
-use super::{Estimate, PlannedRate, TokenRules};
+use super::{Estimate, OutputLesson, PlannedRate, TokenRules};
 use crate::model::{FailureMode, Overrun, Share, SoftSignal, Tariff};
 use expression::cel::Expression;
 use llm::request::{Condition, Conflicts};
@@ -184,6 +184,8 @@ pub struct Judgement {
     pub assumed: Vec<Failure>,
     /// The expected usage of the request.
     pub estimate: Estimate,
+    /// What the response teaches about the output of such requests.
+    pub lesson: Option<OutputLesson>,
     /// The maximum output in tokens to set if the request has none.
     pub output_cap: Option<u64>,
     /// The fields that the request's body contains twice and a limit depends on. If there are any, the
