@@ -252,7 +252,9 @@ impl Plan {
         }
         // A `cost` also determines the hold, which is the cost of the estimate.
         facts.answer(expected_answer(estimate));
-        let mut judgement = Judgement { estimate, failures, conflicts, ..Judgement::default() };
+        let has_maximum = facts.read_body().is_some_and(|body| !body.has_open_output());
+        let max_output = has_maximum.then_some(estimate.output);
+        let mut judgement = Judgement { estimate, failures, conflicts, max_output, ..Judgement::default() };
         judgement.holds.reserve(matching.len());
         let is_free = facts.uses_no_tokens(bodiless);
         let mut lesson = self.lesson(facts);

@@ -1,5 +1,9 @@
-//! Live holds: when a stream has delivered more than was held, its holds grow in steps. Nothing waits for a
-//! raise, and it does not affect charges.
+//! Live holds: while a stream delivers more than was held, its holds grow in steps. Nothing waits for a raise,
+//! and it does not affect charges.
+//!
+//! A hold grows before the stream outgrows it, and to twice what was delivered: the longer a stream has been, the
+//! longer it is likely to go on. A hold that can cut the stream only grows to what was delivered, so that no
+//! stream is cut while there is room for it.
 
 use super::Effect;
 use super::charging::Charging;
@@ -45,7 +49,7 @@ impl ResponseInFlight {
         if delivered < self.live.look_at || !self.head.is_success() {
             return None;
         }
-        self.live.look_at = delivered.saturating_add(STEP.max(delivered / 4));
+        self.live.look_at = next_review(delivered);
         let can_be_cut = self.can_be_cut();
         self.reservation.outgrown(&reading, delivered, &mut self.live, can_be_cut)
     }
@@ -73,22 +77,17 @@ impl Reservation {
             None => estimated(input, delivered),
         };
         live.usage = usage;
-        if let Some(facts) = &mut self.facts {
-            facts.answer(ResponseFacts { usage, code: 200, finished: false, ..ResponseFacts::default() });
-        }
-        let charging = Charging {
-            usage: &usage,
-            pointed: &Found::new(),
-            source: UsageSource::Estimated,
-            finished: false,
-            facts: self.facts.as_deref(),
-        };
-        let charges = self.holds.iter().map(|hold| match hold.rate.rate.unit.is_of_usage() {
-            true => charging.of(hold).0,
+        let charges = self.charges_so_far(usage);
+        let next = self.charges_so_far(self.expected(usage, next_review(usage.output)));
+        let ahead = self.charges_so_far(self.expected(usage, usage.output.saturating_mul(2)));
+        let held = |at: usize, hold: &Hold| live.held.get(at).copied().unwrap_or(hold.amount.max(1));
+        let wanted = self.holds.iter().enumerate().zip(charges.into_iter().zip(next.into_iter().zip(ahead)));
+        let wanted = wanted.map(|((at, hold), (charge, (next, ahead)))| match can_be_cut && hold.is_cut() {
+            true => charge,
+            false if next > held(at, hold) => ahead,
             false => 0,
         });
-        let charges: Vec<u64> = charges.collect();
-        let held = |at: usize, hold: &Hold| live.held.get(at).copied().unwrap_or(hold.amount.max(1));
+        let charges: Vec<u64> = wanted.collect();
         let outgrown = self.holds.iter().zip(&charges).enumerate();
         let outgrown = outgrown.filter(|(at, (hold, charge))| **charge > held(*at, hold));
         let items: Vec<Item<'_>> = outgrown
@@ -114,4 +113,34 @@ impl Reservation {
             .collect();
         Some(Effect::Raise(Raise { id: self.id().to_owned(), message, may_cut }))
     }
+
+    /// Returns the usage with this output, or with the maximum that the request allows, unless the provider has
+    /// exceeded it.
+    fn expected(&self, usage: Usage, output: u64) -> Usage {
+        let max = self.max_output.filter(|max| *max >= usage.output);
+        let output = max.map_or(output, |max| output.min(max)).max(usage.output);
+        let total = usage.total.saturating_add(output.saturating_sub(usage.output));
+        Usage { output, total, ..usage }
+    }
+
+    /// Returns what this usage would charge each hold.
+    fn charges_so_far(&mut self, usage: Usage) -> Vec<u64> {
+        if let Some(facts) = &mut self.facts {
+            facts.answer(ResponseFacts { usage, code: 200, finished: false, ..ResponseFacts::default() });
+        }
+        let charging = Charging {
+            usage: &usage,
+            pointed: &Found::new(),
+            source: UsageSource::Estimated,
+            finished: false,
+            facts: self.facts.as_deref(),
+        };
+        let charge = |hold: &Hold| if hold.rate.rate.unit.is_of_usage() { charging.of(hold).0 } else { 0 };
+        self.holds.iter().map(charge).collect()
+    }
+}
+
+/// Returns the number of delivered tokens at which holds are reviewed after a review at this number.
+fn next_review(delivered: u64) -> u64 {
+    delivered.saturating_add(STEP.max(delivered / 4))
 }

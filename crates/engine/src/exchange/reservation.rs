@@ -24,6 +24,8 @@ pub(super) struct Reservation {
     id: String,
     pub(super) holds: Vec<Hold>,
     pub(super) estimate: Estimate,
+    /// The maximum output that the request allows, if it is known.
+    pub(super) max_output: Option<u64>,
     /// Whether the call is known to use no tokens.
     pub(super) tokenless: bool,
     /// Whether the request asks for no output, so that a reported count of zero is plausible.
@@ -80,6 +82,7 @@ impl Reservation {
         memory: &MemoryBudget,
     ) -> Self {
         let Judgement { holds, estimate, lesson, .. } = judgement;
+        let max_output = judgement.max_output.or(judgement.output_cap);
         let tokenless = bodiless || facts.uses_no_tokens(bodiless);
         let role = match plan.stored_result(facts, bodiless) {
             Some(id) => ResultRole::Reads(id.to_owned()),
@@ -99,6 +102,7 @@ impl Reservation {
             id,
             holds,
             estimate,
+            max_output,
             tokenless,
             is_warm_up: false,
             unread,

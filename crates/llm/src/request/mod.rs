@@ -259,7 +259,7 @@ impl RequestBody {
         own.max(self.possible_max_output.saturating_mul(self.completions)).max(self.elements_max_output)
     }
 
-    /// Returns whether only the size of the input suggests how long the output may be.
+    /// Returns whether nothing in the request limits its output, so that [`RequestBody::output`] is a guess.
     pub fn has_open_output(&self) -> bool {
         let is_open =
             self.max_output.is_none() && self.possible_max_output == 0 && self.elements_max_output == 0;

@@ -184,6 +184,8 @@ pub struct Judgement {
     pub assumed: Vec<Failure>,
     /// The expected usage of the request.
     pub estimate: Estimate,
+    /// The maximum output that the request itself allows, if it is known.
+    pub max_output: Option<u64>,
     /// What the response teaches about the output of such requests.
     pub lesson: Option<OutputLesson>,
     /// The maximum output in tokens to set if the request has none.
