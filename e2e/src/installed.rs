@@ -8,6 +8,7 @@ use crate::client::Request;
 use crate::cluster::Cluster;
 use crate::network::Service;
 use crate::outage;
+use crate::probe::USAGE_PATH;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -113,7 +114,7 @@ impl Installed {
     }
 
     /// Returns a manifest from `manifests/` for the Gateway with this name and the module that the replicas
-    /// serve.
+    /// serve. Callers may read their own usage.
     pub fn manifest(&self, path: &str, gateway: &str) -> String {
         let digest = self.adapter().get("/weir.wasm.sha256").text();
         self.manifest_for(path, gateway, digest.trim())
@@ -123,6 +124,8 @@ impl Installed {
     pub fn manifest_for(&self, path: &str, gateway: &str, digest: &str) -> String {
         let text = std::fs::read_to_string(artefacts::root().join("manifests").join(path))
             .unwrap_or_else(|error| panic!("{path}: {error}"));
+        let usage_path = format!("usagePath: {USAGE_PATH}");
+        let text = text.replace(&format!("# {usage_path}"), &usage_path);
         text.replace(&"0".repeat(64), digest).replace("llm-gateway", gateway)
     }
 }

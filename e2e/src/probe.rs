@@ -12,6 +12,9 @@ pub const HEALED: Duration = Duration::from_secs(10);
 /// The status and limit of a response if the limit is enforced.
 pub const LIMITED: (u16, Option<&str>) = (200, Some("1000000000"));
 
+/// The path on which the gateways of these tests answer callers. The manifests contain it as a comment.
+pub const USAGE_PATH: &str = "/weir/usage";
+
 /// Returns a policy with a billion tokens per user, for a Gateway in the namespace `default`.
 pub fn policy(gateway: &str, failure_mode: &str) -> String {
     json!({
@@ -70,6 +73,25 @@ pub fn heals(what: &str, to: SocketAddr) {
     let took = becomes(to, LIMITED);
     println!("{what}: limits are in force {took:?} after its return");
     assert!(took < HEALED, "{what}: {took:?}");
+}
+
+/// Checks that callers of a gateway with [`policy`] read their own usage at [`USAGE_PATH`], and that it costs nothing.
+pub fn reads_usage(to: SocketAddr) {
+    let ask = |request: Request| request.try_send(to).ok().filter(|answer| answer.status == 200);
+    let used = |user: &str| {
+        let token = jwt::token(&jwt::kuadrant_user(user, "free"));
+        let answer = ask(Request::get(USAGE_PATH).token(&token))?;
+        let usage: Value = serde_json::from_str(&answer.text()).ok()?;
+        let [limit] = usage["limits"].as_array()?.as_slice() else { panic!("one limit: {usage}") };
+        assert_eq!((&limit["limit"], &limit["max"]), (&json!("per-user"), &json!(1_000_000_000)), "{usage}");
+        limit["used"].as_u64()
+    };
+    let before = wait::until("the usage", || used("alice"));
+    assert_eq!(told(&alice().send(to)), LIMITED);
+    let after = wait::until("the charge", || used("alice").filter(|after| *after > before));
+    assert_eq!(used("alice"), Some(after), "reading it costs nothing");
+    assert_eq!(used("nobody-else"), Some(0));
+    assert!(ask(Request::get(USAGE_PATH)).is_none(), "a stranger reads nothing");
 }
 
 /// Returns the serial numbers of the certificates for a name on Envoy's page `/certs`.

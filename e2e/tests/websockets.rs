@@ -115,6 +115,28 @@ fn calls_are_stopped_at_the_limit_and_told_why() {
     calls_are_stopped_at_the_limit(false, usize::MAX, 1);
 }
 
+/// A call inside a socket has no headers that could carry a signal, so it only counts as beyond the limit.
+#[test]
+fn a_soft_limit_counts_calls_and_stops_none() {
+    let sockets = SocketUpstream::start(responses);
+    let spec = json!({ "limits": { "soft": {
+        "boundary": "Soft",
+        "softSignal": { "headers": [{ "name": "x-budget", "value": "exceeded" }] },
+        "reservation": { "amount": "1000" },
+        "rates": [{ "limit": 2500, "window": "1h" }],
+    } } });
+    let world = world(spec, &sockets);
+    let mut peer = open(&world, RESPONSES, false);
+    for _ in 0..5 {
+        peer.say(CREATE);
+        event(&mut peer, "response.completed").expect("it completes");
+    }
+    assert_eq!(sockets.messages().len(), 5);
+    world.adapter.wait_for_bucket("soft", "tokens", "", 5000, 0);
+    let exceeded = world.envoy.stats("weir_soft_exceeded");
+    assert!(exceeded.trim_end().ends_with(": 3"), "{exceeded}");
+}
+
 #[test]
 fn compressed_calls_are_stopped_at_the_limit() {
     calls_are_stopped_at_the_limit(true, usize::MAX, 1);

@@ -3,7 +3,7 @@
 use crate::Test;
 use crate::world::{World, address, object};
 use e2e::client::{Request, Response};
-use e2e::probe::{LIMITED, alice, certificates, told};
+use e2e::probe::{self, LIMITED, alice, certificates, told};
 use e2e::{jwt, wait};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("the_filter_enforces_a_policy_behind_envoy_gateway_s_own_control_plane", enforces),
     ("a_body_of_two_megabytes_is_read", reads_bodies),
     ("a_route_with_its_own_extension_is_limited_too", extended_route),
+    ("callers_read_their_own_limits", usage),
     ("a_renewed_certificate_is_used_without_a_restart", renewal),
 ];
 
@@ -118,6 +119,11 @@ fn others(world: &World) {
     world.cluster.apply(&object(WEIR, "TokenRateLimitPolicy", "other", spec));
 }
 
+fn usage(world: &mut World) {
+    world.settle("Allow");
+    probe::reads_usage(address());
+}
+
 fn renewal(world: &mut World) {
     world.settle("Deny");
     let before = used(world);
@@ -127,7 +133,7 @@ fn renewal(world: &mut World) {
         let now = used(world);
         (now.len() == 1 && now != before).then_some(())
     });
-    e2e::probe::stays(address(), e2e::probe::LIMITED, 1);
+    probe::stays(address(), LIMITED, 1);
 }
 
 fn used(world: &World) -> Vec<Value> {

@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("the_filter_enforces_a_policy_behind_istio_s_own_control_plane", enforces),
     ("a_body_of_three_megabytes_is_read", reads_bodies),
     ("the_identity_is_what_istio_has_verified", identity),
+    ("callers_read_their_own_limits", usage),
     ("a_renewed_certificate_is_used_without_a_restart", renewal),
     ("a_gateway_that_lacks_the_certificate_keeps_working", without_certificate),
     ("another_gateway_of_the_mesh_is_left_alone", another_gateway),
@@ -73,6 +74,11 @@ fn identity(world: &mut World) {
     });
     assert!(world.filters().iter().any(|filter| filter == "weir"), "{:?}", world.filters());
     is_nobody();
+}
+
+fn usage(world: &mut World) {
+    world.settle("Allow");
+    probe::reads_usage(address());
 }
 
 fn renewal(world: &mut World) {
