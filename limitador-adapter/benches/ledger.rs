@@ -40,14 +40,22 @@ fn holds_over(window: &Window, user: usize, limits: usize) -> Vec<Hold> {
         let limit = Arc::clone(limit);
         let key = Key { limit, unit: Unit::Tokens, window: window.clone(), counters: Arc::clone(&counters) };
         let key = Arc::new(key);
-        Hold { key, amount: 500, max: u64::MAX, ttl: HOUR / 4, charge_at: ChargeAt::Commit, enforced: true }
+        Hold {
+            key,
+            amount: 500,
+            max: u64::MAX,
+            ttl: HOUR / 4,
+            charge_at: ChargeAt::Commit,
+            enforced: true,
+            warn_at: None,
+        }
     };
     IN_FORCE[..limits].iter().map(hold).collect()
 }
 
 /// Builds the charges for these holds.
 fn charges(holds: &[Hold], amount: u64) -> Vec<Charge> {
-    holds.iter().map(|hold| Charge { key: Arc::clone(&hold.key), amount }).collect()
+    holds.iter().map(|hold| Charge { key: Arc::clone(&hold.key), amount, warn_at: None }).collect()
 }
 
 /// Selects the user of a pair. Users are spread, so that caches help no more than in production.

@@ -2,8 +2,8 @@
 
 use crate::policies::collection::{CollectedPolicies, PolicyReport};
 use policy::model::{
-    Boundary, FailureMode, Limit, Maximum, Overrun, Policy, Rate, SoftSignal, Target, TargetKind, Ttl, Unit,
-    Window,
+    Boundary, FailureMode, Limit, Maximum, Overrun, Policy, Rate, SoftSignal, Target, TargetKind, Threshold,
+    Ttl, Unit, Window,
 };
 use serde_json::{Value, json};
 
@@ -139,6 +139,12 @@ pub fn signal_text(signal: &SoftSignal) -> String {
     }
 }
 
+/// Returns when a limit warns, if it has thresholds.
+pub fn warning_text(thresholds: &[Threshold]) -> Option<String> {
+    let texts: Vec<String> = thresholds.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| format!("warns at {}", texts.join(", ")))
+}
+
 impl LimitSummary<'_> {
     fn rates(&self) -> String {
         self.limit.rates.iter().map(rate).collect::<Vec<_>>().join(", ")
@@ -161,6 +167,7 @@ impl LimitSummary<'_> {
         if let Boundary::Soft(signal) = &limit.boundary {
             all.push(format!("refuses nothing; once it is exceeded, {}", signal_text(signal)));
         }
+        all.extend(warning_text(&limit.warn_at));
         all.extend(limit.caps_output.then(|| "caps the output of requests without a maximum".to_owned()));
         all.extend(
             (limit.overrun == Overrun::Cut)
@@ -200,6 +207,7 @@ fn policy_json(policy: &Policy) -> Value {
                 "limitFrom": match &rate.max { Maximum::From(from) => Some(from.source()), Maximum::Fixed(_) => None },
                 "window": rate.window.entry().map(|(_, window)| window),
             })).collect::<Vec<_>>(),
+            "warnAt": limit.warn_at.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "holds": summary.holds().trim_start_matches("holds "),
         })
     };

@@ -7,6 +7,7 @@ use crate::ledger::memory::budget;
 use crate::ledger::redis::url::{RedisUrl, RedisUrlError};
 use crate::ledger::shares::Capacity;
 use crate::secret::without;
+use crate::warnings::url::{WebhookUrl, WebhookUrlError};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::convert::Infallible;
@@ -113,6 +114,10 @@ pub struct ServeArgs {
     /// The same limit, as a number of counters.
     #[arg(long, env = "WEIR_MAX_COUNTERS", value_name = "NUMBER", conflicts_with = "counter_memory")]
     pub max_counters: Option<usize>,
+    /// Where to send a CloudEvent for each counter that reaches a threshold of `warnAt`: an http:// or https:// URL. The call
+    /// contains counter values.
+    #[arg(long, env = "WEIR_WEBHOOK", hide_env_values = true, value_name = "URL", value_parser = webhook)]
+    pub webhook: Option<Result<WebhookUrl, WebhookUrlError>>,
     /// How long a worker of a proxy may be without a connection before it counts as gone and its holds end.
     #[arg(long, env = "WEIR_WORKER_GRACE", value_name = "DURATION", default_value = "35s", value_parser = grace)]
     pub worker_grace: Duration,
@@ -392,6 +397,11 @@ impl FromStr for Storage {
 }
 
 /// clap's errors repeat a value that its parser rejects, so this parser accepts every value.
+fn webhook(text: &str) -> Result<Result<WebhookUrl, WebhookUrlError>, Infallible> {
+    Ok(text.parse())
+}
+
+/// Like [`webhook`], accepts every value.
 fn storage(text: &str) -> Result<Result<Storage, StorageError>, Infallible> {
     Ok(text.parse())
 }
@@ -414,6 +424,12 @@ impl Cli {
             && let Err(error) = &serve.storage
         {
             let message = format!("invalid value for '--storage <STORAGE>' (or WEIR_STORAGE): {error}");
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")));
+        }
+        if let Command::Serve(serve) = &self.command
+            && let Some(Err(error)) = &serve.webhook
+        {
+            let message = format!("invalid value for '--webhook <URL>' (or WEIR_WEBHOOK): {error}");
             return Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")));
         }
         Ok(self)

@@ -4,10 +4,10 @@
 //! Filters receive them as plans and send their calls over [`grpc`], which resolves limits against the
 //! policies and counts in a [`ledger`]. [`admin`] is HTTP for people and probes. On the command line,
 //! [`check`] summarises policies, [`explain`] shows their effect on a request, and [`cluster_status`] shows
-//! the state of Weir in a cluster.
+//! the state of Weir in a cluster. [`warnings`] go to the log, the metrics and a webhook.
 //!
 //! Modules depend on each other in one direction only: `ledger` and `metrics` <- `policies` <- `kubernetes`,
-//! `grpc` <- `admin`, `explain` <- `serve`.
+//! `warnings` <- `grpc` <- `admin`, `explain` <- `serve`.
 
 pub mod admin;
 pub mod check;
@@ -24,3 +24,4 @@ pub mod metrics;
 pub mod policies;
 pub mod secret;
 pub mod serve;
+pub mod warnings;

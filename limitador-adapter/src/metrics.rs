@@ -6,7 +6,7 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, R
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use policy::model::Unit;
+use policy::model::{Threshold, Unit};
 
 /// The buckets of latency histograms in seconds, from a call that only accesses memory to one that is far too
 /// slow.
@@ -55,6 +55,18 @@ pub const METRICS: &[AdapterMetric] = &[
         kind: MetricKind::Counter,
         labels: &["policy", "limit", "unit"],
         help: "The charged amount in the unit. `usd` counts micro-USD.",
+    },
+    AdapterMetric {
+        name: "weir_warnings_total",
+        kind: MetricKind::Counter,
+        labels: &["policy", "limit", "unit", "at"],
+        help: "Counters that reached a threshold of their limit's `warnAt`, once per counter and window.",
+    },
+    AdapterMetric {
+        name: "weir_webhook_deliveries_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Warnings for the webhook. Outcomes: `delivered`, `rejected` (the receiver answered 3xx or 4xx, so there is no retry), `failed` (all attempts failed), `dropped` (too many warnings were waiting).",
     },
     AdapterMetric {
         name: "weir_commits_total",
@@ -244,6 +256,14 @@ pub struct AdapterMetrics {
     pub polls_unchanged: Counter,
     /// Changes of the policies in force.
     pub plan_changes: Counter,
+    /// Warnings that the webhook accepted.
+    pub webhook_delivered: Counter,
+    /// Warnings that the webhook rejected.
+    pub webhook_rejected: Counter,
+    /// Warnings that did not reach the webhook.
+    pub webhook_failed: Counter,
+    /// Warnings for which the webhook's queue had no room.
+    pub webhook_dropped: Counter,
     /// Failures of the watch for policies.
     pub watch_failures: Counter,
     /// Policies in force.
@@ -287,6 +307,10 @@ impl AdapterMetrics {
             polls_changed: count("weir_plan_polls_total", "answer", "changed"),
             polls_unchanged: count("weir_plan_polls_total", "answer", "unchanged"),
             plan_changes: counter(&recorder, "weir_plan_changes_total", &[]),
+            webhook_delivered: count("weir_webhook_deliveries_total", "outcome", "delivered"),
+            webhook_rejected: count("weir_webhook_deliveries_total", "outcome", "rejected"),
+            webhook_failed: count("weir_webhook_deliveries_total", "outcome", "failed"),
+            webhook_dropped: count("weir_webhook_deliveries_total", "outcome", "dropped"),
             watch_failures: counter(&recorder, "weir_policy_watch_failures_total", &[]),
             loaded: gauge(&recorder, "weir_policies_loaded", &[]),
             invalid: gauge(&recorder, "weir_policies_invalid", &[]),
@@ -329,6 +353,13 @@ impl AdapterMetrics {
     pub fn charged(&self, policy: &str, limit: &str, unit: Unit) -> Counter {
         let labels = [("policy", policy), ("limit", limit), ("unit", unit.name())];
         counter(&self.recorder, "weir_charged_total", &labels)
+    }
+
+    /// The number of buckets of a limit that reached a threshold.
+    pub fn warned(&self, policy: &str, limit: &str, unit: Unit, at: Threshold) -> Counter {
+        let at = at.to_string();
+        let labels = [("policy", policy), ("limit", limit), ("unit", unit.name()), ("at", at.as_str())];
+        counter(&self.recorder, "weir_warnings_total", &labels)
     }
 
     /// The number of descriptors without a known limit.

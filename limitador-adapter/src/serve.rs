@@ -21,6 +21,7 @@ use crate::policies::filters::Filters;
 use crate::policies::publish::Publish;
 use crate::policies::sources::{Missing, Sources};
 use crate::policies::watch::watch as watch_files;
+use crate::warnings::webhook::{Attempts, Webhook, WebhookQueue};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 /// How long running calls may take after a drain begins.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long warnings may wait for the webhook after a drain.
+const FLUSH: Duration = Duration::from_secs(3);
+
 /// The running servers.
 #[derive(Debug)]
 pub struct Serving {
@@ -42,6 +46,8 @@ pub struct Serving {
     drain: watch::Sender<bool>,
     servers: JoinSet<Result<(), ServeError>>,
     upkeep: Vec<JoinHandle<()>>,
+    /// Ends when the servers have ended and every warning is delivered.
+    webhook: Option<JoinHandle<()>>,
 }
 
 /// Why the adapter cannot serve.
@@ -71,6 +77,9 @@ pub enum ServeError {
     /// The storage's URL is unusable.
     #[error("--storage {0}")]
     Storage(String),
+    /// The webhook is unusable.
+    #[error("--webhook {0}")]
+    Webhook(String),
     /// A server ended unexpectedly.
     #[error("{0} ended: {1}")]
     Ended(&'static str, String),
@@ -94,7 +103,9 @@ impl Serving {
         let filters = Arc::new(Filters::default());
         let (known, are_known) = watch::channel(false);
         let workers = Workers::new(Arc::clone(&ledger), config.worker_grace);
+        let (webhook, queue) = webhook(config, &metrics)?;
         let limiter = Limiter::new(Arc::clone(&ledger), in_force.clone(), Arc::clone(&metrics));
+        let limiter = limiter.with_webhook(queue);
         let observers = limiter.observers();
         let routes =
             server::routes(limiter, &workers, &in_force, &draining, &metrics, Arc::clone(&filters)).await;
@@ -122,7 +133,8 @@ impl Serving {
         let looking_after = tokio::spawn(workers.look_after(Arc::clone(&metrics)));
         let upkeep = vec![following, looking_after, tokio::spawn(sweep(ledger, metrics))];
         tracing::info!(%grpc, %http, "serving");
-        Ok(Self { grpc, http, drain, servers, upkeep })
+        let webhook = webhook.map(|webhook| tokio::spawn(webhook.deliver()));
+        Ok(Self { grpc, http, drain, servers, upkeep, webhook })
     }
 
     /// Resolves when a server has ended unexpectedly.
@@ -143,6 +155,12 @@ impl Serving {
             tracing::warn!("calls were still running when the drain timed out");
         }
         self.upkeep.iter().for_each(JoinHandle::abort);
+        if let Some(mut webhook) = self.webhook
+            && tokio::time::timeout(FLUSH, &mut webhook).await.is_err()
+        {
+            webhook.abort();
+            tracing::warn!("warnings still waited for the webhook when the adapter ended");
+        }
         tracing::info!("drained");
     }
 }
@@ -208,6 +226,18 @@ impl PolicyOrigin {
 fn tls_files(config: &ServeArgs) -> Option<tls::TlsFiles> {
     let (certificate, key) = (config.tls_cert.clone()?, config.tls_key.clone()?);
     Some(tls::TlsFiles { certificate, key, clients: config.tls_client_ca.clone() })
+}
+
+/// Creates the webhook and its queue, if there is one.
+fn webhook(
+    config: &ServeArgs,
+    metrics: &Arc<AdapterMetrics>,
+) -> Result<(Option<Webhook>, Option<WebhookQueue>), ServeError> {
+    let Some(url) = &config.webhook else { return Ok((None, None)) };
+    let url = url.as_ref().map_err(|error| ServeError::Webhook(error.to_string()))?;
+    let created = Webhook::new(url.clone(), Attempts::default(), Arc::clone(metrics));
+    let (queue, webhook) = created.map_err(ServeError::Webhook)?;
+    Ok((Some(webhook), Some(queue)))
 }
 
 /// Opens the ledger. Redis does not have to be reachable yet. Until it answers, calls fail and `/readyz`

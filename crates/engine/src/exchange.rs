@@ -19,7 +19,7 @@ pub use request_body::RequestEdit;
 
 use crate::health;
 use crate::metric::{DoubtCause, MemoryUse, Metric};
-use crate::refusal;
+use crate::refusal::{self, warning};
 use cut::StreamCutter;
 use expression::facts::Facts;
 use live::LiveHolds;
@@ -465,11 +465,14 @@ impl Exchange {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         // A client that the provider throttles needs the provider's rate-limit headers.
         let throttled = head.status == 429;
+        let standings = reservation.standings();
         let mut told = if throttled {
             Vec::new()
         } else {
-            refusal::headers(&reservation.standings(), reservation.dialect, self.asked_at)
+            refusal::headers(&standings, reservation.dialect, self.asked_at)
         };
+        told.extend(warning::header(&standings));
+        drop(standings);
         told.extend(reservation.signals.headers());
         reservation.forget_statuses();
         head.shorten();

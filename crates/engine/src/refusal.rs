@@ -3,6 +3,7 @@
 
 mod body;
 pub mod codex;
+pub(crate) mod warning;
 
 use crate::clock::rfc3339;
 use crate::metric::Metric;
@@ -46,8 +47,8 @@ const HELD_UP_MS: (u64, u64) = (1_000, 2_000);
 /// Client libraries sleep silently for the whole `retry-after`. Above this length, they are asked to report
 /// the error at once.
 const LONGEST_SLEEP_MS: u64 = 60_000;
-/// The maximum number of limits in the `RateLimit` headers, because servers and clients limit the length of
-/// headers.
+/// The maximum number of limits in the `RateLimit` and `x-ratelimit-warning` headers, because servers and
+/// clients limit the length of headers.
 const MAX_LISTED: usize = 8;
 
 /// A hold and the adapter's status for it.
@@ -264,6 +265,7 @@ pub(crate) fn over_limit(
     asked_at: Option<u64>,
 ) -> (Denial, Option<Metric>) {
     let mut headers = headers(standings, dialect, asked_at);
+    headers.extend(warning::header(standings));
     let refused = standings.iter().filter(|standing| standing.is_over());
     let named =
         refused.max_by_key(|standing| (standing.never_fits(), standing.retry_ms().unwrap_or(u64::MAX)));

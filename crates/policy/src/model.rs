@@ -15,6 +15,7 @@ pub mod names;
 pub(crate) mod price;
 pub mod reader;
 mod share;
+mod threshold;
 mod unit;
 mod usage;
 mod window;
@@ -23,6 +24,7 @@ pub use boundary::{Boundary, SoftSignal};
 pub use price::micro_usd;
 pub use price::{Price, Tariff, UsageCost, usd_text};
 pub use share::Share;
+pub use threshold::Threshold;
 pub use unit::Unit;
 pub use usage::{OnMissing, StreamUsage, UsageReporting, UsageRules, WebSocketMode};
 pub use window::{Period, Window, ZoneName};
@@ -184,6 +186,8 @@ pub struct Limit {
     pub overrun: Overrun,
     /// What happens once the limit is exceeded.
     pub boundary: Boundary,
+    /// The parts of the limit at which Weir warns, in ascending order. May be empty.
+    pub warn_at: Arc<[Threshold]>,
     /// The name of its counters within the namespace. `None` means the limit's and the policy's own names.
     pub counter_key: Option<String>,
     /// If false, the limit counts but neither refuses nor signals. `None` means true.

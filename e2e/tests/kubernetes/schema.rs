@@ -171,6 +171,18 @@ fn bad() -> Vec<(Value, &'static str)> {
         ),
         (
             json!({ "targetRef": target, "limits": { "free": {
+                "warnAt": ["80%"], "rates": [{ "limit": 1, "unit": "concurrency" }],
+            } } }),
+            "warnAt needs a rate other than concurrency",
+        ),
+        (with("/limits/free/warnAt", json!(["80%", "95%", "80%"])), "two thresholds are the same"),
+        (with("/limits/free/warnAt", json!(["101%"])), "spec.limits.free.warnAt[0]"),
+        (
+            with("/limits/free/warnAt", json!([])),
+            "spec.limits.free.warnAt in body should have at least 1 items",
+        ),
+        (
+            json!({ "targetRef": target, "limits": { "free": {
                 "outputCap": "Inject", "rates": [{ "limit": 1, "window": "1h", "unit": "requests" }],
             } } }),
             "outputCap needs a rate of tokens",

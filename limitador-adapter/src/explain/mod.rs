@@ -6,7 +6,7 @@ pub mod input;
 pub mod live;
 pub mod message;
 
-use crate::check::signal_text;
+use crate::check::{signal_text, warning_text};
 use crate::explain::explanation::{
     EstimatedTokens, ExplainedLimit, ExplainedPolicy, ExplainedResponse, Explanation,
 };
@@ -137,6 +137,7 @@ fn judged(
             } else if !hold.enforced {
                 texts.push("counts, but refuses nothing: its enforceWhen is false".to_owned());
             }
+            texts.extend(warning_text(&rate.warn_at));
         }
         let (max, unit) = (hold.max, rate.rate.unit);
         let amount = match unit {

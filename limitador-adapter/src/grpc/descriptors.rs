@@ -1,5 +1,6 @@
 //! Resolves descriptors to rates in force and their buckets.
 
+use crate::ledger::crossing::WarnAt;
 use crate::ledger::stored::DeferredCharge;
 use crate::ledger::{Key, LedgerOutcome, Status};
 use crate::policies::snapshot::{KnownLimit, KnownRate, PolicySnapshot};
@@ -99,6 +100,13 @@ impl<'a> Named<'a> {
     /// Returns the part of a rate's charge that is deferred until a result is seen.
     pub fn deferred_in(&self, rate: &KnownRate) -> Option<DeferredCharge> {
         self.deferred.filter(|_| self.unit_given && rate.unit.is_of_usage())
+    }
+
+    /// Returns the thresholds of a rate. `None` if it has none, or if the call does not contain its maximum.
+    pub fn warn_at(&self, rate: &KnownRate) -> Option<WarnAt> {
+        let thresholds = self.limit.warn_at.as_ref()?;
+        let max = rate.max.or(self.max)?;
+        Some(WarnAt { max, thresholds: Arc::clone(thresholds) })
     }
 
     /// Returns the maximum of a rate.

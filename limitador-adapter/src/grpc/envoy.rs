@@ -54,7 +54,8 @@ impl Ask {
             Self::Should if measured => (1, amount, When::Always),
             Self::Should => (amount, amount, When::Admitted),
         };
-        Hit { key: Arc::clone(key), max: named.max_of(rate), need, charge, when, enforced: named.refuses() }
+        let (max, warn_at) = (named.max_of(rate), named.warn_at(rate));
+        Hit { key: Arc::clone(key), max, need, charge, when, enforced: named.refuses(), warn_at }
     }
 }
 

@@ -10,6 +10,8 @@ use crate::ledger::{
 };
 use crate::metrics::AdapterMetrics;
 use crate::policies::snapshot::PolicySnapshot;
+use crate::warnings::Warnings;
+use crate::warnings::webhook::WebhookQueue;
 use futures::stream::{self, StreamExt};
 use llm::response::Usage;
 use policy::model::Unit;
@@ -51,6 +53,7 @@ pub struct Limiter {
     ledger: Arc<dyn Ledger>,
     in_force: watch::Receiver<Arc<PolicySnapshot>>,
     metrics: Arc<AdapterMetrics>,
+    warnings: Warnings,
     told: Mutex<Option<Instant>>,
     observers: Observers,
 }
@@ -73,7 +76,13 @@ impl Limiter {
         in_force: watch::Receiver<Arc<PolicySnapshot>>,
         metrics: Arc<AdapterMetrics>,
     ) -> Self {
-        Self { ledger, in_force, metrics, told: Mutex::new(None), observers: Observers::default() }
+        let warnings = Warnings::new(Arc::clone(&metrics), None);
+        Self { ledger, in_force, metrics, warnings, told: Mutex::new(None), observers: Observers::default() }
+    }
+
+    /// Sends warnings to a webhook, too.
+    pub fn with_webhook(self, webhook: Option<WebhookQueue>) -> Self {
+        Self { warnings: Warnings::new(Arc::clone(&self.metrics), webhook), ..self }
     }
 
     /// Returns the callers of `explain --watch`, which wait for the next Reserve.
@@ -108,11 +117,13 @@ impl Limiter {
             ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
             charge_at: if rate.unit == Unit::Requests { ChargeAt::Admission } else { ChargeAt::Commit },
             enforced: named.refuses(),
+            warn_at: named.warn_at(rate),
         });
         let holds: Vec<Hold> = holds.collect();
         let amounts =
             self.observers.is_any().then(|| holds.iter().map(|hold| hold.amount).collect::<Vec<_>>());
         let outcome = self.counted(self.ledger.reserve(&id, holds, now).await)?;
+        self.warn(now);
         self.count_reserve(&call, &outcome);
         if let Some(amounts) = amounts {
             self.observers.show(&call, &amounts, &outcome);
@@ -208,6 +219,7 @@ impl Limiter {
         }
         for seen in seen {
             let charged = self.counted(self.ledger.see(sighting(seen)?, now).await)?;
+            self.warn(now);
             count_seen(&charged, in_force);
         }
         if ends_nothing {
@@ -220,6 +232,7 @@ impl Limiter {
         let charges = call.rates().map(|(named, rate, key)| Charge {
             key: Arc::clone(key),
             amount: named.amount_in(rate, named.amount.unwrap_or(request.actual_amount)),
+            warn_at: named.warn_at(rate),
         });
         let charges: Vec<_> = charges.collect();
         if let Some(result) = request.parked {
@@ -227,6 +240,7 @@ impl Limiter {
         }
         let amounts: Vec<_> = charges.iter().map(|charge| charge.amount).collect();
         let settled = self.counted(self.ledger.commit(&request.reservation_id, charges, now).await)?;
+        self.warn(now);
         match settled {
             Settled::Released => &self.metrics.released,
             Settled::Charged => &self.metrics.charged,
@@ -256,6 +270,7 @@ impl Limiter {
             .map(|((named, rate, _), charge)| CreationCharge { deferred: named.deferred_in(rate), charge });
         let charges: Vec<_> = charges.collect();
         let parking = self.counted(self.ledger.park(id, result, charges.clone(), now).await)?;
+        self.warn(now);
         let amount = |one: &CreationCharge| match (&parking, one.deferred) {
             (Parking::AlreadySettled, _) => 0,
             (Parking::Parked(_), Some(deferred)) => deferred.now,
@@ -303,6 +318,7 @@ impl Limiter {
         }
         let charges: Vec<_> = hits.iter().map(|hit| (hit.when, hit.charge)).collect();
         let outcome = self.counted(self.ledger.hit(hits, now).await)?;
+        self.warn(now);
         for ((_, rate, _), (when, amount)) in call.rates().zip(charges) {
             if outcome.admitted || when == When::Always {
                 rate.charged.increment(amount);
@@ -318,6 +334,14 @@ impl Limiter {
 
     pub fn metrics(&self) -> &AdapterMetrics {
         &self.metrics
+    }
+
+    /// Raises a warning for each threshold that charges have reached.
+    fn warn(&self, now: Moment) {
+        let crossings = self.ledger.take_crossings();
+        if !crossings.is_empty() {
+            self.warnings.raise(crossings, &self.now_in_force(), now);
+        }
     }
 
     fn count_reserve(&self, call: &FoundDescriptors<'_>, outcome: &LedgerOutcome) {

@@ -1,4 +1,4 @@
-//! TLS for the gRPC port, and client authentication. No other file uses the TLS crates.
+//! TLS for the gRPC port, and client authentication. Only the webhook also uses TLS crates.
 //!
 //! The files are checked every second. New connections use renewed certificates from cert-manager or the
 //! kubelet. If the new files are unusable, nothing changes.

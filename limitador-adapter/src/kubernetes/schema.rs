@@ -159,6 +159,10 @@ pub struct Predicate {
         "!has(self.reservation) || !has(self.reservation.maxShare) || self.rates.exists(rate, !has(rate.unit) || rate.unit in ['tokens', 'inputTokens', 'outputTokens', 'usd'])",
         "reservation.maxShare needs a rate of tokens, inputTokens, outputTokens or usd"
     ),
+    validation = (
+        "!has(self.warnAt) || self.rates.exists(rate, !has(rate.unit) || rate.unit != 'concurrency')",
+        "warnAt needs a rate other than concurrency"
+    ),
     validation = ("!has(self.softSignal) || has(self.boundary) && self.boundary == 'Soft'", "softSignal goes with boundary: Soft"),
     validation = (
         "!has(self.boundary) || self.boundary == 'Hard' || (!has(self.overrun) || self.overrun == 'Continue') && (!has(self.outputCap) || self.outputCap == 'None')",
@@ -187,6 +191,11 @@ pub struct LimitSchema {
     /// The headers of requests beyond a soft limit, set before a route is chosen, and of their responses. Weir removes clients'
     /// own copies from every request.
     pub soft_signal: Option<SoftSignalSchema>,
+    /// The percentages of the limit at which Weir warns. When a counter reaches one, once per window, Weir increases a metric,
+    /// writes a log line and calls the adapter's webhook. From then on, responses have the header `x-ratelimit-warning`.
+    #[schemars(length(min = 1, max = 8), inner(length(max = 4), regex(pattern = "^([1-9][0-9]?|100)%$")))]
+    #[x_kube(validation = ("self.all(one, self.exists_one(other, other == one))", "two thresholds are the same"))]
+    pub warn_at: Option<Vec<String>>,
     /// Names the counters within the namespace, so that they survive when the policy or the limit is renamed or created again.
     /// By default, they are named after both.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"))]

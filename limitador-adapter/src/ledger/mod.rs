@@ -6,6 +6,7 @@
 //! a gauge: it is held but never charged.
 
 pub mod calendar;
+pub mod crossing;
 pub mod memory;
 pub mod moment;
 #[cfg(feature = "redis")]
@@ -13,6 +14,7 @@ pub mod redis;
 pub mod shares;
 pub mod stored;
 
+use crossing::{Crossing, WarnAt};
 use moment::Moment;
 use policy::model::{Unit, Window};
 use std::sync::{Arc, LazyLock};
@@ -66,6 +68,8 @@ pub struct Hold {
     pub charge_at: ChargeAt,
     /// Whether the call is refused if there is no room. If false, the amount is held and charged anyway.
     pub enforced: bool,
+    /// The thresholds that a charge at admission may reach.
+    pub warn_at: Option<WarnAt>,
 }
 
 /// The new total that a live reservation holds in one bucket.
@@ -105,6 +109,8 @@ pub enum ChargeAt {
 pub struct Charge {
     pub key: Arc<Key>,
     pub amount: u64,
+    /// The thresholds that the charge may reach.
+    pub warn_at: Option<WarnAt>,
 }
 
 /// A check and a charge in one call, for protocols without holds.
@@ -119,6 +125,8 @@ pub struct Hit {
     pub when: When,
     /// Whether the call is refused if there is no room.
     pub enforced: bool,
+    /// The thresholds that the charge may reach.
+    pub warn_at: Option<WarnAt>,
 }
 
 /// When a hit is charged.
@@ -319,6 +327,10 @@ pub trait Ledger: Send + Sync {
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable>;
     /// Fails if the storage cannot take holds now.
     async fn ready(&self) -> Result<(), Unavailable>;
+    /// Removes and returns the thresholds that charges have reached. Each is returned once per bucket and
+    /// window, over all ledgers that share the storage: by the ledger that made the charge. If the storage's
+    /// reply to a charge is lost, its crossings are lost too.
+    fn take_crossings(&self) -> Vec<Crossing>;
     /// Sets the number of limits in force, each of which has a guaranteed share of the memory for counters.
     fn share_among(&self, limits: usize);
     /// Records that these workers are alive for this long. The name of a worker is the prefix of its

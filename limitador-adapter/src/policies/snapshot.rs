@@ -5,7 +5,7 @@ use crate::metrics::AdapterMetrics;
 use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
 use crate::policies::older;
 use metrics::Counter;
-use policy::model::{DEFAULT_TTL, Target, TargetKind, Ttl, Unit, Window};
+use policy::model::{DEFAULT_TTL, Target, TargetKind, Threshold, Ttl, Unit, Window};
 use prost::Message;
 use protocol::wire::weir::v1::{GetPlanResponse, Placement};
 use sha2::{Digest, Sha256};
@@ -55,6 +55,8 @@ pub struct KnownLimit {
     pub ttl: Duration,
     /// Whether the limit never refuses (`boundary: Soft`).
     pub is_soft: bool,
+    /// `warnAt`. `None` if the limit has none.
+    pub warn_at: Option<Arc<[Threshold]>>,
     /// Has at least one element.
     pub rates: Vec<KnownRate>,
     /// Counts refusals.
@@ -285,6 +287,7 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
             Ttl::From(_) => DEFAULT_TTL,
         },
         is_soft: limit.boundary.is_soft(),
+        warn_at: (!limit.warn_at.is_empty()).then(|| Arc::clone(&limit.warn_at)),
         rates: limit
             .rates
             .iter()
@@ -294,6 +297,13 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
                 window_entry: rate.window.entry(),
                 max: rate.max.fixed(),
                 charged: metrics.charged(&valid.name, &limit.name, rate.unit),
+            })
+            .inspect(|rate| {
+                // Prometheus sees an increase only if the counter existed before.
+                let thresholds = limit.warn_at.iter().filter(|_| rate.window != Window::Now);
+                thresholds.for_each(|at| {
+                    metrics.warned(&valid.name, &limit.name, rate.unit, *at).increment(0);
+                });
             })
             .collect(),
         refused: metrics.refused(&valid.name, &limit.name),

@@ -22,11 +22,11 @@ on_every_storage![
 
 fn hold(key: &Arc<Key>, amount: u64, max: u64) -> Hold {
     let key = Arc::clone(key);
-    Hold { key, amount, max, ttl: MINUTE * 15, charge_at: ChargeAt::Commit, enforced: true }
+    Hold { key, amount, max, ttl: MINUTE * 15, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }
 }
 
 fn charge(key: &Arc<Key>, amount: u64) -> Charge {
-    Charge { key: Arc::clone(key), amount }
+    Charge { key: Arc::clone(key), amount, warn_at: None }
 }
 
 fn grant(key: &Arc<Key>, amount: u64, id: &str) -> Grant {
@@ -122,6 +122,7 @@ async fn a_grant_counts_for_raises_and_hits(storage: Storage) {
         charge,
         when: When::Admitted,
         enforced: true,
+        warn_at: None,
     };
     assert!(ledger.hit(vec![hit(15)], now).await.unwrap().admitted);
     assert!(!ledger.hit(vec![hit(1)], now).await.unwrap().admitted);

@@ -25,7 +25,7 @@ pub fn key_of(who: &str, unit: Unit, window: Window) -> Arc<Key> {
 }
 
 fn hold(key: Arc<Key>, amount: u64, max: u64) -> Hold {
-    Hold { key, amount, max, ttl: MINUTE * 15, charge_at: ChargeAt::Commit, enforced: true }
+    Hold { key, amount, max, ttl: MINUTE * 15, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }
 }
 
 fn tokens(who: &str, amount: u64, max: u64) -> Hold {
@@ -37,7 +37,7 @@ fn request(who: &str, max: u64) -> Hold {
 }
 
 fn charge(hold: &Hold, amount: u64) -> Charge {
-    Charge { key: Arc::clone(&hold.key), amount }
+    Charge { key: Arc::clone(&hold.key), amount, warn_at: None }
 }
 
 /// Returns the status of a bucket with a window of one minute, for a call that is not refused.
@@ -274,6 +274,7 @@ async fn hits_to_come_are_all_or_nothing_and_measured_ones_always_count(storage:
         charge,
         when,
         enforced: true,
+        warn_at: None,
     };
     let (ledger, now) = storage.ledger(100).await;
     assert!(ledger.hit(vec![hit("alice", 10, 10, When::Admitted)], now).await.unwrap().admitted);
@@ -393,6 +394,7 @@ async fn every_charge_counts_however_many_users_there_are(storage: Storage) {
             charge: 3,
             when: When::Always,
             enforced: true,
+            warn_at: None,
         };
         ledger.hit(vec![hit], now).await.unwrap();
         let hold = tokens(&format!("other-{user}"), 1, 10);

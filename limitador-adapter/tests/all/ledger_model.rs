@@ -525,6 +525,7 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                         ChargeAt::Commit
                     },
                     enforced: want.enforced,
+                    warn_at: None,
                 });
                 let named = named(model.age, *id);
                 let outcome = ledger.reserve(&named, holds.collect(), now).await.unwrap();
@@ -551,8 +552,11 @@ async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model
                 }
             }
             Step::Commit { id, charges } => {
-                let wire =
-                    charges.iter().map(|(of, amount)| Charge { key: key(policy, *of), amount: *amount });
+                let wire = charges.iter().map(|(of, amount)| Charge {
+                    key: key(policy, *of),
+                    amount: *amount,
+                    warn_at: None,
+                });
                 let named = named(model.age, *id);
                 let settled = ledger.commit(&named, wire.collect(), now).await.unwrap();
                 assert_eq!(settled, model.commit(policy, *id, charges), "{step:?}");

@@ -24,4 +24,6 @@ mod server;
 mod storages;
 mod stored;
 mod stream;
+mod warnings;
 mod watching;
+mod webhook;

@@ -25,11 +25,11 @@ fn served(place: &str) -> Arc<dyn Ledger> {
 
 fn tokens(who: &str, amount: u64) -> Hold {
     let (key, ttl) = (key(who, Unit::Tokens), MINUTE * 15);
-    Hold { key, amount, max: 1000, ttl, charge_at: ChargeAt::Commit, enforced: true }
+    Hold { key, amount, max: 1000, ttl, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }
 }
 
 fn charge(who: &str, amount: u64) -> Vec<Charge> {
-    vec![Charge { key: key(who, Unit::Tokens), amount }]
+    vec![Charge { key: key(who, Unit::Tokens), amount, warn_at: None }]
 }
 
 async fn books(ledger: &dyn Ledger) -> Vec<(u64, u64)> {
@@ -269,7 +269,7 @@ async fn the_time_is_the_server_s() {
     let mut short = (*hold.key).clone();
     short.window = Window::Fixed(second);
     hold.key = Arc::new(short);
-    let charges = vec![Charge { key: Arc::clone(&hold.key), amount: 1 }];
+    let charges = vec![Charge { key: Arc::clone(&hold.key), amount: 1, warn_at: None }];
     // The caller's clock does not matter.
     let wrong = Moment { unix: Duration::ZERO, ..Moment::now() };
     ledger.commit("1", charges, wrong).await.unwrap();
@@ -299,7 +299,7 @@ async fn the_calendar_is_that_of_the_server_s_time_however_wrong_the_adapter_s_c
         let end = calendar::around(Period::Month, &zone, now).end;
         let reset = outcome.statuses[0].reset;
         assert!(reset + MINUTE > end - now && reset < end - now + MINUTE, "{reset:?} {:?}", end - now);
-        let charge = vec![Charge { key: Arc::clone(&hold.key), amount: 100 }];
+        let charge = vec![Charge { key: Arc::clone(&hold.key), amount: 100, warn_at: None }];
         assert_eq!(ledger.commit(&id, charge, wrong).await.unwrap(), Settled::Released);
     }
     assert_eq!(books(&*served(&redis.url(0))).await, [(300, 0)]);

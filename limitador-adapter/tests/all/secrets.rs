@@ -79,6 +79,30 @@ fn a_storage_that_is_none_is_refused_without_being_repeated() {
 }
 
 #[test]
+fn a_webhook_that_is_none_is_refused_without_being_repeated() {
+    for url in [
+        "SECRET",
+        "hooks.example.com/SECRET",
+        "/SECRET",
+        "ftp://host/SECRET",
+        "https://user:SECRET@host/",
+        "https://SECRET@host/",
+        "https://host/a SECRET",
+        "https:/host/SECRET",
+    ] {
+        let url = url.replace("SECRET", SECRET);
+        let by_flag = adapter().args(["serve", "--policies", "none", "--webhook", &url]).output().unwrap();
+        let mut by_environment = adapter();
+        by_environment.args(["serve", "--policies", "none"]).env("WEIR_WEBHOOK", &url);
+        for output in [by_flag, by_environment.output().unwrap()] {
+            assert_eq!(output.status.code(), Some(2), "{url}");
+            assert!(!is_shown(&output), "{url}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(String::from_utf8_lossy(&output.stderr).contains("WEIR_WEBHOOK"), "{url}");
+        }
+    }
+}
+
+#[test]
 fn a_storage_in_the_wrong_place_is_not_repeated() {
     let url = format!("redis://user:{SECRET}@host:6379/0");
     let joined = [format!("--storag={url}"), format!("--storage={url}"), format!("--wasm={url}")];
@@ -111,6 +135,7 @@ fn a_storage_in_the_wrong_place_is_not_repeated() {
 fn the_help_does_not_show_the_environment_s_secrets() {
     let mut command = adapter();
     command.args(["serve", "--help"]).env("WEIR_STORAGE", format!("redis://user:{SECRET}@host"));
+    command.env("WEIR_WEBHOOK", format!("https://host/{SECRET}"));
     let output = command.output().unwrap();
     assert!(output.status.success() && !is_shown(&output));
 }

@@ -102,6 +102,7 @@ impl Server {
             storage: Ok(storage),
             max_counters: Some(max_counters),
             counter_memory: None,
+            webhook: None,
             worker_grace: GRACE,
         }
     }

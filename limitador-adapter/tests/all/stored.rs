@@ -28,11 +28,19 @@ on_every_storage![
 
 fn hold(key: &Arc<Key>, amount: u64) -> Hold {
     let charge_at = if key.unit == Unit::Requests { ChargeAt::Admission } else { ChargeAt::Commit };
-    Hold { key: Arc::clone(key), amount, max: 1000, ttl: MINUTE * 15, charge_at, enforced: true }
+    Hold {
+        key: Arc::clone(key),
+        amount,
+        max: 1000,
+        ttl: MINUTE * 15,
+        charge_at,
+        enforced: true,
+        warn_at: None,
+    }
 }
 
 fn charge(key: &Arc<Key>, amount: u64) -> CreationCharge {
-    CreationCharge { charge: Charge { key: Arc::clone(key), amount }, deferred: None }
+    CreationCharge { charge: Charge { key: Arc::clone(key), amount, warn_at: None }, deferred: None }
 }
 
 /// Returns a charge in tokens: the part that is charged at once, and the amount if nothing can be deferred.

@@ -60,7 +60,8 @@ fn blocks() -> Vec<Block> {
 
 #[test]
 fn every_block_is_of_a_kind_that_is_tested() {
-    let known = ["yaml", "json", "sh", "console", "http", ""];
+    // `e2e/tests/warnings.rs` runs the Python program.
+    let known = ["yaml", "json", "sh", "console", "http", "python", ""];
     for block in blocks() {
         assert!(known.contains(&block.language()), "{}: {}", block.page.display(), block.info);
     }

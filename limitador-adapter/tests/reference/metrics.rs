@@ -2,7 +2,7 @@ use crate::{code, codes, docs, head, page, table};
 use engine::metric::table::METRICS as OF_FILTER;
 use limitador_adapter::ledger::{LedgerSize, StorageBytes};
 use limitador_adapter::metrics::{AdapterMetrics, METRICS as OF_ADAPTER, MetricKind};
-use policy::model::Unit;
+use policy::model::{Threshold, Unit};
 use std::collections::BTreeSet;
 
 #[test]
@@ -47,6 +47,7 @@ fn exported() -> BTreeSet<String> {
     metrics.excused("p", "l").increment(1);
     metrics.overflowed("p", "l").increment(1);
     metrics.charged("p", "l", Unit::Tokens).increment(1);
+    metrics.warned("p", "l", Unit::Tokens, Threshold::of_percent(80).unwrap()).increment(1);
     metrics.unknown_limits("Reserve").increment(1);
     metrics.plan_bytes("g").set(1.0);
     metrics.plan_version("g").set(1.0);

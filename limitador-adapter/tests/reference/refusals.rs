@@ -59,6 +59,10 @@ const HEADERS: &[(&str, &str)] = &[
         "The eight most constrained rates, by the IETF draft: quota `q` and window `w` in seconds",
     ),
     ("ratelimit", "The same rates: the remaining amount (`r`), and the seconds until the window ends (`t`)"),
+    (
+        "x-ratelimit-warning",
+        "The limits that have reached a threshold of `warnAt`, each with the highest one; at most eight. Hidden by `quotaHeaders: None`",
+    ),
 ];
 
 fn policy() -> Policy {
@@ -68,7 +72,7 @@ fn policy() -> Policy {
         "spec": {
             "targetRef": { "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g" },
             "failureMode": "Deny",
-            "limits": { "free": { "rates": [
+            "limits": { "free": { "warnAt": ["10%"], "rates": [
                 rate(1000, "tokens"), rate(500, "inputTokens"), rate(800, "outputTokens"), rate(5, "requests"),
             ] } },
         },

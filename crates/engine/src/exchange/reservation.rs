@@ -302,7 +302,11 @@ impl Reservation {
 
 /// Charges a hold's bucket.
 fn item(hold: &Hold, amount: u64) -> Item<'_> {
-    Item { entries: &hold.entries, amount, ttl: Duration::ZERO, max: None, unenforced: false }
+    let rate = &hold.rate;
+    // The adapter needs the maximum to decide whether the charge reaches a threshold.
+    let warns = !rate.warn_at.is_empty() && rate.rate.max.fixed().is_none();
+    let max = warns.then_some(hold.max);
+    Item { entries: &hold.entries, amount, ttl: Duration::ZERO, max, unenforced: false }
 }
 
 /// Whether a request may create a background result.

@@ -1,6 +1,7 @@
 //! Converts a document to a [`Policy`]. It reads everything before it fails, so one pass finds every error.
 
 mod limits;
+mod thresholds;
 
 use super::extraction::{Extraction, extraction};
 use super::usage::{UsageReporting, UsageRules, usage, usage_reporting};

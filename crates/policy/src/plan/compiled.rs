@@ -5,7 +5,7 @@ use super::holding::Matching;
 use super::precedence::Effective;
 use super::{Doubt, DoubtCause, Failure, Miss, PolicyPart, conflict};
 use crate::model::{
-    Boundary, FailureMode, Limit, OnExceeded, Overrun, Policy, Rate, UsageReporting, UsageRules,
+    Boundary, FailureMode, Limit, OnExceeded, Overrun, Policy, Rate, Threshold, UsageReporting, UsageRules,
 };
 use expression::cel::{EvaluationError, Expression};
 use expression::facts::Facts;
@@ -44,6 +44,8 @@ pub struct PlannedRate {
     pub overrun: Overrun,
     /// The limit's `boundary`.
     pub boundary: Boundary,
+    /// The limit's `warnAt`.
+    pub warn_at: Arc<[Threshold]>,
     /// Whether the limit caps output.
     pub caps_output: bool,
     /// Whether the limit needs the body, if bodies are read.
@@ -192,6 +194,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bo
             on_exceeded: policy.on_exceeded.clone(),
             overrun: limit.overrun,
             boundary: limit.boundary.clone(),
+            warn_at: Arc::clone(&limit.warn_at),
             caps_output: limit.caps_output,
             reads_body,
             counts_by_body: limit.counters.iter().any(Expression::is_of_body),

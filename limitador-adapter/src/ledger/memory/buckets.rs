@@ -3,8 +3,11 @@
 //! up a bucket by its key once and then uses its index. An index stays valid while the bucket has holds or a
 //! running window.
 
+mod warned;
+
 use super::counters::{Counters, WindowUsage};
 use super::sliding::{SLOTS_BYTES, SlidingUsage};
+use crate::ledger::crossing::{Crossings, WarnAt};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::{Capacity, Shares};
 use crate::ledger::{CounterReading, Key, Status, Unavailable};
@@ -13,6 +16,7 @@ use slab::Slab;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use warned::WarnedThresholds;
 
 /// The fallback for an end that is too far in the future to be represented.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -66,6 +70,8 @@ struct RunningWindow {
     /// The amount added to the maximum until the window ends. Sliding windows never end, so they have no
     /// grants.
     granted: u64,
+    /// The thresholds that were reported.
+    warned: WarnedThresholds,
     /// The end of the window. The end of a sliding window may have moved since.
     end: Instant,
     serial: WindowId,
@@ -107,6 +113,8 @@ pub struct MemoryBuckets {
     ends: BTreeMap<(Instant, WindowId), BucketIndex>,
     windows: WindowId,
     shares: Shares,
+    /// Receives the thresholds that charges reach.
+    crossings: Arc<Crossings>,
 }
 
 impl MemoryBucket {
@@ -140,7 +148,7 @@ impl MemoryBucket {
 
 impl MemoryBuckets {
     /// Creates an empty set of buckets that never exceeds this capacity.
-    pub fn new(capacity: Capacity) -> Self {
+    pub fn new(capacity: Capacity, crossings: Arc<Crossings>) -> Self {
         Self {
             counters: Counters::default(),
             places: HashMap::new(),
@@ -148,6 +156,7 @@ impl MemoryBuckets {
             ends: BTreeMap::new(),
             windows: 0,
             shares: Shares::new(capacity),
+            crossings,
         }
     }
 
@@ -244,7 +253,13 @@ impl MemoryBuckets {
 
     /// Charges the current window, starting one if none is running. Returns the id of the charged window or
     /// slot.
-    pub fn charge(&mut self, place: BucketIndex, amount: u64, now: Moment) -> Result<WindowId, Unavailable> {
+    pub fn charge(
+        &mut self,
+        place: BucketIndex,
+        amount: u64,
+        warn_at: Option<&WarnAt>,
+        now: Moment,
+    ) -> Result<WindowId, Unavailable> {
         if amount == 0 {
             return Ok(0);
         }
@@ -252,16 +267,20 @@ impl MemoryBuckets {
         let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut()) else {
             return Ok(0);
         };
-        match &mut window.usage {
+        let charged_in = match &mut window.usage {
             BucketUsage::Fixed { counted, .. } => {
                 self.counters.charge(counted, amount)?;
-                Ok(window.serial)
+                window.serial
             }
             BucketUsage::Sliding(sliding) => {
                 self.windows = self.windows.wrapping_add(1);
-                Ok(sliding.charge(amount, now, self.windows))
+                sliding.charge(amount, now, self.windows)
             }
+        };
+        if let Some(warn_at) = warn_at {
+            self.warn(place, warn_at, now);
         }
+        Ok(charged_in)
     }
 
     /// Starts a window if none is running. A sliding window without charges counts as ended.
@@ -280,7 +299,8 @@ impl MemoryBuckets {
         self.windows = self.windows.wrapping_add(1);
         let (end, serial) = (after(now, now.until_end_of(&bucket.key.window)), self.windows);
         self.ends.insert((end, serial), place);
-        bucket.window = Some(RunningWindow { usage, granted: 0, end, serial });
+        bucket.window =
+            Some(RunningWindow { usage, granted: 0, warned: WarnedThresholds::default(), end, serial });
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod sliding;
 mod state;
 mod stored;
 
+use crate::ledger::crossing::{Crossing, Crossings};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
@@ -43,13 +44,15 @@ pub struct MemoryLedger {
     state: Mutex<MemoryState>,
     /// The time after which each worker counts as gone.
     workers: Mutex<HashMap<u64, Instant>>,
+    crossings: Arc<Crossings>,
 }
 
 impl MemoryLedger {
     /// Creates an empty ledger with this capacity.
     pub fn new(capacity: impl Into<Capacity>, now: Moment) -> Self {
-        let state = MemoryState::new(capacity.into(), now);
-        Self { ids: RandomState::new(), state: Mutex::new(state), workers: Mutex::default() }
+        let crossings = Arc::<Crossings>::default();
+        let state = MemoryState::new(capacity.into(), Arc::clone(&crossings), now);
+        Self { ids: RandomState::new(), state: Mutex::new(state), workers: Mutex::default(), crossings }
     }
 
     pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
@@ -149,7 +152,7 @@ impl MemoryLedger {
         let admitted = all_admitted(&taken);
         for (hit, Taken { seat, .. }) in hits.iter().zip(&taken) {
             if admitted || hit.when == When::Always {
-                state.charge_one(&hit.key, hit.charge, now)?;
+                state.charge_one(&hit.key, hit.charge, hit.warn_at.as_ref(), now)?;
             }
             if let Some(place) = seat.place.filter(|_| admitted) {
                 state.buckets.release(place, hit.need.max(1));
@@ -317,6 +320,9 @@ impl Ledger for MemoryLedger {
     }
     async fn ready(&self) -> Result<(), Unavailable> {
         Ok(())
+    }
+    fn take_crossings(&self) -> Vec<Crossing> {
+        self.crossings.take()
     }
     fn share_among(&self, limits: usize) {
         self.lock().buckets.shares().know(limits);

@@ -5,6 +5,7 @@ use super::buckets::{Admission, BucketIndex, MemoryBuckets, Seat, after};
 use super::grants::GrantIds;
 use super::settled_ids::{Advance, Charged, Id, Ids, MAX_IDS, Past, SettledIds};
 use super::stored::StoredResults;
+use crate::ledger::crossing::{Crossings, WarnAt};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::{Charge, ChargeAt, Hold, Key, Raised, RaisedHold, Settled, Unavailable};
@@ -79,9 +80,9 @@ pub struct Held {
 
 impl MemoryState {
     /// Creates an empty state with this capacity.
-    pub fn new(capacity: Capacity, now: Moment) -> Self {
+    pub fn new(capacity: Capacity, crossings: Arc<Crossings>, now: Moment) -> Self {
         Self {
-            buckets: MemoryBuckets::new(capacity),
+            buckets: MemoryBuckets::new(capacity, crossings),
             live: Ids::default(),
             lapses: BTreeSet::new(),
             archive: SettledIds::new(MAX_IDS, now.instant),
@@ -148,7 +149,7 @@ impl MemoryState {
                     self.holds += 1;
                 }
                 ChargeAt::Admission => {
-                    let window = self.buckets.charge(place, amount, now)?;
+                    let window = self.buckets.charge(place, amount, hold.warn_at.as_ref(), now)?;
                     self.buckets.release(place, amount);
                     reservation.charged.push(Advance { key: Arc::clone(&hold.key), place, amount, window });
                 }
@@ -245,7 +246,7 @@ impl MemoryState {
             }
             let is_there = |held: &&Held| self.is_held_for(held, &charge.key);
             match known.by_ref().take(holds.len()).find(is_there) {
-                Some(held) => self.buckets.charge(held.place, amount, now).map(drop),
+                Some(held) => self.buckets.charge(held.place, amount, charge.warn_at.as_ref(), now).map(drop),
                 None => {
                     others.push((charge, amount));
                     Ok(())
@@ -255,7 +256,9 @@ impl MemoryState {
         // The holds are released first, because this may make room for buckets that had no hold.
         self.release(holds);
         charged?;
-        others.into_iter().try_for_each(|(charge, amount)| self.charge_one(&charge.key, amount, now))
+        others.into_iter().try_for_each(|(charge, amount)| {
+            self.charge_one(&charge.key, amount, charge.warn_at.as_ref(), now)
+        })
     }
 
     /// Returns whether this hold belongs to the bucket.
@@ -279,13 +282,19 @@ impl MemoryState {
     }
 
     /// Charges one bucket. Usage cannot be refused; at least the overflow bucket has room for it.
-    pub fn charge_one(&mut self, key: &Arc<Key>, amount: u64, now: Moment) -> Result<(), Unavailable> {
+    pub fn charge_one(
+        &mut self,
+        key: &Arc<Key>,
+        amount: u64,
+        warn_at: Option<&WarnAt>,
+        now: Moment,
+    ) -> Result<(), Unavailable> {
         if amount == 0 || key.window == Window::Now {
             return Ok(());
         }
         let seat = self.buckets.seat(key);
         let place = self.buckets.sit(key, &seat);
-        self.buckets.charge(place, amount, now).map(drop)
+        self.buckets.charge(place, amount, warn_at, now).map(drop)
     }
 
     /// Releases every expired hold.

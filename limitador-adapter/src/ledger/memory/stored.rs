@@ -3,6 +3,7 @@
 use super::buckets::after;
 use super::settled_ids::{Charged, Id, Ids};
 use super::state::{Held, MemoryState};
+use crate::ledger::crossing::WarnAt;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::{
     CreationCharge, EARLY, MAX_STORED, Parking, SEEN, SeenCharges, Sighting, StoredResult, UNSEEN,
@@ -40,6 +41,7 @@ struct DeferredRate {
     cost: UsageCost,
     charged: u64,
     hold: Option<Held>,
+    warn_at: Option<WarnAt>,
 }
 
 impl RememberedResult {
@@ -135,6 +137,7 @@ impl MemoryState {
                 cost: deferred.cost,
                 charged: 0,
                 hold: hold.map(|at| holds.swap_remove(at)),
+                warn_at: charge.warn_at.clone(),
             };
             self.charge_up_to(&mut rate, deferred.now, now)?;
             remembered.rates.push(rate);
@@ -179,12 +182,12 @@ impl MemoryState {
         rate.charged = rate.charged.max(amount);
         match &mut rate.hold {
             Some(held) => {
-                self.buckets.charge(held.place, more, now)?;
+                self.buckets.charge(held.place, more, rate.warn_at.as_ref(), now)?;
                 let less = more.min(held.amount.saturating_sub(1));
                 self.buckets.lessen(held.place, less);
                 held.amount = held.amount.saturating_sub(less);
             }
-            None => self.charge_one(&rate.key, more, now)?,
+            None => self.charge_one(&rate.key, more, rate.warn_at.as_ref(), now)?,
         }
         Ok(more)
     }

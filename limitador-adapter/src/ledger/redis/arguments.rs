@@ -2,6 +2,7 @@
 
 use super::{MAX_AMOUNT, key_name};
 use crate::ledger::Key;
+use crate::ledger::crossing::WarnAt;
 use crate::ledger::stored::{DeferredCharge, StoredId};
 use policy::model::{Tariff, UsageCost};
 use sha2::{Digest, Sha256};
@@ -26,6 +27,18 @@ pub fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
     let UsageCost { base, tariff, reasoning } = deferred.cost;
     let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
     [deferred.now, base, input, cached, cache_write, cache_write_1h, output, reasoning]
+}
+
+/// Formats the thresholds of buckets. `first` is the position of the first bucket in KEYS.
+pub fn warn_rules<'a>(first: usize, rules: impl Iterator<Item = &'a Option<WarnAt>>) -> String {
+    let mut text = String::new();
+    for (position, rule) in (first..).zip(rules) {
+        let Some(WarnAt { max, thresholds }) = rule else { continue };
+        let percents = thresholds.iter().map(|threshold| u64::from(threshold.percent()));
+        let numbers = numbers([*max].into_iter().chain(percents));
+        text.extend([&position.to_string(), " ", &numbers, ";"]);
+    }
+    text
 }
 
 /// Returns the key of the sorted set of workers. Their scores are the times when they count as gone.

@@ -1,13 +1,15 @@
 -- Ends a reservation. KEYS[5] is the reservation, followed by the buckets. ARGV[2] is its id (empty: it is
--- not remembered), [3] the room for counters, [4] the background result that it created (empty: none) and [5]
--- the estimated input. Then follow for each bucket: window, amount, and the charges that wait until the
--- result is seen (empty: none): the part that is charged now, and the cost. Returns -1 and the time; or 0 if
--- holds were released, 1 if there were none, 2 if it was settled before, 3 if charges are deferred; then, for
--- each deferred charge, the amount that an earlier read charged.
+-- not remembered), [3] the room for counters, [4] the background result that it created (empty: none), [5]
+-- the estimated input and [6] the thresholds. Then follow for each bucket: window, amount, and the charges
+-- that wait until the result is seen (empty: none): the part that is charged now, and the cost. Returns -1 and
+-- the time; or 0 if holds were released, 1 if there were none, 2 if it was settled before, 3 if charges are
+-- deferred; then, for each deferred charge, the amount that an earlier read charged; then the thresholds that
+-- were reached.
 
-local FIELDS, FIRST = 3, 6
+local FIELDS, FIRST = 3, 7
 local reservation, id, stored = KEYS[5], ARGV[2], ARGV[4]
 set_room(ARGV[3])
+set_rules(ARGV[6])
 local windows = {}
 for at = 6, #KEYS do windows[at] = window_of(ARGV[FIRST + (at - 6) * FIELDS]) end
 if elsewhere then return { -1, now } end
@@ -58,7 +60,7 @@ for at = 6, #KEYS do
   if later then
     amount = 0
     local now_charged = table.remove(later, 1)
-    local rate = { asked, window, 0, later }
+    local rate = { asked, window, 0, later, rules[at] }
     result.rates[#result.rates + 1] = rate
     charge_up_to(result, rate, now_charged)
   end
@@ -79,6 +81,7 @@ for at = 6, #KEYS do
     end
     sit(it, name)
     charge(it, window, amount)
+    warn(it, asked, rules[at])
   end
 end
 local told = { settled }
@@ -89,11 +92,12 @@ if result then
     for _, held in ipairs(before.holds) do release(bucket(held[1]), held[2]) end
     if #before.holds > 0 then redis.call('DECRBY', HOLDS, #before.holds) end
   end
-  local early = redis.call('GET', early_name(stored))
+  local early, seen = redis.call('GET', early_name(stored)), {}
   if early then
     redis.call('DEL', early_name(stored))
-    for _, more in ipairs(see(result, numbers(early))) do told[#told + 1] = more end
+    seen = see(result, numbers(early))
   end
+  for at = 1, #result.rates do told[#told + 1] = seen[at] or 0 end
 end
 save()
 if result then save_result(stored, result) end
@@ -105,4 +109,4 @@ elseif is_empty then
 else
   redis.call('SET', reservation, 'settled', 'PX', text(REMEMBERED))
 end
-return told
+return report(told)

@@ -25,6 +25,9 @@
 -- EPOCH counts the resets of the bucket. GRANTED is added to its maximum in the window that ends at END;
 -- sliding windows have no grants. Such records exist only while the key `amended` exists.
 --
+-- A bucket that has reached thresholds has another record, "PERCENT UNTIL;" for each of them. A threshold is
+-- reported again after UNTIL, which is the end of the window, or for a sliding window its length later.
+--
 -- Apart from lapses, a script writes only after all decisions are made, so a script that refuses changes
 -- nothing.
 
@@ -412,6 +415,62 @@ local function status(told, it, window, amount, max, limited, overflows)
   told[#told + 1] = it.used
   told[#told + 1] = overflows and 1 or 0
   told[#told + 1] = it.granted
+end
+
+local function warned_of(name)
+  return PREFIX .. 'w:' .. name
+end
+
+-- The thresholds of the call's buckets, by their positions in KEYS: the maximum, and the percentages.
+local rules = {}
+
+-- Parses "POSITION MAX PERCENT...;" for each bucket with thresholds.
+local function set_rules(text)
+  for at, rule in string.gmatch(text, '(%d+) ([%d ]+)') do rules[tonumber(at)] = rule end
+end
+
+-- The thresholds that this call's charges have reached: the requested bucket; and whether its overflow bucket
+-- was charged, the percentage, the maximum, the charged amount, and ms until the window ends.
+local crossed = {}
+
+-- Remembers each threshold that a bucket has reached for the first time in its window.
+local function warn(it, asked, rule)
+  if not rule or it.used == 0 then return end
+  local max, percents = string.match(rule, '^(%d+) (.*)$')
+  max = tonumber(max) + it.granted
+  local is_new = false
+  for percent in string.gmatch(percents, '%d+') do
+    if it.used * 100 >= max * tonumber(percent) then
+      if not it.warned then
+        it.warned = {}
+        for known, untils in string.gmatch(redis.call('GET', warned_of(it.name)) or '', '(%d+) (%d+);') do
+          if tonumber(untils) > now then it.warned[known] = tonumber(untils) end
+        end
+      end
+      if not it.warned[percent] then
+        it.warned[percent], is_new = it.length and now + it.length or it.ends, true
+        local numbers = { it.name ~= asked and 1 or 0, tonumber(percent), max, it.used, it.ends - now }
+        crossed[#crossed + 1] = { asked = asked, numbers = numbers }
+      end
+    end
+  end
+  if not is_new then return end
+  local record, last = '', 0
+  for percent, untils in pairs(it.warned) do
+    record, last = record .. percent .. ' ' .. text(untils) .. ';', math.max(last, untils)
+  end
+  redis.call('SET', warned_of(it.name), record, 'PXAT', text(last))
+end
+
+-- Appends the reached thresholds to a reply of numbers: the position of the bucket in KEYS, and the numbers.
+local function report(told)
+  for _, one in ipairs(crossed) do
+    local at = 5
+    while KEYS[at] and KEYS[at] ~= one.asked do at = at + 1 end
+    told[#told + 1] = at
+    for _, number in ipairs(one.numbers) do told[#told + 1] = number end
+  end
+  return told
 end
 
 -- Returns the record of a reservation: a table, "settled", or nil.

@@ -1,9 +1,11 @@
--- Asks and charges without a hold. KEYS[5]... the buckets; ARGV[2] the room for counters, then for each: window, room that
--- is needed, max, charge, whether it is charged in any case, whether it refuses.
--- Tells: -1 and the time, or whether all had room, then the buckets' statuses.
+-- Checks and charges without a hold. KEYS[5]... are the buckets. ARGV[2] is the room for counters and [3] the
+-- thresholds, followed for each bucket by: window, required room, max, charge, whether it is charged in any
+-- case, and whether it refuses. Returns -1 and the time; or whether all had room, the buckets' statuses, and
+-- the thresholds that were reached.
 
-local FIELDS, FIRST = 6, 3
+local FIELDS, FIRST = 6, 4
 set_room(ARGV[2])
+set_rules(ARGV[3])
 local wants, admitted = {}, true
 for at = 5, #KEYS do
   local field = FIRST + (at - 5) * FIELDS
@@ -23,10 +25,11 @@ for at = 5, #KEYS do
   end
 end
 if elsewhere then return { -1, now } end
-for _, want in ipairs(wants) do
+for at, want in ipairs(wants) do
   if (admitted or want.always) and want.charge > 0 and want.window ~= 'Now' then
     sit(want.it, want.name)
     charge(want.it, want.window, want.charge)
+    warn(want.it, KEYS[at + 4], rules[at + 4])
   end
 end
 save()
@@ -34,4 +37,4 @@ local told = { admitted and 1 or 0 }
 for _, want in ipairs(wants) do
   status(told, want.it, want.window, want.need, want.max, want.limited, want.overflows)
 end
-return told
+return report(told)

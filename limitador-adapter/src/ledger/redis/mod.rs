@@ -12,6 +12,7 @@ mod key_name;
 mod reply;
 pub mod url;
 
+use crate::ledger::crossing::{Crossing, Crossings};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{CreationCharge, DeferredCharge, Parking, SeenCharges, Sighting, StoredResult};
@@ -20,12 +21,13 @@ use crate::ledger::{
     LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_worker,
 };
 use arguments::{
-    amendment, amount, deferred_numbers, flag, grant_record, numbers, reservation, stored, workers_key,
+    amendment, amount, deferred_numbers, flag, grant_record, numbers, reservation, stored, warn_rules,
+    workers_key,
 };
 use clock::ServerClock;
 use connection::{Link, Script};
 use policy::model::Window;
-use reply::{ScriptReply, reading, slots_used};
+use reply::{ScriptReply, crossing, reading, slots_used};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,6 +45,10 @@ const BATCH: usize = 500;
 
 /// The number of reservations that one script inspects to find those of workers that are gone.
 const RESERVATIONS: usize = 1000;
+
+/// The position in KEYS after the common keys, and after a reservation's key, which follows them.
+const AFTER_COMMON: usize = 5;
+const AFTER_RESERVATION: usize = 6;
 
 /// The room for counters in bytes if the server does not report its memory.
 const UNKNOWN_ROOM: u64 = 4 << 30;
@@ -74,6 +80,7 @@ pub struct RedisLedger {
     limits: AtomicUsize,
     clock: WhoseTime,
     server: ServerClock,
+    crossings: Crossings,
     reserve: Script,
     raise: Script,
     commit: Script,
@@ -106,6 +113,7 @@ impl RedisLedger {
             limits: AtomicUsize::new(1),
             clock: WhoseTime::Server,
             server: ServerClock::default(),
+            crossings: Crossings::default(),
             reserve: script!("reserve"),
             raise: script_when_full!("raise"),
             commit: script_when_full!("stored", "commit"),
@@ -185,9 +193,10 @@ impl RedisLedger {
         let keys = self.keys([reservation(id)], charges.clone().map(|(charge, _)| &charge.key));
         let stored = result.map(|result| stored(&result.id)).unwrap_or_default();
         let input = amount(result.map_or(0, |result| result.input));
+        let rules = warn_rules(AFTER_RESERVATION, charges.clone().map(|(charge, _)| &charge.warn_at));
         let arguments = |server: Duration| {
-            let (stored, input) = (stored.clone(), input.clone());
-            let mut arguments = vec![self.time(now), id.to_owned(), self.room(), stored, input];
+            let (stored, input, rules) = (stored.clone(), input.clone(), rules.clone());
+            let mut arguments = vec![self.time(now), id.to_owned(), self.room(), stored, input, rules];
             for (charge, deferred) in charges.clone() {
                 let deferred =
                     deferred.map(|deferred| numbers(deferred_numbers(&deferred))).unwrap_or_default();
@@ -197,6 +206,19 @@ impl RedisLedger {
             arguments
         };
         self.run_by_calendar(&self.commit, &keys, now, arguments).await
+    }
+
+    /// Makes the thresholds available that a script's charges have reached. `first` is the position of the
+    /// first of these buckets in KEYS.
+    fn report<'a>(
+        &self,
+        mut reply: ScriptReply,
+        first: usize,
+        buckets: impl Iterator<Item = &'a Arc<Key>> + Clone,
+    ) -> Result<(), Unavailable> {
+        let crossings = reply.crossings(first, buckets)?;
+        crossings.into_iter().for_each(|crossing| self.crossings.push(crossing));
+        Ok(())
     }
 
     /// Returns the keys of a script: the common keys, its own, and the buckets.
@@ -258,8 +280,9 @@ struct Swept {
 impl Ledger for RedisLedger {
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let keys = self.keys([reservation(id)], holds.iter().map(|hold| &hold.key));
+        let rules = warn_rules(AFTER_RESERVATION, holds.iter().map(|hold| &hold.warn_at));
         let arguments = |server: Duration| {
-            let mut arguments = vec![self.time(now), id.to_owned(), self.room()];
+            let mut arguments = vec![self.time(now), id.to_owned(), self.room(), rules.clone()];
             for hold in &holds {
                 arguments.extend([
                     key_name::window_at(&hold.key.window, server),
@@ -280,6 +303,7 @@ impl Ledger for RedisLedger {
             _ => Idempotency::Late,
         };
         let statuses = answer.statuses(holds.iter().map(|hold| (hold.max, hold.enforced)))?;
+        self.report(answer, AFTER_RESERVATION, holds.iter().map(|hold| &hold.key))?;
         Ok(LedgerOutcome { admitted, idempotency, statuses })
     }
 
@@ -297,13 +321,15 @@ impl Ledger for RedisLedger {
     }
 
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
-        let charges = charges.iter().map(|charge| (charge, None));
-        let mut answer = self.end(id, None, charges, now).await?;
-        Ok(match answer.next()? {
+        let all = charges.iter().map(|charge| (charge, None));
+        let mut answer = self.end(id, None, all, now).await?;
+        let settled = match answer.next()? {
             0 => Settled::Released,
             1 => Settled::Charged,
             _ => Settled::AlreadySettled,
-        })
+        };
+        self.report(answer, AFTER_RESERVATION, charges.iter().map(|charge| &charge.key))?;
+        Ok(settled)
     }
 
     async fn park(
@@ -315,14 +341,16 @@ impl Ledger for RedisLedger {
     ) -> Result<Parking, Unavailable> {
         let all = charges.iter().map(|one| (&one.charge, one.deferred));
         let mut answer = self.end(id, Some(&result), all, now).await?;
-        match answer.next()? {
-            2 => return Ok(Parking::AlreadySettled),
-            3 => {}
-            _ => return Ok(Parking::Charged),
-        }
-        let deferred = charges.iter().filter(|one| one.deferred.is_some());
-        let seen = deferred.map_while(|one| Some((Arc::clone(&one.charge.key), answer.next().ok()?)));
-        Ok(Parking::Parked(seen.filter(|(_, more)| *more > 0).collect()))
+        let parking = match answer.next()? {
+            2 => Parking::AlreadySettled,
+            3 => {
+                let seen = answer.deferred(charges.iter().filter(|one| one.deferred.is_some()))?;
+                Parking::Parked(seen)
+            }
+            _ => Parking::Charged,
+        };
+        self.report(answer, AFTER_RESERVATION, charges.iter().map(|one| &one.charge.key))?;
+        Ok(parking)
     }
 
     async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
@@ -353,7 +381,15 @@ impl Ledger for RedisLedger {
                 periods = missing.iter().filter_map(|name| key_name::window_named(name)).collect();
                 continue;
             }
-            let pairs = told.as_chunks::<2>().0.iter();
+            let end = told.iter().position(String::is_empty).unwrap_or(told.len());
+            let (charged, crossed) = told.split_at_checked(end).unwrap_or((told.as_slice(), &[]));
+            for [name, numbers @ ..] in crossed.get(1..).unwrap_or_default().as_chunks::<6>().0 {
+                let numbers = numbers.each_ref().map(|number| number.parse().unwrap_or_default());
+                let key = key_name::key(name).map(Arc::new);
+                let crossing = key.and_then(|key| crossing(key, numbers));
+                crossing.into_iter().for_each(|crossing| self.crossings.push(crossing));
+            }
+            let pairs = charged.as_chunks::<2>().0.iter();
             let charged =
                 pairs.filter_map(|[name, more]| Some((Arc::new(key_name::key(name)?), more.parse().ok()?)));
             return Ok(charged.collect());
@@ -363,8 +399,9 @@ impl Ledger for RedisLedger {
 
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let keys = self.keys([], hits.iter().map(|hit| &hit.key));
+        let rules = warn_rules(AFTER_COMMON, hits.iter().map(|hit| &hit.warn_at));
         let arguments = |server: Duration| {
-            let mut arguments = vec![self.time(now), self.room()];
+            let mut arguments = vec![self.time(now), self.room(), rules.clone()];
             for hit in &hits {
                 arguments.extend([
                     key_name::window_at(&hit.key.window, server),
@@ -380,6 +417,7 @@ impl Ledger for RedisLedger {
         let mut answer = self.run_by_calendar(&self.hit, &keys, now, arguments).await?;
         let admitted = answer.next()? > 0;
         let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, hit.enforced)))?;
+        self.report(answer, AFTER_COMMON, hits.iter().map(|hit| &hit.key))?;
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses })
     }
 
@@ -488,6 +526,10 @@ impl Ledger for RedisLedger {
 
     async fn ready(&self) -> Result<(), Unavailable> {
         self.run(&self.probe, &self.keys([], []), &[]).await.map(drop)
+    }
+
+    fn take_crossings(&self) -> Vec<Crossing> {
+        self.crossings.take()
     }
 
     fn share_among(&self, limits: usize) {

@@ -1,7 +1,10 @@
 //! The replies of the scripts, and the records of buckets.
 
 use super::{MAX_AMOUNT, key_name};
-use crate::ledger::{CounterReading, Status, Unavailable};
+use crate::ledger::crossing::Crossing;
+use crate::ledger::stored::{CreationCharge, SeenCharges};
+use crate::ledger::{CounterReading, Key, Status, Unavailable};
+use policy::model::Threshold;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ impl ScriptReply {
 
     pub fn next(&mut self) -> Result<u64, Unavailable> {
         let number = self.0.next().and_then(|number| u64::try_from(number).ok());
-        number.ok_or_else(|| Unavailable::Storage("unexpected reply from a Weir script".to_owned()))
+        number.ok_or_else(unexpected)
     }
 
     pub fn size(&mut self) -> Result<usize, Unavailable> {
@@ -40,6 +43,46 @@ impl ScriptReply {
         };
         buckets.map(status).collect()
     }
+
+    /// Parses the amount that an earlier read has charged for each deferred charge.
+    pub fn deferred<'a>(
+        &mut self,
+        charges: impl Iterator<Item = &'a CreationCharge>,
+    ) -> Result<SeenCharges, Unavailable> {
+        let charged = charges.map(|one| Ok((Arc::clone(&one.charge.key), self.next()?)));
+        charged.filter(|one| one.as_ref().map_or(true, |(_, more)| *more > 0)).collect()
+    }
+
+    /// Parses the thresholds that charges have reached, which are the rest of the reply. `first` is the
+    /// position of the first of these buckets in KEYS.
+    pub fn crossings<'a>(
+        &mut self,
+        first: usize,
+        buckets: impl Iterator<Item = &'a Arc<Key>> + Clone,
+    ) -> Result<Vec<Crossing>, Unavailable> {
+        let mut crossings = Vec::new();
+        while !self.0.as_slice().is_empty() {
+            let place = self.size()?.checked_sub(first);
+            let key = place.and_then(|place| buckets.clone().nth(place)).ok_or_else(unexpected)?;
+            let key = Arc::clone(key);
+            let numbers = [self.next()?, self.next()?, self.next()?, self.next()?, self.next()?];
+            crossings.push(crossing(key, numbers).ok_or_else(unexpected)?);
+        }
+        Ok(crossings)
+    }
+}
+
+/// Returns a crossing of this bucket: whether its overflow bucket was charged, the percentage, the maximum,
+/// the charged amount, and ms until the window ends. `None` if there is no such threshold.
+pub fn crossing(key: Arc<Key>, numbers: [u64; 5]) -> Option<Crossing> {
+    let [overflows, percent, max, used, reset] = numbers;
+    let key = if overflows > 0 { Arc::new(key.overflow()) } else { key };
+    let threshold = Threshold::of_percent(percent)?;
+    Some(Crossing { key, threshold, max, used, reset: Duration::from_millis(reset) })
+}
+
+fn unexpected() -> Unavailable {
+    Unavailable::Storage("unexpected reply from a Weir script".to_owned())
 }
 
 /// Returns the sum of the slots that still count.

@@ -1,11 +1,13 @@
--- Holds every amount, or none. KEYS[5] is the reservation, followed by the buckets. ARGV[2] is its id and [3]
--- the room for counters, followed for each bucket by: window, amount, max, ttl in ms, whether lack of room
--- refuses, and whether admission charges it. Returns -1 and the time; or whether it was admitted, whether the
--- id was known (0 no, 1 live, 2 over), then the buckets' statuses.
+-- Holds every amount, or none. KEYS[5] is the reservation, followed by the buckets. ARGV[2] is its id, [3] the
+-- room for counters and [4] the thresholds, followed for each bucket by: window, amount, max, ttl in ms,
+-- whether lack of room refuses, and whether admission charges it. Returns -1 and the time; or whether it was
+-- admitted, whether the id was known (0 no, 1 live, 2 over), the buckets' statuses, and the thresholds that
+-- were reached.
 
-local FIELDS, FIRST = 6, 4
+local FIELDS, FIRST = 6, 5
 local reservation, id = KEYS[5], ARGV[2]
 set_room(ARGV[3])
+set_rules(ARGV[4])
 local wants = {}
 for at = 6, #KEYS do
   local field = FIRST + (at - 6) * FIELDS
@@ -25,7 +27,7 @@ local function answer(admitted, turn)
     if not it then it, name = seat(want.asked) end
     status(told, it, want.window, want.amount, want.max, want.limited, name ~= want.asked)
   end
-  return told
+  return report(told)
 end
 
 local known = known_of(reservation)
@@ -66,6 +68,7 @@ for at, want in ipairs(wants) do
   if want.charges then
     release(want.it, want.amount)
     local advance = { want.asked, want.amount, charge(want.it, want.window, want.amount) }
+    warn(want.it, want.asked, rules[at + 5])
     if overflows then advance[4] = want.name end
     advances[#advances + 1] = advance
   else

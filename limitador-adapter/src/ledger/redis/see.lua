@@ -1,6 +1,7 @@
 -- Records that a background result was seen. ARGV[2] is its id, [3] the room for counters and [4] the usage,
--- followed by the periods of its rates. Returns the bucket and the amount of each rate that was charged; or
--- -1, the time, and the periods whose bounds it needs.
+-- followed by the periods of its rates. Returns the bucket and the amount of each rate that was charged, then
+-- an empty text, and for each threshold that was reached its bucket and numbers. Or returns -1, the time, and
+-- the periods whose bounds it needs.
 
 local id, usage = ARGV[2], numbers(ARGV[4])
 set_room(ARGV[3])
@@ -33,4 +34,9 @@ for at, more in ipairs(see(result, usage)) do
 end
 save()
 save_result(id, result)
+told[#told + 1] = ''
+for _, one in ipairs(crossed) do
+  told[#told + 1] = one.asked
+  for _, number in ipairs(one.numbers) do told[#told + 1] = text(number) end
+end
 return told

@@ -1,7 +1,7 @@
 -- Background results. A result is a reservation without a worker. Its id is "stored:" and a hash of the
 -- provider's id, and its holds lapse like all others. It has additional fields: creator (a reservation's id),
--- input (the estimate), seen, keep (until when it is remembered), and rates {asked, window, charged, cost}. A
--- cost is a list: base, then the cost of a million tokens of input, cached, cache_write, cache_write_1h,
+-- input (the estimate), seen, keep (until when it is remembered), and rates {asked, window, charged, cost,
+-- thresholds}. A cost is a list: base, then the cost of a million tokens of input, cached, cache_write, cache_write_1h,
 -- output, reasoning. A usage is a list: whether it is partial, input, cached, cache_write, cache_write_1h,
 -- output, reasoning, total, and whether the result is complete.
 
@@ -50,6 +50,7 @@ local function charge_up_to(result, rate, amount)
       local it = bucket(held[1])
       sit(it, held[1])
       charge(it, rate[2], more)
+      warn(it, rate[1], rate[5])
       local less = math.min(more, held[2] - 1)
       it.held, held[2] = math.max(it.held - less, 0), held[2] - less
       return more
@@ -58,6 +59,7 @@ local function charge_up_to(result, rate, amount)
   local it, name = seat(rate[1])
   sit(it, name)
   charge(it, rate[2], more)
+  warn(it, rate[1], rate[5])
   return more
 end
 

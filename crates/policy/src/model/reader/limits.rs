@@ -1,5 +1,6 @@
 //! Reads `limits`.
 
+use super::thresholds::warn_at;
 use super::{BUFFER, expression, expression_in, header_name, header_value, money, remark, when};
 use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported, distinct, one_line, shortened};
 use crate::duration;
@@ -36,6 +37,7 @@ const LIMIT: KnownFields = KnownFields {
         "overrun",
         "boundary",
         "softSignal",
+        "warnAt",
         "counterKey",
         "enforceWhen",
         "outputCap",
@@ -85,6 +87,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
     let enforce_when =
         limit.optional("enforceWhen").map(|node| expression(&node, ResultType::Predicate)).transpose();
     let boundary = boundary(&limit);
+    let warn_at = limit.optional("warnAt").map(|node| warn_at(&node, rates.as_deref())).transpose();
     let caps_output =
         limit.optional("outputCap").map(|node| caps_output(&node, rates.as_deref())).transpose();
     let ReservationFields { amount, ttl, max_share } = reservation?.unwrap_or_default();
@@ -98,6 +101,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
         max_share,
         overrun: overrun?.unwrap_or_default(),
         boundary: boundary?,
+        warn_at: warn_at?.unwrap_or_default(),
         counter_key: counter_key?,
         enforce_when: enforce_when?,
         caps_output: caps_output?.unwrap_or_default(),
